@@ -1,0 +1,24 @@
+"""What is dropped: dropout layers for convolutional networks, plain Keras 3."""
+
+from dropzoo.layers._base import BaseDropout
+from dropzoo.layers._registry import describe, get, list_layers, register_layer
+from dropzoo.layers.alpha_dropout import AlphaDropout
+from dropzoo.layers.drop_block import DropBlock2D
+from dropzoo.layers.dropout import Dropout
+from dropzoo.layers.gaussian_dropout import GaussianDropout
+from dropzoo.layers.spatial_dropout import SpatialDropout1D, SpatialDropout2D, SpatialDropout3D
+
+__all__ = [
+    "AlphaDropout",
+    "BaseDropout",
+    "DropBlock2D",
+    "Dropout",
+    "GaussianDropout",
+    "SpatialDropout1D",
+    "SpatialDropout2D",
+    "SpatialDropout3D",
+    "describe",
+    "get",
+    "list_layers",
+    "register_layer",
+]

@@ -1,0 +1,91 @@
+"""What the layers that drop at a rate share: the live rate, the seed, validation and config."""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from dropzoo.layers import _masks
+from dropzoo.layers._checks import check_rate
+
+Draw = Callable[[Any], Any]
+"""`draw(shape)` gives 32 random bits for each element of `shape` as uint32, new ones at each call."""
+
+
+class _LiveRate:
+    """Holds the rate as a variable that a traced function reads, and that Keras does not count as a weight.
+
+    Keras tracks the variables that are attributes of a layer; this one is an attribute of an object that Keras
+    does not look into. So weights files, `get_weights()` and `count_params()` know nothing of rates.
+    """
+
+    def __init__(self, value: float) -> None:
+        self.variable = keras.Variable(value, dtype="float32", trainable=False, autocast=False, name="rate")
+        self.assign(value)
+
+    def assign(self, value: float) -> None:
+        self.given = value
+        self.variable.assign(value)
+
+    def read(self) -> float:
+        """The number as it was given, 0.3 and not 0.30000001, unless somebody assigned to the variable."""
+        value = np.float32(ops.convert_to_numpy(self.variable))
+        return self.given if np.float32(self.given) == value else float(str(value))
+
+
+class BaseDropout(keras.Layer):
+    """Base of the layers that drop a fraction `rate`: a subclass is its `drop` and its docstring.
+
+    `rate` can be set at any time. On the TensorFlow backend the new value acts at once, in traced functions and
+    in a running `fit` too; on other backends it acts in eager calls and in functions traced after the change.
+    """
+
+    def __init__(self, rate: float, seed: int | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._live_rate = _LiveRate(check_rate(rate))
+        self.seed = seed
+        self.seed_generator = keras.random.SeedGenerator(seed)
+        self.supports_masking = True
+
+    @property
+    def rate(self) -> float:
+        return self._live_rate.read()
+
+    @rate.setter
+    def rate(self, value: float) -> None:
+        self._live_rate.assign(check_rate(value))
+
+    def drop(self, inputs: Any, rate: Any, draw: Draw) -> Any:
+        """The layer's formula, free of state: `inputs` with the fraction `rate` of them dropped.
+
+        Args:
+            inputs: a floating point tensor.
+            rate: a float32 scalar tensor in [0, 1).
+            draw: where the random bits come from, so that the layer's own seed is one source among others.
+        """
+        raise NotImplementedError
+
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        if not training:
+            return inputs
+        return self.drop(inputs, ops.convert_to_tensor(self._live_rate.variable), self._draw)
+
+    def _draw(self, shape: Any) -> Any:
+        return _masks.random_bits(shape, self.seed_generator.next())
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "rate": self.rate, "seed": self.seed}
+
+
+def drop_and_scale(inputs: Any, keep: Any, rate: Any) -> Any:
+    """Inverted dropout: `inputs / (1 - rate)` where `keep`, 0 elsewhere; `keep` broadcasts.
+
+    A select and not a product: what is dropped is gone even where it is inf or NaN.
+    """
+    scale = ops.cast(1.0 / (1.0 - rate), inputs.dtype)
+    return ops.where(keep, inputs * scale, ops.zeros((), inputs.dtype))

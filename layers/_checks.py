@@ -1,0 +1,47 @@
+"""Argument checks and the one form of error message, shared by every floor above."""
+
+import difflib
+import math
+import numbers
+from collections.abc import Iterable
+from typing import Any
+
+import keras
+
+
+def unknown(kind: str, name: object, available: Iterable[str]) -> ValueError:
+    """The error for a name that does not exist, with the nearest ones that do."""
+    names = sorted(available)
+    near = difflib.get_close_matches(str(name), names, n=3)
+    hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+    return ValueError(f"Unknown {kind} {str(name)!r}.{hint} Available: {', '.join(names)}")
+
+
+def check_rate(rate: Any, name: str = "rate") -> float:
+    """`rate` as a float in [0, 1): at 1 everything is dropped and the scale 1 / (1 - rate) does not exist."""
+    is_number = isinstance(rate, numbers.Real) and not isinstance(rate, bool)
+    if not is_number or math.isnan(rate) or not 0 <= rate < 1:
+        raise ValueError(
+            f"`{name}` must be a number in [0, 1), the fraction to drop. Received: {name}={rate!r}"
+        )
+    return float(rate)
+
+
+def check_pair(value: Any, name: str) -> tuple[int, int]:
+    """A positive int, or a pair of them, as a pair `(height, width)`."""
+    pair = (value, value) if isinstance(value, int) else value
+    ok = isinstance(pair, (tuple, list)) and len(pair) == 2 and all(isinstance(n, int) and n > 0 for n in pair)
+    if not ok or isinstance(value, bool):
+        raise ValueError(f"`{name}` must be a positive int or a pair of them. Received: {name}={value!r}")
+    return pair[0], pair[1]
+
+
+def check_data_format(data_format: str | None) -> str:
+    """`data_format`, or Keras' global default."""
+    data_format = data_format or keras.config.image_data_format()
+    if data_format not in ("channels_last", "channels_first"):
+        raise ValueError(
+            "`data_format` must be 'channels_last' or 'channels_first'. "
+            f"Received: data_format={data_format!r}"
+        )
+    return data_format

@@ -1,0 +1,113 @@
+"""Layers by name: `register_layer`, `list_layers`, `get`."""
+
+import ast
+import fnmatch
+import re
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+from dropzoo.layers._checks import unknown
+
+_LAYERS: dict[str, type[keras.Layer]] = {}
+
+
+def register_layer(cls: type[keras.Layer]) -> type[keras.Layer]:
+    """Makes a layer known by its snake-cased class name, and to Keras for loading."""
+    name = _snake_case(cls.__name__)
+    if name in _LAYERS:
+        raise ValueError(f"A layer named {name!r} is registered already: {_LAYERS[name]}")
+    _LAYERS[name] = keras.saving.register_keras_serializable(package="dropzoo")(cls)
+    return cls
+
+
+def list_layers(pattern: str = "*") -> list[str]:
+    """The names of the registered layers that match an fnmatch pattern, sorted.
+
+    Example:
+    >>> from dropzoo import layers
+    >>> layers.list_layers("spatial*")
+    ['spatial_dropout1d', 'spatial_dropout2d', 'spatial_dropout3d']
+    """
+    return sorted(fnmatch.filter(_LAYERS, pattern))
+
+
+def get(spec: Any) -> keras.Layer:
+    """A new dropout layer from a short description of it.
+
+    Args:
+        spec: One of: a float in [0, 1), which means `Dropout`; `"name:rate"` or `"name:rate,option=value"`;
+            a dict with `"name"` and the layer's arguments; a layer, which is copied.
+
+    Raises:
+        ValueError: for an unknown name, a rate outside [0, 1) or arguments that the layer does not have.
+
+    Example:
+    >>> from dropzoo import layers
+    >>> layers.get("drop_block2d:0.1,block_size=5").block_size
+    5
+    """
+    if isinstance(spec, keras.Layer):
+        return type(spec).from_config(spec.get_config())
+    if isinstance(spec, (int, float)):
+        return _make(spec, "dropout", (spec,), {})
+    if isinstance(spec, str):
+        name, _, arguments = spec.partition(":")
+        return _make(spec, name.strip(), *_parse(spec, arguments))
+    if isinstance(spec, dict) and "name" in spec:
+        return _make(spec, spec["name"], (), {key: value for key, value in spec.items() if key != "name"})
+    raise ValueError(
+        'A dropout is described by a float, "name:rate,option=value", a dict with "name", or a layer. '
+        f"Received: {spec!r}"
+    )
+
+
+def describe(layer: keras.Layer) -> str:
+    """The spec of a layer: `"dropout:0.3"`, the inverse of `get` for what differs from the defaults.
+
+    Example:
+    >>> from dropzoo import layers
+    >>> layers.describe(layers.DropBlock2D(0.1, block_size=5))
+    'drop_block2d:0.1,block_size=5'
+    """
+    config = layer.get_config()
+    first = [str(config["rate"])] if "rate" in config else []
+    try:
+        default = type(layer)(config["rate"]).get_config() if first else {}
+    except TypeError:  # a layer of somebody else's with another signature
+        default = config
+    general = {*keras.Layer().get_config(), "rate", "seed"}
+    options = [f"{k}={v}" for k, v in config.items() if k not in general and v != default.get(k, v)]
+    return f"{_snake_case(type(layer).__name__)}:{','.join(first + options)}".rstrip(":")
+
+
+def _make(spec: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> keras.Layer:
+    if name not in _LAYERS:
+        raise unknown("layer", name, _LAYERS)
+    make: Callable[..., keras.Layer] = _LAYERS[name]
+    try:
+        return make(*args, **kwargs)
+    except TypeError as error:  # a missing rate, or one argument too many
+        raise ValueError(f"Cannot make a layer from {spec!r}: {error}") from None
+
+
+def _parse(spec: str, arguments: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The part after the colon, read as the arguments of a call; bare words are strings."""
+
+    def value(node: ast.expr) -> Any:
+        return node.id if isinstance(node, ast.Name) else ast.literal_eval(node)
+
+    try:
+        call = ast.parse(f"_({arguments})", mode="eval").body
+        if not isinstance(call, ast.Call):
+            raise SyntaxError
+        return tuple(map(value, call.args)), {str(k.arg): value(k.value) for k in call.keywords}
+    except (SyntaxError, ValueError):
+        raise ValueError(f'Expected "name:rate,option=value". Received: {spec!r}') from None
+
+
+def _snake_case(name: str) -> str:
+    """As Keras names layers: DropBlock2D is drop_block2d."""
+    name = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", name)
+    return re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()

@@ -1,0 +1,97 @@
+"""Dropout of single units."""
+
+from typing import Any
+
+from keras import ops
+
+from dropzoo.layers._base import BaseDropout, Draw, drop_and_scale
+from dropzoo.layers._masks import keep_mask
+from dropzoo.layers._registry import register_layer
+
+
+@register_layer
+class Dropout(BaseDropout):
+    """Drops each unit with probability `rate`.
+
+    The reference point of all other variants, and the usual choice after dense layers. On feature maps the
+    neighbours of a dropped unit carry nearly the same information, so there `SpatialDropout2D` and
+    `DropBlock2D` regularise more at the same rate.
+
+    In training `y = x * m / (1 - rate)` with `m ~ Bernoulli(1 - rate)` for each unit, so that the expectation of
+    `y` is `x`; in inference `y = x`.
+
+    Differs from `keras.layers.Dropout`: `rate` is live (see `BaseDropout`), `rate=1` is refused, a seed gives the
+    same mask eagerly, in a graph and under XLA, and the replicas of a `tf.distribute` strategy draw different
+    masks.
+
+    Args:
+        rate: Float in [0, 1). Fraction of the units to drop.
+        noise_shape: Tuple of ints or None, of the rank of the inputs: the shape of the mask, where None
+            stands for the size of the inputs and 1 shares the mask along that axis.
+        seed: Int, the seed of the masks.
+
+    Call arguments:
+        inputs: Floating point tensor of any rank.
+        training: Bool. Whether to drop; defaults to False.
+
+    Input shape:
+        Any.
+
+    Output shape:
+        The input shape.
+
+    Example:
+    >>> import keras
+    >>> from dropzoo import layers
+    >>> layer = layers.Dropout(0.5, seed=1)
+    >>> y = layer(keras.ops.ones((2, 3)), training=True)  # 0 or 1 / (1 - 0.5)
+    >>> sorted(set(keras.ops.convert_to_numpy(y).ravel().tolist()))
+    [0.0, 2.0]
+
+    Reference:
+        Srivastava et al., "Dropout: A Simple Way to Prevent Neural Networks from Overfitting", JMLR 15, 2014;
+        Hinton et al., 2012, arXiv:1207.0580.
+    """
+
+    def __init__(
+        self,
+        rate: float,
+        noise_shape: tuple[int | None, ...] | None = None,
+        seed: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(rate, seed=seed, **kwargs)
+        self.noise_shape = check_noise_shape(noise_shape)
+
+    def drop(self, inputs: Any, rate: Any, draw: Draw) -> Any:
+        keep = keep_mask(draw(mask_shape(inputs, self.noise_shape)), rate)
+        return drop_and_scale(inputs, keep, rate)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "noise_shape": self.noise_shape}
+
+
+def check_noise_shape(noise_shape: Any) -> tuple[int | None, ...] | None:
+    """`noise_shape` as a tuple of positive ints and None, or None."""
+    if noise_shape is None:
+        return None
+    ok = isinstance(noise_shape, (tuple, list))
+    if not ok or not all(n is None or (type(n) is int and n > 0) for n in noise_shape):
+        raise ValueError(
+            "`noise_shape` must be a tuple of positive ints and None, one for each axis of the inputs. "
+            f"Received: noise_shape={noise_shape!r}"
+        )
+    return tuple(noise_shape)
+
+
+def mask_shape(inputs: Any, noise_shape: tuple[int | None, ...] | None) -> tuple[Any, ...]:
+    """The shape to draw for `inputs`, with the None of `noise_shape` filled in."""
+    shape = ops.shape(inputs)
+    if noise_shape is None:
+        return shape
+    if len(noise_shape) != len(shape):
+        raise ValueError(
+            f"`noise_shape` must have one entry for each of the {len(shape)} axes of the inputs. "
+            f"Received: noise_shape={noise_shape}, inputs of shape {tuple(inputs.shape)}"
+        )
+    return tuple(size if n is None else n for n, size in zip(noise_shape, shape, strict=True))

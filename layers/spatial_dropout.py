@@ -1,0 +1,150 @@
+"""Dropout of whole feature maps, in one, two and three dimensions."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from dropzoo.layers._base import BaseDropout, Draw, drop_and_scale
+from dropzoo.layers._checks import check_data_format
+from dropzoo.layers._masks import keep_mask
+from dropzoo.layers._registry import register_layer
+
+
+class _SpatialDropout(BaseDropout):
+    """One draw for each sample and channel; the subclasses differ in rank and docstring."""
+
+    rank = 0  # of the inputs
+
+    def __init__(
+        self, rate: float, data_format: str | None = None, seed: int | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(rate, seed=seed, **kwargs)
+        self.data_format = check_data_format(data_format)
+        self.input_spec = keras.InputSpec(ndim=self.rank)
+
+    def drop(self, inputs: Any, rate: Any, draw: Draw) -> Any:
+        shape = ops.shape(inputs)
+        ones = (1,) * (self.rank - 2)
+        channels_last = self.data_format == "channels_last"
+        mask = (shape[0], *ones, shape[-1]) if channels_last else (shape[0], shape[1], *ones)
+        return drop_and_scale(inputs, keep_mask(draw(mask), rate), rate)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "data_format": self.data_format}
+
+
+@register_layer
+class SpatialDropout1D(_SpatialDropout):
+    """Drops whole channels of a sequence with probability `rate`.
+
+    `y[n, :, c] = x[n, :, c] * m[n, c] / (1 - rate)` with `m ~ Bernoulli(1 - rate)`.
+
+    Differs from `keras.layers.SpatialDropout1D`: see `SpatialDropout2D`.
+
+    Args:
+        rate: Float in [0, 1). Fraction of the channels to drop.
+        data_format: `"channels_last"` or `"channels_first"`; Keras' global setting by default.
+        seed: Int, the seed of the masks.
+
+    Call arguments:
+        inputs: Floating point tensor of rank 3.
+        training: Bool. Whether to drop; defaults to False.
+
+    Input shape:
+        `(batch, steps, channels)`, or `(batch, channels, steps)` for `"channels_first"`.
+
+    Output shape:
+        The input shape.
+
+    Example:
+    >>> import keras
+    >>> from dropzoo import layers
+    >>> tuple(layers.SpatialDropout1D(0.2)(keras.ops.ones((2, 5, 4)), training=True).shape)
+    (2, 5, 4)
+
+    Reference:
+        Tompson et al., "Efficient Object Localization Using Convolutional Networks", 2015, arXiv:1411.4280.
+    """
+
+    rank = 3
+
+
+@register_layer
+class SpatialDropout2D(_SpatialDropout):
+    """Drops whole feature maps with probability `rate`.
+
+    For convolutional layers: the units of one map are strongly correlated, so that dropping single ones mostly
+    lowers the effective learning rate, while a missing map is information that the next layer has to find
+    elsewhere. Cheap: one random number for each sample and channel.
+
+    `y[n, :, :, c] = x[n, :, :, c] * m[n, c] / (1 - rate)` with `m ~ Bernoulli(1 - rate)`.
+
+    Differs from `keras.layers.SpatialDropout2D`: `rate` is live, the dtype policy and `trainable` survive
+    `get_config`, `rate=1` is refused, a seed gives the same mask eagerly, in a graph and under XLA, and replicas
+    draw different masks.
+
+    Args:
+        rate: Float in [0, 1). Fraction of the feature maps to drop.
+        data_format: `"channels_last"` or `"channels_first"`; Keras' global setting by default.
+        seed: Int, the seed of the masks.
+
+    Call arguments:
+        inputs: Floating point tensor of rank 4.
+        training: Bool. Whether to drop; defaults to False.
+
+    Input shape:
+        `(batch, height, width, channels)`, or `(batch, channels, height, width)` for `"channels_first"`.
+
+    Output shape:
+        The input shape.
+
+    Example:
+    >>> import keras
+    >>> from dropzoo import layers
+    >>> y = layers.SpatialDropout2D(0.5, seed=3)(keras.ops.ones((1, 8, 6, 4)), training=True)
+    >>> keras.ops.convert_to_numpy(y).std(axis=(1, 2)).max().item()  # a map is kept or dropped as a whole
+    0.0
+
+    Reference:
+        Tompson et al., "Efficient Object Localization Using Convolutional Networks", 2015, arXiv:1411.4280.
+    """
+
+    rank = 4
+
+
+@register_layer
+class SpatialDropout3D(_SpatialDropout):
+    """Drops whole channels of a volume with probability `rate`.
+
+    `y[n, :, :, :, c] = x[n, :, :, :, c] * m[n, c] / (1 - rate)` with `m ~ Bernoulli(1 - rate)`.
+
+    Differs from `keras.layers.SpatialDropout3D`: see `SpatialDropout2D`.
+
+    Args:
+        rate: Float in [0, 1). Fraction of the channels to drop.
+        data_format: `"channels_last"` or `"channels_first"`; Keras' global setting by default.
+        seed: Int, the seed of the masks.
+
+    Call arguments:
+        inputs: Floating point tensor of rank 5.
+        training: Bool. Whether to drop; defaults to False.
+
+    Input shape:
+        `(batch, depth, height, width, channels)`, or `(batch, channels, depth, height, width)` for
+        `"channels_first"`.
+
+    Output shape:
+        The input shape.
+
+    Example:
+    >>> import keras
+    >>> from dropzoo import layers
+    >>> tuple(layers.SpatialDropout3D(0.2)(keras.ops.ones((1, 4, 4, 4, 2)), training=True).shape)
+    (1, 4, 4, 4, 2)
+
+    Reference:
+        Tompson et al., "Efficient Object Localization Using Convolutional Networks", 2015, arXiv:1411.4280.
+    """
+
+    rank = 5

@@ -1,0 +1,264 @@
+"""The contract of every dropout layer: one row a layer, one test a promise."""
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from dropzoo import layers
+
+
+@dataclass(frozen=True)
+class Case:
+    """A layer, and the parts of the contract that do not apply to it, with the reason."""
+
+    layer: type
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    shape: tuple[int, ...] = (6, 9, 5, 8)  # height != width, on purpose
+    not_zero: str = ""  # why a dropped unit is not zero
+    mean_not_kept: str = ""  # why the expectation of the output is not the input
+    wrong: tuple[tuple[dict[str, Any], str], ...] = ()  # bad arguments beside the good ones
+
+    def make(self, rate: float = 0.3, seed: int = 0, **kwargs: Any) -> Any:
+        return self.layer(rate, seed=seed, **self.kwargs, **kwargs)
+
+
+BAD_NOISE = (({"noise_shape": 3}, "noise_shape=3"), ({"noise_shape": (0, 1)}, "noise_shape=.0, 1."))
+BAD_FORMAT = (({"data_format": "NHWC"}, "data_format='NHWC'"),)
+BAD_BLOCK = tuple(({"block_size": b}, "block_size=") for b in (0, -1, 2.5, (3,), (3, 0), "7", True))
+
+CASES = {
+    "dropout": Case(layers.Dropout, wrong=BAD_NOISE),
+    "dropout-noise_shape": Case(layers.Dropout, {"noise_shape": (None, 1, None, 1)}),
+    "spatial1d": Case(layers.SpatialDropout1D, shape=(6, 9, 8), wrong=BAD_FORMAT),
+    "spatial2d": Case(layers.SpatialDropout2D, wrong=BAD_FORMAT),
+    "spatial2d-first": Case(layers.SpatialDropout2D, {"data_format": "channels_first"}, shape=(6, 8, 9, 5)),
+    "spatial3d": Case(layers.SpatialDropout3D, shape=(6, 3, 4, 5, 8), wrong=BAD_FORMAT),
+    "gaussian": Case(layers.GaussianDropout, not_zero="multiplies by noise"),
+    "alpha": Case(
+        layers.AlphaDropout,
+        not_zero="drops to SELU's negative limit",
+        mean_not_kept="keeps mean and variance of normal inputs only: see test_layers.py",
+        wrong=BAD_NOISE,
+    ),
+    "drop_block-odd": Case(layers.DropBlock2D, {"block_size": 3}, wrong=BAD_FORMAT + BAD_BLOCK),
+    "drop_block-even": Case(layers.DropBlock2D, {"block_size": (4, 2)}),
+    "drop_block-larger": Case(layers.DropBlock2D, {"block_size": 11}),
+    "drop_block-first": Case(
+        layers.DropBlock2D, {"block_size": 3, "data_format": "channels_first"}, shape=(6, 8, 9, 5)
+    ),
+}
+every_layer = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+zeroing = pytest.mark.parametrize(
+    "case", [c for c in CASES.values() if not c.not_zero], ids=[k for k, c in CASES.items() if not c.not_zero]
+)
+
+
+def data(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
+    """Normal draws; none is zero, so a zero in the output was dropped."""
+    return np.random.default_rng(seed).normal(size=shape).astype("float32")
+
+
+def test_every_registered_layer_has_a_row():
+    assert {c.layer.__name__ for c in CASES.values()} == {
+        type(layers.get({"name": name, "rate": 0.1})).__name__ for name in layers.list_layers()
+    }
+
+
+@every_layer
+def test_inference_is_the_identity(case):
+    x = data(case.shape)
+    np.testing.assert_array_equal(case.make(0.5)(x), x)
+    np.testing.assert_array_equal(case.make(0.5)(x, training=False), x)
+
+
+@every_layer
+def test_rate_zero_is_the_identity(case):
+    x = data(case.shape)
+    np.testing.assert_array_equal(case.make(0.0)(x, training=True), x)
+
+
+@every_layer
+@pytest.mark.parametrize("size", [(1, 1), (2, 5), (24, 8), (3, 3), (14, 14)], ids=str)
+@pytest.mark.parametrize("rate", [0.1, 0.6])
+def test_drops_the_rate_and_keeps_the_mean(case, size, rate):
+    """The realised fraction and mean lie within 5 standard errors, on maps of any size."""
+    small = iter(size)
+    shape = tuple(next(small, n) if n in (9, 5) else n for n in case.shape)
+    layer, repeats = case.make(rate), 200
+    x = np.ones(shape, "float32")
+    run = tf.function(lambda: layer(x, training=True))
+    y = np.stack([run() for _ in range(repeats)])
+    axes = tuple(range(1, y.ndim))
+
+    def within(values: np.ndarray, expected: float) -> None:
+        error = values.std(ddof=1) / np.sqrt(repeats)
+        assert abs(values.mean() - expected) < 5 * error, (values.mean(), expected, error)
+
+    if not case.mean_not_kept:
+        within(y.mean(axes), 1.0)
+    if not case.not_zero:
+        within((y == 0).mean(axes), rate)
+        np.testing.assert_allclose(y[y != 0], 1 / (1 - rate), rtol=1e-6)
+
+
+@every_layer
+def test_same_seed_same_mask_and_another_at_each_call(case):
+    x = data(case.shape)
+    one, two = case.make(seed=7), case.make(seed=7)
+    first = np.asarray(one(x, training=True))
+    np.testing.assert_array_equal(first, two(x, training=True))
+    assert not np.array_equal(first, one(x, training=True))
+    assert not np.array_equal(first, case.make(seed=8)(x, training=True))
+
+
+@every_layer
+def test_set_random_seed_repeats_an_unseeded_layer(case):
+    x, seen = data(case.shape), []
+    for _ in range(2):
+        keras.utils.set_random_seed(5)
+        seen.append(np.asarray(case.make(seed=None)(x, training=True)))
+    np.testing.assert_array_equal(*seen)
+
+
+@every_layer
+def test_eager_graph_and_xla_agree(case):
+    x = data(case.shape)
+    results = [np.asarray(case.make()(x, training=True))]
+    for jit_compile in (False, True):
+        layer = case.make()
+        results.append(tf.function(lambda x, f=layer: f(x, training=True), jit_compile=jit_compile)(x).numpy())
+    for other in results[1:]:
+        if not case.not_zero:
+            np.testing.assert_array_equal(other == 0, results[0] == 0)
+        np.testing.assert_allclose(other, results[0], rtol=1e-5, atol=2e-5)
+
+
+@zeroing
+def test_gradient_is_zero_exactly_where_dropped(case):
+    x = tf.constant(data(case.shape))
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = case.make(0.5)(x, training=True)
+    gradient = tape.gradient(y, x).numpy()
+    np.testing.assert_array_equal(gradient == 0, y.numpy() == 0)
+    np.testing.assert_allclose(gradient[gradient != 0], 2.0)
+
+
+@zeroing
+def test_nan_and_inf_are_gone_where_dropped(case):
+    x = data(case.shape)
+    dropped = np.asarray(case.make(0.5)(x, training=True)) == 0
+    for bad in (np.nan, np.inf):
+        y = np.asarray(case.make(0.5)(np.full_like(x, bad), training=True))
+        assert (y[dropped] == 0).all()
+        assert not np.isfinite(y[~dropped]).any()
+
+
+@every_layer
+def test_rate_is_live_in_traced_functions(case):
+    x = data(case.shape)
+    for jit_compile in (False, True):
+        layer = case.make(0.0)
+        run = tf.function(lambda x, f=layer: f(x, training=True), jit_compile=jit_compile)
+        np.testing.assert_array_equal(run(x), x)
+        layer.rate = 0.9
+        assert not np.array_equal(run(x), x)
+        if not case.not_zero:
+            assert (run(x).numpy() == 0).any()
+        layer.rate = 0.0
+        np.testing.assert_array_equal(run(x), x)
+        assert run.experimental_get_tracing_count() == 1
+
+
+@every_layer
+def test_rate_is_no_weight(case):
+    layer = case.make()
+    layer(data(case.shape), training=True)
+    assert layer.weights == [] and layer.get_weights() == [] and layer.count_params() == 0
+
+
+@every_layer
+@pytest.mark.parametrize("policy", ["float32", "mixed_float16", "mixed_bfloat16"])
+def test_config_round_trip(case, policy):
+    layer = case.make(0.25, dtype=policy, trainable=False, name="here")
+    layer.rate = 0.3
+    config = json.loads(json.dumps(layer.get_config()["rate"]))
+    assert config == 0.3
+    revived = case.layer.from_config(layer.get_config())
+    assert revived.get_config() == layer.get_config()
+    assert revived.dtype_policy.name == policy and revived.rate == 0.3 and not revived.trainable
+    assert revived(data(case.shape), training=True).dtype == layer.compute_dtype
+
+
+@every_layer
+def test_keras_file_round_trip_in_a_model(case, tmp_path):
+    inputs = keras.Input(case.shape[1:])
+    model = keras.Model(inputs, case.make(0.5, name="site")(inputs))
+    model.get_layer("site").rate = 0.4
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    x = data(case.shape)
+    assert loaded.get_layer("site").rate == 0.4
+    np.testing.assert_array_equal(loaded(x), x)
+    np.testing.assert_array_equal(loaded(x, training=True), model(x, training=True))
+
+
+@every_layer
+def test_unknown_batch_and_spatial_sizes_and_an_empty_batch(case):
+    layer = case.make(0.5)
+    spec = tf.TensorSpec([None if n != 8 else n for n in case.shape])
+    run = tf.function(lambda x: layer(x, training=True), input_signature=[spec])
+    for shape in (case.shape, tuple(3 if n == 9 else n for n in case.shape), (0, *case.shape[1:])):
+        assert run(data(shape)).shape == shape
+
+
+@every_layer
+def test_replicas_draw_different_masks_reproducibly(case):
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    x, seen = data(case.shape), []
+    for _ in range(2):
+        with strategy.scope():
+            layer = case.make(0.5, seed=3)
+        run = tf.function(lambda f=layer: strategy.run(lambda: f(x, training=True)))
+        seen.append([np.asarray(r) for r in strategy.experimental_local_results(run())])
+    (a, b), again = seen
+    assert not np.array_equal(a, b)
+    np.testing.assert_array_equal((a, b), again)
+    np.testing.assert_array_equal(a, case.make(0.5, seed=3)(x, training=True))  # replica 0 is the one device
+
+
+@every_layer
+def test_fits_in_a_model_with_a_partial_batch(case):
+    inputs = keras.Input(case.shape[1:])
+    x = keras.layers.Dense(4)(case.make(0.3)(inputs))
+    model = keras.Model(inputs, keras.layers.Dense(1)(keras.layers.Flatten()(x)))
+    model.compile("sgd", "mse", jit_compile=False)
+    history = model.fit(data((7, *case.shape[1:])), np.ones((7, 1), "float32"), batch_size=4, verbose=0)
+    assert np.isfinite(history.history["loss"][0])
+
+
+@every_layer
+@pytest.mark.parametrize("rate", [-0.1, 1.0, 1.5, float("nan"), "0.5", None, True], ids=repr)
+def test_bad_rates_are_refused_with_their_value(case, rate):
+    with pytest.raises(ValueError, match=r"`rate` must be a number in \[0, 1\).*Received: rate="):
+        case.layer(rate, **case.kwargs)
+    layer = case.make(0.2)
+    with pytest.raises(ValueError, match="Received: rate="):
+        layer.rate = rate
+    assert layer.rate == 0.2
+
+
+@pytest.mark.parametrize(
+    ("layer", "kwargs", "message"),
+    [(c.layer, kwargs, message) for c in CASES.values() for kwargs, message in c.wrong],
+)
+def test_bad_arguments_are_refused_with_their_value(layer, kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        layer(0.3, **kwargs)
+    with pytest.raises(ValueError, match="nonsense"):
+        layer(0.3, nonsense=1)

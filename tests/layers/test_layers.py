@@ -1,0 +1,165 @@
+"""What is particular to one layer, the registry, and the random bits themselves."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from scipy import stats
+
+from dropzoo import layers
+from dropzoo.layers._masks import keep_mask, random_bits, standard_normal
+
+
+def test_names_are_those_keras_would_give():
+    for name in layers.list_layers():
+        layer = layers.get({"name": name, "rate": 0.2})
+        assert layer.name.startswith(name)
+        assert layers.describe(layer) == f"{name}:0.2"
+
+
+@pytest.mark.parametrize(
+    ("spec", "description"),
+    [
+        (0.3, "dropout:0.3"),
+        (0, "dropout:0.0"),
+        ("spatial_dropout2d:0.2", "spatial_dropout2d:0.2"),
+        ("drop_block2d:0.1,block_size=5", "drop_block2d:0.1,block_size=5"),
+        ("drop_block2d:0.1,block_size=(3, 5)", "drop_block2d:0.1,block_size=(3, 5)"),
+        ("drop_block2d: rate=0.1, data_format=channels_first", "drop_block2d:0.1,data_format=channels_first"),
+        ({"name": "alpha_dropout", "rate": 0.4}, "alpha_dropout:0.4"),
+        (layers.DropBlock2D(0.1, 3), "drop_block2d:0.1,block_size=3"),
+    ],
+)
+def test_get_and_describe_are_inverse(spec, description):
+    layer = layers.get(spec)
+    assert layer is not spec
+    assert layers.describe(layer) == description
+    assert layers.describe(layers.get(description)) == description
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("dropuot:0.3", "Unknown layer 'dropuot'. Did you mean 'dropout'"),
+        ("dropout:1.5", "rate=1.5"),
+        ("dropout", "Cannot make a layer from 'dropout'"),
+        ("dropout:0.3,rates=2", "rates"),
+        ("dropout:0.3,seed", "Cannot make|Received"),
+        ("dropout:0.3,5 5", "name:rate,option=value"),
+        ({"rate": 0.3}, "described by a float"),
+        (None, "described by a float"),
+        (1.0, "rate=1.0"),
+    ],
+)
+def test_bad_specs(spec, message):
+    with pytest.raises(ValueError, match=message):
+        layers.get(spec)
+
+
+def test_a_second_layer_of_one_name_is_refused():
+    with pytest.raises(ValueError, match="registered already"):
+        layers.register_layer(type("Dropout", (layers.BaseDropout,), {}))
+
+
+@pytest.mark.parametrize("layer", [layers.SpatialDropout2D(0.5), layers.SpatialDropout1D(0.5)])
+def test_spatial_dropout_drops_whole_maps(layer):
+    shape = (16, 7, 5, 8)[: layer.input_spec.ndim - 1] + (8,)
+    y = np.asarray(layer(tf.ones(shape), training=True))
+    axes = tuple(range(1, y.ndim - 1))
+    assert (y.min(axes) == y.max(axes)).all() and {0.0, 2.0} == set(np.unique(y))
+
+
+def test_drop_block_drops_blocks_evenly_over_the_map():
+    """Every pixel, also at the border, is dropped at the rate; and what is dropped is made of whole blocks."""
+    layer, rate = layers.DropBlock2D(0.1, block_size=3, seed=1), 0.1
+    dropped = np.asarray(layer(tf.ones((2000, 24, 8, 8)), training=True)) == 0
+    by_pixel = dropped.mean((0, 3))  # (24, 8), 16,000 draws each
+    assert abs(by_pixel - rate).max() < 5 * np.sqrt(rate * (1 - rate) / 16_000)
+    starts = dropped[0, :, :, 0]
+    inside = np.zeros_like(starts)
+    padded = np.pad(starts, 2, constant_values=True)  # blocks may lie partly outside
+    for i in range(26):
+        for j in range(10):
+            if padded[i : i + 3, j : j + 3].all():
+                inside[max(i - 2, 0) : i + 1, max(j - 2, 0) : j + 1] = True
+    np.testing.assert_array_equal(inside, starts)
+
+
+def test_drop_block_of_one_is_dropout():
+    x = tf.ones((4, 9, 5, 8))
+    block, single = layers.DropBlock2D(0.3, block_size=1, seed=2), layers.Dropout(0.3, seed=2)
+    np.testing.assert_allclose(block(x, training=True), single(x, training=True), rtol=1e-6)
+
+
+def test_alpha_dropout_keeps_the_variance_of_normal_inputs():
+    x = np.random.default_rng(0).normal(size=(400, 1000)).astype("float32")
+    y = np.asarray(layers.AlphaDropout(0.4, seed=0)(x, training=True))
+    assert abs(y.mean()) < 0.01 and abs(y.std() - 1) < 0.01
+
+
+def test_gaussian_dropout_has_the_variance_of_dropout():
+    y = np.asarray(layers.GaussianDropout(0.2, seed=0)(tf.ones((1000, 1000)), training=True))
+    assert y.var() == pytest.approx(0.2 / 0.8, rel=0.01)
+
+
+def test_wrong_rank_is_refused():
+    with pytest.raises(ValueError, match="ndim=4"):
+        layers.SpatialDropout2D(0.5)(tf.ones((2, 3)))
+    with pytest.raises(ValueError, match="one entry for each of the 2 axes"):
+        layers.Dropout(0.5, noise_shape=(1, 1, None))(tf.ones((2, 3)), training=True)
+
+
+def test_rate_is_live_inside_fit():
+    class Raise(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            layer.rate = [0.0, 0.9][epoch]
+
+    def share_of_zeros(_, outputs):
+        return tf.reduce_mean(tf.cast(outputs == 0, "float32"), -1) + 0 * tf.reduce_sum(outputs)
+
+    layer = layers.Dropout(0.0, seed=0)
+    scale = keras.layers.EinsumDense("nc,c->nc", (100,), kernel_initializer="ones")
+    model = keras.Sequential([keras.Input((100,)), scale, layer])
+    model.compile("sgd", loss=share_of_zeros, jit_compile=False)
+    history = model.fit(np.ones((200, 100)), np.ones((200, 100)), epochs=2, verbose=0, callbacks=[Raise()])
+    assert history.history["loss"][0] == 0
+    assert history.history["loss"][1] == pytest.approx(0.9, abs=0.02)
+
+
+@pytest.mark.parametrize("rate", [0.001, 0.05, 0.3, 0.5, 0.999])
+def test_the_rate_is_exact(rate):
+    count = 1 << 24
+    kept = np.mean(keep_mask(random_bits((count,), tf.constant([3, 9])), tf.constant(rate)))
+    assert abs(1 - kept - rate) < 5 * np.sqrt(rate * (1 - rate) / count)
+
+
+def test_bits_are_uniform_and_independent():
+    """Chi-square of bytes, and correlations of neighbours, of consecutive draws and of consecutive seeds."""
+    shape, (seed, counter) = (64, 32, 32, 16), (1, 5)
+    draws = [random_bits(shape, tf.constant(s)).numpy() for s in [(seed, counter), (seed, 6), (2, counter)]]
+    for shift in (0, 8, 16, 24):
+        counts = np.bincount((draws[0].ravel() >> shift) & 255, minlength=256)
+        assert stats.chisquare(counts).pvalue > 1e-4
+    first, *others = ((d / 2**32 - 0.5) * np.sqrt(12) for d in draws)
+    limit = 5 / np.sqrt(first.size)
+    for axis in range(4):
+        assert abs((first * np.roll(first, 1, axis)).mean()) < limit
+    for other in others:
+        assert abs((first * other).mean()) < limit
+
+
+def test_standard_normal():
+    draws = standard_normal(random_bits((1 << 20,), tf.constant([0, 0]))).numpy()
+    assert stats.kstest(draws[:100_000], "norm").pvalue > 1e-3
+    assert np.isfinite(draws).all() and 4.5 < abs(draws).max() < 5.5
+
+
+@pytest.mark.parametrize("size", [1 << 10, 1 << 17], ids=["plain", "compiled"])
+def test_bits_do_not_depend_on_how_they_are_computed(size):
+    seed = tf.constant([4, 2])
+    eager = random_bits((size,), seed).numpy()
+    for jit_compile in (False, True):
+        run = tf.function(lambda s: random_bits((size,), s), jit_compile=jit_compile)
+        np.testing.assert_array_equal(run(seed), eager)
+    dynamic = tf.function(lambda n, s: random_bits((n,), s))
+    np.testing.assert_array_equal(dynamic(tf.constant(size), seed), eager)

@@ -1,0 +1,1 @@
+../../src/dropzoo/__init__.py
