@@ -3,6 +3,7 @@
 import difflib
 import math
 import numbers
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -21,9 +22,7 @@ def check_rate(rate: Any, name: str = "rate") -> float:
     """`rate` as a float in [0, 1): at 1 everything is dropped and the scale 1 / (1 - rate) does not exist."""
     is_number = isinstance(rate, numbers.Real) and not isinstance(rate, bool)
     if not is_number or math.isnan(rate) or not 0 <= rate < 1:
-        raise ValueError(
-            f"`{name}` must be a number in [0, 1), the fraction to drop. Received: {name}={rate!r}"
-        )
+        raise ValueError(f"`{name}` must be a number in [0, 1), the fraction to drop. Received: {name}={rate!r}")
     return float(rate)
 
 
@@ -41,7 +40,12 @@ def check_data_format(data_format: str | None) -> str:
     data_format = data_format or keras.config.image_data_format()
     if data_format not in ("channels_last", "channels_first"):
         raise ValueError(
-            "`data_format` must be 'channels_last' or 'channels_first'. "
-            f"Received: data_format={data_format!r}"
+            f"`data_format` must be 'channels_last' or 'channels_first'. Received: data_format={data_format!r}"
         )
     return data_format
+
+
+def snake_case(name: str) -> str:
+    """As Keras names layers: DropBlock2D is drop_block2d."""
+    name = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", name)
+    return re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()

@@ -2,20 +2,19 @@
 
 import ast
 import fnmatch
-import re
 from collections.abc import Callable
 from typing import Any
 
 import keras
 
-from dropzoo.layers._checks import unknown
+from dropzoo.layers._checks import snake_case, unknown
 
 _LAYERS: dict[str, type[keras.Layer]] = {}
 
 
 def register_layer(cls: type[keras.Layer]) -> type[keras.Layer]:
     """Makes a layer known by its snake-cased class name, and to Keras for loading."""
-    name = _snake_case(cls.__name__)
+    name = snake_case(cls.__name__)
     if name in _LAYERS:
         raise ValueError(f"A layer named {name!r} is registered already: {_LAYERS[name]}")
     _LAYERS[name] = keras.saving.register_keras_serializable(package="dropzoo")(cls)
@@ -79,7 +78,7 @@ def describe(layer: keras.Layer) -> str:
         default = config
     general = {*keras.Layer().get_config(), "rate", "seed"}
     options = [f"{k}={v}" for k, v in config.items() if k not in general and v != default.get(k, v)]
-    return f"{_snake_case(type(layer).__name__)}:{','.join(first + options)}".rstrip(":")
+    return f"{snake_case(type(layer).__name__)}:{','.join(first + options)}".rstrip(":")
 
 
 def _make(spec: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> keras.Layer:
@@ -105,9 +104,3 @@ def _parse(spec: str, arguments: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
         return tuple(map(value, call.args)), {str(k.arg): value(k.value) for k in call.keywords}
     except (SyntaxError, ValueError):
         raise ValueError(f'Expected "name:rate,option=value". Received: {spec!r}') from None
-
-
-def _snake_case(name: str) -> str:
-    """As Keras names layers: DropBlock2D is drop_block2d."""
-    name = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", name)
-    return re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()

@@ -1,0 +1,19 @@
+"""Where it is dropped: models whose dropout sites have names, plain Keras 3."""
+
+from dropzoo.models import simple_cnn, unet  # noqa: F401  (a family registers its models when imported)
+from dropzoo.models._registry import build_model, get_builder, list_models, register_model
+from dropzoo.models.plans import Plan, get_plan, list_plans
+from dropzoo.models.sites import Site, Sites, list_sites
+
+__all__ = [
+    "Plan",
+    "Site",
+    "Sites",
+    "build_model",
+    "get_builder",
+    "get_plan",
+    "list_models",
+    "list_plans",
+    "list_sites",
+    "register_model",
+]

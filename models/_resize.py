@@ -1,0 +1,61 @@
+"""Layers that let a network with poolings take images of any size."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable(package="dropzoo")
+class PadToMultiple(keras.Layer):
+    """Pads height and width with zeros, below and on the right, to the next multiple of `multiple`.
+
+    Args:
+        multiple: Positive int.
+
+    Input shape:
+        `(batch, height, width, channels)`; sizes may be unknown.
+
+    Output shape:
+        The same, with height and width rounded up.
+    """
+
+    def __init__(self, multiple: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.multiple = multiple
+
+    def call(self, inputs: Any) -> Any:
+        _, height, width, _ = ops.shape(inputs)
+        down, right = -height % self.multiple, -width % self.multiple
+        if isinstance(down, int) and isinstance(right, int) and down == right == 0:
+            return inputs
+        return ops.pad(inputs, ((0, 0), (0, down), (0, right), (0, 0)))
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        batch, *size, channels = input_shape
+        return (batch, *(n if n is None else n + -n % self.multiple for n in size), channels)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "multiple": self.multiple}
+
+
+@keras.saving.register_keras_serializable(package="dropzoo")
+class CropLike(keras.Layer):
+    """Crops a padded map to the height and width of the image it came from: `CropLike()([map, image])`.
+
+    Input shape:
+        `(batch, height', width', channels')` and `(batch, height, width, channels)`, height' and width' not
+        smaller.
+
+    Output shape:
+        `(batch, height, width, channels')`
+    """
+
+    def call(self, inputs: Any) -> Any:
+        x, like = inputs
+        _, height, width, _ = ops.shape(like)
+        return x[:, :height, :width, :]
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        padded, like = input_shape
+        return (padded[0], *like[1:3], padded[3])

@@ -1,0 +1,167 @@
+"""Dropout sites: their names, what stands at them, and how a plan puts layers there.
+
+A site is the output of the layer that bears its name, and the dropout layer put there is called
+`<site>_dropout`. So the sites of a model are read off the model itself, also one loaded from disk.
+"""
+
+import contextlib
+import fnmatch
+import random
+import re
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+
+from dropzoo import layers
+from dropzoo.layers._checks import snake_case, unknown
+
+# Layers called <site>_<suffix> are parts of the unit that ends in the layer called <site>, and no sites.
+_PARTS = ("concat", "conv", "dense", "flatten", "norm", "pad", "pool", "resize")
+_KINDS = ("conv", "dense", "features", "head", "input", "module", "pool", "skip", "up")
+_DROPOUTS = (
+    layers.BaseDropout,
+    keras.layers.AlphaDropout,
+    keras.layers.Dropout,
+    keras.layers.GaussianDropout,
+    keras.layers.SpatialDropout1D,
+    keras.layers.SpatialDropout2D,
+    keras.layers.SpatialDropout3D,
+)
+
+
+@dataclass(frozen=True)
+class Site:
+    """A place in a model where dropout can stand.
+
+    Attributes:
+        name: Of the layer whose output it is: `"encoder1_conv2"`.
+        kind: `"conv"`, `"pool"`, `"skip"`, `"up"`, `"module"`, `"features"`, `"dense"`, `"head"` or `"input"`;
+            in models that are not ours the layer's class, snake-cased.
+        shape: `(batch, height, width, channels)` or `(batch, units)`, None where unknown.
+        spec: What stands there, as a spec for `layers.get`, or None.
+    """
+
+    name: str
+    kind: str
+    shape: tuple[int | None, ...]
+    spec: str | None = None
+
+
+def list_sites(model: str | keras.Model, **options: Any) -> list[Site]:
+    """The dropout sites of a model, in the order of its forward pass.
+
+    Args:
+        model: A name, to be built with `options`, or a Functional or Sequential model, of ours or not.
+        options: For a name: the options of `build_model`; all have defaults.
+
+    Example:
+    >>> from dropzoo import models
+    >>> [site.name for site in models.list_sites("unet", depth=1)]  # doctest: +NORMALIZE_WHITESPACE
+    ['encoder1_conv1', 'encoder1_conv2', 'encoder1_pool', 'skip1', 'bottleneck_conv1', 'bottleneck_conv2',
+     'decoder1_up', 'decoder1_conv1', 'decoder1_conv2', 'head']
+    """
+    if isinstance(model, str):
+        from dropzoo.models._registry import build_model
+
+        with _seeds_untouched():
+            return list_sites(build_model(model, **options))
+    if options:
+        raise ValueError(f"Options are for a model given by name. Received: a model and {sorted(options)}")
+    if not isinstance(model, (keras.Sequential, keras.Model)) or not hasattr(model, "outputs"):
+        raise ValueError(
+            "The sites of a model are read off its graph, so it must be Functional or Sequential (and built). "
+            f"Received: {model!r}"
+        )
+    names = {layer.name for layer in model.layers}
+    outputs = {id(tensor) for tensor in model.outputs}
+    sites = []
+    for layer in _in_order(model):
+        unit, _, part = layer.name.rpartition("_")
+        if isinstance(layer, (keras.layers.InputLayer, *_DROPOUTS)) or (unit in names and part in _PARTS):
+            continue
+        if id(layer.output) in outputs:  # logits are no site
+            continue
+        dropout = f"{layer.name}_dropout"
+        spec = layers.describe(model.get_layer(dropout)) if dropout in names else None
+        sites.append(Site(layer.name, _kind(layer), tuple(layer.output.shape), spec))
+    return sites
+
+
+class Sites:
+    """Puts the layers of a plan at the sites of a model while it is built: `x = drop(x, "encoder1_conv1")`.
+
+    Gives `x` back where the plan has nothing. `done()` closes the account: a pattern without a site is an error.
+    """
+
+    def __init__(self, dropout: Any, paper: dict[str, Any]) -> None:
+        # Drawn for every model, so that the seeds of its weights do not depend on the plan.
+        self._seed = random.randint(1, 2**31 - 1)
+        plan = _as_patterns(dropout, paper)
+        with _seeds_untouched():
+            self._layers = {pattern: spec if spec is None else layers.get(spec) for pattern, spec in plan.items()}
+        self._unused = set(plan)
+        self._names: list[str] = []
+
+    def __call__(self, x: Any, site: str) -> Any:
+        self._names.append(site)
+        matching = [pattern for pattern in self._layers if fnmatch.fnmatchcase(site, pattern)]
+        self._unused -= set(matching)
+        layer = self._layers[matching[-1]] if matching else None
+        if layer is None:
+            return x
+        config = layer.get_config()
+        seed = self._seed if config.get("seed") is None else config["seed"]
+        config["seed"] = zlib.crc32(f"{seed} {site}".encode()) & 0x7FFFFFFF
+        config["name"] = f"{site}_dropout"
+        try:
+            return type(layer).from_config(config)(x)
+        except ValueError as error:
+            raise ValueError(f"Cannot put {layers.describe(layer)!r} at site {site!r}: {error}") from None
+
+    def done(self) -> None:
+        """Raises a ValueError if a pattern of the plan has matched no site."""
+        for pattern in self._layers:
+            if pattern in self._unused:
+                raise unknown("site", pattern, self._names)
+
+
+@contextlib.contextmanager
+def _seeds_untouched() -> Iterator[None]:
+    """Undoes what the block draws from Python's generator, where Keras takes the seeds of new weights from."""
+    state = random.getstate()
+    try:
+        yield
+    finally:
+        random.setstate(state)
+
+
+def _as_patterns(dropout: Any, paper: dict[str, Any]) -> dict[str, Any]:
+    if dropout is None:
+        return {}
+    if isinstance(dropout, str) and dropout == "paper":
+        return paper
+    if isinstance(dropout, (int, float)):
+        return {site: f"dropout:{layers.get(dropout).rate}" for site in paper}
+    if isinstance(dropout, dict):
+        return dropout
+    raise ValueError(
+        "`dropout` must be None, a rate, the name of a plan, or a dict from patterns of site names to specs. "
+        f"Received: dropout={dropout!r}"
+    )
+
+
+def _in_order(model: keras.Model) -> list[keras.Layer]:
+    """The layers by their longest distance from an input; Keras' own order counts from the outputs."""
+    distance: dict[str, int] = {}
+    for layer in model.layers:
+        parents = [p.operation.name for node in layer._inbound_nodes for p in node.parent_nodes]
+        distance[layer.name] = 1 + max((distance.get(p, 0) for p in parents), default=0)
+    return sorted(model.layers, key=lambda layer: distance[layer.name])
+
+
+def _kind(layer: keras.Layer) -> str:
+    last = re.sub(r"\d+$", "", layer.name.rpartition("_")[2])
+    return last if last in _KINDS else snake_case(type(layer).__name__)

@@ -1,0 +1,94 @@
+"""U-Net for images of any size."""
+
+from typing import Any
+
+import keras
+from keras import layers as kl
+
+from dropzoo.models._blocks import check_choice, check_count, check_input_shape, conv_unit, l2
+from dropzoo.models._registry import register_model
+from dropzoo.models._resize import CropLike, PadToMultiple
+from dropzoo.models.sites import Sites
+
+
+@register_model
+def unet(
+    input_shape: tuple[int | None, int | None, int] = (None, None, 1),
+    num_classes: int = 2,
+    *,
+    dropout: Any = None,
+    depth: int = 4,
+    filters: int = 64,
+    normalization: str | None = "batch",
+    upsample: str = "transpose",
+    activation: str = "relu",
+    weight_decay: float = 0.0,
+    name: str = "unet",
+) -> keras.Model:
+    """U-Net: a contracting and an expanding path, joined by skips.
+
+    Differs from the paper: convolutions are padded, so that the output has the input's size, and normalised; an
+    image whose size is not a multiple of `2**depth` is padded with zeros and the logits are cropped.
+
+    Sites: `encoder1_conv1`, `encoder1_conv2`, `skip1`, `encoder1_pool`, ..., `bottleneck_conv1`,
+    `bottleneck_conv2`, `decoder1_up`, `decoder1_conv1`, `decoder1_conv2`, ..., `head`. `encoder1` and `skip1` are
+    full resolution, `decoder1` is the deepest. What stands at `encoderN_conv2` acts on the skip and on the pool;
+    `skipN` on the skip alone, `encoderN_pool` on the way down alone.
+    Plan `"paper"`: 0.5 at the end of the contracting path, on the deepest skip and the bottleneck.
+
+    Args:
+        input_shape: `(height, width, channels)`; height and width may be None, and any number.
+        num_classes: Int, channels of the logits; 1 for a single logit.
+        dropout: The plan, see `build_model`.
+        depth: Int, number of poolings.
+        filters: Int, channels of the first stage; each deeper stage has twice as many.
+        normalization: `"batch"`, `"group"`, `"layer"` or None.
+        upsample: `"transpose"` (2x2 transposed convolution, as in the paper) or `"resize"` (bilinear, then a
+            convolution).
+        activation: Name of a Keras activation.
+        weight_decay: Float, the L2 penalty on the kernels.
+        name: Of the model.
+
+    Output shape:
+        `(batch, height, width, num_classes)`, float32 logits.
+
+    Reference:
+        Ronneberger et al., "U-Net: Convolutional Networks for Biomedical Image Segmentation", 2015,
+        arXiv:1505.04597.
+    """
+    check_count(depth, "depth")
+    check_count(filters, "filters")
+    check_count(num_classes, "num_classes")
+    check_choice(upsample, "upsample", ("transpose", "resize"))
+    drop = Sites(dropout, paper={f"encoder{depth}_conv2": 0.5, "bottleneck_conv2": 0.5})
+    unit: dict[str, Any] = {"normalization": normalization, "activation": activation, "weight_decay": weight_decay}
+
+    inputs = keras.Input(check_input_shape(input_shape), name="images")  # (batch, height, width, channels)
+    x, skips = PadToMultiple(2**depth, name="encoder1_conv1_pad")(inputs), []
+    for level in range(1, depth + 1):
+        stage, width = f"encoder{level}", filters * 2 ** (level - 1)
+        x = conv_unit(x, width, f"{stage}_conv1", drop, **unit)
+        x = conv_unit(x, width, f"{stage}_conv2", drop, **unit)
+        skips.append(drop(kl.Identity(name=f"skip{level}")(x), f"skip{level}"))
+        x = drop(kl.MaxPooling2D(name=f"{stage}_pool")(x), f"{stage}_pool")  # half the size
+
+    x = conv_unit(x, filters * 2**depth, "bottleneck_conv1", drop, **unit)
+    x = conv_unit(x, filters * 2**depth, "bottleneck_conv2", drop, **unit)
+
+    for level in range(1, depth + 1):
+        stage, width = f"decoder{level}", filters * 2 ** (depth - level)
+        kernel: dict[str, Any] = {"kernel_initializer": "he_normal", "kernel_regularizer": l2(weight_decay)}
+        if upsample == "transpose":
+            x = kl.Conv2DTranspose(width, 2, strides=2, name=f"{stage}_up", **kernel)(x)
+        else:
+            x = kl.UpSampling2D(interpolation="bilinear", name=f"{stage}_up_resize")(x)
+            x = kl.Conv2D(width, 2, padding="same", name=f"{stage}_up", **kernel)(x)
+        x = drop(x, f"{stage}_up")  # twice the size
+        x = kl.Concatenate(name=f"{stage}_conv1_concat")([skips.pop(), x])
+        x = conv_unit(x, width, f"{stage}_conv1", drop, **unit)
+        x = conv_unit(x, width, f"{stage}_conv2", drop, **unit)
+
+    x = drop(kl.Identity(name="head")(x), "head")
+    x = kl.Conv2D(num_classes, 1, kernel_regularizer=l2(weight_decay), dtype="float32", name="logits_conv")(x)
+    drop.done()
+    return keras.Model(inputs, CropLike(dtype="float32", name="logits")([x, inputs]), name=name)

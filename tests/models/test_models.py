@@ -1,0 +1,325 @@
+"""The contract of every model, as a table over the registry, and what is particular to one of them."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from dropzoo import layers, models
+
+
+@dataclass(frozen=True)
+class Tiny:
+    """A small variant of a model, two image sizes it must take, and bad options beside the good ones."""
+
+    options: dict[str, Any]
+    sizes: tuple[tuple[int, int], ...]
+    plans: tuple[str, ...]
+    dense_output: bool  # logits for each pixel
+    wrong: tuple[tuple[dict[str, Any], str], ...] = field(default=())
+
+
+CNN = {"input_shape": (None, None, 1), "filters": (4, 6), "dense": (5,), "head": "average_pool", "num_classes": 3}
+TINY = {
+    "simple_cnn": Tiny(
+        CNN,
+        sizes=((9, 14), (4, 5)),
+        plans=("none", "paper", "head", "between_modules"),
+        dense_output=False,
+        wrong=(
+            ({"downsample": "mean_pool"}, "`downsample` must be one of 'max_pool'"),
+            ({"head": "flat"}, "`head` must be one of"),
+            ({"head": "flatten"}, "`head='flatten'` needs images of a fixed size"),
+            ({"filters": ()}, "`filters` must be a tuple"),
+            ({"filters": (4, 0)}, "filters=0"),
+            ({"convs_per_module": (1, 2, 3)}, "one for each of the 2 modules"),
+            ({"convs_per_module": 0}, "convs_per_module=0"),
+            ({"downsample": "valid", "strides": 2}, "takes neither `strides`"),
+            ({"downsample": "valid", "padding": "same"}, "takes neither `strides`"),
+            ({"dense": (0,)}, "dense=0"),
+        ),
+    ),
+    "unet": Tiny(
+        {"input_shape": (None, None, 1), "depth": 2, "filters": 4, "num_classes": 3},
+        sizes=((9, 14), (1, 1)),
+        plans=("none", "paper", "head", "between_modules", "unet_2015", "bayesian_segnet"),
+        dense_output=True,
+        wrong=(
+            ({"depth": 0}, "`depth` must be a positive int"),
+            ({"filters": 2.5}, "`filters` must be a positive int"),
+            ({"upsample": "nearest"}, "`upsample` must be one of 'transpose', 'resize'"),
+        ),
+    ),
+}
+COMMON_WRONG: tuple[tuple[dict[str, Any], str], ...] = (
+    ({"num_classes": 0}, "`num_classes` must be a positive int"),
+    ({"input_shape": (8, 8)}, "must be .height, width, channels.*8, 8"),
+    ({"input_shape": (8, 8, None)}, "must be .height, width, channels"),
+    ({"normalization": "instance"}, "Unknown normalization 'instance'"),
+    ({"weight_decay": -1}, "weight_decay=-1"),
+    ({"filtres": 3}, "Unknown option of .* 'filtres'. Did you mean 'filters'"),
+    ({"dropout": {"moduel*": 0.1}}, "Unknown site 'moduel.'"),
+    ({"dropout": {"head": 1.5}}, "rate=1.5"),
+    ({"dropout": 1.0}, "rate=1.0"),
+    ({"dropout": {"head": "dropuot:0.2"}}, "Did you mean 'dropout'"),
+    ({"dropout": {"head": "spatial_dropout3d:0.2"}}, "Cannot put 'spatial_dropout3d:0.2' at site 'head'"),
+    ({"dropout": "papre"}, "Unknown plan 'papre'. Did you mean 'paper'"),
+    ({"dropout": [0.1]}, r"dropout=\[0.1\]"),
+)
+every_model = pytest.mark.parametrize("name", TINY)
+
+
+def build(name: str, **options: Any) -> keras.Model:
+    return models.build_model(name, **{**TINY[name].options, **options})
+
+
+def images(size: tuple[int, int], batch: int = 2) -> np.ndarray:
+    return np.random.default_rng(0).random((batch, *size, 1), "float32")
+
+
+def test_every_registered_model_has_a_row():
+    assert set(TINY) == set(models.list_models())
+
+
+@pytest.mark.parametrize(("name", "plan"), [(n, p) for n, t in TINY.items() for p in (None, *t.plans, 0.3, "all")])
+def test_every_plan_builds_and_runs_on_odd_sizes(name, plan):
+    tiny = TINY[name]
+    model = build(name, dropout={"*": 0.2} if plan == "all" else plan)
+    placed = [site for site in models.list_sites(model) if site.spec]
+    assert bool(placed) == (plan not in (None, "none"))
+    for size in tiny.sizes:
+        x = images(size)
+        logits = model(x)
+        assert logits.shape == ((2, *size, 3) if tiny.dense_output else (2, 3)) and logits.dtype == "float32"
+        np.testing.assert_array_equal(logits, model(x, training=False))
+        assert np.isfinite(model(x, training=True)).all()
+    assert all(model.get_layer(f"{site.name}_dropout").rate == layers.get(site.spec).rate for site in placed)
+
+
+@every_model
+@pytest.mark.parametrize("variant", ["dropout:0.3", "spatial_dropout2d:0.3", "drop_block2d:0.3,block_size=3"])
+def test_every_site_takes_dropout(name, variant):
+    for site in models.list_sites(name, **TINY[name].options):
+        if len(site.shape) == 4 or variant.startswith("dropout"):
+            model = build(name, dropout={site.name: variant})
+            (placed,) = [s for s in models.list_sites(model) if s.spec]
+            assert (placed.name, placed.spec, placed.shape) == (site.name, variant, site.shape)
+
+
+@every_model
+def test_a_plan_changes_nothing_but_the_dropout_layers(name):
+    """Names, weights and inference stay; and weights files go from any plan to any other."""
+    keras.utils.set_random_seed(3)
+    plain = build(name)
+    for plan in ("none", "paper", {"*": 0.4}, {"head": None}):
+        keras.utils.set_random_seed(3)
+        model = build(name, dropout=plan)
+        kept = [layer.name for layer in model.layers if not isinstance(layer, layers.BaseDropout)]
+        assert sorted(kept) == sorted(layer.name for layer in plain.layers)
+        assert [w.path for w in model.weights] == [w.path for w in plain.weights]
+        for a, b in zip(model.get_weights(), plain.get_weights(), strict=True):
+            np.testing.assert_array_equal(a, b)
+        x = images(TINY[name].sizes[0])
+        np.testing.assert_array_equal(model(x), plain(x))
+    assert plain.to_json() == build(name, dropout={"head": None}).to_json()
+
+
+@every_model
+def test_weights_files_load_across_plans(name, tmp_path):
+    source, target = build(name, dropout={"*": 0.4}), build(name)
+    source.save_weights(tmp_path / "w.weights.h5")
+    target.load_weights(tmp_path / "w.weights.h5")
+    x = images(TINY[name].sizes[0])
+    np.testing.assert_array_equal(source(x), target(x))
+
+
+@every_model
+def test_a_loaded_model_knows_its_sites(name, tmp_path):
+    model = build(name, dropout={"*": "dropout:0.2"})
+    model.save(tmp_path / "m.keras")
+    loaded = keras.models.load_model(tmp_path / "m.keras")
+    assert models.list_sites(loaded) == models.list_sites(model)
+    x = images(TINY[name].sizes[0])
+    np.testing.assert_array_equal(loaded(x), model(x))
+    np.testing.assert_array_equal(loaded(x, training=True), model(x, training=True))
+
+
+@every_model
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_logits_are_float32_in_mixed_precision(name, policy):
+    keras.config.set_dtype_policy(policy)
+    model = build(name, dropout={"*": 0.2})
+    assert model(images(TINY[name].sizes[0]), training=True).dtype == "float32"
+
+
+@every_model
+@pytest.mark.parametrize("normalization", ["batch", "group", "layer", None])
+def test_learns(name, normalization):
+    model = build(name, dropout="paper", normalization=normalization, weight_decay=1e-4)
+    x = images((8, 8), batch=12)
+    y = np.arange(12) % 3
+    if TINY[name].dense_output:
+        y = (x[..., 0] * 3).astype(int)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adam(0.02), loss, jit_compile=False)
+    losses = model.fit(x, y, epochs=8, batch_size=12, verbose=0).history["loss"]
+    assert min(losses[4:]) < losses[0]
+
+
+@every_model
+def test_a_single_logit(name):
+    assert build(name, num_classes=1)(images((8, 8))).shape[-1] == 1
+
+
+@every_model
+def test_looking_at_sites_has_no_side_effect(name):
+    keras.utils.set_random_seed(3)
+    models.list_sites(name, **TINY[name].options)
+    first = build(name).get_weights()
+    keras.utils.set_random_seed(3)
+    for a, b in zip(first, build(name).get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"), [(n, o, m) for n, t in TINY.items() for o, m in (*t.wrong, *COMMON_WRONG)]
+)
+def test_bad_options(name, options, message):
+    with pytest.raises(ValueError, match=message):
+        build(name, **options)
+
+
+def test_unknown_names_and_plans_that_do_not_fit():
+    with pytest.raises(ValueError, match="Unknown model 'unett'. Did you mean 'unet'"):
+        models.build_model("unett")
+    with pytest.raises(ValueError, match="Plan 'unet_2015' .* finds none of its sites"):
+        build("simple_cnn", dropout="unet_2015")
+    with pytest.raises(ValueError, match="registered already"):
+        models.register_model(models.get_builder("unet"))
+    with pytest.raises(ValueError, match="must be Functional or Sequential"):
+        models.list_sites(keras.Model())
+    with pytest.raises(ValueError, match="Options are for a model given by name"):
+        models.list_sites(build("unet"), depth=2)
+
+
+def test_later_patterns_win_and_layers_are_copied_with_a_seed_of_their_own():
+    layer = layers.DropBlock2D(0.1, block_size=3, seed=5)
+    plan = {"encoder*": layer, "encoder2*": 0.4, "encoder2_pool": None}
+    model = build("unet", dropout=plan)
+    specs = {s.name: s.spec for s in models.list_sites(model)}
+    assert specs["encoder1_conv1"] == "drop_block2d:0.1,block_size=3"
+    assert specs["encoder2_conv1"] == "dropout:0.4"
+    assert specs["encoder2_pool"] is specs["head"] is None
+    seeds = [model.get_layer(f"encoder1_conv{i}_dropout").seed for i in (1, 2)]
+    assert len({*seeds, layer.seed}) == 3
+    again = build("unet", dropout=plan)
+    assert seeds == [again.get_layer(f"encoder1_conv{i}_dropout").seed for i in (1, 2)]
+
+
+def test_sites_of_a_model_of_somebody_else():
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            keras.layers.Conv2D(4, 3, name="a"),
+            keras.layers.Dropout(0.25, name="a_dropout"),
+            keras.layers.Flatten(name="b"),
+            keras.layers.Dense(2),
+        ]
+    )
+    sites = [(s.name, s.kind, s.shape, s.spec) for s in models.list_sites(model)]
+    assert sites == [("a", "conv2d", (None, 6, 6, 4), "dropout:0.25"), ("b", "flatten", (None, 144), None)]
+
+
+@pytest.mark.parametrize("name", models.list_plans())
+def test_plans_say_where_they_come_from(name):
+    plan = models.get_plan(name)
+    assert plan.name == name and plan.description and (plan.reference or name == "none")
+
+
+def test_bayesian_segnet_is_the_central_half():
+    sites = models.list_sites("unet", depth=4, filters=2, dropout="bayesian_segnet")
+    assert [s.name for s in sites if s.spec] == [
+        "encoder3_pool",
+        "encoder4_pool",
+        "bottleneck_conv2",
+        "decoder1_conv2",
+        "decoder2_conv2",
+    ]
+
+
+def test_unet_takes_any_size_static_or_not():
+    for size in [(30, 30), (61, 47), (1, 1), (16, 32)]:
+        dynamic = build("unet", dropout="paper")
+        static = build("unet", dropout="paper", input_shape=(*size, 1))
+        static.set_weights(dynamic.get_weights())
+        assert static.output_shape == (None, *size, 3)
+        np.testing.assert_allclose(static(images(size)), dynamic(images(size)), atol=1e-5)
+
+
+def test_unet_has_the_published_number_of_parameters():
+    """Without normalisation, with two logits: the layers of the paper's figure, counted by hand."""
+    widths = [64, 128, 256, 512, 1024]
+
+    def conv(kernel: int, channels: int, filters: int) -> int:
+        return kernel**2 * channels * filters + filters
+
+    down = sum(conv(3, c, f) + conv(3, f, f) for c, f in zip([1, *widths], widths, strict=False))
+    up = sum(conv(2, 2 * f, f) + conv(3, 2 * f, f) + conv(3, f, f) for f in widths[:4])
+    assert models.build_model("unet", normalization=None).count_params() == down + up + conv(1, 64, 2)
+
+
+@pytest.mark.parametrize("upsample", ["transpose", "resize"])
+def test_unet_upsampling(upsample):
+    assert build("unet", upsample=upsample)(images((12, 7))).shape == (2, 12, 7, 3)
+
+
+@pytest.mark.parametrize(
+    ("options", "shape"),
+    [
+        ({"downsample": "max_pool"}, (7, 7)),
+        ({"downsample": "average_pool", "strides": (2, 3)}, (4, 4)),
+        ({"downsample": "stride", "convs_per_module": 2}, (7, 7)),
+        ({"downsample": "valid", "convs_per_module": (1, 3), "kernel_size": (5, 3)}, (18, 18)),
+        ({"padding": ("same", "valid")}, (6, 6)),
+    ],
+)
+def test_simple_cnn_shrinks_as_told(options, shape):
+    sites = models.list_sites("simple_cnn", filters=(4, 6), **options)
+    (features,) = [s.shape[1:3] for s in sites if s.name == "features"]
+    assert features == shape
+
+
+def test_simple_cnn_has_the_placements_people_discuss():
+    names = [s.name for s in models.list_sites("simple_cnn", filters=(4, 6), convs_per_module=2, dense=(8, 8))]
+    assert names == [
+        "input",
+        "module1_conv1",  # between convolutions back to back
+        "module1_conv2",
+        "module1",  # between modules
+        "module2_conv1",
+        "module2_conv2",
+        "module2",
+        "features",  # before Flatten
+        "dense1",  # between dense layers
+        "dense2",
+        "head",
+    ]
+
+
+def test_an_activation_dropped_after_a_conv_is_zero_for_every_filter_of_the_next():
+    """Dropout acts on the feature map, not on the weights of a filter: no filter of the next convolution sees a
+    dropped unit, and all see a kept one."""
+    options = {"filters": (4,), "convs_per_module": 2, "activation": "elu", "normalization": None}
+    model = models.build_model("simple_cnn", dropout={"module1_conv1": 0.5}, **options)
+    x = tf.constant(images((28, 28)))
+    with tf.GradientTape(persistent=True) as tape:
+        activation = model.get_layer("module1_conv1")(model.get_layer("module1_conv1_conv")(x))
+        tape.watch(activation)
+        dropped = model.get_layer("module1_conv1_dropout")(activation, training=True)
+        filters = tf.unstack(model.get_layer("module1_conv2_conv")(dropped), axis=-1)
+    for one in filters:
+        influence = tape.gradient(one, activation)
+        np.testing.assert_array_equal(influence == 0, dropped == 0)
