@@ -1,7 +1,7 @@
 """What is dropped: dropout layers for convolutional networks, plain Keras 3."""
 
-from dropzoo.layers._base import BaseDropout
-from dropzoo.layers._registry import describe, get, list_layers, register_layer
+from dropzoo.layers._base import BaseDropout, Draw
+from dropzoo.layers._registry import counterpart, describe, get, is_dropout, list_layers, register_layer
 from dropzoo.layers.alpha_dropout import AlphaDropout
 from dropzoo.layers.drop_block import DropBlock2D
 from dropzoo.layers.dropout import Dropout
@@ -11,14 +11,17 @@ from dropzoo.layers.spatial_dropout import SpatialDropout1D, SpatialDropout2D, S
 __all__ = [
     "AlphaDropout",
     "BaseDropout",
+    "Draw",
     "DropBlock2D",
     "Dropout",
     "GaussianDropout",
     "SpatialDropout1D",
     "SpatialDropout2D",
     "SpatialDropout3D",
+    "counterpart",
     "describe",
     "get",
+    "is_dropout",
     "list_layers",
     "register_layer",
 ]

@@ -57,6 +57,10 @@ class BaseDropout(keras.Layer):
     def rate(self, value: float) -> None:
         self._live_rate.assign(check_rate(value))
 
+    def live_rate(self) -> Any:
+        """The rate as the variable that traced functions read, a float32 scalar."""
+        return self._live_rate.variable.value
+
     def drop(self, inputs: Any, rate: Any, draw: Draw) -> Any:
         """The layer's formula, free of state: `inputs` with the fraction `rate` of them dropped.
 
@@ -70,7 +74,7 @@ class BaseDropout(keras.Layer):
     def call(self, inputs: Any, training: bool = False) -> Any:
         if not training:
             return inputs
-        return self.drop(inputs, ops.convert_to_tensor(self._live_rate.variable), self._draw)
+        return self.drop(inputs, ops.convert_to_tensor(self.live_rate()), self._draw)
 
     def _draw(self, shape: Any) -> Any:
         return _masks.random_bits(shape, self.seed_generator.next())

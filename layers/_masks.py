@@ -7,7 +7,7 @@ single key added to the counter, all masks would be windows of one and the same 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -29,7 +29,52 @@ def random_bits(shape: Sequence[Any], seed: Any) -> Any:
     """
     if keras.backend.backend() == "tensorflow":
         return _tensorflow_bits(shape, seed)
-    return _hash(tuple(shape), _key(seed))
+    return _hash(tuple(shape), derive_key(seed))
+
+
+def sample_bits(
+    shape: Sequence[Any],
+    key: Any,
+    rows: Any,
+    sample: Any,
+    num_samples: int,
+    *,
+    balanced: bool,
+    plain: bool = False,
+) -> Any:
+    """Random bits for one of several samples of the same inputs, on TensorFlow.
+
+    A row's bits depend on its own key alone, not on the batch it is in. Balanced bits are stratified over the
+    samples (a Latin hypercube): in `num_samples` samples each unit draws once from each of `num_samples` equal
+    intervals, in an order of its own, so that each sample alone is uniform and together they are even.
+
+    Args:
+        shape: the shape to draw, rows first.
+        key: uint32 tensor of 2, of the seed and the site.
+        rows: uint32 tensor `(rows,)`, a key for each row.
+        sample: int scalar tensor in [0, num_samples).
+        num_samples: Int.
+        balanced: Bool.
+        plain: Bool; only operations that every TensorFlow runtime has, and no compilation by XLA.
+
+    Returns:
+        A uint32 tensor.
+    """
+    import tensorflow as tf
+
+    draw = _sample_hash if plain else _compile(_sample_hash)
+    bits = draw(tf.stack(shape), key, rows, tf.cast(sample, tf.uint32), num_samples, balanced)
+    return tf.ensure_shape(bits, [n if isinstance(n, int) else None for n in shape])
+
+
+def content_keys(images: Any) -> Any:
+    """A uint32 key for each image of a float32 batch, from its pixels."""
+    import tensorflow as tf
+
+    words = tf.bitcast(tf.reshape(images, [tf.shape(images)[0], -1]), tf.uint32)  # (batch, pixels)
+    place = _mix(tf.cast(tf.range(tf.shape(words)[1]), tf.uint32))
+    mixed = tf.bitcast(_mix(_mix(words) + place), tf.int32)
+    return tf.bitcast(tf.reduce_sum(mixed, 1), tf.uint32)  # wraps around; int32, which every kernel adds
 
 
 def keep_mask(bits: Any, rate: Any) -> Any:
@@ -53,7 +98,7 @@ def _mix(h: Any) -> Any:
     return ops.bitwise_xor(h, ops.right_shift(h, _u32(16)))
 
 
-def _key(seed: Any, replica: Any = 0) -> Any:
+def derive_key(seed: Any, replica: Any = 0) -> Any:
     """(seed, counter, replica) as 64 well mixed bits; replica 0 draws what a single device draws."""
     seed = ops.cast(seed, "uint32")
     first = _mix(_mix(ops.bitwise_xor(seed[0], _u32(0x9E3779B9))) + seed[1])
@@ -70,21 +115,47 @@ def _tensorflow_bits(shape: Sequence[Any], seed: Any) -> Any:
     import tensorflow as tf  # the fast path: layers need no TensorFlow otherwise
 
     context = tf.distribute.get_replica_context()
-    key = _key(seed, context.replica_id_in_sync_group if context else 0)
+    key = derive_key(seed, context.replica_id_in_sync_group if context else 0)
     static = [n if isinstance(n, int) else None for n in shape]
     small = None not in static and math.prod(static) < _COMPILE_FROM  # type: ignore[arg-type]
     # Outside XLA a GPU has no uint32 arithmetic, and would send the mask through the host.
-    draw = _hash if small and not tf.config.list_physical_devices("GPU") else _compiled_hash()
+    draw = _hash if small and not tf.config.list_physical_devices("GPU") else _compile(_hash)
     return tf.ensure_shape(draw(tf.stack(shape), key), static)
 
 
-def _compiled_hash() -> Any:
-    global _COMPILED
-    if _COMPILED is None:
-        import tensorflow as tf
+def _sample_hash(shape: Any, key: Any, rows: Any, sample: Any, num_samples: int, balanced: bool) -> Any:
+    index = ops.cast(ops.arange(ops.prod(shape[1:]), dtype="int32"), "uint32")[None]  # (1, units)
+    first, second = _mix(rows + key[0])[:, None], _mix(ops.bitwise_xor(rows, key[1]))[:, None]  # (rows, 1)
+    unit = _mix(ops.bitwise_xor(_mix(index + first), second))  # (rows, units): the same for all samples
+    bits = _mix(ops.bitwise_xor(_mix(unit + _mix(sample + _u32(1))), second + index))
+    if balanced:
+        stratum = _shuffle(sample, unit, num_samples)
+        bits = stratum * _u32(2**32 // num_samples) + bits // _u32(num_samples)
+    return ops.reshape(bits, shape)
 
-        _COMPILED = tf.function(_hash, jit_compile=True, autograph=False, reduce_retracing=True)
-    return _COMPILED
+
+def _shuffle(sample: Any, unit: Any, count: int) -> Any:
+    """Where a random permutation of [0, count), one for each unit, puts `sample`.
+
+    A random rotation, then rounds of the swap-or-not shuffle (Hoang, Morris and Rogaway, 2012): each pairs up
+    the numbers at random and swaps the pairs whose coin says so.
+    """
+    place = (sample % _u32(count) + unit % _u32(count)) % _u32(count)
+    for turn in range(1, 7):
+        unit = _mix(unit + _u32(0x9E3779B9 * turn & 0xFFFFFFFF))
+        partner = (unit % _u32(count) + _u32(count) - place) % _u32(count)
+        coin = _mix(ops.bitwise_xor(unit, ops.maximum(place, partner) * _u32(0x85EBCA6B)))
+        place = ops.where(ops.right_shift(coin, _u32(31)) == _u32(1), partner, place)
+    return place
 
 
-_COMPILED: Any = None
+def _compile(function: Callable[..., Any]) -> Any:
+    """The function compiled by XLA, one `tf.function` for all who call it."""
+    import tensorflow as tf
+
+    if function not in _COMPILED:
+        _COMPILED[function] = tf.function(function, jit_compile=True, autograph=False, reduce_retracing=True)
+    return _COMPILED[function]
+
+
+_COMPILED: dict[Callable[..., Any], Any] = {}

@@ -2,14 +2,24 @@
 
 import ast
 import fnmatch
+import inspect
 from collections.abc import Callable
 from typing import Any
 
 import keras
 
+from dropzoo.layers._base import BaseDropout
 from dropzoo.layers._checks import snake_case, unknown
 
 _LAYERS: dict[str, type[keras.Layer]] = {}
+_KERAS = (  # the most special first: a spatial dropout of Keras is a Dropout of Keras
+    keras.layers.SpatialDropout1D,
+    keras.layers.SpatialDropout2D,
+    keras.layers.SpatialDropout3D,
+    keras.layers.GaussianDropout,
+    keras.layers.AlphaDropout,
+    keras.layers.Dropout,
+)
 
 
 def register_layer(cls: type[keras.Layer]) -> type[keras.Layer]:
@@ -79,6 +89,23 @@ def describe(layer: keras.Layer) -> str:
     general = {*keras.Layer().get_config(), "rate", "seed"}
     options = [f"{k}={v}" for k, v in config.items() if k not in general and v != default.get(k, v)]
     return f"{snake_case(type(layer).__name__)}:{','.join(first + options)}".rstrip(":")
+
+
+def is_dropout(layer: keras.Layer) -> bool:
+    """Whether a layer is one of ours that drop at a rate, or one of Keras' own."""
+    return isinstance(layer, (BaseDropout, *_KERAS))
+
+
+def counterpart(layer: keras.Layer) -> BaseDropout:
+    """Our layer that does what a dropout layer of Keras does; ours are their own."""
+    if isinstance(layer, BaseDropout):
+        return layer
+    kind = next(cls for cls in _KERAS if isinstance(layer, cls))
+    options = {name: getattr(layer, name) for name in ("noise_shape", "data_format") if hasattr(layer, name)}
+    ours = _LAYERS[snake_case(kind.__name__)]
+    accepted = inspect.signature(ours).parameters
+    kept = {name: value for name, value in options.items() if name in accepted}
+    return ours(layer.rate, seed=layer.seed, name=layer.name, **kept)
 
 
 def _make(spec: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> keras.Layer:

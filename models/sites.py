@@ -21,15 +21,6 @@ from dropzoo.layers._checks import snake_case, unknown
 # Layers called <site>_<suffix> are parts of the unit that ends in the layer called <site>, and no sites.
 _PARTS = ("concat", "conv", "dense", "flatten", "norm", "pad", "pool", "resize")
 _KINDS = ("conv", "dense", "features", "head", "input", "module", "pool", "skip", "up")
-_DROPOUTS = (
-    layers.BaseDropout,
-    keras.layers.AlphaDropout,
-    keras.layers.Dropout,
-    keras.layers.GaussianDropout,
-    keras.layers.SpatialDropout1D,
-    keras.layers.SpatialDropout2D,
-    keras.layers.SpatialDropout3D,
-)
 
 
 @dataclass(frozen=True)
@@ -80,7 +71,9 @@ def list_sites(model: str | keras.Model, **options: Any) -> list[Site]:
     sites = []
     for layer in _in_order(model):
         unit, _, part = layer.name.rpartition("_")
-        if isinstance(layer, (keras.layers.InputLayer, *_DROPOUTS)) or (unit in names and part in _PARTS):
+        if isinstance(layer, keras.layers.InputLayer) or layers.is_dropout(layer):
+            continue
+        if unit in names and part in _PARTS:
             continue
         if id(layer.output) in outputs:  # logits are no site
             continue

@@ -1,0 +1,6 @@
+"""What leaves: Monte-Carlo inference and SavedModel export, on TensorFlow."""
+
+from dropzoo.serving.export import export_model
+from dropzoo.serving.monte_carlo import MonteCarlo
+
+__all__ = ["MonteCarlo", "export_model"]

@@ -1,0 +1,5 @@
+"""`python -m dropzoo`: the table of models."""
+
+from dropzoo.cli import main
+
+main(["list", "models"])

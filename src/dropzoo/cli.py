@@ -1,0 +1,335 @@
+"""The command line: `dropzoo list | sites | train | evaluate | predict | export | demo`."""
+
+import ast
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is loaded
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+app = typer.Typer(
+    help="CNNs and U-Nets for Keras in which every dropout site has a name.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+console = Console(highlight=False)
+errors = Console(stderr=True, highlight=False)
+
+DropoutOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--dropout",
+        help='A rate, a plan\'s name, or, repeatable, "pattern=spec" such as "decoder*=spatial_dropout2d:0.2".',
+    ),
+]
+ModelOptions = Annotated[
+    list[str] | None,
+    typer.Option("--option", help='Repeatable: an option of the model, "depth=3" or "filters=(32, 64)".'),
+]
+SamplesOption = Annotated[int, typer.Option("--num-samples", min=1, help="Monte-Carlo samples.")]
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Options that stand before the command."""
+
+
+@app.command("list")
+def list_(
+    kind: Annotated[str, typer.Argument(help="models, layers, plans or data")],
+    pattern: Annotated[str, typer.Argument(help="Only names that match, such as '*unet*'.")] = "*",
+) -> None:
+    """Lists what there is, with what it is.
+
+    Example: dropzoo list models
+    """
+    import fnmatch
+
+    from dropzoo import layers, models, training
+    from dropzoo.layers._checks import unknown
+
+    def first_line(thing: Any) -> str:
+        return (thing.__doc__ or "").partition("\n")[0]
+
+    rows: dict[str, list[tuple[str, ...]]] = {
+        "models": [(n, first_line(models.get_builder(n))) for n in models.list_models()],
+        "layers": [(n, first_line(type(layers.get({"name": n, "rate": 0.1})))) for n in layers.list_layers()],
+        "plans": [(n, p.description, p.reference) for n in models.list_plans() for p in [models.get_plan(n)]],
+        "data": [
+            *((n, "embedded, needs no network") for n in training.list_data()),
+            ("any TFDS name", "such as fashion_mnist; --manual-dir for archives you have"),
+            ("a folder", "images/ and masks/, or one folder a class"),
+        ],
+    }
+    if kind not in rows:
+        raise unknown("kind of list", kind, rows)
+    table = Table("name", "what", *(["reference"] if kind == "plans" else []))
+    for row in rows[kind]:
+        if fnmatch.fnmatch(row[0], pattern):
+            table.add_row(*row)
+    console.print(table)
+
+
+@app.command()
+def sites(
+    model: Annotated[str, typer.Argument(help="A model's name, or a .keras file.")],
+    dropout: DropoutOption = None,
+    option: ModelOptions = None,
+) -> None:
+    """Shows a model's dropout sites, and what a plan puts there.
+
+    Example: dropzoo sites unet --dropout bayesian_segnet
+    """
+    import keras
+
+    from dropzoo import models
+
+    if model.endswith(".keras"):
+        if dropout or option:
+            raise ValueError("--dropout and --option are for a model's name; a file's sites are as they are")
+        found = models.list_sites(keras.models.load_model(model))
+    else:
+        found = models.list_sites(model, dropout=parse_dropout(dropout), **parse_options(option))
+    table = Table("site", "kind", "shape", "dropout")
+    for site in found:
+        shape = " x ".join("?" if n is None else str(n) for n in site.shape[1:])
+        table.add_row(site.name, site.kind, shape, site.spec and f"[bold]{site.spec}[/bold]")
+    console.print(table)
+
+
+@app.command()
+def train(
+    model: Annotated[str, typer.Argument(help="A model's name: dropzoo list models.")],
+    data: Annotated[str, typer.Option("--data", help="digits, digit_scenes, a TFDS name, or a folder.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="The run's folder; runs/MODEL-DATA by default.")
+    ] = None,
+    dropout: DropoutOption = None,
+    option: ModelOptions = None,
+    epochs: Annotated[int, typer.Option("--epochs", min=1)] = 10,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1)] = 32,
+    learning_rate: Annotated[float, typer.Option("--learning-rate", help="Of Adam.")] = 1e-3,
+    schedule: Annotated[str, typer.Option("--schedule", help="cosine (down to 0) or constant.")] = "cosine",
+    augment: Annotated[
+        str | None, typer.Option("--augment", help='"yes" (mild), or "flip_horizontal,rotation=15,crop=128".')
+    ] = None,
+    image_size: Annotated[int | None, typer.Option("--image-size", help="Resize images to this square.")] = None,
+    channels: Annotated[int | None, typer.Option("--channels", help="1 or 3: turn images grey or RGB.")] = None,
+    validation_split: Annotated[float, typer.Option("--validation-split", help="Of the training images.")] = 0.1,
+    limit: Annotated[int | None, typer.Option("--limit", help="Train on the first so many images.")] = None,
+    seed: Annotated[int, typer.Option("--seed")] = 0,
+    manual_dir: Annotated[
+        str | None, typer.Option("--manual-dir", help="Folder with a TFDS set's archives.")
+    ] = None,
+    data_dir: Annotated[str | None, typer.Option("--data-dir", help="Where TFDS keeps prepared sets.")] = None,
+) -> None:
+    """Trains a model in a folder; started again, it goes on where it was stopped.
+
+    Example: dropzoo train unet --data digit_scenes --dropout "bottleneck*=0.5" --option filters=16 --epochs 5
+    """
+    from dropzoo.runs import RunConfig, train_run
+
+    config = RunConfig(
+        model=model,
+        data=data,
+        dropout=parse_dropout(dropout),
+        options=parse_options(option),
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        schedule=schedule,
+        augment=True if augment == "yes" else augment or False,
+        image_size=image_size,
+        num_channels=channels,
+        validation_split=validation_split,
+        limit=limit,
+        seed=seed,
+        manual_dir=manual_dir,
+        data_dir=data_dir,
+    )
+    folder = out or Path("runs") / f"{model}-{Path(data).name}"
+    _, results = train_run(config, folder, say=console.print)
+    console.print(results_table({"test": results}))
+    console.print(f"Saved in {folder}. Next: dropzoo evaluate {folder} --mc 30")
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="A run's folder.")],
+    mc: Annotated[int, typer.Option("--mc", min=0, help="Also average over so many Monte-Carlo samples.")] = 0,
+) -> None:
+    """Evaluates a run's model on the test set: accuracy, IoU, NLL and calibration.
+
+    Example: dropzoo evaluate runs/unet-digit_scenes --mc 30
+    """
+    from dropzoo import evaluation, serving
+    from dropzoo.runs import load_run
+
+    model, config, info = load_run(run)
+    data = config.load_data()
+    dataset = data.test or data.validation or data.train.at_epoch(0)
+    rows = {"deterministic": evaluation.evaluate(model, dataset, info)}
+    if mc:
+        sampled = serving.MonteCarlo(model, num_samples=mc)
+        rows[f"Monte Carlo, {mc} samples"] = evaluation.evaluate(model, dataset, info, sampled)
+    console.print(results_table(rows))
+
+
+@app.command()
+def predict(
+    images: Annotated[list[Path], typer.Argument(help="Image files.")],
+    model: Annotated[Path, typer.Option("--model", help="A run's folder, a .keras file or a SavedModel.")],
+    out: Annotated[Path, typer.Option("--out", help="Where pictures of masks go.")] = Path("predictions"),
+    num_samples: SamplesOption = 30,
+) -> None:
+    """Predicts images, with the model's uncertainty: labels as a table, masks as pictures.
+
+    Example: dropzoo predict cell.png --model runs/unet-nuclei
+    """
+    from dropzoo import pictures
+    from dropzoo.predictor import as_dict, label, load_predictor
+
+    predictor = load_predictor(model, num_samples)
+    table = Table("image", "label", "probability", "predictive entropy", "mutual information")
+    for path in images:
+        image = predictor.read(path)
+        result = as_dict(predictor, image)
+        uncertainty = [result.get(name) for name in ("predictive_entropy", "mutual_information")]
+        if result["mean"].ndim == 1:
+            name, probability = label(result["mean"], predictor.class_names)
+            table.add_row(
+                str(path), name, f"{probability:.3f}", *("-" if u is None else f"{u:.3f}" for u in uncertainty)
+            )
+        else:
+            out.mkdir(parents=True, exist_ok=True)
+            target = out / f"{path.stem}_prediction.png"
+            batch = {name: value[None] for name, value in result.items()}
+            pictures.save_png(pictures.masks(image[None], None, batch), target)
+            console.print(f"{path} -> {target}")
+    if table.row_count:
+        console.print(table)
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="A run's folder, or a .keras file.")],
+    path: Annotated[Path, typer.Argument(help="The SavedModel's folder: saved_models/NAME/VERSION.")],
+    num_samples: SamplesOption = 30,
+    image_dtype: Annotated[str, typer.Option("--image-dtype", help="float32 in [0, 1], or uint8.")] = "float32",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an export that is there.")] = False,
+) -> None:
+    """Writes a SavedModel with a deterministic and a Monte-Carlo signature.
+
+    Example: dropzoo export runs/unet-digit_scenes saved_models/unet/1
+    """
+    import keras
+
+    from dropzoo import serving
+    from dropzoo.runs import load_run
+
+    model = keras.models.load_model(run) if run.suffix == ".keras" else load_run(run)[0]
+    written = serving.export_model(model, path, num_samples, image_dtype=image_dtype, overwrite=overwrite)
+    console.print(f"Exported to {written}. Next: dropzoo predict IMAGE --model {written}")
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option("--out", help="The demo's folder.")] = Path("demo"),
+) -> None:
+    """Trains a CNN and a U-Net with and without dropout, samples and exports them; writes OUT/report.html.
+
+    Example: dropzoo demo --out demo
+    """
+    from dropzoo.demo import run_demo
+
+    run_demo(out, say=console.print)
+
+
+def parse_dropout(values: list[str] | None) -> Any:
+    """`--dropout` as `build_model` takes it: None, a rate, a plan's name, or a dict of patterns."""
+    if not values:
+        return None
+    if len(values) == 1 and "=" not in values[0].partition(":")[0]:
+        return _number(values[0])
+    plan: dict[str, Any] = {}
+    for value in values:
+        pattern, equals, spec = value.partition("=")
+        if not equals or not pattern or not spec:
+            raise ValueError(f'Several --dropout must each be "pattern=spec". Received: {value!r}')
+        plan[pattern] = None if spec == "none" else _number(spec)
+    return plan
+
+
+def parse_options(values: list[str] | None) -> dict[str, Any]:
+    """`--option name=value`, where the value is a Python literal or a bare word."""
+    options: dict[str, Any] = {}
+    for value in values or ():
+        name, equals, literal = value.partition("=")
+        if not equals:
+            raise ValueError(f'--option must be "name=value". Received: {value!r}')
+        try:
+            options[name.strip()] = ast.literal_eval(literal.strip())
+        except (ValueError, SyntaxError):
+            options[name.strip()] = literal.strip()
+    return options
+
+
+def results_table(rows: dict[str, dict[str, Any]]) -> Table:
+    """Figures of one or several evaluations, a row each."""
+    first = next(iter(rows.values()))
+    names = [name for name in first if name not in ("iou", "count")]
+    classes = list(first.get("iou", ())) if len(first.get("iou", ())) <= 4 else []
+    table = Table(f"{first['count']:,} images", *names, *(f"IoU {c}" for c in classes))
+    for title, row in rows.items():
+        cells = [row[name] for name in names] + [row["iou"][c] for c in classes]
+        table.add_row(title, *("-" if cell is None else f"{cell:.4f}" for cell in cells))
+    return table
+
+
+def _number(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def main(args: list[str] | None = None) -> None:
+    """Runs the command line: bad input is one line and exit status 2, an interrupt 130."""
+    args = sys.argv[1:] if args is None else args
+    try:
+        status = app(args, prog_name="dropzoo", standalone_mode=False)
+    except typer.Exit as stop:
+        status = stop.exit_code
+    except (typer.Abort, KeyboardInterrupt):
+        errors.print("Stopped")
+        status = 130
+    except Exception as error:
+        if "--debug" in args:
+            raise
+        status = _report(error)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _report(error: Exception) -> int:
+    if hasattr(error, "format_message"):  # of the command line itself: an unknown option, a missing argument
+        errors.print(f"[red]Error:[/red] {error.format_message()} See: dropzoo --help", soft_wrap=True)
+        return 2
+    kind = "" if isinstance(error, (ValueError, OSError)) else f"{type(error).__name__}: "
+    errors.print("[red]Error:[/red]", end=" ")
+    errors.print(f"{kind}{error}", soft_wrap=True, markup=False)
+    if kind:
+        errors.print("dropzoo --debug ... shows where")
+    return 2 if not kind else 1
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""The demo: the whole road on real digits, in a few minutes, with a report at its end."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from dropzoo import serving
+from dropzoo.evaluation import evaluate
+from dropzoo.report import Section, write_report
+from dropzoo.runs import RunConfig, read_history, train_run
+
+_NUM_SAMPLES = 20
+# Few training images, so that there is something to regularise.
+_RUNS = {
+    "cnn": RunConfig(
+        model="simple_cnn",
+        data="digits",
+        dropout={"module*": 0.25, "dense*": 0.5},
+        options={"filters": [32, 64], "convs_per_module": 2, "dense": [64]},
+        epochs=20,
+        limit=300,
+        learning_rate=2e-3,
+    ),
+    "unet": RunConfig(
+        model="unet",
+        data="digit_scenes",
+        dropout={"bottleneck*": 0.3, "decoder*_conv2": "spatial_dropout2d:0.1"},
+        options={"depth": 3, "filters": 16},
+        epochs=8,
+        batch_size=16,
+        learning_rate=3e-3,
+    ),
+}
+# Loads an export where neither this package nor Keras can be imported, and saves what it answers.
+_FRESH_PROCESS = """
+import sys
+sys.modules["dropzoo"] = sys.modules["keras"] = None
+import numpy as np, tensorflow as tf
+path, images, answers = sys.argv[1:]
+model = tf.saved_model.load(path)
+x = tf.constant(np.load(images))
+out = {**model.signatures["serving_default"](images=x), **model.signatures["predict_mc"](images=x)}
+np.savez(answers, **{name: value.numpy() for name, value in out.items()})
+"""
+
+
+def run_demo(out: Path, say: Callable[[str], None] = print) -> Path:
+    """Trains, evaluates, samples, exports and re-loads both models; returns the report's path.
+
+    A demo that was stopped goes on where it was.
+    """
+    start = time.perf_counter()
+    if out.is_dir() and any(out.iterdir()) and not (out / "runs").is_dir():
+        raise ValueError(f"{out} holds something that is not a demo; choose another folder with --out")
+    sections = [_run(name, config, out, say) for name, config in _RUNS.items()]
+    report = write_report(out / "report.html", sections, out)
+    say(f"[bold]Done in {time.perf_counter() - start:.0f} s.[/bold] Open {report}")
+    return report
+
+
+def _run(name: str, config: RunConfig, out: Path, say: Callable[[str], None]) -> Section:
+    trained: dict[str, tuple[keras.Model, dict[str, Any]]] = {}
+    histories = {}
+    for title, dropout in {"without dropout": None, "with dropout": config.dropout}.items():
+        folder = out / "runs" / f"{name}_{title.replace(' ', '_')}"
+        say(f"\n[bold]{name} {title}[/bold]: training in {folder}")
+        wanted = {**vars(config), "dropout": dropout}
+        trained[title] = train_run(
+            RunConfig(**wanted), folder, say=say, verbose=2 if not sys.stdout.isatty() else 1
+        )
+        histories[title] = read_history(folder)
+    data = config.load_data()
+    model, _ = trained["with dropout"]
+
+    say(f"[bold]{name}[/bold]: evaluating, then sampling {_NUM_SAMPLES} times")
+    results = {}
+    for title, (each, test) in trained.items():
+        results[title] = {"train": evaluate(each, data.train.at_epoch(0), data.info), "test": test}
+    monte_carlo = serving.MonteCarlo(model, num_samples=_NUM_SAMPLES)
+    sampled = evaluate(model, data.test, data.info, monte_carlo)
+    results["with dropout, Monte Carlo"] = {"train": None, "test": sampled}
+
+    export = out / "saved_models" / name / "1"
+    say(f"[bold]{name}[/bold]: exporting to {export} and loading it in a process without this package")
+    serving.export_model(model, export, num_samples=_NUM_SAMPLES, overwrite=True)
+    difference = _check_export(model, export, next(iter(data.test))[0].numpy()[:4], out)
+    say(f"  the largest difference between the export's and the model's probabilities is {difference:.1e}")
+
+    images, labels, answers = _most_uncertain(monte_carlo, data.test, count=8 if name == "cnn" else 4)
+    return Section(name, config, model, histories, results, images, labels, answers, export, difference)
+
+
+def _most_uncertain(
+    monte_carlo: serving.MonteCarlo, dataset: Any, count: int
+) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+    """Half the images with the highest mutual information of some batches, half the first ones."""
+    batches = [(x.numpy(), y.numpy()) for x, y in dataset.take(6)]
+    images, labels = (np.concatenate(part) for part in zip(*batches, strict=True))
+    parts = [monte_carlo(x) for x, _ in batches]
+    answers = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    score = answers["mutual_information"].reshape(len(images), -1).mean(1)
+    hardest = np.argsort(-score)[: count // 2]
+    chosen = np.concatenate([np.setdiff1d(np.arange(count), hardest)[: count - len(hardest)], hardest])
+    return images[chosen], labels[chosen], {name: value[chosen] for name, value in answers.items()}
+
+
+def _check_export(model: keras.Model, export: Path, images: np.ndarray, out: Path) -> float:
+    """Asks the export in a fresh process; the largest difference to the model's own probabilities."""
+    given, answers = out / "images.npy", out / "answers.npz"
+    np.save(given, images)
+    command = [sys.executable, "-c", _FRESH_PROCESS, *map(str, (export, given, answers))]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"The export {export} does not load in a fresh process:\n{done.stderr[-2000:]}")
+    with np.load(answers) as file:
+        probabilities = file["probabilities"]
+    expected = keras.ops.convert_to_numpy(keras.ops.softmax(model(images, training=False)))
+    given.unlink()
+    answers.unlink()
+    return float(abs(probabilities - expected).max())

@@ -1,0 +1,170 @@
+"""A training run: one folder that holds its config, checkpoints, curves, model and results.
+
+run.json       what was asked for, the data set's facts, the versions
+checkpoints/   the newest three; a run that was stopped goes on from there
+history.csv    one row an epoch
+model.keras    the trained model
+results.json   the test set's figures; there once the run is finished
+"""
+
+import csv
+import dataclasses
+import json
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from dropzoo import models, training
+from dropzoo.evaluation import evaluate
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """What to train on what; the defaults are those of `dropzoo train`."""
+
+    model: str
+    data: str
+    dropout: Any = None
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
+    epochs: int = 10
+    batch_size: int = 32
+    learning_rate: float = 1e-3
+    schedule: str = "cosine"  # down to 0 over all steps, or "constant"
+    augment: bool | str = False
+    image_size: int | None = None
+    num_channels: int | None = None
+    validation_split: float = 0.1
+    limit: int | None = None
+    seed: int = 0
+    manual_dir: str | None = None
+    data_dir: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1:
+            raise ValueError(f"`epochs` must be a positive int. Received: epochs={self.epochs}")
+        if not self.learning_rate > 0:
+            raise ValueError(f"`learning_rate` must be positive. Received: learning_rate={self.learning_rate}")
+        if self.schedule not in ("cosine", "constant"):
+            raise ValueError(f"`schedule` must be 'cosine' or 'constant'. Received: schedule={self.schedule!r}")
+
+    def load_data(self) -> training.Data:
+        arguments = ("batch_size", "augment", "image_size", "num_channels", "validation_split", "limit", "seed")
+        return training.load_data(
+            self.data,
+            data_dir=self.data_dir,
+            manual_dir=self.manual_dir,
+            **{name: getattr(self, name) for name in arguments},
+        )
+
+
+def train_run(
+    config: RunConfig, out: Path, say: Callable[[str], None] = print, verbose: int = 1
+) -> tuple[keras.Model, dict[str, Any]]:
+    """Trains in the folder `out`, or goes on where a run of the same config was stopped.
+
+    Returns:
+        The model, and its figures on the test set (the validation set where there is no test set).
+
+    Raises:
+        ValueError: if `out` holds something else, or a run of another config.
+    """
+    wanted = json.loads(json.dumps(dataclasses.asdict(config)))
+    _check_folder(out, wanted)
+    if (out / "results.json").exists():
+        say(f"{out} holds this run already, finished; nothing to train")
+        return keras.models.load_model(out / "model.keras"), read_json(out / "results.json")
+
+    data = config.load_data()
+    keras.utils.set_random_seed(config.seed)  # after the data: preparing a set may draw from Python's generator
+    shape = {"input_shape": data.info.input_shape, "num_classes": data.info.num_classes}
+    model = models.build_model(config.model, dropout=config.dropout, **{**shape, **config.options})
+    dense = len(model.output_shape) == 4
+    if dense != (data.info.task == "segmentation"):
+        raise ValueError(
+            f"Model {config.model!r} gives {'a mask' if dense else 'one label an image'}, but {data.info.name!r} "
+            f"is a {data.info.task} data set"
+        )
+    steps = config.epochs * math.ceil(data.info.num_train / config.batch_size)
+    rate = config.learning_rate
+    if config.schedule == "cosine":
+        rate = keras.optimizers.schedules.CosineDecay(rate, steps)
+    trainer = training.Trainer(model, keras.optimizers.Adam(rate))
+
+    out.mkdir(parents=True, exist_ok=True)
+    versions = {"keras": keras.__version__, "tensorflow": tf.__version__}
+    write_json(out / "run.json", {"config": wanted, "info": dataclasses.asdict(data.info), "versions": versions})
+    placed = sum(site.spec is not None for site in models.list_sites(model))
+    say(
+        f"{config.model}: {model.count_params():,} parameters, dropout at {placed} sites; "
+        f"{data.info.num_train:,} training images"
+    )
+    history = trainer.fit(
+        data.train,
+        validation_data=data.validation,
+        epochs=config.epochs,
+        checkpoint_dir=out / "checkpoints",
+        verbose=verbose,
+    ).history
+    _write_history(out / "history.csv", history)
+    model.save(out / "unfinished.keras")
+    os.replace(out / "unfinished.keras", out / "model.keras")
+    results = evaluate(model, data.test or data.validation or data.train.at_epoch(0), data.info)
+    write_json(out / "results.json", results)
+    return model, results
+
+
+def load_run(out: Path) -> tuple[keras.Model, RunConfig, training.DataInfo]:
+    """The model, config and data set's facts of a finished run."""
+    if not (out / "run.json").exists() or not (out / "model.keras").exists():
+        raise ValueError(
+            f"{out} holds no finished run; make one with: dropzoo train MODEL --data DATA --out {out}"
+        )
+    saved = read_json(out / "run.json")
+    info: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in saved["info"].items()}
+    model = keras.models.load_model(out / "model.keras")
+    return model, RunConfig(**saved["config"]), training.DataInfo(**info)
+
+
+def read_history(out: Path) -> dict[str, list[float]]:
+    """The curves of a finished run."""
+    with open(out / "history.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    return {name: [float(row[name]) for row in rows] for name in rows[0]}
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes under a temporary name first, so that the file is either whole or not there."""
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(value, indent=2) + "\n")
+    os.replace(temporary, path)
+
+
+def _check_folder(out: Path, wanted: dict[str, Any]) -> None:
+    if out.is_file() or (out.is_dir() and any(out.iterdir()) and not (out / "run.json").exists()):
+        raise ValueError(f"{out} holds something that is not a run; choose another folder with --out")
+    if (out / "run.json").exists():
+        held = read_json(out / "run.json")["config"]
+        changed = [f"{k}: {held.get(k)!r} -> {v!r}" for k, v in wanted.items() if held.get(k) != v]
+        if changed:
+            raise ValueError(
+                f"{out} holds another run; choose another folder with --out, or delete it. "
+                f"Differences: {'; '.join(changed)}"
+            )
+
+
+def _write_history(path: Path, history: dict[str, list[float]]) -> None:
+    temporary = path.with_suffix(".tmp")
+    with open(temporary, "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(history)
+        writer.writerows(zip(*history.values(), strict=True))
+    os.replace(temporary, path)

@@ -1,0 +1,22 @@
+"""How it is trained: data, losses, metrics and a trainer, on TensorFlow."""
+
+from dropzoo.training.augment import Augment
+from dropzoo.training.data import Data, DataInfo, list_data, load_data
+from dropzoo.training.losses import Dice, DiceCrossEntropy, default_loss
+from dropzoo.training.metrics import ExpectedCalibrationError, MeanIoU, default_metrics
+from dropzoo.training.trainer import Trainer
+
+__all__ = [
+    "Augment",
+    "Data",
+    "DataInfo",
+    "Dice",
+    "DiceCrossEntropy",
+    "ExpectedCalibrationError",
+    "MeanIoU",
+    "Trainer",
+    "default_loss",
+    "default_metrics",
+    "list_data",
+    "load_data",
+]

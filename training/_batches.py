@@ -1,0 +1,86 @@
+"""Data as the trainer takes them: the batches of one epoch, checked, with class weights as sample weights."""
+
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from dropzoo.training.losses import Dice
+
+
+class Output(NamedTuple):
+    """A model's only output: its rank with the batch, and the size of its last axis."""
+
+    rank: int
+    classes: int
+
+
+def output(model: keras.Model) -> Output | None:
+    """None for several outputs, or a shape not known."""
+    shape: Any = getattr(model, "output_shape", None)
+    known = isinstance(shape, tuple) and len(shape) > 1 and isinstance(shape[-1], int)
+    return Output(len(shape), shape[-1]) if known else None
+
+
+def dataset(data: Any, name: str, epoch: int = 0) -> tf.data.Dataset:
+    """The dataset of one epoch; `name` is what the caller calls it."""
+    found = data.at_epoch(epoch) if hasattr(data, "at_epoch") else data
+    if not isinstance(found, tf.data.Dataset):
+        raise ValueError(
+            f"`{name}` must be a tf.data.Dataset of (x, y) batches; arrays become one by "
+            f"tf.data.Dataset.from_tensor_slices((x, y)).batch(32). Received: {type(found).__name__}"
+        )
+    spec = found.element_spec
+    if not isinstance(spec, tuple) or len(spec) not in (2, 3):
+        raise ValueError(f"`{name}` must give (x, y) or (x, y, sample_weight). Received: {spec}")
+    if any(leaf.shape.rank is None for leaf in tf.nest.flatten(spec)):
+        raise ValueError(f"`{name}` must have elements of known rank (see tf.ensure_shape). Received: {spec}")
+    cardinality = int(found.cardinality())
+    if cardinality == 0:
+        raise ValueError(f"`{name}` is empty: it gives no batch")
+    if cardinality == tf.data.INFINITE_CARDINALITY:
+        raise ValueError(f"`{name}` never ends: bound it with .take(batches)")
+    return found
+
+
+def rest_of_epoch(
+    train: Any, epoch: int, skip: int, class_weight: dict[int, float] | None, model: keras.Model
+) -> tf.data.Dataset:
+    """An epoch's batches after the first `skip`; each label's class weight becomes a sample weight."""
+    rest = dataset(train, "train", epoch).skip(skip)
+    if class_weight is None:
+        return rest
+    out = output(model)
+    if out is None or len(rest.element_spec) != 2:
+        raise ValueError("`class_weight` needs a model of one output, and (x, y) data without sample weights")
+    if not class_weight or min(class_weight) < 0 or max(class_weight) >= max(out.classes, 2):
+        raise ValueError(f"`class_weight` must name classes of the model. Received: {class_weight}")
+    table = np.ones(max(class_weight) + 2, "float32")  # the last entry is for all classes beyond
+    table[list(class_weight)] = list(class_weight.values())
+
+    def weigh(x: Any, y: tf.Tensor) -> tuple[Any, tf.Tensor, tf.Tensor]:
+        labels = y
+        if len(y.shape) == out.rank:
+            labels = y[..., 0] if y.shape[-1] == 1 else tf.argmax(y, axis=-1)
+        return x, y, tf.gather(table, tf.clip_by_value(tf.cast(labels, "int32"), 0, len(table) - 1))
+
+    return rest.map(weigh)
+
+
+def check_labels(batch: Any, model: keras.Model) -> None:
+    """Refuses labels that a loss reads as NaN or as no class at all, depending on the device."""
+    labels, out, loss = batch[1], output(model), model.loss
+    if out is None or not isinstance(labels, tf.Tensor) or not labels.dtype.is_integer:
+        return
+    if len(labels.shape) == out.rank and labels.shape[-1] != 1:
+        return  # one-hot
+    if out.classes == 1 and not isinstance(loss, (keras.losses.BinaryCrossentropy, Dice)):
+        return  # regression
+    values = labels.numpy().astype("int64").ravel()
+    ignored = getattr(loss, "ignore_class", None)
+    values = values if ignored is None else values[values != ignored]
+    if values.size and values.max() >= max(out.classes, 2):
+        raise ValueError(f"`train` has labels up to {values.max()} but the model has {out.classes} outputs")
+    if values.size and values.min() < 0:
+        raise ValueError(f"`train` has labels down to {values.min()}; they start at 0")

@@ -1,0 +1,180 @@
+"""Random changes to training images (and their masks), as pure functions of a seed."""
+
+import dataclasses
+import difflib
+import math
+from typing import Any
+
+import tensorflow as tf
+
+#: How many random numbers an example takes, whichever changes are on.
+NUM_DRAWS = 11
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Augment:
+    """Which random changes training images get; every amount is the half-width of a uniform draw.
+
+    Flips, rotation, shift, scale and crop are one affine map, so that an image is interpolated once (bilinear)
+    and its mask alike (nearest); what it uncovers is filled with the mirror image. Colours stay in [0, 1].
+
+    Args:
+        flip_horizontal: Mirror left and right, half of the time.
+        flip_vertical: Mirror top and bottom, half of the time.
+        rotation: Degrees to either side.
+        shift: Fraction of the height and of the width, to either side.
+        scale: Zoom by a factor in `1 - scale` to `1 + scale`.
+        crop: Size (an int or `(height, width)`) of a random window to train on.
+        brightness: Added to all channels, up or down.
+        contrast: Distance to the channel's mean grows or shrinks by this fraction.
+        saturation: Distance to the grey image grows or shrinks by this fraction; RGB only.
+
+    Example:
+        >>> augment = Augment(flip_horizontal=True, rotation=15, crop=128)
+        >>> image, mask = augment.apply(image, mask, seed=(0, 1))
+    """
+
+    flip_horizontal: bool = False
+    flip_vertical: bool = False
+    rotation: float = 0.0
+    shift: float = 0.0
+    scale: float = 0.0
+    crop: int | tuple[int, int] | None = None
+    brightness: float = 0.0
+    contrast: float = 0.0
+    saturation: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("flip_horizontal", "flip_vertical"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"`{name}` must be True or False. Received: {name}={getattr(self, name)!r}")
+        for name in ("rotation", "shift", "scale", "brightness", "contrast", "saturation"):
+            value, limit = getattr(self, name), 180 if name == "rotation" else 1
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not (number and 0 <= value <= limit) or (name == "scale" and value == 1):
+                interval = "[0, 1)" if name == "scale" else f"[0, {limit}]"
+                raise ValueError(f"`{name}` must be a number in {interval}. Received: {name}={value!r}")
+        if self.crop is not None:
+            crop = (self.crop, self.crop) if isinstance(self.crop, int) else self.crop
+            if not (isinstance(crop, tuple | list) and len(crop) == 2 and all(_positive(n) for n in crop)):
+                message = "`crop` must be a positive int or a pair of them (height, width)."
+                raise ValueError(f"{message} Received: crop={self.crop!r}")
+            object.__setattr__(self, "crop", tuple(crop))
+
+    def check(self, height: int | None, width: int | None, channels: int) -> None:
+        """Raises `ValueError` if images of this shape cannot be augmented so."""
+        if self.saturation and channels != 3:
+            raise ValueError(
+                f"`saturation` needs RGB images. Received: saturation={self.saturation}, {channels} channel(s)"
+            )
+        if isinstance(self.crop, tuple) and height and width and (self.crop[0] > height or self.crop[1] > width):
+            raise ValueError(f"`crop` must fit in the images of {height}x{width}. Received: crop={self.crop}")
+
+    def apply(self, image: tf.Tensor, label: tf.Tensor, seed: Any) -> tuple[tf.Tensor, tf.Tensor]:
+        """Augments one example.
+
+        Args:
+            image: float32 in [0, 1], (height, width, channels).
+            label: A mask, (height, width), which moves with the image; any other rank passes through.
+            seed: Two integers. Equal seeds give equal results.
+        """
+        image, label = tf.convert_to_tensor(image), tf.convert_to_tensor(label)
+        draws = tf.random.stateless_uniform([1, NUM_DRAWS], seed, -1.0, 1.0)
+        images, labels = self.apply_batch(image[None], label[None], draws)
+        return images[0], labels[0]
+
+    def apply_batch(self, images: tf.Tensor, labels: tf.Tensor, draws: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Augments a batch, each example by its row of `draws`, (batch, NUM_DRAWS), uniform in [-1, 1)."""
+        self.check(*images.shape[1:])
+        if any((self.flip_horizontal, self.flip_vertical, self.rotation, self.shift, self.scale, self.crop)):
+            size, transforms = self._transforms(tf.shape(images)[1:3], draws)
+            images = self._move(images, size, transforms, "BILINEAR")
+            if labels.shape.rank == 3:
+                labels = self._move(labels[..., None], size, transforms, "NEAREST")[..., 0]
+        # Each change has draws of its own, so that switching one on leaves the others as they were.
+        saturation, contrast, brightness = tf.unstack(draws[:, None, None, None, 8:], axis=-1)  # (batch, 1, 1, 1)
+        if self.saturation:
+            grey = tf.image.rgb_to_grayscale(images)
+            images = grey + (1 + self.saturation * saturation) * (images - grey)
+        if self.contrast:
+            mean = tf.reduce_mean(images, axis=(1, 2), keepdims=True)  # (batch, 1, 1, channels)
+            images = mean + (1 + self.contrast * contrast) * (images - mean)
+        return tf.clip_by_value(images + self.brightness * brightness, 0.0, 1.0), labels
+
+    def _transforms(self, size: tf.Tensor, draws: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Gives the outputs' size, and the maps from their pixels to the inputs' as (batch, 8) numbers."""
+        height, width = tf.cast(size[0], tf.float32), tf.cast(size[1], tf.float32)
+        mirror_x, mirror_y, turn, zoom, right, down, along, across = tf.unstack(draws[:, :8], axis=-1)  # (batch,)
+        flip_x = tf.where(mirror_x < 0, -1.0, 1.0) if self.flip_horizontal else 1.0
+        flip_y = tf.where(mirror_y < 0, -1.0, 1.0) if self.flip_vertical else 1.0
+        angle, zoom = self.rotation * turn * math.pi / 180, 1 + self.scale * zoom
+        cosine, sine = tf.cos(angle) / zoom, tf.sin(angle) / zoom
+        xx, xy, yx, yy = cosine * flip_x, -sine * flip_y, sine * flip_x, cosine * flip_y
+        # The window's corner is a whole number of pixels: crops and flips alone copy pixels, without blur.
+        left, top = 0.0, 0.0
+        if isinstance(self.crop, tuple):
+            top = tf.floor((height - self.crop[0] + 1) * (along + 1) / 2)
+            left = tf.floor((width - self.crop[1] + 1) * (across + 1) / 2)
+            size = tf.constant(self.crop)
+        x, y = (width - 1) / 2, (height - 1) / 2  # flips, rotation and zoom are about the input's centre
+        dx = xx * (left - x) + xy * (top - y) + x + self.shift * right * width
+        dy = yx * (left - x) + yy * (top - y) + y + self.shift * down * height
+        zero = tf.zeros_like(dx)
+        return size, tf.stack([xx, xy, dx, yx, yy, dy, zero, zero], axis=1)
+
+    def _move(self, pixels: tf.Tensor, size: tf.Tensor, transforms: tf.Tensor, interpolation: str) -> tf.Tensor:
+        moved = tf.raw_ops.ImageProjectiveTransformV3(
+            images=pixels,
+            transforms=transforms,
+            output_shape=size,
+            fill_value=0.0,
+            interpolation=interpolation,
+            fill_mode="REFLECT",
+        )
+        height, width = self.crop if isinstance(self.crop, tuple) else pixels.shape[1:3]
+        return tf.ensure_shape(moved, (None, height, width, pixels.shape[3]))
+
+
+AugmentLike = bool | str | dict[str, Any] | Augment | None
+
+#: What `augment=True` means: mild, and right for digits and letters, which must not be mirrored.
+DEFAULT = Augment(shift=0.1, rotation=10, brightness=0.1, contrast=0.1)
+
+
+def make_augment(spec: AugmentLike) -> Augment | None:
+    """Makes an `Augment` of True (`DEFAULT`), a dict, or a text: "flip_horizontal,rotation=15,crop=128x96"."""
+    if spec is None or spec is False:
+        return None
+    if spec is True:
+        return DEFAULT
+    if isinstance(spec, Augment):
+        return spec
+    if isinstance(spec, str):
+        spec = dict(_parse(item.strip()) for item in spec.split(","))
+    if not isinstance(spec, dict):
+        raise ValueError(f"`augment` must be a bool, str, dict or Augment. Received: augment={spec!r}")
+    known = [field.name for field in dataclasses.fields(Augment)]
+    for name in spec:
+        if name not in known:
+            near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.4)
+            hint = f" Did you mean '{near[0]}'?" if near else ""
+            raise ValueError(f"Unknown augmentation '{name}'.{hint} Available: {', '.join(known)}")
+    return Augment(**spec)
+
+
+def _parse(item: str) -> tuple[str, Any]:
+    """Turns "rotation=15" into ("rotation", 15.0), and "flip_vertical" into ("flip_vertical", True)."""
+    name, equals, text = item.partition("=")
+    if not equals:
+        return name, True
+    try:
+        if name == "crop":
+            sides = [int(side) for side in text.split("x")]
+            return name, sides[0] if len(sides) == 1 else tuple(sides)
+        return name, {"true": True, "false": False}[text.lower()] if name.startswith("flip") else float(text)
+    except (KeyError, ValueError):
+        raise ValueError(f"Cannot read the augmentation '{item}': '{text}' is not a value of `{name}`") from None
+
+
+def _positive(number: Any) -> bool:
+    return isinstance(number, int) and not isinstance(number, bool) and number > 0
