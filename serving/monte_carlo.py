@@ -147,7 +147,7 @@ class MonteCarlo:
         def draw(shape: Any) -> tf.Tensor:
             name = zlib.crc32(f"{site} {next(calls)}".encode()) & 0x7FFFFFFF
             key = _masks.derive_key(tf.stack([tf.cast(seed, tf.uint32), tf.constant(name, tf.uint32)]))
-            shared = isinstance(shape[0], int)  # the layer shares one mask over the batch
+            shared = isinstance(shape[0], int) and shape[0] == 1  # one mask for the whole batch
             keys = tf.zeros([1], tf.uint32) if shared else rows
             balanced = self.sampling == "balanced"
             return _masks.sample_bits(shape, key, keys, t, self.num_samples, balanced=balanced, plain=plain)

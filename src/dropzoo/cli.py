@@ -1,12 +1,9 @@
 """The command line: `dropzoo list | sites | train | evaluate | predict | export | demo`."""
 
 import ast
-import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is loaded
 
 import typer
 from rich.console import Console
@@ -236,8 +233,15 @@ def export(
     from dropzoo import serving
     from dropzoo.runs import load_run
 
-    model = keras.models.load_model(run) if run.suffix == ".keras" else load_run(run)[0]
-    written = serving.export_model(model, path, num_samples, image_dtype=image_dtype, overwrite=overwrite)
+    names = None
+    if run.suffix == ".keras":
+        model = keras.models.load_model(run)
+    else:
+        model, _, info = load_run(run)
+        names = info.class_names
+    written = serving.export_model(
+        model, path, num_samples, image_dtype=image_dtype, class_names=names, overwrite=overwrite
+    )
     console.print(f"Exported to {written}. Next: dropzoo predict IMAGE --model {written}")
 
 

@@ -71,9 +71,7 @@ def _run(name: str, config: RunConfig, out: Path, say: Callable[[str], None]) ->
         folder = out / "runs" / f"{name}_{title.replace(' ', '_')}"
         say(f"\n[bold]{name} {title}[/bold]: training in {folder}")
         wanted = {**vars(config), "dropout": dropout}
-        trained[title] = train_run(
-            RunConfig(**wanted), folder, say=say, verbose=2 if not sys.stdout.isatty() else 1
-        )
+        trained[title] = train_run( 
         histories[title] = read_history(folder)
     data = config.load_data()
     model, _ = trained["with dropout"]
@@ -88,7 +86,9 @@ def _run(name: str, config: RunConfig, out: Path, say: Callable[[str], None]) ->
 
     export = out / "saved_models" / name / "1"
     say(f"[bold]{name}[/bold]: exporting to {export} and loading it in a process without this package")
-    serving.export_model(model, export, num_samples=_NUM_SAMPLES, overwrite=True)
+    serving.export_model(
+        model, export, num_samples=_NUM_SAMPLES, class_names=data.info.class_names, overwrite=True
+    )
     difference = _check_export(model, export, next(iter(data.test))[0].numpy()[:4], out)
     say(f"  the largest difference between the export's and the model's probabilities is {difference:.1e}")
 

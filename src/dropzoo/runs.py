@@ -12,6 +12,7 @@ import dataclasses
 import json
 import math
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,7 @@ class RunConfig:
 
 
 def train_run(
-    config: RunConfig, out: Path, say: Callable[[str], None] = print, verbose: int = 1
+    config: RunConfig, out: Path, say: Callable[[str], None] = print, verbose: int | None = None
 ) -> tuple[keras.Model, dict[str, Any]]:
     """Trains in the folder `out`, or goes on where a run of the same config was stopped.
 
@@ -108,7 +109,7 @@ def train_run(
         validation_data=data.validation,
         epochs=config.epochs,
         checkpoint_dir=out / "checkpoints",
-        verbose=verbose,
+        verbose=(1 if sys.stdout.isatty() else 2) if verbose is None else verbose,  # a bar, or a line an epoch
     ).history
     _write_history(out / "history.csv", history)
     model.save(out / "unfinished.keras")

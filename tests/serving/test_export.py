@@ -1,0 +1,149 @@
+"""Exports: what they hold, that they run without this package, and that they appear as a whole or not at all."""
+
+import json
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from dropzoo import models, serving
+
+# Answers for the images from a process that has TensorFlow, but neither this package nor Keras.
+FRESH = """
+import sys
+sys.modules["dropzoo"] = sys.modules["keras"] = None
+import numpy as np, tensorflow as tf
+path, images, answers = sys.argv[1:]
+model = tf.saved_model.load(path)
+x = np.load(images)
+out = {}
+for name, batch in {"whole": x, "alone": x[1:2], "again": x}.items():
+    for signature in ("serving_default", "predict_mc"):
+        for key, value in model.signatures[signature](images=tf.constant(batch)).items():
+            out[f"{name} {signature} {key}"] = value.numpy()
+np.savez(answers, **out)
+"""
+SIZES = {"simple_cnn": (8, 8), "unet": (9, 7)}
+OPTIONS = {
+    "simple_cnn": {"input_shape": (8, 8, 1), "filters": (4,), "dropout": {"*": 0.3}},
+    "unet": {"depth": 2, "filters": 4, "num_classes": 3, "dropout": {"*": "spatial_dropout2d:0.3", "head": 0.2}},
+}
+
+
+def build(name: str = "simple_cnn", **options) -> keras.Model:
+    return models.build_model(name, **{**OPTIONS[name], **options})
+
+
+def images(name: str = "simple_cnn") -> np.ndarray:
+    return np.random.default_rng(0).random((3, *SIZES[name], 1), "float32")
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_answers_in_a_process_without_this_package(name, tmp_path):
+    model, x = build(name), images(name)
+    path = serving.export_model(model, tmp_path / name / "1", num_samples=4, seed=2)
+    np.save(tmp_path / "x.npy", x)
+    arguments = [str(path), str(tmp_path / "x.npy"), str(tmp_path / "out.npz")]
+    subprocess.run([sys.executable, "-c", FRESH, *arguments], check=True, capture_output=True)
+    with np.load(tmp_path / "out.npz") as out:
+        answers = dict(out)
+    p = tf.nn.softmax(model(x)).numpy()
+    np.testing.assert_allclose(answers["whole serving_default probabilities"], p, atol=1e-5)
+    np.testing.assert_array_equal(answers["whole serving_default classes"], p.argmax(-1))
+    sampled = serving.MonteCarlo(model, 4, "fixed", seed=2)(x)
+    for key, value in sampled.items():
+        np.testing.assert_allclose(answers[f"whole predict_mc {key}"], value, atol=1e-5)
+        np.testing.assert_array_equal(answers[f"again predict_mc {key}"], answers[f"whole predict_mc {key}"])
+        np.testing.assert_allclose(answers[f"alone predict_mc {key}"], value[1:2], atol=1e-5)
+
+
+def test_signatures(tmp_path):
+    model, x = build("unet"), images("unet")
+    loaded = tf.saved_model.load(str(serving.export_model(model, tmp_path / "1", num_samples=3)))
+    default, sampled = loaded.signatures["serving_default"], loaded.signatures["predict_mc"]
+    assert set(default.structured_outputs) == {"probabilities", "classes"}
+    assert set(sampled.structured_outputs) == {"mean", "variance", "predictive_entropy", "mutual_information"}
+    assert default.structured_input_signature[1]["images"].shape.as_list() == [None, None, None, 1]
+    graph = default.graph.as_graph_def()
+    operations = {n.op for n in graph.node} | {n.op for f in graph.library.function for n in f.node_def}
+    assert "Conv2D" in operations
+    assert not [op for op in operations if "Random" in op or "Stateless" in op or "Assign" in op]
+    before = default(images=tf.constant(x))["probabilities"].numpy()
+    for _ in range(20):
+        sampled(images=tf.constant(x))
+    np.testing.assert_array_equal(default(images=tf.constant(x))["probabilities"], before)
+
+
+def test_bytes_are_scaled_inside(tmp_path):
+    model = build()
+    loaded = tf.saved_model.load(str(serving.export_model(model, tmp_path / "1", 3, image_dtype="uint8")))
+    x = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 1), "uint8")
+    p = loaded.signatures["serving_default"](images=tf.constant(x))["probabilities"]
+    np.testing.assert_allclose(p, tf.nn.softmax(model(x / np.float32(255))), atol=1e-6)
+    sampled = loaded.signatures["predict_mc"](images=tf.constant(x))["mean"]
+    np.testing.assert_allclose(
+        sampled, serving.MonteCarlo(model, 3, "fixed")(x / np.float32(255))["mean"], atol=1e-6
+    )
+
+
+def test_single_logit_and_mixed_precision(tmp_path):
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    model = build(num_classes=1)
+    loaded = tf.saved_model.load(str(serving.export_model(model, tmp_path / "1", 2)))
+    out = loaded.signatures["serving_default"](images=tf.constant(images()))
+    p = tf.sigmoid(model(images()))
+    assert out["probabilities"].dtype == tf.float32
+    np.testing.assert_array_equal(out["classes"], tf.cast(out["probabilities"][:, 0] > 0.5, tf.int32))
+    np.testing.assert_allclose(out["probabilities"], p, atol=0.02)
+
+
+def test_what_lies_beside_it(tmp_path):
+    model = build()
+    path = serving.export_model(model, tmp_path / "cnn" / "1", 3, class_names=list("abcdefghij"))
+    again = keras.models.load_model(path / "assets.extra" / "model.keras")
+    np.testing.assert_array_equal(again(images()), model(images()))
+    assert json.loads((path / "assets.extra" / "info.json").read_text())["class_names"] == list("abcdefghij")
+    assert [p.name for p in (tmp_path / "cnn").iterdir()] == ["1"]
+
+
+def test_without_samples(tmp_path):
+    model = build(dropout=None)
+    loaded = tf.saved_model.load(str(serving.export_model(model, tmp_path / "1", num_samples=0)))
+    assert set(loaded.signatures) == {"serving_default"}
+    with pytest.raises(ValueError, match="no dropout layer to sample; pass num_samples=0"):
+        serving.export_model(model, tmp_path / "2")
+    assert not (tmp_path / "2").exists()
+
+
+def test_overwriting_is_asked_for_and_failure_leaves_all_as_it_was(tmp_path, monkeypatch):
+    path = serving.export_model(build(), tmp_path / "1", num_samples=2)
+    before = sorted(p.relative_to(tmp_path) for p in tmp_path.rglob("*"))
+    with pytest.raises(ValueError, match="exists already"):
+        serving.export_model(build(), path)
+
+    def fail(*args, **kwargs):
+        raise OSError("no space left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(keras.Model, "save", fail)  # after the SavedModel is written, before it is in place
+        for target in (path, tmp_path / "2"):
+            with pytest.raises(OSError, match="no space left"):
+                serving.export_model(build(), target, 2, overwrite=True)
+    assert sorted(p.relative_to(tmp_path) for p in tmp_path.rglob("*")) == before
+    model = build()
+    serving.export_model(model, path, num_samples=2, overwrite=True)
+    again = keras.models.load_model(path / "assets.extra" / "model.keras")
+    np.testing.assert_array_equal(again(images()), model(images()))
+    assert [p.name for p in tmp_path.iterdir()] == ["1"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"image_dtype": "float16"}, "image_dtype='float16'"), ({"num_samples": -1}, "num_samples=-1")],
+)
+def test_bad_arguments(options, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        serving.export_model(build(), tmp_path / "1", **options)

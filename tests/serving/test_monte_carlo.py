@@ -1,0 +1,281 @@
+"""Monte-Carlo dropout: the draws, the figures, and what must not change."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from scipy import stats
+
+from dropzoo import layers, models, serving
+from dropzoo.layers import _masks
+
+SAMPLINGS = ("balanced", "independent", "fixed")
+
+
+def images(batch: int = 5, size: tuple[int, int] = (8, 8), seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).random((batch, *size, 1), "float32")
+
+
+def small_cnn(dropout={"*": 0.3}, **options) -> keras.Model:  # noqa: B006
+    keras.utils.set_random_seed(1)
+    shape = {"input_shape": (8, 8, 1), "filters": (8,), "dense": (16,), "num_classes": 4}
+    model = models.build_model("simple_cnn", dropout=dropout, **{**shape, **options})
+    for weight in model.trainable_weights:  # initial weights give nearly flat answers; these do not
+        weight.assign(weight * 3)
+    return model
+
+
+def bits(num_samples: int, balanced: bool, rows: int = 3, units: int = 2000, plain: bool = True) -> np.ndarray:
+    key = tf.constant([7, 9], tf.uint32)
+    keys = tf.range(rows, dtype=tf.int64)
+    draws = [
+        _masks.sample_bits(
+            (rows, units),
+            key,
+            tf.cast(keys, tf.uint32),
+            tf.constant(t),
+            num_samples,
+            balanced=balanced,
+            plain=plain,
+        )
+        for t in range(num_samples)
+    ]
+    return np.stack(draws).astype("uint64")  # (samples, rows, units)
+
+
+@pytest.mark.parametrize("num_samples", [1, 2, 3, 7, 8, 30])
+def test_balanced_bits_hit_each_stratum_once_and_each_sample_is_uniform(num_samples):
+    drawn = bits(num_samples, balanced=True)
+    strata = np.minimum(drawn // (2**32 // num_samples), num_samples - 1)
+    assert (np.sort(strata, axis=0) == np.arange(num_samples)[:, None, None]).all()
+    for sample in drawn:
+        assert stats.kstest(sample.ravel() / 2**32, "uniform").pvalue > 1e-4
+
+
+def test_balanced_samples_are_paired_at_random():
+    """The strata of two samples are as unrelated as those of a random permutation: all pairs as often."""
+    strata = bits(5, balanced=True, units=20_000) // (2**32 // 5)
+    for t, u in [(0, 1), (0, 2), (1, 4), (3, 4)]:
+        pairs = np.bincount((strata[t] * 5 + strata[u]).ravel(), minlength=25).reshape(5, 5)
+        assert (pairs.diagonal() == 0).all()
+        assert stats.chisquare(pairs[~np.eye(5, dtype=bool)]).pvalue > 1e-4
+
+
+@pytest.mark.parametrize("balanced", [True, False])
+def test_bits_compile_to_the_same(balanced):
+    np.testing.assert_array_equal(bits(4, balanced, plain=True), bits(4, balanced, plain=False))
+
+
+def test_independent_samples_rows_and_units_are_uncorrelated():
+    drawn = (bits(8, balanced=False) / 2**32 - 0.5) * np.sqrt(12)
+    limit = 5 / np.sqrt(drawn.size)
+    for axis in range(3):
+        assert abs((drawn * np.roll(drawn, 1, axis)).mean()) < limit
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+def test_figures_are_those_of_the_samples(sampling):
+    """Against NumPy, on a model that gives its own mask away: the logits are the dropped inputs."""
+    inputs = keras.Input((3,))
+    model = keras.Model(inputs, layers.Dropout(0.4, name="site")(inputs))
+    x = np.array([[1.0, -2.0, 0.5], [3.0, 0.1, 0.2]], "float32")
+    mc = serving.MonteCarlo(model, num_samples=6, sampling=sampling, seed=3)
+    out = mc(x)
+    seen = []
+    rows = _masks.content_keys(tf.constant(x)) if sampling != "fixed" else tf.zeros([2], tf.uint32)
+    for t in range(6):
+        draw = mc._draw("site", tf.constant(3, tf.int64), rows, tf.constant(t), plain=True)
+        y = model.layers[1].drop(tf.constant(x), tf.constant(0.4), draw).numpy().astype("float64")
+        seen.append(np.exp(y) / np.exp(y).sum(-1, keepdims=True))
+    p = np.stack(seen)
+    entropy = lambda q: -(q * np.log(q)).sum(-1)  # noqa: E731
+    expected = {
+        "mean": p.mean(0),
+        "variance": p.var(0),
+        "predictive_entropy": entropy(p.mean(0)),
+        "mutual_information": entropy(p.mean(0)) - entropy(p).mean(0),
+    }
+    assert expected["variance"].max() > 0
+    for name, value in expected.items():
+        np.testing.assert_allclose(out[name], value, atol=2e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+def test_an_image_has_the_same_answer_in_any_batch(sampling):
+    model = small_cnn()
+    mc = serving.MonteCarlo(model, num_samples=4, sampling=sampling)
+    x = images()
+    whole = mc(x)
+    for name, part in mc(x[[3, 1]]).items():
+        np.testing.assert_allclose(part, tf.gather(whole[name], [3, 1]), atol=1e-6)
+    twin = mc(np.repeat(x[:1], 2, axis=0))["mean"]
+    np.testing.assert_allclose(twin[0], twin[1], atol=1e-6)
+
+
+def test_fixed_masks_are_shared_and_the_others_are_not():
+    inputs = keras.Input((400,))
+    model = keras.Model(inputs, layers.Dropout(0.5, name="site")(inputs))
+    for sampling in SAMPLINGS:
+        mc = serving.MonteCarlo(model, num_samples=1, sampling=sampling)
+        dropped = mc(np.stack([np.full(400, 30.0), np.full(400, 40.0)]))["mean"].numpy() < 1e-6
+        assert np.array_equal(*dropped) == (sampling == "fixed")
+        assert abs(dropped.mean() - 0.5) < 5 * np.sqrt(0.25 / 400)
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+def test_seeds(sampling):
+    model = small_cnn()
+    mc = serving.MonteCarlo(model, num_samples=3, sampling=sampling, seed=5)
+    x = images()
+    first = mc(x)["mean"].numpy()
+    np.testing.assert_array_equal(mc(x)["mean"], first)
+    other = mc(x, seed=6)["mean"]
+    assert not np.allclose(first, other)
+    mc.seed = 6
+    np.testing.assert_array_equal(mc(x)["mean"], other)
+    assert mc._run.experimental_get_tracing_count() == 1
+    np.testing.assert_array_equal(serving.MonteCarlo(model, 3, sampling, seed=5)(x)["mean"], first)
+
+
+def test_the_model_is_untouched():
+    """Weights, BatchNorm, seed generators and graph; Keras' own recipe, training=True, changes the first three."""
+    model = small_cnn({"*": "drop_block2d:0.2,block_size=2", "dense1": 0.3, "head": 0.3})
+    x = images()
+    plain = model(x).numpy()
+    before = [variable.numpy().copy() for variable in model.variables]
+    mc = serving.MonteCarlo(model, num_samples=3)
+    for _ in range(20):
+        mc(x)
+    for variable, value in zip(model.variables, before, strict=True):
+        np.testing.assert_array_equal(variable.numpy(), value)
+    np.testing.assert_array_equal(model(x), plain)
+    assert all(len(layer._inbound_nodes) == 1 for layer in model.layers)
+    assert not any("call" in vars(layer) for layer in model.layers)
+    model(x, training=True)
+    assert any(
+        not np.array_equal(variable.numpy(), value)
+        for variable, value in zip(model.variables, before, strict=True)
+    )
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+@pytest.mark.parametrize("name", models.list_models())
+def test_bounds_on_every_model(name, sampling):
+    options = {"depth": 2, "filters": 4} if name == "unet" else {"filters": (4,), "head": "average_pool"}
+    model = models.build_model(name, input_shape=(None, None, 1), num_classes=3, dropout={"*": 0.3}, **options)
+    out = serving.MonteCarlo(model, num_samples=4, sampling=sampling)(images(2, (7, 10)))
+    mi, entropy = out["mutual_information"].numpy(), out["predictive_entropy"].numpy()
+    assert (mi >= 0).all() and (mi <= entropy).all() and (entropy <= np.log(3) + 1e-6).all()
+    assert mi.max() > 0 and (out["variance"].numpy() >= 0).all()
+    np.testing.assert_allclose(tf.reduce_sum(out["mean"], -1), 1, atol=1e-5)
+    assert (
+        out["mean"].shape == ((2, 7, 10, 3) if name == "unet" else (2, 3)) and mi.shape == out["mean"].shape[:-1]
+    )
+
+
+def test_balanced_masks_lower_the_error_of_the_mean():
+    """The squared error at T = 8 against a reference of 4,000 samples; the gain is smaller than the bound."""
+    model, x = small_cnn({"module1": 0.2, "features": 0.25, "dense1": 0.5}), images(16)
+    independent = serving.MonteCarlo(model, 8, "independent")
+    reference = serving.MonteCarlo(model, 4000, "independent", seed=99)(x)["mean"]
+    balanced = serving.MonteCarlo(model, 8, "balanced")
+    error = {
+        mc.sampling: np.mean([(mc(x, seed=s)["mean"] - reference) ** 2 for s in range(12)])
+        for mc in (independent, balanced)
+    }
+    assert error["independent"] > 1.5 * error["balanced"]
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        keras.layers.Dropout(0.3),
+        keras.layers.Dropout(0.3, noise_shape=(None, 1, None, 1)),
+        keras.layers.Dropout(0.3, noise_shape=(1, None, None, None)),
+        keras.layers.SpatialDropout2D(0.3),
+        keras.layers.GaussianDropout(0.3),
+        keras.layers.AlphaDropout(0.3),
+        *(layers.get({"name": name, "rate": 0.3}) for name in layers.list_layers("*2d")),
+        *(layers.get({"name": name, "rate": 0.3}) for name in ("dropout", "alpha_dropout", "gaussian_dropout")),
+    ],
+    ids=lambda layer: type(layer).__module__.partition(".")[0] + " " + layer.name,
+)
+def test_every_layer_samples_also_in_nested_models(layer):
+    copy = type(layer).from_config(layer.get_config())
+    inner = keras.Sequential([keras.Input((8, 8, 4)), keras.layers.BatchNormalization(), copy])
+    inputs = keras.Input((8, 8, 1))
+    x = inner(keras.layers.Conv2D(4, 3, padding="same")(inputs))
+    model = keras.Model(inputs, keras.layers.Dense(2)(keras.layers.GlobalMaxPooling2D()(x)))
+    out = serving.MonteCarlo(model, num_samples=5, sampling="independent")(images())
+    assert out["variance"].numpy().max() > 0
+    np.testing.assert_array_equal(model(images()), model(images()))
+
+
+def test_single_logit_is_a_coin():
+    out = serving.MonteCarlo(small_cnn(num_classes=1), num_samples=6)(images())
+    p = out["mean"].numpy()[:, 0]
+    np.testing.assert_allclose(out["predictive_entropy"], -p * np.log(p) - (1 - p) * np.log(1 - p), atol=1e-5)
+    assert out["mean"].shape == (5, 1) and (out["mutual_information"].numpy() >= 0).all()
+
+
+def test_mixed_precision():
+    keras.config.set_dtype_policy("mixed_float16")
+    out = serving.MonteCarlo(small_cnn(), num_samples=3)(images())
+    assert out["mean"].dtype == tf.float32 and np.isfinite(out["mean"]).all()
+
+
+def test_one_sample_has_no_variance():
+    out = serving.MonteCarlo(small_cnn(), num_samples=1)(images())
+    np.testing.assert_array_equal(out["variance"], 0)
+    np.testing.assert_allclose(out["mutual_information"], 0, atol=1e-6)
+
+
+def test_sites_and_rates_are_chosen_at_inference():
+    model, x = small_cnn({"dense1": 0.3, "module1": 0.3}), images()
+    plain = tf.nn.softmax(model(x))
+    off = serving.MonteCarlo(model, 3, sites={"dense1": 0.0})(x)
+    np.testing.assert_allclose(off["mean"], plain, atol=1e-6)  # module1 is not named, so it is off
+    one = serving.MonteCarlo(model, 20, sites={"dense1": True})(x)["variance"].numpy().mean()
+    named = serving.MonteCarlo(model, 20, sites={"dense1_dropout": True})(x)["variance"].numpy().mean()
+    more = serving.MonteCarlo(model, 20, sites={"dense*": 0.8})(x)["variance"].numpy().mean()
+    assert 0 < one == named < more
+
+
+def test_the_live_rate_acts_without_a_retrace():
+    model, x = small_cnn({"dense1": 0.3}), images()
+    mc = serving.MonteCarlo(model, 3)
+    assert mc(x)["variance"].numpy().max() > 0
+    model.get_layer("dense1_dropout").rate = 0.0
+    np.testing.assert_allclose(mc(x)["variance"], 0, atol=1e-6)
+    assert mc._run.experimental_get_tracing_count() == 1
+
+
+def two_outputs() -> keras.Model:
+    inputs = keras.Input((3,))
+    return keras.Model(inputs, [layers.Dropout(0.5)(inputs), inputs])
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: serving.MonteCarlo(small_cnn(None)), "no dropout layer to sample"),
+        (lambda: serving.MonteCarlo(small_cnn(), 0), "num_samples=0"),
+        (lambda: serving.MonteCarlo(small_cnn(), 2.5), "num_samples=2.5"),
+        (lambda: serving.MonteCarlo(small_cnn(), sampling="balance"), "Did you mean 'balanced'"),
+        (lambda: serving.MonteCarlo(small_cnn(), seed=-1), "seed=-1"),
+        (
+            lambda: serving.MonteCarlo(small_cnn(), sites={"dence1": True}),
+            "Unknown site 'dence1'. Did you mean 'dense1'",
+        ),
+        (lambda: serving.MonteCarlo(small_cnn(), sites={"dense1": 1.5}), r"sites\['dense1'\]=1.5"),
+        (
+            lambda: serving.MonteCarlo(small_cnn())(np.zeros((2, 9, 8, 1))),
+            r"\(None, 8, 8, 1\).*Received: \(2, 9, 8, 1\)",
+        ),
+        (lambda: serving.MonteCarlo(small_cnn())(np.zeros((8, 8, 1))), "Received: .8, 8, 1."),
+        (lambda: serving.MonteCarlo(two_outputs()), "1 inputs, 2 outputs"),
+    ],
+)
+def test_bad_input(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()

@@ -1,0 +1,229 @@
+"""The command line: every command on a tiny case, and every kind of bad input."""
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import typer
+from PIL import Image
+
+from dropzoo import cli, layers, models
+
+TINY = ["--option", "filters=(4,)", "--option", "dense=8", "--epochs", "1", "--limit", "64", "--batch-size", "16"]
+
+
+def run(capsys, *args: str) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as stop:
+        cli.main(list(args))
+    out = capsys.readouterr()
+    return stop.value.code, out.out, out.err
+
+
+@pytest.fixture(scope="session")
+def cnn_run(tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "cnn"
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["train", "simple_cnn", "--data", "digits", "--dropout", "head=0.3", "--out", str(out), *TINY])
+    assert stop.value.code == 0
+    return out
+
+
+@pytest.fixture(scope="session")
+def unet_run(tmp_path_factory) -> Path:
+    """On a folder of RGB images of a size that is no power of two."""
+    root = tmp_path_factory.mktemp("cells")
+    random = np.random.default_rng(0)
+    for folder in ("images", "masks"):
+        (root / folder).mkdir()
+    for i in range(10):
+        mask = random.random((22, 30)) > 0.5
+        noisy = (mask[..., None] * 180 + random.random((22, 30, 3)) * 60).astype("uint8")
+        Image.fromarray(noisy).save(root / "images" / f"{i}.png")
+        Image.fromarray(mask.astype("uint8")).save(root / "masks" / f"{i}.png")
+    out = root / "run"
+    options = ["--option", "depth=2", "--option", "filters=4", "--epochs", "2", "--batch-size", "2"]
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["train", "unet", "--data", str(root), "--dropout", "paper", "--out", str(out), *options])
+    assert stop.value.code == 0
+    return out
+
+
+@pytest.mark.parametrize("kind", ["models", "layers", "plans", "data"])
+def test_list(kind, capsys):
+    status, out, _ = run(capsys, "list", kind)
+    names = {"models": models.list_models(), "layers": layers.list_layers(), "plans": models.list_plans()}
+    assert status == 0 and all(name in out for name in names.get(kind, ["digits", "digit_scenes"]))
+
+
+def test_sites(capsys, cnn_run):
+    status, out, _ = run(capsys, "sites", "unet", "--dropout", "skip*=0.2", "--option", "depth=1")
+    assert status == 0 and re.search(r"skip1 .* dropout:0.2", out) and "encoder2" not in out
+    status, out, _ = run(capsys, "sites", str(cnn_run / "model.keras"))
+    assert status == 0 and re.search(r"head .* dropout:0.3", out)
+
+
+def test_a_run_holds_what_it_says(cnn_run):
+    assert {p.name for p in cnn_run.iterdir()} == {
+        "run.json",
+        "checkpoints",
+        "history.csv",
+        "model.keras",
+        "results.json",
+    }
+    results = json.loads((cnn_run / "results.json").read_text())
+    assert 0 <= results["accuracy"] <= 1 and results["count"] == 355
+    assert json.loads((cnn_run / "run.json").read_text())["config"]["dropout"] == {"head": 0.3}
+
+
+def test_a_finished_run_is_not_trained_again_and_another_is_refused(cnn_run, capsys):
+    before = (cnn_run / "model.keras").stat().st_mtime_ns
+    same = ["train", "simple_cnn", "--data", "digits", "--out", str(cnn_run), *TINY]
+    status, out, _ = run(capsys, *same, "--dropout", "head=0.3")
+    assert status == 0 and "finished" in out
+    status, _, err = run(capsys, *same, "--dropout", "head=0.4")
+    assert status == 2 and "holds another run" in err and "0.4" in err
+    assert (cnn_run / "model.keras").stat().st_mtime_ns == before
+
+
+def test_a_stopped_run_goes_on(tmp_path, capsys):
+    """Stopped after its first epoch, it ends with the weights of the run that was not."""
+    import keras
+
+    from dropzoo.runs import RunConfig, train_run
+
+    options = {"filters": [4], "dense": [8]}
+    config = RunConfig(model="simple_cnn", data="digits", dropout=0.2, options=options, epochs=3, limit=64)
+    whole, _ = train_run(config, tmp_path / "whole", verbose=0)
+
+    class Stop(Exception):
+        pass
+
+    class StopAtEpoch(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 1:
+                raise Stop
+
+    from dropzoo import training
+
+    original = training.Trainer.fit
+    training.Trainer.fit = lambda self, *a, **k: original(self, *a, callbacks=[StopAtEpoch()], **k)
+    try:
+        with pytest.raises(Stop):
+            train_run(config, tmp_path / "stopped", verbose=0)
+    finally:
+        training.Trainer.fit = original
+    assert not (tmp_path / "stopped" / "results.json").exists()
+    resumed, _ = train_run(config, tmp_path / "stopped", verbose=0)
+    for a, b in zip(resumed.get_weights(), whole.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+    history = [(tmp_path / name / "history.csv").read_text().count("\n") for name in ("whole", "stopped")]
+    assert history == [4, 4]
+
+
+def test_evaluate(cnn_run, unet_run, capsys):
+    status, out, _ = run(capsys, "evaluate", str(cnn_run), "--mc", "3")
+    assert status == 0 and "deterministic" in out and "Monte Carlo, 3 samples" in out and "355 images" in out
+    status, out, _ = run(capsys, "evaluate", str(unet_run))
+    assert status == 0 and "mean_iou" in out and "IoU 1" in out
+
+
+def test_export_and_predict_from_all_three_kinds_of_model(cnn_run, unet_run, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(np.arange(400).reshape(20, 20).astype("uint8")).save(tmp_path / "digit.png")
+    export = tmp_path / "cnn" / "1"
+    assert run(capsys, "export", str(cnn_run), str(export), "--num-samples", "3")[0] == 0
+    lines = []
+    for model in (cnn_run, cnn_run / "model.keras", export, export.parent):
+        status, out, _ = run(capsys, "predict", "digit.png", "--model", str(model), "--num-samples", "3")
+        assert status == 0
+        lines.append(next(line for line in out.splitlines() if "digit.png" in line))
+    assert lines[2] == lines[3]  # the newest version of the folder
+    image = next(Path(unet_run.parent, "images").iterdir())
+    status, out, _ = run(capsys, "predict", str(image), "--model", str(unet_run), "--out", str(tmp_path / "p"))
+    picture = tmp_path / "p" / f"{image.stem}_prediction.png"
+    assert status == 0 and picture.exists() and Image.open(picture).width > 400
+
+
+def bad_inputs(tmp: Path, cnn: Path) -> dict[str, tuple[list[str], str]]:
+    train = ["train", "simple_cnn", "--data", "digits", "--epochs", "1", "--out", str(tmp / "out")]
+    (tmp / "full").mkdir()
+    (tmp / "full" / "thesis.txt").write_text("mine")
+    (tmp / "empty").mkdir()
+    (tmp / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nno more")
+    Image.new("RGBA", (8, 8)).save(tmp / "fine.png")
+    return {
+        "model": (
+            ["train", "simpel_cnn", "--data", "digits", "--out", str(tmp / "out")],
+            "Did you mean 'simple_cnn'",
+        ),
+        "data": (["train", "simple_cnn", "--data", "digit", "--out", str(tmp / "out")], "Did you mean 'digits'"),
+        "plan": ([*train, "--dropout", "hed"], "Did you mean 'head'"),
+        "site": ([*train, "--dropout", "modul1=0.2"], "Did you mean 'module1'"),
+        "layer": ([*train, "--dropout", "head=dropot:0.2"], "Did you mean 'dropout'"),
+        "rate": ([*train, "--dropout", "1.2"], "rate=1.2"),
+        "mixed": ([*train, "--dropout", "0.2", "--dropout", "head=0.3"], 'must each be "pattern=spec"'),
+        "option": ([*train, "--option", "filtrs=3"], "Did you mean 'filters'"),
+        "option form": ([*train, "--option", "filters"], '"name=value"'),
+        "schedule": ([*train, "--schedule", "linear"], "schedule='linear'"),
+        "task": (["train", "unet", "--data", "digits", "--out", str(tmp / "out")], "is a classification data set"),
+        "folder": (["train", "unet", "--data", str(tmp / "nowhere"), "--out", str(tmp / "out")], "nowhere"),
+        "empty folder": (["train", "unet", "--data", str(tmp / "empty"), "--out", str(tmp / "out")], "empty"),
+        "occupied": (
+            ["train", "simple_cnn", "--data", "digits", "--out", str(tmp / "full")],
+            "something that is not a run",
+        ),
+        "occupied demo": (["demo", "--out", str(tmp / "full")], "something that is not a demo"),
+        "run": (["evaluate", str(tmp / "full")], "holds no finished run"),
+        "image": (["predict", str(tmp / "broken.png"), "--model", str(cnn)], "broken.png"),
+        "no image": (["predict", str(tmp / "none.png"), "--model", str(cnn)], "none.png"),
+        "no model": (["predict", str(tmp / "fine.png"), "--model", str(tmp / "full")], "Expected a run's folder"),
+        "list": (["list", "modles"], "Did you mean 'models'"),
+        "command": (["trian"], "trian"),
+        "argument": (["train", "simple_cnn"], "--data"),
+        "samples": (["predict", "x.png", "--model", "y", "--num-samples", "0"], "num-samples"),
+    }
+
+
+def test_bad_input_is_one_line_and_status_2(tmp_path, cnn_run, capsys):
+    for name, (args, message) in bad_inputs(tmp_path, cnn_run).items():
+        status, _, err = run(capsys, *args)
+        text = " ".join(err.split())
+        assert status == 2 and message in text and "Traceback" not in text, (name, status, text)
+        assert not (tmp_path / "out").exists(), name
+    assert (tmp_path / "full" / "thesis.txt").read_text() == "mine"
+
+
+def test_debug_shows_the_traceback():
+    command = [sys.executable, "-m", "dropzoo.cli", "--debug", "sites", "unett"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "Traceback" in done.stderr
+
+
+def test_every_help_shows_an_example_that_parses():
+    commands = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
+    assert set(commands) == {"list", "sites", "train", "evaluate", "predict", "export", "demo"}
+    for name, command in commands.items():
+        example = re.search(r"Example: dropzoo (.*)", command.help)
+        assert example, name
+        first, *rest = shlex.split(example[1])
+        assert first == name
+        command.make_context(name, rest)
+
+
+@pytest.mark.parametrize(
+    ("values", "plan"),
+    [
+        (None, None),
+        (["0.3"], 0.3),
+        (["paper"], "paper"),
+        (["a*=0.5", "b=spatial_dropout2d:0.2"], {"a*": 0.5, "b": "spatial_dropout2d:0.2"}),
+        (["a=drop_block2d:0.1,block_size=5", "b=none"], {"a": "drop_block2d:0.1,block_size=5", "b": None}),
+    ],
+)
+def test_parse_dropout(values, plan):
+    assert cli.parse_dropout(values) == plan

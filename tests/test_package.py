@@ -1,0 +1,128 @@
+"""The package as it ships: wheel, sub-packages, public names, docstrings, README."""
+
+import ast
+import doctest
+import importlib
+import os
+import re
+import subprocess
+import sys
+import sysconfig
+import tomllib
+import venv
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import dropzoo
+
+ROOT = Path(__file__).parent.parent
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+FLOORS = ("layers", "models", "training", "serving")
+MODULES = sorted(
+    "dropzoo." + str(path.relative_to(root).with_suffix("")).replace(os.sep, ".")
+    for root in (ROOT, ROOT / "src" / "dropzoo")
+    for folder in (FLOORS if root == ROOT else (".",))
+    for path in (root / folder).rglob("*.py")
+    if path.name not in ("__init__.py", "__main__.py")
+)
+
+
+def test_every_folder_of_code_is_a_listed_package():
+    """An unlisted sub-package can be imported where the source is, and is missing from the wheel."""
+    on_disk = {
+        "dropzoo." + str(p.parent.relative_to(ROOT)).replace(os.sep, ".")
+        for f in FLOORS
+        for p in (ROOT / f).rglob("*.py")
+    }
+    assert {"dropzoo", *on_disk} == set(PYPROJECT["tool"]["setuptools"]["packages"])
+
+
+def test_the_wheel_of_the_sdist_imports_elsewhere(tmp_path):
+    """Without the source: a fresh environment that borrows the dependencies only."""
+    build = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(tmp_path / "dist"), str(ROOT)]
+    subprocess.run(build, check=True, capture_output=True)
+    (wheel,) = (tmp_path / "dist").glob("*.whl")
+    assert len(list((tmp_path / "dist").glob("*.tar.gz"))) == 1
+    venv.create(tmp_path / "env", with_pip=False)
+    python = tmp_path / "env" / "bin" / "python"
+    site = sysconfig.get_path("purelib", vars={"base": str(tmp_path / "env")})
+    # `pip --python` installs into another environment; the dependencies come by path, their .pth files do not.
+    install = [
+        sys.executable,
+        "-m",
+        "pip",
+        "--python",
+        str(python),
+        "install",
+        "--no-deps",
+        "--no-index",
+        str(wheel),
+    ]
+    subprocess.run(install, check=True, capture_output=True)
+    (Path(site) / "borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    code = """
+import dropzoo, dropzoo.layers, dropzoo.models, dropzoo.training, dropzoo.serving, dropzoo.cli
+for module in (dropzoo, dropzoo.layers, dropzoo.models, dropzoo.training, dropzoo.serving):
+    print(module.__file__)
+print(dropzoo.models.build_model("unet", depth=1, filters=2, dropout="paper").name)
+"""
+    run = subprocess.run([python, "-c", code], check=True, capture_output=True, text=True, cwd=tmp_path)
+    *files, name = run.stdout.split()
+    assert all(file.startswith(str(site)) for file in files) and name == "unet"
+    installed = Path(site) / "dropzoo"
+    assert (installed / "py.typed").exists() and not (Path(site) / "tests").exists()
+
+
+@pytest.mark.parametrize("name", ["dropzoo", *(f"dropzoo.{floor}" for floor in FLOORS)])
+def test_public_names_exist(name):
+    module = importlib.import_module(name)
+    assert list(module.__all__) == sorted(module.__all__)
+    for public in module.__all__:
+        assert getattr(module, public).__doc__
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples_in_docstrings_run(name):
+    globs = {"np": np, "tf": tf, "keras": keras, "dropzoo": dropzoo}
+    module = importlib.import_module(name)
+    failed, _ = doctest.testmod(module, globs=vars(module) | globs, optionflags=doctest.NORMALIZE_WHITESPACE)
+    assert failed == 0
+
+
+@pytest.mark.parametrize("floor", FLOORS)
+def test_arrows_run_one_way(floor):
+    below = {
+        "layers": (),
+        "models": ("layers",),
+        "training": ("layers", "models"),
+        "serving": ("layers", "models"),
+    }
+    for path in (ROOT / floor).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            named = node.module if isinstance(node, ast.ImportFrom) else None
+            if named and named.startswith("dropzoo."):
+                assert named.split(".")[1] in (*below[floor], floor), f"{path} imports {named}"
+        if floor in ("layers", "models"):  # they run on every Keras backend: no TensorFlow when imported
+            top = [n for n in ast.parse(path.read_text()).body if isinstance(n, (ast.Import, ast.ImportFrom))]
+            assert not any("tensorflow" in ast.unparse(n) for n in top), path
+
+
+def test_readme_example_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    assert blocks
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), {})
+
+
+def test_readme_names_the_commands():
+    readme = (ROOT / "README.md").read_text()
+    assert "make demo" in readme and "make test" in readme and len(readme.splitlines()) <= 150
+    for plan in dropzoo.models.list_plans():
+        assert f"`{plan}`" in readme
+    for name in (*dropzoo.models.list_models(), *dropzoo.layers.list_layers()):
+        assert f"`{name}`" in readme
