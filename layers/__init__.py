@@ -1,6 +1,6 @@
 """What is dropped: dropout layers for convolutional networks, plain Keras 3."""
 
-from dropzoo.layers._base import BaseDropout, Draw
+from dropzoo.layers._base import BaseDropout
 from dropzoo.layers._registry import counterpart, describe, get, is_dropout, list_layers, register_layer
 from dropzoo.layers.alpha_dropout import AlphaDropout
 from dropzoo.layers.drop_block import DropBlock2D
@@ -11,7 +11,6 @@ from dropzoo.layers.spatial_dropout import SpatialDropout1D, SpatialDropout2D, S
 __all__ = [
     "AlphaDropout",
     "BaseDropout",
-    "Draw",
     "DropBlock2D",
     "Dropout",
     "GaussianDropout",

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from dropzoo import layers
 from dropzoo.layers import _masks
+from dropzoo.layers._base import Draw
 from dropzoo.layers._checks import check_rate, unknown
 
 _SAMPLINGS = ("balanced", "independent", "fixed")
@@ -140,7 +141,7 @@ class MonteCarlo:
             "mutual_information": tf.clip_by_value(predictive - entropy / count, 0.0, predictive),
         }
 
-    def _draw(self, site: str, seed: tf.Tensor, rows: tf.Tensor, t: tf.Tensor, plain: bool) -> layers.Draw:
+    def _draw(self, site: str, seed: tf.Tensor, rows: tf.Tensor, t: tf.Tensor, plain: bool) -> Draw:
         """The source of one site's random bits in sample `t`; another stream at each call."""
         calls = iter(range(1 << 16))
 
@@ -229,7 +230,7 @@ def _redirected(active: list[_Active], source: Callable[[str], Any]) -> Iterator
                 each.layer.__dict__.pop("call", None)
 
 
-def _stand_in(active: _Active, draw: layers.Draw) -> Callable[..., Any]:
+def _stand_in(active: _Active, draw: Draw) -> Callable[..., Any]:
     def call(inputs: Any, training: bool = False) -> Any:
         return active.drop(inputs, tf.convert_to_tensor(active.rate()), draw)
 

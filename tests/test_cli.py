@@ -146,7 +146,9 @@ def test_export_and_predict_from_all_three_kinds_of_model(cnn_run, unet_run, tmp
     image = next(Path(unet_run.parent, "images").iterdir())
     status, out, _ = run(capsys, "predict", str(image), "--model", str(unet_run), "--out", str(tmp_path / "p"))
     picture = tmp_path / "p" / f"{image.stem}_prediction.png"
-    assert status == 0 and picture.exists() and Image.open(picture).width > 400
+    assert status == 0
+    with Image.open(picture) as opened:
+        assert opened.width > 400
 
 
 def bad_inputs(tmp: Path, cnn: Path) -> dict[str, tuple[list[str], str]]:

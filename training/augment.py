@@ -31,7 +31,10 @@ class Augment:
 
     Example:
         >>> augment = Augment(flip_horizontal=True, rotation=15, crop=128)
+        >>> image, mask = tf.random.uniform((200, 150, 3)), tf.zeros((200, 150), tf.int32)
         >>> image, mask = augment.apply(image, mask, seed=(0, 1))
+        >>> tuple(image.shape), tuple(mask.shape)
+        ((128, 128, 3), (128, 128))
     """
 
     flip_horizontal: bool = False

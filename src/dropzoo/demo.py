@@ -21,8 +21,8 @@ _RUNS = {
     "cnn": RunConfig(
         model="simple_cnn",
         data="digits",
-        dropout={"module*": 0.25, "dense*": 0.5},
-        options={"filters": [32, 64], "convs_per_module": 2, "dense": [64]},
+        dropout={"module?": "spatial_dropout2d:0.1", "dense*": 0.5},
+        options={"filters": [32, 64], "convs_per_module": 2, "dense": [128]},
         epochs=20,
         limit=300,
         learning_rate=2e-3,
@@ -30,11 +30,11 @@ _RUNS = {
     "unet": RunConfig(
         model="unet",
         data="digit_scenes",
-        dropout={"bottleneck*": 0.3, "decoder*_conv2": "spatial_dropout2d:0.1"},
+        dropout={"bottleneck*": 0.2, "decoder1*": "spatial_dropout2d:0.1"},
         options={"depth": 3, "filters": 16},
-        epochs=8,
+        epochs=9,
         batch_size=16,
-        learning_rate=3e-3,
+        learning_rate=5e-3,
     ),
 }
 # Loads an export where neither this package nor Keras can be imported, and saves what it answers.
@@ -71,7 +71,7 @@ def _run(name: str, config: RunConfig, out: Path, say: Callable[[str], None]) ->
         folder = out / "runs" / f"{name}_{title.replace(' ', '_')}"
         say(f"\n[bold]{name} {title}[/bold]: training in {folder}")
         wanted = {**vars(config), "dropout": dropout}
-        trained[title] = train_run( 
+        trained[title] = train_run(RunConfig(**wanted), folder, say=say)
         histories[title] = read_history(folder)
     data = config.load_data()
     model, _ = trained["with dropout"]

@@ -11,6 +11,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
+from matplotlib.ticker import MaxNLocator
 
 from dropzoo import models
 
@@ -34,6 +35,7 @@ def curves(histories: dict[str, dict[str, list[float]]]) -> Figure:
         axis.set(xlabel="epoch", title=metric.replace("_", " "))
         if metric == "loss":
             axis.set_yscale("log")
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
     axis.legend(frameon=False, fontsize=8)
@@ -43,24 +45,25 @@ def curves(histories: dict[str, dict[str, list[float]]]) -> Figure:
 def sites(model: keras.Model) -> Figure:
     """The sites of a model as boxes, in a U or in a line; those with dropout are filled."""
     found = models.list_sites(model)
-    places, width, height = _layout([site.name for site in found])
-    figure = Figure(figsize=(max(6.0, 0.72 * width), 0.75 * height + 0.5), layout="constrained")
+    places = _layout([site.name for site in found])
+    width, height = max(x for x, _ in places.values()) + 1, 1 - min(y for _, y in places.values())
+    figure = Figure(figsize=(1.15 * width, 0.95 * height), layout="constrained")
     axis = figure.subplots()
     for site in found:
         x, y = places[site.name]
-        colour = BLUE if site.spec else "#eef0f3"
-        axis.add_patch(
-            FancyBboxPatch(
-                (x - 0.42, y - 0.3), 0.84, 0.6, boxstyle="round,pad=0,rounding_size=0.08", facecolor=colour
-            )
-        )
+        corner, rounded = (x - 0.46, y - 0.34), "round,pad=0,rounding_size=0.08"
+        colours: dict[str, Any] = {
+            "facecolor": BLUE if site.spec else "#eef0f3",
+            "edgecolor": BLUE if site.spec else "#c9ced6",
+        }
+        axis.add_patch(FancyBboxPatch(corner, 0.92, 0.68, boxstyle=rounded, **colours))
         size = "x".join("?" if n is None else str(n) for n in site.shape[1:])
-        axis.text(
-            x, y + 0.1, _short_name(site.name), ha="center", va="center", fontsize=6.5, color=_ink(site.spec)
-        )
-        what = _what(site.spec) if site.spec else size
-        axis.text(x, y - 0.12, what, ha="center", va="center", fontsize=5.5, color=_ink(site.spec, soft=True))
-    axis.set(xlim=(-0.6, width - 0.4), ylim=(-height + 0.4, 0.6), aspect="equal")
+        lines = [_short_name(site.name), size, *([_what(site.spec)] if site.spec else [])]
+        for i, line in enumerate(lines):
+            at = y + 0.2 * ((len(lines) - 1) / 2 - i)
+            soft = site.spec is None and i > 0
+            axis.text(x, at, line, ha="center", va="center", fontsize=7, color=_ink(site.spec, soft))
+    axis.set(xlim=(-0.5, width - 0.5), ylim=(0.5 - height, 0.5), aspect="equal")
     axis.axis("off")
     return figure
 
@@ -136,27 +139,27 @@ def _showable(image: np.ndarray) -> np.ndarray:
     return image if image.shape[-1] == 3 else image[..., 0]
 
 
-def _layout(names: list[str]) -> tuple[dict[str, tuple[float, float]], int, float]:
-    """Places by site, and the width and height of all: a column a site, a row a level of the U."""
-    levels = [int(m[1]) for n in names if (m := re.match(r"encoder(\d+)_", n))]
-    depth = max(levels, default=0)
+def _layout(names: list[str]) -> dict[str, tuple[float, float]]:
+    """Places by site: a row for each level of a U, its skips in the middle; one row for all without encoder."""
+    stages = [re.match(r"(encoder|decoder|bottleneck|skip)(\d*)", name) for name in names]
+    depth = max((int(m[2]) for m in stages if m and m[1] == "encoder"), default=0)
+    left = max((sum(n.startswith(f"encoder{level}_") for n in names) for level in range(1, depth + 1)), default=0)
+    filled: dict[str, int] = {}
     places: dict[str, tuple[float, float]] = {}
-    column = 0
-    for name in names:
-        stage = re.match(r"(encoder|decoder)(\d+)_", name)
-        level = 0
-        if stage:
-            level = int(stage[2]) - 1 if stage[1] == "encoder" else depth - int(stage[2])
-        elif name.startswith("bottleneck"):
-            level = depth
-        if name.startswith("skip"):
-            continue
-        places[name] = (column, -level)
-        column += 1
-    for name in names:  # a skip lies between its encoder and its decoder
-        if name.startswith("skip"):
-            places[name] = ((column - 1) / 2, 1 - int(name[4:]))
-    return places, column, depth + 1
+    for name, stage in zip(names, stages, strict=True):
+        part, number = (stage[1], int(stage[2] or 0)) if stage else ("", 0)
+        start, row = {
+            "encoder": (0.0, number - 1),
+            "skip": (left + 0.3, number - 1),
+            "bottleneck": (left - 0.2, depth),
+            "decoder": (left + 1.6, depth - number),
+        }.get(part, (0.0, 0))
+        group = f"{part}{row}" if part else "decoder0" if depth else ""  # the head goes on where the decoder ends
+        if not part and depth:
+            start = left + 1.6
+        places[name] = (start + filled.get(group, 0), -row)
+        filled[group] = filled.get(group, 0) + 1
+    return places
 
 
 def _short_name(name: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from dropzoo import models, pictures
+from dropzoo import pictures
 from dropzoo.runs import RunConfig
 
 
@@ -77,10 +77,11 @@ def _section(section: Section) -> str:
         figure = pictures.uncertain_digits(section.images, section.labels, section.answers)
         what = "Predictions, the first images of the test set on the left, the most uncertain ones on the right"
     drawing = pictures.as_html(pictures.sites(section.model), "The model's sites; those with dropout are filled")
-    plan = ", ".join(f"{site.name}: {site.spec}" for site in models.list_sites(section.model) if site.spec)
+    plan = ", ".join(f"{pattern}: {spec}" for pattern, spec in config.dropout.items())
     return f"""
 <h2>{config.model} on {config.data}</h2>
-<p>{section.model.count_params():,} parameters, {config.epochs} epochs. Dropout at {html.escape(plan)}.</p>
+<p>{section.model.count_params():,} parameters, {config.epochs} epochs.
+Dropout: <code>{html.escape(plan)}</code>.</p>
 {_table(section.results)}
 <p class="note">The gap is the training set's score minus the test set's. NLL is in nats, ECE is the expected
 calibration error over 15 bins; Monte Carlo averages the probabilities of several samples with dropout on.
