@@ -32,7 +32,7 @@ _RUNS = {
         data="digit_scenes",
         dropout={"bottleneck*": 0.2, "decoder1*": "spatial_dropout2d:0.1"},
         options={"depth": 3, "filters": 16},
-        epochs=9,
+        epochs=7,
         batch_size=16,
         learning_rate=5e-3,
     ),
