@@ -92,6 +92,10 @@ def _u32(value: int) -> Any:
     return ops.convert_to_tensor(value, dtype="uint32")
 
 
+def _u64(value: int) -> Any:
+    return ops.convert_to_tensor(value, dtype="uint64")
+
+
 def _mix(h: Any) -> Any:
     h = ops.bitwise_xor(h, ops.right_shift(h, _u32(16))) * _u32(0x7FEB352D)
     h = ops.bitwise_xor(h, ops.right_shift(h, _u32(15))) * _u32(0x846CA68B)
@@ -130,7 +134,9 @@ def _sample_hash(shape: Any, key: Any, rows: Any, sample: Any, num_samples: int,
     bits = _mix(ops.bitwise_xor(_mix(unit + _mix(sample + _u32(1))), second + index))
     if balanced and num_samples > 1:
         stratum = _shuffle(sample, unit, num_samples)
-        bits = stratum * _u32(2**32 // num_samples) + bits // _u32(num_samples)
+        # In 64 bits: where T does not divide 2**32, strata of equal whole widths would leave a gap at the top.
+        wide = ops.cast(stratum, "uint64") * _u64(2**32) + ops.cast(bits, "uint64")
+        bits = ops.cast(wide // _u64(num_samples), "uint32")
     return ops.reshape(bits, shape)
 
 

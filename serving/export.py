@@ -116,5 +116,9 @@ def _put_in_place(new: Path, path: Path) -> None:
         return
     old = new.with_name(f"{new.name}-old")
     os.rename(path, old)
-    os.rename(new, path)
+    try:
+        os.rename(new, path)
+    except BaseException:
+        os.rename(old, path)
+        raise
     shutil.rmtree(old)

@@ -2,6 +2,7 @@
 
 import contextlib
 import fnmatch
+import random
 import threading
 import zlib
 from collections.abc import Callable, Iterator
@@ -26,7 +27,7 @@ class _Active:
     """A layer that drops while sampling, and how."""
 
     layer: keras.Layer
-    site: str
+    stream: str
     drop: Callable[..., Any]
     rate: Callable[[], Any]
 
@@ -99,6 +100,7 @@ class MonteCarlo:
         self._active = _choose(model, sites)
         spec = [tf.TensorSpec([None, *model.input_shape[1:]], tf.float32), tf.TensorSpec([], tf.int64)]
         self._run = tf.function(self.sample, input_signature=spec, autograph=False)
+        self._traced = False
 
     def __call__(self, images: Any, seed: int | None = None) -> dict[str, tf.Tensor]:
         images = tf.convert_to_tensor(images)
@@ -106,8 +108,11 @@ class MonteCarlo:
         if len(images.shape) != len(expected) or not images.shape[1:].is_compatible_with(expected[1:]):
             raise ValueError(f"`images` must have the shape {expected}. Received: {tuple(images.shape)}")
         chosen = self.seed if seed is None else _check_seed(seed)
-        with _TRACING:
-            return self._run(tf.cast(images, tf.float32), tf.constant(chosen, tf.int64))
+        if not self._traced:  # only tracing needs the lock: traced calls of many threads run side by side
+            with _TRACING:
+                self._run.get_concrete_function()
+            self._traced = True
+        return self._run(tf.cast(images, tf.float32), tf.constant(chosen, tf.int64))
 
     def sample(self, images: tf.Tensor, seed: tf.Tensor, plain: bool = False) -> dict[str, tf.Tensor]:
         """What a call computes, to be traced into a graph; `plain` leaves out what only XLA can run."""
@@ -118,7 +123,7 @@ class MonteCarlo:
         grows = [tf.TensorShape([None] * rank)] * 2 + [tf.TensorShape([None] * (rank - 1))]
 
         def one_more(t: tf.Tensor, total: Any, squares: Any, entropy: Any) -> tuple[Any, ...]:
-            with _redirected(self._active, lambda site: self._draw(site, seed, rows, t, plain)):
+            with _redirected(self._active, lambda stream: self._draw(stream, seed, rows, t, plain)):
                 p = probabilities(self.model(images, training=False))
             return t + 1, total + p, squares + p * p, entropy + _entropy(p)
 
@@ -141,12 +146,12 @@ class MonteCarlo:
             "mutual_information": tf.clip_by_value(predictive - entropy / count, 0.0, predictive),
         }
 
-    def _draw(self, site: str, seed: tf.Tensor, rows: tf.Tensor, t: tf.Tensor, plain: bool) -> Draw:
+    def _draw(self, stream: str, seed: tf.Tensor, rows: tf.Tensor, t: tf.Tensor, plain: bool) -> Draw:
         """The source of one site's random bits in sample `t`; another stream at each call."""
         calls = iter(range(1 << 16))
 
         def draw(shape: Any) -> tf.Tensor:
-            name = zlib.crc32(f"{site} {next(calls)}".encode()) & 0x7FFFFFFF
+            name = zlib.crc32(f"{stream} {next(calls)}".encode()) & 0x7FFFFFFF
             key = _masks.derive_key(tf.stack([tf.cast(seed, tf.uint32), tf.constant(name, tf.uint32)]))
             shared = isinstance(shape[0], int) and shape[0] == 1  # one mask for the whole batch
             keys = tf.zeros([1], tf.uint32) if shared else rows
@@ -188,29 +193,34 @@ def _check_seed(seed: Any) -> int:
 
 def _choose(model: keras.Model, sites: dict[str, float | bool] | None) -> list[_Active]:
     """The dropout layers that are on. A site is the name of its layer without `_dropout`."""
-    found = {
-        layer.name.removesuffix("_dropout"): layer
-        for layer in model._flatten_layers(include_self=False)
-        if layers.is_dropout(layer)
-    }
+    found = [layer for layer in model._flatten_layers(include_self=False) if layers.is_dropout(layer)]
     if not found:
         raise ValueError(
             "The model has no dropout layer to sample. Build it with one: "
             "models.build_model(..., dropout={'head': 0.5})"
         )
-    chosen: dict[str, float | bool] = {}
+    names = [layer.name.removesuffix("_dropout") for layer in found]
+    chosen: dict[int, float | bool] = {}
     for pattern, value in ({"*": True} if sites is None else sites).items():
-        names = [n for n, layer in found.items() if any(fnmatch.fnmatchcase(x, pattern) for x in (n, layer.name))]
-        if not names:
-            raise unknown("site", pattern, found)
-        chosen |= dict.fromkeys(names, value if value is True else check_rate(value, f"sites[{pattern!r}]"))
-    return [_activate(site, found[site], value) for site, value in chosen.items()]
+        rate = value if value is True else check_rate(value, f"sites[{pattern!r}]")
+        both = [(name, layer.name) for name, layer in zip(names, found, strict=True)]
+        matching = [i for i, pair in enumerate(both) if any(fnmatch.fnmatchcase(n, pattern) for n in pair)]
+        if not matching:
+            raise unknown("site", pattern, set(names))
+        chosen |= dict.fromkeys(matching, rate)
+    # Two nested models may each have a layer of one name: a stream for each, or they would draw the same masks.
+    streams = [name if (n := names[:i].count(name)) == 0 else f"{name}#{n}" for i, name in enumerate(names)]
+    return [_activate(streams[i], found[i], rate) for i, rate in chosen.items()]
 
 
-def _activate(site: str, layer: keras.Layer, rate: float | bool) -> _Active:
+def _activate(stream: str, layer: keras.Layer, rate: float | bool) -> _Active:
+    state = random.getstate()
     ours = layers.counterpart(layer)
-    read = ours.live_rate if rate is True else lambda: tf.constant(rate, tf.float32)
-    return _Active(layer, site, ours.drop, read)
+    random.setstate(state)  # a new layer takes a seed from here, where the user's next model takes its own
+    if rate is True and ours is layer:
+        return _Active(layer, stream, ours.drop, ours.live_rate)
+    fixed = layer.rate if rate is True else rate
+    return _Active(layer, stream, ours.drop, lambda: tf.constant(fixed, tf.float32))
 
 
 @contextlib.contextmanager
@@ -221,17 +231,24 @@ def _redirected(active: list[_Active], source: Callable[[str], Any]) -> Iterator
     layers' inbound nodes, stay as they are.
     """
     with _TRACING:
-        for each in active:
-            each.layer.__dict__["call"] = _stand_in(each, source(each.site))
+        before = [vars(each.layer).get("call") for each in active]
         try:
+            for each in active:
+                vars(each.layer)["call"] = _stand_in(each, source(each.stream))
             yield
         finally:
-            for each in active:
-                each.layer.__dict__.pop("call", None)
+            for each, call in zip(active, before, strict=True):
+                vars(each.layer).pop("call", None)
+                if call is not None:
+                    vars(each.layer)["call"] = call
 
 
 def _stand_in(active: _Active, draw: Draw) -> Callable[..., Any]:
+    original, tracer = active.layer.call, threading.get_ident()
+
     def call(inputs: Any, training: bool = False) -> Any:
+        if threading.get_ident() != tracer:  # somebody else's call, while this thread traces
+            return original(inputs, training=training)
         return active.drop(inputs, tf.convert_to_tensor(active.rate()), draw)
 
     return call

@@ -76,8 +76,10 @@ def training_batches(
     """
     indexed = examples.enumerate()
     if in_memory:
-        # Made here, outside of all epochs, so that they share one cache.
+        # Made here, outside of all epochs, so that they share one cache; and filled here, since a cache that
+        # several iterators fill at once, as under a strategy, can come out short.
         indexed = indexed.cache()
+        indexed.reduce(tf.constant(0), lambda total, _: total)
 
     # Of several sizes, images must be cropped before they make a batch: they are augmented one by one.
     one_size = all(indexed.element_spec[1][0].shape)
@@ -92,8 +94,7 @@ def training_batches(
                 return images, labels
             return augment.apply_batch(images, labels, tf.gather(draws, indices))
 
-        # One place too many: so the first batch has read to the end, and the cache is whole from then on.
-        window = count + 1 if in_memory else min(count, _SHUFFLE_WINDOW)
+        window = count if in_memory else min(count, _SHUFFLE_WINDOW)
         order = _shuffle(indexed, window, seed, epoch)
         if one_size or augment is None:
             batches = order.batch(batch_size).map(finish, num_parallel_calls=tf.data.AUTOTUNE)

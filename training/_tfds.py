@@ -3,6 +3,7 @@
 import contextlib
 import difflib
 import io
+import random
 import re
 import sys
 import tempfile
@@ -101,7 +102,11 @@ def _prepared(name: str, data_dir: str | None, manual_dir: str | None) -> tfds.c
         quiet = io.StringIO()
         errors = quiet if builder.name in EMBEDDED else sys.stderr
         with contextlib.redirect_stdout(quiet), contextlib.redirect_stderr(errors):
-            staged.download_and_prepare(download_dir=root / "downloads", download_config=config)
+            state = random.getstate()  # TFDS draws from it; the weights of a model built next must not change
+            try:
+                staged.download_and_prepare(download_dir=root / "downloads", download_config=config)
+            finally:
+                random.setstate(state)
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             Path(staged.data_path).rename(target)

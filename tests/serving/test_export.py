@@ -1,6 +1,7 @@
 """Exports: what they hold, that they run without this package, and that they appear as a whole or not at all."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -16,20 +17,25 @@ FRESH = """
 import sys
 sys.modules["dropzoo"] = sys.modules["keras"] = None
 import numpy as np, tensorflow as tf
-path, images, answers = sys.argv[1:]
-model = tf.saved_model.load(path)
-x = np.load(images)
-out = {}
-for name, batch in {"whole": x, "alone": x[1:2], "again": x}.items():
-    for signature in ("serving_default", "predict_mc"):
-        for key, value in model.signatures[signature](images=tf.constant(batch)).items():
-            out[f"{name} {signature} {key}"] = value.numpy()
-np.savez(answers, **out)
+for folder in sys.argv[1:]:
+    model = tf.saved_model.load(folder + "/1")
+    x = np.load(folder + "/x.npy")
+    out = {}
+    for name, batch in {"whole": x, "alone": x[1:2], "again": x}.items():
+        for signature in ("serving_default", "predict_mc"):
+            for key, value in model.signatures[signature](images=tf.constant(batch)).items():
+                out[f"{name} {signature} {key}"] = value.numpy()
+    np.savez(folder + "/out.npz", **out)
 """
 SIZES = {"simple_cnn": (8, 8), "unet": (9, 7)}
 OPTIONS = {
-    "simple_cnn": {"input_shape": (8, 8, 1), "filters": (4,), "dropout": {"*": 0.3}},
-    "unet": {"depth": 2, "filters": 4, "num_classes": 3, "dropout": {"*": "spatial_dropout2d:0.3", "head": 0.2}},
+    "simple_cnn": {"input_shape": (8, 8, 1), "filters": (4,), "dropout": {"module1": 0.3, "head": 0.3}},
+    "unet": {
+        "depth": 1,
+        "filters": 4,
+        "num_classes": 3,
+        "dropout": {"encoder*": "spatial_dropout2d:0.3", "head": 0.2},
+    },
 }
 
 
@@ -41,23 +47,45 @@ def images(name: str = "simple_cnn") -> np.ndarray:
     return np.random.default_rng(0).random((3, *SIZES[name], 1), "float32")
 
 
-@pytest.mark.parametrize("name", OPTIONS)
-def test_answers_in_a_process_without_this_package(name, tmp_path):
-    model, x = build(name), images(name)
-    path = serving.export_model(model, tmp_path / name / "1", num_samples=4, seed=2)
-    np.save(tmp_path / "x.npy", x)
-    arguments = [str(path), str(tmp_path / "x.npy"), str(tmp_path / "out.npz")]
-    subprocess.run([sys.executable, "-c", FRESH, *arguments], check=True, capture_output=True)
-    with np.load(tmp_path / "out.npz") as out:
-        answers = dict(out)
-    p = tf.nn.softmax(model(x)).numpy()
-    np.testing.assert_allclose(answers["whole serving_default probabilities"], p, atol=1e-5)
-    np.testing.assert_array_equal(answers["whole serving_default classes"], p.argmax(-1))
-    sampled = serving.MonteCarlo(model, 4, "fixed", seed=2)(x)
-    for key, value in sampled.items():
-        np.testing.assert_allclose(answers[f"whole predict_mc {key}"], value, atol=1e-5)
-        np.testing.assert_array_equal(answers[f"again predict_mc {key}"], answers[f"whole predict_mc {key}"])
-        np.testing.assert_allclose(answers[f"alone predict_mc {key}"], value[1:2], atol=1e-5)
+def test_answers_in_a_process_without_this_package(tmp_path):
+    built = {name: build(name) for name in OPTIONS}
+    for name, model in built.items():
+        serving.export_model(model, tmp_path / name / "1", num_samples=4, seed=2)
+        np.save(tmp_path / name / "x.npy", images(name))
+    folders = [str(tmp_path / name) for name in OPTIONS]
+    subprocess.run([sys.executable, "-c", FRESH, *folders], check=True, capture_output=True)
+    for name, model in built.items():
+        x = images(name)
+        with np.load(tmp_path / name / "out.npz") as out:
+            answers = dict(out)
+        p = tf.nn.softmax(model(x)).numpy()
+        np.testing.assert_allclose(answers["whole serving_default probabilities"], p, atol=1e-5)
+        np.testing.assert_array_equal(answers["whole serving_default classes"], p.argmax(-1))
+        sampled = serving.MonteCarlo(model, 4, "fixed", seed=2)(x)
+        for key, value in sampled.items():
+            np.testing.assert_allclose(answers[f"whole predict_mc {key}"], value, atol=1e-5)
+            np.testing.assert_array_equal(answers[f"again predict_mc {key}"], answers[f"whole predict_mc {key}"])
+            np.testing.assert_allclose(answers[f"alone predict_mc {key}"], value[1:2], atol=1e-5)
+
+
+@pytest.mark.parametrize("sampling", ["balanced", "independent"])
+def test_an_image_has_the_same_answer_alone_whatever_the_sampling(sampling, tmp_path):
+    model, x = build(), images()
+    loaded = tf.saved_model.load(str(serving.export_model(model, tmp_path / "1", 3, sampling=sampling, seed=4)))
+    answer = lambda batch: loaded.signatures["predict_mc"](images=tf.constant(batch))  # noqa: E731
+    expected, whole, alone = serving.MonteCarlo(model, 3, sampling, seed=4)(x), answer(x), answer(x[1:2])
+    for key, value in expected.items():
+        np.testing.assert_allclose(whole[key], value, atol=1e-5)
+        np.testing.assert_allclose(alone[key], whole[key][1:2], atol=1e-6)
+
+
+def test_a_model_with_keras_own_layers(tmp_path):
+    kl = keras.layers
+    stack = [kl.Conv2D(4, 3), kl.SpatialDropout2D(0.3), kl.Flatten(), kl.Dropout(0.3), kl.Dense(3)]
+    model = keras.Sequential([keras.Input((8, 8, 1)), *stack])
+    loaded = tf.saved_model.load(str(serving.export_model(model, tmp_path / "1", 3)))
+    for key, value in serving.MonteCarlo(model, 3, "fixed")(images()).items():
+        np.testing.assert_allclose(loaded.signatures["predict_mc"](images=images())[key], value, atol=1e-5)
 
 
 def test_signatures(tmp_path):
@@ -100,9 +128,10 @@ def test_single_logit_and_mixed_precision(tmp_path):
     np.testing.assert_allclose(out["probabilities"], p, atol=0.02)
 
 
-def test_what_lies_beside_it(tmp_path):
+def test_what_lies_beside_it(tmp_path, capfd):
     model = build()
     path = serving.export_model(model, tmp_path / "cnn" / "1", 3, class_names=list("abcdefghij"))
+    assert capfd.readouterr().out == ""
     again = keras.models.load_model(path / "assets.extra" / "model.keras")
     np.testing.assert_array_equal(again(images()), model(images()))
     assert json.loads((path / "assets.extra" / "info.json").read_text())["class_names"] == list("abcdefghij")
@@ -132,6 +161,17 @@ def test_overwriting_is_asked_for_and_failure_leaves_all_as_it_was(tmp_path, mon
         for target in (path, tmp_path / "2"):
             with pytest.raises(OSError, match="no space left"):
                 serving.export_model(build(), target, 2, overwrite=True)
+    rename = os.rename
+
+    def fail_to_put_in_place(source, target):
+        if str(source).endswith("-unfinished"):
+            fail()
+        rename(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rename", fail_to_put_in_place)  # after the old one is moved out of the way
+        with pytest.raises(OSError, match="no space left"):
+            serving.export_model(build(), path, 2, overwrite=True)
     assert sorted(p.relative_to(tmp_path) for p in tmp_path.rglob("*")) == before
     model = build()
     serving.export_model(model, path, num_samples=2, overwrite=True)

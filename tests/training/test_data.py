@@ -53,6 +53,14 @@ def images_of(batches: list) -> list[bytes]:
 # The embedded sets
 
 
+def test_preparing_a_set_leaves_the_seeds_alone(tmp_path):
+    random.seed(3)
+    expected = random.random()
+    random.seed(3)
+    load_data("digits", data_dir=tmp_path)
+    assert random.random() == expected
+
+
 def test_list_data():
     assert list_data() == ["digits", "digit_scenes"]
 
