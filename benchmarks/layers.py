@@ -38,7 +38,7 @@ def forward_and_backward(function: Callable[[Any], Any]) -> Any:
         with tf.GradientTape() as tape:
             tape.watch(x)
             y = function(x)
-        return tape.gradient(y, x)
+        return y, tape.gradient(y, x)  # both, or the forward pass is optimised away
 
     return tf.function(run)
 
