@@ -199,6 +199,8 @@ def _choose(model: keras.Model, sites: dict[str, float | bool] | None) -> list[_
             "The model has no dropout layer to sample. Build it with one: "
             "models.build_model(..., dropout={'head': 0.5})"
         )
+    if sites is not None and not sites:
+        raise ValueError("`sites` must name at least one site, or be None for all of them. Received: sites={}")
     names = [layer.name.removesuffix("_dropout") for layer in found]
     chosen: dict[int, float | bool] = {}
     for pattern, value in ({"*": True} if sites is None else sites).items():

@@ -173,6 +173,8 @@ def bad_inputs(tmp: Path, cnn: Path) -> dict[str, tuple[list[str], str]]:
         "option form": ([*train, "--option", "filters"], '"name=value"'),
         "schedule": ([*train, "--schedule", "linear"], "schedule='linear'"),
         "task": (["train", "unet", "--data", "digits", "--out", str(tmp / "out")], "is a classification data set"),
+        "classes": ([*train, "--option", "num_classes=3"], "has 10 classes. Received: num_classes=3"),
+        "channels": ([*train, "--option", "input_shape=(8, 8, 3)"], "but the model takes (8, 8, 3)"),
         "folder": (["train", "unet", "--data", str(tmp / "nowhere"), "--out", str(tmp / "out")], "nowhere"),
         "empty folder": (["train", "unet", "--data", str(tmp / "empty"), "--out", str(tmp / "out")], "empty"),
         "occupied": (

@@ -84,12 +84,7 @@ def train_run(
     keras.utils.set_random_seed(config.seed)  # after the data: preparing a set may draw from Python's generator
     shape = {"input_shape": data.info.input_shape, "num_classes": data.info.num_classes}
     model = models.build_model(config.model, dropout=config.dropout, **{**shape, **config.options})
-    dense = len(model.output_shape) == 4
-    if dense != (data.info.task == "segmentation"):
-        raise ValueError(
-            f"Model {config.model!r} gives {'a mask' if dense else 'one label an image'}, but {data.info.name!r} "
-            f"is a {data.info.task} data set"
-        )
+    _check_fit(model, config, data.info)
     steps = config.epochs * math.ceil(data.info.num_train / config.batch_size)
     rate = config.learning_rate
     if config.schedule == "cosine":
@@ -160,6 +155,27 @@ def _check_folder(out: Path, wanted: dict[str, Any]) -> None:
                 f"{out} holds another run; choose another folder with --out, or delete it. "
                 f"Differences: {'; '.join(changed)}"
             )
+
+
+def _check_fit(model: keras.Model, config: RunConfig, info: training.DataInfo) -> None:
+    """Refuses a model that cannot be meant for the data, before anything is written."""
+    dense = len(model.output_shape) == 4
+    if dense != (info.task == "segmentation"):
+        raise ValueError(
+            f"Model {config.model!r} gives {'a mask' if dense else 'one label an image'}, but {info.name!r} "
+            f"is a {info.task} data set"
+        )
+    if model.output_shape[-1] != info.num_classes:
+        raise ValueError(
+            f"{info.name!r} has {info.num_classes} classes. Received: num_classes={model.output_shape[-1]}; "
+            "leave the option out"
+        )
+    pairs = zip(model.input_shape[1:], info.input_shape, strict=True)
+    if any(n is not None and n != given for n, given in pairs):
+        raise ValueError(
+            f"The images of {info.name!r} have the shape {info.input_shape}, but the model takes "
+            f"{model.input_shape[1:]}; leave the option `input_shape` out, or resize them with --image-size"
+        )
 
 
 def _write_history(path: Path, history: dict[str, list[float]]) -> None:
