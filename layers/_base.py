@@ -35,19 +35,19 @@ class _LiveRate:
         return self.given if np.float32(self.given) == value else float(str(value))
 
 
-class BaseDropout(keras.Layer):
-    """Base of the layers that drop a fraction `rate`: a subclass is its `drop` and its docstring.
+class Stochastic:
+    """What all layers share that draw at a rate: a mixin, before the Keras layer it is mixed into.
 
     `rate` can be set at any time. On the TensorFlow backend the new value acts at once, in traced functions and
     in a running `fit` too; on other backends it acts in eager calls and in functions traced after the change.
+
+    A subclass calls `_start(rate, seed)` at the end of its `__init__`, and defines `drop` and its own inference.
     """
 
-    def __init__(self, rate: float, seed: int | None = None, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+    def _start(self, rate: float, seed: int | None) -> None:
         self._live_rate = _LiveRate(check_rate(rate))
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
-        self.supports_masking = True
 
     @property
     def rate(self) -> float:
@@ -73,17 +73,36 @@ class BaseDropout(keras.Layer):
 
     def call(self, inputs: Any, training: bool = False) -> Any:
         if not training:
-            return inputs
+            return self.infer(inputs)
         return self.drop(inputs, ops.convert_to_tensor(self.live_rate()), self._draw)
+
+    def infer(self, inputs: Any) -> Any:
+        """What the layer does when it does not drop."""
+        raise NotImplementedError
 
     def _draw(self, shape: Any) -> Any:
         return _masks.random_bits(shape, self.seed_generator.next())
 
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "rate": self.rate, "seed": self.seed}  # type: ignore[misc]
+
+
+class BaseDropout(Stochastic, keras.Layer):
+    """Base of the site layers: weightless, any shape in and the same out, the identity in inference.
+
+    A subclass is its `drop` and its docstring.
+    """
+
+    def __init__(self, rate: float, seed: int | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._start(rate, seed)
+        self.supports_masking = True
+
+    def infer(self, inputs: Any) -> Any:
+        return inputs
+
     def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "rate": self.rate, "seed": self.seed}
 
 
 def drop_and_scale(inputs: Any, keep: Any, rate: Any) -> Any:

@@ -8,8 +8,9 @@ from typing import Any
 
 import keras
 
-from dropzoo.layers._base import BaseDropout
+from dropzoo.layers._base import BaseDropout, Stochastic
 from dropzoo.layers._checks import snake_case, unknown
+from dropzoo.layers._seeds import random_untouched
 
 _LAYERS: dict[str, type[keras.Layer]] = {}
 _KERAS = (  # the most special first: a spatial dropout of Keras is a Dropout of Keras
@@ -31,15 +32,20 @@ def register_layer(cls: type[keras.Layer]) -> type[keras.Layer]:
     return cls
 
 
-def list_layers(pattern: str = "*") -> list[str]:
+def list_layers(pattern: str = "*", sites_only: bool = False) -> list[str]:
     """The names of the registered layers that match an fnmatch pattern, sorted.
+
+    Args:
+        pattern: For the names, fnmatch.
+        sites_only: Only the layers that may stand at any site: without weights, and with the shape unchanged.
 
     Example:
     >>> from dropzoo import layers
     >>> layers.list_layers("spatial*")
     ['spatial_dropout1d', 'spatial_dropout2d', 'spatial_dropout3d']
     """
-    return sorted(fnmatch.filter(_LAYERS, pattern))
+    names = fnmatch.filter(_LAYERS, pattern)
+    return sorted(n for n in names if not sites_only or issubclass(_LAYERS[n], BaseDropout))
 
 
 def get(spec: Any) -> keras.Layer:
@@ -73,7 +79,7 @@ def get(spec: Any) -> keras.Layer:
 
 
 def describe(layer: keras.Layer) -> str:
-    """The spec of a layer: `"dropout:0.3"`, the inverse of `get` for what differs from the defaults.
+    """The spec of a layer: `"dropout:0.3"`, for site layers the inverse of `get`.
 
     Example:
     >>> from dropzoo import layers
@@ -81,6 +87,8 @@ def describe(layer: keras.Layer) -> str:
     'drop_block2d:0.1,block_size=5'
     """
     config = layer.get_config()
+    if isinstance(layer, Stochastic) and not isinstance(layer, BaseDropout):
+        return f"{snake_case(type(layer).__name__)}:rate={config['rate']}"
     first = [str(config["rate"])] if "rate" in config else []
     try:
         default = type(layer)(config["rate"]).get_config() if first else {}
@@ -92,20 +100,26 @@ def describe(layer: keras.Layer) -> str:
 
 
 def is_dropout(layer: keras.Layer) -> bool:
-    """Whether a layer is one of ours that drop at a rate, or one of Keras' own."""
+    """Whether a layer is one that may stand at a site: one of ours, or one of Keras' own dropout layers."""
     return isinstance(layer, (BaseDropout, *_KERAS))
 
 
-def counterpart(layer: keras.Layer) -> BaseDropout:
+def is_stochastic(layer: keras.Layer) -> bool:
+    """Whether a layer draws at a rate: dropout, on weights, in pooling or in branches."""
+    return isinstance(layer, (Stochastic, *_KERAS))
+
+
+def counterpart(layer: keras.Layer) -> Any:
     """Our layer that does what a dropout layer of Keras does; ours are their own."""
-    if isinstance(layer, BaseDropout):
+    if isinstance(layer, Stochastic):
         return layer
     kind = next(cls for cls in _KERAS if isinstance(layer, cls))
     options = {name: getattr(layer, name) for name in ("noise_shape", "data_format") if hasattr(layer, name)}
     ours = _LAYERS[snake_case(kind.__name__)]
     accepted = inspect.signature(ours).parameters
     kept = {name: value for name, value in options.items() if name in accepted}
-    return ours(layer.rate, seed=layer.seed, name=layer.name, **kept)
+    with random_untouched():
+        return ours(layer.rate, seed=layer.seed, name=layer.name, **kept)
 
 
 def _make(spec: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> keras.Layer:

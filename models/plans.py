@@ -27,6 +27,8 @@ class Plan:
 
     def patterns(self, sites: list[Site]) -> dict[str, Any]:
         """The plan for a model with these sites; a ValueError if the model has none of those it speaks of."""
+        if self.name == "paper":
+            raise ValueError("Plan 'paper' is each model's own: pass dropout='paper' to build_model")
         chosen = self.choose(sites)
         if not chosen and self.name != "none":
             raise ValueError(

@@ -4,12 +4,10 @@ A site is the output of the layer that bears its name, and the dropout layer put
 `<site>_dropout`. So the sites of a model are read off the model itself, also one loaded from disk.
 """
 
-import contextlib
 import fnmatch
 import random
 import re
 import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +15,7 @@ import keras
 
 from dropzoo import layers
 from dropzoo.layers._checks import snake_case, unknown
+from dropzoo.layers._seeds import random_untouched
 
 # Layers called <site>_<suffix> are parts of the unit that ends in the layer called <site>, and no sites.
 _PARTS = ("concat", "conv", "dense", "flatten", "norm", "pad", "pool", "resize")
@@ -57,7 +56,7 @@ def list_sites(model: str | keras.Model, **options: Any) -> list[Site]:
     if isinstance(model, str):
         from dropzoo.models._registry import build_model
 
-        with _seeds_untouched():
+        with random_untouched():
             return list_sites(build_model(model, **options))
     if options:
         raise ValueError(f"Options are for a model given by name. Received: a model and {sorted(options)}")
@@ -93,8 +92,14 @@ class Sites:
         # Drawn for every model, so that the seeds of its weights do not depend on the plan.
         self._seed = random.randint(1, 2**31 - 1)
         plan = _as_patterns(dropout, paper)
-        with _seeds_untouched():
+        with random_untouched():
             self._layers = {pattern: spec if spec is None else layers.get(spec) for pattern, spec in plan.items()}
+        for layer in filter(None, self._layers.values()):
+            if layers.is_stochastic(layer) and not layers.is_dropout(layer):
+                raise ValueError(
+                    f"{type(layer).__name__} replaces a layer of a model, so it cannot stand at a site. Layers "
+                    f"that can: {', '.join(layers.list_layers(sites_only=True))}"
+                )
         self._unused = set(plan)
         self._names: list[str] = []
 
@@ -119,16 +124,6 @@ class Sites:
         for pattern in self._layers:
             if pattern in self._unused:
                 raise unknown("site", pattern, self._names)
-
-
-@contextlib.contextmanager
-def _seeds_untouched() -> Iterator[None]:
-    """Undoes what the block draws from Python's generator, where Keras takes the seeds of new weights from."""
-    state = random.getstate()
-    try:
-        yield
-    finally:
-        random.setstate(state)
 
 
 def _as_patterns(dropout: Any, paper: dict[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 import contextlib
 import fnmatch
-import random
 import threading
 import zlib
 from collections.abc import Callable, Iterator
@@ -193,7 +192,7 @@ def _check_seed(seed: Any) -> int:
 
 def _choose(model: keras.Model, sites: dict[str, float | bool] | None) -> list[_Active]:
     """The dropout layers that are on. A site is the name of its layer without `_dropout`."""
-    found = [layer for layer in model._flatten_layers(include_self=False) if layers.is_dropout(layer)]
+    found = [layer for layer in model._flatten_layers(include_self=False) if layers.is_stochastic(layer)]
     if not found:
         raise ValueError(
             "The model has no dropout layer to sample. Build it with one: "
@@ -216,9 +215,7 @@ def _choose(model: keras.Model, sites: dict[str, float | bool] | None) -> list[_
 
 
 def _activate(stream: str, layer: keras.Layer, rate: float | bool) -> _Active:
-    state = random.getstate()
     ours = layers.counterpart(layer)
-    random.setstate(state)  # a new layer takes a seed from here, where the user's next model takes its own
     if rate is True and ours is layer:
         return _Active(layer, stream, ours.drop, ours.live_rate)
     fixed = layer.rate if rate is True else rate

@@ -3,7 +3,6 @@
 import contextlib
 import difflib
 import io
-import random
 import re
 import sys
 import tempfile
@@ -15,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from dropzoo.layers._seeds import random_untouched
 from dropzoo.training import digits
 from dropzoo.training._pipeline import Source, Split, tail_count
 
@@ -101,12 +101,8 @@ def _prepared(name: str, data_dir: str | None, manual_dir: str | None) -> tfds.c
         # What TFDS prints names the temporary folder. Downloads keep their progress bar, on stderr.
         quiet = io.StringIO()
         errors = quiet if builder.name in EMBEDDED else sys.stderr
-        with contextlib.redirect_stdout(quiet), contextlib.redirect_stderr(errors):
-            state = random.getstate()  # TFDS draws from it; the weights of a model built next must not change
-            try:
-                staged.download_and_prepare(download_dir=root / "downloads", download_config=config)
-            finally:
-                random.setstate(state)
+        with contextlib.redirect_stdout(quiet), contextlib.redirect_stderr(errors), random_untouched():
+            staged.download_and_prepare(download_dir=root / "downloads", download_config=config)
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             Path(staged.data_path).rename(target)

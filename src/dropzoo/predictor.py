@@ -9,8 +9,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from dropzoo import serving
+from dropzoo import layers, serving
 from dropzoo.runs import load_run, read_json
+from dropzoo.serving.monte_carlo import check_single, probabilities
 from dropzoo.training._images import read_images
 
 
@@ -64,16 +65,16 @@ def load_predictor(path: Path, num_samples: int = 30, seed: int = 0) -> Predicto
 
 
 def _from_keras(model: keras.Model, num_samples: int, seed: int, class_names: tuple[str, ...] | None) -> Predictor:
-    try:
+    check_single(model)
+    if any(map(layers.is_stochastic, model._flatten_layers(include_self=False))):
         sample = serving.MonteCarlo(model, num_samples=num_samples, seed=seed)
-    except ValueError:  # no dropout in the model: one deterministic pass
-
-        def predict(images: np.ndarray) -> dict[str, np.ndarray]:
-            return {"mean": tf.nn.softmax(model(images, training=False)).numpy()}
-    else:
 
         def predict(images: np.ndarray) -> dict[str, np.ndarray]:
             return {name: value.numpy() for name, value in sample(images).items()}
+    else:  # one deterministic pass
+
+        def predict(images: np.ndarray) -> dict[str, np.ndarray]:
+            return {"mean": probabilities(model(images, training=False)).numpy()}
 
     return Predictor(predict, model.input_shape[1:], class_names)
 

@@ -51,6 +51,7 @@ CASES = {
     "drop_block-first": Case(
         layers.DropBlock2D, {"block_size": 3, "data_format": "channels_first"}, shape=(6, 8, 9, 5)
     ),
+    "drop_path": Case(layers.DropPath, shape=(12, 9, 5, 8)),
 }
 every_layer = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 zeroing = pytest.mark.parametrize(
@@ -65,7 +66,7 @@ def data(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
 
 def test_every_registered_layer_has_a_row():
     assert {c.layer.__name__ for c in CASES.values()} == {
-        type(layers.get({"name": name, "rate": 0.1})).__name__ for name in layers.list_layers()
+        type(layers.get({"name": name, "rate": 0.1})).__name__ for name in layers.list_layers(sites_only=True)
     }
 
 
