@@ -1,17 +1,13 @@
 """What the layers that drop at a rate share: the live rate, the seed, validation and config."""
 
-from collections.abc import Callable
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
-from dropzoo.layers import _masks
 from dropzoo.layers._checks import check_rate
-
-Draw = Callable[[Any], Any]
-"""`draw(shape)` gives 32 random bits for each element of `shape` as uint32, new ones at each call."""
+from dropzoo.layers._masks import Draw, OwnDraw
 
 
 class _LiveRate:
@@ -48,6 +44,7 @@ class Stochastic:
         self._live_rate = _LiveRate(check_rate(rate))
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
+        self._draw = OwnDraw(self.seed_generator)
 
     @property
     def rate(self) -> float:
@@ -80,9 +77,6 @@ class Stochastic:
         """What the layer does when it does not drop."""
         raise NotImplementedError
 
-    def _draw(self, shape: Any) -> Any:
-        return _masks.random_bits(shape, self.seed_generator.next())
-
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "rate": self.rate, "seed": self.seed}  # type: ignore[misc]
 
@@ -103,12 +97,3 @@ class BaseDropout(Stochastic, keras.Layer):
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape
-
-
-def drop_and_scale(inputs: Any, keep: Any, rate: Any) -> Any:
-    """Inverted dropout: `inputs / (1 - rate)` where `keep`, 0 elsewhere; `keep` broadcasts.
-
-    A select and not a product: what is dropped is gone even where it is inf or NaN.
-    """
-    scale = ops.cast(1.0 / (1.0 - rate), inputs.dtype)
-    return ops.where(keep, inputs * scale, ops.zeros((), inputs.dtype))

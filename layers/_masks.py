@@ -1,9 +1,11 @@
-"""The one place that draws random bits for masks.
+"""The one place that draws random bits for masks, and drops by them.
 
 A mask is a pure function of (seed, replica, index of the element): an integer hash of a counter, not a stream.
 So one seed gives one mask whether it is drawn eagerly, in a graph or under XLA, and two replicas never share
 one. The hash is lowbias32 (C. Wellons, hash-prospector, 2018), applied twice with 32 bits of key each: with a
 single key added to the counter, all masks would be windows of one and the same sequence.
+
+On TensorFlow a layer's own draws are compiled by XLA (`_xla.py`); everything here runs on any Keras backend.
 """
 
 import math
@@ -13,8 +15,22 @@ from typing import Any
 import keras
 from keras import ops
 
-# Beyond this many elements the hash is worth compiling: fused by XLA it costs a tenth of the same ops one by one.
-_COMPILE_FROM = 1 << 16
+Draw = Callable[[Any], Any]
+"""`draw(shape)` gives 32 random bits for each element of `shape` as uint32, new ones at each call."""
+
+
+class OwnDraw:
+    """The draws of a layer in training: by its seed generator, and compiled where that is faster."""
+
+    def __init__(self, generator: keras.random.SeedGenerator) -> None:
+        self._generator = generator
+
+    def __call__(self, shape: Sequence[Any]) -> Any:
+        return random_bits(shape, self.next_seed())
+
+    def next_seed(self) -> Any:
+        """Two integers, others at each call."""
+        return self._generator.next()
 
 
 def random_bits(shape: Sequence[Any], seed: Any) -> Any:
@@ -28,53 +44,10 @@ def random_bits(shape: Sequence[Any], seed: Any) -> Any:
         A uint32 tensor.
     """
     if keras.backend.backend() == "tensorflow":
-        return _tensorflow_bits(shape, seed)
-    return _hash(tuple(shape), derive_key(seed))
+        from dropzoo.layers import _xla
 
-
-def sample_bits(
-    shape: Sequence[Any],
-    key: Any,
-    rows: Any,
-    sample: Any,
-    num_samples: int,
-    *,
-    balanced: bool,
-    plain: bool = False,
-) -> Any:
-    """Random bits for one of several samples of the same inputs, on TensorFlow.
-
-    A row's bits depend on its own key alone, not on the batch it is in. Balanced bits are stratified over the
-    samples (a Latin hypercube): in `num_samples` samples each unit draws once from each of `num_samples` equal
-    intervals, in an order of its own, so that each sample alone is uniform and together they are even.
-
-    Args:
-        shape: the shape to draw, rows first.
-        key: uint32 tensor of 2, of the seed and the site.
-        rows: uint32 tensor `(rows,)`, a key for each row.
-        sample: int scalar tensor in [0, num_samples).
-        num_samples: Int.
-        balanced: Bool.
-        plain: Bool; only operations that every TensorFlow runtime has, and no compilation by XLA.
-
-    Returns:
-        A uint32 tensor.
-    """
-    import tensorflow as tf
-
-    draw = _sample_hash if plain else _compile(_sample_hash)
-    bits = draw(tf.stack(shape), key, rows, tf.cast(sample, tf.uint32), num_samples, balanced)
-    return tf.ensure_shape(bits, [n if isinstance(n, int) else None for n in shape])
-
-
-def content_keys(images: Any) -> Any:
-    """A uint32 key for each image of a float32 batch, from its pixels."""
-    import tensorflow as tf
-
-    words = tf.bitcast(tf.reshape(images, [tf.shape(images)[0], -1]), tf.uint32)  # (batch, pixels)
-    place = _mix(tf.cast(tf.range(tf.shape(words)[1]), tf.uint32))
-    mixed = tf.bitcast(_mix(_mix(words) + place), tf.int32)
-    return tf.bitcast(tf.reduce_sum(mixed, 1), tf.uint32)  # wraps around; int32, which every kernel adds
+        return _xla.random_bits(shape, seed)
+    return hash_bits(tuple(shape), derive_key(seed))
 
 
 def keep_mask(bits: Any, rate: Any) -> Any:
@@ -82,87 +55,85 @@ def keep_mask(bits: Any, rate: Any) -> Any:
     return ops.greater_equal(bits, ops.cast(ops.cast(rate, "float32") * 4294967296.0, "uint32"))
 
 
+def draw_keep(shape: Sequence[Any], rate: Any, draw: Draw) -> Any:
+    """A mask of `shape`, True with probability `1 - rate` for each element on its own."""
+    if _compiles(draw, shape):
+        from dropzoo.layers import _xla
+
+        return _xla.draw_keep(shape, rate, draw.next_seed())  # type: ignore[attr-defined]
+    return keep_mask(draw(shape), rate)
+
+
+def drop_units(inputs: Any, mask_shape: Sequence[Any], rate: Any, draw: Draw) -> Any:
+    """Inverted dropout with one draw for each element of `mask_shape`, which broadcasts to the inputs' shape.
+
+    Compiled, it costs about as much as a copy; the gradient draws the mask again, so that none is stored.
+    """
+    if _compiles(draw, ops.shape(inputs)):
+        from dropzoo.layers import _xla
+
+        return _xla.drop_units(inputs, mask_shape, rate, draw.next_seed())  # type: ignore[attr-defined]
+    return drop_and_scale(inputs, keep_mask(draw(mask_shape), rate), rate)
+
+
+def drop_and_scale(inputs: Any, keep: Any, rate: Any, draw: Draw | None = None) -> Any:
+    """Inverted dropout: `inputs / (1 - rate)` where `keep`, 0 elsewhere; `keep` broadcasts.
+
+    A select and not a product: what is dropped is gone even where it is inf or NaN. With the layer's own `draw`
+    it may be compiled.
+    """
+    if draw is not None and _compiles(draw, ops.shape(inputs)):
+        from dropzoo.layers import _xla
+
+        return _xla.drop_and_scale(inputs, keep, rate)
+    scale = ops.cast(1.0 / (1.0 - rate), inputs.dtype)
+    return ops.where(keep, inputs * scale, ops.zeros((), inputs.dtype))
+
+
+def run(function: Callable[..., Any], x: Any, *args: Any, draw: Draw) -> Any:
+    """`function(x, *args)`, compiled where that is faster; without a gradient."""
+    if _compiles(draw, ops.shape(x)):
+        from dropzoo.layers import _xla
+
+        return _xla.compiled(function)(x, *args)
+    return function(x, *args)
+
+
 def standard_normal(bits: Any) -> Any:
     """Float32 draws of N(0, 1) by the inverse of the distribution function, cut at 5.3 standard deviations."""
-    centred = (ops.cast(ops.right_shift(bits, _u32(8)), "float32") + 0.5) * 2.0**-23 - 1.0  # in (-1, 1)
+    centred = (ops.cast(ops.right_shift(bits, u32(8)), "float32") + 0.5) * 2.0**-23 - 1.0  # in (-1, 1)
     return math.sqrt(2.0) * ops.erfinv(centred)
-
-
-def _u32(value: int) -> Any:
-    return ops.convert_to_tensor(value, dtype="uint32")
-
-
-def _u64(value: int) -> Any:
-    return ops.convert_to_tensor(value, dtype="uint64")
-
-
-def _mix(h: Any) -> Any:
-    h = ops.bitwise_xor(h, ops.right_shift(h, _u32(16))) * _u32(0x7FEB352D)
-    h = ops.bitwise_xor(h, ops.right_shift(h, _u32(15))) * _u32(0x846CA68B)
-    return ops.bitwise_xor(h, ops.right_shift(h, _u32(16)))
 
 
 def derive_key(seed: Any, replica: Any = 0) -> Any:
     """(seed, counter, replica) as 64 well mixed bits; replica 0 draws what a single device draws."""
     seed = ops.cast(seed, "uint32")
-    first = _mix(_mix(ops.bitwise_xor(seed[0], _u32(0x9E3779B9))) + seed[1])
-    second = _mix(_mix(ops.bitwise_xor(seed[1], _u32(0x85EBCA6B))) + seed[0])
-    return ops.stack([first, ops.bitwise_xor(second, _mix(ops.cast(replica, "uint32")))])
+    first = mix(mix(ops.bitwise_xor(seed[0], u32(0x9E3779B9))) + seed[1])
+    second = mix(mix(ops.bitwise_xor(seed[1], u32(0x85EBCA6B))) + seed[0])
+    return ops.stack([first, ops.bitwise_xor(second, mix(ops.cast(replica, "uint32")))])
 
 
-def _hash(shape: Any, key: Any) -> Any:
+def hash_bits(shape: Any, key: Any) -> Any:
+    """The bits of each element of `shape` under a key."""
     index = ops.cast(ops.arange(ops.prod(shape), dtype="int32"), "uint32")
-    return ops.reshape(_mix(ops.bitwise_xor(_mix(index + key[0]), key[1])), shape)
+    return ops.reshape(mix(ops.bitwise_xor(mix(index + key[0]), key[1])), shape)
 
 
-def _tensorflow_bits(shape: Sequence[Any], seed: Any) -> Any:
-    import tensorflow as tf  # the fast path: layers need no TensorFlow otherwise
-
-    context = tf.distribute.get_replica_context()
-    key = derive_key(seed, context.replica_id_in_sync_group if context else 0)
-    static = [n if isinstance(n, int) else None for n in shape]
-    small = None not in static and math.prod(static) < _COMPILE_FROM  # type: ignore[arg-type]
-    # Outside XLA a GPU has no uint32 arithmetic, and would send the mask through the host.
-    draw = _hash if small and not tf.config.list_physical_devices("GPU") else _compile(_hash)
-    return tf.ensure_shape(draw(tf.stack(shape), key), static)
+def mix(h: Any) -> Any:
+    """lowbias32: every bit of the result depends on every bit of the uint32 `h`."""
+    h = ops.bitwise_xor(h, ops.right_shift(h, u32(16))) * u32(0x7FEB352D)
+    h = ops.bitwise_xor(h, ops.right_shift(h, u32(15))) * u32(0x846CA68B)
+    return ops.bitwise_xor(h, ops.right_shift(h, u32(16)))
 
 
-def _sample_hash(shape: Any, key: Any, rows: Any, sample: Any, num_samples: int, balanced: bool) -> Any:
-    index = ops.cast(ops.arange(ops.prod(shape[1:]), dtype="int32"), "uint32")[None]  # (1, units)
-    first, second = _mix(rows + key[0])[:, None], _mix(ops.bitwise_xor(rows, key[1]))[:, None]  # (rows, 1)
-    unit = _mix(ops.bitwise_xor(_mix(index + first), second))  # (rows, units): the same for all samples
-    bits = _mix(ops.bitwise_xor(_mix(unit + _mix(sample + _u32(1))), second + index))
-    if balanced and num_samples > 1:
-        stratum = _shuffle(sample, unit, num_samples)
-        # In 64 bits: where T does not divide 2**32, strata of equal whole widths would leave a gap at the top.
-        wide = ops.cast(stratum, "uint64") * _u64(2**32) + ops.cast(bits, "uint64")
-        bits = ops.cast(wide // _u64(num_samples), "uint32")
-    return ops.reshape(bits, shape)
+def u32(value: int) -> Any:
+    """A uint32 scalar."""
+    return ops.convert_to_tensor(value, dtype="uint32")
 
 
-def _shuffle(sample: Any, unit: Any, count: int) -> Any:
-    """Where a random permutation of [0, count), one for each unit, puts `sample`.
+def _compiles(draw: Draw, shape: Sequence[Any]) -> bool:
+    if keras.backend.backend() != "tensorflow" or not isinstance(draw, OwnDraw):
+        return False
+    from dropzoo.layers import _xla
 
-    A random rotation, then rounds of the swap-or-not shuffle (Hoang, Morris and Rogaway, 2012): each pairs up
-    the numbers at random and swaps the pairs whose coin says so. A round halves what is left of the order; after
-    ten, no pair of samples can be told from a true permutation's in 200,000 units.
-    """
-    place = (sample % _u32(count) + unit % _u32(count)) % _u32(count)
-    for turn in range(1, 11):
-        unit = _mix(unit + _u32(0x9E3779B9 * turn & 0xFFFFFFFF))
-        partner = (unit % _u32(count) + _u32(count) - place) % _u32(count)
-        coin = _mix(ops.bitwise_xor(unit, ops.maximum(place, partner) * _u32(0x85EBCA6B)))
-        place = ops.where(ops.right_shift(coin, _u32(31)) == _u32(1), partner, place)
-    return place
-
-
-def _compile(function: Callable[..., Any]) -> Any:
-    """The function compiled by XLA, one `tf.function` for all who call it."""
-    import tensorflow as tf
-
-    if function not in _COMPILED:
-        _COMPILED[function] = tf.function(function, jit_compile=True, autograph=False, reduce_retracing=True)
-    return _COMPILED[function]
-
-
-_COMPILED: dict[Callable[..., Any], Any] = {}
+    return _xla.pays(shape)

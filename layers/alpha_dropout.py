@@ -4,8 +4,8 @@ from typing import Any
 
 from keras import ops
 
-from dropzoo.layers._base import BaseDropout, Draw
-from dropzoo.layers._masks import keep_mask
+from dropzoo.layers._base import BaseDropout
+from dropzoo.layers._masks import Draw, draw_keep
 from dropzoo.layers._registry import register_layer
 from dropzoo.layers.dropout import check_noise_shape, mask_shape
 
@@ -64,7 +64,7 @@ class AlphaDropout(BaseDropout):
         self.noise_shape = check_noise_shape(noise_shape)
 
     def drop(self, inputs: Any, rate: Any, draw: Draw) -> Any:
-        keep = keep_mask(draw(mask_shape(inputs, self.noise_shape)), rate)
+        keep = draw_keep(mask_shape(inputs, self.noise_shape), rate, draw)
         a = ((1.0 - rate) * (1.0 + rate * _OFF**2)) ** -0.5
         b = -a * rate * _OFF
         dtype = inputs.dtype

@@ -5,9 +5,9 @@ from typing import Any
 import keras
 from keras import ops
 
-from dropzoo.layers._base import BaseDropout, Draw, drop_and_scale
+from dropzoo.layers._base import BaseDropout
 from dropzoo.layers._checks import check_data_format, check_pair
-from dropzoo.layers._masks import keep_mask
+from dropzoo.layers._masks import Draw, draw_keep, drop_and_scale, run
 from dropzoo.layers._registry import register_layer
 
 
@@ -77,13 +77,33 @@ class DropBlock2D(BaseDropout):
             batch, channels, height, width = ops.shape(inputs)
         start_rate = -ops.expm1(ops.log1p(-rate) / (block_height * block_width))
         starts = (batch, height + block_height - 1, width + block_width - 1, channels)
-        free = ops.cast(keep_mask(draw(starts), start_rate), "float32")  # 0 where a block starts
-        # A unit is kept where no block starts within reach: a minimum over the block, rows, then columns.
-        free = -ops.max_pool(-free, (block_height, 1), strides=1, data_format="channels_last")
-        free = -ops.max_pool(-free, (1, block_width), strides=1, data_format="channels_last")
+        keep = draw_keep(starts, start_rate, draw)  # False where a block starts
+        # A unit is kept where no block starts within its reach.
+        keep = run(_all_within, keep, (block_height, block_width), draw=draw)
         if self.data_format == "channels_first":
-            free = ops.transpose(free, (0, 3, 1, 2))  # (batch, channels, height, width)
-        return drop_and_scale(inputs, free > 0, rate)
+            keep = ops.transpose(keep, (0, 3, 1, 2))  # (batch, channels, height, width)
+        return drop_and_scale(inputs, keep, rate, draw)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "block_size": self.block_size, "data_format": self.data_format}
+
+
+def _all_within(keep: Any, block: tuple[int, int]) -> Any:
+    """Whether all of each block's rows, then columns, are True: `block - 1` smaller than `keep`.
+
+    By doubling: from 1 to 2 to 4 to 7 neighbours by comparing the mask with itself, shifted.
+    """
+    for axis, size in zip((1, 2), block, strict=True):
+        reach = 1
+        while reach < size:
+            step = min(reach, size - reach)
+            count = ops.shape(keep)[axis] - step
+            first, second = (_slice(keep, axis, start, count) for start in (0, step))
+            keep, reach = ops.logical_and(first, second), reach + step
+    return keep
+
+
+def _slice(x: Any, axis: int, start: int, count: Any) -> Any:
+    index = [slice(None)] * 4
+    index[axis] = slice(start, start + count)
+    return x[tuple(index)]

@@ -4,8 +4,8 @@ from typing import Any
 
 from keras import ops
 
-from dropzoo.layers._base import BaseDropout, Draw, drop_and_scale
-from dropzoo.layers._masks import keep_mask
+from dropzoo.layers._base import BaseDropout
+from dropzoo.layers._masks import Draw, drop_units
 from dropzoo.layers._registry import register_layer
 
 
@@ -50,5 +50,4 @@ class DropPath(BaseDropout):
 
     def drop(self, inputs: Any, rate: Any, draw: Draw) -> Any:
         shape = ops.shape(inputs)
-        keep = keep_mask(draw((shape[0], *(1,) * (len(shape) - 1))), rate)
-        return drop_and_scale(inputs, keep, rate)
+        return drop_units(inputs, (shape[0], *(1,) * (len(shape) - 1)), rate, draw)

@@ -4,8 +4,8 @@ from typing import Any
 
 from keras import ops
 
-from dropzoo.layers._base import BaseDropout, Draw, drop_and_scale
-from dropzoo.layers._masks import keep_mask
+from dropzoo.layers._base import BaseDropout
+from dropzoo.layers._masks import Draw, drop_units
 from dropzoo.layers._registry import register_layer
 
 
@@ -64,8 +64,7 @@ class Dropout(BaseDropout):
         self.noise_shape = check_noise_shape(noise_shape)
 
     def drop(self, inputs: Any, rate: Any, draw: Draw) -> Any:
-        keep = keep_mask(draw(mask_shape(inputs, self.noise_shape)), rate)
-        return drop_and_scale(inputs, keep, rate)
+        return drop_units(inputs, mask_shape(inputs, self.noise_shape), rate, draw)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "noise_shape": self.noise_shape}

@@ -4,8 +4,8 @@ from typing import Any
 
 from keras import ops
 
-from dropzoo.layers._base import BaseDropout, Draw
-from dropzoo.layers._masks import standard_normal
+from dropzoo.layers._base import BaseDropout
+from dropzoo.layers._masks import Draw, standard_normal
 from dropzoo.layers._registry import register_layer
 
 

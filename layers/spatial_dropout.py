@@ -5,9 +5,9 @@ from typing import Any
 import keras
 from keras import ops
 
-from dropzoo.layers._base import BaseDropout, Draw, drop_and_scale
+from dropzoo.layers._base import BaseDropout
 from dropzoo.layers._checks import check_data_format
-from dropzoo.layers._masks import keep_mask
+from dropzoo.layers._masks import Draw, drop_units
 from dropzoo.layers._registry import register_layer
 
 
@@ -28,7 +28,7 @@ class _SpatialDropout(BaseDropout):
         ones = (1,) * (self.rank - 2)
         channels_last = self.data_format == "channels_last"
         mask = (shape[0], *ones, shape[-1]) if channels_last else (shape[0], shape[1], *ones)
-        return drop_and_scale(inputs, keep_mask(draw(mask), rate), rate)
+        return drop_units(inputs, mask, rate, draw)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "data_format": self.data_format}

@@ -12,9 +12,9 @@ import keras
 import tensorflow as tf
 
 from dropzoo import layers
-from dropzoo.layers import _masks
-from dropzoo.layers._base import Draw
+from dropzoo.layers import _masks, _samples
 from dropzoo.layers._checks import check_rate, unknown
+from dropzoo.layers._masks import Draw
 
 _SAMPLINGS = ("balanced", "independent", "fixed")
 # Layers are redirected while a function is traced, which two threads must not do at once.
@@ -115,7 +115,7 @@ class MonteCarlo:
 
     def sample(self, images: tf.Tensor, seed: tf.Tensor, plain: bool = False) -> dict[str, tf.Tensor]:
         """What a call computes, to be traced into a graph; `plain` leaves out what only XLA can run."""
-        rows = _masks.content_keys(images)
+        rows = _samples.content_keys(images)
         if self.sampling == "fixed":
             rows = tf.zeros_like(rows)
         rank = len(self.model.output_shape)
@@ -155,7 +155,7 @@ class MonteCarlo:
             shared = isinstance(shape[0], int) and shape[0] == 1  # one mask for the whole batch
             keys = tf.zeros([1], tf.uint32) if shared else rows
             balanced = self.sampling == "balanced"
-            return _masks.sample_bits(shape, key, keys, t, self.num_samples, balanced=balanced, plain=plain)
+            return _samples.sample_bits(shape, key, keys, t, self.num_samples, balanced=balanced, plain=plain)
 
         return draw
 

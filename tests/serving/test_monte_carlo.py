@@ -10,7 +10,7 @@ import tensorflow as tf
 from scipy import stats
 
 from dropzoo import layers, models, serving
-from dropzoo.layers import _masks
+from dropzoo.layers import _samples
 from dropzoo.serving import monte_carlo
 
 SAMPLINGS = ("balanced", "independent", "fixed")
@@ -34,7 +34,7 @@ def bits(num_samples: int, balanced: bool, rows: int = 3, units: int = 2000, pla
     key = tf.constant([7, 9], tf.uint32)
     keys = tf.range(rows, dtype=tf.int64)
     draws = [
-        _masks.sample_bits(
+        _samples.sample_bits(
             (rows, units),
             key,
             tf.cast(keys, tf.uint32),
@@ -89,7 +89,7 @@ def test_figures_are_those_of_the_samples(sampling):
     mc = serving.MonteCarlo(model, num_samples=6, sampling=sampling, seed=3)
     out = mc(x)
     seen = []
-    rows = _masks.content_keys(tf.constant(x)) if sampling != "fixed" else tf.zeros([2], tf.uint32)
+    rows = _samples.content_keys(tf.constant(x)) if sampling != "fixed" else tf.zeros([2], tf.uint32)
     for t in range(6):
         draw = mc._draw("site", tf.constant(3, tf.int64), rows, tf.constant(t), plain=True)
         y = model.layers[1].drop(tf.constant(x), tf.constant(0.4), draw).numpy().astype("float64")

@@ -1,0 +1,118 @@
+"""The fast path on TensorFlow: masks drawn and applied in one pass over memory, compiled by XLA.
+
+Compiled functions work inside a plain graph too, and cost there what they cost under `jit_compile=True`.
+"""
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from dropzoo.layers._masks import derive_key, hash_bits, keep_mask
+
+# Below so many elements the same operations one by one are as fast, and spare the compilation.
+_COMPILE_FROM = 1 << 14
+
+
+def pays(shape: Sequence[Any]) -> bool:
+    """Whether to compile for tensors of this shape."""
+    static = [n for n in shape if isinstance(n, int)]
+    if len(static) < len(shape) or math.prod(static) >= _COMPILE_FROM:
+        return True
+    # Outside XLA a GPU has no uint32 arithmetic, and would send the mask through the host.
+    return bool(tf.config.list_physical_devices("GPU"))
+
+
+@functools.cache
+def compiled(function: Callable[..., Any]) -> Any:
+    """The function compiled by XLA, one `tf.function` for all who call it."""
+    return tf.function(function, jit_compile=True, autograph=False, reduce_retracing=True)
+
+
+def random_bits(shape: Sequence[Any], seed: Any) -> tf.Tensor:
+    """See `_masks.random_bits`."""
+    draw = compiled(hash_bits) if pays(shape) else hash_bits
+    return _with_shape(draw(tf.stack(shape), _key(seed)), shape)
+
+
+def draw_keep(shape: Sequence[Any], rate: Any, seed: Any) -> tf.Tensor:
+    """See `_masks.draw_keep`."""
+    return _with_shape(compiled(_keep)(tf.stack(shape), rate, seed, _replica()), shape)
+
+
+def drop_units(inputs: tf.Tensor, mask_shape: Sequence[Any], rate: Any, seed: Any) -> tf.Tensor:
+    """See `_masks.drop_units`."""
+    replica = _replica()
+    shape, shared = _merge_axes(inputs, mask_shape)
+
+    @tf.custom_gradient
+    def drop(x: tf.Tensor) -> Any:
+        return compiled(_drop)(x, rate, seed, replica, shared), drop
+
+    return _with_shape(tf.reshape(drop(tf.reshape(inputs, shape)), tf.shape(inputs)), inputs.shape)
+
+
+def drop_and_scale(inputs: tf.Tensor, keep: tf.Tensor, rate: Any) -> tf.Tensor:
+    """See `_masks.drop_and_scale`."""
+
+    @tf.custom_gradient
+    def gate(x: tf.Tensor) -> Any:
+        return compiled(_gate)(x, keep, rate), gate
+
+    return gate(inputs)
+
+
+def _keep(shape: Any, rate: Any, seed: Any, replica: Any) -> tf.Tensor:
+    return keep_mask(hash_bits(shape, derive_key(seed, replica)), rate)
+
+
+def _drop(x: tf.Tensor, rate: Any, seed: Any, replica: Any, shared: tuple[bool, ...]) -> tf.Tensor:
+    shape = [1 if one else n for one, n in zip(shared, tf.unstack(tf.shape(x)), strict=True)]
+    return _gate(x, _keep(tf.stack(shape), rate, seed, replica), rate)
+
+
+def _gate(x: tf.Tensor, keep: tf.Tensor, rate: Any) -> tf.Tensor:
+    """`x / (1 - rate)` where `keep`, else 0, as the smaller of two bit patterns.
+
+    A select costs twice as much (LLVM turns it into masked loads), a product would keep NaN.
+    """
+    bits = {2: tf.uint16, 4: tf.uint32, 8: tf.uint64}[x.dtype.size]
+    scaled = tf.bitcast(x * tf.cast(1.0 / (1.0 - rate), x.dtype), bits)
+    limit = tf.where(keep, tf.constant(bits.max, bits), tf.constant(0, bits))
+    return tf.bitcast(tf.minimum(scaled, limit), x.dtype)
+
+
+def _merge_axes(inputs: tf.Tensor, mask_shape: Sequence[Any]) -> tuple[Any, tuple[bool, ...]]:
+    """The shape of the inputs with neighbouring axes joined that share their draws or do not; and which share.
+
+    So many shapes need one program: all of one size for `Dropout`.
+    """
+    sizes, shared = (
+        tf.unstack(tf.shape(inputs), num=inputs.shape.rank),
+        [isinstance(n, int) and n == 1 for n in mask_shape],
+    )
+    merged: list[Any] = []
+    kinds: list[bool] = []
+    for size, one in zip(sizes, shared, strict=True):
+        if kinds and kinds[-1] == one:
+            merged[-1] = merged[-1] * size
+        else:
+            merged.append(size)
+            kinds.append(one)
+    return tf.stack(merged), tuple(kinds)
+
+
+def _replica() -> Any:
+    context = tf.distribute.get_replica_context()
+    return context.replica_id_in_sync_group if context else 0
+
+
+def _key(seed: Any) -> tf.Tensor:
+    return derive_key(seed, _replica())
+
+
+def _with_shape(tensor: tf.Tensor, shape: Sequence[Any]) -> tf.Tensor:
+    """Recalls what is known of the shape; a compiled function forgets it."""
+    return tf.ensure_shape(tensor, [n if isinstance(n, int) else None for n in shape])
