@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 
 from dropzoo import layers
+from dropzoo.layers import _xla
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,15 @@ every_layer = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 zeroing = pytest.mark.parametrize(
     "case", [c for c in CASES.values() if not c.not_zero], ids=[k for k, c in CASES.items() if not c.not_zero]
 )
+
+
+paths = pytest.mark.parametrize("path", ["plain", "compiled"], indirect=True)
+
+
+@pytest.fixture
+def path(request, monkeypatch):
+    """Computes small tensors as large ones are computed."""
+    monkeypatch.setattr(_xla, "_COMPILE_FROM", 0 if request.param == "compiled" else 1 << 30)
 
 
 def data(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
@@ -139,8 +149,32 @@ def test_eager_graph_and_xla_agree(case):
         np.testing.assert_allclose(other, results[0], rtol=1e-5, atol=2e-5)
 
 
+@every_layer
+def test_compiled_and_plain_paths_agree(case, monkeypatch):
+    """Outputs and gradients, in a graph and eagerly; which path is taken depends on the size alone."""
+    x, seen = tf.constant(data(case.shape)), []
+    for compile_from in (0, 1 << 30):
+        monkeypatch.setattr(_xla, "_COMPILE_FROM", compile_from)
+        for wrap in (lambda f: f, tf.function):
+            layer = case.make(0.4)
+
+            def run(f=layer):
+                with tf.GradientTape() as tape:
+                    tape.watch(x)
+                    y = f(x, training=True)
+                return y, tape.gradient(y, x)
+
+            seen.append([t.numpy() for t in wrap(run)()])
+    for other in seen[1:]:
+        for first, second in zip(seen[0], other, strict=True):
+            if not case.not_zero:
+                np.testing.assert_array_equal(first == 0, second == 0)
+            np.testing.assert_allclose(first, second, rtol=1e-5, atol=2e-5)
+
+
 @zeroing
-def test_gradient_is_zero_exactly_where_dropped(case):
+@paths
+def test_gradient_is_zero_exactly_where_dropped(case, path):
     x = tf.constant(data(case.shape))
     with tf.GradientTape() as tape:
         tape.watch(x)
@@ -151,7 +185,8 @@ def test_gradient_is_zero_exactly_where_dropped(case):
 
 
 @zeroing
-def test_nan_and_inf_are_gone_where_dropped(case):
+@paths
+def test_nan_and_inf_are_gone_where_dropped(case, path):
     x = data(case.shape)
     dropped = np.asarray(case.make(0.5)(x, training=True)) == 0
     for bad in (np.nan, np.inf):
@@ -181,6 +216,19 @@ def test_rate_is_no_weight(case):
     layer = case.make()
     layer(data(case.shape), training=True)
     assert layer.weights == [] and layer.get_weights() == [] and layer.count_params() == 0
+
+
+@every_layer
+@paths
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
+def test_other_dtypes_drop_alike(case, path, dtype):
+    x = tf.cast(data(case.shape), dtype)
+    y = case.make(0.5, dtype=dtype)(x, training=True)
+    assert y.dtype == dtype
+    expected = case.make(0.5, dtype="float32")(tf.cast(x, "float32"), training=True).numpy()
+    if not case.not_zero:
+        np.testing.assert_array_equal(y.numpy() == 0, expected == 0)
+    np.testing.assert_allclose(tf.cast(y, "float32"), expected, rtol=0.02, atol=0.05)
 
 
 @every_layer
@@ -219,7 +267,8 @@ def test_unknown_batch_and_spatial_sizes_and_an_empty_batch(case):
 
 
 @every_layer
-def test_replicas_draw_different_masks_reproducibly(case):
+@paths
+def test_replicas_draw_different_masks_reproducibly(case, path):
     strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
     x, seen = data(case.shape), []
     for _ in range(2):
