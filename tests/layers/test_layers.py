@@ -1,13 +1,11 @@
-"""What is particular to one layer, the registry, and the random bits themselves."""
+"""What is particular to one layer, and the registry."""
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from scipy import stats
 
 from dropzoo import layers
-from dropzoo.layers._masks import keep_mask, random_bits, standard_normal
 
 
 def test_names_are_those_keras_would_give():
@@ -124,42 +122,3 @@ def test_rate_is_live_inside_fit():
     history = model.fit(np.ones((200, 100)), np.ones((200, 100)), epochs=2, verbose=0, callbacks=[Raise()])
     assert history.history["loss"][0] == 0
     assert history.history["loss"][1] == pytest.approx(0.9, abs=0.02)
-
-
-@pytest.mark.parametrize("rate", [0.001, 0.05, 0.3, 0.5, 0.999])
-def test_the_rate_is_exact(rate):
-    count = 1 << 24
-    kept = np.mean(keep_mask(random_bits((count,), tf.constant([3, 9])), tf.constant(rate)))
-    assert abs(1 - kept - rate) < 5 * np.sqrt(rate * (1 - rate) / count)
-
-
-def test_bits_are_uniform_and_independent():
-    """Chi-square of bytes, and correlations of neighbours, of consecutive draws and of consecutive seeds."""
-    shape, (seed, counter) = (64, 32, 32, 16), (1, 5)
-    draws = [random_bits(shape, tf.constant(s)).numpy() for s in [(seed, counter), (seed, 6), (2, counter)]]
-    for shift in (0, 8, 16, 24):
-        counts = np.bincount((draws[0].ravel() >> shift) & 255, minlength=256)
-        assert stats.chisquare(counts).pvalue > 1e-4
-    first, *others = ((d / 2**32 - 0.5) * np.sqrt(12) for d in draws)
-    limit = 5 / np.sqrt(first.size)
-    for axis in range(4):
-        assert abs((first * np.roll(first, 1, axis)).mean()) < limit
-    for other in others:
-        assert abs((first * other).mean()) < limit
-
-
-def test_standard_normal():
-    draws = standard_normal(random_bits((1 << 20,), tf.constant([0, 0]))).numpy()
-    assert stats.kstest(draws[:100_000], "norm").pvalue > 1e-3
-    assert np.isfinite(draws).all() and 4.5 < abs(draws).max() < 5.5
-
-
-@pytest.mark.parametrize("size", [1 << 10, 1 << 17], ids=["plain", "compiled"])
-def test_bits_do_not_depend_on_how_they_are_computed(size):
-    seed = tf.constant([4, 2])
-    eager = random_bits((size,), seed).numpy()
-    for jit_compile in (False, True):
-        run = tf.function(lambda s: random_bits((size,), s), jit_compile=jit_compile)
-        np.testing.assert_array_equal(run(seed), eager)
-    dynamic = tf.function(lambda n, s: random_bits((n,), s))
-    np.testing.assert_array_equal(dynamic(tf.constant(size), seed), eager)
