@@ -1,80 +1,244 @@
-"""Time of one dropout layer in a TensorFlow graph, against Keras' own in the same process.
+"""What a dropout layer costs, against Keras' own in the same process.
 
     python benchmarks/layers.py
 
-Median of interleaved repeats; `copy` is `x * c`, the floor. The result goes to benchmarks/results/layers.csv.
+Each line is the median of interleaved repeats; `copy` is `x * c`, the floor. `step` is the training step of a
+CNN of six convolutions with dropout after each (32x32x3, batch 64), `memory` the peak of forward and backward
+pass in a process of its own. Results: benchmarks/results/layers.csv and layers.png.
 """
 
 import csv
+import functools
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
+import matplotlib.pyplot as plt
 import numpy as np
 import tensorflow as tf
 
 from dropzoo import layers
+from dropzoo.models import build_model
 
-SHAPE, RATE, REPEATS = (32, 64, 64, 64), 0.3, 15  # 33.5 MB of float32
-CASES: dict[str, tuple[Any, Any]] = {
-    "Dropout": (layers.Dropout(RATE), keras.layers.Dropout(RATE)),
-    "SpatialDropout2D": (layers.SpatialDropout2D(RATE), keras.layers.SpatialDropout2D(RATE)),
-    "GaussianDropout": (layers.GaussianDropout(RATE), keras.layers.GaussianDropout(RATE)),
-    "AlphaDropout": (layers.AlphaDropout(RATE), keras.layers.AlphaDropout(RATE)),
-}
+RESULTS = Path(__file__).parent / "results"
+MIDDLE = (32, 64, 64, 64)  # 33.5 MB of float32
+Function = Callable[[Any], Any]
 
 
-def forward(function: Callable[[Any], Any]) -> Any:
-    return tf.function(function)
+class PlainDropBlock2D(keras.layers.Layer):
+    """DropBlock as it is usually written: uniform draws, padding, one square max-pooling, a renormalisation."""
+
+    def __init__(self, rate: float, block_size: int = 7, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.rate, self.block_size = rate, block_size
+        self.seed_generator = keras.random.SeedGenerator(0)
+
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        batch, height, width, channels = keras.ops.shape(inputs)
+        size = self.block_size
+        valid = (batch, height - size + 1, width - size + 1, channels)
+        gamma = self.rate * height * width / size**2 / (valid[1] * valid[2])
+        starts = keras.ops.cast(keras.random.uniform(valid, seed=self.seed_generator) < gamma, inputs.dtype)
+        before, after = (size - 1) // 2, size // 2
+        starts = keras.ops.pad(starts, [(0, 0), (before, after), (before, after), (0, 0)])
+        keep = 1 - keras.ops.max_pool(starts, size, strides=1, padding="same")
+        return inputs * keep * (keras.ops.cast(keras.ops.size(keep), keep.dtype) / keras.ops.sum(keep))
 
 
-def forward_and_backward(function: Callable[[Any], Any]) -> Any:
+@dataclass(frozen=True)
+class Case:
+    name: str
+    ours: Callable[..., keras.Layer]
+    rival: Callable[..., keras.Layer]
+    rate: float = 0.3
+    shape: tuple[int, ...] = MIDDLE
+    dtype: str = "float32"
+    jit_compile: bool = False
+    repeats: int = 15
+
+
+DROPOUT = ("Dropout", layers.Dropout, keras.layers.Dropout)
+CASES = [
+    Case(*DROPOUT),
+    Case(*DROPOUT, rate=0.5),
+    Case(*DROPOUT, rate=0.25),
+    Case(*DROPOUT, rate=0.1),
+    Case(*DROPOUT, dtype="bfloat16"),
+    Case(*DROPOUT, dtype="float16"),
+    Case(*DROPOUT, shape=(64, 28, 28, 32)),
+    Case(*DROPOUT, shape=(8, 256, 256, 64), repeats=7),
+    Case(*DROPOUT, shape=(64, 512)),
+    Case(*DROPOUT, jit_compile=True, repeats=3),
+    Case("SpatialDropout2D", layers.SpatialDropout2D, keras.layers.SpatialDropout2D),
+    Case("DropBlock2D", layers.DropBlock2D, PlainDropBlock2D, rate=0.1),
+    Case("DropBlock2D", layers.DropBlock2D, PlainDropBlock2D, rate=0.1, jit_compile=True, repeats=7),
+    Case("GaussianDropout", layers.GaussianDropout, keras.layers.GaussianDropout),
+    Case("AlphaDropout", layers.AlphaDropout, keras.layers.AlphaDropout),
+]
+
+
+def forward(function: Function) -> Function:
+    return function
+
+
+def forward_and_backward(function: Function) -> Function:
     def run(x: Any) -> Any:
         with tf.GradientTape() as tape:
             tape.watch(x)
             y = function(x)
         return y, tape.gradient(y, x)  # both, or the forward pass is optimised away
 
-    return tf.function(run)
+    return run
+
+
+def interleaved(functions: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
+    """Median milliseconds of each; the first two rounds trace and warm up."""
+    times: dict[str, list[float]] = {name: [] for name in functions}
+    for repeat in range(repeats + 2):
+        for name, function in functions.items():
+            start = time.perf_counter()
+            function()
+            if repeat >= 2:
+                times[name].append(1e3 * (time.perf_counter() - start))
+    return {name: float(np.median(values)) for name, values in times.items()}
+
+
+def time_layer(case: Case, direction: Callable[[Function], Function]) -> dict[str, float]:
+    x = tf.cast(tf.random.normal(case.shape), case.dtype)
+    functions: dict[str, Callable[[], Any]] = {}
+    for name, make in (("dropzoo", case.ours), ("rival", case.rival)):
+        layer = make(case.rate, dtype=case.dtype)
+        run = direction(lambda x, layer=layer: layer(x, training=True))
+        functions[name] = functools.partial(tf.function(run, jit_compile=case.jit_compile), x)
+    copy = tf.function(direction(lambda x: x * tf.cast(1.0001, x.dtype)), jit_compile=case.jit_compile)
+    return interleaved(functions | {"copy": lambda: copy(x)}, case.repeats)
+
+
+def network(make: Callable[[], keras.Layer] | None) -> keras.Model:
+    dropout = {"*_conv?": make(), "dense1": make()} if make else None
+    model = build_model(
+        "simple_cnn",
+        input_shape=(32, 32, 3),
+        filters=(32, 64, 128),
+        convs_per_module=2,
+        dense=256,
+        normalization=None,
+        dropout=dropout,
+    )
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.optimizer.build(model.trainable_variables)
+    return model
+
+
+def time_step() -> dict[str, float]:
+    x, y = tf.random.normal((64, 32, 32, 3)), tf.random.uniform((64,), 0, 10, tf.int32)
+    makers = {
+        "none": None,
+        "dropzoo": lambda: layers.Dropout(0.3),
+        "rival": lambda: keras.layers.Dropout(0.3),
+        "copy": Copy,
+    }
+    functions: dict[str, Callable[[], Any]] = {}
+    for name, make in makers.items():
+        model = network(make)
+        functions[name] = functools.partial(tf.function(model.train_step), (x, y))
+    return interleaved(functions, 31)
+
+
+class Copy(keras.layers.Layer):
+    """A pass over memory by the same means, with no dropout in it."""
+
+    def call(self, inputs: Any) -> Any:
+        @tf.custom_gradient
+        def copy(x: Any) -> Any:
+            return _compiled_copy(x), copy
+
+        return copy(inputs)
+
+
+@tf.function(jit_compile=True, reduce_retracing=True)
+def _compiled_copy(x: Any) -> Any:
+    return x * 1.0001
+
+
+def peak_memory(which: str) -> float:
+    """Peak MiB of a process that runs ten convolutions with dropout, forward and backward."""
+    command = [sys.executable, __file__, "--memory", which]
+    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1])
+
+
+def print_memory(which: str) -> None:
+    make = {"dropzoo": layers.Dropout, "rival": keras.layers.Dropout}.get(which)
+    x = tf.random.normal((16, 128, 128, 32))  # 33.5 MB
+    stack = [(keras.layers.Conv2D(32, 3, padding="same"), make(0.3) if make else None) for _ in range(10)]
+
+    @tf.function
+    def step(x: Any) -> Any:
+        with tf.GradientTape() as tape:
+            for convolution, dropout in stack:
+                x = convolution(x)
+                x = x if dropout is None else dropout(x, training=True)
+            loss = tf.reduce_mean(x**2)
+        return tape.gradient(loss, [w.value for convolution, _ in stack for w in convolution.weights])
+
+    for _ in range(3):
+        step(x)
+    status = Path("/proc/self/status").read_text()  # not getrusage, which remembers the parent's peak
+    print(next(int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmHWM")))
+
+
+def draw(rows: list[dict[str, Any]]) -> None:
+    rows = [row for row in rows if row["direction"] != "memory"]
+    names = [
+        f"{r['layer']} {r['rate']}, {r['shape']}, {r['dtype']}{', XLA' * r['xla']}, {r['direction']}" for r in rows
+    ]
+    figure, axes = plt.subplots(figsize=(9, 0.28 * len(rows) + 1.2), layout="constrained")
+    ratio = [row["rival_over_dropzoo"] for row in rows]
+    bars = axes.barh(names, ratio, color=["#1b6ca8" if value >= 1 else "#b5482a" for value in ratio])
+    axes.bar_label(bars, [f" {value:.1f}" for value in ratio], fontsize=8)
+    axes.axvline(1, color="black", linewidth=0.8)
+    axes.set(xscale="log", xlabel="times faster than the rival (Keras; for DropBlock the usual max-pooling form)")
+    axes.invert_yaxis()
+    axes.tick_params(axis="y", labelsize=8)
+    figure.savefig(RESULTS / "layers.png", dpi=120)
 
 
 def main() -> None:
-    x = tf.random.normal(SHAPE)
-    functions = {}
-    for direction in (forward, forward_and_backward):
-        functions[direction.__name__, "copy", "floor"] = direction(lambda x: x * 1.0001)
-        for name, (ours, theirs) in CASES.items():
-            functions[direction.__name__, name, "dropzoo"] = direction(lambda x, f=ours: f(x, training=True))
-            functions[direction.__name__, name, "keras"] = direction(lambda x, f=theirs: f(x, training=True))
-    times: dict[tuple[str, str, str], list[float]] = {key: [] for key in functions}
-    for repeat in range(REPEATS + 2):  # the first two trace and warm up
-        for key, function in functions.items():
-            start = time.perf_counter()
-            function(x)
-            if repeat >= 2:
-                times[key].append(1e3 * (time.perf_counter() - start))
-    median = {key: float(np.median(values)) for key, values in times.items()}
-    path = Path(__file__).parent / "results" / "layers.csv"
-    path.parent.mkdir(exist_ok=True)
-    with open(path, "w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(
-            ["direction", "layer", "shape", "rate", "dropzoo_ms", "keras_ms", "keras_over_dropzoo", "copy_ms"]
-        )
-        for direction in ("forward", "forward_and_backward"):
-            for name in CASES:
-                ours, theirs = (median[direction, name, who] for who in ("dropzoo", "keras"))
-                floor = median[direction, "copy", "floor"]
-                shape = "x".join(map(str, SHAPE))
-                row = [f"{ours:.2f}", f"{theirs:.2f}", f"{theirs / ours:.2f}", f"{floor:.2f}"]
-                writer.writerow([direction, name, shape, RATE, *row])
-    print(path.read_text())
+    rows = []
+
+    def add(times: dict[str, float], **row: Any) -> None:
+        values = {f"{name}_ms" if name in times else name: round(value, 3) for name, value in times.items()}
+        rows.append(row | values | {"rival_over_dropzoo": round(times["rival"] / times["dropzoo"], 2)})
+        print(", ".join(f"{key}={value}" for key, value in rows[-1].items()), flush=True)
+
+    for case in CASES:
+        shape = "x".join(map(str, case.shape))
+        for direction in (forward, forward_and_backward):
+            row = {"layer": case.name, "rate": case.rate, "shape": shape, "dtype": case.dtype}
+            add(time_layer(case, direction), **row, xla=case.jit_compile, direction=direction.__name__)
+    row = {"layer": "Dropout", "rate": 0.3, "dtype": "float32", "xla": False}
+    times = time_step()
+    add(times, **row, shape="six convolutions", direction="step")
+    tax = {name: 100 * (times[name] / times["none"] - 1) for name in ("dropzoo", "rival", "copy")}
+    print("dropout's share of the step, %:", {name: round(value, 1) for name, value in tax.items()})
+    memory = {name: peak_memory(name) for name in ("none", "dropzoo", "rival")}
+    add(memory, **row, shape="ten convolutions", direction="memory")
+    RESULTS.mkdir(exist_ok=True)
+    with open(RESULTS / "layers.csv", "w", newline="") as file:
+        columns = list(dict.fromkeys(key for row in rows for key in row))
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)
+    draw(rows)
 
 
 if __name__ == "__main__":
-    main()
+    print_memory(sys.argv[2]) if sys.argv[1:2] == ["--memory"] else main()

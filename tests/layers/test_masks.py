@@ -53,6 +53,7 @@ KERAS = from_layer(lambda rate, seed: keras.layers.Dropout(rate, seed=seed))
 BAD = {
     "an LCG of the index": from_bits(lambda i, seed, t: i * np.uint32(1664525) + key(seed, t)),
     "one multiplication": from_bits(lambda i, seed, t: (i ^ key(seed, t)) * np.uint32(0x9E3779B1)),
+    "one round, by strides": from_bits(lambda i, seed, t: lowbias32(i * np.uint32(65537) + key(seed, t))),
     "windows of one sequence": from_bits(lambda i, seed, t: lowbias32(i + key(seed, t) % np.uint32(1 << 16))),
     "steps that repeat": from_bits(lambda i, seed, t: lowbias32(lowbias32(i + key(seed, t // 2)))),
     "seeds that repeat": from_bits(lambda i, seed, t: lowbias32(lowbias32(i + key(seed // 2, t)))),
@@ -95,11 +96,11 @@ def battery(source: Source, rate: float = 0.3) -> dict[str, float]:
     z["neighbouring steps and seeds"] = [
         np.vdot(a, b) / np.sqrt(size) for a, b in [(first, draws[1]), (first, draws[2]), (draws[1], draws[2])]
     ]
-    # Correlation at every shift at once: it finds masks that are windows of one sequence. The largest of
-    # `size` normal draws is about 5, so 2 is taken off.
-    for other in draws[1:]:
+    # Correlation at every shift at once, with itself too: it finds masks that are windows of one sequence. The
+    # largest of `size` normal draws is about 5, so 2 is taken off.
+    for other in draws:
         spectrum = np.fft.rfft(flat) * np.conj(np.fft.rfft(other.ravel()))
-        peak = abs(np.fft.irfft(spectrum)).max() / np.sqrt(size)
+        peak = abs(np.fft.irfft(spectrum)[1:]).max() / np.sqrt(size)
         z.setdefault("at any shift", []).append(peak - 2)
     z["over steps"] = [  # each unit's sequence of masks: how often it changes from one step to the next
         (np.mean([a != b for a, b in zip(masks, masks[1:], strict=False)]) - change)
