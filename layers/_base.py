@@ -1,5 +1,6 @@
 """What the layers that drop at a rate share: the live rate, the seed, validation and config."""
 
+import warnings
 from typing import Any
 
 import keras
@@ -35,10 +36,13 @@ class Stochastic:
     """What all layers share that draw at a rate: a mixin, before the Keras layer it is mixed into.
 
     `rate` can be set at any time. On the TensorFlow backend the new value acts at once, in traced functions and
-    in a running `fit` too; on other backends it acts in eager calls and in functions traced after the change.
+    in a running `fit` too; on other backends it acts in eager calls and in functions traced after the change, and
+    setting it warns once the layer has dropped.
 
     A subclass calls `_start(rate, seed)` at the end of its `__init__`, and defines `drop` and its own inference.
     """
+
+    _has_dropped = False
 
     def _start(self, rate: float, seed: int | None) -> None:
         self._live_rate = _LiveRate(check_rate(rate))
@@ -52,6 +56,12 @@ class Stochastic:
 
     @rate.setter
     def rate(self, value: float) -> None:
+        if self._has_dropped and keras.backend.backend() != "tensorflow":
+            warnings.warn(
+                f"The rate of {self.name!r} is not live on the {keras.backend.backend()} backend: functions that "
+                "were compiled before keep the old one. Compile the model again for it to act there.",
+                stacklevel=2,
+            )
         self._live_rate.assign(check_rate(value))
 
     def live_rate(self) -> Any:
@@ -71,6 +81,7 @@ class Stochastic:
     def call(self, inputs: Any, training: bool = False) -> Any:
         if not training:
             return self.infer(inputs)
+        self._has_dropped = True
         return self.drop(inputs, ops.convert_to_tensor(self.live_rate()), self._draw)
 
     def infer(self, inputs: Any) -> Any:

@@ -19,9 +19,12 @@ def unknown(kind: str, name: object, available: Iterable[str]) -> ValueError:
 
 
 def check_rate(rate: Any, name: str = "rate") -> float:
-    """`rate` as a float in [0, 1): at 1 everything is dropped and the scale 1 / (1 - rate) does not exist."""
+    """`rate` as a float in [0, 1): at 1 everything is dropped and the scale 1 / (1 - rate) does not exist.
+
+    Above 1 - 2**-25 it would be 1 as a float32, which the layers compute in.
+    """
     is_number = isinstance(rate, numbers.Real) and not isinstance(rate, bool)
-    if not is_number or math.isnan(rate) or not 0 <= rate < 1:
+    if not is_number or math.isnan(rate) or not 0 <= rate < 1 - 2**-25:
         raise ValueError(f"`{name}` must be a number in [0, 1), the fraction to drop. Received: {name}={rate!r}")
     return float(rate)
 

@@ -114,8 +114,9 @@ def derive_key(seed: Any, replica: Any = 0) -> Any:
 
 
 def hash_bits(shape: Any, key: Any) -> Any:
-    """The bits of each element of `shape` under a key."""
-    index = ops.cast(ops.arange(ops.prod(shape), dtype="int32"), "uint32")
+    """The bits of each element of `shape` (a tuple, or a tensor where it is dynamic) under a key."""
+    size = math.prod(shape) if isinstance(shape, tuple) else ops.prod(shape)
+    index = ops.cast(ops.arange(size, dtype="int32"), "uint32")
     return ops.reshape(mix(ops.bitwise_xor(mix(index + key[0]), key[1])), shape)
 
 
