@@ -11,22 +11,32 @@ from dropzoo.layers._registry import (
     register_layer,
 )
 from dropzoo.layers.alpha_dropout import AlphaDropout
+from dropzoo.layers.cutout_dropout import CutoutDropout
 from dropzoo.layers.drop_block import DropBlock2D
 from dropzoo.layers.drop_path import DropPath
 from dropzoo.layers.dropout import Dropout
 from dropzoo.layers.gaussian_dropout import GaussianDropout
+from dropzoo.layers.max_dropout import MaxDropout
 from dropzoo.layers.spatial_dropout import SpatialDropout1D, SpatialDropout2D, SpatialDropout3D
+from dropzoo.layers.targeted_dropout import TargetedDropout
+from dropzoo.layers.uout import UOut
+from dropzoo.layers.weighted_channel_dropout import WeightedChannelDropout
 
 __all__ = [
     "AlphaDropout",
     "BaseDropout",
+    "CutoutDropout",
     "DropBlock2D",
     "DropPath",
     "Dropout",
     "GaussianDropout",
+    "MaxDropout",
     "SpatialDropout1D",
     "SpatialDropout2D",
     "SpatialDropout3D",
+    "TargetedDropout",
+    "UOut",
+    "WeightedChannelDropout",
     "counterpart",
     "describe",
     "get",

@@ -42,6 +42,7 @@ class Stochastic:
     A subclass calls `_start(rate, seed)` at the end of its `__init__`, and defines `drop` and its own inference.
     """
 
+    name: str
     _has_dropped = False
 
     def _start(self, rate: float, seed: int | None) -> None:

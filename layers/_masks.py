@@ -101,8 +101,12 @@ def run(function: Callable[..., Any], x: Any, *args: Any, draw: Draw) -> Any:
 
 def standard_normal(bits: Any) -> Any:
     """Float32 draws of N(0, 1) by the inverse of the distribution function, cut at 5.3 standard deviations."""
-    centred = (ops.cast(ops.right_shift(bits, u32(8)), "float32") + 0.5) * 2.0**-23 - 1.0  # in (-1, 1)
-    return math.sqrt(2.0) * ops.erfinv(centred)
+    return math.sqrt(2.0) * ops.erfinv(2.0 * uniform(bits) - 1.0)
+
+
+def uniform(bits: Any) -> Any:
+    """Float32 draws of U(0, 1), both ends excluded."""
+    return (ops.cast(ops.right_shift(bits, u32(8)), "float32") + 0.5) * 2.0**-24
 
 
 def derive_key(seed: Any, replica: Any = 0) -> Any:

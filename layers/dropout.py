@@ -5,7 +5,7 @@ from typing import Any
 from keras import ops
 
 from dropzoo.layers._base import BaseDropout
-from dropzoo.layers._masks import Draw, drop_units
+from dropzoo.layers._masks import Draw, draw_keep, drop_units
 from dropzoo.layers._registry import register_layer
 
 
@@ -18,7 +18,8 @@ class Dropout(BaseDropout):
     `DropBlock2D` regularise more at the same rate.
 
     In training `y = x * m / (1 - rate)` with `m ~ Bernoulli(1 - rate)` for each unit, so that the expectation of
-    `y` is `x`; in inference `y = x`.
+    `y` is `x`; in inference `y = x`. That is `scaling="inverted"`. The first papers scaled the other way round:
+    `scaling="standard"` is `y = x * m` in training and `y = x * (1 - rate)` in inference.
 
     Differs from `keras.layers.Dropout`: `rate` is live (see `BaseDropout`), `rate=1` is refused, a seed gives the
     same mask eagerly, in a graph and under XLA, and the replicas of a `tf.distribute` strategy draw different
@@ -28,6 +29,7 @@ class Dropout(BaseDropout):
         rate: Float in [0, 1). Fraction of the units to drop.
         noise_shape: Tuple of ints or None, of the rank of the inputs: the shape of the mask, where None
             stands for the size of the inputs and 1 shares the mask along that axis.
+        scaling: `"inverted"` or `"standard"`.
         seed: Int, the seed of the masks.
 
     Call arguments:
@@ -58,16 +60,28 @@ class Dropout(BaseDropout):
         rate: float,
         noise_shape: tuple[int | None, ...] | None = None,
         seed: int | None = None,
+        scaling: str = "inverted",
         **kwargs: Any,
     ) -> None:
         super().__init__(rate, seed=seed, **kwargs)
         self.noise_shape = check_noise_shape(noise_shape)
+        if scaling not in ("inverted", "standard"):
+            raise ValueError(f"`scaling` must be 'inverted' or 'standard'. Received: scaling={scaling!r}")
+        self.scaling = scaling
 
     def drop(self, inputs: Any, rate: Any, draw: Draw) -> Any:
-        return drop_units(inputs, mask_shape(inputs, self.noise_shape), rate, draw)
+        shape = mask_shape(inputs, self.noise_shape)
+        if self.scaling == "inverted":
+            return drop_units(inputs, shape, rate, draw)
+        return ops.where(draw_keep(shape, rate, draw), inputs, ops.zeros((), inputs.dtype))
+
+    def infer(self, inputs: Any) -> Any:
+        if self.scaling == "inverted":
+            return inputs
+        return inputs * ops.cast(1.0 - ops.convert_to_tensor(self.live_rate()), inputs.dtype)
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "noise_shape": self.noise_shape}
+        return {**super().get_config(), "noise_shape": self.noise_shape, "scaling": self.scaling}
 
 
 def check_noise_shape(noise_shape: Any) -> tuple[int | None, ...] | None:

@@ -22,6 +22,10 @@ class Case:
     shape: tuple[int, ...] = (6, 9, 5, 8)  # height != width, on purpose
     not_zero: str = ""  # why a dropped unit is not zero
     mean_not_kept: str = ""  # why the expectation of the output is not the input
+    not_identity: str = ""  # why inference is not the identity
+    not_the_rate: str = ""  # why another fraction than the rate is dropped
+    not_scaled: str = ""  # why what is kept is not scaled by 1 / (1 - rate)
+    by_value: str = ""  # how the values decide what is dropped
     wrong: tuple[tuple[dict[str, Any], str], ...] = ()  # bad arguments beside the good ones
 
     def make(self, rate: float = 0.3, seed: int = 0, **kwargs: Any) -> Any:
@@ -30,10 +34,19 @@ class Case:
 
 BAD_NOISE = (({"noise_shape": 3}, "noise_shape=3"), ({"noise_shape": (0, 1)}, "noise_shape=.0, 1."))
 BAD_FORMAT = (({"data_format": "NHWC"}, "data_format='NHWC'"),)
+BAD_SCALING = (({"scaling": "inverse"}, "scaling='inverse'"),)
+BAD_FRACTION = tuple(({"target_fraction": f}, "target_fraction=") for f in (-0.1, 1.1, "0.5", None, True))
 BAD_BLOCK = tuple(({"block_size": b}, "block_size=") for b in (0, -1, 2.5, (3,), (3, 0), "7", True))
 
 CASES = {
-    "dropout": Case(layers.Dropout, wrong=BAD_NOISE),
+    "dropout": Case(layers.Dropout, wrong=BAD_NOISE + BAD_SCALING),
+    "dropout-standard": Case(
+        layers.Dropout,
+        {"scaling": "standard"},
+        mean_not_kept="its expectation is that of inference: see test_layers.py",
+        not_identity="scales in inference instead of in training",
+        not_scaled="scales in inference instead of in training",
+    ),
     "dropout-noise_shape": Case(layers.Dropout, {"noise_shape": (None, 1, None, 1)}),
     "spatial1d": Case(layers.SpatialDropout1D, shape=(6, 9, 8), wrong=BAD_FORMAT),
     "spatial2d": Case(layers.SpatialDropout2D, wrong=BAD_FORMAT),
@@ -52,6 +65,41 @@ CASES = {
     "drop_block-first": Case(
         layers.DropBlock2D, {"block_size": 3, "data_format": "channels_first"}, shape=(6, 8, 9, 5)
     ),
+    "cutout": Case(layers.CutoutDropout, shape=(12, 9, 5, 8), wrong=BAD_FORMAT),
+    "cutout-first": Case(layers.CutoutDropout, {"data_format": "channels_first"}, shape=(12, 8, 9, 5)),
+    "weighted_channel": Case(
+        layers.WeightedChannelDropout, wrong=BAD_FORMAT, by_value="keeps strong channels more often"
+    ),
+    "weighted_channel-first": Case(
+        layers.WeightedChannelDropout,
+        {"data_format": "channels_first"},
+        shape=(6, 8, 9, 5),
+        by_value="keeps strong channels more often",
+    ),
+    "targeted": Case(
+        layers.TargetedDropout,
+        wrong=BAD_FORMAT + BAD_FRACTION,
+        mean_not_kept="drops the weak on purpose",
+        not_the_rate="drops among the weakest half",
+        not_scaled="the paper does not scale",
+        by_value="drops weak channels",
+    ),
+    "targeted-all": Case(
+        layers.TargetedDropout,
+        {"target_fraction": 1.0, "data_format": "channels_first"},
+        shape=(6, 8, 9, 5),
+        mean_not_kept="drops without scaling",
+        not_scaled="the paper does not scale",
+        by_value="drops weak channels",
+    ),
+    "max": Case(
+        layers.MaxDropout,
+        mean_not_kept="drops the strong on purpose",
+        not_the_rate="drops a part of the range of values",
+        not_scaled="the paper does not scale",
+        by_value="drops what is near the maximum",
+    ),
+    "uout": Case(layers.UOut, not_zero="multiplies by noise"),
     "drop_path": Case(layers.DropPath, shape=(12, 9, 5, 8)),
 }
 every_layer = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
@@ -60,6 +108,11 @@ zeroing = pytest.mark.parametrize(
 )
 
 
+blind = pytest.mark.parametrize(
+    "case",
+    [c for c in CASES.values() if not c.not_zero and not c.by_value],
+    ids=[k for k, c in CASES.items() if not c.not_zero and not c.by_value],
+)
 paths = pytest.mark.parametrize("path", ["plain", "compiled"], indirect=True)
 
 
@@ -83,8 +136,9 @@ def test_every_registered_layer_has_a_row():
 @every_layer
 def test_inference_is_the_identity(case):
     x = data(case.shape)
-    np.testing.assert_array_equal(case.make(0.5)(x), x)
-    np.testing.assert_array_equal(case.make(0.5)(x, training=False), x)
+    expected = x * np.float32(0.5) if case.not_identity else x
+    np.testing.assert_array_equal(case.make(0.5)(x), expected)
+    np.testing.assert_array_equal(case.make(0.5)(x, training=False), expected)
 
 
 @every_layer
@@ -112,9 +166,10 @@ def test_drops_the_rate_and_keeps_the_mean(case, size, rate):
 
     if not case.mean_not_kept:
         within(y.mean(axes), 1.0)
-    if not case.not_zero:
+    if not case.not_zero and not case.not_the_rate:
         within((y == 0).mean(axes), rate)
-        np.testing.assert_allclose(y[y != 0], 1 / (1 - rate), rtol=1e-6)
+    if not case.not_zero:
+        np.testing.assert_allclose(y[y != 0], 1 if case.not_scaled else 1 / (1 - rate), rtol=1e-6)
 
 
 @every_layer
@@ -181,10 +236,10 @@ def test_gradient_is_zero_exactly_where_dropped(case, path):
         y = case.make(0.5)(x, training=True)
     gradient = tape.gradient(y, x).numpy()
     np.testing.assert_array_equal(gradient == 0, y.numpy() == 0)
-    np.testing.assert_allclose(gradient[gradient != 0], 2.0)
+    np.testing.assert_allclose(gradient[gradient != 0], 1.0 if case.not_scaled else 2.0)
 
 
-@zeroing
+@blind
 @paths
 def test_nan_and_inf_are_gone_where_dropped(case, path):
     x = data(case.shape)
@@ -253,7 +308,7 @@ def test_keras_file_round_trip_in_a_model(case, tmp_path):
     loaded = keras.models.load_model(tmp_path / "model.keras")
     x = data(case.shape)
     assert loaded.get_layer("site").rate == 0.4
-    np.testing.assert_array_equal(loaded(x), x)
+    np.testing.assert_array_equal(loaded(x), model(x))
     np.testing.assert_array_equal(loaded(x, training=True), model(x, training=True))
 
 

@@ -1,0 +1,86 @@
+"""Dropout of the weakest units."""
+
+from typing import Any
+
+from keras import ops
+
+from dropzoo.layers._base import BaseDropout
+from dropzoo.layers._checks import check_data_format
+from dropzoo.layers._masks import Draw, draw_keep
+from dropzoo.layers._registry import register_layer
+
+
+@register_layer
+class TargetedDropout(BaseDropout):
+    """Drops each of the weakest `target_fraction` of the channels with probability `rate`.
+
+    The network learns to do without its weak channels, so that they can be pruned afterwards with little loss.
+
+    The channels of a sample are ranked by their mean magnitude (over the map, where there is one). Of the
+    `floor(target_fraction * channels)` weakest each is set to zero with probability `rate`, independently; the
+    others are never dropped. There is no scaling: what is dropped is small, and meant to go.
+
+    Differs from the paper: there weights, or units by the norm of their weights, are ranked, once for the whole
+    batch; this layer has no weights and ranks what it sees, for each sample.
+
+    Args:
+        rate: Float in [0, 1). Probability that a targeted channel is dropped.
+        target_fraction: Float in [0, 1]. Fraction of the channels that may be dropped, the weakest ones.
+        data_format: `"channels_last"` or `"channels_first"`; Keras' global setting by default.
+        seed: Int, the seed of the masks.
+
+    Call arguments:
+        inputs: Floating point tensor of any rank from 2.
+        training: Bool. Whether to drop; defaults to False.
+
+    Input shape:
+        `(batch, ..., channels)`, or `(batch, channels, ...)` for `"channels_first"`.
+
+    Output shape:
+        The input shape.
+
+    Example:
+    >>> import keras
+    >>> from dropzoo import layers
+    >>> layer = layers.TargetedDropout(0.99, target_fraction=0.5, seed=0)
+    >>> layer(keras.ops.convert_to_tensor([[4.0, -1.0, 3.0, 2.0]]), training=True)[0].numpy().tolist()
+    [4.0, 0.0, 3.0, 0.0]
+
+    Reference:
+        Gomez et al., "Learning Sparse Networks Using Targeted Dropout", 2019, arXiv:1905.13678.
+    """
+
+    def __init__(
+        self,
+        rate: float,
+        target_fraction: float = 0.5,
+        data_format: str | None = None,
+        seed: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(rate, seed=seed, **kwargs)
+        if isinstance(target_fraction, bool) or not isinstance(target_fraction, (int, float)):
+            target_fraction = float("nan")
+        if not 0 <= target_fraction <= 1:
+            raise ValueError(
+                "`target_fraction` must be a number in [0, 1], the fraction of the channels that may be dropped. "
+                f"Received: target_fraction={target_fraction!r}"
+            )
+        self.target_fraction = target_fraction
+        self.data_format = check_data_format(data_format)
+
+    def drop(self, inputs: Any, rate: Any, draw: Draw) -> Any:
+        rank = len(inputs.shape)
+        axis = rank - 1 if self.data_format == "channels_last" else 1
+        rest = [a for a in range(1, rank) if a != axis]
+        strength = ops.abs(ops.stop_gradient(ops.cast(inputs, "float32")))
+        strength = ops.mean(strength, axis=rest, keepdims=True) if rest else strength  # one for each channel
+        order = ops.argsort(ops.argsort(strength, axis=axis), axis=axis)  # 0 for the weakest
+        channels = ops.cast(ops.shape(inputs)[axis], "float32")
+        spared = ops.cast(order, "float32") >= ops.floor(self.target_fraction * channels)
+        keep = ops.logical_or(spared, draw_keep(ops.shape(strength), rate, draw))
+        return ops.where(keep, inputs, ops.zeros((), inputs.dtype))
+
+    def get_config(self) -> dict[str, Any]:
+        own = {"target_fraction": self.target_fraction, "data_format": self.data_format}
+        return {**super().get_config(), **own}

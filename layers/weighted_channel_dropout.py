@@ -1,0 +1,77 @@
+"""Dropout of feature maps that favours the strong ones."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from dropzoo.layers._base import BaseDropout
+from dropzoo.layers._checks import check_data_format
+from dropzoo.layers._masks import Draw, drop_and_scale, uniform
+from dropzoo.layers._registry import register_layer
+
+
+@register_layer
+class WeightedChannelDropout(BaseDropout):
+    """Drops the fraction `rate` of the feature maps of each sample; strong maps stay more often.
+
+    Made for the last stages of a network that is fine-tuned on few images, where only few maps respond to the
+    object: what they say is kept, and the noise of the others is thinned out.
+
+    Each map is scored by its mean, as far as that is positive. A sample keeps `k = (1 - rate) * channels` of its
+    maps by weighted random selection without replacement: those with the largest keys `u**(1 / score)`, where
+    `u ~ U(0, 1)`. A `k` between two whole numbers is rounded up or down at random, so that the fraction is `rate`
+    on average. Kept maps are scaled by `1 / (1 - rate)`. No gradient goes through the scores.
+
+    Differs from the paper: its second step, which drops some of the selected maps by plain dropout, is left to a
+    `SpatialDropout2D` behind this layer; and its scale is the sum of all scores over that of the selected.
+
+    Args:
+        rate: Float in [0, 1). Fraction of the feature maps to drop.
+        data_format: `"channels_last"` or `"channels_first"`; Keras' global setting by default.
+        seed: Int, the seed of the masks.
+
+    Call arguments:
+        inputs: Floating point tensor of rank 4, best after a ReLU.
+        training: Bool. Whether to drop; defaults to False.
+
+    Input shape:
+        `(batch, height, width, channels)`, or `(batch, channels, height, width)` for `"channels_first"`.
+
+    Output shape:
+        The input shape.
+
+    Example:
+    >>> import keras
+    >>> from dropzoo import layers
+    >>> y = layers.WeightedChannelDropout(0.25, seed=0)(keras.ops.ones((2, 6, 5, 8)), training=True)
+    >>> keras.ops.convert_to_numpy(y[0, 0, 0] == 0).sum().item()
+    2
+
+    Reference:
+        Hou and Wang, "Weighted Channel Dropout for Regularization of Deep Convolutional Neural Network", AAAI
+        2019.
+    """
+
+    def __init__(
+        self, rate: float, data_format: str | None = None, seed: int | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(rate, seed=seed, **kwargs)
+        self.data_format = check_data_format(data_format)
+        self.input_spec = keras.InputSpec(ndim=4)
+
+    def drop(self, inputs: Any, rate: Any, draw: Draw) -> Any:
+        channels_last = self.data_format == "channels_last"
+        space = (1, 2) if channels_last else (2, 3)
+        score = ops.stop_gradient(ops.mean(ops.cast(inputs, "float32"), axis=space))  # (batch, channels)
+        batch, channels = ops.shape(score)
+        # The logarithm of the key; maps without a positive mean come last, in random order.
+        key = ops.log(uniform(draw((batch, channels)))) / ops.maximum(score, 1e-12)
+        rank = ops.argsort(ops.argsort(-key, axis=-1), axis=-1)  # 0 for the largest key
+        count = ops.floor((1.0 - rate) * ops.cast(channels, "float32") + uniform(draw((batch, 1))))
+        keep = ops.cast(rank, "float32") < count  # (batch, channels)
+        keep = ops.expand_dims(keep, (1, 2) if channels_last else (2, 3))
+        return drop_and_scale(inputs, keep, rate)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "data_format": self.data_format}

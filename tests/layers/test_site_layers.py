@@ -1,0 +1,120 @@
+"""The site layers whose formula is more than a mask, against the formula written down in NumPy."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from dropzoo import layers
+from dropzoo.layers._masks import uniform
+
+
+def recorded(layer, x):
+    """The layer's output and the uniform draws that it came from."""
+    generator, draws = np.random.default_rng(3), []
+
+    def draw(shape):
+        bits = tf.constant(generator.integers(0, 2**32, [int(n) for n in shape], dtype="uint32"))
+        draws.append(uniform(bits).numpy())
+        return bits
+
+    return layer.drop(tf.constant(x), tf.constant(layer.rate, tf.float32), draw).numpy(), draws
+
+
+def maps(shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape).astype("float32")
+
+
+def test_weighted_channel_dropout_keeps_the_largest_keys():
+    x = np.maximum(maps((5, 4, 3, 8)), 0)
+    y, (chance, rounding) = recorded(layers.WeightedChannelDropout(0.3), x)
+    for n in range(5):
+        key = np.log(chance[n]) / np.maximum(x[n].mean((0, 1)), 1e-12)
+        count = int(0.7 * 8 + rounding[n, 0])
+        kept = np.argsort(-key)[:count]
+        assert count in (5, 6)
+        np.testing.assert_allclose(y[n][..., kept], x[n][..., kept] / 0.7, rtol=1e-6)
+        assert (np.delete(y[n], kept, -1) == 0).all()
+
+
+def test_weighted_channel_dropout_keeps_one_channel_in_proportion_to_its_score():
+    """With one to keep, weighted selection is the lottery of the scores; negative scores have no ticket."""
+    scores = np.array([4.0, 2.0, 1.0, 1.0, 0.0, -3.0, 0.0, 0.0], "float32")
+    x = np.broadcast_to(scores, (20_000, 2, 3, 8)).astype("float32")
+    y = layers.WeightedChannelDropout(7 / 8, seed=1)(x + 0 * x, training=True).numpy()
+    won = (y[:, 0, 0, :4] != 0).mean(0)
+    expected = scores[:4] / 8
+    assert (abs(won - expected) < 5 * np.sqrt(expected * (1 - expected) / len(x))).all()
+    assert (y[..., 4:] == 0).all()
+
+
+def test_max_dropout_drops_the_top_of_the_range():
+    x = maps((6, 4, 3, 5))
+    y, (chance,) = recorded(layers.MaxDropout(0.6), x)
+    for n in range(6):
+        place = (x[n] - x[n].min()) / (x[n].max() - x[n].min())
+        np.testing.assert_array_equal(y[n], np.where(place > 1 - 0.6 * chance[n], 0, x[n]))
+        assert (y[n] == 0).any()
+
+
+def test_max_dropout_leaves_constant_samples():
+    x = np.full((2, 3, 4, 1), 2.5, "float32")
+    np.testing.assert_array_equal(layers.MaxDropout(0.9)(x, training=True), x)
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.3, 0.5, 1.0])
+def test_targeted_dropout_drops_among_the_weakest_channels(fraction):
+    x = maps((400, 4, 3, 10)) * np.linspace(0.1, 3, 10, dtype="float32")[::-1]
+    y = layers.TargetedDropout(0.7, fraction, seed=2)(x, training=True).numpy()
+    order = abs(x).mean((1, 2)).argsort(1)
+    count = int(fraction * 10)
+    by_rank = np.take_along_axis((y == 0).all((1, 2)), order, 1)  # (sample, rank), the weakest first
+    assert not by_rank[:, count:].any()
+    if count:
+        assert abs(by_rank[:, :count].mean() - 0.7) < 5 * np.sqrt(0.21 / (400 * count))
+    np.testing.assert_array_equal(y[y != 0], x[y != 0])
+
+
+def test_targeted_dropout_ranks_the_units_of_a_dense_layer():
+    x = maps((50, 6))
+    y = layers.TargetedDropout(0.999, 0.5, seed=2)(x, training=True).numpy()
+    for before, after in zip(x, y, strict=True):
+        np.testing.assert_array_equal(np.sort(abs(after))[3:], np.sort(abs(before))[3:])
+
+
+def test_uout_noise_is_uniform():
+    y = layers.UOut(0.3, seed=0)(tf.ones((1000, 1000)), training=True).numpy()
+    assert abs(y.mean() - 1) < 5 * 0.3 / np.sqrt(3e6) and 0.7 <= y.min() and y.max() <= 1.3
+    assert y.var() == pytest.approx(0.3**2 / 3, rel=0.01)
+
+
+@pytest.mark.parametrize("size", [(24, 8), (3, 3), (1, 7), (40, 31)])
+def test_cutout_drops_one_rectangle_as_often_at_the_border(size):
+    rate, samples = 0.2, 40_000
+    y = layers.CutoutDropout(rate, seed=0)(tf.ones((samples, *size, 1)), training=True).numpy()[..., 0]
+    by_pixel = (y == 0).mean(0)
+    assert abs(by_pixel - rate).max() < 5 * np.sqrt(rate * (1 - rate) / samples)
+    for sample in y[:200] == 0:
+        rows, columns = sample.any(1), sample.any(0)
+        np.testing.assert_array_equal(sample, rows[:, None] & columns[None])
+        assert (np.diff(rows.astype(int)) == 1).sum() <= 1 and (np.diff(columns.astype(int)) == 1).sum() <= 1
+
+
+def test_drop_path_drops_whole_samples():
+    y = layers.DropPath(0.4, seed=0)(tf.ones((64, 3, 5, 2)), training=True).numpy()
+    assert set(np.unique(y)) == {0, np.float32(1 / np.float32(0.6))}
+    assert (y.min((1, 2, 3)) == y.max((1, 2, 3))).all()
+
+
+def test_the_two_scalings_agree_in_expectation():
+    """The mean over many masks is what inference gives: with "standard" too, which scales there."""
+    x, rate, repeats = maps((8, 5, 3)), 0.3, 4000
+    for scaling in ("inverted", "standard"):
+        layer = layers.Dropout(rate, seed=1, scaling=scaling)
+        run = tf.function(lambda f=layer: f(x, training=True))
+        draws = np.stack([run() for _ in range(repeats)])
+        error = draws.std(0, ddof=1) / np.sqrt(repeats)
+        assert (abs(draws.mean(0) - layer(x)) < 5 * error).all()
+        kept = draws[0] != 0
+        np.testing.assert_allclose(draws[0][kept], x[kept] / (0.7 if scaling == "inverted" else 1), rtol=1e-6)
+    layer.rate = 0.6
+    np.testing.assert_allclose(layer(x), 0.4 * x, rtol=1e-6)  # live in inference too
