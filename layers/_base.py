@@ -47,6 +47,9 @@ class Stochastic:
 
     def _start(self, rate: float, seed: int | None) -> None:
         self._live_rate = _LiveRate(check_rate(rate))
+        self._start_draws(seed)
+
+    def _start_draws(self, seed: int | None) -> None:
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
         self._draw = OwnDraw(self.seed_generator)

@@ -35,6 +35,7 @@ class Case:
 BAD_NOISE = (({"noise_shape": 3}, "noise_shape=3"), ({"noise_shape": (0, 1)}, "noise_shape=.0, 1."))
 BAD_FORMAT = (({"data_format": "NHWC"}, "data_format='NHWC'"),)
 BAD_SCALING = (({"scaling": "inverse"}, "scaling='inverse'"),)
+BAD_LEVEL = (({"level": "pixel"}, "level='pixel'"),)
 BAD_FRACTION = tuple(({"target_fraction": f}, "target_fraction=") for f in (-0.1, 1.1, "0.5", None, True))
 BAD_BLOCK = tuple(({"block_size": b}, "block_size=") for b in (0, -1, 2.5, (3,), (3, 0), "7", True))
 
@@ -100,6 +101,29 @@ CASES = {
         by_value="drops what is near the maximum",
     ),
     "uout": Case(layers.UOut, not_zero="multiplies by noise"),
+    "shake": Case(
+        layers.ShakeDrop,
+        shape=(12, 9, 5, 8),
+        not_zero="multiplies by noise",
+        not_identity="scales in inference by the expectation of the noise",
+        mean_not_kept="its expectation is that of inference: see test_site_layers.py",
+        wrong=BAD_LEVEL,
+    ),
+    "shake-channel": Case(
+        layers.ShakeDrop,
+        {"level": "channel"},
+        shape=(12, 9, 5, 8),
+        not_zero="multiplies by noise",
+        not_identity="scales in inference by the expectation of the noise",
+        mean_not_kept="its expectation is that of inference: see test_site_layers.py",
+    ),
+    "shake-unit": Case(
+        layers.ShakeDrop,
+        {"level": "unit"},
+        not_zero="multiplies by noise",
+        not_identity="scales in inference by the expectation of the noise",
+        mean_not_kept="its expectation is that of inference: see test_site_layers.py",
+    ),
     "drop_path": Case(layers.DropPath, shape=(12, 9, 5, 8)),
 }
 every_layer = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())

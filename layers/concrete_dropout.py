@@ -1,0 +1,149 @@
+"""Dropout that learns its rate."""
+
+import math
+from typing import Any
+
+import keras
+from keras import ops
+
+from dropzoo.layers._base import Stochastic
+from dropzoo.layers._checks import check_rate
+from dropzoo.layers._masks import Draw, uniform
+from dropzoo.layers._registry import register_layer
+
+
+@register_layer
+class ConcreteDropout(Stochastic, keras.layers.Wrapper):
+    """Dropout of the inputs of a dense layer or convolution, whose rate is learned with the weights.
+
+    The rate that fits the uncertainty of the data: it rises where the data say little, and falls as they grow.
+
+    In training the inputs are multiplied by `(1 - z) / (1 - rate)` with the relaxed draw
+    `z = sigmoid((logit(rate) + logit(u)) / temperature)`, `u ~ U(0, 1)`, through which the rate has a gradient.
+    For convolutions one draw serves a whole feature map. In inference it is the plain layer.
+
+    Added to the loss, which has to be the mean over the samples of the negative log-likelihood (cross-entropy):
+    `(length_scale**2 / 2 * sum(kernel**2) / (1 - rate) - K * H(rate)) / data_size`, with `K` the number of inputs
+    (features or channels) and `H` the entropy of a coin. Without the entropy every rate would go to zero.
+
+    Unlike the other layers it has a weight for its rate, the logit: weights files differ from those of a model
+    without it, `count_params()` is one larger, and `layer.rate` reports what has been learned.
+
+    Differs from the paper: spatial draws are the default for convolutions, and the factors of the two terms follow
+    from the likelihood alone (the authors' regression code doubles both, for a loss without the factor 1 / 2).
+
+    Args:
+        layer: A `keras.layers.Dense` or `keras.layers.Conv2D`.
+        data_size: Int, number of training samples.
+        rate: Float in [0, 1). The rate to start from.
+        spatial: Bool. Whether one draw serves a whole feature map; by default for convolutions.
+        length_scale: Float, of the prior: larger means smoother functions and larger decay.
+        temperature: Float, of the relaxation; smaller is closer to zero or one.
+        seed: Int, the seed of the draws.
+
+    Call arguments:
+        inputs: Floating point tensor of rank 2 or more, for convolutions 4.
+        training: Bool. Whether to drop; defaults to False.
+
+    Input shape:
+        That of the layer.
+
+    Output shape:
+        That of the layer.
+
+    Example:
+    >>> import keras
+    >>> from dropzoo import layers
+    >>> layer = layers.ConcreteDropout(keras.layers.Dense(4), data_size=1000, rate=0.2)
+    >>> tuple(layer(keras.ops.ones((2, 3)), training=True).shape), round(layer.rate, 3), layer.count_params()
+    ((2, 4), 0.2, 17)
+
+    Reference:
+        Gal, Hron and Kendall, "Concrete Dropout", 2017, arXiv:1705.07832.
+    """
+
+    def __init__(
+        self,
+        layer: keras.layers.Layer,
+        data_size: int,
+        rate: float = 0.1,
+        *,
+        spatial: bool | None = None,
+        length_scale: float = 0.01,
+        temperature: float = 0.1,
+        seed: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if not isinstance(layer, (keras.layers.Dense, keras.layers.Conv2D)):
+            raise ValueError(f"`layer` must be a keras.layers.Dense or Conv2D. Received: layer={layer!r}")
+        if spatial and not isinstance(layer, keras.layers.Conv2D):
+            raise ValueError(f"`spatial=True` is for Conv2D, a dense layer has no maps. Received: layer={layer!r}")
+        for name, value in (
+            ("data_size", data_size),
+            ("length_scale", length_scale),
+            ("temperature", temperature),
+        ):
+            if not isinstance(value, (int, float)) or isinstance(value, bool) or not value > 0:
+                raise ValueError(f"`{name}` must be a positive number. Received: {name}={value!r}")
+        super().__init__(layer, **kwargs)
+        self._start_draws(seed)
+        self._initial_rate = check_rate(rate)
+        self.data_size = data_size
+        self.spatial = isinstance(layer, keras.layers.Conv2D) if spatial is None else spatial
+        self.length_scale = length_scale
+        self.temperature = temperature
+
+    def build(self, input_shape: Any) -> None:
+        super().build(input_shape)
+        start = keras.initializers.Constant(_logit(self._initial_rate))
+        self.rate_logit = self.add_weight(shape=(), initializer=start, dtype="float32", name="rate_logit")
+
+    @property
+    def rate(self) -> float:
+        return float(self.live_rate()) if self.built else self._initial_rate
+
+    @rate.setter
+    def rate(self, value: float) -> None:
+        self._initial_rate = check_rate(value)
+        if self.built:
+            self.rate_logit.assign(_logit(value))
+
+    def live_rate(self) -> Any:
+        return ops.sigmoid(ops.cast(self.rate_logit, "float32"))
+
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        rate = self.live_rate()
+        weights = (
+            self.length_scale**2 / 2 * ops.sum(ops.square(ops.cast(self.layer.kernel, "float32"))) / (1 - rate)
+        )
+        entropy = -rate * ops.log(rate) - (1 - rate) * ops.log(1 - rate)
+        self.add_loss((weights - inputs.shape[self._axis()] * entropy) / self.data_size)
+        return super().call(inputs, training=training)
+
+    def drop(self, inputs: Any, rate: Any, draw: Draw) -> Any:
+        shape = list(ops.shape(inputs))
+        if self.spatial:
+            channels = range(len(shape))[self._axis()]
+            shape = [n if axis in (0, channels) else 1 for axis, n in enumerate(shape)]
+        chance = uniform(draw(shape))
+        logits = ops.log(rate) - ops.log1p(-rate) + ops.log(chance) - ops.log1p(-chance)
+        keep = 1.0 - ops.sigmoid(logits / self.temperature)
+        return self.layer(inputs * ops.cast(keep / (1.0 - rate), inputs.dtype))
+
+    def infer(self, inputs: Any) -> Any:
+        return self.layer(inputs)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return self.layer.compute_output_shape(input_shape)
+
+    def _axis(self) -> int:
+        return 1 if getattr(self.layer, "data_format", None) == "channels_first" else -1
+
+    def get_config(self) -> dict[str, Any]:
+        names = ("data_size", "spatial", "length_scale", "temperature")
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
+
+
+def _logit(rate: float) -> float:
+    rate = min(max(rate, 1e-6), 1 - 1e-6)  # a logit is finite
+    return math.log(rate) - math.log1p(-rate)

@@ -1,0 +1,132 @@
+"""Dropout of weights instead of units, in dense layers and convolutions."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from dropzoo.layers._base import Stochastic
+from dropzoo.layers._masks import Draw, drop_units
+from dropzoo.layers._registry import register_layer
+
+
+@register_layer
+class DropConnectDense(Stochastic, keras.layers.Dense):
+    """A dense layer that drops each of its weights with probability `rate`.
+
+    Dropout of the inputs removes a whole row of the kernel at a time; here each connection goes on its own, which
+    is the finer noise, and the larger set of networks to average.
+
+    In training `y = activation(x @ (w * m / (1 - rate)) + b)` with `m ~ Bernoulli(1 - rate)` for each weight; in
+    inference it is the plain dense layer.
+
+    Differs from the paper: one mask for the whole batch, because a mask for each sample needs as many kernels;
+    biases are kept; inference takes the mean of the weights and does not sample the activations' distribution
+    (`serving.MonteCarlo` samples, with a new mask for each sample).
+
+    Args:
+        units: Int, size of the output.
+        rate: Float in [0, 1). Fraction of the weights to drop.
+        seed: Int, the seed of the masks.
+        kwargs: Of `keras.layers.Dense`.
+
+    Call arguments:
+        inputs: Floating point tensor of rank 2 or more.
+        training: Bool. Whether to drop; defaults to False.
+
+    Input shape:
+        `(batch, ..., features)`.
+
+    Output shape:
+        `(batch, ..., units)`.
+
+    Example:
+    >>> import keras
+    >>> from dropzoo import layers
+    >>> layer = layers.DropConnectDense(3, rate=0.5, activation="relu", seed=0)
+    >>> tuple(layer(keras.ops.ones((2, 4)), training=True).shape), layer.count_params()
+    ((2, 3), 15)
+
+    Reference:
+        Wan et al., "Regularization of Neural Networks using DropConnect", ICML 2013.
+    """
+
+    def __init__(self, units: int, rate: float, *, seed: int | None = None, **kwargs: Any) -> None:
+        super().__init__(units, **kwargs)
+        self._start(rate, seed)
+
+    def drop(self, inputs: Any, rate: Any, draw: Draw) -> Any:
+        outputs = ops.matmul(inputs, _dropped(self.kernel, rate, draw))
+        if self.bias is not None:
+            outputs = ops.add(outputs, self.bias)
+        return outputs if self.activation is None else self.activation(outputs)
+
+    def infer(self, inputs: Any) -> Any:
+        return keras.layers.Dense.call(self, inputs)
+
+
+@register_layer
+class DropConnectConv2D(Stochastic, keras.layers.Conv2D):
+    """A convolution that drops each of its weights with probability `rate`.
+
+    A dropped weight is missing at every place of the map: a filter with holes, another in each step.
+
+    In training the kernel is `w * m / (1 - rate)` with `m ~ Bernoulli(1 - rate)` for each weight; in inference it
+    is the plain convolution.
+
+    Differs from the paper, where only dense layers drop weights: see `DropConnectDense`.
+
+    Args:
+        filters: Int, channels of the output.
+        kernel_size: Int or pair of ints.
+        rate: Float in [0, 1). Fraction of the weights to drop.
+        seed: Int, the seed of the masks.
+        kwargs: Of `keras.layers.Conv2D`.
+
+    Call arguments:
+        inputs: Floating point tensor of rank 4.
+        training: Bool. Whether to drop; defaults to False.
+
+    Input shape:
+        `(batch, height, width, channels)`, or `(batch, channels, height, width)` for `"channels_first"`.
+
+    Output shape:
+        That of `keras.layers.Conv2D`.
+
+    Example:
+    >>> import keras
+    >>> from dropzoo import layers
+    >>> layer = layers.DropConnectConv2D(8, 3, rate=0.2, padding="same", activation="relu")
+    >>> tuple(layer(keras.ops.ones((2, 9, 5, 4)), training=True).shape)
+    (2, 9, 5, 8)
+
+    Reference:
+        Wan et al., "Regularization of Neural Networks using DropConnect", ICML 2013.
+    """
+
+    def __init__(
+        self,
+        filters: int,
+        kernel_size: int | tuple[int, int],
+        rate: float,
+        *,
+        seed: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(filters, kernel_size, **kwargs)
+        self._start(rate, seed)
+
+    def drop(self, inputs: Any, rate: Any, draw: Draw) -> Any:
+        outputs = self.convolution_op(inputs, _dropped(self.kernel, rate, draw))
+        if self.bias is not None:
+            shape = (1, 1, 1, -1) if self.data_format == "channels_last" else (1, -1, 1, 1)
+            outputs = ops.add(outputs, ops.reshape(self.bias, shape))
+        return outputs if self.activation is None else self.activation(outputs)
+
+    def infer(self, inputs: Any) -> Any:
+        return keras.layers.Conv2D.call(self, inputs)
+
+
+def _dropped(kernel: Any, rate: Any, draw: Draw) -> Any:
+    kernel = ops.convert_to_tensor(kernel)[None]  # the batch's axis, for draws that have one
+    return drop_units(kernel, ops.shape(kernel), rate, draw)[0]

@@ -1,0 +1,82 @@
+"""Max-pooling over what dropout leaves of each window."""
+
+from typing import Any
+
+from keras import ops
+
+from dropzoo.layers._masks import Draw, draw_keep
+from dropzoo.layers._pooling import RandomPooling2D
+from dropzoo.layers._registry import register_layer
+
+
+@register_layer
+class MaxPoolDropout2D(RandomPooling2D):
+    """Max-pooling of units of which each is dropped with probability `rate`.
+
+    Dropout before max-pooling is a random choice among the largest units of each window: the largest wins with
+    probability `1 - rate`, the second largest with `rate * (1 - rate)`, and so on.
+
+    In training the result is the largest of the units that are left, or 0 where none is; in inference its
+    expectation, `sum_i (1 - rate) * rate**i * a_i` over the units of a window in falling order
+    (probabilistic weighted pooling). With `rate=0` it is plain max-pooling.
+
+    Differs from the paper: it sets dropped units to zero, which is the same for inputs that are not negative;
+    here the formula holds for all.
+
+    Args:
+        rate: Float in [0, 1). Fraction of the units to drop.
+        pool_size: Int or pair of ints.
+        strides: Int or pair of ints; the pool's size by default.
+        padding: `"valid"` or `"same"`.
+        data_format: `"channels_last"` or `"channels_first"`; Keras' global setting by default.
+        seed: Int, the seed of the masks.
+
+    Call arguments:
+        inputs: Floating point tensor of rank 4.
+        training: Bool. Whether to drop; defaults to False.
+
+    Input shape:
+        `(batch, height, width, channels)`, or `(batch, channels, height, width)` for `"channels_first"`.
+
+    Output shape:
+        That of `keras.layers.MaxPooling2D`.
+
+    Example:
+    >>> import keras
+    >>> from dropzoo import layers
+    >>> x = keras.ops.reshape(keras.ops.convert_to_tensor([8.0, 4.0, 2.0, 1.0]), (1, 2, 2, 1))
+    >>> float(layers.MaxPoolDropout2D(0.5)(x)[0, 0, 0, 0])  # 8 / 2 + 4 / 4 + 2 / 8 + 1 / 16
+    5.3125
+
+    Reference:
+        Wu and Gu, "Towards Dropout Training for Convolutional Neural Networks", 2015, arXiv:1512.00242.
+    """
+
+    def __init__(
+        self,
+        rate: float,
+        pool_size: int | tuple[int, int] = 2,
+        strides: int | tuple[int, int] | None = None,
+        padding: str = "valid",
+        data_format: str | None = None,
+        seed: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(pool_size, strides, padding, data_format, **kwargs)
+        self._start(rate, seed)
+
+    def drop(self, inputs: Any, rate: Any, draw: Draw) -> Any:
+        # Pooling starts from the lowest finite number on some devices, from -inf on others.
+        lowest = ops.cast(-65504.0 if inputs.dtype == "float16" else -3e38, inputs.dtype)
+        left = ops.where(draw_keep(ops.shape(inputs), rate, draw), inputs, lowest)
+        largest = ops.max_pool(left, self.pool_size, self.strides, self.padding, self.data_format)
+        return ops.where(largest > lowest, largest, ops.zeros((), inputs.dtype))
+
+    def infer(self, inputs: Any) -> Any:
+        units = self.windows(inputs)
+        falling = ops.flip(ops.sort(units, axis=-1), axis=-1)  # (..., units)
+        rate = ops.convert_to_tensor(self.live_rate())
+        places = ops.arange(falling.shape[-1], dtype="float32")
+        weight = ops.cast((1.0 - rate) * ops.power(rate, places), inputs.dtype)
+        parts = ops.where(weight > 0, falling * weight, ops.zeros((), inputs.dtype))
+        return ops.sum(ops.where(ops.isneginf(falling), ops.zeros((), inputs.dtype), parts), axis=-1)

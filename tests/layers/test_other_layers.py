@@ -1,0 +1,405 @@
+"""The layers that are no site layers: on weights, in pooling, with a learned rate. One row a layer.
+
+What of the contract does not hold is said in the row: their inference is another layer's, not the identity.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from dropzoo import layers, serving
+from dropzoo.layers import _xla
+from dropzoo.layers._masks import uniform
+
+SHAPE = (6, 9, 5, 4)  # height != width
+
+
+@dataclass(frozen=True)
+class Row:
+    make: Callable[..., keras.Layer]
+    plain: Callable[[], keras.Layer] | None  # whose inference it has, with the same weights
+    shape: tuple[int, ...] = SHAPE
+    mean_not_kept: str = ""  # why the expectation in training is not the inference
+    no_rate: str = ""  # why there is no rate to set
+    no_empty_batch: str = ""  # why it is not tried
+    weights: int = 0  # more than the plain layer has
+    wrong: tuple[tuple[dict[str, Any], str], ...] = field(default=())
+
+
+def concrete(layer: Callable[..., keras.Layer]) -> Callable[..., keras.Layer]:
+    def make(rate: float = 0.3, **kwargs: Any) -> keras.Layer:
+        inner = layer(**({"dtype": kwargs["dtype"]} if "dtype" in kwargs else {}))
+        return layers.ConcreteDropout(inner, data_size=100, rate=rate, **kwargs)
+
+    return make
+
+
+def partial(cls: type, *args: Any, **options: Any) -> Callable[..., keras.Layer]:
+    return lambda rate=0.3, **kwargs: cls(*args, rate=rate, **options, **kwargs)
+
+
+CONV = "TensorFlow's own convolution gives an empty batch the shape of its input"
+LEARNED = "relaxed draws have a mean that is only near the rate"
+POOL = ({"pool_size": 0}, "pool_size=0"), ({"padding": "full"}, "padding='full'"), ({"strides": -1}, "strides=-1")
+FORMAT = ({"data_format": "NHWC"}, "data_format='NHWC'")
+ROWS = {
+    "drop_connect_dense": Row(
+        partial(layers.DropConnectDense, 3), lambda: keras.layers.Dense(3), wrong=(({"rate": 1.0}, "rate=1.0"),)
+    ),
+    "drop_connect_dense-flat": Row(
+        partial(layers.DropConnectDense, 3, use_bias=False),
+        lambda: keras.layers.Dense(3, use_bias=False),
+        shape=(6, 7),
+    ),
+    "drop_connect_conv2d": Row(
+        partial(layers.DropConnectConv2D, 3, (3, 2), padding="same", strides=2),
+        lambda: keras.layers.Conv2D(3, (3, 2), padding="same", strides=2),
+        no_empty_batch=CONV,
+        wrong=(({"rate": -0.1}, "rate=-0.1"),),
+    ),
+    "drop_connect_conv2d-groups": Row(
+        partial(layers.DropConnectConv2D, 4, 3, groups=2, dilation_rate=2, use_bias=False),
+        lambda: keras.layers.Conv2D(4, 3, groups=2, dilation_rate=2, use_bias=False),
+        no_empty_batch=CONV,
+    ),
+    "max_pool_dropout2d": Row(partial(layers.MaxPoolDropout2D), None, wrong=(*POOL, FORMAT)),
+    "max_pool_dropout2d-same": Row(
+        partial(layers.MaxPoolDropout2D, pool_size=(3, 2), strides=(2, 1), padding="same"), None
+    ),
+    "stochastic_pooling2d": Row(
+        lambda rate=None, **kwargs: layers.StochasticPooling2D(**kwargs),
+        None,
+        no_rate="the activations decide",
+        wrong=(*POOL, FORMAT),
+    ),
+    "stochastic_pooling2d-same": Row(
+        lambda rate=None, **kwargs: layers.StochasticPooling2D((3, 2), (2, 1), "same", **kwargs),
+        None,
+        no_rate="the activations decide",
+    ),
+    "concrete_dropout-dense": Row(
+        concrete(lambda **kwargs: keras.layers.Dense(3, **kwargs)),
+        lambda: keras.layers.Dense(3),
+        shape=(6, 7),
+        mean_not_kept=LEARNED,
+        weights=1,
+        wrong=(({"temperature": 0}, "temperature=0"), ({"spatial": True}, "`spatial=True` is for Conv2D")),
+    ),
+    "concrete_dropout-conv2d": Row(
+        concrete(lambda **kwargs: keras.layers.Conv2D(3, 3, **kwargs)),
+        lambda: keras.layers.Conv2D(3, 3),
+        mean_not_kept=LEARNED,
+        no_empty_batch=CONV,
+        weights=1,
+        wrong=(({"length_scale": -1}, "length_scale=-1"), ({"rate": 1}, "rate=1")),
+    ),
+}
+every_row = pytest.mark.parametrize("row", ROWS.values(), ids=ROWS.keys())
+
+
+def data(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
+    """Not negative, as after a ReLU, and without ties."""
+    return np.random.default_rng(seed).random(shape, "float32")
+
+
+def built(row: Row, **kwargs: Any) -> keras.Layer:
+    keras.utils.set_random_seed(1)  # the same initial weights each time
+    layer = row.make(**{"seed": 0} | kwargs)
+    layer(data(row.shape))
+    return layer
+
+
+def test_every_registered_layer_has_a_row():
+    others = set(layers.list_layers()) - set(layers.list_layers(sites_only=True))
+    assert {name.partition("-")[0] for name in ROWS} == others
+
+
+@every_row
+def test_inference_is_that_of_the_plain_layer(row):
+    x = data(row.shape)
+    layer = built(row)
+    np.testing.assert_array_equal(layer(x), layer(x))
+    if row.plain:
+        plain = row.plain()
+        plain(x)
+        plain.set_weights(layer.get_weights()[row.weights :] if row.weights else layer.get_weights())
+        np.testing.assert_array_equal(layer(x), plain(x))
+        assert layer.count_params() == plain.count_params() + row.weights
+
+
+@every_row
+def test_training_has_the_mean_of_inference(row):
+    """So that inference is the right average; within 5 standard errors, at every unit."""
+    x, repeats = data(row.shape), 4000
+    if not row.mean_not_kept:
+        layer = built(row, rate=0.3)
+        run = tf.function(lambda: layer(x, training=True))
+        draws = np.stack([run() for _ in range(repeats)])
+        error = draws.std(0, ddof=1) / np.sqrt(repeats) + 1e-7
+        assert (abs(draws.mean(0) - layer(x).numpy()) < 5.5 * error).all()
+
+
+@every_row
+def test_rate_zero_is_inference(row):
+    layer = built(row, rate=0.0)
+    x = data(row.shape)
+    if not row.no_rate:
+        np.testing.assert_allclose(layer(x, training=True), layer(x), rtol=1e-4, atol=1e-5)
+
+
+@every_row
+def test_same_seed_same_draws_and_others_at_each_call(row):
+    x = data(row.shape)
+    one, two = built(row, rate=0.5), built(row, rate=0.5)
+    first = np.asarray(one(x, training=True))
+    np.testing.assert_array_equal(first, two(x, training=True))
+    assert not np.array_equal(first, one(x, training=True))
+    assert not np.array_equal(first, built(row, rate=0.5, seed=8)(x, training=True))
+
+
+@every_row
+def test_eager_graph_and_xla_agree_on_both_paths(row, monkeypatch):
+    x, results = data(row.shape), []
+    for compile_from in (0, 1 << 30):
+        monkeypatch.setattr(_xla, "_COMPILE_FROM", compile_from)
+        for jit_compile in (None, False, True):
+            layer = built(row)
+            run = layer if jit_compile is None else tf.function(layer, jit_compile=jit_compile)
+            results.append(np.asarray(run(x, training=True)))
+    for other in results[1:]:
+        np.testing.assert_allclose(other, results[0], rtol=1e-4, atol=1e-5)
+
+
+@every_row
+def test_rate_is_live_in_traced_functions(row):
+    x = data(row.shape)
+    if row.no_rate:
+        with pytest.raises(AttributeError):
+            built(row).rate = 0.5
+        return
+    for jit_compile in (False, True):
+        layer = built(row, rate=0.0)
+        run = tf.function(lambda x, f=layer: f(x, training=True), jit_compile=jit_compile)
+        still = run(x).numpy()
+        layer.rate = 0.9
+        assert abs(run(x).numpy() - still).max() > 0.01
+        layer.rate = 0.0
+        np.testing.assert_allclose(run(x), still, rtol=1e-4, atol=1e-5)
+        assert run.experimental_get_tracing_count() == 1
+
+
+@every_row
+def test_every_weight_gets_a_gradient(row):
+    x, layer = tf.constant(data(row.shape)), built(row)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        loss = tf.reduce_sum(layer(x, training=True) ** 2)
+    for gradient in tape.gradient(loss, [x, *(w.value for w in layer.trainable_weights)]):
+        assert np.isfinite(gradient).all() and abs(gradient.numpy()).max() > 0
+
+
+@every_row
+@pytest.mark.parametrize("policy", ["float32", "mixed_float16", "mixed_bfloat16"])
+def test_config_round_trip(row, policy):
+    layer = row.make(seed=3, dtype=policy, trainable=False, name="here")
+    revived = type(layer).from_config(layer.get_config())
+    assert revived.get_config() == layer.get_config()
+    assert revived.dtype_policy.name == policy and not revived.trainable
+    assert revived(data(row.shape), training=True).dtype == layer.compute_dtype
+    if not row.no_rate:
+        assert revived.rate == pytest.approx(0.3, rel=1e-5)
+
+
+@every_row
+def test_files_round_trip(row, tmp_path):
+    inputs = keras.Input(row.shape[1:])
+    keras.utils.set_random_seed(2)
+    model = keras.Model(inputs, row.make(seed=0, name="here")(inputs))
+    if not row.no_rate:
+        model.get_layer("here").rate = 0.4
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    x = data(row.shape)
+    np.testing.assert_array_equal(loaded(x), model(x))
+    np.testing.assert_array_equal(loaded(x, training=True), model(x, training=True))
+    assert loaded.get_layer("here").rate == model.get_layer("here").rate
+    model.save_weights(tmp_path / "model.weights.h5")
+    keras.utils.set_random_seed(9)
+    other = keras.Model(inputs, row.make(rate=0.4, seed=0, name="here")(inputs))
+    other.load_weights(tmp_path / "model.weights.h5")
+    np.testing.assert_array_equal(other(x), model(x))
+
+
+@every_row
+def test_unknown_batch_and_spatial_sizes_and_an_empty_batch(row):
+    layer = built(row)
+    spec = tf.TensorSpec([None if i < len(row.shape) - 1 else n for i, n in enumerate(row.shape)])
+    shapes = [row.shape, tuple(7 if n == 9 else n for n in row.shape)]
+    if not row.no_empty_batch:
+        shapes.append((0, *row.shape[1:]))
+    for training in (False, True):
+        run = tf.function(lambda x, t=training: layer(x, training=t), input_signature=[spec])
+        for shape in shapes:
+            assert run(data(shape)).shape == layer.compute_output_shape(shape) == layer(data(shape)).shape
+
+
+@every_row
+def test_replicas_draw_differently_and_reproducibly(row):
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    x, seen = data(row.shape), []
+    for _ in range(2):
+        with strategy.scope():
+            layer = built(row, rate=0.5)
+        run = tf.function(lambda f=layer: strategy.run(lambda: f(x, training=True)))
+        seen.append([np.asarray(r) for r in strategy.experimental_local_results(run())])
+    (a, b), again = seen
+    assert not np.array_equal(a, b)
+    np.testing.assert_array_equal((a, b), again)
+
+
+@every_row
+def test_monte_carlo_samples_it(row):
+    """Its mean over many samples is inference, as in training; and inference itself is left as it was."""
+    inputs = keras.Input(row.shape[1:])
+    keras.utils.set_random_seed(2)
+    x = row.make(rate=0.3, seed=0)(inputs)
+    outputs = keras.layers.Dense(2)(keras.layers.Flatten()(x))
+    model = keras.Model(inputs, outputs)
+    images = data(row.shape)
+    before = model(images).numpy()
+    out = serving.MonteCarlo(model, num_samples=8)(images)
+    assert out["mean"].shape == (6, 2) and out["variance"].numpy().max() > 0
+    again = serving.MonteCarlo(model, num_samples=8)(images[:2])
+    np.testing.assert_allclose(again["mean"], out["mean"][:2], rtol=1e-5, atol=1e-6)  # whatever the batch
+    np.testing.assert_array_equal(model(images), before)
+
+
+@pytest.mark.parametrize(
+    ("row", "kwargs", "message"), [(r, kwargs, message) for r in ROWS.values() for kwargs, message in r.wrong]
+)
+def test_bad_arguments_are_refused_with_their_value(row, kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        row.make(**kwargs)
+
+
+def test_layers_are_made_by_name():
+    layer = layers.get({"name": "drop_connect_dense", "units": 4, "rate": 0.3})
+    assert (layer.units, layer.rate, layers.describe(layer)) == (4, 0.3, "drop_connect_dense:rate=0.3")
+    assert layers.get("max_pool_dropout2d:0.2,pool_size=(3, 2)").pool_size == (3, 2)
+
+
+def test_concrete_dropout_needs_a_layer_with_a_kernel():
+    with pytest.raises(ValueError, match=r"must be a keras.layers.Dense or Conv2D"):
+        layers.ConcreteDropout(keras.layers.Flatten(), data_size=10)
+
+
+def given_bits(shape, seed=5):
+    return np.random.default_rng(seed).integers(0, 2**32, [int(n) for n in shape], dtype="uint32")
+
+
+def test_drop_connect_is_a_masked_product():
+    x, layer = data((6, 7)), built(ROWS["drop_connect_dense-flat"], rate=0.5)
+    y = layer.drop(tf.constant(x), tf.constant(0.5), lambda shape: tf.constant(given_bits(shape)))
+    keep = given_bits((1, 7, 3))[0] >= 2**31
+    np.testing.assert_allclose(y, x @ (layer.get_weights()[0] * keep * 2), rtol=1e-5, atol=1e-6)
+
+
+def windows(x, pool, strides, padding):
+    """Each window's units, by plain loops."""
+    height, width = x.shape[1:3]
+    out, offset = [], (0, 0)
+    counts = [(n - p) // s + 1 for n, p, s in zip((height, width), pool, strides, strict=True)]
+    if padding == "same":
+        counts = [-(-n // s) for n, s in zip((height, width), strides, strict=True)]
+        missing = [
+            max((c - 1) * s + p - n, 0) for c, s, p, n in zip(counts, strides, pool, (height, width), strict=True)
+        ]
+        offset = (missing[0] // 2, missing[1] // 2)
+    for i in range(counts[0]):
+        for j in range(counts[1]):
+            top, left = i * strides[0] - offset[0], j * strides[1] - offset[1]
+            rows, columns = slice(max(top, 0), top + pool[0]), slice(max(left, 0), left + pool[1])
+            out.append(x[:, rows, columns].reshape(len(x), -1, x.shape[-1]))
+    return counts, out
+
+
+@pytest.mark.parametrize("padding", ["valid", "same"])
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+def test_pooling_in_inference_is_the_expectation(padding, data_format):
+    x, pool, strides, rate = data(SHAPE) - 0.3, (3, 2), (2, 1), 0.4
+    counts, expected = windows(x, pool, strides, padding)
+    falling = [-np.sort(-units, 1) for units in expected]
+    weighted = [sum(u[:, i] * 0.6 * rate**i for i in range(u.shape[1])) for u in falling]
+    positive = [np.maximum(u, 0) for u in expected]
+    stochastic = [(u**2).sum(1) / np.maximum(u.sum(1), 1e-20) for u in positive]
+    for layer, values in (
+        (layers.MaxPoolDropout2D(rate, pool, strides, padding, data_format), weighted),
+        (layers.StochasticPooling2D(pool, strides, padding, data_format), stochastic),
+    ):
+        last = data_format == "channels_last"
+        y = layer(x if last else x.transpose(0, 3, 1, 2)).numpy()
+        y = y if last else y.transpose(0, 2, 3, 1)
+        np.testing.assert_allclose(y, np.stack(values, 1).reshape(6, *counts, 4), rtol=1e-5, atol=1e-6)
+
+
+def test_stochastic_pooling_picks_a_unit_in_proportion():
+    x = np.tile(np.array([3.0, 1.0, 0.0, -2.0], "float32").reshape(1, 2, 2, 1), (20_000, 1, 1, 1))
+    y = layers.StochasticPooling2D(seed=1)(x, training=True).numpy().ravel()
+    assert set(np.unique(y)) == {1.0, 3.0}
+    assert abs((y == 3).mean() - 0.75) < 5 * np.sqrt(0.75 * 0.25 / 20_000)
+    np.testing.assert_array_equal(
+        layers.StochasticPooling2D()(-abs(x), training=True), np.zeros((20_000, 1, 1, 1))
+    )
+
+
+def test_shake_drop_has_one_factor_forward_and_another_backward():
+    layer, x = layers.ShakeDrop(0.5, seed=4), tf.ones((4000, 2, 3, 1))
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = layer(x, training=True)
+    forward, backward = y.numpy()[:, 0, 0, 0], tape.gradient(y, x).numpy()[:, 0, 0, 0]
+    kept = forward == 1
+    assert abs(kept.mean() - 0.5) < 5 * 0.5 / np.sqrt(4000) and (backward[kept] == 1).all()
+    alpha, beta = forward[~kept], backward[~kept]
+    assert -1 < alpha.min() < -0.98 and 0.98 < alpha.max() < 1 and abs(alpha.mean()) < 5 / np.sqrt(3 * len(alpha))
+    assert 0 < beta.min() < 0.02 and 0.98 < beta.max() < 1
+    assert abs(np.corrcoef(alpha, beta)[0, 1]) < 5 / np.sqrt(len(alpha))
+    run = tf.function(lambda: layer(x[:50], training=True))
+    draws = np.stack([run() for _ in range(2000)])
+    error = draws.std(0, ddof=1) / np.sqrt(2000)
+    assert (abs(draws.mean(0) - layer(x[:50]).numpy()) < 5 * error).all()
+
+
+def test_concrete_dropout_is_relaxed_dropout_with_its_regulariser():
+    row = ROWS["concrete_dropout-conv2d"]
+    layer, x = built(row, rate=0.2), data(SHAPE)
+    y = layer.drop(tf.constant(x), tf.constant(0.2), lambda shape: tf.constant(given_bits(shape)))
+    chance = uniform(tf.constant(given_bits((6, 1, 1, 4)))).numpy().astype("float64")
+    z = 1 / (1 + np.exp(-(np.log(0.2 / 0.8) + np.log(chance / (1 - chance))) / 0.1))
+    np.testing.assert_allclose(y, layer.layer(x * (1 - z) / 0.8), rtol=1e-3, atol=1e-4)
+    layer(x, training=True)
+    kernel = layer.layer.kernel.numpy()
+    entropy = -(0.2 * np.log(0.2) + 0.8 * np.log(0.8))
+    expected = (0.01**2 / 2 * (kernel**2).sum() / 0.8 - 4 * entropy) / 100
+    assert float(layer.losses[0]) == pytest.approx(expected, rel=1e-4)
+
+
+def test_concrete_dropout_learns_lower_rates_from_more_data():
+    """The same weak slope in noise, from 20 and from 2000 samples: what is left of the doubt is less."""
+    rates = []
+    for size in (20, 2000):
+        keras.utils.set_random_seed(0)
+        rng = np.random.default_rng(0)
+        x = rng.normal(size=(size, 8)).astype("float32")
+        y = (x @ np.full(8, 0.1) + rng.normal(size=size)).astype("float32")[:, None]
+        layer = layers.ConcreteDropout(keras.layers.Dense(1), data_size=size, rate=0.3, length_scale=0.1)
+        model = keras.Sequential([keras.Input((8,)), layer])
+        model.compile(keras.optimizers.Adam(0.05), lambda a, b: tf.reduce_mean((a - b) ** 2) / 2)
+        model.fit(tf.data.Dataset.from_tensors((x, y)).repeat(500), verbose=0, shuffle=False)
+        rates.append(layer.rate)
+    assert rates[0] > 0.1 and rates[1] < rates[0] / 4, rates
