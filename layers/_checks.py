@@ -1,5 +1,6 @@
 """Argument checks and the one form of error message, shared by every floor above."""
 
+import ast
 import difflib
 import math
 import numbers
@@ -52,3 +53,22 @@ def snake_case(name: str) -> str:
     """As Keras names layers: DropBlock2D is drop_block2d."""
     name = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", name)
     return re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()
+
+
+def parse_spec(spec: str, form: str) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
+    """Text like "name:0.1,option=value" as a name and the arguments of a call; bare words are strings.
+
+    `form` is what the error says was expected.
+    """
+    name, _, arguments = spec.partition(":")
+
+    def value(node: ast.expr) -> Any:
+        return node.id if isinstance(node, ast.Name) else ast.literal_eval(node)
+
+    try:
+        call = ast.parse(f"_({arguments})", mode="eval").body
+        if not isinstance(call, ast.Call):
+            raise SyntaxError
+        return name.strip(), tuple(map(value, call.args)), {str(k.arg): value(k.value) for k in call.keywords}
+    except (SyntaxError, ValueError):
+        raise ValueError(f'Expected "{form}". Received: {spec!r}') from None

@@ -1,6 +1,5 @@
 """Layers by name: `register_layer`, `list_layers`, `get`."""
 
-import ast
 import fnmatch
 import inspect
 from collections.abc import Callable
@@ -9,7 +8,7 @@ from typing import Any
 import keras
 
 from dropzoo.layers._base import BaseDropout, Stochastic
-from dropzoo.layers._checks import snake_case, unknown
+from dropzoo.layers._checks import parse_spec, snake_case, unknown
 from dropzoo.layers._seeds import random_untouched
 
 _LAYERS: dict[str, type[keras.Layer]] = {}
@@ -68,8 +67,7 @@ def get(spec: Any) -> keras.Layer:
     if isinstance(spec, (int, float)):
         return _make(spec, "dropout", (spec,), {})
     if isinstance(spec, str):
-        name, _, arguments = spec.partition(":")
-        return _make(spec, name.strip(), *_parse(spec, arguments))
+        return _make(spec, *parse_spec(spec, "name:rate,option=value"))
     if isinstance(spec, dict) and "name" in spec:
         return _make(spec, spec["name"], (), {key: value for key, value in spec.items() if key != "name"})
     raise ValueError(
@@ -130,18 +128,3 @@ def _make(spec: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -
         return make(*args, **kwargs)
     except TypeError as error:  # a missing rate, or one argument too many
         raise ValueError(f"Cannot make a layer from {spec!r}: {error}") from None
-
-
-def _parse(spec: str, arguments: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The part after the colon, read as the arguments of a call; bare words are strings."""
-
-    def value(node: ast.expr) -> Any:
-        return node.id if isinstance(node, ast.Name) else ast.literal_eval(node)
-
-    try:
-        call = ast.parse(f"_({arguments})", mode="eval").body
-        if not isinstance(call, ast.Call):
-            raise SyntaxError
-        return tuple(map(value, call.args)), {str(k.arg): value(k.value) for k in call.keywords}
-    except (SyntaxError, ValueError):
-        raise ValueError(f'Expected "name:rate,option=value". Received: {spec!r}') from None

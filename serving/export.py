@@ -1,8 +1,10 @@
 """SavedModels with a deterministic and a Monte-Carlo signature."""
 
+import ctypes
 import json
 import os
 import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -44,13 +46,16 @@ def export_model(
         sampling: As for `MonteCarlo`; `"fixed"` masks are the same for all images.
         seed: Int, of the masks.
         class_names: Names of the classes, for `info.json`.
-        overwrite: Bool, replace what is at `path`, once the new export is complete.
+        overwrite: Bool, replace the folder at `path`, once the new export is complete. On Linux the two change
+            places in one step, where the file system can do that. Elsewhere a kill in the moment between two
+            renames leaves both beside `path`, the old one as `.NAME-PROCESS-unfinished-old`.
 
     Returns:
         The path.
 
     Raises:
-        ValueError: if `path` exists, or there is no dropout to sample.
+        ValueError: if `path` exists, if there is no dropout to sample, or if `sampling` or `seed` is given without
+            samples.
 
     Example:
     >>> import tempfile
@@ -67,6 +72,13 @@ def export_model(
         raise ValueError(f"`image_dtype` must be 'float32' or 'uint8'. Received: image_dtype={image_dtype!r}")
     if not isinstance(num_samples, int) or num_samples < 0:
         raise ValueError(f"`num_samples` must be an int of at least 0. Received: num_samples={num_samples!r}")
+    if not num_samples and (sampling, seed) != ("fixed", 0):
+        raise ValueError(
+            "`sampling` and `seed` are for Monte-Carlo samples, of which num_samples=0 asks for none. "
+            f"Received: sampling={sampling!r}, seed={seed!r}"
+        )
+    if path.is_symlink() or path.is_file():
+        raise ValueError(f"{path} is a file or a link, and not a folder that an export can replace")
     if path.exists() and not overwrite:
         raise ValueError(f"{path} exists already; choose another version, or pass overwrite=True")
     if num_samples and not any(map(layers.is_dropout, model._flatten_layers())):
@@ -114,6 +126,9 @@ def _put_in_place(new: Path, path: Path) -> None:
     if not path.exists():
         os.rename(new, path)
         return
+    if _exchange(new, path):
+        shutil.rmtree(new)
+        return
     old = new.with_name(f"{new.name}-old")
     os.rename(path, old)
     try:
@@ -122,3 +137,11 @@ def _put_in_place(new: Path, path: Path) -> None:
         os.rename(old, path)
         raise
     shutil.rmtree(old)
+
+
+def _exchange(a: Path, b: Path) -> bool:
+    """Lets two folders change places in one step, which Python does not offer; False where that cannot be done."""
+    if sys.platform != "linux" or not hasattr(libc := ctypes.CDLL(None), "renameat2"):
+        return False
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    return libc.renameat2(here, os.fsencode(a), here, os.fsencode(b), exchange) == 0

@@ -90,14 +90,25 @@ def test_a_finished_run_is_not_trained_again_and_another_is_refused(cnn_run, cap
     assert (cnn_run / "model.keras").stat().st_mtime_ns == before
 
 
+def test_rates_on_a_schedule(tmp_path, capsys):
+    out = tmp_path / "run"
+    command = ["train", "simple_cnn", "--data", "digits", "--out", str(out), *TINY, "--dropout", "head=0"]
+    assert run(capsys, *command, "--rate-schedule", "head=late:0.5,start=0.6")[0] == 0
+    assert json.loads((out / "run.json").read_text())["config"]["rate_schedule"] == {"head": "late:0.5,start=0.6"}
+    status, shown, _ = run(capsys, "sites", str(out / "model.keras"))
+    assert status == 0 and re.search(r"head .* dropout:0.5", shown)
+    status, _, err = run(capsys, *command, "--rate-schedule", "head=late:0.5,start=0.7")
+    assert status == 2 and "holds another run" in err and "start=0.7" in err
+
+
 def test_a_stopped_run_goes_on(tmp_path, capsys):
     """Stopped after its first epoch, it ends with the weights of the run that was not."""
     import keras
 
-    from dropzoo.runs import RunConfig, train_run
+    from dropzoo.runs import RunConfig, read_history, train_run
 
-    options = {"filters": [4], "dense": [8]}
-    config = RunConfig(model="simple_cnn", data="digits", dropout=0.2, options=options, epochs=3, limit=64)
+    what = {"model": "simple_cnn", "data": "digits", "dropout": 0.2, "options": {"filters": [4], "dense": [8]}}
+    config = RunConfig(**what, epochs=3, limit=64, rate_schedule={"*": "linear:0.1,0.4", "dense1": 0.3})
     whole, _ = train_run(config, tmp_path / "whole", verbose=0)
 
     class Stop(Exception):
@@ -111,7 +122,9 @@ def test_a_stopped_run_goes_on(tmp_path, capsys):
     from dropzoo import training
 
     original = training.Trainer.fit
-    training.Trainer.fit = lambda self, *a, **k: original(self, *a, callbacks=[StopAtEpoch()], **k)
+    training.Trainer.fit = lambda self, *a, callbacks, **k: original(
+        self, *a, callbacks=[*callbacks, StopAtEpoch()], **k
+    )
     try:
         with pytest.raises(Stop):
             train_run(config, tmp_path / "stopped", verbose=0)
@@ -121,8 +134,11 @@ def test_a_stopped_run_goes_on(tmp_path, capsys):
     resumed, _ = train_run(config, tmp_path / "stopped", verbose=0)
     for a, b in zip(resumed.get_weights(), whole.get_weights(), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)
-    history = [(tmp_path / name / "history.csv").read_text().count("\n") for name in ("whole", "stopped")]
-    assert history == [4, 4]
+    histories = [read_history(tmp_path / name) for name in ("whole", "stopped")]
+    assert [len(history["loss"]) for history in histories] == [3, 3]
+    rates = [0.1 + 0.3 * done / 6 for done in (1, 3, 5)]  # two steps an epoch
+    for history in histories:
+        assert history["rate/*"] == pytest.approx(rates) and history["rate/dense1"] == [0.3] * 3
 
 
 def test_evaluate(cnn_run, unet_run, capsys):
@@ -169,6 +185,19 @@ def bad_inputs(tmp: Path, cnn: Path) -> dict[str, tuple[list[str], str]]:
         "layer": ([*train, "--dropout", "head=dropot:0.2"], "Did you mean 'dropout'"),
         "rate": ([*train, "--dropout", "1.2"], "rate=1.2"),
         "mixed": ([*train, "--dropout", "0.2", "--dropout", "head=0.3"], 'must each be "pattern=spec"'),
+        "rate pattern": (
+            [*train, "--dropout", "head=0", "--rate-schedule", "hed=0.1"],
+            "Unknown dropout site 'hed'. Did you mean 'head'",
+        ),
+        "rate without dropout": ([*train, "--rate-schedule", "head=linear:0,0.3"], "no dropout layer"),
+        "rate schedule": ([*train, "--rate-schedule", "head=liner:0,0.3"], "Did you mean 'linear'"),
+        "rate arguments": ([*train, "--rate-schedule", "head=linear:0"], "missing 1 required"),
+        "rate form": ([*train, "--rate-schedule", "head=linear:0,,"], 'Expected "name:value,option=value"'),
+        "rates": ([*train, "--rate-schedule", "head=late:1.5"], "rate=1.5"),
+        "rates mixed": (
+            [*train, "--rate-schedule", "0.2", "--rate-schedule", "head=0.3"],
+            'must each be "pattern=schedule"',
+        ),
         "option": ([*train, "--option", "filtrs=3"], "Did you mean 'filters'"),
         "option form": ([*train, "--option", "filters"], '"name=value"'),
         "schedule": ([*train, "--schedule", "linear"], "schedule='linear'"),
@@ -231,3 +260,19 @@ def test_every_help_shows_an_example_that_parses():
 )
 def test_parse_dropout(values, plan):
     assert cli.parse_dropout(values) == plan
+
+
+@pytest.mark.parametrize(
+    ("values", "schedules"),
+    [
+        (None, None),
+        (["0.3"], {"*": 0.3}),
+        (["late:0.5,start=0.6"], {"*": "late:0.5,start=0.6"}),
+        (
+            ["decoder*=linear:0.0,0.3", "head=late:0.5,start=0.6", "skip1=none"],
+            {"decoder*": "linear:0.0,0.3", "head": "late:0.5,start=0.6", "skip1": None},
+        ),
+    ],
+)
+def test_parse_rate_schedule(values, schedules):
+    assert cli.parse_rate_schedule(values) == schedules

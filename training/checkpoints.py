@@ -21,15 +21,26 @@ _NUMBER = re.compile(r"_\d+(?=[_/]|$)")
 
 
 class Position(NamedTuple):
-    """Where a checkpoint stands: before step `step` of epoch `epoch`, both counted from 0."""
+    """Where a checkpoint stands: before step `step` of epoch `epoch`, both counted from 0.
+
+    `steps` is the number of steps of the first epoch, None where it is not known yet.
+    """
 
     epoch: int
     step: int
+    steps: int | None
     history: dict[str, list[float]]
     path: Path
 
 
-def save(directory: Path, model: keras.Model, epoch: int, step: int, history: dict[str, list[float]]) -> Path:
+def save(
+    directory: Path,
+    model: keras.Model,
+    epoch: int,
+    step: int,
+    steps: int | None,
+    history: dict[str, list[float]],
+) -> Path:
     """Writes the whole training state under its final name at once, and drops all but the newest files.
 
     The file holds every variable of the model (weights, BatchNorm, seed generators), of its optimizer and
@@ -41,6 +52,7 @@ def save(directory: Path, model: keras.Model, epoch: int, step: int, history: di
         "rates": [layer.rate for layer in _live_layers(model)],
         "epoch": epoch,
         "step": step,
+        "steps": steps,
         # An epoch that has not ended has no place in the history, even if callbacks have seen it.
         "history": {name: values[:epoch] for name, values in history.items()},
     }
@@ -69,7 +81,7 @@ def restore(directory: Path, model: keras.Model) -> Position | None:
             warnings.warn(f"The checkpoint {path} cannot be read and is passed over: {error}", stacklevel=3)
             continue
         _assign(model, meta, arrays, path)
-        return Position(meta["epoch"], meta["step"], meta["history"], path)
+        return Position(meta["epoch"], meta["step"], meta.get("steps"), meta["history"], path)
     if paths:
         raise ValueError(
             f"None of the {len(paths)} checkpoints in {directory} can be read. Delete them to start anew."

@@ -126,14 +126,15 @@ class Trainer:
         position = checkpoints.restore(directory, model) if directory else None
         start, skip = (position.epoch, position.step) if position else (0, 0)
 
-        steps = int(first.cardinality())
+        # Where the data do not say it, the first epoch tells; schedules over the whole run need it.
+        steps = max(int(first.cardinality()), 0) or (position.steps if position else None)
         callback_list = keras.callbacks.CallbackList(
             callbacks,
             add_history=True,
             add_progbar=verbose != 0,
             verbose=verbose,
             epochs=epochs,
-            steps=steps if steps > 0 else None,
+            steps=steps,
             model=model,
         )
         model.stop_training = False
@@ -151,7 +152,7 @@ class Trainer:
             epoch, base = mark
             if directory is None:
                 return None
-            return checkpoints.save(directory, model, epoch, int(self._step) - base, history.history)
+            return checkpoints.save(directory, model, epoch, int(self._step) - base, steps, history.history)
 
         epoch_logs, unchecked = None, True
         try:
@@ -181,6 +182,8 @@ class Trainer:
                 if step == 0:
                     raise ValueError("`train` is empty: it gives no batch")
                 stopped_within = model.stop_training
+                if not stopped_within:
+                    callback_list.params["steps"] = steps = steps or step
                 epoch_logs = model.get_metrics_result()
                 if validation_data is not None:
                     epoch_logs |= self._validate(validation_data, callback_list)

@@ -30,6 +30,14 @@ ModelOptions = Annotated[
     list[str] | None,
     typer.Option("--option", help='Repeatable: an option of the model, "depth=3" or "filters=(32, 64)".'),
 ]
+RateScheduleOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--rate-schedule",
+        help='Repeatable: "pattern=schedule" such as "decoder*=linear:0.0,0.3", the rate over the run in place of '
+        "a fixed one; or one for all. constant, linear, cosine, step, curriculum, early, late.",
+    ),
+]
 SamplesOption = Annotated[int, typer.Option("--num-samples", min=1, help="Monte-Carlo samples.")]
 
 
@@ -115,7 +123,10 @@ def train(
     epochs: Annotated[int, typer.Option("--epochs", min=1)] = 10,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1)] = 32,
     learning_rate: Annotated[float, typer.Option("--learning-rate", help="Of Adam.")] = 1e-3,
-    schedule: Annotated[str, typer.Option("--schedule", help="cosine (down to 0) or constant.")] = "cosine",
+    schedule: Annotated[
+        str, typer.Option("--schedule", help="Of the learning rate: cosine (down to 0) or constant.")
+    ] = "cosine",
+    rate_schedule: RateScheduleOption = None,
     augment: Annotated[
         str | None, typer.Option("--augment", help='"yes" (mild), or "flip_horizontal,rotation=15,crop=128".')
     ] = None,
@@ -144,6 +155,7 @@ def train(
         batch_size=batch_size,
         learning_rate=learning_rate,
         schedule=schedule,
+        rate_schedule=parse_rate_schedule(rate_schedule),
         augment=True if augment == "yes" else augment or False,
         image_size=image_size,
         num_channels=channels,
@@ -264,13 +276,16 @@ def parse_dropout(values: list[str] | None) -> Any:
         return None
     if len(values) == 1 and "=" not in values[0].partition(":")[0]:
         return _number(values[0])
-    plan: dict[str, Any] = {}
-    for value in values:
-        pattern, equals, spec = value.partition("=")
-        if not equals or not pattern or not spec:
-            raise ValueError(f'Several --dropout must each be "pattern=spec". Received: {value!r}')
-        plan[pattern] = None if spec == "none" else _number(spec)
-    return plan
+    return _by_pattern("--dropout", "pattern=spec", values)
+
+
+def parse_rate_schedule(values: list[str] | None) -> dict[str, Any] | None:
+    """`--rate-schedule` as `RateSchedule` takes it, in text: a dict of patterns, or None."""
+    if not values:
+        return None
+    if len(values) == 1 and "=" not in values[0].partition(":")[0]:
+        return {"*": _number(values[0])}
+    return _by_pattern("--rate-schedule", "pattern=schedule", values)
 
 
 def parse_options(values: list[str] | None) -> dict[str, Any]:
@@ -297,6 +312,16 @@ def results_table(rows: dict[str, dict[str, Any]]) -> Table:
         cells = [row[name] for name in names] + [row["iou"][c] for c in classes]
         table.add_row(title, *("-" if cell is None else f"{cell:.4f}" for cell in cells))
     return table
+
+
+def _by_pattern(option: str, form: str, values: list[str]) -> dict[str, Any]:
+    plan: dict[str, Any] = {}
+    for value in values:
+        pattern, equals, spec = value.partition("=")
+        if not equals or not pattern or not spec:
+            raise ValueError(f'Several {option} must each be "{form}". Received: {value!r}')
+        plan[pattern] = None if spec == "none" else _number(spec)
+    return plan
 
 
 def _number(text: str) -> float | str:

@@ -35,7 +35,8 @@ class RunConfig:
     epochs: int = 10
     batch_size: int = 32
     learning_rate: float = 1e-3
-    schedule: str = "cosine"  # down to 0 over all steps, or "constant"
+    schedule: str = "cosine"  # of the learning rate, down to 0 over all steps, or "constant"
+    rate_schedule: dict[str, Any] | None = None  # of the dropout rates: patterns to schedules as text
     augment: bool | str = False
     image_size: int | None = None
     num_channels: int | None = None
@@ -52,6 +53,10 @@ class RunConfig:
             raise ValueError(f"`learning_rate` must be positive. Received: learning_rate={self.learning_rate}")
         if self.schedule not in ("cosine", "constant"):
             raise ValueError(f"`schedule` must be 'cosine' or 'constant'. Received: schedule={self.schedule!r}")
+        self.rate_callbacks()
+
+    def rate_callbacks(self) -> list[training.RateSchedule]:
+        return [] if self.rate_schedule is None else [training.RateSchedule(self.rate_schedule)]
 
     def load_data(self) -> training.Data:
         arguments = ("batch_size", "augment", "image_size", "num_channels", "validation_split", "limit", "seed")
@@ -85,6 +90,9 @@ def train_run(
     shape = {"input_shape": data.info.input_shape, "num_classes": data.info.num_classes}
     model = models.build_model(config.model, dropout=config.dropout, **{**shape, **config.options})
     _check_fit(model, config, data.info)
+    callbacks = config.rate_callbacks()
+    for callback in callbacks:
+        callback.match(model)
     steps = config.epochs * math.ceil(data.info.num_train / config.batch_size)
     rate = config.learning_rate
     if config.schedule == "cosine":
@@ -103,6 +111,7 @@ def train_run(
         data.train,
         validation_data=data.validation,
         epochs=config.epochs,
+        callbacks=callbacks,
         checkpoint_dir=out / "checkpoints",
         verbose=(1 if sys.stdout.isatty() else 2) if verbose is None else verbose,  # a bar, or a line an epoch
     ).history

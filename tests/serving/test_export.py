@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 
 import keras
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 import tensorflow as tf
 
 from dropzoo import models, serving
+from dropzoo.serving import export
 
 # Answers for the images from a process that has TensorFlow, but neither this package nor Keras.
 FRESH = """
@@ -147,7 +149,10 @@ def test_without_samples(tmp_path):
     assert not (tmp_path / "2").exists()
 
 
-def test_overwriting_is_asked_for_and_failure_leaves_all_as_it_was(tmp_path, monkeypatch):
+@pytest.mark.parametrize("exchange", [True, False])
+def test_overwriting_is_asked_for_and_failure_leaves_all_as_it_was(exchange, tmp_path, monkeypatch):
+    if not exchange:  # as on systems that can only rename
+        monkeypatch.setattr(export, "_exchange", lambda a, b: False)
     path = serving.export_model(build(), tmp_path / "1", num_samples=2)
     before = sorted(p.relative_to(tmp_path) for p in tmp_path.rglob("*"))
     with pytest.raises(ValueError, match="exists already"):
@@ -170,6 +175,7 @@ def test_overwriting_is_asked_for_and_failure_leaves_all_as_it_was(tmp_path, mon
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "rename", fail_to_put_in_place)  # after the old one is moved out of the way
+        patch.setattr(export, "_exchange", lambda a, b: False)
         with pytest.raises(OSError, match="no space left"):
             serving.export_model(build(), path, 2, overwrite=True)
     assert sorted(p.relative_to(tmp_path) for p in tmp_path.rglob("*")) == before
@@ -180,9 +186,47 @@ def test_overwriting_is_asked_for_and_failure_leaves_all_as_it_was(tmp_path, mon
     assert [p.name for p in tmp_path.iterdir()] == ["1"]
 
 
+def test_one_of_the_two_is_there_at_any_moment(tmp_path):
+    """While a folder is replaced again and again, another thread never finds the path empty."""
+    path, new, missing, done = tmp_path / "1", tmp_path / ".1-unfinished", [], threading.Event()
+    path.mkdir()
+    new.mkdir()
+    if not export._exchange(new, path):
+        pytest.skip("needs a file system on which two folders can change places")
+
+    def watch():
+        while not done.is_set():
+            if not path.exists():
+                missing.append(1)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    for _ in range(2000):
+        export._put_in_place(new, path)
+        new.mkdir()
+    done.set()
+    watcher.join()
+    assert not missing
+
+
+def test_a_file_or_a_link_is_no_folder_to_replace(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "folder")
+    for name in ("file", "link"):
+        with pytest.raises(ValueError, match="is a file or a link"):
+            serving.export_model(build(), tmp_path / name, 2, overwrite=True)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder", "link"]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"image_dtype": "float16"}, "image_dtype='float16'"), ({"num_samples": -1}, "num_samples=-1")],
+    [
+        ({"image_dtype": "float16"}, "image_dtype='float16'"),
+        ({"num_samples": -1}, "num_samples=-1"),
+        ({"num_samples": 0, "sampling": "balanced"}, "num_samples=0 asks for none. Received: sampling='balanced'"),
+        ({"num_samples": 0, "seed": 3}, "num_samples=0 asks for none.*seed=3"),
+    ],
 )
 def test_bad_arguments(options, message, tmp_path):
     with pytest.raises(ValueError, match=message):

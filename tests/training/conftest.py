@@ -1,0 +1,21 @@
+"""The embedded sets, prepared once."""
+
+from pathlib import Path
+
+import pytest
+
+from dropzoo.training.data import list_data, load_data
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory) -> Path:
+    """The embedded sets, prepared once for all tests."""
+    folder = tmp_path_factory.mktemp("tfds")
+    for name in list_data():
+        load_data(name, data_dir=folder)
+    return folder
+
+
+@pytest.fixture
+def load(data_dir):
+    return lambda name="digits", **options: load_data(name, data_dir=data_dir, **options)

@@ -1,0 +1,102 @@
+"""Checkpoints of the trainer: when they come, what they hold, and what is refused."""
+
+import keras
+import numpy as np
+import pytest
+
+from _trainer_runs import Shuffled, dataset, dropout_model, linear_model
+from dropzoo.training.trainer import Trainer
+
+
+def test_checkpoints_come_when_asked_and_three_stay(tmp_path):
+    seen = []
+
+    class Look(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch, logs=None):
+            seen.append(sorted(path.name for path in tmp_path.glob("*")))
+
+    Trainer(linear_model()).fit(
+        dataset(), epochs=2, checkpoint_dir=str(tmp_path), checkpoint_every=3, callbacks=[Look()], verbose=0
+    )
+    assert seen[:5] == [[], [], [], ["epoch00000_step0000003.npz"], seen[4]]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "epoch00001_step0000000.npz",
+        "epoch00001_step0000003.npz",
+        "epoch00002_step0000000.npz",
+    ]
+
+
+def test_checkpoints_hold_rates_learning_rate_and_ema(tmp_path):
+    def trainer():
+        model = dropout_model()
+        return model, Trainer(model, keras.optimizers.SGD(0.1, momentum=0.9, use_ema=True, ema_momentum=0.5))
+
+    def change(epoch, logs):
+        model.layers[1].layers[-1].rate = 0.25
+        model.optimizer.learning_rate = 0.05
+
+    model, first = trainer()
+    callback = keras.callbacks.LambdaCallback(on_epoch_end=change)
+    first.fit(dataset(), checkpoint_dir=tmp_path, callbacks=[callback], verbose=0)
+    resumed, second = trainer()
+    second.fit(dataset(), checkpoint_dir=tmp_path, verbose=0)
+    assert resumed.layers[1].layers[-1].rate == 0.25
+    assert float(resumed.optimizer.learning_rate) == np.float32(0.05)
+    for variable, value in zip(model.variables, resumed.variables, strict=True):
+        np.testing.assert_array_equal(variable.numpy(), value.numpy())
+
+
+def test_checkpoints_of_bfloat16_weights(tmp_path):
+    keras.config.set_dtype_policy("bfloat16")
+    model = linear_model()
+    Trainer(model, "sgd").fit(dataset(), checkpoint_dir=tmp_path, verbose=0)
+    resumed = linear_model()
+    Trainer(resumed, "sgd").fit(dataset(), checkpoint_dir=tmp_path, verbose=0)
+    assert resumed.weights[0].dtype == "bfloat16"
+    for variable, value in zip(model.weights, resumed.weights, strict=True):
+        assert np.array_equal(variable.numpy(), value.numpy())
+
+
+@pytest.mark.parametrize("damage", ["truncated", "empty", "flipped"])
+def test_a_damaged_checkpoint_is_passed_over(tmp_path, damage):
+    Trainer(linear_model()).fit(dataset(), epochs=2, checkpoint_dir=tmp_path, verbose=0)
+    before, newest = sorted(tmp_path.iterdir())
+    content = bytearray(newest.read_bytes())
+    middle = len(content) // 2
+    content[middle] ^= 1
+    newest.write_bytes({"truncated": content[:middle], "empty": b"", "flipped": content}[damage])
+    with pytest.warns(UserWarning, match=f"{newest.name} cannot be read and is passed over"):
+        history = Trainer(linear_model()).fit(dataset(), epochs=2, checkpoint_dir=tmp_path, verbose=0)
+    assert history.epoch == [0, 1] and len(history.history["loss"]) == 2
+    assert Trainer(linear_model()).fit(dataset(), epochs=2, checkpoint_dir=tmp_path, verbose=0).epoch == [0, 1]
+
+    for path in tmp_path.iterdir():
+        path.write_bytes(b"")
+    with pytest.warns(UserWarning), pytest.raises(ValueError, match="None of the 2 checkpoints"):
+        Trainer(linear_model()).fit(dataset(), epochs=2, checkpoint_dir=tmp_path, verbose=0)
+
+
+def test_a_failed_write_leaves_the_old_checkpoint(tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError("disk full")
+
+    Trainer(linear_model()).fit(dataset(), checkpoint_dir=tmp_path, verbose=0)
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="disk full"):
+        patch.setattr("os.fsync", fail)
+        Trainer(linear_model()).fit(dataset(), epochs=2, checkpoint_dir=tmp_path, verbose=0)
+    assert [path.name for path in tmp_path.glob("*.npz")] == ["epoch00001_step0000000.npz"]
+    assert Trainer(linear_model()).fit(dataset(), epochs=2, checkpoint_dir=tmp_path, verbose=0).epoch == [0, 1]
+    assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_a_checkpoint_of_another_model_is_refused_with_the_difference(tmp_path):
+    def fit(model, optimizer="adam", **options):
+        Trainer(model, optimizer, **options).fit(Shuffled(), epochs=2, checkpoint_dir=tmp_path, verbose=0)
+
+    fit(dropout_model())
+    with pytest.raises(ValueError, match=r"(?s)another model.*- .*\(144, 10\).*\+ .*\(144, 11\)"):
+        fit(dropout_model(units=11))
+    with pytest.raises(ValueError, match=r"(?s)- adam/.*\+ sgd/"):
+        fit(dropout_model(), "sgd")
+    with pytest.raises(ValueError, match=r"(?s)- .*accuracy"):
+        fit(dropout_model(), metrics=[])
