@@ -47,6 +47,13 @@ def list_layers(pattern: str = "*", sites_only: bool = False) -> list[str]:
     return sorted(n for n in names if not sites_only or issubclass(_LAYERS[n], BaseDropout))
 
 
+def get_class(name: str) -> type[keras.Layer]:
+    """The class behind a layer's name; its docstring and signature are the layer's."""
+    if name not in _LAYERS:
+        raise unknown("layer", name, _LAYERS)
+    return _LAYERS[name]
+
+
 def get(spec: Any) -> keras.Layer:
     """A new dropout layer from a short description of it.
 
@@ -121,9 +128,7 @@ def counterpart(layer: keras.Layer) -> Any:
 
 
 def _make(spec: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> keras.Layer:
-    if name not in _LAYERS:
-        raise unknown("layer", name, _LAYERS)
-    make: Callable[..., keras.Layer] = _LAYERS[name]
+    make: Callable[..., keras.Layer] = get_class(name)
     try:
         return make(*args, **kwargs)
     except TypeError as error:  # a missing rate, or one argument too many

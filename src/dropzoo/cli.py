@@ -67,7 +67,10 @@ def list_(
 
     rows: dict[str, list[tuple[str, ...]]] = {
         "models": [(n, first_line(models.get_builder(n))) for n in models.list_models()],
-        "layers": [(n, first_line(type(layers.get({"name": n, "rate": 0.1})))) for n in layers.list_layers()],
+        "layers": [
+            (n, "yes" if n in layers.list_layers(sites_only=True) else "", first_line(layers.get_class(n)))
+            for n in layers.list_layers()
+        ],
         "plans": [(n, p.description, p.reference) for n in models.list_plans() for p in [models.get_plan(n)]],
         "data": [
             *((n, "embedded, needs no network") for n in training.list_data()),
@@ -77,7 +80,8 @@ def list_(
     }
     if kind not in rows:
         raise unknown("kind of list", kind, rows)
-    table = Table("name", "what", *(["reference"] if kind == "plans" else []))
+    columns = {"plans": ("name", "what", "reference"), "layers": ("name", "at any site", "what")}
+    table = Table(*columns.get(kind, ("name", "what")))
     for row in rows[kind]:
         if fnmatch.fnmatch(row[0], pattern):
             table.add_row(*row)

@@ -9,7 +9,7 @@ from dropzoo import layers
 
 
 def test_names_are_those_keras_would_give():
-    for name in layers.list_layers():
+    for name in layers.list_layers(sites_only=True):
         layer = layers.get({"name": name, "rate": 0.2})
         assert layer.name.startswith(name)
         assert layers.describe(layer) == f"{name}:0.2"
