@@ -12,10 +12,26 @@ from dropzoo import layers
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="JAX is not installed")
 
-LAYERS = """
-import sys
-import keras, numpy as np
+MAKERS = """
+import keras
 from dropzoo import layers
+def others():
+    ones = {"kernel_initializer": "ones", "seed": 3}
+    dense = keras.layers.Dense(3, kernel_initializer="ones")
+    return {
+        "drop_connect_dense": layers.DropConnectDense(3, rate=0.4, **ones),
+        "drop_connect_conv2d": layers.DropConnectConv2D(3, 2, rate=0.4, **ones),
+        "max_pool_dropout2d": layers.MaxPoolDropout2D(0.4, (3, 2), padding="same", seed=3),
+        "stochastic_pooling2d": layers.StochasticPooling2D((3, 2), padding="same", seed=3),
+        "concrete_dropout": layers.ConcreteDropout(dense, data_size=10, seed=3),
+    }
+"""
+
+LAYERS = (
+    MAKERS
+    + """
+import sys
+import numpy as np
 x = keras.ops.convert_to_tensor(np.random.default_rng(0).normal(size=(6, 9, 5, 8)).astype("float32"))
 out = {}
 for name in layers.list_layers(sites_only=True):
@@ -23,8 +39,12 @@ for name in layers.list_layers(sites_only=True):
         layer = layers.get({"name": name, "rate": 0.4, "seed": 3})
         assert np.array_equal(layer(x), layer.infer(x)), name
         out[name] = np.asarray(layer(x, training=True))
+for name, layer in others().items():
+    out[name] = np.asarray(layer(x, training=True))
+    out[name + " inference"] = np.asarray(layer(x))
 np.savez(sys.argv[1], **out)
 """
+)
 
 FIT = """
 import warnings
@@ -58,9 +78,14 @@ def test_the_masks_are_those_of_tensorflow(tmp_path):
     run(LAYERS, str(tmp_path / "out.npz"))
     x = np.random.default_rng(0).normal(size=(6, 9, 5, 8)).astype("float32")
     with np.load(tmp_path / "out.npz") as out:
-        assert set(layers.list_layers(sites_only=True)) - set(out) == {"spatial_dropout1d", "spatial_dropout3d"}
+        assert set(layers.list_layers()) - set(out) == {"spatial_dropout1d", "spatial_dropout3d"}
+        scope: dict = {}
+        exec(MAKERS, scope)
+        others = scope["others"]()
         for name, there in out.items():
-            here = layers.get({"name": name, "rate": 0.4, "seed": 3})(x, training=True)
+            kind, _, inference = name.partition(" ")
+            layer = others.get(kind) or layers.get({"name": kind, "rate": 0.4, "seed": 3})
+            here = layer(x, training=not inference)
             np.testing.assert_allclose(there, here, rtol=1e-4, atol=1e-4, err_msg=name)
 
 
