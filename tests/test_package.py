@@ -119,10 +119,12 @@ def test_readme_example_runs(tmp_path, monkeypatch):
         exec(compile(block, "README.md", "exec"), {})
 
 
-def test_readme_names_the_commands():
+def test_readme_and_guide_name_what_there_is():
     readme = (ROOT / "README.md").read_text()
     assert "make demo" in readme and "make test" in readme and len(readme.splitlines()) <= 150
     for plan in dropzoo.models.list_plans():
         assert f"`{plan}`" in readme
     for name in (*dropzoo.models.list_models(), *dropzoo.layers.list_layers()):
         assert f"`{name}`" in readme
+    guide = (ROOT / "docs" / "choosing-a-layer.md").read_text()
+    assert [name for name in dropzoo.layers.list_layers() if f"`{name}`" not in guide] == []
