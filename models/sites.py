@@ -111,8 +111,9 @@ class Sites:
         if layer is None:
             return x
         config = layer.get_config()
-        seed = self._seed if config.get("seed") is None else config["seed"]
-        config["seed"] = zlib.crc32(f"{seed} {site}".encode()) & 0x7FFFFFFF
+        if "seed" in config:  # somebody else's layer may have none
+            seed = self._seed if config["seed"] is None else config["seed"]
+            config["seed"] = zlib.crc32(f"{seed} {site}".encode()) & 0x7FFFFFFF
         config["name"] = f"{site}_dropout"
         try:
             return type(layer).from_config(config)(x)
