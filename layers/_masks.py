@@ -2,8 +2,8 @@
 
 A mask is a pure function of (seed, replica, index of the element): an integer hash of a counter, not a stream.
 So one seed gives one mask whether it is drawn eagerly, in a graph or under XLA, and two replicas never share
-one. The hash is lowbias32 (C. Wellons, hash-prospector, 2018), applied twice with 32 bits of key each: with a
-single key added to the counter, all masks would be windows of one and the same sequence.
+one. The hash is triple32 (C. Wellons, hash-prospector, 2018) of `index * a + b`, where the key gives the odd `a`
+and `b`: with a key that is only added, all masks would be windows of one and the same sequence.
 
 On TensorFlow a layer's own draws are compiled by XLA (`_xla.py`); everything here runs on any Keras backend.
 """
@@ -121,11 +121,14 @@ def hash_bits(shape: Any, key: Any) -> Any:
     """The bits of each element of `shape` (a tuple, or a tensor where it is dynamic) under a key."""
     size = math.prod(shape) if isinstance(shape, tuple) else ops.prod(shape)
     index = ops.cast(ops.arange(size, dtype="int32"), "uint32")
-    return ops.reshape(mix(ops.bitwise_xor(mix(index + key[0]), key[1])), shape)
+    h = index * ops.bitwise_or(key[1], u32(1)) + key[0]
+    for shift, factor in ((17, 0xED5AD4BB), (11, 0xAC4C1B51), (15, 0x31848BAB)):
+        h = ops.bitwise_xor(h, ops.right_shift(h, u32(shift))) * u32(factor)
+    return ops.reshape(ops.bitwise_xor(h, ops.right_shift(h, u32(14))), shape)
 
 
 def mix(h: Any) -> Any:
-    """lowbias32: every bit of the result depends on every bit of the uint32 `h`."""
+    """lowbias32 of the same author, for keys: every bit of the result depends on every bit of the uint32 `h`."""
     h = ops.bitwise_xor(h, ops.right_shift(h, u32(16))) * u32(0x7FEB352D)
     h = ops.bitwise_xor(h, ops.right_shift(h, u32(15))) * u32(0x846CA68B)
     return ops.bitwise_xor(h, ops.right_shift(h, u32(16)))
