@@ -18,7 +18,7 @@ lint: .venv/dev  ## format, lint and types
 	$(BIN)/mypy layers models training serving src
 
 bench: .venv/dev  ## every benchmark; CSV files under benchmarks/results
-	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+	@for script in benchmarks/[a-z]*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 clean:
 	rm -rf .venv build dist demo runs src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,8 +1,18 @@
 """Where it is dropped: models whose dropout sites have names, plain Keras 3."""
 
-from dropzoo.models import simple_cnn, unet  # noqa: F401  (a family registers its models when imported)
+from dropzoo.models import (  # noqa: F401  (a family registers its models when imported)
+    all_convolutional,
+    convnext,
+    densenet,
+    lenet,
+    resnet,
+    simple_cnn,
+    unet,
+    vgg,
+    wide_resnet,
+)
 from dropzoo.models._registry import build_model, get_builder, list_models, register_model
-from dropzoo.models.plans import Plan, get_plan, list_plans
+from dropzoo.models.plans import Plan, get_plan, list_plans, ramp
 from dropzoo.models.sites import Site, Sites, list_sites
 
 __all__ = [
@@ -15,5 +25,6 @@ __all__ = [
     "list_models",
     "list_plans",
     "list_sites",
+    "ramp",
     "register_model",
 ]

@@ -12,17 +12,23 @@ from dropzoo.models.sites import Sites
 _NORMALIZATIONS = ("batch", "group", "layer")
 
 
-def normalize(normalization: str | None, name: str, channels: int) -> Any:
-    """A normalisation layer by its short name, or None."""
+def normalize(x: Any, normalization: str | None, name: str, epsilon: float = 1e-3) -> Any:
+    """`x` normalised by a layer of a short name, or as it is for None."""
+    layer = _normalization(normalization, name, x.shape[-1], epsilon)
+    return x if layer is None else layer(x)
+
+
+def _normalization(normalization: str | None, name: str, channels: int, epsilon: float) -> Any:
     if normalization is None:
         return None
     if normalization not in _NORMALIZATIONS:
         raise unknown("normalization", normalization, [*_NORMALIZATIONS, "None"])
     if normalization == "batch":
-        return kl.BatchNormalization(momentum=0.9, name=name)  # 0.99 lags behind in fits of some hundred steps
+        # Keras' momentum of 0.99 lags behind in fits of some hundred steps.
+        return kl.BatchNormalization(momentum=0.9, epsilon=epsilon, name=name)
     if normalization == "group":  # Wu and He 2018, arXiv:1803.08494: 32 groups, or as many as divide the channels
-        return kl.GroupNormalization(math.gcd(32, channels), name=name)
-    return kl.LayerNormalization(name=name)
+        return kl.GroupNormalization(math.gcd(32, channels), epsilon=epsilon, name=name)
+    return kl.LayerNormalization(epsilon=epsilon, name=name)
 
 
 def conv_unit(
@@ -49,9 +55,44 @@ def conv_unit(
         kernel_regularizer=l2(weight_decay),
         name=f"{site}_conv",
     )(x)
-    norm = normalize(normalization, f"{site}_norm", filters)
-    x = x if norm is None else norm(x)
+    x = normalize(x, normalization, f"{site}_norm")
     return drop(kl.Activation(activation, name=site)(x), site)
+
+
+def plain_conv(
+    x: Any, filters: int, name: str, *, kernel_size: int = 3, strides: int = 1, weight_decay: float, **kwargs: Any
+) -> Any:
+    """A convolution of "same" padding, with nothing behind it."""
+    return kl.Conv2D(
+        filters,
+        kernel_size,
+        strides=strides,
+        padding="same",
+        kernel_initializer="he_normal",
+        kernel_regularizer=l2(weight_decay),
+        name=name,
+        **kwargs,
+    )(x)
+
+
+def pooled_head(
+    x: Any,
+    num_classes: int,
+    drop: Sites,
+    *,
+    include_top: bool,
+    weight_decay: float,
+    normalization: str | None = None,
+) -> Any:
+    """`features`, global average pooling, `head` and the logits; or only the features."""
+    x = drop(kl.Identity(name="features")(x), "features")
+    if not include_top:
+        return x
+    x = kl.GlobalAveragePooling2D(name="features_pool")(x)  # (batch, channels)
+    x = normalize(x, normalization, "features_norm", epsilon=1e-6)
+    x = drop(kl.Identity(name="head")(x), "head")
+    kernel = {"kernel_regularizer": l2(weight_decay), "dtype": "float32"}
+    return kl.Dense(check_count(num_classes, "num_classes"), name="logits", **kernel)(x)
 
 
 def l2(weight_decay: float) -> keras.Regularizer | None:

@@ -1,6 +1,7 @@
 """Models by name: `register_model`, `list_models`, `build_model`."""
 
 import fnmatch
+import functools
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -20,6 +21,23 @@ def register_model(builder: Builder) -> Builder:
         raise ValueError(f"A model named {name!r} is registered already: {_MODELS[name]}")
     _MODELS[name] = builder
     return builder
+
+
+def register_variant(base: Builder, name: str, summary: str, **defaults: Any) -> Builder:
+    """Registers `base` under another name, with other defaults of its keyword arguments."""
+
+    @functools.wraps(base)
+    def builder(*args: Any, **kwargs: Any) -> keras.Model:
+        return base(*args, **{**defaults, "name": name, **kwargs})
+
+    builder.__name__ = builder.__qualname__ = name
+    builder.__doc__ = f"{summary}\n\n    Options and sites as of `{base.__name__}`; defaults: {defaults}.\n    "
+    signature = inspect.signature(base)
+    changed = defaults | {"name": name}
+    builder.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        parameters=[p.replace(default=changed.get(p.name, p.default)) for p in signature.parameters.values()]
+    )
+    return register_model(builder)
 
 
 def list_models(pattern: str = "*") -> list[str]:
@@ -47,8 +65,9 @@ def build_model(name: str, *, dropout: Any = None, **options: Any) -> keras.Mode
         name: One of `list_models()`.
         dropout: What to drop where. `None`: nothing, the graph without any dropout layer. A dict from fnmatch
             patterns of site names to specs for `layers.get`, where later entries win and `None` leaves a site
-            alone: `{"decoder*": "spatial_dropout2d:0.2", "bottleneck*": 0.5}`. `"paper"`: what the model's own
-            paper did; a float: the paper's sites at this rate. Another string: a plan of `list_plans()`.
+            alone: `{"decoder*": "spatial_dropout2d:0.2", "bottleneck*": 0.5}`; rates that rise with depth are
+            `{"*_branch": models.ramp(0.0, 0.2)}`. `"paper"`: what the model's own paper did; a float: the paper's
+            layers at this rate. Another string: a plan of `list_plans()`.
         options: The model's own options, `input_shape` and `num_classes` among them; see
             `help(models.get_builder(name))`.
 
@@ -65,7 +84,7 @@ def build_model(name: str, *, dropout: Any = None, **options: Any) -> keras.Mode
     >>> [site.name for site in models.list_sites(model) if site.spec]
     ['skip1', 'skip2']
     """
-    from dropzoo.models.plans import get_plan  # plans read the sites of models, which are built here
+    from dropzoo.models.plans import Ramp, expand_ramps, get_plan  # they read the sites of models built here
     from dropzoo.models.sites import list_sites
 
     builder = get_builder(name)
@@ -75,4 +94,6 @@ def build_model(name: str, *, dropout: Any = None, **options: Any) -> keras.Mode
             raise unknown(f"option of {name}", option, known)
     if isinstance(dropout, str) and dropout != "paper":
         dropout = get_plan(dropout).patterns(list_sites(name, **options))
+    if isinstance(dropout, dict) and any(isinstance(value, Ramp) for value in dropout.values()):
+        dropout = expand_ramps(dropout, list_sites(name, **options))
     return builder(dropout=dropout, **options)

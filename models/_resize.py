@@ -59,3 +59,26 @@ class CropLike(keras.Layer):
     def compute_output_shape(self, input_shape: Any) -> Any:
         padded, like = input_shape
         return (padded[0], *like[1:3], padded[3])
+
+
+@keras.saving.register_keras_serializable(package="dropzoo")
+class SubsampleAndPad(keras.Layer):
+    """The shortcut without weights of a residual block that shrinks: every second pixel, zeros as new channels.
+
+    Args:
+        strides: Int.
+        channels: Int, of the output.
+    """
+
+    def __init__(self, strides: int, channels: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.strides = strides
+        self.channels = channels
+
+    def call(self, inputs: Any) -> Any:
+        missing = self.channels - inputs.shape[-1]
+        x = inputs[:, :: self.strides, :: self.strides]
+        return ops.pad(x, [(0, 0), (0, 0), (0, 0), (missing // 2, missing - missing // 2)])
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "strides": self.strides, "channels": self.channels}

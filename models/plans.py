@@ -1,11 +1,13 @@
 """Plans of the literature: which sites, which layer, at which rate."""
 
+import fnmatch
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from dropzoo.layers._checks import unknown
+from dropzoo import layers
+from dropzoo.layers._checks import check_rate, unknown
 from dropzoo.models.sites import Site
 
 
@@ -17,6 +19,7 @@ class Plan:
         name: For `build_model(..., dropout=name)`.
         description: What it puts where.
         reference: Where it comes from.
+        effect: What its authors report, or what is known of it; empty where there is no figure.
         choose: From the sites of a model to a dict of site names and specs.
     """
 
@@ -24,6 +27,7 @@ class Plan:
     description: str
     reference: str
     choose: Callable[[list[Site]], dict[str, Any]]
+    effect: str = ""
 
     def patterns(self, sites: list[Site]) -> dict[str, Any]:
         """The plan for a model with these sites; a ValueError if the model has none of those it speaks of."""
@@ -38,13 +42,70 @@ class Plan:
         return chosen
 
 
+@dataclass(frozen=True)
+class Ramp:
+    """Rates that rise in a straight line over the sites that a pattern matches, in order of depth; see `ramp`."""
+
+    start: float
+    end: float
+    layer: str
+    options: dict[str, Any]
+
+    def expand(self, names: list[str]) -> dict[str, Any]:
+        """A spec for each site, given those that the pattern matches in the order of the forward pass."""
+        last = max(len(names) - 1, 1)
+        places = [i / last for i in range(len(names))] if len(names) > 1 else [1.0]
+        return {
+            name: {"name": self.layer, "rate": self.start + (self.end - self.start) * place, **self.options}
+            for name, place in zip(names, places, strict=True)
+        }
+
+
+def ramp(start: float, end: float, layer: str = "drop_path", **options: Any) -> Ramp:
+    """A value for a plan: the rate rises over the matched sites from `start` at the first to `end` at the last.
+
+    Args:
+        start: Float in [0, 1), the rate at the shallowest site.
+        end: Float in [0, 1), the rate at the deepest, or at the only one.
+        layer: Name of a site layer, of `layers.list_layers(sites_only=True)`.
+        options: Of that layer.
+
+    Example:
+    >>> from dropzoo import models
+    >>> plan = {"*_branch": models.ramp(0.0, 0.2)}
+    >>> model = models.build_model("resnet20", blocks=1, filters=4, dropout=plan)
+    >>> [site.spec for site in models.list_sites(model) if site.spec]
+    ['drop_path:0.0', 'drop_path:0.1', 'drop_path:0.2']
+    """
+    layers.get({"name": layer, "rate": check_rate(start, "start"), **options})  # its errors now and not later
+    return Ramp(start, check_rate(end, "end"), layer, options)
+
+
+def expand_ramps(plan: dict[str, Any], sites: list[Site]) -> dict[str, Any]:
+    """The plan with the sites that a ramp's pattern matches in the place of the pattern."""
+    expanded: dict[str, Any] = {}
+    for pattern, value in plan.items():
+        if isinstance(value, Ramp):
+            names = [site.name for site in sites if fnmatch.fnmatchcase(site.name, pattern)]
+            if not names:
+                raise unknown("site", pattern, [site.name for site in sites])
+            for name, spec in value.expand(names).items():
+                expanded.pop(name, None)  # a later entry wins, and a dict keeps a key's first place
+                expanded[name] = spec
+        else:
+            expanded.pop(pattern, None)
+            expanded[pattern] = value
+    return expanded
+
+
 def list_plans() -> list[str]:
     """The names of the plans, sorted; `"paper"` stands for what a model's own paper did.
 
     Example:
     >>> from dropzoo import models
     >>> models.list_plans()
-    ['bayesian_segnet', 'between_modules', 'head', 'none', 'paper', 'unet_2015']
+    ['bayesian_segnet', 'between_modules', 'drop_block', 'filter_wise', 'head', 'none', 'paper',
+     'stochastic_depth', 'unet_2015']
     """
     return sorted(_PLANS)
 
@@ -76,6 +137,22 @@ def _bayesian_segnet(sites: list[Site]) -> dict[str, Any]:
     chosen += _convs(_stages(sites, "bottleneck"))[-1:]
     chosen += [_convs([stage])[-1] for stage in deeper_decoder]
     return dict.fromkeys(chosen, 0.5)
+
+
+def _stochastic_depth(sites: list[Site]) -> dict[str, Any]:
+    branches = [site.name for site in sites if site.kind == "branch"]
+    return {name: f"drop_path:{0.5 * i / len(branches)}" for i, name in enumerate(branches, start=1)}
+
+
+def _drop_block(sites: list[Site]) -> dict[str, Any]:
+    inside = [site for site in sites if site.kind in ("conv", "branch", "block")]
+    stages = list(dict.fromkeys(site.name.partition("_")[0] for site in inside if "_" in site.name))
+    return {s.name: "drop_block2d:0.1" for s in inside if s.name.partition("_")[0] in stages[-2:]}
+
+
+def _filter_wise(sites: list[Site]) -> dict[str, Any]:
+    convs = [site for site in sites if site.kind in ("conv", "branch") and len(site.shape) == 4]
+    return {site.name: "spatial_dropout2d:0.1" for site in convs}
 
 
 def _stages(sites: list[Site], prefix: str) -> list[list[Site]]:
@@ -126,6 +203,29 @@ _PLANS = {
             "bottleneck, and the last convolution of each stage of the deeper half of the decoder",
             "Kendall et al. 2015, arXiv:1511.02680",
             _bayesian_segnet,
+        ),
+        Plan(
+            "stochastic_depth",
+            "drop_path on residual branch l of L at the rate 0.5 l / L",
+            "Huang et al. 2016, arXiv:1603.09382",
+            _stochastic_depth,
+            "the authors' 110-layer network on CIFAR-10: test error 6.41 % at constant depth, 5.23 % with it",
+        ),
+        Plan(
+            "drop_block",
+            "7x7 blocks at 0.1 in the convolutions, branches and blocks of the last two stages",
+            "Ghiasi et al. 2018, arXiv:1810.12890 (groups 3 and 4 of a ResNet-50)",
+            _drop_block,
+            "the authors' ResNet-50 on ImageNet: accuracy 76.51 % without, 78.13 % with it",
+        ),
+        Plan(
+            "filter_wise",
+            "whole feature maps at 0.1 after every convolution, also at the ends of branches",
+            "google/uncertainty-baselines, Wide ResNet with filter-wise Monte-Carlo dropout in every layer",
+            _filter_wise,
+            "their Wide ResNet 28-10 on CIFAR-10, 30 samples, with repeated examples: accuracy 96.0 % -> 96.2 %, "
+            "corrupted images 76.1 % -> 79.6 %, ECE 0.023 -> 0.005; with element-wise dropout in the blocks alone "
+            "70.0 % on corrupted images",
         ),
     ]
 }

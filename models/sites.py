@@ -18,8 +18,8 @@ from dropzoo.layers._checks import snake_case, unknown
 from dropzoo.layers._seeds import random_untouched
 
 # Layers called <site>_<suffix> are parts of the unit that ends in the layer called <site>, and no sites.
-_PARTS = ("concat", "conv", "dense", "flatten", "norm", "pad", "pool", "resize")
-_KINDS = ("conv", "dense", "features", "head", "input", "module", "pool", "skip", "up")
+_PARTS = ("act", "add", "concat", "conv", "dense", "flatten", "norm", "pad", "pool", "resize", "scale", "shortcut")
+_KINDS = ("block", "branch", "conv", "dense", "features", "head", "input", "module", "pool", "skip", "up")
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,9 @@ class Site:
 
     Attributes:
         name: Of the layer whose output it is: `"encoder1_conv2"`.
-        kind: `"conv"`, `"pool"`, `"skip"`, `"up"`, `"module"`, `"features"`, `"dense"`, `"head"` or `"input"`;
-            in models that are not ours the layer's class, snake-cased.
+        kind: `"conv"`, `"branch"` (the end of a residual branch), `"block"`, `"module"`, `"pool"`, `"skip"`,
+            `"up"`, `"features"`, `"dense"`, `"head"` or `"input"`; in models that are not ours the layer's class,
+            snake-cased.
         shape: `(batch, height, width, channels)` or `(batch, units)`, None where unknown.
         spec: What stands there, as a spec for `layers.get`, or None.
     """
@@ -133,13 +134,19 @@ def _as_patterns(dropout: Any, paper: dict[str, Any]) -> dict[str, Any]:
     if isinstance(dropout, str) and dropout == "paper":
         return paper
     if isinstance(dropout, (int, float)):
-        return {site: f"dropout:{layers.get(dropout).rate}" for site in paper}
+        return {site: _at_rate(spec, layers.get(dropout).rate) for site, spec in paper.items()}
     if isinstance(dropout, dict):
         return dropout
     raise ValueError(
         "`dropout` must be None, a rate, the name of a plan, or a dict from patterns of site names to specs. "
         f"Received: dropout={dropout!r}"
     )
+
+
+def _at_rate(spec: Any, rate: float) -> keras.Layer:
+    layer = layers.get(spec)
+    layer.rate = rate
+    return layer
 
 
 def _in_order(model: keras.Model) -> list[keras.Layer]:

@@ -1,0 +1,130 @@
+"""Networks without dense layers: All-CNN and Network in Network."""
+
+from typing import Any
+
+import keras
+from keras import layers as kl
+
+from dropzoo.models._blocks import check_count, check_input_shape, conv_unit, plain_conv
+from dropzoo.models._registry import register_model
+from dropzoo.models.sites import Sites
+
+
+@register_model
+def all_cnn_c(
+    input_shape: tuple[int | None, int | None, int] = (32, 32, 3),
+    num_classes: int = 10,
+    *,
+    dropout: Any = None,
+    filters: int = 96,
+    normalization: str | None = None,
+    activation: str = "relu",
+    weight_decay: float = 0.0,
+    include_top: bool = True,
+    name: str = "all_cnn_c",
+) -> keras.Model:
+    """All-CNN-C: nine convolutions and no pooling; maps shrink by strides.
+
+    Sites: `input`, `module1_conv1` to `module1_conv3` (the one with the stride), `module1` (its end),
+    `module2_...`, `module3_conv1`, `module3_conv2`, `features`. Plan `"paper"`: 0.2 on the input, 0.5 after each
+    convolution that stands for a pooling.
+
+    Differs from the paper: the first convolution of the last module is padded, so that images of any size will do.
+
+    Args:
+        input_shape: `(height, width, channels)`; height and width may be None.
+        num_classes: Int, number of logits; 1 for a single logit.
+        dropout: The plan, see `build_model`.
+        filters: Int, channels of the first module; twice as many in the others.
+        normalization: `"batch"`, `"group"`, `"layer"` or None.
+        activation: Name of a Keras activation.
+        weight_decay: Float, the L2 penalty on the kernels.
+        include_top: Bool. False ends the model at `features`, a map; `num_classes` then plays no part.
+        name: Of the model.
+
+    Output shape:
+        `(batch, num_classes)`, float32 logits; without the top `(batch, height, width, channels)`.
+
+    Reference:
+        Springenberg et al., "Striving for Simplicity: The All Convolutional Net", 2015, arXiv:1412.6806.
+    """
+    check_count(filters, "filters")
+    drop = Sites(dropout, paper={"input": 0.2, "module1": 0.5, "module2": 0.5})
+    unit: dict[str, Any] = {"normalization": normalization, "activation": activation, "weight_decay": weight_decay}
+
+    inputs = keras.Input(check_input_shape(input_shape), name="images")  # (batch, height, width, channels)
+    x = drop(kl.Identity(name="input")(inputs), "input")
+    for module, width in (("module1", filters), ("module2", 2 * filters)):
+        for conv in (1, 2, 3):
+            x = conv_unit(x, width, f"{module}_conv{conv}", drop, strides=2 if conv == 3 else 1, **unit)
+        x = drop(kl.Identity(name=module)(x), module)
+    x = conv_unit(x, 2 * filters, "module3_conv1", drop, **unit)
+    x = conv_unit(x, 2 * filters, "module3_conv2", drop, kernel_size=1, **unit)
+    outputs = _convolutional_head(x, num_classes, drop, include_top, weight_decay)
+    return keras.Model(inputs, outputs, name=name)
+
+
+@register_model
+def network_in_network(
+    input_shape: tuple[int | None, int | None, int] = (32, 32, 3),
+    num_classes: int = 10,
+    *,
+    dropout: Any = None,
+    filters: int = 192,
+    normalization: str | None = None,
+    activation: str = "relu",
+    weight_decay: float = 0.0,
+    include_top: bool = True,
+    name: str = "network_in_network",
+) -> keras.Model:
+    """Network in Network: each convolution is followed by two of size 1, a small dense network for each pixel.
+
+    Sites: `module1_conv1` to `module1_conv3`, `module1` (its pooling), `module2_...`, `module3_conv1`,
+    `module3_conv2`, `features`. Plan `"paper"`: 0.5 after the two poolings.
+
+    Args:
+        input_shape: `(height, width, channels)`; height and width may be None.
+        num_classes: Int, number of logits; 1 for a single logit.
+        dropout: The plan, see `build_model`.
+        filters: Int, channels; the second and third convolution have 5/6 and 1/2 of it, as the authors' have.
+        normalization: `"batch"`, `"group"`, `"layer"` or None.
+        activation: Name of a Keras activation.
+        weight_decay: Float, the L2 penalty on the kernels.
+        include_top: Bool. False ends the model at `features`, a map; `num_classes` then plays no part.
+        name: Of the model.
+
+    Output shape:
+        `(batch, num_classes)`, float32 logits; without the top `(batch, height, width, channels)`.
+
+    Reference:
+        Lin, Chen and Yan, "Network In Network", 2014, arXiv:1312.4400.
+    """
+    check_count(filters, "filters")
+    drop = Sites(dropout, paper={"module1": 0.5, "module2": 0.5})
+    unit: dict[str, Any] = {"normalization": normalization, "activation": activation, "weight_decay": weight_decay}
+    narrow = (max(filters * 5 // 6, 1), max(filters // 2, 1))
+
+    inputs = x = keras.Input(check_input_shape(input_shape), name="images")  # (batch, height, width, channels)
+    for module, widths, pooling in (
+        ("module1", (filters, *narrow), kl.MaxPooling2D),
+        ("module2", (filters,) * 3, kl.AveragePooling2D),
+    ):
+        for conv, width in enumerate(widths, start=1):
+            x = conv_unit(x, width, f"{module}_conv{conv}", drop, kernel_size=5 if conv == 1 else 1, **unit)
+        x = drop(pooling(3, strides=2, padding="same", name=module)(x), module)
+    x = conv_unit(x, filters, "module3_conv1", drop, **unit)
+    x = conv_unit(x, filters, "module3_conv2", drop, kernel_size=1, **unit)
+    outputs = _convolutional_head(x, num_classes, drop, include_top, weight_decay)
+    return keras.Model(inputs, outputs, name=name)
+
+
+def _convolutional_head(x: Any, num_classes: int, drop: Sites, include_top: bool, weight_decay: float) -> Any:
+    """`features`, a map of each class by a convolution of size 1, and its mean."""
+    x = drop(kl.Identity(name="features")(x), "features")
+    if include_top:
+        check_count(num_classes, "num_classes")
+        options: dict[str, Any] = {"kernel_size": 1, "weight_decay": weight_decay, "dtype": "float32"}
+        x = plain_conv(x, num_classes, "logits_conv", **options)
+        x = kl.GlobalAveragePooling2D(dtype="float32", name="logits")(x)  # (batch, classes)
+    drop.done()
+    return x

@@ -1,0 +1,82 @@
+"""Densely connected networks for small images."""
+
+from typing import Any
+
+import keras
+from keras import layers as kl
+
+from dropzoo.models._blocks import check_count, check_input_shape, normalize, plain_conv, pooled_head
+from dropzoo.models._registry import register_model
+from dropzoo.models.sites import Sites
+
+
+@register_model
+def densenet_bc_100_12(
+    input_shape: tuple[int | None, int | None, int] = (32, 32, 3),
+    num_classes: int = 10,
+    *,
+    dropout: Any = None,
+    growth_rate: int = 12,
+    layers_per_block: int = 16,
+    normalization: str | None = "batch",
+    activation: str = "relu",
+    weight_decay: float = 0.0,
+    include_top: bool = True,
+    name: str = "densenet_bc_100_12",
+) -> keras.Model:
+    """DenseNet-BC of 100 layers and growth rate 12: three dense blocks, with bottlenecks and compression.
+
+    Each layer is normalisation, activation, convolution, twice, and its output joins those of all layers before.
+
+    Sites: `conv1`, then `block1_layer1_conv1` and `block1_layer1_conv2` (the convolutions themselves, before the
+    next normalisation, where the paper drops), `transition1_conv1`, `transition1_pool`, ..., `features`, `head`.
+    Plan `"paper"`: 0.2 after each convolution but the first, which the paper uses without data augmentation.
+
+    Args:
+        input_shape: `(height, width, channels)`; height and width may be None.
+        num_classes: Int, number of logits; 1 for a single logit.
+        dropout: The plan, see `build_model`.
+        growth_rate: Int, channels that each layer adds.
+        layers_per_block: Int; `6 * layers_per_block + 4` layers in all.
+        normalization: `"batch"`, `"group"`, `"layer"` or None.
+        activation: Name of a Keras activation.
+        weight_decay: Float, the L2 penalty on the kernels.
+        include_top: Bool. False ends the model at `features`, a map; `num_classes` then plays no part.
+        name: Of the model.
+
+    Output shape:
+        `(batch, num_classes)`, float32 logits; without the top `(batch, height, width, channels)`.
+
+    Reference:
+        Huang et al., "Densely Connected Convolutional Networks", 2017, arXiv:1608.06993.
+    """
+    check_count(growth_rate, "growth_rate")
+    names = [
+        f"block{b}_layer{i}"
+        for b in (1, 2, 3)
+        for i in range(1, check_count(layers_per_block, "layers_per_block") + 1)
+    ]
+    convs = [f"{layer}_conv{conv}" for layer in names for conv in (1, 2)]
+    drop = Sites(dropout, paper=dict.fromkeys([*convs, "transition1_conv1", "transition2_conv1"], 0.2))
+
+    def unit(x: Any, filters: int, site: str, kernel_size: int) -> Any:
+        x = kl.Activation(activation, name=f"{site}_act")(normalize(x, normalization, f"{site}_norm"))
+        x = plain_conv(x, filters, site, kernel_size=kernel_size, weight_decay=weight_decay, use_bias=False)
+        return drop(x, site)
+
+    inputs = keras.Input(check_input_shape(input_shape), name="images")  # (batch, height, width, channels)
+    x = drop(plain_conv(inputs, 2 * growth_rate, "conv1", weight_decay=weight_decay, use_bias=False), "conv1")
+    for block in (1, 2, 3):
+        for i in range(1, layers_per_block + 1):
+            y = unit(x, 4 * growth_rate, f"block{block}_layer{i}_conv1", 1)
+            y = unit(y, growth_rate, f"block{block}_layer{i}_conv2", 3)
+            x = kl.Concatenate(name=f"block{block}_layer{i}_conv2_concat")([x, y])
+        if block < 3:
+            transition = f"transition{block}"
+            x = unit(x, x.shape[-1] // 2, f"{transition}_conv1", 1)
+            pool = f"{transition}_pool"
+            x = drop(kl.AveragePooling2D(2, padding="same", name=pool)(x), pool)
+    x = kl.Activation(activation, name="features_act")(normalize(x, normalization, "features_norm"))
+    outputs = pooled_head(x, num_classes, drop, include_top=include_top, weight_decay=weight_decay)
+    drop.done()
+    return keras.Model(inputs, outputs, name=name)

@@ -1,0 +1,68 @@
+"""LeNet-5."""
+
+from typing import Any
+
+import keras
+
+from dropzoo.models._registry import register_model
+from dropzoo.models.simple_cnn import simple_cnn
+
+
+@register_model
+def lenet5(
+    input_shape: tuple[int | None, int | None, int] = (28, 28, 1),
+    num_classes: int = 10,
+    *,
+    dropout: Any = None,
+    filters: tuple[int, ...] = (6, 16),
+    dense: int | tuple[int, ...] = (120, 84),
+    head: str = "flatten",
+    normalization: str | None = None,
+    activation: str = "tanh",
+    weight_decay: float = 0.0,
+    name: str = "lenet5",
+) -> keras.Model:
+    """LeNet-5: two convolutions of 5x5 with average pooling, and two dense layers.
+
+    Sites as of `simple_cnn`, of which it is a case. Plan `"paper"`: LeCun et al. knew no dropout; it is 0.5 after
+    the dense layers, as Hinton et al. 2012 introduced it (arXiv:1207.0580).
+
+    Differs from the paper: a 28x28 image is padded by the first convolution instead of being 32x32; the second
+    convolution sees all maps, pooling has no weights, and the last layer is dense.
+
+    Args:
+        input_shape: `(height, width, channels)`.
+        num_classes: Int, number of logits; 1 for a single logit.
+        dropout: The plan, see `build_model`.
+        filters: Tuple of ints, channels of each convolution.
+        dense: Int or tuple of ints, units of the dense layers.
+        head: `"flatten"`, `"average_pool"` or `"max_pool"` (global).
+        normalization: `"batch"`, `"group"`, `"layer"` or None.
+        activation: Name of a Keras activation.
+        weight_decay: Float, the L2 penalty on the kernels.
+        name: Of the model.
+
+    Output shape:
+        `(batch, num_classes)`, float32 logits.
+
+    Reference:
+        LeCun et al., "Gradient-Based Learning Applied to Document Recognition", Proceedings of the IEEE, 1998.
+    """
+    is_rate = isinstance(dropout, (int, float)) and not isinstance(dropout, bool)
+    if dropout == "paper" or is_rate:
+        dropout = {"dense*": dropout if is_rate else 0.5}
+    return simple_cnn(
+        input_shape,
+        num_classes,
+        dropout=dropout,
+        filters=filters,
+        kernel_size=5,
+        padding=("same", *("valid",) * (len(filters) - 1)) if head == "flatten" else "same",
+        downsample="average_pool",
+        dense=dense,
+        head=head,
+        normalization=normalization,
+        activation=activation,
+        weight_decay=weight_decay,
+        name=name,
+    )

@@ -1,0 +1,89 @@
+"""Wide residual networks: dropout inside the residual block."""
+
+from typing import Any
+
+import keras
+from keras import layers as kl
+
+from dropzoo.models._blocks import check_count, check_input_shape, conv_unit, normalize, plain_conv, pooled_head
+from dropzoo.models._registry import register_model, register_variant
+from dropzoo.models.sites import Sites
+
+
+@register_model
+def wide_resnet_28_10(
+    input_shape: tuple[int | None, int | None, int] = (32, 32, 3),
+    num_classes: int = 10,
+    *,
+    dropout: Any = None,
+    filters: int = 16,
+    width: int = 10,
+    blocks: int = 4,
+    normalization: str | None = "batch",
+    activation: str = "relu",
+    weight_decay: float = 0.0,
+    include_top: bool = True,
+    name: str = "wide_resnet_28_10",
+) -> keras.Model:
+    """A wide residual network of 28 layers, ten times as wide as a plain one, for small images.
+
+    Blocks are pre-activated: normalisation and activation come before a convolution.
+
+    Sites: `conv1`, then for each block `stage1_block1_conv1` (after the first convolution, the second
+    normalisation and activation), `stage1_block1_branch` (the second convolution, before the addition) and
+    `stage1_block1`; `features` and `head`. Plan `"paper"`: 0.3 at each `stage*_block*_conv1`, between the
+    convolutions of a block. The plan `"filter_wise"` drops whole filters after every convolution.
+
+    Args:
+        input_shape: `(height, width, channels)`; height and width may be None.
+        num_classes: Int, number of logits; 1 for a single logit.
+        dropout: The plan, see `build_model`.
+        filters: Int, channels of the first convolution.
+        width: Int, by how much the stages are wider: `filters * width` channels, then twice and four times that.
+        blocks: Int, residual blocks of each of the three stages; `6 * blocks + 4` layers.
+        normalization: `"batch"`, `"group"`, `"layer"` or None.
+        activation: Name of a Keras activation.
+        weight_decay: Float, the L2 penalty on the kernels.
+        include_top: Bool. False ends the model at `features`, a map; `num_classes` then plays no part.
+        name: Of the model.
+
+    Output shape:
+        `(batch, num_classes)`, float32 logits; without the top `(batch, height, width, channels)`.
+
+    Reference:
+        Zagoruyko and Komodakis, "Wide Residual Networks", 2016, arXiv:1605.07146.
+    """
+    check_count(filters, "filters")
+    check_count(width, "width")
+    names = [f"stage{s}_block{b}" for s in (1, 2, 3) for b in range(1, check_count(blocks, "blocks") + 1)]
+    drop = Sites(dropout, paper={f"{block}_conv1": 0.3 for block in names})
+    unit: dict[str, Any] = {"normalization": normalization, "activation": activation, "weight_decay": weight_decay}
+
+    def preactivated(x: Any, site: str) -> Any:
+        return kl.Activation(activation, name=f"{site}_act")(normalize(x, normalization, f"{site}_norm"))
+
+    inputs = keras.Input(check_input_shape(input_shape), name="images")  # (batch, height, width, channels)
+    x = drop(plain_conv(inputs, filters, "conv1", weight_decay=weight_decay, use_bias=False), "conv1")
+    for block in names:
+        stage = int(block[5])
+        channels, strides = filters * width * 2 ** (stage - 1), 2 if stage > 1 and block.endswith("_block1") else 1
+        y = preactivated(x, block)
+        if x.shape[-1] != channels:  # the shortcut starts behind the activation that the branch shares
+            options: dict[str, Any] = {"kernel_size": 1, "strides": strides, "weight_decay": weight_decay}
+            x = plain_conv(y, channels, f"{block}_shortcut", use_bias=False, **options)
+        y = conv_unit(y, channels, f"{block}_conv1", drop, strides=strides, **unit)
+        y = plain_conv(y, channels, f"{block}_branch", weight_decay=weight_decay, use_bias=False)
+        x = drop(kl.Add(name=block)([x, drop(y, f"{block}_branch")]), block)
+    x = preactivated(x, "features")
+    outputs = pooled_head(x, num_classes, drop, include_top=include_top, weight_decay=weight_decay)
+    drop.done()
+    return keras.Model(inputs, outputs, name=name)
+
+
+register_variant(
+    wide_resnet_28_10,
+    "wide_resnet_16_8",
+    "A wide residual network of 16 layers, eight times as wide as a plain one, for small images.",
+    blocks=2,
+    width=8,
+)
