@@ -70,11 +70,11 @@ def wide_resnet_28_10(
         start = preactivated(x, block)
         y = conv_unit(start, channels, f"{block}_conv1", drop, strides=strides, **unit)
         y = plain_conv(y, channels, f"{block}_branch", weight_decay=weight_decay, use_bias=False)
-        # After the branch, so that Keras keeps this order of weights whatever dropout does to the branch's depth.
         if x.shape[-1] != channels:  # the shortcut starts behind the activation that the branch shares
             options: dict[str, Any] = {"kernel_size": 1, "strides": strides, "weight_decay": weight_decay}
             x = plain_conv(start, channels, f"{block}_shortcut", use_bias=False, **options)
-        x = drop(kl.Add(name=block)([x, drop(y, f"{block}_branch")]), block)
+        # The branch first: so Keras lists its weights first, also where dropout makes it the longer path.
+        x = drop(kl.Add(name=block)([drop(y, f"{block}_branch"), x]), block)
     x = preactivated(x, "features")
     outputs = pooled_head(x, num_classes, drop, include_top=include_top, weight_decay=weight_decay)
     drop.done()
