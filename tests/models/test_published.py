@@ -127,6 +127,6 @@ def test_a_block_whose_branch_is_dropped_is_its_shortcut():
     model = models.build_model("resnet20", input_shape=(12, 10, 3), filters=4, blocks=2, dropout=plan)
     x = np.random.default_rng(0).random((3, 12, 10, 3), "float32")
     names = ("stage1_block1", "stage1_block2")
-    inside = keras.Model(model.inputs, [model.get_layer(name).output for name in names])
+    inside = keras.Model(model.input, [model.get_layer(name).output for name in names])
     before, after = inside(x, training=True)
     np.testing.assert_array_equal(before, after)
