@@ -2,12 +2,17 @@
 
 from dropzoo.models import (  # noqa: F401  (a family registers its models when imported)
     all_convolutional,
+    attention_unet,
     convnext,
     densenet,
+    fc_densenet,
     lenet,
+    res_unet,
     resnet,
+    segnet,
     simple_cnn,
     unet,
+    unet_plus_plus,
     vgg,
     wide_resnet,
 )

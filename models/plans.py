@@ -104,8 +104,9 @@ def list_plans() -> list[str]:
     Example:
     >>> from dropzoo import models
     >>> models.list_plans()
-    ['bayesian_segnet', 'between_modules', 'drop_block', 'filter_wise', 'head', 'none', 'paper',
-     'stochastic_depth', 'unet_2015']
+    ['bayesian_segnet', 'bayesian_segnet_center', 'bayesian_segnet_classifier', 'bayesian_segnet_decoder',
+     'bayesian_segnet_encoder', 'bayesian_segnet_encoder_decoder', 'between_modules', 'drop_block', 'filter_wise',
+     'head', 'none', 'paper', 'stochastic_depth', 'unet_2015']
     """
     return sorted(_PLANS)
 
@@ -137,6 +138,24 @@ def _bayesian_segnet(sites: list[Site]) -> dict[str, Any]:
     chosen += _convs(_stages(sites, "bottleneck"))[-1:]
     chosen += [_convs([stage])[-1] for stage in deeper_decoder]
     return dict.fromkeys(chosen, 0.5)
+
+
+def _segnet_encoder(sites: list[Site]) -> dict[str, Any]:
+    return {s.name: 0.5 for stage in _stages(sites, "encoder") for s in stage if s.kind == "pool"}
+
+
+def _segnet_decoder(sites: list[Site]) -> dict[str, Any]:
+    ends = [_convs([stage])[-1:] for stage in _stages(sites, "decoder")]
+    return {name: 0.5 for end in ends for name in end}
+
+
+def _segnet_both(sites: list[Site]) -> dict[str, Any]:
+    return _segnet_encoder(sites) | _segnet_decoder(sites)
+
+
+def _segnet_center(sites: list[Site]) -> dict[str, Any]:
+    pools = list(_segnet_encoder(sites))[-1:]
+    return dict.fromkeys([*pools, *_convs(_stages(sites, "bottleneck"))[-1:]], 0.5)
 
 
 def _stochastic_depth(sites: list[Site]) -> dict[str, Any]:
@@ -203,6 +222,25 @@ _PLANS = {
             "bottleneck, and the last convolution of each stage of the deeper half of the decoder",
             "Kendall et al. 2015, arXiv:1511.02680",
             _bayesian_segnet,
+        ),
+        *(
+            Plan(
+                f"bayesian_segnet_{part}",
+                f"0.5 {where}",
+                "Kendall et al. 2015, arXiv:1511.02680 (one of the variants compared there)",
+                choose,
+            )
+            for part, where, choose in [
+                ("encoder", "after each pooling of the encoder", _segnet_encoder),
+                ("decoder", "at the end of each stage of the decoder", _segnet_decoder),
+                (
+                    "encoder_decoder",
+                    "after each pooling and at the end of each stage of the decoder",
+                    _segnet_both,
+                ),
+                ("center", "after the deepest pooling (and the bottleneck)", _segnet_center),
+                ("classifier", "before the classifier", _head),
+            ]
         ),
         Plan(
             "stochastic_depth",

@@ -18,8 +18,10 @@ from dropzoo.layers._checks import snake_case, unknown
 from dropzoo.layers._seeds import random_untouched
 
 # Layers called <site>_<suffix> are parts of the unit that ends in the layer called <site>, and no sites.
-_PARTS = ("act", "add", "concat", "conv", "dense", "flatten", "norm", "pad", "pool", "resize", "scale", "shortcut")
-_KINDS = ("block", "branch", "conv", "dense", "features", "head", "input", "module", "pool", "skip", "up")
+_PARTS = tuple(
+    "act add concat conv dense flatten join norm pad phi pool psi resize scale shortcut sigmoid theta".split()
+)
+_KINDS = ("block", "branch", "conv", "dense", "down", "features", "head", "input", "module", "pool", "skip", "up")
 
 
 @dataclass(frozen=True)
@@ -29,8 +31,8 @@ class Site:
     Attributes:
         name: Of the layer whose output it is: `"encoder1_conv2"`.
         kind: `"conv"`, `"branch"` (the end of a residual branch), `"block"`, `"module"`, `"pool"`, `"skip"`,
-            `"up"`, `"features"`, `"dense"`, `"head"` or `"input"`; in models that are not ours the layer's class,
-            snake-cased.
+            `"down"`, `"up"`, `"features"`, `"dense"`, `"head"` or `"input"`; in models that are not ours the
+            layer's class, snake-cased.
         shape: `(batch, height, width, channels)` or `(batch, units)`, None where unknown.
         spec: What stands there, as a spec for `layers.get`, or None.
     """

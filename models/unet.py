@@ -5,9 +5,10 @@ from typing import Any
 import keras
 from keras import layers as kl
 
-from dropzoo.models._blocks import check_choice, check_count, check_input_shape, conv_unit, l2
+from dropzoo.models._blocks import check_count, check_input_shape, conv_unit
 from dropzoo.models._registry import register_model
-from dropzoo.models._resize import CropLike, PadToMultiple
+from dropzoo.models._resize import PadToMultiple
+from dropzoo.models._segmentation import go_up, pixel_logits
 from dropzoo.models.sites import Sites
 
 
@@ -59,7 +60,6 @@ def unet(
     check_count(depth, "depth")
     check_count(filters, "filters")
     check_count(num_classes, "num_classes")
-    check_choice(upsample, "upsample", ("transpose", "resize"))
     drop = Sites(dropout, paper={f"encoder{depth}_conv2": 0.5, "bottleneck_conv2": 0.5})
     unit: dict[str, Any] = {"normalization": normalization, "activation": activation, "weight_decay": weight_decay}
 
@@ -77,18 +77,9 @@ def unet(
 
     for level in range(1, depth + 1):
         stage, width = f"decoder{level}", filters * 2 ** (depth - level)
-        kernel: dict[str, Any] = {"kernel_initializer": "he_normal", "kernel_regularizer": l2(weight_decay)}
-        if upsample == "transpose":
-            x = kl.Conv2DTranspose(width, 2, strides=2, name=f"{stage}_up", **kernel)(x)
-        else:
-            x = kl.UpSampling2D(interpolation="bilinear", name=f"{stage}_up_resize")(x)
-            x = kl.Conv2D(width, 2, padding="same", name=f"{stage}_up", **kernel)(x)
-        x = drop(x, f"{stage}_up")  # twice the size
+        x = go_up(x, width, f"{stage}_up", upsample, drop, weight_decay)
         x = kl.Concatenate(name=f"{stage}_conv1_concat")([skips.pop(), x])
         x = conv_unit(x, width, f"{stage}_conv1", drop, **unit)
         x = conv_unit(x, width, f"{stage}_conv2", drop, **unit)
 
-    x = drop(kl.Identity(name="head")(x), "head")
-    x = kl.Conv2D(num_classes, 1, kernel_regularizer=l2(weight_decay), dtype="float32", name="logits_conv")(x)
-    drop.done()
-    return keras.Model(inputs, CropLike(dtype="float32", name="logits")([x, inputs]), name=name)
+    return keras.Model(inputs, pixel_logits(x, inputs, num_classes, drop, weight_decay), name=name)

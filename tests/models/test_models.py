@@ -122,11 +122,63 @@ TINY |= {
         wrong=(({"filters": 0}, "filters=0"), ({"blocks": ()}, "`blocks` must be a tuple")),
     ),
 }
+UNET_PLANS = (
+    "none",
+    "paper",
+    "head",
+    "between_modules",
+    "unet_2015",
+    "bayesian_segnet",
+    "bayesian_segnet_decoder",
+)
+DENSE: Any = {"sizes": ((9, 14), (1, 1)), "dense_output": True, "normalizations": ("batch", None)}
+WRONG_UNET = (
+    ({"depth": 0}, "`depth` must be a positive int"),
+    ({"filters": 2.5}, "`filters` must be a positive int"),
+    ({"upsample": "nearest"}, "`upsample` must be one of 'transpose', 'resize'"),
+)
+TINY |= {
+    "attention_unet": Tiny(COLOURLESS | {"depth": 2, "filters": 4}, plans=UNET_PLANS, wrong=WRONG_UNET, **DENSE),
+    "res_unet": Tiny(
+        COLOURLESS | {"depth": 2, "filters": 4},
+        plans=("none", "paper", "head", "unet_2015", "bayesian_segnet", "stochastic_depth", "filter_wise"),
+        wrong=WRONG_UNET,
+        **DENSE,
+    ),
+    "unet_plus_plus": Tiny(
+        COLOURLESS | {"depth": 2, "filters": 4},
+        plans=("none", "paper", "head", "between_modules", "unet_2015", "bayesian_segnet_encoder"),
+        wrong=WRONG_UNET,
+        **DENSE,
+    ),
+    "segnet": Tiny(
+        COLOURLESS | {"filters": 4, "convs": (2, 2)},
+        plans=("none", "paper", *(plan for plan in models.list_plans() if plan.startswith("bayesian"))),
+        wrong=(
+            ({"filters": 0}, "filters=0"),
+            ({"convs": ()}, "`convs` must be a tuple"),
+            ({"convs": (0,)}, "convs=0"),
+        ),
+        **DENSE,
+    ),
+    "fc_densenet103": Tiny(
+        COLOURLESS | {"filters": 4, "growth_rate": 3, "layers_per_block": (1, 2, 2)},
+        plans=("none", "paper", "head", "between_modules", "bayesian_segnet", "filter_wise"),
+        wrong=(
+            ({"filters": 0}, "filters=0"),
+            ({"growth_rate": 0}, "growth_rate=0"),
+            ({"layers_per_block": (3,)}, "two ints or more"),
+            ({"layers_per_block": (3, 0)}, "layers_per_block=0"),
+        ),
+        **DENSE,
+    ),
+}
 # The same builder with other numbers: tests/models/test_published.py looks at those.
 VARIANTS = {
     "resnet20": ["resnet32", "resnet44", "resnet56", "resnet110"],
     "vgg16": ["vgg11", "vgg13", "vgg19"],
     "wide_resnet_28_10": ["wide_resnet_16_8"],
+    "fc_densenet103": ["fc_densenet56", "fc_densenet67"],
 }
 COMMON_WRONG: tuple[tuple[dict[str, Any], str], ...] = (
     ({"num_classes": 0}, "`num_classes` must be a positive int"),

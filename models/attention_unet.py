@@ -1,0 +1,94 @@
+"""U-Net whose skips pass through attention gates."""
+
+from typing import Any
+
+import keras
+from keras import layers as kl
+
+from dropzoo.models._blocks import check_count, check_input_shape, conv_unit, plain_conv
+from dropzoo.models._registry import register_model
+from dropzoo.models._resize import PadToMultiple
+from dropzoo.models._segmentation import go_up, pixel_logits
+from dropzoo.models.sites import Sites
+
+
+@register_model
+def attention_unet(
+    input_shape: tuple[int | None, int | None, int] = (None, None, 1),
+    num_classes: int = 2,
+    *,
+    dropout: Any = None,
+    depth: int = 4,
+    filters: int = 64,
+    upsample: str = "transpose",
+    normalization: str | None = "batch",
+    activation: str = "relu",
+    weight_decay: float = 0.0,
+    name: str = "attention_unet",
+) -> keras.Model:
+    """U-Net whose skips are weighted, pixel by pixel, by what the deeper level takes for important.
+
+    The gate of a skip is `sigmoid(psi(relu(theta(skip) + phi(deeper))))`, resized to the skip and multiplied with
+    it; `theta` halves the size, so that both meet at the deeper level's.
+
+    Sites: those of `unet`; `skip1` is the skip behind its gate. Plan `"paper"`: Oktay et al. used no dropout; it
+    is that of the U-Net, 0.5 at the end of the deepest encoder stage and of the bottleneck.
+
+    Differs from the paper: two-dimensional, and without deep supervision.
+
+    Args:
+        input_shape: `(height, width, channels)`; height and width may be None, and of any size.
+        num_classes: Int, number of logits for each pixel; 1 for a single logit.
+        dropout: The plan, see `build_model`.
+        depth: Int, number of halvings.
+        filters: Int, channels of the first stage.
+        upsample: `"transpose"` (convolution) or `"resize"` (bilinear, then a convolution).
+        normalization: `"batch"`, `"group"`, `"layer"` or None.
+        activation: Name of a Keras activation.
+        weight_decay: Float, the L2 penalty on the kernels.
+        name: Of the model.
+
+    Output shape:
+        `(batch, height, width, num_classes)`, float32 logits.
+
+    Reference:
+        Oktay et al., "Attention U-Net: Learning Where to Look for the Pancreas", 2018, arXiv:1804.03999.
+    """
+    check_count(depth, "depth")
+    check_count(filters, "filters")
+    check_count(num_classes, "num_classes")
+    drop = Sites(dropout, paper={f"encoder{depth}_conv2": 0.5, "bottleneck_conv2": 0.5})
+    unit: dict[str, Any] = {"normalization": normalization, "activation": activation, "weight_decay": weight_decay}
+
+    inputs = keras.Input(check_input_shape(input_shape), name="images")  # (batch, height, width, channels)
+    x, skips = PadToMultiple(2**depth, name="encoder1_conv1_pad")(inputs), []
+    for level in range(1, depth + 1):
+        stage, width = f"encoder{level}", filters * 2 ** (level - 1)
+        x = conv_unit(x, width, f"{stage}_conv1", drop, **unit)
+        x = conv_unit(x, width, f"{stage}_conv2", drop, **unit)
+        skips.append(x)
+        x = drop(kl.MaxPooling2D(name=f"{stage}_pool")(x), f"{stage}_pool")  # half the size
+
+    x = conv_unit(x, filters * 2**depth, "bottleneck_conv1", drop, **unit)
+    x = conv_unit(x, filters * 2**depth, "bottleneck_conv2", drop, **unit)
+
+    for i in range(1, depth + 1):
+        stage, level = f"decoder{i}", depth + 1 - i
+        width = filters * 2 ** (level - 1)
+        skip = drop(_gated(skips.pop(), x, f"skip{level}", weight_decay), f"skip{level}")
+        x = go_up(x, width, f"{stage}_up", upsample, drop, weight_decay)
+        x = kl.Concatenate(name=f"{stage}_conv1_concat")([skip, x])
+        x = conv_unit(x, width, f"{stage}_conv1", drop, **unit)
+        x = conv_unit(x, width, f"{stage}_conv2", drop, **unit)
+    return keras.Model(inputs, pixel_logits(x, inputs, num_classes, drop, weight_decay), name=name)
+
+
+def _gated(skip: Any, deeper: Any, site: str, weight_decay: float) -> Any:
+    width = max(skip.shape[-1] // 2, 1)
+    options: dict[str, Any] = {"kernel_size": 1, "weight_decay": weight_decay}
+    theta = plain_conv(skip, width, f"{site}_theta", strides=2, use_bias=False, **options)
+    phi = plain_conv(deeper, width, f"{site}_phi", **options)
+    x = kl.Activation("relu", name=f"{site}_act")(kl.Add(name=f"{site}_add")([theta, phi]))
+    x = kl.Activation("sigmoid", name=f"{site}_sigmoid")(plain_conv(x, 1, f"{site}_psi", **options))
+    x = kl.UpSampling2D(interpolation="bilinear", name=f"{site}_resize")(x)  # (batch, height, width, 1)
+    return kl.Multiply(name=site)([skip, x])

@@ -1,0 +1,108 @@
+"""SegNet: a decoder that puts maxima back where they came from."""
+
+from typing import Any
+
+import keras
+from keras import layers as kl
+from keras import ops
+
+from dropzoo.models._blocks import check_count, check_input_shape, conv_unit
+from dropzoo.models._registry import register_model
+from dropzoo.models._resize import PadToMultiple
+from dropzoo.models._segmentation import pixel_logits
+from dropzoo.models.sites import Sites
+
+
+@register_model
+def segnet(
+    input_shape: tuple[int | None, int | None, int] = (None, None, 3),
+    num_classes: int = 2,
+    *,
+    dropout: Any = None,
+    filters: int = 64,
+    convs: tuple[int, ...] = (2, 2, 3, 3, 3),
+    normalization: str | None = "batch",
+    activation: str = "relu",
+    weight_decay: float = 0.0,
+    name: str = "segnet",
+) -> keras.Model:
+    """SegNet: the 13 convolutions of VGG16 and their mirror image; unpooling by the places of the maxima.
+
+    Sites: `encoder1_conv1`, `encoder1_conv2`, `encoder1_pool`, ..., `encoder5_pool`, `decoder1_up` (unpooled; the
+    deepest), `decoder1_conv1`, ..., `decoder5_conv1`, `head`.
+    Plan `"paper"`: that of Bayesian SegNet which its authors recommend, 0.5 in the central encoder and decoder;
+    the others they compare are the plans `"bayesian_segnet_encoder"`, `"bayesian_segnet_decoder"`,
+    `"bayesian_segnet_center"`, `"bayesian_segnet_encoder_decoder"` and `"bayesian_segnet_classifier"`.
+
+    Args:
+        input_shape: `(height, width, channels)`; height and width may be None, and of any size.
+        num_classes: Int, number of logits for each pixel; 1 for a single logit.
+        dropout: The plan, see `build_model`.
+        filters: Int, channels of the first stage; they double up to eight times that.
+        convs: Tuple of ints, convolutions of each stage.
+        normalization: `"batch"`, `"group"`, `"layer"` or None.
+        activation: Name of a Keras activation.
+        weight_decay: Float, the L2 penalty on the kernels.
+        name: Of the model.
+
+    Output shape:
+        `(batch, height, width, num_classes)`, float32 logits.
+
+    Reference:
+        Badrinarayanan, Kendall and Cipolla, "SegNet: A Deep Convolutional Encoder-Decoder Architecture for Image
+        Segmentation", 2015, arXiv:1511.00561; Kendall et al., "Bayesian SegNet", 2015, arXiv:1511.02680.
+    """
+    check_count(filters, "filters")
+    check_count(num_classes, "num_classes")
+    if not isinstance(convs, (tuple, list)) or not convs:
+        raise ValueError(f"`convs` must be a tuple of ints, one for each stage. Received: convs={convs!r}")
+    stages = len(convs)
+    counts = [check_count(count, "convs") for count in convs]
+    widths = [filters * min(2**stage, 8) for stage in range(stages)]
+    # The decoder mirrors the encoder; the very last convolution is that of the logits.
+    upward = [*reversed(counts[1:]), max(counts[0] - 1, 1)]
+    central = [f"encoder{s}_pool" for s in range(stages // 2 + 1, stages + 1)]
+    central += [f"decoder{s}_conv{upward[s - 1]}" for s in range(1, (stages + 1) // 2 + 1)]
+    drop = Sites(dropout, paper=dict.fromkeys(central, 0.5))
+    unit: dict[str, Any] = {"normalization": normalization, "activation": activation, "weight_decay": weight_decay}
+
+    inputs = keras.Input(check_input_shape(input_shape), name="images")  # (batch, height, width, channels)
+    x, before = PadToMultiple(2**stages, name="encoder1_conv1_pad")(inputs), []
+    for stage, (count, width) in enumerate(zip(counts, widths, strict=True), start=1):
+        for conv in range(1, count + 1):
+            x = conv_unit(x, width, f"encoder{stage}_conv{conv}", drop, **unit)
+        before.append(x)
+        x = drop(kl.MaxPooling2D(name=f"encoder{stage}_pool")(x), f"encoder{stage}_pool")  # half the size
+    for stage in range(1, stages + 1):
+        up, level = f"decoder{stage}_up", stages - stage
+        x = drop(MaxUnpooling2D(name=up)([x, before.pop()]), up)  # twice the size
+        for conv in range(1, upward[stage - 1] + 1):
+            narrow = level > 0 and conv == upward[stage - 1]  # the last of a stage has the next one's channels
+            x = conv_unit(x, widths[level - narrow], f"decoder{stage}_conv{conv}", drop, **unit)
+    return keras.Model(inputs, pixel_logits(x, inputs, num_classes, drop, weight_decay), name=name)
+
+
+@keras.saving.register_keras_serializable(package="dropzoo")
+class MaxUnpooling2D(keras.Layer):
+    """Undoes a max-pooling of 2x2: each value goes where the maximum was, the other three units are zero.
+
+    Call arguments:
+        inputs: A list of the maps to unpool, `(batch, height, width, channels)`, and the maps that were pooled,
+            `(batch, 2 * height, 2 * width, channels)`. Of equal maxima the first counts.
+
+    Output shape:
+        `(batch, 2 * height, 2 * width, channels)`.
+    """
+
+    def call(self, inputs: Any) -> Any:
+        small, large = inputs
+        batch, height, width, channels = ops.shape(large)
+        split = (batch, height // 2, 2, width // 2, 2, channels)
+        squares = ops.transpose(ops.reshape(large, split), (0, 1, 3, 5, 2, 4))  # (..., row, column) of each square
+        place = ops.argmax(ops.reshape(squares, (batch, height // 2, width // 2, channels, 4)), axis=-1)
+        chosen = ops.one_hot(place, 4, dtype=small.dtype) * ops.expand_dims(small, -1)
+        chosen = ops.reshape(chosen, (batch, height // 2, width // 2, channels, 2, 2))
+        return ops.reshape(ops.transpose(chosen, (0, 1, 4, 2, 5, 3)), (batch, height, width, channels))
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return (*input_shape[1][:-1], input_shape[0][-1])
