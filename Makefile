@@ -10,7 +10,7 @@ demo: .venv/core  ## train, sample, export; writes demo/report.html
 	$(BIN)/dropzoo demo --out demo
 
 test: .venv/dev  ## the fast test suite
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n auto --maxprocesses 8 --dist worksteal
 
 lint: .venv/dev  ## format, lint and types
 	$(BIN)/ruff format --check .

@@ -99,6 +99,14 @@ def test_cutout_drops_one_rectangle_as_often_at_the_border(size):
         assert (np.diff(rows.astype(int)) == 1).sum() <= 1 and (np.diff(columns.astype(int)) == 1).sum() <= 1
 
 
+@pytest.mark.parametrize("size", [(3, 3), (7, 7), (14, 14), (24, 8), (28, 28), (56, 56), (112, 112)], ids=str)
+def test_drop_block_drops_the_rate_on_maps_of_every_size(size):
+    """Maps are independent, the units of one are not: the standard error is that of the maps' fractions."""
+    layer, maps = layers.DropBlock2D(0.1, seed=0), max(400, 1_000_000 // (size[0] * size[1]))
+    dropped = np.mean(layer(tf.ones((maps, *size, 1)), training=True) == 0, axis=(1, 2, 3))
+    assert abs(dropped.mean() - 0.1) < 4 * dropped.std() / np.sqrt(maps)
+
+
 def test_drop_path_drops_whole_samples():
     y = layers.DropPath(0.4, seed=0)(tf.ones((64, 3, 5, 2)), training=True).numpy()
     assert set(np.unique(y)) == {0, np.float32(1 / np.float32(0.6))}
