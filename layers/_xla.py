@@ -89,19 +89,16 @@ def _merge_axes(inputs: tf.Tensor, mask_shape: Sequence[Any]) -> tuple[Any, tupl
 
     So many shapes need one program: all of one size for `Dropout`.
     """
-    sizes, shared = (
-        tf.unstack(tf.shape(inputs), num=inputs.shape.rank),
-        [isinstance(n, int) and n == 1 for n in mask_shape],
-    )
     merged: list[Any] = []
-    kinds: list[bool] = []
-    for size, one in zip(sizes, shared, strict=True):
-        if kinds and kinds[-1] == one:
+    shared: list[bool] = []
+    for size, drawn in zip(tf.unstack(tf.shape(inputs), num=inputs.shape.rank), mask_shape, strict=True):
+        one = isinstance(drawn, int) and drawn == 1
+        if shared and shared[-1] == one:
             merged[-1] = merged[-1] * size
         else:
             merged.append(size)
-            kinds.append(one)
-    return tf.stack(merged), tuple(kinds)
+            shared.append(one)
+    return tf.stack(merged), tuple(shared)
 
 
 def _replica() -> Any:

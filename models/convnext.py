@@ -58,7 +58,7 @@ def convnext_tiny(
         f"stage{s}_block{b}" for s, n in enumerate(blocks, start=1) for b in range(1, check_count(n, "blocks") + 1)
     ]
     rates = {block: 0.1 * i / max(len(names) - 1, 1) for i, block in enumerate(names)}
-    drop = Sites(dropout, paper={f"{block}_branch": f"drop_path:{rate}" for block, rate in rates.items()})
+    drop = Sites(dropout, paper={f"{block}_branch": f"drop_path:{rate:.4g}" for block, rate in rates.items()})
     kernel: dict[str, Any] = {
         "kernel_initializer": keras.initializers.TruncatedNormal(stddev=0.02),
         "kernel_regularizer": l2(weight_decay),

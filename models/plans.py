@@ -56,7 +56,11 @@ class Ramp:
         last = max(len(names) - 1, 1)
         places = [i / last for i in range(len(names))] if len(names) > 1 else [1.0]
         return {
-            name: {"name": self.layer, "rate": self.start + (self.end - self.start) * place, **self.options}
+            name: {
+                "name": self.layer,
+                "rate": round(self.start + (self.end - self.start) * place, 6),
+                **self.options,
+            }
             for name, place in zip(names, places, strict=True)
         }
 
@@ -160,7 +164,7 @@ def _segnet_center(sites: list[Site]) -> dict[str, Any]:
 
 def _stochastic_depth(sites: list[Site]) -> dict[str, Any]:
     branches = [site.name for site in sites if site.kind == "branch"]
-    return {name: f"drop_path:{0.5 * i / len(branches)}" for i, name in enumerate(branches, start=1)}
+    return {name: f"drop_path:{0.5 * i / len(branches):.4g}" for i, name in enumerate(branches, start=1)}
 
 
 def _drop_block(sites: list[Site]) -> dict[str, Any]:

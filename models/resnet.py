@@ -57,7 +57,7 @@ def resnet20(
     check_count(filters, "filters")
     count = 3 * check_count(blocks, "blocks")
     names = [f"stage{stage}_block{block}" for stage in (1, 2, 3) for block in range(1, blocks + 1)]
-    paper = {f"{block}_branch": f"drop_path:{0.5 * i / count}" for i, block in enumerate(names, start=1)}
+    paper = {f"{block}_branch": f"drop_path:{0.5 * i / count:.4g}" for i, block in enumerate(names, start=1)}
     drop = Sites(dropout, paper)
     unit: dict[str, Any] = {"normalization": normalization, "weight_decay": weight_decay}
 

@@ -77,11 +77,12 @@ def list_sites(model: str | keras.Model, **options: Any) -> list[Site]:
             continue
         if unit in names and part in _PARTS:
             continue
-        if id(layer.output) in outputs:  # logits are no site
+        produced = keras.tree.flatten(layer.output)
+        if len(produced) != 1 or id(produced[0]) in outputs:  # logits are no site, nor is a layer of many outputs
             continue
         dropout = f"{layer.name}_dropout"
         spec = layers.describe(model.get_layer(dropout)) if dropout in names else None
-        sites.append(Site(layer.name, _kind(layer), tuple(layer.output.shape), spec))
+        sites.append(Site(layer.name, _kind(layer), tuple(produced[0].shape), spec))
     return sites
 
 
@@ -133,6 +134,10 @@ class Sites:
 def _as_patterns(dropout: Any, paper: dict[str, Any]) -> dict[str, Any]:
     if dropout is None:
         return {}
+    if not paper and (dropout == "paper" or isinstance(dropout, (int, float))):
+        raise ValueError(
+            f"The paper's dropout has no site in this model: pass a dict. Received: dropout={dropout!r}"
+        )
     if isinstance(dropout, str) and dropout == "paper":
         return paper
     if isinstance(dropout, (int, float)):

@@ -61,8 +61,9 @@ def vgg16(
     if not isinstance(convs, (tuple, list)) or not convs:
         raise ValueError(f"`convs` must be a tuple of ints, one for each stage. Received: convs={convs!r}")
     sites = [f"stage{s}_conv{c}" for s, count in enumerate(convs, start=1) for c in range(1, count)]
-    small = {site: 0.4 for site in sites} | {"stage1_conv1": 0.3, "features": 0.5, "dense1": 0.5}
-    drop = Sites(dropout, paper=small if head == "cifar" else {"dense1": 0.5, "dense2": 0.5})
+    inner = dict.fromkeys(sites, 0.4) | {"stage1_conv1": 0.3, "features": 0.5} if head == "cifar" else {}
+    dense = {"dense1": 0.5} if head == "cifar" else {"dense1": 0.5, "dense2": 0.5}
+    drop = Sites(dropout, paper=inner | dense if include_top else inner)
     unit: dict[str, Any] = {"normalization": normalization, "activation": activation, "weight_decay": weight_decay}
 
     inputs = x = keras.Input(check_input_shape(input_shape), name="images")  # (batch, height, width, channels)

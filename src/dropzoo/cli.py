@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 app = typer.Typer(
     help="CNNs and U-Nets for Keras in which every dropout site has a name.",
@@ -71,7 +71,11 @@ def list_(
             (n, "yes" if n in layers.list_layers(sites_only=True) else "", first_line(layers.get_class(n)))
             for n in layers.list_layers()
         ],
-        "plans": [(n, p.description, p.reference) for n in models.list_plans() for p in [models.get_plan(n)]],
+        "plans": [
+            (n, p.description + (f". Reported: {p.effect}" if p.effect else ""), p.reference)
+            for n in models.list_plans()
+            for p in [models.get_plan(n)]
+        ],
         "data": [
             *((n, "embedded, needs no network") for n in training.list_data()),
             ("any TFDS name", "such as fashion_mnist; --manual-dir for archives you have"),
@@ -80,8 +84,8 @@ def list_(
     }
     if kind not in rows:
         raise unknown("kind of list", kind, rows)
-    columns = {"plans": ("name", "what", "reference"), "layers": ("name", "at any site", "what")}
-    table = Table(*columns.get(kind, ("name", "what")))
+    columns = {"plans": ("what", "reference"), "layers": ("at any site", "what")}
+    table = Table(Column("name", no_wrap=True), *columns.get(kind, ("what",)))
     for row in rows[kind]:
         if fnmatch.fnmatch(row[0], pattern):
             table.add_row(*row)

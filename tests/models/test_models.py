@@ -145,12 +145,6 @@ TINY |= {
         wrong=WRONG_UNET,
         **DENSE,
     ),
-    "unet_plus_plus": Tiny(
-        COLOURLESS | {"depth": 2, "filters": 4},
-        plans=("none", "paper", "head", "between_modules", "unet_2015", "bayesian_segnet_encoder"),
-        wrong=WRONG_UNET,
-        **DENSE,
-    ),
     "segnet": Tiny(
         COLOURLESS | {"filters": 4, "convs": (2, 2)},
         plans=("none", "paper", *(plan for plan in models.list_plans() if plan.startswith("bayesian"))),
@@ -231,12 +225,14 @@ def test_every_plan_builds_and_runs_on_odd_sizes(name, plan):
 @pytest.mark.parametrize("variant", ["dropout:0.3", "spatial_dropout2d:0.3", "drop_block2d:0.3,block_size=3"])
 def test_every_site_takes_dropout(name, variant):
     sites = models.list_sites(name, **TINY[name].options)
+    paths = [w.path for w in build(name).weights]
     # A third of those of a net of many like blocks; the plan "all" has them all at once.
     for site in sites if len(sites) <= 12 else sites[::3]:
         if len(site.shape) == 4 or variant.startswith("dropout"):
             model = build(name, dropout={site.name: variant})
             (placed,) = [s for s in models.list_sites(model) if s.spec]
             assert (placed.name, placed.spec, placed.shape) == (site.name, variant, site.shape)
+            assert [w.path for w in model.weights] == paths  # in this order they are written to files
 
 
 @every_model
@@ -360,6 +356,14 @@ def test_sites_of_a_model_of_somebody_else():
     )
     sites = [(s.name, s.kind, s.shape, s.spec) for s in models.list_sites(model)]
     assert sites == [("a", "conv2d", (None, 6, 6, 4), "dropout:0.25"), ("b", "flatten", (None, 144), None)]
+
+
+def test_a_layer_of_several_outputs_is_no_site():
+    inputs = keras.Input((6, 4))
+    sequence, state = keras.layers.GRU(3, return_sequences=True, return_state=True, name="gru")(inputs)
+    sequence = keras.layers.Activation("relu", name="after")(sequence)
+    model = keras.Model(inputs, [keras.layers.Dense(2)(sequence), state])
+    assert [site.name for site in models.list_sites(model)] == ["after"]
 
 
 @pytest.mark.parametrize("name", models.list_plans())

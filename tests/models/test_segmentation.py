@@ -68,12 +68,6 @@ def test_attention_unet_adds_its_gates_to_the_unet():
     assert trainable("attention_unet", **options) == trainable("unet", **options) + gates
 
 
-def test_unet_plus_plus_has_a_node_for_every_level_and_column():
-    names = [s.name for s in models.list_sites("unet_plus_plus", depth=3, filters=2)]
-    nodes = [n.removesuffix("_conv2") for n in names if n.startswith("node") and n.endswith("_conv2")]
-    assert sorted(nodes) == ["node1_1", "node1_2", "node1_3", "node2_1", "node2_2", "node3_1"]
-
-
 def test_unpooling_puts_the_maxima_back():
     x = np.random.default_rng(0).random((2, 6, 10, 3), "float32")
     pooled = tf.nn.max_pool2d(x, 2, 2, "VALID")
