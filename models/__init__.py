@@ -16,7 +16,8 @@ from dropzoo.models import (  # noqa: F401  (a family registers its models when 
     wide_resnet,
 )
 from dropzoo.models._registry import build_model, get_builder, list_models, register_model
-from dropzoo.models.plans import Plan, get_plan, list_plans, ramp
+from dropzoo.models.plans import Plan, get_plan, list_plans
+from dropzoo.models.ramps import ramp
 from dropzoo.models.sites import Site, Sites, list_sites
 
 __all__ = [

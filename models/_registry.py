@@ -84,7 +84,8 @@ def build_model(name: str, *, dropout: Any = None, **options: Any) -> keras.Mode
     >>> [site.name for site in models.list_sites(model) if site.spec]
     ['skip1', 'skip2']
     """
-    from dropzoo.models.plans import Ramp, expand_ramps, get_plan  # they read the sites of models built here
+    from dropzoo.models.plans import get_plan  # plans and ramps read the sites of models, which are built here
+    from dropzoo.models.ramps import Ramp, expand_ramps
     from dropzoo.models.sites import list_sites
 
     builder = get_builder(name)
