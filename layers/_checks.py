@@ -16,7 +16,8 @@ def unknown(kind: str, name: object, available: Iterable[str]) -> ValueError:
     names = sorted(available)
     near = difflib.get_close_matches(str(name), names, n=3)
     hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
-    return ValueError(f"Unknown {kind} {str(name)!r}.{hint} Available: {', '.join(names)}")
+    more = f", ... ({len(names)} in all)" if len(names) > 50 else ""  # the sites of a large network
+    return ValueError(f"Unknown {kind} {str(name)!r}.{hint} Available: {', '.join(names[:50])}{more}")
 
 
 def check_rate(rate: Any, name: str = "rate") -> float:

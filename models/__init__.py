@@ -18,6 +18,8 @@ from dropzoo.models import (  # noqa: F401  (a family registers its models when 
 from dropzoo.models._registry import build_model, get_builder, list_models, register_model
 from dropzoo.models.plans import Plan, get_plan, list_plans
 from dropzoo.models.ramps import ramp
+from dropzoo.models.report import dropout_report
+from dropzoo.models.retrofit import retrofit, strip_dropout
 from dropzoo.models.sites import Site, Sites, list_sites
 
 __all__ = [
@@ -25,6 +27,7 @@ __all__ = [
     "Site",
     "Sites",
     "build_model",
+    "dropout_report",
     "get_builder",
     "get_plan",
     "list_models",
@@ -32,4 +35,6 @@ __all__ = [
     "list_sites",
     "ramp",
     "register_model",
+    "retrofit",
+    "strip_dropout",
 ]

@@ -16,6 +16,7 @@ import keras
 from dropzoo import layers
 from dropzoo.layers._checks import snake_case, unknown
 from dropzoo.layers._seeds import random_untouched
+from dropzoo.models._graph import Place, places
 
 # Layers called <site>_<suffix> are parts of the unit that ends in the layer called <site>, and no sites.
 _PARTS = tuple(
@@ -47,7 +48,9 @@ def list_sites(model: str | keras.Model, **options: Any) -> list[Site]:
     """The dropout sites of a model, in the order of its forward pass.
 
     Args:
-        model: A name, to be built with `options`, or a Functional or Sequential model, of ours or not.
+        model: A name, to be built with `options`, or a Functional or Sequential model, of ours or not. A site in
+            a model that is inside another is `<inner model>/<site>`; a layer that is called several times has the
+            sites `<layer>_call1`, `<layer>_call2`, ...
         options: For a name: the options of `build_model`; all have defaults.
 
     Example:
@@ -63,27 +66,22 @@ def list_sites(model: str | keras.Model, **options: Any) -> list[Site]:
             return list_sites(build_model(model, **options))
     if options:
         raise ValueError(f"Options are for a model given by name. Received: a model and {sorted(options)}")
-    if not isinstance(model, (keras.Sequential, keras.Model)) or not hasattr(model, "outputs"):
-        raise ValueError(
-            "The sites of a model are read off its graph, so it must be Functional or Sequential (and built). "
-            f"Received: {model!r}"
-        )
-    names = {layer.name for layer in model.layers}
-    outputs = {id(tensor) for tensor in model.outputs}
-    sites = []
-    for layer in _in_order(model):
-        unit, _, part = layer.name.rpartition("_")
-        if isinstance(layer, keras.layers.InputLayer) or layers.is_dropout(layer):
-            continue
-        if unit in names and part in _PARTS:
-            continue
-        produced = keras.tree.flatten(layer.output)
-        if len(produced) != 1 or id(produced[0]) in outputs:  # logits are no site, nor is a layer of many outputs
-            continue
-        dropout = f"{layer.name}_dropout"
-        spec = layers.describe(model.get_layer(dropout)) if dropout in names else None
-        sites.append(Site(layer.name, _kind(layer), tuple(produced[0].shape), spec))
-    return sites
+    return [as_site(place) for place in places(model) if is_listed(place)]
+
+
+def as_site(place: Place) -> Site:
+    """What users see of a place."""
+    spec = " + ".join(layers.describe(call.layer) for call in place.standing) or None
+    return Site(place.name, _kind(place.call.layer), tuple(place.tensor.shape), spec)
+
+
+def is_listed(place: Place) -> bool:
+    """Whether a place bears a name of its own: not an input, an operation as `x + 1`, or a part of a unit."""
+    layer = place.call.layer
+    if not isinstance(layer, keras.Layer) or isinstance(layer, keras.layers.InputLayer):
+        return False
+    unit, _, part = place.name.rpartition("_")
+    return part not in _PARTS or unit not in place.around or bool(place.standing)
 
 
 class Sites:
@@ -99,11 +97,7 @@ class Sites:
         with random_untouched():
             self._layers = {pattern: spec if spec is None else layers.get(spec) for pattern, spec in plan.items()}
         for layer in filter(None, self._layers.values()):
-            if layers.is_stochastic(layer) and not layers.is_dropout(layer):
-                raise ValueError(
-                    f"{type(layer).__name__} replaces a layer of a model, so it cannot stand at a site. Layers "
-                    f"that can: {', '.join(layers.list_layers(sites_only=True))}"
-                )
+            check_site_layer(layer)
         self._unused = set(plan)
         self._names: list[str] = []
 
@@ -114,13 +108,8 @@ class Sites:
         layer = self._layers[matching[-1]] if matching else None
         if layer is None:
             return x
-        config = layer.get_config()
-        if "seed" in config:  # somebody else's layer may have none
-            seed = self._seed if config["seed"] is None else config["seed"]
-            config["seed"] = zlib.crc32(f"{seed} {site}".encode()) & 0x7FFFFFFF
-        config["name"] = f"{site}_dropout"
         try:
-            return type(layer).from_config(config)(x)
+            return layer_at(site, layer, self._seed)(x)
         except ValueError as error:
             raise ValueError(f"Cannot put {layers.describe(layer)!r} at site {site!r}: {error}") from None
 
@@ -129,6 +118,25 @@ class Sites:
         for pattern in self._layers:
             if pattern in self._unused:
                 raise unknown("site", pattern, self._names)
+
+
+def check_site_layer(layer: keras.Layer) -> keras.Layer:
+    """The layer, or a ValueError if it draws but takes the place of a layer of a model."""
+    if layers.is_stochastic(layer) and not layers.is_dropout(layer):
+        raise ValueError(
+            f"{type(layer).__name__} replaces a layer of a model, so it cannot stand at a site. Layers "
+            f"that can: {', '.join(layers.list_layers(sites_only=True))}"
+        )
+    return layer
+
+
+def layer_at(site: str, layer: keras.Layer, seed: int, **config: Any) -> keras.Layer:
+    """A copy of `layer`, called `<site>_dropout`, with the site mixed into its seed, or else into `seed`."""
+    config = {**layer.get_config(), "name": f"{site}_dropout", **config}
+    if "seed" in config:  # somebody else's layer may have none
+        seed = seed if config["seed"] is None else config["seed"]
+        config["seed"] = zlib.crc32(f"{seed} {site}".encode()) & 0x7FFFFFFF
+    return type(layer).from_config(config)
 
 
 def _as_patterns(dropout: Any, paper: dict[str, Any]) -> dict[str, Any]:
@@ -154,15 +162,6 @@ def _at_rate(spec: Any, rate: float) -> keras.Layer:
     layer = layers.get(spec)
     layer.rate = rate
     return layer
-
-
-def _in_order(model: keras.Model) -> list[keras.Layer]:
-    """The layers by their longest distance from an input; Keras' own order counts from the outputs."""
-    distance: dict[str, int] = {}
-    for layer in model.layers:
-        parents = [p.operation.name for node in layer._inbound_nodes for p in node.parent_nodes]
-        distance[layer.name] = 1 + max((distance.get(p, 0) for p in parents), default=0)
-    return sorted(model.layers, key=lambda layer: distance[layer.name])
 
 
 def _kind(layer: keras.Layer) -> str:

@@ -1,0 +1,215 @@
+"""The graph of a Functional or Sequential model: its calls, those of models inside it, and the places.
+
+Keras keeps the graph in nodes and has no public way to read them; only this and `_rebuild.py` do.
+"""
+
+import collections
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+from keras.src.models.functional import Functional
+
+from dropzoo import layers
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """One call of a layer, or of another Keras operation (`x + 1`), in a graph.
+
+    Attributes:
+        node: Keras' record of the call.
+        layer: What is called.
+        name: The layer's name; of a layer that is called several times with `_call1`, `_call2`, ... behind it.
+        path: `"encoder/"` in a model called encoder that is inside another, `""` in the outermost.
+    """
+
+    node: Any
+    layer: Any
+    name: str
+    path: str
+
+    @property
+    def inputs(self) -> list[Any]:
+        return list(self.node.input_tensors)
+
+    @property
+    def outputs(self) -> list[Any]:
+        return list(self.node.outputs)
+
+
+@dataclass(eq=False)
+class Place:
+    """A tensor where dropout can stand: the output of a call, wherever it is read.
+
+    Attributes:
+        call: What makes the tensor.
+        tensor: A KerasTensor.
+        readers: The calls that read it, in models inside and outside too.
+        standing: The dropout layers that are there, in a row.
+        aliases: The calls of models whose output it is.
+        around: The full names of the layers of the model.
+    """
+
+    call: Call
+    tensor: Any
+    readers: list[Call]
+    around: set[str]
+    standing: list[Call] = field(default_factory=list)
+    aliases: list[Call] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        return self.call.path + self.call.name
+
+    @property
+    def dropout_name(self) -> str:
+        """Of the layer to be put there: `<site>_dropout`, or what the dropout on an edge is called."""
+        return self.call.name if layers.is_dropout(self.call.layer) else f"{self.call.name}_dropout"
+
+
+def graph_of(model: Any) -> Any:
+    """The Functional model that runs a model: itself, or what a Sequential has inside. None for all others.
+
+    A subclass that overrides `call` does what its code says and not what a graph says.
+    """
+    if isinstance(model, keras.Sequential):
+        return model._functional if type(model).call is keras.Sequential.call else None
+    if not isinstance(model, Functional) or type(model).call is not Functional.call:
+        return None
+    return model
+
+
+def check_graph(model: Any) -> None:
+    """A ValueError for a model without a graph, which says what to do instead."""
+    if graph_of(model) is not None:
+        return
+    if isinstance(model, keras.Sequential) and not model.built:
+        raise ValueError(
+            "The model must be built, so that it has a graph: begin it with a keras.Input, or call it once. "
+            f"Received: {model!r}"
+        )
+    raise ValueError(
+        "The sites of a model are read off its graph, so it must be Functional or Sequential. A subclassed model "
+        "is Python code: call layers.get(...) in its `call`, or write the network as keras.Model(inputs, outputs) "
+        f"and pass that. Received: {model!r}"
+    )
+
+
+def calls_of(model: Any, path: str = "") -> list[Call]:
+    """The calls of a model's own graph, by their longest distance from an input; dropout adds nothing to it.
+
+    A layer's second call comes after its first, so a graph can be built again by going through the list.
+    """
+    graph = graph_of(model)
+    nodes = [
+        node for depth in sorted(graph._nodes_by_depth, reverse=True) for node in graph._nodes_by_depth[depth]
+    ]
+    makers = {id(tensor): node for node in nodes for tensor in node.outputs}
+    calls_of_layer = collections.defaultdict(list)
+    for node in nodes:
+        calls_of_layer[id(node.operation)].append(node)
+    for same in calls_of_layer.values():
+        same.sort(key=lambda node: _index(node.operation._inbound_nodes, node))
+
+    def earlier(node: Any) -> list[Any]:
+        same = calls_of_layer[id(node.operation)]
+        return [makers[id(x)] for x in node.input_tensors] + same[: _index(same, node)][-1:]
+
+    distance: dict[int, tuple[int, int]] = {}  # the second number counts dropouts in a row
+    pending = nodes[::-1]
+    while pending:  # no recursion: a network may be a thousand layers deep
+        node = pending[-1]
+        waiting = [other for other in earlier(node) if id(other) not in distance]
+        if waiting:
+            pending += waiting
+            continue
+        pending.pop()
+        steps, drops = max((distance[id(other)] for other in earlier(node)), default=(0, 0))
+        distance[id(node)] = (steps, drops + 1) if layers.is_dropout(node.operation) else (steps + 1, 0)
+
+    def name(node: Any) -> str:
+        same = calls_of_layer[id(node.operation)]
+        return node.operation.name + (f"_call{_index(same, node) + 1}" if len(same) > 1 else "")
+
+    return [Call(n, n.operation, name(n), path) for n in sorted(nodes, key=lambda node: distance[id(node)])]
+
+
+def _index(nodes: list[Any], node: Any) -> int:
+    return next(i for i, other in enumerate(nodes) if other is node)
+
+
+def walk(model: Any) -> Iterator[Call]:
+    """The calls of a model and of the models in it, each model once, in the order of the forward pass."""
+    seen: set[int] = set()
+
+    def inside(model: Any, path: str) -> Iterator[Call]:
+        seen.add(id(model))
+        for call in calls_of(model, path):
+            if graph_of(call.layer) is not None and id(call.layer) not in seen:
+                yield from inside(call.layer, f"{path}{call.layer.name}/")
+            yield call
+
+    return inside(model, "")
+
+
+def places(model: Any) -> list[Place]:
+    """Where dropout can stand in a model: each tensor once, in the order of the forward pass.
+
+    A tensor that goes into a model inside, or comes out of it, is one tensor. What the whole model gives out is
+    no place, nor are the outputs of a layer that has several.
+    """
+    check_graph(model)
+    calls = list(walk(model))
+    count = collections.Counter(id(call.layer) for call in calls)
+    same: dict[int, Any] = {}  # from a tensor to what it is another name of
+    passes_on: set[int] = set()  # calls of models whose inputs are the tensors outside
+    for call in calls:
+        inner = graph_of(call.layer)
+        if inner is None:
+            continue
+        same |= {id(outside): inside for outside, inside in zip(call.outputs, inner.outputs, strict=True)}
+        if count[id(call.layer)] == 1 and len(call.inputs) == len(inner.inputs):
+            same |= {id(inside): outside for inside, outside in zip(inner.inputs, call.inputs, strict=True)}
+            passes_on.add(id(call))
+
+    dropped: dict[int, Any] = {}  # from the output of a dropout that stands at a place to its input
+
+    def root(tensor: Any, *maps: dict[int, Any]) -> Any:
+        while (known := next((m for m in maps if id(tensor) in m), None)) is not None:
+            tensor = known[id(tensor)]
+        return tensor
+
+    readers: dict[int, list[Call]] = collections.defaultdict(list)
+    models: dict[int, list[Call]] = collections.defaultdict(list)
+    for call in calls:
+        into = models if id(call) in passes_on else readers
+        for tensor in {id(t): t for t in (root(x, same) for x in call.inputs)}.values():
+            into[id(tensor)].append(call)
+    final = {id(root(tensor, same)) for tensor in graph_of(model).outputs}
+    names = {call.path + call.layer.name for call in calls}
+    found: dict[int, Place] = {}
+    for call in calls:
+        if graph_of(call.layer) is not None:
+            for tensor in call.outputs:
+                place = found.get(id(root(tensor, same, dropped)))
+                if place is not None:
+                    place.aliases.append(call)
+            continue
+        (tensor, *others) = call.outputs
+        if others or id(tensor) in same:
+            continue
+        if layers.is_dropout(call.layer):
+            source = root(call.inputs[0], same)
+            place = found.get(id(root(source, dropped, same)))
+            if place is not None and len(readers[id(source)]) == 1:  # alone there
+                place.standing.append(call)
+                place.readers = readers[id(tensor)] + models[id(tensor)]
+                dropped[id(tensor)] = source
+                continue
+        if id(tensor) not in final and keras.backend.is_float_dtype(tensor.dtype):
+            found[id(tensor)] = Place(call, tensor, readers[id(tensor)] + models[id(tensor)], names)
+            if layers.is_dropout(call.layer):  # on one of several edges: a place of its own
+                found[id(tensor)].standing.append(call)
+    return list(found.values())

@@ -1,0 +1,287 @@
+"""Builds the graph of a model again, with dropout put in and taken out, and carries the model's state over."""
+
+import copy
+import inspect
+import warnings
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+from keras.src.models import functional
+from keras.src.saving.serialization_lib import SafeModeScope
+
+from dropzoo import layers
+from dropzoo.models._graph import Call, calls_of, graph_of
+from dropzoo.models.sites import layer_at
+
+_DENSE = (keras.layers.Dense, keras.layers.EinsumDense)
+_STEPS = ("train_step", "test_step", "predict_step", "compute_loss", "compile")
+
+
+@keras.saving.register_keras_serializable(package="dropzoo", name="OrderedModel")
+class Functional(functional.Functional):
+    """A Functional model whose layers have a given order.
+
+    Keras orders layers by their distance from the outputs, and goes by that order in weights files and
+    `get_weights()`. A dropout in one of two parallel branches can so exchange the layers of the two; a given
+    order keeps them where they were. The class has the name of Keras', because files call a model inside another
+    by the name of its class.
+
+    Args:
+        order: Names of layers; those that it does not name come last.
+    """
+
+    def __init__(self, inputs: Any, outputs: Any, name: str | None = None, **kwargs: Any) -> None:
+        # Past Keras' tracking, which begins in its own __init__, where the layers are asked for.
+        object.__setattr__(self, "order", list(kwargs.pop("order", ())))
+        super().__init__(inputs, outputs, name=name, **kwargs)
+
+    @property
+    def layers(self) -> list[keras.Layer]:
+        place = {name: i for i, name in enumerate(self.order)}
+        return sorted(super().layers, key=lambda layer: place.get(layer.name, len(place)))
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "order": list(self.order)}
+
+
+@dataclass(frozen=True)
+class Put:
+    """A dropout layer to put in: a copy of `layer`, called `name`, for the site of this full name."""
+
+    layer: keras.Layer
+    site: str
+    name: str
+
+
+@dataclass
+class Changes:
+    """What to change in a graph and the graphs inside it.
+
+    Attributes:
+        after: What to put behind a tensor, by the id of the tensor.
+        split: Layers to put between a layer and its fused activation, by the id of the layer.
+        removed: The ids of the nodes whose dropout goes.
+    """
+
+    after: dict[int, Put] = field(default_factory=dict)
+    split: dict[int, keras.Layer] = field(default_factory=dict)
+    removed: set[int] = field(default_factory=set)
+
+
+class Rebuild:
+    """One rebuild; what the old graph shares is shared in the new one.
+
+    Args:
+        changes: What to change.
+        seed: For dropout that comes without one.
+        share_weights: Use the old layers themselves, except dropout: it has no weights, and a rate of one's own
+            is the point.
+    """
+
+    def __init__(self, changes: Changes, seed: int, share_weights: bool = False) -> None:
+        self._changes, self._seed, self._share = changes, seed, share_weights
+        self._made: dict[int, Any] = {}
+        self._parts: dict[int, tuple[keras.Layer, keras.Layer]] = {}
+        self.pairs: list[tuple[keras.Layer, keras.Layer]] = []
+        """Old layers and their copies."""
+
+    def model(self, old: Any, path: str = "") -> Any:
+        """The new model, with the state that its layers' configs give it until `copy_state` is called."""
+        calls = calls_of(old, path)
+        names = {call.layer.name for call in calls if id(call.node) not in self._changes.removed}
+        build = self._sequential if isinstance(old, keras.Sequential) else self._functional
+        new = build(old, calls, names)
+        new._trainable = old._trainable  # the property would set the layers', too
+        return new
+
+    def _sequential(self, old: Any, calls: list[Call], names: set[str]) -> Any:
+        stack = [layer for call in calls for layer in self._stack(call, names)]
+        return _class_of(old, "layers", keras.Sequential)(stack, name=old.name)
+
+    def _functional(self, old: Any, calls: list[Call], names: set[str]) -> Any:
+        tensors: dict[int, Any] = {}
+        for call in calls:
+            stack = self._stack(call, names)
+            if id(call.node) in self._changes.removed:
+                outputs = [tensors[id(call.inputs[0])]]
+            elif isinstance(call.layer, keras.layers.InputLayer):
+                outputs = [stack.pop(0).output]
+            else:  # as the old layer was called
+                args, kwargs = call.node.arguments.fill_in(tensors)
+                outputs = keras.tree.flatten(stack.pop(0)(*args, **kwargs))
+            for layer in stack:
+                outputs = [layer(*outputs)]
+            tensors |= {id(before): after for before, after in zip(call.outputs, outputs, strict=True)}
+        raw = {id(tensor): self._made[id(tensor._keras_history.operation)].output for tensor in old.inputs}
+        inputs = keras.tree.map_structure(lambda tensor: raw[id(tensor)], old._inputs_struct)
+        outputs = keras.tree.map_structure(lambda tensor: tensors[id(tensor)], old._outputs_struct)
+        linear = {
+            call.layer.name: self._parts[id(call.layer)][0].name for call in calls if id(call.layer) in self._parts
+        }
+        order = [linear.get(layer.name, layer.name) for layer in old.layers]
+        return _in_order(_class_of(old, "outputs", keras.Model), inputs, outputs, old.name, order)
+
+    def _stack(self, call: Call, names: set[str]) -> list[Any]:
+        """What takes the place of a call: the new layer or its parts, then the dropout behind it."""
+        put = self._changes.after.get(id(call.outputs[0]))
+        behind = [] if put is None else [self._drop(put, call, names)]
+        if id(call.node) in self._changes.removed:
+            return behind
+        layer = self._changes.split.get(id(call.layer))
+        if layer is None:
+            return [self._copy(call), *behind]
+        linear, activation = self._split(call.layer, names)
+        site = call.name.replace(call.layer.name, linear.name, 1)
+        put = Put(layer, call.path + site, f"{site}_dropout")
+        return [linear, self._drop(put, call, names), activation, *behind]
+
+    def _copy(self, call: Call) -> Any:
+        old = call.layer
+        if id(old) not in self._made:
+            if graph_of(old) is not None:
+                new = self.model(old, f"{call.path}{old.name}/")
+            elif not isinstance(old, keras.Layer):  # an operation without state
+                new = copy.copy(old)
+                new._inbound_nodes, new._outbound_nodes = [], []
+            elif self._share and not isinstance(old, keras.layers.InputLayer) and not layers.is_dropout(old):
+                new = old
+            else:
+                new = _from_config(old, old.get_config())
+                self.pairs.append((old, new))
+            self._made[id(old)] = new
+        return self._made[id(old)]
+
+    def _split(self, old: Any, names: set[str]) -> tuple[keras.Layer, keras.Layer]:
+        if id(old) not in self._parts:
+            name = _free(f"{old.name}_{'dense' if isinstance(old, _DENSE) else 'conv'}", names)
+            linear = _from_config(
+                old, old.get_config() | {"activation": None, "activity_regularizer": None, "name": name}
+            )
+            activation = keras.layers.Activation(
+                old.activation,
+                name=old.name,
+                dtype=old.dtype_policy,
+                activity_regularizer=old.activity_regularizer,
+            )
+            self.pairs.append((old, linear))
+            self._parts[id(old)] = linear, activation
+        return self._parts[id(old)]
+
+    def _drop(self, put: Put, call: Call, names: set[str]) -> keras.Layer:
+        tensor, maker = call.outputs[0], call.layer
+        config = {"name": _free(put.name, names)}
+        if put.layer.dtype_policy == keras.config.dtype_policy():  # none of its own: that of its neighbour
+            same = getattr(maker, "compute_dtype", None) == tensor.dtype
+            config["dtype"] = maker.dtype_policy if same else tensor.dtype
+        try:
+            probe = layer_at(put.site, put.layer, self._seed, **config)
+            shape = probe(keras.KerasTensor(tensor.shape, tensor.dtype)).shape
+        except ValueError as error:
+            raise ValueError(f"Cannot put {layers.describe(put.layer)!r} at site {put.site!r}: {error}") from None
+        if shape != tensor.shape or probe.weights:
+            raise ValueError(
+                "What stands at a site keeps the shape and has no weights. "
+                f"Received: {put.layer!r} at site {put.site!r}"
+            )
+        return layer_at(put.site, put.layer, self._seed, **config)
+
+
+def _from_config(old: keras.Layer, config: dict[str, Any]) -> keras.Layer:
+    try:
+        with SafeModeScope(safe_mode=False):  # a Lambda of a model in memory is no stranger's code
+            new = type(old).from_config(config)
+    except (TypeError, NotImplementedError) as error:
+        raise ValueError(
+            f"Cannot copy layer {old.name!r}: {type(old).__name__}.from_config(layer.get_config()) fails with "
+            f"{error!r}. Define `get_config`, or pass share_weights=True."
+        ) from None
+    new.name = config.get("name", old.name)
+    return new
+
+
+def _class_of(old: Any, parameter: str, plain: type) -> type:
+    """The class for a model like `old`: its own if its constructor takes a graph, else the plain one."""
+    cls = type(old)
+    if cls in (functional.Functional, Functional):
+        return plain
+    if cls is plain or parameter in inspect.signature(cls.__init__).parameters:
+        return cls
+    changed = [step for step in _STEPS if getattr(cls, step) is not getattr(plain, step)]
+    if changed:
+        raise ValueError(
+            f"{cls.__name__} overrides {', '.join(changed)} and its constructor does not take `{parameter}`, so "
+            "it cannot be built around another graph. Pass keras.Model(model.inputs, model.outputs), and put what "
+            "it overrides around the result."
+        )
+    return plain
+
+
+def _in_order(cls: type, inputs: Any, outputs: Any, name: str, order: list[str]) -> Any:
+    """A model whose layers are in `order`, new ones behind what they read."""
+    new = cls(inputs, outputs, name=name)
+    kept = [layer.name for layer in new.layers if layer.name in order and layer.weights]
+    if kept == [name for name in order if name in kept]:
+        return new
+    if cls is not keras.Model:
+        warnings.warn(
+            f"Weights files do not go between {name!r} and the model with other dropout: the order of its layers "
+            f"is another, and a {cls.__name__} cannot be given one.",
+            stacklevel=2,
+        )
+        return new
+    order = [known for known in order if known in {layer.name for layer in new.layers}]
+    for layer in new.layers:
+        if layer.name not in order:
+            source = layer._inbound_nodes[-1].parent_nodes[0].operation.name
+            order.insert(order.index(source) + 1 if source in order else len(order), layer.name)
+    return Functional(inputs, outputs, name=name, order=order)
+
+
+def copy_state(pairs: list[tuple[keras.Layer, keras.Layer]]) -> dict[int, Any]:
+    """Copies variables and what is trainable from old layers to new ones.
+
+    Returns:
+        From the id of an old variable to the new one.
+    """
+    variables: dict[int, Any] = {}
+    for old, new in pairs:
+        for part, copied in zip(old._flatten_layers(), new._flatten_layers(), strict=True):
+            if copied.trainable != part.trainable:
+                copied.trainable = part.trainable
+        for variable, copied in zip(old.variables, new.variables, strict=True):
+            copied.assign(variable)
+            if copied.trainable != variable.trainable:
+                copied.trainable = variable.trainable
+            variables[id(variable)] = copied
+        for layer in new._flatten_layers():
+            if isinstance(layer, keras.layers.Normalization):  # computes with a copy of its variables
+                layer.finalize_state()
+    return variables
+
+
+def compile_like(old: Any, new: Any, variables: dict[int, Any]) -> None:
+    """Compiles as `old` is, with an optimizer and metrics of its own, and copies the optimizer's state."""
+    if not old.compiled:
+        return
+    settings, optimizer = dict(old._compile_config.config), old.optimizer
+    if optimizer is not None:
+        settings["optimizer"] = type(optimizer).from_config(optimizer.get_config())
+    for key in ("metrics", "weighted_metrics"):
+        settings[key] = keras.tree.map_structure(
+            lambda m: type(m).from_config(m.get_config()) if isinstance(m, keras.metrics.Metric) else m,
+            settings[key],
+        )
+    new.compile(**settings)
+    if optimizer is not None and optimizer.built:
+        trained = getattr(optimizer, "inner_optimizer", optimizer)._trainable_variables
+        new.optimizer.build([variables.get(id(variable), variable) for variable in trained])
+        for variable, copied in zip(optimizer.variables, new.optimizer.variables, strict=True):
+            copied.assign(variable)
+
+
+def _free(name: str, names: set[str]) -> str:
+    """`name`, or the first of `name_2`, `name_3`, ... that is not in `names`, to which it is added."""
+    free = next(n for i in range(1, len(names) + 2) if (n := f"{name}_{i}" if i > 1 else name) not in names)
+    names.add(free)
+    return free

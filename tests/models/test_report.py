@@ -1,0 +1,121 @@
+"""dropout_report: what it counts and what it notes."""
+
+import keras
+import numpy as np
+import pytest
+
+from _foreign import inputs_for, siamese, with_dropout
+from dropzoo import models
+
+K = keras.layers
+
+
+class Forgetful(K.Layer):
+    """Has dropout, and does not tell it when it trains."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.inner = K.Dropout(0.5, name="inner")
+
+    def call(self, inputs):
+        return self.inner(inputs, training=False)
+
+
+def cnn(**dropout):
+    """conv1 -> norm1 -> relu1 -> conv2 -> relu2 -> pool -> logits, with dropout layers behind layers by name."""
+    x = inputs = keras.Input((12, 10, 2), name="image")
+    for layer in (
+        K.Conv2D(6, 3, name="conv1"),
+        K.BatchNormalization(name="norm1"),
+        K.ReLU(name="relu1"),
+        K.Conv2D(6, 3, name="conv2"),
+        K.ReLU(name="relu2"),
+        K.GlobalAveragePooling2D(name="pool"),
+        K.Dense(3, name="logits"),
+    ):
+        x = layer(x)
+        if layer.name in dropout:
+            x = dropout[layer.name](x)
+    return keras.Model(inputs, x)
+
+
+@pytest.mark.parametrize(
+    ("spec", "rate", "draws"),
+    [
+        ("dropout:0.2", 0.2, 4e4),
+        ("spatial_dropout2d:0.3", 0.3, 64 * 8 * 3),  # a map that is zero everywhere does not count
+        ("drop_block2d:0.1,block_size=3", 0.1, 4e4 / 9),
+        ("drop_path:0.4", 0.4, 64 * 8),
+        ("alpha_dropout:0.2", 0.2, 4e4),
+        ("gaussian_dropout:0.2", 0.0, 1),
+    ],
+)
+def test_fraction_of_what_is_not_zero(spec, rate, draws):
+    """After a ReLU, where half is zero already."""
+    model = models.retrofit(cnn(), {"relu2": spec})
+    (row,) = models.dropout_report(model)
+    assert (row.site, row.spec, row.rate) == ("relu2", spec, float(spec.partition(":")[2].partition(",")[0]))
+    assert abs(row.dropped - rate) <= 5 * (rate * (1 - rate) / draws) ** 0.5
+    assert any("adds noise" in note for note in row.notes) == spec.startswith("gaussian")
+
+
+def test_keras_own_layers_and_edges():
+    rows = models.dropout_report(with_dropout())
+    assert [(row.site, row.rate) for row in rows] == [("conv1", 0.2), ("edge", 0.3), ("end/flatten", 0.5)]
+    for row in rows:
+        assert abs(row.dropped - row.rate) < 0.03
+
+
+def noted(model, **options):
+    return {row.site: " / ".join(row.notes) for row in models.dropout_report(model, **options)}
+
+
+def test_notes():
+    Dropout = K.Dropout
+    notes = noted(cnn(conv1=Dropout(0.2), relu1=Dropout(0.5), relu2=Dropout(0.5), pool=Dropout(0.5)))
+    assert notes == {
+        "conv1": "precedes BatchNormalization 'norm1': variance shift (Li 2019)",
+        "relu1": "0.5 and more on feature maps is much: spatial or block dropout, or a lower rate",
+        "relu2": "0.5 and more on feature maps is much: spatial or block dropout, or a lower rate",
+        "pool": "",
+    }
+    assert noted(cnn(conv1=Dropout(0.0))) == {"conv1": "the rate is 0"}
+    frozen = cnn(conv1=Dropout(0.2))
+    frozen.get_layer("norm1").trainable = False
+    assert noted(frozen) == {"conv1": ""}
+    (row,) = models.dropout_report(cnn(relu2=Forgetful(name="forgetful")))
+    assert row.site == "inner" and row.dropped is None and "never drops" in row.notes[0]
+    dead = cnn(relu2=Dropout(0.2))
+    dead.get_layer("conv2").set_weights([np.zeros((3, 3, 6, 6)), -np.ones(6)])
+    assert noted(dead) == {"relu2": "its inputs are all zero"}
+
+
+def test_the_model_stays_as_it_is():
+    model = models.build_model("unet", depth=1, filters=4, dropout={"*": 0.2})
+    before = [keras.ops.convert_to_numpy(v) for v in model.variables]
+    first, second = models.dropout_report(model), models.dropout_report(model)
+    assert all(np.array_equal(a, b) for a, b in zip(before, model.variables, strict=True))
+    assert first == second
+    assert not any("call" in vars(layer) for layer in model.layers)
+
+
+def test_live_rate():
+    model = cnn(relu2=K.Dropout(0.1))
+    model = models.retrofit(model, {"relu2": 0.1})
+    model.get_layer("relu2_dropout").rate = 0.6
+    (row,) = models.dropout_report(model)
+    assert (row.spec, row.rate) == ("dropout:0.6", 0.6) and abs(row.dropped - 0.6) < 0.03
+
+
+def test_several_inputs_of_ones_own():
+    model = models.retrofit(siamese(), {"after:Conv2D": 0.25})
+    (row,) = models.dropout_report(model, inputs_for(model, 16), masks=16)
+    assert row.site == "tower/conv" and abs(row.dropped - 0.25) < 0.02
+
+
+def test_it_prints_as_a_table():
+    text = str(models.dropout_report(cnn(conv1=K.Dropout(0.0), pool=K.Dropout(0.5))))
+    head, *lines = text.splitlines()
+    assert head.split() == ["site", "layer", "rate", "dropped", "notes"]
+    assert [line.split()[:3] for line in lines] == [["conv1", "dropout:0.0", "0"], ["pool", "dropout:0.5", "0.5"]]
+    assert str(models.dropout_report(cnn())).splitlines() == ["site  layer  rate  dropped  notes"]

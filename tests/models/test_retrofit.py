@@ -1,0 +1,388 @@
+"""Surgery on models that are not ours; the table is in _foreign.py."""
+
+import re
+import subprocess
+import sys
+import textwrap
+
+import keras
+import numpy as np
+import pytest
+
+from _foreign import FOREIGN, functional, inputs_for, nested, residual, siamese, with_dropout
+from dropzoo import layers, models, serving
+from dropzoo.models import _rebuild
+from dropzoo.models._graph import places
+
+K = keras.layers
+CASES = [
+    pytest.param(name, plan, sites, id=f"{name}-{i}")
+    for name, foreign in FOREIGN.items()
+    for i, (plan, sites) in enumerate(foreign.plans)
+]
+
+
+def flat(outputs):
+    return [np.asarray(x) for x in keras.tree.flatten(outputs)]
+
+
+def same(a, b):
+    return len(flat(a)) == len(flat(b)) and all(
+        x.dtype == y.dtype and np.array_equal(x, y) for x, y in zip(flat(a), flat(b), strict=True)
+    )
+
+
+def dropouts(model):
+    return [layer for layer in model._flatten_layers() if layers.is_dropout(layer)]
+
+
+def shake(model):
+    """Other weights than fresh ones, BatchNorm's statistics too."""
+    rng = np.random.default_rng(1)
+    model.set_weights([rng.uniform(0.1, 1.0, w.shape).astype(w.dtype) for w in model.get_weights()])
+    return model
+
+
+def standing(model):
+    """The names of all places with dropout, listed or not; Keras' own names without their numbers."""
+    names = [place.name for place in places(model) if place.standing]
+    return [re.sub(r"(multiply|input_layer)_\d+$", r"\1", name) for name in names]
+
+
+@pytest.mark.parametrize(("name", "plan", "sites"), CASES)
+def test_retrofit(name, plan, sites, tmp_path):
+    model = shake(FOREIGN[name].make())
+    before = model.get_config() if name != "custom" else None
+    x = inputs_for(model)
+    expected = model(x, training=False)
+    weights = model.get_weights()
+    new = models.retrofit(model, plan)
+
+    # where
+    assert tuple(standing(new)) == sites
+    assert type(new) in (type(model), _rebuild.Functional)
+    # inference and weights to the bit
+    assert same(new(x, training=False), expected)
+    assert same(new.get_weights(), weights)
+    assert [v.path.split("/")[-1] for v in new.weights] == [v.path.split("/")[-1] for v in model.weights]
+    assert [v.trainable for v in new.weights] == [v.trainable for v in model.weights]
+    # nothing is shared, and the original is what it was
+    mine = {id(v) for v in model.variables}
+    assert not mine & {id(v) for v in new.variables}
+    assert before is None or model.get_config() == before
+    # files: weights both ways, the model itself
+    new.save_weights(tmp_path / "new.weights.h5")
+    model.save_weights(tmp_path / "old.weights.h5")
+    shake(new).load_weights(tmp_path / "old.weights.h5")
+    assert same(new(x, training=False), expected)
+    fresh = FOREIGN[name].make()
+    fresh.load_weights(tmp_path / "new.weights.h5")
+    assert same(fresh(x, training=False), expected)
+    new.save(tmp_path / "new.keras")
+    loaded = keras.saving.load_model(tmp_path / "new.keras", safe_mode=FOREIGN[name].plain_files)
+    assert same(loaded(x, training=False), expected)
+    assert tuple(standing(loaded)) == sites
+    # it drops
+    if sites:
+        assert not same(new(x, training=True), new(x, training=False))
+        new.set_weights(weights)  # BatchNorm's have moved
+    # and out again
+    stripped = models.strip_dropout(new)
+    assert dropouts(stripped) == []
+    assert not any(isinstance(layer, K.Identity) for layer in stripped._flatten_layers())
+    assert same(stripped(x, training=False), expected)
+    assert same(stripped(x, training=True), models.strip_dropout(model)(x, training=True))
+    again = models.retrofit(stripped, {})
+    assert [layer.name for layer in again._flatten_layers()] == [
+        layer.name for layer in stripped._flatten_layers()
+    ]
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd", "loss_scale"])
+def test_state_of_training_is_carried(optimizer):
+    """A copy trains on as the original does, also when its layers come in another order."""
+    made = {
+        "adam": lambda: keras.optimizers.Adam(keras.optimizers.schedules.ExponentialDecay(0.01, 2, 0.5)),
+        "sgd": lambda: keras.optimizers.SGD(0.01, momentum=0.9, use_ema=True),
+        "loss_scale": lambda: keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam(0.01)),
+    }
+    model = residual()
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(made[optimizer](), loss, metrics=[keras.metrics.SparseCategoricalAccuracy(name="acc")])
+    x, y = inputs_for(model, 16), np.arange(16) % 3
+    model.fit(x, y, epochs=2, batch_size=8, verbose=0)
+    new = models.retrofit(model, {"left1": 0.2})
+    assert new.compiled and new.optimizer is not model.optimizer and new.loss is model.loss
+    by_name = {v.path: np.asarray(v) for v in new.optimizer.variables}
+    assert by_name and int(new.optimizer.iterations) == 4
+    for old, copied in zip(model.optimizer.variables, new.optimizer.variables, strict=True):
+        assert old is not copied and np.array_equal(old, copied)
+    for site in dropouts(new):
+        site.rate = 0.0
+    history = [m.fit(x, y, epochs=2, batch_size=8, verbose=0, shuffle=False).history for m in (model, new)]
+    np.testing.assert_allclose(history[0]["loss"], history[1]["loss"], rtol=1e-5)
+    np.testing.assert_allclose(history[0]["acc"], history[1]["acc"])
+    for a, b in zip(model.get_weights(), new.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_order_of_parallel_branches_is_kept():
+    """Where Keras would exchange branches in the files, the copy has its order given; else it is plain."""
+    model = residual()
+    assert type(models.retrofit(model, {"after:Add": 0.1})) is type(model)
+    new = models.retrofit(model, {"left1": 0.1, "right2": 0.1})
+    plain = keras.Model(new.inputs, new.outputs)
+    names = [layer.name for layer in model.layers]
+    assert [layer.name for layer in plain.layers if layer.name in names] != names  # or the test is no test
+    assert [layer.name for layer in new.layers if layer.name in names] == names
+    assert [layer.name for layer in new.layers][1:3] == ["left1", "left1_dropout"]
+
+
+def test_shared_weights():
+    model = functional()
+    new = models.retrofit(model, {"after:Conv2D": 0.5}, share_weights=True)
+    assert {id(v) for v in model.weights} == {id(v) for v in new.weights}
+    new.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    before = model.get_weights()[0]
+    new.fit(inputs_for(model), np.array([0, 1]), verbose=0)
+    assert not np.array_equal(before, model.get_weights()[0])
+    mixed = with_dropout()
+    copy = models.retrofit(mixed, {}, share_weights=True)
+    dropouts(copy)[0].rate = 0.9  # a rate is one's own
+    assert dropouts(mixed)[0].rate == 0.2
+    with pytest.raises(ValueError, match="splits a layer"):
+        models.retrofit(model, {"before_activation:conv1": 0.1}, share_weights=True)
+
+
+class Stepping(keras.Model):
+    """A Functional model with a training step of its own."""
+
+    def train_step(self, data):
+        return {"mine": 1.0}
+
+
+class Closed(keras.Model):
+    """The same with a constructor that takes something else."""
+
+    def __init__(self, units):
+        inputs = keras.Input((4,))
+        super().__init__(inputs, K.Dense(units, name="dense")(inputs))
+
+    def train_step(self, data):
+        return {"mine": 1.0}
+
+
+class Code(keras.Model):
+    def call(self, inputs):
+        return inputs
+
+
+def test_subclasses():
+    inputs = keras.Input((4,))
+    x = K.Dense(3, name="hidden")(inputs)
+    new = models.retrofit(Stepping(inputs, K.Dense(2, name="logits")(x)), {"hidden": 0.1})
+    assert isinstance(new, Stepping) and new.train_step(None) == {"mine": 1.0}
+    for use in (lambda m: models.retrofit(m, {}), models.strip_dropout, models.list_sites, models.dropout_report):
+        with pytest.raises(ValueError, match=r"keras.Model\(inputs, outputs\)"):
+            use(Code())
+        with pytest.raises(ValueError, match="must be built"):
+            use(keras.Sequential([K.Dense(2)]))
+    with pytest.raises(ValueError, match="Closed overrides train_step"):
+        models.retrofit(Closed(3), {})
+
+
+class Secret(K.Layer):
+    """Has dropout where no graph shows it."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.inner = K.Dropout(0.5, name="inner")
+
+    def call(self, inputs, training=False):
+        return self.inner(inputs, training=training)
+
+
+def test_strip_says_what_it_cannot_take(recwarn):
+    inputs = keras.Input((4,))
+    x = Secret(name="secret")(layers.DropConnectDense(3, 0.5, name="connect")(inputs))
+    models.strip_dropout(keras.Model(inputs, x))
+    assert any("set their `rate` to 0: ['connect', 'inner']" in str(w.message) for w in recwarn)
+
+
+class Configless(K.Layer):
+    def __init__(self, something, **kwargs):
+        super().__init__(**kwargs)
+
+    def call(self, inputs):
+        return inputs + 1
+
+    def get_config(self):
+        return {"name": self.name}
+
+
+WRONG = [
+    (functional, None, "`plan` must be a dict"),
+    (functional, 0.3, "`plan` must be a dict"),
+    (functional, "paper", "each model's own"),
+    (functional, "unet_2015", "finds none of its sites"),
+    (functional, "no_such_plan", "Unknown plan 'no_such_plan'"),
+    (functional, {"conv3": 0.1}, "Unknown site 'conv3'. Did you mean 'conv"),
+    (functional, {"conv1": 1.5}, r"`rate` must be a number in \[0, 1\)"),
+    (functional, {"conv1": "drop_blok2d:0.1"}, "Unknown layer 'drop_blok2d'. Did you mean 'drop_block2d'"),
+    (functional, {"conv1": layers.DropConnectDense(3, 0.1)}, "cannot stand at a site"),
+    (functional, {"conv1": K.Dense(3)}, "keeps the shape and has no weights"),
+    (functional, {"flatten": "spatial_dropout2d:0.1"}, "Cannot put 'spatial_dropout2d:0.1' at site 'flatten'"),
+    (functional, {"after:Conv3D": 0.1}, "Unknown layer or class 'Conv3D'. Did you mean 'Conv2D'"),
+    (functional, {"beside:Conv2D": 0.1}, "Unknown kind of key 'beside'"),
+    (functional, {"after:logits": 0.1}, "give out what the model does"),
+    (functional, {"before_activation:conv2": 0.1}, "have no activation"),
+    (functional, {"inside:encoder": 0.1}, "Unknown model inside 'encoder'"),
+    (functional, {3: 0.1}, "a string or a callable"),
+    (functional, {lambda site: False: 0.1}, "is true of no site"),
+    (nested, {"inside:inner after:Dense": 0.1}, "Unknown layer or class 'Dense'"),
+    (siamese, {"tower_call2": 0.1}, "Write 'tower' for all"),
+    (siamese, {"tower_call1/conv": 0.1}, "Write 'tower/conv' for all"),
+    (siamese, {"inside:tower_call2": 0.1}, "Write 'inside:tower' for all"),
+]
+
+
+@pytest.mark.parametrize(("make", "plan", "message"), WRONG)
+def test_bad_plans(make, plan, message):
+    model = make()
+    x, config = inputs_for(model), model.get_config()
+    expected = model(x, training=False)
+    with pytest.raises(ValueError, match=message):
+        models.retrofit(model, plan)
+    assert same(model(x, training=False), expected) and model.get_config() == config
+
+
+def test_ambiguous_names():
+    def tower(name):
+        inputs = keras.Input((4,))
+        return keras.Model(inputs, K.ReLU()(K.Dense(3, name="dense")(inputs)), name=name)
+
+    inputs = keras.Input((4,))
+    both = K.Add(name="Dense")([tower("left")(inputs), tower("right")(inputs)])
+    model = keras.Model(inputs, K.Dense(2, name="logits")(both))
+    with pytest.raises(
+        ValueError, match="in several models. Say which: 'left/dense', 'right/dense', or '\\*dense'"
+    ):
+        models.retrofit(model, {"dense": 0.1})
+    assert standing(models.retrofit(model, {"right/dense": 0.1})) == ["right/dense"]
+    assert standing(models.retrofit(model, {"*dense": 0.1})) == ["left/dense", "right/dense"]
+    with pytest.raises(ValueError, match="a class and the name of a layer"):
+        models.retrofit(model, {"after:Dense": 0.1})
+
+
+def test_layers_that_cannot_be_copied():
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, K.Dense(2)(Configless(3, name="odd")(inputs)))
+    with pytest.raises(ValueError, match="Cannot copy layer 'odd'.*share_weights=True"):
+        models.retrofit(model, {"odd": 0.1})
+    assert standing(models.retrofit(model, {"odd": 0.1}, share_weights=True)) == ["odd"]
+
+
+def test_names_and_seeds():
+    """Names are free and stable; each site draws its own mask, the same again for the same seed."""
+    inputs = keras.Input((64,))
+    x = K.Dense(64, name="a")(inputs)
+    x = K.ReLU(name="a_dropout")(x)  # somebody's idea of a name
+    model = keras.Model(inputs, K.Dense(2, name="b")(x))
+    new = models.retrofit(model, {"a": layers.Dropout(0.5, seed=3), "a_dropout": layers.Dropout(0.5, seed=3)})
+    assert [layer.name for layer in dropouts(new)] == ["a_dropout_2", "a_dropout_dropout"]
+    first, second = dropouts(new)
+    ones = np.ones((4, 64), "float32")
+    a = np.asarray(first(ones, training=True))
+    assert not np.array_equal(a, second(ones, training=True))
+    again = models.retrofit(new, {})
+    assert [layer.name for layer in dropouts(again)] == ["a_dropout_2", "a_dropout_dropout"]
+    fresh = models.retrofit(model, {"a": layers.Dropout(0.5, seed=3)})
+    assert np.array_equal(dropouts(fresh)[0](ones, training=True), a)
+
+
+def test_ramps_go_by_depth_through_models_inside():
+    new = models.retrofit(nested(), {"after:Conv2D": models.ramp(0.1, 0.3, layer="dropout")})
+    assert [s.spec for s in models.list_sites(new) if s.spec] == ["dropout:0.1", "dropout:0.2", "dropout:0.3"]
+
+
+def test_named_plans_and_our_own_models():
+    """A plan put on by surgery stands where the builder puts it."""
+    plain = models.build_model("unet", depth=2, filters=4, num_classes=3)
+    by_plan = models.retrofit(plain, "bayesian_segnet")
+    built = models.build_model("unet", depth=2, filters=4, num_classes=3, dropout="bayesian_segnet")
+    assert [(s.name, s.spec) for s in models.list_sites(by_plan)] == [
+        (s.name, s.spec) for s in models.list_sites(built)
+    ]
+    assert [layer.name for layer in by_plan.layers] == [layer.name for layer in built.layers]
+
+
+def test_a_fresh_process_loads_it_and_it_can_be_served(tmp_path):
+    model = models.retrofit(residual(), {"left1": 0.3, "before:logits": "dropout:0.5"})
+    x = inputs_for(model)
+    model.save(tmp_path / "model.keras")
+    np.savez(tmp_path / "data.npz", x=x, y=model(x, training=False))
+    code = f"""
+        import dropzoo, keras, numpy as np
+        data = np.load({str(tmp_path / "data.npz")!r})
+        model = keras.saving.load_model({str(tmp_path / "model.keras")!r})
+        assert np.array_equal(model(data["x"], training=False), data["y"])
+        assert [s.spec for s in dropzoo.models.list_sites(model) if s.spec] == ["dropout:0.3", "dropout:0.5"]
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True)
+    serving.export_model(model, tmp_path / "export" / "1", num_samples=4)
+    out = serving.MonteCarlo(model, num_samples=8)(x)
+    assert float(np.max(out["variance"])) > 0
+
+
+# One of each family; those with another constructor or a smallest size are given it.
+APPLICATIONS = {
+    "ConvNeXtTiny": 32,
+    "DenseNet121": 32,
+    "EfficientNetB0": 32,
+    "EfficientNetV2B0": 32,
+    "InceptionResNetV2": 75,
+    "InceptionV3": 75,
+    "MobileNet": 32,
+    "MobileNetV2": 32,
+    "MobileNetV3Small": 32,
+    "NASNetMobile": 32,
+    "ResNet50": 32,
+    "ResNet50V2": 32,
+    "VGG16": 32,
+    "Xception": 71,
+}
+
+
+@pytest.mark.parametrize("name", APPLICATIONS)
+def test_keras_applications(name, tmp_path):
+    size = APPLICATIONS[name]
+    options = {"weights": None, "include_top": False, "pooling": "avg", "input_shape": (size, size, 3)}
+    backbone = getattr(keras.applications, name)(**options)
+    model = keras.Sequential([keras.Input((size, size, 3)), backbone, K.Dropout(0.5), K.Dense(3, name="logits")])
+    new = models.retrofit(model, {"after:Conv2D": "spatial_dropout2d:0.1", "before:logits": 0.3})
+    convs = sum(type(layer) is K.Conv2D for layer in model._flatten_layers())
+    specs = [s.spec for s in models.list_sites(new) if s.spec]
+    assert specs.count("spatial_dropout2d:0.1") == convs and specs[-1] == "dropout:0.3"
+    x = np.random.default_rng(0).uniform(0, 255, (2, size, size, 3)).astype("float32")
+    expected = model(x, training=False)
+    assert same(new.get_weights(), model.get_weights())
+    assert same(new(x, training=False), expected)
+    new.save_weights(tmp_path / "new.weights.h5")
+    model.set_weights([w * 0 for w in model.get_weights()])
+    model.load_weights(tmp_path / "new.weights.h5")
+    assert same(model(x, training=False), expected)
+
+
+def test_kerashub_backbone():
+    hub = pytest.importorskip("keras_hub", reason="KerasHub is not installed")
+    backbone = hub.models.ResNetBackbone(
+        input_conv_filters=[4],
+        input_conv_kernel_sizes=[3],
+        stackwise_num_filters=[4, 8],
+        stackwise_num_blocks=[1, 1],
+        stackwise_num_strides=[1, 2],
+        block_type="basic_block",
+        image_shape=(16, 16, 3),
+    )
+    new = models.retrofit(backbone, {"after:Conv2D": 0.1})
+    assert len(dropouts(new)) > 3
