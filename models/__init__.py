@@ -12,6 +12,7 @@ from dropzoo.models import (  # noqa: F401  (a family registers its models when 
     segnet,
     simple_cnn,
     unet,
+    unet_plus_plus,
     vgg,
     wide_resnet,
 )

@@ -4,6 +4,7 @@ Keras keeps the graph in nodes and has no public way to read them; only this and
 """
 
 import collections
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -98,9 +99,10 @@ def check_graph(model: Any) -> None:
 
 
 def calls_of(model: Any, path: str = "") -> list[Call]:
-    """The calls of a model's own graph, by their longest distance from an input; dropout adds nothing to it.
+    """The calls of a model's own graph, by their longest distance from an input, then by name.
 
-    A layer's second call comes after its first, so a graph can be built again by going through the list.
+    Dropout adds nothing to the distance, so the others come in one order whatever dropout there is. A layer's
+    second call comes after its first, so a graph can be built again by going through the list.
     """
     graph = graph_of(model)
     nodes = [
@@ -133,11 +135,31 @@ def calls_of(model: Any, path: str = "") -> list[Call]:
         same = calls_of_layer[id(node.operation)]
         return node.operation.name + (f"_call{_index(same, node) + 1}" if len(same) > 1 else "")
 
-    return [Call(n, n.operation, name(n), path) for n in sorted(nodes, key=lambda node: distance[id(node)])]
+    calls = [Call(node, node.operation, name(node), path) for node in nodes]
+    return sorted(calls, key=lambda call: (distance[id(call.node)], _natural(call.name)))
+
+
+def _natural(name: str) -> list[Any]:
+    """`conv2` before `conv10`."""
+    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", name)]
 
 
 def _index(nodes: list[Any], node: Any) -> int:
     return next(i for i, other in enumerate(nodes) if other is node)
+
+
+def shapes_at(model: Any, size: tuple[int, int]) -> dict[int, tuple[int | None, ...]]:
+    """The shapes of the tensors of a model's own graph, by id, for images of another height and width."""
+    known: dict[int, Any] = {}
+    for call in calls_of(model):
+        if isinstance(call.layer, keras.layers.InputLayer):
+            batch, *_, channels = call.outputs[0].shape
+            made: Any = keras.KerasTensor((batch, *size, channels), call.outputs[0].dtype)
+        else:
+            args, kwargs = call.node.arguments.fill_in(known)
+            made = call.layer.compute_output_spec(*args, **kwargs)
+        known |= {id(old): new for old, new in zip(call.outputs, keras.tree.flatten(made), strict=True)}
+    return {key: tuple(tensor.shape) for key, tensor in known.items()}
 
 
 def walk(model: Any) -> Iterator[Call]:

@@ -7,42 +7,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import keras
-from keras.src.models import functional
 from keras.src.saving.serialization_lib import SafeModeScope
 
 from dropzoo import layers
 from dropzoo.models._graph import Call, calls_of, graph_of
+from dropzoo.models._ordered import Functional, KerasFunctional
 from dropzoo.models.sites import layer_at
 
 _DENSE = (keras.layers.Dense, keras.layers.EinsumDense)
 _STEPS = ("train_step", "test_step", "predict_step", "compute_loss", "compile")
-
-
-@keras.saving.register_keras_serializable(package="dropzoo", name="OrderedModel")
-class Functional(functional.Functional):
-    """A Functional model whose layers have a given order.
-
-    Keras orders layers by their distance from the outputs, and goes by that order in weights files and
-    `get_weights()`. A dropout in one of two parallel branches can so exchange the layers of the two; a given
-    order keeps them where they were. The class has the name of Keras', because files call a model inside another
-    by the name of its class.
-
-    Args:
-        order: Names of layers; those that it does not name come last.
-    """
-
-    def __init__(self, inputs: Any, outputs: Any, name: str | None = None, **kwargs: Any) -> None:
-        # Past Keras' tracking, which begins in its own __init__, where the layers are asked for.
-        object.__setattr__(self, "order", list(kwargs.pop("order", ())))
-        super().__init__(inputs, outputs, name=name, **kwargs)
-
-    @property
-    def layers(self) -> list[keras.Layer]:
-        place = {name: i for i, name in enumerate(self.order)}
-        return sorted(super().layers, key=lambda layer: place.get(layer.name, len(place)))
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "order": list(self.order)}
 
 
 @dataclass(frozen=True)
@@ -203,7 +176,7 @@ def _from_config(old: keras.Layer, config: dict[str, Any]) -> keras.Layer:
 def _class_of(old: Any, parameter: str, plain: type) -> type:
     """The class for a model like `old`: its own if its constructor takes a graph, else the plain one."""
     cls = type(old)
-    if cls in (functional.Functional, Functional):
+    if cls in (KerasFunctional, Functional):
         return plain
     if cls is plain or parameter in inspect.signature(cls.__init__).parameters:
         return cls

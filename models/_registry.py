@@ -46,7 +46,7 @@ def list_models(pattern: str = "*") -> list[str]:
     Example:
     >>> from dropzoo import models
     >>> models.list_models("*unet*")
-    ['attention_unet', 'res_unet', 'unet']
+    ['attention_unet', 'res_unet', 'unet', 'unet_plus_plus']
     """
     return sorted(fnmatch.filter(_MODELS, pattern))
 

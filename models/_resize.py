@@ -62,6 +62,38 @@ class CropLike(keras.Layer):
 
 
 @keras.saving.register_keras_serializable(package="dropzoo")
+class FitTo(keras.Layer):
+    """Pads a map with zeros, or crops it, to the size of another, at both ends: `FitTo()([map, other])`.
+
+    For encoders that do not halve exactly: what goes up again is some pixels larger or smaller than its skip.
+
+    Input shape:
+        `(batch, height', width', channels')` and `(batch, height, width, channels)`
+
+    Output shape:
+        `(batch, height, width, channels')`
+    """
+
+    def call(self, inputs: Any) -> Any:
+        x, like = inputs
+        for axis in (1, 2):
+            missing = ops.shape(like)[axis] - ops.shape(x)[axis]
+            before = missing // 2
+            more, less = ops.maximum(missing, 0), ops.maximum(-missing, 0)
+            padding = [(0, 0)] * 4
+            padding[axis] = (ops.maximum(before, 0), more - ops.maximum(before, 0))
+            x = ops.pad(x, padding)
+            start = less // 2
+            size = ops.shape(like)[axis]
+            x = x[:, start : start + size] if axis == 1 else x[:, :, start : start + size]
+        return x
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        x, like = input_shape
+        return (x[0], *like[1:3], x[3])
+
+
+@keras.saving.register_keras_serializable(package="dropzoo")
 class SubsampleAndPad(keras.Layer):
     """The shortcut without weights of a residual block that shrinks: every second pixel, zeros as new channels.
 

@@ -93,7 +93,7 @@ class Sites:
     def __init__(self, dropout: Any, paper: dict[str, Any]) -> None:
         # Drawn for every model, so that the seeds of its weights do not depend on the plan.
         self._seed = random.randint(1, 2**31 - 1)
-        plan = _as_patterns(dropout, paper)
+        plan = as_patterns(dropout, paper)
         with random_untouched():
             self._layers = {pattern: spec if spec is None else layers.get(spec) for pattern, spec in plan.items()}
         for layer in filter(None, self._layers.values()):
@@ -139,7 +139,8 @@ def layer_at(site: str, layer: keras.Layer, seed: int, **config: Any) -> keras.L
     return type(layer).from_config(config)
 
 
-def _as_patterns(dropout: Any, paper: dict[str, Any]) -> dict[str, Any]:
+def as_patterns(dropout: Any, paper: dict[str, Any]) -> dict[str, Any]:
+    """A plan as a dict of patterns; that of the paper, or at another rate, is `paper`."""
     if dropout is None:
         return {}
     if not paper and (dropout == "paper" or isinstance(dropout, (int, float))):

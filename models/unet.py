@@ -6,6 +6,7 @@ import keras
 from keras import layers as kl
 
 from dropzoo.models._blocks import check_count, check_input_shape, conv_unit
+from dropzoo.models._encoders import encoder_unet
 from dropzoo.models._registry import register_model
 from dropzoo.models._resize import PadToMultiple
 from dropzoo.models._segmentation import go_up, pixel_logits
@@ -18,8 +19,10 @@ def unet(
     num_classes: int = 2,
     *,
     dropout: Any = None,
-    depth: int = 4,
-    filters: int = 64,
+    depth: int | None = None,
+    filters: int | None = None,
+    encoder: str | None = None,
+    encoder_weights: str | None = None,
     normalization: str | None = "batch",
     upsample: str = "transpose",
     activation: str = "relu",
@@ -37,12 +40,20 @@ def unet(
     `skipN` on the skip alone, `encoderN_pool` on the way down alone.
     Plan `"paper"`: 0.5 at the end of the contracting path, on the deepest skip and the bottleneck.
 
+    With an encoder of keras.applications the sites are its layers, by their names there, then `bottleneck`,
+    `skipN` for each size that it has features of (few have any of full resolution), the decoder's and `head`;
+    `"paper"` is 0.5 at `bottleneck`. Dropout that it has itself is left out. Images are in [0, 1] as for all
+    models, and their smallest size that of the encoder (75 for Inception); its own preprocessing is inside.
+
     Args:
         input_shape: `(height, width, channels)`; height and width may be None, and any number.
         num_classes: Int, channels of the logits; 1 for a single logit.
         dropout: The plan, see `build_model`.
-        depth: Int, number of poolings.
-        filters: Int, channels of the first stage; each deeper stage has twice as many.
+        depth: Int, number of poolings; 4, or with an encoder 5.
+        filters: Int, channels of the first stage; each deeper stage has twice as many. 64, or with an encoder 16.
+        encoder: Name of a network of keras.applications, such as `"EfficientNetB0"`, of any family but NASNet.
+            Images have 3 channels then, or 1, which is repeated.
+        encoder_weights: None for random ones, `"imagenet"` (which Keras downloads), or the path of a file.
         normalization: `"batch"`, `"group"`, `"layer"` or None.
         upsample: `"transpose"` (2x2 transposed convolution, as in the paper) or `"resize"` (bilinear, then a
             convolution).
@@ -57,12 +68,17 @@ def unet(
         Ronneberger et al., "U-Net: Convolutional Networks for Biomedical Image Segmentation", 2015,
         arXiv:1505.04597.
     """
-    check_count(depth, "depth")
-    check_count(filters, "filters")
+    depth = check_count((5 if encoder else 4) if depth is None else depth, "depth")
+    filters = check_count((16 if encoder else 64) if filters is None else filters, "filters")
     check_count(num_classes, "num_classes")
-    drop = Sites(dropout, paper={f"encoder{depth}_conv2": 0.5, "bottleneck_conv2": 0.5})
     unit: dict[str, Any] = {"normalization": normalization, "activation": activation, "weight_decay": weight_decay}
+    if encoder is not None:
+        decoder = {"depth": depth, "filters": filters, "upsample": upsample, "name": name, **unit}
+        return encoder_unet(input_shape, num_classes, encoder, encoder_weights, dropout, **decoder)
+    if encoder_weights is not None:
+        raise ValueError(f"`encoder_weights` need an `encoder`. Received: encoder_weights={encoder_weights!r}")
 
+    drop = Sites(dropout, paper={f"encoder{depth}_conv2": 0.5, "bottleneck_conv2": 0.5})
     inputs = keras.Input(check_input_shape(input_shape), name="images")  # (batch, height, width, channels)
     x, skips = PadToMultiple(2**depth, name="encoder1_conv1_pad")(inputs), []
     for level in range(1, depth + 1):

@@ -223,3 +223,14 @@ def inputs_for(model: keras.Model, rows: int = 2) -> Any:
 
     structure = model.inputs[0] if isinstance(model, keras.Sequential) else model.input
     return keras.tree.map_structure(some, structure)
+
+
+def flat(outputs: Any) -> list[np.ndarray]:
+    return [np.asarray(x) for x in keras.tree.flatten(outputs)]
+
+
+def same(a: Any, b: Any) -> bool:
+    """Whether two structures of arrays are equal to the bit."""
+    return len(flat(a)) == len(flat(b)) and all(
+        x.dtype == y.dtype and np.array_equal(x, y) for x, y in zip(flat(a), flat(b), strict=True)
+    )

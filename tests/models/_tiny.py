@@ -140,6 +140,12 @@ TINY |= {
         wrong=WRONG_UNET,
         **DENSE,
     ),
+    "unet_plus_plus": Tiny(
+        COLOURLESS | {"depth": 2, "filters": 4},
+        plans=("none", "paper", "head", "between_modules", "unet_2015", "bayesian_segnet_encoder"),
+        wrong=WRONG_UNET,
+        **DENSE,
+    ),
     "segnet": Tiny(
         COLOURLESS | {"filters": 4, "convs": (2, 2)},
         plans=("none", "paper", *(plan for plan in models.list_plans() if plan.startswith("bayesian"))),

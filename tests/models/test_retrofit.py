@@ -9,9 +9,9 @@ import keras
 import numpy as np
 import pytest
 
-from _foreign import FOREIGN, functional, inputs_for, nested, residual, siamese, with_dropout
+from _foreign import FOREIGN, functional, inputs_for, nested, residual, same, siamese, with_dropout
 from dropzoo import layers, models, serving
-from dropzoo.models import _rebuild
+from dropzoo.models import _ordered
 from dropzoo.models._graph import places
 
 K = keras.layers
@@ -20,16 +20,6 @@ CASES = [
     for name, foreign in FOREIGN.items()
     for i, (plan, sites) in enumerate(foreign.plans)
 ]
-
-
-def flat(outputs):
-    return [np.asarray(x) for x in keras.tree.flatten(outputs)]
-
-
-def same(a, b):
-    return len(flat(a)) == len(flat(b)) and all(
-        x.dtype == y.dtype and np.array_equal(x, y) for x, y in zip(flat(a), flat(b), strict=True)
-    )
 
 
 def dropouts(model):
@@ -60,7 +50,7 @@ def test_retrofit(name, plan, sites, tmp_path):
 
     # where
     assert tuple(standing(new)) == sites
-    assert type(new) in (type(model), _rebuild.Functional)
+    assert type(new) in (type(model), _ordered.Functional)
     # inference and weights to the bit
     assert same(new(x, training=False), expected)
     assert same(new.get_weights(), weights)
@@ -353,7 +343,10 @@ APPLICATIONS = {
 }
 
 
-@pytest.mark.parametrize("name", APPLICATIONS)
+SLOW = ("DenseNet121", "InceptionResNetV2", "NASNetMobile")
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in APPLICATIONS])
 def test_keras_applications(name, tmp_path):
     size = APPLICATIONS[name]
     options = {"weights": None, "include_top": False, "pooling": "avg", "input_shape": (size, size, 3)}

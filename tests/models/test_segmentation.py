@@ -58,6 +58,12 @@ def test_segnet_is_vgg16_and_its_mirror():
     assert trainable("segnet", num_classes=11) == expected
 
 
+def test_unet_plus_plus_has_a_node_for_every_level_and_column():
+    names = [s.name for s in models.list_sites("unet_plus_plus", depth=3, filters=2)]
+    nodes = [n.removesuffix("_conv2") for n in names if n.startswith("node") and n.endswith("_conv2")]
+    assert sorted(nodes) == ["node1_1", "node1_2", "node1_3", "node2_1", "node2_2", "node3_1"]
+
+
 def test_attention_unet_adds_its_gates_to_the_unet():
     gates = sum(
         skip * half + (deeper * half + half) + (half + 1)

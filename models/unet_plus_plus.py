@@ -1,0 +1,85 @@
+"""U-Net++: nested U-Nets with dense skips."""
+
+from typing import Any
+
+import keras
+from keras import layers as kl
+
+from dropzoo.models._blocks import check_count, check_input_shape, conv_unit
+from dropzoo.models._ordered import in_forward_order
+from dropzoo.models._registry import register_model
+from dropzoo.models._resize import PadToMultiple
+from dropzoo.models._segmentation import go_up, pixel_logits
+from dropzoo.models.sites import Sites
+
+
+@register_model
+def unet_plus_plus(
+    input_shape: tuple[int | None, int | None, int] = (None, None, 1),
+    num_classes: int = 2,
+    *,
+    dropout: Any = None,
+    depth: int = 4,
+    filters: int = 32,
+    upsample: str = "transpose",
+    normalization: str | None = "batch",
+    activation: str = "relu",
+    weight_decay: float = 0.0,
+    name: str = "unet_plus_plus",
+) -> keras.Model:
+    """U-Net++: between encoder and decoder stand the decoders of all shallower U-Nets, joined by dense skips.
+
+    The paper's node `X^{i,j}` (level `i` from 0, column `j`) is here: column 0 the encoder, `encoder1` to
+    `encoder4` and `bottleneck`; the others `node1_1`, ... by level, from 1, and column.
+
+    Sites: `encoder1_conv1`, `encoder1_conv2`, `encoder1_pool`, ..., `bottleneck_conv1`, `bottleneck_conv2`, then
+    for each node `node1_1_up`, `node1_1_conv1`, `node1_1_conv2`, column by column, and `head`.
+    Plan `"paper"`: the paper names no dropout; it is that of the U-Net, 0.5 at the end of the deepest encoder
+    stage and of the bottleneck.
+
+    Differs from the paper: without deep supervision; the logits are those of the last node of level 1.
+
+    Args:
+        input_shape: `(height, width, channels)`; height and width may be None, and of any size.
+        num_classes: Int, number of logits for each pixel; 1 for a single logit.
+        dropout: The plan, see `build_model`.
+        depth: Int, number of halvings.
+        filters: Int, channels of the first level.
+        upsample: `"transpose"` (convolution) or `"resize"` (bilinear, then a convolution).
+        normalization: `"batch"`, `"group"`, `"layer"` or None.
+        activation: Name of a Keras activation.
+        weight_decay: Float, the L2 penalty on the kernels.
+        name: Of the model.
+
+    Output shape:
+        `(batch, height, width, num_classes)`, float32 logits.
+
+    Reference:
+        Zhou et al., "UNet++: A Nested U-Net Architecture for Medical Image Segmentation", 2018, arXiv:1807.10165.
+    """
+    check_count(depth, "depth")
+    check_count(filters, "filters")
+    check_count(num_classes, "num_classes")
+    drop = Sites(dropout, paper={f"encoder{depth}_conv2": 0.5, "bottleneck_conv2": 0.5})
+    unit: dict[str, Any] = {"normalization": normalization, "activation": activation, "weight_decay": weight_decay}
+
+    inputs = keras.Input(check_input_shape(input_shape), name="images")  # (batch, height, width, channels)
+    x = PadToMultiple(2**depth, name="encoder1_conv1_pad")(inputs)
+    rows: list[list[Any]] = []  # the nodes of each level, from left to right
+    for level in range(1, depth + 2):
+        stage = f"encoder{level}" if level <= depth else "bottleneck"
+        for conv in (1, 2):
+            x = conv_unit(x, filters * 2 ** (level - 1), f"{stage}_conv{conv}", drop, **unit)
+        rows.append([x])
+        if level <= depth:
+            x = drop(kl.MaxPooling2D(name=f"{stage}_pool")(x), f"{stage}_pool")  # half the size
+    for column in range(1, depth + 1):
+        for level in range(1, depth + 2 - column):
+            node, width = f"node{level}_{column}", filters * 2 ** (level - 1)
+            x = go_up(rows[level][column - 1], width, f"{node}_up", upsample, drop, weight_decay)
+            x = kl.Concatenate(name=f"{node}_conv1_concat")([*rows[level - 1], x])
+            for conv in (1, 2):
+                x = conv_unit(x, width, f"{node}_conv{conv}", drop, **unit)
+            rows[level - 1].append(x)
+    logits = pixel_logits(rows[0][-1], inputs, num_classes, drop, weight_decay)
+    return in_forward_order(inputs, logits, name)  # parallel branches: Keras' order would depend on the dropout
