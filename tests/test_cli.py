@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 import typer
@@ -51,6 +52,38 @@ def unet_run(tmp_path_factory) -> Path:
         cli.main(["train", "unet", "--data", str(root), "--dropout", "paper", "--out", str(out), *options])
     assert stop.value.code == 0
     return out
+
+
+def test_plot(capsys, tmp_path):
+    options = ["--option", "depth=2", "--option", "filters=4", "--dropout", "skip*=spatial_dropout2d:0.2"]
+    status, _, _ = run(capsys, "plot", "unet", *options, "-o", str(tmp_path / "new" / "unet.svg"))
+    text = (tmp_path / "new" / "unet.svg").read_text()
+    assert status == 0
+    assert all(f">{name}<" in text for name in ("bottleneck_conv1", "decoder2_conv2", "spatial_dropout2d", "0.2"))
+    status, _, error = run(capsys, "plot", "unet", "-o", str(tmp_path / "unet.doc"))
+    assert status == 2 and "must end in one of" in error
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["new", "unet.svg"]
+
+
+def test_retrofit(capsys, tmp_path):
+    k = keras.layers
+    model = keras.Sequential(
+        [keras.Input((8, 8, 1)), k.Conv2D(2, 3, name="conv"), k.Flatten(name="flat"), k.Dense(2)]
+    )
+    model.save(tmp_path / "mine.keras")
+    old, new, out = (str(tmp_path / f"{name}.keras") for name in ("mine", "new", "out"))
+    status, text, _ = run(capsys, "retrofit", old, "--dropout", "after:Conv2D=0.25", "-o", new)
+    assert status == 0 and re.search(r"conv +dropout:0.25 +0.25 +0.2", text)
+    status, text, _ = run(capsys, "sites", new, "--dropout", "flat=0.5", "--dropout", "conv=none")
+    assert status == 0 and "dropout:0.5" in text and "dropout:0.25" not in text
+    status, _, error = run(capsys, "retrofit", new, "--strip", "-o", old)
+    assert status == 2 and "exists" in error
+    status, _, _ = run(capsys, "retrofit", new, "--strip", "-o", out)
+    assert status == 0 and not any(site.spec for site in models.list_sites(keras.models.load_model(out)))
+    for wrong, message in ((["--dropout", "convv=0.1"], "Did you mean"), ([], "one of the two")):
+        status, _, error = run(capsys, "retrofit", old, *wrong, "-o", str(tmp_path / "wrong.keras"))
+        assert status == 2 and message in error
+    assert {p.name for p in tmp_path.iterdir()} == {"mine.keras", "new.keras", "out.keras"}
 
 
 @pytest.mark.parametrize("kind", ["models", "layers", "plans", "data"])
@@ -239,7 +272,7 @@ def test_debug_shows_the_traceback():
 
 def test_every_help_shows_an_example_that_parses():
     commands = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
-    assert set(commands) == {"list", "sites", "train", "evaluate", "predict", "export", "demo"}
+    assert set(commands) == {"list", "sites", "plot", "retrofit", "train", "evaluate", "predict", "export", "demo"}
     for name, command in commands.items():
         example = re.search(r"Example: dropzoo (.*)", command.help)
         assert example, name

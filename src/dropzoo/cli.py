@@ -1,4 +1,4 @@
-"""The command line: `dropzoo list | sites | train | evaluate | predict | export | demo`."""
+"""The command line: `dropzoo list | sites | plot | retrofit | train | evaluate | predict | export | demo`."""
 
 import ast
 import sys
@@ -102,21 +102,74 @@ def sites(
 
     Example: dropzoo sites unet --dropout bayesian_segnet
     """
+    from dropzoo import models
+
+    table = Table("site", "kind", "shape", "dropout")
+    for site in models.list_sites(_model(model, dropout, option)):
+        shape = " x ".join("?" if n is None else str(n) for n in site.shape[1:])
+        table.add_row(site.name, site.kind, shape, site.spec and f"[bold]{site.spec}[/bold]")
+    console.print(table)
+
+
+@app.command()
+def plot(
+    model: Annotated[str, typer.Argument(help="A model's name, or a .keras file.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="The picture: .svg, .pdf, .png, ...")],
+    dropout: DropoutOption = None,
+    option: ModelOptions = None,
+    size: Annotated[int, typer.Option("--size", min=1, help="Of the images, where the model takes any.")] = 128,
+) -> None:
+    """Draws a network with its dropout sites, for a paper or a slide.
+
+    Example: dropzoo plot unet --dropout bayesian_segnet --option filters=32 -o unet.svg
+    """
+    from dropzoo import drawing, pictures
+
+    pictures.save(drawing.draw_sites(_model(model, dropout, option), (size, size)), out)
+    console.print(f"Wrote {out}")
+
+
+@app.command()
+def retrofit(
+    model: Annotated[Path, typer.Argument(help="A .keras file of any Functional or Sequential model.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="The new .keras file.")],
+    dropout: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--dropout",
+            help='Repeatable: "after:Conv2D=0.1", "before:Flatten=0.5", "inside:backbone after:Conv2D=0.1", '
+            '"before_activation:conv4_*=drop_block2d:0.1", "pattern*=none"; or a plan\'s name.',
+        ),
+    ] = None,
+    strip: Annotated[bool, typer.Option("--strip", help="Take all dropout out instead.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file of that name.")] = False,
+) -> None:
+    """Puts dropout into a model that you have, or takes it out, and reports what it does.
+
+    Example: dropzoo retrofit mine.keras --dropout "before:Dense=0.5" -o mine_with_dropout.keras
+    """
     import keras
 
     from dropzoo import models
 
-    if model.endswith(".keras"):
-        if dropout or option:
-            raise ValueError("--dropout and --option are for a model's name; a file's sites are as they are")
-        found = models.list_sites(keras.models.load_model(model))
-    else:
-        found = models.list_sites(model, dropout=parse_dropout(dropout), **parse_options(option))
-    table = Table("site", "kind", "shape", "dropout")
-    for site in found:
-        shape = " x ".join("?" if n is None else str(n) for n in site.shape[1:])
-        table.add_row(site.name, site.kind, shape, site.spec and f"[bold]{site.spec}[/bold]")
-    console.print(table)
+    if bool(dropout) == strip:
+        raise ValueError("Say what to change by --dropout, or --strip to take all dropout out, one of the two")
+    if out.suffix != ".keras":
+        raise ValueError(f"The new file must be a .keras file. Received: {out}")
+    if out.exists() and not overwrite:
+        raise ValueError(f"{out} exists. Give another name, or --overwrite")
+    old = keras.models.load_model(model)
+    new = models.strip_dropout(old) if strip else models.retrofit(old, parse_dropout(dropout))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = out.with_suffix(".tmp.keras")
+    try:
+        new.save(temporary)
+        temporary.replace(out)
+    finally:
+        temporary.unlink(missing_ok=True)
+    if not strip:
+        console.print(str(models.dropout_report(new)), soft_wrap=True, markup=False)
+    console.print(f"Wrote {out}")
 
 
 @app.command()
@@ -230,7 +283,7 @@ def predict(
             out.mkdir(parents=True, exist_ok=True)
             target = out / f"{path.stem}_prediction.png"
             batch = {name: value[None] for name, value in result.items()}
-            pictures.save_png(pictures.masks(image[None], None, batch), target)
+            pictures.save(pictures.masks(image[None], None, batch), target)
             console.print(f"{path} -> {target}")
     if table.row_count:
         console.print(table)
@@ -282,7 +335,7 @@ def parse_dropout(values: list[str] | None) -> Any:
     """`--dropout` as `build_model` takes it: None, a rate, a plan's name, or a dict of patterns."""
     if not values:
         return None
-    if len(values) == 1 and "=" not in values[0].partition(":")[0]:
+    if len(values) == 1 and "=" not in values[0]:
         return _number(values[0])
     return _by_pattern("--dropout", "pattern=spec", values)
 
@@ -330,6 +383,21 @@ def _by_pattern(option: str, form: str, values: list[str]) -> dict[str, Any]:
             raise ValueError(f'Several {option} must each be "{form}". Received: {value!r}')
         plan[pattern] = None if spec == "none" else _number(spec)
     return plan
+
+
+def _model(model: str, dropout: list[str] | None, option: list[str] | None) -> Any:
+    """By name, with dropout by its builder; or from a .keras file, with dropout by surgery."""
+    import keras
+
+    from dropzoo import models
+
+    plan = parse_dropout(dropout)
+    if not model.endswith(".keras"):
+        return models.build_model(model, dropout=plan, **parse_options(option))
+    if option:
+        raise ValueError("--option is for a model's name; a file's model is as it is")
+    loaded = keras.models.load_model(model)
+    return models.retrofit(loaded, plan) if plan else loaded
 
 
 def _number(text: str) -> float | str:

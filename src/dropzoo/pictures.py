@@ -2,23 +2,16 @@
 
 import base64
 import io
-import re
 from pathlib import Path
-from typing import Any
 
-import keras
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.patches import FancyBboxPatch
 from matplotlib.ticker import MaxNLocator
-
-from dropzoo import models
 
 # Okabe and Ito's palette: told apart by all readers.
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#8a8f98"
 _UNCERTAINTY = "magma"
-_SHORT = {"dropout": "Dropout", "spatial_dropout2d": "Spatial", "drop_block2d": "DropBlock"}
 
 
 def curves(histories: dict[str, dict[str, list[float]]]) -> Figure:
@@ -39,32 +32,6 @@ def curves(histories: dict[str, dict[str, list[float]]]) -> Figure:
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
     axis.legend(frameon=False, fontsize=8)
-    return figure
-
-
-def sites(model: keras.Model) -> Figure:
-    """The sites of a model as boxes, in a U or in a line; those with dropout are filled."""
-    found = models.list_sites(model)
-    places = _layout([site.name for site in found])
-    width, height = max(x for x, _ in places.values()) + 1, 1 - min(y for _, y in places.values())
-    figure = Figure(figsize=(1.15 * width, 0.95 * height), layout="constrained")
-    axis = figure.subplots()
-    for site in found:
-        x, y = places[site.name]
-        corner, rounded = (x - 0.46, y - 0.34), "round,pad=0,rounding_size=0.08"
-        colours: dict[str, Any] = {
-            "facecolor": BLUE if site.spec else "#eef0f3",
-            "edgecolor": BLUE if site.spec else "#c9ced6",
-        }
-        axis.add_patch(FancyBboxPatch(corner, 0.92, 0.68, boxstyle=rounded, **colours))
-        size = "x".join("?" if n is None else str(n) for n in site.shape[1:])
-        lines = [_short_name(site.name), size, *([_what(site.spec)] if site.spec else [])]
-        for i, line in enumerate(lines):
-            at = y + 0.2 * ((len(lines) - 1) / 2 - i)
-            soft = site.spec is None and i > 0
-            axis.text(x, at, line, ha="center", va="center", fontsize=7, color=_ink(site.spec, soft))
-    axis.set(xlim=(-0.5, width - 0.5), ylim=(0.5 - height, 0.5), aspect="equal")
-    axis.axis("off")
     return figure
 
 
@@ -120,11 +87,19 @@ def blend(image: np.ndarray, mask: np.ndarray, classes: int) -> np.ndarray:
     return np.where(mask[..., None] > 0, 0.4 * grey + 0.6 * colours, grey)
 
 
-def save_png(figure: Figure, path: Path) -> None:
-    """Writes under a temporary name first."""
-    temporary = path.with_suffix(".tmp.png")
-    figure.savefig(temporary, dpi=150)
-    temporary.replace(path)
+def save(figure: Figure, path: Path) -> None:
+    """Writes in the format that the name's end says, under a temporary name first."""
+    known = figure.canvas.get_supported_filetypes()
+    if path.suffix.removeprefix(".") not in known:
+        raise ValueError(f"A picture's name must end in one of .{', .'.join(sorted(known))}. Received: {path}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(f".tmp{path.suffix}")
+    try:
+        with matplotlib.rc_context({"svg.fonttype": "none"}):  # text stays text
+            figure.savefig(temporary, dpi=150)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def as_html(figure: Figure, alt: str) -> str:
@@ -137,41 +112,3 @@ def as_html(figure: Figure, alt: str) -> str:
 
 def _showable(image: np.ndarray) -> np.ndarray:
     return image if image.shape[-1] == 3 else image[..., 0]
-
-
-def _layout(names: list[str]) -> dict[str, tuple[float, float]]:
-    """Places by site: a row for each level of a U, its skips in the middle; one row for all without encoder."""
-    stages = [re.match(r"(encoder|decoder|bottleneck|skip)(\d*)", name) for name in names]
-    depth = max((int(m[2]) for m in stages if m and m[1] == "encoder"), default=0)
-    left = max((sum(n.startswith(f"encoder{level}_") for n in names) for level in range(1, depth + 1)), default=0)
-    filled: dict[str, int] = {}
-    places: dict[str, tuple[float, float]] = {}
-    for name, stage in zip(names, stages, strict=True):
-        part, number = (stage[1], int(stage[2] or 0)) if stage else ("", 0)
-        start, row = {
-            "encoder": (0.0, number - 1),
-            "skip": (left + 0.3, number - 1),
-            "bottleneck": (left - 0.2, depth),
-            "decoder": (left + 1.6, depth - number),
-        }.get(part, (0.0, 0))
-        group = f"{part}{row}" if part else "decoder0" if depth else ""  # the head goes on where the decoder ends
-        if not part and depth:
-            start = left + 1.6
-        places[name] = (start + filled.get(group, 0), -row)
-        filled[group] = filled.get(group, 0) + 1
-    return places
-
-
-def _short_name(name: str) -> str:
-    return re.sub(r"^(encoder|decoder|bottleneck|module)", lambda m: m[0][:3], name)
-
-
-def _what(spec: str) -> str:
-    name, _, arguments = spec.partition(":")
-    return f"{_SHORT.get(name, name)} {arguments.partition(',')[0]}"
-
-
-def _ink(filled: Any, soft: bool = False) -> str:
-    if filled:
-        return "white"
-    return GREY if soft else "#222831"

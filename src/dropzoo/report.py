@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from dropzoo import pictures
+from dropzoo.drawing import draw_sites
 from dropzoo.runs import RunConfig
 
 
@@ -76,7 +77,7 @@ def _section(section: Section) -> str:
     else:
         figure = pictures.uncertain_digits(section.images, section.labels, section.answers)
         what = "Predictions, the first images of the test set on the left, the most uncertain ones on the right"
-    drawing = pictures.as_html(pictures.sites(section.model), "The model's sites; those with dropout are filled")
+    drawing = pictures.as_html(draw_sites(section.model), "The model's sites; those with dropout are filled")
     plan = ", ".join(f"{pattern}: {spec}" for pattern, spec in config.dropout.items())
     return f"""
 <h2>{config.model} on {config.data}</h2>

@@ -24,7 +24,7 @@ ENCODERS = {
     "VGG16": ((1, 2, 3, 4, 5), 32),
     "Xception": ((2, 3, 4, 5), 71),
 }
-SLOW = tuple(name for name in ENCODERS if name not in ("ConvNeXtTiny", "EfficientNetB0", "VGG16", "Xception"))
+SLOW = tuple(name for name in ENCODERS if name not in ("EfficientNetB0", "VGG16", "Xception"))
 TINY = {"encoder": "MobileNetV2", "filters": 4, "num_classes": 3}
 
 
@@ -74,8 +74,8 @@ def test_plans_on_an_encoder():
 
 
 def test_it_learns_and_comes_back(tmp_path):
-    model = models.build_model("unet", dropout={"skip*": 0.1}, **TINY)
-    x = images(32, 32, 1, batch=4)
+    model = models.build_model("unet", encoder="VGG16", depth=2, filters=4, num_classes=3, dropout={"skip*": 0.1})
+    x = images(16, 16, 1, batch=4)
     y = (x[..., 0] * 3).astype("int32")
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.Adam(0.01), loss, jit_compile=False)
