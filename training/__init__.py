@@ -1,9 +1,15 @@
 """How it is trained: data, losses, metrics, rate schedules and a trainer, on TensorFlow."""
 
 from dropzoo.training.augment import Augment
+from dropzoo.training.calibration import (
+    AdaptiveCalibrationError,
+    ClasswiseCalibrationError,
+    ExpectedCalibrationError,
+)
 from dropzoo.training.data import Data, DataInfo, list_data, load_data
 from dropzoo.training.losses import Dice, DiceCrossEntropy, default_loss
-from dropzoo.training.metrics import ExpectedCalibrationError, MeanIoU, default_metrics
+from dropzoo.training.metrics import MeanIoU, default_metrics
+from dropzoo.training.proper_scores import BrierScore, NegativeLogLikelihood
 from dropzoo.training.schedules import (
     RateSchedule,
     constant,
@@ -18,13 +24,17 @@ from dropzoo.training.schedules import (
 from dropzoo.training.trainer import Trainer
 
 __all__ = [
+    "AdaptiveCalibrationError",
     "Augment",
+    "BrierScore",
+    "ClasswiseCalibrationError",
     "Data",
     "DataInfo",
     "Dice",
     "DiceCrossEntropy",
     "ExpectedCalibrationError",
     "MeanIoU",
+    "NegativeLogLikelihood",
     "RateSchedule",
     "Trainer",
     "constant",
