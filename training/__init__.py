@@ -6,6 +6,7 @@ from dropzoo.training.calibration import (
     ClasswiseCalibrationError,
     ExpectedCalibrationError,
 )
+from dropzoo.training.corruptions import corrupt, list_corruptions
 from dropzoo.training.data import Data, DataInfo, list_data, load_data
 from dropzoo.training.losses import Dice, DiceCrossEntropy, default_loss
 from dropzoo.training.metrics import MeanIoU, default_metrics
@@ -21,6 +22,7 @@ from dropzoo.training.schedules import (
     linear,
     step,
 )
+from dropzoo.training.selective import aurc, error_auroc, fit_temperature, ood_auroc, risk_coverage
 from dropzoo.training.trainer import Trainer
 
 __all__ = [
@@ -37,16 +39,23 @@ __all__ = [
     "NegativeLogLikelihood",
     "RateSchedule",
     "Trainer",
+    "aurc",
     "constant",
+    "corrupt",
     "cosine",
     "curriculum",
     "default_loss",
     "default_metrics",
     "early",
+    "error_auroc",
+    "fit_temperature",
     "get_schedule",
     "late",
     "linear",
+    "list_corruptions",
     "list_data",
     "load_data",
+    "ood_auroc",
+    "risk_coverage",
     "step",
 ]
