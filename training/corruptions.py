@@ -1,7 +1,7 @@
 """Images made worse in known ways, to see whether a model notices. Our own suite, not CIFAR-C."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import tensorflow as tf
 
@@ -9,8 +9,8 @@ from dropzoo.layers._checks import unknown
 from dropzoo.layers._masks import mix, standard_normal, u32, uniform
 from dropzoo.layers._samples import content_keys
 
-Images = tf.Tensor  # (batch, height, width, channels), float32 in [0, 1]
-Keys = tf.Tensor  # (batch,), uint32: of the image's pixels and the seed
+Images: TypeAlias = tf.Tensor  # (batch, height, width, channels), float32 in [0, 1]
+Keys: TypeAlias = tf.Tensor  # (batch,), uint32: of the image's pixels and the seed
 
 
 def list_corruptions() -> list[str]:
@@ -27,9 +27,9 @@ def corrupt(images: Any, name: str, severity: int, seed: int = 0) -> tf.Tensor:
     """Corrupts a batch of images in one way, at one of five severities.
 
     Made for images of any size, 8x8x1 included, by a handful of plain tensor operations: `gaussian_noise` adds
-    noise of standard deviation 0.05 to 0.4; `blur` convolves with a Gaussian of 0.12 to 0.6 times the square root
+    noise of standard deviation 0.05 to 0.4; `blur` convolves with a Gaussian of 0.16 to 0.6 times the square root
     of the shorter side; `contrast` keeps 75 to 10 % of each channel's distance to its mean; `brightness` adds 0.1
-    to 0.5 to dark images and takes it from bright ones; `occlusion` puts one grey square of 20 to 75 % of the
+    to 0.5 to dark images and takes it from bright ones; `occlusion` puts one grey square of 20 to 70 % of the
     shorter side in front; `missing_patches` sets 10 to 60 % of the patches of a grid, about eight along the
     shorter side, to 0.
 
@@ -137,10 +137,10 @@ def missing_patches(images: Images, share: float, keys: Keys) -> Images:
 #: Name: the function, and its strength at the severities 1 to 5.
 CORRUPTIONS: dict[str, tuple[Callable[[Images, float, Keys], Images], tuple[float, ...]]] = {
     "gaussian_noise": (gaussian_noise, (0.05, 0.1, 0.15, 0.25, 0.4)),
-    "blur": (blur, (0.12, 0.2, 0.3, 0.45, 0.6)),
+    "blur": (blur, (0.16, 0.25, 0.35, 0.45, 0.6)),
     "contrast": (contrast, (0.75, 0.55, 0.4, 0.25, 0.1)),
     "brightness": (brightness, (0.1, 0.2, 0.3, 0.4, 0.5)),
-    "occlusion": (occlusion, (0.2, 0.35, 0.5, 0.6, 0.75)),
+    "occlusion": (occlusion, (0.2, 0.35, 0.5, 0.6, 0.7)),
     "missing_patches": (missing_patches, (0.1, 0.2, 0.3, 0.45, 0.6)),
 }
 
