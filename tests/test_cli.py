@@ -145,7 +145,7 @@ def test_evaluate(cnn_run, unet_run, capsys):
     status, out, _ = run(capsys, "evaluate", str(cnn_run), "--mc", "3")
     assert status == 0 and "deterministic" in out and "Monte Carlo, 3 samples" in out and "355 images" in out
     status, out, _ = run(capsys, "evaluate", str(unet_run))
-    assert status == 0 and "mean_iou" in out and "IoU 1" in out
+    assert status == 0 and "mean IoU" in out and "IoU 1" in out
 
 
 def test_export_and_predict_from_all_three_kinds_of_model(cnn_run, unet_run, tmp_path, capsys, monkeypatch):

@@ -1,4 +1,4 @@
-"""How good a model is, deterministic or averaged over Monte-Carlo samples."""
+"""How good a model is, deterministic or averaged over Monte-Carlo samples: clean, scaled and corrupted."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,6 +8,11 @@ import numpy as np
 import tensorflow as tf
 
 from dropzoo import serving, training
+from dropzoo.layers._checks import unknown
+from dropzoo.scores import Sample, Scores
+
+#: Log-probabilities (batch, ..., classes) of images.
+Predict = Callable[[tf.Tensor], tf.Tensor]
 
 
 def evaluate(
@@ -26,34 +31,94 @@ def evaluate(
 
     Returns:
         `accuracy`; for segmentation `mean_iou` (over the classes that occur) and `iou` for each class; `nll` in
-        nats and `ece` (15 equal bins), by pixel where there are pixels; `count`, of images.
+        nats, `brier`, `ece` (15 equal bins), `ece_adaptive` (15 bins of equal mass) and `ece_classwise`, by pixel
+        where there are pixels; `aurc`, the area under the risk-coverage curve, and `error_auroc`, both with the
+        entropy of the prediction as its uncertainty, and of large masks on 4,096 pixels an image; None for
+        `error_auroc` without a single error; `count`, of images.
     """
-    predict = _log_probabilities(model, monte_carlo)
-    calibration = training.ExpectedCalibrationError()
-    confusion = np.zeros((info.num_classes, info.num_classes), "int64")
-    nll, count = 0.0, 0
-    for images, labels in dataset:
-        log_p = predict(images)
-        classes = np.argmax(log_p, -1)
-        cells = np.ravel(labels) * info.num_classes + classes.ravel()
-        confusion += np.bincount(cells, minlength=confusion.size).reshape(confusion.shape)
-        nll -= float(np.take_along_axis(log_p.numpy(), labels.numpy()[..., None], -1).sum())
-        calibration.update_state(labels, log_p)  # the softmax of log p is p
-        count += len(images)
-    if not count:
-        raise ValueError(f"There are no images to evaluate on in {info.name!r}")
-    results: dict[str, Any] = {"accuracy": float(confusion.trace() / confusion.sum())}
-    if info.task == "segmentation":
-        union = confusion.sum(0) + confusion.sum(1) - confusion.diagonal()
-        iou = [float(c / u) if u else None for c, u in zip(confusion.diagonal(), union, strict=True)]
-        results["mean_iou"] = float(np.mean([value for value in iou if value is not None]))
-        results["iou"] = dict(zip(info.class_names, iou, strict=True))
-    return {**results, "nll": nll / confusion.sum(), "ece": float(calibration.result()), "count": count}
+    return score(log_probabilities(model, monte_carlo), dataset, info).figures()
 
 
-def _log_probabilities(
-    model: keras.Model, monte_carlo: serving.MonteCarlo | None
-) -> Callable[[tf.Tensor], tf.Tensor]:
+def log_probabilities(model: keras.Model, monte_carlo: serving.MonteCarlo | None = None) -> Predict:
+    """Predicts in one deterministic pass, or by the mean over samples."""
     if monte_carlo is not None:
         return lambda images: tf.math.log(monte_carlo(images)["mean"] + 1e-12)
     return tf.function(lambda images: tf.nn.log_softmax(model(images, training=False)), reduce_retracing=True)
+
+
+def score(predict: Predict, dataset: tf.data.Dataset, info: training.DataInfo) -> Scores:
+    """Adds up the figures of `predict` over a data set."""
+    scores = Scores(info)
+    for images, labels in dataset:
+        scores.add(labels, predict(images))
+    return scores
+
+
+def predictors(model: keras.Model, mc: int = 0) -> dict[str, Predict]:
+    """By title: one deterministic pass and, where `mc` is not 0, the mean over so many Monte-Carlo samples."""
+    found = {"deterministic": log_probabilities(model)}
+    if mc:
+        sampled = serving.MonteCarlo(model, num_samples=mc)
+        found[f"Monte Carlo, {mc} samples"] = log_probabilities(model, sampled)
+    return found
+
+
+def with_temperature(found: dict[str, Predict], data: training.Data) -> dict[str, Predict]:
+    """The same predictors, each at the temperature that fits the validation data best and that its title says.
+
+    The log of a Monte-Carlo mean is scaled like the log-probabilities of one pass.
+
+    Raises:
+        ValueError: without validation data to fit on, or test data to see on whether it helps.
+    """
+    if data.validation is None or data.test is None:
+        raise ValueError(
+            f"A temperature is fitted on validation images and judged on test images. {data.info.name!r} has "
+            f"{data.info.num_validation} and {data.info.num_test} here; train with a --validation-split"
+        )
+    scaled: dict[str, Predict] = {}
+    for title, predict in found.items():
+        sample, fitted = Sample(), []
+        for images, labels in data.validation:
+            fitted.append(sample(labels.numpy(), predict(images).numpy()))
+        labels, log_p = (np.concatenate(each) for each in zip(*fitted, strict=True))
+        temperature = training.fit_temperature(log_p, labels)
+        scaled[f"{title}, T = {temperature:.2f}"] = _scaled(predict, temperature)
+    return scaled
+
+
+def _scaled(predict: Predict, temperature: float) -> Predict:
+    return lambda images: tf.nn.log_softmax(predict(images) / temperature)
+
+
+def parse_corruptions(text: str) -> list[str]:
+    """`"all"`, or names with commas between, as a list of names."""
+    available = training.list_corruptions()
+    names = [name.strip() for name in text.split(",")] if text != "all" else available
+    for name in names:
+        if name not in available:
+            raise unknown("corruption", name, [*available, "all"])
+    return list(dict.fromkeys(names))
+
+
+def corrupted(dataset: tf.data.Dataset, name: str, severity: int) -> tf.data.Dataset:
+    """The data set with its images corrupted, the same in each pass."""
+
+    def worse(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return training.corrupt(images, name, severity), labels
+
+    return dataset.map(worse, num_parallel_calls=tf.data.AUTOTUNE)
+
+
+def score_corruptions(
+    predictors: dict[str, Predict], dataset: tf.data.Dataset, info: training.DataInfo, names: list[str]
+) -> dict[tuple[str, int], dict[str, dict[str, Any]]]:
+    """Figures of several predictors under each corruption and severity: by (name, severity), then predictor."""
+    return {
+        (name, severity): {
+            title: score(predict, corrupted(dataset, name, severity), info).figures()
+            for title, predict in predictors.items()
+        }
+        for name in names
+        for severity in range(1, 6)
+    }
