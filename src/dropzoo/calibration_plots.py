@@ -1,6 +1,5 @@
 """Pictures of calibration and of selective prediction: the reliability diagram and the risk-coverage curve."""
 
-import textwrap
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -11,18 +10,19 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from dropzoo import training
-from dropzoo.pictures import BLUE, GREY, ORANGE
+from dropzoo.pictures import BLUE, GREEN, GREY, ORANGE
 from dropzoo.scores import Scores
 
 # A dash of its own for each line as well: no picture is read by colour alone.
-_LINES = ((BLUE, "-"), (ORANGE, "--"), ("#009E73", "-."), ("#CC79A7", ":"))
+_LINES = ((BLUE, "-"), (ORANGE, "--"), (GREEN, "-."), ("#CC79A7", ":"))
+_PALE = "#8fc1e0"  # of blue, so that a hatch can be seen on it
 # More points of a curve than these no picture shows.
 _POINTS = 500
 
 
 def reliability(scores: dict[str, Scores]) -> Figure:
     """Accuracy against confidence, bin by bin, and below how many predictions are in each; a column each."""
-    figure = Figure(figsize=(max(3.4 * len(scores), 4.2), 4.4), layout="constrained")
+    figure = Figure(figsize=(max(3.0 * len(scores), 4.2), 4.6), layout="constrained")
     axes = figure.subplots(2, len(scores), squeeze=False, sharex=True, sharey="row", height_ratios=(3, 1))
     for (top, bottom), (title, score) in zip(axes.T, scores.items(), strict=True):
         bins = score.calibration
@@ -30,13 +30,14 @@ def reliability(scores: dict[str, Scores]) -> Figure:
         middle, width = (np.arange(len(count)) + 0.5) / len(count), 1 / len(count)
         filled = count > 0
         accuracy, sure = (each[filled] / count[filled] for each in (correct, confidence))
-        top.bar(middle[filled], accuracy, 0.92 * width, color=BLUE, label="accuracy")
+        top.bar(middle[filled], accuracy, 0.92 * width, color=_PALE, label="accuracy")
         low, gap = np.minimum(accuracy, sure), np.abs(accuracy - sure)
         style = {"color": "none", "edgecolor": ORANGE, "linewidth": 0.8, "hatch": "////"}
         top.bar(middle[filled], gap, 0.92 * width, low, label="gap to the mean confidence", **style)
         top.plot([0, 1], [0, 1], color="#222831", linewidth=1, linestyle="--", label="perfect calibration")
-        top.set(ylim=(0, 1), xlim=(0, 1), aspect="equal")
-        top.set_title(f"{_wrapped(title)}\nECE {float(bins.result()):.3f}", fontsize=9)
+        top.set(ylim=(0, 1), xlim=(0, 1))
+        lines = [*title.split(", "), f"ECE {float(bins.result()):.3f}"]
+        top.set_title("\n".join(lines), fontsize=9)
         bottom.bar(middle, count / count.sum(), 0.92 * width, color=GREY)
         bottom.set(xlabel="confidence", ylim=(0, 1))
         bottom.yaxis.set_major_formatter(PercentFormatter(1))
@@ -64,7 +65,7 @@ def risk_coverage(scores: dict[str, Scores]) -> Figure:
     axis.set_ylim(bottom=0)
     axis.xaxis.set_major_formatter(PercentFormatter(1))
     axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
-    axis.legend(frameon=False, fontsize=8, loc="upper left")
+    axis.legend(frameon=False, fontsize=8, loc="best")
     _plain([axis])
     return figure
 
@@ -82,10 +83,6 @@ def save_plots(scores: dict[str, Scores], folder: Path) -> list[Path]:
             temporary.replace(path)
             written.append(path)
     return written
-
-
-def _wrapped(title: str) -> str:
-    return "\n".join(textwrap.wrap(title, 30))
 
 
 def _plain(axes: Iterable[Axes]) -> None:

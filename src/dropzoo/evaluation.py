@@ -36,7 +36,7 @@ def evaluate(
         entropy of the prediction as its uncertainty, and of large masks on 4,096 pixels an image; None for
         `error_auroc` without a single error; `count`, of images.
     """
-    return score(log_probabilities(model, monte_carlo), dataset, info).figures()
+    return score(log_probabilities(model, monte_carlo), dataset, Scores(info)).figures()
 
 
 def log_probabilities(model: keras.Model, monte_carlo: serving.MonteCarlo | None = None) -> Predict:
@@ -46,9 +46,8 @@ def log_probabilities(model: keras.Model, monte_carlo: serving.MonteCarlo | None
     return tf.function(lambda images: tf.nn.log_softmax(model(images, training=False)), reduce_retracing=True)
 
 
-def score(predict: Predict, dataset: tf.data.Dataset, info: training.DataInfo) -> Scores:
-    """Adds up the figures of `predict` over a data set."""
-    scores = Scores(info)
+def score(predict: Predict, dataset: tf.data.Dataset, scores: Scores) -> Scores:
+    """Adds `predict` on a data set to `scores`, and returns them."""
     for images, labels in dataset:
         scores.add(labels, predict(images))
     return scores
@@ -56,11 +55,11 @@ def score(predict: Predict, dataset: tf.data.Dataset, info: training.DataInfo) -
 
 def predictors(model: keras.Model, mc: int = 0) -> dict[str, Predict]:
     """By title: one deterministic pass and, where `mc` is not 0, the mean over so many Monte-Carlo samples."""
-    found = {"deterministic": log_probabilities(model)}
+    by_title = {"deterministic": log_probabilities(model)}
     if mc:
         sampled = serving.MonteCarlo(model, num_samples=mc)
-        found[f"Monte Carlo, {mc} samples"] = log_probabilities(model, sampled)
-    return found
+        by_title[f"Monte Carlo, {mc} samples"] = log_probabilities(model, sampled)
+    return by_title
 
 
 def with_temperature(found: dict[str, Predict], data: training.Data) -> dict[str, Predict]:
@@ -104,6 +103,7 @@ def parse_corruptions(text: str) -> list[str]:
 def corrupted(dataset: tf.data.Dataset, name: str, severity: int) -> tf.data.Dataset:
     """The data set with its images corrupted, the same in each pass."""
 
+    @tf.autograph.experimental.do_not_convert  # nothing to convert, and to look is slow
     def worse(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return training.corrupt(images, name, severity), labels
 
@@ -114,11 +114,12 @@ def score_corruptions(
     predictors: dict[str, Predict], dataset: tf.data.Dataset, info: training.DataInfo, names: list[str]
 ) -> dict[tuple[str, int], dict[str, dict[str, Any]]]:
     """Figures of several predictors under each corruption and severity: by (name, severity), then predictor."""
-    return {
-        (name, severity): {
-            title: score(predict, corrupted(dataset, name, severity), info).figures()
-            for title, predict in predictors.items()
-        }
-        for name in names
-        for severity in range(1, 6)
-    }
+    scores = Scores(info)
+    found: dict[tuple[str, int], dict[str, dict[str, Any]]] = {}
+    for name in names:
+        for severity in range(1, 6):
+            worse = corrupted(dataset, name, severity)
+            found[name, severity] = {
+                title: score(predict, worse, scores.reset()).figures() for title, predict in predictors.items()
+            }
+    return found

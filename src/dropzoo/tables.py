@@ -13,15 +13,15 @@ _LABELS = {
     "ece": "ECE",
     "ece_adaptive": "ECE, equal mass",
     "ece_classwise": "ECE, class-wise",
-    "aurc": "risk-coverage area (AURC)",
-    "error_auroc": "error detection AUROC",
+    "aurc": "AURC",
+    "error_auroc": "error AUROC",
 }
 
 
 def results_table(columns: dict[str, dict[str, Any]]) -> Table:
     """Figures of one or several evaluations, a column each."""
     first = next(iter(columns.values()))
-    heads = (Column(title, justify="right") for title in columns)
+    heads = (Column(title.replace(", ", "\n"), justify="right") for title in columns)
     table = Table(Column(f"{first['count']:,} images", no_wrap=True), *heads)
     for name in first:
         if name not in ("iou", "count"):
@@ -48,7 +48,8 @@ def corruption_tables(
     for figure in (score, "nll", "ece"):
         heads = (Column(str(severity), justify="right") for severity in (0, *severities))
         title = f"{_LABELS.get(figure, figure)} by severity"
-        table = Table(Column("corruption", no_wrap=True), "", *heads, title=title, box=box.SIMPLE)
+        columns = (Column("corruption", no_wrap=True), Column("", no_wrap=True), *heads)
+        table = Table(*columns, title=title, box=box.SIMPLE, padding=(0, 1, 0, 0))  # within 80 characters
         rows = {
             name: {p: [found[name, severity][p][figure] for severity in severities] for p in clean}
             for name in names
@@ -60,7 +61,8 @@ def corruption_tables(
         for name, by_predictor in rows.items():
             for i, (predictor, values) in enumerate(by_predictor.items()):
                 cells = (_cell(value, 3) for value in (clean[predictor][figure], *values))
-                table.add_row("" if i else name, predictor, *cells, end_section=i == len(by_predictor) - 1)
+                short = predictor.replace("Monte Carlo", "MC").replace(" samples", "")
+                table.add_row("" if i else name, short, *cells, end_section=i == len(by_predictor) - 1)
         tables.append(table)
     return tables
 
