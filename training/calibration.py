@@ -70,9 +70,17 @@ class AdaptiveCalibrationError(BinnedError):
     exact error but for predictions within one step, 0.2 % of confidence at most, of an edge; predictions of one
     and the same confidence count as mixed, where sorting would leave them in the order they came.
 
-    Args: as of `ExpectedCalibrationError`.
+    Args:
+        num_bins: positive; of equal mass.
+        from_logits: whether `y_pred` is logits rather than probabilities.
+        ignore_class: a label, say 255, whose pixels do not count.
+        name: the metric's name.
+        dtype: of the result; the sums are float64.
 
-    Call arguments: as of `ExpectedCalibrationError`; weights count as mass.
+    Call arguments:
+        y_true: labels, `(batch, ..., [1])`; one that is no class makes the result NaN.
+        y_pred: `(batch, ..., classes)`; one output is the foreground of a binary task.
+        sample_weight: `(batch,)` or one a pixel; weights count as mass.
 
     Output shape:
         A scalar in [0, 1]; 0 before any data.
@@ -130,9 +138,16 @@ class ClasswiseCalibrationError(BinnedError):
 
     Args:
         num_classes: the model's outputs; 1 means one logit and counts two classes.
-        Others as of `ExpectedCalibrationError`.
+        num_bins: positive; of equal width.
+        from_logits: whether `y_pred` is logits rather than probabilities.
+        ignore_class: a label, say 255, whose pixels do not count.
+        name: the metric's name.
+        dtype: of the result; the sums are float64.
 
-    Call arguments: as of `ExpectedCalibrationError`.
+    Call arguments:
+        y_true: labels, `(batch, ..., [1])`; one that is no class makes the result NaN.
+        y_pred: `(batch, ..., classes)`; one output is the foreground of a binary task.
+        sample_weight: `(batch,)` or one a pixel.
 
     Output shape:
         A scalar in [0, 1]; 0 before any data.
