@@ -85,6 +85,8 @@ def test_without_errors_there_is_nothing_to_detect():
     with shown.capture() as capture:
         shown.print(tables.results_table({"deterministic": figures}))
     assert re.search(r"error AUROC\D*-", capture.get())
+    broken = score(np.full_like(sure, np.nan), labels).figures()
+    assert np.isnan(broken["nll"]) and broken["aurc"] is None and broken["error_auroc"] is None
     with pytest.raises(ValueError, match="no images to evaluate on in 'set'"):
         Scores(info()).figures()
 

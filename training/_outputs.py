@@ -11,14 +11,7 @@ def flatten(y_true: Any, y_pred: Any, sample_weight: Any) -> tuple[Any, Any, Any
     """Labels (values,), outputs (values, classes) in float32 and weights (values,) in float64."""
     y_true, y_pred = ops.convert_to_tensor(y_true), ops.convert_to_tensor(y_pred)
     _check_labels(tuple(y_true.shape), tuple(y_pred.shape))
-    weights = ops.ones((), "float64")
-    if sample_weight is not None:
-        weights = ops.cast(ops.convert_to_tensor(sample_weight), "float64")
-        if len(weights.shape) == 1:  # one weight an image: the same for all its pixels
-            weights = ops.reshape(weights, (-1, *[1] * (len(y_pred.shape) - 2)))
-        elif len(weights.shape) == len(y_pred.shape):
-            weights = ops.squeeze(weights, -1)
-    weights = ops.broadcast_to(weights, ops.shape(y_pred)[:-1])
+    weights = ops.broadcast_to(_weights(sample_weight, tuple(y_pred.shape)), ops.shape(y_pred)[:-1])
     y_pred = ops.cast(ops.reshape(y_pred, (-1, y_pred.shape[-1])), "float32")
     return ops.reshape(ops.cast(y_true, "int32"), (-1,)), y_pred, ops.reshape(weights, (-1,))
 
@@ -32,6 +25,25 @@ def _check_labels(labels: tuple[int | None, ...], outputs: tuple[int | None, ...
             "`y_true` must hold one integer label for each vector of `y_pred` along its last axis. "
             f"Received: y_true of shape {labels}, y_pred of shape {outputs}"
         )
+
+
+def _weights(sample_weight: Any, outputs: tuple[int | None, ...]) -> Any:
+    """In float64, broadcastable to `outputs` without the last axis; those an image are the same for its pixels."""
+    if sample_weight is None:
+        return ops.ones((), "float64")
+    given = weights = ops.cast(ops.convert_to_tensor(sample_weight), "float64")
+    if len(weights.shape) == len(outputs) and weights.shape[-1] == 1:
+        weights = ops.squeeze(weights, -1)
+    while 0 < len(weights.shape) < len(outputs) - 1:
+        weights = ops.expand_dims(weights, -1)
+    pairs = zip(weights.shape, outputs[:-1], strict=False)
+    fits = all(a in (None, 1) or b is None or a == b for a, b in pairs)
+    if not fits or len(weights.shape) not in (0, len(outputs) - 1):
+        raise ValueError(
+            "`sample_weight` must hold one number for each image or for each label. "
+            f"Received: sample_weight of shape {tuple(given.shape)}, y_pred of shape {outputs}"
+        )
+    return weights
 
 
 class ProbabilityMetric(keras.metrics.Metric):

@@ -34,7 +34,7 @@ def evaluate(
         nats, `brier`, `ece` (15 equal bins), `ece_adaptive` (15 bins of equal mass) and `ece_classwise`, by pixel
         where there are pixels; `aurc`, the area under the risk-coverage curve, and `error_auroc`, both with the
         entropy of the prediction as its uncertainty, and of large masks on 4,096 pixels an image; None for
-        `error_auroc` without a single error; `count`, of images.
+        `error_auroc` without a single error, and for both where the model gives NaN; `count`, of images.
     """
     return score(log_probabilities(model, monte_carlo), dataset, Scores(info)).figures()
 

@@ -88,7 +88,11 @@ class Scores:
             results["mean_iou"] = float(np.mean([value for value in iou if value is not None]))
             results["iou"] = dict(zip(self.info.class_names, iou, strict=True))
         results |= {name: float(metric.result()) for name, metric in self.metrics.items()}
-        kept = self.uncertainty_and_errors()
-        found = training.error_auroc(*kept)
-        detection = {"aurc": training.aurc(*kept), "error_auroc": None if np.isnan(found) else found}
-        return {**results, **detection, "count": self.count}
+        return {**results, **self._detection(), "count": self.count}
+
+    def _detection(self) -> dict[str, float | None]:
+        uncertainty, errors = self.uncertainty_and_errors()
+        if not np.isfinite(uncertainty).all():  # of a training that diverged
+            return {"aurc": None, "error_auroc": None}
+        found = training.error_auroc(uncertainty, errors)
+        return {"aurc": training.aurc(uncertainty, errors), "error_auroc": None if np.isnan(found) else found}

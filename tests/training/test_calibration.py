@@ -116,6 +116,9 @@ def test_weights_and_the_ignored_label(name, classes):
         (pixels, labels, None, pixels),
         (pixels[..., None], labels, None, pixels),
         (images, labels, None, of_images),
+        (images[:, None], labels, None, of_images),
+        (images[:, None, None, None], labels, None, of_images),
+        (2.0, labels, None, np.ones(labels.shape)),
         (None, void, 255, 1.0 * (void != 255)),
         (pixels, void, 255, pixels * (void != 255)),
         (1.0 * (labels != 1), labels, None, 1.0 * (labels != 1)),
@@ -156,6 +159,21 @@ def test_in_fit_and_in_graphs(name, jit):
     metric.reset_state()
     metric.update_state(labels, model.predict(images, verbose=0))
     assert evaluated == pytest.approx(float(metric.result()), abs=1e-6) and evaluated > 0
+
+
+@each
+def test_replicas_add_up(name):
+    """Two of them, each with half of a batch."""
+    labels, images = random(3, (64,))
+    results = []
+    for strategy in (tf.distribute.get_strategy(), tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])):
+        with strategy.scope():
+            keras.utils.set_random_seed(0)
+            model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(3)])
+            metric = METRICS[name][0](3)
+            model.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=[metric])
+        results.append(model.evaluate(images, labels, batch_size=32, verbose=0, return_dict=True)[metric.name])
+    assert results[0] == pytest.approx(results[1], abs=1e-6) and results[0] > 0
 
 
 @each
@@ -264,6 +282,8 @@ def test_weights_of_the_adaptive_error_are_mass():
         (lambda: ClasswiseCalibrationError(4).update_state([0], [[0.0, 1.0]]), "num_classes=4 .* Received: 2"),
         (lambda: BrierScore().update_state([[0, 1]], [[0.0, 1.0]]), "one integer label for each vector"),
         (lambda: BrierScore().update_state([0, 1, 1], [[0.0, 1.0]]), r"y_true of shape \(3,\)"),
+        (lambda: BrierScore().update_state([0], [[0.0, 1.0]], [1.0, 2.0]), r"sample_weight of shape \(2,\)"),
+        (lambda: BrierScore().update_state([0], [[0.0, 1.0]], [[1.0, 2.0]]), "for each image or for each label"),
     ],
 )
 def test_bad_arguments(make, message):
