@@ -123,7 +123,9 @@ def test_corruptions_side_by_side():
     names = ["brightness", "gaussian_noise"]
     found = evaluation.score_corruptions(predictors, pairs, info(classes=2), names)
     assert list(found) == [(name, severity) for name in names for severity in range(1, 6)]
-    assert found == evaluation.score_corruptions(predictors, pairs, info(classes=2), names)
+    once_more = evaluation.corrupted(pairs, "gaussian_noise", 4)
+    again = evaluation.score(by_mean, once_more, scores.reset()).figures()
+    assert again == found["gaussian_noise", 4]["deterministic"]
     assert clean["deterministic"]["accuracy"] == 1 and found["brightness", 5]["deterministic"]["accuracy"] < 0.5
     shown = Console(width=80)
     with shown.capture() as capture:
