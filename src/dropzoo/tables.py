@@ -25,7 +25,7 @@ def results_table(columns: dict[str, dict[str, Any]]) -> Table:
     table = Table(Column(f"{first['count']:,} images", no_wrap=True), *heads)
     for name in first:
         if name not in ("iou", "count"):
-            table.add_row(_LABELS.get(name, name), *(_cell(figures[name], 4) for figures in columns.values()))
+            table.add_row(_LABELS.get(name, name), *(_cell(figures[name], 4, 6) for figures in columns.values()))
     classes = list(first.get("iou", ()))
     for name in classes if len(classes) <= 4 else ():
         table.add_row(f"IoU {name}", *(_cell(figures["iou"][name], 4) for figures in columns.values()))
@@ -67,5 +67,8 @@ def corruption_tables(
     return tables
 
 
-def _cell(value: float | None, digits: int) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"
+def _cell(value: float | None, digits: int, small: int | None = None) -> str:
+    """With `small` digits instead where `digits` would leave but one."""
+    if value is None:
+        return "-"
+    return f"{value:.{small if small and 0 < abs(value) < 10 ** (1 - digits) else digits}f}"
