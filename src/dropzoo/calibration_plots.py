@@ -59,7 +59,7 @@ def risk_coverage(scores: dict[str, Scores]) -> Figure:
         coverage, risk = training.risk_coverage(uncertainty, errors)
         shown = np.unique(np.linspace(0, len(risk) - 1, _POINTS).astype(int))
         colour, dash = _LINES[i % len(_LINES)]
-        label = f"{title}: AURC {risk.mean():.4f}"
+        label = f"{title}: AURC {risk.mean():.3g}"
         axis.plot(coverage[shown], risk[shown], dash, color=colour, linewidth=1.8, label=label)
     axis.set(xlabel="coverage: the surest share of the predictions", ylabel="error among them", xlim=(0, 1))
     axis.set_ylim(bottom=0)
