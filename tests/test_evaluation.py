@@ -94,18 +94,17 @@ def test_without_errors_there_is_nothing_to_detect():
 def test_a_temperature_is_fitted_on_the_validation_images_and_said():
     validation, test = (labelled((4000,), true=2.0, seed=seed) for seed in (1, 2))
     data = training.Data(dataset(*test), dataset(*validation), dataset(*test), info())
-    scaled = evaluation.with_temperature({"one": tf.identity}, data)
-    ((title, predict),) = scaled.items()
-    found = re.fullmatch(r"one, T = (\d\.\d\d)", title)
-    assert found and float(found[1]) == pytest.approx(2.0, rel=0.06)
-    before = score(*test).figures()
-    after = evaluation.score(predict, data.test, Scores(data.info)).figures()
+    temperatures = evaluation.fit_temperatures({"one": tf.identity}, data)
+    assert temperatures["one"] == pytest.approx(2.0, rel=0.06)
+    scores = evaluation.score_all({"one": tf.identity, "two": tf.identity}, data.test, data.info, temperatures)
+    assert list(scores) == ["one", f"one, T = {temperatures['one']:.2f}", "two"]
+    before, after, other = (each.figures() for each in scores.values())
     assert after["nll"] < before["nll"] and after["ece"] < 0.03 < before["ece"]
-    assert after["accuracy"] == before["accuracy"]
+    assert after["accuracy"] == before["accuracy"] and other == before == score(*test).figures()
     for missing in ({"validation": None}, {"test": None}):
         rest = training.Data(**{**data.__dict__, **missing})
         with pytest.raises(ValueError, match="fitted on validation images and judged on test images"):
-            evaluation.with_temperature({"one": tf.identity}, rest)
+            evaluation.fit_temperatures({"one": tf.identity}, rest)
 
 
 def test_corruptions_side_by_side():

@@ -201,7 +201,6 @@ def evaluate(
     """
     from dropzoo import calibration_plots, evaluation
     from dropzoo.runs import load_run
-    from dropzoo.scores import Scores
     from dropzoo.tables import corruption_tables
 
     names = [] if corruptions is None else evaluation.parse_corruptions(corruptions)
@@ -209,8 +208,8 @@ def evaluate(
     data = config.load_data()
     dataset = data.test or data.validation or data.train.at_epoch(0)
     predictors = evaluation.predictors(model, mc)
-    scaled = evaluation.with_temperature(predictors, data) if temperature else {}
-    scores = {title: evaluation.score(p, dataset, Scores(info)) for title, p in (predictors | scaled).items()}
+    temperatures = evaluation.fit_temperatures(predictors, data) if temperature else {}
+    scores = evaluation.score_all(predictors, dataset, info, temperatures)
     figures = {title: found.figures() for title, found in scores.items()}
     console.print(results_table(figures))
     if plots is not None:

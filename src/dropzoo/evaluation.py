@@ -62,8 +62,8 @@ def predictors(model: keras.Model, mc: int = 0) -> dict[str, Predict]:
     return by_title
 
 
-def with_temperature(found: dict[str, Predict], data: training.Data) -> dict[str, Predict]:
-    """The same predictors, each at the temperature that fits the validation data best and that its title says.
+def fit_temperatures(found: dict[str, Predict], data: training.Data) -> dict[str, float]:
+    """The temperature at which each predictor fits the validation data best.
 
     The log of a Monte-Carlo mean is scaled like the log-probabilities of one pass.
 
@@ -75,19 +75,36 @@ def with_temperature(found: dict[str, Predict], data: training.Data) -> dict[str
             f"A temperature is fitted on validation images and judged on test images. {data.info.name!r} has "
             f"{data.info.num_validation} and {data.info.num_test} here; train with a --validation-split"
         )
-    scaled: dict[str, Predict] = {}
+    temperatures = {}
     for title, predict in found.items():
         sample, fitted = Sample(), []
         for images, labels in data.validation:
             fitted.append(sample(labels.numpy(), predict(images).numpy()))
         labels, log_p = (np.concatenate(each) for each in zip(*fitted, strict=True))
-        temperature = training.fit_temperature(log_p, labels)
-        scaled[f"{title}, T = {temperature:.2f}"] = _scaled(predict, temperature)
-    return scaled
+        temperatures[title] = training.fit_temperature(log_p, labels)
+    return temperatures
 
 
-def _scaled(predict: Predict, temperature: float) -> Predict:
-    return lambda images: tf.nn.log_softmax(predict(images) / temperature)
+def score_all(
+    found: dict[str, Predict],
+    dataset: tf.data.Dataset,
+    info: training.DataInfo,
+    temperatures: dict[str, float] | None = None,
+) -> dict[str, Scores]:
+    """Scores by title and, as "TITLE, T = 1.50", of the same predictions at the temperature given for them."""
+    scores: dict[str, Scores] = {}
+    for title, predict in found.items():
+        plain = scores[title] = Scores(info)
+        temperature = (temperatures or {}).get(title)
+        if temperature is None:
+            score(predict, dataset, plain)
+            continue
+        scaled = scores[f"{title}, T = {temperature:.2f}"] = Scores(info)
+        for images, labels in dataset:
+            log_p = predict(images)
+            plain.add(labels, log_p)
+            scaled.add(labels, tf.nn.log_softmax(log_p / temperature))
+    return scores
 
 
 def parse_corruptions(text: str) -> list[str]:

@@ -44,7 +44,11 @@ class Scores:
             "ece_adaptive": training.AdaptiveCalibrationError(),
             "ece_classwise": training.ClasswiseCalibrationError(info.num_classes),
         }
-        self._update = tf.function(self._add_to_metrics, reduce_retracing=True)
+        shape = [None] * (3 if info.task == "segmentation" else 1)
+        spec = (tf.TensorSpec(shape, tf.int32), tf.TensorSpec([*shape, info.num_classes], tf.float32))
+        # Concrete: TensorFlow warns of one more trace a method, and each of these objects has its own.
+        update = tf.function(self._add_to_metrics, input_signature=spec, autograph=False)
+        self._update = update.get_concrete_function()
         self.reset()
 
     def reset(self) -> "Scores":
@@ -59,7 +63,7 @@ class Scores:
 
     def add(self, labels: tf.Tensor, log_p: tf.Tensor) -> None:
         """Adds a batch: labels `(batch, ...)`, log-probabilities `(batch, ..., classes)`."""
-        entropy = self._update(labels, log_p).numpy()
+        entropy = self._update(tf.cast(labels, tf.int32), log_p).numpy()
         labels, classes = np.asarray(labels), np.argmax(log_p, -1)
         cells = labels.ravel() * len(self._confusion) + classes.ravel()
         self._confusion += np.bincount(cells, minlength=self._confusion.size).reshape(self._confusion.shape)
