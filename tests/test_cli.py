@@ -176,9 +176,25 @@ def test_a_stopped_run_goes_on(tmp_path, capsys):
 
 def test_evaluate(cnn_run, unet_run, capsys):
     status, out, _ = run(capsys, "evaluate", str(cnn_run), "--mc", "3")
-    assert status == 0 and "deterministic" in out and "Monte Carlo, 3 samples" in out and "355 images" in out
+    assert (
+        status == 0
+        and "deterministic" in out
+        and "Monte Carlo" in out
+        and "3 samples" in out
+        and "355 images" in out
+    )
     status, out, _ = run(capsys, "evaluate", str(unet_run))
-    assert status == 0 and "mean_iou" in out and "IoU 1" in out
+    assert status == 0 and "mean IoU" in out and "IoU 1" in out
+
+
+def test_evaluate_more_closely(cnn_run, unet_run, tmp_path, capsys):
+    asked = ["--mc", "2", "--temperature", "--corruptions", "blur", "--plots", str(tmp_path / "plots")]
+    for folder, score in ((cnn_run, "accuracy"), (unet_run, "mean IoU")):
+        status, out, err = run(capsys, "evaluate", str(folder), *asked)
+        assert status == 0, err
+        said = ("T = ", "ECE, equal mass", "AURC", f"{score} by severity", "blur", "MC, 2")
+        assert [text for text in said if text not in out] == []
+        assert {path.suffix for path in (tmp_path / "plots").iterdir()} == {".svg", ".png"}
 
 
 def test_export_and_predict_from_all_three_kinds_of_model(cnn_run, unet_run, tmp_path, capsys, monkeypatch):
@@ -245,6 +261,7 @@ def bad_inputs(tmp: Path, cnn: Path) -> dict[str, tuple[list[str], str]]:
         ),
         "occupied demo": (["demo", "--out", str(tmp / "full")], "something that is not a demo"),
         "run": (["evaluate", str(tmp / "full")], "holds no finished run"),
+        "corruption": (["evaluate", str(cnn), "--corruptions", "blurr"], "Did you mean 'blur'"),
         "image": (["predict", str(tmp / "broken.png"), "--model", str(cnn)], "broken.png"),
         "no image": (["predict", str(tmp / "none.png"), "--model", str(cnn)], "none.png"),
         "no model": (["predict", str(tmp / "fine.png"), "--model", str(tmp / "full")], "Expected a run's folder"),

@@ -1,9 +1,16 @@
 """How it is trained: data, losses, metrics, rate schedules and a trainer, on TensorFlow."""
 
 from dropzoo.training.augment import Augment
+from dropzoo.training.calibration import (
+    AdaptiveCalibrationError,
+    ClasswiseCalibrationError,
+    ExpectedCalibrationError,
+)
+from dropzoo.training.corruptions import corrupt, list_corruptions
 from dropzoo.training.data import Data, DataInfo, list_data, load_data
 from dropzoo.training.losses import Dice, DiceCrossEntropy, default_loss
-from dropzoo.training.metrics import ExpectedCalibrationError, MeanIoU, default_metrics
+from dropzoo.training.metrics import MeanIoU, default_metrics
+from dropzoo.training.proper_scores import BrierScore, NegativeLogLikelihood
 from dropzoo.training.schedules import (
     RateSchedule,
     constant,
@@ -15,28 +22,40 @@ from dropzoo.training.schedules import (
     linear,
     step,
 )
+from dropzoo.training.selective import aurc, error_auroc, fit_temperature, ood_auroc, risk_coverage
 from dropzoo.training.trainer import Trainer
 
 __all__ = [
+    "AdaptiveCalibrationError",
     "Augment",
+    "BrierScore",
+    "ClasswiseCalibrationError",
     "Data",
     "DataInfo",
     "Dice",
     "DiceCrossEntropy",
     "ExpectedCalibrationError",
     "MeanIoU",
+    "NegativeLogLikelihood",
     "RateSchedule",
     "Trainer",
+    "aurc",
     "constant",
+    "corrupt",
     "cosine",
     "curriculum",
     "default_loss",
     "default_metrics",
     "early",
+    "error_auroc",
+    "fit_temperature",
     "get_schedule",
     "late",
     "linear",
+    "list_corruptions",
     "list_data",
     "load_data",
+    "ood_auroc",
+    "risk_coverage",
     "step",
 ]

@@ -9,6 +9,8 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
+from dropzoo.tables import results_table
+
 app = typer.Typer(
     help="CNNs and U-Nets for Keras in which every dropout site has a name.",
     no_args_is_help=True,
@@ -236,22 +238,40 @@ def train(
 def evaluate(
     run: Annotated[Path, typer.Argument(help="A run's folder.")],
     mc: Annotated[int, typer.Option("--mc", min=0, help="Also average over so many Monte-Carlo samples.")] = 0,
+    temperature: Annotated[
+        bool, typer.Option("--temperature", help="Also at the temperature that fits the validation images best.")
+    ] = False,
+    corruptions: Annotated[
+        str | None, typer.Option("--corruptions", help='Also on corrupted images: "all", or "blur,contrast".')
+    ] = None,
+    plots: Annotated[
+        Path | None, typer.Option("--plots", help="A folder for the reliability and risk-coverage plots.")
+    ] = None,
 ) -> None:
-    """Evaluates a run's model on the test set: accuracy, IoU, NLL and calibration.
+    """Evaluates a run's model on the test set: accuracy, IoU, NLL, calibration, the use of its uncertainty.
 
-    Example: dropzoo evaluate runs/unet-digit_scenes --mc 30
+    Example: dropzoo evaluate runs/unet-digit_scenes --mc 30 --temperature --plots plots
     """
-    from dropzoo import evaluation, serving
+    from dropzoo import calibration_plots, evaluation
     from dropzoo.runs import load_run
+    from dropzoo.tables import corruption_tables
 
+    names = [] if corruptions is None else evaluation.parse_corruptions(corruptions)
     model, config, info = load_run(run)
     data = config.load_data()
     dataset = data.test or data.validation or data.train.at_epoch(0)
-    rows = {"deterministic": evaluation.evaluate(model, dataset, info)}
-    if mc:
-        sampled = serving.MonteCarlo(model, num_samples=mc)
-        rows[f"Monte Carlo, {mc} samples"] = evaluation.evaluate(model, dataset, info, sampled)
-    console.print(results_table(rows))
+    predictors = evaluation.predictors(model, mc)
+    temperatures = evaluation.fit_temperatures(predictors, data) if temperature else {}
+    scores = evaluation.score_all(predictors, dataset, info, temperatures)
+    figures = {title: found.figures() for title, found in scores.items()}
+    console.print(results_table(figures))
+    if plots is not None:
+        for path in calibration_plots.save_plots(scores, plots):
+            console.print(f"Saved {path}")
+    if names:
+        worse = evaluation.score_corruptions(predictors, dataset, info, names)
+        for table in corruption_tables({title: figures[title] for title in predictors}, worse):
+            console.print(table)
 
 
 @app.command()
@@ -361,18 +381,6 @@ def parse_options(values: list[str] | None) -> dict[str, Any]:
         except (ValueError, SyntaxError):
             options[name.strip()] = literal.strip()
     return options
-
-
-def results_table(rows: dict[str, dict[str, Any]]) -> Table:
-    """Figures of one or several evaluations, a row each."""
-    first = next(iter(rows.values()))
-    names = [name for name in first if name not in ("iou", "count")]
-    classes = list(first.get("iou", ())) if len(first.get("iou", ())) <= 4 else []
-    table = Table(f"{first['count']:,} images", *names, *(f"IoU {c}" for c in classes))
-    for title, row in rows.items():
-        cells = [row[name] for name in names] + [row["iou"][c] for c in classes]
-        table.add_row(title, *("-" if cell is None else f"{cell:.4f}" for cell in cells))
-    return table
 
 
 def _by_pattern(option: str, form: str, values: list[str]) -> dict[str, Any]:

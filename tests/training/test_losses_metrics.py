@@ -6,7 +6,7 @@ import pytest
 from sklearn.metrics import accuracy_score, jaccard_score
 
 from dropzoo.training.losses import Dice, DiceCrossEntropy, default_loss
-from dropzoo.training.metrics import ExpectedCalibrationError, MeanIoU, default_metrics
+from dropzoo.training.metrics import MeanIoU, default_metrics
 
 
 def _random(classes, shape=(3, 5, 7), seed=0):
@@ -111,12 +111,12 @@ def test_bfloat16_logits_lose_nothing_but_their_own_rounding():
     in_float32 = keras.ops.cast(rounded, "float32")
     for loss in (Dice(), DiceCrossEntropy()):
         assert float(loss(masks, rounded)) == float(loss(masks, in_float32))
-    for metric in (MeanIoU(4), ExpectedCalibrationError()):
-        metric.update_state(masks, rounded)
-        first = float(metric.result())
-        metric.reset_state()
-        metric.update_state(masks, in_float32)
-        assert first == float(metric.result())
+    metric = MeanIoU(4)
+    metric.update_state(masks, rounded)
+    first = float(metric.result())
+    metric.reset_state()
+    metric.update_state(masks, in_float32)
+    assert first == float(metric.result())
 
 
 def test_bad_arguments():
@@ -130,8 +130,6 @@ def test_bad_arguments():
         Dice()(np.zeros((1, 4, 4, 3)), np.zeros((1, 4, 4, 3)))
     with pytest.raises(ValueError, match="`num_classes` must be positive"):
         MeanIoU(0)
-    with pytest.raises(ValueError, match="`num_bins` must be positive"):
-        ExpectedCalibrationError(num_bins=0)
     for function in (default_loss, default_metrics):
         with pytest.raises(ValueError, match="`task` must be"):
             function("regression", 1)
@@ -143,7 +141,6 @@ def test_bad_arguments():
         Dice(smooth=0.5, ignore_class=255, reduction="sum"),
         DiceCrossEntropy(dice_weight=0.25, ignore_class=3),
         MeanIoU(1, ignore_class=255),
-        ExpectedCalibrationError(num_bins=7, from_logits=False, ignore_class=0),
     ],
 )
 def test_config_round_trip(thing):
@@ -182,59 +179,11 @@ def test_mean_iou_ignores_a_class_and_takes_weights():
     assert float(metric.result()) == pytest.approx(expected, rel=1e-5)
 
 
-def _ece(labels, logits, bins=15):
-    if logits.shape[-1] == 1:
-        positive = 1 / (1 + np.exp(-logits[..., 0].ravel()))
-        confidence, predicted = np.maximum(positive, 1 - positive), positive > 0.5
-    else:
-        p = _softmax(logits).reshape(-1, logits.shape[-1])
-        confidence, predicted = p.max(-1), p.argmax(-1)
-    right = predicted == labels.ravel()
-    error = 0.0
-    for low, high in zip(np.arange(bins) / bins, np.arange(1, bins + 1) / bins, strict=True):
-        inside = (confidence > low) & (confidence <= high)
-        if inside.any():
-            error += inside.mean() * abs(right[inside].mean() - confidence[inside].mean())
-    return error
-
-
-@pytest.mark.parametrize("classes", [1, 2, 6])
-@pytest.mark.parametrize("shape", [(40,), (4, 6, 10)])
-@pytest.mark.parametrize("bins", [5, 15])
-def test_calibration_error_is_its_definition(classes, shape, bins):
-    metric = ExpectedCalibrationError(num_bins=bins)
-    assert float(metric.result()) == 0.0
-    labels, logits = _random(classes, shape)
-    for part in (slice(0, 1), slice(1, None)):
-        metric.update_state(labels[part], logits[part])
-    assert float(metric.result()) == pytest.approx(_ece(labels, logits, bins), abs=1e-6)
-
-
-def test_calibration_error_of_probabilities_and_extremes():
-    labels, logits = _random(3, (50,))
-    metric = ExpectedCalibrationError(from_logits=False)
-    metric.update_state(labels, _softmax(logits))
-    assert float(metric.result()) == pytest.approx(_ece(labels, logits), abs=1e-6)
-    for probability, expected in ((1.0, 0.0), (0.0, 1.0)):  # sure and right, sure and wrong
-        metric = ExpectedCalibrationError(from_logits=False)
-        metric.update_state(np.ones(4), np.full((4, 1), probability))
-        assert float(metric.result()) == expected
-    masked = ExpectedCalibrationError(ignore_class=255)
-    masked.update_state(np.array([*labels, 255]), np.concatenate([logits, logits[:1]]))
-    weighted = ExpectedCalibrationError()
-    weighted.update_state(np.array([*labels, 0]), np.concatenate([logits, logits[:1]]), np.array([1] * 50 + [0]))
-    for metric in (masked, weighted):
-        assert float(metric.result()) == pytest.approx(_ece(labels, logits), abs=1e-6)
-
-
 def test_counts_go_on_beyond_what_float32_holds():
     labels, logits = _random(3, (1, 1, 1))
-    calibration, overlap = ExpectedCalibrationError(), MeanIoU(3)
-    calibration.count.assign(np.full(15, 2.0**33))
+    overlap = MeanIoU(3)
     overlap.total_cm.assign(np.full((3, 3), 2.0**33))
-    for metric in (calibration, overlap):
-        metric.update_state(labels, logits)
-    assert float(np.sum(calibration.count)) == 15 * 2.0**33 + 1
+    overlap.update_state(labels, logits)
     assert float(np.sum(overlap.total_cm)) == 9 * 2.0**33 + 1
 
 

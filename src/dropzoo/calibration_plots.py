@@ -1,0 +1,93 @@
+"""Pictures of calibration and of selective prediction: the reliability diagram and the risk-coverage curve."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from dropzoo import training
+from dropzoo.pictures import BLUE, GREEN, GREY, ORANGE
+from dropzoo.scores import Scores
+
+# A dash of its own for each line as well: no picture is read by colour alone.
+_LINES = ((BLUE, "-"), (ORANGE, "--"), (GREEN, "-."), ("#CC79A7", ":"))
+_PALE = "#8fc1e0"  # of blue, so that a hatch can be seen on it
+# More points of a curve than these no picture shows.
+_POINTS = 500
+
+
+def reliability(scores: dict[str, Scores]) -> Figure:
+    """Accuracy against confidence, bin by bin, and below how many predictions are in each; a column each."""
+    figure = Figure(figsize=(max(3.0 * len(scores), 4.2), 4.6), layout="constrained")
+    axes = figure.subplots(2, len(scores), squeeze=False, sharex=True, sharey="row", height_ratios=(3, 1))
+    for (top, bottom), (title, score) in zip(axes.T, scores.items(), strict=True):
+        bins = score.calibration
+        count, correct, confidence = (np.asarray(each) for each in (bins.count, bins.correct, bins.confidence))
+        middle, width = (np.arange(len(count)) + 0.5) / len(count), 1 / len(count)
+        filled = count > 0
+        accuracy, sure = (each[filled] / count[filled] for each in (correct, confidence))
+        top.bar(middle[filled], accuracy, 0.92 * width, color=_PALE, label="accuracy")
+        low, gap = np.minimum(accuracy, sure), np.abs(accuracy - sure)
+        style = {"color": "none", "edgecolor": ORANGE, "linewidth": 0.8, "hatch": "////"}
+        top.bar(middle[filled], gap, 0.92 * width, low, label="gap to the mean confidence", **style)
+        top.plot([0, 1], [0, 1], color="#222831", linewidth=1, linestyle="--", label="perfect calibration")
+        top.set(ylim=(0, 1), xlim=(0, 1))
+        lines = [*title.split(", "), f"ECE {float(bins.result()):.3f}"]
+        top.set_title("\n".join(lines), fontsize=9)
+        bottom.bar(middle, count / count.sum(), 0.92 * width, color=GREY)
+        bottom.set(xlabel="confidence", ylim=(0, 1))
+        bottom.yaxis.set_major_formatter(PercentFormatter(1))
+    axes[0, 0].set_ylabel("accuracy")
+    axes[1, 0].set_ylabel("predictions")
+    figure.legend(
+        *axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=7, frameon=False
+    )
+    _plain(axes.ravel())
+    return figure
+
+
+def risk_coverage(scores: dict[str, Scores]) -> Figure:
+    """The error among the surest predictions, from few to all; the lower, the better the order."""
+    figure = Figure(figsize=(5.6, 3.8), layout="constrained")
+    axis = figure.subplots()
+    for i, (title, score) in enumerate(scores.items()):
+        uncertainty, errors = score.uncertainty_and_errors()
+        coverage, risk = training.risk_coverage(uncertainty, errors)
+        shown = np.unique(np.linspace(0, len(risk) - 1, _POINTS).astype(int))
+        colour, dash = _LINES[i % len(_LINES)]
+        label = f"{title}: AURC {risk.mean():.3g}"
+        axis.plot(coverage[shown], risk[shown], dash, color=colour, linewidth=1.8, label=label)
+    axis.set(xlabel="coverage: the surest share of the predictions", ylabel="error among them", xlim=(0, 1))
+    axis.set_ylim(bottom=0)
+    axis.xaxis.set_major_formatter(PercentFormatter(1))
+    axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
+    axis.legend(frameon=False, fontsize=8, loc="best")
+    _plain([axis])
+    return figure
+
+
+def save_plots(scores: dict[str, Scores], folder: Path) -> list[Path]:
+    """Writes both pictures as SVG and PNG; equal figures give equal files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for name, figure in (("reliability", reliability(scores)), ("risk_coverage", risk_coverage(scores))):
+        for kind, metadata in (("svg", {"Date": None, "Title": name.replace("_", " ")}), ("png", None)):
+            path = folder / f"{name}.{kind}"
+            temporary = path.with_suffix(f".tmp.{kind}")
+            with matplotlib.rc_context({"svg.hashsalt": "dropzoo"}):
+                figure.savefig(temporary, dpi=150, metadata=metadata)
+            temporary.replace(path)
+            written.append(path)
+    return written
+
+
+def _plain(axes: Iterable[Axes]) -> None:
+    for axis in axes:
+        axis.grid(alpha=0.25)
+        axis.set_axisbelow(True)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.tick_params(labelsize=8)

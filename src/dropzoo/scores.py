@@ -1,0 +1,102 @@
+"""The figures of one model on one data set, added up batch by batch."""
+
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from dropzoo import training
+
+# Ranks need all predictions at once. Of a larger image these many pixels, drawn by a fixed seed, stand for all.
+_PIXELS = 4096
+
+
+class Sample:
+    """Draws the same pixels of each image from any tensors of one batch; whole where there are few."""
+
+    def __init__(self) -> None:
+        self._random = np.random.default_rng(0)
+
+    def __call__(self, *batch: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Arrays `(batch, ..., [k])` as `(values, [k])`; the first has no `k`."""
+        count, pixels = len(batch[0]), int(np.prod(batch[0].shape[1:]))
+        flat = [each.reshape(count, pixels, *each.shape[batch[0].ndim :]) for each in batch]
+        if pixels > _PIXELS:
+            chosen = np.sort(self._random.choice(pixels, _PIXELS, replace=False))
+            flat = [each[:, chosen] for each in flat]
+        return tuple(each.reshape(-1, *each.shape[2:]) for each in flat)
+
+
+class Scores:
+    """Accuracy, IoU, calibration and the use of the uncertainty, from log-probabilities and labels.
+
+    The uncertainty is the entropy of the probabilities; those of Monte Carlo are the mean over samples, so it is
+    the predictive entropy there.
+    """
+
+    def __init__(self, info: training.DataInfo) -> None:
+        self.info = info
+        self.calibration = training.ExpectedCalibrationError()
+        self.metrics = {  # of logits: the softmax of log p is p
+            "nll": training.NegativeLogLikelihood(),
+            "brier": training.BrierScore(),
+            "ece": self.calibration,
+            "ece_adaptive": training.AdaptiveCalibrationError(),
+            "ece_classwise": training.ClasswiseCalibrationError(info.num_classes),
+        }
+        shape = [None] * (3 if info.task == "segmentation" else 1)
+        spec = (tf.TensorSpec(shape, tf.int32), tf.TensorSpec([*shape, info.num_classes], tf.float32))
+        # Concrete: TensorFlow warns of one more trace a method, and each of these objects has its own.
+        update = tf.function(self._add_to_metrics, input_signature=spec, autograph=False)
+        self._update = update.get_concrete_function()
+        self.reset()
+
+    def reset(self) -> "Scores":
+        """Starts anew; cheaper than another object, which TensorFlow would trace again."""
+        for metric in self.metrics.values():
+            metric.reset_state()
+        self.count = 0
+        self._confusion = np.zeros((self.info.num_classes, self.info.num_classes), "int64")
+        self._kept: list[tuple[np.ndarray, ...]] = []
+        self._sample = Sample()
+        return self
+
+    def add(self, labels: tf.Tensor, log_p: tf.Tensor) -> None:
+        """Adds a batch: labels `(batch, ...)`, log-probabilities `(batch, ..., classes)`."""
+        entropy = self._update(tf.cast(labels, tf.int32), log_p).numpy()
+        labels, classes = np.asarray(labels), np.argmax(log_p, -1)
+        cells = labels.ravel() * len(self._confusion) + classes.ravel()
+        self._confusion += np.bincount(cells, minlength=self._confusion.size).reshape(self._confusion.shape)
+        self._kept.append(self._sample(entropy, classes != labels))
+        self.count += len(labels)
+
+    def _add_to_metrics(self, labels: tf.Tensor, log_p: tf.Tensor) -> tf.Tensor:
+        for metric in self.metrics.values():
+            metric.update_state(labels, log_p)
+        return -tf.reduce_sum(tf.math.multiply_no_nan(log_p, tf.exp(log_p)), -1)  # 0 log 0 is 0
+
+    def uncertainty_and_errors(self) -> tuple[np.ndarray, np.ndarray]:
+        """The entropy of each prediction kept, and whether it is wrong."""
+        uncertainty, errors = (np.concatenate(each) for each in zip(*self._kept, strict=True))
+        return uncertainty, errors
+
+    def figures(self) -> dict[str, Any]:
+        """What `evaluate` returns."""
+        if not self.count:
+            raise ValueError(f"There are no images to evaluate on in {self.info.name!r}")
+        confusion = self._confusion
+        results: dict[str, Any] = {"accuracy": float(confusion.trace() / confusion.sum())}
+        if self.info.task == "segmentation":
+            union = confusion.sum(0) + confusion.sum(1) - confusion.diagonal()
+            iou = [float(c / u) if u else None for c, u in zip(confusion.diagonal(), union, strict=True)]
+            results["mean_iou"] = float(np.mean([value for value in iou if value is not None]))
+            results["iou"] = dict(zip(self.info.class_names, iou, strict=True))
+        results |= {name: float(metric.result()) for name, metric in self.metrics.items()}
+        return {**results, **self._detection(), "count": self.count}
+
+    def _detection(self) -> dict[str, float | None]:
+        uncertainty, errors = self.uncertainty_and_errors()
+        if not np.isfinite(uncertainty).all():  # of a training that diverged
+            return {"aurc": None, "error_auroc": None}
+        found = training.error_auroc(uncertainty, errors)
+        return {"aurc": training.aurc(uncertainty, errors), "error_auroc": None if np.isnan(found) else found}

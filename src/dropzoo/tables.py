@@ -1,0 +1,74 @@
+"""Figures of evaluations as tables for the terminal."""
+
+from statistics import fmean
+from typing import Any
+
+from rich import box
+from rich.table import Column, Table
+
+_LABELS = {
+    "mean_iou": "mean IoU",
+    "nll": "NLL",
+    "brier": "Brier score",
+    "ece": "ECE",
+    "ece_adaptive": "ECE, equal mass",
+    "ece_classwise": "ECE, class-wise",
+    "aurc": "AURC",
+    "error_auroc": "error AUROC",
+}
+
+
+def results_table(columns: dict[str, dict[str, Any]]) -> Table:
+    """Figures of one or several evaluations, a column each."""
+    first = next(iter(columns.values()))
+    heads = (Column(title.replace(", ", "\n"), justify="right") for title in columns)
+    table = Table(Column(f"{first['count']:,} images", no_wrap=True), *heads)
+    for name in first:
+        if name not in ("iou", "count"):
+            table.add_row(_LABELS.get(name, name), *(_cell(figures[name], 4, 6) for figures in columns.values()))
+    classes = list(first.get("iou", ()))
+    for name in classes if len(classes) <= 4 else ():
+        table.add_row(f"IoU {name}", *(_cell(figures["iou"][name], 4) for figures in columns.values()))
+    return table
+
+
+def corruption_tables(
+    clean: dict[str, dict[str, Any]], found: dict[tuple[str, int], dict[str, dict[str, Any]]]
+) -> list[Table]:
+    """Of the score, NLL and ECE each a table: a row for a corruption and a predictor, a column for a severity.
+
+    Args:
+        clean: figures by predictor, of the images as they are: severity 0.
+        found: as of `evaluation.score_corruptions`.
+    """
+    score = "mean_iou" if "mean_iou" in next(iter(clean.values())) else "accuracy"
+    severities = sorted({severity for _, severity in found})
+    names = list(dict.fromkeys(name for name, _ in found))
+    tables = []
+    for figure in (score, "nll", "ece"):
+        heads = (Column(str(severity), justify="right") for severity in (0, *severities))
+        title = f"{_LABELS.get(figure, figure)} by severity"
+        columns = (Column("corruption", no_wrap=True), Column("", no_wrap=True), *heads)
+        table = Table(*columns, title=title, box=box.SIMPLE, padding=(0, 1, 0, 0))  # within 80 characters
+        rows = {
+            name: {p: [found[name, severity][p][figure] for severity in severities] for p in clean}
+            for name in names
+        }
+        if len(names) > 1:
+            rows["mean of all"] = {
+                p: [fmean(each) for each in zip(*(rows[n][p] for n in names), strict=True)] for p in clean
+            }
+        for name, by_predictor in rows.items():
+            for i, (predictor, values) in enumerate(by_predictor.items()):
+                cells = (_cell(value, 3) for value in (clean[predictor][figure], *values))
+                short = predictor.replace("Monte Carlo", "MC").replace(" samples", "")
+                table.add_row("" if i else name, short, *cells, end_section=i == len(by_predictor) - 1)
+        tables.append(table)
+    return tables
+
+
+def _cell(value: float | None, digits: int, small: int | None = None) -> str:
+    """With `small` digits instead where `digits` would leave but one."""
+    if value is None:
+        return "-"
+    return f"{value:.{small if small and 0 < abs(value) < 10 ** (1 - digits) else digits}f}"
