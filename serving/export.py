@@ -12,7 +12,8 @@ import keras
 import tensorflow as tf
 
 from dropzoo import layers
-from dropzoo.serving.monte_carlo import MonteCarlo, check_single, probabilities
+from dropzoo.serving._figures import probabilities
+from dropzoo.serving.monte_carlo import MonteCarlo, check_single
 
 
 def export_model(
