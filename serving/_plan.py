@@ -63,7 +63,7 @@ def fill_shape(model: keras.Model, size: tuple[int, ...] | None = None) -> tuple
     if size is None:
         return tuple(_UNKNOWN if n is None else n for n in shape)
     chosen = (*size, *shape[len(size) :])
-    fits = len(chosen) == len(shape) and all(type(n) is int and n > 0 for n in chosen)
+    fits = len(chosen) == len(shape) <= len(size) + 1 and all(type(n) is int and n > 0 for n in chosen)
     if not fits or any(n not in (None, m) for n, m in zip(shape, chosen, strict=True)):
         raise ValueError(f"`size` must fit images of the shape {shape}. Received: size={size!r}")
     return chosen

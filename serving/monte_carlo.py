@@ -156,9 +156,12 @@ class MonteCarlo:
         """What a call computes, to be traced into a graph; `plain` leaves out what only XLA can run."""
         try:
             return self._sample(images, seed, plain, self._at_once(images))
-        except _SharedMaskError as error:
+        except _SharedMaskError:
             if self.fold is not None:
-                raise ValueError(f"{error}; pass fold=1. Received: fold={self.fold!r}") from None
+                raise ValueError(
+                    "A dropout layer draws one mask for the whole batch, in which samples cannot differ; "
+                    f"pass fold=1. Received: fold={self.fold!r}"
+                ) from None
             return self._sample(images, seed, plain, 1)
 
     def _sample(self, images: tf.Tensor, seed: tf.Tensor, plain: bool, at_once: Any) -> dict[str, tf.Tensor]:
@@ -222,9 +225,7 @@ class MonteCarlo:
             key = _masks.derive_key(tf.stack([tf.cast(seed, tf.uint32), word]))
             shared = isinstance(shape[0], int) and shape[0] == 1  # one mask for the whole batch
             if shared and t.shape.rank:
-                raise _SharedMaskError(
-                    f"{stream!r} draws one mask for the whole batch, in which samples cannot differ"
-                )
+                raise _SharedMaskError(stream)
             keys = tf.zeros([1], tf.uint32) if shared else rows
             return _samples.sample_bits(shape, key, keys, t, self._size, balanced=self._balanced, plain=plain)
 
