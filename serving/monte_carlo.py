@@ -11,8 +11,8 @@ import tensorflow as tf
 from dropzoo.layers import _masks, _samples
 from dropzoo.layers._checks import unknown
 from dropzoo.layers._masks import Draw
-from dropzoo.serving import _draws
 from dropzoo.serving._active import TRACING, choose, redirected
+from dropzoo.serving._draws import sample_bits
 from dropzoo.serving._figures import probabilities, sum_samples, sum_until
 from dropzoo.serving._plan import Plan, costs_or_none, fill_shape, make_plan
 from dropzoo.serving._trunk import Trunk
@@ -171,7 +171,6 @@ class MonteCarlo:
         if self.sampling == "fixed":
             rows = tf.zeros_like(rows)
         frontier = self._trunk.run_trunk(images)
-        strata = self._strata(seed, plain)
 
         def softmax(group: Any, start: Any, stop: Any) -> tf.Tensor:
             """Samples of a group, (samples, batch, ..., classes)."""
@@ -183,7 +182,7 @@ class MonteCarlo:
             t = start if one else tf.repeat(tf.range(start, stop), batch)[:, None]  # (samples * batch, 1)
             if not self._balanced:  # one sequence over all groups
                 t, group = t + group * self._size, 0
-            with redirected(self._active, lambda stream: self._draw(stream, seed, keys, t, strata, plain, group)):
+            with redirected(self._active, lambda stream: self._draw(stream, seed, keys, t, plain, group)):
                 p = probabilities(self._trunk.run_head(inputs))
             shape = [None, None, *p.shape[1:]]
             return tf.ensure_shape(tf.reshape(p, tf.concat([[count, batch], tf.shape(p)[1:]], 0)), shape)
@@ -214,12 +213,7 @@ class MonteCarlo:
         fitting = tf.clip_by_value(self.memory_budget // tf.maximum(each, 1), 1, self._size)
         return tf.cast(-(-self._size // -(-self._size // fitting)), tf.int32)  # chunks of about one size
 
-    def _strata(self, seed: tf.Tensor, plain: bool) -> Any:
-        return _draws.orders(self._size, tf.cast(seed, tf.uint32), plain=plain) if self._balanced else None
-
-    def _draw(
-        self, stream: str, seed: tf.Tensor, rows: tf.Tensor, t: Any, strata: Any, plain: bool, group: Any = 0
-    ) -> Draw:
+    def _draw(self, stream: str, seed: tf.Tensor, rows: tf.Tensor, t: Any, plain: bool, group: Any = 0) -> Draw:
         """The source of one site's random bits in sample `t`; another stream at each call.
 
         For several samples at once `t` is `(rows, 1)`, a number for each row.
@@ -234,7 +228,7 @@ class MonteCarlo:
             if shared and t.shape.rank:
                 raise _SharedMaskError(stream)
             keys = tf.zeros([1], tf.uint32) if shared else rows
-            return _draws.sample_bits(shape, key, keys, t, strata, plain=plain)
+            return sample_bits(shape, key, keys, t, self._size, balanced=self._balanced, plain=plain)
 
         return draw
 

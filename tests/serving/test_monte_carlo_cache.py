@@ -21,9 +21,8 @@ def passes(model, x, sampling, sites=None, num_samples=T, seed=3) -> np.ndarray:
     mc = serving.MonteCarlo(model, num_samples, sampling, sites)
     rows = _samples.content_keys(tf.constant(x)) if sampling != "fixed" else tf.zeros([len(x)], tf.uint32)
     key, seen = tf.constant(seed, tf.int64), []
-    strata = mc._strata(key, True)
     for t in range(num_samples):
-        draw = lambda stream, t=t: mc._draw(stream, key, rows, tf.constant(t), strata, plain=True)  # noqa: E731
+        draw = lambda stream, t=t: mc._draw(stream, key, rows, tf.constant(t), plain=True)  # noqa: E731
         with _active.redirected(mc._active, draw):
             logits = tf.cast(model(x, training=False), tf.float32)
         seen.append(tf.sigmoid(logits) if logits.shape[-1] == 1 else tf.nn.softmax(logits))

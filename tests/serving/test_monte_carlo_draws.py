@@ -14,14 +14,14 @@ from dropzoo.serving import _draws
 def bits(num_samples: int, balanced: bool, rows: int = 3, units: int = 2000, plain: bool = True) -> np.ndarray:
     key = tf.constant([7, 9], tf.uint32)
     keys = tf.range(rows, dtype=tf.int64)
-    strata = _draws.orders(num_samples, tf.constant(5, tf.uint32), plain=plain) if balanced else None
     draws = [
         _draws.sample_bits(
             (rows, units),
             key,
             tf.cast(keys, tf.uint32),
             tf.constant(t),
-            strata,
+            num_samples,
+            balanced=balanced,
             plain=plain,
         )
         for t in range(num_samples)
@@ -126,7 +126,7 @@ def test_each_site_drops_at_its_rate(sampling):
             active.drop(
                 ones,
                 active.rate(),
-                mc._draw(active.stream, seed, rows, tf.constant(t), mc._strata(seed, True), plain=True),
+                mc._draw(active.stream, seed, rows, tf.constant(t), plain=True),
             )
             for t in range(10)
         ]
