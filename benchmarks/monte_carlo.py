@@ -34,6 +34,7 @@ import tensorflow as tf
 from dropzoo import models, serving, training
 
 COUNTS = (2, 3, 4, 5, 6, 8, 10, 12, 15, 18, 20, 25)  # of balanced samples
+REFERENCE = 40  # times T
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -45,9 +46,10 @@ class Case:
     num_samples: int
     dropout: dict[str, Any]
     options: dict[str, Any] = field(default_factory=dict)
-    batch: int = 1
+    batch: int = 8
+    few: int = 12  # images that the error is measured on
+    enlarge: int = 1  # times that the images' height and width are repeated
     epochs: int = 3
-    learning_rate: float = 1e-3
     repeats: int = 9
     seeds: int = 8
 
@@ -62,11 +64,12 @@ CASES = [
         {"bottleneck*": 0.3, "decoder*_conv2": 0.2},
         {"depth": 3, "filters": 16},
         batch=4,
+        few=4,
     ),
-    Case("CNN, head", "simple_cnn", "digits", 50, {"head": 0.5}, CNN, batch=32, epochs=10),
-    Case(
-        "CNN, every module", "simple_cnn", "digits", 30, {"module*": 0.2, "dense1": 0.5}, CNN, batch=32, epochs=10
-    ),
+    Case("CNN, head", "simple_cnn", "digits", 50, {"head": 0.5}, CNN, enlarge=4),
+    Case("CNN, every module", "simple_cnn", "digits", 30, {"module*": 0.2, "dense1": 0.5}, CNN, enlarge=4),
+    Case("CNN, head", "simple_cnn", "digits", 50, {"head": 0.5}, CNN, batch=32, few=64),
+    Case("CNN, every module", "simple_cnn", "digits", 30, {"module*": 0.2, "dense1": 0.5}, CNN, batch=32, few=64),
 ]
 
 
@@ -74,13 +77,18 @@ def trained(case: Case) -> tuple[keras.Model, np.ndarray]:
     """A model after a few epochs, and images of its test set."""
     keras.utils.set_random_seed(0)
     data = training.load_data(case.data, batch_size=32)
-    images = np.concatenate([x for x, _ in data.test])
+
+    def larger(x: Any) -> Any:
+        return tf.repeat(tf.repeat(x, case.enlarge, axis=1), case.enlarge, axis=2)
+
+    images = np.concatenate([larger(x) for x, _ in data.test])
     classes = data.info.num_classes
     shape = {"input_shape": images.shape[1:], "num_classes": classes}
     model = models.build_model(case.model, dropout=case.dropout, **case.options, **shape)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(keras.optimizers.Adam(case.learning_rate), loss)
-    model.fit(data.train, epochs=case.epochs, verbose=0)
+    model.compile("adam", loss)
+    train = data.train.map(lambda x, y: (larger(x), y)) if case.enlarge > 1 else data.train
+    model.fit(train, epochs=case.epochs, verbose=0)
     return model, images
 
 
@@ -114,7 +122,9 @@ def interleaved(functions: dict[str, Callable[[], Any]], repeats: int) -> dict[s
 
 def errors_of_the_mean(model: keras.Model, images: np.ndarray, num_samples: int, seeds: int) -> dict[Any, float]:
     """The squared error of T independent samples, and of several numbers of balanced ones."""
-    reference = serving.MonteCarlo(model, 100 * num_samples, "independent", seed=10_000)(images)["mean"].numpy()
+    reference = serving.MonteCarlo(model, REFERENCE * num_samples, "independent", seed=10_000)(images)[
+        "mean"
+    ].numpy()
 
     def error(count: int, sampling: str) -> float:
         mc = serving.MonteCarlo(model, count, sampling)
@@ -122,7 +132,7 @@ def errors_of_the_mean(model: keras.Model, images: np.ndarray, num_samples: int,
         return float(np.mean(each))
 
     independent = error(num_samples, "independent")
-    own = independent / 101  # the error of the reference itself, which is in all of them
+    own = independent / (1 + REFERENCE)  # the error of the reference itself, which is in all of them
     balanced = {n: error(n, "balanced") - own for n in COUNTS if n < num_samples}
     return balanced | {num_samples: error(num_samples, "balanced") - own, "independent": independent - own}
 
@@ -134,8 +144,7 @@ def measure(case: Case) -> dict[str, Any]:
     mc = serving.MonteCarlo(model, count)
     plan = mc.plan()
     print(f"{case.name}, T = {count}, batch of {case.batch}\n{plan}", flush=True)
-    few = images[: 4 if case.data == "digit_scenes" else 64]
-    errors = errors_of_the_mean(model, few, count, case.seeds)
+    errors = errors_of_the_mean(model, images[: case.few], count, case.seeds)
     enough = [n for n, error in errors.items() if n != "independent" and error <= errors["independent"]]
     fewer = min(enough, default=count)
 
@@ -154,7 +163,7 @@ def measure(case: Case) -> dict[str, Any]:
     ms = interleaved(calls, case.repeats)
     row = {
         "case": case.name,
-        "model": case.model,
+        "image": "x".join(map(str, images.shape[1:])),
         "batch": case.batch,
         "T": count,
         **{f"{name}_ms": round(value, 2) for name, value in ms.items()},
