@@ -104,7 +104,7 @@ class MonteCarlo:
         self.auto = num_samples == "auto"
         most = (128 if max_samples is None else max_samples) if self.auto else num_samples
         self.max_samples = _check_count(*("max_samples", most) if self.auto else ("num_samples", most, "auto"))
-        self.fold = None if fold == "auto" else _check_count("fold", fold, "auto")
+        self.fold = fold if fold == "auto" else _check_count("fold", fold, "auto")
         self.memory_budget = _check_count("memory_budget", memory_budget)
         if sampling not in _SAMPLINGS:
             raise unknown("sampling", sampling, _SAMPLINGS)
@@ -128,7 +128,7 @@ class MonteCarlo:
         self._balanced = sampling == "balanced"
         self._active = choose(model, sites)
         self._trunk = Trunk(model, [each.layer for each in self._active], cache)
-        if not self._trunk.foldable and self.fold not in (None, 1):
+        if not self._trunk.foldable and fold not in ("auto", 1):
             raise ValueError(f"The model mixes the images of a batch; pass fold=1. Received: fold={fold!r}")
         spec = [tf.TensorSpec([None, *model.input_shape[1:]], tf.float32), tf.TensorSpec([], tf.int64)]
         self._run = tf.function(self.sample, input_signature=spec, autograph=False)
@@ -159,7 +159,7 @@ class MonteCarlo:
         try:
             return self._sample(images, seed, plain, self._at_once(images))
         except _SharedMaskError:
-            if self.fold is not None:
+            if self.fold != "auto":
                 raise ValueError(
                     "A dropout layer draws one mask for the whole batch, in which samples cannot differ; "
                     f"pass fold=1. Received: fold={self.fold!r}"
@@ -204,7 +204,7 @@ class MonteCarlo:
 
     def _at_once(self, images: tf.Tensor) -> Any:
         """How many samples to compute at a time: an int, or a tensor where it depends on the images."""
-        if self.fold is not None:
+        if isinstance(self.fold, int):
             return min(self.fold, self._size)
         shape = fill_shape(self.model)
         costs = costs_or_none(self._trunk, shape) if self._trunk.foldable and self._size > 1 else None

@@ -94,6 +94,13 @@ def with_operations():
     return keras.Model(inputs, kl.Dense(3)(keras.ops.max(x, axis=(1, 2))))
 
 
+def masked():
+    """A sequence whose Keras mask, of the steps below a half, crosses the cut."""
+    inputs = keras.Input((8, 1))
+    x = kl.Masking()(kl.ReLU(threshold=0.5)(inputs))
+    return keras.Model(inputs, kl.Dense(3)(kl.GlobalAveragePooling1D()(layers.Dropout(0.3)(x))))
+
+
 def one_mask_for_all():
     stack = [kl.Conv2D(4, 3), kl.Flatten(), layers.DropConnectDense(6, 0.4, name="first"), kl.Dense(3)]
     return keras.Sequential([keras.Input((8, 8, 1)), *stack])
@@ -120,6 +127,7 @@ MODELS = {
     "opaque": (opaque, (8, 8)),
     "own call": (own_call, (8, 8)),
     "operations": (with_operations, (8, 8)),
+    "masked": (masked, (8,)),
     "one mask for all": (one_mask_for_all, (8, 8)),
 }
 
