@@ -12,7 +12,8 @@ import keras
 import tensorflow as tf
 
 from dropzoo import layers
-from dropzoo.serving.monte_carlo import MonteCarlo, check_single, probabilities
+from dropzoo.serving._figures import probabilities
+from dropzoo.serving.monte_carlo import MonteCarlo, check_single
 
 
 def export_model(
@@ -81,7 +82,7 @@ def export_model(
         raise ValueError(f"{path} is a file or a link, and not a folder that an export can replace")
     if path.exists() and not overwrite:
         raise ValueError(f"{path} exists already; choose another version, or pass overwrite=True")
-    if num_samples and not any(map(layers.is_dropout, model._flatten_layers())):
+    if num_samples and not any(map(layers.is_stochastic, model._flatten_layers())):
         raise ValueError("The model has no dropout layer to sample; pass num_samples=0 for an export without it")
 
     module = tf.Module()
@@ -104,7 +105,7 @@ def export_model(
 
         signatures["predict_mc"] = tf.function(predict_mc, input_signature=[spec], autograph=False)
     # A SavedModel may read only variables that it holds; live rates are variables that Keras does not know of.
-    rates = [layer.live_rate() for layer in model._flatten_layers() if isinstance(layer, layers.BaseDropout)]
+    rates = [layer.live_rate() for layer in model._flatten_layers() if hasattr(layer, "live_rate")]
     module.held = [variable.value for variable in model.variables] + rates
 
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,34 +1,25 @@
 """Monte-Carlo dropout: predictions with the dropout left on, averaged, with their uncertainty."""
 
-import contextlib
-import fnmatch
-import threading
+import math
 import zlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from dropzoo import layers
 from dropzoo.layers import _masks, _samples
-from dropzoo.layers._checks import check_rate, unknown
+from dropzoo.layers._checks import unknown
 from dropzoo.layers._masks import Draw
+from dropzoo.serving._active import TRACING, choose, redirected
+from dropzoo.serving._draws import sample_bits
+from dropzoo.serving._figures import probabilities, sum_samples, sum_until
+from dropzoo.serving._plan import Plan, costs_or_none, fill_shape, make_plan
+from dropzoo.serving._trunk import Trunk
 
 _SAMPLINGS = ("balanced", "independent", "fixed")
-# Layers are redirected while a function is traced, which two threads must not do at once.
-_TRACING = threading.RLock()
-
-
-@dataclass(frozen=True)
-class _Active:
-    """A layer that drops while sampling, and how."""
-
-    layer: keras.Layer
-    stream: str
-    drop: Callable[..., Any]
-    rate: Callable[[], Any]
+# With num_samples="auto", balanced samples are stratified in groups of so many, and compared group by group.
+_GROUP = 8
 
 
 class MonteCarlo:
@@ -43,10 +34,13 @@ class MonteCarlo:
     `mutual_information = H(mean) - avg H(p_t)`, in nats. For one logit `p` is its sigmoid and the entropies are
     those of a coin.
 
+    What no active dropout reaches is computed once and not T times (`plan()` says what that is worth), and small
+    samples are computed several at a time. Neither changes the masks, nor the figures beyond rounding.
+
     Args:
         model: A Functional or Sequential model of one image input and one output of logits, with dropout layers of
             ours or of Keras.
-        num_samples: Int, T.
+        num_samples: Int, T. Or `"auto"`: as many as it takes, for each image on its own.
         sampling: `"balanced"`: over the T samples each unit's draws are stratified, which has the same
             distribution in each sample and a smaller error of the mean. `"independent"`. `"fixed"`: independent,
             with the same T masks for all images, so that tiles and frames agree. In the first two the masks of an
@@ -54,6 +48,15 @@ class MonteCarlo:
         sites: Which dropout layers are on: None for all, or a dict from patterns of site names (or of the layers'
             own names) to True, for the layer's live rate, or to another rate.
         seed: Int in [0, 2**32). Can be set or given with each call at no cost.
+        cache: Bool, compute once what no active dropout reaches.
+        fold: How many samples are computed at a time, as one larger batch: an int, or `"auto"`, as many as the
+            memory budget allows.
+        memory_budget: Int, the bytes of activations that `fold="auto"` may use; one sample may need more. On a
+            CPU much more than 32 MiB is slower: it falls out of the cache.
+        tolerance: Float, for `num_samples="auto"`: an image has enough samples when the standard error of its mean
+            is below this, as the root mean square over classes and pixels. 0.01 by default.
+        max_samples: Int, the most for `num_samples="auto"`, 128 by default; taken in groups of 8.
+        return_samples: Bool, keep the softmax of each sample too.
 
     Call arguments:
         images: Floating point `(batch, height, width, channels)`.
@@ -61,7 +64,8 @@ class MonteCarlo:
 
     Returns:
         A dict of float32 tensors: `mean` and `variance`, `(batch, ..., classes)`; `predictive_entropy` and
-        `mutual_information`, `(batch, ...)`.
+        `mutual_information`, `(batch, ...)`. With `return_samples` also `samples`, `(batch, T, ..., classes)`;
+        with `num_samples="auto"` also `num_samples`, int32 `(batch,)`.
 
     Raises:
         ValueError: for a model without dropout, a pattern that matches no site, and images of another shape.
@@ -70,9 +74,12 @@ class MonteCarlo:
     >>> import numpy as np
     >>> from dropzoo import models, serving
     >>> model = models.build_model("simple_cnn", dropout={"dense1": 0.5})
-    >>> out = serving.MonteCarlo(model, num_samples=8)(np.zeros((2, 28, 28, 1), "float32"))
+    >>> mc = serving.MonteCarlo(model, num_samples=8)
+    >>> out = mc(np.zeros((2, 28, 28, 1), "float32"))
     >>> out["mean"].shape, out["mutual_information"].shape
     (TensorShape([2, 10]), TensorShape([2]))
+    >>> mc.plan().frontier
+    ('dense1',)
 
     Reference:
         Gal and Ghahramani, "Dropout as a Bayesian Approximation", 2016, arXiv:1506.02142; mutual information:
@@ -82,21 +89,47 @@ class MonteCarlo:
     def __init__(
         self,
         model: keras.Model,
-        num_samples: int = 30,
+        num_samples: int | str = 30,
         sampling: str = "balanced",
         sites: dict[str, float | bool] | None = None,
         seed: int = 0,
+        *,
+        cache: bool = True,
+        fold: int | str = "auto",
+        memory_budget: int = 1 << 25,
+        tolerance: float | None = None,
+        max_samples: int | None = None,
+        return_samples: bool = False,
     ) -> None:
-        if not isinstance(num_samples, int) or isinstance(num_samples, bool) or num_samples < 1:
-            raise ValueError(f"`num_samples` must be a positive int. Received: num_samples={num_samples!r}")
+        self.auto = num_samples == "auto"
+        most = (128 if max_samples is None else max_samples) if self.auto else num_samples
+        self.max_samples = _check_count(*("max_samples", most) if self.auto else ("num_samples", most, "auto"))
+        self.fold = fold if fold == "auto" else _check_count("fold", fold, "auto")
+        self.memory_budget = _check_count("memory_budget", memory_budget)
         if sampling not in _SAMPLINGS:
             raise unknown("sampling", sampling, _SAMPLINGS)
+        if not self.auto and (tolerance, max_samples) != (None, None):
+            raise ValueError(
+                "`tolerance` and `max_samples` are for num_samples='auto'. "
+                f"Received: num_samples={num_samples!r}, tolerance={tolerance!r}, max_samples={max_samples!r}"
+            )
+        if self.auto and return_samples:
+            raise ValueError("`return_samples` needs a number of samples. Received: num_samples='auto'")
+        self.tolerance = 0.01 if tolerance is None else tolerance
+        if not isinstance(self.tolerance, (int, float)) or not self.tolerance >= 0:
+            raise ValueError(f"`tolerance` must be a float of at least 0. Received: tolerance={tolerance!r}")
         check_single(model)
         self.model = model
         self.num_samples = num_samples
         self.sampling = sampling
         self.seed = _check_seed(seed)
-        self._active = _choose(model, sites)
+        self.return_samples = return_samples
+        self._size = min(_GROUP, self.max_samples) if self.auto else self.max_samples  # of a group
+        self._balanced = sampling == "balanced"
+        self._active = choose(model, sites)
+        self._trunk = Trunk(model, [each.layer for each in self._active], cache)
+        if not self._trunk.foldable and fold not in ("auto", 1):
+            raise ValueError(f"The model mixes the images of a batch; pass fold=1. Received: fold={fold!r}")
         spec = [tf.TensorSpec([None, *model.input_shape[1:]], tf.float32), tf.TensorSpec([], tf.int64)]
         self._run = tf.function(self.sample, input_signature=spec, autograph=False)
         self._traced = False
@@ -108,62 +141,101 @@ class MonteCarlo:
             raise ValueError(f"`images` must have the shape {expected}. Received: {tuple(images.shape)}")
         chosen = self.seed if seed is None else _check_seed(seed)
         if not self._traced:  # only tracing needs the lock: traced calls of many threads run side by side
-            with _TRACING:
+            with TRACING:
                 self._run.get_concrete_function()
             self._traced = True
         return self._run(tf.cast(images, tf.float32), tf.constant(chosen, tf.int64))
 
+    def plan(self, size: tuple[int, ...] | None = None) -> Plan:
+        """Where the model is cut and what that gains, for images of the model's size.
+
+        Args:
+            size: `(height, width)` where the model takes any; 256 x 256 by default.
+        """
+        return make_plan(self._trunk, fill_shape(self.model, size), self.max_samples)
+
     def sample(self, images: tf.Tensor, seed: tf.Tensor, plain: bool = False) -> dict[str, tf.Tensor]:
         """What a call computes, to be traced into a graph; `plain` leaves out what only XLA can run."""
+        try:
+            return self._sample(images, seed, plain, self._at_once(images))
+        except _SharedMaskError:
+            if self.fold != "auto":
+                raise ValueError(
+                    "A dropout layer draws one mask for the whole batch, in which samples cannot differ; "
+                    f"pass fold=1. Received: fold={self.fold!r}"
+                ) from None
+            return self._sample(images, seed, plain, 1)
+
+    def _sample(self, images: tf.Tensor, seed: tf.Tensor, plain: bool, at_once: Any) -> dict[str, tf.Tensor]:
+        batch, output_shape = tf.shape(images)[0], self.model.output_shape
         rows = _samples.content_keys(images)
         if self.sampling == "fixed":
             rows = tf.zeros_like(rows)
-        rank = len(self.model.output_shape)
-        grows = [tf.TensorShape([None] * rank)] * 2 + [tf.TensorShape([None] * (rank - 1))]
+        frontier = self._trunk.run_trunk(images)
 
-        def one_more(t: tf.Tensor, total: Any, squares: Any, entropy: Any) -> tuple[Any, ...]:
-            with _redirected(self._active, lambda stream: self._draw(stream, seed, rows, t, plain)):
-                p = probabilities(self.model(images, training=False))
-            return t + 1, total + p, squares + p * p, entropy + _entropy(p)
+        def softmax(group: Any, start: Any, stop: Any) -> tf.Tensor:
+            """Samples of a group, (samples, batch, ..., classes)."""
+            one = isinstance(at_once, int) and at_once == 1
+            count = 1 if one else stop - start
+            keys, inputs = (
+                (rows, frontier) if one else (tf.tile(rows, [count]), [_tile(x, count) for x in frontier])
+            )
+            t = start if one else tf.repeat(tf.range(start, stop), batch)[:, None]  # (samples * batch, 1)
+            if not self._balanced:  # one sequence over all groups
+                t, group = t + group * self._size, 0
+            with redirected(self._active, lambda stream: self._draw(stream, seed, keys, t, plain, group)):
+                p = probabilities(self._trunk.run_head(inputs))
+            shape = [None, None, *p.shape[1:]]
+            return tf.ensure_shape(tf.reshape(p, tf.concat([[count, batch], tf.shape(p)[1:]], 0)), shape)
 
-        # The sums start as ones that broadcast: the output's size is known once there is a sample.
-        start = (tf.zeros([1] * rank), tf.zeros([1] * rank), tf.zeros([1] * (rank - 1)))
-        _, total, squares, entropy = tf.while_loop(
-            lambda t, *_: t < self.num_samples,
-            one_more,
-            (tf.constant(0), *start),
-            shape_invariants=(tf.TensorShape([]), *grows),
-            parallel_iterations=1,
-        )
-        count = float(self.num_samples)
-        mean = tf.ensure_shape(total / count, [None, *self.model.output_shape[1:]])
-        predictive = _entropy(mean)
-        return {
-            "mean": mean,
-            "variance": tf.maximum(squares / count - mean * mean, 0.0),
-            "predictive_entropy": predictive,
-            "mutual_information": tf.clip_by_value(predictive - entropy / count, 0.0, predictive),
-        }
+        def sums_of(group: Any) -> Any:
+            rank = len(output_shape)
+            return sum_samples(partial(softmax, group), self._size, at_once, rank, self.return_samples)
 
-    def _draw(self, stream: str, seed: tf.Tensor, rows: tf.Tensor, t: tf.Tensor, plain: bool) -> Draw:
-        """The source of one site's random bits in sample `t`; another stream at each call."""
+        if not self.auto:
+            sums, kept = sums_of(0)
+            out = sums.figures(float(self._size), output_shape)
+            if self.return_samples:
+                out["samples"] = tf.experimental.numpy.moveaxis(kept, 0, 1)  # (batch, samples, ..., classes)
+            return out
+        limit = (self._size, self.max_samples // self._size, self.tolerance)
+        sums, count = sum_until(lambda g: sums_of(g)[0], *limit, batch, len(output_shape), self._balanced)
+        return sums.figures(tf.cast(count, tf.float32), output_shape) | {"num_samples": count}
+
+    def _at_once(self, images: tf.Tensor) -> Any:
+        """How many samples to compute at a time: an int, or a tensor where it depends on the images."""
+        if isinstance(self.fold, int):
+            return min(self.fold, self._size)
+        shape = fill_shape(self.model)
+        costs = costs_or_none(self._trunk, shape) if self._trunk.foldable and self._size > 1 else None
+        if costs is None:
+            return 1
+        each = tf.size(images, tf.int64) * max(costs.head_bytes, 1) // math.prod(shape)  # bytes in one sample
+        fitting = tf.clip_by_value(self.memory_budget // tf.maximum(each, 1), 1, self._size)
+        return tf.cast(-(-self._size // -(-self._size // fitting)), tf.int32)  # chunks of about one size
+
+    def _draw(self, stream: str, seed: tf.Tensor, rows: tf.Tensor, t: Any, plain: bool, group: Any = 0) -> Draw:
+        """The source of one site's random bits in sample `t`; another stream at each call.
+
+        For several samples at once `t` is `(rows, 1)`, a number for each row.
+        """
         calls = iter(range(1 << 16))
 
         def draw(shape: Any) -> tf.Tensor:
             name = zlib.crc32(f"{stream} {next(calls)}".encode()) & 0x7FFFFFFF
-            key = _masks.derive_key(tf.stack([tf.cast(seed, tf.uint32), tf.constant(name, tf.uint32)]))
+            word = tf.bitwise.bitwise_xor(tf.constant(name, tf.uint32), _masks.mix(tf.cast(group, tf.uint32)))
+            key = _masks.derive_key(tf.stack([tf.cast(seed, tf.uint32), word]))
             shared = isinstance(shape[0], int) and shape[0] == 1  # one mask for the whole batch
+            if shared and t.shape.rank:
+                raise _SharedMaskError(stream)
             keys = tf.zeros([1], tf.uint32) if shared else rows
-            balanced = self.sampling == "balanced"
-            return _samples.sample_bits(shape, key, keys, t, self.num_samples, balanced=balanced, plain=plain)
+            return sample_bits(shape, key, keys, t, self._size, balanced=self._balanced, plain=plain)
 
         return draw
 
 
-def probabilities(logits: tf.Tensor) -> tf.Tensor:
-    """The softmax of logits, or the sigmoid of a single one, in float32."""
-    logits = tf.cast(logits, tf.float32)
-    return tf.sigmoid(logits) if logits.shape[-1] == 1 else tf.nn.softmax(logits)
+class _SharedMaskError(Exception):
+    """A layer has one mask for all rows, so that several samples cannot be one batch."""
 
 
 def check_single(model: keras.Model) -> None:
@@ -177,11 +249,13 @@ def check_single(model: keras.Model) -> None:
         )
 
 
-def _entropy(p: tf.Tensor) -> tf.Tensor:
-    """In nats, over the last axis; of a coin where that has one entry."""
-    if p.shape[-1] == 1:
-        p = tf.concat([p, 1.0 - p], -1)
-    return -tf.reduce_sum(tf.math.xlogy(p, p), -1)
+def _tile(x: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
+    """The batch `count` times, one after the other; with its mask, if Keras has put one on it."""
+    tiled = tf.tile(x, tf.concat([[count], tf.ones([len(x.shape) - 1], tf.int32)], 0))
+    tiled = tf.ensure_shape(tiled, [None, *x.shape[1:]])
+    if (mask := getattr(x, "_keras_mask", None)) is not None:
+        tiled._keras_mask = _tile(mask, count)
+    return tiled
 
 
 def _check_seed(seed: Any) -> int:
@@ -190,64 +264,8 @@ def _check_seed(seed: Any) -> int:
     return seed
 
 
-def _choose(model: keras.Model, sites: dict[str, float | bool] | None) -> list[_Active]:
-    """The dropout layers that are on. A site is the name of its layer without `_dropout`."""
-    found = [layer for layer in model._flatten_layers(include_self=False) if layers.is_stochastic(layer)]
-    if not found:
-        raise ValueError(
-            "The model has no dropout layer to sample. Build it with one: "
-            "models.build_model(..., dropout={'head': 0.5})"
-        )
-    if sites is not None and not sites:
-        raise ValueError("`sites` must name at least one site, or be None for all of them. Received: sites={}")
-    names = [layer.name.removesuffix("_dropout") for layer in found]
-    chosen: dict[int, float | bool] = {}
-    for pattern, value in ({"*": True} if sites is None else sites).items():
-        rate = value if value is True else check_rate(value, f"sites[{pattern!r}]")
-        both = [(name, layer.name) for name, layer in zip(names, found, strict=True)]
-        matching = [i for i, pair in enumerate(both) if any(fnmatch.fnmatchcase(n, pattern) for n in pair)]
-        if not matching:
-            raise unknown("site", pattern, set(names))
-        chosen |= dict.fromkeys(matching, rate)
-    # Two nested models may each have a layer of one name: a stream for each, or they would draw the same masks.
-    streams = [name if (n := names[:i].count(name)) == 0 else f"{name}#{n}" for i, name in enumerate(names)]
-    return [_activate(streams[i], found[i], rate) for i, rate in chosen.items()]
-
-
-def _activate(stream: str, layer: keras.Layer, rate: float | bool) -> _Active:
-    ours = layers.counterpart(layer)
-    if rate is True and ours is layer:
-        return _Active(layer, stream, ours.drop, ours.live_rate)
-    fixed = layer.rate if rate is True else rate
-    return _Active(layer, stream, ours.drop, lambda: tf.constant(fixed, tf.float32))
-
-
-@contextlib.contextmanager
-def _redirected(active: list[_Active], source: Callable[[str], Any]) -> Iterator[None]:
-    """While the block runs, calls of the active layers drop, whatever `training` says.
-
-    Their `call` is shadowed in the instance: nothing of the model is cloned or called anew, so its graph, and the
-    layers' inbound nodes, stay as they are.
-    """
-    with _TRACING:
-        before = [vars(each.layer).get("call") for each in active]
-        try:
-            for each in active:
-                vars(each.layer)["call"] = _stand_in(each, source(each.stream))
-            yield
-        finally:
-            for each, call in zip(active, before, strict=True):
-                vars(each.layer).pop("call", None)
-                if call is not None:
-                    vars(each.layer)["call"] = call
-
-
-def _stand_in(active: _Active, draw: Draw) -> Callable[..., Any]:
-    original, tracer = active.layer.call, threading.get_ident()
-
-    def call(inputs: Any, training: bool = False) -> Any:
-        if threading.get_ident() != tracer:  # somebody else's call, while this thread traces
-            return original(inputs, training=training)
-        return active.drop(inputs, tf.convert_to_tensor(active.rate()), draw)
-
-    return call
+def _check_count(name: str, value: Any, also: str | None = None) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        choice = f" or {also!r}" if also else ""
+        raise ValueError(f"`{name}` must be a positive int{choice}. Received: {name}={value!r}")
+    return value

@@ -9,7 +9,7 @@ SAMPLINGS = ("balanced", "independent", "fixed")
 SITES = {"module1": 0.3, "dense1": 0.3}
 
 
-def images(batch: int = 5, size: tuple[int, int] = (8, 8), seed: int = 0) -> np.ndarray:
+def images(batch: int = 5, size: tuple[int, ...] = (8, 8), seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).random((batch, *size, 1), "float32")
 
 

@@ -11,7 +11,7 @@ import tensorflow as tf
 from _small_cnn import SAMPLINGS, images, small_cnn
 from dropzoo import layers, models, serving
 from dropzoo.layers import _samples
-from dropzoo.serving import monte_carlo
+from dropzoo.serving import _active
 
 
 @pytest.mark.parametrize("sampling", SAMPLINGS)
@@ -102,7 +102,7 @@ def test_threads():
     expected, plain = serving.MonteCarlo(model, 3)(x)["mean"].numpy(), model(x).numpy()
     both, got = [serving.MonteCarlo(model, 3) for _ in range(2)], {}
     threads = [threading.Thread(target=lambda i=i, mc=mc: got.update({i: mc(x)})) for i, mc in enumerate(both)]
-    with monte_carlo._redirected(both[0]._active, lambda stream: None):
+    with _active.redirected(both[0]._active, lambda stream: None):
         other = threading.Thread(target=lambda: got.update(plain=model(x)))
         other.start()
         other.join()
@@ -113,7 +113,7 @@ def test_threads():
     np.testing.assert_array_equal(got["plain"], plain)
     for i in range(2):
         np.testing.assert_allclose(got[i]["mean"], expected, atol=1e-6)
-    with monte_carlo._TRACING:  # somebody traces for a long time: calls that are traced already do not wait
+    with _active.TRACING:  # somebody traces for a long time: calls that are traced already do not wait
         other = threading.Thread(target=lambda: got.update(late=both[0](x)), daemon=True)
         other.start()
         other.join(timeout=30)

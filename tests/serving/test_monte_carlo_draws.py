@@ -8,14 +8,14 @@ from scipy import stats
 
 from _small_cnn import SAMPLINGS, images, small_cnn
 from dropzoo import layers, serving
-from dropzoo.layers import _samples
+from dropzoo.serving import _draws
 
 
 def bits(num_samples: int, balanced: bool, rows: int = 3, units: int = 2000, plain: bool = True) -> np.ndarray:
     key = tf.constant([7, 9], tf.uint32)
     keys = tf.range(rows, dtype=tf.int64)
     draws = [
-        _samples.sample_bits(
+        _draws.sample_bits(
             (rows, units),
             key,
             tf.cast(keys, tf.uint32),
@@ -123,7 +123,11 @@ def test_each_site_drops_at_its_rate(sampling):
     masks = []
     for active, rate in zip(mc._active, (0.7, 0.25), strict=True):
         samples = [
-            active.drop(ones, active.rate(), mc._draw(active.stream, seed, rows, tf.constant(t), plain=True))
+            active.drop(
+                ones,
+                active.rate(),
+                mc._draw(active.stream, seed, rows, tf.constant(t), plain=True),
+            )
             for t in range(10)
         ]
         dropped = np.stack(samples)[:, 0] == 0  # (samples, units)

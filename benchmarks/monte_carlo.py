@@ -1,0 +1,198 @@
+"""What Monte-Carlo dropout costs, against T passes of `model(x, training=True)` in the same process.
+
+    python benchmarks/monte_carlo.py
+
+The rival is one `tf.function` with a loop of T passes that sums the softmaxes and their squares: the model as it
+is, masks by the layers' own seeds, and BatchNorm in training mode, as that recipe has it. Times are medians of
+interleaved repeats.
+
+- `f` is the trunk's share of the multiplications, `f_time` its share of the time of a deterministic pass; `bound`
+  is 1 / (f / T + 1 - f), what the cache can gain where time goes by multiplications. `cache` is how many times
+  faster T samples are with the cache than without, no folding in either; `cache_and_fold` with both over with
+  neither, and `of_bound` its ratio to the bound.
+- `speedup` is the rival's time over ours, both for T samples.
+- `error_ratio` is the squared error of the mean with T independent masks over that with T balanced ones.
+- `same_accuracy` is the rival's time for T independent samples over ours for as few balanced ones as have no
+  larger error, which is measured for each number.
+
+Results: benchmarks/results/monte_carlo.csv.
+"""
+
+import csv
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from dropzoo import models, serving, training
+
+COUNTS = (2, 3, 4, 5, 6, 8, 10, 12, 15, 18, 20, 25)  # of balanced samples
+REFERENCE = 40  # times T
+RESULTS = Path(__file__).parent / "results"
+
+
+@dataclass(frozen=True)
+class Case:
+    name: str
+    model: str
+    data: str
+    num_samples: int
+    dropout: dict[str, Any]
+    options: dict[str, Any] = field(default_factory=dict)
+    batch: int = 8
+    few: int = 12  # images that the error is measured on
+    enlarge: int = 1  # times that the images' height and width are repeated
+    epochs: int = 3
+    repeats: int = 9
+    seeds: int = 8
+
+
+CNN = {"filters": (32, 64, 128), "convs_per_module": 2, "dense": 256}
+CASES = [
+    Case(
+        "U-Net, bottleneck and decoder",
+        "unet",
+        "digit_scenes",
+        30,
+        {"bottleneck*": 0.3, "decoder*_conv2": 0.2},
+        {"depth": 3, "filters": 16},
+        batch=4,
+        few=4,
+    ),
+    Case("CNN, head", "simple_cnn", "digits", 50, {"head": 0.5}, CNN, enlarge=4),
+    Case("CNN, every module", "simple_cnn", "digits", 30, {"module*": 0.2, "dense1": 0.5}, CNN, enlarge=4),
+    Case("CNN, head", "simple_cnn", "digits", 50, {"head": 0.5}, CNN, batch=32, few=64),
+    Case("CNN, every module", "simple_cnn", "digits", 30, {"module*": 0.2, "dense1": 0.5}, CNN, batch=32, few=64),
+]
+
+
+def trained(case: Case) -> tuple[keras.Model, np.ndarray]:
+    """A model after a few epochs, and images of its test set."""
+    keras.utils.set_random_seed(0)
+    data = training.load_data(case.data, batch_size=32)
+
+    def larger(x: Any) -> Any:
+        return tf.repeat(tf.repeat(x, case.enlarge, axis=1), case.enlarge, axis=2)
+
+    images = np.concatenate([larger(x) for x, _ in data.test])
+    classes = data.info.num_classes
+    shape = {"input_shape": images.shape[1:], "num_classes": classes}
+    model = models.build_model(case.model, dropout=case.dropout, **case.options, **shape)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("adam", loss)
+    train = data.train.map(lambda x, y: (larger(x), y)) if case.enlarge > 1 else data.train
+    model.fit(train, epochs=case.epochs, verbose=0)
+    return model, images
+
+
+def passes(model: keras.Model, num_samples: int) -> Callable[[Any], Any]:
+    """The rival."""
+
+    @tf.function(autograph=False)
+    def run(x: Any) -> Any:
+        def one_more(t: Any, total: Any, squares: Any) -> Any:
+            p = tf.nn.softmax(model(x, training=True))
+            return t + 1, total + p, squares + p * p
+
+        shape = [x.shape[0], *model.output_shape[1:]]
+        start = (tf.constant(0), tf.zeros(shape), tf.zeros(shape))
+        return tf.while_loop(lambda t, *_: t < num_samples, one_more, start, parallel_iterations=1)
+
+    return run
+
+
+def interleaved(functions: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
+    """Median milliseconds; two rounds before trace and warm up."""
+    times: dict[str, list[float]] = {name: [] for name in functions}
+    for repeat in range(repeats + 2):
+        for name, function in functions.items():
+            start = time.perf_counter()
+            function()
+            if repeat >= 2:
+                times[name].append(1e3 * (time.perf_counter() - start))
+    return {name: float(np.median(values)) for name, values in times.items()}
+
+
+def errors_of_the_mean(model: keras.Model, images: np.ndarray, num_samples: int, seeds: int) -> dict[Any, float]:
+    """The squared error of T independent samples, and of several numbers of balanced ones."""
+    reference = serving.MonteCarlo(model, REFERENCE * num_samples, "independent", seed=10_000)(images)[
+        "mean"
+    ].numpy()
+
+    def error(count: int, sampling: str) -> float:
+        mc = serving.MonteCarlo(model, count, sampling)
+        each = [np.mean((mc(images, seed=seed)["mean"].numpy() - reference) ** 2) for seed in range(seeds)]
+        return float(np.mean(each))
+
+    independent = error(num_samples, "independent")
+    own = independent / (1 + REFERENCE)  # the error of the reference itself, which is in all of them
+    balanced = {n: error(n, "balanced") - own for n in COUNTS if n < num_samples}
+    return balanced | {num_samples: error(num_samples, "balanced") - own, "independent": independent - own}
+
+
+def measure(case: Case) -> dict[str, Any]:
+    model, images = trained(case)
+    x = tf.constant(images[: case.batch])
+    count = case.num_samples
+    mc = serving.MonteCarlo(model, count)
+    plan = mc.plan()
+    print(f"{case.name}, T = {count}, batch of {case.batch}\n{plan}", flush=True)
+    errors = errors_of_the_mean(model, images[: case.few], count, case.seeds)
+    enough = [n for n, error in errors.items() if n != "independent" and error <= errors["independent"]]
+    fewer = min(enough, default=count)
+
+    whole, trunk = (tf.function(f, autograph=False) for f in (model.call, mc._trunk.run_trunk))
+    functions = {
+        "rival": passes(model, count),
+        "ours": mc,
+        "no_cache": serving.MonteCarlo(model, count, cache=False, fold=1),
+        "no_fold": serving.MonteCarlo(model, count, fold=1),
+        "independent": serving.MonteCarlo(model, count, "independent"),
+        "ours_fewer": serving.MonteCarlo(model, fewer),
+        "deterministic": lambda x: whole(x, training=False),
+        "trunk": trunk,
+    }
+    calls = {name: lambda function=function: function(x) for name, function in functions.items()}
+    ms = interleaved(calls, case.repeats)
+    row = {
+        "case": case.name,
+        "image": "x".join(map(str, images.shape[1:])),
+        "batch": case.batch,
+        "T": count,
+        **{f"{name}_ms": round(value, 2) for name, value in ms.items()},
+        "f": round(plan.f, 4),
+        "f_time": round(min(1.0, ms["trunk"] / ms["deterministic"]), 4),
+        "bound": round(plan.speedup, 2),
+        "cache": round(ms["no_cache"] / ms["no_fold"], 2),
+        "cache_and_fold": round(ms["no_cache"] / ms["ours"], 2),
+        "of_bound": round(ms["no_cache"] / ms["ours"] / plan.speedup, 2),
+        "speedup": round(ms["rival"] / ms["ours"], 2),
+        "error_independent": float(f"{errors['independent']:.3g}"),
+        "error_balanced": float(f"{errors[count]:.3g}"),
+        "error_ratio": round(errors["independent"] / errors[count], 2),
+        "T_same_accuracy": fewer,
+        "same_accuracy": round(ms["rival"] / ms["ours_fewer"], 2),
+    }
+    print(", ".join(f"{key}={value}" for key, value in row.items()), flush=True)
+    return row
+
+
+def main() -> None:
+    rows = [measure(case) for case in CASES]
+    RESULTS.mkdir(exist_ok=True)
+    with open(RESULTS / "monte_carlo.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+if __name__ == "__main__":
+    main()
