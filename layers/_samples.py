@@ -1,13 +1,17 @@
-"""Random bits for Monte-Carlo samples: keyed by the row, and stratified over the samples. TensorFlow only."""
+"""Random bits for Monte-Carlo samples: keyed by the row, and stratified over the samples."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 from keras import ops
 
 from dropzoo.layers._masks import mix, u32
 from dropzoo.layers._xla import compiled
+
+_ORDERS = 1024  # a power of 2
 
 
 def sample_bits(
@@ -20,26 +24,30 @@ def sample_bits(
     balanced: bool,
     plain: bool = False,
 ) -> Any:
-    """Random bits for one of several samples of the same inputs, on TensorFlow.
+    """Random bits for one of several samples of the same inputs, or for several samples at once.
 
-    A row's bits depend on its own key alone, not on the batch it is in. Balanced bits are stratified over the
-    samples (a Latin hypercube): in `num_samples` samples each unit draws once from each of `num_samples` equal
+    A row's bits depend on its own key and sample alone, not on the batch it is in. Balanced bits are
+    stratified over the samples (a Latin hypercube): in T samples each unit draws once from each of T equal
     intervals, in an order of its own, so that each sample alone is uniform and together they are even.
+
+    The order is one of 1024 random permutations, a rotation, and another of the 1024, all three picked by the
+    unit's hash: about 2**20 T orders. It costs a quarter of shuffling anew for each unit, which is what makes
+    balanced masks pay on small networks.
 
     Args:
         shape: the shape to draw, rows first.
         key: uint32 tensor of 2, of the seed and the site.
         rows: uint32 tensor `(rows,)`, a key for each row.
-        sample: int scalar tensor in [0, num_samples).
-        num_samples: Int.
+        sample: int tensor in [0, T), a scalar, or `(rows, 1)`: one for each row.
+        num_samples: Int, T.
         balanced: Bool.
         plain: Bool; only operations that every TensorFlow runtime has, and no compilation by XLA.
 
     Returns:
         A uint32 tensor.
     """
-    draw = _sample_hash if plain else compiled(_sample_hash)
-    bits = draw(tf.stack(shape), key, rows, tf.cast(sample, tf.uint32), num_samples, balanced)
+    draw = _bits if plain else compiled(_bits)
+    bits = draw(tf.stack(shape), key, rows, tf.cast(sample, tf.uint32), num_samples if balanced else 1)
     return tf.ensure_shape(bits, [n if isinstance(n, int) else None for n in shape])
 
 
@@ -51,17 +59,40 @@ def content_keys(images: Any) -> Any:
     return tf.bitcast(tf.reduce_sum(mixed, 1), tf.uint32)  # wraps around; int32, which every kernel adds
 
 
-def _sample_hash(shape: Any, key: Any, rows: Any, sample: Any, num_samples: int, balanced: bool) -> Any:
+def _bits(shape: Any, key: Any, rows: Any, sample: Any, count: int) -> Any:
     index = ops.cast(ops.arange(ops.prod(shape[1:]), dtype="int32"), "uint32")[None]  # (1, units)
     first, second = mix(rows + key[0])[:, None], mix(ops.bitwise_xor(rows, key[1]))[:, None]  # (rows, 1)
     unit = mix(ops.bitwise_xor(mix(index + first), second))  # (rows, units): the same for all samples
     bits = mix(ops.bitwise_xor(mix(unit + mix(sample + u32(1))), second + index))
-    if balanced and num_samples > 1:
-        stratum = _shuffle(sample, unit, num_samples)
+    if count > 1:
         # In 64 bits: where T does not divide 2**32, strata of equal whole widths would leave a gap at the top.
-        wide = ops.cast(stratum, "uint64") * tf.constant(2**32, tf.uint64) + ops.cast(bits, "uint64")
-        bits = ops.cast(wide // tf.constant(num_samples, tf.uint64), "uint32")
+        wide = ops.cast(_stratum(sample, unit, count), "uint64") * tf.constant(2**32, tf.uint64)
+        bits = ops.cast((wide + ops.cast(bits, "uint64")) // tf.constant(count, tf.uint64), "uint32")
     return ops.reshape(bits, shape)
+
+
+def _stratum(sample: Any, unit: Any, count: int) -> Any:
+    """Where each unit's own permutation of the samples puts `sample`."""
+    table = tf.constant(_orders(count).ravel())
+    one = ops.bitwise_and(unit, u32(_ORDERS - 1))
+    other = ops.bitwise_and(ops.right_shift(unit, u32(10)), u32(_ORDERS - 1))
+    turn = ops.cast(unit, "uint64") * tf.constant(count, tf.uint64) // tf.constant(2**32, tf.uint64)
+
+    def look_up(place: Any, order: Any) -> Any:
+        return ops.cast(tf.gather(table, ops.cast(place * u32(_ORDERS) + order, "int32")), "uint32")
+
+    place = look_up(sample, one) + ops.cast(turn, "uint32")
+    return look_up(ops.where(place >= u32(count), place - u32(count), place), other)
+
+
+@functools.cache
+def _orders(count: int) -> np.ndarray:
+    """Random permutations of [0, count), always the same: uint16 or uint32 `(count, 1024)`."""
+    with tf.init_scope():
+        unit = mix(tf.cast(tf.range(_ORDERS), tf.uint32))[None]  # (1, orders)
+        sample = tf.cast(tf.range(count), tf.uint32)[:, None]  # (count, 1)
+        place = _shuffle(sample, unit, count).numpy()
+    return place.astype("uint16" if count <= 1 << 16 else "uint32")
 
 
 def _shuffle(sample: Any, unit: Any, count: int) -> Any:

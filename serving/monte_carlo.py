@@ -8,11 +8,11 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from dropzoo.layers import _masks, _samples
+from dropzoo.layers import _masks
 from dropzoo.layers._checks import unknown
 from dropzoo.layers._masks import Draw
+from dropzoo.layers._samples import content_keys, sample_bits
 from dropzoo.serving._active import TRACING, choose, redirected
-from dropzoo.serving._draws import sample_bits
 from dropzoo.serving._figures import probabilities, sum_samples, sum_until
 from dropzoo.serving._plan import Plan, costs_or_none, fill_shape, make_plan
 from dropzoo.serving._trunk import Trunk
@@ -168,7 +168,7 @@ class MonteCarlo:
 
     def _sample(self, images: tf.Tensor, seed: tf.Tensor, plain: bool, at_once: Any) -> dict[str, tf.Tensor]:
         batch, output_shape = tf.shape(images)[0], self.model.output_shape
-        rows = _samples.content_keys(images)
+        rows = content_keys(images)
         if self.sampling == "fixed":
             rows = tf.zeros_like(rows)
         frontier = self._trunk.run_trunk(images)

@@ -8,14 +8,14 @@ from scipy import stats
 
 from _small_cnn import SAMPLINGS, images, small_cnn
 from dropzoo import layers, serving
-from dropzoo.serving import _draws
+from dropzoo.layers import _samples
 
 
 def bits(num_samples: int, balanced: bool, rows: int = 3, units: int = 2000, plain: bool = True) -> np.ndarray:
     key = tf.constant([7, 9], tf.uint32)
     keys = tf.range(rows, dtype=tf.int64)
     draws = [
-        _draws.sample_bits(
+        _samples.sample_bits(
             (rows, units),
             key,
             tf.cast(keys, tf.uint32),
