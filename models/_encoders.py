@@ -108,11 +108,13 @@ def _features(encoder: str, weights: str | None, padded: Any, depth: int) -> tup
     """The encoder's last feature map by number of halvings, up to `depth`, and whether these are exact."""
     scaled = EncoderInput(_module(encoder), name="images_scale")(padded)
     network = getattr(keras.applications, encoder)(include_top=False, weights=weights, input_tensor=scaled)
-    size = 256
+    size = padded.shape[1:3] if None not in padded.shape[1:] else (256, 256)
     try:
-        shapes = shapes_at(network, (size, size))
+        shapes = shapes_at(network, size)
     except ValueError:  # NASNet pads by sizes that it takes from the shape it is built for
-        raise ValueError(f"{encoder} is not made for images of any size, so it cannot be an encoder") from None
+        raise ValueError(
+            f"{encoder} is made for images of one size: pass it, input_shape=(height, width, channels)"
+        ) from None
     features: dict[int, Any] = {}
     numbers: dict[str, int] = {}
     for call in calls_of(network):
@@ -124,8 +126,8 @@ def _features(encoder: str, weights: str | None, padded: Any, depth: int) -> tup
         shape: Any = shapes[id(call.outputs[0])]
         if isinstance(layer, (*_PLAIN, EncoderInput, PadToMultiple)) or len(shape) != 4 or shape[1] < 2:
             continue
-        features[round(math.log2(size / shape[1]))] = call.outputs[0]
+        features[round(math.log2(size[0] / shape[1]))] = call.outputs[0]
     check_choice(depth, "depth", tuple(level for level in features if level))
     features = {level: tensor for level, tensor in features.items() if level <= depth}
-    exact = all(shapes[id(tensor)][1:3] == (size >> level, size >> level) for level, tensor in features.items())
+    exact = all(shapes[id(x)][1:3] == (size[0] >> level, size[1] >> level) for level, x in features.items())
     return features, exact

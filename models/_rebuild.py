@@ -170,6 +170,8 @@ def _from_config(old: keras.Layer, config: dict[str, Any]) -> keras.Layer:
             f"{error!r}. Define `get_config`, or pass share_weights=True."
         ) from None
     new.name = config.get("name", old.name)
+    if new.dtype_policy != old.dtype_policy:  # a config that does not tell: Keras' own SpatialDropout2D
+        new.dtype_policy = old.dtype_policy
     return new
 
 

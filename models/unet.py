@@ -51,8 +51,8 @@ def unet(
         dropout: The plan, see `build_model`.
         depth: Int, number of poolings; 4, or with an encoder 5.
         filters: Int, channels of the first stage; each deeper stage has twice as many. 64, or with an encoder 16.
-        encoder: Name of a network of keras.applications, such as `"EfficientNetB0"`, of any family but NASNet.
-            Images have 3 channels then, or 1, which is repeated.
+        encoder: Name of a network of keras.applications, such as `"EfficientNetB0"`. Images have 3 channels
+            then, or 1, which is repeated; NASNet needs their size.
         encoder_weights: None for random ones, `"imagenet"` (which Keras downloads), or the path of a file.
         normalization: `"batch"`, `"group"`, `"layer"` or None.
         upsample: `"transpose"` (2x2 transposed convolution, as in the paper) or `"resize"` (bilinear, then a

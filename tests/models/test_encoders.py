@@ -86,6 +86,15 @@ def test_it_learns_and_comes_back(tmp_path):
     assert same(loaded(x), model(x)) and models.list_sites(loaded) == models.list_sites(model)
 
 
+@pytest.mark.slow
+def test_nasnet_of_one_size():
+    model = models.build_model(
+        "unet", encoder="NASNetMobile", filters=2, input_shape=(75, 97, 3), dropout={"skip*": 0.1}
+    )
+    assert model(images(75, 97)).shape == (1, 75, 97, 2)
+    assert len([s for s in models.list_sites(model) if s.spec]) == 4
+
+
 def test_a_shallower_one_leaves_out_the_rest():
     shallow = models.build_model("unet", depth=3, **TINY)
     assert shallow.count_params() < models.build_model("unet", **TINY).count_params() / 4
@@ -105,7 +114,7 @@ def test_the_encoders_own_preprocessing(module):
     ("options", "message"),
     [
         ({"encoder": "EfficientNetB9"}, "Unknown encoder 'EfficientNetB9'. Did you mean 'EfficientNetB"),
-        ({"encoder": "NASNetMobile"}, "not made for images of any size"),
+        ({"encoder": "NASNetMobile"}, "made for images of one size: pass it"),
         ({"encoder": "MobileNetV2", "input_shape": (None, None, 4)}, "3 channels, or of 1"),
         ({"encoder": "MobileNetV2", "depth": 6}, "`depth` must be one of 1, 2, 3, 4, 5. Received: depth=6"),
         ({"encoder": "MobileNetV2", "dropout": {"skip9": 0.1}}, "Unknown site 'skip9'. Did you mean 'skip"),

@@ -56,6 +56,8 @@ def test_retrofit(name, plan, sites, tmp_path):
     assert same(new.get_weights(), weights)
     assert [v.path.split("/")[-1] for v in new.weights] == [v.path.split("/")[-1] for v in model.weights]
     assert [v.trainable for v in new.weights] == [v.trainable for v in model.weights]
+    kept = {layer.name: layer.dtype_policy for layer in model._flatten_layers()}
+    assert all(x.dtype_policy == kept[x.name] for x in new._flatten_layers() if x.name in kept)
     # nothing is shared, and the original is what it was
     mine = {id(v) for v in model.variables}
     assert not mine & {id(v) for v in new.variables}
