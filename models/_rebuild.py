@@ -66,6 +66,14 @@ class Rebuild:
         build = self._sequential if isinstance(old, keras.Sequential) else self._functional
         new = build(old, calls, names)
         new._trainable = old._trainable  # the property would set the layers', too
+        if new.dtype_policy != old.dtype_policy:
+            new.dtype_policy = old.dtype_policy
+        if path and type(new).__name__ != type(old).__name__:
+            warnings.warn(
+                f"Weights files of the original do not load into the copy: they call a model inside another by its "
+                f"class, and {old.name!r} was a {type(old).__name__}, which cannot be built around a graph.",
+                stacklevel=2,
+            )
         return new
 
     def _sequential(self, old: Any, calls: list[Call], names: set[str]) -> Any:

@@ -164,6 +164,18 @@ class Closed(keras.Model):
         return {"mine": 1.0}
 
 
+class Backbone(keras.Model):
+    """As those of KerasHub: a graph of its own making, and no step."""
+
+    def __init__(self, units, **kwargs):
+        inputs = keras.Input((4,))
+        super().__init__(inputs, K.Dense(units, name="dense")(inputs), **kwargs)
+        self.units = units
+
+    def get_config(self):
+        return {"units": self.units, "name": self.name}
+
+
 class Code(keras.Model):
     def call(self, inputs):
         return inputs
@@ -181,6 +193,11 @@ def test_subclasses():
             use(keras.Sequential([K.Dense(2)]))
     with pytest.raises(ValueError, match="Closed overrides train_step"):
         models.retrofit(Closed(3), {})
+    plain = models.retrofit(Backbone(3, name="back"), {"before:dense": 0.1})
+    assert type(plain) is type(keras.Model(plain.inputs, plain.outputs))
+    outer = keras.Sequential([keras.Input((4,)), Backbone(3, name="back"), K.Dense(2)])
+    with pytest.warns(UserWarning, match="'back' was a Backbone"):
+        assert standing(models.retrofit(outer, {"dense": 0.1})) == ["back/dense"]
 
 
 class Secret(K.Layer):
@@ -373,9 +390,9 @@ def test_keras_applications(name, tmp_path):
 def test_kerashub_backbone():
     hub = pytest.importorskip("keras_hub", reason="KerasHub is not installed")
     backbone = hub.models.ResNetBackbone(
-        input_conv_filters=[4],
+        input_conv_filters=[64],
         input_conv_kernel_sizes=[3],
-        stackwise_num_filters=[4, 8],
+        stackwise_num_filters=[64, 128],
         stackwise_num_blocks=[1, 1],
         stackwise_num_strides=[1, 2],
         block_type="basic_block",
@@ -383,3 +400,5 @@ def test_kerashub_backbone():
     )
     new = models.retrofit(backbone, {"after:Conv2D": 0.1})
     assert len(dropouts(new)) > 3
+    x = np.random.default_rng(0).random((2, 16, 16, 3), "float32")
+    assert same(new(x), backbone(x))
