@@ -70,8 +70,8 @@ class Rebuild:
             new.dtype_policy = old.dtype_policy
         if path and type(new).__name__ != type(old).__name__:
             warnings.warn(
-                f"Weights files of the original do not load into the copy: they call a model inside another by its "
-                f"class, and {old.name!r} was a {type(old).__name__}, which cannot be built around a graph.",
+                "Weights files of the original do not load into the copy: files call a model inside another by "
+                f"its class, and {old.name!r} was a {type(old).__name__}, which cannot be built around a graph.",
                 stacklevel=2,
             )
         return new
@@ -233,7 +233,7 @@ def copy_state(pairs: list[tuple[keras.Layer, keras.Layer]]) -> dict[int, Any]:
             if copied.trainable != part.trainable:
                 copied.trainable = part.trainable
         for variable, copied in zip(old.variables, new.variables, strict=True):
-            copied.assign(variable)
+            copied.assign(variable.value)
             if copied.trainable != variable.trainable:
                 copied.trainable = variable.trainable
             variables[id(variable)] = copied
@@ -260,7 +260,7 @@ def compile_like(old: Any, new: Any, variables: dict[int, Any]) -> None:
         trained = getattr(optimizer, "inner_optimizer", optimizer)._trainable_variables
         new.optimizer.build([variables.get(id(variable), variable) for variable in trained])
         for variable, copied in zip(optimizer.variables, new.optimizer.variables, strict=True):
-            copied.assign(variable)
+            copied.assign(variable.value)
 
 
 def _free(name: str, names: set[str]) -> str:
