@@ -181,7 +181,7 @@ class Code(keras.Model):
         return inputs
 
 
-def test_subclasses():
+def test_subclasses(recwarn):
     inputs = keras.Input((4,))
     x = K.Dense(3, name="hidden")(inputs)
     new = models.retrofit(Stepping(inputs, K.Dense(2, name="logits")(x)), {"hidden": 0.1})
@@ -196,8 +196,8 @@ def test_subclasses():
     plain = models.retrofit(Backbone(3, name="back"), {"before:dense": 0.1})
     assert type(plain) is type(keras.Model(plain.inputs, plain.outputs))
     outer = keras.Sequential([keras.Input((4,)), Backbone(3, name="back"), K.Dense(2)])
-    with pytest.warns(UserWarning, match="'back' was a Backbone"):
-        assert standing(models.retrofit(outer, {"dense": 0.1})) == ["back/dense"]
+    assert standing(models.retrofit(outer, {"dense": 0.1})) == ["back/dense"]
+    assert any("'back' was a Backbone" in str(w.message) for w in recwarn)
 
 
 class Secret(K.Layer):
