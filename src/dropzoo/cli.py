@@ -1,4 +1,4 @@
-"""The command line: `dropzoo list | sites | train | evaluate | predict | export | demo`."""
+"""The command line: `dropzoo list | sites | train | evaluate | predict | export | serve | demo`."""
 
 import ast
 import sys
@@ -263,6 +263,27 @@ def export(
         model, path, num_samples, image_dtype=image_dtype, class_names=names, overwrite=overwrite
     )
     console.print(f"Exported to {written}. Next: dropzoo predict IMAGE --model {written}")
+
+
+@app.command()
+def serve(
+    folder: Annotated[Path, typer.Argument(help="A model's folder of versions: saved_models/NAME.")],
+    host: Annotated[str, typer.Option("--host", help="Only this machine can reach the default.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535)] = 8501,
+    token: Annotated[
+        str | None, typer.Option("--token", envvar="DROPZOO_TOKEN", help="Requests must bear this token.")
+    ] = None,
+    keep: Annotated[int, typer.Option("--keep", min=1, help="Serve so many of the newest versions.")] = 2,
+) -> None:
+    """Serves an export: TensorFlow Serving's REST API, predict_mc, and a page to try it on.
+
+    Example: dropzoo serve saved_models/unet
+    """
+    try:
+        from dropzoo.serving import server
+    except ModuleNotFoundError as error:
+        raise ValueError(f"The server needs the extra: pip install 'dropzoo[serve]' ({error})") from None
+    server.serve(folder, host=host, port=port, token=token, keep=keep)
 
 
 @app.command()
