@@ -5,11 +5,11 @@ batch. Only when further requests are on their way in does a batch wait for them
 """
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -18,24 +18,15 @@ from dropzoo.serving._requests import Arrays, Limits, Refused
 Run = Callable[[Arrays], Arrays]
 
 
-@dataclass
 class _Job:
-    inputs: Arrays
-    future: "asyncio.Future[Arrays]"
-    since: float = field(default_factory=time.monotonic)
+    """One request that waits for its answer."""
 
-    @property
-    def rows(self) -> int:
-        return len(next(iter(self.inputs.values())))
-
-    @property
-    def kind(self) -> list[tuple[int, ...]]:
-        """Only images of one size fit into one batch."""
-        return [array.shape[1:] for array in self.inputs.values()]
-
-    @property
-    def pixels(self) -> int:
-        return sum(int(np.prod(array.shape[:3])) for array in self.inputs.values())
+    def __init__(self, inputs: Arrays, future: "asyncio.Future[Arrays]") -> None:
+        self.inputs, self.future, self.since = inputs, future, time.monotonic()
+        shapes = [array.shape for array in inputs.values()]
+        self.rows = shapes[0][0]
+        self.kind = [shape[1:] for shape in shapes]  # only images of one size fit into one batch
+        self.pixels = sum(math.prod(shape[:3]) for shape in shapes)
 
 
 class Batcher:
@@ -84,7 +75,7 @@ class Batcher:
     async def _others(self) -> None:
         """Waits while more are coming in, there is room, and nobody has waited for too long."""
         until = self._waiting[0].since + self._limits.max_wait_ms / 1000
-        while self._arriving() and sum(job.rows for job in self._waiting) < self._limits.max_batch_size:
+        while self._arriving() and len(self._waiting) < self._limits.max_batch_size:
             if (left := until - time.monotonic()) <= 0:
                 return
             await asyncio.sleep(min(left, 0.0005))
@@ -93,15 +84,18 @@ class Batcher:
         """The first request and those like it, as many as fit; those whose client is gone are dropped."""
         taken: list[_Job] = []
         later: deque[_Job] = deque()
+        rows = pixels = 0
         for job in self._waiting:
             if job.future.done():
                 continue
-            fits = not taken or (
-                job.kind == taken[0].kind
-                and sum(each.rows for each in taken) + job.rows <= self._limits.max_batch_size
-                and sum(each.pixels for each in taken) + job.pixels <= self._limits.max_pixels
+            room = (
+                rows + job.rows <= self._limits.max_batch_size and pixels + job.pixels <= self._limits.max_pixels
             )
-            (taken if fits else later).append(job)
+            if not taken or (room and job.kind == taken[0].kind):
+                taken.append(job)
+                rows, pixels = rows + job.rows, pixels + job.pixels
+            else:
+                later.append(job)
         self._waiting = later
         return taken
 

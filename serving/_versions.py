@@ -92,7 +92,8 @@ class Versions:
             self._marks[number] = marks[number]
             if number in self.available:  # also one whose replacement failed
                 wanted[number] = self.available[number]
-        self.available = wanted
+        if wanted.keys() != self.available.keys():
+            self.available = wanted
 
     def _load(self, folder: Path) -> Version | None:
         try:

@@ -5,6 +5,7 @@ It needs the extra `serve`, and of a model only the SavedModel: no Keras, no pic
 
 import asyncio
 import contextlib
+import gc
 import hmac
 import logging
 import re
@@ -36,7 +37,7 @@ class Server:
     def __init__(self, folder: Path, limits: Limits, token: str | None, keep: int) -> None:
         self.limits, self.token, self.metrics = limits, token, Metrics()
         self.pool = ThreadPoolExecutor(4, "predict")
-        self.arriving = 0
+        self.arriving, self.settled = 0, False
         self.versions = Versions(folder, self._batcher, keep)
 
     def _batcher(self, run: Run) -> Batcher:
@@ -128,11 +129,25 @@ class Server:
             {"status": "ok" if numbers else "no version is loaded", "versions": numbers}, 200 if numbers else 503
         )
 
+    def settle(self) -> None:
+        """Takes what is loaded out of the garbage collector's sight, which halves the time of a request.
+
+        Each request makes enough lists for a collection, and some of those would look through all of TensorFlow.
+        Only for a process that does nothing else; done anew for new versions, so that old ones are freed.
+        """
+        self.settled = True
+        gc.unfreeze()
+        gc.collect()
+        gc.freeze()
+
     async def watch(self, poll_seconds: float) -> None:
         while True:
             await asyncio.sleep(poll_seconds)
             try:
+                before = self.versions.available
                 await asyncio.to_thread(self.versions.refresh)
+                if self.settled and self.versions.available is not before:
+                    self.settle()
             except Exception:
                 _log.exception("The versions of %s could not be looked at", self.versions.name)
 
@@ -178,6 +193,20 @@ def create_app(
     _http.add_errors(app)
     page = page_for(server.versions.name, server.limits)
 
+    # First, since routes are tried in turn.
+    def add_predict(verb: str, signature: str | None) -> None:
+        async def predict(request: Request) -> Response:
+            server.check_token(request)
+            return await server.predict(
+                request, request.path_params["name"], request.path_params.get("version"), signature
+            )
+
+        for path in ("/v1/models/{name}", "/v1/models/{name}/versions/{version}"):
+            app.add_api_route(f"{path}:{verb}", predict, methods=["POST"], **_http.predict(path, verb))
+
+    add_predict("predict", None)
+    add_predict("predict_mc", "predict_mc")
+
     @app.get("/", include_in_schema=False)
     async def index() -> HTMLResponse:
         return HTMLResponse(page, headers=_http.PAGE_HEADERS)
@@ -203,19 +232,6 @@ def create_app(
         server.check_token(request)
         return server.status(name, version)
 
-    def add_predict(verb: str, signature: str | None) -> None:
-        async def predict(request: Request) -> Response:
-            server.check_token(request)
-            return await server.predict(
-                request, request.path_params["name"], request.path_params.get("version"), signature
-            )
-
-        for path in ("/v1/models/{name}", "/v1/models/{name}/versions/{version}"):
-            app.add_api_route(f"{path}:{verb}", predict, methods=["POST"], **_http.predict(path, verb))
-
-    add_predict("predict", None)
-    add_predict("predict_mc", "predict_mc")
-
     @app.post("/v1/models/{name}:picture", include_in_schema=False)
     async def picture_(request: Request, name: str) -> Response:
         server.check_token(request)
@@ -235,6 +251,7 @@ def page_for(name: str, limits: Limits) -> str:
 def serve(folder: Path, *, host: str = "127.0.0.1", port: int = 8501, **options: Any) -> None:
     """Serves until it is told to stop; requests that are under way are answered first."""
     app = create_app(folder, **options)
+    app.state.server.settle()
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     uvicorn.run(
         app,
