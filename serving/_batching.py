@@ -81,7 +81,7 @@ class Batcher:
             await asyncio.sleep(min(left, 0.0005))
 
     def _take(self) -> list[_Job]:
-        """The first request and those like it, as many as fit; those whose client is gone are dropped."""
+        """The first request and those like it, as many as fit; those that were cancelled are dropped."""
         taken: list[_Job] = []
         later: deque[_Job] = deque()
         rows = pixels = 0

@@ -74,7 +74,7 @@ class Versions:
         self.folder, self.name, self._batcher, self._keep = folder, folder.resolve().name, batcher, keep
         self._marks: dict[int, tuple[int, int]] = {}
         self.available: dict[int, Version] = {}  # replaced as a whole, never changed
-        self.failed: dict[int, str] = {}
+        self.failed: dict[int, str] = {}  # so too
 
     def refresh(self) -> None:
         """Loads what is new or was replaced, newest first, and lets go of what is old or gone."""
@@ -99,7 +99,8 @@ class Versions:
         try:
             loaded = load(folder, self._batcher)
         except Exception as error:  # whatever is wrong with it, the other versions go on
-            message = self.failed[int(folder.name)] = str(error).partition("\n")[0]
+            message = str(error).partition("\n")[0]
+            self.failed = self.failed | {int(folder.name): message}
             _log.warning("Version %s of %s cannot be served: %s", folder.name, self.name, message)
             return None
         _log.info("Version %s of %s is served", folder.name, self.name)
@@ -111,8 +112,8 @@ class Versions:
         if name == self.name and available:
             if version is None:
                 return available[max(available)]
-            if version.isascii() and version.isdigit() and len(version) < 19 and int(version) in available:
-                return available[int(version)]
+            if version in (named := {str(number): each for number, each in available.items()}):
+                return named[version]
         asked = f"Latest({name})" if version is None else f"Specific({name}, {version})"
         there = ", ".join(map(str, sorted(available))) or "none"
         raise Refused(404, f"Servable not found for request: {asked}; there is {self.name}, versions: {there}")

@@ -3,6 +3,7 @@
 import base64
 import http.client
 import json
+import re
 import socket
 import struct
 import threading
@@ -171,6 +172,7 @@ def test_images_without_pixels(size, unet):
         ("POST", "/v1/models/cnn/versions/one:predict", 404, "Specific(cnn, one)"),
         ("POST", f"/v1/models/cnn/versions/{'9' * 40}:predict", 404, "Servable not found"),
         ("POST", "/v1/models/cnn/versions/%D9%A1:predict", 404, "Servable not found"),  # an Arabic one
+        ("GET", "/v1/models/cnn/versions/01", 404, "Specific(cnn, 01)"),
         ("GET", "/v1/models/cat", 404, "Servable not found"),
         ("GET", "/v1/models/cnn/versions/2", 404, "Servable not found"),
         ("GET", "/v1/models/cnn/versions/2/metadata", 404, "Servable not found"),
@@ -213,6 +215,15 @@ def test_a_body_that_does_not_come_is_not_waited_for(cnn):
         response = http.client.HTTPResponse(client)
         response.begin()
         check((response.status, json.loads(response.read())), 408, "did not arrive within 2 s")
+
+
+@pytest.mark.parametrize("length", ["x", "-1", "1e3", "9" * 5000, "\xb2"])
+def test_lengths_that_are_none(length, cnn):
+    with socket.create_connection(("127.0.0.1", cnn.port), 30) as client:
+        client.sendall(
+            f"POST {PREDICT} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n{{}}".encode("latin-1")
+        )
+        assert re.match(rb"HTTP/1.1 4\d\d ", client.recv(100))
 
 
 def test_clients_that_hang_up(cnn):
