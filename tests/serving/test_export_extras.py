@@ -200,10 +200,11 @@ def test_onnx_agrees(tmp_path):
     tf2onnx = pytest.importorskip("tf2onnx", reason="needs tf2onnx")
     runtime = pytest.importorskip("onnxruntime", reason="needs onnxruntime")
     x = np.random.default_rng(0).random((2, 8, 8, 1), "float32")
-    default = load(serving.export_model(small_cnn(), tmp_path / "1", 2)).signatures["serving_default"]
-    graph, _ = tf2onnx.convert.from_function(
-        default, input_signature=default.structured_input_signature[1].values()
-    )
+    loaded = load(serving.export_model(small_cnn(), tmp_path / "1", 2))
+    default = loaded.signatures["serving_default"]
+    whole = tf.function(lambda images: default(images=images))
+    graph, _ = tf2onnx.convert.from_function(whole, [tf.TensorSpec([None, 8, 8, 1], tf.float32, "images")])
     session = runtime.InferenceSession(graph.SerializeToString())
-    found = session.run(["probabilities"], {session.get_inputs()[0].name: x})[0]
-    np.testing.assert_allclose(found, default(images=x)["probabilities"], atol=1e-4)
+    names = [output.name for output in session.get_outputs()]
+    found = dict(zip(names, session.run(names, {session.get_inputs()[0].name: x}), strict=True))
+    np.testing.assert_allclose(found["probabilities"], default(images=x)["probabilities"], atol=1e-4)
