@@ -1,19 +1,23 @@
-"""SavedModels with a deterministic and a Monte-Carlo signature."""
+"""SavedModels with deterministic and Monte-Carlo signatures, their preprocessing inside."""
 
 import ctypes
 import json
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import tensorflow as tf
 
 from dropzoo import layers
-from dropzoo.serving._figures import probabilities
-from dropzoo.serving.monte_carlo import MonteCarlo, check_single
+from dropzoo.layers._checks import check_pair
+from dropzoo.serving._card import model_card, write_card
+from dropzoo.serving._signatures import Preprocess, signatures
+from dropzoo.serving._warmup import warmup_requests, write_warmup
+from dropzoo.serving.monte_carlo import check_single
 
 
 def export_model(
@@ -22,37 +26,46 @@ def export_model(
     num_samples: int = 30,
     *,
     image_dtype: str = "float32",
+    resize: int | tuple[int, int] | None = None,
     sampling: str = "fixed",
     seed: int = 0,
     class_names: Sequence[str] | None = None,
+    card: Mapping[str, Any] | None = None,
     overwrite: bool = False,
 ) -> Path:
     """Writes a SavedModel that loads without this package and without Keras.
 
-    Signatures, both of `images`, `(batch, height, width, channels)`, unknown sizes where the model allows:
+    Signatures, of `images`, `(batch, height, width, channels)`, unknown sizes where the model allows or `resize`
+    is given:
 
     - `serving_default`: `probabilities` and `classes` (int32, the likeliest). Deterministic, with no random
       operation in its graph.
     - `predict_mc`: `mean`, `variance`, `predictive_entropy`, `mutual_information`, see `MonteCarlo`. A pure
       function: the answer for an image does not depend on the others, on earlier requests, or on the process.
+    - `predict_bytes`, of `image_bytes`, `(batch,)`: PNG or JPEG files, brought to the model's channels (1, 3 or 4)
+      and size, and answered as by `serving_default`; masks have the model's size. Where the model takes any size,
+      the images of a batch must share one.
 
-    Beside them, `assets.extra/model.keras` is the model itself, since a SavedModel cannot be trained further, and
-    `assets.extra/info.json` says what the classes are.
+    In `assets.extra` lie `model.keras`, the model itself, since a SavedModel cannot be trained further;
+    `info.json`, what the classes are; `model_card.md` and `.json`; and `tf_serving_warmup_requests`.
 
     Args:
         model: A Functional or Sequential model of one image input and one output of logits.
-        path: The folder to write, by custom `NAME/VERSION`. It appears as a whole or not at all.
+        path: The folder to write: `NAME/VERSION`, or `NAME` for the next version in it. It appears as a whole or
+            not at all.
         num_samples: Int, the Monte-Carlo samples; 0 leaves `predict_mc` out.
         image_dtype: `"float32"` for images in [0, 1], or `"uint8"`.
+        resize: Int or `(height, width)`: images of any size are brought to this one, and masks back to theirs.
         sampling: As for `MonteCarlo`; `"fixed"` masks are the same for all images.
         seed: Int, of the masks.
         class_names: Names of the classes, for `info.json`.
+        card: What the model card cannot know: `data`, `metrics`, `calibration`, `commit`, or sections of your own.
         overwrite: Bool, replace the folder at `path`, once the new export is complete. On Linux the two change
             places in one step, where the file system can do that. Elsewhere a kill in the moment between two
             renames leaves both beside `path`, the old one as `.NAME-PROCESS-unfinished-old`.
 
     Returns:
-        The path.
+        The path of the version.
 
     Raises:
         ValueError: if `path` exists, if there is no dropout to sample, or if `sampling` or `seed` is given without
@@ -63,11 +76,10 @@ def export_model(
     >>> from dropzoo import models, serving
     >>> model = models.build_model("simple_cnn", dropout={"dense1": 0.5})
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     path = serving.export_model(model, f"{folder}/cnn/1", num_samples=5)
-    ...     sorted(p.name for p in (path / "assets.extra").iterdir())
-    ['info.json', 'model.keras']
+    ...     path = serving.export_model(model, f"{folder}/cnn", num_samples=5, card={"data": "digits"})
+    ...     path.name, sorted(p.name for p in (path / "assets.extra").glob("m*"))
+    ('1', ['model.keras', 'model_card.json', 'model_card.md'])
     """
-    path = Path(path)
     check_single(model)
     if image_dtype not in ("float32", "uint8"):
         raise ValueError(f"`image_dtype` must be 'float32' or 'uint8'. Received: image_dtype={image_dtype!r}")
@@ -78,32 +90,20 @@ def export_model(
             "`sampling` and `seed` are for Monte-Carlo samples, of which num_samples=0 asks for none. "
             f"Received: sampling={sampling!r}, seed={seed!r}"
         )
-    if path.is_symlink() or path.is_file():
-        raise ValueError(f"{path} is a file or a link, and not a folder that an export can replace")
-    if path.exists() and not overwrite:
-        raise ValueError(f"{path} exists already; choose another version, or pass overwrite=True")
     if num_samples and not any(map(layers.is_stochastic, model._flatten_layers())):
         raise ValueError("The model has no dropout layer to sample; pass num_samples=0 for an export without it")
+    preprocess = Preprocess(model, image_dtype, _check_resize(model, resize))
+    names = _check_names(model, class_names)
+    path = _check_path(Path(path), overwrite)
 
+    facts = {
+        "input": {"shape": list(preprocess.spec.shape[1:]), "dtype": image_dtype, "resize": preprocess.resize},
+        "classes": names or model.output_shape[-1],
+        "monte_carlo": {"num_samples": num_samples, "sampling": sampling, "seed": seed} if num_samples else {},
+    }
+    filled = model_card(model, facts, card or {})
+    functions = signatures(model, preprocess, num_samples, sampling, seed)
     module = tf.Module()
-    spec = tf.TensorSpec([None, *model.input_shape[1:]], image_dtype, name="images")
-    scale = 255.0 if image_dtype == "uint8" else 1.0
-
-    def serving_default(images: tf.Tensor) -> dict[str, tf.Tensor]:
-        p = probabilities(model(tf.cast(images, tf.float32) / scale, training=False))
-        best = tf.argmax(p, -1, tf.int32) if p.shape[-1] != 1 else tf.cast(p[..., 0] > 0.5, tf.int32)
-        return {"probabilities": p, "classes": best}
-
-    signatures = {"serving_default": tf.function(serving_default, input_signature=[spec], autograph=False)}
-    if num_samples:
-        monte_carlo = MonteCarlo(model, num_samples, sampling, seed=seed)
-
-        def predict_mc(images: tf.Tensor) -> dict[str, tf.Tensor]:
-            # Plain operations: not every server can compile.
-            pixels = tf.cast(images, tf.float32) / scale
-            return monte_carlo.sample(pixels, tf.constant(seed, tf.int64), plain=True)
-
-        signatures["predict_mc"] = tf.function(predict_mc, input_signature=[spec], autograph=False)
     # A SavedModel may read only variables that it holds; live rates are variables that Keras does not know of.
     rates = [layer.live_rate() for layer in model._flatten_layers() if hasattr(layer, "live_rate")]
     module.held = [variable.value for variable in model.variables] + rates
@@ -111,15 +111,57 @@ def export_model(
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.parent / f".{path.name}-{os.getpid()}-unfinished"
     try:
-        tf.saved_model.save(module, str(unfinished), signatures=signatures)
+        tf.saved_model.save(module, str(unfinished), signatures=functions)
         extra = unfinished / "assets.extra"
         extra.mkdir()
         model.save(extra / "model.keras")
-        info = {"class_names": list(class_names) if class_names else None, "num_samples": num_samples}
+        info = {"class_names": names, "num_samples": num_samples}
         (extra / "info.json").write_text(json.dumps(info, indent=2) + "\n")
-        _put_in_place(unfinished, path)
+        write_card(extra, filled)
+        specs = {name: preprocess.spec_of(name) for name in functions}
+        write_warmup(extra / "tf_serving_warmup_requests", path.parent.name, warmup_requests(specs))
+        if overwrite:
+            _put_in_place(unfinished, path)
+        else:
+            os.rename(unfinished, path)  # fails where another export was faster
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+    return path
+
+
+def _check_resize(model: keras.Model, resize: int | tuple[int, int] | None) -> tuple[int, int] | None:
+    if resize is None:
+        return None
+    size = check_pair(resize, "resize")
+    if len(model.input_shape) != 4:
+        raise ValueError(f"`resize` is for models of images. Received: a model of {model.input_shape}")
+    if any(n not in (None, wanted) for n, wanted in zip(model.input_shape[1:3], size, strict=True)):
+        raise ValueError(
+            f"`resize` must be the model's size, {model.input_shape[1:3]}. Received: resize={resize!r}"
+        )
+    return size
+
+
+def _check_names(model: keras.Model, class_names: Sequence[str] | None) -> list[str] | None:
+    if class_names is None:
+        return None
+    count = max(model.output_shape[-1], 2)  # one logit tells two classes apart
+    if len(class_names) != count:
+        raise ValueError(f"`class_names` must have {count} names. Received: {len(class_names)}")
+    return list(map(str, class_names))
+
+
+def _check_path(path: Path, overwrite: bool) -> Path:
+    """Where the version goes; the next number for a name without one."""
+    if path.is_symlink() or path.is_file():
+        raise ValueError(f"{path} is a file or a link, and not a folder that an export can replace")
+    if not path.name.isdigit():
+        if overwrite:
+            raise ValueError(f"overwrite=True needs the version to replace, such as {path / '1'}")
+        taken = [int(p.name) for p in path.iterdir() if p.name.isdigit()] if path.exists() else []
+        return path / str(max(taken, default=0) + 1)
+    if path.exists() and not overwrite:
+        raise ValueError(f"{path} exists already; choose another version, or pass overwrite=True")
     return path
 
 

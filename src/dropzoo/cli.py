@@ -1,7 +1,8 @@
-"""The command line: `dropzoo list | sites | plot | retrofit | train | evaluate | predict | export | demo`."""
+"""The command line: `dropzoo --help` lists its commands."""
 
 import ast
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -315,6 +316,9 @@ def export(
     path: Annotated[Path, typer.Argument(help="The SavedModel's folder: saved_models/NAME/VERSION.")],
     num_samples: SamplesOption = 30,
     image_dtype: Annotated[str, typer.Option("--image-dtype", help="float32 in [0, 1], or uint8.")] = "float32",
+    resize: Annotated[
+        int | None, typer.Option("--resize", min=1, help="Bring images of any size to this height and width.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an export that is there.")] = False,
 ) -> None:
     """Writes a SavedModel with a deterministic and a Monte-Carlo signature.
@@ -326,16 +330,43 @@ def export(
     from dropzoo import serving
     from dropzoo.runs import load_run
 
-    names = None
+    known: dict[str, Any] = {}
     if run.suffix == ".keras":
         model = keras.models.load_model(run)
     else:
-        model, _, info = load_run(run)
-        names = info.class_names
+        model, config, info = load_run(run)
+        known = {"class_names": info.class_names, "card": {"data": config.data, "training": asdict(config)}}
     written = serving.export_model(
-        model, path, num_samples, image_dtype=image_dtype, class_names=names, overwrite=overwrite
+        model,
+        path,
+        num_samples,
+        image_dtype=image_dtype,
+        resize=None if resize is None else (resize, resize),
+        overwrite=overwrite,
+        **known,
     )
     console.print(f"Exported to {written}. Next: dropzoo predict IMAGE --model {written}")
+
+
+@app.command()
+def serve(
+    folder: Annotated[Path, typer.Argument(help="A model's folder of versions: saved_models/NAME.")],
+    host: Annotated[str, typer.Option("--host", help="Only this machine can reach the default.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535)] = 8501,
+    token: Annotated[
+        str | None, typer.Option("--token", envvar="DROPZOO_TOKEN", help="Requests must bear this token.")
+    ] = None,
+    keep: Annotated[int, typer.Option("--keep", min=1, help="Serve so many of the newest versions.")] = 2,
+) -> None:
+    """Serves an export: TensorFlow Serving's REST API, predict_mc, and a page to try it on.
+
+    Example: dropzoo serve saved_models/unet
+    """
+    try:
+        from dropzoo.serving import server
+    except ModuleNotFoundError as error:
+        raise ValueError(f"The server needs the extra: pip install 'dropzoo[serve]' ({error})") from None
+    server.serve(folder, host=host, port=port, token=token, keep=keep)
 
 
 @app.command()

@@ -11,7 +11,8 @@ import tensorflow as tf
 
 from dropzoo import layers, serving
 from dropzoo.runs import load_run, read_json
-from dropzoo.serving.monte_carlo import check_single, probabilities
+from dropzoo.serving._figures import probabilities
+from dropzoo.serving.monte_carlo import check_single
 from dropzoo.training._images import read_images
 
 
@@ -93,7 +94,8 @@ def _from_saved_model(path: Path) -> Predictor:
 
     predict.loaded = loaded  # type: ignore[attr-defined]  # signatures die with what they were loaded from
     info = path / "assets.extra" / "info.json"
-    names = tuple(read_json(info)["class_names"]) if info.exists() else None
+    known = read_json(info)["class_names"] if info.exists() else None
+    names = tuple(known) if known else None
     return Predictor(predict, tuple(spec.shape[1:]), names)
 
 

@@ -143,7 +143,7 @@ def test_what_lies_beside_it(tmp_path, capfd):
 def test_without_samples(tmp_path):
     model = build(dropout=None)
     loaded = tf.saved_model.load(str(serving.export_model(model, tmp_path / "1", num_samples=0)))
-    assert set(loaded.signatures) == {"serving_default"}
+    assert set(loaded.signatures) == {"serving_default", "predict_bytes"}
     with pytest.raises(ValueError, match="no dropout layer to sample; pass num_samples=0"):
         serving.export_model(model, tmp_path / "2")
     assert not (tmp_path / "2").exists()

@@ -1,0 +1,225 @@
+"""What the server costs over the bare SavedModel, what batching gives, and whether it lasts.
+
+    python benchmarks/serving.py            # about three minutes
+    python benchmarks/serving.py --requests 200000   # a longer load
+
+The server runs in a process of its own, the clients in another, over loopback; the model is a small CNN of 28x28
+images. `latency` is the median of one client at a time, batch 1, REST against the signature called in a process,
+both warm. `throughput` is answers a second of 64 clients at once, and of one, the median of three rounds;
+`predict_mc` has T = 30. `load` mixes good and bad requests: every good one must be answered, every bad one refused
+with its 4xx, and the server's memory must not grow. Results: benchmarks/results/serving.csv.
+"""
+
+import argparse
+import asyncio
+import csv
+import json
+import os
+import re
+import statistics
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+import zlib
+from collections import Counter
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+import psutil
+import tensorflow as tf
+
+from dropzoo import models, serving
+
+RESULTS = Path(__file__).parent / "results" / "serving.csv"
+IMAGE = np.random.default_rng(0).random((1, 28, 28, 1), "float32")
+JSON = json.dumps({"instances": IMAGE.astype("float64").round(4).tolist()}).encode()
+PNG = tf.io.encode_png((IMAGE[0] * 255).astype("uint8")).numpy()
+
+
+def bomb(width: int, height: int) -> bytes:
+    """A PNG whose header promises so many pixels."""
+    header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    return PNG[:12] + header + struct.pack(">I", zlib.crc32(header)) + PNG[33:]
+
+
+def request(verb: str, body: bytes, kind: str = "application/json", name: str = "cnn") -> bytes:
+    head = f"POST /v1/models/{name}:{verb} HTTP/1.1\r\nHost: x\r\nContent-Type: {kind}\r\n"
+    return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+# What the load sends, and the status that must come back.
+MIXED = [
+    (request("predict", JSON), 200),
+    (request("predict_mc", JSON), 200),
+    (request("predict", PNG, "image/png"), 200),
+    (request("predict", JSON), 200),
+    (request("predict", JSON[:-9]), 400),
+    (request("predict", b'{"instances": [[[[1, 2, 3]]]]}'), 400),
+    (request("predict", PNG[:200], "image/png"), 400),
+    (request("predict", b"no image", "image/png"), 400),
+    (request("predict", JSON, name="cat"), 404),
+    (request("predict", bomb(10_000, 10_000), "image/png"), 413),
+]
+
+
+class Client:
+    """One connection that stays open; as little as HTTP allows, so that the client is not what is measured."""
+
+    def __init__(self, port: int) -> None:
+        self._port, self._streams = port, None
+
+    async def send(self, message: bytes) -> int:
+        if self._streams is None:
+            self._streams = await asyncio.open_connection("127.0.0.1", self._port)
+        reader, writer = self._streams
+        writer.write(message)
+        head = await reader.readuntil(b"\r\n\r\n")
+        await reader.readexactly(int(re.search(rb"content-length: (\d+)", head)[1]))
+        if b"connection: close" in head:
+            writer.close()
+            self._streams = None
+        return int(head[9:12])
+
+    def close(self) -> None:
+        if self._streams:
+            self._streams[1].close()
+
+
+async def latency(port: int, message: bytes, count: int) -> list[float]:
+    client, times = Client(port), []
+    for _ in range(count):
+        start = time.perf_counter()
+        assert await client.send(message) == 200  # noqa: S101
+        times.append(time.perf_counter() - start)
+    client.close()
+    return times
+
+
+async def throughput(port: int, message: bytes, clients: int, seconds: float) -> float:
+    """Answers a second."""
+    end = time.perf_counter() + seconds
+
+    async def one() -> int:
+        client, count = Client(port), 0
+        while time.perf_counter() < end:
+            assert await client.send(message) == 200  # noqa: S101
+            count += 1
+        client.close()
+        return count
+
+    return sum(await asyncio.gather(*(one() for _ in range(clients)))) / seconds
+
+
+async def load(port: int, requests: int, clients: int = 16) -> Counter:
+    """How often each expected status met each that came; some clients hang up in the middle of a request."""
+    met: Counter = Counter()
+    left = iter(range(requests))
+
+    async def one() -> None:
+        client = Client(port)
+        for i in left:
+            message, expected = MIXED[i % len(MIXED)]
+            if i % 97 == 0:
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.write(message[: len(message) // 2])
+                writer.close()
+                met["hung up", ""] += 1
+                continue
+            met[expected, await client.send(message)] += 1
+        client.close()
+
+    await asyncio.gather(*(one() for _ in range(clients)))
+    return met
+
+
+def bare(folder: Path, signature: str, count: int) -> float:
+    """The median time of the signature itself, from array to arrays."""
+    function = tf.saved_model.load(str(folder / "1")).signatures[signature]
+    times = []
+    for _ in range(count + 20):
+        start = time.perf_counter()
+        for value in function(images=tf.constant(IMAGE)).values():
+            value.numpy()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times[20:])
+
+
+def start(folder: Path) -> tuple[subprocess.Popen, int]:
+    command = [sys.executable, "-m", "dropzoo.cli", "serve", str(folder), "--port", "0"]
+    log = folder.parent / "log"
+    with open(log, "w") as file:
+        process = subprocess.Popen(command, stderr=file)
+    while process.poll() is None:
+        if found := re.search(r"running on http://127\.0\.0\.1:(\d+)", log.read_text()):
+            return process, int(found[1])
+        time.sleep(0.1)
+    raise RuntimeError(f"the server did not start: {log.read_text()}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--requests", type=int, default=20_000, help="of the load")
+    requests = parser.parse_args().requests
+    rows: list[tuple[str, str, float, str, str]] = []
+
+    def add(case: str, what: str, value: float, unit: str, must: str = "") -> None:
+        rows.append((case, what, round(value, 3), unit, must))
+        print(f"{case:12} {what:44} {value:10.3f} {unit:6} {must}")
+
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "cnn"
+        model = models.build_model("simple_cnn", input_shape=(28, 28, 1), dropout={"dense*": 0.5})
+        serving.export_model(model, folder, 30)
+        process, port = start(folder)
+        try:
+            measure(folder, port, psutil.Process(process.pid), requests, add)
+        finally:
+            process.terminate()
+            process.wait(60)
+    with open(RESULTS, "w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("case", "what", "value", "unit", "must"))
+        writer.writerows(rows)
+
+
+def measure(folder: Path, port: int, process: psutil.Process, requests: int, add) -> None:
+    for verb, signature, count in (("predict", "serving_default", 1000), ("predict_mc", "predict_mc", 200)):
+        message = request(verb, JSON)
+        asyncio.run(latency(port, message, 50))
+        # Interleaved, so that both see the same machine; the smallest median of three.
+        pairs = [(bare(folder, signature, count), asyncio.run(latency(port, message, count))) for _ in range(3)]
+        own = 1000 * min(pair[0] for pair in pairs)
+        rest = 1000 * min(statistics.median(pair[1]) for pair in pairs)
+        add("latency", f"{verb}: the bare signature, p50", own, "ms")
+        add("latency", f"{verb}: REST, p50", rest, "ms")
+        add("latency", f"{verb}: REST over bare", rest - own, "ms", "<= 3" if verb == "predict" else "")
+    for verb, body, kind in (
+        ("predict", JSON, "application/json"),
+        ("predict_mc", JSON, "application/json"),
+        ("predict_mc", PNG, "image/png"),
+    ):
+        message, name = request(verb, body, kind), f"{verb}, {kind.partition('/')[2]}"
+        rounds = [[asyncio.run(throughput(port, message, n, 4)) for n in (1, 64)] for _ in range(3)]
+        one, many = (statistics.median(rates) for rates in zip(*rounds, strict=True))
+        add("throughput", f"{name}: one client", one, "1/s")
+        add("throughput", f"{name}: 64 clients", many, "1/s")
+        add("throughput", f"{name}: 64 over one", statistics.median(b / a for a, b in rounds), "x", ">= 3")
+    asyncio.run(load(port, requests // 4))  # until caches and pools are as large as they get
+    before = process.memory_info().rss / 2**20
+    begin = time.perf_counter()
+    met = asyncio.run(load(port, requests))
+    seconds, after = time.perf_counter() - begin, process.memory_info().rss / 2**20
+    wrong = sum(count for (expected, came), count in met.items() if came not in ("", expected))
+    add("load", "requests, good and bad", sum(met.values()), "")
+    add("load", "answers with another status than expected", wrong, "", "0")
+    add("load", "time", seconds, "s")
+    add("load", "memory before", before, "MiB")
+    add("load", "memory after", after, "MiB", "no growth")
+
+
+if __name__ == "__main__":
+    main()

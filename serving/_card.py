@@ -1,0 +1,68 @@
+"""Model cards: what is in an export, for people (Markdown) and for programs (JSON)."""
+
+import datetime
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from dropzoo import __version__, models
+
+
+def model_card(model: keras.Model, facts: Mapping[str, Any], told: Mapping[str, Any]) -> dict[str, Any]:
+    """What is known of the model, `facts` of the export, and what its author tells.
+
+    Raises:
+        ValueError: if a section is told that the card derives itself, or is no JSON.
+    """
+    card = {
+        "name": model.name,
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "parameters": model.count_params(),
+        "plan": {site.name: site.spec for site in models.list_sites(model) if site.spec},
+        **facts,
+        "versions": {
+            "dropzoo": __version__,
+            "keras": keras.__version__,
+            "tensorflow": tf.__version__,
+        },
+    }
+    if both := sorted(card.keys() & told.keys()):
+        raise ValueError(f"`card` cannot tell {', '.join(both)}: the export fills in that itself")
+    card |= {name: told.get(name) for name in ("data", "metrics", "calibration", "commit")} | dict(told)
+    try:
+        json.dumps(card, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"`card` must hold what JSON can: {error}") from None
+    return card
+
+
+def write_card(folder: Path, card: Mapping[str, Any]) -> None:
+    """Writes `model_card.json` and `model_card.md`."""
+    (folder / "model_card.json").write_text(json.dumps(card, indent=2) + "\n")
+    lines = [f"# {card['name']}", ""]
+    for title, value in card.items():
+        if title != "name":
+            lines += [f"## {title.replace('_', ' ').capitalize()}", "", *_section(value), ""]
+    (folder / "model_card.md").write_text("\n".join(lines))
+
+
+def _section(value: Any) -> list[str]:
+    if value is None or value == {} or value == []:
+        return ["Not given." if value is None else "None."]
+    if isinstance(value, Mapping):
+        return ["| | |", "|---|---|", *(f"| {_cell(name)} | {_cell(each)} |" for name, each in value.items())]
+    return [_cell(value)]
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name}: {_cell(each)}" for name, each in value.items())
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(_cell, value))
+    return "any" if value is None else str(value).replace("|", "\\|").replace("\n", " ")

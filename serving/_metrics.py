@@ -1,0 +1,55 @@
+"""Figures for Prometheus: requests by route and status, their time, batch sizes, versions."""
+
+import time
+from typing import Any
+
+from fastapi import Response
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+
+class Metrics:
+    """The figures of one server."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = Counter("dropzoo_requests_total", "Requests", ("route", "status"), registry=self.registry)
+        self.seconds = Histogram(
+            "dropzoo_request_seconds", "Time to answer", ("route",), registry=self.registry, buckets=_SECONDS
+        )
+        self.batch_size = Histogram(
+            "dropzoo_batch_size", "Images a batch", registry=self.registry, buckets=(1, 2, 4, 8, 16, 32, 64, 128)
+        )
+        self.versions = Gauge("dropzoo_versions", "Versions that are served", registry=self.registry)
+
+    def page(self, versions: int) -> Response:
+        self.versions.set(versions)
+        return Response(generate_latest(self.registry), media_type=CONTENT_TYPE_LATEST)
+
+
+class Observed:
+    """Middleware that counts every request, however it ended."""
+
+    def __init__(self, app: Any, metrics: Metrics) -> None:
+        self._app, self._metrics = app, metrics
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        status, start = 500, time.perf_counter()
+
+        async def sent(message: Any) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, sent)
+        finally:
+            # The route's pattern, never the address: that would be one more series for whatever anybody asks for.
+            route = getattr(scope.get("route"), "path", "none")
+            self._metrics.requests.labels(route, str(status)).inc()
+            self._metrics.seconds.labels(route).observe(time.perf_counter() - start)

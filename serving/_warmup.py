@@ -1,0 +1,57 @@
+"""The requests that TensorFlow Serving replays before it lets traffic in: `tf_serving_warmup_requests`.
+
+Each record is a `tensorflow.serving.PredictionLog`, whose protobuf comes only with the tensorflow-serving-api
+package. Of that message five fields are needed, all length-delimited, so they are put on the wire here; the tests
+parse the file with the package's own classes where it is installed.
+"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import tensorflow as tf
+
+# Field numbers in prediction_log.proto, predict.proto and model.proto.
+_PREDICT_LOG, _REQUEST = 6, 1  # PredictionLog.predict_log, PredictLog.request
+_MODEL_SPEC, _INPUTS = 1, 2  # of PredictRequest
+_NAME, _SIGNATURE = 1, 3  # of ModelSpec
+_KEY, _VALUE = 1, 2  # of an entry of a map
+
+
+def write_warmup(path: Path, model_name: str, requests: Iterable[tuple[str, Mapping[str, tf.Tensor]]]) -> None:
+    """Writes one record for each signature name and its inputs."""
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for signature, inputs in requests:
+            writer.write(prediction_log(model_name, signature, inputs))
+
+
+def warmup_requests(specs: Mapping[str, tf.TensorSpec]) -> list[tuple[str, dict[str, tf.Tensor]]]:
+    """Black images for each signature, alone and four at a time; 64x64 where any size will do."""
+    requests = []
+    for signature, spec in specs.items():
+        for batch in (1, 4):
+            if spec.dtype == tf.string:
+                black = tf.io.encode_png(tf.zeros([64, 64, 1], tf.uint8))
+                value = tf.fill([batch], black)
+            else:
+                value = tf.zeros([batch, *(64 if n is None else n for n in spec.shape[1:])], spec.dtype)
+            requests.append((signature, {spec.name: value}))
+    return requests
+
+
+def prediction_log(model_name: str, signature: str, inputs: Mapping[str, tf.Tensor]) -> bytes:
+    """A `PredictionLog` of one Predict request, serialised."""
+    request = _field(_MODEL_SPEC, _field(_NAME, model_name.encode()) + _field(_SIGNATURE, signature.encode()))
+    for name, value in inputs.items():
+        tensor = tf.make_tensor_proto(value).SerializeToString()
+        request += _field(_INPUTS, _field(_KEY, name.encode()) + _field(_VALUE, tensor))
+    return _field(_PREDICT_LOG, _field(_REQUEST, request))
+
+
+def _field(number: int, payload: bytes) -> bytes:
+    """A length-delimited field: its tag, its length, its bytes."""
+    return _varint(number << 3 | 2) + _varint(len(payload)) + payload
+
+
+def _varint(value: int) -> bytes:
+    low, high = value & 0x7F, value >> 7
+    return bytes([low]) if not high else bytes([low | 0x80]) + _varint(high)

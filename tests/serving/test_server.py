@@ -1,0 +1,273 @@
+"""The server: its answers are those of the SavedModel, in every form, version and batch."""
+
+import base64
+import concurrent.futures
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import urllib.request
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+pytest.importorskip("fastapi", reason="needs the extra `serve`")
+
+from _live import live, png, until
+from _small_cnn import small_cnn
+from dropzoo import serving
+from dropzoo.serving import server as module
+from dropzoo.serving._requests import Limits
+
+CNN = "/v1/models/cnn"
+
+
+@pytest.fixture(scope="module")
+def cnn(cnn_export):
+    with live(cnn_export) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def unet(unet_export):
+    with live(unet_export) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def x() -> np.ndarray:
+    return np.random.default_rng(0).random((3, 8, 8, 1), "float32")
+
+
+@pytest.fixture(scope="module")
+def expected(cnn_export, x):
+    loaded = tf.saved_model.load(str(cnn_export / "1"))
+    return {name: loaded.signatures[name](images=x) for name in ("serving_default", "predict_mc")}
+
+
+def check(found, expected) -> None:
+    assert set(found) == set(expected)
+    for name, value in expected.items():
+        np.testing.assert_allclose(found[name], value, atol=1e-5)
+
+
+def columns(rows: list[dict]) -> dict[str, list]:
+    return {name: [row[name] for row in rows] for name in rows[0]}
+
+
+@pytest.mark.parametrize("verb", ["predict", "predict_mc"])
+@pytest.mark.parametrize("path", [CNN, f"{CNN}/versions/1"])
+def test_rows_and_columns(path, verb, cnn, x, expected):
+    wanted = expected["predict_mc" if verb == "predict_mc" else "serving_default"]
+    rows = x.tolist()
+    for body in ({"instances": rows}, {"instances": [{"images": row} for row in rows]}):
+        status, answer = cnn.post(f"{path}:{verb}", body)
+        assert status == 200
+        check(columns(answer["predictions"]), wanted)
+    for body in ({"inputs": rows}, {"inputs": {"images": rows}}):
+        status, answer = cnn.post(f"{path}:{verb}", body)
+        assert status == 200
+        check(answer["outputs"], wanted)
+
+
+def test_signatures_by_name(cnn, x, expected):
+    body = {"signature_name": "predict_mc", "instances": x.tolist()}
+    check(columns(cnn.post(f"{CNN}:predict", body)[1]["predictions"]), expected["predict_mc"])
+    image = (x[0] * 255).astype("uint8")
+    encoded = {"b64": base64.b64encode(png(image)).decode()}
+    rows = []
+    for value in ({"instances": [encoded]}, {"instances": [{"image_bytes": encoded}]}, {"inputs": [encoded]}):
+        status, answer = cnn.post(f"{CNN}:predict", {"signature_name": "predict_bytes", **value})
+        assert status == 200
+        rows.append(answer.get("outputs") or columns(answer["predictions"]))
+    by_file = columns(cnn.post(f"{CNN}:predict", png(image), content_type="image/png")[1]["predictions"])
+    for row in rows:
+        check(row, by_file)
+
+
+def test_files_are_brought_to_the_models_channels_and_size(cnn, cnn_export):
+    loaded = tf.saved_model.load(str(cnn_export / "1"))
+    image = np.random.default_rng(0).integers(0, 256, (30, 17, 3), "uint8")
+    for kind, data in {"png": png(image), "jpeg": tf.io.encode_jpeg(image).numpy()}.items():
+        status, answer = cnn.post(f"{CNN}:predict", data, content_type=f"image/{kind}")
+        assert status == 200
+        check(columns(answer["predictions"]), loaded.signatures["predict_bytes"](image_bytes=[data]))
+        assert set(cnn.post(f"{CNN}:predict_mc", data, content_type=f"image/{kind}")[1]["predictions"][0]) == {
+            "mean",
+            "variance",
+            "predictive_entropy",
+            "mutual_information",
+        }
+
+
+def test_images_of_any_size_and_type(unet, unet_export):
+    loaded = tf.saved_model.load(str(unet_export / "1"))
+    for height, width in ((9, 7), (12, 5)):
+        image = np.random.default_rng(0).integers(0, 256, (height, width, 3), "uint8")
+        wanted = loaded.signatures["predict_mc"](images=image[None])
+        status, answer = unet.post("/v1/models/cells:predict_mc", png(image), content_type="image/png")
+        assert status == 200
+        check(columns(answer["predictions"]), wanted)
+        check(unet.post("/v1/models/cells:predict_mc", {"inputs": [image.tolist()]})[1]["outputs"], wanted)
+
+
+def test_status_metadata_and_health(cnn):
+    ok = {"version": "1", "state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}}
+    for path in (CNN, f"{CNN}/versions/1"):
+        assert cnn.get(path) == (200, {"model_version_status": [ok]})
+        status, metadata = cnn.get(f"{path}/metadata")
+        assert status == 200 and metadata["model_spec"] == {"name": "cnn", "signature_name": "", "version": "1"}
+        definition = metadata["metadata"]["signature_def"]["signature_def"]["serving_default"]
+        assert definition["inputs"]["images"]["dtype"] == "DT_FLOAT"
+        sizes = [dim["size"] for dim in definition["inputs"]["images"]["tensor_shape"]["dim"]]
+        assert sizes == ["-1", "8", "8", "1"] and definition["method_name"] == "tensorflow/serving/predict"
+    assert cnn.get("/healthz") == (200, {"status": "ok", "versions": [1]})
+
+
+def test_metrics_name_routes_and_not_addresses(cnn, x):
+    cnn.post(f"{CNN}:predict", {"instances": x.tolist()})
+    cnn.get("/v1/models/secret")
+    cnn.get("/somewhere/else")
+    status, text, headers = cnn.send("GET", "/metrics")
+    assert status == 200 and headers["content-type"].startswith("text/plain")
+    assert re.search(rb'requests_total{route="/v1/models/{name}:predict",status="200"} \d', text)
+    assert b"dropzoo_batch_size_bucket" in text and b"dropzoo_versions 1.0" in text
+    assert b"secret" not in text and b"somewhere" not in text
+
+
+def test_many_clients_are_answered_in_batches_and_alike(cnn, expected, x):
+    batches = cnn.core.metrics.batch_size
+    before = batches._sum.get(), sum(bucket.get() for bucket in batches._buckets)
+    one = lambda i: cnn.post(f"{CNN}:predict_mc", {"instances": [x[i % 3].tolist()]})  # noqa: E731
+    with concurrent.futures.ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(one, range(96)))
+    for i, (status, answer) in enumerate(answers):
+        assert status == 200
+        for name, value in answer["predictions"][0].items():
+            np.testing.assert_allclose(value, expected["predict_mc"][name][i % 3], atol=1e-5)
+    rows = batches._sum.get() - before[0]
+    assert rows == 96 and sum(bucket.get() for bucket in batches._buckets) - before[1] < 96
+
+
+def test_a_token_is_asked_for_where_there_is_one(cnn_export, x):
+    with live(cnn_export, token="sesame") as running:
+        body = {"instances": x.tolist()}
+        for given in ({}, {"authorization": "Bearer nonsense"}, {"authorization": "sesame"}):
+            for status, answer in (running.post(f"{CNN}:predict", body, **given), running.get(CNN, **given)):
+                assert status == 401 and "Bearer TOKEN" in answer["error"]
+        assert running.send("GET", "/metrics")[0] == 401
+        assert running.post(f"{CNN}:predict", body, authorization="Bearer sesame")[0] == 200
+        assert running.get("/healthz")[0] == 200 and running.send("GET", "/")[0] == 200
+
+
+def test_a_new_version_takes_over_while_a_request_finishes_on_the_old(tmp_path, x):
+    folder = tmp_path / "cnn"
+    serving.export_model(small_cnn(weights_seed=1), folder, 2)
+    with live(folder, poll_seconds=0.05, keep=1) as running:
+        body = {"instances": x.tolist()}
+        old = running.post(f"{CNN}:predict", body)[1]
+        batcher = running.core.versions.available[1].signatures["serving_default"].predict
+        run, begun, go_on = batcher._run, threading.Event(), threading.Event()
+
+        def slow(inputs):
+            begun.set()
+            assert go_on.wait(60)
+            return run(inputs)
+
+        batcher._run = slow
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            late = pool.submit(running.post, f"{CNN}:predict", body)
+            assert begun.wait(30)
+            serving.export_model(small_cnn(weights_seed=2), folder, 2)
+            until(lambda: list(running.core.versions.available) == [2])
+            new = running.post(f"{CNN}:predict", body)
+            go_on.set()
+            assert late.result() == (200, old)
+        assert new[0] == 200 and new[1] != old
+        status, answer = running.post(f"{CNN}/versions/1:predict", body)
+        assert status == 404 and "Specific(cnn, 1); there is cnn, versions: 2" in answer["error"]
+
+
+def test_versions_that_cannot_be_served_leave_the_others_alone(tmp_path, cnn_export, x):
+    folder = tmp_path / "cnn"
+    shutil.copytree(cnn_export, folder)
+    with live(folder, poll_seconds=3600) as running:
+        (folder / "2").mkdir()
+        (folder / "2" / "saved_model.pb").write_bytes(b"nonsense")
+        reader = tf.Module()
+        reader.f = tf.function(
+            lambda path: {"text": tf.io.read_file(path[0])[None]}, [tf.TensorSpec([None], tf.string)]
+        )
+        tf.saved_model.save(reader, str(folder / "3"), signatures={"serving_default": reader.f})
+        running.core.versions.refresh()
+        states = {s["version"]: s for s in running.get(CNN)[1]["model_version_status"]}
+        assert {version: s["state"] for version, s in states.items()} == {"1": "AVAILABLE", "2": "END", "3": "END"}
+        assert "reach outside it: ReadFile" in states["3"]["status"]["error_message"]
+        assert running.post(f"{CNN}:predict", {"instances": x.tolist()})[0] == 200
+        for version in ("2", "3"):
+            shutil.rmtree(folder / version)
+        shutil.copytree(folder / "1", folder / "5")
+        running.core.versions.refresh()
+        assert sorted(running.core.versions.available) == [1, 5] and not running.core.versions.failed
+        serving.export_model(small_cnn(weights_seed=3), folder / "5", 2, overwrite=True)  # in the place of 5
+        before = running.post(f"{CNN}:predict", {"instances": x.tolist()})
+        running.core.versions.refresh()
+        assert running.post(f"{CNN}:predict", {"instances": x.tolist()}) != before
+        shutil.copytree(folder / "1", folder / "7")
+        running.core.versions.refresh()
+        assert sorted(running.core.versions.available) == [5, 7]  # the newest two
+        shutil.rmtree(folder)
+        running.core.versions.refresh()
+        assert running.get("/healthz") == (503, {"status": "no version is loaded", "versions": []})
+        assert running.get(CNN)[0] == 404
+
+
+@pytest.mark.parametrize("case", ["nothing", "a version", "no folder", "broken"])
+def test_a_folder_that_cannot_be_served(case, tmp_path, cnn_export):
+    folder = {"a version": cnn_export / "1", "no folder": tmp_path / "none"}.get(case, tmp_path)
+    if case == "broken":
+        (tmp_path / "1").mkdir()
+        (tmp_path / "1" / "saved_model.pb").write_bytes(b"nonsense")
+    with pytest.raises(ValueError, match="Expected (a|the) folder of"):
+        module.create_app(folder)
+    with pytest.raises(ValueError, match="`max_pixels` must be positive"):
+        Limits(max_pixels=0)
+
+
+def test_the_command_serves_until_it_is_terminated(cnn_export, x):
+    command = [sys.executable, "-m", "dropzoo.cli", "serve", str(cnn_export), "--port", "0"]
+    env = os.environ | {"DROPZOO_TOKEN": "sesame", "PYTHONUNBUFFERED": "1"}
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=env)
+    seen = ""
+    for line in process.stderr:
+        seen += line
+        if found := re.search(r"running on (http://127\.0\.0\.1:\d+)", line):
+            break
+    else:
+        pytest.fail(seen)
+    body = json.dumps({"instances": x.tolist()}).encode()
+    request = urllib.request.Request(f"{found[1]}{CNN}:predict", body, {"Authorization": "Bearer sesame"})
+    with urllib.request.urlopen(request, timeout=60) as response:
+        assert len(json.load(response)["predictions"]) == 3
+    process.send_signal(signal.SIGTERM)
+    _, rest = process.communicate(timeout=60)
+    assert process.returncode in (0, -signal.SIGTERM) and "Traceback" not in seen + rest
+
+
+def test_stopping_waits_for_requests_that_are_under_way(cnn_export, x):
+    with live(cnn_export) as running:
+        batcher = running.core.versions.available[1].signatures["serving_default"].predict
+        run, begun, go_on = batcher._run, threading.Event(), threading.Event()
+        batcher._run = lambda inputs: (begun.set(), go_on.wait(60), run(inputs))[-1]
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            late = pool.submit(running.post, f"{CNN}:predict", {"instances": x.tolist()})
+            assert begun.wait(30)
+            running.uvicorn.should_exit = True
+            until(lambda: not running.uvicorn.servers[0].is_serving())
+            go_on.set()
+            assert late.result()[0] == 200
