@@ -341,7 +341,7 @@ def export(
         path,
         num_samples,
         image_dtype=image_dtype,
-        resize=None if resize is None else (resize, resize),
+        resize=resize,
         overwrite=overwrite,
         **known,
     )
