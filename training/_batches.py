@@ -1,5 +1,6 @@
 """Data as the trainer takes them: the batches of one epoch, checked, with class weights as sample weights."""
 
+import re
 from typing import Any, NamedTuple
 
 import keras
@@ -7,6 +8,8 @@ import numpy as np
 import tensorflow as tf
 
 from dropzoo.training.losses import Dice
+
+_REFUSED = "`train` has labels"
 
 
 class Output(NamedTuple):
@@ -47,8 +50,8 @@ def dataset(data: Any, name: str, epoch: int = 0) -> tf.data.Dataset:
 def rest_of_epoch(
     train: Any, epoch: int, skip: int, class_weight: dict[int, float] | None, model: keras.Model
 ) -> tf.data.Dataset:
-    """An epoch's batches after the first `skip`; each label's class weight becomes a sample weight."""
-    rest = dataset(train, "train", epoch).skip(skip)
+    """An epoch's batches after the first `skip`, labels checked, and class weights as sample weights."""
+    rest = check_labels(dataset(train, "train", epoch).skip(skip), model)
     if class_weight is None:
         return rest
     out = output(model)
@@ -68,19 +71,33 @@ def rest_of_epoch(
     return rest.map(weigh)
 
 
-def check_labels(batch: Any, model: keras.Model) -> None:
-    """Refuses labels that a loss reads as NaN or as no class at all, depending on the device."""
-    labels, out, loss = batch[1], output(model), model.loss
-    if out is None or not isinstance(labels, tf.Tensor) or not labels.dtype.is_integer:
-        return
+def check_labels(batches: tf.data.Dataset, model: keras.Model) -> tf.data.Dataset:
+    """The same batches; refuses labels that a loss reads as NaN or as no class at all, depending on the device."""
+    labels, out, loss = batches.element_spec[1], output(model), model.loss
+    if out is None or not isinstance(labels, tf.TensorSpec) or not labels.dtype.is_integer:
+        return batches
     if len(labels.shape) == out.rank and labels.shape[-1] != 1:
-        return  # one-hot
+        return batches  # one-hot
     if out.classes == 1 and not isinstance(loss, (keras.losses.BinaryCrossentropy, Dice)):
-        return  # regression
-    values = labels.numpy().astype("int64").ravel()
+        return batches  # regression
     ignored = getattr(loss, "ignore_class", None)
-    values = values if ignored is None else values[values != ignored]
-    if values.size and values.max() >= max(out.classes, 2):
-        raise ValueError(f"`train` has labels up to {values.max()} but the model has {out.classes} outputs")
-    if values.size and values.min() < 0:
-        raise ValueError(f"`train` has labels down to {values.min()}; they start at 0")
+
+    def check(*batch: Any) -> tuple[Any, ...]:
+        values = tf.cast(batch[1], "int64")
+        values = values if ignored is None else tf.where(values == ignored, tf.zeros_like(values), values)
+        high, low = tf.reduce_max(values), tf.reduce_min(values)
+        beyond = f"{_REFUSED} up to {{}} but the model has {out.classes} outputs"
+        tests = [
+            tf.Assert(high < max(out.classes, 2), [tf.strings.format(beyond, high)]),
+            tf.Assert(low >= 0, [tf.strings.format(f"{_REFUSED} down to {{}}; they start at 0", low)]),
+        ]
+        with tf.control_dependencies(tests):
+            return tf.nest.map_structure(tf.identity, batch)
+
+    return batches.map(check, num_parallel_calls=tf.data.AUTOTUNE)
+
+
+def refused_labels(error: Exception) -> str | None:
+    """What `check_labels` had to say, if an error of the pipeline came from there."""
+    found = re.search(rf"\[({_REFUSED}[^\]]*)\]", str(error))
+    return found and found[1]
