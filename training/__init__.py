@@ -16,6 +16,7 @@ from dropzoo.training.schedules import (
     step,
 )
 from dropzoo.training.trainer import Trainer
+from dropzoo.training.workers import multi_worker_strategy
 
 __all__ = [
     "Augment",
@@ -38,5 +39,6 @@ __all__ = [
     "linear",
     "list_data",
     "load_data",
+    "multi_worker_strategy",
     "step",
 ]

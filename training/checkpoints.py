@@ -173,10 +173,12 @@ def _check(model: keras.Model, meta: dict[str, Any], described: list[str] | None
         diff = difflib.unified_diff(saved, here, n=0, lineterm="")
         lines = [f"{line[0]} {line[1:]}" for line in diff if line[:2] not in _MARKS]
         lines += [f"  live rates: {len(meta['rates'])} saved, {rates} here"] * (not lines)
-        shown = "\n".join([*lines[:10], *[f"  and {len(lines) - 10} more"] * (len(lines) > 10)])
+        shown = [line for sign in "-+ " for line in [line for line in lines if line[0] == sign][:5]]
+        more = [f"  and {len(lines) - len(shown)} more"] * (len(lines) > len(shown))
         raise ValueError(
-            f"The checkpoint {path} is of another model, optimizer or metrics (- saved, + here):\n{shown}\n"
-            "Go on with what was saved, or choose another folder for the checkpoints."
+            f"The checkpoint {path} is of another model, optimizer or metrics (- saved, + here):\n"
+            + "\n".join([*shown, *more, ""])
+            + "Go on with what was saved, or choose another folder for the checkpoints."
         )
 
 
