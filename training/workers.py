@@ -48,9 +48,9 @@ def run_workers(command: Sequence[str], count: int, grace: float = 30.0) -> int:
     try:
         for index in range(count):
             task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
-            quiet = {} if index == 0 else {"stdout": subprocess.DEVNULL}
             environment = {**os.environ, "TF_CONFIG": json.dumps(task)}
-            workers.append(subprocess.Popen(command, env=environment, **quiet))
+            shown = None if index == 0 else subprocess.DEVNULL
+            workers.append(subprocess.Popen(command, env=environment, stdout=shown))
         status, deadline = 0, None
         while any(worker.poll() is None for worker in workers):
             failed = [worker.poll() for worker in workers if worker.poll()]

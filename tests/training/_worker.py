@@ -55,13 +55,18 @@ history = trainer.fit(
     checkpoint_dir=None if directory == "-" else directory,
     verbose=0,
 ).history
-masks = [0.0]
-if which == "mirrored":
-    drop = tf.function(lambda: strategy.run(lambda: model.layers[-2](tf.ones((2, 400)), training=True)))
-    masks = [value.numpy() for value in strategy.experimental_local_results(drop())]
-elif which == "workers":
-    drop = tf.function(lambda: strategy.run(lambda: model.layers[-2](tf.ones((2, 400)), training=True)))
-    masks = [drop().numpy()]
+
+
+def mask():
+    return model.layers[-2](tf.ones((2, 400)), training=True)
+
+
+@tf.function(autograph=False)
+def draw():
+    return strategy.run(mask)
+
+
+masks = [value.numpy() for value in strategy.experimental_local_results(draw())] if strategy else [mask()]
 curves = [history[name] for name in ("loss", "accuracy", "val_loss", "val_accuracy")]
 values = {f"weight{index}": weight.numpy() for index, weight in enumerate(model.weights)}
 np.savez(Path(f"{result}.npz"), curves=curves, masks=np.stack(masks), **values)
