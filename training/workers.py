@@ -51,17 +51,18 @@ def run_workers(command: Sequence[str], count: int, grace: float = 30.0) -> int:
             environment = {**os.environ, "TF_CONFIG": json.dumps(task)}
             shown = None if index == 0 else subprocess.DEVNULL
             workers.append(subprocess.Popen(command, env=environment, stdout=shown))
-        status, deadline = 0, None
+        status: int = 0
+        deadline = None
         while any(worker.poll() is None for worker in workers):
-            failed = [worker.poll() for worker in workers if worker.poll()]
-            if failed and deadline is None:
-                status, deadline = failed[0], time.monotonic() + grace
+            status = status or next(filter(None, (worker.poll() for worker in workers)), 0)
+            if status and deadline is None:
+                deadline = time.monotonic() + grace
                 print(f"A worker ended with status {status}; the others follow", file=sys.stderr)
             if deadline is not None and time.monotonic() > deadline:
                 break
             with contextlib.suppress(KeyboardInterrupt):  # they got it too, and save
                 time.sleep(0.1)
-        return status or next((worker.poll() for worker in workers if worker.poll()), 0)
+        return status or next(filter(None, (worker.poll() for worker in workers)), 0)
     finally:
         for worker in workers:
             if worker.poll() is None:
