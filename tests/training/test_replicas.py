@@ -139,3 +139,22 @@ def test_a_model_half_under_the_strategy_is_refused():
         model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(4)])
     with pytest.raises(ValueError, match="`jit_compile` must be False or 'auto' with a strategy"):
         Trainer(model, strategy=strategy, jit_compile=True)
+
+
+def test_the_command_line_starts_two_workers(tmp_path, data_dir):
+    options = {"--data": "digits", "--data-dir": data_dir, "--limit": 60, "--epochs": 2, "--workers": 2}
+    options |= {"--option": "filters=(4,)", "--dropout": 0.2, "--out": tmp_path / "run", "--batch-size": 25}
+    command = [sys.executable, "-m", "dropzoo.cli", "train", "simple_cnn"]
+    command += [str(part) for option in options.items() for part in option]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("60 training images") == 1 and "Saved in" in done.stdout
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {
+        "run.json",
+        "checkpoints",
+        "history.csv",
+        "model.keras",
+        "results.json",
+    }
+    again = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=False)
+    assert again.returncode == 0 and "finished; nothing to train" in again.stdout, again.stderr
