@@ -40,14 +40,20 @@ class StopSignals(keras.callbacks.Callback):
             signal.signal(number := self._taken.pop(), _DEFAULTS[number])
 
     def check(self, asked: Any) -> None:
-        """Ends the run, if it is asked to: `KeyboardInterrupt`, or the exit status that tells of SIGTERM."""
+        """Ends the run, if this process alone got a signal, or all have agreed on one (`asked`).
+
+        Raises:
+            KeyboardInterrupt: for Ctrl-C here.
+            SystemExit: for SIGTERM, or a signal elsewhere.
+        """
+        asked = asked or (self._alone and self.received)
         if asked and self.received == signal.SIGINT:
             raise KeyboardInterrupt
         if asked:  # by a signal here, or in another process
             raise SystemExit(128 + signal.SIGTERM)
 
     def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
-        self.check(self._alone and bool(self.received))
+        self.check(False)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.received = number

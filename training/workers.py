@@ -3,9 +3,11 @@
 import contextlib
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -38,13 +40,17 @@ def multi_worker_strategy(timeout: float = 300.0, resolver: Any = None) -> tf.di
 def run_workers(command: Sequence[str], count: int, grace: float = 30.0) -> int:
     """Runs `count` workers of a command on this machine; the first one's output is shown.
 
-    Once a worker has failed, the others have `grace` seconds to end by themselves, and are then killed.
+    Once a worker has failed, the others have `grace` seconds to end by themselves, and are then killed. SIGTERM
+    goes on to all of them.
 
     Returns:
         The exit status: that of the first worker that failed, or 0.
     """
     addresses = free_addresses(count)
-    workers = []
+    workers: list[subprocess.Popen] = []
+    before = None
+    if threading.current_thread() is threading.main_thread():
+        before = signal.signal(signal.SIGTERM, lambda number, _: _send(workers, number))
     try:
         for index in range(count):
             task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
@@ -64,10 +70,17 @@ def run_workers(command: Sequence[str], count: int, grace: float = 30.0) -> int:
                 time.sleep(0.1)
         return status or next(filter(None, (worker.poll() for worker in workers)), 0)
     finally:
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
         for worker in workers:
             if worker.poll() is None:
                 worker.kill()
             worker.wait()
+
+
+def _send(workers: Sequence[subprocess.Popen], number: int) -> None:
+    for worker in workers:
+        worker.send_signal(number)
 
 
 def free_addresses(count: int) -> list[str]:

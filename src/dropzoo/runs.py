@@ -23,6 +23,7 @@ import tensorflow as tf
 from dropzoo import models, training
 from dropzoo.evaluation import evaluate
 from dropzoo.training._replicas import is_chief, scope
+from dropzoo.training.devices import prepare_devices
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -86,10 +87,12 @@ def train_run(
     Raises:
         ValueError: if `out` holds something else, or a run of another config.
     """
+    devices = prepare_devices()  # before TensorFlow uses them
     strategy = training.multi_worker_strategy() if "TF_CONFIG" in os.environ else None
     chief = is_chief(strategy)
     if not chief:
         say = _nothing
+    say(f"Trains on {devices}")
     wanted = json.loads(json.dumps(dataclasses.asdict(config)))
     _check_folder(out, wanted)
     if (out / "results.json").exists():

@@ -1,11 +1,11 @@
 """One worker of a run on several, or the only one: `_worker.py RESULT STRATEGY RATE DIRECTORY [STOP]`.
 
 STRATEGY is "one", "mirrored" (two logical CPUs) or "workers" (by TF_CONFIG). The weights go to RESULT, with the
-history, the masks of the first dropout layer and what callbacks wrote. STOP kills the process after so many steps.
+history, the masks of the first dropout layer and what callbacks wrote. STOP is a signal that the process gets
+after so many executions: "11:9" kills it.
 """
 
 import os
-import signal
 import sys
 from pathlib import Path
 
@@ -28,11 +28,16 @@ else:
 from _trainer_runs import StopAt, dataset  # noqa: E402
 
 
-class Kill(StopAt):
+class Signal(StopAt):
+    def __init__(self, spec):
+        executions, number = map(int, spec.split(":"))
+        super().__init__(executions)
+        self.number = number
+
     def on_train_batch_end(self, batch, logs=None):
         self.steps -= 1
         if self.steps == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), self.number)
 
 
 with strategy.scope() if strategy else tf.init_scope():
@@ -51,7 +56,7 @@ history = trainer.fit(
     dataset(59, 12),  # the last batch of an epoch is uneven
     validation_data=dataset(25),
     epochs=10,
-    callbacks=[keras.callbacks.CSVLogger(f"{result}.csv"), *[Kill(int(step)) for step in stop]],
+    callbacks=[keras.callbacks.CSVLogger(f"{result}.csv"), *map(Signal, stop)],
     checkpoint_dir=None if directory == "-" else directory,
     verbose=0,
 ).history

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -25,13 +26,13 @@ def start(folder, name, which="one", rate=0.0, directory="-", stop=(), task=None
     return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
-def workers(folder, name, rate=0.0, directory="-", kill=None):
-    """Runs two workers, one of which may be killed; their exit codes and what they said."""
+def workers(folder, name, rate=0.0, directory="-", signals=None):
+    """Runs two workers, with signals to some of them; what they said and their exit codes."""
     addresses = free_addresses(2)
     started = []
     for index in (0, 1):
         task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
-        stop = (20,) if index == kill else ()
+        stop = [f"11:{signals[index]}"] if signals and index in signals else []
         started.append(start(folder, f"{name}{index}", "workers", rate, directory, stop, task))
     return ended(*started)
 
@@ -97,7 +98,7 @@ def test_two_workers_do_50_steps_of_one_device(folder, one):
 
 
 def test_a_worker_that_dies_stops_the_other_and_a_restart_goes_on(folder):
-    (error, code), (_, killed) = workers(folder, "dead", 0.5, folder / "checkpoints", kill=1)
+    (error, code), (_, killed) = workers(folder, "dead", 0.5, folder / "checkpoints", {1: signal.SIGKILL})
     assert killed == -9 and code == 1
     assert "Another worker is gone" in error and "the run goes on from" in error
     assert list((folder / "checkpoints").glob("*.npz"))
@@ -108,6 +109,14 @@ def test_a_worker_that_dies_stops_the_other_and_a_restart_goes_on(folder):
     assert_same(resumed, whole, 0)
     assert_same(resumed, other, 0)
     assert 0.3 < (resumed["masks"] == other["masks"]).mean() < 0.7
+
+
+def test_sigterm_on_one_worker_stops_both_at_the_same_step(folder):
+    runs = workers(folder, "asked", 0.5, folder / "asked", {1: signal.SIGTERM})
+    assert [code for _, code in runs] == [143, 143], runs
+    # Two executions an epoch: noted after the first one of the sixth epoch, agreed upon in the second.
+    newest = max((folder / "asked").glob("*.npz"))
+    assert newest.name == "epoch00005_step0000005.npz"
 
 
 def test_the_cluster_must_be_named(monkeypatch):
