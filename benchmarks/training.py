@@ -175,7 +175,9 @@ def print_first(who: str) -> None:
     build(None)  # what TensorFlow does but once
     start = time.perf_counter()
     ended: list[float] = []
-    see = keras.callbacks.LambdaCallback(on_train_batch_end=lambda *_: ended.append(time.perf_counter() - start))
+    see = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: ended.append(time.perf_counter() - start)
+    )
     model, data = build(ours if who == "dropzoo" else theirs)
     loss, data = loss_of(model), with_channel(data.take(3), model)
     if who == "dropzoo":

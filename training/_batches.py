@@ -50,8 +50,8 @@ def dataset(data: Any, name: str, epoch: int = 0) -> tf.data.Dataset:
 def rest_of_epoch(
     train: Any, epoch: int, skip: int, class_weight: dict[int, float] | None, model: keras.Model
 ) -> tf.data.Dataset:
-    """An epoch's batches after the first `skip`, labels checked, and class weights as sample weights."""
-    rest = check_labels(dataset(train, "train", epoch).skip(skip), model)
+    """An epoch's batches after the first `skip`, with class weights as sample weights."""
+    rest = dataset(train, "train", epoch).skip(skip)
     if class_weight is None:
         return rest
     out = output(model)
@@ -71,33 +71,30 @@ def rest_of_epoch(
     return rest.map(weigh)
 
 
-def check_labels(batches: tf.data.Dataset, model: keras.Model) -> tf.data.Dataset:
-    """The same batches; refuses labels that a loss reads as NaN or as no class at all, depending on the device."""
-    labels, out, loss = batches.element_spec[1], output(model), model.loss
-    if out is None or not isinstance(labels, tf.TensorSpec) or not labels.dtype.is_integer:
-        return batches
+def check_labels(batch: Any, model: keras.Model) -> Any:
+    """The same batch; refuses labels that a loss reads as NaN or as no class at all, depending on the device."""
+    labels, out, loss = batch[1], output(model), model.loss
+    if out is None or not isinstance(labels, tf.Tensor) or not labels.dtype.is_integer:
+        return batch
     if len(labels.shape) == out.rank and labels.shape[-1] != 1:
-        return batches  # one-hot
+        return batch  # one-hot
     if out.classes == 1 and not isinstance(loss, (keras.losses.BinaryCrossentropy, Dice)):
-        return batches  # regression
+        return batch  # regression
     ignored = getattr(loss, "ignore_class", None)
-
-    def check(*batch: Any) -> tuple[Any, ...]:
-        values = tf.cast(batch[1], "int64")
-        values = values if ignored is None else tf.where(values == ignored, tf.zeros_like(values), values)
-        high, low = tf.reduce_max(values), tf.reduce_min(values)
-        beyond = f"{_REFUSED} up to {{}} but the model has {out.classes} outputs"
-        tests = [
-            tf.Assert(high < max(out.classes, 2), [tf.strings.format(beyond, high)]),
-            tf.Assert(low >= 0, [tf.strings.format(f"{_REFUSED} down to {{}}; they start at 0", low)]),
-        ]
-        with tf.control_dependencies(tests):
-            return tf.nest.map_structure(tf.identity, batch)
-
-    return batches.map(check, num_parallel_calls=tf.data.AUTOTUNE)
+    values = tf.cast(labels, "int64")
+    values = values if ignored is None else tf.where(values == ignored, tf.zeros_like(values), values)
+    high, low = tf.reduce_max(values), tf.reduce_min(values)
+    tests = [
+        tf.Assert(
+            high < max(out.classes, 2), [f"{_REFUSED} up to", high, f"but the model has {out.classes} outputs"]
+        ),
+        tf.Assert(low >= 0, [f"{_REFUSED} down to", low, "; they start at 0"]),
+    ]
+    with tf.control_dependencies(tests):
+        return tf.nest.map_structure(tf.identity, batch)
 
 
 def refused_labels(error: Exception) -> str | None:
-    """What `check_labels` had to say, if an error of the pipeline came from there."""
-    found = re.search(rf"\[({_REFUSED}[^\]]*)\]", str(error))
-    return found and found[1]
+    """What `check_labels` had to say, if an error came from there."""
+    found = re.search(rf"\[({_REFUSED} .*?)\] \[(-?\d+)\] \[(.*?)\]", str(error))
+    return " ".join(found.groups()).replace(" ;", ";") if found else None

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from dropzoo.training._batches import refused_labels
+from dropzoo.training._batches import check_labels, refused_labels
 
 # Where tf.data leaves a batch. A replica takes its rows there, so that no device gets the rows of others.
 _HOST = "/device:CPU:0"
@@ -60,6 +60,8 @@ class Program:
         """
 
         def run(batch: Any) -> tuple[Any, ...]:
+            with tf.device(_HOST):
+                batch = check_labels(batch, self._model)
             return tf.constant(True), *self._on_replicas(self._step or self._train_step, batch)
 
         def body(done: Any, more: Any, loss: Any, norm: Any) -> tuple[Any, ...]:
