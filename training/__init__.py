@@ -24,6 +24,7 @@ from dropzoo.training.schedules import (
 )
 from dropzoo.training.selective import aurc, error_auroc, fit_temperature, ood_auroc, risk_coverage
 from dropzoo.training.trainer import Trainer
+from dropzoo.training.workers import multi_worker_strategy
 
 __all__ = [
     "AdaptiveCalibrationError",
@@ -55,6 +56,7 @@ __all__ = [
     "list_corruptions",
     "list_data",
     "load_data",
+    "multi_worker_strategy",
     "ood_auroc",
     "risk_coverage",
     "step",

@@ -1,5 +1,6 @@
 """Data as the trainer takes them: the batches of one epoch, checked, with class weights as sample weights."""
 
+import re
 from typing import Any, NamedTuple
 
 import keras
@@ -7,6 +8,8 @@ import numpy as np
 import tensorflow as tf
 
 from dropzoo.training.losses import Dice
+
+_REFUSED = "`train` has labels"
 
 
 class Output(NamedTuple):
@@ -47,7 +50,7 @@ def dataset(data: Any, name: str, epoch: int = 0) -> tf.data.Dataset:
 def rest_of_epoch(
     train: Any, epoch: int, skip: int, class_weight: dict[int, float] | None, model: keras.Model
 ) -> tf.data.Dataset:
-    """An epoch's batches after the first `skip`; each label's class weight becomes a sample weight."""
+    """An epoch's batches after the first `skip`, with class weights as sample weights."""
     rest = dataset(train, "train", epoch).skip(skip)
     if class_weight is None:
         return rest
@@ -68,19 +71,30 @@ def rest_of_epoch(
     return rest.map(weigh)
 
 
-def check_labels(batch: Any, model: keras.Model) -> None:
-    """Refuses labels that a loss reads as NaN or as no class at all, depending on the device."""
+def check_labels(batch: Any, model: keras.Model) -> Any:
+    """The same batch; refuses labels that a loss reads as NaN or as no class at all, depending on the device."""
     labels, out, loss = batch[1], output(model), model.loss
     if out is None or not isinstance(labels, tf.Tensor) or not labels.dtype.is_integer:
-        return
+        return batch
     if len(labels.shape) == out.rank and labels.shape[-1] != 1:
-        return  # one-hot
+        return batch  # one-hot
     if out.classes == 1 and not isinstance(loss, (keras.losses.BinaryCrossentropy, Dice)):
-        return  # regression
-    values = labels.numpy().astype("int64").ravel()
+        return batch  # regression
     ignored = getattr(loss, "ignore_class", None)
-    values = values if ignored is None else values[values != ignored]
-    if values.size and values.max() >= max(out.classes, 2):
-        raise ValueError(f"`train` has labels up to {values.max()} but the model has {out.classes} outputs")
-    if values.size and values.min() < 0:
-        raise ValueError(f"`train` has labels down to {values.min()}; they start at 0")
+    values = tf.cast(labels, "int64")
+    values = values if ignored is None else tf.where(values == ignored, tf.zeros_like(values), values)
+    high, low = tf.reduce_max(values), tf.reduce_min(values)
+    tests = [
+        tf.Assert(
+            high < max(out.classes, 2), [f"{_REFUSED} up to", high, f"but the model has {out.classes} outputs"]
+        ),
+        tf.Assert(low >= 0, [f"{_REFUSED} down to", low, "; they start at 0"]),
+    ]
+    with tf.control_dependencies(tests):
+        return tf.nest.map_structure(tf.identity, batch)
+
+
+def refused_labels(error: Exception) -> str | None:
+    """What `check_labels` had to say, if an error came from there."""
+    found = re.search(rf"\[({_REFUSED} .*?)\] \[(-?\d+)\] \[(.*?)\]", str(error))
+    return " ".join(found.groups()).replace(" ;", ";") if found else None

@@ -1,6 +1,7 @@
 """A training loop that can stop at any step and go on in another process, bit for bit."""
 
 import math
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -8,18 +9,22 @@ import keras
 import tensorflow as tf
 
 from dropzoo.training import _batches as batches
+from dropzoo.training import _replicas as replicas
 from dropzoo.training import checkpoints
+from dropzoo.training._program import Program, check_options, xla_pays
+from dropzoo.training._signals import StopSignals
 from dropzoo.training.losses import default_loss
 from dropzoo.training.metrics import default_metrics
 
 
 class Trainer:
-    """Trains a Keras model as `model.fit` does, step by step in a `tf.function`, and resumes exactly.
+    """Trains a Keras model as `model.fit` does, many steps in one `tf.function`, and resumes exactly.
 
     The step is Keras' own `train_step` after `compile`, so losses, regularisation, metrics, sample weights
-    and loss scaling mean what they mean there, and so do callbacks and the history. What is added:
-    checkpoints of the whole state (seed generators and live rates too), so that a run stopped anywhere ends
-    with the same weights, a check of the labels, and an error rather than a model full of NaN.
+    and loss scaling mean what they mean there, and so do callbacks, the history, and what the optimizer does
+    by its own arguments: clipping, accumulation, EMA. What is added: several devices and workers, checkpoints
+    of the whole state (seed generators and live rates too), so that a run stopped anywhere ends with the same
+    weights, a check of the labels, and an error rather than a model full of NaN.
 
     Args:
         model: compiled here, so freeze layers before. Losses and metrics get what it returns.
@@ -29,11 +34,21 @@ class Trainer:
             `None` reads the task off the model's output: cross-entropy for `(batch, classes)`,
             `DiceCrossEntropy` for images; one output is the logit of a binary task.
         metrics: as for `compile`; names are resolved as Keras does. `None`: `default_metrics`, `[]`: none.
-        strategy: None. One device only so far.
+        strategy: a `tf.distribute.MirroredStrategy` or `MultiWorkerMirroredStrategy` under whose scope the
+            model was built. The batches of `train` are the global ones, the same on every worker: each replica
+            takes its rows, and all together take the step that one device would. Only the chief writes.
         deterministic: makes TensorFlow's operations deterministic from the first `fit` on, for the whole
             process (`tf.config.experimental.enable_op_determinism`): some are slower, and those that draw
             random numbers without a seed raise.
-        jit_compile: compile the step with XLA.
+        jit_compile: compile each step with XLA. `"auto"`: on a GPU, unless there is a strategy, a layer that XLA
+            cannot compile, or `deterministic`; never on a CPU, where steps are slower with it. A resumed run
+            does as its checkpoint did.
+        steps_per_execution: so many steps run on the device for each call from Python. Callbacks see the last
+            one, and rates change, at each execution; so a resumed run should keep it.
+        on_nan: what to do once the loss is not finite, before the error: `"stop"`: nothing, `"restore"`: put the
+            last good checkpoint back into the model.
+        r_drop: the weight alpha of R-Drop (Liang et al., 2021, arXiv:2106.14448), which passes each batch twice
+            and draws the two predictions together. For models of one output, in logits.
 
     Example:
 
@@ -50,14 +65,17 @@ class Trainer:
         optimizer: Any = "adam",
         loss: Any = None,
         metrics: Any = None,
-        strategy: None = None,
+        strategy: Any = None,
         deterministic: bool = False,
-        jit_compile: bool = False,
+        jit_compile: bool | str = "auto",
+        steps_per_execution: int = 1,
+        on_nan: str = "stop",
+        r_drop: float = 0.0,
     ) -> None:
-        if strategy is not None:
-            raise ValueError(f"`strategy` must be None: one device only is supported so far. Received: {strategy}")
+        output = batches.output(model)
+        check_options(jit_compile, steps_per_execution, on_nan, r_drop, output is not None)
+        replicas.check(strategy, model, jit_compile)
         if loss is None or metrics is None:
-            output = batches.output(model)
             if output is None:
                 raise ValueError(
                     "`loss` and `metrics` must be given: the model has no single output of known shape"
@@ -65,15 +83,18 @@ class Trainer:
             task = "classification" if output.rank == 2 else "segmentation"
             loss = default_loss(task, output.classes) if loss is None else loss
             metrics = default_metrics(task, output.classes) if metrics is None else metrics
-        model.compile(optimizer=optimizer, loss=loss, metrics=metrics, jit_compile=jit_compile)
+        with replicas.scope(strategy):
+            optimizer, metrics = (replicas.remade(strategy, thing) for thing in (optimizer, metrics))
+            model.compile(optimizer=optimizer, loss=loss, metrics=metrics, jit_compile=False)
         self.model = model
+        self.strategy = strategy
         self.deterministic = deterministic
-        # Counted inside the step: a KeyboardInterrupt falls between Python lines, not into the step.
-        self._step = tf.Variable(0, dtype="int64")
-        # Keras converts what layers need by itself, and keeps AutoGraph away from the step.
-        options = {"reduce_retracing": True, "jit_compile": jit_compile, "autograph": False}
-        self._train_step = tf.function(self._one_step, **options)
-        self._test_step = tf.function(model.test_step, **options)
+        self.steps_per_execution = steps_per_execution
+        self.on_nan = on_nan
+        self._jit_compile, self._r_drop = jit_compile, r_drop
+        # As the run begins: rates and learning rates move on.
+        self._described = checkpoints.describe(model)
+        self._program: Program | None = None
 
     def fit(
         self,
@@ -86,13 +107,13 @@ class Trainer:
         class_weight: dict[int, float] | None = None,
         verbose: Any = "auto",
     ) -> keras.callbacks.History:
-        """Trains until `epochs` epochs are done, counting those of a run resumed from `checkpoint_dir`.
+        """Trains until `epochs` epochs are done, counting those of a resumed run.
 
         With a `checkpoint_dir` that holds checkpoints the run continues from the newest, and ends with the
         weights it would have had without the stop (to the bit with `deterministic=True`) if it sees the same
         batches: `train.at_epoch(epoch)` gives those of one epoch; without it every pass has to be the same.
-        Stopping within an epoch (`model.stop_training`, Ctrl-C) saves the position there. Callbacks start
-        anew: `EarlyStopping` counts from zero.
+        Stopping within an epoch (`model.stop_training`, Ctrl-C, SIGTERM) saves the position there. Callbacks
+        start anew: `EarlyStopping` counts from zero.
 
         Args:
             train: a `tf.data.Dataset` of `(x, y)` or `(x, y, sample_weight)`, or an object whose
@@ -100,7 +121,8 @@ class Trainer:
             validation_data: the same, evaluated after each epoch.
             epochs: the total.
             callbacks: Keras callbacks.
-            checkpoint_dir: gets a checkpoint after each epoch; the newest three stay.
+            checkpoint_dir: gets a checkpoint after each epoch; the newest three stay, and the one with the
+                lowest (validation) loss. One folder for all workers.
             checkpoint_every: also save after so many steps of an epoch.
             class_weight: label to weight, per pixel for masks; 1 where not named.
             verbose: as for Keras' `fit`.
@@ -109,29 +131,37 @@ class Trainer:
             Keras' `History`, with the epochs of the run before the stop.
 
         Raises:
-            ValueError: for unusable data or arguments, or a checkpoint of another model.
+            ValueError: for unusable data or arguments, or a checkpoint of another model or run.
             FloatingPointError: once the loss is not finite.
+            OSError: if a checkpoint cannot be written; those before are whole.
+            RuntimeError: if another worker is gone.
         """
         if self.deterministic:
             tf.config.experimental.enable_op_determinism()
-        model, directory = self.model, None if checkpoint_dir is None else Path(checkpoint_dir)
+        model, strategy, chief = self.model, self.strategy, replicas.is_chief(self.strategy)
+        directory = None if checkpoint_dir is None else Path(checkpoint_dir)
         if checkpoint_every is not None and (directory is None or checkpoint_every < 1):
             raise ValueError(
                 "`checkpoint_every` must be a positive number of steps, with a `checkpoint_dir`. "
                 f"Received: checkpoint_every={checkpoint_every}, checkpoint_dir={checkpoint_dir}"
             )
+        if self.on_nan == "restore" and directory is None:
+            raise ValueError("`on_nan='restore'` needs a `checkpoint_dir` to restore from")
         first = batches.dataset(train, "train")
-        # Every variable must exist before a checkpoint can be put into it.
-        model._symbolic_build(data_batch=first.element_spec)
-        position = checkpoints.restore(directory, model) if directory else None
+        self._build(first)
+        position = checkpoints.restore(directory, model, self._described) if directory else None
         start, skip = (position.epoch, position.step) if position else (0, 0)
+        if not replicas.same_everywhere(strategy, start * 10**9 + skip):
+            raise ValueError(f"The workers found different checkpoints: all must share {checkpoint_dir}")
+        program = self._compiled(position.jit_compile if position else None)
 
         # Where the data do not say it, the first epoch tells; schedules over the whole run need it.
         steps = max(int(first.cardinality()), 0) or (position.steps if position else None)
+        signals = StopSignals(alone=not replicas.multi_worker(strategy))
         callback_list = keras.callbacks.CallbackList(
-            callbacks,
+            [*replicas.callbacks_here(strategy, callbacks), signals],
             add_history=True,
-            add_progbar=verbose != 0,
+            add_progbar=verbose != 0 and chief,
             verbose=verbose,
             epochs=epochs,
             steps=steps,
@@ -143,57 +173,59 @@ class Trainer:
         if position:
             history.history, history.epoch, last_path = position.history, list(range(start)), position.path
 
-        # The epoch, and the value of `_step` at its start: one assignment moves both, so that wherever an
-        # interrupt falls, what is saved is a position that was.
+        # The epoch, and the value of `program.steps` at its start: one assignment moves both, so that wherever
+        # an interrupt falls, what is saved is a position that was.
         mark = (start, -skip)
-        self._step.assign(0)
+        program.steps.assign(0)
 
         def save() -> Path | None:
             epoch, base = mark
             if directory is None:
                 return None
-            return checkpoints.save(directory, model, epoch, int(self._step) - base, steps, history.history)
+            run = epoch, int(program.steps) - base, steps, history.history, self._described, program.jit_compile
+            return checkpoints.save(directory, model, *run, write=chief)
 
-        epoch_logs, unchecked = None, True
+        epoch_logs = None
         try:
-            for epoch in range(start, epochs):
-                step = skip if epoch == start else 0
-                if step == 0:
-                    model.reset_metrics()
-                callback_list.on_epoch_begin(epoch)
-                for batch in batches.rest_of_epoch(train, epoch, step, class_weight, model):
-                    if unchecked:
-                        batches.check_labels(batch, model)
-                        unchecked = False
-                    callback_list.on_train_batch_begin(step)
-                    logs = self._train_step(batch)
-                    callback_list.on_train_batch_end(step, logs)
-                    step += 1
-                    # Keras' loss is the mean over the epoch so far: once not finite, it stays so.
-                    if not math.isfinite(mean := float(logs.get("loss", 0.0))):
-                        raise FloatingPointError(
-                            f"The loss is {mean} at step {step} of epoch {epoch + 1}. "
-                            f"Last good checkpoint: {last_path}"
-                        )
-                    if model.stop_training or (checkpoint_every and step % checkpoint_every == 0):
+            with signals, replicas.lost_worker_named(strategy, lambda: last_path):
+                for epoch in range(start, epochs):
+                    step, more = skip if epoch == start else 0, True
+                    if step == 0:
+                        model.reset_metrics()
+                    callback_list.on_epoch_begin(epoch)
+                    rest = batches.rest_of_epoch(train, epoch, step, class_weight, model)
+                    left = int(rest.cardinality())  # below 0 where it is not known
+                    iterator = iter(rest)
+                    while more and left != 0:
+                        size = self._size(step, checkpoint_every, left)
+                        callback_list.on_train_batch_begin(step)
+                        done, loss, norm, asked, logs = program.run(iterator, size, signals.received, left > 0)
+                        more, left = done == size, left - done
+                        step += done
+                        if done:
+                            callback_list.on_train_batch_end(step - 1, logs)
+                        if not math.isfinite(loss):
+                            self._give_up(f"{loss} at step {step} of epoch {epoch + 1}", norm, last_path)
+                        signals.check(asked)
+                        if model.stop_training or (checkpoint_every and done and step % checkpoint_every == 0):
+                            last_path = save()
+                        if model.stop_training:
+                            break
+                    if step == 0:
+                        raise ValueError("`train` is empty: it gives no batch")
+                    stopped_within = model.stop_training
+                    if not stopped_within:
+                        callback_list.params["steps"] = steps = steps or step
+                    epoch_logs = model.get_metrics_result()
+                    if validation_data is not None:
+                        epoch_logs |= self._validate(validation_data, callback_list)
+                    callback_list.on_epoch_end(epoch, epoch_logs)
+                    if not stopped_within:
+                        mark = (epoch + 1, int(program.steps))
                         last_path = save()
                     if model.stop_training:
                         break
-                if step == 0:
-                    raise ValueError("`train` is empty: it gives no batch")
-                stopped_within = model.stop_training
-                if not stopped_within:
-                    callback_list.params["steps"] = steps = steps or step
-                epoch_logs = model.get_metrics_result()
-                if validation_data is not None:
-                    epoch_logs |= self._validate(validation_data, callback_list)
-                callback_list.on_epoch_end(epoch, epoch_logs)
-                if not stopped_within:
-                    mark = (epoch + 1, int(self._step))
-                    last_path = save()
-                if model.stop_training:
-                    break
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, SystemExit):
             if directory:
                 print(f"\nInterrupted. Saved to {save()}")
             raise
@@ -204,22 +236,51 @@ class Trainer:
     def evaluate(self, dataset: Any) -> dict[str, float]:
         """The loss and the metrics over a dataset, by name."""
         found = batches.dataset(dataset, "dataset")
-        self.model._symbolic_build(data_batch=found.element_spec)
+        self._build(found)
         logs = self._evaluate(found, "dataset", keras.callbacks.CallbackList(model=self.model))
         return {name: float(value) if value.ndim == 0 else value for name, value in logs.items()}
 
-    def _one_step(self, batch: Any) -> dict[str, tf.Tensor]:
-        logs = self.model.train_step(batch)
-        self._step.assign_add(1)
-        return logs
+    def _build(self, data: tf.data.Dataset) -> None:
+        """Makes every variable, which must exist before a checkpoint can be put into it."""
+        with replicas.scope(self.strategy):
+            self.model._symbolic_build(data_batch=data.element_spec)
+
+    def _compiled(self, resumed: bool | None = None) -> Program:
+        wanted = self._jit_compile
+        if wanted == "auto":
+            wanted = resumed if resumed is not None else xla_pays(self.model, self.strategy, self.deterministic)
+        elif resumed not in (None, wanted):
+            warnings.warn(
+                f"The run was compiled with jit_compile={resumed} and goes on with {wanted}: not bit for bit",
+                stacklevel=3,
+            )
+        if self._program is None or self._program.jit_compile != wanted:
+            self._program = Program(self.model, self.strategy, bool(wanted), self._r_drop)
+        return self._program
+
+    def _size(self, step: int, every: int | None, left: int) -> int:
+        """The steps of the next execution: those end at fixed steps of an epoch, wherever it was resumed."""
+        ends = [left] * (left > 0) + [n - step % n for n in (self.steps_per_execution, every) if n]
+        return min(ends)
+
+    def _give_up(self, what: str, norm: float, last: Path | None) -> None:
+        rate = float(self.model.optimizer.learning_rate)
+        done = ""
+        if self.on_nan == "restore" and last:
+            checkpoints.restore(last.parent, self.model)
+            done = ", put back into the model"
+        raise FloatingPointError(
+            f"The loss is {what}, the learning rate {rate:.4g}, the gradient norm {norm:.4g}. "
+            f"Last good checkpoint: {last}{done}"
+        )
 
     def _evaluate(self, dataset: tf.data.Dataset, name: str, callbacks: Any) -> dict[str, Any]:
         self.model.reset_metrics()
         callbacks.on_test_begin()
-        logs = None
+        logs, program = None, self._program or self._compiled()
         for step, batch in enumerate(dataset):
             callbacks.on_test_batch_begin(step)
-            logs = self._test_step(batch)
+            logs = program.test(batch)
             callbacks.on_test_batch_end(step, logs)
         if logs is None:
             raise ValueError(f"`{name}` is empty: it gives no batch")

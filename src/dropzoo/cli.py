@@ -1,6 +1,7 @@
 """The command line: `dropzoo --help` lists its commands."""
 
 import ast
+import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -21,6 +22,7 @@ app = typer.Typer(
 )
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)
+_command: list[str] = []  # what `main` was given
 
 DropoutOption = Annotated[
     list[str] | None,
@@ -203,12 +205,19 @@ def train(
         str | None, typer.Option("--manual-dir", help="Folder with a TFDS set's archives.")
     ] = None,
     data_dir: Annotated[str | None, typer.Option("--data-dir", help="Where TFDS keeps prepared sets.")] = None,
+    steps_per_execution: Annotated[
+        int, typer.Option("--steps-per-execution", min=1, help="Steps in one call: faster where a step is short.")
+    ] = 1,
+    workers: Annotated[
+        int, typer.Option("--workers", min=1, help="Processes that share each batch, on this machine.")
+    ] = 1,
 ) -> None:
     """Trains a model in a folder; started again, it goes on where it was stopped.
 
     Example: dropzoo train unet --data digit_scenes --dropout "bottleneck*=0.5" --option filters=16 --epochs 5
     """
     from dropzoo.runs import RunConfig, train_run
+    from dropzoo.training.workers import run_workers
 
     config = RunConfig(
         model=model,
@@ -230,7 +239,10 @@ def train(
         data_dir=data_dir,
     )
     folder = out or Path("runs") / f"{model}-{Path(data).name}"
-    _, results = train_run(config, folder, say=console.print)
+    if workers > 1 and "TF_CONFIG" not in os.environ:
+        config.load_data()  # prepared once, not by all of them at the same time
+        raise typer.Exit(run_workers([sys.executable, "-m", "dropzoo.cli", *_command], workers))
+    _, results = train_run(config, folder, say=console.print, steps_per_execution=steps_per_execution)
     console.print(results_table({"test": results}))
     console.print(f"Saved in {folder}. Next: dropzoo evaluate {folder} --mc 30")
 
@@ -449,6 +461,7 @@ def _number(text: str) -> float | str:
 def main(args: list[str] | None = None) -> None:
     """Runs the command line: bad input is one line and exit status 2, an interrupt 130."""
     args = sys.argv[1:] if args is None else args
+    _command[:] = args
     try:
         status = app(args, prog_name="dropzoo", standalone_mode=False)
     except typer.Exit as stop:

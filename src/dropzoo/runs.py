@@ -22,6 +22,8 @@ import tensorflow as tf
 
 from dropzoo import models, training
 from dropzoo.evaluation import evaluate
+from dropzoo.training._replicas import is_chief, scope
+from dropzoo.training.devices import prepare_devices
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -69,9 +71,15 @@ class RunConfig:
 
 
 def train_run(
-    config: RunConfig, out: Path, say: Callable[[str], None] = print, verbose: int | None = None
+    config: RunConfig,
+    out: Path,
+    say: Callable[[str], None] = print,
+    verbose: int | None = None,
+    steps_per_execution: int = 1,
 ) -> tuple[keras.Model, dict[str, Any]]:
     """Trains in the folder `out`, or goes on where a run of the same config was stopped.
+
+    Where `TF_CONFIG` names several workers, each runs this with a folder that they share; the chief writes.
 
     Returns:
         The model, and its figures on the test set (the validation set where there is no test set).
@@ -79,6 +87,12 @@ def train_run(
     Raises:
         ValueError: if `out` holds something else, or a run of another config.
     """
+    devices = prepare_devices()  # before TensorFlow uses them
+    strategy = training.multi_worker_strategy() if "TF_CONFIG" in os.environ else None
+    chief = is_chief(strategy)
+    if not chief:
+        say = _nothing
+    say(f"Trains on {devices}")
     wanted = json.loads(json.dumps(dataclasses.asdict(config)))
     _check_folder(out, wanted)
     if (out / "results.json").exists():
@@ -88,7 +102,8 @@ def train_run(
     data = config.load_data()
     keras.utils.set_random_seed(config.seed)  # after the data: preparing a set may draw from Python's generator
     shape = {"input_shape": data.info.input_shape, "num_classes": data.info.num_classes}
-    model = models.build_model(config.model, dropout=config.dropout, **{**shape, **config.options})
+    with scope(strategy):
+        model = models.build_model(config.model, dropout=config.dropout, **{**shape, **config.options})
     _check_fit(model, config, data.info)
     callbacks = config.rate_callbacks()
     for callback in callbacks:
@@ -97,11 +112,16 @@ def train_run(
     rate = config.learning_rate
     if config.schedule == "cosine":
         rate = keras.optimizers.schedules.CosineDecay(rate, steps)
-    trainer = training.Trainer(model, keras.optimizers.Adam(rate))
+    trainer = training.Trainer(
+        model, keras.optimizers.Adam(rate), strategy=strategy, steps_per_execution=steps_per_execution
+    )
 
-    out.mkdir(parents=True, exist_ok=True)
     versions = {"keras": keras.__version__, "tensorflow": tf.__version__}
-    write_json(out / "run.json", {"config": wanted, "info": dataclasses.asdict(data.info), "versions": versions})
+    if chief:
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(
+            out / "run.json", {"config": wanted, "info": dataclasses.asdict(data.info), "versions": versions}
+        )
     placed = sum(site.spec is not None for site in models.list_sites(model))
     say(
         f"{config.model}: {model.count_params():,} parameters, dropout at {placed} sites; "
@@ -115,12 +135,18 @@ def train_run(
         checkpoint_dir=out / "checkpoints",
         verbose=(1 if sys.stdout.isatty() else 2) if verbose is None else verbose,  # a bar, or a line an epoch
     ).history
-    _write_history(out / "history.csv", history)
-    model.save(out / "unfinished.keras")
-    os.replace(out / "unfinished.keras", out / "model.keras")
+    if chief:
+        _write_history(out / "history.csv", history)
+        model.save(out / "unfinished.keras")
+        os.replace(out / "unfinished.keras", out / "model.keras")
     results = evaluate(model, data.test or data.validation or data.train.at_epoch(0), data.info)
-    write_json(out / "results.json", results)
+    if chief:
+        write_json(out / "results.json", results)
     return model, results
+
+
+def _nothing(_: str) -> None:
+    """What all workers but the chief say."""
 
 
 def load_run(out: Path) -> tuple[keras.Model, RunConfig, training.DataInfo]:

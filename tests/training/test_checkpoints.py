@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 
 from _trainer_runs import Shuffled, dataset, dropout_model, linear_model
+from dropzoo import layers
+from dropzoo.training.schedules import RateSchedule, linear
 from dropzoo.training.trainer import Trainer
 
 
@@ -100,3 +102,36 @@ def test_a_checkpoint_of_another_model_is_refused_with_the_difference(tmp_path):
         fit(dropout_model(), "sgd")
     with pytest.raises(ValueError, match=r"(?s)- .*accuracy"):
         fit(dropout_model(), metrics=[])
+
+
+@pytest.mark.parametrize("changed", ["rate", "block size", "momentum", "activation"])
+def test_a_changed_plan_optimizer_or_layer_is_refused_with_the_difference(tmp_path, changed):
+    def fit(rate=0.1, block_size=3, momentum=0.9, activation="relu"):
+        inputs = keras.Input((8, 8, 1))
+        x = keras.layers.Conv2D(2, 3, activation=activation, name="conv")(inputs)
+        x = layers.DropBlock2D(rate, block_size=block_size, name="conv_dropout")(x)
+        model = keras.Model(inputs, keras.layers.Dense(10)(keras.layers.Flatten()(x)))
+        optimizer = keras.optimizers.SGD(0.1, momentum=momentum)
+        fit = {"checkpoint_dir": tmp_path, "callbacks": [RateSchedule({"*": linear(0.0, 0.4)})], "verbose": 0}
+        return Trainer(model, optimizer).fit(dataset(), epochs=2, **fit)
+
+    fit()
+    assert fit().epoch == [0, 1]
+    argument, message = {
+        "rate": ({"rate": 0.3}, "- conv_dropout.rate: 0.1\n[+] conv_dropout.rate: 0.3"),
+        "block size": ({"block_size": 5}, "- conv_dropout.block_size: 3\n[+] conv_dropout.block_size: 5"),
+        "momentum": ({"momentum": 0.5}, "- optimizer.config.momentum: 0.9\n[+] optimizer.config.momentum: 0.5"),
+        "activation": ({"activation": "tanh"}, '- conv.activation: "relu"\n[+] conv.activation: "tanh"'),
+    }[changed]
+    with pytest.raises(ValueError, match=message):
+        fit(**argument)
+
+
+def test_the_best_epoch_stays(tmp_path):
+    model = linear_model()
+    worse = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: logs.update(val_loss=[2, 1, 3, 4, 5, 6][epoch])
+    )
+    Trainer(model).fit(dataset(), epochs=6, checkpoint_dir=tmp_path, callbacks=[worse], verbose=0)
+    names = [path.name for path in sorted(tmp_path.iterdir())]
+    assert names == [f"epoch{epoch:05}_step0000000.npz" for epoch in (2, 4, 5, 6)]

@@ -133,7 +133,10 @@ def test_masks_get_their_defaults_and_weights_a_pixel(classes):
     assert abs(by_class[0] - fit((images, masks))[0]) > 1e-3
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
+@pytest.mark.parametrize("steps", [1, 4])
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, steps):
+    options = {"steps_per_execution": steps}
+    fit = {"checkpoint_dir": tmp_path, "checkpoint_every": 2, "verbose": 0}
     images, labels = digits(48)
     images = np.concatenate([images, images])
     images[60] = np.nan  # in the second batch of the second half
@@ -145,9 +148,36 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
             return tf.data.Dataset.from_tensor_slices((images[half], labels[half])).batch(12)
 
     good = tmp_path / "epoch00001_step0000000.npz"
-    with pytest.raises(FloatingPointError, match=f"nan at step 2 of epoch 2. Last good checkpoint: {good}"):
-        Trainer(linear_model()).fit(Halves(), epochs=2, checkpoint_dir=tmp_path, checkpoint_every=2, verbose=0)
+    with pytest.raises(FloatingPointError, match="nan at step 2 of epoch 2, the learning rate 0.02") as error:
+        Trainer(linear_model(), keras.optimizers.SGD(0.02), **options).fit(Halves(), epochs=2, **fit)
+    assert "gradient norm nan" in str(error.value) and f"Last good checkpoint: {good}" in str(error.value)
     assert sorted(path.name for path in tmp_path.iterdir())[-1] == good.name
+
+
+def test_a_loss_that_is_not_finite_can_bring_back_the_last_good_weights(tmp_path):
+    images, labels = digits(48)
+    images[30] = np.inf
+    model = linear_model()
+    data = tf.data.Dataset.from_tensor_slices((images, labels)).batch(12)
+    trainer = Trainer(model, on_nan="restore", steps_per_execution=2)
+    with pytest.raises(ValueError, match="needs a `checkpoint_dir`"):
+        trainer.fit(data, verbose=0)
+    with pytest.raises(FloatingPointError, match=r"step 3 of epoch 1.*step0000002.npz, put back into the model"):
+        trainer.fit(data, checkpoint_dir=tmp_path, checkpoint_every=1, verbose=0)
+    assert int(model.optimizer.iterations) == 2
+    assert all(np.isfinite(variable.numpy()).all() for variable in model.variables)
+
+
+def test_weights_that_are_not_finite_are_not_saved(tmp_path):
+    model = linear_model()
+    spoil = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda *_: model.weights[0].assign(model.weights[0] * np.nan)
+    )
+    with pytest.raises(
+        FloatingPointError, match="kernel is not finite before step 1 of epoch 2.*nothing is saved"
+    ):
+        Trainer(model).fit(dataset(), checkpoint_dir=tmp_path, callbacks=[spoil], verbose=0)
+    assert not list(tmp_path.iterdir())
 
 
 def test_labels_beyond_the_model_are_refused():
@@ -192,8 +222,16 @@ def test_bad_data_is_refused():
 
 
 def test_bad_arguments_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="one device only is supported so far"):
-        Trainer(linear_model(), strategy=tf.distribute.get_strategy())
+    for options, message in [
+        ({"strategy": tf.distribute.MirroredStrategy(["CPU:0"])}, "must be built under the strategy"),
+        ({"strategy": "mirrored"}, "`strategy` must be None, a tf.distribute.MirroredStrategy"),
+        ({"jit_compile": "yes"}, "`jit_compile` must be True, False or 'auto'. Received: jit_compile='yes'"),
+        ({"steps_per_execution": 0}, "`steps_per_execution` must be a positive int"),
+        ({"on_nan": "skip"}, "`on_nan` must be 'stop' or 'restore'"),
+        ({"r_drop": -1.0}, "`r_drop` must be a number from 0 up"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            Trainer(linear_model(), **options)
     with pytest.raises(ValueError, match="`loss` and `metrics` must be given"):
         Trainer(keras.Sequential([keras.layers.Dense(3)]))
     trainer = Trainer(linear_model())

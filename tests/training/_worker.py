@@ -1,0 +1,77 @@
+"""One worker of a run on several, or the only one: `_worker.py RESULT STRATEGY RATE DIRECTORY [STOP]`.
+
+STRATEGY is "one", "mirrored" (two logical CPUs) or "workers" (by TF_CONFIG). The weights go to RESULT, with the
+history, the masks of the first dropout layer and what callbacks wrote. STOP is a signal that the process gets
+after so many executions: "11:9" kills it.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from dropzoo import layers
+from dropzoo.training import multi_worker_strategy
+from dropzoo.training.trainer import Trainer
+
+result, which, rate, directory, *stop = sys.argv[1:]
+cpus = tf.config.list_physical_devices("CPU")
+if which == "mirrored":
+    tf.config.set_logical_device_configuration(cpus[0], [tf.config.LogicalDeviceConfiguration()] * 2)
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+else:
+    strategy = multi_worker_strategy(timeout=10) if which == "workers" else None
+
+from _trainer_runs import StopAt, dataset  # noqa: E402
+
+
+class Signal(StopAt):
+    def __init__(self, spec):
+        executions, number = map(int, spec.split(":"))
+        super().__init__(executions)
+        self.number = number
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.steps -= 1
+        if self.steps == 0:
+            os.kill(os.getpid(), self.number)
+
+
+with strategy.scope() if strategy else tf.init_scope():
+    keras.utils.set_random_seed(3)
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            keras.layers.Conv2D(4, 3, activation="relu", kernel_regularizer=keras.regularizers.L2(0.01)),
+            keras.layers.Flatten(),
+            layers.Dropout(float(rate), seed=1),
+            keras.layers.Dense(10),
+        ]
+    )
+trainer = Trainer(model, keras.optimizers.Adam(0.01), strategy=strategy, steps_per_execution=3)
+history = trainer.fit(
+    dataset(59, 12),  # the last batch of an epoch is uneven
+    validation_data=dataset(25),
+    epochs=10,
+    callbacks=[keras.callbacks.CSVLogger(f"{result}.csv"), *map(Signal, stop)],
+    checkpoint_dir=None if directory == "-" else directory,
+    verbose=0,
+).history
+
+
+def mask():
+    return model.layers[-2](tf.ones((2, 400)), training=True)
+
+
+@tf.function(autograph=False)
+def draw():
+    return strategy.run(mask)
+
+
+masks = [value.numpy() for value in strategy.experimental_local_results(draw())] if strategy else [mask()]
+curves = [history[name] for name in ("loss", "accuracy", "val_loss", "val_accuracy")]
+values = {f"weight{index}": weight.numpy() for index, weight in enumerate(model.weights)}
+np.savez(Path(f"{result}.npz"), curves=curves, masks=np.stack(masks), **values)

@@ -1,0 +1,149 @@
+"""Runs killed at any moment, asked to stop, and out of room: what is left is whole, and goes on exactly."""
+
+import contextlib
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from _trainer_runs import dataset, linear_model
+from dropzoo.training.trainer import Trainer
+
+RUN = Path(__file__).with_name("_killed.py")
+LIMIT = 300
+
+
+@contextlib.contextmanager
+def begun(*args):
+    """The run as a process, from its first step on."""
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    process = subprocess.Popen(
+        [sys.executable, str(RUN), *map(str, args)],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    timer = threading.Timer(LIMIT, process.kill)
+    timer.start()
+    try:
+        first = process.stdout.readline()
+        while first and not first.startswith("step"):
+            first = process.stdout.readline()
+        yield process
+    finally:
+        timer.cancel()
+        process.kill()
+        process.stdout.close()
+        process.wait()
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The end of the run that nothing stops, and how long its steps took."""
+    folder = tmp_path_factory.mktemp("whole")
+    with begun(folder, folder / "end.npz") as process:
+        start = time.monotonic()
+        output = process.communicate()[0]
+        assert process.returncode == 0, output
+    return folder / "end.npz", time.monotonic() - start
+
+
+def assert_same_end(path, other):
+    with np.load(path) as found, np.load(other) as expected:
+        assert set(found) == set(expected)
+        for name in found:
+            np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
+
+
+@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
+def test_a_killed_run_ends_as_one_that_was_not(tmp_path, whole, kills):
+    end, seconds = whole
+    draw = random.Random(kills)
+    positions = []
+    for _ in range(kills):
+        with begun(tmp_path) as process:
+            # In a step, in the writing of a checkpoint, in validation, anywhere.
+            time.sleep(draw.uniform(0, min(1.5 * seconds / kills, 0.5 * seconds)))
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        positions.append(max((path.name for path in tmp_path.glob("*.npz")), default=""))
+    assert positions == sorted(positions) and positions[0] < positions[-1]
+    with begun(tmp_path, tmp_path / "end.npz") as process:
+        output = process.communicate()[0]
+        assert process.returncode == 0, output
+    assert_same_end(tmp_path / "end.npz", end)
+
+
+@pytest.mark.parametrize("number, code", [(signal.SIGTERM, 143), (signal.SIGINT, -signal.SIGINT)])
+def test_a_signal_saves_says_where_and_ends(tmp_path, whole, number, code):
+    with begun(tmp_path) as process:
+        process.send_signal(number)
+        output = process.communicate()[0]
+    assert process.returncode == code, output
+    assert f"{number.name}: stopping after the steps that run" in output
+    newest = max(tmp_path.glob("*.npz"))
+    assert f"Interrupted. Saved to {newest}" in output
+    assert ("Traceback" in output) == (number == signal.SIGINT)  # Python's own way to end by Ctrl-C
+    with begun(tmp_path, tmp_path / "end.npz") as process:
+        assert process.communicate() and process.returncode == 0
+    assert_same_end(tmp_path / "end.npz", whole[0])
+
+
+def test_a_signal_in_validation_and_a_handler_of_the_users_own(tmp_path):
+    class Raise(keras.callbacks.Callback):
+        def on_test_batch_begin(self, batch, logs=None):
+            signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(SystemExit) as stop:
+        trainer = Trainer(linear_model())
+        trainer.fit(dataset(), dataset(), checkpoint_dir=tmp_path, callbacks=[Raise()], verbose=0)
+    assert stop.value.code == 143
+    assert [path.name for path in tmp_path.iterdir()] == ["epoch00000_step0000004.npz"]
+
+    own = []
+    before = signal.signal(signal.SIGTERM, lambda *_: own.append(1))
+    try:
+        assert Trainer(linear_model()).fit(dataset(), dataset(), callbacks=[Raise()], verbose=0).epoch == [0]
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert len(own) == 4 and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_fit_in_a_thread_takes_no_signals():
+    epochs = []
+    thread = threading.Thread(
+        target=lambda: epochs.extend(Trainer(linear_model()).fit(dataset(), verbose=0).epoch)
+    )
+    thread.start()
+    thread.join()
+    assert epochs == [0]
+
+
+def test_a_full_disk_leaves_the_old_checkpoint_whole_and_says_so(tmp_path):
+    """A file system that takes no more bytes, by the limit of a process on the size of its files."""
+    Trainer(linear_model()).fit(dataset(), checkpoint_dir=tmp_path, verbose=0)
+    [whole] = tmp_path.iterdir()
+    content = whole.read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(content) // 2, limits[1]))
+    try:
+        with pytest.raises(OSError, match="could not be written.*The last one that is whole") as error:
+            Trainer(linear_model()).fit(dataset(), epochs=2, checkpoint_dir=tmp_path, verbose=0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert str(whole) in str(error.value) and "Make room and start again" in str(error.value)
+    assert [path.name for path in tmp_path.iterdir()] == [whole.name]
+    assert whole.read_bytes() == content
+    assert Trainer(linear_model()).fit(dataset(), epochs=2, checkpoint_dir=tmp_path, verbose=0).epoch == [0, 1]

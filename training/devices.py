@@ -1,0 +1,25 @@
+"""The devices of this machine."""
+
+import tensorflow as tf
+
+
+def prepare_devices() -> str:
+    """Lets GPUs take memory as they need it, and says what there is: one line.
+
+    Memory can only be left to grow before TensorFlow first uses a GPU; afterwards it stays as it is.
+
+    Example:
+    >>> print(prepare_devices())  # doctest: +SKIP
+    1 GPU (NVIDIA A100, memory grows)
+    """
+    gpus, grows = tf.config.list_physical_devices("GPU"), True
+    for gpu in gpus:
+        try:
+            tf.config.experimental.set_memory_growth(gpu, True)
+        except RuntimeError:
+            grows = bool(tf.config.experimental.get_memory_growth(gpu))
+    if not gpus:
+        return f"CPU only, {tf.config.threading.get_intra_op_parallelism_threads() or 'all'} threads an operation"
+    names = sorted({tf.config.experimental.get_device_details(gpu).get("device_name", "unknown") for gpu in gpus})
+    memory = "memory grows" if grows else "all memory is taken"
+    return f"{len(gpus)} GPU{'s' * (len(gpus) > 1)} ({', '.join(names)}, {memory})"
