@@ -13,7 +13,7 @@ import pytest
 import typer
 from PIL import Image
 
-from dropzoo import cli, layers, models
+from dropzoo import cli, layers, models, options
 
 TINY = ["--option", "filters=(4,)", "--option", "dense=8", "--epochs", "1", "--limit", "64", "--batch-size", "16"]
 
@@ -310,7 +310,7 @@ def test_every_help_shows_an_example_that_parses():
     ],
 )
 def test_parse_dropout(values, plan):
-    assert cli.parse_dropout(values) == plan
+    assert options.parse_dropout(values) == plan
 
 
 @pytest.mark.parametrize(
@@ -326,4 +326,4 @@ def test_parse_dropout(values, plan):
     ],
 )
 def test_parse_rate_schedule(values, schedules):
-    assert cli.parse_rate_schedule(values) == schedules
+    assert options.parse_rate_schedule(values) == schedules

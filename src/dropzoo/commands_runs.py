@@ -1,0 +1,234 @@
+"""The commands on runs: train, evaluate, predict, export, serve, and the demo of them all."""
+
+import os
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from dropzoo.options import (
+    DropoutOption,
+    ModelOptions,
+    RateScheduleOption,
+    SamplesOption,
+    console,
+    given,
+    parse_dropout,
+    parse_options,
+    parse_rate_schedule,
+)
+from dropzoo.tables import results_table
+
+
+def train(
+    model: Annotated[str, typer.Argument(help="A model's name: dropzoo list models.")],
+    data: Annotated[str, typer.Option("--data", help="digits, digit_scenes, a TFDS name, or a folder.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="The run's folder; runs/MODEL-DATA by default.")
+    ] = None,
+    dropout: DropoutOption = None,
+    option: ModelOptions = None,
+    epochs: Annotated[int, typer.Option("--epochs", min=1)] = 10,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1)] = 32,
+    learning_rate: Annotated[float, typer.Option("--learning-rate", help="Of Adam.")] = 1e-3,
+    schedule: Annotated[
+        str, typer.Option("--schedule", help="Of the learning rate: cosine (down to 0) or constant.")
+    ] = "cosine",
+    rate_schedule: RateScheduleOption = None,
+    augment: Annotated[
+        str | None, typer.Option("--augment", help='"yes" (mild), or "flip_horizontal,rotation=15,crop=128".')
+    ] = None,
+    image_size: Annotated[int | None, typer.Option("--image-size", help="Resize images to this square.")] = None,
+    channels: Annotated[int | None, typer.Option("--channels", help="1 or 3: turn images grey or RGB.")] = None,
+    validation_split: Annotated[float, typer.Option("--validation-split", help="Of the training images.")] = 0.1,
+    limit: Annotated[int | None, typer.Option("--limit", help="Train on the first so many images.")] = None,
+    seed: Annotated[int, typer.Option("--seed")] = 0,
+    manual_dir: Annotated[
+        str | None, typer.Option("--manual-dir", help="Folder with a TFDS set's archives.")
+    ] = None,
+    data_dir: Annotated[str | None, typer.Option("--data-dir", help="Where TFDS keeps prepared sets.")] = None,
+    steps_per_execution: Annotated[
+        int, typer.Option("--steps-per-execution", min=1, help="Steps in one call: faster where a step is short.")
+    ] = 1,
+    workers: Annotated[
+        int, typer.Option("--workers", min=1, help="Processes that share each batch, on this machine.")
+    ] = 1,
+) -> None:
+    """Trains a model in a folder; started again, it goes on where it was stopped.
+
+    Example: dropzoo train unet --data digit_scenes --dropout "bottleneck*=0.5" --option filters=16 --epochs 5
+    """
+    from dropzoo.runs import RunConfig, train_run
+    from dropzoo.training.workers import run_workers
+
+    config = RunConfig(
+        model=model,
+        data=data,
+        dropout=parse_dropout(dropout),
+        options=parse_options(option),
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        schedule=schedule,
+        rate_schedule=parse_rate_schedule(rate_schedule),
+        augment=True if augment == "yes" else augment or False,
+        image_size=image_size,
+        num_channels=channels,
+        validation_split=validation_split,
+        limit=limit,
+        seed=seed,
+        manual_dir=manual_dir,
+        data_dir=data_dir,
+    )
+    folder = out or Path("runs") / f"{model}-{Path(data).name}"
+    if workers > 1 and "TF_CONFIG" not in os.environ:
+        config.load_data()  # prepared once, not by all of them at the same time
+        raise typer.Exit(run_workers([sys.executable, "-m", "dropzoo.cli", *given], workers))
+    _, results = train_run(config, folder, say=console.print, steps_per_execution=steps_per_execution)
+    console.print(results_table({"test": results}))
+    console.print(f"Saved in {folder}. Next: dropzoo evaluate {folder} --mc 30")
+
+
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="A run's folder.")],
+    mc: Annotated[int, typer.Option("--mc", min=0, help="Also average over so many Monte-Carlo samples.")] = 0,
+    temperature: Annotated[
+        bool, typer.Option("--temperature", help="Also at the temperature that fits the validation images best.")
+    ] = False,
+    corruptions: Annotated[
+        str | None, typer.Option("--corruptions", help='Also on corrupted images: "all", or "blur,contrast".')
+    ] = None,
+    plots: Annotated[
+        Path | None, typer.Option("--plots", help="A folder for the reliability and risk-coverage plots.")
+    ] = None,
+) -> None:
+    """Evaluates a run's model on the test set: accuracy, IoU, NLL, calibration, the use of its uncertainty.
+
+    Example: dropzoo evaluate runs/unet-digit_scenes --mc 30 --temperature --plots plots
+    """
+    from dropzoo import calibration_plots, evaluation
+    from dropzoo.runs import load_run
+    from dropzoo.tables import corruption_tables
+
+    names = [] if corruptions is None else evaluation.parse_corruptions(corruptions)
+    model, config, info = load_run(run)
+    data = config.load_data()
+    dataset = data.test or data.validation or data.train.at_epoch(0)
+    predictors = evaluation.predictors(model, mc)
+    temperatures = evaluation.fit_temperatures(predictors, data) if temperature else {}
+    scores = evaluation.score_all(predictors, dataset, info, temperatures)
+    figures = {title: found.figures() for title, found in scores.items()}
+    console.print(results_table(figures))
+    if plots is not None:
+        for path in calibration_plots.save_plots(scores, plots):
+            console.print(f"Saved {path}")
+    if names:
+        worse = evaluation.score_corruptions(predictors, dataset, info, names)
+        for table in corruption_tables({title: figures[title] for title in predictors}, worse):
+            console.print(table)
+
+
+def predict(
+    images: Annotated[list[Path], typer.Argument(help="Image files.")],
+    model: Annotated[Path, typer.Option("--model", help="A run's folder, a .keras file or a SavedModel.")],
+    out: Annotated[Path, typer.Option("--out", help="Where pictures of masks go.")] = Path("predictions"),
+    num_samples: SamplesOption = 30,
+) -> None:
+    """Predicts images, with the model's uncertainty: labels as a table, masks as pictures.
+
+    Example: dropzoo predict cell.png --model runs/unet-nuclei
+    """
+    from dropzoo import pictures
+    from dropzoo.predictor import as_dict, label, load_predictor
+
+    predictor = load_predictor(model, num_samples)
+    table = Table("image", "label", "probability", "predictive entropy", "mutual information")
+    for path in images:
+        image = predictor.read(path)
+        result = as_dict(predictor, image)
+        uncertainty = [result.get(name) for name in ("predictive_entropy", "mutual_information")]
+        if result["mean"].ndim == 1:
+            name, probability = label(result["mean"], predictor.class_names)
+            table.add_row(
+                str(path), name, f"{probability:.3f}", *("-" if u is None else f"{u:.3f}" for u in uncertainty)
+            )
+        else:
+            out.mkdir(parents=True, exist_ok=True)
+            target = out / f"{path.stem}_prediction.png"
+            batch = {name: value[None] for name, value in result.items()}
+            pictures.save(pictures.masks(image[None], None, batch), target)
+            console.print(f"{path} -> {target}")
+    if table.row_count:
+        console.print(table)
+
+
+def export(
+    run: Annotated[Path, typer.Argument(help="A run's folder, or a .keras file.")],
+    path: Annotated[Path, typer.Argument(help="The SavedModel's folder: saved_models/NAME/VERSION.")],
+    num_samples: SamplesOption = 30,
+    image_dtype: Annotated[str, typer.Option("--image-dtype", help="float32 in [0, 1], or uint8.")] = "float32",
+    resize: Annotated[
+        int | None, typer.Option("--resize", min=1, help="Bring images of any size to this height and width.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an export that is there.")] = False,
+) -> None:
+    """Writes a SavedModel with a deterministic and a Monte-Carlo signature.
+
+    Example: dropzoo export runs/unet-digit_scenes saved_models/unet/1
+    """
+    import keras
+
+    from dropzoo import serving
+    from dropzoo.runs import load_run
+
+    known: dict[str, Any] = {}
+    if run.suffix == ".keras":
+        model = keras.models.load_model(run)
+    else:
+        model, config, info = load_run(run)
+        known = {"class_names": info.class_names, "card": {"data": config.data, "training": asdict(config)}}
+    written = serving.export_model(
+        model,
+        path,
+        num_samples,
+        image_dtype=image_dtype,
+        resize=resize,
+        overwrite=overwrite,
+        **known,
+    )
+    console.print(f"Exported to {written}. Next: dropzoo predict IMAGE --model {written}")
+
+
+def serve(
+    folder: Annotated[Path, typer.Argument(help="A model's folder of versions: saved_models/NAME.")],
+    host: Annotated[str, typer.Option("--host", help="Only this machine can reach the default.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535)] = 8501,
+    token: Annotated[
+        str | None, typer.Option("--token", envvar="DROPZOO_TOKEN", help="Requests must bear this token.")
+    ] = None,
+    keep: Annotated[int, typer.Option("--keep", min=1, help="Serve so many of the newest versions.")] = 2,
+) -> None:
+    """Serves an export: TensorFlow Serving's REST API, predict_mc, and a page to try it on.
+
+    Example: dropzoo serve saved_models/unet
+    """
+    try:
+        from dropzoo.serving import server
+    except ModuleNotFoundError as error:
+        raise ValueError(f"The server needs the extra: pip install 'dropzoo[serve]' ({error})") from None
+    server.serve(folder, host=host, port=port, token=token, keep=keep)
+
+
+def demo(
+    out: Annotated[Path, typer.Option("--out", help="The demo's folder.")] = Path("demo"),
+) -> None:
+    """Trains a CNN and a U-Net with and without dropout, samples and exports them; writes OUT/report.html.
+
+    Example: dropzoo demo --out demo
+    """
+    from dropzoo.demo import run_demo
+
+    run_demo(out, say=console.print)

@@ -1,0 +1,81 @@
+"""Options that several commands have, how they are read, and where commands print."""
+
+import ast
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+console = Console(highlight=False)
+given: list[str] = []
+"""What the command line was given; workers are started with the same."""
+
+DropoutOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--dropout",
+        help='A rate, a plan\'s name, or, repeatable, "pattern=spec" such as "decoder*=spatial_dropout2d:0.2".',
+    ),
+]
+ModelOptions = Annotated[
+    list[str] | None,
+    typer.Option("--option", help='Repeatable: an option of the model, "depth=3" or "filters=(32, 64)".'),
+]
+RateScheduleOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--rate-schedule",
+        help='Repeatable: "pattern=schedule" such as "decoder*=linear:0.0,0.3", the rate over the run in place of '
+        "a fixed one; or one for all. constant, linear, cosine, step, curriculum, early, late.",
+    ),
+]
+SamplesOption = Annotated[int, typer.Option("--num-samples", min=1, help="Monte-Carlo samples.")]
+
+
+def parse_dropout(values: list[str] | None) -> Any:
+    """`--dropout` as `build_model` takes it: None, a rate, a plan's name, or a dict of patterns."""
+    if not values:
+        return None
+    if len(values) == 1 and "=" not in values[0]:
+        return _number(values[0])
+    return _by_pattern("--dropout", "pattern=spec", values)
+
+
+def parse_rate_schedule(values: list[str] | None) -> dict[str, Any] | None:
+    """`--rate-schedule` as `RateSchedule` takes it, in text: a dict of patterns, or None."""
+    if not values:
+        return None
+    if len(values) == 1 and "=" not in values[0].partition(":")[0]:
+        return {"*": _number(values[0])}
+    return _by_pattern("--rate-schedule", "pattern=schedule", values)
+
+
+def parse_options(values: list[str] | None) -> dict[str, Any]:
+    """`--option name=value`, where the value is a Python literal or a bare word."""
+    options: dict[str, Any] = {}
+    for value in values or ():
+        name, equals, literal = value.partition("=")
+        if not equals:
+            raise ValueError(f'--option must be "name=value". Received: {value!r}')
+        try:
+            options[name.strip()] = ast.literal_eval(literal.strip())
+        except (ValueError, SyntaxError):
+            options[name.strip()] = literal.strip()
+    return options
+
+
+def _by_pattern(option: str, form: str, values: list[str]) -> dict[str, Any]:
+    plan: dict[str, Any] = {}
+    for value in values:
+        pattern, equals, spec = value.partition("=")
+        if not equals or not pattern or not spec:
+            raise ValueError(f'Several {option} must each be "{form}". Received: {value!r}')
+        plan[pattern] = None if spec == "none" else _number(spec)
+    return plan
+
+
+def _number(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text
