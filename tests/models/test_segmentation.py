@@ -58,6 +58,11 @@ def test_segnet_is_vgg16_and_its_mirror():
     assert trainable("segnet", num_classes=11) == expected
 
 
+def test_unet_plus_plus_has_the_published_number_of_parameters():
+    """9.04 M (Zhou 2018, table 2)."""
+    assert trainable("unet_plus_plus") == pytest.approx(9.04e6, rel=1e-3)
+
+
 def test_unet_plus_plus_has_a_node_for_every_level_and_column():
     names = [s.name for s in models.list_sites("unet_plus_plus", depth=3, filters=2)]
     nodes = [n.removesuffix("_conv2") for n in names if n.startswith("node") and n.endswith("_conv2")]
