@@ -59,7 +59,7 @@ def test_segnet_is_vgg16_and_its_mirror():
 
 
 def test_unet_plus_plus_has_the_published_number_of_parameters():
-    """9.04 M (Zhou 2018, table 2)."""
+    """9.04 M (Zhou 2018)."""
     assert trainable("unet_plus_plus") == pytest.approx(9.04e6, rel=1e-3)
 
 
