@@ -202,9 +202,10 @@ class MonteCarlo:
             if self.return_samples:
                 out["samples"] = tf.experimental.numpy.moveaxis(kept, 0, 1)  # (batch, samples, ..., classes)
             return out
-        limit = (self._size, self.max_samples // self._size, self.tolerance)
-        shared = (batch, len(output_shape), self._balanced, self.task)
-        sums, count = sum_until(lambda g: sums_of(g)[0], *limit, *shared)
+        groups, rank = self.max_samples // self._size, len(output_shape)
+        sums, count = sum_until(
+            lambda g: sums_of(g)[0], self._size, groups, self.tolerance, batch, rank, self._balanced, self.task
+        )
         return sums.figures(count, output_shape, self.task) | {"num_samples": count}
 
     def _at_once(self, images: tf.Tensor) -> Any:
