@@ -2,5 +2,6 @@
 
 from dropzoo.serving.export import export_model
 from dropzoo.serving.monte_carlo import MonteCarlo
+from dropzoo.serving.tiles import predict_tiled
 
-__all__ = ["MonteCarlo", "export_model"]
+__all__ = ["MonteCarlo", "export_model", "predict_tiled"]
