@@ -94,8 +94,9 @@ def predict_tiled(
             )
         for k, ((i, j), (rows, columns)) in enumerate(zip(some, windows, strict=True)):
             for name, x in _linear({name: x[k] for name, x in figures.items()}, mc.task).items():
-                whole = blended.setdefault(name, np.zeros((*size, *x.shape[2:]), x.dtype))
-                region = whole[rows, columns]  # ends with the image
+                if name not in blended:
+                    blended[name] = np.zeros((*size, *x.shape[2:]), x.dtype)
+                region = blended[name][rows, columns]  # ends with the image
                 n, m = region.shape[:2]
                 weights = np.outer(down[i, rows.start : rows.stop], across[j, columns.start : columns.stop])
                 region += x[:n, :m] * weights.reshape(n, m, *[1] * (x.ndim - 2)).astype(x.dtype)
