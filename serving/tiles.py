@@ -9,10 +9,11 @@ import tensorflow as tf
 from dropzoo.layers._checks import check_pair
 from dropzoo.serving._figures import Sums
 from dropzoo.serving.monte_carlo import MonteCarlo, check_count
+from dropzoo.serving.rivals import Rival
 
 
 def predict_tiled(
-    mc: MonteCarlo,
+    mc: MonteCarlo | Rival,
     image: Any,
     tile: int | tuple[int, int] = 256,
     overlap: int | tuple[int, int] = 32,
@@ -37,7 +38,8 @@ def predict_tiled(
     tiles disagree, that counts as uncertainty.
 
     Args:
-        mc: With `sampling="fixed"` and a number of samples. Its model gives an output of the size of its images.
+        mc: A MonteCarlo with `sampling="fixed"` and a number of samples, or a rival, which has no masks:
+            `Ensemble` or `TestTimeAugmentation`. Its model gives an output of the size of its images.
         image: Floating point `(height, width, channels)`. It is read tile by tile, from a memory map too.
         tile: Int or `(height, width)`, the size of a tile; the model's size, where that is fixed.
         overlap: Int or `(height, width)`, how far neighbours overlap, at most half a tile.
@@ -144,11 +146,11 @@ def _figures(blended: dict[str, np.ndarray], task: str) -> dict[str, np.ndarray]
 
 
 def _check_sampler(mc: Any) -> None:
-    if not isinstance(mc, MonteCarlo):
-        raise ValueError(f"`mc` must be a MonteCarlo. Received: {mc!r}")
-    if mc.sampling != "fixed":
+    if not isinstance(mc, (MonteCarlo, Rival)):
+        raise ValueError(f"`mc` must be a MonteCarlo, an Ensemble or a TestTimeAugmentation. Received: {mc!r}")
+    if isinstance(mc, MonteCarlo) and mc.sampling != "fixed":
         raise ValueError(f"Tiles need the same masks: MonteCarlo(sampling='fixed'). Received: {mc.sampling!r}")
-    if mc.auto or mc.return_samples:
+    if isinstance(mc, MonteCarlo) and (mc.auto or mc.return_samples):
         raise ValueError(
             "Tiles need one number of samples, of which none is kept. "
             f"Received: num_samples={mc.num_samples!r}, return_samples={mc.return_samples}"
