@@ -109,9 +109,9 @@ class MonteCarlo:
     ) -> None:
         self.auto = num_samples == "auto"
         most = (128 if max_samples is None else max_samples) if self.auto else num_samples
-        self.max_samples = check_count(*("max_samples", most) if self.auto else ("num_samples", most, "auto"))
-        self.fold = fold if fold == "auto" else check_count("fold", fold, "auto")
-        self.memory_budget = check_count("memory_budget", memory_budget)
+        self.max_samples = check_count(most, *("max_samples",) if self.auto else ("num_samples", "auto"))
+        self.fold = fold if fold == "auto" else check_count(fold, "fold", "auto")
+        self.memory_budget = check_count(memory_budget, "memory_budget")
         if sampling not in _SAMPLINGS:
             raise unknown("sampling", sampling, _SAMPLINGS)
         if not self.auto and (tolerance, max_samples) != (None, None):
@@ -278,7 +278,8 @@ def _check_seed(seed: Any) -> int:
     return seed
 
 
-def check_count(name: str, value: Any, also: str | None = None) -> int:
+def check_count(value: Any, name: str, also: str | None = None) -> int:
+    """`value`, if it is a positive int; `also` is another value that the caller takes."""
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         choice = f" or {also!r}" if also else ""
         raise ValueError(f"`{name}` must be a positive int{choice}. Received: {name}={value!r}")

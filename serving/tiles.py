@@ -68,7 +68,7 @@ def predict_tiled(
         Ronneberger, Fischer and Brox, "U-Net", 2015, arXiv:1505.04597, for tiles that overlap.
     """
     _check_sampler(mc)
-    check_count("batch_size", batch_size)
+    check_count(batch_size, "batch_size")
     expected = mc.model.input_shape
     image = image if isinstance(image, np.ndarray) else np.asarray(image)
     if image.ndim != 3 or 0 in image.shape or image.shape[-1] != expected[-1]:
