@@ -54,9 +54,10 @@ class MonteCarlo:
         memory_budget: Int, the bytes of activations that `fold="auto"` may use; one sample may need more. On a
             CPU much more than 32 MiB is slower: it falls out of the cache.
         tolerance: Float, for `num_samples="auto"`: an image has enough samples when the standard error of its mean
-            is below this, as the root mean square over classes and pixels. 0.01 by default.
+            is below this, as the root mean square over classes and pixels. 0.01 by default;
+            for regression in the output's unit.
         max_samples: Int, the most for `num_samples="auto"`, 128 by default; taken in groups of 8.
-        return_samples: Bool, keep the softmax of each sample too.
+        return_samples: Bool, keep the probabilities of each sample too.
         task: What the model's output means. `"multi_class"`: logits of classes that exclude each other, or the one
             logit of a coin. `"binary"`: that one logit, and nothing else. `"multi_label"`: each logit a coin of
             its own; the entropies are summed over the labels. `"regression"`: the outputs themselves; mean and
