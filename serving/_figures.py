@@ -1,48 +1,62 @@
-"""The figures of Monte-Carlo samples, from sums: no sample is kept, unless it is asked for."""
+"""The figures of samples of a model's answer, from sums: no sample is kept, unless it is asked for."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from dropzoo.layers._checks import unknown
+
+TASKS = ("multi_class", "binary", "multi_label", "regression")
+
 
 class Sums(NamedTuple):
-    """Over samples: of the probabilities and of their squares, (batch, ..., classes); of the entropies."""
+    """Over samples: of the probabilities and of their squares, (batch, ..., classes); of the entropies.
+
+    For regression: of the outputs, in float64, where their squares keep a variance that is small beside them; the
+    entropies stay a zero that broadcasts.
+    """
 
     p: tf.Tensor
     squares: tf.Tensor
     entropy: tf.Tensor
 
     @classmethod
-    def zero(cls, rank: int) -> "Sums":
+    def zero(cls, rank: int, task: str) -> "Sums":
         """Of no samples. They broadcast: the output's size is known once there is a sample."""
-        return cls(tf.zeros([1] * rank), tf.zeros([1] * rank), tf.zeros([1] * (rank - 1)))
+        dtype = tf.float64 if task == "regression" else tf.float32
+        return cls(*[tf.zeros([1] * n, dtype) for n in (rank, rank, rank - 1)])
 
     @classmethod
     def shapes(cls, rank: int) -> "Sums":
         """The shapes in a loop that starts with `zero`."""
         return cls(*[tf.TensorShape([None] * n) for n in (rank, rank, rank - 1)])
 
-    def add(self, p: tf.Tensor) -> "Sums":
+    def add(self, p: tf.Tensor, task: str) -> "Sums":
         """With more samples, (samples, batch, ..., classes)."""
-        more = Sums(tf.reduce_sum(p, 0), tf.reduce_sum(p * p, 0), tf.reduce_sum(entropy(p), 0))
-        return Sums(*[a + b for a, b in zip(self, more, strict=True)])
+        p = tf.cast(p, self.p.dtype)
+        total, squares = self.p + tf.reduce_sum(p, 0), self.squares + tf.reduce_sum(p * p, 0)
+        if task == "regression":
+            return Sums(total, squares, self.entropy)
+        return Sums(total, squares, self.entropy + tf.reduce_sum(entropy(p, task), 0))
 
-    def figures(self, count: tf.Tensor, output_shape: tuple[int | None, ...]) -> dict[str, tf.Tensor]:
-        """What `MonteCarlo` returns, for `count` samples: a float or `(batch,)`."""
-        mean = tf.ensure_shape(self.p / _along(count, self.p), [None, *output_shape[1:]])
-        variance = self.squares / _along(count, self.p) - mean * mean
-        predictive = entropy(mean)
-        information = predictive - self.entropy / _along(count, self.entropy)
-        return {
-            "mean": mean,
-            "variance": tf.maximum(variance, 0.0),
-            "predictive_entropy": predictive,
-            "mutual_information": tf.clip_by_value(information, 0.0, predictive),
-        }
+    def figures(self, count: Any, output_shape: tuple[int | None, ...], task: str) -> dict[str, tf.Tensor]:
+        """What `MonteCarlo` returns, for `count` samples: a number or `(batch,)`."""
+        n = tf.cast(count, self.p.dtype)
+        mean = tf.ensure_shape(self.p / _along(n, self.p), [None, *output_shape[1:]])
+        variance = tf.maximum(self.squares / _along(n, self.p) - mean * mean, 0.0)
+        out = {"mean": tf.cast(mean, tf.float32), "variance": tf.cast(variance, tf.float32)}
+        if task == "regression":
+            return out
+        predictive = entropy(mean, task)
+        information = predictive - self.entropy / _along(n, self.entropy)
+        information = tf.clip_by_value(information, 0.0, predictive)
+        return out | {"predictive_entropy": predictive, "mutual_information": information}
 
 
-def sum_samples(samples: Callable[[Any, Any], Any], count: int, at_once: Any, rank: int, keep: bool) -> Any:
+def sum_samples(
+    samples: Callable[[Any, Any], Any], count: int, at_once: Any, rank: int, keep: bool, task: str
+) -> Any:
     """The sums over `samples(start, stop)`, and all samples, `(count, batch, ..., classes)`, or None.
 
     Args:
@@ -51,18 +65,19 @@ def sum_samples(samples: Callable[[Any, Any], Any], count: int, at_once: Any, ra
         at_once: Int or int tensor, how many to ask for at a time.
         rank: Int, of the model's output.
         keep: Bool, keep the samples.
+        task: One of `TASKS`.
     """
 
     def more(t: Any, sums: Sums, kept: Any) -> Any:
         stop = tf.minimum(t + at_once, count)
         p = samples(t, stop)
-        return stop, sums.add(p), [array.write(array.size(), p) for array in kept]
+        return stop, sums.add(p, task), [array.write(array.size(), p) for array in kept]
 
     arrays = [tf.TensorArray(tf.float32, 0, dynamic_size=True, infer_shape=False)] if keep else []
     _, sums, arrays = tf.while_loop(
         lambda t, *_: t < count,
         more,
-        (tf.constant(0), Sums.zero(rank), arrays),
+        (tf.constant(0), Sums.zero(rank, task), arrays),
         shape_invariants=(tf.TensorShape([]), Sums.shapes(rank), [tf.TensorShape(None) for _ in arrays]),
         parallel_iterations=1,
     )
@@ -77,6 +92,7 @@ def sum_until(
     batch: Any,
     rank: int,
     stratified: bool,
+    task: str,
 ) -> tuple[Sums, tf.Tensor]:
     """The sums over groups of samples until each image's mean is known well enough, and how many samples it took.
 
@@ -92,13 +108,17 @@ def sum_until(
         batch: the number of images.
         rank: Int, of the model's output.
         stratified: Bool, whether the samples of a group depend on each other.
+        task: One of `TASKS`.
 
     Returns:
         The sums, and an int32 tensor `(batch,)`.
     """
 
+    zero = Sums.zero(rank, task)
+    none = tf.zeros([], zero.p.dtype)
+
     def done(count: Any, sums: Sums, between: Any) -> Any:
-        n = tf.cast(count, tf.float32)
+        n = tf.cast(count, none.dtype)
         enough = standard_error(sums.p, sums.squares, n) <= tolerance
         if not stratified:
             return enough
@@ -108,8 +128,8 @@ def sum_until(
 
     def more(group: Any, count: Any, finished: Any, sums: Sums, between: Any) -> Any:
         new = sums_of(group)
-        sums = Sums(*[a + tf.where(_along(finished, b), 0.0, b) for a, b in zip(sums, new, strict=True)])
-        between += tf.where(_along(finished, new.p), 0.0, (new.p / size) ** 2)
+        sums = Sums(*[a + tf.where(_along(finished, b), none, b) for a, b in zip(sums, new, strict=True)])
+        between += tf.where(_along(finished, new.p), none, (new.p / size) ** 2)
         count += tf.where(finished, 0, size)
         return group + 1, count, finished | done(count, sums, between), sums, between
 
@@ -118,7 +138,7 @@ def sum_until(
     _, count, _, sums, _ = tf.while_loop(
         lambda group, count, finished, *_: (group < 1) | ((group < groups) & ~tf.reduce_all(finished)),
         more,
-        (*start, Sums.zero(rank), tf.zeros([1] * rank)),
+        (*start, zero, zero.p),
         shape_invariants=(*[x.shape for x in start], Sums.shapes(rank), loose),
         parallel_iterations=1,
     )
@@ -133,20 +153,34 @@ def standard_error(total: tf.Tensor, squares: tf.Tensor, count: tf.Tensor) -> tf
     n = _along(count, total)
     variance = tf.maximum(squares / n - (total / n) ** 2, 0.0) / tf.maximum(n - 1.0, 1.0)
     error = tf.sqrt(tf.reduce_mean(variance, list(range(1, len(total.shape)))))
-    return tf.where(count > 1.0, error, float("inf"))
+    return tf.where(count > 1.0, error, tf.constant(float("inf"), error.dtype))
 
 
-def probabilities(logits: tf.Tensor) -> tf.Tensor:
-    """The softmax of logits, or the sigmoid of a single one, in float32."""
+def probabilities(logits: tf.Tensor, task: str = "multi_class") -> tf.Tensor:
+    """What a model's output means, in float32: the softmax of logits, or the sigmoid of a single one or of each
+    label's own; for regression the output as it is."""
     logits = tf.cast(logits, tf.float32)
-    return tf.sigmoid(logits) if logits.shape[-1] == 1 else tf.nn.softmax(logits)
+    if task == "regression":
+        return logits
+    return tf.sigmoid(logits) if task == "multi_label" or logits.shape[-1] == 1 else tf.nn.softmax(logits)
 
 
-def entropy(p: tf.Tensor) -> tf.Tensor:
-    """In nats, over the last axis; of a coin where that has one entry."""
-    if p.shape[-1] == 1:
-        p = tf.concat([p, 1.0 - p], -1)
+def entropy(p: tf.Tensor, task: str = "multi_class") -> tf.Tensor:
+    """In nats, over the last axis; of a coin where that has one entry, of a coin a label for several labels."""
+    if task == "multi_label" or p.shape[-1] == 1:
+        return -tf.reduce_sum(tf.math.xlogy(p, p) + tf.math.xlogy(1.0 - p, 1.0 - p), -1)
     return -tf.reduce_sum(tf.math.xlogy(p, p), -1)
+
+
+def check_task(task: Any, output_shape: tuple[int | None, ...]) -> str:
+    """`task`, if it is one and the model's output fits it."""
+    if task not in TASKS:
+        raise unknown("task", task, TASKS)
+    if task == "binary" and output_shape[-1] != 1:
+        raise ValueError(
+            f"task='binary' needs a model of one logit. Received: an output of the shape {output_shape}"
+        )
+    return task
 
 
 def _along(values: tf.Tensor, like: tf.Tensor) -> tf.Tensor:

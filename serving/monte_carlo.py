@@ -13,7 +13,7 @@ from dropzoo.layers._checks import unknown
 from dropzoo.layers._masks import Draw
 from dropzoo.layers._samples import content_keys, sample_bits
 from dropzoo.serving._active import TRACING, choose, redirected
-from dropzoo.serving._figures import probabilities, sum_samples, sum_until
+from dropzoo.serving._figures import check_task, probabilities, sum_samples, sum_until
 from dropzoo.serving._plan import Plan, costs_or_none, fill_shape, make_plan
 from dropzoo.serving._trunk import Trunk
 
@@ -32,7 +32,7 @@ class MonteCarlo:
     With `p_t` the softmax of sample `t`: `mean = avg p_t`, `variance = avg p_t**2 - mean**2` (divided by T, since
     balanced samples are not independent), `predictive_entropy = H(mean)` and
     `mutual_information = H(mean) - avg H(p_t)`, in nats. For one logit `p` is its sigmoid and the entropies are
-    those of a coin.
+    those of a coin; other tasks below.
 
     What no active dropout reaches is computed once and not T times (`plan()` says what that is worth), and small
     samples are computed several at a time. Neither changes the masks, nor the figures beyond rounding.
@@ -54,9 +54,14 @@ class MonteCarlo:
         memory_budget: Int, the bytes of activations that `fold="auto"` may use; one sample may need more. On a
             CPU much more than 32 MiB is slower: it falls out of the cache.
         tolerance: Float, for `num_samples="auto"`: an image has enough samples when the standard error of its mean
-            is below this, as the root mean square over classes and pixels. 0.01 by default.
+            is below this, as the root mean square over classes and pixels. 0.01 by default;
+            for regression in the output's unit.
         max_samples: Int, the most for `num_samples="auto"`, 128 by default; taken in groups of 8.
-        return_samples: Bool, keep the softmax of each sample too.
+        return_samples: Bool, keep the probabilities of each sample too.
+        task: What the model's output means. `"multi_class"`: logits of classes that exclude each other, or the one
+            logit of a coin. `"binary"`: that one logit, and nothing else. `"multi_label"`: each logit a coin of
+            its own; the entropies are summed over the labels. `"regression"`: the outputs themselves; mean and
+            variance are theirs, and there are no entropies.
 
     Call arguments:
         images: Floating point `(batch, height, width, channels)`.
@@ -64,11 +69,12 @@ class MonteCarlo:
 
     Returns:
         A dict of float32 tensors: `mean` and `variance`, `(batch, ..., classes)`; `predictive_entropy` and
-        `mutual_information`, `(batch, ...)`. With `return_samples` also `samples`, `(batch, T, ..., classes)`;
-        with `num_samples="auto"` also `num_samples`, int32 `(batch,)`.
+        `mutual_information`, `(batch, ...)`, but for regression. With `return_samples` also `samples`,
+        `(batch, T, ..., classes)`; with `num_samples="auto"` also `num_samples`, int32 `(batch,)`.
 
     Raises:
-        ValueError: for a model without dropout, a pattern that matches no site, and images of another shape.
+        ValueError: for a model without dropout, a pattern that matches no site, images of another shape, and an
+            output that does not fit the task.
 
     Example:
     >>> import numpy as np
@@ -100,12 +106,13 @@ class MonteCarlo:
         tolerance: float | None = None,
         max_samples: int | None = None,
         return_samples: bool = False,
+        task: str = "multi_class",
     ) -> None:
         self.auto = num_samples == "auto"
         most = (128 if max_samples is None else max_samples) if self.auto else num_samples
-        self.max_samples = _check_count(*("max_samples", most) if self.auto else ("num_samples", most, "auto"))
-        self.fold = fold if fold == "auto" else _check_count("fold", fold, "auto")
-        self.memory_budget = _check_count("memory_budget", memory_budget)
+        self.max_samples = check_count(most, *("max_samples",) if self.auto else ("num_samples", "auto"))
+        self.fold = fold if fold == "auto" else check_count(fold, "fold", "auto")
+        self.memory_budget = check_count(memory_budget, "memory_budget")
         if sampling not in _SAMPLINGS:
             raise unknown("sampling", sampling, _SAMPLINGS)
         if not self.auto and (tolerance, max_samples) != (None, None):
@@ -119,6 +126,7 @@ class MonteCarlo:
         if not isinstance(self.tolerance, (int, float)) or not self.tolerance >= 0:
             raise ValueError(f"`tolerance` must be a float of at least 0. Received: tolerance={tolerance!r}")
         check_single(model)
+        self.task = check_task(task, model.output_shape)
         self.model = model
         self.num_samples = num_samples
         self.sampling = sampling
@@ -135,16 +143,13 @@ class MonteCarlo:
         self._traced = False
 
     def __call__(self, images: Any, seed: int | None = None) -> dict[str, tf.Tensor]:
-        images = tf.convert_to_tensor(images)
-        expected = self.model.input_shape
-        if len(images.shape) != len(expected) or not images.shape[1:].is_compatible_with(expected[1:]):
-            raise ValueError(f"`images` must have the shape {expected}. Received: {tuple(images.shape)}")
+        images = check_images(images, self.model.input_shape)
         chosen = self.seed if seed is None else _check_seed(seed)
         if not self._traced:  # only tracing needs the lock: traced calls of many threads run side by side
             with TRACING:
                 self._run.get_concrete_function()
             self._traced = True
-        return self._run(tf.cast(images, tf.float32), tf.constant(chosen, tf.int64))
+        return self._run(images, tf.constant(chosen, tf.int64))
 
     def plan(self, size: tuple[int, ...] | None = None) -> Plan:
         """Where the model is cut and what that gains, for images of the model's size.
@@ -184,23 +189,25 @@ class MonteCarlo:
             if not self._balanced:  # one sequence over all groups
                 t, group = t + group * self._size, 0
             with redirected(self._active, lambda stream: self._draw(stream, seed, keys, t, plain, group)):
-                p = probabilities(self._trunk.run_head(inputs))
+                p = probabilities(self._trunk.run_head(inputs), self.task)
             shape = [None, None, *p.shape[1:]]
             return tf.ensure_shape(tf.reshape(p, tf.concat([[count, batch], tf.shape(p)[1:]], 0)), shape)
 
         def sums_of(group: Any) -> Any:
-            rank = len(output_shape)
-            return sum_samples(partial(softmax, group), self._size, at_once, rank, self.return_samples)
+            count, rank = self._size, len(output_shape)
+            return sum_samples(partial(softmax, group), count, at_once, rank, self.return_samples, self.task)
 
         if not self.auto:
             sums, kept = sums_of(0)
-            out = sums.figures(float(self._size), output_shape)
+            out = sums.figures(self._size, output_shape, self.task)
             if self.return_samples:
                 out["samples"] = tf.experimental.numpy.moveaxis(kept, 0, 1)  # (batch, samples, ..., classes)
             return out
-        limit = (self._size, self.max_samples // self._size, self.tolerance)
-        sums, count = sum_until(lambda g: sums_of(g)[0], *limit, batch, len(output_shape), self._balanced)
-        return sums.figures(tf.cast(count, tf.float32), output_shape) | {"num_samples": count}
+        groups, rank = self.max_samples // self._size, len(output_shape)
+        sums, count = sum_until(
+            lambda g: sums_of(g)[0], self._size, groups, self.tolerance, batch, rank, self._balanced, self.task
+        )
+        return sums.figures(count, output_shape, self.task) | {"num_samples": count}
 
     def _at_once(self, images: tf.Tensor) -> Any:
         """How many samples to compute at a time: an int, or a tensor where it depends on the images."""
@@ -249,6 +256,14 @@ def check_single(model: keras.Model) -> None:
         )
 
 
+def check_images(images: Any, expected: tuple[int | None, ...]) -> tf.Tensor:
+    """`images` as a float32 tensor, if they have the expected shape."""
+    images = tf.convert_to_tensor(images)
+    if len(images.shape) != len(expected) or not images.shape[1:].is_compatible_with(expected[1:]):
+        raise ValueError(f"`images` must have the shape {expected}. Received: {tuple(images.shape)}")
+    return tf.cast(images, tf.float32)
+
+
 def _tile(x: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
     """The batch `count` times, one after the other; with its mask, if Keras has put one on it."""
     tiled = tf.tile(x, tf.concat([[count], tf.ones([len(x.shape) - 1], tf.int32)], 0))
@@ -264,7 +279,8 @@ def _check_seed(seed: Any) -> int:
     return seed
 
 
-def _check_count(name: str, value: Any, also: str | None = None) -> int:
+def check_count(value: Any, name: str, also: str | None = None) -> int:
+    """`value`, if it is a positive int; `also` is another value that the caller takes."""
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         choice = f" or {also!r}" if also else ""
         raise ValueError(f"`{name}` must be a positive int{choice}. Received: {name}={value!r}")
