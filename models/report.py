@@ -69,7 +69,7 @@ def dropout_report(model: keras.Model, images: Any = None, masks: int = 64) -> D
     Example:
     >>> from dropzoo import models
     >>> model = models.build_model("lenet5", dropout={"module1": 0.5, "head": 0.0})
-    >>> for row in models.dropout_report(model, masks=200):
+    >>> for row in models.dropout_report(model):
     ...     print(row.site, row.rate, round(row.dropped, 1), row.notes)
     module1 0.5 0.5 ('0.5 and more on feature maps is much: spatial or block dropout, or a lower rate',)
     head 0.0 0.0 ('the rate is 0',)

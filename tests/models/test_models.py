@@ -100,7 +100,17 @@ def test_logits_are_float32_in_mixed_precision(name, policy):
     assert model(images(TINY[name].sizes[0]), training=True).dtype == "float32"
 
 
-@pytest.mark.parametrize(("name", "normalization"), [(m, n) for m, t in TINY.items() for n in t.normalizations])
+@pytest.mark.parametrize(
+    ("name", "normalization"),
+    # One of each by default; all of them for the simplest.
+    [
+        pytest.param(
+            m, n, marks=[] if m in ("simple_cnn", "unet") or n == t.normalizations[0] else pytest.mark.slow
+        )
+        for m, t in TINY.items()
+        for n in t.normalizations
+    ],
+)
 def test_learns(name, normalization):
     model = build(name, dropout="paper", normalization=normalization, weight_decay=1e-4)
     x = images((8, 8), batch=12)

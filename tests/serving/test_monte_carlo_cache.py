@@ -147,8 +147,14 @@ def check(out, p):
         np.testing.assert_allclose(out[name], value, atol=1e-5, err_msg=name)
 
 
-@pytest.mark.parametrize("sampling", SAMPLINGS)
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    ("name", "sampling"),
+    [
+        pytest.param(n, s, marks=[] if s == "balanced" or n in ("cnn", "unet") else pytest.mark.slow)
+        for n in MODELS
+        for s in SAMPLINGS
+    ],
+)
 def test_loop_fold_and_cache_are_plain_passes(name, sampling):
     build, size = MODELS[name]
     model, x = build(), images(3, size)

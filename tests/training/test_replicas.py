@@ -97,6 +97,7 @@ def test_two_workers_do_50_steps_of_one_device(folder, one):
     assert (folder / "workers0.csv").exists() and not (folder / "workers1.csv").exists()
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_stops_the_other_and_a_restart_goes_on(folder):
     (error, code), (_, killed) = workers(folder, "dead", 0.5, folder / "checkpoints", {1: signal.SIGKILL})
     assert killed == -9 and code == 1
@@ -111,6 +112,7 @@ def test_a_worker_that_dies_stops_the_other_and_a_restart_goes_on(folder):
     assert 0.3 < (resumed["masks"] == other["masks"]).mean() < 0.7
 
 
+@pytest.mark.slow
 def test_sigterm_on_one_worker_stops_both_at_the_same_step(folder):
     runs = workers(folder, "asked", 0.5, folder / "asked", {1: signal.SIGTERM})
     assert [code for _, code in runs] == [143, 143], runs
@@ -150,6 +152,7 @@ def test_a_model_half_under_the_strategy_is_refused():
         Trainer(model, strategy=strategy, jit_compile=True)
 
 
+@pytest.mark.slow
 def test_the_command_line_starts_two_workers(tmp_path, data_dir):
     options = {"--data": "digits", "--data-dir": data_dir, "--limit": 60, "--epochs": 2, "--workers": 2}
     options |= {"--option": "filters=(4,)", "--dropout": 0.2, "--out": tmp_path / "run", "--batch-size": 25}
