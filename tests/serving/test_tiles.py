@@ -117,6 +117,13 @@ def test_a_model_of_fixed_size():
         serving.predict_tiled(mc, images(1, (40, 50))[0])
 
 
+def test_the_model_sees_a_batch_of_tiles_at_a_time(monkeypatch):
+    shapes, call = [], serving.MonteCarlo.__call__
+    monkeypatch.setattr(serving.MonteCarlo, "__call__", lambda mc, x: shapes.append(x.shape) or call(mc, x))
+    serving.predict_tiled(fixed(net()), images(1, (60, 20))[0], 24, 8, batch_size=3)
+    assert shapes == [(3, 24, 20, 1), (1, 24, 20, 1)]
+
+
 def test_memory_maps_are_read_tile_by_tile(tmp_path):
     image = images(1, (50, 60))[0]
     np.save(tmp_path / "image.npy", image)
