@@ -176,6 +176,17 @@ def walk(model: Any) -> Iterator[Call]:
     return inside(model, "")
 
 
+def _is_called_as_built(call: Call, inner: Any) -> bool:
+    """Whether the tensors of a call are those of the model's inputs, in this order; Keras also goes by names."""
+    if len(call.inputs) != len(inner.inputs):
+        return False
+    try:
+        keras.tree.assert_same_structure(call.node.arguments.args[0], inner._inputs_struct)
+    except (ValueError, TypeError, IndexError):
+        return len(call.inputs) == 1
+    return True
+
+
 def places(model: Any) -> list[Place]:
     """Where dropout can stand in a model: each tensor once, in the order of the forward pass.
 
@@ -192,8 +203,9 @@ def places(model: Any) -> list[Place]:
         if inner is None:
             continue
         same |= {id(outside): inside for outside, inside in zip(call.outputs, inner.outputs, strict=True)}
-        if count[id(call.layer)] == 1 and len(call.inputs) == len(inner.inputs):
-            same |= {id(inside): outside for inside, outside in zip(inner.inputs, call.inputs, strict=True)}
+        if count[id(call.layer)] == 1 and _is_called_as_built(call, inner):
+            both = zip(inner.inputs, call.inputs, strict=True)
+            same |= {id(inside): outside for inside, outside in both if inside is not outside}
             passes_on.add(id(call))
 
     dropped: dict[int, Any] = {}  # from the output of a dropout that stands at a place to its input
@@ -230,6 +242,8 @@ def places(model: Any) -> list[Place]:
                 place.readers = readers[id(tensor)] + models[id(tensor)]
                 dropped[id(tensor)] = source
                 continue
+        if id(tensor) in found:  # of a model that is made of tensors of this one, or the other way round
+            continue
         if id(tensor) not in final and keras.backend.is_float_dtype(tensor.dtype):
             found[id(tensor)] = Place(call, tensor, readers[id(tensor)] + models[id(tensor)], names)
             if layers.is_dropout(call.layer):  # on one of several edges: a place of its own

@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import tempfile
 import warnings
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,14 +33,21 @@ class Changes:
     """What to change in a graph and the graphs inside it.
 
     Attributes:
-        after: What to put behind a tensor, by the id of the tensor.
-        split: Layers to put between a layer and its fused activation, by the id of the layer.
-        removed: The ids of the nodes whose dropout goes.
+        after: What to put behind a call, by `call_key(call)`.
+        split: The ids of layers whose fused activation becomes a layer.
+        between: Layers to put between the two, by `call_key(call)`.
+        removed: The keys of the calls whose dropout goes.
     """
 
-    after: dict[int, Put] = field(default_factory=dict)
-    split: dict[int, keras.Layer] = field(default_factory=dict)
-    removed: set[int] = field(default_factory=set)
+    after: dict[tuple[str, int], Put] = field(default_factory=dict)
+    split: set[int] = field(default_factory=set)
+    between: dict[tuple[str, int], keras.Layer] = field(default_factory=dict)
+    removed: set[tuple[str, int]] = field(default_factory=set)
+
+
+def call_key(call: Call) -> tuple[str, int]:
+    """A call in its model; two models may have one node, where one is made of tensors of the other."""
+    return call.path, id(call.node)
 
 
 class Rebuild:
@@ -62,7 +70,7 @@ class Rebuild:
     def model(self, old: Any, path: str = "") -> Any:
         """The new model, with the state that its layers' configs give it until `copy_state` is called."""
         calls = calls_of(old, path)
-        names = {call.layer.name for call in calls if id(call.node) not in self._changes.removed}
+        names = {call.layer.name for call in calls if call_key(call) not in self._changes.removed}
         build = self._sequential if isinstance(old, keras.Sequential) else self._functional
         new = build(old, calls, names)
         new._trainable = old._trainable  # the property would set the layers', too
@@ -77,24 +85,26 @@ class Rebuild:
         return new
 
     def _sequential(self, old: Any, calls: list[Call], names: set[str]) -> Any:
-        stack = [layer for call in calls for layer in self._stack(call, names)]
+        own = [call for call in calls if isinstance(call.layer, keras.Layer)]  # it computes masks by itself
+        stack = [layer for call in own for layer in self._stack(call, names)]
         return _class_of(old, "layers", keras.Sequential)(stack, name=old.name)
 
     def _functional(self, old: Any, calls: list[Call], names: set[str]) -> Any:
         tensors: dict[int, Any] = {}
+        raw: dict[int, Any] = {}  # the inputs, before dropout
         for call in calls:
             stack = self._stack(call, names)
-            if id(call.node) in self._changes.removed:
+            if call_key(call) in self._changes.removed:
                 outputs = [tensors[id(call.inputs[0])]]
             elif isinstance(call.layer, keras.layers.InputLayer):
                 outputs = [stack.pop(0).output]
+                raw[id(call.outputs[0])] = outputs[0]
             else:  # as the old layer was called
                 args, kwargs = call.node.arguments.fill_in(tensors)
                 outputs = keras.tree.flatten(stack.pop(0)(*args, **kwargs))
             for layer in stack:
                 outputs = [layer(*outputs)]
             tensors |= {id(before): after for before, after in zip(call.outputs, outputs, strict=True)}
-        raw = {id(tensor): self._made[id(tensor._keras_history.operation)].output for tensor in old.inputs}
         inputs = keras.tree.map_structure(lambda tensor: raw[id(tensor)], old._inputs_struct)
         outputs = keras.tree.map_structure(lambda tensor: tensors[id(tensor)], old._outputs_struct)
         linear = {
@@ -105,27 +115,30 @@ class Rebuild:
 
     def _stack(self, call: Call, names: set[str]) -> list[Any]:
         """What takes the place of a call: the new layer or its parts, then the dropout behind it."""
-        put = self._changes.after.get(id(call.outputs[0]))
+        put = self._changes.after.get(call_key(call))
         behind = [] if put is None else [self._drop(put, call, names)]
-        if id(call.node) in self._changes.removed:
+        if call_key(call) in self._changes.removed:
             return behind
-        layer = self._changes.split.get(id(call.layer))
-        if layer is None:
+        if id(call.layer) not in self._changes.split:
             return [self._copy(call), *behind]
         linear, activation = self._split(call.layer, names)
         site = call.name.replace(call.layer.name, linear.name, 1)
-        put = Put(layer, call.path + site, f"{site}_dropout")
+        if call_key(call) not in self._changes.between:
+            return [linear, activation, *behind]
+        put = Put(self._changes.between[call_key(call)], call.path + site, f"{site}_dropout")
         return [linear, self._drop(put, call, names), activation, *behind]
 
     def _copy(self, call: Call) -> Any:
         old = call.layer
+        if isinstance(old, keras.layers.InputLayer):  # each model its own: dropout may come between the two
+            return _from_config(old, old.get_config())
         if id(old) not in self._made:
             if graph_of(old) is not None:
                 new = self.model(old, f"{call.path}{old.name}/")
             elif not isinstance(old, keras.Layer):  # an operation without state
                 new = copy.copy(old)
                 new._inbound_nodes, new._outbound_nodes = [], []
-            elif self._share and not isinstance(old, keras.layers.InputLayer) and not layers.is_dropout(old):
+            elif self._share and not layers.is_dropout(old):
                 new = old
             else:
                 new = _from_config(old, old.get_config())
@@ -134,6 +147,11 @@ class Rebuild:
         return self._made[id(old)]
 
     def _split(self, old: Any, names: set[str]) -> tuple[keras.Layer, keras.Layer]:
+        if isinstance(old.activation, keras.Layer):
+            raise ValueError(
+                f"The activation of layer {old.name!r} is a layer, {old.activation!r}, which cannot be split off. "
+                "Write it as a layer of its own behind a linear one."
+            )
         if id(old) not in self._parts:
             name = _free(f"{old.name}_{'dense' if isinstance(old, _DENSE) else 'conv'}", names)
             linear = _from_config(
@@ -153,7 +171,10 @@ class Rebuild:
         tensor, maker = call.outputs[0], call.layer
         config = {"name": _free(put.name, names)}
         if put.layer.dtype_policy == keras.config.dtype_policy():  # none of its own: that of its neighbour
-            same = getattr(maker, "compute_dtype", None) == tensor.dtype
+            policy = getattr(maker, "dtype_policy", None)
+            same = getattr(maker, "compute_dtype", None) == tensor.dtype and not hasattr(
+                policy, "quantization_mode"
+            )
             config["dtype"] = maker.dtype_policy if same else tensor.dtype
         try:
             probe = layer_at(put.site, put.layer, self._seed, **config)
@@ -233,6 +254,11 @@ def copy_state(pairs: list[tuple[keras.Layer, keras.Layer]]) -> dict[int, Any]:
             if copied.trainable != part.trainable:
                 copied.trainable = part.trainable
         for variable, copied in zip(old.variables, new.variables, strict=True):
+            if variables.get(id(variable), copied) is not copied:
+                raise ValueError(
+                    f"{variable.path!r} is a weight of several layers, {old.name!r} one of them, which copies "
+                    "cannot share. Pass share_weights=True."
+                )
             copied.assign(variable.value)
             if copied.trainable != variable.trainable:
                 copied.trainable = variable.trainable
@@ -240,6 +266,11 @@ def copy_state(pairs: list[tuple[keras.Layer, keras.Layer]]) -> dict[int, Any]:
         for layer in new._flatten_layers():
             if isinstance(layer, keras.layers.Normalization):  # computes with a copy of its variables
                 layer.finalize_state()
+        for part, copied in zip(old._flatten_layers(), new._flatten_layers(), strict=True):
+            if hasattr(part, "save_assets"):  # vocabularies
+                with tempfile.TemporaryDirectory() as folder:
+                    part.save_assets(folder)
+                    copied.load_assets(folder)
     return variables
 
 

@@ -99,8 +99,12 @@ def _random_batch(model: keras.Model) -> Any:
     rng = np.random.default_rng(0)
 
     def some(tensor: Any) -> np.ndarray:
-        values = rng.random([8, *(64 if size is None else size for size in tensor.shape[1:])])
-        return values.astype("float32" if keras.backend.is_float_dtype(tensor.dtype) else tensor.dtype)
+        shape = [tensor.shape[0] or 8, *(64 if size is None else size for size in tensor.shape[1:])]
+        if keras.backend.is_float_dtype(tensor.dtype):
+            return rng.random(shape).astype("float32")
+        if tensor.dtype == "string":
+            raise ValueError("There are no random texts for this model to be measured with: pass `images`")
+        return np.ones(shape, tensor.dtype)  # 0 may mean that there is nothing, and be masked
 
     return keras.tree.map_structure(some, model.inputs[0] if isinstance(model, keras.Sequential) else model.input)
 

@@ -13,7 +13,7 @@ from dropzoo import layers
 from dropzoo.layers._checks import unknown
 from dropzoo.layers._seeds import random_untouched
 from dropzoo.models._graph import Call, Place, check_graph, graph_of, places, walk
-from dropzoo.models._rebuild import Changes, Put, Rebuild, compile_like, copy_state
+from dropzoo.models._rebuild import Changes, Put, Rebuild, call_key, compile_like, copy_state
 from dropzoo.models.plans import get_plan
 from dropzoo.models.ramps import Ramp
 from dropzoo.models.sites import as_site, check_site_layer, is_listed
@@ -74,12 +74,13 @@ def retrofit(model: keras.Model, plan: dict[Key, Any] | str, share_weights: bool
         layer = None if spec is None else check_site_layer(layers.get(spec))
         if isinstance(place, Call):
             if layer is not None:
-                changes.split[id(place.layer)] = layer
+                changes.split.add(id(place.layer))
+                changes.between[call_key(place)] = layer
             continue
-        changes.removed |= {id(call.node) for call in place.standing}
+        changes.removed |= {call_key(call) for call in place.standing}
         if layer is not None:  # where dropout stood already, in whichever model that is
-            stood = place.standing[-1].outputs[0] if place.standing else place.tensor
-            changes.after[id(stood)] = Put(layer, place.name, place.dropout_name)
+            stood = place.standing[-1] if place.standing else place.call
+            changes.after[call_key(stood)] = Put(layer, place.name, place.dropout_name)
     if changes.split and share_weights:
         raise ValueError(
             "`before_activation` splits a layer with a fused activation into two new ones, which cannot share the "
@@ -107,7 +108,7 @@ def strip_dropout(model: keras.Model) -> keras.Model:
     """
     check_graph(model)
     dropped = [call for call in walk(model) if layers.is_dropout(call.layer)]
-    new = _rebuilt(model, Changes(removed={id(call.node) for call in dropped}))
+    new = _rebuilt(model, Changes(removed={call_key(call) for call in dropped}))
     left = [layer.name for layer in new._flatten_layers() if layers.is_stochastic(layer)]
     if left:
         warnings.warn(
@@ -140,8 +141,9 @@ def _resolve(model: keras.Model, plan: Any) -> dict[Place | Call, Any]:
     chosen: dict[Place | Call, Any] = {}
     for key, value in plan.items():
         matching = _select(key, every, calls)
-        names = [target.path + target.name if isinstance(target, Call) else target.name for target in matching]
-        specs = list(value.expand(names).values()) if isinstance(value, Ramp) else [value] * len(matching)
+        places_in_order = [str(i) for i in range(len(matching))]
+        ramp = isinstance(value, Ramp)
+        specs = list(value.expand(places_in_order).values()) if ramp else [value] * len(matching)
         for target, spec in zip(matching, specs, strict=True):
             chosen.pop(target, None)
             chosen[target] = spec
@@ -198,7 +200,10 @@ def _select(key: Any, every: list[Place], calls: list[Call]) -> list[Place] | li
         result = [p for p in every if any(map(meant, p.readers))]
     else:
         result = [call for call in calls if meant(call) and _has_activation(call.layer)]
-        result += [p for p in every if any(meant(r) and isinstance(r.layer, _ACTIVATIONS) for r in p.readers)]
+        for p in every:  # an activation that is a layer of its own: it is meant, or what it reads
+            behind = [reader for reader in p.readers if isinstance(reader.layer, _ACTIVATIONS)]
+            if any(map(meant, behind)) or (behind and meant(p.call) and not _has_activation(p.call.layer)):
+                result.append(p)
     if not result:
         why = "have no activation" if kind == "before_activation" else "give out what the model does, or no floats"
         matched = ", ".join(call.path + call.name for call in calls if meant(call))

@@ -78,10 +78,12 @@ def as_site(place: Place) -> Site:
 def is_listed(place: Place) -> bool:
     """Whether a place bears a name of its own: not an input, an operation as `x + 1`, or a part of a unit."""
     layer = place.call.layer
+    if place.standing:
+        return True
     if not isinstance(layer, keras.Layer) or isinstance(layer, keras.layers.InputLayer):
         return False
     unit, _, part = place.name.rpartition("_")
-    return part not in _PARTS or unit not in place.around or bool(place.standing)
+    return part not in _PARTS or unit not in place.around
 
 
 class Sites:

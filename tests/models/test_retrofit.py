@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 import textwrap
+import warnings
 
 import keras
 import numpy as np
@@ -244,7 +245,7 @@ WRONG = [
     (functional, {"after:Conv3D": 0.1}, "Unknown layer or class 'Conv3D'. Did you mean 'Conv2D'"),
     (functional, {"beside:Conv2D": 0.1}, "Unknown kind of key 'beside'"),
     (functional, {"after:logits": 0.1}, "give out what the model does"),
-    (functional, {"before_activation:conv2": 0.1}, "have no activation"),
+    (functional, {"before_activation:norm1": 0.1}, "have no activation"),
     (functional, {"inside:encoder": 0.1}, "Unknown model inside 'encoder'"),
     (functional, {3: 0.1}, "a string or a callable"),
     (functional, {lambda site: False: 0.1}, "is true of no site"),
@@ -341,6 +342,73 @@ def test_a_fresh_process_loads_it_and_it_can_be_served(tmp_path):
     serving.export_model(model, tmp_path / "export" / "1", num_samples=4)
     out = serving.MonteCarlo(model, num_samples=8)(x)
     assert float(np.max(out["variance"])) > 0
+
+
+def test_a_model_inside_may_share_its_input_or_be_called_by_names():
+    inputs = keras.Input((4,), name="image")
+    encoder = keras.Model(inputs, K.Dense(3, name="z")(inputs), name="encoder")
+    auto = keras.Model(inputs, K.Dense(4, name="out")(encoder(inputs)))
+    new = models.retrofit(auto, {"before:z": 0.2, "encoder": 0.5})
+    assert standing(new) == ["image", "encoder/z"] and len(dropouts(new)) == 2
+
+    p, q = keras.Input((4,), name="zz"), keras.Input((4,), name="aa")
+    both = K.Concatenate(name="both")([K.Dense(2, name="dz")(p), K.Dense(2, name="da")(q)])
+    inner = keras.Model([p, q], both, name="inner")
+    u, v = keras.Input((4,), name="u"), keras.Input((4,), name="v")
+    x = inner({"zz": K.Dense(4, name="for_zz")(u), "aa": K.Dense(4, name="for_aa")(v)})
+    model = keras.Model([u, v], K.Dense(1, name="out")(x))
+    assert standing(models.retrofit(model, {"before:dz": 0.5})) in (["for_zz"], ["inner/zz"])
+
+
+def test_masks_and_vocabularies():
+    lookup = K.IntegerLookup(name="lookup")
+    lookup.adapt(np.array([5, 6, 7]))
+    parts = [lookup, K.Embedding(9, 3, mask_zero=True, name="emb"), K.LSTM(4, name="lstm"), K.Dense(2)]
+    model = keras.Sequential([keras.Input((3,), dtype="int64"), *parts])
+    new = models.retrofit(model, {"emb": 0.2})
+    x = np.array([[5, 6, 7], [7, 9, 5]])
+    assert same(new(x), model(x)) and standing(new) == ["emb"]
+
+
+def test_before_activation_of_one_call_and_of_separate_layers():
+    dense = K.Dense(3, activation="relu", name="dense")
+    a, b = keras.Input((4,)), keras.Input((4,))
+    model = keras.Model([a, b], K.Dense(1, name="out")(K.Concatenate(name="both")([dense(a), dense(b)])))
+    one = models.retrofit(model, {"before_activation:dense_call1": 0.1})
+    assert standing(one) == ["dense_dense_call1"] and same(one(inputs_for(model)), model(inputs_for(model)))
+    ramped = models.retrofit(model, {"before_activation:dense": models.ramp(0.1, 0.5, "dropout")})
+    assert [layer.rate for layer in dropouts(ramped)] == [0.1, 0.5]
+    parts = [K.Dense(3, activation="relu", name="d1"), K.Dense(3, name="d2"), K.ReLU(name="r"), K.Dense(1)]
+    model = keras.Sequential([keras.Input((4,)), *parts])
+    new = models.retrofit(model, {"before_activation:Dense": 0.1})
+    assert standing(new) == ["d1_dense", "d2"]
+    assert dropouts(models.retrofit(new, {"before_activation:Dense": None})) == []
+    layered = keras.Sequential([keras.Input((4,)), K.Dense(3, activation=K.LeakyReLU(), name="d"), K.Dense(1)])
+    with pytest.raises(ValueError, match="activation of layer 'd' is a layer"):
+        models.retrofit(layered, {"before_activation:d": 0.1})
+
+
+def test_weights_that_cannot_stay_shared_are_refused():
+    tied = K.Dense(3, name="tied")
+    a, b = keras.Input((4,)), keras.Input((2, 4))
+    x = K.Concatenate(name="both")([tied(a), K.Flatten()(K.TimeDistributed(tied)(b))])
+    model = keras.Model([a, b], K.Dense(1)(x))
+    with pytest.raises(ValueError, match="weight of several layers.*share_weights=True"):
+        models.retrofit(model, {"both": 0.1})
+    assert standing(models.retrofit(model, {"both": 0.1}, share_weights=True)) == ["both"]
+
+
+def test_dropout_on_an_input_is_listed_and_quantized_models_run():
+    inputs = keras.Input((4,), name="image")
+    model = keras.Model(inputs, K.Dense(3, name="dense")(K.Dropout(0.2, name="drop")(inputs)))
+    assert [(s.name, s.spec) for s in models.list_sites(model) if s.spec] == [("image", "dropout:0.2")]
+    assert dropouts(models.retrofit(model, {"*": None})) == []
+    small = keras.Sequential([keras.Input((4,)), K.Dense(3, name="d"), K.Dense(1)])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that an Input cannot be quantized
+        small.quantize("int8")
+    new = models.retrofit(small, {"d": 0.1})
+    assert same(new(np.ones((1, 4), "float32")), small(np.ones((1, 4), "float32")))
 
 
 # One of each family; those with another constructor or a smallest size are given it.
