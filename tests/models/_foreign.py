@@ -1,11 +1,15 @@
 """Models that are not ours, of the kinds that users have, for the tests of surgery: one entry each."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import keras
 import numpy as np
+
+from dropzoo import layers
+from dropzoo.models._graph import places
 
 K = keras.layers
 
@@ -234,3 +238,20 @@ def same(a: Any, b: Any) -> bool:
     return len(flat(a)) == len(flat(b)) and all(
         x.dtype == y.dtype and np.array_equal(x, y) for x, y in zip(flat(a), flat(b), strict=True)
     )
+
+
+def dropouts(model: keras.Model) -> list[Any]:
+    return [layer for layer in model._flatten_layers() if layers.is_dropout(layer)]
+
+
+def shake(model: keras.Model) -> keras.Model:
+    """Other weights than fresh ones, BatchNorm's statistics too."""
+    rng = np.random.default_rng(1)
+    model.set_weights([rng.uniform(0.1, 1.0, w.shape).astype(w.dtype) for w in model.get_weights()])
+    return model
+
+
+def standing(model: keras.Model) -> list[str]:
+    """The names of all places with dropout, listed or not; Keras' own names without their numbers."""
+    names = [place.name for place in places(model) if place.standing]
+    return [re.sub(r"(multiply|input_layer)_\d+$", r"\1", name) for name in names]

@@ -1,0 +1,288 @@
+"""Surgery: models of odd kinds, and what is refused."""
+
+import subprocess
+import sys
+import textwrap
+import warnings
+
+import keras
+import numpy as np
+import pytest
+
+from _foreign import (
+    dropouts,
+    functional,
+    inputs_for,
+    nested,
+    residual,
+    same,
+    siamese,
+    standing,
+)
+from dropzoo import layers, models, serving
+
+K = keras.layers
+
+
+class Stepping(keras.Model):
+    """A Functional model with a training step of its own."""
+
+    def train_step(self, data):
+        return {"mine": 1.0}
+
+
+class Closed(keras.Model):
+    """The same with a constructor that takes something else."""
+
+    def __init__(self, units):
+        inputs = keras.Input((4,))
+        super().__init__(inputs, K.Dense(units, name="dense")(inputs))
+
+    def train_step(self, data):
+        return {"mine": 1.0}
+
+
+class Backbone(keras.Model):
+    """As those of KerasHub: a graph of its own making, and no step."""
+
+    def __init__(self, units, **kwargs):
+        inputs = keras.Input((4,))
+        super().__init__(inputs, K.Dense(units, name="dense")(inputs), **kwargs)
+        self.units = units
+
+    def get_config(self):
+        return {"units": self.units, "name": self.name}
+
+
+class Code(keras.Model):
+    def call(self, inputs):
+        return inputs
+
+
+def test_subclasses(recwarn):
+    inputs = keras.Input((4,))
+    x = K.Dense(3, name="hidden")(inputs)
+    new = models.retrofit(Stepping(inputs, K.Dense(2, name="logits")(x)), {"hidden": 0.1})
+    assert isinstance(new, Stepping) and new.train_step(None) == {"mine": 1.0}
+    for use in (lambda m: models.retrofit(m, {}), models.strip_dropout, models.list_sites, models.dropout_report):
+        with pytest.raises(ValueError, match=r"keras.Model\(inputs, outputs\)"):
+            use(Code())
+        with pytest.raises(ValueError, match="must be built"):
+            use(keras.Sequential([K.Dense(2)]))
+    with pytest.raises(ValueError, match="Closed overrides train_step"):
+        models.retrofit(Closed(3), {})
+    plain = models.retrofit(Backbone(3, name="back"), {"before:dense": 0.1})
+    assert type(plain) is type(keras.Model(plain.inputs, plain.outputs))
+    outer = keras.Sequential([keras.Input((4,)), Backbone(3, name="back"), K.Dense(2)])
+    assert standing(models.retrofit(outer, {"dense": 0.1})) == ["back/dense"]
+    assert any("'back' was a Backbone" in str(w.message) for w in recwarn)
+
+
+class Secret(K.Layer):
+    """Has dropout where no graph shows it."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.inner = K.Dropout(0.5, name="inner")
+
+    def call(self, inputs, training=False):
+        return self.inner(inputs, training=training)
+
+
+def test_strip_says_what_it_cannot_take(recwarn):
+    inputs = keras.Input((4,))
+    x = Secret(name="secret")(layers.DropConnectDense(3, 0.5, name="connect")(inputs))
+    models.strip_dropout(keras.Model(inputs, x))
+    assert any("set their `rate` to 0: ['connect', 'inner']" in str(w.message) for w in recwarn)
+
+
+class Configless(K.Layer):
+    def __init__(self, something, **kwargs):
+        super().__init__(**kwargs)
+
+    def call(self, inputs):
+        return inputs + 1
+
+    def get_config(self):
+        return {"name": self.name}
+
+
+WRONG = [
+    (functional, None, "`plan` must be a dict"),
+    (functional, 0.3, "`plan` must be a dict"),
+    (functional, "paper", "each model's own"),
+    (functional, "unet_2015", "finds none of its sites"),
+    (functional, "no_such_plan", "Unknown plan 'no_such_plan'"),
+    (functional, {"conv3": 0.1}, "Unknown site 'conv3'. Did you mean 'conv"),
+    (functional, {"conv1": 1.5}, r"`rate` must be a number in \[0, 1\)"),
+    (functional, {"conv1": "drop_blok2d:0.1"}, "Unknown layer 'drop_blok2d'. Did you mean 'drop_block2d'"),
+    (functional, {"conv1": layers.DropConnectDense(3, 0.1)}, "cannot stand at a site"),
+    (functional, {"conv1": K.Dense(3)}, "keeps the shape and has no weights"),
+    (functional, {"flatten": "spatial_dropout2d:0.1"}, "Cannot put 'spatial_dropout2d:0.1' at site 'flatten'"),
+    (functional, {"after:Conv3D": 0.1}, "Unknown layer or class 'Conv3D'. Did you mean 'Conv2D'"),
+    (functional, {"beside:Conv2D": 0.1}, "Unknown kind of key 'beside'"),
+    (functional, {"after:logits": 0.1}, "give out what the model does"),
+    (functional, {"before_activation:norm1": 0.1}, "have no activation"),
+    (functional, {"inside:encoder": 0.1}, "Unknown model inside 'encoder'"),
+    (functional, {3: 0.1}, "a string or a callable"),
+    (functional, {lambda site: False: 0.1}, "is true of no site"),
+    (nested, {"inside:inner after:Dense": 0.1}, "Unknown layer or class 'Dense'"),
+    (siamese, {"tower_call2": 0.1}, "Write 'tower' for all"),
+    (siamese, {"tower_call1/conv": 0.1}, "Write 'tower/conv' for all"),
+    (siamese, {"inside:tower_call2": 0.1}, "Write 'inside:tower' for all"),
+]
+
+
+@pytest.mark.parametrize(("make", "plan", "message"), WRONG)
+def test_bad_plans(make, plan, message):
+    model = make()
+    x, config = inputs_for(model), model.get_config()
+    expected = model(x, training=False)
+    with pytest.raises(ValueError, match=message):
+        models.retrofit(model, plan)
+    assert same(model(x, training=False), expected) and model.get_config() == config
+
+
+def test_ambiguous_names():
+    def tower(name):
+        inputs = keras.Input((4,))
+        return keras.Model(inputs, K.ReLU()(K.Dense(3, name="dense")(inputs)), name=name)
+
+    inputs = keras.Input((4,))
+    both = K.Add(name="Dense")([tower("left")(inputs), tower("right")(inputs)])
+    model = keras.Model(inputs, K.Dense(2, name="logits")(both))
+    with pytest.raises(
+        ValueError, match="in several models. Say which: 'left/dense', 'right/dense', or '\\*dense'"
+    ):
+        models.retrofit(model, {"dense": 0.1})
+    assert standing(models.retrofit(model, {"right/dense": 0.1})) == ["right/dense"]
+    assert standing(models.retrofit(model, {"*dense": 0.1})) == ["left/dense", "right/dense"]
+    with pytest.raises(ValueError, match="a class and the name of a layer"):
+        models.retrofit(model, {"after:Dense": 0.1})
+
+
+def test_layers_that_cannot_be_copied():
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, K.Dense(2)(Configless(3, name="odd")(inputs)))
+    with pytest.raises(ValueError, match="Cannot copy layer 'odd'.*share_weights=True"):
+        models.retrofit(model, {"odd": 0.1})
+    assert standing(models.retrofit(model, {"odd": 0.1}, share_weights=True)) == ["odd"]
+
+
+def test_names_and_seeds():
+    """Names are free and stable; each site draws its own mask, the same again for the same seed."""
+    inputs = keras.Input((64,))
+    x = K.Dense(64, name="a")(inputs)
+    x = K.ReLU(name="a_dropout")(x)  # somebody's idea of a name
+    model = keras.Model(inputs, K.Dense(2, name="b")(x))
+    new = models.retrofit(model, {"a": layers.Dropout(0.5, seed=3), "a_dropout": layers.Dropout(0.5, seed=3)})
+    assert [layer.name for layer in dropouts(new)] == ["a_dropout_2", "a_dropout_dropout"]
+    first, second = dropouts(new)
+    ones = np.ones((4, 64), "float32")
+    a = np.asarray(first(ones, training=True))
+    assert not np.array_equal(a, second(ones, training=True))
+    again = models.retrofit(new, {})
+    assert [layer.name for layer in dropouts(again)] == ["a_dropout_2", "a_dropout_dropout"]
+    fresh = models.retrofit(model, {"a": layers.Dropout(0.5, seed=3)})
+    assert np.array_equal(dropouts(fresh)[0](ones, training=True), a)
+
+
+def test_ramps_go_by_depth_through_models_inside():
+    new = models.retrofit(nested(), {"after:Conv2D": models.ramp(0.1, 0.3, layer="dropout")})
+    assert [s.spec for s in models.list_sites(new) if s.spec] == ["dropout:0.1", "dropout:0.2", "dropout:0.3"]
+
+
+def test_named_plans_and_our_own_models():
+    """A plan put on by surgery stands where the builder puts it."""
+    plain = models.build_model("unet", depth=2, filters=4, num_classes=3)
+    by_plan = models.retrofit(plain, "bayesian_segnet")
+    built = models.build_model("unet", depth=2, filters=4, num_classes=3, dropout="bayesian_segnet")
+    assert [(s.name, s.spec) for s in models.list_sites(by_plan)] == [
+        (s.name, s.spec) for s in models.list_sites(built)
+    ]
+    assert [layer.name for layer in by_plan.layers] == [layer.name for layer in built.layers]
+
+
+def test_a_fresh_process_loads_it_and_it_can_be_served(tmp_path):
+    model = models.retrofit(residual(), {"left1": 0.3, "before:logits": "dropout:0.5"})
+    x = inputs_for(model)
+    model.save(tmp_path / "model.keras")
+    np.savez(tmp_path / "data.npz", x=x, y=model(x, training=False))
+    code = f"""
+        import dropzoo, keras, numpy as np
+        data = np.load({str(tmp_path / "data.npz")!r})
+        model = keras.saving.load_model({str(tmp_path / "model.keras")!r})
+        assert np.array_equal(model(data["x"], training=False), data["y"])
+        assert [s.spec for s in dropzoo.models.list_sites(model) if s.spec] == ["dropout:0.3", "dropout:0.5"]
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True)
+    serving.export_model(model, tmp_path / "export" / "1", num_samples=4)
+    out = serving.MonteCarlo(model, num_samples=8)(x)
+    assert float(np.max(out["variance"])) > 0
+
+
+def test_a_model_inside_may_share_its_input_or_be_called_by_names():
+    inputs = keras.Input((4,), name="image")
+    encoder = keras.Model(inputs, K.Dense(3, name="z")(inputs), name="encoder")
+    auto = keras.Model(inputs, K.Dense(4, name="out")(encoder(inputs)))
+    new = models.retrofit(auto, {"before:z": 0.2, "encoder": 0.5})
+    assert standing(new) == ["image", "encoder/z"] and len(dropouts(new)) == 2
+
+    p, q = keras.Input((4,), name="zz"), keras.Input((4,), name="aa")
+    both = K.Concatenate(name="both")([K.Dense(2, name="dz")(p), K.Dense(2, name="da")(q)])
+    inner = keras.Model([p, q], both, name="inner")
+    u, v = keras.Input((4,), name="u"), keras.Input((4,), name="v")
+    x = inner({"zz": K.Dense(4, name="for_zz")(u), "aa": K.Dense(4, name="for_aa")(v)})
+    model = keras.Model([u, v], K.Dense(1, name="out")(x))
+    assert standing(models.retrofit(model, {"before:dz": 0.5})) in (["for_zz"], ["inner/zz"])
+
+
+def test_masks_and_vocabularies():
+    lookup = K.IntegerLookup(name="lookup")
+    lookup.adapt(np.array([5, 6, 7]))
+    parts = [lookup, K.Embedding(9, 3, mask_zero=True, name="emb"), K.LSTM(4, name="lstm"), K.Dense(2)]
+    model = keras.Sequential([keras.Input((3,), dtype="int64"), *parts])
+    new = models.retrofit(model, {"emb": 0.2})
+    x = np.array([[5, 6, 7], [7, 9, 5]])
+    assert same(new(x), model(x)) and standing(new) == ["emb"]
+
+
+def test_before_activation_of_one_call_and_of_separate_layers():
+    dense = K.Dense(3, activation="relu", name="dense")
+    a, b = keras.Input((4,)), keras.Input((4,))
+    model = keras.Model([a, b], K.Dense(1, name="out")(K.Concatenate(name="both")([dense(a), dense(b)])))
+    one = models.retrofit(model, {"before_activation:dense_call1": 0.1})
+    assert standing(one) == ["dense_dense_call1"] and same(one(inputs_for(model)), model(inputs_for(model)))
+    ramped = models.retrofit(model, {"before_activation:dense": models.ramp(0.1, 0.5, "dropout")})
+    assert [layer.rate for layer in dropouts(ramped)] == [0.1, 0.5]
+    parts = [K.Dense(3, activation="relu", name="d1"), K.Dense(3, name="d2"), K.ReLU(name="r"), K.Dense(1)]
+    model = keras.Sequential([keras.Input((4,)), *parts])
+    new = models.retrofit(model, {"before_activation:Dense": 0.1})
+    assert standing(new) == ["d1_dense", "d2"]
+    assert dropouts(models.retrofit(new, {"before_activation:Dense": None})) == []
+    layered = keras.Sequential([keras.Input((4,)), K.Dense(3, activation=K.LeakyReLU(), name="d"), K.Dense(1)])
+    with pytest.raises(ValueError, match="activation of layer 'd' is a layer"):
+        models.retrofit(layered, {"before_activation:d": 0.1})
+
+
+def test_weights_that_cannot_stay_shared_are_refused():
+    tied = K.Dense(3, name="tied")
+    a, b = keras.Input((4,)), keras.Input((2, 4))
+    x = K.Concatenate(name="both")([tied(a), K.Flatten()(K.TimeDistributed(tied)(b))])
+    model = keras.Model([a, b], K.Dense(1)(x))
+    with pytest.raises(ValueError, match="weight of several layers.*share_weights=True"):
+        models.retrofit(model, {"both": 0.1})
+    assert standing(models.retrofit(model, {"both": 0.1}, share_weights=True)) == ["both"]
+
+
+def test_dropout_on_an_input_is_listed_and_quantized_models_run():
+    inputs = keras.Input((4,), name="image")
+    model = keras.Model(inputs, K.Dense(3, name="dense")(K.Dropout(0.2, name="drop")(inputs)))
+    assert [(s.name, s.spec) for s in models.list_sites(model) if s.spec] == [("image", "dropout:0.2")]
+    assert dropouts(models.retrofit(model, {"*": None})) == []
+    small = keras.Sequential([keras.Input((4,)), K.Dense(3, name="d"), K.Dense(1)])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that an Input cannot be quantized
+        small.quantize("int8")
+    new = models.retrofit(small, {"d": 0.1})
+    assert same(new(np.ones((1, 4), "float32")), small(np.ones((1, 4), "float32")))
