@@ -12,7 +12,6 @@ from dropzoo import layers, models
 
 every_model = pytest.mark.parametrize("name", TINY)
 slow = pytest.mark.slow
-DEEP = ("densenet_bc_100_12", "fc_densenet103", "res_unet", "wide_resnet_28_10")
 
 
 def build(name: str, **options: Any) -> keras.Model:
@@ -104,9 +103,9 @@ def test_logits_are_float32_in_mixed_precision(name, policy):
 
 @pytest.mark.parametrize(
     ("name", "normalization"),
-    # By default one of each, and all for the simplest; the deepest take longest to trace.
+    # By default one of each, and all for the simplest.
     [
-        pytest.param(m, n, marks=[] if m == "simple_cnn" or (n == t.normalizations[0] and m not in DEEP) else slow)
+        pytest.param(m, n, marks=[] if m == "simple_cnn" or n == t.normalizations[0] else slow)
         for m, t in TINY.items()
         for n in t.normalizations
     ],

@@ -227,6 +227,7 @@ def test_it_acts_without_a_second_trace(how, jit_compile):
     if how == "trainer":
         trainer = training.Trainer(model, optimizer, "mse", [dropped], jit_compile=jit_compile)
         history = trainer.fit(batches, **options).history
+        assert trainer._program.train.experimental_get_tracing_count() == 1
     else:
         model.compile(optimizer, "mse", metrics=[dropped], jit_compile=jit_compile)
         history = model.fit(batches, shuffle=False, **options).history
