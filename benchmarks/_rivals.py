@@ -1,8 +1,12 @@
 """What our layers are measured against, where Keras has none."""
 
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 
 class PlainDropBlock2D(keras.layers.Layer):
@@ -23,3 +27,37 @@ class PlainDropBlock2D(keras.layers.Layer):
         starts = keras.ops.pad(starts, [(0, 0), (before, after), (before, after), (0, 0)])
         keep = 1 - keras.ops.max_pool(starts, size, strides=1, padding="same")
         return inputs * keep * (keras.ops.cast(keras.ops.size(keep), keep.dtype) / keras.ops.sum(keep))
+
+
+def timm_drop_block(
+    shape: tuple[int, ...], rate: float, backward: bool, **options: Any
+) -> dict[str, Callable[[], Any]]:
+    """timm's DropBlock on PyTorch in both memory formats; nothing where one of the two is not installed.
+
+    Its file is loaded alone: the package wants torchvision, which the layer does not need.
+    """
+    package = importlib.util.find_spec("timm")
+    if package is None or importlib.util.find_spec("torch") is None:
+        return {}
+    import torch
+
+    file = Path(package.submodule_search_locations[0]) / "layers" / "drop.py"
+    spec = importlib.util.spec_from_file_location("timm_drop", file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    layer = module.DropBlock2d(rate, 7, **options).train()
+    x = torch.from_numpy(np.random.default_rng(0).normal(size=shape).astype("float32").transpose(0, 3, 1, 2))
+
+    def in_format(which: Any) -> Callable[[], Any]:
+        own = x.to(memory_format=which, copy=True).requires_grad_(backward)
+
+        def run() -> Any:
+            y = layer(own)
+            return (y, torch.autograd.grad(y, own, y)) if backward else y
+
+        return run
+
+    return {
+        "contiguous": in_format(torch.contiguous_format),
+        "channels_last": in_format(torch.channels_last),
+    }

@@ -3,8 +3,9 @@
     python benchmarks/layers.py
 
 Each line is the median of interleaved repeats; `copy` is `x * c`, the floor. `step` is the training step of a
-CNN of six convolutions with dropout after each (32x32x3, batch 64), `memory` the peak of forward and backward
-pass in a process of its own. Results: benchmarks/results/layers.csv and layers.png.
+CNN of six convolutions with dropout after each (32x32x3, batch 64), by Keras' `fit` and by the Trainer, `memory`
+the peak of forward and backward pass in a process of its own. The rows against timm need PyTorch beside it.
+Results: benchmarks/results/layers.csv and layers.png.
 """
 
 import csv
@@ -25,9 +26,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import tensorflow as tf
 
-from _rivals import PlainDropBlock2D
+from _rivals import PlainDropBlock2D, timm_drop_block
 from dropzoo import layers
 from dropzoo.models import build_model
+from dropzoo.training._program import Program
 
 RESULTS = Path(__file__).parent / "results"
 MIDDLE = (32, 64, 64, 64)  # 33.5 MB of float32
@@ -92,6 +94,17 @@ def interleaved(functions: dict[str, Callable[[], Any]], repeats: int) -> dict[s
     return {name: np.array(values) for name, values in times.items()}
 
 
+def time_timm(direction: Callable[[Function], Function], **options: Any) -> dict[str, np.ndarray]:
+    """Against timm's DropBlock, in the faster of its memory formats."""
+    rivals = timm_drop_block(MIDDLE, 0.1, direction is forward_and_backward, **options)
+    if not rivals:
+        return {}
+    x, layer = tf.random.normal(MIDDLE), layers.DropBlock2D(0.1)
+    ours = tf.function(direction(lambda x: layer(x, training=True)))
+    times = interleaved({"dropzoo": lambda: ours(x), **rivals}, 15)
+    return {"dropzoo": times["dropzoo"], "rival": min((times[name] for name in rivals), key=np.median)}
+
+
 def time_layer(case: Case, direction: Callable[[Function], Function]) -> dict[str, np.ndarray]:
     x = tf.cast(tf.random.normal(case.shape), case.dtype)
     functions: dict[str, Callable[[], Any]] = {}
@@ -119,19 +132,25 @@ def network(make: Callable[[], keras.Layer] | None) -> keras.Model:
     return model
 
 
-def time_step() -> dict[str, np.ndarray]:
+def time_step(by: Callable[[keras.Model], Function], **others: Callable[[], keras.Layer]) -> dict[str, Any]:
+    """A step of the network without dropout, with ours, Keras' and `others`; `by` gives a model's step."""
     x, y = tf.random.normal((64, 32, 32, 3)), tf.random.uniform((64,), 0, 10, tf.int32)
     makers = {
         "none": None,
         "dropzoo": lambda: layers.Dropout(0.3),
         "rival": lambda: keras.layers.Dropout(0.3),
-        "copy": Copy,
+        **others,
     }
     functions: dict[str, Callable[[], Any]] = {}
     for name, make in makers.items():
         model = network(make)
-        functions[name] = functools.partial(tf.function(model.train_step), (x, y))
+        functions[name] = functools.partial(tf.function(by(model)), (x, y))
     return interleaved(functions, 101)
+
+
+def trainer_step(model: keras.Model) -> Function:
+    program = Program(model, None, jit_compile=False, r_drop=0.0)
+    return lambda batch: program._train_step(batch, None)
 
 
 class Copy(keras.layers.Layer):
@@ -209,13 +228,25 @@ def main() -> None:
         for direction in (forward, forward_and_backward):
             row = {"layer": case.name, "rate": case.rate, "shape": shape, "dtype": case.dtype}
             add(time_layer(case, direction), **row, xla=case.jit_compile, direction=direction.__name__)
+    for options in ({"couple_channels": False}, {}):
+        for direction in (forward, forward_and_backward):
+            name = "DropBlock2D against timm" + (", which has one mask for all channels" if not options else "")
+            row = {"layer": name, "rate": 0.1, "shape": "x".join(map(str, MIDDLE)), "dtype": "float32"}
+            if times := time_timm(direction, **options):
+                add(times, **row, xla=False, direction=direction.__name__)
+            else:
+                print(f"{name}: skipped, needs the packages timm and torch")
     row = {"layer": "Dropout", "rate": 0.3, "dtype": "float32", "xla": False}
-    times = time_step()
-    add(times, **row, shape="six convolutions", direction="step")
-    # Of each round the ratio, so that what slows the machine for a while slows both.
-    tax = {name: 100 * (np.median(times[name] / times["none"]) - 1) for name in ("dropzoo", "rival", "copy")}
-    print("a step with dropout takes longer by, %:", {name: round(value, 1) for name, value in tax.items()})
-    rows[-1] |= {f"{name}_longer_percent": round(value, 1) for name, value in tax.items()}
+    steps = {
+        "step": time_step(lambda model: model.train_step, copy=Copy),
+        "step of the Trainer": time_step(trainer_step),
+    }
+    for direction, times in steps.items():
+        add(times, **row, shape="six convolutions", direction=direction)
+        # Of each round the ratio, so that what slows the machine for a while slows both.
+        tax = {name: 100 * (np.median(times[name] / times["none"]) - 1) for name in times if name != "none"}
+        print(f"a {direction} with dropout takes longer by, %:", {n: round(value, 1) for n, value in tax.items()})
+        rows[-1] |= {f"{name}_longer_percent": round(value, 1) for name, value in tax.items()}
     memory = {name: peak_memory(name) for name in ("none", "dropzoo", "rival")}
     add(memory, "MiB", **row, shape="ten convolutions", direction="memory")
     RESULTS.mkdir(exist_ok=True)

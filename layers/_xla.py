@@ -3,9 +3,11 @@
 Compiled functions work inside a plain graph too, and cost there what they cost under `jit_compile=True`.
 """
 
+import contextlib
+import contextvars
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -14,6 +16,23 @@ from dropzoo.layers._masks import derive_key, hash_bits, keep_mask
 
 # Below so many elements the same operations one by one are as fast, and spare the compilation.
 _COMPILE_FROM = 1 << 14
+
+_weights_only = contextvars.ContextVar("weights_only", default=False)
+
+
+@contextlib.contextmanager
+def gradients_of_weights_only() -> Iterator[None]:
+    """Traced inside, a ReLU and the dropout behind it are one operation, with the same gradients of weights.
+
+    Its gradient needs no mask: a unit that is not positive behind both has none. So it works in place where else
+    the gradient is copied, and only one of the two outputs is kept. The gradient of what the ReLU gives out,
+    which nobody trains by but users may ask for, does not exist then.
+    """
+    token = _weights_only.set(True)
+    try:
+        yield
+    finally:
+        _weights_only.reset(token)
 
 
 def pays(shape: Sequence[Any]) -> bool:
@@ -47,38 +66,57 @@ def drop_units(inputs: tf.Tensor, mask_shape: Sequence[Any], rate: Any, seed: An
     replica = _replica()
     shape, shared = _merge_axes(inputs, mask_shape)
 
-    @tf.custom_gradient
-    def drop(x: tf.Tensor) -> Any:
-        return compiled(_drop)(x, rate, seed, replica, shared), drop
+    def drop(x: tf.Tensor, relu: bool = False) -> tf.Tensor:
+        y = compiled(_drop)(tf.reshape(x, shape), rate, seed, replica, shared, relu)
+        return tf.reshape(y, tf.shape(x))
 
-    return _with_shape(tf.reshape(drop(tf.reshape(inputs, shape)), tf.shape(inputs)), inputs.shape)
+    return _with_shape(_with_gradient(drop, inputs, rate), inputs.shape)
 
 
 def drop_and_scale(inputs: tf.Tensor, keep: tf.Tensor, rate: Any) -> tf.Tensor:
     """See `_masks.drop_and_scale`."""
 
-    @tf.custom_gradient
-    def gate(x: tf.Tensor) -> Any:
-        return compiled(_gate)(x, keep, rate), gate
+    def gate(x: tf.Tensor, relu: bool = False) -> tf.Tensor:
+        return compiled(_gate)(x, keep, rate, relu)
 
-    return gate(inputs)
+    return _with_gradient(gate, inputs, rate)
+
+
+def _with_gradient(gate: Callable[..., tf.Tensor], inputs: tf.Tensor, rate: Any) -> tf.Tensor:
+    """`gate(inputs)`, whose gradient goes through the same gate, or `gate` and the ReLU before it as one."""
+    if _weights_only.get() and tf.is_symbolic_tensor(inputs) and inputs.op.type == "Relu":
+
+        @tf.custom_gradient
+        def relu_and_drop(x: tf.Tensor) -> Any:
+            y = gate(x, relu=True)
+            scale = tf.cast(1.0 / (1.0 - rate), y.dtype)
+            return y, lambda gradient: tf.raw_ops.ReluGrad(gradients=gradient * scale, features=y)
+
+        return relu_and_drop(inputs.op.inputs[0])
+
+    @tf.custom_gradient
+    def drop(x: tf.Tensor) -> Any:
+        return gate(x), drop
+
+    return drop(inputs)
 
 
 def _keep(shape: Any, rate: Any, seed: Any, replica: Any) -> tf.Tensor:
     return keep_mask(hash_bits(shape, derive_key(seed, replica)), rate)
 
 
-def _drop(x: tf.Tensor, rate: Any, seed: Any, replica: Any, shared: tuple[bool, ...]) -> tf.Tensor:
+def _drop(x: Any, rate: Any, seed: Any, replica: Any, shared: tuple[bool, ...], relu: bool) -> tf.Tensor:
     shape = [1 if one else n for one, n in zip(shared, tf.unstack(tf.shape(x)), strict=True)]
-    return _gate(x, _keep(tf.stack(shape), rate, seed, replica), rate)
+    return _gate(x, _keep(tf.stack(shape), rate, seed, replica), rate, relu)
 
 
-def _gate(x: tf.Tensor, keep: tf.Tensor, rate: Any) -> tf.Tensor:
-    """`x / (1 - rate)` where `keep`, else 0, as the smaller of two bit patterns.
+def _gate(x: tf.Tensor, keep: tf.Tensor, rate: Any, relu: bool) -> tf.Tensor:
+    """`x / (1 - rate)` (after a ReLU if asked) where `keep`, else 0, as the smaller of two bit patterns.
 
     A select costs twice as much (LLVM turns it into masked loads), a product would keep NaN.
     """
     bits = {2: tf.uint16, 4: tf.uint32, 8: tf.uint64}[x.dtype.size]
+    x = tf.nn.relu(x) if relu else x
     scaled = tf.bitcast(x * tf.cast(1.0 / (1.0 - rate), x.dtype), bits)
     limit = tf.where(keep, tf.constant(bits.max, bits), tf.constant(0, bits))
     return tf.bitcast(tf.minimum(scaled, limit), x.dtype)

@@ -6,6 +6,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from dropzoo.layers._xla import gradients_of_weights_only
 from dropzoo.training._batches import check_labels, refused_labels
 
 # Where tf.data leaves a batch. A replica takes its rows there, so that no device gets the rows of others.
@@ -118,7 +119,7 @@ class Program:
         x, y, weights = keras.utils.unpack_x_y_sample_weight(batch)
         if self._r_drop:
             x, y, weights = keras.tree.map_structure(_twice, (x, y, weights))
-        with tf.GradientTape() as tape:
+        with tf.GradientTape() as tape, gradients_of_weights_only():
             predicted = model(x, training=True) if model._call_has_training_arg else model(x)
             loss = model._compute_loss(x=x, y=y, y_pred=predicted, sample_weight=weights, training=True)
             if self._r_drop:
