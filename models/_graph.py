@@ -24,12 +24,18 @@ class Call:
         layer: What is called.
         name: The layer's name; of a layer that is called several times with `_call1`, `_call2`, ... behind it.
         path: `"encoder/"` in a model called encoder that is inside another, `""` in the outermost.
+        other_paths: Of a model that several others have inside: through the others.
     """
 
     node: Any
     layer: Any
     name: str
     path: str
+    other_paths: tuple[str, ...] = ()
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        return self.path, *self.other_paths
 
     @property
     def inputs(self) -> list[Any]:
@@ -98,16 +104,13 @@ def check_graph(model: Any) -> None:
     )
 
 
-def calls_of(model: Any, path: str = "") -> list[Call]:
+def calls_of(model: Any, path: str = "", *other_paths: str) -> list[Call]:
     """The calls of a model's own graph, by their longest distance from an input, then by name.
 
     Dropout adds nothing to the distance, so the others come in one order whatever dropout there is. A layer's
     second call comes after its first, so a graph can be built again by going through the list.
     """
-    graph = graph_of(model)
-    nodes = [
-        node for depth in sorted(graph._nodes_by_depth, reverse=True) for node in graph._nodes_by_depth[depth]
-    ]
+    nodes = _nodes(model)
     makers = {id(tensor): node for node in nodes for tensor in node.outputs}
     calls_of_layer = collections.defaultdict(list)
     for node in nodes:
@@ -135,8 +138,13 @@ def calls_of(model: Any, path: str = "") -> list[Call]:
         same = calls_of_layer[id(node.operation)]
         return node.operation.name + (f"_call{_index(same, node) + 1}" if len(same) > 1 else "")
 
-    calls = [Call(node, node.operation, name(node), path) for node in nodes]
+    calls = [Call(node, node.operation, name(node), path, other_paths) for node in nodes]
     return sorted(calls, key=lambda call: (distance[id(call.node)], _natural(call.name)))
+
+
+def _nodes(model: Any) -> list[Any]:
+    by_depth = graph_of(model)._nodes_by_depth
+    return [node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth]]
 
 
 def _natural(name: str) -> list[Any]:
@@ -164,16 +172,24 @@ def shapes_at(model: Any, size: tuple[int, int]) -> dict[int, tuple[int | None, 
 
 def walk(model: Any) -> Iterator[Call]:
     """The calls of a model and of the models in it, each model once, in the order of the forward pass."""
+    paths: dict[int, dict[str, None]] = collections.defaultdict(dict)  # of each model all, in order
     seen: set[int] = set()
 
-    def inside(model: Any, path: str) -> Iterator[Call]:
+    def find(model: Any, path: str) -> None:
+        paths[id(model)][path] = None
+        for layer in {id(node.operation): node.operation for node in _nodes(model)}.values():
+            if graph_of(layer) is not None:
+                find(layer, f"{path}{layer.name}/")
+
+    def inside(model: Any) -> Iterator[Call]:
         seen.add(id(model))
-        for call in calls_of(model, path):
+        for call in calls_of(model, *paths[id(model)]):
             if graph_of(call.layer) is not None and id(call.layer) not in seen:
-                yield from inside(call.layer, f"{path}{call.layer.name}/")
+                yield from inside(call.layer)
             yield call
 
-    return inside(model, "")
+    find(model, "")
+    return inside(model)
 
 
 def _is_called_as_built(call: Call, inner: Any) -> bool:

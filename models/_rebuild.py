@@ -118,7 +118,11 @@ class Rebuild:
         put = self._changes.after.get(call_key(call))
         behind = [] if put is None else [self._drop(put, call, names)]
         if call_key(call) in self._changes.removed:
-            return behind
+            if behind or call.inputs[0].dtype == call.outputs[0].dtype:
+                return behind
+            # The dropout was a cast too: so much of it stays, or the output changes.
+            name = _free(f"{call.layer.name}_cast", names)
+            return [keras.layers.Identity(name=name, dtype=call.layer.dtype_policy)]
         if id(call.layer) not in self._changes.split:
             return [self._copy(call), *behind]
         linear, activation = self._split(call.layer, names)

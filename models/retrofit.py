@@ -161,7 +161,7 @@ def _select(key: Any, every: list[Place], calls: list[Call]) -> list[Place] | li
     if not isinstance(key, str):
         raise ValueError(f"A key of a plan is a string or a callable. Received: {key!r}")
     for call in calls:  # the second call of a model, or a site in it
-        named = (call.name, call.path + call.name)
+        named = (call.name, *(path + call.name for path in call.paths))
         if graph_of(call.layer) is not None and call.name != call.layer.name:
             if any(part.partition("/")[0] == call.name or part in named for part in re.split("[: ]", key)):
                 raise ValueError(
@@ -170,12 +170,13 @@ def _select(key: Any, every: list[Place], calls: list[Call]) -> list[Place] | li
                 )
     inside = re.fullmatch(r"inside:(\S+)(?:\s+(.+))?", key)
     if inside:
-        paths = {call.path + call.layer.name: call for call in calls if graph_of(call.layer) is not None}
-        chosen = tuple(f"{p}/" for p, call in paths.items() if _is_called(inside[1], p, call.layer.name))
+        models = [call for call in calls if graph_of(call.layer) is not None]
+        paths = {path + call.layer.name: call.layer.name for call in models for path in call.paths}
+        chosen = tuple(f"{path}/" for path, name in paths.items() if _is_called(inside[1], path, name))
         if not chosen:
             raise unknown("model inside", inside[1], paths)
-        every = [place for place in every if place.call.path.startswith(chosen)]
-        calls = [call for call in calls if call.path.startswith(chosen)]
+        every = [place for place in every if any(path.startswith(chosen) for path in place.call.paths)]
+        calls = [call for call in calls if any(path.startswith(chosen) for path in call.paths)]
         return _select(inside[2] or "*", every, calls)
     kind, _, wanted = key.rpartition(":")
     if kind not in ("", "after", "before", "before_activation"):
@@ -229,8 +230,8 @@ def _by_name(wanted: str, every: list[Place], listed: list[Place]) -> list[Place
 
 
 def _names(call: Call) -> list[str]:
-    """Those by which a call is known, with and without the path."""
-    return [prefix + name for prefix in ("", call.path) for name in (call.name, call.layer.name)]
+    """Those by which a call is known, with and without a path."""
+    return [prefix + name for prefix in ("", *call.paths) for name in (call.name, call.layer.name)]
 
 
 def _is_called(pattern: str, *names: str) -> bool:

@@ -286,3 +286,52 @@ def test_dropout_on_an_input_is_listed_and_quantized_models_run():
         small.quantize("int8")
     new = models.retrofit(small, {"d": 0.1})
     assert same(new(np.ones((1, 4), "float32")), small(np.ones((1, 4), "float32")))
+
+
+def test_model_that_two_others_have_inside():
+    image, small = keras.Input((8, 8, 3), name="image"), keras.Input((8, 8, 3), name="small")
+    stem = keras.Model(small, K.Conv2D(4, 3, name="conv")(small), name="stem")
+
+    def around(name):
+        x = keras.Input((8, 8, 3))
+        y = K.Conv2D(3, 1, name=f"before_{name}")(x)
+        return keras.Model(x, K.Conv2D(4, 1, name=f"behind_{name}")(stem(y)), name=name)
+
+    x = K.Add(name="add")([around("first")(image), around("second")(image)])
+    model = keras.Model(image, K.Dense(2, name="out")(K.Flatten(name="flatten")(x)))
+    inside = ["first/stem/conv", "second/before_second", "second/behind_second"]
+    expected = {
+        "inside:second": inside,
+        "second/*": inside,
+        "inside:second after:Conv2D": inside,
+        "second/stem/conv": inside[:1],
+        "inside:second/stem": inside[:1],
+        "inside:first/stem": inside[:1],
+        "conv": inside[:1],
+        "inside:first": ["first/before_first", inside[0], "first/behind_first"],
+    }
+    for key, sites in expected.items():
+        new = models.retrofit(model, {key: 0.3})
+        assert sorted(standing(new)) == sorted(sites), key
+        assert same(new(inputs_for(model)), model(inputs_for(model)))
+    with pytest.raises(ValueError, match="Unknown site 'third/stem/conv'"):
+        models.retrofit(model, {"third/stem/conv": 0.3})
+
+
+@pytest.mark.parametrize("kind", ["functional", "sequential"])
+def test_dropout_that_is_a_cast_leaves_the_cast(kind):
+    """Its dtype policy rounds, and what follows would add floats of two kinds without it."""
+    if kind == "sequential":
+        drop = K.Dropout(0.5, dtype="float16", name="drop")
+        model = keras.Sequential([keras.Input((4,)), K.Dense(3, name="dense"), drop, K.Dense(2, name="out")])
+    else:
+        inputs = keras.Input((4,), name="image")
+        half = K.Dropout(0.5, dtype="float16", name="drop")(K.Dense(3, name="dense")(inputs))
+        model = keras.Model(inputs, K.Dense(2, name="out")(half * half))
+    x = np.random.default_rng(0).normal(size=(8, 4)).astype("float32")
+    stripped = models.strip_dropout(model)
+    assert dropouts(stripped) == [] and [layer.name for layer in stripped.layers if "cast" in layer.name]
+    assert same(stripped(x), model(x))
+    replaced = models.retrofit(model, {"dense": 0.3})
+    assert [layer.dtype_policy.name for layer in dropouts(replaced)] == ["float16"]
+    assert same(replaced(x), model(x)) and not [layer for layer in replaced.layers if "cast" in layer.name]
