@@ -61,3 +61,48 @@ def timm_drop_block(
         "contiguous": in_format(torch.contiguous_format),
         "channels_last": in_format(torch.channels_last),
     }
+
+
+def torch_unet_step(rate: float | None, channels_last: bool) -> tuple[Callable[[], Any], int]:
+    """A step of Adam of the U-Net of `training.py` on PyTorch, and the number of its parameters."""
+    import torch
+    from torch import nn
+
+    class Convs(nn.Sequential):
+        def __init__(self, before: int, after: int) -> None:
+            drop = [] if rate is None else [nn.Dropout(rate)]
+            first, second = (nn.Conv2d(n, after, 3, padding=1) for n in (before, after))
+            super().__init__(first, nn.ReLU(), *drop, second, nn.ReLU(), *drop)
+
+    class UNet(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            widths = [1, 32, 64, 128, 256, 512]
+            pairs = list(zip(widths, widths[1:], strict=False))
+            self.encoder = nn.ModuleList(Convs(before, after) for before, after in pairs)
+            self.up = nn.ModuleList(nn.ConvTranspose2d(after, n, 2, 2) for n, after in pairs[1:])
+            self.decoder = nn.ModuleList(Convs(2 * n, n) for n in widths[1:-1])
+            self.head = nn.Conv2d(32, 1, 1)
+
+        def forward(self, x: Any) -> Any:
+            skips = []
+            for convs in self.encoder:
+                x = convs(x if not skips else nn.functional.max_pool2d(skips[-1], 2))
+                skips.append(x)
+            for up, convs, skip in reversed(list(zip(self.up, self.decoder, skips, strict=False))):
+                x = convs(torch.cat([skip, up(x)], 1))
+            return self.head(x)
+
+    torch.manual_seed(0)
+    model, x = UNet().train(), torch.rand(4, 1, 128, 128)
+    y = (torch.rand(4, 1, 128, 128) > 0.5).float()
+    if channels_last:
+        model, x = model.to(memory_format=torch.channels_last), x.contiguous(memory_format=torch.channels_last)
+    optimizer = torch.optim.Adam(model.parameters(), 1e-3)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        nn.functional.binary_cross_entropy_with_logits(model(x), y).backward()
+        optimizer.step()
+
+    return step, sum(p.numel() for p in model.parameters())

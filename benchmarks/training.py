@@ -9,6 +9,7 @@ batch. PyTorch's rows are there where it is installed. Results: benchmarks/resul
 """
 
 import csv
+import importlib.util
 import json
 import os
 import statistics
@@ -25,6 +26,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from _rivals import torch_unet_step
 from dropzoo import layers
 from dropzoo.models import build_model
 from dropzoo.training import Trainer, multi_worker_strategy
@@ -218,13 +220,27 @@ def print_worker(target: str) -> None:
 
 
 def torch_rows() -> list[dict[str, Any]]:
-    try:
-        import torch
-    except ImportError:
-        why = "skipped: PyTorch is not installed"
-        return [row(f"{name}, against PyTorch", "ms a step", None, None, None, why) for name in list(CASES)[2:]]
-    why = f"skipped: PyTorch {torch.__version__} is here, but its U-Net is not written yet"
-    return [row(f"{name}, against PyTorch", "ms a step", None, None, None, why) for name in list(CASES)[2:]]
+    """The U-Net against PyTorch's, in the faster of its memory formats."""
+    rows = []
+    for name in list(CASES)[2:]:
+        build, drops, sizes = CASES[name]
+        if importlib.util.find_spec("torch") is None:
+            rows.append(row(f"{name}, against PyTorch", "ms a step", None, None, None, "skipped: no PyTorch here"))
+            continue
+        steps = sizes[-1]
+        functions = {"dropzoo": trained_by_us(build, drops, steps)}
+        for channels_last in (False, True):
+            step, parameters = torch_unet_step(0.1 if drops else None, channels_last)
+            if parameters != build(None)[0].count_params():
+                raise RuntimeError("The two networks differ")
+            key = f"PyTorch, {'channels last' if channels_last else 'contiguous'}"
+            functions[key] = lambda step=step, steps=steps: [step() for _ in range(steps)]
+        times = interleaved(functions, steps, ROUNDS)
+        best = min(list(times)[1:], key=lambda key: statistics.median(times[key]))
+        ratio = statistics.median(t / d for t, d in zip(times[best], times["dropzoo"], strict=True))
+        middle = statistics.median(times["dropzoo"]), statistics.median(times[best])
+        rows.append(row(f"{name}, against PyTorch", "ms a step", *middle, ratio, best))
+    return rows
 
 
 def main(wanted: list[str]) -> None:
@@ -245,7 +261,7 @@ def main(wanted: list[str]) -> None:
         add(*own_processes())
     if not wanted or "workers" in wanted:
         add(workers())
-    if not wanted:
+    if not wanted or "torch" in wanted:
         add(*torch_rows())
 
 

@@ -8,6 +8,7 @@ from dropzoo.training.calibration import (
 )
 from dropzoo.training.corruptions import corrupt, list_corruptions
 from dropzoo.training.data import Data, DataInfo, list_data, load_data
+from dropzoo.training.imbalance import FocalCrossEntropy, Tversky
 from dropzoo.training.losses import Dice, DiceCrossEntropy, default_loss
 from dropzoo.training.metrics import MeanIoU, default_metrics
 from dropzoo.training.proper_scores import BrierScore, NegativeLogLikelihood
@@ -36,10 +37,12 @@ __all__ = [
     "Dice",
     "DiceCrossEntropy",
     "ExpectedCalibrationError",
+    "FocalCrossEntropy",
     "MeanIoU",
     "NegativeLogLikelihood",
     "RateSchedule",
     "Trainer",
+    "Tversky",
     "aurc",
     "constant",
     "corrupt",

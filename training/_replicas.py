@@ -42,8 +42,8 @@ def scope(strategy: Any) -> Any:
     return contextlib.nullcontext() if strategy is None else strategy.scope()
 
 
-def check(strategy: Any, model: keras.Model, jit_compile: Any) -> None:
-    """Refuses what would train each replica for itself, or fail late and darkly."""
+def prepare(strategy: Any, model: keras.Model, jit_compile: Any) -> None:
+    """Lets batch normalisation see whole batches; refuses what would train replicas alone, or fail late."""
     if strategy is None:
         return
     if not isinstance(strategy, tf.distribute.Strategy) or isinstance(
@@ -61,6 +61,9 @@ def check(strategy: Any, model: keras.Model, jit_compile: Any) -> None:
             "The model must be built under the strategy: `with strategy.scope(): model = ...`. "
             f"Received a model {'of which a part was' if any(inside) else 'that was not'}"
         )
+    for layer in model._flatten_layers():
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.synchronized = True
 
 
 def remade(strategy: Any, thing: Any) -> Any:

@@ -102,10 +102,14 @@ class Dice(keras.losses.Loss):
         else:
             probability, target = ops.softmax(logits), ops.one_hot(labels, logits.shape[-1])
             present = ops.cast(ops.sum(weights * target, axis=1) > 0, "float32")
-        overlap = ops.sum(weights * probability * target, axis=1)  # (batch, classes)
-        total = ops.sum(weights * (probability + target), axis=1)
-        loss = 1.0 - (2.0 * overlap + self.smooth) / (total + self.smooth)
+        overlap, predicted, actual = (
+            ops.sum(weights * part, axis=1) for part in (probability * target, probability, target)
+        )  # (batch, classes)
+        loss = self._class_loss(overlap, predicted, actual)
         return ops.sum(loss * present, axis=1) / ops.maximum(ops.sum(present, axis=1), 1.0)
+
+    def _class_loss(self, overlap: Any, predicted: Any, actual: Any) -> Any:
+        return 1.0 - (2.0 * overlap + self.smooth) / (predicted + actual + self.smooth)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "smooth": self.smooth, "ignore_class": self.ignore_class}

@@ -36,7 +36,8 @@ class Trainer:
         metrics: as for `compile`; names are resolved as Keras does. `None`: `default_metrics`, `[]`: none.
         strategy: a `tf.distribute.MirroredStrategy` or `MultiWorkerMirroredStrategy` under whose scope the
             model was built. The batches of `train` are the global ones, the same on every worker: each replica
-            takes its rows, and all together take the step that one device would. Only the chief writes.
+            takes its rows, and all together take the step that one device would, batch normalisation
+            `synchronized`. Only the chief writes.
         deterministic: makes TensorFlow's operations deterministic from the first `fit` on, for the whole
             process (`tf.config.experimental.enable_op_determinism`): some are slower, and those that draw
             random numbers without a seed raise.
@@ -47,6 +48,7 @@ class Trainer:
             one, and rates change, at each execution; so a resumed run should keep it.
         on_nan: what to do once the loss is not finite, before the error: `"stop"`: nothing, `"restore"`: put the
             last good checkpoint back into the model.
+        loss_weights: as for `compile`, of several outputs: of auxiliary losses, say.
         r_drop: the weight alpha of R-Drop (Liang et al., 2021, arXiv:2106.14448), which passes each batch twice
             and draws the two predictions together. For models of one output, in logits.
 
@@ -71,29 +73,27 @@ class Trainer:
         steps_per_execution: int = 1,
         on_nan: str = "stop",
         r_drop: float = 0.0,
+        loss_weights: Any = None,
     ) -> None:
         output = batches.output(model)
         check_options(jit_compile, steps_per_execution, on_nan, r_drop, output is not None)
-        replicas.check(strategy, model, jit_compile)
+        replicas.prepare(strategy, model, jit_compile)
         if loss is None or metrics is None:
             if output is None:
-                raise ValueError(
-                    "`loss` and `metrics` must be given: the model has no single output of known shape"
-                )
+                raise ValueError("`loss` and `metrics` must be given: the model has no one output of known shape")
             task = "classification" if output.rank == 2 else "segmentation"
             loss = default_loss(task, output.classes) if loss is None else loss
             metrics = default_metrics(task, output.classes) if metrics is None else metrics
         with replicas.scope(strategy):
             optimizer, metrics = (replicas.remade(strategy, thing) for thing in (optimizer, metrics))
-            model.compile(optimizer=optimizer, loss=loss, metrics=metrics, jit_compile=False)
+            model.compile(optimizer, loss, loss_weights=loss_weights, metrics=metrics, jit_compile=False)
         self.model = model
         self.strategy = strategy
         self.deterministic = deterministic
         self.steps_per_execution = steps_per_execution
         self.on_nan = on_nan
         self._jit_compile, self._r_drop = jit_compile, r_drop
-        # As the run begins: rates and learning rates move on.
-        self._described = checkpoints.describe(model)
+        self._described = checkpoints.describe(model)  # as the run begins: rates move on
         self._program: Program | None = None
 
     def fit(

@@ -46,6 +46,7 @@ with strategy.scope() if strategy else tf.init_scope():
         [
             keras.Input((8, 8, 1)),
             keras.layers.Conv2D(4, 3, activation="relu", kernel_regularizer=keras.regularizers.L2(0.01)),
+            keras.layers.BatchNormalization(momentum=0.9),
             keras.layers.Flatten(),
             layers.Dropout(float(rate), seed=1),
             keras.layers.Dense(10),

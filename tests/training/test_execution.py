@@ -85,6 +85,27 @@ def test_options_of_the_optimizer_do_what_they_do_in_fit(options):
         np.testing.assert_allclose(variable.numpy(), value.numpy(), atol=1e-5)
 
 
+def test_auxiliary_losses_weigh_what_they_do_in_fit():
+    def model():
+        keras.utils.set_random_seed(5)
+        inputs = keras.Input((8, 8, 1))
+        features = keras.layers.Flatten()(keras.layers.Conv2D(4, 3, activation="relu")(inputs))
+        auxiliary = keras.layers.Dense(10, name="auxiliary")(features)
+        main = keras.layers.Dense(10, name="main", activity_regularizer=keras.regularizers.L2(0.01))
+        return keras.Model(inputs, {"main": main(features), "auxiliary": auxiliary})
+
+    data = dataset().map(lambda x, y: (x, {"main": y, "auxiliary": y}))
+    losses, weights = {"main": LOSS, "auxiliary": LOSS}, {"main": 1.0, "auxiliary": 0.3}
+    expected = model()
+    expected.compile(keras.optimizers.SGD(0.1), losses, loss_weights=weights, jit_compile=False)
+    history = expected.fit(data, epochs=2, shuffle=False, verbose=0).history
+    found = model()
+    trainer = Trainer(found, keras.optimizers.SGD(0.1), losses, [], loss_weights=weights, steps_per_execution=2)
+    assert trainer.fit(data, epochs=2, verbose=0).history["loss"] == pytest.approx(history["loss"], rel=1e-5)
+    for variable, value in zip(found.weights, expected.weights, strict=True):
+        np.testing.assert_allclose(variable.numpy(), value.numpy(), atol=1e-5)
+
+
 def test_the_rule_of_xla_is_kept_by_a_resumed_run(tmp_path, monkeypatch):
     def program(jit_compile, directory=tmp_path):
         trainer = Trainer(dropout_model(), jit_compile=jit_compile)
