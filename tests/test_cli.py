@@ -54,6 +54,17 @@ def unet_run(tmp_path_factory) -> Path:
     return out
 
 
+def test_bench(capsys):
+    data = ["--data", "digits", "--batch-size", "64", "--seconds", "2"]
+    status, out, _ = run(capsys, "bench-input", *data, "--augment", "yes")
+    assert status == 0 and len(re.findall(r"[1-9][\d,]* images/s", out)) == 2
+    options = ["--option", "filters=(4,)", "--option", "dense=8", "--steps", "2"]
+    status, out, _ = run(capsys, "bench", "simple_cnn", *data, "--dropout", "0.2", *options)
+    assert status == 0 and "jit_compile=True" in out and re.search(r"input is [\d.]+ times as fast", out)
+    status, _, error = run(capsys, "bench-input", "--data", "nowhere")
+    assert status == 2 and "nowhere" in error
+
+
 def test_plot(capsys, tmp_path):
     options = ["--option", "depth=2", "--option", "filters=4", "--dropout", "skip*=spatial_dropout2d:0.2"]
     status, _, _ = run(capsys, "plot", "unet", *options, "-o", str(tmp_path / "new" / "unet.svg"))
@@ -289,7 +300,7 @@ def test_debug_shows_the_traceback():
 
 def test_every_help_shows_an_example_that_parses():
     commands = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
-    names = "list sites plot retrofit train evaluate predict export serve demo"
+    names = "list sites plot retrofit train evaluate predict export serve bench bench-input demo"
     assert set(commands) == set(names.split())
     for name, command in commands.items():
         example = re.search(r"Example: dropzoo (.*)", command.help)

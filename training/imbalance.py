@@ -14,9 +14,9 @@ class Tversky(Dice):
     """The Tversky loss: `Dice` in which a pixel missed and a false alarm may cost differently.
 
     `1 - (2 t + smooth) / (2 (t + alpha p + beta n) + smooth)` for each class of an image, with `t` the overlap,
-    `p` what is predicted and not there, `n` what is there and not predicted; raised to `gamma`, which below 1 gives
-    classes that are nearly right more of the gradient. `alpha=beta=0.5` is `Dice`. Classes and images are averaged
-    as there.
+    `p` what is predicted and not there, `n` what is there and not predicted; raised to `gamma`, which below 1
+    gives classes that are nearly right more of the gradient. `alpha=beta=0.5` is `Dice`. Classes and images are
+    averaged as there.
 
     Differs from the paper: each class is scored, not the foreground alone. The focal form's exponent is `gamma`,
     where Abraham and Khan write `1 / gamma`; theirs is `gamma=0.75`.

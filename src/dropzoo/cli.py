@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from dropzoo import commands_models, commands_runs, options
+from dropzoo import commands_bench, commands_models, commands_runs, options
 
 app = typer.Typer(
     help="CNNs and U-Nets for Keras in which every dropout site has a name.",
@@ -35,6 +35,8 @@ for command in (
     commands_runs.predict,
     commands_runs.export,
     commands_runs.serve,
+    commands_bench.bench,
+    commands_bench.bench_input,
     commands_runs.demo,
 ):
     app.command()(command)
