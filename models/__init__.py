@@ -19,6 +19,7 @@ from dropzoo.models import (  # noqa: F401  (a family registers its models when 
 from dropzoo.models._registry import build_model, get_builder, list_models, register_model
 from dropzoo.models.plans import Plan, get_plan, list_plans
 from dropzoo.models.ramps import ramp
+from dropzoo.models.reference import list_weights
 from dropzoo.models.report import dropout_report
 from dropzoo.models.retrofit import retrofit, strip_dropout
 from dropzoo.models.sites import Site, Sites, list_sites
@@ -34,6 +35,7 @@ __all__ = [
     "list_models",
     "list_plans",
     "list_sites",
+    "list_weights",
     "ramp",
     "register_model",
     "retrofit",

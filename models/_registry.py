@@ -58,7 +58,7 @@ def get_builder(name: str) -> Builder:
     return _MODELS[name]
 
 
-def build_model(name: str, *, dropout: Any = None, **options: Any) -> keras.Model:
+def build_model(name: str, *, dropout: Any = None, weights: Any = None, **options: Any) -> keras.Model:
     """Builds a model with dropout at named sites.
 
     Args:
@@ -68,6 +68,8 @@ def build_model(name: str, *, dropout: Any = None, **options: Any) -> keras.Mode
             alone: `{"decoder*": "spatial_dropout2d:0.2", "bottleneck*": 0.5}`; rates that rise with depth are
             `{"*_branch": models.ramp(0.0, 0.2)}`. `"paper"`: what the model's own paper did; a float: the paper's
             layers at this rate. Another string: a plan of `list_plans()`.
+        weights: None, for random ones; a file of weights (`.weights.h5`, `.keras`); or the name of the data that
+            reference weights were trained on, see `list_weights()`: then the options default to theirs.
         options: The model's own options, `input_shape` and `num_classes` among them; see
             `help(models.get_builder(name))`.
 
@@ -84,10 +86,17 @@ def build_model(name: str, *, dropout: Any = None, **options: Any) -> keras.Mode
     >>> [site.name for site in models.list_sites(model) if site.spec]
     ['skip1', 'skip2']
     """
+    from dropzoo.models import reference
     from dropzoo.models.plans import get_plan  # plans and ramps read the sites of models, which are built here
     from dropzoo.models.ramps import Ramp, expand_ramps
     from dropzoo.models.sites import list_sites
 
+    if weights is not None:
+        named = reference.is_name(weights)
+        options = reference.options_of(name, weights, options) if named else options
+        model = build_model(name, dropout=dropout, **options)
+        reference.load(model, name, weights)
+        return model
     builder = get_builder(name)
     known = [p for p in inspect.signature(builder).parameters if p != "dropout"]
     for option in options:

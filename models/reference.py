@@ -1,0 +1,60 @@
+"""Trained weights by the name of their data, from `saved_models/`."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from dropzoo.layers._checks import unknown
+
+#: Where a checkout of the project has them; an installed package has none.
+FOLDER = Path(__file__).resolve().parents[1] / "saved_models"
+
+
+def list_weights(name: str | None = None) -> list[str]:
+    """What `build_model(..., weights=...)` knows, of one model or of all: names of data sets, sorted.
+
+    Example:
+    >>> from dropzoo import models
+    >>> "fashion_mnist" in models.list_weights("simple_cnn")
+    True
+    """
+    return sorted(weights for model, weights in _references() if name in (None, model))
+
+
+def is_name(weights: Any) -> bool:
+    """Whether `weights` is meant as the name of a data set and not as a file."""
+    return isinstance(weights, str) and not Path(weights).suffix
+
+
+def options_of(name: str, weights: str, given: dict[str, Any]) -> dict[str, Any]:
+    """The options that a model was trained with; a ValueError where `given` ones are others."""
+    found = _references()
+    if (name, weights) not in found:
+        raise unknown(f"weights of {name}", weights, list_weights(name))
+    trained = found[name, weights][1]
+    for option, value in given.items():
+        plain = json.loads(json.dumps(value))
+        if option not in trained or trained[option] != plain:
+            raise ValueError(
+                f"`weights={weights!r}` is of a {name} with {option}={trained.get(option, 'its default')!r}. "
+                f"Received: {option}={value!r}"
+            )
+    return {option: tuple(value) if isinstance(value, list) else value for option, value in trained.items()}
+
+
+def load(model: keras.Model, name: str, weights: str | os.PathLike) -> None:
+    """Loads weights, by name or from a file, into a model that was built for them."""
+    found = _references().get((name, str(weights)))
+    model.load_weights(Path(weights) if found is None else found[0])
+
+
+def _references() -> dict[tuple[str, str], tuple[Path, dict[str, Any]]]:
+    """From a model's and its data's name to the file and the options."""
+    found = {}
+    for path in sorted(FOLDER.glob("*/reference.json")):
+        told = json.loads(path.read_text())
+        found[told["model"], told["weights"]] = path.with_name("model.keras"), told["options"]
+    return found

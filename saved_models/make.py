@@ -1,0 +1,156 @@
+"""Trains and exports the reference models.
+
+    python saved_models/make.py NAME ... [--data FOLDER]
+
+For each: `saved_models/NAME/1`, a SavedModel with a model card; `model.keras`; and `reference.json`, what
+`build_model(..., weights=...)` reads. FOLDER holds data sets that are not part of the project. A training that was
+stopped goes on where it was; its run is under runs/.
+"""
+
+import argparse
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+from dropzoo import models, serving
+from dropzoo.evaluation import evaluate
+from dropzoo.runs import RunConfig, train_run
+
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Reference:
+    """One reference model.
+
+    Attributes:
+        weights: Its name for `build_model(..., weights=...)`.
+        config: The run's, without places.
+        published: What others report on these data, with the source.
+        folder: The data's under FOLDER, if they are not part of the project.
+    """
+
+    weights: str
+    config: dict[str, Any]
+    published: dict[str, Any] = field(default_factory=dict)
+    folder: str | None = None
+
+
+REFERENCES = {
+    "fashion_mnist_cnn": Reference(
+        "fashion_mnist",
+        {
+            "model": "simple_cnn",
+            "data": "fashion_mnist",
+            "dropout": {"module?": 0.2, "dense1": 0.5},
+            "augment": "flip_horizontal,shift=0.07",
+            "epochs": 15,
+            "batch_size": 128,
+            "learning_rate": 2e-3,
+        },
+        {
+            "3 convolutions and 2 dense layers with dropout": "0.926 (the data set's own table, zalandoresearch)",
+            "WRN-28-10": "0.963 (the same table)",
+        },
+        "fashion_mnist",
+    ),
+    "dsb2018_nuclei_unet": Reference(
+        "dsb2018_nuclei",
+        {
+            "model": "unet",
+            "data": "dsb2018_nuclei",
+            "options": {"depth": 4, "filters": 12},
+            "dropout": {"bottleneck*": 0.3, "decoder*_conv2": "spatial_dropout2d:0.1"},
+            "augment": "flip_horizontal,flip_vertical,rotation=90,crop=128,brightness=0.1,contrast=0.1",
+            "epochs": 60,
+            "batch_size": 8,
+            "learning_rate": 2e-3,
+        },
+        {},
+        "dsb2018_nuclei",
+    ),
+    "digits_cnn": Reference(
+        "digits",
+        {
+            "model": "simple_cnn",
+            "data": "digits",
+            "options": {"filters": (32, 64), "convs_per_module": 2},
+            "dropout": {"module?": 0.2, "dense1": 0.5},
+            "augment": "shift=0.1,rotation=10",
+            "epochs": 60,
+        },
+    ),
+    "digit_scenes_unet": Reference(
+        "digit_scenes",
+        {
+            "model": "unet",
+            "data": "digit_scenes",
+            "options": {"depth": 3, "filters": 16},
+            "dropout": {"bottleneck*": 0.3, "decoder*_conv2": "spatial_dropout2d:0.1"},
+            "epochs": 30,
+            "batch_size": 8,
+        },
+    ),
+}
+
+
+def make(name: str, reference: Reference, data: Path | None) -> None:
+    """Trains, evaluates and exports one."""
+    places: dict[str, Any] = {}
+    if reference.folder is not None:
+        if data is None or not (data / reference.folder).is_dir():
+            raise SystemExit(f"{name} needs --data, a folder with {reference.folder} in it. Received: {data}")
+        if reference.config["data"] == "fashion_mnist":
+            places = {"manual_dir": str(data / reference.folder)}
+        else:
+            places = {"data": str(data / reference.folder)}
+    config = RunConfig(**{**reference.config, **places})
+    model, figures = train_run(config, Path("runs") / name, steps_per_execution=16)
+    loaded = config.load_data()
+    test = loaded.test or loaded.validation
+    sampled = evaluate(model, test, loaded.info, serving.MonteCarlo(model, num_samples=30))
+    shape = {"input_shape": loaded.info.input_shape, "num_classes": loaded.info.num_classes}
+    options = {**shape, **config.options}
+    # Without the optimizer, whose state is twice the weights.
+    bare = models.build_model(config.model, dropout=config.dropout, **options)
+    bare.set_weights(model.get_weights())
+    told = {
+        name: value for name, value in asdict(config).items() if name not in ("data", "data_dir", "manual_dir")
+    }
+    card = {
+        "data": f"{reference.weights}: {loaded.info.num_train:,} images to train, {figures['count']:,} to test on",
+        "metrics": {"one pass": rounded(figures), "Monte Carlo, 30 samples": rounded(sampled)},
+        "published": reference.published,
+        "training": told,
+        "command": f"python saved_models/make.py {name}",
+    }
+    folder = HERE / name
+    serving.export_model(
+        bare, folder / "1", num_samples=30, class_names=loaded.info.class_names, card=card, overwrite=True
+    )
+    bare.save(folder / "unfinished.keras")
+    os.replace(folder / "unfinished.keras", folder / "model.keras")
+    written = {"model": config.model, "weights": reference.weights, "options": options, "dropout": config.dropout}
+    (folder / "reference.json").write_text(json.dumps(written, indent=2) + "\n")
+    print(f"{name}: {rounded(figures)}; Monte Carlo {rounded(sampled)}")
+
+
+def rounded(figures: dict[str, Any]) -> dict[str, float]:
+    return {key: round(value, 4) for key, value in figures.items() if isinstance(value, float)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="+", metavar="NAME", choices=REFERENCES, help=", ".join(REFERENCES))
+    parser.add_argument("--data", type=Path, help="where data sets lie that are not part of the project")
+    arguments = parser.parse_args()
+    for name in arguments.names:
+        make(name, REFERENCES[name], arguments.data)
+
+
+if __name__ == "__main__":
+    main()

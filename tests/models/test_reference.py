@@ -1,0 +1,52 @@
+"""The reference weights of the repository: by name, by file, and what is refused."""
+
+import json
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from dropzoo import models, training
+from dropzoo.evaluation import evaluate
+from dropzoo.models.reference import FOLDER
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*/reference.json")), ids=lambda path: path.parent.name)
+def test_reference_is_complete_and_small(path):
+    told = json.loads(path.read_text())
+    model = models.build_model(told["model"], weights=told["weights"], dropout=told["dropout"])
+    original = keras.models.load_model(path.with_name("model.keras"))
+    x = np.random.default_rng(0).random((2, *(n or 32 for n in model.input_shape[1:])), "float32")
+    np.testing.assert_array_equal(model(x), original(x))
+    card = json.loads((path.parent / "1" / "assets.extra" / "model_card.json").read_text())
+    assert card["metrics"]["one pass"]["accuracy"] > 0.8 and path.parent.name in card["command"]
+    for file in path.parent.rglob("*"):
+        assert file.is_dir() or file.stat().st_size < 5e6, file
+
+
+def test_reference_scores_what_its_card_says():
+    data = training.load_data("digits")
+    found = evaluate(models.build_model("simple_cnn", weights="digits"), data.test, data.info)
+    card = json.loads((FOLDER / "digits_cnn" / "1" / "assets.extra" / "model_card.json").read_text())
+    assert found["accuracy"] == pytest.approx(card["metrics"]["one pass"]["accuracy"], abs=1e-3)
+
+
+def test_weights_from_a_file_and_other_plans(tmp_path):
+    options = {"input_shape": (8, 8, 1), "filters": (4,), "dense": 8}
+    model = models.build_model("simple_cnn", **options)
+    model.save_weights(tmp_path / "own.weights.h5")
+    for file in (tmp_path / "own.weights.h5", str(tmp_path / "own.weights.h5")):
+        copy = models.build_model("simple_cnn", dropout=0.3, weights=file, **options)
+        for weight, other in zip(model.get_weights(), copy.get_weights(), strict=True):
+            np.testing.assert_array_equal(weight, other)
+
+
+def test_bad_weights():
+    with pytest.raises(ValueError, match="Unknown weights of simple_cnn 'digit'. Did you mean 'digits'"):
+        models.build_model("simple_cnn", weights="digit")
+    with pytest.raises(ValueError, match="Unknown weights of lenet5 'digits'"):
+        models.build_model("lenet5", weights="digits")
+    with pytest.raises(ValueError, match="with num_classes=10. Received: num_classes=3"):
+        models.build_model("simple_cnn", weights="digits", num_classes=3)
+    assert Path(FOLDER).name == "saved_models"
