@@ -3,9 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Any
 
-import click
 import typer
-from click.core import ParameterSource
 
 from dropzoo.options import ModelOptions, console, parse_dropout, parse_options
 
@@ -19,6 +17,7 @@ def _many(flag: str, text: str) -> Any:
 
 
 def sweep(
+    context: typer.Context,
     models: Annotated[
         list[str], typer.Argument(help="Names of models, or one Python file that defines `space = Space(...)`.")
     ],
@@ -115,7 +114,7 @@ def sweep(
     from dropzoo.sweep import Space, load_space, run_sweep
 
     if len(models) == 1 and models[0].endswith(".py"):
-        _refuse_space_flags()
+        _refuse_space_flags(context)
         space = load_space(Path(models[0]))
         default = Path("sweeps") / Path(models[0]).stem
     else:
@@ -183,15 +182,15 @@ def recommend(
     rows, lines, command = recommendation_text(file, by)
     console.print(leaders_table(rows))
     for line in lines:
-        console.print(line, markup=False)
+        console.print(line, soft_wrap=True, markup=False)
     console.print(command, soft_wrap=True, markup=False)
 
 
-def _refuse_space_flags() -> None:
+def _refuse_space_flags(context: typer.Context) -> None:
     """What the file says cannot be said on the command line as well."""
-    context = click.get_current_context()
     runs = ("models", "out", "engine", "workers", "mc", "retry_failed")
     for parameter in context.command.params:
         name = str(parameter.name)
-        if name not in runs and context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+        source = context.get_parameter_source(name)
+        if name not in runs and source is not None and source.name == "COMMANDLINE":
             raise ValueError(f"A space that a file defines takes no {parameter.opts[0]}; say it in the file")

@@ -1,6 +1,7 @@
 """HTML pages that carry their pictures and styles within themselves, and need no network."""
 
 import html
+import itertools
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -22,7 +23,8 @@ _PAGE = """<!doctype html>
  pre {{ background: #f4f6f8; padding: .8rem 1rem; overflow-x: auto; border-radius: 6px; font-size: .85rem; }}
  p.note {{ color: #5a6270; }}
  details {{ margin: .4rem 0; }} summary {{ cursor: pointer; }}
- td.wrap {{ white-space: normal; min-width: 11rem; }}
+ .wrap {{ white-space: normal; min-width: 9.5rem; text-align: left !important; }}
+ pre.wrap {{ white-space: pre-wrap; overflow-wrap: anywhere; }}
 </style></head><body>
 <h1>{title}</h1>
 {body}
@@ -46,11 +48,9 @@ def table(heads: Iterable[str], rows: Iterable[Iterable[str]], wrap: int | None 
         rows: of cells.
         wrap: the column whose text may take several lines.
     """
-    lines = ["<tr>" + "".join(f"<th>{html.escape(head)}</th>" for head in heads) + "</tr>"]
-    for row in rows:
-        cells = (
-            f'<td class="wrap">{html.escape(cell)}</td>' if i == wrap else f"<td>{html.escape(cell)}</td>"
-            for i, cell in enumerate(row)
-        )
-        lines.append(f"<tr>{''.join(cells)}</tr>")
+    lines = []
+    for tag, cells in (("th", heads), *(("td", row) for row in rows)):
+        kinds = (f'{tag} class="wrap"' if i == wrap else tag for i in itertools.count())
+        line = (f"<{kind}>{html.escape(cell)}</{tag}>" for kind, cell in zip(kinds, cells, strict=False))
+        lines.append(f"<tr>{''.join(line)}</tr>")
     return f'<div class="wide"><table>{"".join(lines)}</table></div>'

@@ -100,7 +100,7 @@ def in_words(found: Recommendation) -> list[str]:
     values = ", ".join(f"{_title(m)} {interval_text(chosen.interval(m))}" for m in figures)
     runs = len(chosen.scored)
     lines = [
-        f"Recommended: {chosen.label}.",
+        f"Recommended: {chosen.full_label}.",
         f"Validation images, {_runs(runs)} of {chosen.epochs} epochs: {values}.",
     ]
     if found.effect is None and chosen.is_baseline:
@@ -118,7 +118,7 @@ def in_words(found: Recommendation) -> list[str]:
         if found.test_effect and found.test_effect.count:
             lines.append(f"On the test images, which no choice has seen: {name} {_effect(found.test_effect)}.")
     if found.best is not chosen:
-        best = f"{found.best.label}, {name} {interval_text(found.best.interval(metric))}"
+        best = f"{found.best.full_label}, {name} {interval_text(found.best.interval(metric))}"
         lines.append(
             f"The best mean is that of {best}; the recommended is simpler, and within one standard error."
         )
@@ -134,10 +134,9 @@ def _why_nothing(found: Recommendation) -> str:
     rivals = found.best if found.best is not found.chosen else found.runner_up
     if rivals is None:
         return "No plan with dropout has succeeded."
-    name, off = _title(found.metric), difference(rivals, found.chosen, found.metric)
-    return (
-        f"No plan with dropout is better by more than one standard error; {rivals.label}: {name} {_effect(off)}."
-    )
+    effect = _effect(difference(rivals, found.chosen, found.metric))
+    rest = f"{rivals.full_label}: {_title(found.metric)} {effect}"
+    return f"No plan with dropout is better by more than one standard error; {rest}."
 
 
 def _effect(found: Interval) -> str:

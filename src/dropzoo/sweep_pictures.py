@@ -83,7 +83,7 @@ def convergence(found: list[tuple[int, Candidate]]) -> Figure:
             epochs = np.arange(1, runs.shape[1] + 1)
             axis.plot(epochs, runs.mean(0), color=colour, linestyle=dash, label=_number(number, candidate))
             axis.fill_between(epochs, runs.min(0), runs.max(0), color=colour, alpha=0.12, linewidth=0)
-        axis.set(xlabel="epoch", yscale="log")
+        axis.set(xlabel="epoch")
         axis.set_title(title, fontsize=10)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         _plain(axis)

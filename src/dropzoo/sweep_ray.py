@@ -47,6 +47,10 @@ class _Recorder(tune.Callback):
     def __init__(self, record: Callable[[dict[str, Any]], None]) -> None:
         self._record = record
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune saves its callbacks to restore a run from them; here the sweep's own file does that."""
+        return {}
+
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: Any, **info: Any) -> None:
         self._record(result["record"])
 

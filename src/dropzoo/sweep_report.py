@@ -17,6 +17,7 @@ from dropzoo.sweep_stats import (
     candidates,
     difference,
     interval_text,
+    names,
     score_name,
     what_mattered,
 )
@@ -68,7 +69,7 @@ def _recommended(found: Recommendation) -> str:
     return f"""<h2>Recommended</h2>
 <p><strong>{html.escape(lines[0])}</strong></p>
 <ul>{rest}</ul>
-<pre>{command}</pre>"""
+<pre class="wrap">{command}</pre>"""
 
 
 def _leaders(found: list[Candidate]) -> str:
@@ -77,7 +78,7 @@ def _leaders(found: list[Candidate]) -> str:
     heads = ("", "plan", "runs", "NLL", "NLL, less that without dropout", title, "gap", "ECE", f"test {title}")
     shown = _with_baselines(found, _LEADERS)
     rows = []
-    for number, each in shown:
+    for (number, each), label in zip(shown, names([c for _, c in shown]), strict=True):
         baseline = baseline_of(each, found)
         effect = None if baseline is None or each.is_baseline else difference(each, baseline, "nll")
         figures = [interval_text(each.interval(metric)) for metric in (score, "gap", "ece")]
@@ -86,7 +87,7 @@ def _leaders(found: list[Candidate]) -> str:
             against = f"+{against}"
         test = interval_text(each.interval(score, "test"))
         runs = str(len(each.scored))
-        rows.append((str(number), each.label, runs, interval_text(each.interval("nll")), against, *figures, test))
+        rows.append((str(number), label, runs, interval_text(each.interval("nll")), against, *figures, test))
     alt = "Means and intervals of the leaders"
     return f"""<h2>Leaders</h2>
 <p class="note">The best of {len(found)} configurations by the mean NLL on validation images, and those without
@@ -120,13 +121,13 @@ their range. The training loss is with dropout on, and with what the loss adds: 
 
 
 def _cost(found: list[Candidate]) -> str:
-    rows = []
-    for number, each in _with_baselines(found, _LEADERS):
+    rows, shown = [], _with_baselines(found, _LEADERS)
+    for (number, each), label in zip(shown, names([c for _, c in shown]), strict=True):
         epoch = statistics.median(record["seconds_per_epoch"] for record in each.scored)
         latency = [record["mc_ms"] for record in each.scored if record["mc_ms"] is not None]
         sampled = f"{statistics.median(latency):.1f}" if latency else "-"
         size = f"{each.scored[0]['parameters']:,}"
-        rows.append((str(number), each.label, f"{epoch:.2f}", size, sampled))
+        rows.append((str(number), label, f"{epoch:.2f}", size, sampled))
     heads = ("", "plan", "s an epoch", "parameters", "Monte-Carlo ms an image")
     return f"""<h2>Cost</h2>
 <p class="note">Medians on the machine that ran the trials. Monte Carlo: all samples of one image.</p>
@@ -153,7 +154,7 @@ def _all_trials(records: list[dict[str, Any]]) -> str:
             result = f"failed: {record['error'].splitlines()[0][:120]}"
         else:
             result = f"NLL {record['validation']['nll']:.4f}"
-        head = f"{each.label}; seed {config['seed']}{fold}, {config['epochs']} epochs: {result}"
+        head = f"{each.full_label}; seed {config['seed']}{fold}, {config['epochs']} epochs: {result}"
         shown = {k: record[k] for k in ("key", "config", "versions", "seconds", "error") if k in record}
         text = html.escape(json.dumps(shown, indent=1))
         items.append(f"<details><summary>{html.escape(head)}</summary><pre>{text}</pre></details>")
@@ -168,4 +169,7 @@ def _with_baselines(found: list[Candidate], count: int) -> list[tuple[int, Candi
 
 
 def _figure(figure: Figure, alt: str) -> str:
-    return f'<div class="wide">{pictures.as_html(figure, alt, "svg")}</div>'
+    """At its own size; smaller where the screen is, until its text would be too small to read."""
+    width = 96 * figure.get_figwidth()
+    style = f"max-width: {width:.0f}px; min-width: {0.68 * width:.0f}px; margin-top: 1rem"
+    return f'<div class="wide">{pictures.as_html(figure, alt, "svg", style)}</div>'

@@ -4,13 +4,14 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
+from rich import box
 from rich.console import Console, Group
 from rich.live import Live
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from dropzoo.sweep_space import Trial
-from dropzoo.sweep_stats import Candidate, candidates, interval_text, score_name
+from dropzoo.sweep_stats import Candidate, candidates, interval_text, names, score_name
 
 _ROWS = 8
 
@@ -64,7 +65,7 @@ class Screen:
     def _line(self, record: dict[str, Any]) -> str:
         config = record["config"]
         fold = f", fold {config['fold'][0] + 1}" if config["fold"] else ""
-        what = f"{Candidate([record]).label}, seed {config['seed']}{fold}, {config['epochs']} epochs"
+        what = f"{Candidate([record]).full_label}, seed {config['seed']}{fold}, {config['epochs']} epochs"
         if "error" in record:
             return f"{what}: FAILED: {record['error'].splitlines()[0][:200]}"
         name = score_name([record])
@@ -74,21 +75,15 @@ class Screen:
 
 def leaders_table(found: list[Candidate]) -> Table:
     """Candidates as a table, in their order; intervals of 95 % over seeds."""
-    table = Table("plan", title="validation images", title_justify="left")
+    table = Table(Column("validation images", min_width=24), box=box.SIMPLE, padding=(0, 1, 0, 0))
     if not found:
         return table
     name = score_name(found[0].records)
-    for head in ("runs", "epochs", "NLL", name.replace("_", " "), "ECE", "gap"):
+    for head in ("runs", "NLL", name.replace("_", " "), "ECE"):
         table.add_column(head, justify="right", no_wrap=True)
-    for each in found:
+    for label, each in zip(names(found), found, strict=True):
         figures = (interval_text(each.interval(metric)) for metric in ("nll", name, "ece"))
-        table.add_row(
-            Text(each.label),
-            str(len(each.scored)),
-            str(each.epochs),
-            *figures,
-            f"{each.interval('gap').mean:+.3f}",
-        )
+        table.add_row(Text(label), str(len(each.scored)), *figures)
     return table
 
 

@@ -229,7 +229,7 @@ class Space:
             for name in names:
                 if not any(isinstance(key, tuple) and key[place] == name for key in built):
                     raise ValueError(next(why for where, why in refused.items() if where[place] == name))
-        words = [f"{sites} with {variant} in {model}: {why}" for (model, sites, variant), why in refused.items()]
+        words = [f"{s} with {v} in {m}. {why.split(': ')[0]}" for (m, s, v), why in refused.items()]
         return dataclasses.replace(self, leave_out=tuple(refused)), words
 
     def _drawn(self, model: str) -> list[tuple[dict[str, Any], Any, dict[str, Any] | None]]:

@@ -107,7 +107,12 @@ class Candidate:
             parts += [axes["schedule"]] * (axes["schedule"] != "constant")
         plain = {"normalization": "own", "augment": "none", "weight_decay": "own", "label_smoothing": 0.0}
         parts += [f"{n.replace('_', ' ')} {axes[n]}" for n, usual in plain.items() if axes[n] != usual]
-        return ", ".join([f"{axes['model']}: {parts[0]}", *parts[1:]])
+        return ", ".join(parts)
+
+    @property
+    def full_label(self) -> str:
+        """With the model."""
+        return f"{self.axes['model']}: {self.label}"
 
     def values(self, metric: str, images: str = "validation") -> dict[tuple[Any, ...], float]:
         """By seed and fold; the `gap` is the training images' score less the validation images'."""
@@ -139,6 +144,12 @@ class Candidate:
             sites = 1 if isinstance(self.config.dropout, (str, float, int)) else len(self.config.dropout)
         others = sum(axes[name] not in ("own", "none", 0.0) for name in _OTHERS[1:])
         return sites, axes["schedule"] != "constant", others, axes["variant"] != "dropout", axes["rate"] or 0.0
+
+
+def names(found: list[Candidate]) -> list[str]:
+    """Their labels, with the models where there are several."""
+    several = len({candidate.axes["model"] for candidate in found}) > 1
+    return [candidate.full_label if several else candidate.label for candidate in found]
 
 
 def candidates(records: Iterable[dict[str, Any]], metric: str = "nll") -> list[Candidate]:

@@ -22,6 +22,7 @@ from dropzoo.sweep_space import Trial
 
 # Loaded data sets that are kept: trials that follow each other differ in few seeds and augmentations.
 _KEPT_DATA = 4
+_STEPS_PER_EXECUTION = 32
 
 
 class Workbench:
@@ -94,6 +95,8 @@ class Workbench:
         ends = [time.perf_counter()]
         clock = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: ends.append(time.perf_counter()))
         callbacks = [*config.rate_callbacks(), clock]
+        # Rates that move do so between executions; elsewhere only the time depends on their size.
+        graph.trainer.steps_per_execution = 1 if config.rate_schedule else _STEPS_PER_EXECUTION
         history = graph.trainer.fit(
             data.train, data.validation, epochs=config.epochs, callbacks=callbacks, verbose=0
         ).history
@@ -122,7 +125,11 @@ class Workbench:
         return data.train.at_epoch(0)
 
     def _scores_of(self, info: training.DataInfo) -> Scores:
-        return self._scores.setdefault(info.name, Scores(info))
+        """Traced once for all trials on these classes."""
+        key = json.dumps([info.task, info.class_names])
+        if key not in self._scores:
+            self._scores[key] = Scores(info)
+        return self._scores[key]
 
     def _latency(self, graph: "_Graph", dataset: tf.data.Dataset) -> float | None:
         """Milliseconds for all samples of one image: the median of some calls, measured once a graph."""
