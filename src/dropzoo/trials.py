@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import functools
 import gc
 import json
 import math
@@ -10,6 +11,7 @@ import time
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 import dropzoo
@@ -23,6 +25,8 @@ from dropzoo.sweep_space import Trial
 # Loaded data sets that are kept: trials that follow each other differ in few seeds and augmentations.
 _KEPT_DATA = 4
 _STEPS_PER_EXECUTION = 32
+# Sets that are evaluated on are kept as arrays up to this size: 64 MiB of float32.
+_KEPT_NUMBERS = 2**24
 
 
 class Workbench:
@@ -43,7 +47,7 @@ class Workbench:
         self.traced = 0  # graphs so far
         self._key = ""
         self._graph: _Graph | None = None
-        self._data: collections.OrderedDict[str, training.Data] = collections.OrderedDict()
+        self._data: collections.OrderedDict[str, _Kept] = collections.OrderedDict()
         self._scores: dict[str, Scores] = {}
 
     def run(self, trial: Trial) -> dict[str, Any]:
@@ -68,11 +72,11 @@ class Workbench:
         record["seconds"] = round(time.perf_counter() - start, 3)
         return as_json(record)
 
-    def load(self, config: RunConfig) -> training.Data:
+    def load(self, config: RunConfig) -> "_Kept":
         """The data of a trial, from memory where they are there."""
         key = json.dumps([config.data, *(getattr(config, name) for name in DATA_ARGUMENTS)])
         if key not in self._data:
-            self._data[key] = config.load_data()
+            self._data[key] = _Kept(config.load_data())
             if len(self._data) > _KEPT_DATA:
                 self._data.popitem(last=False)
         self._data.move_to_end(key)
@@ -98,7 +102,7 @@ class Workbench:
         # Rates that move do so between executions; elsewhere only the time depends on their size.
         graph.trainer.steps_per_execution = 1 if config.rate_schedule else _STEPS_PER_EXECUTION
         history = graph.trainer.fit(
-            data.train, data.validation, epochs=config.epochs, callbacks=callbacks, verbose=0
+            data, data.validation, epochs=config.epochs, callbacks=callbacks, verbose=0
         ).history
         if not math.isfinite(history["val_nll"][-1]):
             raise FloatingPointError(f"The validation NLL is {history['val_nll'][-1]}")
@@ -118,11 +122,11 @@ class Workbench:
             "mc_ms": self._latency(graph, data.validation),
         }
 
-    def _plain_training_set(self, config: RunConfig, data: training.Data) -> tf.data.Dataset:
+    def _plain_training_set(self, config: RunConfig, data: "_Kept") -> tf.data.Dataset:
         """The training images as they are, unless only windows of them make a batch."""
         if config.augment and None not in data.info.input_shape:
             data = self.load(dataclasses.replace(config, augment=False))
-        return data.train.at_epoch(0)
+        return data.seen
 
     def _scores_of(self, info: training.DataInfo) -> Scores:
         """Traced once for all trials on these classes."""
@@ -173,6 +177,32 @@ class _Graph:
             layer.rate = new.rate
         for variable, value in self.optimizer:
             variable.assign(value)
+
+
+class _Kept:
+    """A data set as many trials read it, each what it would read of its own."""
+
+    def __init__(self, data: training.Data) -> None:
+        self.info = data.info
+        self.at_epoch = functools.cache(data.train.at_epoch)
+        self.validation, self.test = (_in_memory(dataset, data.info) for dataset in (data.validation, data.test))
+
+    @functools.cached_property
+    def seen(self) -> tf.data.Dataset:
+        """The training images once more, to evaluate on."""
+        return _in_memory(self.at_epoch(0), self.info)
+
+
+def _in_memory(dataset: Any, info: training.DataInfo) -> Any:
+    """In few batches, since of small images each batch costs; large sets and sizes that vary as they are."""
+    height, width, channels = info.input_shape
+    if dataset is None or height is None or width is None:
+        return dataset
+    count = sum(len(labels) for _, labels in dataset)
+    if count * height * width * channels > _KEPT_NUMBERS:
+        return dataset
+    images, labels = (np.concatenate(each) for each in zip(*dataset.as_numpy_iterator(), strict=True))
+    return tf.data.Dataset.from_tensor_slices((images, labels)).batch(min(512, 2**20 // (height * width) or 1))
 
 
 def versions() -> dict[str, str]:
