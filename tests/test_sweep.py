@@ -159,18 +159,6 @@ def test_folds_of_a_small_set(tmp_path):
     assert {r["validation"]["count"] for c in found for r in c.records} == {10}
 
 
-def test_halving_trains_the_better_ones_longer(tmp_path):
-    space = dataclasses.replace(
-        SPACE, sites=("dense*",), rates=(0.1, 0.8, 0.95), seeds=(0,), strategy="halving", epochs=6, min_epochs=2
-    )
-    said = sweep(space, tmp_path / "out")
-    found = candidates(sweep_file.read(tmp_path / "out").of_space())
-    first = sorted((c for c in found if c.epochs == 2), key=lambda c: c.interval("nll").mean)
-    last = {c.axes["rate"] for c in found if c.epochs == 6}
-    best = next(c.axes["rate"] for c in first if not c.is_baseline)
-    assert len(first) == 4 and last == {0.0, best} and "6 of 6 trials. " in said
-
-
 def test_files_and_folders_of_others_are_left_alone(tmp_path, whole):
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "a.txt").write_text("mine")

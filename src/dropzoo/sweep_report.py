@@ -75,7 +75,7 @@ def _recommended(found: Recommendation) -> str:
 def _leaders(found: list[Candidate]) -> str:
     score = score_name(found[0].records)
     title = score.replace("_", " ").replace("iou", "IoU")
-    heads = ("", "plan", "runs", "NLL", "NLL, less that without dropout", title, "gap", "ECE", f"test {title}")
+    heads = ("", "plan", "runs", "NLL", "NLL against no dropout", title, "gap", "ECE", f"test {title}")
     shown = _with_baselines(found, _LEADERS)
     rows = []
     for (number, each), label in zip(shown, names([c for _, c in shown]), strict=True):
@@ -111,9 +111,10 @@ configurations (schedules, other regularisers) are their mean, without a star.</
 
 
 def _curves(found: list[Candidate]) -> str:
-    first = found[:_CURVES]
-    chosen = [(n, c) for n, c in enumerate(found, start=1) if any(c is each for each in first)]
-    chosen += [(n, c) for n, c in enumerate(found, start=1) if c.is_baseline and c not in first][:1]
+    ranked = list(enumerate(found, start=1))
+    chosen = ranked[:_CURVES]
+    if not any(c.is_baseline for _, c in chosen):
+        chosen += [(n, c) for n, c in ranked if c.is_baseline][:1]
     return f"""<h2>Convergence</h2>
 <p class="note">The leaders and the best without dropout, by their numbers in the table: means over the runs, and
 their range. The training loss is with dropout on, and with what the loss adds: penalties, smoothing.</p>
