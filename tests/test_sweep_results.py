@@ -14,6 +14,7 @@ from scipy import stats
 from dropzoo import sweep, sweep_file
 from dropzoo.sweep import Space
 from dropzoo.sweep_advice import in_words, recommend, train_command
+from dropzoo.sweep_screen import Screen, trials_and_epochs
 from dropzoo.sweep_stats import Candidate, candidates, difference, interval, what_mattered
 from dropzoo.trials import as_json, versions
 
@@ -179,6 +180,28 @@ def test_halving_trains_the_better_ones_longer(tmp_path, made_up):
     made_up.clear()
     sweep.run_sweep(space, tmp_path / "out", console=said)
     assert not made_up
+
+
+def test_a_terminal_gets_a_live_table_of_the_leaders():
+    file = io.StringIO()
+    trials = SPACE.trials()
+    with Screen(Console(file=file, force_terminal=True, width=100), *trials_and_epochs(trials), []) as screen:
+        for trial in trials[:12]:
+            screen.add(record(trial, 1.0 + (trial.axes["rate"] or 0)))
+    shown = file.getvalue()
+    assert "no dropout" in shown and "module? dropout 0.1" in shown and "1.100 ± 0.000" in shown
+    assert re.search(r"12 of 35 trials, about .* left", shown)
+
+
+def test_the_line_to_paste_says_every_plan_there_is():
+    plan = {"module?": {"name": "drop_block2d", "rate": 0.1, "block_size": 3}, "module2": None}
+    space = dataclasses.replace(
+        SPACE, sites=(), plans=(plan, "paper"), augments=("rotation=9",), label_smoothings=(0.1,)
+    )
+    found = [train_command(t.config) for t in space.trials() if t.config.seed == 0]
+    assert "--dropout 'module?=drop_block2d:0.1,block_size=3' --dropout module2=none" in found[1]
+    assert "--dropout paper" in found[2] and all("--augment rotation=9" in line for line in found)
+    assert all("--label-smoothing 0.1" in line for line in found)
 
 
 TITLE = "<script>document.title = [...document.images].every(i => i.naturalWidth > 100) + ' ' + \

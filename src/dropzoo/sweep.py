@@ -1,13 +1,14 @@
 """Sweeps: many trainings that differ in what is dropped, where and how much, compared fairly.
 
-from dropzoo.sweep import Space, run_sweep
+    space = Space(models=["simple_cnn"], data="digits", sites=["module?", "dense*"], rates=[0.1, 0.3, 0.5])
+    run_sweep(space, "sweeps/digits")
 
-space = Space(models=["simple_cnn"], data="digits", sites=["module?", "dense*"], rates=[0.1, 0.3, 0.5])
-run_sweep(space, "sweeps/digits")
+does what `dropzoo sweep` does.
 """
 
 import contextlib
 import dataclasses
+import runpy
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from rich.console import Console
 from dropzoo.sweep_file import SweepFile
 from dropzoo.sweep_report import write_report
 from dropzoo.sweep_screen import Screen, trials_and_epochs
-from dropzoo.sweep_space import Space, Trial, load_space
+from dropzoo.sweep_space import Space, Trial
 from dropzoo.sweep_stats import AXES, candidates
 from dropzoo.trials import Workbench
 
@@ -25,6 +26,16 @@ __all__ = ["Space", "Trial", "load_space", "run_sweep"]
 
 #: Runs trials, and hands over each one's record as it ends.
 Engine = Callable[[list[Trial], Callable[[dict[str, Any]], None]], None]
+
+
+def load_space(path: Path) -> Space:
+    """The space that a Python file defines as `space = Space(...)`; the file is run."""
+    if not path.is_file():
+        raise ValueError(f"No such file: {path}")
+    found = runpy.run_path(str(path)).get("space")
+    if not isinstance(found, Space):
+        raise ValueError(f"{path} must define `space = Space(...)`, of dropzoo.sweep. Received: space={found!r}")
+    return found
 
 
 def run_sweep(

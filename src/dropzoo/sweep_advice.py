@@ -5,6 +5,7 @@ import shlex
 from collections.abc import Iterable
 from typing import Any
 
+from dropzoo import layers
 from dropzoo.layers._checks import unknown
 from dropzoo.runs import RunConfig
 from dropzoo.sweep_stats import (
@@ -158,7 +159,9 @@ def train_command(config: RunConfig) -> str:
     parts = ["dropzoo", "train", config.model, "--data", config.data]
     dropout = config.dropout
     if isinstance(dropout, dict):
-        parts += [part for p, spec in dropout.items() for part in ("--dropout", f"{p}={spec}")]
+        for pattern, spec in dropout.items():
+            text = layers.describe(layers.get(spec)) if isinstance(spec, dict) else spec
+            parts += ["--dropout", f"{pattern}={'none' if text is None else text}"]
     elif dropout is not None:
         parts += ["--dropout", str(dropout)]
     for pattern, schedule in (config.rate_schedule or {}).items():

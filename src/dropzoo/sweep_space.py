@@ -7,9 +7,7 @@ import json
 import math
 import random
 import re
-import runpy
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -260,16 +258,6 @@ _SETTINGS = (
     *("data", "batch_size", "learning_rate", "schedule", "image_size", "num_channels", "validation_split"),
     *("limit", "manual_dir", "data_dir"),
 )
-
-
-def load_space(path: Path) -> Space:
-    """The space that a Python file defines as `space = Space(...)`; the file is run."""
-    if not path.is_file():
-        raise ValueError(f"No such file: {path}")
-    found = runpy.run_path(str(path)).get("space")
-    if not isinstance(found, Space):
-        raise ValueError(f"{path} must define `space = Space(...)`, of dropzoo.sweep. Received: space={found!r}")
-    return found
 
 
 def _spec(variant: str, rate: float) -> Any:
