@@ -116,8 +116,8 @@ def _rounds(space: Space, file: SweepFile) -> Iterator[tuple[list[Trial], list[T
 
     Halving promotes candidates by the mean of their validation NLL over seeds and folds, and baselines always:
     effects are against them. Each round trains from the start, so that the schedules of rates and learning rates
-    run to their ends in it, and a round is a fair comparison; going on from the round before would save the
-    1 / `eta` of the epochs.
+    run to their ends in it, and a round is a fair comparison; going on from the round before would save
+    1 / `eta` of its epochs.
     """
     rungs = space.rungs()
     alive = {_place(trial.axes) for trial in space.trials(rungs[0])}

@@ -166,7 +166,9 @@ class _Graph:
         self.trainer = config.trainer(model, info, metrics=metrics)
         model.optimizer.build(model.trainable_variables)
         self.optimizer = [(variable, variable.numpy()) for variable in model.optimizer.variables]
-        self.predict = log_probabilities(model)
+        # Concrete: TensorFlow warns of functions that are traced often, and each graph has one of its own.
+        images = tf.TensorSpec((None, *info.input_shape), tf.float32)
+        self.predict = log_probabilities(model).get_concrete_function(images)
         self.mc_ms: float | None = None
 
     def start_as(self, fresh: keras.Model) -> None:
