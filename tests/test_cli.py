@@ -300,7 +300,7 @@ def test_debug_shows_the_traceback():
 
 def test_every_help_shows_an_example_that_parses():
     commands = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
-    names = "list sites plot retrofit train evaluate predict export serve bench bench-input demo"
+    names = "list sites plot retrofit train evaluate sweep recommend predict export serve bench bench-input demo"
     assert set(commands) == set(names.split())
     for name, command in commands.items():
         example = re.search(r"Example: dropzoo (.*)", command.help)

@@ -9,7 +9,7 @@ from dropzoo.training.calibration import (
 from dropzoo.training.corruptions import corrupt, list_corruptions
 from dropzoo.training.data import Data, DataInfo, list_data, load_data
 from dropzoo.training.imbalance import FocalCrossEntropy, Tversky
-from dropzoo.training.losses import Dice, DiceCrossEntropy, default_loss
+from dropzoo.training.losses import Dice, DiceCrossEntropy, SmoothedCrossEntropy, default_loss
 from dropzoo.training.metrics import MeanIoU, default_metrics
 from dropzoo.training.proper_scores import BrierScore, NegativeLogLikelihood
 from dropzoo.training.schedules import (
@@ -41,6 +41,7 @@ __all__ = [
     "MeanIoU",
     "NegativeLogLikelihood",
     "RateSchedule",
+    "SmoothedCrossEntropy",
     "Trainer",
     "Tversky",
     "aurc",

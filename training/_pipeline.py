@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import numpy as np
 import tensorflow as tf
 
 from dropzoo.training.augment import NUM_DRAWS, Augment
@@ -34,6 +35,34 @@ class Source:
 def tail_count(count: int, fraction: float) -> int:
     """Gives how many of `count` examples make up the last `fraction`, rounded to the nearest."""
     return int(count * fraction + 0.5)
+
+
+def cut_fold(split: Split, fold: int, folds: int, by_label: bool) -> tuple[Split, Split]:
+    """Cuts the part `fold` of `folds` out: what is left, and the part, each in its stored order.
+
+    The parts come from one fixed permutation; `by_label`, they hold each label as evenly as can be.
+    """
+    if not 2 <= folds <= split.count:
+        raise ValueError(
+            f"`folds` must be from 2 to the number of training images, {split.count}. Received: {folds}"
+        )
+    if not 0 <= fold < folds:
+        raise ValueError(f"`fold` must be (k, folds), with k from 0 to {folds - 1}. Received: {(fold, folds)}")
+    order = np.random.RandomState(0).permutation(split.count)
+    if by_label:
+        labels = np.array([int(label) for label in split.examples.map(lambda _, label: label)])
+        order = order[np.argsort(labels[order], kind="stable")]
+    is_cut = np.zeros(split.count, bool)
+    is_cut[order[fold::folds]] = True
+
+    return pick(split, ~is_cut), pick(split, is_cut)
+
+
+def pick(split: Split, wanted: np.ndarray) -> Split:
+    """The examples where `wanted`, `(count,)` of bool, is true."""
+    numbered = split.examples.enumerate().filter(lambda index, example: tf.gather(wanted, index))
+    examples, size = numbered.map(lambda index, example: example), int(wanted.sum())
+    return Split(examples.apply(tf.data.experimental.assert_cardinality(size)), size)
 
 
 def conform(split: Split, size: tuple[int, int] | None, channels: int) -> tf.data.Dataset:

@@ -16,7 +16,7 @@ import tensorflow_datasets as tfds
 
 from dropzoo.layers._seeds import random_untouched
 from dropzoo.training import digits
-from dropzoo.training._pipeline import Source, Split, tail_count
+from dropzoo.training._pipeline import Source, Split, pick, tail_count
 
 EMBEDDED = [digits.Digits.name, digits.DigitScenes.name]
 
@@ -185,14 +185,7 @@ def _divide(split: Split, fraction: float, seed: int) -> tuple[Split, Split | No
         raise ValueError(f"No training image is left. Received: validation_split={fraction}")
     is_kept_out = np.zeros(split.count, bool)
     is_kept_out[np.random.RandomState(seed).permutation(split.count)[-count:]] = True
-
-    def part(wanted: np.ndarray) -> Split:
-        numbered = split.examples.enumerate().filter(lambda index, example: tf.gather(wanted, index))
-        examples = numbered.map(lambda index, example: example)
-        size = int(wanted.sum())
-        return Split(examples.apply(tf.data.experimental.assert_cardinality(size)), size)
-
-    return part(~is_kept_out), part(is_kept_out)
+    return pick(split, ~is_kept_out), pick(split, is_kept_out)
 
 
 def _names() -> list[str]:

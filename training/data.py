@@ -6,7 +6,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from dropzoo.training._pipeline import Split, conform, evaluation_batches, training_batches
+from dropzoo.training._pipeline import Split, conform, cut_fold, evaluation_batches, training_batches
 from dropzoo.training._tfds import EMBEDDED, is_known, read_tfds
 from dropzoo.training.augment import AugmentLike, make_augment
 from dropzoo.training.folders import read_folder
@@ -59,6 +59,7 @@ def load_data(
     cache: bool = True,
     limit: int | None = None,
     num_channels: int | None = None,
+    fold: tuple[int, int] | None = None,
 ) -> Data:
     """Loads a data set for classification or segmentation.
 
@@ -78,6 +79,10 @@ def load_data(
         cache: Keep the decoded images in memory; otherwise they are read anew each epoch.
         limit: Train on the first so many training images only.
         num_channels: 1 or 3, to turn RGB images grey or grey ones to RGB.
+        fold: `(k, folds)`, for cross-validation: of the training images (those of `limit`, where it is given) the
+            k-th of so many parts, counted from 0, is the validation set. The parts do not depend on `seed`, and
+            hold the classes alike. It takes the place of `validation_split`, and of a validation set that the
+            data bring.
 
     Example:
         >>> data = load_data("digits", batch_size=64)
@@ -87,6 +92,7 @@ def load_data(
     size = (image_size, image_size) if isinstance(image_size, int) else image_size
     _check_arguments(batch_size, seed, validation_split, size, limit, num_channels)
     augmentation = make_augment(augment)
+    validation_split = 0 if fold else validation_split
     if _is_folder(name):
         if data_dir or manual_dir:
             raise ValueError(
@@ -125,10 +131,12 @@ def load_data(
         return evaluation_batches(stored, 1 if sizes_vary else batch_size)
 
     num_train = min(source.train.count, limit or source.train.count)
-    train = examples(source.train).take(num_train)
+    kept, validation = Split(source.train.examples.take(num_train), num_train), source.validation
+    if fold:
+        kept, validation = cut_fold(kept, *fold, by_label=source.task == "classification")
     return Data(
-        train=training_batches(train, num_train, batch_size, augmentation, seed, in_memory=cache),
-        validation=evaluation(source.validation),
+        train=training_batches(examples(kept), kept.count, batch_size, augmentation, seed, in_memory=cache),
+        validation=evaluation(validation),
         test=evaluation(source.test),
         info=DataInfo(
             name=source.name,
@@ -137,8 +145,8 @@ def load_data(
             class_names=source.class_names,
             # Trained on windows and tested on whole images: the model must take both.
             input_shape=(height, width, channels) if crop in (None, (height, width)) else (None, None, channels),
-            num_train=num_train,
-            num_validation=source.validation.count if source.validation else 0,
+            num_train=kept.count,
+            num_validation=validation.count if validation else 0,
             num_test=source.test.count if source.test else 0,
         ),
     )

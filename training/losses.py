@@ -130,6 +130,7 @@ class DiceCrossEntropy(Dice):
         dice_weight: in [0, 1], the share of Dice.
         smooth: as for `Dice`.
         ignore_class: as for `Dice`.
+        label_smoothing: in [0, 1), of the cross-entropy, as for `SmoothedCrossEntropy`.
         reduction: as for `Dice`.
         name: the loss's name.
         dtype: as for `Dice`.
@@ -158,6 +159,7 @@ class DiceCrossEntropy(Dice):
         dice_weight: float = 0.5,
         smooth: float = 1.0,
         ignore_class: int | None = None,
+        label_smoothing: float = 0.0,
         reduction: str | None = "sum_over_batch_size",
         name: str = "dice_cross_entropy",
         dtype: Any = None,
@@ -166,38 +168,104 @@ class DiceCrossEntropy(Dice):
         if not 0 <= dice_weight <= 1:
             raise ValueError(f"`dice_weight` must be in [0, 1]. Received: dice_weight={dice_weight}")
         self.dice_weight = dice_weight
+        self.label_smoothing = check_smoothing(label_smoothing)
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
         labels, logits, weights, valid = self._pixels(y_true, y_pred)
         if logits.shape[-1] == 1:
-            target = ops.cast(labels, "float32")
+            target = ops.cast(labels, "float32") * (1.0 - self.label_smoothing) + 0.5 * self.label_smoothing
             entropy = ops.binary_crossentropy(target, logits[..., 0], from_logits=True)
         else:
-            entropy = ops.sparse_categorical_crossentropy(labels, logits, from_logits=True)
+            entropy = smoothed_cross_entropy(labels, logits, self.label_smoothing)
         entropy = ops.sum(weights * entropy, axis=1) / ops.maximum(ops.sum(valid, axis=1), 1.0)  # (batch,)
         dice = self._dice(labels, logits, weights, valid)
         return self.dice_weight * dice + (1.0 - self.dice_weight) * entropy
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "dice_weight": self.dice_weight}
+        own = {"dice_weight": self.dice_weight, "label_smoothing": self.label_smoothing}
+        return {**super().get_config(), **own}
 
 
-def default_loss(task: str, num_classes: int) -> keras.losses.Loss:
+@keras.saving.register_keras_serializable(package="dropzoo")
+class SmoothedCrossEntropy(keras.losses.Loss):
+    """Cross-entropy of integer labels that are trusted a little less: label smoothing, from logits.
+
+    The target is `1 - label_smoothing` at the label, and `label_smoothing` spread evenly over all classes, so that
+    no logit gains by growing without end. Keras has it for one-hot labels only.
+
+    Args:
+        label_smoothing: in [0, 1), the share that is spread.
+        reduction: how Keras combines the images' losses.
+        name: the loss's name.
+        dtype: of the result.
+
+    Call arguments:
+        y_true: labels, `(batch, ...)`.
+        y_pred: logits, `(batch, ..., classes)`.
+
+    Example:
+
+    >>> loss = SmoothedCrossEntropy(0.1)
+    >>> round(float(loss(np.array([0]), np.array([[2.0, 0.0]]))), 4)  # 0.95 * 0.1269 + 0.05 * 2.1269
+    0.2269
+
+    Reference:
+        Szegedy et al., 2015: Rethinking the Inception Architecture, arXiv:1512.00567.
+    """
+
+    def __init__(
+        self,
+        label_smoothing: float = 0.0,
+        reduction: str | None = "sum_over_batch_size",
+        name: str = "smoothed_cross_entropy",
+        dtype: Any = None,
+    ) -> None:
+        super().__init__(name=name, reduction=reduction, dtype=dtype)
+        self.label_smoothing = check_smoothing(label_smoothing)
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        return smoothed_cross_entropy(y_true, y_pred, self.label_smoothing)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "label_smoothing": self.label_smoothing}
+
+
+def smoothed_cross_entropy(labels: Any, logits: Any, label_smoothing: float) -> Any:
+    """By label, `(batch, ...)`, from logits `(batch, ..., classes)`; without smoothing exactly Keras' function."""
+    entropy = ops.sparse_categorical_crossentropy(labels, logits, from_logits=True)
+    if not label_smoothing:
+        return entropy
+    even = ops.logsumexp(logits, axis=-1) - ops.mean(logits, axis=-1)
+    return (1.0 - label_smoothing) * entropy + label_smoothing * even
+
+
+def check_smoothing(value: Any) -> float:
+    """A number in [0, 1)."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
+        raise ValueError(f"`label_smoothing` must be a number in [0, 1). Received: label_smoothing={value!r}")
+    return float(value)
+
+
+def default_loss(task: str, num_classes: int, label_smoothing: float = 0.0) -> keras.losses.Loss:
     """The usual loss of a task, from logits.
 
     Args:
         task: `"classification"` or `"segmentation"`.
         num_classes: the model's outputs; 1 means one logit of a binary task.
+        label_smoothing: in [0, 1), see `SmoothedCrossEntropy`.
 
     Example:
 
     >>> default_loss("segmentation", 11).name
     'dice_cross_entropy'
     """
+    smoothing = check_smoothing(label_smoothing)
     if task == "segmentation":
-        return DiceCrossEntropy()
+        return DiceCrossEntropy(label_smoothing=smoothing)
     if task == "classification":
-        binary = num_classes == 1
-        loss = keras.losses.BinaryCrossentropy if binary else keras.losses.SparseCategoricalCrossentropy
-        return loss(from_logits=True)
+        if num_classes == 1:
+            return keras.losses.BinaryCrossentropy(from_logits=True, label_smoothing=smoothing)
+        if smoothing:
+            return SmoothedCrossEntropy(smoothing)
+        return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     raise ValueError(f"`task` must be 'classification' or 'segmentation'. Received: task={task!r}")

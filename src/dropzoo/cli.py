@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from dropzoo import commands_bench, commands_models, commands_runs, options
+from dropzoo import commands_bench, commands_models, commands_runs, commands_sweep, options
 
 app = typer.Typer(
     help="CNNs and U-Nets for Keras in which every dropout site has a name.",
@@ -32,6 +32,8 @@ for command in (
     commands_models.retrofit,
     commands_runs.train,
     commands_runs.evaluate,
+    commands_sweep.sweep,
+    commands_sweep.recommend,
     commands_runs.predict,
     commands_runs.export,
     commands_runs.serve,

@@ -41,6 +41,7 @@ def train(
     augment: Annotated[
         str | None, typer.Option("--augment", help='"yes" (mild), or "flip_horizontal,rotation=15,crop=128".')
     ] = None,
+    label_smoothing: Annotated[float, typer.Option("--label-smoothing", help="In [0, 1).")] = 0.0,
     image_size: Annotated[int | None, typer.Option("--image-size", help="Resize images to this square.")] = None,
     channels: Annotated[int | None, typer.Option("--channels", help="1 or 3: turn images grey or RGB.")] = None,
     validation_split: Annotated[float, typer.Option("--validation-split", help="Of the training images.")] = 0.1,
@@ -75,6 +76,7 @@ def train(
         schedule=schedule,
         rate_schedule=parse_rate_schedule(rate_schedule),
         augment=True if augment == "yes" else augment or False,
+        label_smoothing=label_smoothing,
         image_size=image_size,
         num_channels=channels,
         validation_split=validation_split,

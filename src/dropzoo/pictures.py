@@ -102,12 +102,14 @@ def save(figure: Figure, path: Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def as_html(figure: Figure, alt: str) -> str:
-    """An `<img>` that carries the picture within itself."""
+def as_html(figure: Figure, alt: str, kind: str = "png", style: str = "") -> str:
+    """An `<img>` that carries the picture, `"png"` or `"svg"`, within itself."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=130)
+    with matplotlib.rc_context({"svg.hashsalt": "dropzoo"}):  # equal figures give equal pages
+        figure.savefig(buffer, format=kind, dpi=130, metadata={"Date": None} if kind == "svg" else None)
     data = base64.b64encode(buffer.getvalue()).decode()
-    return f'<img alt="{alt}" src="data:image/png;base64,{data}">'
+    styled = f' style="{style}"' if style else ""
+    return f'<img alt="{alt}"{styled} src="data:image/{"svg+xml" if kind == "svg" else kind};base64,{data}">'
 
 
 def _showable(image: np.ndarray) -> np.ndarray:

@@ -1,7 +1,6 @@
 """The demo's report: one HTML page that carries its pictures within itself."""
 
 import html
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from dropzoo import pictures
+from dropzoo import page, pictures
 from dropzoo.drawing import draw_sites
 from dropzoo.runs import RunConfig
 
@@ -30,42 +29,15 @@ class Section:
     difference: float  # between the export and the model
 
 
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>dropzoo demo</title>
-<style>
- :root {{ color-scheme: light; }}
- body {{ font: 16px/1.55 system-ui, sans-serif; color: #222831; background: #fff; margin: 0 auto; max-width: 62rem;
-   padding: 1.5rem 1rem 4rem; }}
- h1 {{ font-size: 1.7rem; margin-bottom: .2rem; }} h2 {{ margin-top: 2.6rem; border-bottom: 1px solid #dde1e6; }}
- h3 {{ font-size: 1.02rem; margin: 1.6rem 0 .4rem; }}
- .wide {{ overflow-x: auto; }} .wide img {{ min-width: 34rem; }}
- img {{ width: 100%; height: auto; display: block; }}
- table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; }}
- th, td {{ padding: .3rem .7rem; text-align: right; border-bottom: 1px solid #e6e9ed; white-space: nowrap; }}
- th:first-child, td:first-child {{ text-align: left; }}
- pre {{ background: #f4f6f8; padding: .8rem 1rem; overflow-x: auto; border-radius: 6px; font-size: .85rem; }}
- p.note {{ color: #5a6270; }}
-</style></head><body>
-<h1>dropzoo demo</h1>
-<p>Two networks, each trained twice on real handwritten digits, once without and once with dropout at named sites;
-then sampled, exported, and loaded again without the package.</p>
-{sections}
-<h2>Go on</h2>
-<pre>{commands}</pre>
-</body></html>
-"""
+_LEAD = """Two networks, each trained twice on real handwritten digits, once without and once with dropout at named
+sites; then sampled, exported, and loaded again without the package."""
 
 
 def write_report(path: Path, sections: list[Section], out: Path) -> Path:
     """Writes the page under a temporary name first."""
-    page = _PAGE.format(
-        sections="\n".join(map(_section, sections)), commands=html.escape(_commands(sections, out))
-    )
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(page)
-    os.replace(temporary, path)
-    return path
+    body = "\n".join(map(_section, sections))
+    body += f"\n<h2>Go on</h2>\n<pre>{html.escape(_commands(sections, out))}</pre>"
+    return page.write(path, "dropzoo demo", f"<p>{_LEAD}</p>\n{body}")
 
 
 def _section(section: Section) -> str:
@@ -103,18 +75,15 @@ def _table(results: dict[str, dict[str, dict[str, Any] | None]]) -> str:
     score = "mean_iou" if any("mean_iou" in (r["test"] or {}) for r in results.values()) else "accuracy"
     title = score.replace("_", " ").replace("iou", "IoU")
     heads = ("", f"train {title}", f"test {title}", "gap", "test NLL", "test ECE")
-    rows = ["<tr>" + "".join(f"<th>{head}</th>" for head in heads) + "</tr>"]
+    rows = []
     for name, sets in results.items():
         train, test = sets["train"], sets["test"]
         if test is None:
             continue
         seen = f"{train[score]:.3f}" if train else ""
         gap = f"{train[score] - test[score]:+.3f}" if train else ""
-        rows.append(
-            f"<tr><td>{name}</td><td>{seen}</td><td>{test[score]:.3f}</td><td>{gap}</td>"
-            f"<td>{test['nll']:.3f}</td><td>{test['ece']:.3f}</td></tr>"
-        )
-    return f'<div class="wide"><table>{"".join(rows)}</table></div>'
+        rows.append((name, seen, f"{test[score]:.3f}", gap, f"{test['nll']:.3f}", f"{test['ece']:.3f}"))
+    return page.table(heads, rows)
 
 
 def _commands(sections: list[Section], out: Path) -> str:

@@ -24,6 +24,13 @@ from dropzoo import models, training
 from dropzoo.evaluation import evaluate
 from dropzoo.training._replicas import is_chief, scope
 from dropzoo.training.devices import prepare_devices
+from dropzoo.training.losses import check_smoothing
+
+#: What of a run's config says which images it sees, and in which order.
+DATA_ARGUMENTS = (
+    *("batch_size", "augment", "image_size", "num_channels", "validation_split", "limit", "seed"),
+    *("fold", "data_dir", "manual_dir"),
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,6 +47,7 @@ class RunConfig:
     schedule: str = "cosine"  # of the learning rate, down to 0 over all steps, or "constant"
     rate_schedule: dict[str, Any] | None = None  # of the dropout rates: patterns to schedules as text
     augment: bool | str = False
+    label_smoothing: float = 0.0
     image_size: int | None = None
     num_channels: int | None = None
     validation_split: float = 0.1
@@ -47,6 +55,7 @@ class RunConfig:
     seed: int = 0
     manual_dir: str | None = None
     data_dir: str | None = None
+    fold: tuple[int, int] | None = None  # of a cross-validation: see `load_data`
 
     def __post_init__(self) -> None:
         if self.epochs < 1:
@@ -55,19 +64,33 @@ class RunConfig:
             raise ValueError(f"`learning_rate` must be positive. Received: learning_rate={self.learning_rate}")
         if self.schedule not in ("cosine", "constant"):
             raise ValueError(f"`schedule` must be 'cosine' or 'constant'. Received: schedule={self.schedule!r}")
+        check_smoothing(self.label_smoothing)
         self.rate_callbacks()
 
     def rate_callbacks(self) -> list[training.RateSchedule]:
         return [] if self.rate_schedule is None else [training.RateSchedule(self.rate_schedule)]
 
     def load_data(self) -> training.Data:
-        arguments = ("batch_size", "augment", "image_size", "num_channels", "validation_split", "limit", "seed")
-        return training.load_data(
-            self.data,
-            data_dir=self.data_dir,
-            manual_dir=self.manual_dir,
-            **{name: getattr(self, name) for name in arguments},
-        )
+        return training.load_data(self.data, **{name: getattr(self, name) for name in DATA_ARGUMENTS})
+
+    def build(self, info: training.DataInfo) -> keras.Model:
+        """The model for the data, as `seed` starts it; a ValueError if it cannot be meant for them."""
+        keras.utils.set_random_seed(self.seed)  # after the data: preparing a set may draw from Python's generator
+        shape = {"input_shape": info.input_shape, "num_classes": info.num_classes}
+        model = models.build_model(self.model, dropout=self.dropout, **{**shape, **self.options})
+        _check_fit(model, self, info)
+        return model
+
+    def steps(self, info: training.DataInfo) -> int:
+        return self.epochs * math.ceil(info.num_train / self.batch_size)
+
+    def trainer(self, model: keras.Model, info: training.DataInfo, **options: Any) -> training.Trainer:
+        """The trainer of this run; `options` are those of `Trainer`."""
+        rate: Any = self.learning_rate
+        if self.schedule == "cosine":
+            rate = keras.optimizers.schedules.CosineDecay(rate, self.steps(info))
+        loss = training.default_loss(info.task, info.num_classes, self.label_smoothing)
+        return training.Trainer(model, keras.optimizers.Adam(rate), loss, **options)
 
 
 def train_run(
@@ -100,21 +123,12 @@ def train_run(
         return keras.models.load_model(out / "model.keras"), read_json(out / "results.json")
 
     data = config.load_data()
-    keras.utils.set_random_seed(config.seed)  # after the data: preparing a set may draw from Python's generator
-    shape = {"input_shape": data.info.input_shape, "num_classes": data.info.num_classes}
     with scope(strategy):
-        model = models.build_model(config.model, dropout=config.dropout, **{**shape, **config.options})
-    _check_fit(model, config, data.info)
+        model = config.build(data.info)
     callbacks = config.rate_callbacks()
     for callback in callbacks:
         callback.match(model)
-    steps = config.epochs * math.ceil(data.info.num_train / config.batch_size)
-    rate = config.learning_rate
-    if config.schedule == "cosine":
-        rate = keras.optimizers.schedules.CosineDecay(rate, steps)
-    trainer = training.Trainer(
-        model, keras.optimizers.Adam(rate), strategy=strategy, steps_per_execution=steps_per_execution
-    )
+    trainer = config.trainer(model, data.info, strategy=strategy, steps_per_execution=steps_per_execution)
 
     versions = {"keras": keras.__version__, "tensorflow": tf.__version__}
     if chief:
@@ -183,7 +197,9 @@ def _check_folder(out: Path, wanted: dict[str, Any]) -> None:
     if out.is_file() or (out.is_dir() and any(out.iterdir()) and not (out / "run.json").exists()):
         raise ValueError(f"{out} holds something that is not a run; choose another folder with --out")
     if (out / "run.json").exists():
-        held = read_json(out / "run.json")["config"]
+        # What a run of an earlier version did not know is at its default.
+        defaults = {f.name: f.default for f in dataclasses.fields(RunConfig)}
+        held = defaults | read_json(out / "run.json")["config"]
         changed = [f"{k}: {held.get(k)!r} -> {v!r}" for k, v in wanted.items() if held.get(k) != v]
         if changed:
             raise ValueError(

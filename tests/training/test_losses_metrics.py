@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, jaccard_score
 
-from dropzoo.training.losses import Dice, DiceCrossEntropy, default_loss
+from dropzoo.training.losses import Dice, DiceCrossEntropy, SmoothedCrossEntropy, default_loss
 from dropzoo.training.metrics import MeanIoU, default_metrics
 
 
@@ -209,3 +209,26 @@ def test_defaults_by_hand():
     accuracy = default_metrics("classification", 1)[0]
     accuracy.update_state(np.array([1, 1, 0]), np.array([[0.3], [-0.3], [-2.0]]))  # 0.3 is a yes: a logit
     assert float(accuracy.result()) == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.5])
+def test_label_smoothing_is_that_of_keras_on_one_hot_labels(smoothing):
+    random = np.random.default_rng(3)
+    logits, labels = random.normal(size=(6, 4, 5)).astype("float32"), random.integers(0, 5, (6, 4))
+    theirs = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=smoothing)
+    expected = float(theirs(np.eye(5, dtype="float32")[labels], logits))
+    assert float(SmoothedCrossEntropy(smoothing)(labels, logits)) == pytest.approx(expected, rel=1e-5)
+    dice = DiceCrossEntropy(dice_weight=0.0, label_smoothing=smoothing)
+    assert float(dice(labels, logits)) == pytest.approx(expected, rel=1e-5)
+    one = keras.losses.BinaryCrossentropy(from_logits=True, label_smoothing=smoothing)
+    expected = float(one((labels > 2)[..., None], logits[..., :1]))
+    assert float(dice(labels > 2, logits[..., :1])) == pytest.approx(expected, rel=1e-5)
+    for loss in (dice, SmoothedCrossEntropy(smoothing)):
+        assert type(loss).from_config(loss.get_config()).label_smoothing == smoothing
+
+
+@pytest.mark.parametrize("smoothing", [1.0, -0.1, "much"])
+def test_label_smoothing_is_a_share(smoothing):
+    for task in ("classification", "segmentation"):
+        with pytest.raises(ValueError, match="`label_smoothing` must be a number in"):
+            default_loss(task, 3, smoothing)
