@@ -173,6 +173,9 @@ def export(
     resize: Annotated[
         int | None, typer.Option("--resize", min=1, help="Bring images of any size to this height and width.")
     ] = None,
+    task: Annotated[
+        str, typer.Option("--task", help="multi_class, binary, multi_label or regression: what the output means.")
+    ] = "multi_class",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an export that is there.")] = False,
 ) -> None:
     """Writes a SavedModel with a deterministic and a Monte-Carlo signature.
@@ -196,6 +199,7 @@ def export(
         num_samples,
         image_dtype=image_dtype,
         resize=resize,
+        task=task,
         overwrite=overwrite,
         **known,
     )
