@@ -102,28 +102,52 @@ def evaluate(
         str | None, typer.Option("--corruptions", help='Also on corrupted images: "all", or "blur,contrast".')
     ] = None,
     plots: Annotated[
-        Path | None, typer.Option("--plots", help="A folder for the reliability and risk-coverage plots.")
+        Path | None, typer.Option("--plots", help="A folder for the plots, with --mc the uncertainty, and a page.")
+    ] = None,
+    ood: Annotated[
+        str | None, typer.Option("--ood", help="Another data set: does the uncertainty tell its images from ours?")
+    ] = None,
+    ood_manual_dir: Annotated[
+        str | None, typer.Option("--ood-manual-dir", help="Folder with that set's archives.")
     ] = None,
 ) -> None:
     """Evaluates a run's model on the test set: accuracy, IoU, NLL, calibration, the use of its uncertainty.
 
-    Example: dropzoo evaluate runs/unet-digit_scenes --mc 30 --temperature --plots plots
+    Example: dropzoo evaluate runs/unet-digit_scenes --mc 30 --temperature --plots plots --ood digits
     """
-    from dropzoo import calibration_plots, evaluation
+    from dropzoo import calibration_plots, evaluation, evaluation_page, pictures, serving, uncertainty
     from dropzoo.runs import load_run
-    from dropzoo.tables import corruption_tables
+    from dropzoo.tables import corruption_tables, ood_table
 
+    if ood and not mc:
+        raise ValueError("`--ood` compares the uncertainties of Monte-Carlo samples. Pass --mc 30 too")
     names = [] if corruptions is None else evaluation.parse_corruptions(corruptions)
     model, config, info = load_run(run)
     data = config.load_data()
     dataset = data.test or data.validation or data.train.at_epoch(0)
+    foreign = uncertainty.load_foreign(ood, data, config.batch_size, ood_manual_dir) if ood else None
     predictors = evaluation.predictors(model, mc)
     temperatures = evaluation.fit_temperatures(predictors, data) if temperature else {}
     scores = evaluation.score_all(predictors, dataset, info, temperatures)
     figures = {title: found.figures() for title, found in scores.items()}
     console.print(results_table(figures))
+    sampled, aurocs = None, {}
+    if mc and (ood or plots):
+        monte_carlo = serving.MonteCarlo(model, num_samples=mc)
+        sampled = uncertainty.sample_all(monte_carlo, dataset)
+        if foreign is not None:
+            images, split = foreign
+            found = uncertainty.ood_aurocs(monte_carlo, predictors["deterministic"], sampled, dataset, images)
+            aurocs[f"OOD AUROC against {ood}, {split} images"] = found
+            console.print(ood_table(*aurocs, found))
     if plots is not None:
-        for path in calibration_plots.save_plots(scores, plots):
+        drawn = calibration_plots.draw(scores)
+        written = calibration_plots.save_plots(drawn, plots)
+        for name, figure in uncertainty.overlays(sampled, info).items() if sampled else ():
+            drawn[name] = figure
+            written.append(pictures.save(figure, plots / f"{name}.png"))
+        written.append(evaluation_page.write_page(plots / "report.html", str(run), figures, drawn, aurocs))
+        for path in written:
             console.print(f"Saved {path}")
     if names:
         worse = evaluation.score_corruptions(predictors, dataset, info, names)

@@ -32,7 +32,7 @@ class Section:
 
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>dropzoo demo</title>
+<title>{title}</title>
 <style>
  :root {{ color-scheme: light; }}
  body {{ font: 16px/1.55 system-ui, sans-serif; color: #222831; background: #fff; margin: 0 auto; max-width: 62rem;
@@ -47,23 +47,31 @@ _PAGE = """<!doctype html>
  pre {{ background: #f4f6f8; padding: .8rem 1rem; overflow-x: auto; border-radius: 6px; font-size: .85rem; }}
  p.note {{ color: #5a6270; }}
 </style></head><body>
-<h1>dropzoo demo</h1>
+<h1>{title}</h1>
+{body}
+</body></html>
+"""
+
+_DEMO = """
 <p>Two networks, each trained twice on real handwritten digits, once without and once with dropout at named sites;
 then sampled, exported, and loaded again without the package.</p>
 {sections}
 <h2>Go on</h2>
-<pre>{commands}</pre>
-</body></html>
-"""
+<pre>{commands}</pre>"""
+
+
+def page(title: str, body: str) -> str:
+    """A page of its own; `body` is HTML."""
+    return _PAGE.format(title=html.escape(title), body=body)
 
 
 def write_report(path: Path, sections: list[Section], out: Path) -> Path:
     """Writes the page under a temporary name first."""
-    page = _PAGE.format(
+    body = _DEMO.format(
         sections="\n".join(map(_section, sections)), commands=html.escape(_commands(sections, out))
     )
     temporary = path.with_suffix(".tmp")
-    temporary.write_text(page)
+    temporary.write_text(page("dropzoo demo", body))
     os.replace(temporary, path)
     return path
 
@@ -75,7 +83,7 @@ def _section(section: Section) -> str:
         figure = pictures.masks(section.images, section.labels, section.answers)
         what = "Predicted masks, the first images of the test set above, the most uncertain ones below"
     else:
-        figure = pictures.uncertain_digits(section.images, section.labels, section.answers)
+        figure = pictures.class_probabilities(section.images, section.labels, section.answers)
         what = "Predictions, the first images of the test set on the left, the most uncertain ones on the right"
     drawing = pictures.as_html(draw_sites(section.model), "The model's sites; those with dropout are filled")
     plan = ", ".join(f"{pattern}: {spec}" for pattern, spec in config.dropout.items())
