@@ -9,9 +9,9 @@ and its mirror image (which digits do not bear, so that their row shows what hap
 of all five with their dropout off.
 
 Accuracy, NLL in nats, ECE of 15 equal bins, Brier score and AUROC of error detection by entropy: on the test set,
-and as means over the corruption suite, five severities each, on the first `--corrupted` test images. `ms_per_image`
-is the median of interleaved calls with 64 images; `training_s` is the sum over the models that the method needs.
-One run, so differences of less than about two standard errors of the accuracy (`accuracy_se`) say nothing.
+and as means over the corruption suite, five severities each, on the first `--corrupted` test images.
+`ms_per_image` is the median of interleaved calls with 64 images; `training_s` is the sum over the models that the
+method needs. One run, so differences of less than about two standard errors of the accuracy (`accuracy_se`) say nothing.
 
 Results: benchmarks/results/uncertainty.csv, where the rows of other data sets stay.
 """
