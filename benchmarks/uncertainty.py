@@ -11,7 +11,7 @@ of all five with their dropout off.
 Accuracy, NLL in nats, ECE of 15 equal bins, Brier score and AUROC of error detection by entropy: on the test set,
 and as means over the corruption suite, five severities each, on the first `--corrupted` test images.
 `ms_per_image` is the median of interleaved calls with 64 images; `training_s` is the sum over the models that the
-method needs. One run, so differences of less than about two standard errors of the accuracy (`accuracy_se`) say nothing.
+method needs. One run: differences of less than about two standard errors (`accuracy_se`) say nothing.
 
 Results: benchmarks/results/uncertainty.csv, where the rows of other data sets stay.
 """

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from dropzoo.layers._checks import unknown
 from dropzoo.options import (
     DropoutOption,
     ModelOptions,
@@ -238,16 +239,33 @@ def serve(
         str | None, typer.Option("--token", envvar="DROPZOO_TOKEN", help="Requests must bear this token.")
     ] = None,
     keep: Annotated[int, typer.Option("--keep", min=1, help="Serve so many of the newest versions.")] = 2,
+    engine: Annotated[str, typer.Option("--engine", help="uvicorn, or ray: in several processes.")] = "uvicorn",
+    replicas: Annotated[int, typer.Option("--replicas", min=1, help="Processes of --engine ray.")] = 1,
+    max_replicas: Annotated[
+        int | None, typer.Option("--max-replicas", min=1, help="The most there can be when the load asks for it.")
+    ] = None,
 ) -> None:
     """Serves an export: TensorFlow Serving's REST API, predict_mc, and a page to try it on.
 
     Example: dropzoo serve saved_models/unet
     """
+    if engine not in ("uvicorn", "ray"):
+        raise unknown("engine", engine, ("uvicorn", "ray"))
+    if engine == "uvicorn" and (replicas, max_replicas) != (1, None):
+        raise ValueError("`--replicas` and `--max-replicas` are for --engine ray")
     try:
-        from dropzoo.serving import server
+        if engine == "ray":
+            from dropzoo.serving import ray_engine
+        else:
+            from dropzoo.serving import server
     except ModuleNotFoundError as error:
-        raise ValueError(f"The server needs the extra: pip install 'dropzoo[serve]' ({error})") from None
-    server.serve(folder, host=host, port=port, token=token, keep=keep)
+        extra = "serve,ray" if engine == "ray" else "serve"
+        raise ValueError(f"The server needs the extra: pip install 'dropzoo[{extra}]' ({error})") from None
+    options: dict[str, Any] = {"host": host, "port": port, "token": token, "keep": keep}
+    if engine == "ray":
+        ray_engine.serve(folder, min_replicas=replicas, max_replicas=max_replicas, **options)
+    else:
+        server.serve(folder, **options)
 
 
 def demo(
