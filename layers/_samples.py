@@ -52,8 +52,13 @@ class SampleDraw:
         shared = tuple(isinstance(n, int) and n == 1 for n in mask_shape)
         count = self._options["num_samples"] if self._options["balanced"] else 1
         rows, sample = self._rows_of(mask_shape), tf.cast(self._sample, tf.uint32)
-        dropped = compiled(_drop)(inputs, shared, self._next_key(), rows, sample, count, rate)
-        return tf.ensure_shape(dropped, inputs.shape)
+        key = self._next_key()
+
+        @tf.custom_gradient
+        def drop(x: Any) -> Any:
+            return compiled(_drop)(x, shared, key, rows, sample, count, rate), drop
+
+        return tf.ensure_shape(drop(inputs), inputs.shape)
 
     def _next_key(self) -> Any:
         name = zlib.crc32(f"{self._stream} {self._calls}".encode()) & 0x7FFFFFFF

@@ -1,14 +1,13 @@
 """Monte-Carlo dropout: the cached trunk, folded samples, and what is kept."""
 
-import functools
-
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from _graphs import MODELS, one_mask_for_all, unet
 from _small_cnn import SAMPLINGS, images, small_cnn
-from dropzoo import layers, models, serving
+from dropzoo import layers, serving
 from dropzoo.layers import _samples
 from dropzoo.serving import _active
 
@@ -27,123 +26,6 @@ def passes(model, x, sampling, sites=None, num_samples=T, seed=3) -> np.ndarray:
             logits = tf.cast(model(x, training=False), tf.float32)
         seen.append(tf.sigmoid(logits) if logits.shape[-1] == 1 else tf.nn.softmax(logits))
     return np.stack(seen)
-
-
-def unet(**options):
-    return models.build_model(
-        "unet",
-        **{"depth": 1, "filters": 4, "num_classes": 3, "dropout": {"bottleneck*": 0.4, "head": 0.3}, **options},
-    )
-
-
-def nested():
-    """A Sequential inside a Functional inside a Functional, the middle one called twice with its own dropout."""
-    inner = keras.Sequential(
-        [keras.Input((8, 8, 4)), kl.BatchNormalization(), layers.Dropout(0.3), kl.Conv2D(4, 3, padding="same")]
-    )
-    x = middle_in = keras.Input((8, 8, 4))
-    x = kl.Conv2D(4, 3, padding="same", activation="relu")(x)
-    middle = keras.Model(middle_in, kl.Add()([inner(x), x]), name="middle")
-    inputs = keras.Input((8, 8, 1), name="images")
-    stem = kl.Conv2D(4, 3, padding="same", name="stem")(inputs)
-    x = kl.Average()([middle(stem), middle(stem * 2.0)])
-    return keras.Model(inputs, kl.Dense(3)(kl.GlobalAveragePooling2D()(x)))
-
-
-class Wrapped(kl.Layer):
-    """A layer of somebody's own with dropout inside."""
-
-    def __init__(self, **kwargs):
-        super().__init__(**kwargs)
-        self.conv, self.dropout = kl.Conv2D(4, 3), layers.SpatialDropout2D(0.4)
-
-    def build(self, shape):
-        self.conv.build(shape)
-
-    def call(self, x):
-        return self.dropout(self.conv(x))
-
-    def compute_output_shape(self, shape):
-        return self.conv.compute_output_shape(shape)
-
-
-class Own(keras.Model):
-    """A Functional model with a `call` of its own, which the graph does not tell of."""
-
-    def call(self, x, training=None):
-        return 2.0 * super().call(x, training=training)
-
-
-def opaque():
-    stack = [kl.Conv2D(4, 3, activation="relu", name="stem"), Wrapped(name="wrapped"), kl.Flatten(), kl.Dense(3)]
-    return keras.Sequential([keras.Input((8, 8, 1)), *stack])
-
-
-def own_call():
-    inputs = keras.Input((8, 8, 1))
-    x = kl.Flatten()(layers.Dropout(0.3)(kl.Conv2D(4, 3)(inputs)))
-    return Own(inputs, kl.Dense(3)(x))
-
-
-def with_operations():
-    """Keras operations, not only layers, on both sides of the cut; a second argument by keyword."""
-    inputs = keras.Input((8, 8, 1))
-    x = keras.ops.relu(kl.Conv2D(4, 3)(inputs) - 0.1)
-    y = kl.Dropout(0.4, name="site")(x)
-    x = keras.ops.concatenate([x, y * 2.0], axis=-1)
-    return keras.Model(inputs, kl.Dense(3)(keras.ops.max(x, axis=(1, 2))))
-
-
-def masked():
-    """A sequence whose Keras mask, of the steps below a half, crosses the cut."""
-    inputs = keras.Input((8, 1))
-    x = kl.Masking()(kl.ReLU(threshold=0.5)(inputs))
-    return keras.Model(inputs, kl.Dense(3)(kl.GlobalAveragePooling1D()(layers.Dropout(0.3)(x))))
-
-
-def joined():
-    """Convolutions and a dense layer of what is partly deterministic, in any order."""
-    inputs = keras.Input((8, 8, 1))
-    a, b = (kl.Conv2D(n, 3, padding="same", activation="tanh")(inputs) for n in (3, 5))
-    x = kl.Concatenate()([a, layers.Dropout(0.3)(b), inputs])
-    x = kl.Conv2D(4, 3, 2, padding="same", activation="relu", name="strided")(x)
-    y = kl.Conv2D(2, 3, padding="valid", dilation_rate=2, name="dilated")(
-        kl.Concatenate(-1)([b, a, kl.UpSampling2D()(x)])
-    )
-    x = keras.ops.concatenate([kl.Flatten()(a), kl.Flatten()(y)], axis=1)
-    return keras.Model(inputs, kl.Dense(3, name="dense")(x))
-
-
-def one_mask_for_all():
-    stack = [kl.Conv2D(4, 3), kl.Flatten(), layers.DropConnectDense(6, 0.4, name="first"), kl.Dense(3)]
-    return keras.Sequential([keras.Input((8, 8, 1)), *stack])
-
-
-def late_cnn(**options):
-    return small_cnn({"dense1": 0.4, "head": 0.3}, **options)
-
-
-MODELS = {
-    "cnn": (small_cnn, (8, 8)),
-    "late cnn": (late_cnn, (8, 8)),
-    "one logit": (functools.partial(late_cnn, num_classes=1, scale=1.0), (8, 8)),
-    "unet": (unet, (9, 7)),
-    "unet skip": (functools.partial(unet, dropout={"skip1": "drop_block2d:0.3,block_size=2"}), (9, 7)),
-    "unet one logit": (functools.partial(unet, num_classes=1), (9, 7)),
-    "segnet": (
-        lambda: models.build_model(
-            "segnet", input_shape=(None, None, 1), convs=(1, 1), filters=4, dropout={"decoder*": 0.3}
-        ),
-        (8, 6),
-    ),
-    "nested": (nested, (8, 8)),
-    "opaque": (opaque, (8, 8)),
-    "own call": (own_call, (8, 8)),
-    "operations": (with_operations, (8, 8)),
-    "masked": (masked, (8,)),
-    "joined": (joined, (8, 8)),
-    "one mask for all": (one_mask_for_all, (8, 8)),
-}
 
 
 def check(out, p):
@@ -232,68 +114,20 @@ def test_mixed_precision_is_the_same_with_and_without_the_cache():
             np.testing.assert_allclose(out["mean"], p.mean(0), atol=2e-3)
 
 
-def test_where_the_model_is_cut():
-    plan = serving.MonteCarlo(unet(depth=2, dropout={"bottleneck_conv2": 0.5})).plan((32, 48))
-    convs = ("decoder1_conv1_conv", "decoder2_conv1_conv")
-    assert set(plan.frontier) == {"images", *convs, "bottleneck_conv2"} and not plan.opaque
-    assert plan.split == convs and "of these in part: decoder1_conv1_conv, decoder2" in str(plan)
-    plan = serving.MonteCarlo(nested()).plan()
-    assert not plan.opaque and 0 < plan.f < 1
-    plan = serving.MonteCarlo(opaque()).plan()
-    assert plan.frontier == ("stem",) and plan.opaque == ("wrapped",)
-    assert "computed whole in each sample: wrapped" in str(plan)
-    plan = serving.MonteCarlo(own_call()).plan()
-    assert plan.f == 0 and plan.speedup == 1 and len(plan.opaque) == 1
-    plan = serving.MonteCarlo(late_cnn(), cache=False).plan()
-    assert plan.f == 0 and len(plan.frontier) == 1
+def test_uncertainty_has_a_gradient_by_the_pixels():
     model = small_cnn()
-    assert serving.MonteCarlo(model, sites={"dense1": True}).plan().f > serving.MonteCarlo(model).plan().f
+    mc, x = serving.MonteCarlo(model, 4, "fixed"), tf.constant(images(2))
 
+    def gradient(plain):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            out = mc.sample(x, tf.constant(0, tf.int64), plain)["mean"]
+            loss = tf.reduce_sum(out * out)
+        return tape.gradient(loss, x).numpy()
 
-def test_which_convolutions_are_split():
-    plan = serving.MonteCarlo(joined()).plan()
-    assert plan.split == ("strided", "dilated", "dense")
-    first = 9 * 64 * (3 + 5)  # of the two convolutions of the images
-    halves = 9 * (3 + 1) * 4 * 16 + 9 * (5 + 3) * 2 * 16 + 192 * 3
-    assert plan.trunk_macs == first + halves
-    assert plan.head_macs == 9 * 5 * 4 * 16 + 9 * 4 * 2 * 16 + 32 * 3
-    assert serving.MonteCarlo(joined(), cache=False).plan().split == ()
-
-    def model(axis=-1, twice=False, **options):
-        inputs = keras.Input((8, 8, 2))
-        x = kl.Concatenate(axis)([layers.Dropout(0.5)(inputs), inputs])
-        y = kl.GlobalMaxPooling2D()(kl.Conv2D(4, 3, **options)(x))
-        return keras.Model(inputs, kl.Add()([y, kl.GlobalMaxPooling2D()(x)]) if twice else y)
-
-    for kept in (model(axis=1), model(twice=True), model(groups=2)):  # rows joined; read by others too; in groups
-        assert serving.MonteCarlo(kept).plan().split == ()
-    assert serving.MonteCarlo(model()).plan().split != ()
-
-
-def test_multiplications_by_hand():
-    inputs = keras.Input((None, None, 2))
-    x = kl.Conv2D(4, 3, strides=2, padding="same", groups=2)(inputs)  # 3*3*1*4 at 4x6
-    x = kl.DepthwiseConv2D(3, padding="same")(x)  # 3*3*4 at 4x6
-    x = layers.Dropout(0.5)(kl.BatchNormalization()(x))
-    x = kl.Conv2DTranspose(3, 2, strides=2)(x)  # 2*2*3*4 at 4x6
-    x = kl.SeparableConv2D(5, 3, padding="same")(x)  # 3*3*3 + 3*5 at 8x12
-    model = keras.Model(inputs, kl.Dense(6)(kl.GlobalMaxPooling2D()(x)))  # 5*6
-    plan = serving.MonteCarlo(model, 10).plan((8, 12))
-    assert plan.trunk_macs == (36 + 36) * 24
-    assert plan.head_macs == 48 * 24 + (27 + 15) * 96 + 30
-    assert plan.f == plan.trunk_macs / (plan.trunk_macs + plan.head_macs)
-    assert plan.speedup == pytest.approx(1 / (plan.f / 10 + 1 - plan.f))
-    assert "8x12x2" in str(plan) and f"f = {plan.f:.3f}" in str(plan)
-
-
-def test_the_trunk_runs_once():
-    """The convolution before the cut stands outside the loop, the one after it inside."""
-    stack = [kl.Conv2D(2, 3), layers.Dropout(0.5), kl.Conv2D(3, 3), kl.GlobalMaxPooling2D()]
-    mc = serving.MonteCarlo(keras.Sequential([keras.Input((8, 8, 1)), *stack]), 4)
-    graph = mc._run.get_concrete_function().graph.as_graph_def()
-    assert sum(node.op == "Conv2D" for node in graph.node) == 1
-    inside = [sum(node.op == "Conv2D" for node in f.node_def) for f in graph.library.function]
-    assert sum(inside) == 1
+    expected = gradient(plain=True)
+    assert abs(expected).max() > 1e-3
+    np.testing.assert_allclose(gradient(plain=False), expected, atol=1e-5)
 
 
 def test_an_empty_batch():
