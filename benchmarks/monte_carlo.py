@@ -16,10 +16,19 @@ interleaved repeats.
   larger error, which is measured for each number.
 
 Results: benchmarks/results/monte_carlo.csv.
+
+    python benchmarks/monte_carlo.py --memory
+
+The most memory that one image of 512x512 takes through a U-Net (depth 4, 8 filters, so that the folded batch fits;
+dropout in bottleneck and decoder), each case in a process of its own: VmHWM after two calls, above what the
+process held at most when the model was built, saved weights read and one small image predicted. `folded`: all T
+samples as one batch, without a cache. Results: benchmarks/results/monte_carlo_memory.csv.
 """
 
 import csv
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -185,13 +194,62 @@ def measure(case: Case) -> dict[str, Any]:
     return row
 
 
-def main() -> None:
-    rows = [measure(case) for case in CASES]
+MEMORY = {  # how many samples, and how
+    "folded": (100, {"fold": 100, "cache": False}),
+    "ours": (100, {}),
+    "ours, T = 4": (4, {}),
+    "ours, T = 1": (1, {}),
+}
+
+
+def take_memory(way: str) -> None:
+    """Prints the MiB of one case; to be run in a process of its own."""
+    dropout = {"bottleneck*": 0.3, "decoder*_conv2": 0.2}
+    model = models.build_model("unet", num_classes=2, depth=4, filters=8, dropout=dropout)
+    count, options = MEMORY[way]
+    serving.MonteCarlo(model, 2, **options | {"fold": 2} if options else {})(np.zeros((1, 32, 32, 1), "float32"))
+    mc = serving.MonteCarlo(model, count, **options)
+    image = np.random.default_rng(0).random((1, 512, 512, 1), "float32")
+    before = peak_mib()
+    mc(image)
+    mc(image)
+    print(peak_mib() - before)
+
+
+def peak_mib() -> float:
+    """The most that this process has held so far."""
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) / 1024
+
+
+def measure_memory() -> None:
+    mib = {}
+    for way in MEMORY:
+        command = [sys.executable, __file__, "--memory", way]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            raise RuntimeError(f"{way}: {done.stderr[-2000:]}")
+        mib[way] = float(done.stdout.split()[-1])
+        print(f"{way}: {mib[way]:.0f} MiB, {mib[way] / mib['folded']:.3f} of folded", flush=True)
+    rows = [{"case": way, "T": MEMORY[way][0], "mib": round(value, 1)} for way, value in mib.items()]
+    write("monte_carlo_memory.csv", [row | {"of_folded": round(row["mib"] / mib["folded"], 4)} for row in rows])
+
+
+def write(name: str, rows: list[dict[str, Any]]) -> None:
     RESULTS.mkdir(exist_ok=True)
-    with open(RESULTS / "monte_carlo.csv", "w", newline="") as file:
+    with open(RESULTS / name, "w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
+
+
+def main() -> None:
+    if sys.argv[1:] == ["--memory"]:
+        measure_memory()
+    elif sys.argv[1:2] == ["--memory"]:
+        take_memory(sys.argv[2])
+    else:
+        write("monte_carlo.csv", [measure(case) for case in CASES])
 
 
 if __name__ == "__main__":

@@ -73,6 +73,8 @@ def drop_units(inputs: Any, mask_shape: Sequence[Any], rate: Any, draw: Draw) ->
         from dropzoo.layers import _xla
 
         return _xla.drop_units(inputs, mask_shape, rate, draw.next_seed())  # type: ignore[attr-defined]
+    if (fused := getattr(draw, "drop_units", None)) is not None:  # in Monte-Carlo samples
+        return fused(inputs, mask_shape, rate)
     return drop_and_scale(inputs, keep_mask(draw(mask_shape), rate), rate)
 
 

@@ -1,6 +1,7 @@
 """Random bits for Monte-Carlo samples: keyed by the row, and stratified over the samples."""
 
 import functools
+import zlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,10 +9,73 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from dropzoo.layers._masks import mix, u32
-from dropzoo.layers._xla import compiled
+from dropzoo.layers._masks import derive_key, drop_and_scale, keep_mask, mix, u32
+from dropzoo.layers._xla import _gate, compiled
 
 _ORDERS = 1024  # a power of 2
+
+
+class SampleDraw:
+    """The source of one site's random bits in one sample, or in several at once; another stream at each call.
+
+    Args:
+        stream: The site's name.
+        seed: Int scalar.
+        group: Int scalar; the samples of another group have other bits.
+        rows: See `sample_bits`, and so for the rest.
+    """
+
+    def __init__(
+        self,
+        stream: str,
+        seed: Any,
+        group: Any,
+        rows: Any,
+        sample: Any,
+        num_samples: int,
+        balanced: bool,
+        plain: bool,
+    ) -> None:
+        self._stream, self._seed, self._group = stream, seed, group
+        self._rows, self._sample = rows, sample
+        self._options: dict[str, Any] = {"num_samples": num_samples, "balanced": balanced, "plain": plain}
+        self._calls = 0
+
+    def __call__(self, shape: Sequence[Any]) -> Any:
+        rows = self._rows_of(shape)
+        return sample_bits(shape, self._next_key(), rows, self._sample, **self._options)
+
+    def drop_units(self, inputs: Any, mask_shape: Sequence[Any], rate: Any) -> Any:
+        """`_masks.drop_units`, where it can be compiled in one pass over the inputs."""
+        if self._options["plain"]:
+            return drop_and_scale(inputs, keep_mask(self(mask_shape), rate), rate)
+        shared = tuple(isinstance(n, int) and n == 1 for n in mask_shape)
+        count = self._options["num_samples"] if self._options["balanced"] else 1
+        rows, sample = self._rows_of(mask_shape), tf.cast(self._sample, tf.uint32)
+        key = self._next_key()
+
+        @tf.custom_gradient
+        def drop(x: Any) -> Any:
+            return compiled(_drop)(x, shared, key, rows, sample, count, rate), drop
+
+        return tf.ensure_shape(drop(inputs), inputs.shape)
+
+    def _next_key(self) -> Any:
+        name = zlib.crc32(f"{self._stream} {self._calls}".encode()) & 0x7FFFFFFF
+        self._calls += 1
+        word = ops.bitwise_xor(u32(name), mix(tf.cast(self._group, tf.uint32)))
+        return derive_key(tf.stack([tf.cast(self._seed, tf.uint32), word]))
+
+    def _rows_of(self, shape: Sequence[Any]) -> Any:
+        if not (isinstance(shape[0], int) and shape[0] == 1):
+            return self._rows
+        if self._sample.shape.rank:
+            raise SharedMaskError(self._stream)
+        return tf.zeros([1], tf.uint32)
+
+
+class SharedMaskError(Exception):
+    """A layer has one mask for all rows, so that several samples cannot be one batch."""
 
 
 def sample_bits(
@@ -51,8 +115,12 @@ def sample_bits(
     return tf.ensure_shape(bits, [n if isinstance(n, int) else None for n in shape])
 
 
-def content_keys(images: Any) -> Any:
-    """A uint32 key for each image of a float32 batch, from its pixels."""
+def content_keys(images: Any, plain: bool = True) -> Any:
+    """A uint32 key for each image of a float32 batch, from its pixels; compiled unless `plain`."""
+    return tf.ensure_shape((_content_keys if plain else compiled(_content_keys))(images), [images.shape[0]])
+
+
+def _content_keys(images: Any) -> Any:
     words = tf.bitcast(tf.reshape(images, [tf.shape(images)[0], -1]), tf.uint32)  # (batch, pixels)
     place = mix(tf.cast(tf.range(tf.shape(words)[1]), tf.uint32))
     mixed = tf.bitcast(mix(mix(words) + place), tf.int32)
@@ -69,6 +137,11 @@ def _bits(shape: Any, key: Any, rows: Any, sample: Any, count: int) -> Any:
         wide = ops.cast(_stratum(sample, unit, count), "uint64") * tf.constant(2**32, tf.uint64)
         bits = ops.cast((wide + ops.cast(bits, "uint64")) // tf.constant(count, tf.uint64), "uint32")
     return ops.reshape(bits, shape)
+
+
+def _drop(x: Any, shared: tuple[bool, ...], key: Any, rows: Any, sample: Any, count: int, rate: Any) -> Any:
+    shape = [1 if one else n for one, n in zip(shared, tf.unstack(tf.shape(x)), strict=True)]
+    return _gate(x, keep_mask(_bits(tf.stack(shape), key, rows, sample, count), rate), rate)
 
 
 def _stratum(sample: Any, unit: Any, count: int) -> Any:

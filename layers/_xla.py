@@ -110,7 +110,7 @@ def _drop(x: Any, rate: Any, seed: Any, replica: Any, shared: tuple[bool, ...], 
     return _gate(x, _keep(tf.stack(shape), rate, seed, replica), rate, relu)
 
 
-def _gate(x: tf.Tensor, keep: tf.Tensor, rate: Any, relu: bool) -> tf.Tensor:
+def _gate(x: tf.Tensor, keep: tf.Tensor, rate: Any, relu: bool = False) -> tf.Tensor:
     """`x / (1 - rate)` (after a ReLU if asked) where `keep`, else 0, as the smaller of two bit patterns.
 
     A select costs twice as much (LLVM turns it into masked loads), a product would keep NaN.

@@ -23,6 +23,8 @@ class Plan:
         head_macs: Int, multiplications for an image in each sample.
         opaque: Names of layers and models with a `call` of their own that hold an active dropout layer: they are
             computed whole in each sample.
+        split: Names of convolutions of a concatenation whose sum over the channels that no active dropout reaches
+            is computed once; they stand in `frontier` themselves.
     """
 
     frontier: tuple[str, ...]
@@ -33,6 +35,7 @@ class Plan:
     trunk_macs: int
     head_macs: int
     opaque: tuple[str, ...] = ()
+    split: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         size = "x".join(map(str, self.image_shape))
@@ -42,6 +45,8 @@ class Plan:
             f"multiplications for an image of {size}",
             f"at T = {self.num_samples} up to {self.speedup:.2f} times as fast as T passes",
         ]
+        if self.split:
+            lines.append(f"of these in part: {', '.join(self.split)}")
         if self.opaque:
             lines.append(f"computed whole in each sample: {', '.join(self.opaque)}")
         return "\n".join(lines)
@@ -54,7 +59,7 @@ def make_plan(trunk: Trunk, image_shape: tuple[int, ...], num_samples: int) -> P
     f = costs.trunk_macs / total if total else 0.0
     speedup = 1.0 / (f / num_samples + 1.0 - f)
     macs = (costs.trunk_macs, costs.head_macs)
-    return Plan(trunk.names, f, num_samples, speedup, image_shape, *macs, trunk.opaque)
+    return Plan(trunk.names, f, num_samples, speedup, image_shape, *macs, trunk.opaque, trunk.split)
 
 
 def fill_shape(model: keras.Model, size: tuple[int, ...] | None = None) -> tuple[int, ...]:

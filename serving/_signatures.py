@@ -70,31 +70,35 @@ class Preprocess:
 
 
 def signatures(
-    model: keras.Model, preprocess: Preprocess, num_samples: int, sampling: str, seed: int
+    model: keras.Model, preprocess: Preprocess, num_samples: int, sampling: str, seed: int, task: str
 ) -> dict[str, Callable[..., Answer]]:
     """The signatures by name, as `export_model` describes them."""
 
-    def with_classes(p: tf.Tensor) -> Answer:
+    def answer(p: tf.Tensor) -> Answer:
+        if task == "regression":
+            return {"values": p}
+        if task == "multi_label":
+            return {"probabilities": p, "labels": tf.cast(p > 0.5, tf.int32)}
         best = tf.argmax(p, -1, tf.int32) if p.shape[-1] != 1 else tf.cast(p[..., 0] > 0.5, tf.int32)
         return {"probabilities": p, "classes": best}
 
     def serving_default(images: tf.Tensor) -> Answer:
-        p = probabilities(model(preprocess.pixels(images), training=False))
-        return with_classes(preprocess.restored({"probabilities": p}, images)["probabilities"])
+        p = probabilities(model(preprocess.pixels(images), training=False), task)
+        return answer(preprocess.restored({"p": p}, images)["p"])
 
     def predict_bytes(image_bytes: tf.Tensor) -> Answer:
-        return with_classes(probabilities(model(preprocess.decoded(image_bytes), training=False)))
+        return answer(probabilities(model(preprocess.decoded(image_bytes), training=False), task))
 
     found: dict[str, Callable[..., Answer]] = {"serving_default": serving_default}
     if len(model.input_shape) == 4 and model.input_shape[-1] in (1, 3, 4):
         found["predict_bytes"] = predict_bytes
     if num_samples:
-        monte_carlo = MonteCarlo(model, num_samples, sampling, seed=seed)
+        monte_carlo = MonteCarlo(model, num_samples, sampling, seed=seed, task=task)
 
         def predict_mc(images: tf.Tensor) -> Answer:
             # Plain operations: not every server can compile.
-            answer = monte_carlo.sample(preprocess.pixels(images), tf.constant(seed, tf.int64), plain=True)
-            return preprocess.restored(answer, images)
+            figures = monte_carlo.sample(preprocess.pixels(images), tf.constant(seed, tf.int64), plain=True)
+            return preprocess.restored(figures, images)
 
         found["predict_mc"] = predict_mc
     specs = {name: [preprocess.spec_of(name)] for name in found}

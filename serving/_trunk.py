@@ -5,13 +5,17 @@ tensors of the trunk that the head reads, in a U-Net the skips too. Nothing is c
 Keras' own, in Keras' order, and it is the layers themselves that are called.
 """
 
+import itertools
 import math
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
 import keras
 import tensorflow as tf
+
+from dropzoo.serving._split import Half, splits
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,8 @@ class Trunk:
     """The cut before the active layers.
 
     Nested Functional and Sequential models are entered. A layer or model with a `call` of its own that holds an
-    active layer is one step of the head (`opaque` names them).
+    active layer is one step of the head (`opaque` names them). A convolution of a concatenation that the cut goes
+    through is cut itself (`split` names them).
 
     Args:
         model: A built Functional or Sequential model of one input and one output.
@@ -60,17 +65,18 @@ class Trunk:
         self._symbols: list[Any] = [model.inputs[0]]  # by number; 0 is the images
         self._names: list[str] = [model.inputs[0].name]
         self._steps: list[Step] = []
-        call = _OneTensor(model.inputs[0])
+        call = _Tensors([model.inputs[0]])
         (self._output,) = self._add(model, call, {id(model.inputs[0]): 0}, model.outputs)
 
         stochastic: set[int] = set()
-        self.head: list[Step] = []
         for step in self._steps:
             if not cache or self._holds_active(step.operation) or not stochastic.isdisjoint(step.reads.values()):
                 stochastic.update(step.writes)
-                self.head.append(step)
-        in_head = set(map(id, self.head))
-        self.trunk = [step for step in self._steps if id(step) not in in_head]
+        self.split: tuple[str, ...] = ()
+        if cache:
+            self._split(stochastic)
+        self.head = [step for step in self._steps if not stochastic.isdisjoint(step.writes)]
+        self.trunk = [step for step in self._steps if stochastic.isdisjoint(step.writes)]
         wanted = {self._output}.union(*(step.reads.values() for step in self.head))
         self.frontier = sorted(wanted - stochastic)
         # Keras knows the batch as an unknown first axis. What has none cannot hold several samples.
@@ -152,6 +158,38 @@ class Trunk:
         self._steps.append(Step(operation, arguments, reads, writes))
         return list(writes)
 
+    def _split(self, stochastic: set[int]) -> None:
+        """Takes the sum over what is deterministic out of each convolution of both kinds."""
+        writer = {number: step for step in self._steps for number in step.writes}
+        readers = Counter(number for step in self._steps for number in step.reads.values())
+        readers[self._output] += 1
+        for step in [step for step in self._steps if len(step.reads) == 1]:
+            join = writer.get(number := next(iter(step.reads.values())))
+            shape = self._symbols[number].shape
+            if join is None or readers[number] > 1 or not splits(join.operation, step.operation, shape):
+                continue
+            joined = [join.reads[id(symbol)] for symbol in join.arguments.keras_tensors]
+            ends = list(itertools.accumulate(self._symbols[n].shape[-1] for n in joined))
+            parts = list(zip(joined, zip([0, *ends], ends, strict=False), strict=True))
+            fixed, drawn = ([p for p in parts if (p[0] in stochastic) is kind] for kind in (False, True))
+            if not fixed or not drawn:
+                continue
+            self._symbols.append(self._symbols[step.writes[0]])
+            self._names.append(step.operation.name)
+            half = len(self._symbols) - 1
+            first = self._half(step, fixed, None, (half,))
+            second = self._half(step, drawn, half, step.writes)
+            self._steps[self._steps.index(join)] = first
+            self._steps[self._steps.index(step)] = second
+            stochastic.difference_update(join.writes)
+            self.split += (step.operation.name,)
+
+    def _half(self, step: Step, parts: list[Any], other: int | None, writes: tuple[int, ...]) -> Step:
+        numbers = [number for number, _ in parts] + ([] if other is None else [other])
+        symbols = [keras.KerasTensor(self._symbols[n].shape, self._symbols[n].dtype) for n in numbers]
+        half = Half(step.operation, [part for _, part in parts], other is not None)
+        return Step(half, _Tensors(symbols), dict(zip(map(id, symbols), numbers, strict=True)), writes)
+
     def _holds_active(self, operation: Any) -> bool:
         if id(operation) in self._active:
             return True
@@ -160,14 +198,14 @@ class Trunk:
         )
 
 
-class _OneTensor:
-    """The arguments of a call with one tensor, as Keras records them."""
+class _Tensors:
+    """The arguments of a call with tensors alone, as Keras records them."""
 
-    def __init__(self, symbol: Any) -> None:
-        self.keras_tensors = [symbol]
+    def __init__(self, symbols: list[Any]) -> None:
+        self.keras_tensors = symbols
 
     def fill_in(self, values: dict[int, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        return (values[id(self.keras_tensors[0])],), {}
+        return tuple(values[id(symbol)] for symbol in self.keras_tensors), {}
 
 
 class _Entry:

@@ -16,6 +16,7 @@ from google.protobuf import json_format
 from tensorflow.core.protobuf import saved_model_pb2
 
 from dropzoo.serving._batching import Batcher, Run
+from dropzoo.serving._figures import TASKS
 from dropzoo.serving._requests import Arrays, Refused
 
 # Operations that reach outside the model. A SavedModel is a program: one that has these is not served.
@@ -48,6 +49,7 @@ class Version:
     signatures: dict[str, Signature]
     metadata: dict[str, Any]  # the signature definitions as TensorFlow Serving shows them
     class_names: list[str] | None
+    task: str
     held: Any  # signatures die with what they were loaded from
 
     def signature(self, name: str) -> Signature:
@@ -153,7 +155,7 @@ def load(folder: Path, batcher: Callable[[Run], Batcher]) -> Version:
         signatures[name] = Signature(specs, batcher(_runner(function)))
     if not signatures:
         raise ValueError("The model has no signatures")
-    return Version(int(folder.name), signatures, shown, _class_names(folder), loaded)
+    return Version(int(folder.name), signatures, shown, *_info(folder), loaded)
 
 
 def _runner(function: Callable[..., dict[str, tf.Tensor]]) -> Run:
@@ -173,10 +175,11 @@ def _warm(function: Callable[..., Any], specs: dict[str, tf.TensorSpec]) -> None
     function(**inputs)
 
 
-def _class_names(folder: Path) -> list[str] | None:
-    """From `assets.extra/info.json`, where it is there and as expected."""
+def _info(folder: Path) -> tuple[list[str] | None, str]:
+    """Class names and task from `assets.extra/info.json`, where they are there and as expected."""
     try:
-        names = orjson.loads((folder / "assets.extra" / "info.json").read_bytes())["class_names"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return [str(name) for name in names] if isinstance(names, list) else None
+        info = dict(orjson.loads((folder / "assets.extra" / "info.json").read_bytes()))
+    except (OSError, ValueError, TypeError):
+        return None, TASKS[0]
+    names, task = info.get("class_names"), info.get("task")
+    return [str(name) for name in names] if isinstance(names, list) else None, task if task in TASKS else TASKS[0]

@@ -15,6 +15,7 @@ import tensorflow as tf
 from dropzoo import layers
 from dropzoo.layers._checks import check_pair
 from dropzoo.serving._card import model_card, write_card
+from dropzoo.serving._figures import check_task
 from dropzoo.serving._signatures import Preprocess, signatures
 from dropzoo.serving._warmup import warmup_requests, write_warmup
 from dropzoo.serving.monte_carlo import check_single
@@ -29,6 +30,7 @@ def export_model(
     resize: int | tuple[int, int] | None = None,
     sampling: str = "fixed",
     seed: int = 0,
+    task: str = "multi_class",
     class_names: Sequence[str] | None = None,
     card: Mapping[str, Any] | None = None,
     overwrite: bool = False,
@@ -38,16 +40,18 @@ def export_model(
     Signatures, of `images`, `(batch, height, width, channels)`, unknown sizes where the model allows or `resize`
     is given:
 
-    - `serving_default`: `probabilities` and `classes` (int32, the likeliest). Deterministic, with no random
-      operation in its graph.
-    - `predict_mc`: `mean`, `variance`, `predictive_entropy`, `mutual_information`, see `MonteCarlo`. A pure
-      function: the answer for an image does not depend on the others, on earlier requests, or on the process.
+    - `serving_default`: `probabilities` and `classes` (int32, the likeliest); for several labels `probabilities`
+      and `labels` (int32, 1 above a half); for regression `values`. Deterministic, with no random operation in its
+      graph.
+    - `predict_mc`: `mean`, `variance` and, but for regression, `predictive_entropy` and `mutual_information`, see
+      `MonteCarlo`. A pure function: the answer for an image does not depend on the others, on earlier requests, or
+      on the process.
     - `predict_bytes`, of `image_bytes`, `(batch,)`: PNG or JPEG files, brought to the model's channels (1, 3 or 4)
       and size, and answered as by `serving_default`; masks have the model's size. Where the model takes any size,
       the images of a batch must share one.
 
     In `assets.extra` lie `model.keras`, the model itself, since a SavedModel cannot be trained further;
-    `info.json`, what the classes are; `model_card.md` and `.json`; and `tf_serving_warmup_requests`.
+    `info.json`, the task and what the classes are; `model_card.md` and `.json`; and `tf_serving_warmup_requests`.
 
     Args:
         model: A Functional or Sequential model of one image input and one output of logits.
@@ -58,7 +62,8 @@ def export_model(
         resize: Int or `(height, width)`: images of any size are brought to this one, and masks back to theirs.
         sampling: As for `MonteCarlo`; `"fixed"` masks are the same for all images.
         seed: Int, of the masks.
-        class_names: Names of the classes, for `info.json`.
+        task: What the model's output means, as for `MonteCarlo`.
+        class_names: Names of the classes, labels or outputs, for `info.json`.
         card: What the model card cannot know: `data`, `metrics`, `calibration`, `commit`, or sections of your own.
         overwrite: Bool, replace the folder at `path`, once the new export is complete. On Linux the two change
             places in one step, where the file system can do that. Elsewhere a kill in the moment between two
@@ -68,8 +73,8 @@ def export_model(
         The path of the version.
 
     Raises:
-        ValueError: if `path` exists, if there is no dropout to sample, or if `sampling` or `seed` is given without
-            samples.
+        ValueError: if `path` exists, if there is no dropout to sample, if `sampling` or `seed` is given without
+            samples, or if the output does not fit the task.
 
     Example:
     >>> import tempfile
@@ -81,6 +86,7 @@ def export_model(
     ('1', ['model.keras', 'model_card.json', 'model_card.md'])
     """
     check_single(model)
+    check_task(task, model.output_shape)
     if image_dtype not in ("float32", "uint8"):
         raise ValueError(f"`image_dtype` must be 'float32' or 'uint8'. Received: image_dtype={image_dtype!r}")
     if not isinstance(num_samples, int) or num_samples < 0:
@@ -93,16 +99,17 @@ def export_model(
     if num_samples and not any(map(layers.is_stochastic, model._flatten_layers())):
         raise ValueError("The model has no dropout layer to sample; pass num_samples=0 for an export without it")
     preprocess = Preprocess(model, image_dtype, _check_resize(model, resize))
-    names = _check_names(model, class_names)
+    names = _check_names(model, class_names, task)
     path = _check_path(Path(path), overwrite)
 
     facts = {
         "input": {"shape": list(preprocess.spec.shape[1:]), "dtype": image_dtype, "resize": preprocess.resize},
-        "classes": names or model.output_shape[-1],
+        "task": task,
+        "outputs" if task == "regression" else "classes": names or model.output_shape[-1],
         "monte_carlo": {"num_samples": num_samples, "sampling": sampling, "seed": seed} if num_samples else {},
     }
     filled = model_card(model, facts, card or {})
-    functions = signatures(model, preprocess, num_samples, sampling, seed)
+    functions = signatures(model, preprocess, num_samples, sampling, seed, task)
     module = tf.Module()
     # A SavedModel may read only variables that it holds; live rates are variables that Keras does not know of.
     rates = [layer.live_rate() for layer in model._flatten_layers() if hasattr(layer, "live_rate")]
@@ -115,7 +122,7 @@ def export_model(
         extra = unfinished / "assets.extra"
         extra.mkdir()
         model.save(extra / "model.keras")
-        info = {"class_names": names, "num_samples": num_samples}
+        info = {"task": task, "class_names": names, "num_samples": num_samples}
         (extra / "info.json").write_text(json.dumps(info, indent=2) + "\n")
         write_card(extra, filled)
         specs = {name: preprocess.spec_of(name) for name in functions}
@@ -142,10 +149,12 @@ def _check_resize(model: keras.Model, resize: int | tuple[int, int] | None) -> t
     return size
 
 
-def _check_names(model: keras.Model, class_names: Sequence[str] | None) -> list[str] | None:
+def _check_names(model: keras.Model, class_names: Sequence[str] | None, task: str) -> list[str] | None:
     if class_names is None:
         return None
-    count = max(model.output_shape[-1], 2)  # one logit tells two classes apart
+    count = model.output_shape[-1]
+    if count == 1 and task in ("multi_class", "binary"):  # one logit tells two classes apart
+        count = 2
     if len(class_names) != count:
         raise ValueError(f"`class_names` must have {count} names. Received: {len(class_names)}")
     return list(map(str, class_names))

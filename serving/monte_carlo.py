@@ -1,17 +1,15 @@
 """Monte-Carlo dropout: predictions with the dropout left on, averaged, with their uncertainty."""
 
 import math
-import zlib
 from functools import partial
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from dropzoo.layers import _masks
 from dropzoo.layers._checks import unknown
 from dropzoo.layers._masks import Draw
-from dropzoo.layers._samples import content_keys, sample_bits
+from dropzoo.layers._samples import SampleDraw, SharedMaskError, content_keys
 from dropzoo.serving._active import TRACING, choose, redirected
 from dropzoo.serving._figures import check_task, probabilities, sum_samples, sum_until
 from dropzoo.serving._plan import Plan, costs_or_none, fill_shape, make_plan
@@ -163,7 +161,7 @@ class MonteCarlo:
         """What a call computes, to be traced into a graph; `plain` leaves out what only XLA can run."""
         try:
             return self._sample(images, seed, plain, self._at_once(images))
-        except _SharedMaskError:
+        except SharedMaskError:
             if self.fold != "auto":
                 raise ValueError(
                     "A dropout layer draws one mask for the whole batch, in which samples cannot differ; "
@@ -173,9 +171,8 @@ class MonteCarlo:
 
     def _sample(self, images: tf.Tensor, seed: tf.Tensor, plain: bool, at_once: Any) -> dict[str, tf.Tensor]:
         batch, output_shape = tf.shape(images)[0], self.model.output_shape
-        rows = content_keys(images)
-        if self.sampling == "fixed":
-            rows = tf.zeros_like(rows)
+        fixed = self.sampling == "fixed"
+        rows = tf.zeros([batch], tf.uint32) if fixed else content_keys(images, plain)
         frontier = self._trunk.run_trunk(images)
 
         def softmax(group: Any, start: Any, stop: Any) -> tf.Tensor:
@@ -222,27 +219,8 @@ class MonteCarlo:
         return tf.cast(-(-self._size // -(-self._size // fitting)), tf.int32)  # chunks of about one size
 
     def _draw(self, stream: str, seed: tf.Tensor, rows: tf.Tensor, t: Any, plain: bool, group: Any = 0) -> Draw:
-        """The source of one site's random bits in sample `t`; another stream at each call.
-
-        For several samples at once `t` is `(rows, 1)`, a number for each row.
-        """
-        calls = iter(range(1 << 16))
-
-        def draw(shape: Any) -> tf.Tensor:
-            name = zlib.crc32(f"{stream} {next(calls)}".encode()) & 0x7FFFFFFF
-            word = tf.bitwise.bitwise_xor(tf.constant(name, tf.uint32), _masks.mix(tf.cast(group, tf.uint32)))
-            key = _masks.derive_key(tf.stack([tf.cast(seed, tf.uint32), word]))
-            shared = isinstance(shape[0], int) and shape[0] == 1  # one mask for the whole batch
-            if shared and t.shape.rank:
-                raise _SharedMaskError(stream)
-            keys = tf.zeros([1], tf.uint32) if shared else rows
-            return sample_bits(shape, key, keys, t, self._size, balanced=self._balanced, plain=plain)
-
-        return draw
-
-
-class _SharedMaskError(Exception):
-    """A layer has one mask for all rows, so that several samples cannot be one batch."""
+        """The bits of one site in sample `t`; for several samples at once `(rows, 1)`, a number for each row."""
+        return SampleDraw(stream, seed, group, rows, t, self._size, self._balanced, plain)
 
 
 def check_single(model: keras.Model) -> None:

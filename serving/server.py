@@ -102,7 +102,7 @@ class Server:
         signature = found.signature(asked)
         inputs = await self.in_thread(_from_file, body, signature, self.limits)
         outputs = await _answer(signature, inputs)
-        shown = await self.in_thread(picture, outputs, found.class_names)
+        shown = await self.in_thread(picture, outputs, found.class_names, found.task)
         return _http.answer({"version": str(found.number), "signature": asked, **shown})
 
     def status(self, name: str, version: str | None) -> Response:

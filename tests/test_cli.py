@@ -200,12 +200,24 @@ def test_evaluate(cnn_run, unet_run, capsys):
 
 def test_evaluate_more_closely(cnn_run, unet_run, tmp_path, capsys):
     asked = ["--mc", "2", "--temperature", "--corruptions", "blur", "--plots", str(tmp_path / "plots")]
+    asked += ["--ood", "digit_scenes"]
     for folder, score in ((cnn_run, "accuracy"), (unet_run, "mean IoU")):
         status, out, err = run(capsys, "evaluate", str(folder), *asked)
         assert status == 0, err
-        said = ("T = ", "ECE, equal mass", "AURC", f"{score} by severity", "blur", "MC, 2")
+        said = (
+            "OOD AUROC",
+            "mutual information, Monte Carlo",
+            "T = ",
+            "ECE, equal mass",
+            "AURC",
+            f"{score} by severity",
+            "blur",
+            "MC, 2",
+        )
         assert [text for text in said if text not in out] == []
-        assert {path.suffix for path in (tmp_path / "plots").iterdir()} == {".svg", ".png"}
+        assert {path.suffix for path in (tmp_path / "plots").iterdir()} == {".svg", ".png", ".html"}
+        page = (tmp_path / "plots" / "report.html").read_text()
+        assert page.count("<img") == 4 and "OOD AUROC against digit_scenes, test images" in page
 
 
 def test_export_and_predict_from_all_three_kinds_of_model(cnn_run, unet_run, tmp_path, capsys, monkeypatch):
@@ -272,6 +284,8 @@ def bad_inputs(tmp: Path, cnn: Path) -> dict[str, tuple[list[str], str]]:
         ),
         "occupied demo": (["demo", "--out", str(tmp / "full")], "something that is not a demo"),
         "run": (["evaluate", str(tmp / "full")], "holds no finished run"),
+        "no samples": (["evaluate", str(cnn), "--ood", "digit_scenes"], "Pass --mc 30 too"),
+        "own data": (["evaluate", str(cnn), "--mc", "2", "--ood", "digits"], "another data set than the run's"),
         "corruption": (["evaluate", str(cnn), "--corruptions", "blurr"], "Did you mean 'blur'"),
         "image": (["predict", str(tmp / "broken.png"), "--model", str(cnn)], "broken.png"),
         "no image": (["predict", str(tmp / "none.png"), "--model", str(cnn)], "none.png"),

@@ -10,7 +10,7 @@ from scipy.special import log_softmax
 from sklearn.metrics import accuracy_score, brier_score_loss, log_loss, roc_auc_score
 
 from dropzoo import evaluation, tables, training
-from dropzoo.calibration_plots import save_plots
+from dropzoo.calibration_plots import draw, save_plots
 from dropzoo.scores import Scores
 
 
@@ -154,9 +154,9 @@ def test_plots_are_written_and_equal_for_equal_scores(tmp_path):
     }
     names = ["reliability.svg", "reliability.png", "risk_coverage.svg", "risk_coverage.png"]
     for folder in ("a", "b"):
-        assert [path.name for path in save_plots(scores, tmp_path / folder)] == names
+        assert [path.name for path in save_plots(draw(scores), tmp_path / folder)] == names
     for name in names:
         content = (tmp_path / "a" / name).read_bytes()
         assert content == (tmp_path / "b" / name).read_bytes() and len(content) > 5000
     assert len(list((tmp_path / "a").iterdir())) == 4
-    save_plots({"perfect": score(np.float32([[0, -99]] * 3), np.zeros(3, "int32"))}, tmp_path / "c")
+    save_plots(draw({"perfect": score(np.float32([[0, -99]] * 3), np.zeros(3, "int32"))}), tmp_path / "c")

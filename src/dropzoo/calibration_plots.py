@@ -70,11 +70,16 @@ def risk_coverage(scores: dict[str, Scores]) -> Figure:
     return figure
 
 
-def save_plots(scores: dict[str, Scores], folder: Path) -> list[Path]:
-    """Writes both pictures as SVG and PNG; equal figures give equal files."""
+def draw(scores: dict[str, Scores]) -> dict[str, Figure]:
+    """Both pictures by name."""
+    return {"reliability": reliability(scores), "risk_coverage": risk_coverage(scores)}
+
+
+def save_plots(drawn: dict[str, Figure], folder: Path) -> list[Path]:
+    """Writes pictures as SVG and PNG; equal figures give equal files."""
     folder.mkdir(parents=True, exist_ok=True)
     written = []
-    for name, figure in (("reliability", reliability(scores)), ("risk_coverage", risk_coverage(scores))):
+    for name, figure in drawn.items():
         for kind, metadata in (("svg", {"Date": None, "Title": name.replace("_", " ")}), ("png", None)):
             path = folder / f"{name}.{kind}"
             temporary = path.with_suffix(f".tmp.{kind}")

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from dropzoo.layers._checks import unknown
 from dropzoo.options import (
     DropoutOption,
     ModelOptions,
@@ -104,28 +105,52 @@ def evaluate(
         str | None, typer.Option("--corruptions", help='Also on corrupted images: "all", or "blur,contrast".')
     ] = None,
     plots: Annotated[
-        Path | None, typer.Option("--plots", help="A folder for the reliability and risk-coverage plots.")
+        Path | None, typer.Option("--plots", help="A folder for the plots, with --mc the uncertainty, and a page.")
+    ] = None,
+    ood: Annotated[
+        str | None, typer.Option("--ood", help="Another data set: does the uncertainty tell its images from ours?")
+    ] = None,
+    ood_manual_dir: Annotated[
+        str | None, typer.Option("--ood-manual-dir", help="Folder with that set's archives.")
     ] = None,
 ) -> None:
     """Evaluates a run's model on the test set: accuracy, IoU, NLL, calibration, the use of its uncertainty.
 
-    Example: dropzoo evaluate runs/unet-digit_scenes --mc 30 --temperature --plots plots
+    Example: dropzoo evaluate runs/unet-digit_scenes --mc 30 --temperature --plots plots --ood digits
     """
-    from dropzoo import calibration_plots, evaluation
+    from dropzoo import calibration_plots, evaluation, evaluation_page, pictures, serving, uncertainty
     from dropzoo.runs import load_run
-    from dropzoo.tables import corruption_tables
+    from dropzoo.tables import corruption_tables, ood_table
 
+    if ood and not mc:
+        raise ValueError("`--ood` compares the uncertainties of Monte-Carlo samples. Pass --mc 30 too")
     names = [] if corruptions is None else evaluation.parse_corruptions(corruptions)
     model, config, info = load_run(run)
     data = config.load_data()
     dataset = data.test or data.validation or data.train.at_epoch(0)
+    foreign = uncertainty.load_foreign(ood, data, config.batch_size, ood_manual_dir) if ood else None
     predictors = evaluation.predictors(model, mc)
     temperatures = evaluation.fit_temperatures(predictors, data) if temperature else {}
     scores = evaluation.score_all(predictors, dataset, info, temperatures)
     figures = {title: found.figures() for title, found in scores.items()}
     console.print(results_table(figures))
+    sampled, aurocs = None, {}
+    if mc and (ood or plots):
+        monte_carlo = serving.MonteCarlo(model, num_samples=mc)
+        sampled = uncertainty.sample_all(monte_carlo, dataset)
+        if foreign is not None:
+            images, split = foreign
+            found = uncertainty.ood_aurocs(monte_carlo, predictors["deterministic"], sampled, dataset, images)
+            aurocs[f"OOD AUROC against {ood}, {split} images"] = found
+            console.print(ood_table(*aurocs, found))
     if plots is not None:
-        for path in calibration_plots.save_plots(scores, plots):
+        drawn = calibration_plots.draw(scores)
+        written = calibration_plots.save_plots(drawn, plots)
+        for name, figure in uncertainty.overlays(sampled, info).items() if sampled else ():
+            drawn[name] = figure
+            written.append(pictures.save(figure, plots / f"{name}.png"))
+        written.append(evaluation_page.write_page(plots / "report.html", str(run), figures, drawn, aurocs))
+        for path in written:
             console.print(f"Saved {path}")
     if names:
         worse = evaluation.score_corruptions(predictors, dataset, info, names)
@@ -175,6 +200,9 @@ def export(
     resize: Annotated[
         int | None, typer.Option("--resize", min=1, help="Bring images of any size to this height and width.")
     ] = None,
+    task: Annotated[
+        str, typer.Option("--task", help="multi_class, binary, multi_label or regression: what the output means.")
+    ] = "multi_class",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an export that is there.")] = False,
 ) -> None:
     """Writes a SavedModel with a deterministic and a Monte-Carlo signature.
@@ -198,6 +226,7 @@ def export(
         num_samples,
         image_dtype=image_dtype,
         resize=resize,
+        task=task,
         overwrite=overwrite,
         **known,
     )
@@ -212,16 +241,33 @@ def serve(
         str | None, typer.Option("--token", envvar="DROPZOO_TOKEN", help="Requests must bear this token.")
     ] = None,
     keep: Annotated[int, typer.Option("--keep", min=1, help="Serve so many of the newest versions.")] = 2,
+    engine: Annotated[str, typer.Option("--engine", help="uvicorn, or ray: in several processes.")] = "uvicorn",
+    replicas: Annotated[int, typer.Option("--replicas", min=1, help="Processes of --engine ray.")] = 1,
+    max_replicas: Annotated[
+        int | None, typer.Option("--max-replicas", min=1, help="The most there can be when the load asks for it.")
+    ] = None,
 ) -> None:
     """Serves an export: TensorFlow Serving's REST API, predict_mc, and a page to try it on.
 
     Example: dropzoo serve saved_models/unet
     """
+    if engine not in ("uvicorn", "ray"):
+        raise unknown("engine", engine, ("uvicorn", "ray"))
+    if engine == "uvicorn" and (replicas, max_replicas) != (1, None):
+        raise ValueError("`--replicas` and `--max-replicas` are for --engine ray")
     try:
-        from dropzoo.serving import server
+        if engine == "ray":
+            from dropzoo.serving import ray_engine
+        else:
+            from dropzoo.serving import server
     except ModuleNotFoundError as error:
-        raise ValueError(f"The server needs the extra: pip install 'dropzoo[serve]' ({error})") from None
-    server.serve(folder, host=host, port=port, token=token, keep=keep)
+        extra = "serve,ray" if engine == "ray" else "serve"
+        raise ValueError(f"The server needs the extra: pip install 'dropzoo[{extra}]' ({error})") from None
+    options: dict[str, Any] = {"host": host, "port": port, "token": token, "keep": keep}
+    if engine == "ray":
+        ray_engine.serve(folder, min_replicas=replicas, max_replicas=max_replicas, **options)
+    else:
+        server.serve(folder, **options)
 
 
 def demo(

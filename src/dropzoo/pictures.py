@@ -2,7 +2,9 @@
 
 import base64
 import io
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -35,35 +37,48 @@ def curves(histories: dict[str, dict[str, list[float]]]) -> Figure:
     return figure
 
 
-def uncertain_digits(images: np.ndarray, labels: np.ndarray, out: dict[str, np.ndarray]) -> Figure:
+def class_probabilities(
+    images: Sequence[np.ndarray],
+    labels: Sequence[Any],
+    out: dict[str, Any],
+    class_names: Sequence[str] | None = None,
+) -> Figure:
     """A row of images: each with its class probabilities, the predicted one in colour, and its uncertainty."""
-    figure = Figure(figsize=(1.25 * len(images), 2.9), layout="constrained")
-    axes = figure.subplots(2, len(images), height_ratios=(1.3, 1))
+    figure = Figure(figsize=(1.25 * len(images), 3.1), layout="constrained")
+    axes = figure.subplots(2, len(images), height_ratios=(1.3, 1), squeeze=False)
     for i, image in enumerate(images):
         mean, spread = out["mean"][i], np.sqrt(out["variance"][i])
-        predicted = int(mean.argmax())
-        axes[0, i].imshow(image.squeeze(), cmap="gray_r")
-        axes[0, i].set_title(
-            f"{predicted} (is {labels[i]})", fontsize=9, color=GREEN if predicted == labels[i] else ORANGE
-        )
+        predicted, truth = int(mean.argmax()), int(labels[i])
+        axes[0, i].imshow(_showable(image), cmap="gray_r")
+        said, is_ = (class_names[c] if class_names else str(c) for c in (predicted, truth))
+        title = f"{said}\n(is {is_})" if max(len(said), len(is_)) > 3 else f"{said} (is {is_})"
+        axes[0, i].set_title(title, fontsize=9, color=GREEN if predicted == truth else ORANGE)
         axes[0, i].axis("off")
-        colours = [BLUE if c == predicted else GREY for c in range(len(mean))]
-        axes[1, i].bar(range(len(mean)), mean, yerr=spread, color=colours, error_kw={"linewidth": 0.8})
-        axes[1, i].set(ylim=(0, 1.15), xticks=range(len(mean)), yticks=[])
+        shown = range(len(mean)) if len(mean) <= 20 else np.sort(np.argsort(-mean)[:20])
+        colours = [BLUE if c == predicted else GREY for c in shown]
+        axes[1, i].bar(
+            range(len(shown)), mean[shown], yerr=spread[shown], color=colours, error_kw={"linewidth": 0.8}
+        )
+        axes[1, i].set(ylim=(0, 1.15), yticks=[])
+        axes[1, i].set_xticks(range(len(shown)), labels=list(map(str, shown)))
         axes[1, i].tick_params(labelsize=5, length=0)
         axes[1, i].spines[["top", "right", "left"]].set_visible(False)
-        axes[1, i].set_xlabel(f"MI {out['mutual_information'][i]:.2f}", fontsize=8)
+        entropy, information = out["predictive_entropy"][i], out["mutual_information"][i]
+        axes[1, i].set_xlabel(f"H {entropy:.2f}, MI {information:.2f}", fontsize=7)
     return figure
 
 
-def masks(images: np.ndarray, truth: np.ndarray | None, out: dict[str, np.ndarray]) -> Figure:
-    """A row an image: the image, the true mask where known, the predicted one, and its uncertainty."""
+def masks(images: Sequence[np.ndarray], truth: Sequence[np.ndarray] | None, out: dict[str, Any]) -> Figure:
+    """A row an image: the image, the true mask where known, the predicted one, and its uncertainty.
+
+    The images may differ in size. A map of uncertainty is scaled to the most that there is in all of them.
+    """
     panels = ["image", *(["truth"] if truth is not None else []), "prediction"]
     panels += [name for name in ("predictive_entropy", "mutual_information") if name in out]
     size = 2.0
     figure = Figure(figsize=(size * len(panels), (size + 0.1) * len(images) + 0.3), layout="constrained")
     axes = figure.subplots(len(images), len(panels), squeeze=False)
-    classes = out["mean"].shape[-1]
+    classes = out["mean"][0].shape[-1]
     for row, image in enumerate(images):
         for axis, panel in zip(axes[row], panels, strict=True):
             if panel == "image":
@@ -72,7 +87,17 @@ def masks(images: np.ndarray, truth: np.ndarray | None, out: dict[str, np.ndarra
                 mask = out["mean"][row].argmax(-1) if panel == "prediction" else truth[row]  # type: ignore[index]
                 axis.imshow(blend(image, mask, classes))
             else:
-                axis.imshow(out[panel][row], cmap=_UNCERTAINTY, vmin=0, vmax=max(float(out[panel].max()), 1e-6))
+                most = max(max(float(each.max()) for each in out[panel]), 1e-6)
+                axis.imshow(out[panel][row], cmap=_UNCERTAINTY, vmin=0, vmax=most)
+                axis.text(
+                    0.5,
+                    -0.02,
+                    f"mean {out[panel][row].mean():.3f}",
+                    fontsize=7,
+                    ha="center",
+                    va="top",
+                    transform=axis.transAxes,
+                )
             axis.axis("off")
             if row == 0:
                 axis.set_title(panel.replace("_", " "), fontsize=9)
@@ -87,8 +112,8 @@ def blend(image: np.ndarray, mask: np.ndarray, classes: int) -> np.ndarray:
     return np.where(mask[..., None] > 0, 0.4 * grey + 0.6 * colours, grey)
 
 
-def save(figure: Figure, path: Path) -> None:
-    """Writes in the format that the name's end says, under a temporary name first."""
+def save(figure: Figure, path: Path) -> Path:
+    """Writes in the format that the name's end says, under a temporary name first; gives the path."""
     known = figure.canvas.get_supported_filetypes()
     if path.suffix.removeprefix(".") not in known:
         raise ValueError(f"A picture's name must end in one of .{', .'.join(sorted(known))}. Received: {path}")
@@ -100,6 +125,7 @@ def save(figure: Figure, path: Path) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+    return path
 
 
 def as_html(figure: Figure, alt: str, kind: str = "png", style: str = "") -> str:

@@ -81,6 +81,12 @@ def _from_keras(model: keras.Model, num_samples: int, seed: int, class_names: tu
 
 
 def _from_saved_model(path: Path) -> Predictor:
+    told = path / "assets.extra" / "info.json"
+    info = read_json(told) if told.exists() else {}
+    if (task := info.get("task", "multi_class")) not in ("multi_class", "binary"):
+        raise ValueError(
+            f"Here an image gets one class; the export {path} is for task={task!r}. Ask its server: dropzoo serve"
+        )
     loaded = tf.saved_model.load(str(path))
     signatures = loaded.signatures
     specs = signatures["serving_default"].structured_input_signature[1]
@@ -93,9 +99,7 @@ def _from_saved_model(path: Path) -> Predictor:
         return {name: value.numpy() for name, value in signatures["predict_mc"](images=given).items()}
 
     predict.loaded = loaded  # type: ignore[attr-defined]  # signatures die with what they were loaded from
-    info = path / "assets.extra" / "info.json"
-    known = read_json(info)["class_names"] if info.exists() else None
-    names = tuple(known) if known else None
+    names = tuple(info["class_names"]) if info.get("class_names") else None
     return Predictor(predict, tuple(spec.shape[1:]), names)
 
 

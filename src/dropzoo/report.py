@@ -47,7 +47,7 @@ def _section(section: Section) -> str:
         figure = pictures.masks(section.images, section.labels, section.answers)
         what = "Predicted masks, the first images of the test set above, the most uncertain ones below"
     else:
-        figure = pictures.uncertain_digits(section.images, section.labels, section.answers)
+        figure = pictures.class_probabilities(section.images, section.labels, section.answers)
         what = "Predictions, the first images of the test set on the left, the most uncertain ones on the right"
     drawing = pictures.as_html(draw_sites(section.model), "The model's sites; those with dropout are filled")
     plan = ", ".join(f"{pattern}: {spec}" for pattern, spec in config.dropout.items())

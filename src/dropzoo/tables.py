@@ -6,7 +6,7 @@ from typing import Any
 from rich import box
 from rich.table import Column, Table
 
-_LABELS = {
+LABELS = {
     "mean_iou": "mean IoU",
     "nll": "NLL",
     "brier": "Brier score",
@@ -25,7 +25,7 @@ def results_table(columns: dict[str, dict[str, Any]]) -> Table:
     table = Table(Column(f"{first['count']:,} images", no_wrap=True), *heads)
     for name in first:
         if name not in ("iou", "count"):
-            table.add_row(_LABELS.get(name, name), *(_cell(figures[name], 4, 6) for figures in columns.values()))
+            table.add_row(LABELS.get(name, name), *(_cell(figures[name], 4, 6) for figures in columns.values()))
     classes = list(first.get("iou", ()))
     for name in classes if len(classes) <= 4 else ():
         table.add_row(f"IoU {name}", *(_cell(figures["iou"][name], 4) for figures in columns.values()))
@@ -47,7 +47,7 @@ def corruption_tables(
     tables = []
     for figure in (score, "nll", "ece"):
         heads = (Column(str(severity), justify="right") for severity in (0, *severities))
-        title = f"{_LABELS.get(figure, figure)} by severity"
+        title = f"{LABELS.get(figure, figure)} by severity"
         columns = (Column("corruption", no_wrap=True), Column("", no_wrap=True), *heads)
         table = Table(*columns, title=title, box=box.SIMPLE, padding=(0, 1, 0, 0))  # within 80 characters
         rows = {
@@ -65,6 +65,14 @@ def corruption_tables(
                 table.add_row("" if i else name, short, *cells, end_section=i == len(by_predictor) - 1)
         tables.append(table)
     return tables
+
+
+def ood_table(title: str, aurocs: dict[str, float]) -> Table:
+    """Of `uncertainty.ood_aurocs`."""
+    table = Table(Column("uncertainty", no_wrap=True), Column("AUROC", justify="right"), title=title)
+    for name, value in aurocs.items():
+        table.add_row(name, _cell(value, 4))
+    return table
 
 
 def _cell(value: float | None, digits: int, small: int | None = None) -> str:

@@ -15,6 +15,8 @@ pytest.importorskip("fastapi", reason="needs the extra `serve`")
 from fastapi.responses import HTMLResponse
 
 from _live import live, png
+from _small_cnn import small_cnn
+from dropzoo import models, serving
 from dropzoo.serving import server as module
 from dropzoo.serving._http import PAGE_HEADERS
 from dropzoo.serving._pictures import picture
@@ -86,6 +88,28 @@ def test_a_segmentation_model(width, unet_export, tmp_path):
         seen = browse(running, png(noise(20, 30, 3)), tmp_path, width=width)
     assert re.fullmatch(r"Mostly (background|cell|edge): \d+\.\d % of the pixels", seen["answer"])
     assert seen["sizes"] == [[30, 20]] * 3 and 1 <= seen["bars"] <= 3 and seen["wide"] == 0
+
+
+@pytest.mark.parametrize(
+    ("task", "count", "said"),
+    [("multi_label", 4, r"None of the labels|\w(, \w)*"), ("regression", 2, r"0: -?[\d.]+(e-\d+)?")],
+)
+def test_other_tasks(task, count, said, tmp_path):
+    export = serving.export_model(small_cnn(num_classes=count), tmp_path / "cnn", 4, task=task)
+    with live(export.parent) as running:
+        seen = browse(running, png(noise(8, 8, 1)), tmp_path, screenshot=tmp_path / "page.png")
+    assert re.fullmatch(said, seen["answer"]) and seen["say"] == "Answered by version 1."
+    assert seen["sizes"] == [[8, 8]] and seen["wide"] == 0
+    assert ("deviation of the samples" in seen["sure"]) == (task == "regression")
+
+
+def test_a_map_of_values(tmp_path):
+    model = models.build_model("unet", num_classes=1, depth=1, filters=4, dropout={"bottleneck*": 0.4})
+    export = serving.export_model(model, tmp_path / "depth", 4, task="regression", class_names=["metres"])
+    with live(export.parent) as running:
+        seen = browse(running, png(noise(20, 30, 1)), tmp_path, screenshot=tmp_path / "page.png")
+    assert re.fullmatch(r"metres: from -?[\d.e-]+ to -?[\d.e-]+", seen["answer"])
+    assert seen["sizes"] == [[30, 20]] * 3 and seen["bars"] == 0
 
 
 def test_images_that_are_too_large_are_made_smaller_and_others_are_explained(unet_export, tmp_path):

@@ -125,3 +125,12 @@ def test_two_runs_may_prepare_a_set_at_once(tmp_path):
     assert not failures
     assert load_data("digits", data_dir=tmp_path).info.num_test == 355
     assert not list(tmp_path.glob("incomplete.*"))
+
+
+def test_a_look_at_the_test_set_leaves_it_whole():
+    for _ in range(3):  # it came out short of what was read next, now and then
+        data = load_data("digits", batch_size=64, validation_split=0.3)
+        for part, count in ((data.test, data.info.num_test), (data.validation, data.info.num_validation)):
+            next(iter(part))
+            list(part.take(2))
+            assert sum(len(labels) for _, labels in part) == count

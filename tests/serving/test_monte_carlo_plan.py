@@ -1,0 +1,74 @@
+"""Monte-Carlo dropout: where a model is cut, and what that is worth."""
+
+import keras
+import pytest
+
+from _graphs import joined, late_cnn, nested, opaque, own_call, unet
+from _small_cnn import small_cnn
+from dropzoo import layers, serving
+
+kl = keras.layers
+
+
+def test_where_the_model_is_cut():
+    plan = serving.MonteCarlo(unet(depth=2, dropout={"bottleneck_conv2": 0.5})).plan((32, 48))
+    convs = ("decoder1_conv1_conv", "decoder2_conv1_conv")
+    assert set(plan.frontier) == {"images", *convs, "bottleneck_conv2"} and not plan.opaque
+    assert plan.split == convs and "of these in part: decoder1_conv1_conv, decoder2" in str(plan)
+    plan = serving.MonteCarlo(nested()).plan()
+    assert not plan.opaque and 0 < plan.f < 1
+    plan = serving.MonteCarlo(opaque()).plan()
+    assert plan.frontier == ("stem",) and plan.opaque == ("wrapped",)
+    assert "computed whole in each sample: wrapped" in str(plan)
+    plan = serving.MonteCarlo(own_call()).plan()
+    assert plan.f == 0 and plan.speedup == 1 and len(plan.opaque) == 1
+    plan = serving.MonteCarlo(late_cnn(), cache=False).plan()
+    assert plan.f == 0 and len(plan.frontier) == 1
+    model = small_cnn()
+    assert serving.MonteCarlo(model, sites={"dense1": True}).plan().f > serving.MonteCarlo(model).plan().f
+
+
+def test_which_convolutions_are_split():
+    plan = serving.MonteCarlo(joined()).plan()
+    assert plan.split == ("strided", "dilated", "dense")
+    first = 9 * 64 * (3 + 5)  # of the two convolutions of the images
+    halves = 9 * (3 + 1) * 4 * 16 + 9 * (5 + 3) * 2 * 16 + 192 * 3
+    assert plan.trunk_macs == first + halves
+    assert plan.head_macs == 9 * 5 * 4 * 16 + 9 * 4 * 2 * 16 + 32 * 3
+    assert serving.MonteCarlo(joined(), cache=False).plan().split == ()
+
+    def model(axis=-1, twice=False, **options):
+        inputs = keras.Input((8, 8, 2))
+        x = kl.Concatenate(axis)([layers.Dropout(0.5)(inputs), inputs])
+        y = kl.GlobalMaxPooling2D()(kl.Conv2D(4, 3, **options)(x))
+        return keras.Model(inputs, kl.Add()([y, kl.GlobalMaxPooling2D()(x)]) if twice else y)
+
+    for kept in (model(axis=1), model(twice=True), model(groups=2)):  # rows joined; read by others too; in groups
+        assert serving.MonteCarlo(kept).plan().split == ()
+    assert serving.MonteCarlo(model()).plan().split != ()
+
+
+def test_multiplications_by_hand():
+    inputs = keras.Input((None, None, 2))
+    x = kl.Conv2D(4, 3, strides=2, padding="same", groups=2)(inputs)  # 3*3*1*4 at 4x6
+    x = kl.DepthwiseConv2D(3, padding="same")(x)  # 3*3*4 at 4x6
+    x = layers.Dropout(0.5)(kl.BatchNormalization()(x))
+    x = kl.Conv2DTranspose(3, 2, strides=2)(x)  # 2*2*3*4 at 4x6
+    x = kl.SeparableConv2D(5, 3, padding="same")(x)  # 3*3*3 + 3*5 at 8x12
+    model = keras.Model(inputs, kl.Dense(6)(kl.GlobalMaxPooling2D()(x)))  # 5*6
+    plan = serving.MonteCarlo(model, 10).plan((8, 12))
+    assert plan.trunk_macs == (36 + 36) * 24
+    assert plan.head_macs == 48 * 24 + (27 + 15) * 96 + 30
+    assert plan.f == plan.trunk_macs / (plan.trunk_macs + plan.head_macs)
+    assert plan.speedup == pytest.approx(1 / (plan.f / 10 + 1 - plan.f))
+    assert "8x12x2" in str(plan) and f"f = {plan.f:.3f}" in str(plan)
+
+
+def test_the_trunk_runs_once():
+    """The convolution before the cut stands outside the loop, the one after it inside."""
+    stack = [kl.Conv2D(2, 3), layers.Dropout(0.5), kl.Conv2D(3, 3), kl.GlobalMaxPooling2D()]
+    mc = serving.MonteCarlo(keras.Sequential([keras.Input((8, 8, 1)), *stack]), 4)
+    graph = mc._run.get_concrete_function().graph.as_graph_def()
+    assert sum(node.op == "Conv2D" for node in graph.node) == 1
+    inside = [sum(node.op == "Conv2D" for node in f.node_def) for f in graph.library.function]
+    assert sum(inside) == 1
