@@ -284,6 +284,8 @@ def bad_inputs(tmp: Path, cnn: Path) -> dict[str, tuple[list[str], str]]:
         ),
         "occupied demo": (["demo", "--out", str(tmp / "full")], "something that is not a demo"),
         "run": (["evaluate", str(tmp / "full")], "holds no finished run"),
+        "engine": (["serve", str(tmp), "--engine", "rays"], "Did you mean 'ray'"),
+        "replicas": (["serve", str(tmp), "--replicas", "2"], "are for --engine ray"),
         "no samples": (["evaluate", str(cnn), "--ood", "digit_scenes"], "Pass --mc 30 too"),
         "own data": (["evaluate", str(cnn), "--mc", "2", "--ood", "digits"], "another data set than the run's"),
         "corruption": (["evaluate", str(cnn), "--corruptions", "blurr"], "Did you mean 'blur'"),
