@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Byte-compiling all of TensorFlow costs more than importing the part that is used.
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench evidence clean
 
 demo: .venv/core  ## train, sample, export; writes demo/report.html
 	$(BIN)/dropzoo demo --out demo
@@ -19,6 +19,9 @@ lint: .venv/dev  ## format, lint and types
 
 bench: .venv/dev  ## every benchmark; CSV files under benchmarks/results
 	@for script in benchmarks/[a-z]*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+evidence: .venv/dev  ## the ten claims, some hours; make evidence ARGS=--quick for minutes; docs/evidence.md
+	$(BIN)/python benchmarks/evidence/run.py $(ARGS)
 
 clean:
 	rm -rf .venv build dist demo runs src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

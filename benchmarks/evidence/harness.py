@@ -1,0 +1,243 @@
+"""What all experiments share: jobs that are done once and recorded, and effects with their intervals."""
+
+import csv
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from dropzoo import training
+from dropzoo.runs import RunConfig
+from dropzoo.sweep_space import Trial
+from dropzoo.sweep_stats import Interval, interval
+from dropzoo.trials import Workbench
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results"
+#: Data sets that are not part of the project; experiments on them are skipped where they are not there.
+SHARED = HERE.parents[2] / "shared" / "data"
+LABELS = ("setting", "condition", "seed")
+Figures = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training, or several that belong together, of one seed.
+
+    Attributes:
+        setting: the data and the network.
+        condition: what is compared within a setting.
+        run: what to do; figures, or figures by condition where one training serves several.
+    """
+
+    setting: str
+    condition: str
+    seed: int
+    run: Callable[["Lab"], Figures | dict[str, Figures]]
+
+
+@dataclass(frozen=True)
+class Statement:
+    """Something that can be true or not: `figure` of a condition is larger or smaller than that of another.
+
+    Attributes:
+        text: In words.
+        figure: Which column.
+        condition: Of the rows in question.
+        against: Of those it is set beside, seed by seed; "" for zero.
+        sign: 1 if it should be larger, -1 if smaller.
+        settings: In which settings; () for all that have both conditions.
+    """
+
+    text: str
+    figure: str
+    condition: str
+    against: str
+    sign: int
+    settings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What articles say, how it is tried, and what would have to be seen.
+
+    Attributes:
+        number: From 1 up.
+        name: Of its file.
+        text: The claim.
+        method: How it is tried, in a sentence or two.
+        jobs: From the seeds and whether it has to be quick to the jobs.
+        statements: That together are the claim.
+        shown: The figures of the table of means.
+    """
+
+    number: int
+    name: str
+    text: str
+    method: str
+    jobs: Callable[[Iterable[int], bool], list[Job]]
+    statements: list[Statement]
+    shown: tuple[str, ...]
+
+    @property
+    def file(self) -> str:
+        return f"{self.number:02d}_{self.name}.csv"
+
+
+class Lab:
+    """Trains runs in one process; networks that differ in rates and seeds share their traces."""
+
+    def __init__(self) -> None:
+        self.bench = Workbench()
+
+    def train(self, config: RunConfig) -> dict[str, Any]:
+        """The record of a run; the trained model is `model`, its data `data`."""
+        record = self.bench.run(Trial(axes={}, config=config))
+        if "error" in record:
+            raise RuntimeError(record["error"])
+        return record
+
+    @property
+    def model(self) -> keras.Model:
+        return self.bench.model
+
+    def data(self, config: RunConfig) -> training.Data:
+        return self.bench.load(config)
+
+
+def usual(record: dict[str, Any]) -> Figures:
+    """The figures of a run that most experiments look at."""
+    test, train = record["test"], record["train"]
+    score = "mean_iou" if "mean_iou" in test else "accuracy"
+    return {
+        "score": test[score],
+        "nll": test["nll"],
+        "ece": test["ece"],
+        "train_score": train[score],
+        "gap": train[score] - test[score],
+        "nll_gap": test["nll"] - train["nll"],
+        "seconds": record["seconds"],
+    }
+
+
+def plain(setting: str, condition: str, config: RunConfig, seed: int) -> Job:
+    """A training of which the usual figures are wanted."""
+    config = replace(config, seed=seed)
+    return Job(setting, condition, seed, lambda lab: usual(lab.train(config)))
+
+
+# The network of most experiments: small, no batch normalisation unless it is what is asked about.
+CNN = {"filters": (16, 32), "dense": 64, "normalization": None}
+
+
+def fashion(limit: int, epochs: int, **changes: Any) -> RunConfig:
+    """A small CNN on the first `limit` images of Fashion-MNIST."""
+    options = {**CNN, **changes.pop("options", {})}
+    places = {"manual_dir": str(SHARED / "fashion_mnist"), "data_dir": os.environ.get("TFDS_DATA_DIR")}
+    return RunConfig(
+        model="simple_cnn", data="fashion_mnist", limit=limit, epochs=epochs, options=options, **places, **changes
+    )
+
+
+def digits(epochs: int, **changes: Any) -> RunConfig:
+    """The same on the 8x8 digits of scikit-learn."""
+    options = {**CNN, **changes.pop("options", {})}
+    return RunConfig(model="simple_cnn", data="digits", epochs=epochs, options=options, **changes)
+
+
+def images(quick: bool, limit: int = 2000, epochs: int = 20, **changes: Any) -> tuple[str, RunConfig]:
+    """The setting of most experiments: Fashion-MNIST where it is there, or else the digits."""
+    if quick or not (SHARED / "fashion_mnist").is_dir():
+        return "digits", digits(4 if quick else epochs, **changes)
+    return f"fashion_mnist, {limit:,} images", fashion(limit, epochs, **changes)
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """The rows of a results file; [] where there is none."""
+    if not path.exists():
+        return []
+    with open(path, newline="") as file:
+        return [{k: v if k in LABELS[:2] else _number(v) for k, v in row.items()} for row in csv.DictReader(file)]
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Whole or not at all, so that a killed run loses no more than the job it was at."""
+    columns = list(dict.fromkeys([*LABELS, *(key for row in rows for key in row)]))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    with open(temporary, "w", newline="") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)
+    os.replace(temporary, path)
+
+
+def carry_out(claim: Claim, seeds: Iterable[int], quick: bool, folder: Path) -> list[dict[str, Any]]:
+    """Does the jobs of a claim that have no row yet, and writes after each."""
+    path = folder / claim.file
+    rows, lab = read(path), Lab()
+    # Those of one condition together: they share their traces.
+    jobs = sorted(claim.jobs(seeds, quick), key=lambda job: (job.setting, job.condition))
+    done = {(row["setting"], row["condition"], row["seed"]) for row in rows}
+    left = [job for job in jobs if (job.setting, job.condition, job.seed) not in done]
+    start = time.perf_counter()
+    for number, job in enumerate(left, start=1):
+        found = job.run(lab)
+        by_condition = found if isinstance(next(iter(found.values())), dict) else {job.condition: found}
+        for condition, figures in by_condition.items():
+            rounded = {name: round(float(value), 5) for name, value in figures.items()}
+            rows.append({"setting": job.setting, "condition": condition, "seed": job.seed, **rounded})
+        write(path, rows)
+        eta = (time.perf_counter() - start) / number * (len(left) - number) / 60
+        state = f"claim {claim.number}: {number}/{len(left)}, {eta:.0f} min left: {job.setting}, {job.condition}"
+        end = "\r" if sys.stderr.isatty() else "\n"
+        print(f"{state:<100}", end=end, file=sys.stderr, flush=True)
+    return rows
+
+
+@dataclass(frozen=True)
+class Effect:
+    """Of one statement in one setting: the difference over the seeds, and in units of its spread."""
+
+    setting: str
+    interval: Interval
+    cohens_d: float
+    verdict: str
+
+
+def effects(statement: Statement, rows: list[dict[str, Any]]) -> list[Effect]:
+    """Paired by seed: the runs of a seed start from the same weights and see the same images."""
+    found = []
+    for setting in dict.fromkeys(row["setting"] for row in rows):
+        if statement.settings and setting not in statement.settings:
+            continue
+        one, other = (
+            {
+                row["seed"]: row[statement.figure]
+                for row in rows
+                if (row["setting"], row["condition"]) == (setting, c)
+            }
+            for c in (statement.condition, statement.against)
+        )
+        other = other if statement.against else dict.fromkeys(one, 0.0)
+        pairs = [one[seed] - other[seed] for seed in one if seed in other]
+        pairs = [value for value in pairs if np.isfinite(value)]
+        if len(pairs) < 2:
+            continue
+        difference = interval(pairs)
+        spread = np.std(pairs, ddof=1)
+        d = difference.mean / spread if spread else float("nan")
+        low, high = sorted((statement.sign * difference.low, statement.sign * difference.high))
+        verdict = "holds" if low > 0 else "the opposite" if high < 0 else "not shown"
+        found.append(Effect(setting, difference, d, verdict))
+    return found
+
+
+def _number(text: str) -> float:
+    return float("nan") if text in ("", "None") else float(text)

@@ -1,0 +1,288 @@
+"""Claims 1 to 6: where dropout stands, which, how much, and beside what else. One training a row."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from harness import SHARED, Claim, Job, Lab, Statement, images, plain, usual
+
+from dropzoo.runs import RunConfig
+
+USUAL = {"module?": 0.2, "dense1": 0.5}
+SHOWN = ("score", "nll", "ece", "train_score", "gap")
+SITES = {
+    "input 0.2": {"input": 0.2},
+    "after conv 0.2": {"module?_conv?": 0.2},
+    "between modules 0.3": {"module?": 0.3},
+    "before Flatten 0.3": {"features": 0.3},
+    "after dense 0.5": {"dense1": 0.5},
+    "modules and dense": USUAL,
+}
+UNET_SITES = {
+    "encoder": {"encoder*_conv?": 0.2},
+    "skips": {"skip*": 0.2},
+    "bottleneck": {"bottleneck*": 0.2},
+    "decoder": {"decoder*_conv?": 0.2},
+    "head": {"head": 0.2},
+}
+
+
+def each(
+    seeds: Iterable[int], build: Callable[..., tuple[str, RunConfig]], plans: dict[str, Any], **common: Any
+) -> list[Job]:
+    """Every plan with every seed in the setting that `build(dropout=...)` gives."""
+    found = []
+    for condition, plan in plans.items():
+        setting, config = build(dropout=plan, **common)
+        found += [plain(setting, condition, config, seed) for seed in seeds]
+    return found
+
+
+def gap_jobs(seeds: Iterable[int], quick: bool) -> list[Job]:
+    plans = {"none": None, "dropout": USUAL}
+    if quick or not (SHARED / "fashion_mnist").is_dir():
+        return each(seeds, lambda **k: images(True, **k), plans)
+    sizes = {200: 60, 1000: 30, 5000: 15, 20000: 8, 60000: 5}
+    return [
+        job
+        for size, epochs in sizes.items()
+        for job in each(seeds, lambda **k: images(False, size, epochs, **k), plans)  # noqa: B023, called at once
+    ]
+
+
+def site_jobs(seeds: Iterable[int], quick: bool) -> list[Job]:
+    jobs = each(seeds, lambda **k: images(quick, **k), {"none": None, **SITES})
+
+    def scenes(dropout: Any) -> tuple[str, RunConfig]:
+        options = {"depth": 2, "filters": 8}
+        settings = {"limit": 32, "epochs": 1} if quick else {"limit": 120, "epochs": 30}
+        name = f"digit_scenes, {settings['limit']} images, U-Net"
+        return name, RunConfig(
+            model="unet", data="digit_scenes", options=options, dropout=dropout, batch_size=8, **settings
+        )
+
+    return jobs + each(seeds, scenes, {"none": None, **UNET_SITES})
+
+
+def variant_jobs(seeds: Iterable[int], quick: bool) -> list[Job]:
+    specs = ("dropout:{}", "spatial_dropout2d:{}", "drop_block2d:{},block_size=5")
+    rates = (0.2,) if quick else (0.1, 0.2, 0.4)
+    plans = {
+        f"{spec.partition(':')[0]} {rate}": {"module?_conv?": spec.format(rate)}
+        for spec in specs
+        for rate in rates
+    }
+    return each(seeds, lambda **k: images(quick, **k), {"none": None, **plans})
+
+
+def regulariser_jobs(seeds: Iterable[int], quick: bool) -> list[Job]:
+    norm = {"options": {"normalization": "batch"}}
+    decay = {"options": {"weight_decay": 1e-3}}
+    augment = {"augment": "shift=0.1,rotation=10"}
+    every = {"options": {"normalization": "batch", "weight_decay": 1e-3}, **augment}
+    others = {"": {}, "BatchNorm": norm, "augmentation": augment, "weight decay": decay, "all three": every}
+    jobs = []
+    for name, common in others.items():
+        plans = {name or "none": None, f"{name} + dropout" if name else "dropout": USUAL}
+        jobs += each(seeds, lambda **k: images(quick, **k), plans, **common)
+    # The same rate where batch normalisation follows, and behind the last of them.
+    places = {"BatchNorm + dropout before it": {"module?": 0.3}, "BatchNorm + dropout behind it": {"head": 0.3}}
+    return jobs + each(seeds, lambda **k: images(quick, **k), places, **norm)
+
+
+def convergence_jobs(seeds: Iterable[int], quick: bool) -> list[Job]:
+    jobs = []
+
+    def add(setting: str, condition: str, config: RunConfig, seed: int) -> None:
+        config = replace(config, seed=seed)
+        jobs.append(Job(setting, condition, seed, lambda lab: convergence(lab, config)))
+
+    shapes = {"early dropout": "early:0.3", "late dropout": "late:0.3"}
+    for condition, rate in {"none": 0.0, "dropout 0.3": 0.3, "dropout 0.6": 0.6, "dropout 0.8": 0.8}.items():
+        setting, config = images(quick, dropout={"module?": rate, "dense1": rate})
+        for seed in seeds:
+            add(setting, condition, config, seed)
+    small, large = {"filters": (4,), "dense": 16}, {"filters": (32, 64), "dense": 128}
+    for name, limit, epochs, options in (("underfits", 20000, 2, small), ("overfits", 500, 40, large)):
+        for condition, shape in {"none": None, "dropout 0.3": 0.3, **shapes}.items():
+            moving = isinstance(shape, str)
+            _, config = images(
+                quick,
+                limit,
+                epochs,
+                options=options,
+                dropout={"dense1": 0.3 if moving else shape},
+                rate_schedule={"dense1": shape} if moving else None,
+            )
+            for seed in seeds:
+                add(f"{'digits' if quick else 'fashion_mnist'}, a network that {name}", condition, config, seed)
+    return jobs
+
+
+def convergence(lab: Lab, config: RunConfig) -> dict[str, float]:
+    """The usual figures, and how the validation loss went down."""
+    record = lab.train(config)
+    curve = np.array(record["curves"]["val_nll"])
+    below = np.flatnonzero(curve < 0.7 * curve[0])
+    wiggle = np.abs(np.diff(curve, 2)).mean() if len(curve) > 2 else float("nan")
+    norms = gradient_norms(lab, config)
+    return usual(record) | {
+        "epochs_to_70_percent": float(below[0] + 1) if len(below) else float(len(curve) + 1),
+        "best_nll": float(curve.min()),
+        "rise_after_best": float(curve[-1] - curve.min()),
+        "wiggle": float(wiggle),
+        "gradient_norm_variation": float(norms.std() / norms.mean()),
+    }
+
+
+def gradient_norms(lab: Lab, config: RunConfig) -> np.ndarray:
+    """Of the trained network on 32 training batches, with dropout on."""
+    model = lab.model
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+    @tf.function(reduce_retracing=True)
+    def norm(images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+        with tf.GradientTape() as tape:
+            value = loss(labels, model(images, training=True))
+        return tf.linalg.global_norm(tape.gradient(value, [v.value for v in model.trainable_variables]))
+
+    batches = lab.data(config).train.at_epoch(0).repeat().take(32)
+    return np.array([norm(images, labels).numpy() for images, labels in batches])
+
+
+def rate_jobs(seeds: Iterable[int], quick: bool) -> list[Job]:
+    rates = (0.3, 0.9) if quick else (0.1, 0.3, 0.5, 0.7, 0.9)
+    sites = {
+        "input": "input",
+        "after conv": "module?_conv?",
+        "between modules": "module?",
+        "after dense": "dense1",
+    }
+    plans: dict[str, Any] = {"none": None}
+    plans |= {f"{name} {rate}": {pattern: rate} for name, pattern in sites.items() for rate in rates}
+    return each(seeds, lambda **k: images(quick, **k), plans)
+
+
+CLAIMS = [
+    Claim(
+        1,
+        "gap",
+        "Dropout narrows the gap between training and validation.",
+        "A small CNN on 200 to 60,000 images, without dropout and with it between modules (0.2) and after the "
+        "dense layer (0.5).",
+        gap_jobs,
+        [
+            Statement("The gap in accuracy is smaller", "gap", "dropout", "none", -1),
+            Statement("The gap in NLL is smaller", "nll_gap", "dropout", "none", -1),
+            Statement("Test accuracy is higher", "score", "dropout", "none", 1),
+            Statement("Test NLL is lower", "nll", "dropout", "none", -1),
+        ],
+        SHOWN,
+    ),
+    Claim(
+        2,
+        "sites",
+        "After dense layers it helps most.",
+        "The same CNN with dropout at one kind of site, and a U-Net with 0.2 in one of its parts.",
+        site_jobs,
+        [
+            *(Statement(f"{name}: better than none", "score", name, "none", 1) for name in [*SITES, *UNET_SITES]),
+            *(
+                Statement(f"After dense better than {name}", "score", "after dense 0.5", name, 1)
+                for name in SITES
+                if name not in ("after dense 0.5", "modules and dense")
+            ),
+        ],
+        SHOWN,
+    ),
+    Claim(
+        3,
+        "variants",
+        "On convolutional maps element-wise dropout is weaker than SpatialDropout2D and DropBlock.",
+        "Each of them after every convolution at the same rates. Weaker means that it lowers the training "
+        "accuracy less.",
+        variant_jobs,
+        [
+            Statement(f"{name} regularises more at {rate}", "train_score", f"{name} {rate}", f"dropout {rate}", -1)
+            for rate in (0.1, 0.2, 0.4)
+            for name in ("spatial_dropout2d", "drop_block2d")
+        ]
+        + [
+            Statement(f"{name} is better at {rate}", "score", f"{name} {rate}", f"dropout {rate}", 1)
+            for rate in (0.1, 0.2, 0.4)
+            for name in ("spatial_dropout2d", "drop_block2d")
+        ],
+        SHOWN,
+    ),
+    Claim(
+        4,
+        "regularisers",
+        "Batch normalisation, augmentation or weight decay do it better, and dropout before BatchNorm hurts.",
+        "Each alone, with dropout, and all together; with BatchNorm, dropout between modules (before the next "
+        "BatchNorm) and before the classifier (behind the last).",
+        regulariser_jobs,
+        [
+            *(
+                Statement(f"{name} alone is better than dropout alone", "score", name, "dropout", 1)
+                for name in ("BatchNorm", "augmentation", "weight decay")
+            ),
+            *(
+                Statement(f"Dropout adds to {name}", "score", f"{name} + dropout", name, 1)
+                for name in ("BatchNorm", "augmentation", "weight decay", "all three")
+            ),
+            Statement(
+                "Before BatchNorm it is worse than none", "score", "BatchNorm + dropout before it", "BatchNorm", -1
+            ),
+            Statement(
+                "Before BatchNorm it is worse than behind",
+                "score",
+                "BatchNorm + dropout before it",
+                "BatchNorm + dropout behind it",
+                -1,
+            ),
+        ],
+        SHOWN,
+    ),
+    Claim(
+        5,
+        "convergence",
+        "It slows convergence; early dropout helps what underfits, late dropout what overfits; the validation "
+        "loss falls more smoothly; too much makes training unstable.",
+        "Epochs until the validation NLL is 70 % of the first epoch's; the mean second difference of its curve "
+        "(wiggle); the spread of the gradient norm over 32 batches over its mean. Early dropout ends after a "
+        "sixth of the run, late dropout begins there (the paper's).",
+        convergence_jobs,
+        [
+            Statement("More epochs to 70 % of the loss", "epochs_to_70_percent", "dropout 0.6", "none", 1),
+            Statement("The curve of the validation loss is smoother", "wiggle", "dropout 0.3", "none", -1),
+            Statement("It rises less after its best", "rise_after_best", "dropout 0.3", "none", -1),
+            Statement(
+                "The gradient norm varies more at 0.8", "gradient_norm_variation", "dropout 0.8", "dropout 0.3", 1
+            ),
+            Statement("Early dropout is better than none", "score", "early dropout", "none", 1),
+            Statement("Late dropout is better than dropout all along", "score", "late dropout", "dropout 0.3", 1),
+        ],
+        ("score", "nll", "gap", "epochs_to_70_percent", "rise_after_best", "wiggle", "gradient_norm_variation"),
+    ),
+    Claim(
+        6,
+        "rates",
+        "Too high a rate underfits; each site has its best rate.",
+        "One kind of site at a time, five rates.",
+        rate_jobs,
+        [
+            Statement(f"0.9 {name}: worse than none", "score", f"{name} 0.9", "none", -1)
+            for name in ("input", "after conv", "between modules", "after dense")
+        ]
+        + [
+            Statement(
+                f"0.9 {name}: lower training accuracy than 0.3", "train_score", f"{name} 0.9", f"{name} 0.3", -1
+            )
+            for name in ("input", "after conv", "between modules", "after dense")
+        ],
+        ("score", "nll", "train_score", "gap"),
+    ),
+]
