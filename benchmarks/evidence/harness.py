@@ -11,6 +11,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from dropzoo import training
 from dropzoo.runs import RunConfig
@@ -97,7 +98,7 @@ class Lab:
         self.bench = Workbench()
 
     def train(self, config: RunConfig) -> dict[str, Any]:
-        """The record of a run; the trained model is `model`, its data `data`."""
+        """The record of a run; the trained model is `model`."""
         record = self.bench.run(Trial(axes={}, config=config))
         if "error" in record:
             raise RuntimeError(record["error"])
@@ -107,8 +108,14 @@ class Lab:
     def model(self) -> keras.Model:
         return self.bench.model
 
-    def data(self, config: RunConfig) -> training.Data:
-        return self.bench.load(config)
+    def info(self, config: RunConfig) -> training.DataInfo:
+        return self.bench.load(config).info
+
+    def test(self, config: RunConfig) -> tf.data.Dataset:
+        return self.bench.load(config).test
+
+    def train_set(self, config: RunConfig) -> tf.data.Dataset:
+        return self.bench.load(config).at_epoch(0)
 
 
 def usual(record: dict[str, Any]) -> Figures:

@@ -38,10 +38,12 @@ def scored(predict: Predict, dataset: tf.data.Dataset, info: training.DataInfo) 
     return {"score": found["accuracy"], **{name: found[name] for name in ("nll", "ece", "error_auroc")}}
 
 
-def clean_and_corrupted(predict: Predict, data: training.Data, names: Iterable[str]) -> Figures:
+def clean_and_corrupted(
+    predict: Predict, images: tf.data.Dataset, info: training.DataInfo, names: Iterable[str]
+) -> Figures:
     """Figures on the test images, and means over corruptions of the middle severity with `worse_` before them."""
-    found = scored(predict, data.test, data.info)
-    worse = [scored(predict, corrupted(data.test, name, SEVERITY), data.info) for name in names]
+    found = scored(predict, images, info)
+    worse = [scored(predict, corrupted(images, name, SEVERITY), info) for name in names]
     return found | {f"worse_{name}": float(np.mean([each[name] for each in worse])) for name in found}
 
 
@@ -60,13 +62,13 @@ def sampling(lab: Lab, config: RunConfig) -> dict[str, Figures]:
         "weight scaling": log_probabilities(lab.model),
         "Monte Carlo": log_probabilities(lab.model, sampled),
     }
-    data, names = some_test_images(lab.data(config)), training.list_corruptions()
-    return {title: clean_and_corrupted(predict, data, names) for title, predict in predicts.items()}
+    images, info, names = some_test_images(lab, config), lab.info(config), training.list_corruptions()
+    return {title: clean_and_corrupted(predict, images, info, names) for title, predict in predicts.items()}
 
 
-def some_test_images(data: training.Data) -> training.Data:
+def some_test_images(lab: Lab, config: RunConfig) -> tf.data.Dataset:
     """1,000 of the test images: sampling all under six corruptions would take longer than the training."""
-    return replace(data, test=data.test.unbatch().take(1000).batch(250).cache())
+    return lab.test(config).unbatch().take(1000).batch(250).cache()
 
 
 def robustness_jobs(seeds: Iterable[int], quick: bool) -> list[Job]:
@@ -79,17 +81,17 @@ def robustness_jobs(seeds: Iterable[int], quick: bool) -> list[Job]:
 
 def robustness(lab: Lab, config: RunConfig) -> Figures:
     lab.train(config)
-    data = some_test_images(lab.data(config))
+    images, info = some_test_images(lab, config), lab.info(config)
     predict = log_probabilities(lab.model)
-    found = scored(predict, data.test, data.info)
+    found = scored(predict, images, info)
     for name in training.list_corruptions():
-        found[name] = scored(predict, corrupted(data.test, name, SEVERITY), data.info)["score"]
+        found[name] = scored(predict, corrupted(images, name, SEVERITY), info)["score"]
     bare = models.strip_dropout(lab.model)
     for share in (0.3, 0.6):  # units removed at random, and the others scaled up
         damaged = models.retrofit(bare, {"features": share})
-        found[f"without_{share:.0%}".replace("%", "")] = scored(dropping(damaged), data.test, data.info)["score"]
+        found[f"without_{share:.0%}".replace("%", "")] = scored(dropping(damaged), images, info)["score"]
     units = keras.Model(bare.inputs, bare.get_layer("head").input)
-    values = np.concatenate([units(images, training=False).numpy() for images, _ in data.test])
+    values = np.concatenate([units(batch, training=False).numpy() for batch, _ in images])
     values = values[:, values.std(0) > 1e-6]
     correlation = np.corrcoef(values.T)
     apart = ~np.eye(len(correlation), dtype=bool)
@@ -219,12 +221,12 @@ def ensemble(lab: Lab, config: RunConfig) -> dict[str, Figures]:
         "dropout, weight scaling": (None, record["seconds"]),
         "dropout, Monte Carlo": (serving.MonteCarlo(dropped, num_samples=SAMPLES), record["seconds"]),
     }
-    data = some_test_images(lab.data(config))
+    tests, info = some_test_images(lab, config), lab.info(config)
     found = {}
     for title, (many, cost) in rivals.items():
         predict = log_probabilities(members[0] if title == "one network" else dropped, many)
-        figures = clean_and_corrupted(predict, data, ["gaussian_noise", "occlusion"])
-        batch = next(iter(data.test))[0]
+        figures = clean_and_corrupted(predict, tests, info, ["gaussian_noise", "occlusion"])
+        batch = next(iter(tests))[0]
         times = []
         for _ in range(5):
             start = time.perf_counter()

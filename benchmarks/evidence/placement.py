@@ -149,7 +149,7 @@ def gradient_norms(lab: Lab, config: RunConfig) -> np.ndarray:
             value = loss(labels, model(images, training=True))
         return tf.linalg.global_norm(tape.gradient(value, [v.value for v in model.trainable_variables]))
 
-    batches = lab.data(config).train.at_epoch(0).repeat().take(32)
+    batches = lab.train_set(config).repeat().take(32)
     return np.array([norm(images, labels).numpy() for images, labels in batches])
 
 

@@ -72,9 +72,6 @@ class Workbench:
         record["seconds"] = round(time.perf_counter() - start, 3)
         return as_json(record)
 
-<<<<<<< HEAD
-    def load(self, config: RunConfig) -> "_Kept":
-=======
     @property
     def model(self) -> keras.Model:
         """That of the last trial, trained."""
@@ -82,8 +79,7 @@ class Workbench:
             raise ValueError("There is no model: no trial has run, or the last one failed")
         return self._graph.model
 
-    def load(self, config: RunConfig) -> training.Data:
->>>>>>> wip-evi
+    def load(self, config: RunConfig) -> "_Kept":
         """The data of a trial, from memory where they are there."""
         key = json.dumps([config.data, *(getattr(config, name) for name in DATA_ARGUMENTS)])
         if key not in self._data:
