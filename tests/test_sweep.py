@@ -151,6 +151,7 @@ def test_a_sweep_that_was_killed_ends_as_one_that_was_not(tmp_path, whole):
     assert outcome(folder) == outcome(whole) and table(folder) == table(whole)
 
 
+@pytest.mark.slow
 def test_folds_of_a_small_set(tmp_path):
     space = dataclasses.replace(SPACE, sites=("dense*",), rates=(0.3,), seeds=(0,), folds=3, limit=30)
     sweep(space, tmp_path / "out")

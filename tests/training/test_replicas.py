@@ -73,6 +73,7 @@ def test_two_replicas_do_50_steps_of_one_device(folder, one):
     assert_same(load(folder / "mirrored"), one, 1e-5)
 
 
+@pytest.mark.slow
 def test_replicas_drop_differently_and_reproducibly_and_still_learn(folder, one):
     runs = ended(
         *(start(folder, f"drop{n}", "mirrored", 0.5) for n in (0, 1)), start(folder, "single", "one", 0.5)
