@@ -36,7 +36,7 @@ def options_of(name: str, weights: str, given: dict[str, Any]) -> dict[str, Any]
         raise unknown(f"weights of {name}", weights, list_weights(name))
     trained = found[name, weights][1]
     for option, value in given.items():
-        plain = json.loads(json.dumps(value))
+        plain = json.loads(json.dumps(value, default=lambda v: v.tolist() if hasattr(v, "tolist") else repr(v)))
         if option not in trained or trained[option] != plain:
             raise ValueError(
                 f"`weights={weights!r}` is of a {name} with {option}={trained.get(option, 'its default')!r}. "

@@ -167,6 +167,11 @@ def test_files_and_folders_of_others_are_left_alone(tmp_path, whole):
         sweep(SPACE, tmp_path / "notes")
     with pytest.raises(ValueError, match="holds a sweep on 'digits'"):
         sweep_file.SweepFile(whole, dataclasses.replace(SPACE, data="digit_scenes"))
+    first = sweep_file.SweepFile(tmp_path / "twice", SPACE)
+    with pytest.raises(ValueError, match="Another sweep is writing"):
+        sweep_file.SweepFile(tmp_path / "twice", SPACE)
+    first.close()
+    sweep_file.SweepFile(tmp_path / "twice", SPACE).close()
     (tmp_path / "notes" / "sweep.jsonl").write_text('{"other": 1}\n')
     with pytest.raises(ValueError, match="is not the file of a sweep: line 1"):
         sweep(SPACE, tmp_path / "notes")

@@ -123,6 +123,31 @@ def test_a_single_seed_is_no_evidence():
     assert "One run of each tells nothing of the spread" in words and "95 %" not in words
 
 
+def test_a_plan_of_which_most_runs_diverged_is_not_recommended():
+    def lucky(record):  # one seed of this plan is far better than all others; four gave NaN
+        return (record["axes"]["sites"], record["axes"]["rate"]) == ("module?", 0.5)
+
+    records = swept(lambda axes: 0.1 if (axes["sites"], axes["rate"]) == ("module?", 0.5) else 1.0)
+    failed = ("key", "axes", "config", "versions", "seconds")
+    records = [
+        {**{key: r[key] for key in failed}, "error": "FloatingPointError: NaN"}
+        if lucky(r) and r["config"]["seed"]
+        else r
+        for r in records
+    ]
+    found = recommend(records)
+    assert found.chosen.axes["rate"] != 0.5 or found.chosen.axes["sites"] != "module?"
+    assert "some of their trials failed: 1 others" in " ".join(in_words(found))
+    assert candidates(records)[-1].axes["sites"] == "module?"
+
+
+def test_a_last_round_that_has_only_begun_recommends_nothing():
+    space = dataclasses.replace(SPACE, strategy="halving", epochs=4, eta=2, seeds=(0, 1, 2))
+    records = swept(lambda axes: 2.0 if axes["sites"] == "none" else 1.0, 0.01, space)
+    begun = [r for r in records if r["config"]["epochs"] < 4 or r["axes"]["sites"] == "none"]
+    assert not recommend(begun).chosen.is_baseline and recommend(begun).chosen.epochs == 2
+
+
 def test_nothing_is_recommended_from_nothing():
     records = [
         {**{k: r[k] for k in ("key", "axes", "config", "versions", "seconds")}, "error": "OOM"}

@@ -122,7 +122,8 @@ def describe(model: keras.Model) -> list[str]:
     def add(name: str, value: Any) -> None:
         if isinstance(value, dict):
             for key, entry in value.items():
-                if key not in ("name", "module", "registered_name"):
+                # What `synchronized` does depends on the replicas, which a run may change.
+                if key not in ("name", "module", "registered_name", "synchronized"):
                     add(f"{name}.{key}", entry)
         elif value is not None:
             lines.append(f"{name}: {json.dumps(value, default=lambda v: type(v).__name__)}")

@@ -90,6 +90,8 @@ def run_sweep(
             for trials, dropped in _rounds(space, file):
                 screen.fewer(*trials_and_epochs(dropped))
                 run([t for t in trials if t.key not in file.trials or t.key in failed], record)
+                if any(t.key not in file.trials for t in trials):  # Ray's engine comes back from a Ctrl-C
+                    raise KeyboardInterrupt
     return write_report(out / "report.html", file.path)
 
 

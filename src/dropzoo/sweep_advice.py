@@ -34,6 +34,7 @@ class Recommendation:
         test_effect: the same on test images, which no choice has seen.
         runner_up: the best candidate with dropout, where the best has none.
         compared: how many candidates.
+        partly_failed: how many more were left out, since some of their trials failed.
     """
 
     metric: str
@@ -44,6 +45,7 @@ class Recommendation:
     test_effect: Interval | None
     runner_up: Candidate | None
     compared: int
+    partly_failed: int
 
     @property
     def within_noise(self) -> bool:
@@ -64,8 +66,12 @@ def recommend(records: Iterable[dict[str, Any]], metric: str = "nll") -> Recomme
     """
     if metric not in METRICS:
         raise unknown("metric", metric, METRICS)
-    found = candidates(records, metric)
-    ranked = [c for c in found if c.scored and c.epochs == found[0].epochs]
+    found = [c for c in candidates(records, metric) if c.scored]
+    # Of a sweep by halving that is not done, the last round may hold no more than baselines.
+    epochs = max((c.epochs for c in found if not c.is_baseline), default=found[0].epochs if found else 0)
+    found = [c for c in found if c.epochs == epochs]
+    whole = [c for c in found if len(c.scored) == len(c.records)]
+    ranked = whole or found
     if not ranked or not ranked[0].values(metric):
         raise ValueError(
             "There is nothing to recommend: no trial of this sweep has succeeded, or none has "
@@ -90,6 +96,7 @@ def recommend(records: Iterable[dict[str, Any]], metric: str = "nll") -> Recomme
         test_effect=against and difference(chosen, against, metric, "test"),
         runner_up=next((c for c in ranked if not c.is_baseline), None),
         compared=len(ranked),
+        partly_failed=len(found) - len(ranked),
     )
 
 
@@ -104,6 +111,8 @@ def in_words(found: Recommendation) -> list[str]:
         f"Recommended: {chosen.full_label}.",
         f"Validation images, {_runs(runs)} of {chosen.epochs} epochs: {values}.",
     ]
+    if found.partly_failed:
+        lines.append(f"Left out, since some of their trials failed: {found.partly_failed} others.")
     if found.effect is None and chosen.is_baseline:
         lines.append(_why_nothing(found))
     elif found.effect is None:

@@ -1,6 +1,7 @@
 """The file of a sweep: a line of JSON for the space, and one for each trial as it ends."""
 
 import dataclasses
+import fcntl
 import json
 import os
 import warnings
@@ -81,18 +82,30 @@ class SweepFile:
         self.path = folder / NAME
         if folder.exists() and not self.path.exists() and (folder.is_file() or any(folder.iterdir())):
             raise ValueError(f"{folder} holds something that is not a sweep; choose another folder with --out")
-        held = read(self.path) if self.path.exists() else Recorded(None, {}, 0)
-        if held.space is not None and held.space.data != space.data:
-            raise ValueError(
-                f"{self.path} holds a sweep on {held.space.data!r}; choose another folder with --out for "
-                f"{space.data!r}"
-            )
         folder.mkdir(parents=True, exist_ok=True)
-        self.trials = held.trials
         self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        try:
+            self._lock()
+            held = read(self.path)
+            if held.space is not None and held.space.data != space.data:
+                raise ValueError(
+                    f"{self.path} holds a sweep on {held.space.data!r}; choose another folder with --out for "
+                    f"{space.data!r}"
+                )
+        except BaseException:
+            self.close()
+            raise
+        self.trials = held.trials
         os.ftruncate(self._file, held.whole)
         if held.space != space:
             self._write({"space": dataclasses.asdict(space)})
+
+    def _lock(self) -> None:
+        """Against a second sweep in this folder; it ends with the process, however that ends."""
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"Another sweep is writing to {self.path}; wait for it, or stop it") from None
 
     def add(self, record: dict[str, Any]) -> None:
         self._write(record)

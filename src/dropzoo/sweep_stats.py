@@ -162,7 +162,9 @@ def candidates(records: Iterable[dict[str, Any]], metric: str = "nll") -> list[C
     def order(candidate: Candidate) -> tuple[Any, ...]:
         mean = candidate.interval(metric).mean
         signed = -mean if metric in HIGHER_IS_BETTER else mean
-        return -candidate.epochs, math.isnan(mean), 0.0 if math.isnan(mean) else signed
+        # The mean of a candidate of which trials failed is that of the lucky ones.
+        failed = len(candidate.scored) < len(candidate.records)
+        return -candidate.epochs, failed, math.isnan(mean), 0.0 if math.isnan(mean) else signed
 
     return sorted(found, key=order)
 

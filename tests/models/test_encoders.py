@@ -24,7 +24,7 @@ ENCODERS = {
     "VGG16": ((1, 2, 3, 4, 5), 32),
     "Xception": ((2, 3, 4, 5), 71),
 }
-SLOW = tuple(name for name in ENCODERS if name not in ("EfficientNetB0", "Xception"))
+SLOW = tuple(name for name in ENCODERS if name != "EfficientNetB0")
 TINY = {"encoder": "MobileNetV2", "filters": 4, "num_classes": 3}
 
 

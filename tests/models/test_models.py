@@ -42,7 +42,16 @@ def test_every_plan_builds_and_runs_on_odd_sizes(name, plan):
 
 
 @every_model
-@pytest.mark.parametrize("variant", ["dropout:0.3", "spatial_dropout2d:0.3", "drop_block2d:0.3,block_size=3"])
+@pytest.mark.parametrize(
+    "variant",
+    [
+        "dropout:0.3",
+        *(
+            pytest.param(v, marks=pytest.mark.slow)
+            for v in ("spatial_dropout2d:0.3", "drop_block2d:0.3,block_size=3")
+        ),
+    ],
+)
 def test_every_site_takes_dropout(name, variant):
     sites = models.list_sites(name, **TINY[name].options)
     paths = [w.path for w in build(name).weights]

@@ -47,6 +47,7 @@ def test_bad_weights():
         models.build_model("simple_cnn", weights="digit")
     with pytest.raises(ValueError, match="Unknown weights of lenet5 'digits'"):
         models.build_model("lenet5", weights="digits")
+    assert models.build_model("simple_cnn", weights="digits", num_classes=np.int64(10)).count_params() > 0
     with pytest.raises(ValueError, match="with num_classes=10. Received: num_classes=3"):
         models.build_model("simple_cnn", weights="digits", num_classes=3)
     assert Path(FOLDER).name == "saved_models"

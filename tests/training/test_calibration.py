@@ -147,7 +147,7 @@ def test_a_label_that_is_no_class_makes_it_nan(name):
 
 
 @each_kind
-@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize("jit", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_in_fit_and_in_graphs(name, jit):
     labels, images = random(3, (64,))
     keras.utils.set_random_seed(0)

@@ -67,6 +67,7 @@ def assert_same(run, other, tolerance):
         np.testing.assert_allclose(run[name], other[name], atol=tolerance, err_msg=name)
 
 
+@pytest.mark.slow
 def test_two_replicas_do_50_steps_of_one_device(folder, one):
     [(error, code)] = ended(start(folder, "mirrored", "mirrored"))
     assert code == 0, error
