@@ -198,6 +198,7 @@ def test_evaluate(cnn_run, unet_run, capsys):
     assert status == 0 and "mean IoU" in out and "IoU 1" in out
 
 
+@pytest.mark.slow
 def test_evaluate_more_closely(cnn_run, unet_run, tmp_path, capsys):
     asked = ["--mc", "2", "--temperature", "--corruptions", "blur", "--plots", str(tmp_path / "plots")]
     asked += ["--ood", "digit_scenes"]
@@ -308,6 +309,7 @@ def test_bad_input_is_one_line_and_status_2(tmp_path, cnn_run, capsys):
     assert (tmp_path / "full" / "thesis.txt").read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_debug_shows_the_traceback():
     command = [sys.executable, "-m", "dropzoo.cli", "--debug", "sites", "unett"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

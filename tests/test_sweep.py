@@ -101,6 +101,7 @@ def test_started_again_nothing_is_left_to_do_and_a_larger_space_goes_on(tmp_path
     assert len(outcome(folder)) == 3 and len(sweep_file.read(folder).trials) == 7
 
 
+@pytest.mark.slow
 def test_a_failing_trial_is_recorded_and_the_sweep_goes_on(tmp_path, whole, monkeypatch):
     class OutOfMemory(Trainer):
         def fit(self, *args, **kwargs):
@@ -129,6 +130,7 @@ def test_a_diverging_trial_is_a_failed_one():
     assert "error" not in bench.run(trial)
 
 
+@pytest.mark.slow
 def test_a_sweep_that_was_killed_ends_as_one_that_was_not(tmp_path, whole):
     folder = tmp_path / "killed"
     command = [sys.executable, "-m", "dropzoo.cli", "sweep", *FLAGS, "--out", str(folder)]

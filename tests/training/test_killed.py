@@ -84,9 +84,8 @@ def test_a_killed_run_ends_as_one_that_was_not(tmp_path, whole, kills):
     assert_same_end(tmp_path / "end.npz", end)
 
 
-@pytest.mark.parametrize(
-    "number, code", [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, -signal.SIGINT, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("number, code", [(signal.SIGTERM, 143), (signal.SIGINT, -signal.SIGINT)])
 def test_a_signal_saves_says_where_and_ends(tmp_path, whole, number, code):
     with begun(tmp_path) as process:
         process.send_signal(number)

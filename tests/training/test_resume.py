@@ -51,6 +51,7 @@ def test_resumes_at_the_end_of_an_epoch_and_within_one(tmp_path, deterministic, 
     assert_same_run(whole, train_run(within))
 
 
+@pytest.mark.slow
 def test_resumes_in_another_process(tmp_path, deterministic, whole):
     whole_model, whole_history = whole
     train_run(tmp_path, [StopAt(STEPS + 1)])
