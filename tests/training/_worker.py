@@ -2,7 +2,7 @@
 
 STRATEGY is "one", "mirrored" (two logical CPUs) or "workers" (by TF_CONFIG). The weights go to RESULT, with the
 history, the masks of the first dropout layer and what callbacks wrote. STOP is a signal that the process gets
-after so many executions: "11:9" kills it.
+after so many executions: "11:9" kills it. Runs without dropout have batch normalisation, all but one called "plain".
 """
 
 import os
@@ -18,6 +18,7 @@ from dropzoo.training import multi_worker_strategy
 from dropzoo.training.trainer import Trainer
 
 result, which, rate, directory, *stop = sys.argv[1:]
+name = Path(result).name
 cpus = tf.config.list_physical_devices("CPU")
 if which == "mirrored":
     tf.config.set_logical_device_configuration(cpus[0], [tf.config.LogicalDeviceConfiguration()] * 2)
@@ -46,7 +47,7 @@ with strategy.scope() if strategy else tf.init_scope():
         [
             keras.Input((8, 8, 1)),
             keras.layers.Conv2D(4, 3, activation="relu", kernel_regularizer=keras.regularizers.L2(0.01)),
-            keras.layers.BatchNormalization(momentum=0.9),
+            *([keras.layers.BatchNormalization(momentum=0.9)] if name != "plain" and not float(rate) else []),
             keras.layers.Flatten(),
             layers.Dropout(float(rate), seed=1),
             keras.layers.Dense(10),

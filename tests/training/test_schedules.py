@@ -177,7 +177,11 @@ def test_the_rate_at_every_execution():
 
 
 @pytest.mark.parametrize(
-    ("known", "stop_after"), [(True, 3), (True, STEPS), (True, STEPS + 2), (False, STEPS + 2)]
+    ("known", "stop_after"),
+    [
+        *((True, 3), (True, STEPS), (True, STEPS + 2), (False, STEPS + 2)),
+        *(pytest.param(False, stop_after, marks=pytest.mark.slow) for stop_after in (3, STEPS)),
+    ],
 )
 def test_a_resumed_run_is_the_whole_one(tmp_path, known, stop_after):
     """Stopped within its first epoch, at its end or later: the same rates, history and weights, to the bit."""
