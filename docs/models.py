@@ -1,9 +1,10 @@
-"""Writes docs/models.md: every model with its size and the dropout of its paper.
+"""Writes docs/models.md, every model with its size and the dropout of its paper, and both into README's table.
 
 python docs/models.py
 """
 
 import os
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -35,17 +36,47 @@ def summary(specs: dict[str, str]) -> str:
     return f"`{layer}` {span} at {len(specs)} sites, `{first}` to `{last}`"
 
 
+def in_short(specs: dict[str, str]) -> str:
+    """`dropout up to 0.5`: the layers and their rates."""
+    rates: dict[str, set[float]] = {}
+    for spec in specs.values():
+        layer, _, rate = spec.partition(":")
+        rates.setdefault(layer, set()).add(round(float(rate), 2))
+    spans = {layer: ("up to " if len(r) > 1 else "") + f"{max(r):g}" for layer, r in rates.items()}
+    return ", ".join(f"{layer} {span}" for layer, span in spans.items()) or "none"
+
+
+def with_figures(readme: str, sizes: dict[str, int], papers: dict[str, str]) -> str:
+    """README with the last two columns of its table of models as they are; what stands before them is kept."""
+
+    def row(match: re.Match[str]) -> str:
+        names = [name for name in re.findall(r"`(\w+)`", match["names"]) if name in sizes]
+        if "encoder=" in match["names"]:
+            return match[0]
+        millions = ", ".join(f"{sizes[name] / 1e6:.2f}" for name in names)
+        paper = "; ".join(dict.fromkeys(papers[name] for name in names))
+        return f"|{match['names']}|{match['what']}| {millions} | {paper} |"
+
+    head, table, rest = re.split(r"(?<=\n)(\| models \|.*?\n)(?=\n)", readme, maxsplit=1, flags=re.S)
+    table = re.sub(r"^\|(?P<names> `[^|]*)\|(?P<what>[^|]*)\|[^|\n]*\|[^|\n]*\|$", row, table, flags=re.M)
+    return head + table + rest
+
+
 def main() -> None:
-    rows = []
+    rows, sizes, papers = [], {}, {}
     for name in models.list_models():
         model = models.build_model(name, dropout="paper")
         sites = models.list_sites(model)
         count = sum(int(np.prod(w.shape)) for w in model.trainable_weights)
         what = (models.get_builder(name).__doc__ or "").partition("\n")[0]
-        placed = summary({site.name: site.spec for site in sites if site.spec})
+        specs = {site.name: site.spec for site in sites if site.spec}
+        placed, sizes[name], papers[name] = summary(specs), count, in_short(specs)
         rows.append(f"| `{name}` | {what} | {count:,} | {len(sites)} | {placed} |")
         print(rows[-1], flush=True)
-    (Path(__file__).parent / "models.md").write_text(HEAD + "\n".join(rows) + "\n")
+    here = Path(__file__).parent
+    (here / "models.md").write_text(HEAD + "\n".join(rows) + "\n")
+    readme = here.parent / "README.md"
+    readme.write_text(with_figures(readme.read_text(), sizes, papers))
 
 
 if __name__ == "__main__":

@@ -134,3 +134,16 @@ def test_readme_and_guide_name_what_there_is():
         assert f"`{name}`" in readme
     guide = (ROOT / "docs" / "choosing-a-layer.md").read_text()
     assert [name for name in dropzoo.layers.list_layers() if f"`{name}`" not in guide] == []
+
+
+def test_readme_gives_the_sizes_of_the_guide():
+    guide = (ROOT / "docs" / "models.md").read_text()
+    sizes = {
+        name: int(n.replace(",", "")) for name, n in re.findall(r"^\| `(\w+)` \|.*?\| ([\d,]+) \|", guide, re.M)
+    }
+    assert sizes.keys() == set(dropzoo.models.list_models())
+    rows = re.findall(r"^\| (`.*?) \|[^|]*\| ([\d., ]+) \|[^|]+\|$", (ROOT / "README.md").read_text(), re.M)
+    printed = {
+        name: size for names, row in rows for name, size in zip(names.split(", "), row.split(", "), strict=True)
+    }
+    assert printed == {f"`{name}`": f"{size / 1e6:.2f}" for name, size in sizes.items()}

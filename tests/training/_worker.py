@@ -2,7 +2,8 @@
 
 STRATEGY is "one", "mirrored" (two logical CPUs) or "workers" (by TF_CONFIG). The weights go to RESULT, with the
 history, the masks of the first dropout layer and what callbacks wrote. STOP is a signal that the process gets
-after so many executions: "11:9" kills it. Runs without dropout have batch normalisation, all but one called "plain".
+after so many executions: "11:9" kills it. Runs without dropout have batch normalisation, but
+for one called "plain".
 """
 
 import os
