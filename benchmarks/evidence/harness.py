@@ -144,11 +144,18 @@ CNN = {"filters": (16, 32), "dense": 64, "normalization": None}
 
 
 def fashion(limit: int, epochs: int, **changes: Any) -> RunConfig:
-    """A small CNN on the first `limit` images of Fashion-MNIST."""
+    """A small CNN on the first `limit` images of Fashion-MNIST; 1,800 are for validation."""
     options = {**CNN, **changes.pop("options", {})}
     places = {"manual_dir": str(SHARED / "fashion_mnist"), "data_dir": os.environ.get("TFDS_DATA_DIR")}
     return RunConfig(
-        model="simple_cnn", data="fashion_mnist", limit=limit, epochs=epochs, options=options, **places, **changes
+        model="simple_cnn",
+        data="fashion_mnist",
+        validation_split=0.03,
+        limit=limit,
+        epochs=epochs,
+        options=options,
+        **places,
+        **changes,
     )
 
 
@@ -160,9 +167,32 @@ def digits(epochs: int, **changes: Any) -> RunConfig:
 
 def images(quick: bool, limit: int = 2000, epochs: int = 20, **changes: Any) -> tuple[str, RunConfig]:
     """The setting of most experiments: Fashion-MNIST where it is there, or else the digits."""
-    if quick or not (SHARED / "fashion_mnist").is_dir():
+    if quick or not has("fashion_mnist"):
         return "digits", digits(4 if quick else epochs, **changes)
     return f"fashion_mnist, {limit:,} images", fashion(limit, epochs, **changes)
+
+
+def microscopy(name: str, epochs: int, **changes: Any) -> tuple[str, RunConfig]:
+    """A small U-Net on windows of `dsb2018_nuclei` or `isbi2012_membranes`; the last fifth is the test set.
+
+    Of the membranes, that is slices 24 to 29: neighbouring slices are alike, so a random fifth would be too easy.
+    """
+    config = RunConfig(
+        model="unet",
+        data=str(SHARED / name),
+        options={"depth": 3, "filters": 8},
+        augment="flip_horizontal,flip_vertical,crop=96",
+        epochs=epochs,
+        batch_size=8,
+        learning_rate=2e-3,
+        **changes,
+    )
+    return f"{name}, U-Net", config
+
+
+def has(name: str) -> bool:
+    """Whether a data set that is not part of the project is there."""
+    return (SHARED / name).is_dir()
 
 
 def read(path: Path) -> list[dict[str, Any]]:

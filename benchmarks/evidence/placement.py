@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from harness import SHARED, Claim, Job, Lab, Statement, images, plain, usual
+from harness import Claim, Job, Lab, Statement, has, images, microscopy, plain, usual
 
 from dropzoo.runs import RunConfig
 
@@ -43,7 +43,7 @@ def each(
 
 def gap_jobs(seeds: Iterable[int], quick: bool) -> list[Job]:
     plans = {"none": None, "dropout": USUAL}
-    if quick or not (SHARED / "fashion_mnist").is_dir():
+    if quick or not has("fashion_mnist"):
         return each(seeds, lambda **k: images(True, **k), plans)
     sizes = {200: 60, 1000: 30, 5000: 15, 20000: 8, 60000: 5}
     return [
@@ -64,7 +64,10 @@ def site_jobs(seeds: Iterable[int], quick: bool) -> list[Job]:
             model="unet", data="digit_scenes", options=options, dropout=dropout, batch_size=8, **settings
         )
 
-    return jobs + each(seeds, scenes, {"none": None, **UNET_SITES})
+    jobs += each(seeds, scenes, {"none": None, **UNET_SITES})
+    if has("dsb2018_nuclei") and not quick:
+        jobs += each(seeds, lambda **k: microscopy("dsb2018_nuclei", 30, **k), {"none": None, **UNET_SITES})
+    return jobs
 
 
 def variant_jobs(seeds: Iterable[int], quick: bool) -> list[Job]:

@@ -23,7 +23,7 @@ from dropzoo.scores import Scores
 from dropzoo.sweep_space import Trial
 
 # Loaded data sets that are kept: trials that follow each other differ in few seeds and augmentations.
-_KEPT_DATA = 4
+_KEPT_DATA = 8
 _STEPS_PER_EXECUTION = 32
 # Sets that are evaluated on are kept as arrays up to this size: 64 MiB of float32.
 _KEPT_NUMBERS = 2**24
