@@ -51,7 +51,8 @@ def rest_of_epoch(
     train: Any, epoch: int, skip: int, class_weight: dict[int, float] | None, model: keras.Model
 ) -> tf.data.Dataset:
     """An epoch's batches after the first `skip`, with class weights as sample weights."""
-    rest = dataset(train, "train", epoch).skip(skip)
+    rest = dataset(train, "train", epoch)
+    rest = rest.skip(skip) if skip else rest
     if class_weight is None:
         return rest
     out = output(model)
@@ -81,9 +82,10 @@ def check_labels(batch: Any, model: keras.Model) -> Any:
     if out.classes == 1 and not isinstance(loss, (keras.losses.BinaryCrossentropy, Dice)):
         return batch  # regression
     ignored = getattr(loss, "ignore_class", None)
-    values = tf.cast(labels, "int64")
+    values = labels if labels.dtype == "int32" else tf.cast(labels, "int64")
     values = values if ignored is None else tf.where(values == ignored, tf.zeros_like(values), values)
-    high, low = tf.reduce_max(values), tf.reduce_min(values)
+    # On int32 an assertion is one operation; on other types a condition, of many.
+    high, low = (tf.saturate_cast(n, "int32") for n in (tf.reduce_max(values), tf.reduce_min(values)))
     tests = [
         tf.Assert(
             high < max(out.classes, 2), [f"{_REFUSED} up to", high, f"but the model has {out.classes} outputs"]
