@@ -2,6 +2,7 @@
 
 import csv
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -238,6 +239,16 @@ def carry_out(claim: Claim, seeds: Iterable[int], quick: bool, folder: Path) -> 
     return rows
 
 
+def settings(rows: list[dict[str, Any]]) -> list[str]:
+    """Those of the rows, by name and, as numbers, by the numbers in it."""
+
+    def key(setting: str) -> tuple[str, list[int]]:
+        numbers = re.findall(r"\d[\d,]*", setting)
+        return re.sub(r"\d[\d,]*", "", setting), [int(number.replace(",", "") or 0) for number in numbers]
+
+    return sorted({row["setting"] for row in rows}, key=key)
+
+
 @dataclass(frozen=True)
 class Effect:
     """Of one statement in one setting: the difference over the seeds, and in units of its spread."""
@@ -251,7 +262,7 @@ class Effect:
 def effects(statement: Statement, rows: list[dict[str, Any]]) -> list[Effect]:
     """Paired by seed: the runs of a seed start from the same weights and see the same images."""
     found = []
-    for setting in dict.fromkeys(row["setting"] for row in rows):
+    for setting in settings(rows):
         if statement.settings and setting not in statement.settings:
             continue
         one, other = (

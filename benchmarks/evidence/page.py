@@ -1,13 +1,20 @@
 """docs/evidence.md, from the files of results."""
 
 import os
+import re
 from typing import Any
 
-from harness import HERE, RESULTS, Claim, Effect, effects, read
+from harness import HERE, RESULTS, Claim, Effect, effects, read, settings
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
+from dropzoo.pictures import BLUE, GREEN, GREY, ORANGE
 from dropzoo.sweep_stats import interval, interval_text
 
 PAGE = HERE.parents[1] / "docs" / "evidence.md"
+PICTURE = HERE.parents[1] / "docs" / "images" / "evidence.png"
+# Which end of a column is good; its best mean is set in bold.
+_BEST = {"score": max, "worse_score": max, "nll": min, "worse_nll": min, "ece": min, "worse_ece": min}
 _HEAD = """# What dropout buys: ten claims, tried
 
 Made by `make evidence` from `benchmarks/evidence/results`; nothing here is written by hand. Small networks on
@@ -16,7 +23,8 @@ taken seed by seed (the runs of a seed start from the same weights and see the s
 with Student's 95 % interval; *d* is the mean difference over its standard deviation. **holds**: the interval
 lies on the claimed side of 0; **the opposite**: on the other side; **not shown**: 0 is inside. There is no
 correction for the number of statements: of twenty that are not true, one *holds* or shows *the opposite* by
-chance.
+chance. All conditions of a setting have the same number of epochs and the same learning rate, unless their name
+says otherwise: what only needs more time looks worse than it is (see claim 1).
 
 """
 
@@ -60,16 +68,70 @@ def write(claims: list[Claim]) -> None:
             for effect in effects(statement, rows):
                 verdict = f"**{effect.verdict}**" if effect.verdict != "not shown" else effect.verdict
                 parts.append(f"| {statement.text} | {effect.setting} | {difference(effect)} | {verdict} |\n")
-        for setting in dict.fromkeys(row["setting"] for row in rows):
+        for setting in settings(rows):
             here = [row for row in rows if row["setting"] == setting]
             shown = [name for name in claim.shown if any(row.get(name) == row.get(name, 0) for row in here)]
             parts.append(f"\n{setting}, means over seeds with their intervals:\n\n")
             parts.append(f"| | {' | '.join(name.replace('_', ' ') for name in shown)} | seeds |\n")
             parts.append("|---|" + "---|" * (len(shown) + 1) + "\n")
-            for condition in dict.fromkeys(row["condition"] for row in here):
-                those = [row for row in here if row["condition"] == condition]
-                cells = [interval_text(interval(row[name] for row in those)) for name in shown]
-                parts.append(f"| {condition} | {' | '.join(cells)} | {len(those)} |\n")
+            those = by_condition(here)
+            means = {n: {c: interval(r[n] for r in some).mean for c, some in those.items()} for n in shown}
+            best = {n: _BEST[n](of.values()) for n, of in means.items() if n in _BEST}
+            for condition, some in those.items():
+                cells = [interval_text(interval(row[name] for row in some)) for name in shown]
+                bold = [means[name][condition] == best.get(name) for name in shown]
+                cells = [f"**{cell}**" if b else cell for cell, b in zip(cells, bold, strict=True)]
+                parts.append(f"| {condition} | {' | '.join(cells)} | {len(some)} |\n")
+    picture(found[1], found[6])
     temporary = PAGE.with_suffix(".tmp")
     temporary.write_text("".join(parts))
     os.replace(temporary, PAGE)
+
+
+def by_condition(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """The rows of each, those of `none` first."""
+    names = sorted({row["condition"] for row in rows}, key=lambda name: (name != "none", name))
+    return {name: [row for row in rows if row["condition"] == name] for name in names}
+
+
+def picture(sizes: list[dict[str, Any]], rates: list[dict[str, Any]]) -> None:
+    """Claim 1 by the number of images, and claim 6 by the rate."""
+    conditions = by_condition(rates)
+    if not sizes or "none" not in conditions:
+        return
+    figure = Figure(figsize=(10, 3.4), layout="constrained")
+    left, middle, right = figure.subplots(1, 3)
+    lines = {"none": (GREY, "s-"), "dropout": (BLUE, "o-"), "dropout, 3x epochs": (ORANGE, "^--")}
+    for axis, name, title in ((left, "gap", "train-test gap"), (middle, "score", "test accuracy")):
+        for condition, (colour, style) in lines.items():
+            some = [row for row in sizes if row["condition"] == condition]
+            number = {row["setting"]: int(re.sub(r"\D", "", row["setting"])) for row in some}
+            points = {number[s]: [r[name] for r in some if r["setting"] == s] for s in settings(some)}
+            _line(axis, points, colour, style, condition)
+        axis.set(xlabel="training images", title=title, xscale="log")
+    left.legend(frameon=False, fontsize=8)
+    base = interval(row["score"] for row in conditions.pop("none"))
+    right.axhspan(base.low, base.high, color=GREY, alpha=0.3, linewidth=0)
+    right.axhline(base.mean, color=GREY, label="none")
+    sites = dict.fromkeys(name.rpartition(" ")[0] for name in conditions)
+    styles = ((ORANGE, "^--"), (GREEN, "D-."), (BLUE, "o-"), ("#CC79A7", "v:"))
+    for site, (colour, style) in zip(sites, styles, strict=True):
+        points = {
+            float(name.rpartition(" ")[2]): [row["score"] for row in some]
+            for name, some in conditions.items()
+            if name.rpartition(" ")[0] == site
+        }
+        _line(right, points, colour, style, site)
+    right.set(xlabel="rate", title="test accuracy")
+    right.legend(frameon=False, fontsize=8, loc="lower left")
+    temporary = PICTURE.with_suffix(".tmp.png")
+    figure.savefig(temporary, dpi=110)
+    os.replace(temporary, PICTURE)
+
+
+def _line(axis: Axes, points: dict[Any, list[float]], colour: str, style: str, label: str) -> None:
+    x, found = sorted(points), [interval(points[key]) for key in sorted(points)]
+    means, halves = [each.mean for each in found], [each.half or 0 for each in found]
+    axis.errorbar(x, means, halves, fmt=style, color=colour, capsize=3, markersize=5, label=label)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.grid(alpha=0.25)
