@@ -25,6 +25,7 @@ from dropzoo.serving.monte_carlo import check_count
 from dropzoo.serving.server import create_app
 
 _log = logging.getLogger("dropzoo.serving")
+_NAME = "dropzoo"  # of the application on a cluster
 
 
 def deployment(
@@ -56,7 +57,7 @@ def deployment(
         numbers = {"min_replicas": min_replicas, "max_replicas": most, "target_ongoing_requests": 8}
         scaling = {"autoscaling_config": numbers}
     made = ray_serve.deployment(
-        name="dropzoo",
+        name=_NAME,
         ray_actor_options={"num_cpus": num_cpus},
         max_ongoing_requests=512,  # batches form in the replica; it refuses what is too much itself
         graceful_shutdown_timeout_s=30,
@@ -72,6 +73,14 @@ def _builder(folder: str, options: dict[str, Any]) -> Callable[[], FastAPI]:
         return app
 
     return build
+
+
+def _leave() -> None:
+    """Takes the application away; and Ray Serve too, unless it has others of a shared cluster."""
+    if set(ray_serve.status().applications) - {_NAME}:
+        ray_serve.delete(_NAME)
+    else:
+        ray_serve.shutdown()
 
 
 def serve(folder: Path, *, host: str = "127.0.0.1", port: int = 8501, **options: Any) -> None:
@@ -94,11 +103,12 @@ def serve(folder: Path, *, host: str = "127.0.0.1", port: int = 8501, **options:
         ray_serve.start(http_options={"host": host, "port": port})
         # After Ray has set its own, which would abort the process three seconds after a SIGTERM.
         before = {number: signal.signal(number, stopped) for number in (signal.SIGINT, signal.SIGTERM)}
-        ray_serve.run(application, name="dropzoo", route_prefix="/")
+        ray_serve.run(application, name=_NAME, route_prefix="/")
         _log.info("Serving %s on http://%s:%d", folder, host, port)
         stop.wait()
     finally:
-        ray_serve.shutdown()
+        if ray.is_initialized():
+            _leave()
         ray.shutdown()
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -42,6 +42,29 @@ def test_bad_numbers_and_folders(cnn_export, tmp_path):
 
 
 @pytest.mark.slow
+def test_what_else_a_cluster_serves_goes_on():
+    import ray
+    from ray import serve as ray_serve
+
+    def answer(request):
+        return "here"
+
+    made = ray_serve.deployment(ray_actor_options={"num_cpus": 0})(answer).bind()
+    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
+    try:
+        for name in ("other", ray_engine._NAME):
+            ray_serve.run(made, name=name, route_prefix=f"/{name}")
+        ray_engine._leave()
+        assert set(ray_serve.status().applications) == {"other"}
+        ray_serve.delete("other")
+        ray_serve.run(made, name=ray_engine._NAME)
+        ray_engine._leave()
+        assert not ray_serve.status().applications
+    finally:
+        ray.shutdown()
+
+
+@pytest.mark.slow
 def test_two_replicas_answer_as_the_model_does(tmp_path):
     model = small_cnn()
     serving.export_model(model, tmp_path / "cnn", 4)
