@@ -1,13 +1,14 @@
 """What the server costs over the bare SavedModel, what batching gives, and whether it lasts.
 
-    python benchmarks/serving.py            # about three minutes
-    python benchmarks/serving.py --requests 200000   # a longer load
+    python benchmarks/serving.py                      # about fourteen minutes
+    python benchmarks/serving.py load --minutes 60    # one part of it; the other rows stay
 
 The server runs in a process of its own, the clients in another, over loopback; the model is a small CNN of 28x28
 images. `latency` is the median of one client at a time, batch 1, REST against the signature called in a process,
 both warm. `throughput` is answers a second of 64 clients at once, and of one, the median of three rounds;
-`predict_mc` has T = 30. `load` mixes good and bad requests: every good one must be answered, every bad one refused
-with its 4xx, and the server's memory must not grow. Results: benchmarks/results/serving.csv.
+`predict_mc` has T = 30. `load` mixes good and bad requests, a hundred a second for ten minutes: every good one
+must be answered, every bad one refused with its 4xx, and the server's memory must not grow. Results:
+benchmarks/results/serving.csv.
 """
 
 import argparse
@@ -24,6 +25,7 @@ import tempfile
 import time
 import zlib
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -35,6 +37,7 @@ import tensorflow as tf
 from dropzoo import models, serving
 
 RESULTS = Path(__file__).parent / "results" / "serving.csv"
+Add = Callable[..., None]  # of a case, what, value, unit, must
 IMAGE = np.random.default_rng(0).random((1, 28, 28, 1), "float32")
 JSON = json.dumps({"instances": IMAGE.astype("float64").round(4).tolist()}).encode()
 PNG = tf.io.encode_png((IMAGE[0] * 255).astype("uint8")).numpy()
@@ -114,15 +117,19 @@ async def throughput(port: int, message: bytes, clients: int, seconds: float) ->
     return sum(await asyncio.gather(*(one() for _ in range(clients)))) / seconds
 
 
-async def load(port: int, requests: int, clients: int = 16) -> Counter:
-    """How often each expected status met each that came; some clients hang up in the middle of a request."""
+async def load(port: int, requests: int, seconds: float = 0, clients: int = 16) -> Counter:
+    """How often each expected status met each that came; some clients hang up in the middle of a request.
+
+    The requests are spread evenly over the seconds.
+    """
     met: Counter = Counter()
-    left = iter(range(requests))
+    left, begin = iter(range(requests)), time.perf_counter()
 
     async def one() -> None:
         client = Client(port)
         for i in left:
             message, expected = MIXED[i % len(MIXED)]
+            await asyncio.sleep(begin + i * seconds / requests - time.perf_counter())
             if i % 97 == 0:
                 _, writer = await asyncio.open_connection("127.0.0.1", port)
                 writer.write(message[: len(message) // 2])
@@ -161,13 +168,20 @@ def start(folder: Path) -> tuple[subprocess.Popen, int]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--requests", type=int, default=20_000, help="of the load")
-    requests = parser.parse_args().requests
-    rows: list[tuple[str, str, float, str, str]] = []
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"{', '.join(CASES)}; all of them by default")
+    parser.add_argument("--minutes", type=float, default=10, help="of the load, a hundred requests a second (10)")
+    arguments = parser.parse_args()
+    if unknown := set(arguments.cases) - set(CASES):
+        parser.error(f"the cases are {', '.join(CASES)}. Received: {', '.join(unknown)}")
+    wanted = arguments.cases or list(CASES)
+    rows: dict[str, list[list[str]]] = {case: [] for case in CASES}
+    if RESULTS.exists():
+        for row in list(csv.reader(RESULTS.read_text().splitlines()))[1:]:
+            rows[row[0]] += [row] if row[0] not in wanted else []
 
     def add(case: str, what: str, value: float, unit: str, must: str = "") -> None:
-        rows.append((case, what, round(value, 3), unit, must))
+        rows[case].append([case, what, str(round(value, 3)), unit, must])
         print(f"{case:12} {what:44} {value:10.3f} {unit:6} {must}")
 
     with tempfile.TemporaryDirectory() as temporary:
@@ -176,17 +190,19 @@ def main() -> None:
         serving.export_model(model, folder, 30)
         process, port = start(folder)
         try:
-            measure(folder, port, psutil.Process(process.pid), requests, add)
+            for case in CASES:
+                if case in wanted:
+                    CASES[case](folder, port, psutil.Process(process.pid), arguments.minutes, add)
         finally:
             process.terminate()
             process.wait(60)
     with open(RESULTS, "w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("case", "what", "value", "unit", "must"))
-        writer.writerows(rows)
+        writer.writerows(row for case in rows.values() for row in case)
 
 
-def measure(folder: Path, port: int, process: psutil.Process, requests: int, add) -> None:
+def measure_latency(folder: Path, port: int, process: psutil.Process, minutes: float, add: Add) -> None:
     for verb, signature, count in (("predict", "serving_default", 1000), ("predict_mc", "predict_mc", 200)):
         message = request(verb, JSON)
         asyncio.run(latency(port, message, 50))
@@ -197,6 +213,9 @@ def measure(folder: Path, port: int, process: psutil.Process, requests: int, add
         add("latency", f"{verb}: the bare signature, p50", own, "ms")
         add("latency", f"{verb}: REST, p50", rest, "ms")
         add("latency", f"{verb}: REST over bare", rest - own, "ms", "<= 3" if verb == "predict" else "")
+
+
+def measure_throughput(folder: Path, port: int, process: psutil.Process, minutes: float, add: Add) -> None:
     for verb, body, kind in (
         ("predict", JSON, "application/json"),
         ("predict_mc", JSON, "application/json"),
@@ -208,10 +227,13 @@ def measure(folder: Path, port: int, process: psutil.Process, requests: int, add
         add("throughput", f"{name}: one client", one, "1/s")
         add("throughput", f"{name}: 64 clients", many, "1/s")
         add("throughput", f"{name}: 64 over one", statistics.median(b / a for a, b in rounds), "x", ">= 3")
-    asyncio.run(load(port, requests // 4))  # until caches and pools are as large as they get
+
+
+def measure_load(folder: Path, port: int, process: psutil.Process, minutes: float, add: Add) -> None:
+    asyncio.run(load(port, 15_000))  # until caches and pools are as large as they get
     before = process.memory_info().rss / 2**20
     begin = time.perf_counter()
-    met = asyncio.run(load(port, requests))
+    met = asyncio.run(load(port, max(1, int(6000 * minutes)), 60 * minutes))
     seconds, after = time.perf_counter() - begin, process.memory_info().rss / 2**20
     wrong = sum(count for (expected, came), count in met.items() if came not in ("", expected))
     add("load", "requests, good and bad", sum(met.values()), "")
@@ -219,6 +241,9 @@ def measure(folder: Path, port: int, process: psutil.Process, requests: int, add
     add("load", "time", seconds, "s")
     add("load", "memory before", before, "MiB")
     add("load", "memory after", after, "MiB", "no growth")
+
+
+CASES = {"latency": measure_latency, "throughput": measure_throughput, "load": measure_load}
 
 
 if __name__ == "__main__":
