@@ -356,3 +356,11 @@ def test_parse_dropout(values, plan):
 )
 def test_parse_rate_schedule(values, schedules):
     assert options.parse_rate_schedule(values) == schedules
+
+
+@pytest.mark.parametrize(
+    ("value", "augment"),
+    [(None, False), ("", False), ("none", False), ("yes", True), ("rotation=15", "rotation=15")],
+)
+def test_parse_augment(value, augment):
+    assert options.parse_augment(value) == augment
