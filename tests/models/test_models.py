@@ -233,6 +233,14 @@ def test_a_rate_in_place_of_a_plan_keeps_the_layers_of_the_paper():
     assert specs == ["drop_path:0.4"] * 3
 
 
+@pytest.mark.parametrize("name", ["simple_cnn", "lenet5"])
+def test_a_rate_may_be_a_number_of_numpy(name):
+    rate = np.float32(0.25)
+    specs = [[site.spec for site in models.list_sites(name, dropout=plan)] for plan in (0.25, rate, "paper")]
+    assert specs[0] == specs[1] != specs[2]
+    assert {site.spec for site in models.list_sites(name, dropout={"head": rate})} == {None, "dropout:0.25"}
+
+
 def test_bayesian_segnet_is_the_central_half():
     sites = models.list_sites("unet", depth=4, filters=2, dropout="bayesian_segnet")
     assert [s.name for s in sites if s.spec] == [
