@@ -372,6 +372,13 @@ def test_fits_in_a_model_with_a_partial_batch(case):
 
 
 @every_layer
+@pytest.mark.parametrize("dtype", ["int32", "uint8", "bool"])
+def test_inputs_that_cannot_be_scaled_are_refused(case, dtype):
+    with pytest.raises(ValueError, match=f"`inputs` must be floating point.*Received: inputs of {dtype}"):
+        case.make()(np.ones(case.shape, dtype), training=True)
+
+
+@every_layer
 @pytest.mark.parametrize("rate", [-0.1, 1.0, 1.5, float("nan"), "0.5", None, True], ids=repr)
 def test_bad_rates_are_refused_with_their_value(case, rate):
     with pytest.raises(ValueError, match=r"`rate` must be a number in \[0, 1\).*Received: rate="):
