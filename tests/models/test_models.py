@@ -157,6 +157,9 @@ def test_bad_options(name, options, message):
 def test_unknown_names_and_plans_that_do_not_fit():
     with pytest.raises(ValueError, match="Unknown model 'unett'. Did you mean 'unet'"):
         models.build_model("unett")
+    with pytest.raises(ValueError, match="Unknown option of unet 'depht'. Did you mean 'depth'") as error:
+        models.build_model("unet", depht=2)
+    assert " name," not in str(error.value)  # of which `build_model` has another
     with pytest.raises(ValueError, match="Plan 'unet_2015' .* finds none of its sites"):
         build("simple_cnn", dropout="unet_2015")
     with pytest.raises(ValueError, match="registered already"):
