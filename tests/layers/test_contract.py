@@ -44,7 +44,7 @@ CASES = {
     "dropout-standard": Case(
         layers.Dropout,
         {"scaling": "standard"},
-        mean_not_kept="its expectation is that of inference: see test_layers.py",
+        mean_not_kept="its expectation is that of inference: see test_site_layers.py",
         not_identity="scales in inference instead of in training",
         not_scaled="scales in inference instead of in training",
     ),
