@@ -244,6 +244,27 @@ def test_a_rate_may_be_a_number_of_numpy(name):
     assert {site.spec for site in models.list_sites(name, dropout={"head": rate})} == {None, "dropout:0.25"}
 
 
+DEEPER = [f"stage{stage}_block1{end}" for stage in (2, 3) for end in ("_conv1", "_branch", "")]
+CONVS = ["conv1", *(f"stage{stage}_block1_{end}" for stage in (1, 2, 3) for end in ("conv1", "branch"))]
+
+
+@pytest.mark.parametrize(
+    ("name", "plan", "expected"),
+    [
+        ("resnet20", "stochastic_depth", {f"stage{i}_block1_branch": f"drop_path:{i / 6:.4g}" for i in (1, 2, 3)}),
+        ("resnet20", "drop_block", dict.fromkeys(DEEPER, "drop_block2d:0.1")),
+        ("resnet20", "filter_wise", dict.fromkeys(CONVS, "spatial_dropout2d:0.1")),
+        ("resnet20", "head", {"head": "dropout:0.5"}),
+        ("simple_cnn", "between_modules", {"module1": "dropout:0.25", "module2": "dropout:0.25"}),
+        ("unet", "unet_2015", {"encoder2_conv2": "dropout:0.5", "bottleneck_conv2": "dropout:0.5"}),
+        ("unet", "none", {}),
+    ],
+)
+def test_plans_put_what_they_say_where_they_say(name, plan, expected):
+    own = {"resnet20": {"blocks": 1}, "simple_cnn": {"filters": (2, 2)}, "unet": {"depth": 2, "filters": 2}}[name]
+    assert {s.name: s.spec for s in models.list_sites(name, dropout=plan, **own) if s.spec} == expected
+
+
 def test_bayesian_segnet_is_the_central_half():
     sites = models.list_sites("unet", depth=4, filters=2, dropout="bayesian_segnet")
     assert [s.name for s in sites if s.spec] == [
