@@ -9,7 +9,6 @@ are medians. What does not fit in the time is listed as skipped: XLA compiles ea
 """
 
 import argparse
-import csv
 import statistics
 import time
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from _shared import write_csv
 from dropzoo.models import build_model, list_sites
 from dropzoo.training import Trainer
 from dropzoo.training.devices import prepare_devices
@@ -127,10 +127,7 @@ def main() -> None:
         rows += measure(network, precision, xla, rounds, steps, options.smoke)
         longest = max(longest, time.monotonic() - begun)
     if not options.smoke:
-        with open(RESULTS, "w", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
+        write_csv(RESULTS, rows)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ the peak of forward and backward pass in a process of its own. The rows against 
 Results: benchmarks/results/layers.csv and layers.png.
 """
 
-import csv
 import functools
 import os
 import subprocess
@@ -27,8 +26,8 @@ import numpy as np
 import tensorflow as tf
 
 from _rivals import PlainDropBlock2D, timm_drop_block
+from _shared import cnn, write_csv
 from dropzoo import layers
-from dropzoo.models import build_model
 from dropzoo.training._program import Program
 
 RESULTS = Path(__file__).parent / "results"
@@ -117,16 +116,7 @@ def time_layer(case: Case, direction: Callable[[Function], Function]) -> dict[st
 
 
 def network(make: Callable[[], keras.Layer] | None) -> keras.Model:
-    dropout = {"*_conv?": make(), "dense1": make()} if make else None
-    model = build_model(
-        "simple_cnn",
-        input_shape=(32, 32, 3),
-        filters=(32, 64, 128),
-        convs_per_module=2,
-        dense=256,
-        normalization=None,
-        dropout=dropout,
-    )
+    model = cnn(make)
     model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     model.optimizer.build(model.trainable_variables)
     return model
@@ -249,12 +239,7 @@ def main() -> None:
         rows[-1] |= {f"{name}_longer_percent": round(value, 1) for name, value in tax.items()}
     memory = {name: peak_memory(name) for name in ("none", "dropzoo", "rival")}
     add(memory, "MiB", **row, shape="ten convolutions", direction="memory")
-    RESULTS.mkdir(exist_ok=True)
-    with open(RESULTS / "layers.csv", "w", newline="") as file:
-        columns = list(dict.fromkeys(key for row in rows for key in row))
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(rows)
+    write_csv(RESULTS / "layers.csv", rows)
     draw(rows)
 
 

@@ -26,7 +26,6 @@ process held at most when the model was built, saved weights read and one small 
 samples as one batch, without a cache. Results: benchmarks/results/monte_carlo_memory.csv.
 """
 
-import csv
 import os
 import subprocess
 import sys
@@ -43,6 +42,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from _shared import write_csv
 from dropzoo import models, serving, training
 
 COUNTS = (2, 3, 4, 5, 6, 8, 10, 12, 15, 18, 20, 25)  # of balanced samples
@@ -252,15 +252,10 @@ def measure_memory() -> None:
         mib[way] = float(done.stdout.split()[-1])
         print(f"{way}: {mib[way]:.0f} MiB, {mib[way] / mib['folded']:.3f} of folded", flush=True)
     rows = [{"case": way, "T": MEMORY[way][0], "mib": round(value, 1)} for way, value in mib.items()]
-    write("monte_carlo_memory.csv", [row | {"of_folded": round(row["mib"] / mib["folded"], 4)} for row in rows])
-
-
-def write(name: str, rows: list[dict[str, Any]]) -> None:
-    RESULTS.mkdir(exist_ok=True)
-    with open(RESULTS / name, "w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    write_csv(
+        RESULTS / "monte_carlo_memory.csv",
+        [row | {"of_folded": round(row["mib"] / mib["folded"], 4)} for row in rows],
+    )
 
 
 def main() -> None:
@@ -269,7 +264,7 @@ def main() -> None:
     elif sys.argv[1:2] == ["--memory"]:
         take_memory(sys.argv[2])
     else:
-        write("monte_carlo.csv", [measure(case) for case in CASES])
+        write_csv(RESULTS / "monte_carlo.csv", [measure(case) for case in CASES])
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ any trace. Both engines run each trial one after the other in one process, on da
 the machine slows both. Medians over the rounds. Results: benchmarks/results/sweep.csv.
 """
 
-import csv
 import os
 import statistics
 import time
@@ -15,6 +14,7 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+from _shared import write_csv
 from dropzoo.sweep import Space
 from dropzoo.trials import Workbench
 
@@ -81,10 +81,7 @@ def main() -> None:
             }
         )
         print(rows[-1], flush=True)
-        with open(RESULTS, "w", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
+        write_csv(RESULTS, rows)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ interleaved epochs, milliseconds a step. `first step` (from `compile` to the end
 batch. PyTorch's rows are there where it is installed. Results: benchmarks/results/training.csv.
 """
 
-import csv
 import importlib.util
 import json
 import os
@@ -26,6 +25,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+import _shared
 from _rivals import torch_unet_step
 from dropzoo import layers
 from dropzoo.models import build_model
@@ -42,16 +42,7 @@ def lenet(dropout: Callable[[], keras.layers.Layer] | None) -> tuple[keras.Model
 
 
 def cnn(dropout: Callable[[], keras.layers.Layer] | None) -> tuple[keras.Model, tf.data.Dataset]:
-    model = build_model(
-        "simple_cnn",
-        input_shape=(32, 32, 3),
-        filters=(32, 64, 128),
-        convs_per_module=2,
-        dense=256,
-        normalization=None,
-        dropout={"*_conv?": dropout(), "dense1": dropout()} if dropout else None,
-    )
-    return model, dataset((32, 32, 3), 64, 10)
+    return _shared.cnn(dropout), dataset((32, 32, 3), 64, 10)
 
 
 def unet(dropout: Callable[[], keras.layers.Layer] | None) -> tuple[keras.Model, tf.data.Dataset]:
@@ -249,10 +240,7 @@ def main(wanted: list[str]) -> None:
     def add(*more: dict[str, Any]) -> None:
         rows.extend(more)
         if not wanted:
-            with open(RESULTS, "w", newline="") as file:
-                writer = csv.DictWriter(file, list(rows[0]))
-                writer.writeheader()
-                writer.writerows(rows)
+            _shared.write_csv(RESULTS, rows)
 
     for name in CASES:
         if not wanted or any(name.startswith(word) for word in wanted):

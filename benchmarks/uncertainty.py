@@ -31,6 +31,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from _shared import write_csv
 from dropzoo import models, serving, training
 from dropzoo.evaluation import corrupted, log_probabilities, score
 from dropzoo.scores import Scores
@@ -115,11 +116,7 @@ def main() -> None:
     arguments = parser.parse_args()
     kept = list(csv.DictReader(RESULTS.open())) if RESULTS.exists() else []
     rows = [row for row in kept if row["data"] != arguments.data] + measure(arguments)
-    RESULTS.parent.mkdir(exist_ok=True)
-    with RESULTS.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    write_csv(RESULTS, rows)
 
 
 if __name__ == "__main__":

@@ -85,6 +85,11 @@ class Stochastic:
     def call(self, inputs: Any, training: bool = False) -> Any:
         if not training:
             return self.infer(inputs)
+        if not keras.backend.is_float_dtype(inputs.dtype):
+            raise ValueError(
+                "`inputs` must be floating point, as what is kept is scaled. "
+                f"Received: inputs of {keras.backend.standardize_dtype(inputs.dtype)}"
+            )
         self._has_dropped = True
         return self.drop(inputs, ops.convert_to_tensor(self.live_rate()), self._draw)
 

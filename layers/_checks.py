@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import keras
+import numpy as np
 
 
 def unknown(kind: str, name: object, available: Iterable[str]) -> ValueError:
@@ -28,7 +29,7 @@ def check_rate(rate: Any, name: str = "rate") -> float:
     is_number = isinstance(rate, numbers.Real) and not isinstance(rate, bool)
     if not is_number or math.isnan(rate) or not 0 <= rate < 1 - 2**-25:
         raise ValueError(f"`{name}` must be a number in [0, 1), the fraction to drop. Received: {name}={rate!r}")
-    return float(rate)
+    return float(str(rate)) if isinstance(rate, np.floating) else float(rate)  # NumPy's float32 of 0.3 is 0.3
 
 
 def check_pair(value: Any, name: str) -> tuple[int, int]:

@@ -107,8 +107,8 @@ def standard_normal(bits: Any) -> Any:
 
 
 def uniform(bits: Any) -> Any:
-    """Float32 draws of U(0, 1), both ends excluded."""
-    return (ops.cast(ops.right_shift(bits, u32(8)), "float32") + 0.5) * 2.0**-24
+    """Float32 draws of U(0, 1), both ends excluded; of 23 bits, so that the half added to them is not rounded."""
+    return (ops.cast(ops.right_shift(bits, u32(9)), "float32") + 0.5) * 2.0**-23
 
 
 def derive_key(seed: Any, replica: Any = 0) -> Any:

@@ -2,6 +2,7 @@
 
 import fnmatch
 import inspect
+import numbers
 from collections.abc import Callable
 from typing import Any
 
@@ -71,7 +72,7 @@ def get(spec: Any) -> keras.Layer:
     """
     if isinstance(spec, keras.Layer):
         return type(spec).from_config(spec.get_config())
-    if isinstance(spec, (int, float)):
+    if isinstance(spec, numbers.Real):
         return _make(spec, "dropout", (spec,), {})
     if isinstance(spec, str):
         return _make(spec, *parse_spec(spec, "name:rate,option=value"))

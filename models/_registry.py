@@ -98,7 +98,7 @@ def build_model(name: str, *, dropout: Any = None, weights: Any = None, **option
         reference.load(model, name, weights)
         return model
     builder = get_builder(name)
-    known = [p for p in inspect.signature(builder).parameters if p != "dropout"]
+    known = [p for p in inspect.signature(builder).parameters if p not in ("dropout", "name")]
     for option in options:
         if option not in known:
             raise unknown(f"option of {name}", option, known)

@@ -1,5 +1,6 @@
 """LeNet-5."""
 
+import numbers
 from typing import Any
 
 import keras
@@ -48,7 +49,7 @@ def lenet5(
     Reference:
         LeCun et al., "Gradient-Based Learning Applied to Document Recognition", Proceedings of the IEEE, 1998.
     """
-    is_rate = isinstance(dropout, (int, float)) and not isinstance(dropout, bool)
+    is_rate = isinstance(dropout, numbers.Real) and not isinstance(dropout, bool)
     if dropout == "paper" or is_rate:
         dropout = {"dense*": dropout if is_rate else 0.5}
     return simple_cnn(

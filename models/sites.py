@@ -5,6 +5,7 @@ A site is the output of the layer that bears its name, and the dropout layer put
 """
 
 import fnmatch
+import numbers
 import random
 import re
 import zlib
@@ -145,13 +146,13 @@ def as_patterns(dropout: Any, paper: dict[str, Any]) -> dict[str, Any]:
     """A plan as a dict of patterns; that of the paper, or at another rate, is `paper`."""
     if dropout is None:
         return {}
-    if not paper and (dropout == "paper" or isinstance(dropout, (int, float))):
+    if not paper and (dropout == "paper" or isinstance(dropout, numbers.Real)):
         raise ValueError(
             f"The paper's dropout has no site in this model: pass a dict. Received: dropout={dropout!r}"
         )
     if isinstance(dropout, str) and dropout == "paper":
         return paper
-    if isinstance(dropout, (int, float)):
+    if isinstance(dropout, numbers.Real):
         return {site: _at_rate(spec, layers.get(dropout).rate) for site, spec in paper.items()}
     if isinstance(dropout, dict):
         return dropout

@@ -47,6 +47,13 @@ def choose(model: keras.Model, sites: dict[str, float | bool] | None) -> list[Ac
         if not matching:
             raise unknown("site", pattern, set(names))
         chosen |= dict.fromkeys(matching, rate)
+    for i, rate in chosen.items():
+        own = getattr(type(found[i]), "rate", None)
+        if rate is not True and isinstance(own, property) and own.fset is None:
+            raise ValueError(
+                f"{names[i]!r} is a {type(found[i]).__name__}, which has no rate to set: give it True. "
+                f"Received: sites={sites!r}"
+            )
     # Two nested models may each have a layer of one name: a stream for each, or they would draw the same masks.
     streams = [name if (n := names[:i].count(name)) == 0 else f"{name}#{n}" for i, name in enumerate(names)]
     return [_activate(streams[i], found[i], rate) for i, rate in chosen.items()]

@@ -13,7 +13,7 @@ import pytest
 import typer
 from PIL import Image
 
-from dropzoo import cli, layers, models, options
+from dropzoo import cli, layers, models
 
 TINY = ["--option", "filters=(4,)", "--option", "dense=8", "--epochs", "1", "--limit", "64", "--batch-size", "16"]
 
@@ -326,33 +326,3 @@ def test_every_help_shows_an_example_that_parses():
         first, *rest = shlex.split(example[1])
         assert first == name
         command.make_context(name, rest)
-
-
-@pytest.mark.parametrize(
-    ("values", "plan"),
-    [
-        (None, None),
-        (["0.3"], 0.3),
-        (["paper"], "paper"),
-        (["a*=0.5", "b=spatial_dropout2d:0.2"], {"a*": 0.5, "b": "spatial_dropout2d:0.2"}),
-        (["a=drop_block2d:0.1,block_size=5", "b=none"], {"a": "drop_block2d:0.1,block_size=5", "b": None}),
-    ],
-)
-def test_parse_dropout(values, plan):
-    assert options.parse_dropout(values) == plan
-
-
-@pytest.mark.parametrize(
-    ("values", "schedules"),
-    [
-        (None, None),
-        (["0.3"], {"*": 0.3}),
-        (["late:0.5,start=0.6"], {"*": "late:0.5,start=0.6"}),
-        (
-            ["decoder*=linear:0.0,0.3", "head=late:0.5,start=0.6", "skip1=none"],
-            {"decoder*": "linear:0.0,0.3", "head": "late:0.5,start=0.6", "skip1": None},
-        ),
-    ],
-)
-def test_parse_rate_schedule(values, schedules):
-    assert options.parse_rate_schedule(values) == schedules

@@ -84,7 +84,8 @@ def remade(strategy: Any, thing: Any) -> Any:
 def callbacks_here(strategy: Any, callbacks: Any) -> Any:
     """The callbacks without those that only the chief has."""
     chief = is_chief(strategy)
-    return [callback for callback in callbacks or () if chief or not isinstance(callback, _WRITERS)]
+    given = keras.tree.flatten(callbacks or [])  # one alone, too, as for `fit`
+    return [callback for callback in given if chief or not isinstance(callback, _WRITERS)]
 
 
 def same_everywhere(strategy: Any, value: int) -> bool:

@@ -33,7 +33,8 @@ class Dice(keras.losses.Loss):
     Call arguments:
         y_true: labels in [0, classes), or 0 and 1 for one logit; `(batch, ..., [1])`.
         y_pred: logits, any range; `(batch, ..., classes)`.
-        sample_weight: `(batch,)` weighs images, `(batch, ..., [1])` weighs pixels inside the sums.
+        sample_weight: `(batch,)` or `(batch, 1, ...)` weighs images, `(batch, ..., [1])` weighs pixels inside
+            the sums.
 
     Output shape:
         A scalar in [0, 1] for unit weights; `(batch,)` if `reduction=None`.
@@ -70,6 +71,8 @@ class Dice(keras.losses.Loss):
             sample_weight = ops.convert_to_tensor(sample_weight)
             if any(size != 1 for size in sample_weight.shape[1:]):
                 return super().__call__((y_true, sample_weight), y_pred)
+            if len(sample_weight.shape) > 1:  # (batch, 1, ...) against losses (batch,)
+                sample_weight = ops.reshape(sample_weight, (-1,))
         return super().__call__(y_true, y_pred, sample_weight)
 
     def call(self, y_true: Any, y_pred: Any) -> Any:

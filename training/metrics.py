@@ -14,8 +14,8 @@ class MeanIoU(keras.metrics.MeanIoU):
 
     `keras.metrics.MeanIoU` counts; this class lets it read logits. Its own `sparse_y_pred=False` takes the
     argmax, which for one logit is always 0; here one logit predicts 1 where it is positive. Counts are
-    float64, exact to 2**53 pixels (Keras' int32 overflows at 2**31). Classes in neither the masks nor the
-    predictions are left out of the mean.
+    float64, exact to 2**53 pixels (Keras' are whole numbers, to which it cuts the sample weights). Classes in
+    neither the masks nor the predictions are left out of the mean.
 
     Args:
         num_classes: the model's outputs; 1 means one logit and counts two classes.

@@ -101,7 +101,7 @@ class Trainer:
         train: Any,
         validation_data: Any = None,
         epochs: int = 1,
-        callbacks: list[keras.callbacks.Callback] | None = None,
+        callbacks: list[keras.callbacks.Callback] | keras.callbacks.Callback | None = None,
         checkpoint_dir: str | Path | None = None,
         checkpoint_every: int | None = None,
         class_weight: dict[int, float] | None = None,
@@ -120,7 +120,7 @@ class Trainer:
                 `at_epoch(epoch)` is one.
             validation_data: the same, evaluated after each epoch.
             epochs: the total.
-            callbacks: Keras callbacks.
+            callbacks: Keras callbacks, or one.
             checkpoint_dir: gets a checkpoint after each epoch; the newest three stay, and the one with the
                 lowest (validation) loss. One folder for all workers.
             checkpoint_every: also save after so many steps of an epoch.

@@ -5,23 +5,27 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from dropzoo.options import DropoutOption, ModelOptions, console, parse_dropout, parse_options
-
-DataOption = Annotated[str, typer.Option("--data", help="digits, digit_scenes, a TFDS name, or a folder.")]
-BatchSize = Annotated[int, typer.Option("--batch-size", min=1)]
-AugmentOption = Annotated[
-    str | None, typer.Option("--augment", help='"yes" (mild), or "flip_horizontal,rotation=15,crop=128".')
-]
-ImageSize = Annotated[int | None, typer.Option("--image-size", help="Resize images to this square.")]
-DataDir = Annotated[str | None, typer.Option("--data-dir", help="Where TFDS keeps prepared sets.")]
+from dropzoo.options import (
+    AugmentOption,
+    BatchSizeOption,
+    DataDirOption,
+    DataOption,
+    DropoutOption,
+    ImageSizeOption,
+    ModelOptions,
+    console,
+    parse_augment,
+    parse_dropout,
+    parse_options,
+)
 
 
 def bench_input(
     data: DataOption,
-    batch_size: BatchSize = 32,
+    batch_size: BatchSizeOption = 32,
     augment: AugmentOption = None,
-    image_size: ImageSize = None,
-    data_dir: DataDir = None,
+    image_size: ImageSizeOption = None,
+    data_dir: DataDirOption = None,
     seconds: Annotated[float, typer.Option("--seconds", min=0.1, help="How long to measure, about.")] = 10.0,
 ) -> None:
     """Measures the input pipeline alone: images a second, while the cache fills and afterwards.
@@ -35,7 +39,7 @@ def bench_input(
     loaded = training.load_data(
         data,
         batch_size=batch_size,
-        augment=True if augment == "yes" else augment or False,
+        augment=parse_augment(augment),
         image_size=image_size,
         data_dir=data_dir,
     )
@@ -54,10 +58,10 @@ def bench(
     data: DataOption,
     dropout: DropoutOption = None,
     option: ModelOptions = None,
-    batch_size: BatchSize = 32,
+    batch_size: BatchSizeOption = 32,
     augment: AugmentOption = None,
-    image_size: ImageSize = None,
-    data_dir: DataDir = None,
+    image_size: ImageSizeOption = None,
+    data_dir: DataDirOption = None,
     steps: Annotated[int, typer.Option("--steps", min=1, help="In one round.")] = 20,
     seconds: Annotated[float, typer.Option("--seconds", min=0.1, help="For the input, about.")] = 5.0,
 ) -> None:
@@ -76,7 +80,7 @@ def bench(
         dropout=parse_dropout(dropout),
         options=parse_options(option),
         batch_size=batch_size,
-        augment=True if augment == "yes" else augment or False,
+        augment=parse_augment(augment),
         image_size=image_size,
         data_dir=data_dir,
     )

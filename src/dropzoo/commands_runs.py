@@ -11,12 +11,18 @@ from rich.table import Table
 
 from dropzoo.layers._checks import unknown
 from dropzoo.options import (
+    AugmentOption,
+    BatchSizeOption,
+    DataDirOption,
+    DataOption,
     DropoutOption,
+    ImageSizeOption,
     ModelOptions,
     RateScheduleOption,
     SamplesOption,
     console,
     given,
+    parse_augment,
     parse_dropout,
     parse_options,
     parse_rate_schedule,
@@ -26,24 +32,22 @@ from dropzoo.tables import results_table
 
 def train(
     model: Annotated[str, typer.Argument(help="A model's name: dropzoo list models.")],
-    data: Annotated[str, typer.Option("--data", help="digits, digit_scenes, a TFDS name, or a folder.")],
+    data: DataOption,
     out: Annotated[
         Path | None, typer.Option("--out", help="The run's folder; runs/MODEL-DATA by default.")
     ] = None,
     dropout: DropoutOption = None,
     option: ModelOptions = None,
     epochs: Annotated[int, typer.Option("--epochs", min=1)] = 10,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1)] = 32,
+    batch_size: BatchSizeOption = 32,
     learning_rate: Annotated[float, typer.Option("--learning-rate", help="Of Adam.")] = 1e-3,
     schedule: Annotated[
         str, typer.Option("--schedule", help="Of the learning rate: cosine (down to 0) or constant.")
     ] = "cosine",
     rate_schedule: RateScheduleOption = None,
-    augment: Annotated[
-        str | None, typer.Option("--augment", help='"yes" (mild), or "flip_horizontal,rotation=15,crop=128".')
-    ] = None,
+    augment: AugmentOption = None,
     label_smoothing: Annotated[float, typer.Option("--label-smoothing", help="In [0, 1).")] = 0.0,
-    image_size: Annotated[int | None, typer.Option("--image-size", help="Resize images to this square.")] = None,
+    image_size: ImageSizeOption = None,
     channels: Annotated[int | None, typer.Option("--channels", help="1 or 3: turn images grey or RGB.")] = None,
     validation_split: Annotated[float, typer.Option("--validation-split", help="Of the training images.")] = 0.1,
     limit: Annotated[int | None, typer.Option("--limit", help="Train on the first so many images.")] = None,
@@ -51,7 +55,7 @@ def train(
     manual_dir: Annotated[
         str | None, typer.Option("--manual-dir", help="Folder with a TFDS set's archives.")
     ] = None,
-    data_dir: Annotated[str | None, typer.Option("--data-dir", help="Where TFDS keeps prepared sets.")] = None,
+    data_dir: DataDirOption = None,
     steps_per_execution: Annotated[
         int, typer.Option("--steps-per-execution", min=1, help="Steps in one call: faster where a step is short.")
     ] = 1,
@@ -76,7 +80,7 @@ def train(
         learning_rate=learning_rate,
         schedule=schedule,
         rate_schedule=parse_rate_schedule(rate_schedule),
-        augment=True if augment == "yes" else augment or False,
+        augment=parse_augment(augment),
         label_smoothing=label_smoothing,
         image_size=image_size,
         num_channels=channels,

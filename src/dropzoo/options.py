@@ -10,6 +10,13 @@ console = Console(highlight=False)
 given: list[str] = []
 """What the command line was given; workers are started with the same."""
 
+DataOption = Annotated[str, typer.Option("--data", help="digits, digit_scenes, a TFDS name, or a folder.")]
+DataDirOption = Annotated[str | None, typer.Option("--data-dir", help="Where TFDS keeps prepared sets.")]
+BatchSizeOption = Annotated[int, typer.Option("--batch-size", min=1)]
+AugmentOption = Annotated[
+    str | None, typer.Option("--augment", help='"yes" (mild), or "flip_horizontal,rotation=15,crop=128".')
+]
+ImageSizeOption = Annotated[int | None, typer.Option("--image-size", help="Resize images to this square.")]
 DropoutOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -30,6 +37,11 @@ RateScheduleOption = Annotated[
     ),
 ]
 SamplesOption = Annotated[int, typer.Option("--num-samples", min=1, help="Monte-Carlo samples.")]
+
+
+def parse_augment(value: str | None) -> bool | str:
+    """`--augment` as `load_data` takes it: False for nothing or "none", True for "yes", else the text."""
+    return {None: False, "none": False, "yes": True}.get(value, value or False)
 
 
 def parse_dropout(values: list[str] | None) -> Any:

@@ -44,7 +44,7 @@ CASES = {
     "dropout-standard": Case(
         layers.Dropout,
         {"scaling": "standard"},
-        mean_not_kept="its expectation is that of inference: see test_layers.py",
+        mean_not_kept="its expectation is that of inference: see test_site_layers.py",
         not_identity="scales in inference instead of in training",
         not_scaled="scales in inference instead of in training",
     ),
@@ -369,6 +369,13 @@ def test_fits_in_a_model_with_a_partial_batch(case):
     model.compile("sgd", "mse", jit_compile=False)
     history = model.fit(data((7, *case.shape[1:])), np.ones((7, 1), "float32"), batch_size=4, verbose=0)
     assert np.isfinite(history.history["loss"][0])
+
+
+@every_layer
+@pytest.mark.parametrize("dtype", ["int32", "uint8", "bool"])
+def test_inputs_that_cannot_be_scaled_are_refused(case, dtype):
+    with pytest.raises(ValueError, match=f"`inputs` must be floating point.*Received: inputs of {dtype}"):
+        case.make()(np.ones(case.shape, dtype), training=True)
 
 
 @every_layer

@@ -54,6 +54,18 @@ def test_bad_specs(spec, message):
         layers.get(spec)
 
 
+def test_numbers_of_numpy_are_rates():
+    for rate in (np.float32(0.25), np.float64(0.25), np.float16(0.25)):
+        assert layers.describe(layers.get(rate)) == "dropout:0.25"
+    layer = layers.get(np.float32(0.3))
+    assert layer.get_config()["rate"] == 0.3
+    layer.rate = np.float32(0.7)
+    assert layer.get_config()["rate"] == 0.7
+    assert layers.get(np.int64(0)).rate == 0.0
+    with pytest.raises(ValueError, match="Received: rate=np.True_|described by a float"):
+        layers.get(np.bool_(True))
+
+
 def test_a_second_layer_of_one_name_is_refused():
     with pytest.raises(ValueError, match="registered already"):
         layers.register_layer(type("Dropout", (layers.BaseDropout,), {}))

@@ -184,6 +184,15 @@ def binary_rank(rows: list[int]) -> int:
     return rank
 
 
+def test_the_extreme_bits_stay_inside_the_ends():
+    """One in 16 million draws was 1, and infinite as a normal one: every few steps in a large feature map."""
+    bits = tf.constant([0, 2**31 - 1, 2**31, 2**32 - 1], "uint32")
+    draws = _masks.uniform(bits).numpy()
+    np.testing.assert_array_equal(draws, [2**-24, 0.5 - 2**-24, 0.5 + 2**-24, 1 - 2**-24])
+    np.testing.assert_array_equal(draws + draws[::-1], 1)
+    np.testing.assert_allclose(_masks.standard_normal(bits).numpy()[[0, 3]], [-5.3, 5.3], atol=0.01)
+
+
 def test_standard_normal():
     draws = _masks.standard_normal(_masks.random_bits((1 << 20,), tf.constant([0, 0]))).numpy()
     assert stats.kstest(draws[:100_000], "norm").pvalue > 1e-3

@@ -1,11 +1,12 @@
 """Where only gradients of weights are asked for, a ReLU and the dropout behind it are one operation."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from dropzoo import layers
-from dropzoo.layers._xla import gradients_of_weights_only
+from dropzoo import layers, training
+from dropzoo.layers._xla import _weights_only, gradients_of_weights_only
 
 LAYERS = [layers.Dropout, layers.SpatialDropout2D, layers.DropBlock2D, layers.DropPath]
 
@@ -70,3 +71,20 @@ def test_other_activations_and_eager_calls_keep_their_gradient():
     np.testing.assert_array_equal(np.unique(kept), [0, 2])
     np.testing.assert_array_equal((y != 0) & (kept == 0), False)
     assert np.any((x == 0) & (kept == 2))
+
+
+def test_the_trainer_asks_for_pairs_in_its_steps_alone():
+    seen = []
+
+    class Probe(keras.layers.Layer):
+        def call(self, x, training=False):
+            seen.append((bool(training), _weights_only.get()))
+            return x
+
+    model = keras.Sequential([keras.Input((4,)), Probe(), keras.layers.Dense(2)])
+    data = tf.data.Dataset.from_tensors((np.zeros((3, 4), "float32"), np.zeros(3, "int32")))
+    training.Trainer(model, "sgd").fit(data, validation_data=data, verbose=0)
+    assert (True, True) in seen and (False, True) not in seen
+    seen.clear()
+    model.fit(data, shuffle=False, verbose=0)
+    assert seen and not any(asked for _, asked in seen)

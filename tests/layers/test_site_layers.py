@@ -126,3 +126,21 @@ def test_the_two_scalings_agree_in_expectation():
         np.testing.assert_allclose(draws[0][kept], x[kept] / (0.7 if scaling == "inverted" else 1), rtol=1e-6)
     layer.rate = 0.6
     np.testing.assert_allclose(layer(x), 0.4 * x, rtol=1e-6)  # live in inference too
+
+
+def test_shake_drop_has_one_factor_forward_and_another_backward():
+    layer, x = layers.ShakeDrop(0.5, seed=4), tf.ones((4000, 2, 3, 1))
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = layer(x, training=True)
+    forward, backward = y.numpy()[:, 0, 0, 0], tape.gradient(y, x).numpy()[:, 0, 0, 0]
+    kept = forward == 1
+    assert abs(kept.mean() - 0.5) < 5 * 0.5 / np.sqrt(4000) and (backward[kept] == 1).all()
+    alpha, beta = forward[~kept], backward[~kept]
+    assert -1 < alpha.min() < -0.98 and 0.98 < alpha.max() < 1 and abs(alpha.mean()) < 5 / np.sqrt(3 * len(alpha))
+    assert 0 < beta.min() < 0.02 and 0.98 < beta.max() < 1
+    assert abs(np.corrcoef(alpha, beta)[0, 1]) < 5 / np.sqrt(len(alpha))
+    run = tf.function(lambda: layer(x[:50], training=True))
+    draws = np.stack([run() for _ in range(2000)])
+    error = draws.std(0, ddof=1) / np.sqrt(2000)
+    assert (abs(draws.mean(0) - layer(x[:50]).numpy()) < 5 * error).all()

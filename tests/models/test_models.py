@@ -157,6 +157,9 @@ def test_bad_options(name, options, message):
 def test_unknown_names_and_plans_that_do_not_fit():
     with pytest.raises(ValueError, match="Unknown model 'unett'. Did you mean 'unet'"):
         models.build_model("unett")
+    with pytest.raises(ValueError, match="Unknown option of unet 'depht'. Did you mean 'depth'") as error:
+        models.build_model("unet", depht=2)
+    assert " name," not in str(error.value)  # of which `build_model` has another
     with pytest.raises(ValueError, match="Plan 'unet_2015' .* finds none of its sites"):
         build("simple_cnn", dropout="unet_2015")
     with pytest.raises(ValueError, match="registered already"):
@@ -231,6 +234,35 @@ def test_a_ramp_rises_over_the_sites_it_matches_and_later_entries_win():
 def test_a_rate_in_place_of_a_plan_keeps_the_layers_of_the_paper():
     specs = [s.spec for s in models.list_sites("resnet20", filters=2, blocks=1, dropout=0.4) if s.spec]
     assert specs == ["drop_path:0.4"] * 3
+
+
+@pytest.mark.parametrize("name", ["simple_cnn", "lenet5"])
+def test_a_rate_may_be_a_number_of_numpy(name):
+    rate = np.float32(0.25)
+    specs = [[site.spec for site in models.list_sites(name, dropout=plan)] for plan in (0.25, rate, "paper")]
+    assert specs[0] == specs[1] != specs[2]
+    assert {site.spec for site in models.list_sites(name, dropout={"head": rate})} == {None, "dropout:0.25"}
+
+
+DEEPER = [f"stage{stage}_block1{end}" for stage in (2, 3) for end in ("_conv1", "_branch", "")]
+CONVS = ["conv1", *(f"stage{stage}_block1_{end}" for stage in (1, 2, 3) for end in ("conv1", "branch"))]
+
+
+@pytest.mark.parametrize(
+    ("name", "plan", "expected"),
+    [
+        ("resnet20", "stochastic_depth", {f"stage{i}_block1_branch": f"drop_path:{i / 6:.4g}" for i in (1, 2, 3)}),
+        ("resnet20", "drop_block", dict.fromkeys(DEEPER, "drop_block2d:0.1")),
+        ("resnet20", "filter_wise", dict.fromkeys(CONVS, "spatial_dropout2d:0.1")),
+        ("resnet20", "head", {"head": "dropout:0.5"}),
+        ("simple_cnn", "between_modules", {"module1": "dropout:0.25", "module2": "dropout:0.25"}),
+        ("unet", "unet_2015", {"encoder2_conv2": "dropout:0.5", "bottleneck_conv2": "dropout:0.5"}),
+        ("unet", "none", {}),
+    ],
+)
+def test_plans_put_what_they_say_where_they_say(name, plan, expected):
+    own = {"resnet20": {"blocks": 1}, "simple_cnn": {"filters": (2, 2)}, "unet": {"depth": 2, "filters": 2}}[name]
+    assert {s.name: s.spec for s in models.list_sites(name, dropout=plan, **own) if s.spec} == expected
 
 
 def test_bayesian_segnet_is_the_central_half():

@@ -90,6 +90,14 @@ def test_notes():
     assert noted(dead) == {"relu2": "its inputs are all zero"}
 
 
+def test_a_norm_is_near_over_one_layer_with_weights_and_far_over_two():
+    for between, note in ((0, True), (1, True), (2, False)):
+        convs = [K.Conv2D(2, 1) for _ in range(between)]
+        chain = [K.Dropout(0.2, name="drop"), *convs, K.ReLU(), K.BatchNormalization(name="norm"), K.Flatten()]
+        model = keras.Sequential([keras.Input((4, 4, 2)), K.ReLU(name="first"), *chain])
+        assert bool(noted(model)["first"]) == note
+
+
 def test_the_model_stays_as_it_is():
     model = models.build_model(
         "unet", depth=1, filters=2, input_shape=(8, 8, 1), dropout={"skip1": 0.2, "head": 0.2}

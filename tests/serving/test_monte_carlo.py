@@ -195,6 +195,18 @@ def test_the_live_rate_acts_without_a_retrace():
     assert mc._run.experimental_get_tracing_count() == 1
 
 
+def pooled() -> keras.Model:
+    inputs = keras.Input((8, 8, 1))
+    x = layers.Dropout(0.5, name="head")(keras.layers.Flatten()(layers.StochasticPooling2D(name="pool")(inputs)))
+    return keras.Model(inputs, keras.layers.Dense(2)(x))
+
+
+def test_a_layer_without_a_rate_is_on_or_off():
+    both = serving.MonteCarlo(pooled(), 4, sites={"*": True})(images())
+    again = serving.MonteCarlo(pooled(), 4, sites={"*": 0.2, "pool": True})(images())
+    assert both["variance"].numpy().max() > 0 and again["variance"].numpy().max() > 0
+
+
 def two_outputs() -> keras.Model:
     inputs = keras.Input((3,))
     return keras.Model(inputs, [layers.Dropout(0.5)(inputs), inputs])
@@ -218,8 +230,10 @@ def two_outputs() -> keras.Model:
             r"\(None, 8, 8, 1\).*Received: \(2, 9, 8, 1\)",
         ),
         (lambda: serving.MonteCarlo(small_cnn())(np.zeros((8, 8, 1))), "Received: .8, 8, 1."),
+        (lambda: serving.MonteCarlo(small_cnn())(np.zeros((2, 8, 8, 1), "uint8")), "floating point.*: uint8"),
         (lambda: serving.MonteCarlo(small_cnn(), sites={}), "at least one site"),
         (lambda: serving.MonteCarlo(two_outputs()), "1 inputs, 2 outputs"),
+        (lambda: serving.MonteCarlo(pooled(), sites={"*": 0.2}), "'pool' is a StochasticPooling2D.*'.': 0.2"),
     ],
 )
 def test_bad_input(make, message):

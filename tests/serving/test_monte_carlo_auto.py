@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from _small_cnn import SAMPLINGS, images, small_cnn
 from dropzoo import serving
+from dropzoo.serving._figures import Sums, sum_until
 
 
 @pytest.mark.parametrize("sampling", SAMPLINGS)
@@ -51,3 +52,12 @@ def test_groups_of_balanced_samples_differ_and_need_fewer():
     }
     assert taken["balanced"].numpy().mean() < 0.8 * taken["independent"].numpy().mean()
     assert taken["balanced"].numpy().min() > 8  # the same masks in each group would look certain at once
+
+
+@pytest.mark.parametrize(("stratified", "count"), [(True, 32), (False, 48)])
+def test_equal_means_of_four_stratified_groups_are_enough(stratified, count):
+    """Groups of 8 coins, always four of each: the samples vary, the means of the groups do not."""
+    group = Sums(tf.fill([2, 1], 4.0), tf.fill([2, 1], 4.0), tf.zeros([2]))
+    sums, found = sum_until(lambda _: group, 8, 6, 0.01, 2, 2, stratified, "multi_class")
+    assert found.numpy().tolist() == [count] * 2
+    np.testing.assert_allclose(sums.p, count / 2)

@@ -93,7 +93,9 @@ def test_weights_a_pixel_and_an_image():
     images = np.array([2.0, 0.0, 1.0], "float32")
     each = Dice(reduction=None)(masks, logits)
     assert each.shape == (3,)
-    assert float(Dice()(masks, logits, images)) == pytest.approx(float(np.mean(images * each)), rel=1e-5)
+    for shape in ((3,), (3, 1), (3, 1, 1), (3, 1, 1, 1)):
+        weighed = float(Dice()(masks, logits, images.reshape(shape)))
+        assert weighed == pytest.approx(float(np.mean(images * each)), rel=1e-5)
 
 
 def test_perfect_and_worst():

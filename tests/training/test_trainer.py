@@ -97,6 +97,13 @@ def test_callbacks_of_keras_work(tmp_path):
     assert keras.saving.load_model(tmp_path / "best.keras").count_params() == model.count_params()
 
 
+def test_a_callback_may_come_alone():
+    seen = []
+    alone = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: seen.append(epoch))
+    Trainer(plain_model(), "sgd").fit(dataset(), epochs=2, callbacks=alone, verbose=0)
+    assert seen == [0, 1]
+
+
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
 def test_mixed_precision_trains(policy):
     keras.config.set_dtype_policy(policy)
