@@ -71,8 +71,8 @@ class MonteCarlo:
         `(batch, T, ..., classes)`; with `num_samples="auto"` also `num_samples`, int32 `(batch,)`.
 
     Raises:
-        ValueError: for a model without dropout, a pattern that matches no site, images of another shape or of
-            whole numbers, and an output that does not fit the task.
+        ValueError: for a model without dropout, a pattern that matches no site, images of another shape, and an
+            output that does not fit the task.
 
     Example:
     >>> import numpy as np
@@ -235,13 +235,8 @@ def check_single(model: keras.Model) -> None:
 
 
 def check_images(images: Any, expected: tuple[int | None, ...]) -> tf.Tensor:
-    """`images` as a float32 tensor, if they are floating point and have the expected shape."""
+    """`images` as a float32 tensor, if they have the expected shape."""
     images = tf.convert_to_tensor(images)
-    if not images.dtype.is_floating:
-        raise ValueError(
-            "`images` must be floating point, as the model was trained on: in [0, 1] for data of this package. "
-            f"Received: {images.dtype.name}"
-        )
     if len(images.shape) != len(expected) or not images.shape[1:].is_compatible_with(expected[1:]):
         raise ValueError(f"`images` must have the shape {expected}. Received: {tuple(images.shape)}")
     return tf.cast(images, tf.float32)

@@ -230,7 +230,6 @@ def two_outputs() -> keras.Model:
             r"\(None, 8, 8, 1\).*Received: \(2, 9, 8, 1\)",
         ),
         (lambda: serving.MonteCarlo(small_cnn())(np.zeros((8, 8, 1))), "Received: .8, 8, 1."),
-        (lambda: serving.MonteCarlo(small_cnn())(np.zeros((2, 8, 8, 1), "uint8")), "floating point.*: uint8"),
         (lambda: serving.MonteCarlo(small_cnn(), sites={}), "at least one site"),
         (lambda: serving.MonteCarlo(two_outputs()), "1 inputs, 2 outputs"),
         (lambda: serving.MonteCarlo(pooled(), sites={"*": 0.2}), "'pool' is a StochasticPooling2D.*'.': 0.2"),
