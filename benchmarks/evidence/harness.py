@@ -220,8 +220,10 @@ def carry_out(claim: Claim, seeds: Iterable[int], quick: bool, folder: Path) -> 
     """Does the jobs of a claim that have no row yet, and writes after each."""
     path = folder / claim.file
     rows, lab = read(path), Lab()
+    jobs = claim.jobs(seeds, quick)
+    order = list(dict.fromkeys(job.setting for job in jobs))
     # Those of one condition together: they share their traces.
-    jobs = sorted(claim.jobs(seeds, quick), key=lambda job: (job.setting, job.condition))
+    jobs = sorted(jobs, key=lambda job: (order.index(job.setting), job.condition))
     done = {(row["setting"], row["condition"], row["seed"]) for row in rows}
     left = [job for job in jobs if (job.setting, job.condition, job.seed) not in done]
     start = time.perf_counter()
