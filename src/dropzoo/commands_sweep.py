@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from dropzoo.options import ModelOptions, console, parse_dropout, parse_options
+from dropzoo.options import ModelOptions, console, parse_dropout, parse_options, parse_resources
 
 _SPACE = "What to try"
 _TRAINING = "How each is trained"
@@ -95,6 +95,14 @@ def sweep(
     workers: Annotated[
         int | None, typer.Option("--workers", min=1, help="Of ray: trials at a time.", rich_help_panel=_RUNNING)
     ] = None,
+    resource: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--resource",
+            help="Of ray, repeatable: what each trial gets, cpu=2, gpu=0.5, memory=4e9 (bytes).",
+            rich_help_panel=_RUNNING,
+        ),
+    ] = None,
     mc: Annotated[
         int, typer.Option("--mc", min=0, help="Samples of the Monte-Carlo latency.", rich_help_panel=_RUNNING)
     ] = 30,
@@ -158,6 +166,7 @@ def sweep(
         folder,
         engine=engine,
         workers=workers,
+        resources=parse_resources(resource),
         mc_samples=mc,
         retry_failed=retry_failed,
         console=console,
@@ -188,7 +197,7 @@ def recommend(
 
 def _refuse_space_flags(context: typer.Context) -> None:
     """What the file says cannot be said on the command line as well."""
-    runs = ("models", "out", "engine", "workers", "mc", "retry_failed")
+    runs = ("models", "out", "engine", "workers", "resource", "mc", "retry_failed")
     for parameter in context.command.params:
         name = str(parameter.name)
         source = context.get_parameter_source(name)

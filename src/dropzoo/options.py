@@ -1,6 +1,7 @@
 """Options that several commands have, how they are read, and where commands print."""
 
 import ast
+import math
 from typing import Annotated, Any
 
 import typer
@@ -62,6 +63,18 @@ def parse_options(values: list[str] | None) -> dict[str, Any]:
         except (ValueError, SyntaxError):
             options[name.strip()] = literal.strip()
     return options
+
+
+def parse_resources(values: list[str] | None) -> dict[str, float] | None:
+    """`--resource name=amount`, of Ray; None where none is given."""
+    found = {}
+    for value in values or ():
+        name, _, amount = value.partition("=")
+        number = _number(amount)
+        if not name or not isinstance(number, float) or not 0 <= number < math.inf:
+            raise ValueError(f'--resource must be "name=amount", as in "cpu=2". Received: {value!r}')
+        found[name.strip()] = number
+    return found or None
 
 
 def _by_pattern(option: str, form: str, values: list[str]) -> dict[str, Any]:
