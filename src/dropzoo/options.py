@@ -30,7 +30,40 @@ RateScheduleOption = Annotated[
         "a fixed one; or one for all. constant, linear, cosine, step, curriculum, early, late.",
     ),
 ]
+_HOW = "How it is trained"
+EpochsOption = Annotated[int, typer.Option("--epochs", min=1, rich_help_panel=_HOW)]
+BatchSizeOption = Annotated[int, typer.Option("--batch-size", min=1, rich_help_panel=_HOW)]
+LearningRateOption = Annotated[float, typer.Option("--learning-rate", help="Of Adam.", rich_help_panel=_HOW)]
+ScheduleOption = Annotated[
+    str,
+    typer.Option("--schedule", help="Of the learning rate: cosine (down to 0) or constant.", rich_help_panel=_HOW),
+]
+ImageSizeOption = Annotated[
+    int | None, typer.Option("--image-size", help="Resize images to this square.", rich_help_panel=_HOW)
+]
+ChannelsOption = Annotated[
+    int | None, typer.Option("--channels", help="1 or 3: turn images grey or RGB.", rich_help_panel=_HOW)
+]
+ValidationSplitOption = Annotated[
+    float, typer.Option("--validation-split", help="Of the training images.", rich_help_panel=_HOW)
+]
+LimitOption = Annotated[
+    int | None, typer.Option("--limit", help="Train on the first so many images.", rich_help_panel=_HOW)
+]
+ManualDirOption = Annotated[
+    str | None, typer.Option("--manual-dir", help="Folder with a TFDS set's archives.", rich_help_panel=_HOW)
+]
+DataDirOption = Annotated[
+    str | None, typer.Option("--data-dir", help="Where TFDS keeps prepared sets.", rich_help_panel=_HOW)
+]
 SamplesOption = Annotated[int, typer.Option("--num-samples", min=1, help="Monte-Carlo samples.")]
+
+
+def training_arguments(context: typer.Context) -> dict[str, Any]:
+    """What a command was given that says how a model is trained, by the names of `RunConfig`."""
+    names = ("epochs", "batch_size", "learning_rate", "schedule", "image_size", "validation_split", "limit")
+    found = {name: context.params[name] for name in (*names, "manual_dir", "data_dir")}
+    return {**found, "num_channels": context.params["channels"]}
 
 
 def parse_dropout(values: list[str] | None) -> Any:

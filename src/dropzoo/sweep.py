@@ -35,7 +35,11 @@ def load_space(path: Path) -> Space:
     """The space that a Python file defines as `space = Space(...)`; the file is run."""
     if not path.is_file():
         raise ValueError(f"No such file: {path}")
-    found = runpy.run_path(str(path)).get("space")
+    try:
+        found = runpy.run_path(str(path)).get("space")
+    except Exception as error:  # of whatever the file does
+        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+        raise ValueError(f"{path} defines no space. {kind}{error}") from error
     if not isinstance(found, Space):
         raise ValueError(f"{path} must define `space = Space(...)`, of dropzoo.sweep. Received: space={found!r}")
     return found

@@ -66,6 +66,7 @@ def recommend(records: Iterable[dict[str, Any]], metric: str = "nll") -> Recomme
     """
     if metric not in METRICS:
         raise unknown("metric", metric, METRICS)
+    records = list(records)
     found = [c for c in candidates(records, metric) if c.scored]
     # Of a sweep by halving that is not done, the last round may hold no more than baselines.
     epochs = max((c.epochs for c in found if not c.is_baseline), default=found[0].epochs if found else 0)
@@ -73,10 +74,7 @@ def recommend(records: Iterable[dict[str, Any]], metric: str = "nll") -> Recomme
     whole = [c for c in found if len(c.scored) == len(c.records)]
     ranked = whole or found
     if not ranked or not ranked[0].values(metric):
-        raise ValueError(
-            "There is nothing to recommend: no trial of this sweep has succeeded, or none has "
-            f"the metric {metric!r}"
-        )
+        raise ValueError(f"There is nothing to recommend: {_why_not(records, metric)}")
     best = ranked[0]
     sign = -1 if metric in HIGHER_IS_BETTER else 1
 
@@ -98,6 +96,15 @@ def recommend(records: Iterable[dict[str, Any]], metric: str = "nll") -> Recomme
         compared=len(ranked),
         partly_failed=len(found) - len(ranked),
     )
+
+
+def _why_not(records: list[dict[str, Any]], metric: str) -> str:
+    if not records:
+        return "no trial of this sweep has ended yet"
+    if all("error" in record for record in records):
+        return f"all {len(records)} trials have failed, the first with {records[0]['error'].splitlines()[0][:200]}"
+    have = (m for m in METRICS if any(m in record.get("validation", {}) for record in records))
+    return f"its trials have no {metric!r}; they have {', '.join(have)}"
 
 
 def in_words(found: Recommendation) -> list[str]:

@@ -44,11 +44,16 @@ def write_report(path: Path, file: Path) -> Path:
 
 def recommendation_text(file: Path, metric: str) -> tuple[list[Candidate], list[str], str]:
     """For a terminal: the rows of a table, the evidence by lines, and the command."""
-    records = read(file).of_space()
+    recorded = read(file)
+    records = recorded.of_space()
     found = recommend(records, metric)
     rows = [found.chosen]
     rows += [c for c in (found.baseline, found.best) if c is not None and not any(c is row for row in rows)]
-    return rows, in_words(found), train_command(found.chosen.config)
+    lines, space = in_words(found), recorded.space
+    # Of a sweep by halving nobody knows how many there will be.
+    if space is not None and space.strategy != "halving" and len(records) < (most := len(space.trials())):
+        lines.append(f"The sweep is not done: {len(records)} of {most} trials.")
+    return rows, lines, train_command(found.chosen.config)
 
 
 def _summary(records: list[dict[str, Any]], found: list[Candidate]) -> str:
