@@ -251,6 +251,36 @@ def test_a_file_that_is_not_whole_is_read_as_far_as_it_goes(tmp_path, made_up, c
         sweep_file.read(file)
 
 
+def test_the_page_shows_calibration_and_the_config_behind_each_leader(tmp_path, monkeypatch):
+    def engine(mc_samples):
+        def run(trials, add):
+            for trial in trials:
+                bins = {"count": [0.0, 4.0, 6.0], "correct": [0.0, 2.0, 5.0], "confidence": [0.0, 2.0, 5.5]}
+                made = {**record(trial, 2 - trial.axes["rate"]), "reliability": bins, "mc_samples": mc_samples}
+                add({**made, "test": {**made["test"], "accuracy": 0.777}})
+
+        return run
+
+    monkeypatch.setattr(sweep, "_local_engine", engine)
+    console = Console(file=io.StringIO())
+    page = sweep.run_sweep(SPACE, tmp_path / "out", mc_samples=7, console=console).read_text()
+    assert page.count("<img alt=") == 5 and "Accuracy against confidence of the leaders" in page
+    leader = page[page.index("<h2>Leaders") :].split("<tr>")[2]
+    heads = re.findall("<th.*?>(.*?)</th>", page[page.index("<h2>Leaders") :].split("</tr>")[0])
+    cells = dict(zip(heads, re.findall("<td.*?>(.*?)</td>", leader), strict=True))
+    assert cells["plan"] == "module? dropout 0.5" and cells["runs"] == "5" and cells["NLL"] == "1.500 ± 0.000"
+    assert cells["against no dropout"] == "-0.500 ± 0.000" and cells["accuracy"] == f"{np.exp(-1.5):.3f} ± 0.000"
+    assert cells["gap"] == "0.050 ± 0.000" and cells["test accuracy"] == "0.777 ± 0.000"
+    calibration = page[page.index("<h2>Calibration") : page.index("<h2>Cost")]
+    for head in ("NLL", "ECE", "Brier score", "test NLL", "test ECE"):
+        assert f"<th>{head}</th>" in calibration
+    assert "<td>0.150 ± 0.000</td>" in calibration  # the ECE of the leader: a tenth of its NLL
+    assert "Monte Carlo: 7 samples of one image" in page
+    behind = page[page.index("<h2>All trials") :]
+    first = behind[behind.index("<h3>1. simple_cnn: module? dropout 0.5, 4 epochs</h3>") : behind.index("<h3>2. ")]
+    assert first.count("<details><summary>Seed ") == 5 and first.count("&quot;module?&quot;: 0.5") == 5
+
+
 TITLE = "<script>document.title = [...document.images].every(i => i.naturalWidth > 100) + ' ' + \
 (document.documentElement.scrollWidth - document.documentElement.clientWidth)</script></body>"
 

@@ -17,6 +17,7 @@ from dropzoo.sweep_stats import (
     difference,
     interval_text,
     score_name,
+    title,
 )
 
 METRICS = ("nll", "accuracy", "mean_iou", "brier", "ece")
@@ -110,9 +111,9 @@ def _why_not(records: list[dict[str, Any]], metric: str) -> str:
 def in_words(found: Recommendation) -> list[str]:
     """The evidence, a sentence a line."""
     chosen, metric = found.chosen, found.metric
-    name, score = _title(metric), score_name(chosen.records)
+    name, score = title(metric), score_name(chosen.records)
     figures = [metric, *(m for m in (score, "ece") if m != metric)]
-    values = ", ".join(f"{_title(m)} {interval_text(chosen.interval(m))}" for m in figures)
+    values = ", ".join(f"{title(m)} {interval_text(chosen.interval(m))}" for m in figures)
     runs = len(chosen.scored)
     lines = [
         f"Recommended: {chosen.full_label}.",
@@ -152,7 +153,7 @@ def _why_nothing(found: Recommendation) -> str:
     if rivals is None:
         return "No plan with dropout has succeeded."
     effect = _effect(difference(rivals, found.chosen, found.metric))
-    rest = f"{rivals.full_label}: {_title(found.metric)} {effect}"
+    rest = f"{rivals.full_label}: {title(found.metric)} {effect}"
     return f"No plan with dropout is better by more than one standard error; {rest}."
 
 
@@ -164,10 +165,6 @@ def _effect(found: Interval) -> str:
 
 def _runs(count: int) -> str:
     return f"{count} run{'s' * (count != 1)}"
-
-
-def _title(metric: str) -> str:
-    return {"nll": "NLL", "ece": "ECE", "mean_iou": "mean IoU", "brier": "Brier score"}.get(metric, metric)
 
 
 def train_command(config: RunConfig) -> str:
