@@ -67,6 +67,9 @@ def sweep(tmp_path, monkeypatch):
                 os._exit(1)
         with open(notes, "a") as file:
             file.write(f"{rate} {trial.config.epochs} {trial.config.seed}\n")
+        if dies.get(rate) == "fails":
+            kept = ("key", "axes", "config", "versions", "seconds")
+            return {**{name: made_up(trial)[name] for name in kept}, "error": "FloatingPointError: NaN"}
         return made_up(trial)
 
     def run(space, dies=(), **options):
@@ -92,16 +95,32 @@ def test_halving_is_that_of_ray_and_goes_on_from_the_file(sweep):
     def rates_by_epochs(ran):
         return {e: sorted({rate for rate, epochs, _ in ran if epochs == e}) for e in (1, 3, 9)}
 
-    ran, said, records = sweep(SPACE, workers=1)
-    # One at a time: the first plan is the best so far in each round, and those after it are worse.
+    ran, said, records = sweep(SPACE, {0.2: "fails"}.items(), workers=1)
+    # One at a time: the first plan is the best so far in each round, those after it are worse, or fail.
     assert rates_by_epochs(ran) == {1: [0.0, 0.1, 0.2, 0.3, 0.4], 3: [0.0, 0.1], 9: [0.0, 0.1]}
-    assert len(ran) == len(set(ran)) == len(records) == 2 * (5 + 2 + 2) and "18 of 18 trials. " in said
+    assert len(ran) == len(set(ran)) == len(records) == 2 * (5 + 2 + 2) and "18 of 18 trials, 2 failed. " in said
     assert {r["axes"]["rate"] for r in records if r.get("stopped")} == {0.2, 0.3, 0.4}
     again, said, _ = sweep(SPACE, workers=1)
     assert not again and "18 of them done" in said
     # One that is better than all that are known goes on to the end, one in between is stopped.
     more, _, records = sweep(dataclasses.replace(SPACE, rates=(*SPACE.rates, 0.05, 0.15)), workers=1)
     assert rates_by_epochs(more) == {1: [0.05, 0.15], 3: [0.05], 9: [0.05]}
+
+
+@needs_ray
+def test_a_plan_that_was_stopped_goes_on_only_with_more_seeds_or_failed_trials_to_do_again():
+    from dropzoo.sweep_ray import _alive
+
+    plan = [t for t in SPACE.trials() if t.axes["rate"] == 0.3]
+    first = plan[:2]  # two seeds of the first round
+    known = {t.key: made_up(t) for t in first}
+    assert _alive(plan, {}) == _alive(plan, known) == plan
+    known[first[1].key]["stopped"] = True
+    assert _alive(plan, known) == first
+    assert _alive(plan, {first[1].key: known[first[1].key]}) == plan  # the other had failed
+    more = dataclasses.replace(SPACE, seeds=(0, 1, 2))
+    longer = [t for t in more.trials() if t.axes["rate"] == 0.3]
+    assert _alive(longer, known) == longer
 
 
 @needs_ray
@@ -112,9 +131,9 @@ def test_a_worker_that_dies_is_replaced_and_the_sweep_goes_on(sweep):
     assert len(ran) == len(set(ran)) and {rate for rate, epochs, _ in ran if epochs == 3} >= {0.0, 0.1}
     assert sum(rate == 0.1 for rate, *_ in ran) == 4 and not any(rate == 0.2 for rate, *_ in ran)
     assert ["WorkerLost" in r["error"] for r in records if "error" in r] == [True] and "1 failed" in said
-    grid = dataclasses.replace(space, strategy="grid", epochs=5)
+    grid = dataclasses.replace(space, strategy="grid", epochs=5, seeds=(0,))
     ran, said, records = sweep(grid, {0.3: "always"}.items(), workers=2)
-    assert len(records) == 8 and sum("error" in r for r in records) == 2 and len(ran) == 6
+    assert len(records) == 4 and sum("error" in r for r in records) == 1 and len(ran) == 3
     with pytest.raises(ValueError, match="No machine of the cluster has what a trial is to get: cpu=1, gpu=99"):
         sweep(dataclasses.replace(grid, epochs=6), resources={"gpu": 99})
 

@@ -168,7 +168,7 @@ def _runs(count: int) -> str:
 
 
 def train_command(config: RunConfig) -> str:
-    """The line that trains this config."""
+    """The line that trains this plan, with the seed that `dropzoo train` has by itself."""
     parts = ["dropzoo", "train", config.model, "--data", config.data]
     dropout = config.dropout
     if isinstance(dropout, dict):

@@ -65,10 +65,9 @@ class _Worker(tune.Trainable):
         epochs = trial.config.epochs
         ends_round = not self._left or self._left[0].config.epochs > epochs
         if ends_round and epochs in self._budgets and not trial.is_baseline:
-            result |= {"nll": statistics.fmean(self._round), "budget": self._budgets[epochs]}
-            self._round = []
-            if math.isinf(result["nll"]):  # the mean of a plan of which trials failed is that of the lucky ones
-                result["done"] = True
+            nll, self._round = statistics.fmean(self._round), []
+            # The mean of a plan of which trials failed is that of the lucky ones: it ends here, unranked.
+            result |= {"nll": nll, "budget": self._budgets[epochs]} if math.isfinite(nll) else {"done": True}
         return result
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
@@ -97,11 +96,13 @@ class _Recorder(tune.Callback):
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """The worker died, again and again: a trial's own errors are results."""
-        lost, *left = _left(trial)
+        if not (left := _left(trial)):  # it had done its work
+            return
+        lost = left[0]
         entry = {"key": lost.key, "axes": lost.axes, "config": vars(lost.config), "versions": versions()}
         text = str(trial.get_error() or "the worker is gone").strip().splitlines()[-1]
         self._record(as_json({**entry, "error": f"WorkerLost: {text}", "seconds": 0.0}))
-        self._drop(left)
+        self._drop(left[1:])
 
 
 def run_trials(
@@ -143,13 +144,9 @@ def halve(
     """
     rounds = sorted({trial.config.epochs for plan in plans for trial in plan})
     budgets = {epochs: eta**i for i, epochs in enumerate(rounds)}
-    alive = []
-    for plan in plans:
-        ran = [trial for trial in plan if trial.key in known]
-        if any(known[trial.key].get("stopped") for trial in ran):
-            drop([trial for trial in plan if trial.key not in known])
-            plan = ran
-        alive.append(plan)
+    alive = [_alive(plan, known) for plan in plans]
+    for plan, kept in zip(plans, alive, strict=True):
+        drop(plan[len(kept) :])
     scheduler = ASHAScheduler(
         time_attr="budget", metric="nll", mode="min", max_t=max(budgets.values()), reduction_factor=eta
     )
@@ -195,7 +192,7 @@ def _share(workers: int | None, resources: dict[str, float]) -> tuple[dict[str, 
     share: dict[str, float] = {"cpu": 1 if at_once is None else max(1, int(cores // at_once))}
     share |= {"gpu": gpus / at_once} if gpus and at_once and "gpu" not in resources else {}
     share |= resources
-    nodes = [{**node["Resources"]} for node in ray.nodes() if node["Alive"]]
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     names = {"cpu": "CPU", "gpu": "GPU"}
     if not any(all(node.get(names.get(n, n), 0) >= need for n, need in share.items()) for node in nodes):
         wanted = ", ".join(f"{name}={need:g}" for name, need in share.items())
@@ -216,6 +213,15 @@ def _cluster() -> Iterator[None]:
         ray.shutdown()
 
 
+def _alive(plan: list[Trial], known: dict[str, dict[str, Any]]) -> list[Trial]:
+    """A plan up to the round in which the scheduler stopped it; whole if trials were added to those rounds."""
+    ran = [trial for trial in plan if trial.key in known]
+    if not any(known[trial.key].get("stopped") for trial in ran):
+        return plan
+    reached = [trial for trial in plan if trial.config.epochs <= ran[-1].config.epochs]
+    return reached if len(reached) == len(ran) else plan
+
+
 def _left(tuned: Any) -> list[Trial]:
     """The trials of a plan that have not been run."""
     trials, nll = tuned.config["plan"]
@@ -224,4 +230,5 @@ def _left(tuned: Any) -> list[Trial]:
 
 def _nll(record: dict[str, Any]) -> float:
     """Of the validation images; infinite where the trial failed."""
-    return math.inf if "error" in record else float(record["validation"]["nll"])
+    nll = record.get("validation", {}).get("nll")
+    return math.inf if nll is None else float(nll)
