@@ -321,8 +321,9 @@ def test_every_help_shows_an_example_that_parses():
     names = "list sites plot retrofit train evaluate sweep recommend predict export serve bench bench-input demo"
     assert set(commands) == set(names.split())
     for name, command in commands.items():
-        example = re.search(r"Example: dropzoo (.*)", command.help)
-        assert example, name
-        first, *rest = shlex.split(example[1])
-        assert first == name
-        command.make_context(name, rest)
+        examples = re.findall(r"Example: dropzoo (.*)", command.help)
+        assert examples, name
+        for example in examples:
+            first, *rest = shlex.split(example)
+            assert first == name
+            command.make_context(name, rest)

@@ -13,6 +13,7 @@ import sys
 import time
 import warnings
 
+import numpy as np
 import pytest
 import tensorflow as tf
 from rich.console import Console
@@ -78,6 +79,11 @@ def test_a_trial_does_not_depend_on_those_before_it():
         for what in ("curves", "validation", "train", "test"):
             assert record[what] == alone[what], (trial.axes, what)
     assert len({json.dumps(record["curves"]) for record in found}) == len(found)
+    for record in found:
+        bins = {name: np.array(values) for name, values in record["reliability"].items()}
+        ece = np.abs(bins["correct"] - bins["confidence"]).sum() / bins["count"].sum()
+        assert ece == pytest.approx(record["validation"]["ece"], rel=1e-5)
+        assert bins["count"].sum() == record["validation"]["count"]
 
 
 def test_a_trial_is_the_run_of_dropzoo_train(tmp_path, whole):

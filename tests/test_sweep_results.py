@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 from scipy import stats
 
-from dropzoo import sweep, sweep_file
+from dropzoo import cli, sweep, sweep_file
 from dropzoo.sweep import Space
 from dropzoo.sweep_advice import in_words, recommend, train_command
 from dropzoo.sweep_screen import Screen, trials_and_epochs
@@ -153,8 +153,12 @@ def test_nothing_is_recommended_from_nothing():
         {**{k: r[k] for k in ("key", "axes", "config", "versions", "seconds")}, "error": "OOM"}
         for r in swept(lambda axes: 1.0)
     ]
-    with pytest.raises(ValueError, match="nothing to recommend"):
+    with pytest.raises(ValueError, match="nothing to recommend: all 35 trials have failed, the first with OOM"):
         recommend(records)
+    with pytest.raises(ValueError, match="nothing to recommend: no trial of this sweep has ended yet"):
+        recommend([])
+    with pytest.raises(ValueError, match="no 'mean_iou'; they have nll, accuracy, brier, ece"):
+        recommend(swept(lambda axes: 1.0), "mean_iou")
     with pytest.raises(ValueError, match="Unknown metric 'nl'. Did you mean 'nll'"):
         recommend(swept(lambda axes: 1.0), "nl")
 
@@ -227,6 +231,54 @@ def test_the_line_to_paste_says_every_plan_there_is():
     assert "--dropout 'module?=drop_block2d:0.1,block_size=3' --dropout module2=none" in found[1]
     assert "--dropout paper" in found[2] and all("--augment rotation=9" in line for line in found)
     assert all("--label-smoothing 0.1" in line for line in found)
+
+
+@pytest.mark.filterwarnings("default:.* is not whole")
+def test_a_file_that_is_not_whole_is_read_as_far_as_it_goes(tmp_path, made_up, capsys):
+    sweep.run_sweep(SPACE, tmp_path / "out", console=Console(file=io.StringIO()))
+    file = tmp_path / "out" / "sweep.jsonl"
+    lines = file.read_bytes().splitlines(keepends=True)
+    file.write_bytes(b"".join(lines[:13]) + lines[13][:-40])
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["recommend", str(file)])
+    shown = capsys.readouterr()
+    assert stop.value.code == 0 and "The sweep is not done: 12 of 35 trials." in shown.out
+    assert shown.err.startswith("Warning: ") and "line 14 is not whole" in shown.err and ".py" not in shown.err
+    file.write_bytes(lines[0].replace(b'"folds"', b'"fields"'))
+    with pytest.raises(
+        ValueError, match="another version: line 1: Unknown argument of Space 'fields'. Did you mean"
+    ):
+        sweep_file.read(file)
+
+
+def test_the_page_shows_calibration_and_the_config_behind_each_leader(tmp_path, monkeypatch):
+    def engine(mc_samples):
+        def run(trials, add):
+            for trial in trials:
+                bins = {"count": [0.0, 4.0, 6.0], "correct": [0.0, 2.0, 5.0], "confidence": [0.0, 2.0, 5.5]}
+                made = {**record(trial, 2 - trial.axes["rate"]), "reliability": bins, "mc_samples": mc_samples}
+                add({**made, "test": {**made["test"], "accuracy": 0.777}})
+
+        return run
+
+    monkeypatch.setattr(sweep, "_local_engine", engine)
+    console = Console(file=io.StringIO())
+    page = sweep.run_sweep(SPACE, tmp_path / "out", mc_samples=7, console=console).read_text()
+    assert page.count("<img alt=") == 5 and "Accuracy against confidence of the leaders" in page
+    leader = page[page.index("<h2>Leaders") :].split("<tr>")[2]
+    heads = re.findall("<th.*?>(.*?)</th>", page[page.index("<h2>Leaders") :].split("</tr>")[0])
+    cells = dict(zip(heads, re.findall("<td.*?>(.*?)</td>", leader), strict=True))
+    assert cells["plan"] == "module? dropout 0.5" and cells["runs"] == "5" and cells["NLL"] == "1.500 ± 0.000"
+    assert cells["against no dropout"] == "-0.500 ± 0.000" and cells["accuracy"] == f"{np.exp(-1.5):.3f} ± 0.000"
+    assert cells["gap"] == "0.050 ± 0.000" and cells["test accuracy"] == "0.777 ± 0.000"
+    calibration = page[page.index("<h2>Calibration") : page.index("<h2>Cost")]
+    for head in ("NLL", "ECE", "Brier score", "test NLL", "test ECE"):
+        assert f"<th>{head}</th>" in calibration
+    assert "<td>0.150 ± 0.000</td>" in calibration  # the ECE of the leader: a tenth of its NLL
+    assert "Monte Carlo: 7 samples of one image" in page
+    behind = page[page.index("<h2>All trials") :]
+    first = behind[behind.index("<h3>1. simple_cnn: module? dropout 0.5, 4 epochs</h3>") : behind.index("<h3>2. ")]
+    assert first.count("<details><summary>Seed ") == 5 and first.count("&quot;module?&quot;: 0.5") == 5
 
 
 TITLE = "<script>document.title = [...document.images].every(i => i.naturalWidth > 100) + ' ' + \

@@ -103,6 +103,31 @@ def test_a_python_file_defines_a_space(tmp_path):
         load_space(file)
 
 
+BAD_FILES = {
+    "unknown axis": ("site=['dense*']", "Unknown argument of Space 'site'. Did you mean 'sites'"),
+    "not closed": ("sites=[", "SyntaxError: closing parenthesis"),
+    "text for a number": (
+        "plans=['paper'], epochs='9'",
+        "`epochs` must be an int from 1 up. Received: epochs='9'",
+    ),
+    "text for a rate": ("sites=['dense*'], rates=['a']", "`rate` must be a number in [0, 1)"),
+    "text for a list": ("sites='dense*'", "`sites` must be a list"),
+    "no batch": ("plans=['paper'], batch_size=0", "`batch_size` must be an int from 1 up"),
+    "options of no name": ("plans=['paper'], options=3", "`options` must be a dict"),
+    "what fails": ("plans=[1 / 0]", "ZeroDivisionError: division by zero"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_FILES)
+def test_a_file_that_defines_no_space_is_one_clear_error(case, tmp_path):
+    arguments, message = BAD_FILES[case]
+    file = tmp_path / "space.py"
+    file.write_text(f"from dropzoo.sweep import Space\nspace = Space(models='lenet5', data='digits', {arguments})")
+    with pytest.raises(ValueError) as error:
+        load_space(file)
+    assert str(error.value).startswith(f"{file} defines no space. ") and message in str(error.value)
+
+
 SWEEP = ["simple_cnn", "--data", "digits", "--option", "filters=(4,)", "--option", "dense=8", "--limit", "64"]
 BAD = {
     "unknown model": (["simple_cn", *SWEEP[1:], "--sites", "dense*"], "Did you mean 'simple_cnn'"),
@@ -139,6 +164,9 @@ BAD = {
     "workers without ray": ([*SWEEP, "--plan", "paper", "--workers", "2"], "`workers` are those of"),
     "no such file": (["missing.py"], "No such file"),
     "flags beside a file": (["space.py", "--rate", "0.1"], "takes no --rate"),
+    "unknown flag": ([*SWEEP, "--site", "dense*"], "See: dropzoo sweep --help"),
+    "resources without ray": ([*SWEEP, "--plan", "paper", "--resource", "cpu=2"], "`resources` are those of"),
+    "a resource of no amount": ([*SWEEP, "--plan", "paper", "--resource", "cpu"], 'must be "name=amount"'),
     "masks for a classifier": (["simple_cnn", "--data", "digit_scenes", "--plan", "paper"], "gives one label"),
 }
 

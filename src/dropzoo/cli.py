@@ -1,10 +1,12 @@
 """The command line: `dropzoo --help` lists its commands."""
 
 import sys
-from typing import Annotated
+import warnings
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from dropzoo import commands_bench, commands_models, commands_runs, commands_sweep, options
 
@@ -49,7 +51,9 @@ def main(args: list[str] | None = None) -> None:
     args = sys.argv[1:] if args is None else args
     options.given[:] = args
     try:
-        status = app(args, prog_name="dropzoo", standalone_mode=False)
+        with warnings.catch_warnings():
+            warnings.showwarning = _warn  # type: ignore[assignment]
+            status = app(args, prog_name="dropzoo", standalone_mode=False)
     except typer.Exit as stop:
         status = stop.exit_code
     except (typer.Abort, KeyboardInterrupt):
@@ -62,9 +66,16 @@ def main(args: list[str] | None = None) -> None:
     sys.exit(status if isinstance(status, int) else 0)
 
 
+def _warn(message: Warning | str, *_: Any) -> None:
+    """Without the line of code that warns."""
+    errors.print(f"[yellow]Warning:[/yellow] {escape(str(message))}", soft_wrap=True)
+
+
 def _report(error: Exception) -> int:
     if hasattr(error, "format_message"):  # of the command line itself: an unknown option, a missing argument
-        errors.print(f"[red]Error:[/red] {error.format_message()} See: dropzoo --help", soft_wrap=True)
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context else "dropzoo"
+        errors.print(f"[red]Error:[/red] {error.format_message()} See: {command} --help", soft_wrap=True)
         return 2
     kind = "" if isinstance(error, (ValueError, OSError)) else f"{type(error).__name__}: "
     errors.print("[red]Error:[/red]", end=" ")

@@ -13,24 +13,33 @@ from dropzoo.layers._checks import unknown
 from dropzoo.options import (
     AugmentOption,
     BatchSizeOption,
+    ChannelsOption,
     DataDirOption,
     DataOption,
     DropoutOption,
+    EpochsOption,
     ImageSizeOption,
+    LearningRateOption,
+    LimitOption,
+    ManualDirOption,
     ModelOptions,
     RateScheduleOption,
     SamplesOption,
+    ScheduleOption,
+    ValidationSplitOption,
     console,
     given,
     parse_augment,
     parse_dropout,
     parse_options,
     parse_rate_schedule,
+    training_arguments,
 )
 from dropzoo.tables import results_table
 
 
 def train(
+    context: typer.Context,
     model: Annotated[str, typer.Argument(help="A model's name: dropzoo list models.")],
     data: DataOption,
     out: Annotated[
@@ -38,23 +47,19 @@ def train(
     ] = None,
     dropout: DropoutOption = None,
     option: ModelOptions = None,
-    epochs: Annotated[int, typer.Option("--epochs", min=1)] = 10,
+    epochs: EpochsOption = 10,
     batch_size: BatchSizeOption = 32,
-    learning_rate: Annotated[float, typer.Option("--learning-rate", help="Of Adam.")] = 1e-3,
-    schedule: Annotated[
-        str, typer.Option("--schedule", help="Of the learning rate: cosine (down to 0) or constant.")
-    ] = "cosine",
+    learning_rate: LearningRateOption = 1e-3,
+    schedule: ScheduleOption = "cosine",
     rate_schedule: RateScheduleOption = None,
     augment: AugmentOption = None,
     label_smoothing: Annotated[float, typer.Option("--label-smoothing", help="In [0, 1).")] = 0.0,
     image_size: ImageSizeOption = None,
-    channels: Annotated[int | None, typer.Option("--channels", help="1 or 3: turn images grey or RGB.")] = None,
-    validation_split: Annotated[float, typer.Option("--validation-split", help="Of the training images.")] = 0.1,
-    limit: Annotated[int | None, typer.Option("--limit", help="Train on the first so many images.")] = None,
+    channels: ChannelsOption = None,
+    validation_split: ValidationSplitOption = 0.1,
+    limit: LimitOption = None,
     seed: Annotated[int, typer.Option("--seed")] = 0,
-    manual_dir: Annotated[
-        str | None, typer.Option("--manual-dir", help="Folder with a TFDS set's archives.")
-    ] = None,
+    manual_dir: ManualDirOption = None,
     data_dir: DataDirOption = None,
     steps_per_execution: Annotated[
         int, typer.Option("--steps-per-execution", min=1, help="Steps in one call: faster where a step is short.")
@@ -75,20 +80,11 @@ def train(
         data=data,
         dropout=parse_dropout(dropout),
         options=parse_options(option),
-        epochs=epochs,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        schedule=schedule,
         rate_schedule=parse_rate_schedule(rate_schedule),
         augment=parse_augment(augment),
         label_smoothing=label_smoothing,
-        image_size=image_size,
-        num_channels=channels,
-        validation_split=validation_split,
-        limit=limit,
         seed=seed,
-        manual_dir=manual_dir,
-        data_dir=data_dir,
+        **training_arguments(context),
     )
     folder = out or Path("runs") / f"{model}-{Path(data).name}"
     if workers > 1 and "TF_CONFIG" not in os.environ:

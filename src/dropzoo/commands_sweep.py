@@ -5,10 +5,27 @@ from typing import Annotated, Any
 
 import typer
 
-from dropzoo.options import ModelOptions, console, parse_dropout, parse_options
+from dropzoo.options import (
+    BatchSizeOption,
+    ChannelsOption,
+    DataDirOption,
+    EpochsOption,
+    ImageSizeOption,
+    LearningRateOption,
+    LimitOption,
+    ManualDirOption,
+    ModelOptions,
+    ScheduleOption,
+    ValidationSplitOption,
+    console,
+    parse_augment,
+    parse_dropout,
+    parse_options,
+    parse_resources,
+    training_arguments,
+)
 
 _SPACE = "What to try"
-_TRAINING = "How each is trained"
 _RUNNING = "How the sweep runs"
 
 
@@ -59,24 +76,16 @@ def sweep(
         typer.Option("--folds", min=0, help="Cross-validation in so many parts, for small sets; 0: one split."),
     ] = 0,
     option: ModelOptions = None,
-    epochs: Annotated[int, typer.Option("--epochs", min=1, rich_help_panel=_TRAINING)] = 10,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1, rich_help_panel=_TRAINING)] = 32,
-    learning_rate: Annotated[
-        float, typer.Option("--learning-rate", help="Of Adam.", rich_help_panel=_TRAINING)
-    ] = 1e-3,
-    schedule: Annotated[
-        str, typer.Option("--schedule", help="cosine (down to 0) or constant.", rich_help_panel=_TRAINING)
-    ] = "cosine",
-    image_size: Annotated[int | None, typer.Option("--image-size", rich_help_panel=_TRAINING)] = None,
-    channels: Annotated[int | None, typer.Option("--channels", rich_help_panel=_TRAINING)] = None,
-    validation_split: Annotated[
-        float, typer.Option("--validation-split", help="Of the training images.", rich_help_panel=_TRAINING)
-    ] = 0.1,
-    limit: Annotated[
-        int | None, typer.Option("--limit", help="Train on the first so many images.", rich_help_panel=_TRAINING)
-    ] = None,
-    manual_dir: Annotated[str | None, typer.Option("--manual-dir", rich_help_panel=_TRAINING)] = None,
-    data_dir: Annotated[str | None, typer.Option("--data-dir", rich_help_panel=_TRAINING)] = None,
+    epochs: EpochsOption = 10,
+    batch_size: BatchSizeOption = 32,
+    learning_rate: LearningRateOption = 1e-3,
+    schedule: ScheduleOption = "cosine",
+    image_size: ImageSizeOption = None,
+    channels: ChannelsOption = None,
+    validation_split: ValidationSplitOption = 0.1,
+    limit: LimitOption = None,
+    manual_dir: ManualDirOption = None,
+    data_dir: DataDirOption = None,
     strategy: Annotated[
         str,
         typer.Option(
@@ -95,6 +104,14 @@ def sweep(
     workers: Annotated[
         int | None, typer.Option("--workers", min=1, help="Of ray: trials at a time.", rich_help_panel=_RUNNING)
     ] = None,
+    resource: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--resource",
+            help="Of ray, repeatable: what each trial gets, cpu=2, gpu=0.5, memory=4e9 (bytes).",
+            rich_help_panel=_RUNNING,
+        ),
+    ] = None,
     mc: Annotated[
         int, typer.Option("--mc", min=0, help="Samples of the Monte-Carlo latency.", rich_help_panel=_RUNNING)
     ] = 30,
@@ -104,12 +121,21 @@ def sweep(
 ) -> None:
     """Finds out where to drop, what, and how much: trains every combination, and writes OUT/report.html.
 
-    Each of --sites is tried with each --variant, --rate and --rate-schedule; each --plan as it is; all of it with
-    each --normalization, --augment, --weight-decay and --label-smoothing, and always also without dropout.
-    All trials of one seed start from the same weights and see the same batches, so differences are paired.
-    A sweep that was stopped goes on when it is started again, and may be given more to try.
+    Each of --sites is tried with each --variant, --rate and --rate-schedule; each
+    --plan as it is; all of it with each --normalization, --augment, --weight-decay
+    and --label-smoothing, and always also without dropout. All trials of one seed
+    start from the same weights and see the same batches: differences are paired.
+
+    A sweep that was stopped goes on when it is started again, and may be given more
+    to try. Then: dropzoo recommend OUT
 
     Example: dropzoo sweep simple_cnn --data digits --sites "module?" --sites "dense*" --rate 0.2 --rate 0.5
+
+    Example: dropzoo sweep unet --data digit_scenes --sites "skip*" --sites "bottleneck*,decoder*" --plan unet_2015
+
+    Example: dropzoo sweep lenet5 --data fashion_mnist --sites "dense*" --strategy halving --epochs 27
+
+    Example: dropzoo sweep space.py --engine ray --workers 4
     """
     from dropzoo.sweep import Space, load_space, run_sweep
 
@@ -127,7 +153,7 @@ def sweep(
             "schedules": rate_schedule,
             "plans": [parse_dropout(each.split(";")) for each in plan or ()],
             "normalizations": [None if each == "none" else each for each in normalization or ()],
-            "augments": [{"none": False, "yes": True}.get(each, each) for each in augment or ()],
+            "augments": [parse_augment(each) for each in augment or ()],
             "weight_decays": weight_decay,
             "label_smoothings": label_smoothing,
         }
@@ -139,16 +165,7 @@ def sweep(
             options=parse_options(option),
             strategy=strategy,
             samples=samples,
-            epochs=epochs,
-            batch_size=batch_size,
-            learning_rate=learning_rate,
-            schedule=schedule,
-            image_size=image_size,
-            num_channels=channels,
-            validation_split=validation_split,
-            limit=limit,
-            manual_dir=manual_dir,
-            data_dir=data_dir,
+            **training_arguments(context),
             **{name: tuple(values) for name, values in given.items() if values},
         )
         default = Path("sweeps") / f"{'-'.join(models)}-{Path(data).name}"
@@ -158,6 +175,7 @@ def sweep(
         folder,
         engine=engine,
         workers=workers,
+        resources=parse_resources(resource),
         mc_samples=mc,
         retry_failed=retry_failed,
         console=console,
@@ -174,7 +192,13 @@ def recommend(
 ) -> None:
     """Reads a plan off a sweep's file, with its evidence: the simplest within one standard error of the best.
 
+    The standard error is that of the differences between plans, seed by seed, so a
+    sweep of one seed has none: then the best mean wins. A sweep that is still going
+    can be read as well. The last line trains the plan.
+
     Example: dropzoo recommend sweeps/simple_cnn-digits
+
+    Example: dropzoo recommend sweeps/simple_cnn-digits --by accuracy
     """
     from dropzoo.sweep_report import recommendation_text
     from dropzoo.sweep_screen import leaders_table
@@ -188,7 +212,7 @@ def recommend(
 
 def _refuse_space_flags(context: typer.Context) -> None:
     """What the file says cannot be said on the command line as well."""
-    runs = ("models", "out", "engine", "workers", "mc", "retry_failed")
+    runs = ("models", "out", "engine", "workers", "resource", "mc", "retry_failed")
     for parameter in context.command.params:
         name = str(parameter.name)
         source = context.get_parameter_source(name)

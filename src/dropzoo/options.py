@@ -1,6 +1,7 @@
 """Options that several commands have, how they are read, and where commands print."""
 
 import ast
+import math
 from typing import Annotated, Any
 
 import typer
@@ -11,12 +12,9 @@ given: list[str] = []
 """What the command line was given; workers are started with the same."""
 
 DataOption = Annotated[str, typer.Option("--data", help="digits, digit_scenes, a TFDS name, or a folder.")]
-DataDirOption = Annotated[str | None, typer.Option("--data-dir", help="Where TFDS keeps prepared sets.")]
-BatchSizeOption = Annotated[int, typer.Option("--batch-size", min=1)]
 AugmentOption = Annotated[
     str | None, typer.Option("--augment", help='"yes" (mild), or "flip_horizontal,rotation=15,crop=128".')
 ]
-ImageSizeOption = Annotated[int | None, typer.Option("--image-size", help="Resize images to this square.")]
 DropoutOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -36,12 +34,45 @@ RateScheduleOption = Annotated[
         "a fixed one; or one for all. constant, linear, cosine, step, curriculum, early, late.",
     ),
 ]
+_HOW = "How it is trained"
+EpochsOption = Annotated[int, typer.Option("--epochs", min=1, rich_help_panel=_HOW)]
+BatchSizeOption = Annotated[int, typer.Option("--batch-size", min=1, rich_help_panel=_HOW)]
+LearningRateOption = Annotated[float, typer.Option("--learning-rate", help="Of Adam.", rich_help_panel=_HOW)]
+ScheduleOption = Annotated[
+    str,
+    typer.Option("--schedule", help="Of the learning rate: cosine (down to 0) or constant.", rich_help_panel=_HOW),
+]
+ImageSizeOption = Annotated[
+    int | None, typer.Option("--image-size", help="Resize images to this square.", rich_help_panel=_HOW)
+]
+ChannelsOption = Annotated[
+    int | None, typer.Option("--channels", help="1 or 3: turn images grey or RGB.", rich_help_panel=_HOW)
+]
+ValidationSplitOption = Annotated[
+    float, typer.Option("--validation-split", help="Of the training images.", rich_help_panel=_HOW)
+]
+LimitOption = Annotated[
+    int | None, typer.Option("--limit", help="Train on the first so many images.", rich_help_panel=_HOW)
+]
+ManualDirOption = Annotated[
+    str | None, typer.Option("--manual-dir", help="Folder with a TFDS set's archives.", rich_help_panel=_HOW)
+]
+DataDirOption = Annotated[
+    str | None, typer.Option("--data-dir", help="Where TFDS keeps prepared sets.", rich_help_panel=_HOW)
+]
 SamplesOption = Annotated[int, typer.Option("--num-samples", min=1, help="Monte-Carlo samples.")]
 
 
 def parse_augment(value: str | None) -> bool | str:
     """`--augment` as `load_data` takes it: False for nothing or "none", True for "yes", else the text."""
     return {None: False, "none": False, "yes": True}.get(value, value or False)
+
+
+def training_arguments(context: typer.Context) -> dict[str, Any]:
+    """What a command was given that says how a model is trained, by the names of `RunConfig`."""
+    names = ("epochs", "batch_size", "learning_rate", "schedule", "image_size", "validation_split", "limit")
+    found = {name: context.params[name] for name in (*names, "manual_dir", "data_dir")}
+    return {**found, "num_channels": context.params["channels"]}
 
 
 def parse_dropout(values: list[str] | None) -> Any:
@@ -74,6 +105,18 @@ def parse_options(values: list[str] | None) -> dict[str, Any]:
         except (ValueError, SyntaxError):
             options[name.strip()] = literal.strip()
     return options
+
+
+def parse_resources(values: list[str] | None) -> dict[str, float] | None:
+    """`--resource name=amount`, of Ray; None where none is given."""
+    found = {}
+    for value in values or ():
+        name, _, amount = value.partition("=")
+        number = _number(amount)
+        if not name or not isinstance(number, float) or not 0 <= number < math.inf:
+            raise ValueError(f'--resource must be "name=amount", as in "cpu=2". Received: {value!r}')
+        found[name.strip()] = number
+    return found or None
 
 
 def _by_pattern(option: str, form: str, values: list[str]) -> dict[str, Any]:

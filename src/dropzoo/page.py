@@ -1,7 +1,6 @@
 """HTML pages that carry their pictures and styles within themselves, and need no network."""
 
 import html
-import itertools
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -19,6 +18,7 @@ _PAGE = """<!doctype html>
  img {{ width: 100%; height: auto; display: block; }}
  table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; }}
  th, td {{ padding: .3rem .7rem; text-align: right; border-bottom: 1px solid #e6e9ed; white-space: nowrap; }}
+ th {{ white-space: normal; vertical-align: bottom; }}
  th:first-child, td:first-child {{ text-align: left; }}
  pre {{ background: #f4f6f8; padding: .8rem 1rem; overflow-x: auto; border-radius: 6px; font-size: .85rem; }}
  p.note {{ color: #5a6270; }}
@@ -48,9 +48,9 @@ def table(heads: Iterable[str], rows: Iterable[Iterable[str]], wrap: int | None 
         rows: of cells.
         wrap: the column whose text may take several lines.
     """
-    lines = []
+    heads, lines = list(heads), []
     for tag, cells in (("th", heads), *(("td", row) for row in rows)):
-        kinds = (f'{tag} class="wrap"' if i == wrap else tag for i in itertools.count())
-        line = (f"<{kind}>{html.escape(cell)}</{tag}>" for kind, cell in zip(kinds, cells, strict=False))
+        kinds = (f'{tag} class="wrap"' if i == wrap else tag for i in range(len(heads)))
+        line = (f"<{kind}>{html.escape(cell)}</{tag}>" for kind, cell in zip(kinds, cells, strict=True))
         lines.append(f"<tr>{''.join(line)}</tr>")
     return f'<div class="wide"><table>{"".join(lines)}</table></div>'

@@ -11,6 +11,7 @@ import numpy as np
 from dropzoo import page, pictures
 from dropzoo.drawing import draw_sites
 from dropzoo.runs import RunConfig
+from dropzoo.tables import LABELS
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ dropzoo nor Keras, its probabilities differ from the model's by at most {section
 
 def _table(results: dict[str, dict[str, dict[str, Any] | None]]) -> str:
     score = "mean_iou" if any("mean_iou" in (r["test"] or {}) for r in results.values()) else "accuracy"
-    title = score.replace("_", " ").replace("iou", "IoU")
+    title = LABELS.get(score, score)
     heads = ("", f"train {title}", f"test {title}", "gap", "test NLL", "test ECE")
     rows = []
     for name, sets in results.items():

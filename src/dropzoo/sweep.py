@@ -8,7 +8,10 @@ does what `dropzoo sweep` does.
 
 import contextlib
 import dataclasses
+import functools
+import importlib
 import runpy
+import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -32,7 +35,11 @@ def load_space(path: Path) -> Space:
     """The space that a Python file defines as `space = Space(...)`; the file is run."""
     if not path.is_file():
         raise ValueError(f"No such file: {path}")
-    found = runpy.run_path(str(path)).get("space")
+    try:
+        found = runpy.run_path(str(path)).get("space")
+    except Exception as error:  # of whatever the file does
+        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+        raise ValueError(f"{path} defines no space. {kind}{error}") from error
     if not isinstance(found, Space):
         raise ValueError(f"{path} must define `space = Space(...)`, of dropzoo.sweep. Received: space={found!r}")
     return found
@@ -44,6 +51,7 @@ def run_sweep(
     *,
     engine: str = "local",
     workers: int | None = None,
+    resources: dict[str, float] | None = None,
     mc_samples: int = 30,
     retry_failed: bool = False,
     console: Console | None = None,
@@ -58,6 +66,7 @@ def run_sweep(
         out: a folder: `sweep.jsonl` and `report.html`.
         engine: `"local"`, one after the other in this process, or `"ray"`, by Ray Tune.
         workers: of Ray, the trials at a time; None for as many as its cluster has room for.
+        resources: of Ray, what each trial gets: `{"cpu": 2, "gpu": 0.5, "memory": 4e9}`; None to share out all.
         mc_samples: of the Monte-Carlo latency; 0 to leave it out.
         retry_failed: do trials again that have failed.
         console: where progress is shown.
@@ -71,9 +80,12 @@ def run_sweep(
     console, out = console or Console(highlight=False), Path(out)
     if engine not in ("local", "ray"):
         raise ValueError(f"`engine` must be 'local' or 'ray'. Received: engine={engine!r}")
-    if workers is not None and engine == "local":
-        raise ValueError(f"`workers` are those of engine='ray'. Received: workers={workers} with engine='local'")
-    run: Engine = _ray_engine(workers, mc_samples) if engine == "ray" else _local_engine(mc_samples)
+    for name, value in (("workers", workers), ("resources", resources)):
+        if value is not None and engine == "local":
+            raise ValueError(f"`{name}` are those of engine='ray'. Received: {name}={value} with engine='local'")
+    options = {"workers": workers, "resources": resources or {}, "mc_samples": mc_samples}
+    ray = _ray_engine() if engine == "ray" else None
+    run: Engine = functools.partial(ray.run_trials, **options) if ray else _local_engine(mc_samples)
     space = _checked(space, console)
     file = SweepFile(out, space)
     with contextlib.closing(file):
@@ -87,11 +99,16 @@ def run_sweep(
                 file.add(entry)
                 screen.add(entry)
 
-            for trials, dropped in _rounds(space, file):
-                screen.fewer(*trials_and_epochs(dropped))
-                run([t for t in trials if t.key not in file.trials or t.key in failed], record)
-                if any(t.key not in file.trials for t in trials):  # Ray's engine comes back from a Ctrl-C
-                    raise KeyboardInterrupt
+            def drop(trials: list[Trial]) -> None:
+                screen.fewer(*trials_and_epochs(trials))
+
+            if ray and space.strategy == "halving":
+                known = {key: each for key, each in file.trials.items() if key not in failed}
+                ray.halve(_by_plan(everything), known, space.eta, record, drop, **options)
+            else:
+                for trials, dropped in _rounds(space, file):
+                    drop(dropped)
+                    run([t for t in trials if t.key not in file.trials or t.key in failed], record)
     return write_report(out / "report.html", file.path)
 
 
@@ -150,14 +167,16 @@ def _local_engine(mc_samples: int) -> Engine:
     return run
 
 
-def _ray_engine(workers: int | None, mc_samples: int) -> Engine:
+def _by_plan(trials: list[Trial]) -> list[list[Trial]]:
+    """Those of all rounds, seeds and folds of a plan together, in their order."""
+    plans: dict[tuple[Any, ...], list[Trial]] = {}
+    for trial in trials:
+        plans.setdefault(_place(trial.axes), []).append(trial)
+    return list(plans.values())
+
+
+def _ray_engine() -> types.ModuleType:
     try:
-        from dropzoo.sweep_ray import run_trials
+        return importlib.import_module("dropzoo.sweep_ray")
     except ModuleNotFoundError as error:
         raise ValueError(f"--engine ray needs the extra: pip install 'dropzoo[ray]' ({error})") from None
-
-    def run(trials: list[Trial], record: Callable[[dict[str, Any]], None]) -> None:
-        if trials:
-            run_trials(trials, record, workers, mc_samples)
-
-    return run

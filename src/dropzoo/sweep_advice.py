@@ -17,6 +17,7 @@ from dropzoo.sweep_stats import (
     difference,
     interval_text,
     score_name,
+    title,
 )
 
 METRICS = ("nll", "accuracy", "mean_iou", "brier", "ece")
@@ -66,6 +67,7 @@ def recommend(records: Iterable[dict[str, Any]], metric: str = "nll") -> Recomme
     """
     if metric not in METRICS:
         raise unknown("metric", metric, METRICS)
+    records = list(records)
     found = [c for c in candidates(records, metric) if c.scored]
     # Of a sweep by halving that is not done, the last round may hold no more than baselines.
     epochs = max((c.epochs for c in found if not c.is_baseline), default=found[0].epochs if found else 0)
@@ -73,10 +75,7 @@ def recommend(records: Iterable[dict[str, Any]], metric: str = "nll") -> Recomme
     whole = [c for c in found if len(c.scored) == len(c.records)]
     ranked = whole or found
     if not ranked or not ranked[0].values(metric):
-        raise ValueError(
-            "There is nothing to recommend: no trial of this sweep has succeeded, or none has "
-            f"the metric {metric!r}"
-        )
+        raise ValueError(f"There is nothing to recommend: {_why_not(records, metric)}")
     best = ranked[0]
     sign = -1 if metric in HIGHER_IS_BETTER else 1
 
@@ -100,12 +99,21 @@ def recommend(records: Iterable[dict[str, Any]], metric: str = "nll") -> Recomme
     )
 
 
+def _why_not(records: list[dict[str, Any]], metric: str) -> str:
+    if not records:
+        return "no trial of this sweep has ended yet"
+    if all("error" in record for record in records):
+        return f"all {len(records)} trials have failed, the first with {records[0]['error'].splitlines()[0][:200]}"
+    have = (m for m in METRICS if any(m in record.get("validation", {}) for record in records))
+    return f"its trials have no {metric!r}; they have {', '.join(have)}"
+
+
 def in_words(found: Recommendation) -> list[str]:
     """The evidence, a sentence a line."""
     chosen, metric = found.chosen, found.metric
-    name, score = _title(metric), score_name(chosen.records)
+    name, score = title(metric), score_name(chosen.records)
     figures = [metric, *(m for m in (score, "ece") if m != metric)]
-    values = ", ".join(f"{_title(m)} {interval_text(chosen.interval(m))}" for m in figures)
+    values = ", ".join(f"{title(m)} {interval_text(chosen.interval(m))}" for m in figures)
     runs = len(chosen.scored)
     lines = [
         f"Recommended: {chosen.full_label}.",
@@ -145,7 +153,7 @@ def _why_nothing(found: Recommendation) -> str:
     if rivals is None:
         return "No plan with dropout has succeeded."
     effect = _effect(difference(rivals, found.chosen, found.metric))
-    rest = f"{rivals.full_label}: {_title(found.metric)} {effect}"
+    rest = f"{rivals.full_label}: {title(found.metric)} {effect}"
     return f"No plan with dropout is better by more than one standard error; {rest}."
 
 
@@ -159,12 +167,8 @@ def _runs(count: int) -> str:
     return f"{count} run{'s' * (count != 1)}"
 
 
-def _title(metric: str) -> str:
-    return {"nll": "NLL", "ece": "ECE", "mean_iou": "mean IoU", "brier": "Brier score"}.get(metric, metric)
-
-
 def train_command(config: RunConfig) -> str:
-    """The line that trains this config."""
+    """The line that trains this plan, with the seed that `dropzoo train` has by itself."""
     parts = ["dropzoo", "train", config.model, "--data", config.data]
     dropout = config.dropout
     if isinstance(dropout, dict):

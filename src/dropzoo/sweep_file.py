@@ -58,7 +58,10 @@ def read(path: Path) -> Recorded:
                 raise ValueError(f"{path} is not the file of a sweep: line {number} cannot be read")
             whole += len(line)
             if "space" in entry:
-                space = Space(**entry["space"])
+                try:
+                    space = Space(**entry["space"])
+                except (TypeError, ValueError) as error:
+                    raise ValueError(f"{path} is of another version: line {number}: {error}") from error
             else:
                 trials[entry["key"]] = entry
     if space is None and whole:

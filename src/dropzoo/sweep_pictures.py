@@ -9,9 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from dropzoo.pictures import BLUE, GREEN, GREY, ORANGE
-from dropzoo.sweep_stats import Candidate, baseline_of, difference, score_name
+from dropzoo.sweep_stats import Candidate, baseline_of, difference, score_name, title
 
-_TITLES = {"nll": "NLL", "ece": "ECE", "gap": "train-validation gap", "mean_iou": "mean IoU"}
 # A dash of its own for each line as well: no picture is read by colour alone.
 _LINES = ((BLUE, "-"), (ORANGE, "--"), (GREEN, "-."), ("#CC79A7", (0, (5, 1, 1, 1, 1, 1))))
 
@@ -28,7 +27,7 @@ def intervals(found: list[Candidate]) -> Figure:
             axis.plot(list(candidate.values(metric).values()), [row] * value.count, "|", color=colour, alpha=0.6)
             marker = "s" if candidate.is_baseline else "o"
             axis.errorbar(value.mean, row, xerr=value.half, fmt=marker, color=colour, capsize=3, markersize=5)
-        axis.set_title(_TITLES.get(metric, metric), fontsize=10)
+        axis.set_title(title(metric), fontsize=10)
         axis.set_yticks(rows, [_number(i, c) for i, c in enumerate(found, start=1)])
         axis.set_ylim(len(found) - 0.5, -0.5)
         axis.xaxis.set_major_locator(MaxNLocator(5))
@@ -68,7 +67,7 @@ def effects(found: list[Candidate], metric: str = "nll") -> Figure | None:
     axis.set_yticks(range(len(rows)), rows)
     axis.set_xlabel("rate")
     axis.spines[:].set_visible(False)
-    figure.colorbar(image, label=f"{_TITLES.get(metric, metric)}, less that\nwithout dropout", shrink=0.9)
+    figure.colorbar(image, label=f"{title(metric)}, less that\nwithout dropout", shrink=0.9)
     return figure
 
 
@@ -76,7 +75,7 @@ def convergence(found: list[tuple[int, Candidate]]) -> Figure:
     """Validation NLL and loss of training by epoch: means over seeds, the range of the runs behind."""
     figure = Figure(figsize=(8.4, 3.4), layout="constrained")
     panels = (("val_nll", "validation NLL"), ("loss", "training loss"))
-    for axis, (curve, title) in zip(figure.subplots(1, 2), panels, strict=True):
+    for axis, (curve, head) in zip(figure.subplots(1, 2), panels, strict=True):
         for i, (number, candidate) in enumerate(found):
             colour, dash = (GREY, ":") if candidate.is_baseline else _LINES[i % len(_LINES)]
             runs = np.array([record["curves"][curve] for record in candidate.scored], float)  # (runs, epochs)
@@ -84,9 +83,33 @@ def convergence(found: list[tuple[int, Candidate]]) -> Figure:
             axis.plot(epochs, runs.mean(0), color=colour, linestyle=dash, label=_number(number, candidate))
             axis.fill_between(epochs, runs.min(0), runs.max(0), color=colour, alpha=0.12, linewidth=0)
         axis.set(xlabel="epoch")
-        axis.set_title(title, fontsize=10)
+        axis.set_title(head, fontsize=10)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         _plain(axis)
+    axis.legend(frameon=False, fontsize=9)
+    return figure
+
+
+def reliability(found: list[tuple[int, Candidate]]) -> Figure | None:
+    """Accuracy against confidence on validation images, the bins of all runs together; None of older records."""
+    figure = Figure(figsize=(5.0, 4.4), layout="constrained")
+    axis = figure.subplots()
+    axis.plot([0, 1], [0, 1], color="#222831", linewidth=1)
+    for i, (number, candidate) in enumerate(found):
+        bins = [record["reliability"] for record in candidate.scored if "reliability" in record]
+        if not bins:
+            continue
+        names = ("count", "correct", "confidence")
+        count, correct, confidence = (np.sum([each[name] for each in bins], axis=0) for name in names)
+        filled = count > 0
+        accuracy, sure = correct[filled] / count[filled], confidence[filled] / count[filled]
+        colour, dash = (GREY, ":") if candidate.is_baseline else _LINES[i % len(_LINES)]
+        axis.plot(sure, accuracy, color=colour, linestyle=dash, label=_number(number, candidate))
+        axis.scatter(sure, accuracy, 4 + 150 * count[filled] / count.sum(), color=colour, alpha=0.5)
+    if len(axis.lines) == 1:
+        return None
+    axis.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
+    _plain(axis)
     axis.legend(frameon=False, fontsize=9)
     return figure
 

@@ -19,6 +19,7 @@ from dropzoo.sweep_stats import (
     interval_text,
     names,
     score_name,
+    title,
     what_mattered,
 )
 
@@ -32,23 +33,28 @@ def write_report(path: Path, file: Path) -> Path:
     records = recorded.of_space()
     found = candidates(records)
     space = recorded.space
-    title = "dropzoo sweep" if space is None else f"{', '.join(space.models)} on {Path(space.data).name}"
+    head = "dropzoo sweep" if space is None else f"{', '.join(space.models)} on {Path(space.data).name}"
     longest = [c for c in found if c.scored and c.epochs == found[0].epochs]
     body = [_summary(records, found)]
     if longest:
         body += [_recommended(recommend(records)), _leaders(longest), _heat_map(longest), _curves(longest)]
-        body += [_cost(longest), _mattered(longest)]
-    body.append(_all_trials(records))
-    return page.write(path, f"Sweep: {title}", "\n".join(body))
+        body += [_calibration(longest), _cost(longest), _mattered(longest)]
+    body.append(_all_trials(found))
+    return page.write(path, f"Sweep: {head}", "\n".join(body))
 
 
 def recommendation_text(file: Path, metric: str) -> tuple[list[Candidate], list[str], str]:
     """For a terminal: the rows of a table, the evidence by lines, and the command."""
-    records = read(file).of_space()
+    recorded = read(file)
+    records = recorded.of_space()
     found = recommend(records, metric)
     rows = [found.chosen]
     rows += [c for c in (found.baseline, found.best) if c is not None and not any(c is row for row in rows)]
-    return rows, in_words(found), train_command(found.chosen.config)
+    lines, space = in_words(found), recorded.space
+    # Of a sweep by halving nobody knows how many there will be.
+    if space is not None and space.strategy != "halving" and len(records) < (most := len(space.trials())):
+        lines.append(f"The sweep is not done: {len(records)} of {most} trials.")
+    return rows, lines, train_command(found.chosen.config)
 
 
 def _summary(records: list[dict[str, Any]], found: list[Candidate]) -> str:
@@ -74,14 +80,13 @@ def _recommended(found: Recommendation) -> str:
 
 def _leaders(found: list[Candidate]) -> str:
     score = score_name(found[0].records)
-    title = score.replace("_", " ").replace("iou", "IoU")
-    heads = ("", "plan", "runs", "NLL", "NLL against no dropout", title, "gap", "ECE", f"test {title}")
+    heads = ("", "plan", "runs", "NLL", "against no dropout", title(score), "gap", f"test {title(score)}")
     shown = _with_baselines(found, _LEADERS)
     rows = []
     for (number, each), label in zip(shown, names([c for _, c in shown]), strict=True):
         baseline = baseline_of(each, found)
         effect = None if baseline is None or each.is_baseline else difference(each, baseline, "nll")
-        figures = [interval_text(each.interval(metric)) for metric in (score, "gap", "ece")]
+        figures = [interval_text(each.interval(metric)) for metric in (score, "gap")]
         against = interval_text(effect) if effect else "-"
         if effect and effect.mean >= 0:
             against = f"+{against}"
@@ -91,8 +96,9 @@ def _leaders(found: list[Candidate]) -> str:
     alt = "Means and intervals of the leaders"
     return f"""<h2>Leaders</h2>
 <p class="note">The best of {len(found)} configurations by the mean NLL on validation images, and those without
-dropout. Intervals are of 95 % over seeds and folds (Student's t). Differences are paired: both sides start from
-the same weights and see the same batches. The gap: {title} on training images, less that on validation images.</p>
+dropout. Intervals are of 95 % over seeds and folds (Student's t). Against no dropout: the difference in NLL,
+paired: both sides start from the same weights and see the same batches. The gap: {title(score)} on training
+images, less that on validation images.</p>
 {page.table(heads, rows, wrap=1)}
 {_figure(sweep_pictures.intervals([each for _, each in shown]), alt)}
 <p class="note">Each stroke is a run; squares have no dropout. Lower is better for NLL and ECE, the expected
@@ -111,14 +117,29 @@ configurations (schedules, other regularisers) are their mean, without a star.</
 
 
 def _curves(found: list[Candidate]) -> str:
-    ranked = list(enumerate(found, start=1))
-    chosen = ranked[:_CURVES]
-    if not any(c.is_baseline for _, c in chosen):
-        chosen += [(n, c) for n, c in ranked if c.is_baseline][:1]
     return f"""<h2>Convergence</h2>
 <p class="note">The leaders and the best without dropout, by their numbers in the table: means over the runs, and
 their range. The training loss is with dropout on, and with what the loss adds: penalties, smoothing.</p>
-{_figure(sweep_pictures.convergence(chosen), "Curves of the leaders by epoch")}"""
+{_figure(sweep_pictures.convergence(_first(found)), "Curves of the leaders by epoch")}"""
+
+
+def _calibration(found: list[Candidate]) -> str:
+    rows, shown = [], _with_baselines(found, _LEADERS)
+    for (number, each), label in zip(shown, names([c for _, c in shown]), strict=True):
+        figures = [interval_text(each.interval(metric)) for metric in ("nll", "ece", "brier")]
+        test = [interval_text(each.interval(metric, "test")) for metric in ("nll", "ece")]
+        rows.append((str(number), label, *figures, *test))
+    heads = ("", "plan", "NLL", "ECE", "Brier score", "test NLL", "test ECE")
+    figure = sweep_pictures.reliability(_first(found))
+    diagram = _figure(figure, "Accuracy against confidence of the leaders") if figure else ""
+    words = """
+<p class="note">Reliability on validation images: on the diagonal, predictions are right as often as they are sure;
+below it they are surer than that. The larger a dot, the more predictions.</p>"""
+    return f"""<h2>Calibration</h2>
+<p class="note">Lower is better for all. Without Monte Carlo; <code>dropzoo evaluate RUN --mc 30</code> tells what
+that changes.</p>
+{page.table(heads, rows, wrap=1)}{words if figure else ""}
+{diagram}"""
 
 
 def _cost(found: list[Candidate]) -> str:
@@ -126,12 +147,16 @@ def _cost(found: list[Candidate]) -> str:
     for (number, each), label in zip(shown, names([c for _, c in shown]), strict=True):
         epoch = statistics.median(record["seconds_per_epoch"] for record in each.scored)
         latency = [record["mc_ms"] for record in each.scored if record["mc_ms"] is not None]
-        sampled = f"{statistics.median(latency):.1f}" if latency else "-"
+        milliseconds = f"{statistics.median(latency):.1f}" if latency else "-"
         size = f"{each.scored[0]['parameters']:,}"
-        rows.append((str(number), label, f"{epoch:.2f}", size, sampled))
+        rows.append((str(number), label, f"{epoch:.2f}", size, milliseconds))
+    samples = {
+        r["mc_samples"] for _, c in shown for r in c.scored if r.get("mc_samples") and r["mc_ms"] is not None
+    }
+    of = " and ".join(map(str, sorted(samples))) or "all"
     heads = ("", "plan", "s an epoch", "parameters", "Monte-Carlo ms an image")
     return f"""<h2>Cost</h2>
-<p class="note">Medians on the machine that ran the trials. Monte Carlo: all samples of one image.</p>
+<p class="note">Medians on the machine that ran the trials. Monte Carlo: {of} samples of one image.</p>
 {page.table(heads, rows, wrap=1)}"""
 
 
@@ -146,20 +171,37 @@ exclude each other (a rate of 0 and no sites) share what they explain, so that t
 {_figure(sweep_pictures.shares(shares), "Shares of the variance by axis")}"""
 
 
-def _all_trials(records: list[dict[str, Any]]) -> str:
+def _all_trials(found: list[Candidate]) -> str:
     items = []
-    for record in records:
-        each, config = Candidate([record]), record["config"]
-        fold = f", fold {config['fold'][0] + 1}" if config["fold"] else ""
-        if "error" in record:
-            result = f"failed: {record['error'].splitlines()[0][:120]}"
-        else:
-            result = f"NLL {record['validation']['nll']:.4f}"
-        head = f"{each.full_label}; seed {config['seed']}{fold}, {config['epochs']} epochs: {result}"
-        shown = {k: record[k] for k in ("key", "config", "versions", "seconds", "error") if k in record}
-        text = html.escape(json.dumps(shown, indent=1))
-        items.append(f"<details><summary>{html.escape(head)}</summary><pre>{text}</pre></details>")
-    return f"<h2>All trials</h2>\n<details><summary>{len(records)} trials</summary>{''.join(items)}</details>"
+    for number, each in enumerate(found, start=1):
+        items.append(f"<h3>{number}. {html.escape(each.full_label)}, {each.epochs} epochs</h3>")
+        items += map(_trial, each.records)
+    count = sum(len(each.records) for each in found)
+    return f"""<h2>All trials</h2>
+<p class="note">By plan, under the numbers of the tables; each with all that makes it again.</p>
+<details><summary>{count} trials</summary>{"".join(items)}</details>"""
+
+
+def _trial(record: dict[str, Any]) -> str:
+    config = record["config"]
+    fold = f", fold {config['fold'][0] + 1}" if config["fold"] else ""
+    if "error" in record:
+        result = f"failed: {record['error'].splitlines()[0][:120]}"
+    else:
+        result = f"NLL {record['validation']['nll']:.4f}"
+    shown = {k: record[k] for k in ("key", "config", "versions", "seconds", "error") if k in record}
+    text = html.escape(json.dumps(shown, indent=1))
+    head = html.escape(f"Seed {config['seed']}{fold}: {result}")
+    return f"<details><summary>{head}</summary><pre>{text}</pre></details>"
+
+
+def _first(found: list[Candidate]) -> list[tuple[int, Candidate]]:
+    """The leaders by rank that a picture has room for, and the best without dropout."""
+    ranked = list(enumerate(found, start=1))
+    chosen = ranked[:_CURVES]
+    if not any(c.is_baseline for _, c in chosen):
+        chosen += [(n, c) for n, c in ranked if c.is_baseline][:1]
+    return chosen
 
 
 def _with_baselines(found: list[Candidate], count: int) -> list[tuple[int, Candidate]]:

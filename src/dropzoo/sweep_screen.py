@@ -11,7 +11,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from dropzoo.sweep_space import Trial
-from dropzoo.sweep_stats import Candidate, candidates, interval_text, names, score_name
+from dropzoo.sweep_stats import Candidate, candidates, interval_text, names, score_name, title
 
 _ROWS = 8
 
@@ -69,7 +69,7 @@ class Screen:
         if "error" in record:
             return f"{what}: FAILED: {record['error'].splitlines()[0][:200]}"
         name = score_name([record])
-        score = f"{name.replace('_', ' ')} {record['validation'][name]:.4f}"
+        score = f"{title(name)} {record['validation'][name]:.4f}"
         return f"{what}: NLL {record['validation']['nll']:.4f}, {score}, {record['seconds']:.1f} s"
 
 
@@ -79,7 +79,7 @@ def leaders_table(found: list[Candidate]) -> Table:
     if not found:
         return table
     name = score_name(found[0].records)
-    for head in ("runs", "NLL", name.replace("_", " "), "ECE"):
+    for head in ("runs", "NLL", title(name), "ECE"):
         table.add_column(head, justify="right", no_wrap=True)
     for label, each in zip(names(found), found, strict=True):
         figures = (interval_text(each.interval(metric)) for metric in ("nll", name, "ece"))

@@ -123,7 +123,16 @@ class Space:
     manual_dir: str | None = None
     data_dir: str | None = None
 
+    def __new__(cls, **given: Any) -> "Space":
+        names = [field.name for field in dataclasses.fields(cls)]
+        for name in given:
+            if name not in names:
+                raise unknown("argument of Space", name, names)
+        return super().__new__(cls)
+
     def __post_init__(self) -> None:
+        if not isinstance(self.options, dict):
+            raise ValueError(f"`options` must be a dict. Received: options={self.options!r}")
         for field in dataclasses.fields(self):  # lists as JSON and people write them
             value = getattr(self, field.name)
             if field.name == "options":
@@ -144,9 +153,11 @@ class Space:
             raise ValueError("The space is empty: `sites` need `variants` and `rates`")
         if self.strategy not in STRATEGIES:
             raise unknown("strategy", self.strategy, STRATEGIES)
-        for name, low in (("samples", 1), ("eta", 2), ("min_epochs", 1), ("epochs", 1)):
+        for name, low in (("samples", 1), ("eta", 2), ("min_epochs", 1), ("epochs", 1), ("batch_size", 1)):
             if not isinstance(getattr(self, name), int) or getattr(self, name) < low:
-                raise ValueError(f"`{name}` must be an int from {low} up. Received: {name}={getattr(self, name)}")
+                raise ValueError(
+                    f"`{name}` must be an int from {low} up. Received: {name}={getattr(self, name)!r}"
+                )
         if self.folds < 0 or self.folds == 1:
             raise ValueError(f"`folds` must be 0 or from 2 up. Received: folds={self.folds}")
         if self.validation_split == 0 and not self.folds:

@@ -10,6 +10,7 @@ from scipy import stats
 
 from dropzoo.runs import RunConfig
 from dropzoo.sweep_space import Trial
+from dropzoo.tables import LABELS
 
 #: The axes of a space, in the order they are shown.
 AXES = (
@@ -190,6 +191,11 @@ def score_name(records: list[dict[str, Any]]) -> str:
     """Mean IoU where there are masks, or else accuracy."""
     dense = any("mean_iou" in record.get("validation", {}) for record in records)
     return "mean_iou" if dense else "accuracy"
+
+
+def title(metric: str) -> str:
+    """Of a column or an axis."""
+    return {**LABELS, "gap": "train-validation gap"}.get(metric, metric)
 
 
 def what_mattered(found: list[Candidate], metric: str = "nll") -> dict[str, float]:

@@ -55,7 +55,9 @@ class Workbench:
 
         Returns:
             JSON: `key`, `axes` and `config` of the trial, `versions`; `curves` by epoch; `validation`, `train` and
-            `test`: figures as of `evaluate`; `seconds`, `seconds_per_epoch`, `parameters`, `mc_ms`; or `error`.
+            `test`: figures as of `evaluate`; `reliability`: of the bins of confidence on validation images the
+            `count`, and the sums `correct` and `confidence`; `seconds`, `seconds_per_epoch`, `parameters`, `mc_ms`
+            of `mc_samples`; or `error`.
         """
         start = time.perf_counter()
         record: dict[str, Any] = {
@@ -113,20 +115,25 @@ class Workbench:
         ).history
         if not math.isfinite(history["val_nll"][-1]):
             raise FloatingPointError(f"The validation NLL is {history['val_nll'][-1]}")
-        sets = {"validation": data.validation, "train": self._plain_training_set(config, data), "test": data.test}
+        sets = {"train": self._plain_training_set(config, data), "test": data.test, "validation": data.validation}
         scores = self._scores_of(data.info)
         figures = {
             name: score(graph.predict, dataset, scores.reset()).figures()
             for name, dataset in sets.items()
             if dataset is not None
         }
+        bins = scores.calibration  # as the last set, that of validation images, has left them
         epochs = [after - before for before, after in zip(ends, ends[1:], strict=False)]
         return {
             "curves": history,
             **figures,
+            "reliability": {
+                name: getattr(bins, name).numpy().tolist() for name in ("count", "correct", "confidence")
+            },
             "seconds_per_epoch": statistics.median(epochs[1:] or epochs),  # the first may have traced
             "parameters": graph.model.count_params(),
             "mc_ms": self._latency(graph, data.validation),
+            "mc_samples": self.mc_samples,
         }
 
     def _plain_training_set(self, config: RunConfig, data: "_Kept") -> tf.data.Dataset:
