@@ -23,9 +23,9 @@ class RandomPooling2D(Stochastic, keras.Layer):
         super().__init__(**kwargs)
         self.pool_size = check_pair(pool_size, "pool_size")
         self.strides = self.pool_size if strides is None else check_pair(strides, "strides")
-        if padding not in ("valid", "same"):
+        if str(padding).lower() not in ("valid", "same"):
             raise ValueError(f"`padding` must be 'valid' or 'same'. Received: padding={padding!r}")
-        self.padding = padding
+        self.padding = padding.lower()
         self.data_format = check_data_format(data_format)
         self.input_spec = keras.InputSpec(ndim=4)
 

@@ -113,7 +113,7 @@ def strip_dropout(model: keras.Model) -> keras.Model:
     if left:
         warnings.warn(
             "Layers that draw are left, since they compute something too, or are inside the code of a layer; set "
-            f"their `rate` to 0: {left}",
+            f"`rate` to 0 where they have one: {left}",
             stacklevel=2,
         )
     return new

@@ -100,9 +100,8 @@ class Batcher:
         return taken
 
     async def _answer(self, jobs: list[_Job]) -> None:
-        names = jobs[0].inputs
-        whole = {name: np.concatenate([job.inputs[name] for job in jobs]) for name in names}
         try:
+            whole = {name: np.concatenate([job.inputs[name] for job in jobs]) for name in jobs[0].inputs}
             outputs = await asyncio.get_running_loop().run_in_executor(self._pool, self._run, whole)
         except Exception as error:
             if len(jobs) == 1:
@@ -112,7 +111,7 @@ class Batcher:
             for job in jobs:  # one bad request must not fail the others
                 await self._answer([job])
             return
-        self._ran(len(next(iter(whole.values()))))
+        self._ran(sum(job.rows for job in jobs))
         start = 0
         for job in jobs:
             stop = start + job.rows

@@ -129,7 +129,7 @@ class Server:
         )
 
     def settle(self) -> None:
-        """Takes what is loaded out of the garbage collector's sight, which halves the time of a request.
+        """Takes what is loaded out of the garbage collector's sight.
 
         Each request makes enough lists for a collection, and some of those would look through all of TensorFlow.
         Only for a process that does nothing else; done anew for new versions, so that old ones are freed.

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from dropzoo.training.losses import Dice
@@ -90,7 +91,7 @@ class FocalCrossEntropy(Dice):
     Args:
         gamma: not negative; 2 in the paper.
         alpha: None, or the weight of each class: for one logit a float in (0, 1), of the foreground, the
-            background's being `1 - alpha` (0.25 in the paper); else one for each class.
+            background's being `1 - alpha` (0.25 in the paper); else a list or array, one for each class.
         ignore_class: as for `Dice`.
         reduction: as for `Dice`.
         name: the loss's name.
@@ -124,6 +125,7 @@ class FocalCrossEntropy(Dice):
         super().__init__(ignore_class=ignore_class, reduction=reduction, name=name, dtype=dtype)
         if not gamma >= 0:
             raise ValueError(f"`gamma` must not be negative. Received: gamma={gamma}")
+        alpha = alpha.tolist() if isinstance(alpha, (np.ndarray, np.generic)) else alpha
         if not (alpha is None or isinstance(alpha, (list, tuple)) or (isinstance(alpha, float) and 0 < alpha < 1)):
             raise ValueError(
                 "`alpha` must be None, a float in (0, 1) for one logit, or a list with a weight for each class. "

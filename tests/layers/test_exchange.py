@@ -14,7 +14,7 @@ OTHERS = {
     "drop_connect_dense": lambda: layers.DropConnectDense(3, rate=0.3),
     "drop_connect_conv2d": lambda: layers.DropConnectConv2D(3, 3, rate=0.3, padding="same", activation="relu"),
     "max_pool_dropout2d": lambda: layers.MaxPoolDropout2D(0.3, (3, 2), padding="same"),
-    "stochastic_pooling2d": lambda: layers.StochasticPooling2D((3, 2), padding="same"),
+    "stochastic_pooling2d": lambda: layers.StochasticPooling2D((3, 2), padding="SAME"),  # Keras takes it
     "concrete_dropout": lambda: layers.ConcreteDropout(keras.layers.Conv2D(3, 3), data_size=10),
 }
 

@@ -32,6 +32,8 @@ def test_focal_is_that_of_keras(gamma):
     ours = FocalCrossEntropy(gamma, alpha=[0.2, 0.5, 1.0])(MASKS, LOGITS)
     theirs = keras.losses.CategoricalFocalCrossentropy([0.2, 0.5, 1.0], gamma, from_logits=True)(ONE_HOT, LOGITS)
     assert float(ours) == pytest.approx(float(theirs), rel=1e-4)
+    of_array = FocalCrossEntropy.from_config(FocalCrossEntropy(gamma, np.array([0.2, 0.5, 1.0])).get_config())
+    assert float(of_array(MASKS, LOGITS)) == float(ours)
     foreground, logit = (MASKS == 1)[..., None].astype("float32"), LOGITS[..., :1]
     options = {"apply_class_balancing": True, "alpha": 0.25, "gamma": gamma, "from_logits": True}
     theirs = keras.losses.BinaryFocalCrossentropy(**options)(foreground, logit)
