@@ -1,5 +1,6 @@
 """docs/evidence.md, from the files of results."""
 
+import math
 import os
 import re
 from typing import Any
@@ -32,7 +33,8 @@ says otherwise: what only needs more time looks worse than it is (see claim 1).
 def difference(effect: Effect) -> str:
     """`+0.012 ± 0.004, d 2.1`"""
     half = effect.interval.half or 0.0
-    return f"{effect.interval.mean:+.4f} ± {half:.4f}, d {effect.cohens_d:+.1f}"
+    d = f", d {effect.cohens_d:+.1f}" if math.isfinite(effect.cohens_d) else ""  # all seeds alike
+    return f"{effect.interval.mean:+.4f} ± {half:.4f}{d}"
 
 
 def overall(claim: Claim, rows: list[dict[str, Any]]) -> str:
