@@ -3,8 +3,9 @@
     python saved_models/make.py NAME ... [--data FOLDER]
 
 For each: `saved_models/NAME/1`, a SavedModel with a model card; `model.keras`; and `reference.json`, what
-`build_model(..., weights=...)` reads. FOLDER holds data sets that are not part of the project. A training that was
-stopped goes on where it was; its run is under runs/.
+`build_model(..., weights=...)` reads. Of the membranes, whose terms do not allow more, the figures only. FOLDER
+holds data sets that are not part of the project. A training that was stopped goes on where it was; its run is
+under runs/.
 """
 
 import argparse
@@ -32,12 +33,14 @@ class Reference:
         config: The run's, without places.
         published: What others report on these data, with the source.
         folder: The data's under FOLDER, if they are not part of the project.
+        kept: Whether the model is written; else its figures are printed only.
     """
 
     weights: str
     config: dict[str, Any]
     published: dict[str, Any] = field(default_factory=dict)
     folder: str | None = None
+    kept: bool = True
 
 
 REFERENCES = {
@@ -71,6 +74,23 @@ REFERENCES = {
         },
         {},
         "dsb2018_nuclei",
+    ),
+    # The terms of these data are for software that is not sold, so the model is not part of the project.
+    "isbi2012_membranes_unet": Reference(
+        "isbi2012_membranes",
+        {
+            "model": "unet",
+            "data": "isbi2012_membranes",
+            "options": {"depth": 4, "filters": 12},
+            "dropout": {"bottleneck*": 0.3, "decoder*_conv2": "spatial_dropout2d:0.1"},
+            "augment": "flip_horizontal,flip_vertical,rotation=90,crop=128,brightness=0.1,contrast=0.1",
+            "epochs": 300,
+            "batch_size": 8,
+            "learning_rate": 2e-3,
+            "validation_split": 0.05,
+        },
+        folder="isbi2012_membranes",
+        kept=False,
     ),
     "digits_cnn": Reference(
         "digits",
@@ -112,6 +132,9 @@ def make(name: str, reference: Reference, data: Path | None) -> None:
     loaded = config.load_data()
     test = loaded.test or loaded.validation
     sampled = evaluate(model, test, loaded.info, serving.MonteCarlo(model, num_samples=30))
+    print(f"{name}: {rounded(figures)}; Monte Carlo {rounded(sampled)}")
+    if not reference.kept:
+        return
     shape = {"input_shape": loaded.info.input_shape, "num_classes": loaded.info.num_classes}
     options = {**shape, **config.options}
     # Without the optimizer, whose state is twice the weights.
@@ -135,7 +158,6 @@ def make(name: str, reference: Reference, data: Path | None) -> None:
     os.replace(folder / "unfinished.keras", folder / "model.keras")
     written = {"model": config.model, "weights": reference.weights, "options": options, "dropout": config.dropout}
     (folder / "reference.json").write_text(json.dumps(written, indent=2) + "\n")
-    print(f"{name}: {rounded(figures)}; Monte Carlo {rounded(sampled)}")
 
 
 def rounded(figures: dict[str, Any]) -> dict[str, float]:

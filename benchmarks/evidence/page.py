@@ -80,7 +80,8 @@ def write(claims: list[Claim]) -> None:
             means = {n: {c: interval(r[n] for r in some).mean for c, some in those.items()} for n in shown}
             best = {n: _BEST[n](of.values()) for n, of in means.items() if n in _BEST}
             for condition, some in those.items():
-                cells = [interval_text(interval(row[name] for row in some)) for name in shown]
+                intervals = [interval(row[name] for row in some) for name in shown]
+                cells = [interval_text(each, 3 if abs(each.mean) < 10 else 0) for each in intervals]
                 bold = [means[name][condition] == best.get(name) for name in shown]
                 cells = [f"**{cell}**" if b else cell for cell, b in zip(cells, bold, strict=True)]
                 parts.append(f"| {condition} | {' | '.join(cells)} | {len(some)} |\n")
