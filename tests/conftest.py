@@ -1,5 +1,6 @@
 """Set-up shared by all tests: a quiet TensorFlow, two logical devices, one seed a test."""
 
+import gc
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -11,6 +12,10 @@ import tensorflow as tf
 # Two logical devices, so that every machine can run MirroredStrategy; must happen before TensorFlow starts.
 _CPU = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(_CPU, [tf.config.LogicalDeviceConfiguration()] * 2)
+
+# What is imported stays, and is most of what a collection would look through: a tenth of the time of the tests.
+gc.collect()
+gc.freeze()
 
 
 @pytest.fixture(autouse=True)

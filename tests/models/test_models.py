@@ -12,6 +12,7 @@ from dropzoo import layers, models
 
 every_model = pytest.mark.parametrize("name", TINY)
 slow = pytest.mark.slow
+DEEP = ("densenet_bc_100_12", "fc_densenet103", "convnext_tiny", "wide_resnet_28_10", "unet_plus_plus")
 
 
 def build(name: str, **options: Any) -> keras.Model:
@@ -112,9 +113,9 @@ def test_logits_are_float32_in_mixed_precision(name, policy):
 
 @pytest.mark.parametrize(
     ("name", "normalization"),
-    # By default one of each, and all for the simplest.
+    # By default one of each but those that take long to trace, and all for the simplest.
     [
-        pytest.param(m, n, marks=[] if m == "simple_cnn" or n == t.normalizations[0] else slow)
+        pytest.param(m, n, marks=[] if m == "simple_cnn" or n == t.normalizations[0] and m not in DEEP else slow)
         for m, t in TINY.items()
         for n in t.normalizations
     ],
