@@ -22,6 +22,7 @@ SITES = {
     "after dense 0.5": {"dense1": 0.5},
     "modules and dense": USUAL,
 }
+GIVEN_NLL = 0.65  # that networks with a moderate rate get below
 UNET_SITES = {
     "encoder": {"encoder*_conv?": 0.2},
     "skips": {"skip*": 0.2},
@@ -59,8 +60,8 @@ def site_jobs(seeds: Iterable[int], quick: bool) -> list[Job]:
     jobs = each(seeds, partial(images, quick), {"none": None, **SITES})
 
     def scenes(dropout: Any) -> tuple[str, RunConfig]:
-        options = {"depth": 2, "filters": 8}
-        settings = {"limit": 32, "epochs": 1} if quick else {"limit": 120, "epochs": 30}
+        options = {"depth": 3, "filters": 8}
+        settings = {"limit": 32, "epochs": 1} if quick else {"limit": 400, "epochs": 20, "learning_rate": 5e-3}
         name = f"digit_scenes, {settings['limit']} images, U-Net"
         return name, RunConfig(
             model="unet", data="digit_scenes", options=options, dropout=dropout, batch_size=8, **settings
@@ -131,11 +132,11 @@ def convergence(lab: Lab, config: RunConfig) -> dict[str, float]:
     """The usual figures, and how the validation loss went down."""
     record = lab.train(config)
     curve = np.array(record["curves"]["val_nll"])
-    below = np.flatnonzero(curve < 0.7 * curve[0])
+    below = np.flatnonzero(curve < GIVEN_NLL)
     wiggle = np.abs(np.diff(curve, 2)).mean() if len(curve) > 2 else float("nan")
     norms = gradient_norms(lab, config)
     return usual(record) | {
-        "epochs_to_70_percent": float(below[0] + 1) if len(below) else float(len(curve) + 1),
+        "epochs_to_given_nll": float(below[0] + 1) if len(below) else float(len(curve) + 1),
         "best_nll": float(curve.min()),
         "rise_after_best": float(curve[-1] - curve.min()),
         "wiggle": float(wiggle),
@@ -260,12 +261,12 @@ CLAIMS = [
         "convergence",
         "It slows convergence; early dropout helps what underfits, late dropout what overfits; the validation "
         "loss falls more smoothly; too much makes training unstable.",
-        "Epochs until the validation NLL is 70 % of the first epoch's; the mean second difference of its curve "
-        "(wiggle); the spread of the gradient norm over 32 batches over its mean. Early dropout ends after a "
-        "sixth of the run, late dropout begins there (the paper's).",
+        f"Epochs until the validation NLL is below {GIVEN_NLL} (one more than there were, where it never is); the "
+        "mean second difference of its curve (wiggle); the spread of the gradient norm over 32 batches over its "
+        "mean. Early dropout ends after a sixth of the run, late dropout begins there (the paper's).",
         convergence_jobs,
         [
-            Statement("More epochs to 70 % of the loss", "epochs_to_70_percent", "dropout 0.6", "none", 1),
+            Statement("More epochs to the given loss", "epochs_to_given_nll", "dropout 0.3", "none", 1),
             Statement("The curve of the validation loss is smoother", "wiggle", "dropout 0.3", "none", -1),
             Statement("It rises less after its best", "rise_after_best", "dropout 0.3", "none", -1),
             Statement(
@@ -274,7 +275,7 @@ CLAIMS = [
             Statement("Early dropout is better than none", "score", "early dropout", "none", 1),
             Statement("Late dropout is better than dropout all along", "score", "late dropout", "dropout 0.3", 1),
         ],
-        ("score", "nll", "gap", "epochs_to_70_percent", "rise_after_best", "wiggle", "gradient_norm_variation"),
+        ("score", "nll", "gap", "epochs_to_given_nll", "rise_after_best", "wiggle", "gradient_norm_variation"),
     ),
     Claim(
         6,
