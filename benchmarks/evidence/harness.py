@@ -269,7 +269,7 @@ def effects(statement: Statement, rows: list[dict[str, Any]]) -> list[Effect]:
             continue
         one, other = (
             {
-                row["seed"]: row[statement.figure]
+                row["seed"]: row.get(statement.figure, float("nan"))  # a column may be newer than the file
                 for row in rows
                 if (row["setting"], row["condition"]) == (setting, c)
             }

@@ -14,6 +14,9 @@ from dropzoo.sweep_stats import interval, interval_text
 
 PAGE = HERE.parents[1] / "docs" / "evidence.md"
 PICTURE = HERE.parents[1] / "docs" / "images" / "evidence.png"
+_PICTURED = (
+    "The gap and the accuracy by the number of images, and the accuracy by site and rate, with 95 % intervals"
+)
 # Which end of a column is good; its best mean is set in bold.
 _BEST = {"score": max, "worse_score": max, "nll": min, "worse_nll": min, "ece": min, "worse_ece": min}
 _HEAD = """# What dropout buys: ten claims, tried
@@ -59,6 +62,8 @@ def write(claims: list[Claim]) -> None:
     for claim in claims:
         name = f"[{claim.number}](#claim-{claim.number})"
         parts.append(f"| {name} | {claim.text} | {overall(claim, found[claim.number])} |\n")
+    if picture(found[1], found[6]):
+        parts.append(f"\n![{_PICTURED}]({PICTURE.relative_to(PAGE.parent).as_posix()})\n")
     for claim in claims:
         rows = found[claim.number]
         parts.append(f"\n## Claim {claim.number}\n\n**{claim.text}** {claim.method}\n")
@@ -85,7 +90,6 @@ def write(claims: list[Claim]) -> None:
                 bold = [means[name][condition] == best.get(name) for name in shown]
                 cells = [f"**{cell}**" if b else cell for cell, b in zip(cells, bold, strict=True)]
                 parts.append(f"| {condition} | {' | '.join(cells)} | {len(some)} |\n")
-    picture(found[1], found[6])
     temporary = PAGE.with_suffix(".tmp")
     temporary.write_text("".join(parts))
     os.replace(temporary, PAGE)
@@ -97,11 +101,11 @@ def by_condition(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     return {name: [row for row in rows if row["condition"] == name] for name in names}
 
 
-def picture(sizes: list[dict[str, Any]], rates: list[dict[str, Any]]) -> None:
-    """Claim 1 by the number of images, and claim 6 by the rate."""
+def picture(sizes: list[dict[str, Any]], rates: list[dict[str, Any]]) -> bool:
+    """Draws claim 1 by the number of images, and claim 6 by the rate, if there are results of both."""
     conditions = by_condition(rates)
     if not sizes or "none" not in conditions:
-        return
+        return False
     figure = Figure(figsize=(10, 3.4), layout="constrained")
     left, middle, right = figure.subplots(1, 3)
     lines = {"none": (GREY, "s-"), "dropout": (BLUE, "o-"), "dropout, 3x epochs": (ORANGE, "^--")}
@@ -130,6 +134,7 @@ def picture(sizes: list[dict[str, Any]], rates: list[dict[str, Any]]) -> None:
     temporary = PICTURE.with_suffix(".tmp.png")
     figure.savefig(temporary, dpi=110)
     os.replace(temporary, PICTURE)
+    return True
 
 
 def _line(axis: Axes, points: dict[Any, list[float]], colour: str, style: str, label: str) -> None:
