@@ -91,11 +91,16 @@ def test_the_page_gives_verdicts_and_means(tmp_path, monkeypatch):
     made = claim([], MORE)
     other = Claim(6, "nothing", "Not tried.", "", lambda seeds, quick: [], [MORE], ())
     harness.write(tmp_path / made.file, rows("none", [0.1, 0.2]) + rows("one", [0.4, 0.5]))
-    page.write([made, other])
+    begun = Claim(
+        7, "begun", "", "", lambda seeds, quick: [Job("digits", "two", s, lambda lab: {}) for s in seeds], [], ()
+    )
+    harness.write(tmp_path / begun.file, rows("two", [0.1, 0.2]))
+    page.write([made, other, begun])
     text = (tmp_path / "evidence.md").read_text()
     assert "| [1](#claim-1) | One is more. | holds: 1 holds |" in text
     assert "| [6](#claim-6) | Not tried. | not run yet |" in text
     assert "| one | **0.450 ± 0.635** | 2 |" in text  # 12.706 * 0.05
+    assert text.count("Not finished") == 1 and "3 of 5 trainings are to come: two (digits)." in text
     assert not list(tmp_path.glob("*.tmp"))
 
 

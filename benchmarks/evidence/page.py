@@ -75,6 +75,8 @@ def write(claims: list[Claim]) -> None:
             for effect in effects(statement, rows):
                 verdict = f"**{effect.verdict}**" if effect.verdict != "not shown" else effect.verdict
                 parts.append(f"| {statement.text} | {effect.setting} | {difference(effect)} | {verdict} |\n")
+        if left := pending(claim, rows):
+            parts.append(f"\n{left}\n")
         for setting in settings(rows):
             here = [row for row in rows if row["setting"] == setting]
             shown = [name for name in claim.shown if any(row.get(name) == row.get(name, 0) for row in here)]
@@ -93,6 +95,17 @@ def write(claims: list[Claim]) -> None:
     temporary = PAGE.with_suffix(".tmp")
     temporary.write_text("".join(parts))
     os.replace(temporary, PAGE)
+
+
+def pending(claim: Claim, rows: list[dict[str, Any]]) -> str:
+    """What has been begun and is not at its end: the jobs of five seeds that have no row."""
+    done = {(row["setting"], row["condition"], row["seed"]) for row in rows}
+    jobs = claim.jobs(range(5), False)
+    left = [job for job in jobs if (job.setting, job.condition, job.seed) not in done]
+    names = dict.fromkeys(f"{job.condition} ({job.setting})" for job in left)
+    return (
+        f"**Not finished**: {len(left)} of {len(jobs)} trainings are to come: {'; '.join(names)}." if left else ""
+    )
 
 
 def by_condition(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:

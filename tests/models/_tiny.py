@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+import keras
+
 from dropzoo import models
 
 
@@ -192,3 +194,7 @@ COMMON_WRONG: tuple[tuple[dict[str, Any], str], ...] = (
     ({"dropout": "papre"}, "Unknown plan 'papre'. Did you mean 'paper'"),
     ({"dropout": [0.1]}, r"dropout=\[0.1\]"),
 )
+
+
+def build(name: str, **options: Any) -> keras.Model:
+    return models.build_model(name, **{**TINY[name].options, **options})
