@@ -1,6 +1,7 @@
 """Data as the trainer takes them: the batches of one epoch, checked, with class weights as sample weights."""
 
 import re
+import threading
 from typing import Any, NamedTuple
 
 import keras
@@ -93,7 +94,20 @@ def check_labels(batch: Any, model: keras.Model) -> Any:
         tf.Assert(low >= 0, [f"{_REFUSED} down to", low, "; they start at 0"]),
     ]
     with tf.control_dependencies(tests):
-        return tf.nest.map_structure(tf.identity, batch)
+        return batch[0], tf.identity(labels), *batch[2:]  # the images stay on the device that they are on
+
+
+def ahead(batches: tf.data.Dataset, device: str | None) -> tf.data.Dataset:
+    """The same, two batches ahead on a device."""
+    return batches if device is None else batches.apply(tf.data.experimental.prefetch_to_device(device, 2))
+
+
+def discard(box: list[Any]) -> None:
+    """Empties a list that holds the only reference to an iterator, on a thread of its own.
+
+    Closing an iterator can wait for the next round of tf.data's tuning thread, for as long as the epoch took.
+    """
+    threading.Thread(target=box.clear).start()
 
 
 def refused_labels(error: Exception) -> str | None:

@@ -181,6 +181,19 @@ def check_options(jit_compile: Any, steps_per_execution: Any, on_nan: Any, r_dro
         raise ValueError(f"`r_drop` needs a model of one output, of known shape. Received: r_drop={r_drop}")
 
 
+def check_device(name: str | None, strategy: Any) -> None:
+    """Refuses to prefetch to a device that is not there, or for a strategy, which has devices of its own."""
+    if name is None:
+        return
+    if strategy is not None:
+        raise ValueError(f"`prefetch_to` is for training without a strategy. Received: prefetch_to={name!r}")
+    there = [device.name.removeprefix("/device:") for device in tf.config.list_logical_devices()]
+    if name not in there:
+        raise ValueError(
+            f"`prefetch_to` must be a device of this machine: {there}. Received: prefetch_to={name!r}"
+        )
+
+
 def xla_pays(model: keras.Model, strategy: Any, deterministic: bool) -> bool:
     """The rule of `jit_compile="auto"`."""
     if strategy is not None or deterministic or not tf.config.list_physical_devices("GPU"):

@@ -36,6 +36,18 @@ class Position(NamedTuple):
     jit_compile: bool
 
 
+def folder(directory: str | Path | None, every: int | None, on_nan: str) -> Path | None:
+    """Where checkpoints go; refuses what is asked of them where there are none."""
+    if every is not None and (directory is None or every < 1):
+        raise ValueError(
+            "`checkpoint_every` must be a positive number of steps, with a `checkpoint_dir`. "
+            f"Received: checkpoint_every={every}, checkpoint_dir={directory}"
+        )
+    if on_nan == "restore" and directory is None:
+        raise ValueError("`on_nan='restore'` needs a `checkpoint_dir` to restore from")
+    return None if directory is None else Path(directory)
+
+
 def save(
     directory: Path,
     model: keras.Model,

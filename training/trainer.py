@@ -11,7 +11,7 @@ import tensorflow as tf
 from dropzoo.training import _batches as batches
 from dropzoo.training import _replicas as replicas
 from dropzoo.training import checkpoints
-from dropzoo.training._program import Program, check_options, xla_pays
+from dropzoo.training._program import Program, check_device, check_options, xla_pays
 from dropzoo.training._signals import StopSignals
 from dropzoo.training.losses import default_loss
 from dropzoo.training.metrics import default_metrics
@@ -51,6 +51,8 @@ class Trainer:
         loss_weights: as for `compile`, of several outputs: of auxiliary losses, say.
         r_drop: the weight alpha of R-Drop (Liang et al., 2021, arXiv:2106.14448), which passes each batch twice
             and draws the two predictions together. For models of one output, in logits.
+        prefetch_to: a device, `"GPU:0"` say, to which the next batches are copied while a step runs. Only
+            without a strategy.
 
     Example:
 
@@ -74,9 +76,11 @@ class Trainer:
         on_nan: str = "stop",
         r_drop: float = 0.0,
         loss_weights: Any = None,
+        prefetch_to: str | None = None,
     ) -> None:
         output = batches.output(model)
         check_options(jit_compile, steps_per_execution, on_nan, r_drop, output is not None)
+        check_device(prefetch_to, strategy)
         replicas.prepare(strategy, model, jit_compile)
         if loss is None or metrics is None:
             if output is None:
@@ -92,7 +96,7 @@ class Trainer:
         self.deterministic = deterministic
         self.steps_per_execution = steps_per_execution
         self.on_nan = on_nan
-        self._jit_compile, self._r_drop = jit_compile, r_drop
+        self._jit_compile, self._r_drop, self._prefetch_to = jit_compile, r_drop, prefetch_to
         self._described = checkpoints.describe(model)  # as the run begins: rates move on
         self._program: Program | None = None
 
@@ -139,14 +143,7 @@ class Trainer:
         if self.deterministic:
             tf.config.experimental.enable_op_determinism()
         model, strategy, chief = self.model, self.strategy, replicas.is_chief(self.strategy)
-        directory = None if checkpoint_dir is None else Path(checkpoint_dir)
-        if checkpoint_every is not None and (directory is None or checkpoint_every < 1):
-            raise ValueError(
-                "`checkpoint_every` must be a positive number of steps, with a `checkpoint_dir`. "
-                f"Received: checkpoint_every={checkpoint_every}, checkpoint_dir={checkpoint_dir}"
-            )
-        if self.on_nan == "restore" and directory is None:
-            raise ValueError("`on_nan='restore'` needs a `checkpoint_dir` to restore from")
+        directory = checkpoints.folder(checkpoint_dir, checkpoint_every, self.on_nan)
         first = batches.dataset(train, "train")
         self._build(first)
         position = checkpoints.restore(directory, model, self._described) if directory else None
@@ -195,11 +192,11 @@ class Trainer:
                     callback_list.on_epoch_begin(epoch)
                     rest = batches.rest_of_epoch(train, epoch, step, class_weight, model)
                     left = int(rest.cardinality())  # below 0 where it is not known
-                    iterator = iter(rest)
+                    box = [iter(batches.ahead(rest, self._prefetch_to))]
                     while more and left != 0:
                         size = self._size(step, checkpoint_every, left)
                         callback_list.on_train_batch_begin(step)
-                        done, loss, norm, asked, logs = program.run(iterator, size, signals.received, left > 0)
+                        done, loss, norm, asked, logs = program.run(box[0], size, signals.received, left > 0)
                         more, left = done == size, left - done
                         step += done
                         if done:
@@ -211,6 +208,7 @@ class Trainer:
                             last_path = save()
                         if model.stop_training:
                             break
+                    batches.discard(box)
                     if step == 0:
                         raise ValueError("`train` is empty: it gives no batch")
                     stopped_within = model.stop_training
@@ -277,11 +275,12 @@ class Trainer:
     def _evaluate(self, dataset: tf.data.Dataset, name: str, callbacks: Any) -> dict[str, Any]:
         self.model.reset_metrics()
         callbacks.on_test_begin()
-        logs, program = None, self._program or self._compiled()
-        for step, batch in enumerate(dataset):
+        logs, program, box = None, self._program or self._compiled(), [iter(dataset)]
+        for step, batch in enumerate(box[0]):
             callbacks.on_test_batch_begin(step)
             logs = program.test(batch)
             callbacks.on_test_batch_end(step, logs)
+        batches.discard(box)
         if logs is None:
             raise ValueError(f"`{name}` is empty: it gives no batch")
         callbacks.on_test_end(logs)

@@ -1,5 +1,7 @@
 """Many steps in one execution, options of the optimizer, XLA and R-Drop: against Keras' `fit`, or the formula."""
 
+import threading
+
 import keras
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from tensorflow.python.framework.config import disable_op_determinism
 
 from _trainer_runs import Shuffled, StopAt, dataset, digits, dropout_model, plain_model
 from dropzoo import layers, models
+from dropzoo.training import _batches
 from dropzoo.training._program import r_drop_loss, xla_pays
 from dropzoo.training.schedules import RateSchedule, linear
 from dropzoo.training.trainer import Trainer
@@ -41,6 +44,39 @@ def test_executions_change_no_step(unknown):
             np.testing.assert_array_equal(variable.numpy(), value.numpy())
     assert runs[1][2] == [0, 3, 4, 7, 8, 9] * 2
     assert runs[2][2] == [0, 9] * (1 if unknown else 2) + [0, 9] * unknown
+
+
+@pytest.mark.parametrize("unknown", [False, True])
+def test_batches_copied_ahead_to_a_device_train_the_same(unknown):
+    def run(device):
+        keras.utils.set_random_seed(5)
+        model = plain_model()
+        trainer = Trainer(model, steps_per_execution=3, prefetch_to=device)
+        data = Shuffled().at_epoch(0)
+        history = trainer.fit(data.filter(lambda *_: True) if unknown else data, epochs=2, verbose=0)
+        return model, history.history
+
+    (model, history), (ahead, ahead_history) = run(None), run("CPU:1")
+    for name, values in history.items():  # the graph is placed otherwise, so sums round otherwise
+        np.testing.assert_allclose(ahead_history[name], values, rtol=1e-5)
+    for variable, value in zip(ahead.variables, model.variables, strict=True):
+        np.testing.assert_allclose(variable.numpy(), value.numpy(), rtol=1e-4, atol=1e-6)
+    images, labels = next(iter(_batches.ahead(Shuffled().at_epoch(0), "CPU:1")))
+    assert images.device.endswith("CPU:1") and labels.device.endswith("CPU:1")
+
+
+def test_an_epoch_does_not_wait_for_its_iterator_to_close():
+    may_close, closed = threading.Event(), threading.Event()
+
+    class SlowToClose:
+        def __del__(self):
+            may_close.wait(10)
+            closed.set()
+
+    _batches.discard([SlowToClose()])
+    assert not closed.is_set()
+    may_close.set()
+    assert closed.wait(10)
 
 
 @pytest.mark.parametrize("stop", [2, 5])

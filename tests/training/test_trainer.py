@@ -236,6 +236,7 @@ def test_bad_arguments_are_refused(tmp_path):
         ({"steps_per_execution": 0}, "`steps_per_execution` must be a positive int"),
         ({"on_nan": "skip"}, "`on_nan` must be 'stop' or 'restore'"),
         ({"r_drop": -1.0}, "`r_drop` must be a number from 0 up"),
+        ({"prefetch_to": "GPU:7"}, r"`prefetch_to` must be a device of this machine: \['CPU:0', 'CPU:1'"),
     ]:
         with pytest.raises(ValueError, match=message):
             Trainer(linear_model(), **options)
