@@ -3,9 +3,11 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import keras
 import tensorflow as tf
 
 from dropzoo.layers._checks import unknown
+from dropzoo.models._endings import output_activation
 
 TASKS = ("multi_class", "binary", "multi_label", "regression")
 
@@ -156,13 +158,16 @@ def standard_error(total: tf.Tensor, squares: tf.Tensor, count: tf.Tensor) -> tf
     return tf.where(count > 1.0, error, tf.constant(float("inf"), error.dtype))
 
 
-def probabilities(logits: tf.Tensor, task: str = "multi_class") -> tf.Tensor:
-    """What a model's output means, in float32: the softmax of logits, or the sigmoid of a single one or of each
-    label's own; for regression the output as it is."""
-    logits = tf.cast(logits, tf.float32)
-    if task == "regression":
-        return logits
-    return tf.sigmoid(logits) if task == "multi_label" or logits.shape[-1] == 1 else tf.nn.softmax(logits)
+def probabilities_of(model: keras.Model, task: str = "multi_class") -> Callable[[tf.Tensor], tf.Tensor]:
+    """What turns a model's output into what it means, in float32.
+
+    The softmax of logits, or the sigmoid of a single one or of each label's own; what went through either in the
+    model, and what regression gives, stays as it is.
+    """
+    if task == "regression" or output_activation(model):
+        return lambda outputs: tf.cast(outputs, tf.float32)
+    turn = tf.sigmoid if task == "multi_label" or model.output_shape[-1] == 1 else tf.nn.softmax
+    return lambda logits: turn(tf.cast(logits, tf.float32))
 
 
 def entropy(p: tf.Tensor, task: str = "multi_class") -> tf.Tensor:
@@ -172,13 +177,24 @@ def entropy(p: tf.Tensor, task: str = "multi_class") -> tf.Tensor:
     return -tf.reduce_sum(tf.math.xlogy(p, p), -1)
 
 
-def check_task(task: Any, output_shape: tuple[int | None, ...]) -> str:
+def check_task(task: Any, model: keras.Model) -> str:
     """`task`, if it is one and the model's output fits it."""
+    classes, ending = model.output_shape[-1], output_activation(model)
     if task not in TASKS:
         raise unknown("task", task, TASKS)
-    if task == "binary" and output_shape[-1] != 1:
+    if task == "binary" and classes != 1:
         raise ValueError(
-            f"task='binary' needs a model of one logit. Received: an output of the shape {output_shape}"
+            f"task='binary' needs a model of one logit. Received: an output of the shape {model.output_shape}"
+        )
+    fitting = {
+        "multi_class": "sigmoid" if classes == 1 else "softmax",
+        "binary": "sigmoid",
+        "multi_label": "sigmoid",
+    }
+    if ending is not None and ending != fitting.get(task, ending):
+        raise ValueError(
+            f"task={task!r} needs a model of logits, or one that ends in a {fitting[task]}. Received: a model of "
+            f"{classes} outputs that ends in a {ending}; sigmoids of several outputs are task='multi_label'"
         )
     return task
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import keras
 import tensorflow as tf
 
-from dropzoo.serving._figures import probabilities
+from dropzoo.serving._figures import probabilities_of
 from dropzoo.serving.monte_carlo import MonteCarlo
 
 Answer = dict[str, tf.Tensor]
@@ -73,6 +73,7 @@ def signatures(
     model: keras.Model, preprocess: Preprocess, num_samples: int, sampling: str, seed: int, task: str
 ) -> dict[str, Callable[..., Answer]]:
     """The signatures by name, as `export_model` describes them."""
+    probabilities = probabilities_of(model, task)
 
     def answer(p: tf.Tensor) -> Answer:
         if task == "regression":
@@ -83,11 +84,11 @@ def signatures(
         return {"probabilities": p, "classes": best}
 
     def serving_default(images: tf.Tensor) -> Answer:
-        p = probabilities(model(preprocess.pixels(images), training=False), task)
+        p = probabilities(model(preprocess.pixels(images), training=False))
         return answer(preprocess.restored({"p": p}, images)["p"])
 
     def predict_bytes(image_bytes: tf.Tensor) -> Answer:
-        return answer(probabilities(model(preprocess.decoded(image_bytes), training=False), task))
+        return answer(probabilities(model(preprocess.decoded(image_bytes), training=False)))
 
     found: dict[str, Callable[..., Answer]] = {"serving_default": serving_default}
     if len(model.input_shape) == 4 and model.input_shape[-1] in (1, 3, 4):

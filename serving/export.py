@@ -54,7 +54,8 @@ def export_model(
     `info.json`, the task and what the classes are; `model_card.md` and `.json`; and `tf_serving_warmup_requests`.
 
     Args:
-        model: A Functional or Sequential model of one image input and one output of logits.
+        model: A Functional or Sequential model of one image input and one output: logits, or what a last softmax
+            or sigmoid makes of them.
         path: The folder to write: `NAME/VERSION`, or `NAME` for the next version in it. It appears as a whole or
             not at all.
         num_samples: Int, the Monte-Carlo samples; 0 leaves `predict_mc` out.
@@ -86,7 +87,7 @@ def export_model(
     ('1', ['model.keras', 'model_card.json', 'model_card.md'])
     """
     check_single(model)
-    check_task(task, model.output_shape)
+    check_task(task, model)
     if image_dtype not in ("float32", "uint8"):
         raise ValueError(f"`image_dtype` must be 'float32' or 'uint8'. Received: image_dtype={image_dtype!r}")
     if not isinstance(num_samples, int) or num_samples < 0:

@@ -11,7 +11,7 @@ from dropzoo.layers._checks import unknown
 from dropzoo.layers._masks import Draw
 from dropzoo.layers._samples import SampleDraw, SharedMaskError, content_keys
 from dropzoo.serving._active import TRACING, choose, redirected
-from dropzoo.serving._figures import check_task, probabilities, sum_samples, sum_until
+from dropzoo.serving._figures import check_task, probabilities_of, sum_samples, sum_until
 from dropzoo.serving._plan import Plan, costs_or_none, fill_shape, make_plan
 from dropzoo.serving._trunk import Trunk
 
@@ -27,8 +27,8 @@ class MonteCarlo:
     apart from where the classes themselves overlap. Only the dropout layers are on: BatchNorm and everything else
     are in inference mode, and the model's state is untouched, its seeds too.
 
-    With `p_t` the softmax of sample `t`: `mean = avg p_t`, `variance = avg p_t**2 - mean**2` (divided by T, since
-    balanced samples are not independent), `predictive_entropy = H(mean)` and
+    With `p_t` the probabilities of sample `t`: `mean = avg p_t`, `variance = avg p_t**2 - mean**2` (divided by T,
+    since balanced samples are not independent), `predictive_entropy = H(mean)` and
     `mutual_information = H(mean) - avg H(p_t)`, in nats. For one logit `p` is its sigmoid and the entropies are
     those of a coin; other tasks below.
 
@@ -36,8 +36,8 @@ class MonteCarlo:
     samples are computed several at a time. Neither changes the masks, nor the figures beyond rounding.
 
     Args:
-        model: A Functional or Sequential model of one image input and one output of logits, with dropout layers of
-            ours or of Keras.
+        model: A Functional or Sequential model of one image input and one output, with dropout layers of ours or
+            of Keras. The output is logits, or what a last softmax or sigmoid makes of them.
         num_samples: Int, T. Or `"auto"`: as many as it takes, for each image on its own.
         sampling: `"balanced"`: over the T samples each unit's draws are stratified, which has the same
             distribution in each sample and a smaller error of the mean. `"independent"`. `"fixed"`: independent,
@@ -124,7 +124,8 @@ class MonteCarlo:
         if not isinstance(self.tolerance, (int, float)) or not self.tolerance >= 0:
             raise ValueError(f"`tolerance` must be a float of at least 0. Received: tolerance={tolerance!r}")
         check_single(model)
-        self.task = check_task(task, model.output_shape)
+        self.task = check_task(task, model)
+        self._probabilities = probabilities_of(model, task)
         self.model = model
         self.num_samples = num_samples
         self.sampling = sampling
@@ -186,7 +187,7 @@ class MonteCarlo:
             if not self._balanced:  # one sequence over all groups
                 t, group = t + group * self._size, 0
             with redirected(self._active, lambda stream: self._draw(stream, seed, keys, t, plain, group)):
-                p = probabilities(self._trunk.run_head(inputs), self.task)
+                p = self._probabilities(self._trunk.run_head(inputs))
             shape = [None, None, *p.shape[1:]]
             return tf.ensure_shape(tf.reshape(p, tf.concat([[count, batch], tf.shape(p)[1:]], 0)), shape)
 

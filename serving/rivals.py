@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from dropzoo.layers._checks import unknown
 from dropzoo.serving._active import TRACING
-from dropzoo.serving._figures import Sums, check_task, probabilities
+from dropzoo.serving._figures import Sums, check_task, probabilities_of
 from dropzoo.serving.monte_carlo import check_images, check_single
 
 # Mirrored left to right, or not, and then turned so many times, a quarter each, counter-clockwise.
@@ -94,7 +94,7 @@ class Ensemble(Rival):
                     "The members must have the same shapes of input and output. "
                     f"Received: {first} for the first, {shapes} for number {i + 1}"
                 )
-        check_task(task, self.models[0].output_shape)
+            check_task(task, each)
         super().__init__(self.models[0], [_answer(each, task) for each in self.models], task)
 
 
@@ -145,7 +145,7 @@ class TestTimeAugmentation(Rival):
         task: str = "multi_class",
     ) -> None:
         check_single(model)
-        check_task(task, model.output_shape)
+        check_task(task, model)
         if not isinstance(transforms, (list, tuple)) or not transforms:
             raise ValueError(f"`transforms` must be a list of names, at least one. Received: {transforms!r}")
         for name in transforms:
@@ -176,7 +176,8 @@ def _load(path: Any) -> keras.Model:
 
 
 def _answer(model: keras.Model, task: str) -> Callable[[tf.Tensor], tf.Tensor]:
-    return lambda images: probabilities(model(images, training=False), task)
+    probabilities = probabilities_of(model, task)
+    return lambda images: probabilities(model(images, training=False))
 
 
 def _seen(answer: Callable[[tf.Tensor], tf.Tensor], flip: bool, turns: int) -> Callable[[tf.Tensor], tf.Tensor]:

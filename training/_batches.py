@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from dropzoo.models._endings import output_activation
 from dropzoo.training.losses import Dice
 
 _REFUSED = "`train` has labels"
@@ -25,6 +26,15 @@ def output(model: keras.Model) -> Output | None:
     shape: Any = getattr(model, "output_shape", None)
     known = isinstance(shape, tuple) and len(shape) > 1 and isinstance(shape[-1], int)
     return Output(len(shape), shape[-1]) if known else None
+
+
+def check_logits(model: keras.Model) -> None:
+    """Refuses a model of probabilities where the default loss and metrics would take them for logits."""
+    if ending := output_activation(model):
+        raise ValueError(
+            f"The default loss and metrics take logits, but the model ends in a {ending}. Pass both `loss` and "
+            "`metrics`, or end the model without it: MonteCarlo and exports turn logits into probabilities"
+        )
 
 
 def dataset(data: Any, name: str, epoch: int = 0) -> tf.data.Dataset:

@@ -85,6 +85,7 @@ class Trainer:
         if loss is None or metrics is None:
             if output is None:
                 raise ValueError("`loss` and `metrics` must be given: the model has no one output of known shape")
+            batches.check_logits(model)
             task = "classification" if output.rank == 2 else "segmentation"
             loss = default_loss(task, output.classes) if loss is None else loss
             metrics = default_metrics(task, output.classes) if metrics is None else metrics

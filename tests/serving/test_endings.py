@@ -1,0 +1,109 @@
+"""Models that end in a softmax or a sigmoid, as most of Keras do, are read like the logits before it."""
+
+from functools import partial
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import activations, ops
+from keras.layers import Activation, Dense, Flatten, Reshape, Softmax
+
+from _small_cnn import images
+from dropzoo import evaluation, layers, models, serving, training
+from dropzoo.models._endings import output_activation
+from dropzoo.predictor import load_predictor
+
+MULTI_CLASS, MULTI_LABEL, BINARY = ("multi_class", 3), ("multi_label", 3), ("binary", 1)
+# By name: the task and the number of outputs, the activation, and what turns logits into what the model gives.
+ENDINGS = {
+    "in the layer": (MULTI_CLASS, "softmax", None),
+    "a layer": (MULTI_CLASS, "softmax", lambda x: Softmax()(x)),
+    "an activation layer": (MULTI_CLASS, "softmax", lambda x: Activation("softmax")(x)),
+    "an operation": (MULTI_CLASS, "softmax", ops.softmax),
+    "a function": (MULTI_CLASS, "softmax", activations.softmax),
+    "and a cast": (MULTI_CLASS, "softmax", lambda x: Activation("linear", dtype="float32")(Softmax()(x))),
+    "and a shape": (MULTI_CLASS, "softmax", lambda x: Reshape((3,))(Softmax()(x))),
+    "one coin": (("multi_class", 1), "sigmoid", None),
+    "binary": (BINARY, "sigmoid", ops.sigmoid),
+    "labels": (MULTI_LABEL, "sigmoid", lambda x: Activation("sigmoid")(x)),
+}
+
+
+def model(outputs, activation=None, ending=None):
+    keras.utils.set_random_seed(3)
+    inputs = keras.Input((8, 8, 1))
+    x = layers.Dropout(0.5, name="drop")(Flatten()(inputs))
+    x = Dense(outputs, activation=activation, kernel_initializer="he_normal")(x)
+    return keras.Model(inputs, x if ending is None else ending(x))
+
+
+def pair(name):
+    """The model, and the same one of logits."""
+    (task, outputs), activation, ending = ENDINGS[name]
+    return model(outputs, None if ending else activation, ending), model(outputs), task
+
+
+@pytest.mark.parametrize("name", ENDINGS)
+@pytest.mark.parametrize("nested", [False, True])
+def test_sampled_like_its_logits(name, nested):
+    ended, logits, task = pair(name)
+    ended = keras.Sequential([keras.Input((8, 8, 1)), ended]) if nested else ended
+    assert output_activation(ended) == ENDINGS[name][1] and output_activation(logits) is None
+    sites = {"*": 0.5}
+    mine, same = (serving.MonteCarlo(m, 4, "fixed", sites, task=task)(images()) for m in (ended, logits))
+    plain = serving.TestTimeAugmentation(ended, ["identity"], task=task)(images())
+    assert set(mine) == set(same) and mine["variance"].numpy().max() > 1e-3
+    if not nested:  # the site has another name there, so other masks
+        for figure, value in same.items():
+            np.testing.assert_allclose(mine[figure], value, atol=1e-5)
+    np.testing.assert_allclose(plain["mean"], ended(images()), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["in the layer", "one coin", "labels"])
+def test_exported_predicted_and_scored_like_its_logits(name, tmp_path):
+    ended, logits, task = pair(name)
+    serving.export_model(ended, tmp_path / "m" / "1", num_samples=3, task=task)
+    given = tf.saved_model.load(str(tmp_path / "m" / "1")).signatures["serving_default"](
+        images=tf.constant(images())
+    )
+    np.testing.assert_allclose(given["probabilities"], ended(images()), atol=1e-6)
+    if name != "in the layer":
+        return
+    ended.save(tmp_path / "ended.keras")
+    logits.save(tmp_path / "logits.keras")
+    read, same = (load_predictor(tmp_path / f"{kind}.keras").predict(images()) for kind in ("ended", "logits"))
+    np.testing.assert_allclose(read["mean"], same["mean"], atol=1e-5)
+    log_p, same = (evaluation.log_probabilities(m)(tf.constant(images())) for m in (ended, logits))
+    np.testing.assert_allclose(log_p, same, atol=1e-5)
+
+
+def test_what_is_no_ending():
+    for activation in (None, "relu", "tanh"):
+        assert output_activation(model(3, activation)) is None
+    assert output_activation(model(3, "softmax", ops.log)) is None
+    assert output_activation(keras.Sequential([Dense(3, "softmax")])) is None  # not built
+    shape = {"weights": None, "input_shape": (32, 32, 3), "classes": 5}
+    assert output_activation(keras.applications.MobileNet(**shape)) == "softmax"
+    assert output_activation(models.build_model("simple_cnn")) is None
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: serving.MonteCarlo(model(3, "sigmoid")), "sigmoids of several outputs are task='multi_label'"),
+        (lambda: serving.MonteCarlo(model(3, "softmax"), task="multi_label"), "or one that ends in a sigmoid"),
+        (lambda: serving.Ensemble([model(3), model(3, "sigmoid")]), "that ends in a sigmoid"),
+        (lambda: training.Trainer(model(3, "softmax")), "take logits, but the model ends in a softmax"),
+        (lambda: training.Trainer(model(1, "sigmoid"), loss="binary_crossentropy"), "ends in a sigmoid"),
+    ],
+)
+def test_what_contradicts_itself_is_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_the_trainer_takes_it_with_a_loss_of_its_own():
+    data = tf.data.Dataset.from_tensor_slices((images(8), np.arange(8) % 3)).batch(4)
+    train = partial(training.Trainer, loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+    assert np.isfinite(train(model(3, "softmax")).fit(data, verbose=0).history["loss"]).all()
