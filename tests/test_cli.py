@@ -198,6 +198,17 @@ def test_evaluate(cnn_run, unet_run, capsys):
     assert status == 0 and "mean IoU" in out and "IoU 1" in out
 
 
+def test_evaluate_any_model_on_any_data(cnn_run, unet_run, capsys):
+    own = run(capsys, "evaluate", str(cnn_run))
+    for model in (cnn_run, cnn_run / "model.keras"):
+        assert run(capsys, "evaluate", str(model), "--data", "digits") == own
+    folder = str(unet_run.parent)  # with the images that it was trained on
+    assert (
+        run(capsys, "evaluate", str(unet_run / "model.keras"), "--data", folder)[:2]
+        == run(capsys, "evaluate", str(unet_run))[:2]
+    )
+
+
 @pytest.mark.slow
 def test_evaluate_more_closely(cnn_run, unet_run, tmp_path, capsys):
     asked = ["--mc", "2", "--temperature", "--corruptions", "blur", "--plots", str(tmp_path / "plots")]
@@ -216,9 +227,9 @@ def test_evaluate_more_closely(cnn_run, unet_run, tmp_path, capsys):
             "MC, 2",
         )
         assert [text for text in said if text not in out] == []
-        assert {path.suffix for path in (tmp_path / "plots").iterdir()} == {".svg", ".png", ".html"}
+        assert {path.suffix for path in (tmp_path / "plots").iterdir()} == {".svg", ".png", ".html", ".csv"}
         page = (tmp_path / "plots" / "report.html").read_text()
-        assert page.count("<img") == 4 and "OOD AUROC against digit_scenes, test images" in page
+        assert page.count("<img") == 5 and "OOD AUROC against digit_scenes, test images" in page
 
 
 def test_export_and_predict_from_all_three_kinds_of_model(cnn_run, unet_run, tmp_path, capsys, monkeypatch):
@@ -275,7 +286,7 @@ def bad_inputs(tmp: Path, cnn: Path) -> dict[str, tuple[list[str], str]]:
         "option form": ([*train, "--option", "filters"], '"name=value"'),
         "schedule": ([*train, "--schedule", "linear"], "schedule='linear'"),
         "task": (["train", "unet", "--data", "digits", "--out", str(tmp / "out")], "is a classification data set"),
-        "classes": ([*train, "--option", "num_classes=3"], "has 10 classes. Received: num_classes=3"),
+        "classes": ([*train, "--option", "num_classes=3"], "has 10 classes. Received: a model of 3"),
         "channels": ([*train, "--option", "input_shape=(8, 8, 3)"], "but the model takes (8, 8, 3)"),
         "folder": (["train", "unet", "--data", str(tmp / "nowhere"), "--out", str(tmp / "out")], "nowhere"),
         "empty folder": (["train", "unet", "--data", str(tmp / "empty"), "--out", str(tmp / "out")], "empty"),
@@ -285,6 +296,11 @@ def bad_inputs(tmp: Path, cnn: Path) -> dict[str, tuple[list[str], str]]:
         ),
         "occupied demo": (["demo", "--out", str(tmp / "full")], "something that is not a demo"),
         "run": (["evaluate", str(tmp / "full")], "holds no finished run"),
+        "no keras file": (
+            ["evaluate", str(tmp / "full"), "--data", "digits"],
+            "Expected a .keras file, or a folder",
+        ),
+        "other task": (["evaluate", str(cnn), "--data", "digit_scenes"], "is a segmentation data set"),
         "engine": (["serve", str(tmp), "--engine", "rays"], "Did you mean 'ray'"),
         "replicas": (["serve", str(tmp), "--replicas", "2"], "are for --engine ray"),
         "no samples": (["evaluate", str(cnn), "--ood", "digit_scenes"], "Pass --mc 30 too"),

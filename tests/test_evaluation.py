@@ -1,5 +1,6 @@
 """What `dropzoo evaluate` reports: against scikit-learn, on predictors whose answers are known."""
 
+import csv
 import re
 
 import numpy as np
@@ -10,7 +11,7 @@ from scipy.special import log_softmax
 from sklearn.metrics import accuracy_score, brier_score_loss, log_loss, roc_auc_score
 
 from dropzoo import evaluation, tables, training
-from dropzoo.calibration_plots import draw, save_plots
+from dropzoo.calibration_plots import corruptions, draw, save_plots
 from dropzoo.scores import Scores
 
 
@@ -107,7 +108,7 @@ def test_a_temperature_is_fitted_on_the_validation_images_and_said():
             evaluation.fit_temperatures({"one": tf.identity}, rest)
 
 
-def test_corruptions_side_by_side():
+def test_corruptions_side_by_side(tmp_path):
     rng = np.random.default_rng(0)
     images = rng.random((24, 8, 8, 1)).astype("float32")
     pairs = dataset(images, (images.mean((1, 2, 3)) > 0.5).astype("int32"), 7)
@@ -137,6 +138,18 @@ def test_corruptions_side_by_side():
     row = re.search(r"gaussian_noise\s+deterministic\s+([\d. ]+)\n\s+MC, 3 ", text)
     assert row and [float(x) for x in row[1].split()] == pytest.approx([1.0, *accuracy], abs=6e-4)
     assert "mean of all" in text and "…" not in text
+
+    with open(tables.write_figures(tmp_path / "figures.csv", clean, found), newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2 * (1 + len(found)) and [row["severity"] for row in rows[:3]] == ["0", "0", "1"]
+    told = {(row["corruption"], row["severity"], row["predictor"]): float(row["accuracy"]) for row in rows}
+    assert told["gaussian_noise", "4", "deterministic"] == again["accuracy"]
+    assert told["", "0", "deterministic"] == 1
+
+    drawn = corruptions(clean, found)
+    shown = [axis for axis in drawn.axes if axis.lines]
+    assert [axis.get_title() for axis in shown[:2]] == ["brightness", "gaussian noise"] and len(shown) == 4
+    np.testing.assert_array_equal(shown[1].lines[0].get_ydata(), [1.0, *accuracy])
 
 
 def test_corruptions_by_name():

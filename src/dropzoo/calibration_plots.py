@@ -1,7 +1,8 @@
-"""Pictures of calibration and of selective prediction: the reliability diagram and the risk-coverage curve."""
+"""Pictures of calibration, of selective prediction, and of both on corrupted images."""
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -12,6 +13,7 @@ from matplotlib.ticker import PercentFormatter
 from dropzoo import training
 from dropzoo.pictures import BLUE, GREEN, GREY, ORANGE
 from dropzoo.scores import Scores
+from dropzoo.tables import LABELS
 
 # A dash of its own for each line as well: no picture is read by colour alone.
 _LINES = ((BLUE, "-"), (ORANGE, "--"), (GREEN, "-."), ("#CC79A7", ":"))
@@ -67,6 +69,43 @@ def risk_coverage(scores: dict[str, Scores]) -> Figure:
     axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
     axis.legend(frameon=False, fontsize=8, loc="best")
     _plain([axis])
+    return figure
+
+
+def corruptions(
+    clean: dict[str, dict[str, Any]], found: dict[tuple[str, int], dict[str, dict[str, Any]]]
+) -> Figure:
+    """The score and the ECE by severity, from the images as they are on; a column for each corruption."""
+    names = list(dict.fromkeys(name for name, _ in found))
+    score = "mean_iou" if "mean_iou" in next(iter(clean.values())) else "accuracy"
+    columns = min(len(names), 3)
+    rows = -(-len(names) // columns)
+    figure = Figure(figsize=(max(2.6 * columns, 4.2), 3.4 * rows + 0.5), layout="constrained")
+    axes = figure.subplots(2 * rows, columns, squeeze=False, sharex=True)
+    for index, name in enumerate(names):
+        row, column = divmod(index, columns)
+        severities = [severity for each, severity in found if each == name]
+        for axis, key in zip(axes[2 * row : 2 * row + 2, column], (score, "ece"), strict=True):
+            for i, predictor in enumerate(clean):
+                colour, dash = _LINES[i % len(_LINES)]
+                values = [clean[predictor][key], *(found[name, s][predictor][key] for s in severities)]
+                axis.plot([0, *severities], values, dash, color=colour, linewidth=1.8, label=predictor)
+        axes[2 * row, column].set_title(name.replace("_", " "), fontsize=9)
+    for row in range(rows):
+        for axis_row, label in ((axes[2 * row], LABELS.get(score, score)), (axes[2 * row + 1], "ECE")):
+            axis_row[0].set_ylabel(label)
+            lines = [line.get_ydata() for axis in axis_row for line in axis.lines]
+            top = max(float(np.max(values)) for values in lines)
+            for axis in axis_row:
+                axis.set_ylim(0, 1.05 * top)
+    for axis in axes[-1]:
+        axis.set_xlabel("severity")
+    for axis in axes.ravel()[[not axis.lines for axis in axes.ravel()]]:
+        axis.set_axis_off()
+    figure.legend(
+        *axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=8, frameon=False
+    )
+    _plain(axes.ravel())
     return figure
 
 

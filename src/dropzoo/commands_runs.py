@@ -96,7 +96,13 @@ def train(
 
 
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="A run's folder.")],
+    run: Annotated[
+        Path, typer.Argument(help="A run's folder; with --data any .keras file, or a folder with one.")
+    ],
+    data: Annotated[
+        str | None, typer.Option("--data", help="Other data than the run's: digits, a TFDS name, a folder.")
+    ] = None,
+    manual_dir: Annotated[str | None, typer.Option("--manual-dir", help="Folder with their archives.")] = None,
     mc: Annotated[int, typer.Option("--mc", min=0, help="Also average over so many Monte-Carlo samples.")] = 0,
     temperature: Annotated[
         bool, typer.Option("--temperature", help="Also at the temperature that fits the validation images best.")
@@ -105,7 +111,10 @@ def evaluate(
         str | None, typer.Option("--corruptions", help='Also on corrupted images: "all", or "blur,contrast".')
     ] = None,
     plots: Annotated[
-        Path | None, typer.Option("--plots", help="A folder for the plots, with --mc the uncertainty, and a page.")
+        Path | None,
+        typer.Option(
+            "--plots", help="A folder for all figures as CSV, the plots, with --mc the uncertainty, a page."
+        ),
     ] = None,
     ood: Annotated[
         str | None, typer.Option("--ood", help="Another data set: does the uncertainty tell its images from ours?")
@@ -114,23 +123,31 @@ def evaluate(
         str | None, typer.Option("--ood-manual-dir", help="Folder with that set's archives.")
     ] = None,
 ) -> None:
-    """Evaluates a run's model on the test set: accuracy, IoU, NLL, calibration, the use of its uncertainty.
+    """Evaluates a model on a test set: accuracy, IoU, NLL, calibration, the use of its uncertainty.
+
+    Images are float32 in [0, 1]; a model with scales of its own has to hold them, as a Rescaling layer.
 
     Example: dropzoo evaluate runs/unet-digit_scenes --mc 30 --temperature --plots plots --ood digits
+
+    Example: dropzoo evaluate mine.keras --data digits --mc 30 --corruptions all --plots plots
     """
     from dropzoo import calibration_plots, evaluation, evaluation_page, pictures, serving, uncertainty
-    from dropzoo.runs import load_run
-    from dropzoo.tables import corruption_tables, ood_table
+    from dropzoo.runs import load_model_for, load_run
+    from dropzoo.tables import corruption_tables, ood_table, write_figures
 
     if ood and not mc:
         raise ValueError("`--ood` compares the uncertainties of Monte-Carlo samples. Pass --mc 30 too")
     names = [] if corruptions is None else evaluation.parse_corruptions(corruptions)
-    model, config, info = load_run(run)
-    data = config.load_data()
-    dataset = data.test or data.validation or data.train.at_epoch(0)
-    foreign = uncertainty.load_foreign(ood, data, config.batch_size, ood_manual_dir) if ood else None
+    if data is None:
+        model, config, info = load_run(run)
+        loaded = config.load_data()
+    else:
+        model, config, loaded = load_model_for(run, data, manual_dir)
+        info = loaded.info
+    dataset = loaded.test or loaded.validation or loaded.train.at_epoch(0)
+    foreign = uncertainty.load_foreign(ood, loaded, config.batch_size, ood_manual_dir) if ood else None
     predictors = evaluation.predictors(model, mc)
-    temperatures = evaluation.fit_temperatures(predictors, data) if temperature else {}
+    temperatures = evaluation.fit_temperatures(predictors, loaded) if temperature else {}
     scores = evaluation.score_all(predictors, dataset, info, temperatures)
     figures = {title: found.figures() for title, found in scores.items()}
     console.print(results_table(figures))
@@ -143,19 +160,23 @@ def evaluate(
             found = uncertainty.ood_aurocs(monte_carlo, predictors["deterministic"], sampled, dataset, images)
             aurocs[f"OOD AUROC against {ood}, {split} images"] = found
             console.print(ood_table(*aurocs, found))
+    clean = {title: figures[title] for title in predictors}
+    worse = evaluation.score_corruptions(predictors, dataset, info, names) if names else {}
+    if worse:
+        for table in corruption_tables(clean, worse):
+            console.print(table)
     if plots is not None:
         drawn = calibration_plots.draw(scores)
+        if worse:
+            drawn["corruptions"] = calibration_plots.corruptions(clean, worse)
         written = calibration_plots.save_plots(drawn, plots)
         for name, figure in uncertainty.overlays(sampled, info).items() if sampled else ():
             drawn[name] = figure
             written.append(pictures.save(figure, plots / f"{name}.png"))
+        written.append(write_figures(plots / "figures.csv", figures, worse))
         written.append(evaluation_page.write_page(plots / "report.html", str(run), figures, drawn, aurocs))
         for path in written:
             console.print(f"Saved {path}")
-    if names:
-        worse = evaluation.score_corruptions(predictors, dataset, info, names)
-        for table in corruption_tables({title: figures[title] for title in predictors}, worse):
-            console.print(table)
 
 
 def predict(

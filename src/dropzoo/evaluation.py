@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from dropzoo import serving, training
 from dropzoo.layers._checks import unknown
+from dropzoo.models._endings import output_activation
 from dropzoo.scores import Sample, Scores
 
 #: Log-probabilities (batch, ..., classes) of images.
@@ -43,7 +44,8 @@ def log_probabilities(model: keras.Model, monte_carlo: serving.MonteCarlo | None
     """Predicts in one deterministic pass, or by the mean over samples."""
     if monte_carlo is not None:
         return lambda images: tf.math.log(monte_carlo(images)["mean"] + 1e-12)
-    return tf.function(lambda images: tf.nn.log_softmax(model(images, training=False)), reduce_retracing=True)
+    log_p = (lambda p: tf.math.log(p + 1e-12)) if output_activation(model) else tf.nn.log_softmax
+    return tf.function(lambda images: log_p(model(images, training=False)), reduce_retracing=True)
 
 
 def score(predict: Predict, dataset: tf.data.Dataset, scores: Scores) -> Scores:

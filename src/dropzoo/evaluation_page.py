@@ -12,6 +12,7 @@ from dropzoo.tables import LABELS
 _CAPTIONS = {
     "reliability": "Reliability: accuracy against confidence",
     "risk_coverage": "Risk and coverage: the error among the surest predictions",
+    "corruptions": "Corrupted images: severity 0 is the test set as it is",
     "least_certain": "The least certain images, by predictive entropy (H); MI is the mutual information",
     "most_certain": "The most certain images",
 }

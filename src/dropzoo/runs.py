@@ -22,6 +22,7 @@ import tensorflow as tf
 
 from dropzoo import models, training
 from dropzoo.evaluation import evaluate
+from dropzoo.serving.monte_carlo import check_single
 from dropzoo.training._replicas import is_chief, scope
 from dropzoo.training.devices import prepare_devices
 from dropzoo.training.losses import check_smoothing
@@ -175,6 +176,39 @@ def load_run(out: Path) -> tuple[keras.Model, RunConfig, training.DataInfo]:
     return model, RunConfig(**saved["config"]), training.DataInfo(**info)
 
 
+def load_model_for(
+    path: Path, data: str, manual_dir: str | None = None
+) -> tuple[keras.Model, RunConfig, training.Data]:
+    """A model from wherever, and data as it takes them: its channels, and its size where that is fixed.
+
+    Args:
+        path: a `.keras` file, or a folder with a `model.keras`: a run, or a reference model.
+        data: as for `load_data`.
+        manual_dir: the same.
+
+    Raises:
+        ValueError: if there is no such file, or the model does not fit the data.
+    """
+    file = path if path.suffix == ".keras" else path / "model.keras"
+    if not file.is_file():
+        raise ValueError(f"Expected a .keras file, or a folder with a model.keras in it. Received: {path}")
+    model = keras.models.load_model(file)
+    check_single(model)
+    if len(model.input_shape) != 4:
+        raise ValueError(f"{file} does not take (batch, height, width, channels). Received: {model.input_shape}")
+    height, width, channels = model.input_shape[1:]
+    config = RunConfig(
+        model=str(path),
+        data=data,
+        image_size=height if height == width else None,
+        num_channels=channels if channels in (1, 3) else None,
+        manual_dir=manual_dir,
+    )
+    loaded = config.load_data()
+    _check_fit(model, config, loaded.info)
+    return model, config, loaded
+
+
 def read_history(out: Path) -> dict[str, list[float]]:
     """The curves of a finished run."""
     with open(out / "history.csv", newline="") as file:
@@ -218,8 +252,8 @@ def _check_fit(model: keras.Model, config: RunConfig, info: training.DataInfo) -
         )
     if model.output_shape[-1] != info.num_classes:
         raise ValueError(
-            f"{info.name!r} has {info.num_classes} classes. Received: num_classes={model.output_shape[-1]}; "
-            "leave the option out"
+            f"{info.name!r} has {info.num_classes} classes. Received: a model of {model.output_shape[-1]}; leave "
+            "the option `num_classes` out, or choose another model"
         )
     pairs = zip(model.input_shape[1:], info.input_shape, strict=True)
     if any(n is not None and n != given for n, given in pairs):

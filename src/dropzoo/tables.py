@@ -1,5 +1,8 @@
-"""Figures of evaluations as tables for the terminal."""
+"""Figures of evaluations as tables for the terminal, and as a file."""
 
+import csv
+import os
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -65,6 +68,32 @@ def corruption_tables(
                 table.add_row("" if i else name, short, *cells, end_section=i == len(by_predictor) - 1)
         tables.append(table)
     return tables
+
+
+def write_figures(
+    path: Path, clean: dict[str, dict[str, Any]], found: dict[tuple[str, int], dict[str, dict[str, Any]]]
+) -> Path:
+    """All figures as CSV, a row for a predictor under a corruption and severity; under a temporary name first.
+
+    Args:
+        path: of the file.
+        clean: figures by predictor, of the images as they are: severity 0 of no corruption.
+        found: as of `evaluation.score_corruptions`.
+    """
+    rows = []
+    for (name, severity), by_predictor in {("", 0): clean, **found}.items():
+        for predictor, figures in by_predictor.items():
+            classes = {f"iou {name}": value for name, value in figures.get("iou", {}).items()}
+            rest = {name: value for name, value in figures.items() if name != "iou"}
+            rows.append({"corruption": name, "severity": severity, "predictor": predictor, **rest, **classes})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    with open(temporary, "w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    os.replace(temporary, path)
+    return path
 
 
 def ood_table(title: str, aurocs: dict[str, float]) -> Table:
