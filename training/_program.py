@@ -7,6 +7,7 @@ import keras
 import tensorflow as tf
 
 from dropzoo.layers._xla import gradients_of_weights_only
+from dropzoo.training._adam import fused
 from dropzoo.training._batches import check_labels, refused_labels
 
 # Where tf.data leaves a batch. A replica takes its rows there, so that no device gets the rows of others.
@@ -100,8 +101,8 @@ class Program:
             with tf.control_dependencies([tf.debugging.assert_positive(own, message=message)]):
                 return step(rows, tf.cast(own * self._replicas, "float32") / tf.cast(total, "float32"))
 
-        losses, norms = self._strategy.run(replica_step)
-        return tuple(self._strategy.reduce("SUM", values, axis=None) for values in (losses, norms))
+        both = self._strategy.run(lambda: tf.stack(replica_step()))  # one exchange for the two
+        return tuple(tf.unstack(self._strategy.reduce("SUM", both, axis=None)))
 
     def _rows(self, batch: Any) -> Any:
         replica, replicas = tf.distribute.get_replica_context().replica_id_in_sync_group, self._replicas
@@ -136,7 +137,8 @@ class Program:
             lambda: tf.zeros(()),
             lambda: tf.cast(tf.linalg.global_norm(gradients), "float32") / scale / self._replicas,
         )
-        model.optimizer.apply_gradients(zip(gradients, variables, strict=True))
+        with fused(model.optimizer):
+            model.optimizer.apply_gradients(zip(gradients, variables, strict=True))
         model.compute_metrics(x, y, predicted, sample_weight=weights)
         return tf.cast(counted, "float32"), norm
 

@@ -54,7 +54,9 @@ def run_workers(command: Sequence[str], count: int, grace: float = 30.0) -> int:
     try:
         for index in range(count):
             task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
-            environment = {**os.environ, "TF_CONFIG": json.dumps(task)}
+            # With all threads in each of them they would stand in each other's way.
+            threads = {"TF_NUM_INTRAOP_THREADS": str(max(1, _cores() // count))}
+            environment = {**threads, **os.environ, "TF_CONFIG": json.dumps(task)}
             shown = None if index == 0 else subprocess.DEVNULL
             workers.append(subprocess.Popen(command, env=environment, stdout=shown))
         status: int = 0
@@ -76,6 +78,11 @@ def run_workers(command: Sequence[str], count: int, grace: float = 30.0) -> int:
             if worker.poll() is None:
                 worker.kill()
             worker.wait()
+
+
+def _cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _send(workers: Sequence[subprocess.Popen], number: int) -> None:

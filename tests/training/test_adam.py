@@ -1,0 +1,70 @@
+"""Adam's update as one operation, against Keras' own in `fit`."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from _trainer_runs import dataset, plain_model
+from dropzoo.training._adam import fused
+from dropzoo.training.trainer import Trainer
+
+LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+Adam, AdamW = keras.optimizers.Adam, keras.optimizers.AdamW
+
+
+def embedding_model():
+    """Whose gradient is sparse."""
+    keras.utils.set_random_seed(5)
+    inputs = keras.Input(dataset().element_spec[0].shape[1:])
+    x = keras.ops.cast(keras.layers.Flatten()(inputs) * 7, "int32")
+    x = keras.layers.Flatten()(keras.layers.Embedding(8, 3)(x))
+    return keras.Model(inputs, keras.layers.Dense(10)(x))
+
+
+@pytest.mark.parametrize("build", [plain_model, embedding_model])
+@pytest.mark.parametrize(
+    ("make", "options"),
+    [
+        (Adam, {}),
+        (Adam, {"beta_1": 0.5, "beta_2": 0.9, "epsilon": 1e-3}),
+        (Adam, {"amsgrad": True}),
+        (Adam, {"clipnorm": 0.01}),
+        (Adam, {"gradient_accumulation_steps": 3}),
+        (Adam, {"use_ema": True, "ema_momentum": 0.5, "ema_overwrite_frequency": 3}),
+        (AdamW, {"weight_decay": 0.1}),
+    ],
+    ids=str,
+)
+def test_it_is_that_of_fit(make, options, build):
+    expected, model = build(), build()
+    expected.compile(make(1e-2, **options), LOSS, jit_compile=False)
+    expected.fit(dataset(), epochs=3, shuffle=False, verbose=0)
+    trainer = Trainer(model, make(1e-2, **options), LOSS, ["accuracy"], steps_per_execution=3)
+    trainer.fit(dataset(), epochs=3, verbose=0)
+    variables = [*expected.weights, *expected.optimizer.variables]
+    for variable, value in zip([*model.weights, *model.optimizer.variables], variables, strict=True):
+        np.testing.assert_allclose(variable.numpy(), value.numpy(), rtol=1e-3, atol=2e-5, err_msg=variable.path)
+    assert "update_step" not in vars(model.optimizer)  # Keras' own again
+
+
+@pytest.mark.parametrize("dtype", ["mixed_bfloat16", "mixed_float16"])
+def test_other_dtypes(dtype):
+    keras.config.set_dtype_policy(dtype)
+    history = Trainer(plain_model(), Adam(1e-2), LOSS, ["accuracy"]).fit(dataset(), epochs=3, verbose=0).history
+    assert history["loss"][2] < history["loss"][0]
+
+
+def test_it_is_one_operation_for_each_variable():
+    def operations(optimizer):
+        variables = [keras.Variable(np.ones(3, "float32")) for _ in range(4)]
+        optimizer.build(variables)
+
+        @tf.function
+        def step():
+            with fused(optimizer):
+                optimizer.apply_gradients([(tf.ones(3), variable) for variable in variables])
+
+        return sum(op.type == "ResourceApplyAdam" for op in step.get_concrete_function().graph.get_operations())
+
+    assert [operations(o) for o in (Adam(), AdamW(), Adam(amsgrad=True), keras.optimizers.Nadam())] == [4, 4, 0, 0]

@@ -1,0 +1,56 @@
+"""Adam's update as the one operation that TensorFlow has for it, in place of Keras' fifteen a variable."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+
+@contextlib.contextmanager
+def fused(optimizer: keras.optimizers.Optimizer) -> Iterator[None]:
+    """While a step is traced, `Adam` and `AdamW` update each variable in one pass over it.
+
+    The formula is the same; what differs is the last bits of 1 - beta, which the operation takes in float32.
+    Everything around it (clipping, decay, accumulation, averages) stays Keras'. Other optimizers, `amsgrad` and
+    sparse gradients too.
+    """
+    if type(optimizer) not in (keras.optimizers.Adam, keras.optimizers.AdamW) or optimizer.amsgrad:
+        yield
+        return
+    keras_step = optimizer.update_step
+
+    def update_step(gradient: Any, variable: Any, learning_rate: Any) -> None:
+        if not isinstance(gradient, tf.Tensor):
+            return keras_step(gradient, variable, learning_rate)
+        index = optimizer._get_variable_index(variable)
+        step, rate, beta_1, beta_2, epsilon, gradient = (
+            tf.cast(value, variable.dtype)
+            for value in (
+                optimizer.iterations + 1,
+                learning_rate,
+                optimizer.beta_1,
+                optimizer.beta_2,
+                optimizer.epsilon,
+                gradient,
+            )
+        )
+        tf.raw_ops.ResourceApplyAdam(
+            var=variable.handle,
+            m=optimizer._momentums[index].value.handle,
+            v=optimizer._velocities[index].value.handle,
+            beta1_power=tf.pow(beta_1, step),
+            beta2_power=tf.pow(beta_2, step),
+            lr=rate,
+            beta1=beta_1,
+            beta2=beta_2,
+            epsilon=epsilon,
+            grad=gradient,
+        )
+
+    optimizer.update_step = update_step
+    try:
+        yield
+    finally:
+        del optimizer.update_step
