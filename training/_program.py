@@ -78,7 +78,8 @@ class Program:
             return more & (done < steps) & tf.math.is_finite(loss)
 
         start = tf.zeros((), "int64"), tf.constant(True), tf.zeros(()), tf.zeros(())
-        done, _, loss, norm = tf.while_loop(goes_on, body, start)
+        with fused(self._model.optimizer):  # out here: the replicas are traced side by side
+            done, _, loss, norm = tf.while_loop(goes_on, body, start)
         self.steps.assign_add(done)
         if self._strategy is not None:
             stop = self._strategy.reduce("SUM", self._strategy.run(lambda: tf.identity(stop)), axis=None)
@@ -137,8 +138,7 @@ class Program:
             lambda: tf.zeros(()),
             lambda: tf.cast(tf.linalg.global_norm(gradients), "float32") / scale / self._replicas,
         )
-        with fused(model.optimizer):
-            model.optimizer.apply_gradients(zip(gradients, variables, strict=True))
+        model.optimizer.apply_gradients(zip(gradients, variables, strict=True))
         model.compute_metrics(x, y, predicted, sample_weight=weights)
         return tf.cast(counted, "float32"), norm
 

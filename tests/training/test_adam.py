@@ -36,7 +36,9 @@ def embedding_model():
     ],
     ids=str,
 )
-def test_it_is_that_of_fit(make, options, build):
+def test_it_is_that_of_fit(make, options, build, monkeypatch):
+    update, updated = tf.raw_ops.ResourceApplyAdam, []
+    monkeypatch.setattr(tf.raw_ops, "ResourceApplyAdam", lambda **given: updated.append(given) or update(**given))
     expected, model = build(), build()
     expected.compile(make(1e-2, **options), LOSS, jit_compile=False)
     expected.fit(dataset(), epochs=3, shuffle=False, verbose=0)
@@ -45,6 +47,7 @@ def test_it_is_that_of_fit(make, options, build):
     variables = [*expected.weights, *expected.optimizer.variables]
     for variable, value in zip([*model.weights, *model.optimizer.variables], variables, strict=True):
         np.testing.assert_allclose(variable.numpy(), value.numpy(), rtol=1e-3, atol=2e-5, err_msg=variable.path)
+    assert bool(updated) != ("amsgrad" in options)
     assert "update_step" not in vars(model.optimizer)  # Keras' own again
 
 
