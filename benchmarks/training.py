@@ -5,7 +5,7 @@
 Each row compares the trainer with `fit`, both at the `steps_per_execution` that is best for it: medians of
 interleaved epochs, milliseconds a step. `first step` (from `compile` to the end of the first step) and `memory`
 (the peak) are of processes of their own, `workers` compares two local workers with one process on the same global
-batch. PyTorch's rows are there where it is installed. Results: benchmarks/results/training.csv.
+batch, small and large: their exchange costs the same for both. PyTorch's rows are there where it is installed. Results: benchmarks/results/training.csv.
 """
 
 import importlib.util
@@ -41,8 +41,8 @@ def lenet(dropout: Callable[[], keras.layers.Layer] | None) -> tuple[keras.Model
     return build_model("lenet5"), dataset((28, 28, 1), 32, 192)
 
 
-def cnn(dropout: Callable[[], keras.layers.Layer] | None) -> tuple[keras.Model, tf.data.Dataset]:
-    return _shared.cnn(dropout), dataset((32, 32, 3), 64, 10)
+def cnn(dropout: Callable[[], keras.layers.Layer] | None, batch: int = 64) -> tuple[keras.Model, tf.data.Dataset]:
+    return _shared.cnn(dropout), dataset((32, 32, 3), batch, 10)
 
 
 def unet(dropout: Callable[[], keras.layers.Layer] | None) -> tuple[keras.Model, tf.data.Dataset]:
@@ -183,13 +183,13 @@ def print_first(who: str) -> None:
     print(json.dumps({"first step": ended[0], "memory": peak}))
 
 
-def workers(rounds: int = 3) -> dict[str, Any]:
-    """Two workers and one process, each with the CNN and the same global batch of 64."""
+def workers(batch: int, rounds: int = 3) -> dict[str, Any]:
+    """Two workers and one process, each with the CNN and the same global batch."""
     found: dict[int, list[float]] = {2: [], 1: []}
     for _ in range(rounds):
         for count, values in found.items():
             target = Path(f"/tmp/dropzoo-workers-{os.getpid()}.json")
-            command = [sys.executable, __file__, "--worker", str(target)]
+            command = [sys.executable, __file__, "--worker", str(target), str(batch)]
             status = run_workers(command, 2) if count == 2 else subprocess.run(command, check=True).returncode
             if status:
                 raise RuntimeError(f"A worker ended with status {status}")
@@ -197,13 +197,14 @@ def workers(rounds: int = 3) -> dict[str, Any]:
             target.unlink()
     ratio = statistics.median(one / two for two, one in zip(found[2], found[1], strict=True))
     middle = statistics.median(found[2]), statistics.median(found[1])
-    return row("two local workers, cnn of 6 convolutions", "ms a step", *middle, ratio, "rival: one process")
+    case = f"two local workers, cnn of 6 convolutions, batch {batch}"
+    return row(case, "ms a step", *middle, ratio, "rival: one process")
 
 
-def print_worker(target: str) -> None:
+def print_worker(target: str, batch: str) -> None:
     strategy = multi_worker_strategy() if "TF_CONFIG" in os.environ else None
     with scope(strategy):
-        model, data = cnn(ours)
+        model, data = cnn(ours, int(batch))
     trainer = Trainer(model, "adam", loss_of(model), ["accuracy"], strategy=strategy, steps_per_execution=10)
     times = interleaved({"": lambda: trainer.fit(data, verbose=0)}, len(data), 7)[""]
     if strategy is None or strategy.cluster_resolver.task_id == 0:
@@ -248,7 +249,7 @@ def main(wanted: list[str]) -> None:
     if not wanted or "processes" in wanted:
         add(*own_processes())
     if not wanted or "workers" in wanted:
-        add(workers())
+        add(*(workers(batch) for batch in (64, 256)))
     if not wanted or "torch" in wanted:
         add(*torch_rows())
 
@@ -256,6 +257,6 @@ def main(wanted: list[str]) -> None:
 if __name__ == "__main__":
     special = {"--first": print_first, "--worker": print_worker}
     if sys.argv[1:2] and sys.argv[1] in special:
-        special[sys.argv[1]](sys.argv[2])
+        special[sys.argv[1]](*sys.argv[2:])
     else:
         main(sys.argv[1:])

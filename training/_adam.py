@@ -7,10 +7,13 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+#: Variables of fewer elements are left to Keras, whose operations run side by side.
+SMALL = 1 << 14
+
 
 @contextlib.contextmanager
 def fused(optimizer: keras.optimizers.Optimizer) -> Iterator[None]:
-    """While a step is traced, `Adam` and `AdamW` update each variable in one pass over it.
+    """While a step is traced, `Adam` and `AdamW` update each large variable in one pass over it.
 
     The formula is the same; what differs is the last bits of 1 - beta, which the operation takes in float32.
     Everything around it (clipping, decay, accumulation, averages) stays Keras'. Other optimizers, `amsgrad` and
@@ -22,7 +25,7 @@ def fused(optimizer: keras.optimizers.Optimizer) -> Iterator[None]:
     keras_step = optimizer.update_step
 
     def update_step(gradient: Any, variable: Any, learning_rate: Any) -> None:
-        if not isinstance(gradient, tf.Tensor):
+        if not isinstance(gradient, tf.Tensor) or variable.shape.num_elements() < SMALL:
             return keras_step(gradient, variable, learning_rate)
         index = optimizer._get_variable_index(variable)
         step, rate, beta_1, beta_2, epsilon, gradient = (

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from _trainer_runs import dataset, plain_model
-from dropzoo.training._adam import fused
+from dropzoo.training import _adam
 from dropzoo.training.trainer import Trainer
 
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -20,6 +20,11 @@ def embedding_model():
     x = keras.ops.cast(keras.layers.Flatten()(inputs) * 7, "int32")
     x = keras.layers.Flatten()(keras.layers.Embedding(8, 3)(x))
     return keras.Model(inputs, keras.layers.Dense(10)(x))
+
+
+@pytest.fixture(autouse=True)
+def every_variable_counts_as_large(monkeypatch):
+    monkeypatch.setattr(_adam, "SMALL", 0)
 
 
 @pytest.mark.parametrize("build", [plain_model, embedding_model])
@@ -65,9 +70,12 @@ def test_it_is_one_operation_for_each_variable():
 
         @tf.function
         def step():
-            with fused(optimizer):
+            with _adam.fused(optimizer):
                 optimizer.apply_gradients([(tf.ones(3), variable) for variable in variables])
 
         return sum(op.type == "ResourceApplyAdam" for op in step.get_concrete_function().graph.get_operations())
 
+    _adam.SMALL = 4
+    assert operations(Adam()) == 0
+    _adam.SMALL = 3
     assert [operations(o) for o in (Adam(), AdamW(), Adam(amsgrad=True), keras.optimizers.Nadam())] == [4, 4, 0, 0]
