@@ -5,7 +5,8 @@
 Each row compares the trainer with `fit`, both at the `steps_per_execution` that is best for it: medians of
 interleaved epochs, milliseconds a step. `first step` (from `compile` to the end of the first step) and `memory`
 (the peak) are of processes of their own, `workers` compares two local workers with one process on the same global
-batch, small and large: their exchange costs the same for both. PyTorch's rows are there where it is installed. Results: benchmarks/results/training.csv.
+batch, a small and a large one, of which the exchange of gradients is the same. PyTorch's rows are there where it is
+installed. Results: benchmarks/results/training.csv.
 """
 
 import importlib.util

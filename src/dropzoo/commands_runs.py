@@ -3,10 +3,12 @@
 import os
 import sys
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.progress import track
 from rich.table import Table
 
 from dropzoo.layers._checks import unknown
@@ -161,7 +163,8 @@ def evaluate(
             aurocs[f"OOD AUROC against {ood}, {split} images"] = found
             console.print(ood_table(*aurocs, found))
     clean = {title: figures[title] for title in predictors}
-    worse = evaluation.score_corruptions(predictors, dataset, info, names) if names else {}
+    show = partial(track, description="Corrupted images", console=console, transient=True)
+    worse = evaluation.score_corruptions(predictors, dataset, info, names, show) if names else {}
     if worse:
         for table in corruption_tables(clean, worse):
             console.print(table)

@@ -1,6 +1,6 @@
 """How good a model is, deterministic or averaged over Monte-Carlo samples: clean, scaled and corrupted."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import keras
@@ -130,15 +130,21 @@ def corrupted(dataset: tf.data.Dataset, name: str, severity: int) -> tf.data.Dat
 
 
 def score_corruptions(
-    predictors: dict[str, Predict], dataset: tf.data.Dataset, info: training.DataInfo, names: list[str]
+    predictors: dict[str, Predict],
+    dataset: tf.data.Dataset,
+    info: training.DataInfo,
+    names: list[str],
+    track: Callable[[Sequence[Any]], Iterable[Any]] = iter,
 ) -> dict[tuple[str, int], dict[str, dict[str, Any]]]:
-    """Figures of several predictors under each corruption and severity: by (name, severity), then predictor."""
+    """Figures of several predictors under each corruption and severity: by (name, severity), then predictor.
+
+    `track` shows how far it is.
+    """
     scores = Scores(info)
     found: dict[tuple[str, int], dict[str, dict[str, Any]]] = {}
-    for name in names:
-        for severity in range(1, 6):
-            worse = corrupted(dataset, name, severity)
-            found[name, severity] = {
-                title: score(predict, worse, scores.reset()).figures() for title, predict in predictors.items()
-            }
+    for name, severity in track([(name, severity) for name in names for severity in range(1, 6)]):
+        worse = corrupted(dataset, name, severity)
+        found[name, severity] = {
+            title: score(predict, worse, scores.reset()).figures() for title, predict in predictors.items()
+        }
     return found
