@@ -78,6 +78,7 @@ CASES = [
         batch=4,
         few=4,
     ),
+    Case("CNN, head", "simple_cnn", "digits", 50, {"head": 0.5}, CNN, enlarge=8, epochs=1),
     Case("CNN, head", "simple_cnn", "digits", 50, {"head": 0.5}, CNN, enlarge=4),
     Case("CNN, every module", "simple_cnn", "digits", 30, {"module*": 0.2, "dense1": 0.5}, CNN, enlarge=4),
     Case("CNN, head", "simple_cnn", "digits", 50, {"head": 0.5}, CNN, batch=32, few=64),

@@ -5,10 +5,12 @@
 Each row compares the trainer with `fit`, both at the `steps_per_execution` that is best for it: medians of
 interleaved epochs, milliseconds a step. `first step` (from `compile` to the end of the first step) and `memory`
 (the peak) are of processes of their own, `workers` compares two local workers with one process on the same global
-batch, a small and a large one, of which the exchange of gradients is the same. PyTorch's rows are there where it is
-installed. Results: benchmarks/results/training.csv.
+batch, a small and a large one, of which the exchange of gradients is the same. PyTorch's rows are there where it
+is installed. Of named cases, or `processes`, `workers`, `torch`, only the rows are made again.
+Results: benchmarks/results/training.csv.
 """
 
+import csv
 import importlib.util
 import json
 import os
@@ -101,11 +103,17 @@ def with_channel(data: tf.data.Dataset, model: keras.Model) -> tf.data.Dataset:
     return data.map(lambda x, y: (x, y[..., None])) if model.output_shape[-1] == 1 else data
 
 
-def interleaved(functions: dict[str, Callable[[], Any]], steps: int, rounds: int) -> dict[str, list[float]]:
-    """Milliseconds a step of each in every round; one round before traces and warms up."""
+def interleaved(
+    functions: dict[str, Callable[[], Any]], steps: int, rounds: int, pause: float = 0.0
+) -> dict[str, list[float]]:
+    """Milliseconds a step of each in every round; one round before traces and warms up.
+
+    In a pause of so many seconds the threads of the one before stop waiting actively for more to do.
+    """
     times: dict[str, list[float]] = {name: [] for name in functions}
     for number in range(rounds + 1):
         for name, function in functions.items():
+            time.sleep(pause)
             start = time.perf_counter()
             function()
             if number:
@@ -228,7 +236,7 @@ def torch_rows() -> list[dict[str, Any]]:
                 raise RuntimeError("The two networks differ")
             key = f"PyTorch, {'channels last' if channels_last else 'contiguous'}"
             functions[key] = lambda step=step, steps=steps: [step() for _ in range(steps)]
-        times = interleaved(functions, steps, ROUNDS)
+        times = interleaved(functions, steps, ROUNDS, pause=0.3)
         best = min(list(times)[1:], key=lambda key: statistics.median(times[key]))
         ratio = statistics.median(t / d for t, d in zip(times[best], times["dropzoo"], strict=True))
         middle = statistics.median(times["dropzoo"]), statistics.median(times[best])
@@ -237,12 +245,14 @@ def torch_rows() -> list[dict[str, Any]]:
 
 
 def main(wanted: list[str]) -> None:
-    rows: list[dict[str, Any]] = []
+    rows: dict[str, dict[str, Any]] = {}
+    if wanted and RESULTS.exists():  # those of other cases stay
+        with RESULTS.open(newline="") as file:
+            rows = {row["case"]: row for row in csv.DictReader(file)}
 
     def add(*more: dict[str, Any]) -> None:
-        rows.extend(more)
-        if not wanted:
-            _shared.write_csv(RESULTS, rows)
+        rows.update((row["case"], row) for row in more)
+        _shared.write_csv(RESULTS, list(rows.values()))
 
     for name in CASES:
         if not wanted or any(name.startswith(word) for word in wanted):
