@@ -10,7 +10,7 @@ interleaved repeats.
   a loop within the graph; `bound` and `bound_time` are 1 / (f / T + 1 - f) of the one and the other, what the
   cache can gain. `cache` is how many times faster T samples are with the cache than without, no folding in either;
   `cache_and_fold` with both over with neither, and `of_bound` and `of_bound_time` its ratios to the bounds. What
-  is not multiplied (masks, entropies, the call itself) counts nothing in `f`.
+  is not multiplied (masks, entropies, the call itself) counts nothing in `f`, which shows on small images.
 - `speedup` is the rival's time over ours, both for T samples.
 - `error_ratio` is the squared error of the mean with T independent masks over that with T balanced ones.
 - `same_accuracy` is the rival's time for T independent samples over ours for as few balanced ones as have no
@@ -78,6 +78,7 @@ CASES = [
         batch=4,
         few=4,
     ),
+    Case("CNN, head", "simple_cnn", "digits", 50, {"head": 0.5}, CNN, enlarge=16, epochs=1),
     Case("CNN, head", "simple_cnn", "digits", 50, {"head": 0.5}, CNN, enlarge=8, epochs=1),
     Case("CNN, head", "simple_cnn", "digits", 50, {"head": 0.5}, CNN, enlarge=4),
     Case("CNN, every module", "simple_cnn", "digits", 30, {"module*": 0.2, "dense1": 0.5}, CNN, enlarge=4),
