@@ -1,34 +1,48 @@
 """What a model's output is: logits, or probabilities already."""
 
+import re
 from typing import Any
 
 import keras
 
-# Names of functions, layers and operations alike.
 _ENDINGS = ("softmax", "sigmoid")
-_TRANSPARENT = ("activation", "cast", "flatten", "identity", "permute", "reshape", "transpose")
+# Layers whose `activation` is what they end in; of recurrent ones it is not.
+_ACTIVATED = ("activation", "dense", "einsumdense", "conv", "depthwiseconv", "separableconv")
+# Layers and operations that keep probabilities what they are, as long as they keep the last axis.
+_TRANSPARENT = ("cast", "cropping", "flatten", "getitem", "identity", "reshape", "squeeze", "upsampling")
 
 
 def output_activation(model: keras.Model) -> str | None:
     """`"softmax"` or `"sigmoid"` if the output went through one; None if not, or if the graph does not say.
 
+    Shapes, casts, upsampling and averages may follow it. A model of its own `call` does not say.
+
     Args:
         model: of one output, if it is to say anything.
     """
     outputs = getattr(model, "outputs", None) or []
-    return _activation(outputs[0]) if len(outputs) == 1 else None
+    return _ending(outputs[0]) if len(outputs) == 1 else None
 
 
-def _activation(tensor: Any) -> str | None:
+def _ending(tensor: Any) -> str | None:
     operation, node, index = tensor._keras_history
     if isinstance(operation, keras.Model):
         outputs = getattr(operation, "outputs", None)
-        return _activation(outputs[index]) if outputs else None
-    kind = type(operation).__name__.lower()
-    function = getattr(getattr(operation, "activation", None), "__name__", "linear")
-    for name in (kind, function):
-        if name in _ENDINGS:
-            return name
-    if kind in _TRANSPARENT and function == "linear":
-        return _activation(operation._inbound_nodes[node].input_tensors[0])
-    return None
+        return _ending(outputs[index]) if outputs else None
+    last = operation.layer if isinstance(operation, keras.layers.TimeDistributed) else operation
+    kind = re.sub("[123]d|transpose", "", type(last).__name__.lower())  # conv2dtranspose is a conv
+    function = "linear"
+    if kind in _ACTIVATED:
+        activation = last.activation
+        function = getattr(activation, "__name__", type(activation).__name__).lower()
+    elif kind in _ENDINGS and getattr(last, "axis", -1) in (-1, len(tensor.shape) - 1):
+        function = kind
+    if function in _ENDINGS:
+        return function
+    before = operation._inbound_nodes[node].input_tensors
+    if kind == "average":
+        endings = {_ending(each) for each in before}
+        return endings.pop() if len(endings) == 1 else None
+    smooth = kind == "resizing" and operation.interpolation in ("bilinear", "nearest")
+    keeps = kind in _TRANSPARENT or smooth or (kind == "activation" and function == "linear")
+    return _ending(before[0]) if keeps and before[0].shape[-1] == tensor.shape[-1] else None

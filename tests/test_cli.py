@@ -300,6 +300,8 @@ def bad_inputs(tmp: Path, cnn: Path) -> dict[str, tuple[list[str], str]]:
             ["evaluate", str(tmp / "full"), "--data", "digits"],
             "Expected a .keras file, or a folder",
         ),
+        "no data": (["evaluate", str(cnn / "model.keras")], "To evaluate another model, say on what: --data"),
+        "data of archives": (["evaluate", str(cnn), "--manual-dir", str(tmp)], "Pass --data too"),
         "other task": (["evaluate", str(cnn), "--data", "digit_scenes"], "is a segmentation data set"),
         "engine": (["serve", str(tmp), "--engine", "rays"], "Did you mean 'ray'"),
         "replicas": (["serve", str(tmp), "--replicas", "2"], "are for --engine ray"),

@@ -146,6 +146,7 @@ def test_corruptions_side_by_side(tmp_path):
     assert told["gaussian_noise", "4", "deterministic"] == again["accuracy"]
     assert told["", "0", "deterministic"] == 1
 
+    found["brightness", 5]["deterministic"]["ece"] = float("nan")  # a model may give NaN on what it never saw
     drawn = corruptions(clean, found)
     shown = [axis for axis in drawn.axes if axis.lines]
     assert [axis.get_title() for axis in shown[:2]] == ["brightness", "gaussian noise"] and len(shown) == 4

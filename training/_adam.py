@@ -15,9 +15,9 @@ SMALL = 1 << 14
 def fused(optimizer: keras.optimizers.Optimizer) -> Iterator[None]:
     """While a step is traced, `Adam` and `AdamW` update each large variable in one pass over it.
 
-    The formula is the same; what differs is the last bits of 1 - beta, which the operation takes in float32.
-    Everything around it (clipping, decay, accumulation, averages) stays Keras'. Other optimizers, `amsgrad` and
-    sparse gradients too.
+    The formula is the same; what differs is rounding, the operation being the more exact one. With a `beta_2` very
+    near 1 that can be seen. Everything around it (clipping, decay, accumulation, averages) stays Keras'. Other
+    optimizers, `amsgrad` and sparse gradients too.
     """
     if type(optimizer) not in (keras.optimizers.Adam, keras.optimizers.AdamW) or optimizer.amsgrad:
         yield

@@ -28,11 +28,12 @@ def output(model: keras.Model) -> Output | None:
     return Output(len(shape), shape[-1]) if known else None
 
 
-def check_logits(model: keras.Model) -> None:
-    """Refuses a model of probabilities where the default loss and metrics would take them for logits."""
+def check_logits(model: keras.Model, r_drop: float) -> None:
+    """Refuses a model of probabilities where they would be taken for logits."""
     if ending := output_activation(model):
+        what = "`r_drop` and the" if r_drop else "The"
         raise ValueError(
-            f"The default loss and metrics take logits, but the model ends in a {ending}. Pass both `loss` and "
+            f"{what} default loss and metrics take logits, but the model ends in a {ending}. Pass both `loss` and "
             "`metrics`, or end the model without it: MonteCarlo and exports turn logits into probabilities"
         )
 
@@ -112,12 +113,22 @@ def ahead(batches: tf.data.Dataset, device: str | None) -> tf.data.Dataset:
     return batches if device is None else batches.apply(tf.data.experimental.prefetch_to_device(device, 2))
 
 
-def discard(box: list[Any]) -> None:
-    """Empties a list that holds the only reference to an iterator, on a thread of its own.
+def discard(box: list[Any], batches: tf.data.Dataset) -> None:
+    """Empties a list that holds the only reference to an iterator of `batches`, on a thread of its own.
 
-    Closing an iterator can wait for the next round of tf.data's tuning thread, for as long as the epoch took.
+    Closing an iterator can wait for the next round of tf.data's tuning thread, for as long as the epoch took. But
+    one that writes a file must be gone before the next one starts.
     """
-    threading.Thread(target=box.clear).start()
+    if _writes(batches):
+        box.clear()
+    else:
+        threading.Thread(target=box.clear).start()
+
+
+def _writes(batches: tf.data.Dataset) -> bool:
+    """Whether it caches in a file, or takes a snapshot."""
+    cached = bool(filename.numpy()) if (filename := getattr(batches, "_filename", None)) is not None else False
+    return cached or "Snapshot" in type(batches).__name__ or any(map(_writes, batches._inputs()))
 
 
 def refused_labels(error: Exception) -> str | None:

@@ -51,8 +51,7 @@ class Trainer:
         loss_weights: as for `compile`, of several outputs: of auxiliary losses, say.
         r_drop: the weight alpha of R-Drop (Liang et al., 2021, arXiv:2106.14448), which passes each batch twice
             and draws the two predictions together. For models of one output, in logits.
-        prefetch_to: a device, `"GPU:0"` say, to which the next batches are copied while a step runs. Only
-            without a strategy.
+        prefetch_to: a device, `"GPU:0"` say, that the next batches go to while a step runs. Not with a strategy.
 
     Example:
 
@@ -82,10 +81,11 @@ class Trainer:
         check_options(jit_compile, steps_per_execution, on_nan, r_drop, output is not None)
         check_device(prefetch_to, strategy)
         replicas.prepare(strategy, model, jit_compile)
+        if loss is None or metrics is None or r_drop:
+            batches.check_logits(model, r_drop)
         if loss is None or metrics is None:
             if output is None:
                 raise ValueError("`loss` and `metrics` must be given: the model has no one output of known shape")
-            batches.check_logits(model)
             task = "classification" if output.rank == 2 else "segmentation"
             loss = default_loss(task, output.classes) if loss is None else loss
             metrics = default_metrics(task, output.classes) if metrics is None else metrics
@@ -209,7 +209,7 @@ class Trainer:
                             last_path = save()
                         if model.stop_training:
                             break
-                    batches.discard(box)
+                    batches.discard(box, rest)
                     if step == 0:
                         raise ValueError("`train` is empty: it gives no batch")
                     stopped_within = model.stop_training
@@ -281,7 +281,7 @@ class Trainer:
             callbacks.on_test_batch_begin(step)
             logs = program.test(batch)
             callbacks.on_test_batch_end(step, logs)
-        batches.discard(box)
+        batches.discard(box, dataset)
         if logs is None:
             raise ValueError(f"`{name}` is empty: it gives no batch")
         callbacks.on_test_end(logs)

@@ -94,10 +94,10 @@ def corruptions(
     for row in range(rows):
         for axis_row, label in ((axes[2 * row], LABELS.get(score, score)), (axes[2 * row + 1], "ECE")):
             axis_row[0].set_ylabel(label)
-            lines = [line.get_ydata() for axis in axis_row for line in axis.lines]
-            top = max(float(np.max(values)) for values in lines)
+            shown = np.concatenate([line.get_ydata() for axis in axis_row for line in axis.lines])
+            top = float(np.max(shown, where=np.isfinite(shown), initial=0))
             for axis in axis_row:
-                axis.set_ylim(0, 1.05 * top)
+                axis.set_ylim(0, 1.05 * top or 1)
     for axis in axes[-1]:
         axis.set_xlabel("severity")
     for axis in axes.ravel()[[not axis.lines for axis in axes.ravel()]]:

@@ -127,7 +127,8 @@ def evaluate(
 ) -> None:
     """Evaluates a model on a test set: accuracy, IoU, NLL, calibration, the use of its uncertainty.
 
-    Images are float32 in [0, 1]; a model with scales of its own has to hold them, as a Rescaling layer.
+    Images are float32 in [0, 1]; a model with scales of its own has to hold them, as a Rescaling layer. Of a
+    folder, the last fifth are the test set, as in training.
 
     Example: dropzoo evaluate runs/unet-digit_scenes --mc 30 --temperature --plots plots --ood digits
 
@@ -140,6 +141,8 @@ def evaluate(
     if ood and not mc:
         raise ValueError("`--ood` compares the uncertainties of Monte-Carlo samples. Pass --mc 30 too")
     names = [] if corruptions is None else evaluation.parse_corruptions(corruptions)
+    if manual_dir and not data:
+        raise ValueError("`--manual-dir` is where the archives of `--data` are. Pass --data too")
     if data is None:
         model, config, info = load_run(run)
         loaded = config.load_data()
@@ -169,6 +172,7 @@ def evaluate(
         for table in corruption_tables(clean, worse):
             console.print(table)
     if plots is not None:
+        console.print(f"Saved {write_figures(plots / 'figures.csv', figures, worse)}")
         drawn = calibration_plots.draw(scores)
         if worse:
             drawn["corruptions"] = calibration_plots.corruptions(clean, worse)
@@ -176,7 +180,6 @@ def evaluate(
         for name, figure in uncertainty.overlays(sampled, info).items() if sampled else ():
             drawn[name] = figure
             written.append(pictures.save(figure, plots / f"{name}.png"))
-        written.append(write_figures(plots / "figures.csv", figures, worse))
         written.append(evaluation_page.write_page(plots / "report.html", str(run), figures, drawn, aurocs))
         for path in written:
             console.print(f"Saved {path}")

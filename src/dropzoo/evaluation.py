@@ -11,6 +11,7 @@ from dropzoo import serving, training
 from dropzoo.layers._checks import unknown
 from dropzoo.models._endings import output_activation
 from dropzoo.scores import Sample, Scores
+from dropzoo.serving._figures import check_task
 
 #: Log-probabilities (batch, ..., classes) of images.
 Predict = Callable[[tf.Tensor], tf.Tensor]
@@ -44,8 +45,13 @@ def log_probabilities(model: keras.Model, monte_carlo: serving.MonteCarlo | None
     """Predicts in one deterministic pass, or by the mean over samples."""
     if monte_carlo is not None:
         return lambda images: tf.math.log(monte_carlo(images)["mean"] + 1e-12)
+    check_task("multi_class", model)
     log_p = (lambda p: tf.math.log(p + 1e-12)) if output_activation(model) else tf.nn.log_softmax
-    return tf.function(lambda images: log_p(model(images, training=False)), reduce_retracing=True)
+
+    def predict(images: tf.Tensor) -> tf.Tensor:
+        return log_p(tf.cast(model(images, training=False), tf.float32))
+
+    return tf.function(predict, reduce_retracing=True)
 
 
 def score(predict: Predict, dataset: tf.data.Dataset, scores: Scores) -> Scores:

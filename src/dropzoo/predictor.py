@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from dropzoo import layers, serving
 from dropzoo.runs import load_run, read_json
-from dropzoo.serving._figures import probabilities_of
+from dropzoo.serving._figures import check_task, probabilities_of
 from dropzoo.serving.monte_carlo import check_single
 from dropzoo.training._images import read_images
 
@@ -73,6 +73,7 @@ def _from_keras(model: keras.Model, num_samples: int, seed: int, class_names: tu
         def predict(images: np.ndarray) -> dict[str, np.ndarray]:
             return {name: value.numpy() for name, value in sample(images).items()}
     else:  # one deterministic pass
+        check_task("multi_class", model)
         probabilities = probabilities_of(model)
 
         def predict(images: np.ndarray) -> dict[str, np.ndarray]:

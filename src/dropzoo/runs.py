@@ -168,7 +168,8 @@ def load_run(out: Path) -> tuple[keras.Model, RunConfig, training.DataInfo]:
     """The model, config and data set's facts of a finished run."""
     if not (out / "run.json").exists() or not (out / "model.keras").exists():
         raise ValueError(
-            f"{out} holds no finished run; make one with: dropzoo train MODEL --data DATA --out {out}"
+            f"{out} holds no finished run; make one with: dropzoo train MODEL --data DATA --out {out}. "
+            "To evaluate another model, say on what: --data DATA"
         )
     saved = read_json(out / "run.json")
     info: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in saved["info"].items()}
@@ -180,6 +181,8 @@ def load_model_for(
     path: Path, data: str, manual_dir: str | None = None
 ) -> tuple[keras.Model, RunConfig, training.Data]:
     """A model from wherever, and data as it takes them: its channels, and its size where that is fixed.
+
+    Of a folder, the images that training would leave for the test, the last fifth, are the test set here too.
 
     Args:
         path: a `.keras` file, or a folder with a `model.keras`: a run, or a reference model.
@@ -205,7 +208,7 @@ def load_model_for(
         manual_dir=manual_dir,
     )
     loaded = config.load_data()
-    _check_fit(model, config, loaded.info)
+    _check_fit(model, config, loaded.info, "Choose another model", "Only square ones are resized to fit")
     return model, config, loaded
 
 
@@ -242,8 +245,14 @@ def _check_folder(out: Path, wanted: dict[str, Any]) -> None:
             )
 
 
-def _check_fit(model: keras.Model, config: RunConfig, info: training.DataInfo) -> None:
-    """Refuses a model that cannot be meant for the data, before anything is written."""
+def _check_fit(
+    model: keras.Model,
+    config: RunConfig,
+    info: training.DataInfo,
+    classes: str = "Leave the option `num_classes` out",
+    size: str = "Leave the option `input_shape` out, or resize them with --image-size",
+) -> None:
+    """Refuses a model that cannot be meant for the data, and says what to do about its classes and its size."""
     dense = len(model.output_shape) == 4
     if dense != (info.task == "segmentation"):
         raise ValueError(
@@ -251,15 +260,13 @@ def _check_fit(model: keras.Model, config: RunConfig, info: training.DataInfo) -
             f"is a {info.task} data set"
         )
     if model.output_shape[-1] != info.num_classes:
-        raise ValueError(
-            f"{info.name!r} has {info.num_classes} classes. Received: a model of {model.output_shape[-1]}; leave "
-            "the option `num_classes` out, or choose another model"
-        )
+        given = model.output_shape[-1]
+        raise ValueError(f"{info.name!r} has {info.num_classes} classes. Received: a model of {given}. {classes}")
     pairs = zip(model.input_shape[1:], info.input_shape, strict=True)
     if any(n is not None and n != given for n, given in pairs):
         raise ValueError(
             f"The images of {info.name!r} have the shape {info.input_shape}, but the model takes "
-            f"{model.input_shape[1:]}; leave the option `input_shape` out, or resize them with --image-size"
+            f"{model.input_shape[1:]}. {size}"
         )
 
 

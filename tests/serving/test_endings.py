@@ -7,7 +7,21 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras import activations, ops
-from keras.layers import Activation, Dense, Flatten, Reshape, Softmax
+from keras.layers import (
+    Activation,
+    Average,
+    Conv2D,
+    Conv2DTranspose,
+    Cropping2D,
+    Dense,
+    Flatten,
+    Permute,
+    Reshape,
+    Resizing,
+    Softmax,
+    TimeDistributed,
+    UpSampling2D,
+)
 
 from _small_cnn import images
 from dropzoo import evaluation, layers, models, serving, training
@@ -78,11 +92,43 @@ def test_exported_predicted_and_scored_like_its_logits(name, tmp_path):
     np.testing.assert_allclose(log_p, same, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "follows",
+    [
+        lambda x: UpSampling2D(interpolation="bilinear")(x),
+        lambda x: Resizing(20, 20)(x),
+        lambda x: Cropping2D(1)(x),
+        lambda x: Average()([x, x]),
+        lambda x: Reshape((-1, 3))(x),
+        lambda x: x[:, 0, 0],
+        lambda x: ops.squeeze(x[:, :1, :1], (1, 2)),
+    ],
+)
+def test_what_may_follow(follows):
+    inputs = keras.Input((8, 8, 1))
+    for layer in (Conv2D(3, 1, activation="softmax"), Conv2DTranspose(3, 1, activation=Softmax())):
+        assert output_activation(keras.Model(inputs, follows(layer(inputs)))) == "softmax"
+    distributed = TimeDistributed(Dense(3, "softmax"))(Reshape((8, 8))(inputs))
+    assert output_activation(keras.Model(inputs, distributed)) == "softmax"
+
+
 def test_what_is_no_ending():
     for activation in (None, "relu", "tanh"):
         assert output_activation(model(3, activation)) is None
     assert output_activation(model(3, "softmax", ops.log)) is None
     assert output_activation(keras.Sequential([Dense(3, "softmax")])) is None  # not built
+    cnn = {
+        "another axis": Softmax(axis=1),
+        "turned": lambda x: Permute((3, 1, 2))(Softmax()(x)),
+        "flat": lambda x: Flatten()(Softmax()(x)),
+        "overshooting": lambda x: Resizing(5, 5, interpolation="bicubic")(Softmax()(x)),
+        "mixed": lambda x: Average()([Softmax()(x), x]),
+        "activated again": lambda x: Activation(keras.layers.ReLU())(Softmax()(x)),
+        "a state": lambda x: keras.layers.LSTM(5, activation="sigmoid")(Reshape((64, 4))(x)),
+    }
+    for name, build in cnn.items():
+        inputs = keras.Input((8, 8, 4))
+        assert output_activation(keras.Model(inputs, build(inputs))) is None, name
     shape = {"weights": None, "input_shape": (32, 32, 3), "classes": 5}
     assert output_activation(keras.applications.MobileNet(**shape)) == "softmax"
     assert output_activation(models.build_model("simple_cnn")) is None
@@ -96,6 +142,11 @@ def test_what_is_no_ending():
         (lambda: serving.Ensemble([model(3), model(3, "sigmoid")]), "that ends in a sigmoid"),
         (lambda: training.Trainer(model(3, "softmax")), "take logits, but the model ends in a softmax"),
         (lambda: training.Trainer(model(1, "sigmoid"), loss="binary_crossentropy"), "ends in a sigmoid"),
+        (
+            lambda: training.Trainer(model(3, "softmax"), "adam", "mse", ["accuracy"], r_drop=1.0),
+            "`r_drop` .* take logits, but the model ends in a softmax",
+        ),
+        (lambda: evaluation.log_probabilities(model(3, "sigmoid")), "sigmoids of several outputs"),
     ],
 )
 def test_what_contradicts_itself_is_refused(make, message):

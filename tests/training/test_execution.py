@@ -1,6 +1,8 @@
 """Many steps in one execution, options of the optimizer, XLA and R-Drop: against Keras' `fit`, or the formula."""
 
 import threading
+import time
+import weakref
 
 import keras
 import numpy as np
@@ -73,10 +75,40 @@ def test_an_epoch_does_not_wait_for_its_iterator_to_close():
             may_close.wait(10)
             closed.set()
 
-    _batches.discard([SlowToClose()])
+    _batches.discard([SlowToClose()], dataset())
     assert not closed.is_set()
     may_close.set()
     assert closed.wait(10)
+
+
+@pytest.mark.parametrize("kind", ["plain", "cache in memory", "cache in a file", "part of a file", "snapshot"])
+def test_no_epoch_holds_its_iterator_and_one_that_writes_a_file_is_gone_before_the_next(
+    kind, tmp_path, monkeypatch
+):
+    data = {
+        "plain": lambda: dataset(64, 8),
+        "cache in memory": lambda: dataset(64, 8).cache(),
+        "cache in a file": lambda: dataset(64, 8).cache(str(tmp_path / "cache")),
+        "part of a file": lambda: dataset(64, 8).cache(str(tmp_path / "cache")).take(4).prefetch(2),
+        "snapshot": lambda: dataset(64, 8).snapshot(str(tmp_path / "snapshot")),
+    }[kind]()
+    seen, aside, discard = [], [], _batches.discard
+
+    def look(box, batches):
+        seen.append(weakref.ref(box[0]))
+        monkeypatch.setattr(threading, "Thread", lambda target: aside.append(target) or real(target=target))
+        discard(box, batches)
+        monkeypatch.setattr(threading, "Thread", real)
+        assert aside or not box
+
+    real = threading.Thread
+    monkeypatch.setattr(_batches, "discard", look)
+    Trainer(plain_model(), "sgd", steps_per_execution=20).fit(data, validation_data=data, epochs=3, verbose=0)
+    for _ in range(100):
+        if any(iterator() for iterator in seen):
+            time.sleep(0.1)
+    assert len(seen) == 6 and not any(iterator() for iterator in seen)
+    assert len(aside) == (0 if "file" in kind or kind == "snapshot" else 6)
 
 
 @pytest.mark.parametrize("stop", [2, 5])
