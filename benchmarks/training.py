@@ -236,7 +236,7 @@ def torch_rows() -> list[dict[str, Any]]:
                 raise RuntimeError("The two networks differ")
             key = f"PyTorch, {'channels last' if channels_last else 'contiguous'}"
             functions[key] = lambda step=step, steps=steps: [step() for _ in range(steps)]
-        times = interleaved(functions, steps, ROUNDS, pause=0.3)
+        times = interleaved(functions, steps, 2 * ROUNDS, pause=0.3)
         best = min(list(times)[1:], key=lambda key: statistics.median(times[key]))
         ratio = statistics.median(t / d for t, d in zip(times[best], times["dropzoo"], strict=True))
         middle = statistics.median(times["dropzoo"]), statistics.median(times[best])
