@@ -109,7 +109,7 @@ def blend(image: np.ndarray, mask: np.ndarray, classes: int) -> np.ndarray:
     grey = np.repeat(_showable(image).reshape(*image.shape[:2], -1)[..., :3].mean(-1, keepdims=True), 3, axis=-1)
     palette = matplotlib.colormaps["tab10"](np.arange(classes - 1) % 10)[:, :3]
     colours = np.concatenate([np.zeros((1, 3)), palette])[mask]
-    return np.where(mask[..., None] > 0, 0.4 * grey + 0.6 * colours, grey)
+    return np.where(mask[..., None] > 0, 0.4 * grey + 0.6 * colours, grey).clip(0, 1)  # 1 + 6e-9 is warned of
 
 
 def save(figure: Figure, path: Path) -> Path:
