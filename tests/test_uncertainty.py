@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from sklearn.metrics import roc_auc_score
 
-from dropzoo import layers, serving, training, uncertainty
+from dropzoo import layers, pictures, serving, training, uncertainty
 from dropzoo.evaluation import log_probabilities
 
 
@@ -81,3 +81,9 @@ def test_foreign_images_take_the_size_and_channels_of_ours():
     data = training.load_data("digits")
     with pytest.raises(ValueError, match="another data set than the run's. Received: 'digits'"):
         uncertainty.load_foreign("digits", data, 5)
+
+
+def test_blended_colours_stay_in_range():
+    white, classes = np.ones((1, 10, 1), "float32"), np.arange(10)[None]
+    shown = pictures.blend(white, classes, 10)
+    assert shown.shape == (1, 10, 3) and shown.min() >= 0 and shown.max() <= 1

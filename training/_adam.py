@@ -27,29 +27,20 @@ def fused(optimizer: keras.optimizers.Optimizer) -> Iterator[None]:
     def update_step(gradient: Any, variable: Any, learning_rate: Any) -> None:
         if not isinstance(gradient, tf.Tensor) or variable.shape.num_elements() < SMALL:
             return keras_step(gradient, variable, learning_rate)
-        index = optimizer._get_variable_index(variable)
-        step, rate, beta_1, beta_2, epsilon, gradient = (
-            tf.cast(value, variable.dtype)
-            for value in (
-                optimizer.iterations + 1,
-                learning_rate,
-                optimizer.beta_1,
-                optimizer.beta_2,
-                optimizer.epsilon,
-                gradient,
-            )
-        )
+        index, dtype = optimizer._get_variable_index(variable), variable.dtype
+        beta_1, beta_2 = tf.constant(optimizer.beta_1, dtype), tf.constant(optimizer.beta_2, dtype)
+        step = tf.cast(optimizer.iterations + 1, dtype)
         tf.raw_ops.ResourceApplyAdam(
             var=variable.handle,
             m=optimizer._momentums[index].value.handle,
             v=optimizer._velocities[index].value.handle,
             beta1_power=tf.pow(beta_1, step),
             beta2_power=tf.pow(beta_2, step),
-            lr=rate,
+            lr=tf.cast(learning_rate, dtype),
             beta1=beta_1,
             beta2=beta_2,
-            epsilon=epsilon,
-            grad=gradient,
+            epsilon=tf.constant(optimizer.epsilon, dtype),
+            grad=tf.cast(gradient, dtype),
         )
 
     optimizer.update_step = update_step

@@ -26,7 +26,7 @@ def evaluate(
     """Figures over all images, or pixels, of a data set.
 
     Args:
-        model: gives logits of `info.num_classes` classes.
+        model: of `info.num_classes` classes, in logits or behind a softmax.
         dataset: batches of `(images, labels)` or `(images, masks)`.
         info: of the data set.
         monte_carlo: predict by its mean over samples instead of one deterministic pass.

@@ -112,6 +112,14 @@ def test_what_may_follow(follows):
     assert output_activation(keras.Model(inputs, distributed)) == "softmax"
 
 
+def test_a_softmax_in_half_precision_is_scored_in_float32():
+    keras.config.set_dtype_policy("mixed_float16")
+    half = model(3, "softmax")
+    log_p = evaluation.log_probabilities(half)(tf.constant(images()))
+    assert half(images()).dtype == tf.float16
+    assert log_p.dtype == tf.float32 and np.isfinite(log_p).all()
+
+
 def test_what_is_no_ending():
     for activation in (None, "relu", "tanh"):
         assert output_activation(model(3, activation)) is None

@@ -1,5 +1,7 @@
 """Adam's update as one operation, against Keras' own in `fit`."""
 
+import contextlib
+
 import keras
 import numpy as np
 import pytest
@@ -61,6 +63,31 @@ def test_other_dtypes(dtype):
     keras.config.set_dtype_policy(dtype)
     history = Trainer(plain_model(), Adam(1e-2), LOSS, ["accuracy"]).fit(dataset(), epochs=3, verbose=0).history
     assert history["loss"][2] < history["loss"][0]
+
+
+def test_it_is_closer_to_the_formula():
+    gradients = np.random.default_rng(0).normal(size=(200, 50)).astype("float32")
+    rate, beta_1, beta_2, epsilon = 1e-2, 0.9, 0.99999, 1e-7
+    x, m, v = np.zeros((3, 50))
+    for step, g in enumerate(gradients.astype("float64"), start=1):
+        m, v = beta_1 * m + (1 - beta_1) * g, beta_2 * v + (1 - beta_2) * g**2
+        x = x - rate * m / (1 - beta_1**step) / (np.sqrt(v / (1 - beta_2**step)) + epsilon)
+
+    def error(context):
+        variable, optimizer = keras.Variable(np.zeros(50, "float32")), Adam(rate, beta_1, beta_2, epsilon)
+        optimizer.build([variable])
+
+        @tf.function
+        def update(gradient):
+            with context(optimizer):
+                optimizer.apply_gradients([(gradient, variable)])
+
+        for gradient in gradients:
+            update(tf.constant(gradient))
+        return np.abs(variable.numpy() - x).max()
+
+    own = error(lambda optimizer: contextlib.nullcontext())
+    assert error(_adam.fused) < own
 
 
 def test_it_is_one_operation_for_each_variable():

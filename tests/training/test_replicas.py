@@ -157,6 +157,19 @@ def test_workers_of_one_machine_end_together(capfd):
     assert "A worker ended with status 3" in capfd.readouterr().err
 
 
+def test_workers_of_one_machine_share_its_cores(capfd, monkeypatch):
+    name = "TF_NUM_INTRAOP_THREADS"
+    command = [sys.executable, "-c", f"import os; print(os.environ['{name}'])"]
+    monkeypatch.setattr("dropzoo.training.workers._cores", lambda: 6)
+    monkeypatch.delenv(name, raising=False)
+    for count, threads in ((2, "3"), (4, "1"), (8, "1")):
+        assert run_workers(command, count) == 0
+        assert capfd.readouterr().out == f"{threads}\n"
+    monkeypatch.setenv(name, "5")  # what was asked for stays
+    assert run_workers(command, 2) == 0
+    assert capfd.readouterr().out == "5\n"
+
+
 def test_a_model_half_under_the_strategy_is_refused():
     from dropzoo.training import Trainer
 
