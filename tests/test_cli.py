@@ -256,6 +256,10 @@ def bad_inputs(tmp: Path, cnn: Path) -> dict[str, tuple[list[str], str]]:
     (tmp / "full").mkdir()
     (tmp / "full" / "thesis.txt").write_text("mine")
     (tmp / "empty").mkdir()
+    for name in "abcdefghij":
+        (tmp / "letters" / name).mkdir(parents=True)
+        for i in range(3):
+            Image.new("L", (8, 8)).save(tmp / "letters" / name / f"{i}.png")
     (tmp / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nno more")
     Image.new("RGBA", (8, 8)).save(tmp / "fine.png")
     return {
@@ -303,6 +307,10 @@ def bad_inputs(tmp: Path, cnn: Path) -> dict[str, tuple[list[str], str]]:
         "no data": (["evaluate", str(cnn / "model.keras")], "To evaluate another model, say on what: --data"),
         "data of archives": (["evaluate", str(cnn), "--manual-dir", str(tmp)], "Pass --data too"),
         "other task": (["evaluate", str(cnn), "--data", "digit_scenes"], "is a segmentation data set"),
+        "other classes": (
+            ["evaluate", str(cnn), "--data", str(tmp / "letters")],
+            "The classes of 'letters' are ['a', 'b', 'c'",
+        ),
         "engine": (["serve", str(tmp), "--engine", "rays"], "Did you mean 'ray'"),
         "replicas": (["serve", str(tmp), "--replicas", "2"], "are for --engine ray"),
         "no samples": (["evaluate", str(cnn), "--ood", "digit_scenes"], "Pass --mc 30 too"),

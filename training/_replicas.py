@@ -13,6 +13,8 @@ _WRITERS = (
     keras.callbacks.ModelCheckpoint,
     keras.callbacks.TensorBoard,
 )
+# Options of an optimizer that make it do something only every so many steps.
+_CONDITIONAL = ("gradient_accumulation_steps", "ema_overwrite_frequency")
 # What TensorFlow says when it waits for a worker that is gone.
 _LOST = (
     tf.errors.AbortedError,
@@ -42,7 +44,7 @@ def scope(strategy: Any) -> Any:
     return contextlib.nullcontext() if strategy is None else strategy.scope()
 
 
-def prepare(strategy: Any, model: keras.Model, jit_compile: Any) -> None:
+def prepare(strategy: Any, model: keras.Model, optimizer: Any, jit_compile: Any) -> None:
     """Lets batch normalisation see whole batches; refuses what would train replicas alone, or fail late."""
     if strategy is None:
         return
@@ -55,6 +57,14 @@ def prepare(strategy: Any, model: keras.Model, jit_compile: Any) -> None:
         )
     if jit_compile is True:
         raise ValueError("`jit_compile` must be False or 'auto' with a strategy: XLA cannot compile its steps")
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    for option in _CONDITIONAL:
+        if value := getattr(inner, option, None):
+            raise ValueError(
+                f"Keras optimizers cannot do `{option}` under a strategy: it puts the exchange between replicas "
+                "into a condition. Give larger batches instead of accumulating; EMA without an overwrite "
+                f"frequency replaces the weights when `fit` ends. Received: {option}={value}"
+            )
     inside = [strategy.extended.variable_created_in_scope(variable.value) for variable in model.variables]
     if not inside or not all(inside):
         raise ValueError(

@@ -80,7 +80,7 @@ class Trainer:
         output = batches.output(model)
         check_options(jit_compile, steps_per_execution, on_nan, r_drop, output is not None)
         check_device(prefetch_to, strategy)
-        replicas.prepare(strategy, model, jit_compile)
+        replicas.prepare(strategy, model, optimizer, jit_compile)
         if loss is None or metrics is None or r_drop:
             batches.check_logits(model, r_drop)
         if loss is None or metrics is None:

@@ -134,7 +134,7 @@ def evaluate(
 
     Example: dropzoo evaluate mine.keras --data digits --mc 30 --corruptions all --plots plots
     """
-    from dropzoo import calibration_plots, evaluation, evaluation_page, pictures, serving, uncertainty
+    from dropzoo import calibration_plots, evaluation, evaluation_page, serving, uncertainty
     from dropzoo.runs import load_model_for, load_run
     from dropzoo.tables import corruption_tables, ood_table, write_figures
 
@@ -176,11 +176,8 @@ def evaluate(
         drawn = calibration_plots.draw(scores)
         if worse:
             drawn["corruptions"] = calibration_plots.corruptions(clean, worse)
-        written = calibration_plots.save_plots(drawn, plots)
-        for name, figure in uncertainty.overlays(sampled, info).items() if sampled else ():
-            drawn[name] = figure
-            written.append(pictures.save(figure, plots / f"{name}.png"))
-        written.append(evaluation_page.write_page(plots / "report.html", str(run), figures, drawn, aurocs))
+        examples = uncertainty.overlays(sampled, info) if sampled else {}
+        written = evaluation_page.save_all(plots, str(run), figures, drawn, examples, aurocs)
         for path in written:
             console.print(f"Saved {path}")
 

@@ -1,4 +1,4 @@
-"""The page of an evaluation: its figures and pictures in one HTML file."""
+"""What an evaluation leaves behind: its pictures, and a page of figures and pictures in one HTML file."""
 
 import html
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from dropzoo import page, pictures
+from dropzoo import calibration_plots, page, pictures
 from dropzoo.tables import LABELS
 
 _CAPTIONS = {
@@ -18,7 +18,21 @@ _CAPTIONS = {
 }
 
 
-def write_page(
+def save_all(
+    folder: Path,
+    title: str,
+    figures: dict[str, dict[str, Any]],
+    plots: dict[str, Figure],
+    images: dict[str, Figure],
+    tables: dict[str, Any],
+) -> list[Path]:
+    """Writes plots as SVG and PNG, pictures of images as PNG, and `report.html`, which holds them all."""
+    written = calibration_plots.save_plots(plots, folder)
+    written += [pictures.save(figure, folder / f"{name}.png") for name, figure in images.items()]
+    return [*written, _write_page(folder / "report.html", title, figures, plots | images, tables)]
+
+
+def _write_page(
     path: Path, title: str, figures: dict[str, dict[str, Any]], drawn: dict[str, Figure], tables: dict[str, Any]
 ) -> Path:
     """Writes the page under a temporary name first.

@@ -209,6 +209,13 @@ def load_model_for(
     )
     loaded = config.load_data()
     _check_fit(model, config, loaded.info, "Choose another model", "Only square ones are resized to fit")
+    known = path / "run.json"
+    trained = read_json(known)["info"]["class_names"] if known.is_file() else []
+    if trained and list(loaded.info.class_names) not in ([], trained):
+        raise ValueError(
+            f"The classes of {loaded.info.name!r} are {list(loaded.info.class_names)}. Received: a run that was "
+            f"trained on {trained}. If its outputs mean the same, pass {file}, which does not know their names"
+        )
     return model, config, loaded
 
 

@@ -242,6 +242,12 @@ def test_bad_arguments_are_refused(tmp_path):
             Trainer(linear_model(), **options)
     with pytest.raises(ValueError, match="`loss` and `metrics` must be given"):
         Trainer(keras.Sequential([keras.layers.Dense(3)]))
+    strategy = tf.distribute.MirroredStrategy(["CPU:0"])
+    for option in ({"gradient_accumulation_steps": 2}, {"use_ema": True, "ema_overwrite_frequency": 5}):
+        optimizer = keras.optimizers.SGD(**option)
+        for given in (optimizer, keras.optimizers.LossScaleOptimizer(optimizer)):
+            with pytest.raises(ValueError, match=f"cannot do `{[*option][-1]}` under a strategy"):
+                Trainer(linear_model(), given, strategy=strategy)
     trainer = Trainer(linear_model())
     for every, directory in ((2, None), (0, tmp_path), (-1, tmp_path)):
         with pytest.raises(ValueError, match="`checkpoint_every` must be a positive number"):
