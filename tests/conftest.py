@@ -9,6 +9,10 @@ import keras
 import pytest
 import tensorflow as tf
 
+# Test processes that run side by side share the cores: with as many threads as cores each, they wait for each other.
+_SHARE = (os.cpu_count() or 1) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
+tf.config.threading.set_intra_op_parallelism_threads(max(1, _SHARE))
+
 # Two logical devices, so that every machine can run MirroredStrategy; must happen before TensorFlow starts.
 _CPU = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(_CPU, [tf.config.LogicalDeviceConfiguration()] * 2)
