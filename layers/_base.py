@@ -102,7 +102,7 @@ class Stochastic:
 
 
 class BaseDropout(Stochastic, keras.Layer):
-    """Base of the site layers: weightless, any shape in and the same out, the identity in inference.
+    """Base of the site layers: weightless, any shape with a batch in and the same out, the identity in inference.
 
     A subclass is its `drop` and its docstring.
     """
@@ -111,6 +111,7 @@ class BaseDropout(Stochastic, keras.Layer):
         super().__init__(**kwargs)
         self._start(rate, seed)
         self.supports_masking = True
+        self.input_spec = keras.InputSpec(min_ndim=1)  # the first axis is the batch
 
     def infer(self, inputs: Any) -> Any:
         return inputs

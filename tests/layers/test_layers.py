@@ -119,6 +119,12 @@ def test_wrong_rank_is_refused():
         layers.Dropout(0.5, noise_shape=(1, 1, None))(tf.ones((2, 3)), training=True)
 
 
+@pytest.mark.parametrize("name", ["dropout", "drop_path", "max_dropout", "u_out"])
+def test_what_has_no_batch_is_refused(name):
+    with pytest.raises(ValueError, match="expected min_ndim=1, found ndim=0"):
+        layers.get(f"{name}:0.5")(np.float32(3.0), training=True)
+
+
 def test_rate_is_live_inside_fit():
     class Raise(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch, logs=None):
