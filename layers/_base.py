@@ -19,8 +19,15 @@ class _LiveRate:
     """
 
     def __init__(self, value: float) -> None:
-        self.variable = keras.Variable(value, dtype="float32", trainable=False, autocast=False, name="rate")
-        self.assign(value)
+        self.given = value
+        self.variable = keras.Variable(  # of a function: Keras makes it later where variables cannot be made now
+            lambda shape, dtype: ops.convert_to_tensor(value, dtype=dtype),
+            shape=(),
+            dtype="float32",
+            trainable=False,
+            autocast=False,
+            name="rate",
+        )
 
     def assign(self, value: float) -> None:
         self.given = value
@@ -28,7 +35,10 @@ class _LiveRate:
 
     def read(self) -> float:
         """The number as it was given, 0.3 and not 0.30000001, unless somebody assigned to the variable."""
-        value = np.float32(ops.convert_to_numpy(self.variable))
+        try:
+            value = np.float32(ops.convert_to_numpy(self.variable))
+        except (NotImplementedError, TypeError):  # while a function is traced, variables have no number
+            return self.given
         return self.given if np.float32(self.given) == value else float(str(value))
 
 
@@ -91,7 +101,8 @@ class Stochastic:
                 f"Received: inputs of {keras.backend.standardize_dtype(inputs.dtype)}"
             )
         self._has_dropped = True
-        return self.drop(inputs, ops.convert_to_tensor(self.live_rate()), self._draw)
+        # Read once, here: a gradient would read the variable again, at its rate by then.
+        return self.drop(inputs, ops.copy(self.live_rate()), self._draw)
 
     def infer(self, inputs: Any) -> Any:
         """What the layer does when it does not drop."""

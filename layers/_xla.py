@@ -47,7 +47,13 @@ def pays(shape: Sequence[Any]) -> bool:
 @functools.cache
 def compiled(function: Callable[..., Any]) -> Any:
     """The function compiled by XLA, one `tf.function` for all who call it."""
-    return tf.function(function, jit_compile=True, autograph=False, reduce_retracing=True)
+    run = tf.function(function, jit_compile=True, autograph=False, reduce_retracing=True)
+
+    def call(*args: Any) -> Any:
+        # The gradient of a `tf.cond` cannot hand what its branch holds to a compiled function, but a copy it can.
+        return run(*(tf.identity(x) if tf.is_symbolic_tensor(x) else x for x in args))
+
+    return call
 
 
 def random_bits(shape: Sequence[Any], seed: Any) -> tf.Tensor:
@@ -64,9 +70,10 @@ def draw_keep(shape: Sequence[Any], rate: Any, seed: Any) -> tf.Tensor:
 def drop_units(inputs: tf.Tensor, mask_shape: Sequence[Any], rate: Any, seed: Any) -> tf.Tensor:
     """See `_masks.drop_units`."""
     replica = _replica()
-    shape, shared = _merge_axes(inputs, mask_shape)
+    ones = [isinstance(drawn, int) and drawn == 1 for drawn in mask_shape]
 
     def drop(x: tf.Tensor, relu: bool = False) -> tf.Tensor:
+        shape, shared = _merge_axes(x, ones)
         y = compiled(_drop)(tf.reshape(x, shape), rate, seed, replica, shared, relu)
         return tf.reshape(y, tf.shape(x))
 
@@ -122,15 +129,14 @@ def _gate(x: tf.Tensor, keep: tf.Tensor, rate: Any, relu: bool = False) -> tf.Te
     return tf.bitcast(tf.minimum(scaled, limit), x.dtype)
 
 
-def _merge_axes(inputs: tf.Tensor, mask_shape: Sequence[Any]) -> tuple[Any, tuple[bool, ...]]:
-    """The shape of the inputs with neighbouring axes joined that share their draws or do not; and which share.
+def _merge_axes(x: tf.Tensor, ones: Sequence[bool]) -> tuple[Any, tuple[bool, ...]]:
+    """The shape of `x` with neighbouring axes joined that share their draws (`ones`) or do not; and which share.
 
     So many shapes need one program: all of one size for `Dropout`.
     """
     merged: list[Any] = []
     shared: list[bool] = []
-    for size, drawn in zip(tf.unstack(tf.shape(inputs), num=inputs.shape.rank), mask_shape, strict=True):
-        one = isinstance(drawn, int) and drawn == 1
+    for size, one in zip(tf.unstack(tf.shape(x), num=len(ones)), ones, strict=True):
         if shared and shared[-1] == one:
             merged[-1] = merged[-1] * size
         else:

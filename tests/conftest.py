@@ -9,7 +9,7 @@ import keras
 import pytest
 import tensorflow as tf
 
-# Test processes that run side by side share the cores: with as many threads as cores each, they wait for each other.
+# Test processes that run side by side share the cores: with a thread a core each, they wait for each other.
 _SHARE = (os.cpu_count() or 1) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
 tf.config.threading.set_intra_op_parallelism_threads(max(1, _SHARE))
 

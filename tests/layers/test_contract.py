@@ -251,6 +251,35 @@ def test_compiled_and_plain_paths_agree(case, monkeypatch):
             np.testing.assert_allclose(first, second, rtol=1e-5, atol=2e-5)
 
 
+@every_layer
+def test_in_loops_and_conditions_it_does_what_it_does_outside(case, monkeypatch):
+    """Outputs and gradients; compiled functions must not depend on what only a body or a branch knows."""
+    monkeypatch.setattr(_xla, "_COMPILE_FROM", 0)
+    x, layer, seen = tf.constant(data(case.shape)), case.make(0.4), []
+
+    def inside(x):
+        (y,) = tf.while_loop(
+            lambda y: tf.size(y) > 0, lambda y: (layer(y, training=True),), (x,), maximum_iterations=1
+        )
+        return tf.cond(tf.size(y) > 0, lambda: layer(y, training=True), lambda: y)
+
+    def outside(x):
+        return layer(layer(x, training=True), training=True)
+
+    for wrap, drop in ((lambda f: f, outside), (tf.function, inside)):
+        layer.seed_generator.state.assign([0, 0])
+
+        def run(drop=drop):
+            with tf.GradientTape() as tape:
+                tape.watch(x)
+                y = drop(x)
+            return y, tape.gradient(y, x)
+
+        seen.append([t.numpy() for t in wrap(run)()])
+    for first, second in zip(*seen, strict=True):
+        np.testing.assert_allclose(first, second, rtol=1e-5, atol=2e-5)
+
+
 @zeroing
 @paths
 def test_gradient_is_zero_exactly_where_dropped(case, path):
@@ -288,6 +317,17 @@ def test_rate_is_live_in_traced_functions(case):
         layer.rate = 0.0
         np.testing.assert_array_equal(run(x), x)
         assert run.experimental_get_tracing_count() == 1
+
+
+@zeroing
+@paths
+def test_gradient_is_that_of_the_rate_of_the_forward_pass(case, path):
+    x, layer = tf.constant(data(case.shape)), case.make(0.5)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = layer(x, training=True)
+    layer.rate = 0.0
+    np.testing.assert_array_equal(tape.gradient(y, x).numpy() == 0, y.numpy() == 0)
 
 
 @every_layer

@@ -140,3 +140,52 @@ def test_rate_is_live_inside_fit():
     history = model.fit(np.ones((200, 100)), np.ones((200, 100)), epochs=2, verbose=0, callbacks=[Raise()])
     assert history.history["loss"][0] == 0
     assert history.history["loss"][1] == pytest.approx(0.9, abs=0.02)
+
+
+def test_a_layer_of_ones_own_may_make_it_late_and_read_its_rate_while_traced():
+    class Inner(keras.layers.Layer):
+        def build(self, shape):
+            self.drop = layers.Dropout(0.25, seed=0)
+            self.built = True
+
+        def call(self, x, training=False):
+            assert self.drop.get_config()["rate"] == 0.25
+            return self.drop(x, training=training) if self.drop.rate > 0 else x
+
+    class Outer(keras.layers.Layer):
+        def __init__(self):
+            super().__init__()
+            self.inner = Inner()
+
+        def call(self, x, training=False):
+            return self.inner(x, training=training)
+
+    outer = Outer()
+    outer(keras.Input((100,)))  # Keras builds it where no variable can be made
+    x = np.ones((100, 100), "float32")
+    y = tf.function(lambda x: outer(x, training=True))(x).numpy()
+    assert (y == 0).mean() == pytest.approx(0.25, abs=0.02) and outer.inner.drop.rate == 0.25
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_it_trains_in_a_recurrent_cell(jit_compile):
+    class Cell(keras.layers.Layer):
+        state_size = 32
+
+        def __init__(self):
+            super().__init__()
+            self.dense, self.drop = keras.layers.Dense(32), layers.Dropout(0.2, seed=0)
+
+        def build(self, shape):
+            self.dense.build((None, shape[-1] + 32))
+            self.built = True
+
+        def call(self, x, states, training=False):
+            h = self.dense(self.drop(keras.ops.concatenate([x, states[0]], -1), training=training))
+            return h, [h]
+
+    model = keras.Sequential([keras.Input((5, 16)), keras.layers.RNN(Cell()), keras.layers.Dense(1)])
+    model.compile("adam", "mse", jit_compile=jit_compile)
+    x = np.random.default_rng(0).normal(size=(20, 5, 16))
+    losses = model.fit(x, np.ones((20, 1)), epochs=5, batch_size=8, verbose=0).history["loss"]
+    assert losses[-1] < losses[0]
