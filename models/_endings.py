@@ -9,19 +9,27 @@ _ENDINGS = ("softmax", "sigmoid")
 # Layers whose `activation` is what they end in; of recurrent ones it is not.
 _ACTIVATED = ("activation", "dense", "einsumdense", "conv", "depthwiseconv", "separableconv")
 # Layers and operations that keep probabilities what they are, as long as they keep the last axis.
-_TRANSPARENT = ("cast", "cropping", "flatten", "getitem", "identity", "reshape", "squeeze", "upsampling")
+_TRANSPARENT = frozenset(
+    "averagepooling cast cropping flatten getitem globalaveragepooling identity reshape squeeze upsampling".split()
+)
 
 
 def output_activation(model: keras.Model) -> str | None:
     """`"softmax"` or `"sigmoid"` if the output went through one; None if not, or if the graph does not say.
 
-    Shapes, casts, upsampling and averages may follow it. A model of its own `call` does not say.
+    Shapes, casts, upsampling and averages (not sums over a number) may follow it. A layer or model of its own `call`
+    does not say, nor does a lambda.
 
     Args:
         model: of one output, if it is to say anything.
     """
     outputs = getattr(model, "outputs", None) or []
     return _ending(outputs[0]) if len(outputs) == 1 else None
+
+
+def _name(function: Any) -> str:
+    """Of a function or a layer; TensorFlow's softmax calls itself softmax_v2."""
+    return getattr(function, "__name__", type(function).__name__).lower().removesuffix("_v2")
 
 
 def _ending(tensor: Any) -> str | None:
@@ -34,7 +42,9 @@ def _ending(tensor: Any) -> str | None:
     function = "linear"
     if kind in _ACTIVATED:
         activation = last.activation
-        function = getattr(activation, "__name__", type(activation).__name__).lower()
+        function = _name(activation)
+    elif kind == "lambda":
+        function = _name(last.function)
     elif kind in _ENDINGS and getattr(last, "axis", -1) in (-1, len(tensor.shape) - 1):
         function = kind
     if function in _ENDINGS:

@@ -3,6 +3,7 @@
 import contextlib
 import fnmatch
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -36,6 +37,8 @@ def choose(model: keras.Model, sites: dict[str, float | bool] | None) -> list[Ac
             "The model has no dropout layer to sample. Build it with one: "
             "models.build_model(..., dropout={'head': 0.5})"
         )
+    if left := _left_out(model, found):
+        warnings.warn(f"Not sampled: {'; '.join(left)}", stacklevel=3)
     if sites is not None and not sites:
         raise ValueError("`sites` must name at least one site, or be None for all of them. Received: sites={}")
     names = [layer.name.removesuffix("_dropout") for layer in found]
@@ -57,6 +60,23 @@ def choose(model: keras.Model, sites: dict[str, float | bool] | None) -> list[Ac
     # Two nested models may each have a layer of one name: a stream for each, or they would draw the same masks.
     streams = [name if (n := names[:i].count(name)) == 0 else f"{name}#{n}" for i, name in enumerate(names)]
     return [_activate(streams[i], found[i], rate) for i, rate in chosen.items()]
+
+
+def _left_out(model: keras.Model, found: list[keras.Layer]) -> list[str]:
+    """What drops, or does more than that, and is not a dropout layer's own formula."""
+    cells = [
+        layer.name
+        for layer in model._flatten_layers()
+        if isinstance(layer, keras.layers.RNN)
+        and any(getattr(layer, name, 0.0) for name in ("dropout", "recurrent_dropout"))
+    ]
+    calls = [
+        layer.name
+        for layer in found
+        if "call" in vars(type(layer)) and not type(layer).__module__.startswith(("keras.", "dropzoo."))
+    ]
+    left = [f"the dropout inside the cells of {name}" for name in cells]
+    return left + [f"what the `call` of {name} does beside dropping" for name in calls]
 
 
 def _activate(stream: str, layer: keras.Layer, rate: float | bool) -> Active:

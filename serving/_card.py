@@ -46,7 +46,7 @@ def write_card(folder: Path, card: Mapping[str, Any]) -> None:
     lines = [f"# {card['name']}", ""]
     for title, value in card.items():
         if title != "name":
-            lines += [f"## {title.replace('_', ' ').capitalize()}", "", *_section(value), ""]
+            lines += [f"## {str(title).replace('_', ' ').capitalize()}", "", *_section(value), ""]
     (folder / "model_card.md").write_text("\n".join(lines))
 
 

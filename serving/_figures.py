@@ -164,10 +164,17 @@ def probabilities_of(model: keras.Model, task: str = "multi_class") -> Callable[
     The softmax of logits, or the sigmoid of a single one or of each label's own; what went through either in the
     model, and what regression gives, stays as it is.
     """
+    turn: Callable[[tf.Tensor], tf.Tensor] = tf.nn.softmax
     if task == "regression" or output_activation(model):
-        return lambda outputs: tf.cast(outputs, tf.float32)
-    turn = tf.sigmoid if task == "multi_label" or model.output_shape[-1] == 1 else tf.nn.softmax
-    return lambda logits: turn(tf.cast(logits, tf.float32))
+        turn = tf.identity
+    elif task == "multi_label" or model.output_shape[-1] == 1:
+        turn = tf.sigmoid
+
+    def probabilities(outputs: Any) -> tf.Tensor:
+        (output,) = keras.tree.flatten(outputs)  # a dict, say
+        return turn(tf.cast(output, tf.float32))
+
+    return probabilities
 
 
 def entropy(p: tf.Tensor, task: str = "multi_class") -> tf.Tensor:

@@ -49,7 +49,7 @@ class Preprocess:
 
         def decode(data: tf.Tensor) -> tf.Tensor:
             image = tf.io.decode_image(data, channels=channels, expand_animations=False)[None]
-            return self._resized(tf.cast(image, tf.float32) / 255.0, self.fixed_size)[0]
+            return self._resized(self._scaled(image), self.fixed_size)[0]
 
         each = tf.TensorSpec([*(self.fixed_size or (None, None)), channels], tf.float32)
         return tf.map_fn(decode, image_bytes, fn_output_signature=each)
@@ -62,11 +62,14 @@ class Preprocess:
         return {name: _enlarged(value, size) for name, value in answer.items()}
 
     def _scaled(self, images: tf.Tensor) -> tf.Tensor:
-        return tf.cast(images, tf.float32) / (255.0 if self.dtype == "uint8" else 1.0)
+        bytes_sent = images.dtype == tf.uint8 and not takes_integers(self.model)
+        return tf.cast(images, tf.float32) / (255.0 if bytes_sent else 1.0)
 
-    @staticmethod
-    def _resized(pixels: tf.Tensor, size: tuple[int, int] | None) -> tf.Tensor:
-        return pixels if size is None else tf.image.resize(pixels, size, antialias=True)
+    def _resized(self, pixels: tf.Tensor, size: tuple[int, int] | None) -> tf.Tensor:
+        if size is None:
+            return pixels
+        pixels = tf.image.resize(pixels, size, antialias=True)
+        return tf.round(pixels) if takes_integers(self.model) else pixels
 
 
 def signatures(
@@ -104,6 +107,11 @@ def signatures(
         found["predict_mc"] = predict_mc
     specs = {name: [preprocess.spec_of(name)] for name in found}
     return {name: tf.function(body, specs[name], autograph=False) for name, body in found.items()}
+
+
+def takes_integers(model: keras.Model) -> bool:
+    """Whether the model's images are bytes, which it scales itself."""
+    return tf.as_dtype(model.inputs[0].dtype).is_integer
 
 
 def _enlarged(value: tf.Tensor, size: tf.Tensor) -> tf.Tensor:

@@ -16,7 +16,7 @@ from dropzoo import layers
 from dropzoo.layers._checks import check_pair
 from dropzoo.serving._card import model_card, write_card
 from dropzoo.serving._figures import check_task
-from dropzoo.serving._signatures import Preprocess, signatures
+from dropzoo.serving._signatures import Preprocess, signatures, takes_integers
 from dropzoo.serving._warmup import warmup_requests, write_warmup
 from dropzoo.serving.monte_carlo import check_single
 
@@ -55,11 +55,11 @@ def export_model(
 
     Args:
         model: A Functional or Sequential model of one image input and one output: logits, or what a last softmax
-            or sigmoid makes of them.
+            or sigmoid makes of them. It takes images in [0, 1]; of an integer dtype, pixels as they are.
         path: The folder to write: `NAME/VERSION`, or `NAME` for the next version in it. It appears as a whole or
             not at all.
         num_samples: Int, the Monte-Carlo samples; 0 leaves `predict_mc` out.
-        image_dtype: `"float32"` for images in [0, 1], or `"uint8"`.
+        image_dtype: What is sent: `"float32"` for images in [0, 1], or `"uint8"`.
         resize: Int or `(height, width)`: images of any size are brought to this one, and masks back to theirs.
         sampling: As for `MonteCarlo`; `"fixed"` masks are the same for all images.
         seed: Int, of the masks.
@@ -90,6 +90,11 @@ def export_model(
     check_task(task, model)
     if image_dtype not in ("float32", "uint8"):
         raise ValueError(f"`image_dtype` must be 'float32' or 'uint8'. Received: image_dtype={image_dtype!r}")
+    if takes_integers(model) and image_dtype != "uint8":
+        raise ValueError(
+            f"A model that takes {model.inputs[0].dtype} takes pixels as they are: pass image_dtype='uint8'. "
+            f"Received: image_dtype={image_dtype!r}"
+        )
     if not isinstance(num_samples, int) or num_samples < 0:
         raise ValueError(f"`num_samples` must be an int of at least 0. Received: num_samples={num_samples!r}")
     if not num_samples and (sampling, seed) != ("fixed", 0):
@@ -153,6 +158,8 @@ def _check_resize(model: keras.Model, resize: int | tuple[int, int] | None) -> t
 def _check_names(model: keras.Model, class_names: Sequence[str] | None, task: str) -> list[str] | None:
     if class_names is None:
         return None
+    if isinstance(class_names, str):
+        raise ValueError(f"`class_names` must be a list of names. Received: class_names={class_names!r}")
     count = model.output_shape[-1]
     if count == 1 and task in ("multi_class", "binary"):  # one logit tells two classes apart
         count = 2

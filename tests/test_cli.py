@@ -251,6 +251,24 @@ def test_export_and_predict_from_all_three_kinds_of_model(cnn_run, unet_run, tmp
         assert opened.width > 400
 
 
+def test_predict_one_logit_as_two_classes_and_images_of_one_name(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        Image.new("L", (8, 8)).save(tmp_path / folder / "x.png")
+    sure = {"kernel_initializer": "zeros", "bias_initializer": keras.initializers.Constant(6.0)}
+    inputs = keras.Input((8, 8, 1))
+    keras.Sequential([inputs, keras.layers.Flatten(), keras.layers.Dense(1, **sure)]).save("one.keras")
+    status, out, _ = run(capsys, "predict", "a/x.png", "--model", "one.keras")
+    assert status == 0 and re.search(r"a/x.png \S+ 1 \S+ 0\.998", re.sub(r" +", " ", out))
+    keras.Sequential([inputs, keras.layers.Conv2D(1, 1, **sure)]).save("mask.keras")
+    assert run(capsys, "predict", "a/x.png", "b/x.png", "--model", "mask.keras")[0] == 0
+    pictures = [np.asarray(Image.open(tmp_path / "predictions" / f"x_prediction{n}.png")) for n in ("", "_2")]
+    np.testing.assert_array_equal(*pictures)
+    half = pictures[0][:, pictures[0].shape[1] // 2 :, :3].astype(int)
+    assert (half.max(-1) - half.min(-1)).max() > 50  # the foreground has a colour
+
+
 def bad_inputs(tmp: Path, cnn: Path) -> dict[str, tuple[list[str], str]]:
     train = ["train", "simple_cnn", "--data", "digits", "--epochs", "1", "--out", str(tmp / "out")]
     (tmp / "full").mkdir()

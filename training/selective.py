@@ -172,6 +172,8 @@ def fit_temperature(logits: Any, labels: Any, ignore_class: int | None = None) -
     wrong = (labels < 0) | (labels >= logits.shape[-1])
     if wrong.any():
         raise ValueError(f"`labels` must be in [0, {logits.shape[-1]}). Received: {labels[wrong][0]}")
+    if (logits.argmax(-1) == labels).all():
+        return _COLDEST
     rows = np.arange(len(labels))
 
     def nll(log_temperature: float) -> float:

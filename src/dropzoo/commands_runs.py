@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections import Counter
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -196,6 +197,7 @@ def predict(
     from dropzoo.predictor import as_dict, label, load_predictor
 
     predictor = load_predictor(model, num_samples)
+    drawn: Counter[str] = Counter()
     table = Table("image", "label", "probability", "predictive entropy", "mutual information")
     for path in images:
         image = predictor.read(path)
@@ -208,7 +210,9 @@ def predict(
             )
         else:
             out.mkdir(parents=True, exist_ok=True)
-            target = out / f"{path.stem}_prediction.png"
+            drawn[path.stem] += 1  # images of one name from several folders each get a picture
+            again = f"_{drawn[path.stem]}" if drawn[path.stem] > 1 else ""
+            target = out / f"{path.stem}_prediction{again}.png"
             batch = {name: value[None] for name, value in result.items()}
             pictures.save(pictures.masks(image[None], None, batch), target)
             console.print(f"{path} -> {target}")

@@ -12,6 +12,7 @@ import tensorflow as tf
 from dropzoo import layers, serving
 from dropzoo.runs import load_run, read_json
 from dropzoo.serving._figures import check_task, probabilities_of
+from dropzoo.serving._signatures import takes_integers
 from dropzoo.serving.monte_carlo import check_single
 from dropzoo.training._images import read_images
 
@@ -22,7 +23,8 @@ class Predictor:
 
     Attributes:
         predict: From float32 images in [0, 1], `(batch, height, width, channels)`, to arrays: `mean`
-            (probabilities) and, where the model has dropout, `predictive_entropy` and `mutual_information`.
+            (probabilities, of two classes where the model gives one) and, where the model has dropout, `variance`,
+            `predictive_entropy` and `mutual_information`.
         input_shape: `(height, width, channels)`, None where any size will do.
         class_names: As far as known.
     """
@@ -67,17 +69,21 @@ def load_predictor(path: Path, num_samples: int = 30, seed: int = 0) -> Predicto
 
 def _from_keras(model: keras.Model, num_samples: int, seed: int, class_names: tuple[str, ...] | None) -> Predictor:
     check_single(model)
+    if takes_integers(model):
+        raise ValueError(
+            f"Here images are in [0, 1], but the model takes {model.inputs[0].dtype}. Export it first"
+        )
     if any(map(layers.is_stochastic, model._flatten_layers(include_self=False))):
         sample = serving.MonteCarlo(model, num_samples=num_samples, seed=seed)
 
         def predict(images: np.ndarray) -> dict[str, np.ndarray]:
-            return {name: value.numpy() for name, value in sample(images).items()}
+            return _two_classes({name: value.numpy() for name, value in sample(images).items()})
     else:  # one deterministic pass
         check_task("multi_class", model)
         probabilities = probabilities_of(model)
 
         def predict(images: np.ndarray) -> dict[str, np.ndarray]:
-            return {"mean": probabilities(model(images, training=False)).numpy()}
+            return _two_classes({"mean": probabilities(model(images, training=False)).numpy()})
 
     return Predictor(predict, model.input_shape[1:], class_names)
 
@@ -95,14 +101,25 @@ def _from_saved_model(path: Path) -> Predictor:
     spec = specs["images"]
 
     def predict(images: np.ndarray) -> dict[str, np.ndarray]:
-        given = tf.cast(images * 255 if spec.dtype == tf.uint8 else images, spec.dtype)
+        given = tf.cast(np.rint(images * 255) if spec.dtype == tf.uint8 else images, spec.dtype)
         if "predict_mc" not in signatures:
-            return {"mean": signatures["serving_default"](images=given)["probabilities"].numpy()}
-        return {name: value.numpy() for name, value in signatures["predict_mc"](images=given).items()}
+            return _two_classes({"mean": signatures["serving_default"](images=given)["probabilities"].numpy()})
+        found = signatures["predict_mc"](images=given)
+        return _two_classes({name: value.numpy() for name, value in found.items()})
 
     predict.loaded = loaded  # type: ignore[attr-defined]  # signatures die with what they were loaded from
     names = tuple(info["class_names"]) if info.get("class_names") else None
     return Predictor(predict, tuple(spec.shape[1:]), names)
+
+
+def _two_classes(figures: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """One probability is that of the second of two classes."""
+    if figures["mean"].shape[-1] > 1:
+        return figures
+    both = {"mean": np.concatenate([1 - figures["mean"], figures["mean"]], -1)}
+    if "variance" in figures:
+        both["variance"] = np.repeat(figures["variance"], 2, -1)
+    return figures | both
 
 
 def label(probabilities: np.ndarray, names: tuple[str, ...] | None) -> tuple[str, float]:

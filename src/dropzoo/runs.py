@@ -22,6 +22,7 @@ import tensorflow as tf
 
 from dropzoo import models, training
 from dropzoo.evaluation import evaluate
+from dropzoo.serving._signatures import takes_integers
 from dropzoo.serving.monte_carlo import check_single
 from dropzoo.training._replicas import is_chief, scope
 from dropzoo.training.devices import prepare_devices
@@ -199,6 +200,8 @@ def load_model_for(
     check_single(model)
     if len(model.input_shape) != 4:
         raise ValueError(f"{file} does not take (batch, height, width, channels). Received: {model.input_shape}")
+    if takes_integers(model):
+        raise ValueError(f"Images are in [0, 1] here. Received: {file}, which takes {model.inputs[0].dtype}")
     height, width, channels = model.input_shape[1:]
     config = RunConfig(
         model=str(path),

@@ -10,11 +10,14 @@ from keras import activations, ops
 from keras.layers import (
     Activation,
     Average,
+    AveragePooling2D,
     Conv2D,
     Conv2DTranspose,
     Cropping2D,
     Dense,
     Flatten,
+    GlobalAveragePooling2D,
+    Lambda,
     Permute,
     Reshape,
     Resizing,
@@ -99,6 +102,8 @@ def test_exported_predicted_and_scored_like_its_logits(name, tmp_path):
         lambda x: Resizing(20, 20)(x),
         lambda x: Cropping2D(1)(x),
         lambda x: Average()([x, x]),
+        lambda x: AveragePooling2D(2)(x),
+        lambda x: GlobalAveragePooling2D()(x),
         lambda x: Reshape((-1, 3))(x),
         lambda x: x[:, 0, 0],
         lambda x: ops.squeeze(x[:, :1, :1], (1, 2)),
@@ -110,6 +115,19 @@ def test_what_may_follow(follows):
         assert output_activation(keras.Model(inputs, follows(layer(inputs)))) == "softmax"
     distributed = TimeDistributed(Dense(3, "softmax"))(Reshape((8, 8))(inputs))
     assert output_activation(keras.Model(inputs, distributed)) == "softmax"
+
+
+def test_tensorflows_own_functions():
+    for name, function in {"softmax": tf.nn.softmax, "sigmoid": tf.nn.sigmoid}.items():
+        for ended in (model(3, function), model(3, None, Activation(function)), model(3, None, Lambda(function))):
+            assert output_activation(ended) == name
+
+
+def test_an_output_with_a_name():
+    plain = model(3)
+    named = keras.Model(plain.inputs, {"logits": plain.outputs[0]})
+    for sampler in (lambda m: serving.MonteCarlo(m, 3, "fixed"), lambda m: serving.Ensemble([m])):
+        np.testing.assert_allclose(sampler(named)(images())["mean"], sampler(plain)(images())["mean"], atol=1e-6)
 
 
 def test_a_softmax_in_half_precision_is_scored_in_float32():

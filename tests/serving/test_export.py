@@ -119,6 +119,21 @@ def test_bytes_are_scaled_inside(tmp_path):
     )
 
 
+def test_bytes_go_as_they_are_into_a_model_that_takes_them(tmp_path):
+    inputs = keras.Input((8, 8, 1), dtype="uint8")
+    x = keras.layers.Dropout(0.3)(keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(inputs)))
+    model = keras.Model(inputs, {"logits": keras.layers.Dense(3, kernel_initializer="he_normal")(x)})
+    with pytest.raises(ValueError, match="takes pixels as they are: pass image_dtype='uint8'"):
+        serving.export_model(model, tmp_path / "1", 2)
+    path = serving.export_model(model, tmp_path / "1", 2, image_dtype="uint8", resize=8)
+    found = tf.saved_model.load(str(path)).signatures
+    x = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 1), "uint8")
+    p = tf.nn.softmax(model(x)["logits"])
+    png = [tf.io.encode_png(image) for image in x]
+    np.testing.assert_allclose(found["serving_default"](images=tf.constant(x))["probabilities"], p, atol=1e-6)
+    np.testing.assert_allclose(found["predict_bytes"](image_bytes=tf.stack(png))["probabilities"], p, atol=1e-6)
+
+
 def test_single_logit_and_mixed_precision(tmp_path):
     keras.config.set_dtype_policy("mixed_bfloat16")
     model = build(num_classes=1)
@@ -224,6 +239,7 @@ def test_a_file_or_a_link_is_no_folder_to_replace(tmp_path):
     [
         ({"image_dtype": "float16"}, "image_dtype='float16'"),
         ({"num_samples": -1}, "num_samples=-1"),
+        ({"class_names": "abcdefghij"}, "must be a list of names. Received: class_names='abcdefghij'"),
         ({"num_samples": 0, "sampling": "balanced"}, "num_samples=0 asks for none. Received: sampling='balanced'"),
         ({"num_samples": 0, "seed": 3}, "num_samples=0 asks for none.*seed=3"),
     ],

@@ -169,6 +169,20 @@ def test_mixed_precision():
     assert out["mean"].dtype == tf.float32 and np.isfinite(out["mean"]).all()
 
 
+def test_what_it_cannot_sample_is_named():
+    class Mine(keras.layers.Dropout):
+        def call(self, inputs, training=False):
+            return 3 * super().call(inputs, training=training)
+
+    inputs = keras.Input((5, 4))
+    x = keras.layers.LSTM(4, recurrent_dropout=0.5, name="cells")(inputs)
+    model = keras.Model(inputs, keras.layers.Dense(3)(Mine(0.1, name="mine")(x)))
+    message = "Not sampled: the dropout inside the cells of cells; what the `call` of mine does beside dropping"
+    with pytest.warns(UserWarning, match=message) as caught:
+        serving.MonteCarlo(model, 2)
+    assert caught[0].filename == __file__
+
+
 def test_one_sample_has_no_variance():
     out = serving.MonteCarlo(small_cnn(), num_samples=1)(images())
     np.testing.assert_array_equal(out["variance"], 0)

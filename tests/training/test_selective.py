@@ -100,7 +100,8 @@ def test_masks_and_the_ignored_label():
 
 def test_always_right_and_always_wrong_stay_in_bounds():
     logits = np.eye(4)[np.arange(40) % 4]
-    assert 0.01 <= fit_temperature(logits, np.arange(40) % 4) < 0.05  # the loss is 0 there
+    for certain in (1, 1000):
+        assert 0.01 <= fit_temperature(certain * logits, np.arange(40) % 4) < 0.05  # the loss is 0 there
     assert fit_temperature(logits, (np.arange(40) + 1) % 4) == pytest.approx(100, rel=1e-3)
 
 
