@@ -17,8 +17,8 @@ _TRANSPARENT = frozenset(
 def output_activation(model: keras.Model) -> str | None:
     """`"softmax"` or `"sigmoid"` if the output went through one; None if not, or if the graph does not say.
 
-    Shapes, casts, upsampling and averages (not sums over a number) may follow it. A layer or model of its own `call`
-    does not say, nor does a lambda.
+    Shapes, casts, upsampling, pooled averages and `Average` may follow it. Layers and models of their own `call` do
+    not say, nor do lambdas.
 
     Args:
         model: of one output, if it is to say anything.
