@@ -17,7 +17,7 @@ _TRANSPARENT = frozenset(
 def output_activation(model: keras.Model) -> str | None:
     """`"softmax"` or `"sigmoid"` if the output went through one; None if not, or if the graph does not say.
 
-    Shapes, casts, upsampling, pooled averages and `Average` may follow it. Layers and models of their own `call` do
+    Shapes, casts, upsampling, pooling and `Average` may follow it. Layers and models of their own `call` do
     not say, nor do lambdas.
 
     Args:
