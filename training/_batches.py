@@ -1,7 +1,9 @@
 """Data as the trainer takes them: the batches of one epoch, checked, with class weights as sample weights."""
 
+import contextlib
 import re
 import threading
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import keras
@@ -11,7 +13,7 @@ import tensorflow as tf
 from dropzoo.models._endings import output_activation
 from dropzoo.training.losses import Dice
 
-_REFUSED = "`train` has labels"
+REFUSED = "Refused:"  # what a failed assertion in the graph begins with
 
 
 class Output(NamedTuple):
@@ -29,13 +31,22 @@ def output(model: keras.Model) -> Output | None:
 
 
 def check_logits(model: keras.Model, r_drop: float) -> None:
-    """Refuses a model of probabilities where they would be taken for logits."""
+    """Refuses probabilities where they would be taken for logits, and R-Drop where it cannot be added."""
+    if r_drop and has_own_step(model):
+        raise ValueError(
+            f"`r_drop` needs Keras' `train_step`, but the model has its own. Received: r_drop={r_drop}"
+        )
     if ending := output_activation(model):
         what = "`r_drop` and the" if r_drop else "The"
         raise ValueError(
             f"{what} default loss and metrics take logits, but the model ends in a {ending}. Pass both `loss` and "
             "`metrics`, or end the model without it: MonteCarlo and exports turn logits into probabilities"
         )
+
+
+def has_own_step(model: keras.Model) -> bool:
+    """Whether the model's `train_step` is not Keras'."""
+    return type(model).train_step is not keras.Model.train_step
 
 
 def dataset(data: Any, name: str, epoch: int = 0) -> tf.data.Dataset:
@@ -70,10 +81,11 @@ def rest_of_epoch(
     out = output(model)
     if out is None or len(rest.element_spec) != 2:
         raise ValueError("`class_weight` needs a model of one output, and (x, y) data without sample weights")
-    if not class_weight or min(class_weight) < 0 or max(class_weight) >= max(out.classes, 2):
+    names = [name for name in class_weight if isinstance(name, (int, np.integer))]
+    if not names or len(names) < len(class_weight) or min(names) < 0 or max(names) >= max(out.classes, 2):
         raise ValueError(f"`class_weight` must name classes of the model. Received: {class_weight}")
-    table = np.ones(max(class_weight) + 2, "float32")  # the last entry is for all classes beyond
-    table[list(class_weight)] = list(class_weight.values())
+    table = np.ones(max(names) + 2, "float32")  # the last entry is for all classes beyond
+    table[names] = list(class_weight.values())
 
     def weigh(x: Any, y: tf.Tensor) -> tuple[Any, tf.Tensor, tf.Tensor]:
         labels = y
@@ -84,7 +96,7 @@ def rest_of_epoch(
     return rest.map(weigh)
 
 
-def check_labels(batch: Any, model: keras.Model) -> Any:
+def check_labels(batch: Any, model: keras.Model, where: str) -> Any:
     """The same batch; refuses labels that a loss reads as NaN or as no class at all, depending on the device."""
     labels, out, loss = batch[1], output(model), model.loss
     if out is None or not isinstance(labels, tf.Tensor) or not labels.dtype.is_integer:
@@ -100,9 +112,10 @@ def check_labels(batch: Any, model: keras.Model) -> Any:
     high, low = (tf.saturate_cast(n, "int32") for n in (tf.reduce_max(values), tf.reduce_min(values)))
     tests = [
         tf.Assert(
-            high < max(out.classes, 2), [f"{_REFUSED} up to", high, f"but the model has {out.classes} outputs"]
+            high < max(out.classes, 2),
+            [f"{REFUSED} {where} has labels up to", high, f"but the model has {out.classes} outputs"],
         ),
-        tf.Assert(low >= 0, [f"{_REFUSED} down to", low, "; they start at 0"]),
+        tf.Assert(low >= 0, [f"{REFUSED} {where} has labels down to", low, "; they start at 0"]),
     ]
     with tf.control_dependencies(tests):
         return batch[0], tf.identity(labels), *batch[2:]  # the images stay on the device that they are on
@@ -131,7 +144,14 @@ def _writes(batches: tf.data.Dataset) -> bool:
     return cached or "Snapshot" in type(batches).__name__ or any(map(_writes, batches._inputs()))
 
 
-def refused_labels(error: Exception) -> str | None:
-    """What `check_labels` had to say, if an error came from there."""
-    found = re.search(rf"\[({_REFUSED} .*?)\] \[(-?\d+)\] \[(.*?)\]", str(error))
-    return " ".join(found.groups()).replace(" ;", ";") if found else None
+@contextlib.contextmanager
+def refusals_named() -> Iterator[None]:
+    """Raises what an assertion in the graph had to say as a ValueError, without the graph."""
+    try:
+        yield
+    except tf.errors.InvalidArgumentError as error:
+        found = re.search(rf"\[{REFUSED} (.*?)\] \[(-?\d+)\] \[(.*?)\]", str(error))
+        if found is None:
+            raise
+        text = " ".join(found.groups()).replace(" ;", ";")
+        raise ValueError(text[0].upper() + text[1:]) from None

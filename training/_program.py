@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from dropzoo.layers._xla import gradients_of_weights_only
 from dropzoo.training._adam import fused
-from dropzoo.training._batches import check_labels, refused_labels
+from dropzoo.training._batches import REFUSED, check_labels, has_own_step, refusals_named
 
 # Where tf.data leaves a batch. A replica takes its rows there, so that no device gets the rows of others.
 _HOST = "/device:CPU:0"
@@ -35,17 +35,27 @@ class Program:
         self._step = tf.function(self._train_step, jit_compile=True, autograph=False) if jit_compile else None
         # Keras converts what layers need by itself, and keeps AutoGraph away from the step.
         self.train = tf.function(self._train, reduce_retracing=True, autograph=False)
-        self.test = tf.function(self._test, reduce_retracing=True, autograph=False, jit_compile=jit_compile)
+        self._tested = tf.function(self._test, reduce_retracing=True, autograph=False, jit_compile=jit_compile)
+        # What a `train_step` of the model's own gave last, which is then what the run reports, as in `fit`.
+        self._given: dict[str, tf.Variable] = {}
 
     def run(self, iterator: Any, steps: int, asked: Any, counted: bool) -> tuple[int, float, float, int, Any]:
         """`_train`, with its results as Python's numbers; metrics stay tensors."""
-        try:
+        with refusals_named():
             found = self.train(iterator, tf.constant(steps, "int64"), tf.constant(int(bool(asked))), counted)
-        except tf.errors.InvalidArgumentError as error:
-            refused = refused_labels(error)
-            raise (ValueError(refused) if refused else error) from None
         done, loss, norm, asked, logs = found
         return int(done), float(loss), float(norm), int(asked), logs
+
+    def test(self, batch: Any) -> dict[str, tf.Tensor]:
+        """`_test`."""
+        with refusals_named():
+            return self._tested(batch)
+
+    def logs(self) -> dict[str, Any]:
+        """What the epoch has come to so far."""
+        return {
+            name: value.read_value() for name, value in self._given.items()
+        } or self._model.get_metrics_result()
 
     def _train(self, iterator: Any, steps: tf.Tensor, stop: tf.Tensor, counted: bool) -> tuple[Any, ...]:
         """Up to `steps` steps; ends with the data, and after a step whose loss is not finite.
@@ -63,7 +73,7 @@ class Program:
 
         def run(batch: Any) -> tuple[Any, ...]:
             with tf.device(_HOST):
-                batch = check_labels(batch, self._model)
+                batch = check_labels(batch, self._model, "`train`")
             return tf.constant(True), *self._on_replicas(self._step or self._train_step, batch)
 
         def body(done: Any, more: Any, loss: Any, norm: Any) -> tuple[Any, ...]:
@@ -83,12 +93,22 @@ class Program:
         self.steps.assign_add(done)
         if self._strategy is not None:
             stop = self._strategy.reduce("SUM", self._strategy.run(lambda: tf.identity(stop)), axis=None)
-        return done, loss, norm, stop, self._model.get_metrics_result()
+        return done, loss, norm, stop, self.logs()
 
     def _test(self, batch: Any) -> dict[str, tf.Tensor]:
+        if not self.jit_compile:  # XLA has no assertions
+            with tf.device(_HOST):
+                batch = check_labels(batch, self._model, "the data of the evaluation")
         if self._strategy is None:
             return self._model.test_step(batch)
-        self._strategy.run(lambda: self._model.test_step(self._rows(batch)))
+
+        def replica_step() -> None:
+            rows = self._rows(batch)
+            own = tf.shape(tf.nest.flatten(rows)[0])[0]
+            # A batch of fewer examples than replicas leaves some without; the mean over none is NaN.
+            tf.cond(own > 0, lambda: tf.group(*tf.nest.flatten(self._model.test_step(rows))), tf.no_op)
+
+        self._strategy.run(replica_step)
         return self._model.get_metrics_result()
 
     def _on_replicas(self, step: Callable[..., Any], batch: Any) -> tuple[Any, Any]:
@@ -98,8 +118,12 @@ class Program:
         def replica_step() -> tuple[Any, Any]:
             rows = self._rows(batch)
             total, own = (tf.shape(tf.nest.flatten(those)[0])[0] for those in (batch, rows))
-            message = f"A batch of `train` has fewer examples than there are replicas ({self._replicas}): drop it"
-            with tf.control_dependencies([tf.debugging.assert_positive(own, message=message)]):
+            message = [
+                f"{REFUSED} a batch of `train` has",
+                total,
+                f"examples, fewer than the replicas: {self._replicas}",
+            ]
+            with tf.control_dependencies([tf.Assert(total >= self._replicas, message)]):  # fails on all replicas
                 return step(rows, tf.cast(own * self._replicas, "float32") / tf.cast(total, "float32"))
 
         both = self._strategy.run(lambda: tf.stack(replica_step()))  # one exchange for the two
@@ -115,9 +139,15 @@ class Program:
     def _train_step(self, batch: Any, share: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor]:
         """Keras' `train_step`, which gives the loss and the gradient norm as well."""
         model = self._model
-        if type(model).train_step is not keras.Model.train_step:  # one of its own
-            loss = model.train_step(batch).get("loss", 0.0)
-            return tf.cast(loss, "float32"), tf.constant(float("nan"))
+        if has_own_step(model):
+            logs = model.train_step(batch)
+            for name, value in logs.items() if self._strategy is None else ():
+                value = tf.convert_to_tensor(value)
+                if name not in self._given:
+                    with tf.init_scope():
+                        self._given[name] = tf.Variable(tf.zeros(value.shape, value.dtype))
+                self._given[name].assign(value)
+            return tf.cast(logs.get("loss", 0.0), "float32"), tf.constant(float("nan"))
         x, y, weights = keras.utils.unpack_x_y_sample_weight(batch)
         if self._r_drop:
             x, y, weights = keras.tree.map_structure(_twice, (x, y, weights))

@@ -75,7 +75,8 @@ def save(
     """
     variables = _variables(model)
     # An epoch that has not ended has no place in the history, even if callbacks have seen it.
-    history = {name: values[:epoch] for name, values in history.items()}
+    unfinished = max(map(len, history.values()), default=0) - epoch
+    history = {name: values[: len(values) - max(unfinished, 0)] for name, values in history.items()}
     meta = {
         "variables": [_identity(variable) for variable in variables],
         "rates": [layer.rate for layer in _live_layers(model)],
@@ -124,7 +125,10 @@ def save(
 def _best(history: dict[str, list[float]]) -> str | None:
     """The file of the end of the epoch with the lowest validation loss, or training loss without validation."""
     losses = history.get("val_loss") or history.get("loss")
-    return f"epoch{int(np.argmin(np.nan_to_num(losses, nan=np.inf))) + 1:05}_step{0:07}.npz" if losses else None
+    if not losses:
+        return None
+    before = max(map(len, history.values())) - len(losses)  # epochs, where a resumed run began to validate
+    return f"epoch{before + int(np.argmin(np.nan_to_num(losses, nan=np.inf))) + 1:05}_step{0:07}.npz"
 
 
 def describe(model: keras.Model) -> list[str]:

@@ -55,15 +55,37 @@ class MeanIoU(keras.metrics.MeanIoU):
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
         labels, logits, weights = flatten(y_true, y_pred, sample_weight)
-        classes = logits[:, 0] > 0 if logits.shape[-1] == 1 else ops.argmax(logits, axis=-1)
-        super().update_state(labels, ops.cast(classes, "int32"), weights)
+        super().update_state(labels, _classes(logits), weights)
 
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()
         return {name: config[name] for name in ("num_classes", "ignore_class", "name", "dtype")}
 
 
-def default_metrics(task: str, num_classes: int) -> list[keras.metrics.Metric]:
+@keras.saving.register_keras_serializable(package="dropzoo")
+class _Accuracy(keras.metrics.Mean):
+    """Accuracy from logits over what does not bear the ignored label, which Keras' own counts as wrong."""
+
+    def __init__(self, ignore_class: int, name: str = "accuracy", dtype: Any = None) -> None:
+        super().__init__(name=name, dtype=dtype)
+        self.ignore_class = ignore_class
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+        labels, logits, weights = flatten(y_true, y_pred, sample_weight)
+        counts = ops.cast(ops.not_equal(labels, self.ignore_class), weights.dtype)
+        super().update_state(ops.equal(_classes(logits), labels), counts * weights)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "ignore_class": self.ignore_class}
+
+
+def _classes(logits: Any) -> Any:
+    """The predicted class of each row, int32; one logit predicts 1 where it is positive."""
+    classes = logits[:, 0] > 0 if logits.shape[-1] == 1 else ops.argmax(logits, axis=-1)
+    return ops.cast(classes, "int32")
+
+
+def default_metrics(task: str, num_classes: int, ignore_class: int | None = None) -> list[keras.metrics.Metric]:
     """Accuracy (a pixel is a sample), and for segmentation the mean IoU, from logits.
 
     Keras' own `"accuracy"` asks whether one output exceeds 0.5, which is right for a probability only; a
@@ -72,6 +94,7 @@ def default_metrics(task: str, num_classes: int) -> list[keras.metrics.Metric]:
     Args:
         task: `"classification"` or `"segmentation"`.
         num_classes: the model's outputs; 1 means one logit of a binary task.
+        ignore_class: a label, say 255, that does not count.
 
     Example:
 
@@ -80,8 +103,11 @@ def default_metrics(task: str, num_classes: int) -> list[keras.metrics.Metric]:
     """
     if task not in ("classification", "segmentation"):
         raise ValueError(f"`task` must be 'classification' or 'segmentation'. Received: task={task!r}")
-    if num_classes == 1:
+    metrics: list[keras.metrics.Metric]
+    if ignore_class is not None:
+        metrics = [_Accuracy(ignore_class)]
+    elif num_classes == 1:
         metrics = [keras.metrics.BinaryAccuracy(name="accuracy", threshold=0.0)]
     else:
         metrics = [keras.metrics.SparseCategoricalAccuracy(name="accuracy")]
-    return [*metrics, MeanIoU(num_classes)] if task == "segmentation" else metrics
+    return [*metrics, MeanIoU(num_classes, ignore_class)] if task == "segmentation" else metrics

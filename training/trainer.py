@@ -88,7 +88,11 @@ class Trainer:
                 raise ValueError("`loss` and `metrics` must be given: the model has no one output of known shape")
             task = "classification" if output.rank == 2 else "segmentation"
             loss = default_loss(task, output.classes) if loss is None else loss
-            metrics = default_metrics(task, output.classes) if metrics is None else metrics
+            metrics = (
+                default_metrics(task, output.classes, getattr(loss, "ignore_class", None))
+                if metrics is None
+                else metrics
+            )
         with replicas.scope(strategy):
             optimizer, metrics = (replicas.remade(strategy, thing) for thing in (optimizer, metrics))
             model.compile(optimizer, loss, loss_weights=loss_weights, metrics=metrics, jit_compile=False)
@@ -215,7 +219,7 @@ class Trainer:
                     stopped_within = model.stop_training
                     if not stopped_within:
                         callback_list.params["steps"] = steps = steps or step
-                    epoch_logs = model.get_metrics_result()
+                    epoch_logs = program.logs()
                     if validation_data is not None:
                         epoch_logs |= self._validate(validation_data, callback_list)
                     callback_list.on_epoch_end(epoch, epoch_logs)

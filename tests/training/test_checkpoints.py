@@ -127,6 +127,18 @@ def test_a_changed_plan_optimizer_or_layer_is_refused_with_the_difference(tmp_pa
         fit(**argument)
 
 
+def test_the_best_epoch_stays_where_validation_began_later(tmp_path):
+    for epochs, losses in ((2, None), (7, [0, 0, 2, 1, 3, 4, 5])):
+        log = keras.callbacks.LambdaCallback(
+            on_epoch_end=lambda epoch, logs, losses=losses: logs.update(
+                {"val_loss": losses[epoch]} if losses else {}
+            )
+        )
+        Trainer(linear_model()).fit(dataset(), epochs=epochs, checkpoint_dir=tmp_path, callbacks=[log], verbose=0)
+    names = [path.name for path in sorted(tmp_path.iterdir())]
+    assert names == [f"epoch{epoch:05}_step0000000.npz" for epoch in (4, 5, 6, 7)]
+
+
 def test_the_best_epoch_stays(tmp_path):
     model = linear_model()
     worse = keras.callbacks.LambdaCallback(

@@ -254,3 +254,31 @@ def test_a_train_step_of_the_models_own_is_used():
     model = Own(inputs, keras.layers.Dense(10)(keras.layers.Flatten()(inputs)))
     history = Trainer(model, "sgd", steps_per_execution=2).fit(dataset(), epochs=2, verbose=0).history
     assert calls and history["loss"][1] < history["loss"][0]
+    with pytest.raises(ValueError, match="`r_drop` needs Keras' `train_step`"):
+        Trainer(model, r_drop=1.0)
+
+
+def test_what_a_train_step_of_the_models_own_gives_is_what_is_reported():
+    class Own(keras.Model):
+        def train_step(self, data):
+            x, y = data
+            with tf.GradientTape() as tape:
+                loss = self.compute_loss(x=x, y=y, y_pred=self(x, training=True))
+            self.optimizer.apply_gradients(
+                zip(tape.gradient(loss, self.trainable_weights), self.trainable_weights, strict=True)
+            )
+            return {"loss": loss, "twice": 2 * loss}
+
+    def model():
+        keras.utils.set_random_seed(0)
+        inputs = keras.Input((8, 8, 1))
+        return Own(inputs, keras.layers.Dense(10)(keras.layers.Flatten()(inputs)))
+
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    theirs = model()
+    theirs.compile("sgd", loss)
+    expected = theirs.fit(dataset(), epochs=2, shuffle=False, verbose=0).history
+    found = Trainer(model(), "sgd", loss, []).fit(dataset(), epochs=2, verbose=0).history
+    assert set(found) == {"loss", "twice"}
+    for name, values in expected.items():
+        np.testing.assert_allclose(found[name], values, rtol=1e-5)

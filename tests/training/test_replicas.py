@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from dropzoo.training import multi_worker_strategy
+from _trainer_runs import dataset
+from dropzoo.training import Trainer, multi_worker_strategy
 from dropzoo.training.workers import free_addresses, run_workers
 
 WORKER = Path(__file__).with_name("_worker.py")
@@ -171,8 +172,6 @@ def test_workers_of_one_machine_share_its_cores(capfd, monkeypatch):
 
 
 def test_a_model_half_under_the_strategy_is_refused():
-    from dropzoo.training import Trainer
-
     strategy = tf.distribute.MirroredStrategy(["CPU:0"])
     outside = keras.layers.Dense(3)
     outside.build((None, 4))
@@ -184,6 +183,17 @@ def test_a_model_half_under_the_strategy_is_refused():
         model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(4)])
     with pytest.raises(ValueError, match="`jit_compile` must be False or 'auto' with a strategy"):
         Trainer(model, strategy=strategy, jit_compile=True)
+
+
+def test_batches_of_fewer_examples_than_replicas():
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    with strategy.scope():
+        model = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(10)])
+    trainer = Trainer(model, strategy=strategy)
+    whole, single = (trainer.evaluate(dataset(5, size)) for size in (5, 2))  # 2, 2 and 1
+    assert whole == pytest.approx(single, rel=1e-5)
+    with pytest.raises(ValueError, match="^A batch of `train` has 1 examples, fewer than the replicas: 2$"):
+        trainer.fit(dataset(5, 2), verbose=0)
 
 
 @pytest.mark.slow

@@ -195,8 +195,15 @@ def test_labels_beyond_the_model_are_refused():
 
     mask = np.zeros((1, 8, 8), "int32")
     mask[0, 3, 4] = 12
-    with pytest.raises(ValueError, match="labels up to 12 but the model has 11 outputs"):
+    with pytest.raises(ValueError, match="^`train` has labels up to 12 but the model has 11 outputs$"):
         fit(mask, 11)
+    trainer = Trainer(linear_model())
+    wrong = dataset().map(lambda x, y: (x, y + 1))
+    for call in (lambda: trainer.evaluate(wrong), lambda: trainer.fit(dataset(), wrong, verbose=0)):
+        with pytest.raises(
+            ValueError, match="^The data of the evaluation has labels up to 10 but the model has 10"
+        ):
+            call()
     with pytest.raises(ValueError, match="labels up to 12 but the model has 1 output"):
         fit(mask, 1)
     with pytest.raises(ValueError, match="labels down to -1"):
@@ -204,6 +211,20 @@ def test_labels_beyond_the_model_are_refused():
     fit(mask, 13)
     fit(mask, 11, loss=DiceCrossEntropy(ignore_class=12), metrics=[MeanIoU(11, ignore_class=12)])
     fit(mask, 1, loss="mse", metrics=[])  # regression
+
+
+@pytest.mark.parametrize("classes", [1, 3])
+def test_default_metrics_leave_the_ignored_label_out(classes):
+    random = np.random.default_rng(0)
+    masks = random.integers(0, max(classes, 2), (2, 8, 8)).astype("int32")
+    images = masks[..., None].astype("float32")
+    masks[:, :3] = 255
+    model = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Conv2D(classes, 1)])
+    scale, shift = ([[[[2.0]]]], [-1.0]) if classes == 1 else ([[[[0.0, 2.0, 4.0]]]], [0.0, -1.0, -4.0])
+    model.set_weights([np.array(scale), np.array(shift)])  # right wherever it counts
+    trainer = Trainer(model, loss=DiceCrossEntropy(ignore_class=255))
+    scores = trainer.evaluate(tf.data.Dataset.from_tensor_slices((images, masks)).batch(2))
+    assert scores["accuracy"] == 1.0 and scores["mean_iou"] == 1.0
 
 
 def test_bad_data_is_refused():
@@ -252,7 +273,7 @@ def test_bad_arguments_are_refused(tmp_path):
     for every, directory in ((2, None), (0, tmp_path), (-1, tmp_path)):
         with pytest.raises(ValueError, match="`checkpoint_every` must be a positive number"):
             trainer.fit(dataset(), checkpoint_every=every, checkpoint_dir=directory)
-    for class_weight in ({}, {10: 1.0}, {-1: 1.0}):
+    for class_weight in ({}, {10: 1.0}, {-1: 1.0}, {0.0: 1.0}, {"0": 1.0}):
         with pytest.raises(ValueError, match="`class_weight` must name classes"):
             trainer.fit(dataset(), class_weight=class_weight, verbose=0)
     weighted = dataset().map(lambda x, y: (x, y, tf.ones_like(y)))
