@@ -5,7 +5,6 @@ batch. Only when further requests are on their way in does a batch wait for them
 """
 
 import asyncio
-import math
 import time
 from collections import deque
 from collections.abc import Callable
@@ -21,12 +20,11 @@ Run = Callable[[Arrays], Arrays]
 class _Job:
     """One request that waits for its answer."""
 
-    def __init__(self, inputs: Arrays, future: "asyncio.Future[Arrays]") -> None:
-        self.inputs, self.future, self.since = inputs, future, time.monotonic()
+    def __init__(self, inputs: Arrays, pixels: int, future: "asyncio.Future[Arrays]") -> None:
+        self.inputs, self.pixels, self.future, self.since = inputs, pixels, future, time.monotonic()
         shapes = [array.shape for array in inputs.values()]
         self.rows = shapes[0][0]
         self.kind = [shape[1:] for shape in shapes]  # only images of one size fit into one batch
-        self.pixels = sum(math.prod(shape[:3]) for shape in shapes)
 
 
 class Batcher:
@@ -53,11 +51,12 @@ class Batcher:
         self._waiting: deque[_Job] = deque()
         self._task: asyncio.Task[None] | None = None
 
-    async def __call__(self, inputs: Arrays) -> Arrays:
+    async def __call__(self, inputs: Arrays, pixels: int) -> Arrays:
+        """The answer to `inputs`, which are so many pixels: of files, their arrays do not tell."""
         if len(self._waiting) >= self._limits.max_queue:
             raise Refused(503, f"The server is busy: {len(self._waiting)} requests are waiting already")
         loop = asyncio.get_running_loop()
-        job = _Job(inputs, loop.create_future())
+        job = _Job(inputs, pixels, loop.create_future())
         self._waiting.append(job)
         if self._task is None:
             self._task = loop.create_task(self._work())

@@ -3,6 +3,8 @@
 import base64
 import binascii
 import io
+import itertools
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,11 +12,13 @@ from typing import Any
 import numpy as np
 import orjson
 import tensorflow as tf
+from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
 Arrays = dict[str, np.ndarray]
 Specs = Mapping[str, tf.TensorSpec]
+_DEEPEST = 16  # lists within lists
 
 
 class Refused(Exception):
@@ -31,8 +35,10 @@ class Limits:
 
     Attributes:
         max_body_bytes: Of a request.
-        max_pixels: Height times width of an image, read from its header; and of all images in one batch.
-        max_batch_size: Images that are answered in one go.
+        max_pixels: Height times width of an image, read from its header; and of all images of a request, and of a
+            batch, each counted in the size it came in or the one the model brings it to, whichever is larger.
+        max_rows: Images of a request: of tiny ones too, each costs some memory.
+        max_batch_size: Images that are answered in one go; a request of more is answered by itself.
         max_wait_ms: How long a request may wait for others that are arriving, to be answered with them.
         max_queue: Requests that may wait for one signature; more are refused.
         body_timeout_s: How long a client may take to send a request.
@@ -40,6 +46,7 @@ class Limits:
 
     max_body_bytes: int = 16 * 2**20
     max_pixels: int = 4 * 2**20
+    max_rows: int = 4096
     max_batch_size: int = 64
     max_wait_ms: float = 2.0
     max_queue: int = 256
@@ -81,8 +88,11 @@ def read_predict(body: bytes, signature_name: str | None = None) -> Predict:
     return Predict(name, form, request[form])
 
 
-def to_arrays(request: Predict, specs: Specs, limits: Limits) -> Arrays:
-    """The inputs of a signature, from row (`instances`) or columnar (`inputs`) form."""
+def to_arrays(request: Predict, specs: Specs, limits: Limits, least: int = 0) -> tuple[Arrays, int]:
+    """The inputs of a signature, from row (`instances`) or columnar (`inputs`) form, and how many pixels they are.
+
+    An image counts as `least` pixels at least: those of the one size that the model brings all images to.
+    """
     value, names = request.value, list(specs)
     if request.form == "instances":
         if not isinstance(value, list) or not value:
@@ -96,10 +106,14 @@ def to_arrays(request: Predict, specs: Specs, limits: Limits) -> Arrays:
             raise Refused(400, f"The inputs must be named: {', '.join(names)}")
         value = {names[0]: value}
     _check_names(value, names)
-    arrays = {name: _to_array(name, value[name], spec, limits) for name, spec in specs.items()}
+    arrays, pixels = {}, 0
+    for name, spec in specs.items():
+        read = _encoded if spec.dtype == tf.string else _numbers
+        arrays[name], found = read(name, value[name], spec, limits, least)
+        pixels += found
     if len({len(array) for array in arrays.values()}) != 1:
         raise Refused(400, "The inputs must have the same batch size")
-    return arrays
+    return arrays, pixels
 
 
 def _check_names(given: dict[str, Any], names: list[str]) -> None:
@@ -108,56 +122,89 @@ def _check_names(given: dict[str, Any], names: list[str]) -> None:
         raise Refused(400, f"The inputs must be {', '.join(map(repr, names))}; received {found}")
 
 
-def _to_array(name: str, value: Any, spec: tf.TensorSpec, limits: Limits) -> np.ndarray:
-    if spec.dtype == tf.string:
-        return _encoded(name, value, limits)
-    try:
-        array = np.array(value)
-    except ValueError:
-        raise Refused(400, f"{name!r} must be a regular array, with rows of one length") from None
-    if array.dtype.kind not in "iuf":
+def _check_rows(rows: int, limits: Limits) -> None:
+    if rows > limits.max_rows:
+        raise Refused(413, f"A request may have {limits.max_rows:,} rows at most; received {rows:,}. Send several")
+
+
+def _check_pixels(pixels: int, rows: int, limits: Limits, least: int) -> None:
+    """Refuses what is too much for one go. A single image always may have the size that the model wants."""
+    if pixels > max(limits.max_pixels, least):
+        raise Refused(
+            413,
+            f"A request may have {limits.max_pixels:,} pixels at most, each image in the size the model works in; "
+            f"received {pixels:,} (images: {rows:,}). Send fewer or smaller images",
+        )
+
+
+def _flat(name: str, value: Any) -> tuple[list[int], list[int | float]]:
+    """The shape of nested lists and the numbers in them.
+
+    NumPy alone would take text and truth for numbers, or make text of all of them, each as long as the longest.
+    """
+    shape: list[int] = []
+    level = [value]
+    while (kinds := set(map(type, level))) == {list} and len(shape) < _DEEPEST:
+        lengths = set(map(len, level))
+        if len(lengths) != 1:
+            break
+        shape += lengths
+        level = list(itertools.chain.from_iterable(level))
+    if list in kinds:
+        raise Refused(400, f"{name!r} must be a regular array, with rows of one length")
+    if not kinds <= {int, float}:
         raise Refused(400, f"{name!r} must be an array of numbers")
-    if 0 in array.shape or not spec.shape.is_compatible_with(array.shape):
+    return shape, level
+
+
+def _numbers(name: str, value: Any, spec: tf.TensorSpec, limits: Limits, least: int) -> tuple[np.ndarray, int]:
+    shape, numbers = _flat(name, value)
+    if 0 in shape or not spec.shape.is_compatible_with(shape):
         wanted = ", ".join("any" if n is None else str(n) for n in spec.shape)
-        raise Refused(400, f"{name!r} must have the shape ({wanted}); received {array.shape}")
-    if np.prod(array.shape[1:3]) > limits.max_pixels:
-        raise Refused(413, f"An image may have {limits.max_pixels:,} pixels at most")
-    wanted = spec.dtype.as_numpy_dtype
+        raise Refused(400, f"{name!r} must have the shape ({wanted}); received {tuple(shape)}")
+    _check_rows(shape[0], limits)
+    pixels = shape[0] * max(math.prod(shape[1:3]), least)
+    _check_pixels(pixels, shape[0], limits, least)
+    array, wanted = np.array(numbers).reshape(shape), spec.dtype.as_numpy_dtype
     with np.errstate(over="ignore", invalid="ignore"):
         cast = array.astype(wanted)
     if not np.isfinite(cast).all():
         raise Refused(400, f"{name!r} must be finite numbers")
     if cast.dtype.kind in "iu" and not np.array_equal(cast, array):
         raise Refused(400, f"{name!r} must be whole numbers that fit {spec.dtype.name}")
-    return cast
+    return cast, pixels
 
 
-def _encoded(name: str, value: Any, limits: Limits) -> np.ndarray:
+def _encoded(name: str, value: Any, spec: tf.TensorSpec, limits: Limits, least: int) -> tuple[np.ndarray, int]:
     """Files as `{"b64": ...}`, the form TensorFlow Serving has for bytes."""
     if not isinstance(value, list) or not value:
         raise Refused(400, f'{name!r} must be a list of {{"b64": ...}}')
-    files = []
+    _check_rows(len(value), limits)
+    files, pixels = [], 0
     for each in value:
         text = each.get("b64") if isinstance(each, dict) and len(each) == 1 else None
         try:
             files.append(base64.b64decode(text, validate=True))  # type: ignore[arg-type]
         except (TypeError, ValueError, binascii.Error):
             raise Refused(400, f'{name!r} must be {{"b64": ...}}, with base64 text') from None
-        check_image(files[-1], limits)
-    return np.array(files, object)
+        pixels += max(math.prod(check_image(files[-1], limits).size), least)
+    _check_pixels(pixels, len(files), limits, least)
+    return np.array(files, object), pixels
 
 
-def check_image(data: bytes, limits: Limits) -> None:
+def check_image(data: bytes, limits: Limits) -> ImageFile:
     """Refuses what is no PNG or JPEG, or too large, from the header alone: nothing is decompressed."""
     is_png, is_jpeg = data.startswith(b"\x89PNG\r\n\x1a\n"), data.startswith(b"\xff\xd8\xff")
     if not (is_png or is_jpeg):
         raise Refused(400, "The image is neither PNG nor JPEG")
     try:
-        width, height = (PngImageFile if is_png else JpegImageFile)(io.BytesIO(data)).size
+        header = (PngImageFile if is_png else JpegImageFile)(io.BytesIO(data))
     except Exception:  # whatever a hostile header makes the parser raise
         raise Refused(400, "The header of the image cannot be read") from None
+    width, height = header.size
     if width * height > limits.max_pixels:
         raise Refused(413, f"The image has {width} x {height} pixels; {limits.max_pixels:,} are allowed")
+    return header
 
 
 def read_image(data: bytes, spec: tf.TensorSpec, limits: Limits) -> np.ndarray:

@@ -4,6 +4,7 @@ A request holds the version that answers it, so that one that is replaced lives 
 """
 
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,7 @@ _REACHING_OUT = {
     "Rpc",
     "RpcCall",
 }
+Mark = frozenset[tuple[str, int, int, int]]
 _log = logging.getLogger("dropzoo.serving")
 
 
@@ -39,6 +41,7 @@ class Signature:
 
     specs: dict[str, tf.TensorSpec]
     predict: Batcher
+    least: int = 0  # the pixels of the one size that the model brings images to, where there is one
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ class Versions:
         if keep < 1:
             raise ValueError(f"`keep` must be a positive int. Received: keep={keep!r}")
         self.folder, self.name, self._batcher, self._keep = folder, folder.resolve().name, batcher, keep
-        self._marks: dict[int, tuple[int, int]] = {}
+        self._marks: dict[int, Mark] = {}
         self.available: dict[int, Version] = {}  # replaced as a whole, never changed
         self.failed: dict[int, str] = {}  # so too
 
@@ -121,13 +124,21 @@ class Versions:
         raise Refused(404, f"Servable not found for request: {asked}; there is {self.name}, versions: {there}")
 
 
-def _mark(folder: Path) -> tuple[int, int] | None:
-    """Changes when an export takes another's place; None where there is none."""
-    try:
-        stat = (folder / "saved_model.pb").stat()
-    except OSError:
-        return None
-    return stat.st_ino, stat.st_mtime_ns
+def _mark(folder: Path) -> Mark | None:
+    """Changes when an export takes another's place, and when more of one arrives that is being copied here.
+
+    None where there is none.
+    """
+    marks: list[tuple[str, int, int, int]] = []
+    for path in (folder / "saved_model.pb", *folder.glob("variables/*"), folder / "assets.extra" / "info.json"):
+        try:
+            stat = path.stat()
+        except OSError:
+            if not marks:
+                return None
+            continue
+        marks.append((path.name, stat.st_ino, stat.st_mtime_ns, stat.st_size))
+    return frozenset(marks)
 
 
 def load(folder: Path, batcher: Callable[[Run], Batcher]) -> Version:
@@ -148,14 +159,15 @@ def load(folder: Path, batcher: Callable[[Run], Batcher]) -> Version:
         for name, definition in graph.signature_def.items()
     }
     loaded = tf.saved_model.load(str(folder))
-    signatures = {}
+    signatures: dict[str, Signature] = {}
+    class_names, task, least = _info(folder)
     for name, function in loaded.signatures.items():
         specs = dict(function.structured_input_signature[1])
         _warm(function, specs)
-        signatures[name] = Signature(specs, batcher(_runner(function)))
+        signatures[name] = Signature(specs, batcher(_runner(function)), least)
     if not signatures:
         raise ValueError("The model has no signatures")
-    return Version(int(folder.name), signatures, shown, *_info(folder), loaded)
+    return Version(int(folder.name), signatures, shown, class_names, task, loaded)
 
 
 def _runner(function: Callable[..., dict[str, tf.Tensor]]) -> Run:
@@ -175,11 +187,16 @@ def _warm(function: Callable[..., Any], specs: dict[str, tf.TensorSpec]) -> None
     function(**inputs)
 
 
-def _info(folder: Path) -> tuple[list[str] | None, str]:
-    """Class names and task from `assets.extra/info.json`, where they are there and as expected."""
+def _info(folder: Path) -> tuple[list[str] | None, str, int]:
+    """Class names, task and the pixels of `image_size` from `assets.extra/info.json`, where they are there."""
     try:
         info = dict(orjson.loads((folder / "assets.extra" / "info.json").read_bytes()))
     except (OSError, ValueError, TypeError):
-        return None, TASKS[0]
-    names, task = info.get("class_names"), info.get("task")
-    return [str(name) for name in names] if isinstance(names, list) else None, task if task in TASKS else TASKS[0]
+        return None, TASKS[0], 0
+    names, task, size = info.get("class_names"), info.get("task"), info.get("image_size")
+    known = size if isinstance(size, list) and all(isinstance(n, int) for n in size) else [0]
+    return (
+        [str(name) for name in names] if isinstance(names, list) else None,
+        task if task in TASKS else TASKS[0],
+        math.prod(known),
+    )

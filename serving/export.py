@@ -128,7 +128,8 @@ def export_model(
         extra = unfinished / "assets.extra"
         extra.mkdir()
         model.save(extra / "model.keras")
-        info = {"task": task, "class_names": names, "num_samples": num_samples}
+        size = preprocess.fixed_size if len(model.input_shape) == 4 else None  # what a server must reckon with
+        info = {"task": task, "class_names": names, "num_samples": num_samples, "image_size": size}
         (extra / "info.json").write_text(json.dumps(info, indent=2) + "\n")
         write_card(extra, filled)
         specs = {name: preprocess.spec_of(name) for name in functions}

@@ -8,6 +8,7 @@ import contextlib
 import gc
 import hmac
 import logging
+import math
 import re
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -80,16 +81,17 @@ class Server:
         body, kind = await self.body(request), _http.content_type(request)
         if kind.startswith("image/"):
             signature = found.signature(asked or "serving_default")
-            form, inputs = "instances", await self.in_thread(_from_file, body, signature, self.limits)
+            form, (inputs, pixels) = "instances", await self.in_thread(_from_file, body, signature, self.limits)
         else:
 
-            def read() -> tuple[str, Signature, Arrays]:
+            def read() -> tuple[str, Signature, tuple[Arrays, int]]:
                 parsed = read_predict(body, asked)
                 signature = found.signature(parsed.signature_name)
-                return parsed.form, signature, to_arrays(parsed, signature.specs, self.limits)
+                return parsed.form, signature, to_arrays(parsed, signature.specs, self.limits, signature.least)
 
-            form, signature, inputs = await self.in_thread(read) if len(body) > _LARGE else read()
-        outputs = await _answer(signature, inputs)
+            in_thread = len(body) > _LARGE
+            form, signature, (inputs, pixels) = await self.in_thread(read) if in_thread else read()
+        outputs = await _answer(signature, inputs, pixels)
         large = sum(value.nbytes for value in outputs.values()) > _LARGE
         text = await self.in_thread(to_json, outputs, form) if large else to_json(outputs, form)
         return Response(text, media_type="application/json")
@@ -100,8 +102,8 @@ class Server:
         body = await self.body(request)
         asked = "predict_mc" if "predict_mc" in found.signatures else "serving_default"
         signature = found.signature(asked)
-        inputs = await self.in_thread(_from_file, body, signature, self.limits)
-        outputs = await _answer(signature, inputs)
+        inputs, pixels = await self.in_thread(_from_file, body, signature, self.limits)
+        outputs = await _answer(signature, inputs, pixels)
         shown = await self.in_thread(picture, outputs, found.class_names, found.task)
         return _http.answer({"version": str(found.number), "signature": asked, **shown})
 
@@ -263,16 +265,17 @@ def serve(folder: Path, *, host: str = "127.0.0.1", port: int = 8501, **options:
     )
 
 
-def _from_file(body: bytes, signature: Signature, limits: Limits) -> Arrays:
+def _from_file(body: bytes, signature: Signature, limits: Limits) -> tuple[Arrays, int]:
     if len(signature.specs) != 1:
         raise Refused(400, "This signature has several inputs, and takes no image files")
     ((name, spec),) = signature.specs.items()
-    return {name: read_image(body, spec, limits)}
+    image = read_image(body, spec, limits)
+    return {name: image}, max(math.prod(image.shape[1:3]), signature.least)
 
 
-async def _answer(signature: Signature, inputs: Arrays) -> Arrays:
+async def _answer(signature: Signature, inputs: Arrays, pixels: int) -> Arrays:
     try:
-        return await signature.predict(inputs)
+        return await signature.predict(inputs, pixels)
     except tf.errors.InvalidArgumentError as error:
         _log.info("Refused by the model: %s", error.message)
         raise Refused(400, "The model does not take this input: it may be cut short, or of a wrong size") from None

@@ -36,9 +36,9 @@ def answers(model: Doubling, images: list[np.ndarray], limits: Limits) -> list:
     async def send_all():
         with ThreadPoolExecutor(1) as pool:
             batcher = Batcher(model, pool, limits)
-            tasks = [asyncio.create_task(batcher({"x": images[0]}))]
+            tasks = [asyncio.create_task(batcher({"x": images[0]}, images[0].size))]
             await asyncio.to_thread(model.begun.wait)
-            tasks += [asyncio.create_task(batcher({"x": image})) for image in images[1:]]
+            tasks += [asyncio.create_task(batcher({"x": image}, image.size)) for image in images[1:]]
             await asyncio.sleep(0)
             model.go_on.set()
             found = await asyncio.gather(*tasks, return_exceptions=True)
@@ -88,7 +88,7 @@ def test_a_request_waits_for_others_that_are_coming_but_not_for_long(arriving, l
         with ThreadPoolExecutor(1) as pool:
             batcher = Batcher(model, pool, Limits(max_wait_ms=200), lambda: arriving)
             start = time.monotonic()
-            await batcher({"x": batch(1)})
+            await batcher({"x": batch(1)}, 16)
             return time.monotonic() - start
 
     assert least <= asyncio.run(send()) < most

@@ -227,6 +227,27 @@ def test_versions_that_cannot_be_served_leave_the_others_alone(tmp_path, cnn_exp
         assert running.get(CNN)[0] == 404
 
 
+def test_a_version_that_is_copied_bit_by_bit_is_served_once_it_is_there(tmp_path, cnn_export, x):
+    folder = tmp_path / "cnn"
+    shutil.copytree(cnn_export, folder)
+    with live(folder, poll_seconds=3600) as running:
+        versions, new = running.core.versions, folder / "2"
+        new.mkdir()
+        shutil.copy(folder / "1" / "saved_model.pb", new)
+        versions.refresh()
+        assert list(versions.available) == [1] and list(versions.failed) == [2]
+        shutil.copytree(folder / "1" / "variables", new / "variables")
+        versions.refresh()
+        assert versions.available[2].class_names is None and not versions.failed
+        shutil.copytree(folder / "1" / "assets.extra", new / "assets.extra")
+        versions.refresh()
+        assert versions.available[2].class_names == ["zero", "one", "two", "three"]
+        known = versions.available
+        versions.refresh()
+        assert versions.available is known
+        assert running.post(f"{CNN}/versions/2:predict", {"instances": x.tolist()})[0] == 200
+
+
 @pytest.mark.parametrize("case", ["nothing", "a version", "no folder", "broken"])
 def test_a_folder_that_cannot_be_served(case, tmp_path, cnn_export):
     folder = {"a version": cnn_export / "1", "no folder": tmp_path / "none"}.get(case, tmp_path)

@@ -23,7 +23,7 @@ from dropzoo.serving._requests import Limits
 GREY = np.random.default_rng(0).integers(0, 256, (8, 8, 1), "uint8")
 ROW = (GREY / 255).tolist()
 PREDICT = "/v1/models/cnn:predict"
-LIMITS = Limits(max_body_bytes=200_000, max_pixels=10_000, body_timeout_s=2)
+LIMITS = Limits(max_body_bytes=200_000, max_pixels=10_000, max_rows=200, body_timeout_s=2)
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +111,10 @@ JSON = {
     "one number": ({"inputs": 3}, 400, "received ()"),
     "a ragged array": ({"instances": [ROW, ROW[:3]]}, 400, "rows of one length"),
     "text": (with_pixel("0.5"), 400, "must be an array of numbers"),
+    "truth among numbers": (with_pixel(True), 400, "must be an array of numbers"),
+    "text among many": ({"instances": ["a" * 30_000, *[""] * 10_000]}, 400, "must be an array of numbers"),
+    "too many rows": ({"instances": [[[[0]] * 8] * 8] * 201}, 413, "200 rows at most; received 201"),
+    "too many pixels": ({"instances": [[[[0]] * 8] * 8] * 157}, 413, "10,000 pixels at most"),
     "null": (with_pixel(None), 400, "must be an array of numbers"),
     "truth": ({"instances": [[[[True]] * 8] * 8]}, 400, "must be an array of numbers"),
     "NaN": (with_pixel(float("nan")), 400, "NaN and Infinity are no JSON"),
@@ -123,6 +127,9 @@ JSON = {
     "no base64": (of_bytes({"b64": "***"}), 400, "with base64 text"),
     "base64 of no image": (of_bytes(b64(b"abc")), 400, "neither PNG nor JPEG"),
     "base64 of a bomb": (of_bytes(b64(bomb(10_000, 10_000))), 413, "are allowed"),
+    "bombs that are too large together": (of_bytes(*[b64(bomb(90, 90))] * 2), 413, "received 16,200 (images: 2)"),
+    "files that get too large": (of_bytes(*[b64(png(GREY[:1, :1]))] * 157), 413, "received 10,048 (images: 157)"),
+    "too many files": (of_bytes(*[b64(b"abc")] * 201), 413, "200 rows at most; received 201"),
     "base64 of a PNG cut short": (of_bytes(b64(png(GREY)[:60])), 400, "may be cut short"),
     "a body over the limit": (b" " * 200_001, 413, "200,000 bytes at most"),
 }
