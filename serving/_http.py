@@ -107,6 +107,8 @@ def add_errors(app: FastAPI) -> None:
         response = answer({"error": error.message}, error.status)
         if error.status in (408, 413):
             response.headers["connection"] = "close"  # what is left of the body is not read
+        if error.status == 401:
+            response.headers["www-authenticate"] = "Bearer"
         return response
 
     on(Refused, refused)

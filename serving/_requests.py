@@ -12,9 +12,13 @@ from typing import Any
 import numpy as np
 import orjson
 import tensorflow as tf
+from PIL.ExifTags import Base
+from PIL.Image import Exif
 from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
+
+from dropzoo.serving._jpeg import decode_jpeg
 
 Arrays = dict[str, np.ndarray]
 Specs = Mapping[str, tf.TensorSpec]
@@ -212,9 +216,12 @@ def read_image(data: bytes, spec: tf.TensorSpec, limits: Limits) -> np.ndarray:
     *size, channels = spec.shape[1:]
     if spec.shape.rank != 4 or channels not in (1, 3, 4):
         raise Refused(400, f"This signature takes no image files; its input has the shape {spec.shape}")
-    check_image(data, limits)
+    header = check_image(data, limits)
     try:
-        image = tf.io.decode_image(data, channels=channels, expand_animations=False).numpy()[None]
+        if header.format == "JPEG":
+            image = _upright(decode_jpeg(data, channels).numpy(), header)[None]
+        else:
+            image = tf.io.decode_image(data, channels=channels, expand_animations=False).numpy()[None]
     except tf.errors.InvalidArgumentError:
         raise Refused(400, "The image cannot be decoded; it may be cut short") from None
     # In NumPy, and only what is needed: an eager operation of TensorFlow takes longer than such an image.
@@ -225,6 +232,21 @@ def read_image(data: bytes, spec: tf.TensorSpec, limits: Limits) -> np.ndarray:
     if not fits:
         pixels = tf.image.resize(pixels, size, antialias=True).numpy()
     return np.rint(pixels * np.float32(255.0)).astype("uint8") if spec.dtype == tf.uint8 else pixels
+
+
+def _upright(image: np.ndarray, header: ImageFile) -> np.ndarray:
+    """Turned as the EXIF says, as browsers show it; cameras store pictures as the sensor lay."""
+    exif = Exif()
+    try:
+        exif.load(header.info.get("exif"))
+        orientation = exif.get(Base.Orientation)
+    except Exception:  # whatever a hostile header makes the parser raise
+        return image
+    if orientation in (5, 6, 7, 8):
+        image = image.swapaxes(0, 1)
+    down = -1 if orientation in (3, 4, 7, 8) else 1
+    across = -1 if orientation in (2, 3, 6, 7) else 1
+    return image[::down, ::across]
 
 
 def to_json(outputs: Arrays, form: str) -> bytes:

@@ -7,6 +7,7 @@ import keras
 import tensorflow as tf
 
 from dropzoo.serving._figures import probabilities_of
+from dropzoo.serving._jpeg import decode_jpeg
 from dropzoo.serving.monte_carlo import MonteCarlo
 
 Answer = dict[str, tf.Tensor]
@@ -48,8 +49,12 @@ class Preprocess:
         channels = self.model.input_shape[-1]
 
         def decode(data: tf.Tensor) -> tf.Tensor:
-            image = tf.io.decode_image(data, channels=channels, expand_animations=False)[None]
-            return self._resized(self._scaled(image), self.fixed_size)[0]
+            image = tf.cond(
+                tf.io.is_jpeg(data),
+                lambda: decode_jpeg(data, channels),
+                lambda: tf.io.decode_image(data, channels=channels, expand_animations=False),
+            )
+            return self._resized(self._scaled(image[None]), self.fixed_size)[0]
 
         each = tf.TensorSpec([*(self.fixed_size or (None, None)), channels], tf.float32)
         return tf.map_fn(decode, image_bytes, fn_output_signature=each)

@@ -45,9 +45,11 @@ class Server:
         return Batcher(run, self.pool, self.limits, lambda: self.arriving, self.metrics.batch_size.observe)
 
     def check_token(self, request: Request) -> None:
-        expected = f"Bearer {self.token}".encode()
-        given = request.headers.get("authorization", "").encode("latin-1")
-        if self.token is not None and not hmac.compare_digest(given, expected):
+        if self.token is None:
+            return
+        scheme, _, given = request.headers.get("authorization", "").partition(" ")
+        known = hmac.compare_digest(given.strip().encode("latin-1"), self.token.encode())
+        if not (known and scheme.lower() == "bearer"):
             raise Refused(
                 401, "The request needs the header 'Authorization: Bearer TOKEN' with the server's token"
             )
@@ -208,10 +210,12 @@ def create_app(
     add_predict("predict", None)
     add_predict("predict_mc", "predict_mc")
 
+    @app.head("/", include_in_schema=False)
     @app.get("/", include_in_schema=False)
     async def index() -> HTMLResponse:
         return HTMLResponse(page, headers=_http.PAGE_HEADERS)
 
+    @app.head("/healthz", include_in_schema=False)  # for load balancers that probe so
     @app.get("/healthz", responses=_http.HEALTH)
     async def healthz() -> Response:
         return server.health()

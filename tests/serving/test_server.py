@@ -127,6 +127,8 @@ def test_status_metadata_and_health(cnn):
         sizes = [dim["size"] for dim in definition["inputs"]["images"]["tensor_shape"]["dim"]]
         assert sizes == ["-1", "8", "8", "1"] and definition["method_name"] == "tensorflow/serving/predict"
     assert cnn.get("/healthz") == (200, {"status": "ok", "versions": [1]})
+    for path in ("/healthz", "/"):
+        assert cnn.send("HEAD", path)[:2] == (200, b"")
 
 
 def test_metrics_name_routes_and_not_addresses(cnn, x):
@@ -160,8 +162,10 @@ def test_a_token_is_asked_for_where_there_is_one(cnn_export, x):
         for given in ({}, {"authorization": "Bearer nonsense"}, {"authorization": "sesame"}):
             for status, answer in (running.post(f"{CNN}:predict", body, **given), running.get(CNN, **given)):
                 assert status == 401 and "Bearer TOKEN" in answer["error"]
-        assert running.send("GET", "/metrics")[0] == 401
-        assert running.post(f"{CNN}:predict", body, authorization="Bearer sesame")[0] == 200
+        status, _, headers = running.send("GET", "/metrics")
+        assert status == 401 and headers["www-authenticate"] == "Bearer"
+        for scheme in ("Bearer", "bearer", "BEARER "):
+            assert running.post(f"{CNN}:predict", body, authorization=f"{scheme} sesame")[0] == 200
         assert running.get("/healthz")[0] == 200 and running.send("GET", "/")[0] == 200
 
 
