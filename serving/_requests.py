@@ -219,7 +219,7 @@ def read_image(data: bytes, spec: tf.TensorSpec, limits: Limits) -> np.ndarray:
     header = check_image(data, limits)
     try:
         if header.format == "JPEG":
-            image = _upright(decode_jpeg(data, channels).numpy(), header)[None]
+            image = _upright(decode_jpeg(data, channels, header.mode == "CMYK").numpy(), header)[None]
         else:
             image = tf.io.decode_image(data, channels=channels, expand_animations=False).numpy()[None]
     except tf.errors.InvalidArgumentError:

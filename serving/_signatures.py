@@ -51,7 +51,7 @@ class Preprocess:
         def decode(data: tf.Tensor) -> tf.Tensor:
             image = tf.cond(
                 tf.io.is_jpeg(data),
-                lambda: decode_jpeg(data, channels),
+                lambda: decode_jpeg(data, channels, tf.image.extract_jpeg_shape(data)[-1] == 4),
                 lambda: tf.io.decode_image(data, channels=channels, expand_animations=False),
             )
             return self._resized(self._scaled(image[None]), self.fixed_size)[0]
