@@ -44,7 +44,7 @@ _POST = {
         s401="No token",
         s404="No such model or version",
         s408="The body came too slowly",
-        s413="The body or an image is too large",
+        s413="The body, or its images together, are too large",
         s415="Another kind of body",
         s503="Too many are waiting",
     ),

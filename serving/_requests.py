@@ -128,7 +128,7 @@ def _check_names(given: dict[str, Any], names: list[str]) -> None:
 
 def _check_rows(rows: int, limits: Limits) -> None:
     if rows > limits.max_rows:
-        raise Refused(413, f"A request may have {limits.max_rows:,} rows at most; received {rows:,}. Send several")
+        raise Refused(413, f"A request may have {limits.max_rows:,} rows at most; received {rows:,}. Send fewer")
 
 
 def _check_pixels(pixels: int, rows: int, limits: Limits, least: int) -> None:

@@ -51,7 +51,8 @@ def export_model(
       the images of a batch must share one.
 
     In `assets.extra` lie `model.keras`, the model itself, since a SavedModel cannot be trained further;
-    `info.json`, the task and what the classes are; `model_card.md` and `.json`; and `tf_serving_warmup_requests`.
+    `info.json`, the task, what the classes are and the size of the images; `model_card.md` and `.json`; and
+    `tf_serving_warmup_requests`.
 
     Args:
         model: A Functional or Sequential model of one image input and one output: logits, or what a last softmax
