@@ -1,8 +1,7 @@
-"""Builds the graph of a model again, with dropout put in and taken out, and carries the model's state over."""
+"""Builds the graph of a model again, with dropout put in and taken out."""
 
 import copy
 import inspect
-import tempfile
 import warnings
 from dataclasses import dataclass, field
 from typing import Any
@@ -135,7 +134,7 @@ class Rebuild:
     def _copy(self, call: Call) -> Any:
         old = call.layer
         if isinstance(old, keras.layers.InputLayer):  # each model its own: dropout may come between the two
-            return _from_config(old, old.get_config())
+            return _from_config(old)
         if id(old) not in self._made:
             if graph_of(old) is not None:
                 new = self.model(old, f"{call.path}{old.name}/")
@@ -145,7 +144,7 @@ class Rebuild:
             elif self._share and not layers.is_dropout(old):
                 new = old
             else:
-                new = _from_config(old, old.get_config())
+                new = _from_config(old)
                 self.pairs.append((old, new))
             self._made[id(old)] = new
         return self._made[id(old)]
@@ -158,9 +157,7 @@ class Rebuild:
             )
         if id(old) not in self._parts:
             name = _free(f"{old.name}_{'dense' if isinstance(old, _DENSE) else 'conv'}", names)
-            linear = _from_config(
-                old, old.get_config() | {"activation": None, "activity_regularizer": None, "name": name}
-            )
+            linear = _from_config(old, activation=None, activity_regularizer=None, name=name)
             activation = keras.layers.Activation(
                 old.activation,
                 name=old.name,
@@ -193,19 +190,34 @@ class Rebuild:
         return layer_at(put.site, put.layer, self._seed, **config)
 
 
-def _from_config(old: keras.Layer, config: dict[str, Any]) -> keras.Layer:
+def _from_config(old: keras.Layer, **changes: Any) -> keras.Layer:
     try:
-        with SafeModeScope(safe_mode=False):  # a Lambda of a model in memory is no stranger's code
-            new = type(old).from_config(config)
-    except (TypeError, NotImplementedError) as error:
+        config = _config(old) | changes
+        with SafeModeScope(safe_mode=False):  # the code of a model in memory is no stranger's
+            new = type(old)(**config) if type(old) is keras.layers.Lambda else type(old).from_config(config)
+    except Exception as error:  # whatever the code of somebody's own layer raises
         raise ValueError(
             f"Cannot copy layer {old.name!r}: {type(old).__name__}.from_config(layer.get_config()) fails with "
             f"{error!r}. Define `get_config`, or pass share_weights=True."
         ) from None
-    new.name = config.get("name", old.name)
+    new.name = changes.get("name", old.name)
     if new.dtype_policy != old.dtype_policy:  # a config that does not tell: Keras' own SpatialDropout2D
         new.dtype_policy = old.dtype_policy
     return new
+
+
+def _config(old: keras.Layer) -> dict[str, Any]:
+    """The config of a layer, with its functions as they are.
+
+    Written down and read again, a function that is not registered is not found, and a lambda loses the globals of
+    its module.
+    """
+    if type(old) is keras.layers.Lambda:
+        own = {"function": old.function, "output_shape": old._output_shape, "mask": old.mask}
+        return keras.layers.Layer.get_config(old) | own | {"arguments": old.arguments}
+    config = old.get_config()
+    activations = {key: getattr(old, key, None) for key in config if key.endswith("activation")}
+    return config | {key: value for key, value in activations.items() if inspect.isfunction(value)}
 
 
 def _class_of(old: Any, parameter: str, plain: type) -> type:
@@ -244,58 +256,6 @@ def _in_order(cls: type, inputs: Any, outputs: Any, name: str, order: list[str])
             source = layer._inbound_nodes[-1].parent_nodes[0].operation.name
             order.insert(order.index(source) + 1 if source in order else len(order), layer.name)
     return Functional(inputs, outputs, name=name, order=order)
-
-
-def copy_state(pairs: list[tuple[keras.Layer, keras.Layer]]) -> dict[int, Any]:
-    """Copies variables and what is trainable from old layers to new ones.
-
-    Returns:
-        From the id of an old variable to the new one.
-    """
-    variables: dict[int, Any] = {}
-    for old, new in pairs:
-        for part, copied in zip(old._flatten_layers(), new._flatten_layers(), strict=True):
-            if copied.trainable != part.trainable:
-                copied.trainable = part.trainable
-        for variable, copied in zip(old.variables, new.variables, strict=True):
-            if variables.get(id(variable), copied) is not copied:
-                raise ValueError(
-                    f"{variable.path!r} is a weight of several layers, {old.name!r} one of them, which copies "
-                    "cannot share. Pass share_weights=True."
-                )
-            copied.assign(variable.value)
-            if copied.trainable != variable.trainable:
-                copied.trainable = variable.trainable
-            variables[id(variable)] = copied
-        for layer in new._flatten_layers():
-            if isinstance(layer, keras.layers.Normalization):  # computes with a copy of its variables
-                layer.finalize_state()
-        for part, copied in zip(old._flatten_layers(), new._flatten_layers(), strict=True):
-            if hasattr(part, "save_assets"):  # vocabularies
-                with tempfile.TemporaryDirectory() as folder:
-                    part.save_assets(folder)
-                    copied.load_assets(folder)
-    return variables
-
-
-def compile_like(old: Any, new: Any, variables: dict[int, Any]) -> None:
-    """Compiles as `old` is, with an optimizer and metrics of its own, and copies the optimizer's state."""
-    if not old.compiled:
-        return
-    settings, optimizer = dict(old._compile_config.config), old.optimizer
-    if optimizer is not None:
-        settings["optimizer"] = type(optimizer).from_config(optimizer.get_config())
-    for key in ("metrics", "weighted_metrics"):
-        settings[key] = keras.tree.map_structure(
-            lambda m: type(m).from_config(m.get_config()) if isinstance(m, keras.metrics.Metric) else m,
-            settings[key],
-        )
-    new.compile(**settings)
-    if optimizer is not None and optimizer.built:
-        trained = getattr(optimizer, "inner_optimizer", optimizer)._trainable_variables
-        new.optimizer.build([variables.get(id(variable), variable) for variable in trained])
-        for variable, copied in zip(optimizer.variables, new.optimizer.variables, strict=True):
-            copied.assign(variable.value)
 
 
 def _free(name: str, names: set[str]) -> str:

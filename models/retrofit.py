@@ -13,7 +13,8 @@ from dropzoo import layers
 from dropzoo.layers._checks import unknown
 from dropzoo.layers._seeds import random_untouched
 from dropzoo.models._graph import Call, Place, check_graph, graph_of, places, walk
-from dropzoo.models._rebuild import Changes, Put, Rebuild, call_key, compile_like, copy_state
+from dropzoo.models._rebuild import Changes, Put, Rebuild, call_key
+from dropzoo.models._state import compile_like, copy_state
 from dropzoo.models.plans import get_plan
 from dropzoo.models.ramps import Ramp
 from dropzoo.models.sites import as_site, check_site_layer, is_listed
@@ -121,7 +122,8 @@ def strip_dropout(model: keras.Model) -> keras.Model:
 
 def _rebuilt(model: keras.Model, changes: Changes, share_weights: bool = False) -> keras.Model:
     rebuild = Rebuild(changes, random.randint(1, 2**31 - 1), share_weights)
-    with random_untouched():
+    with random_untouched(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The object being serialized includes a `lambda`")  # it goes to no file
         new = rebuild.model(model)
         compile_like(model, new, copy_state(rebuild.pairs))
     return new

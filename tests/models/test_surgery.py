@@ -8,6 +8,7 @@ import warnings
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from _foreign import (
     dropouts,
@@ -245,6 +246,11 @@ def test_masks_and_vocabularies():
     new = models.retrofit(model, {"emb": 0.2})
     x = np.array([[5, 6, 7], [7, 9, 5]])
     assert same(new(x), model(x)) and standing(new) == ["emb"]
+    words = K.TextVectorization(9, output_mode="tf_idf", name="words")
+    words.adapt(["a b c", "b c d"])
+    model = keras.Sequential([keras.Input((), dtype="string"), words, K.Dense(3, name="dense"), K.Dense(2)])
+    x = tf.constant(["a c", "d e"])
+    assert same(models.retrofit(model, {"dense": 0.2})(x), model(x))
 
 
 def test_before_activation_of_one_call_and_of_separate_layers():

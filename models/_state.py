@@ -1,0 +1,97 @@
+"""Carries over to a copy of a model what is not in its graph: variables, vocabularies, how it is compiled."""
+
+import tempfile
+import warnings
+from typing import Any
+
+import keras
+
+
+def copy_state(pairs: list[tuple[keras.Layer, keras.Layer]]) -> dict[int, Any]:
+    """Copies variables and what is trainable from old layers to new ones.
+
+    Returns:
+        From the id of an old variable to the new one.
+    """
+    variables: dict[int, Any] = {}
+    for old, new in pairs:
+        for part, copied in zip(old._flatten_layers(), new._flatten_layers(), strict=True):
+            if copied.trainable != part.trainable:
+                copied.trainable = part.trainable
+        for variable, copied in zip(old.variables, new.variables, strict=True):
+            if variables.get(id(variable), copied) is not copied:
+                raise ValueError(
+                    f"{variable.path!r} is a weight of several layers, {old.name!r} one of them, which copies "
+                    "cannot share. Pass share_weights=True."
+                )
+            copied.assign(variable.value)
+            if copied.trainable != variable.trainable:
+                copied.trainable = variable.trainable
+            variables[id(variable)] = copied
+        for layer in new._flatten_layers():
+            if isinstance(layer, keras.layers.Normalization):  # computes with a copy of its variables
+                layer.finalize_state()
+        for part, copied in zip(old._flatten_layers(), new._flatten_layers(), strict=True):
+            if hasattr(part, "save_assets"):  # vocabularies
+                own: dict[str, Any] = {}  # no variables of the layer's to Keras: the weights of tf_idf
+                part.save_own_variables(own)
+                copied.load_own_variables(own)
+                with tempfile.TemporaryDirectory() as folder:
+                    part.save_assets(folder)
+                    copied.load_assets(folder)
+    return variables
+
+
+def compile_like(old: Any, new: Any, variables: dict[int, Any]) -> None:
+    """Compiles as `old` is, with an optimizer and metrics of its own, and copies the optimizer's state.
+
+    An optimizer or a metric that its config does not describe is no reason to give no copy: it is left uncompiled.
+    """
+    if not old.compiled:
+        return
+    settings, optimizer = dict(old._compile_config.config), old.optimizer
+    kinds = ("metrics", "weighted_metrics")
+    parts = [optimizer, *keras.tree.flatten([settings[kind] for kind in kinds])]
+    copies: dict[int, Any] = {}
+    for part in parts:
+        if not isinstance(part, (keras.optimizers.Optimizer, keras.metrics.Metric)):
+            continue
+        try:
+            copies[id(part)] = _like(part)
+        except Exception as error:  # whatever the code of somebody's own class raises
+            warnings.warn(
+                f"The copy is not compiled: {type(part).__name__} {part.name!r}, with which the original is, "
+                f"cannot be made again from its config, {error!r}. To train, compile the copy yourself.",
+                stacklevel=4,
+            )
+            return
+    if optimizer is not None:
+        settings["optimizer"] = copies[id(optimizer)]
+    for kind in kinds:
+        settings[kind] = keras.tree.map_structure(lambda part: copies.get(id(part), part), settings[kind])
+    new.compile(**settings)
+    if optimizer is not None:
+        _copy_optimizer(old, new, variables)
+
+
+def _like(old: Any) -> Any:
+    """An optimizer or metric of the same config; a schedule of one's own need not be registered for that."""
+    config = old.get_config()
+    if callable(getattr(old, "_learning_rate", None)):
+        config["learning_rate"] = old._learning_rate
+    if isinstance(old, keras.optimizers.LossScaleOptimizer):
+        return type(old)(**config | {"inner_optimizer": _like(old.inner_optimizer)})
+    return type(old).from_config(config)
+
+
+def _copy_optimizer(old: Any, new: Any, variables: dict[int, Any]) -> None:
+    """From model to model, its state, and which variables have no weight decay, which no config tells."""
+    inner, copied_inner = (getattr(m.optimizer, "inner_optimizer", m.optimizer) for m in (old, new))
+    if hasattr(inner, "_exclude_from_weight_decay"):
+        excluded = [v for v in old.variables if inner._var_key(v) in inner._exclude_from_weight_decay]
+        copied_inner.exclude_from_weight_decay([variables.get(id(v), v) for v in excluded])
+        copied_inner._exclude_from_weight_decay_pattern = inner._exclude_from_weight_decay_pattern
+    if old.optimizer.built:
+        new.optimizer.build([variables.get(id(v), v) for v in inner._trainable_variables])
+        for variable, copied in zip(old.optimizer.variables, new.optimizer.variables, strict=True):
+            copied.assign(variable.value)
