@@ -63,6 +63,7 @@ class Rebuild:
         self._changes, self._seed, self._share = changes, seed, share_weights
         self._made: dict[int, Any] = {}
         self._parts: dict[int, tuple[keras.Layer, keras.Layer]] = {}
+        self._final: set[int] = set()
         self.pairs: list[tuple[keras.Layer, keras.Layer]] = []
         """Old layers and their copies."""
 
@@ -86,14 +87,19 @@ class Rebuild:
     def _sequential(self, old: Any, calls: list[Call], names: set[str]) -> Any:
         own = [call for call in calls if isinstance(call.layer, keras.Layer)]  # it computes masks by itself
         stack = [layer for call in own for layer in self._stack(call, names)]
+        if len(stack) == 1:  # an input alone cannot be called
+            stack.append(keras.layers.Identity(name=_free("identity", names)))
         return _class_of(old, "layers", keras.Sequential)(stack, name=old.name)
 
     def _functional(self, old: Any, calls: list[Call], names: set[str]) -> Any:
         tensors: dict[int, Any] = {}
         raw: dict[int, Any] = {}  # the inputs, before dropout
+        if not calls[0].path:
+            self._final = {id(tensor) for tensor in old.outputs}
         for call in calls:
-            stack = self._stack(call, names)
+            stack, always = self._stack(call, names), {}
             if call_key(call) in self._changes.removed:
+                always = {key: value for key, value in call.node.arguments.kwargs.items() if key == "training"}
                 outputs = [tensors[id(call.inputs[0])]]
             elif isinstance(call.layer, keras.layers.InputLayer):
                 outputs = [stack.pop(0).output]
@@ -102,7 +108,7 @@ class Rebuild:
                 args, kwargs = call.node.arguments.fill_in(tensors)
                 outputs = keras.tree.flatten(stack.pop(0)(*args, **kwargs))
             for layer in stack:
-                outputs = [layer(*outputs)]
+                outputs = [layer(*outputs, **always if layer._call_has_training_arg else {})]
             tensors |= {id(before): after for before, after in zip(call.outputs, outputs, strict=True)}
         inputs = keras.tree.map_structure(lambda tensor: raw[id(tensor)], old._inputs_struct)
         outputs = keras.tree.map_structure(lambda tensor: tensors[id(tensor)], old._outputs_struct)
@@ -117,11 +123,17 @@ class Rebuild:
         put = self._changes.after.get(call_key(call))
         behind = [] if put is None else [self._drop(put, call, names)]
         if call_key(call) in self._changes.removed:
-            if behind or call.inputs[0].dtype == call.outputs[0].dtype:
+            if behind:
                 return behind
+            name = call.layer.name
+            if id(call.outputs[0]) in self._final:  # losses and targets may go by its name
+                if id(call.layer) not in self._made:
+                    self._made[id(call.layer)] = keras.layers.Identity(name=name, dtype=call.layer.dtype_policy)
+                return [self._made[id(call.layer)]]
+            if call.inputs[0].dtype == call.outputs[0].dtype:
+                return []
             # The dropout was a cast too: so much of it stays, or the output changes.
-            name = _free(f"{call.layer.name}_cast", names)
-            return [keras.layers.Identity(name=name, dtype=call.layer.dtype_policy)]
+            return [keras.layers.Identity(name=_free(f"{name}_cast", names), dtype=call.layer.dtype_policy)]
         if id(call.layer) not in self._changes.split:
             return [self._copy(call), *behind]
         linear, activation = self._split(call.layer, names)
@@ -177,6 +189,8 @@ class Rebuild:
                 policy, "quantization_mode"
             )
             config["dtype"] = maker.dtype_policy if same else tensor.dtype
+        if put.layer.get_config().get("data_format") == keras.config.image_data_format():  # likewise
+            config["data_format"] = _data_format(call)
         try:
             probe = layer_at(put.site, put.layer, self._seed, **config)
             shape = probe(keras.KerasTensor(tensor.shape, tensor.dtype)).shape
@@ -218,6 +232,14 @@ def _config(old: keras.Layer) -> dict[str, Any]:
     config = old.get_config()
     activations = {key: getattr(old, key, None) for key in config if key.endswith("activation")}
     return config | {key: value for key, value in activations.items() if inspect.isfunction(value)}
+
+
+def _data_format(call: Call) -> str:
+    """Where the channels are in what a call gives out: where the nearest layer before it that tells has them."""
+    node = call.node
+    while node.parent_nodes and not hasattr(node.operation, "data_format"):
+        node = node.parent_nodes[0]
+    return getattr(node.operation, "data_format", keras.config.image_data_format())
 
 
 def _class_of(old: Any, parameter: str, plain: type) -> type:
