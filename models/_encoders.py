@@ -108,7 +108,7 @@ def _features(encoder: str, weights: str | None, padded: Any, depth: int) -> tup
     """The encoder's last feature map by number of halvings, up to `depth`, and whether these are exact."""
     scaled = EncoderInput(_module(encoder), name="images_scale")(padded)
     network = getattr(keras.applications, encoder)(include_top=False, weights=weights, input_tensor=scaled)
-    size = padded.shape[1:3] if None not in padded.shape[1:] else (256, 256)
+    size: Any = tuple(256 if length is None else length for length in padded.shape[1:3])
     try:
         shapes = shapes_at(network, size)
     except ValueError:  # NASNet pads by sizes that it takes from the shape it is built for

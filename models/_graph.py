@@ -157,12 +157,16 @@ def _index(nodes: list[Any], node: Any) -> int:
 
 
 def shapes_at(model: Any, size: tuple[int, int]) -> dict[int, tuple[int | None, ...]]:
-    """The shapes of the tensors of a model's own graph, by id, for images of another height and width."""
+    """The shapes of the tensors of a model's own graph, by id, where it leaves height and width open for these.
+
+    A signal has the length of the height; the third axis of a volume is as long as the second.
+    """
     known: dict[int, Any] = {}
     for call in calls_of(model):
         if isinstance(call.layer, keras.layers.InputLayer):
-            batch, *_, channels = call.outputs[0].shape
-            made: Any = keras.KerasTensor((batch, *size, channels), call.outputs[0].dtype)
+            tensor = call.outputs[0]
+            lengths = [size[min(i, 1)] if n is None else n for i, n in enumerate(tensor.shape[1:-1])]
+            made: Any = keras.KerasTensor((tensor.shape[0], *lengths, *tensor.shape[1:][-1:]), tensor.dtype)
         else:
             args, kwargs = call.node.arguments.fill_in(known)
             made = call.layer.compute_output_spec(*args, **kwargs)

@@ -1,6 +1,7 @@
 """What the dropout of a model really does: `dropout_report` counts, and says what looks wrong."""
 
 import contextlib
+import inspect
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ class SiteReport:
     Attributes:
         site: Where it stands; the name of the layer, where that is inside the code of another layer.
         spec: What it is, as for `layers.get`, at its rate of this moment.
-        rate: Float in [0, 1).
+        rate: Float in [0, 1], where 1 is one of Keras' own.
         dropped: The fraction of its inputs other than zero that it drops in training, over many masks; 0.0 for
             one that adds noise or scales instead. None where nothing could be measured: see `notes`.
         notes: What looks wrong, one sentence each.
@@ -128,11 +129,14 @@ def _watched(watched: list[keras.Layer], seen: dict[int, list[Any]]) -> Iterator
 
     def note(layer: Any) -> Any:
         original = layer.call
+        signature = inspect.signature(original)
 
-        def call(inputs: Any, training: bool = False) -> Any:
-            if training:
-                seen[id(layer)].append(inputs)
-            return original(inputs, training=training)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            given = signature.bind(*args, **kwargs)
+            given.apply_defaults()
+            if given.arguments.get("training", True):  # one that does not ask is always on
+                seen[id(layer)].append(given.args[0])
+            return original(*args, **kwargs)
 
         return call
 
@@ -147,6 +151,8 @@ def _watched(watched: list[keras.Layer], seen: dict[int, list[Any]]) -> Iterator
 
 def _measure(layer: Any, batches: list[Any], masks: int) -> float | None:
     """The fraction of the inputs other than zero on which the output does not depend, the mask being the same."""
+    if layer.rate >= 1:  # Keras' own take it, ours do not
+        return None
     ours, rate = layers.counterpart(layer), ops.convert_to_tensor(layer.rate, "float32")
     first = zlib.crc32(layer.name.encode()) & 0xFFFFFF  # other masks at each site
     dropped = count = 0
@@ -170,6 +176,8 @@ def _notes(
         notes.append("the rate is 0")
     if not called:
         notes.append("never drops: it is not called with training=True, also when the model is")
+    elif layer.rate >= 1:
+        notes.append("the rate is 1: nothing gets through")
     elif dropped is None:
         notes.append("its inputs are all zero")
     elif dropped == 0 and layer.rate > 0:

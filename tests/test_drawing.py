@@ -43,6 +43,21 @@ def test_models_that_are_not_ours():
     assert {s.name for s in bars["both"].sources} == {"pool", "dense"}
 
 
+@pytest.mark.parametrize(
+    ("shape", "conv", "drawn"),
+    [
+        ((None, 3), K.Conv1D, (None, 32, 4)),
+        ((None, 20, 3), K.Conv2D, (None, 32, 20, 4)),
+        ((8, None, None, 3), K.Conv3D, (None, 8, 32, 32, 4)),
+    ],
+)
+def test_only_lengths_that_are_open_are_filled_in(shape, conv, drawn):
+    inputs, other = keras.Input(shape, name="input"), keras.Input((2,), name="other")
+    model = keras.Model([inputs, other], [conv(4, 1, name="conv")(inputs), K.Dense(2, name="out")(other)])
+    assert bars_of(model)["conv"].shape == drawn
+    assert "conv" in {text.get_text() for text in draw_sites(model).axes[0].texts}
+
+
 @pytest.mark.parametrize("name", ["simple_cnn", "resnet20", "segnet"])
 def test_every_site_is_drawn(name):
     model = models.build_model(name, dropout={"*": 0.1})

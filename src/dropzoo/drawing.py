@@ -38,7 +38,7 @@ def draw_sites(model: keras.Model, size: tuple[int, int] = (128, 128)) -> Figure
 
     Args:
         model: Functional or Sequential, built.
-        size: Height and width to draw it for, where the model leaves them open.
+        size: Height and width to draw it for, where the model leaves them open; a signal has the height as length.
 
     Returns:
         A matplotlib figure, of a width that grows with the depth of the network.

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from _foreign import inputs_for, siamese, with_dropout
-from dropzoo import models
+from dropzoo import layers, models
 
 K = keras.layers
 
@@ -88,6 +88,29 @@ def test_notes():
     dead = cnn(relu2=Dropout(0.2))
     dead.get_layer("conv2").set_weights([np.zeros((3, 3, 6, 6)), -np.ones(6)])
     assert noted(dead) == {"relu2": "its inputs are all zero"}
+
+
+class AlwaysOn(K.Dropout):
+    """As books have it: Monte Carlo dropout."""
+
+    def call(self, inputs):
+        return super().call(inputs, training=True)
+
+
+class OursAlwaysOn(layers.Dropout):
+    def call(self, inputs, **kwargs):
+        return super().call(inputs, training=True)
+
+
+@pytest.mark.parametrize("always_on", [AlwaysOn, OursAlwaysOn])
+def test_dropout_that_is_always_on(always_on):
+    (row,) = models.dropout_report(cnn(relu2=always_on(0.2)))
+    assert row.site == "relu2" and abs(row.dropped - 0.2) < 0.02 and row.notes == ()
+
+
+def test_a_rate_of_1_is_noted():
+    (row,) = models.dropout_report(cnn(pool=K.Dropout(1.0)))
+    assert (row.rate, row.dropped, row.notes) == (1, None, ("the rate is 1: nothing gets through",))
 
 
 def test_a_norm_is_near_over_one_layer_with_weights_and_far_over_two():
