@@ -4,7 +4,7 @@ import fnmatch
 import random
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import keras
@@ -170,21 +170,23 @@ def _select(key: Any, every: list[Place], calls: list[Call]) -> list[Place] | li
                     f"{key!r} means one call of {call.layer.name!r}, a model that is called several times: its "
                     f"inside is the same in all calls. Write {key.replace(call.name, call.layer.name)!r} for all."
                 )
-    inside = re.fullmatch(r"inside:(\S+)(?:\s+(.+))?", key)
-    if inside:
+    known = {name for call in calls for name in _names(call)}
+    kind, colon, wanted = key.partition(":")
+    if not colon or key in known:
+        return _by_name(key, every, listed, known)
+    if kind == "inside":
         models = [call for call in calls if graph_of(call.layer) is not None]
         paths = {path + call.layer.name: call.layer.name for call in models for path in call.paths}
-        chosen = tuple(f"{path}/" for path, name in paths.items() if _is_called(inside[1], path, name))
+        begins = [name for name in (*paths, *paths.values()) if f"{wanted} ".startswith(f"{name} ")]
+        model = max(begins, key=len, default=wanted.partition(" ")[0])  # a name may have spaces in it
+        chosen = tuple(f"{path}/" for path, name in paths.items() if _is_called(model, begins, path, name))
         if not chosen:
-            raise unknown("model inside", inside[1], paths)
+            raise unknown("model inside", model, paths)
         every = [place for place in every if any(path.startswith(chosen) for path in place.call.paths)]
         calls = [call for call in calls if any(path.startswith(chosen) for path in call.paths)]
-        return _select(inside[2] or "*", every, calls)
-    kind, _, wanted = key.rpartition(":")
-    if kind not in ("", "after", "before", "before_activation"):
+        return _select(wanted.removeprefix(model).strip() or "*", every, calls)
+    if kind not in ("after", "before", "before_activation"):
         raise unknown("kind of key", kind, ["after", "before", "before_activation", "inside"])
-    if not kind:
-        return _by_name(wanted, every, listed)
 
     classes = {type(call.layer).__name__ for call in calls}
     if wanted in classes and any(call.layer.name == wanted for call in calls):
@@ -193,7 +195,7 @@ def _select(key: Any, every: list[Place], calls: list[Call]) -> list[Place] | li
     def meant(call: Call) -> bool:
         if wanted in classes:
             return type(call.layer).__name__ == wanted
-        return _is_called(wanted, *_names(call))
+        return _is_called(wanted, known, *_names(call))
 
     if not any(meant(call) for call in calls):
         raise unknown("layer or class", wanted, {call.layer.name for call in calls} | classes)
@@ -214,11 +216,11 @@ def _select(key: Any, every: list[Place], calls: list[Call]) -> list[Place] | li
     return result
 
 
-def _by_name(wanted: str, every: list[Place], listed: list[Place]) -> list[Place]:
+def _by_name(wanted: str, every: list[Place], listed: list[Place], known: set[str]) -> list[Place]:
     def names(place: Place) -> list[str]:
         return [name for call in (place.call, *place.standing, *place.aliases) for name in _names(call)]
 
-    found = [place for place in listed if _is_called(wanted, *names(place))]
+    found = [place for place in listed if _is_called(wanted, known, *names(place))]
     found = found or [place for place in every if wanted in names(place)]  # an input, a part of a unit
     if not found:
         raise unknown("site", wanted, [place.name for place in listed])
@@ -236,8 +238,9 @@ def _names(call: Call) -> list[str]:
     return [prefix + name for prefix in ("", *call.paths) for name in (call.name, call.layer.name)]
 
 
-def _is_called(pattern: str, *names: str) -> bool:
-    return any(fnmatch.fnmatchcase(name, pattern) for name in names)
+def _is_called(wanted: str, known: Collection[str], *names: str) -> bool:
+    """Whether one of the names is `wanted`: as a pattern only where it is no name that is known itself."""
+    return wanted in names or (wanted not in known and any(fnmatch.fnmatchcase(name, wanted) for name in names))
 
 
 def _has_activation(layer: Any) -> bool:

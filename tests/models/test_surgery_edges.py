@@ -61,3 +61,32 @@ def test_outputs_keep_their_names():
     new.fit(X, {"drop": X[:, :3], "out": X[:, :1]}, verbose=0)
     assert same(models.strip_dropout(keras.Model(inputs, outputs))(X), keras.Model(inputs, outputs)(X))
     assert standing(new) == []
+
+
+def test_a_name_comes_before_a_pattern():
+    enc, enc0 = (
+        keras.Sequential([keras.Input((4,)), K.Dense(4, name=name)], name=model)
+        for name, model in (("a", "enc[0] b"), ("b", "enc0 b"))
+    )
+    names = ("conv[1]", "conv1", "block:conv", "after:all", "all")
+    model = keras.Sequential(
+        [keras.Input((4,)), *(K.Dense(4, name=n) for n in names), enc, enc0, K.Dense(1, name="o?")]
+    )
+    for key, sites in {
+        "conv[1]": ["conv[1]"],
+        "after:conv[1]": ["conv[1]"],
+        "conv[12]": ["conv1"],
+        "after:conv[!2]": ["conv1"],
+        "block:conv": ["block:conv"],
+        "after:block:conv": ["block:conv"],
+        "after:all": ["after:all"],
+        "inside:enc[0] b": ["enc[0] b/a"],
+        "inside:enc[0] b after:Dense": ["enc[0] b/a"],
+        "inside:enc?*": ["enc0 b/b", "enc[0] b/a"],
+        "enc[0] b/a": ["enc[0] b/a"],
+        "before:o?": ["enc0 b/b"],
+    }.items():
+        assert sorted(standing(models.retrofit(model, {key: 0.5}))) == sites, key
+    for key in ("o?", "beside:conv1", "inside:enc", "inside: enc"):
+        with pytest.raises(ValueError, match="Unknown"):
+            models.retrofit(model, {key: 0.5})
