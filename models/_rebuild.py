@@ -12,7 +12,7 @@ from keras.src.saving.serialization_lib import SafeModeScope
 from dropzoo import layers
 from dropzoo.models._graph import Call, calls_of, graph_of
 from dropzoo.models._ordered import Functional, KerasFunctional
-from dropzoo.models.sites import layer_at
+from dropzoo.models.sites import check_kept, layer_at
 
 _DENSE = (keras.layers.Dense, keras.layers.EinsumDense)
 _STEPS = ("train_step", "test_step", "predict_step", "compute_loss", "compile")
@@ -196,11 +196,7 @@ class Rebuild:
             shape = probe(keras.KerasTensor(tensor.shape, tensor.dtype)).shape
         except ValueError as error:
             raise ValueError(f"Cannot put {layers.describe(put.layer)!r} at site {put.site!r}: {error}") from None
-        if shape != tensor.shape or probe.weights:
-            raise ValueError(
-                "What stands at a site keeps the shape and has no weights. "
-                f"Received: {put.layer!r} at site {put.site!r}"
-            )
+        check_kept(probe, put.site, tensor.shape, shape)
         return layer_at(put.site, put.layer, self._seed, **config)
 
 

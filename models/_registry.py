@@ -91,6 +91,12 @@ def build_model(name: str, *, dropout: Any = None, weights: Any = None, **option
     from dropzoo.models.ramps import Ramp, expand_ramps
     from dropzoo.models.sites import list_sites
 
+    if keras.config.image_data_format() != "channels_last":
+        raise ValueError(
+            "The models take images of data format 'channels_last'. Received: "
+            f"{keras.config.image_data_format()!r}, Keras' own setting; call "
+            "keras.config.set_image_data_format('channels_last') first"
+        )
     if weights is not None:
         named = reference.is_name(weights)
         options = reference.options_of(name, weights, options) if named else options

@@ -6,7 +6,7 @@ from typing import Any
 
 from dropzoo import layers
 from dropzoo.layers._checks import check_rate, unknown
-from dropzoo.models.sites import Site
+from dropzoo.models.sites import Site, check_pattern
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def ramp(start: float, end: float, layer: str = "drop_path", **options: Any) -> 
         start: Float in [0, 1), the rate at the shallowest site.
         end: Float in [0, 1), the rate at the deepest, or at the only one.
         layer: Name of a site layer, of `layers.list_layers(sites_only=True)`.
-        options: Of that layer.
+        options: Of that layer, except `rate` and `name`.
 
     Example:
     >>> from dropzoo import models
@@ -48,6 +48,12 @@ def ramp(start: float, end: float, layer: str = "drop_path", **options: Any) -> 
     >>> [site.spec for site in models.list_sites(model) if site.spec]
     ['drop_path:0.0', 'drop_path:0.1', 'drop_path:0.2']
     """
+    for taken in ("rate", "name"):
+        if taken in options:
+            raise ValueError(
+                "The options of a ramp are those of its layer except `rate`, which is what rises, and `name`. "
+                f"Received: {taken}={options[taken]!r}; which layer says `layer`, how much `start` and `end`"
+            )
     layers.get({"name": layer, "rate": check_rate(start, "start"), **options})  # its errors now and not later
     return Ramp(start, check_rate(end, "end"), layer, options)
 
@@ -57,7 +63,7 @@ def expand_ramps(plan: dict[str, Any], sites: list[Site]) -> dict[str, Any]:
     expanded: dict[str, Any] = {}
     for pattern, value in plan.items():
         if isinstance(value, Ramp):
-            names = [site.name for site in sites if fnmatch.fnmatchcase(site.name, pattern)]
+            names = [s.name for s in sites if fnmatch.fnmatchcase(s.name, check_pattern(pattern))]
             if not names:
                 raise unknown("site", pattern, [site.name for site in sites])
             for name, spec in value.expand(names).items():

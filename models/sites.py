@@ -96,7 +96,7 @@ class Sites:
     def __init__(self, dropout: Any, paper: dict[str, Any]) -> None:
         # Drawn for every model, so that the seeds of its weights do not depend on the plan.
         self._seed = random.randint(1, 2**31 - 1)
-        plan = as_patterns(dropout, paper)
+        plan = {check_pattern(key): spec for key, spec in as_patterns(dropout, paper).items()}
         with random_untouched():
             self._layers = {pattern: spec if spec is None else layers.get(spec) for pattern, spec in plan.items()}
         for layer in filter(None, self._layers.values()):
@@ -112,9 +112,12 @@ class Sites:
         if layer is None:
             return x
         try:
-            return layer_at(site, layer, self._seed)(x)
+            placed = layer_at(site, layer, self._seed)
+            dropped = placed(x)
         except ValueError as error:
             raise ValueError(f"Cannot put {layers.describe(layer)!r} at site {site!r}: {error}") from None
+        check_kept(placed, site, x.shape, dropped.shape)
+        return dropped
 
     def done(self) -> None:
         """Raises a ValueError if a pattern of the plan has matched no site."""
@@ -131,6 +134,24 @@ def check_site_layer(layer: keras.Layer) -> keras.Layer:
             f"that can: {', '.join(layers.list_layers(sites_only=True))}"
         )
     return layer
+
+
+def check_kept(layer: keras.Layer, site: str, before: Any, after: Any) -> None:
+    """A ValueError for a layer, called, that has weights or gives out another shape than it takes."""
+    if before != after or layer.weights:
+        raise ValueError(
+            f"What stands at a site keeps the shape and has no weights. Received: {layer!r} at site {site!r}"
+        )
+
+
+def check_pattern(key: Any) -> str:
+    """A key of a plan for a builder, or a ValueError if it is no string."""
+    if not isinstance(key, str):
+        raise ValueError(
+            "A key of a plan is a string, the name of a site or an fnmatch pattern; `retrofit` takes callables "
+            f"too. Received: {key!r}"
+        )
+    return key
 
 
 def layer_at(site: str, layer: keras.Layer, seed: int, **config: Any) -> keras.Layer:

@@ -238,3 +238,15 @@ def test_an_activation_dropped_after_a_conv_is_zero_for_every_filter_of_the_next
     for one in filters:
         influence = tape.gradient(one, activation)
         np.testing.assert_array_equal(influence == 0, dropped == 0)
+
+
+def test_channels_first_is_refused():
+    keras.config.set_image_data_format("channels_first")
+    try:
+        for use in (models.build_model, models.list_sites):
+            with pytest.raises(
+                ValueError, match=r"Received: 'channels_first'.*set_image_data_format\('channels_last"
+            ):
+                use("unet")
+    finally:
+        keras.config.set_image_data_format("channels_last")

@@ -69,6 +69,23 @@ def test_a_ramp_rises_over_the_sites_it_matches_and_later_entries_win():
             models.ramp(**({"start": 0.0, "end": 0.1} | wrong))
 
 
+@pytest.mark.parametrize(
+    ("plan", "message"),
+    [
+        (lambda: {"head": models.ramp(0.0, 0.2, layer="dropout", rate=0.5)}, "Received: rate=0.5; .*`start`"),
+        (lambda: {"head": models.ramp(0.0, 0.2, name="dropout")}, "Received: name='dropout'; .*`layer`"),
+        (lambda: {"head": keras.layers.Dense(7)}, "keeps the shape and has no weights.*Dense.*'head'"),
+        (lambda: {"head": keras.layers.LayerNormalization()}, "keeps the shape and has no weights.*'head'"),
+        (lambda: {5: 0.5}, "A key of a plan is a string.*Received: 5"),
+        (lambda: {5: models.ramp(0.0, 0.2)}, "A key of a plan is a string.*Received: 5"),
+        (lambda: {lambda site: True: 0.5}, "`retrofit` takes callables too"),
+    ],
+)
+def test_plans_that_would_do_something_else_are_refused(plan, message):
+    with pytest.raises(ValueError, match=message):
+        models.build_model("lenet5", dropout=plan())
+
+
 def test_a_rate_in_place_of_a_plan_keeps_the_layers_of_the_paper():
     specs = [s.spec for s in models.list_sites("resnet20", filters=2, blocks=1, dropout=0.4) if s.spec]
     assert specs == ["drop_path:0.4"] * 3
