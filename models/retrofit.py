@@ -93,6 +93,7 @@ def retrofit(model: keras.Model, plan: dict[Key, Any] | str, share_weights: bool
 def strip_dropout(model: keras.Model) -> keras.Model:
     """A copy of any Keras model without its dropout layers, and with nothing in their place.
 
+    But where a dropout gave an output of the model an `Identity` of its name stays, since losses may go by it.
     Weights, inference, compile settings and optimizer state are those of the original, which is untouched.
 
     Args:
