@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -198,6 +199,48 @@ def test_evaluate(cnn_run, unet_run, capsys):
     assert status == 0 and "mean IoU" in out and "IoU 1" in out
 
 
+@pytest.fixture
+def two_classes(tmp_path, monkeypatch) -> list[str]:
+    """What trains in the folder `run` on the folder `two`: dark images in `two/a`, and bright ones in `two/c`."""
+    monkeypatch.chdir(tmp_path)
+    for name, value in (("a", 0), ("c", 255)):
+        (tmp_path / "two" / name).mkdir(parents=True)
+        for i in range(5):
+            Image.new("L", (8, 8), value).save(tmp_path / "two" / name / f"{i}.png")
+    return ["train", "simple_cnn", "--data", "two", "--out", "run", *TINY]
+
+
+def renamed(two: Path) -> None:
+    (two / "a").rename(two / "z")
+
+
+def added(two: Path) -> None:
+    shutil.copytree(two / "a", two / "b")
+
+
+def fewer(two: Path) -> None:
+    (two / "a" / "0.png").unlink()
+
+
+@pytest.mark.parametrize(
+    "change, says, evaluates",
+    [
+        (renamed, "class_names: ['a', 'c'] -> ['c', 'z']", False),
+        (added, "class_names: ['a', 'c'] -> ['a', 'b', 'c']", False),
+        (fewer, "num_train: 8 -> 7", True),
+    ],
+)
+def test_a_run_whose_data_have_changed(two_classes, capsys, change, says, evaluates):
+    assert run(capsys, *two_classes)[0] == 0
+    before = Path("run/run.json").read_bytes()
+    change(Path("two"))
+    status, _, err = run(capsys, "evaluate", "run")
+    assert (status == 0) is evaluates and (evaluates or says in err), err
+    Path("run/results.json").unlink()  # as if it had been stopped
+    status, _, err = run(capsys, *two_classes)
+    assert status == 2 and says in err and Path("run/run.json").read_bytes() == before
+
+
 def test_evaluate_any_model_on_any_data(cnn_run, unet_run, capsys):
     own = run(capsys, "evaluate", str(cnn_run))
     for model in (cnn_run, cnn_run / "model.keras"):
@@ -327,7 +370,7 @@ def bad_inputs(tmp: Path, cnn: Path) -> dict[str, tuple[list[str], str]]:
         "other task": (["evaluate", str(cnn), "--data", "digit_scenes"], "is a segmentation data set"),
         "other classes": (
             ["evaluate", str(cnn), "--data", str(tmp / "letters")],
-            "The classes of 'letters' are ['a', 'b', 'c'",
+            "was trained on other data than 'letters' holds now",
         ),
         "engine": (["serve", str(tmp), "--engine", "rays"], "Did you mean 'ray'"),
         "replicas": (["serve", str(tmp), "--replicas", "2"], "are for --engine ray"),

@@ -136,7 +136,7 @@ def evaluate(
     Example: dropzoo evaluate mine.keras --data digits --mc 30 --corruptions all --plots plots
     """
     from dropzoo import calibration_plots, evaluation, evaluation_page, serving, uncertainty
-    from dropzoo.runs import load_model_for, load_run
+    from dropzoo.runs import load_model_for, load_run, load_run_data
     from dropzoo.tables import corruption_tables, ood_table, write_figures
 
     if ood and not mc:
@@ -146,7 +146,7 @@ def evaluate(
         raise ValueError("`--manual-dir` is where the archives of `--data` are. Pass --data too")
     if data is None:
         model, config, info = load_run(run)
-        loaded = config.load_data()
+        loaded = load_run_data(config, run)
     else:
         model, config, loaded = load_model_for(run, data, manual_dir)
         info = loaded.info

@@ -124,7 +124,7 @@ def train_run(
         say(f"{out} holds this run already, finished; nothing to train")
         return keras.models.load_model(out / "model.keras"), read_json(out / "results.json")
 
-    data = config.load_data()
+    data = load_run_data(config, out, "num_train")  # of other images, or as many of them, batches are others
     with scope(strategy):
         model = config.build(data.info)
     callbacks = config.rate_callbacks()
@@ -178,6 +178,24 @@ def load_run(out: Path) -> tuple[keras.Model, RunConfig, training.DataInfo]:
     return model, RunConfig(**saved["config"]), training.DataInfo(**info)
 
 
+def load_run_data(config: RunConfig, out: Path, *facts: str) -> training.Data:
+    """The data of a config, which must still be those of the run in `out`, if there is one.
+
+    Args:
+        config: of the run.
+        out: the run's folder.
+        *facts: names of `DataInfo` that must not have changed either; the task and the classes never may.
+
+    Raises:
+        ValueError: if they have: to the model, an output is a class by its place.
+    """
+    data = config.load_data()
+    if (out / "run.json").exists():
+        advice = "Bring the data back as they were, or train another run"
+        _check_same_data(out, data.info, ("task", "class_names", *facts), advice)
+    return data
+
+
 def load_model_for(
     path: Path, data: str, manual_dir: str | None = None
 ) -> tuple[keras.Model, RunConfig, training.Data]:
@@ -212,13 +230,9 @@ def load_model_for(
     )
     loaded = config.load_data()
     _check_fit(model, config, loaded.info, "Choose another model", "Only square ones are resized to fit")
-    known = path / "run.json"
-    trained = read_json(known)["info"]["class_names"] if known.is_file() else []
-    if trained and list(loaded.info.class_names) not in ([], trained):
-        raise ValueError(
-            f"The classes of {loaded.info.name!r} are {list(loaded.info.class_names)}. Received: a run that was "
-            f"trained on {trained}. If its outputs mean the same, pass {file}, which does not know their names"
-        )
+    if (path / "run.json").is_file():
+        advice = f"If its outputs mean the same, pass {file}, which does not know their names"
+        _check_same_data(path, loaded.info, ("class_names",), advice)
     return model, config, loaded
 
 
@@ -246,13 +260,26 @@ def _check_folder(out: Path, wanted: dict[str, Any]) -> None:
     if (out / "run.json").exists():
         # What a run of an earlier version did not know is at its default.
         defaults = {f.name: f.default for f in dataclasses.fields(RunConfig)}
-        held = defaults | read_json(out / "run.json")["config"]
-        changed = [f"{k}: {held.get(k)!r} -> {v!r}" for k, v in wanted.items() if held.get(k) != v]
+        changed = _differences(defaults | read_json(out / "run.json")["config"], wanted)
         if changed:
             raise ValueError(
-                f"{out} holds another run; choose another folder with --out, or delete it. "
-                f"Differences: {'; '.join(changed)}"
+                f"{out} holds another run; choose another folder with --out, or delete it. Differences: {changed}"
             )
+
+
+def _check_same_data(out: Path, info: training.DataInfo, facts: tuple[str, ...], advice: str) -> None:
+    """Refuses data that differ in `facts`, names of `DataInfo`, from those that the run in `out` was trained on."""
+    now = json.loads(json.dumps({name: getattr(info, name) for name in facts}))
+    changed = _differences(read_json(out / "run.json")["info"], now)
+    if changed:
+        raise ValueError(
+            f"{out} was trained on other data than {info.name!r} holds now. {advice}. Differences: {changed}"
+        )
+
+
+def _differences(held: dict[str, Any], wanted: dict[str, Any]) -> str:
+    """What of `wanted` is not as it was: empty if all is."""
+    return "; ".join(f"{k}: {held.get(k)!r} -> {v!r}" for k, v in wanted.items() if held.get(k) != v)
 
 
 def _check_fit(
