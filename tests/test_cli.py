@@ -241,6 +241,29 @@ def test_a_run_whose_data_have_changed(two_classes, capsys, change, says, evalua
     assert status == 2 and says in err and Path("run/run.json").read_bytes() == before
 
 
+def test_a_run_finds_its_data_from_elsewhere(two_classes, tmp_path, capsys, monkeypatch):
+    assert run(capsys, *two_classes)[0] == 0
+    shown = run(capsys, "evaluate", "run")
+    (tmp_path / "sub").mkdir()
+    monkeypatch.chdir(tmp_path / "sub")
+    assert run(capsys, "evaluate", "../run") == shown
+    same = [{"run": "../run"}.get(word, word) for word in two_classes]
+    for data in ("two", "../two", str(tmp_path / "two")):
+        (tmp_path / "run" / "results.json").unlink()
+        status, _, err = run(capsys, *[{"two": data}.get(word, word) for word in same])
+        assert status == 0, err
+    status, _, err = run(capsys, *[{"two": "digits"}.get(word, word) for word in same])
+    assert status == 2 and "holds another run" in err
+    assert run(capsys, "evaluate", "../run") == shown
+
+
+def test_the_folder_here_has_a_name(two_classes, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path / "two")
+    assert run(capsys, "train", "simple_cnn", "--data", ".", *TINY)[0] == 0
+    saved = json.loads((tmp_path / "two" / "runs" / "simple_cnn-two" / "run.json").read_text())
+    assert (saved["config"]["data"], saved["info"]["name"]) == (".", "two")
+
+
 def test_evaluate_any_model_on_any_data(cnn_run, unet_run, capsys):
     own = run(capsys, "evaluate", str(cnn_run))
     for model in (cnn_run, cnn_run / "model.keras"):

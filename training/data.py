@@ -93,12 +93,12 @@ def load_data(
     _check_arguments(batch_size, seed, validation_split, size, limit, num_channels)
     augmentation = make_augment(augment)
     validation_split = 0 if fold else validation_split
-    if _is_folder(name):
+    if folder := find_folder(name):
         if data_dir or manual_dir:
             raise ValueError(
                 f"`data_dir` and `manual_dir` are for TFDS names. Received one with the folder {name}"
             )
-        source = read_folder(Path(name).expanduser(), validation_split)
+        source = read_folder(folder, validation_split)
     else:
         directories = (None if d is None else os.path.expanduser(d) for d in (data_dir, manual_dir))
         source = read_tfds(os.fspath(name), validation_split, seed, *directories)
@@ -155,11 +155,12 @@ def load_data(
     )
 
 
-def _is_folder(name: str | os.PathLike) -> bool:
-    """Tells a folder from the name of a data set; a name that TFDS knows is no folder."""
-    if isinstance(name, os.PathLike):
-        return True
-    return not is_known(name) and (os.path.isdir(name) or name.startswith(("~", ".")) or os.sep in name)
+def find_folder(name: str | os.PathLike) -> Path | None:
+    """The folder, there or not, that a name means; None for a data set's: one that TFDS knows is no folder."""
+    is_path = isinstance(name, os.PathLike) or (
+        not is_known(name) and (os.path.isdir(name) or name.startswith(("~", ".")) or os.sep in name)
+    )
+    return Path(name).expanduser() if is_path else None
 
 
 def _check_arguments(

@@ -1,5 +1,6 @@
 """Data sets from folders of image files: `images/` with `masks/`, or one folder a class."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,7 @@ def read_folder(folder: Path, validation_split: float) -> Source:
     if training is None:
         raise ValueError(f"No training image is left in {folder}. Received: validation_split={validation_split}")
     return Source(
-        name=folder.name,
+        name=Path(os.path.abspath(folder)).name,  # of "." too
         task=task,
         class_names=class_names,
         image_shape=_common_shape(images),

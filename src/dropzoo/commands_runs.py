@@ -31,6 +31,7 @@ from dropzoo.options import (
     ScheduleOption,
     ValidationSplitOption,
     console,
+    data_name,
     given,
     parse_augment,
     parse_dropout,
@@ -75,7 +76,7 @@ def train(
 
     Example: dropzoo train unet --data digit_scenes --dropout "bottleneck*=0.5" --option filters=16 --epochs 5
     """
-    from dropzoo.runs import RunConfig, train_run
+    from dropzoo.runs import RunConfig, load_run_data, train_run
     from dropzoo.training.workers import run_workers
 
     config = RunConfig(
@@ -89,9 +90,9 @@ def train(
         seed=seed,
         **training_arguments(context),
     )
-    folder = out or Path("runs") / f"{model}-{Path(data).name}"
+    folder = out or Path("runs") / f"{model}-{data_name(data)}"
     if workers > 1 and "TF_CONFIG" not in os.environ:
-        config.load_data()  # prepared once, not by all of them at the same time
+        load_run_data(config, folder)  # prepared once, not by all of them at the same time
         raise typer.Exit(run_workers([sys.executable, "-m", "dropzoo.cli", *given], workers))
     _, results = train_run(config, folder, say=console.print, steps_per_execution=steps_per_execution)
     console.print(results_table({"test": results}))

@@ -18,6 +18,7 @@ from dropzoo.options import (
     ScheduleOption,
     ValidationSplitOption,
     console,
+    data_name,
     parse_augment,
     parse_dropout,
     parse_options,
@@ -168,7 +169,7 @@ def sweep(
             **training_arguments(context),
             **{name: tuple(values) for name, values in given.items() if values},
         )
-        default = Path("sweeps") / f"{'-'.join(models)}-{Path(data).name}"
+        default = Path("sweeps") / f"{'-'.join(models)}-{data_name(data)}"
     folder = out or default
     report = run_sweep(
         space,

@@ -2,6 +2,8 @@
 
 import ast
 import math
+import os
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -61,6 +63,11 @@ DataDirOption = Annotated[
     str | None, typer.Option("--data-dir", help="Where TFDS keeps prepared sets.", rich_help_panel=_HOW)
 ]
 SamplesOption = Annotated[int, typer.Option("--num-samples", min=1, help="Monte-Carlo samples.")]
+
+
+def data_name(data: str) -> str:
+    """What a folder is called that is made for a data set, or for a folder of images: "." has a name, too."""
+    return Path(os.path.abspath(data)).name
 
 
 def parse_augment(value: str | None) -> bool | str:

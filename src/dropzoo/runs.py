@@ -1,6 +1,6 @@
 """A training run: one folder that holds its config, checkpoints, curves, model and results.
 
-run.json       what was asked for, the data set's facts, the versions
+run.json       what was asked for, where the data's folder is, the data set's facts, the versions
 checkpoints/   the newest three; a run that was stopped goes on from there
 history.csv    one row an epoch
 model.keras    the trained model
@@ -25,6 +25,7 @@ from dropzoo.evaluation import evaluate
 from dropzoo.serving._signatures import takes_integers
 from dropzoo.serving.monte_carlo import check_single
 from dropzoo.training._replicas import is_chief, scope
+from dropzoo.training.data import find_folder
 from dropzoo.training.devices import prepare_devices
 from dropzoo.training.losses import check_smoothing
 
@@ -135,9 +136,8 @@ def train_run(
     versions = {"keras": keras.__version__, "tensorflow": tf.__version__}
     if chief:
         out.mkdir(parents=True, exist_ok=True)
-        write_json(
-            out / "run.json", {"config": wanted, "info": dataclasses.asdict(data.info), "versions": versions}
-        )
+        facts = {"folder": _folder(config, out), "info": dataclasses.asdict(data.info)}
+        write_json(out / "run.json", {"config": wanted, **facts, "versions": versions})
     placed = sum(site.spec is not None for site in models.list_sites(model))
     say(
         f"{config.model}: {model.count_params():,} parameters, dropout at {placed} sites; "
@@ -181,6 +181,8 @@ def load_run(out: Path) -> tuple[keras.Model, RunConfig, training.DataInfo]:
 def load_run_data(config: RunConfig, out: Path, *facts: str) -> training.Data:
     """The data of a config, which must still be those of the run in `out`, if there is one.
 
+    A folder that is not found by the name given, as from another working directory, is where the run found it.
+
     Args:
         config: of the run.
         out: the run's folder.
@@ -189,7 +191,7 @@ def load_run_data(config: RunConfig, out: Path, *facts: str) -> training.Data:
     Raises:
         ValueError: if they have: to the model, an output is a class by its place.
     """
-    data = config.load_data()
+    data = dataclasses.replace(config, data=_folder(config, out) or config.data).load_data()
     if (out / "run.json").exists():
         advice = "Bring the data back as they were, or train another run"
         _check_same_data(out, data.info, ("task", "class_names", *facts), advice)
@@ -254,13 +256,28 @@ def write_json(path: Path, value: Any) -> None:
     os.replace(temporary, path)
 
 
+def _folder(config: RunConfig, out: Path) -> str | None:
+    """The absolute folder of a run's data; where there is none of that name, as the run in `out` has it."""
+    saved = read_json(out / "run.json") if (out / "run.json").exists() else {}
+    return _absolute(config.data) or saved.get("folder")
+
+
+def _absolute(data: str) -> str | None:
+    folder = find_folder(data)
+    return os.path.abspath(folder) if folder is not None and folder.is_dir() else None
+
+
 def _check_folder(out: Path, wanted: dict[str, Any]) -> None:
     if out.is_file() or (out.is_dir() and any(out.iterdir()) and not (out / "run.json").exists()):
         raise ValueError(f"{out} holds something that is not a run; choose another folder with --out")
     if (out / "run.json").exists():
         # What a run of an earlier version did not know is at its default.
         defaults = {f.name: f.default for f in dataclasses.fields(RunConfig)}
-        changed = _differences(defaults | read_json(out / "run.json")["config"], wanted)
+        saved = read_json(out / "run.json")
+        held = defaults | saved["config"]
+        if saved.get("folder") == _absolute(wanted["data"]) is not None:  # one folder, whatever it is called here
+            held["data"] = wanted["data"]
+        changed = _differences(held, wanted)
         if changed:
             raise ValueError(
                 f"{out} holds another run; choose another folder with --out, or delete it. Differences: {changed}"
@@ -268,7 +285,7 @@ def _check_folder(out: Path, wanted: dict[str, Any]) -> None:
 
 
 def _check_same_data(out: Path, info: training.DataInfo, facts: tuple[str, ...], advice: str) -> None:
-    """Refuses data that differ in `facts`, names of `DataInfo`, from those that the run in `out` was trained on."""
+    """Refuses data that differ in `facts`, names of `DataInfo`, from those of the run in `out`."""
     now = json.loads(json.dumps({name: getattr(info, name) for name in facts}))
     changed = _differences(read_json(out / "run.json")["info"], now)
     if changed:
