@@ -257,6 +257,44 @@ def test_a_run_finds_its_data_from_elsewhere(two_classes, tmp_path, capsys, monk
     assert run(capsys, "evaluate", "../run") == shown
 
 
+def test_what_is_printed_can_be_used(two_classes, tmp_path, capsys):
+    """Brackets of a path are there, commands can be pasted, no name is cut, and the images judged on are named."""
+    folder = "runs/ü [v2] " + "x" * 80
+    two_classes[5] = folder
+    (tmp_path / "two" / "c").rename(tmp_path / "two" / "[c]")
+    status, out, _ = run(capsys, *two_classes)
+    assert status == 0 and f"Saved in {folder}. Next: dropzoo evaluate '{folder}' --mc 30\n" in out
+    assert re.search(r"2 images.* test ", out)
+    status, out, _ = run(capsys, *two_classes)
+    assert f"{folder} holds this run already, finished" in out
+    status, out, _ = run(capsys, "evaluate", folder, "--plots", folder)
+    assert status == 0 and "2 test images" in out and f"Saved {folder}/figures.csv\n" in out
+    bright = f"{folder}/{'long_' * 10}[1].png"
+    Image.new("L", (8, 8), 255).save(bright)
+    status, out, _ = run(capsys, "predict", bright, "--model", folder)
+    assert status == 0 and bright in out and re.search(r" (a|\[c\]) ", out)
+    export = ["export", folder, f"{folder}/saved/1"]
+    status, _, err = run(capsys, *export)
+    assert status == 2 and "pass --num-samples 0 for" in err
+    export += ["--num-samples", "0"]
+    status, out, _ = run(capsys, *export)
+    assert status == 0 and f"Exported to {export[2]}. Next: dropzoo predict IMAGE --model '{export[2]}'\n" in out
+    status, _, err = run(capsys, *export)
+    assert status == 2 and "or pass --overwrite" in err
+    status, _, err = run(capsys, "[x]")
+    assert status == 2 and "'[x]'" in err
+
+
+@pytest.mark.parametrize("split, used", [("0.25", "validation"), ("0", "training")])
+def test_the_images_judged_on_are_named(two_classes, tmp_path, capsys, split, used):
+    for name in "ac":  # of two, the last fifth is none
+        for number in (2, 3, 4):
+            (tmp_path / "two" / name / f"{number}.png").unlink()
+    status, out, _ = run(capsys, *two_classes, "--validation-split", split)
+    assert status == 0 and re.search(rf"images.* {used} ", out)
+    assert f"{used} images" in run(capsys, "evaluate", "run")[1]
+
+
 def test_the_folder_here_has_a_name(two_classes, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path / "two")
     assert run(capsys, "train", "simple_cnn", "--data", ".", *TINY)[0] == 0

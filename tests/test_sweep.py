@@ -53,8 +53,8 @@ def outcome(folder):
     return [{k: v for k, v in r.items() if k not in timed} for r in sweep_file.read(folder).of_space()]
 
 
-def table(folder):
-    out = Console(file=io.StringIO(), width=120)
+def table(folder, width=120):
+    out = Console(file=io.StringIO(), width=width)
     out.print(leaders_table(candidates(sweep_file.read(folder).of_space())))
     return out.file.getvalue()
 
@@ -65,6 +65,11 @@ def whole(tmp_path_factory):
     said = sweep(SPACE, folder)
     assert "6 trials at most, 0 of them done" in said and "6 of 6 trials. " in said
     return folder
+
+
+def test_a_narrow_table_is_not_cut(whole):
+    letters = ["".join(sorted("".join(table(whole, width).split()).replace("─", ""))) for width in (120, 40)]
+    assert letters[0] == letters[1]
 
 
 def test_a_trial_does_not_depend_on_those_before_it():

@@ -17,7 +17,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
-errors = Console(stderr=True, highlight=False)
+errors = Console(stderr=True, highlight=False, emoji=False)
 
 
 @app.callback()
@@ -75,7 +75,7 @@ def _report(error: Exception) -> int:
     if hasattr(error, "format_message"):  # of the command line itself: an unknown option, a missing argument
         context = getattr(error, "ctx", None)
         command = context.command_path if context else "dropzoo"
-        errors.print(f"[red]Error:[/red] {error.format_message()} See: {command} --help", soft_wrap=True)
+        errors.print(f"[red]Error:[/red] {escape(error.format_message())} See: {command} --help", soft_wrap=True)
         return 2
     kind = "" if isinstance(error, (ValueError, OSError)) else f"{type(error).__name__}: "
     errors.print("[red]Error:[/red]", end=" ")

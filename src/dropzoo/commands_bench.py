@@ -3,6 +3,7 @@
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from dropzoo.options import (
@@ -45,7 +46,7 @@ def bench_input(
     )
     with console.status("Drawing batches ..."):
         found = throughput.input_rate(loaded, seconds)
-    table = Table("input of " + data, "", show_header=True)
+    table = Table("input of " + escape(data), "", show_header=True)
     table.add_row("first batch after", f"{found.first_batch:.2f} s")
     table.add_row("first epoch, reading and decoding", f"{found.filling:,.0f} images/s")
     steady = "not reached: more --seconds" if found.steady is None else f"{found.steady:,.0f} images/s"

@@ -4,9 +4,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 from rich.table import Column, Table
 
-from dropzoo.options import DropoutOption, ModelOptions, console, parse_dropout, parse_options
+from dropzoo.options import DropoutOption, ModelOptions, console, parse_dropout, parse_options, say
 
 
 def list_(
@@ -48,7 +49,7 @@ def list_(
     table = Table(Column("name", no_wrap=True), *columns.get(kind, ("what",)))
     for row in rows[kind]:
         if fnmatch.fnmatch(row[0], pattern):
-            table.add_row(*row)
+            table.add_row(*map(escape, row))
     console.print(table)
 
 
@@ -66,7 +67,7 @@ def sites(
     table = Table("site", "kind", "shape", "dropout")
     for site in models.list_sites(_model(model, dropout, option)):
         shape = " x ".join("?" if n is None else str(n) for n in site.shape[1:])
-        table.add_row(site.name, site.kind, shape, site.spec and f"[bold]{site.spec}[/bold]")
+        table.add_row(escape(site.name), site.kind, shape, site.spec and f"[bold]{escape(str(site.spec))}[/bold]")
     console.print(table)
 
 
@@ -84,7 +85,7 @@ def plot(
     from dropzoo import drawing, pictures
 
     pictures.save(drawing.draw_sites(_model(model, dropout, option), (size, size)), out)
-    console.print(f"Wrote {out}")
+    say(f"Wrote {out}")
 
 
 def retrofit(
@@ -125,8 +126,8 @@ def retrofit(
     finally:
         temporary.unlink(missing_ok=True)
     if not strip:
-        console.print(str(models.dropout_report(new)), soft_wrap=True, markup=False)
-    console.print(f"Wrote {out}")
+        say(str(models.dropout_report(new)))
+    say(f"Wrote {out}")
 
 
 def _model(model: str, dropout: list[str] | None, option: list[str] | None) -> Any:

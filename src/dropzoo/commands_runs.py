@@ -6,11 +6,13 @@ from collections import Counter
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 from rich.progress import track
-from rich.table import Table
+from rich.table import Column, Table
 
 from dropzoo.layers._checks import unknown
 from dropzoo.options import (
@@ -37,6 +39,7 @@ from dropzoo.options import (
     parse_dropout,
     parse_options,
     parse_rate_schedule,
+    say,
     training_arguments,
 )
 from dropzoo.tables import results_table
@@ -76,7 +79,8 @@ def train(
 
     Example: dropzoo train unet --data digit_scenes --dropout "bottleneck*=0.5" --option filters=16 --epochs 5
     """
-    from dropzoo.runs import RunConfig, load_run_data, train_run
+    from dropzoo.runs import RunConfig, judged_on, load_run_data, read_json, train_run
+    from dropzoo.training import DataInfo
     from dropzoo.training.workers import run_workers
 
     config = RunConfig(
@@ -94,9 +98,10 @@ def train(
     if workers > 1 and "TF_CONFIG" not in os.environ:
         load_run_data(config, folder)  # prepared once, not by all of them at the same time
         raise typer.Exit(run_workers([sys.executable, "-m", "dropzoo.cli", *given], workers))
-    _, results = train_run(config, folder, say=console.print, steps_per_execution=steps_per_execution)
-    console.print(results_table({"test": results}))
-    console.print(f"Saved in {folder}. Next: dropzoo evaluate {folder} --mc 30")
+    _, results = train_run(config, folder, say=say, steps_per_execution=steps_per_execution)
+    split = judged_on(DataInfo(**read_json(folder / "run.json")["info"]))
+    console.print(results_table({split: results}))
+    say(f"Saved in {folder}. Next: dropzoo evaluate {quote(str(folder))} --mc 30")
 
 
 def evaluate(
@@ -137,7 +142,7 @@ def evaluate(
     Example: dropzoo evaluate mine.keras --data digits --mc 30 --corruptions all --plots plots
     """
     from dropzoo import calibration_plots, evaluation, evaluation_page, serving, uncertainty
-    from dropzoo.runs import load_model_for, load_run, load_run_data
+    from dropzoo.runs import judged_images, judged_on, load_model_for, load_run, load_run_data
     from dropzoo.tables import corruption_tables, ood_table, write_figures
 
     if ood and not mc:
@@ -151,13 +156,13 @@ def evaluate(
     else:
         model, config, loaded = load_model_for(run, data, manual_dir)
         info = loaded.info
-    dataset = loaded.test or loaded.validation or loaded.train.at_epoch(0)
+    dataset = judged_images(loaded)
     foreign = uncertainty.load_foreign(ood, loaded, config.batch_size, ood_manual_dir) if ood else None
     predictors = evaluation.predictors(model, mc)
     temperatures = evaluation.fit_temperatures(predictors, loaded) if temperature else {}
     scores = evaluation.score_all(predictors, dataset, info, temperatures)
     figures = {title: found.figures() for title, found in scores.items()}
-    console.print(results_table(figures))
+    console.print(results_table(figures, judged_on(loaded.info)))
     sampled, aurocs = None, {}
     if mc and (ood or plots):
         monte_carlo = serving.MonteCarlo(model, num_samples=mc)
@@ -174,14 +179,14 @@ def evaluate(
         for table in corruption_tables(clean, worse):
             console.print(table)
     if plots is not None:
-        console.print(f"Saved {write_figures(plots / 'figures.csv', figures, worse)}")
+        say(f"Saved {write_figures(plots / 'figures.csv', figures, worse)}")
         drawn = calibration_plots.draw(scores)
         if worse:
             drawn["corruptions"] = calibration_plots.corruptions(clean, worse)
         examples = uncertainty.overlays(sampled, info) if sampled else {}
         written = evaluation_page.save_all(plots, str(run), figures, drawn, examples, aurocs)
         for path in written:
-            console.print(f"Saved {path}")
+            say(f"Saved {path}")
 
 
 def predict(
@@ -199,16 +204,16 @@ def predict(
 
     predictor = load_predictor(model, num_samples)
     drawn: Counter[str] = Counter()
-    table = Table("image", "label", "probability", "predictive entropy", "mutual information")
+    heads = ("label", "probability", "predictive entropy", "mutual information")
+    table = Table(Column("image", overflow="fold"), *heads)
     for path in images:
         image = predictor.read(path)
         result = as_dict(predictor, image)
         uncertainty = [result.get(name) for name in ("predictive_entropy", "mutual_information")]
         if result["mean"].ndim == 1:
             name, probability = label(result["mean"], predictor.class_names)
-            table.add_row(
-                str(path), name, f"{probability:.3f}", *("-" if u is None else f"{u:.3f}" for u in uncertainty)
-            )
+            cells = [f"{probability:.3f}", *("-" if u is None else f"{u:.3f}" for u in uncertainty)]
+            table.add_row(escape(str(path)), escape(name), *cells)
         else:
             out.mkdir(parents=True, exist_ok=True)
             drawn[path.stem] += 1  # images of one name from several folders each get a picture
@@ -216,7 +221,7 @@ def predict(
             target = out / f"{path.stem}_prediction{again}.png"
             batch = {name: value[None] for name, value in result.items()}
             pictures.save(pictures.masks(image[None], None, batch), target)
-            console.print(f"{path} -> {target}")
+            say(f"{path} -> {target}")
     if table.row_count:
         console.print(table)
 
@@ -224,7 +229,9 @@ def predict(
 def export(
     run: Annotated[Path, typer.Argument(help="A run's folder, or a .keras file.")],
     path: Annotated[Path, typer.Argument(help="The SavedModel's folder: saved_models/NAME/VERSION.")],
-    num_samples: SamplesOption = 30,
+    num_samples: Annotated[
+        int, typer.Option("--num-samples", min=0, help="Monte-Carlo samples; 0 without dropout.")
+    ] = 30,
     image_dtype: Annotated[str, typer.Option("--image-dtype", help="float32 in [0, 1], or uint8.")] = "float32",
     resize: Annotated[
         int | None, typer.Option("--resize", min=1, help="Bring images of any size to this height and width.")
@@ -249,17 +256,13 @@ def export(
     else:
         model, config, info = load_run(run)
         known = {"class_names": info.class_names, "card": {"data": config.data, "training": asdict(config)}}
-    written = serving.export_model(
-        model,
-        path,
-        num_samples,
-        image_dtype=image_dtype,
-        resize=resize,
-        task=task,
-        overwrite=overwrite,
-        **known,
-    )
-    console.print(f"Exported to {written}. Next: dropzoo predict IMAGE --model {written}")
+    known |= {"image_dtype": image_dtype, "resize": resize, "task": task, "overwrite": overwrite}
+    try:
+        written = serving.export_model(model, path, num_samples, **known)
+    except ValueError as error:
+        said = str(error).replace("overwrite=True", "--overwrite").replace("num_samples=0", "--num-samples 0")
+        raise ValueError(said) from error
+    say(f"Exported to {written}. Next: dropzoo predict IMAGE --model {quote(str(written))}")
 
 
 def serve(
@@ -308,4 +311,4 @@ def demo(
     """
     from dropzoo.demo import run_demo
 
-    run_demo(out, say=console.print)
+    run_demo(out, say=say)

@@ -1,6 +1,7 @@
 """The commands on sweeps: run one, and read a recommendation off its file."""
 
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any
 
 import typer
@@ -23,6 +24,7 @@ from dropzoo.options import (
     parse_dropout,
     parse_options,
     parse_resources,
+    say,
     training_arguments,
 )
 
@@ -181,7 +183,7 @@ def sweep(
         retry_failed=retry_failed,
         console=console,
     )
-    console.print(f"Wrote {report}. Next: dropzoo recommend {folder}")
+    say(f"Wrote {report}. Next: dropzoo recommend {quote(str(folder))}")
 
 
 def recommend(
@@ -206,9 +208,8 @@ def recommend(
 
     rows, lines, command = recommendation_text(file, by)
     console.print(leaders_table(rows))
-    for line in lines:
-        console.print(line, soft_wrap=True, markup=False)
-    console.print(command, soft_wrap=True, markup=False)
+    for line in (*lines, command):
+        say(line)
 
 
 def _refuse_space_flags(context: typer.Context) -> None:

@@ -60,7 +60,7 @@ def run_demo(out: Path, say: Callable[[str], None] = print) -> Path:
         raise ValueError(f"{out} holds something that is not a demo; choose another folder with --out")
     sections = [_run(name, config, out, say) for name, config in _RUNS.items()]
     report = write_report(out / "report.html", sections, out)
-    say(f"[bold]Done in {time.perf_counter() - start:.0f} s.[/bold] Open {report}")
+    say(f"Done in {time.perf_counter() - start:.0f} s. Open {report}")
     return report
 
 
@@ -69,14 +69,14 @@ def _run(name: str, config: RunConfig, out: Path, say: Callable[[str], None]) ->
     histories = {}
     for title, dropout in {"without dropout": None, "with dropout": config.dropout}.items():
         folder = out / "runs" / f"{name}_{title.replace(' ', '_')}"
-        say(f"\n[bold]{name} {title}[/bold]: training in {folder}")
+        say(f"\n{name} {title}: training in {folder}")
         wanted = {**vars(config), "dropout": dropout}
         trained[title] = train_run(RunConfig(**wanted), folder, say=say)
         histories[title] = read_history(folder)
     data = config.load_data()
     model, _ = trained["with dropout"]
 
-    say(f"[bold]{name}[/bold]: evaluating, then sampling {_NUM_SAMPLES} times")
+    say(f"{name}: evaluating, then sampling {_NUM_SAMPLES} times")
     results = {}
     for title, (each, test) in trained.items():
         results[title] = {"train": evaluate(each, data.train.at_epoch(0), data.info), "test": test}
@@ -85,7 +85,7 @@ def _run(name: str, config: RunConfig, out: Path, say: Callable[[str], None]) ->
     results["with dropout, Monte Carlo"] = {"train": None, "test": sampled}
 
     export = out / "saved_models" / name / "1"
-    say(f"[bold]{name}[/bold]: exporting to {export} and loading it in a process without this package")
+    say(f"{name}: exporting to {export} and loading it in a process without this package")
     serving.export_model(
         model, export, num_samples=_NUM_SAMPLES, class_names=data.info.class_names, overwrite=True
     )

@@ -3,13 +3,15 @@
 import ast
 import math
 import os
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
-console = Console(highlight=False)
+# A file or a pipe has no width that a table would have to be cut to.
+console = Console(highlight=False, emoji=False, width=None if sys.stdout.isatty() else 10_000)
 given: list[str] = []
 """What the command line was given; workers are started with the same."""
 
@@ -63,6 +65,11 @@ DataDirOption = Annotated[
     str | None, typer.Option("--data-dir", help="Where TFDS keeps prepared sets.", rich_help_panel=_HOW)
 ]
 SamplesOption = Annotated[int, typer.Option("--num-samples", min=1, help="Monte-Carlo samples.")]
+
+
+def say(text: str) -> None:
+    """Prints a line as it is: square brackets, as of a path, are no markup, and a long line is not broken."""
+    console.print(text, soft_wrap=True, markup=False)
 
 
 def data_name(data: str) -> str:

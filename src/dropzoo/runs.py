@@ -4,7 +4,7 @@ run.json       what was asked for, where the data's folder is, the data set's fa
 checkpoints/   the newest three; a run that was stopped goes on from there
 history.csv    one row an epoch
 model.keras    the trained model
-results.json   the test set's figures; there once the run is finished
+results.json   the figures on the test set, or what stands in for it; there once the run is finished
 """
 
 import csv
@@ -15,6 +15,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import keras
@@ -108,7 +109,7 @@ def train_run(
     Where `TF_CONFIG` names several workers, each runs this with a folder that they share; the chief writes.
 
     Returns:
-        The model, and its figures on the test set (the validation set where there is no test set).
+        The model, and its figures on `judged_images`.
 
     Raises:
         ValueError: if `out` holds something else, or a run of another config.
@@ -155,10 +156,20 @@ def train_run(
         _write_history(out / "history.csv", history)
         model.save(out / "unfinished.keras")
         os.replace(out / "unfinished.keras", out / "model.keras")
-    results = evaluate(model, data.test or data.validation or data.train.at_epoch(0), data.info)
+    results = evaluate(model, judged_images(data), data.info)
     if chief:
         write_json(out / "results.json", results)
     return model, results
+
+
+def judged_images(data: training.Data) -> tf.data.Dataset:
+    """The test set, or the next best: `judged_on` says which."""
+    return data.test or data.validation or data.train.at_epoch(0)
+
+
+def judged_on(info: training.DataInfo) -> str:
+    """The split of `judged_images`."""
+    return "test" if info.num_test else "validation" if info.num_validation else "training"
 
 
 def _nothing(_: str) -> None:
@@ -169,7 +180,8 @@ def load_run(out: Path) -> tuple[keras.Model, RunConfig, training.DataInfo]:
     """The model, config and data set's facts of a finished run."""
     if not (out / "run.json").exists() or not (out / "model.keras").exists():
         raise ValueError(
-            f"{out} holds no finished run; make one with: dropzoo train MODEL --data DATA --out {out}. "
+            f"{out} holds no finished run; make one with: "
+            f"dropzoo train MODEL --data DATA --out {quote(str(out))}. "
             "To evaluate another model, say on what: --data DATA"
         )
     saved = read_json(out / "run.json")

@@ -92,7 +92,8 @@ def run_sweep(
         failed = {key for key, record in file.trials.items() if "error" in record and retry_failed}
         everything = space.trials()
         done = [file.trials[t.key] for t in everything if t.key in file.trials and t.key not in failed]
-        console.print(f"{len(everything)} trials at most, {len(done)} of them done already; in {file.path}")
+        progress = f"{len(everything)} trials at most, {len(done)} of them done already"
+        console.print(f"{progress}; in {file.path}", soft_wrap=True, markup=False)
         with Screen(console, *trials_and_epochs(everything), done) as screen:
 
             def record(entry: dict[str, Any]) -> None:

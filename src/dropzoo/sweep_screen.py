@@ -75,12 +75,12 @@ class Screen:
 
 def leaders_table(found: list[Candidate]) -> Table:
     """Candidates as a table, in their order; intervals of 95 % over seeds."""
-    table = Table(Column("validation images", min_width=24), box=box.SIMPLE, padding=(0, 1, 0, 0))
+    table = Table(Column("validation images", overflow="fold"), box=box.SIMPLE, padding=(0, 1, 0, 0))
     if not found:
         return table
     name = score_name(found[0].records)
     for head in ("runs", "NLL", title(name), "ECE"):
-        table.add_column(head, justify="right", no_wrap=True)
+        table.add_column(head, justify="right", overflow="fold")
     for label, each in zip(names(found), found, strict=True):
         figures = (interval_text(each.interval(metric)) for metric in ("nll", name, "ece"))
         table.add_row(Text(label), str(len(each.scored)), *figures)

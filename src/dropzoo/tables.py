@@ -7,6 +7,7 @@ from statistics import fmean
 from typing import Any
 
 from rich import box
+from rich.markup import escape
 from rich.table import Column, Table
 
 LABELS = {
@@ -21,17 +22,18 @@ LABELS = {
 }
 
 
-def results_table(columns: dict[str, dict[str, Any]]) -> Table:
-    """Figures of one or several evaluations, a column each."""
+def results_table(columns: dict[str, dict[str, Any]], split: str = "") -> Table:
+    """Figures of one or several evaluations, a column each, on the images of a split."""
     first = next(iter(columns.values()))
     heads = (Column(title.replace(", ", "\n"), justify="right") for title in columns)
-    table = Table(Column(f"{first['count']:,} images", no_wrap=True), *heads)
+    images = f"{first['count']:,} {split} images" if split else f"{first['count']:,} images"
+    table = Table(Column(images, no_wrap=True), *heads)
     for name in first:
         if name not in ("iou", "count"):
             table.add_row(LABELS.get(name, name), *(_cell(figures[name], 4, 6) for figures in columns.values()))
     classes = list(first.get("iou", ()))
     for name in classes if len(classes) <= 4 else ():
-        table.add_row(f"IoU {name}", *(_cell(figures["iou"][name], 4) for figures in columns.values()))
+        table.add_row(f"IoU {escape(name)}", *(_cell(figures["iou"][name], 4) for figures in columns.values()))
     return table
 
 
@@ -98,7 +100,7 @@ def write_figures(
 
 def ood_table(title: str, aurocs: dict[str, float]) -> Table:
     """Of `uncertainty.ood_aurocs`."""
-    table = Table(Column("uncertainty", no_wrap=True), Column("AUROC", justify="right"), title=title)
+    table = Table(Column("uncertainty", no_wrap=True), Column("AUROC", justify="right"), title=escape(title))
     for name, value in aurocs.items():
         table.add_row(name, _cell(value, 4))
     return table
