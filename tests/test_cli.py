@@ -193,7 +193,7 @@ def test_evaluate(cnn_run, unet_run, capsys):
         and "deterministic" in out
         and "Monte Carlo" in out
         and "3 samples" in out
-        and "355 images" in out
+        and "355 test images" in out
     )
     status, out, _ = run(capsys, "evaluate", str(unet_run))
     assert status == 0 and "mean IoU" in out and "IoU 1" in out

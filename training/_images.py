@@ -5,20 +5,31 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from PIL import Image
+from PIL import ExifTags, Image
 
 TIFF_SUFFIXES = {".tif", ".tiff"}
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif"} | TIFF_SUFFIXES
+_JPEG = b"\xff\xd8"
 
 
-def read_images(paths: list[Path]) -> list[np.ndarray]:
-    """Reads images of one number of channels, in one number type: uint8, uint16, or float32 in [0, 1]."""
+def read_images(paths: list[Path], num_channels: int | None = None) -> list[np.ndarray]:
+    """Reads images of one number of channels, in one number type: uint8, uint16, or float32 in [0, 1].
+
+    Where grey and RGB images are mixed, `num_channels`, 1 or 3, says what they become.
+    """
     images = [_checked(_read(path), path) for path in paths]
+    mixed = {image.shape[2] for image in images} == {1, 3}
+    if mixed and num_channels:
+        change = tf.image.rgb_to_grayscale if num_channels == 1 else tf.image.grayscale_to_rgb
+        images = [
+            image if image.shape[2] == num_channels else change(tf.constant(image)).numpy() for image in images
+        ]
+    advice = ". To turn them all grey or RGB pass `num_channels` (--channels), 1 or 3" if mixed else ""
     for path, image in zip(paths, images, strict=True):
         if image.shape[2] != images[0].shape[2]:
             raise ValueError(
                 "All images must have the same number of channels. Received: "
-                f"{paths[0]} with {images[0].shape[2]} and {path} with {image.shape[2]}"
+                f"{paths[0]} with {images[0].shape[2]} and {path} with {image.shape[2]}{advice}"
             )
     if len({image.dtype for image in images}) > 1:
         images = [
@@ -40,46 +51,73 @@ def read_mask(path: Path) -> np.ndarray:
             raise ValueError(
                 f"Cannot read {path}. Replace or remove the file. The decoder says: {error}"
             ) from error
-    mask = _read(path)
+    mask = _read(path, is_mask=True)
     if (mask != mask[..., :1]).any():
         raise ValueError(
             f"A mask must hold class ids in one channel. Received: {path} with {mask.shape[2]} channels"
         )
     if (mask < 0).any() or (mask != np.floor(mask)).any():
         raise ValueError(f"A mask must hold whole numbers, 0 and above. Received: {path} with {mask.dtype}")
+    if header.startswith(_JPEG) and len(values := np.unique(mask)) > 2:
+        raise ValueError(
+            f"JPEG does not keep class ids: save masks as PNG, from where they were drawn. Received: {path} with "
+            f"{len(values)} values from {values[0]} to {values[-1]}"
+        )
     return mask[..., :1]
 
 
-def _read(path: Path) -> np.ndarray:
-    """Reads pixels as they are in the file: (height, width, channels), without an alpha channel."""
+def _read(path: Path, is_mask: bool = False) -> np.ndarray:
+    """Reads (height, width, channels) without alpha channel: an image as it is shown, a mask as it is stored."""
     try:
         if path.suffix.lower() in TIFF_SUFFIXES:
-            return _read_tiff(path)
+            return _read_tiff(path, is_mask)
         data = path.read_bytes()
+        if data.startswith(b"BM") and not is_mask:
+            with Image.open(path) as image:
+                if image.mode == "P":  # where TensorFlow would give the palette's indices
+                    return np.asarray(image.convert("RGB"))
         is_png = data.startswith(b"\x89PNG")
         dtype = tf.uint16 if is_png and data[24] == 16 else tf.uint8  # byte 24: bits a sample
         pixels = tf.io.decode_image(data, dtype=dtype, expand_animations=False).numpy()
+        if data.startswith(_JPEG) and not is_mask:
+            with Image.open(path) as image:
+                pixels = _upright(pixels, image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"Cannot read {path}. Replace or remove the file. The decoder says: {reason}") from error
     return pixels[..., :-1] if pixels.shape[-1] in (2, 4) else pixels
 
 
-def _read_tiff(path: Path) -> np.ndarray:
+def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Turns what a camera has stored as it was held, by its EXIF orientation, 1 to 8."""
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.swapaxes(0, 1)
+    rows, columns = orientation in (3, 4, 7, 8), orientation in (2, 3, 6, 7)
+    return np.ascontiguousarray(pixels[:: -1 if rows else 1, :: -1 if columns else 1])
+
+
+def _read_tiff(path: Path, is_mask: bool) -> np.ndarray:
     try:
         import tifffile
     except ImportError:
         with Image.open(path) as image:
             if getattr(image, "n_frames", 1) > 1:
                 raise ValueError("it has several pages; `pip install tifffile` to read it") from None
-            pixels = np.asarray(image)
+            pixels = np.asarray(image.convert("RGB") if image.mode == "P" and not is_mask else image)
             axes, has_alpha = "YXS"[: pixels.ndim], image.mode in ("RGBA", "LA")
     else:
         with tifffile.TiffFile(path) as file:
             series = file.series[0]
             pixels, axes = series.asarray(), series.axes
             page: Any = file.pages[0]
-            has_alpha = bool(page.extrasamples) and page.photometric.name == "RGB"
+            kind = page.photometric.name
+            has_alpha = bool(page.extrasamples) and kind == "RGB"
+            if kind == "PALETTE" and not is_mask:
+                colours = (page.colormap >> 8).astype(np.uint8)  # 16 bits each, in the file
+                pixels, axes = np.moveaxis(colours[:, pixels.astype(int)], 0, -1), axes + "S"
+            # A mask is as it was written: tifffile stores True and False like this.
+            if kind == "MINISWHITE" and not is_mask and pixels.dtype.kind in "bu":
+                pixels = pixels ^ pixels.dtype.type(2**page.bitspersample - 1)
     pixels = pixels.astype(pixels.dtype.newbyteorder("="))  # TensorFlow takes the machine's byte order only
     if pixels.ndim == 2:
         return pixels[..., None]

@@ -78,7 +78,7 @@ def load_data(
         manual_dir: Folder with the original archives of a TFDS set, instead of a download.
         cache: Keep the decoded images in memory; otherwise they are read anew each epoch.
         limit: Train on the first so many training images only.
-        num_channels: 1 or 3, to turn RGB images grey or grey ones to RGB.
+        num_channels: 1 or 3, to turn RGB images grey or grey ones to RGB; a folder may hold both.
         fold: `(k, folds)`, for cross-validation: of the training images (those of `limit`, where it is given) the
             k-th of so many parts, counted from 0, is the validation set. The parts do not depend on `seed`, and
             hold the classes alike. It takes the place of `validation_split`, and of a validation set that the
@@ -98,7 +98,7 @@ def load_data(
             raise ValueError(
                 f"`data_dir` and `manual_dir` are for TFDS names. Received one with the folder {name}"
             )
-        source = read_folder(folder, validation_split)
+        source = read_folder(folder, validation_split, num_channels)
     else:
         directories = (None if d is None else os.path.expanduser(d) for d in (data_dir, manual_dir))
         source = read_tfds(os.fspath(name), validation_split, seed, *directories)

@@ -1,6 +1,7 @@
 """Data sets from folders of image files: `images/` with `masks/`, or one folder a class."""
 
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,17 +15,17 @@ from dropzoo.training._pipeline import Source, Split, tail_count
 TEST_FRACTION = 0.2
 
 
-def read_folder(folder: Path, validation_split: float) -> Source:
+def read_folder(folder: Path, validation_split: float, num_channels: int | None = None) -> Source:
     """Reads all images of a folder into memory, and so checks each of them.
 
     In the order of their names, the last fifth (of each class) is the test set; of the others, the last
-    `validation_split` is the validation set.
+    `validation_split` is the validation set. `num_channels` is for grey images beside RGB ones.
     """
     if not folder.is_dir():
         raise ValueError(f"No such folder: {folder}. Expected images/ and masks/, or one folder a class")
     if (folder / "images").is_dir() and (folder / "masks").is_dir():
         pairs = _pair(_list_images(folder / "images"), _list_images(folder / "masks"))
-        images = read_images([image for image, _ in pairs])
+        images = read_images([image for image, _ in pairs], num_channels)
         masks = [read_mask(mask) for _, mask in pairs]
         for (path, mask_path), image, mask in zip(pairs, images, masks, strict=True):
             if image.shape[:2] != mask.shape[:2]:
@@ -32,7 +33,7 @@ def read_folder(folder: Path, validation_split: float) -> Source:
                     f"A mask must have its image's height and width. Received: {path} of {_size(image)} with "
                     f"{mask_path} of {_size(mask)}"
                 )
-        labels, num_classes = _class_ids(masks)
+        labels, num_classes = _class_ids(masks, [mask for _, mask in pairs])
         task, class_names = "segmentation", tuple(str(number) for number in range(num_classes))
         groups = [list(range(len(images)))]
     else:
@@ -42,7 +43,7 @@ def read_folder(folder: Path, validation_split: float) -> Source:
         if len(class_folders) < 2:
             raise ValueError(f"Expected images/ and masks/, or at least two class folders, in {folder}")
         files = [_list_images(class_folder) for class_folder in class_folders]
-        images = read_images([path for paths in files for path in paths])
+        images = read_images([path for paths in files for path in paths], num_channels)
         labels = [np.array(number, np.int32) for number, paths in enumerate(files) for _ in paths]
         task, class_names = "classification", tuple(path.name for path in class_folders)
         groups = [[place for place, label in enumerate(labels) if label == n] for n in range(len(files))]
@@ -95,11 +96,26 @@ def _pair(images: list[Path], masks: list[Path]) -> list[tuple[Path, Path]]:
     return [(image, by_stem[image.stem]) for image in images]
 
 
-def _class_ids(masks: list[np.ndarray]) -> tuple[list[np.ndarray], int]:
+def _class_ids(masks: list[np.ndarray], paths: list[Path]) -> tuple[list[np.ndarray], int]:
     """Gives the masks as class ids, and the number of classes; black and white (0 and 255) become 0 and 1."""
-    values = np.unique(np.concatenate([np.unique(mask) for mask in masks]))
+    found = [np.unique(mask) for mask in masks]
+    values = np.unique(np.concatenate(found))
+    foregrounds = {int(each[-1]): path for each, path in zip(found, paths, strict=True) if each[-1]}
+    if len(foregrounds) > 1 and foregrounds.keys() <= {1, 255, 65535} and all((v[:-1] == 0).all() for v in found):
+        stored = " and ".join(f"0 and {value} in {path}" for value, path in sorted(foregrounds.items()))
+        raise ValueError(
+            f"Masks of two classes must all be stored alike, as 0 and 1 or as 0 and 255. Received: {stored}. "
+            "Store them anew"
+        )
     if values[-1] in (255, 65535) and not values[:-1].any():
         return [(mask > 0).astype(np.uint8) for mask in masks], 2
+    if values[-1] == 255 and 0 < values[-2] < 254:
+        warnings.warn(
+            f"Masks hold ids up to {values[-2]}, and 255: they are taken as 256 classes. If 255 marks pixels to "
+            f"ignore, build the model in Python, with num_classes={values[-2] + 1}, and pass ignore_class=255 to "
+            "its loss and metrics",
+            stacklevel=4,
+        )
     dtype = np.uint8 if values[-1] < 256 else np.int32
     return [mask.astype(dtype) for mask in masks], max(int(values[-1]) + 1, 2)
 

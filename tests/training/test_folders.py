@@ -1,12 +1,15 @@
 """Folders of images: every file type and number type, and every way in which a folder can be wrong."""
 
+import contextlib
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 
+from dropzoo.training._images import read_images, read_mask
 from dropzoo.training.data import load_data
 from dropzoo.training.folders import read_folder
 
@@ -119,6 +122,42 @@ def test_jpeg(tmp_path):
     np.testing.assert_allclose(stored(tmp_path / "images" / "a.jpg"), 100 / 255, atol=2 / 255)
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_jpeg_is_as_the_camera_was_held(tmp_path, orientation):
+    path = tmp_path / "a.jpg"
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    Image.fromarray(np.kron(pixels(2, 3, 1)[..., 0], np.ones((8, 8), "uint8"))).save(path, exif=exif)
+    with Image.open(path) as image:
+        expected = np.asarray(ImageOps.exif_transpose(image))[..., None]
+    np.testing.assert_allclose(read_images([path])[0], expected, atol=2)  # the decoders round differently
+
+
+@pytest.mark.parametrize("suffix", [".bmp", ".tif"])
+@pytest.mark.parametrize("tifffile", [True, False], ids=["tifffile", "pillow"])
+def test_palettes_colour_images_and_number_masks(tmp_path, monkeypatch, suffix, tifffile):
+    if not tifffile:
+        monkeypatch.setitem(sys.modules, "tifffile", None)
+    ids, colours = pixels(channels=1)[..., 0] % 3, pixels(1, 3)[0]
+    image = Image.fromarray(ids)
+    image.putpalette(colours.tobytes())
+    image.save(tmp_path / f"a{suffix}")
+    np.testing.assert_array_equal(read_images([tmp_path / f"a{suffix}"])[0], colours[ids])
+    np.testing.assert_array_equal(read_mask(tmp_path / f"a{suffix}")[..., 0], ids)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_white_is_white_where_a_tiff_counts_from_it(tmp_path, dtype):
+    tifffile = pytest.importorskip("tifffile")
+    path, image = tmp_path / "a.tif", pixels(channels=1, dtype=dtype)[..., 0]
+    tifffile.imwrite(path, image, photometric="miniswhite")
+    np.testing.assert_array_equal(read_images([path])[0][..., 0], np.iinfo(dtype).max - image)
+    np.testing.assert_array_equal(read_mask(path)[..., 0], image)
+    tifffile.imwrite(path, image > 127, photometric="miniswhite")
+    np.testing.assert_array_equal(read_images([path])[0][..., 0], np.where(image > 127, 0, 255))
+    np.testing.assert_array_equal(read_mask(path)[..., 0], image > 127)
+
+
 @pytest.mark.parametrize("channels", [2, 4])
 def test_alpha_is_dropped(tmp_path, channels):
     image = pixels(channels=channels)
@@ -169,7 +208,7 @@ def test_number_types_may_be_mixed(tmp_path):
         ((0, 3), (0, 3), 4),
         ((255, 255), (1, 1), 2),
         ((0, 0), (0, 0), 2),
-        ((7, 255), (7, 255), 256),
+        pytest.param((7, 255), (7, 255), 256, marks=pytest.mark.filterwarnings("ignore:Masks hold ids up to 7")),
     ],
 )
 def test_mask_values(tmp_path, values, expected, num_classes):
@@ -178,6 +217,41 @@ def test_mask_values(tmp_path, values, expected, num_classes):
     data = load_data(tmp_path)
     assert data.info.num_classes == num_classes
     np.testing.assert_array_equal(next(iter(data.train))[1], [[expected]])
+
+
+@pytest.mark.parametrize("values, warns", [((0, 2, 255), True), ((0, 255, 255), False), ((1, 254, 255), False)])
+def test_masks_that_may_mean_to_ignore(tmp_path, values, warns):
+    write(tmp_path / "images" / "a.png", pixels(1, 3))
+    write(tmp_path / "masks" / "a.png", np.array(values, "uint8").reshape(1, 3, 1))
+    with (
+        pytest.warns(UserWarning, match="256 classes.*num_classes=3, and pass ignore_class=255")
+        if warns
+        else (contextlib.nullcontext())
+    ):
+        load_data(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "others, refused", [((0, 0, 0), False), ((0, 1, 0), True), ((1, 1, 1), True), ((0, 2, 1), False)]
+)
+@pytest.mark.filterwarnings("ignore:Masks hold ids up to 2")
+def test_black_and_white_masks_beside_others(tmp_path, others, refused):
+    for name, values in (("a", (0, 255, 0)), ("b", others)):
+        write(tmp_path / "images" / f"{name}.png", pixels(1, 3))
+        write(tmp_path / "masks" / f"{name}.png", np.array(values, "uint8").reshape(1, 3, 1))
+    match = r"Received: 0 and 1 in .*b\.png and 0 and 255 in .*a\.png. Store"
+    with pytest.raises(ValueError, match=match) if refused else contextlib.nullcontext():
+        load_data(tmp_path)
+
+
+def test_jpeg_masks(tmp_path):
+    """One that is black throughout is as it was stored; of an edge nothing is."""
+    write(tmp_path / "images" / "a.png", pixels())
+    write(tmp_path / "masks" / "a.jpg", np.zeros((6, 8, 1), "uint8"))
+    assert load_data(tmp_path).info.num_classes == 2
+    write(tmp_path / "masks" / "a.jpg", pixels(channels=1) // 128 * 255)
+    with pytest.raises(ValueError, match=r"save masks as PNG.* Received: .*a.jpg with \d+ values"):
+        load_data(tmp_path)
 
 
 def test_palette_masks_give_their_indices_and_grey_rgb_masks_one_channel(tmp_path):
@@ -234,6 +308,16 @@ def test_num_channels(tmp_path, to, expected):
     assert data.info.input_shape == expected == next(iter(data.train))[0].shape[1:]
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_grey_images_beside_rgb_ones(tmp_path, channels):
+    grey = pixels(channels=1)
+    write(tmp_path / "a" / "0.png", grey)
+    write(tmp_path / "b" / "0.png", np.repeat(grey, 3, axis=2))
+    images, _ = next(iter(load_data(tmp_path, num_channels=channels).train))
+    assert images.shape == (2, 6, 8, channels)
+    np.testing.assert_allclose(images, np.broadcast_to(grey / 255, images.shape), atol=1 / 255)
+
+
 def unpaired(folder):
     write_pairs(folder, count=3)
     (folder / "masks" / "01.png").unlink()
@@ -288,7 +372,10 @@ def empty_class(folder):
         (text, ["Cannot read", "00.png"]),
         (replaced("masks/01.png", pixels(5, 8, 1)), ["its image's height and width", "of 6x8 with", "of 5x8"]),
         (replaced("masks/01.png", pixels()), ["class ids in one channel", "masks/01.png with 3 channels"]),
-        (replaced("images/01.png", pixels(channels=1)), ["same number of channels", "with 3 and", "with 1"]),
+        (
+            replaced("images/01.png", pixels(channels=1)),
+            ["same number of channels", "with 3 and", "--channels"],
+        ),
     ],
 )
 def test_folders_that_are_wrong(tmp_path, make, messages):
