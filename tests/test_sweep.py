@@ -19,7 +19,8 @@ import tensorflow as tf
 from rich.console import Console
 
 from dropzoo import cli, sweep_file, trials
-from dropzoo.runs import read_history, train_run
+from dropzoo.run_files import read_history
+from dropzoo.runs import train_run
 from dropzoo.sweep import Space, run_sweep
 from dropzoo.sweep_screen import leaders_table
 from dropzoo.sweep_stats import candidates

@@ -79,7 +79,8 @@ def train(
 
     Example: dropzoo train unet --data digit_scenes --dropout "bottleneck*=0.5" --option filters=16 --epochs 5
     """
-    from dropzoo.runs import RunConfig, judged_on, load_run_data, read_json, train_run
+    from dropzoo.run_files import read_json
+    from dropzoo.runs import RunConfig, judged_on, load_run_data, train_run
     from dropzoo.training import DataInfo
     from dropzoo.training.workers import run_workers
 

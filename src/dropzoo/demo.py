@@ -13,7 +13,8 @@ import numpy as np
 from dropzoo import serving
 from dropzoo.evaluation import evaluate
 from dropzoo.report import Section, write_report
-from dropzoo.runs import RunConfig, read_history, train_run
+from dropzoo.run_files import read_history
+from dropzoo.runs import RunConfig, train_run
 
 _NUM_SAMPLES = 20
 # Few training images, so that there is something to regularise.

@@ -10,7 +10,8 @@ import numpy as np
 import tensorflow as tf
 
 from dropzoo import layers, serving
-from dropzoo.runs import load_run, read_json
+from dropzoo.run_files import read_json
+from dropzoo.runs import load_run
 from dropzoo.serving._figures import check_task, probabilities_of
 from dropzoo.serving._signatures import takes_integers
 from dropzoo.serving.monte_carlo import check_single

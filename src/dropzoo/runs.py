@@ -7,7 +7,6 @@ model.keras    the trained model
 results.json   the figures on the test set, or what stands in for it; there once the run is finished
 """
 
-import csv
 import dataclasses
 import json
 import math
@@ -23,6 +22,7 @@ import tensorflow as tf
 
 from dropzoo import models, training
 from dropzoo.evaluation import evaluate
+from dropzoo.run_files import read_json, write_history, write_json
 from dropzoo.serving._signatures import takes_integers
 from dropzoo.serving.monte_carlo import check_single
 from dropzoo.training._replicas import is_chief, scope
@@ -153,7 +153,7 @@ def train_run(
         verbose=(1 if sys.stdout.isatty() else 2) if verbose is None else verbose,  # a bar, or a line an epoch
     ).history
     if chief:
-        _write_history(out / "history.csv", history)
+        write_history(out / "history.csv", history)
         model.save(out / "unfinished.keras")
         os.replace(out / "unfinished.keras", out / "model.keras")
     results = evaluate(model, judged_images(data), data.info)
@@ -250,24 +250,6 @@ def load_model_for(
     return model, config, loaded
 
 
-def read_history(out: Path) -> dict[str, list[float]]:
-    """The curves of a finished run."""
-    with open(out / "history.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
-    return {name: [float(row[name]) for row in rows] for name in rows[0]}
-
-
-def read_json(path: Path) -> Any:
-    return json.loads(path.read_text())
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Writes under a temporary name first, so that the file is either whole or not there."""
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(value, indent=2) + "\n")
-    os.replace(temporary, path)
-
-
 def _folder(config: RunConfig, out: Path) -> str | None:
     """The absolute folder of a run's data; where there is none of that name, as the run in `out` has it."""
     saved = read_json(out / "run.json") if (out / "run.json").exists() else {}
@@ -287,7 +269,8 @@ def _check_folder(out: Path, wanted: dict[str, Any]) -> None:
         defaults = {f.name: f.default for f in dataclasses.fields(RunConfig)}
         saved = read_json(out / "run.json")
         held = defaults | saved["config"]
-        if saved.get("folder") == _absolute(wanted["data"]) is not None:  # one folder, whatever it is called here
+        folder = _absolute(wanted["data"])
+        if folder and folder == saved.get("folder"):  # whatever it is called here
             held["data"] = wanted["data"]
         changed = _differences(held, wanted)
         if changed:
@@ -334,12 +317,3 @@ def _check_fit(
             f"The images of {info.name!r} have the shape {info.input_shape}, but the model takes "
             f"{model.input_shape[1:]}. {size}"
         )
-
-
-def _write_history(path: Path, history: dict[str, list[float]]) -> None:
-    temporary = path.with_suffix(".tmp")
-    with open(temporary, "w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(history)
-        writer.writerows(zip(*history.values(), strict=True))
-    os.replace(temporary, path)
