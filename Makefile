@@ -15,7 +15,7 @@ test: .venv/dev  ## the fast test suite
 lint: .venv/dev  ## format, lint and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy layers models training serving src
+	$(BIN)/mypy -p dropzoo
 
 bench: .venv/dev  ## every benchmark; CSV files under benchmarks/results
 	@for script in benchmarks/[a-z]*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done

@@ -28,7 +28,7 @@ import tensorflow as tf
 from _rivals import PlainDropBlock2D, timm_drop_block
 from _shared import cnn, write_csv
 from dropzoo import layers
-from dropzoo.training._program import Program
+from dropzoo.training.loop.program import Program
 
 RESULTS = Path(__file__).parent / "results"
 MIDDLE = (32, 64, 64, 64)  # 33.5 MB of float32

@@ -15,8 +15,8 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from _shared import write_csv
-from dropzoo.sweep import Space
-from dropzoo.trials import Workbench
+from dropzoo.sweep.run import Space
+from dropzoo.sweep.workbench import Workbench
 
 RESULTS = Path(__file__).parent / "results" / "sweep.csv"
 ROUNDS = 3

@@ -33,8 +33,8 @@ from _rivals import torch_unet_step
 from dropzoo import layers
 from dropzoo.models import build_model
 from dropzoo.training import Trainer, multi_worker_strategy
-from dropzoo.training._replicas import scope
-from dropzoo.training.workers import run_workers
+from dropzoo.training.loop.replicas import scope
+from dropzoo.training.loop.workers import run_workers
 
 RESULTS = Path(__file__).parent / "results" / "training.csv"
 ROUNDS = 9

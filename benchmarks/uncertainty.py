@@ -33,8 +33,8 @@ import tensorflow as tf
 
 from _shared import write_csv
 from dropzoo import models, serving, training
-from dropzoo.evaluation import corrupted, log_probabilities, score
-from dropzoo.scores import Scores
+from dropzoo.runs.evaluation import corrupted, log_probabilities, score
+from dropzoo.runs.scores import Scores
 
 RESULTS = Path(__file__).parent / "results" / "uncertainty.csv"
 FIGURES = ("accuracy", "nll", "ece", "brier", "error_auroc")

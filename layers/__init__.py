@@ -25,7 +25,7 @@ from dropzoo.layers.shake_drop import ShakeDrop
 from dropzoo.layers.spatial_dropout import SpatialDropout1D, SpatialDropout2D, SpatialDropout3D
 from dropzoo.layers.stochastic_pooling import StochasticPooling2D
 from dropzoo.layers.targeted_dropout import TargetedDropout
-from dropzoo.layers.uout import UOut
+from dropzoo.layers.u_out import UOut
 from dropzoo.layers.weighted_channel_dropout import WeightedChannelDropout
 
 __all__ = [

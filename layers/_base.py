@@ -7,8 +7,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from dropzoo.layers._checks import check_rate
-from dropzoo.layers._masks import Draw, OwnDraw
+from dropzoo.common.checks import check_rate
+from dropzoo.layers.draws.plain import Draw, OwnDraw
 
 
 class _LiveRate:

@@ -5,8 +5,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from dropzoo.common.checks import check_data_format, check_pair
 from dropzoo.layers._base import Stochastic
-from dropzoo.layers._checks import check_data_format, check_pair
 
 
 class RandomPooling2D(Stochastic, keras.Layer):

@@ -8,9 +8,9 @@ from typing import Any
 
 import keras
 
+from dropzoo.common.checks import parse_spec, snake_case, unknown
+from dropzoo.common.seeds import random_untouched
 from dropzoo.layers._base import BaseDropout, Stochastic
-from dropzoo.layers._checks import parse_spec, snake_case, unknown
-from dropzoo.layers._seeds import random_untouched
 
 _LAYERS: dict[str, type[keras.Layer]] = {}
 _KERAS = (  # the most special first: a spatial dropout of Keras is a Dropout of Keras

@@ -5,8 +5,8 @@ from typing import Any
 from keras import ops
 
 from dropzoo.layers._base import BaseDropout
-from dropzoo.layers._masks import Draw, draw_keep
 from dropzoo.layers._registry import register_layer
+from dropzoo.layers.draws.plain import Draw, draw_keep
 from dropzoo.layers.dropout import check_noise_shape, mask_shape
 
 # The limit of SELU for x -> -inf, -scale * alpha: what a unit that is off looks like to the next layer.

@@ -6,10 +6,10 @@ from typing import Any
 import keras
 from keras import ops
 
+from dropzoo.common.checks import check_rate
 from dropzoo.layers._base import Stochastic
-from dropzoo.layers._checks import check_rate
-from dropzoo.layers._masks import Draw, uniform
 from dropzoo.layers._registry import register_layer
+from dropzoo.layers.draws.plain import Draw, uniform
 
 
 @register_layer

@@ -5,10 +5,10 @@ from typing import Any
 import keras
 from keras import ops
 
+from dropzoo.common.checks import check_data_format, check_pair
 from dropzoo.layers._base import BaseDropout
-from dropzoo.layers._checks import check_data_format, check_pair
-from dropzoo.layers._masks import Draw, draw_keep, drop_and_scale, run
 from dropzoo.layers._registry import register_layer
+from dropzoo.layers.draws.plain import Draw, draw_keep, drop_and_scale, run
 
 
 @register_layer

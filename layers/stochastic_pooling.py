@@ -4,9 +4,9 @@ from typing import Any
 
 from keras import ops
 
-from dropzoo.layers._masks import Draw, uniform
 from dropzoo.layers._pooling import RandomPooling2D
 from dropzoo.layers._registry import register_layer
+from dropzoo.layers.draws.plain import Draw, uniform
 
 
 @register_layer

@@ -4,10 +4,10 @@ from typing import Any
 
 from keras import ops
 
+from dropzoo.common.checks import check_data_format
 from dropzoo.layers._base import BaseDropout
-from dropzoo.layers._checks import check_data_format
-from dropzoo.layers._masks import Draw, draw_keep
 from dropzoo.layers._registry import register_layer
+from dropzoo.layers.draws.plain import Draw, draw_keep
 
 
 @register_layer

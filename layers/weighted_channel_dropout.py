@@ -5,10 +5,10 @@ from typing import Any
 import keras
 from keras import ops
 
+from dropzoo.common.checks import check_data_format
 from dropzoo.layers._base import BaseDropout
-from dropzoo.layers._checks import check_data_format
-from dropzoo.layers._masks import Draw, drop_and_scale, uniform
 from dropzoo.layers._registry import register_layer
+from dropzoo.layers.draws.plain import Draw, drop_and_scale, uniform
 
 
 @register_layer

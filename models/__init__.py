@@ -16,13 +16,13 @@ from dropzoo.models import (  # noqa: F401  (a family registers its models when 
     vgg,
     wide_resnet,
 )
-from dropzoo.models._registry import build_model, get_builder, list_models, register_model
 from dropzoo.models.plans import Plan, get_plan, list_plans
 from dropzoo.models.ramps import ramp
 from dropzoo.models.reference import list_weights
-from dropzoo.models.report import dropout_report
-from dropzoo.models.retrofit import retrofit, strip_dropout
+from dropzoo.models.registry import build_model, get_builder, list_models, register_model
 from dropzoo.models.sites import Site, Sites, list_sites
+from dropzoo.models.surgery.report import dropout_report
+from dropzoo.models.surgery.retrofit import retrofit, strip_dropout
 
 __all__ = [
     "Plan",

@@ -5,8 +5,8 @@ from typing import Any
 import keras
 from keras import layers as kl
 
-from dropzoo.models._blocks import check_count, check_input_shape, l2, normalize, pooled_head
-from dropzoo.models._registry import register_model
+from dropzoo.models.blocks.units import check_count, check_input_shape, l2, normalize, pooled_head
+from dropzoo.models.registry import register_model
 from dropzoo.models.sites import Sites
 
 

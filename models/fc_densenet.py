@@ -5,10 +5,10 @@ from typing import Any
 import keras
 from keras import layers as kl
 
-from dropzoo.models._blocks import check_count, check_input_shape, l2, normalize, plain_conv
-from dropzoo.models._registry import register_model, register_variant
-from dropzoo.models._resize import PadToMultiple
-from dropzoo.models._segmentation import pixel_logits
+from dropzoo.models.blocks.resize import PadToMultiple
+from dropzoo.models.blocks.segmentation import pixel_logits
+from dropzoo.models.blocks.units import check_count, check_input_shape, l2, normalize, plain_conv
+from dropzoo.models.registry import register_model, register_variant
 from dropzoo.models.sites import Sites
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import keras
 
-from dropzoo.models._registry import register_model
+from dropzoo.models.registry import register_model
 from dropzoo.models.simple_cnn import simple_cnn
 
 

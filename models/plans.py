@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from dropzoo.layers._checks import unknown
+from dropzoo.common.checks import unknown
 from dropzoo.models.sites import Site
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dropzoo import layers
-from dropzoo.layers._checks import check_rate, unknown
+from dropzoo.common.checks import check_rate, unknown
 from dropzoo.models.sites import Site, check_pattern
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from dropzoo.layers._checks import unknown
+from dropzoo.common.checks import unknown
 
 #: Where a checkout of the project has them; an installed package has none.
 FOLDER = Path(__file__).resolve().parents[1] / "saved_models"

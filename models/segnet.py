@@ -6,10 +6,10 @@ import keras
 from keras import layers as kl
 from keras import ops
 
-from dropzoo.models._blocks import check_count, check_input_shape, conv_unit
-from dropzoo.models._registry import register_model
-from dropzoo.models._resize import PadToMultiple
-from dropzoo.models._segmentation import pixel_logits
+from dropzoo.models.blocks.resize import PadToMultiple
+from dropzoo.models.blocks.segmentation import pixel_logits
+from dropzoo.models.blocks.units import check_count, check_input_shape, conv_unit
+from dropzoo.models.registry import register_model
 from dropzoo.models.sites import Sites
 
 

@@ -5,8 +5,8 @@ from typing import Any
 import keras
 from keras import layers as kl
 
-from dropzoo.models._blocks import check_choice, check_count, check_input_shape, conv_unit, l2
-from dropzoo.models._registry import register_model
+from dropzoo.models.blocks.units import check_choice, check_count, check_input_shape, conv_unit, l2
+from dropzoo.models.registry import register_model
 from dropzoo.models.sites import Sites
 
 _HEADS = {"flatten": kl.Flatten, "average_pool": kl.GlobalAveragePooling2D, "max_pool": kl.GlobalMaxPooling2D}

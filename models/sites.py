@@ -15,9 +15,9 @@ from typing import Any
 import keras
 
 from dropzoo import layers
-from dropzoo.layers._checks import snake_case, unknown
-from dropzoo.layers._seeds import random_untouched
-from dropzoo.models._graph import Place, places
+from dropzoo.common.checks import snake_case, unknown
+from dropzoo.common.seeds import random_untouched
+from dropzoo.models.graph.walk import Place, places
 
 # Layers called <site>_<suffix> are parts of the unit that ends in the layer called <site>, and no sites.
 _PARTS = tuple(
@@ -61,7 +61,7 @@ def list_sites(model: str | keras.Model, **options: Any) -> list[Site]:
      'decoder1_up', 'decoder1_conv1', 'decoder1_conv2', 'head']
     """
     if isinstance(model, str):
-        from dropzoo.models._registry import build_model
+        from dropzoo.models.registry import build_model
 
         with random_untouched():
             return list_sites(build_model(model, **options))

@@ -5,8 +5,8 @@ from typing import Any
 import keras
 from keras import layers as kl
 
-from dropzoo.models._blocks import check_choice, check_count, check_input_shape, conv_unit, l2, normalize
-from dropzoo.models._registry import register_model, register_variant
+from dropzoo.models.blocks.units import check_choice, check_count, check_input_shape, conv_unit, l2, normalize
+from dropzoo.models.registry import register_model, register_variant
 from dropzoo.models.sites import Sites
 
 

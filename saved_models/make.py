@@ -18,8 +18,8 @@ from typing import Any
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from dropzoo import models, serving
-from dropzoo.evaluation import evaluate
-from dropzoo.runs import RunConfig, train_run
+from dropzoo.runs.evaluation import evaluate
+from dropzoo.runs.run import RunConfig, train_run
 
 HERE = Path(__file__).parent
 

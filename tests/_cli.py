@@ -2,7 +2,7 @@
 
 import pytest
 
-from dropzoo import cli
+from dropzoo.cli import app as cli
 
 TINY = ["--option", "filters=(4,)", "--option", "dense=8", "--epochs", "1", "--limit", "64", "--batch-size", "16"]
 

@@ -1,17 +1,19 @@
 """How it is trained: data, losses, metrics, rate schedules and a trainer, on TensorFlow."""
 
-from dropzoo.training.augment import Augment
-from dropzoo.training.calibration import (
+from dropzoo.training.data.augment import Augment
+from dropzoo.training.data.corruptions import corrupt, list_corruptions
+from dropzoo.training.data.load import Data, DataInfo, list_data, load_data
+from dropzoo.training.loop.workers import multi_worker_strategy
+from dropzoo.training.losses.dice import Dice, DiceCrossEntropy, SmoothedCrossEntropy, default_loss
+from dropzoo.training.losses.imbalance import FocalCrossEntropy, Tversky
+from dropzoo.training.metrics.calibration import (
     AdaptiveCalibrationError,
     ClasswiseCalibrationError,
     ExpectedCalibrationError,
 )
-from dropzoo.training.corruptions import corrupt, list_corruptions
-from dropzoo.training.data import Data, DataInfo, list_data, load_data
-from dropzoo.training.imbalance import FocalCrossEntropy, Tversky
-from dropzoo.training.losses import Dice, DiceCrossEntropy, SmoothedCrossEntropy, default_loss
-from dropzoo.training.metrics import MeanIoU, default_metrics
-from dropzoo.training.proper_scores import BrierScore, NegativeLogLikelihood
+from dropzoo.training.metrics.iou import MeanIoU, default_metrics
+from dropzoo.training.metrics.proper import BrierScore, NegativeLogLikelihood
+from dropzoo.training.metrics.selective import aurc, error_auroc, fit_temperature, ood_auroc, risk_coverage
 from dropzoo.training.schedules import (
     RateSchedule,
     constant,
@@ -23,9 +25,7 @@ from dropzoo.training.schedules import (
     linear,
     step,
 )
-from dropzoo.training.selective import aurc, error_auroc, fit_temperature, ood_auroc, risk_coverage
 from dropzoo.training.trainer import Trainer
-from dropzoo.training.workers import multi_worker_strategy
 
 __all__ = [
     "AdaptiveCalibrationError",

@@ -12,8 +12,8 @@ from typing import Any
 import keras
 
 from dropzoo import layers
+from dropzoo.common.checks import check_rate, parse_spec, unknown
 from dropzoo.layers._base import Stochastic
-from dropzoo.layers._checks import check_rate, parse_spec, unknown
 
 Schedule = Callable[[float], float]
 

@@ -8,13 +8,11 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from dropzoo.training import _batches as batches
-from dropzoo.training import _replicas as replicas
-from dropzoo.training import checkpoints
-from dropzoo.training._program import Program, check_device, check_options, xla_pays
-from dropzoo.training._signals import StopSignals
-from dropzoo.training.losses import default_loss
-from dropzoo.training.metrics import default_metrics
+from dropzoo.training.loop import batches, checkpoints, replicas
+from dropzoo.training.loop.program import Program, check_device, check_options, xla_pays
+from dropzoo.training.loop.signals import StopSignals
+from dropzoo.training.losses.dice import default_loss
+from dropzoo.training.metrics.iou import default_metrics
 
 
 class Trainer:

@@ -15,10 +15,10 @@ import numpy as np
 import tensorflow as tf
 
 from dropzoo import training
-from dropzoo.runs import RunConfig
-from dropzoo.sweep_space import Trial
-from dropzoo.sweep_stats import Interval, interval
-from dropzoo.trials import Workbench
+from dropzoo.runs.run import RunConfig
+from dropzoo.sweep.space import Trial
+from dropzoo.sweep.stats import Interval, interval
+from dropzoo.sweep.workbench import Workbench
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"

@@ -12,9 +12,9 @@ from harness import CNN, Claim, Figures, Job, Lab, Statement, has, images, micro
 from placement import USUAL
 
 from dropzoo import models, serving, training
-from dropzoo.evaluation import Predict, corrupted, log_probabilities, score
-from dropzoo.runs import RunConfig
-from dropzoo.scores import Scores
+from dropzoo.runs.evaluation import Predict, corrupted, log_probabilities, score
+from dropzoo.runs.run import RunConfig
+from dropzoo.runs.scores import Scores
 
 SEVERITY = 3
 SAMPLES = 20

@@ -9,8 +9,8 @@ from harness import HERE, RESULTS, Claim, Effect, effects, read, settings
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dropzoo.pictures import BLUE, GREEN, GREY, ORANGE
-from dropzoo.sweep_stats import interval, interval_text
+from dropzoo.pages.pictures import BLUE, GREEN, GREY, ORANGE
+from dropzoo.sweep.stats import interval, interval_text
 
 PAGE = HERE.parents[1] / "docs" / "evidence.md"
 PICTURE = HERE.parents[1] / "docs" / "images" / "evidence.png"

@@ -1,5 +1,5 @@
 """`python -m dropzoo`: the table of models."""
 
-from dropzoo.cli import main
+from dropzoo.cli.app import main
 
 main(["list", "models"])

@@ -11,10 +11,10 @@ import keras
 import numpy as np
 
 from dropzoo import serving
-from dropzoo.evaluation import evaluate
-from dropzoo.report import Section, write_report
-from dropzoo.run_files import read_history
-from dropzoo.runs import RunConfig, train_run
+from dropzoo.pages.demo import Section, write_report
+from dropzoo.runs.evaluation import evaluate
+from dropzoo.runs.files import read_history
+from dropzoo.runs.run import RunConfig, train_run
 
 _NUM_SAMPLES = 20
 # Few training images, so that there is something to regularise.

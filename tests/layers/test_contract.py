@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from dropzoo import layers
-from dropzoo.layers import _xla
+from dropzoo.layers.draws import xla as _xla
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ import tensorflow as tf
 from scipy import stats
 
 from dropzoo import layers
-from dropzoo.layers import _masks, _xla
+from dropzoo.layers.draws import plain as _masks
+from dropzoo.layers.draws import xla as _xla
 
 SHAPE = (16, 32, 48, 16)  # 393,216 units
 Source = Callable[[float, int, int], Iterator[np.ndarray]]

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from dropzoo import layers
-from dropzoo.layers._masks import uniform
+from dropzoo.layers.draws.plain import uniform
 
 SHAPE = (6, 9, 5, 4)  # height != width
 

@@ -13,7 +13,7 @@ import pytest
 import tensorflow as tf
 
 from dropzoo import layers, serving
-from dropzoo.layers import _xla
+from dropzoo.layers.draws import xla as _xla
 
 SHAPE = (6, 9, 5, 4)  # height != width
 

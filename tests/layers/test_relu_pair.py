@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from dropzoo import layers, training
-from dropzoo.layers._xla import _weights_only, gradients_of_weights_only
+from dropzoo.layers.draws.xla import _weights_only, gradients_of_weights_only
 
 LAYERS = [layers.Dropout, layers.SpatialDropout2D, layers.DropBlock2D, layers.DropPath]
 

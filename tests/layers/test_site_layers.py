@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from dropzoo import layers
-from dropzoo.layers._masks import uniform
+from dropzoo.layers.draws.plain import uniform
 
 
 def recorded(layer, x):

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from dropzoo import layers
-from dropzoo.models._graph import places
+from dropzoo.models.graph.walk import places
 
 K = keras.layers
 

@@ -6,7 +6,7 @@ import pytest
 
 from _foreign import same
 from dropzoo import models
-from dropzoo.models._encoders import EncoderInput
+from dropzoo.models.blocks.encoders import EncoderInput
 
 # One of each family: the skips it has, and the smallest image it takes.
 ENCODERS = {

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from dropzoo import models, training
-from dropzoo.evaluation import evaluate
 from dropzoo.models.reference import FOLDER
+from dropzoo.runs.evaluation import evaluate
 
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*/reference.json")), ids=lambda path: path.parent.name)

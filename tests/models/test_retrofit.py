@@ -16,7 +16,7 @@ from _foreign import (
     with_dropout,
 )
 from dropzoo import models
-from dropzoo.models import _ordered
+from dropzoo.models.surgery import ordered as _ordered
 
 K = keras.layers
 CASES = [

@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 import uvicorn
 
-from dropzoo.serving import server as module
+from dropzoo.serving.server import app as module
 
 
 class Live:

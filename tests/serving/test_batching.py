@@ -10,8 +10,8 @@ import pytest
 
 pytest.importorskip("orjson", reason="needs the extra `serve`")
 
-from dropzoo.serving._batching import Batcher
-from dropzoo.serving._requests import Limits
+from dropzoo.serving.server.batching import Batcher
+from dropzoo.serving.server.requests import Limits
 
 
 class Doubling:

@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 from dropzoo import models, serving
-from dropzoo.serving import export
+from dropzoo.serving.export import saved_model as export
 
 # Answers for the images from a process that has TensorFlow, but neither this package nor Keras.
 FRESH = """

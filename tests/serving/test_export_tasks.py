@@ -88,7 +88,7 @@ def test_the_server_answers_each_task(exported):
 @pytest.mark.parametrize("task", ["multi_label", "regression"])
 def test_maps_are_shown(task):
     pytest.importorskip("fastapi", reason="needs the extra `serve`")
-    from dropzoo.serving._pictures import picture
+    from dropzoo.serving.server.pictures import picture
 
     out = {name: value.numpy() for name, value in serving.MonteCarlo(dense(task), 3, task=task)(images(1)).items()}
     shown = picture(out, None, task)

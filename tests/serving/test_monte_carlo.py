@@ -10,8 +10,8 @@ import tensorflow as tf
 
 from _small_cnn import SAMPLINGS, images, small_cnn
 from dropzoo import layers, models, serving
-from dropzoo.layers import _samples
-from dropzoo.serving import _active
+from dropzoo.layers.draws import samples as _samples
+from dropzoo.serving.montecarlo import active as _active
 
 
 @pytest.mark.parametrize("sampling", SAMPLINGS)

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from _small_cnn import SAMPLINGS, images, small_cnn
 from dropzoo import serving
-from dropzoo.serving._figures import Sums, sum_until
+from dropzoo.serving.montecarlo.statistics import Sums, sum_until
 
 
 @pytest.mark.parametrize("sampling", SAMPLINGS)

@@ -8,8 +8,8 @@ import tensorflow as tf
 from _graphs import MODELS, one_mask_for_all, unet
 from _small_cnn import SAMPLINGS, images, small_cnn
 from dropzoo import layers, serving
-from dropzoo.layers import _samples
-from dropzoo.serving import _active
+from dropzoo.layers.draws import samples as _samples
+from dropzoo.serving.montecarlo import active as _active
 
 kl = keras.layers
 T = 7  # no multiple of the folds below

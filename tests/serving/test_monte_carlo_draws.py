@@ -8,7 +8,7 @@ from scipy import stats
 
 from _small_cnn import SAMPLINGS, images, small_cnn
 from dropzoo import layers, serving
-from dropzoo.layers import _samples
+from dropzoo.layers.draws import samples as _samples
 
 
 def bits(num_samples: int, balanced: bool, rows: int = 3, units: int = 2000, plain: bool = True) -> np.ndarray:

@@ -21,8 +21,8 @@ pytest.importorskip("fastapi", reason="needs the extra `serve`")
 from _live import live, png, until
 from _small_cnn import small_cnn
 from dropzoo import serving
-from dropzoo.serving import server as module
-from dropzoo.serving._requests import Limits
+from dropzoo.serving.server import app as module
+from dropzoo.serving.server.requests import Limits
 
 CNN = "/v1/models/cnn"
 
@@ -265,7 +265,7 @@ def test_a_folder_that_cannot_be_served(case, tmp_path, cnn_export):
 
 
 def test_the_command_serves_until_it_is_terminated(cnn_export, x):
-    command = [sys.executable, "-m", "dropzoo.cli", "serve", str(cnn_export), "--port", "0"]
+    command = [sys.executable, "-m", "dropzoo.cli.app", "serve", str(cnn_export), "--port", "0"]
     env = os.environ | {"DROPZOO_TOKEN": "sesame", "PYTHONUNBUFFERED": "1"}
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=env)
     seen = ""

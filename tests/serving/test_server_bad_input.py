@@ -18,7 +18,7 @@ import tensorflow as tf
 pytest.importorskip("fastapi", reason="needs the extra `serve`")
 
 from _live import live, png, until
-from dropzoo.serving._requests import Limits
+from dropzoo.serving.server.requests import Limits
 
 GREY = np.random.default_rng(0).integers(0, 256, (8, 8, 1), "uint8")
 ROW = (GREY / 255).tolist()

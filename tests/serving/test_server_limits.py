@@ -11,7 +11,7 @@ pytest.importorskip("fastapi", reason="needs the extra `serve`")
 from _live import live
 from _small_cnn import small_cnn
 from dropzoo import serving
-from dropzoo.serving._requests import Limits, Refused, read_predict, to_arrays
+from dropzoo.serving.server.requests import Limits, Refused, read_predict, to_arrays
 
 PREDICT = "/v1/models/cnn:predict"
 ROW = np.zeros((8, 8, 1)).tolist()

@@ -17,10 +17,10 @@ from fastapi.responses import HTMLResponse
 from _live import live, png
 from _small_cnn import small_cnn
 from dropzoo import models, serving
-from dropzoo.serving import server as module
-from dropzoo.serving._http import PAGE_HEADERS
-from dropzoo.serving._pictures import picture
-from dropzoo.serving._requests import Limits
+from dropzoo.serving.server import app as module
+from dropzoo.serving.server.http import PAGE_HEADERS
+from dropzoo.serving.server.pictures import picture
+from dropzoo.serving.server.requests import Limits
 
 # Drops a file as a user would, waits for the answer, and leaves in the title what became of it.
 DROP = """<script>

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from dropzoo.training.data import list_data, load_data
+from dropzoo.training.data.load import list_data, load_data
 
 
 @pytest.fixture(scope="session")

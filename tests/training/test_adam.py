@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from _trainer_runs import dataset, plain_model
-from dropzoo.training import _adam
+from dropzoo.training.loop import adam as _adam
 from dropzoo.training.trainer import Trainer
 
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)

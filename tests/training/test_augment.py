@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from dropzoo.training.augment import DEFAULT, Augment, make_augment
+from dropzoo.training.data.augment import DEFAULT, Augment, make_augment
 
 EVERYTHING = dict(
     flip_horizontal=True,

@@ -6,13 +6,13 @@ import pytest
 import tensorflow as tf
 from sklearn.metrics import brier_score_loss, log_loss
 
-from dropzoo.training._outputs import flatten
-from dropzoo.training.calibration import (
+from dropzoo.training.metrics.base import flatten
+from dropzoo.training.metrics.calibration import (
     AdaptiveCalibrationError,
     ClasswiseCalibrationError,
     ExpectedCalibrationError,
 )
-from dropzoo.training.proper_scores import BrierScore, NegativeLogLikelihood
+from dropzoo.training.metrics.proper import BrierScore, NegativeLogLikelihood
 
 
 def random(classes, shape=(400,), seed=0, scale=2.0):

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from dropzoo.training.corruptions import CORRUPTIONS, corrupt, list_corruptions
-from dropzoo.training.data import load_data
+from dropzoo.training.data.corruptions import CORRUPTIONS, corrupt, list_corruptions
+from dropzoo.training.data.load import load_data
 
 every = pytest.mark.parametrize("name", list_corruptions())
 SHAPES = [(4, 8, 8, 1), (2, 28, 28, 1), (3, 22, 30, 3), (2, 30, 17, 4), (1, 96, 64, 3)]

@@ -9,8 +9,8 @@ import pytest
 import tensorflow_datasets as tfds
 
 from _arrays import arrays, images_of
-from dropzoo.training.data import list_data, load_data
-from dropzoo.training.digits import SCENES, digits_by_split, draw_scene
+from dropzoo.training.data.digits import SCENES, digits_by_split, draw_scene
+from dropzoo.training.data.load import list_data, load_data
 
 
 def test_preparing_a_set_leaves_the_seeds_alone(tmp_path):

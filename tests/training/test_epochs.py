@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from _arrays import arrays, assert_equal, images_of
-from dropzoo.training._pipeline import training_batches
+from dropzoo.training.data.pipeline import training_batches
 
 
 @pytest.fixture(params=[False, True], ids=["plain", "augmented"])

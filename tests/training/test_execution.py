@@ -12,8 +12,8 @@ from tensorflow.python.framework.config import disable_op_determinism
 
 from _trainer_runs import Shuffled, StopAt, dataset, digits, dropout_model, plain_model
 from dropzoo import layers, models
-from dropzoo.training import _batches
-from dropzoo.training._program import r_drop_loss, xla_pays
+from dropzoo.training.loop import batches as _batches
+from dropzoo.training.loop.program import r_drop_loss, xla_pays
 from dropzoo.training.schedules import RateSchedule, linear
 from dropzoo.training.trainer import Trainer
 

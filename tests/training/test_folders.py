@@ -9,9 +9,9 @@ import pytest
 import tensorflow as tf
 from PIL import ExifTags, Image, ImageOps
 
-from dropzoo.training._images import read_images, read_mask
-from dropzoo.training.data import load_data
-from dropzoo.training.folders import read_folder
+from dropzoo.training.data.folders import read_folder
+from dropzoo.training.data.images import read_images, read_mask
+from dropzoo.training.data.load import load_data
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 

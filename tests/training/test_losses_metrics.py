@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, jaccard_score
 
-from dropzoo.training.losses import Dice, DiceCrossEntropy, SmoothedCrossEntropy, default_loss
-from dropzoo.training.metrics import MeanIoU, default_metrics
+from dropzoo.training.losses.dice import Dice, DiceCrossEntropy, SmoothedCrossEntropy, default_loss
+from dropzoo.training.metrics.iou import MeanIoU, default_metrics
 
 
 def _random(classes, shape=(3, 5, 7), seed=0):

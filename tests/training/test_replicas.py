@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from _trainer_runs import dataset
 from dropzoo.training import Trainer, multi_worker_strategy
-from dropzoo.training.workers import free_addresses, run_workers
+from dropzoo.training.loop.workers import free_addresses, run_workers
 
 WORKER = Path(__file__).with_name("_worker.py")
 LIMIT = 300  # seconds; a run takes some twenty
@@ -161,7 +161,7 @@ def test_workers_of_one_machine_end_together(capfd):
 def test_workers_of_one_machine_share_its_cores(capfd, monkeypatch):
     name = "TF_NUM_INTRAOP_THREADS"
     command = [sys.executable, "-c", f"import os; print(os.environ['{name}'])"]
-    monkeypatch.setattr("dropzoo.training.workers._cores", lambda: 6)
+    monkeypatch.setattr("dropzoo.training.loop.workers._cores", lambda: 6)
     monkeypatch.delenv(name, raising=False)
     for count, threads in ((2, "3"), (4, "1"), (8, "1")):
         assert run_workers(command, count) == 0
@@ -201,7 +201,7 @@ def test_the_command_line_starts_two_workers(tmp_path, data_dir):
     options = {"--data": "digits", "--data-dir": data_dir, "--limit": 60, "--epochs": 2, "--workers": 2}
     # Batches of 11 leave one of the 144 images of the validation set.
     options |= {"--option": "filters=(4,)", "--dropout": 0.2, "--out": tmp_path / "run", "--batch-size": 11}
-    command = [sys.executable, "-m", "dropzoo.cli", "train", "simple_cnn"]
+    command = [sys.executable, "-m", "dropzoo.cli.app", "train", "simple_cnn"]
     command += [str(part) for option in options.items() for part in option]
     done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=False)
     assert done.returncode == 0, done.stderr

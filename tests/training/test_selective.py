@@ -5,7 +5,7 @@ import pytest
 from scipy.special import softmax
 from sklearn.metrics import log_loss, roc_auc_score
 
-from dropzoo.training.selective import aurc, error_auroc, fit_temperature, ood_auroc, risk_coverage
+from dropzoo.training.metrics.selective import aurc, error_auroc, fit_temperature, ood_auroc, risk_coverage
 
 
 def random(size=500, seed=0):

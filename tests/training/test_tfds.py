@@ -9,7 +9,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from _arrays import arrays
-from dropzoo.training.data import Data, load_data
+from dropzoo.training.data.load import Data, load_data
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 
@@ -114,7 +114,7 @@ def test_sets_without_images_and_labels(tmp_path):
 
 @pytest.mark.parametrize("given", [False, True], ids=["no_manual_dir", "manual_dir"])
 def test_missing_files_fail_at_once(tmp_path, monkeypatch, given):
-    monkeypatch.setattr("dropzoo.training._tfds._can_reach", lambda url: False)
+    monkeypatch.setattr("dropzoo.training.data.tfds._can_reach", lambda url: False)
     (tmp_path / "train-labels-idx1-ubyte.gz").touch()
     begin = time.monotonic()
     with pytest.raises(ValueError) as error:
@@ -125,7 +125,7 @@ def test_missing_files_fail_at_once(tmp_path, monkeypatch, given):
 
 
 def test_a_host_that_does_not_answer_is_noticed_soon():
-    from dropzoo.training._tfds import _can_reach
+    from dropzoo.training.data.tfds import _can_reach
 
     begin = time.monotonic()
     assert not _can_reach("http://host.invalid/file.gz")

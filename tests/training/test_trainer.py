@@ -6,9 +6,9 @@ import pytest
 import tensorflow as tf
 
 from _trainer_runs import dataset, digits, linear_model, plain_model
-from dropzoo.training.calibration import ExpectedCalibrationError
-from dropzoo.training.losses import DiceCrossEntropy
-from dropzoo.training.metrics import MeanIoU
+from dropzoo.training.losses.dice import DiceCrossEntropy
+from dropzoo.training.metrics.calibration import ExpectedCalibrationError
+from dropzoo.training.metrics.iou import MeanIoU
 from dropzoo.training.trainer import Trainer
 
 

@@ -1,0 +1,1 @@
+"""Random bits for masks: drawn plainly, compiled by XLA, or as Monte-Carlo samples."""

@@ -1,0 +1,51 @@
+"""Multiplicative uniform noise in place of a mask."""
+
+from typing import Any
+
+from keras import ops
+
+from dropzoo.layers._base import BaseDropout
+from dropzoo.layers._registry import register_layer
+from dropzoo.layers.draws.plain import Draw, uniform
+
+
+@register_layer
+class UOut(BaseDropout):
+    """Multiplies each unit by uniform noise between `1 - rate` and `1 + rate`.
+
+    Made for networks with batch normalisation. Dropout changes the variance of a unit between training and
+    inference, and a BatchNormalization behind it has then learned the wrong one; here the variance of the noise is
+    only `rate**2 / 3`, where dropout has `rate / (1 - rate)`.
+
+    In training `y = x * (1 + u)` with `u ~ U(-rate, rate)` for each unit; in inference `y = x`. The paper calls
+    the rate beta.
+
+    Args:
+        rate: Float in [0, 1). Half the width of the noise.
+        seed: Int, the seed of the noise.
+
+    Call arguments:
+        inputs: Floating point tensor of any rank.
+        training: Bool. Whether to add noise; defaults to False.
+
+    Input shape:
+        Any.
+
+    Output shape:
+        The input shape.
+
+    Example:
+    >>> import keras
+    >>> from dropzoo import layers
+    >>> y = layers.UOut(0.3, seed=0)(keras.ops.ones((1000, 100)), training=True)
+    >>> round(float(keras.ops.min(y)), 2), round(float(keras.ops.max(y)), 2)
+    (0.7, 1.3)
+
+    Reference:
+        Li et al., "Understanding the Disharmony between Dropout and Batch Normalization by Variance Shift", 2018,
+        arXiv:1801.05134.
+    """
+
+    def drop(self, inputs: Any, rate: Any, draw: Draw) -> Any:
+        noise = (2.0 * uniform(draw(ops.shape(inputs))) - 1.0) * rate
+        return inputs * ops.cast(1.0 + noise, inputs.dtype)

@@ -1,0 +1,126 @@
+"""What the builders are made of: a convolution unit and per-module options."""
+
+import math
+from typing import Any
+
+import keras
+from keras import layers as kl
+
+from dropzoo.common.checks import unknown
+from dropzoo.models.sites import Sites
+
+_NORMALIZATIONS = ("batch", "group", "layer")
+
+
+def normalize(x: Any, normalization: str | None, name: str, epsilon: float = 1e-3) -> Any:
+    """`x` normalised by a layer of a short name, or as it is for None."""
+    layer = _normalization(normalization, name, x.shape[-1], epsilon)
+    return x if layer is None else layer(x)
+
+
+def _normalization(normalization: str | None, name: str, channels: int, epsilon: float) -> Any:
+    if normalization is None:
+        return None
+    if normalization not in _NORMALIZATIONS:
+        raise unknown("normalization", normalization, [*_NORMALIZATIONS, "None"])
+    if normalization == "batch":
+        # Keras' momentum of 0.99 lags behind in fits of some hundred steps.
+        return kl.BatchNormalization(momentum=0.9, epsilon=epsilon, name=name)
+    if normalization == "group":  # Wu and He 2018, arXiv:1803.08494: 32 groups, or as many as divide the channels
+        return kl.GroupNormalization(math.gcd(32, channels), epsilon=epsilon, name=name)
+    return kl.LayerNormalization(epsilon=epsilon, name=name)
+
+
+def conv_unit(
+    x: Any,
+    filters: int,
+    site: str,
+    drop: Sites,
+    *,
+    kernel_size: int | tuple[int, int] = 3,
+    strides: int = 1,
+    padding: str = "same",
+    normalization: str | None = "batch",
+    activation: str = "relu",
+    weight_decay: float = 0.0,
+) -> Any:
+    """Convolution, normalisation, activation, and what the plan puts at the site that the activation names."""
+    x = kl.Conv2D(
+        filters,
+        kernel_size,
+        strides=strides,
+        padding=padding,
+        use_bias=normalization is None,
+        kernel_initializer="he_normal",
+        kernel_regularizer=l2(weight_decay),
+        name=f"{site}_conv",
+    )(x)
+    x = normalize(x, normalization, f"{site}_norm")
+    return drop(kl.Activation(activation, name=site)(x), site)
+
+
+def plain_conv(
+    x: Any, filters: int, name: str, *, kernel_size: int = 3, strides: int = 1, weight_decay: float, **kwargs: Any
+) -> Any:
+    """A convolution of "same" padding, with nothing behind it."""
+    return kl.Conv2D(
+        filters,
+        kernel_size,
+        strides=strides,
+        padding="same",
+        kernel_initializer="he_normal",
+        kernel_regularizer=l2(weight_decay),
+        name=name,
+        **kwargs,
+    )(x)
+
+
+def pooled_head(
+    x: Any,
+    num_classes: int,
+    drop: Sites,
+    *,
+    include_top: bool,
+    weight_decay: float,
+    normalization: str | None = None,
+) -> Any:
+    """`features`, global average pooling, `head` and the logits; or only the features."""
+    x = drop(kl.Identity(name="features")(x), "features")
+    if not include_top:
+        return x
+    x = kl.GlobalAveragePooling2D(name="features_pool")(x)  # (batch, channels)
+    x = normalize(x, normalization, "features_norm", epsilon=1e-6)
+    x = drop(kl.Identity(name="head")(x), "head")
+    kernel = {"kernel_regularizer": l2(weight_decay), "dtype": "float32"}
+    return kl.Dense(check_count(num_classes, "num_classes"), name="logits", **kernel)(x)
+
+
+def l2(weight_decay: float) -> keras.Regularizer | None:
+    """The penalty `weight_decay * sum(w ** 2)`, or None for 0, so that the graph stays as it is."""
+    if not isinstance(weight_decay, (int, float)) or not weight_decay >= 0:
+        raise ValueError(f"`weight_decay` must be a number of at least 0. Received: weight_decay={weight_decay!r}")
+    return keras.regularizers.L2(weight_decay) if weight_decay else None
+
+
+def check_count(value: Any, name: str) -> int:
+    """A positive int."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"`{name}` must be a positive int. Received: {name}={value!r}")
+    return value
+
+
+def check_choice(value: Any, name: str, choices: tuple[Any, ...]) -> Any:
+    if value not in choices:
+        raise ValueError(f"`{name}` must be one of {', '.join(map(repr, choices))}. Received: {name}={value!r}")
+    return value
+
+
+def check_input_shape(input_shape: Any) -> tuple[int | None, int | None, int]:
+    """`(height, width, channels)`, where height and width may be None."""
+    ok = isinstance(input_shape, (tuple, list)) and len(input_shape) == 3 and isinstance(input_shape[2], int)
+    if not ok or not all(n is None or (isinstance(n, int) and n > 0) for n in input_shape):
+        raise ValueError(
+            "`input_shape` must be (height, width, channels), where height and width may be None. "
+            f"Received: input_shape={input_shape!r}"
+        )
+    return tuple(input_shape)

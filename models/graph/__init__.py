@@ -1,0 +1,1 @@
+"""The graph of a Keras model: reading it, walking it, and what its outputs mean."""

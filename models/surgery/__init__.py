@@ -1,0 +1,1 @@
+"""Dropout on models that exist: put in, taken out, measured."""

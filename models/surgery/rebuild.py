@@ -1,0 +1,283 @@
+"""Builds the graph of a model again, with dropout put in and taken out."""
+
+import copy
+import inspect
+import warnings
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+from keras.src.saving.serialization_lib import SafeModeScope
+
+from dropzoo import layers
+from dropzoo.models.graph.walk import Call, calls_of, graph_of
+from dropzoo.models.sites import check_kept, layer_at
+from dropzoo.models.surgery.ordered import Functional, KerasFunctional
+
+_DENSE = (keras.layers.Dense, keras.layers.EinsumDense)
+_STEPS = ("train_step", "test_step", "predict_step", "compute_loss", "compile")
+
+
+@dataclass(frozen=True)
+class Put:
+    """A dropout layer to put in: a copy of `layer`, called `name`, for the site of this full name."""
+
+    layer: keras.Layer
+    site: str
+    name: str
+
+
+@dataclass
+class Changes:
+    """What to change in a graph and the graphs inside it.
+
+    Attributes:
+        after: What to put behind a call, by `call_key(call)`.
+        split: The ids of layers whose fused activation becomes a layer.
+        between: Layers to put between the two, by `call_key(call)`.
+        removed: The keys of the calls whose dropout goes.
+    """
+
+    after: dict[tuple[str, int], Put] = field(default_factory=dict)
+    split: set[int] = field(default_factory=set)
+    between: dict[tuple[str, int], keras.Layer] = field(default_factory=dict)
+    removed: set[tuple[str, int]] = field(default_factory=set)
+
+
+def call_key(call: Call) -> tuple[str, int]:
+    """A call in its model; two models may have one node, where one is made of tensors of the other."""
+    return call.path, id(call.node)
+
+
+class Rebuild:
+    """One rebuild; what the old graph shares is shared in the new one.
+
+    Args:
+        changes: What to change.
+        seed: For dropout that comes without one.
+        share_weights: Use the old layers themselves, except dropout: it has no weights, and a rate of one's own
+            is the point.
+    """
+
+    def __init__(self, changes: Changes, seed: int, share_weights: bool = False) -> None:
+        self._changes, self._seed, self._share = changes, seed, share_weights
+        self._made: dict[int, Any] = {}
+        self._parts: dict[int, tuple[keras.Layer, keras.Layer]] = {}
+        self._final: set[int] = set()
+        self.pairs: list[tuple[keras.Layer, keras.Layer]] = []
+        """Old layers and their copies."""
+
+    def model(self, old: Any, path: str = "") -> Any:
+        """The new model, with the state that its layers' configs give it until `copy_state` is called."""
+        calls = calls_of(old, path)
+        names = {call.layer.name for call in calls if call_key(call) not in self._changes.removed}
+        build = self._sequential if isinstance(old, keras.Sequential) else self._functional
+        new = build(old, calls, names)
+        new._trainable = old._trainable  # the property would set the layers', too
+        if new.dtype_policy != old.dtype_policy:
+            new.dtype_policy = old.dtype_policy
+        if path and type(new).__name__ != type(old).__name__:
+            warnings.warn(
+                "Weights files of the original do not load into the copy: files call a model inside another by "
+                f"its class, and {old.name!r} was a {type(old).__name__}, which cannot be built around a graph.",
+                stacklevel=2,
+            )
+        return new
+
+    def _sequential(self, old: Any, calls: list[Call], names: set[str]) -> Any:
+        own = [call for call in calls if isinstance(call.layer, keras.Layer)]  # it computes masks by itself
+        stack = [layer for call in own for layer in self._stack(call, names)]
+        if len(stack) == 1:  # an input alone cannot be called
+            stack.append(keras.layers.Identity(name=_free("identity", names)))
+        return _class_of(old, "layers", keras.Sequential)(stack, name=old.name)
+
+    def _functional(self, old: Any, calls: list[Call], names: set[str]) -> Any:
+        tensors: dict[int, Any] = {}
+        raw: dict[int, Any] = {}  # the inputs, before dropout
+        if not calls[0].path:
+            self._final = {id(tensor) for tensor in old.outputs}
+        for call in calls:
+            stack, always = self._stack(call, names), {}
+            if call_key(call) in self._changes.removed:
+                always = {key: value for key, value in call.node.arguments.kwargs.items() if key == "training"}
+                outputs = [tensors[id(call.inputs[0])]]
+            elif isinstance(call.layer, keras.layers.InputLayer):
+                outputs = [stack.pop(0).output]
+                raw[id(call.outputs[0])] = outputs[0]
+            else:  # as the old layer was called
+                args, kwargs = call.node.arguments.fill_in(tensors)
+                outputs = keras.tree.flatten(stack.pop(0)(*args, **kwargs))
+            for layer in stack:
+                outputs = [layer(*outputs, **always if layer._call_has_training_arg else {})]
+            tensors |= {id(before): after for before, after in zip(call.outputs, outputs, strict=True)}
+        inputs = keras.tree.map_structure(lambda tensor: raw[id(tensor)], old._inputs_struct)
+        outputs = keras.tree.map_structure(lambda tensor: tensors[id(tensor)], old._outputs_struct)
+        linear = {
+            call.layer.name: self._parts[id(call.layer)][0].name for call in calls if id(call.layer) in self._parts
+        }
+        order = [linear.get(layer.name, layer.name) for layer in old.layers]
+        return _in_order(_class_of(old, "outputs", keras.Model), inputs, outputs, old.name, order)
+
+    def _stack(self, call: Call, names: set[str]) -> list[Any]:
+        """What takes the place of a call: the new layer or its parts, then the dropout behind it."""
+        put = self._changes.after.get(call_key(call))
+        behind = [] if put is None else [self._drop(put, call, names)]
+        if call_key(call) in self._changes.removed:
+            if behind:
+                return behind
+            name = call.layer.name
+            if id(call.outputs[0]) in self._final:  # losses and targets may go by its name
+                if id(call.layer) not in self._made:
+                    self._made[id(call.layer)] = keras.layers.Identity(name=name, dtype=call.layer.dtype_policy)
+                return [self._made[id(call.layer)]]
+            if call.inputs[0].dtype == call.outputs[0].dtype:
+                return []
+            # The dropout was a cast too: so much of it stays, or the output changes.
+            return [keras.layers.Identity(name=_free(f"{name}_cast", names), dtype=call.layer.dtype_policy)]
+        if id(call.layer) not in self._changes.split:
+            return [self._copy(call), *behind]
+        linear, activation = self._split(call.layer, names)
+        site = call.name.replace(call.layer.name, linear.name, 1)
+        if call_key(call) not in self._changes.between:
+            return [linear, activation, *behind]
+        put = Put(self._changes.between[call_key(call)], call.path + site, f"{site}_dropout")
+        return [linear, self._drop(put, call, names), activation, *behind]
+
+    def _copy(self, call: Call) -> Any:
+        old = call.layer
+        if isinstance(old, keras.layers.InputLayer):  # each model its own: dropout may come between the two
+            return _from_config(old)
+        if id(old) not in self._made:
+            if graph_of(old) is not None:
+                new = self.model(old, f"{call.path}{old.name}/")
+            elif not isinstance(old, keras.Layer):  # an operation without state
+                new = copy.copy(old)
+                new._inbound_nodes, new._outbound_nodes = [], []
+            elif self._share and not layers.is_dropout(old):
+                new = old
+            else:
+                new = _from_config(old)
+                self.pairs.append((old, new))
+            self._made[id(old)] = new
+        return self._made[id(old)]
+
+    def _split(self, old: Any, names: set[str]) -> tuple[keras.Layer, keras.Layer]:
+        if isinstance(old.activation, keras.Layer):
+            raise ValueError(
+                f"The activation of layer {old.name!r} is a layer, {old.activation!r}, which cannot be split off. "
+                "Write it as a layer of its own behind a linear one."
+            )
+        if id(old) not in self._parts:
+            name = _free(f"{old.name}_{'dense' if isinstance(old, _DENSE) else 'conv'}", names)
+            linear = _from_config(old, activation=None, activity_regularizer=None, name=name)
+            activation = keras.layers.Activation(
+                old.activation,
+                name=old.name,
+                dtype=old.dtype_policy,
+                activity_regularizer=old.activity_regularizer,
+            )
+            self.pairs.append((old, linear))
+            self._parts[id(old)] = linear, activation
+        return self._parts[id(old)]
+
+    def _drop(self, put: Put, call: Call, names: set[str]) -> keras.Layer:
+        tensor, maker = call.outputs[0], call.layer
+        config = {"name": _free(put.name, names)}
+        if put.layer.dtype_policy == keras.config.dtype_policy():  # none of its own: that of its neighbour
+            policy = getattr(maker, "dtype_policy", None)
+            same = getattr(maker, "compute_dtype", None) == tensor.dtype and not hasattr(
+                policy, "quantization_mode"
+            )
+            config["dtype"] = maker.dtype_policy if same else tensor.dtype
+        if put.layer.get_config().get("data_format") == keras.config.image_data_format():  # likewise
+            config["data_format"] = _data_format(call)
+        try:
+            probe = layer_at(put.site, put.layer, self._seed, **config)
+            shape = probe(keras.KerasTensor(tensor.shape, tensor.dtype)).shape
+        except ValueError as error:
+            raise ValueError(f"Cannot put {layers.describe(put.layer)!r} at site {put.site!r}: {error}") from None
+        check_kept(probe, put.site, tensor.shape, shape)
+        return layer_at(put.site, put.layer, self._seed, **config)
+
+
+def _from_config(old: keras.Layer, **changes: Any) -> keras.Layer:
+    try:
+        config = _config(old) | changes
+        with SafeModeScope(safe_mode=False):  # the code of a model in memory is no stranger's
+            new = type(old)(**config) if type(old) is keras.layers.Lambda else type(old).from_config(config)
+    except Exception as error:  # whatever the code of somebody's own layer raises
+        raise ValueError(
+            f"Cannot copy layer {old.name!r}: {type(old).__name__}.from_config(layer.get_config()) fails with "
+            f"{error!r}. Define `get_config`, or pass share_weights=True."
+        ) from None
+    new.name = changes.get("name", old.name)
+    if new.dtype_policy != old.dtype_policy:  # a config that does not tell: Keras' own SpatialDropout2D
+        new.dtype_policy = old.dtype_policy
+    return new
+
+
+def _config(old: keras.Layer) -> dict[str, Any]:
+    """The config of a layer, with its functions as they are.
+
+    Written down and read again, a function that is not registered is not found, and a lambda loses the globals of
+    its module.
+    """
+    if type(old) is keras.layers.Lambda:
+        own = {"function": old.function, "output_shape": old._output_shape, "mask": old.mask}
+        return keras.layers.Layer.get_config(old) | own | {"arguments": old.arguments}
+    config = old.get_config()
+    activations = {key: getattr(old, key, None) for key in config if key.endswith("activation")}
+    return config | {key: value for key, value in activations.items() if inspect.isfunction(value)}
+
+
+def _data_format(call: Call) -> str:
+    """Where the channels are in what a call gives out: where the nearest layer before it that tells has them."""
+    node = call.node
+    while node.parent_nodes and not hasattr(node.operation, "data_format"):
+        node = node.parent_nodes[0]
+    return getattr(node.operation, "data_format", keras.config.image_data_format())
+
+
+def _class_of(old: Any, parameter: str, plain: type) -> type:
+    """The class for a model like `old`: its own if its constructor takes a graph, else the plain one."""
+    cls = type(old)
+    if cls in (KerasFunctional, Functional):
+        return plain
+    if cls is plain or parameter in inspect.signature(cls.__init__).parameters:
+        return cls
+    changed = [step for step in _STEPS if getattr(cls, step) is not getattr(plain, step)]
+    if changed:
+        raise ValueError(
+            f"{cls.__name__} overrides {', '.join(changed)} and its constructor does not take `{parameter}`, so "
+            "it cannot be built around another graph. Pass keras.Model(model.inputs, model.outputs), and put what "
+            "it overrides around the result."
+        )
+    return plain
+
+
+def _in_order(cls: type, inputs: Any, outputs: Any, name: str, order: list[str]) -> Any:
+    """A model whose layers are in `order`, new ones behind what they read."""
+    new = cls(inputs, outputs, name=name)
+    kept = [layer.name for layer in new.layers if layer.name in order and layer.weights]
+    if kept == [name for name in order if name in kept]:
+        return new
+    if cls is not keras.Model:
+        warnings.warn(
+            f"Weights files do not go between {name!r} and the model with other dropout: the order of its layers "
+            f"is another, and a {cls.__name__} cannot be given one.",
+            stacklevel=2,
+        )
+        return new
+    order = [known for known in order if known in {layer.name for layer in new.layers}]
+    for layer in new.layers:
+        if layer.name not in order:
+            source = layer._inbound_nodes[-1].parent_nodes[0].operation.name
+            order.insert(order.index(source) + 1 if source in order else len(order), layer.name)
+    return Functional(inputs, outputs, name=name, order=order)
+
+
+def _free(name: str, names: set[str]) -> str:
+    """`name`, or the first of `name_2`, `name_3`, ... that is not in `names`, to which it is added."""
+    free = next(n for i in range(1, len(names) + 2) if (n := f"{name}_{i}" if i > 1 else name) not in names)
+    names.add(free)
+    return free

@@ -1,0 +1,205 @@
+"""What the dropout of a model really does: `dropout_report` counts, and says what looks wrong."""
+
+import contextlib
+import inspect
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from dropzoo import layers
+from dropzoo.common.seeds import random_untouched
+from dropzoo.layers.draws.plain import OwnDraw
+from dropzoo.models.graph.walk import Place, places
+
+
+@dataclass(frozen=True)
+class SiteReport:
+    """A dropout layer in a model, and what it does.
+
+    Attributes:
+        site: Where it stands; the name of the layer, where that is inside the code of another layer.
+        spec: What it is, as for `layers.get`, at its rate of this moment.
+        rate: Float in [0, 1], where 1 is one of Keras' own.
+        dropped: The fraction of its inputs other than zero that it drops in training, over many masks; 0.0 for
+            one that adds noise or scales instead. None where nothing could be measured: see `notes`.
+        notes: What looks wrong, one sentence each.
+    """
+
+    site: str
+    spec: str
+    rate: float
+    dropped: float | None
+    notes: tuple[str, ...]
+
+
+class DropoutReport(list[SiteReport]):
+    """A list of `SiteReport`, in the order of the forward pass, which prints as a table."""
+
+    def __str__(self) -> str:
+        rows = [("site", "layer", "rate", "dropped", "notes")]
+        for row in self:
+            dropped = "-" if row.dropped is None else f"{row.dropped:.3f}"
+            rows.append((row.site, row.spec, f"{row.rate:.4g}", dropped, "; ".join(row.notes)))
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+        return "\n".join(line.rstrip() for line in lines)
+
+
+def dropout_report(model: keras.Model, images: Any = None, masks: int = 64) -> DropoutReport:
+    """Measures the dropout of a model, site by site, in a training pass that leaves the model as it is.
+
+    A unit counts as dropped where the output does not depend on its input. Noted are: a rate of 0; a layer that
+    never drops, or whose inputs are all zero; a rate of 0.5 and more on feature maps; and dropout that reaches a
+    BatchNormalization over at most one layer with weights, since the statistics of that are those of training,
+    with a greater variance than at inference (Li et al., 2019).
+
+    Args:
+        model: A Functional or Sequential model, built.
+        images: A batch of what the model takes, in the structure that it takes. None: 8 of random numbers in
+            [0, 1), 64 wide and high where the model leaves that open.
+        masks: Int, how many masks to draw at each site.
+
+    Raises:
+        ValueError: for a model without a graph.
+
+    Example:
+    >>> from dropzoo import models
+    >>> model = models.build_model("lenet5", dropout={"module1": 0.5, "head": 0.0})
+    >>> for row in models.dropout_report(model):
+    ...     print(row.site, row.rate, round(row.dropped, 1), row.notes)
+    module1 0.5 0.5 ('0.5 and more on feature maps is much: spatial or block dropout, or a lower rate',)
+    head 0.0 0.0 ('the rate is 0',)
+
+    Reference:
+        Li et al., "Understanding the Disharmony between Dropout and Batch Normalization by Variance Shift", 2019,
+        arXiv:1801.05134.
+    """
+    every = places(model)
+    site_of = {id(call.layer): place for place in every for call in place.standing}
+    found = {id(layer): layer for layer in model._flatten_layers() if layers.is_stochastic(layer)}
+    in_order = {layer: found[layer] for layer in [*(i for i in site_of if i in found), *found]}
+    with random_untouched():
+        seen = _training_inputs(model, list(in_order.values()), _random_batch(model) if images is None else images)
+        report = DropoutReport()
+        for key, layer in in_order.items():
+            place = site_of.get(key)
+            measurable = layers.is_dropout(layer)
+            dropped = _measure(layer, seen[key], masks) if measurable else None
+            notes = _notes(layer, place, bool(seen[key]), dropped, every) if measurable else ("not a site layer",)
+            name = layer.name if place is None else place.name
+            report.append(SiteReport(name, layers.describe(layer), layer.rate, dropped, tuple(notes)))
+    return report
+
+
+def _random_batch(model: keras.Model) -> Any:
+    rng = np.random.default_rng(0)
+
+    def some(tensor: Any) -> np.ndarray:
+        shape = [tensor.shape[0] or 8, *(64 if size is None else size for size in tensor.shape[1:])]
+        if keras.backend.is_float_dtype(tensor.dtype):
+            return rng.random(shape).astype("float32")
+        if tensor.dtype == "string":
+            raise ValueError("There are no random texts for this model to be measured with: pass `images`")
+        return np.ones(shape, tensor.dtype)  # 0 may mean that there is nothing, and be masked
+
+    return keras.tree.map_structure(some, model.inputs[0] if isinstance(model, keras.Sequential) else model.input)
+
+
+def _training_inputs(model: keras.Model, watched: list[keras.Layer], images: Any) -> dict[int, list[Any]]:
+    """What each layer gets with `training=True` in one pass that changes no variable."""
+    seen: dict[int, list[Any]] = {id(layer): [] for layer in watched}
+    with _watched(watched, seen):
+        model.stateless_call(
+            [v.value for v in model.trainable_variables],
+            [v.value for v in model.non_trainable_variables],
+            images,
+            training=True,
+        )
+    return seen
+
+
+@contextlib.contextmanager
+def _watched(watched: list[keras.Layer], seen: dict[int, list[Any]]) -> Iterator[None]:
+    """While the block runs, calls with `training=True` are noted; their `call` is shadowed in the instance."""
+
+    def note(layer: Any) -> Any:
+        original = layer.call
+        signature = inspect.signature(original)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            given = signature.bind(*args, **kwargs)
+            given.apply_defaults()
+            if given.arguments.get("training", True):  # one that does not ask is always on
+                seen[id(layer)].append(given.args[0])
+            return original(*args, **kwargs)
+
+        return call
+
+    try:
+        for layer in watched:
+            vars(layer)["call"] = note(layer)
+        yield
+    finally:
+        for layer in watched:
+            vars(layer).pop("call", None)
+
+
+def _measure(layer: Any, batches: list[Any], masks: int) -> float | None:
+    """The fraction of the inputs other than zero on which the output does not depend, the mask being the same."""
+    if layer.rate >= 1:  # Keras' own take it, ours do not
+        return None
+    ours, rate = layers.counterpart(layer), ops.convert_to_tensor(layer.rate, "float32")
+    first = zlib.crc32(layer.name.encode()) & 0xFFFFFF  # other masks at each site
+    dropped = count = 0
+    for batch in batches:
+        inputs = ops.convert_to_tensor(batch)
+        there = inputs != 0
+        count += masks * int(ops.sum(ops.cast(there, "int32")))
+        for seed in range(first, first + masks):
+            once, twice = (
+                ours.drop(x, rate, OwnDraw(keras.random.SeedGenerator(seed))) for x in (inputs, inputs * 2)
+            )
+            dropped += int(ops.sum(ops.cast(ops.logical_and(there, once == twice), "int32")))
+    return dropped / count if count else None
+
+
+def _notes(
+    layer: keras.Layer, place: Place | None, called: bool, dropped: float | None, every: list[Place]
+) -> list[str]:
+    notes = []
+    if layer.rate == 0:
+        notes.append("the rate is 0")
+    if not called:
+        notes.append("never drops: it is not called with training=True, also when the model is")
+    elif layer.rate >= 1:
+        notes.append("the rate is 1: nothing gets through")
+    elif dropped is None:
+        notes.append("its inputs are all zero")
+    elif dropped == 0 and layer.rate > 0:
+        notes.append("drops nothing: it adds noise or scales, or found nothing to drop")
+    if place is not None:
+        if layer.rate >= 0.5 and len(place.tensor.shape) >= 4:
+            notes.append("0.5 and more on feature maps is much: spatial or block dropout, or a lower rate")
+        norm = _next_norm(place, every)
+        if norm and layer.rate > 0:
+            notes.append(f"precedes BatchNormalization {norm!r}: variance shift (Li 2019)")
+    return notes
+
+
+def _next_norm(place: Place, every: list[Place]) -> str | None:
+    """The first BatchNormalization that learns and that a site reaches over at most one layer with weights."""
+    made_by = {id(p.call.node): p for p in every}
+    pending = [(place, False)]
+    for site, weights_met in pending:
+        for reader in site.readers:
+            if isinstance(reader.layer, keras.layers.BatchNormalization) and reader.layer.trainable:
+                return reader.layer.name
+            has_weights = bool(getattr(reader.layer, "weights", ()))
+            if id(reader.node) in made_by and not (weights_met and has_weights):
+                pending.append((made_by[id(reader.node)], weights_met or has_weights))
+    return None

@@ -1,0 +1,1 @@
+"""SavedModels with their preprocessing, signatures and model card."""

@@ -1,0 +1,126 @@
+"""What an export computes: the three signatures, with the preprocessing inside."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import keras
+import tensorflow as tf
+
+from dropzoo.serving.jpeg import decode_jpeg
+from dropzoo.serving.montecarlo.sampler import MonteCarlo
+from dropzoo.serving.montecarlo.statistics import probabilities_of
+
+Answer = dict[str, tf.Tensor]
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """From images as they are sent to what the model takes, and from its answers back to the images' size.
+
+    Attributes:
+        model: The model.
+        dtype: Of the images: `"float32"` in [0, 1], or `"uint8"`.
+        resize: `(height, width)` that every image is brought to, or None.
+    """
+
+    model: keras.Model
+    dtype: str
+    resize: tuple[int, int] | None
+
+    @property
+    def spec(self) -> tf.TensorSpec:
+        shape = self.model.input_shape[1:]
+        return tf.TensorSpec([None, *((None, None, shape[-1]) if self.resize else shape)], self.dtype, "images")
+
+    def spec_of(self, signature: str) -> tf.TensorSpec:
+        return tf.TensorSpec([None], tf.string, "image_bytes") if signature == "predict_bytes" else self.spec
+
+    @property
+    def fixed_size(self) -> tuple[int, int] | None:
+        """The one size the model sees, where there is one."""
+        height, width = self.resize or self.model.input_shape[1:3]
+        return None if height is None or width is None else (height, width)
+
+    def pixels(self, images: tf.Tensor) -> tf.Tensor:
+        return self._resized(self._scaled(images), self.resize)
+
+    def decoded(self, image_bytes: tf.Tensor) -> tf.Tensor:
+        """Encoded images as the model takes them; of one size unless the model's is fixed."""
+        channels = self.model.input_shape[-1]
+
+        def decode(data: tf.Tensor) -> tf.Tensor:
+            image = tf.cond(
+                tf.io.is_jpeg(data),
+                lambda: decode_jpeg(data, channels, tf.image.extract_jpeg_shape(data)[-1] == 4),
+                lambda: tf.io.decode_image(data, channels=channels, expand_animations=False),
+            )
+            return self._resized(self._scaled(image[None]), self.fixed_size)[0]
+
+        each = tf.TensorSpec([*(self.fixed_size or (None, None)), channels], tf.float32)
+        return tf.map_fn(decode, image_bytes, fn_output_signature=each)
+
+    def restored(self, answer: Answer, images: tf.Tensor) -> Answer:
+        """Masks in the size of the images; labels as they are."""
+        if not self.resize or len(self.model.output_shape) != 4:
+            return answer
+        size = tf.shape(images)[1:3]
+        return {name: _enlarged(value, size) for name, value in answer.items()}
+
+    def _scaled(self, images: tf.Tensor) -> tf.Tensor:
+        bytes_sent = images.dtype == tf.uint8 and not takes_integers(self.model)
+        return tf.cast(images, tf.float32) / (255.0 if bytes_sent else 1.0)
+
+    def _resized(self, pixels: tf.Tensor, size: tuple[int, int] | None) -> tf.Tensor:
+        if size is None:
+            return pixels
+        pixels = tf.image.resize(pixels, size, antialias=True)
+        return tf.round(pixels) if takes_integers(self.model) else pixels
+
+
+def signatures(
+    model: keras.Model, preprocess: Preprocess, num_samples: int, sampling: str, seed: int, task: str
+) -> dict[str, Callable[..., Answer]]:
+    """The signatures by name, as `export_model` describes them."""
+    probabilities = probabilities_of(model, task)
+
+    def answer(p: tf.Tensor) -> Answer:
+        if task == "regression":
+            return {"values": p}
+        if task == "multi_label":
+            return {"probabilities": p, "labels": tf.cast(p > 0.5, tf.int32)}
+        best = tf.argmax(p, -1, tf.int32) if p.shape[-1] != 1 else tf.cast(p[..., 0] > 0.5, tf.int32)
+        return {"probabilities": p, "classes": best}
+
+    def serving_default(images: tf.Tensor) -> Answer:
+        p = probabilities(model(preprocess.pixels(images), training=False))
+        return answer(preprocess.restored({"p": p}, images)["p"])
+
+    def predict_bytes(image_bytes: tf.Tensor) -> Answer:
+        return answer(probabilities(model(preprocess.decoded(image_bytes), training=False)))
+
+    found: dict[str, Callable[..., Answer]] = {"serving_default": serving_default}
+    if len(model.input_shape) == 4 and model.input_shape[-1] in (1, 3, 4):
+        found["predict_bytes"] = predict_bytes
+    if num_samples:
+        monte_carlo = MonteCarlo(model, num_samples, sampling, seed=seed, task=task)
+
+        def predict_mc(images: tf.Tensor) -> Answer:
+            # Plain operations: not every server can compile.
+            figures = monte_carlo.sample(preprocess.pixels(images), tf.constant(seed, tf.int64), plain=True)
+            return preprocess.restored(figures, images)
+
+        found["predict_mc"] = predict_mc
+    specs = {name: [preprocess.spec_of(name)] for name in found}
+    return {name: tf.function(body, specs[name], autograph=False) for name, body in found.items()}
+
+
+def takes_integers(model: keras.Model) -> bool:
+    """Whether the model's images are bytes, which it scales itself."""
+    return tf.as_dtype(model.inputs[0].dtype).is_integer
+
+
+def _enlarged(value: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+    """Bilinearly, so that probabilities stay probabilities; a map without channels too."""
+    if value.shape.rank == 3:  # (batch, height, width)
+        return tf.image.resize(value[..., None], size)[..., 0]
+    return tf.image.resize(value, size)

@@ -1,0 +1,1 @@
+"""Predictions with their uncertainty: Monte-Carlo dropout, ensembles, test-time augmentation, tiles."""

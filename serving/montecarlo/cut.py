@@ -1,0 +1,90 @@
+"""What the cache of the trunk is worth, before anything runs."""
+
+from dataclasses import dataclass
+
+import keras
+
+from dropzoo.serving.montecarlo.trunk import Costs, Trunk
+
+_UNKNOWN = 256  # pixels, where neither the model nor the caller says how large an image is
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Where a model is cut for sampling and what that gains.
+
+    Attributes:
+        frontier: Names of the layers whose outputs are computed once and read by every sample.
+        f: The trunk's share of the multiplications (of convolutions, dense layers and the like), in [0, 1].
+        num_samples: T, or the most that there can be.
+        speedup: The bound on the gain over T passes, `1 / (f / T + 1 - f)`, where time goes by multiplications.
+        image_shape: `(height, width, channels)` for which this holds.
+        trunk_macs: Int, multiplications for an image before the cut.
+        head_macs: Int, multiplications for an image in each sample.
+        opaque: Names of layers and models with a `call` of their own that hold an active dropout layer: they are
+            computed whole in each sample.
+        split: Names of convolutions of a concatenation whose sum over the channels that no active dropout reaches
+            is computed once; they stand in `frontier` themselves.
+    """
+
+    frontier: tuple[str, ...]
+    f: float
+    num_samples: int
+    speedup: float
+    image_shape: tuple[int, ...]
+    trunk_macs: int
+    head_macs: int
+    opaque: tuple[str, ...] = ()
+    split: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        size = "x".join(map(str, self.image_shape))
+        lines = [
+            f"computed once, up to: {', '.join(self.frontier)}",
+            f"f = {self.f:.3f}: {_count(self.trunk_macs)} of {_count(self.trunk_macs + self.head_macs)} "
+            f"multiplications for an image of {size}",
+            f"at T = {self.num_samples} up to {self.speedup:.2f} times as fast as T passes",
+        ]
+        if self.split:
+            lines.append(f"of these in part: {', '.join(self.split)}")
+        if self.opaque:
+            lines.append(f"computed whole in each sample: {', '.join(self.opaque)}")
+        return "\n".join(lines)
+
+
+def make_plan(trunk: Trunk, image_shape: tuple[int, ...], num_samples: int) -> Plan:
+    """The plan for images of this shape."""
+    costs = trunk.costs(image_shape)
+    total = costs.trunk_macs + costs.head_macs
+    f = costs.trunk_macs / total if total else 0.0
+    speedup = 1.0 / (f / num_samples + 1.0 - f)
+    macs = (costs.trunk_macs, costs.head_macs)
+    return Plan(trunk.names, f, num_samples, speedup, image_shape, *macs, trunk.opaque, trunk.split)
+
+
+def fill_shape(model: keras.Model, size: tuple[int, ...] | None = None) -> tuple[int, ...]:
+    """The shape of an image: the model's, where it is known, then `size`, then 256."""
+    shape = tuple(model.input_shape[1:])
+    if size is None:
+        return tuple(_UNKNOWN if n is None else n for n in shape)
+    chosen = (*size, *shape[len(size) :])
+    fits = len(chosen) == len(shape) <= len(size) + 1 and all(type(n) is int and n > 0 for n in chosen)
+    if not fits or any(n not in (None, m) for n, m in zip(shape, chosen, strict=True)):
+        raise ValueError(f"`size` must fit images of the shape {shape}. Received: size={size!r}")
+    return chosen
+
+
+def costs_or_none(trunk: Trunk, image_shape: tuple[int, ...]) -> Costs | None:
+    """None for a model that cannot say what becomes of images of this shape."""
+    try:
+        return trunk.costs(image_shape)
+    except (ValueError, TypeError, NotImplementedError, RuntimeError):
+        return None
+
+
+def _count(macs: float) -> str:
+    for unit in ("", " k", " M", " G"):
+        if macs < 1000:
+            return f"{macs:.4g}{unit}"
+        macs /= 1000
+    return f"{macs:.4g} T"

@@ -1,0 +1,200 @@
+"""What Monte-Carlo dropout is up against: deep ensembles and test-time augmentation, with the same figures."""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from dropzoo.common.checks import unknown
+from dropzoo.serving.montecarlo.active import TRACING
+from dropzoo.serving.montecarlo.sampler import check_images, check_single
+from dropzoo.serving.montecarlo.statistics import Sums, check_task, probabilities_of
+
+# Mirrored left to right, or not, and then turned so many times, a quarter each, counter-clockwise.
+_TRANSFORMS = {
+    "identity": (False, 0),
+    "rotate_90": (False, 1),
+    "rotate_180": (False, 2),
+    "rotate_270": (False, 3),
+    "flip_horizontal": (True, 0),
+    "flip_vertical": (True, 2),
+    "transpose": (True, 1),
+    "anti_transpose": (True, 3),
+}
+
+
+class Rival:
+    """The figures of a few deterministic passes, one after the other; of their answers only sums are kept."""
+
+    def __init__(self, model: keras.Model, passes: Sequence[Callable[[tf.Tensor], tf.Tensor]], task: str) -> None:
+        self.model = model
+        self.task = task
+        self.num_samples = len(passes)
+        spec = tf.TensorSpec([None, *model.input_shape[1:]], tf.float32)
+        functions = [tf.function(one, input_signature=[spec], autograph=False) for one in passes]
+        with TRACING:  # Monte-Carlo sampling of the same model may be traced in another thread
+            self._passes = [function.get_concrete_function() for function in functions]
+
+    def __call__(self, images: Any) -> dict[str, tf.Tensor]:
+        images, shape = check_images(images, self.model.input_shape), self.model.output_shape
+        sums = Sums.zero(len(shape), self.task)
+        for one in self._passes:
+            sums = sums.add(one(images)[None], self.task)  # (1, batch, ..., classes)
+        return sums.figures(self.num_samples, shape, self.task)
+
+
+class Ensemble(Rival):
+    """A deep ensemble: models trained alike from different initial weights, averaged.
+
+    The usual yardstick for uncertainty, at the price of training, keeping and running M models. The figures are
+    those of `MonteCarlo`, with the members in place of samples: the variance divides by M, and the mutual
+    information says how far the members disagree. Dropout is off.
+
+    Args:
+        models: The members: models, `.keras` files, or folders that `export_model` wrote, also mixed. Their inputs
+            and their outputs have the same shapes.
+        task: As for `MonteCarlo`.
+
+    Call arguments:
+        images: Floating point `(batch, height, width, channels)`.
+
+    Returns:
+        A dict of float32 tensors: `mean` and `variance`, `(batch, ..., classes)`; `predictive_entropy` and
+        `mutual_information`, `(batch, ...)`, but for regression.
+
+    Raises:
+        ValueError: for no members, members that do not fit each other, and paths that hold no model.
+
+    Example:
+    >>> import numpy as np
+    >>> from dropzoo import models, serving
+    >>> members = [models.build_model("simple_cnn", filters=(4,)) for _ in range(3)]
+    >>> ensemble = serving.Ensemble(members)
+    >>> out = ensemble(np.zeros((2, 28, 28, 1), "float32"))
+    >>> out["mean"].shape, out["mutual_information"].shape
+    (TensorShape([2, 10]), TensorShape([2]))
+
+    Reference:
+        Lakshminarayanan, Pritzel and Blundell, "Simple and Scalable Predictive Uncertainty Estimation using Deep
+        Ensembles", 2017, arXiv:1612.01474
+    """
+
+    def __init__(self, models: Sequence[keras.Model | str | os.PathLike], task: str = "multi_class") -> None:
+        if not isinstance(models, (list, tuple)) or not models:
+            raise ValueError(f"`models` must be a list of models or paths, at least one. Received: {models!r}")
+        self.models = [each if isinstance(each, keras.Model) else _load(each) for each in models]
+        for i, each in enumerate(self.models):
+            check_single(each)
+            first, shapes = ((m.input_shape, m.output_shape) for m in (self.models[0], each))
+            if shapes != first:
+                raise ValueError(
+                    "The members must have the same shapes of input and output. "
+                    f"Received: {first} for the first, {shapes} for number {i + 1}"
+                )
+            check_task(task, each)
+        super().__init__(self.models[0], [_answer(each, task) for each in self.models], task)
+
+
+class TestTimeAugmentation(Rival):
+    """One model's answers to the image seen in several ways, averaged.
+
+    Needs no dropout and no second model, and measures something else: how far the answer depends on how the image
+    happens to lie. Only for images that may be mirrored or turned without changing what they show. An answer with
+    a place, `(batch, height, width, classes)`, is turned back; a vector that points somewhere in the image is not.
+
+    Args:
+        model: A Functional or Sequential model of one image input and one output. Its dropout is off.
+        transforms: Names, each once: `"identity"`, `"flip_horizontal"` (left to right), `"flip_vertical"`,
+            `"rotate_90"` (counter-clockwise), `"rotate_180"`, `"rotate_270"`, `"transpose"`, `"anti_transpose"`.
+            Those that swap height and width need a model that takes both ways: of any size, or square.
+        task: As for `MonteCarlo`.
+
+    Call arguments:
+        images: Floating point `(batch, height, width, channels)`.
+
+    Returns:
+        A dict of float32 tensors: `mean` and `variance`, `(batch, ..., classes)`; `predictive_entropy` and
+        `mutual_information`, `(batch, ...)`, but for regression.
+
+    Raises:
+        ValueError: for unknown transforms, none, one that comes twice, and a model that they do not fit.
+
+    Example:
+    >>> import numpy as np
+    >>> from dropzoo import models, serving
+    >>> model = models.build_model("unet", num_classes=2, depth=1, filters=4)
+    >>> tta = serving.TestTimeAugmentation(model, ("identity", "flip_horizontal", "rotate_90"))
+    >>> out = tta(np.zeros((2, 20, 30, 1), "float32"))
+    >>> out["mean"].shape, out["mutual_information"].shape
+    (TensorShape([2, 20, 30, 2]), TensorShape([2, 20, 30]))
+
+    Reference:
+        Wang et al., "Aleatoric uncertainty estimation with test-time augmentation for medical image segmentation
+        with convolutional neural networks", 2019, arXiv:1807.07356
+    """
+
+    __test__ = False  # the name does not make it one of pytest's
+
+    def __init__(
+        self,
+        model: keras.Model,
+        transforms: Sequence[str] = ("identity", "flip_horizontal"),
+        task: str = "multi_class",
+    ) -> None:
+        check_single(model)
+        check_task(task, model)
+        if not isinstance(transforms, (list, tuple)) or not transforms:
+            raise ValueError(f"`transforms` must be a list of names, at least one. Received: {transforms!r}")
+        for name in transforms:
+            if name not in _TRANSFORMS:
+                raise unknown("transform", name, _TRANSFORMS)
+        if len(set(transforms)) < len(transforms):
+            raise ValueError(f"`transforms` must name each transform once. Received: {transforms!r}")
+        shape, answer = model.input_shape, _answer(model, task)
+        if len(shape) != 4 or len(model.output_shape) not in (2, 4):
+            raise ValueError(
+                "The model must take (batch, height, width, channels) and answer with (batch, classes) or "
+                f"(batch, height, width, classes). Received: {shape} to {model.output_shape}"
+            )
+        swapping = [name for name in transforms if _TRANSFORMS[name][1] % 2]
+        if swapping and shape[1] != shape[2]:
+            raise ValueError(f"{swapping} swap height and width, which this model cannot. Received: {shape}")
+        self.transforms = tuple(transforms)
+        super().__init__(model, [_seen(answer, *_TRANSFORMS[name]) for name in transforms], task)
+
+
+def _load(path: Any) -> keras.Model:
+    """The model in a `.keras` file or in the folder of an export."""
+    if isinstance(path, (str, os.PathLike)):
+        for file in (Path(path), Path(path) / "assets.extra" / "model.keras"):
+            if file.is_file() and file.suffix == ".keras":
+                return keras.models.load_model(file, compile=False)
+    raise ValueError(f"Expected a model, a .keras file or a folder that export_model wrote. Received: {path!r}")
+
+
+def _answer(model: keras.Model, task: str) -> Callable[[tf.Tensor], tf.Tensor]:
+    probabilities = probabilities_of(model, task)
+    return lambda images: probabilities(model(images, training=False))
+
+
+def _seen(answer: Callable[[tf.Tensor], tf.Tensor], flip: bool, turns: int) -> Callable[[tf.Tensor], tf.Tensor]:
+    """The answer to the transformed image, transformed back if it has a place for each of its values."""
+
+    def transformed(images: tf.Tensor) -> tf.Tensor:
+        y = answer(_turn(tf.reverse(images, [2]) if flip else images, turns))
+        if len(y.shape) != 4:
+            return y
+        y = _turn(y, -turns)
+        return tf.reverse(y, [2]) if flip else y
+
+    return transformed
+
+
+def _turn(x: tf.Tensor, turns: int) -> tf.Tensor:
+    """`(batch, height, width, channels)` turned counter-clockwise by so many quarters."""
+    x = tf.transpose(x, [0, 2, 1, 3]) if turns % 2 else x
+    axes = ([], [1], [1, 2], [2])[turns % 4]
+    return tf.reverse(x, axes) if axes else x

@@ -1,0 +1,264 @@
+"""What comes in over HTTP, checked, as arrays; and arrays as what goes out."""
+
+import base64
+import binascii
+import io
+import itertools
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import orjson
+import tensorflow as tf
+from PIL.ExifTags import Base
+from PIL.Image import Exif
+from PIL.ImageFile import ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+
+from dropzoo.serving.jpeg import decode_jpeg
+
+Arrays = dict[str, np.ndarray]
+Specs = Mapping[str, tf.TensorSpec]
+_DEEPEST = 16  # lists within lists
+
+
+class Refused(Exception):
+    """A request that gets a status and one sentence instead of an answer."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status, self.message = status, message
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one request, and all of them together, may take.
+
+    Attributes:
+        max_body_bytes: Of a request.
+        max_pixels: Height times width of an image, read from its header; and of all images of a request, and of a
+            batch, each counted in the size it came in or the one the model brings it to, whichever is larger.
+        max_rows: Images of a request: of tiny ones too, each costs some memory.
+        max_batch_size: Images that are answered in one go; a request of more is answered by itself.
+        max_wait_ms: How long a request may wait for others that are arriving, to be answered with them.
+        max_queue: Requests that may wait for one signature; more are refused.
+        body_timeout_s: How long a client may take to send a request.
+    """
+
+    max_body_bytes: int = 16 * 2**20
+    max_pixels: int = 4 * 2**20
+    max_rows: int = 4096
+    max_batch_size: int = 64
+    max_wait_ms: float = 2.0
+    max_queue: int = 256
+    body_timeout_s: float = 30.0
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if not value > 0:
+                raise ValueError(f"`{name}` must be positive. Received: {name}={value!r}")
+
+
+@dataclass(frozen=True)
+class Predict:
+    """A Predict request of TensorFlow Serving's REST API, read."""
+
+    signature_name: str
+    form: str  # "instances" or "inputs"
+    value: Any
+
+
+def read_predict(body: bytes, signature_name: str | None = None) -> Predict:
+    """The body of a Predict request; `signature_name` is the one the address asks for, if it does."""
+    try:
+        request = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        hint = "; NaN and Infinity are no JSON" if b"NaN" in body or b"Infinity" in body else ""
+        raise Refused(400, f"JSON Parse error: {error}{hint}") from None
+    if not isinstance(request, dict):
+        raise Refused(400, "JSON Parse error: the body must be an object")
+    if unknown := request.keys() - {"signature_name", "instances", "inputs"}:
+        raise Refused(400, f"JSON object has unknown keys: {', '.join(map(repr, sorted(unknown)))}")
+    if len(request.keys() & {"instances", "inputs"}) != 1:
+        raise Refused(400, "JSON object must have exactly one of 'instances' and 'inputs'")
+    name = request.get("signature_name", signature_name or "serving_default")
+    if not isinstance(name, str) or (signature_name and name != signature_name):
+        expected = repr(signature_name) if signature_name else "a string"
+        raise Refused(400, f"'signature_name' must be {expected} here, or left out")
+    form = "instances" if "instances" in request else "inputs"
+    return Predict(name, form, request[form])
+
+
+def to_arrays(request: Predict, specs: Specs, limits: Limits, least: int = 0) -> tuple[Arrays, int]:
+    """The inputs of a signature, from row (`instances`) or columnar (`inputs`) form, and how many pixels they are.
+
+    An image counts as `least` pixels at least: those of the one size that the model brings all images to.
+    """
+    value, names = request.value, list(specs)
+    if request.form == "instances":
+        if not isinstance(value, list) or not value:
+            raise Refused(400, "'instances' must be a list with at least one instance")
+        if all(isinstance(row, dict) and "b64" not in row for row in value):
+            for row in value:
+                _check_names(row, names)
+            value = {name: [row[name] for row in value] for name in names}
+    if not isinstance(value, dict) or "b64" in value:
+        if len(names) != 1:
+            raise Refused(400, f"The inputs must be named: {', '.join(names)}")
+        value = {names[0]: value}
+    _check_names(value, names)
+    arrays, pixels = {}, 0
+    for name, spec in specs.items():
+        read = _encoded if spec.dtype == tf.string else _numbers
+        arrays[name], found = read(name, value[name], spec, limits, least)
+        pixels += found
+    if len({len(array) for array in arrays.values()}) != 1:
+        raise Refused(400, "The inputs must have the same batch size")
+    return arrays, pixels
+
+
+def _check_names(given: dict[str, Any], names: list[str]) -> None:
+    if given.keys() != set(names):
+        found = ", ".join(map(repr, sorted(given))) or "none"
+        raise Refused(400, f"The inputs must be {', '.join(map(repr, names))}; received {found}")
+
+
+def _check_rows(rows: int, limits: Limits) -> None:
+    if rows > limits.max_rows:
+        raise Refused(413, f"A request may have {limits.max_rows:,} rows at most; received {rows:,}. Send fewer")
+
+
+def _check_pixels(pixels: int, rows: int, limits: Limits, least: int) -> None:
+    """Refuses what is too much for one go. A single image always may have the size that the model wants."""
+    if pixels > max(limits.max_pixels, least):
+        raise Refused(
+            413,
+            f"A request may have {limits.max_pixels:,} pixels at most, each image in the size the model works in; "
+            f"received {pixels:,} (images: {rows:,}). Send fewer or smaller images",
+        )
+
+
+def _flat(name: str, value: Any) -> tuple[list[int], list[int | float]]:
+    """The shape of nested lists and the numbers in them.
+
+    NumPy alone would take text and truth for numbers, or make text of all of them, each as long as the longest.
+    """
+    shape: list[int] = []
+    level = [value]
+    while (kinds := set(map(type, level))) == {list} and len(shape) < _DEEPEST:
+        lengths = set(map(len, level))
+        if len(lengths) != 1:
+            break
+        shape += lengths
+        level = list(itertools.chain.from_iterable(level))
+    if list in kinds:
+        raise Refused(400, f"{name!r} must be a regular array, with rows of one length")
+    if not kinds <= {int, float}:
+        raise Refused(400, f"{name!r} must be an array of numbers")
+    return shape, level
+
+
+def _numbers(name: str, value: Any, spec: tf.TensorSpec, limits: Limits, least: int) -> tuple[np.ndarray, int]:
+    shape, numbers = _flat(name, value)
+    if 0 in shape or not spec.shape.is_compatible_with(shape):
+        wanted = ", ".join("any" if n is None else str(n) for n in spec.shape)
+        raise Refused(400, f"{name!r} must have the shape ({wanted}); received {tuple(shape)}")
+    _check_rows(shape[0], limits)
+    pixels = shape[0] * max(math.prod(shape[1:3]), least)
+    _check_pixels(pixels, shape[0], limits, least)
+    array, wanted = np.array(numbers).reshape(shape), spec.dtype.as_numpy_dtype
+    with np.errstate(over="ignore", invalid="ignore"):
+        cast = array.astype(wanted)
+    if not np.isfinite(cast).all():
+        raise Refused(400, f"{name!r} must be finite numbers")
+    if cast.dtype.kind in "iu" and not np.array_equal(cast, array):
+        raise Refused(400, f"{name!r} must be whole numbers that fit {spec.dtype.name}")
+    return cast, pixels
+
+
+def _encoded(name: str, value: Any, spec: tf.TensorSpec, limits: Limits, least: int) -> tuple[np.ndarray, int]:
+    """Files as `{"b64": ...}`, the form TensorFlow Serving has for bytes."""
+    if not isinstance(value, list) or not value:
+        raise Refused(400, f'{name!r} must be a list of {{"b64": ...}}')
+    _check_rows(len(value), limits)
+    files, pixels = [], 0
+    for each in value:
+        text = each.get("b64") if isinstance(each, dict) and len(each) == 1 else None
+        try:
+            files.append(base64.b64decode(text, validate=True))  # type: ignore[arg-type]
+        except (TypeError, ValueError, binascii.Error):
+            raise Refused(400, f'{name!r} must be {{"b64": ...}}, with base64 text') from None
+        pixels += max(math.prod(check_image(files[-1], limits).size), least)
+    _check_pixels(pixels, len(files), limits, least)
+    return np.array(files, object), pixels
+
+
+def check_image(data: bytes, limits: Limits) -> ImageFile:
+    """Refuses what is no PNG or JPEG, or too large, from the header alone: nothing is decompressed."""
+    is_png, is_jpeg = data.startswith(b"\x89PNG\r\n\x1a\n"), data.startswith(b"\xff\xd8\xff")
+    if not (is_png or is_jpeg):
+        raise Refused(400, "The image is neither PNG nor JPEG")
+    try:
+        header = (PngImageFile if is_png else JpegImageFile)(io.BytesIO(data))
+    except Exception:  # whatever a hostile header makes the parser raise
+        raise Refused(400, "The header of the image cannot be read") from None
+    width, height = header.size
+    if width * height > limits.max_pixels:
+        raise Refused(413, f"The image has {width} x {height} pixels; {limits.max_pixels:,} are allowed")
+    return header
+
+
+def read_image(data: bytes, spec: tf.TensorSpec, limits: Limits) -> np.ndarray:
+    """A file as a batch of one: in the signature's channels, size and data type."""
+    *size, channels = spec.shape[1:]
+    if spec.shape.rank != 4 or channels not in (1, 3, 4):
+        raise Refused(400, f"This signature takes no image files; its input has the shape {spec.shape}")
+    header = check_image(data, limits)
+    try:
+        if header.format == "JPEG":
+            image = _upright(decode_jpeg(data, channels, header.mode == "CMYK").numpy(), header)[None]
+        else:
+            image = tf.io.decode_image(data, channels=channels, expand_animations=False).numpy()[None]
+    except tf.errors.InvalidArgumentError:
+        raise Refused(400, "The image cannot be decoded; it may be cut short") from None
+    # In NumPy, and only what is needed: an eager operation of TensorFlow takes longer than such an image.
+    fits = None in size or list(image.shape[1:3]) == size
+    if fits and spec.dtype == tf.uint8:
+        return image
+    pixels = image.astype("float32") / np.float32(255.0)
+    if not fits:
+        pixels = tf.image.resize(pixels, size, antialias=True).numpy()
+    return np.rint(pixels * np.float32(255.0)).astype("uint8") if spec.dtype == tf.uint8 else pixels
+
+
+def _upright(image: np.ndarray, header: ImageFile) -> np.ndarray:
+    """Turned as the EXIF says, as browsers show it; cameras store pictures as the sensor lay."""
+    exif = Exif()
+    try:
+        exif.load(header.info.get("exif"))
+        orientation = exif.get(Base.Orientation)
+    except Exception:  # whatever a hostile header makes the parser raise
+        return image
+    if orientation in (5, 6, 7, 8):
+        image = image.swapaxes(0, 1)
+    down = -1 if orientation in (3, 4, 7, 8) else 1
+    across = -1 if orientation in (2, 3, 6, 7) else 1
+    return image[::down, ::across]
+
+
+def to_json(outputs: Arrays, form: str) -> bytes:
+    """Answers in the form of the request: rows, or columns by name."""
+    if not all(np.isfinite(value).all() for value in outputs.values() if value.dtype.kind == "f"):
+        raise Refused(500, "The model's answer is not finite")
+    outputs = {name: np.ascontiguousarray(value) for name, value in outputs.items()}
+    if form == "inputs":
+        answer: Any = {"outputs": next(iter(outputs.values())) if len(outputs) == 1 else outputs}
+    elif len(outputs) == 1:
+        answer = {"predictions": next(iter(outputs.values()))}
+    else:
+        columns = outputs.values()
+        answer = {"predictions": [dict(zip(outputs, row, strict=True)) for row in zip(*columns, strict=True)]}
+    return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)

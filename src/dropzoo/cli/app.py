@@ -1,0 +1,93 @@
+"""The command line: `dropzoo --help` lists its commands."""
+
+import sys
+import warnings
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from dropzoo.cli import bench as commands_bench
+from dropzoo.cli import models as commands_models
+from dropzoo.cli import options
+from dropzoo.cli import runs as commands_runs
+from dropzoo.cli import sweeps as commands_sweep
+
+app = typer.Typer(
+    help="CNNs and U-Nets for Keras in which every dropout site has a name.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+errors = Console(stderr=True, highlight=False, emoji=False)
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Options that stand before the command."""
+
+
+app.command("list")(commands_models.list_)
+for command in (
+    commands_models.sites,
+    commands_models.plot,
+    commands_models.retrofit,
+    commands_runs.train,
+    commands_runs.evaluate,
+    commands_sweep.sweep,
+    commands_sweep.recommend,
+    commands_runs.predict,
+    commands_runs.export,
+    commands_runs.serve,
+    commands_bench.bench,
+    commands_bench.bench_input,
+    commands_runs.demo,
+):
+    app.command()(command)
+
+
+def main(args: list[str] | None = None) -> None:
+    """Runs the command line: bad input is one line and exit status 2, an interrupt 130."""
+    args = sys.argv[1:] if args is None else args
+    options.given[:] = args
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = _warn  # type: ignore[assignment]
+            status = app(args, prog_name="dropzoo", standalone_mode=False)
+    except typer.Exit as stop:
+        status = stop.exit_code
+    except (typer.Abort, KeyboardInterrupt):
+        errors.print("Stopped")
+        status = 130
+    except Exception as error:
+        if "--debug" in args:
+            raise
+        status = _report(error)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _warn(message: Warning | str, *_: Any) -> None:
+    """Without the line of code that warns."""
+    errors.print(f"[yellow]Warning:[/yellow] {escape(str(message))}", soft_wrap=True)
+
+
+def _report(error: Exception) -> int:
+    if hasattr(error, "format_message"):  # of the command line itself: an unknown option, a missing argument
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context else "dropzoo"
+        errors.print(f"[red]Error:[/red] {escape(error.format_message())} See: {command} --help", soft_wrap=True)
+        return 2
+    kind = "" if isinstance(error, (ValueError, OSError)) else f"{type(error).__name__}: "
+    errors.print("[red]Error:[/red]", end=" ")
+    errors.print(f"{kind}{error}", soft_wrap=True, markup=False)
+    if kind:
+        errors.print("dropzoo --debug ... shows where")
+    return 2 if not kind else 1
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""The commands that measure: bench-input and bench."""
+
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from dropzoo.cli.options import (
+    AugmentOption,
+    BatchSizeOption,
+    DataDirOption,
+    DataOption,
+    DropoutOption,
+    ImageSizeOption,
+    ModelOptions,
+    console,
+    parse_augment,
+    parse_dropout,
+    parse_options,
+)
+
+
+def bench_input(
+    data: DataOption,
+    batch_size: BatchSizeOption = 32,
+    augment: AugmentOption = None,
+    image_size: ImageSizeOption = None,
+    data_dir: DataDirOption = None,
+    seconds: Annotated[float, typer.Option("--seconds", min=0.1, help="How long to measure, about.")] = 10.0,
+) -> None:
+    """Measures the input pipeline alone: images a second, while the cache fills and afterwards.
+
+    Compare with what the steps take: dropzoo bench.
+
+    Example: dropzoo bench-input --data digit_scenes --augment yes
+    """
+    from dropzoo import training
+    from dropzoo.runs import throughput
+
+    loaded = training.load_data(
+        data,
+        batch_size=batch_size,
+        augment=parse_augment(augment),
+        image_size=image_size,
+        data_dir=data_dir,
+    )
+    with console.status("Drawing batches ..."):
+        found = throughput.input_rate(loaded, seconds)
+    table = Table("input of " + escape(data), "", show_header=True)
+    table.add_row("first batch after", f"{found.first_batch:.2f} s")
+    table.add_row("first epoch, reading and decoding", f"{found.filling:,.0f} images/s")
+    steady = "not reached: more --seconds" if found.steady is None else f"{found.steady:,.0f} images/s"
+    table.add_row("later epochs, from the cache", steady)
+    console.print(table)
+
+
+def bench(
+    model: Annotated[str, typer.Argument(help="A model's name: dropzoo list models.")],
+    data: DataOption,
+    dropout: DropoutOption = None,
+    option: ModelOptions = None,
+    batch_size: BatchSizeOption = 32,
+    augment: AugmentOption = None,
+    image_size: ImageSizeOption = None,
+    data_dir: DataDirOption = None,
+    steps: Annotated[int, typer.Option("--steps", min=1, help="In one round.")] = 20,
+    seconds: Annotated[float, typer.Option("--seconds", min=0.1, help="For the input, about.")] = 5.0,
+) -> None:
+    """Measures training steps without and with XLA beside the input, and says which of them waits.
+
+    Example: dropzoo bench unet --data digit_scenes --dropout 0.3 --option filters=16
+    """
+    from dropzoo.runs import throughput
+    from dropzoo.runs.run import RunConfig
+    from dropzoo.training.loop.devices import prepare_devices
+
+    console.print(f"On {prepare_devices()}")
+    config = RunConfig(
+        model=model,
+        data=data,
+        dropout=parse_dropout(dropout),
+        options=parse_options(option),
+        batch_size=batch_size,
+        augment=parse_augment(augment),
+        image_size=image_size,
+        data_dir=data_dir,
+    )
+    loaded = config.load_data()
+    with console.status("Training steps ..."):
+        times = throughput.step_times(config, loaded, steps)
+    with console.status("Drawing batches ..."):
+        found = throughput.input_rate(loaded, seconds)
+    table = Table("", "ms a step", "images/s")
+    for jit_compile, seconds_a_step in times.items():
+        title = "step, jit_compile=True" if jit_compile else "step, jit_compile=False"
+        table.add_row(title, f"{1e3 * seconds_a_step:.1f}", f"{batch_size / seconds_a_step:,.0f}")
+    rate = found.steady or found.filling
+    title = "input alone, from the cache" if found.steady else "input alone, while it is read"
+    table.add_row(title, f"{1e3 * batch_size / rate:.1f}", f"{rate:,.0f}")
+    console.print(table)
+    fastest = min(times, key=times.__getitem__)
+    share = rate * times[fastest] / batch_size
+    verdict = f"The input is {share:.1f} times as fast as the steps"
+    verdict += ": it keeps up." if share > 1.2 else ": the device waits for it. Cache, resize or augment less."
+    console.print(f"{verdict} Fastest steps: jit_compile={fastest}.")

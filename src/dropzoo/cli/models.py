@@ -1,0 +1,145 @@
+"""The commands on models: what there is, where its sites are, a drawing, and surgery."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Column, Table
+
+from dropzoo.cli.options import DropoutOption, ModelOptions, console, parse_dropout, parse_options, say
+
+
+def list_(
+    kind: Annotated[str, typer.Argument(help="models, layers, plans or data")],
+    pattern: Annotated[str, typer.Argument(help="Only names that match, such as '*unet*'.")] = "*",
+) -> None:
+    """Lists what there is, with what it is.
+
+    Example: dropzoo list models
+    """
+    import fnmatch
+
+    from dropzoo import layers, models, training
+    from dropzoo.common.checks import unknown
+
+    def first_line(thing: Any) -> str:
+        return (thing.__doc__ or "").partition("\n")[0]
+
+    rows: dict[str, list[tuple[str, ...]]] = {
+        "models": [(n, first_line(models.get_builder(n))) for n in models.list_models()],
+        "layers": [
+            (n, "yes" if n in layers.list_layers(sites_only=True) else "", first_line(layers.get_class(n)))
+            for n in layers.list_layers()
+        ],
+        "plans": [
+            (n, p.description + (f". Reported: {p.effect}" if p.effect else ""), p.reference)
+            for n in models.list_plans()
+            for p in [models.get_plan(n)]
+        ],
+        "data": [
+            *((n, "embedded, needs no network") for n in training.list_data()),
+            ("any TFDS name", "such as fashion_mnist; --manual-dir for archives you have"),
+            ("a folder", "images/ and masks/, or one folder a class"),
+        ],
+    }
+    if kind not in rows:
+        raise unknown("kind of list", kind, rows)
+    columns = {"plans": ("what", "reference"), "layers": ("at any site", "what")}
+    table = Table(Column("name", no_wrap=True), *columns.get(kind, ("what",)))
+    for row in rows[kind]:
+        if fnmatch.fnmatch(row[0], pattern):
+            table.add_row(*map(escape, row))
+    console.print(table)
+
+
+def sites(
+    model: Annotated[str, typer.Argument(help="A model's name, or a .keras file.")],
+    dropout: DropoutOption = None,
+    option: ModelOptions = None,
+) -> None:
+    """Shows a model's dropout sites, and what a plan puts there.
+
+    Example: dropzoo sites unet --dropout bayesian_segnet
+    """
+    from dropzoo import models
+
+    table = Table("site", "kind", "shape", "dropout")
+    for site in models.list_sites(_model(model, dropout, option)):
+        shape = " x ".join("?" if n is None else str(n) for n in site.shape[1:])
+        table.add_row(escape(site.name), site.kind, shape, site.spec and f"[bold]{escape(str(site.spec))}[/bold]")
+    console.print(table)
+
+
+def plot(
+    model: Annotated[str, typer.Argument(help="A model's name, or a .keras file.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="The picture: .svg, .pdf, .png, ...")],
+    dropout: DropoutOption = None,
+    option: ModelOptions = None,
+    size: Annotated[int, typer.Option("--size", min=1, help="Of the images, where the model takes any.")] = 128,
+) -> None:
+    """Draws a network with its dropout sites, for a paper or a slide.
+
+    Example: dropzoo plot unet --dropout bayesian_segnet --option filters=32 -o unet.svg
+    """
+    from dropzoo.pages import drawing, pictures
+
+    pictures.save(drawing.draw_sites(_model(model, dropout, option), (size, size)), out)
+    say(f"Wrote {out}")
+
+
+def retrofit(
+    model: Annotated[Path, typer.Argument(help="A .keras file of any Functional or Sequential model.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="The new .keras file.")],
+    dropout: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--dropout",
+            help='Repeatable: "after:Conv2D=0.1", "before:Flatten=0.5", "inside:backbone after:Conv2D=0.1", '
+            '"before_activation:conv4_*=drop_block2d:0.1", "pattern*=none"; or a plan\'s name.',
+        ),
+    ] = None,
+    strip: Annotated[bool, typer.Option("--strip", help="Take all dropout out instead.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file of that name.")] = False,
+) -> None:
+    """Puts dropout into a model that you have, or takes it out, and reports what it does.
+
+    Example: dropzoo retrofit mine.keras --dropout "before:Dense=0.5" -o mine_with_dropout.keras
+    """
+    import keras
+
+    from dropzoo import models
+
+    if bool(dropout) == strip:
+        raise ValueError("Say what to change by --dropout, or --strip to take all dropout out, one of the two")
+    if out.suffix != ".keras":
+        raise ValueError(f"The new file must be a .keras file. Received: {out}")
+    if out.exists() and not overwrite:
+        raise ValueError(f"{out} exists. Give another name, or --overwrite")
+    old = keras.models.load_model(model)
+    new = models.strip_dropout(old) if strip else models.retrofit(old, parse_dropout(dropout))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = out.with_suffix(".tmp.keras")
+    try:
+        new.save(temporary)
+        temporary.replace(out)
+    finally:
+        temporary.unlink(missing_ok=True)
+    if not strip:
+        say(str(models.dropout_report(new)))
+    say(f"Wrote {out}")
+
+
+def _model(model: str, dropout: list[str] | None, option: list[str] | None) -> Any:
+    """By name, with dropout by its builder; or from a .keras file, with dropout by surgery."""
+    import keras
+
+    from dropzoo import models
+
+    plan = parse_dropout(dropout)
+    if not model.endswith(".keras"):
+        return models.build_model(model, dropout=plan, **parse_options(option))
+    if option:
+        raise ValueError("--option is for a model's name; a file's model is as it is")
+    loaded = keras.models.load_model(model)
+    return models.retrofit(loaded, plan) if plan else loaded

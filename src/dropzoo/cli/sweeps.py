@@ -1,0 +1,222 @@
+"""The commands on sweeps: run one, and read a recommendation off its file."""
+
+from pathlib import Path
+from shlex import quote
+from typing import Annotated, Any
+
+import typer
+
+from dropzoo.cli.options import (
+    BatchSizeOption,
+    ChannelsOption,
+    DataDirOption,
+    EpochsOption,
+    ImageSizeOption,
+    LearningRateOption,
+    LimitOption,
+    ManualDirOption,
+    ModelOptions,
+    ScheduleOption,
+    ValidationSplitOption,
+    console,
+    data_name,
+    parse_augment,
+    parse_dropout,
+    parse_options,
+    parse_resources,
+    say,
+    training_arguments,
+)
+
+_SPACE = "What to try"
+_RUNNING = "How the sweep runs"
+
+
+def _many(flag: str, text: str) -> Any:
+    return typer.Option(flag, help=f"Repeatable: {text}", rich_help_panel=_SPACE)
+
+
+def sweep(
+    context: typer.Context,
+    models: Annotated[
+        list[str], typer.Argument(help="Names of models, or one Python file that defines `space = Space(...)`.")
+    ],
+    data: Annotated[
+        str | None, typer.Option("--data", help="digits, digit_scenes, a TFDS name, or a folder.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="The sweep's folder; sweeps/MODEL-DATA by default.")
+    ] = None,
+    sites: Annotated[
+        list[str] | None,
+        _many("--sites", 'places to drop at: patterns with commas between, "module?,dense*". See: dropzoo sites.'),
+    ] = None,
+    variant: Annotated[
+        list[str] | None, _many("--variant", 'what to drop there: dropout, "drop_block2d:block_size=3".')
+    ] = None,
+    rate: Annotated[list[float] | None, _many("--rate", "the fraction to drop. 0.1, 0.3, 0.5 by default.")] = None,
+    rate_schedule: Annotated[
+        list[str] | None,
+        _many("--rate-schedule", 'constant, linear, cosine, curriculum, early, late, or "late:rate,start=0.5".'),
+    ] = None,
+    plan: Annotated[
+        list[str] | None,
+        _many("--plan", 'a whole plan as it is: a name, a rate, or "pattern=spec;pattern=spec".'),
+    ] = None,
+    normalization: Annotated[
+        list[str] | None, _many("--normalization", "batch, group, layer or none, of the models.")
+    ] = None,
+    augment: Annotated[
+        list[str] | None, _many("--augment", 'none, yes (mild), or "flip_horizontal,rotation=15".')
+    ] = None,
+    weight_decay: Annotated[list[float] | None, _many("--weight-decay", "an L2 penalty of the models.")] = None,
+    label_smoothing: Annotated[list[float] | None, _many("--label-smoothing", "in [0, 1).")] = None,
+    seeds: Annotated[
+        int, typer.Option("--seeds", min=1, help="Trainings of each: intervals need 2, better 5.")
+    ] = 3,
+    folds: Annotated[
+        int,
+        typer.Option("--folds", min=0, help="Cross-validation in so many parts, for small sets; 0: one split."),
+    ] = 0,
+    option: ModelOptions = None,
+    epochs: EpochsOption = 10,
+    batch_size: BatchSizeOption = 32,
+    learning_rate: LearningRateOption = 1e-3,
+    schedule: ScheduleOption = "cosine",
+    image_size: ImageSizeOption = None,
+    channels: ChannelsOption = None,
+    validation_split: ValidationSplitOption = 0.1,
+    limit: LimitOption = None,
+    manual_dir: ManualDirOption = None,
+    data_dir: DataDirOption = None,
+    strategy: Annotated[
+        str,
+        typer.Option(
+            "--strategy",
+            help="grid; random: --samples of it; halving: all of it for few epochs, the best third longer, ...",
+            rich_help_panel=_RUNNING,
+        ),
+    ] = "grid",
+    samples: Annotated[
+        int, typer.Option("--samples", min=1, help="Plans that random draws.", rich_help_panel=_RUNNING)
+    ] = 20,
+    engine: Annotated[
+        str,
+        typer.Option("--engine", help="local: here, one graph for all rates; ray.", rich_help_panel=_RUNNING),
+    ] = "local",
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=1, help="Of ray: trials at a time.", rich_help_panel=_RUNNING)
+    ] = None,
+    resource: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--resource",
+            help="Of ray, repeatable: what each trial gets, cpu=2, gpu=0.5, memory=4e9 (bytes).",
+            rich_help_panel=_RUNNING,
+        ),
+    ] = None,
+    mc: Annotated[
+        int, typer.Option("--mc", min=0, help="Samples of the Monte-Carlo latency.", rich_help_panel=_RUNNING)
+    ] = 30,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Do failed trials again.", rich_help_panel=_RUNNING)
+    ] = False,
+) -> None:
+    """Finds out where to drop, what, and how much: trains every combination, and writes OUT/report.html.
+
+    Each of --sites is tried with each --variant, --rate and --rate-schedule; each
+    --plan as it is; all of it with each --normalization, --augment, --weight-decay
+    and --label-smoothing, and always also without dropout. All trials of one seed
+    start from the same weights and see the same batches: differences are paired.
+
+    A sweep that was stopped goes on when it is started again, and may be given more
+    to try. Then: dropzoo recommend OUT
+
+    Example: dropzoo sweep simple_cnn --data digits --sites "module?" --sites "dense*" --rate 0.2 --rate 0.5
+
+    Example: dropzoo sweep unet --data digit_scenes --sites "skip*" --sites "bottleneck*,decoder*" --plan unet_2015
+
+    Example: dropzoo sweep lenet5 --data fashion_mnist --sites "dense*" --strategy halving --epochs 27
+
+    Example: dropzoo sweep space.py --engine ray --workers 4
+    """
+    from dropzoo.sweep.run import Space, load_space, run_sweep
+
+    if len(models) == 1 and models[0].endswith(".py"):
+        _refuse_space_flags(context)
+        space = load_space(Path(models[0]))
+        default = Path("sweeps") / Path(models[0]).stem
+    else:
+        if data is None:
+            raise ValueError("--data is missing: digits, digit_scenes, a TFDS name, or a folder")
+        given: dict[str, Any] = {
+            "sites": sites,
+            "variants": variant,
+            "rates": rate,
+            "schedules": rate_schedule,
+            "plans": [parse_dropout(each.split(";")) for each in plan or ()],
+            "normalizations": [None if each == "none" else each for each in normalization or ()],
+            "augments": [parse_augment(each) for each in augment or ()],
+            "weight_decays": weight_decay,
+            "label_smoothings": label_smoothing,
+        }
+        space = Space(
+            models=tuple(models),
+            data=data,
+            seeds=tuple(range(seeds)),
+            folds=folds,
+            options=parse_options(option),
+            strategy=strategy,
+            samples=samples,
+            **training_arguments(context),
+            **{name: tuple(values) for name, values in given.items() if values},
+        )
+        default = Path("sweeps") / f"{'-'.join(models)}-{data_name(data)}"
+    folder = out or default
+    report = run_sweep(
+        space,
+        folder,
+        engine=engine,
+        workers=workers,
+        resources=parse_resources(resource),
+        mc_samples=mc,
+        retry_failed=retry_failed,
+        console=console,
+    )
+    say(f"Wrote {report}. Next: dropzoo recommend {quote(str(folder))}")
+
+
+def recommend(
+    file: Annotated[Path, typer.Argument(help="A sweep's folder, or its sweep.jsonl.")],
+    by: Annotated[
+        str,
+        typer.Option("--by", help="What counts on the validation images: nll, accuracy, mean_iou, brier, ece."),
+    ] = "nll",
+) -> None:
+    """Reads a plan off a sweep's file, with its evidence: the simplest within one standard error of the best.
+
+    The standard error is that of the differences between plans, seed by seed, so a
+    sweep of one seed has none: then the best mean wins. A sweep that is still going
+    can be read as well. The last line trains the plan.
+
+    Example: dropzoo recommend sweeps/simple_cnn-digits
+
+    Example: dropzoo recommend sweeps/simple_cnn-digits --by accuracy
+    """
+    from dropzoo.sweep.report import recommendation_text
+    from dropzoo.sweep.screen import leaders_table
+
+    rows, lines, command = recommendation_text(file, by)
+    console.print(leaders_table(rows))
+    for line in (*lines, command):
+        say(line)
+
+
+def _refuse_space_flags(context: typer.Context) -> None:
+    """What the file says cannot be said on the command line as well."""
+    runs = ("models", "out", "engine", "workers", "resource", "mc", "retry_failed")
+    for parameter in context.command.params:
+        name = str(parameter.name)
+        source = context.get_parameter_source(name)
+        if name not in runs and source is not None and source.name == "COMMANDLINE":
+            raise ValueError(f"A space that a file defines takes no {parameter.opts[0]}; say it in the file")

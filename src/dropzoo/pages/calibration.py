@@ -1,0 +1,137 @@
+"""Pictures of calibration, of selective prediction, and of both on corrupted images."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from dropzoo import training
+from dropzoo.pages.pictures import BLUE, GREEN, GREY, ORANGE
+from dropzoo.runs.scores import Scores
+from dropzoo.runs.tables import LABELS
+
+# A dash of its own for each line as well: no picture is read by colour alone.
+_LINES = ((BLUE, "-"), (ORANGE, "--"), (GREEN, "-."), ("#CC79A7", ":"))
+_PALE = "#8fc1e0"  # of blue, so that a hatch can be seen on it
+# More points of a curve than these no picture shows.
+_POINTS = 500
+
+
+def reliability(scores: dict[str, Scores]) -> Figure:
+    """Accuracy against confidence, bin by bin, and below how many predictions are in each; a column each."""
+    figure = Figure(figsize=(max(3.0 * len(scores), 4.2), 4.6), layout="constrained")
+    axes = figure.subplots(2, len(scores), squeeze=False, sharex=True, sharey="row", height_ratios=(3, 1))
+    for (top, bottom), (title, score) in zip(axes.T, scores.items(), strict=True):
+        bins = score.calibration
+        count, correct, confidence = (np.asarray(each) for each in (bins.count, bins.correct, bins.confidence))
+        middle, width = (np.arange(len(count)) + 0.5) / len(count), 1 / len(count)
+        filled = count > 0
+        accuracy, sure = (each[filled] / count[filled] for each in (correct, confidence))
+        top.bar(middle[filled], accuracy, 0.92 * width, color=_PALE, label="accuracy")
+        low, gap = np.minimum(accuracy, sure), np.abs(accuracy - sure)
+        style = {"color": "none", "edgecolor": ORANGE, "linewidth": 0.8, "hatch": "////"}
+        top.bar(middle[filled], gap, 0.92 * width, low, label="gap to the mean confidence", **style)
+        top.plot([0, 1], [0, 1], color="#222831", linewidth=1, linestyle="--", label="perfect calibration")
+        top.set(ylim=(0, 1), xlim=(0, 1))
+        lines = [*title.split(", "), f"ECE {float(bins.result()):.3f}"]
+        top.set_title("\n".join(lines), fontsize=9)
+        bottom.bar(middle, count / count.sum(), 0.92 * width, color=GREY)
+        bottom.set(xlabel="confidence", ylim=(0, 1))
+        bottom.yaxis.set_major_formatter(PercentFormatter(1))
+    axes[0, 0].set_ylabel("accuracy")
+    axes[1, 0].set_ylabel("predictions")
+    figure.legend(
+        *axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=7, frameon=False
+    )
+    _plain(axes.ravel())
+    return figure
+
+
+def risk_coverage(scores: dict[str, Scores]) -> Figure:
+    """The error among the surest predictions, from few to all; the lower, the better the order."""
+    figure = Figure(figsize=(5.6, 3.8), layout="constrained")
+    axis = figure.subplots()
+    for i, (title, score) in enumerate(scores.items()):
+        uncertainty, errors = score.uncertainty_and_errors()
+        coverage, risk = training.risk_coverage(uncertainty, errors)
+        shown = np.unique(np.linspace(0, len(risk) - 1, _POINTS).astype(int))
+        colour, dash = _LINES[i % len(_LINES)]
+        label = f"{title}: AURC {risk.mean():.3g}"
+        axis.plot(coverage[shown], risk[shown], dash, color=colour, linewidth=1.8, label=label)
+    axis.set(xlabel="coverage: the surest share of the predictions", ylabel="error among them", xlim=(0, 1))
+    axis.set_ylim(bottom=0)
+    axis.xaxis.set_major_formatter(PercentFormatter(1))
+    axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
+    axis.legend(frameon=False, fontsize=8, loc="best")
+    _plain([axis])
+    return figure
+
+
+def corruptions(
+    clean: dict[str, dict[str, Any]], found: dict[tuple[str, int], dict[str, dict[str, Any]]]
+) -> Figure:
+    """The score and the ECE by severity, from the images as they are on; a column for each corruption."""
+    names = list(dict.fromkeys(name for name, _ in found))
+    score = "mean_iou" if "mean_iou" in next(iter(clean.values())) else "accuracy"
+    columns = min(len(names), 3)
+    rows = -(-len(names) // columns)
+    figure = Figure(figsize=(max(2.6 * columns, 4.2), 3.4 * rows + 0.5), layout="constrained")
+    axes = figure.subplots(2 * rows, columns, squeeze=False, sharex=True)
+    for index, name in enumerate(names):
+        row, column = divmod(index, columns)
+        severities = [severity for each, severity in found if each == name]
+        for axis, key in zip(axes[2 * row : 2 * row + 2, column], (score, "ece"), strict=True):
+            for i, predictor in enumerate(clean):
+                colour, dash = _LINES[i % len(_LINES)]
+                values = [clean[predictor][key], *(found[name, s][predictor][key] for s in severities)]
+                axis.plot([0, *severities], values, dash, color=colour, linewidth=1.8, label=predictor)
+        axes[2 * row, column].set_title(name.replace("_", " "), fontsize=9)
+    for row in range(rows):
+        for axis_row, label in ((axes[2 * row], LABELS.get(score, score)), (axes[2 * row + 1], "ECE")):
+            axis_row[0].set_ylabel(label)
+            shown = np.concatenate([line.get_ydata() for axis in axis_row for line in axis.lines])
+            top = float(np.max(shown, where=np.isfinite(shown), initial=0))
+            for axis in axis_row:
+                axis.set_ylim(0, 1.05 * top or 1)
+    for axis in axes[-1]:
+        axis.set_xlabel("severity")
+    for axis in axes.ravel()[[not axis.lines for axis in axes.ravel()]]:
+        axis.set_axis_off()
+    figure.legend(
+        *axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=8, frameon=False
+    )
+    _plain(axes.ravel())
+    return figure
+
+
+def draw(scores: dict[str, Scores]) -> dict[str, Figure]:
+    """Both pictures by name."""
+    return {"reliability": reliability(scores), "risk_coverage": risk_coverage(scores)}
+
+
+def save_plots(drawn: dict[str, Figure], folder: Path) -> list[Path]:
+    """Writes pictures as SVG and PNG; equal figures give equal files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for name, figure in drawn.items():
+        for kind, metadata in (("svg", {"Date": None, "Title": name.replace("_", " ")}), ("png", None)):
+            path = folder / f"{name}.{kind}"
+            temporary = path.with_suffix(f".tmp.{kind}")
+            with matplotlib.rc_context({"svg.hashsalt": "dropzoo"}):
+                figure.savefig(temporary, dpi=150, metadata=metadata)
+            temporary.replace(path)
+            written.append(path)
+    return written
+
+
+def _plain(axes: Iterable[Axes]) -> None:
+    for axis in axes:
+        axis.grid(alpha=0.25)
+        axis.set_axisbelow(True)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.tick_params(labelsize=8)

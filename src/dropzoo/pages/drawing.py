@@ -1,0 +1,137 @@
+"""Draws a network with its dropout sites: a bar a site, a row for each size of the maps, colours for layers."""
+
+import collections
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Patch
+from matplotlib.path import Path as MplPath
+
+from dropzoo.models.blocks.resize import CropLike, FitTo
+from dropzoo.models.graph.walk import Place, places, shapes_at
+from dropzoo.models.sites import as_site, is_listed
+
+# Okabe and Ito's palette: told apart by all readers.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#222831")
+_PLAIN, _EDGE, _INK, _SOFT = "#eef0f3", "#c9ced6", "#222831", "#5b626d"
+_BAR, _COLUMN = 0.34, 0.56  # widths in inches
+
+
+@dataclass(eq=False)
+class _Bar:
+    """A site, an input or an output, and where it stands."""
+
+    name: str
+    shape: tuple[int | None, ...]
+    spec: str | None = None
+    sources: list["_Bar"] = field(default_factory=list)
+    column: int = 0
+    row: int = 0
+
+
+def draw_sites(model: keras.Model, size: tuple[int, int] = (128, 128)) -> Figure:
+    """The sites of a model in the order of the forward pass, with what the plan has put there.
+
+    Args:
+        model: Functional or Sequential, built.
+        size: Height and width to draw it for, where the model leaves them open; a signal has the height as length.
+
+    Returns:
+        A matplotlib figure, of a width that grows with the depth of the network.
+    """
+    bars = _bars(model, size)
+    kinds = list(dict.fromkeys(bar.spec.partition(":")[0] for bar in bars if bar.spec))
+    colours = {kind: _COLOURS[i % len(_COLOURS)] for i, kind in enumerate(kinds)}
+    tall = max(1.0, 0.075 * max(len(bar.name) for bar in bars) + 0.1)
+    step = tall + 0.62
+    columns, rows = 1 + max(bar.column for bar in bars), 1 + max(bar.row for bar in bars)
+    width, height = columns * _COLUMN + 1.0, rows * step + (0.3 if kinds else 0.0)
+    figure = Figure(figsize=(width, height))
+    axis = figure.add_axes((0, 0, 1, 1))
+    axis.set(xlim=(-1.0, columns * _COLUMN), ylim=(-rows * step, height - rows * step))
+    axis.axis("off")
+
+    places_of = {bar: (bar.column * _COLUMN, -(bar.row + 1) * step + 0.3) for bar in bars}
+    taken = {(bar.column, bar.row) for bar in bars}
+    for bar in bars:
+        for source in bar.sources:
+            over = any((column, bar.row) in taken for column in range(source.column + 1, bar.column))
+            _arrow(axis, places_of[source], places_of[bar], tall, over and source.row == bar.row)
+    for bar in bars:
+        x, y = places_of[bar]
+        colour = colours[bar.spec.partition(":")[0]] if bar.spec else _PLAIN
+        rounded = "round,pad=0,rounding_size=0.05"
+        axis.add_patch(FancyBboxPatch((x, y), _BAR, tall, rounded, facecolor=colour, edgecolor=_EDGE, zorder=2))
+        middle = x + _BAR / 2
+        ink = "white" if bar.spec else _INK
+        axis.text(middle, y + tall / 2, bar.name, rotation=90, ha="center", va="center", fontsize=7, color=ink)
+        axis.text(middle, y + tall + 0.05, str(bar.shape[-1]), ha="center", va="bottom", fontsize=6.5, color=_SOFT)
+        if bar.spec:
+            rate = bar.spec.partition(":")[2].partition(",")[0].removeprefix("rate=")
+            axis.text(middle, y - 0.06, rate, ha="center", va="top", fontsize=7.5, weight="bold", color=colour)
+    for row in range(rows):
+        first = min((bar for bar in bars if bar.row == row), key=lambda bar: bar.column)
+        label = " x ".join(str(n) for n in first.shape[1:-1]) or "vector"
+        axis.text(-0.95, -(row + 1) * step + 0.3 + tall / 2, label, va="center", fontsize=7.5, color=_SOFT)
+    if kinds:
+        handles = [Patch(facecolor=colours[kind], label=kind) for kind in kinds]
+        axis.legend(handles=handles, loc="upper left", ncols=len(kinds), frameon=False, fontsize=8)
+    return figure
+
+
+def _arrow(axis: Axes, source: tuple[float, float], target: tuple[float, float], tall: float, over: bool) -> None:
+    (x0, y0), (x1, y1) = source, target
+    style: Any = {"arrowstyle": "-|>", "mutation_scale": 7, "color": "#9aa1ab", "linewidth": 0.8, "zorder": 1}
+    if over:  # above the bars between, and above their numbers
+        (x0, y0), (x1, y1) = (x0 + _BAR * 0.85, y0 + tall + 0.05), (x1 + _BAR * 0.15, y1 + tall)
+        corners = [(x0, y0), (x0, y0 + 0.23), (x1, y0 + 0.23), (x1, y1 + 0.01)]
+        axis.add_patch(FancyArrowPatch(path=MplPath(corners), fill=False, joinstyle="round", **style))
+    else:
+        ends = (x0 + _BAR, y0 + tall / 2), (x1, y1 + tall / 2)
+        axis.add_patch(FancyArrowPatch(*ends, shrinkA=0, shrinkB=1, **style))
+
+
+def _bars(model: keras.Model, size: tuple[int, int]) -> list[_Bar]:
+    every = places(model)
+    shapes = shapes_at(model, size) if any(None in tensor.shape[1:-1] for tensor in model.inputs) else {}
+    by_node = {id(place.call.node): place for place in every}
+    bars: dict[Place, _Bar] = {}
+    behind: dict[Place, list[_Bar]] = collections.defaultdict(list)  # the bars that a place comes from
+    ends: dict[str, _Bar] = {}
+    for place in every:
+        sources = list(dict.fromkeys(behind[place]))
+        is_input = isinstance(place.call.layer, keras.layers.InputLayer)
+        if is_listed(place) or is_input:
+            site = as_site(place)
+            shape = shapes.get(id(place.tensor), site.shape)
+            bars[place] = _Bar(site.name, shape, site.spec, sources)
+            sources = [bars[place]]
+        for reader in place.readers:
+            if isinstance(reader.layer, (CropLike, FitTo)) and reader.inputs[1] is place.tensor:
+                continue  # reads its size alone
+            following = by_node.get(id(reader.node))
+            if following is not None:
+                behind[following] += sources
+            elif reader.outputs and reader.outputs[0] is not None:  # what the model gives out
+                shape = shapes.get(id(reader.outputs[0]), tuple(reader.outputs[0].shape))
+                end = ends.setdefault(reader.name, _Bar(reader.path + reader.name, shape))
+                end.sources += [source for source in sources if source not in end.sources]
+    found = [*bars.values(), *ends.values()]
+    top = max((bar.shape[1] or 1 for bar in found if len(bar.shape) == 4), default=1)
+    levels = {}
+    for bar in found:
+        bar.column = 1 + max((source.column for source in bar.sources), default=-1)
+        known = len(bar.shape) == 4 and bar.shape[1]
+        levels[bar] = round(math.log2(top / bar.shape[1])) if known else 99  # type: ignore[operator]
+    order = {level: i for i, level in enumerate(sorted(set(levels.values())))}
+    taken: set[tuple[int, int]] = set()
+    for bar in found:
+        bar.row = order[levels[bar]]
+        while (bar.column, bar.row) in taken:  # beside each other where branches are parallel
+            bar.column += 1
+        taken.add((bar.column, bar.row))
+    return found

@@ -1,0 +1,1 @@
+"""A training run and what is done with it: its folder, evaluation, predictions, throughput."""

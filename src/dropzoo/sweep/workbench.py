@@ -1,0 +1,252 @@
+"""Trials of a sweep, one after the other in this process; graphs that were traced are used again."""
+
+import collections
+import dataclasses
+import functools
+import gc
+import json
+import math
+import statistics
+import time
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import dropzoo
+from dropzoo import serving, training
+from dropzoo.layers._base import BaseDropout
+from dropzoo.runs.evaluation import log_probabilities, score
+from dropzoo.runs.run import DATA_ARGUMENTS, RunConfig
+from dropzoo.runs.scores import Scores
+from dropzoo.sweep.space import Trial
+
+# Loaded data sets that are kept: trials that follow each other differ in few seeds and augmentations.
+_KEPT_DATA = 8
+_STEPS_PER_EXECUTION = 32
+# Sets that are evaluated on are kept as arrays up to this size: 64 MiB of float32.
+_KEPT_NUMBERS = 2**24
+
+
+class Workbench:
+    """Runs trials. What TensorFlow traced for one serves all that differ in rates, schedules and seeds alone.
+
+    The model of each trial is built anew, which takes a hundredth of a second a layer; its initial weights,
+    its layers' seeds and its rates are then put into the model of the same graph that is there already, whose
+    optimizer starts anew too. So a trial does not depend on what ran before it: its curves are those of a model
+    that was built and traced for it alone.
+
+    Args:
+        mc_samples: of the Monte-Carlo latency, measured once a graph; 0 for none.
+        reuse: use graphs again; False builds and traces each trial anew.
+    """
+
+    def __init__(self, mc_samples: int = 0, reuse: bool = True) -> None:
+        self.mc_samples, self.reuse = mc_samples, reuse
+        self.traced = 0  # graphs so far
+        self._key = ""
+        self._graph: _Graph | None = None
+        self._data: collections.OrderedDict[str, _Kept] = collections.OrderedDict()
+        self._scores: dict[str, Scores] = {}
+
+    def run(self, trial: Trial) -> dict[str, Any]:
+        """Trains and evaluates one trial; one that fails gives its error in place of results.
+
+        Returns:
+            JSON: `key`, `axes` and `config` of the trial, `versions`; `curves` by epoch; `validation`, `train` and
+            `test`: figures as of `evaluate`; `reliability`: of the bins of confidence on validation images the
+            `count`, and the sums `correct` and `confidence`; `seconds`, `seconds_per_epoch`, `parameters`, `mc_ms`
+            of `mc_samples`; or `error`.
+        """
+        start = time.perf_counter()
+        record: dict[str, Any] = {
+            "key": trial.key,
+            "axes": trial.axes,
+            "config": dataclasses.asdict(trial.config),
+            "versions": versions(),
+        }
+        try:
+            record |= self._run(trial.config)
+        except Exception as error:  # of whatever kind: the sweep goes on
+            self._drop()  # what state it left is not known
+            record["error"] = f"{type(error).__name__}: {str(error).strip()[:2000]}"
+        record["seconds"] = round(time.perf_counter() - start, 3)
+        return as_json(record)
+
+    @property
+    def model(self) -> keras.Model:
+        """That of the last trial, trained."""
+        if self._graph is None:
+            raise ValueError("There is no model: no trial has run, or the last one failed")
+        return self._graph.model
+
+    def load(self, config: RunConfig) -> "_Kept":
+        """The data of a trial, from memory where they are there."""
+        key = json.dumps([config.data, *(getattr(config, name) for name in DATA_ARGUMENTS)])
+        if key not in self._data:
+            self._data[key] = _Kept(config.load_data())
+            if len(self._data) > _KEPT_DATA:
+                self._data.popitem(last=False)
+        self._data.move_to_end(key)
+        return self._data[key]
+
+    def _run(self, config: RunConfig) -> dict[str, Any]:
+        data = self.load(config)
+        if data.validation is None:
+            raise ValueError(f"{config.data!r} has no validation images to compare trials on")
+        fresh = config.build(data.info)
+        key = _graph_key(fresh, config, data.info)
+        graph = self._graph if key == self._key and self.reuse else None
+        if graph is not None:
+            graph.start_as(fresh)
+        else:
+            self._drop()
+            graph = self._graph = _Graph(fresh, config, data.info)
+            self._key = key
+            self.traced += 1
+        ends = [time.perf_counter()]
+        clock = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: ends.append(time.perf_counter()))
+        callbacks = [*config.rate_callbacks(), clock]
+        # Rates that move do so between executions; elsewhere only the time depends on their size.
+        graph.trainer.steps_per_execution = 1 if config.rate_schedule else _STEPS_PER_EXECUTION
+        history = graph.trainer.fit(
+            data, data.validation, epochs=config.epochs, callbacks=callbacks, verbose=0
+        ).history
+        if not math.isfinite(history["val_nll"][-1]):
+            raise FloatingPointError(f"The validation NLL is {history['val_nll'][-1]}")
+        sets = {"train": self._plain_training_set(config, data), "test": data.test, "validation": data.validation}
+        scores = self._scores_of(data.info)
+        figures = {
+            name: score(graph.predict, dataset, scores.reset()).figures()
+            for name, dataset in sets.items()
+            if dataset is not None
+        }
+        bins = scores.calibration  # as the last set, that of validation images, has left them
+        epochs = [after - before for before, after in zip(ends, ends[1:], strict=False)]
+        return {
+            "curves": history,
+            **figures,
+            "reliability": {
+                name: getattr(bins, name).numpy().tolist() for name in ("count", "correct", "confidence")
+            },
+            "seconds_per_epoch": statistics.median(epochs[1:] or epochs),  # the first may have traced
+            "parameters": graph.model.count_params(),
+            "mc_ms": self._latency(graph, data.validation),
+            "mc_samples": self.mc_samples,
+        }
+
+    def _plain_training_set(self, config: RunConfig, data: "_Kept") -> tf.data.Dataset:
+        """The training images as they are, unless only windows of them make a batch."""
+        if config.augment and None not in data.info.input_shape:
+            data = self.load(dataclasses.replace(config, augment=False))
+        return data.seen
+
+    def _scores_of(self, info: training.DataInfo) -> Scores:
+        """Traced once for all trials on these classes."""
+        key = json.dumps([info.task, info.class_names])
+        if key not in self._scores:
+            self._scores[key] = Scores(info)
+        return self._scores[key]
+
+    def _latency(self, graph: "_Graph", dataset: tf.data.Dataset) -> float | None:
+        """Milliseconds for all samples of one image: the median of some calls, measured once a graph."""
+        if graph.mc_ms is None and self.mc_samples and _dropouts(graph.model):
+            image = next(iter(dataset))[0][:1]
+            sampled = serving.MonteCarlo(graph.model, num_samples=self.mc_samples)
+            times = []
+            for _ in range(8):
+                start = time.perf_counter()
+                sampled(image)["mean"].numpy()
+                times.append(1e3 * (time.perf_counter() - start))
+            graph.mc_ms = statistics.median(times[1:])  # the first call traces
+        return graph.mc_ms
+
+    def _drop(self) -> None:
+        if self._graph is not None:
+            self._key, self._graph = "", None
+            gc.collect()  # a model and its traces hold each other
+
+
+class _Graph:
+    """A model that was built, with all that was traced for it."""
+
+    def __init__(self, model: keras.Model, config: RunConfig, info: training.DataInfo) -> None:
+        self.model = model
+        self.variables = list(model.variables)  # before compile adds those of the metrics
+        metrics = training.default_metrics(info.task, info.num_classes)
+        # The loss that trials are compared by: without smoothing, Dice and penalties.
+        metrics.append(training.NegativeLogLikelihood(name="nll"))
+        self.trainer = config.trainer(model, info, metrics=metrics)
+        model.optimizer.build(model.trainable_variables)
+        self.optimizer = [(variable, variable.numpy()) for variable in model.optimizer.variables]
+        # Concrete: TensorFlow warns of functions that are traced often, and each graph has one of its own.
+        images = tf.TensorSpec((None, *info.input_shape), tf.float32)
+        self.predict = log_probabilities(model).get_concrete_function(images)
+        self.mc_ms: float | None = None
+
+    def start_as(self, fresh: keras.Model) -> None:
+        """Takes weights, seeds and rates of a model of the same graph that was just built."""
+        for variable, new in zip(self.variables, fresh.variables, strict=True):
+            variable.assign(new)
+        for layer, new in zip(_dropouts(self.model), _dropouts(fresh), strict=True):
+            layer.rate = new.rate
+        for variable, value in self.optimizer:
+            variable.assign(value)
+
+
+class _Kept:
+    """A data set as many trials read it, each what it would read of its own."""
+
+    def __init__(self, data: training.Data) -> None:
+        self.info = data.info
+        self.at_epoch = functools.cache(data.train.at_epoch)
+        self.validation, self.test = (_in_memory(dataset, data.info) for dataset in (data.validation, data.test))
+
+    @functools.cached_property
+    def seen(self) -> tf.data.Dataset:
+        """The training images once more, to evaluate on."""
+        return _in_memory(self.at_epoch(0), self.info)
+
+
+def _in_memory(dataset: Any, info: training.DataInfo) -> Any:
+    """In few batches, since of small images each batch costs; large sets and sizes that vary as they are."""
+    height, width, channels = info.input_shape
+    if dataset is None or height is None or width is None:
+        return dataset
+    count = sum(len(labels) for _, labels in dataset)
+    if count * height * width * channels > _KEPT_NUMBERS:
+        return dataset
+    images, labels = (np.concatenate(each) for each in zip(*dataset.as_numpy_iterator(), strict=True))
+    return tf.data.Dataset.from_tensor_slices((images, labels)).batch(min(512, 2**20 // (height * width) or 1))
+
+
+def versions() -> dict[str, str]:
+    """Of what a trial's figures depend on."""
+    return {"dropzoo": dropzoo.__version__, "keras": keras.__version__, "tensorflow": tf.__version__}
+
+
+def as_json(value: Any) -> Any:
+    """Numbers of NumPy as Python's, NaN and infinity as None: what every JSON parser reads."""
+    if isinstance(value, dict):
+        return {str(k): as_json(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [as_json(v) for v in value]
+    if value is None or isinstance(value, (str, bool, int)):
+        return value
+    number = float(value)
+    return number if math.isfinite(number) else None
+
+
+def _dropouts(model: keras.Model) -> list[keras.Layer]:
+    return [layer for layer in model._flatten_layers(include_self=False) if isinstance(layer, BaseDropout)]
+
+
+def _graph_key(model: keras.Model, config: RunConfig, info: training.DataInfo) -> str:
+    """Equal for trials whose traces are the same: those that differ in live rates, seeds and weights."""
+    drops = [{**layer.get_config(), "rate": None, "seed": None} for layer in _dropouts(model)]
+    names = ("model", "options", "learning_rate", "schedule", "label_smoothing")
+    settings = [getattr(config, name) for name in names]
+    # The steps are part of the learning rate's schedule, which is part of the graph.
+    shape = [config.steps(info), info.input_shape, info.num_classes]
+    return json.dumps([settings, shape, [type(layer).__name__ for layer in _dropouts(model)], drops], default=str)

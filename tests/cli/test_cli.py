@@ -1,0 +1,367 @@
+"""The command line: every command on a tiny case, and every kind of bad input."""
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import typer
+from PIL import Image
+
+from _cli import TINY, run
+from dropzoo import layers, models
+from dropzoo.cli import app as cli
+
+
+@pytest.fixture(scope="session")
+def cnn_run(tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "cnn"
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["train", "simple_cnn", "--data", "digits", "--dropout", "head=0.3", "--out", str(out), *TINY])
+    assert stop.value.code == 0
+    return out
+
+
+@pytest.fixture(scope="session")
+def unet_run(tmp_path_factory) -> Path:
+    """On a folder of RGB images of a size that is no power of two."""
+    root = tmp_path_factory.mktemp("cells")
+    random = np.random.default_rng(0)
+    for folder in ("images", "masks"):
+        (root / folder).mkdir()
+    for i in range(10):
+        mask = random.random((22, 30)) > 0.5
+        noisy = (mask[..., None] * 180 + random.random((22, 30, 3)) * 60).astype("uint8")
+        Image.fromarray(noisy).save(root / "images" / f"{i}.png")
+        Image.fromarray(mask.astype("uint8")).save(root / "masks" / f"{i}.png")
+    out = root / "run"
+    options = ["--option", "depth=2", "--option", "filters=4", "--epochs", "2", "--batch-size", "2"]
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["train", "unet", "--data", str(root), "--dropout", "paper", "--out", str(out), *options])
+    assert stop.value.code == 0
+    return out
+
+
+def test_bench(capsys):
+    data = ["--data", "digits", "--batch-size", "64", "--seconds", "2"]
+    status, out, _ = run(capsys, "bench-input", *data, "--augment", "yes")
+    assert status == 0 and len(re.findall(r"[1-9][\d,]* images/s", out)) == 2
+    options = ["--option", "filters=(4,)", "--option", "dense=8", "--steps", "2"]
+    status, out, _ = run(capsys, "bench", "simple_cnn", *data, "--dropout", "0.2", *options)
+    assert status == 0 and "jit_compile=True" in out and re.search(r"input is [\d.]+ times as fast", out)
+    status, _, error = run(capsys, "bench-input", "--data", "nowhere")
+    assert status == 2 and "nowhere" in error
+
+
+def test_plot(capsys, tmp_path):
+    options = ["--option", "depth=2", "--option", "filters=4", "--dropout", "skip*=spatial_dropout2d:0.2"]
+    status, _, _ = run(capsys, "plot", "unet", *options, "-o", str(tmp_path / "new" / "unet.svg"))
+    text = (tmp_path / "new" / "unet.svg").read_text()
+    assert status == 0
+    assert all(f">{name}<" in text for name in ("bottleneck_conv1", "decoder2_conv2", "spatial_dropout2d", "0.2"))
+    status, _, error = run(capsys, "plot", "unet", "-o", str(tmp_path / "unet.doc"))
+    assert status == 2 and "must end in one of" in error
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["new", "unet.svg"]
+
+
+def test_retrofit(capsys, tmp_path):
+    k = keras.layers
+    model = keras.Sequential(
+        [keras.Input((8, 8, 1)), k.Conv2D(2, 3, name="conv"), k.Flatten(name="flat"), k.Dense(2)]
+    )
+    model.save(tmp_path / "mine.keras")
+    old, new, out = (str(tmp_path / f"{name}.keras") for name in ("mine", "new", "out"))
+    status, text, _ = run(capsys, "retrofit", old, "--dropout", "after:Conv2D=0.25", "-o", new)
+    assert status == 0 and re.search(r"conv +dropout:0.25 +0.25 +0.2", text)
+    status, text, _ = run(capsys, "sites", new, "--dropout", "flat=0.5", "--dropout", "conv=none")
+    assert status == 0 and "dropout:0.5" in text and "dropout:0.25" not in text
+    status, _, error = run(capsys, "retrofit", new, "--strip", "-o", old)
+    assert status == 2 and "exists" in error
+    status, _, _ = run(capsys, "retrofit", new, "--strip", "-o", out)
+    assert status == 0 and not any(site.spec for site in models.list_sites(keras.models.load_model(out)))
+    for wrong, message in ((["--dropout", "convv=0.1"], "Did you mean"), ([], "one of the two")):
+        status, _, error = run(capsys, "retrofit", old, *wrong, "-o", str(tmp_path / "wrong.keras"))
+        assert status == 2 and message in error
+    assert {p.name for p in tmp_path.iterdir()} == {"mine.keras", "new.keras", "out.keras"}
+
+
+@pytest.mark.parametrize("kind", ["models", "layers", "plans", "data"])
+def test_list(kind, capsys):
+    status, out, _ = run(capsys, "list", kind)
+    names = {"models": models.list_models(), "layers": layers.list_layers(), "plans": models.list_plans()}
+    assert status == 0 and all(name in out for name in names.get(kind, ["digits", "digit_scenes"]))
+
+
+def test_sites(capsys, cnn_run):
+    status, out, _ = run(capsys, "sites", "unet", "--dropout", "skip*=0.2", "--option", "depth=1")
+    assert status == 0 and re.search(r"skip1 .* dropout:0.2", out) and "encoder2" not in out
+    status, out, _ = run(capsys, "sites", str(cnn_run / "model.keras"))
+    assert status == 0 and re.search(r"head .* dropout:0.3", out)
+
+
+def test_a_run_holds_what_it_says(cnn_run):
+    assert {p.name for p in cnn_run.iterdir()} == {
+        "run.json",
+        "checkpoints",
+        "history.csv",
+        "model.keras",
+        "results.json",
+    }
+    results = json.loads((cnn_run / "results.json").read_text())
+    assert 0 <= results["accuracy"] <= 1 and results["count"] == 355
+    assert json.loads((cnn_run / "run.json").read_text())["config"]["dropout"] == {"head": 0.3}
+
+
+def test_a_finished_run_is_not_trained_again_and_another_is_refused(cnn_run, capsys):
+    before = (cnn_run / "model.keras").stat().st_mtime_ns
+    same = ["train", "simple_cnn", "--data", "digits", "--out", str(cnn_run), *TINY]
+    status, out, _ = run(capsys, *same, "--dropout", "head=0.3")
+    assert status == 0 and "finished" in out
+    status, _, err = run(capsys, *same, "--dropout", "head=0.4")
+    assert status == 2 and "holds another run" in err and "0.4" in err
+    assert (cnn_run / "model.keras").stat().st_mtime_ns == before
+
+
+def test_rates_on_a_schedule(tmp_path, capsys):
+    out = tmp_path / "run"
+    command = ["train", "simple_cnn", "--data", "digits", "--out", str(out), *TINY, "--dropout", "head=0"]
+    assert run(capsys, *command, "--rate-schedule", "head=late:0.5,start=0.6")[0] == 0
+    assert json.loads((out / "run.json").read_text())["config"]["rate_schedule"] == {"head": "late:0.5,start=0.6"}
+    status, shown, _ = run(capsys, "sites", str(out / "model.keras"))
+    assert status == 0 and re.search(r"head .* dropout:0.5", shown)
+    status, _, err = run(capsys, *command, "--rate-schedule", "head=late:0.5,start=0.7")
+    assert status == 2 and "holds another run" in err and "start=0.7" in err
+
+
+def test_a_stopped_run_goes_on(tmp_path, capsys):
+    """Stopped after its first epoch, it ends with the weights of the run that was not."""
+    import keras
+
+    from dropzoo.runs.files import read_history
+    from dropzoo.runs.run import RunConfig, train_run
+
+    what = {"model": "simple_cnn", "data": "digits", "dropout": 0.2, "options": {"filters": [4], "dense": [8]}}
+    config = RunConfig(**what, epochs=3, limit=64, rate_schedule={"*": "linear:0.1,0.4", "dense1": 0.3})
+    whole, _ = train_run(config, tmp_path / "whole", verbose=0)
+
+    class Stop(Exception):
+        pass
+
+    class StopAtEpoch(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 1:
+                raise Stop
+
+    from dropzoo import training
+
+    original = training.Trainer.fit
+    training.Trainer.fit = lambda self, *a, callbacks, **k: original(
+        self, *a, callbacks=[*callbacks, StopAtEpoch()], **k
+    )
+    try:
+        with pytest.raises(Stop):
+            train_run(config, tmp_path / "stopped", verbose=0)
+    finally:
+        training.Trainer.fit = original
+    assert not (tmp_path / "stopped" / "results.json").exists()
+    resumed, _ = train_run(config, tmp_path / "stopped", verbose=0)
+    for a, b in zip(resumed.get_weights(), whole.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+    histories = [read_history(tmp_path / name) for name in ("whole", "stopped")]
+    assert [len(history["loss"]) for history in histories] == [3, 3]
+    rates = [0.1 + 0.3 * done / 6 for done in (1, 3, 5)]  # two steps an epoch
+    for history in histories:
+        assert history["rate/*"] == pytest.approx(rates) and history["rate/dense1"] == [0.3] * 3
+
+
+def test_evaluate(cnn_run, unet_run, capsys):
+    status, out, _ = run(capsys, "evaluate", str(cnn_run), "--mc", "3")
+    assert (
+        status == 0
+        and "deterministic" in out
+        and "Monte Carlo" in out
+        and "3 samples" in out
+        and "355 test images" in out
+    )
+    status, out, _ = run(capsys, "evaluate", str(unet_run))
+    assert status == 0 and "mean IoU" in out and "IoU 1" in out
+
+
+def test_evaluate_any_model_on_any_data(cnn_run, unet_run, capsys):
+    own = run(capsys, "evaluate", str(cnn_run))
+    for model in (cnn_run, cnn_run / "model.keras"):
+        assert run(capsys, "evaluate", str(model), "--data", "digits") == own
+    folder = str(unet_run.parent)  # with the images that it was trained on
+    assert (
+        run(capsys, "evaluate", str(unet_run / "model.keras"), "--data", folder)[:2]
+        == run(capsys, "evaluate", str(unet_run))[:2]
+    )
+
+
+@pytest.mark.slow
+def test_evaluate_more_closely(cnn_run, unet_run, tmp_path, capsys):
+    asked = ["--mc", "2", "--temperature", "--corruptions", "blur", "--plots", str(tmp_path / "plots")]
+    asked += ["--ood", "digit_scenes"]
+    for folder, score in ((cnn_run, "accuracy"), (unet_run, "mean IoU")):
+        status, out, err = run(capsys, "evaluate", str(folder), *asked)
+        assert status == 0, err
+        said = (
+            "OOD AUROC",
+            "mutual information, Monte Carlo",
+            "T = ",
+            "ECE, equal mass",
+            "AURC",
+            f"{score} by severity",
+            "blur",
+            "MC, 2",
+        )
+        assert [text for text in said if text not in out] == []
+        assert {path.suffix for path in (tmp_path / "plots").iterdir()} == {".svg", ".png", ".html", ".csv"}
+        page = (tmp_path / "plots" / "report.html").read_text()
+        assert page.count("<img") == 5 and "OOD AUROC against digit_scenes, test images" in page
+
+
+def test_export_and_predict_from_all_three_kinds_of_model(cnn_run, unet_run, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(np.arange(400).reshape(20, 20).astype("uint8")).save(tmp_path / "digit.png")
+    export = tmp_path / "cnn" / "1"
+    assert run(capsys, "export", str(cnn_run), str(export), "--num-samples", "3")[0] == 0
+    lines = []
+    for model in (cnn_run, cnn_run / "model.keras", export, export.parent):
+        status, out, _ = run(capsys, "predict", "digit.png", "--model", str(model), "--num-samples", "3")
+        assert status == 0
+        lines.append(next(line for line in out.splitlines() if "digit.png" in line))
+    assert lines[2] == lines[3]  # the newest version of the folder
+    image = next(Path(unet_run.parent, "images").iterdir())
+    status, out, _ = run(capsys, "predict", str(image), "--model", str(unet_run), "--out", str(tmp_path / "p"))
+    picture = tmp_path / "p" / f"{image.stem}_prediction.png"
+    assert status == 0
+    with Image.open(picture) as opened:
+        assert opened.width > 400
+
+
+def test_predict_one_logit_as_two_classes_and_images_of_one_name(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        Image.new("L", (8, 8)).save(tmp_path / folder / "x.png")
+    sure = {"kernel_initializer": "zeros", "bias_initializer": keras.initializers.Constant(6.0)}
+    inputs = keras.Input((8, 8, 1))
+    keras.Sequential([inputs, keras.layers.Flatten(), keras.layers.Dense(1, **sure)]).save("one.keras")
+    status, out, _ = run(capsys, "predict", "a/x.png", "--model", "one.keras")
+    assert status == 0 and re.search(r"a/x.png \S+ 1 \S+ 0\.998", re.sub(r" +", " ", out))
+    keras.Sequential([inputs, keras.layers.Conv2D(1, 1, **sure)]).save("mask.keras")
+    assert run(capsys, "predict", "a/x.png", "b/x.png", "--model", "mask.keras")[0] == 0
+    pictures = [np.asarray(Image.open(tmp_path / "predictions" / f"x_prediction{n}.png")) for n in ("", "_2")]
+    np.testing.assert_array_equal(*pictures)
+    half = pictures[0][:, pictures[0].shape[1] // 2 :, :3].astype(int)
+    assert (half.max(-1) - half.min(-1)).max() > 50  # the foreground has a colour
+
+
+def bad_inputs(tmp: Path, cnn: Path) -> dict[str, tuple[list[str], str]]:
+    train = ["train", "simple_cnn", "--data", "digits", "--epochs", "1", "--out", str(tmp / "out")]
+    (tmp / "full").mkdir()
+    (tmp / "full" / "thesis.txt").write_text("mine")
+    (tmp / "empty").mkdir()
+    for name in "abcdefghij":
+        (tmp / "letters" / name).mkdir(parents=True)
+        for i in range(3):
+            Image.new("L", (8, 8)).save(tmp / "letters" / name / f"{i}.png")
+    (tmp / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nno more")
+    Image.new("RGBA", (8, 8)).save(tmp / "fine.png")
+    return {
+        "model": (
+            ["train", "simpel_cnn", "--data", "digits", "--out", str(tmp / "out")],
+            "Did you mean 'simple_cnn'",
+        ),
+        "data": (["train", "simple_cnn", "--data", "digit", "--out", str(tmp / "out")], "Did you mean 'digits'"),
+        "plan": ([*train, "--dropout", "hed"], "Did you mean 'head'"),
+        "site": ([*train, "--dropout", "modul1=0.2"], "Did you mean 'module1'"),
+        "layer": ([*train, "--dropout", "head=dropot:0.2"], "Did you mean 'dropout'"),
+        "rate": ([*train, "--dropout", "1.2"], "rate=1.2"),
+        "mixed": ([*train, "--dropout", "0.2", "--dropout", "head=0.3"], 'must each be "pattern=spec"'),
+        "rate pattern": (
+            [*train, "--dropout", "head=0", "--rate-schedule", "hed=0.1"],
+            "Unknown dropout site 'hed'. Did you mean 'head'",
+        ),
+        "rate without dropout": ([*train, "--rate-schedule", "head=linear:0,0.3"], "no dropout layer"),
+        "rate schedule": ([*train, "--rate-schedule", "head=liner:0,0.3"], "Did you mean 'linear'"),
+        "rate arguments": ([*train, "--rate-schedule", "head=linear:0"], "missing 1 required"),
+        "rate form": ([*train, "--rate-schedule", "head=linear:0,,"], 'Expected "name:value,option=value"'),
+        "rates": ([*train, "--rate-schedule", "head=late:1.5"], "rate=1.5"),
+        "rates mixed": (
+            [*train, "--rate-schedule", "0.2", "--rate-schedule", "head=0.3"],
+            'must each be "pattern=schedule"',
+        ),
+        "option": ([*train, "--option", "filtrs=3"], "Did you mean 'filters'"),
+        "option form": ([*train, "--option", "filters"], '"name=value"'),
+        "schedule": ([*train, "--schedule", "linear"], "schedule='linear'"),
+        "task": (["train", "unet", "--data", "digits", "--out", str(tmp / "out")], "is a classification data set"),
+        "classes": ([*train, "--option", "num_classes=3"], "has 10 classes. Received: a model of 3"),
+        "channels": ([*train, "--option", "input_shape=(8, 8, 3)"], "but the model takes (8, 8, 3)"),
+        "folder": (["train", "unet", "--data", str(tmp / "nowhere"), "--out", str(tmp / "out")], "nowhere"),
+        "empty folder": (["train", "unet", "--data", str(tmp / "empty"), "--out", str(tmp / "out")], "empty"),
+        "occupied": (
+            ["train", "simple_cnn", "--data", "digits", "--out", str(tmp / "full")],
+            "something that is not a run",
+        ),
+        "occupied demo": (["demo", "--out", str(tmp / "full")], "something that is not a demo"),
+        "run": (["evaluate", str(tmp / "full")], "holds no finished run"),
+        "no keras file": (
+            ["evaluate", str(tmp / "full"), "--data", "digits"],
+            "Expected a .keras file, or a folder",
+        ),
+        "no data": (["evaluate", str(cnn / "model.keras")], "To evaluate another model, say on what: --data"),
+        "data of archives": (["evaluate", str(cnn), "--manual-dir", str(tmp)], "Pass --data too"),
+        "other task": (["evaluate", str(cnn), "--data", "digit_scenes"], "is a segmentation data set"),
+        "other classes": (
+            ["evaluate", str(cnn), "--data", str(tmp / "letters")],
+            "was trained on other data than 'letters' holds now",
+        ),
+        "engine": (["serve", str(tmp), "--engine", "rays"], "Did you mean 'ray'"),
+        "replicas": (["serve", str(tmp), "--replicas", "2"], "are for --engine ray"),
+        "no samples": (["evaluate", str(cnn), "--ood", "digit_scenes"], "Pass --mc 30 too"),
+        "own data": (["evaluate", str(cnn), "--mc", "2", "--ood", "digits"], "another data set than the run's"),
+        "corruption": (["evaluate", str(cnn), "--corruptions", "blurr"], "Did you mean 'blur'"),
+        "image": (["predict", str(tmp / "broken.png"), "--model", str(cnn)], "broken.png"),
+        "no image": (["predict", str(tmp / "none.png"), "--model", str(cnn)], "none.png"),
+        "no model": (["predict", str(tmp / "fine.png"), "--model", str(tmp / "full")], "Expected a run's folder"),
+        "list": (["list", "modles"], "Did you mean 'models'"),
+        "command": (["trian"], "trian"),
+        "argument": (["train", "simple_cnn"], "--data"),
+        "samples": (["predict", "x.png", "--model", "y", "--num-samples", "0"], "num-samples"),
+    }
+
+
+def test_bad_input_is_one_line_and_status_2(tmp_path, cnn_run, capsys):
+    for name, (args, message) in bad_inputs(tmp_path, cnn_run).items():
+        status, _, err = run(capsys, *args)
+        text = " ".join(err.split())
+        assert status == 2 and message in text and "Traceback" not in text, (name, status, text)
+        assert not (tmp_path / "out").exists(), name
+    assert (tmp_path / "full" / "thesis.txt").read_text() == "mine"
+
+
+@pytest.mark.slow
+def test_debug_shows_the_traceback():
+    command = [sys.executable, "-m", "dropzoo.cli.app", "--debug", "sites", "unett"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "Traceback" in done.stderr
+
+
+def test_every_help_shows_an_example_that_parses():
+    commands = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
+    names = "list sites plot retrofit train evaluate sweep recommend predict export serve bench bench-input demo"
+    assert set(commands) == set(names.split())
+    for name, command in commands.items():
+        examples = re.findall(r"Example: dropzoo (.*)", command.help)
+        assert examples, name
+        for example in examples:
+            first, *rest = shlex.split(example)
+            assert first == name
+            command.make_context(name, rest)

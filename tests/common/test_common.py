@@ -1,0 +1,59 @@
+"""The ground floor: checks, whole files, orientation."""
+
+import math
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from dropzoo.common.checks import check_choice, check_count, check_positive, check_seed
+from dropzoo.common.files import whole_file
+from dropzoo.common.images import upright
+
+BAD = {
+    check_count: (0, -1, True, 1.0, "3", None, np.float32(2)),
+    check_seed: (-1, 2**32, True, 1.0, None),
+    check_positive: (0, -1.0, math.nan, math.inf, True, "1", None),
+}
+
+
+@pytest.mark.parametrize(("check", "value"), [(check, value) for check, values in BAD.items() for value in values])
+def test_a_bad_number_is_refused_by_the_name_of_its_argument(check, value):
+    with pytest.raises(ValueError, match=r"^`amount` must be .* Received: amount="):
+        check(value, "amount")
+
+
+def test_good_values_come_back():
+    assert check_count(np.int64(3), "n") == 3 and type(check_count(np.int64(3), "n")) is int
+    assert check_seed(2**32 - 1) == 2**32 - 1
+    assert check_positive(1, "n") == 1 and check_positive(0.5, "n") == 0.5
+    assert check_choice("same", "padding", ("valid", "same")) == "same"
+    with pytest.raises(ValueError, match=r"`padding` must be one of 'valid', 'same'. Received: padding='full'"):
+        check_choice("full", "padding", ("valid", "same"))
+
+
+def test_a_file_is_whole_or_as_it_was(tmp_path):
+    path = tmp_path / "new" / "figures.json"
+    with whole_file(path) as unfinished:
+        unfinished.write_text("one")
+        assert unfinished.suffix == ".json" and not path.exists()
+    with pytest.raises(KeyError), whole_file(path) as unfinished:
+        unfinished.write_text("half")
+        raise KeyError
+    assert path.read_text() == "one" and list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation_is_as_pillow_turns_it(orientation):
+    pixels = np.arange(24, dtype="uint8").reshape(2, 4, 3)
+    exif = Image.Exif()
+    exif[274] = orientation
+    image = Image.fromarray(pixels)
+    image.getexif().update(exif)
+    np.testing.assert_array_equal(upright(pixels, orientation), np.asarray(ImageOps.exif_transpose(image)))
+
+
+@pytest.mark.parametrize("orientation", [None, 0, 9])
+def test_an_unknown_orientation_leaves_the_image(orientation):
+    pixels = np.arange(8).reshape(2, 4)
+    np.testing.assert_array_equal(upright(pixels, orientation), pixels)

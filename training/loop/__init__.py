@@ -1,0 +1,1 @@
+"""The training loop: steps, batches, checkpoints, signals, replicas, workers."""

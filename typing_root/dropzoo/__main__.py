@@ -1,0 +1,1 @@
+../../src/dropzoo/__main__.py

@@ -1,0 +1,1 @@
+../../src/dropzoo/demo.py
