@@ -1,11 +1,13 @@
 """What is dropped: dropout layers for convolutional networks, plain Keras 3."""
 
-from dropzoo.layers._base import BaseDropout
+from dropzoo.layers._base import BaseDropout, Stochastic
 from dropzoo.layers._registry import (
     counterpart,
     describe,
+    dropouts,
     get,
     get_class,
+    has_live_rate,
     is_dropout,
     is_stochastic,
     list_layers,
@@ -45,14 +47,17 @@ __all__ = [
     "SpatialDropout1D",
     "SpatialDropout2D",
     "SpatialDropout3D",
+    "Stochastic",
     "StochasticPooling2D",
     "TargetedDropout",
     "UOut",
     "WeightedChannelDropout",
     "counterpart",
     "describe",
+    "dropouts",
     "get",
     "get_class",
+    "has_live_rate",
     "is_dropout",
     "is_stochastic",
     "list_layers",

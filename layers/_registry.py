@@ -9,6 +9,7 @@ from typing import Any
 import keras
 
 from dropzoo.common.checks import parse_spec, snake_case, unknown
+from dropzoo.common.keras_internals import flatten_layers
 from dropzoo.common.seeds import random_untouched
 from dropzoo.layers._base import BaseDropout, Stochastic
 
@@ -113,6 +114,28 @@ def is_dropout(layer: keras.Layer) -> bool:
 def is_stochastic(layer: keras.Layer) -> bool:
     """Whether a layer draws at a rate: dropout, on weights, in pooling or in branches."""
     return isinstance(layer, (Stochastic, *_KERAS))
+
+
+def dropouts(model: keras.Layer) -> list[keras.Layer]:
+    """Returns the layers of a model that draw at a rate, in the model's order, each once.
+
+    Layers inside other layers and inside nested models are among them.
+
+    Args:
+        model: Any Keras model or layer; it is not among the result itself.
+
+    Example:
+    >>> from dropzoo import layers, models
+    >>> [layer.name for layer in layers.dropouts(models.build_model("lenet5", dropout={"head": 0.5}))]
+    ['head_dropout']
+    """
+    return [layer for layer in flatten_layers(model, include_self=False) if is_stochastic(layer)]
+
+
+def has_live_rate(layer: keras.Layer) -> bool:
+    """Returns whether a layer's rate can be set so that traced functions see it; Keras' own layers cannot."""
+    rate = getattr(type(layer), "rate", None)
+    return isinstance(rate, property) and rate.fset is not None
 
 
 def counterpart(layer: keras.Layer) -> Any:

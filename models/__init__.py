@@ -20,7 +20,7 @@ from dropzoo.models.plans import Plan, get_plan, list_plans
 from dropzoo.models.ramps import ramp
 from dropzoo.models.reference import list_weights
 from dropzoo.models.registry import build_model, get_builder, list_models, register_model
-from dropzoo.models.sites import Site, Sites, list_sites
+from dropzoo.models.sites import Site, Sites, list_sites, match_sites
 from dropzoo.models.surgery.report import dropout_report
 from dropzoo.models.surgery.retrofit import retrofit, strip_dropout
 
@@ -36,6 +36,7 @@ __all__ = [
     "list_plans",
     "list_sites",
     "list_weights",
+    "match_sites",
     "ramp",
     "register_model",
     "retrofit",

@@ -9,6 +9,7 @@ import numbers
 import random
 import re
 import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +18,7 @@ import keras
 from dropzoo import layers
 from dropzoo.common.checks import snake_case, unknown
 from dropzoo.common.seeds import random_untouched
-from dropzoo.models.graph.walk import Place, places
+from dropzoo.models.graph.walk import Place, graph_of, places, walk
 
 # Layers called <site>_<suffix> are parts of the unit that ends in the layer called <site>, and no sites.
 _PARTS = tuple(
@@ -85,6 +86,54 @@ def is_listed(place: Place) -> bool:
         return False
     unit, _, part = place.name.rpartition("_")
     return part not in _PARTS or unit not in place.around
+
+
+def match_sites(model: keras.Model, patterns: Iterable[str]) -> dict[str, list[keras.Layer]]:
+    """Returns the dropout layers that each pattern names.
+
+    A dropout layer is known by its own name and by that of its site (`"head_dropout"` and `"head"`), in a nested
+    model also with the path that `list_sites` prints (`"inner/head"`). A pattern that is such a name is taken
+    literally; any other is an fnmatch pattern.
+
+    Args:
+        model: Any Keras model. Paths are known where the model has a graph.
+        patterns: Names or fnmatch patterns.
+
+    Returns:
+        A dict from each pattern to its layers, in the order of the model.
+
+    Raises:
+        ValueError: If a pattern matches no dropout layer; the error suggests the closest names.
+
+    Example:
+    >>> from dropzoo import models
+    >>> model = models.build_model("unet", depth=1, filters=2, dropout={"decoder*": 0.1})
+    >>> {pattern: len(found) for pattern, found in models.match_sites(model, ["decoder*", "decoder1_up"]).items()}
+    {'decoder*': 3, 'decoder1_up': 1}
+    """
+    own = {layer: (layer.name.removesuffix("_dropout"), layer.name) for layer in layers.dropouts(model)}
+    names = {layer: set(both) for layer, both in own.items()}
+    listed = {layer: site for layer, (site, _) in own.items()}
+    if graph_of(model) is not None:
+        for call in walk(model):
+            if call.layer in names:
+                names[call.layer] |= {path + name for path in call.paths for name in own[call.layer]}
+        for place in places(model):
+            for call in place.standing:
+                names[call.layer].add(place.name)
+                listed[call.layer] = place.name
+    known = {name for those in names.values() for name in those}
+    matched = {}
+    for pattern in patterns:
+        exact = pattern in known
+        matched[pattern] = [
+            layer
+            for layer, those in names.items()
+            if (pattern in those if exact else any(fnmatch.fnmatchcase(name, pattern) for name in those))
+        ]
+        if not matched[pattern]:
+            raise unknown("dropout site", pattern, listed.values())
+    return matched
 
 
 class Sites:
