@@ -27,6 +27,10 @@ _PARTS = tuple(
 _KINDS = ("block", "branch", "conv", "dense", "down", "features", "head", "input", "module", "pool", "skip", "up")
 
 
+class CannotPlace(ValueError):
+    """A layer cannot work on the tensor of a site, such as a 2-D layer on the output of a dense layer."""
+
+
 @dataclass(frozen=True)
 class Site:
     """A place in a model where dropout can stand.
@@ -164,7 +168,7 @@ class Sites:
             placed = layer_at(site, layer, self._seed)
             dropped = placed(x)
         except ValueError as error:
-            raise ValueError(f"Cannot put {layers.describe(layer)!r} at site {site!r}: {error}") from None
+            raise CannotPlace(f"Cannot put {layers.describe(layer)!r} at site {site!r}: {error}") from None
         check_kept(placed, site, x.shape, dropped.shape)
         return dropped
 

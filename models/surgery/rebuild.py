@@ -11,7 +11,7 @@ from keras.src.saving.serialization_lib import SafeModeScope
 
 from dropzoo import layers
 from dropzoo.models.graph.walk import Call, calls_of, graph_of
-from dropzoo.models.sites import check_kept, layer_at
+from dropzoo.models.sites import CannotPlace, check_kept, layer_at
 from dropzoo.models.surgery.ordered import Functional, KerasFunctional
 
 _DENSE = (keras.layers.Dense, keras.layers.EinsumDense)
@@ -195,7 +195,7 @@ class Rebuild:
             probe = layer_at(put.site, put.layer, self._seed, **config)
             shape = probe(keras.KerasTensor(tensor.shape, tensor.dtype)).shape
         except ValueError as error:
-            raise ValueError(f"Cannot put {layers.describe(put.layer)!r} at site {put.site!r}: {error}") from None
+            raise CannotPlace(f"Cannot put {layers.describe(put.layer)!r} at site {put.site!r}: {error}") from None
         check_kept(probe, put.site, tensor.shape, shape)
         return layer_at(put.site, put.layer, self._seed, **config)
 
