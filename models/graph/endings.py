@@ -1,58 +1,75 @@
-"""What a model's output is: logits, or probabilities already."""
+"""The activation that a model ends in: whether its output is logits, or probabilities already."""
 
 import re
 from typing import Any
 
 import keras
 
+from dropzoo.common.keras_internals import nodes_of, recorded_graph
+
 _ENDINGS = ("softmax", "sigmoid")
-# Layers whose `activation` is what they end in; of recurrent ones it is not.
+# Layers that end in their `activation`; recurrent layers do not.
 _ACTIVATED = ("activation", "dense", "einsumdense", "conv", "depthwiseconv", "separableconv")
-# Layers and operations that keep probabilities what they are, as long as they keep the last axis.
+# Layers and operations whose outputs are probabilities if their inputs are, as long as they keep the last axis.
 _TRANSPARENT = frozenset(
     "averagepooling cast cropping flatten getitem globalaveragepooling identity reshape squeeze upsampling".split()
 )
 
 
 def output_activation(model: keras.Model) -> str | None:
-    """`"softmax"` or `"sigmoid"` if the output went through one; None if not, or if the graph does not say.
+    """Returns `"softmax"` or `"sigmoid"` if a model's output went through one.
 
-    Shapes, casts, upsampling, pooling and `Average` may follow it. Layers and models of their own `call` do
-    not say, nor do lambdas.
+    Shapes, casts, upsampling, pooling and `Average` may follow it. The result is None if there is none, or if the
+    graph does not say: layers and models with a `call` of their own do not, nor do most lambdas.
 
     Args:
-        model: of one output, if it is to say anything.
+        model: Model with exactly one output; for any other the result is None.
     """
     outputs = getattr(model, "outputs", None) or []
-    return _ending(outputs[0]) if len(outputs) == 1 else None
+    return _Graph(model).ending(outputs[0]) if len(outputs) == 1 else None
+
+
+class _Graph:
+    """A model's own graph, also if the model has a `call` of its own."""
+
+    def __init__(self, model: keras.Model) -> None:
+        self._makers = {id(tensor): node for node in nodes_of(recorded_graph(model)) for tensor in node.outputs}
+
+    def ending(self, tensor: keras.KerasTensor) -> str | None:
+        """Returns what a tensor went through last."""
+        node = self._makers[id(tensor)]
+        operation, before = node.operation, node.input_tensors
+        if isinstance(operation, keras.Model):
+            return _Graph(operation).ending(_inside(node, tensor)) if recorded_graph(operation) else None
+        last = operation.layer if isinstance(operation, keras.layers.TimeDistributed) else operation
+        kind = re.sub("[123]d|transpose", "", type(last).__name__.lower())  # conv2dtranspose is a conv
+        function = _function(last, kind, len(tensor.shape))
+        if function in _ENDINGS:
+            return function
+        if kind == "average":
+            endings = {self.ending(each) for each in before}
+            return endings.pop() if len(endings) == 1 else None
+        smooth = kind == "resizing" and operation.interpolation in ("bilinear", "nearest")
+        keeps = kind in _TRANSPARENT or smooth or (kind == "activation" and function == "linear")
+        return self.ending(before[0]) if keeps and before[0].shape[-1] == tensor.shape[-1] else None
+
+
+def _inside(node: Any, tensor: keras.KerasTensor) -> keras.KerasTensor:
+    """The output inside a model for one of the outputs of its call."""
+    return next(
+        inner for inner, outer in zip(node.operation.outputs, node.outputs, strict=True) if outer is tensor
+    )
+
+
+def _function(layer: Any, kind: str, rank: int) -> str:
+    """The name of the function that a layer ends in."""
+    if kind in _ACTIVATED:
+        return _name(layer.activation)
+    if kind == "lambda":
+        return _name(layer.function)
+    return kind if kind in _ENDINGS and getattr(layer, "axis", -1) in (-1, rank - 1) else "linear"
 
 
 def _name(function: Any) -> str:
-    """Of a function or a layer; TensorFlow's softmax calls itself softmax_v2."""
+    """The name of a function or a layer; TensorFlow's softmax calls itself softmax_v2."""
     return getattr(function, "__name__", type(function).__name__).lower().removesuffix("_v2")
-
-
-def _ending(tensor: Any) -> str | None:
-    operation, node, index = tensor._keras_history
-    if isinstance(operation, keras.Model):
-        outputs = getattr(operation, "outputs", None)
-        return _ending(outputs[index]) if outputs else None
-    last = operation.layer if isinstance(operation, keras.layers.TimeDistributed) else operation
-    kind = re.sub("[123]d|transpose", "", type(last).__name__.lower())  # conv2dtranspose is a conv
-    function = "linear"
-    if kind in _ACTIVATED:
-        activation = last.activation
-        function = _name(activation)
-    elif kind == "lambda":
-        function = _name(last.function)
-    elif kind in _ENDINGS and getattr(last, "axis", -1) in (-1, len(tensor.shape) - 1):
-        function = kind
-    if function in _ENDINGS:
-        return function
-    before = operation._inbound_nodes[node].input_tensors
-    if kind == "average":
-        endings = {_ending(each) for each in before}
-        return endings.pop() if len(endings) == 1 else None
-    smooth = kind == "resizing" and operation.interpolation in ("bilinear", "nearest")
-    keeps = kind in _TRANSPARENT or smooth or (kind == "activation" and function == "linear")
-    return _ending(before[0]) if keeps and before[0].shape[-1] == tensor.shape[-1] else None

@@ -1,18 +1,18 @@
-"""The graph of a Functional or Sequential model: its calls, those of models inside it, and the places.
+"""The graph of a Functional or Sequential model: its calls, and those of the models inside it.
 
-Keras keeps the graph in nodes and has no public way to read them; only this and `_rebuild.py` do.
+`keras_internals.nodes_of` reads Keras' own records; all code that asks for the graph of a model comes here.
 """
 
 import collections
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import keras
-from keras.src.models.functional import Functional
 
 from dropzoo import layers
+from dropzoo.common.keras_internals import KerasFunctional, calls_of_operation, nodes_of, recorded_graph
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,10 +21,10 @@ class Call:
 
     Attributes:
         node: Keras' record of the call.
-        layer: What is called.
-        name: The layer's name; of a layer that is called several times with `_call1`, `_call2`, ... behind it.
+        layer: The layer or operation that is called.
+        name: The layer's name, with `_call1`, `_call2`, ... behind it if the layer is called several times.
         path: `"encoder/"` in a model called encoder that is inside another, `""` in the outermost.
-        other_paths: Of a model that several others have inside: through the others.
+        other_paths: Further paths, if the model is nested in several others.
     """
 
     node: Any
@@ -35,61 +35,41 @@ class Call:
 
     @property
     def paths(self) -> tuple[str, ...]:
+        """All paths of the model that the call is in."""
         return self.path, *self.other_paths
 
     @property
-    def inputs(self) -> list[Any]:
+    def arguments(self) -> Any:
+        """Keras' record of the arguments: `args`, `kwargs`, and `fill_in`, which puts tensors in their places."""
+        return self.node.arguments
+
+    @property
+    def inputs(self) -> list[keras.KerasTensor]:
+        """The symbolic tensors among the arguments."""
         return list(self.node.input_tensors)
 
     @property
-    def outputs(self) -> list[Any]:
+    def outputs(self) -> list[keras.KerasTensor]:
+        """The symbolic tensors that the call makes."""
         return list(self.node.outputs)
 
 
-@dataclass(eq=False)
-class Place:
-    """A tensor where dropout can stand: the output of a call, wherever it is read.
-
-    Attributes:
-        call: What makes the tensor.
-        tensor: A KerasTensor.
-        readers: The calls that read it, in models inside and outside too.
-        standing: The dropout layers that are there, in a row.
-        aliases: The calls of models whose output it is.
-        around: The full names of the layers of the model.
-    """
-
-    call: Call
-    tensor: Any
-    readers: list[Call]
-    around: set[str]
-    standing: list[Call] = field(default_factory=list)
-    aliases: list[Call] = field(default_factory=list)
-
-    @property
-    def name(self) -> str:
-        return self.call.path + self.call.name
-
-    @property
-    def dropout_name(self) -> str:
-        """Of the layer to be put there: `<site>_dropout`, or what the dropout on an edge is called."""
-        return self.call.name if layers.is_dropout(self.call.layer) else f"{self.call.name}_dropout"
-
-
 def graph_of(model: Any) -> Any:
-    """The Functional model that runs a model: itself, or what a Sequential has inside. None for all others.
+    """Returns the Functional model that runs a model: itself, or the one inside a Sequential model.
 
-    A subclass that overrides `call` does what its code says and not what a graph says.
+    The result is None for all others. Where `call` is overridden, in a subclass or in the instance, the model does
+    what that code says and not what the graph says.
     """
-    if isinstance(model, keras.Sequential):
-        return model._functional if type(model).call is keras.Sequential.call else None
-    if not isinstance(model, Functional) or type(model).call is not Functional.call:
+    graph = recorded_graph(model)
+    if graph is None or "call" in vars(model):
         return None
-    return model
+    plain = keras.Sequential if isinstance(model, keras.Sequential) else KerasFunctional
+    own = any(getattr(type(model), name) is not getattr(plain, name) for name in ("call", "__call__"))
+    return None if own else graph
 
 
 def check_graph(model: Any) -> None:
-    """A ValueError for a model without a graph, which says what to do instead."""
+    """Raises a ValueError for a model without a graph, which says what to do instead."""
     if graph_of(model) is not None:
         return
     if isinstance(model, keras.Sequential) and not model.built:
@@ -105,24 +85,36 @@ def check_graph(model: Any) -> None:
 
 
 def calls_of(model: Any, path: str = "", *other_paths: str) -> list[Call]:
-    """The calls of a model's own graph, by their longest distance from an input, then by name.
+    """Returns the calls of a model's own graph, by their longest distance from an input, then by name.
 
-    Dropout adds nothing to the distance, so the others come in one order whatever dropout there is. A layer's
+    Dropout adds nothing to the distance, so the other calls come in one order whatever dropout there is. A layer's
     second call comes after its first, so a graph can be built again by going through the list.
     """
-    nodes = _nodes(model)
-    makers = {id(tensor): node for node in nodes for tensor in node.outputs}
+    nodes = nodes_of(graph_of(model))
     calls_of_layer = collections.defaultdict(list)
     for node in nodes:
         calls_of_layer[id(node.operation)].append(node)
     for same in calls_of_layer.values():
-        same.sort(key=lambda node: _index(node.operation._inbound_nodes, node))
+        same.sort(key=lambda node: _index(calls_of_operation(node.operation), node))
+
+    def name(node: Any) -> str:
+        same = calls_of_layer[id(node.operation)]
+        return node.operation.name + (f"_call{_index(same, node) + 1}" if len(same) > 1 else "")
+
+    distance = _distances(nodes, calls_of_layer)
+    calls = [Call(node, node.operation, name(node), path, other_paths) for node in nodes]
+    return sorted(calls, key=lambda call: (distance[id(call.node)], _natural(call.name)))
+
+
+def _distances(nodes: list[Any], calls_of_layer: dict[int, list[Any]]) -> dict[int, tuple[int, int]]:
+    """Returns each node's longest distance from an input, by id; the second number counts dropouts in a row."""
+    makers = {id(tensor): node for node in nodes for tensor in node.outputs}
 
     def earlier(node: Any) -> list[Any]:
         same = calls_of_layer[id(node.operation)]
         return [makers[id(x)] for x in node.input_tensors] + same[: _index(same, node)][-1:]
 
-    distance: dict[int, tuple[int, int]] = {}  # the second number counts dropouts in a row
+    distance: dict[int, tuple[int, int]] = {}
     pending = nodes[::-1]
     while pending:  # no recursion: a network may be a thousand layers deep
         node = pending[-1]
@@ -133,22 +125,11 @@ def calls_of(model: Any, path: str = "", *other_paths: str) -> list[Call]:
         pending.pop()
         steps, drops = max((distance[id(other)] for other in earlier(node)), default=(0, 0))
         distance[id(node)] = (steps, drops + 1) if layers.is_dropout(node.operation) else (steps + 1, 0)
-
-    def name(node: Any) -> str:
-        same = calls_of_layer[id(node.operation)]
-        return node.operation.name + (f"_call{_index(same, node) + 1}" if len(same) > 1 else "")
-
-    calls = [Call(node, node.operation, name(node), path, other_paths) for node in nodes]
-    return sorted(calls, key=lambda call: (distance[id(call.node)], _natural(call.name)))
+    return distance
 
 
-def _nodes(model: Any) -> list[Any]:
-    by_depth = graph_of(model)._nodes_by_depth
-    return [node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth]]
-
-
-def _natural(name: str) -> list[Any]:
-    """`conv2` before `conv10`."""
+def _natural(name: str) -> list[tuple[int, int, str]]:
+    """A sort key that puts `conv2` before `conv10`."""
     return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", name)]
 
 
@@ -156,32 +137,19 @@ def _index(nodes: list[Any], node: Any) -> int:
     return next(i for i, other in enumerate(nodes) if other is node)
 
 
-def shapes_at(model: Any, size: tuple[int, int]) -> dict[int, tuple[int | None, ...]]:
-    """The shapes of the tensors of a model's own graph, by id, where it leaves height and width open for these.
-
-    A signal has the length of the height; the third axis of a volume is as long as the second.
-    """
-    known: dict[int, Any] = {}
-    for call in calls_of(model):
-        if isinstance(call.layer, keras.layers.InputLayer):
-            tensor = call.outputs[0]
-            lengths = [size[min(i, 1)] if n is None else n for i, n in enumerate(tensor.shape[1:-1])]
-            made: Any = keras.KerasTensor((tensor.shape[0], *lengths, *tensor.shape[1:][-1:]), tensor.dtype)
-        else:
-            args, kwargs = call.node.arguments.fill_in(known)
-            made = call.layer.compute_output_spec(*args, **kwargs)
-        known |= {id(old): new for old, new in zip(call.outputs, keras.tree.flatten(made), strict=True)}
-    return {key: tuple(tensor.shape) for key, tensor in known.items()}
+def makers_of(calls: Iterable[Call]) -> dict[int, Call]:
+    """Returns the call that makes each tensor, by the tensor's id."""
+    return {id(tensor): call for call in calls for tensor in call.outputs}
 
 
 def walk(model: Any) -> Iterator[Call]:
-    """The calls of a model and of the models in it, each model once, in the order of the forward pass."""
-    paths: dict[int, dict[str, None]] = collections.defaultdict(dict)  # of each model all, in order
+    """Yields the calls of a model and of the models in it, each model once, in the order of the forward pass."""
+    paths: dict[int, dict[str, None]] = collections.defaultdict(dict)  # all paths of each model, in order
     seen: set[int] = set()
 
     def find(model: Any, path: str) -> None:
         paths[id(model)][path] = None
-        for layer in {id(node.operation): node.operation for node in _nodes(model)}.values():
+        for layer in {id(node.operation): node.operation for node in nodes_of(graph_of(model))}.values():
             if graph_of(layer) is not None:
                 find(layer, f"{path}{layer.name}/")
 
@@ -196,76 +164,23 @@ def walk(model: Any) -> Iterator[Call]:
     return inside(model)
 
 
-def _is_called_as_built(call: Call, inner: Any) -> bool:
-    """Whether the tensors of a call are those of the model's inputs, in this order; Keras also goes by names."""
-    if len(call.inputs) != len(inner.inputs):
-        return False
-    try:
-        keras.tree.assert_same_structure(call.node.arguments.args[0], inner._inputs_struct)
-    except (ValueError, TypeError, IndexError):
-        return len(call.inputs) == 1
-    return True
+def shapes_at(model: Any, size: tuple[int, int]) -> dict[int, tuple[int | None, ...]]:
+    """Returns the shapes of the tensors of a model's own graph, by id, for images of a given size.
 
-
-def places(model: Any) -> list[Place]:
-    """Where dropout can stand in a model: each tensor once, in the order of the forward pass.
-
-    A tensor that goes into a model inside, or comes out of it, is one tensor. What the whole model gives out is
-    no place, nor are the outputs of a layer that has several.
+    Args:
+        model: A Functional or Sequential model.
+        size: Height and width, where the model leaves them open. A signal has the length of the height; the third
+            axis of a volume is as long as the second.
     """
-    check_graph(model)
-    calls = list(walk(model))
-    count = collections.Counter(id(call.layer) for call in calls)
-    same: dict[int, Any] = {}  # from a tensor to what it is another name of
-    passes_on: set[int] = set()  # calls of models whose inputs are the tensors outside
-    for call in calls:
-        inner = graph_of(call.layer)
-        if inner is None:
-            continue
-        same |= {id(outside): inside for outside, inside in zip(call.outputs, inner.outputs, strict=True)}
-        if count[id(call.layer)] == 1 and _is_called_as_built(call, inner):
-            both = zip(inner.inputs, call.inputs, strict=True)
-            same |= {id(inside): outside for inside, outside in both if inside is not outside}
-            passes_on.add(id(call))
-
-    dropped: dict[int, Any] = {}  # from the output of a dropout that stands at a place to its input
-
-    def root(tensor: Any, *maps: dict[int, Any]) -> Any:
-        while (known := next((m for m in maps if id(tensor) in m), None)) is not None:
-            tensor = known[id(tensor)]
-        return tensor
-
-    readers: dict[int, list[Call]] = collections.defaultdict(list)
-    models: dict[int, list[Call]] = collections.defaultdict(list)
-    for call in calls:
-        into = models if id(call) in passes_on else readers
-        for tensor in {id(t): t for t in (root(x, same) for x in call.inputs)}.values():
-            into[id(tensor)].append(call)
-    final = {id(root(tensor, same)) for tensor in graph_of(model).outputs}
-    names = {call.path + call.layer.name for call in calls}
-    found: dict[int, Place] = {}
-    for call in calls:
-        if graph_of(call.layer) is not None:
-            for tensor in call.outputs:
-                place = found.get(id(root(tensor, same, dropped)))
-                if place is not None:
-                    place.aliases.append(call)
-            continue
-        (tensor, *others) = call.outputs
-        if others or id(tensor) in same:
-            continue
-        if layers.is_dropout(call.layer):
-            source = root(call.inputs[0], same)
-            place = found.get(id(root(source, dropped, same)))
-            if place is not None and len(readers[id(source)]) == 1:  # alone there
-                place.standing.append(call)
-                place.readers = readers[id(tensor)] + models[id(tensor)]
-                dropped[id(tensor)] = source
-                continue
-        if id(tensor) in found:  # of a model that is made of tensors of this one, or the other way round
-            continue
-        if id(tensor) not in final and keras.backend.is_float_dtype(tensor.dtype):
-            found[id(tensor)] = Place(call, tensor, readers[id(tensor)] + models[id(tensor)], names)
-            if layers.is_dropout(call.layer):  # on one of several edges: a place of its own
-                found[id(tensor)].standing.append(call)
-    return list(found.values())
+    known: dict[int, keras.KerasTensor] = {}
+    for call in calls_of(model):
+        if isinstance(call.layer, keras.layers.InputLayer):
+            (tensor,) = call.outputs
+            lengths = [size[min(i, 1)] if n is None else n for i, n in enumerate(tensor.shape[1:-1])]
+            shape = (tensor.shape[0], *lengths, *tensor.shape[1:][-1:])
+            known[id(tensor)] = keras.KerasTensor(shape, tensor.dtype)
+        else:
+            args, kwargs = call.arguments.fill_in(known)
+            made = keras.tree.flatten(call.layer.compute_output_spec(*args, **kwargs))
+            known |= {id(old): new for old, new in zip(call.outputs, made, strict=True)}
+    return {key: tuple(tensor.shape) for key, tensor in known.items()}

@@ -3,8 +3,8 @@
 from typing import Any
 
 import keras
-from keras.src.models.functional import Functional as KerasFunctional
 
+from dropzoo.common.keras_internals import KerasFunctional
 from dropzoo.models.graph.walk import calls_of
 
 

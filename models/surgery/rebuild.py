@@ -7,12 +7,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import keras
-from keras.src.saving.serialization_lib import SafeModeScope
 
 from dropzoo import layers
-from dropzoo.models.graph.walk import Call, calls_of, graph_of
-from dropzoo.models.sites import CannotPlace, check_kept, layer_at
-from dropzoo.models.surgery.ordered import Functional, KerasFunctional
+from dropzoo.common.keras_internals import (
+    KerasFunctional,
+    forget_calls,
+    output_shape_of_lambda,
+    own_code_is_safe,
+    set_trainable_alone,
+    takes_training,
+)
+from dropzoo.models.graph.walk import Call, calls_of, graph_of, makers_of
+from dropzoo.models.sites import layer_at, put_at
+from dropzoo.models.surgery.ordered import Functional
 
 _DENSE = (keras.layers.Dense, keras.layers.EinsumDense)
 _STEPS = ("train_step", "test_step", "predict_step", "compute_loss", "compile")
@@ -64,16 +71,18 @@ class Rebuild:
         self._made: dict[int, Any] = {}
         self._parts: dict[int, tuple[keras.Layer, keras.Layer]] = {}
         self._final: set[int] = set()
+        self._makers: dict[int, Call] = {}  # of all graphs so far
         self.pairs: list[tuple[keras.Layer, keras.Layer]] = []
         """Old layers and their copies."""
 
     def model(self, old: Any, path: str = "") -> Any:
         """The new model, with the state that its layers' configs give it until `copy_state` is called."""
         calls = calls_of(old, path)
+        self._makers |= makers_of(calls)
         names = {call.layer.name for call in calls if call_key(call) not in self._changes.removed}
         build = self._sequential if isinstance(old, keras.Sequential) else self._functional
         new = build(old, calls, names)
-        new._trainable = old._trainable  # the property would set the layers', too
+        set_trainable_alone(new, old.trainable)
         if new.dtype_policy != old.dtype_policy:
             new.dtype_policy = old.dtype_policy
         if path and type(new).__name__ != type(old).__name__:
@@ -99,19 +108,19 @@ class Rebuild:
         for call in calls:
             stack, always = self._stack(call, names), {}
             if call_key(call) in self._changes.removed:
-                always = {key: value for key, value in call.node.arguments.kwargs.items() if key == "training"}
+                always = {key: value for key, value in call.arguments.kwargs.items() if key == "training"}
                 outputs = [tensors[id(call.inputs[0])]]
             elif isinstance(call.layer, keras.layers.InputLayer):
                 outputs = [stack.pop(0).output]
                 raw[id(call.outputs[0])] = outputs[0]
             else:  # as the old layer was called
-                args, kwargs = call.node.arguments.fill_in(tensors)
+                args, kwargs = call.arguments.fill_in(tensors)
                 outputs = keras.tree.flatten(stack.pop(0)(*args, **kwargs))
             for layer in stack:
-                outputs = [layer(*outputs, **always if layer._call_has_training_arg else {})]
+                outputs = [layer(*outputs, **always if takes_training(layer) else {})]
             tensors |= {id(before): after for before, after in zip(call.outputs, outputs, strict=True)}
-        inputs = keras.tree.map_structure(lambda tensor: raw[id(tensor)], old._inputs_struct)
-        outputs = keras.tree.map_structure(lambda tensor: tensors[id(tensor)], old._outputs_struct)
+        inputs = keras.tree.map_structure(lambda tensor: raw[id(tensor)], old.input)
+        outputs = keras.tree.map_structure(lambda tensor: tensors[id(tensor)], old.output)
         linear = {
             call.layer.name: self._parts[id(call.layer)][0].name for call in calls if id(call.layer) in self._parts
         }
@@ -152,7 +161,7 @@ class Rebuild:
                 new = self.model(old, f"{call.path}{old.name}/")
             elif not isinstance(old, keras.Layer):  # an operation without state
                 new = copy.copy(old)
-                new._inbound_nodes, new._outbound_nodes = [], []
+                forget_calls(new)
             elif self._share and not layers.is_dropout(old):
                 new = old
             else:
@@ -190,20 +199,24 @@ class Rebuild:
             )
             config["dtype"] = maker.dtype_policy if same else tensor.dtype
         if put.layer.get_config().get("data_format") == keras.config.image_data_format():  # likewise
-            config["data_format"] = _data_format(call)
-        try:
-            probe = layer_at(put.site, put.layer, self._seed, **config)
-            shape = probe(keras.KerasTensor(tensor.shape, tensor.dtype)).shape
-        except ValueError as error:
-            raise CannotPlace(f"Cannot put {layers.describe(put.layer)!r} at site {put.site!r}: {error}") from None
-        check_kept(probe, put.site, tensor.shape, shape)
+            config["data_format"] = self._data_format(call)
+        put_at(put.site, put.layer, self._seed, keras.KerasTensor(tensor.shape, tensor.dtype), **config)
         return layer_at(put.site, put.layer, self._seed, **config)
+
+    def _data_format(self, call: Call) -> str:
+        """Where the channels of a call's output are: as in the nearest layer before it that tells."""
+        while not hasattr(call.layer, "data_format"):
+            before = [self._makers[id(tensor)] for tensor in call.inputs if id(tensor) in self._makers]
+            if not before:
+                return keras.config.image_data_format()
+            call = before[0]
+        return call.layer.data_format
 
 
 def _from_config(old: keras.Layer, **changes: Any) -> keras.Layer:
     try:
         config = _config(old) | changes
-        with SafeModeScope(safe_mode=False):  # the code of a model in memory is no stranger's
+        with own_code_is_safe():  # the code of a model in memory is no stranger's
             new = type(old)(**config) if type(old) is keras.layers.Lambda else type(old).from_config(config)
     except Exception as error:  # whatever the code of somebody's own layer raises
         raise ValueError(
@@ -223,19 +236,11 @@ def _config(old: keras.Layer) -> dict[str, Any]:
     its module.
     """
     if type(old) is keras.layers.Lambda:
-        own = {"function": old.function, "output_shape": old._output_shape, "mask": old.mask}
+        own = {"function": old.function, "output_shape": output_shape_of_lambda(old), "mask": old.mask}
         return keras.layers.Layer.get_config(old) | own | {"arguments": old.arguments}
     config = old.get_config()
     activations = {key: getattr(old, key, None) for key in config if key.endswith("activation")}
     return config | {key: value for key, value in activations.items() if inspect.isfunction(value)}
-
-
-def _data_format(call: Call) -> str:
-    """Where the channels are in what a call gives out: where the nearest layer before it that tells has them."""
-    node = call.node
-    while node.parent_nodes and not hasattr(node.operation, "data_format"):
-        node = node.parent_nodes[0]
-    return getattr(node.operation, "data_format", keras.config.image_data_format())
 
 
 def _class_of(old: Any, parameter: str, plain: type) -> type:
@@ -269,9 +274,12 @@ def _in_order(cls: type, inputs: Any, outputs: Any, name: str, order: list[str])
         )
         return new
     order = [known for known in order if known in {layer.name for layer in new.layers}]
+    calls = calls_of(new)
+    makers = makers_of(calls)
+    sources = {call.layer.name: makers[id(call.inputs[0])].layer.name for call in calls if call.inputs}
     for layer in new.layers:
         if layer.name not in order:
-            source = layer._inbound_nodes[-1].parent_nodes[0].operation.name
+            source = sources[layer.name]
             order.insert(order.index(source) + 1 if source in order else len(order), layer.name)
     return Functional(inputs, outputs, name=name, order=order)
 

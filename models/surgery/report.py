@@ -1,9 +1,8 @@
 """What the dropout of a model really does: `dropout_report` counts, and says what looks wrong."""
 
-import contextlib
 import inspect
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +11,10 @@ import numpy as np
 from keras import ops
 
 from dropzoo import layers
+from dropzoo.common.keras_internals import shadowed_calls
 from dropzoo.common.seeds import random_untouched
 from dropzoo.layers.draws.plain import OwnDraw
-from dropzoo.models.graph.walk import Place, places
+from dropzoo.models.graph.places import Place, places
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def dropout_report(model: keras.Model, images: Any = None, masks: int = 64) -> D
     """
     every = places(model)
     site_of = {id(call.layer): place for place in every for call in place.standing}
-    found = {id(layer): layer for layer in model._flatten_layers() if layers.is_stochastic(layer)}
+    found = {id(layer): layer for layer in layers.dropouts(model)}
     in_order = {layer: found[layer] for layer in [*(i for i in site_of if i in found), *found]}
     with random_untouched():
         seen = _training_inputs(model, list(in_order.values()), _random_batch(model) if images is None else images)
@@ -113,7 +113,21 @@ def _random_batch(model: keras.Model) -> Any:
 def _training_inputs(model: keras.Model, watched: list[keras.Layer], images: Any) -> dict[int, list[Any]]:
     """What each layer gets with `training=True` in one pass that changes no variable."""
     seen: dict[int, list[Any]] = {id(layer): [] for layer in watched}
-    with _watched(watched, seen):
+
+    def note(layer: keras.Layer) -> Callable[..., Any]:
+        original = layer.call
+        signature = inspect.signature(original)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            given = signature.bind(*args, **kwargs)
+            given.apply_defaults()
+            if given.arguments.get("training", True):  # a layer that does not ask is always on
+                seen[id(layer)].append(given.args[0])
+            return original(*args, **kwargs)
+
+        return call
+
+    with shadowed_calls([(layer, note(layer)) for layer in watched]):
         model.stateless_call(
             [v.value for v in model.trainable_variables],
             [v.value for v in model.non_trainable_variables],
@@ -121,32 +135,6 @@ def _training_inputs(model: keras.Model, watched: list[keras.Layer], images: Any
             training=True,
         )
     return seen
-
-
-@contextlib.contextmanager
-def _watched(watched: list[keras.Layer], seen: dict[int, list[Any]]) -> Iterator[None]:
-    """While the block runs, calls with `training=True` are noted; their `call` is shadowed in the instance."""
-
-    def note(layer: Any) -> Any:
-        original = layer.call
-        signature = inspect.signature(original)
-
-        def call(*args: Any, **kwargs: Any) -> Any:
-            given = signature.bind(*args, **kwargs)
-            given.apply_defaults()
-            if given.arguments.get("training", True):  # one that does not ask is always on
-                seen[id(layer)].append(given.args[0])
-            return original(*args, **kwargs)
-
-        return call
-
-    try:
-        for layer in watched:
-            vars(layer)["call"] = note(layer)
-        yield
-    finally:
-        for layer in watched:
-            vars(layer).pop("call", None)
 
 
 def _measure(layer: Any, batches: list[Any], masks: int) -> float | None:

@@ -6,6 +6,14 @@ from typing import Any
 
 import keras
 
+from dropzoo.common.keras_internals import (
+    compile_arguments,
+    copy_weight_decay,
+    flatten_layers,
+    learning_rate_of,
+    variables_trained_by,
+)
+
 
 def copy_state(pairs: list[tuple[keras.Layer, keras.Layer]]) -> dict[int, Any]:
     """Copies variables and what is trainable from old layers to new ones.
@@ -15,7 +23,8 @@ def copy_state(pairs: list[tuple[keras.Layer, keras.Layer]]) -> dict[int, Any]:
     """
     variables: dict[int, Any] = {}
     for old, new in pairs:
-        for part, copied in zip(old._flatten_layers(), new._flatten_layers(), strict=True):
+        parts = list(zip(flatten_layers(old), flatten_layers(new), strict=True))
+        for part, copied in parts:
             if copied.trainable != part.trainable:
                 copied.trainable = part.trainable
         for variable, copied in zip(old.variables, new.variables, strict=True):
@@ -28,10 +37,9 @@ def copy_state(pairs: list[tuple[keras.Layer, keras.Layer]]) -> dict[int, Any]:
             if copied.trainable != variable.trainable:
                 copied.trainable = variable.trainable
             variables[id(variable)] = copied
-        for layer in new._flatten_layers():
-            if isinstance(layer, keras.layers.Normalization):  # computes with a copy of its variables
-                layer.finalize_state()
-        for part, copied in zip(old._flatten_layers(), new._flatten_layers(), strict=True):
+        for part, copied in parts:
+            if isinstance(copied, keras.layers.Normalization):  # computes with a copy of its variables
+                copied.finalize_state()
             if hasattr(part, "save_assets"):  # vocabularies
                 own: dict[str, Any] = {}  # no variables of the layer's to Keras: the weights of tf_idf
                 part.save_own_variables(own)
@@ -49,7 +57,7 @@ def compile_like(old: Any, new: Any, variables: dict[int, Any]) -> None:
     """
     if not old.compiled:
         return
-    settings, optimizer = dict(old._compile_config.config), old.optimizer
+    settings, optimizer = compile_arguments(old), old.optimizer
     kinds = ("metrics", "weighted_metrics")
     parts = [optimizer, *keras.tree.flatten([settings[kind] for kind in kinds])]
     copies: dict[int, Any] = {}
@@ -77,8 +85,8 @@ def compile_like(old: Any, new: Any, variables: dict[int, Any]) -> None:
 def _like(old: Any) -> Any:
     """An optimizer or metric of the same config; a schedule of one's own need not be registered for that."""
     config = old.get_config()
-    if callable(getattr(old, "_learning_rate", None)):
-        config["learning_rate"] = old._learning_rate
+    if isinstance(old, keras.optimizers.Optimizer) and callable(rate := learning_rate_of(old)):
+        config["learning_rate"] = rate
     if isinstance(old, keras.optimizers.LossScaleOptimizer):
         return type(old)(**config | {"inner_optimizer": _like(old.inner_optimizer)})
     return type(old).from_config(config)
@@ -87,11 +95,8 @@ def _like(old: Any) -> Any:
 def _copy_optimizer(old: Any, new: Any, variables: dict[int, Any]) -> None:
     """From model to model, its state, and which variables have no weight decay, which no config tells."""
     inner, copied_inner = (getattr(m.optimizer, "inner_optimizer", m.optimizer) for m in (old, new))
-    if hasattr(inner, "_exclude_from_weight_decay"):
-        excluded = [v for v in old.variables if inner._var_key(v) in inner._exclude_from_weight_decay]
-        copied_inner.exclude_from_weight_decay([variables.get(id(v), v) for v in excluded])
-        copied_inner._exclude_from_weight_decay_pattern = inner._exclude_from_weight_decay_pattern
+    copy_weight_decay(inner, copied_inner, old.variables, variables)
     if old.optimizer.built:
-        new.optimizer.build([variables.get(id(v), v) for v in inner._trainable_variables])
+        new.optimizer.build([variables.get(id(v), v) for v in variables_trained_by(inner)])
         for variable, copied in zip(old.optimizer.variables, new.optimizer.variables, strict=True):
             copied.assign(variable.value)

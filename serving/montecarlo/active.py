@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from dropzoo import layers
 from dropzoo.common.checks import check_rate, unknown
+from dropzoo.common.keras_internals import shadowed_calls
 from dropzoo.layers.draws.plain import Draw
 
 # Layers are redirected while a function is traced, which two threads must not do at once.
@@ -91,20 +92,10 @@ def _activate(stream: str, layer: keras.Layer, rate: float | bool) -> Active:
 def redirected(active: list[Active], source: Callable[[str], Any]) -> Iterator[None]:
     """While the block runs, calls of the active layers drop, whatever `training` says.
 
-    Their `call` is shadowed in the instance: nothing of the model is cloned or called anew, so its graph, and the
-    layers' inbound nodes, stay as they are.
+    Nothing of the model is cloned or called anew, so its graph, and the layers' inbound nodes, stay as they are.
     """
-    with TRACING:
-        before = [vars(each.layer).get("call") for each in active]
-        try:
-            for each in active:
-                vars(each.layer)["call"] = _stand_in(each, source(each.stream))
-            yield
-        finally:
-            for each, call in zip(active, before, strict=True):
-                vars(each.layer).pop("call", None)
-                if call is not None:
-                    vars(each.layer)["call"] = call
+    with TRACING, shadowed_calls([(each.layer, _stand_in(each, source(each.stream))) for each in active]):
+        yield
 
 
 def _stand_in(active: Active, draw: Draw) -> Callable[..., Any]:

@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from dropzoo.common.checks import unknown
+from dropzoo.common.keras_internals import mask_of, put_mask
 from dropzoo.layers.draws.plain import Draw
 from dropzoo.layers.draws.samples import SampleDraw, SharedMaskError, content_keys
 from dropzoo.serving.montecarlo.active import TRACING, choose, redirected
@@ -247,8 +248,8 @@ def _tile(x: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
     """The batch `count` times, one after the other; with its mask, if Keras has put one on it."""
     tiled = tf.tile(x, tf.concat([[count], tf.ones([len(x.shape) - 1], tf.int32)], 0))
     tiled = tf.ensure_shape(tiled, [None, *x.shape[1:]])
-    if (mask := getattr(x, "_keras_mask", None)) is not None:
-        tiled._keras_mask = _tile(mask, count)
+    if (mask := mask_of(x)) is not None:
+        put_mask(tiled, _tile(mask, count))
     return tiled
 
 

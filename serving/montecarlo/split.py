@@ -5,16 +5,24 @@ dropout reaches `a`, a U-Net's skip, its half is the same in every sample.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import keras
 from keras import ops
 
+from dropzoo.models.graph.unroll import Step
+
 
 def splits(join: Any, layer: Any, shape: Sequence[int | None]) -> bool:
-    """Whether `layer` can be split over the tensors that `join` joins to one of this shape.
+    """Returns whether a layer can be split over the tensors that feed it.
 
-    Only Keras' own layers, whose arithmetic is known; not sequences, which may carry a mask.
+    Only Keras' own layers can, whose arithmetic is known, and not on sequences, which may carry a mask.
+
+    Args:
+        join: The operation that makes the layer's input, perhaps a `Concatenate`.
+        layer: The layer or operation that reads it.
+        shape: The shape of the layer's input.
     """
     if type(join).__name__ != "Concatenate" or join.axis not in (-1, len(shape) - 1) or "call" in vars(layer):
         return False
@@ -24,36 +32,56 @@ def splits(join: Any, layer: Any, shape: Sequence[int | None]) -> bool:
     return known and layer.groups == 1 and layer.data_format == "channels_last"
 
 
-class Half:
-    """A layer's sum over some of its input channels, to be called with the tensors that hold these.
+@dataclass(frozen=True, eq=False)
+class Half(Step):
+    """A convolution or dense layer's sum over some of its input channels.
 
-    Args:
-        layer: A convolution or dense layer.
-        parts: Where the channels of each tensor begin and end among the layer's.
-        whole: Bool: one more tensor is the other half, and the result the layer's, with bias and activation.
+    Attributes:
+        parts: Where the channels of each tensor that it reads begin and end among the layer's.
+        whole: Bool. If True, one more tensor that it reads is the other half, and the result is the layer's, with
+            bias and activation.
     """
 
-    def __init__(self, layer: Any, parts: Sequence[tuple[int, int]], whole: bool) -> None:
-        self.name, self._layer, self._parts, self._whole = layer.name, layer, parts, whole
-        channels = sum(stop - start for start, stop in parts)
-        self.weights = [keras.KerasTensor((*layer.kernel.shape[:-2], channels, layer.kernel.shape[-1]))]
+    parts: tuple[tuple[int, int], ...]
+    whole: bool
 
-    def __call__(self, *tensors: Any) -> Any:
-        layer, dtype = self._layer, self._layer.compute_dtype
-        inputs = [ops.cast(x, dtype) for x in tensors[: len(self._parts)]]
-        kernels = [layer.kernel[..., start:stop, :] for start, stop in self._parts]
+    @classmethod
+    def of(
+        cls, layer: Any, parts: list[tuple[int, tuple[int, int]]], other: int | None, writes: tuple[int, ...]
+    ) -> "Half":
+        """Makes a half of a layer.
+
+        Args:
+            layer: The layer.
+            parts: Pairs of the number of a tensor and where its channels begin and end.
+            other: The number of the other half, or None if that comes later.
+            writes: The number of the result.
+        """
+        reads = tuple(number for number, _ in parts) + (() if other is None else (other,))
+        return cls(layer, reads, writes, tuple(part for _, part in parts), other is not None)
+
+    @property
+    def weight_shapes(self) -> list[tuple[int, ...]]:
+        channels = sum(stop - start for start, stop in self.parts)
+        return [(*self.operation.kernel.shape[:-2], channels, self.operation.kernel.shape[-1])]
+
+    def outputs(self, values: dict[int, Any]) -> Any:
+        layer, dtype = self.operation, self.operation.compute_dtype
+        tensors = [values[number] for number in self.reads]
+        inputs = [ops.cast(x, dtype) for x in tensors[: len(self.parts)]]
+        kernels = [layer.kernel[..., start:stop, :] for start, stop in self.parts]
         x = inputs[0] if len(inputs) == 1 else ops.concatenate(inputs, -1)
         kernel = ops.cast(kernels[0] if len(kernels) == 1 else ops.concatenate(kernels, -2), dtype)
         dense = isinstance(layer, keras.layers.Dense)
         x = ops.matmul(x, kernel) if dense else layer.convolution_op(x, kernel)
-        if not self._whole:
+        if not self.whole:
             return x
         x = x + tensors[-1]
         if layer.bias is not None:
             x = x + ops.cast(layer.bias, dtype)
         return x if layer.activation is None else layer.activation(x)
 
-    def compute_output_spec(self, *tensors: Any) -> Any:
-        channels = self._layer.kernel.shape[-2]
-        whole = keras.KerasTensor((*tensors[0].shape[:-1], channels), dtype=self._layer.compute_dtype)
-        return self._layer.compute_output_spec(whole)
+    def specs(self, values: dict[int, Any]) -> Any:
+        channels, shape = self.operation.kernel.shape[-2], values[self.reads[0]].shape
+        whole = keras.KerasTensor((*shape[:-1], channels), dtype=self.operation.compute_dtype)
+        return self.operation.compute_output_spec(whole)

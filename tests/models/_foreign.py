@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from dropzoo import layers
-from dropzoo.models.graph.walk import places
+from dropzoo.models.graph.places import places
 
 K = keras.layers
 

@@ -12,7 +12,8 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Patch
 from matplotlib.path import Path as MplPath
 
 from dropzoo.models.blocks.resize import CropLike, FitTo
-from dropzoo.models.graph.walk import Place, places, shapes_at
+from dropzoo.models.graph.places import Place, places
+from dropzoo.models.graph.walk import shapes_at
 from dropzoo.models.sites import as_site, is_listed
 
 # Okabe and Ito's palette: told apart by all readers.

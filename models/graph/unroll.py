@@ -1,0 +1,137 @@
+"""A model's calls in the order in which they run, with the calls inside a nested model in the place of its call.
+
+A nested model that is called twice is there twice, so tensors have numbers: its symbolic tensors would stand for
+both calls. Nothing is cloned; the layers themselves are called.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+
+from dropzoo.common.keras_internals import nodes_of, standardize_inputs
+from dropzoo.models.graph.walk import graph_of
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One call. Subclasses say what runs.
+
+    Attributes:
+        operation: The layer or operation that is called, or None.
+        reads: The numbers of the tensors that it reads, in the order of its arguments.
+        writes: The numbers of its outputs.
+    """
+
+    operation: Any
+    reads: tuple[int, ...]
+    writes: tuple[int, ...]
+
+    @property
+    def weight_shapes(self) -> list[tuple[int, ...]]:
+        """The shapes of the weights that the step uses."""
+        return [tuple(weight.shape) for weight in getattr(self.operation, "weights", ())]
+
+    def outputs(self, values: dict[int, Any]) -> Any:
+        """Returns the outputs in inference mode, given the tensors by number."""
+        raise NotImplementedError
+
+    def specs(self, values: dict[int, Any]) -> Any:
+        """Returns symbolic outputs, given symbolic tensors by number."""
+        raise NotImplementedError
+
+    def run(self, values: dict[int, Any], symbolic: bool = False) -> None:
+        """Adds the outputs to the tensors by number."""
+        made = self.specs(values) if symbolic else self.outputs(values)
+        values.update(zip(self.writes, keras.tree.flatten(made), strict=True))
+
+
+@dataclass(frozen=True, eq=False)
+class RecordedStep(Step):
+    """A layer or operation, called as it was when the model was built.
+
+    Attributes:
+        arguments: Keras' record of the arguments, or None for the one tensor that a model is called with.
+    """
+
+    arguments: Any = None
+
+    def filled(self, values: dict[int, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Returns the arguments with the tensors in their places."""
+        if self.arguments is None:
+            return (values[self.reads[0]],), {}
+        symbols = map(id, self.arguments.keras_tensors)
+        return self.arguments.fill_in({s: values[number] for s, number in zip(symbols, self.reads, strict=True)})
+
+    def outputs(self, values: dict[int, Any]) -> Any:
+        args, kwargs = self.filled(values)
+        if isinstance(self.operation, keras.Layer):
+            kwargs["training"] = False
+        return self.operation(*args, **kwargs)
+
+    def specs(self, values: dict[int, Any]) -> Any:
+        args, kwargs = self.filled(values)
+        return self.operation.compute_output_spec(*args, **kwargs)
+
+
+@dataclass(frozen=True, eq=False)
+class EntryStep(RecordedStep):
+    """What a Functional model does to its inputs before its first layer: it sees to their dtype and rank.
+
+    Attributes:
+        graph: The Functional model.
+    """
+
+    graph: Any = None
+
+    def outputs(self, values: dict[int, Any]) -> Any:
+        return standardize_inputs(self.graph, self.specs(values))
+
+    def specs(self, values: dict[int, Any]) -> Any:
+        args, kwargs = self.filled(values)
+        return args[0] if args else kwargs["inputs"]
+
+
+class Unrolled:
+    """The steps of a model of one input and one output.
+
+    Functional and Sequential models inside are entered; a layer or model with a `call` of its own is one step.
+
+    Attributes:
+        steps: The steps, in Keras' order.
+        symbols: A symbolic tensor for each number; 0 is the input.
+        names: The name of the layer that makes each tensor, by number.
+        output: The number of the model's output.
+    """
+
+    def __init__(self, model: keras.Model) -> None:
+        self.steps: list[Step] = []
+        self.symbols: list[keras.KerasTensor] = [model.inputs[0]]
+        self.names: list[str] = [model.inputs[0].name]
+        (self.output,) = self._add(model, None, (0,), model.outputs)
+
+    def new(self, symbols: list[keras.KerasTensor], name: str) -> tuple[int, ...]:
+        """Numbers more tensors, the outputs of the layer of this name."""
+        first = len(self.symbols)
+        self.symbols += symbols
+        self.names += [name] * len(symbols)
+        return tuple(range(first, len(self.symbols)))
+
+    def _add(
+        self, operation: Any, arguments: Any, reads: tuple[int, ...], outputs: list[keras.KerasTensor]
+    ) -> tuple[int, ...]:
+        """Appends a call, or the calls inside a model; returns the numbers of its outputs."""
+        graph = graph_of(operation)
+        if graph is None:
+            writes = self.new(outputs, operation.name)
+            self.steps.append(RecordedStep(operation, reads, writes, arguments))
+            return writes
+        writes = self.new(graph.inputs, operation.name if self.steps else self.names[0])
+        self.steps.append(EntryStep(None, reads, writes, arguments, graph))
+        numbers = dict(zip(map(id, graph.inputs), writes, strict=True))
+        for node in nodes_of(graph):
+            if not node.is_input and all(id(tensor) in numbers for tensor in node.input_tensors):
+                read = tuple(numbers[id(tensor)] for tensor in node.input_tensors)
+                made = self._add(node.operation, node.arguments, read, node.outputs)
+                numbers.update(zip(map(id, node.outputs), made, strict=True))
+        return tuple(numbers[id(tensor)] for tensor in graph.outputs)

@@ -1,0 +1,194 @@
+"""The keys of plans for models that exist: what `"after:Conv2D"`, `"inside:encoder"` or a callable mean."""
+
+import fnmatch
+import re
+from collections.abc import Callable, Collection
+from typing import Any
+
+import keras
+
+from dropzoo.common.checks import unknown
+from dropzoo.models.graph.places import Place, places
+from dropzoo.models.graph.walk import Call, graph_of, walk
+from dropzoo.models.plans import get_plan
+from dropzoo.models.ramps import Ramp
+from dropzoo.models.sites import Site, as_site, is_listed
+
+Key = str | Callable[[Site], bool]
+Target = Place | Call
+"""Where a plan puts dropout: at a place, or before the fused activation of the layer that a call calls."""
+
+_ACTIVATIONS = tuple(getattr(keras.layers, n) for n in "Activation ReLU LeakyReLU PReLU ELU Softmax".split())
+_FUSED = tuple(
+    getattr(keras.layers, name)
+    for name in "Dense EinsumDense Conv1D Conv2D Conv3D Conv1DTranspose Conv2DTranspose Conv3DTranspose "
+    "DepthwiseConv1D DepthwiseConv2D SeparableConv1D SeparableConv2D".split()
+)
+
+
+def resolve(model: keras.Model, plan: dict[Key, Any] | str) -> dict[Target, Any]:
+    """Returns the spec for each target of a plan, where later entries have overruled earlier ones.
+
+    Args:
+        model: A model with a graph.
+        plan: As for `retrofit`.
+
+    Raises:
+        ValueError: If a key matches nothing, or several models by one name.
+    """
+    scope = Scope(places(model), list(walk(model)))
+    entries: Any = plan
+    if isinstance(plan, str):
+        entries = get_plan(plan).patterns([as_site(place) for place in scope.listed])
+    if not isinstance(entries, dict):
+        raise ValueError(
+            "`plan` must be a dict from sites to specs, or the name of a plan; to take dropout out, see "
+            f"strip_dropout. Received: plan={plan!r}"
+        )
+    chosen: dict[Target, Any] = {}
+    for key, value in entries.items():
+        targets = scope.select(key)
+        in_order = [str(i) for i in range(len(targets))]
+        specs = list(value.expand(in_order).values()) if isinstance(value, Ramp) else [value] * len(targets)
+        for target, spec in zip(targets, specs, strict=True):
+            chosen.pop(target, None)  # a later entry wins, and a dict keeps a key's first place
+            chosen[target] = spec
+    return chosen
+
+
+class Scope:
+    """The places and calls that keys choose from: those of a model, or of the models that `inside:` names.
+
+    Args:
+        every: The places, in the order of the forward pass.
+        calls: The calls of the same models.
+    """
+
+    def __init__(self, every: list[Place], calls: list[Call]) -> None:
+        self._every, self._calls = every, calls
+        self.listed = [place for place in every if is_listed(place)]
+        self._known = {name for call in calls for name in _names(call)}
+        self._classes = {type(call.layer).__name__ for call in calls}
+
+    def select(self, key: Key) -> list[Target]:
+        """Returns what a key means, or raises a ValueError."""
+        if callable(key):
+            return self._by_condition(key)
+        if not isinstance(key, str):
+            raise ValueError(f"A key of a plan is a string or a callable. Received: {key!r}")
+        self._refuse_one_call_of_a_model(key)
+        kind, colon, wanted = key.partition(":")
+        if not colon or key in self._known:  # a name may have a colon in it
+            return self._by_name(key)
+        if kind == "inside":
+            return self._inside(wanted)
+        sides = {"after": self._after, "before": self._before, "before_activation": self._before_activation}
+        if kind not in sides:
+            raise unknown("kind of key", kind, [*sides, "inside"])
+        meant = self._meaning(key, wanted)
+        found = sides[kind](meant)
+        if not found:
+            why = (
+                "have no activation"
+                if kind == "before_activation"
+                else "give out what the model does, or no floats"
+            )
+            matched = ", ".join(call.path + call.name for call in self._calls if meant(call))
+            raise ValueError(f"{key!r} is no place for dropout: the layers that it matches {why}: {matched}")
+        return found
+
+    def _by_condition(self, condition: Callable[[Site], bool]) -> list[Target]:
+        found: list[Target] = [place for place in self.listed if condition(as_site(place))]
+        if not found:
+            names = ", ".join(place.name for place in self.listed)
+            raise ValueError(f"{condition!r} is true of no site. Sites: {names}")
+        return found
+
+    def _refuse_one_call_of_a_model(self, key: str) -> None:
+        """The inside of a model that is called several times is one, so `tower_call2` cannot be meant alone."""
+        for call in self._calls:
+            if graph_of(call.layer) is None or call.name == call.layer.name:
+                continue
+            named = (call.name, *(path + call.name for path in call.paths))
+            if any(part.partition("/")[0] == call.name or part in named for part in re.split("[: ]", key)):
+                raise ValueError(
+                    f"{key!r} means one call of {call.layer.name!r}, a model that is called several times: its "
+                    f"inside is the same in all calls. Write {key.replace(call.name, call.layer.name)!r} for all."
+                )
+
+    def _by_name(self, wanted: str) -> list[Target]:
+        def names(place: Place) -> list[str]:
+            return [name for call in (place.call, *place.standing, *place.aliases) for name in _names(call)]
+
+        found = [place for place in self.listed if _is_called(wanted, self._known, *names(place))]
+        found = found or [place for place in self._every if wanted in names(place)]  # an input, a part of a unit
+        if not found:
+            raise unknown("site", wanted, [place.name for place in self.listed])
+        paths = sorted({place.call.path for place in found if wanted in names(place)})
+        if len(paths) > 1 and not any(wanted == place.name for place in found):
+            raise ValueError(
+                f"{wanted!r} is ambiguous: it is in several models. Say which: "
+                f"{', '.join(repr(path + wanted) for path in paths)}, or '*{wanted}' for all"
+            )
+        return [*found]
+
+    def _inside(self, wanted: str) -> list[Target]:
+        """`inside:encoder` is all sites there; `inside:encoder after:Conv2D` is a key within it."""
+        models = [call for call in self._calls if graph_of(call.layer) is not None]
+        paths = {path + call.layer.name: call.layer.name for call in models for path in call.paths}
+        begins = [name for name in (*paths, *paths.values()) if f"{wanted} ".startswith(f"{name} ")]
+        model = max(begins, key=len, default=wanted.partition(" ")[0])  # a name may have spaces in it
+        chosen = tuple(f"{path}/" for path, name in paths.items() if _is_called(model, begins, path, name))
+        if not chosen:
+            raise unknown("model inside", model, paths)
+
+        def within(call: Call) -> bool:
+            return any(path.startswith(chosen) for path in call.paths)
+
+        scope = Scope([p for p in self._every if within(p.call)], [call for call in self._calls if within(call)])
+        return scope.select(wanted.removeprefix(model).strip() or "*")
+
+    def _meaning(self, key: str, wanted: str) -> Callable[[Call], bool]:
+        """Whether a call is one of those that `after:` and its like name: by class, else by name or pattern."""
+        if wanted not in self._classes:
+
+            def meant(call: Call) -> bool:
+                return _is_called(wanted, self._known, *_names(call))
+
+            if not any(map(meant, self._calls)):
+                names = {call.layer.name for call in self._calls}
+                raise unknown("layer or class", wanted, names | self._classes)
+            return meant
+        if any(call.layer.name == wanted for call in self._calls):
+            raise ValueError(
+                f"{key!r} is ambiguous: {wanted!r} is a class and the name of a layer. Rename the layer."
+            )
+        return lambda call: type(call.layer).__name__ == wanted
+
+    def _after(self, meant: Callable[[Call], bool]) -> list[Target]:
+        return [place for place in self._every if any(map(meant, [place.call, *place.standing, *place.aliases]))]
+
+    def _before(self, meant: Callable[[Call], bool]) -> list[Target]:
+        return [place for place in self._every if any(map(meant, place.readers))]
+
+    def _before_activation(self, meant: Callable[[Call], bool]) -> list[Target]:
+        found: list[Target] = [call for call in self._calls if meant(call) and _has_activation(call.layer)]
+        for place in self._every:  # the activation is a layer of its own: it is meant, or the layer that it reads
+            behind = [reader for reader in place.readers if isinstance(reader.layer, _ACTIVATIONS)]
+            if any(map(meant, behind)) or (behind and meant(place.call) and not _has_activation(place.call.layer)):
+                found.append(place)
+        return found
+
+
+def _names(call: Call) -> list[str]:
+    """The names by which a call is known, with and without a path."""
+    return [prefix + name for prefix in ("", *call.paths) for name in (call.name, call.layer.name)]
+
+
+def _is_called(wanted: str, known: Collection[str], *names: str) -> bool:
+    """Whether one of the names is `wanted`, which is a pattern only if it is no known name itself."""
+    return wanted in names or (wanted not in known and any(fnmatch.fnmatchcase(name, wanted) for name in names))
+
+
+def _has_activation(layer: Any) -> bool:
+    return isinstance(layer, _FUSED) and layer.activation not in (None, keras.activations.linear)
