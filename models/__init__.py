@@ -1,4 +1,4 @@
-"""Where it is dropped: models whose dropout sites have names, plain Keras 3."""
+"""Models whose dropout sites have names, plain Keras 3."""
 
 from dropzoo.models import (  # noqa: F401  (a family registers its models when imported)
     all_convolutional,
@@ -16,11 +16,12 @@ from dropzoo.models import (  # noqa: F401  (a family registers its models when 
     vgg,
     wide_resnet,
 )
+from dropzoo.models.build import build_model, list_sites
 from dropzoo.models.plans import Plan, get_plan, list_plans
 from dropzoo.models.ramps import ramp
 from dropzoo.models.reference import list_weights
-from dropzoo.models.registry import build_model, get_builder, list_models, register_model
-from dropzoo.models.sites import Site, Sites, list_sites, match_sites
+from dropzoo.models.registry import get_builder, list_models, register_model
+from dropzoo.models.sites import Site, Sites, match_sites
 from dropzoo.models.surgery.report import dropout_report
 from dropzoo.models.surgery.retrofit import retrofit, strip_dropout
 

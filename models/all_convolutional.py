@@ -5,7 +5,8 @@ from typing import Any
 import keras
 from keras import layers as kl
 
-from dropzoo.models.blocks.units import check_count, check_input_shape, conv_unit, plain_conv
+from dropzoo.common.checks import check_count
+from dropzoo.models.blocks.units import check_input_shape, conv_unit, plain_conv
 from dropzoo.models.registry import register_model
 from dropzoo.models.sites import Sites
 
@@ -61,6 +62,7 @@ def all_cnn_c(
     x = conv_unit(x, 2 * filters, "module3_conv1", drop, **unit)
     x = conv_unit(x, 2 * filters, "module3_conv2", drop, kernel_size=1, **unit)
     outputs = _convolutional_head(x, num_classes, drop, include_top, weight_decay)
+    drop.done()
     return keras.Model(inputs, outputs, name=name)
 
 
@@ -115,16 +117,16 @@ def network_in_network(
     x = conv_unit(x, filters, "module3_conv1", drop, **unit)
     x = conv_unit(x, filters, "module3_conv2", drop, kernel_size=1, **unit)
     outputs = _convolutional_head(x, num_classes, drop, include_top, weight_decay)
+    drop.done()
     return keras.Model(inputs, outputs, name=name)
 
 
 def _convolutional_head(x: Any, num_classes: int, drop: Sites, include_top: bool, weight_decay: float) -> Any:
-    """`features`, a map of each class by a convolution of size 1, and its mean."""
+    """The site `features`, then a map for each class by a convolution of size 1, and its mean."""
     x = drop(kl.Identity(name="features")(x), "features")
     if include_top:
         check_count(num_classes, "num_classes")
         options: dict[str, Any] = {"kernel_size": 1, "weight_decay": weight_decay, "dtype": "float32"}
         x = plain_conv(x, num_classes, "logits_conv", **options)
         x = kl.GlobalAveragePooling2D(dtype="float32", name="logits")(x)  # (batch, classes)
-    drop.done()
     return x

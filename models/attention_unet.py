@@ -5,11 +5,14 @@ from typing import Any
 import keras
 from keras import layers as kl
 
+from dropzoo.common.checks import check_count
 from dropzoo.models.blocks.resize import PadToMultiple
 from dropzoo.models.blocks.segmentation import go_up, pixel_logits
-from dropzoo.models.blocks.units import check_count, check_input_shape, conv_unit, plain_conv
+from dropzoo.models.blocks.units import check_input_shape, conv_unit, plain_conv
 from dropzoo.models.registry import register_model
-from dropzoo.models.sites import Sites
+from dropzoo.models.sites import Sites, add_parts
+
+add_parts("phi", "psi", "sigmoid", "theta")  # of a gate
 
 
 @register_model
@@ -80,10 +83,13 @@ def attention_unet(
         x = kl.Concatenate(name=f"{stage}_conv1_concat")([skip, x])
         x = conv_unit(x, width, f"{stage}_conv1", drop, **unit)
         x = conv_unit(x, width, f"{stage}_conv2", drop, **unit)
-    return keras.Model(inputs, pixel_logits(x, inputs, num_classes, drop, weight_decay), name=name)
+    logits = pixel_logits(x, inputs, num_classes, drop, weight_decay)
+    drop.done()
+    return keras.Model(inputs, logits, name=name)
 
 
 def _gated(skip: Any, deeper: Any, site: str, weight_decay: float) -> Any:
+    """A skip behind its gate."""
     width = max(skip.shape[-1] // 2, 1)
     options: dict[str, Any] = {"kernel_size": 1, "weight_decay": weight_decay}
     theta = plain_conv(skip, width, f"{site}_theta", strides=2, use_bias=False, **options)

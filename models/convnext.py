@@ -5,7 +5,8 @@ from typing import Any
 import keras
 from keras import layers as kl
 
-from dropzoo.models.blocks.units import check_count, check_input_shape, l2, normalize, pooled_head
+from dropzoo.common.checks import check_count
+from dropzoo.models.blocks.units import check_input_shape, l2, normalize, pooled_head
 from dropzoo.models.registry import register_model
 from dropzoo.models.sites import Sites
 
@@ -54,47 +55,40 @@ def convnext_tiny(
     check_count(filters, "filters")
     if not isinstance(blocks, (tuple, list)) or not blocks:
         raise ValueError(f"`blocks` must be a tuple of ints, one for each stage. Received: blocks={blocks!r}")
-    names = [
-        f"stage{s}_block{b}" for s, n in enumerate(blocks, start=1) for b in range(1, check_count(n, "blocks") + 1)
+    branches = [
+        f"stage{stage}_block{i}_branch"
+        for stage, count in enumerate(blocks, start=1)
+        for i in range(1, check_count(count, "blocks") + 1)
     ]
-    rates = {block: 0.1 * i / max(len(names) - 1, 1) for i, block in enumerate(names)}
-    drop = Sites(dropout, paper={f"{block}_branch": f"drop_path:{rate:.4g}" for block, rate in rates.items()})
-    kernel: dict[str, Any] = {
-        "kernel_initializer": keras.initializers.TruncatedNormal(stddev=0.02),
-        "kernel_regularizer": l2(weight_decay),
-    }
+    rates = {branch: 0.1 * i / max(len(branches) - 1, 1) for i, branch in enumerate(branches)}
+    drop = Sites(dropout, paper={branch: f"drop_path:{rate:.4g}" for branch, rate in rates.items()})
+
+    def kernel(kind: str = "kernel") -> dict[str, Any]:
+        """Options with an initializer of their own: two layers of one initializer would start alike."""
+        start = keras.initializers.TruncatedNormal(stddev=0.02)
+        return {f"{kind}_initializer": start, f"{kind}_regularizer": l2(weight_decay)}
 
     inputs = x = keras.Input(check_input_shape(input_shape), name="images")  # (batch, height, width, channels)
-    for stage in range(1, len(blocks) + 1):
+    for stage, count in enumerate(blocks, start=1):
         width, size, first = filters * 2 ** (stage - 1), 4 if stage == 1 else 2, f"stage{stage}_block1"
         if stage > 1:
             x = normalize(x, normalization, f"{first}_norm", epsilon=1e-6)
-        x = kl.Conv2D(width, size, strides=size, padding="same", name=f"{first}_conv", **_own(kernel))(x)
+        x = kl.Conv2D(width, size, strides=size, padding="same", name=f"{first}_conv", **kernel())(x)
         if stage == 1:
             x = normalize(x, normalization, f"{first}_norm", epsilon=1e-6)
-        for block in (name for name in names if name.startswith(f"stage{stage}_")):
-            y = kl.DepthwiseConv2D(
-                7,
-                padding="same",
-                depthwise_initializer=keras.initializers.TruncatedNormal(stddev=0.02),
-                depthwise_regularizer=l2(weight_decay),
-                name=f"{block}_branch_conv",
-            )(x)
+        for i in range(1, count + 1):
+            block = f"stage{stage}_block{i}"
+            y = kl.DepthwiseConv2D(7, padding="same", name=f"{block}_branch_conv", **kernel("depthwise"))(x)
             y = normalize(y, normalization, f"{block}_branch_norm", epsilon=1e-6)
-            y = kl.Dense(4 * width, name=f"{block}_dense1_dense", **_own(kernel))(y)
+            y = kl.Dense(4 * width, name=f"{block}_dense1_dense", **kernel())(y)
             y = drop(kl.Activation(activation, name=f"{block}_dense1")(y), f"{block}_dense1")
-            y = kl.Dense(width, name=f"{block}_branch_dense", **_own(kernel))(y)
+            y = kl.Dense(width, name=f"{block}_branch_dense", **kernel())(y)
             y = drop(LayerScale(name=f"{block}_branch")(y), f"{block}_branch")
             x = drop(kl.Add(name=block)([x, y]), block)
     options: dict[str, Any] = {"include_top": include_top, "weight_decay": weight_decay}
     outputs = pooled_head(x, num_classes, drop, normalization=normalization, **options)
     drop.done()
     return keras.Model(inputs, outputs, name=name)
-
-
-def _own(kernel: dict[str, Any]) -> dict[str, Any]:
-    """The options with an initializer of their own: two layers of one would start alike."""
-    return kernel | {"kernel_initializer": keras.initializers.TruncatedNormal(stddev=0.02)}
 
 
 @keras.saving.register_keras_serializable(package="dropzoo")

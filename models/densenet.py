@@ -5,7 +5,8 @@ from typing import Any
 import keras
 from keras import layers as kl
 
-from dropzoo.models.blocks.units import check_count, check_input_shape, normalize, plain_conv, pooled_head
+from dropzoo.common.checks import check_count
+from dropzoo.models.blocks.units import check_input_shape, normalize, plain_conv, pooled_head
 from dropzoo.models.registry import register_model
 from dropzoo.models.sites import Sites
 

@@ -5,9 +5,10 @@ from typing import Any
 import keras
 from keras import layers as kl
 
+from dropzoo.common.checks import check_count
 from dropzoo.models.blocks.resize import PadToMultiple
 from dropzoo.models.blocks.segmentation import pixel_logits
-from dropzoo.models.blocks.units import check_count, check_input_shape, l2, normalize, plain_conv
+from dropzoo.models.blocks.units import check_input_shape, l2, normalize, plain_conv
 from dropzoo.models.registry import register_model, register_variant
 from dropzoo.models.sites import Sites
 
@@ -99,7 +100,9 @@ def fc_densenet103(
         up = kl.Conv2DTranspose(new.shape[-1], 3, strides=2, padding="same", name=f"{stage}_up", **kernel)(new)
         x = kl.Concatenate(name=f"{stage}_conv1_concat")([drop(up, f"{stage}_up"), skips.pop()])
         x, added = dense_block(x, stage)
-    return keras.Model(inputs, pixel_logits(x, inputs, num_classes, drop, weight_decay), name=name)
+    logits = pixel_logits(x, inputs, num_classes, drop, weight_decay)
+    drop.done()
+    return keras.Model(inputs, logits, name=name)
 
 
 for _layers, _count, _growth in ((56, 4, 12), (67, 5, 16)):

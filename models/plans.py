@@ -1,4 +1,4 @@
-"""Plans of the literature: which sites, which layer, at which rate."""
+"""Plans of the literature: which layer at which sites, and at which rate."""
 
 import re
 from collections.abc import Callable
@@ -11,14 +11,14 @@ from dropzoo.models.sites import Site
 
 @dataclass(frozen=True)
 class Plan:
-    """A published answer to "where, what and how much".
+    """A published answer to where to put dropout, which layer, and at which rate.
 
     Attributes:
-        name: For `build_model(..., dropout=name)`.
-        description: What it puts where.
-        reference: Where it comes from.
-        effect: What its authors report, or what is known of it; empty where there is no figure.
-        choose: From the sites of a model to a dict of site names and specs.
+        name: The plan's name, for `build_model(..., dropout=name)`.
+        description: What the plan puts where.
+        reference: The paper that it comes from.
+        choose: Function from the sites of a model to a dict from names of sites to specs.
+        effect: What its authors report; empty if there is no figure.
     """
 
     name: str
@@ -28,7 +28,15 @@ class Plan:
     effect: str = ""
 
     def patterns(self, sites: list[Site]) -> dict[str, Any]:
-        """The plan for a model with these sites; a ValueError if the model has none of those it speaks of."""
+        """Returns the plan for a model, as a dict from names of sites to specs.
+
+        Args:
+            sites: The sites of the model, as `list_sites` returns them.
+
+        Raises:
+            ValueError: If the model has none of the sites that the plan is for, and for the plan `"paper"`, which
+                each model has of its own.
+        """
         if self.name == "paper":
             raise ValueError("Plan 'paper' is each model's own: pass dropout='paper' to build_model")
         chosen = self.choose(sites)
@@ -41,7 +49,7 @@ class Plan:
 
 
 def list_plans() -> list[str]:
-    """The names of the plans, sorted; `"paper"` stands for what a model's own paper did.
+    """Returns the names of the plans, sorted; `"paper"` stands for the dropout of a model's own paper.
 
     Example:
     >>> from dropzoo import models
@@ -54,7 +62,19 @@ def list_plans() -> list[str]:
 
 
 def get_plan(name: str) -> Plan:
-    """A plan by name, with its description and reference."""
+    """Returns a plan by name, with its description and reference.
+
+    Args:
+        name: One of `list_plans()`.
+
+    Raises:
+        ValueError: For an unknown name; the error suggests the closest.
+
+    Example:
+    >>> from dropzoo import models
+    >>> models.get_plan("head").description
+    '0.5 before the classifier'
+    """
     if name not in _PLANS:
         raise unknown("plan", name, _PLANS)
     return _PLANS[name]
@@ -133,10 +153,10 @@ def _convs(stages: list[list[Site]]) -> list[str]:
 _PLANS = {
     plan.name: plan
     for plan in [
-        Plan("none", "no dropout, like dropout=None", "", lambda sites: {}),
+        Plan("none", "no dropout, as dropout=None", "", lambda sites: {}),
         Plan(
             "paper",
-            "what the model's own paper did; a float instead of a plan is the paper's sites at that rate",
+            "the dropout of the model's own paper; a float instead of a plan is the paper's sites at that rate",
             "the reference in the model's docstring",
             lambda sites: {},
         ),

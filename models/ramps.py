@@ -11,7 +11,7 @@ from dropzoo.models.sites import Site, check_pattern
 
 @dataclass(frozen=True)
 class Ramp:
-    """Rates that rise in a straight line over the sites that a pattern matches, in order of depth; see `ramp`."""
+    """Rates that change in a straight line over the sites that a pattern matches; see `ramp`."""
 
     start: float
     end: float
@@ -19,27 +19,35 @@ class Ramp:
     options: dict[str, Any]
 
     def expand(self, names: list[str]) -> dict[str, Any]:
-        """A spec for each site, given those that the pattern matches in the order of the forward pass."""
+        """Returns a spec for each site; `names` are the matched sites in the order of the forward pass."""
         last = max(len(names) - 1, 1)
-        places = [i / last for i in range(len(names))] if len(names) > 1 else [1.0]
+        depths = [i / last for i in range(len(names))] if len(names) > 1 else [1.0]
         return {
             name: {
                 "name": self.layer,
-                "rate": round(self.start + (self.end - self.start) * place, 6),
+                "rate": round(self.start + (self.end - self.start) * depth, 6),
                 **self.options,
             }
-            for name, place in zip(names, places, strict=True)
+            for name, depth in zip(names, depths, strict=True)
         }
 
 
 def ramp(start: float, end: float, layer: str = "drop_path", **options: Any) -> Ramp:
-    """A value for a plan: the rate rises over the matched sites from `start` at the first to `end` at the last.
+    """Returns a value for a plan: a rate that changes in a straight line over the sites that a pattern matches.
+
+    The i-th of n sites, in the order of the forward pass, gets `start + (end - start) * i / (n - 1)`.
 
     Args:
         start: Float in [0, 1), the rate at the shallowest site.
-        end: Float in [0, 1), the rate at the deepest, or at the only one.
-        layer: Name of a site layer, of `layers.list_layers(sites_only=True)`.
-        options: Of that layer, except `rate` and `name`.
+        end: Float in [0, 1), the rate at the deepest site, or at the only one.
+        layer: Name of a site layer, one of `layers.list_layers(sites_only=True)`.
+        options: The options of that layer, except `rate` and `name`.
+
+    Returns:
+        A `Ramp`, for `build_model(..., dropout={"*_branch": ramp})` and `retrofit`.
+
+    Raises:
+        ValueError: For a rate outside [0, 1), an unknown layer, and an option that the layer does not have.
 
     Example:
     >>> from dropzoo import models
@@ -51,15 +59,23 @@ def ramp(start: float, end: float, layer: str = "drop_path", **options: Any) -> 
     for taken in ("rate", "name"):
         if taken in options:
             raise ValueError(
-                "The options of a ramp are those of its layer except `rate`, which is what rises, and `name`. "
-                f"Received: {taken}={options[taken]!r}; which layer says `layer`, how much `start` and `end`"
+                "The options of a ramp are those of its layer except `rate`, which rises, and `name`. "
+                f"Received: {taken}={options[taken]!r}; use `layer` for the layer, `start` and `end` for the rate"
             )
-    layers.get({"name": layer, "rate": check_rate(start, "start"), **options})  # its errors now and not later
+    layers.get({"name": layer, "rate": check_rate(start, "start"), **options})  # a wrong option is an error now
     return Ramp(start, check_rate(end, "end"), layer, options)
 
 
 def expand_ramps(plan: dict[str, Any], sites: list[Site]) -> dict[str, Any]:
-    """The plan with the sites that a ramp's pattern matches in the place of the pattern."""
+    """Returns a plan in which each ramp's pattern is replaced by the sites that it matches.
+
+    Args:
+        plan: Dict from patterns to specs and ramps.
+        sites: The sites of the model.
+
+    Raises:
+        ValueError: If a ramp's pattern matches no site.
+    """
     expanded: dict[str, Any] = {}
     for pattern, value in plan.items():
         if isinstance(value, Ramp):

@@ -1,4 +1,4 @@
-"""Trained weights by the name of their data, from `saved_models/`."""
+"""Trained weights by the name of their data."""
 
 import json
 import os
@@ -9,12 +9,15 @@ import keras
 
 from dropzoo.common.checks import unknown
 
-#: Where a checkout of the project has them; an installed package has none.
+#: The folder of the reference models: at the root of a checkout, inside the package where that is installed.
 FOLDER = Path(__file__).resolve().parents[1] / "saved_models"
 
 
 def list_weights(name: str | None = None) -> list[str]:
-    """What `build_model(..., weights=...)` knows, of one model or of all: names of data sets, sorted.
+    """Returns the names of the weights that `build_model` knows: the data that they were trained on, sorted.
+
+    Args:
+        name: The name of a model; None for the weights of all models.
 
     Example:
     >>> from dropzoo import models
@@ -24,13 +27,22 @@ def list_weights(name: str | None = None) -> list[str]:
     return sorted(weights for model, weights in _references() if name in (None, model))
 
 
-def is_name(weights: Any) -> bool:
-    """Whether `weights` is meant as the name of a data set and not as a file."""
+def is_name(weights: str | os.PathLike) -> bool:
+    """Returns whether `weights` is meant as the name of a data set and not as a file."""
     return isinstance(weights, str) and not Path(weights).suffix
 
 
 def options_of(name: str, weights: str, given: dict[str, Any]) -> dict[str, Any]:
-    """The options that a model was trained with; a ValueError where `given` ones are others."""
+    """Returns the options that a model was trained with.
+
+    Args:
+        name: The name of the model.
+        weights: The name of the weights.
+        given: The options that a user asks for.
+
+    Raises:
+        ValueError: For unknown weights, and if an option is given another value.
+    """
     found = _references()
     if (name, weights) not in found:
         raise unknown(f"weights of {name}", weights, list_weights(name))
@@ -52,7 +64,7 @@ def load(model: keras.Model, name: str, weights: str | os.PathLike) -> None:
 
 
 def _references() -> dict[tuple[str, str], tuple[Path, dict[str, Any]]]:
-    """From a model's and its data's name to the file and the options."""
+    """The file and the options of each reference model, by the names of the model and of its data."""
     found = {}
     for path in sorted(FOLDER.glob("*/reference.json")):
         told = json.loads(path.read_text())

@@ -5,9 +5,10 @@ from typing import Any
 import keras
 from keras import layers as kl
 
+from dropzoo.common.checks import check_count
 from dropzoo.models.blocks.resize import PadToMultiple
 from dropzoo.models.blocks.segmentation import go_up, pixel_logits
-from dropzoo.models.blocks.units import check_count, check_input_shape, conv_unit, normalize, plain_conv
+from dropzoo.models.blocks.units import check_input_shape, conv_unit, normalize, plain_conv
 from dropzoo.models.registry import register_model
 from dropzoo.models.sites import Sites
 
@@ -79,7 +80,9 @@ def res_unet(
         x = go_up(x, width, f"{stage}_up", upsample, drop, weight_decay)
         x = kl.Concatenate(name=f"{stage}_conv1_concat")([skips.pop(), x])
         x = _unit(x, width, stage, 1, **options)
-    return keras.Model(inputs, pixel_logits(x, inputs, num_classes, drop, weight_decay), name=name)
+    logits = pixel_logits(x, inputs, num_classes, drop, weight_decay)
+    drop.done()
+    return keras.Model(inputs, logits, name=name)
 
 
 def _unit(

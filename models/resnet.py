@@ -5,15 +5,9 @@ from typing import Any
 import keras
 from keras import layers as kl
 
+from dropzoo.common.checks import check_count
 from dropzoo.models.blocks.resize import SubsampleAndPad
-from dropzoo.models.blocks.units import (
-    check_count,
-    check_input_shape,
-    conv_unit,
-    normalize,
-    plain_conv,
-    pooled_head,
-)
+from dropzoo.models.blocks.units import check_input_shape, conv_unit, normalize, plain_conv, pooled_head
 from dropzoo.models.registry import register_model, register_variant
 from dropzoo.models.sites import Sites
 
@@ -63,23 +57,24 @@ def resnet20(
     """
     check_count(filters, "filters")
     count = 3 * check_count(blocks, "blocks")
-    names = [f"stage{stage}_block{block}" for stage in (1, 2, 3) for block in range(1, blocks + 1)]
-    paper = {f"{block}_branch": f"drop_path:{0.5 * i / count:.4g}" for i, block in enumerate(names, start=1)}
+    branches = [f"stage{stage}_block{i}_branch" for stage in (1, 2, 3) for i in range(1, blocks + 1)]
+    paper = {branch: f"drop_path:{0.5 * i / count:.4g}" for i, branch in enumerate(branches, start=1)}
     drop = Sites(dropout, paper)
     unit: dict[str, Any] = {"normalization": normalization, "weight_decay": weight_decay}
 
     inputs = keras.Input(check_input_shape(input_shape), name="images")  # (batch, height, width, channels)
     x = conv_unit(inputs, filters, "conv1", drop, activation=activation, **unit)
-    for block in names:
-        stage = int(block[5])
-        width, strides = filters * 2 ** (stage - 1), 2 if stage > 1 and block.endswith("_block1") else 1
-        y = conv_unit(x, width, f"{block}_conv1", drop, strides=strides, activation=activation, **unit)
-        y = _branch_end(y, width, f"{block}_branch", normalization, weight_decay)
-        y = drop(y, f"{block}_branch")
-        if strides > 1:
-            x = SubsampleAndPad(strides, width, name=f"{block}_shortcut")(x)
-        x = kl.Add(name=f"{block}_add")([x, y])
-        x = drop(kl.Activation(activation, name=block)(x), block)
+    for stage in (1, 2, 3):
+        width = filters * 2 ** (stage - 1)
+        for i in range(1, blocks + 1):
+            block, strides = f"stage{stage}_block{i}", 2 if stage > 1 and i == 1 else 1
+            y = conv_unit(x, width, f"{block}_conv1", drop, strides=strides, activation=activation, **unit)
+            y = _branch_end(y, width, f"{block}_branch", normalization, weight_decay)
+            y = drop(y, f"{block}_branch")
+            if strides > 1:
+                x = SubsampleAndPad(strides, width, name=f"{block}_shortcut")(x)
+            x = kl.Add(name=f"{block}_add")([x, y])
+            x = drop(kl.Activation(activation, name=block)(x), block)
     outputs = pooled_head(x, num_classes, drop, include_top=include_top, weight_decay=weight_decay)
     drop.done()
     return keras.Model(inputs, outputs, name=name)

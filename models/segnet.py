@@ -6,9 +6,10 @@ import keras
 from keras import layers as kl
 from keras import ops
 
+from dropzoo.common.checks import check_count
 from dropzoo.models.blocks.resize import PadToMultiple
 from dropzoo.models.blocks.segmentation import pixel_logits
-from dropzoo.models.blocks.units import check_count, check_input_shape, conv_unit
+from dropzoo.models.blocks.units import check_input_shape, conv_unit
 from dropzoo.models.registry import register_model
 from dropzoo.models.sites import Sites
 
@@ -79,7 +80,9 @@ def segnet(
         for conv in range(1, upward[stage - 1] + 1):
             narrow = level > 0 and conv == upward[stage - 1]  # the last of a stage has the next one's channels
             x = conv_unit(x, widths[level - narrow], f"decoder{stage}_conv{conv}", drop, **unit)
-    return keras.Model(inputs, pixel_logits(x, inputs, num_classes, drop, weight_decay), name=name)
+    logits = pixel_logits(x, inputs, num_classes, drop, weight_decay)
+    drop.done()
+    return keras.Model(inputs, logits, name=name)
 
 
 @keras.saving.register_keras_serializable(package="dropzoo")

@@ -18,12 +18,11 @@ import keras
 from dropzoo import layers
 from dropzoo.common.checks import snake_case, unknown
 from dropzoo.common.seeds import random_untouched
-from dropzoo.models.graph.walk import Place, graph_of, places, walk
+from dropzoo.models.graph.places import Place, places
+from dropzoo.models.graph.walk import graph_of, walk
 
-# Layers called <site>_<suffix> are parts of the unit that ends in the layer called <site>, and no sites.
-_PARTS = tuple(
-    "act add concat conv dense flatten join norm pad phi pool psi resize scale shortcut sigmoid theta".split()
-)
+# Layers called <site>_<part> belong to the unit that ends in the layer called <site>, and are no sites.
+_PARTS = set("act add concat conv dense flatten join norm pad pool resize scale shortcut".split())
 _KINDS = ("block", "branch", "conv", "dense", "down", "features", "head", "input", "module", "pool", "skip", "up")
 
 
@@ -36,12 +35,12 @@ class Site:
     """A place in a model where dropout can stand.
 
     Attributes:
-        name: Of the layer whose output it is: `"encoder1_conv2"`.
+        name: The name of the layer whose output it is, such as `"encoder1_conv2"`.
         kind: `"conv"`, `"branch"` (the end of a residual branch), `"block"`, `"module"`, `"pool"`, `"skip"`,
-            `"down"`, `"up"`, `"features"`, `"dense"`, `"head"` or `"input"`; in models that are not ours the
-            layer's class, snake-cased.
+            `"down"`, `"up"`, `"features"`, `"dense"`, `"head"` or `"input"`. In a model of somebody else's, the
+            layer's class in snake case.
         shape: `(batch, height, width, channels)` or `(batch, units)`, None where unknown.
-        spec: What stands there, as a spec for `layers.get`, or None.
+        spec: The dropout that stands there, as a spec for `layers.get`, or None.
     """
 
     name: str
@@ -50,39 +49,22 @@ class Site:
     spec: str | None = None
 
 
-def list_sites(model: str | keras.Model, **options: Any) -> list[Site]:
-    """The dropout sites of a model, in the order of its forward pass.
-
-    Args:
-        model: A name, to be built with `options`, or a Functional or Sequential model, of ours or not. A site in
-            a model that is inside another is `<inner model>/<site>`; a layer that is called several times has the
-            sites `<layer>_call1`, `<layer>_call2`, ...
-        options: For a name: the options of `build_model`; all have defaults.
-
-    Example:
-    >>> from dropzoo import models
-    >>> [site.name for site in models.list_sites("unet", depth=1)]  # doctest: +NORMALIZE_WHITESPACE
-    ['encoder1_conv1', 'encoder1_conv2', 'encoder1_pool', 'skip1', 'bottleneck_conv1', 'bottleneck_conv2',
-     'decoder1_up', 'decoder1_conv1', 'decoder1_conv2', 'head']
-    """
-    if isinstance(model, str):
-        from dropzoo.models.registry import build_model
-
-        with random_untouched():
-            return list_sites(build_model(model, **options))
-    if options:
-        raise ValueError(f"Options are for a model given by name. Received: a model and {sorted(options)}")
+def sites_of(model: keras.Model) -> list[Site]:
+    """Returns the dropout sites of a model, in the order of its forward pass; see `list_sites`."""
     return [as_site(place) for place in places(model) if is_listed(place)]
 
 
 def as_site(place: Place) -> Site:
-    """What users see of a place."""
+    """Returns a place as users see it."""
     spec = " + ".join(layers.describe(call.layer) for call in place.standing) or None
     return Site(place.name, _kind(place.call.layer), tuple(place.tensor.shape), spec)
 
 
 def is_listed(place: Place) -> bool:
-    """Whether a place bears a name of its own: not an input, an operation as `x + 1`, or a part of a unit."""
+    """Returns whether a place has a name of its own.
+
+    Inputs, operations such as `x + 1` and the parts of a unit have none, unless dropout stands there already.
+    """
     layer = place.call.layer
     if place.standing:
         return True
@@ -92,15 +74,25 @@ def is_listed(place: Place) -> bool:
     return part not in _PARTS or unit not in place.around
 
 
+def add_parts(*names: str) -> None:
+    """Makes names known as those of a unit's parts, for a family of models with units of its own.
+
+    Args:
+        names: Endings of layer names, such as `"theta"`: then `skip1_theta` belongs to the unit `skip1`.
+    """
+    _PARTS.update(names)
+
+
 def match_sites(model: keras.Model, patterns: Iterable[str]) -> dict[str, list[keras.Layer]]:
     """Returns the dropout layers that each pattern names.
 
-    A dropout layer is known by its own name and by that of its site (`"head_dropout"` and `"head"`), in a nested
-    model also with the path that `list_sites` prints (`"inner/head"`). A pattern that is such a name is taken
-    literally; any other is an fnmatch pattern.
+    A dropout layer is known by its own name and by the name of its site, `"head_dropout"` and `"head"`. In a
+    nested model both are also known with a path, `"inner/head"`, which is how `list_sites` prints sites. A layer
+    at the output of a layer that is called several times is known by the name of the call, `"dense_call2"`. If a
+    pattern is one of these names, it is taken literally; otherwise it is an fnmatch pattern.
 
     Args:
-        model: Any Keras model. Paths are known where the model has a graph.
+        model: Any Keras model. Paths are known if it is Functional or Sequential.
         patterns: Names or fnmatch patterns.
 
     Returns:
@@ -115,39 +107,74 @@ def match_sites(model: keras.Model, patterns: Iterable[str]) -> dict[str, list[k
     >>> {pattern: len(found) for pattern, found in models.match_sites(model, ["decoder*", "decoder1_up"]).items()}
     {'decoder*': 3, 'decoder1_up': 1}
     """
-    own = {layer: (layer.name.removesuffix("_dropout"), layer.name) for layer in layers.dropouts(model)}
-    names = {layer: set(both) for layer, both in own.items()}
-    listed = {layer: site for layer, (site, _) in own.items()}
+    names = {layer: {layer.name, layer.name.removesuffix("_dropout")} for layer in layers.dropouts(model)}
+    listed = {layer: {layer.name.removesuffix("_dropout")} for layer in names}
     if graph_of(model) is not None:
-        for call in walk(model):
-            if call.layer in names:
-                names[call.layer] |= {path + name for path in call.paths for name in own[call.layer]}
-        for place in places(model):
-            for call in place.standing:
-                names[call.layer].add(place.name)
-                listed[call.layer] = place.name
+        _add_names_in_graph(model, names, listed)
     known = {name for those in names.values() for name in those}
     matched = {}
     for pattern in patterns:
-        exact = pattern in known
+        literal = pattern in known
         matched[pattern] = [
             layer
             for layer, those in names.items()
-            if (pattern in those if exact else any(fnmatch.fnmatchcase(name, pattern) for name in those))
+            if (pattern in those if literal else any(fnmatch.fnmatchcase(name, pattern) for name in those))
         ]
         if not matched[pattern]:
-            raise unknown("dropout site", pattern, listed.values())
+            raise unknown("dropout site", pattern, {site for sites in listed.values() for site in sites})
     return matched
 
 
-class Sites:
-    """Puts the layers of a plan at the sites of a model while it is built: `x = drop(x, "encoder1_conv1")`.
+def _add_names_in_graph(
+    model: keras.Model, names: dict[keras.Layer, set[str]], listed: dict[keras.Layer, set[str]]
+) -> None:
+    """Adds names with paths to `names`, and puts what `list_sites` prints into `listed`, by dropout layer."""
+    for call in walk(model):
+        if call.layer in names:
+            own = (call.name, call.layer.name, call.layer.name.removesuffix("_dropout"))
+            names[call.layer] |= {prefix + name for prefix in ("", *call.paths) for name in own}
+    printed: dict[keras.Layer, set[str]] = {}
+    for place in places(model):
+        for call in place.standing:
+            names[call.layer] |= {prefix + place.call.name for prefix in ("", *place.call.paths)}
+            printed.setdefault(call.layer, set()).add(place.name)
+    listed |= printed
 
-    Gives `x` back where the plan has nothing. `done()` closes the account: a pattern without a site is an error.
+
+class Sites:
+    """Puts the layers of a plan at the sites of a model while it is built.
+
+    A builder makes one at its top, calls it wherever dropout can stand, `x = drop(x, "encoder1_conv1")`, and calls
+    `drop.done()` at its end.
+
+    Args:
+        dropout: The plan: None, `"paper"`, a rate, or a dict from fnmatch patterns of site names to specs.
+        paper: Dict from sites to specs, the plan of the model's own paper.
+
+    Call arguments:
+        x: Tensor, the output of the layer called `site`.
+        site: Name of the site.
+
+    Returns:
+        The output of the dropout layer, or `x` itself if the plan has no entry for the site.
+
+    Raises:
+        ValueError: For a plan that cannot be read, and a layer that cannot stand at a site.
+        CannotPlace: For a layer that cannot work on the tensor of a site.
+
+    Example:
+    >>> import keras
+    >>> from dropzoo import models
+    >>> drop = models.Sites({"hidden*": 0.5}, paper={})
+    >>> inputs = keras.Input((8,))
+    >>> x = drop(keras.layers.Dense(4, name="hidden1")(inputs), "hidden1")
+    >>> drop.done()
+    >>> [site.spec for site in models.list_sites(keras.Model(inputs, keras.layers.Dense(2)(x)))]
+    ['dropout:0.5']
     """
 
     def __init__(self, dropout: Any, paper: dict[str, Any]) -> None:
-        # Drawn for every model, so that the seeds of its weights do not depend on the plan.
+        # Drawn whatever the plan, so that the seeds of the weights do not depend on it.
         self._seed = random.randint(1, 2**31 - 1)
         plan = {check_pattern(key): spec for key, spec in as_patterns(dropout, paper).items()}
         with random_untouched():
@@ -164,23 +191,17 @@ class Sites:
         layer = self._layers[matching[-1]] if matching else None
         if layer is None:
             return x
-        try:
-            placed = layer_at(site, layer, self._seed)
-            dropped = placed(x)
-        except ValueError as error:
-            raise CannotPlace(f"Cannot put {layers.describe(layer)!r} at site {site!r}: {error}") from None
-        check_kept(placed, site, x.shape, dropped.shape)
-        return dropped
+        return put_at(site, layer, self._seed, x)
 
     def done(self) -> None:
-        """Raises a ValueError if a pattern of the plan has matched no site."""
+        """Raises a ValueError if a pattern of the plan has matched no site; the builder's last word on dropout."""
         for pattern in self._layers:
             if pattern in self._unused:
                 raise unknown("site", pattern, self._names)
 
 
 def check_site_layer(layer: keras.Layer) -> keras.Layer:
-    """The layer, or a ValueError if it draws but takes the place of a layer of a model."""
+    """Returns a layer that can stand at a site; raises a ValueError for one that replaces a layer of the model."""
     if layers.is_stochastic(layer) and not layers.is_dropout(layer):
         raise ValueError(
             f"{type(layer).__name__} replaces a layer of a model, so it cannot stand at a site. Layers "
@@ -189,16 +210,8 @@ def check_site_layer(layer: keras.Layer) -> keras.Layer:
     return layer
 
 
-def check_kept(layer: keras.Layer, site: str, before: Any, after: Any) -> None:
-    """A ValueError for a layer, called, that has weights or gives out another shape than it takes."""
-    if before != after or layer.weights:
-        raise ValueError(
-            f"What stands at a site keeps the shape and has no weights. Received: {layer!r} at site {site!r}"
-        )
-
-
 def check_pattern(key: Any) -> str:
-    """A key of a plan for a builder, or a ValueError if it is no string."""
+    """Returns a key of a plan for a builder; raises a ValueError if it is no string."""
     if not isinstance(key, str):
         raise ValueError(
             "A key of a plan is a string, the name of a site or an fnmatch pattern; `retrofit` takes callables "
@@ -208,7 +221,11 @@ def check_pattern(key: Any) -> str:
 
 
 def layer_at(site: str, layer: keras.Layer, seed: int, **config: Any) -> keras.Layer:
-    """A copy of `layer`, called `<site>_dropout`, with the site mixed into its seed, or else into `seed`."""
+    """Returns a copy of `layer`, called `<site>_dropout`.
+
+    Its seed is made from the site and the layer's seed, or from `seed` if the layer has none, so that each site
+    draws masks of its own.
+    """
     config = {**layer.get_config(), "name": f"{site}_dropout", **config}
     if "seed" in config:  # somebody else's layer may have none
         seed = seed if config["seed"] is None else config["seed"]
@@ -216,8 +233,35 @@ def layer_at(site: str, layer: keras.Layer, seed: int, **config: Any) -> keras.L
     return type(layer).from_config(config)
 
 
+def put_at(site: str, layer: keras.Layer, seed: int, tensor: Any, **config: Any) -> Any:
+    """Returns the output of a copy of `layer` at a site, as `layer_at` makes it.
+
+    Raises:
+        CannotPlace: If the layer cannot work on the tensor.
+        ValueError: If it has weights or changes the shape.
+    """
+    try:
+        placed = layer_at(site, layer, seed, **config)
+        dropped = placed(tensor)
+    except ValueError as error:
+        raise CannotPlace(f"Cannot put {layers.describe(layer)!r} at site {site!r}: {error}") from None
+    if tensor.shape != dropped.shape or placed.weights:
+        raise ValueError(
+            f"What stands at a site keeps the shape and has no weights. Received: {placed!r} at site {site!r}"
+        )
+    return dropped
+
+
 def as_patterns(dropout: Any, paper: dict[str, Any]) -> dict[str, Any]:
-    """A plan as a dict of patterns; that of the paper, or at another rate, is `paper`."""
+    """Returns a plan as a dict of patterns.
+
+    Args:
+        dropout: None, `"paper"`, a rate for the paper's sites, or such a dict.
+        paper: The paper's own plan.
+
+    Raises:
+        ValueError: If it is anything else, or the paper has no dropout.
+    """
     if dropout is None:
         return {}
     if not paper and (dropout == "paper" or isinstance(dropout, numbers.Real)):
@@ -237,11 +281,13 @@ def as_patterns(dropout: Any, paper: dict[str, Any]) -> dict[str, Any]:
 
 
 def _at_rate(spec: Any, rate: float) -> keras.Layer:
+    """The layer of a spec, at another rate."""
     layer = layers.get(spec)
     layer.rate = rate
     return layer
 
 
 def _kind(layer: keras.Layer) -> str:
+    """The last word of a layer's name if that is one of ours, else its class."""
     last = re.sub(r"\d+$", "", layer.name.rpartition("_")[2])
     return last if last in _KINDS else snake_case(type(layer).__name__)

@@ -5,10 +5,11 @@ from typing import Any
 import keras
 from keras import layers as kl
 
+from dropzoo.common.checks import check_count
 from dropzoo.models.blocks.encoders import encoder_unet
 from dropzoo.models.blocks.resize import PadToMultiple
 from dropzoo.models.blocks.segmentation import go_up, pixel_logits
-from dropzoo.models.blocks.units import check_count, check_input_shape, conv_unit
+from dropzoo.models.blocks.units import check_input_shape, conv_unit
 from dropzoo.models.registry import register_model
 from dropzoo.models.sites import Sites
 
@@ -98,4 +99,6 @@ def unet(
         x = conv_unit(x, width, f"{stage}_conv1", drop, **unit)
         x = conv_unit(x, width, f"{stage}_conv2", drop, **unit)
 
-    return keras.Model(inputs, pixel_logits(x, inputs, num_classes, drop, weight_decay), name=name)
+    logits = pixel_logits(x, inputs, num_classes, drop, weight_decay)
+    drop.done()
+    return keras.Model(inputs, logits, name=name)

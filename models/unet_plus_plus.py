@@ -5,9 +5,10 @@ from typing import Any
 import keras
 from keras import layers as kl
 
+from dropzoo.common.checks import check_count
 from dropzoo.models.blocks.resize import PadToMultiple
 from dropzoo.models.blocks.segmentation import go_up, pixel_logits
-from dropzoo.models.blocks.units import check_count, check_input_shape, conv_unit
+from dropzoo.models.blocks.units import check_input_shape, conv_unit
 from dropzoo.models.registry import register_model
 from dropzoo.models.sites import Sites
 from dropzoo.models.surgery.ordered import in_forward_order
@@ -82,4 +83,5 @@ def unet_plus_plus(
                 x = conv_unit(x, width, f"{node}_conv{conv}", drop, **unit)
             rows[level - 1].append(x)
     logits = pixel_logits(rows[0][-1], inputs, num_classes, drop, weight_decay)
+    drop.done()
     return in_forward_order(inputs, logits, name)  # parallel branches: Keras' order would depend on the dropout

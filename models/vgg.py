@@ -5,7 +5,8 @@ from typing import Any
 import keras
 from keras import layers as kl
 
-from dropzoo.models.blocks.units import check_choice, check_count, check_input_shape, conv_unit, l2, normalize
+from dropzoo.common.checks import check_choice, check_count
+from dropzoo.models.blocks.units import check_input_shape, conv_unit, l2, normalize
 from dropzoo.models.registry import register_model, register_variant
 from dropzoo.models.sites import Sites
 

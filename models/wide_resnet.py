@@ -5,14 +5,8 @@ from typing import Any
 import keras
 from keras import layers as kl
 
-from dropzoo.models.blocks.units import (
-    check_count,
-    check_input_shape,
-    conv_unit,
-    normalize,
-    plain_conv,
-    pooled_head,
-)
+from dropzoo.common.checks import check_count
+from dropzoo.models.blocks.units import check_input_shape, conv_unit, normalize, plain_conv, pooled_head
 from dropzoo.models.registry import register_model, register_variant
 from dropzoo.models.sites import Sites
 
@@ -62,8 +56,8 @@ def wide_resnet_28_10(
     """
     check_count(filters, "filters")
     check_count(width, "width")
-    names = [f"stage{s}_block{b}" for s in (1, 2, 3) for b in range(1, check_count(blocks, "blocks") + 1)]
-    drop = Sites(dropout, paper={f"{block}_conv1": 0.3 for block in names})
+    check_count(blocks, "blocks")
+    drop = Sites(dropout, paper={f"stage{s}_block{i}_conv1": 0.3 for s in (1, 2, 3) for i in range(1, blocks + 1)})
     unit: dict[str, Any] = {"normalization": normalization, "activation": activation, "weight_decay": weight_decay}
 
     def preactivated(x: Any, site: str) -> Any:
@@ -71,17 +65,18 @@ def wide_resnet_28_10(
 
     inputs = keras.Input(check_input_shape(input_shape), name="images")  # (batch, height, width, channels)
     x = drop(plain_conv(inputs, filters, "conv1", weight_decay=weight_decay, use_bias=False), "conv1")
-    for block in names:
-        stage = int(block[5])
-        channels, strides = filters * width * 2 ** (stage - 1), 2 if stage > 1 and block.endswith("_block1") else 1
-        start = preactivated(x, block)
-        y = conv_unit(start, channels, f"{block}_conv1", drop, strides=strides, **unit)
-        y = plain_conv(y, channels, f"{block}_branch", weight_decay=weight_decay, use_bias=False)
-        if x.shape[-1] != channels:  # the shortcut starts behind the activation that the branch shares
-            options: dict[str, Any] = {"kernel_size": 1, "strides": strides, "weight_decay": weight_decay}
-            x = plain_conv(start, channels, f"{block}_shortcut", use_bias=False, **options)
-        # The branch first: so Keras lists its weights first, also where dropout makes it the longer path.
-        x = drop(kl.Add(name=block)([drop(y, f"{block}_branch"), x]), block)
+    for stage in (1, 2, 3):
+        channels = filters * width * 2 ** (stage - 1)
+        for i in range(1, blocks + 1):
+            block, strides = f"stage{stage}_block{i}", 2 if stage > 1 and i == 1 else 1
+            start = preactivated(x, block)
+            y = conv_unit(start, channels, f"{block}_conv1", drop, strides=strides, **unit)
+            y = plain_conv(y, channels, f"{block}_branch", weight_decay=weight_decay, use_bias=False)
+            if x.shape[-1] != channels:  # the shortcut starts behind the activation that the branch shares
+                options: dict[str, Any] = {"kernel_size": 1, "strides": strides, "weight_decay": weight_decay}
+                x = plain_conv(start, channels, f"{block}_shortcut", use_bias=False, **options)
+            # The branch first: so Keras lists its weights first, also where dropout makes it the longer path.
+            x = drop(kl.Add(name=block)([drop(y, f"{block}_branch"), x]), block)
     x = preactivated(x, "features")
     outputs = pooled_head(x, num_classes, drop, include_top=include_top, weight_decay=weight_decay)
     drop.done()

@@ -8,10 +8,10 @@ import keras
 from keras import layers as kl
 from keras import ops
 
-from dropzoo.common.checks import snake_case, unknown
+from dropzoo.common.checks import check_choice, snake_case, unknown
 from dropzoo.models.blocks.resize import FitTo, PadToMultiple
 from dropzoo.models.blocks.segmentation import go_up, pixel_logits
-from dropzoo.models.blocks.units import check_choice, check_input_shape, conv_unit
+from dropzoo.models.blocks.units import check_input_shape, conv_unit
 from dropzoo.models.graph.walk import calls_of, shapes_at
 from dropzoo.models.sites import Sites, as_patterns
 from dropzoo.models.surgery.retrofit import retrofit
@@ -86,7 +86,9 @@ def encoder_unet(
             x = kl.Concatenate(name=f"{stage}_conv1_concat")([skip, x])
         for conv in (1, 2):
             x = conv_unit(x, width, f"{stage}_conv{conv}", drop, weight_decay=weight_decay, **unit)
-    model = keras.Model(inputs, pixel_logits(x, inputs, num_classes, drop, weight_decay), name=name)
+    logits = pixel_logits(x, inputs, num_classes, drop, weight_decay)
+    drop.done()
+    model = keras.Model(inputs, logits, name=name)
     plan: dict[Any, Any] = as_patterns(dropout, paper={"bottleneck": 0.5})
     if any(isinstance(layer, kl.Dropout) for layer in model.layers):  # the encoder's own
         plan = {"after:Dropout": None, **plan}

@@ -1,16 +1,26 @@
-"""What the segmentation models share: going up, and the logits of each pixel."""
+"""Parts of the segmentation models: the way up, and the logits of each pixel."""
 
 from typing import Any
 
 from keras import layers as kl
 
+from dropzoo.common.checks import check_choice
 from dropzoo.models.blocks.resize import CropLike
-from dropzoo.models.blocks.units import check_choice, l2, plain_conv
+from dropzoo.models.blocks.units import l2, plain_conv
 from dropzoo.models.sites import Sites
 
 
 def go_up(x: Any, filters: int, site: str, upsample: str, drop: Sites, weight_decay: float) -> Any:
-    """Twice the size: by a transposed convolution, or bilinear resizing and a convolution."""
+    """Returns a map of twice the size, with its dropout.
+
+    Args:
+        x: Map `(batch, height, width, channels)`.
+        filters: Int, channels of the result.
+        site: Name of the site.
+        upsample: `"transpose"`, a 2x2 transposed convolution, or `"resize"`, bilinear resizing and a convolution.
+        drop: The builder's `Sites`.
+        weight_decay: Float, the L2 penalty on the kernel.
+    """
     check_choice(upsample, "upsample", ("transpose", "resize"))
     if upsample == "transpose":
         kernel = {"kernel_initializer": "he_normal", "kernel_regularizer": l2(weight_decay)}
@@ -22,8 +32,15 @@ def go_up(x: Any, filters: int, site: str, upsample: str, drop: Sites, weight_de
 
 
 def pixel_logits(x: Any, inputs: Any, num_classes: int, drop: Sites, weight_decay: float) -> Any:
-    """`head`, a convolution of size 1, and the crop to the images' size; closes the plan's account."""
+    """Returns the logits of each pixel: the site `head`, a convolution of size 1, the crop to the images' size.
+
+    Args:
+        x: Map `(batch, height', width', channels)`.
+        inputs: The images, `(batch, height, width, channels)`, whose size the logits get.
+        num_classes: Int, channels of the logits.
+        drop: The builder's `Sites`.
+        weight_decay: Float, the L2 penalty on the kernel.
+    """
     x = drop(kl.Identity(name="head")(x), "head")
     x = kl.Conv2D(num_classes, 1, kernel_regularizer=l2(weight_decay), dtype="float32", name="logits_conv")(x)
-    drop.done()
     return CropLike(dtype="float32", name="logits")([x, inputs])

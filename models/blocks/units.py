@@ -6,7 +6,7 @@ from typing import Any
 import keras
 from keras import layers as kl
 
-from dropzoo.common.checks import unknown
+from dropzoo.common.checks import check_count, unknown
 from dropzoo.models.sites import Sites
 
 _NORMALIZATIONS = ("batch", "group", "layer")
@@ -100,19 +100,6 @@ def l2(weight_decay: float) -> keras.Regularizer | None:
     if not isinstance(weight_decay, (int, float)) or not weight_decay >= 0:
         raise ValueError(f"`weight_decay` must be a number of at least 0. Received: weight_decay={weight_decay!r}")
     return keras.regularizers.L2(weight_decay) if weight_decay else None
-
-
-def check_count(value: Any, name: str) -> int:
-    """A positive int."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"`{name}` must be a positive int. Received: {name}={value!r}")
-    return value
-
-
-def check_choice(value: Any, name: str, choices: tuple[Any, ...]) -> Any:
-    if value not in choices:
-        raise ValueError(f"`{name}` must be one of {', '.join(map(repr, choices))}. Received: {name}={value!r}")
-    return value
 
 
 def check_input_shape(input_shape: Any) -> tuple[int | None, int | None, int]:

@@ -1,0 +1,100 @@
+"""Builds models by name: `build_model`, and `list_sites` of a model that is given by its name."""
+
+import inspect
+import os
+from typing import Any
+
+import keras
+
+from dropzoo.common.checks import unknown
+from dropzoo.common.seeds import random_untouched
+from dropzoo.models import reference
+from dropzoo.models.plans import get_plan
+from dropzoo.models.ramps import Ramp, expand_ramps
+from dropzoo.models.registry import get_builder
+from dropzoo.models.sites import Site, sites_of
+
+
+def build_model(
+    name: str, *, dropout: Any = None, weights: str | os.PathLike | None = None, **options: Any
+) -> keras.Model:
+    """Builds a model with dropout at named sites.
+
+    Args:
+        name: One of `list_models()`.
+        dropout: The plan, which says what to drop where.
+            None: nothing; the graph has no dropout layer at all.
+            A dict from fnmatch patterns of site names to specs for `layers.get`, such as
+            `{"decoder*": "spatial_dropout2d:0.2", "bottleneck*": 0.5}`. Later entries win, and None leaves a site
+            alone. Rates that rise with depth are `{"*_branch": models.ramp(0.0, 0.2)}`.
+            `"paper"`: the dropout of the model's own paper; a float: the paper's layers at this rate.
+            Another string: a plan of `list_plans()`.
+        weights: None for random ones; a file of weights (`.weights.h5`, `.keras`); or the name of the data that
+            reference weights were trained on, see `list_weights()`: then the options default to theirs.
+        options: The model's own options, `input_shape` and `num_classes` among them; see
+            `help(models.get_builder(name))`.
+
+    Returns:
+        A Functional `keras.Model` that takes float images `(batch, height, width, channels)` and returns float32
+        logits. With one random seed its initial weights are the same whatever the plan.
+
+    Raises:
+        ValueError: For an unknown model, option, plan, layer or name of weights, for a layer that cannot stand at
+            a site, and for a pattern that matches no site.
+
+    Example:
+    >>> from dropzoo import models
+    >>> model = models.build_model("unet", depth=2, filters=8, dropout={"skip*": 0.1})
+    >>> [site.name for site in models.list_sites(model) if site.spec]
+    ['skip1', 'skip2']
+    """
+    if keras.config.image_data_format() != "channels_last":
+        raise ValueError(
+            "The models take images of data format 'channels_last'. Received: "
+            f"{keras.config.image_data_format()!r}, Keras' own setting; call "
+            "keras.config.set_image_data_format('channels_last') first"
+        )
+    if weights is not None:
+        if reference.is_name(weights):
+            options = reference.options_of(name, str(weights), options)
+        model = build_model(name, dropout=dropout, **options)
+        reference.load(model, name, weights)
+        return model
+    builder = get_builder(name)
+    known = [p for p in inspect.signature(builder).parameters if p not in ("dropout", "name")]
+    for option in options:
+        if option not in known:
+            raise unknown(f"option of {name}", option, known)
+    # A named plan and a ramp depend on all sites, so these are read off a model without dropout first.
+    if isinstance(dropout, str) and dropout != "paper":
+        dropout = get_plan(dropout).patterns(list_sites(name, **options))
+    if isinstance(dropout, dict) and any(isinstance(value, Ramp) for value in dropout.values()):
+        dropout = expand_ramps(dropout, list_sites(name, **options))
+    return builder(dropout=dropout, **options)
+
+
+def list_sites(model: str | keras.Model, **options: Any) -> list[Site]:
+    """Returns the dropout sites of a model, in the order of its forward pass.
+
+    Args:
+        model: The name of a model, which is built with `options`, or a Functional or Sequential model, from this
+            package or not. A site in a nested model is called `<nested model>/<site>`; a layer that is called
+            several times has the sites `<layer>_call1`, `<layer>_call2`, ...
+        options: If `model` is a name, the options of `build_model`; all have defaults.
+
+    Raises:
+        ValueError: For an unknown name or option, for options beside a model, and for a model without a graph: a
+            subclassed one, or a Sequential model that is not built.
+
+    Example:
+    >>> from dropzoo import models
+    >>> [site.name for site in models.list_sites("unet", depth=1)]  # doctest: +NORMALIZE_WHITESPACE
+    ['encoder1_conv1', 'encoder1_conv2', 'encoder1_pool', 'skip1', 'bottleneck_conv1', 'bottleneck_conv2',
+     'decoder1_up', 'decoder1_conv1', 'decoder1_conv2', 'head']
+    """
+    if isinstance(model, str):
+        with random_untouched():
+            return sites_of(build_model(model, **options))
+    if options:
+        raise ValueError(f"Options are for a model given by name. Received: a model and {sorted(options)}")
+    return sites_of(model)
