@@ -56,10 +56,12 @@ import dropzoo, dropzoo.layers, dropzoo.models, dropzoo.training, dropzoo.servin
 for module in (dropzoo, dropzoo.layers, dropzoo.models, dropzoo.training, dropzoo.serving):
     print(module.__file__)
 print(dropzoo.models.build_model("unet", depth=1, filters=2, dropout="paper").name)
+print(dropzoo.models.build_model("simple_cnn", weights="digits").name, *dropzoo.models.list_weights())
 """
     run = subprocess.run([python, "-c", code], check=True, capture_output=True, text=True, cwd=tmp_path)
-    *files, name = run.stdout.split()
+    *files, name, weights = run.stdout.splitlines()
     assert all(file.startswith(str(site)) for file in files) and name == "unet"
+    assert weights.split() == ["simple_cnn", *dropzoo.models.list_weights()] and len(weights.split()) > 2
     installed = Path(site) / "dropzoo"
     assert (installed / "py.typed").exists() and not (Path(site) / "tests").exists()
 
