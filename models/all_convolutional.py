@@ -40,11 +40,14 @@ def all_cnn_c(
         normalization: `"batch"`, `"group"`, `"layer"` or None.
         activation: Name of a Keras activation.
         weight_decay: Float, the L2 penalty on the kernels.
-        include_top: Bool. False ends the model at `features`, a map; `num_classes` then plays no part.
-        name: Of the model.
+        include_top: Bool. If False, the model ends at `features`, a map, and `num_classes` has no effect.
+        name: Name of the model.
 
     Output shape:
         `(batch, num_classes)`, float32 logits; without the top `(batch, height, width, channels)`.
+
+    Raises:
+        ValueError: For an option outside its range, and for a plan that does not fit, see `build_model`.
 
     Reference:
         Springenberg et al., "Striving for Simplicity: The All Convolutional Net", 2015, arXiv:1412.6806.
@@ -92,11 +95,14 @@ def network_in_network(
         normalization: `"batch"`, `"group"`, `"layer"` or None.
         activation: Name of a Keras activation.
         weight_decay: Float, the L2 penalty on the kernels.
-        include_top: Bool. False ends the model at `features`, a map; `num_classes` then plays no part.
-        name: Of the model.
+        include_top: Bool. If False, the model ends at `features`, a map, and `num_classes` has no effect.
+        name: Name of the model.
 
     Output shape:
         `(batch, num_classes)`, float32 logits; without the top `(batch, height, width, channels)`.
+
+    Raises:
+        ValueError: For an option outside its range, and for a plan that does not fit, see `build_model`.
 
     Reference:
         Lin, Chen and Yan, "Network In Network", 2014, arXiv:1312.4400.

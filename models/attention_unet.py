@@ -29,13 +29,13 @@ def attention_unet(
     weight_decay: float = 0.0,
     name: str = "attention_unet",
 ) -> keras.Model:
-    """U-Net whose skips are weighted, pixel by pixel, by what the deeper level takes for important.
+    """U-Net whose skips are weighted, pixel by pixel, by what the deeper level finds important.
 
     The gate of a skip is `sigmoid(psi(relu(theta(skip) + phi(deeper))))`, resized to the skip and multiplied with
-    it; `theta` halves the size, so that both meet at the deeper level's.
+    it; `theta` halves the size, so that both have that of the deeper level.
 
-    Sites: those of `unet`; `skip1` is the skip behind its gate. Plan `"paper"`: Oktay et al. used no dropout; it
-    is that of the U-Net, 0.5 at the end of the deepest encoder stage and of the bottleneck.
+    Sites: those of `unet`; `skip1` is the skip behind its gate. Plan `"paper"`: Oktay et al. used no dropout, so
+    it is the plan of the U-Net, 0.5 at the end of the deepest encoder stage and of the bottleneck.
 
     Differs from the paper: two-dimensional, and without deep supervision.
 
@@ -49,10 +49,13 @@ def attention_unet(
         normalization: `"batch"`, `"group"`, `"layer"` or None.
         activation: Name of a Keras activation.
         weight_decay: Float, the L2 penalty on the kernels.
-        name: Of the model.
+        name: Name of the model.
 
     Output shape:
         `(batch, height, width, num_classes)`, float32 logits.
+
+    Raises:
+        ValueError: For an option outside its range, and for a plan that does not fit, see `build_model`.
 
     Reference:
         Oktay et al., "Attention U-Net: Learning Where to Look for the Pancreas", 2018, arXiv:1804.03999.

@@ -43,11 +43,14 @@ def convnext_tiny(
         normalization: `"batch"`, `"group"`, `"layer"` or None.
         activation: Name of a Keras activation.
         weight_decay: Float, the L2 penalty on the kernels.
-        include_top: Bool. False ends the model at `features`, a map; `num_classes` then plays no part.
-        name: Of the model.
+        include_top: Bool. If False, the model ends at `features`, a map, and `num_classes` has no effect.
+        name: Name of the model.
 
     Output shape:
         `(batch, num_classes)`, float32 logits; without the top `(batch, height, width, channels)`.
+
+    Raises:
+        ValueError: For an option outside its range, and for a plan that does not fit, see `build_model`.
 
     Reference:
         Liu et al., "A ConvNet for the 2020s", 2022, arXiv:2201.03545.
@@ -97,6 +100,12 @@ class LayerScale(keras.Layer):
 
     Args:
         initial: Float, the weights' first value.
+
+    Input shape:
+        `(..., channels)`
+
+    Output shape:
+        The same.
 
     Reference:
         Touvron et al., "Going Deeper with Image Transformers", 2021, arXiv:2103.17239.

@@ -42,11 +42,14 @@ def densenet_bc_100_12(
         normalization: `"batch"`, `"group"`, `"layer"` or None.
         activation: Name of a Keras activation.
         weight_decay: Float, the L2 penalty on the kernels.
-        include_top: Bool. False ends the model at `features`, a map; `num_classes` then plays no part.
-        name: Of the model.
+        include_top: Bool. If False, the model ends at `features`, a map, and `num_classes` has no effect.
+        name: Name of the model.
 
     Output shape:
         `(batch, num_classes)`, float32 logits; without the top `(batch, height, width, channels)`.
+
+    Raises:
+        ValueError: For an option outside its range, and for a plan that does not fit, see `build_model`.
 
     Reference:
         Huang et al., "Densely Connected Convolutional Networks", 2017, arXiv:1608.06993.

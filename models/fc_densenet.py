@@ -47,10 +47,13 @@ def fc_densenet103(
         normalization: `"batch"`, `"group"`, `"layer"` or None.
         activation: Name of a Keras activation.
         weight_decay: Float, the L2 penalty on the kernels.
-        name: Of the model.
+        name: Name of the model.
 
     Output shape:
         `(batch, height, width, num_classes)`, float32 logits.
+
+    Raises:
+        ValueError: For an option outside its range, and for a plan that does not fit, see `build_model`.
 
     Reference:
         Jégou et al., "The One Hundred Layers Tiramisu: Fully Convolutional DenseNets for Semantic Segmentation",

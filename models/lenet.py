@@ -25,8 +25,8 @@ def lenet5(
 ) -> keras.Model:
     """LeNet-5: two convolutions of 5x5 with average pooling, and two dense layers.
 
-    Sites as of `simple_cnn`, of which it is a case. Plan `"paper"`: LeCun et al. knew no dropout; it is 0.5 after
-    the dense layers, as Hinton et al. 2012 introduced it (arXiv:1207.0580).
+    Sites: those of `simple_cnn`, of which this is a special case. Plan `"paper"`: LeCun et al. knew no dropout, so
+    it is 0.5 after the dense layers, as Hinton et al. 2012 introduced it (arXiv:1207.0580).
 
     Differs from the paper: a 28x28 image is padded by the first convolution instead of being 32x32; the second
     convolution sees all maps, pooling has no weights, and the last layer is dense.
@@ -41,10 +41,13 @@ def lenet5(
         normalization: `"batch"`, `"group"`, `"layer"` or None.
         activation: Name of a Keras activation.
         weight_decay: Float, the L2 penalty on the kernels.
-        name: Of the model.
+        name: Name of the model.
 
     Output shape:
         `(batch, num_classes)`, float32 logits.
+
+    Raises:
+        ValueError: For an option outside its range, and for a plan that does not fit, see `build_model`.
 
     Reference:
         LeCun et al., "Gradient-Based Learning Applied to Document Recognition", Proceedings of the IEEE, 1998.

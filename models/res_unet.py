@@ -32,8 +32,8 @@ def res_unet(
     Sites: for each stage `encoder1_conv1`, `encoder1_branch` (the end of the branch, before the addition: where
     whole branches are dropped) and `encoder1_block`; `skip1`, ..., `bottleneck_conv1`, `bottleneck_branch`,
     `bottleneck_block`, `decoder1_up`, `decoder1_conv1`, `decoder1_branch`, `decoder1_block`, ..., `head`.
-    Plan `"paper"`: Zhang et al. used no dropout; it is that of the U-Net, 0.5 at the end of the deepest encoder
-    stage and of the bottleneck.
+    Plan `"paper"`: Zhang et al. used no dropout, so it is the plan of the U-Net, 0.5 at the end of the deepest
+    encoder stage and of the bottleneck.
 
     Differs from the paper: after resizing, a convolution halves the channels.
 
@@ -47,10 +47,13 @@ def res_unet(
         normalization: `"batch"`, `"group"`, `"layer"` or None.
         activation: Name of a Keras activation.
         weight_decay: Float, the L2 penalty on the kernels.
-        name: Of the model.
+        name: Name of the model.
 
     Output shape:
         `(batch, height, width, num_classes)`, float32 logits.
+
+    Raises:
+        ValueError: For an option outside its range, and for a plan that does not fit, see `build_model`.
 
     Reference:
         Zhang, Liu and Wang, "Road Extraction by Deep Residual U-Net", 2018, arXiv:1711.10684.
@@ -69,7 +72,7 @@ def res_unet(
     inputs = keras.Input(check_input_shape(input_shape), name="images")  # (batch, height, width, channels)
     x, skips = PadToMultiple(2**depth, name="encoder1_conv1_pad")(inputs), []
     for level in range(1, depth + 1):
-        first = level == 1  # which begins with a convolution, at full size
+        first = level == 1  # it begins with a convolution, at full size
         x = _unit(
             x, filters * 2 ** (level - 1), f"encoder{level}", 1 if first else 2, preactivate=not first, **options
         )

@@ -33,8 +33,8 @@ def resnet20(
 
     Sites: `conv1`, then for each block `stage1_block1_conv1`, `stage1_block1_branch` (the end of the branch,
     before the addition: where whole branches are dropped) and `stage1_block1`; `features` and `head`.
-    Plan `"paper"`: He et al. used no dropout; it is the stochastic depth of Huang et al., which was made for these
-    networks: `drop_path` on block `l` of `L` at the rate `0.5 * l / L`.
+    Plan `"paper"`: He et al. used no dropout, so it is the stochastic depth of Huang et al., which was made for
+    these networks: `drop_path` on block `l` of `L` at the rate `0.5 * l / L`.
 
     Args:
         input_shape: `(height, width, channels)`; height and width may be None.
@@ -45,11 +45,14 @@ def resnet20(
         normalization: `"batch"`, `"group"`, `"layer"` or None.
         activation: Name of a Keras activation.
         weight_decay: Float, the L2 penalty on the kernels.
-        include_top: Bool. False ends the model at `features`, a map; `num_classes` then plays no part.
-        name: Of the model.
+        include_top: Bool. If False, the model ends at `features`, a map, and `num_classes` has no effect.
+        name: Name of the model.
 
     Output shape:
         `(batch, num_classes)`, float32 logits; without the top `(batch, height, width, channels)`.
+
+    Raises:
+        ValueError: For an option outside its range, and for a plan that does not fit, see `build_model`.
 
     Reference:
         He et al., "Deep Residual Learning for Image Recognition", 2016, arXiv:1512.03385; Huang et al., "Deep

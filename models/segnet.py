@@ -27,12 +27,12 @@ def segnet(
     weight_decay: float = 0.0,
     name: str = "segnet",
 ) -> keras.Model:
-    """SegNet: the 13 convolutions of VGG16 and their mirror image; unpooling by the places of the maxima.
+    """SegNet: the 13 convolutions of VGG16 and their mirror image, with unpooling to the places of the maxima.
 
     Sites: `encoder1_conv1`, `encoder1_conv2`, `encoder1_pool`, ..., `encoder5_pool`, `decoder1_up` (unpooled; the
     deepest), `decoder1_conv1`, ..., `decoder5_conv1`, `head`.
-    Plan `"paper"`: that of Bayesian SegNet which its authors recommend, 0.5 in the central encoder and decoder;
-    the others they compare are the plans `"bayesian_segnet_encoder"`, `"bayesian_segnet_decoder"`,
+    Plan `"paper"`: the variant of Bayesian SegNet that its authors recommend, 0.5 in the central encoder and
+    decoder; the other variants are the plans `"bayesian_segnet_encoder"`, `"bayesian_segnet_decoder"`,
     `"bayesian_segnet_center"`, `"bayesian_segnet_encoder_decoder"` and `"bayesian_segnet_classifier"`.
 
     Args:
@@ -44,10 +44,13 @@ def segnet(
         normalization: `"batch"`, `"group"`, `"layer"` or None.
         activation: Name of a Keras activation.
         weight_decay: Float, the L2 penalty on the kernels.
-        name: Of the model.
+        name: Name of the model.
 
     Output shape:
         `(batch, height, width, num_classes)`, float32 logits.
+
+    Raises:
+        ValueError: For an option outside its range, and for a plan that does not fit, see `build_model`.
 
     Reference:
         Badrinarayanan, Kendall and Cipolla, "SegNet: A Deep Convolutional Encoder-Decoder Architecture for Image
@@ -90,11 +93,26 @@ class MaxUnpooling2D(keras.Layer):
     """Undoes a max-pooling of 2x2: each value goes where the maximum was, the other three units are zero.
 
     Call arguments:
-        inputs: A list of the maps to unpool, `(batch, height, width, channels)`, and the maps that were pooled,
-            `(batch, 2 * height, 2 * width, channels)`. Of equal maxima the first counts.
+        inputs: List of two tensors, the maps to unpool and the maps that were pooled. If several of the four units
+            are equal to the maximum, the first one counts.
+
+    Input shape:
+        `(batch, height, width, channels)` and `(batch, 2 * height, 2 * width, channels)`
 
     Output shape:
-        `(batch, 2 * height, 2 * width, channels)`.
+        `(batch, 2 * height, 2 * width, channels)`
+
+    Example:
+    >>> import numpy as np
+    >>> from dropzoo.models.segnet import MaxUnpooling2D
+    >>> pooled = np.array([[1.0, 2.0], [4.0, 3.0]], "float32").reshape(1, 2, 2, 1)
+    >>> unpooled = MaxUnpooling2D()([np.array([[[[7.0]]]], "float32"), pooled])
+    >>> np.array(unpooled)[0, :, :, 0].tolist()
+    [[0.0, 0.0], [7.0, 0.0]]
+
+    Reference:
+        Badrinarayanan, Kendall and Cipolla, "SegNet: A Deep Convolutional Encoder-Decoder Architecture for Image
+        Segmentation", 2015, arXiv:1511.00561.
     """
 
     def call(self, inputs: Any) -> Any:

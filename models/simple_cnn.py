@@ -36,9 +36,9 @@ def simple_cnn(
 
     Sites: `input`, `module1_conv1`, `module1_conv2`, ..., `module1` (the module's end, however it shrinks),
     `module2_conv1`, ..., `features` (before Flatten or global pooling), `dense1`, ..., `head` (before the
-    classifier). Those are the placements that people argue about: on the input, after each convolution (also
-    between convolutions back to back), between modules, before Flatten, between dense layers.
-    Plan `"paper"`: the rates Srivastava et al. used in all layers of their convolutional networks, 0.1 on the
+    classifier). These are the placements that people argue about: on the input, after each convolution (also
+    between two in a row), between modules, before Flatten, between dense layers.
+    Plan `"paper"`: the rates that Srivastava et al. used in all layers of their convolutional networks, 0.1 on the
     input, 0.25 after each module but the last, 0.5 after the last one and after each dense layer.
 
     Args:
@@ -49,18 +49,21 @@ def simple_cnn(
         convs_per_module: Int, or one for each module.
         kernel_size: Int, or one for each module.
         padding: `"same"` or `"valid"`, or one for each module; `"same"` unless `downsample="valid"`.
-        downsample: How a module shrinks its maps: `"max_pool"`, `"average_pool"`, `"stride"` (of its last
-            convolution) or `"valid"` (only by what its unpadded convolutions cut off).
+        downsample: Str. How a module shrinks its maps: `"max_pool"`, `"average_pool"`, `"stride"` (of its last
+            convolution) or `"valid"` (only by the edges that its unpadded convolutions cut off).
         strides: Int, or one for each module: by how much it shrinks, 2 by default; not with `"valid"`.
         head: `"flatten"`, `"average_pool"` or `"max_pool"` (global).
         dense: Int or tuple of ints, units of the dense layers; `()` for none.
         normalization: `"batch"`, `"group"`, `"layer"` or None.
         activation: Name of a Keras activation.
         weight_decay: Float, the L2 penalty on the kernels.
-        name: Of the model.
+        name: Name of the model.
 
     Output shape:
         `(batch, num_classes)`, float32 logits.
+
+    Raises:
+        ValueError: For an option outside its range, and for a plan that does not fit, see `build_model`.
 
     Reference:
         Srivastava et al., "Dropout: A Simple Way to Prevent Neural Networks from Overfitting", JMLR 15, 2014.

@@ -60,10 +60,13 @@ def unet(
             convolution).
         activation: Name of a Keras activation.
         weight_decay: Float, the L2 penalty on the kernels.
-        name: Of the model.
+        name: Name of the model.
 
     Output shape:
         `(batch, height, width, num_classes)`, float32 logits.
+
+    Raises:
+        ValueError: For an option outside its range, and for a plan that does not fit, see `build_model`.
 
     Reference:
         Ronneberger et al., "U-Net: Convolutional Networks for Biomedical Image Segmentation", 2015,

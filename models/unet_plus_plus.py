@@ -28,15 +28,15 @@ def unet_plus_plus(
     weight_decay: float = 0.0,
     name: str = "unet_plus_plus",
 ) -> keras.Model:
-    """U-Net++: between encoder and decoder stand the decoders of all shallower U-Nets, joined by dense skips.
+    """U-Net++: the decoders of all shallower U-Nets stand between encoder and decoder, joined by dense skips.
 
-    The paper's node `X^{i,j}` (level `i` from 0, column `j`) is here: column 0 the encoder, `encoder1` to
-    `encoder4` and `bottleneck`; the others `node1_1`, ... by level, from 1, and column.
+    Names for the paper's nodes `X^{i,j}` (level `i` from 0, column `j`): those of column 0 are the encoder,
+    `encoder1` to `encoder4` and `bottleneck`; the others are `node1_1`, ..., by level, from 1, and column.
 
     Sites: `encoder1_conv1`, `encoder1_conv2`, `encoder1_pool`, ..., `bottleneck_conv1`, `bottleneck_conv2`, then
     for each node `node1_1_up`, `node1_1_conv1`, `node1_1_conv2`, column by column, and `head`.
-    Plan `"paper"`: the paper names no dropout; it is that of the U-Net, 0.5 at the end of the deepest encoder
-    stage and of the bottleneck.
+    Plan `"paper"`: the paper names no dropout, so it is the plan of the U-Net, 0.5 at the end of the deepest
+    encoder stage and of the bottleneck.
 
     Differs from the paper: without deep supervision; the logits are those of the last node of level 1.
 
@@ -50,10 +50,13 @@ def unet_plus_plus(
         normalization: `"batch"`, `"group"`, `"layer"` or None.
         activation: Name of a Keras activation.
         weight_decay: Float, the L2 penalty on the kernels.
-        name: Of the model.
+        name: Name of the model.
 
     Output shape:
         `(batch, height, width, num_classes)`, float32 logits.
+
+    Raises:
+        ValueError: For an option outside its range, and for a plan that does not fit, see `build_model`.
 
     Reference:
         Zhou et al., "UNet++: A Nested U-Net Architecture for Medical Image Segmentation", 2018, arXiv:1807.10165.

@@ -16,16 +16,16 @@ from dropzoo.models.graph.walk import calls_of, shapes_at
 from dropzoo.models.sites import Sites, as_patterns
 from dropzoo.models.surgery.retrofit import retrofit
 
-# What only scales or pads is no feature to skip with.
+# Layers whose outputs are no features for a skip: they only scale or pad.
 _PLAIN = (kl.InputLayer, kl.Normalization, kl.Rescaling, kl.ZeroPadding2D, kl.Cropping2D)
 
 
 @keras.saving.register_keras_serializable(package="dropzoo")
 class EncoderInput(keras.Layer):
-    """Makes of images in [0, 1] what a network of keras.applications takes, by that network's own preprocessing.
+    """Turns images in [0, 1] into the input of a network of keras.applications, by that network's preprocessing.
 
     Args:
-        module: Of keras.applications, such as `"resnet"`.
+        module: Name of a module of keras.applications, such as `"resnet"`.
 
     Input shape:
         `(batch, height, width, 1 or 3)`; one channel is repeated.
@@ -64,7 +64,7 @@ def encoder_unet(
     name: str,
     **unit: Any,
 ) -> keras.Model:
-    """The decoder of `unet` on features of a network of keras.applications, see there."""
+    """Builds the decoder of `unet` on the features of a network of keras.applications; see `unet`."""
     if check_input_shape(input_shape)[2] not in (1, 3):
         raise ValueError(
             f"Networks of keras.applications take images of 3 channels, or of 1, which is repeated. Received: "
@@ -73,7 +73,7 @@ def encoder_unet(
     inputs = keras.Input(input_shape, name="images")  # (batch, height, width, channels)
     padded = PadToMultiple(2**depth, name="images_pad")(inputs)
     features, exact = _features(encoder, weights, padded, depth)
-    drop = Sites(None, paper={})  # what the plan says goes to all sites at once, in the end
+    drop = Sites(None, paper={})  # in the end the plan goes to all sites at once, also to the encoder's
     x = drop(kl.Identity(name="bottleneck")(features.pop(depth)), "bottleneck")
     for level in range(1, depth + 1):
         stage, width = f"decoder{level}", filters * 2 ** (depth - level)
@@ -102,12 +102,12 @@ def _module(encoder: str) -> str:
     if encoder not in everything or encoder in modules:
         raise unknown("encoder", encoder, [name for name in everything if name[0].isupper()])
     own = next((name for name, content in modules.items() if encoder in content), None)
-    # Where a module does not list its networks, it bears the beginning of their name: mobilenet_v3.
+    # A module that does not list its networks has the beginning of their name: mobilenet_v3.
     return own or max((n for n in modules if encoder.lower().startswith(n.replace("_", ""))), key=len)
 
 
 def _features(encoder: str, weights: str | None, padded: Any, depth: int) -> tuple[dict[int, Any], bool]:
-    """The encoder's last feature map by number of halvings, up to `depth`, and whether these are exact."""
+    """The encoder's last feature map for each number of halvings up to `depth`, and whether these are exact."""
     scaled = EncoderInput(_module(encoder), name="images_scale")(padded)
     network = getattr(keras.applications, encoder)(include_top=False, weights=weights, input_tensor=scaled)
     size: Any = tuple(256 if length is None else length for length in padded.shape[1:3])

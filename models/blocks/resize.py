@@ -65,7 +65,7 @@ class CropLike(keras.Layer):
 class FitTo(keras.Layer):
     """Pads a map with zeros, or crops it, to the size of another, at both ends: `FitTo()([map, other])`.
 
-    For encoders that do not halve exactly: what goes up again is some pixels larger or smaller than its skip.
+    Some encoders do not halve exactly: then a map on the way up is some pixels larger or smaller than its skip.
 
     Input shape:
         `(batch, height', width', channels')` and `(batch, height, width, channels)`
@@ -95,11 +95,21 @@ class FitTo(keras.Layer):
 
 @keras.saving.register_keras_serializable(package="dropzoo")
 class SubsampleAndPad(keras.Layer):
-    """The shortcut without weights of a residual block that shrinks: every second pixel, zeros as new channels.
+    """Keeps every `strides`-th pixel and adds channels of zeros: a shortcut without weights, option A of ResNet.
 
     Args:
-        strides: Int.
-        channels: Int, of the output.
+        strides: Positive int, by how much height and width shrink.
+        channels: Positive int, channels of the output, not fewer than the input has. Half of the new ones come
+            before the old ones, half behind.
+
+    Input shape:
+        `(batch, height, width, channels')`
+
+    Output shape:
+        `(batch, ceil(height / strides), ceil(width / strides), channels)`
+
+    Reference:
+        He et al., "Deep Residual Learning for Image Recognition", 2016, arXiv:1512.03385.
     """
 
     def __init__(self, strides: int, channels: int, **kwargs: Any) -> None:

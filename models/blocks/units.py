@@ -1,4 +1,4 @@
-"""What the builders are made of: a convolution unit and per-module options."""
+"""Parts of the builders: a convolution unit, normalisation, the head of a classifier."""
 
 import math
 from typing import Any
@@ -13,7 +13,14 @@ _NORMALIZATIONS = ("batch", "group", "layer")
 
 
 def normalize(x: Any, normalization: str | None, name: str, epsilon: float = 1e-3) -> Any:
-    """`x` normalised by a layer of a short name, or as it is for None."""
+    """Returns `x` behind a normalisation layer.
+
+    Args:
+        x: Tensor `(..., channels)`.
+        normalization: `"batch"`, `"group"`, `"layer"`, or None for `x` as it is.
+        name: Name of the layer.
+        epsilon: Float, is added to the variance.
+    """
     layer = _normalization(normalization, name, x.shape[-1], epsilon)
     return x if layer is None else layer(x)
 
@@ -44,7 +51,20 @@ def conv_unit(
     activation: str = "relu",
     weight_decay: float = 0.0,
 ) -> Any:
-    """Convolution, normalisation, activation, and what the plan puts at the site that the activation names."""
+    """Returns a map behind a convolution, normalisation, activation and the dropout of the site.
+
+    Args:
+        x: Map `(batch, height, width, channels)`.
+        filters: Int, channels of the result.
+        site: Name of the site and of the activation; the other layers are `<site>_conv` and `<site>_norm`.
+        drop: The builder's `Sites`.
+        kernel_size: Int or pair of ints.
+        strides: Int.
+        padding: `"same"` or `"valid"`.
+        normalization: `"batch"`, `"group"`, `"layer"` or None.
+        activation: Name of a Keras activation.
+        weight_decay: Float, the L2 penalty on the kernel.
+    """
     x = kl.Conv2D(
         filters,
         kernel_size,
@@ -62,7 +82,7 @@ def conv_unit(
 def plain_conv(
     x: Any, filters: int, name: str, *, kernel_size: int = 3, strides: int = 1, weight_decay: float, **kwargs: Any
 ) -> Any:
-    """A convolution of "same" padding, with nothing behind it."""
+    """Returns a map behind a padded convolution, with nothing behind it; `kwargs` are those of `Conv2D`."""
     return kl.Conv2D(
         filters,
         kernel_size,
@@ -84,7 +104,16 @@ def pooled_head(
     weight_decay: float,
     normalization: str | None = None,
 ) -> Any:
-    """`features`, global average pooling, `head` and the logits; or only the features."""
+    """Returns the logits of a classifier: `features`, global average pooling, `head` and a dense layer.
+
+    Args:
+        x: Map `(batch, height, width, channels)`.
+        num_classes: Int, number of logits.
+        drop: The builder's `Sites`.
+        include_top: Bool. If False, the result is the map of the site `features`.
+        weight_decay: Float, the L2 penalty on the kernel.
+        normalization: `"batch"`, `"group"`, `"layer"` or None, for the pooled features.
+    """
     x = drop(kl.Identity(name="features")(x), "features")
     if not include_top:
         return x
@@ -96,14 +125,14 @@ def pooled_head(
 
 
 def l2(weight_decay: float) -> keras.Regularizer | None:
-    """The penalty `weight_decay * sum(w ** 2)`, or None for 0, so that the graph stays as it is."""
+    """Returns the penalty `weight_decay * sum(w ** 2)`, or None for 0, which leaves the graph without one."""
     if not isinstance(weight_decay, (int, float)) or not weight_decay >= 0:
         raise ValueError(f"`weight_decay` must be a number of at least 0. Received: weight_decay={weight_decay!r}")
     return keras.regularizers.L2(weight_decay) if weight_decay else None
 
 
 def check_input_shape(input_shape: Any) -> tuple[int | None, int | None, int]:
-    """`(height, width, channels)`, where height and width may be None."""
+    """Returns `(height, width, channels)`, where height and width may be None; all else raises a ValueError."""
     ok = isinstance(input_shape, (tuple, list)) and len(input_shape) == 3 and isinstance(input_shape[2], int)
     if not ok or not all(n is None or (isinstance(n, int) and n > 0) for n in input_shape):
         raise ValueError(

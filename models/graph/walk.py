@@ -34,6 +34,11 @@ class Call:
     other_paths: tuple[str, ...] = ()
 
     @property
+    def key(self) -> tuple[str, int]:
+        """Tells the call from all others; two models may share a node, if one is made of tensors of the other."""
+        return self.path, id(self.node)
+
+    @property
     def paths(self) -> tuple[str, ...]:
         """All paths of the model that the call is in."""
         return self.path, *self.other_paths

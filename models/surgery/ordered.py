@@ -12,22 +12,26 @@ from dropzoo.models.graph.walk import calls_of
 class Functional(KerasFunctional):
     """A Functional model whose layers have a given order.
 
-    Keras orders layers by their distance from the outputs, and goes by that order in weights files and
-    `get_weights()`. A dropout in one of two parallel branches can so exchange the layers of the two; a given
-    order keeps them where they were. The class has the name of Keras', because files call a model inside another
-    by the name of its class.
+    Keras orders layers by their distance from the outputs, and uses that order in weights files and in
+    `get_weights()`. So dropout in one of two parallel branches can exchange the layers of the two; a given order
+    keeps them where they were. The class has the name of Keras' own, because files call a nested model by the name
+    of its class.
 
     Args:
-        order: Names of layers; those that it does not name come last.
+        inputs: As for `keras.Model`.
+        outputs: As for `keras.Model`.
+        name: Name of the model.
+        order: List of names of layers; layers that it does not name come last.
     """
 
     def __init__(self, inputs: Any, outputs: Any, name: str | None = None, **kwargs: Any) -> None:
-        # Past Keras' tracking, which begins in its own __init__, where the layers are asked for.
+        # Not by assignment: Keras tracks attributes from its own __init__ on, which asks for the layers first.
         object.__setattr__(self, "order", list(kwargs.pop("order", ())))
         super().__init__(inputs, outputs, name=name, **kwargs)
 
     @property
     def layers(self) -> list[keras.Layer]:
+        """The layers in the given order."""
         place = {name: i for i, name in enumerate(self.order)}
         return sorted(super().layers, key=lambda layer: place.get(layer.name, len(place)))
 
@@ -36,6 +40,6 @@ class Functional(KerasFunctional):
 
 
 def in_forward_order(inputs: Any, outputs: Any, name: str) -> Functional:
-    """A model whose layers are in the order of the forward pass, which does not depend on dropout."""
+    """Returns a model whose layers are in the order of the forward pass, which does not depend on dropout."""
     order = [call.layer.name for call in calls_of(keras.Model(inputs, outputs))]
     return Functional(inputs, outputs, name=name, order=order)

@@ -36,13 +36,13 @@ class Put:
 
 @dataclass
 class Changes:
-    """What to change in a graph and the graphs inside it.
+    """The changes to a graph and the graphs inside it.
 
     Attributes:
-        after: What to put behind a call, by `call_key(call)`.
+        after: The dropout to put behind a call, by `call.key`.
         split: The ids of layers whose fused activation becomes a layer.
-        between: Layers to put between the two, by `call_key(call)`.
-        removed: The keys of the calls whose dropout goes.
+        between: The dropout to put between such a layer and its activation, by `call.key`.
+        removed: The keys of the dropout calls to remove.
     """
 
     after: dict[tuple[str, int], Put] = field(default_factory=dict)
@@ -51,19 +51,14 @@ class Changes:
     removed: set[tuple[str, int]] = field(default_factory=set)
 
 
-def call_key(call: Call) -> tuple[str, int]:
-    """A call in its model; two models may have one node, where one is made of tensors of the other."""
-    return call.path, id(call.node)
-
-
 class Rebuild:
-    """One rebuild; what the old graph shares is shared in the new one.
+    """One rebuild of a model; layers that the old graph shares are shared in the new one.
 
     Args:
-        changes: What to change.
-        seed: For dropout that comes without one.
-        share_weights: Use the old layers themselves, except dropout: it has no weights, and a rate of one's own
-            is the point.
+        changes: The changes to make.
+        seed: Int, the seed of dropout layers that come without one.
+        share_weights: Bool. If True, the new model uses the old layers themselves. Dropout layers are always
+            copied: they have no weights, and the copy needs its own rate.
     """
 
     def __init__(self, changes: Changes, seed: int, share_weights: bool = False) -> None:
@@ -76,10 +71,15 @@ class Rebuild:
         """Old layers and their copies."""
 
     def model(self, old: Any, path: str = "") -> Any:
-        """The new model, with the state that its layers' configs give it until `copy_state` is called."""
+        """Returns the new model, whose weights are fresh ones until `copy_state` is called.
+
+        Args:
+            old: The model, or a model inside it.
+            path: The path of a model inside.
+        """
         calls = calls_of(old, path)
         self._makers |= makers_of(calls)
-        names = {call.layer.name for call in calls if call_key(call) not in self._changes.removed}
+        names = {call.layer.name for call in calls if call.key not in self._changes.removed}
         build = self._sequential if isinstance(old, keras.Sequential) else self._functional
         new = build(old, calls, names)
         set_trainable_alone(new, old.trainable)
@@ -107,7 +107,7 @@ class Rebuild:
             self._final = {id(tensor) for tensor in old.outputs}
         for call in calls:
             stack, always = self._stack(call, names), {}
-            if call_key(call) in self._changes.removed:
+            if call.key in self._changes.removed:
                 always = {key: value for key, value in call.arguments.kwargs.items() if key == "training"}
                 outputs = [tensors[id(call.inputs[0])]]
             elif isinstance(call.layer, keras.layers.InputLayer):
@@ -128,10 +128,10 @@ class Rebuild:
         return _in_order(_class_of(old, "outputs", keras.Model), inputs, outputs, old.name, order)
 
     def _stack(self, call: Call, names: set[str]) -> list[Any]:
-        """What takes the place of a call: the new layer or its parts, then the dropout behind it."""
-        put = self._changes.after.get(call_key(call))
+        """The layers in the place of a call: the new layer or its parts, then the dropout behind it."""
+        put = self._changes.after.get(call.key)
         behind = [] if put is None else [self._drop(put, call, names)]
-        if call_key(call) in self._changes.removed:
+        if call.key in self._changes.removed:
             if behind:
                 return behind
             name = call.layer.name
@@ -141,20 +141,21 @@ class Rebuild:
                 return [self._made[id(call.layer)]]
             if call.inputs[0].dtype == call.outputs[0].dtype:
                 return []
-            # The dropout was a cast too: so much of it stays, or the output changes.
+            # The dropout was a cast too, which stays, or the output would change.
             return [keras.layers.Identity(name=_free(f"{name}_cast", names), dtype=call.layer.dtype_policy)]
         if id(call.layer) not in self._changes.split:
             return [self._copy(call), *behind]
         linear, activation = self._split(call.layer, names)
         site = call.name.replace(call.layer.name, linear.name, 1)
-        if call_key(call) not in self._changes.between:
+        if call.key not in self._changes.between:
             return [linear, activation, *behind]
-        put = Put(self._changes.between[call_key(call)], call.path + site, f"{site}_dropout")
+        put = Put(self._changes.between[call.key], call.path + site, f"{site}_dropout")
         return [linear, self._drop(put, call, names), activation, *behind]
 
     def _copy(self, call: Call) -> Any:
+        """The new layer for that of a call, one for all its calls."""
         old = call.layer
-        if isinstance(old, keras.layers.InputLayer):  # each model its own: dropout may come between the two
+        if isinstance(old, keras.layers.InputLayer):  # one for each model: dropout may come between two
             return _from_config(old)
         if id(old) not in self._made:
             if graph_of(old) is not None:
@@ -171,6 +172,7 @@ class Rebuild:
         return self._made[id(old)]
 
     def _split(self, old: Any, names: set[str]) -> tuple[keras.Layer, keras.Layer]:
+        """A layer in two parts: linear, and its activation."""
         if isinstance(old.activation, keras.Layer):
             raise ValueError(
                 f"The activation of layer {old.name!r} is a layer, {old.activation!r}, which cannot be split off. "
@@ -190,9 +192,10 @@ class Rebuild:
         return self._parts[id(old)]
 
     def _drop(self, put: Put, call: Call, names: set[str]) -> keras.Layer:
+        """The dropout layer behind a call, once it is known that the site can take it."""
         tensor, maker = call.outputs[0], call.layer
         config = {"name": _free(put.name, names)}
-        if put.layer.dtype_policy == keras.config.dtype_policy():  # none of its own: that of its neighbour
+        if put.layer.dtype_policy == keras.config.dtype_policy():  # it has none of its own: the neighbour's
             policy = getattr(maker, "dtype_policy", None)
             same = getattr(maker, "compute_dtype", None) == tensor.dtype and not hasattr(
                 policy, "quantization_mode"
@@ -214,17 +217,18 @@ class Rebuild:
 
 
 def _from_config(old: keras.Layer, **changes: Any) -> keras.Layer:
+    """A copy of a layer, with changes to its config."""
     try:
         config = _config(old) | changes
-        with own_code_is_safe():  # the code of a model in memory is no stranger's
+        with own_code_is_safe():
             new = type(old)(**config) if type(old) is keras.layers.Lambda else type(old).from_config(config)
-    except Exception as error:  # whatever the code of somebody's own layer raises
+    except Exception as error:  # the code of a custom layer may raise anything
         raise ValueError(
             f"Cannot copy layer {old.name!r}: {type(old).__name__}.from_config(layer.get_config()) fails with "
             f"{error!r}. Define `get_config`, or pass share_weights=True."
         ) from None
     new.name = changes.get("name", old.name)
-    if new.dtype_policy != old.dtype_policy:  # a config that does not tell: Keras' own SpatialDropout2D
+    if new.dtype_policy != old.dtype_policy:  # the config may not tell, as that of Keras' SpatialDropout2D
         new.dtype_policy = old.dtype_policy
     return new
 
@@ -232,8 +236,8 @@ def _from_config(old: keras.Layer, **changes: Any) -> keras.Layer:
 def _config(old: keras.Layer) -> dict[str, Any]:
     """The config of a layer, with its functions as they are.
 
-    Written down and read again, a function that is not registered is not found, and a lambda loses the globals of
-    its module.
+    Serialized and read again, a function that is not registered would not be found, and a lambda would lose the
+    globals of its module.
     """
     if type(old) is keras.layers.Lambda:
         own = {"function": old.function, "output_shape": output_shape_of_lambda(old), "mask": old.mask}

@@ -1,4 +1,4 @@
-"""What the dropout of a model really does: `dropout_report` counts, and says what looks wrong."""
+"""`dropout_report`: counts what the dropout of a model drops, and notes what looks wrong."""
 
 import inspect
 import zlib
@@ -22,12 +22,12 @@ class SiteReport:
     """A dropout layer in a model, and what it does.
 
     Attributes:
-        site: Where it stands; the name of the layer, where that is inside the code of another layer.
-        spec: What it is, as for `layers.get`, at its rate of this moment.
-        rate: Float in [0, 1], where 1 is one of Keras' own.
-        dropped: The fraction of its inputs other than zero that it drops in training, over many masks; 0.0 for
-            one that adds noise or scales instead. None where nothing could be measured: see `notes`.
-        notes: What looks wrong, one sentence each.
+        site: The name of its site, or of the layer itself if it is inside the code of another layer.
+        spec: The layer at its present rate, as a spec for `layers.get`.
+        rate: Float in [0, 1]; only Keras' own layers can have 1.
+        dropped: Float, the fraction of its inputs other than zero that it drops in training, over many masks. It
+            is 0.0 for a layer that adds noise or scales, and None if nothing could be measured: see `notes`.
+        notes: Findings that look wrong, one phrase each.
     """
 
     site: str
@@ -53,19 +53,22 @@ class DropoutReport(list[SiteReport]):
 def dropout_report(model: keras.Model, images: Any = None, masks: int = 64) -> DropoutReport:
     """Measures the dropout of a model, site by site, in a training pass that leaves the model as it is.
 
-    A unit counts as dropped where the output does not depend on its input. Noted are: a rate of 0; a layer that
+    A unit counts as dropped if the output does not depend on its input. The report notes a rate of 0; a layer that
     never drops, or whose inputs are all zero; a rate of 0.5 and more on feature maps; and dropout that reaches a
-    BatchNormalization over at most one layer with weights, since the statistics of that are those of training,
-    with a greater variance than at inference (Li et al., 2019).
+    BatchNormalization over at most one layer with weights: the statistics of the norm come from training, where
+    the variance is greater than at inference (Li et al., 2019).
 
     Args:
         model: A Functional or Sequential model, built.
-        images: A batch of what the model takes, in the structure that it takes. None: 8 of random numbers in
-            [0, 1), 64 wide and high where the model leaves that open.
-        masks: Int, how many masks to draw at each site.
+        images: A batch of inputs, in the structure that the model takes. None for 8 random images with values in
+            [0, 1), 64 wide and high if the model leaves that open.
+        masks: Positive int, the number of masks to draw at each site.
+
+    Returns:
+        A `DropoutReport`, a list of `SiteReport` that prints as a table.
 
     Raises:
-        ValueError: for a model without a graph.
+        ValueError: For a model without a graph, and for one of texts without `images`.
 
     Example:
     >>> from dropzoo import models
@@ -97,6 +100,7 @@ def dropout_report(model: keras.Model, images: Any = None, masks: int = 64) -> D
 
 
 def _random_batch(model: keras.Model) -> Any:
+    """Eight random inputs, in the structure that the model takes."""
     rng = np.random.default_rng(0)
 
     def some(tensor: Any) -> np.ndarray:
@@ -111,7 +115,7 @@ def _random_batch(model: keras.Model) -> Any:
 
 
 def _training_inputs(model: keras.Model, watched: list[keras.Layer], images: Any) -> dict[int, list[Any]]:
-    """What each layer gets with `training=True` in one pass that changes no variable."""
+    """The inputs that each layer gets with `training=True` in one pass that changes no variable."""
     seen: dict[int, list[Any]] = {id(layer): [] for layer in watched}
 
     def note(layer: keras.Layer) -> Callable[..., Any]:
@@ -138,8 +142,8 @@ def _training_inputs(model: keras.Model, watched: list[keras.Layer], images: Any
 
 
 def _measure(layer: Any, batches: list[Any], masks: int) -> float | None:
-    """The fraction of the inputs other than zero on which the output does not depend, the mask being the same."""
-    if layer.rate >= 1:  # Keras' own take it, ours do not
+    """The fraction of the inputs other than zero on which the output does not depend under one mask."""
+    if layer.rate >= 1:  # only Keras' own layers take it
         return None
     ours, rate = layers.counterpart(layer), ops.convert_to_tensor(layer.rate, "float32")
     first = zlib.crc32(layer.name.encode()) & 0xFFFFFF  # other masks at each site
@@ -159,6 +163,7 @@ def _measure(layer: Any, batches: list[Any], masks: int) -> float | None:
 def _notes(
     layer: keras.Layer, place: Place | None, called: bool, dropped: float | None, every: list[Place]
 ) -> list[str]:
+    """The findings about a layer that look wrong."""
     notes = []
     if layer.rate == 0:
         notes.append("the rate is 0")

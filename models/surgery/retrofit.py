@@ -1,4 +1,4 @@
-"""Dropout on any Keras model: `retrofit` puts it in, changes and removes it; `strip_dropout` removes all."""
+"""Dropout on any Keras model: `retrofit` puts it in, changes or removes it; `strip_dropout` removes all."""
 
 import random
 import warnings
@@ -11,40 +11,44 @@ from dropzoo.common.seeds import random_untouched
 from dropzoo.models.graph.walk import Call, check_graph, walk
 from dropzoo.models.sites import check_site_layer
 from dropzoo.models.surgery.keys import Key, resolve
-from dropzoo.models.surgery.rebuild import Changes, Put, Rebuild, call_key
+from dropzoo.models.surgery.rebuild import Changes, Put, Rebuild
 from dropzoo.models.surgery.state import compile_like, copy_state
 
 
 def retrofit(model: keras.Model, plan: dict[Key, Any] | str, share_weights: bool = False) -> keras.Model:
-    """A copy of any Keras model with dropout where a plan says.
+    """Returns a copy of any Keras model with dropout where a plan says.
 
-    A site is a tensor: all that read it get it dropped. The copy has the weights of the original, the same output
-    at inference to the bit, and the compile settings and optimizer state; the original is untouched. Dropout that
-    the model has already stays, unless the plan speaks of its site: then it is replaced, or removed by `None`.
+    A site is a tensor; every layer that reads it sees the dropped version. The copy has the weights of the
+    original, the same output at inference to the bit, and its compile settings and optimizer state; the original
+    is untouched. Dropout that the model has already stays, unless the plan names its site: then it is replaced, or
+    removed by `None`.
 
     Args:
-        model: A Functional or Sequential model, built; with models inside it to any depth, shared layers, several
-            inputs and outputs. Of a layer that is called several times each call is a site of its own; the inside
-            of a model that is called several times is the same in all calls.
-        plan: The name of a plan of `list_plans()`, or a dict to specs for `layers.get`, None, or `ramp(...)`,
-            where later entries win. Its keys:
-            `"name"`, `"pattern*"`: sites by name, see `list_sites`; or by the name of the dropout layer there, or
-            of a model whose output it is. A name that stands in several models needs its path, `"encoder/conv1"`.
-            `"after:Conv2D"`, `"before:Flatten"`: what layers of exactly this class give out or read; or, with a
-            name or pattern, `"after:conv4_*"`.
-            `"before_activation:conv4_*"`: between a layer (name, pattern or class) and its activation, be that
-            fused or a layer of its own. A fused one is split: the layer becomes `<name>_conv` or `<name>_dense`,
-            and its activation bears the name.
-            `"inside:encoder"`: all sites in a model that is inside; `"inside:encoder after:Conv2D"`: some of them.
-            A callable: from a `Site` to whether it is one.
-        share_weights: Whether the copy uses the layers of the original itself, so that training one trains both.
+        model: A Functional or Sequential model, built. It may have models inside it to any depth, shared layers,
+            and several inputs and outputs. If a layer is called several times, each call is a site of its own; the
+            inside of a model that is called several times is the same in all calls.
+        plan: The name of a plan of `list_plans()`, or a dict from keys to specs for `layers.get`, None, or
+            `ramp(...)`. Later entries win. The keys:
+            `"name"`, `"pattern*"`: sites by name, see `list_sites`, by the name of the dropout layer that stands
+            there, or by the name of a model whose output it is. A name is matched literally first, and only then
+            as a pattern. A name that several models contain needs its path, `"encoder/conv1"`.
+            `"after:Conv2D"`, `"before:Flatten"`: the outputs, or the inputs, of layers of exactly this class; or,
+            with a name or pattern, `"after:conv4_*"`.
+            `"before_activation:conv4_*"`: between a layer (by name, pattern or class) and its activation, which
+            may be fused or a layer of its own. A layer with a fused one is split: it becomes `<name>_conv` or
+            `<name>_dense`, and its activation gets the name.
+            `"inside:encoder"`: all sites in a nested model; `"inside:encoder after:Conv2D"`: some of them.
+            A callable from a `Site` to a bool.
+        share_weights: Bool. If True, the copy uses the layers of the original itself, so that training one trains
+            both.
 
     Returns:
-        A model of the same kind. What is put at a site is called `<site>_dropout`, so files load both ways.
+        A model of the same kind. The dropout at a site is called `<site>_dropout`, so weights files load both
+        ways.
 
     Raises:
-        ValueError: for a model without a graph; a key that matches nothing, or several models by one name; a layer
-            that cannot stand there; a plan that finds none of its sites.
+        ValueError: For a model without a graph; a key that matches nothing, or several models by one name; a layer
+            that cannot stand at a site; a plan that finds none of its sites; a layer that cannot be copied.
 
     Example:
     >>> import keras
@@ -63,12 +67,12 @@ def retrofit(model: keras.Model, plan: dict[Key, Any] | str, share_weights: bool
         if isinstance(place, Call):
             if layer is not None:
                 changes.split.add(id(place.layer))
-                changes.between[call_key(place)] = layer
+                changes.between[place.key] = layer
             continue
-        changes.removed |= {call_key(call) for call in place.standing}
-        if layer is not None:  # where dropout stood already, in whichever model that is
+        changes.removed |= {call.key for call in place.standing}
+        if layer is not None:  # it goes where dropout stood already, which may be in another model
             stood = place.standing[-1] if place.standing else place.call
-            changes.after[call_key(stood)] = Put(layer, place.name, place.dropout_name)
+            changes.after[stood.key] = Put(layer, place.name, place.dropout_name)
     if changes.split and share_weights:
         raise ValueError(
             "`before_activation` splits a layer with a fused activation into two new ones, which cannot share the "
@@ -78,16 +82,20 @@ def retrofit(model: keras.Model, plan: dict[Key, Any] | str, share_weights: bool
 
 
 def strip_dropout(model: keras.Model) -> keras.Model:
-    """A copy of any Keras model without its dropout layers, and with nothing in their place.
+    """Returns a copy of any Keras model without its dropout layers.
 
-    But where a dropout gave an output of the model an `Identity` of its name stays, since losses may go by it.
-    Weights, inference, compile settings and optimizer state are those of the original, which is untouched.
+    Weights, inference, compile settings and optimizer state are those of the original, which is untouched. If a
+    dropout layer produced a model output, it becomes an `Identity` of the same name, so that losses keyed by name
+    still work.
 
     Args:
         model: A Functional or Sequential model, built, as for `retrofit`.
 
+    Returns:
+        A model of the same kind.
+
     Raises:
-        ValueError: for a model without a graph.
+        ValueError: For a model without a graph.
 
     Example:
     >>> from dropzoo import models
@@ -97,7 +105,7 @@ def strip_dropout(model: keras.Model) -> keras.Model:
     """
     check_graph(model)
     dropped = [call for call in walk(model) if layers.is_dropout(call.layer)]
-    new = _rebuilt(model, Changes(removed={call_key(call) for call in dropped}))
+    new = _rebuilt(model, Changes(removed={call.key for call in dropped}))
     left = [layer.name for layer in layers.dropouts(new)]
     if left:
         warnings.warn(
@@ -109,9 +117,10 @@ def strip_dropout(model: keras.Model) -> keras.Model:
 
 
 def _rebuilt(model: keras.Model, changes: Changes, share_weights: bool = False) -> keras.Model:
+    """The model with the changes, and with its state."""
     rebuild = Rebuild(changes, random.randint(1, 2**31 - 1), share_weights)
     with random_untouched(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The object being serialized includes a `lambda`")  # it goes to no file
+        warnings.filterwarnings("ignore", "The object being serialized includes a `lambda`")  # no file is written
         new = rebuild.model(model)
         compile_like(model, new, copy_state(rebuild.pairs))
     return new

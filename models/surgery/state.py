@@ -1,4 +1,4 @@
-"""Carries over to a copy of a model what is not in its graph: variables, vocabularies, how it is compiled."""
+"""Copies the state of a model that its graph does not hold: variables, vocabularies, how it is compiled."""
 
 import tempfile
 import warnings
@@ -16,10 +16,16 @@ from dropzoo.common.keras_internals import (
 
 
 def copy_state(pairs: list[tuple[keras.Layer, keras.Layer]]) -> dict[int, Any]:
-    """Copies variables and what is trainable from old layers to new ones.
+    """Copies variables, vocabularies and `trainable` from layers to their copies.
+
+    Args:
+        pairs: Pairs of a layer and its copy.
 
     Returns:
-        From the id of an old variable to the new one.
+        A dict from the id of each old variable to the new one.
+
+    Raises:
+        ValueError: If several layers share a weight, which their copies cannot.
     """
     variables: dict[int, Any] = {}
     for old, new in pairs:
@@ -41,7 +47,7 @@ def copy_state(pairs: list[tuple[keras.Layer, keras.Layer]]) -> dict[int, Any]:
             if isinstance(copied, keras.layers.Normalization):  # computes with a copy of its variables
                 copied.finalize_state()
             if hasattr(part, "save_assets"):  # vocabularies
-                own: dict[str, Any] = {}  # no variables of the layer's to Keras: the weights of tf_idf
+                own: dict[str, Any] = {}  # the weights of tf_idf, which are no variables of the layer to Keras
                 part.save_own_variables(own)
                 copied.load_own_variables(own)
                 with tempfile.TemporaryDirectory() as folder:
@@ -51,9 +57,15 @@ def copy_state(pairs: list[tuple[keras.Layer, keras.Layer]]) -> dict[int, Any]:
 
 
 def compile_like(old: Any, new: Any, variables: dict[int, Any]) -> None:
-    """Compiles as `old` is, with an optimizer and metrics of its own, and copies the optimizer's state.
+    """Compiles a copy of a model as the original is, and copies the optimizer's state.
 
-    An optimizer or a metric that its config does not describe is no reason to give no copy: it is left uncompiled.
+    The copy gets an optimizer and metrics of its own. If one of them cannot be rebuilt from its config, the copy
+    is left uncompiled, with a warning.
+
+    Args:
+        old: The original.
+        new: The copy.
+        variables: The dict that `copy_state` returns.
     """
     if not old.compiled:
         return
@@ -66,7 +78,7 @@ def compile_like(old: Any, new: Any, variables: dict[int, Any]) -> None:
             continue
         try:
             copies[id(part)] = _like(part)
-        except Exception as error:  # whatever the code of somebody's own class raises
+        except Exception as error:  # the code of a custom class may raise anything
             warnings.warn(
                 f"The copy is not compiled: {type(part).__name__} {part.name!r}, with which the original is, "
                 f"cannot be made again from its config, {error!r}. To train, compile the copy yourself.",
@@ -83,7 +95,7 @@ def compile_like(old: Any, new: Any, variables: dict[int, Any]) -> None:
 
 
 def _like(old: Any) -> Any:
-    """An optimizer or metric of the same config; a schedule of one's own need not be registered for that."""
+    """A new optimizer or metric of the same config; its learning-rate schedule need not be registered."""
     config = old.get_config()
     if isinstance(old, keras.optimizers.Optimizer) and callable(rate := learning_rate_of(old)):
         config["learning_rate"] = rate
@@ -93,7 +105,7 @@ def _like(old: Any) -> Any:
 
 
 def _copy_optimizer(old: Any, new: Any, variables: dict[int, Any]) -> None:
-    """From model to model, its state, and which variables have no weight decay, which no config tells."""
+    """Copies the state of the optimizer, and which variables have no weight decay."""
     inner, copied_inner = (getattr(m.optimizer, "inner_optimizer", m.optimizer) for m in (old, new))
     copy_weight_decay(inner, copied_inner, old.variables, variables)
     if old.optimizer.built:

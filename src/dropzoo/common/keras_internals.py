@@ -7,7 +7,7 @@ and `tests/common/test_internals.py` says which name is gone after an update of 
 import contextlib
 import inspect
 from collections.abc import Callable, Collection, Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 from keras.src.models.functional import Functional
@@ -21,41 +21,34 @@ LAST_SEEN = "3.15.1"
 KerasFunctional = Functional
 
 
-class Private(NamedTuple):
-    """A private name: a dotted path to its owner, the name, and the functions of this module that rely on it."""
-
-    owner: str
-    name: str
-    used_by: str
-
-
-NAMES: tuple[Private, ...] = (
-    Private("keras.src.models.functional", "Functional", "KerasFunctional"),
-    Private("keras.src.saving.serialization_lib", "SafeModeScope", "own_code_is_safe"),
-    Private("keras.Model", "_flatten_layers", "flatten_layers"),
-    Private("keras.Sequential", "_functional", "recorded_graph"),
-    Private("keras.Model", "_nodes_by_depth", "nodes_of"),
-    Private("keras.Layer", "_inbound_nodes", "calls_of_operation, forget_calls"),
-    Private("keras.Layer", "_outbound_nodes", "forget_calls"),
-    *(
-        Private("keras.src.ops.node.Node", name, "models/graph/walk.py, by way of nodes_of")
+#: Each name with a dotted path to its owner, and the functions that rely on it.
+NAMES = {
+    "keras.src.models.functional.Functional": "KerasFunctional",
+    "keras.src.saving.serialization_lib.SafeModeScope": "own_code_is_safe",
+    "keras.Model._flatten_layers": "flatten_layers",
+    "keras.Sequential._functional": "recorded_graph",
+    "keras.Model._nodes_by_depth": "nodes_of",
+    **{
+        f"keras.src.ops.node.Node.{name}": "models/graph, with the nodes of nodes_of"
         for name in ("operation", "arguments", "input_tensors", "outputs", "is_input")
-    ),
-    *(
-        Private("keras.src.ops.symbolic_arguments.SymbolicArguments", name, "models/graph, by way of nodes_of")
+    },
+    **{
+        f"keras.src.ops.symbolic_arguments.SymbolicArguments.{name}": "models/graph, with the nodes of nodes_of"
         for name in ("args", "kwargs", "keras_tensors", "fill_in")
-    ),
-    Private("keras.Model", "_standardize_inputs", "standardize_inputs"),
-    Private("keras.KerasTensor", "_keras_mask", "mask_of, put_mask"),
-    Private("keras.Layer", "_trainable", "set_trainable_alone"),
-    Private("keras.layers.Lambda", "_output_shape", "output_shape_of_lambda"),
-    Private("keras.Model", "_compile_config", "compile_arguments"),
-    Private("keras.Optimizer", "_learning_rate", "learning_rate_of"),
-    Private("keras.Optimizer", "_trainable_variables", "variables_trained_by"),
-    Private("keras.Optimizer", "_exclude_from_weight_decay", "copy_weight_decay"),
-    Private("keras.Optimizer", "_exclude_from_weight_decay_pattern", "copy_weight_decay"),
-    Private("keras.Optimizer", "_var_key", "copy_weight_decay"),
-)
+    },
+    "keras.Layer._inbound_nodes": "calls_of_operation, forget_calls",
+    "keras.Layer._outbound_nodes": "forget_calls",
+    "keras.Model._standardize_inputs": "standardize_inputs",
+    "keras.KerasTensor._keras_mask": "mask_of, put_mask",
+    "keras.Layer._trainable": "set_trainable_alone",
+    "keras.layers.Lambda._output_shape": "output_shape_of_lambda",
+    "keras.Model._compile_config": "compile_arguments",
+    "keras.Optimizer._learning_rate": "learning_rate_of",
+    "keras.Optimizer._trainable_variables": "variables_trained_by",
+    "keras.Optimizer._exclude_from_weight_decay": "copy_weight_decay",
+    "keras.Optimizer._exclude_from_weight_decay_pattern": "copy_weight_decay",
+    "keras.Optimizer._var_key": "copy_weight_decay",
+}
 
 
 def flatten_layers(model: keras.Layer, include_self: bool = True) -> list[keras.Layer]:
