@@ -1,4 +1,4 @@
-"""What the cache of the trunk is worth, before anything runs."""
+"""The cut of a model into trunk and head: where it is and what it saves, before anything runs."""
 
 from dataclasses import dataclass
 
@@ -10,21 +10,22 @@ _UNKNOWN = 256  # pixels, where neither the model nor the caller says how large 
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Where a model is cut for sampling and what that gains.
+class Cut:
+    """The place where a model is cut for sampling, and what that saves.
 
     Attributes:
         frontier: Names of the layers whose outputs are computed once and read by every sample.
-        f: The trunk's share of the multiplications (of convolutions, dense layers and the like), in [0, 1].
-        num_samples: T, or the most that there can be.
-        speedup: The bound on the gain over T passes, `1 / (f / T + 1 - f)`, where time goes by multiplications.
-        image_shape: `(height, width, channels)` for which this holds.
-        trunk_macs: Int, multiplications for an image before the cut.
+        f: Float in [0, 1], the trunk's share of the multiplications (of convolutions, dense layers and the like).
+        num_samples: Int, the number T of samples, or the largest possible one.
+        speedup: Float, the bound on the gain over T passes, `1 / (f / T + 1 - f)`, if time is proportional to
+            multiplications.
+        image_shape: `(height, width, channels)` of the images that the numbers are for.
+        trunk_macs: Int, multiplications for an image in the trunk.
         head_macs: Int, multiplications for an image in each sample.
-        opaque: Names of layers and models with a `call` of their own that hold an active dropout layer: they are
+        opaque: Names of layers and models with a `call` of their own that hold an active dropout layer. They are
             computed whole in each sample.
-        split: Names of convolutions of a concatenation whose sum over the channels that no active dropout reaches
-            is computed once; they stand in `frontier` themselves.
+        split: Names of convolutions of a concatenation of which one half is computed once, the sum over the
+            channels that no active dropout reaches. They are in `frontier` themselves.
     """
 
     frontier: tuple[str, ...]
@@ -52,18 +53,32 @@ class Plan:
         return "\n".join(lines)
 
 
-def make_plan(trunk: Trunk, image_shape: tuple[int, ...], num_samples: int) -> Plan:
-    """The plan for images of this shape."""
+def make_cut(trunk: Trunk, image_shape: tuple[int, ...], num_samples: int) -> Cut:
+    """Returns the cut for images of a shape.
+
+    Args:
+        trunk: The trunk and the head.
+        image_shape: `(height, width, channels)`, all known.
+        num_samples: Int, the number of samples.
+    """
     costs = trunk.costs(image_shape)
     total = costs.trunk_macs + costs.head_macs
     f = costs.trunk_macs / total if total else 0.0
     speedup = 1.0 / (f / num_samples + 1.0 - f)
     macs = (costs.trunk_macs, costs.head_macs)
-    return Plan(trunk.names, f, num_samples, speedup, image_shape, *macs, trunk.opaque, trunk.split)
+    return Cut(trunk.names, f, num_samples, speedup, image_shape, *macs, trunk.opaque, trunk.split)
 
 
 def fill_shape(model: keras.Model, size: tuple[int, ...] | None = None) -> tuple[int, ...]:
-    """The shape of an image: the model's, where it is known, then `size`, then 256."""
+    """Returns the shape of an image: the model's where it is known, then `size`, then 256.
+
+    Args:
+        model: A model of one input.
+        size: The first axes of an image, `(height, width)`.
+
+    Raises:
+        ValueError: If `size` does not fit the model.
+    """
     shape = tuple(model.input_shape[1:])
     if size is None:
         return tuple(_UNKNOWN if n is None else n for n in shape)
@@ -75,7 +90,7 @@ def fill_shape(model: keras.Model, size: tuple[int, ...] | None = None) -> tuple
 
 
 def costs_or_none(trunk: Trunk, image_shape: tuple[int, ...]) -> Costs | None:
-    """None for a model that cannot say what becomes of images of this shape."""
+    """Returns the costs, or None for a model that cannot compute its shapes for images of this shape."""
     try:
         return trunk.costs(image_shape)
     except (ValueError, TypeError, NotImplementedError, RuntimeError):
@@ -83,6 +98,7 @@ def costs_or_none(trunk: Trunk, image_shape: tuple[int, ...]) -> Costs | None:
 
 
 def _count(macs: float) -> str:
+    """Multiplications with a unit: 1234 is "1.234 k"."""
     for unit in ("", " k", " M", " G"):
         if macs < 1000:
             return f"{macs:.4g}{unit}"

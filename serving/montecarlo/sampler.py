@@ -12,7 +12,7 @@ from dropzoo.common.keras_internals import mask_of, put_mask
 from dropzoo.layers.draws.plain import Draw
 from dropzoo.layers.draws.samples import SampleDraw, SharedMaskError, content_keys
 from dropzoo.serving.montecarlo.active import TRACING, choose, redirected
-from dropzoo.serving.montecarlo.cut import Plan, costs_or_none, fill_shape, make_plan
+from dropzoo.serving.montecarlo.cut import Cut, costs_or_none, fill_shape, make_cut
 from dropzoo.serving.montecarlo.statistics import check_task, probabilities_of, sum_samples, sum_until
 from dropzoo.serving.montecarlo.trunk import Trunk
 
@@ -151,13 +151,13 @@ class MonteCarlo:
             self._traced = True
         return self._run(images, tf.constant(chosen, tf.int64))
 
-    def plan(self, size: tuple[int, ...] | None = None) -> Plan:
+    def plan(self, size: tuple[int, ...] | None = None) -> Cut:
         """Where the model is cut and what that gains, for images of the model's size.
 
         Args:
             size: `(height, width)` where the model takes any; 256 x 256 by default.
         """
-        return make_plan(self._trunk, fill_shape(self.model, size), self.max_samples)
+        return make_cut(self._trunk, fill_shape(self.model, size), self.max_samples)
 
     def sample(self, images: tf.Tensor, seed: tf.Tensor, plain: bool = False) -> dict[str, tf.Tensor]:
         """What a call computes, to be traced into a graph; `plain` leaves out what only XLA can run."""
