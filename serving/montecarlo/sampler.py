@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 from dropzoo.common.checks import unknown
-from dropzoo.layers.draws.plain import Draw
+from dropzoo.layers.draws import Draw
 from dropzoo.layers.draws.samples import SampleDraw, SharedMaskError, content_keys
 from dropzoo.serving.montecarlo.active import TRACING, choose, redirected
 from dropzoo.serving.montecarlo.cut import Plan, costs_or_none, fill_shape, make_plan
