@@ -1,6 +1,6 @@
-"""What is dropped: dropout layers for convolutional networks, plain Keras 3."""
+"""Dropout layers for convolutional networks, in plain Keras 3."""
 
-from dropzoo.layers._base import BaseDropout, Stochastic
+from dropzoo.layers._base import BaseDropout, LiveRate, Stochastic
 from dropzoo.layers._registry import (
     counterpart,
     describe,
@@ -41,6 +41,7 @@ __all__ = [
     "DropPath",
     "Dropout",
     "GaussianDropout",
+    "LiveRate",
     "MaxDropout",
     "MaxPoolDropout2D",
     "ShakeDrop",

@@ -1,4 +1,4 @@
-"""What the layers that drop at a rate share: the live rate, the seed, validation and config."""
+"""Bases of the layers: `Stochastic` draws, `LiveRate` drops at a rate, `BaseDropout` can stand at a site."""
 
 import warnings
 from typing import Any
@@ -8,64 +8,92 @@ import numpy as np
 from keras import ops
 
 from dropzoo.common.checks import check_rate
-from dropzoo.layers.draws.plain import Draw, OwnDraw
+from dropzoo.layers.draws import Draw, Tensor, own_draw
 
 
-class _LiveRate:
-    """Holds the rate as a variable that a traced function reads, and that Keras does not count as a weight.
+class Stochastic(keras.Layer):
+    """Base of all layers that draw at random: it holds the seed, and tells training from inference.
 
-    Keras tracks the variables that are attributes of a layer; this one is an attribute of an object that Keras
-    does not look into. So weights files, `get_weights()` and `count_params()` know nothing of rates.
+    A subclass defines `sample` for training and `infer` for inference. A layer that replaces one of Keras' layers
+    names both as its bases, this one first.
+
+    Args:
+        args: Positional arguments of the next base.
+        seed: Int or None. The seed of the draws; None takes one from Keras' global seed.
+        kwargs: Keyword arguments of the next base.
     """
 
-    def __init__(self, value: float) -> None:
-        self.given = value
-        self.variable = keras.Variable(  # of a function: Keras makes it later where variables cannot be made now
-            lambda shape, dtype: ops.convert_to_tensor(value, dtype=dtype),
-            shape=(),
-            dtype="float32",
-            trainable=False,
-            autocast=False,
-            name="rate",
-        )
-
-    def assign(self, value: float) -> None:
-        self.given = value
-        self.variable.assign(value)
-
-    def read(self) -> float:
-        """The number as it was given, 0.3 and not 0.30000001, unless somebody assigned to the variable."""
-        try:
-            value = np.float32(ops.convert_to_numpy(self.variable))
-        except (NotImplementedError, TypeError):  # while a function is traced, variables have no number
-            return self.given
-        return self.given if np.float32(self.given) == value else float(str(value))
-
-
-class Stochastic:
-    """What all layers share that draw at a rate: a mixin, before the Keras layer it is mixed into.
-
-    `rate` can be set at any time. On the TensorFlow backend the new value acts at once, in traced functions and
-    in a running `fit` too; on other backends it acts in eager calls and in functions traced after the change, and
-    setting it warns once the layer has dropped.
-
-    A subclass calls `_start(rate, seed)` at the end of its `__init__`, and defines `drop` and its own inference.
-    """
-
-    name: str
-    _has_dropped = False
-
-    def _start(self, rate: float, seed: int | None) -> None:
-        self._live_rate = _LiveRate(check_rate(rate))
-        self._start_draws(seed)
-
-    def _start_draws(self, seed: int | None) -> None:
+    def __init__(self, *args: Any, seed: int | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
-        self._draw = OwnDraw(self.seed_generator)
+        self._draw = own_draw(self.seed_generator)
+
+    def call(self, inputs: Tensor, training: bool = False) -> Tensor:
+        if not training:
+            return self.infer(inputs)
+        if not keras.backend.is_float_dtype(inputs.dtype):
+            raise ValueError(
+                "`inputs` must be floating point, since kept units are scaled. "
+                f"Received: inputs of {keras.backend.standardize_dtype(inputs.dtype)}"
+            )
+        return self.sample(inputs, self._draw)
+
+    def sample(self, inputs: Tensor, draw: Draw) -> Tensor:
+        """Returns the layer's output in training, or in one Monte-Carlo sample.
+
+        Args: inputs: Floating point tensor. draw: Source of the random draws. The layer's own seed is one such
+        source, Monte-Carlo samples are others.
+
+        Returns:
+            A tensor of the layer's output shape.
+        """
+        raise NotImplementedError
+
+    def infer(self, inputs: Tensor) -> Tensor:
+        """Returns the layer's output in inference.
+
+        Args:
+            inputs: Tensor.
+
+        Returns:
+            A tensor of the layer's output shape.
+        """
+        raise NotImplementedError
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "seed": self.seed}
+
+
+class LiveRate(Stochastic):
+    """Base of the layers that drop at a rate which can be changed at any time.
+
+    On the TensorFlow backend a new `rate` acts at once, in traced functions and in a running `fit` too. On other
+    backends it acts in eager calls and in functions traced after the change; setting it warns once the layer has
+    dropped. The rate is not a weight: weights files, `get_weights()` and `count_params()` do not include it.
+
+    A subclass defines `drop` for training and `infer` for inference.
+
+    Args:
+        args: Positional arguments of the next base.
+        rate: Float in [0, 1). Fraction to drop.
+        seed: Int or None. The seed of the draws; None takes one from Keras' global seed.
+        kwargs: Keyword arguments of the next base.
+
+    Raises:
+        ValueError: If `rate` is not a number in [0, 1).
+    """
+
+    _has_dropped = False
+
+    def __init__(self, *args: Any, rate: float, seed: int | None = None, **kwargs: Any) -> None:
+        rate = check_rate(rate)
+        super().__init__(*args, seed=seed, **kwargs)
+        self._live_rate = _RateVariable(rate)
 
     @property
     def rate(self) -> float:
+        """The fraction to drop, a float in [0, 1)."""
         return self._live_rate.read()
 
     @rate.setter
@@ -78,54 +106,86 @@ class Stochastic:
             )
         self._live_rate.assign(check_rate(value))
 
-    def live_rate(self) -> Any:
-        """The rate as the variable that traced functions read, a float32 scalar."""
+    def live_rate(self) -> Tensor:
+        """Returns the rate as the variable that traced functions read, a float32 scalar."""
         return self._live_rate.variable.value
 
-    def drop(self, inputs: Any, rate: Any, draw: Draw) -> Any:
-        """The layer's formula, free of state: `inputs` with the fraction `rate` of them dropped.
+    def sample(self, inputs: Tensor, draw: Draw) -> Tensor:
+        self._has_dropped = True
+        # Read once, here: a gradient would read the variable again, at its rate by then.
+        return self.drop(inputs, ops.copy(self.live_rate()), draw)
+
+    def drop(self, inputs: Tensor, rate: Tensor, draw: Draw) -> Tensor:
+        """Returns `inputs` with the fraction `rate` dropped: the layer's formula, free of state.
 
         Args:
-            inputs: a floating point tensor.
-            rate: a float32 scalar tensor in [0, 1).
-            draw: where the random bits come from, so that the layer's own seed is one source among others.
+            inputs: Floating point tensor.
+            rate: Float32 scalar in [0, 1).
+            draw: Source of the random draws.
+
+        Returns:
+            A tensor of the layer's output shape.
         """
         raise NotImplementedError
 
-    def call(self, inputs: Any, training: bool = False) -> Any:
-        if not training:
-            return self.infer(inputs)
-        if not keras.backend.is_float_dtype(inputs.dtype):
-            raise ValueError(
-                "`inputs` must be floating point, as what is kept is scaled. "
-                f"Received: inputs of {keras.backend.standardize_dtype(inputs.dtype)}"
-            )
-        self._has_dropped = True
-        # Read once, here: a gradient would read the variable again, at its rate by then.
-        return self.drop(inputs, ops.copy(self.live_rate()), self._draw)
-
-    def infer(self, inputs: Any) -> Any:
-        """What the layer does when it does not drop."""
-        raise NotImplementedError
-
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "rate": self.rate, "seed": self.seed}  # type: ignore[misc]
+        return {**super().get_config(), "rate": self.rate}
 
 
-class BaseDropout(Stochastic, keras.Layer):
-    """Base of the site layers: weightless, any shape with a batch in and the same out, the identity in inference.
+class BaseDropout(LiveRate):
+    """Base of the site layers, which can stand anywhere in a model.
 
-    A subclass is its `drop` and its docstring.
+    They have no weights, keep the shape of their inputs (any shape with a batch axis), and are the identity in
+    inference. A subclass defines `drop`.
+
+    Args:
+        rate: Float in [0, 1). Fraction to drop.
+        seed: Int or None. The seed of the draws; None takes one from Keras' global seed.
+        kwargs: Arguments of `keras.Layer`.
+
+    Raises:
+        ValueError: If `rate` is not a number in [0, 1).
     """
 
     def __init__(self, rate: float, seed: int | None = None, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self._start(rate, seed)
+        super().__init__(rate=rate, seed=seed, **kwargs)
         self.supports_masking = True
         self.input_spec = keras.InputSpec(min_ndim=1)  # the first axis is the batch
 
-    def infer(self, inputs: Any) -> Any:
+    def infer(self, inputs: Tensor) -> Tensor:
         return inputs
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape
+
+
+class _RateVariable:
+    """A rate as a variable that a traced function reads and Keras does not count as a weight.
+
+    Keras tracks the variables that are attributes of a layer, but does not look into an object like this one.
+    """
+
+    def __init__(self, value: float) -> None:
+        self.given = value
+        self.variable = (
+            keras.Variable(  # from a function, so that Keras can make it later if it cannot make it now
+                lambda shape, dtype: ops.convert_to_tensor(value, dtype=dtype),
+                shape=(),
+                dtype="float32",
+                trainable=False,
+                autocast=False,
+                name="rate",
+            )
+        )
+
+    def assign(self, value: float) -> None:
+        self.given = value
+        self.variable.assign(value)
+
+    def read(self) -> float:
+        """The number as it was given, 0.3 and not 0.30000001, unless the variable was assigned another way."""
+        try:
+            value = np.float32(ops.convert_to_numpy(self.variable))
+        except (NotImplementedError, TypeError):  # while a function is traced, variables have no number
+            return self.given
+        return self.given if np.float32(self.given) == value else float(str(value))

@@ -1,16 +1,17 @@
-"""What the random pooling layers share: arguments, shapes, and the windows side by side."""
+"""Base of the random pooling layers: their arguments and shapes, and the units of each window."""
 
 from typing import Any
 
 import keras
 from keras import ops
 
-from dropzoo.common.checks import check_data_format, check_pair
+from dropzoo.common.checks import check_choice, check_data_format, check_pair
 from dropzoo.layers._base import Stochastic
+from dropzoo.layers.draws import Tensor
 
 
-class RandomPooling2D(Stochastic, keras.Layer):
-    """Base of the pooling layers that draw; `keras.layers.MaxPooling2D` cannot be given a seed generator."""
+class RandomPooling2D(Stochastic):
+    """Base of the pooling layers that draw. `keras.layers.MaxPooling2D` cannot hold a seed generator."""
 
     def __init__(
         self,
@@ -23,9 +24,8 @@ class RandomPooling2D(Stochastic, keras.Layer):
         super().__init__(**kwargs)
         self.pool_size = check_pair(pool_size, "pool_size")
         self.strides = self.pool_size if strides is None else check_pair(strides, "strides")
-        if str(padding).lower() not in ("valid", "same"):
-            raise ValueError(f"`padding` must be 'valid' or 'same'. Received: padding={padding!r}")
-        self.padding = padding.lower()
+        padding = padding.lower() if isinstance(padding, str) else padding
+        self.padding = check_choice(padding, "padding", ("valid", "same"))
         self.data_format = check_data_format(data_format)
         self.input_spec = keras.InputSpec(ndim=4)
 
@@ -36,12 +36,15 @@ class RandomPooling2D(Stochastic, keras.Layer):
                 shape[axis] = self._count(shape[axis], pool, stride)
         return tuple(shape)
 
-    def windows(self, inputs: Any) -> Any:
-        """The units of each window on a new last axis; -inf where a window hangs over the border.
+    def windows(self, inputs: Tensor) -> Tensor:
+        """Returns the units of each window on a new last axis; -inf where a window extends over the border.
+
+        Args:
+            inputs: Floating point tensor of rank 4.
 
         Returns:
-            `(batch, height, width, channels, units)`, height and width those of the output, or with the channels
-            first.
+            A tensor `(batch, height, width, channels, units)`, or with the channels before the height, where
+            height and width are those of the output.
         """
         sizes = []
         for axis, pool, stride in zip(self._space(), self.pool_size, self.strides, strict=True):
@@ -62,14 +65,14 @@ class RandomPooling2D(Stochastic, keras.Layer):
             axis=-1,
         )
 
-    def _every(self, inputs: Any, which: int, start: int, count: Any) -> Any:
-        """`count` rows (or columns) from `start` on, a stride apart."""
+    def _every(self, inputs: Tensor, which: int, start: int, count: int | Tensor) -> Tensor:
+        """`count` rows (or columns, for `which=1`) from `start` on, a stride apart."""
         index: list[Any] = [slice(None)] * 4
         stride = self.strides[which]
         index[self._space()[which]] = slice(start, start + (count - 1) * stride + 1, stride)
         return inputs[tuple(index)]
 
-    def _count(self, size: Any, pool: int, stride: int) -> Any:
+    def _count(self, size: int | Tensor, pool: int, stride: int) -> int | Tensor:
         return (size + stride - 1) // stride if self.padding == "same" else (size - pool) // stride + 1
 
     def _space(self) -> tuple[int, int]:

@@ -14,7 +14,7 @@ from dropzoo.common.seeds import random_untouched
 from dropzoo.layers._base import BaseDropout, Stochastic
 
 _LAYERS: dict[str, type[keras.Layer]] = {}
-_KERAS = (  # the most special first: a spatial dropout of Keras is a Dropout of Keras
+_KERAS = (  # subclasses first: a spatial dropout of Keras is a Dropout of Keras
     keras.layers.SpatialDropout1D,
     keras.layers.SpatialDropout2D,
     keras.layers.SpatialDropout3D,
@@ -25,7 +25,22 @@ _KERAS = (  # the most special first: a spatial dropout of Keras is a Dropout of
 
 
 def register_layer(cls: type[keras.Layer]) -> type[keras.Layer]:
-    """Makes a layer known by its snake-cased class name, and to Keras for loading."""
+    """Registers a layer under its snake-cased class name, and with Keras for loading. A class decorator.
+
+    Args:
+        cls: Subclass of `keras.Layer`. `DropBlock2D` is registered as `"drop_block2d"`.
+
+    Returns:
+        The class itself.
+
+    Raises:
+        ValueError: If a layer of that name is registered already.
+
+    Example:
+    >>> from dropzoo import layers
+    >>> layers.get_class("drop_block2d").__name__
+    'DropBlock2D'
+    """
     name = snake_case(cls.__name__)
     if name in _LAYERS:
         raise ValueError(f"A layer named {name!r} is registered already: {_LAYERS[name]}")
@@ -34,11 +49,15 @@ def register_layer(cls: type[keras.Layer]) -> type[keras.Layer]:
 
 
 def list_layers(pattern: str = "*", sites_only: bool = False) -> list[str]:
-    """The names of the registered layers that match an fnmatch pattern, sorted.
+    """Returns the names of the registered layers.
 
     Args:
-        pattern: For the names, fnmatch.
-        sites_only: Only the layers that may stand at any site: without weights, and with the shape unchanged.
+        pattern: Str. An fnmatch pattern for the names.
+        sites_only: Bool. Whether to list only layers that can stand at any site: those without weights that keep
+            the shape of their inputs.
+
+    Returns:
+        A sorted list of str; it is empty if no name matches.
 
     Example:
     >>> from dropzoo import layers
@@ -50,21 +69,39 @@ def list_layers(pattern: str = "*", sites_only: bool = False) -> list[str]:
 
 
 def get_class(name: str) -> type[keras.Layer]:
-    """The class behind a layer's name; its docstring and signature are the layer's."""
+    """Returns the class of a registered layer, with its docstring and signature.
+
+    Args:
+        name: Str, one of `list_layers()`.
+
+    Returns:
+        A subclass of `keras.Layer`.
+
+    Raises:
+        ValueError: If no layer has that name; the message suggests the closest names.
+
+    Example:
+    >>> from dropzoo import layers
+    >>> layers.get_class("max_dropout").__name__
+    'MaxDropout'
+    """
     if name not in _LAYERS:
         raise unknown("layer", name, _LAYERS)
     return _LAYERS[name]
 
 
 def get(spec: Any) -> keras.Layer:
-    """A new dropout layer from a short description of it.
+    """Returns a new dropout layer made from a spec.
 
     Args:
         spec: One of: a float in [0, 1), which means `Dropout`; `"name:rate"` or `"name:rate,option=value"`;
             a dict with `"name"` and the layer's arguments; a layer, which is copied.
 
+    Returns:
+        A new `keras.Layer`, not built.
+
     Raises:
-        ValueError: for an unknown name, a rate outside [0, 1) or arguments that the layer does not have.
+        ValueError: If the name is unknown, the rate is not in [0, 1), or the layer does not have an argument.
 
     Example:
     >>> from dropzoo import layers
@@ -86,7 +123,13 @@ def get(spec: Any) -> keras.Layer:
 
 
 def describe(layer: keras.Layer) -> str:
-    """The spec of a layer: `"dropout:0.3"`, for site layers the inverse of `get`.
+    """Returns the spec of a layer, such as `"dropout:0.3"`. For site layers it is the inverse of `get`.
+
+    Args:
+        layer: A dropout layer of ours or of Keras.
+
+    Returns:
+        A str with the layer's name, its rate, and the options that differ from their defaults.
 
     Example:
     >>> from dropzoo import layers
@@ -95,11 +138,12 @@ def describe(layer: keras.Layer) -> str:
     """
     config = layer.get_config()
     if isinstance(layer, Stochastic) and not isinstance(layer, BaseDropout):
-        return f"{snake_case(type(layer).__name__)}:rate={config['rate']}"
+        rate = f":rate={config['rate']}" if "rate" in config else ""
+        return f"{snake_case(type(layer).__name__)}{rate}"
     first = [str(config["rate"])] if "rate" in config else []
     try:
         default = type(layer)(config["rate"]).get_config() if first else {}
-    except TypeError:  # a layer of somebody else's with another signature
+    except TypeError:  # a user's own layer with another signature
         default = config
     general = {*keras.Layer().get_config(), "rate", "seed"}
     options = [f"{k}={v}" for k, v in config.items() if k not in general and v != default.get(k, v)]
@@ -107,22 +151,39 @@ def describe(layer: keras.Layer) -> str:
 
 
 def is_dropout(layer: keras.Layer) -> bool:
-    """Whether a layer is one that may stand at a site: one of ours, or one of Keras' own dropout layers."""
+    """Returns whether a layer can stand at a site: a site layer of ours or a dropout layer of Keras.
+
+    Args:
+        layer: Any Keras layer.
+
+    Returns:
+        A bool.
+    """
     return isinstance(layer, (BaseDropout, *_KERAS))
 
 
 def is_stochastic(layer: keras.Layer) -> bool:
-    """Whether a layer draws at a rate: dropout, on weights, in pooling or in branches."""
+    """Returns whether a layer draws at random: dropout of units, of weights, in pooling or in branches.
+
+    Args:
+        layer: Any Keras layer.
+
+    Returns:
+        A bool.
+    """
     return isinstance(layer, (Stochastic, *_KERAS))
 
 
 def dropouts(model: keras.Layer) -> list[keras.Layer]:
-    """Returns the layers of a model that draw at a rate, in the model's order, each once.
+    """Returns the layers of a model that draw at random, in the model's order, each once.
 
-    Layers inside other layers and inside nested models are among them.
+    They include layers inside other layers and inside nested models.
 
     Args:
-        model: Any Keras model or layer; it is not among the result itself.
+        model: Any Keras model or layer. The result does not include it.
+
+    Returns:
+        A list of `keras.Layer`.
 
     Example:
     >>> from dropzoo import layers, models
@@ -133,13 +194,29 @@ def dropouts(model: keras.Layer) -> list[keras.Layer]:
 
 
 def has_live_rate(layer: keras.Layer) -> bool:
-    """Returns whether a layer's rate can be set so that traced functions see it; Keras' own layers cannot."""
+    """Returns whether a layer has a rate that can be set and that traced functions read.
+
+    Layers of Keras have none: their rate is fixed once they are traced.
+
+    Args:
+        layer: Any Keras layer.
+
+    Returns:
+        A bool.
+    """
     rate = getattr(type(layer), "rate", None)
     return isinstance(rate, property) and rate.fset is not None
 
 
-def counterpart(layer: keras.Layer) -> Any:
-    """Our layer that does what a dropout layer of Keras does; ours are their own."""
+def counterpart(layer: keras.Layer) -> Stochastic:
+    """Returns our layer with the behaviour of a dropout layer of Keras.
+
+    Args:
+        layer: A dropout layer of Keras, or one of ours.
+
+    Returns:
+        A new layer of the same rate, seed and options. A layer of ours is returned itself.
+    """
     if isinstance(layer, Stochastic):
         return layer
     kind = next(cls for cls in _KERAS if isinstance(layer, cls))
@@ -152,6 +229,7 @@ def counterpart(layer: keras.Layer) -> Any:
 
 
 def _make(spec: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> keras.Layer:
+    """The layer `name(*args, **kwargs)`, or a ValueError that names the spec."""
     make: Callable[..., keras.Layer] = get_class(name)
     try:
         return make(*args, **kwargs)

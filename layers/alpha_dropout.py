@@ -6,10 +6,10 @@ from keras import ops
 
 from dropzoo.layers._base import BaseDropout
 from dropzoo.layers._registry import register_layer
-from dropzoo.layers.draws.plain import Draw, draw_keep
+from dropzoo.layers.draws import Draw, Tensor
 from dropzoo.layers.dropout import check_noise_shape, mask_shape
 
-# The limit of SELU for x -> -inf, -scale * alpha: what a unit that is off looks like to the next layer.
+# The limit of SELU for x -> -inf, -scale * alpha: the value of a unit that is off.
 _OFF = -1.0507009873554805 * 1.6732632423543772
 
 
@@ -17,19 +17,19 @@ _OFF = -1.0507009873554805 * 1.6732632423543772
 class AlphaDropout(BaseDropout):
     """Drops units to the negative saturation value of SELU and restores mean and variance.
 
-    For networks of `selu` units with `lecun_normal` weights, whose activations have mean 0 and variance 1: there
-    it keeps both, which `Dropout` does not.
+    For networks of `selu` units with `lecun_normal` weights, whose activations have mean 0 and variance 1. This
+    layer keeps both; `Dropout` does not.
 
     In training `y = a * (x if kept else o) + b` with `o = -1.758` (SELU's limit),
     `a = ((1 - rate) * (1 + rate * o**2)) ** -0.5` and `b = -a * rate * o`; in inference `y = x`.
 
-    Differs from `keras.layers.AlphaDropout`: `rate` is live, and `rate=1` is refused instead of failing in the
-    first step.
+    Differs from `keras.layers.AlphaDropout`: `rate` is live, and `rate=1` raises at once instead of in the first
+    step.
 
     Args:
         rate: Float in [0, 1). Fraction of the units to drop.
-        noise_shape: Tuple of ints or None, the shape of the mask; see `Dropout`.
-        seed: Int, the seed of the masks.
+        noise_shape: Tuple of ints and None. Shape of the mask; see `Dropout`.
+        seed: Int or None. Seed of the masks; None takes one from Keras' global seed.
 
     Call arguments:
         inputs: Floating point tensor of any rank.
@@ -63,8 +63,8 @@ class AlphaDropout(BaseDropout):
         super().__init__(rate, seed=seed, **kwargs)
         self.noise_shape = check_noise_shape(noise_shape)
 
-    def drop(self, inputs: Any, rate: Any, draw: Draw) -> Any:
-        keep = draw_keep(mask_shape(inputs, self.noise_shape), rate, draw)
+    def drop(self, inputs: Tensor, rate: Tensor, draw: Draw) -> Tensor:
+        keep = draw.keep(mask_shape(inputs, self.noise_shape), rate)
         a = ((1.0 - rate) * (1.0 + rate * _OFF**2)) ** -0.5
         b = -a * rate * _OFF
         dtype = inputs.dtype

@@ -6,43 +6,44 @@ from typing import Any
 import keras
 from keras import ops
 
-from dropzoo.common.checks import check_rate
+from dropzoo.common.checks import check_positive, check_rate
 from dropzoo.layers._base import Stochastic
 from dropzoo.layers._registry import register_layer
-from dropzoo.layers.draws.plain import Draw, uniform
+from dropzoo.layers.draws import Draw, Tensor
 
 
 @register_layer
 class ConcreteDropout(Stochastic, keras.layers.Wrapper):
     """Dropout of the inputs of a dense layer or convolution, whose rate is learned with the weights.
 
-    The rate that fits the uncertainty of the data: it rises where the data say little, and falls as they grow.
+    The rate adapts to the uncertainty of the data: it rises where the data say little, and falls as they grow.
 
     In training the inputs are multiplied by `(1 - z) / (1 - rate)` with the relaxed draw
     `z = sigmoid((logit(rate) + logit(u)) / temperature)`, `u ~ U(0, 1)`, through which the rate has a gradient.
     For convolutions one draw serves a whole feature map. In inference it is the plain layer.
 
-    Added to the loss, which has to be the mean over the samples of the negative log-likelihood (cross-entropy):
-    `(length_scale**2 / 2 * sum(kernel**2) / (1 - rate) - K * H(rate)) / data_size`, with `K` the number of inputs
-    (features or channels) and `H` the entropy of a coin. Without the entropy every rate would go to zero.
+    The layer adds `(length_scale**2 / 2 * sum(kernel**2) / (1 - rate) - K * H(rate)) / data_size` to the loss,
+    with `K` the number of inputs (features or channels) and `H` the entropy of a coin. Without the entropy every
+    rate would go to zero. The loss of the model must be the mean over the samples of the negative log-likelihood
+    (cross-entropy).
 
-    Unlike the other layers it has a weight for its rate, the logit: weights files differ from those of a model
-    without it, `count_params()` is one larger, and `layer.rate` reports what has been learned.
+    Unlike the other layers it has a weight for its rate, the logit. So weights files differ from those of a model
+    without it, `count_params()` is one larger, and `layer.rate` reports the learned rate.
 
     Differs from the paper: spatial draws are the default for convolutions, and the factors of the two terms follow
     from the likelihood alone (the authors' regression code doubles both, for a loss without the factor 1 / 2).
 
     Args:
         layer: A `keras.layers.Dense` or `keras.layers.Conv2D`.
-        data_size: Int, number of training samples.
-        rate: Float in [0, 1). The rate to start from.
-        spatial: Bool. Whether one draw serves a whole feature map; by default for convolutions.
-        length_scale: Float, of the prior: larger means smoother functions and larger decay.
-        temperature: Float, of the relaxation; smaller is closer to zero or one.
-        seed: Int, the seed of the draws.
+        data_size: Int. Number of training samples.
+        rate: Float in [0, 1). Initial rate.
+        spatial: Bool or None. Whether one draw serves a whole feature map; None means True for convolutions.
+        length_scale: Positive float. Length scale of the prior: larger means smoother functions and more decay.
+        temperature: Positive float. Temperature of the relaxation; smaller draws are closer to 0 or 1.
+        seed: Int or None. Seed of the draws; None takes one from Keras' global seed.
 
     Call arguments:
-        inputs: Floating point tensor of rank 2 or more, for convolutions 4.
+        inputs: Floating point tensor of rank 2 or more, of rank 4 for convolutions.
         training: Bool. Whether to drop; defaults to False.
 
     Input shape:
@@ -78,20 +79,12 @@ class ConcreteDropout(Stochastic, keras.layers.Wrapper):
             raise ValueError(f"`layer` must be a keras.layers.Dense or Conv2D. Received: layer={layer!r}")
         if spatial and not isinstance(layer, keras.layers.Conv2D):
             raise ValueError(f"`spatial=True` is for Conv2D, a dense layer has no maps. Received: layer={layer!r}")
-        for name, value in (
-            ("data_size", data_size),
-            ("length_scale", length_scale),
-            ("temperature", temperature),
-        ):
-            if not isinstance(value, (int, float)) or isinstance(value, bool) or not value > 0:
-                raise ValueError(f"`{name}` must be a positive number. Received: {name}={value!r}")
-        super().__init__(layer, **kwargs)
-        self._start_draws(seed)
+        super().__init__(layer, seed=seed, **kwargs)
         self._initial_rate = check_rate(rate)
-        self.data_size = data_size
+        self.data_size = check_positive(data_size, "data_size")
         self.spatial = isinstance(layer, keras.layers.Conv2D) if spatial is None else spatial
-        self.length_scale = length_scale
-        self.temperature = temperature
+        self.length_scale = check_positive(length_scale, "length_scale")
+        self.temperature = check_positive(temperature, "temperature")
 
     def build(self, input_shape: Any) -> None:
         super().build(input_shape)
@@ -100,6 +93,7 @@ class ConcreteDropout(Stochastic, keras.layers.Wrapper):
 
     @property
     def rate(self) -> float:
+        """The learned rate, a float in [0, 1); the initial rate until the layer is built."""
         return float(self.live_rate()) if self.built else self._initial_rate
 
     @rate.setter
@@ -108,10 +102,11 @@ class ConcreteDropout(Stochastic, keras.layers.Wrapper):
         if self.built:
             self.rate_logit.assign(_logit(value))
 
-    def live_rate(self) -> Any:
+    def live_rate(self) -> Tensor:
+        """Returns the learned rate, a float32 scalar with a gradient."""
         return ops.sigmoid(ops.cast(self.rate_logit, "float32"))
 
-    def call(self, inputs: Any, training: bool = False) -> Any:
+    def call(self, inputs: Tensor, training: bool = False) -> Tensor:
         rate = self.live_rate()
         weights = (
             self.length_scale**2 / 2 * ops.sum(ops.square(ops.cast(self.layer.kernel, "float32"))) / (1 - rate)
@@ -120,17 +115,21 @@ class ConcreteDropout(Stochastic, keras.layers.Wrapper):
         self.add_loss((weights - inputs.shape[self._axis()] * entropy) / self.data_size)
         return super().call(inputs, training=training)
 
-    def drop(self, inputs: Any, rate: Any, draw: Draw) -> Any:
+    def sample(self, inputs: Tensor, draw: Draw) -> Tensor:
+        return self.drop(inputs, self.live_rate(), draw)
+
+    def drop(self, inputs: Tensor, rate: Tensor, draw: Draw) -> Tensor:
+        """Returns the layer's output with the fraction `rate` of the inputs dropped; see `LiveRate.drop`."""
         shape = list(ops.shape(inputs))
         if self.spatial:
             channels = range(len(shape))[self._axis()]
             shape = [n if axis in (0, channels) else 1 for axis, n in enumerate(shape)]
-        chance = uniform(draw(shape))
+        chance = draw.uniform(shape)
         logits = ops.log(rate) - ops.log1p(-rate) + ops.log(chance) - ops.log1p(-chance)
         keep = 1.0 - ops.sigmoid(logits / self.temperature)
         return self.layer(inputs * ops.cast(keep / (1.0 - rate), inputs.dtype))
 
-    def infer(self, inputs: Any) -> Any:
+    def infer(self, inputs: Tensor) -> Tensor:
         return self.layer(inputs)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
@@ -140,7 +139,7 @@ class ConcreteDropout(Stochastic, keras.layers.Wrapper):
         return 1 if getattr(self.layer, "data_format", None) == "channels_first" else -1
 
     def get_config(self) -> dict[str, Any]:
-        names = ("data_size", "spatial", "length_scale", "temperature")
+        names = ("rate", "data_size", "spatial", "length_scale", "temperature")
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 
 

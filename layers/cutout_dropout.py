@@ -8,29 +8,30 @@ from keras import ops
 from dropzoo.common.checks import check_data_format
 from dropzoo.layers._base import BaseDropout
 from dropzoo.layers._registry import register_layer
-from dropzoo.layers.draws.plain import Draw, drop_and_scale, uniform
+from dropzoo.layers.draws import Draw, Tensor
 
 
 @register_layer
 class CutoutDropout(BaseDropout):
     """Drops one rectangle out of all feature maps of a sample; each unit with probability `rate`.
 
-    Cutout for feature maps, and at the site `input` the augmentation itself: one part of the picture is missing,
-    so that the network has to look at the others. `DropBlock2D` removes several blocks, of each map others.
+    This is Cutout for feature maps, and the augmentation itself at the site `input`: one part of the picture is
+    missing, so the network has to look at the others. `DropBlock2D` removes several blocks instead, different ones
+    from each map.
 
-    The rectangle has the proportions of the map and is placed anywhere, partly outside too. Of `size` rows each
-    is covered by `h` of the `size + h - 1` places where `h` rows can lie, so with probability
-    `h / (size + h - 1)`, wherever it is. `h` is drawn between the two whole numbers for which that is
-    `sqrt(rate)` on average, and likewise the width. So every unit is dropped with probability `rate`, border and
-    middle alike. Kept units are scaled by `1 / (1 - rate)`.
+    The rectangle has the proportions of the map and lies anywhere, also partly outside. A rectangle of `h` rows
+    can lie at `size + h - 1` places on a map of `size` rows, and `h` of them cover a given row, wherever that row
+    is: its probability is `h / (size + h - 1)`. `h` is drawn from the two neighbouring whole numbers between which
+    this probability is `sqrt(rate)`, so that it is `sqrt(rate)` on average; likewise the width. So every unit is
+    dropped with probability `rate`, at the border as in the middle. Kept units are scaled by `1 / (1 - rate)`.
 
-    Differs from the paper: there the square has a fixed side and its centre lies on the image, so that the middle
-    is covered more often than the border; pixels are not scaled.
+    Differs from the paper, where the square has a fixed side and its centre lies on the image, so that the middle
+    is covered more often than the border, and where pixels are not scaled.
 
     Args:
         rate: Float in [0, 1). Fraction of the units to drop.
-        data_format: `"channels_last"` or `"channels_first"`; Keras' global setting by default.
-        seed: Int, the seed of the rectangles.
+        data_format: Str, `"channels_last"` or `"channels_first"`. Keras' global setting by default.
+        seed: Int or None. Seed of the rectangles; None takes one from Keras' global seed.
 
     Call arguments:
         inputs: Floating point tensor of rank 4.
@@ -61,27 +62,27 @@ class CutoutDropout(BaseDropout):
         self.data_format = check_data_format(data_format)
         self.input_spec = keras.InputSpec(ndim=4)
 
-    def drop(self, inputs: Any, rate: Any, draw: Draw) -> Any:
+    def drop(self, inputs: Tensor, rate: Tensor, draw: Draw) -> Tensor:
         shape = ops.shape(inputs)
         channels_last = self.data_format == "channels_last"
         height, width = shape[1:3] if channels_last else shape[2:4]
-        chance = uniform(draw((shape[0], 4)))  # (batch, 4)
+        chance = draw.uniform((shape[0], 4))  # (batch, 4)
         rows = _covered(height, ops.sqrt(rate), chance[:, 0:1], chance[:, 1:2])  # (batch, height)
         columns = _covered(width, ops.sqrt(rate), chance[:, 2:3], chance[:, 3:4])  # (batch, width)
         keep = ops.logical_not(ops.logical_and(rows[:, :, None], columns[:, None, :]))
-        return drop_and_scale(inputs, ops.expand_dims(keep, -1 if channels_last else 1), rate)
+        return draw.drop_and_scale(inputs, ops.expand_dims(keep, -1 if channels_last else 1), rate)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "data_format": self.data_format}
 
 
-def _covered(size: Any, rate: Any, first: Any, second: Any) -> Any:
-    """The rows of an interval that hits each of `size` with probability `rate`; from two draws of U(0, 1)."""
+def _covered(size: int | Tensor, rate: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    """A random interval that covers each of `size` rows with probability `rate`, from two draws of U(0, 1)."""
     rows = ops.cast(ops.arange(size), "float32")[None]  # (1, size)
     size = ops.cast(size, "float32")
-    length = ops.floor(rate * (size - 1.0) / (1.0 - rate))  # the largest that covers a row at most at `rate`
+    length = ops.floor(rate * (size - 1.0) / (1.0 - rate))  # the largest whose coverage is at most `rate`
 
-    def coverage(length: Any) -> Any:
+    def coverage(length: Tensor) -> Tensor:
         return length / ops.maximum(size + length - 1.0, 1.0)
 
     more = (rate - coverage(length)) / (coverage(length + 1.0) - coverage(length))

@@ -8,7 +8,7 @@ from keras import ops
 from dropzoo.common.checks import check_data_format, check_pair
 from dropzoo.layers._base import BaseDropout
 from dropzoo.layers._registry import register_layer
-from dropzoo.layers.draws.plain import Draw, draw_keep, drop_and_scale, run
+from dropzoo.layers.draws import Draw, Tensor
 
 
 @register_layer
@@ -17,22 +17,21 @@ class DropBlock2D(BaseDropout):
 
     For convolutional layers: a block removes a whole semantic part, which its neighbours cannot fill in.
 
-    Every position whose block touches the map, those partly outside included, starts a block with probability
-    `g`, independently. A unit lies under `n = block_height * block_width` such positions wherever it is, so it
-    is dropped with probability `1 - (1 - g)**n`, and `g = 1 - (1 - rate)**(1 / n)` makes that exactly `rate`: on
-    any map, also where the block is larger, and as often at the border as in the middle. Kept units are scaled
-    by `1 / (1 - rate)`.
+    Every position whose block touches the map, also partly, starts a block with probability `g`, independently. A
+    unit lies under `n = block_height * block_width` such positions wherever it is, so it is dropped with
+    probability `1 - (1 - g)**n`. With `g = 1 - (1 - rate)**(1 / n)` this is exactly `rate`: on any map, even if
+    the block is larger, and as often at the border as in the middle. Kept units are scaled by `1 / (1 - rate)`.
 
-    Differs from the paper: there only whole blocks are placed, `g` is an approximation that ignores overlaps,
-    borders are dropped less often than the middle, and the scale is the realised fraction of the batch (so that
-    a sample depends on its neighbours). At rate 0.1 and block 7 that formula drops far more than 10 % of small
-    maps when blocks may be placed anywhere.
+    Differs from the paper, where only whole blocks are placed, `g` is an approximation that ignores overlaps,
+    borders are dropped less often than the middle, and the scale is the realised fraction of the batch (so that a
+    sample depends on its neighbours). At rate 0.1 and block size 7 that formula drops far more than 10 % of small
+    maps if blocks may be placed anywhere.
 
     Args:
         rate: Float in [0, 1). Fraction of the units to drop.
-        block_size: Int or pair of ints `(height, width)`, the size of a block. 1 gives `Dropout`.
-        data_format: `"channels_last"` or `"channels_first"`; Keras' global setting by default.
-        seed: Int, the seed of the masks.
+        block_size: Int or pair of ints `(height, width)`. Size of a block; 1 gives `Dropout`.
+        data_format: Str, `"channels_last"` or `"channels_first"`. Keras' global setting by default.
+        seed: Int or None. Seed of the masks; None takes one from Keras' global seed.
 
     Call arguments:
         inputs: Floating point tensor of rank 4.
@@ -70,28 +69,29 @@ class DropBlock2D(BaseDropout):
         self.data_format = check_data_format(data_format)
         self.input_spec = keras.InputSpec(ndim=4)
 
-    def drop(self, inputs: Any, rate: Any, draw: Draw) -> Any:
+    def drop(self, inputs: Tensor, rate: Tensor, draw: Draw) -> Tensor:
         block_height, block_width = check_pair(self.block_size, "block_size")
         batch, height, width, channels = ops.shape(inputs)
         if self.data_format == "channels_first":
             batch, channels, height, width = ops.shape(inputs)
         start_rate = -ops.expm1(ops.log1p(-rate) / (block_height * block_width))
         starts = (batch, height + block_height - 1, width + block_width - 1, channels)
-        keep = draw_keep(starts, start_rate, draw)  # False where a block starts
+        keep = draw.keep(starts, start_rate)  # False where a block starts
         # A unit is kept where no block starts within its reach.
-        keep = run(_all_within, keep, (block_height, block_width), draw=draw)
+        keep = draw.run(_all_within, keep, (block_height, block_width))
         if self.data_format == "channels_first":
             keep = ops.transpose(keep, (0, 3, 1, 2))  # (batch, channels, height, width)
-        return drop_and_scale(inputs, keep, rate, draw)
+        return draw.drop_and_scale(inputs, keep, rate)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "block_size": self.block_size, "data_format": self.data_format}
 
 
-def _all_within(keep: Any, block: tuple[int, int]) -> Any:
-    """Whether all of each block's rows, then columns, are True: `block - 1` smaller than `keep`.
+def _all_within(keep: Tensor, block: tuple[int, int]) -> Tensor:
+    """Whether all positions of each block are True; each axis is `block - 1` shorter than that of `keep`.
 
-    By doubling: from 1 to 2 to 4 to 7 neighbours by comparing the mask with itself, shifted.
+    Rows first, then columns, by doubling: the mask is compared with itself, shifted, to look at 2, 4, then 7
+    neighbours.
     """
     for axis, size in zip((1, 2), block, strict=True):
         reach = 1
@@ -103,7 +103,7 @@ def _all_within(keep: Any, block: tuple[int, int]) -> Any:
     return keep
 
 
-def _slice(x: Any, axis: int, start: int, count: Any) -> Any:
+def _slice(x: Tensor, axis: int, start: int, count: int | Tensor) -> Tensor:
     index = [slice(None)] * 4
     index[axis] = slice(start, start + count)
     return x[tuple(index)]

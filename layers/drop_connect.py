@@ -5,30 +5,30 @@ from typing import Any
 import keras
 from keras import ops
 
-from dropzoo.layers._base import Stochastic
+from dropzoo.layers._base import LiveRate
 from dropzoo.layers._registry import register_layer
-from dropzoo.layers.draws.plain import Draw, drop_units
+from dropzoo.layers.draws import Draw, Tensor
 
 
 @register_layer
-class DropConnectDense(Stochastic, keras.layers.Dense):
+class DropConnectDense(LiveRate, keras.layers.Dense):
     """A dense layer that drops each of its weights with probability `rate`.
 
-    Dropout of the inputs removes a whole row of the kernel at a time; here each connection goes on its own, which
-    is the finer noise, and the larger set of networks to average.
+    Dropout of the inputs removes a whole row of the kernel at a time. Here each connection goes on its own: the
+    noise is finer, and the set of networks to average is larger.
 
     In training `y = activation(x @ (w * m / (1 - rate)) + b)` with `m ~ Bernoulli(1 - rate)` for each weight; in
     inference it is the plain dense layer.
 
-    Differs from the paper: one mask for the whole batch, because a mask for each sample needs as many kernels;
+    Differs from the paper: the whole batch shares one mask, because a mask for each sample needs as many kernels;
     biases are kept; inference takes the mean of the weights and does not sample the activations' distribution
     (`serving.MonteCarlo` samples, with a new mask for each sample).
 
     Args:
-        units: Int, size of the output.
+        units: Int. Size of the output.
         rate: Float in [0, 1). Fraction of the weights to drop.
-        seed: Int, the seed of the masks.
-        kwargs: Of `keras.layers.Dense`.
+        seed: Int or None. Seed of the masks; None takes one from Keras' global seed.
+        kwargs: Arguments of `keras.layers.Dense`.
 
     Call arguments:
         inputs: Floating point tensor of rank 2 or more.
@@ -52,24 +52,23 @@ class DropConnectDense(Stochastic, keras.layers.Dense):
     """
 
     def __init__(self, units: int, rate: float, *, seed: int | None = None, **kwargs: Any) -> None:
-        super().__init__(units, **kwargs)
-        self._start(rate, seed)
+        super().__init__(units, rate=rate, seed=seed, **kwargs)
 
-    def drop(self, inputs: Any, rate: Any, draw: Draw) -> Any:
+    def drop(self, inputs: Tensor, rate: Tensor, draw: Draw) -> Tensor:
         outputs = ops.matmul(inputs, _dropped(self.kernel, rate, draw))
         if self.bias is not None:
             outputs = ops.add(outputs, self.bias)
         return outputs if self.activation is None else self.activation(outputs)
 
-    def infer(self, inputs: Any) -> Any:
+    def infer(self, inputs: Tensor) -> Tensor:
         return keras.layers.Dense.call(self, inputs)
 
 
 @register_layer
-class DropConnectConv2D(Stochastic, keras.layers.Conv2D):
+class DropConnectConv2D(LiveRate, keras.layers.Conv2D):
     """A convolution that drops each of its weights with probability `rate`.
 
-    A dropped weight is missing at every place of the map: a filter with holes, another in each step.
+    A dropped weight is missing at every position of the map, so that each step sees filters with other holes.
 
     In training the kernel is `w * m / (1 - rate)` with `m ~ Bernoulli(1 - rate)` for each weight; in inference it
     is the plain convolution.
@@ -77,11 +76,11 @@ class DropConnectConv2D(Stochastic, keras.layers.Conv2D):
     Differs from the paper, where only dense layers drop weights: see `DropConnectDense`.
 
     Args:
-        filters: Int, channels of the output.
-        kernel_size: Int or pair of ints.
+        filters: Int. Number of output channels.
+        kernel_size: Int or pair of ints. Size of the filters.
         rate: Float in [0, 1). Fraction of the weights to drop.
-        seed: Int, the seed of the masks.
-        kwargs: Of `keras.layers.Conv2D`.
+        seed: Int or None. Seed of the masks; None takes one from Keras' global seed.
+        kwargs: Arguments of `keras.layers.Conv2D`.
 
     Call arguments:
         inputs: Floating point tensor of rank 4.
@@ -113,20 +112,19 @@ class DropConnectConv2D(Stochastic, keras.layers.Conv2D):
         seed: int | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(filters, kernel_size, **kwargs)
-        self._start(rate, seed)
+        super().__init__(filters, kernel_size, rate=rate, seed=seed, **kwargs)
 
-    def drop(self, inputs: Any, rate: Any, draw: Draw) -> Any:
+    def drop(self, inputs: Tensor, rate: Tensor, draw: Draw) -> Tensor:
         outputs = self.convolution_op(inputs, _dropped(self.kernel, rate, draw))
         if self.bias is not None:
             shape = (1, 1, 1, -1) if self.data_format == "channels_last" else (1, -1, 1, 1)
             outputs = ops.add(outputs, ops.reshape(self.bias, shape))
         return outputs if self.activation is None else self.activation(outputs)
 
-    def infer(self, inputs: Any) -> Any:
+    def infer(self, inputs: Tensor) -> Tensor:
         return keras.layers.Conv2D.call(self, inputs)
 
 
-def _dropped(kernel: Any, rate: Any, draw: Draw) -> Any:
-    kernel = ops.convert_to_tensor(kernel)[None]  # the batch's axis, for draws that have one
-    return drop_units(kernel, ops.shape(kernel), rate, draw)[0]
+def _dropped(kernel: Tensor, rate: Tensor, draw: Draw) -> Tensor:
+    kernel = ops.convert_to_tensor(kernel)[None]  # with a batch axis, since draws expect one
+    return draw.drop_units(kernel, ops.shape(kernel), rate)[0]

@@ -1,34 +1,32 @@
-"""Stochastic depth: whole samples of a branch are dropped."""
-
-from typing import Any
+"""Stochastic depth: a residual branch is dropped for whole samples."""
 
 from keras import ops
 
 from dropzoo.layers._base import BaseDropout
 from dropzoo.layers._registry import register_layer
-from dropzoo.layers.draws.plain import Draw, drop_units
+from dropzoo.layers.draws import Draw, Tensor
 
 
 @register_layer
 class DropPath(BaseDropout):
-    """Drops all of a sample with probability `rate`: at the end of a residual branch, before the addition.
+    """Drops whole samples with probability `rate`.
 
-    What remains of a block whose branch is dropped is its shortcut, so each sample trains a shallower network.
-    The usual rates rise linearly with depth, from 0 at the first block to 0.1 or 0.5 at the last:
-    `models.ramp`. At a site that is no branch the whole signal of a sample is lost.
+    For the end of a residual branch, before the addition. If its branch is dropped, only the shortcut of a block
+    remains, so each sample trains a shallower network. Rates usually rise linearly with depth, from 0 at the first
+    block to 0.1 or 0.5 at the last: see `models.ramp`. At a site outside a branch the whole signal of a sample is
+    lost.
 
-    `y[n] = x[n] * m[n] / (1 - rate)` with `m ~ Bernoulli(1 - rate)`.
+    In training `y[n] = x[n] * m[n] / (1 - rate)` with `m ~ Bernoulli(1 - rate)`; in inference `y = x`.
 
-    Differs from the paper: there a block is dropped for the whole batch, and its output is scaled by the
-    probability to keep it in inference; here each sample has its own draw, as has become usual, and the scale is
-    applied in training.
+    Differs from the paper, where a block is dropped for the whole batch, and its output is scaled in inference by
+    the probability to keep it. Here each sample has its own draw, as has become usual, and training scales.
 
     Args:
         rate: Float in [0, 1). Fraction of the samples to drop.
-        seed: Int, the seed of the masks.
+        seed: Int or None. Seed of the masks; None takes one from Keras' global seed.
 
     Call arguments:
-        inputs: Floating point tensor of any rank from 1.
+        inputs: Floating point tensor of rank 1 or more.
         training: Bool. Whether to drop; defaults to False.
 
     Input shape:
@@ -48,6 +46,6 @@ class DropPath(BaseDropout):
         Huang et al., "Deep Networks with Stochastic Depth", 2016, arXiv:1603.09382.
     """
 
-    def drop(self, inputs: Any, rate: Any, draw: Draw) -> Any:
+    def drop(self, inputs: Tensor, rate: Tensor, draw: Draw) -> Tensor:
         shape = ops.shape(inputs)
-        return drop_units(inputs, (shape[0], *(1,) * (len(shape) - 1)), rate, draw)
+        return draw.drop_units(inputs, (shape[0], *(1,) * (len(shape) - 1)), rate)

@@ -4,9 +4,10 @@ from typing import Any
 
 from keras import ops
 
+from dropzoo.common.checks import check_choice
 from dropzoo.layers._base import BaseDropout
 from dropzoo.layers._registry import register_layer
-from dropzoo.layers.draws.plain import Draw, draw_keep, drop_units
+from dropzoo.layers.draws import Draw, Shape, Tensor
 
 
 @register_layer
@@ -14,23 +15,22 @@ class Dropout(BaseDropout):
     """Drops each unit with probability `rate`.
 
     The reference point of all other variants, and the usual choice after dense layers. On feature maps the
-    neighbours of a dropped unit carry nearly the same information, so there `SpatialDropout2D` and
-    `DropBlock2D` regularise more at the same rate.
+    neighbours of a dropped unit carry nearly the same information, so `SpatialDropout2D` and `DropBlock2D`
+    regularise more there at the same rate.
 
     In training `y = x * m / (1 - rate)` with `m ~ Bernoulli(1 - rate)` for each unit, so that the expectation of
-    `y` is `x`; in inference `y = x`. That is `scaling="inverted"`. The first papers scaled the other way round:
-    `scaling="standard"` is `y = x * m` in training and `y = x * (1 - rate)` in inference.
+    `y` is `x`; in inference `y = x`. That is `scaling="inverted"`. The first papers scaled in inference instead:
+    with `scaling="standard"`, `y = x * m` in training and `y = x * (1 - rate)` in inference.
 
-    Differs from `keras.layers.Dropout`: `rate` is live (see `BaseDropout`), `rate=1` is refused, a seed gives the
-    same mask eagerly, in a graph and under XLA, and the replicas of a `tf.distribute` strategy draw different
-    masks.
+    Differs from `keras.layers.Dropout`: `rate` is live (see `LiveRate`), `rate=1` raises, a seed gives the same
+    mask eagerly, in a graph and under XLA, and the replicas of a `tf.distribute` strategy draw different masks.
 
     Args:
         rate: Float in [0, 1). Fraction of the units to drop.
-        noise_shape: Tuple of ints or None, of the rank of the inputs: the shape of the mask, where None
-            stands for the size of the inputs and 1 shares the mask along that axis.
-        scaling: `"inverted"` or `"standard"`.
-        seed: Int, the seed of the masks.
+        noise_shape: Tuple of ints and None, one entry for each axis of the inputs. Shape of the mask: None stands
+            for the size of the inputs, 1 shares the mask along that axis.
+        seed: Int or None. Seed of the masks; None takes one from Keras' global seed.
+        scaling: Str, `"inverted"` or `"standard"`.
 
     Call arguments:
         inputs: Floating point tensor of any rank.
@@ -65,17 +65,15 @@ class Dropout(BaseDropout):
     ) -> None:
         super().__init__(rate, seed=seed, **kwargs)
         self.noise_shape = check_noise_shape(noise_shape)
-        if scaling not in ("inverted", "standard"):
-            raise ValueError(f"`scaling` must be 'inverted' or 'standard'. Received: scaling={scaling!r}")
-        self.scaling = scaling
+        self.scaling = check_choice(scaling, "scaling", ("inverted", "standard"))
 
-    def drop(self, inputs: Any, rate: Any, draw: Draw) -> Any:
+    def drop(self, inputs: Tensor, rate: Tensor, draw: Draw) -> Tensor:
         shape = mask_shape(inputs, self.noise_shape)
         if self.scaling == "inverted":
-            return drop_units(inputs, shape, rate, draw)
-        return ops.where(draw_keep(shape, rate, draw), inputs, ops.zeros((), inputs.dtype))
+            return draw.drop_units(inputs, shape, rate)
+        return ops.where(draw.keep(shape, rate), inputs, ops.zeros((), inputs.dtype))
 
-    def infer(self, inputs: Any) -> Any:
+    def infer(self, inputs: Tensor) -> Tensor:
         if self.scaling == "inverted":
             return inputs
         return inputs * ops.cast(1.0 - ops.convert_to_tensor(self.live_rate()), inputs.dtype)
@@ -85,7 +83,7 @@ class Dropout(BaseDropout):
 
 
 def check_noise_shape(noise_shape: Any) -> tuple[int | None, ...] | None:
-    """`noise_shape` as a tuple of positive ints and None, or None."""
+    """Returns `noise_shape` as a tuple or None, or raises a ValueError."""
     if noise_shape is None:
         return None
     ok = isinstance(noise_shape, (tuple, list))
@@ -97,8 +95,8 @@ def check_noise_shape(noise_shape: Any) -> tuple[int | None, ...] | None:
     return tuple(noise_shape)
 
 
-def mask_shape(inputs: Any, noise_shape: tuple[int | None, ...] | None) -> tuple[Any, ...]:
-    """The shape to draw for `inputs`, with the None of `noise_shape` filled in."""
+def mask_shape(inputs: Tensor, noise_shape: tuple[int | None, ...] | None) -> Shape:
+    """Returns the shape to draw for `inputs`: `noise_shape` with each None filled in."""
     shape = ops.shape(inputs)
     if noise_shape is None:
         return shape

@@ -1,34 +1,32 @@
 """Dropout of the strongest activations."""
 
-from typing import Any
-
 from keras import ops
 
 from dropzoo.layers._base import BaseDropout
 from dropzoo.layers._registry import register_layer
-from dropzoo.layers.draws.plain import Draw, uniform
+from dropzoo.layers.draws import Draw, Tensor
 
 
 @register_layer
 class MaxDropout(BaseDropout):
-    """Drops the units of the largest values, up to the top `rate` of each sample's range.
+    """Drops the units of the largest values, at most those in the top `rate` of each sample's range.
 
-    The opposite of keeping what is strong: the network has to work without its loudest units.
+    The network has to work without its strongest units.
 
-    Each sample is brought to [0, 1] by its smallest and largest value, and units above `1 - r` are set to zero,
-    where `r ~ U(0, rate)` for each sample. The others stay as they are, unscaled.
-    So `rate` is no fraction of the units: it is how far down from the maximum a unit can be dropped, and how
-    many that hits depends on the distribution of the values.
+    Each sample is scaled to [0, 1] by its smallest and largest value, and units above `1 - r` are set to zero,
+    where `r ~ U(0, rate)` for each sample. The others keep their values, unscaled. So `rate` is not a fraction of
+    the units: it says how far below the maximum a unit can be dropped. The number of units dropped depends on the
+    distribution of the values.
 
-    Differs from the paper: there the whole batch is brought to [0, 1] together and has one threshold, so that a
+    Differs from the paper, where the whole batch is scaled to [0, 1] together and has one threshold, so that a
     sample depends on its neighbours.
 
     Args:
-        rate: Float in [0, 1). The largest part of the range, from the top, that is dropped.
-        seed: Int, the seed of the thresholds.
+        rate: Float in [0, 1). Largest part of the range, from the top, that is dropped.
+        seed: Int or None. Seed of the thresholds; None takes one from Keras' global seed.
 
     Call arguments:
-        inputs: Floating point tensor of any rank from 2.
+        inputs: Floating point tensor of rank 2 or more.
         training: Bool. Whether to drop; defaults to False.
 
     Input shape:
@@ -49,13 +47,13 @@ class MaxDropout(BaseDropout):
         arXiv:2007.13723.
     """
 
-    def drop(self, inputs: Any, rate: Any, draw: Draw) -> Any:
+    def drop(self, inputs: Tensor, rate: Tensor, draw: Draw) -> Tensor:
         shape = ops.shape(inputs)
         axes = tuple(range(1, len(shape)))
         x = ops.stop_gradient(ops.cast(inputs, "float32"))
         # An empty batch or map has no extremes, hence the initial values.
         low = ops.min(x, axis=axes, keepdims=True, initial=float("inf"))
         high = ops.max(x, axis=axes, keepdims=True, initial=float("-inf"))
-        depth = rate * uniform(draw((shape[0], *(1,) * len(axes))))  # r of each sample
+        depth = rate * draw.uniform((shape[0], *(1,) * len(axes)))  # r of each sample
         dropped = x > high - depth * (high - low)
         return ops.where(dropped, ops.zeros((), inputs.dtype), inputs)

@@ -1,35 +1,36 @@
-"""Max-pooling over what dropout leaves of each window."""
+"""Max-pooling of the units that dropout keeps."""
 
 from typing import Any
 
 from keras import ops
 
+from dropzoo.layers._base import LiveRate
 from dropzoo.layers._pooling import RandomPooling2D
 from dropzoo.layers._registry import register_layer
-from dropzoo.layers.draws.plain import Draw, draw_keep
+from dropzoo.layers.draws import Draw, Tensor
 
 
 @register_layer
-class MaxPoolDropout2D(RandomPooling2D):
-    """Max-pooling of units of which each is dropped with probability `rate`.
+class MaxPoolDropout2D(LiveRate, RandomPooling2D):
+    """Max-pools after dropping each unit with probability `rate`.
 
     Dropout before max-pooling is a random choice among the largest units of each window: the largest wins with
     probability `1 - rate`, the second largest with `rate * (1 - rate)`, and so on.
 
-    In training the result is the largest of the units that are left, or 0 where none is; in inference its
-    expectation, `sum_i (1 - rate) * rate**i * a_i` over the units of a window in falling order
+    In training the result is the largest unit that is kept, or 0 if the whole window is dropped. In inference it
+    is the expectation of that, `sum_i (1 - rate) * rate**i * a_i` over the units of a window in falling order
     (probabilistic weighted pooling). With `rate=0` it is plain max-pooling.
 
-    Differs from the paper: it sets dropped units to zero, which is the same for inputs that are not negative;
-    here the formula holds for all.
+    Differs from the paper, which sets dropped units to zero. For inputs that are not negative this is the same;
+    here the formula holds for all inputs.
 
     Args:
         rate: Float in [0, 1). Fraction of the units to drop.
-        pool_size: Int or pair of ints.
-        strides: Int or pair of ints; the pool's size by default.
-        padding: `"valid"` or `"same"`.
-        data_format: `"channels_last"` or `"channels_first"`; Keras' global setting by default.
-        seed: Int, the seed of the masks.
+        pool_size: Int or pair of ints `(height, width)`. Size of a window.
+        strides: Int or pair of ints. Step between windows; `pool_size` by default.
+        padding: Str, `"valid"` or `"same"`.
+        data_format: Str, `"channels_last"` or `"channels_first"`. Keras' global setting by default.
+        seed: Int or None. Seed of the masks; None takes one from Keras' global seed.
 
     Call arguments:
         inputs: Floating point tensor of rank 4.
@@ -62,17 +63,16 @@ class MaxPoolDropout2D(RandomPooling2D):
         seed: int | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(pool_size, strides, padding, data_format, **kwargs)
-        self._start(rate, seed)
+        super().__init__(pool_size, strides, padding, data_format, rate=rate, seed=seed, **kwargs)
 
-    def drop(self, inputs: Any, rate: Any, draw: Draw) -> Any:
+    def drop(self, inputs: Tensor, rate: Tensor, draw: Draw) -> Tensor:
         # Pooling starts from the lowest finite number on some devices, from -inf on others.
         lowest = ops.cast(-65504.0 if inputs.dtype == "float16" else -3e38, inputs.dtype)
-        left = ops.where(draw_keep(ops.shape(inputs), rate, draw), inputs, lowest)
+        left = ops.where(draw.keep(ops.shape(inputs), rate), inputs, lowest)
         largest = ops.max_pool(left, self.pool_size, self.strides, self.padding, self.data_format)
         return ops.where(largest > lowest, largest, ops.zeros((), inputs.dtype))
 
-    def infer(self, inputs: Any) -> Any:
+    def infer(self, inputs: Tensor) -> Tensor:
         units = self.windows(inputs)
         falling = ops.flip(ops.sort(units, axis=-1), axis=-1)  # (..., units)
         rate = ops.convert_to_tensor(self.live_rate())

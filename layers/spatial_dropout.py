@@ -8,11 +8,11 @@ from keras import ops
 from dropzoo.common.checks import check_data_format
 from dropzoo.layers._base import BaseDropout
 from dropzoo.layers._registry import register_layer
-from dropzoo.layers.draws.plain import Draw, drop_units
+from dropzoo.layers.draws import Draw, Tensor
 
 
 class _SpatialDropout(BaseDropout):
-    """One draw for each sample and channel; the subclasses differ in rank and docstring."""
+    """Base: one draw for each sample and channel. The subclasses differ in rank and docstring."""
 
     rank = 0  # of the inputs
 
@@ -23,12 +23,12 @@ class _SpatialDropout(BaseDropout):
         self.data_format = check_data_format(data_format)
         self.input_spec = keras.InputSpec(ndim=self.rank)
 
-    def drop(self, inputs: Any, rate: Any, draw: Draw) -> Any:
+    def drop(self, inputs: Tensor, rate: Tensor, draw: Draw) -> Tensor:
         shape = ops.shape(inputs)
         ones = (1,) * (self.rank - 2)
         channels_last = self.data_format == "channels_last"
         mask = (shape[0], *ones, shape[-1]) if channels_last else (shape[0], shape[1], *ones)
-        return drop_units(inputs, mask, rate, draw)
+        return draw.drop_units(inputs, mask, rate)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "data_format": self.data_format}
@@ -38,14 +38,15 @@ class _SpatialDropout(BaseDropout):
 class SpatialDropout1D(_SpatialDropout):
     """Drops whole channels of a sequence with probability `rate`.
 
-    `y[n, :, c] = x[n, :, c] * m[n, c] / (1 - rate)` with `m ~ Bernoulli(1 - rate)`.
+    In training `y[n, :, c] = x[n, :, c] * m[n, c] / (1 - rate)` with `m ~ Bernoulli(1 - rate)`; in inference
+    `y = x`. When to use it: see `SpatialDropout2D`.
 
     Differs from `keras.layers.SpatialDropout1D`: see `SpatialDropout2D`.
 
     Args:
         rate: Float in [0, 1). Fraction of the channels to drop.
-        data_format: `"channels_last"` or `"channels_first"`; Keras' global setting by default.
-        seed: Int, the seed of the masks.
+        data_format: Str, `"channels_last"` or `"channels_first"`. Keras' global setting by default.
+        seed: Int or None. Seed of the masks; None takes one from Keras' global seed.
 
     Call arguments:
         inputs: Floating point tensor of rank 3.
@@ -74,20 +75,21 @@ class SpatialDropout1D(_SpatialDropout):
 class SpatialDropout2D(_SpatialDropout):
     """Drops whole feature maps with probability `rate`.
 
-    For convolutional layers: the units of one map are strongly correlated, so that dropping single ones mostly
-    lowers the effective learning rate, while a missing map is information that the next layer has to find
-    elsewhere. Cheap: one random number for each sample and channel.
+    For convolutional layers: the units of one map are strongly correlated, so dropping single units mostly lowers
+    the effective learning rate, while the information of a missing map has to be found elsewhere. Cheap: one
+    random number for each sample and channel.
 
-    `y[n, :, :, c] = x[n, :, :, c] * m[n, c] / (1 - rate)` with `m ~ Bernoulli(1 - rate)`.
+    In training `y[n, :, :, c] = x[n, :, :, c] * m[n, c] / (1 - rate)` with `m ~ Bernoulli(1 - rate)`; in inference
+    `y = x`.
 
-    Differs from `keras.layers.SpatialDropout2D`: `rate` is live, the dtype policy and `trainable` survive
-    `get_config`, `rate=1` is refused, a seed gives the same mask eagerly, in a graph and under XLA, and replicas
-    draw different masks.
+    Differs from `keras.layers.SpatialDropout2D`: `rate` is live, `get_config` keeps the dtype policy and
+    `trainable`, `rate=1` raises, a seed gives the same mask eagerly, in a graph and under XLA, and replicas draw
+    different masks.
 
     Args:
         rate: Float in [0, 1). Fraction of the feature maps to drop.
-        data_format: `"channels_last"` or `"channels_first"`; Keras' global setting by default.
-        seed: Int, the seed of the masks.
+        data_format: Str, `"channels_last"` or `"channels_first"`. Keras' global setting by default.
+        seed: Int or None. Seed of the masks; None takes one from Keras' global seed.
 
     Call arguments:
         inputs: Floating point tensor of rank 4.
@@ -117,14 +119,15 @@ class SpatialDropout2D(_SpatialDropout):
 class SpatialDropout3D(_SpatialDropout):
     """Drops whole channels of a volume with probability `rate`.
 
-    `y[n, :, :, :, c] = x[n, :, :, :, c] * m[n, c] / (1 - rate)` with `m ~ Bernoulli(1 - rate)`.
+    In training `y[n, :, :, :, c] = x[n, :, :, :, c] * m[n, c] / (1 - rate)` with `m ~ Bernoulli(1 - rate)`; in
+    inference `y = x`. When to use it: see `SpatialDropout2D`.
 
     Differs from `keras.layers.SpatialDropout3D`: see `SpatialDropout2D`.
 
     Args:
         rate: Float in [0, 1). Fraction of the channels to drop.
-        data_format: `"channels_last"` or `"channels_first"`; Keras' global setting by default.
-        seed: Int, the seed of the masks.
+        data_format: Str, `"channels_last"` or `"channels_first"`. Keras' global setting by default.
+        seed: Int or None. Seed of the masks; None takes one from Keras' global seed.
 
     Call arguments:
         inputs: Floating point tensor of rank 5.

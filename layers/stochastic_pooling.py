@@ -6,24 +6,24 @@ from keras import ops
 
 from dropzoo.layers._pooling import RandomPooling2D
 from dropzoo.layers._registry import register_layer
-from dropzoo.layers.draws.plain import Draw, uniform
+from dropzoo.layers.draws import Draw, Tensor
 
 
 @register_layer
 class StochasticPooling2D(RandomPooling2D):
     """Pools by picking one unit of each window with a probability in proportion to its activation.
 
-    Regularises like noise between max and average pooling, and has no rate to choose.
+    Its noise lies between max and average pooling, and there is no rate to choose: the activations decide.
 
     In training the result is unit `i` of the window with probability `p_i = a_i / sum_j a_j`, where
-    `a = max(x, 0)`; in inference it is `sum_i p_i * a_i`. Where no unit is positive it is 0.
+    `a = max(x, 0)`. In inference it is the expectation, `sum_i p_i * a_i`. Both are 0 if no unit is positive.
 
     Args:
-        pool_size: Int or pair of ints.
-        strides: Int or pair of ints; the pool's size by default.
-        padding: `"valid"` or `"same"`.
-        data_format: `"channels_last"` or `"channels_first"`; Keras' global setting by default.
-        seed: Int, the seed of the picks.
+        pool_size: Int or pair of ints `(height, width)`. Size of a window.
+        strides: Int or pair of ints. Step between windows; `pool_size` by default.
+        padding: Str, `"valid"` or `"same"`.
+        data_format: Str, `"channels_last"` or `"channels_first"`. Keras' global setting by default.
+        seed: Int or None. Seed of the picks; None takes one from Keras' global seed.
 
     Call arguments:
         inputs: Floating point tensor of rank 4, after a ReLU: negative units count as 0.
@@ -47,7 +47,7 @@ class StochasticPooling2D(RandomPooling2D):
         arXiv:1301.3557.
     """
 
-    rate = property(lambda self: None)  # the activations decide
+    rate = property()  # neither to read nor to set: the activations decide
 
     def __init__(
         self,
@@ -58,33 +58,24 @@ class StochasticPooling2D(RandomPooling2D):
         seed: int | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(pool_size, strides, padding, data_format, **kwargs)
-        self._start_draws(seed)
+        super().__init__(pool_size, strides, padding, data_format, seed=seed, **kwargs)
 
-    def live_rate(self) -> Any:
-        return ops.zeros(())
-
-    def drop(self, inputs: Any, rate: Any, draw: Draw) -> Any:
+    def sample(self, inputs: Tensor, draw: Draw) -> Tensor:
         units = self._positive(inputs)  # (..., units)
         until = ops.cumsum(ops.cast(units, "float32"), axis=-1)
         total = until[..., -1]
-        chance = uniform(draw(ops.shape(total))) * total
-        # The unit in whose part of the sum the draw falls; the last part is closed against rounding.
+        chance = draw.uniform(ops.shape(total)) * total
+        # Picks the unit in whose part of the sum the draw falls.
         before = ops.concatenate([ops.zeros_like(until[..., :1]), until[..., :-1]], axis=-1)
         picked = ops.logical_and(before <= chance[..., None], chance[..., None] < until)
         return ops.sum(ops.where(picked, units, ops.zeros((), units.dtype)), axis=-1)
 
-    def infer(self, inputs: Any) -> Any:
+    def infer(self, inputs: Tensor) -> Tensor:
         units = self._positive(inputs)
         total = ops.sum(units, axis=-1, keepdims=True)
         share = units / ops.where(total > 0, total, ops.ones((), units.dtype))
         return ops.sum(share * units, axis=-1)
 
-    def _positive(self, inputs: Any) -> Any:
+    def _positive(self, inputs: Tensor) -> Tensor:
         units = self.windows(inputs)
         return ops.maximum(units, ops.zeros((), units.dtype))
-
-    def get_config(self) -> dict[str, Any]:
-        config = super().get_config()
-        del config["rate"]
-        return config

@@ -1,5 +1,6 @@
 """Dropout of the weakest units."""
 
+import numbers
 from typing import Any
 
 from keras import ops
@@ -7,7 +8,7 @@ from keras import ops
 from dropzoo.common.checks import check_data_format
 from dropzoo.layers._base import BaseDropout
 from dropzoo.layers._registry import register_layer
-from dropzoo.layers.draws.plain import Draw, draw_keep
+from dropzoo.layers.draws import Draw, Tensor
 
 
 @register_layer
@@ -16,21 +17,21 @@ class TargetedDropout(BaseDropout):
 
     The network learns to do without its weak channels, so that they can be pruned afterwards with little loss.
 
-    The channels of a sample are ranked by their mean magnitude (over the map, where there is one). Of the
-    `floor(target_fraction * channels)` weakest each is set to zero with probability `rate`, independently; the
-    others are never dropped. There is no scaling: what is dropped is small, and meant to go.
+    The channels of a sample are ranked by their mean magnitude (over the map, if there is one). Each of the
+    `floor(target_fraction * channels)` weakest is set to zero with probability `rate`, independently; the others
+    are never dropped. Kept units are not scaled: the dropped ones are small, and are meant to go.
 
-    Differs from the paper: there weights, or units by the norm of their weights, are ranked, once for the whole
-    batch; this layer has no weights and ranks what it sees, for each sample.
+    Differs from the paper, which ranks weights, or units by the norm of their weights, once for the whole batch.
+    This layer has no weights and ranks its inputs, for each sample.
 
     Args:
         rate: Float in [0, 1). Probability that a targeted channel is dropped.
-        target_fraction: Float in [0, 1]. Fraction of the channels that may be dropped, the weakest ones.
-        data_format: `"channels_last"` or `"channels_first"`; Keras' global setting by default.
-        seed: Int, the seed of the masks.
+        target_fraction: Float in [0, 1]. Fraction of the channels that may be dropped: the weakest ones.
+        data_format: Str, `"channels_last"` or `"channels_first"`. Keras' global setting by default.
+        seed: Int or None. Seed of the masks; None takes one from Keras' global seed.
 
     Call arguments:
-        inputs: Floating point tensor of any rank from 2.
+        inputs: Floating point tensor of rank 2 or more.
         training: Bool. Whether to drop; defaults to False.
 
     Input shape:
@@ -59,9 +60,8 @@ class TargetedDropout(BaseDropout):
         **kwargs: Any,
     ) -> None:
         super().__init__(rate, seed=seed, **kwargs)
-        if isinstance(target_fraction, bool) or not isinstance(target_fraction, (int, float)):
-            target_fraction = float("nan")
-        if not 0 <= target_fraction <= 1:
+        is_number = isinstance(target_fraction, numbers.Real) and not isinstance(target_fraction, bool)
+        if not is_number or not 0 <= target_fraction <= 1:
             raise ValueError(
                 "`target_fraction` must be a number in [0, 1], the fraction of the channels that may be dropped. "
                 f"Received: target_fraction={target_fraction!r}"
@@ -69,7 +69,7 @@ class TargetedDropout(BaseDropout):
         self.target_fraction = target_fraction
         self.data_format = check_data_format(data_format)
 
-    def drop(self, inputs: Any, rate: Any, draw: Draw) -> Any:
+    def drop(self, inputs: Tensor, rate: Tensor, draw: Draw) -> Tensor:
         rank = len(inputs.shape)
         axis = rank - 1 if self.data_format == "channels_last" else 1
         rest = [a for a in range(1, rank) if a != axis]
@@ -78,7 +78,7 @@ class TargetedDropout(BaseDropout):
         order = ops.argsort(ops.argsort(strength, axis=axis), axis=axis)  # 0 for the weakest
         channels = ops.cast(ops.shape(inputs)[axis], "float32")
         spared = ops.cast(order, "float32") >= ops.floor(self.target_fraction * channels)
-        keep = ops.logical_or(spared, draw_keep(ops.shape(strength), rate, draw))
+        keep = ops.logical_or(spared, draw.keep(ops.shape(strength), rate))
         return ops.where(keep, inputs, ops.zeros((), inputs.dtype))
 
     def get_config(self) -> dict[str, Any]:

@@ -1,28 +1,26 @@
 """Multiplicative uniform noise in place of a mask."""
 
-from typing import Any
-
 from keras import ops
 
 from dropzoo.layers._base import BaseDropout
 from dropzoo.layers._registry import register_layer
-from dropzoo.layers.draws.plain import Draw, uniform
+from dropzoo.layers.draws import Draw, Tensor
 
 
 @register_layer
 class UOut(BaseDropout):
     """Multiplies each unit by uniform noise between `1 - rate` and `1 + rate`.
 
-    Made for networks with batch normalisation. Dropout changes the variance of a unit between training and
-    inference, and a BatchNormalization behind it has then learned the wrong one; here the variance of the noise is
-    only `rate**2 / 3`, where dropout has `rate / (1 - rate)`.
+    For networks with batch normalisation. Dropout changes the variance of a unit between training and inference,
+    so a BatchNormalization behind it learns the wrong one. Here the variance of the noise is only `rate**2 / 3`,
+    where dropout has `rate / (1 - rate)`.
 
     In training `y = x * (1 + u)` with `u ~ U(-rate, rate)` for each unit; in inference `y = x`. The paper calls
     the rate beta.
 
     Args:
         rate: Float in [0, 1). Half the width of the noise.
-        seed: Int, the seed of the noise.
+        seed: Int or None. Seed of the noise; None takes one from Keras' global seed.
 
     Call arguments:
         inputs: Floating point tensor of any rank.
@@ -46,6 +44,6 @@ class UOut(BaseDropout):
         arXiv:1801.05134.
     """
 
-    def drop(self, inputs: Any, rate: Any, draw: Draw) -> Any:
-        noise = (2.0 * uniform(draw(ops.shape(inputs))) - 1.0) * rate
+    def drop(self, inputs: Tensor, rate: Tensor, draw: Draw) -> Tensor:
+        noise = (2.0 * draw.uniform(ops.shape(inputs)) - 1.0) * rate
         return inputs * ops.cast(1.0 + noise, inputs.dtype)

@@ -8,28 +8,28 @@ from keras import ops
 from dropzoo.common.checks import check_data_format
 from dropzoo.layers._base import BaseDropout
 from dropzoo.layers._registry import register_layer
-from dropzoo.layers.draws.plain import Draw, drop_and_scale, uniform
+from dropzoo.layers.draws import Draw, Tensor
 
 
 @register_layer
 class WeightedChannelDropout(BaseDropout):
     """Drops the fraction `rate` of the feature maps of each sample; strong maps stay more often.
 
-    Made for the last stages of a network that is fine-tuned on few images, where only few maps respond to the
-    object: what they say is kept, and the noise of the others is thinned out.
+    For the last stages of a network that is fine-tuned on few images, where only few maps respond to the object:
+    these are kept, and the noise of the others is thinned out.
 
-    Each map is scored by its mean, as far as that is positive. A sample keeps `k = (1 - rate) * channels` of its
+    The score of a map is its mean, or 0 if the mean is negative. A sample keeps `k = (1 - rate) * channels` of its
     maps by weighted random selection without replacement: those with the largest keys `u**(1 / score)`, where
     `u ~ U(0, 1)`. A `k` between two whole numbers is rounded up or down at random, so that the fraction is `rate`
-    on average. Kept maps are scaled by `1 / (1 - rate)`. No gradient goes through the scores.
+    on average. Kept maps are scaled by `1 / (1 - rate)`. No gradient flows through the scores.
 
-    Differs from the paper: its second step, which drops some of the selected maps by plain dropout, is left to a
-    `SpatialDropout2D` behind this layer; and its scale is the sum of all scores over that of the selected.
+    Differs from the paper, which then drops some of the selected maps by plain dropout (put a `SpatialDropout2D`
+    behind this layer for that), and which scales by the sum of all scores over that of the selected maps.
 
     Args:
         rate: Float in [0, 1). Fraction of the feature maps to drop.
-        data_format: `"channels_last"` or `"channels_first"`; Keras' global setting by default.
-        seed: Int, the seed of the masks.
+        data_format: Str, `"channels_last"` or `"channels_first"`. Keras' global setting by default.
+        seed: Int or None. Seed of the masks; None takes one from Keras' global seed.
 
     Call arguments:
         inputs: Floating point tensor of rank 4, best after a ReLU.
@@ -60,18 +60,18 @@ class WeightedChannelDropout(BaseDropout):
         self.data_format = check_data_format(data_format)
         self.input_spec = keras.InputSpec(ndim=4)
 
-    def drop(self, inputs: Any, rate: Any, draw: Draw) -> Any:
+    def drop(self, inputs: Tensor, rate: Tensor, draw: Draw) -> Tensor:
         channels_last = self.data_format == "channels_last"
         space = (1, 2) if channels_last else (2, 3)
         score = ops.stop_gradient(ops.mean(ops.cast(inputs, "float32"), axis=space))  # (batch, channels)
         batch, channels = ops.shape(score)
         # The logarithm of the key; maps without a positive mean come last, in random order.
-        key = ops.log(uniform(draw((batch, channels)))) / ops.maximum(score, 1e-12)
+        key = ops.log(draw.uniform((batch, channels))) / ops.maximum(score, 1e-12)
         rank = ops.argsort(ops.argsort(-key, axis=-1), axis=-1)  # 0 for the largest key
-        count = ops.floor((1.0 - rate) * ops.cast(channels, "float32") + uniform(draw((batch, 1))))
+        count = ops.floor((1.0 - rate) * ops.cast(channels, "float32") + draw.uniform((batch, 1)))
         keep = ops.cast(rank, "float32") < count  # (batch, channels)
         keep = ops.expand_dims(keep, (1, 2) if channels_last else (2, 3))
-        return drop_and_scale(inputs, keep, rate)
+        return draw.drop_and_scale(inputs, keep, rate)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "data_format": self.data_format}

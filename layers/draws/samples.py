@@ -1,72 +1,83 @@
-"""Random bits for Monte-Carlo samples: keyed by the row, and stratified over the samples."""
+"""Random draws for Monte-Carlo samples on TensorFlow: keyed by the row, and stratified over the samples."""
 
 import functools
 import zlib
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from dropzoo.layers.draws.plain import derive_key, drop_and_scale, keep_mask, mix, u32
-from dropzoo.layers.draws.xla import _gate, compiled
+from dropzoo.layers.draws.draw import Draw
+from dropzoo.layers.draws.hash import Shape, derive_key, keep_mask, mix, positions, row_bits, u32
+from dropzoo.layers.draws.xla import compiled, gate, shape_of_mask
 
 _ORDERS = 1024  # a power of 2
 
 
-class SampleDraw:
-    """The source of one site's random bits in one sample, or in several at once; another stream at each call.
+class SampleDraw(Draw):
+    """The draws of one site in one sample, or in several samples at once.
 
     Args:
-        stream: The site's name.
+        stream: Str, the site's name.
         seed: Int scalar.
-        group: Int scalar; the samples of another group have other bits.
-        rows: See `sample_bits`, and so for the rest.
+        group: Int scalar. The samples of another group have other bits.
+        rows: uint32 tensor `(rows,)`, a key for each row; see `sample_bits`, also for the other arguments.
+        sample: Int tensor in [0, num_samples), a scalar or `(rows, 1)`.
+        num_samples: Int.
+        balanced: Bool.
+        plain: Bool.
     """
 
     def __init__(
         self,
         stream: str,
-        seed: Any,
-        group: Any,
-        rows: Any,
-        sample: Any,
+        seed: tf.Tensor,
+        group: int | tf.Tensor,
+        rows: tf.Tensor,
+        sample: tf.Tensor,
         num_samples: int,
         balanced: bool,
         plain: bool,
     ) -> None:
         self._stream, self._seed, self._group = stream, seed, group
         self._rows, self._sample = rows, sample
-        self._options: dict[str, Any] = {"num_samples": num_samples, "balanced": balanced, "plain": plain}
+        self._num_samples, self._balanced, self._plain = num_samples, balanced, plain
         self._calls = 0
 
-    def __call__(self, shape: Sequence[Any]) -> Any:
+    def bits(self, shape: Shape) -> tf.Tensor:
         rows = self._rows_of(shape)
-        return sample_bits(shape, self._next_key(), rows, self._sample, **self._options)
+        return sample_bits(
+            shape,
+            self._next_key(),
+            rows,
+            self._sample,
+            self._num_samples,
+            balanced=self._balanced,
+            plain=self._plain,
+        )
 
-    def drop_units(self, inputs: Any, mask_shape: Sequence[Any], rate: Any) -> Any:
-        """`_masks.drop_units`, where it can be compiled in one pass over the inputs."""
-        if self._options["plain"]:
-            return drop_and_scale(inputs, keep_mask(self(mask_shape), rate), rate)
+    def drop_units(self, inputs: tf.Tensor, mask_shape: Shape, rate: tf.Tensor) -> tf.Tensor:
+        if self._plain:
+            return super().drop_units(inputs, mask_shape, rate)
         shared = tuple(isinstance(n, int) and n == 1 for n in mask_shape)
-        count = self._options["num_samples"] if self._options["balanced"] else 1
+        count = self._num_samples if self._balanced else 1
         rows, sample = self._rows_of(mask_shape), tf.cast(self._sample, tf.uint32)
         key = self._next_key()
 
         @tf.custom_gradient
-        def drop(x: Any) -> Any:
+        def drop(x: tf.Tensor) -> Any:
             return compiled(_drop)(x, shared, key, rows, sample, count, rate), drop
 
         return tf.ensure_shape(drop(inputs), inputs.shape)
 
-    def _next_key(self) -> Any:
+    def _next_key(self) -> tf.Tensor:
         name = zlib.crc32(f"{self._stream} {self._calls}".encode()) & 0x7FFFFFFF
         self._calls += 1
         word = ops.bitwise_xor(u32(name), mix(tf.cast(self._group, tf.uint32)))
         return derive_key(tf.stack([tf.cast(self._seed, tf.uint32), word]))
 
-    def _rows_of(self, shape: Sequence[Any]) -> Any:
+    def _rows_of(self, shape: Shape) -> tf.Tensor:
         if not (isinstance(shape[0], int) and shape[0] == 1):
             return self._rows
         if self._sample.shape.rank:
@@ -79,59 +90,68 @@ class SharedMaskError(Exception):
 
 
 def sample_bits(
-    shape: Sequence[Any],
-    key: Any,
-    rows: Any,
-    sample: Any,
+    shape: Shape,
+    key: tf.Tensor,
+    rows: tf.Tensor,
+    sample: tf.Tensor,
     num_samples: int,
     *,
     balanced: bool,
     plain: bool = False,
-) -> Any:
-    """Random bits for one of several samples of the same inputs, or for several samples at once.
+) -> tf.Tensor:
+    """Returns random bits for one of several samples of the same inputs, or for several samples at once.
 
-    A row's bits depend on its own key and sample alone, not on the batch it is in. Balanced bits are
-    stratified over the samples (a Latin hypercube): in T samples each unit draws once from each of T equal
-    intervals, in an order of its own, so that each sample alone is uniform and together they are even.
+    A row's bits depend on its own key and sample alone, not on the batch it is in. Balanced bits are stratified
+    over the samples (a Latin hypercube): in T samples each unit draws once from each of T equal intervals, in an
+    order of its own. So each sample alone is uniform, and together they are even.
 
-    The order is one of 1024 random permutations, a rotation, and another of the 1024, all three picked by the
-    unit's hash: about 2**20 T orders. It costs a quarter of shuffling anew for each unit, which is what makes
-    balanced masks pay on small networks.
+    The order is one of 1024 random permutations, a rotation, and another of the 1024 permutations, all three
+    picked by the unit's hash: about 2**20 T orders. This costs a quarter of shuffling anew for each unit, and
+    makes balanced masks pay on small networks.
 
     Args:
-        shape: the shape to draw, rows first.
-        key: uint32 tensor of 2, of the seed and the site.
+        shape: Shape to draw, rows first.
+        key: uint32 tensor `(2,)`, derived from the seed and the site.
         rows: uint32 tensor `(rows,)`, a key for each row.
-        sample: int tensor in [0, T), a scalar, or `(rows, 1)`: one for each row.
+        sample: Int tensor in [0, T): a scalar, or `(rows, 1)`, one for each row.
         num_samples: Int, T.
-        balanced: Bool.
-        plain: Bool; only operations that every TensorFlow runtime has, and no compilation by XLA.
+        balanced: Bool. Whether to stratify.
+        plain: Bool. Whether to use only operations that every TensorFlow runtime has, and no compilation by XLA.
 
     Returns:
-        A uint32 tensor.
+        A uint32 tensor of `shape`.
     """
     draw = _bits if plain else compiled(_bits)
     bits = draw(tf.stack(shape), key, rows, tf.cast(sample, tf.uint32), num_samples if balanced else 1)
     return tf.ensure_shape(bits, [n if isinstance(n, int) else None for n in shape])
 
 
-def content_keys(images: Any, plain: bool = True) -> Any:
-    """A uint32 key for each image of a float32 batch, from its pixels; compiled unless `plain`."""
+def content_keys(images: tf.Tensor, plain: bool = True) -> tf.Tensor:
+    """Returns a key for each image, made of its pixels.
+
+    Args:
+        images: Float32 tensor `(batch, ...)`.
+        plain: Bool. Whether to leave XLA out; see `sample_bits`.
+
+    Returns:
+        A uint32 tensor `(batch,)`.
+    """
     return tf.ensure_shape((_content_keys if plain else compiled(_content_keys))(images), [images.shape[0]])
 
 
-def _content_keys(images: Any) -> Any:
+def _content_keys(images: tf.Tensor) -> tf.Tensor:
     words = tf.bitcast(tf.reshape(images, [tf.shape(images)[0], -1]), tf.uint32)  # (batch, pixels)
-    place = mix(tf.cast(tf.range(tf.shape(words)[1]), tf.uint32))
+    place = mix(positions(tf.shape(words)[1]))
     mixed = tf.bitcast(mix(mix(words) + place), tf.int32)
     return tf.bitcast(tf.reduce_sum(mixed, 1), tf.uint32)  # wraps around; int32, which every kernel adds
 
 
-def _bits(shape: Any, key: Any, rows: Any, sample: Any, count: int) -> Any:
-    index = ops.cast(ops.arange(ops.prod(shape[1:]), dtype="int32"), "uint32")[None]  # (1, units)
-    first, second = mix(rows + key[0])[:, None], mix(ops.bitwise_xor(rows, key[1]))[:, None]  # (rows, 1)
-    unit = mix(ops.bitwise_xor(mix(index + first), second))  # (rows, units): the same for all samples
-    bits = mix(ops.bitwise_xor(mix(unit + mix(sample + u32(1))), second + index))
+def _bits(shape: tf.Tensor, key: tf.Tensor, rows: tf.Tensor, sample: tf.Tensor, count: int) -> tf.Tensor:
+    size = ops.prod(shape[1:])
+    first, second = rows + key[0], ops.bitwise_xor(rows, key[1])
+    unit = row_bits(first, second, size)  # (rows, units): the same for all samples
+    place = mix(second)[:, None] + positions(size)
+    bits = mix(ops.bitwise_xor(mix(unit + mix(sample + u32(1))), place))
     if count > 1:
         # In 64 bits: where T does not divide 2**32, strata of equal whole widths would leave a gap at the top.
         wide = ops.cast(_stratum(sample, unit, count), "uint64") * tf.constant(2**32, tf.uint64)
@@ -139,19 +159,26 @@ def _bits(shape: Any, key: Any, rows: Any, sample: Any, count: int) -> Any:
     return ops.reshape(bits, shape)
 
 
-def _drop(x: Any, shared: tuple[bool, ...], key: Any, rows: Any, sample: Any, count: int, rate: Any) -> Any:
-    shape = [1 if one else n for one, n in zip(shared, tf.unstack(tf.shape(x)), strict=True)]
-    return _gate(x, keep_mask(_bits(tf.stack(shape), key, rows, sample, count), rate), rate)
+def _drop(
+    x: tf.Tensor,
+    shared: tuple[bool, ...],
+    key: tf.Tensor,
+    rows: tf.Tensor,
+    sample: tf.Tensor,
+    count: int,
+    rate: tf.Tensor,
+) -> tf.Tensor:
+    return gate(x, keep_mask(_bits(shape_of_mask(x, shared), key, rows, sample, count), rate), rate)
 
 
-def _stratum(sample: Any, unit: Any, count: int) -> Any:
-    """Where each unit's own permutation of the samples puts `sample`."""
+def _stratum(sample: tf.Tensor, unit: tf.Tensor, count: int) -> tf.Tensor:
+    """The place of `sample` in each unit's own permutation of the samples."""
     table = tf.constant(_orders(count).ravel())
     one = ops.bitwise_and(unit, u32(_ORDERS - 1))
     other = ops.bitwise_and(ops.right_shift(unit, u32(10)), u32(_ORDERS - 1))
     turn = ops.cast(unit, "uint64") * tf.constant(count, tf.uint64) // tf.constant(2**32, tf.uint64)
 
-    def look_up(place: Any, order: Any) -> Any:
+    def look_up(place: tf.Tensor, order: tf.Tensor) -> tf.Tensor:
         return ops.cast(tf.gather(table, ops.cast(place * u32(_ORDERS) + order, "int32")), "uint32")
 
     place = look_up(sample, one) + ops.cast(turn, "uint32")
@@ -160,20 +187,20 @@ def _stratum(sample: Any, unit: Any, count: int) -> Any:
 
 @functools.cache
 def _orders(count: int) -> np.ndarray:
-    """Random permutations of [0, count), always the same: uint16 or uint32 `(count, 1024)`."""
+    """Random permutations of [0, count), the same in every process: uint16 or uint32 `(count, 1024)`."""
     with tf.init_scope():
-        unit = mix(tf.cast(tf.range(_ORDERS), tf.uint32))[None]  # (1, orders)
-        sample = tf.cast(tf.range(count), tf.uint32)[:, None]  # (count, 1)
+        unit = mix(positions(_ORDERS))[None]  # (1, orders)
+        sample = positions(count)[:, None]  # (count, 1)
         place = _shuffle(sample, unit, count).numpy()
     return place.astype("uint16" if count <= 1 << 16 else "uint32")
 
 
-def _shuffle(sample: Any, unit: Any, count: int) -> Any:
-    """Where a random permutation of [0, count), one for each unit, puts `sample`.
+def _shuffle(sample: tf.Tensor, unit: tf.Tensor, count: int) -> tf.Tensor:
+    """The place of `sample` in a random permutation of [0, count), one permutation for each unit.
 
-    A random rotation, then rounds of the swap-or-not shuffle (Hoang, Morris and Rogaway, 2012): each pairs up
-    the numbers at random and swaps the pairs whose coin says so. A round halves what is left of the order; after
-    ten, no pair of samples can be told from a true permutation's in 200,000 units.
+    A random rotation, then rounds of the swap-or-not shuffle (Hoang, Morris and Rogaway, 2012): each round pairs
+    up the numbers at random and swaps the pairs whose coin says so. A round halves what is left of the order;
+    after ten rounds, 200,000 units do not suffice to tell any pair of samples from that of a true permutation.
     """
     place = (sample % u32(count) + unit % u32(count)) % u32(count)
     for turn in range(1, 11):

@@ -13,7 +13,7 @@ from keras import ops
 from dropzoo import layers
 from dropzoo.common.keras_internals import shadowed_calls
 from dropzoo.common.seeds import random_untouched
-from dropzoo.layers.draws.plain import OwnDraw
+from dropzoo.layers.draws import own_draw
 from dropzoo.models.graph.places import Place, places
 
 
@@ -24,7 +24,7 @@ class SiteReport:
     Attributes:
         site: The name of its site, or of the layer itself if it is inside the code of another layer.
         spec: The layer at its present rate, as a spec for `layers.get`.
-        rate: Float in [0, 1]; only Keras' own layers can have 1.
+        rate: Float in [0, 1]; only Keras' own layers can have 1. None for a layer without a rate.
         dropped: Float, the fraction of its inputs other than zero that it drops in training, over many masks. It
             is 0.0 for a layer that adds noise or scales, and None if nothing could be measured: see `notes`.
         notes: Findings that look wrong, one phrase each.
@@ -32,7 +32,7 @@ class SiteReport:
 
     site: str
     spec: str
-    rate: float
+    rate: float | None
     dropped: float | None
     notes: tuple[str, ...]
 
@@ -44,7 +44,8 @@ class DropoutReport(list[SiteReport]):
         rows = [("site", "layer", "rate", "dropped", "notes")]
         for row in self:
             dropped = "-" if row.dropped is None else f"{row.dropped:.3f}"
-            rows.append((row.site, row.spec, f"{row.rate:.4g}", dropped, "; ".join(row.notes)))
+            rate = "-" if row.rate is None else f"{row.rate:.4g}"
+            rows.append((row.site, row.spec, rate, dropped, "; ".join(row.notes)))
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
         return "\n".join(line.rstrip() for line in lines)
@@ -95,7 +96,8 @@ def dropout_report(model: keras.Model, images: Any = None, masks: int = 64) -> D
             dropped = _measure(layer, seen[key], masks) if measurable else None
             notes = _notes(layer, place, bool(seen[key]), dropped, every) if measurable else ("not a site layer",)
             name = layer.name if place is None else place.name
-            report.append(SiteReport(name, layers.describe(layer), layer.rate, dropped, tuple(notes)))
+            rate = getattr(layer, "rate", None)
+            report.append(SiteReport(name, layers.describe(layer), rate, dropped, tuple(notes)))
     return report
 
 
@@ -154,7 +156,7 @@ def _measure(layer: Any, batches: list[Any], masks: int) -> float | None:
         count += masks * int(ops.sum(ops.cast(there, "int32")))
         for seed in range(first, first + masks):
             once, twice = (
-                ours.drop(x, rate, OwnDraw(keras.random.SeedGenerator(seed))) for x in (inputs, inputs * 2)
+                ours.drop(x, rate, own_draw(keras.random.SeedGenerator(seed))) for x in (inputs, inputs * 2)
             )
             dropped += int(ops.sum(ops.cast(ops.logical_and(there, once == twice), "int32")))
     return dropped / count if count else None

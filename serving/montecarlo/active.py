@@ -14,7 +14,7 @@ import tensorflow as tf
 from dropzoo import layers
 from dropzoo.common.checks import check_rate, unknown
 from dropzoo.common.keras_internals import shadowed_calls
-from dropzoo.layers.draws.plain import Draw
+from dropzoo.layers.draws import Draw
 
 # Layers are redirected while a function is traced, which two threads must not do at once.
 TRACING = threading.RLock()
@@ -26,8 +26,7 @@ class Active:
 
     layer: keras.Layer
     stream: str
-    drop: Callable[..., Any]
-    rate: Callable[[], Any]
+    sample: Callable[[tf.Tensor, Draw], tf.Tensor]
 
 
 def choose(model: keras.Model, sites: dict[str, float | bool] | None) -> list[Active]:
@@ -52,8 +51,7 @@ def choose(model: keras.Model, sites: dict[str, float | bool] | None) -> list[Ac
             raise unknown("site", pattern, set(names))
         chosen |= dict.fromkeys(matching, rate)
     for i, rate in chosen.items():
-        own = getattr(type(found[i]), "rate", None)
-        if rate is not True and isinstance(own, property) and own.fset is None:
+        if rate is not True and isinstance(found[i], layers.Stochastic) and not layers.has_live_rate(found[i]):
             raise ValueError(
                 f"{names[i]!r} is a {type(found[i]).__name__}, which has no rate to set: give it True. "
                 f"Received: sites={sites!r}"
@@ -83,9 +81,9 @@ def _left_out(model: keras.Model, found: list[keras.Layer]) -> list[str]:
 def _activate(stream: str, layer: keras.Layer, rate: float | bool) -> Active:
     ours = layers.counterpart(layer)
     if rate is True and ours is layer:
-        return Active(layer, stream, ours.drop, ours.live_rate)
+        return Active(layer, stream, ours.sample)
     fixed = layer.rate if rate is True else rate
-    return Active(layer, stream, ours.drop, lambda: tf.constant(fixed, tf.float32))
+    return Active(layer, stream, lambda inputs, draw: ours.drop(inputs, tf.constant(fixed, tf.float32), draw))
 
 
 @contextlib.contextmanager
@@ -104,6 +102,6 @@ def _stand_in(active: Active, draw: Draw) -> Callable[..., Any]:
     def call(inputs: Any, training: bool = False) -> Any:
         if threading.get_ident() != tracer:  # somebody else's call, while this thread traces
             return original(inputs, training=training)
-        return active.drop(inputs, tf.convert_to_tensor(active.rate()), draw)
+        return active.sample(inputs, draw)
 
     return call

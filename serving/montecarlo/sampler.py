@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from dropzoo.common.checks import unknown
 from dropzoo.common.keras_internals import mask_of, put_mask
-from dropzoo.layers.draws.plain import Draw
+from dropzoo.layers.draws import Draw
 from dropzoo.layers.draws.samples import SampleDraw, SharedMaskError, content_keys
 from dropzoo.serving.montecarlo.active import TRACING, choose, redirected
 from dropzoo.serving.montecarlo.cut import Cut, costs_or_none, fill_shape, make_cut

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from dropzoo.common.checks import check_choice, check_count, check_positive, check_seed
+from dropzoo.common.checks import check_choice, check_count, check_pair, check_positive, check_rate, check_seed
 from dropzoo.common.files import whole_file
 from dropzoo.common.images import upright
 
@@ -14,6 +14,8 @@ BAD = {
     check_count: (0, -1, True, 1.0, "3", None, np.float32(2)),
     check_seed: (-1, 2**32, True, 1.0, None),
     check_positive: (0, -1.0, math.nan, math.inf, True, "1", None),
+    check_rate: (-0.1, 1.0, 1.5, 1 - 2**-25, math.nan, "0.5", None, True, np.bool_(False), [0.5], 0.5j),
+    check_pair: (0, -1, 2.5, (3,), (3, 0), (1, 2, 3), "7", True, None),
 }
 
 

@@ -12,12 +12,26 @@ import tensorflow as tf
 from scipy import stats
 
 from dropzoo import layers
-from dropzoo.layers.draws import plain as _masks
-from dropzoo.layers.draws import xla as _xla
+from dropzoo.layers.draws import Draw, own_draw
+from dropzoo.layers.draws.hash import standard_normal, uniform
 
 SHAPE = (16, 32, 48, 16)  # 393,216 units
 Source = Callable[[float, int, int], Iterator[np.ndarray]]
 """`source(rate, seed, steps)` gives the mask of each step, True where dropped."""
+
+
+class Once:
+    """In place of a seed generator: one seed and counter, always."""
+
+    def __init__(self, seed: tf.Tensor) -> None:
+        self.seed = seed
+
+    def next(self) -> tf.Tensor:
+        return self.seed
+
+
+def draw_of(seed: tf.Tensor) -> Draw:
+    return own_draw(Once(seed))
 
 
 def from_layer(make: Callable[[float, int], keras.Layer]) -> Source:
@@ -132,13 +146,13 @@ def test_bad_masks_are_caught(name):
 def test_the_rate_is_exact(rate):
     """Over 1e8 draws, within 5 standard errors."""
     count, calls = 10_000_000, 10
-    run = tf.function(lambda seed: tf.math.count_nonzero(~_xla.draw_keep((count,), rate, seed)))
+    run = tf.function(lambda seed: tf.math.count_nonzero(~draw_of(seed).keep((count,), rate)))
     dropped = sum(int(run(tf.constant([3, call]))) for call in range(calls)) / (count * calls)
     assert abs(dropped - rate) < 5 * np.sqrt(rate * (1 - rate) / (count * calls))
 
 
 def bits(seed: int, counter: int, size: int = 1 << 21) -> np.ndarray:
-    return _masks.random_bits((size,), tf.constant([seed, counter])).numpy()
+    return draw_of(tf.constant([seed, counter])).bits((size,)).numpy()
 
 
 def test_bytes_and_pairs_of_bytes_are_uniform():
@@ -188,14 +202,14 @@ def binary_rank(rows: list[int]) -> int:
 def test_the_extreme_bits_stay_inside_the_ends():
     """One in 16 million draws was 1, and infinite as a normal one: every few steps in a large feature map."""
     bits = tf.constant([0, 2**31 - 1, 2**31, 2**32 - 1], "uint32")
-    draws = _masks.uniform(bits).numpy()
+    draws = uniform(bits).numpy()
     np.testing.assert_array_equal(draws, [2**-24, 0.5 - 2**-24, 0.5 + 2**-24, 1 - 2**-24])
     np.testing.assert_array_equal(draws + draws[::-1], 1)
-    np.testing.assert_allclose(_masks.standard_normal(bits).numpy()[[0, 3]], [-5.3, 5.3], atol=0.01)
+    np.testing.assert_allclose(standard_normal(bits).numpy()[[0, 3]], [-5.3, 5.3], atol=0.01)
 
 
 def test_standard_normal():
-    draws = _masks.standard_normal(_masks.random_bits((1 << 20,), tf.constant([0, 0]))).numpy()
+    draws = draw_of(tf.constant([0, 0])).normal((1 << 20,)).numpy()
     assert stats.kstest(draws[:100_000], "norm").pvalue > 1e-3
     assert np.isfinite(draws).all() and 4.5 < abs(draws).max() < 5.5
 
@@ -203,11 +217,11 @@ def test_standard_normal():
 @pytest.mark.parametrize("size", [1 << 10, 1 << 17], ids=["plain", "compiled"])
 def test_bits_do_not_depend_on_how_they_are_computed(size):
     seed = tf.constant([4, 2])
-    eager = _masks.random_bits((size,), seed).numpy()
+    eager = draw_of(seed).bits((size,)).numpy()
     for jit_compile in (False, True):
-        run = tf.function(lambda s: _masks.random_bits((size,), s), jit_compile=jit_compile)
+        run = tf.function(lambda s: draw_of(s).bits((size,)), jit_compile=jit_compile)
         np.testing.assert_array_equal(run(seed), eager)
-    dynamic = tf.function(lambda n, s: _masks.random_bits((n,), s))
+    dynamic = tf.function(lambda n, s: draw_of(s).bits((n,)))
     np.testing.assert_array_equal(dynamic(tf.constant(size), seed), eager)
 
 

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from dropzoo import layers
-from dropzoo.layers.draws.plain import uniform
+from dropzoo.layers.draws import Draw
 
 SHAPE = (6, 9, 5, 4)  # height != width
 
@@ -16,15 +16,18 @@ def data(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).random(shape, "float32")
 
 
-def given_bits(shape, seed=5):
-    return np.random.default_rng(seed).integers(0, 2**32, [int(n) for n in shape], dtype="uint32")
+class GivenBits(Draw):
+    """The bits of NumPy's generator, the same at each call."""
+
+    def bits(self, shape):
+        return tf.constant(np.random.default_rng(5).integers(0, 2**32, [int(n) for n in shape], dtype="uint32"))
 
 
 def test_drop_connect_is_a_masked_product():
     x, layer = data((6, 7)), layers.DropConnectDense(3, rate=0.5, use_bias=False)
     layer(x)
-    y = layer.drop(tf.constant(x), tf.constant(0.5), lambda shape: tf.constant(given_bits(shape)))
-    keep = given_bits((1, 7, 3))[0] >= 2**31
+    y = layer.drop(tf.constant(x), tf.constant(0.5), GivenBits())
+    keep = GivenBits().bits((1, 7, 3))[0].numpy() >= 2**31
     np.testing.assert_allclose(y, x @ (layer.get_weights()[0] * keep * 2), rtol=1e-5, atol=1e-6)
 
 
@@ -79,8 +82,8 @@ def test_stochastic_pooling_picks_a_unit_in_proportion():
 def test_concrete_dropout_is_relaxed_dropout_with_its_regulariser():
     x, layer = data(SHAPE), layers.ConcreteDropout(keras.layers.Conv2D(3, 3), data_size=100, rate=0.2)
     layer(x)
-    y = layer.drop(tf.constant(x), tf.constant(0.2), lambda shape: tf.constant(given_bits(shape)))
-    chance = uniform(tf.constant(given_bits((6, 1, 1, 4)))).numpy().astype("float64")
+    y = layer.drop(tf.constant(x), tf.constant(0.2), GivenBits())
+    chance = GivenBits().uniform((6, 1, 1, 4)).numpy().astype("float64")
     z = 1 / (1 + np.exp(-(np.log(0.2 / 0.8) + np.log(chance / (1 - chance))) / 0.1))
     np.testing.assert_allclose(y, layer.layer(x * (1 - z) / 0.8), rtol=1e-3, atol=1e-4)
     layer(x, training=True)

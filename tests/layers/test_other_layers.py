@@ -13,7 +13,6 @@ import pytest
 import tensorflow as tf
 
 from dropzoo import layers, serving
-from dropzoo.layers.draws import xla as _xla
 
 SHAPE = (6, 9, 5, 4)  # height != width
 
@@ -162,10 +161,10 @@ def test_same_seed_same_draws_and_others_at_each_call(row):
 
 
 @every_row
-def test_eager_graph_and_xla_agree_on_both_paths(row, monkeypatch):
+def test_eager_graph_and_xla_agree_on_both_paths(row, compile_from):
     x, results = data(row.shape), []
-    for compile_from in (0, 1 << 30):
-        monkeypatch.setattr(_xla, "_COMPILE_FROM", compile_from)
+    for elements in (0, 1 << 30):
+        compile_from(elements)
         for jit_compile in (None, False, True):
             layer = built(row)
             run = layer if jit_compile is None else tf.function(layer, jit_compile=jit_compile)
@@ -178,8 +177,10 @@ def test_eager_graph_and_xla_agree_on_both_paths(row, monkeypatch):
 def test_rate_is_live_in_traced_functions(row):
     x = data(row.shape)
     if row.no_rate:
+        layer = built(row)
         with pytest.raises(AttributeError):
-            built(row).rate = 0.5
+            layer.rate = 0.5
+        assert not hasattr(layer, "rate") and "rate" not in layer.get_config()
         return
     for jit_compile in (False, True):
         layer = built(row, rate=0.0)
@@ -290,6 +291,7 @@ def test_layers_are_made_by_name():
     layer = layers.get({"name": "drop_connect_dense", "units": 4, "rate": 0.3})
     assert (layer.units, layer.rate, layers.describe(layer)) == (4, 0.3, "drop_connect_dense:rate=0.3")
     assert layers.get("max_pool_dropout2d:0.2,pool_size=(3, 2)").pool_size == (3, 2)
+    assert layers.describe(layers.get("stochastic_pooling2d:pool_size=3")) == "stochastic_pooling2d"
 
 
 def test_concrete_dropout_needs_a_layer_with_a_kernel():

@@ -5,19 +5,27 @@ import pytest
 import tensorflow as tf
 
 from dropzoo import layers
-from dropzoo.layers.draws.plain import uniform
+from dropzoo.layers.draws import Draw
+
+
+class Recorder(Draw):
+    """The bits of NumPy's generator; keeps its uniform draws."""
+
+    def __init__(self):
+        self.generator, self.draws = np.random.default_rng(3), []
+
+    def bits(self, shape):
+        return tf.constant(self.generator.integers(0, 2**32, [int(n) for n in shape], dtype="uint32"))
+
+    def uniform(self, shape):
+        self.draws.append(super().uniform(shape).numpy())
+        return tf.constant(self.draws[-1])
 
 
 def recorded(layer, x):
-    """The layer's output and the uniform draws that it came from."""
-    generator, draws = np.random.default_rng(3), []
-
-    def draw(shape):
-        bits = tf.constant(generator.integers(0, 2**32, [int(n) for n in shape], dtype="uint32"))
-        draws.append(uniform(bits).numpy())
-        return bits
-
-    return layer.drop(tf.constant(x), tf.constant(layer.rate, tf.float32), draw).numpy(), draws
+    """The layer's output and the uniform draws behind it."""
+    draw = Recorder()
+    return layer.drop(tf.constant(x), tf.constant(layer.rate, tf.float32), draw).numpy(), draw.draws
 
 
 def maps(shape, seed=0):

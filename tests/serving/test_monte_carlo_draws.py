@@ -123,12 +123,7 @@ def test_each_site_drops_at_its_rate(sampling):
     masks = []
     for active, rate in zip(mc._active, (0.7, 0.25), strict=True):
         samples = [
-            active.drop(
-                ones,
-                active.rate(),
-                mc._draw(active.stream, seed, rows, tf.constant(t), plain=True),
-            )
-            for t in range(10)
+            active.sample(ones, mc._draw(active.stream, seed, rows, tf.constant(t), plain=True)) for t in range(10)
         ]
         dropped = np.stack(samples)[:, 0] == 0  # (samples, units)
         assert (abs(dropped.mean(1) - rate) < 5 * np.sqrt(rate * (1 - rate) / 2000)).all()

@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 import tensorflow as tf
 
 from dropzoo.common.checks import unknown
-from dropzoo.layers.draws.plain import mix, standard_normal, u32, uniform
+from dropzoo.layers.draws.hash import mix, row_bits, standard_normal, u32, uniform
 from dropzoo.layers.draws.samples import content_keys
 
 Images: TypeAlias = tf.Tensor  # (batch, height, width, channels), float32 in [0, 1]
@@ -152,6 +152,4 @@ def _shorter_side(images: Images) -> tf.Tensor:
 def _bits(keys: Keys, shape: Any) -> tf.Tensor:
     """uint32 bits of a shape, rows first, each row by its own key."""
     shape = tf.convert_to_tensor(shape)
-    index = tf.cast(tf.range(tf.reduce_prod(shape[1:])), tf.uint32)  # (elements of a row,)
-    first, second = mix(keys)[:, None], mix(keys + u32(0x9E3779B9))[:, None]
-    return tf.reshape(mix(tf.bitwise.bitwise_xor(mix(index + first), second)), shape)
+    return tf.reshape(row_bits(keys, keys + u32(0x9E3779B9), tf.reduce_prod(shape[1:])), shape)

@@ -1,4 +1,4 @@
-"""Argument checks with one form of error message: what was expected, what came, what to do."""
+"""Argument checks whose errors have one form: what was expected, what came, what to do."""
 
 import ast
 import difflib
@@ -13,7 +13,16 @@ import numpy as np
 
 
 def unknown(kind: str, name: object, available: Iterable[str]) -> ValueError:
-    """The error for a name that does not exist, with the nearest ones that do."""
+    """Returns the error for an unknown name, with the closest names that exist.
+
+    Args:
+        kind: Str, such as `"layer"`.
+        name: The unknown name.
+        available: The names that exist.
+
+    Returns:
+        A ValueError to raise. It lists at most 50 names.
+    """
     names = sorted(available)
     near = difflib.get_close_matches(str(name), names, n=3)
     hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
@@ -22,39 +31,51 @@ def unknown(kind: str, name: object, available: Iterable[str]) -> ValueError:
 
 
 def check_rate(rate: Any, name: str = "rate") -> float:
-    """`rate` as a float in [0, 1): at 1 everything is dropped and the scale 1 / (1 - rate) does not exist.
+    """Returns a rate as a float in [0, 1).
 
-    Above 1 - 2**-25 it would be 1 as a float32, which the layers compute in.
+    At 1 every unit is dropped, and the scale `1 / (1 - rate)` does not exist. A rate above `1 - 2**-25` is 1 in
+    float32, in which the layers compute.
+
+    Args:
+        rate: The value to check.
+        name: Str. Name of the argument, for the error.
+
+    Returns:
+        A float; the shortest decimal if `rate` is a NumPy float, so that a float32 of 0.3 is 0.3.
+
+    Raises:
+        ValueError: If `rate` is not such a number.
     """
     is_number = isinstance(rate, numbers.Real) and not isinstance(rate, bool)
     if not is_number or math.isnan(rate) or not 0 <= rate < 1 - 2**-25:
         raise ValueError(f"`{name}` must be a number in [0, 1), the fraction to drop. Received: {name}={rate!r}")
-    return float(str(rate)) if isinstance(rate, np.floating) else float(rate)  # NumPy's float32 of 0.3 is 0.3
+    return float(str(rate)) if isinstance(rate, np.floating) else float(rate)
 
 
 def check_count(value: Any, name: str) -> int:
-    """Returns a positive int, or raises a ValueError that names the argument."""
+    """Returns `value` as an int if it is a positive integer; otherwise raises a ValueError."""
     if not isinstance(value, numbers.Integral) or isinstance(value, bool) or int(value) < 1:
         raise ValueError(f"`{name}` must be a positive int. Received: {name}={value!r}")
     return int(value)
 
 
 def check_positive(value: Any, name: str) -> float:
-    """Returns a finite number above 0, or raises a ValueError that names the argument."""
-    if not isinstance(value, numbers.Real) or isinstance(value, bool) or not 0 < value < math.inf:
+    """Returns `value` unchanged if it is a finite number above 0; otherwise raises a ValueError."""
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not is_number or not 0 < value < math.inf:
         raise ValueError(f"`{name}` must be a positive number. Received: {name}={value!r}")
-    return value  # type: ignore[return-value]  # as it was given: configs keep ints
+    return value
 
 
 def check_seed(value: Any, name: str = "seed") -> int:
-    """Returns an int in [0, 2**32), or raises a ValueError that names the argument."""
+    """Returns `value` as an int if it is an integer in [0, 2**32); otherwise raises a ValueError."""
     if not isinstance(value, numbers.Integral) or isinstance(value, bool) or not 0 <= int(value) < 2**32:
         raise ValueError(f"`{name}` must be an int in [0, 2**32). Received: {name}={value!r}")
     return int(value)
 
 
 def check_choice(value: Any, name: str, choices: Iterable[Any]) -> Any:
-    """Returns `value` if it is one of `choices`, or raises a ValueError that lists them."""
+    """Returns `value` if it is one of `choices`; otherwise raises a ValueError that lists them."""
     choices = tuple(choices)
     if value not in choices:
         raise ValueError(f"`{name}` must be one of {', '.join(map(repr, choices))}. Received: {name}={value!r}")
@@ -62,7 +83,7 @@ def check_choice(value: Any, name: str, choices: Iterable[Any]) -> Any:
 
 
 def check_pair(value: Any, name: str) -> tuple[int, int]:
-    """A positive int, or a pair of them, as a pair `(height, width)`."""
+    """Returns a positive int, or a pair of them, as a pair `(height, width)`; otherwise raises a ValueError."""
     pair = (value, value) if isinstance(value, int) else value
     ok = isinstance(pair, (tuple, list)) and len(pair) == 2 and all(isinstance(n, int) and n > 0 for n in pair)
     if not ok or isinstance(value, bool):
@@ -71,21 +92,29 @@ def check_pair(value: Any, name: str) -> tuple[int, int]:
 
 
 def check_data_format(data_format: str | None) -> str:
-    """`data_format`, or Keras' global default."""
+    """Returns `data_format`, or Keras' global setting if it is None; raises a ValueError for other values."""
     data_format = data_format or keras.config.image_data_format()
     return check_choice(data_format, "data_format", ("channels_last", "channels_first"))
 
 
 def snake_case(name: str) -> str:
-    """As Keras names layers: DropBlock2D is drop_block2d."""
+    """Returns the name that Keras gives to a layer of a class: `drop_block2d` for `DropBlock2D`."""
     name = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", name)
     return re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()
 
 
 def parse_spec(spec: str, form: str) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
-    """Text like "name:0.1,option=value" as a name and the arguments of a call; bare words are strings.
+    """Splits a spec like `"name:0.1,option=value"` into a name and the arguments of a call.
 
-    `form` is what the error says was expected.
+    Args:
+        spec: Str. Values are Python literals; bare words are strings.
+        form: Str. The expected form, for the error.
+
+    Returns:
+        The name, a tuple of positional arguments and a dict of keyword arguments.
+
+    Raises:
+        ValueError: If `spec` does not have this form.
     """
     name, _, arguments = spec.partition(":")
 

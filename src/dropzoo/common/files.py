@@ -1,4 +1,4 @@
-"""Files that are either whole or not there."""
+"""Files that are written whole or not at all."""
 
 import contextlib
 import os
@@ -8,13 +8,13 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Lets the block write a file under a temporary name, then gives it its real name.
+    """Gives the block a temporary path to write to, then renames the file to its real name.
 
-    If the block raises, the temporary file is removed and a file that was there before stays as it was. The
-    temporary name keeps the suffix, since many writers choose a format by it. Missing parent folders are made.
+    If the block raises, the temporary file is removed and an existing file stays unchanged. The temporary name
+    keeps the suffix, since many writers choose a format by it. Missing parent folders are made.
 
     Args:
-        path: The file to write.
+        path: Path of the file to write.
 
     Yields:
         The temporary path, in the same folder.

@@ -1,17 +1,17 @@
-"""The orientation of photographs: cameras store pixels as the sensor lay, and note in EXIF how it was held."""
+"""The orientation of photographs: cameras store the pixels as the sensor lay, and its orientation in EXIF."""
 
 import numpy as np
 
 
 def upright(image: np.ndarray, orientation: int | None) -> np.ndarray:
-    """Turns an image as its EXIF orientation says.
+    """Returns an image turned upright by its EXIF orientation.
 
     Args:
         image: Array `(height, width, ...)`.
-        orientation: Int from 1 to 8, the EXIF tag 274. Anything else leaves the image as it is.
+        orientation: Int from 1 to 8, the value of EXIF tag 274. Other values leave the image unchanged.
 
     Returns:
-        A view of the array; height and width are exchanged for orientations 5 to 8.
+        A view of the array. Orientations 5 to 8 exchange height and width.
     """
     if orientation in (5, 6, 7, 8):
         image = image.swapaxes(0, 1)

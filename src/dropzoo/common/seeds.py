@@ -1,4 +1,4 @@
-"""Python's random state, where Keras takes the seeds of new layers and weights from."""
+"""Python's random state, from which Keras takes the seeds of new layers and weights."""
 
 import contextlib
 import random
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def random_untouched() -> Iterator[None]:
-    """Undoes what the block draws, so that a user's next model gets the seeds it would have got without it."""
+    """Restores Python's random state after the block, which then does not change the seeds of later layers."""
     state = random.getstate()
     try:
         yield

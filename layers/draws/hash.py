@@ -1,0 +1,101 @@
+"""The integer hash behind every mask, and the numbers made of its bits. Runs on any Keras backend.
+
+A mask is a pure function of (seed, replica, index of the element): an integer hash of a counter, not a stream. So
+a seed gives the same mask eagerly, in a graph and under XLA, and two replicas never share one. The hash is
+triple32 (C. Wellons, hash-prospector, 2018) of `index * a + b`, where the key gives the odd `a` and `b`: with a
+key that is only added, all masks would be windows of the same sequence.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+from keras import ops
+
+Tensor: TypeAlias = Any
+"""A tensor of the backend that Keras runs on; Keras has no type for it."""
+
+Shape: TypeAlias = Sequence[int | Tensor]
+"""The sizes of a tensor's axes, as `keras.ops.shape` gives them: a scalar tensor where a size is dynamic."""
+
+
+def hash_bits(shape: Any, key: Tensor) -> Tensor:
+    """Returns 32 bits for each element of `shape` under a key.
+
+    Args:
+        shape: Tuple of ints, or an int tensor `(rank,)` where a size is dynamic.
+        key: uint32 tensor `(2,)`, as from `derive_key`.
+
+    Returns:
+        A uint32 tensor of `shape`.
+    """
+    h = positions(math.prod(shape) if isinstance(shape, tuple) else ops.prod(shape))
+    h = h * ops.bitwise_or(key[1], u32(1)) + key[0]
+    for shift, factor in ((17, 0xED5AD4BB), (11, 0xAC4C1B51), (15, 0x31848BAB)):
+        h = ops.bitwise_xor(h, ops.right_shift(h, u32(shift))) * u32(factor)
+    return ops.reshape(ops.bitwise_xor(h, ops.right_shift(h, u32(14))), shape)
+
+
+def row_bits(first: Tensor, second: Tensor, size: int | Tensor) -> Tensor:
+    """Returns 32 bits for each element of several rows, each row under keys of its own.
+
+    Args:
+        first: uint32 tensor `(rows,)`.
+        second: uint32 tensor `(rows,)`, another key of each row.
+        size: Int scalar, the number of elements in a row.
+
+    Returns:
+        A uint32 tensor `(rows, size)`.
+    """
+    return mix(ops.bitwise_xor(mix(positions(size)[None] + mix(first)[:, None]), mix(second)[:, None]))
+
+
+def derive_key(seed: Tensor, replica: int | Tensor = 0) -> Tensor:
+    """Returns a key for `hash_bits`: 64 well mixed bits of a seed and a replica.
+
+    Args:
+        seed: Int tensor `(2,)`, the seed and the counter that `keras.random.SeedGenerator.next()` gives.
+        replica: Int scalar; replica 0 draws what a single device draws.
+
+    Returns:
+        A uint32 tensor `(2,)`.
+    """
+    seed = ops.cast(seed, "uint32")
+    first = mix(mix(ops.bitwise_xor(seed[0], u32(0x9E3779B9))) + seed[1])
+    second = mix(mix(ops.bitwise_xor(seed[1], u32(0x85EBCA6B))) + seed[0])
+    return ops.stack([first, ops.bitwise_xor(second, mix(ops.cast(replica, "uint32")))])
+
+
+def mix(h: Tensor) -> Tensor:
+    """Returns the hash lowbias32, by the same author, of each element of a uint32 tensor; it is for keys."""
+    h = ops.bitwise_xor(h, ops.right_shift(h, u32(16))) * u32(0x7FEB352D)
+    h = ops.bitwise_xor(h, ops.right_shift(h, u32(15))) * u32(0x846CA68B)
+    return ops.bitwise_xor(h, ops.right_shift(h, u32(16)))
+
+
+def u32(value: int) -> Tensor:
+    """Returns a uint32 scalar."""
+    return ops.convert_to_tensor(value, dtype="uint32")
+
+
+def keep_mask(bits: Tensor, rate: float | Tensor) -> Tensor:
+    """Returns a bool tensor, True with probability `1 - rate`, to within 2**-32."""
+    return ops.greater_equal(bits, ops.cast(ops.cast(rate, "float32") * 4294967296.0, "uint32"))
+
+
+def uniform(bits: Tensor) -> Tensor:
+    """Returns float32 draws of U(0, 1), both ends excluded.
+
+    They use 23 bits, so that the half added to them is not rounded.
+    """
+    return (ops.cast(ops.right_shift(bits, u32(9)), "float32") + 0.5) * 2.0**-23
+
+
+def standard_normal(bits: Tensor) -> Tensor:
+    """Returns float32 draws of N(0, 1) by the inverse distribution function, cut at 5.3 standard deviations."""
+    return math.sqrt(2.0) * ops.erfinv(2.0 * uniform(bits) - 1.0)
+
+
+def positions(size: int | Tensor) -> Tensor:
+    """Returns the numbers from 0 to `size - 1`, a uint32 tensor `(size,)`."""
+    return ops.cast(ops.arange(size, dtype="int32"), "uint32")
