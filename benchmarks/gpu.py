@@ -20,8 +20,8 @@ import tensorflow as tf
 
 from _shared import write_csv
 from dropzoo.models import build_model, list_sites
+from dropzoo.runs.devices import prepare_devices
 from dropzoo.training import Trainer
-from dropzoo.training.loop.devices import prepare_devices
 
 RESULTS = Path(__file__).parent / "results" / "gpu.csv"
 DROPOUTS = {

@@ -4,16 +4,28 @@ from dropzoo.training.data.augment import Augment
 from dropzoo.training.data.corruptions import corrupt, list_corruptions
 from dropzoo.training.data.load import Data, DataInfo, list_data, load_data
 from dropzoo.training.loop.workers import multi_worker_strategy
-from dropzoo.training.losses.dice import Dice, DiceCrossEntropy, SmoothedCrossEntropy, default_loss
-from dropzoo.training.losses.imbalance import FocalCrossEntropy, Tversky
-from dropzoo.training.metrics.calibration import (
+from dropzoo.training.losses import (
+    Dice,
+    DiceCrossEntropy,
+    FocalCrossEntropy,
+    SmoothedCrossEntropy,
+    Tversky,
+    default_loss,
+)
+from dropzoo.training.metrics import (
     AdaptiveCalibrationError,
+    BrierScore,
     ClasswiseCalibrationError,
     ExpectedCalibrationError,
+    MeanIoU,
+    NegativeLogLikelihood,
+    aurc,
+    default_metrics,
+    error_auroc,
+    fit_temperature,
+    ood_auroc,
+    risk_coverage,
 )
-from dropzoo.training.metrics.iou import MeanIoU, default_metrics
-from dropzoo.training.metrics.proper import BrierScore, NegativeLogLikelihood
-from dropzoo.training.metrics.selective import aurc, error_auroc, fit_temperature, ood_auroc, risk_coverage
 from dropzoo.training.schedules import (
     RateSchedule,
     constant,

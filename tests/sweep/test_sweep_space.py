@@ -153,7 +153,10 @@ BAD = {
     "weight decay": ([*SWEEP, "--plan", "paper", "--weight-decay", "-1"], "`weight_decay` must be"),
     "rate": ([*SWEEP, "--sites", "dense*", "--rate", "1.5"], "`rate` must be a number in [0, 1)"),
     "schedule": ([*SWEEP, "--sites", "dense*", "--rate-schedule", "soon"], "A schedule must be one of"),
-    "unknown schedule": ([*SWEEP, "--sites", "dense*", "--rate-schedule", "lat:rate"], "Unknown schedule 'lat'"),
+    "unknown schedule": (
+        [*SWEEP, "--sites", "dense*", "--rate-schedule", "lat:rate"],
+        "Unknown rate schedule 'lat'",
+    ),
     "nothing to try": (SWEEP, "The space is empty"),
     "no data": (["simple_cnn", "--plan", "paper"], "--data is missing"),
     "unknown data": (["simple_cnn", "--data", "digit", "--plan", "paper"], "Unknown data set 'digit'"),

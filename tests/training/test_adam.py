@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from _trainer_runs import dataset, plain_model
+from dropzoo.common.keras_internals import adam_slots
 from dropzoo.training.loop import adam as _adam
 from dropzoo.training.trainer import Trainer
 
@@ -90,7 +91,32 @@ def test_it_is_closer_to_the_formula():
     assert error(_adam.fused) < own
 
 
-def test_it_is_one_operation_for_each_variable():
+def test_without_the_private_names_the_update_is_that_of_keras():
+    assert adam_slots(keras.optimizers.SGD(), keras.Variable(1.0)) is None
+
+    class Renamed(Adam):
+        """Adam as another Keras may write it: the slots have other names."""
+
+        def __getattribute__(self, name):
+            return super().__getattribute__({"_momentums": "_renamed"}.get(name, name))
+
+    assert adam_slots(Renamed(), keras.Variable(1.0)) is None
+
+
+def test_large_variables_without_slots_are_left_to_keras(monkeypatch):
+    def train():
+        variable, optimizer = keras.Variable(np.ones(50, "float32")), Adam(0.1)
+        optimizer.build([variable])
+        with _adam.fused(optimizer):
+            optimizer.apply_gradients([(tf.ones(50), variable)])
+        return variable.numpy()
+
+    monkeypatch.setattr(tf.raw_ops, "ResourceApplyAdam", None)  # a call would fail
+    monkeypatch.setattr(_adam, "adam_slots", lambda optimizer, variable: None)
+    np.testing.assert_allclose(train(), np.full(50, 0.9), rtol=1e-5)
+
+
+def test_it_is_one_operation_for_each_variable(monkeypatch):
     def operations(optimizer):
         variables = [keras.Variable(np.ones(3, "float32")) for _ in range(4)]
         optimizer.build(variables)
@@ -102,7 +128,7 @@ def test_it_is_one_operation_for_each_variable():
 
         return sum(op.type == "ResourceApplyAdam" for op in step.get_concrete_function().graph.get_operations())
 
-    _adam.SMALL = 4
+    monkeypatch.setattr(_adam, "SMALL", 4)
     assert operations(Adam()) == 0
-    _adam.SMALL = 3
+    monkeypatch.setattr(_adam, "SMALL", 3)
     assert [operations(o) for o in (Adam(), AdamW(), Adam(amsgrad=True), keras.optimizers.Nadam())] == [4, 4, 0, 0]

@@ -150,14 +150,14 @@ def test_make_augment(spec, expected):
 @pytest.mark.parametrize(
     "spec, message",
     [
-        ("flip_horizontl", "Unknown augmentation 'flip_horizontl'. Did you mean 'flip_horizontal'?"),
+        ("flip_horizontl", "Unknown augmentation 'flip_horizontl'. Did you mean 'flip_horizontal'"),
         ("", "Unknown augmentation ''"),
-        ({"rotate": 3}, "Unknown augmentation 'rotate'. Did you mean 'rotation'?"),
+        ({"rotate": 3}, "Unknown augmentation 'rotate'. Did you mean 'rotation'"),
         ("rotation=many", "'many' is not a value of `rotation`"),
         ("rotation", "`rotation` must be a number in [0, 180]. Received: rotation=True"),
         ("flip_vertical=2", "'2' is not a value of `flip_vertical`"),
         ("crop=3x", "'3x' is not a value of `crop`"),
-        ({"crop": 0}, "`crop` must be a positive int or a pair of them (height, width). Received: crop=0"),
+        ({"crop": 0}, "`crop` must be a positive int or a pair of them. Received: crop=0"),
         ({"crop": (3, 4, 5)}, "Received: crop=(3, 4, 5)"),
         ({"scale": 1}, "`scale` must be a number in [0, 1). Received: scale=1"),
         ({"shift": -0.1}, "`shift` must be a number in [0, 1]. Received: shift=-0.1"),

@@ -277,9 +277,12 @@ def test_weights_of_the_adaptive_error_are_mass():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: ExpectedCalibrationError(num_bins=0), "`num_bins` must be positive. Received: num_bins=0"),
-        (lambda: AdaptiveCalibrationError(num_bins=2.5), "`num_bins` must be positive. Received: num_bins=2.5"),
-        (lambda: ClasswiseCalibrationError(0), "`num_classes` must be positive"),
+        (lambda: ExpectedCalibrationError(num_bins=0), "`num_bins` must be a positive int. Received: num_bins=0"),
+        (
+            lambda: AdaptiveCalibrationError(num_bins=2.5),
+            "`num_bins` must be a positive int. Received: num_bins=2.5",
+        ),
+        (lambda: ClasswiseCalibrationError(0), "`num_classes` must be a positive int"),
         (lambda: ClasswiseCalibrationError(4).update_state([0], [[0.0, 1.0]]), "num_classes=4 .* Received: 2"),
         (lambda: BrierScore().update_state([[0, 1]], [[0.0, 1.0]]), "one integer label for each vector"),
         (lambda: BrierScore().update_state([0, 1, 1], [[0.0, 1.0]]), r"y_true of shape \(3,\)"),

@@ -10,10 +10,11 @@ import pytest
 import tensorflow as tf
 from tensorflow.python.framework.config import disable_op_determinism
 
-from _trainer_runs import Shuffled, StopAt, dataset, digits, dropout_model, plain_model
+from _trainer_runs import Shuffled, StopAt, dataset, digits, dropout_model, linear_model, plain_model
 from dropzoo import layers, models
 from dropzoo.training.loop import batches as _batches
-from dropzoo.training.loop.program import r_drop_loss, xla_pays
+from dropzoo.training.loop.options import xla_pays
+from dropzoo.training.loop.program import r_drop_loss
 from dropzoo.training.schedules import RateSchedule, linear
 from dropzoo.training.trainer import Trainer
 
@@ -109,6 +110,31 @@ def test_no_epoch_holds_its_iterator_and_one_that_writes_a_file_is_gone_before_t
             time.sleep(0.1)
     assert len(seen) == 6 and not any(iterator() for iterator in seen)
     assert len(aside) == (0 if "file" in kind or kind == "snapshot" else 6)
+
+
+@pytest.mark.parametrize("broken", ["gone", "raises"])
+def test_an_epoch_ends_where_tensorflow_renames_what_tells_of_files(broken, monkeypatch):
+    """Without the private names every iterator counts as one that writes a file, and is closed at once."""
+
+    def inputs(self):
+        raise NotImplementedError("another TensorFlow")
+
+    data = dataset().prefetch(2)
+    for kind in type(data).__mro__:
+        if "_inputs" in vars(kind):
+            if broken == "gone":
+                monkeypatch.delattr(kind, "_inputs")
+            else:
+                monkeypatch.setattr(kind, "_inputs", inputs)
+    closed, discard = [], _batches.discard
+
+    def look(box, batches):
+        discard(box, batches)
+        closed.append(not box)
+
+    monkeypatch.setattr(_batches, "discard", look)
+    history = Trainer(linear_model(), "sgd").fit(data, validation_data=data, epochs=2, verbose=0)
+    assert history.epoch == [0, 1] and closed == [True] * 4
 
 
 @pytest.mark.parametrize("stop", [2, 5])

@@ -1,12 +1,12 @@
 """Folders of images: every file type and number type, and every way in which a folder can be wrong."""
 
 import contextlib
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
+import tifffile
 from PIL import ExifTags, Image, ImageOps
 
 from dropzoo.training.data.folders import read_folder
@@ -27,7 +27,6 @@ def pixels(
 def write(path: Path, image: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".tif":
-        tifffile = pytest.importorskip("tifffile")
         image = image[..., 0] if image.shape[-1] == 1 else image
         options = {"photometric": "rgb" if image.shape[-1] == 3 else "minisblack"}
         tifffile.imwrite(path, image, **options, **({"planarconfig": "contig"} if image.ndim == 3 else {}))
@@ -134,10 +133,7 @@ def test_a_jpeg_is_as_the_camera_was_held(tmp_path, orientation):
 
 
 @pytest.mark.parametrize("suffix", [".bmp", ".tif"])
-@pytest.mark.parametrize("tifffile", [True, False], ids=["tifffile", "pillow"])
-def test_palettes_colour_images_and_number_masks(tmp_path, monkeypatch, suffix, tifffile):
-    if not tifffile:
-        monkeypatch.setitem(sys.modules, "tifffile", None)
+def test_palettes_colour_images_and_number_masks(tmp_path, suffix):
     ids, colours = pixels(channels=1)[..., 0] % 3, pixels(1, 3)[0]
     image = Image.fromarray(ids)
     image.putpalette(colours.tobytes())
@@ -148,7 +144,6 @@ def test_palettes_colour_images_and_number_masks(tmp_path, monkeypatch, suffix, 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_white_is_white_where_a_tiff_counts_from_it(tmp_path, dtype):
-    tifffile = pytest.importorskip("tifffile")
     path, image = tmp_path / "a.tif", pixels(channels=1, dtype=dtype)[..., 0]
     tifffile.imwrite(path, image, photometric="miniswhite")
     np.testing.assert_array_equal(read_images([path])[0][..., 0], np.iinfo(dtype).max - image)
@@ -168,7 +163,6 @@ def test_alpha_is_dropped(tmp_path, channels):
 @pytest.mark.parametrize("first", [True, False], ids=["channels_first", "channels_last"])
 @pytest.mark.parametrize("byteorder", ["<", ">"])
 def test_tiff_of_five_channels(tmp_path, first, byteorder):
-    tifffile = pytest.importorskip("tifffile")
     image = pixels(channels=5, dtype=np.uint16)
     (tmp_path / "images").mkdir()
     path = tmp_path / "images" / "a.tif"
@@ -183,14 +177,6 @@ def test_float_tiff(tmp_path):
     image = np.linspace(0, 1, 48, dtype="float32").reshape(6, 8, 1)
     write(tmp_path / "images" / "a.tif", image)
     np.testing.assert_array_equal(stored(tmp_path / "images" / "a.tif"), image)
-
-
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_tiff_without_tifffile(tmp_path, monkeypatch, dtype):
-    image = pixels(channels=1, dtype=dtype)
-    write(tmp_path / "images" / "a.tif", image[..., 0])
-    monkeypatch.setitem(__import__("sys").modules, "tifffile", None)
-    np.testing.assert_array_equal(stored(tmp_path / "images" / "a.tif"), image.astype("f4") / np.iinfo(dtype).max)
 
 
 def test_number_types_may_be_mixed(tmp_path):

@@ -20,6 +20,7 @@ from dropzoo.training.trainer import Trainer
 
 RUN = Path(__file__).with_name("_killed.py")
 LIMIT = 300
+CHECKPOINTS = "epoch?????_step???????.npz"
 
 
 @contextlib.contextmanager
@@ -76,7 +77,7 @@ def test_a_killed_run_ends_as_one_that_was_not(tmp_path, whole, kills):
             time.sleep(draw.uniform(0, min(1.5 * seconds / kills, 0.5 * seconds)))
             process.send_signal(signal.SIGKILL)
             process.wait()
-        positions.append(max((path.name for path in tmp_path.glob("*.npz")), default=""))
+        positions.append(max((path.name for path in tmp_path.glob(CHECKPOINTS)), default=""))
     assert positions == sorted(positions) and positions[0] < positions[-1]
     with begun(tmp_path, tmp_path / "end.npz") as process:
         output = process.communicate()[0]
@@ -92,7 +93,7 @@ def test_a_signal_saves_says_where_and_ends(tmp_path, whole, number, code):
         output = process.communicate()[0]
     assert process.returncode == code, output
     assert f"{number.name}: stopping after the steps that run" in output
-    newest = max(tmp_path.glob("*.npz"))
+    newest = max(tmp_path.glob(CHECKPOINTS))
     assert f"Interrupted. Saved to {newest}" in output
     assert ("Traceback" in output) == (number == signal.SIGINT)  # Python's own way to end by Ctrl-C
     with begun(tmp_path, tmp_path / "end.npz") as process:

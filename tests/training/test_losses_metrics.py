@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, jaccard_score
 
-from dropzoo.training.losses.dice import Dice, DiceCrossEntropy, SmoothedCrossEntropy, default_loss
-from dropzoo.training.metrics.iou import MeanIoU, default_metrics
+from dropzoo.training.losses import Dice, DiceCrossEntropy, SmoothedCrossEntropy, default_loss
+from dropzoo.training.metrics import MeanIoU, default_metrics
 
 
 def _random(classes, shape=(3, 5, 7), seed=0):
@@ -123,14 +123,14 @@ def test_bfloat16_logits_lose_nothing_but_their_own_rounding():
 
 def test_bad_arguments():
     for smooth in (0, -1):
-        with pytest.raises(ValueError, match="`smooth` must be positive"):
+        with pytest.raises(ValueError, match="`smooth` must be a positive number"):
             Dice(smooth=smooth)
     for weight in (-0.1, 1.1):
         with pytest.raises(ValueError, match="`dice_weight` must be in"):
             DiceCrossEntropy(dice_weight=weight)
     with pytest.raises(ValueError, match="one integer label a pixel"):
         Dice()(np.zeros((1, 4, 4, 3)), np.zeros((1, 4, 4, 3)))
-    with pytest.raises(ValueError, match="`num_classes` must be positive"):
+    with pytest.raises(ValueError, match="`num_classes` must be a positive int"):
         MeanIoU(0)
     for function in (default_loss, default_metrics):
         with pytest.raises(ValueError, match="`task` must be"):

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from tensorflow.python.framework.config import disable_op_determinism
 
-from dropzoo import layers, training
+from dropzoo import layers, models, training
 from dropzoo.training import constant, cosine, curriculum, early, late, linear, step
 
 STEPS = 5
@@ -122,7 +122,7 @@ def test_their_curves():
         (lambda: early(0.2, decay="cosine"), "decay='cosine'"),
         (lambda: late(0.2, start=1), "start=1"),
         (lambda: late(2), "rate=2"),
-        (lambda: training.get_schedule("liner:0.1,0.2"), "Unknown schedule 'liner'. Did you mean 'linear'"),
+        (lambda: training.get_schedule("liner:0.1,0.2"), "Unknown rate schedule 'liner'. Did you mean 'linear'"),
         (lambda: training.get_schedule("linear:0.1"), "from 'linear:0.1'.*'end'"),
         (lambda: training.get_schedule("late:0.1,begin=0.2"), "'begin'"),
         (lambda: training.get_schedule("linear:0.1,,"), 'Expected "name:value,option=value"'),
@@ -263,6 +263,24 @@ def test_the_last_rate_is_saved(tmp_path):
 def test_what_a_pattern_matches(patterns, names):
     matched = training.RateSchedule(dict.fromkeys(patterns, 0.1)).match(build())
     assert {pattern: sorted(layer.name for layer in found) for pattern, found in matched.items()} == names
+
+
+def test_every_site_that_is_listed_can_be_scheduled():
+    """Those of a nested model too, by the name that `list_sites` prints."""
+    dense, dropout = keras.layers.Dense, layers.Dropout
+    inside = [dense(8, name="dense1"), dropout(0.1, name="dense1_dropout"), dense(8, name="dense2")]
+    inputs = keras.Input((12,))
+    x = dense(12, name="dense1")(inputs)
+    x = keras.Sequential([keras.Input((12,)), *inside], name="block")(dropout(0.2, name="dense1_dropout")(x))
+    model = keras.Model(inputs, dense(3)(dropout(0.3, name="head_dropout")(x)))
+    names = [site.name for site in models.list_sites(model) if site.spec]
+    assert "block/dense1" in names and len(names) == 3
+    matched = training.RateSchedule({name: 0.1 for name in names}).match(model)
+    assert [found[0].rate for found in matched.values()] == [0.2, 0.1, 0.3]
+    with pytest.raises(ValueError, match="Unknown dropout site 'block/dense3'. Did you mean 'block/dense1'"):
+        training.RateSchedule({"block/dense3": 0.1}).match(model)
+    fit("keras", {"block/dense1": 0.4}, model=model, epochs=1)
+    assert [found[0].rate for found in matched.values()] == [0.2, 0.4, 0.3]
 
 
 def test_none_leaves_layers_alone():

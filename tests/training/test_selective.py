@@ -5,7 +5,7 @@ import pytest
 from scipy.special import softmax
 from sklearn.metrics import log_loss, roc_auc_score
 
-from dropzoo.training.metrics.selective import aurc, error_auroc, fit_temperature, ood_auroc, risk_coverage
+from dropzoo.training.metrics import aurc, error_auroc, fit_temperature, ood_auroc, risk_coverage
 
 
 def random(size=500, seed=0):
@@ -108,7 +108,7 @@ def test_always_right_and_always_wrong_stay_in_bounds():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: risk_coverage([1, 2], [1]), r"must have one shape. Received: \(2,\) and \(1,\)"),
+        (lambda: risk_coverage([1, 2], [1]), r"must have the same shape. Received: \(2,\) and \(1,\)"),
         (lambda: aurc([], []), "`uncertainty` must be one or more finite numbers. Received: none"),
         (lambda: aurc([0.1, np.nan], [0, 1]), "Received: 1 that are not"),
         (lambda: error_auroc([0.1, 0.2], [0.5, 1]), "must be True or False .* Received: 0.5"),
@@ -116,7 +116,7 @@ def test_always_right_and_always_wrong_stay_in_bounds():
         (lambda: fit_temperature([[0, 1.0]], [0, 1]), r"labels of shape \(2,\), logits of shape \(1, 2\)"),
         (lambda: fit_temperature(1.0, 1), "one integer for each vector"),
         (lambda: fit_temperature([[0, 1.0]], [2]), r"must be in \[0, 2\). Received: 2"),
-        (lambda: fit_temperature([[0, 1.0]], [255], 255), "no label to fit"),
+        (lambda: fit_temperature([[0, 1.0]], [255], 255), "a label that is not ignored"),
         (lambda: fit_temperature([[0, np.inf]], [0]), "must be finite. Received: 1"),
     ],
 )

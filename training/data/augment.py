@@ -1,40 +1,46 @@
 """Random changes to training images (and their masks), as pure functions of a seed."""
 
 import dataclasses
-import difflib
 import math
-from typing import Any
+from typing import Any, TypeAlias
 
 import tensorflow as tf
 
-#: How many random numbers an example takes, whichever changes are on.
+from dropzoo.common.checks import check_pair, unknown
+
+#: The number of random numbers for each example, whichever changes are on.
 NUM_DRAWS = 11
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Augment:
-    """Which random changes training images get; every amount is the half-width of a uniform draw.
+    """The random changes that training images get; every amount is the half-width of a uniform draw.
 
-    Flips, rotation, shift, scale and crop are one affine map, so that an image is interpolated once (bilinear)
-    and its mask alike (nearest); what it uncovers is filled with the mirror image. Colours stay in [0, 1].
+    Flips, rotation, shift, scale and crop are one affine map, so an image is interpolated only once (bilinear, and
+    its mask by nearest neighbour). Uncovered pixels are filled with the mirror image. Colours stay in [0, 1].
 
     Args:
-        flip_horizontal: Mirror left and right, half of the time.
-        flip_vertical: Mirror top and bottom, half of the time.
-        rotation: Degrees to either side.
-        shift: Fraction of the height and of the width, to either side.
-        scale: Zoom by a factor in `1 - scale` to `1 + scale`.
-        crop: Size (an int or `(height, width)`) of a random window to train on.
-        brightness: Added to all channels, up or down.
-        contrast: Distance to the channel's mean grows or shrinks by this fraction.
-        saturation: Distance to the grey image grows or shrinks by this fraction; RGB only.
+        flip_horizontal: Bool. Mirror left and right, half of the time.
+        flip_vertical: Bool. Mirror top and bottom, half of the time.
+        rotation: Float in [0, 180], degrees to either side.
+        shift: Float in [0, 1], the fraction of the height and of the width, to either side.
+        scale: Float in [0, 1). Zoom by a factor from `1 - scale` to `1 + scale`.
+        crop: Int, `(height, width)` or None. The size of a random window to train on.
+        brightness: Float in [0, 1], added to all channels, up or down.
+        contrast: Float in [0, 1]. The distance to the mean of the channel grows or shrinks by this fraction.
+        saturation: Float in [0, 1]. The distance to the grey image grows or shrinks by this fraction; RGB only.
+
+    Raises:
+        ValueError: If an argument is out of its range.
 
     Example:
-        >>> augment = Augment(flip_horizontal=True, rotation=15, crop=128)
-        >>> image, mask = tf.random.uniform((200, 150, 3)), tf.zeros((200, 150), tf.int32)
-        >>> image, mask = augment.apply(image, mask, seed=(0, 1))
-        >>> tuple(image.shape), tuple(mask.shape)
-        ((128, 128, 3), (128, 128))
+    >>> import tensorflow as tf
+    >>> from dropzoo import training
+    >>> augment = training.Augment(flip_horizontal=True, rotation=15, crop=128)
+    >>> image, mask = tf.random.uniform((200, 150, 3)), tf.zeros((200, 150), tf.int32)
+    >>> image, mask = augment.apply(image, mask, seed=(0, 1))
+    >>> tuple(image.shape), tuple(mask.shape)
+    ((128, 128, 3), (128, 128))
     """
 
     flip_horizontal: bool = False
@@ -58,14 +64,10 @@ class Augment:
                 interval = "[0, 1)" if name == "scale" else f"[0, {limit}]"
                 raise ValueError(f"`{name}` must be a number in {interval}. Received: {name}={value!r}")
         if self.crop is not None:
-            crop = (self.crop, self.crop) if isinstance(self.crop, int) else self.crop
-            if not (isinstance(crop, tuple | list) and len(crop) == 2 and all(_positive(n) for n in crop)):
-                message = "`crop` must be a positive int or a pair of them (height, width)."
-                raise ValueError(f"{message} Received: crop={self.crop!r}")
-            object.__setattr__(self, "crop", tuple(crop))
+            object.__setattr__(self, "crop", check_pair(self.crop, "crop"))
 
     def check(self, height: int | None, width: int | None, channels: int) -> None:
-        """Raises `ValueError` if images of this shape cannot be augmented so."""
+        """Raises a ValueError if images of this shape cannot be augmented like this."""
         if self.saturation and channels != 3:
             raise ValueError(
                 f"`saturation` needs RGB images. Received: saturation={self.saturation}, {channels} channel(s)"
@@ -73,13 +75,21 @@ class Augment:
         if isinstance(self.crop, tuple) and height and width and (self.crop[0] > height or self.crop[1] > width):
             raise ValueError(f"`crop` must fit in the images of {height}x{width}. Received: crop={self.crop}")
 
-    def apply(self, image: tf.Tensor, label: tf.Tensor, seed: Any) -> tuple[tf.Tensor, tf.Tensor]:
+    def apply(
+        self, image: tf.Tensor, label: tf.Tensor, seed: tuple[int, int] | tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         """Augments one example.
 
         Args:
-            image: float32 in [0, 1], (height, width, channels).
-            label: A mask, (height, width), which moves with the image; any other rank passes through.
-            seed: Two integers. Equal seeds give equal results.
+            image: Float32 tensor `(height, width, channels)` in [0, 1].
+            label: Mask `(height, width)`, which moves with the image; a label of another rank stays as it is.
+            seed: Two ints. Equal seeds give equal results.
+
+        Returns:
+            The new image and label.
+
+        Raises:
+            ValueError: If images of this shape cannot be augmented like this.
         """
         image, label = tf.convert_to_tensor(image), tf.convert_to_tensor(label)
         draws = tf.random.stateless_uniform([1, NUM_DRAWS], seed, -1.0, 1.0)
@@ -87,14 +97,14 @@ class Augment:
         return images[0], labels[0]
 
     def apply_batch(self, images: tf.Tensor, labels: tf.Tensor, draws: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Augments a batch, each example by its row of `draws`, (batch, NUM_DRAWS), uniform in [-1, 1)."""
+        """Augments a batch, each example by its row of `draws`, `(batch, NUM_DRAWS)`, uniform in [-1, 1)."""
         self.check(*images.shape[1:])
         if any((self.flip_horizontal, self.flip_vertical, self.rotation, self.shift, self.scale, self.crop)):
             size, transforms = self._transforms(tf.shape(images)[1:3], draws)
             images = self._move(images, size, transforms, "BILINEAR")
             if labels.shape.rank == 3:
                 labels = self._move(labels[..., None], size, transforms, "NEAREST")[..., 0]
-        # Each change has draws of its own, so that switching one on leaves the others as they were.
+        # Each change has its own draws, so that switching one on leaves the others as they were.
         saturation, contrast, brightness = tf.unstack(draws[:, None, None, None, 8:], axis=-1)  # (batch, 1, 1, 1)
         if self.saturation:
             grey = tf.image.rgb_to_grayscale(images)
@@ -105,7 +115,7 @@ class Augment:
         return tf.clip_by_value(images + self.brightness * brightness, 0.0, 1.0), labels
 
     def _transforms(self, size: tf.Tensor, draws: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Gives the outputs' size, and the maps from their pixels to the inputs' as (batch, 8) numbers."""
+        """Returns the size of the outputs, and the maps from their pixels to those of the inputs, `(batch, 8)`."""
         height, width = tf.cast(size[0], tf.float32), tf.cast(size[1], tf.float32)
         mirror_x, mirror_y, turn, zoom, right, down, along, across = tf.unstack(draws[:, :8], axis=-1)  # (batch,)
         flip_x = tf.where(mirror_x < 0, -1.0, 1.0) if self.flip_horizontal else 1.0
@@ -126,6 +136,7 @@ class Augment:
         return size, tf.stack([xx, xy, dx, yx, yy, dy, zero, zero], axis=1)
 
     def _move(self, pixels: tf.Tensor, size: tf.Tensor, transforms: tf.Tensor, interpolation: str) -> tf.Tensor:
+        """Returns the pixels at the mapped places."""
         moved = tf.raw_ops.ImageProjectiveTransformV3(
             images=pixels,
             transforms=transforms,
@@ -138,14 +149,14 @@ class Augment:
         return tf.ensure_shape(moved, (None, height, width, pixels.shape[3]))
 
 
-AugmentLike = bool | str | dict[str, Any] | Augment | None
+AugmentLike: TypeAlias = bool | str | dict[str, Any] | Augment | None
 
-#: What `augment=True` means: mild, and right for digits and letters, which must not be mirrored.
+#: The meaning of `augment=True`: mild, and right for digits and letters, which must not be mirrored.
 DEFAULT = Augment(shift=0.1, rotation=10, brightness=0.1, contrast=0.1)
 
 
 def make_augment(spec: AugmentLike) -> Augment | None:
-    """Makes an `Augment` of True (`DEFAULT`), a dict, or a text: "flip_horizontal,rotation=15,crop=128x96"."""
+    """Returns an `Augment` for True (`DEFAULT`), a dict or text such as "flip_horizontal,crop=128x96"."""
     if spec is None or spec is False:
         return None
     if spec is True:
@@ -159,14 +170,12 @@ def make_augment(spec: AugmentLike) -> Augment | None:
     known = [field.name for field in dataclasses.fields(Augment)]
     for name in spec:
         if name not in known:
-            near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.4)
-            hint = f" Did you mean '{near[0]}'?" if near else ""
-            raise ValueError(f"Unknown augmentation '{name}'.{hint} Available: {', '.join(known)}")
+            raise unknown("augmentation", name, known)
     return Augment(**spec)
 
 
 def _parse(item: str) -> tuple[str, Any]:
-    """Turns "rotation=15" into ("rotation", 15.0), and "flip_vertical" into ("flip_vertical", True)."""
+    """Returns ("rotation", 15.0) for "rotation=15", and ("flip_vertical", True) for "flip_vertical"."""
     name, equals, text = item.partition("=")
     if not equals:
         return name, True
@@ -177,7 +186,3 @@ def _parse(item: str) -> tuple[str, Any]:
         return name, {"true": True, "false": False}[text.lower()] if name.startswith("flip") else float(text)
     except (KeyError, ValueError):
         raise ValueError(f"Cannot read the augmentation '{item}': '{text}' is not a value of `{name}`") from None
-
-
-def _positive(number: Any) -> bool:
-    return isinstance(number, int) and not isinstance(number, bool) and number > 0

@@ -1,70 +1,75 @@
-"""Images made worse in known ways, to see whether a model notices. Our own suite, not CIFAR-C."""
+"""Image corruptions of known strength, to see whether a model notices. They are our own, not CIFAR-C."""
 
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
+import numpy as np
 import tensorflow as tf
 
-from dropzoo.common.checks import unknown
+from dropzoo.common.checks import check_choice, check_count, check_seed, unknown
 from dropzoo.layers.draws.hash import mix, row_bits, standard_normal, u32, uniform
 from dropzoo.layers.draws.samples import content_keys
 
 Images: TypeAlias = tf.Tensor  # (batch, height, width, channels), float32 in [0, 1]
-Keys: TypeAlias = tf.Tensor  # (batch,), uint32: of the image's pixels and the seed
+Keys: TypeAlias = tf.Tensor  # (batch,), uint32, made of the image's pixels and the seed
 
 
 def list_corruptions() -> list[str]:
-    """The names of the corruptions.
+    """Returns the names of the corruptions.
 
     Example:
-        >>> list_corruptions()
-        ['blur', 'brightness', 'contrast', 'gaussian_noise', 'missing_patches', 'occlusion']
+    >>> from dropzoo import training
+    >>> training.list_corruptions()
+    ['blur', 'brightness', 'contrast', 'gaussian_noise', 'missing_patches', 'occlusion']
     """
     return sorted(CORRUPTIONS)
 
 
-def corrupt(images: Any, name: str, severity: int, seed: int = 0) -> tf.Tensor:
+def corrupt(images: tf.Tensor | np.ndarray, name: str, severity: int, seed: int = 0) -> tf.Tensor:
     """Corrupts a batch of images in one way, at one of five severities.
 
-    Made for images of any size, 8x8x1 included, by a handful of plain tensor operations: `gaussian_noise` adds
-    noise of standard deviation 0.05 to 0.4; `blur` convolves with a Gaussian of 0.16 to 0.6 times the square root
-    of the shorter side; `contrast` keeps 75 to 10 % of each channel's distance to its mean; `brightness` adds 0.1
-    to 0.5 to dark images and takes it from bright ones; `occlusion` puts one grey square of 20 to 70 % of the
-    shorter side in front; `missing_patches` sets 10 to 60 % of the patches of a grid, about eight along the
-    shorter side, to 0.
+    Images may have any size, also 8x8x1. The corruptions are:
 
-    This is not CIFAR-C or ImageNet-C (Hendrycks and Dietterich, 2019, arXiv:1903.12261): other corruptions, other
-    strengths, no JPEG. Figures on it compare models here and must not be set beside published ones.
+    - `gaussian_noise` adds noise with a standard deviation of 0.05 to 0.4.
+    - `blur` convolves with a Gaussian of 0.16 to 0.6 times the square root of the shorter side.
+    - `contrast` keeps 75 to 10 % of the distance of each channel to its mean.
+    - `brightness` adds 0.1 to 0.5 to dark images and subtracts it from bright ones.
+    - `occlusion` covers a grey square of 20 to 70 % of the shorter side.
+    - `missing_patches` sets 10 to 60 % of the patches of a grid, about eight along the shorter side, to 0.
 
-    What is random depends on the seed and on the image's own pixels: the same image is corrupted in the same way
-    in any batch, order, process or graph. A higher severity changes an image by no less than a lower one: the
-    noise is scaled, squares and lost patches grow around the same places.
+    This is not CIFAR-C or ImageNet-C (Hendrycks and Dietterich, 2019, arXiv:1903.12261): the corruptions and their
+    strengths differ, and there is no JPEG. Figures on it compare models with each other, but not with published
+    ones.
+
+    Random draws depend on the seed and on the pixels of the image alone, so the same image is corrupted in the
+    same way in any batch, order, process or graph. A higher severity changes an image at least as much as a lower
+    one: the noise is scaled, and squares and lost patches grow around the same places.
 
     Args:
-        images: floating point, `(batch, height, width, channels)`, in [0, 1].
-        name: one of `list_corruptions()`.
-        severity: 1 to 5.
+        images: Float array or tensor `(batch, height, width, channels)` in [0, 1].
+        name: One of `list_corruptions()`.
+        severity: Int from 1 to 5.
         seed: Int in [0, 2**32).
 
     Returns:
         A tensor of the shape and dtype of `images`, in [0, 1].
 
     Raises:
-        ValueError: for an unknown name, another severity or seed, and images of another rank or dtype.
+        ValueError: For an unknown name, another severity or seed, and images of another rank or dtype.
 
     Example:
-        >>> images = tf.random.stateless_uniform((2, 8, 8, 1), (0, 0))
-        >>> corrupt(images, "blur", severity=3).shape
-        TensorShape([2, 8, 8, 1])
-        >>> dataset = tf.data.Dataset.from_tensors((images, [0, 1]))
-        >>> worse = dataset.map(lambda images, labels: (corrupt(images, "occlusion", 5), labels))
+    >>> import tensorflow as tf
+    >>> from dropzoo import training
+    >>> images = tf.random.stateless_uniform((2, 8, 8, 1), (0, 0))
+    >>> training.corrupt(images, "blur", severity=3).shape
+    TensorShape([2, 8, 8, 1])
+    >>> dataset = tf.data.Dataset.from_tensors((images, [0, 1]))
+    >>> worse = dataset.map(lambda images, labels: (training.corrupt(images, "occlusion", 5), labels))
     """
     if name not in CORRUPTIONS:
         raise unknown("corruption", name, CORRUPTIONS)
-    if isinstance(severity, bool) or not isinstance(severity, int) or not 1 <= severity <= 5:
-        raise ValueError(f"`severity` must be 1, 2, 3, 4 or 5. Received: severity={severity!r}")
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
-        raise ValueError(f"`seed` must be an int in [0, 2**32). Received: seed={seed!r}")
+    severity = check_choice(check_count(severity, "severity"), "severity", (1, 2, 3, 4, 5))
+    seed = check_seed(seed)
     images = tf.convert_to_tensor(images)
     if images.shape.rank != 4 or not images.dtype.is_floating:
         raise ValueError(
@@ -79,12 +84,12 @@ def corrupt(images: Any, name: str, severity: int, seed: int = 0) -> tf.Tensor:
 
 
 def gaussian_noise(images: Images, deviation: float, keys: Keys) -> Images:
-    """The same noise at each severity, scaled."""
+    """Adds the same noise at each severity, scaled."""
     return images + deviation * standard_normal(_bits(keys, tf.shape(images)))
 
 
 def blur(images: Images, strength: float, keys: Keys) -> Images:
-    """Rows, then columns, by a matrix of weights that sum to 1 at the edges too: no padding to go wrong."""
+    """Blurs rows, then columns, by a matrix of weights that sum to 1 at the edges too, without padding."""
     height, width = tf.shape(images)[1], tf.shape(images)[2]
     sigma = strength * tf.sqrt(_shorter_side(images))
 
@@ -96,19 +101,19 @@ def blur(images: Images, strength: float, keys: Keys) -> Images:
 
 
 def contrast(images: Images, kept: float, keys: Keys) -> Images:
-    """Towards the channel's mean."""
+    """Moves each channel towards its mean."""
     mean = tf.reduce_mean(images, axis=(1, 2), keepdims=True)  # (batch, 1, 1, channels)
     return mean + kept * (images - mean)
 
 
 def brightness(images: Images, amount: float, keys: Keys) -> Images:
-    """Away from the nearer end, where there is room."""
+    """Moves an image away from the nearer end of [0, 1], where there is room."""
     mean = tf.reduce_mean(images, axis=(1, 2, 3), keepdims=True)
     return images + tf.where(mean < 0.5, amount, -amount)
 
 
 def occlusion(images: Images, share: float, keys: Keys) -> Images:
-    """A grey square, whole within the image; the larger one covers the smaller."""
+    """Covers a grey square, whole within the image; a larger square contains the smaller ones."""
     side = tf.maximum(tf.round(share * _shorter_side(images)), 1.0)
     draws = uniform(_bits(keys, [tf.shape(images)[0], 2]))  # (batch, 2)
 
@@ -123,18 +128,18 @@ def occlusion(images: Images, share: float, keys: Keys) -> Images:
 
 
 def missing_patches(images: Images, share: float, keys: Keys) -> Images:
-    """A share of the patches; those lost at a severity are lost at the next."""
+    """Sets a share of the patches to 0; a patch that is lost at a severity is lost at the next."""
     side = tf.cast(tf.maximum(tf.round(_shorter_side(images) / 8.0), 1.0), tf.int32)
     size = tf.shape(images)[1:3]
     rows, columns = tf.unstack((size + side - 1) // side)
     order = tf.argsort(uniform(_bits(keys, [tf.shape(images)[0], rows * columns])), stable=True)
-    rank = tf.cast(tf.argsort(order), tf.float32)  # of each patch, (batch, patches)
+    rank = tf.cast(tf.argsort(order), tf.float32)  # (batch, patches)
     lost = tf.reshape(rank < tf.round(share * tf.cast(rows * columns, tf.float32)), [-1, rows, columns])
     lost = tf.repeat(tf.repeat(lost, side, axis=1), side, axis=2)[:, : size[0], : size[1], None]
     return tf.where(lost, 0.0, images)
 
 
-#: Name: the function, and its strength at the severities 1 to 5.
+#: Each name with the function and its strengths at the severities 1 to 5.
 CORRUPTIONS: dict[str, tuple[Callable[[Images, float, Keys], Images], tuple[float, ...]]] = {
     "gaussian_noise": (gaussian_noise, (0.05, 0.1, 0.15, 0.25, 0.4)),
     "blur": (blur, (0.16, 0.25, 0.35, 0.45, 0.6)),
@@ -149,7 +154,7 @@ def _shorter_side(images: Images) -> tf.Tensor:
     return tf.cast(tf.reduce_min(tf.shape(images)[1:3]), tf.float32)
 
 
-def _bits(keys: Keys, shape: Any) -> tf.Tensor:
-    """uint32 bits of a shape, rows first, each row by its own key."""
+def _bits(keys: Keys, shape: tf.Tensor | list[int | tf.Tensor]) -> tf.Tensor:
+    """Returns uint32 bits of a shape, rows first, each row by its own key."""
     shape = tf.convert_to_tensor(shape)
     return tf.reshape(row_bits(keys, keys + u32(0x9E3779B9), tf.reduce_prod(shape[1:])), shape)

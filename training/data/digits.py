@@ -1,4 +1,4 @@
-"""The embedded data sets: 1,797 real handwritten digits, and scenes made of them. Neither needs a network."""
+"""The embedded data sets: 1,797 real handwritten digits, and scenes composed of them. Neither needs a network."""
 
 import math
 from collections.abc import Iterator
@@ -21,10 +21,10 @@ _CITATION = """@misc{uci_digits,
 
 
 def digits_by_split() -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Gives scikit-learn's digits as `{"train": (images, labels), "test": (images, labels)}`.
+    """Returns scikit-learn's digits as `{"train": (images, labels), "test": (images, labels)}`.
 
-    Images are (count, 8, 8) in [0, 1]. The last fifth of each digit is the test set: the file goes from
-    writer to writer, so most test digits come from hands that the training set has not seen.
+    Images are `(count, 8, 8)` in [0, 1]. The last fifth of each digit is the test set. The file is ordered by
+    writer, so most test digits come from writers that the training set does not have.
     """
     bunch = load_digits()
     images, labels = bunch.images / 16.0, bunch.target
@@ -41,8 +41,13 @@ def digits_by_split() -> dict[str, tuple[np.ndarray, np.ndarray]]:
 def draw_scene(digits: np.ndarray, labels: np.ndarray, seed: list[int]) -> tuple[np.ndarray, np.ndarray]:
     """Draws one scene from the given digits; equal seeds give equal scenes.
 
+    Args:
+        digits: Float array `(count, 8, 8)` in [0, 1].
+        labels: Int array `(count,)`.
+        seed: List of ints for `numpy.random.RandomState`.
+
     Returns:
-        The image and its mask, both uint8 (CANVAS, CANVAS); the mask holds 0 or, on a digit, its label + 1.
+        The image and its mask, both uint8 `(CANVAS, CANVAS)`; the mask is 0, and on a digit its label + 1.
     """
     # RandomState, not default_rng: NumPy promises that its streams never change.
     random = np.random.RandomState(seed)
@@ -67,9 +72,9 @@ def draw_scene(digits: np.ndarray, labels: np.ndarray, seed: list[int]) -> tuple
 
 
 def _places(random: np.random.RandomState) -> list[tuple[float, float, float]]:
-    """Draws (row, column, size) of up to six digits that hardly touch; what finds no room is left out."""
+    """Draws (row, column, size) of up to six digits that hardly touch; a digit without room is left out."""
     places: list[tuple[float, float, float]] = []
-    # The largest first: they are the hardest to place.
+    # The largest come first, because they are the hardest to place.
     for size in sorted(random.uniform(16, 32, size=random.randint(3, 7)), reverse=True):
         for _ in range(30):
             row, column = random.uniform(size / 2, CANVAS - size / 2, size=2)
@@ -93,7 +98,7 @@ def _render(digit: np.ndarray, row: float, column: float, size: float, degrees: 
 
 
 class Digits(tfds.core.GeneratorBasedBuilder):
-    """The digits of scikit-learn: 8x8, grey, ten classes."""
+    """The digits of scikit-learn: 8x8 pixels, grey, ten classes."""
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "First version."}

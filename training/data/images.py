@@ -1,11 +1,14 @@
-"""Decoding image and mask files."""
+"""Decoding of image and mask files."""
 
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
+import tifffile
 from PIL import ExifTags, Image
+
+from dropzoo.common.images import upright
 
 TIFF_SUFFIXES = {".tif", ".tiff"}
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif"} | TIFF_SUFFIXES
@@ -13,9 +16,17 @@ _JPEG = b"\xff\xd8"
 
 
 def read_images(paths: list[Path], num_channels: int | None = None) -> list[np.ndarray]:
-    """Reads images of one number of channels, in one number type: uint8, uint16, or float32 in [0, 1].
+    """Reads images that have the same number of channels.
 
-    Where grey and RGB images are mixed, `num_channels`, 1 or 3, says what they become.
+    Args:
+        paths: The files.
+        num_channels: 1, 3 or None. The number of channels where grey and RGB images are mixed.
+
+    Returns:
+        Arrays `(height, width, channels)` of one number type: uint8, uint16, or float32 in [0, 1].
+
+    Raises:
+        ValueError: If a file cannot be read, or the numbers of channels differ.
     """
     images = [_checked(_read(path), path) for path in paths]
     mixed = {image.shape[2] for image in images} == {1, 3}
@@ -39,11 +50,11 @@ def read_images(paths: list[Path], num_channels: int | None = None) -> list[np.n
 
 
 def read_mask(path: Path) -> np.ndarray:
-    """Reads class ids as (height, width, 1)."""
+    """Reads the class ids of a mask, `(height, width, 1)`, or raises a ValueError if they are none."""
     with path.open("rb") as file:
         header = file.read(26)
     if header.startswith(b"\x89PNG") and header[25:] == b"\x03":
-        # The ids are the palette's indices, where TensorFlow would give its colours.
+        # The ids are the indices of the palette; TensorFlow would return its colours.
         try:
             with Image.open(path) as image:
                 return np.asarray(image)[..., None]
@@ -67,57 +78,40 @@ def read_mask(path: Path) -> np.ndarray:
 
 
 def _read(path: Path, is_mask: bool = False) -> np.ndarray:
-    """Reads (height, width, channels) without alpha channel: an image as it is shown, a mask as it is stored."""
+    """Reads `(height, width, channels)` without alpha: an image as it is shown, a mask as it is stored."""
     try:
         if path.suffix.lower() in TIFF_SUFFIXES:
             return _read_tiff(path, is_mask)
         data = path.read_bytes()
         if data.startswith(b"BM") and not is_mask:
             with Image.open(path) as image:
-                if image.mode == "P":  # where TensorFlow would give the palette's indices
+                if image.mode == "P":  # TensorFlow would return the indices of the palette
                     return np.asarray(image.convert("RGB"))
         is_png = data.startswith(b"\x89PNG")
-        dtype = tf.uint16 if is_png and data[24] == 16 else tf.uint8  # byte 24: bits a sample
+        dtype = tf.uint16 if is_png and data[24] == 16 else tf.uint8  # byte 24 holds the bits of a sample
         pixels = tf.io.decode_image(data, dtype=dtype, expand_animations=False).numpy()
         if data.startswith(_JPEG) and not is_mask:
             with Image.open(path) as image:
-                pixels = _upright(pixels, image.getexif().get(ExifTags.Base.Orientation, 1))
+                pixels = upright(pixels, image.getexif().get(ExifTags.Base.Orientation))
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"Cannot read {path}. Replace or remove the file. The decoder says: {reason}") from error
     return pixels[..., :-1] if pixels.shape[-1] in (2, 4) else pixels
 
 
-def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """Turns what a camera has stored as it was held, by its EXIF orientation, 1 to 8."""
-    if orientation in (5, 6, 7, 8):
-        pixels = pixels.swapaxes(0, 1)
-    rows, columns = orientation in (3, 4, 7, 8), orientation in (2, 3, 6, 7)
-    return np.ascontiguousarray(pixels[:: -1 if rows else 1, :: -1 if columns else 1])
-
-
 def _read_tiff(path: Path, is_mask: bool) -> np.ndarray:
-    try:
-        import tifffile
-    except ImportError:
-        with Image.open(path) as image:
-            if getattr(image, "n_frames", 1) > 1:
-                raise ValueError("it has several pages; `pip install tifffile` to read it") from None
-            pixels = np.asarray(image.convert("RGB") if image.mode == "P" and not is_mask else image)
-            axes, has_alpha = "YXS"[: pixels.ndim], image.mode in ("RGBA", "LA")
-    else:
-        with tifffile.TiffFile(path) as file:
-            series = file.series[0]
-            pixels, axes = series.asarray(), series.axes
-            page: Any = file.pages[0]
-            kind = page.photometric.name
-            has_alpha = bool(page.extrasamples) and kind == "RGB"
-            if kind == "PALETTE" and not is_mask:
-                colours = (page.colormap >> 8).astype(np.uint8)  # 16 bits each, in the file
-                pixels, axes = np.moveaxis(colours[:, pixels.astype(int)], 0, -1), axes + "S"
-            # A mask is as it was written: tifffile stores True and False like this.
-            if kind == "MINISWHITE" and not is_mask and pixels.dtype.kind in "bu":
-                pixels = pixels ^ pixels.dtype.type(2**page.bitspersample - 1)
+    with tifffile.TiffFile(path) as file:
+        series = file.series[0]
+        page: Any = file.pages[0]
+        pixels, axes = series.asarray(), series.axes
+        kind = page.photometric.name
+        has_alpha = bool(page.extrasamples) and kind == "RGB"
+        if kind == "PALETTE" and not is_mask:
+            colours = (page.colormap >> 8).astype(np.uint8)  # 16 bits each, in the file
+            pixels, axes = np.moveaxis(colours[:, pixels.astype(int)], 0, -1), axes + "S"
+        # A mask stays as it was written: tifffile stores True and False like this.
+        if kind == "MINISWHITE" and not is_mask and pixels.dtype.kind in "bu":
+            pixels = pixels ^ pixels.dtype.type(2**page.bitspersample - 1)
     pixels = pixels.astype(pixels.dtype.newbyteorder("="))  # TensorFlow takes the machine's byte order only
     if pixels.ndim == 2:
         return pixels[..., None]
@@ -128,6 +122,7 @@ def _read_tiff(path: Path, is_mask: bool) -> np.ndarray:
 
 
 def _checked(image: np.ndarray, path: Path) -> np.ndarray:
+    """Returns the image as uint8, uint16 or float32, or raises a ValueError that names the file."""
     if image.dtype == bool:
         return image.astype(np.uint8) * np.uint8(255)
     if image.dtype in (np.uint8, np.uint16):

@@ -1,4 +1,4 @@
-"""From stored examples to batches: what all data sets share."""
+"""From stored examples to batches, the same for all data sets."""
 
 import dataclasses
 
@@ -7,13 +7,13 @@ import tensorflow as tf
 
 from dropzoo.training.data.augment import NUM_DRAWS, Augment
 
-# A data set that is not held in memory is shuffled through a window of this many examples.
+# The number of examples that are shuffled at a time if a data set is not held in memory.
 _SHUFFLE_WINDOW = 10_000
 
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """Examples as they are stored: (image, label or mask), not batched, in a fixed order."""
+    """The stored examples of a split, `(image, label or mask)`, in a fixed order and not in batches."""
 
     examples: tf.data.Dataset
     count: int
@@ -21,7 +21,7 @@ class Split:
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """A data set before any processing, from wherever it came."""
+    """A data set before any processing, from a folder or from TFDS."""
 
     name: str
     task: str  # "classification" or "segmentation"
@@ -33,14 +33,14 @@ class Source:
 
 
 def tail_count(count: int, fraction: float) -> int:
-    """Gives how many of `count` examples make up the last `fraction`, rounded to the nearest."""
+    """Returns the number of examples in the last `fraction` of `count`, rounded to the nearest."""
     return int(count * fraction + 0.5)
 
 
 def cut_fold(split: Split, fold: int, folds: int, by_label: bool) -> tuple[Split, Split]:
-    """Cuts the part `fold` of `folds` out: what is left, and the part, each in its stored order.
+    """Returns a split without the part `fold` of `folds`, and that part, each in the stored order.
 
-    The parts come from one fixed permutation; `by_label`, they hold each label as evenly as can be.
+    The parts come from one fixed permutation. With `by_label` each of them holds the labels as evenly as possible.
     """
     if not 2 <= folds <= split.count:
         raise ValueError(
@@ -59,14 +59,14 @@ def cut_fold(split: Split, fold: int, folds: int, by_label: bool) -> tuple[Split
 
 
 def pick(split: Split, wanted: np.ndarray) -> Split:
-    """The examples where `wanted`, `(count,)` of bool, is true."""
+    """Returns the examples for which `wanted`, a bool array `(count,)`, is true."""
     numbered = split.examples.enumerate().filter(lambda index, example: tf.gather(wanted, index))
     examples, size = numbered.map(lambda index, example: example), int(wanted.sum())
     return Split(examples.apply(tf.data.experimental.assert_cardinality(size)), size)
 
 
 def conform(split: Split, size: tuple[int, int] | None, channels: int) -> tf.data.Dataset:
-    """Brings images and masks to the wanted size and number of channels, keeping their number type."""
+    """Returns the examples with images and masks of the wanted size and channels, in their number type."""
 
     def conform_one(image: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         if image.shape[-1] != channels:
@@ -83,7 +83,7 @@ def conform(split: Split, size: tuple[int, int] | None, channels: int) -> tf.dat
 
 
 def evaluation_batches(examples: tf.data.Dataset, batch_size: int) -> tf.data.Dataset:
-    """Batches examples in their stored order."""
+    """Returns batches of examples in their stored order."""
     return (
         examples.batch(batch_size).map(_as_numbers, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
     )
@@ -97,20 +97,20 @@ def training_batches(
     seed: int,
     in_memory: bool,
 ) -> tf.data.Dataset:
-    """Shuffles, augments and batches examples, anew for each epoch.
+    """Returns a dataset that shuffles, augments and batches examples anew for each epoch.
 
-    The order is a function of (seed, epoch), the changes to an image of (seed, epoch, the image's index).
-    The dataset's `at_epoch(epoch)` gives one epoch; the dataset itself gives epoch 0 the first time it is
-    iterated, epoch 1 the second time, and so on.
+    The order is a function of (seed, epoch), and the changes to an image are a function of (seed, epoch, index of
+    the image). The first iteration over the dataset gives epoch 0, the second gives epoch 1, and so on; its
+    `at_epoch(epoch)` returns a dataset of one epoch.
     """
     indexed = examples.enumerate()
     if in_memory:
-        # Made here, outside of all epochs, so that they share one cache; and filled here, since a cache that
-        # several iterators fill at once, as under a strategy, can come out short.
+        # The cache is made here, outside of all epochs, so that they share it. It is filled here, because a cache
+        # that several iterators fill at once, as under a strategy, can come out short.
         indexed = indexed.cache()
         indexed.reduce(tf.constant(0), lambda total, _: total)
 
-    # Of several sizes, images must be cropped before they make a batch: they are augmented one by one.
+    # Images of several sizes must be cropped before they make a batch, so they are augmented one by one.
     one_size = all(indexed.element_spec[1][0].shape)
 
     def at_epoch(epoch: int | tf.Tensor) -> tf.data.Dataset:
@@ -132,7 +132,7 @@ def training_batches(
             batches = ones.unbatch().batch(batch_size)
         return batches.prefetch(tf.data.AUTOTUNE)
 
-    with tf.device("CPU:0"):  # where datasets run
+    with tf.device("CPU:0"):  # datasets run there
         next_epoch = tf.Variable(0, dtype=tf.int64, trainable=False)
     epochs = tf.data.Dataset.from_tensors(0).map(lambda _: next_epoch.assign_add(1) - 1)
     num_batches = -(-count // batch_size)
@@ -142,13 +142,13 @@ def training_batches(
 
 
 def _as_numbers(image: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Turns images to float32 in [0, 1], labels and masks to int32."""
+    """Returns images as float32 in [0, 1], and labels and masks as int32."""
     scale = image.dtype.max if image.dtype.is_integer else 1
     return tf.cast(image, tf.float32) / scale, tf.cast(label, tf.int32)
 
 
 def _shuffle(examples: tf.data.Dataset, window: int, seed: int, epoch: tf.Tensor) -> tf.data.Dataset:
-    """Shuffles by (seed, epoch) alone; `Dataset.shuffle` would mix in the global seed."""
+    """Shuffles by (seed, epoch) alone; `Dataset.shuffle` also uses the global seed."""
     components = tf.nest.flatten(examples.element_spec)
     shuffled = tf.raw_ops.ShuffleDataset(
         input_dataset=tf.data.experimental.to_variant(examples),

@@ -1,7 +1,6 @@
-"""Data sets of TensorFlow Datasets, prepared once and never waited for in vain."""
+"""Data sets of TensorFlow Datasets, prepared once and without waiting for hosts that cannot be reached."""
 
 import contextlib
-import difflib
 import io
 import re
 import sys
@@ -14,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from dropzoo.common.checks import did_you_mean
 from dropzoo.common.seeds import random_untouched
 from dropzoo.training.data import digits
 from dropzoo.training.data.pipeline import Source, Split, pick, tail_count
@@ -22,20 +22,20 @@ EMBEDDED = [digits.Digits.name, digits.DigitScenes.name]
 
 
 def is_known(name: str) -> bool:
-    """Tells whether "name", "name:version" or "name/config" names a data set of TFDS."""
+    """Returns whether "name", "name:version" or "name/config" names a data set of TFDS."""
     return re.split("[:/]", name)[0] in _names()
 
 
 def read_tfds(
     name: str, validation_split: float, seed: int, data_dir: str | None, manual_dir: str | None
 ) -> Source:
-    """Gives the splits of a TFDS set; validation images are drawn by `seed` where it brings none."""
+    """Returns the splits of a TFDS set; if it has no validation images, they are drawn by `seed`."""
     builder = _prepared(name, data_dir, manual_dir)
     splits = builder.info.splits
     image_key, label_key = _image_and_label(builder)
 
     def split(key: str) -> Split:
-        # The order on disk is fixed; whether to cache is decided further on.
+        # The order on disk is fixed; `load_data` decides whether to cache.
         config = tfds.ReadConfig(try_autocache=False)
         examples = builder.as_dataset(split=key, shuffle_files=False, read_config=config)
         pairs = examples.map(lambda example: (example[image_key], example[label_key]))
@@ -68,7 +68,7 @@ def read_tfds(
 
 
 def _image_and_label(builder: tfds.core.DatasetBuilder) -> tuple[str, str]:
-    """Finds the features to train on."""
+    """Returns the names of the features to train on."""
     features, splits = dict(builder.info.features), builder.info.splits
     keys: tuple[str, ...] = builder.info.supervised_keys or ()
     if "image" in features and "segmentation_mask" in features:
@@ -86,19 +86,19 @@ def _image_and_label(builder: tfds.core.DatasetBuilder) -> tuple[str, str]:
 
 
 def _prepared(name: str, data_dir: str | None, manual_dir: str | None) -> tfds.core.DatasetBuilder:
-    """Gives the builder of a data set that lies ready on disk."""
+    """Returns the builder of a data set, prepared on disk."""
     builder = _find(name, data_dir)
     if _is_prepared(builder):
         return builder
     _check_files(builder, manual_dir)
-    # TFDS names its temporary folder by Python's global random state: two runs of one seed would write into
-    # the same one. So each run prepares in a folder of its own, and the first one done moves it into place.
+    # TFDS names its temporary folder by Python's global random state, so two runs of one seed would write into the
+    # same folder. Therefore each run prepares in its own folder, and the first one done moves it into place.
     root, target = Path(builder.data_dir_root), Path(builder.data_path)
     root.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=root, prefix="incomplete.") as scratch:
         staged = _find(name, scratch)
         config = tfds.download.DownloadConfig(manual_dir=manual_dir, try_download_gcs=False)
-        # What TFDS prints names the temporary folder. Downloads keep their progress bar, on stderr.
+        # The output of TFDS names the temporary folder. Downloads keep their progress bar, on stderr.
         quiet = io.StringIO()
         errors = quiet if builder.name in EMBEDDED else sys.stderr
         with contextlib.redirect_stdout(quiet), contextlib.redirect_stderr(errors), random_untouched():
@@ -113,12 +113,11 @@ def _prepared(name: str, data_dir: str | None, manual_dir: str | None) -> tfds.c
 
 
 def _find(name: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
+    """Returns the builder of a data set, or raises a ValueError that suggests the closest names."""
     try:
         return tfds.builder(name, data_dir=data_dir)
     except tfds.core.DatasetNotFoundError:
-        known = sorted({*EMBEDDED, *_names()})
-        near = difflib.get_close_matches(re.split("[:/]", name)[0], known, n=3)
-        hint = f" Did you mean {' or '.join(repr(other) for other in near)}?" if near else ""
+        hint = did_you_mean(re.split("[:/]", name)[0], sorted({*EMBEDDED, *_names()}))
         raise ValueError(
             f"Unknown data set '{name}'.{hint} Available: {', '.join(EMBEDDED)}, the names of TensorFlow Datasets "
             "(`tfds.list_builders()`), and folders"
@@ -132,7 +131,7 @@ def _is_prepared(builder: tfds.core.DatasetBuilder) -> bool:
 
 
 def _check_files(builder: tfds.core.DatasetBuilder, manual_dir: str | None) -> None:
-    """Raises `ValueError` at once where TFDS would try for minutes to reach a host in vain."""
+    """Raises a ValueError at once where TFDS would try for minutes to reach a host."""
     if builder.MANUAL_DOWNLOAD_INSTRUCTIONS and manual_dir is None:
         raise ValueError(
             f"Data set '{builder.name}' must be downloaded by hand: put its files in a folder and pass it as "
@@ -140,7 +139,7 @@ def _check_files(builder: tfds.core.DatasetBuilder, manual_dir: str | None) -> N
         )
     files = {url: info.filename for url, info in (builder.url_infos or {}).items()}
     missing = {url: file for url, file in files.items() if not (manual_dir and (Path(manual_dir) / file).exists())}
-    # A set of several configurations lists the files of all of them, and needs but some.
+    # A set with several configurations lists the files of all of them, and needs only some.
     some_suffice = bool(builder.BUILDER_CONFIGS) and len(missing) < len(files)
     if missing and not some_suffice and not _can_reach(next(iter(missing))):
         where = f" in {manual_dir}" if manual_dir else ""
@@ -156,13 +155,13 @@ def _can_reach(url: str) -> bool:
         with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=3):
             return True
     except urllib.error.HTTPError as error:
-        return error.code in (405, 501)  # a host that is there, but answers no HEAD
+        return error.code in (405, 501)  # the host is there, but does not answer HEAD
     except (OSError, ValueError):
         return False
 
 
 def _mask_range(split: Split) -> tuple[int, int]:
-    """Finds the lowest and highest value of all masks; reads the whole split."""
+    """Returns the lowest and the highest value of all masks; reads the whole split."""
 
     def widen(state: tuple[tf.Tensor, tf.Tensor], example: tuple[tf.Tensor, tf.Tensor]) -> tuple:
         mask = tf.cast(example[1], tf.int32)
@@ -173,11 +172,12 @@ def _mask_range(split: Split) -> tuple[int, int]:
 
 
 def _lowered(split: Split, first: int) -> Split:
+    """Returns a split whose masks count from 0 instead of `first`."""
     return Split(split.examples.map(lambda image, mask: (image, mask - tf.cast(first, mask.dtype))), split.count)
 
 
 def _divide(split: Split, fraction: float, seed: int) -> tuple[Split, Split | None]:
-    """Keeps out a fraction of the examples: the last of a seeded permutation, in their stored order."""
+    """Returns a split without a fraction of its examples, and those: the last of a seeded permutation."""
     count = tail_count(split.count, fraction)
     if count == 0:
         return split, None
@@ -189,5 +189,5 @@ def _divide(split: Split, fraction: float, seed: int) -> tuple[Split, Split | No
 
 
 def _names() -> list[str]:
-    # The community's sets would have to be asked for over the network, even for "digits".
+    # The names of the community's sets would need the network, even for "digits".
     return tfds.list_builders(with_community_datasets=False)

@@ -4,34 +4,45 @@ import contextlib
 import re
 import threading
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from dropzoo.common.tensorflow_internals import writes_files
 from dropzoo.models.graph.endings import output_activation
-from dropzoo.training.losses.dice import Dice
+from dropzoo.training.losses.base import PixelLoss
 
-REFUSED = "Refused:"  # what a failed assertion in the graph begins with
+REFUSED = "Refused:"  # a failed assertion in the graph begins with this word
+
+#: `(x, y)` or `(x, y, sample_weight)`, each a tensor or a structure of tensors.
+Batch: TypeAlias = tuple[Any, ...]
+
+
+class Epochs(Protocol):
+    """Training data whose order depends on the epoch."""
+
+    def at_epoch(self, epoch: int) -> tf.data.Dataset:
+        """Returns the batches of one epoch, counted from 0."""
 
 
 class Output(NamedTuple):
-    """A model's only output: its rank with the batch, and the size of its last axis."""
+    """The only output of a model: its rank with the batch, and the size of its last axis."""
 
     rank: int
     classes: int
 
 
 def output(model: keras.Model) -> Output | None:
-    """None for several outputs, or a shape not known."""
+    """Returns the output of a model, or None for several outputs or an unknown shape."""
     shape: Any = getattr(model, "output_shape", None)
     known = isinstance(shape, tuple) and len(shape) > 1 and isinstance(shape[-1], int)
     return Output(len(shape), shape[-1]) if known else None
 
 
 def check_logits(model: keras.Model, r_drop: float) -> None:
-    """Refuses probabilities where they would be taken for logits, and R-Drop where it cannot be added."""
+    """Refuses probabilities where the loss takes logits, and R-Drop with a `train_step` of the model's own."""
     if r_drop and has_own_step(model):
         raise ValueError(
             f"`r_drop` needs Keras' `train_step`, but the model has its own. Received: r_drop={r_drop}"
@@ -45,12 +56,12 @@ def check_logits(model: keras.Model, r_drop: float) -> None:
 
 
 def has_own_step(model: keras.Model) -> bool:
-    """Whether the model's `train_step` is not Keras'."""
+    """Returns whether the model's `train_step` is not Keras'."""
     return type(model).train_step is not keras.Model.train_step
 
 
-def dataset(data: Any, name: str, epoch: int = 0) -> tf.data.Dataset:
-    """The dataset of one epoch; `name` is what the caller calls it."""
+def dataset(data: tf.data.Dataset | Epochs, name: str, epoch: int = 0) -> tf.data.Dataset:
+    """Returns the dataset of one epoch, or raises a ValueError that calls the data `name`."""
     found = data.at_epoch(epoch) if hasattr(data, "at_epoch") else data
     if not isinstance(found, tf.data.Dataset):
         raise ValueError(
@@ -64,16 +75,25 @@ def dataset(data: Any, name: str, epoch: int = 0) -> tf.data.Dataset:
         raise ValueError(f"`{name}` must have elements of known rank (see tf.ensure_shape). Received: {spec}")
     cardinality = int(found.cardinality())
     if cardinality == 0:
-        raise ValueError(f"`{name}` is empty: it gives no batch")
+        raise empty(name)
     if cardinality == tf.data.INFINITE_CARDINALITY:
         raise ValueError(f"`{name}` never ends: bound it with .take(batches)")
     return found
 
 
+def empty(name: str) -> ValueError:
+    """Returns the error for data without a batch."""
+    return ValueError(f"`{name}` is empty: it gives no batch")
+
+
 def rest_of_epoch(
-    train: Any, epoch: int, skip: int, class_weight: dict[int, float] | None, model: keras.Model
+    train: tf.data.Dataset | Epochs,
+    epoch: int,
+    skip: int,
+    class_weight: dict[int, float] | None,
+    model: keras.Model,
 ) -> tf.data.Dataset:
-    """An epoch's batches after the first `skip`, with class weights as sample weights."""
+    """Returns the batches of an epoch after the first `skip`, with class weights as sample weights."""
     rest = dataset(train, "train", epoch)
     rest = rest.skip(skip) if skip else rest
     if class_weight is None:
@@ -87,7 +107,7 @@ def rest_of_epoch(
     table = np.ones(max(names) + 2, "float32")  # the last entry is for all classes beyond
     table[names] = list(class_weight.values())
 
-    def weigh(x: Any, y: tf.Tensor) -> tuple[Any, tf.Tensor, tf.Tensor]:
+    def weigh(x: Any, y: tf.Tensor) -> Batch:
         labels = y
         if len(y.shape) == out.rank:
             labels = y[..., 0] if y.shape[-1] == 1 else tf.argmax(y, axis=-1)
@@ -96,19 +116,22 @@ def rest_of_epoch(
     return rest.map(weigh)
 
 
-def check_labels(batch: Any, model: keras.Model, where: str) -> Any:
-    """The same batch; refuses labels that a loss reads as NaN or as no class at all, depending on the device."""
+def check_labels(batch: Batch, model: keras.Model, where: str) -> Batch:
+    """Returns the same batch with assertions on its labels.
+
+    A loss reads a label that is no class as NaN, or as no class at all, depending on the device.
+    """
     labels, out, loss = batch[1], output(model), model.loss
     if out is None or not isinstance(labels, tf.Tensor) or not labels.dtype.is_integer:
         return batch
     if len(labels.shape) == out.rank and labels.shape[-1] != 1:
         return batch  # one-hot
-    if out.classes == 1 and not isinstance(loss, (keras.losses.BinaryCrossentropy, Dice)):
+    if out.classes == 1 and not isinstance(loss, (keras.losses.BinaryCrossentropy, PixelLoss)):
         return batch  # regression
     ignored = getattr(loss, "ignore_class", None)
     values = labels if labels.dtype == "int32" else tf.cast(labels, "int64")
     values = values if ignored is None else tf.where(values == ignored, tf.zeros_like(values), values)
-    # On int32 an assertion is one operation; on other types a condition, of many.
+    # An assertion on int32 is one operation; on other types it is a condition of many operations.
     high, low = (tf.saturate_cast(n, "int32") for n in (tf.reduce_max(values), tf.reduce_min(values)))
     tests = [
         tf.Assert(
@@ -118,35 +141,29 @@ def check_labels(batch: Any, model: keras.Model, where: str) -> Any:
         tf.Assert(low >= 0, [f"{REFUSED} {where} has labels down to", low, "; they start at 0"]),
     ]
     with tf.control_dependencies(tests):
-        return batch[0], tf.identity(labels), *batch[2:]  # the images stay on the device that they are on
+        return batch[0], tf.identity(labels), *batch[2:]  # the images stay on their device
 
 
 def ahead(batches: tf.data.Dataset, device: str | None) -> tf.data.Dataset:
-    """The same, two batches ahead on a device."""
+    """Returns the same batches, two of them copied ahead to a device."""
     return batches if device is None else batches.apply(tf.data.experimental.prefetch_to_device(device, 2))
 
 
-def discard(box: list[Any], batches: tf.data.Dataset) -> None:
+def discard(box: list[Iterator[Batch]], batches: tf.data.Dataset) -> None:
     """Empties a list that holds the only reference to an iterator of `batches`, on a thread of its own.
 
     Closing an iterator can wait for the next round of tf.data's tuning thread, for as long as the epoch took. But
-    one that writes a file must be gone before the next one starts.
+    an iterator that writes a file must be gone before the next one starts.
     """
-    if _writes(batches):
+    if writes_files(batches):
         box.clear()
     else:
         threading.Thread(target=box.clear).start()
 
 
-def _writes(batches: tf.data.Dataset) -> bool:
-    """Whether it caches in a file, or takes a snapshot."""
-    cached = bool(filename.numpy()) if (filename := getattr(batches, "_filename", None)) is not None else False
-    return cached or "Snapshot" in type(batches).__name__ or any(map(_writes, batches._inputs()))
-
-
 @contextlib.contextmanager
 def refusals_named() -> Iterator[None]:
-    """Raises what an assertion in the graph had to say as a ValueError, without the graph."""
+    """Raises the message of an assertion in the graph as a ValueError, without the graph."""
     try:
         yield
     except tf.errors.InvalidArgumentError as error:

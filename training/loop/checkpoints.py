@@ -1,6 +1,6 @@
-"""Training checkpoints: one `.npz` file holds everything a run needs to go on as if it had never stopped."""
+"""Training checkpoints: one `.npz` file holds everything that a run needs to go on as if it had never stopped."""
 
-import contextlib
+import dataclasses
 import difflib
 import json
 import os
@@ -9,121 +9,137 @@ import warnings
 import zipfile
 import zlib
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 import numpy as np
 
+from dropzoo.common.checks import check_count
+from dropzoo.common.files import whole_file
+from dropzoo.common.keras_internals import flatten_layers
+from dropzoo.layers import has_live_rate
+
 KEEP = 3
 _NAME = re.compile(r"epoch(\d+)_step(\d+)\.npz")
-# Keras numbers names over the life of a process ("dense_1", "adam/dense_1_kernel_momentum"), so the same
-# model built twice has other names: the numbers are no part of a variable's identity.
+# Keras numbers names over the life of a process ("dense_1", "adam/dense_1_kernel_momentum"), so the same model
+# built twice has other names. The numbers are no part of a variable's identity.
 _NUMBER = re.compile(r"_\d+(?=[_/]|$)")
 _MARKS = ("--", "++", "@@")  # of a diff, not of its lines
 
 
-class Position(NamedTuple):
-    """Where a checkpoint stands: before step `step` of epoch `epoch`, both counted from 0.
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """The position of a run and everything else that a checkpoint holds besides variables and rates.
 
-    `steps` is the number of steps of the first epoch, None where it is not known yet.
+    Args:
+        epoch: Int from 0. The epoch of the next step.
+        step: Int from 0. The next step within that epoch.
+        steps: Int or None. The steps of the first epoch, None while they are not known.
+        history: Dict from the names of logs to one value for each epoch.
+        described: List of str. What `describe` returned when the run began.
+        jit_compile: Bool. Whether XLA compiles the steps.
     """
 
     epoch: int
     step: int
     steps: int | None
     history: dict[str, list[float]]
-    path: Path
+    described: list[str]
     jit_compile: bool
+
+    @property
+    def name(self) -> str:
+        """The name of its file."""
+        return f"epoch{self.epoch:05}_step{self.step:07}.npz"
 
 
 def folder(directory: str | Path | None, every: int | None, on_nan: str) -> Path | None:
-    """Where checkpoints go; refuses what is asked of them where there are none."""
-    if every is not None and (directory is None or every < 1):
-        raise ValueError(
-            "`checkpoint_every` must be a positive number of steps, with a `checkpoint_dir`. "
-            f"Received: checkpoint_every={every}, checkpoint_dir={directory}"
-        )
+    """Returns the folder of the checkpoints, or raises a ValueError if an option needs one and there is none."""
+    if every is not None:
+        check_count(every, "checkpoint_every")
+        if directory is None:
+            raise ValueError(f"`checkpoint_every` needs a `checkpoint_dir`. Received: checkpoint_every={every}")
     if on_nan == "restore" and directory is None:
         raise ValueError("`on_nan='restore'` needs a `checkpoint_dir` to restore from")
     return None if directory is None else Path(directory)
 
 
-def save(
-    directory: Path,
-    model: keras.Model,
-    epoch: int,
-    step: int,
-    steps: int | None,
-    history: dict[str, list[float]],
-    described: list[str] | None = None,
-    jit_compile: bool = False,
-    write: bool = True,
-) -> Path:
+def save(directory: Path, model: keras.Model, checkpoint: Checkpoint, write: bool = True) -> Path:
     """Writes the whole training state under its final name at once; the newest files stay, and the best.
 
-    The file holds every variable of the model (weights, BatchNorm, seed generators), of its optimizer and
-    of its metrics, the live rate of each dropout layer, the position and the history.
+    The file holds every variable of the model (weights, BatchNorm, seed generators), of its optimizer and of its
+    metrics, the live rate of each dropout layer, the position and the history.
 
     Args:
-        described: what `describe` said of the run as it was begun.
-        jit_compile: whether the step is compiled.
-        write: False for all workers but one: they only take part in reading what is spread over replicas.
+        directory: Folder of the checkpoints; it is made if it is missing.
+        model: A compiled model.
+        checkpoint: The position, the history and the settings of the run.
+        write: Bool. False for all workers but one: they only take part in reading variables that are spread over
+            replicas.
+
+    Returns:
+        The path of the file.
 
     Raises:
-        FloatingPointError: if a weight is not finite; nothing is written.
-        OSError: if the file cannot be written; those before are whole.
+        FloatingPointError: If a weight is not finite; nothing is written.
+        OSError: If the file cannot be written; older files are whole.
     """
     variables = _variables(model)
-    # An epoch that has not ended has no place in the history, even if callbacks have seen it.
-    unfinished = max(map(len, history.values()), default=0) - epoch
-    history = {name: values[: len(values) - max(unfinished, 0)] for name, values in history.items()}
-    meta = {
-        "variables": [_identity(variable) for variable in variables],
-        "rates": [layer.rate for layer in _live_layers(model)],
-        "epoch": epoch,
-        "step": step,
-        "steps": steps,
-        "history": history,
-        "described": described,
-        "jit_compile": jit_compile,
-    }
+    checkpoint = dataclasses.replace(checkpoint, history=_ended_epochs(checkpoint))
+    rates = [layer.rate for layer in _live_layers(model)]
+    identities = [_identity(variable) for variable in variables]
+    meta = {"variables": identities, "rates": rates, **dataclasses.asdict(checkpoint)}
     arrays = {f"variable{index}": variable.numpy() for index, variable in enumerate(variables)}
-    path, temporary = directory / f"epoch{epoch:05}_step{step:07}.npz", directory / "unfinished.tmp"
-    for variable in model.weights:
-        if not np.isfinite(np.asarray(variable.numpy(), "float32")).all():
-            last = next(iter(_newest_first(directory)), None)
-            raise FloatingPointError(
-                f"{variable.path} is not finite before step {step + 1} of epoch {epoch + 1}, though the "
-                f"loss still is: nothing is saved. Last good checkpoint: {last}"
-            )
-    if not write:
-        return path
-    directory.mkdir(parents=True, exist_ok=True)
-    text = np.array(json.dumps(meta, default=lambda value: np.asarray(value).tolist()))
-    try:
-        with open(temporary, "wb") as file:
-            np.savez(file, meta=text, **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        last = next(iter(_newest_first(directory)), None)
-        raise OSError(
-            error.errno,
-            f"The checkpoint {path} could not be written ({error.strerror or error}). The last one that is whole: "
-            f"{last}. Make room and start again: the run goes on from there",
-        ) from error
-    files = _newest_first(directory)
-    for old in files[KEEP:]:
-        if old.name != _best(history):
-            old.unlink()
+    _check_finite(model, checkpoint, directory)
+    path = directory / checkpoint.name
+    if write:
+        _write(path, meta, arrays)
+        _delete_old(directory, _best(checkpoint.history))
     return path
 
 
+def _ended_epochs(checkpoint: Checkpoint) -> dict[str, list[float]]:
+    """Returns the history without an epoch that has not ended, which callbacks may have seen already."""
+    seen = max(map(len, checkpoint.history.values()), default=0)
+    unfinished = max(seen - checkpoint.epoch, 0)
+    return {name: values[: len(values) - unfinished] for name, values in checkpoint.history.items()}
+
+
+def _check_finite(model: keras.Model, checkpoint: Checkpoint, directory: Path) -> None:
+    for variable in model.weights:
+        if not np.isfinite(np.asarray(variable.numpy(), "float32")).all():
+            raise FloatingPointError(
+                f"{variable.path} is not finite before step {checkpoint.step + 1} of epoch "
+                f"{checkpoint.epoch + 1}, though the loss still is: nothing is saved. Last good checkpoint: "
+                f"{_newest(directory)}"
+            )
+
+
+def _write(path: Path, meta: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+    text = np.array(json.dumps(meta, default=lambda value: np.asarray(value).tolist()))
+    contents: dict[str, Any] = {"meta": text, **arrays}
+    try:
+        with whole_file(path) as unfinished, open(unfinished, "wb") as file:
+            np.savez(file, **contents)
+            file.flush()
+            os.fsync(file.fileno())  # the name must not reach the disk before the bytes do
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"The checkpoint {path} could not be written ({error.strerror or error}). The last one that is whole: "
+            f"{_newest(path.parent)}. Make room and start again: the run goes on from there",
+        ) from error
+
+
+def _delete_old(directory: Path, best: str | None) -> None:
+    """Deletes all files but the newest ones and the best, and what a killed process left half-written."""
+    for old in [*_newest_first(directory)[KEEP:], *directory.glob("*.unfinished.npz")]:
+        if old.name != best:
+            old.unlink()
+
+
 def _best(history: dict[str, list[float]]) -> str | None:
-    """The file of the end of the epoch with the lowest validation loss, or training loss without validation."""
+    """Returns the file of the epoch with the lowest validation loss, or training loss where there is no other."""
     losses = history.get("val_loss") or history.get("loss")
     if not losses:
         return None
@@ -132,19 +148,19 @@ def _best(history: dict[str, list[float]]) -> str | None:
 
 
 def describe(model: keras.Model) -> list[str]:
-    """What defines a run besides its variables: each layer and the optimizer with their settings, line by line."""
+    """Returns the settings that define a run besides its variables: those of the layers and of the optimizer."""
     lines: list[str] = []
 
     def add(name: str, value: Any) -> None:
         if isinstance(value, dict):
             for key, entry in value.items():
-                # What `synchronized` does depends on the replicas, which a run may change.
+                # The effect of `synchronized` depends on the replicas, which a run may change.
                 if key not in ("name", "module", "registered_name", "synchronized"):
                     add(f"{name}.{key}", entry)
         elif value is not None:
             lines.append(f"{name}: {json.dumps(value, default=lambda v: type(v).__name__)}")
 
-    for layer in model._flatten_layers():
+    for layer in flatten_layers(model):
         if not isinstance(layer, keras.Model):
             try:
                 config = layer.get_config()
@@ -155,11 +171,21 @@ def describe(model: keras.Model) -> list[str]:
     return lines
 
 
-def restore(directory: Path, model: keras.Model, described: list[str] | None = None) -> Position | None:
-    """Puts the newest readable checkpoint into a built model; None where there is no checkpoint.
+def restore(
+    directory: Path, model: keras.Model, described: list[str] | None = None
+) -> tuple[Checkpoint, Path] | None:
+    """Puts the newest readable checkpoint into a built model.
+
+    Args:
+        directory: Folder of the checkpoints.
+        model: A compiled model with all its variables.
+        described: What `describe` returned when the run began; None to compare the variables alone.
+
+    Returns:
+        The checkpoint and its file, or None if there is no checkpoint.
 
     Raises:
-        ValueError: if it is of another model, or of a run that `described` does not describe.
+        ValueError: If the checkpoint is of another model or run, or none of the checkpoints can be read.
     """
     paths = _newest_first(directory)
     for path in paths:
@@ -172,8 +198,7 @@ def restore(directory: Path, model: keras.Model, described: list[str] | None = N
             continue
         _check(model, meta, described, path)
         _assign(model, meta, arrays)
-        compiled = meta.get("jit_compile", False)
-        return Position(meta["epoch"], meta["step"], meta.get("steps"), meta["history"], path, compiled)
+        return Checkpoint(**{field.name: meta[field.name] for field in dataclasses.fields(Checkpoint)}), path
     if paths:
         raise ValueError(
             f"None of the {len(paths)} checkpoints in {directory} can be read. Delete them to start anew."
@@ -183,7 +208,7 @@ def restore(directory: Path, model: keras.Model, described: list[str] | None = N
 
 def _check(model: keras.Model, meta: dict[str, Any], described: list[str] | None, path: Path) -> None:
     saved, here = meta["variables"], [_identity(variable) for variable in _variables(model)]
-    if saved == here and described and meta.get("described"):
+    if saved == here and described is not None:
         saved, here = meta["described"], described
     rates = len(_live_layers(model))
     if saved != here or len(meta["rates"]) != rates:
@@ -200,13 +225,12 @@ def _check(model: keras.Model, meta: dict[str, Any], described: list[str] | None
 
 
 def _assign(model: keras.Model, meta: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
-    variables, layers = _variables(model), _live_layers(model)
-    for index, variable in enumerate(variables):
+    for index, variable in enumerate(_variables(model)):
         value = arrays[f"variable{index}"]
         if value.dtype.kind == "V":  # bfloat16 and float8 come back from the file as plain bytes
             value = value.view(variable.numpy().dtype)
         variable.assign(value)
-    for layer, rate in zip(layers, meta["rates"], strict=True):
+    for layer, rate in zip(_live_layers(model), meta["rates"], strict=True):
         layer.rate = rate
 
 
@@ -216,14 +240,17 @@ def _variables(model: keras.Model) -> list[keras.Variable]:
 
 
 def _live_layers(model: keras.Model) -> list[keras.Layer]:
-    """The layers whose rate is a property that can be set, in the order of the model."""
-    rates = [(layer, getattr(type(layer), "rate", None)) for layer in model._flatten_layers()]
-    return [layer for layer, rate in rates if isinstance(rate, property) and rate.fset is not None]
+    """Returns the layers whose rate can be set, in the order of the model, a user's own layers too."""
+    return [layer for layer in flatten_layers(model) if has_live_rate(layer)]
 
 
 def _identity(variable: keras.Variable) -> str:
     dtype = keras.backend.standardize_dtype(variable.dtype)
     return f"{_NUMBER.sub('', variable.path)} {tuple(variable.shape)} {dtype}"
+
+
+def _newest(directory: Path) -> Path | None:
+    return next(iter(_newest_first(directory)), None)
 
 
 def _newest_first(directory: Path) -> list[Path]:

@@ -1,82 +1,103 @@
-"""What runs on the devices: many steps in one `tf.function`, which pulls the batches in the graph."""
+"""The functions that run on the devices: many steps in one `tf.function`, which takes the batches in the graph."""
 
+import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
 import keras
 import tensorflow as tf
 
 from dropzoo.layers.draws.xla import gradients_of_weights_only
 from dropzoo.training.loop.adam import fused
-from dropzoo.training.loop.batches import REFUSED, check_labels, has_own_step, refusals_named
+from dropzoo.training.loop.batches import REFUSED, Batch, check_labels, has_own_step, refusals_named
 
-# Where tf.data leaves a batch. A replica takes its rows there, so that no device gets the rows of others.
+# The device on which tf.data leaves a batch. A replica takes its rows there, so that no device gets other rows.
 _HOST = "/device:CPU:0"
+
+Logs: TypeAlias = dict[str, tf.Tensor]
+Step: TypeAlias = Callable[[Batch, tf.Tensor | None], tuple[tf.Tensor, tf.Tensor]]
+
+
+class Execution(NamedTuple):
+    """The result of one call of the training loop.
+
+    Attributes:
+        done: The number of steps done.
+        loss: The loss of the last step.
+        norm: The gradient norm of the last step, if its loss is not finite.
+        asked: The number of processes that are asked to stop.
+        logs: The metrics of the epoch so far, as tensors.
+    """
+
+    done: int
+    loss: float
+    norm: float
+    asked: int
+    logs: Logs
 
 
 class Program:
     """The compiled loops of training and evaluation of one model.
 
-    Each replica computes its share of the rows of the very batch that one device would get, and its loss counts
-    by that share. So neither an uneven batch nor the number of replicas changes the gradient of the sum.
+    Each replica computes its share of the rows of the batch that one device would get, and its loss counts by that
+    share. So neither an uneven batch nor the number of replicas changes the gradient of the sum.
 
     Args:
-        model: compiled by Keras.
-        strategy: of `tf.distribute`, or None.
-        jit_compile: whether each step is compiled by XLA.
-        r_drop: the weight of `r_drop_loss`.
+        model: A compiled model.
+        strategy: A `tf.distribute.Strategy` or None.
+        jit_compile: Bool. Whether XLA compiles each step.
+        r_drop: Float, 0 or more. The weight of `r_drop_loss`.
     """
 
-    def __init__(self, model: keras.Model, strategy: Any, jit_compile: bool, r_drop: float) -> None:
+    def __init__(
+        self, model: keras.Model, strategy: tf.distribute.Strategy | None, jit_compile: bool, r_drop: float
+    ) -> None:
         self._model, self._strategy, self._r_drop, self.jit_compile = model, strategy, r_drop, jit_compile
         self._replicas = 1 if strategy is None else strategy.num_replicas_in_sync
-        # The steps of training so far. Counted on the device: an interrupt falls before or after all of them.
+        # The training steps so far. The device counts them: an interrupt falls before or after all of a call's.
         self.steps = tf.Variable(0, dtype="int64")
         self._step = tf.function(self._train_step, jit_compile=True, autograph=False) if jit_compile else None
         # Keras converts what layers need by itself, and keeps AutoGraph away from the step.
         self.train = tf.function(self._train, reduce_retracing=True, autograph=False)
         self._tested = tf.function(self._test, reduce_retracing=True, autograph=False, jit_compile=jit_compile)
-        # What a `train_step` of the model's own gave last, which is then what the run reports, as in `fit`.
+        # The last logs of a `train_step` of the model's own; the run then reports these, as `fit` does.
         self._given: dict[str, tf.Variable] = {}
 
-    def run(self, iterator: Any, steps: int, asked: Any, counted: bool) -> tuple[int, float, float, int, Any]:
-        """`_train`, with its results as Python's numbers; metrics stay tensors."""
-        with refusals_named():
-            found = self.train(iterator, tf.constant(steps, "int64"), tf.constant(int(bool(asked))), counted)
-        done, loss, norm, asked, logs = found
-        return int(done), float(loss), float(norm), int(asked), logs
+    def run(self, batches: tf.data.Iterator, steps: int, stop: bool, counted: bool) -> Execution:
+        """Trains up to `steps` steps; it ends with the data, and after a step whose loss is not finite.
 
-    def test(self, batch: Any) -> dict[str, tf.Tensor]:
-        """`_test`."""
+        Args:
+            batches: The iterator of a dataset.
+            steps: Int above 0.
+            stop: Bool. Whether this process is asked to stop.
+            counted: Bool. Whether the iterator is known to hold so many batches.
+        """
+        with refusals_named():
+            found = self.train(batches, tf.constant(steps, "int64"), tf.constant(int(stop)), counted)
+        done, loss, norm, asked, logs = found
+        return Execution(int(done), float(loss), float(norm), int(asked), logs)
+
+    def test(self, batch: Batch) -> Logs:
+        """Evaluates one batch and returns the metrics so far."""
         with refusals_named():
             return self._tested(batch)
 
-    def logs(self) -> dict[str, Any]:
-        """What the epoch has come to so far."""
-        return {
-            name: value.read_value() for name, value in self._given.items()
-        } or self._model.get_metrics_result()
+    def logs(self) -> Logs:
+        """Returns the metrics of the epoch so far."""
+        given = {name: value.read_value() for name, value in self._given.items()}
+        return given or self._model.get_metrics_result()
 
-    def _train(self, iterator: Any, steps: tf.Tensor, stop: tf.Tensor, counted: bool) -> tuple[Any, ...]:
-        """Up to `steps` steps; ends with the data, and after a step whose loss is not finite.
+    def _train(
+        self, iterator: tf.data.Iterator, steps: tf.Tensor, stop: tf.Tensor, counted: bool
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor, Logs]:
+        """Returns the fields of `Execution` as tensors."""
 
-        Args:
-            iterator: of the batches.
-            steps: how many.
-            stop: not 0 where this process is asked to stop.
-            counted: the iterator is known to hold so many batches.
-
-        Returns:
-            The steps done, the last one's loss and (of a loss that is not finite) gradient norm, the sum of
-            `stop` over all processes, and the metrics so far.
-        """
-
-        def run(batch: Any) -> tuple[Any, ...]:
+        def run(batch: Batch) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
             with tf.device(_HOST):
                 batch = check_labels(batch, self._model, "`train`")
             return tf.constant(True), *self._on_replicas(self._step or self._train_step, batch)
 
-        def body(done: Any, more: Any, loss: Any, norm: Any) -> tuple[Any, ...]:
+        def body(done: tf.Tensor, more: tf.Tensor, loss: tf.Tensor, norm: tf.Tensor) -> tuple[tf.Tensor, ...]:
             if counted:
                 more, loss, norm = run(iterator.get_next())
             else:
@@ -84,7 +105,7 @@ class Program:
                 more, loss, norm = tf.cond(batch.has_value(), lambda: run(batch.get_value()), lambda: end)
             return done + tf.cast(more, done.dtype), more, loss, norm
 
-        def goes_on(done: Any, more: Any, loss: Any, norm: Any) -> Any:
+        def goes_on(done: tf.Tensor, more: tf.Tensor, loss: tf.Tensor, norm: tf.Tensor) -> tf.Tensor:
             return more & (done < steps) & tf.math.is_finite(loss)
 
         start = tf.zeros((), "int64"), tf.constant(True), tf.zeros(()), tf.zeros(())
@@ -95,7 +116,7 @@ class Program:
             stop = self._strategy.reduce("SUM", self._strategy.run(lambda: tf.identity(stop)), axis=None)
         return done, loss, norm, stop, self.logs()
 
-    def _test(self, batch: Any) -> dict[str, tf.Tensor]:
+    def _test(self, batch: Batch) -> Logs:
         if not self.jit_compile:  # XLA has no assertions
             with tf.device(_HOST):
                 batch = check_labels(batch, self._model, "the data of the evaluation")
@@ -111,11 +132,12 @@ class Program:
         self._strategy.run(replica_step)
         return self._model.get_metrics_result()
 
-    def _on_replicas(self, step: Callable[..., Any], batch: Any) -> tuple[Any, Any]:
+    def _on_replicas(self, step: Step, batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns the loss and the gradient norm of one step, summed over the replicas."""
         if self._strategy is None:
             return step(batch, None)
 
-        def replica_step() -> tuple[Any, Any]:
+        def replica_step() -> tuple[tf.Tensor, tf.Tensor]:
             rows = self._rows(batch)
             total, own = (tf.shape(tf.nest.flatten(those)[0])[0] for those in (batch, rows))
             message = [
@@ -129,37 +151,34 @@ class Program:
         both = self._strategy.run(lambda: tf.stack(replica_step()))  # one exchange for the two
         return tuple(tf.unstack(self._strategy.reduce("SUM", both, axis=None)))
 
-    def _rows(self, batch: Any) -> Any:
+    def _rows(self, batch: Batch) -> Batch:
+        """Returns the rows of this replica."""
         replica, replicas = tf.distribute.get_replica_context().replica_id_in_sync_group, self._replicas
         with tf.device(_HOST):
             size = tf.shape(tf.nest.flatten(batch)[0])[0]
             first, end = (size * (replica + n) // replicas for n in (0, 1))
             return tf.nest.map_structure(lambda tensor: tensor[first:end], batch)
 
-    def _train_step(self, batch: Any, share: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor]:
-        """Keras' `train_step`, which gives the loss and the gradient norm as well."""
+    def _train_step(self, batch: Batch, share: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor]:
+        """Does what Keras' `train_step` does, and returns the loss and the gradient norm."""
         model = self._model
         if has_own_step(model):
-            logs = model.train_step(batch)
-            for name, value in logs.items() if self._strategy is None else ():
-                value = tf.convert_to_tensor(value)
-                if name not in self._given:
-                    with tf.init_scope():
-                        self._given[name] = tf.Variable(tf.zeros(value.shape, value.dtype))
-                self._given[name].assign(value)
-            return tf.cast(logs.get("loss", 0.0), "float32"), tf.constant(float("nan"))
+            return self._own_step(batch)
         x, y, weights = keras.utils.unpack_x_y_sample_weight(batch)
         if self._r_drop:
             x, y, weights = keras.tree.map_structure(_twice, (x, y, weights))
         with tf.GradientTape() as tape, gradients_of_weights_only():
-            predicted = model(x, training=True) if model._call_has_training_arg else model(x)
-            loss = model._compute_loss(x=x, y=y, y_pred=predicted, sample_weight=weights, training=True)
+            predicted = model(x, **_training_for(model.call))
+            loss = model.compute_loss(x, y, predicted, weights, **_training_for(model.compute_loss))
             if self._r_drop:
                 loss += self._r_drop / self._replicas * r_drop_loss(predicted)
             counted = loss if share is None else loss * tf.cast(share, loss.dtype)
             scaled = model.optimizer.scale_loss(counted)
         weight = tf.shape(tf.nest.flatten(x)[0])[0]
-        model._loss_tracker.update_state(loss * self._replicas, sample_weight=weight)
+        for metric in model.metrics:
+            if metric.name == "loss":  # Keras' own tracker of the loss; it is the first
+                metric.update_state(loss * self._replicas, sample_weight=weight)
+                break
         variables = model.trainable_weights
         gradients = tape.gradient(scaled, variables)
         scale = model.optimizer.scale_loss(tf.ones(()))
@@ -172,19 +191,39 @@ class Program:
         model.compute_metrics(x, y, predicted, sample_weight=weights)
         return tf.cast(counted, "float32"), norm
 
+    def _own_step(self, batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:
+        """Runs a `train_step` of the model's own and keeps the logs that it returns."""
+        logs = self._model.train_step(batch)
+        for name, value in logs.items() if self._strategy is None else ():
+            value = tf.convert_to_tensor(value)
+            if name not in self._given:
+                with tf.init_scope():
+                    self._given[name] = tf.Variable(tf.zeros(value.shape, value.dtype))
+            self._given[name].assign(value)
+        return tf.cast(logs.get("loss", 0.0), "float32"), tf.constant(float("nan"))
 
-def _twice(tensor: Any) -> Any:
+
+def _training_for(function: Callable[..., Any]) -> dict[str, bool]:
+    """Returns `training=True` as keyword arguments, if a method that users override takes it."""
+    return {"training": True} if "training" in inspect.signature(function).parameters else {}
+
+
+def _twice(tensor: tf.Tensor | None) -> tf.Tensor | None:
     return None if tensor is None else tf.concat([tensor, tensor], 0)
 
 
 def r_drop_loss(logits: tf.Tensor) -> tf.Tensor:
-    """The distance of the predictions of two passes: a quarter of `KL(p1 || p2) + KL(p2 || p1)`.
+    """Returns the distance of the predictions of two passes, a quarter of `KL(p1 || p2) + KL(p2 || p1)`.
 
-    The logits of the passes are the halves of the batch. The mean is over all but the last axis; one logit is
-    that of a binary task.
+    Differs from the paper: it is half of the paper's term, because the cross-entropy here is half of the sum over
+    the two passes; so `r_drop` is the paper's alpha.
 
-    Differs from the paper: half of its term, as the cross-entropy here is half of its sum over the two passes;
-    so `r_drop` is the paper's alpha.
+    Args:
+        logits: Float tensor `(2 * batch, ..., classes)`; the halves are the two passes. One logit is that of a
+            binary task.
+
+    Returns:
+        A scalar, the mean over all axes but the last.
 
     Reference:
         Liang et al., "R-Drop: Regularized Dropout for Neural Networks", 2021, arXiv:2106.14448.
@@ -193,41 +232,5 @@ def r_drop_loss(logits: tf.Tensor) -> tf.Tensor:
     if logits.shape[-1] == 1:
         logits = tf.concat([logits, tf.zeros_like(logits)], -1)
     first, second = tf.split(tf.nn.log_softmax(logits), 2)
-    # Together the two sums are one: (p1 - p2) * (log p1 - log p2).
+    # The two sums together are one: (p1 - p2) * (log p1 - log p2).
     return 0.25 * tf.reduce_mean(tf.reduce_sum((tf.exp(first) - tf.exp(second)) * (first - second), axis=-1))
-
-
-def check_options(jit_compile: Any, steps_per_execution: Any, on_nan: Any, r_drop: Any, one_output: bool) -> None:
-    """Refuses bad options of the trainer."""
-    if jit_compile not in (True, False, "auto"):
-        raise ValueError(f"`jit_compile` must be True, False or 'auto'. Received: jit_compile={jit_compile!r}")
-    if not isinstance(steps_per_execution, int) or steps_per_execution < 1:
-        raise ValueError(
-            f"`steps_per_execution` must be a positive int. Received: steps_per_execution={steps_per_execution!r}"
-        )
-    if on_nan not in ("stop", "restore"):
-        raise ValueError(f"`on_nan` must be 'stop' or 'restore'. Received: on_nan={on_nan!r}")
-    if not isinstance(r_drop, (int, float)) or not 0 <= r_drop < float("inf"):
-        raise ValueError(f"`r_drop` must be a number from 0 up. Received: r_drop={r_drop!r}")
-    if r_drop and not one_output:
-        raise ValueError(f"`r_drop` needs a model of one output, of known shape. Received: r_drop={r_drop}")
-
-
-def check_device(name: str | None, strategy: Any) -> None:
-    """Refuses to prefetch to a device that is not there, or for a strategy, which has devices of its own."""
-    if name is None:
-        return
-    if strategy is not None:
-        raise ValueError(f"`prefetch_to` is for training without a strategy. Received: prefetch_to={name!r}")
-    there = [device.name.removeprefix("/device:") for device in tf.config.list_logical_devices()]
-    if name not in there:
-        raise ValueError(
-            f"`prefetch_to` must be a device of this machine: {there}. Received: prefetch_to={name!r}"
-        )
-
-
-def xla_pays(model: keras.Model, strategy: Any, deterministic: bool) -> bool:
-    """The rule of `jit_compile="auto"`."""
-    if strategy is not None or deterministic or not tf.config.list_physical_devices("GPU"):
-        return False
-    return all(layer.supports_jit for layer in model._flatten_layers())

@@ -1,21 +1,25 @@
-"""What a strategy of `tf.distribute` asks of a model, its optimizer and the callbacks; nothing, if it is None."""
+"""The demands of a `tf.distribute` strategy on a model, its optimizer and the callbacks; None demands nothing."""
 
 import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-# Of these, one for all workers: what they write is one and the same.
+from dropzoo.common.keras_internals import flatten_layers
+
+# Callbacks that write files: one process writes for all workers.
 _WRITERS = (
     keras.callbacks.BackupAndRestore,
     keras.callbacks.CSVLogger,
     keras.callbacks.ModelCheckpoint,
     keras.callbacks.TensorBoard,
 )
-# Options of an optimizer that make it do something only every so many steps.
+# Options of an optimizer that act only every so many steps.
 _CONDITIONAL = ("gradient_accumulation_steps", "ema_overwrite_frequency")
-# What TensorFlow says when it waits for a worker that is gone.
+# The errors that TensorFlow raises when it waits for a worker that is gone.
 _LOST = (
     tf.errors.AbortedError,
     tf.errors.CancelledError,
@@ -25,27 +29,44 @@ _LOST = (
 )
 
 
-def multi_worker(strategy: Any) -> bool:
-    """Whether other processes take part."""
+def multi_worker(strategy: tf.distribute.Strategy | None) -> bool:
+    """Returns whether other processes take part."""
     resolver: Any = getattr(strategy, "cluster_resolver", None)
     return bool(resolver) and len(tf.nest.flatten(resolver.cluster_spec().as_dict())) > 1
 
 
-def is_chief(strategy: Any) -> bool:
-    """Whether this process is the one that writes."""
-    if not multi_worker(strategy):
+def is_chief(strategy: tf.distribute.Strategy | None) -> bool:
+    """Returns whether this process is the one that writes files."""
+    if strategy is None or not multi_worker(strategy):
         return True
     resolver = strategy.cluster_resolver
     chief = "chief" in resolver.cluster_spec().as_dict()
     return resolver.task_type == "chief" if chief else (resolver.task_type, resolver.task_id) == ("worker", 0)
 
 
-def scope(strategy: Any) -> Any:
+def scope(strategy: tf.distribute.Strategy | None) -> contextlib.AbstractContextManager:
+    """Returns the context in which the variables of a model must be made."""
     return contextlib.nullcontext() if strategy is None else strategy.scope()
 
 
-def prepare(strategy: Any, model: keras.Model, optimizer: Any, jit_compile: Any) -> None:
-    """Lets batch normalisation see whole batches; refuses what would train replicas alone, or fail late."""
+def prepare(
+    strategy: tf.distribute.Strategy | None,
+    model: keras.Model,
+    optimizer: str | keras.optimizers.Optimizer,
+    jit_compile: bool | str,
+) -> None:
+    """Lets batch normalisation see whole batches, and checks that the replicas will train together.
+
+    Args:
+        strategy: A strategy or None, with which nothing happens.
+        model: A model built under the strategy.
+        optimizer: As for `compile`.
+        jit_compile: As for `Trainer`.
+
+    Raises:
+        ValueError: If the strategy is of another kind, the model was built elsewhere, or an option cannot work
+            under a strategy.
+    """
     if strategy is None:
         return
     if not isinstance(strategy, tf.distribute.Strategy) or isinstance(
@@ -71,13 +92,18 @@ def prepare(strategy: Any, model: keras.Model, optimizer: Any, jit_compile: Any)
             "The model must be built under the strategy: `with strategy.scope(): model = ...`. "
             f"Received a model {'of which a part was' if any(inside) else 'that was not'}"
         )
-    for layer in model._flatten_layers():
+    for layer in flatten_layers(model):
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.synchronized = True
 
 
-def remade(strategy: Any, thing: Any) -> Any:
-    """An optimizer or metric, or several, made anew under the strategy, where their variables must be made."""
+def remade(strategy: tf.distribute.Strategy | None, thing: Any) -> Any:
+    """Returns optimizers or metrics made anew under the strategy, where their variables must be made.
+
+    Args:
+        strategy: A strategy or None, with which `thing` is returned.
+        thing: An optimizer, a metric, a name, or a list or dict of these, as `compile` takes them.
+    """
     if strategy is None or thing is None or isinstance(thing, str):
         return thing
     if isinstance(thing, (list, tuple, dict)):
@@ -91,24 +117,27 @@ def remade(strategy: Any, thing: Any) -> Any:
     return type(thing).from_config(thing.get_config())
 
 
-def callbacks_here(strategy: Any, callbacks: Any) -> Any:
-    """The callbacks without those that only the chief has."""
+def callbacks_here(
+    strategy: tf.distribute.Strategy | None,
+    callbacks: Sequence[keras.callbacks.Callback] | keras.callbacks.Callback | None,
+) -> list[keras.callbacks.Callback]:
+    """Returns the callbacks of this process: only the chief has those that write files."""
     chief = is_chief(strategy)
-    given = keras.tree.flatten(callbacks or [])  # one alone, too, as for `fit`
+    given = keras.tree.flatten(callbacks or [])  # also of a single callback, as in `fit`
     return [callback for callback in given if chief or not isinstance(callback, _WRITERS)]
 
 
-def same_everywhere(strategy: Any, value: int) -> bool:
-    """Whether all processes have the same number."""
-    if not multi_worker(strategy):
+def same_everywhere(strategy: tf.distribute.Strategy | None, value: int) -> bool:
+    """Returns whether all processes have the same number."""
+    if strategy is None or not multi_worker(strategy):
         return True
     total = strategy.reduce("SUM", strategy.run(tf.identity, args=(tf.constant(value, "int64"),)), axis=None)
     return int(total) == value * strategy.num_replicas_in_sync
 
 
 @contextlib.contextmanager
-def lost_worker_named(strategy: Any, last: Any) -> Any:
-    """Says what TensorFlow's error means when another worker is gone; `last()` is the last checkpoint."""
+def lost_worker_named(strategy: tf.distribute.Strategy | None, last: Callable[[], Path | None]) -> Iterator[None]:
+    """Explains TensorFlow's error when another worker is gone; `last()` returns the last checkpoint."""
     try:
         yield
     except _LOST as error:

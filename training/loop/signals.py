@@ -1,59 +1,58 @@
-"""Signals that ask a run to stop, met where it can be saved."""
+"""Signals that ask a run to stop, taken where the run can be saved."""
 
 import signal
 import threading
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-import keras
+# Only these handlers are replaced; a handler of the user's own stays.
+_DEFAULTS: dict[int, Callable[..., Any] | signal.Handlers] = {
+    signal.SIGTERM: signal.SIG_DFL,
+    signal.SIGINT: signal.default_int_handler,
+}
 
-# Only these are taken over; a handler of the user's own stays.
-_DEFAULTS: dict[int, Any] = {signal.SIGTERM: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
 
-
-class StopSignals(keras.callbacks.Callback):
+class StopSignals:
     """A context in which SIGTERM and Ctrl-C only set `received`; the second one acts as it would without.
 
-    Python takes signals in its main thread alone: in others this does nothing. As a callback it stops evaluation.
+    Python handles signals in its main thread alone, so the context does nothing in other threads.
 
     Args:
-        alone: no other process takes part, so that this one may stop by itself.
+        alone: Bool. Whether no other process takes part, so that this one may stop by itself.
     """
 
-    received = 0
-    async_safe = True
-
     def __init__(self, alone: bool) -> None:
-        super().__init__()
+        self.received = 0
         self._alone = alone
+        self._taken: list[int] = []
 
     def __enter__(self) -> "StopSignals":
-        self._taken: list[int] = []
         if threading.current_thread() is threading.main_thread():
             self._taken = [s for s, default in _DEFAULTS.items() if signal.getsignal(s) == default]
             for number in self._taken:
                 signal.signal(number, self._note)
         return self
 
-    def __exit__(self, *_: Any) -> None:
+    def __exit__(self, *_: object) -> None:
         while self._taken:
             signal.signal(number := self._taken.pop(), _DEFAULTS[number])
 
-    def check(self, asked: Any) -> None:
-        """Ends the run, if this process alone got a signal, or all have agreed on one (`asked`).
+    def check(self, asked: int = 0) -> None:
+        """Ends the run if this process is alone and got a signal, or if the processes together got one.
+
+        Args:
+            asked: Int, not 0 if some process got a signal, as all of them have agreed.
 
         Raises:
-            KeyboardInterrupt: for Ctrl-C here.
-            SystemExit: for SIGTERM, or a signal elsewhere.
+            KeyboardInterrupt: After Ctrl-C in this process.
+            SystemExit: After SIGTERM, or after a signal in another process.
         """
-        asked = asked or (self._alone and self.received)
-        if asked and self.received == signal.SIGINT:
+        if not asked and not (self._alone and self.received):
+            return
+        if self.received == signal.SIGINT:
             raise KeyboardInterrupt
-        if asked:  # by a signal here, or in another process
-            raise SystemExit(128 + signal.SIGTERM)
-
-    def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
-        self.check(False)
+        raise SystemExit(128 + signal.SIGTERM)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.received = number

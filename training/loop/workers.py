@@ -10,21 +10,28 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from typing import Any
 
 import tensorflow as tf
 
 
-def multi_worker_strategy(timeout: float = 300.0, resolver: Any = None) -> tf.distribute.Strategy:
-    """A `MultiWorkerMirroredStrategy` of which no worker waits for ever for another.
+def multi_worker_strategy(
+    timeout: float = 300.0, resolver: tf.distribute.cluster_resolver.ClusterResolver | None = None
+) -> tf.distribute.Strategy:
+    """Returns a `MultiWorkerMirroredStrategy` in which no worker waits forever for another.
 
-    Call it before anything else of TensorFlow: it opens the connections of the cluster.
+    Call it before any other function of TensorFlow, because it opens the connections of the cluster.
 
     Args:
-        timeout: seconds that a worker waits for the others in a step; more than the slowest needs to trace its
-            first one.
-        resolver: who takes part; None reads `TF_CONFIG`. `tf.distribute.cluster_resolver.SlurmClusterResolver()`
-            under Slurm.
+        timeout: Float, seconds. The time that a worker waits for the others in a step; it must be longer than the
+            slowest worker needs to trace its first step.
+        resolver: A cluster resolver that says who takes part, for example
+            `tf.distribute.cluster_resolver.SlurmClusterResolver()` under Slurm; None reads `TF_CONFIG`.
+
+    Returns:
+        A `tf.distribute.MultiWorkerMirroredStrategy`.
+
+    Raises:
+        ValueError: If there is no resolver and `TF_CONFIG` names no cluster.
     """
     if resolver is None and not json.loads(os.environ.get("TF_CONFIG") or "{}").get("cluster"):
         raise ValueError(
@@ -38,13 +45,18 @@ def multi_worker_strategy(timeout: float = 300.0, resolver: Any = None) -> tf.di
 
 
 def run_workers(command: Sequence[str], count: int, grace: float = 30.0) -> int:
-    """Runs `count` workers of a command on this machine; the first one's output is shown.
+    """Runs several workers of a command on this machine and shows the output of the first.
 
-    Once a worker has failed, the others have `grace` seconds to end by themselves, and are then killed. SIGTERM
-    goes on to all of them.
+    Once a worker has failed, the others have `grace` seconds to end by themselves and are then killed. SIGTERM is
+    passed on to all of them.
+
+    Args:
+        command: The program and its arguments.
+        count: Int above 0. The number of workers.
+        grace: Float, seconds.
 
     Returns:
-        The exit status: that of the first worker that failed, or 0.
+        Int. The exit status of the first worker that failed, or 0.
     """
     addresses = free_addresses(count)
     workers: list[subprocess.Popen] = []
@@ -54,7 +66,7 @@ def run_workers(command: Sequence[str], count: int, grace: float = 30.0) -> int:
     try:
         for index in range(count):
             task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
-            # With all threads in each of them they would stand in each other's way.
+            # Split the cores between the workers; otherwise their thread pools compete.
             threads = {"TF_NUM_INTRAOP_THREADS": str(max(1, _cores() // count))}
             environment = {**threads, **os.environ, "TF_CONFIG": json.dumps(task)}
             shown = None if index == 0 else subprocess.DEVNULL
@@ -68,7 +80,7 @@ def run_workers(command: Sequence[str], count: int, grace: float = 30.0) -> int:
                 print(f"A worker ended with status {status}; the others follow", file=sys.stderr)
             if deadline is not None and time.monotonic() > deadline:
                 break
-            with contextlib.suppress(KeyboardInterrupt):  # they got it too, and save
+            with contextlib.suppress(KeyboardInterrupt):  # the workers got it too, and save
                 time.sleep(0.1)
         return status or next(filter(None, (worker.poll() for worker in workers)), 0)
     finally:
@@ -81,7 +93,7 @@ def run_workers(command: Sequence[str], count: int, grace: float = 30.0) -> int:
 
 
 def _cores() -> int:
-    """Those that this process may use."""
+    """Returns the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -91,7 +103,7 @@ def _send(workers: Sequence[subprocess.Popen], number: int) -> None:
 
 
 def free_addresses(count: int) -> list[str]:
-    """Addresses of this machine with ports that nobody uses now."""
+    """Returns addresses of this machine with ports that no process uses now."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for each in sockets:

@@ -1,14 +1,23 @@
-"""What the metrics share: labels, outputs and weights as flat tensors, and the base of those of probabilities."""
+"""The bases of the metrics: they bring labels, outputs and weights into one flat form."""
 
 import math
-from typing import Any
+from typing import Any, TypeAlias
 
 import keras
+import numpy as np
+import tensorflow as tf
 from keras import ops
 
+from dropzoo.common.checks import check_count
+from dropzoo.common.keras_internals import lower_is_better
 
-def flatten(y_true: Any, y_pred: Any, sample_weight: Any) -> tuple[Any, Any, Any]:
-    """Labels (values,), outputs (values, classes) in float32 and weights (values,) in float64."""
+Values: TypeAlias = tf.Tensor | np.ndarray
+
+
+def flatten(
+    y_true: Values, y_pred: Values, sample_weight: Values | None
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Returns labels (values,) as int32, outputs (values, classes) as float32, weights (values,) as float64."""
     y_true, y_pred = ops.convert_to_tensor(y_true), ops.convert_to_tensor(y_pred)
     _check_labels(tuple(y_true.shape), tuple(y_pred.shape))
     weights = ops.broadcast_to(_weights(sample_weight, tuple(y_pred.shape)), ops.shape(y_pred)[:-1])
@@ -17,7 +26,7 @@ def flatten(y_true: Any, y_pred: Any, sample_weight: Any) -> tuple[Any, Any, Any
 
 
 def _check_labels(labels: tuple[int | None, ...], outputs: tuple[int | None, ...]) -> None:
-    """One integer label for each vector of outputs; sizes that are not known yet fit."""
+    """Raises a ValueError unless there is one label for each vector of outputs; unknown sizes fit."""
     given = labels[:-1] if len(labels) == len(outputs) and labels[-1] == 1 else labels
     known = zip(given, outputs[:-1], strict=False)
     if len(given) != len(outputs) - 1 or any(a is not None and b is not None and a != b for a, b in known):
@@ -27,8 +36,8 @@ def _check_labels(labels: tuple[int | None, ...], outputs: tuple[int | None, ...
         )
 
 
-def _weights(sample_weight: Any, outputs: tuple[int | None, ...]) -> Any:
-    """In float64, broadcastable to `outputs` without the last axis; those an image are the same for its pixels."""
+def _weights(sample_weight: Values | None, outputs: tuple[int | None, ...]) -> tf.Tensor:
+    """Returns float64 weights that broadcast to `outputs` without its last axis; pixels share their image's."""
     if sample_weight is None:
         return ops.ones((), "float64")
     given = weights = ops.cast(ops.convert_to_tensor(sample_weight), "float64")
@@ -46,22 +55,39 @@ def _weights(sample_weight: Any, outputs: tuple[int | None, ...]) -> Any:
     return weights
 
 
-class ProbabilityMetric(keras.metrics.Metric):
-    """The base of streaming metrics of probabilities: reads the outputs, leaves the sums to `_add`.
+def predicted_classes(logits: tf.Tensor) -> tf.Tensor:
+    """Returns the predicted class of each row, int32; one logit predicts 1 where it is positive."""
+    classes = logits[:, 0] > 0 if logits.shape[-1] == 1 else ops.argmax(logits, axis=-1)
+    return ops.cast(classes, "int32")
 
-    One output of a binary task becomes two classes. An ignored label has the weight 0; any other label that is
-    no class makes the result NaN, in graphs too, rather than count as a miss.
+
+class ProbabilityMetric(keras.metrics.Metric):
+    """Base class for streaming metrics of probabilities.
+
+    It reads the outputs and leaves the sums to `_add`. One output of a binary task becomes two classes. An ignored
+    label has the weight 0. Any other label that is no class makes the result NaN, in graphs too, instead of
+    counting as a wrong prediction.
+
+    Args:
+        from_logits: Bool. Whether `y_pred` holds logits rather than probabilities.
+        ignore_class: Int, for example 255, or None. Pixels with this label do not count.
+        name: Str. The name of the metric.
+        dtype: Dtype of the result; the sums are float64.
     """
 
     def __init__(
-        self, from_logits: bool = True, ignore_class: int | None = None, name: str | None = None, dtype: Any = None
+        self,
+        from_logits: bool = True,
+        ignore_class: int | None = None,
+        name: str | None = None,
+        dtype: str | keras.DTypePolicy | None = None,
     ) -> None:
         super().__init__(name=name, dtype=dtype)
-        self._direction = "down"
+        lower_is_better(self)
         self.from_logits = from_logits
         self.ignore_class = ignore_class
 
-    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+    def update_state(self, y_true: Values, y_pred: Values, sample_weight: Values | None = None) -> None:
         labels, outputs, weights = flatten(y_true, y_pred, sample_weight)
         if outputs.shape[-1] == 1:
             first = ops.zeros_like(outputs) if self.from_logits else 1.0 - outputs
@@ -72,15 +98,16 @@ class ProbabilityMetric(keras.metrics.Metric):
         weights = ops.where(ops.logical_or(valid, weights == 0.0), weights, float("nan"))
         self._add(ops.where(valid, labels, 0), outputs, weights)
 
-    def _add(self, labels: Any, outputs: Any, weights: Any) -> None:
-        """Adds labels (values,) that are classes, outputs (values, 2 or more), weights (values,) in float64."""
+    def _add(self, labels: tf.Tensor, outputs: tf.Tensor, weights: tf.Tensor) -> None:
+        """Adds labels (values,) that are classes, outputs (values, 2 or more) and float64 weights (values,)."""
         raise NotImplementedError
 
-    def _probabilities(self, outputs: Any) -> Any:
+    def _probabilities(self, outputs: tf.Tensor) -> tf.Tensor:
+        """Returns the outputs as probabilities."""
         return ops.softmax(outputs) if self.from_logits else outputs
 
-    def _sum(self, name: str, shape: tuple[int, ...] = ()) -> Any:
-        """A variable to sum up in: float64, as float32 stops counting at 2**24, fewer pixels than an epoch's."""
+    def _sum(self, name: str, shape: tuple[int, ...] = ()) -> keras.Variable:
+        """Returns a new float64 variable; float32 stops counting at 2**24, fewer than the pixels of an epoch."""
         return self.add_variable(shape, "zeros", dtype="float64", name=name)
 
     def get_config(self) -> dict[str, Any]:
@@ -89,7 +116,16 @@ class ProbabilityMetric(keras.metrics.Metric):
 
 
 class BinnedError(ProbabilityMetric):
-    """Sums of confidence and of right answers and the number of predictions, by bin."""
+    """Base class for calibration errors: it sums confidence, right answers and predictions by bin.
+
+    Args:
+        bins: Tuple of ints. The shape of the sums.
+        num_bins: Int above 0. The number of bins.
+        from_logits: As for `ProbabilityMetric`.
+        ignore_class: As for `ProbabilityMetric`.
+        name: As for `ProbabilityMetric`.
+        dtype: As for `ProbabilityMetric`.
+    """
 
     def __init__(
         self,
@@ -98,42 +134,36 @@ class BinnedError(ProbabilityMetric):
         from_logits: bool,
         ignore_class: int | None,
         name: str,
-        dtype: Any,
+        dtype: str | keras.DTypePolicy | None,
     ) -> None:
         super().__init__(from_logits, ignore_class, name, dtype)
-        self.num_bins = check_positive("num_bins", num_bins)
+        self.num_bins = check_count(num_bins, "num_bins")
         self.confidence, self.correct, self.count = (
             self._sum(each, bins) for each in ("confidence", "correct", "count")
         )
 
-    def _add(self, labels: Any, outputs: Any, weights: Any) -> None:
+    def _add(self, labels: tf.Tensor, outputs: tf.Tensor, weights: tf.Tensor) -> None:
         p = self._probabilities(outputs)
         confidence = ops.max(p, axis=-1)
         self._add_to_bins(self._bin(confidence), confidence, labels == ops.argmax(p, axis=-1), weights)
 
-    def _bin(self, confidence: Any) -> Any:
-        """Bins of equal width, each with its upper edge: `((m - 1) / M, m / M]`."""
+    def _bin(self, confidence: tf.Tensor) -> tf.Tensor:
+        """Returns the index of each value's bin; the bins are `((m - 1) / M, m / M]`."""
         bins = ops.cast(ops.ceil(confidence * self.num_bins), "int32") - 1
         return ops.clip(bins, 0, self.num_bins - 1)
 
-    def _add_to_bins(self, bins: Any, confidence: Any, correct: Any, weights: Any) -> None:
+    def _add_to_bins(self, bins: tf.Tensor, confidence: tf.Tensor, correct: tf.Tensor, weights: tf.Tensor) -> None:
+        """Adds confidences, and right answers as 0 and 1, to the bins of these indices, all `(values,)`."""
         confidence, correct = ops.cast(confidence, "float64"), ops.cast(correct, "float64")
         sums = ((self.confidence, weights * confidence), (self.correct, weights * correct), (self.count, weights))
         for total, values in sums:
             added = ops.segment_sum(values, bins, math.prod(total.shape))
             total.assign_add(ops.reshape(added, total.shape))
 
-    def result(self) -> Any:
+    def result(self) -> tf.Tensor:
         # count / N * |correct / count - confidence / count|: the count of a bin cancels.
         gap = ops.sum(ops.absolute(self.correct - self.confidence))
         return ops.cast(ops.divide_no_nan(gap, ops.sum(self.count)), self.dtype)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "num_bins": self.num_bins}
-
-
-def check_positive(name: str, value: Any) -> int:
-    """A positive int."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"`{name}` must be positive. Received: {name}={value!r}")
-    return value

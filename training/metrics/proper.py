@@ -1,30 +1,32 @@
-"""Streaming proper scoring rules, best for the true probabilities: negative log-likelihood and Brier score."""
-
-from typing import Any
+"""Streaming proper scoring rules, which the true probabilities minimise."""
 
 import keras
+import tensorflow as tf
 from keras import ops
 
 from dropzoo.training.metrics.base import ProbabilityMetric
 
 
 class _MeanScore(ProbabilityMetric):
-    """The weighted mean of one score a prediction."""
+    """Base class for the weighted mean of a score of each prediction."""
 
-    def __init__(self, from_logits: bool, ignore_class: int | None, name: str, dtype: Any) -> None:
+    def __init__(
+        self, from_logits: bool, ignore_class: int | None, name: str, dtype: str | keras.DTypePolicy | None
+    ) -> None:
         super().__init__(from_logits, ignore_class, name, dtype)
         self.total, self.count = self._sum("total"), self._sum("count")
 
-    def _add(self, labels: Any, outputs: Any, weights: Any) -> None:
+    def _add(self, labels: tf.Tensor, outputs: tf.Tensor, weights: tf.Tensor) -> None:
         scores = ops.cast(self._scores(labels, outputs), "float64")  # (values,)
-        # A miss of an infinite score is none where it does not count.
+        # An infinite score times the weight 0 would be NaN.
         self.total.assign_add(ops.sum(ops.where(weights == 0.0, 0.0, weights * scores)))
         self.count.assign_add(ops.sum(weights))
 
-    def _scores(self, labels: Any, outputs: Any) -> Any:
+    def _scores(self, labels: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
+        """Returns the score of each prediction, `(values,)`."""
         raise NotImplementedError
 
-    def result(self) -> Any:
+    def result(self) -> tf.Tensor:
         return ops.cast(ops.divide_no_nan(self.total, self.count), self.dtype)
 
 
@@ -32,34 +34,38 @@ class _MeanScore(ProbabilityMetric):
 class NegativeLogLikelihood(_MeanScore):
     """Negative log-likelihood: the mean of `-log p(label)`, in nats.
 
-    The cross-entropy as a metric: it asks for the right class and for the right confidence at once, and a sure
-    miss costs most. Unlike Keras' losses and their `Mean` it sums in float64, leaves ignored pixels out of the
-    count, and reads one logit, logits and probabilities alike. Probabilities below 1e-12 count as 1e-12, so that
-    the dearest miss costs 27.6; logits know no such bound.
+    This is the cross-entropy as a metric. It asks for the right class and for the right confidence at once, and a
+    wrong prediction of high confidence costs most. Unlike Keras' losses and their `Mean` it sums in float64,
+    leaves ignored pixels out of the count, and reads one logit, logits and probabilities alike. Probabilities
+    below 1e-12 count as 1e-12, so a prediction costs at most 27.6; logits have no such bound.
 
     Args:
-        from_logits: whether `y_pred` is logits rather than probabilities.
-        ignore_class: a label, say 255, whose pixels do not count.
-        name: the metric's name.
-        dtype: of the result.
+        from_logits: Bool. Whether `y_pred` holds logits rather than probabilities.
+        ignore_class: Int, for example 255, or None. Pixels with this label do not count.
+        name: Str. The name of the metric.
+        dtype: Dtype of the result; the sums are float64.
+
+    Raises:
+        ValueError: On data whose shapes do not fit.
 
     Call arguments:
-        y_true: labels, `(batch, ..., [1])`; one that is no class makes the result NaN.
-        y_pred: `(batch, ..., classes)`; one output is the foreground of a binary task.
-        sample_weight: `(batch,)` or one a pixel.
+        y_true: Int tensor `(batch, ...)` or `(batch, ..., 1)`. Labels; one that is no class makes the result NaN.
+        y_pred: Float tensor `(batch, ..., classes)`; one output is the foreground of a binary task.
+        sample_weight: Float tensor or None, `(batch,)` or one weight for each label.
 
     Output shape:
         A scalar, 0 or more; 0 before any data.
 
     Example:
-
-    >>> metric = NegativeLogLikelihood(from_logits=False)
+    >>> import numpy as np
+    >>> from dropzoo import training
+    >>> metric = training.NegativeLogLikelihood(from_logits=False)
     >>> metric.update_state(np.array([0, 1]), np.array([[0.5, 0.5], [0.75, 0.25]]))
     >>> round(float(metric.result()), 4)  # (log 2 + log 4) / 2
     1.0397
 
     Reference:
-        Gneiting and Raftery, 2007: Strictly Proper Scoring Rules, Prediction, and Estimation,
+        Gneiting and Raftery, "Strictly Proper Scoring Rules, Prediction, and Estimation", 2007,
         doi:10.1198/016214506000001437.
     """
 
@@ -68,47 +74,51 @@ class NegativeLogLikelihood(_MeanScore):
         from_logits: bool = True,
         ignore_class: int | None = None,
         name: str = "negative_log_likelihood",
-        dtype: Any = None,
+        dtype: str | keras.DTypePolicy | None = None,
     ) -> None:
         super().__init__(from_logits, ignore_class, name, dtype)
 
-    def _scores(self, labels: Any, outputs: Any) -> Any:
+    def _scores(self, labels: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
         log_p = ops.log_softmax(outputs) if self.from_logits else ops.log(ops.maximum(outputs, 1e-12))
         return -ops.take_along_axis(log_p, labels[:, None], axis=-1)[:, 0]
 
 
 @keras.saving.register_keras_serializable(package="dropzoo")
 class BrierScore(_MeanScore):
-    """Brier score: the mean squared distance of the probabilities from the truth.
+    """Brier score: the mean squared distance of the probabilities from the labels.
 
-    With `y` the label as a one-hot vector it is `sum_k (p_k - y_k)**2` for three or more classes, and
-    `(p_1 - y_1)**2` for two classes or one output, which is half of that sum: the convention of
-    `sklearn.metrics.brier_score_loss`. A miss costs a bounded amount, so a few sure ones do not decide it, as
-    they do the negative log-likelihood.
+    Let `y` be the label as a one-hot vector. The score is `sum_k (p_k - y_k)**2` for three or more classes, and
+    `(p_1 - y_1)**2` for two classes or one output, which is half of that sum. This is the convention of
+    `sklearn.metrics.brier_score_loss`. A wrong prediction costs a bounded amount, so a few of high confidence do
+    not decide the score; they do decide the negative log-likelihood.
 
     Args:
-        from_logits: whether `y_pred` is logits rather than probabilities.
-        ignore_class: a label, say 255, whose pixels do not count.
-        name: the metric's name.
-        dtype: of the result.
+        from_logits: Bool. Whether `y_pred` holds logits rather than probabilities.
+        ignore_class: Int, for example 255, or None. Pixels with this label do not count.
+        name: Str. The name of the metric.
+        dtype: Dtype of the result; the sums are float64.
+
+    Raises:
+        ValueError: On data whose shapes do not fit.
 
     Call arguments:
-        y_true: labels, `(batch, ..., [1])`; one that is no class makes the result NaN.
-        y_pred: `(batch, ..., classes)`; one output is the foreground of a binary task.
-        sample_weight: `(batch,)` or one a pixel.
+        y_true: Int tensor `(batch, ...)` or `(batch, ..., 1)`. Labels; one that is no class makes the result NaN.
+        y_pred: Float tensor `(batch, ..., classes)`; one output is the foreground of a binary task.
+        sample_weight: Float tensor or None, `(batch,)` or one weight for each label.
 
     Output shape:
         A scalar in [0, 2], for two classes in [0, 1]; 0 before any data.
 
     Example:
-
-    >>> metric = BrierScore(from_logits=False)
+    >>> import numpy as np
+    >>> from dropzoo import training
+    >>> metric = training.BrierScore(from_logits=False)
     >>> metric.update_state(np.array([2]), np.array([[0.1, 0.3, 0.6]]))
     >>> round(float(metric.result()), 4)  # 0.01 + 0.09 + 0.16
     0.26
 
     Reference:
-        Brier, 1950: Verification of Forecasts Expressed in Terms of Probability, Monthly Weather Review 78(1).
+        Brier, "Verification of Forecasts Expressed in Terms of Probability", Monthly Weather Review 78(1), 1950.
     """
 
     def __init__(
@@ -116,11 +126,11 @@ class BrierScore(_MeanScore):
         from_logits: bool = True,
         ignore_class: int | None = None,
         name: str = "brier_score",
-        dtype: Any = None,
+        dtype: str | keras.DTypePolicy | None = None,
     ) -> None:
         super().__init__(from_logits, ignore_class, name, dtype)
 
-    def _scores(self, labels: Any, outputs: Any) -> Any:
+    def _scores(self, labels: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
         p = self._probabilities(outputs)
         squares = ops.sum(ops.square(p - ops.one_hot(labels, p.shape[-1])), axis=-1)
         return squares / 2.0 if p.shape[-1] == 2 else squares

@@ -72,8 +72,8 @@ def bench(
     Example: dropzoo bench unet --data digit_scenes --dropout 0.3 --option filters=16
     """
     from dropzoo.runs import throughput
+    from dropzoo.runs.devices import prepare_devices
     from dropzoo.runs.run import RunConfig
-    from dropzoo.training.loop.devices import prepare_devices
 
     console.print(f"On {prepare_devices()}")
     config = RunConfig(

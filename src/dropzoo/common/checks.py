@@ -12,6 +12,12 @@ import keras
 import numpy as np
 
 
+def did_you_mean(name: object, available: Iterable[str]) -> str:
+    """Returns " Did you mean 'x' or 'y'?" for a name that does not exist, or nothing if no name is close to it."""
+    near = difflib.get_close_matches(str(name), list(available), n=3)
+    return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+
+
 def unknown(kind: str, name: object, available: Iterable[str]) -> ValueError:
     """Returns the error for an unknown name, with the closest names that exist.
 
@@ -24,8 +30,7 @@ def unknown(kind: str, name: object, available: Iterable[str]) -> ValueError:
         A ValueError to raise. It lists at most 50 names.
     """
     names = sorted(available)
-    near = difflib.get_close_matches(str(name), names, n=3)
-    hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+    hint = did_you_mean(name, names)
     more = f", ... ({len(names)} in all)" if len(names) > 50 else ""  # the sites of a large network
     return ValueError(f"Unknown {kind} {str(name)!r}.{hint} Available: {', '.join(names[:50])}{more}")
 

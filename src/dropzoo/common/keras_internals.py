@@ -48,6 +48,11 @@ NAMES = {
     "keras.Optimizer._exclude_from_weight_decay": "copy_weight_decay",
     "keras.Optimizer._exclude_from_weight_decay_pattern": "copy_weight_decay",
     "keras.Optimizer._var_key": "copy_weight_decay",
+    "keras.Model._symbolic_build": "build_for",
+    "keras.Optimizer._get_variable_index": "adam_slots",
+    "keras.optimizers.Adam._momentums": "adam_slots",
+    "keras.optimizers.Adam._velocities": "adam_slots",
+    "keras.Metric._direction": "lower_is_better",
 }
 
 
@@ -192,3 +197,42 @@ def copy_weight_decay(
         excluded = [v for v in variables if old._var_key(v) in old._exclude_from_weight_decay]
         new.exclude_from_weight_decay([copies.get(id(v), v) for v in excluded])
         new._exclude_from_weight_decay_pattern = old._exclude_from_weight_decay_pattern
+
+
+# Training
+
+
+def build_for(model: keras.Model, data_batch: tuple) -> None:
+    """Makes every variable of a compiled model, its metrics and its optimizer, without a step.
+
+    A checkpoint can only be put into variables that exist. The public way to all of them is `test_on_batch` with
+    real data, which costs a batch.
+
+    Args:
+        model: A compiled model.
+        data_batch: The specs of a batch, as `dataset.element_spec` gives them.
+    """
+    model._symbolic_build(data_batch=data_batch)
+
+
+def adam_slots(
+    optimizer: keras.optimizers.Optimizer, variable: keras.Variable
+) -> tuple[keras.Variable, keras.Variable] | None:
+    """Returns the momentum and the velocity that Adam keeps for a variable.
+
+    Keras has no public way from a variable to its slots: `optimizer.variables` is a flat list. Where the names are
+    gone the result is None, and the caller leaves the update to Keras.
+    """
+    try:
+        index = optimizer._get_variable_index(variable)
+        return optimizer._momentums[index], optimizer._velocities[index]
+    except (AttributeError, LookupError):
+        return None
+
+
+def lower_is_better(metric: keras.metrics.Metric) -> None:
+    """Tells callbacks such as `EarlyStopping(mode="auto")` that a lower value of a metric is better.
+
+    Keras sets this on its own metrics and has no public way to set it on others.
+    """
+    metric._direction = "down"

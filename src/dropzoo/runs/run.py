@@ -21,14 +21,14 @@ import keras
 import tensorflow as tf
 
 from dropzoo import models, training
+from dropzoo.runs.devices import prepare_devices
 from dropzoo.runs.evaluation import evaluate
 from dropzoo.runs.files import read_json, write_history, write_json
 from dropzoo.serving.export.signatures import takes_integers
 from dropzoo.serving.montecarlo.sampler import check_single
 from dropzoo.training.data.load import find_folder
-from dropzoo.training.loop.devices import prepare_devices
 from dropzoo.training.loop.replicas import is_chief, scope
-from dropzoo.training.losses.dice import check_smoothing
+from dropzoo.training.losses.cross_entropy import check_smoothing
 
 #: What of a run's config says which images it sees, and in which order.
 DATA_ARGUMENTS = (

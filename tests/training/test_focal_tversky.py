@@ -67,7 +67,7 @@ def test_round_trip_and_training(loss):
     [
         (lambda: Tversky(alpha=-1.0), "`alpha` and `beta`"),
         (lambda: Tversky(alpha=0.0, beta=0.0), "`alpha` and `beta`"),
-        (lambda: Tversky(gamma=0.0), "`gamma` must be positive"),
+        (lambda: Tversky(gamma=0.0), "`gamma` must be a positive number"),
         (lambda: FocalCrossEntropy(gamma=-1.0), "`gamma` must not be negative"),
         (lambda: FocalCrossEntropy(alpha=1.5), "`alpha` must be None, a float in"),
         (lambda: FocalCrossEntropy(alpha=[0.5, 0.5])(MASKS, LOGITS), "a list of 3 weights"),

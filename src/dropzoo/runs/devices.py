@@ -4,13 +4,12 @@ import tensorflow as tf
 
 
 def prepare_devices() -> str:
-    """Lets GPUs take memory as they need it, and says what there is: one line.
+    """Lets GPUs take memory as they need it, and returns a line that says which devices there are.
 
-    Memory can only be left to grow before TensorFlow first uses a GPU; afterwards it stays as it is.
+    Call it before TensorFlow first uses a GPU; afterwards the memory setting stays as it is.
 
-    Example:
-    >>> print(prepare_devices())  # doctest: +SKIP
-    1 GPU (NVIDIA A100, memory grows)
+    Returns:
+        Str, for example `"1 GPU (NVIDIA A100, memory grows)"`.
     """
     gpus, grows = tf.config.list_physical_devices("GPU"), True
     for gpu in gpus:

@@ -1,0 +1,220 @@
+"""One call of `Trainer.fit`: epochs of executions, with the callbacks, checkpoints and validation between them."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from dropzoo.training.loop import batches, checkpoints, replicas
+from dropzoo.training.loop.checkpoints import Checkpoint
+from dropzoo.training.loop.program import Program
+from dropzoo.training.loop.signals import StopSignals
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """The arguments of a run that no step changes.
+
+    Args:
+        train: The training data.
+        validation_data: Data to evaluate after each epoch, or None.
+        class_weight: Dict from labels to weights, or None.
+        directory: Folder of the checkpoints, or None.
+        checkpoint_every: Int or None. Save after so many steps of an epoch, too.
+        strategy: A `tf.distribute.Strategy` or None.
+        steps_per_execution: Int. Steps on the device for each call from Python.
+        prefetch_to: The device to which batches are copied ahead, or None.
+        on_nan: `"stop"` or `"restore"`.
+        described: What `checkpoints.describe` returned when the run began.
+    """
+
+    train: tf.data.Dataset | batches.Epochs
+    validation_data: tf.data.Dataset | batches.Epochs | None
+    class_weight: dict[int, float] | None
+    directory: Path | None
+    checkpoint_every: int | None
+    strategy: tf.distribute.Strategy | None
+    steps_per_execution: int
+    prefetch_to: str | None
+    on_nan: str
+    described: list[str]
+
+
+class Run:
+    """The course of a run from its start, or from a checkpoint, to its end.
+
+    Args:
+        model: A compiled model with all its variables.
+        program: The compiled loops of the model.
+        settings: The arguments of the run.
+        callbacks: Keras' list of callbacks; `on_train_begin` is called here.
+        signals: The signals that this process got.
+        steps: Int or None. The steps of an epoch, None while they are not known.
+        saved: A checkpoint and its file to go on from, or None.
+
+    Attributes:
+        last: The path of the last checkpoint, or None.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        program: Program,
+        settings: Settings,
+        callbacks: keras.callbacks.CallbackList,
+        signals: StopSignals,
+        steps: int | None,
+        saved: tuple[Checkpoint, Path] | None,
+    ) -> None:
+        self.model, self.program, self.settings = model, program, settings
+        self.callbacks, self.signals, self.steps = callbacks, signals, steps
+        self.last: Path | None = None
+        self.start, self.skip = 0, 0
+        model.stop_training = False
+        callbacks.on_train_begin()
+        if saved is not None:
+            checkpoint, self.last = saved
+            self.start, self.skip = checkpoint.epoch, checkpoint.step
+            model.history.history, model.history.epoch = checkpoint.history, list(range(checkpoint.epoch))
+        # The epoch, and the value of `program.steps` at its start. One assignment moves both, so that the position
+        # is a real one wherever an interrupt falls.
+        self._mark = (self.start, -self.skip)
+        program.steps.assign(0)
+
+    def train(self, epochs: int) -> None:
+        """Trains to the end of `epochs` epochs, or until a callback or a signal stops the run."""
+        logs = None
+        try:
+            with self.signals, replicas.lost_worker_named(self.settings.strategy, lambda: self.last):
+                for epoch in range(self.start, epochs):
+                    logs = self.epoch(epoch)
+                    if self.model.stop_training:
+                        break
+        except (KeyboardInterrupt, SystemExit):
+            if self.settings.directory:
+                print(f"\nInterrupted. Saved to {self.save()}")
+            raise
+        self.model.optimizer.finalize_variable_values(self.model.trainable_weights)
+        self.callbacks.on_train_end(logs)
+
+    def epoch(self, epoch: int) -> dict[str, tf.Tensor | np.ndarray]:
+        """Trains on an epoch, or on the rest of it after a resume, validates, and returns the logs."""
+        skip = self.skip if epoch == self.start else 0
+        if skip == 0:
+            self.model.reset_metrics()
+        self.callbacks.on_epoch_begin(epoch)
+        done = self.executions(epoch, skip)
+        if done == 0:
+            raise batches.empty("train")
+        stopped_within = self.model.stop_training
+        if not stopped_within:
+            self.callbacks.params["steps"] = self.steps = self.steps or done
+        logs = self.program.logs()
+        if self.settings.validation_data is not None:
+            logs |= self.validate(self.settings.validation_data)
+        self.callbacks.on_epoch_end(epoch, logs)
+        if not stopped_within:
+            self._mark = (epoch + 1, int(self.program.steps))
+            self.last = self.save()
+        return logs
+
+    def executions(self, epoch: int, step: int) -> int:
+        """Trains from `step` to the end of an epoch, or to a stop, and returns the steps of the epoch."""
+        settings, every = self.settings, self.settings.checkpoint_every
+        rest = batches.rest_of_epoch(settings.train, epoch, step, settings.class_weight, self.model)
+        left, more = int(rest.cardinality()), True  # left is below 0 where it is not known
+        box = [iter(batches.ahead(rest, settings.prefetch_to))]
+        while more and left != 0:
+            size = self._size(step, left)
+            self.callbacks.on_train_batch_begin(step)
+            done, loss, norm, asked, logs = self.program.run(box[0], size, self.signals.received > 0, left > 0)
+            more, left, step = done == size, left - done, step + done
+            if done:
+                self.callbacks.on_train_batch_end(step - 1, logs)
+            if not math.isfinite(loss):
+                self._give_up(f"{loss} at step {step} of epoch {epoch + 1}", norm)
+            self.signals.check(asked)
+            if self.model.stop_training or (every and done and step % every == 0):
+                self.last = self.save()
+            if self.model.stop_training:
+                break
+        batches.discard(box, rest)
+        return step
+
+    def validate(self, data: tf.data.Dataset | batches.Epochs) -> dict[str, np.ndarray]:
+        """Returns the logs of the validation, and leaves the training metrics as they are."""
+        # Evaluation uses the variables of the training metrics; a stop during it must find them as they were.
+        variables = self.model.metrics_variables
+        values = [variable.numpy() for variable in variables]
+        try:
+            name = "validation_data"
+            dataset = batches.dataset(data, name)
+            logs = evaluate(self.model, self.program, dataset, name, self.callbacks, self.signals.check)
+        finally:
+            for variable, value in zip(variables, values, strict=True):
+                variable.assign(value)
+        return {f"val_{name}": value for name, value in logs.items()}
+
+    def save(self) -> Path | None:
+        """Writes a checkpoint of the position and returns its path, or None without a folder."""
+        epoch, first = self._mark
+        if self.settings.directory is None:
+            return None
+        step, history = int(self.program.steps) - first, self.model.history.history
+        described, compiled = self.settings.described, self.program.jit_compile
+        checkpoint = Checkpoint(epoch, step, self.steps, history, described, compiled)
+        write = replicas.is_chief(self.settings.strategy)
+        return checkpoints.save(self.settings.directory, self.model, checkpoint, write)
+
+    def _size(self, step: int, left: int) -> int:
+        """Returns the steps of the next execution: it ends at fixed steps of an epoch, also after a resume."""
+        sizes = (self.settings.steps_per_execution, self.settings.checkpoint_every)
+        return min([left] * (left > 0) + [size - step % size for size in sizes if size])
+
+    def _give_up(self, what: str, norm: float) -> None:
+        rate = float(self.model.optimizer.learning_rate)
+        done = ""
+        if self.settings.on_nan == "restore" and self.last:
+            checkpoints.restore(self.last.parent, self.model)
+            done = ", put back into the model"
+        raise FloatingPointError(
+            f"The loss is {what}, the learning rate {rate:.4g}, the gradient norm {norm:.4g}. "
+            f"Last good checkpoint: {self.last}{done}"
+        )
+
+
+def evaluate(
+    model: keras.Model,
+    program: Program,
+    dataset: tf.data.Dataset,
+    name: str,
+    callbacks: keras.callbacks.CallbackList,
+    check: Callable[[], None] = lambda: None,
+) -> dict[str, np.ndarray]:
+    """Returns the loss and the metrics over a dataset.
+
+    Args:
+        model: The model of the program.
+        program: The compiled loops.
+        dataset: Batches `(x, y)` or `(x, y, sample_weight)`.
+        name: The name of the data for error messages.
+        callbacks: Keras' list of callbacks.
+        check: Function to call after each batch; it may raise to end the evaluation.
+    """
+    model.reset_metrics()
+    callbacks.on_test_begin()
+    logs, box = None, [iter(dataset)]
+    for step, batch in enumerate(box[0]):
+        callbacks.on_test_batch_begin(step)
+        logs = program.test(batch)
+        callbacks.on_test_batch_end(step, logs)
+        check()
+    batches.discard(box, dataset)
+    if logs is None:
+        raise batches.empty(name)
+    callbacks.on_test_end(logs)
+    return {name: value.numpy() for name, value in logs.items()}
