@@ -1,6 +1,5 @@
 """What an evaluation leaves behind: its pictures, and a page of figures and pictures in one HTML file."""
 
-import html
 from pathlib import Path
 from typing import Any
 
@@ -36,32 +35,20 @@ def save_all(
 def _write_page(
     path: Path, title: str, figures: dict[str, dict[str, Any]], drawn: dict[str, Figure], tables: dict[str, Any]
 ) -> Path:
-    """Writes the page under a temporary name first.
-
-    Args:
-        path: The file.
-        title: Of the page.
-        figures: Of the evaluation, by predictor.
-        drawn: Pictures by name.
-        tables: More numbers, `{caption: {row: number}}`.
-    """
+    """Writes figures by predictor, more numbers as `{caption: {row: number}}`, and pictures by name."""
     names = [name for name in next(iter(figures.values())) if name != "iou"]
-    cells = {LABELS.get(name, name): [each[name] for each in figures.values()] for name in names}
-    parts = [_table(list(figures), cells)]
-    for caption, rows in tables.items():
-        parts += [
-            f"<h2>{html.escape(caption)}</h2>",
-            _table([""], {name: [value] for name, value in rows.items()}),
-        ]
-    for name, figure in drawn.items():
-        caption = _CAPTIONS[name]
-        parts += [f"<h2>{caption}</h2>", f'<div class="wide">{pictures.as_html(figure, caption)}</div>']
-    return page.write(path, title, "\n".join(parts))
+    return page.write(
+        path,
+        "evaluation.html",
+        title=title,
+        heads=["", *figures],
+        rows=[[LABELS.get(name, name), *(_cell(each[name]) for each in figures.values())] for name in names],
+        tables={
+            caption: [[name, _cell(value)] for name, value in rows.items()] for caption, rows in tables.items()
+        },
+        pictures={_CAPTIONS[name]: pictures.as_uri(figure) for name, figure in drawn.items()},
+    )
 
 
-def _table(heads: list[str], rows: dict[str, list[Any]]) -> str:
-    return page.table(["", *heads], ([name, *map(_cell, values)] for name, values in rows.items()))
-
-
-def _cell(value: Any) -> str:
+def _cell(value: float | None) -> str:
     return "-" if value is None else f"{value:,}" if isinstance(value, int) else f"{value:.4f}"

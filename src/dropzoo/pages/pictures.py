@@ -128,14 +128,13 @@ def save(figure: Figure, path: Path) -> Path:
     return path
 
 
-def as_html(figure: Figure, alt: str, kind: str = "png", style: str = "") -> str:
-    """An `<img>` that carries the picture, `"png"` or `"svg"`, within itself."""
+def as_uri(figure: Figure, kind: str = "png") -> str:
+    """Returns a picture, `"png"` or `"svg"`, as a `data:` address, so that a page carries it within itself."""
     buffer = io.BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": "dropzoo"}):  # equal figures give equal pages
         figure.savefig(buffer, format=kind, dpi=130, metadata={"Date": None} if kind == "svg" else None)
     data = base64.b64encode(buffer.getvalue()).decode()
-    styled = f' style="{style}"' if style else ""
-    return f'<img alt="{alt}"{styled} src="data:image/{"svg+xml" if kind == "svg" else kind};base64,{data}">'
+    return f"data:image/{'svg+xml' if kind == 'svg' else kind};base64,{data}"
 
 
 def _showable(image: np.ndarray) -> np.ndarray:

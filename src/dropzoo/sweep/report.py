@@ -6,6 +6,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from dropzoo.pages import page, pictures
@@ -41,7 +42,7 @@ def write_report(path: Path, file: Path) -> Path:
         body += [_recommended(recommend(records)), _leaders(longest), _heat_map(longest), _curves(longest)]
         body += [_calibration(longest), _cost(longest), _mattered(longest)]
     body.append(_all_trials(found))
-    return page.write(path, f"Sweep: {head}", "\n".join(body))
+    return page.write(path, "sweep.html", title=f"Sweep: {head}", body=Markup("\n".join(body)))
 
 
 def recommendation_text(file: Path, metric: str) -> tuple[list[Candidate], list[str], str]:
@@ -216,4 +217,5 @@ def _figure(figure: Figure, alt: str) -> str:
     """At its own size; smaller where the screen is, until its text would be too small to read."""
     width = 96 * figure.get_figwidth()
     style = f"max-width: {width:.0f}px; min-width: {0.68 * width:.0f}px; margin-top: 1rem"
-    return f'<div class="wide">{pictures.as_html(figure, alt, "svg", style)}</div>'
+    uri = pictures.as_uri(figure, "svg")
+    return f'<div class="wide"><img alt="{alt}" style="{style}" src="{uri}"></div>'
