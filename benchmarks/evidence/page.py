@@ -9,7 +9,7 @@ from harness import HERE, RESULTS, Claim, Effect, effects, read, settings
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dropzoo.pages.pictures import BLUE, GREEN, GREY, ORANGE
+from dropzoo.pages.style import BLUE, GREEN, GREY, ORANGE
 from dropzoo.sweep.stats import interval, interval_text
 
 PAGE = HERE.parents[1] / "docs" / "evidence.md"

@@ -1,22 +1,18 @@
 """Pictures of calibration, of selective prediction, and of both on corrupted images."""
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from dropzoo import training
-from dropzoo.pages.pictures import BLUE, GREEN, GREY, ORANGE
+from dropzoo.pages.style import GREY, INK, LINES, ORANGE, plain
 from dropzoo.runs.scores import Scores
 from dropzoo.runs.tables import LABELS
 
-# A dash of its own for each line as well: no picture is read by colour alone.
-_LINES = ((BLUE, "-"), (ORANGE, "--"), (GREEN, "-."), ("#CC79A7", ":"))
 _PALE = "#8fc1e0"  # of blue, so that a hatch can be seen on it
 # More points of a curve than these no picture shows.
 _POINTS = 500
@@ -36,7 +32,7 @@ def reliability(scores: dict[str, Scores]) -> Figure:
         low, gap = np.minimum(accuracy, sure), np.abs(accuracy - sure)
         style = {"color": "none", "edgecolor": ORANGE, "linewidth": 0.8, "hatch": "////"}
         top.bar(middle[filled], gap, 0.92 * width, low, label="gap to the mean confidence", **style)
-        top.plot([0, 1], [0, 1], color="#222831", linewidth=1, linestyle="--", label="perfect calibration")
+        top.plot([0, 1], [0, 1], color=INK, linewidth=1, linestyle="--", label="perfect calibration")
         top.set(ylim=(0, 1), xlim=(0, 1))
         lines = [*title.split(", "), f"ECE {float(bins.result()):.3f}"]
         top.set_title("\n".join(lines), fontsize=9)
@@ -48,7 +44,7 @@ def reliability(scores: dict[str, Scores]) -> Figure:
     figure.legend(
         *axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=7, frameon=False
     )
-    _plain(axes.ravel())
+    plain(figure.axes, labelsize=8)
     return figure
 
 
@@ -60,7 +56,7 @@ def risk_coverage(scores: dict[str, Scores]) -> Figure:
         uncertainty, errors = score.uncertainty_and_errors()
         coverage, risk = training.risk_coverage(uncertainty, errors)
         shown = np.unique(np.linspace(0, len(risk) - 1, _POINTS).astype(int))
-        colour, dash = _LINES[i % len(_LINES)]
+        colour, dash = LINES[i % len(LINES)]
         label = f"{title}: AURC {risk.mean():.3g}"
         axis.plot(coverage[shown], risk[shown], dash, color=colour, linewidth=1.8, label=label)
     axis.set(xlabel="coverage: the surest share of the predictions", ylabel="error among them", xlim=(0, 1))
@@ -68,7 +64,7 @@ def risk_coverage(scores: dict[str, Scores]) -> Figure:
     axis.xaxis.set_major_formatter(PercentFormatter(1))
     axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
     axis.legend(frameon=False, fontsize=8, loc="best")
-    _plain([axis])
+    plain([axis], labelsize=8)
     return figure
 
 
@@ -87,7 +83,7 @@ def corruptions(
         severities = [severity for each, severity in found if each == name]
         for axis, key in zip(axes[2 * row : 2 * row + 2, column], (score, "ece"), strict=True):
             for i, predictor in enumerate(clean):
-                colour, dash = _LINES[i % len(_LINES)]
+                colour, dash = LINES[i % len(LINES)]
                 values = [clean[predictor][key], *(found[name, s][predictor][key] for s in severities)]
                 axis.plot([0, *severities], values, dash, color=colour, linewidth=1.8, label=predictor)
         axes[2 * row, column].set_title(name.replace("_", " "), fontsize=9)
@@ -105,7 +101,7 @@ def corruptions(
     figure.legend(
         *axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=8, frameon=False
     )
-    _plain(axes.ravel())
+    plain(figure.axes, labelsize=8)
     return figure
 
 
@@ -127,11 +123,3 @@ def save_plots(drawn: dict[str, Figure], folder: Path) -> list[Path]:
             temporary.replace(path)
             written.append(path)
     return written
-
-
-def _plain(axes: Iterable[Axes]) -> None:
-    for axis in axes:
-        axis.grid(alpha=0.25)
-        axis.set_axisbelow(True)
-        axis.spines[["top", "right"]].set_visible(False)
-        axis.tick_params(labelsize=8)

@@ -15,10 +15,9 @@ from dropzoo.models.blocks.resize import CropLike, FitTo
 from dropzoo.models.graph.places import Place, places
 from dropzoo.models.graph.walk import shapes_at
 from dropzoo.models.sites import as_site, is_listed
+from dropzoo.pages.style import INK, PALETTE
 
-# Okabe and Ito's palette: told apart by all readers.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#222831")
-_PLAIN, _EDGE, _INK, _SOFT = "#eef0f3", "#c9ced6", "#222831", "#5b626d"
+_PLAIN, _EDGE, _SOFT = "#eef0f3", "#c9ced6", "#5b626d"
 _BAR, _COLUMN = 0.34, 0.56  # widths in inches
 
 
@@ -46,7 +45,7 @@ def draw_sites(model: keras.Model, size: tuple[int, int] = (128, 128)) -> Figure
     """
     bars = _bars(model, size)
     kinds = list(dict.fromkeys(bar.spec.partition(":")[0] for bar in bars if bar.spec))
-    colours = {kind: _COLOURS[i % len(_COLOURS)] for i, kind in enumerate(kinds)}
+    colours = {kind: PALETTE[i % len(PALETTE)] for i, kind in enumerate(kinds)}
     tall = max(1.0, 0.075 * max(len(bar.name) for bar in bars) + 0.1)
     step = tall + 0.62
     columns, rows = 1 + max(bar.column for bar in bars), 1 + max(bar.row for bar in bars)
@@ -68,7 +67,7 @@ def draw_sites(model: keras.Model, size: tuple[int, int] = (128, 128)) -> Figure
         rounded = "round,pad=0,rounding_size=0.05"
         axis.add_patch(FancyBboxPatch((x, y), _BAR, tall, rounded, facecolor=colour, edgecolor=_EDGE, zorder=2))
         middle = x + _BAR / 2
-        ink = "white" if bar.spec else _INK
+        ink = "white" if bar.spec else INK
         axis.text(middle, y + tall / 2, bar.name, rotation=90, ha="center", va="center", fontsize=7, color=ink)
         axis.text(middle, y + tall + 0.05, str(bar.shape[-1]), ha="center", va="bottom", fontsize=6.5, color=_SOFT)
         if bar.spec:

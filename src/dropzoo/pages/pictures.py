@@ -11,8 +11,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-# Okabe and Ito's palette: told apart by all readers.
-BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#8a8f98"
+from dropzoo.pages.style import BLUE, GREEN, GREY, ORANGE, plain
+
 _UNCERTAINTY = "magma"
 
 
@@ -31,8 +31,7 @@ def curves(histories: dict[str, dict[str, list[float]]]) -> Figure:
         if metric == "loss":
             axis.set_yscale("log")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axis.grid(alpha=0.25)
-        axis.spines[["top", "right"]].set_visible(False)
+    plain(figure.axes)
     axis.legend(frameon=False, fontsize=8)
     return figure
 

@@ -3,16 +3,12 @@
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from dropzoo.pages.pictures import BLUE, GREEN, GREY, ORANGE
+from dropzoo.pages.style import BLUE, GREY, INK, LINES, plain
 from dropzoo.sweep.stats import Candidate, baseline_of, difference, score_name, title
-
-# A dash of its own for each line as well: no picture is read by colour alone.
-_LINES = ((BLUE, "-"), (ORANGE, "--"), (GREEN, "-."), ("#CC79A7", (0, (5, 1, 1, 1, 1, 1))))
 
 
 def intervals(found: list[Candidate]) -> Figure:
@@ -31,7 +27,7 @@ def intervals(found: list[Candidate]) -> Figure:
         axis.set_yticks(rows, [_number(i, c) for i, c in enumerate(found, start=1)])
         axis.set_ylim(len(found) - 0.5, -0.5)
         axis.xaxis.set_major_locator(MaxNLocator(5))
-        _plain(axis)
+        plain([axis], labelsize=9)
     return figure
 
 
@@ -62,7 +58,7 @@ def effects(found: list[Candidate], metric: str = "nll") -> Figure | None:
         sure = len(several) == 1 and several[0].half is not None and not several[0].low <= 0 <= several[0].high
         dark = abs(values[y, x]) > 0.6 * bound
         text = f"{values[y, x]:+.3f}{'*' * sure}"
-        axis.text(x, y, text, ha="center", va="center", fontsize=9, color="white" if dark else "#222831")
+        axis.text(x, y, text, ha="center", va="center", fontsize=9, color="white" if dark else INK)
     axis.set_xticks(range(len(rates)), [f"{rate:g}" for rate in rates])
     axis.set_yticks(range(len(rows)), rows)
     axis.set_xlabel("rate")
@@ -77,7 +73,7 @@ def convergence(found: list[tuple[int, Candidate]]) -> Figure:
     panels = (("val_nll", "validation NLL"), ("loss", "training loss"))
     for axis, (curve, head) in zip(figure.subplots(1, 2), panels, strict=True):
         for i, (number, candidate) in enumerate(found):
-            colour, dash = (GREY, ":") if candidate.is_baseline else _LINES[i % len(_LINES)]
+            colour, dash = (GREY, ":") if candidate.is_baseline else LINES[i % len(LINES)]
             runs = np.array([record["curves"][curve] for record in candidate.scored], float)  # (runs, epochs)
             epochs = np.arange(1, runs.shape[1] + 1)
             axis.plot(epochs, runs.mean(0), color=colour, linestyle=dash, label=_number(number, candidate))
@@ -85,7 +81,7 @@ def convergence(found: list[tuple[int, Candidate]]) -> Figure:
         axis.set(xlabel="epoch")
         axis.set_title(head, fontsize=10)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-        _plain(axis)
+        plain([axis], labelsize=9)
     axis.legend(frameon=False, fontsize=9)
     return figure
 
@@ -94,7 +90,7 @@ def reliability(found: list[tuple[int, Candidate]]) -> Figure | None:
     """Accuracy against confidence on validation images, the bins of all runs together; None of older records."""
     figure = Figure(figsize=(5.0, 4.4), layout="constrained")
     axis = figure.subplots()
-    axis.plot([0, 1], [0, 1], color="#222831", linewidth=1)
+    axis.plot([0, 1], [0, 1], color=INK, linewidth=1)
     for i, (number, candidate) in enumerate(found):
         bins = [record["reliability"] for record in candidate.scored if "reliability" in record]
         if not bins:
@@ -103,13 +99,13 @@ def reliability(found: list[tuple[int, Candidate]]) -> Figure | None:
         count, correct, confidence = (np.sum([each[name] for each in bins], axis=0) for name in names)
         filled = count > 0
         accuracy, sure = correct[filled] / count[filled], confidence[filled] / count[filled]
-        colour, dash = (GREY, ":") if candidate.is_baseline else _LINES[i % len(_LINES)]
+        colour, dash = (GREY, ":") if candidate.is_baseline else LINES[i % len(LINES)]
         axis.plot(sure, accuracy, color=colour, linestyle=dash, label=_number(number, candidate))
         axis.scatter(sure, accuracy, 4 + 150 * count[filled] / count.sum(), color=colour, alpha=0.5)
     if len(axis.lines) == 1:
         return None
     axis.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
-    _plain(axis)
+    plain([axis], labelsize=9)
     axis.legend(frameon=False, fontsize=9)
     return figure
 
@@ -125,16 +121,9 @@ def shares(found: dict[str, float]) -> Figure:
     axis.invert_yaxis()
     axis.set_xlim(0, max(1.0, *found.values()) * 1.1)
     axis.xaxis.set_major_formatter(PercentFormatter(1))
-    _plain(axis)
+    plain([axis], labelsize=9)
     return figure
 
 
 def _number(i: int, candidate: Candidate) -> str:
     return f"{i}, no dropout" if candidate.is_baseline else str(i)
-
-
-def _plain(axis: Axes) -> None:
-    axis.grid(alpha=0.25)
-    axis.set_axisbelow(True)
-    axis.spines[["top", "right"]].set_visible(False)
-    axis.tick_params(labelsize=9)
