@@ -1,23 +1,25 @@
-"""The demo: the whole road on real digits, in a few minutes, with a report at its end."""
+"""The demo: train, evaluate, sample and export two models on real digits in a few minutes, and report on it."""
 
+import dataclasses
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from dropzoo import serving
-from dropzoo.pages.demo import Section, write_report
+from dropzoo.pages.demo import Judged, Section, write_report
 from dropzoo.runs.evaluation import evaluate
+from dropzoo.runs.figures import Figures
 from dropzoo.runs.files import read_history
-from dropzoo.runs.run import RunConfig, train_run
+from dropzoo.runs.run import RunConfig, judged_images, train_run
 
 _NUM_SAMPLES = 20
-# Few training images, so that there is something to regularise.
+# Few training images, so that the models overfit without dropout.
 _RUNS = {
     "cnn": RunConfig(
         model="simple_cnn",
@@ -38,7 +40,7 @@ _RUNS = {
         learning_rate=5e-3,
     ),
 }
-# Loads an export where neither this package nor Keras can be imported, and saves what it answers.
+# Loads an export where neither this package nor Keras can be imported, and saves its answers.
 _FRESH_PROCESS = """
 import sys
 sys.modules["dropzoo"] = sys.modules["keras"] = None
@@ -54,7 +56,14 @@ np.savez(answers, **{name: value.numpy() for name, value in out.items()})
 def run_demo(out: Path, say: Callable[[str], None] = print) -> Path:
     """Trains, evaluates, samples, exports and re-loads both models; returns the report's path.
 
-    A demo that was stopped goes on where it was.
+    A demo that was stopped continues where it was.
+
+    Args:
+        out: The demo's folder.
+        say: Prints a line.
+
+    Raises:
+        ValueError: If `out` holds something else.
     """
     start = time.perf_counter()
     if out.is_dir() and any(out.iterdir()) and not (out / "runs").is_dir():
@@ -66,41 +75,41 @@ def run_demo(out: Path, say: Callable[[str], None] = print) -> Path:
 
 
 def _run(name: str, config: RunConfig, out: Path, say: Callable[[str], None]) -> Section:
-    trained: dict[str, tuple[keras.Model, dict[str, Any]]] = {}
+    trained: dict[str, tuple[keras.Model, Figures]] = {}
     histories = {}
     for title, dropout in {"without dropout": None, "with dropout": config.dropout}.items():
         folder = out / "runs" / f"{name}_{title.replace(' ', '_')}"
         say(f"\n{name} {title}: training in {folder}")
-        wanted = {**vars(config), "dropout": dropout}
-        trained[title] = train_run(RunConfig(**wanted), folder, say=say)
+        trained[title] = train_run(dataclasses.replace(config, dropout=dropout), folder, say=say)
         histories[title] = read_history(folder)
     data = config.load_data()
+    test = judged_images(data)
     model, _ = trained["with dropout"]
 
     say(f"{name}: evaluating, then sampling {_NUM_SAMPLES} times")
-    results = {}
-    for title, (each, test) in trained.items():
-        results[title] = {"train": evaluate(each, data.train.at_epoch(0), data.info), "test": test}
+    figures = {
+        title: Judged(evaluate(each, data.train.at_epoch(0), data.info), on_test)
+        for title, (each, on_test) in trained.items()
+    }
     monte_carlo = serving.MonteCarlo(model, num_samples=_NUM_SAMPLES)
-    sampled = evaluate(model, data.test, data.info, monte_carlo)
-    results["with dropout, Monte Carlo"] = {"train": None, "test": sampled}
+    figures["with dropout, Monte Carlo"] = Judged(None, evaluate(model, test, data.info, monte_carlo))
 
     export = out / "saved_models" / name / "1"
     say(f"{name}: exporting to {export} and loading it in a process without this package")
     serving.export_model(
         model, export, num_samples=_NUM_SAMPLES, class_names=data.info.class_names, overwrite=True
     )
-    difference = _check_export(model, export, next(iter(data.test))[0].numpy()[:4], out)
+    difference = _check_export(model, export, next(iter(test))[0].numpy()[:4], out)
     say(f"  the largest difference between the export's and the model's probabilities is {difference:.1e}")
 
-    images, labels, answers = _most_uncertain(monte_carlo, data.test, count=8 if name == "cnn" else 4)
-    return Section(name, config, model, histories, results, images, labels, answers, export, difference)
+    images, labels, answers = _most_uncertain(monte_carlo, test, count=8 if name == "cnn" else 4)
+    return Section(config, model, histories, figures, images, labels, answers, export, difference)
 
 
 def _most_uncertain(
-    monte_carlo: serving.MonteCarlo, dataset: Any, count: int
+    monte_carlo: serving.MonteCarlo, dataset: tf.data.Dataset, count: int
 ) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
-    """Half the images with the highest mutual information of some batches, half the first ones."""
+    """Returns images of some batches with labels and answers: the first images, then the most uncertain."""
     batches = [(x.numpy(), y.numpy()) for x, y in dataset.take(6)]
     images, labels = (np.concatenate(part) for part in zip(*batches, strict=True))
     parts = [monte_carlo(x) for x, _ in batches]
@@ -112,7 +121,7 @@ def _most_uncertain(
 
 
 def _check_export(model: keras.Model, export: Path, images: np.ndarray, out: Path) -> float:
-    """Asks the export in a fresh process; the largest difference to the model's own probabilities."""
+    """Asks the export in a fresh process; returns the largest difference from the model's own probabilities."""
     given, answers = out / "images.npy", out / "answers.npz"
     np.save(given, images)
     command = [sys.executable, "-c", _FRESH_PROCESS, *map(str, (export, given, answers))]

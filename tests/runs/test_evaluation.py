@@ -85,7 +85,7 @@ def test_without_errors_there_is_nothing_to_detect():
     assert figures["error_auroc"] is None and figures["aurc"] == 0 and figures["nll"] == 0
     shown = Console(width=80)
     with shown.capture() as capture:
-        shown.print(tables.results_table({"deterministic": figures}))
+        shown.print(tables.figures_table({"deterministic": figures}))
     assert re.search(r"error AUROC\D*-", capture.get())
     broken = score(np.full_like(sure, np.nan), labels).figures()
     assert np.isnan(broken["nll"]) and broken["aurc"] is None and broken["error_auroc"] is None

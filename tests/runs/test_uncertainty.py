@@ -8,6 +8,7 @@ from sklearn.metrics import roc_auc_score
 
 from dropzoo import layers, serving, training
 from dropzoo.pages import pictures
+from dropzoo.pages.evaluation import overlays
 from dropzoo.runs import uncertainty
 from dropzoo.runs.evaluation import log_probabilities
 
@@ -47,8 +48,8 @@ def test_both_ends_of_the_uncertainty(maps):
         np.testing.assert_array_equal([e.image for e in examples], images[rows])
         np.testing.assert_array_equal([e.label for e in examples], labels[rows])
         for name, value in expected.items():
-            np.testing.assert_allclose([e.figures[name] for e in examples], value.numpy()[rows], atol=1e-5)
-    drawn = uncertainty.overlays(found, info("segmentation" if maps else "classification"))
+            np.testing.assert_allclose([e.answer[name] for e in examples], value.numpy()[rows], atol=1e-5)
+    drawn = overlays(found, info("segmentation" if maps else "classification"))
     shown = {name: len(figure.axes) for name, figure in drawn.items()}
     assert shown == dict.fromkeys(("least_certain", "most_certain"), 15 if maps else 6)
 
@@ -74,10 +75,10 @@ def test_foreign_images_take_the_size_and_channels_of_ours():
     def own(shape):
         return training.Data(None, None, dataset(2), info("classification", input_shape=shape))
 
-    batches, split = uncertainty.load_foreign("digits", own((10, 12, 3)), 5)
-    assert next(iter(batches))[0].shape == (5, 10, 12, 3) and split == "test"
-    batches, _ = uncertainty.load_foreign("digits", own((None, None, 1)), 5)
-    assert next(iter(batches))[0].shape == (5, 4, 6, 1)
+    foreign = uncertainty.load_foreign("digits", own((10, 12, 3)), 5)
+    assert next(iter(foreign.batches))[0].shape == (5, 10, 12, 3) and foreign.split == "test"
+    foreign = uncertainty.load_foreign("digits", own((None, None, 1)), 5)
+    assert next(iter(foreign.batches))[0].shape == (5, 4, 6, 1)
     with pytest.raises(ValueError, match="'digits' have 1 channels, but the model takes 2"):
         uncertainty.load_foreign("digits", own((8, 8, 2)), 5)
     data = training.load_data("digits")

@@ -1,29 +1,31 @@
-"""The commands on models: what there is, where its sites are, a drawing, and surgery."""
+"""The commands on models: list them, show or draw their sites, and change their dropout."""
 
+import fnmatch
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
+import keras
 import typer
 from rich.markup import escape
 from rich.table import Column, Table
 
+from dropzoo import layers, models
 from dropzoo.cli.options import DropoutOption, ModelOptions, console, parse_dropout, parse_options, say
+from dropzoo.common.checks import unknown
+from dropzoo.common.files import whole_file
 
 
 def list_(
     kind: Annotated[str, typer.Argument(help="models, layers, plans or data")],
     pattern: Annotated[str, typer.Argument(help="Only names that match, such as '*unet*'.")] = "*",
 ) -> None:
-    """Lists what there is, with what it is.
+    """Lists models, layers, plans or data sets, and says what each of them is.
 
     Example: dropzoo list models
     """
-    import fnmatch
+    from dropzoo import training
 
-    from dropzoo import layers, models, training
-    from dropzoo.common.checks import unknown
-
-    def first_line(thing: Any) -> str:
+    def first_line(thing: object) -> str:
         return (thing.__doc__ or "").partition("\n")[0]
 
     rows: dict[str, list[tuple[str, ...]]] = {
@@ -62,8 +64,6 @@ def sites(
 
     Example: dropzoo sites unet --dropout bayesian_segnet
     """
-    from dropzoo import models
-
     table = Table("site", "kind", "shape", "dropout")
     for site in models.list_sites(_model(model, dropout, option)):
         shape = " x ".join("?" if n is None else str(n) for n in site.shape[1:])
@@ -76,7 +76,7 @@ def plot(
     out: Annotated[Path, typer.Option("-o", "--out", help="The picture: .svg, .pdf, .png, ...")],
     dropout: DropoutOption = None,
     option: ModelOptions = None,
-    size: Annotated[int, typer.Option("--size", min=1, help="Of the images, where the model takes any.")] = 128,
+    size: Annotated[int, typer.Option("--size", min=1, help="Size of the images, if the model takes any.")] = 128,
 ) -> None:
     """Draws a network with its dropout sites, for a paper or a slide.
 
@@ -99,47 +99,34 @@ def retrofit(
             '"before_activation:conv4_*=drop_block2d:0.1", "pattern*=none"; or a plan\'s name.',
         ),
     ] = None,
-    strip: Annotated[bool, typer.Option("--strip", help="Take all dropout out instead.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file of that name.")] = False,
+    strip: Annotated[bool, typer.Option("--strip", help="Remove all dropout instead.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
 ) -> None:
-    """Puts dropout into a model that you have, or takes it out, and reports what it does.
+    """Adds dropout to an existing model, or removes it, and reports what it does.
 
     Example: dropzoo retrofit mine.keras --dropout "before:Dense=0.5" -o mine_with_dropout.keras
     """
-    import keras
-
-    from dropzoo import models
-
     if bool(dropout) == strip:
-        raise ValueError("Say what to change by --dropout, or --strip to take all dropout out, one of the two")
+        raise ValueError("Pass --dropout to change the dropout, or --strip to remove it: one of the two")
     if out.suffix != ".keras":
         raise ValueError(f"The new file must be a .keras file. Received: {out}")
     if out.exists() and not overwrite:
-        raise ValueError(f"{out} exists. Give another name, or --overwrite")
+        raise ValueError(f"{out} exists. Pass another name, or --overwrite")
     old = keras.models.load_model(model)
     new = models.strip_dropout(old) if strip else models.retrofit(old, parse_dropout(dropout))
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.with_suffix(".tmp.keras")
-    try:
-        new.save(temporary)
-        temporary.replace(out)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_file(out) as unfinished:
+        new.save(unfinished)
     if not strip:
         say(str(models.dropout_report(new)))
     say(f"Wrote {out}")
 
 
-def _model(model: str, dropout: list[str] | None, option: list[str] | None) -> Any:
-    """By name, with dropout by its builder; or from a .keras file, with dropout by surgery."""
-    import keras
-
-    from dropzoo import models
-
+def _model(model: str, dropout: list[str] | None, option: list[str] | None) -> keras.Model:
+    """Builds a model by name with its dropout, or loads one from a .keras file and retrofits it."""
     plan = parse_dropout(dropout)
     if not model.endswith(".keras"):
         return models.build_model(model, dropout=plan, **parse_options(option))
     if option:
-        raise ValueError("--option is for a model's name; a file's model is as it is")
+        raise ValueError("--option is for models by name; the model of a file is already built")
     loaded = keras.models.load_model(model)
     return models.retrofit(loaded, plan) if plan else loaded

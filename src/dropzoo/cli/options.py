@@ -64,7 +64,7 @@ ManualDirOption = Annotated[
 DataDirOption = Annotated[
     str | None, typer.Option("--data-dir", help="Where TFDS keeps prepared sets.", rich_help_panel=_HOW)
 ]
-SamplesOption = Annotated[int, typer.Option("--num-samples", min=1, help="Monte-Carlo samples.")]
+SamplesOption = Annotated[int, typer.Option("--num-samples", "--mc", min=1, help="Number of Monte-Carlo samples.")]
 
 
 def say(text: str) -> None:

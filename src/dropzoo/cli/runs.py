@@ -1,4 +1,4 @@
-"""The commands on runs: train, evaluate, predict, export, serve, and the demo of them all."""
+"""The commands on runs: train, evaluate, predict, export and serve, and the demo of them all."""
 
 import os
 import sys
@@ -9,6 +9,7 @@ from pathlib import Path
 from shlex import quote
 from typing import Annotated, Any
 
+import keras
 import typer
 from rich.markup import escape
 from rich.progress import track
@@ -42,7 +43,7 @@ from dropzoo.cli.options import (
     training_arguments,
 )
 from dropzoo.common.checks import unknown
-from dropzoo.runs.tables import results_table
+from dropzoo.runs.tables import figures_table
 
 
 def train(
@@ -69,19 +70,17 @@ def train(
     manual_dir: ManualDirOption = None,
     data_dir: DataDirOption = None,
     steps_per_execution: Annotated[
-        int, typer.Option("--steps-per-execution", min=1, help="Steps in one call: faster where a step is short.")
+        int, typer.Option("--steps-per-execution", min=1, help="Steps in one call: faster if steps are short.")
     ] = 1,
     workers: Annotated[
-        int, typer.Option("--workers", min=1, help="Processes that share each batch, on this machine.")
+        int, typer.Option("--workers", min=1, help="Number of processes on this machine that share each batch.")
     ] = 1,
 ) -> None:
-    """Trains a model in a folder; started again, it goes on where it was stopped.
+    """Trains a model in a folder. A run that was stopped continues when the command is given again.
 
     Example: dropzoo train unet --data digit_scenes --dropout "bottleneck*=0.5" --option filters=16 --epochs 5
     """
-    from dropzoo.runs.files import read_json
-    from dropzoo.runs.run import RunConfig, judged_on, load_run_data, train_run
-    from dropzoo.training import DataInfo
+    from dropzoo.runs.run import RunConfig, judged_on, load_run_data, read_info, train_run
     from dropzoo.training.loop.workers import run_workers
 
     config = RunConfig(
@@ -97,11 +96,10 @@ def train(
     )
     folder = out or Path("runs") / f"{model}-{data_name(data)}"
     if workers > 1 and "TF_CONFIG" not in os.environ:
-        load_run_data(config, folder)  # prepared once, not by all of them at the same time
+        load_run_data(config, folder)  # prepares the data once, before the workers read them at the same time
         raise typer.Exit(run_workers([sys.executable, "-m", "dropzoo.cli.app", *given], workers))
-    _, results = train_run(config, folder, say=say, steps_per_execution=steps_per_execution)
-    split = judged_on(DataInfo(**read_json(folder / "run.json")["info"]))
-    console.print(results_table({split: results}))
+    _, figures = train_run(config, folder, say=say, steps_per_execution=steps_per_execution)
+    console.print(figures_table({judged_on(read_info(folder)): figures}))
     say(f"Saved in {folder}. Next: dropzoo evaluate {quote(str(folder))} --mc 30")
 
 
@@ -112,8 +110,13 @@ def evaluate(
     data: Annotated[
         str | None, typer.Option("--data", help="Other data than the run's: digits, a TFDS name, a folder.")
     ] = None,
-    manual_dir: Annotated[str | None, typer.Option("--manual-dir", help="Folder with their archives.")] = None,
-    mc: Annotated[int, typer.Option("--mc", min=0, help="Also average over so many Monte-Carlo samples.")] = 0,
+    manual_dir: Annotated[
+        str | None, typer.Option("--manual-dir", help="Folder with the archives of --data.")
+    ] = None,
+    num_samples: Annotated[
+        int,
+        typer.Option("--num-samples", "--mc", min=0, help="Also average over this many Monte-Carlo samples."),
+    ] = 0,
     temperature: Annotated[
         bool, typer.Option("--temperature", help="Also at the temperature that fits the validation images best.")
     ] = False,
@@ -123,88 +126,67 @@ def evaluate(
     plots: Annotated[
         Path | None,
         typer.Option(
-            "--plots", help="A folder for all figures as CSV, the plots, with --mc the uncertainty, a page."
+            "--plots", help="Folder for all figures as CSV, the plots, a page, and with --mc the uncertainty."
         ),
     ] = None,
     ood: Annotated[
-        str | None, typer.Option("--ood", help="Another data set: does the uncertainty tell its images from ours?")
+        str | None, typer.Option("--ood", help="Another data set: can the uncertainty tell its images from yours?")
     ] = None,
     ood_manual_dir: Annotated[
-        str | None, typer.Option("--ood-manual-dir", help="Folder with that set's archives.")
+        str | None, typer.Option("--ood-manual-dir", help="Folder with the archives of --ood.")
     ] = None,
 ) -> None:
-    """Evaluates a model on a test set: accuracy, IoU, NLL, calibration, the use of its uncertainty.
+    """Evaluates a model on a test set: accuracy, IoU, NLL, calibration, and how useful its uncertainty is.
 
-    Images are float32 in [0, 1]; a model with scales of its own has to hold them, as a Rescaling layer. Of a
-    folder, the last fifth are the test set, as in training.
+    Images are float32 in [0, 1]; a model that needs other values must contain a Rescaling layer. If the data are a
+    folder, the last fifth is the test set, as in training.
 
     Example: dropzoo evaluate runs/unet-digit_scenes --mc 30 --temperature --plots plots --ood digits
 
     Example: dropzoo evaluate mine.keras --data digits --mc 30 --corruptions all --plots plots
     """
-    from dropzoo import serving
-    from dropzoo.pages import calibration as calibration_plots
-    from dropzoo.pages import evaluation as evaluation_page
-    from dropzoo.runs import evaluation, uncertainty
-    from dropzoo.runs.run import judged_images, judged_on, load_model_for, load_run, load_run_data
-    from dropzoo.runs.tables import corruption_tables, ood_table, write_figures
+    from dropzoo.pages.evaluation import save_all
+    from dropzoo.runs.comparison import Wanted, compare
+    from dropzoo.runs.evaluation import parse_corruptions
+    from dropzoo.runs.run import load_model_for, load_run, load_run_data
+    from dropzoo.runs.uncertainty import load_foreign
 
-    if ood and not mc:
+    if ood and not num_samples:
         raise ValueError("`--ood` compares the uncertainties of Monte-Carlo samples. Pass --mc 30 too")
-    names = [] if corruptions is None else evaluation.parse_corruptions(corruptions)
     if manual_dir and not data:
         raise ValueError("`--manual-dir` is where the archives of `--data` are. Pass --data too")
+    names = parse_corruptions(corruptions)
     if data is None:
-        model, config, info = load_run(run)
+        model, config, _ = load_run(run)
         loaded = load_run_data(config, run)
     else:
         model, config, loaded = load_model_for(run, data, manual_dir)
-        info = loaded.info
-    dataset = judged_images(loaded)
-    foreign = uncertainty.load_foreign(ood, loaded, config.batch_size, ood_manual_dir) if ood else None
-    predictors = evaluation.predictors(model, mc)
-    temperatures = evaluation.fit_temperatures(predictors, loaded) if temperature else {}
-    scores = evaluation.score_all(predictors, dataset, info, temperatures)
-    figures = {title: found.figures() for title, found in scores.items()}
-    console.print(results_table(figures, judged_on(loaded.info)))
-    sampled, aurocs = None, {}
-    if mc and (ood or plots):
-        monte_carlo = serving.MonteCarlo(model, num_samples=mc)
-        sampled = uncertainty.sample_all(monte_carlo, dataset)
-        if foreign is not None:
-            images, split = foreign
-            found = uncertainty.ood_aurocs(monte_carlo, predictors["deterministic"], sampled, dataset, images)
-            aurocs[f"OOD AUROC against {ood}, {split} images"] = found
-            console.print(ood_table(*aurocs, found))
-    clean = {title: figures[title] for title in predictors}
-    show = partial(track, description="Corrupted images", console=console, transient=True)
-    worse = evaluation.score_corruptions(predictors, dataset, info, names, show) if names else {}
-    if worse:
-        for table in corruption_tables(clean, worse):
-            console.print(table)
+    wanted = Wanted(
+        num_samples=num_samples,
+        temperature=temperature,
+        corruptions=names,
+        foreign=load_foreign(ood, loaded, config.batch_size, ood_manual_dir) if ood else None,
+        examples=plots is not None,
+    )
+    show_progress = partial(track, description="Corrupted images", console=console, transient=True)
+    found = compare(model, loaded, wanted, console.print, show_progress)
     if plots is not None:
-        say(f"Saved {write_figures(plots / 'figures.csv', figures, worse)}")
-        drawn = calibration_plots.draw(scores)
-        if worse:
-            drawn["corruptions"] = calibration_plots.corruptions(clean, worse)
-        examples = uncertainty.overlays(sampled, info) if sampled else {}
-        written = evaluation_page.save_all(plots, str(run), figures, drawn, examples, aurocs)
-        for path in written:
+        for path in save_all(plots, str(run), found):
             say(f"Saved {path}")
 
 
 def predict(
     images: Annotated[list[Path], typer.Argument(help="Image files.")],
     model: Annotated[Path, typer.Option("--model", help="A run's folder, a .keras file or a SavedModel.")],
-    out: Annotated[Path, typer.Option("--out", help="Where pictures of masks go.")] = Path("predictions"),
+    out: Annotated[Path, typer.Option("--out", help="Folder for pictures of masks.")] = Path("predictions"),
     num_samples: SamplesOption = 30,
 ) -> None:
-    """Predicts images, with the model's uncertainty: labels as a table, masks as pictures.
+    """Predicts images with the model's uncertainty: prints labels as a table, and writes masks as pictures.
 
     Example: dropzoo predict cell.png --model runs/unet-nuclei
     """
     from dropzoo.pages import pictures
-    from dropzoo.runs.predictor import as_dict, label, load_predictor
+    from dropzoo.runs.predictor import load_predictor
 
     predictor = load_predictor(model, num_samples)
     drawn: Counter[str] = Counter()
@@ -212,18 +194,17 @@ def predict(
     table = Table(Column("image", overflow="fold"), *heads)
     for path in images:
         image = predictor.read(path)
-        result = as_dict(predictor, image)
-        uncertainty = [result.get(name) for name in ("predictive_entropy", "mutual_information")]
-        if result["mean"].ndim == 1:
-            name, probability = label(result["mean"], predictor.class_names)
+        answer = predictor.answer(image)
+        uncertainty = [answer.get(name) for name in ("predictive_entropy", "mutual_information")]
+        if answer["mean"].ndim == 1:
+            name, probability = predictor.label(answer["mean"])
             cells = [f"{probability:.3f}", *("-" if u is None else f"{u:.3f}" for u in uncertainty)]
             table.add_row(escape(str(path)), escape(name), *cells)
         else:
-            out.mkdir(parents=True, exist_ok=True)
-            drawn[path.stem] += 1  # images of one name from several folders each get a picture
+            drawn[path.stem] += 1  # images of the same name, from several folders, each get a picture
             again = f"_{drawn[path.stem]}" if drawn[path.stem] > 1 else ""
             target = out / f"{path.stem}_prediction{again}.png"
-            batch = {name: value[None] for name, value in result.items()}
+            batch = {name: value[None] for name, value in answer.items()}
             pictures.save(pictures.masks(image[None], None, batch), target)
             say(f"{path} -> {target}")
     if table.row_count:
@@ -234,23 +215,23 @@ def export(
     run: Annotated[Path, typer.Argument(help="A run's folder, or a .keras file.")],
     path: Annotated[Path, typer.Argument(help="The SavedModel's folder: saved_models/NAME/VERSION.")],
     num_samples: Annotated[
-        int, typer.Option("--num-samples", min=0, help="Monte-Carlo samples; 0 without dropout.")
+        int,
+        typer.Option("--num-samples", "--mc", min=0, help="Monte-Carlo samples; 0 for a model without dropout."),
     ] = 30,
     image_dtype: Annotated[str, typer.Option("--image-dtype", help="float32 in [0, 1], or uint8.")] = "float32",
     resize: Annotated[
-        int | None, typer.Option("--resize", min=1, help="Bring images of any size to this height and width.")
+        int | None,
+        typer.Option("--resize", min=1, help="Accept images of any size, and resize them to this square."),
     ] = None,
     task: Annotated[
-        str, typer.Option("--task", help="multi_class, binary, multi_label or regression: what the output means.")
+        str, typer.Option("--task", help="What the output means: multi_class, binary, multi_label or regression.")
     ] = "multi_class",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an export that is there.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing export.")] = False,
 ) -> None:
     """Writes a SavedModel with a deterministic and a Monte-Carlo signature.
 
     Example: dropzoo export runs/unet-digit_scenes saved_models/unet/1
     """
-    import keras
-
     from dropzoo import serving
     from dropzoo.runs.run import load_run
 
@@ -271,19 +252,21 @@ def export(
 
 def serve(
     folder: Annotated[Path, typer.Argument(help="A model's folder of versions: saved_models/NAME.")],
-    host: Annotated[str, typer.Option("--host", help="Only this machine can reach the default.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option("--host", help="The default can be reached from this machine only.")
+    ] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=0, max=65535)] = 8501,
     token: Annotated[
-        str | None, typer.Option("--token", envvar="DROPZOO_TOKEN", help="Requests must bear this token.")
+        str | None, typer.Option("--token", envvar="DROPZOO_TOKEN", help="Token that requests must carry.")
     ] = None,
-    keep: Annotated[int, typer.Option("--keep", min=1, help="Serve so many of the newest versions.")] = 2,
-    engine: Annotated[str, typer.Option("--engine", help="uvicorn, or ray: in several processes.")] = "uvicorn",
-    replicas: Annotated[int, typer.Option("--replicas", min=1, help="Processes of --engine ray.")] = 1,
+    keep: Annotated[int, typer.Option("--keep", min=1, help="Number of newest versions to serve.")] = 2,
+    engine: Annotated[str, typer.Option("--engine", help="uvicorn, or ray for several processes.")] = "uvicorn",
+    replicas: Annotated[int, typer.Option("--replicas", min=1, help="Number of processes, for --engine ray.")] = 1,
     max_replicas: Annotated[
-        int | None, typer.Option("--max-replicas", min=1, help="The most there can be when the load asks for it.")
+        int | None, typer.Option("--max-replicas", min=1, help="Largest number of processes under load.")
     ] = None,
 ) -> None:
-    """Serves an export: TensorFlow Serving's REST API, predict_mc, and a page to try it on.
+    """Serves an export over HTTP: TensorFlow Serving's REST API, predict_mc, and a page to try it.
 
     Example: dropzoo serve saved_models/unet
     """
@@ -309,7 +292,7 @@ def serve(
 def demo(
     out: Annotated[Path, typer.Option("--out", help="The demo's folder.")] = Path("demo"),
 ) -> None:
-    """Trains a CNN and a U-Net with and without dropout, samples and exports them; writes OUT/report.html.
+    """Trains a CNN and a U-Net with and without dropout, samples and exports them, and writes OUT/report.html.
 
     Example: dropzoo demo --out demo
     """

@@ -115,8 +115,11 @@ def sweep(
             rich_help_panel=_RUNNING,
         ),
     ] = None,
-    mc: Annotated[
-        int, typer.Option("--mc", min=0, help="Samples of the Monte-Carlo latency.", rich_help_panel=_RUNNING)
+    num_samples: Annotated[
+        int,
+        typer.Option(
+            "--num-samples", "--mc", min=0, help="Samples of the Monte-Carlo latency.", rich_help_panel=_RUNNING
+        ),
     ] = 30,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Do failed trials again.", rich_help_panel=_RUNNING)
@@ -179,7 +182,7 @@ def sweep(
         engine=engine,
         workers=workers,
         resources=parse_resources(resource),
-        mc_samples=mc,
+        mc_samples=num_samples,
         retry_failed=retry_failed,
         console=console,
     )
@@ -214,7 +217,7 @@ def recommend(
 
 def _refuse_space_flags(context: typer.Context) -> None:
     """What the file says cannot be said on the command line as well."""
-    runs = ("models", "out", "engine", "workers", "resource", "mc", "retry_failed")
+    runs = ("models", "out", "engine", "workers", "resource", "num_samples", "retry_failed")
     for parameter in context.command.params:
         name = str(parameter.name)
         source = context.get_parameter_source(name)

@@ -1,7 +1,6 @@
 """Pictures of calibration, of selective prediction, and of both on corrupted images."""
 
 from pathlib import Path
-from typing import Any
 
 import matplotlib
 import numpy as np
@@ -9,17 +8,19 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from dropzoo import training
+from dropzoo.common.files import whole_file
 from dropzoo.pages.style import GREY, INK, LINES, ORANGE, plain
+from dropzoo.runs.figures import ByMethod, Corrupted, score_name, value
+from dropzoo.runs.figures import label as figure_label
 from dropzoo.runs.scores import Scores
-from dropzoo.runs.tables import LABELS
 
-_PALE = "#8fc1e0"  # of blue, so that a hatch can be seen on it
-# More points of a curve than these no picture shows.
+_PALE = "#8fc1e0"  # blue, but so pale that a hatch can be seen on it
+# The most points of a curve that a picture can show.
 _POINTS = 500
 
 
 def reliability(scores: dict[str, Scores]) -> Figure:
-    """Accuracy against confidence, bin by bin, and below how many predictions are in each; a column each."""
+    """Draws accuracy against confidence by bins, and how many predictions are in each; a column for each title."""
     figure = Figure(figsize=(max(3.0 * len(scores), 4.2), 4.6), layout="constrained")
     axes = figure.subplots(2, len(scores), squeeze=False, sharex=True, sharey="row", height_ratios=(3, 1))
     for (top, bottom), (title, score) in zip(axes.T, scores.items(), strict=True):
@@ -49,7 +50,7 @@ def reliability(scores: dict[str, Scores]) -> Figure:
 
 
 def risk_coverage(scores: dict[str, Scores]) -> Figure:
-    """The error among the surest predictions, from few to all; the lower, the better the order."""
+    """Draws the error among the surest predictions, from few to all; the lower, the better the order."""
     figure = Figure(figsize=(5.6, 3.8), layout="constrained")
     axis = figure.subplots()
     for i, (title, score) in enumerate(scores.items()):
@@ -58,7 +59,7 @@ def risk_coverage(scores: dict[str, Scores]) -> Figure:
         shown = np.unique(np.linspace(0, len(risk) - 1, _POINTS).astype(int))
         colour, dash = LINES[i % len(LINES)]
         label = f"{title}: AURC {risk.mean():.3g}"
-        axis.plot(coverage[shown], risk[shown], dash, color=colour, linewidth=1.8, label=label)
+        axis.plot(coverage[shown], risk[shown], linestyle=dash, color=colour, linewidth=1.8, label=label)
     axis.set(xlabel="coverage: the surest share of the predictions", ylabel="error among them", xlim=(0, 1))
     axis.set_ylim(bottom=0)
     axis.xaxis.set_major_formatter(PercentFormatter(1))
@@ -68,12 +69,10 @@ def risk_coverage(scores: dict[str, Scores]) -> Figure:
     return figure
 
 
-def corruptions(
-    clean: dict[str, dict[str, Any]], found: dict[tuple[str, int], dict[str, dict[str, Any]]]
-) -> Figure:
-    """The score and the ECE by severity, from the images as they are on; a column for each corruption."""
+def corruptions(clean: ByMethod, found: Corrupted) -> Figure:
+    """Draws the score and the ECE by severity, with the images as they are at 0; a column for each corruption."""
     names = list(dict.fromkeys(name for name, _ in found))
-    score = "mean_iou" if "mean_iou" in next(iter(clean.values())) else "accuracy"
+    score = score_name(next(iter(clean.values())))
     columns = min(len(names), 3)
     rows = -(-len(names) // columns)
     figure = Figure(figsize=(max(2.6 * columns, 4.2), 3.4 * rows + 0.5), layout="constrained")
@@ -82,13 +81,13 @@ def corruptions(
         row, column = divmod(index, columns)
         severities = [severity for each, severity in found if each == name]
         for axis, key in zip(axes[2 * row : 2 * row + 2, column], (score, "ece"), strict=True):
-            for i, predictor in enumerate(clean):
+            for i, method in enumerate(clean):
                 colour, dash = LINES[i % len(LINES)]
-                values = [clean[predictor][key], *(found[name, s][predictor][key] for s in severities)]
-                axis.plot([0, *severities], values, dash, color=colour, linewidth=1.8, label=predictor)
+                values = [value(each[method], key) for each in (clean, *(found[name, s] for s in severities))]
+                axis.plot([0, *severities], values, linestyle=dash, color=colour, linewidth=1.8, label=method)
         axes[2 * row, column].set_title(name.replace("_", " "), fontsize=9)
     for row in range(rows):
-        for axis_row, label in ((axes[2 * row], LABELS.get(score, score)), (axes[2 * row + 1], "ECE")):
+        for axis_row, label in ((axes[2 * row], figure_label(score)), (axes[2 * row + 1], "ECE")):
             axis_row[0].set_ylabel(label)
             shown = np.concatenate([line.get_ydata() for axis in axis_row for line in axis.lines])
             top = float(np.max(shown, where=np.isfinite(shown), initial=0))
@@ -106,20 +105,17 @@ def corruptions(
 
 
 def draw(scores: dict[str, Scores]) -> dict[str, Figure]:
-    """Both pictures by name."""
+    """Draws both plots of scores by title: `reliability` and `risk_coverage`."""
     return {"reliability": reliability(scores), "risk_coverage": risk_coverage(scores)}
 
 
 def save_plots(drawn: dict[str, Figure], folder: Path) -> list[Path]:
-    """Writes pictures as SVG and PNG; equal figures give equal files."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Writes plots by name as SVG and PNG, and returns the paths; equal plots give equal files."""
     written = []
     for name, figure in drawn.items():
         for kind, metadata in (("svg", {"Date": None, "Title": name.replace("_", " ")}), ("png", None)):
             path = folder / f"{name}.{kind}"
-            temporary = path.with_suffix(f".tmp.{kind}")
-            with matplotlib.rc_context({"svg.hashsalt": "dropzoo"}):
-                figure.savefig(temporary, dpi=150, metadata=metadata)
-            temporary.replace(path)
+            with whole_file(path) as unfinished, matplotlib.rc_context({"svg.hashsalt": "dropzoo"}):
+                figure.savefig(unfinished, dpi=150, metadata=metadata)
             written.append(path)
     return written

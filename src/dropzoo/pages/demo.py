@@ -2,35 +2,53 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import keras
 import numpy as np
 
 from dropzoo.pages import page, pictures
 from dropzoo.pages.drawing import draw_sites
+from dropzoo.runs.figures import Figures, label, score_name, value
 from dropzoo.runs.run import RunConfig
-from dropzoo.runs.tables import LABELS
+
+
+class Judged(NamedTuple):
+    """Figures of one model on the images it was trained on, where they are known, and on the test set."""
+
+    train: Figures | None
+    test: Figures
 
 
 @dataclass(frozen=True)
 class Section:
-    """What the report says of one model."""
+    """What the report says of one model.
 
-    name: str
+    Attributes:
+        config: The run's config, with dropout.
+        model: The model that was trained with dropout.
+        histories: Curves by variant: with dropout and without.
+        figures: By variant, and by Monte Carlo.
+        images: Array `(images, height, width, channels)`: some test images.
+        labels: Array `(images,)` of their classes, or `(images, height, width)` of their masks.
+        answers: What `MonteCarlo` returns for them, as arrays.
+        export: The folder of the SavedModel.
+        difference: The largest difference between the probabilities of the export and of the model.
+    """
+
     config: RunConfig
     model: keras.Model
     histories: dict[str, dict[str, list[float]]]
-    results: dict[str, dict[str, dict[str, Any] | None]]  # by variant, then "train" and "test"
+    figures: dict[str, Judged]
     images: np.ndarray
     labels: np.ndarray
-    answers: dict[str, np.ndarray]  # of Monte Carlo
+    answers: dict[str, np.ndarray]
     export: Path
-    difference: float  # between the export and the model
+    difference: float
 
 
 def write_report(path: Path, sections: list[Section], out: Path) -> Path:
-    """Writes the page of the demo in the folder `out`."""
+    """Writes the page of the demo in the folder `out`; returns its path."""
     return page.write(
         path,
         "demo.html",
@@ -41,8 +59,8 @@ def write_report(path: Path, sections: list[Section], out: Path) -> Path:
     )
 
 
-def _values(section: Section) -> dict[str, Any]:
-    """Returns what the template says of one model."""
+def _values(section: Section) -> dict[str, object]:
+    """What the template shows of one model."""
     config = section.config
     if section.labels.ndim == 3:
         figure = pictures.masks(section.images, section.labels, section.answers)
@@ -50,7 +68,7 @@ def _values(section: Section) -> dict[str, Any]:
     else:
         figure = pictures.class_probabilities(section.images, section.labels, section.answers)
         shown = "Predictions, the first images of the test set on the left, the most uncertain ones on the right"
-    heads, rows = _table(section.results)
+    heads, rows = _table(section.figures)
     return {
         "title": f"{config.model} on {config.data}",
         "facts": f"{section.model.count_params():,} parameters, {config.epochs} epochs",
@@ -66,18 +84,14 @@ def _values(section: Section) -> dict[str, Any]:
     }
 
 
-def _table(
-    results: dict[str, dict[str, dict[str, Any] | None]],
-) -> tuple[list[str], list[list[str]]]:
-    score = "mean_iou" if any("mean_iou" in (r["test"] or {}) for r in results.values()) else "accuracy"
-    title = LABELS.get(score, score)
-    heads = ["", f"train {title}", f"test {title}", "gap", "test NLL", "test ECE"]
+def _table(figures: dict[str, Judged]) -> tuple[list[str], list[list[str]]]:
+    """The heads and the rows of a table of figures, a row for each variant."""
+    score = score_name(next(iter(figures.values())).test)
+    heads = ["", f"train {label(score)}", f"test {label(score)}", "gap", "test NLL", "test ECE"]
     rows = []
-    for name, sets in results.items():
-        train, test = sets["train"], sets["test"]
-        if test is None:
-            continue
-        seen = f"{train[score]:.3f}" if train else ""
-        gap = f"{train[score] - test[score]:+.3f}" if train else ""
-        rows.append([name, seen, f"{test[score]:.3f}", gap, f"{test['nll']:.3f}", f"{test['ece']:.3f}"])
+    for name, (train, test) in figures.items():
+        on_test = value(test, score) or 0.0
+        on_train = None if train is None else value(train, score)
+        seen, gap = ("", "") if on_train is None else (f"{on_train:.3f}", f"{on_train - on_test:+.3f}")
+        rows.append([name, seen, f"{on_test:.3f}", gap, f"{test['nll']:.3f}", f"{test['ece']:.3f}"])
     return heads, rows

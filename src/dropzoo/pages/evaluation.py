@@ -1,13 +1,15 @@
-"""What an evaluation leaves behind: its pictures, and a page of figures and pictures in one HTML file."""
+"""What `dropzoo evaluate --plots` writes: figures as CSV, pictures, and one HTML page that holds them all."""
 
 from pathlib import Path
-from typing import Any
 
 from matplotlib.figure import Figure
 
-from dropzoo.pages import calibration as calibration_plots
-from dropzoo.pages import page, pictures
-from dropzoo.runs.tables import LABELS
+from dropzoo.pages import calibration, page, pictures
+from dropzoo.runs.comparison import Evaluation
+from dropzoo.runs.figures import label, value
+from dropzoo.runs.tables import write_figures
+from dropzoo.runs.uncertainty import Uncertainty
+from dropzoo.training import DataInfo
 
 _CAPTIONS = {
     "reliability": "Reliability: accuracy against confidence",
@@ -18,37 +20,48 @@ _CAPTIONS = {
 }
 
 
-def save_all(
-    folder: Path,
-    title: str,
-    figures: dict[str, dict[str, Any]],
-    plots: dict[str, Figure],
-    images: dict[str, Figure],
-    tables: dict[str, Any],
-) -> list[Path]:
-    """Writes plots as SVG and PNG, pictures of images as PNG, and `report.html`, which holds them all."""
-    written = calibration_plots.save_plots(plots, folder)
-    written += [pictures.save(figure, folder / f"{name}.png") for name, figure in images.items()]
-    return [*written, _write_page(folder / "report.html", title, figures, plots | images, tables)]
+def save_all(folder: Path, title: str, found: Evaluation) -> list[Path]:
+    """Writes figures as CSV, plots as SVG and PNG, pictures of images as PNG, and a page; returns the paths."""
+    plots = calibration.draw(found.scores)
+    if found.corrupted:
+        plots["corruptions"] = calibration.corruptions(found.clean, found.corrupted)
+    images = overlays(found.uncertainty, found.info) if found.uncertainty else {}
+    return [
+        write_figures(folder / "figures.csv", found.figures, found.corrupted),
+        *calibration.save_plots(plots, folder),
+        *(pictures.save(figure, folder / f"{name}.png") for name, figure in images.items()),
+        _write_page(folder / "report.html", title, found, plots | images),
+    ]
 
 
-def _write_page(
-    path: Path, title: str, figures: dict[str, dict[str, Any]], drawn: dict[str, Figure], tables: dict[str, Any]
-) -> Path:
-    """Writes figures by predictor, more numbers as `{caption: {row: number}}`, and pictures by name."""
-    names = [name for name in next(iter(figures.values())) if name != "iou"]
+def overlays(found: Uncertainty, info: DataInfo) -> dict[str, Figure]:
+    """Returns pictures of the images at both ends: `least_certain` and `most_certain`."""
+    drawn = {}
+    for name, examples in (("least_certain", found.least_certain), ("most_certain", found.most_certain)):
+        images, labels = [each.image for each in examples], [each.label for each in examples]
+        answers = {key: [each.answer[key] for each in examples] for key in examples[0].answer}
+        if info.task == "segmentation":
+            drawn[name] = pictures.masks(images, labels, answers)
+        else:
+            drawn[name] = pictures.class_probabilities(images, labels, answers, info.class_names)
+    return drawn
+
+
+def _write_page(path: Path, title: str, found: Evaluation, drawn: dict[str, Figure]) -> Path:
+    names = [name for name in next(iter(found.figures.values())) if name != "iou"]
     return page.write(
         path,
         "evaluation.html",
         title=title,
-        heads=["", *figures],
-        rows=[[LABELS.get(name, name), *(_cell(each[name]) for each in figures.values())] for name in names],
+        heads=["", *found.figures],
+        rows=[[label(name), *(_cell(value(each, name)) for each in found.figures.values())] for name in names],
         tables={
-            caption: [[name, _cell(value)] for name, value in rows.items()] for caption, rows in tables.items()
+            caption: [[name, _cell(auroc)] for name, auroc in aurocs.items()]
+            for caption, aurocs in found.aurocs.items()
         },
         pictures={_CAPTIONS[name]: pictures.as_uri(figure) for name, figure in drawn.items()},
     )
 
 
-def _cell(value: float | None) -> str:
-    return "-" if value is None else f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
+def _cell(number: float | None) -> str:
+    return "-" if number is None else f"{number:,}" if isinstance(number, int) else f"{number:.4f}"

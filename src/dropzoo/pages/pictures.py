@@ -2,22 +2,25 @@
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from dropzoo.common.files import whole_file
 from dropzoo.pages.style import BLUE, GREEN, GREY, ORANGE, plain
+
+#: One array an image, which may differ in size; or one array with an axis of images in front.
+Arrays = Sequence[np.ndarray] | np.ndarray
 
 _UNCERTAINTY = "magma"
 
 
 def curves(histories: dict[str, dict[str, list[float]]]) -> Figure:
-    """Training (dashed) and validation (solid) curves of several runs: the loss, and the metric."""
+    """Draws the loss and the metric of several runs by epoch: training dashed, validation solid."""
     first = next(iter(histories.values()))
     shown = [m for m in ("loss", "mean_iou", "accuracy") if m in first][:2]
     figure = Figure(figsize=(9, 3.2), layout="constrained")
@@ -37,12 +40,19 @@ def curves(histories: dict[str, dict[str, list[float]]]) -> Figure:
 
 
 def class_probabilities(
-    images: Sequence[np.ndarray],
-    labels: Sequence[Any],
-    out: dict[str, Any],
+    images: Arrays,
+    labels: Arrays,
+    out: Mapping[str, Arrays],
     class_names: Sequence[str] | None = None,
 ) -> Figure:
-    """A row of images: each with its class probabilities, the predicted one in colour, and its uncertainty."""
+    """Draws images in a row, each with the probabilities of its classes and its uncertainty.
+
+    Args:
+        images: Arrays `(height, width, channels)`.
+        labels: The true class of each.
+        out: What `MonteCarlo` returns for them, as arrays.
+        class_names: In the order of the classes; their numbers by default.
+    """
     figure = Figure(figsize=(1.25 * len(images), 3.1), layout="constrained")
     axes = figure.subplots(2, len(images), height_ratios=(1.3, 1), squeeze=False)
     for i, image in enumerate(images):
@@ -67,10 +77,15 @@ def class_probabilities(
     return figure
 
 
-def masks(images: Sequence[np.ndarray], truth: Sequence[np.ndarray] | None, out: dict[str, Any]) -> Figure:
-    """A row an image: the image, the true mask where known, the predicted one, and its uncertainty.
+def masks(images: Arrays, truth: Arrays | None, out: Mapping[str, Arrays]) -> Figure:
+    """Draws a row for each image: the image, its true mask if known, the predicted mask, and its uncertainty.
 
-    The images may differ in size. A map of uncertainty is scaled to the most that there is in all of them.
+    The images may differ in size. The maps of uncertainty have one scale, up to the largest value in all images.
+
+    Args:
+        images: Arrays `(height, width, channels)`.
+        truth: Their masks `(height, width)`, or None.
+        out: What `MonteCarlo` returns for them, as arrays, or `mean` alone.
     """
     panels = ["image", *(["truth"] if truth is not None else []), "prediction"]
     panels += [name for name in ("predictive_entropy", "mutual_information") if name in out]
@@ -104,7 +119,7 @@ def masks(images: Sequence[np.ndarray], truth: Sequence[np.ndarray] | None, out:
 
 
 def blend(image: np.ndarray, mask: np.ndarray, classes: int) -> np.ndarray:
-    """The image with each class but the background in a colour of its own, as RGB in [0, 1]."""
+    """Returns an image as RGB in [0, 1], in which each class but the background has a colour of its own."""
     grey = np.repeat(_showable(image).reshape(*image.shape[:2], -1)[..., :3].mean(-1, keepdims=True), 3, axis=-1)
     palette = matplotlib.colormaps["tab10"](np.arange(classes - 1) % 10)[:, :3]
     colours = np.concatenate([np.zeros((1, 3)), palette])[mask]
@@ -112,18 +127,16 @@ def blend(image: np.ndarray, mask: np.ndarray, classes: int) -> np.ndarray:
 
 
 def save(figure: Figure, path: Path) -> Path:
-    """Writes in the format that the name's end says, under a temporary name first; gives the path."""
+    """Writes a picture in the format of its suffix, and returns the path.
+
+    Raises:
+        ValueError: If matplotlib has no such format.
+    """
     known = figure.canvas.get_supported_filetypes()
     if path.suffix.removeprefix(".") not in known:
         raise ValueError(f"A picture's name must end in one of .{', .'.join(sorted(known))}. Received: {path}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(f".tmp{path.suffix}")
-    try:
-        with matplotlib.rc_context({"svg.fonttype": "none"}):  # text stays text
-            figure.savefig(temporary, dpi=150)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_file(path) as unfinished, matplotlib.rc_context({"svg.fonttype": "none"}):  # text stays text
+        figure.savefig(unfinished, dpi=150)
     return path
 
 

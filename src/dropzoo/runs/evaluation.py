@@ -1,7 +1,6 @@
-"""How good a model is, deterministic or averaged over Monte-Carlo samples: clean, scaled and corrupted."""
+"""How good a model is, in one pass or averaged over Monte-Carlo samples, on images as they are and corrupted."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
 
 import keras
 import numpy as np
@@ -10,11 +9,14 @@ import tensorflow as tf
 from dropzoo import serving, training
 from dropzoo.common.checks import unknown
 from dropzoo.models.graph.endings import output_activation
+from dropzoo.runs.figures import Corrupted, Figures
 from dropzoo.runs.scores import Sample, Scores
 from dropzoo.serving.montecarlo.statistics import check_task
 
-#: Log-probabilities (batch, ..., classes) of images.
-Predict = Callable[[tf.Tensor], tf.Tensor]
+#: From images `(batch, height, width, channels)` to log-probabilities `(batch, ..., classes)`.
+LogProbabilities = Callable[[tf.Tensor], tf.Tensor]
+#: Shows a progress bar while it is iterated.
+Track = Callable[[Sequence[tuple[str, int]]], Iterable[tuple[str, int]]]
 
 
 def evaluate(
@@ -22,27 +24,23 @@ def evaluate(
     dataset: tf.data.Dataset,
     info: training.DataInfo,
     monte_carlo: serving.MonteCarlo | None = None,
-) -> dict[str, Any]:
-    """Figures over all images, or pixels, of a data set.
+) -> Figures:
+    """Returns the figures of a model over all images, or pixels, of a data set.
 
     Args:
-        model: of `info.num_classes` classes, in logits or behind a softmax.
-        dataset: batches of `(images, labels)` or `(images, masks)`.
-        info: of the data set.
-        monte_carlo: predict by its mean over samples instead of one deterministic pass.
+        model: Model of `info.num_classes` classes, with logits or a softmax at its end.
+        dataset: Batches of `(images, labels)` or `(images, masks)`.
+        info: The data set's facts.
+        monte_carlo: Predict by its mean over samples, instead of in one deterministic pass.
 
-    Returns:
-        `accuracy`; for segmentation `mean_iou` (over the classes that occur) and `iou` for each class; `nll` in
-        nats, `brier`, `ece` (15 equal bins), `ece_adaptive` (15 bins of equal mass) and `ece_classwise`, by pixel
-        where there are pixels; `aurc`, the area under the risk-coverage curve, and `error_auroc`, both with the
-        entropy of the prediction as its uncertainty, and of large masks on 4,096 pixels an image; None for
-        `error_auroc` without a single error, and for both where the model gives NaN; `count`, of images.
+    Raises:
+        ValueError: If the data set is empty, or the model's output is not one of classes.
     """
     return score(log_probabilities(model, monte_carlo), dataset, Scores(info)).figures()
 
 
-def log_probabilities(model: keras.Model, monte_carlo: serving.MonteCarlo | None = None) -> Predict:
-    """Predicts in one deterministic pass, or by the mean over samples."""
+def log_probabilities(model: keras.Model, monte_carlo: serving.MonteCarlo | None = None) -> LogProbabilities:
+    """Returns the function that predicts in one deterministic pass, or by the mean over samples."""
     if monte_carlo is not None:
         return lambda images: tf.math.log(monte_carlo(images)["mean"] + 1e-12)
     check_task("multi_class", model)
@@ -54,29 +52,28 @@ def log_probabilities(model: keras.Model, monte_carlo: serving.MonteCarlo | None
     return tf.function(predict, reduce_retracing=True)
 
 
-def score(predict: Predict, dataset: tf.data.Dataset, scores: Scores) -> Scores:
-    """Adds `predict` on a data set to `scores`, and returns them."""
+def score(predict: LogProbabilities, dataset: tf.data.Dataset, scores: Scores) -> Scores:
+    """Adds what `predict` returns for a data set to `scores`, and returns them."""
     for images, labels in dataset:
         scores.add(labels, predict(images))
     return scores
 
 
-def predictors(model: keras.Model, mc: int = 0) -> dict[str, Predict]:
-    """By title: one deterministic pass and, where `mc` is not 0, the mean over so many Monte-Carlo samples."""
+def methods(model: keras.Model, monte_carlo: serving.MonteCarlo | None = None) -> dict[str, LogProbabilities]:
+    """Returns the ways to predict, by title: one deterministic pass and, if given, the mean over samples."""
     by_title = {"deterministic": log_probabilities(model)}
-    if mc:
-        sampled = serving.MonteCarlo(model, num_samples=mc)
-        by_title[f"Monte Carlo, {mc} samples"] = log_probabilities(model, sampled)
+    if monte_carlo is not None:
+        by_title[f"Monte Carlo, {monte_carlo.num_samples} samples"] = log_probabilities(model, monte_carlo)
     return by_title
 
 
-def fit_temperatures(found: dict[str, Predict], data: training.Data) -> dict[str, float]:
-    """The temperature at which each predictor fits the validation data best.
+def fit_temperatures(methods: dict[str, LogProbabilities], data: training.Data) -> dict[str, float]:
+    """Returns for each method the temperature at which it fits the validation data best.
 
     The log of a Monte-Carlo mean is scaled like the log-probabilities of one pass.
 
     Raises:
-        ValueError: without validation data to fit on, or test data to see on whether it helps.
+        ValueError: Without validation images to fit on, or test images to see on whether it helps.
     """
     if data.validation is None or data.test is None:
         raise ValueError(
@@ -84,7 +81,7 @@ def fit_temperatures(found: dict[str, Predict], data: training.Data) -> dict[str
             f"{data.info.num_validation} and {data.info.num_test} here; train with a --validation-split"
         )
     temperatures = {}
-    for title, predict in found.items():
+    for title, predict in methods.items():
         sample, fitted = Sample(), []
         for images, labels in data.validation:
             fitted.append(sample(labels.numpy(), predict(images).numpy()))
@@ -94,14 +91,14 @@ def fit_temperatures(found: dict[str, Predict], data: training.Data) -> dict[str
 
 
 def score_all(
-    found: dict[str, Predict],
+    methods: dict[str, LogProbabilities],
     dataset: tf.data.Dataset,
     info: training.DataInfo,
     temperatures: dict[str, float] | None = None,
 ) -> dict[str, Scores]:
-    """Scores by title and, as "TITLE, T = 1.50", of the same predictions at the temperature given for them."""
+    """Returns the scores of each method; as "TITLE, T = 1.50" also those at the temperature given for it."""
     scores: dict[str, Scores] = {}
-    for title, predict in found.items():
+    for title, predict in methods.items():
         plain = scores[title] = Scores(info)
         temperature = (temperatures or {}).get(title)
         if temperature is None:
@@ -115,8 +112,14 @@ def score_all(
     return scores
 
 
-def parse_corruptions(text: str) -> list[str]:
-    """`"all"`, or names with commas between, as a list of names."""
+def parse_corruptions(text: str | None) -> list[str]:
+    """Returns `"all"`, or names with commas between, as a list of names; None is an empty one.
+
+    Raises:
+        ValueError: If there is no corruption of a name.
+    """
+    if text is None:
+        return []
     available = training.list_corruptions()
     names = [name.strip() for name in text.split(",")] if text != "all" else available
     for name in names:
@@ -126,9 +129,9 @@ def parse_corruptions(text: str) -> list[str]:
 
 
 def corrupted(dataset: tf.data.Dataset, name: str, severity: int) -> tf.data.Dataset:
-    """The data set with its images corrupted, the same in each pass."""
+    """Returns the data set with its images corrupted, the same in each pass."""
 
-    @tf.autograph.experimental.do_not_convert  # nothing to convert, and to look is slow
+    @tf.autograph.experimental.do_not_convert  # there is nothing to convert, and the search is slow
     def worse(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return training.corrupt(images, name, severity), labels
 
@@ -136,21 +139,28 @@ def corrupted(dataset: tf.data.Dataset, name: str, severity: int) -> tf.data.Dat
 
 
 def score_corruptions(
-    predictors: dict[str, Predict],
+    methods: dict[str, LogProbabilities],
     dataset: tf.data.Dataset,
     info: training.DataInfo,
     names: list[str],
-    track: Callable[[Sequence[Any]], Iterable[Any]] = iter,
-) -> dict[tuple[str, int], dict[str, dict[str, Any]]]:
-    """Figures of several predictors under each corruption and severity: by (name, severity), then predictor.
+    track: Track = iter,
+) -> Corrupted:
+    """Returns the figures of each method under each corruption and severity.
 
-    `track` shows how far it is.
+    Args:
+        methods: What `methods` returns.
+        dataset: Batches of the images as they are.
+        info: The data set's facts.
+        names: Names of corruptions.
+        track: Iterates over what it is given, and shows how far it is.
     """
+    found: Corrupted = {}
+    if not names:
+        return found
     scores = Scores(info)
-    found: dict[tuple[str, int], dict[str, dict[str, Any]]] = {}
     for name, severity in track([(name, severity) for name in names for severity in range(1, 6)]):
         worse = corrupted(dataset, name, severity)
         found[name, severity] = {
-            title: score(predict, worse, scores.reset()).figures() for title, predict in predictors.items()
+            title: score(predict, worse, scores.reset()).figures() for title, predict in methods.items()
         }
     return found

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -17,25 +16,32 @@ from dropzoo.serving.montecarlo.sampler import check_single
 from dropzoo.serving.montecarlo.statistics import check_task, probabilities_of
 from dropzoo.training.data.images import read_images
 
+#: What `MonteCarlo` returns, as arrays by name.
+Arrays = dict[str, np.ndarray]
+
 
 @dataclass(frozen=True)
 class Predictor:
-    """A model ready for images.
+    """A model that predicts image files.
 
     Attributes:
-        predict: From float32 images in [0, 1], `(batch, height, width, channels)`, to arrays: `mean`
-            (probabilities, of two classes where the model gives one) and, where the model has dropout, `variance`,
+        predict: From float32 images in [0, 1], `(batch, height, width, channels)`, to arrays: the probabilities
+            `mean`, of two classes if the model has a single output, and, if the model has dropout, `variance`,
             `predictive_entropy` and `mutual_information`.
-        input_shape: `(height, width, channels)`, None where any size will do.
-        class_names: As far as known.
+        input_shape: `(height, width, channels)`, with None for a size that is not fixed.
+        class_names: Names of the classes, if they are known.
     """
 
-    predict: Callable[[np.ndarray], dict[str, np.ndarray]]
+    predict: Callable[[np.ndarray], Arrays]
     input_shape: tuple[int | None, int | None, int]
     class_names: tuple[str, ...] | None
 
     def read(self, path: Path) -> np.ndarray:
-        """An image file as this model takes it: its channels, and its size where that is fixed."""
+        """Returns an image file as this model takes it: float32 `(height, width, channels)` in [0, 1].
+
+        Raises:
+            ValueError: If it is no image, or its channels cannot be turned into those of the model.
+        """
         (image,) = read_images([path])
         scale = np.iinfo(image.dtype).max if image.dtype.kind == "u" else 1
         pixels = tf.constant(image, tf.float32) / scale
@@ -48,12 +54,26 @@ class Predictor:
             pixels = tf.clip_by_value(tf.image.resize(pixels, size, antialias=True), 0, 1)
         return pixels.numpy()
 
+    def answer(self, image: np.ndarray) -> Arrays:
+        """Returns what `predict` returns for one image, without the batch."""
+        return {name: value[0] for name, value in self.predict(image[None]).items()}
+
+    def label(self, probabilities: np.ndarray) -> tuple[str, float]:
+        """Returns the name and the probability of the likeliest class."""
+        best = int(np.argmax(probabilities))
+        return self.class_names[best] if self.class_names else str(best), float(probabilities[best])
+
 
 def load_predictor(path: Path, num_samples: int = 30, seed: int = 0) -> Predictor:
-    """Loads whatever `path` is; a folder of versions means the newest.
+    """Loads a model that predicts image files.
+
+    Args:
+        path: A run's folder, a `.keras` file, a SavedModel, or a folder of versions of one, whose newest is taken.
+        num_samples: Int, the number of Monte-Carlo samples. A SavedModel has its own number.
+        seed: Int in [0, 2**32), of the samples.
 
     Raises:
-        ValueError: if it is nothing of the kind.
+        ValueError: If `path` is none of these, or its model does not predict one class for an image or pixel.
     """
     if (path / "run.json").exists():
         model, _, info = load_run(path)
@@ -72,63 +92,52 @@ def _from_keras(model: keras.Model, num_samples: int, seed: int, class_names: tu
     check_single(model)
     if takes_integers(model):
         raise ValueError(
-            f"Here images are in [0, 1], but the model takes {model.inputs[0].dtype}. Export it first"
+            f"Images are in [0, 1] here, but the model takes {model.inputs[0].dtype}. Export it first"
         )
-    if any(map(layers.is_stochastic, model._flatten_layers(include_self=False))):
+    if layers.dropouts(model):
         sample = serving.MonteCarlo(model, num_samples=num_samples, seed=seed)
 
-        def predict(images: np.ndarray) -> dict[str, np.ndarray]:
+        def predict(images: np.ndarray) -> Arrays:
             return _two_classes({name: value.numpy() for name, value in sample(images).items()})
-    else:  # one deterministic pass
+    else:
         check_task("multi_class", model)
         probabilities = probabilities_of(model)
 
-        def predict(images: np.ndarray) -> dict[str, np.ndarray]:
+        def predict(images: np.ndarray) -> Arrays:
             return _two_classes({"mean": probabilities(model(images, training=False)).numpy()})
 
     return Predictor(predict, model.input_shape[1:], class_names)
 
 
 def _from_saved_model(path: Path) -> Predictor:
-    told = path / "assets.extra" / "info.json"
-    info = read_json(told) if told.exists() else {}
+    facts = path / "assets.extra" / "info.json"
+    info = read_json(facts) if facts.exists() else {}
     if (task := info.get("task", "multi_class")) not in ("multi_class", "binary"):
         raise ValueError(
-            f"Here an image gets one class; the export {path} is for task={task!r}. Ask its server: dropzoo serve"
+            f"An image gets one class here, but the export {path} is for task={task!r}. Serve it: dropzoo serve"
         )
     loaded = tf.saved_model.load(str(path))
     signatures = loaded.signatures
     specs = signatures["serving_default"].structured_input_signature[1]
     spec = specs["images"]
 
-    def predict(images: np.ndarray) -> dict[str, np.ndarray]:
+    def predict(images: np.ndarray) -> Arrays:
         given = tf.cast(np.rint(images * 255) if spec.dtype == tf.uint8 else images, spec.dtype)
         if "predict_mc" not in signatures:
             return _two_classes({"mean": signatures["serving_default"](images=given)["probabilities"].numpy()})
         found = signatures["predict_mc"](images=given)
         return _two_classes({name: value.numpy() for name, value in found.items()})
 
-    predict.loaded = loaded  # type: ignore[attr-defined]  # signatures die with what they were loaded from
+    predict.loaded = loaded  # type: ignore[attr-defined]  # signatures die with the object that they were loaded from
     names = tuple(info["class_names"]) if info.get("class_names") else None
     return Predictor(predict, tuple(spec.shape[1:]), names)
 
 
-def _two_classes(figures: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """One probability is that of the second of two classes."""
-    if figures["mean"].shape[-1] > 1:
-        return figures
-    both = {"mean": np.concatenate([1 - figures["mean"], figures["mean"]], -1)}
-    if "variance" in figures:
-        both["variance"] = np.repeat(figures["variance"], 2, -1)
-    return figures | both
-
-
-def label(probabilities: np.ndarray, names: tuple[str, ...] | None) -> tuple[str, float]:
-    """The likeliest class's name and probability."""
-    best = int(np.argmax(probabilities))
-    return names[best] if names else str(best), float(probabilities[best])
-
-
-def as_dict(predictor: Predictor, image: np.ndarray) -> dict[str, Any]:
-    """The predictions for one image, without the batch axis."""
-    return {name: value[0] for name, value in predictor.predict(image[None]).items()}
+def _two_classes(answers: Arrays) -> Arrays:
+    """Turns a single probability, that of the second of two classes, into both."""
+    if answers["mean"].shape[-1] > 1:
+        return answers
+    both = {"mean": np.concatenate([1 - answers["mean"], answers["mean"]], -1)}
+    if "variance" in answers:
+        both["variance"] = np.repeat(answers["variance"], 2, -1)
+    return answers | both

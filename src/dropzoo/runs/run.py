@@ -23,6 +23,7 @@ import tensorflow as tf
 from dropzoo import models, training
 from dropzoo.runs.devices import prepare_devices
 from dropzoo.runs.evaluation import evaluate
+from dropzoo.runs.figures import Figures
 from dropzoo.runs.files import read_json, write_history, write_json
 from dropzoo.serving.export.signatures import takes_integers
 from dropzoo.serving.montecarlo.sampler import check_single
@@ -103,7 +104,7 @@ def train_run(
     say: Callable[[str], None] = print,
     verbose: int | None = None,
     steps_per_execution: int = 1,
-) -> tuple[keras.Model, dict[str, Any]]:
+) -> tuple[keras.Model, Figures]:
     """Trains in the folder `out`, or goes on where a run of the same config was stopped.
 
     Where `TF_CONFIG` names several workers, each runs this with a folder that they share; the chief writes.
@@ -156,10 +157,10 @@ def train_run(
         write_history(out / "history.csv", history)
         model.save(out / "unfinished.keras")
         os.replace(out / "unfinished.keras", out / "model.keras")
-    results = evaluate(model, judged_images(data), data.info)
+    figures = evaluate(model, judged_images(data), data.info)
     if chief:
-        write_json(out / "results.json", results)
-    return model, results
+        write_json(out / "results.json", figures)
+    return model, figures
 
 
 def judged_images(data: training.Data) -> tf.data.Dataset:
@@ -176,6 +177,13 @@ def _nothing(_: str) -> None:
     """What all workers but the chief say."""
 
 
+def read_info(out: Path) -> training.DataInfo:
+    """Returns the facts of the data set that a run was trained on."""
+    saved = read_json(out / "run.json")["info"]
+    info: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in saved.items()}
+    return training.DataInfo(**info)
+
+
 def load_run(out: Path) -> tuple[keras.Model, RunConfig, training.DataInfo]:
     """The model, config and data set's facts of a finished run."""
     if not (out / "run.json").exists() or not (out / "model.keras").exists():
@@ -185,9 +193,8 @@ def load_run(out: Path) -> tuple[keras.Model, RunConfig, training.DataInfo]:
             "To evaluate another model, say on what: --data DATA"
         )
     saved = read_json(out / "run.json")
-    info: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in saved["info"].items()}
     model = keras.models.load_model(out / "model.keras")
-    return model, RunConfig(**saved["config"]), training.DataInfo(**info)
+    return model, RunConfig(**saved["config"]), read_info(out)
 
 
 def load_run_data(config: RunConfig, out: Path, *facts: str) -> training.Data:

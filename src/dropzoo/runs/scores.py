@@ -1,24 +1,25 @@
-"""The figures of one model on one data set, added up batch by batch."""
+"""The figures of one model on one data set, summed batch by batch."""
 
-from typing import Any
+from typing import cast
 
 import numpy as np
 import tensorflow as tf
 
 from dropzoo import training
+from dropzoo.runs.figures import Figures
 
-# Ranks need all predictions at once. Of a larger image these many pixels, drawn by a fixed seed, stand for all.
+# Ranks need all predictions at once. In a larger image these many pixels, drawn by a fixed seed, stand for all.
 _PIXELS = 4096
 
 
 class Sample:
-    """Draws the same pixels of each image from any tensors of one batch; whole where there are few."""
+    """Draws the same pixels of each image from all tensors of a batch; small images are kept whole."""
 
     def __init__(self) -> None:
         self._random = np.random.default_rng(0)
 
     def __call__(self, *batch: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Arrays `(batch, ..., [k])` as `(values, [k])`; the first has no `k`."""
+        """Returns arrays `(batch, ..., [k])` as `(values, [k])`; the first has no `k`."""
         count, pixels = len(batch[0]), int(np.prod(batch[0].shape[1:]))
         flat = [each.reshape(count, pixels, *each.shape[batch[0].ndim :]) for each in batch]
         if pixels > _PIXELS:
@@ -28,10 +29,13 @@ class Sample:
 
 
 class Scores:
-    """Accuracy, IoU, calibration and the use of the uncertainty, from log-probabilities and labels.
+    """Sums up accuracy, IoU, calibration and the use of the uncertainty from labels and log-probabilities.
 
-    The uncertainty is the entropy of the probabilities; those of Monte Carlo are the mean over samples, so it is
-    the predictive entropy there.
+    The uncertainty is the entropy of the probabilities. For Monte Carlo they are the mean over samples, and their
+    entropy is the predictive entropy.
+
+    Args:
+        info: The data set's facts: its task and its classes.
     """
 
     def __init__(self, info: training.DataInfo) -> None:
@@ -46,13 +50,13 @@ class Scores:
         }
         shape = [None] * (3 if info.task == "segmentation" else 1)
         spec = (tf.TensorSpec(shape, tf.int32), tf.TensorSpec([*shape, info.num_classes], tf.float32))
-        # Concrete: TensorFlow warns of one more trace a method, and each of these objects has its own.
+        # Concrete: TensorFlow warns when a method is traced once more, and each of these objects has its own.
         update = tf.function(self._add_to_metrics, input_signature=spec, autograph=False)
         self._update = update.get_concrete_function()
         self.reset()
 
     def reset(self) -> "Scores":
-        """Starts anew; cheaper than another object, which TensorFlow would trace again."""
+        """Starts anew, which is cheaper than another object that TensorFlow has to trace; returns itself."""
         for metric in self.metrics.values():
             metric.reset_state()
         self.count = 0
@@ -62,41 +66,51 @@ class Scores:
         return self
 
     def add(self, labels: tf.Tensor, log_p: tf.Tensor) -> None:
-        """Adds a batch: labels `(batch, ...)`, log-probabilities `(batch, ..., classes)`."""
-        entropy = self._update(tf.cast(labels, tf.int32), log_p).numpy()
+        """Adds a batch: labels `(batch, ...)` and log-probabilities `(batch, ..., classes)`."""
+        uncertainty = self._update(tf.cast(labels, tf.int32), log_p).numpy()
         labels, classes = np.asarray(labels), np.argmax(log_p, -1)
         cells = labels.ravel() * len(self._confusion) + classes.ravel()
         self._confusion += np.bincount(cells, minlength=self._confusion.size).reshape(self._confusion.shape)
-        self._kept.append(self._sample(entropy, classes != labels))
+        self._kept.append(self._sample(uncertainty, classes != labels))
         self.count += len(labels)
 
     def _add_to_metrics(self, labels: tf.Tensor, log_p: tf.Tensor) -> tf.Tensor:
         for metric in self.metrics.values():
             metric.update_state(labels, log_p)
-        return -tf.reduce_sum(tf.math.multiply_no_nan(log_p, tf.exp(log_p)), -1)  # 0 log 0 is 0
+        return entropy(log_p)
 
     def uncertainty_and_errors(self) -> tuple[np.ndarray, np.ndarray]:
-        """The entropy of each prediction kept, and whether it is wrong."""
+        """Returns the entropy of each prediction that was kept, and whether it is wrong."""
         uncertainty, errors = (np.concatenate(each) for each in zip(*self._kept, strict=True))
         return uncertainty, errors
 
-    def figures(self) -> dict[str, Any]:
-        """What `evaluate` returns."""
+    def figures(self) -> Figures:
+        """Returns the figures of all batches so far.
+
+        Raises:
+            ValueError: If there was no batch.
+        """
         if not self.count:
             raise ValueError(f"There are no images to evaluate on in {self.info.name!r}")
         confusion = self._confusion
-        results: dict[str, Any] = {"accuracy": float(confusion.trace() / confusion.sum())}
+        figures: dict[str, object] = {"accuracy": float(confusion.trace() / confusion.sum())}
         if self.info.task == "segmentation":
             union = confusion.sum(0) + confusion.sum(1) - confusion.diagonal()
             iou = [float(c / u) if u else None for c, u in zip(confusion.diagonal(), union, strict=True)]
-            results["mean_iou"] = float(np.mean([value for value in iou if value is not None]))
-            results["iou"] = dict(zip(self.info.class_names, iou, strict=True))
-        results |= {name: float(metric.result()) for name, metric in self.metrics.items()}
-        return {**results, **self._detection(), "count": self.count}
+            figures["mean_iou"] = float(np.mean([each for each in iou if each is not None]))
+            figures["iou"] = dict(zip(self.info.class_names, iou, strict=True))
+        figures |= {name: float(metric.result()) for name, metric in self.metrics.items()}
+        return cast(Figures, {**figures, **self._detection(), "count": self.count})
 
     def _detection(self) -> dict[str, float | None]:
+        """How well the uncertainty finds the errors; nothing if a training that diverged left NaN."""
         uncertainty, errors = self.uncertainty_and_errors()
-        if not np.isfinite(uncertainty).all():  # of a training that diverged
+        if not np.isfinite(uncertainty).all():
             return {"aurc": None, "error_auroc": None}
         found = training.error_auroc(uncertainty, errors)
         return {"aurc": training.aurc(uncertainty, errors), "error_auroc": None if np.isnan(found) else found}
+
+
+def entropy(log_p: tf.Tensor) -> tf.Tensor:
+    """Returns the entropy in nats, `(batch, ...)`, from log-probabilities `(batch, ..., classes)`."""
+    return -tf.reduce_sum(tf.math.multiply_no_nan(log_p, tf.exp(log_p)), -1)  # 0 log 0 is 0

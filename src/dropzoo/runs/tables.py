@@ -1,113 +1,110 @@
 """Figures of evaluations as tables for the terminal, and as a file."""
 
 import csv
-import os
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 from rich import box
 from rich.markup import escape
 from rich.table import Column, Table
 
-LABELS = {
-    "mean_iou": "mean IoU",
-    "nll": "NLL",
-    "brier": "Brier score",
-    "ece": "ECE",
-    "ece_adaptive": "ECE, equal mass",
-    "ece_classwise": "ECE, class-wise",
-    "aurc": "AURC",
-    "error_auroc": "error AUROC",
-}
+from dropzoo.common.files import whole_file
+from dropzoo.runs.figures import ByMethod, Corrupted, label, score_name, value
 
 
-def results_table(columns: dict[str, dict[str, Any]], split: str = "") -> Table:
-    """Figures of one or several evaluations, a column each, on the images of a split."""
+def figures_table(columns: ByMethod, split: str = "") -> Table:
+    """Returns a table of figures, a column for each method of prediction.
+
+    Args:
+        columns: Figures by title.
+        split: String. The images that were evaluated on: "test", say.
+    """
     first = next(iter(columns.values()))
     heads = (Column(title.replace(", ", "\n"), justify="right") for title in columns)
     images = f"{first['count']:,} {split} images" if split else f"{first['count']:,} images"
     table = Table(Column(images, no_wrap=True), *heads)
     for name in first:
         if name not in ("iou", "count"):
-            table.add_row(LABELS.get(name, name), *(_cell(figures[name], 4, 6) for figures in columns.values()))
+            table.add_row(label(name), *(_cell(value(figures, name), 4, 6) for figures in columns.values()))
     classes = list(first.get("iou", ()))
     for name in classes if len(classes) <= 4 else ():
         table.add_row(f"IoU {escape(name)}", *(_cell(figures["iou"][name], 4) for figures in columns.values()))
     return table
 
 
-def corruption_tables(
-    clean: dict[str, dict[str, Any]], found: dict[tuple[str, int], dict[str, dict[str, Any]]]
-) -> list[Table]:
-    """Of the score, NLL and ECE each a table: a row for a corruption and a predictor, a column for a severity.
+def corruption_tables(clean: ByMethod, found: Corrupted) -> list[Table]:
+    """Returns tables of the score, the NLL and the ECE by severity, a row for each corruption and method.
 
     Args:
-        clean: figures by predictor, of the images as they are: severity 0.
-        found: as of `evaluation.score_corruptions`.
+        clean: Figures on the images as they are: severity 0.
+        found: What `evaluation.score_corruptions` returns.
     """
-    score = "mean_iou" if "mean_iou" in next(iter(clean.values())) else "accuracy"
+    if not found:
+        return []
     severities = sorted({severity for _, severity in found})
     names = list(dict.fromkeys(name for name, _ in found))
-    tables = []
-    for figure in (score, "nll", "ece"):
-        heads = (Column(str(severity), justify="right") for severity in (0, *severities))
-        title = f"{LABELS.get(figure, figure)} by severity"
-        columns = (Column("corruption", no_wrap=True), Column("", no_wrap=True), *heads)
-        table = Table(*columns, title=title, box=box.SIMPLE, padding=(0, 1, 0, 0))  # within 80 characters
-        rows = {
-            name: {p: [found[name, severity][p][figure] for severity in severities] for p in clean}
-            for name in names
+    return [
+        _corruption_table(clean, found, figure, names, severities)
+        for figure in (score_name(next(iter(clean.values()))), "nll", "ece")
+    ]
+
+
+def _corruption_table(
+    clean: ByMethod, found: Corrupted, figure: str, names: Sequence[str], severities: Sequence[int]
+) -> Table:
+    heads = (Column(str(severity), justify="right") for severity in (0, *severities))
+    columns = (Column("corruption", no_wrap=True), Column("", no_wrap=True), *heads)
+    # Narrow, to stay within 80 characters.
+    table = Table(*columns, title=f"{label(figure)} by severity", box=box.SIMPLE, padding=(0, 1, 0, 0))
+    rows = {
+        name: {method: [value(found[name, s][method], figure) for s in severities] for method in clean}
+        for name in names
+    }
+    if len(names) > 1:
+        rows["mean of all"] = {
+            method: [fmean(each) for each in zip(*(rows[name][method] for name in names), strict=True)]
+            for method in clean
         }
-        if len(names) > 1:
-            rows["mean of all"] = {
-                p: [fmean(each) for each in zip(*(rows[n][p] for n in names), strict=True)] for p in clean
-            }
-        for name, by_predictor in rows.items():
-            for i, (predictor, values) in enumerate(by_predictor.items()):
-                cells = (_cell(value, 3) for value in (clean[predictor][figure], *values))
-                short = predictor.replace("Monte Carlo", "MC").replace(" samples", "")
-                table.add_row("" if i else name, short, *cells, end_section=i == len(by_predictor) - 1)
-        tables.append(table)
-    return tables
-
-
-def write_figures(
-    path: Path, clean: dict[str, dict[str, Any]], found: dict[tuple[str, int], dict[str, dict[str, Any]]]
-) -> Path:
-    """All figures as CSV, a row for a predictor under a corruption and severity; under a temporary name first.
-
-    Args:
-        path: of the file.
-        clean: figures by predictor, of the images as they are: severity 0 of no corruption.
-        found: as of `evaluation.score_corruptions`.
-    """
-    rows = []
-    for (name, severity), by_predictor in {("", 0): clean, **found}.items():
-        for predictor, figures in by_predictor.items():
-            classes = {f"iou {name}": value for name, value in figures.get("iou", {}).items()}
-            rest = {name: value for name, value in figures.items() if name != "iou"}
-            rows.append({"corruption": name, "severity": severity, "predictor": predictor, **rest, **classes})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    with open(temporary, "w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    os.replace(temporary, path)
-    return path
-
-
-def ood_table(title: str, aurocs: dict[str, float]) -> Table:
-    """Of `uncertainty.ood_aurocs`."""
-    table = Table(Column("uncertainty", no_wrap=True), Column("AUROC", justify="right"), title=escape(title))
-    for name, value in aurocs.items():
-        table.add_row(name, _cell(value, 4))
+    for name, by_method in rows.items():
+        for i, (method, values) in enumerate(by_method.items()):
+            cells = (_cell(each, 3) for each in (value(clean[method], figure), *values))
+            short = method.replace("Monte Carlo", "MC").replace(" samples", "")
+            table.add_row("" if i else name, short, *cells, end_section=i == len(by_method) - 1)
     return table
 
 
+def ood_table(title: str, aurocs: dict[str, float]) -> Table:
+    """Returns a table of what `uncertainty.ood_aurocs` returns."""
+    table = Table(Column("uncertainty", no_wrap=True), Column("AUROC", justify="right"), title=escape(title))
+    for name, auroc in aurocs.items():
+        table.add_row(name, _cell(auroc, 4))
+    return table
+
+
+def write_figures(path: Path, clean: ByMethod, found: Corrupted) -> Path:
+    """Writes all figures as CSV, a row for each corruption, severity and method of prediction; returns the path.
+
+    Args:
+        path: The file.
+        clean: Figures on the images as they are: severity 0 of no corruption.
+        found: What `evaluation.score_corruptions` returns.
+    """
+    rows = []
+    for (name, severity), by_method in {("", 0): clean, **found}.items():
+        for method, figures in by_method.items():
+            classes = {f"iou {name}": iou for name, iou in figures.get("iou", {}).items()}
+            rest = {name: each for name, each in figures.items() if name != "iou"}
+            rows.append({"corruption": name, "severity": severity, "predictor": method, **rest, **classes})
+    with whole_file(path) as unfinished, open(unfinished, "w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
 def _cell(value: float | None, digits: int, small: int | None = None) -> str:
-    """With `small` digits instead where `digits` would leave but one."""
+    """Formats a number with `digits`, or with `small` digits if `digits` would leave only one of them."""
     if value is None:
         return "-"
     return f"{value:.{small if small and 0 < abs(value) < 10 ** (1 - digits) else digits}f}"

@@ -1,25 +1,24 @@
-"""How fast the input is, how fast the steps are, and so which of the two waits for the other."""
+"""How fast the input is and how fast the steps are, which says which of the two waits for the other."""
 
 import itertools
 import statistics
 import time
 from dataclasses import dataclass
 
-import keras
 import tensorflow as tf
 
-from dropzoo import models, training
+from dropzoo import training
 from dropzoo.runs.run import RunConfig
 
 
 @dataclass(frozen=True)
 class InputRate:
-    """Of the pipeline alone: reading, augmentation, batching.
+    """The speed of the input pipeline alone: reading, augmentation and batching.
 
     Attributes:
         first_batch: Seconds until the first batch of the first epoch is there.
-        filling: Images a second of the first epoch, which reads and decodes.
-        steady: Images a second afterwards, out of the cache; None where the time ended before.
+        filling: Images a second in the first epoch, which reads and decodes them.
+        steady: Images a second in later epochs, from the cache; None if the time was over before.
     """
 
     first_batch: float
@@ -28,7 +27,7 @@ class InputRate:
 
 
 def input_rate(data: training.Data, seconds: float = 10.0) -> InputRate:
-    """Draws training batches for about so many seconds, at least those of one epoch's first ten."""
+    """Draws training batches for about this many seconds, and at least the first ten of an epoch."""
     start = time.perf_counter()
     first_batch, rates = 0.0, []
     for epoch in itertools.count():
@@ -46,21 +45,24 @@ def input_rate(data: training.Data, seconds: float = 10.0) -> InputRate:
 
 
 def step_times(config: RunConfig, data: training.Data, steps: int = 20, rounds: int = 3) -> dict[bool, float]:
-    """Seconds a training step takes by itself, without and with XLA, always on the same batch.
+    """Returns the seconds of a training step by itself, by `jit_compile`, always on the same batch.
 
-    Medians of interleaved rounds of `steps` steps in one execution; what is compiled first is not counted.
+    They are medians of interleaved rounds of `steps` steps in one execution, without the first, which compiles.
+
+    Args:
+        config: The run to time.
+        data: Its data.
+        steps: Int, steps in one round.
+        rounds: Int, rounds that count.
     """
     batch = next(iter(data.train.at_epoch(0)))
     same = tf.data.Dataset.from_tensors(batch).repeat(steps)
-    shape = {"input_shape": data.info.input_shape, "num_classes": data.info.num_classes}
-    trainers = {}
-    for jit_compile in (False, True):
-        keras.utils.set_random_seed(config.seed)
-        model = models.build_model(config.model, dropout=config.dropout, **{**shape, **config.options})
-        optimizer = keras.optimizers.Adam(config.learning_rate)
-        trainers[jit_compile] = training.Trainer(
-            model, optimizer, jit_compile=jit_compile, steps_per_execution=steps
+    trainers = {
+        jit_compile: config.trainer(
+            config.build(data.info), data.info, jit_compile=jit_compile, steps_per_execution=steps
         )
+        for jit_compile in (False, True)
+    }
     times: dict[bool, list[float]] = {False: [], True: []}
     for number in range(rounds + 1):
         for jit_compile, trainer in trainers.items():

@@ -1,53 +1,73 @@
-"""What an evaluation shows of the uncertainty: the images at both ends of it, and those of another data set."""
+"""The uncertainty of a model on whole data sets: the images at both ends of it, and images of another data set."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
-from matplotlib.figure import Figure
 
 from dropzoo import serving, training
-from dropzoo.pages import pictures
-from dropzoo.runs.evaluation import Predict
+from dropzoo.runs.evaluation import LogProbabilities
+from dropzoo.runs.scores import entropy
 
 MEASURES = ("predictive_entropy", "mutual_information")
 
 
 @dataclass(frozen=True)
 class Example:
-    """One image with its label or mask, and the figures of `MonteCarlo` for it."""
+    """One image with what the model says of it.
+
+    Attributes:
+        image: Array `(height, width, channels)`.
+        label: Array of its class, `()`, or its mask, `(height, width)`.
+        answer: What `MonteCarlo` returns, without the batch.
+        entropy: The predictive entropy; for a mask its mean over the pixels.
+    """
 
     image: np.ndarray
     label: np.ndarray
-    figures: dict[str, np.ndarray]
-    entropy: float  # for segmentation the mean over the pixels
+    answer: dict[str, np.ndarray]
+    entropy: float
 
 
 @dataclass(frozen=True)
 class Uncertainty:
-    """Of a data set: each measure of all images, `(images,)`, and the examples at both ends of the entropy."""
+    """The uncertainty on a data set.
+
+    Attributes:
+        measures: Array `(images,)` for each of `MEASURES`.
+        most_certain: Examples of the least entropy, the surest first.
+        least_certain: Examples of the most entropy, the least sure first.
+    """
 
     measures: dict[str, np.ndarray]
-    most_certain: list[Example]  # the surest first
-    least_certain: list[Example]  # the least sure first
+    most_certain: list[Example]
+    least_certain: list[Example]
 
 
-def sample_all(mc: serving.MonteCarlo, dataset: tf.data.Dataset, keep: int = 6) -> Uncertainty:
+class Foreign(NamedTuple):
+    """Images of another data set: its name, which split they are, and their batches."""
+
+    name: str
+    split: str
+    batches: tf.data.Dataset
+
+
+def sample_all(monte_carlo: serving.MonteCarlo, dataset: tf.data.Dataset, keep: int = 6) -> Uncertainty:
     """Samples a whole data set, batch by batch, and keeps the `keep` examples of each end."""
     found: dict[str, list[np.ndarray]] = {name: [] for name in MEASURES}
     sure: list[Example] = []
     unsure: list[Example] = []
     for images, labels in dataset:
-        figures = {name: value.numpy() for name, value in mc(images).items()}
+        answers = {name: value.numpy() for name, value in monte_carlo(images).items()}
         for name in MEASURES:
-            found[name].append(per_image(figures[name]))
-        entropy = found["predictive_entropy"][-1]
-        order = np.argsort(entropy, kind="stable")
+            found[name].append(per_image(answers[name]))
+        entropies = found["predictive_entropy"][-1]
+        order = np.argsort(entropies, kind="stable")
         for kept, rows, sign in ((sure, order[:keep], 1), (unsure, order[::-1][:keep], -1)):
             for i in rows:
-                each = {name: value[i] for name, value in figures.items()}
-                kept.append(Example(images[i].numpy(), labels[i].numpy(), each, float(entropy[i])))
+                answer = {name: value[i] for name, value in answers.items()}
+                kept.append(Example(images[i].numpy(), labels[i].numpy(), answer, float(entropies[i])))
             kept.sort(key=lambda example: sign * example.entropy)
             del kept[keep:]
     measures = {name: np.concatenate(parts) for name, parts in found.items()}
@@ -55,29 +75,26 @@ def sample_all(mc: serving.MonteCarlo, dataset: tf.data.Dataset, keep: int = 6) 
 
 
 def per_image(values: np.ndarray) -> np.ndarray:
-    """The mean over all axes but the first."""
+    """Returns the mean over all axes but the first."""
     return values.reshape(len(values), -1).mean(1)
 
 
-def entropies(predict: Predict, dataset: tf.data.Dataset) -> np.ndarray:
-    """The entropy of each image's prediction, `(images,)`."""
-    parts = []
-    for images, _ in dataset:
-        log_p = predict(images)
-        parts.append(per_image(-tf.reduce_sum(tf.math.multiply_no_nan(log_p, tf.exp(log_p)), -1).numpy()))
-    return np.concatenate(parts)
+def entropies(predict: LogProbabilities, dataset: tf.data.Dataset) -> np.ndarray:
+    """Returns the entropy of each image's prediction, `(images,)`."""
+    return np.concatenate([per_image(entropy(predict(images)).numpy()) for images, _ in dataset])
 
 
-def load_foreign(
-    name: str, own: training.Data, batch_size: int, manual_dir: str | None = None
-) -> tuple[tf.data.Dataset, str]:
-    """Another data set's images, as a model of `own` takes them: resized, turned grey or to RGB.
+def load_foreign(name: str, own: training.Data, batch_size: int, manual_dir: str | None = None) -> Foreign:
+    """Loads another data set's images as a model of `own` takes them: resized, and turned grey or to RGB.
 
-    Returns:
-        Batches, and which of the set's splits they are.
+    Args:
+        name: A data set or folder, as for `load_data`.
+        own: The data of the model.
+        batch_size: Int.
+        manual_dir: Folder with the archives of the other data set.
 
     Raises:
-        ValueError: for the same data set, and for channels that cannot be brought to the model's.
+        ValueError: For the same data set, and for channels that cannot be brought to the model's.
     """
     height, width, channels = own.info.input_shape
     if height is None or width is None:
@@ -92,31 +109,24 @@ def load_foreign(
             f"The images of {name!r} have {data.info.input_shape[2]} channels, but the model takes {channels}"
         )
     if data.test is not None:
-        return data.test, "test"
-    return (data.validation, "validation") if data.validation is not None else (data.train.at_epoch(0), "training")
+        return Foreign(name, "test", data.test)
+    if data.validation is not None:
+        return Foreign(name, "validation", data.validation)
+    return Foreign(name, "training", data.train.at_epoch(0))
 
 
 def ood_aurocs(
-    mc: serving.MonteCarlo, deterministic: Predict, own: Uncertainty, dataset: tf.data.Dataset, foreign: Any
+    monte_carlo: serving.MonteCarlo,
+    deterministic: LogProbabilities,
+    own: Uncertainty,
+    dataset: tf.data.Dataset,
+    foreign: tf.data.Dataset,
 ) -> dict[str, float]:
-    """How well each measure tells `foreign` images from those of `dataset`: `training.ood_auroc` by its title."""
-    other = sample_all(mc, foreign, keep=0)
+    """Returns `training.ood_auroc` of each measure by title: how well it tells `foreign` images from `dataset`."""
+    other = sample_all(monte_carlo, foreign, keep=0)
     known = {"entropy, deterministic": entropies(deterministic, dataset)}
     strange = {"entropy, deterministic": entropies(deterministic, foreign)}
     for name in MEASURES:
         title = f"{name.replace('_', ' ')}, Monte Carlo"
         known[title], strange[title] = own.measures[name], other.measures[name]
     return {title: training.ood_auroc(values, strange[title]) for title, values in known.items()}
-
-
-def overlays(found: Uncertainty, info: training.DataInfo) -> dict[str, Figure]:
-    """A picture of the images at each end: `least_certain` and `most_certain`."""
-    made = {}
-    for name, examples in (("least_certain", found.least_certain), ("most_certain", found.most_certain)):
-        images, labels = [e.image for e in examples], [e.label for e in examples]
-        figures = {key: [e.figures[key] for e in examples] for key in examples[0].figures}
-        if info.task == "segmentation":
-            made[name] = pictures.masks(images, labels, figures)
-        else:
-            made[name] = pictures.class_probabilities(images, labels, figures, info.class_names)
-    return made

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from dropzoo.runs.figures import LABELS
 from dropzoo.runs.run import RunConfig
-from dropzoo.runs.tables import LABELS
 from dropzoo.sweep.space import Trial
 
 #: The axes of a space, in the order they are shown.
