@@ -33,7 +33,7 @@ def wrap(setting: str, condition: str, config: RunConfig, seed: int, run: Callab
     return Job(setting, condition, seed, lambda lab: run(lab, config))
 
 
-def scored(predict: Predict, dataset: tf.data.Dataset, info: training.DataInfo) -> Figures:
+def scored(predict: LogProbabilities, dataset: tf.data.Dataset, info: training.DataInfo) -> Figures:
     found = score(predict, dataset, Scores(info)).figures()
     return {
         "score": found.get("mean_iou", found["accuracy"]),
@@ -42,7 +42,7 @@ def scored(predict: Predict, dataset: tf.data.Dataset, info: training.DataInfo) 
 
 
 def clean_and_corrupted(
-    predict: Predict, images: tf.data.Dataset, info: training.DataInfo, names: Iterable[str]
+    predict: LogProbabilities, images: tf.data.Dataset, info: training.DataInfo, names: Iterable[str]
 ) -> Figures:
     """Figures on the test images, and means over corruptions of the middle severity with `worse_` before them."""
     found = scored(predict, images, info)
@@ -106,7 +106,7 @@ def robustness(lab: Lab, config: RunConfig) -> Figures:
     return found | {"correlation": float(np.abs(correlation[apart]).mean()), "alive": float(values.shape[1])}
 
 
-def dropping(model: keras.Model) -> Predict:
+def dropping(model: keras.Model) -> LogProbabilities:
     """One pass with dropout on."""
     return tf.function(lambda images: tf.nn.log_softmax(model(images, training=True)), reduce_retracing=True)
 

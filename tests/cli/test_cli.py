@@ -48,9 +48,10 @@ def unet_run(tmp_path_factory) -> Path:
 
 
 def test_bench(capsys):
-    data = ["--data", "digits", "--batch-size", "64", "--seconds", "2"]
+    data = ["--data", "digits", "--batch-size", "64", "--seconds", "0.1"]
     status, out, _ = run(capsys, "bench-input", *data, "--augment", "yes")
-    assert status == 0 and len(re.findall(r"[1-9][\d,]* images/s", out)) == 2
+    later = r"from the cache +. (not reached: more --seconds|[1-9][\d,]* images/s)"  # as fast as the machine is
+    assert status == 0 and re.search(r"decoding +. [1-9][\d,]* images/s", out) and re.search(later, out)
     options = ["--option", "filters=(4,)", "--option", "dense=8", "--steps", "2"]
     status, out, _ = run(capsys, "bench", "simple_cnn", *data, "--dropout", "0.2", *options)
     assert status == 0 and "jit_compile=True" in out and re.search(r"input is [\d.]+ times as fast", out)
