@@ -6,10 +6,12 @@ import math
 import numbers
 import re
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TypeVar
 
 import keras
 import numpy as np
+
+T = TypeVar("T")
 
 
 def did_you_mean(name: object, available: Iterable[str]) -> str:
@@ -79,7 +81,7 @@ def check_seed(value: Any, name: str = "seed") -> int:
     return int(value)
 
 
-def check_choice(value: Any, name: str, choices: Iterable[Any]) -> Any:
+def check_choice(value: T, name: str, choices: Iterable[T]) -> T:
     """Returns `value` if it is one of `choices`; otherwise raises a ValueError that lists them."""
     choices = tuple(choices)
     if value not in choices:
