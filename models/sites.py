@@ -26,6 +26,10 @@ _PARTS = set("act add concat conv dense flatten join norm pad pool resize scale 
 _KINDS = ("block", "branch", "conv", "dense", "down", "features", "head", "input", "module", "pool", "skip", "up")
 
 
+#: A plan for a builder: None, a rate, `"paper"` or a dict from patterns to specs. `build_model` takes any name.
+DropoutPlan = float | str | dict[str, Any] | None
+
+
 class CannotPlace(ValueError):
     """A layer cannot work on the tensor of a site, such as a 2-D layer on the output of a dense layer."""
 
@@ -173,7 +177,7 @@ class Sites:
     ['dropout:0.5']
     """
 
-    def __init__(self, dropout: Any, paper: dict[str, Any]) -> None:
+    def __init__(self, dropout: DropoutPlan, paper: dict[str, Any]) -> None:
         # Drawn whatever the plan, so that the seeds of the weights do not depend on it.
         self._seed = random.randint(1, 2**31 - 1)
         plan = {check_pattern(key): spec for key, spec in as_patterns(dropout, paper).items()}
@@ -184,7 +188,7 @@ class Sites:
         self._unused = set(plan)
         self._names: list[str] = []
 
-    def __call__(self, x: Any, site: str) -> Any:
+    def __call__(self, x: keras.KerasTensor, site: str) -> keras.KerasTensor:
         self._names.append(site)
         matching = [pattern for pattern in self._layers if fnmatch.fnmatchcase(site, pattern)]
         self._unused -= set(matching)
@@ -233,7 +237,9 @@ def layer_at(site: str, layer: keras.Layer, seed: int, **config: Any) -> keras.L
     return type(layer).from_config(config)
 
 
-def put_at(site: str, layer: keras.Layer, seed: int, tensor: Any, **config: Any) -> Any:
+def put_at(
+    site: str, layer: keras.Layer, seed: int, tensor: keras.KerasTensor, **config: Any
+) -> keras.KerasTensor:
     """Returns the output of a copy of `layer` at a site, as `layer_at` makes it.
 
     Raises:
@@ -252,7 +258,7 @@ def put_at(site: str, layer: keras.Layer, seed: int, tensor: Any, **config: Any)
     return dropped
 
 
-def as_patterns(dropout: Any, paper: dict[str, Any]) -> dict[str, Any]:
+def as_patterns(dropout: DropoutPlan, paper: dict[str, Any]) -> dict[str, Any]:
     """Returns a plan as a dict of patterns.
 
     Args:

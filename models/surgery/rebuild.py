@@ -70,7 +70,7 @@ class Rebuild:
         self.pairs: list[tuple[keras.Layer, keras.Layer]] = []
         """Old layers and their copies."""
 
-    def model(self, old: Any, path: str = "") -> Any:
+    def model(self, old: keras.Model, path: str = "") -> keras.Model:
         """Returns the new model, whose weights are fresh ones until `copy_state` is called.
 
         Args:
@@ -93,16 +93,16 @@ class Rebuild:
             )
         return new
 
-    def _sequential(self, old: Any, calls: list[Call], names: set[str]) -> Any:
+    def _sequential(self, old: keras.Model, calls: list[Call], names: set[str]) -> keras.Model:
         own = [call for call in calls if isinstance(call.layer, keras.Layer)]  # it computes masks by itself
         stack = [layer for call in own for layer in self._stack(call, names)]
         if len(stack) == 1:  # an input alone cannot be called
             stack.append(keras.layers.Identity(name=_free("identity", names)))
         return _class_of(old, "layers", keras.Sequential)(stack, name=old.name)
 
-    def _functional(self, old: Any, calls: list[Call], names: set[str]) -> Any:
-        tensors: dict[int, Any] = {}
-        raw: dict[int, Any] = {}  # the inputs, before dropout
+    def _functional(self, old: keras.Model, calls: list[Call], names: set[str]) -> keras.Model:
+        tensors: dict[int, keras.KerasTensor] = {}
+        raw: dict[int, keras.KerasTensor] = {}  # the inputs, before dropout
         if not calls[0].path:
             self._final = {id(tensor) for tensor in old.outputs}
         for call in calls:
@@ -171,7 +171,7 @@ class Rebuild:
             self._made[id(old)] = new
         return self._made[id(old)]
 
-    def _split(self, old: Any, names: set[str]) -> tuple[keras.Layer, keras.Layer]:
+    def _split(self, old: keras.Layer, names: set[str]) -> tuple[keras.Layer, keras.Layer]:
         """A layer in two parts: linear, and its activation."""
         if isinstance(old.activation, keras.Layer):
             raise ValueError(
@@ -247,7 +247,7 @@ def _config(old: keras.Layer) -> dict[str, Any]:
     return config | {key: value for key, value in activations.items() if inspect.isfunction(value)}
 
 
-def _class_of(old: Any, parameter: str, plain: type) -> type:
+def _class_of(old: keras.Model, parameter: str, plain: type) -> type:
     """The class for a model like `old`: its own if its constructor takes a graph, else the plain one."""
     cls = type(old)
     if cls in (KerasFunctional, Functional):
@@ -264,7 +264,7 @@ def _class_of(old: Any, parameter: str, plain: type) -> type:
     return plain
 
 
-def _in_order(cls: type, inputs: Any, outputs: Any, name: str, order: list[str]) -> Any:
+def _in_order(cls: type, inputs: Any, outputs: Any, name: str, order: list[str]) -> keras.Model:
     """A model whose layers are in `order`, new ones behind what they read."""
     new = cls(inputs, outputs, name=name)
     kept = [layer.name for layer in new.layers if layer.name in order and layer.weights]
