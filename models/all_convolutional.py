@@ -130,7 +130,7 @@ def network_in_network(
 def _convolutional_head(
     x: keras.KerasTensor, num_classes: int, drop: Sites, include_top: bool, weight_decay: float
 ) -> keras.KerasTensor:
-    """The site `features`, then a map for each class by a convolution of size 1, and its mean."""
+    """Returns logits: the site `features`, a map for each class by a convolution of size 1, and its mean."""
     x = drop(kl.Identity(name="features")(x), "features")
     if include_top:
         check_count(num_classes, "num_classes")

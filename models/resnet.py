@@ -86,7 +86,7 @@ def resnet20(
 def _branch_end(
     x: keras.KerasTensor, width: int, site: str, normalization: str | None, weight_decay: float
 ) -> keras.KerasTensor:
-    """The second convolution and its normalisation; the last of the two bears the site's name."""
+    """The second convolution and its normalisation; the last of the two has the site's name."""
     if normalization is None:
         return plain_conv(x, width, site, weight_decay=weight_decay)
     x = plain_conv(x, width, f"{site}_conv", weight_decay=weight_decay, use_bias=False)

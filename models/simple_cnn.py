@@ -134,7 +134,7 @@ def _per_module(name: str, value: Any, modules: int) -> tuple[Any, ...]:
 
 
 def _end(downsample: str, step: int, site: str) -> keras.Layer:
-    """The layer that ends a module and bears its name."""
+    """Returns the layer that ends a module and has its name."""
     if downsample == "max_pool":
         return kl.MaxPooling2D(step, name=site)
     if downsample == "average_pool":

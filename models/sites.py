@@ -1,6 +1,6 @@
 """Dropout sites: their names, what stands at them, and how a plan puts layers there.
 
-A site is the output of the layer that bears its name, and the dropout layer put there is called
+A site is the output of the layer that has its name, and the dropout layer put there is called
 `<site>_dropout`. So the sites of a model are read off the model itself, also one loaded from disk.
 """
 
@@ -253,7 +253,7 @@ def put_at(
         raise CannotPlace(f"Cannot put {layers.describe(layer)!r} at site {site!r}: {error}") from None
     if tensor.shape != dropped.shape or placed.weights:
         raise ValueError(
-            f"What stands at a site keeps the shape and has no weights. Received: {placed!r} at site {site!r}"
+            f"A layer at a site keeps the shape and has no weights. Received: {placed!r} at site {site!r}"
         )
     return dropped
 
@@ -287,13 +287,13 @@ def as_patterns(dropout: DropoutPlan, paper: dict[str, Any]) -> dict[str, Any]:
 
 
 def _at_rate(spec: Any, rate: float) -> keras.Layer:
-    """The layer of a spec, at another rate."""
+    """Returns the layer of a spec, at another rate."""
     layer = layers.get(spec)
     layer.rate = rate
     return layer
 
 
 def _kind(layer: keras.Layer) -> str:
-    """The last word of a layer's name if that is one of ours, else its class."""
+    """Returns the last word of a layer's name if that is one of ours, else its class."""
     last = re.sub(r"\d+$", "", layer.name.rpartition("_")[2])
     return last if last in _KINDS else snake_case(type(layer).__name__)

@@ -37,7 +37,7 @@ def unet(
 
     Sites: `encoder1_conv1`, `encoder1_conv2`, `skip1`, `encoder1_pool`, ..., `bottleneck_conv1`,
     `bottleneck_conv2`, `decoder1_up`, `decoder1_conv1`, `decoder1_conv2`, ..., `head`. `encoder1` and `skip1` are
-    full resolution, `decoder1` is the deepest. What stands at `encoderN_conv2` acts on the skip and on the pool;
+    full resolution, `decoder1` is the deepest. Dropout at `encoderN_conv2` acts on the skip and on the pool;
     `skipN` on the skip alone, `encoderN_pool` on the way down alone.
     Plan `"paper"`: 0.5 at the end of the contracting path, on the deepest skip and the bottleneck.
 

@@ -77,7 +77,7 @@ class _Search:
         return list(self._found.values())
 
     def _join_models(self) -> None:
-        """A model's outputs are tensors outside too; so are its inputs, if it is called once and as built."""
+        """Joins a model's outputs to the tensors outside, and its inputs too if it is called once and as built."""
         times = collections.Counter(id(call.layer) for call in self._calls)
         for call in self._calls:
             inner = graph_of(call.layer)
@@ -98,7 +98,7 @@ class _Search:
                 into[id(tensor)].append(call)
 
     def _root(self, tensor: keras.KerasTensor, *maps: dict[int, keras.KerasTensor]) -> keras.KerasTensor:
-        """The tensor that has no other in any of the maps."""
+        """Returns the tensor at the end of the maps, which itself is in none of them."""
         while (known := next((m for m in maps if id(tensor) in m), None)) is not None:
             tensor = known[id(tensor)]
         return tensor
@@ -113,7 +113,7 @@ class _Search:
                 place.aliases.append(call)
 
     def _stands(self, call: Call) -> bool:
-        """Whether a call is dropout at a place: the only reader there. It is then noted."""
+        """Notes a call that is dropout at a place, the only reader there, and returns whether it is one."""
         if not layers.is_dropout(call.layer):
             return False
         source, (tensor,) = self._root(call.inputs[0], self._same), call.outputs
@@ -126,7 +126,7 @@ class _Search:
         return True
 
     def _open(self, call: Call) -> None:
-        """Makes a place of a call's output, if it is a float that is no output of the model."""
+        """Makes a place of a call's output, if that is a float tensor and no output of the model."""
         (tensor,) = call.outputs
         known = id(tensor) in self._found  # in a model that is made of tensors of another
         if known or id(tensor) in self._final or not keras.backend.is_float_dtype(tensor.dtype):
@@ -137,7 +137,7 @@ class _Search:
 
 
 def _is_called_as_built(call: Call, inner: keras.Model) -> bool:
-    """Whether the tensors of a call are those of the model's inputs, in this order; Keras also goes by names."""
+    """Returns whether a model is called with a tensor for each input, in order; Keras also goes by names."""
     if len(call.inputs) != len(inner.inputs):
         return False
     try:

@@ -128,14 +128,14 @@ class Rebuild:
         return _in_order(_class_of(old, "outputs", keras.Model), inputs, outputs, old.name, order)
 
     def _stack(self, call: Call, names: set[str]) -> list[Any]:
-        """The layers in the place of a call: the new layer or its parts, then the dropout behind it."""
+        """Returns the layers in the place of a call: the new layer or its parts, then the dropout behind it."""
         put = self._changes.after.get(call.key)
         behind = [] if put is None else [self._drop(put, call, names)]
         if call.key in self._changes.removed:
             if behind:
                 return behind
             name = call.layer.name
-            if id(call.outputs[0]) in self._final:  # losses and targets may go by its name
+            if id(call.outputs[0]) in self._final:  # losses and targets may be keyed by its name
                 if id(call.layer) not in self._made:
                     self._made[id(call.layer)] = keras.layers.Identity(name=name, dtype=call.layer.dtype_policy)
                 return [self._made[id(call.layer)]]
@@ -153,7 +153,7 @@ class Rebuild:
         return [linear, self._drop(put, call, names), activation, *behind]
 
     def _copy(self, call: Call) -> Any:
-        """The new layer for that of a call, one for all its calls."""
+        """Returns the new layer for that of a call, one for all its calls."""
         old = call.layer
         if isinstance(old, keras.layers.InputLayer):  # one for each model: dropout may come between two
             return _from_config(old)
@@ -172,7 +172,7 @@ class Rebuild:
         return self._made[id(old)]
 
     def _split(self, old: keras.Layer, names: set[str]) -> tuple[keras.Layer, keras.Layer]:
-        """A layer in two parts: linear, and its activation."""
+        """Returns a layer in two parts: linear, and its activation."""
         if isinstance(old.activation, keras.Layer):
             raise ValueError(
                 f"The activation of layer {old.name!r} is a layer, {old.activation!r}, which cannot be split off. "
@@ -192,7 +192,7 @@ class Rebuild:
         return self._parts[id(old)]
 
     def _drop(self, put: Put, call: Call, names: set[str]) -> keras.Layer:
-        """The dropout layer behind a call, once it is known that the site can take it."""
+        """Returns the dropout layer behind a call, once it is known that the site can take it."""
         tensor, maker = call.outputs[0], call.layer
         config = {"name": _free(put.name, names)}
         if put.layer.dtype_policy == keras.config.dtype_policy():  # it has none of its own: the neighbour's
@@ -207,7 +207,7 @@ class Rebuild:
         return layer_at(put.site, put.layer, self._seed, **config)
 
     def _data_format(self, call: Call) -> str:
-        """Where the channels of a call's output are: as in the nearest layer before it that tells."""
+        """Returns where a call's output has its channels: as in the nearest layer before it that tells."""
         while not hasattr(call.layer, "data_format"):
             before = [self._makers[id(tensor)] for tensor in call.inputs if id(tensor) in self._makers]
             if not before:
@@ -217,7 +217,7 @@ class Rebuild:
 
 
 def _from_config(old: keras.Layer, **changes: Any) -> keras.Layer:
-    """A copy of a layer, with changes to its config."""
+    """Returns a copy of a layer, with changes to its config."""
     try:
         config = _config(old) | changes
         with own_code_is_safe():
@@ -234,7 +234,7 @@ def _from_config(old: keras.Layer, **changes: Any) -> keras.Layer:
 
 
 def _config(old: keras.Layer) -> dict[str, Any]:
-    """The config of a layer, with its functions as they are.
+    """Returns the config of a layer, with its functions as they are.
 
     Serialized and read again, a function that is not registered would not be found, and a lambda would lose the
     globals of its module.
@@ -248,7 +248,7 @@ def _config(old: keras.Layer) -> dict[str, Any]:
 
 
 def _class_of(old: keras.Model, parameter: str, plain: type) -> type:
-    """The class for a model like `old`: its own if its constructor takes a graph, else the plain one."""
+    """Returns the class for a model like `old`: its own if its constructor takes a graph, else the plain one."""
     cls = type(old)
     if cls in (KerasFunctional, Functional):
         return plain
@@ -265,15 +265,15 @@ def _class_of(old: keras.Model, parameter: str, plain: type) -> type:
 
 
 def _in_order(cls: type, inputs: Any, outputs: Any, name: str, order: list[str]) -> keras.Model:
-    """A model whose layers are in `order`, new ones behind what they read."""
+    """Returns a model whose layers are in `order`, new ones behind the layers that they read."""
     new = cls(inputs, outputs, name=name)
     kept = [layer.name for layer in new.layers if layer.name in order and layer.weights]
     if kept == [name for name in order if name in kept]:
         return new
     if cls is not keras.Model:
         warnings.warn(
-            f"Weights files do not go between {name!r} and the model with other dropout: the order of its layers "
-            f"is another, and a {cls.__name__} cannot be given one.",
+            f"Weights files of {name!r} do not load with other dropout: the order of its layers would differ, and "
+            f"a {cls.__name__} cannot be given one.",
             stacklevel=2,
         )
         return new

@@ -80,8 +80,8 @@ def compile_like(old: keras.Model, new: keras.Model, variables: dict[int, keras.
             copies[id(part)] = _like(part)
         except Exception as error:  # the code of a custom class may raise anything
             warnings.warn(
-                f"The copy is not compiled: {type(part).__name__} {part.name!r}, with which the original is, "
-                f"cannot be made again from its config, {error!r}. To train, compile the copy yourself.",
+                f"The copy is not compiled: {type(part).__name__} {part.name!r} of the original cannot be rebuilt "
+                f"from its config, {error!r}. To train, compile the copy yourself.",
                 stacklevel=4,
             )
             return
@@ -95,7 +95,7 @@ def compile_like(old: keras.Model, new: keras.Model, variables: dict[int, keras.
 
 
 def _like(old: Any) -> Any:
-    """A new optimizer or metric of the same config; its learning-rate schedule need not be registered."""
+    """Returns a new optimizer or metric of the same config; its learning-rate schedule need not be registered."""
     config = old.get_config()
     if isinstance(old, keras.optimizers.Optimizer) and callable(rate := learning_rate_of(old)):
         config["learning_rate"] = rate
