@@ -8,7 +8,7 @@ from keras import layers as kl
 from dropzoo.common.checks import check_count
 from dropzoo.models.blocks.units import check_input_shape, conv_unit, plain_conv
 from dropzoo.models.registry import register_model
-from dropzoo.models.sites import Sites
+from dropzoo.models.sites import DropoutPlan, Sites
 
 
 @register_model
@@ -16,7 +16,7 @@ def all_cnn_c(
     input_shape: tuple[int | None, int | None, int] = (32, 32, 3),
     num_classes: int = 10,
     *,
-    dropout: Any = None,
+    dropout: DropoutPlan = None,
     filters: int = 96,
     normalization: str | None = None,
     activation: str = "relu",
@@ -74,7 +74,7 @@ def network_in_network(
     input_shape: tuple[int | None, int | None, int] = (32, 32, 3),
     num_classes: int = 10,
     *,
-    dropout: Any = None,
+    dropout: DropoutPlan = None,
     filters: int = 192,
     normalization: str | None = None,
     activation: str = "relu",
@@ -127,8 +127,10 @@ def network_in_network(
     return keras.Model(inputs, outputs, name=name)
 
 
-def _convolutional_head(x: Any, num_classes: int, drop: Sites, include_top: bool, weight_decay: float) -> Any:
-    """The site `features`, then a map for each class by a convolution of size 1, and its mean."""
+def _convolutional_head(
+    x: keras.KerasTensor, num_classes: int, drop: Sites, include_top: bool, weight_decay: float
+) -> keras.KerasTensor:
+    """Returns logits: the site `features`, a map for each class by a convolution of size 1, and its mean."""
     x = drop(kl.Identity(name="features")(x), "features")
     if include_top:
         check_count(num_classes, "num_classes")

@@ -10,7 +10,7 @@ from dropzoo.models.blocks.resize import PadToMultiple
 from dropzoo.models.blocks.segmentation import go_up, pixel_logits
 from dropzoo.models.blocks.units import check_input_shape, conv_unit, plain_conv
 from dropzoo.models.registry import register_model
-from dropzoo.models.sites import Sites, add_parts
+from dropzoo.models.sites import DropoutPlan, Sites, add_parts
 
 add_parts("phi", "psi", "sigmoid", "theta")  # of a gate
 
@@ -20,7 +20,7 @@ def attention_unet(
     input_shape: tuple[int | None, int | None, int] = (None, None, 1),
     num_classes: int = 2,
     *,
-    dropout: Any = None,
+    dropout: DropoutPlan = None,
     depth: int = 4,
     filters: int = 64,
     upsample: str = "transpose",
@@ -91,7 +91,9 @@ def attention_unet(
     return keras.Model(inputs, logits, name=name)
 
 
-def _gated(skip: Any, deeper: Any, site: str, weight_decay: float) -> Any:
+def _gated(
+    skip: keras.KerasTensor, deeper: keras.KerasTensor, site: str, weight_decay: float
+) -> keras.KerasTensor:
     """A skip behind its gate."""
     width = max(skip.shape[-1] // 2, 1)
     options: dict[str, Any] = {"kernel_size": 1, "weight_decay": weight_decay}

@@ -12,11 +12,11 @@ from dropzoo.models import reference
 from dropzoo.models.plans import get_plan
 from dropzoo.models.ramps import Ramp, expand_ramps
 from dropzoo.models.registry import get_builder
-from dropzoo.models.sites import Site, sites_of
+from dropzoo.models.sites import DropoutPlan, Site, sites_of
 
 
 def build_model(
-    name: str, *, dropout: Any = None, weights: str | os.PathLike | None = None, **options: Any
+    name: str, *, dropout: DropoutPlan = None, weights: str | os.PathLike | None = None, **options: Any
 ) -> keras.Model:
     """Builds a model with dropout at named sites.
 

@@ -8,7 +8,7 @@ from keras import layers as kl
 from dropzoo.common.checks import check_count
 from dropzoo.models.blocks.units import check_input_shape, l2, normalize, pooled_head
 from dropzoo.models.registry import register_model
-from dropzoo.models.sites import Sites
+from dropzoo.models.sites import DropoutPlan, Sites
 
 
 @register_model
@@ -16,7 +16,7 @@ def convnext_tiny(
     input_shape: tuple[int | None, int | None, int] = (224, 224, 3),
     num_classes: int = 1000,
     *,
-    dropout: Any = None,
+    dropout: DropoutPlan = None,
     filters: int = 96,
     blocks: tuple[int, ...] = (3, 3, 9, 3),
     normalization: str | None = "layer",

@@ -1,14 +1,12 @@
 """Densely connected networks for small images."""
 
-from typing import Any
-
 import keras
 from keras import layers as kl
 
 from dropzoo.common.checks import check_count
 from dropzoo.models.blocks.units import check_input_shape, normalize, plain_conv, pooled_head
 from dropzoo.models.registry import register_model
-from dropzoo.models.sites import Sites
+from dropzoo.models.sites import DropoutPlan, Sites
 
 
 @register_model
@@ -16,7 +14,7 @@ def densenet_bc_100_12(
     input_shape: tuple[int | None, int | None, int] = (32, 32, 3),
     num_classes: int = 10,
     *,
-    dropout: Any = None,
+    dropout: DropoutPlan = None,
     growth_rate: int = 12,
     layers_per_block: int = 16,
     normalization: str | None = "batch",
@@ -63,7 +61,7 @@ def densenet_bc_100_12(
     convs = [f"{layer}_conv{conv}" for layer in names for conv in (1, 2)]
     drop = Sites(dropout, paper=dict.fromkeys([*convs, "transition1_conv1", "transition2_conv1"], 0.2))
 
-    def unit(x: Any, filters: int, site: str, kernel_size: int) -> Any:
+    def unit(x: keras.KerasTensor, filters: int, site: str, kernel_size: int) -> keras.KerasTensor:
         x = kl.Activation(activation, name=f"{site}_act")(normalize(x, normalization, f"{site}_norm"))
         x = plain_conv(x, filters, site, kernel_size=kernel_size, weight_decay=weight_decay, use_bias=False)
         return drop(x, site)

@@ -10,7 +10,7 @@ from dropzoo.models.blocks.resize import PadToMultiple
 from dropzoo.models.blocks.segmentation import pixel_logits
 from dropzoo.models.blocks.units import check_input_shape, l2, normalize, plain_conv
 from dropzoo.models.registry import register_model, register_variant
-from dropzoo.models.sites import Sites
+from dropzoo.models.sites import DropoutPlan, Sites
 
 
 @register_model
@@ -18,7 +18,7 @@ def fc_densenet103(
     input_shape: tuple[int | None, int | None, int] = (None, None, 3),
     num_classes: int = 2,
     *,
-    dropout: Any = None,
+    dropout: DropoutPlan = None,
     filters: int = 48,
     growth_rate: int = 16,
     layers_per_block: tuple[int, ...] = (4, 5, 7, 10, 12, 15),
@@ -74,11 +74,11 @@ def fc_densenet103(
     paper = [f"{block}_conv{i}" for block, count in blocks.items() for i in range(1, count + 1)]
     drop = Sites(dropout, paper=dict.fromkeys([*paper, *(f"encoder{i}_down" for i in range(1, depth + 1))], 0.2))
 
-    def unit(x: Any, width: int, site: str, kernel_size: int = 3) -> Any:
+    def unit(x: keras.KerasTensor, width: int, site: str, kernel_size: int = 3) -> keras.KerasTensor:
         x = kl.Activation(activation, name=f"{site}_act")(normalize(x, normalization, f"{site}_norm"))
         return drop(plain_conv(x, width, site, kernel_size=kernel_size, weight_decay=weight_decay), site)
 
-    def dense_block(x: Any, block: str) -> tuple[Any, list[Any]]:
+    def dense_block(x: keras.KerasTensor, block: str) -> tuple[Any, list[Any]]:
         """All of its channels with those it got, and what it has added."""
         added = []
         for i in range(1, blocks[block] + 1):

@@ -1,12 +1,12 @@
 """LeNet-5."""
 
 import numbers
-from typing import Any
 
 import keras
 
 from dropzoo.models.registry import register_model
 from dropzoo.models.simple_cnn import simple_cnn
+from dropzoo.models.sites import DropoutPlan
 
 
 @register_model
@@ -14,7 +14,7 @@ def lenet5(
     input_shape: tuple[int | None, int | None, int] = (28, 28, 1),
     num_classes: int = 10,
     *,
-    dropout: Any = None,
+    dropout: DropoutPlan = None,
     filters: tuple[int, ...] = (6, 16),
     dense: int | tuple[int, ...] = (120, 84),
     head: str = "flatten",

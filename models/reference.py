@@ -64,7 +64,7 @@ def load(model: keras.Model, name: str, weights: str | os.PathLike) -> None:
 
 
 def _references() -> dict[tuple[str, str], tuple[Path, dict[str, Any]]]:
-    """The file and the options of each reference model, by the names of the model and of its data."""
+    """Returns the file and the options of each reference model, by the names of the model and of its data."""
     found = {}
     for path in sorted(FOLDER.glob("*/reference.json")):
         told = json.loads(path.read_text())

@@ -10,7 +10,7 @@ from dropzoo.models.blocks.resize import PadToMultiple
 from dropzoo.models.blocks.segmentation import go_up, pixel_logits
 from dropzoo.models.blocks.units import check_input_shape, conv_unit, normalize, plain_conv
 from dropzoo.models.registry import register_model
-from dropzoo.models.sites import Sites
+from dropzoo.models.sites import DropoutPlan, Sites
 
 
 @register_model
@@ -18,7 +18,7 @@ def res_unet(
     input_shape: tuple[int | None, int | None, int] = (None, None, 3),
     num_classes: int = 2,
     *,
-    dropout: Any = None,
+    dropout: DropoutPlan = None,
     depth: int = 3,
     filters: int = 64,
     upsample: str = "resize",
@@ -89,7 +89,7 @@ def res_unet(
 
 
 def _unit(
-    x: Any,
+    x: keras.KerasTensor,
     width: int,
     stage: str,
     strides: int,
@@ -99,7 +99,7 @@ def _unit(
     weight_decay: float,
     drop: Sites,
     preactivate: bool = True,
-) -> Any:
+) -> keras.KerasTensor:
     """Two convolutions, and a shortcut by a third of size 1."""
     unit: dict[str, Any] = {"normalization": normalization, "activation": activation, "weight_decay": weight_decay}
     y = x

@@ -9,7 +9,7 @@ from dropzoo.common.checks import check_count
 from dropzoo.models.blocks.resize import SubsampleAndPad
 from dropzoo.models.blocks.units import check_input_shape, conv_unit, normalize, plain_conv, pooled_head
 from dropzoo.models.registry import register_model, register_variant
-from dropzoo.models.sites import Sites
+from dropzoo.models.sites import DropoutPlan, Sites
 
 
 @register_model
@@ -17,7 +17,7 @@ def resnet20(
     input_shape: tuple[int | None, int | None, int] = (32, 32, 3),
     num_classes: int = 10,
     *,
-    dropout: Any = None,
+    dropout: DropoutPlan = None,
     filters: int = 16,
     blocks: int = 3,
     normalization: str | None = "batch",
@@ -83,8 +83,10 @@ def resnet20(
     return keras.Model(inputs, outputs, name=name)
 
 
-def _branch_end(x: Any, width: int, site: str, normalization: str | None, weight_decay: float) -> Any:
-    """The second convolution and its normalisation; the last of the two bears the site's name."""
+def _branch_end(
+    x: keras.KerasTensor, width: int, site: str, normalization: str | None, weight_decay: float
+) -> keras.KerasTensor:
+    """The second convolution and its normalisation; the last of the two has the site's name."""
     if normalization is None:
         return plain_conv(x, width, site, weight_decay=weight_decay)
     x = plain_conv(x, width, f"{site}_conv", weight_decay=weight_decay, use_bias=False)

@@ -11,7 +11,7 @@ from dropzoo.models.blocks.resize import PadToMultiple
 from dropzoo.models.blocks.segmentation import pixel_logits
 from dropzoo.models.blocks.units import check_input_shape, conv_unit
 from dropzoo.models.registry import register_model
-from dropzoo.models.sites import Sites
+from dropzoo.models.sites import DropoutPlan, Sites
 
 
 @register_model
@@ -19,7 +19,7 @@ def segnet(
     input_shape: tuple[int | None, int | None, int] = (None, None, 3),
     num_classes: int = 2,
     *,
-    dropout: Any = None,
+    dropout: DropoutPlan = None,
     filters: int = 64,
     convs: tuple[int, ...] = (2, 2, 3, 3, 3),
     normalization: str | None = "batch",

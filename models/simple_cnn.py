@@ -8,7 +8,7 @@ from keras import layers as kl
 from dropzoo.common.checks import check_choice, check_count
 from dropzoo.models.blocks.units import check_input_shape, conv_unit, l2
 from dropzoo.models.registry import register_model
-from dropzoo.models.sites import Sites
+from dropzoo.models.sites import DropoutPlan, Sites
 
 _HEADS = {"flatten": kl.Flatten, "average_pool": kl.GlobalAveragePooling2D, "max_pool": kl.GlobalMaxPooling2D}
 
@@ -18,7 +18,7 @@ def simple_cnn(
     input_shape: tuple[int | None, int | None, int] = (28, 28, 1),
     num_classes: int = 10,
     *,
-    dropout: Any = None,
+    dropout: DropoutPlan = None,
     filters: tuple[int, ...] = (32, 64, 128),
     convs_per_module: int | tuple[int, ...] = 1,
     kernel_size: int | tuple[int, ...] = 3,
@@ -134,7 +134,7 @@ def _per_module(name: str, value: Any, modules: int) -> tuple[Any, ...]:
 
 
 def _end(downsample: str, step: int, site: str) -> keras.Layer:
-    """The layer that ends a module and bears its name."""
+    """Returns the layer that ends a module and has its name."""
     if downsample == "max_pool":
         return kl.MaxPooling2D(step, name=site)
     if downsample == "average_pool":

@@ -1,6 +1,6 @@
 """Dropout sites: their names, what stands at them, and how a plan puts layers there.
 
-A site is the output of the layer that bears its name, and the dropout layer put there is called
+A site is the output of the layer that has its name, and the dropout layer put there is called
 `<site>_dropout`. So the sites of a model are read off the model itself, also one loaded from disk.
 """
 
@@ -24,6 +24,10 @@ from dropzoo.models.graph.walk import graph_of, walk
 # Layers called <site>_<part> belong to the unit that ends in the layer called <site>, and are no sites.
 _PARTS = set("act add concat conv dense flatten join norm pad pool resize scale shortcut".split())
 _KINDS = ("block", "branch", "conv", "dense", "down", "features", "head", "input", "module", "pool", "skip", "up")
+
+
+#: A plan for a builder: None, a rate, `"paper"` or a dict from patterns to specs. `build_model` takes any name.
+DropoutPlan = float | str | dict[str, Any] | None
 
 
 class CannotPlace(ValueError):
@@ -173,7 +177,7 @@ class Sites:
     ['dropout:0.5']
     """
 
-    def __init__(self, dropout: Any, paper: dict[str, Any]) -> None:
+    def __init__(self, dropout: DropoutPlan, paper: dict[str, Any]) -> None:
         # Drawn whatever the plan, so that the seeds of the weights do not depend on it.
         self._seed = random.randint(1, 2**31 - 1)
         plan = {check_pattern(key): spec for key, spec in as_patterns(dropout, paper).items()}
@@ -184,7 +188,7 @@ class Sites:
         self._unused = set(plan)
         self._names: list[str] = []
 
-    def __call__(self, x: Any, site: str) -> Any:
+    def __call__(self, x: keras.KerasTensor, site: str) -> keras.KerasTensor:
         self._names.append(site)
         matching = [pattern for pattern in self._layers if fnmatch.fnmatchcase(site, pattern)]
         self._unused -= set(matching)
@@ -233,7 +237,9 @@ def layer_at(site: str, layer: keras.Layer, seed: int, **config: Any) -> keras.L
     return type(layer).from_config(config)
 
 
-def put_at(site: str, layer: keras.Layer, seed: int, tensor: Any, **config: Any) -> Any:
+def put_at(
+    site: str, layer: keras.Layer, seed: int, tensor: keras.KerasTensor, **config: Any
+) -> keras.KerasTensor:
     """Returns the output of a copy of `layer` at a site, as `layer_at` makes it.
 
     Raises:
@@ -247,12 +253,12 @@ def put_at(site: str, layer: keras.Layer, seed: int, tensor: Any, **config: Any)
         raise CannotPlace(f"Cannot put {layers.describe(layer)!r} at site {site!r}: {error}") from None
     if tensor.shape != dropped.shape or placed.weights:
         raise ValueError(
-            f"What stands at a site keeps the shape and has no weights. Received: {placed!r} at site {site!r}"
+            f"A layer at a site keeps the shape and has no weights. Received: {placed!r} at site {site!r}"
         )
     return dropped
 
 
-def as_patterns(dropout: Any, paper: dict[str, Any]) -> dict[str, Any]:
+def as_patterns(dropout: DropoutPlan, paper: dict[str, Any]) -> dict[str, Any]:
     """Returns a plan as a dict of patterns.
 
     Args:
@@ -281,13 +287,13 @@ def as_patterns(dropout: Any, paper: dict[str, Any]) -> dict[str, Any]:
 
 
 def _at_rate(spec: Any, rate: float) -> keras.Layer:
-    """The layer of a spec, at another rate."""
+    """Returns the layer of a spec, at another rate."""
     layer = layers.get(spec)
     layer.rate = rate
     return layer
 
 
 def _kind(layer: keras.Layer) -> str:
-    """The last word of a layer's name if that is one of ours, else its class."""
+    """Returns the last word of a layer's name if that is one of ours, else its class."""
     last = re.sub(r"\d+$", "", layer.name.rpartition("_")[2])
     return last if last in _KINDS else snake_case(type(layer).__name__)

@@ -11,7 +11,7 @@ from dropzoo.models.blocks.resize import PadToMultiple
 from dropzoo.models.blocks.segmentation import go_up, pixel_logits
 from dropzoo.models.blocks.units import check_input_shape, conv_unit
 from dropzoo.models.registry import register_model
-from dropzoo.models.sites import Sites
+from dropzoo.models.sites import DropoutPlan, Sites
 
 
 @register_model
@@ -19,7 +19,7 @@ def unet(
     input_shape: tuple[int | None, int | None, int] = (None, None, 1),
     num_classes: int = 2,
     *,
-    dropout: Any = None,
+    dropout: DropoutPlan = None,
     depth: int | None = None,
     filters: int | None = None,
     encoder: str | None = None,
@@ -37,7 +37,7 @@ def unet(
 
     Sites: `encoder1_conv1`, `encoder1_conv2`, `skip1`, `encoder1_pool`, ..., `bottleneck_conv1`,
     `bottleneck_conv2`, `decoder1_up`, `decoder1_conv1`, `decoder1_conv2`, ..., `head`. `encoder1` and `skip1` are
-    full resolution, `decoder1` is the deepest. What stands at `encoderN_conv2` acts on the skip and on the pool;
+    full resolution, `decoder1` is the deepest. Dropout at `encoderN_conv2` acts on the skip and on the pool;
     `skipN` on the skip alone, `encoderN_pool` on the way down alone.
     Plan `"paper"`: 0.5 at the end of the contracting path, on the deepest skip and the bottleneck.
 

@@ -10,7 +10,7 @@ from dropzoo.models.blocks.resize import PadToMultiple
 from dropzoo.models.blocks.segmentation import go_up, pixel_logits
 from dropzoo.models.blocks.units import check_input_shape, conv_unit
 from dropzoo.models.registry import register_model
-from dropzoo.models.sites import Sites
+from dropzoo.models.sites import DropoutPlan, Sites
 from dropzoo.models.surgery.ordered import in_forward_order
 
 
@@ -19,7 +19,7 @@ def unet_plus_plus(
     input_shape: tuple[int | None, int | None, int] = (None, None, 1),
     num_classes: int = 2,
     *,
-    dropout: Any = None,
+    dropout: DropoutPlan = None,
     depth: int = 4,
     filters: int = 32,
     upsample: str = "transpose",

@@ -8,7 +8,7 @@ from keras import layers as kl
 from dropzoo.common.checks import check_choice, check_count
 from dropzoo.models.blocks.units import check_input_shape, conv_unit, l2, normalize
 from dropzoo.models.registry import register_model, register_variant
-from dropzoo.models.sites import Sites
+from dropzoo.models.sites import DropoutPlan, Sites
 
 
 @register_model
@@ -16,7 +16,7 @@ def vgg16(
     input_shape: tuple[int | None, int | None, int] = (32, 32, 3),
     num_classes: int = 10,
     *,
-    dropout: Any = None,
+    dropout: DropoutPlan = None,
     filters: int = 64,
     convs: tuple[int, ...] = (2, 2, 3, 3, 3),
     head: str = "cifar",

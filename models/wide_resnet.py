@@ -8,7 +8,7 @@ from keras import layers as kl
 from dropzoo.common.checks import check_count
 from dropzoo.models.blocks.units import check_input_shape, conv_unit, normalize, plain_conv, pooled_head
 from dropzoo.models.registry import register_model, register_variant
-from dropzoo.models.sites import Sites
+from dropzoo.models.sites import DropoutPlan, Sites
 
 
 @register_model
@@ -16,7 +16,7 @@ def wide_resnet_28_10(
     input_shape: tuple[int | None, int | None, int] = (32, 32, 3),
     num_classes: int = 10,
     *,
-    dropout: Any = None,
+    dropout: DropoutPlan = None,
     filters: int = 16,
     width: int = 10,
     blocks: int = 4,
@@ -63,7 +63,7 @@ def wide_resnet_28_10(
     drop = Sites(dropout, paper={f"stage{s}_block{i}_conv1": 0.3 for s in (1, 2, 3) for i in range(1, blocks + 1)})
     unit: dict[str, Any] = {"normalization": normalization, "activation": activation, "weight_decay": weight_decay}
 
-    def preactivated(x: Any, site: str) -> Any:
+    def preactivated(x: keras.KerasTensor, site: str) -> keras.KerasTensor:
         return kl.Activation(activation, name=f"{site}_act")(normalize(x, normalization, f"{site}_norm"))
 
     inputs = keras.Input(check_input_shape(input_shape), name="images")  # (batch, height, width, channels)

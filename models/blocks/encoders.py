@@ -13,7 +13,7 @@ from dropzoo.models.blocks.resize import FitTo, PadToMultiple
 from dropzoo.models.blocks.segmentation import go_up, pixel_logits
 from dropzoo.models.blocks.units import check_input_shape, conv_unit
 from dropzoo.models.graph.walk import calls_of, shapes_at
-from dropzoo.models.sites import Sites, as_patterns
+from dropzoo.models.sites import DropoutPlan, Sites, as_patterns
 from dropzoo.models.surgery.retrofit import retrofit
 
 # Layers whose outputs are no features for a skip: they only scale or pad.
@@ -56,7 +56,7 @@ def encoder_unet(
     num_classes: int,
     encoder: str,
     weights: str | None,
-    dropout: Any,
+    dropout: DropoutPlan,
     depth: int,
     filters: int,
     upsample: str,
@@ -106,7 +106,9 @@ def _module(encoder: str) -> str:
     return own or max((n for n in modules if encoder.lower().startswith(n.replace("_", ""))), key=len)
 
 
-def _features(encoder: str, weights: str | None, padded: Any, depth: int) -> tuple[dict[int, Any], bool]:
+def _features(
+    encoder: str, weights: str | None, padded: keras.KerasTensor, depth: int
+) -> tuple[dict[int, Any], bool]:
     """The encoder's last feature map for each number of halvings up to `depth`, and whether these are exact."""
     scaled = EncoderInput(_module(encoder), name="images_scale")(padded)
     network = getattr(keras.applications, encoder)(include_top=False, weights=weights, input_tensor=scaled)

@@ -1,7 +1,6 @@
 """Parts of the segmentation models: the way up, and the logits of each pixel."""
 
-from typing import Any
-
+import keras
 from keras import layers as kl
 
 from dropzoo.common.checks import check_choice
@@ -10,7 +9,9 @@ from dropzoo.models.blocks.units import l2, plain_conv
 from dropzoo.models.sites import Sites
 
 
-def go_up(x: Any, filters: int, site: str, upsample: str, drop: Sites, weight_decay: float) -> Any:
+def go_up(
+    x: keras.KerasTensor, filters: int, site: str, upsample: str, drop: Sites, weight_decay: float
+) -> keras.KerasTensor:
     """Returns a map of twice the size, with its dropout.
 
     Args:
@@ -31,7 +32,9 @@ def go_up(x: Any, filters: int, site: str, upsample: str, drop: Sites, weight_de
     return drop(x, site)
 
 
-def pixel_logits(x: Any, inputs: Any, num_classes: int, drop: Sites, weight_decay: float) -> Any:
+def pixel_logits(
+    x: keras.KerasTensor, inputs: keras.KerasTensor, num_classes: int, drop: Sites, weight_decay: float
+) -> keras.KerasTensor:
     """Returns the logits of each pixel: the site `head`, a convolution of size 1, the crop to the images' size.
 
     Args:

@@ -12,7 +12,9 @@ from dropzoo.models.sites import Sites
 _NORMALIZATIONS = ("batch", "group", "layer")
 
 
-def normalize(x: Any, normalization: str | None, name: str, epsilon: float = 1e-3) -> Any:
+def normalize(
+    x: keras.KerasTensor, normalization: str | None, name: str, epsilon: float = 1e-3
+) -> keras.KerasTensor:
     """Returns `x` behind a normalisation layer.
 
     Args:
@@ -25,7 +27,7 @@ def normalize(x: Any, normalization: str | None, name: str, epsilon: float = 1e-
     return x if layer is None else layer(x)
 
 
-def _normalization(normalization: str | None, name: str, channels: int, epsilon: float) -> Any:
+def _normalization(normalization: str | None, name: str, channels: int, epsilon: float) -> keras.KerasTensor:
     if normalization is None:
         return None
     if normalization not in _NORMALIZATIONS:
@@ -39,7 +41,7 @@ def _normalization(normalization: str | None, name: str, channels: int, epsilon:
 
 
 def conv_unit(
-    x: Any,
+    x: keras.KerasTensor,
     filters: int,
     site: str,
     drop: Sites,
@@ -50,7 +52,7 @@ def conv_unit(
     normalization: str | None = "batch",
     activation: str = "relu",
     weight_decay: float = 0.0,
-) -> Any:
+) -> keras.KerasTensor:
     """Returns a map behind a convolution, normalisation, activation and the dropout of the site.
 
     Args:
@@ -80,8 +82,15 @@ def conv_unit(
 
 
 def plain_conv(
-    x: Any, filters: int, name: str, *, kernel_size: int = 3, strides: int = 1, weight_decay: float, **kwargs: Any
-) -> Any:
+    x: keras.KerasTensor,
+    filters: int,
+    name: str,
+    *,
+    kernel_size: int = 3,
+    strides: int = 1,
+    weight_decay: float,
+    **kwargs: Any,
+) -> keras.KerasTensor:
     """Returns a map behind a padded convolution, with nothing behind it; `kwargs` are those of `Conv2D`."""
     return kl.Conv2D(
         filters,
@@ -96,14 +105,14 @@ def plain_conv(
 
 
 def pooled_head(
-    x: Any,
+    x: keras.KerasTensor,
     num_classes: int,
     drop: Sites,
     *,
     include_top: bool,
     weight_decay: float,
     normalization: str | None = None,
-) -> Any:
+) -> keras.KerasTensor:
     """Returns the logits of a classifier: `features`, global average pooling, `head` and a dense layer.
 
     Args:

@@ -55,14 +55,14 @@ class _Graph:
 
 
 def _inside(node: Any, tensor: keras.KerasTensor) -> keras.KerasTensor:
-    """The output inside a model for one of the outputs of its call."""
+    """Returns the output inside a model for one of the outputs of its call."""
     return next(
         inner for inner, outer in zip(node.operation.outputs, node.outputs, strict=True) if outer is tensor
     )
 
 
 def _function(layer: Any, kind: str, rank: int) -> str:
-    """The name of the function that a layer ends in."""
+    """Returns the name of the function that a layer ends in."""
     if kind in _ACTIVATED:
         return _name(layer.activation)
     if kind == "lambda":
@@ -71,5 +71,5 @@ def _function(layer: Any, kind: str, rank: int) -> str:
 
 
 def _name(function: Any) -> str:
-    """The name of a function or a layer; TensorFlow's softmax calls itself softmax_v2."""
+    """Returns the name of a function or a layer; TensorFlow's softmax calls itself softmax_v2."""
     return getattr(function, "__name__", type(function).__name__).lower().removesuffix("_v2")

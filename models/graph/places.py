@@ -2,7 +2,6 @@
 
 import collections
 from dataclasses import dataclass, field
-from typing import Any
 
 import keras
 
@@ -41,7 +40,7 @@ class Place:
         return self.call.name if layers.is_dropout(self.call.layer) else f"{self.call.name}_dropout"
 
 
-def places(model: Any) -> list[Place]:
+def places(model: keras.Model) -> list[Place]:
     """Returns where dropout can stand in a model: each tensor once, in the order of the forward pass.
 
     A tensor that goes into a model inside, or comes out of it, is one tensor. The outputs of the whole model are
@@ -54,12 +53,14 @@ def places(model: Any) -> list[Place]:
 class _Search:
     """One search for the places of a model."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: keras.Model) -> None:
         self._calls = list(walk(model))
         self._around = {call.path + call.layer.name for call in self._calls}
-        self._same: dict[int, Any] = {}  # from a tensor to the one that it is another name of
+        self._same: dict[int, keras.KerasTensor] = {}  # from a tensor to the one that it is another name of
         self._passing: set[int] = set()  # calls of models whose inputs are the tensors outside
-        self._dropped: dict[int, Any] = {}  # from the output of a dropout that stands at a place to its input
+        self._dropped: dict[
+            int, keras.KerasTensor
+        ] = {}  # from the output of a dropout that stands at a place to its input
         self._found: dict[int, Place] = {}
         self._join_models()
         self._readers: dict[int, list[Call]] = collections.defaultdict(list)
@@ -76,7 +77,7 @@ class _Search:
         return list(self._found.values())
 
     def _join_models(self) -> None:
-        """A model's outputs are tensors outside too; so are its inputs, if it is called once and as built."""
+        """Joins a model's outputs to the tensors outside, and its inputs too if it is called once and as built."""
         times = collections.Counter(id(call.layer) for call in self._calls)
         for call in self._calls:
             inner = graph_of(call.layer)
@@ -96,13 +97,13 @@ class _Search:
             for tensor in {id(t): t for t in (self._root(x, self._same) for x in call.inputs)}.values():
                 into[id(tensor)].append(call)
 
-    def _root(self, tensor: Any, *maps: dict[int, Any]) -> Any:
-        """The tensor that has no other in any of the maps."""
+    def _root(self, tensor: keras.KerasTensor, *maps: dict[int, keras.KerasTensor]) -> keras.KerasTensor:
+        """Returns the tensor at the end of the maps, which itself is in none of them."""
         while (known := next((m for m in maps if id(tensor) in m), None)) is not None:
             tensor = known[id(tensor)]
         return tensor
 
-    def _readers_of(self, tensor: Any) -> list[Call]:
+    def _readers_of(self, tensor: keras.KerasTensor) -> list[Call]:
         return self._readers[id(tensor)] + self._entered[id(tensor)]
 
     def _note_alias(self, call: Call) -> None:
@@ -112,7 +113,7 @@ class _Search:
                 place.aliases.append(call)
 
     def _stands(self, call: Call) -> bool:
-        """Whether a call is dropout at a place: the only reader there. It is then noted."""
+        """Notes a call that is dropout at a place, the only reader there, and returns whether it is one."""
         if not layers.is_dropout(call.layer):
             return False
         source, (tensor,) = self._root(call.inputs[0], self._same), call.outputs
@@ -125,7 +126,7 @@ class _Search:
         return True
 
     def _open(self, call: Call) -> None:
-        """Makes a place of a call's output, if it is a float that is no output of the model."""
+        """Makes a place of a call's output, if that is a float tensor and no output of the model."""
         (tensor,) = call.outputs
         known = id(tensor) in self._found  # in a model that is made of tensors of another
         if known or id(tensor) in self._final or not keras.backend.is_float_dtype(tensor.dtype):
@@ -135,8 +136,8 @@ class _Search:
         self._found[id(tensor)] = Place(call, tensor, self._readers_of(tensor), self._around, standing)
 
 
-def _is_called_as_built(call: Call, inner: Any) -> bool:
-    """Whether the tensors of a call are those of the model's inputs, in this order; Keras also goes by names."""
+def _is_called_as_built(call: Call, inner: keras.Model) -> bool:
+    """Returns whether a model is called with a tensor for each input, in order; Keras also goes by names."""
     if len(call.inputs) != len(inner.inputs):
         return False
     try:

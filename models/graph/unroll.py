@@ -76,7 +76,7 @@ class RecordedStep(Step):
 
 @dataclass(frozen=True, eq=False)
 class EntryStep(RecordedStep):
-    """What a Functional model does to its inputs before its first layer: it sees to their dtype and rank.
+    """The entry of a Functional model: it casts its inputs and adjusts their rank before its first layer.
 
     Attributes:
         graph: The Functional model.

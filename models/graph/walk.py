@@ -73,7 +73,7 @@ def graph_of(model: Any) -> Any:
     return None if own else graph
 
 
-def check_graph(model: Any) -> None:
+def check_graph(model: keras.Model) -> None:
     """Raises a ValueError for a model without a graph, which says what to do instead."""
     if graph_of(model) is not None:
         return
@@ -89,7 +89,7 @@ def check_graph(model: Any) -> None:
     )
 
 
-def calls_of(model: Any, path: str = "", *other_paths: str) -> list[Call]:
+def calls_of(model: keras.Model, path: str = "", *other_paths: str) -> list[Call]:
     """Returns the calls of a model's own graph, by their longest distance from an input, then by name.
 
     Dropout adds nothing to the distance, so the other calls come in one order whatever dropout there is. A layer's
@@ -147,18 +147,18 @@ def makers_of(calls: Iterable[Call]) -> dict[int, Call]:
     return {id(tensor): call for call in calls for tensor in call.outputs}
 
 
-def walk(model: Any) -> Iterator[Call]:
+def walk(model: keras.Model) -> Iterator[Call]:
     """Yields the calls of a model and of the models in it, each model once, in the order of the forward pass."""
     paths: dict[int, dict[str, None]] = collections.defaultdict(dict)  # all paths of each model, in order
     seen: set[int] = set()
 
-    def find(model: Any, path: str) -> None:
+    def find(model: keras.Model, path: str) -> None:
         paths[id(model)][path] = None
         for layer in {id(node.operation): node.operation for node in nodes_of(graph_of(model))}.values():
             if graph_of(layer) is not None:
                 find(layer, f"{path}{layer.name}/")
 
-    def inside(model: Any) -> Iterator[Call]:
+    def inside(model: keras.Model) -> Iterator[Call]:
         seen.add(id(model))
         for call in calls_of(model, *paths[id(model)]):
             if graph_of(call.layer) is not None and id(call.layer) not in seen:
@@ -169,7 +169,7 @@ def walk(model: Any) -> Iterator[Call]:
     return inside(model)
 
 
-def shapes_at(model: Any, size: tuple[int, int]) -> dict[int, tuple[int | None, ...]]:
+def shapes_at(model: keras.Model, size: tuple[int, int]) -> dict[int, tuple[int | None, ...]]:
     """Returns the shapes of the tensors of a model's own graph, by id, for images of a given size.
 
     Args:

@@ -16,7 +16,7 @@ from dropzoo.models.sites import Site, as_site, is_listed
 
 Key = str | Callable[[Site], bool]
 Target = Place | Call
-"""Where a plan puts dropout: at a place, or before the fused activation of the layer that a call calls."""
+"""The target of a plan: a place, or a call, which stands for the fused activation of its layer."""
 
 _ACTIVATIONS = tuple(getattr(keras.layers, n) for n in "Activation ReLU LeakyReLU PReLU ELU Softmax".split())
 _FUSED = tuple(
@@ -89,9 +89,7 @@ class Scope:
         found = sides[kind](meant)
         if not found:
             why = (
-                "have no activation"
-                if kind == "before_activation"
-                else "give out what the model does, or no floats"
+                "have no activation" if kind == "before_activation" else "make outputs of the model, or no floats"
             )
             matched = ", ".join(call.path + call.name for call in self._calls if meant(call))
             raise ValueError(f"{key!r} is no place for dropout: the layers that it matches {why}: {matched}")
@@ -105,7 +103,7 @@ class Scope:
         return found
 
     def _refuse_one_call_of_a_model(self, key: str) -> None:
-        """The inside of a model that is called several times is one, so `tower_call2` cannot be meant alone."""
+        """Refuses `tower_call2`: the inside of a model that is called several times is the same in all calls."""
         for call in self._calls:
             if graph_of(call.layer) is None or call.name == call.layer.name:
                 continue
@@ -149,7 +147,7 @@ class Scope:
         return scope.select(wanted.removeprefix(model).strip() or "*")
 
     def _meaning(self, key: str, wanted: str) -> Callable[[Call], bool]:
-        """Whether a call is one of those that `after:` and its like name: by class, else by name or pattern."""
+        """Returns a test of whether `after:Dense` or its like names a call: by class, else by name or pattern."""
         if wanted not in self._classes:
 
             def meant(call: Call) -> bool:
@@ -181,12 +179,12 @@ class Scope:
 
 
 def _names(call: Call) -> list[str]:
-    """The names by which a call is known, with and without a path."""
+    """Returns the names by which a call is known, with and without a path."""
     return [prefix + name for prefix in ("", *call.paths) for name in (call.name, call.layer.name)]
 
 
 def _is_called(wanted: str, known: Collection[str], *names: str) -> bool:
-    """Whether one of the names is `wanted`, which is a pattern only if it is no known name itself."""
+    """Returns whether one of the names is `wanted`, which is a pattern only if it is no known name itself."""
     return wanted in names or (wanted not in known and any(fnmatch.fnmatchcase(name, wanted) for name in names))
 
 

@@ -70,7 +70,7 @@ class Rebuild:
         self.pairs: list[tuple[keras.Layer, keras.Layer]] = []
         """Old layers and their copies."""
 
-    def model(self, old: Any, path: str = "") -> Any:
+    def model(self, old: keras.Model, path: str = "") -> keras.Model:
         """Returns the new model, whose weights are fresh ones until `copy_state` is called.
 
         Args:
@@ -93,16 +93,16 @@ class Rebuild:
             )
         return new
 
-    def _sequential(self, old: Any, calls: list[Call], names: set[str]) -> Any:
+    def _sequential(self, old: keras.Model, calls: list[Call], names: set[str]) -> keras.Model:
         own = [call for call in calls if isinstance(call.layer, keras.Layer)]  # it computes masks by itself
         stack = [layer for call in own for layer in self._stack(call, names)]
         if len(stack) == 1:  # an input alone cannot be called
             stack.append(keras.layers.Identity(name=_free("identity", names)))
         return _class_of(old, "layers", keras.Sequential)(stack, name=old.name)
 
-    def _functional(self, old: Any, calls: list[Call], names: set[str]) -> Any:
-        tensors: dict[int, Any] = {}
-        raw: dict[int, Any] = {}  # the inputs, before dropout
+    def _functional(self, old: keras.Model, calls: list[Call], names: set[str]) -> keras.Model:
+        tensors: dict[int, keras.KerasTensor] = {}
+        raw: dict[int, keras.KerasTensor] = {}  # the inputs, before dropout
         if not calls[0].path:
             self._final = {id(tensor) for tensor in old.outputs}
         for call in calls:
@@ -128,14 +128,14 @@ class Rebuild:
         return _in_order(_class_of(old, "outputs", keras.Model), inputs, outputs, old.name, order)
 
     def _stack(self, call: Call, names: set[str]) -> list[Any]:
-        """The layers in the place of a call: the new layer or its parts, then the dropout behind it."""
+        """Returns the layers in the place of a call: the new layer or its parts, then the dropout behind it."""
         put = self._changes.after.get(call.key)
         behind = [] if put is None else [self._drop(put, call, names)]
         if call.key in self._changes.removed:
             if behind:
                 return behind
             name = call.layer.name
-            if id(call.outputs[0]) in self._final:  # losses and targets may go by its name
+            if id(call.outputs[0]) in self._final:  # losses and targets may be keyed by its name
                 if id(call.layer) not in self._made:
                     self._made[id(call.layer)] = keras.layers.Identity(name=name, dtype=call.layer.dtype_policy)
                 return [self._made[id(call.layer)]]
@@ -153,7 +153,7 @@ class Rebuild:
         return [linear, self._drop(put, call, names), activation, *behind]
 
     def _copy(self, call: Call) -> Any:
-        """The new layer for that of a call, one for all its calls."""
+        """Returns the new layer for that of a call, one for all its calls."""
         old = call.layer
         if isinstance(old, keras.layers.InputLayer):  # one for each model: dropout may come between two
             return _from_config(old)
@@ -171,8 +171,8 @@ class Rebuild:
             self._made[id(old)] = new
         return self._made[id(old)]
 
-    def _split(self, old: Any, names: set[str]) -> tuple[keras.Layer, keras.Layer]:
-        """A layer in two parts: linear, and its activation."""
+    def _split(self, old: keras.Layer, names: set[str]) -> tuple[keras.Layer, keras.Layer]:
+        """Returns a layer in two parts: linear, and its activation."""
         if isinstance(old.activation, keras.Layer):
             raise ValueError(
                 f"The activation of layer {old.name!r} is a layer, {old.activation!r}, which cannot be split off. "
@@ -192,7 +192,7 @@ class Rebuild:
         return self._parts[id(old)]
 
     def _drop(self, put: Put, call: Call, names: set[str]) -> keras.Layer:
-        """The dropout layer behind a call, once it is known that the site can take it."""
+        """Returns the dropout layer behind a call, once it is known that the site can take it."""
         tensor, maker = call.outputs[0], call.layer
         config = {"name": _free(put.name, names)}
         if put.layer.dtype_policy == keras.config.dtype_policy():  # it has none of its own: the neighbour's
@@ -207,7 +207,7 @@ class Rebuild:
         return layer_at(put.site, put.layer, self._seed, **config)
 
     def _data_format(self, call: Call) -> str:
-        """Where the channels of a call's output are: as in the nearest layer before it that tells."""
+        """Returns where a call's output has its channels: as in the nearest layer before it that tells."""
         while not hasattr(call.layer, "data_format"):
             before = [self._makers[id(tensor)] for tensor in call.inputs if id(tensor) in self._makers]
             if not before:
@@ -217,7 +217,7 @@ class Rebuild:
 
 
 def _from_config(old: keras.Layer, **changes: Any) -> keras.Layer:
-    """A copy of a layer, with changes to its config."""
+    """Returns a copy of a layer, with changes to its config."""
     try:
         config = _config(old) | changes
         with own_code_is_safe():
@@ -234,7 +234,7 @@ def _from_config(old: keras.Layer, **changes: Any) -> keras.Layer:
 
 
 def _config(old: keras.Layer) -> dict[str, Any]:
-    """The config of a layer, with its functions as they are.
+    """Returns the config of a layer, with its functions as they are.
 
     Serialized and read again, a function that is not registered would not be found, and a lambda would lose the
     globals of its module.
@@ -247,8 +247,8 @@ def _config(old: keras.Layer) -> dict[str, Any]:
     return config | {key: value for key, value in activations.items() if inspect.isfunction(value)}
 
 
-def _class_of(old: Any, parameter: str, plain: type) -> type:
-    """The class for a model like `old`: its own if its constructor takes a graph, else the plain one."""
+def _class_of(old: keras.Model, parameter: str, plain: type) -> type:
+    """Returns the class for a model like `old`: its own if its constructor takes a graph, else the plain one."""
     cls = type(old)
     if cls in (KerasFunctional, Functional):
         return plain
@@ -264,16 +264,16 @@ def _class_of(old: Any, parameter: str, plain: type) -> type:
     return plain
 
 
-def _in_order(cls: type, inputs: Any, outputs: Any, name: str, order: list[str]) -> Any:
-    """A model whose layers are in `order`, new ones behind what they read."""
+def _in_order(cls: type, inputs: Any, outputs: Any, name: str, order: list[str]) -> keras.Model:
+    """Returns a model whose layers are in `order`, new ones behind the layers that they read."""
     new = cls(inputs, outputs, name=name)
     kept = [layer.name for layer in new.layers if layer.name in order and layer.weights]
     if kept == [name for name in order if name in kept]:
         return new
     if cls is not keras.Model:
         warnings.warn(
-            f"Weights files do not go between {name!r} and the model with other dropout: the order of its layers "
-            f"is another, and a {cls.__name__} cannot be given one.",
+            f"Weights files of {name!r} do not load with other dropout: the order of its layers would differ, and "
+            f"a {cls.__name__} cannot be given one.",
             stacklevel=2,
         )
         return new

@@ -102,7 +102,7 @@ def dropout_report(model: keras.Model, images: Any = None, masks: int = 64) -> D
 
 
 def _random_batch(model: keras.Model) -> Any:
-    """Eight random inputs, in the structure that the model takes."""
+    """Returns eight random inputs, in the structure that the model takes."""
     rng = np.random.default_rng(0)
 
     def some(tensor: Any) -> np.ndarray:
@@ -117,7 +117,7 @@ def _random_batch(model: keras.Model) -> Any:
 
 
 def _training_inputs(model: keras.Model, watched: list[keras.Layer], images: Any) -> dict[int, list[Any]]:
-    """The inputs that each layer gets with `training=True` in one pass that changes no variable."""
+    """Returns the inputs that each layer gets with `training=True` in one pass that changes no variable."""
     seen: dict[int, list[Any]] = {id(layer): [] for layer in watched}
 
     def note(layer: keras.Layer) -> Callable[..., Any]:
@@ -144,7 +144,7 @@ def _training_inputs(model: keras.Model, watched: list[keras.Layer], images: Any
 
 
 def _measure(layer: Any, batches: list[Any], masks: int) -> float | None:
-    """The fraction of the inputs other than zero on which the output does not depend under one mask."""
+    """Returns the fraction of the inputs other than zero on which the output does not depend under one mask."""
     if layer.rate >= 1:  # only Keras' own layers take it
         return None
     ours, rate = layers.counterpart(layer), ops.convert_to_tensor(layer.rate, "float32")
@@ -165,7 +165,7 @@ def _measure(layer: Any, batches: list[Any], masks: int) -> float | None:
 def _notes(
     layer: keras.Layer, place: Place | None, called: bool, dropped: float | None, every: list[Place]
 ) -> list[str]:
-    """The findings about a layer that look wrong."""
+    """Returns the findings about a layer that look wrong."""
     notes = []
     if layer.rate == 0:
         notes.append("the rate is 0")
@@ -187,7 +187,7 @@ def _notes(
 
 
 def _next_norm(place: Place, every: list[Place]) -> str | None:
-    """The first BatchNormalization that learns and that a site reaches over at most one layer with weights."""
+    """Returns the first BatchNormalization that learns, with at most one layer with weights before it."""
     made_by = {id(p.call.node): p for p in every}
     pending = [(place, False)]
     for site, weights_met in pending:

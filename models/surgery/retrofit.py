@@ -109,7 +109,7 @@ def strip_dropout(model: keras.Model) -> keras.Model:
     left = [layer.name for layer in layers.dropouts(new)]
     if left:
         warnings.warn(
-            "Layers that draw are left, since they compute something too, or are inside the code of a layer; set "
+            "Some layers that draw are left, since they compute more than that or are inside a layer's code; set "
             f"`rate` to 0 where they have one: {left}",
             stacklevel=2,
         )
@@ -117,7 +117,7 @@ def strip_dropout(model: keras.Model) -> keras.Model:
 
 
 def _rebuilt(model: keras.Model, changes: Changes, share_weights: bool = False) -> keras.Model:
-    """The model with the changes, and with its state."""
+    """Returns the model with the changes, and with its state."""
     rebuild = Rebuild(changes, random.randint(1, 2**31 - 1), share_weights)
     with random_untouched(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The object being serialized includes a `lambda`")  # no file is written

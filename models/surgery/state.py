@@ -15,7 +15,7 @@ from dropzoo.common.keras_internals import (
 )
 
 
-def copy_state(pairs: list[tuple[keras.Layer, keras.Layer]]) -> dict[int, Any]:
+def copy_state(pairs: list[tuple[keras.Layer, keras.Layer]]) -> dict[int, keras.Variable]:
     """Copies variables, vocabularies and `trainable` from layers to their copies.
 
     Args:
@@ -27,7 +27,7 @@ def copy_state(pairs: list[tuple[keras.Layer, keras.Layer]]) -> dict[int, Any]:
     Raises:
         ValueError: If several layers share a weight, which their copies cannot.
     """
-    variables: dict[int, Any] = {}
+    variables: dict[int, keras.Variable] = {}
     for old, new in pairs:
         parts = list(zip(flatten_layers(old), flatten_layers(new), strict=True))
         for part, copied in parts:
@@ -56,7 +56,7 @@ def copy_state(pairs: list[tuple[keras.Layer, keras.Layer]]) -> dict[int, Any]:
     return variables
 
 
-def compile_like(old: Any, new: Any, variables: dict[int, Any]) -> None:
+def compile_like(old: keras.Model, new: keras.Model, variables: dict[int, keras.Variable]) -> None:
     """Compiles a copy of a model as the original is, and copies the optimizer's state.
 
     The copy gets an optimizer and metrics of its own. If one of them cannot be rebuilt from its config, the copy
@@ -80,8 +80,8 @@ def compile_like(old: Any, new: Any, variables: dict[int, Any]) -> None:
             copies[id(part)] = _like(part)
         except Exception as error:  # the code of a custom class may raise anything
             warnings.warn(
-                f"The copy is not compiled: {type(part).__name__} {part.name!r}, with which the original is, "
-                f"cannot be made again from its config, {error!r}. To train, compile the copy yourself.",
+                f"The copy is not compiled: {type(part).__name__} {part.name!r} of the original cannot be rebuilt "
+                f"from its config, {error!r}. To train, compile the copy yourself.",
                 stacklevel=4,
             )
             return
@@ -95,7 +95,7 @@ def compile_like(old: Any, new: Any, variables: dict[int, Any]) -> None:
 
 
 def _like(old: Any) -> Any:
-    """A new optimizer or metric of the same config; its learning-rate schedule need not be registered."""
+    """Returns a new optimizer or metric of the same config; its learning-rate schedule need not be registered."""
     config = old.get_config()
     if isinstance(old, keras.optimizers.Optimizer) and callable(rate := learning_rate_of(old)):
         config["learning_rate"] = rate
@@ -104,7 +104,7 @@ def _like(old: Any) -> Any:
     return type(old).from_config(config)
 
 
-def _copy_optimizer(old: Any, new: Any, variables: dict[int, Any]) -> None:
+def _copy_optimizer(old: keras.Model, new: keras.Model, variables: dict[int, keras.Variable]) -> None:
     """Copies the state of the optimizer, and which variables have no weight decay."""
     inner, copied_inner = (getattr(m.optimizer, "inner_optimizer", m.optimizer) for m in (old, new))
     copy_weight_decay(inner, copied_inner, old.variables, variables)

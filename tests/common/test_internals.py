@@ -121,7 +121,7 @@ def test_private_names_stay_in_their_modules():
         for line, name in private_uses(path)
         if name in names or name.startswith(("keras.src", "tensorflow.python"))
     ]
-    assert found == []
+    assert not found, "\n".join(found)
 
 
 @pytest.mark.parametrize("home", HOMES)

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from dropzoo import layers
+from dropzoo.common.keras_internals import flatten_layers
 from dropzoo.models.graph.places import places
 
 K = keras.layers
@@ -241,7 +242,7 @@ def same(a: Any, b: Any) -> bool:
 
 
 def dropouts(model: keras.Model) -> list[Any]:
-    return [layer for layer in model._flatten_layers() if layers.is_dropout(layer)]
+    return [layer for layer in flatten_layers(model) if layers.is_dropout(layer)]
 
 
 def shake(model: keras.Model) -> keras.Model:

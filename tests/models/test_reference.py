@@ -6,6 +6,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from dropzoo import models, training
 from dropzoo.models.reference import FOLDER
@@ -19,6 +20,12 @@ def test_reference_is_complete_and_small(path):
     original = keras.models.load_model(path.with_name("model.keras"))
     x = np.random.default_rng(0).random((2, *(n or 32 for n in model.input_shape[1:])), "float32")
     np.testing.assert_array_equal(model(x), original(x))
+    exported = keras.models.load_model(path.parent / "1" / "assets.extra" / "model.keras")
+    np.testing.assert_array_equal(exported(x), original(x))
+    served = tf.saved_model.load(str(path.parent / "1")).signatures
+    probabilities = served["serving_default"](images=tf.constant(x))["probabilities"]
+    np.testing.assert_allclose(probabilities, tf.nn.softmax(original(x)), atol=1e-5)
+    assert set(served["predict_mc"](images=tf.constant(x))) >= {"mean", "variance"}
     card = json.loads((path.parent / "1" / "assets.extra" / "model_card.json").read_text())
     assert card["metrics"]["one pass"]["accuracy"] > 0.8 and path.parent.name in card["command"]
     for file in path.parent.rglob("*"):

@@ -16,6 +16,7 @@ from _foreign import (
     with_dropout,
 )
 from dropzoo import models
+from dropzoo.common.keras_internals import flatten_layers
 from dropzoo.models.surgery import ordered as _ordered
 
 K = keras.layers
@@ -43,8 +44,8 @@ def test_retrofit(name, plan, sites, tmp_path):
     assert same(new.get_weights(), weights)
     assert [v.path.split("/")[-1] for v in new.weights] == [v.path.split("/")[-1] for v in model.weights]
     assert [v.trainable for v in new.weights] == [v.trainable for v in model.weights]
-    kept = {layer.name: layer.dtype_policy for layer in model._flatten_layers()}
-    assert all(x.dtype_policy == kept[x.name] for x in new._flatten_layers() if x.name in kept)
+    kept = {layer.name: layer.dtype_policy for layer in flatten_layers(model)}
+    assert all(x.dtype_policy == kept[x.name] for x in flatten_layers(new) if x.name in kept)
     # nothing is shared, and the original is what it was
     mine = {id(v) for v in model.variables}
     assert not mine & {id(v) for v in new.variables}
@@ -68,13 +69,11 @@ def test_retrofit(name, plan, sites, tmp_path):
     # and out again
     stripped = models.strip_dropout(new)
     assert dropouts(stripped) == []
-    assert not any(isinstance(layer, K.Identity) for layer in stripped._flatten_layers())
+    assert not any(isinstance(layer, K.Identity) for layer in flatten_layers(stripped))
     assert same(stripped(x, training=False), expected)
     assert same(stripped(x, training=True), models.strip_dropout(model)(x, training=True))
     again = models.retrofit(stripped, {})
-    assert [layer.name for layer in again._flatten_layers()] == [
-        layer.name for layer in stripped._flatten_layers()
-    ]
+    assert [layer.name for layer in flatten_layers(again)] == [layer.name for layer in flatten_layers(stripped)]
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd", "loss_scale"])
@@ -164,7 +163,7 @@ def test_keras_applications(name, tmp_path):
     backbone = getattr(keras.applications, name)(**options)
     model = keras.Sequential([keras.Input((size, size, 3)), backbone, K.Dropout(0.5), K.Dense(3, name="logits")])
     new = models.retrofit(model, {"after:Conv2D": "spatial_dropout2d:0.1", "before:logits": 0.3})
-    convs = sum(type(layer) is K.Conv2D for layer in model._flatten_layers())
+    convs = sum(type(layer) is K.Conv2D for layer in flatten_layers(model))
     specs = [s.spec for s in models.list_sites(new) if s.spec]
     assert specs.count("spatial_dropout2d:0.1") == convs and specs[-1] == "dropout:0.3"
     x = np.random.default_rng(0).uniform(0, 255, (2, size, size, 3)).astype("float32")
