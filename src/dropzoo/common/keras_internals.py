@@ -55,6 +55,8 @@ NAMES = {
     "keras.Metric._direction": "lower_is_better",
 }
 
+NAMES: dict[str, str] = {}
+
 
 def flatten_layers(model: keras.Layer, include_self: bool = True) -> list[keras.Layer]:
     """Returns all layers of a model, those inside layers and models too, each once.
@@ -200,6 +202,14 @@ def copy_weight_decay(
 
 
 # Training
+
+NAMES |= {
+    "keras.Model._symbolic_build": "build_for",
+    "keras.Optimizer._get_variable_index": "adam_slots",
+    "keras.optimizers.Adam._momentums": "adam_slots",
+    "keras.optimizers.Adam._velocities": "adam_slots",
+    "keras.Metric._direction": "lower_is_better",
+}
 
 
 def build_for(model: keras.Model, data_batch: tuple) -> None:
