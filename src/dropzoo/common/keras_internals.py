@@ -55,8 +55,6 @@ NAMES = {
     "keras.Metric._direction": "lower_is_better",
 }
 
-NAMES: dict[str, str] = {}
-
 
 def flatten_layers(model: keras.Layer, include_self: bool = True) -> list[keras.Layer]:
     """Returns all layers of a model, those inside layers and models too, each once.
