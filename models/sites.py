@@ -122,9 +122,7 @@ def match_sites(model: keras.Model, patterns: Iterable[str]) -> dict[str, list[k
         ]
         if not matched[pattern]:
             sites = {site for those in listed.values() for site in those}
-            raise unknown(
-                "dropout site", pattern, sites | {layer.name.removesuffix("_dropout") for layer in names}
-            )
+            raise unknown("dropout site", pattern, sites, aliases=known)
     return matched
 
 
