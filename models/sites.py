@@ -125,7 +125,8 @@ def match_sites(model: keras.Model, patterns: Iterable[str]) -> dict[str, list[k
             if (pattern in those if literal else any(fnmatch.fnmatchcase(name, pattern) for name in those))
         ]
         if not matched[pattern]:
-            raise unknown("dropout site", pattern, {site for sites in listed.values() for site in sites})
+            sites = {site for those in listed.values() for site in those}
+            raise unknown("dropout site", pattern, sites, aliases=known)
     return matched
 
 

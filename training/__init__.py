@@ -1,4 +1,4 @@
-"""How it is trained: data, losses, metrics, rate schedules and a trainer, on TensorFlow."""
+"""Training on TensorFlow: data, losses, metrics, rate schedules and a trainer."""
 
 from dropzoo.training.data.augment import Augment
 from dropzoo.training.data.corruptions import corrupt, list_corruptions

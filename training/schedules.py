@@ -50,7 +50,7 @@ class RateSchedule(keras.callbacks.Callback):
     # Keras reads this, and then does not wait for each step before it starts the next.
     async_safe = True
 
-    def __init__(self, schedules: Mapping[str, Any]) -> None:
+    def __init__(self, schedules: Mapping[str, Schedule | float | str | None]) -> None:
         super().__init__()
         if not isinstance(schedules, Mapping) or not schedules:
             raise ValueError(

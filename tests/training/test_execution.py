@@ -1,7 +1,6 @@
 """Many steps in one execution, options of the optimizer, XLA and R-Drop: against Keras' `fit`, or the formula."""
 
 import threading
-import time
 import weakref
 
 import keras
@@ -93,21 +92,23 @@ def test_no_epoch_holds_its_iterator_and_one_that_writes_a_file_is_gone_before_t
         "part of a file": lambda: dataset(64, 8).cache(str(tmp_path / "cache")).take(4).prefetch(2),
         "snapshot": lambda: dataset(64, 8).snapshot(str(tmp_path / "snapshot")),
     }[kind]()
-    seen, aside, discard = [], [], _batches.discard
+    seen, aside, discard, real = [], [], _batches.discard, threading.Thread
+
+    def thread(target):
+        aside.append(real(target=target))
+        return aside[-1]
 
     def look(box, batches):
         seen.append(weakref.ref(box[0]))
-        monkeypatch.setattr(threading, "Thread", lambda target: aside.append(target) or real(target=target))
-        discard(box, batches)
-        monkeypatch.setattr(threading, "Thread", real)
+        with monkeypatch.context() as patch:
+            patch.setattr(threading, "Thread", thread)
+            discard(box, batches)
         assert aside or not box
 
-    real = threading.Thread
     monkeypatch.setattr(_batches, "discard", look)
     Trainer(plain_model(), "sgd", steps_per_execution=20).fit(data, validation_data=data, epochs=3, verbose=0)
-    for _ in range(100):
-        if any(iterator() for iterator in seen):
-            time.sleep(0.1)
+    for each in aside:
+        each.join()
     assert len(seen) == 6 and not any(iterator() for iterator in seen)
     assert len(aside) == (0 if "file" in kind or kind == "snapshot" else 6)
 
@@ -202,7 +203,7 @@ def test_auxiliary_losses_weigh_what_they_do_in_fit():
 
 def test_the_rule_of_xla_is_kept_by_a_resumed_run(tmp_path, monkeypatch):
     def program(jit_compile, directory=tmp_path):
-        trainer = Trainer(dropout_model(), jit_compile=jit_compile)
+        trainer = Trainer(linear_model(), jit_compile=jit_compile)
         trainer.fit(dataset(), checkpoint_dir=directory, verbose=0)
         return trainer._program
 

@@ -174,7 +174,7 @@ def make_augment(spec: AugmentLike) -> Augment | None:
     return Augment(**spec)
 
 
-def _parse(item: str) -> tuple[str, Any]:
+def _parse(item: str) -> tuple[str, bool | float | tuple[int, ...]]:
     """Returns ("rotation", 15.0) for "rotation=15", and ("flip_vertical", True) for "flip_vertical"."""
     name, equals, text = item.partition("=")
     if not equals:

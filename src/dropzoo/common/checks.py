@@ -20,19 +20,20 @@ def did_you_mean(name: object, available: Iterable[str]) -> str:
     return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
 
 
-def unknown(kind: str, name: object, available: Iterable[str]) -> ValueError:
+def unknown(kind: str, name: object, available: Iterable[str], aliases: Iterable[str] = ()) -> ValueError:
     """Returns the error for an unknown name, with the closest names that exist.
 
     Args:
         kind: Str, such as `"layer"`.
         name: The unknown name.
         available: The names that exist.
+        aliases: Other names that would do. They may be suggested, and are not listed.
 
     Returns:
         A ValueError to raise. It lists at most 50 names.
     """
     names = sorted(available)
-    hint = did_you_mean(name, names)
+    hint = did_you_mean(name, sorted({*names, *aliases}))
     more = f", ... ({len(names)} in all)" if len(names) > 50 else ""  # the sites of a large network
     return ValueError(f"Unknown {kind} {str(name)!r}.{hint} Available: {', '.join(names[:50])}{more}")
 

@@ -1,7 +1,7 @@
 """Private names of TensorFlow: the only module that uses them.
 
-TensorFlow has no public way to do what these functions do. Each says why it is needed, and `NAMES` lists what it
-relies on. No function here fails where a name is gone: its answer is then the safe one.
+TensorFlow has no public way to do what these functions do; each says why it is needed. `NAMES` lists what they
+rely on. No function here fails where a name is gone: its answer is then the safe one.
 """
 
 from typing import TYPE_CHECKING
@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import tensorflow as tf
 
-#: The names, each with the function that uses it and the reason. Last seen in TensorFlow 2.21.
+#: The version in which all of `NAMES` were last seen.
+LAST_SEEN = "2.21.0"
+
+#: Each name with a path to its owner, the function that relies on it, and why.
 NAMES = {
     "tf.data.Dataset._inputs": "writes_files: the datasets that a dataset reads from",
     "CacheDataset._filename": "writes_files: whether a cache is in a file or in memory",
