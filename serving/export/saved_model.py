@@ -18,7 +18,7 @@ from dropzoo.serving.export.card import model_card, write_card
 from dropzoo.serving.export.signatures import Preprocess, signatures, takes_integers
 from dropzoo.serving.export.warmup import warmup_requests, write_warmup
 from dropzoo.serving.montecarlo.sampler import check_single
-from dropzoo.serving.montecarlo.statistics import check_task
+from dropzoo.serving.montecarlo.statistics import check_kind
 
 
 def export_model(
@@ -88,7 +88,7 @@ def export_model(
     ('1', ['model.keras', 'model_card.json', 'model_card.md'])
     """
     check_single(model)
-    check_task(task, model)
+    check_kind(task, model)
     if image_dtype not in ("float32", "uint8"):
         raise ValueError(f"`image_dtype` must be 'float32' or 'uint8'. Received: image_dtype={image_dtype!r}")
     if takes_integers(model) and image_dtype != "uint8":

@@ -11,7 +11,7 @@ import tensorflow as tf
 from dropzoo.common.checks import unknown
 from dropzoo.serving.montecarlo.active import TRACING
 from dropzoo.serving.montecarlo.sampler import check_images, check_single
-from dropzoo.serving.montecarlo.statistics import Sums, check_task, probabilities_of
+from dropzoo.serving.montecarlo.statistics import Sums, check_kind, probabilities_of
 
 # Mirrored left to right, or not, and then turned so many times, a quarter each, counter-clockwise.
 _TRANSFORMS = {
@@ -94,7 +94,7 @@ class Ensemble(Rival):
                     "The members must have the same shapes of input and output. "
                     f"Received: {first} for the first, {shapes} for number {i + 1}"
                 )
-            check_task(task, each)
+            check_kind(task, each)
         super().__init__(self.models[0], [_answer(each, task) for each in self.models], task)
 
 
@@ -145,7 +145,7 @@ class TestTimeAugmentation(Rival):
         task: str = "multi_class",
     ) -> None:
         check_single(model)
-        check_task(task, model)
+        check_kind(task, model)
         if not isinstance(transforms, (list, tuple)) or not transforms:
             raise ValueError(f"`transforms` must be a list of names, at least one. Received: {transforms!r}")
         for name in transforms:

@@ -13,7 +13,7 @@ from dropzoo.layers.draws import Draw
 from dropzoo.layers.draws.samples import SampleDraw, SharedMaskError, content_keys
 from dropzoo.serving.montecarlo.active import TRACING, choose, redirected
 from dropzoo.serving.montecarlo.cut import Cut, costs_or_none, fill_shape, make_cut
-from dropzoo.serving.montecarlo.statistics import check_task, probabilities_of, sum_samples, sum_until
+from dropzoo.serving.montecarlo.statistics import check_kind, probabilities_of, sum_samples, sum_until
 from dropzoo.serving.montecarlo.trunk import Trunk
 
 _SAMPLINGS = ("balanced", "independent", "fixed")
@@ -125,7 +125,7 @@ class MonteCarlo:
         if not isinstance(self.tolerance, (int, float)) or not self.tolerance >= 0:
             raise ValueError(f"`tolerance` must be a float of at least 0. Received: tolerance={tolerance!r}")
         check_single(model)
-        self.task = check_task(task, model)
+        self.task = check_kind(task, model)
         self._probabilities = probabilities_of(model, task)
         self.model = model
         self.num_samples = num_samples

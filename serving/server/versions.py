@@ -16,7 +16,7 @@ import tensorflow as tf
 from google.protobuf import json_format
 from tensorflow.core.protobuf import saved_model_pb2
 
-from dropzoo.serving.montecarlo.statistics import TASKS
+from dropzoo.serving.montecarlo.statistics import KINDS
 from dropzoo.serving.server.batching import Batcher, Run
 from dropzoo.serving.server.requests import Arrays, Refused
 
@@ -192,11 +192,11 @@ def _info(folder: Path) -> tuple[list[str] | None, str, int]:
     try:
         info = dict(orjson.loads((folder / "assets.extra" / "info.json").read_bytes()))
     except (OSError, ValueError, TypeError):
-        return None, TASKS[0], 0
+        return None, KINDS[0], 0
     names, task, size = info.get("class_names"), info.get("task"), info.get("image_size")
     known = size if isinstance(size, list) and all(isinstance(n, int) for n in size) else [0]
     return (
         [str(name) for name in names] if isinstance(names, list) else None,
-        task if task in TASKS else TASKS[0],
+        task if task in KINDS else KINDS[0],
         math.prod(known),
     )

@@ -9,9 +9,8 @@ import tensorflow as tf
 
 from dropzoo import serving, training
 from dropzoo.common.checks import unknown
-from dropzoo.models.graph.endings import output_activation
 from dropzoo.runs.scores import Sample, Scores
-from dropzoo.serving.montecarlo.statistics import check_task
+from dropzoo.serving.montecarlo.statistics import log_probabilities_of
 
 #: Log-probabilities (batch, ..., classes) of images.
 Predict = Callable[[tf.Tensor], tf.Tensor]
@@ -45,11 +44,10 @@ def log_probabilities(model: keras.Model, monte_carlo: serving.MonteCarlo | None
     """Predicts in one deterministic pass, or by the mean over samples."""
     if monte_carlo is not None:
         return lambda images: tf.math.log(monte_carlo(images)["mean"] + 1e-12)
-    check_task("multi_class", model)
-    log_p = (lambda p: tf.math.log(p + 1e-12)) if output_activation(model) else tf.nn.log_softmax
+    log_p = log_probabilities_of(model)
 
     def predict(images: tf.Tensor) -> tf.Tensor:
-        return log_p(tf.cast(model(images, training=False), tf.float32))
+        return log_p(model(images, training=False))
 
     return tf.function(predict, reduce_retracing=True)
 
