@@ -1,6 +1,7 @@
-"""Model cards: what is in an export, for people (Markdown) and for programs (JSON)."""
+"""Model cards: what an export is, for people (Markdown) and for programs (JSON)."""
 
 import datetime
+import importlib.metadata
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,14 +10,19 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from dropzoo import __version__, models
+from dropzoo import models
 
 
 def model_card(model: keras.Model, facts: Mapping[str, Any], told: Mapping[str, Any]) -> dict[str, Any]:
-    """What is known of the model, `facts` of the export, and what its author tells.
+    """Returns the card of an export.
+
+    Args:
+        model: The model.
+        facts: Sections that the export knows.
+        told: Sections that the author tells.
 
     Raises:
-        ValueError: if a section is told that the card derives itself, or is no JSON.
+        ValueError: If the author tells a section that the export fills in itself, or one that is not JSON.
     """
     card = {
         "name": model.name,
@@ -25,7 +31,7 @@ def model_card(model: keras.Model, facts: Mapping[str, Any], told: Mapping[str, 
         "plan": {site.name: site.spec for site in models.list_sites(model) if site.spec},
         **facts,
         "versions": {
-            "dropzoo": __version__,
+            "dropzoo": importlib.metadata.version("dropzoo"),
             "keras": keras.__version__,
             "tensorflow": tf.__version__,
         },
