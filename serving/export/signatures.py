@@ -48,7 +48,7 @@ class Preprocess:
         return self._resized(self._scaled(images), self.resize)
 
     def decoded(self, image_bytes: tf.Tensor) -> tf.Tensor:
-        """Returns PNG or JPEG files as images that the model takes; they must share a size, or are resized to one."""
+        """Returns PNG or JPEG files as images that the model takes. They share a size, or are resized to one."""
         channels = self.model.input_shape[-1]
 
         def decode(data: tf.Tensor) -> tf.Tensor:

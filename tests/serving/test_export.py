@@ -146,7 +146,7 @@ def test_single_logit_and_mixed_precision(tmp_path):
 
 def test_what_lies_beside_it(tmp_path, capfd):
     model = build()
-    path = serving.export_model(model, tmp_path / "cnn" / "1", 3, class_names=list("abcdefghij"))
+    path = serving.export_model(model, tmp_path / "cnn" / "1", 0, class_names=list("abcdefghij"))
     assert capfd.readouterr().out == ""
     again = keras.models.load_model(path / "assets.extra" / "model.keras")
     np.testing.assert_array_equal(again(images()), model(images()))
@@ -164,7 +164,7 @@ def test_without_samples(tmp_path):
 
 
 def test_overwriting_is_asked_for_and_failure_leaves_all_as_it_was(tmp_path, monkeypatch):
-    path = serving.export_model(build(), tmp_path / "1", num_samples=2)
+    path = serving.export_model(build(), tmp_path / "1", num_samples=0)
     before = sorted(p.relative_to(tmp_path) for p in tmp_path.rglob("*"))
     with pytest.raises(ValueError, match="exists already"):
         serving.export_model(build(), path)
@@ -176,15 +176,14 @@ def test_overwriting_is_asked_for_and_failure_leaves_all_as_it_was(tmp_path, mon
         patch.setattr(keras.Model, "save", fail)  # after the SavedModel is written, before it is in place
         for target in (path, tmp_path / "2"):
             with pytest.raises(OSError, match="no space left"):
-                serving.export_model(build(), target, 2, overwrite=True)
-    for ending in ("1", "-unfinished"):  # the old one cannot be moved away, or the new one not to its place
-        with monkeypatch.context() as patch:
-            patch.setattr(os, "rename", renaming(lambda source, ending=ending: source.endswith(ending) and fail()))
-            with pytest.raises(OSError, match="no space left"):
-                serving.export_model(build(), path, 2, overwrite=True)
+                serving.export_model(build(), target, 0, overwrite=True)
+    with monkeypatch.context() as patch:  # after the old one is moved out of the way
+        patch.setattr(os, "rename", renaming(lambda source: source.endswith("-unfinished") and fail()))
+        with pytest.raises(OSError, match="no space left"):
+            serving.export_model(build(), path, 0, overwrite=True)
     assert sorted(p.relative_to(tmp_path) for p in tmp_path.rglob("*")) == before
     model = build()
-    serving.export_model(model, path, num_samples=2, overwrite=True)
+    serving.export_model(model, path, num_samples=0, overwrite=True)
     again = keras.models.load_model(path / "assets.extra" / "model.keras")
     np.testing.assert_array_equal(again(images()), model(images()))
     assert [p.name for p in tmp_path.iterdir()] == ["1"]
@@ -223,13 +222,29 @@ def test_the_old_and_the_new_one_are_both_there_at_every_step(tmp_path, monkeypa
     assert texts(tmp_path) == {"1": "new"}
 
 
+@pytest.mark.parametrize(
+    "ending", ["1", "-unfinished"]
+)  # the old one away, the new one to its place
+def test_the_old_one_stays_if_a_rename_fails(ending, tmp_path, monkeypatch):
+    path, new = folder_of(tmp_path / "1", "old"), folder_of(tmp_path / ".1-7-unfinished", "new")
+
+    def fail(source):
+        if source.endswith(ending):
+            raise OSError("no space left")
+
+    monkeypatch.setattr(os, "rename", renaming(fail))
+    with pytest.raises(OSError, match="no space left"):
+        export._replace(new, path)
+    assert texts(tmp_path) == {"1": "old", ".1-7-unfinished": "new"}  # which `export_model` removes
+
+
 def test_another_export_that_is_faster_stays(tmp_path, monkeypatch):
     path, new = folder_of(tmp_path / "1", "old"), folder_of(tmp_path / ".1-7-unfinished", "mine")
     other = lambda source: source.endswith("-unfinished") and folder_of(path, "another's")  # noqa: E731
     monkeypatch.setattr(os, "rename", renaming(other))
     with pytest.raises(OSError):
         export._replace(new, path)
-    assert texts(tmp_path) == {"1": "another's", ".1-7-unfinished": "mine"}  # which `export_model` removes
+    assert texts(tmp_path) == {"1": "another's", ".1-7-unfinished": "mine"}
 
 
 def test_a_file_or_a_link_is_no_folder_to_replace(tmp_path):
