@@ -153,7 +153,7 @@ class MonteCarlo:
         return make_cut(self._trunk, fill_shape(self.model, size), self.max_samples)
 
     def plan(self, size: tuple[int, ...] | None = None) -> Cut:
-        """Returns the same as `cut`, under another name."""
+        """Returns `cut(size)`; another name for it."""
         return self.cut(size)
 
     def sample(self, images: tf.Tensor, seed: tf.Tensor, plain: bool = False) -> dict[str, tf.Tensor]:

@@ -222,9 +222,7 @@ def test_the_old_and_the_new_one_are_both_there_at_every_step(tmp_path, monkeypa
     assert texts(tmp_path) == {"1": "new"}
 
 
-@pytest.mark.parametrize(
-    "ending", ["1", "-unfinished"]
-)  # the old one away, the new one to its place
+@pytest.mark.parametrize("ending", ["1", "-unfinished"])  # the old one away, the new one to its place
 def test_the_old_one_stays_if_a_rename_fails(ending, tmp_path, monkeypatch):
     path, new = folder_of(tmp_path / "1", "old"), folder_of(tmp_path / ".1-7-unfinished", "new")
 
