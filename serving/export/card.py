@@ -5,7 +5,6 @@ import importlib.metadata
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import keras
 import tensorflow as tf
@@ -13,7 +12,7 @@ import tensorflow as tf
 from dropzoo import models
 
 
-def model_card(model: keras.Model, facts: Mapping[str, Any], told: Mapping[str, Any]) -> dict[str, Any]:
+def model_card(model: keras.Model, facts: Mapping[str, object], told: Mapping[str, object]) -> dict[str, object]:
     """Returns the card of an export.
 
     Args:
@@ -46,7 +45,7 @@ def model_card(model: keras.Model, facts: Mapping[str, Any], told: Mapping[str, 
     return card
 
 
-def write_card(folder: Path, card: Mapping[str, Any]) -> None:
+def write_card(folder: Path, card: Mapping[str, object]) -> None:
     """Writes `model_card.json` and `model_card.md`."""
     (folder / "model_card.json").write_text(json.dumps(card, indent=2) + "\n")
     lines = [f"# {card['name']}", ""]
@@ -56,7 +55,7 @@ def write_card(folder: Path, card: Mapping[str, Any]) -> None:
     (folder / "model_card.md").write_text("\n".join(lines))
 
 
-def _section(value: Any) -> list[str]:
+def _section(value: object) -> list[str]:
     if value is None or value == {} or value == []:
         return ["Not given." if value is None else "None."]
     if isinstance(value, Mapping):
@@ -64,7 +63,7 @@ def _section(value: Any) -> list[str]:
     return [_cell(value)]
 
 
-def _cell(value: Any) -> str:
+def _cell(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, Mapping):

@@ -5,7 +5,6 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import keras
 import tensorflow as tf
@@ -30,7 +29,7 @@ def export_model(
     seed: int = 0,
     task: str = "multi_class",
     class_names: Sequence[str] | None = None,
-    card: Mapping[str, Any] | None = None,
+    card: Mapping[str, object] | None = None,
     overwrite: bool = False,
 ) -> Path:
     """Writes a SavedModel that loads without this package and without Keras.

@@ -109,8 +109,8 @@ def signatures(
 
         def predict_mc(images: tf.Tensor) -> Answer:
             # Not every server can run XLA, so the operations are plain.
-            figures = monte_carlo.sample(preprocess.pixels(images), tf.constant(seed, tf.int64), plain=True)
-            return preprocess.restored(figures, images)
+            statistics = monte_carlo.sample(preprocess.pixels(images), tf.constant(seed, tf.int64), plain=True)
+            return preprocess.restored(statistics, images)
 
         found["predict_mc"] = predict_mc
     specs = {name: [preprocess.spec_of(name)] for name in found}

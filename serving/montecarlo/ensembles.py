@@ -1,4 +1,4 @@
-"""The alternatives to Monte-Carlo dropout: deep ensembles and test-time augmentation, with the same figures."""
+"""The alternatives to Monte-Carlo dropout: deep ensembles and test-time augmentation, with the same statistics."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -32,7 +32,7 @@ Pass = Callable[[tf.Tensor], tf.Tensor]
 
 
 class Rival:
-    """Base of the alternatives: the figures of a few deterministic passes, of which only running sums are kept.
+    """Base of the alternatives: the statistics of a few deterministic passes, of which only running sums are kept.
 
     Args:
         model: A model with the input and output shapes of all passes.
@@ -54,15 +54,15 @@ class Rival:
         sums = Sums.zero(len(shape), self.task)
         for one in self._passes:
             sums = sums.add(one(checked)[None], self.task)  # (1, batch, ..., classes)
-        return sums.figures(self.num_samples, shape, self.task)
+        return sums.statistics(self.num_samples, shape, self.task)
 
 
 class Ensemble(Rival):
     """Averages a deep ensemble: models trained alike from different initial weights.
 
     An ensemble is the usual yardstick for uncertainty, and costs the training, the memory and the time of M
-    models. The figures are those of `MonteCarlo`, with the members in place of samples: the variance divides by M,
-    and the mutual information measures how far the members disagree. Dropout is off.
+    models. The statistics are those of `MonteCarlo`, with the members in place of samples: the variance divides by
+    M, and the mutual information measures how far the members disagree. Dropout is off.
 
     Args:
         models: List of members: models, `.keras` files, or folders that `export_model` wrote. Their inputs have

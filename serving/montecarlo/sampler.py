@@ -33,8 +33,8 @@ class MonteCarlo:
     is its sigmoid and the entropies are those of a coin; see `task` for other outputs.
 
     Layers that no active dropout reaches are computed once and not T times, and several samples are computed at a
-    time if they are small. Neither changes the masks, nor the figures beyond rounding. `cut()` says how much the
-    first saves.
+    time if they are small. Neither changes the masks, nor the statistics beyond rounding. `cut()` says how much
+    the first saves.
 
     Args:
         model: A Functional or Sequential model of one image input and one output, with dropout layers of ours or
@@ -207,9 +207,9 @@ class MonteCarlo:
             sums, count = sum_until(
                 lambda g: sums_of(g)[0], size, groups, self.tolerance, batch, rank, self._balanced, self.task
             )
-            return sums.figures(count, output_shape, self.task) | {"num_samples": count}
+            return sums.statistics(count, output_shape, self.task) | {"num_samples": count}
         sums, kept = sums_of(0)
-        out = sums.figures(self._group_size, output_shape, self.task)
+        out = sums.statistics(self._group_size, output_shape, self.task)
         if self.return_samples:
             out["samples"] = tf.experimental.numpy.moveaxis(kept, 0, 1)  # (batch, samples, ..., classes)
         return out

@@ -1,4 +1,4 @@
-"""The figures of samples of a model's output, from running sums: no sample is kept unless asked for."""
+"""Mean, variance and entropies of samples of a model's output, from running sums: no sample need be kept."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ Reading = Callable[[Any], tf.Tensor]
 
 
 class Sums(NamedTuple):
-    """Sums over samples, from which the figures follow.
+    """Sums over samples, from which the statistics follow.
 
     For regression the sums are in float64, because float32 squares lose a variance that is small beside them, and
     `entropy` stays a zero that broadcasts.
@@ -51,7 +51,7 @@ class Sums(NamedTuple):
             return Sums(total, squares, self.entropy)
         return Sums(total, squares, self.entropy + tf.reduce_sum(entropy(p, kind), 0))
 
-    def figures(
+    def statistics(
         self, count: int | tf.Tensor, output_shape: tuple[int | None, ...], kind: str
     ) -> dict[str, tf.Tensor]:
         """Returns what `MonteCarlo` returns.
@@ -123,7 +123,7 @@ def sum_until(
 ) -> tuple[Sums, tf.Tensor]:
     """Sums groups of samples until the mean of each image is known well enough.
 
-    An image that is done takes no more samples, so its figures do not depend on the other images; the loop runs
+    An image that is done takes no more samples, so its statistics do not depend on the other images; the loop runs
     until the slowest image is done. The standard error comes from the samples. If samples are stratified within a
     group, their variance overstates it; then the means of at least four groups may show too that an image is done.
 

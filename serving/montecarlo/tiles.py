@@ -21,7 +21,7 @@ def predict_tiled(
     *,
     batch_size: int = 4,
 ) -> dict[str, np.ndarray]:
-    """Returns the figures of `MonteCarlo` for one image of any size, from overlapping tiles.
+    """Returns the statistics of `MonteCarlo` for one image of any size, from overlapping tiles.
 
     All tiles have one size and see the same T masks, so the uncertainty has no seams. The last tiles end where the
     image does. Only `batch_size` tiles are on the device at a time. If an axis of the image is shorter than the
@@ -80,15 +80,15 @@ def predict_tiled(
     for first in range(0, len(windows), batch_size):
         some = windows[first : first + batch_size]
         tiles = np.stack([_cut(whole, window, (height, width)) for window in some])
-        figures = {name: x.numpy() for name, x in mc(tiles).items()}
-        if figures["mean"].shape[1:3] != (height, width):
+        statistics = {name: x.numpy() for name, x in mc(tiles).items()}
+        if statistics["mean"].shape[1:3] != (height, width):
             raise ValueError(
                 "The output must have the height and width of the images. "
-                f"Received: {figures['mean'].shape[1:3]} for images of {(height, width)}"
+                f"Received: {statistics['mean'].shape[1:3]} for images of {(height, width)}"
             )
         for i, window in enumerate(some):
-            blend.add(window, {name: x[i] for name, x in figures.items()})
-    return blend.figures()
+            blend.add(window, {name: x[i] for name, x in statistics.items()})
+    return blend.statistics()
 
 
 @dataclass(frozen=True)
@@ -134,37 +134,37 @@ def _cut(image: np.ndarray, window: _Window, shape: tuple[int, int]) -> np.ndarr
 
 
 class _Blend:
-    """The weighted sums over tiles of the figures that may be averaged: mean, mean square and mean entropy."""
+    """The weighted sums over tiles of the statistics that may be averaged: mean, mean square and mean entropy."""
 
     def __init__(self, size: tuple[int, int], kind: str) -> None:
         self._size, self._kind = size, kind
         self._sums: dict[str, np.ndarray] = {}
 
-    def add(self, window: _Window, figures: dict[str, np.ndarray]) -> None:
-        """Adds the figures of one tile."""
+    def add(self, window: _Window, statistics: dict[str, np.ndarray]) -> None:
+        """Adds the statistics of one tile."""
         weights = np.outer(window.down, window.across)  # the part of the tile that is inside the image
         height, width = weights.shape
-        for name, x in self._averageable(figures).items():
+        for name, x in self._averageable(statistics).items():
             if name not in self._sums:
                 self._sums[name] = np.zeros((*self._size, *x.shape[2:]), x.dtype)
             weight = weights.reshape(height, width, *[1] * (x.ndim - 2)).astype(x.dtype)
             self._sums[name][window.rows, window.columns] += x[:height, :width] * weight
 
-    def _averageable(self, figures: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        mean = figures["mean"].astype("float64" if self._kind == "regression" else "float32")  # see `Sums`
-        out = {"mean": mean, "square": figures["variance"] + mean * mean}
+    def _averageable(self, statistics: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        mean = statistics["mean"].astype("float64" if self._kind == "regression" else "float32")  # see `Sums`
+        out = {"mean": mean, "square": statistics["variance"] + mean * mean}
         if self._kind != "regression":
-            out["entropy"] = figures["predictive_entropy"] - figures["mutual_information"]
+            out["entropy"] = statistics["predictive_entropy"] - statistics["mutual_information"]
         return out
 
-    def figures(self) -> dict[str, np.ndarray]:
-        """Returns the figures of the whole image."""
+    def statistics(self) -> dict[str, np.ndarray]:
+        """Returns the statistics of the whole image."""
         mean, square = self._sums["mean"], self._sums["square"]
         if self._kind != "regression":
             np.clip(mean, 0.0, 1.0, out=mean)  # weights that are rounded may sum to more than one
         with tf.device("CPU"):  # a whole image may be too large for another device
             sums = Sums(*map(tf.convert_to_tensor, (mean, square, self._sums.get("entropy", np.float64(0.0)))))
-            return {name: x.numpy() for name, x in sums.figures(1, (None, *mean.shape[1:]), self._kind).items()}
+            return {name: x.numpy() for name, x in sums.statistics(1, (None, *mean.shape[1:]), self._kind).items()}
 
 
 def _check_sampler(mc: MonteCarlo | Rival) -> None:

@@ -10,7 +10,7 @@ import logging
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import TypedDict, Unpack
 
 import jinja2
 import uvicorn
@@ -21,6 +21,15 @@ from dropzoo.serving.server.http import add_errors
 from dropzoo.serving.server.limits import Limits
 from dropzoo.serving.server.metrics import Observed
 from dropzoo.serving.server.routes import model_routes, open_routes
+
+
+class AppOptions(TypedDict, total=False):
+    """The options of `create_app`, for functions that pass them on."""
+
+    limits: Limits | None
+    token: str | None
+    poll_seconds: float
+    keep: int
 
 
 def create_app(
@@ -86,7 +95,7 @@ def page_for(name: str, limits: Limits) -> str:
     return environment.from_string(page).render(name=name, max_pixels=limits.max_pixels)
 
 
-def serve(folder: Path, *, host: str = "127.0.0.1", port: int = 8501, **options: Any) -> None:
+def serve(folder: Path, *, host: str = "127.0.0.1", port: int = 8501, **options: Unpack[AppOptions]) -> None:
     """Serves until the process is told to stop, and then answers the requests that are under way.
 
     Args:

@@ -90,8 +90,8 @@ class Server:
             asked: Name of the signature, if the address says it.
         """
         found = self.versions.find(name, version)
-        body, kind = await self.body(request), content_type(request)
-        if kind.startswith("image/"):
+        body, media = await self.body(request), content_type(request)
+        if media.startswith("image/"):
             signature = found.signature(asked or "serving_default")
             question = await self._in_thread(_from_file, body, signature, self.limits)
         elif len(body) > _LARGE:

@@ -40,7 +40,7 @@ class BearerToken(HTTPBearer):
         return given
 
 
-def answer(value: Any, status: int = 200) -> Response:
+def answer(value: object, status: int = 200) -> Response:
     """Returns a JSON response."""
     return Response(orjson.dumps(value), status, media_type="application/json")
 
@@ -53,20 +53,20 @@ def content_type(request: Request) -> str:
     Raises:
         Refused: For a form, and for an image that is neither PNG nor JPEG.
     """
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind == "multipart/form-data" or (kind.startswith("image/") and kind not in ("image/png", "image/jpeg")):
+    media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media == "multipart/form-data" or (media.startswith("image/") and media not in ("image/png", "image/jpeg")):
         raise Refused(415, "Send JSON, or the bytes of one file as image/png or image/jpeg")
-    return kind
+    return media
 
 
 def add_errors(app: FastAPI) -> None:
     """Makes every error of the application `{"error": "one sentence"}`."""
 
-    def on(kind: type[Exception], answer_to: Callable[[Request, Any], Response]) -> None:
+    def on(cause: type[Exception], answer_to: Callable[[Request, Any], Response]) -> None:
         async def handle(request: Request, error: Exception) -> Response:
             return answer_to(request, error)
 
-        app.add_exception_handler(kind, handle)
+        app.add_exception_handler(cause, handle)
 
     def refused(request: Request, error: Refused) -> Response:
         response = answer({"error": error.message}, error.status)

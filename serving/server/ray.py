@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Unpack
 
 from fastapi import FastAPI
 
@@ -22,15 +22,28 @@ import ray
 from ray import serve as ray_serve
 
 from dropzoo.common.checks import check_count
-from dropzoo.serving.server.app import create_app
+from dropzoo.serving.server.app import AppOptions, create_app
 
 _log = logging.getLogger("dropzoo.serving")
 NAME = "dropzoo"  #: Name of the application on a cluster.
 
 
+class DeploymentOptions(AppOptions, total=False):
+    """The options of `deployment`, for functions that pass them on."""
+
+    min_replicas: int
+    max_replicas: int | None
+    num_cpus: float
+
+
 def deployment(
-    folder: Path, *, min_replicas: int = 1, max_replicas: int | None = None, num_cpus: float = 1.0, **options: Any
-) -> Any:
+    folder: Path,
+    *,
+    min_replicas: int = 1,
+    max_replicas: int | None = None,
+    num_cpus: float = 1.0,
+    **options: Unpack[AppOptions],
+) -> ray_serve.Application:
     """Returns a Ray Serve application, for `ray.serve.run`.
 
     Args:
@@ -66,7 +79,7 @@ def deployment(
     return made(ray_serve.ingress(_builder(str(folder), options))()).bind()
 
 
-def _builder(folder: str, options: dict[str, Any]) -> Callable[[], FastAPI]:
+def _builder(folder: str, options: AppOptions) -> Callable[[], FastAPI]:
     def build() -> FastAPI:
         app = create_app(Path(folder), **options)
         app.state.server.settle()
@@ -83,7 +96,9 @@ def leave() -> None:
         ray_serve.shutdown()
 
 
-def serve(folder: Path, *, host: str = "127.0.0.1", port: int = 8501, **options: Any) -> None:
+def serve(
+    folder: Path, *, host: str = "127.0.0.1", port: int = 8501, **options: Unpack[DeploymentOptions]
+) -> None:
     """Serves until the process is told to stop, on the cluster at `RAY_ADDRESS` or on this machine alone.
 
     Args:

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import orjson
@@ -68,7 +67,7 @@ class Version:
 
     number: int
     signatures: dict[str, Signature]
-    metadata: dict[str, Any]
+    metadata: dict[str, dict[str, object]]
     class_names: list[str] | None
     kind: str
     held: object
@@ -201,7 +200,7 @@ def _runner(function: Callable[..., dict[str, tf.Tensor]]) -> Run:
     return run
 
 
-def _warm(function: Callable[..., Any], specs: dict[str, tf.TensorSpec]) -> None:
+def _warm(function: Callable[..., object], specs: dict[str, tf.TensorSpec]) -> None:
     black = tf.io.encode_png(np.zeros((32, 32, 1), "uint8"))
     inputs = {}
     for name, spec in specs.items():

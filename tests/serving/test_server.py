@@ -163,11 +163,37 @@ def test_a_token_is_asked_for_where_there_is_one(cnn_export, x):
         for given in ({}, {"authorization": "Bearer nonsense"}, {"authorization": "sesame"}):
             for status, answer in (running.post(f"{CNN}:predict", body, **given), running.get(CNN, **given)):
                 assert status == 401 and "Bearer TOKEN" in answer["error"]
-        status, _, headers = running.send("GET", "/metrics")
-        assert status == 401 and headers["www-authenticate"] == "Bearer"
+        both = (CNN, f"{CNN}/versions/1")
+        closed = [("GET", "/metrics"), ("POST", f"{CNN}:picture")]
+        closed += [("GET", f"{path}{end}") for path in both for end in ("", "/metadata")]
+        closed += [("POST", f"{path}:{verb}") for path in both for verb in ("predict", "predict_mc")]
+        for method, path in closed:
+            status, _, headers = running.send(method, path)
+            assert status == 401 and headers["www-authenticate"] == "Bearer", path
         for scheme in ("Bearer", "bearer", "BEARER "):
             assert running.post(f"{CNN}:predict", body, authorization=f"{scheme} sesame")[0] == 200
-        assert running.get("/healthz")[0] == 200 and running.send("GET", "/")[0] == 200
+        for path in ("/healthz", "/"):
+            assert running.send("GET", path)[0] == running.send("HEAD", path)[0] == 200
+
+
+def test_the_description_names_the_bodies_the_errors_and_the_token(cnn, cnn_export):
+    described = cnn.get("/openapi.json")[1]
+    post = described["paths"]["/v1/models/{name}:predict"]["post"]
+    bodies = post["requestBody"]["content"]["application/json"]["schema"]["oneOf"]
+    assert [set(body["properties"]) for body in bodies] == [
+        {"signature_name", "instances"},
+        {"signature_name", "inputs"},
+    ]
+    error = {"$ref": "#/components/schemas/Error"}
+    assert all(
+        answer["content"]["application/json"]["schema"] == error
+        for status, answer in post["responses"].items()
+        if status != "200"
+    )
+    assert set(described["paths"]["/healthz"]["get"]["responses"]) == {"200", "503"} and "security" not in post
+    closed = module.create_app(cnn_export, token="sesame").openapi()
+    assert closed["components"]["securitySchemes"] == {"token": {"type": "http", "scheme": "bearer"}}
+    assert "security" not in closed["paths"]["/healthz"]["get"]
 
 
 def test_a_new_version_takes_over_while_a_request_finishes_on_the_old(tmp_path, x):
