@@ -122,10 +122,10 @@ class Server:
             return await self.batcher(question.signature)(question.inputs, question.pixels)
         except tf.errors.InvalidArgumentError as error:
             _log.info("Refused by the model: %s", error.message)
-            message = "The model does not take this input: it may be cut short, or of a wrong size"
+            message = "The model cannot read this input; it may be truncated, or of the wrong size"
             raise Refused(400, message) from None
         except tf.errors.ResourceExhaustedError:
-            raise Refused(503, "The server has not enough memory for this request") from None
+            raise Refused(503, "The server does not have enough memory for this request") from None
 
     def status(self, name: str, version: str | None) -> Response:
         """Answers with the state of one version, or of each."""

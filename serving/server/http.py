@@ -80,4 +80,4 @@ def add_errors(app: FastAPI) -> None:
     on(HTTPException, lambda r, e: answer({"error": f"{e.detail}: {r.method} {r.url.path}"}, e.status_code))
     on(MemoryError, lambda r, e: answer({"error": "The request is too large for this server's memory"}, 413))
     on(ClientDisconnect, lambda r, e: answer({"error": "The client hung up"}, 499))
-    on(Exception, lambda r, e: answer({"error": "The server failed at this request; its log tells why"}, 500))
+    on(Exception, lambda r, e: answer({"error": "The server failed on this request; its log says why"}, 500))

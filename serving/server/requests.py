@@ -52,7 +52,7 @@ def read_predict(body: bytes, signature_name: str | None = None) -> Predict:
     try:
         request = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        hint = "; NaN and Infinity are no JSON" if b"NaN" in body or b"Infinity" in body else ""
+        hint = "; NaN and Infinity are not JSON" if b"NaN" in body or b"Infinity" in body else ""
         raise Refused(400, f"JSON Parse error: {error}{hint}") from None
     if not isinstance(request, dict):
         raise Refused(400, "JSON Parse error: the body must be an object")
@@ -206,7 +206,7 @@ def read_image(data: bytes, spec: tf.TensorSpec, limits: Limits) -> np.ndarray:
         else:
             image = tf.io.decode_image(data, channels=channels, expand_animations=False).numpy()[None]
     except tf.errors.InvalidArgumentError:
-        raise Refused(400, "The image cannot be decoded; it may be cut short") from None
+        raise Refused(400, "The image cannot be decoded; it may be truncated") from None
     # NumPy, and only the steps that are needed: an eager operation of TensorFlow takes longer than a small image.
     fits = None in size or list(image.shape[1:3]) == size
     if fits and spec.dtype == tf.uint8:
