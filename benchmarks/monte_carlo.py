@@ -172,8 +172,8 @@ def measure(case: Case) -> dict[str, Any]:
     x = tf.constant(images[: case.batch])
     count = case.num_samples
     mc = serving.MonteCarlo(model, count)
-    plan = mc.plan()
-    print(f"{case.name}, T = {count}, batch of {case.batch}\n{plan}", flush=True)
+    cut = mc.cut()
+    print(f"{case.name}, T = {count}, batch of {case.batch}\n{cut}", flush=True)
     errors = errors_of_the_mean(model, images[: case.few], count, case.seeds)
     enough = [n for n, error in errors.items() if n != "independent" and error <= errors["independent"]]
     fewer = min(enough, default=count)
@@ -198,13 +198,13 @@ def measure(case: Case) -> dict[str, Any]:
         "batch": case.batch,
         "T": count,
         **{f"{name}_ms": round(value, 2) for name, value in ms.items()},
-        "f": round(plan.f, 4),
+        "f": round(cut.f, 4),
         "f_time": round(f_time, 4),
-        "bound": round(plan.speedup, 2),
+        "bound": round(cut.speedup, 2),
         "bound_time": round(bound_time, 2),
         "cache": round(ms["no_cache"] / ms["no_fold"], 2),
         "cache_and_fold": round(gained, 2),
-        "of_bound": round(gained / plan.speedup, 2),
+        "of_bound": round(gained / cut.speedup, 2),
         "of_bound_time": round(gained / bound_time, 2),
         "speedup": round(ms["rival"] / ms["ours"], 2),
         "error_independent": float(f"{errors['independent']:.3g}"),

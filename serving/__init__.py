@@ -1,4 +1,4 @@
-"""What leaves: Monte-Carlo inference with its rivals, and SavedModel export, on TensorFlow."""
+"""Uncertainty by Monte-Carlo dropout and its alternatives, and SavedModel export, on TensorFlow."""
 
 from dropzoo.serving.export.saved_model import export_model
 from dropzoo.serving.montecarlo.ensembles import Ensemble, TestTimeAugmentation

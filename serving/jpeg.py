@@ -1,13 +1,18 @@
-"""JPEG files in the channels that a model takes, alike in a graph and outside one."""
+"""JPEG files with the channels that a model takes, decoded alike inside a graph and outside of one."""
 
 import tensorflow as tf
 
 
 def decode_jpeg(data: tf.Tensor, channels: int, cmyk: bool | tf.Tensor) -> tf.Tensor:
-    """The pixels as they are stored, (height, width, channels) uint8.
+    """Returns the pixels as they are stored, uint8 `(height, width, channels)`.
 
-    TensorFlow gives a JPEG one channel or three, and one in CMYK no single one. Whether it is in CMYK is the
-    caller's to say, who may know it from the header: asking TensorFlow costs more than a small image.
+    TensorFlow decodes a JPEG to one or to three channels, and CMYK only to three.
+
+    Args:
+        data: String scalar, the file.
+        channels: Int, 1, 3 or 4. The fourth channel is opaque.
+        cmyk: Bool or bool tensor, whether the file is in CMYK. The caller may know it from the header; asking
+            TensorFlow takes longer than decoding a small image.
     """
     if channels == 4:
         opaque = [[0, 0], [0, 0], [0, 1]]

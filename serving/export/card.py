@@ -1,22 +1,27 @@
-"""Model cards: what is in an export, for people (Markdown) and for programs (JSON)."""
+"""Model cards: what an export is, for people (Markdown) and for programs (JSON)."""
 
 import datetime
+import importlib.metadata
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import keras
 import tensorflow as tf
 
-from dropzoo import __version__, models
+from dropzoo import models
 
 
-def model_card(model: keras.Model, facts: Mapping[str, Any], told: Mapping[str, Any]) -> dict[str, Any]:
-    """What is known of the model, `facts` of the export, and what its author tells.
+def model_card(model: keras.Model, facts: Mapping[str, object], told: Mapping[str, object]) -> dict[str, object]:
+    """Returns the card of an export.
+
+    Args:
+        model: The model.
+        facts: Sections that the export knows.
+        told: Sections that the author tells.
 
     Raises:
-        ValueError: if a section is told that the card derives itself, or is no JSON.
+        ValueError: If the author tells a section that the export fills in itself, or one that is not JSON.
     """
     card = {
         "name": model.name,
@@ -25,7 +30,7 @@ def model_card(model: keras.Model, facts: Mapping[str, Any], told: Mapping[str, 
         "plan": {site.name: site.spec for site in models.list_sites(model) if site.spec},
         **facts,
         "versions": {
-            "dropzoo": __version__,
+            "dropzoo": importlib.metadata.version("dropzoo"),
             "keras": keras.__version__,
             "tensorflow": tf.__version__,
         },
@@ -40,7 +45,7 @@ def model_card(model: keras.Model, facts: Mapping[str, Any], told: Mapping[str, 
     return card
 
 
-def write_card(folder: Path, card: Mapping[str, Any]) -> None:
+def write_card(folder: Path, card: Mapping[str, object]) -> None:
     """Writes `model_card.json` and `model_card.md`."""
     (folder / "model_card.json").write_text(json.dumps(card, indent=2) + "\n")
     lines = [f"# {card['name']}", ""]
@@ -50,7 +55,7 @@ def write_card(folder: Path, card: Mapping[str, Any]) -> None:
     (folder / "model_card.md").write_text("\n".join(lines))
 
 
-def _section(value: Any) -> list[str]:
+def _section(value: object) -> list[str]:
     if value is None or value == {} or value == []:
         return ["Not given." if value is None else "None."]
     if isinstance(value, Mapping):
@@ -58,7 +63,7 @@ def _section(value: Any) -> list[str]:
     return [_cell(value)]
 
 
-def _cell(value: Any) -> str:
+def _cell(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""What an export computes: the three signatures, with the preprocessing inside."""
+"""The signatures of an export: what they compute, with the preprocessing inside."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ Answer = dict[str, tf.Tensor]
 
 @dataclass(frozen=True)
 class Preprocess:
-    """From images as they are sent to what the model takes, and from its answers back to the images' size.
+    """Turns images as they are sent into what the model takes, and its answers back to the size of the images.
 
-    Attributes:
+    Args:
         model: The model.
-        dtype: Of the images: `"float32"` in [0, 1], or `"uint8"`.
-        resize: `(height, width)` that every image is brought to, or None.
+        dtype: Dtype of the images: `"float32"` for images in [0, 1], or `"uint8"`.
+        resize: `(height, width)` that every image is resized to, or None.
     """
 
     model: keras.Model
@@ -29,23 +29,26 @@ class Preprocess:
 
     @property
     def spec(self) -> tf.TensorSpec:
+        """Shape and dtype of the images as they are sent."""
         shape = self.model.input_shape[1:]
         return tf.TensorSpec([None, *((None, None, shape[-1]) if self.resize else shape)], self.dtype, "images")
 
     def spec_of(self, signature: str) -> tf.TensorSpec:
+        """Returns shape and dtype of the input of a signature."""
         return tf.TensorSpec([None], tf.string, "image_bytes") if signature == "predict_bytes" else self.spec
 
     @property
     def fixed_size(self) -> tuple[int, int] | None:
-        """The one size the model sees, where there is one."""
+        """The one size of images that the model gets, or None if there are several."""
         height, width = self.resize or self.model.input_shape[1:3]
         return None if height is None or width is None else (height, width)
 
     def pixels(self, images: tf.Tensor) -> tf.Tensor:
+        """Returns images as the model takes them."""
         return self._resized(self._scaled(images), self.resize)
 
     def decoded(self, image_bytes: tf.Tensor) -> tf.Tensor:
-        """Encoded images as the model takes them; of one size unless the model's is fixed."""
+        """Returns PNG or JPEG files as images that the model takes. They share a size, or are resized to one."""
         channels = self.model.input_shape[-1]
 
         def decode(data: tf.Tensor) -> tf.Tensor:
@@ -60,7 +63,7 @@ class Preprocess:
         return tf.map_fn(decode, image_bytes, fn_output_signature=each)
 
     def restored(self, answer: Answer, images: tf.Tensor) -> Answer:
-        """Masks in the size of the images; labels as they are."""
+        """Returns an answer with its masks in the size of the images; other answers stay as they are."""
         if not self.resize or len(self.model.output_shape) != 4:
             return answer
         size = tf.shape(images)[1:3]
@@ -78,15 +81,15 @@ class Preprocess:
 
 
 def signatures(
-    model: keras.Model, preprocess: Preprocess, num_samples: int, sampling: str, seed: int, task: str
+    model: keras.Model, preprocess: Preprocess, num_samples: int, sampling: str, seed: int, kind: str
 ) -> dict[str, Callable[..., Answer]]:
-    """The signatures by name, as `export_model` describes them."""
-    probabilities = probabilities_of(model, task)
+    """Returns the signatures by name, as `export_model` describes them."""
+    probabilities = probabilities_of(model, kind)
 
     def answer(p: tf.Tensor) -> Answer:
-        if task == "regression":
+        if kind == "regression":
             return {"values": p}
-        if task == "multi_label":
+        if kind == "multi_label":
             return {"probabilities": p, "labels": tf.cast(p > 0.5, tf.int32)}
         best = tf.argmax(p, -1, tf.int32) if p.shape[-1] != 1 else tf.cast(p[..., 0] > 0.5, tf.int32)
         return {"probabilities": p, "classes": best}
@@ -102,12 +105,12 @@ def signatures(
     if len(model.input_shape) == 4 and model.input_shape[-1] in (1, 3, 4):
         found["predict_bytes"] = predict_bytes
     if num_samples:
-        monte_carlo = MonteCarlo(model, num_samples, sampling, seed=seed, task=task)
+        monte_carlo = MonteCarlo(model, num_samples, sampling, seed=seed, task=kind)
 
         def predict_mc(images: tf.Tensor) -> Answer:
-            # Plain operations: not every server can compile.
-            figures = monte_carlo.sample(preprocess.pixels(images), tf.constant(seed, tf.int64), plain=True)
-            return preprocess.restored(figures, images)
+            # Not every server can run XLA, so the operations are plain.
+            statistics = monte_carlo.sample(preprocess.pixels(images), tf.constant(seed, tf.int64), plain=True)
+            return preprocess.restored(statistics, images)
 
         found["predict_mc"] = predict_mc
     specs = {name: [preprocess.spec_of(name)] for name in found}
@@ -115,12 +118,12 @@ def signatures(
 
 
 def takes_integers(model: keras.Model) -> bool:
-    """Whether the model's images are bytes, which it scales itself."""
+    """Returns whether the model takes pixels of an integer dtype, which it scales itself."""
     return tf.as_dtype(model.inputs[0].dtype).is_integer
 
 
 def _enlarged(value: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
-    """Bilinearly, so that probabilities stay probabilities; a map without channels too."""
+    """A map, with or without channels, resized bilinearly, so that probabilities stay probabilities."""
     if value.shape.rank == 3:  # (batch, height, width)
         return tf.image.resize(value[..., None], size)[..., 0]
     return tf.image.resize(value, size)

@@ -1,8 +1,8 @@
 """The requests that TensorFlow Serving replays before it lets traffic in: `tf_serving_warmup_requests`.
 
 Each record is a `tensorflow.serving.PredictionLog`, whose protobuf comes only with the tensorflow-serving-api
-package. Of that message five fields are needed, all length-delimited, so they are put on the wire here; the tests
-parse the file with the package's own classes where it is installed.
+package. A request needs five of its fields, all length-delimited, so this module encodes them itself. The tests
+parse the file with the package's own classes if it is installed.
 """
 
 from collections.abc import Iterable, Mapping
@@ -25,7 +25,7 @@ def write_warmup(path: Path, model_name: str, requests: Iterable[tuple[str, Mapp
 
 
 def warmup_requests(specs: Mapping[str, tf.TensorSpec]) -> list[tuple[str, dict[str, tf.Tensor]]]:
-    """Black images for each signature, alone and four at a time; 64x64 where any size will do."""
+    """Returns a request of one black image and one of four for each signature; of 64x64 if it takes any size."""
     requests = []
     for signature, spec in specs.items():
         for batch in (1, 4):
@@ -39,7 +39,7 @@ def warmup_requests(specs: Mapping[str, tf.TensorSpec]) -> list[tuple[str, dict[
 
 
 def prediction_log(model_name: str, signature: str, inputs: Mapping[str, tf.Tensor]) -> bytes:
-    """A `PredictionLog` of one Predict request, serialised."""
+    """Returns a serialised `PredictionLog` of one Predict request."""
     request = _field(_MODEL_SPEC, _field(_NAME, model_name.encode()) + _field(_SIGNATURE, signature.encode()))
     for name, value in inputs.items():
         tensor = tf.make_tensor_proto(value).SerializeToString()

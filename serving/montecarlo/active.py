@@ -1,19 +1,18 @@
-"""Which dropout layers are on while sampling, and how their calls are redirected while a function is traced."""
+"""Which dropout layers drop while sampling, and how their calls are redirected while a function is traced."""
 
 import contextlib
-import fnmatch
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import keras
 import tensorflow as tf
 
-from dropzoo import layers
-from dropzoo.common.checks import check_rate, unknown
-from dropzoo.common.keras_internals import shadowed_calls
+from dropzoo import layers, models
+from dropzoo.common.checks import check_rate
+from dropzoo.common.keras_internals import flatten_layers, shadowed_calls
 from dropzoo.layers.draws import Draw
 
 # Layers are redirected while a function is traced, which two threads must not do at once.
@@ -22,16 +21,31 @@ TRACING = threading.RLock()
 
 @dataclass(frozen=True)
 class Active:
-    """A layer that drops while sampling, and how."""
+    """A layer that drops while sampling.
+
+    Attributes:
+        layer: The model's layer.
+        stream: Name of the layer's random stream; with the seed and the sample it fixes the mask.
+        sample: The layer's output in one sample, from its inputs and a source of random draws.
+    """
 
     layer: keras.Layer
     stream: str
     sample: Callable[[tf.Tensor, Draw], tf.Tensor]
 
 
-def choose(model: keras.Model, sites: dict[str, float | bool] | None) -> list[Active]:
-    """The dropout layers that are on. A site is the name of its layer without `_dropout`."""
-    found = [layer for layer in model._flatten_layers(include_self=False) if layers.is_stochastic(layer)]
+def choose(model: keras.Model, sites: Mapping[str, float | bool] | None) -> list[Active]:
+    """Returns the dropout layers that drop while sampling.
+
+    Args:
+        model: The model.
+        sites: From names or patterns of sites to True, for the layer's own rate, or to another rate; None for all
+            dropout layers at their own rates.
+
+    Raises:
+        ValueError: If the model has no dropout layer, a pattern matches none, or a rate cannot be set.
+    """
+    found = layers.dropouts(model)
     if not found:
         raise ValueError(
             "The model has no dropout layer to sample. Build it with one: "
@@ -41,31 +55,46 @@ def choose(model: keras.Model, sites: dict[str, float | bool] | None) -> list[Ac
         warnings.warn(f"Not sampled: {'; '.join(left)}", stacklevel=3)
     if sites is not None and not sites:
         raise ValueError("`sites` must name at least one site, or be None for all of them. Received: sites={}")
-    names = [layer.name.removesuffix("_dropout") for layer in found]
-    chosen: dict[int, float | bool] = {}
-    for pattern, value in ({"*": True} if sites is None else sites).items():
-        rate = value if value is True else check_rate(value, f"sites[{pattern!r}]")
-        both = [(name, layer.name) for name, layer in zip(names, found, strict=True)]
-        matching = [i for i, pair in enumerate(both) if any(fnmatch.fnmatchcase(n, pattern) for n in pair)]
-        if not matching:
-            raise unknown("site", pattern, set(names))
-        chosen |= dict.fromkeys(matching, rate)
-    for i, rate in chosen.items():
-        if rate is not True and isinstance(found[i], layers.Stochastic) and not layers.has_live_rate(found[i]):
+    chosen = dict.fromkeys(found, True) if sites is None else _rates(model, sites)
+    streams = _streams(found)
+    return [_activate(streams[layer], layer, rate) for layer, rate in chosen.items()]
+
+
+def _rates(model: keras.Model, sites: Mapping[str, float | bool]) -> dict[keras.Layer, float | bool]:
+    """The layers that `sites` names, with their rates. If several patterns match a layer, the last one counts."""
+    rates: dict[keras.Layer, float | bool] = {}
+    for pattern, found in models.match_sites(model, sites).items():
+        rate = sites[pattern] if sites[pattern] is True else check_rate(sites[pattern], f"sites[{pattern!r}]")
+        rates |= dict.fromkeys(found, rate)
+    for layer, rate in rates.items():
+        if rate is not True and isinstance(layer, layers.Stochastic) and not layers.has_live_rate(layer):
             raise ValueError(
-                f"{names[i]!r} is a {type(found[i]).__name__}, which has no rate to set: give it True. "
+                f"{_site(layer)!r} is a {type(layer).__name__}, which has no rate to set: give it True. "
                 f"Received: sites={sites!r}"
             )
-    # Two nested models may each have a layer of one name: a stream for each, or they would draw the same masks.
-    streams = [name if (n := names[:i].count(name)) == 0 else f"{name}#{n}" for i, name in enumerate(names)]
-    return [_activate(streams[i], found[i], rate) for i, rate in chosen.items()]
+    return rates
+
+
+def _site(layer: keras.Layer) -> str:
+    return layer.name.removesuffix("_dropout")
+
+
+def _streams(found: list[keras.Layer]) -> dict[keras.Layer, str]:
+    """A stream for each layer; layers of one name, in two nested models, get two, so that their masks differ."""
+    streams: dict[keras.Layer, str] = {}
+    seen: Counter[str] = Counter()
+    for layer in found:
+        name = _site(layer)
+        streams[layer] = f"{name}#{seen[name]}" if seen[name] else name
+        seen[name] += 1
+    return streams
 
 
 def _left_out(model: keras.Model, found: list[keras.Layer]) -> list[str]:
-    """What drops, or does more than that, and is not a dropout layer's own formula."""
+    """Dropout, and other effects of dropout layers, that sampling cannot turn on."""
     cells = [
         layer.name
-        for layer in model._flatten_layers()
+        for layer in flatten_layers(model)
         if isinstance(layer, keras.layers.RNN)
         and any(getattr(layer, name, 0.0) for name in ("dropout", "recurrent_dropout"))
     ]
@@ -87,8 +116,8 @@ def _activate(stream: str, layer: keras.Layer, rate: float | bool) -> Active:
 
 
 @contextlib.contextmanager
-def redirected(active: list[Active], source: Callable[[str], Any]) -> Iterator[None]:
-    """While the block runs, calls of the active layers drop, whatever `training` says.
+def redirected(active: list[Active], source: Callable[[str], Draw]) -> Iterator[None]:
+    """Makes calls of the active layers drop while the block runs, whatever `training` says.
 
     Nothing of the model is cloned or called anew, so its graph, and the layers' inbound nodes, stay as they are.
     """
@@ -96,11 +125,11 @@ def redirected(active: list[Active], source: Callable[[str], Any]) -> Iterator[N
         yield
 
 
-def _stand_in(active: Active, draw: Draw) -> Callable[..., Any]:
+def _stand_in(active: Active, draw: Draw) -> Callable[..., tf.Tensor]:
     original, tracer = active.layer.call, threading.get_ident()
 
-    def call(inputs: Any, training: bool = False) -> Any:
-        if threading.get_ident() != tracer:  # somebody else's call, while this thread traces
+    def call(inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
+        if threading.get_ident() != tracer:  # another thread uses the model while this one traces
             return original(inputs, training=training)
         return active.sample(inputs, draw)
 

@@ -1,19 +1,20 @@
-"""What Monte-Carlo dropout is up against: deep ensembles and test-time augmentation, with the same figures."""
+"""The alternatives to Monte-Carlo dropout: deep ensembles and test-time augmentation, with the same statistics."""
 
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import keras
 import tensorflow as tf
+from numpy.typing import ArrayLike
 
 from dropzoo.common.checks import unknown
 from dropzoo.serving.montecarlo.active import TRACING
 from dropzoo.serving.montecarlo.sampler import check_images, check_single
-from dropzoo.serving.montecarlo.statistics import Sums, check_task, probabilities_of
+from dropzoo.serving.montecarlo.statistics import Sums, check_kind, probabilities_of
 
-# Mirrored left to right, or not, and then turned so many times, a quarter each, counter-clockwise.
+# By name: whether the image is mirrored left to right first, and by how many quarters it is then turned,
+# counter-clockwise.
 _TRANSFORMS = {
     "identity": (False, 0),
     "rotate_90": (False, 1),
@@ -26,10 +27,20 @@ _TRANSFORMS = {
 }
 
 
-class Rival:
-    """The figures of a few deterministic passes, one after the other; of their answers only sums are kept."""
+#: From a batch of float32 images to its answer.
+Pass = Callable[[tf.Tensor], tf.Tensor]
 
-    def __init__(self, model: keras.Model, passes: Sequence[Callable[[tf.Tensor], tf.Tensor]], task: str) -> None:
+
+class Rival:
+    """Base of the alternatives: the statistics of a few deterministic passes, of which only running sums are kept.
+
+    Args:
+        model: A model with the input and output shapes of all passes.
+        passes: Functions from float32 images to probabilities, or to values for regression.
+        task: Output kind.
+    """
+
+    def __init__(self, model: keras.Model, passes: Sequence[Pass], task: str) -> None:
         self.model = model
         self.task = task
         self.num_samples = len(passes)
@@ -38,35 +49,35 @@ class Rival:
         with TRACING:  # Monte-Carlo sampling of the same model may be traced in another thread
             self._passes = [function.get_concrete_function() for function in functions]
 
-    def __call__(self, images: Any) -> dict[str, tf.Tensor]:
-        images, shape = check_images(images, self.model.input_shape), self.model.output_shape
+    def __call__(self, images: ArrayLike) -> dict[str, tf.Tensor]:
+        checked, shape = check_images(images, self.model.input_shape), self.model.output_shape
         sums = Sums.zero(len(shape), self.task)
         for one in self._passes:
-            sums = sums.add(one(images)[None], self.task)  # (1, batch, ..., classes)
-        return sums.figures(self.num_samples, shape, self.task)
+            sums = sums.add(one(checked)[None], self.task)  # (1, batch, ..., classes)
+        return sums.statistics(self.num_samples, shape, self.task)
 
 
 class Ensemble(Rival):
-    """A deep ensemble: models trained alike from different initial weights, averaged.
+    """Averages a deep ensemble: models trained alike from different initial weights.
 
-    The usual yardstick for uncertainty, at the price of training, keeping and running M models. The figures are
-    those of `MonteCarlo`, with the members in place of samples: the variance divides by M, and the mutual
-    information says how far the members disagree. Dropout is off.
+    An ensemble is the usual yardstick for uncertainty, and costs the training, the memory and the time of M
+    models. The statistics are those of `MonteCarlo`, with the members in place of samples: the variance divides by
+    M, and the mutual information measures how far the members disagree. Dropout is off.
 
     Args:
-        models: The members: models, `.keras` files, or folders that `export_model` wrote, also mixed. Their inputs
-            and their outputs have the same shapes.
-        task: As for `MonteCarlo`.
+        models: List of members: models, `.keras` files, or folders that `export_model` wrote. Their inputs have
+            the same shapes, and so have their outputs.
+        task: What the outputs mean, as for `MonteCarlo`.
 
     Call arguments:
-        images: Floating point `(batch, height, width, channels)`.
+        images: Floating point tensor `(batch, height, width, channels)`.
 
     Returns:
-        A dict of float32 tensors: `mean` and `variance`, `(batch, ..., classes)`; `predictive_entropy` and
-        `mutual_information`, `(batch, ...)`, but for regression.
+        A dict of float32 tensors: `mean` and `variance`, `(batch, ..., classes)`; except for regression also
+        `predictive_entropy` and `mutual_information`, `(batch, ...)`.
 
     Raises:
-        ValueError: for no members, members that do not fit each other, and paths that hold no model.
+        ValueError: If there are no members, members do not fit each other or the task, or a path holds no model.
 
     Example:
     >>> import numpy as np
@@ -94,33 +105,34 @@ class Ensemble(Rival):
                     "The members must have the same shapes of input and output. "
                     f"Received: {first} for the first, {shapes} for number {i + 1}"
                 )
-            check_task(task, each)
+            check_kind(task, each)
         super().__init__(self.models[0], [_answer(each, task) for each in self.models], task)
 
 
 class TestTimeAugmentation(Rival):
-    """One model's answers to the image seen in several ways, averaged.
+    """Averages one model's answers to an image that is mirrored and turned.
 
-    Needs no dropout and no second model, and measures something else: how far the answer depends on how the image
-    happens to lie. Only for images that may be mirrored or turned without changing what they show. An answer with
-    a place, `(batch, height, width, classes)`, is turned back; a vector that points somewhere in the image is not.
+    It needs no dropout and no second model, and measures something else: how far the answer depends on the
+    orientation of the image. Use it only for images that show the same when they are mirrored or turned. An answer
+    for each pixel, `(batch, height, width, classes)`, is turned back; values that are directions in the image are
+    not.
 
     Args:
         model: A Functional or Sequential model of one image input and one output. Its dropout is off.
-        transforms: Names, each once: `"identity"`, `"flip_horizontal"` (left to right), `"flip_vertical"`,
+        transforms: List of names, each once: `"identity"`, `"flip_horizontal"` (left to right), `"flip_vertical"`,
             `"rotate_90"` (counter-clockwise), `"rotate_180"`, `"rotate_270"`, `"transpose"`, `"anti_transpose"`.
-            Those that swap height and width need a model that takes both ways: of any size, or square.
-        task: As for `MonteCarlo`.
+            Transforms that swap height and width need a model of square images, or of any size.
+        task: What the output means, as for `MonteCarlo`.
 
     Call arguments:
-        images: Floating point `(batch, height, width, channels)`.
+        images: Floating point tensor `(batch, height, width, channels)`.
 
     Returns:
-        A dict of float32 tensors: `mean` and `variance`, `(batch, ..., classes)`; `predictive_entropy` and
-        `mutual_information`, `(batch, ...)`, but for regression.
+        A dict of float32 tensors: `mean` and `variance`, `(batch, ..., classes)`; except for regression also
+        `predictive_entropy` and `mutual_information`, `(batch, ...)`.
 
     Raises:
-        ValueError: for unknown transforms, none, one that comes twice, and a model that they do not fit.
+        ValueError: If there is no transform, one is unknown or comes twice, or the model does not fit them.
 
     Example:
     >>> import numpy as np
@@ -136,7 +148,7 @@ class TestTimeAugmentation(Rival):
         with convolutional neural networks", 2019, arXiv:1807.07356
     """
 
-    __test__ = False  # the name does not make it one of pytest's
+    __test__ = False  # or pytest would collect it, by its name
 
     def __init__(
         self,
@@ -145,7 +157,7 @@ class TestTimeAugmentation(Rival):
         task: str = "multi_class",
     ) -> None:
         check_single(model)
-        check_task(task, model)
+        check_kind(task, model)
         if not isinstance(transforms, (list, tuple)) or not transforms:
             raise ValueError(f"`transforms` must be a list of names, at least one. Received: {transforms!r}")
         for name in transforms:
@@ -166,7 +178,7 @@ class TestTimeAugmentation(Rival):
         super().__init__(model, [_seen(answer, *_TRANSFORMS[name]) for name in transforms], task)
 
 
-def _load(path: Any) -> keras.Model:
+def _load(path: str | os.PathLike) -> keras.Model:
     """The model in a `.keras` file or in the folder of an export."""
     if isinstance(path, (str, os.PathLike)):
         for file in (Path(path), Path(path) / "assets.extra" / "model.keras"):
@@ -175,13 +187,13 @@ def _load(path: Any) -> keras.Model:
     raise ValueError(f"Expected a model, a .keras file or a folder that export_model wrote. Received: {path!r}")
 
 
-def _answer(model: keras.Model, task: str) -> Callable[[tf.Tensor], tf.Tensor]:
-    probabilities = probabilities_of(model, task)
+def _answer(model: keras.Model, kind: str) -> Pass:
+    probabilities = probabilities_of(model, kind)
     return lambda images: probabilities(model(images, training=False))
 
 
-def _seen(answer: Callable[[tf.Tensor], tf.Tensor], flip: bool, turns: int) -> Callable[[tf.Tensor], tf.Tensor]:
-    """The answer to the transformed image, transformed back if it has a place for each of its values."""
+def _seen(answer: Pass, flip: bool, turns: int) -> Pass:
+    """The answer to the transformed image, transformed back if it has values for each pixel."""
 
     def transformed(images: tf.Tensor) -> tf.Tensor:
         y = answer(_turn(tf.reverse(images, [2]) if flip else images, turns))
@@ -194,7 +206,7 @@ def _seen(answer: Callable[[tf.Tensor], tf.Tensor], flip: bool, turns: int) -> C
 
 
 def _turn(x: tf.Tensor, turns: int) -> tf.Tensor:
-    """`(batch, height, width, channels)` turned counter-clockwise by so many quarters."""
+    """Images `(batch, height, width, channels)` turned counter-clockwise by a number of quarters."""
     x = tf.transpose(x, [0, 2, 1, 3]) if turns % 2 else x
     axes = ([], [1], [1, 2], [2])[turns % 4]
     return tf.reverse(x, axes) if axes else x

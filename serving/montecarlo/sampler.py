@@ -2,78 +2,79 @@
 
 import math
 from functools import partial
-from typing import Any
 
 import keras
 import tensorflow as tf
+from numpy.typing import ArrayLike
 
-from dropzoo.common.checks import unknown
+from dropzoo.common.checks import check_count, check_seed, unknown
 from dropzoo.common.keras_internals import mask_of, put_mask
 from dropzoo.layers.draws import Draw
 from dropzoo.layers.draws.samples import SampleDraw, SharedMaskError, content_keys
 from dropzoo.serving.montecarlo.active import TRACING, choose, redirected
 from dropzoo.serving.montecarlo.cut import Cut, costs_or_none, fill_shape, make_cut
-from dropzoo.serving.montecarlo.statistics import check_task, probabilities_of, sum_samples, sum_until
+from dropzoo.serving.montecarlo.statistics import Sums, check_kind, probabilities_of, sum_samples, sum_until
 from dropzoo.serving.montecarlo.trunk import Trunk
 
 _SAMPLINGS = ("balanced", "independent", "fixed")
-# With num_samples="auto", balanced samples are stratified in groups of so many, and compared group by group.
-_GROUP = 8
+_GROUP = 8  # with num_samples="auto", samples are balanced within groups of this size, and compared group by group
 
 
 class MonteCarlo:
-    """Samples a model with its dropout on and reports mean and uncertainty.
+    """Samples a model with its dropout on and returns the mean and the uncertainty.
 
-    The spread of the samples shows where a model is unsure because it has not seen enough (mutual information),
+    The spread of the samples (mutual information) shows where a model is unsure because it has not seen enough,
     apart from where the classes themselves overlap. Only the dropout layers are on: BatchNorm and everything else
-    are in inference mode, and the model's state is untouched, its seeds too.
+    run in inference mode, and the model's state, its seeds too, does not change.
 
-    With `p_t` the probabilities of sample `t`: `mean = avg p_t`, `variance = avg p_t**2 - mean**2` (divided by T,
-    since balanced samples are not independent), `predictive_entropy = H(mean)` and
-    `mutual_information = H(mean) - avg H(p_t)`, in nats. For one logit `p` is its sigmoid and the entropies are
-    those of a coin; other tasks below.
+    With `p_t` the probabilities of sample `t` of T:
+    `mean = avg p_t`, `variance = avg p_t**2 - mean**2` (divided by T, since balanced samples are not independent),
+    `predictive_entropy = H(mean)` and `mutual_information = H(mean) - avg H(p_t)`, in nats. For a single logit `p`
+    is its sigmoid and the entropies are those of a coin; see `task` for other outputs.
 
-    What no active dropout reaches is computed once and not T times (`plan()` says what that is worth), and small
-    samples are computed several at a time. Neither changes the masks, nor the figures beyond rounding.
+    Layers that no active dropout reaches are computed once and not T times, and several samples are computed at a
+    time if they are small. Neither changes the masks, nor the statistics beyond rounding. `cut()` says how much
+    the first saves.
 
     Args:
         model: A Functional or Sequential model of one image input and one output, with dropout layers of ours or
-            of Keras. The output is logits, or what a last softmax or sigmoid makes of them.
-        num_samples: Int, T. Or `"auto"`: as many as it takes, for each image on its own.
-        sampling: `"balanced"`: over the T samples each unit's draws are stratified, which has the same
-            distribution in each sample and a smaller error of the mean. `"independent"`. `"fixed"`: independent,
-            with the same T masks for all images, so that tiles and frames agree. In the first two the masks of an
-            image come from the seed and its content.
-        sites: Which dropout layers are on: None for all, or a dict from patterns of site names (or of the layers'
-            own names) to True, for the layer's live rate, or to another rate.
-        seed: Int in [0, 2**32). Can be set or given with each call at no cost.
-        cache: Bool, compute once what no active dropout reaches.
-        fold: How many samples are computed at a time, as one larger batch: an int, or `"auto"`, as many as the
-            memory budget allows.
-        memory_budget: Int, the bytes of activations that `fold="auto"` may use; one sample may need more. On a
-            CPU much more than 32 MiB is slower: it falls out of the cache.
-        tolerance: Float, for `num_samples="auto"`: an image has enough samples when the standard error of its mean
-            is below this, as the root mean square over classes and pixels. 0.01 by default;
-            for regression in the output's unit.
-        max_samples: Int, the most for `num_samples="auto"`, 128 by default; taken in groups of 8.
-        return_samples: Bool, keep the probabilities of each sample too.
-        task: What the model's output means. `"multi_class"`: logits of classes that exclude each other, or the one
-            logit of a coin. `"binary"`: that one logit, and nothing else. `"multi_label"`: each logit a coin of
-            its own; the entropies are summed over the labels. `"regression"`: the outputs themselves; mean and
-            variance are theirs, and there are no entropies.
+            of Keras. The output is logits, or the result of a last softmax or sigmoid.
+        num_samples: Int, the number T of samples. Or `"auto"`: as many as each image needs.
+        sampling: `"balanced"`: each unit's draws are stratified over the T samples. Each sample has the same
+            distribution as an independent one, and the mean has a smaller error. `"independent"`: independent
+            masks. `"fixed"`: independent, with the same T masks for all images, so that tiles and frames agree.
+            Except with `"fixed"`, the masks of an image depend on the seed and the content of the image.
+        sites: Which dropout layers are on: None for all, or a dict from names or patterns of sites, as in
+            `models.list_sites`, to True, for the layer's live rate, or to another rate in [0, 1).
+        seed: Int in [0, 2**32). Setting it later, or passing one with a call, costs nothing.
+        cache: Bool, whether layers that no active dropout reaches are computed once.
+        fold: Int, how many samples are computed at a time, as one larger batch. Or `"auto"`: as many as the memory
+            budget allows.
+        memory_budget: Int, bytes of activations that `fold="auto"` may use; a single sample may need more. On a
+            CPU, budgets well above 32 MiB are slower, because activations no longer fit in the cache.
+        tolerance: Float of at least 0, for `num_samples="auto"`: an image has enough samples when the standard
+            error of its mean, as the root mean square over classes and pixels, is below this. In the output's unit
+            for regression. Defaults to 0.01.
+        max_samples: Int, the largest number of samples for `num_samples="auto"`, which takes them in groups of 8.
+            Defaults to 128.
+        return_samples: Bool, whether to return the probabilities of each sample too.
+        task: What the model's output means. `"multi_class"`: logits of classes that exclude each other, or one
+            logit for the second of two classes. `"binary"`: that one logit, and nothing else. `"multi_label"`: a
+            logit for each label, which may be on together; the entropies are summed over the labels.
+            `"regression"`: values; mean and variance are theirs, and there are no entropies.
 
     Call arguments:
-        images: Floating point `(batch, height, width, channels)`.
-        seed: Int, instead of the object's.
+        images: Floating point tensor `(batch, height, width, channels)`.
+        seed: Int, in place of the object's.
 
     Returns:
-        A dict of float32 tensors: `mean` and `variance`, `(batch, ..., classes)`; `predictive_entropy` and
-        `mutual_information`, `(batch, ...)`, but for regression. With `return_samples` also `samples`,
-        `(batch, T, ..., classes)`; with `num_samples="auto"` also `num_samples`, int32 `(batch,)`.
+        A dict of float32 tensors: `mean` and `variance`, `(batch, ..., classes)`; except for regression also
+        `predictive_entropy` and `mutual_information`, `(batch, ...)`. With `return_samples` also `samples`,
+        `(batch, T, ..., classes)`. With `num_samples="auto"` also `num_samples`, int32 `(batch,)`.
 
     Raises:
-        ValueError: for a model without dropout, a pattern that matches no site, images of another shape, and an
-            output that does not fit the task.
+        ValueError: If an argument is bad, the model has no dropout, a pattern matches no site, the output does not
+            fit the task, or images have another shape than the model's.
 
     Example:
     >>> import numpy as np
@@ -83,7 +84,7 @@ class MonteCarlo:
     >>> out = mc(np.zeros((2, 28, 28, 1), "float32"))
     >>> out["mean"].shape, out["mutual_information"].shape
     (TensorShape([2, 10]), TensorShape([2]))
-    >>> mc.plan().frontier
+    >>> mc.cut().frontier
     ('dense1',)
 
     Reference:
@@ -107,32 +108,24 @@ class MonteCarlo:
         return_samples: bool = False,
         task: str = "multi_class",
     ) -> None:
-        self.auto = num_samples == "auto"
-        most = (128 if max_samples is None else max_samples) if self.auto else num_samples
-        self.max_samples = check_count(most, *("max_samples",) if self.auto else ("num_samples", "auto"))
-        self.fold = fold if fold == "auto" else check_count(fold, "fold", "auto")
+        self.num_samples, self.auto = num_samples, num_samples == "auto"
+        if self.auto:
+            self.max_samples = check_count(128 if max_samples is None else max_samples, "max_samples")
+        else:
+            self.max_samples = _check_count_or_auto(num_samples, "num_samples")
+        self.fold = fold if fold == "auto" else _check_count_or_auto(fold, "fold")
         self.memory_budget = check_count(memory_budget, "memory_budget")
         if sampling not in _SAMPLINGS:
             raise unknown("sampling", sampling, _SAMPLINGS)
-        if not self.auto and (tolerance, max_samples) != (None, None):
-            raise ValueError(
-                "`tolerance` and `max_samples` are for num_samples='auto'. "
-                f"Received: num_samples={num_samples!r}, tolerance={tolerance!r}, max_samples={max_samples!r}"
-            )
-        if self.auto and return_samples:
-            raise ValueError("`return_samples` needs a number of samples. Received: num_samples='auto'")
-        self.tolerance = 0.01 if tolerance is None else tolerance
-        if not isinstance(self.tolerance, (int, float)) or not self.tolerance >= 0:
-            raise ValueError(f"`tolerance` must be a float of at least 0. Received: tolerance={tolerance!r}")
-        check_single(model)
-        self.task = check_task(task, model)
-        self._probabilities = probabilities_of(model, task)
-        self.model = model
-        self.num_samples = num_samples
         self.sampling = sampling
-        self.seed = _check_seed(seed)
+        self.tolerance = _check_auto(num_samples, tolerance, max_samples, return_samples)
+        check_single(model)
+        self.task = check_kind(task, model)
+        self.model = model
+        self.seed = check_seed(seed)
         self.return_samples = return_samples
-        self._size = min(_GROUP, self.max_samples) if self.auto else self.max_samples  # of a group
+        self._probabilities = probabilities_of(model, task)
+        self._group_size = min(_GROUP, self.max_samples) if self.auto else self.max_samples
         self._balanced = sampling == "balanced"
         self._active = choose(model, sites)
         self._trunk = Trunk(model, [each.layer for each in self._active], cache)
@@ -142,25 +135,35 @@ class MonteCarlo:
         self._run = tf.function(self.sample, input_signature=spec, autograph=False)
         self._traced = False
 
-    def __call__(self, images: Any, seed: int | None = None) -> dict[str, tf.Tensor]:
-        images = check_images(images, self.model.input_shape)
-        chosen = self.seed if seed is None else _check_seed(seed)
+    def __call__(self, images: ArrayLike, seed: int | None = None) -> dict[str, tf.Tensor]:
+        checked = check_images(images, self.model.input_shape)
+        chosen = self.seed if seed is None else check_seed(seed)
         if not self._traced:  # only tracing needs the lock: traced calls of many threads run side by side
             with TRACING:
                 self._run.get_concrete_function()
             self._traced = True
-        return self._run(images, tf.constant(chosen, tf.int64))
+        return self._run(checked, tf.constant(chosen, tf.int64))
 
-    def plan(self, size: tuple[int, ...] | None = None) -> Cut:
-        """Where the model is cut and what that gains, for images of the model's size.
+    def cut(self, size: tuple[int, ...] | None = None) -> Cut:
+        """Returns where the model is cut for sampling, and how much that saves.
 
         Args:
-            size: `(height, width)` where the model takes any; 256 x 256 by default.
+            size: `(height, width)` of the images, for a model that takes any size; 256 x 256 by default.
         """
         return make_cut(self._trunk, fill_shape(self.model, size), self.max_samples)
 
+    def plan(self, size: tuple[int, ...] | None = None) -> Cut:
+        """Returns `cut(size)`; another name for it."""
+        return self.cut(size)
+
     def sample(self, images: tf.Tensor, seed: tf.Tensor, plain: bool = False) -> dict[str, tf.Tensor]:
-        """What a call computes, to be traced into a graph; `plain` leaves out what only XLA can run."""
+        """Computes what a call returns; for use inside a graph.
+
+        Args:
+            images: Float32 tensor `(batch, height, width, channels)`.
+            seed: Int64 scalar tensor.
+            plain: Bool, whether to leave out operations that only XLA can run.
+        """
         try:
             return self._sample(images, seed, plain, self._at_once(images))
         except SharedMaskError:
@@ -171,62 +174,74 @@ class MonteCarlo:
                 ) from None
             return self._sample(images, seed, plain, 1)
 
-    def _sample(self, images: tf.Tensor, seed: tf.Tensor, plain: bool, at_once: Any) -> dict[str, tf.Tensor]:
+    def _sample(
+        self, images: tf.Tensor, seed: tf.Tensor, plain: bool, at_once: int | tf.Tensor
+    ) -> dict[str, tf.Tensor]:
         batch, output_shape = tf.shape(images)[0], self.model.output_shape
+        rank = len(output_shape)
         fixed = self.sampling == "fixed"
         rows = tf.zeros([batch], tf.uint32) if fixed else content_keys(images, plain)
         frontier = self._trunk.run_trunk(images)
 
-        def softmax(group: Any, start: Any, stop: Any) -> tf.Tensor:
-            """Samples of a group, (samples, batch, ..., classes)."""
-            one = isinstance(at_once, int) and at_once == 1
-            count = 1 if one else stop - start
-            keys, inputs = (
-                (rows, frontier) if one else (tf.tile(rows, [count]), [_tile(x, count) for x in frontier])
-            )
-            t = start if one else tf.repeat(tf.range(start, stop), batch)[:, None]  # (samples * batch, 1)
+        def samples(group: int | tf.Tensor, start: tf.Tensor, stop: tf.Tensor) -> tf.Tensor:
+            """Probabilities of the samples of a group from `start` to `stop`, (samples, batch, ..., classes)."""
+            if isinstance(at_once, int) and at_once == 1:
+                count, keys, inputs, t = 1, rows, frontier, start
+            else:
+                count = stop - start
+                keys, inputs = tf.tile(rows, [count]), [_tile(x, count) for x in frontier]
+                t = tf.repeat(tf.range(start, stop), batch)[:, None]  # (samples * batch, 1)
             if not self._balanced:  # one sequence over all groups
-                t, group = t + group * self._size, 0
+                t, group = t + group * self._group_size, 0
             with redirected(self._active, lambda stream: self._draw(stream, seed, keys, t, plain, group)):
                 p = self._probabilities(self._trunk.run_head(inputs))
             shape = [None, None, *p.shape[1:]]
             return tf.ensure_shape(tf.reshape(p, tf.concat([[count, batch], tf.shape(p)[1:]], 0)), shape)
 
-        def sums_of(group: Any) -> Any:
-            count, rank = self._size, len(output_shape)
-            return sum_samples(partial(softmax, group), count, at_once, rank, self.return_samples, self.task)
+        def sums_of(group: int | tf.Tensor) -> tuple[Sums, tf.Tensor | None]:
+            keep = self.return_samples
+            return sum_samples(partial(samples, group), self._group_size, at_once, rank, keep, self.task)
 
-        if not self.auto:
-            sums, kept = sums_of(0)
-            out = sums.figures(self._size, output_shape, self.task)
-            if self.return_samples:
-                out["samples"] = tf.experimental.numpy.moveaxis(kept, 0, 1)  # (batch, samples, ..., classes)
-            return out
-        groups, rank = self.max_samples // self._size, len(output_shape)
-        sums, count = sum_until(
-            lambda g: sums_of(g)[0], self._size, groups, self.tolerance, batch, rank, self._balanced, self.task
-        )
-        return sums.figures(count, output_shape, self.task) | {"num_samples": count}
+        if self.auto:
+            size, groups = self._group_size, self.max_samples // self._group_size
+            sums, count = sum_until(
+                lambda g: sums_of(g)[0], size, groups, self.tolerance, batch, rank, self._balanced, self.task
+            )
+            return sums.statistics(count, output_shape, self.task) | {"num_samples": count}
+        sums, kept = sums_of(0)
+        out = sums.statistics(self._group_size, output_shape, self.task)
+        if self.return_samples:
+            out["samples"] = tf.experimental.numpy.moveaxis(kept, 0, 1)  # (batch, samples, ..., classes)
+        return out
 
-    def _at_once(self, images: tf.Tensor) -> Any:
-        """How many samples to compute at a time: an int, or a tensor where it depends on the images."""
+    def _at_once(self, images: tf.Tensor) -> int | tf.Tensor:
+        """How many samples to compute at a time: an int, or a tensor if it depends on the images."""
         if isinstance(self.fold, int):
-            return min(self.fold, self._size)
+            return min(self.fold, self._group_size)
         shape = fill_shape(self.model)
-        costs = costs_or_none(self._trunk, shape) if self._trunk.foldable and self._size > 1 else None
+        costs = costs_or_none(self._trunk, shape) if self._trunk.foldable and self._group_size > 1 else None
         if costs is None:
             return 1
         each = tf.size(images, tf.int64) * max(costs.head_bytes, 1) // math.prod(shape)  # bytes in one sample
-        fitting = tf.clip_by_value(self.memory_budget // tf.maximum(each, 1), 1, self._size)
-        return tf.cast(-(-self._size // -(-self._size // fitting)), tf.int32)  # chunks of about one size
+        fitting = tf.clip_by_value(self.memory_budget // tf.maximum(each, 1), 1, self._group_size)
+        chunks = -(-self._group_size // fitting)  # rounded up, here and below
+        return tf.cast(-(-self._group_size // chunks), tf.int32)  # so that all chunks have about one size
 
-    def _draw(self, stream: str, seed: tf.Tensor, rows: tf.Tensor, t: Any, plain: bool, group: Any = 0) -> Draw:
-        """The bits of one site in sample `t`; for several samples at once `(rows, 1)`, a number for each row."""
-        return SampleDraw(stream, seed, group, rows, t, self._size, self._balanced, plain)
+    def _draw(
+        self,
+        stream: str,
+        seed: tf.Tensor,
+        rows: tf.Tensor,
+        t: tf.Tensor,
+        plain: bool,
+        group: int | tf.Tensor = 0,
+    ) -> Draw:
+        """The bits of one stream in sample `t`; for several samples at once `(rows, 1)`, a number for each row."""
+        return SampleDraw(stream, seed, group, rows, t, self._group_size, self._balanced, plain)
 
 
 def check_single(model: keras.Model) -> None:
-    """Refuses models of several inputs or outputs, and those without a graph."""
+    """Raises a ValueError for models of several inputs or outputs, and for those without a graph."""
     if not hasattr(model, "inputs") or not model.built:
         raise ValueError(f"The model must be Functional or Sequential, and built. Received: {model!r}")
     if len(model.inputs) != 1 or len(model.outputs) != 1:
@@ -236,12 +251,12 @@ def check_single(model: keras.Model) -> None:
         )
 
 
-def check_images(images: Any, expected: tuple[int | None, ...]) -> tf.Tensor:
-    """`images` as a float32 tensor, if they have the expected shape."""
-    images = tf.convert_to_tensor(images)
-    if len(images.shape) != len(expected) or not images.shape[1:].is_compatible_with(expected[1:]):
-        raise ValueError(f"`images` must have the shape {expected}. Received: {tuple(images.shape)}")
-    return tf.cast(images, tf.float32)
+def check_images(images: ArrayLike, expected: tuple[int | None, ...]) -> tf.Tensor:
+    """Returns `images` as a float32 tensor, or raises a ValueError if they have another shape than expected."""
+    tensor = tf.convert_to_tensor(images)
+    if len(tensor.shape) != len(expected) or not tensor.shape[1:].is_compatible_with(expected[1:]):
+        raise ValueError(f"`images` must have the shape {expected}. Received: {tuple(tensor.shape)}")
+    return tf.cast(tensor, tf.float32)
 
 
 def _tile(x: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
@@ -253,15 +268,27 @@ def _tile(x: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
     return tiled
 
 
-def _check_seed(seed: Any) -> int:
-    if not isinstance(seed, int) or not 0 <= seed < 2**32:
-        raise ValueError(f"`seed` must be an int in [0, 2**32). Received: seed={seed!r}")
-    return seed
+def _check_count_or_auto(value: int | str, name: str) -> int:
+    """Returns a positive int; the error for anything else says that 'auto' is possible too."""
+    try:
+        return check_count(value, name)
+    except ValueError:
+        raise ValueError(f"`{name}` must be a positive int or 'auto'. Received: {name}={value!r}") from None
 
 
-def check_count(value: Any, name: str, also: str | None = None) -> int:
-    """`value`, if it is a positive int; `also` is another value that the caller takes."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        choice = f" or {also!r}" if also else ""
-        raise ValueError(f"`{name}` must be a positive int{choice}. Received: {name}={value!r}")
-    return value
+def _check_auto(
+    num_samples: int | str, tolerance: float | None, max_samples: int | None, return_samples: bool
+) -> float:
+    """Returns the tolerance, if these options go together."""
+    if num_samples != "auto" and (tolerance, max_samples) != (None, None):
+        raise ValueError(
+            "`tolerance` and `max_samples` are for num_samples='auto'. "
+            f"Received: num_samples={num_samples!r}, tolerance={tolerance!r}, max_samples={max_samples!r}"
+        )
+    if num_samples == "auto" and return_samples:
+        raise ValueError("`return_samples` needs a number of samples. Received: num_samples='auto'")
+    if tolerance is None:
+        return 0.01
+    if not isinstance(tolerance, (int, float)) or not tolerance >= 0:
+        raise ValueError(f"`tolerance` must be a float of at least 0. Received: tolerance={tolerance!r}")
+    return tolerance

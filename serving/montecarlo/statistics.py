@@ -1,4 +1,4 @@
-"""The figures of samples of a model's answer, from sums: no sample is kept, unless it is asked for."""
+"""Mean, variance and entropies of samples of a model's output, from running sums: no sample need be kept."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -9,14 +9,23 @@ import tensorflow as tf
 from dropzoo.common.checks import unknown
 from dropzoo.models.graph.endings import output_activation
 
-TASKS = ("multi_class", "binary", "multi_label", "regression")
+#: Output kinds: what a model's output means. The public argument for it is `task`.
+KINDS = ("multi_class", "binary", "multi_label", "regression")
+
+#: From a model's output, or a dict with one output, to a float32 tensor of the same shape.
+Reading = Callable[[Any], tf.Tensor]
 
 
 class Sums(NamedTuple):
-    """Over samples: of the probabilities and of their squares, (batch, ..., classes); of the entropies.
+    """Sums over samples, from which the statistics follow.
 
-    For regression: of the outputs, in float64, where their squares keep a variance that is small beside them; the
-    entropies stay a zero that broadcasts.
+    For regression the sums are in float64, because float32 squares lose a variance that is small beside them, and
+    `entropy` stays a zero that broadcasts.
+
+    Attributes:
+        p: Sum of the probabilities (of the outputs, for regression), `(batch, ..., classes)`.
+        squares: Sum of their squares, `(batch, ..., classes)`.
+        entropy: Sum of the entropies of the samples, `(batch, ...)`.
     """
 
     p: tf.Tensor
@@ -24,62 +33,78 @@ class Sums(NamedTuple):
     entropy: tf.Tensor
 
     @classmethod
-    def zero(cls, rank: int, task: str) -> "Sums":
-        """Of no samples. They broadcast: the output's size is known once there is a sample."""
-        dtype = tf.float64 if task == "regression" else tf.float32
+    def zero(cls, rank: int, kind: str) -> "Sums":
+        """Returns the sums of no samples. They broadcast: the output's size is known once there is a sample."""
+        dtype = tf.float64 if kind == "regression" else tf.float32
         return cls(*[tf.zeros([1] * n, dtype) for n in (rank, rank, rank - 1)])
 
     @classmethod
     def shapes(cls, rank: int) -> "Sums":
-        """The shapes in a loop that starts with `zero`."""
+        """Returns the shapes for a loop that starts with `zero`."""
         return cls(*[tf.TensorShape([None] * n) for n in (rank, rank, rank - 1)])
 
-    def add(self, p: tf.Tensor, task: str) -> "Sums":
-        """With more samples, (samples, batch, ..., classes)."""
+    def add(self, p: tf.Tensor, kind: str) -> "Sums":
+        """Returns the sums with more samples added, `(samples, batch, ..., classes)`."""
         p = tf.cast(p, self.p.dtype)
         total, squares = self.p + tf.reduce_sum(p, 0), self.squares + tf.reduce_sum(p * p, 0)
-        if task == "regression":
+        if kind == "regression":
             return Sums(total, squares, self.entropy)
-        return Sums(total, squares, self.entropy + tf.reduce_sum(entropy(p, task), 0))
+        return Sums(total, squares, self.entropy + tf.reduce_sum(entropy(p, kind), 0))
 
-    def figures(self, count: Any, output_shape: tuple[int | None, ...], task: str) -> dict[str, tf.Tensor]:
-        """What `MonteCarlo` returns, for `count` samples: a number or `(batch,)`."""
+    def statistics(
+        self, count: int | tf.Tensor, output_shape: tuple[int | None, ...], kind: str
+    ) -> dict[str, tf.Tensor]:
+        """Returns what `MonteCarlo` returns.
+
+        Args:
+            count: Int or int tensor `(batch,)`, the number of samples.
+            output_shape: Shape of the model's output, with the batch.
+            kind: One of `KINDS`.
+        """
         n = tf.cast(count, self.p.dtype)
         mean = tf.ensure_shape(self.p / _along(n, self.p), [None, *output_shape[1:]])
         variance = tf.maximum(self.squares / _along(n, self.p) - mean * mean, 0.0)
         out = {"mean": tf.cast(mean, tf.float32), "variance": tf.cast(variance, tf.float32)}
-        if task == "regression":
+        if kind == "regression":
             return out
-        predictive = entropy(mean, task)
+        predictive = entropy(mean, kind)
         information = predictive - self.entropy / _along(n, self.entropy)
         information = tf.clip_by_value(information, 0.0, predictive)
         return out | {"predictive_entropy": predictive, "mutual_information": information}
 
 
 def sum_samples(
-    samples: Callable[[Any, Any], Any], count: int, at_once: Any, rank: int, keep: bool, task: str
-) -> Any:
-    """The sums over `samples(start, stop)`, and all samples, `(count, batch, ..., classes)`, or None.
+    samples: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
+    count: int,
+    at_once: int | tf.Tensor,
+    rank: int,
+    keep: bool,
+    kind: str,
+) -> tuple[Sums, tf.Tensor | None]:
+    """Sums samples in a loop inside the graph.
 
     Args:
-        samples: gives the samples from `start` up to `stop`.
-        count: Int, of the samples.
-        at_once: Int or int tensor, how many to ask for at a time.
-        rank: Int, of the model's output.
-        keep: Bool, keep the samples.
-        task: One of `TASKS`.
+        samples: Called with `start` and `stop`; returns these samples, `(stop - start, batch, ..., classes)`.
+        count: Int, the number of samples.
+        at_once: Int or int tensor, how many samples to ask for at a time.
+        rank: Int, the rank of the model's output.
+        keep: Bool, whether to keep the samples.
+        kind: One of `KINDS`.
+
+    Returns:
+        The sums, and all samples, `(count, batch, ..., classes)`, or None.
     """
 
-    def more(t: Any, sums: Sums, kept: Any) -> Any:
+    def more(t: tf.Tensor, sums: Sums, kept: list[tf.TensorArray]) -> tuple[tf.Tensor, Sums, list[tf.TensorArray]]:
         stop = tf.minimum(t + at_once, count)
         p = samples(t, stop)
-        return stop, sums.add(p, task), [array.write(array.size(), p) for array in kept]
+        return stop, sums.add(p, kind), [array.write(array.size(), p) for array in kept]
 
     arrays = [tf.TensorArray(tf.float32, 0, dynamic_size=True, infer_shape=False)] if keep else []
     _, sums, arrays = tf.while_loop(
         lambda t, *_: t < count,
         more,
-        (tf.constant(0), Sums.zero(rank, task), arrays),
+        (tf.constant(0), Sums.zero(rank, kind), arrays),
         shape_invariants=(tf.TensorShape([]), Sums.shapes(rank), [tf.TensorShape(None) for _ in arrays]),
         parallel_iterations=1,
     )
@@ -87,39 +112,38 @@ def sum_samples(
 
 
 def sum_until(
-    sums_of: Callable[[Any], Sums],
+    sums_of: Callable[[tf.Tensor], Sums],
     size: int,
     groups: int,
     tolerance: float,
-    batch: Any,
+    batch: int | tf.Tensor,
     rank: int,
     stratified: bool,
-    task: str,
+    kind: str,
 ) -> tuple[Sums, tf.Tensor]:
-    """The sums over groups of samples until each image's mean is known well enough, and how many samples it took.
+    """Sums groups of samples until the mean of each image is known well enough.
 
-    An image that is done takes no more samples, so its figures do not depend on the others; the loop runs for the
-    slowest. The standard error comes from the samples; where they are stratified within groups, their variance
-    overstates it, and the means of at least four groups may show that the image is done.
+    An image that is done takes no more samples, so its statistics do not depend on the other images; the loop runs
+    until the slowest image is done. The standard error comes from the samples. If samples are stratified within a
+    group, their variance overstates it; then the means of at least four groups may show too that an image is done.
 
     Args:
-        sums_of: gives the sums of a group by its number.
-        size: Int, samples in a group.
-        groups: Int, the most groups.
+        sums_of: Called with the number of a group; returns the sums of its samples.
+        size: Int, the number of samples in a group.
+        groups: Int, the largest number of groups.
         tolerance: Float, the standard error to reach.
-        batch: the number of images.
-        rank: Int, of the model's output.
+        batch: Int or int tensor, the number of images.
+        rank: Int, the rank of the model's output.
         stratified: Bool, whether the samples of a group depend on each other.
-        task: One of `TASKS`.
+        kind: One of `KINDS`.
 
     Returns:
-        The sums, and an int32 tensor `(batch,)`.
+        The sums, and the number of samples that each image took, int32 `(batch,)`.
     """
-
-    zero = Sums.zero(rank, task)
+    zero = Sums.zero(rank, kind)
     none = tf.zeros([], zero.p.dtype)
 
-    def done(count: Any, sums: Sums, between: Any) -> Any:
+    def done(count: tf.Tensor, sums: Sums, between: tf.Tensor) -> tf.Tensor:
         n = tf.cast(count, none.dtype)
         enough = standard_error(sums.p, sums.squares, n) <= tolerance
         if not stratified:
@@ -128,7 +152,9 @@ def sum_until(
         across = standard_error(sums.p / size, between, groups_so_far) <= tolerance
         return enough | (across & (groups_so_far >= 4.0))
 
-    def more(group: Any, count: Any, finished: Any, sums: Sums, between: Any) -> Any:
+    def more(
+        group: tf.Tensor, count: tf.Tensor, finished: tf.Tensor, sums: Sums, between: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, Sums, tf.Tensor]:
         new = sums_of(group)
         sums = Sums(*[a + tf.where(_along(finished, b), none, b) for a, b in zip(sums, new, strict=True)])
         between += tf.where(_along(finished, new.p), none, (new.p / size) ** 2)
@@ -148,9 +174,10 @@ def sum_until(
 
 
 def standard_error(total: tf.Tensor, squares: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
-    """Of the mean of `count` independent draws, `(batch,)`: the root mean square over all but the batch.
+    """Returns the standard error of the mean of `count` independent draws, `(batch,)`.
 
-    A single draw says nothing of it: infinite.
+    It is the root mean square over all axes but the batch, and infinite for a single draw, which says nothing of
+    the spread.
     """
     n = _along(count, total)
     variance = tf.maximum(squares / n - (total / n) ** 2, 0.0) / tf.maximum(n - 1.0, 1.0)
@@ -158,37 +185,56 @@ def standard_error(total: tf.Tensor, squares: tf.Tensor, count: tf.Tensor) -> tf
     return tf.where(count > 1.0, error, tf.constant(float("inf"), error.dtype))
 
 
-def probabilities_of(model: keras.Model, task: str = "multi_class") -> Callable[[tf.Tensor], tf.Tensor]:
-    """What turns a model's output into what it means, in float32.
+def probabilities_of(model: keras.Model, kind: str = "multi_class") -> Reading:
+    """Returns the function from a model's output to what it means: probabilities, or values for regression.
 
-    The softmax of logits, or the sigmoid of a single one or of each label's own; what went through either in the
-    model, and what regression gives, stays as it is.
+    Logits go through a softmax, a single logit and each logit of several labels through a sigmoid. The output of a
+    model that ends in either, and that of regression, stays as it is.
     """
-    turn: Callable[[tf.Tensor], tf.Tensor] = tf.nn.softmax
-    if task == "regression" or output_activation(model):
-        turn = tf.identity
-    elif task == "multi_label" or model.output_shape[-1] == 1:
-        turn = tf.sigmoid
-
-    def probabilities(outputs: Any) -> tf.Tensor:
-        (output,) = keras.tree.flatten(outputs)  # a dict, say
-        return turn(tf.cast(output, tf.float32))
-
-    return probabilities
+    turn = {None: tf.identity, "softmax": tf.nn.softmax, "sigmoid": tf.sigmoid}[_missing_activation(model, kind)]
+    return lambda outputs: turn(_single(outputs))
 
 
-def entropy(p: tf.Tensor, task: str = "multi_class") -> tf.Tensor:
-    """In nats, over the last axis; of a coin where that has one entry, of a coin a label for several labels."""
-    if task == "multi_label" or p.shape[-1] == 1:
+def log_probabilities_of(model: keras.Model) -> Reading:
+    """Returns the function from a model's output to log-probabilities of classes.
+
+    From logits they are exact; from probabilities they are `log(p + 1e-12)`.
+
+    Raises:
+        ValueError: If the model's output cannot be one of classes that exclude each other.
+    """
+    check_kind("multi_class", model)
+    turn: Reading = tf.nn.log_softmax if output_activation(model) is None else lambda p: tf.math.log(p + 1e-12)
+    return lambda outputs: turn(_single(outputs))
+
+
+def _missing_activation(model: keras.Model, kind: str) -> str | None:
+    """The activation that turns the model's output into what it means; None if it is that already."""
+    if kind == "regression" or output_activation(model):
+        return None
+    return "sigmoid" if kind == "multi_label" or model.output_shape[-1] == 1 else "softmax"
+
+
+def _single(outputs: Any) -> tf.Tensor:
+    (output,) = keras.tree.flatten(outputs)  # it may be a dict of one
+    return tf.cast(output, tf.float32)
+
+
+def entropy(p: tf.Tensor, kind: str = "multi_class") -> tf.Tensor:
+    """Returns the entropy over the last axis, in nats.
+
+    One probability is that of a coin; for several labels the entropies of their coins are summed.
+    """
+    if kind == "multi_label" or p.shape[-1] == 1:
         return -tf.reduce_sum(tf.math.xlogy(p, p) + tf.math.xlogy(1.0 - p, 1.0 - p), -1)
     return -tf.reduce_sum(tf.math.xlogy(p, p), -1)
 
 
-def check_task(task: Any, model: keras.Model) -> str:
-    """`task`, if it is one and the model's output fits it."""
+def check_kind(task: Any, model: keras.Model) -> str:
+    """Returns `task` if it is an output kind that fits the model's output, or raises a ValueError."""
     classes, ending = model.output_shape[-1], output_activation(model)
-    if task not in TASKS:
-        raise unknown("task", task, TASKS)
+    if task not in KINDS:
+        raise unknown("task", task, KINDS)
     if task == "binary" and classes != 1:
         raise ValueError(
             f"task='binary' needs a model of one logit. Received: an output of the shape {model.output_shape}"
@@ -207,6 +253,6 @@ def check_task(task: Any, model: keras.Model) -> str:
 
 
 def _along(values: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
-    """One value for each image, or a single one, to broadcast over the images' other axes."""
+    """One value an image, or a single one, shaped so that it broadcasts over the images' other axes."""
     values = tf.convert_to_tensor(values)
     return values if values.shape.rank == 0 else tf.reshape(values, [-1] + [1] * (len(like.shape) - 1))

@@ -1,58 +1,59 @@
 """Images too large for one pass: overlapping tiles, blended."""
 
 import math
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import tensorflow as tf
+from numpy.typing import ArrayLike
 
-from dropzoo.common.checks import check_pair
+from dropzoo.common.checks import check_count, check_pair
 from dropzoo.serving.montecarlo.ensembles import Rival
-from dropzoo.serving.montecarlo.sampler import MonteCarlo, check_count
+from dropzoo.serving.montecarlo.sampler import MonteCarlo
 from dropzoo.serving.montecarlo.statistics import Sums
 
 
 def predict_tiled(
     mc: MonteCarlo | Rival,
-    image: Any,
+    image: ArrayLike,
     tile: int | tuple[int, int] = 256,
     overlap: int | tuple[int, int] = 32,
     *,
     batch_size: int = 4,
 ) -> dict[str, np.ndarray]:
-    """The figures of `MonteCarlo` for one image of any size, from overlapping tiles.
+    """Returns the statistics of `MonteCarlo` for one image of any size, from overlapping tiles.
 
-    All tiles have one size and see the same T masks, so that the uncertainty has no seams; the last ones end where
-    the image does. Only `batch_size` tiles are on the device at a time. An axis of the image that is shorter than
-    the tile is taken whole; where the model's size is fixed, it is mirrored at its end up to that size.
+    All tiles have one size and see the same T masks, so the uncertainty has no seams. The last tiles end where the
+    image does. Only `batch_size` tiles are on the device at a time. If an axis of the image is shorter than the
+    tile, tiles are as short; if the model's size is fixed, the image is mirrored at its end up to that size.
 
     In the overlap of two tiles one fades into the other along a squared cosine, which takes up the middle half:
-    the outer quarters, where a tile misses what lies beyond its edge, have no weight. A model that sees no further
-    than `overlap // 4` pixels to each side thus gives what it gives for the whole image, if its masks do not
-    depend on the place: `SpatialDropout2D`. Masks of single units come again in each tile. A model that shrinks
-    its maps by a factor sees them on the same grid in each tile where the factor divides `tile - overlap` and, for
-    the last tiles, `size - tile`.
+    the outer quarters, where a tile does not see beyond its edge, have no weight. So a model whose pixels see no
+    further than `overlap // 4` pixels to each side gives the same answer as for the whole image, if its masks do
+    not depend on the position, as those of `SpatialDropout2D`. Masks of single units repeat in each tile. A model
+    that shrinks its maps by a factor sees them on the same grid in each tile if the factor divides `tile -
+    overlap` and, for the last tiles, `size - tile`.
 
     With `w_i` the weights of the tiles at a pixel, which sum to one, `mean = sum w_i mean_i`, and likewise the
-    mean square and the mean entropy of the samples; variance and mutual information follow from these. So where
-    tiles disagree, that counts as uncertainty.
+    mean square and the mean entropy of the samples; variance and mutual information follow from these. So
+    disagreement between tiles counts as uncertainty.
 
     Args:
-        mc: A MonteCarlo with `sampling="fixed"` and a number of samples, or a rival, which has no masks:
-            `Ensemble` or `TestTimeAugmentation`. Its model gives an output of the size of its images.
-        image: Floating point `(height, width, channels)`. It is read tile by tile, from a memory map too.
-        tile: Int or `(height, width)`, the size of a tile; the model's size, where that is fixed.
+        mc: A `MonteCarlo` with `sampling="fixed"` and a number of samples, or an `Ensemble` or
+            `TestTimeAugmentation`, which have no masks. The output of its model has the size of the images.
+        image: Floating point array `(height, width, channels)`. It is read tile by tile, from a memory map too.
+        tile: Int or `(height, width)`, the size of a tile; the model's size if that is fixed.
         overlap: Int or `(height, width)`, how far neighbours overlap, at most half a tile.
-        batch_size: Int, tiles computed at a time.
+        batch_size: Int, how many tiles are computed at a time.
 
     Returns:
         A dict of float32 NumPy arrays, as from `mc` without the axis of the batch: `mean` and `variance`,
-        `(height, width, classes)`; `predictive_entropy` and `mutual_information`, `(height, width)`, but for
-        regression.
+        `(height, width, classes)`; except for regression also `predictive_entropy` and `mutual_information`,
+        `(height, width)`.
 
     Raises:
-        ValueError: for other samplings, for `num_samples="auto"` and `return_samples=True`, for a model whose
-            output is not of its image's size, and for tiles that do not fit the model or the overlap.
+        ValueError: If `mc` has another sampling, `num_samples="auto"` or `return_samples=True`, if the model's
+            output is not of its image's size, or if the tiles do not fit the model or the overlap.
 
     Example:
     >>> import numpy as np
@@ -69,44 +70,49 @@ def predict_tiled(
     """
     _check_sampler(mc)
     check_count(batch_size, "batch_size")
-    expected = mc.model.input_shape
-    image = image if isinstance(image, np.ndarray) else np.asarray(image)
-    if image.ndim != 3 or 0 in image.shape or image.shape[-1] != expected[-1]:
-        raise ValueError(f"`image` must have the shape (height, width, {expected[-1]}). Received: {image.shape}")
-    size, tile = image.shape[:2], check_pair(tile, "tile")
+    whole = _check_image(image, mc.model.input_shape)
+    size = (whole.shape[0], whole.shape[1])
+    tile = _check_tile(tile, mc.model.input_shape)
     overlap = _check_overlap(overlap, tile)
-    if any(n not in (None, m) for n, m in zip(expected[1:3], tile, strict=True)):
-        raise ValueError(f"`tile` must be the model's size, {expected[1:3]}. Received: tile={tile}")
-    fixed = [n is not None for n in expected[1:3]]
-    shape = tuple(n if f else min(n, m) for n, m, f in zip(tile, size, fixed, strict=True))
-    (tops, down), (lefts, across) = map(place, size, shape, overlap)
-    places = [(i, j) for i in range(len(tops)) for j in range(len(lefts))]
-
-    blended: dict[str, np.ndarray] = {}
-    for first in range(0, len(places), batch_size):
-        some = places[first : first + batch_size]
-        windows = [
-            tuple(slice(s, s + n) for s, n in zip((tops[i], lefts[j]), shape, strict=True)) for i, j in some
-        ]
-        figures = {name: x.numpy() for name, x in mc(np.stack([_cut(image, w, shape) for w in windows])).items()}
-        if figures["mean"].shape[1:3] != shape:
+    fixed = [n is not None for n in mc.model.input_shape[1:3]]
+    height, width = (n if f else min(n, m) for n, m, f in zip(tile, size, fixed, strict=True))
+    windows, blend = _windows(size, (height, width), overlap), _Blend(size, mc.task)
+    for first in range(0, len(windows), batch_size):
+        some = windows[first : first + batch_size]
+        tiles = np.stack([_cut(whole, window, (height, width)) for window in some])
+        statistics = {name: x.numpy() for name, x in mc(tiles).items()}
+        if statistics["mean"].shape[1:3] != (height, width):
             raise ValueError(
                 "The output must have the height and width of the images. "
-                f"Received: {figures['mean'].shape[1:3]} for images of {shape}"
+                f"Received: {statistics['mean'].shape[1:3]} for images of {(height, width)}"
             )
-        for k, ((i, j), (rows, columns)) in enumerate(zip(some, windows, strict=True)):
-            for name, x in _linear({name: x[k] for name, x in figures.items()}, mc.task).items():
-                if name not in blended:
-                    blended[name] = np.zeros((*size, *x.shape[2:]), x.dtype)
-                region = blended[name][rows, columns]  # ends with the image
-                n, m = region.shape[:2]
-                weights = np.outer(down[i, rows.start : rows.stop], across[j, columns.start : columns.stop])
-                region += x[:n, :m] * weights.reshape(n, m, *[1] * (x.ndim - 2)).astype(x.dtype)
-    return _figures(blended, mc.task)
+        for i, window in enumerate(some):
+            blend.add(window, {name: x[i] for name, x in statistics.items()})
+    return blend.statistics()
+
+
+@dataclass(frozen=True)
+class _Window:
+    """One tile: where it lies in the image, beyond whose end it may reach, and its weights along both axes."""
+
+    rows: slice
+    columns: slice
+    down: np.ndarray
+    across: np.ndarray
+
+
+def _windows(size: tuple[int, int], shape: tuple[int, int], overlap: tuple[int, int]) -> list[_Window]:
+    """The tiles of this shape that cover an image of this size."""
+    (tops, down), (lefts, across) = (place(*axis) for axis in zip(size, shape, overlap, strict=True))
+    return [
+        _Window(rows := slice(top, top + shape[0]), columns := slice(left, left + shape[1]), d[rows], a[columns])
+        for top, d in zip(tops, down, strict=True)
+        for left, a in zip(lefts, across, strict=True)
+    ]
 
 
 def place(size: int, tile: int, overlap: int) -> tuple[list[int], np.ndarray]:
-    """Where tiles start along an axis, and the weight of each tile at each pixel, `(tiles, size)`."""
+    """Returns where tiles start along an axis, and the weight of each tile at each pixel, `(tiles, size)`."""
     count = 1 + math.ceil((size - tile) / (tile - overlap)) if size > tile else 1
     starts = [min(i * (tile - overlap), size - tile) for i in range(count)] if count > 1 else [0]
     margin = overlap // 4
@@ -115,44 +121,60 @@ def place(size: int, tile: int, overlap: int) -> tuple[list[int], np.ndarray]:
     weights = np.zeros((count, size))
     for i, start in enumerate(starts):
         window = np.ones(tile)
-        window *= rise if i else 1.0  # at the ends of the image there is nothing to fade into
+        window *= rise if i else 1.0  # at the ends of the image there is no tile to fade into
         window *= rise[::-1] if i < count - 1 else 1.0
         weights[i, start : start + tile] = window[: size - start]
     return starts, weights / weights.sum(0)
 
 
-def _cut(image: np.ndarray, window: tuple[slice, ...], shape: tuple[int, ...]) -> np.ndarray:
-    part = np.asarray(image[window])
+def _cut(image: np.ndarray, window: _Window, shape: tuple[int, int]) -> np.ndarray:
+    part = np.asarray(image[window.rows, window.columns])
     missing = [(0, n - m) for n, m in zip(shape, part.shape, strict=False)]
     return np.pad(part, [*missing, (0, 0)], mode="symmetric") if any(n for _, n in missing) else part
 
 
-def _linear(figures: dict[str, np.ndarray], task: str) -> dict[str, np.ndarray]:
-    """What may be averaged: the mean, the mean square, and the mean entropy of the samples."""
-    mean = figures["mean"].astype("float64" if task == "regression" else "float32")  # see `Sums`
-    out = {"mean": mean, "square": figures["variance"] + mean * mean}
-    if task != "regression":
-        out["entropy"] = figures["predictive_entropy"] - figures["mutual_information"]
-    return out
+class _Blend:
+    """The weighted sums over tiles of the statistics that may be averaged: mean, mean square and mean entropy."""
+
+    def __init__(self, size: tuple[int, int], kind: str) -> None:
+        self._size, self._kind = size, kind
+        self._sums: dict[str, np.ndarray] = {}
+
+    def add(self, window: _Window, statistics: dict[str, np.ndarray]) -> None:
+        """Adds the statistics of one tile."""
+        weights = np.outer(window.down, window.across)  # the part of the tile that is inside the image
+        height, width = weights.shape
+        for name, x in self._averageable(statistics).items():
+            if name not in self._sums:
+                self._sums[name] = np.zeros((*self._size, *x.shape[2:]), x.dtype)
+            weight = weights.reshape(height, width, *[1] * (x.ndim - 2)).astype(x.dtype)
+            self._sums[name][window.rows, window.columns] += x[:height, :width] * weight
+
+    def _averageable(self, statistics: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        mean = statistics["mean"].astype("float64" if self._kind == "regression" else "float32")  # see `Sums`
+        out = {"mean": mean, "square": statistics["variance"] + mean * mean}
+        if self._kind != "regression":
+            out["entropy"] = statistics["predictive_entropy"] - statistics["mutual_information"]
+        return out
+
+    def statistics(self) -> dict[str, np.ndarray]:
+        """Returns the statistics of the whole image."""
+        mean, square = self._sums["mean"], self._sums["square"]
+        if self._kind != "regression":
+            np.clip(mean, 0.0, 1.0, out=mean)  # weights that are rounded may sum to more than one
+        with tf.device("CPU"):  # a whole image may be too large for another device
+            sums = Sums(*map(tf.convert_to_tensor, (mean, square, self._sums.get("entropy", np.float64(0.0)))))
+            return {name: x.numpy() for name, x in sums.statistics(1, (None, *mean.shape[1:]), self._kind).items()}
 
 
-def _figures(blended: dict[str, np.ndarray], task: str) -> dict[str, np.ndarray]:
-    mean, square = blended["mean"], blended["square"]
-    if task != "regression":
-        np.clip(mean, 0.0, 1.0, out=mean)  # the weights may sum to a rounding more
-    with tf.device("CPU"):  # a whole image may be too large elsewhere
-        sums = Sums(*map(tf.convert_to_tensor, (mean, square, blended.get("entropy", np.float64(0.0)))))
-        return {name: x.numpy() for name, x in sums.figures(1, (None, *mean.shape[1:]), task).items()}
-
-
-def _check_sampler(mc: Any) -> None:
+def _check_sampler(mc: MonteCarlo | Rival) -> None:
     if not isinstance(mc, (MonteCarlo, Rival)):
         raise ValueError(f"`mc` must be a MonteCarlo, an Ensemble or a TestTimeAugmentation. Received: {mc!r}")
     if isinstance(mc, MonteCarlo) and mc.sampling != "fixed":
         raise ValueError(f"Tiles need the same masks: MonteCarlo(sampling='fixed'). Received: {mc.sampling!r}")
     if isinstance(mc, MonteCarlo) and (mc.auto or mc.return_samples):
         raise ValueError(
-            "Tiles need one number of samples, of which none is kept. "
+            "Tiles need a fixed number of samples, and do not return them. "
             f"Received: num_samples={mc.num_samples!r}, return_samples={mc.return_samples}"
         )
     if len(mc.model.input_shape) != 4 or len(mc.model.output_shape) != 4:
@@ -162,7 +184,22 @@ def _check_sampler(mc: Any) -> None:
         )
 
 
-def _check_overlap(overlap: Any, tile: tuple[int, int]) -> tuple[int, int]:
+def _check_image(image: ArrayLike, expected: tuple[int | None, ...]) -> np.ndarray:
+    """Returns the image as an array; a memory map stays one."""
+    array = image if isinstance(image, np.ndarray) else np.asarray(image)
+    if array.ndim != 3 or 0 in array.shape or array.shape[-1] != expected[-1]:
+        raise ValueError(f"`image` must have the shape (height, width, {expected[-1]}). Received: {array.shape}")
+    return array
+
+
+def _check_tile(tile: int | tuple[int, int], expected: tuple[int | None, ...]) -> tuple[int, int]:
+    pair = check_pair(tile, "tile")
+    if any(n not in (None, m) for n, m in zip(expected[1:3], pair, strict=True)):
+        raise ValueError(f"`tile` must be the model's size, {expected[1:3]}. Received: tile={pair}")
+    return pair
+
+
+def _check_overlap(overlap: int | tuple[int, int], tile: tuple[int, int]) -> tuple[int, int]:
     pair = (0, 0) if type(overlap) is int and overlap == 0 else check_pair(overlap, "overlap")
     if any(n > m // 2 for n, m in zip(pair, tile, strict=True)):
         raise ValueError(f"`overlap` must be at most half of the tile, {tile}. Received: overlap={overlap!r}")

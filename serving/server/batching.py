@@ -1,7 +1,7 @@
-"""Dynamic batching: requests that come while the model is busy are answered together.
+"""Dynamic batching: requests that arrive while the model is busy are answered together.
 
-An idle model answers at once, so that a single client waits for nobody. What arrives meanwhile is answered as one
-batch. Only when further requests are on their way in does a batch wait for them, for `max_wait_ms` at most.
+An idle model answers at once, so a single client never waits for others. Requests that arrive meanwhile form one
+batch. A batch waits for more requests only while some are being received, and for `max_wait_ms` at most.
 """
 
 import asyncio
@@ -12,8 +12,10 @@ from concurrent.futures import Executor
 
 import numpy as np
 
-from dropzoo.serving.server.requests import Arrays, Limits, Refused
+from dropzoo.serving.server.limits import Limits, Refused
 
+#: Arrays by the name of an input or an output; the rows are the first axis.
+Arrays = dict[str, np.ndarray]
 Run = Callable[[Arrays], Arrays]
 
 
@@ -24,18 +26,18 @@ class _Job:
         self.inputs, self.pixels, self.future, self.since = inputs, pixels, future, time.monotonic()
         shapes = [array.shape for array in inputs.values()]
         self.rows = shapes[0][0]
-        self.kind = [shape[1:] for shape in shapes]  # only images of one size fit into one batch
+        self.row_shapes = [shape[1:] for shape in shapes]  # only images of one size fit into one batch
 
 
 class Batcher:
-    """Calls `run` with the inputs of as many requests as fit, one batch at a time.
+    """Answers the requests for one signature, one batch at a time.
 
     Args:
-        run: From arrays to arrays, row by row; called in a thread of `pool`.
-        pool: Where it runs.
-        limits: Of batches and waiting.
-        arriving: How many requests are being read.
-        ran: Told the size of each batch.
+        run: Function from arrays to arrays, row by row. It is called in a thread of `pool`.
+        pool: Executor that runs it.
+        limits: Limits of batches, waiting and the queue.
+        arriving: Function that returns how many requests are being received.
+        ran: Function that is called with the number of rows of each batch.
     """
 
     def __init__(
@@ -46,15 +48,29 @@ class Batcher:
         arriving: Callable[[], int] = lambda: 0,
         ran: Callable[[int], None] = lambda rows: None,
     ) -> None:
-        self._run, self._pool, self._limits = run, pool, limits
+        self.run = run
+        self._pool, self._limits = pool, limits
         self._arriving, self._ran = arriving, ran
         self._waiting: deque[_Job] = deque()
         self._task: asyncio.Task[None] | None = None
 
+    @property
+    def waiting(self) -> int:
+        """The number of requests that are in no batch yet."""
+        return len(self._waiting)
+
     async def __call__(self, inputs: Arrays, pixels: int) -> Arrays:
-        """The answer to `inputs`, which are so many pixels: of files, their arrays do not tell."""
-        if len(self._waiting) >= self._limits.max_queue:
-            raise Refused(503, f"The server is busy: {len(self._waiting)} requests are waiting already")
+        """Returns the answer to one request.
+
+        Args:
+            inputs: Arrays by the name of the input.
+            pixels: Int, pixels of all images together; the arrays of encoded files do not reveal it.
+
+        Raises:
+            Refused: If the queue is full.
+        """
+        if self.waiting >= self._limits.max_queue:
+            raise Refused(503, f"The server is busy: {self.waiting} requests are waiting already")
         loop = asyncio.get_running_loop()
         job = _Job(inputs, pixels, loop.create_future())
         self._waiting.append(job)
@@ -65,22 +81,22 @@ class Batcher:
     async def _work(self) -> None:
         try:
             while self._waiting:
-                await self._others()
+                await self._wait_for_others()
                 if jobs := self._take():
                     await self._answer(jobs)
         finally:
             self._task = None
 
-    async def _others(self) -> None:
-        """Waits while more are coming in, there is room, and nobody has waited for too long."""
+    async def _wait_for_others(self) -> None:
+        """Waits while requests are arriving, the batch has room, and no request has waited for too long."""
         until = self._waiting[0].since + self._limits.max_wait_ms / 1000
-        while self._arriving() and len(self._waiting) < self._limits.max_batch_size:
+        while self._arriving() and self.waiting < self._limits.max_batch_size:
             if (left := until - time.monotonic()) <= 0:
                 return
             await asyncio.sleep(min(left, 0.0005))
 
     def _take(self) -> list[_Job]:
-        """The first request and those like it, as many as fit; those that were cancelled are dropped."""
+        """Takes the first request and those like it, as many as fit; drops those that were cancelled."""
         taken: list[_Job] = []
         later: deque[_Job] = deque()
         rows = pixels = 0
@@ -90,7 +106,7 @@ class Batcher:
             room = (
                 rows + job.rows <= self._limits.max_batch_size and pixels + job.pixels <= self._limits.max_pixels
             )
-            if not taken or (room and job.kind == taken[0].kind):
+            if not taken or (room and job.row_shapes == taken[0].row_shapes):
                 taken.append(job)
                 rows, pixels = rows + job.rows, pixels + job.pixels
             else:
@@ -101,7 +117,7 @@ class Batcher:
     async def _answer(self, jobs: list[_Job]) -> None:
         try:
             whole = {name: np.concatenate([job.inputs[name] for job in jobs]) for name in jobs[0].inputs}
-            outputs = await asyncio.get_running_loop().run_in_executor(self._pool, self._run, whole)
+            outputs = await asyncio.get_running_loop().run_in_executor(self._pool, self.run, whole)
         except Exception as error:
             if len(jobs) == 1:
                 if not jobs[0].future.done():

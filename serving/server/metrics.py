@@ -1,16 +1,16 @@
-"""Figures for Prometheus: requests by route and status, their time, batch sizes, versions."""
+"""Metrics for Prometheus: requests by route and status, their time, batch sizes, versions."""
 
 import time
-from typing import Any
 
 from fastapi import Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
 class Metrics:
-    """The figures of one server."""
+    """The metrics of one server."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -24,23 +24,24 @@ class Metrics:
         self.versions = Gauge("dropzoo_versions", "Versions that are served", registry=self.registry)
 
     def page(self, versions: int) -> Response:
+        """Returns the metrics as text, with the number of versions that are served."""
         self.versions.set(versions)
         return Response(generate_latest(self.registry), media_type=CONTENT_TYPE_LATEST)
 
 
 class Observed:
-    """Middleware that counts every request, however it ended."""
+    """Middleware that counts every request, however it ends."""
 
-    def __init__(self, app: Any, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app, self._metrics = app, metrics
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         status, start = 500, time.perf_counter()
 
-        async def sent(message: Any) -> None:
+        async def sent(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -49,7 +50,7 @@ class Observed:
         try:
             await self._app(scope, receive, sent)
         finally:
-            # The route's pattern, never the address: that would be one more series for whatever anybody asks for.
+            # The route's pattern and not the address, since each address would be one more series.
             route = getattr(scope.get("route"), "path", "none")
             self._metrics.requests.labels(route, str(status)).inc()
             self._metrics.seconds.labels(route).observe(time.perf_counter() - start)

@@ -2,14 +2,14 @@
 
 import base64
 import io
-from typing import Any
+from typing import NotRequired, TypedDict
 
 import numpy as np
 from PIL import Image
 
-from dropzoo.serving.server.requests import Arrays
+from dropzoo.serving.server.batching import Arrays
 
-# Okabe and Ito's colours, which are told apart by the colour blind too; the first class is mostly background.
+# Okabe and Ito's colours, which colour-blind people can tell apart; the first class is mostly background.
 _COLOURS = ["#f2f2f2", "#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#f0e442", "#999999"]
 _COLOURS += ["#7a4fa3", "#8c564b", "#1b3a57"]
 # From black through purple and orange to light yellow: matplotlib's inferno at eight places.
@@ -17,48 +17,70 @@ _HEAT = [(0, 0, 4), (40, 11, 84), (101, 21, 110), (159, 42, 99), (212, 72, 66), 
 _HEAT += [(252, 255, 164)]
 
 
-def picture(outputs: Arrays, class_names: list[str] | None, task: str = "multi_class") -> dict[str, Any]:
-    """What the page shows of the first row of an answer of `predict_mc` or `serving_default`."""
+class Row(TypedDict):
+    """One line below the pictures: a class with its probability or its share, or an output with its value."""
+
+    name: str
+    probability: NotRequired[float]
+    value: NotRequired[float]
+    deviation: NotRequired[float]
+    colour: NotRequired[str]
+
+
+class Shown(TypedDict, total=False):
+    """What the page shows of an answer; the keys depend on `view`."""
+
+    view: str  # "classes", "labels" or "values" for one answer an image; "class_map" or "value_map" for maps
+    sampled: bool  # whether the answer comes from samples
+    classes: list[Row]
+    most: float  # the largest entropy that there can be
+    uncertainty: dict[str, float]
+    mask: str  # pictures, as data: addresses
+    heat: str
+    name: str  # of the output in a map of values, with its range and the largest deviation
+    least: float
+    top: float
+    spread: float
+
+
+def picture(outputs: Arrays, class_names: list[str] | None, kind: str = "multi_class") -> Shown:
+    """Returns what the page shows of the first image of an answer.
+
+    Args:
+        outputs: Answer of `predict_mc` or `serving_default`.
+        class_names: Names of the classes, labels or outputs; numbers if None.
+        kind: Output kind.
+    """
     answer = {name: value[0] for name, value in outputs.items()}
     (p,) = (np.asarray(answer[name], "float64") for name in ("mean", "probabilities", "values") if name in answer)
     deviation = np.sqrt(answer["variance"]) if "variance" in answer else None
-    if p.shape[-1] == 1 and task in ("multi_class", "binary"):  # the probability of the second of two classes
+    if p.shape[-1] == 1 and kind in ("multi_class", "binary"):  # the probability of the second of two classes
         p = np.concatenate([1 - p, p], -1)
         deviation = None if deviation is None else np.concatenate([deviation, deviation], -1)
     names = class_names or [str(i) for i in range(p.shape[-1])]
-    shown: dict[str, Any] = {"sampled": deviation is not None}
-    if task == "regression":
-        return shown | _values(p, deviation, names)
+    sampled = deviation is not None
+    if kind == "regression":
+        show = _values if p.ndim == 1 else _value_map
+        return {"sampled": sampled, **show(p, deviation, names)}
+    shown: Shown = {"sampled": sampled}
     coins = np.log(2) * p.shape[-1]
-    shown["most"] = float(coins if task == "multi_label" else np.log(p.shape[-1]))
+    shown["most"] = float(coins if kind == "multi_label" else np.log(p.shape[-1]))
     shown["uncertainty"] = {
         name: float(answer[name].mean()) for name in ("predictive_entropy", "mutual_information") if name in answer
     }
     if p.ndim == 1:
-        kind = "labels" if task == "multi_label" else "classification"
-        return shown | {"task": kind, "classes": _bars(p, deviation, names)}
-    if task == "multi_label":  # the likeliest label of a pixel, of those that are likely at all
-        best = np.where(p.max(-1) > 0.5, p.argmax(-1) + 1, 0)
-        names, shares = ["none", *names], np.array([np.mean(best == 0), *np.mean(p > 0.5, (0, 1))])
-    else:
-        best = p.argmax(-1)
-        shares = np.bincount(best.ravel(), minlength=p.shape[-1]) / best.size
+        view = "labels" if kind == "multi_label" else "classes"
+        return {**shown, "view": view, "classes": _bars(p, deviation, names)}
     heat = answer["predictive_entropy"] if "predictive_entropy" in answer else 1 - p.max(-1)
-    classes = [
-        {"name": names[i], "probability": float(shares[i]), "colour": _COLOURS[i % len(_COLOURS)]}
-        for i in np.argsort(-shares, kind="stable")
-        if shares[i]
-    ]
-    return shown | {
-        "task": "segmentation",
-        "classes": classes,
-        "mask": _png(best % len(_COLOURS), [tuple(bytes.fromhex(c[1:])) for c in _COLOURS]),
+    return {
+        **shown,
+        **_class_map(p, names, kind),
         "heat": _png(np.clip(heat / shown["most"] * 255, 0, 255), _scale()),
     }
 
 
-def _bars(p: np.ndarray, deviation: np.ndarray | None, names: list[str]) -> list[dict[str, Any]]:
-    bars = []
+def _bars(p: np.ndarray, deviation: np.ndarray | None, names: list[str]) -> list[Row]:
+    bars: list[Row] = []
     for i in np.argsort(-p, kind="stable")[:20]:
         bars.append({"name": names[i], "probability": float(p[i])})
         if deviation is not None:
@@ -66,15 +88,35 @@ def _bars(p: np.ndarray, deviation: np.ndarray | None, names: list[str]) -> list
     return bars
 
 
-def _values(mean: np.ndarray, deviation: np.ndarray | None, names: list[str]) -> dict[str, Any]:
-    """Numbers as rows; maps as the first output's and its deviation's, each between its own least and most."""
-    if mean.ndim == 1:
-        rows = [{"name": name, "value": float(value)} for name, value in zip(names, mean, strict=True)]
-        for row, spread in zip(rows, deviation if deviation is not None else [], strict=False):
-            row["deviation"] = float(spread)
-        return {"task": "regression", "classes": rows}
+def _class_map(p: np.ndarray, names: list[str], kind: str) -> Shown:
+    """The likeliest class of each pixel, and each class's share of the pixels."""
+    if kind == "multi_label":  # of the labels above a half
+        best = np.where(p.max(-1) > 0.5, p.argmax(-1) + 1, 0)
+        names, shares = ["none", *names], np.array([np.mean(best == 0), *np.mean(p > 0.5, (0, 1))])
+    else:
+        best = p.argmax(-1)
+        shares = np.bincount(best.ravel(), minlength=p.shape[-1]) / best.size
+    classes: list[Row] = [
+        {"name": names[i], "probability": float(shares[i]), "colour": _COLOURS[i % len(_COLOURS)]}
+        for i in np.argsort(-shares, kind="stable")
+        if shares[i]
+    ]
+    palette = [tuple(bytes.fromhex(c[1:])) for c in _COLOURS]
+    return {"view": "class_map", "classes": classes, "mask": _png(best % len(_COLOURS), palette)}
+
+
+def _values(mean: np.ndarray, deviation: np.ndarray | None, names: list[str]) -> Shown:
+    """One line for each output."""
+    rows: list[Row] = [{"name": name, "value": float(value)} for name, value in zip(names, mean, strict=True)]
+    for row, spread in zip(rows, deviation if deviation is not None else [], strict=False):
+        row["deviation"] = float(spread)
+    return {"view": "values", "classes": rows}
+
+
+def _value_map(mean: np.ndarray, deviation: np.ndarray | None, names: list[str]) -> Shown:
+    """The first output and its deviation, each stretched from its least value to its largest."""
     first = mean[..., 0]
-    shown: dict[str, Any] = {"task": "map", "classes": [], "name": names[0]}
+    shown: Shown = {"view": "value_map", "classes": [], "name": names[0]}
     shown |= {"least": float(first.min()), "top": float(first.max())}
     shown["mask"] = _png(_stretched(first), [(i, i, i) for i in range(256)])
     if deviation is not None:

@@ -1,4 +1,4 @@
-"""What comes in over HTTP, checked, as arrays; and arrays as what goes out."""
+"""From the bodies of requests to arrays, with every check, and from arrays to the body of an answer."""
 
 import base64
 import binascii
@@ -18,65 +18,41 @@ from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
+from dropzoo.common.images import upright
 from dropzoo.serving.jpeg import decode_jpeg
+from dropzoo.serving.server.batching import Arrays
+from dropzoo.serving.server.limits import Limits, Refused
 
-Arrays = dict[str, np.ndarray]
 Specs = Mapping[str, tf.TensorSpec]
 _DEEPEST = 16  # lists within lists
 
 
-class Refused(Exception):
-    """A request that gets a status and one sentence instead of an answer."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status, self.message = status, message
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What one request, and all of them together, may take.
-
-    Attributes:
-        max_body_bytes: Of a request.
-        max_pixels: Height times width of an image, read from its header; and of all images of a request, and of a
-            batch, each counted in the size it came in or the one the model brings it to, whichever is larger.
-        max_rows: Images of a request: of tiny ones too, each costs some memory.
-        max_batch_size: Images that are answered in one go; a request of more is answered by itself.
-        max_wait_ms: How long a request may wait for others that are arriving, to be answered with them.
-        max_queue: Requests that may wait for one signature; more are refused.
-        body_timeout_s: How long a client may take to send a request.
-    """
-
-    max_body_bytes: int = 16 * 2**20
-    max_pixels: int = 4 * 2**20
-    max_rows: int = 4096
-    max_batch_size: int = 64
-    max_wait_ms: float = 2.0
-    max_queue: int = 256
-    body_timeout_s: float = 30.0
-
-    def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if not value > 0:
-                raise ValueError(f"`{name}` must be positive. Received: {name}={value!r}")
-
-
 @dataclass(frozen=True)
 class Predict:
-    """A Predict request of TensorFlow Serving's REST API, read."""
+    """A Predict request of TensorFlow Serving's REST API.
+
+    Attributes:
+        signature_name: Name of the signature to call.
+        form: `"instances"` for rows, or `"inputs"` for columns.
+        value: The rows or columns, as JSON gives them.
+    """
 
     signature_name: str
-    form: str  # "instances" or "inputs"
+    form: str
     value: Any
 
 
 def read_predict(body: bytes, signature_name: str | None = None) -> Predict:
-    """The body of a Predict request; `signature_name` is the one the address asks for, if it does."""
+    """Returns the Predict request in a body.
+
+    Args:
+        body: JSON.
+        signature_name: Name of the signature that the address asks for; None if it asks for none.
+    """
     try:
         request = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        hint = "; NaN and Infinity are no JSON" if b"NaN" in body or b"Infinity" in body else ""
+        hint = "; NaN and Infinity are not JSON" if b"NaN" in body or b"Infinity" in body else ""
         raise Refused(400, f"JSON Parse error: {error}{hint}") from None
     if not isinstance(request, dict):
         raise Refused(400, "JSON Parse error: the body must be an object")
@@ -93,9 +69,13 @@ def read_predict(body: bytes, signature_name: str | None = None) -> Predict:
 
 
 def to_arrays(request: Predict, specs: Specs, limits: Limits, least: int = 0) -> tuple[Arrays, int]:
-    """The inputs of a signature, from row (`instances`) or columnar (`inputs`) form, and how many pixels they are.
+    """Returns the inputs of a signature, and the pixels of all images together.
 
-    An image counts as `least` pixels at least: those of the one size that the model brings all images to.
+    Args:
+        request: Predict request, in row or in columnar form.
+        specs: Shape and dtype of each input.
+        limits: Limits of a request.
+        least: Int, pixels that an image counts at least: those of the one size that the model resizes images to.
     """
     value, names = request.value, list(specs)
     if request.form == "instances":
@@ -132,7 +112,7 @@ def _check_rows(rows: int, limits: Limits) -> None:
 
 
 def _check_pixels(pixels: int, rows: int, limits: Limits, least: int) -> None:
-    """Refuses what is too much for one go. A single image always may have the size that the model wants."""
+    """Refuses too many pixels. A single image may always have the size that the model resizes it to."""
     if pixels > max(limits.max_pixels, least):
         raise Refused(
             413,
@@ -144,7 +124,7 @@ def _check_pixels(pixels: int, rows: int, limits: Limits, least: int) -> None:
 def _flat(name: str, value: Any) -> tuple[list[int], list[int | float]]:
     """The shape of nested lists and the numbers in them.
 
-    NumPy alone would take text and truth for numbers, or make text of all of them, each as long as the longest.
+    NumPy would turn strings and booleans into numbers, or all numbers into strings as long as the longest.
     """
     shape: list[int] = []
     level = [value]
@@ -180,7 +160,7 @@ def _numbers(name: str, value: Any, spec: tf.TensorSpec, limits: Limits, least: 
 
 
 def _encoded(name: str, value: Any, spec: tf.TensorSpec, limits: Limits, least: int) -> tuple[np.ndarray, int]:
-    """Files as `{"b64": ...}`, the form TensorFlow Serving has for bytes."""
+    """Files as `{"b64": ...}`, which is how TensorFlow Serving sends bytes."""
     if not isinstance(value, list) or not value:
         raise Refused(400, f'{name!r} must be a list of {{"b64": ...}}')
     _check_rows(len(value), limits)
@@ -197,7 +177,10 @@ def _encoded(name: str, value: Any, spec: tf.TensorSpec, limits: Limits, least: 
 
 
 def check_image(data: bytes, limits: Limits) -> ImageFile:
-    """Refuses what is no PNG or JPEG, or too large, from the header alone: nothing is decompressed."""
+    """Returns the header of a PNG or JPEG file; refuses other files and images that are too large.
+
+    Nothing is decompressed.
+    """
     is_png, is_jpeg = data.startswith(b"\x89PNG\r\n\x1a\n"), data.startswith(b"\xff\xd8\xff")
     if not (is_png or is_jpeg):
         raise Refused(400, "The image is neither PNG nor JPEG")
@@ -212,19 +195,19 @@ def check_image(data: bytes, limits: Limits) -> ImageFile:
 
 
 def read_image(data: bytes, spec: tf.TensorSpec, limits: Limits) -> np.ndarray:
-    """A file as a batch of one: in the signature's channels, size and data type."""
+    """Returns an image file as a batch of one, with the channels, the size and the dtype of the input."""
     *size, channels = spec.shape[1:]
     if spec.shape.rank != 4 or channels not in (1, 3, 4):
         raise Refused(400, f"This signature takes no image files; its input has the shape {spec.shape}")
     header = check_image(data, limits)
     try:
         if header.format == "JPEG":
-            image = _upright(decode_jpeg(data, channels, header.mode == "CMYK").numpy(), header)[None]
+            image = upright(decode_jpeg(data, channels, header.mode == "CMYK").numpy(), _orientation(header))[None]
         else:
             image = tf.io.decode_image(data, channels=channels, expand_animations=False).numpy()[None]
     except tf.errors.InvalidArgumentError:
-        raise Refused(400, "The image cannot be decoded; it may be cut short") from None
-    # In NumPy, and only what is needed: an eager operation of TensorFlow takes longer than such an image.
+        raise Refused(400, "The image cannot be decoded; it may be truncated") from None
+    # NumPy, and only the steps that are needed: an eager operation of TensorFlow takes longer than a small image.
     fits = None in size or list(image.shape[1:3]) == size
     if fits and spec.dtype == tf.uint8:
         return image
@@ -234,23 +217,23 @@ def read_image(data: bytes, spec: tf.TensorSpec, limits: Limits) -> np.ndarray:
     return np.rint(pixels * np.float32(255.0)).astype("uint8") if spec.dtype == tf.uint8 else pixels
 
 
-def _upright(image: np.ndarray, header: ImageFile) -> np.ndarray:
-    """Turned as the EXIF says, as browsers show it; cameras store pictures as the sensor lay."""
+def _orientation(header: ImageFile) -> int | None:
+    """The EXIF orientation; browsers turn an image by it before they show it."""
     exif = Exif()
     try:
         exif.load(header.info.get("exif"))
-        orientation = exif.get(Base.Orientation)
+        return exif.get(Base.Orientation)
     except Exception:  # whatever a hostile header makes the parser raise
-        return image
-    if orientation in (5, 6, 7, 8):
-        image = image.swapaxes(0, 1)
-    down = -1 if orientation in (3, 4, 7, 8) else 1
-    across = -1 if orientation in (2, 3, 6, 7) else 1
-    return image[::down, ::across]
+        return None
 
 
 def to_json(outputs: Arrays, form: str) -> bytes:
-    """Answers in the form of the request: rows, or columns by name."""
+    """Returns an answer as JSON.
+
+    Args:
+        outputs: Arrays by the name of the output.
+        form: Form of the request: `"instances"` for rows, `"inputs"` for columns.
+    """
     if not all(np.isfinite(value).all() for value in outputs.values() if value.dtype.kind == "f"):
         raise Refused(500, "The model's answer is not finite")
     outputs = {name: np.ascontiguousarray(value) for name, value in outputs.items()}

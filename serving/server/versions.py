@@ -1,14 +1,14 @@
-"""The versions of a served model: folders with a number, loaded and replaced while requests go on.
+"""The versions of a served model: numbered folders, loaded and replaced while requests go on.
 
-A request holds the version that answers it, so that one that is replaced lives until its last request is done.
+A request holds the version that answers it, so a replaced version lives until its last request is done.
 """
 
 import logging
 import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import orjson
@@ -16,11 +16,12 @@ import tensorflow as tf
 from google.protobuf import json_format
 from tensorflow.core.protobuf import saved_model_pb2
 
-from dropzoo.serving.montecarlo.statistics import TASKS
-from dropzoo.serving.server.batching import Batcher, Run
-from dropzoo.serving.server.requests import Arrays, Refused
+from dropzoo.common.checks import check_count
+from dropzoo.serving.montecarlo.statistics import KINDS
+from dropzoo.serving.server.batching import Arrays, Run
+from dropzoo.serving.server.limits import Refused
 
-# Operations that reach outside the model. A SavedModel is a program: one that has these is not served.
+# Operations that reach outside the model. A SavedModel is a program; one that has these operations is not served.
 _REACHING_OUT = {
     "ReadFile",
     "WriteFile",
@@ -31,31 +32,48 @@ _REACHING_OUT = {
     "Rpc",
     "RpcCall",
 }
+_SWAP_SECONDS = 0.1  # an export that replaces a folder takes it away and puts the new one there, much faster
 Mark = frozenset[tuple[str, int, int, int]]
 _log = logging.getLogger("dropzoo.serving")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Signature:
-    """A function of the model that requests can call."""
+    """A function of the model that requests can call.
+
+    Attributes:
+        specs: Shape and dtype of each input.
+        run: From arrays to arrays.
+        least: Int, pixels of the one size that the model resizes images to; 0 if there is no such size.
+    """
 
     specs: dict[str, tf.TensorSpec]
-    predict: Batcher
-    least: int = 0  # the pixels of the one size that the model brings images to, where there is one
+    run: Run
+    least: int = 0
 
 
 @dataclass(frozen=True)
 class Version:
-    """One loaded SavedModel."""
+    """One loaded SavedModel.
+
+    Attributes:
+        number: Int, the name of its folder.
+        signatures: Signatures by name.
+        metadata: Signature definitions as TensorFlow Serving shows them.
+        class_names: Names of the classes, labels or outputs, if the export tells.
+        kind: Output kind, one of `KINDS`.
+        held: The loaded object; signatures die with it.
+    """
 
     number: int
     signatures: dict[str, Signature]
-    metadata: dict[str, Any]  # the signature definitions as TensorFlow Serving shows them
+    metadata: dict[str, dict[str, object]]
     class_names: list[str] | None
-    task: str
-    held: Any  # signatures die with what they were loaded from
+    kind: str
+    held: object
 
     def signature(self, name: str) -> Signature:
+        """Returns a signature, or refuses the request."""
         if name not in self.signatures:
             there = ", ".join(sorted(self.signatures))
             raise Refused(400, f'Serving signature name: "{name}" not found in signature def; there is {there}')
@@ -66,25 +84,27 @@ class Versions:
     """The newest versions in a folder.
 
     Args:
-        folder: With a SavedModel in each of its folders 1, 2, ...
-        batcher: Makes what calls a signature.
+        folder: Folder with a SavedModel in each of its folders 1, 2, ...
         keep: Int, how many of the newest versions to serve.
+
+    Raises:
+        ValueError: If `folder` is a version itself, and if `keep` is not positive.
     """
 
-    def __init__(self, folder: Path, batcher: Callable[[Run], Batcher], keep: int = 2) -> None:
+    def __init__(self, folder: Path, keep: int = 2) -> None:
         if (folder / "saved_model.pb").exists():
             raise ValueError(f"Expected the folder of all versions, {folder.parent}. Received one: {folder}")
-        if keep < 1:
-            raise ValueError(f"`keep` must be a positive int. Received: keep={keep!r}")
-        self.folder, self.name, self._batcher, self._keep = folder, folder.resolve().name, batcher, keep
+        self.folder, self.name, self._keep = folder, folder.resolve().name, check_count(keep, "keep")
         self._marks: dict[int, Mark] = {}
         self.available: dict[int, Version] = {}  # replaced as a whole, never changed
-        self.failed: dict[int, str] = {}  # so too
+        self.failed: dict[int, str] = {}  # replaced as a whole, too
 
     def refresh(self) -> None:
-        """Loads what is new or was replaced, newest first, and lets go of what is old or gone."""
-        folders = {int(p.name): p for p in self.folder.glob("*") if p.name.isascii() and p.name.isdigit()}
-        marks = {number: mark for number, p in folders.items() if (mark := _mark(p))}
+        """Loads versions that are new or were replaced, newest first, and drops those that are old or gone."""
+        folders, marks = self._look()
+        if self.available.keys() - marks.keys():  # gone for good, or just being replaced
+            time.sleep(_SWAP_SECONDS)
+            folders, marks = self._look()
         self._marks = {n: mark for n, mark in self._marks.items() if marks.get(n) == mark}
         self.failed = {n: message for n, message in self.failed.items() if n in self._marks}
         wanted: dict[int, Version] = {}
@@ -100,9 +120,14 @@ class Versions:
         if wanted.keys() != self.available.keys():
             self.available = wanted
 
+    def _look(self) -> tuple[dict[int, Path], dict[int, Mark]]:
+        """The folders with a number, and the marks of those that hold a SavedModel."""
+        folders = {int(p.name): p for p in self.folder.glob("*") if p.name.isascii() and p.name.isdigit()}
+        return folders, {number: mark for number, p in folders.items() if (mark := _mark(p))}
+
     def _load(self, folder: Path) -> Version | None:
         try:
-            loaded = load(folder, self._batcher)
+            loaded = load(folder)
         except Exception as error:  # whatever is wrong with it, the other versions go on
             message = str(error).partition("\n")[0]
             self.failed = self.failed | {int(folder.name): message}
@@ -112,7 +137,7 @@ class Versions:
         return loaded
 
     def find(self, name: str, version: str | None = None) -> Version:
-        """The version of that number, or the newest."""
+        """Returns the version with that number, or the newest; refuses the request if there is none."""
         available = self.available
         if name == self.name and available:
             if version is None:
@@ -125,10 +150,7 @@ class Versions:
 
 
 def _mark(folder: Path) -> Mark | None:
-    """Changes when an export takes another's place, and when more of one arrives that is being copied here.
-
-    None where there is none.
-    """
+    """A value that changes when an export is replaced or still being copied here; None if there is no export."""
     marks: list[tuple[str, int, int, int]] = []
     for path in (folder / "saved_model.pb", *folder.glob("variables/*"), folder / "assets.extra" / "info.json"):
         try:
@@ -141,11 +163,11 @@ def _mark(folder: Path) -> Mark | None:
     return frozenset(marks)
 
 
-def load(folder: Path, batcher: Callable[[Run], Batcher]) -> Version:
-    """Reads a SavedModel and calls each signature once, so that the first request finds it warm.
+def load(folder: Path) -> Version:
+    """Loads a SavedModel and calls each signature once, so that the first request is not slow.
 
     Raises:
-        ValueError: if the model has operations that reach outside it.
+        ValueError: If the model has operations that reach outside it, or no signatures.
     """
     saved = saved_model_pb2.SavedModel.FromString((folder / "saved_model.pb").read_bytes())
     graph = saved.meta_graphs[0]
@@ -160,14 +182,14 @@ def load(folder: Path, batcher: Callable[[Run], Batcher]) -> Version:
     }
     loaded = tf.saved_model.load(str(folder))
     signatures: dict[str, Signature] = {}
-    class_names, task, least = _info(folder)
+    class_names, kind, least = _info(folder)
     for name, function in loaded.signatures.items():
         specs = dict(function.structured_input_signature[1])
         _warm(function, specs)
-        signatures[name] = Signature(specs, batcher(_runner(function)), least)
+        signatures[name] = Signature(specs, _runner(function), least)
     if not signatures:
         raise ValueError("The model has no signatures")
-    return Version(int(folder.name), signatures, shown, class_names, task, loaded)
+    return Version(int(folder.name), signatures, shown, class_names, kind, loaded)
 
 
 def _runner(function: Callable[..., dict[str, tf.Tensor]]) -> Run:
@@ -178,7 +200,7 @@ def _runner(function: Callable[..., dict[str, tf.Tensor]]) -> Run:
     return run
 
 
-def _warm(function: Callable[..., Any], specs: dict[str, tf.TensorSpec]) -> None:
+def _warm(function: Callable[..., object], specs: dict[str, tf.TensorSpec]) -> None:
     black = tf.io.encode_png(np.zeros((32, 32, 1), "uint8"))
     inputs = {}
     for name, spec in specs.items():
@@ -188,15 +210,15 @@ def _warm(function: Callable[..., Any], specs: dict[str, tf.TensorSpec]) -> None
 
 
 def _info(folder: Path) -> tuple[list[str] | None, str, int]:
-    """Class names, task and the pixels of `image_size` from `assets.extra/info.json`, where they are there."""
+    """Class names, output kind and pixels of `image_size`, as far as `assets.extra/info.json` tells them."""
     try:
         info = dict(orjson.loads((folder / "assets.extra" / "info.json").read_bytes()))
     except (OSError, ValueError, TypeError):
-        return None, TASKS[0], 0
-    names, task, size = info.get("class_names"), info.get("task"), info.get("image_size")
+        return None, KINDS[0], 0
+    names, kind, size = info.get("class_names"), info.get("task"), info.get("image_size")
     known = size if isinstance(size, list) and all(isinstance(n, int) for n in size) else [0]
     return (
         [str(name) for name in names] if isinstance(names, list) else None,
-        task if task in TASKS else TASKS[0],
+        kind if kind in KINDS else KINDS[0],
         math.prod(known),
     )

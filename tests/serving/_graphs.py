@@ -1,4 +1,4 @@
-"""Models of many shapes, for the tests of the cache and of the plan."""
+"""Models of many shapes, for the tests of the cache and of the cut."""
 
 import functools
 

@@ -15,6 +15,22 @@ import tensorflow as tf
 import uvicorn
 
 from dropzoo.serving.server import app as module
+from dropzoo.serving.server.batching import Batcher
+
+
+class Held:
+    """Holds up the batches of one signature until `go_on` is set, and notes how many rows each has."""
+
+    def __init__(self, batcher: Batcher) -> None:
+        self.begun, self.go_on = threading.Event(), threading.Event()
+        self.rows: list[int] = []
+        self.run, batcher.run = batcher.run, self
+
+    def __call__(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        self.rows.append(len(next(iter(inputs.values()))))
+        self.begun.set()
+        assert self.go_on.wait(60)
+        return self.run(inputs)
 
 
 class Live:
@@ -45,6 +61,10 @@ class Live:
             connection.request(method, path, body, given)
             response = connection.getresponse()
             return response.status, response.read(), {k.lower(): v for k, v in response.getheaders()}
+
+    def batcher(self, signature: str = "serving_default") -> Batcher:
+        """Of the first version."""
+        return self.core.batcher(self.core.versions.available[1].signatures[signature])
 
     def get(self, path: str, **headers: str) -> tuple[int, Any]:
         status, body, _ = self.send("GET", path, **headers)

@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -10,8 +9,9 @@ import pytest
 
 pytest.importorskip("orjson", reason="needs the extra `serve`")
 
+from dropzoo.serving.server import batching
 from dropzoo.serving.server.batching import Batcher
-from dropzoo.serving.server.requests import Limits
+from dropzoo.serving.server.limits import Limits
 
 
 class Doubling:
@@ -79,16 +79,28 @@ def test_a_bad_request_fails_alone():
     assert [isinstance(each, ValueError) for each in found] == [False, False, True, False]
 
 
-@pytest.mark.parametrize(("arriving", "least", "most"), [(0, 0.0, 0.15), (1, 0.2, 2.0)])
-def test_a_request_waits_for_others_that_are_coming_but_not_for_long(arriving, least, most):
-    model = Doubling()
+class Clock:
+    """Time that passes only while the batcher sleeps."""
+
+    now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    async def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.mark.parametrize(("arriving", "seconds"), [(0, 0.0), (1, 0.2)])
+def test_a_request_waits_for_others_that_are_coming_but_not_for_long(arriving, seconds, monkeypatch):
+    model, clock = Doubling(), Clock()
     model.go_on.set()
 
-    async def send() -> float:
-        with ThreadPoolExecutor(1) as pool:
-            batcher = Batcher(model, pool, Limits(max_wait_ms=200), lambda: arriving)
-            start = time.monotonic()
-            await batcher({"x": batch(1)}, 16)
-            return time.monotonic() - start
+    async def send() -> None:
+        with ThreadPoolExecutor(1) as pool, monkeypatch.context() as patch:
+            patch.setattr(batching, "time", clock)
+            patch.setattr(asyncio, "sleep", clock.sleep)
+            await Batcher(model, pool, Limits(max_wait_ms=200), lambda: arriving)({"x": batch(1)}, 16)
 
-    assert least <= asyncio.run(send()) < most
+    asyncio.run(send())
+    assert clock.now == pytest.approx(seconds)

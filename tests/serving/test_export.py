@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import threading
 
 import keras
 import numpy as np
@@ -147,7 +146,7 @@ def test_single_logit_and_mixed_precision(tmp_path):
 
 def test_what_lies_beside_it(tmp_path, capfd):
     model = build()
-    path = serving.export_model(model, tmp_path / "cnn" / "1", 3, class_names=list("abcdefghij"))
+    path = serving.export_model(model, tmp_path / "cnn" / "1", 0, class_names=list("abcdefghij"))
     assert capfd.readouterr().out == ""
     again = keras.models.load_model(path / "assets.extra" / "model.keras")
     np.testing.assert_array_equal(again(images()), model(images()))
@@ -164,11 +163,8 @@ def test_without_samples(tmp_path):
     assert not (tmp_path / "2").exists()
 
 
-@pytest.mark.parametrize("exchange", [True, False])
-def test_overwriting_is_asked_for_and_failure_leaves_all_as_it_was(exchange, tmp_path, monkeypatch):
-    if not exchange:  # as on systems that can only rename
-        monkeypatch.setattr(export, "_exchange", lambda a, b: False)
-    path = serving.export_model(build(), tmp_path / "1", num_samples=2)
+def test_overwriting_is_asked_for_and_failure_leaves_all_as_it_was(tmp_path, monkeypatch):
+    path = serving.export_model(build(), tmp_path / "1", num_samples=0)
     before = sorted(p.relative_to(tmp_path) for p in tmp_path.rglob("*"))
     with pytest.raises(ValueError, match="exists already"):
         serving.export_model(build(), path)
@@ -180,48 +176,73 @@ def test_overwriting_is_asked_for_and_failure_leaves_all_as_it_was(exchange, tmp
         patch.setattr(keras.Model, "save", fail)  # after the SavedModel is written, before it is in place
         for target in (path, tmp_path / "2"):
             with pytest.raises(OSError, match="no space left"):
-                serving.export_model(build(), target, 2, overwrite=True)
-    rename = os.rename
-
-    def fail_to_put_in_place(source, target):
-        if str(source).endswith("-unfinished"):
-            fail()
-        rename(source, target)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "rename", fail_to_put_in_place)  # after the old one is moved out of the way
-        patch.setattr(export, "_exchange", lambda a, b: False)
+                serving.export_model(build(), target, 0, overwrite=True)
+    with monkeypatch.context() as patch:  # after the old one is moved out of the way
+        patch.setattr(os, "rename", renaming(lambda source: source.endswith("-unfinished") and fail()))
         with pytest.raises(OSError, match="no space left"):
-            serving.export_model(build(), path, 2, overwrite=True)
+            serving.export_model(build(), path, 0, overwrite=True)
     assert sorted(p.relative_to(tmp_path) for p in tmp_path.rglob("*")) == before
     model = build()
-    serving.export_model(model, path, num_samples=2, overwrite=True)
+    serving.export_model(model, path, num_samples=0, overwrite=True)
     again = keras.models.load_model(path / "assets.extra" / "model.keras")
     np.testing.assert_array_equal(again(images()), model(images()))
     assert [p.name for p in tmp_path.iterdir()] == ["1"]
 
 
-def test_one_of_the_two_is_there_at_any_moment(tmp_path):
-    """While a folder is replaced again and again, another thread never finds the path empty."""
-    path, new, missing, done = tmp_path / "1", tmp_path / ".1-unfinished", [], threading.Event()
+def renaming(before):
+    """`os.rename`, which calls `before` with the source first."""
+    rename = os.rename
+
+    def renamed(source, target):
+        before(str(source))
+        rename(source, target)
+
+    return renamed
+
+
+def folder_of(path, text):
     path.mkdir()
-    new.mkdir()
-    if not export._exchange(new, path):
-        pytest.skip("needs a file system on which two folders can change places")
+    (path / "model").write_text(text)
+    return path
 
-    def watch():
-        while not done.is_set():
-            if not path.exists():
-                missing.append(1)
 
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    for _ in range(2000):
-        export._put_in_place(new, path)
-        new.mkdir()
-    done.set()
-    watcher.join()
-    assert not missing
+def texts(folder):
+    return {p.name: (p / "model").read_text() for p in folder.iterdir()}
+
+
+def test_the_old_and_the_new_one_are_both_there_at_every_step(tmp_path, monkeypatch):
+    """So that a kill loses neither."""
+    path, new, seen = folder_of(tmp_path / "1", "old"), folder_of(tmp_path / ".1-7-unfinished", "new"), []
+    monkeypatch.setattr(os, "rename", renaming(lambda source: seen.append(texts(tmp_path))))
+    export._replace(new, path)
+    assert seen == [
+        {"1": "old", ".1-7-unfinished": "new"},
+        {".1-7-unfinished-old": "old", ".1-7-unfinished": "new"},
+    ]
+    assert texts(tmp_path) == {"1": "new"}
+
+
+@pytest.mark.parametrize("ending", ["1", "-unfinished"])  # the old one away, the new one to its place
+def test_the_old_one_stays_if_a_rename_fails(ending, tmp_path, monkeypatch):
+    path, new = folder_of(tmp_path / "1", "old"), folder_of(tmp_path / ".1-7-unfinished", "new")
+
+    def fail(source):
+        if source.endswith(ending):
+            raise OSError("no space left")
+
+    monkeypatch.setattr(os, "rename", renaming(fail))
+    with pytest.raises(OSError, match="no space left"):
+        export._replace(new, path)
+    assert texts(tmp_path) == {"1": "old", ".1-7-unfinished": "new"}  # which `export_model` removes
+
+
+def test_another_export_that_is_faster_stays(tmp_path, monkeypatch):
+    path, new = folder_of(tmp_path / "1", "old"), folder_of(tmp_path / ".1-7-unfinished", "mine")
+    other = lambda source: source.endswith("-unfinished") and folder_of(path, "another's")  # noqa: E731
+    monkeypatch.setattr(os, "rename", renaming(other))
+    with pytest.raises(OSError):
+        export._replace(new, path)
+    assert texts(tmp_path) == {"1": "another's", ".1-7-unfinished": "mine"}
 
 
 def test_a_file_or_a_link_is_no_folder_to_replace(tmp_path):

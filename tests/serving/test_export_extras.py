@@ -55,7 +55,7 @@ def test_masks_come_back_in_the_size_of_the_image(tmp_path):
 def test_encoded_images_are_answered_as_their_pixels(image_dtype, channels, tmp_path):
     x = pixels(2, 8, 8, channels)
     model = small_cnn(input_shape=(8, 8, channels))
-    loaded = load(serving.export_model(model, tmp_path / "1", 2, image_dtype=image_dtype))
+    loaded = load(serving.export_model(model, tmp_path / "1", 0, image_dtype=image_dtype))
     given = x if image_dtype == "uint8" else x / np.float32(255)
     expected = loaded.signatures["serving_default"](images=given)
     found = loaded.signatures["predict_bytes"](image_bytes=[png(image) for image in x])
@@ -67,16 +67,16 @@ def test_encoded_images_are_answered_as_their_pixels(image_dtype, channels, tmp_
 
 def test_encoded_images_of_any_size_where_the_model_takes_any(tmp_path):
     model, x = tiny_unet(), pixels(2, 9, 7, 1)
-    loaded = load(serving.export_model(model, tmp_path / "1", 2))
+    loaded = load(serving.export_model(model, tmp_path / "1", 0))
     found = loaded.signatures["predict_bytes"](image_bytes=[png(image) for image in x])
     np.testing.assert_allclose(found["probabilities"], tf.nn.softmax(model(x / np.float32(255))), atol=1e-6)
 
 
 def test_a_name_without_a_version_means_the_next(tmp_path):
     for expected in ("1", "2"):
-        assert serving.export_model(small_cnn(), tmp_path / "cnn", 2).name == expected
-    assert serving.export_model(small_cnn(), tmp_path / "cnn" / "10", 2).name == "10"
-    assert serving.export_model(small_cnn(), tmp_path / "cnn", 2) == tmp_path / "cnn" / "11"
+        assert serving.export_model(small_cnn(), tmp_path / "cnn", 0).name == expected
+    assert serving.export_model(small_cnn(), tmp_path / "cnn" / "10", 0).name == "10"
+    assert serving.export_model(small_cnn(), tmp_path / "cnn", 0) == tmp_path / "cnn" / "11"
     assert sorted(p.name for p in (tmp_path / "cnn").iterdir()) == ["1", "10", "11", "2"]
     with pytest.raises(ValueError, match="overwrite=True needs the version to replace"):
         serving.export_model(small_cnn(), tmp_path / "cnn", 2, overwrite=True)
@@ -175,7 +175,7 @@ def test_warm_up_requests_can_be_replayed(model, parse, tmp_path):
 
 def test_litert_agrees_on_the_deterministic_signature(tmp_path):
     x = np.random.default_rng(0).random((1, 16, 16, 1), "float32")
-    path = serving.export_model(tiny_unet((16, 16, 1)), tmp_path / "1", 2)
+    path = serving.export_model(tiny_unet((16, 16, 1)), tmp_path / "1", 0)
     converted = tf.lite.TFLiteConverter.from_saved_model(str(path), signature_keys=["serving_default"]).convert()
     with pytest.warns(UserWarning, match="tf.lite.Interpreter is deprecated"):
         interpreter = tf.lite.Interpreter(model_content=converted)
@@ -188,7 +188,7 @@ def test_litert_agrees_on_the_deterministic_signature(tmp_path):
 def test_openvino_loads_it_and_agrees(model, tmp_path):
     openvino = pytest.importorskip("openvino", reason="needs openvino")
     x = np.random.default_rng(0).random((2, 9, 7, 1), "float32")
-    path = serving.export_model(model(), tmp_path / "1", 2)
+    path = serving.export_model(model(), tmp_path / "1", 0)
     full = {"INFERENCE_PRECISION_HINT": "f32"}
     found = openvino.Core().compile_model(openvino.convert_model(str(path)), "CPU", full)({"images": x})
     for key, value in load(path).signatures["serving_default"](images=x).items():

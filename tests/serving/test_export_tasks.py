@@ -81,8 +81,8 @@ def test_the_server_answers_each_task(exported):
     found = {each["name"]: each.get("value", each.get("probability")) for each in shown["classes"]}
     mean = [1 - mean[0], mean[0]] if task == "binary" else mean
     assert found == pytest.approx({str(i): value for i, value in enumerate(mean)}, abs=1e-5)
-    kinds = {"multi_label": "labels", "regression": "regression"}
-    assert shown["task"] == kinds.get(task, "classification") and shown["sampled"]
+    views = {"multi_label": "labels", "regression": "values"}
+    assert shown["view"] == views.get(task, "classes") and shown["sampled"]
 
 
 @pytest.mark.parametrize("task", ["multi_label", "regression"])
@@ -94,7 +94,7 @@ def test_maps_are_shown(task):
     shown = picture(out, None, task)
     assert shown["mask"].startswith("data:image/png") and shown["heat"].startswith("data:image/png")
     if task == "regression":
-        assert shown["task"] == "map" and shown["least"] == pytest.approx(float(out["mean"][..., 0].min()))
+        assert shown["view"] == "value_map" and shown["least"] == pytest.approx(float(out["mean"][..., 0].min()))
         assert shown["spread"] == pytest.approx(float(np.sqrt(out["variance"][..., 0].max())))
     else:
         shares = {each["name"]: each["probability"] for each in shown["classes"]}

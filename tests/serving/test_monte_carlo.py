@@ -236,7 +236,7 @@ def two_outputs() -> keras.Model:
         (lambda: serving.MonteCarlo(small_cnn(), seed=-1), "seed=-1"),
         (
             lambda: serving.MonteCarlo(small_cnn(), sites={"dence1": True}),
-            "Unknown site 'dence1'. Did you mean 'dense1'",
+            "Unknown dropout site 'dence1'. Did you mean 'dense1'",
         ),
         (lambda: serving.MonteCarlo(small_cnn(), sites={"dense1": 1.5}), r"sites\['dense1'\]=1.5"),
         (

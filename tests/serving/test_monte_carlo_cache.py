@@ -169,7 +169,7 @@ def test_bad_options(options, message):
         serving.MonteCarlo(small_cnn(), **options)
 
 
-def test_what_cannot_be_folded_or_planned_says_so():
+def test_what_cannot_be_folded_or_cut_says_so():
     with pytest.raises(ValueError, match="one mask for the whole batch.*pass fold=1.*fold=2"):
         serving.MonteCarlo(one_mask_for_all(), 4, fold=2)(images())
     inputs = keras.Input((8, 8, 1))
@@ -182,4 +182,4 @@ def test_what_cannot_be_folded_or_planned_says_so():
     check(serving.MonteCarlo(mixing, T, "fixed", seed=3)(x), passes(mixing, x, "fixed"))
     for size in ((9, 8), (8,), (8, 8, 1, 1), (8.0, 8)):
         with pytest.raises(ValueError, match="`size` must fit"):
-            serving.MonteCarlo(small_cnn()).plan(size)
+            serving.MonteCarlo(small_cnn()).cut(size)

@@ -7,7 +7,7 @@ import tensorflow as tf
 from scipy import stats
 
 from _small_cnn import SAMPLINGS, images, small_cnn
-from dropzoo import layers, serving
+from dropzoo import layers, models, serving
 from dropzoo.layers.draws import samples as _samples
 
 
@@ -136,12 +136,26 @@ def test_each_site_drops_at_its_rate(sampling):
 def test_layers_of_one_name_in_two_nested_models_all_drop_and_differ():
     inputs = keras.Input((400,))
     branches = [
-        keras.Sequential([keras.Input((400,)), layers.Dropout(0.5, name="same_dropout")], name=name)(inputs)
+        keras.Sequential(
+            [keras.Input((400,)), keras.layers.ReLU(name="same"), layers.Dropout(0.5, name="same_dropout")],
+            name=name,
+        )(inputs)
         for name in ("left", "right")
     ]
     model = keras.Model(inputs, keras.layers.Concatenate()(branches))
-    for sites in (None, {"same": True}):
-        out = serving.MonteCarlo(model, num_samples=1, sites=sites)(np.full((1, 400), 30.0))
-        left, right = np.split(out["mean"].numpy()[0] < 1e-6, 2)
-        for dropped in (left, right, left == right):
-            assert abs(dropped.mean() - 0.5) < 5 * np.sqrt(0.25 / 400)
+
+    def dropped(sites):
+        out = serving.MonteCarlo(model, num_samples=1, sites=sites, task="regression")(np.ones((1, 400)))
+        return np.split(out["mean"].numpy()[0] == 0, 2)
+
+    for sites in (None, {"same": True}, {"*/same": True}):
+        left, right = dropped(sites)
+        for each in (left, right, left == right):
+            assert abs(each.mean() - 0.5) < 5 * np.sqrt(0.25 / 400)
+    # By the name that `list_sites` gives it, each can be on alone, with the masks that it has beside the other.
+    assert [site.name for site in models.list_sites(model) if site.spec] == ["left/same", "right/same"]
+    np.testing.assert_array_equal(dropped({"left/same": True}), [left, np.zeros(400, bool)])
+    np.testing.assert_array_equal(dropped({"right/same": True}), [np.zeros(400, bool), right])
+    np.testing.assert_array_equal(
+        dropped({"right/same_dropout": True, "l*/same": 0.0}), [np.zeros(400, bool), right]
+    )

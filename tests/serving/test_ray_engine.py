@@ -52,13 +52,13 @@ def test_what_else_a_cluster_serves_goes_on():
     made = ray_serve.deployment(ray_actor_options={"num_cpus": 0})(answer).bind()
     ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
     try:
-        for name in ("other", ray_engine._NAME):
+        for name in ("other", ray_engine.NAME):
             ray_serve.run(made, name=name, route_prefix=f"/{name}")
-        ray_engine._leave()
+        ray_engine.leave()
         assert set(ray_serve.status().applications) == {"other"}
         ray_serve.delete("other")
-        ray_serve.run(made, name=ray_engine._NAME)
-        ray_engine._leave()
+        ray_serve.run(made, name=ray_engine.NAME)
+        ray_engine.leave()
         assert not ray_serve.status().applications
     finally:
         ray.shutdown()

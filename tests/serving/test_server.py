@@ -9,7 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
+import time
 import urllib.request
 
 import numpy as np
@@ -18,11 +18,12 @@ import tensorflow as tf
 
 pytest.importorskip("fastapi", reason="needs the extra `serve`")
 
-from _live import live, png, until
+from _live import Held, live, png, until
 from _small_cnn import small_cnn
 from dropzoo import serving
 from dropzoo.serving.server import app as module
-from dropzoo.serving.server.requests import Limits
+from dropzoo.serving.server.limits import Limits
+from dropzoo.serving.server.versions import Versions
 
 CNN = "/v1/models/cnn"
 
@@ -162,11 +163,37 @@ def test_a_token_is_asked_for_where_there_is_one(cnn_export, x):
         for given in ({}, {"authorization": "Bearer nonsense"}, {"authorization": "sesame"}):
             for status, answer in (running.post(f"{CNN}:predict", body, **given), running.get(CNN, **given)):
                 assert status == 401 and "Bearer TOKEN" in answer["error"]
-        status, _, headers = running.send("GET", "/metrics")
-        assert status == 401 and headers["www-authenticate"] == "Bearer"
+        both = (CNN, f"{CNN}/versions/1")
+        closed = [("GET", "/metrics"), ("POST", f"{CNN}:picture")]
+        closed += [("GET", f"{path}{end}") for path in both for end in ("", "/metadata")]
+        closed += [("POST", f"{path}:{verb}") for path in both for verb in ("predict", "predict_mc")]
+        for method, path in closed:
+            status, _, headers = running.send(method, path)
+            assert status == 401 and headers["www-authenticate"] == "Bearer", path
         for scheme in ("Bearer", "bearer", "BEARER "):
             assert running.post(f"{CNN}:predict", body, authorization=f"{scheme} sesame")[0] == 200
-        assert running.get("/healthz")[0] == 200 and running.send("GET", "/")[0] == 200
+        for path in ("/healthz", "/"):
+            assert running.send("GET", path)[0] == running.send("HEAD", path)[0] == 200
+
+
+def test_the_description_names_the_bodies_the_errors_and_the_token(cnn, cnn_export):
+    described = cnn.get("/openapi.json")[1]
+    post = described["paths"]["/v1/models/{name}:predict"]["post"]
+    bodies = post["requestBody"]["content"]["application/json"]["schema"]["oneOf"]
+    assert [set(body["properties"]) for body in bodies] == [
+        {"signature_name", "instances"},
+        {"signature_name", "inputs"},
+    ]
+    error = {"$ref": "#/components/schemas/Error"}
+    assert all(
+        answer["content"]["application/json"]["schema"] == error
+        for status, answer in post["responses"].items()
+        if status != "200"
+    )
+    assert set(described["paths"]["/healthz"]["get"]["responses"]) == {"200", "503"} and "security" not in post
+    closed = module.create_app(cnn_export, token="sesame").openapi()
+    assert closed["components"]["securitySchemes"] == {"token": {"type": "http", "scheme": "bearer"}}
+    assert "security" not in closed["paths"]["/healthz"]["get"]
 
 
 def test_a_new_version_takes_over_while_a_request_finishes_on_the_old(tmp_path, x):
@@ -175,22 +202,14 @@ def test_a_new_version_takes_over_while_a_request_finishes_on_the_old(tmp_path, 
     with live(folder, poll_seconds=0.05, keep=1) as running:
         body = {"instances": x.tolist()}
         old = running.post(f"{CNN}:predict", body)[1]
-        batcher = running.core.versions.available[1].signatures["serving_default"].predict
-        run, begun, go_on = batcher._run, threading.Event(), threading.Event()
-
-        def slow(inputs):
-            begun.set()
-            assert go_on.wait(60)
-            return run(inputs)
-
-        batcher._run = slow
+        held = Held(running.batcher())
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
             late = pool.submit(running.post, f"{CNN}:predict", body)
-            assert begun.wait(30)
+            assert held.begun.wait(30)
             serving.export_model(small_cnn(weights_seed=2), folder, 2)
             until(lambda: list(running.core.versions.available) == [2])
             new = running.post(f"{CNN}:predict", body)
-            go_on.set()
+            held.go_on.set()
             assert late.result() == (200, old)
         assert new[0] == 200 and new[1] != old
         status, answer = running.post(f"{CNN}/versions/1:predict", body)
@@ -231,6 +250,23 @@ def test_versions_that_cannot_be_served_leave_the_others_alone(tmp_path, cnn_exp
         assert running.get(CNN)[0] == 404
 
 
+def test_a_version_that_is_being_replaced_is_served_on(tmp_path, cnn_export, monkeypatch):
+    """An export that replaces a folder moves the old one away first, which may be just when the server looks."""
+    shutil.copytree(cnn_export, tmp_path / "cnn")
+    versions = Versions(tmp_path / "cnn")
+    versions.refresh()
+    old = versions.available[1]
+    (tmp_path / "cnn" / "1").rename(tmp_path / "cnn" / ".1-old")
+    # The new one is there before the server looks again.
+    monkeypatch.setattr(time, "sleep", lambda seconds: shutil.copytree(cnn_export / "1", tmp_path / "cnn" / "1"))
+    versions.refresh()
+    assert list(versions.available) == [1] and versions.available[1] is not old and not versions.failed
+    (tmp_path / "cnn" / "1").rename(tmp_path / "cnn" / ".1-older")
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    versions.refresh()
+    assert not versions.available
+
+
 def test_a_version_that_is_copied_bit_by_bit_is_served_once_it_is_there(tmp_path, cnn_export, x):
     folder = tmp_path / "cnn"
     shutil.copytree(cnn_export, folder)
@@ -260,7 +296,7 @@ def test_a_folder_that_cannot_be_served(case, tmp_path, cnn_export):
         (tmp_path / "1" / "saved_model.pb").write_bytes(b"nonsense")
     with pytest.raises(ValueError, match="Expected (a|the) folder of"):
         module.create_app(folder)
-    with pytest.raises(ValueError, match="`max_pixels` must be positive"):
+    with pytest.raises(ValueError, match="`max_pixels` must be a positive number. Received: max_pixels=0"):
         Limits(max_pixels=0)
 
 
@@ -286,13 +322,11 @@ def test_the_command_serves_until_it_is_terminated(cnn_export, x):
 
 def test_stopping_waits_for_requests_that_are_under_way(cnn_export, x):
     with live(cnn_export) as running:
-        batcher = running.core.versions.available[1].signatures["serving_default"].predict
-        run, begun, go_on = batcher._run, threading.Event(), threading.Event()
-        batcher._run = lambda inputs: (begun.set(), go_on.wait(60), run(inputs))[-1]
+        held = Held(running.batcher())
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
             late = pool.submit(running.post, f"{CNN}:predict", {"instances": x.tolist()})
-            assert begun.wait(30)
+            assert held.begun.wait(30)
             running.uvicorn.should_exit = True
             until(lambda: not running.uvicorn.servers[0].is_serving())
-            go_on.set()
+            held.go_on.set()
             assert late.result()[0] == 200

@@ -6,10 +6,9 @@ import json
 import re
 import socket
 import struct
-import threading
-import time
 import warnings
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -17,8 +16,8 @@ import tensorflow as tf
 
 pytest.importorskip("fastapi", reason="needs the extra `serve`")
 
-from _live import live, png, until
-from dropzoo.serving.server.requests import Limits
+from _live import Held, live, png, until
+from dropzoo.serving.server.limits import Limits
 
 GREY = np.random.default_rng(0).integers(0, 256, (8, 8, 1), "uint8")
 ROW = (GREY / 255).tolist()
@@ -80,8 +79,8 @@ IMAGES = {
     "empty": (b"", 400, "neither PNG nor JPEG"),
     "a GIF": (b"GIF89a" + bytes(40), 400, "neither PNG nor JPEG"),
     "the start of a PNG": (png(GREY)[:20], 400, "header of the image cannot be read"),
-    "a PNG cut short": (png(GREY)[:60], 400, "cannot be decoded; it may be cut short"),
-    "a JPEG cut short": (JPEG[:700], 400, "cannot be decoded; it may be cut short"),
+    "a PNG cut short": (png(GREY)[:60], 400, "cannot be decoded; it may be truncated"),
+    "a JPEG cut short": (JPEG[:700], 400, "cannot be decoded; it may be truncated"),
     "the start of a JPEG": (JPEG[:30], 400, "header of the image cannot be read"),
     "a bomb of 100 megapixels": (bomb(10_000, 10_000), 413, "10000 x 10000 pixels; 10,000 are allowed"),
     "a bomb of 4 exapixels": (bomb(2**31 - 1, 2**31 - 1), 413, "are allowed"),
@@ -117,8 +116,8 @@ JSON = {
     "too many pixels": ({"instances": [[[[0]] * 8] * 8] * 157}, 413, "10,000 pixels at most"),
     "null": (with_pixel(None), 400, "must be an array of numbers"),
     "truth": ({"instances": [[[[True]] * 8] * 8]}, 400, "must be an array of numbers"),
-    "NaN": (with_pixel(float("nan")), 400, "NaN and Infinity are no JSON"),
-    "infinity": (with_pixel(float("inf")), 400, "NaN and Infinity are no JSON"),
+    "NaN": (with_pixel(float("nan")), 400, "NaN and Infinity are not JSON"),
+    "infinity": (with_pixel(float("inf")), 400, "NaN and Infinity are not JSON"),
     "beyond float32": (with_pixel(1e39), 400, "must be finite numbers"),
     "beyond 64 bits": (with_pixel(10**400), 400, ""),
     "a file where pixels belong": ({"instances": [b64(png(GREY))]}, 400, "must be an array of numbers"),
@@ -130,7 +129,7 @@ JSON = {
     "bombs that are too large together": (of_bytes(*[b64(bomb(90, 90))] * 2), 413, "received 16,200 (images: 2)"),
     "files that get too large": (of_bytes(*[b64(png(GREY[:1, :1]))] * 157), 413, "received 10,048 (images: 157)"),
     "too many files": (of_bytes(*[b64(b"abc")] * 201), 413, "200 rows at most; received 201"),
-    "base64 of a PNG cut short": (of_bytes(b64(png(GREY)[:60])), 400, "may be cut short"),
+    "base64 of a PNG cut short": (of_bytes(b64(png(GREY)[:60])), 400, "may be truncated"),
     "a body over the limit": (b" " * 200_001, 413, "200,000 bytes at most"),
 }
 
@@ -244,37 +243,28 @@ def test_clients_that_hang_up(cnn):
 
 def test_a_full_queue_refuses(cnn_export):
     with live(cnn_export, limits=Limits(max_queue=1)) as running:
-        batcher = running.core.versions.available[1].signatures["serving_default"].predict
-        run, begun, go_on, answers = batcher._run, threading.Event(), threading.Event(), []
-        batcher._run = lambda inputs: (begun.set(), go_on.wait(60), run(inputs))[-1]
-        send = lambda: answers.append(running.post(PREDICT, {"instances": [ROW]}))  # noqa: E731
-        threads = [threading.Thread(target=send) for _ in range(2)]
-        threads[0].start()
-        assert begun.wait(30)
-        threads[1].start()
-        until(lambda: len(batcher._waiting) == 1)
-        check(running.post(PREDICT, {"instances": [ROW]}), 503, "busy: 1 requests are waiting")
-        go_on.set()
-        for thread in threads:
-            thread.join()
-        assert [status for status, _ in answers] == [200, 200]
+        batcher, body = running.batcher(), {"instances": [ROW]}
+        held = Held(batcher)
+        with ThreadPoolExecutor(2) as pool:
+            answers = [pool.submit(running.post, PREDICT, body)]
+            assert held.begun.wait(30)
+            answers += [pool.submit(running.post, PREDICT, body)]
+            until(lambda: batcher.waiting == 1)
+            check(running.post(PREDICT, body), 503, "busy: 1 requests are waiting")
+            held.go_on.set()
+            assert [answer.result()[0] for answer in answers] == [200, 200]
 
 
 def test_an_image_the_model_fails_at_does_not_fail_those_batched_with_it(cnn_export):
     good = {"signature_name": "predict_bytes", "instances": [b64(png(GREY))]}
     bad = {"signature_name": "predict_bytes", "instances": [b64(png(GREY)[:60])]}
-    with live(cnn_export) as running:
-        batcher = running.core.versions.available[1].signatures["predict_bytes"].predict
-        run, sizes = batcher._run, []
-        batcher._run = lambda inputs: (sizes.append(len(inputs["image_bytes"])), time.sleep(0.2), run(inputs))[-1]
-        answers: dict[int, int] = {}
-
-        def send(i: int) -> None:
-            answers[i] = running.post(PREDICT, bad if i % 2 else good)[0]
-
-        threads = [threading.Thread(target=send, args=(i,)) for i in range(6)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    assert max(sizes) > 1 and answers == {i: 400 if i % 2 else 200 for i in range(6)}
+    with live(cnn_export) as running, ThreadPoolExecutor(6) as pool:
+        batcher = running.batcher("predict_bytes")
+        held = Held(batcher)
+        answers = [pool.submit(running.post, PREDICT, good)]
+        assert held.begun.wait(30)
+        answers += [pool.submit(running.post, PREDICT, body) for body in (bad, good, bad, good, bad)]
+        until(lambda: batcher.waiting == 5)
+        held.go_on.set()
+        assert [answer.result()[0] for answer in answers] == [200, 400] * 3
+    assert sorted(held.rows, reverse=True) == [5, 1, 1, 1, 1, 1, 1]

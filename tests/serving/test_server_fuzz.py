@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 pytest.importorskip("fastapi", reason="needs the extra `serve`")
 
 from _live import live, png
-from dropzoo.serving.server.requests import Limits
+from dropzoo.serving.server.limits import Limits
 
 GREY = np.random.default_rng(0).integers(0, 256, (8, 8, 1), "uint8")
 JPEG = tf.io.encode_jpeg(np.random.default_rng(0).integers(0, 256, (40, 40, 3), "uint8")).numpy()

@@ -11,7 +11,8 @@ pytest.importorskip("fastapi", reason="needs the extra `serve`")
 from _live import live
 from _small_cnn import small_cnn
 from dropzoo import serving
-from dropzoo.serving.server.requests import Limits, Refused, read_predict, to_arrays
+from dropzoo.serving.server.limits import Limits, Refused
+from dropzoo.serving.server.requests import read_predict, to_arrays
 
 PREDICT = "/v1/models/cnn:predict"
 ROW = np.zeros((8, 8, 1)).tolist()
@@ -31,16 +32,16 @@ def test_images_count_as_large_as_the_model_makes_them(tmp_path):
         status, answer = running.post(PREDICT, {"inputs": [[[[0]]]] * 157})
         assert status == 413 and "received 10,048 (images: 157)" in answer["error"]
         assert running.post(PREDICT, {"inputs": [[[[0]]]] * 156})[0] == 200
-        (export / "assets.extra" / "info.json").write_text("{}")  # as exports before had no `image_size`
+        (export / "assets.extra" / "info.json").write_text("{}")  # no `image_size`
         running.core.versions.refresh()
         assert running.post(PREDICT, {"inputs": [[[[0]]]] * 157})[0] == 200
 
 
 def test_too_little_memory_is_said(cnn_export):
     with live(cnn_export) as running:
-        batcher = running.core.versions.available[1].signatures["serving_default"].predict
-        run, batcher._run = batcher._run, lambda inputs: np.empty(2**55)
+        batcher = running.batcher()
+        run, batcher.run = batcher.run, lambda inputs: np.empty(2**55)
         status, answer = running.post(PREDICT, {"instances": [ROW]})
         assert status == 413 and "too large for this server's memory" in answer["error"]
-        batcher._run = run
+        batcher.run = run
         assert running.post(PREDICT, {"instances": [ROW]})[0] == 200

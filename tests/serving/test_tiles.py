@@ -138,7 +138,7 @@ def test_bad_input():
     tiled = serving.predict_tiled
     with pytest.raises(ValueError, match="same masks: .*sampling='fixed'.*Received: 'balanced'"):
         tiled(serving.MonteCarlo(net()), image)
-    with pytest.raises(ValueError, match="one number of samples.*num_samples='auto'"):
+    with pytest.raises(ValueError, match="fixed number of samples.*num_samples='auto'"):
         tiled(serving.MonteCarlo(net(), "auto", "fixed"), image)
     with pytest.raises(ValueError, match="return_samples=True"):
         tiled(fixed(net(), return_samples=True), image)

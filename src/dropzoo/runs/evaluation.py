@@ -8,10 +8,9 @@ import tensorflow as tf
 
 from dropzoo import serving, training
 from dropzoo.common.checks import unknown
-from dropzoo.models.graph.endings import output_activation
 from dropzoo.runs.figures import Corrupted, Figures
 from dropzoo.runs.scores import Sample, Scores
-from dropzoo.serving.montecarlo.statistics import check_task
+from dropzoo.serving.montecarlo.statistics import log_probabilities_of
 
 #: From images `(batch, height, width, channels)` to log-probabilities `(batch, ..., classes)`.
 LogProbabilities = Callable[[tf.Tensor], tf.Tensor]
@@ -43,11 +42,10 @@ def log_probabilities(model: keras.Model, monte_carlo: serving.MonteCarlo | None
     """Returns the function that predicts in one deterministic pass, or by the mean over samples."""
     if monte_carlo is not None:
         return lambda images: tf.math.log(monte_carlo(images)["mean"] + 1e-12)
-    check_task("multi_class", model)
-    log_p = (lambda p: tf.math.log(p + 1e-12)) if output_activation(model) else tf.nn.log_softmax
+    log_p = log_probabilities_of(model)
 
     def predict(images: tf.Tensor) -> tf.Tensor:
-        return log_p(tf.cast(model(images, training=False), tf.float32))
+        return log_p(model(images, training=False))
 
     return tf.function(predict, reduce_retracing=True)
 

@@ -11,31 +11,33 @@ kl = keras.layers
 
 
 def test_where_the_model_is_cut():
-    plan = serving.MonteCarlo(unet(depth=2, dropout={"bottleneck_conv2": 0.5})).plan((32, 48))
+    cut = serving.MonteCarlo(unet(depth=2, dropout={"bottleneck_conv2": 0.5})).cut((32, 48))
     convs = ("decoder1_conv1_conv", "decoder2_conv1_conv")
-    assert set(plan.frontier) == {"images", *convs, "bottleneck_conv2"} and not plan.opaque
-    assert plan.split == convs and "of these in part: decoder1_conv1_conv, decoder2" in str(plan)
-    plan = serving.MonteCarlo(nested()).plan()
-    assert not plan.opaque and 0 < plan.f < 1
-    plan = serving.MonteCarlo(opaque()).plan()
-    assert plan.frontier == ("stem",) and plan.opaque == ("wrapped",)
-    assert "computed whole in each sample: wrapped" in str(plan)
-    plan = serving.MonteCarlo(own_call()).plan()
-    assert plan.f == 0 and plan.speedup == 1 and len(plan.opaque) == 1
-    plan = serving.MonteCarlo(late_cnn(), cache=False).plan()
-    assert plan.f == 0 and len(plan.frontier) == 1
+    assert set(cut.frontier) == {"images", *convs, "bottleneck_conv2"} and not cut.opaque
+    assert cut.split == convs and "of these in part: decoder1_conv1_conv, decoder2" in str(cut)
+    cut = serving.MonteCarlo(nested()).cut()
+    assert not cut.opaque and 0 < cut.f < 1
+    cut = serving.MonteCarlo(opaque()).cut()
+    assert cut.frontier == ("stem",) and cut.opaque == ("wrapped",)
+    assert "computed whole in each sample: wrapped" in str(cut)
+    cut = serving.MonteCarlo(own_call()).cut()
+    assert cut.f == 0 and cut.speedup == 1 and len(cut.opaque) == 1
+    cut = serving.MonteCarlo(late_cnn(), cache=False).cut()
+    assert cut.f == 0 and len(cut.frontier) == 1
     model = small_cnn()
-    assert serving.MonteCarlo(model, sites={"dense1": True}).plan().f > serving.MonteCarlo(model).plan().f
+    mc = serving.MonteCarlo(model)
+    assert serving.MonteCarlo(model, sites={"dense1": True}).cut().f > mc.cut().f
+    assert mc.plan() == mc.cut()  # its other name
 
 
 def test_which_convolutions_are_split():
-    plan = serving.MonteCarlo(joined()).plan()
-    assert plan.split == ("strided", "dilated", "dense")
+    cut = serving.MonteCarlo(joined()).cut()
+    assert cut.split == ("strided", "dilated", "dense")
     first = 9 * 64 * (3 + 5)  # of the two convolutions of the images
     halves = 9 * (3 + 1) * 4 * 16 + 9 * (5 + 3) * 2 * 16 + 192 * 3
-    assert plan.trunk_macs == first + halves
-    assert plan.head_macs == 9 * 5 * 4 * 16 + 9 * 4 * 2 * 16 + 32 * 3
-    assert serving.MonteCarlo(joined(), cache=False).plan().split == ()
+    assert cut.trunk_macs == first + halves
+    assert cut.head_macs == 9 * 5 * 4 * 16 + 9 * 4 * 2 * 16 + 32 * 3
+    assert serving.MonteCarlo(joined(), cache=False).cut().split == ()
 
     def model(axis=-1, twice=False, **options):
         inputs = keras.Input((8, 8, 2))
@@ -44,8 +46,8 @@ def test_which_convolutions_are_split():
         return keras.Model(inputs, kl.Add()([y, kl.GlobalMaxPooling2D()(x)]) if twice else y)
 
     for kept in (model(axis=1), model(twice=True), model(groups=2)):  # rows joined; read by others too; in groups
-        assert serving.MonteCarlo(kept).plan().split == ()
-    assert serving.MonteCarlo(model()).plan().split != ()
+        assert serving.MonteCarlo(kept).cut().split == ()
+    assert serving.MonteCarlo(model()).cut().split != ()
 
 
 def test_multiplications_by_hand():
@@ -56,12 +58,12 @@ def test_multiplications_by_hand():
     x = kl.Conv2DTranspose(3, 2, strides=2)(x)  # 2*2*3*4 at 4x6
     x = kl.SeparableConv2D(5, 3, padding="same")(x)  # 3*3*3 + 3*5 at 8x12
     model = keras.Model(inputs, kl.Dense(6)(kl.GlobalMaxPooling2D()(x)))  # 5*6
-    plan = serving.MonteCarlo(model, 10).plan((8, 12))
-    assert plan.trunk_macs == (36 + 36) * 24
-    assert plan.head_macs == 48 * 24 + (27 + 15) * 96 + 30
-    assert plan.f == plan.trunk_macs / (plan.trunk_macs + plan.head_macs)
-    assert plan.speedup == pytest.approx(1 / (plan.f / 10 + 1 - plan.f))
-    assert "8x12x2" in str(plan) and f"f = {plan.f:.3f}" in str(plan)
+    cut = serving.MonteCarlo(model, 10).cut((8, 12))
+    assert cut.trunk_macs == (36 + 36) * 24
+    assert cut.head_macs == 48 * 24 + (27 + 15) * 96 + 30
+    assert cut.f == cut.trunk_macs / (cut.trunk_macs + cut.head_macs)
+    assert cut.speedup == pytest.approx(1 / (cut.f / 10 + 1 - cut.f))
+    assert "8x12x2" in str(cut) and f"f = {cut.f:.3f}" in str(cut)
 
 
 def test_the_trunk_runs_once():

@@ -1,0 +1,197 @@
+"""The inside of the server: it finds the version, reads the request, asks the model, and writes the answer."""
+
+import asyncio
+import gc
+import logging
+import math
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple, ParamSpec, TypeVar
+from weakref import WeakKeyDictionary
+
+import tensorflow as tf
+from fastapi import Request, Response
+
+from dropzoo.serving.server.batching import Arrays, Batcher
+from dropzoo.serving.server.http import answer, content_type
+from dropzoo.serving.server.limits import Limits, Refused
+from dropzoo.serving.server.metrics import Metrics
+from dropzoo.serving.server.pictures import picture
+from dropzoo.serving.server.requests import read_image, read_predict, to_arrays, to_json
+from dropzoo.serving.server.versions import Signature, Version, Versions
+
+_LARGE = 2**16  # bytes of JSON above which a thread reads or writes it, so that other requests go on
+_log = logging.getLogger("dropzoo.serving")
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+class _Question(NamedTuple):
+    """A request, read."""
+
+    signature: Signature
+    form: str  # of the answer: "instances" or "inputs"
+    inputs: Arrays
+    pixels: int
+
+
+class Server:
+    """What the routes share: the versions, the limits, the threads and the metrics.
+
+    Args:
+        folder: Folder of a model's versions.
+        limits: Limits of requests.
+        keep: Int, how many of the newest versions to serve.
+    """
+
+    def __init__(self, folder: Path, limits: Limits, keep: int) -> None:
+        self.limits, self.metrics = limits, Metrics()
+        self.versions = Versions(folder, keep)
+        self.pool = ThreadPoolExecutor(4, "predict")
+        self.arriving, self.settled = 0, False
+        self._batchers: WeakKeyDictionary[Signature, Batcher] = WeakKeyDictionary()
+
+    def batcher(self, signature: Signature) -> Batcher:
+        """Returns the signature's own batcher."""
+        if (found := self._batchers.get(signature)) is None:
+            ran = self.metrics.batch_size.observe
+            found = Batcher(signature.run, self.pool, self.limits, lambda: self.arriving, ran)
+            self._batchers[signature] = found
+        return found
+
+    async def body(self, request: Request) -> bytes:
+        """Returns the request's body, reading no further than its limit."""
+        limit = self.limits.max_body_bytes
+        too_large = Refused(413, f"The body may have {limit:,} bytes at most")
+        if int(request.headers.get("content-length", 0)) > limit:  # the HTTP parser lets only numbers through
+            raise too_large
+        self.arriving += 1
+        try:
+            body = bytearray()
+            async with asyncio.timeout(self.limits.body_timeout_s):
+                async for chunk in request.stream():
+                    body += chunk
+                    if len(body) > limit:
+                        raise too_large
+            return bytes(body)
+        except TimeoutError:
+            raise Refused(408, f"The body did not arrive within {self.limits.body_timeout_s:g} s") from None
+        finally:
+            self.arriving -= 1
+
+    async def predict(self, request: Request, name: str, version: str | None, asked: str | None) -> Response:
+        """Answers a Predict request in JSON, or an image file as the body.
+
+        Args:
+            request: The request.
+            name: Name of the model.
+            version: Number of the version; None for the newest.
+            asked: Name of the signature, if the address says it.
+        """
+        found = self.versions.find(name, version)
+        body, media = await self.body(request), content_type(request)
+        if media.startswith("image/"):
+            signature = found.signature(asked or "serving_default")
+            question = await self._in_thread(_from_file, body, signature, self.limits)
+        elif len(body) > _LARGE:
+            question = await self._in_thread(_from_json, body, found, asked, self.limits)
+        else:
+            question = _from_json(body, found, asked, self.limits)
+        outputs = await self._ask(question)
+        large = sum(value.nbytes for value in outputs.values()) > _LARGE
+        text = await self._in_thread(to_json, outputs, question.form) if large else to_json(outputs, question.form)
+        return Response(text, media_type="application/json")
+
+    async def picture(self, request: Request, name: str) -> Response:
+        """Answers an image file with what the page shows."""
+        found = self.versions.find(name)
+        body = await self.body(request)
+        asked = "predict_mc" if "predict_mc" in found.signatures else "serving_default"
+        question = await self._in_thread(_from_file, body, found.signature(asked), self.limits)
+        outputs = await self._ask(question)
+        shown = await self._in_thread(picture, outputs, found.class_names, found.kind)
+        return answer({"version": str(found.number), "signature": asked, **shown})
+
+    async def _in_thread(self, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        return await asyncio.get_running_loop().run_in_executor(self.pool, lambda: function(*args, **kwargs))
+
+    async def _ask(self, question: _Question) -> Arrays:
+        """Returns the model's answer; its errors become refusals."""
+        try:
+            return await self.batcher(question.signature)(question.inputs, question.pixels)
+        except tf.errors.InvalidArgumentError as error:
+            _log.info("Refused by the model: %s", error.message)
+            message = "The model cannot read this input; it may be truncated, or of the wrong size"
+            raise Refused(400, message) from None
+        except tf.errors.ResourceExhaustedError:
+            raise Refused(503, "The server does not have enough memory for this request") from None
+
+    def status(self, name: str, version: str | None) -> Response:
+        """Answers with the state of one version, or of each."""
+        states = []
+        if name == self.versions.name:
+            for number, message in sorted(self.versions.failed.items()):
+                if number not in self.versions.available:
+                    states.append(_state(number, "END", "UNKNOWN", message))
+            states += [_state(number, "AVAILABLE", "OK", "") for number in self.versions.available]
+        states = [s for s in states if version in (None, s["version"])]
+        if not states:
+            self.versions.find(name, version)  # raises
+        return answer({"model_version_status": sorted(states, key=lambda s: -int(str(s["version"])))})
+
+    def metadata(self, name: str, version: str | None) -> Response:
+        """Answers with the signatures of a version."""
+        found = self.versions.find(name, version)
+        spec = {"name": name, "signature_name": "", "version": str(found.number)}
+        return answer({"model_spec": spec, "metadata": {"signature_def": {"signature_def": found.metadata}}})
+
+    def health(self) -> Response:
+        """Answers whether a version is served."""
+        numbers = sorted(self.versions.available)
+        status = "ok" if numbers else "no version is loaded"
+        return answer({"status": status, "versions": numbers}, 200 if numbers else 503)
+
+    def settle(self) -> None:
+        """Hides everything that is loaded from the garbage collector.
+
+        Requests make enough lists for frequent collections, and some of these would search all of TensorFlow. Use
+        it only in a process that does nothing but serve. `watch` repeats it for new versions, so that old ones are
+        freed.
+        """
+        self.settled = True
+        gc.unfreeze()
+        gc.collect()
+        gc.freeze()
+
+    async def watch(self, poll_seconds: float) -> None:
+        """Looks for new versions for ever."""
+        while True:
+            await asyncio.sleep(poll_seconds)
+            try:
+                before = self.versions.available
+                await asyncio.to_thread(self.versions.refresh)
+                if self.settled and self.versions.available is not before:
+                    self.settle()
+            except Exception:
+                _log.exception("Looking for versions of %s failed", self.versions.name)
+
+
+def _from_file(body: bytes, signature: Signature, limits: Limits) -> _Question:
+    if len(signature.specs) != 1:
+        raise Refused(400, "This signature has several inputs, and takes no image files")
+    ((name, spec),) = signature.specs.items()
+    image = read_image(body, spec, limits)
+    return _Question(signature, "instances", {name: image}, max(math.prod(image.shape[1:3]), signature.least))
+
+
+def _from_json(body: bytes, version: Version, asked: str | None, limits: Limits) -> _Question:
+    request = read_predict(body, asked)
+    signature = version.signature(request.signature_name)
+    inputs, pixels = to_arrays(request, signature.specs, limits, signature.least)
+    return _Question(signature, request.form, inputs, pixels)
+
+
+def _state(number: int, name: str, code: str, message: str) -> dict[str, str | dict[str, str]]:
+    """A version's entry in the status of a model."""
+    return {"version": str(number), "state": name, "status": {"error_code": code, "error_message": message}}

@@ -1,0 +1,77 @@
+"""The routes of the server: which addresses there are, and which of them need the token."""
+
+from collections.abc import Awaitable, Callable
+
+from fastapi import APIRouter, Request, Response, Security
+from fastapi.responses import HTMLResponse
+
+from dropzoo.serving.server import schemas
+from dropzoo.serving.server.core import Server
+from dropzoo.serving.server.http import PAGE_HEADERS, BearerToken
+
+_MODEL = "/v1/models/{name}"
+_VERSION = "/v1/models/{name}/versions/{version}"
+
+
+def open_routes(server: Server, page: str) -> APIRouter:
+    """Returns the routes that anybody may use: the page, and the health for load balancers.
+
+    Args:
+        server: The server.
+        page: The page, HTML.
+    """
+    router = APIRouter()
+
+    @router.head("/", include_in_schema=False)
+    @router.get("/", include_in_schema=False)
+    async def index() -> HTMLResponse:
+        return HTMLResponse(page, headers=PAGE_HEADERS)
+
+    @router.head("/healthz", include_in_schema=False)  # some load balancers probe with HEAD
+    @router.get("/healthz", responses=schemas.HEALTH)
+    async def healthz() -> Response:
+        return server.health()
+
+    return router
+
+
+def model_routes(server: Server, token: str | None) -> APIRouter:
+    """Returns the routes of the model, and the metrics.
+
+    Args:
+        server: The server.
+        token: The token that requests must bear; None if they need none.
+    """
+    router = APIRouter(dependencies=[] if token is None else [Security(BearerToken(token))])
+    for verb, signature in (("predict", None), ("predict_mc", "predict_mc")):
+        for path in (_MODEL, _VERSION):
+            described = schemas.predict(path, verb)
+            router.add_api_route(f"{path}:{verb}", _predict(server, signature), methods=["POST"], **described)
+
+    @router.get("/metrics", include_in_schema=False)
+    async def metrics() -> Response:
+        return server.metrics.page(len(server.versions.available))
+
+    @router.get(f"{_VERSION}/metadata", responses=schemas.METADATA)
+    @router.get(f"{_MODEL}/metadata", responses=schemas.METADATA)
+    async def metadata(name: str, version: str | None = None) -> Response:
+        return server.metadata(name, version)
+
+    @router.get(_VERSION, responses=schemas.STATUS)
+    @router.get(_MODEL, responses=schemas.STATUS)
+    async def status(name: str, version: str | None = None) -> Response:
+        return server.status(name, version)
+
+    @router.post(f"{_MODEL}:picture", include_in_schema=False)
+    async def picture(request: Request, name: str) -> Response:
+        return await server.picture(request, name)
+
+    return router
+
+
+def _predict(server: Server, signature: str | None) -> Callable[[Request], Awaitable[Response]]:
+    async def predict(request: Request) -> Response:
+        name, version = request.path_params["name"], request.path_params.get("version")
+        return await server.predict(request, name, version, signature)
+
+    return predict
