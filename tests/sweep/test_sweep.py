@@ -22,7 +22,7 @@ from dropzoo.cli import app as cli
 from dropzoo.runs.files import read_history
 from dropzoo.runs.run import train_run
 from dropzoo.sweep import store as sweep_file
-from dropzoo.sweep import workbench as trials
+from dropzoo.sweep import workbench
 from dropzoo.sweep.run import Space, run_sweep
 from dropzoo.sweep.screen import leaders_table
 from dropzoo.sweep.stats import candidates
@@ -83,11 +83,11 @@ def test_a_trial_does_not_depend_on_those_before_it():
     options = {"options": {**TINY["options"], "normalization": "batch"}, "schedules": ["constant", "late"]}
     space = Space(**TINY | options, sites=["module?,dense*"], rates=[0.3, 0.5], seeds=[0, 1], augments=[True])
     chosen = [t for t in space.trials() if not t.is_baseline][::2]
-    one = trials.Workbench()
+    one = workbench.Workbench()
     found = [one.run(trial) for trial in chosen]
     assert one.traced == 1
     for trial, record in list(zip(chosen, found, strict=True))[1:3]:
-        alone = trials.Workbench(reuse=False).run(trial)
+        alone = workbench.Workbench(reuse=False).run(trial)
         for what in ("curves", "validation", "train", "test"):
             assert getattr(record.outcome, what) == getattr(alone.outcome, what), (trial.axes, what)
     outcomes = [record.outcome for record in found]
@@ -142,7 +142,7 @@ def test_a_failing_trial_is_recorded_and_the_sweep_goes_on(tmp_path, whole, monk
 
 
 def test_a_diverging_trial_is_a_failed_one():
-    bench = trials.Workbench()
+    bench = workbench.Workbench()
     trial = next(t for t in SPACE.trials() if not t.is_baseline)
     wild = dataclasses.replace(trial, config=dataclasses.replace(trial.config, learning_rate=1e30))
     assert "FloatingPointError" in bench.run(wild).error
@@ -186,6 +186,7 @@ def test_files_and_folders_of_others_are_left_alone(tmp_path, whole):
     (tmp_path / "notes" / "a.txt").write_text("mine")
     with pytest.raises(ValueError, match="holds something that is not a sweep"):
         sweep(SPACE, tmp_path / "notes")
+    # The rest without a sweep around it, which would build its models first.
     with pytest.raises(ValueError, match="holds a sweep on 'digits'"):
         sweep_file.SweepFile(whole, dataclasses.replace(SPACE, data="digit_scenes"))
     first = sweep_file.SweepFile(tmp_path / "twice", SPACE)
@@ -195,12 +196,12 @@ def test_files_and_folders_of_others_are_left_alone(tmp_path, whole):
     sweep_file.SweepFile(tmp_path / "twice", SPACE).close()
     (tmp_path / "notes" / "sweep.jsonl").write_text('{"other": 1}\n')
     with pytest.raises(ValueError, match="is not the file of a sweep: line 1"):
-        sweep(SPACE, tmp_path / "notes")
+        sweep_file.SweepFile(tmp_path / "notes", SPACE)
     assert (tmp_path / "notes" / "sweep.jsonl").read_text() == '{"other": 1}\n'
     (tmp_path / "file").write_text("mine")
     for out in (tmp_path / "file", tmp_path / "file" / "below"):  # the second as a folder that cannot be made
         with pytest.raises((ValueError, OSError)):
-            sweep(SPACE, out)
+            sweep_file.SweepFile(out, SPACE)
     assert (tmp_path / "file").read_text() == "mine"
 
 
