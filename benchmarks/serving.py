@@ -156,7 +156,7 @@ def bare(folder: Path, signature: str, count: int) -> float:
 
 
 def start(folder: Path) -> tuple[subprocess.Popen, int]:
-    command = [sys.executable, "-m", "dropzoo.cli.app", "serve", str(folder), "--port", "0"]
+    command = [sys.executable, "-m", "dropzoo.cli", "serve", str(folder), "--port", "0"]
     log = folder.parent / "log"
     with open(log, "w") as file:
         process = subprocess.Popen(command, stderr=file)

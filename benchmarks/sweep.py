@@ -56,7 +56,7 @@ def one_round(space: Space) -> tuple[float, float]:
             start = time.perf_counter()
             record = bench.run(trial)
             spent[reuse] += time.perf_counter() - start
-            curves.append(record["curves"])
+            curves.append(record.outcome.curves)
         if curves[0] != curves[1]:
             raise RuntimeError(f"The engines disagree on {trial.axes}")
     return spent[True] / len(trials), spent[False] / len(trials)

@@ -11,7 +11,7 @@ under runs/.
 import argparse
 import json
 import os
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -141,7 +141,7 @@ def make(name: str, reference: Reference, data: Path | None) -> None:
     bare = models.build_model(config.model, dropout=config.dropout, **options)
     bare.set_weights(model.get_weights())
     told = {
-        name: value for name, value in asdict(config).items() if name not in ("data", "data_dir", "manual_dir")
+        name: value for name, value in config.to_json().items() if name not in ("data", "data_dir", "manual_dir")
     }
     card = {
         "data": f"{reference.weights}: {loaded.info.num_train:,} images to train, {figures['count']:,} to test on",

@@ -15,9 +15,10 @@ import numpy as np
 import tensorflow as tf
 
 from dropzoo import training
+from dropzoo.runs.figures import score_name
 from dropzoo.runs.run import RunConfig
-from dropzoo.sweep.space import Trial
-from dropzoo.sweep.stats import Interval, interval
+from dropzoo.sweep.stats import Interval, figure, interval
+from dropzoo.sweep.trials import Outcome
 from dropzoo.sweep.workbench import Workbench
 
 HERE = Path(__file__).parent
@@ -98,12 +99,9 @@ class Lab:
     def __init__(self) -> None:
         self.bench = Workbench()
 
-    def train(self, config: RunConfig) -> dict[str, Any]:
-        """The record of a run; the trained model is `model`."""
-        record = self.bench.run(Trial(axes={}, config=config))
-        if "error" in record:
-            raise RuntimeError(record["error"])
-        return record
+    def train(self, config: RunConfig) -> Outcome:
+        """Trains a run and returns its figures; the trained model is `model`."""
+        return self.bench.train(config)
 
     @property
     def model(self) -> keras.Model:
@@ -119,18 +117,19 @@ class Lab:
         return self.bench.load(config).at_epoch(0)
 
 
-def usual(record: dict[str, Any]) -> Figures:
-    """The figures of a run that most experiments look at."""
-    test, train = record["test"], record["train"]
-    score = "mean_iou" if "mean_iou" in test else "accuracy"
+def usual(outcome: Outcome) -> Figures:
+    """Returns the figures of a run that most experiments look at."""
+    test, train = outcome.test, outcome.train
+    name = score_name(test)
+    score, train_score = figure(test, name), figure(train, name)
     return {
-        "score": test[score],
+        "score": score,
         "nll": test["nll"],
         "ece": test["ece"],
-        "train_score": train[score],
-        "gap": train[score] - test[score],
+        "train_score": train_score,
+        "gap": train_score - score,
         "nll_gap": test["nll"] - train["nll"],
-        "seconds": record["seconds"],
+        "seconds": outcome.seconds,
     }
 
 

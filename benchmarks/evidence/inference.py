@@ -217,17 +217,17 @@ def ensemble_jobs(seeds: Iterable[int], quick: bool) -> list[Job]:
 def ensemble(lab: Lab, config: RunConfig) -> dict[str, Figures]:
     members, seconds = [], []
     for options in ARCHITECTURES.values():
-        record = lab.train(replace(config, options={**config.options, **options}))
+        outcome = lab.train(replace(config, options={**config.options, **options}))
         members.append(keras.models.clone_model(lab.model))
         members[-1].set_weights(lab.model.get_weights())
-        seconds.append(record["seconds"])
-    record = lab.train(replace(config, dropout=USUAL))
+        seconds.append(outcome.seconds)
+    outcome = lab.train(replace(config, dropout=USUAL))
     dropped = lab.model
     rivals: dict[str, tuple[Any, float]] = {
         "one network": (None, seconds[0]),
         "ensemble of 5 architectures": (serving.Ensemble(members), sum(seconds)),
-        "dropout, weight scaling": (None, record["seconds"]),
-        "dropout, Monte Carlo": (serving.MonteCarlo(dropped, num_samples=SAMPLES), record["seconds"]),
+        "dropout, weight scaling": (None, outcome.seconds),
+        "dropout, Monte Carlo": (serving.MonteCarlo(dropped, num_samples=SAMPLES), outcome.seconds),
     }
     tests, info = some_test_images(lab, config), lab.info(config)
     found = {}

@@ -130,12 +130,12 @@ def convergence_jobs(seeds: Iterable[int], quick: bool) -> list[Job]:
 
 def convergence(lab: Lab, config: RunConfig) -> dict[str, float]:
     """The usual figures, and how the validation loss went down."""
-    record = lab.train(config)
-    curve = np.array(record["curves"]["val_nll"])
+    outcome = lab.train(config)
+    curve = np.array(outcome.curves["val_nll"])
     below = np.flatnonzero(curve < GIVEN_NLL)
     wiggle = np.abs(np.diff(curve, 2)).mean() if len(curve) > 2 else float("nan")
     norms = gradient_norms(lab, config)
-    return usual(record) | {
+    return usual(outcome) | {
         "epochs_to_given_nll": float(below[0] + 1) if len(below) else float(len(curve) + 1),
         "best_nll": float(curve.min()),
         "rise_after_best": float(curve[-1] - curve.min()),

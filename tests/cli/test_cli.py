@@ -350,7 +350,7 @@ def test_bad_input_is_one_line_and_status_2(tmp_path, cnn_run, capsys):
 
 @pytest.mark.slow
 def test_debug_shows_the_traceback():
-    command = [sys.executable, "-m", "dropzoo.cli.app", "--debug", "sites", "unett"]
+    command = [sys.executable, "-m", "dropzoo.cli", "--debug", "sites", "unett"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1 and "Traceback" in done.stderr
 

@@ -1,8 +1,12 @@
 """How options of the command line are read."""
 
+import dataclasses
+
 import pytest
 
+from _cli import run
 from dropzoo.cli import options
+from dropzoo.runs.settings import Settings
 
 
 @pytest.mark.parametrize(
@@ -41,3 +45,25 @@ def test_parse_rate_schedule(values, schedules):
 )
 def test_parse_augment(value, augment):
     assert options.parse_augment(value) == augment
+
+
+def test_training_options_are_the_settings_of_a_run():
+    """Their names and defaults; the data's name is an option of its own."""
+    flags = {field.name: field.default for field in dataclasses.fields(options.TrainingOptions)}
+    settings = {field.name: field.default for field in dataclasses.fields(Settings)}
+    assert flags == {name: default for name, default in settings.items() if name != "data"}
+
+
+@pytest.mark.parametrize(
+    ("command", "flags"),
+    [
+        ("sweep", "--spec --variant --schedule --learning-rate-schedule --num-samples --mc --channels --strategy"),
+        ("train", "--schedule --learning-rate-schedule --channels --epochs"),
+        ("bench", "--batch-size --augment --image-size --data-dir"),
+        ("bench-input", "--batch-size --augment --image-size --data-dir"),
+    ],
+)
+def test_groups_of_options_are_flags_with_all_their_names(capsys, monkeypatch, command, flags):
+    monkeypatch.setenv("COLUMNS", "200")
+    status, out, _ = run(capsys, command, "--help")
+    assert status == 0 and all(flag in out for flag in flags.split())

@@ -71,7 +71,7 @@ def test_two_replicas_answer_as_the_model_does(tmp_path):
     expected = serving.MonteCarlo(model, 4, "fixed")(images(2))["mean"].numpy()
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "dropzoo.cli.app", "serve", str(tmp_path / "cnn"), "--port", str(port)]
+    command = [sys.executable, "-m", "dropzoo.cli", "serve", str(tmp_path / "cnn"), "--port", str(port)]
     log = tmp_path / "log"
     with log.open("w") as out:
         environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}

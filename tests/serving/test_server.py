@@ -301,7 +301,7 @@ def test_a_folder_that_cannot_be_served(case, tmp_path, cnn_export):
 
 
 def test_the_command_serves_until_it_is_terminated(cnn_export, x):
-    command = [sys.executable, "-m", "dropzoo.cli.app", "serve", str(cnn_export), "--port", "0"]
+    command = [sys.executable, "-m", "dropzoo.cli", "serve", str(cnn_export), "--port", "0"]
     env = os.environ | {"DROPZOO_TOKEN": "sesame", "PYTHONUNBUFFERED": "1"}
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=env)
     seen = ""

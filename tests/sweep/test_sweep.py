@@ -22,7 +22,7 @@ from dropzoo.cli import app as cli
 from dropzoo.runs.files import read_history
 from dropzoo.runs.run import train_run
 from dropzoo.sweep import store as sweep_file
-from dropzoo.sweep import workbench as trials
+from dropzoo.sweep import workbench
 from dropzoo.sweep.run import Space, run_sweep
 from dropzoo.sweep.screen import leaders_table
 from dropzoo.sweep.stats import candidates
@@ -51,9 +51,13 @@ def sweep(space, out, **options):
 
 
 def outcome(folder):
-    """What a sweep found, without how long it took."""
-    timed = {"seconds", "seconds_per_epoch"}
-    return [{k: v for k, v in r.items() if k not in timed} for r in sweep_file.read(folder).of_space()]
+    """The records of a sweep, without the times."""
+
+    def timeless(record):
+        outcome = dataclasses.replace(record.outcome, seconds=0.0, seconds_per_epoch=0.0)
+        return dataclasses.replace(record, outcome=outcome)
+
+    return [timeless(record) for record in sweep_file.read(folder).of_space()]
 
 
 def table(folder, width=120):
@@ -79,28 +83,29 @@ def test_a_trial_does_not_depend_on_those_before_it():
     options = {"options": {**TINY["options"], "normalization": "batch"}, "schedules": ["constant", "late"]}
     space = Space(**TINY | options, sites=["module?,dense*"], rates=[0.3, 0.5], seeds=[0, 1], augments=[True])
     chosen = [t for t in space.trials() if not t.is_baseline][::2]
-    one = trials.Workbench()
+    one = workbench.Workbench()
     found = [one.run(trial) for trial in chosen]
     assert one.traced == 1
     for trial, record in list(zip(chosen, found, strict=True))[1:3]:
-        alone = trials.Workbench(reuse=False).run(trial)
+        alone = workbench.Workbench(reuse=False).run(trial)
         for what in ("curves", "validation", "train", "test"):
-            assert record[what] == alone[what], (trial.axes, what)
-    assert len({json.dumps(record["curves"]) for record in found}) == len(found)
-    for record in found:
-        bins = {name: np.array(values) for name, values in record["reliability"].items()}
+            assert getattr(record.outcome, what) == getattr(alone.outcome, what), (trial.axes, what)
+    outcomes = [record.outcome for record in found]
+    assert len({json.dumps(outcome.curves) for outcome in outcomes}) == len(found)
+    for outcome in outcomes:
+        bins = {name: np.array(values) for name, values in outcome.reliability.items()}
         ece = np.abs(bins["correct"] - bins["confidence"]).sum() / bins["count"].sum()
-        assert ece == pytest.approx(record["validation"]["ece"], rel=1e-5)
-        assert bins["count"].sum() == record["validation"]["count"]
+        assert ece == pytest.approx(outcome.validation["ece"], rel=1e-5)
+        assert bins["count"].sum() == outcome.validation["count"]
 
 
 def test_a_trial_is_the_run_of_dropzoo_train(tmp_path, whole):
     record = outcome(whole)[3]
-    config = next(t.config for t in SPACE.trials() if t.key == record["key"])
+    config = next(t.config for t in SPACE.trials() if t.key == record.trial.key)
     _, results = train_run(config, tmp_path / "run", say=lambda _: None, verbose=0)
     history = read_history(tmp_path / "run")
-    assert history["loss"] == record["curves"]["loss"] and config.dropout
-    assert results["nll"] == pytest.approx(record["test"]["nll"], rel=1e-6)
+    assert history["loss"] == record.outcome.curves["loss"] and config.dropout
+    assert results["nll"] == pytest.approx(record.outcome.test["nll"], rel=1e-6)
 
 
 def test_started_again_nothing_is_left_to_do_and_a_larger_space_goes_on(tmp_path, whole):
@@ -112,7 +117,7 @@ def test_started_again_nothing_is_left_to_do_and_a_larger_space_goes_on(tmp_path
     assert "3 trials at most, 2 of them done already" in sweep(other, folder)
     added = [json.loads(line) for line in (folder / "sweep.jsonl").read_text().splitlines()[len(lines) :]]
     assert [set(entry) == {"space"} for entry in added] == [True, False]
-    assert len(outcome(folder)) == 3 and len(sweep_file.read(folder).trials) == 7
+    assert len(outcome(folder)) == 3 and len(sweep_file.read(folder).records) == 7
 
 
 @pytest.mark.slow
@@ -128,7 +133,7 @@ def test_a_failing_trial_is_recorded_and_the_sweep_goes_on(tmp_path, whole, monk
     said = sweep(SPACE, tmp_path / "out")
     assert said.count("FAILED: ResourceExhaustedError: OOM") == 2 and "2 failed" in said
     found, expected = outcome(tmp_path / "out"), outcome(whole)
-    assert [r for r in found if "error" not in r] == [r for r in expected if r["axes"]["rate"] != 0.5]
+    assert [r for r in found if not r.error] == [r for r in expected if r.trial.axes.rate != 0.5]
     assert "failed: ResourceExhaustedError" in (tmp_path / "out" / "report.html").read_text()
     monkeypatch.undo()
     assert "6 of them done" in sweep(SPACE, tmp_path / "out")
@@ -137,17 +142,17 @@ def test_a_failing_trial_is_recorded_and_the_sweep_goes_on(tmp_path, whole, monk
 
 
 def test_a_diverging_trial_is_a_failed_one():
-    bench = trials.Workbench()
+    bench = workbench.Workbench()
     trial = next(t for t in SPACE.trials() if not t.is_baseline)
     wild = dataclasses.replace(trial, config=dataclasses.replace(trial.config, learning_rate=1e30))
-    assert "FloatingPointError" in bench.run(wild)["error"]
-    assert "error" not in bench.run(trial)
+    assert "FloatingPointError" in bench.run(wild).error
+    assert not bench.run(trial).error
 
 
 @pytest.mark.slow
 def test_a_sweep_that_was_killed_ends_as_one_that_was_not(tmp_path, whole):
     folder = tmp_path / "killed"
-    command = [sys.executable, "-m", "dropzoo.cli.app", "sweep", *FLAGS, "--out", str(folder)]
+    command = [sys.executable, "-m", "dropzoo.cli", "sweep", *FLAGS, "--out", str(folder)]
     process = subprocess.Popen(command, env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}, stdout=subprocess.PIPE)
     file, limit = folder / "sweep.jsonl", time.monotonic() + 240
     while not (file.exists() and file.read_bytes().count(b"\n") >= 3) and time.monotonic() < limit:
@@ -160,7 +165,7 @@ def test_a_sweep_that_was_killed_ends_as_one_that_was_not(tmp_path, whole):
     torn = file.read_bytes()[:-40]  # as if it had died while it wrote
     file.write_bytes(torn)
     with pytest.warns(UserWarning, match="is not whole; its trial is left out"):
-        assert len(sweep_file.read(folder).trials) == done - 1
+        assert len(sweep_file.read(folder).records) == done - 1
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".* is not whole; its trial is left out")
         assert f"{done - 1} of them done already" in sweep(SPACE, folder)
@@ -173,7 +178,7 @@ def test_folds_of_a_small_set(tmp_path):
     sweep(space, tmp_path / "out")
     found = candidates(sweep_file.read(tmp_path / "out").of_space())
     assert [len(c.scored) for c in found] == [3, 3] and {c.folds for c in found} == {3}
-    assert {r["validation"]["count"] for c in found for r in c.records} == {10}
+    assert {o.validation["count"] for c in found for o in c.outcomes} == {10}
 
 
 def test_files_and_folders_of_others_are_left_alone(tmp_path, whole):
@@ -181,6 +186,7 @@ def test_files_and_folders_of_others_are_left_alone(tmp_path, whole):
     (tmp_path / "notes" / "a.txt").write_text("mine")
     with pytest.raises(ValueError, match="holds something that is not a sweep"):
         sweep(SPACE, tmp_path / "notes")
+    # The rest without a sweep around it, which would build its models first.
     with pytest.raises(ValueError, match="holds a sweep on 'digits'"):
         sweep_file.SweepFile(whole, dataclasses.replace(SPACE, data="digit_scenes"))
     first = sweep_file.SweepFile(tmp_path / "twice", SPACE)
@@ -190,12 +196,12 @@ def test_files_and_folders_of_others_are_left_alone(tmp_path, whole):
     sweep_file.SweepFile(tmp_path / "twice", SPACE).close()
     (tmp_path / "notes" / "sweep.jsonl").write_text('{"other": 1}\n')
     with pytest.raises(ValueError, match="is not the file of a sweep: line 1"):
-        sweep(SPACE, tmp_path / "notes")
+        sweep_file.SweepFile(tmp_path / "notes", SPACE)
     assert (tmp_path / "notes" / "sweep.jsonl").read_text() == '{"other": 1}\n'
     (tmp_path / "file").write_text("mine")
     for out in (tmp_path / "file", tmp_path / "file" / "below"):  # the second as a folder that cannot be made
         with pytest.raises((ValueError, OSError)):
-            sweep(SPACE, out)
+            sweep_file.SweepFile(out, SPACE)
     assert (tmp_path / "file").read_text() == "mine"
 
 
@@ -223,7 +229,7 @@ def test_the_commands(tmp_path, capsys, whole):
 def test_ray_with_two_workers_finds_the_same(tmp_path, whole):
     if importlib.util.find_spec("ray") is None:
         pytest.skip("Ray is not installed: pip install 'dropzoo[ray]'")
-    command = [sys.executable, "-m", "dropzoo.cli.app", "sweep", *FLAGS, "--out", str(tmp_path / "ray")]
+    command = [sys.executable, "-m", "dropzoo.cli", "sweep", *FLAGS, "--out", str(tmp_path / "ray")]
     subprocess.run([*command, "--engine", "ray", "--workers", "2"], check=True, timeout=400)
     assert table(tmp_path / "ray") == table(whole)
     for mine, local in zip(outcome(tmp_path / "ray"), outcome(whole), strict=True):

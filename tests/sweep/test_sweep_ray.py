@@ -13,7 +13,8 @@ from rich.console import Console
 from dropzoo.cli.options import parse_resources
 from dropzoo.sweep import store as sweep_file
 from dropzoo.sweep.run import Space, run_sweep
-from dropzoo.sweep.workbench import as_json, versions
+from dropzoo.sweep.trials import Outcome, Record
+from dropzoo.sweep.workbench import versions
 
 needs_ray = pytest.mark.skipif(
     importlib.util.find_spec("ray") is None, reason="Ray is not installed: pip install 'dropzoo[ray]'"
@@ -33,20 +34,16 @@ SPACE = Space(
 
 def made_up(trial):
     """A record in which a higher rate is worse."""
-    nll = 1 + trial.axes["rate"] + trial.config.seed / 1000
+    nll = 1 + trial.axes.rate + trial.config.seed / 1000
     figures = {"nll": nll, "accuracy": 0.5, "ece": 0.1, "brier": 0.5, "count": 9}
-    return {
-        "key": trial.key,
-        "axes": trial.axes,
-        "config": as_json(dataclasses.asdict(trial.config)),
-        "versions": versions(),
-        "curves": {"val_nll": [nll] * trial.config.epochs, "loss": [nll] * trial.config.epochs},
+    outcome = Outcome(
+        seconds=1.0,
+        curves={"val_nll": [nll] * trial.config.epochs, "loss": [nll] * trial.config.epochs},
         **{images: figures for images in ("validation", "train", "test")},
-        "seconds": 1.0,
-        "seconds_per_epoch": 0.1,
-        "parameters": 9,
-        "mc_ms": None,
-    }
+        seconds_per_epoch=0.1,
+        parameters=9,
+    )
+    return Record(trial=trial, versions=versions(), outcome=outcome)
 
 
 @pytest.fixture
@@ -60,7 +57,7 @@ def sweep(tmp_path, monkeypatch):
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
     def run_noted(trial, dies):
-        rate = trial.axes["rate"]
+        rate = trial.axes.rate
         if dies.get(rate) == "always" or dies.get(rate) == "once" and trial.config.seed == 1:
             if not (tmp_path / f"died-{rate}").exists() or dies[rate] == "always":
                 (tmp_path / f"died-{rate}").touch()
@@ -68,8 +65,8 @@ def sweep(tmp_path, monkeypatch):
         with open(notes, "a") as file:
             file.write(f"{rate} {trial.config.epochs} {trial.config.seed}\n")
         if dies.get(rate) == "fails":
-            kept = ("key", "axes", "config", "versions", "seconds")
-            return {**{name: made_up(trial)[name] for name in kept}, "error": "FloatingPointError: NaN"}
+            outcome = Outcome(seconds=1.0)
+            return dataclasses.replace(made_up(trial), outcome=outcome, error="FloatingPointError: NaN")
         return made_up(trial)
 
     def run(space, dies=(), **options):
@@ -99,7 +96,7 @@ def test_halving_is_that_of_ray_and_goes_on_from_the_file(sweep):
     # One at a time: the first plan is the best so far in each round, those after it are worse, or fail.
     assert rates_by_epochs(ran) == {1: [0.0, 0.1, 0.2, 0.3, 0.4], 3: [0.0, 0.1], 9: [0.0, 0.1]}
     assert len(ran) == len(set(ran)) == len(records) == 2 * (5 + 2 + 2) and "18 of 18 trials, 2 failed. " in said
-    assert {r["axes"]["rate"] for r in records if r.get("stopped")} == {0.2, 0.3, 0.4}
+    assert {r.trial.axes.rate for r in records if r.stopped} == {0.2, 0.3, 0.4}
     again, said, _ = sweep(SPACE, workers=1)
     assert not again and "18 of them done" in said
     # One that is better than all that are known goes on to the end, one in between is stopped.
@@ -111,15 +108,15 @@ def test_halving_is_that_of_ray_and_goes_on_from_the_file(sweep):
 def test_a_plan_that_was_stopped_goes_on_only_with_more_seeds_or_failed_trials_to_do_again():
     from dropzoo.sweep.ray import _alive
 
-    plan = [t for t in SPACE.trials() if t.axes["rate"] == 0.3]
+    plan = [t for t in SPACE.trials() if t.axes.rate == 0.3]
     first = plan[:2]  # two seeds of the first round
     known = {t.key: made_up(t) for t in first}
     assert _alive(plan, {}) == _alive(plan, known) == plan
-    known[first[1].key]["stopped"] = True
+    known[first[1].key] = dataclasses.replace(known[first[1].key], stopped=True)
     assert _alive(plan, known) == first
     assert _alive(plan, {first[1].key: known[first[1].key]}) == plan  # the other had failed
     more = dataclasses.replace(SPACE, seeds=(0, 1, 2))
-    longer = [t for t in more.trials() if t.axes["rate"] == 0.3]
+    longer = [t for t in more.trials() if t.axes.rate == 0.3]
     assert _alive(longer, known) == longer
 
 
@@ -130,10 +127,10 @@ def test_a_worker_that_dies_is_replaced_and_the_sweep_goes_on(sweep):
     ran, said, records = sweep(space, {0.1: "once", 0.2: "always"}.items(), workers=2, resources={"cpu": 1})
     assert len(ran) == len(set(ran)) and {rate for rate, epochs, _ in ran if epochs == 3} >= {0.0, 0.1}
     assert sum(rate == 0.1 for rate, *_ in ran) == 4 and not any(rate == 0.2 for rate, *_ in ran)
-    assert ["WorkerLost" in r["error"] for r in records if "error" in r] == [True] and "1 failed" in said
+    assert ["WorkerLost" in r.error for r in records if r.error] == [True] and "1 failed" in said
     grid = dataclasses.replace(space, strategy="grid", epochs=5, seeds=(0,))
     ran, said, records = sweep(grid, {0.3: "always"}.items(), workers=2)
-    assert len(records) == 4 and sum("error" in r for r in records) == 1 and len(ran) == 3
+    assert len(records) == 4 and sum(bool(r.error) for r in records) == 1 and len(ran) == 3
     with pytest.raises(ValueError, match="No machine of the cluster has what a trial is to get: cpu=1, gpu=99"):
         sweep(dataclasses.replace(grid, epochs=6), resources={"gpu": 99})
 
@@ -144,5 +141,5 @@ def test_resources_are_amounts_by_name():
     for bad in ("cpu", "cpu=", "=2", "cpu=many", "cpu=-1", "cpu=nan", "cpu=inf"):
         with pytest.raises(ValueError, match='--resource must be "name=amount"'):
             parse_resources([bad])
-    with pytest.raises(ValueError, match="`resources` are those of engine='ray'"):
+    with pytest.raises(ValueError, match="`resources` need engine='ray'"):
         run_sweep(SPACE, "nowhere", resources={"cpu": 2})

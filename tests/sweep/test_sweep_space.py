@@ -18,9 +18,9 @@ def test_the_space_is_the_product_with_one_baseline_each():
     space = Space(
         **SMALL,
         sites=["module?", "module?,dense*"],
-        variants=["dropout", "max_dropout"],
+        specs=["dropout", "max_dropout"],
         rates=[0.1, 0.4],
-        schedules=["constant", "late"],
+        rate_schedules=["constant", "late"],
         plans=["paper", "none"],
         weight_decays=[0.0, 1e-4],
         seeds=[0, 1],
@@ -29,21 +29,21 @@ def test_the_space_is_the_product_with_one_baseline_each():
     assert len(trials) == 2 * 2 * (1 + 2 * 2 * 2 * 2 + 1)
     assert len({t.key for t in trials}) == len(trials) and len({t.candidate for t in trials}) == len(trials) / 2
     assert sum(t.is_baseline for t in trials) == 4
-    graphs = [(t.axes["weight_decay"], t.axes["sites"], t.axes["variant"]) for t in trials]
+    graphs = [(t.axes.weight_decay, t.axes.sites, t.axes.spec) for t in trials]
     assert sum(a != b for a, b in zip(graphs, graphs[1:], strict=False)) == len(set(graphs)) - 1  # together
-    late = next(t for t in trials if t.axes["schedule"] == "late" and t.axes["sites"] == "module?,dense*")
+    late = next(t for t in trials if t.axes.rate_schedule == "late" and t.axes.sites == "module?,dense*")
     assert late.config.rate_schedule == {"module?": "late:0.1", "dense*": "late:0.1"}
     assert late.config.dropout == {"module?": 0.1, "dense*": 0.1}
     assert late.config.options == {"filters": (4,), "dense": 8, "weight_decay": 0.0}
 
 
-def test_schedules_and_variants_take_options():
+def test_rate_schedules_and_specs_take_options():
     space = Space(
         **SMALL,
         sites=["module1"],
-        variants=["drop_block2d:block_size=3"],
+        specs=["drop_block2d:block_size=3"],
         rates=[0.2],
-        schedules=["early:rate,end=0.5", "linear"],
+        rate_schedules=["early:rate,end=0.5", "linear"],
     )
     early, linear = (t.config for t in space.trials()[3:9:3])
     assert early.dropout == {"module1": "drop_block2d:0.2,block_size=3"}
@@ -56,6 +56,41 @@ def test_a_space_survives_json_and_layers_become_text():
     again = Space(**json.loads(json.dumps(dataclasses.asdict(space))))
     assert [t.key for t in again.trials()] == [t.key for t in space.trials()]
     assert space.plans == ({"dense1": "drop_block2d:0.1,block_size=3"},)
+
+
+def test_earlier_names_mean_the_same(tmp_path):
+    shared = {**SMALL, "options": {}, "sites": ["dense*"]}
+    new = Space(**shared, specs=["max_dropout"], rate_schedules=["late"], learning_rate_schedule="constant")
+    old = Space(**shared, variants=["max_dropout"], schedules=["late"], schedule="constant")
+    assert old == new and dataclasses.replace(new, schedules=["late"]) == new
+    assert Space(**json.loads(json.dumps(new.to_json()))) == new
+    assert {"variants", "schedules", "schedule"} < set(new.to_json())  # as files have always held them
+    file = tmp_path / "space.py"
+    file.write_text(
+        "from dropzoo.sweep import Space\n"
+        "space = Space(models='lenet5', data='digits', plans=['paper'], schedules=['late'])"
+    )
+    assert load_space(file).rate_schedules == ("late",)
+
+
+def test_a_file_of_version_1_goes_on():
+    """Keys, axes and configs are on disk in sweeps that people have."""
+    trial = Space(**SMALL, sites=["dense*"], specs=["max_dropout"], rates=[0.1], rate_schedules=["late"]).trials()[
+        3
+    ]
+    assert trial.key == "279f2dcbb1986e26" and trial.candidate == "1f75a3bce77a154b"
+    assert trial.axes.to_json() == {
+        "model": "simple_cnn",
+        "sites": "dense*",
+        "variant": "max_dropout",
+        "rate": 0.1,
+        "schedule": "late",
+        "normalization": "own",
+        "augment": "none",
+        "weight_decay": "own",
+        "label_smoothing": 0.0,
+    }
+    assert trial.config.to_json()["schedule"] == "cosine"
 
 
 def test_random_draws_some_of_the_grid_and_the_baseline():
@@ -109,11 +144,11 @@ BAD_FILES = {
     "not closed": ("sites=[", "SyntaxError: closing parenthesis"),
     "text for a number": (
         "plans=['paper'], epochs='9'",
-        "`epochs` must be an int from 1 up. Received: epochs='9'",
+        "`epochs` must be a positive int. Received: epochs='9'",
     ),
     "text for a rate": ("sites=['dense*'], rates=['a']", "`rate` must be a number in [0, 1)"),
     "text for a list": ("sites='dense*'", "`sites` must be a list"),
-    "no batch": ("plans=['paper'], batch_size=0", "`batch_size` must be an int from 1 up"),
+    "no batch": ("plans=['paper'], batch_size=0", "`batch_size` must be a positive int"),
     "options of no name": ("plans=['paper'], options=3", "`options` must be a dict"),
     "what fails": ("plans=[1 / 0]", "ZeroDivisionError: division by zero"),
 }
@@ -134,9 +169,9 @@ BAD = {
     "unknown model": (["simple_cn", *SWEEP[1:], "--sites", "dense*"], "Did you mean 'simple_cnn'"),
     "unknown site": ([*SWEEP, "--sites", "dens1"], "Unknown site 'dens1'. Did you mean 'dense1'"),
     "unknown plan": ([*SWEEP, "--plan", "papers"], "Did you mean 'paper'"),
-    "unknown variant": ([*SWEEP, "--sites", "dense*", "--variant", "drpout"], "Unknown layer 'drpout'"),
-    "a variant that fits nowhere": (
-        [*SWEEP, "--sites", "dense*", "--variant", "spatial_dropout2d"],
+    "unknown spec": ([*SWEEP, "--sites", "dense*", "--spec", "drpout"], "Unknown layer 'drpout'"),
+    "a spec that fits nowhere": (
+        [*SWEEP, "--sites", "dense*", "--spec", "spatial_dropout2d"],
         "Cannot put 'spatial_dropout2d:0.1' at site 'dense1'",
     ),
     "unknown regulariser": (
@@ -165,11 +200,11 @@ BAD = {
     "nothing to compare on": ([*SWEEP, "--plan", "paper", "--validation-split", "0"], "validation images"),
     "strategy": ([*SWEEP, "--plan", "paper", "--strategy", "gird"], "Did you mean 'grid'"),
     "engine": ([*SWEEP, "--plan", "paper", "--engine", "spark"], "`engine` must be"),
-    "workers without ray": ([*SWEEP, "--plan", "paper", "--workers", "2"], "`workers` are those of"),
+    "workers without ray": ([*SWEEP, "--plan", "paper", "--workers", "2"], "`workers` need engine="),
     "no such file": (["missing.py"], "No such file"),
     "flags beside a file": (["space.py", "--rate", "0.1"], "takes no --rate"),
     "unknown flag": ([*SWEEP, "--site", "dense*"], "See: dropzoo sweep --help"),
-    "resources without ray": ([*SWEEP, "--plan", "paper", "--resource", "cpu=2"], "`resources` are those of"),
+    "resources without ray": ([*SWEEP, "--plan", "paper", "--resource", "cpu=2"], "`resources` need engine="),
     "a resource of no amount": ([*SWEEP, "--plan", "paper", "--resource", "cpu"], 'must be "name=amount"'),
     "masks for a classifier": (["simple_cnn", "--data", "digit_scenes", "--plan", "paper"], "gives one label"),
 }

@@ -202,7 +202,7 @@ def test_the_command_line_starts_two_workers(tmp_path, data_dir):
     options = {"--data": "digits", "--data-dir": data_dir, "--limit": 60, "--epochs": 2, "--workers": 2}
     # Batches of 11 leave one of the 144 images of the validation set.
     options |= {"--option": "filters=(4,)", "--dropout": 0.2, "--out": tmp_path / "run", "--batch-size": 11}
-    command = [sys.executable, "-m", "dropzoo.cli.app", "train", "simple_cnn"]
+    command = [sys.executable, "-m", "dropzoo.cli", "train", "simple_cnn"]
     command += [str(part) for option in options.items() for part in option]
     done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=False)
     assert done.returncode == 0, done.stderr

@@ -10,7 +10,6 @@ from rich.markup import escape
 
 from dropzoo.cli import bench as commands_bench
 from dropzoo.cli import models as commands_models
-from dropzoo.cli import options
 from dropzoo.cli import runs as commands_runs
 from dropzoo.cli import sweeps as commands_sweep
 
@@ -28,7 +27,7 @@ errors = Console(stderr=True, highlight=False, emoji=False)
 def _options(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
-    """Options that stand before the command."""
+    """The options that stand before a command."""
 
 
 app.command("list")(commands_models.list_)
@@ -51,13 +50,16 @@ for command in (
 
 
 def main(args: list[str] | None = None) -> None:
-    """Runs the command line: bad input is one line and exit status 2, an interrupt 130."""
+    """Runs the command line and exits: with status 2 and one line for bad input, with 130 for an interrupt.
+
+    Args:
+        args: The arguments; those of the process by default. Commands find them as `context.obj`.
+    """
     args = sys.argv[1:] if args is None else args
-    options.given[:] = args
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _warn  # type: ignore[assignment]
-            status = app(args, prog_name="dropzoo", standalone_mode=False)
+            status = app(args, prog_name="dropzoo", standalone_mode=False, obj=args)
     except typer.Exit as stop:
         status = stop.exit_code
     except (typer.Abort, KeyboardInterrupt):
@@ -71,12 +73,13 @@ def main(args: list[str] | None = None) -> None:
 
 
 def _warn(message: Warning | str, *_: Any) -> None:
-    """Without the line of code that warns."""
+    """Prints a warning without the line of code that it comes from."""
     errors.print(f"[yellow]Warning:[/yellow] {escape(str(message))}", soft_wrap=True)
 
 
 def _report(error: Exception) -> int:
-    if hasattr(error, "format_message"):  # of the command line itself: an unknown option, a missing argument
+    """Prints an error in a line, and returns the exit status."""
+    if hasattr(error, "format_message"):  # an unknown option, or a missing argument
         context = getattr(error, "ctx", None)
         command = context.command_path if context else "dropzoo"
         errors.print(f"[red]Error:[/red] {escape(error.format_message())} See: {command} --help", soft_wrap=True)
@@ -87,7 +90,3 @@ def _report(error: Exception) -> int:
     if kind:
         errors.print("dropzoo --debug ... shows where")
     return 2 if not kind else 1
-
-
-if __name__ == "__main__":
-    main()

@@ -7,44 +7,33 @@ from rich.markup import escape
 from rich.table import Table
 
 from dropzoo.cli.options import (
-    AugmentOption,
-    BatchSizeOption,
-    DataDirOption,
     DataOption,
     DropoutOption,
-    ImageSizeOption,
+    InputOptions,
     ModelOptions,
     console,
-    parse_augment,
     parse_dropout,
     parse_options,
+    with_groups,
 )
 
 
+@with_groups
 def bench_input(
     data: DataOption,
-    batch_size: BatchSizeOption = 32,
-    augment: AugmentOption = None,
-    image_size: ImageSizeOption = None,
-    data_dir: DataDirOption = None,
+    reading: InputOptions,
     seconds: Annotated[float, typer.Option("--seconds", min=0.1, help="How long to measure, about.")] = 10.0,
 ) -> None:
-    """Measures the input pipeline alone: images a second, while the cache fills and afterwards.
+    """Measures the input pipeline alone, in images a second: while the cache fills, and afterwards.
 
-    Compare with what the steps take: dropzoo bench.
+    Compare with the time of the steps: dropzoo bench.
 
     Example: dropzoo bench-input --data digit_scenes --augment yes
     """
     from dropzoo import training
     from dropzoo.runs import throughput
 
-    loaded = training.load_data(
-        data,
-        batch_size=batch_size,
-        augment=parse_augment(augment),
-        image_size=image_size,
-        data_dir=data_dir,
-    )
+    loaded = training.load_data(data, **reading.arguments())
     with console.status("Drawing batches ..."):
         found = throughput.input_rate(loaded, seconds)
     table = Table("input of " + escape(data), "", show_header=True)
@@ -55,19 +44,18 @@ def bench_input(
     console.print(table)
 
 
+@with_groups
 def bench(
     model: Annotated[str, typer.Argument(help="A model's name: dropzoo list models.")],
     data: DataOption,
     dropout: DropoutOption = None,
     option: ModelOptions = None,
-    batch_size: BatchSizeOption = 32,
-    augment: AugmentOption = None,
-    image_size: ImageSizeOption = None,
-    data_dir: DataDirOption = None,
-    steps: Annotated[int, typer.Option("--steps", min=1, help="In one round.")] = 20,
+    *,
+    reading: InputOptions,
+    steps: Annotated[int, typer.Option("--steps", min=1, help="Steps in one round.")] = 20,
     seconds: Annotated[float, typer.Option("--seconds", min=0.1, help="For the input, about.")] = 5.0,
 ) -> None:
-    """Measures training steps without and with XLA beside the input, and says which of them waits.
+    """Measures training steps, without and with XLA, and the input, and says which of them waits.
 
     Example: dropzoo bench unet --data digit_scenes --dropout 0.3 --option filters=16
     """
@@ -81,10 +69,7 @@ def bench(
         data=data,
         dropout=parse_dropout(dropout),
         options=parse_options(option),
-        batch_size=batch_size,
-        augment=parse_augment(augment),
-        image_size=image_size,
-        data_dir=data_dir,
+        **reading.arguments(),
     )
     loaded = config.load_data()
     with console.status("Training steps ..."):
@@ -94,13 +79,13 @@ def bench(
     table = Table("", "ms a step", "images/s")
     for jit_compile, seconds_a_step in times.items():
         title = "step, jit_compile=True" if jit_compile else "step, jit_compile=False"
-        table.add_row(title, f"{1e3 * seconds_a_step:.1f}", f"{batch_size / seconds_a_step:,.0f}")
+        table.add_row(title, f"{1e3 * seconds_a_step:.1f}", f"{reading.batch_size / seconds_a_step:,.0f}")
     rate = found.steady or found.filling
     title = "input alone, from the cache" if found.steady else "input alone, while it is read"
-    table.add_row(title, f"{1e3 * batch_size / rate:.1f}", f"{rate:,.0f}")
+    table.add_row(title, f"{1e3 * reading.batch_size / rate:.1f}", f"{rate:,.0f}")
     console.print(table)
     fastest = min(times, key=times.__getitem__)
-    share = rate * times[fastest] / batch_size
+    share = rate * times[fastest] / reading.batch_size
     verdict = f"The input is {share:.1f} times as fast as the steps"
     verdict += ": it keeps up." if share > 1.2 else ": the device waits for it. Cache, resize or augment less."
     console.print(f"{verdict} Fastest steps: jit_compile={fastest}.")

@@ -3,7 +3,6 @@
 import os
 import sys
 from collections import Counter
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from shlex import quote
@@ -17,35 +16,26 @@ from rich.table import Column, Table
 
 from dropzoo.cli.options import (
     AugmentOption,
-    BatchSizeOption,
-    ChannelsOption,
-    DataDirOption,
     DataOption,
     DropoutOption,
-    EpochsOption,
-    ImageSizeOption,
-    LearningRateOption,
-    LimitOption,
-    ManualDirOption,
     ModelOptions,
     RateScheduleOption,
     SamplesOption,
-    ScheduleOption,
-    ValidationSplitOption,
+    TrainingOptions,
     console,
     data_name,
-    given,
     parse_augment,
     parse_dropout,
     parse_options,
     parse_rate_schedule,
     say,
-    training_arguments,
+    with_groups,
 )
 from dropzoo.common.checks import unknown
 from dropzoo.runs.tables import figures_table
 
 
+@with_groups
 def train(
     context: typer.Context,
     model: Annotated[str, typer.Argument(help="A model's name: dropzoo list models.")],
@@ -53,22 +43,14 @@ def train(
     out: Annotated[
         Path | None, typer.Option("--out", help="The run's folder; runs/MODEL-DATA by default.")
     ] = None,
+    *,
     dropout: DropoutOption = None,
     option: ModelOptions = None,
-    epochs: EpochsOption = 10,
-    batch_size: BatchSizeOption = 32,
-    learning_rate: LearningRateOption = 1e-3,
-    schedule: ScheduleOption = "cosine",
     rate_schedule: RateScheduleOption = None,
     augment: AugmentOption = None,
     label_smoothing: Annotated[float, typer.Option("--label-smoothing", help="In [0, 1).")] = 0.0,
-    image_size: ImageSizeOption = None,
-    channels: ChannelsOption = None,
-    validation_split: ValidationSplitOption = 0.1,
-    limit: LimitOption = None,
     seed: Annotated[int, typer.Option("--seed")] = 0,
-    manual_dir: ManualDirOption = None,
-    data_dir: DataDirOption = None,
+    training: TrainingOptions,
     steps_per_execution: Annotated[
         int, typer.Option("--steps-per-execution", min=1, help="Steps in one call: faster if steps are short.")
     ] = 1,
@@ -92,12 +74,12 @@ def train(
         augment=parse_augment(augment),
         label_smoothing=label_smoothing,
         seed=seed,
-        **training_arguments(context),
+        **vars(training),
     )
     folder = out or Path("runs") / f"{model}-{data_name(data)}"
     if workers > 1 and "TF_CONFIG" not in os.environ:
         load_run_data(config, folder)  # prepares the data once, before the workers read them at the same time
-        raise typer.Exit(run_workers([sys.executable, "-m", "dropzoo.cli.app", *given], workers))
+        raise typer.Exit(run_workers([sys.executable, "-m", "dropzoo.cli", *context.obj], workers))
     _, figures = train_run(config, folder, say=say, steps_per_execution=steps_per_execution)
     console.print(figures_table({judged_on(read_info(folder)): figures}))
     say(f"Saved in {folder}. Next: dropzoo evaluate {quote(str(folder))} --mc 30")
@@ -240,7 +222,7 @@ def export(
         model = keras.models.load_model(run)
     else:
         model, config, info = load_run(run)
-        known = {"class_names": info.class_names, "card": {"data": config.data, "training": asdict(config)}}
+        known = {"class_names": info.class_names, "card": {"data": config.data, "training": config.to_json()}}
     known |= {"image_dtype": image_dtype, "resize": resize, "task": task, "overwrite": overwrite}
     try:
         written = serving.export_model(model, path, num_samples, **known)

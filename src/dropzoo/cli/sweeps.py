@@ -1,23 +1,15 @@
 """The commands on sweeps: run one, and read a recommendation off its file."""
 
+import dataclasses
 from pathlib import Path
 from shlex import quote
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from dropzoo.cli.options import (
-    BatchSizeOption,
-    ChannelsOption,
-    DataDirOption,
-    EpochsOption,
-    ImageSizeOption,
-    LearningRateOption,
-    LimitOption,
-    ManualDirOption,
     ModelOptions,
-    ScheduleOption,
-    ValidationSplitOption,
+    TrainingOptions,
     console,
     data_name,
     parse_augment,
@@ -25,70 +17,90 @@ from dropzoo.cli.options import (
     parse_options,
     parse_resources,
     say,
-    training_arguments,
+    with_groups,
 )
+
+if TYPE_CHECKING:
+    from dropzoo.sweep.space import Space
 
 _SPACE = "What to try"
 _RUNNING = "How the sweep runs"
 
 
-def _many(flag: str, text: str) -> Any:
-    return typer.Option(flag, help=f"Repeatable: {text}", rich_help_panel=_SPACE)
+def _many(text: str, *flags: str) -> Any:
+    return typer.Option(*flags, help=f"Repeatable: {text}", rich_help_panel=_SPACE)
 
 
-def sweep(
-    context: typer.Context,
-    models: Annotated[
-        list[str], typer.Argument(help="Names of models, or one Python file that defines `space = Space(...)`.")
-    ],
-    data: Annotated[
-        str | None, typer.Option("--data", help="digits, digit_scenes, a TFDS name, or a folder.")
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", help="The sweep's folder; sweeps/MODEL-DATA by default.")
-    ] = None,
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SpaceOptions:
+    """What a sweep tries: a space on the command line."""
+
     sites: Annotated[
         list[str] | None,
-        _many("--sites", 'places to drop at: patterns with commas between, "module?,dense*". See: dropzoo sites.'),
-    ] = None,
-    variant: Annotated[
-        list[str] | None, _many("--variant", 'what to drop there: dropout, "drop_block2d:block_size=3".')
-    ] = None,
-    rate: Annotated[list[float] | None, _many("--rate", "the fraction to drop. 0.1, 0.3, 0.5 by default.")] = None,
+        _many('places to drop at: patterns with commas between, "module?,dense*". See: dropzoo sites.', "--sites"),
+    ] = None
+    spec: Annotated[
+        list[str] | None,
+        _many('the layer to put there: dropout, "drop_block2d:block_size=3".', "--spec", "--variant"),
+    ] = None
+    rate: Annotated[list[float] | None, _many("the fraction to drop. 0.1, 0.3, 0.5 by default.", "--rate")] = None
     rate_schedule: Annotated[
         list[str] | None,
-        _many("--rate-schedule", 'constant, linear, cosine, curriculum, early, late, or "late:rate,start=0.5".'),
-    ] = None,
+        _many('constant, linear, cosine, curriculum, early, late, or "late:rate,start=0.5".', "--rate-schedule"),
+    ] = None
     plan: Annotated[
         list[str] | None,
-        _many("--plan", 'a whole plan as it is: a name, a rate, or "pattern=spec;pattern=spec".'),
-    ] = None,
+        _many('a whole plan as it is: a name, a rate, or "pattern=spec;pattern=spec".', "--plan"),
+    ] = None
     normalization: Annotated[
-        list[str] | None, _many("--normalization", "batch, group, layer or none, of the models.")
-    ] = None,
+        list[str] | None, _many("the models' batch, group, layer or none.", "--normalization")
+    ] = None
     augment: Annotated[
-        list[str] | None, _many("--augment", 'none, yes (mild), or "flip_horizontal,rotation=15".')
-    ] = None,
-    weight_decay: Annotated[list[float] | None, _many("--weight-decay", "an L2 penalty of the models.")] = None,
-    label_smoothing: Annotated[list[float] | None, _many("--label-smoothing", "in [0, 1).")] = None,
+        list[str] | None, _many('none, yes (mild), or "flip_horizontal,rotation=15".', "--augment")
+    ] = None
+    weight_decay: Annotated[
+        list[float] | None, _many("an L2 penalty on the models' weights.", "--weight-decay")
+    ] = None
+    label_smoothing: Annotated[list[float] | None, _many("in [0, 1).", "--label-smoothing")] = None
     seeds: Annotated[
         int, typer.Option("--seeds", min=1, help="Trainings of each: intervals need 2, better 5.")
-    ] = 3,
+    ] = 3
     folds: Annotated[
         int,
-        typer.Option("--folds", min=0, help="Cross-validation in so many parts, for small sets; 0: one split."),
-    ] = 0,
-    option: ModelOptions = None,
-    epochs: EpochsOption = 10,
-    batch_size: BatchSizeOption = 32,
-    learning_rate: LearningRateOption = 1e-3,
-    schedule: ScheduleOption = "cosine",
-    image_size: ImageSizeOption = None,
-    channels: ChannelsOption = None,
-    validation_split: ValidationSplitOption = 0.1,
-    limit: LimitOption = None,
-    manual_dir: ManualDirOption = None,
-    data_dir: DataDirOption = None,
+        typer.Option("--folds", min=0, help="Parts of a cross-validation, for small sets; 0: a single split."),
+    ] = 0
+    option: ModelOptions = None
+
+    def space(self, models: list[str], data: str, training: TrainingOptions, running: "RunningOptions") -> "Space":
+        """Returns the space; an axis without a flag is at the default of `Space`."""
+        from dropzoo.sweep.space import Space
+
+        axes: dict[str, Any] = {
+            "sites": self.sites,
+            "specs": self.spec,
+            "rates": self.rate,
+            "rate_schedules": self.rate_schedule,
+            "plans": [parse_dropout(each.split(";")) for each in self.plan or ()],
+            "normalizations": [None if each == "none" else each for each in self.normalization or ()],
+            "augments": [parse_augment(each) for each in self.augment or ()],
+            "weight_decays": self.weight_decay,
+            "label_smoothings": self.label_smoothing,
+        }
+        others: dict[str, Any] = {
+            "seeds": range(self.seeds),
+            "folds": self.folds,
+            "options": parse_options(self.option),
+            "strategy": running.strategy,
+            "samples": running.samples,
+        }
+        given = {name: values for name, values in axes.items() if values}
+        return Space(models=tuple(models), data=data, **given, **others, **vars(training))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunningOptions:
+    """How a sweep runs."""
+
     strategy: Annotated[
         str,
         typer.Option(
@@ -96,38 +108,56 @@ def sweep(
             help="grid; random: --samples of it; halving: all of it for few epochs, the best third longer, ...",
             rich_help_panel=_RUNNING,
         ),
-    ] = "grid",
+    ] = "grid"
     samples: Annotated[
         int, typer.Option("--samples", min=1, help="Plans that random draws.", rich_help_panel=_RUNNING)
-    ] = 20,
+    ] = 20
     engine: Annotated[
         str,
-        typer.Option("--engine", help="local: here, one graph for all rates; ray.", rich_help_panel=_RUNNING),
-    ] = "local",
+        typer.Option("--engine", help="local: here, one graph for all rates; or ray.", rich_help_panel=_RUNNING),
+    ] = "local"
     workers: Annotated[
-        int | None, typer.Option("--workers", min=1, help="Of ray: trials at a time.", rich_help_panel=_RUNNING)
-    ] = None,
+        int | None, typer.Option("--workers", min=1, help="For ray: trials at a time.", rich_help_panel=_RUNNING)
+    ] = None
     resource: Annotated[
         list[str] | None,
         typer.Option(
             "--resource",
-            help="Of ray, repeatable: what each trial gets, cpu=2, gpu=0.5, memory=4e9 (bytes).",
+            help="For ray, repeatable: what each trial gets, cpu=2, gpu=0.5, memory=4e9 (bytes).",
             rich_help_panel=_RUNNING,
         ),
-    ] = None,
+    ] = None
     num_samples: Annotated[
         int,
         typer.Option(
             "--num-samples", "--mc", min=0, help="Samples of the Monte-Carlo latency.", rich_help_panel=_RUNNING
         ),
-    ] = 30,
+    ] = 30
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Do failed trials again.", rich_help_panel=_RUNNING)
-    ] = False,
+    ] = False
+
+
+@with_groups
+def sweep(
+    context: typer.Context,
+    models: Annotated[
+        list[str], typer.Argument(help="Names of models, or one Python file that defines `space = Space(...)`.")
+    ],
+    *,
+    data: Annotated[
+        str | None, typer.Option("--data", help="digits, digit_scenes, a TFDS name, or a folder.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="The sweep's folder; sweeps/MODEL-DATA by default.")
+    ] = None,
+    axes: SpaceOptions,
+    training: TrainingOptions,
+    running: RunningOptions,
 ) -> None:
     """Finds out where to drop, what, and how much: trains every combination, and writes OUT/report.html.
 
-    Each of --sites is tried with each --variant, --rate and --rate-schedule; each
+    Each of --sites is tried with each --spec, --rate and --rate-schedule; each
     --plan as it is; all of it with each --normalization, --augment, --weight-decay
     and --label-smoothing, and always also without dropout. All trials of one seed
     start from the same weights and see the same batches: differences are paired.
@@ -143,7 +173,7 @@ def sweep(
 
     Example: dropzoo sweep space.py --engine ray --workers 4
     """
-    from dropzoo.sweep.run import Space, load_space, run_sweep
+    from dropzoo.sweep.run import load_space, run_sweep
 
     if len(models) == 1 and models[0].endswith(".py"):
         _refuse_space_flags(context)
@@ -152,38 +182,17 @@ def sweep(
     else:
         if data is None:
             raise ValueError("--data is missing: digits, digit_scenes, a TFDS name, or a folder")
-        given: dict[str, Any] = {
-            "sites": sites,
-            "variants": variant,
-            "rates": rate,
-            "schedules": rate_schedule,
-            "plans": [parse_dropout(each.split(";")) for each in plan or ()],
-            "normalizations": [None if each == "none" else each for each in normalization or ()],
-            "augments": [parse_augment(each) for each in augment or ()],
-            "weight_decays": weight_decay,
-            "label_smoothings": label_smoothing,
-        }
-        space = Space(
-            models=tuple(models),
-            data=data,
-            seeds=tuple(range(seeds)),
-            folds=folds,
-            options=parse_options(option),
-            strategy=strategy,
-            samples=samples,
-            **training_arguments(context),
-            **{name: tuple(values) for name, values in given.items() if values},
-        )
+        space = axes.space(models, data, training, running)
         default = Path("sweeps") / f"{'-'.join(models)}-{data_name(data)}"
     folder = out or default
     report = run_sweep(
         space,
         folder,
-        engine=engine,
-        workers=workers,
-        resources=parse_resources(resource),
-        mc_samples=num_samples,
-        retry_failed=retry_failed,
+        engine=running.engine,
+        workers=running.workers,
+        resources=parse_resources(running.resource),
+        mc_samples=running.num_samples,
+        retry_failed=running.retry_failed,
         console=console,
     )
     say(f"Wrote {report}. Next: dropzoo recommend {quote(str(folder))}")
@@ -193,7 +202,9 @@ def recommend(
     file: Annotated[Path, typer.Argument(help="A sweep's folder, or its sweep.jsonl.")],
     by: Annotated[
         str,
-        typer.Option("--by", help="What counts on the validation images: nll, accuracy, mean_iou, brier, ece."),
+        typer.Option(
+            "--by", help="The figure on the validation images that counts: nll, accuracy, mean_iou, brier, ece."
+        ),
     ] = "nll",
 ) -> None:
     """Reads a plan off a sweep's file, with its evidence: the simplest within one standard error of the best.
@@ -216,10 +227,11 @@ def recommend(
 
 
 def _refuse_space_flags(context: typer.Context) -> None:
-    """What the file says cannot be said on the command line as well."""
-    runs = ("models", "out", "engine", "workers", "resource", "num_samples", "retry_failed")
+    """Refuses the flags that define a space, because the file defines it."""
+    allowed = {"models", "out", *(field.name for field in dataclasses.fields(RunningOptions))}
+    allowed -= {"strategy", "samples"}
     for parameter in context.command.params:
         name = str(parameter.name)
         source = context.get_parameter_source(name)
-        if name not in runs and source is not None and source.name == "COMMANDLINE":
+        if name not in allowed and source is not None and source.name == "COMMANDLINE":
             raise ValueError(f"A space that a file defines takes no {parameter.opts[0]}; say it in the file")

@@ -1,9 +1,14 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and files with one writer at a time."""
 
 import contextlib
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
+
+# Windows refuses to read what is locked, so the byte that stands for the file lies far behind its end.
+_LOCKED_BYTE = 2**30
 
 
 @contextlib.contextmanager
@@ -35,3 +40,31 @@ def whole_file(path: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):  # the disk may be gone; the block's own error says so
             unfinished.unlink(missing_ok=True)
+
+
+def lock(file: IO[bytes]) -> None:
+    """Takes a file for this process until it is closed or the process ends, however that ends.
+
+    Other processes can read it, and can write it if they do not ask for the lock.
+
+    Args:
+        file: An open file that can be written.
+
+    Raises:
+        BlockingIOError: If another process, or another open file of this one, has the lock.
+    """
+    if sys.platform == "win32":
+        import msvcrt
+
+        position = file.tell()
+        file.seek(_LOCKED_BYTE)
+        try:
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        except PermissionError as error:
+            raise BlockingIOError(*error.args) from None
+        finally:
+            file.seek(position)
+    else:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -25,6 +25,7 @@ from dropzoo.runs.devices import prepare_devices
 from dropzoo.runs.evaluation import evaluate
 from dropzoo.runs.figures import Figures
 from dropzoo.runs.files import read_json, write_history, write_json
+from dropzoo.runs.settings import FILE_NAMES, Settings, renamed
 from dropzoo.serving.export.signatures import takes_integers
 from dropzoo.serving.montecarlo.sampler import check_single
 from dropzoo.training.data.load import find_folder
@@ -39,38 +40,47 @@ DATA_ARGUMENTS = (
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class RunConfig:
-    """What to train on what; the defaults are those of `dropzoo train`."""
+class RunConfig(Settings):
+    """What to train on what; the defaults are those of `dropzoo train`.
+
+    Args:
+        model: Name of a model, as for `build_model`.
+        dropout: A rate, the name of a plan, or a dict from patterns to specs, as for `build_model`.
+        options: Further arguments of `build_model`.
+        rate_schedule: Dict from patterns of sites to schedules of the dropout rate, as text.
+        augment: As for `load_data`.
+        label_smoothing: Float in [0, 1).
+        seed: Int in [0, 2**32). It fixes the initial weights, the order of the images and the dropout masks.
+        fold: `(k, n)` for part `k` of a cross-validation in `n` parts, as for `load_data`.
+        data, epochs, ...: See `Settings`.
+
+    Raises:
+        ValueError: If a value is out of its range.
+    """
 
     model: str
-    data: str
     dropout: Any = None
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
-    epochs: int = 10
-    batch_size: int = 32
-    learning_rate: float = 1e-3
-    schedule: str = "cosine"  # of the learning rate, down to 0 over all steps, or "constant"
-    rate_schedule: dict[str, Any] | None = None  # of the dropout rates: patterns to schedules as text
+    rate_schedule: dict[str, Any] | None = None
     augment: bool | str = False
     label_smoothing: float = 0.0
-    image_size: int | None = None
-    num_channels: int | None = None
-    validation_split: float = 0.1
-    limit: int | None = None
     seed: int = 0
-    manual_dir: str | None = None
-    data_dir: str | None = None
-    fold: tuple[int, int] | None = None  # of a cross-validation: see `load_data`
+    fold: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
-        if self.epochs < 1:
-            raise ValueError(f"`epochs` must be a positive int. Received: epochs={self.epochs}")
-        if not self.learning_rate > 0:
-            raise ValueError(f"`learning_rate` must be positive. Received: learning_rate={self.learning_rate}")
-        if self.schedule not in ("cosine", "constant"):
-            raise ValueError(f"`schedule` must be 'cosine' or 'constant'. Received: schedule={self.schedule!r}")
+        super().__post_init__()
         check_smoothing(self.label_smoothing)
         self.rate_callbacks()
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the config as files hold it, under their names for the fields."""
+        return renamed(dataclasses.asdict(self), FILE_NAMES)
+
+    @classmethod
+    def from_json(cls, saved: dict[str, Any]) -> "RunConfig":
+        """Returns the config that `to_json` was called on."""
+        config = renamed(saved, {old: new for new, old in FILE_NAMES.items()})
+        return cls(**{**config, "fold": config.get("fold") and tuple(config["fold"])})
 
     def rate_callbacks(self) -> list[training.RateSchedule]:
         return [] if self.rate_schedule is None else [training.RateSchedule(self.rate_schedule)]
@@ -92,7 +102,7 @@ class RunConfig:
     def trainer(self, model: keras.Model, info: training.DataInfo, **options: Any) -> training.Trainer:
         """The trainer of this run; `options` are those of `Trainer`."""
         rate: Any = self.learning_rate
-        if self.schedule == "cosine":
+        if self.learning_rate_schedule == "cosine":
             rate = keras.optimizers.schedules.CosineDecay(rate, self.steps(info))
         loss = training.default_loss(info.task, info.num_classes, self.label_smoothing)
         return training.Trainer(model, keras.optimizers.Adam(rate), loss, **options)
@@ -121,7 +131,7 @@ def train_run(
     if not chief:
         say = _nothing
     say(f"Trains on {devices}")
-    wanted = json.loads(json.dumps(dataclasses.asdict(config)))
+    wanted = json.loads(json.dumps(config.to_json()))
     _check_folder(out, wanted)
     if (out / "results.json").exists():
         say(f"{out} holds this run already, finished; nothing to train")
@@ -194,7 +204,7 @@ def load_run(out: Path) -> tuple[keras.Model, RunConfig, training.DataInfo]:
         )
     saved = read_json(out / "run.json")
     model = keras.models.load_model(out / "model.keras")
-    return model, RunConfig(**saved["config"]), read_info(out)
+    return model, RunConfig.from_json(saved["config"]), read_info(out)
 
 
 def load_run_data(config: RunConfig, out: Path, *facts: str) -> training.Data:

@@ -1,13 +1,13 @@
-"""A plan read off a sweep's file: the simplest that is about as good as the best, with its evidence."""
+"""Recommends a plan from a sweep's records: the simplest that is about as good as the best, with its evidence."""
 
 import dataclasses
 import shlex
 from collections.abc import Iterable
-from typing import Any
 
 from dropzoo import layers
 from dropzoo.common.checks import unknown
 from dropzoo.runs.run import RunConfig
+from dropzoo.runs.settings import Settings
 from dropzoo.sweep.stats import (
     HIGHER_IS_BETTER,
     Candidate,
@@ -16,9 +16,9 @@ from dropzoo.sweep.stats import (
     candidates,
     difference,
     interval_text,
-    score_name,
     title,
 )
+from dropzoo.sweep.trials import Record
 
 METRICS = ("nll", "accuracy", "mean_iou", "brier", "ece")
 
@@ -27,15 +27,16 @@ METRICS = ("nll", "accuracy", "mean_iou", "brier", "ece")
 class Recommendation:
     """A plan, and why.
 
-    Attributes:
-        chosen: the simplest candidate within one standard error of the best.
-        best: on the validation images.
-        baseline: the chosen one without dropout; None where it was not run.
-        effect: chosen less baseline, of the metric on validation images; None without another baseline.
-        test_effect: the same on test images, which no choice has seen.
-        runner_up: the best candidate with dropout, where the best has none.
-        compared: how many candidates.
-        partly_failed: how many more were left out, since some of their trials failed.
+    Args:
+        metric: The figure on the validation images that counts.
+        chosen: The simplest candidate within one standard error of the best.
+        best: The candidate with the best mean on the validation images.
+        baseline: The chosen candidate without dropout; None if it was not run.
+        effect: The metric of `chosen` less that of `baseline` on validation images; None if they are the same.
+        test_effect: The same on test images, which are part of no choice.
+        runner_up: The best candidate with dropout; None if there is none.
+        compared: Number of candidates.
+        partly_failed: Number of candidates that were left out because some of their trials failed.
     """
 
     metric: str
@@ -50,17 +51,24 @@ class Recommendation:
 
     @property
     def within_noise(self) -> bool:
-        """Whether no difference from no dropout is shown."""
+        """Whether the effect may be 0."""
         return self.effect is None or self.effect.low <= 0 <= self.effect.high
 
 
-def recommend(records: Iterable[dict[str, Any]], metric: str = "nll") -> Recommendation:
-    """The simplest candidate whose mean is within one standard error of the best one's.
+def recommend(records: Iterable[Record], metric: str = "nll") -> Recommendation:
+    """Returns the simplest candidate whose mean is within one standard error of the best one's.
 
     The standard error is that of the paired difference to the best, over seeds and folds.
 
+    Args:
+        records: Records of one sweep.
+        metric: One of `METRICS`, on the validation images.
+
+    Returns:
+        The candidate and its evidence.
+
     Raises:
-        ValueError: without a trial that succeeded.
+        ValueError: If no trial has succeeded, or the metric is unknown.
 
     Reference:
         Breiman et al., "Classification and Regression Trees", 1984, section 3.4.3, for the rule.
@@ -69,7 +77,7 @@ def recommend(records: Iterable[dict[str, Any]], metric: str = "nll") -> Recomme
         raise unknown("metric", metric, METRICS)
     records = list(records)
     found = [c for c in candidates(records, metric) if c.scored]
-    # Of a sweep by halving that is not done, the last round may hold no more than baselines.
+    # If a sweep by halving is not done, its last round may hold only baselines.
     epochs = max((c.epochs for c in found if not c.is_baseline), default=found[0].epochs if found else 0)
     found = [c for c in found if c.epochs == epochs]
     whole = [c for c in found if len(c.scored) == len(c.records)]
@@ -91,28 +99,28 @@ def recommend(records: Iterable[dict[str, Any]], metric: str = "nll") -> Recomme
         chosen=chosen,
         best=best,
         baseline=baseline,
-        effect=against and difference(chosen, against, metric),
-        test_effect=against and difference(chosen, against, metric, "test"),
+        effect=None if against is None else difference(chosen, against, metric),
+        test_effect=None if against is None else difference(chosen, against, metric, "test"),
         runner_up=next((c for c in ranked if not c.is_baseline), None),
         compared=len(ranked),
         partly_failed=len(found) - len(ranked),
     )
 
 
-def _why_not(records: list[dict[str, Any]], metric: str) -> str:
+def _why_not(records: list[Record], metric: str) -> str:
     if not records:
         return "no trial of this sweep has ended yet"
-    if all("error" in record for record in records):
-        return f"all {len(records)} trials have failed, the first with {records[0]['error'].splitlines()[0][:200]}"
-    have = (m for m in METRICS if any(m in record.get("validation", {}) for record in records))
+    if all(record.error for record in records):
+        return f"all {len(records)} trials have failed, the first with {records[0].first_line}"
+    have = (m for m in METRICS if any(m in record.outcome.validation for record in records))
     return f"its trials have no {metric!r}; they have {', '.join(have)}"
 
 
 def in_words(found: Recommendation) -> list[str]:
-    """The evidence, a sentence a line."""
+    """Returns the evidence in words, one or two sentences a line."""
     chosen, metric = found.chosen, found.metric
-    name, score = title(metric), score_name(chosen.records)
-    figures = [metric, *(m for m in (score, "ece") if m != metric)]
+    name = title(metric)
+    figures = [metric, *(m for m in (chosen.score, "ece") if m != metric)]
     values = ", ".join(f"{title(m)} {interval_text(chosen.interval(m))}" for m in figures)
     runs = len(chosen.scored)
     lines = [
@@ -124,12 +132,12 @@ def in_words(found: Recommendation) -> list[str]:
     if found.effect is None and chosen.is_baseline:
         lines.append(_why_nothing(found))
     elif found.effect is None:
-        lines.append("It was not run without dropout, so no effect of the dropout can be told.")
+        lines.append("It was not run without dropout, so the effect of the dropout is unknown.")
     else:
         lines.append(f"Against the same without dropout: {name} {_effect(found.effect)}.")
         if found.effect.half is None:
             lines.append(
-                "One run of each tells nothing of the spread: sweep with --seeds 5 before you rely on it."
+                "One run of each tells nothing about the spread: sweep with --seeds 5 before you rely on it."
             )
         elif found.within_noise:
             lines.append("The interval includes 0: a difference from no dropout is not shown.")
@@ -168,24 +176,23 @@ def _runs(count: int) -> str:
 
 
 def train_command(config: RunConfig) -> str:
-    """The line that trains this plan, with the seed that `dropzoo train` has by itself."""
+    """Returns the line that trains a plan, with the default seed of `dropzoo train`."""
     parts = ["dropzoo", "train", config.model, "--data", config.data]
-    dropout = config.dropout
-    if isinstance(dropout, dict):
-        for pattern, spec in dropout.items():
+    if isinstance(config.dropout, dict):
+        for pattern, spec in config.dropout.items():
             text = layers.describe(layers.get(spec)) if isinstance(spec, dict) else spec
             parts += ["--dropout", f"{pattern}={'none' if text is None else text}"]
-    elif dropout is not None:
-        parts += ["--dropout", str(dropout)]
+    elif config.dropout is not None:
+        parts += ["--dropout", str(config.dropout)]
     for pattern, schedule in (config.rate_schedule or {}).items():
         parts += ["--rate-schedule", f"{pattern}={schedule}"]
     for name, value in config.options.items():
         parts += ["--option", f"{name}={value}"]
-    flags = {"channels": config.num_channels, "augment": "yes" if config.augment is True else config.augment}
-    names = ("epochs", "batch_size", "learning_rate", "schedule", "image_size", "validation_split", "limit")
-    flags |= {name: getattr(config, name) for name in (*names, "label_smoothing", "manual_dir", "data_dir")}
-    usual = vars(RunConfig(model="", data="")) | {"channels": None}
-    for name, value in flags.items():
-        if value != usual[name]:
-            parts += [f"--{name.replace('_', '-')}", str(value)]
+    usual = RunConfig(model="", data=config.data)
+    flags = {field.name: f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(Settings)}
+    flags |= {"num_channels": "--channels", "label_smoothing": "--label-smoothing", "augment": "--augment"}
+    for name, flag in flags.items():
+        value = getattr(config, name)
+        if value != getattr(usual, name):
+            parts += [flag, "yes" if value is True else str(value)]
     return shlex.join(parts)

@@ -1,21 +1,19 @@
 """Pictures of a sweep: leaders with intervals, effects by site and rate, curves, what mattered."""
 
-from typing import Any
-
 import numpy as np
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from dropzoo.pages.style import BLUE, GREY, INK, LINES, plain
-from dropzoo.sweep.stats import Candidate, baseline_of, difference, score_name, title
+from dropzoo.sweep.stats import Candidate, Interval, baseline_of, difference, title
 
 
 def intervals(found: list[Candidate]) -> Figure:
-    """Of each candidate, numbered from the top, the mean and 95 % interval of four figures."""
+    """Draws the means and 95 % intervals of four figures, a row for each candidate, numbered from the top."""
     figure = Figure(figsize=(7.0, 1.6 + 0.5 * len(found)), layout="constrained")
     rows = np.arange(len(found))
-    metrics = ("nll", score_name(found[0].records), "gap", "ece")
+    metrics = ("nll", found[0].score, "gap", "ece")
     for axis, metric in zip(figure.subplots(2, 2, sharey=True).ravel(), metrics, strict=True):
         for row, candidate in zip(rows, found, strict=True):
             value = candidate.interval(metric)
@@ -32,17 +30,21 @@ def intervals(found: list[Candidate]) -> Figure:
 
 
 def effects(found: list[Candidate], metric: str = "nll") -> Figure | None:
-    """Heat map: a row for sites and variant, a column a rate; the mean effect against the same without dropout."""
-    cells: dict[tuple[str, float], list[Any]] = {}
+    """Draws the mean effects against the same without dropout, by sites and spec (rows) and rate (columns).
+
+    Returns:
+        A heat map; None if there is no effect at a rate.
+    """
+    cells: dict[tuple[str, float], list[Interval]] = {}
     for candidate in found:
         axes, baseline = candidate.axes, baseline_of(candidate, found)
-        if candidate.is_baseline or axes["rate"] is None or baseline is None or not candidate.scored:
+        if candidate.is_baseline or axes.rate is None or baseline is None or not candidate.scored:
             continue
-        models = {c.axes["model"] for c in found}
-        row = f"{axes['model']}: " * (len(models) > 1) + f"{axes['sites']}\n{axes['variant']}"
+        models = {c.axes.model for c in found}
+        row = f"{axes.model}: " * (len(models) > 1) + f"{axes.sites}\n{axes.spec}"
         effect = difference(candidate, baseline, metric)
         if effect.count:
-            cells.setdefault((row, axes["rate"]), []).append(effect)
+            cells.setdefault((row, axes.rate), []).append(effect)
     if not cells:
         return None
     rows, rates = list(dict.fromkeys(row for row, _ in cells)), sorted({rate for _, rate in cells})
@@ -68,13 +70,13 @@ def effects(found: list[Candidate], metric: str = "nll") -> Figure | None:
 
 
 def convergence(found: list[tuple[int, Candidate]]) -> Figure:
-    """Validation NLL and loss of training by epoch: means over seeds, the range of the runs behind."""
+    """Draws the validation NLL and the training loss by epoch: means over the runs, and their range."""
     figure = Figure(figsize=(8.4, 3.4), layout="constrained")
     panels = (("val_nll", "validation NLL"), ("loss", "training loss"))
     for axis, (curve, head) in zip(figure.subplots(1, 2), panels, strict=True):
         for i, (number, candidate) in enumerate(found):
             colour, dash = (GREY, ":") if candidate.is_baseline else LINES[i % len(LINES)]
-            runs = np.array([record["curves"][curve] for record in candidate.scored], float)  # (runs, epochs)
+            runs = np.array([outcome.curves[curve] for outcome in candidate.outcomes], "float64")  # (runs, epochs)
             epochs = np.arange(1, runs.shape[1] + 1)
             axis.plot(epochs, runs.mean(0), color=colour, linestyle=dash, label=_number(number, candidate))
             axis.fill_between(epochs, runs.min(0), runs.max(0), color=colour, alpha=0.12, linewidth=0)
@@ -87,12 +89,16 @@ def convergence(found: list[tuple[int, Candidate]]) -> Figure:
 
 
 def reliability(found: list[tuple[int, Candidate]]) -> Figure | None:
-    """Accuracy against confidence on validation images, the bins of all runs together; None of older records."""
+    """Draws the accuracy against the confidence on validation images, with the bins of all runs together.
+
+    Returns:
+        A reliability diagram; None if no record holds bins.
+    """
     figure = Figure(figsize=(5.0, 4.4), layout="constrained")
     axis = figure.subplots()
     axis.plot([0, 1], [0, 1], color=INK, linewidth=1)
     for i, (number, candidate) in enumerate(found):
-        bins = [record["reliability"] for record in candidate.scored if "reliability" in record]
+        bins = [outcome.reliability for outcome in candidate.outcomes if outcome.reliability]
         if not bins:
             continue
         names = ("count", "correct", "confidence")
@@ -111,7 +117,7 @@ def reliability(found: list[tuple[int, Candidate]]) -> Figure | None:
 
 
 def shares(found: dict[str, float]) -> Figure:
-    """Bars of the shares of the variance."""
+    """Draws the shares of the variance as bars."""
     figure = Figure(figsize=(6.4, 0.9 + 0.36 * len(found)), layout="constrained")
     axis = figure.subplots()
     names = list(found)

@@ -1,6 +1,7 @@
-"""The engine `ray`: the trials of a sweep by Ray Tune, on one machine or a cluster."""
+"""The engine `ray`: runs the trials of a sweep by Ray Tune, on one machine or a cluster."""
 
 import contextlib
+import dataclasses
 import logging
 import math
 import os
@@ -10,11 +11,11 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
-# The sweep has a table and a file of its own; and nothing is reported to anybody.
+# The sweep has its own table and file, and no usage is reported.
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # an interrupt ends the sweep, not only Tune's run
+os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # an interrupt ends the sweep, not only the run of Tune
 os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")  # a plan has a mean at the ends of its rounds
 os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # trials may share a GPU
 
@@ -26,23 +27,23 @@ with warnings.catch_warnings():
 
 import tensorflow as tf
 
-from dropzoo.sweep.space import Trial
-from dropzoo.sweep.workbench import Workbench, as_json, versions
+from dropzoo.sweep.trials import Outcome, Record, Trial
+from dropzoo.sweep.workbench import Workbench, versions
 
-# A worker that dies, for want of memory or with its machine, is replaced, and its trial begun again so often.
+# How often a worker that dies, out of memory or with its machine, is replaced and begins its trial again.
 _RETRIES = 1
 
 
 class _Worker(tune.Trainable):
-    """A process that runs the trials of a plan, one a step; it keeps its workbench, and with it what was traced.
+    """A process that runs the trials of a plan, one a step. It keeps its workbench, and with it all traces.
 
-    Its config: `plan`, a pair of the trials in their order and the NLL by key of those that were run before;
-    `budgets`, by the epochs of a trial, for the scheduler; `mc_samples`; `cores`, the most that an operation uses,
-    0 for all.
+    Its config has four entries. `plan` is a pair: the trials in their order, and the NLL by key of those that were
+    run before. `budgets` are the scheduler's, by the epochs of a trial. `mc_samples` is that of the workbench.
+    `cores` is the number of threads of an operation; 0 for all.
     """
 
     def setup(self, config: dict[str, Any]) -> None:
-        if config["cores"]:  # Ray counts cores, and holds nobody to them
+        if config["cores"]:  # Ray counts cores but does not enforce them
             tf.config.threading.set_intra_op_parallelism_threads(math.ceil(config["cores"]))
         self._bench = Workbench(config["mc_samples"])
         self.reset_config(config)
@@ -66,127 +67,130 @@ class _Worker(tune.Trainable):
         ends_round = not self._left or self._left[0].config.epochs > epochs
         if ends_round and epochs in self._budgets and not trial.is_baseline:
             nll, self._round = statistics.fmean(self._round), []
-            # The mean of a plan of which trials failed is that of the lucky ones: it ends here, unranked.
+            # If trials of a plan failed, its mean is that of the lucky ones: it ends here, unranked.
             result |= {"nll": nll, "budget": self._budgets[epochs]} if math.isfinite(nll) else {"done": True}
         return result
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """A trial that is lost is begun again; those of its plan that ended before are known."""
+        """Saves nothing: a lost trial begins again, and the results of earlier ones are known."""
 
 
 class _Recorder(tune.Callback):
-    """Hands over records as trials end, and what will not be run since the scheduler stops a plan."""
+    """Passes on records as trials end, and the trials that will not be run if the scheduler stops a plan."""
 
-    def __init__(self, record: Callable[[dict[str, Any]], None], drop: Callable[[list[Trial]], None]) -> None:
+    def __init__(self, record: Callable[[Record], None], drop: Callable[[list[Trial]], None]) -> None:
         self._record, self._drop = record, drop
 
     def __getstate__(self) -> dict[str, Any]:
-        """Tune saves its callbacks to restore a run from them; here the sweep's own file does that."""
+        """Tune saves its callbacks to restore a run from them; here the sweep's file does that."""
         return {}
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: Any, **info: Any) -> None:
-        entry, left = result.get("record"), _left(trial)
+        entry: Record | None = result.get("record")
+        left = _left(trial)
         if entry:
-            trial.config["plan"][1][entry["key"]] = _nll(entry)  # a worker that replaces this one starts from here
+            # A worker that replaces this one starts from here.
+            trial.config["plan"][1][entry.trial.key] = _nll(entry)
             left = left[1:]
         if result["done"]:
             self._drop(left)
         if entry:
-            self._record({**entry, "stopped": True} if result["done"] and left else entry)
+            self._record(dataclasses.replace(entry, stopped=True) if result["done"] and left else entry)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """The worker died, again and again: a trial's own errors are results."""
+        """Records that a worker died, again and again; a trial's own errors are results."""
         if not (left := _left(trial)):  # it had done its work
             return
-        lost = left[0]
-        entry = {"key": lost.key, "axes": lost.axes, "config": vars(lost.config), "versions": versions()}
         text = str(trial.get_error() or "the worker is gone").strip().splitlines()[-1]
-        self._record(as_json({**entry, "error": f"WorkerLost: {text}", "seconds": 0.0}))
+        outcome = Outcome(seconds=0.0)
+        self._record(Record(trial=left[0], versions=versions(), outcome=outcome, error=f"WorkerLost: {text}"))
         self._drop(left[1:])
 
 
-def run_trials(
-    trials: list[Trial], record: Callable[[dict[str, Any]], None], workers: int | None, **options: Any
-) -> None:
-    """Runs trials on a Ray cluster: the one that `RAY_ADDRESS` names or this program has joined, or this machine.
+@dataclasses.dataclass(frozen=True)
+class Cluster:
+    """A Ray cluster: the one that `RAY_ADDRESS` names or this program has joined, or this machine.
 
     Args:
-        trials: what to run; the order in which they end is Ray's.
-        record: gets each record in this process, so that there is one writer.
-        workers: how many trials at a time; None for as many as there is room for.
-        options: as of `halve`.
+        workers: Number of plans at a time; None for as many as there is room for.
+        resources: What each trial gets, as Ray names it; empty to share out all.
+        mc_samples: Of the workbench.
     """
-    _run([[trial] for trial in trials], {}, record, lambda _: None, workers, scheduler=None, budgets={}, **options)
 
+    workers: int | None
+    resources: dict[str, float]
+    mc_samples: int
 
-def halve(
-    plans: list[list[Trial]],
-    known: dict[str, dict[str, Any]],
-    eta: int,
-    record: Callable[[dict[str, Any]], None],
-    drop: Callable[[list[Trial]], None],
-    workers: int | None,
-    **options: Any,
-) -> None:
-    """Asynchronous successive halving, by Ray's own scheduler.
+    def run_trials(self, trials: list[Trial], record: Callable[[Record], None]) -> None:
+        """Runs trials, in an order that Ray chooses.
 
-    Each plan runs all its seeds and folds for the epochs of a round, and goes on to the next one if the mean of
-    its validation NLL is among the best 1 / `eta` of those that got there before it. Baselines always do.
+        Args:
+            trials: What to run.
+            record: Gets each record in this process, so that there is one writer.
+        """
+        self._run([[trial] for trial in trials], {}, _Recorder(record, lambda _: None), None, {})
 
-    Args:
-        plans: the trials of each plan, those of few epochs first.
-        known: records by key of trials that have been run, which the scheduler is told of.
-        eta: one of so many goes on.
-        record: as of `run_trials`.
-        drop: gets the trials of a plan that does not go on.
-        workers: how many plans at a time.
-        options: `resources` of a trial, as Ray names them; `mc_samples`, as of `Workbench`.
-    """
-    rounds = sorted({trial.config.epochs for plan in plans for trial in plan})
-    budgets = {epochs: eta**i for i, epochs in enumerate(rounds)}
-    alive = [_alive(plan, known) for plan in plans]
-    for plan, kept in zip(plans, alive, strict=True):
-        drop(plan[len(kept) :])
-    scheduler = ASHAScheduler(
-        time_attr="budget", metric="nll", mode="min", max_t=max(budgets.values()), reduction_factor=eta
-    )
-    nll = {key: _nll(each) for key, each in known.items()}
-    _run(alive, nll, record, drop, workers, scheduler=scheduler, budgets=budgets, **options)
+    def halve(
+        self,
+        plans: list[list[Trial]],
+        known: dict[str, Record],
+        eta: int,
+        record: Callable[[Record], None],
+        drop: Callable[[list[Trial]], None],
+    ) -> None:
+        """Runs asynchronous successive halving, by Ray's own scheduler.
 
+        Each plan runs all its seeds and folds for the epochs of a round, and goes on to the next one if the mean
+        of its validation NLL is among the best 1 / `eta` of those that got there before it. Baselines always do.
 
-def _run(
-    plans: list[list[Trial]],
-    nll: dict[str, float],
-    record: Callable[[dict[str, Any]], None],
-    drop: Callable[[list[Trial]], None],
-    workers: int | None,
-    *,
-    resources: dict[str, float],
-    mc_samples: int,
-    scheduler: ASHAScheduler | None,
-    budgets: dict[int, int],
-) -> None:
-    if all(trial.key in nll for plan in plans for trial in plan):
-        return
-    pairs = [(plan, {trial.key: nll[trial.key] for trial in plan if trial.key in nll}) for plan in plans]
-    shared = {"budgets": budgets, "mc_samples": mc_samples, "cores": resources.get("cpu", 0)}
-    with _cluster(), tempfile.TemporaryDirectory(prefix="dropzoo-ray-") as scratch:
-        share, at_once = _share(workers, resources)
-        tune.Tuner(
-            tune.with_resources(_Worker, share),
-            param_space={**shared, "plan": tune.grid_search(pairs)},
-            tune_config=tune.TuneConfig(max_concurrent_trials=at_once, reuse_actors=True, scheduler=scheduler),
-            run_config=tune.RunConfig(
-                storage_path=scratch,
-                verbose=0,
-                callbacks=[_Recorder(record, drop)],
-                failure_config=tune.FailureConfig(max_failures=_RETRIES),
-            ),
-        ).fit()
+        Args:
+            plans: The trials of each plan, those of few epochs first.
+            known: Records by key of trials that have been run, which the scheduler is told of.
+            eta: One plan in `eta` goes on.
+            record: As for `run_trials`.
+            drop: Gets the trials of a plan that does not go on.
+        """
+        rounds = sorted({trial.config.epochs for plan in plans for trial in plan})
+        budgets = {epochs: eta**i for i, epochs in enumerate(rounds)}
+        alive = [_alive(plan, known) for plan in plans]
+        for plan, kept in zip(plans, alive, strict=True):
+            drop(plan[len(kept) :])
+        scheduler = ASHAScheduler(
+            time_attr="budget", metric="nll", mode="min", max_t=max(budgets.values()), reduction_factor=eta
+        )
+        nll = {key: _nll(each) for key, each in known.items()}
+        self._run(alive, nll, _Recorder(record, drop), scheduler, budgets)
+
+    def _run(
+        self,
+        plans: list[list[Trial]],
+        nll: dict[str, float],
+        recorder: _Recorder,
+        scheduler: ASHAScheduler | None,
+        budgets: dict[int, int],
+    ) -> None:
+        if all(trial.key in nll for plan in plans for trial in plan):
+            return
+        pairs = [(plan, {trial.key: nll[trial.key] for trial in plan if trial.key in nll}) for plan in plans]
+        cores = self.resources.get("cpu", 0)
+        shared = {"budgets": budgets, "mc_samples": self.mc_samples, "cores": cores}
+        with _joined(), tempfile.TemporaryDirectory(prefix="dropzoo-ray-") as scratch:
+            share, at_once = _share(self.workers, self.resources)
+            tune.Tuner(
+                tune.with_resources(_Worker, share),
+                param_space={**shared, "plan": tune.grid_search(pairs)},
+                tune_config=tune.TuneConfig(max_concurrent_trials=at_once, reuse_actors=True, scheduler=scheduler),
+                run_config=tune.RunConfig(
+                    storage_path=scratch,
+                    verbose=0,
+                    callbacks=[recorder],
+                    failure_config=tune.FailureConfig(max_failures=_RETRIES),
+                ),
+            ).fit()
 
 
 def _share(workers: int | None, resources: dict[str, float]) -> tuple[dict[str, float], int | None]:
-    """What each trial gets, and how many there are at a time; together the whole cluster by default."""
+    """Returns what each trial gets, and how many run at a time: together, by default, the whole cluster."""
     cores, gpus = (ray.cluster_resources().get(name, 0) for name in ("CPU", "GPU"))
     at_once = workers or (None if resources else max(1, int(gpus or cores // 2)))
     share: dict[str, float] = {"cpu": 1 if at_once is None else max(1, int(cores // at_once))}
@@ -201,8 +205,8 @@ def _share(workers: int | None, resources: dict[str, float]) -> tuple[dict[str, 
 
 
 @contextlib.contextmanager
-def _cluster() -> Iterator[None]:
-    """A cluster for the block; one that is there already is left as it is."""
+def _joined() -> Iterator[None]:
+    """Joins or starts a cluster for the block; one that is joined already is left as it is."""
     if ray.is_initialized():
         yield
         return
@@ -213,22 +217,22 @@ def _cluster() -> Iterator[None]:
         ray.shutdown()
 
 
-def _alive(plan: list[Trial], known: dict[str, dict[str, Any]]) -> list[Trial]:
-    """A plan up to the round in which the scheduler stopped it; whole if trials were added to those rounds."""
+def _alive(plan: list[Trial], known: dict[str, Record]) -> list[Trial]:
+    """Returns a plan up to the round in which the scheduler stopped it; whole if those rounds got more trials."""
     ran = [trial for trial in plan if trial.key in known]
-    if not any(known[trial.key].get("stopped") for trial in ran):
+    if not any(known[trial.key].stopped for trial in ran):
         return plan
     reached = [trial for trial in plan if trial.config.epochs <= ran[-1].config.epochs]
     return reached if len(reached) == len(ran) else plan
 
 
 def _left(tuned: Any) -> list[Trial]:
-    """The trials of a plan that have not been run."""
+    """Returns the trials of a plan that have not been run."""
     trials, nll = tuned.config["plan"]
     return [trial for trial in trials if trial.key not in nll]
 
 
-def _nll(record: dict[str, Any]) -> float:
-    """Of the validation images; infinite where the trial failed."""
-    nll = record.get("validation", {}).get("nll")
+def _nll(record: Record) -> float:
+    """Returns the NLL of the validation images; infinity if the trial failed."""
+    nll = record.outcome.validation.get("nll")
     return math.inf if nll is None else float(nll)

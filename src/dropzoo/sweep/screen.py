@@ -1,8 +1,7 @@
-"""What a running sweep shows: the leaders, how far it is, and how long it will take."""
+"""The screen of a running sweep: the leaders, the progress and the time left."""
 
 import time
 from collections.abc import Iterable
-from typing import Any
 
 from rich import box
 from rich.console import Console, Group
@@ -10,21 +9,23 @@ from rich.live import Live
 from rich.table import Column, Table
 from rich.text import Text
 
-from dropzoo.sweep.space import Trial
-from dropzoo.sweep.stats import Candidate, candidates, interval_text, names, score_name, title
+from dropzoo.sweep.stats import Candidate, candidates, figure, interval_text, names, title
+from dropzoo.sweep.trials import Record, Trial
 
 _ROWS = 8
 
 
 class Screen:
-    """A live table in a terminal; elsewhere a line for each trial.
+    """Shows a live table in a terminal, and elsewhere a line for each trial.
 
     Args:
-        console: where to.
-        total: how many trials there are at most, and their epochs.
+        console: Where to show it.
+        total: Number of trials, at most.
+        epochs: Number of their epochs.
+        done: Records of the trials that were run before.
     """
 
-    def __init__(self, console: Console, total: int, epochs: int, done: Iterable[dict[str, Any]]) -> None:
+    def __init__(self, console: Console, total: int, epochs: int, done: Iterable[Record]) -> None:
         self._console, self._total, self._epochs = console, total, epochs
         self._records = list(done)
         self._start, self._spent = time.monotonic(), 0
@@ -35,14 +36,15 @@ class Screen:
             self._live.start()
         return self
 
-    def __exit__(self, *_: Any) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._live:
             self._live.stop()
         self._live = None
 
-    def add(self, record: dict[str, Any]) -> None:
+    def add(self, record: Record) -> None:
+        """Shows one more record."""
         self._records.append(record)
-        self._spent += record["config"]["epochs"]
+        self._spent += record.trial.config.epochs
         if self._live:
             progress = Text(self._progress(), style="bold")
             self._live.update(Group(leaders_table(candidates(self._records)[:_ROWS]), progress))
@@ -50,35 +52,35 @@ class Screen:
             self._console.print(f"{self._progress()}. {self._line(record)}", soft_wrap=True, markup=False)
 
     def fewer(self, trials: int, epochs: int) -> None:
-        """So many trials, of so many epochs together, will not be."""
+        """Takes back trials that will not be run, and their epochs together."""
         self._total -= trials
         self._epochs -= epochs
 
     def _progress(self) -> str:
-        left = self._epochs - sum(record["config"]["epochs"] for record in self._records)
+        left = self._epochs - sum(record.trial.config.epochs for record in self._records)
         seconds = (time.monotonic() - self._start) * left / max(self._spent, 1)
-        failed = sum("error" in record for record in self._records)
+        failed = sum(bool(record.error) for record in self._records)
         text = f"{len(self._records)} of {self._total} trials"
         text += f", {failed} failed" if failed else ""
         return f"{text}, about {_duration(seconds)} left" if left > 0 else text
 
-    def _line(self, record: dict[str, Any]) -> str:
-        config = record["config"]
-        fold = f", fold {config['fold'][0] + 1}" if config["fold"] else ""
-        what = f"{Candidate([record]).full_label}, seed {config['seed']}{fold}, {config['epochs']} epochs"
-        if "error" in record:
-            return f"{what}: FAILED: {record['error'].splitlines()[0][:200]}"
-        name = score_name([record])
-        score = f"{title(name)} {record['validation'][name]:.4f}"
-        return f"{what}: NLL {record['validation']['nll']:.4f}, {score}, {record['seconds']:.1f} s"
+    def _line(self, record: Record) -> str:
+        config, candidate = record.trial.config, Candidate([record])
+        fold = f", fold {config.fold[0] + 1}" if config.fold else ""
+        what = f"{candidate.full_label}, seed {config.seed}{fold}, {config.epochs} epochs"
+        if record.error:
+            return f"{what}: FAILED: {record.first_line}"
+        figures = record.outcome.validation
+        score = f"{title(candidate.score)} {figure(figures, candidate.score):.4f}"
+        return f"{what}: NLL {figures['nll']:.4f}, {score}, {record.outcome.seconds:.1f} s"
 
 
 def leaders_table(found: list[Candidate]) -> Table:
-    """Candidates as a table, in their order; intervals of 95 % over seeds."""
+    """Returns candidates as a table, in their order, with 95 % intervals over seeds."""
     table = Table(Column("validation images", overflow="fold"), box=box.SIMPLE, padding=(0, 1, 0, 0))
     if not found:
         return table
-    name = score_name(found[0].records)
+    name = found[0].score
     for head in ("runs", "NLL", title(name), "ECE"):
         table.add_column(head, justify="right", overflow="fold")
     for label, each in zip(names(found), found, strict=True):
@@ -88,6 +90,7 @@ def leaders_table(found: list[Candidate]) -> Table:
 
 
 def trials_and_epochs(trials: Iterable[Trial]) -> tuple[int, int]:
+    """Returns the number of trials, and that of all their epochs."""
     listed = list(trials)
     return len(listed), sum(trial.config.epochs for trial in listed)
 

@@ -1,29 +1,25 @@
-"""What a sweep found: candidates with their intervals, effects against no dropout, and what mattered."""
+"""The results of a sweep: candidates with their intervals, effects against no dropout, and what mattered."""
 
 import dataclasses
 import math
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from scipy import stats
 
-from dropzoo.runs.figures import LABELS
+from dropzoo.runs.figures import Figures, label, score_name
 from dropzoo.runs.run import RunConfig
-from dropzoo.sweep.space import Trial
+from dropzoo.sweep.trials import Axes, Outcome, Record
 
 #: The axes of a space, in the order they are shown.
-AXES = (
-    *("model", "sites", "variant", "rate", "schedule"),
-    *("normalization", "augment", "weight_decay", "label_smoothing"),
-)
-_OTHERS = ("model", "normalization", "augment", "weight_decay", "label_smoothing")
+AXES = tuple(field.name for field in dataclasses.fields(Axes))
 HIGHER_IS_BETTER = ("accuracy", "mean_iou")
 
 
 @dataclasses.dataclass(frozen=True)
 class Interval:
-    """A mean of `count` runs, with its 95 % interval and standard error: None for a single run."""
+    """A mean of `count` runs; `half` its 95 % interval and its standard `error` are None for a single run."""
 
     mean: float
     count: int
@@ -39,11 +35,24 @@ class Interval:
         return math.inf if self.half is None else self.mean + self.half
 
 
+def figure(figures: Figures, name: str) -> float:
+    """Returns a figure by its name; NaN if it is missing or was not finite."""
+    value = cast(float | None, figures.get(name))
+    return math.nan if value is None else value
+
+
 def interval(values: Iterable[float], folds: int = 0) -> Interval:
-    """Student's t interval of a mean over seeds.
+    """Returns Student's t interval of a mean over seeds.
 
     The training sets of a cross-validation overlap, so its runs are not independent: there the variance of the
-    mean is `(1 / n + 1 / (folds - 1))` times that of a run and not `1 / n`.
+    mean is `1 / n + 1 / (folds - 1)` times that of a run, instead of `1 / n`.
+
+    Args:
+        values: One number a run.
+        folds: Number of parts of the cross-validation; 0 for none.
+
+    Returns:
+        The mean with its interval.
 
     Reference:
         Nadeau and Bengio, "Inference for the Generalization Error", Machine Learning 52, 2003.
@@ -57,7 +66,7 @@ def interval(values: Iterable[float], folds: int = 0) -> Interval:
 
 
 def interval_text(found: Interval, digits: int = 3) -> str:
-    """`0.912 ± 0.004`, or the mean alone."""
+    """Returns text such as `0.912 ± 0.004`, or the mean alone."""
     if math.isnan(found.mean):
         return "-"
     spread = "" if found.half is None else f" ± {found.half:.{digits}f}"
@@ -68,102 +77,126 @@ def interval_text(found: Interval, digits: int = 3) -> str:
 class Candidate:
     """The records of all seeds and folds of one config."""
 
-    records: list[dict[str, Any]]
+    records: list[Record]
 
     @property
-    def axes(self) -> dict[str, Any]:
-        return self.records[0]["axes"]
+    def axes(self) -> Axes:
+        """The place of the config in the space."""
+        return self.records[0].trial.axes
 
     @property
     def config(self) -> RunConfig:
-        return run_config(self.records[0])
+        """The config, with the first seed and fold."""
+        return self.records[0].trial.config
 
     @property
     def epochs(self) -> int:
-        return self.records[0]["config"]["epochs"]
+        """The epochs of each training."""
+        return self.config.epochs
 
     @property
     def is_baseline(self) -> bool:
-        return self.axes["sites"] == "none"
+        """Whether nothing is dropped."""
+        return self.axes.is_baseline
 
     @property
-    def others(self) -> tuple[Any, ...]:
-        """All but the dropout: what its baseline has too."""
-        return tuple(self.axes[name] for name in _OTHERS)
+    def scored(self) -> list[Record]:
+        """The records of the trials that succeeded."""
+        return [record for record in self.records if not record.error]
 
     @property
-    def scored(self) -> list[dict[str, Any]]:
-        return [record for record in self.records if "error" not in record]
+    def outcomes(self) -> list[Outcome]:
+        """The figures of the trials that succeeded."""
+        return [record.outcome for record in self.scored]
+
+    @property
+    def score(self) -> str:
+        """Name of the score: `"mean_iou"` or `"accuracy"`."""
+        return next((score_name(outcome.validation) for outcome in self.outcomes), "accuracy")
 
     @property
     def label(self) -> str:
-        """In words: the dropout, then the other regularisers that are not at their defaults."""
+        """The dropout in words, then the other regularisers that are not at their defaults."""
         axes = self.axes
         if self.is_baseline:
             parts = ["no dropout"]
-        elif axes["variant"] == "plan":
-            parts = [f"plan {axes['sites']}"]
+        elif axes.spec == "plan":
+            parts = [f"plan {axes.sites}"]
         else:
-            parts = [f"{axes['sites']} {axes['variant']} {axes['rate']:g}"]
-            parts += [axes["schedule"]] * (axes["schedule"] != "constant")
-        plain = {"normalization": "own", "augment": "none", "weight_decay": "own", "label_smoothing": 0.0}
-        parts += [f"{n.replace('_', ' ')} {axes[n]}" for n, usual in plain.items() if axes[n] != usual]
+            parts = [f"{axes.sites} {axes.spec} {axes.rate:g}"]
+            parts += [axes.rate_schedule] * (axes.rate_schedule != "constant")
+        usual = {"normalization": "own", "augment": "none", "weight_decay": "own", "label_smoothing": 0.0}
+        values = {name: getattr(axes, name) for name in usual}
+        parts += [f"{name.replace('_', ' ')} {value}" for name, value in values.items() if value != usual[name]]
         return ", ".join(parts)
 
     @property
     def full_label(self) -> str:
-        """With the model."""
-        return f"{self.axes['model']}: {self.label}"
+        """The label with the model."""
+        return f"{self.axes.model}: {self.label}"
 
     def values(self, metric: str, images: str = "validation") -> dict[tuple[Any, ...], float]:
-        """By seed and fold; the `gap` is the training images' score less the validation images'."""
+        """Returns a metric by seed and fold.
+
+        Args:
+            metric: Name of a figure; `"gap"` is the score on the training images less that on validation images.
+            images: `"validation"`, `"train"` or `"test"`.
+        """
         found = {}
         for record in self.scored:
+            outcome, config = record.outcome, record.trial.config
             if metric == "gap":
-                name = score_name([record])
-                value = record["train"][name] - record["validation"][name]
+                value = figure(outcome.train, self.score) - figure(outcome.validation, self.score)
             else:
-                value = record.get(images, {}).get(metric)
-            if value is not None:
-                found[record["config"]["seed"], tuple(record["config"]["fold"] or ())] = value
+                value = figure(getattr(outcome, images), metric)
+            if not math.isnan(value):
+                found[config.seed, config.fold or ()] = value
         return found
 
     def interval(self, metric: str, images: str = "validation") -> Interval:
+        """Returns the mean of a metric over seeds and folds, with its interval."""
         return interval(self.values(metric, images).values(), self.folds)
 
     @property
     def folds(self) -> int:
-        return (self.records[0]["config"]["fold"] or (0, 0))[1]
+        """Number of parts of the cross-validation; 0 for none."""
+        return (self.config.fold or (0, 0))[1]
 
     @property
     def simplicity(self) -> tuple[Any, ...]:
         """Less is simpler: no dropout, few patterns, a fixed rate, fewer other regularisers, plain, a low rate."""
-        axes = self.axes
-        if self.is_baseline:
-            sites = 0
-        else:
-            sites = 1 if isinstance(self.config.dropout, (str, float, int)) else len(self.config.dropout)
-        others = sum(axes[name] not in ("own", "none", 0.0) for name in _OTHERS[1:])
-        return sites, axes["schedule"] != "constant", others, axes["variant"] != "dropout", axes["rate"] or 0.0
+        axes, dropout = self.axes, self.config.dropout
+        sites = 0 if self.is_baseline else len(dropout) if isinstance(dropout, dict) else 1
+        regularisers = (axes.normalization, axes.augment, axes.weight_decay, axes.label_smoothing)
+        others = sum(value not in ("own", "none", 0.0) for value in regularisers)
+        return sites, axes.rate_schedule != "constant", others, axes.spec != "dropout", axes.rate or 0.0
 
 
 def names(found: list[Candidate]) -> list[str]:
-    """Their labels, with the models where there are several."""
-    several = len({candidate.axes["model"] for candidate in found}) > 1
+    """Returns the labels of candidates, with the models if there are several."""
+    several = len({candidate.axes.model for candidate in found}) > 1
     return [candidate.full_label if several else candidate.label for candidate in found]
 
 
-def candidates(records: Iterable[dict[str, Any]], metric: str = "nll") -> list[Candidate]:
-    """The candidates that were trained longest, the best on the validation images first; failed ones last."""
-    groups: dict[str, list[dict[str, Any]]] = {}
+def candidates(records: Iterable[Record], metric: str = "nll") -> list[Candidate]:
+    """Groups records by config.
+
+    Args:
+        records: Records of one sweep.
+        metric: The figure on the validation images to sort by.
+
+    Returns:
+        The candidates that were trained longest first, among them the best first, and those with failures last.
+    """
+    groups: dict[str, list[Record]] = {}
     for record in records:
-        groups.setdefault(Trial(axes=record["axes"], config=run_config(record)).candidate, []).append(record)
+        groups.setdefault(record.trial.candidate, []).append(record)
     found = [Candidate(group) for group in groups.values()]
 
     def order(candidate: Candidate) -> tuple[Any, ...]:
         mean = candidate.interval(metric).mean
         signed = -mean if metric in HIGHER_IS_BETTER else mean
-        # The mean of a candidate of which trials failed is that of the lucky ones.
+        # If trials of a candidate failed, its mean is that of the lucky ones.
         failed = len(candidate.scored) < len(candidate.records)
         return -candidate.epochs, failed, math.isnan(mean), 0.0 if math.isnan(mean) else signed
 
@@ -171,38 +204,34 @@ def candidates(records: Iterable[dict[str, Any]], metric: str = "nll") -> list[C
 
 
 def difference(one: Candidate, other: Candidate, metric: str, images: str = "validation") -> Interval:
-    """`one` less `other` over the seeds and folds that both have: pairs that start and split alike."""
+    """Returns `one` less `other` over the seeds and folds that both have: pairs that start and split alike."""
     mine, theirs = one.values(metric, images), other.values(metric, images)
     return interval([mine[key] - theirs[key] for key in mine if key in theirs], one.folds)
 
 
 def baseline_of(candidate: Candidate, found: list[Candidate]) -> Candidate | None:
-    """The candidate that differs in having no dropout."""
-    same = (c for c in found if c.is_baseline and c.others == candidate.others and c.epochs == candidate.epochs)
-    return next(same, None)
-
-
-def run_config(record: dict[str, Any]) -> RunConfig:
-    config = dict(record["config"])
-    return RunConfig(**{**config, "fold": config["fold"] and tuple(config["fold"])})
-
-
-def score_name(records: list[dict[str, Any]]) -> str:
-    """Mean IoU where there are masks, or else accuracy."""
-    dense = any("mean_iou" in record.get("validation", {}) for record in records)
-    return "mean_iou" if dense else "accuracy"
+    """Returns the candidate that is the same without dropout; None if it was not run."""
+    wanted = candidate.axes.baseline
+    return next((c for c in found if c.axes == wanted and c.epochs == candidate.epochs), None)
 
 
 def title(metric: str) -> str:
-    """Of a column or an axis."""
-    return {**LABELS, "gap": "train-validation gap"}.get(metric, metric)
+    """Returns a metric's name for a column or an axis."""
+    return "train-validation gap" if metric == "gap" else label(metric)
 
 
 def what_mattered(found: list[Candidate], metric: str = "nll") -> dict[str, float]:
-    """Of each axis the share of the variance of a metric over all runs that it explains by itself.
+    """Returns the share of a metric's variance over all runs that each axis explains alone.
 
-    The main effects of a functional ANOVA: an additive model of the axes, the seeds and the folds, fitted by least
-    squares. What is left over, `"interactions and noise"`, is not the sum of single axes.
+    These are the main effects of a functional ANOVA: an additive model of the axes, the seeds and the folds,
+    fitted by least squares. The rest, `"interactions and noise"`, is not a sum of single axes.
+
+    Args:
+        found: The candidates.
+        metric: A figure on the validation images.
+
+    Returns:
+        Shares by axis, the largest first; empty if nothing varies.
 
     Reference:
         Hutter et al., "An Efficient Approach for Assessing Hyperparameter Importance", ICML 2014.
@@ -213,7 +242,7 @@ def what_mattered(found: list[Candidate], metric: str = "nll") -> dict[str, floa
     rows, target = [], []
     for candidate in found:
         for (seed, fold), value in candidate.values(metric).items():
-            rows.append([*(str(candidate.axes[name]) for name in AXES), str(seed), str(fold)])
+            rows.append([*(str(getattr(candidate.axes, name)) for name in AXES), str(seed), str(fold)])
             target.append(value)
     names = [*AXES, "seed", "fold"]
     table, y = np.array(rows, dtype=object), np.array(target)

@@ -1,15 +1,15 @@
-"""The file of a sweep: a line of JSON for the space, and one for each trial as it ends."""
+"""The file of a sweep: one line of JSON for the space, and one for each trial as it ends."""
 
 import dataclasses
-import fcntl
 import json
 import os
 import warnings
 from pathlib import Path
 from typing import Any
 
+from dropzoo.common.files import lock
 from dropzoo.sweep.space import Space
-from dropzoo.sweep.workbench import as_json
+from dropzoo.sweep.trials import Record
 
 #: Its name in a sweep's folder.
 NAME = "sweep.jsonl"
@@ -17,37 +17,46 @@ NAME = "sweep.jsonl"
 
 @dataclasses.dataclass(frozen=True)
 class Recorded:
-    """What a sweep's file holds.
+    """The contents of a sweep's file.
 
-    Attributes:
-        space: the newest; a sweep that was started again with another space has several.
-        trials: records of all trials by key, also of those outside of the space; of a trial done twice the last.
-        whole: the bytes up to the end of the last whole line.
+    Args:
+        space: The newest space; a sweep that was started again with another space has several.
+        records: Records of all trials by key, also of trials that are not in the space; the last one if a trial
+            was done twice.
+        whole: Number of bytes up to the end of the last whole line.
     """
 
     space: Space | None
-    trials: dict[str, dict[str, Any]]
+    records: dict[str, Record]
     whole: int
 
-    def of_space(self) -> list[dict[str, Any]]:
-        """The records of the space's trials, in the space's order."""
+    def of_space(self) -> list[Record]:
+        """Returns the records of the space's trials, in the space's order."""
         if self.space is None:
             return []
-        return [self.trials[trial.key] for trial in self.space.trials() if trial.key in self.trials]
+        return [self.records[trial.key] for trial in self.space.trials() if trial.key in self.records]
 
 
 def read(path: Path) -> Recorded:
-    """Reads a sweep's file, or that of a sweep's folder.
+    """Reads a sweep's file, or the file in a sweep's folder.
 
-    A last line that is not whole, as a killed process leaves it, is left out with a warning.
+    If a process was killed while it wrote, the last line is not whole: it is left out with a warning.
+
+    Args:
+        path: The file or the folder.
+
+    Returns:
+        The newest space and all records.
 
     Raises:
-        ValueError: if there is no such file, or it is not one of a sweep.
+        ValueError: If there is no such file, or it is not the file of a sweep.
     """
     path = path / NAME if path.is_dir() else path
     if not path.is_file():
         raise ValueError(f"No such sweep: {path}. Make one with: dropzoo sweep MODEL --data DATA ...")
-    space, trials, whole = None, {}, 0
+    space: Space | None = None
+    records: dict[str, Record] = {}
+    whole = 0
     with open(path, "rb") as file:
         for number, line in enumerate(file, start=1):
             entry = _entry(line)
@@ -57,28 +66,30 @@ def read(path: Path) -> Recorded:
             if entry is None:
                 raise ValueError(f"{path} is not the file of a sweep: line {number} cannot be read")
             whole += len(line)
-            if "space" in entry:
-                try:
+            try:
+                if "space" in entry:
                     space = Space(**entry["space"])
-                except (TypeError, ValueError) as error:
-                    raise ValueError(f"{path} is of another version: line {number}: {error}") from error
-            else:
-                trials[entry["key"]] = entry
+                else:
+                    records[entry["key"]] = Record.from_json(entry)
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"{path} is of another version: line {number}: {error}") from error
     if space is None and whole:
         raise ValueError(f"{path} is not the file of a sweep: it names no space")
-    return Recorded(space, trials, whole)
+    return Recorded(space, records, whole)
 
 
 class SweepFile:
-    """Appends to a sweep's file; each line is written whole and is on the disk when `add` returns.
+    """Appends to a sweep's file; each line is on the disk, whole, when `add` returns.
+
+    A lock keeps a second sweep out. It ends with the process, however that ends.
 
     Args:
-        folder: of the sweep; made where it is missing.
-        space: what is swept now.
+        folder: The sweep's folder; it is made if it is missing.
+        space: The space that is swept now.
 
     Raises:
-        ValueError: if the folder holds something else, or a sweep of other data.
-        OSError: if it cannot be written.
+        ValueError: If the folder holds something else or a sweep on other data, or if another sweep writes to it.
+        OSError: If the file cannot be written.
     """
 
     def __init__(self, folder: Path, space: Space) -> None:
@@ -86,46 +97,48 @@ class SweepFile:
         if folder.exists() and not self.path.exists() and (folder.is_file() or any(folder.iterdir())):
             raise ValueError(f"{folder} holds something that is not a sweep; choose another folder with --out")
         folder.mkdir(parents=True, exist_ok=True)
-        self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        self._file = open(self.path, "ab", buffering=0)
         try:
-            self._lock()
-            held = read(self.path)
-            if held.space is not None and held.space.data != space.data:
-                raise ValueError(
-                    f"{self.path} holds a sweep on {held.space.data!r}; choose another folder with --out for "
-                    f"{space.data!r}"
-                )
+            self._begin(space)
         except BaseException:
             self.close()
             raise
-        self.trials = held.trials
-        os.ftruncate(self._file, held.whole)
-        if held.space != space:
-            self._write({"space": dataclasses.asdict(space)})
 
-    def _lock(self) -> None:
-        """Against a second sweep in this folder; it ends with the process, however that ends."""
+    def _begin(self, space: Space) -> None:
+        """Locks the file, cuts off a line that is not whole, and adds the space if it is new."""
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(self._file)
         except BlockingIOError:
             raise ValueError(f"Another sweep is writing to {self.path}; wait for it, or stop it") from None
+        held = read(self.path)
+        if held.space is not None and held.space.data != space.data:
+            raise ValueError(
+                f"{self.path} holds a sweep on {held.space.data!r}; choose another folder with --out for "
+                f"{space.data!r}"
+            )
+        self.records = held.records
+        self._file.truncate(held.whole)
+        if held.space != space:
+            self._write({"space": space.to_json()})
 
-    def add(self, record: dict[str, Any]) -> None:
-        self._write(record)
-        self.trials[record["key"]] = record
+    def add(self, record: Record) -> None:
+        """Appends a record."""
+        self._write(record.to_json())
+        self.records[record.trial.key] = record
 
     def close(self) -> None:
-        os.close(self._file)
+        """Closes the file and releases its lock."""
+        self._file.close()
 
     def _write(self, entry: dict[str, Any]) -> None:
-        line = json.dumps(as_json(entry)).encode() + b"\n"
+        line = json.dumps(entry).encode() + b"\n"
         while line:
-            line = line[os.write(self._file, line) :]
-        os.fsync(self._file)
+            line = line[self._file.write(line) :]
+        os.fsync(self._file.fileno())
 
 
 def _entry(line: bytes) -> dict[str, Any] | None:
-    """A line as a dict; None where it is not whole, or not one of ours."""
+    """Returns a line as a dict; None if it is not whole, or not a line of a sweep's file."""
     try:
         entry = json.loads(line)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Trials of a sweep, one after the other in this process; graphs that were traced are used again."""
+"""Runs the trials of a sweep one after the other in this process, and uses traced graphs again."""
 
 import collections
 import dataclasses
@@ -15,31 +15,30 @@ import numpy as np
 import tensorflow as tf
 
 import dropzoo
-from dropzoo import serving, training
-from dropzoo.layers._base import BaseDropout
-from dropzoo.runs.evaluation import log_probabilities, score
+from dropzoo import layers, serving, training
+from dropzoo.runs.evaluation import LogProbabilities, log_probabilities, score
 from dropzoo.runs.run import DATA_ARGUMENTS, RunConfig
 from dropzoo.runs.scores import Scores
-from dropzoo.sweep.space import Trial
+from dropzoo.sweep.trials import Outcome, Record, Trial, as_json
 
-# Loaded data sets that are kept: trials that follow each other differ in few seeds and augmentations.
+# Number of loaded data sets to keep: trials that follow each other differ in few seeds and augmentations.
 _KEPT_DATA = 8
 _STEPS_PER_EXECUTION = 32
-# Sets that are evaluated on are kept as arrays up to this size: 64 MiB of float32.
+# Up to this size, images to evaluate on are kept as arrays: 64 MiB of float32.
 _KEPT_NUMBERS = 2**24
 
 
 class Workbench:
-    """Runs trials. What TensorFlow traced for one serves all that differ in rates, schedules and seeds alone.
+    """Runs trials. What TensorFlow traced for one serves all that differ in rates, rate schedules and seeds alone.
 
-    The model of each trial is built anew, which takes a hundredth of a second a layer; its initial weights,
-    its layers' seeds and its rates are then put into the model of the same graph that is there already, whose
-    optimizer starts anew too. So a trial does not depend on what ran before it: its curves are those of a model
+    The model of each trial is built anew, which takes a hundredth of a second a layer; its initial weights, its
+    layers' seeds and its rates are then put into the model of the same graph that is there already, whose
+    optimizer starts anew too. So a trial does not depend on the trials before it: its curves are those of a model
     that was built and traced for it alone.
 
     Args:
-        mc_samples: of the Monte-Carlo latency, measured once a graph; 0 for none.
-        reuse: use graphs again; False builds and traces each trial anew.
+        mc_samples: Number of samples of the Monte-Carlo latency, which is measured once a graph; 0 for none.
+        reuse: Whether graphs are used again; False builds and traces each trial anew.
     """
 
     def __init__(self, mc_samples: int = 0, reuse: bool = True) -> None:
@@ -50,39 +49,53 @@ class Workbench:
         self._data: collections.OrderedDict[str, _Kept] = collections.OrderedDict()
         self._scores: dict[str, Scores] = {}
 
-    def run(self, trial: Trial) -> dict[str, Any]:
-        """Trains and evaluates one trial; one that fails gives its error in place of results.
+    def run(self, trial: Trial) -> Record:
+        """Trains and evaluates one trial.
+
+        Args:
+            trial: The trial.
 
         Returns:
-            JSON: `key`, `axes` and `config` of the trial, `versions`; `curves` by epoch; `validation`, `train` and
-            `test`: figures as of `evaluate`; `reliability`: of the bins of confidence on validation images the
-            `count`, and the sums `correct` and `confidence`; `seconds`, `seconds_per_epoch`, `parameters`, `mc_ms`
-            of `mc_samples`; or `error`.
+            Its record; that of a trial that failed has the error in place of figures.
         """
         start = time.perf_counter()
-        record: dict[str, Any] = {
-            "key": trial.key,
-            "axes": trial.axes,
-            "config": dataclasses.asdict(trial.config),
-            "versions": versions(),
-        }
         try:
-            record |= self._run(trial.config)
-        except Exception as error:  # of whatever kind: the sweep goes on
-            self._drop()  # what state it left is not known
-            record["error"] = f"{type(error).__name__}: {str(error).strip()[:2000]}"
-        record["seconds"] = round(time.perf_counter() - start, 3)
-        return as_json(record)
+            return Record(trial=trial, versions=versions(), outcome=self.train(trial.config))
+        except Exception as error:  # of any kind: the sweep goes on
+            text = f"{type(error).__name__}: {str(error).strip()[:2000]}"
+            seconds = round(time.perf_counter() - start, 3)
+            return Record(trial=trial, versions=versions(), outcome=Outcome(seconds=seconds), error=text)
+
+    def train(self, config: RunConfig) -> Outcome:
+        """Trains and evaluates one config; then `model` is the trained model.
+
+        Args:
+            config: The config of a run.
+
+        Returns:
+            The figures.
+
+        Raises:
+            FloatingPointError: If the training diverged.
+            ValueError: If the config does not fit its data.
+        """
+        start = time.perf_counter()
+        try:
+            figures = self._train(config)
+        except Exception:
+            self._drop()  # the state that it left is unknown
+            raise
+        return Outcome(**as_json(figures), seconds=round(time.perf_counter() - start, 3))
 
     @property
     def model(self) -> keras.Model:
-        """That of the last trial, trained."""
+        """The model of the last trial, trained."""
         if self._graph is None:
             raise ValueError("There is no model: no trial has run, or the last one failed")
         return self._graph.model
 
     def load(self, config: RunConfig) -> "_Kept":
-        """The data of a trial, from memory where they are there."""
+        """Returns the data of a config, from memory if they are there."""
         key = json.dumps([config.data, *(getattr(config, name) for name in DATA_ARGUMENTS)])
         if key not in self._data:
             self._data[key] = _Kept(config.load_data())
@@ -91,7 +104,7 @@ class Workbench:
         self._data.move_to_end(key)
         return self._data[key]
 
-    def _run(self, config: RunConfig) -> dict[str, Any]:
+    def _train(self, config: RunConfig) -> dict[str, Any]:
         data = self.load(config)
         if data.validation is None:
             raise ValueError(f"{config.data!r} has no validation images to compare trials on")
@@ -122,7 +135,7 @@ class Workbench:
             for name, dataset in sets.items()
             if dataset is not None
         }
-        bins = scores.calibration  # as the last set, that of validation images, has left them
+        bins = scores.calibration  # of the last set, the validation images
         epochs = [after - before for before, after in zip(ends, ends[1:], strict=False)]
         return {
             "curves": history,
@@ -137,21 +150,21 @@ class Workbench:
         }
 
     def _plain_training_set(self, config: RunConfig, data: "_Kept") -> tf.data.Dataset:
-        """The training images as they are, unless only windows of them make a batch."""
+        """Returns the training images without augmentation, unless only windows of them make a batch."""
         if config.augment and None not in data.info.input_shape:
             data = self.load(dataclasses.replace(config, augment=False))
         return data.seen
 
     def _scores_of(self, info: training.DataInfo) -> Scores:
-        """Traced once for all trials on these classes."""
+        """Returns scores that are traced once for all trials on these classes."""
         key = json.dumps([info.task, info.class_names])
         if key not in self._scores:
             self._scores[key] = Scores(info)
         return self._scores[key]
 
     def _latency(self, graph: "_Graph", dataset: tf.data.Dataset) -> float | None:
-        """Milliseconds for all samples of one image: the median of some calls, measured once a graph."""
-        if graph.mc_ms is None and self.mc_samples and _dropouts(graph.model):
+        """Returns the milliseconds for all samples of one image, measured once a graph."""
+        if graph.mc_ms is None and self.mc_samples and layers.dropouts(graph.model):
             image = next(iter(dataset))[0][:1]
             sampled = serving.MonteCarlo(graph.model, num_samples=self.mc_samples)
             times = []
@@ -182,21 +195,22 @@ class _Graph:
         self.optimizer = [(variable, variable.numpy()) for variable in model.optimizer.variables]
         # Concrete: TensorFlow warns of functions that are traced often, and each graph has one of its own.
         images = tf.TensorSpec((None, *info.input_shape), tf.float32)
-        self.predict = log_probabilities(model).get_concrete_function(images)
+        self.predict: LogProbabilities = tf.function(log_probabilities(model)).get_concrete_function(images)
         self.mc_ms: float | None = None
 
     def start_as(self, fresh: keras.Model) -> None:
-        """Takes weights, seeds and rates of a model of the same graph that was just built."""
+        """Takes over the weights, seeds and rates of a new model of the same graph."""
         for variable, new in zip(self.variables, fresh.variables, strict=True):
             variable.assign(new)
-        for layer, new in zip(_dropouts(self.model), _dropouts(fresh), strict=True):
-            layer.rate = new.rate
+        for layer, new in zip(layers.dropouts(self.model), layers.dropouts(fresh), strict=True):
+            if layers.has_live_rate(layer):
+                layer.rate = new.rate
         for variable, value in self.optimizer:
             variable.assign(value)
 
 
 class _Kept:
-    """A data set as many trials read it, each what it would read of its own."""
+    """A data set that many trials read; each of them reads what it would read by itself."""
 
     def __init__(self, data: training.Data) -> None:
         self.info = data.info
@@ -205,12 +219,12 @@ class _Kept:
 
     @functools.cached_property
     def seen(self) -> tf.data.Dataset:
-        """The training images once more, to evaluate on."""
+        """The training images, to evaluate on."""
         return _in_memory(self.at_epoch(0), self.info)
 
 
 def _in_memory(dataset: Any, info: training.DataInfo) -> Any:
-    """In few batches, since of small images each batch costs; large sets and sizes that vary as they are."""
+    """Returns a data set as few large batches in memory; large sets and varying sizes stay as they are."""
     height, width, channels = info.input_shape
     if dataset is None or height is None or width is None:
         return dataset
@@ -222,31 +236,18 @@ def _in_memory(dataset: Any, info: training.DataInfo) -> Any:
 
 
 def versions() -> dict[str, str]:
-    """Of what a trial's figures depend on."""
+    """Returns the versions of the packages that a trial's figures depend on."""
     return {"dropzoo": dropzoo.__version__, "keras": keras.__version__, "tensorflow": tf.__version__}
 
 
-def as_json(value: Any) -> Any:
-    """Numbers of NumPy as Python's, NaN and infinity as None: what every JSON parser reads."""
-    if isinstance(value, dict):
-        return {str(k): as_json(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [as_json(v) for v in value]
-    if value is None or isinstance(value, (str, bool, int)):
-        return value
-    number = float(value)
-    return number if math.isfinite(number) else None
-
-
-def _dropouts(model: keras.Model) -> list[keras.Layer]:
-    return [layer for layer in model._flatten_layers(include_self=False) if isinstance(layer, BaseDropout)]
-
-
 def _graph_key(model: keras.Model, config: RunConfig, info: training.DataInfo) -> str:
-    """Equal for trials whose traces are the same: those that differ in live rates, seeds and weights."""
-    drops = [{**layer.get_config(), "rate": None, "seed": None} for layer in _dropouts(model)]
-    names = ("model", "options", "learning_rate", "schedule", "label_smoothing")
+    """Returns text that is equal for trials that differ in live rates, seeds and weights alone."""
+    drops = []
+    for layer in layers.dropouts(model):
+        free = ("rate", "seed") if layers.has_live_rate(layer) else ("seed",)
+        drops.append([type(layer).__name__, layer.get_config() | dict.fromkeys(free)])
+    names = ("model", "options", "learning_rate", "learning_rate_schedule", "label_smoothing")
     settings = [getattr(config, name) for name in names]
-    # The steps are part of the learning rate's schedule, which is part of the graph.
+    # The number of steps is part of the learning-rate schedule, which is part of the graph.
     shape = [config.steps(info), info.input_shape, info.num_classes]
-    return json.dumps([settings, shape, [type(layer).__name__ for layer in _dropouts(model)], drops], default=str)
+    return json.dumps([settings, shape, drops], default=str)

@@ -1,0 +1,53 @@
+"""Which data a training reads and how it goes: the settings that a run and a whole sweep have in common."""
+
+import dataclasses
+from typing import Any
+
+from dropzoo.common.checks import check_choice, check_count, check_positive
+
+#: Names that fields have in files, where they differ: files that exist stay readable.
+FILE_NAMES = {"learning_rate_schedule": "schedule"}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Which data a training reads, and how it goes.
+
+    Args:
+        data: A data set or folder, as for `load_data`.
+        epochs: Positive int.
+        batch_size: Positive int.
+        learning_rate: Positive float, of Adam.
+        learning_rate_schedule: `"cosine"`, down to 0 over all steps, or `"constant"`.
+        image_size, num_channels, validation_split, limit, manual_dir, data_dir: As for `load_data`.
+
+    Raises:
+        ValueError: If a value is out of its range.
+    """
+
+    data: str
+    epochs: int = 10
+    batch_size: int = 32
+    learning_rate: float = 1e-3
+    learning_rate_schedule: str = "cosine"
+    image_size: int | None = None
+    num_channels: int | None = None
+    validation_split: float = 0.1
+    limit: int | None = None
+    manual_dir: str | None = None
+    data_dir: str | None = None
+
+    def __post_init__(self) -> None:
+        check_count(self.epochs, "epochs")
+        check_count(self.batch_size, "batch_size")
+        check_positive(self.learning_rate, "learning_rate")
+        check_choice(self.learning_rate_schedule, "learning_rate_schedule", ("cosine", "constant"))
+
+    def settings(self) -> dict[str, Any]:
+        """Returns the fields of this class by name, also from an instance that has more of them."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(Settings)}
+
+
+def renamed(entry: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
+    """Returns a dict whose keys are renamed; those that `names` does not hold stay."""
+    return {names.get(key, key): value for key, value in entry.items()}

@@ -1,0 +1,187 @@
+"""A trial and its record: what a sweep trains, and what it writes down about it."""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import math
+from typing import Any
+
+from dropzoo.runs.figures import Figures
+from dropzoo.runs.run import RunConfig
+from dropzoo.runs.settings import renamed
+
+# Names that axes have in files, where they differ.
+_FILE_NAMES = {"spec": "variant", "rate_schedule": "schedule"}
+# The place of the files says nothing about what a trial is.
+_PLACES = ("data_dir", "manual_dir")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Axes:
+    """A trial's position on each axis of a space, in the order in which the axes are shown.
+
+    Args:
+        model: Name of the model.
+        sites: Patterns of sites with commas between, a plan in words, or `"none"`.
+        spec: The layer at the sites, `"plan"` for a whole plan, or `"none"`.
+        rate: Float in [0, 1); None for a whole plan.
+        rate_schedule: How the rate changes over the run.
+        normalization: The model's option in words; `"own"` for the model's default.
+        augment: The augmentation in words.
+        weight_decay: The model's option, or `"own"`.
+        label_smoothing: Float in [0, 1).
+    """
+
+    model: str
+    sites: str = "none"
+    spec: str = "none"
+    rate: float | None = 0.0
+    rate_schedule: str = "constant"
+    normalization: str = "own"
+    augment: str = "none"
+    weight_decay: float | str = "own"
+    label_smoothing: float = 0.0
+
+    @property
+    def is_baseline(self) -> bool:
+        """Whether nothing is dropped."""
+        return self.sites == "none"
+
+    @property
+    def baseline(self) -> "Axes":
+        """The same without dropout."""
+        return dataclasses.replace(self, sites="none", spec="none", rate=0.0, rate_schedule="constant")
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the axes as files hold them."""
+        return renamed(dataclasses.asdict(self), _FILE_NAMES)
+
+    @classmethod
+    def from_json(cls, saved: dict[str, Any]) -> "Axes":
+        """Returns the axes that `to_json` was called on."""
+        return cls(**renamed(saved, {old: new for new, old in _FILE_NAMES.items()}))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One training: the config of a run, and its place in the space.
+
+    Args:
+        axes: The place in the space.
+        config: The config of the run; `dropzoo train` does the same training.
+    """
+
+    axes: Axes
+    config: RunConfig
+
+    @functools.cached_property
+    def key(self) -> str:
+        """Text that is the same for the same training, in any sweep and process."""
+        return _digest(self.config, _PLACES)
+
+    @functools.cached_property
+    def candidate(self) -> str:
+        """Text that is the same for all seeds and folds."""
+        return _digest(self.config, (*_PLACES, "seed", "fold"))
+
+    @property
+    def is_baseline(self) -> bool:
+        """Whether nothing is dropped."""
+        return self.axes.is_baseline
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """The figures of one training; all but `seconds` are empty if it failed.
+
+    Args:
+        seconds: Time of the whole trial.
+        curves: Metrics by epoch.
+        validation: Figures on the validation images.
+        train: Figures on the training images, without dropout and augmentation.
+        test: Figures on the test images; empty if there are none.
+        reliability: The bins of confidence on the validation images: `count`, and the sums `correct` and
+            `confidence`.
+        seconds_per_epoch: Median.
+        parameters: Number of weights.
+        mc_ms: Milliseconds that `mc_samples` Monte-Carlo samples of one image take; None if not measured.
+        mc_samples: Number of these samples; 0 if not recorded.
+    """
+
+    seconds: float
+    curves: dict[str, list[float]] = dataclasses.field(default_factory=dict)
+    validation: Figures = dataclasses.field(default_factory=Figures)
+    train: Figures = dataclasses.field(default_factory=Figures)
+    test: Figures = dataclasses.field(default_factory=Figures)
+    reliability: dict[str, list[float]] = dataclasses.field(default_factory=dict)
+    seconds_per_epoch: float = 0.0
+    parameters: int = 0
+    mc_ms: float | None = None
+    mc_samples: int = 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Record:
+    """A trial that has ended: one line of a sweep's file.
+
+    Args:
+        trial: The trial.
+        versions: Of the packages that figures depend on.
+        outcome: The figures.
+        error: Why the trial failed; empty if it succeeded.
+        stopped: Whether the scheduler of a sweep by halving ended the plan here.
+    """
+
+    trial: Trial
+    versions: dict[str, str]
+    outcome: Outcome
+    error: str = ""
+    stopped: bool = False
+
+    @property
+    def first_line(self) -> str:
+        """The first line of the error, cut to 200 characters."""
+        return self.error.partition("\n")[0][:200]
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the record as a line of the file holds it."""
+        trial = self.trial
+        head = {"key": trial.key, "axes": trial.axes.to_json(), "config": trial.config.to_json()}
+        figures = {name: value for name, value in vars(self.outcome).items() if value != {}}
+        outcome = {"seconds": self.outcome.seconds, "error": self.error} if self.error else figures
+        stopped = {"stopped": True} if self.stopped else {}
+        return as_json({**head, "versions": self.versions, **outcome, **stopped})
+
+    @classmethod
+    def from_json(cls, saved: dict[str, Any]) -> "Record":
+        """Returns the record that `to_json` was called on.
+
+        Raises:
+            TypeError: If the record has fields or axes that do not exist.
+        """
+        names = {field.name for field in dataclasses.fields(Outcome)}
+        return cls(
+            trial=Trial(axes=Axes.from_json(saved["axes"]), config=RunConfig.from_json(saved["config"])),
+            versions=saved["versions"],
+            outcome=Outcome(**{name: value for name, value in saved.items() if name in names}),
+            error=saved.get("error", ""),
+            stopped=saved.get("stopped", False),
+        )
+
+
+def as_json(value: Any) -> Any:
+    """Returns NumPy's numbers as Python's, and NaN and infinity as None, which every JSON parser reads."""
+    if isinstance(value, dict):
+        return {str(k): as_json(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [as_json(v) for v in value]
+    if value is None or isinstance(value, (str, bool, int)):
+        return value
+    number = float(value)
+    return number if math.isfinite(number) else None
+
+
+def _digest(config: RunConfig, without: tuple[str, ...]) -> str:
+    kept = {name: value for name, value in config.to_json().items() if name not in without}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
