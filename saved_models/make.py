@@ -18,10 +18,12 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from dropzoo import models, serving
 from dropzoo.common.files import whole_file
+from dropzoo.runs.config import RunConfig
+from dropzoo.runs.data import judged_images
 from dropzoo.runs.evaluation import evaluate
 from dropzoo.runs.figures import Figures
 from dropzoo.runs.files import write_json
-from dropzoo.runs.run import RunConfig, judged_images, train_run
+from dropzoo.runs.run import train_run
 
 HERE = Path(__file__).parent
 
