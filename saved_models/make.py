@@ -2,14 +2,13 @@
 
     python saved_models/make.py NAME ... [--data FOLDER]
 
-For each: `saved_models/NAME/1`, a SavedModel with a model card; `model.keras`; and `reference.json`, what
-`build_model(..., weights=...)` reads. Of the membranes, whose terms do not allow more, the figures only. FOLDER
-holds data sets that are not part of the project. A training that was stopped goes on where it was; its run is
-under runs/.
+Each model gets a folder `saved_models/NAME` with `1`, a SavedModel with a model card; `model.keras`; and
+`reference.json`, which `build_model(..., weights=...)` reads. The terms of the membranes allow only their figures,
+which are printed. FOLDER holds data sets that are not part of the project. The runs are under runs/. A training
+that was stopped continues there.
 """
 
 import argparse
-import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,8 +17,13 @@ from typing import Any
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from dropzoo import models, serving
+from dropzoo.common.files import whole_file
+from dropzoo.runs.config import RunConfig
+from dropzoo.runs.data import judged_images
 from dropzoo.runs.evaluation import evaluate
-from dropzoo.runs.run import RunConfig, train_run
+from dropzoo.runs.figures import Figures
+from dropzoo.runs.files import write_json
+from dropzoo.runs.run import train_run
 
 HERE = Path(__file__).parent
 
@@ -29,11 +33,11 @@ class Reference:
     """One reference model.
 
     Attributes:
-        weights: Its name for `build_model(..., weights=...)`.
-        config: The run's, without places.
-        published: What others report on these data, with the source.
-        folder: The data's under FOLDER, if they are not part of the project.
-        kept: Whether the model is written; else its figures are printed only.
+        weights: Name for `build_model(..., weights=...)`.
+        config: Fields of the run's config, without the folders of data.
+        published: Figures that others report on these data, with the source.
+        folder: Folder of the data under FOLDER, if they are not part of the project.
+        kept: Whether the model is written. If not, its figures are only printed.
     """
 
     weights: str
@@ -75,7 +79,7 @@ REFERENCES = {
         {},
         "dsb2018_nuclei",
     ),
-    # The terms of these data are for software that is not sold, so the model is not part of the project.
+    # The terms of these data exclude software that is sold, so the model is not part of the project.
     "isbi2012_membranes_unet": Reference(
         "isbi2012_membranes",
         {
@@ -118,7 +122,7 @@ REFERENCES = {
 
 
 def make(name: str, reference: Reference, data: Path | None) -> None:
-    """Trains, evaluates and exports one."""
+    """Trains, evaluates and exports one reference model."""
     places: dict[str, Any] = {}
     if reference.folder is not None:
         if data is None or not (data / reference.folder).is_dir():
@@ -130,14 +134,13 @@ def make(name: str, reference: Reference, data: Path | None) -> None:
     config = RunConfig(**{**reference.config, **places})
     model, figures = train_run(config, Path("runs") / name, steps_per_execution=16)
     loaded = config.load_data()
-    test = loaded.test or loaded.validation
-    sampled = evaluate(model, test, loaded.info, serving.MonteCarlo(model, num_samples=30))
+    sampled = evaluate(model, judged_images(loaded), loaded.info, serving.MonteCarlo(model, num_samples=30))
     print(f"{name}: {rounded(figures)}; Monte Carlo {rounded(sampled)}")
     if not reference.kept:
         return
     shape = {"input_shape": loaded.info.input_shape, "num_classes": loaded.info.num_classes}
     options = {**shape, **config.options}
-    # Without the optimizer, whose state is twice the weights.
+    # A model without the optimizer, whose state is twice the weights.
     bare = models.build_model(config.model, dropout=config.dropout, **options)
     bare.set_weights(model.get_weights())
     told = {
@@ -154,20 +157,21 @@ def make(name: str, reference: Reference, data: Path | None) -> None:
     serving.export_model(
         bare, folder / "1", num_samples=30, class_names=loaded.info.class_names, card=card, overwrite=True
     )
-    bare.save(folder / "unfinished.keras")
-    os.replace(folder / "unfinished.keras", folder / "model.keras")
+    with whole_file(folder / "model.keras") as unfinished:
+        bare.save(unfinished)
     written = {"model": config.model, "weights": reference.weights, "options": options, "dropout": config.dropout}
-    (folder / "reference.json").write_text(json.dumps(written, indent=2) + "\n")
+    write_json(folder / "reference.json", written)
 
 
-def rounded(figures: dict[str, Any]) -> dict[str, float]:
+def rounded(figures: Figures) -> dict[str, float]:
+    """Returns the figures that are numbers, to four digits."""
     return {key: round(value, 4) for key, value in figures.items() if isinstance(value, float)}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="+", metavar="NAME", choices=REFERENCES, help=", ".join(REFERENCES))
-    parser.add_argument("--data", type=Path, help="where data sets lie that are not part of the project")
+    parser.add_argument("--data", type=Path, help="folder of the data sets that are not part of the project")
     arguments = parser.parse_args()
     for name in arguments.names:
         make(name, REFERENCES[name], arguments.data)

@@ -15,8 +15,8 @@ import numpy as np
 import tensorflow as tf
 
 from dropzoo import training
+from dropzoo.runs.config import RunConfig
 from dropzoo.runs.figures import score_name
-from dropzoo.runs.run import RunConfig
 from dropzoo.sweep.stats import Interval, figure, interval
 from dropzoo.sweep.trials import Outcome
 from dropzoo.sweep.workbench import Workbench

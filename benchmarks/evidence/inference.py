@@ -12,8 +12,8 @@ from harness import CNN, Claim, Figures, Job, Lab, Statement, has, images, micro
 from placement import USUAL
 
 from dropzoo import models, serving, training
+from dropzoo.runs.config import RunConfig
 from dropzoo.runs.evaluation import LogProbabilities, corrupted, log_probabilities, score
-from dropzoo.runs.run import RunConfig
 from dropzoo.runs.scores import Scores
 
 SEVERITY = 3

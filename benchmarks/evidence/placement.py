@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 from harness import Claim, Job, Lab, Statement, has, images, microscopy, plain, usual
 
-from dropzoo.runs.run import RunConfig
+from dropzoo.runs.config import RunConfig
 
 USUAL = {"module?": 0.2, "dense1": 0.5}
 SHOWN = ("score", "nll", "ece", "train_score", "gap")

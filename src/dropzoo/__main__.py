@@ -1,4 +1,4 @@
-"""`python -m dropzoo`: the table of models."""
+"""`python -m dropzoo` prints the table of models."""
 
 from dropzoo.cli.app import main
 

@@ -13,10 +13,12 @@ import tensorflow as tf
 
 from dropzoo import serving
 from dropzoo.pages.demo import Judged, Section, write_report
+from dropzoo.runs.config import RunConfig
+from dropzoo.runs.data import judged_images
 from dropzoo.runs.evaluation import evaluate
 from dropzoo.runs.figures import Figures
 from dropzoo.runs.files import read_history
-from dropzoo.runs.run import RunConfig, judged_images, train_run
+from dropzoo.runs.run import train_run
 
 _NUM_SAMPLES = 20
 # Few training images, so that the models overfit without dropout.

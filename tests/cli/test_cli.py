@@ -143,8 +143,9 @@ def test_a_stopped_run_goes_on(tmp_path, capsys):
     """Stopped after its first epoch, it ends with the weights of the run that was not."""
     import keras
 
+    from dropzoo.runs.config import RunConfig
     from dropzoo.runs.files import read_history
-    from dropzoo.runs.run import RunConfig, train_run
+    from dropzoo.runs.run import train_run
 
     what = {"model": "simple_cnn", "data": "digits", "dropout": 0.2, "options": {"filters": [4], "dense": [8]}}
     config = RunConfig(**what, epochs=3, limit=64, rate_schedule={"*": "linear:0.1,0.4", "dense1": 0.3})

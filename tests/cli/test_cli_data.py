@@ -9,17 +9,46 @@ import pytest
 from PIL import Image
 
 from _cli import TINY, run
+from dropzoo.cli import app as cli
+
+TRAIN = ("train", "simple_cnn", "--data", "two", "--out", "run", *TINY)
+
+
+def write_images(folder: Path) -> None:
+    """Dark images in `a`, and bright ones in `c`."""
+    for name, value in (("a", 0), ("c", 255)):
+        (folder / name).mkdir(parents=True)
+        for i in range(5):
+            Image.new("L", (8, 8), value).save(folder / name / f"{i}.png")
 
 
 @pytest.fixture
 def two_classes(tmp_path, monkeypatch) -> list[str]:
-    """What trains in the folder `run` on the folder `two`: dark images in `two/a`, and bright ones in `two/c`."""
+    """The command that trains in the folder `run` on the folder `two`, in a working directory that holds `two`."""
     monkeypatch.chdir(tmp_path)
-    for name, value in (("a", 0), ("c", 255)):
-        (tmp_path / "two" / name).mkdir(parents=True)
-        for i in range(5):
-            Image.new("L", (8, 8), value).save(tmp_path / "two" / name / f"{i}.png")
-    return ["train", "simple_cnn", "--data", "two", "--out", "run", *TINY]
+    write_images(tmp_path / "two")
+    return list(TRAIN)
+
+
+@pytest.fixture(scope="module")
+def trained_once(tmp_path_factory) -> Path:
+    """A working directory that holds `two` and the `run` that was trained on it."""
+    folder = tmp_path_factory.mktemp("trained")
+    write_images(folder / "two")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        with pytest.raises(SystemExit) as stop:
+            cli.main(list(TRAIN))
+    assert stop.value.code == 0
+    return folder
+
+
+@pytest.fixture
+def trained(trained_once, tmp_path, monkeypatch) -> list[str]:
+    """The command of a run that is finished, in a copy of its working directory that a test may change."""
+    shutil.copytree(trained_once, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    return list(TRAIN)
 
 
 def renamed(two: Path) -> None:
@@ -42,14 +71,13 @@ def fewer(two: Path) -> None:
         (fewer, "num_train: 8 -> 7", True),
     ],
 )
-def test_a_run_whose_data_have_changed(two_classes, capsys, change, says, evaluates):
-    assert run(capsys, *two_classes)[0] == 0
+def test_a_run_whose_data_have_changed(trained, capsys, change, says, evaluates):
     before = Path("run/run.json").read_bytes()
     change(Path("two"))
     status, _, err = run(capsys, "evaluate", "run")
     assert (status == 0) is evaluates and (evaluates or says in err), err
     Path("run/results.json").unlink()  # as if it had been stopped
-    status, _, err = run(capsys, *two_classes)
+    status, _, err = run(capsys, *trained)
     assert status == 2 and says in err and Path("run/run.json").read_bytes() == before
 
 

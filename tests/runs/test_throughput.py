@@ -4,7 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 from dropzoo import training
-from dropzoo.runs.run import RunConfig
+from dropzoo.runs.config import RunConfig
 from dropzoo.runs.throughput import input_rate, step_times
 
 

@@ -60,8 +60,8 @@ def bench(
     Example: dropzoo bench unet --data digit_scenes --dropout 0.3 --option filters=16
     """
     from dropzoo.runs import throughput
+    from dropzoo.runs.config import RunConfig
     from dropzoo.runs.devices import prepare_devices
-    from dropzoo.runs.run import RunConfig
 
     console.print(f"On {prepare_devices()}")
     config = RunConfig(

@@ -62,7 +62,9 @@ def train(
 
     Example: dropzoo train unet --data digit_scenes --dropout "bottleneck*=0.5" --option filters=16 --epochs 5
     """
-    from dropzoo.runs.run import RunConfig, judged_on, load_run_data, read_info, train_run
+    from dropzoo.runs.config import RunConfig
+    from dropzoo.runs.data import judged_on, load_run_data, read_info
+    from dropzoo.runs.run import train_run
     from dropzoo.training.loop.workers import run_workers
 
     config = RunConfig(
@@ -129,8 +131,9 @@ def evaluate(
     """
     from dropzoo.pages.evaluation import save_all
     from dropzoo.runs.comparison import Wanted, compare
+    from dropzoo.runs.data import load_run_data
     from dropzoo.runs.evaluation import parse_corruptions
-    from dropzoo.runs.run import load_model_for, load_run, load_run_data
+    from dropzoo.runs.run import load_model_for, load_run
     from dropzoo.runs.uncertainty import load_foreign
 
     if ood and not num_samples:

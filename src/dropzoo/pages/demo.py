@@ -9,8 +9,8 @@ import numpy as np
 
 from dropzoo.pages import page, pictures
 from dropzoo.pages.drawing import draw_sites
+from dropzoo.runs.config import RunConfig
 from dropzoo.runs.figures import Figures, label, score_name, value
-from dropzoo.runs.run import RunConfig
 
 
 class Judged(NamedTuple):

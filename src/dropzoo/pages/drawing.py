@@ -1,4 +1,4 @@
-"""Draws a network with its dropout sites: a bar a site, a row for each size of the maps, colours for layers."""
+"""Draws a network with its dropout sites: a bar for each site, a row for each size of the maps."""
 
 import collections
 import math
@@ -23,7 +23,7 @@ _BAR, _COLUMN = 0.34, 0.56  # widths in inches
 
 @dataclass(eq=False)
 class _Bar:
-    """A site, an input or an output, and where it stands."""
+    """A site, an input or an output, with its place in the drawing."""
 
     name: str
     shape: tuple[int | None, ...]
@@ -34,14 +34,15 @@ class _Bar:
 
 
 def draw_sites(model: keras.Model, size: tuple[int, int] = (128, 128)) -> Figure:
-    """The sites of a model in the order of the forward pass, with what the plan has put there.
+    """Draws the sites of a model in the order of the forward pass, and the dropout layers that stand there.
 
     Args:
-        model: Functional or Sequential, built.
-        size: Height and width to draw it for, where the model leaves them open; a signal has the height as length.
+        model: A built Functional or Sequential model.
+        size: Pair of ints `(height, width)` of the images, for a model that takes any; the height is also the
+            length of a signal.
 
     Returns:
-        A matplotlib figure, of a width that grows with the depth of the network.
+        A matplotlib figure whose width grows with the depth of the network.
     """
     bars = _bars(model, size)
     kinds = list(dict.fromkeys(bar.spec.partition(":")[0] for bar in bars if bar.spec))
@@ -86,7 +87,7 @@ def draw_sites(model: keras.Model, size: tuple[int, int] = (128, 128)) -> Figure
 def _arrow(axis: Axes, source: tuple[float, float], target: tuple[float, float], tall: float, over: bool) -> None:
     (x0, y0), (x1, y1) = source, target
     style: Any = {"arrowstyle": "-|>", "mutation_scale": 7, "color": "#9aa1ab", "linewidth": 0.8, "zorder": 1}
-    if over:  # above the bars between, and above their numbers
+    if over:  # above the bars between them and the numbers of these
         (x0, y0), (x1, y1) = (x0 + _BAR * 0.85, y0 + tall + 0.05), (x1 + _BAR * 0.15, y1 + tall)
         corners = [(x0, y0), (x0, y0 + 0.23), (x1, y0 + 0.23), (x1, y1 + 0.01)]
         axis.add_patch(FancyArrowPatch(path=MplPath(corners), fill=False, joinstyle="round", **style))
@@ -96,11 +97,12 @@ def _arrow(axis: Axes, source: tuple[float, float], target: tuple[float, float],
 
 
 def _bars(model: keras.Model, size: tuple[int, int]) -> list[_Bar]:
+    """The bars of a model: its inputs, its sites and its outputs, each in its place."""
     every = places(model)
     shapes = shapes_at(model, size) if any(None in tensor.shape[1:-1] for tensor in model.inputs) else {}
     by_node = {id(place.call.node): place for place in every}
     bars: dict[Place, _Bar] = {}
-    behind: dict[Place, list[_Bar]] = collections.defaultdict(list)  # the bars that a place comes from
+    behind: dict[Place, list[_Bar]] = collections.defaultdict(list)  # the nearest bars before a place
     ends: dict[str, _Bar] = {}
     for place in every:
         sources = list(dict.fromkeys(behind[place]))
@@ -112,26 +114,31 @@ def _bars(model: keras.Model, size: tuple[int, int]) -> list[_Bar]:
             sources = [bars[place]]
         for reader in place.readers:
             if isinstance(reader.layer, (CropLike, FitTo)) and reader.inputs[1] is place.tensor:
-                continue  # reads its size alone
+                continue  # it reads the size alone
             following = by_node.get(id(reader.node))
             if following is not None:
                 behind[following] += sources
-            elif reader.outputs and reader.outputs[0] is not None:  # what the model gives out
+            elif reader.outputs and reader.outputs[0] is not None:  # an output of the model
                 shape = shapes.get(id(reader.outputs[0]), tuple(reader.outputs[0].shape))
                 end = ends.setdefault(reader.name, _Bar(reader.path + reader.name, shape))
                 end.sources += [source for source in sources if source not in end.sources]
     found = [*bars.values(), *ends.values()]
-    top = max((bar.shape[1] or 1 for bar in found if len(bar.shape) == 4), default=1)
+    _arrange(found)
+    return found
+
+
+def _arrange(bars: list[_Bar]) -> None:
+    """Gives each bar a column by its depth, and a row by the size of its map."""
+    top = max((bar.shape[1] or 1 for bar in bars if len(bar.shape) == 4), default=1)
     levels = {}
-    for bar in found:
+    for bar in bars:
         bar.column = 1 + max((source.column for source in bar.sources), default=-1)
         known = len(bar.shape) == 4 and bar.shape[1]
         levels[bar] = round(math.log2(top / bar.shape[1])) if known else 99  # type: ignore[operator]
     order = {level: i for i, level in enumerate(sorted(set(levels.values())))}
     taken: set[tuple[int, int]] = set()
-    for bar in found:
+    for bar in bars:
         bar.row = order[levels[bar]]
-        while (bar.column, bar.row) in taken:  # beside each other where branches are parallel
+        while (bar.column, bar.row) in taken:  # parallel branches stand beside each other
             bar.column += 1
         taken.add((bar.column, bar.row))
-    return found

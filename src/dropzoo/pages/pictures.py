@@ -98,7 +98,7 @@ def masks(images: Arrays, truth: Arrays | None, out: Mapping[str, Arrays]) -> Fi
             if panel == "image":
                 axis.imshow(_showable(image), cmap="gray", vmin=0, vmax=1)
             elif panel in ("truth", "prediction"):
-                mask = out["mean"][row].argmax(-1) if panel == "prediction" else truth[row]  # type: ignore[index]
+                mask = out["mean"][row].argmax(-1) if truth is None or panel == "prediction" else truth[row]
                 axis.imshow(blend(image, mask, classes))
             else:
                 most = max(max(float(each.max()) for each in out[panel]), 1e-6)
@@ -123,7 +123,9 @@ def blend(image: np.ndarray, mask: np.ndarray, classes: int) -> np.ndarray:
     grey = np.repeat(_showable(image).reshape(*image.shape[:2], -1)[..., :3].mean(-1, keepdims=True), 3, axis=-1)
     palette = matplotlib.colormaps["tab10"](np.arange(classes - 1) % 10)[:, :3]
     colours = np.concatenate([np.zeros((1, 3)), palette])[mask]
-    return np.where(mask[..., None] > 0, 0.4 * grey + 0.6 * colours, grey).clip(0, 1)  # 1 + 6e-9 is warned of
+    return np.where(mask[..., None] > 0, 0.4 * grey + 0.6 * colours, grey).clip(
+        0, 1
+    )  # matplotlib warns of 1 + 6e-9
 
 
 def save(figure: Figure, path: Path) -> Path:

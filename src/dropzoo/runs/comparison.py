@@ -7,9 +7,9 @@ import keras
 from rich.table import Table
 
 from dropzoo import serving, training
+from dropzoo.runs.data import judged_images, judged_on
 from dropzoo.runs.evaluation import Track, fit_temperatures, methods, score_all, score_corruptions
 from dropzoo.runs.figures import ByMethod, Corrupted
-from dropzoo.runs.run import judged_images, judged_on
 from dropzoo.runs.scores import Scores
 from dropzoo.runs.tables import corruption_tables, figures_table, ood_table
 from dropzoo.runs.uncertainty import Foreign, Uncertainty, ood_aurocs, sample_all

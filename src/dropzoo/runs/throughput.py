@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import tensorflow as tf
 
 from dropzoo import training
-from dropzoo.runs.run import RunConfig
+from dropzoo.runs.config import RunConfig
 
 
 @dataclass(frozen=True)

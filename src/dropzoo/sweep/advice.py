@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from dropzoo import layers
 from dropzoo.common.checks import unknown
-from dropzoo.runs.run import RunConfig
+from dropzoo.runs.config import RunConfig
 from dropzoo.runs.settings import Settings
 from dropzoo.sweep.stats import (
     HIGHER_IS_BETTER,

@@ -16,7 +16,7 @@ import keras
 from dropzoo import layers
 from dropzoo.common.checks import check_count, check_rate, unknown
 from dropzoo.models.sites import CannotPlace
-from dropzoo.runs.run import RunConfig
+from dropzoo.runs.config import RunConfig
 from dropzoo.runs.settings import FILE_NAMES, Settings, renamed
 from dropzoo.sweep.trials import Axes, Trial
 from dropzoo.training import get_schedule

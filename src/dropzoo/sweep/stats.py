@@ -8,8 +8,8 @@ from typing import Any, cast
 import numpy as np
 from scipy import stats
 
+from dropzoo.runs.config import RunConfig
 from dropzoo.runs.figures import Figures, label, score_name
-from dropzoo.runs.run import RunConfig
 from dropzoo.sweep.trials import Axes, Outcome, Record
 
 #: The axes of a space, in the order they are shown.

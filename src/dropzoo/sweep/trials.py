@@ -7,8 +7,8 @@ import json
 import math
 from typing import Any
 
+from dropzoo.runs.config import RunConfig
 from dropzoo.runs.figures import Figures
-from dropzoo.runs.run import RunConfig
 from dropzoo.runs.settings import renamed
 
 # Names that axes have in files, where they differ.

@@ -16,8 +16,8 @@ import tensorflow as tf
 
 import dropzoo
 from dropzoo import layers, serving, training
+from dropzoo.runs.config import DATA_ARGUMENTS, RunConfig
 from dropzoo.runs.evaluation import LogProbabilities, log_probabilities, score
-from dropzoo.runs.run import DATA_ARGUMENTS, RunConfig
 from dropzoo.runs.scores import Scores
 from dropzoo.sweep.trials import Outcome, Record, Trial, as_json
 

@@ -1,0 +1,128 @@
+"""What a run trains on what, and the objects that follow from it: data, model and trainer."""
+
+import dataclasses
+import math
+from typing import Any
+
+import keras
+
+from dropzoo import models, training
+from dropzoo.runs.settings import FILE_NAMES, Settings, renamed
+from dropzoo.training.losses.cross_entropy import check_smoothing
+
+#: The fields of a run's config that say which images it sees, and in which order.
+DATA_ARGUMENTS = (
+    *("batch_size", "augment", "image_size", "num_channels", "validation_split", "limit", "seed"),
+    *("fold", "data_dir", "manual_dir"),
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunConfig(Settings):
+    """What to train on what; the defaults are those of `dropzoo train`.
+
+    Args:
+        model: Name of a model, as for `build_model`.
+        dropout: A rate, the name of a plan, or a dict from patterns to specs, as for `build_model`.
+        options: Further arguments of `build_model`.
+        rate_schedule: Dict from patterns of sites to schedules of the dropout rate, as text.
+        augment: As for `load_data`.
+        label_smoothing: Float in [0, 1).
+        seed: Int in [0, 2**32). It fixes the initial weights, the order of the images and the dropout masks.
+        fold: `(k, n)` for part `k` of a cross-validation in `n` parts, as for `load_data`.
+        data, epochs, ...: See `Settings`.
+
+    Raises:
+        ValueError: If a value is out of its range.
+    """
+
+    model: str
+    dropout: Any = None
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
+    rate_schedule: dict[str, Any] | None = None
+    augment: bool | str = False
+    label_smoothing: float = 0.0
+    seed: int = 0
+    fold: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_smoothing(self.label_smoothing)
+        self.rate_callbacks()
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the config as files hold it, under their names for the fields."""
+        return renamed(dataclasses.asdict(self), FILE_NAMES)
+
+    @classmethod
+    def from_json(cls, saved: dict[str, Any]) -> "RunConfig":
+        """Returns the config that `to_json` was called on."""
+        config = renamed(saved, {old: new for new, old in FILE_NAMES.items()})
+        return cls(**{**config, "fold": config.get("fold") and tuple(config["fold"])})
+
+    def rate_callbacks(self) -> list[training.RateSchedule]:
+        """Returns the callback that moves the dropout rates, if they move."""
+        return [] if self.rate_schedule is None else [training.RateSchedule(self.rate_schedule)]
+
+    def load_data(self) -> training.Data:
+        """Returns the data that this run sees."""
+        return training.load_data(self.data, **{name: getattr(self, name) for name in DATA_ARGUMENTS})
+
+    def build(self, info: training.DataInfo) -> keras.Model:
+        """Builds the model with the initial weights that `seed` gives.
+
+        Call it after `load_data`, since preparing a data set may draw from Python's generator.
+
+        Raises:
+            ValueError: If the model does not fit the data.
+        """
+        keras.utils.set_random_seed(self.seed)
+        shape = {"input_shape": info.input_shape, "num_classes": info.num_classes}
+        model = models.build_model(self.model, dropout=self.dropout, **{**shape, **self.options})
+        check_fit(model, self.model, info)
+        return model
+
+    def steps(self, info: training.DataInfo) -> int:
+        """Returns the number of steps of the whole training."""
+        return self.epochs * math.ceil(info.num_train / self.batch_size)
+
+    def trainer(self, model: keras.Model, info: training.DataInfo, **options: Any) -> training.Trainer:
+        """Compiles the model as this run trains it; `options` are those of `Trainer`."""
+        rate: Any = self.learning_rate
+        if self.learning_rate_schedule == "cosine":
+            rate = keras.optimizers.schedules.CosineDecay(rate, self.steps(info))
+        loss = training.default_loss(info.task, info.num_classes, self.label_smoothing)
+        return training.Trainer(model, keras.optimizers.Adam(rate), loss, **options)
+
+
+def check_fit(
+    model: keras.Model,
+    name: str,
+    info: training.DataInfo,
+    classes: str = "Leave the option `num_classes` out",
+    size: str = "Leave the option `input_shape` out, or resize them with --image-size",
+) -> None:
+    """Raises a ValueError if a model does not fit the data.
+
+    Args:
+        model: The model.
+        name: What the error calls the model.
+        info: The data set's facts.
+        classes: What to do if the number of classes is wrong.
+        size: What to do if the size of the images is wrong.
+    """
+    dense = len(model.output_shape) == 4
+    if dense != (info.task == "segmentation"):
+        raise ValueError(
+            f"Model {name!r} gives {'a mask' if dense else 'one label an image'}, but {info.name!r} "
+            f"is a {info.task} data set"
+        )
+    if model.output_shape[-1] != info.num_classes:
+        given = model.output_shape[-1]
+        raise ValueError(f"{info.name!r} has {info.num_classes} classes. Received: a model of {given}. {classes}")
+    pairs = zip(model.input_shape[1:], info.input_shape, strict=True)
+    if any(n is not None and n != given for n, given in pairs):
+        raise ValueError(
+            f"The images of {info.name!r} have the shape {info.input_shape}, but the model takes "
+            f"{model.input_shape[1:]}. {size}"
+        )

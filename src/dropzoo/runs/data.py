@@ -1,0 +1,80 @@
+"""The data of a run: where they are, whether they are still the same, and which of them judge the model."""
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+from dropzoo import training
+from dropzoo.runs.config import RunConfig
+from dropzoo.runs.files import read_json
+from dropzoo.training.data.load import find_folder
+
+
+def judged_images(data: training.Data) -> tf.data.Dataset:
+    """Returns the test set; without one the validation set, and without that the training images as they are."""
+    return data.test or data.validation or data.train.at_epoch(0)
+
+
+def judged_on(info: training.DataInfo) -> str:
+    """Returns the name of the split that `judged_images` returns."""
+    return "test" if info.num_test else "validation" if info.num_validation else "training"
+
+
+def read_info(out: Path) -> training.DataInfo:
+    """Returns the facts of the data set that the run in `out` was trained on."""
+    saved = read_json(out / "run.json")["info"]
+    info: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in saved.items()}
+    return training.DataInfo(**info)
+
+
+def load_run_data(config: RunConfig, out: Path, *facts: str) -> training.Data:
+    """Loads the data of a config, which must still be those of the run in `out`, if there is one.
+
+    If a folder is not found by its name, because the working directory is another one, it is the folder that the
+    run found.
+
+    Args:
+        config: The run's config.
+        out: The run's folder.
+        *facts: Names of `DataInfo` that must not have changed, besides the task and the classes.
+
+    Raises:
+        ValueError: If they have. The model knows classes by their numbers alone.
+    """
+    data = dataclasses.replace(config, data=data_folder(config, out) or config.data).load_data()
+    if (out / "run.json").exists():
+        advice = "Bring the data back as they were, or train another run"
+        check_same_data(out, data.info, ("task", "class_names", *facts), advice)
+    return data
+
+
+def data_folder(config: RunConfig, out: Path) -> str | None:
+    """Returns the absolute folder of a run's data: the one of that name, or that which the run in `out` found."""
+    saved = read_json(out / "run.json") if (out / "run.json").exists() else {}
+    return absolute(config.data) or saved.get("folder")
+
+
+def absolute(data: str) -> str | None:
+    """Returns the absolute path of a folder of images; None if `data` is no folder."""
+    folder = find_folder(data)
+    return os.path.abspath(folder) if folder is not None and folder.is_dir() else None
+
+
+def check_same_data(out: Path, info: training.DataInfo, facts: tuple[str, ...], advice: str) -> None:
+    """Raises a ValueError if `facts`, names of `DataInfo`, are not as in the run in `out`."""
+    now = json.loads(json.dumps({name: getattr(info, name) for name in facts}))
+    changed = differences(read_json(out / "run.json")["info"], now)
+    if changed:
+        raise ValueError(
+            f"{out} was trained on other data than {info.name!r} holds now. {advice}. Differences: {changed}"
+        )
+
+
+def differences(held: Mapping[str, object], wanted: Mapping[str, object]) -> str:
+    """Returns in words what is wanted, but not as it is held; an empty string if all is."""
+    return "; ".join(f"{k}: {held.get(k)!r} -> {v!r}" for k, v in wanted.items() if held.get(k) != v)
