@@ -12,6 +12,8 @@ import keras
 import pytest
 import tensorflow as tf
 
+from dropzoo.common.keras_internals import shadowed_calls
+
 ROOT = Path(__file__).parents[2]
 INTERNALS = ROOT / "src" / "dropzoo" / "common"
 HOMES = [
@@ -133,3 +135,15 @@ def test_the_table_lists_the_private_names_of_its_module(home):
     assert {name for name in listed if name.startswith("_")} <= used | {
         "_SnapshotDataset"
     }  # by a part of its name
+
+
+def test_shadows_are_taken_away_again():
+    """One inside another, as when a function is traced while another samples the same model."""
+    layer, x = keras.layers.Dense(2), tf.ones([1, 3])
+    expected = layer(x)
+    with pytest.raises(KeyError), shadowed_calls([(layer, lambda inputs: inputs)]):
+        with shadowed_calls([(layer, lambda inputs: 2 * inputs)]):
+            assert layer(x)[0, 0] == 2
+        assert layer(x)[0, 0] == 1
+        raise KeyError
+    assert "call" not in vars(layer) and bool(tf.reduce_all(layer(x) == expected))

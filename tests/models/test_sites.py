@@ -1,9 +1,11 @@
-"""Which dropout layers a name or a pattern means: `match_sites`."""
+"""Sites by name: which dropout layers `match_sites` finds, which models have a graph, what a site cannot take."""
 
 import keras
 import pytest
 
 from dropzoo import layers, models
+from dropzoo.common.keras_internals import shadowed_calls
+from dropzoo.models.sites import CannotPlace
 
 K = keras.layers
 
@@ -138,3 +140,34 @@ def test_layers_that_drop_weights_or_branches_are_matched_too():
     inputs = keras.Input((4,))
     model = keras.Model(inputs, K.Dense(1)(layers.DropConnectDense(3, 0.5, name="connect")(inputs)))
     assert matched(model, "connect") == matched(model, "con*") == ["connect"]
+
+
+class CallsItself(keras.Model):
+    """A model with a graph that is not what runs."""
+
+    def __call__(self, *args, **kwargs):
+        return super().__call__(*args, **kwargs)
+
+
+def test_a_graph_that_is_not_what_runs_is_none():
+    inputs = keras.Input((4,))
+    outputs = layers.Dropout(0.5, name="a_dropout")(K.Dense(4, name="a")(inputs))
+    own, plain = CallsItself(inputs, outputs), keras.Model(inputs, K.Dense(1)(outputs))
+    with pytest.raises(ValueError, match="read off its graph"):
+        models.list_sites(own)
+    with shadowed_calls([(plain, lambda inputs: inputs)]), pytest.raises(ValueError, match="read off its graph"):
+        models.list_sites(plain)
+    assert len(models.list_sites(plain)) == 1 and matched(own, "a") == ["a_dropout"]
+
+
+@pytest.mark.parametrize("put", [models.build_model, models.retrofit])
+def test_a_layer_that_a_site_cannot_take_is_an_error_of_its_own(put):
+    plan = {"head": "spatial_dropout2d:0.2"}
+    with pytest.raises(CannotPlace, match="Cannot put 'spatial_dropout2d:0.2' at site 'head'"):
+        if put is models.build_model:
+            put("lenet5", dropout=plan)
+        else:
+            put(models.build_model("lenet5"), plan)
+    with pytest.raises(ValueError, match="no weights") as error:
+        models.build_model("lenet5", dropout={"head": K.Dense(7)})
+    assert not isinstance(error.value, CannotPlace)
