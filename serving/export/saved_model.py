@@ -10,7 +10,7 @@ import keras
 import tensorflow as tf
 
 from dropzoo import layers
-from dropzoo.common.checks import check_pair
+from dropzoo.common.checks import check_choice, check_pair
 from dropzoo.serving.export.card import model_card, write_card
 from dropzoo.serving.export.signatures import Preprocess, signatures, takes_integers
 from dropzoo.serving.export.warmup import warmup_requests, write_warmup
@@ -134,8 +134,7 @@ def _module(model: keras.Model) -> tf.Module:
 
 
 def _check_dtype(model: keras.Model, image_dtype: str) -> None:
-    if image_dtype not in ("float32", "uint8"):
-        raise ValueError(f"`image_dtype` must be 'float32' or 'uint8'. Received: image_dtype={image_dtype!r}")
+    check_choice(image_dtype, "image_dtype", ("float32", "uint8"))
     if takes_integers(model) and image_dtype != "uint8":
         raise ValueError(
             f"A model that takes {model.inputs[0].dtype} takes pixels as they are: pass image_dtype='uint8'. "

@@ -17,6 +17,14 @@ def cnn_export(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def plain_export(tmp_path_factory) -> Path:
+    """The same without Monte-Carlo samples, which loads faster: for tests that are not about answers."""
+    folder = tmp_path_factory.mktemp("plain") / "cnn"
+    serving.export_model(small_cnn(), folder, 0, class_names=["zero", "one", "two", "three"])
+    return folder
+
+
+@pytest.fixture(scope="session")
 def unet_export(tmp_path_factory) -> Path:
     """The folder of a U-Net of RGB images of any size and type uint8."""
     folder = tmp_path_factory.mktemp("served") / "cells"

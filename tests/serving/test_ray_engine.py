@@ -32,11 +32,11 @@ def ask(port, method, path, body=None):
         connection.close()
 
 
-def test_bad_numbers_and_folders(cnn_export, tmp_path):
+def test_bad_numbers_and_folders(plain_export, tmp_path):
     with pytest.raises(ValueError, match="at least `min_replicas`, 3. Received: max_replicas=2"):
-        ray_engine.deployment(cnn_export, min_replicas=3, max_replicas=2)
+        ray_engine.deployment(plain_export, min_replicas=3, max_replicas=2)
     with pytest.raises(ValueError, match="min_replicas=0"):
-        ray_engine.deployment(cnn_export, min_replicas=0)
+        ray_engine.deployment(plain_export, min_replicas=0)
     with pytest.raises(ValueError, match="Expected a folder of exported versions"):
         ray_engine.deployment(tmp_path)
 

@@ -198,7 +198,7 @@ def test_the_description_names_the_bodies_the_errors_and_the_token(cnn, cnn_expo
 
 def test_a_new_version_takes_over_while_a_request_finishes_on_the_old(tmp_path, x):
     folder = tmp_path / "cnn"
-    serving.export_model(small_cnn(weights_seed=1), folder, 2)
+    serving.export_model(small_cnn(weights_seed=1), folder, 0)
     with live(folder, poll_seconds=0.05, keep=1) as running:
         body = {"instances": x.tolist()}
         old = running.post(f"{CNN}:predict", body)[1]
@@ -206,7 +206,7 @@ def test_a_new_version_takes_over_while_a_request_finishes_on_the_old(tmp_path, 
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
             late = pool.submit(running.post, f"{CNN}:predict", body)
             assert held.begun.wait(30)
-            serving.export_model(small_cnn(weights_seed=2), folder, 2)
+            serving.export_model(small_cnn(weights_seed=2), folder, 0)
             until(lambda: list(running.core.versions.available) == [2])
             new = running.post(f"{CNN}:predict", body)
             held.go_on.set()
@@ -216,9 +216,9 @@ def test_a_new_version_takes_over_while_a_request_finishes_on_the_old(tmp_path, 
         assert status == 404 and "Specific(cnn, 1); there is cnn, versions: 2" in answer["error"]
 
 
-def test_versions_that_cannot_be_served_leave_the_others_alone(tmp_path, cnn_export, x):
+def test_versions_that_cannot_be_served_leave_the_others_alone(tmp_path, plain_export, x):
     folder = tmp_path / "cnn"
-    shutil.copytree(cnn_export, folder)
+    shutil.copytree(plain_export, folder)
     with live(folder, poll_seconds=3600) as running:
         (folder / "2").mkdir()
         (folder / "2" / "saved_model.pb").write_bytes(b"nonsense")
@@ -237,7 +237,7 @@ def test_versions_that_cannot_be_served_leave_the_others_alone(tmp_path, cnn_exp
         shutil.copytree(folder / "1", folder / "5")
         running.core.versions.refresh()
         assert sorted(running.core.versions.available) == [1, 5] and not running.core.versions.failed
-        serving.export_model(small_cnn(weights_seed=3), folder / "5", 2, overwrite=True)  # in the place of 5
+        serving.export_model(small_cnn(weights_seed=3), folder / "5", 0, overwrite=True)  # in the place of 5
         before = running.post(f"{CNN}:predict", {"instances": x.tolist()})
         running.core.versions.refresh()
         assert running.post(f"{CNN}:predict", {"instances": x.tolist()}) != before
@@ -250,15 +250,15 @@ def test_versions_that_cannot_be_served_leave_the_others_alone(tmp_path, cnn_exp
         assert running.get(CNN)[0] == 404
 
 
-def test_a_version_that_is_being_replaced_is_served_on(tmp_path, cnn_export, monkeypatch):
+def test_a_version_that_is_being_replaced_is_served_on(tmp_path, plain_export, monkeypatch):
     """An export that replaces a folder moves the old one away first, which may be just when the server looks."""
-    shutil.copytree(cnn_export, tmp_path / "cnn")
+    shutil.copytree(plain_export, tmp_path / "cnn")
     versions = Versions(tmp_path / "cnn")
     versions.refresh()
     old = versions.available[1]
     (tmp_path / "cnn" / "1").rename(tmp_path / "cnn" / ".1-old")
     # The new one is there before the server looks again.
-    monkeypatch.setattr(time, "sleep", lambda seconds: shutil.copytree(cnn_export / "1", tmp_path / "cnn" / "1"))
+    monkeypatch.setattr(time, "sleep", lambda seconds: shutil.copytree(plain_export / "1", tmp_path / "cnn" / "1"))
     versions.refresh()
     assert list(versions.available) == [1] and versions.available[1] is not old and not versions.failed
     (tmp_path / "cnn" / "1").rename(tmp_path / "cnn" / ".1-older")
@@ -267,9 +267,9 @@ def test_a_version_that_is_being_replaced_is_served_on(tmp_path, cnn_export, mon
     assert not versions.available
 
 
-def test_a_version_that_is_copied_bit_by_bit_is_served_once_it_is_there(tmp_path, cnn_export, x):
+def test_a_version_that_is_copied_bit_by_bit_is_served_once_it_is_there(tmp_path, plain_export, x):
     folder = tmp_path / "cnn"
-    shutil.copytree(cnn_export, folder)
+    shutil.copytree(plain_export, folder)
     with live(folder, poll_seconds=3600) as running:
         versions, new = running.core.versions, folder / "2"
         new.mkdir()
@@ -289,8 +289,8 @@ def test_a_version_that_is_copied_bit_by_bit_is_served_once_it_is_there(tmp_path
 
 
 @pytest.mark.parametrize("case", ["nothing", "a version", "no folder", "broken"])
-def test_a_folder_that_cannot_be_served(case, tmp_path, cnn_export):
-    folder = {"a version": cnn_export / "1", "no folder": tmp_path / "none"}.get(case, tmp_path)
+def test_a_folder_that_cannot_be_served(case, tmp_path, plain_export):
+    folder = {"a version": plain_export / "1", "no folder": tmp_path / "none"}.get(case, tmp_path)
     if case == "broken":
         (tmp_path / "1").mkdir()
         (tmp_path / "1" / "saved_model.pb").write_bytes(b"nonsense")
@@ -320,8 +320,8 @@ def test_the_command_serves_until_it_is_terminated(cnn_export, x):
     assert process.returncode in (0, -signal.SIGTERM) and "Traceback" not in seen + rest
 
 
-def test_stopping_waits_for_requests_that_are_under_way(cnn_export, x):
-    with live(cnn_export) as running:
+def test_stopping_waits_for_requests_that_are_under_way(plain_export, x):
+    with live(plain_export) as running:
         held = Held(running.batcher())
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
             late = pool.submit(running.post, f"{CNN}:predict", {"instances": x.tolist()})

@@ -241,8 +241,8 @@ def test_clients_that_hang_up(cnn):
     until(lambda: cnn.core.arriving == 0)
 
 
-def test_a_full_queue_refuses(cnn_export):
-    with live(cnn_export, limits=Limits(max_queue=1)) as running:
+def test_a_full_queue_refuses(plain_export):
+    with live(plain_export, limits=Limits(max_queue=1)) as running:
         batcher, body = running.batcher(), {"instances": [ROW]}
         held = Held(batcher)
         with ThreadPoolExecutor(2) as pool:
@@ -255,10 +255,10 @@ def test_a_full_queue_refuses(cnn_export):
             assert [answer.result()[0] for answer in answers] == [200, 200]
 
 
-def test_an_image_the_model_fails_at_does_not_fail_those_batched_with_it(cnn_export):
+def test_an_image_the_model_fails_at_does_not_fail_those_batched_with_it(plain_export):
     good = {"signature_name": "predict_bytes", "instances": [b64(png(GREY))]}
     bad = {"signature_name": "predict_bytes", "instances": [b64(png(GREY)[:60])]}
-    with live(cnn_export) as running, ThreadPoolExecutor(6) as pool:
+    with live(plain_export) as running, ThreadPoolExecutor(6) as pool:
         batcher = running.batcher("predict_bytes")
         held = Held(batcher)
         answers = [pool.submit(running.post, PREDICT, good)]

@@ -42,7 +42,7 @@ def test_every_jpeg_is_taken(channels, mode):
 
 @pytest.mark.parametrize(("channels", "mode"), [(1, "CMYK"), (4, "RGB")])
 def test_the_signature_for_files_takes_them_alike(channels, mode, tmp_path):
-    export = serving.export_model(small_cnn(input_shape=(8, 8, channels)), tmp_path / "cnn", 2)
+    export = serving.export_model(small_cnn(input_shape=(8, 8, channels)), tmp_path / "cnn", 0)
     data = jpeg(mode)
     file = {"signature_name": "predict_bytes", "inputs": [{"b64": base64.b64encode(data).decode()}]}
     with live(export.parent) as running:

@@ -27,7 +27,7 @@ def test_text_does_not_make_all_numbers_as_long():
 
 
 def test_images_count_as_large_as_the_model_makes_them(tmp_path):
-    export = serving.export_model(small_cnn(), tmp_path / "cnn", 2, image_dtype="uint8", resize=8)
+    export = serving.export_model(small_cnn(), tmp_path / "cnn", 0, image_dtype="uint8", resize=8)
     with live(export.parent, limits=LIMITS, poll_seconds=3600) as running:
         status, answer = running.post(PREDICT, {"inputs": [[[[0]]]] * 157})
         assert status == 413 and "received 10,048 (images: 157)" in answer["error"]
@@ -37,8 +37,8 @@ def test_images_count_as_large_as_the_model_makes_them(tmp_path):
         assert running.post(PREDICT, {"inputs": [[[[0]]]] * 157})[0] == 200
 
 
-def test_too_little_memory_is_said(cnn_export):
-    with live(cnn_export) as running:
+def test_too_little_memory_is_said(plain_export):
+    with live(plain_export) as running:
         batcher = running.batcher()
         run, batcher.run = batcher.run, lambda inputs: np.empty(2**55)
         status, answer = running.post(PREDICT, {"instances": [ROW]})
