@@ -52,7 +52,7 @@ class RunConfig(Settings):
 
     def to_json(self) -> dict[str, Any]:
         """Returns the config as files hold it, under their names for the fields."""
-        return renamed(dataclasses.asdict(self), FILE_NAMES)
+        return renamed({"model": self.model, **dataclasses.asdict(self)}, FILE_NAMES)
 
     @classmethod
     def from_json(cls, saved: dict[str, Any]) -> "RunConfig":

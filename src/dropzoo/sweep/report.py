@@ -78,7 +78,7 @@ def write_report(path: Path, file: Path) -> Path:
         summary=_summary(records, found),
         results=_results(records, longest) if longest else None,
         trials=len(records),
-        plans={f"{each.full_label}, {each.epochs} epochs": [_trial(r) for r in each.records] for each in found},
+        plans=[(f"{each.full_label}, {each.epochs} epochs", list(map(_trial, each.records))) for each in found],
     )
 
 
