@@ -23,6 +23,8 @@ MAY_USE = {
     "models": ("common", "layers"),
     "training": ("common", "layers", "models"),
     "serving": ("common", "layers", "models"),
+    "runs": ("common", *FLOORS),
+    "pages": ("common", *FLOORS, "runs"),
 }
 
 # These modules of the floors below `training` may import TensorFlow.

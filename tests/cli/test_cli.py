@@ -266,7 +266,8 @@ def test_predict_one_logit_as_two_classes_and_images_of_one_name(tmp_path, capsy
 
 
 def bad_inputs(tmp: Path, cnn: Path) -> dict[str, tuple[list[str], str]]:
-    train = ["train", "simple_cnn", "--data", "digits", "--epochs", "1", "--out", str(tmp / "out")]
+    # A few images on the disk: most of the time goes into loading them.
+    train = ["train", "simple_cnn", "--data", str(tmp / "letters"), "--epochs", "1", "--out", str(tmp / "out")]
     (tmp / "full").mkdir()
     (tmp / "full" / "thesis.txt").write_text("mine")
     (tmp / "empty").mkdir()
@@ -274,11 +275,15 @@ def bad_inputs(tmp: Path, cnn: Path) -> dict[str, tuple[list[str], str]]:
         (tmp / "letters" / name).mkdir(parents=True)
         for i in range(3):
             Image.new("L", (8, 8)).save(tmp / "letters" / name / f"{i}.png")
+    for name in ("images", "masks"):
+        (tmp / "cells" / name).mkdir(parents=True)
+        for i in range(5):
+            Image.new("L", (8, 8), i % 2).save(tmp / "cells" / name / f"{i}.png")
     (tmp / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nno more")
     Image.new("RGBA", (8, 8)).save(tmp / "fine.png")
     return {
         "model": (
-            ["train", "simpel_cnn", "--data", "digits", "--out", str(tmp / "out")],
+            ["train", "simpel_cnn", *train[2:]],
             "Did you mean 'simple_cnn'",
         ),
         "data": (["train", "simple_cnn", "--data", "digit", "--out", str(tmp / "out")], "Did you mean 'digits'"),
@@ -303,7 +308,7 @@ def bad_inputs(tmp: Path, cnn: Path) -> dict[str, tuple[list[str], str]]:
         "option": ([*train, "--option", "filtrs=3"], "Did you mean 'filters'"),
         "option form": ([*train, "--option", "filters"], '"name=value"'),
         "schedule": ([*train, "--schedule", "linear"], "schedule='linear'"),
-        "task": (["train", "unet", "--data", "digits", "--out", str(tmp / "out")], "is a classification data set"),
+        "task": (["train", "unet", *train[2:]], "is a classification data set"),
         "classes": ([*train, "--option", "num_classes=3"], "has 10 classes. Received: a model of 3"),
         "channels": ([*train, "--option", "input_shape=(8, 8, 3)"], "but the model takes (8, 8, 3)"),
         "folder": (["train", "unet", "--data", str(tmp / "nowhere"), "--out", str(tmp / "out")], "nowhere"),
@@ -320,7 +325,7 @@ def bad_inputs(tmp: Path, cnn: Path) -> dict[str, tuple[list[str], str]]:
         ),
         "no data": (["evaluate", str(cnn / "model.keras")], "To evaluate another model, say on what: --data"),
         "data of archives": (["evaluate", str(cnn), "--manual-dir", str(tmp)], "Pass --data too"),
-        "other task": (["evaluate", str(cnn), "--data", "digit_scenes"], "is a segmentation data set"),
+        "other task": (["evaluate", str(cnn), "--data", str(tmp / "cells")], "is a segmentation data set"),
         "other classes": (
             ["evaluate", str(cnn), "--data", str(tmp / "letters")],
             "was trained on other data than 'letters' holds now",
@@ -354,6 +359,18 @@ def test_debug_shows_the_traceback():
     command = [sys.executable, "-m", "dropzoo.cli", "--debug", "sites", "unett"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1 and "Traceback" in done.stderr
+
+
+def test_the_number_of_samples_has_two_flags_everywhere():
+    commands = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
+    found = {}
+    for name, command in commands.items():
+        for parameter in command.params:
+            if {"--mc", "--num-samples"} & set(parameter.opts):
+                found[name] = (parameter.name, set(parameter.opts))
+    assert found == dict.fromkeys(
+        ("evaluate", "sweep", "predict", "export"), ("num_samples", {"--mc", "--num-samples"})
+    )
 
 
 def test_every_help_shows_an_example_that_parses():

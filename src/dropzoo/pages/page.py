@@ -4,7 +4,6 @@ The templates lie in `templates/`, in Jinja2's language; all values are escaped.
 holds the styles, and takes `title`; `parts.html` has macros for tables and pictures.
 """
 
-from collections.abc import Iterable
 from pathlib import Path
 
 import jinja2
@@ -27,10 +26,10 @@ def render(template: str, **values: object) -> Markup:
 
     Args:
         template: String. The name of a file in `templates/`.
-        **values: What the template names. Text is escaped, unless it is `Markup`.
+        **values: The values that the template names. Text is escaped, unless it is `Markup`.
 
     Returns:
-        The HTML, a `str` that other templates do not escape again.
+        The HTML, a string that other templates do not escape again.
 
     Raises:
         jinja2.UndefinedError: If the template names a value that is missing.
@@ -58,8 +57,3 @@ def write(path: Path, template: str, **values: object) -> Path:
     with whole_file(path) as unfinished:
         unfinished.write_text(text, encoding="utf-8")
     return path
-
-
-def table(heads: Iterable[str], rows: Iterable[Iterable[str]], wrap: int | None = None) -> Markup:
-    """Returns the table of `parts.html`, for pages that are not templates."""
-    return _TEMPLATES.get_template("parts.html").module.table(heads, rows, wrap)  # type: ignore[attr-defined]
