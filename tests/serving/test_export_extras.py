@@ -165,12 +165,17 @@ def parsed_by_tensorflow_serving(record: bytes):
     return request.model_spec.name, request.model_spec.signature_name, tensors
 
 
+@pytest.fixture(scope="module", params=[small_cnn, tiny_unet])
+def bytes_export(request, tmp_path_factory):
+    """An export of each that takes uint8."""
+    folder = tmp_path_factory.mktemp("bytes") / "a_name"
+    return serving.export_model(request.param(), folder, 2, image_dtype="uint8")
+
+
 @pytest.mark.parametrize("parse", [parsed_by_descriptors, parsed_by_tensorflow_serving])
-@pytest.mark.parametrize("model", [small_cnn, tiny_unet])
-def test_warm_up_requests_can_be_replayed(model, parse, tmp_path):
-    path = serving.export_model(model(), tmp_path / "a_name" / "1", 2, image_dtype="uint8")
+def test_warm_up_requests_can_be_replayed(bytes_export, parse):
     names = ("serving_default", "predict_mc", "predict_bytes")
-    assert replay(path, parse) == {(name, count) for name in names for count in (1, 4)}
+    assert replay(bytes_export, parse) == {(name, count) for name in names for count in (1, 4)}
 
 
 def test_litert_agrees_on_the_deterministic_signature(tmp_path):
