@@ -227,7 +227,8 @@ def test_files_round_trip(row, tmp_path):
     x = data(row.shape)
     np.testing.assert_array_equal(loaded(x), model(x))
     np.testing.assert_array_equal(loaded(x, training=True), model(x, training=True))
-    assert loaded.get_layer("here").rate == model.get_layer("here").rate
+    if not row.no_rate:
+        assert loaded.get_layer("here").rate == model.get_layer("here").rate
     model.save_weights(tmp_path / "model.weights.h5")
     keras.utils.set_random_seed(9)
     other = keras.Model(inputs, row.make(rate=0.4, seed=0, name="here")(inputs))
