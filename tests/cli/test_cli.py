@@ -159,8 +159,6 @@ def test_a_stopped_run_goes_on(tmp_path, capsys):
             if epoch == 1:
                 raise Stop
 
-    from dropzoo import training
-
     original = training.Trainer.fit
     training.Trainer.fit = lambda self, *a, callbacks, **k: original(
         self, *a, callbacks=[*callbacks, StopAtEpoch()], **k
