@@ -4,13 +4,28 @@ BIN := .venv/bin
 # Byte-compiling all of TensorFlow costs more than importing the part that is used.
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 
-.PHONY: demo test lint bench evidence clean
+# What `make check` tries: the rooms that others build on, and what takes no training, process or server.
+QUICK := tests/common tests/layers/test_contract.py tests/layers/test_layers.py tests/layers/test_site_layers.py \
+  tests/models/test_models.py tests/models/test_plans.py tests/models/test_surgery_edges.py \
+  tests/training/test_losses_metrics.py tests/serving/test_monte_carlo_cut.py tests/sweep/test_sweep_space.py \
+  tests/cli/test_options.py tests/test_evidence.py tests/test_house.py
+
+.PHONY: help check quick demo test lint bench evidence clean
+
+help:  ## this list
+	@sed -n 's/^\([a-z]*\):.*  ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+
+check: .venv/dev  ## lint, and the quick part of the tests, for the inner loop
+	@$(MAKE) --no-print-directory -j 2 lint quick
 
 demo: .venv/core  ## train, sample, export; writes demo/report.html
 	$(BIN)/dropzoo demo --out demo
 
-test: .venv/dev  ## the fast test suite
+test: .venv/dev  ## all tests but the slow ones
 	$(BIN)/python -m pytest -q -n auto --maxprocesses 8 --dist worksteal
+
+quick: .venv/dev  ## of the files in QUICK the first cases of each test
+	@$(BIN)/python -m pytest -q --quick -n auto --maxprocesses 4 --dist worksteal $(QUICK)
 
 lint: .venv/dev  ## format, lint and types
 	$(BIN)/ruff format --check .

@@ -2,12 +2,13 @@
 
 import doctest
 import importlib
+import importlib.util
 import os
 import re
 import subprocess
 import sys
-import sysconfig
-import venv
+import tarfile
+import zipfile
 from pathlib import Path
 
 import keras
@@ -28,29 +29,48 @@ MODULES = sorted(
 )
 
 
-def test_the_wheel_of_the_sdist_imports_elsewhere(tmp_path):
-    """Without the source: a fresh environment that borrows the dependencies only."""
-    build = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(tmp_path / "dist"), str(ROOT)]
+@pytest.fixture(scope="module")
+def built(tmp_path_factory) -> tuple[Path, Path]:
+    """The sdist, and the wheel that is built from it."""
+    folder = tmp_path_factory.mktemp("dist")
+    build = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(ROOT)]
     subprocess.run(build, check=True, capture_output=True)
-    (wheel,) = (tmp_path / "dist").glob("*.whl")
-    assert len(list((tmp_path / "dist").glob("*.tar.gz"))) == 1
-    venv.create(tmp_path / "env", with_pip=False)
-    python = tmp_path / "env" / "bin" / "python"
-    site = sysconfig.get_path("purelib", vars={"base": str(tmp_path / "env")})
-    # `pip --python` installs into another environment; the dependencies come by path, their .pth files do not.
-    install = [
-        sys.executable,
-        "-m",
-        "pip",
-        "--python",
-        str(python),
-        "install",
-        "--no-deps",
-        "--no-index",
-        str(wheel),
-    ]
-    subprocess.run(install, check=True, capture_output=True)
-    (Path(site) / "borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    (sdist,), (wheel,) = folder.glob("*.tar.gz"), folder.glob("*.whl")
+    return sdist, wheel
+
+
+def shipped() -> dict[str, str]:
+    """Each file on disk that belongs to the package: its place in the source, and the one in the wheel."""
+    folders = {"src/dropzoo": "dropzoo"} | {floor: f"dropzoo/{floor}" for floor in FLOORS}
+    found = {
+        path: f"{inside}/{path.relative_to(ROOT / folder).as_posix()}"
+        for folder, inside in folders.items()
+        for path in (ROOT / folder).rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    for card in ROOT.glob("saved_models/*/reference.json"):
+        for path in (card, card.with_name("model.keras")):
+            found[path] = f"dropzoo/{path.relative_to(ROOT).as_posix()}"
+    return {path.relative_to(ROOT).as_posix(): inside for path, inside in found.items()}
+
+
+def test_wheel_and_sdist_hold_every_file_of_the_package_and_no_other(built):
+    """Modules of all rooms, src/ included, `py.typed`, the pages, and the reference models."""
+    sdist, wheel = built
+    with zipfile.ZipFile(wheel) as file:
+        names = {name for name in file.namelist() if not name.partition("/")[0].endswith(".dist-info")}
+        scripts = next(name for name in file.namelist() if name.endswith("entry_points.txt"))
+        assert b"dropzoo = dropzoo.cli.app:main" in file.read(scripts)
+    assert names == set(shipped().values())
+    with tarfile.open(sdist) as file:
+        names = {name.partition("/")[2] for name in file.getnames()}
+    assert set(shipped()) <= names
+
+
+def test_the_wheel_works_elsewhere(built, tmp_path):
+    """Without the source: its files come first on the path, and the dependencies are borrowed."""
+    with zipfile.ZipFile(built[1]) as file:
+        file.extractall(tmp_path / "site")
     code = """
 import dropzoo, dropzoo.layers, dropzoo.models, dropzoo.training, dropzoo.serving, dropzoo.cli.app
 for module in (dropzoo, dropzoo.layers, dropzoo.models, dropzoo.training, dropzoo.serving):
@@ -58,12 +78,13 @@ for module in (dropzoo, dropzoo.layers, dropzoo.models, dropzoo.training, dropzo
 print(dropzoo.models.build_model("unet", depth=1, filters=2, dropout="paper").name)
 print(dropzoo.models.build_model("simple_cnn", weights="digits").name, *dropzoo.models.list_weights())
 """
-    run = subprocess.run([python, "-c", code], check=True, capture_output=True, text=True, cwd=tmp_path)
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
+    run = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=tmp_path, env=environment
+    )
     *files, name, weights = run.stdout.splitlines()
-    assert all(file.startswith(str(site)) for file in files) and name == "unet"
+    assert all(file.startswith(str(tmp_path / "site")) for file in files) and name == "unet"
     assert weights.split() == ["simple_cnn", *dropzoo.models.list_weights()] and len(weights.split()) > 2
-    installed = Path(site) / "dropzoo"
-    assert (installed / "py.typed").exists() and not (Path(site) / "tests").exists()
 
 
 @pytest.mark.parametrize("name", ["dropzoo", *(f"dropzoo.{floor}" for floor in FLOORS)])
@@ -94,25 +115,47 @@ def test_examples_run(page, tmp_path, monkeypatch):
         exec(compile(block, page, "exec"), names)
 
 
-def test_readme_and_guide_name_what_there_is():
+def test_readme_names_what_there_is_and_is_short():
     readme = (ROOT / "README.md").read_text()
     assert "make demo" in readme and "make test" in readme and len(readme.splitlines()) <= 150
     for plan in dropzoo.models.list_plans():
         assert f"`{plan}`" in readme
     for name in (*dropzoo.models.list_models(), *dropzoo.layers.list_layers()):
         assert f"`{name}`" in readme
-    guide = (ROOT / "docs" / "choosing-a-layer.md").read_text()
-    assert [name for name in dropzoo.layers.list_layers() if f"`{name}`" not in guide] == []
 
 
-def test_readme_gives_the_sizes_of_the_guide():
-    guide = (ROOT / "docs" / "models.md").read_text()
-    sizes = {
-        name: int(n.replace(",", "")) for name, n in re.findall(r"^\| `(\w+)` \|.*?\| ([\d,]+) \|", guide, re.M)
-    }
-    assert sizes.keys() == set(dropzoo.models.list_models())
-    rows = re.findall(r"^\| (`.*?) \|[^|]*\| ([\d., ]+) \|[^|]+\|$", (ROOT / "README.md").read_text(), re.M)
-    printed = {
-        name: size for names, row in rows for name, size in zip(names.split(", "), row.split(", "), strict=True)
-    }
-    assert printed == {f"`{name}`": f"{size / 1e6:.2f}" for name, size in sizes.items()}
+@pytest.fixture(scope="module")
+def tables():
+    """The script docs/tables.py."""
+    spec = importlib.util.spec_from_file_location("tables", ROOT / "docs" / "tables.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+STALE = "a table is not that of the code: run python docs/tables.py"
+# Their rows take seconds. A model of the same family is compared each time.
+LARGE = (
+    "densenet_bc_100_12",
+    "fc_densenet103",
+    "fc_densenet67",
+    "resnet110",
+    "resnet44",
+    "resnet56",
+    "vgg16",
+    "vgg19",
+)
+
+
+def test_the_tables_of_layers_and_of_the_readme_are_those_of_the_code(tables):
+    for path, content in ((tables.CHOOSING, tables.of_layers()), (tables.README, tables.in_short())):
+        assert path.read_text() == tables.filled(path.read_text(), content), STALE
+    listed = re.findall(r"^\| `(\w+)` \|", tables.MODELS.read_text(), re.M)
+    assert listed == dropzoo.models.list_models(), STALE
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n in LARGE)) for n in dropzoo.models.list_models()]
+)
+def test_the_table_of_models_is_that_of_the_code(tables, name):
+    assert tables.model_row(name) in tables.MODELS.read_text().splitlines(), STALE

@@ -14,7 +14,7 @@ import typer
 from PIL import Image
 
 from _cli import TINY, run
-from dropzoo import layers, models
+from dropzoo import layers, models, training
 from dropzoo.cli import app as cli
 
 
@@ -158,8 +158,6 @@ def test_a_stopped_run_goes_on(tmp_path, capsys):
         def on_epoch_begin(self, epoch, logs=None):
             if epoch == 1:
                 raise Stop
-
-    from dropzoo import training
 
     original = training.Trainer.fit
     training.Trainer.fit = lambda self, *a, callbacks, **k: original(
@@ -345,7 +343,16 @@ def bad_inputs(tmp: Path, cnn: Path) -> dict[str, tuple[list[str], str]]:
     }
 
 
-def test_bad_input_is_one_line_and_status_2(tmp_path, cnn_run, capsys):
+def test_bad_input_is_one_line_and_status_2(tmp_path, cnn_run, capsys, monkeypatch):
+    load, loaded = training.load_data, {}
+
+    def load_once(name, **options):
+        key = name, repr(sorted(options.items()))
+        if key not in loaded:
+            loaded[key] = load(name, **options)
+        return loaded[key]
+
+    monkeypatch.setattr(training, "load_data", load_once)  # the same digits each time
     for name, (args, message) in bad_inputs(tmp_path, cnn_run).items():
         status, _, err = run(capsys, *args)
         text = " ".join(err.split())

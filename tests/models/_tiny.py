@@ -177,22 +177,25 @@ VARIANTS = {
     "wide_resnet_28_10": ["wide_resnet_16_8"],
     "fc_densenet103": ["fc_densenet56", "fc_densenet67"],
 }
-COMMON_WRONG: tuple[tuple[dict[str, Any], str], ...] = (
+WRONG_IN_EVERY_BUILDER: tuple[tuple[dict[str, Any], str], ...] = (
     ({"num_classes": 0}, "`num_classes` must be a positive int"),
     ({"input_shape": (8, 8)}, "must be .height, width, channels.*8, 8"),
     ({"input_shape": (8, 8, None)}, "must be .height, width, channels"),
     ({"normalization": "instance"}, "Unknown normalization 'instance'"),
     ({"weight_decay": -1}, "weight_decay=-1"),
-    ({"activatoin": "relu"}, "Unknown option of .* 'activatoin'. Did you mean 'activation'"),
     ({"dropout": {"moduel*": 0.1}}, "Unknown site 'moduel.'"),
+    ({"dropout": 1.0}, "rate=1.0"),
+    ({"dropout": [0.1]}, r"dropout=\[0.1\]"),
+)
+# Found by what all builders share: options and plans by `build_model`, the layers of a plan by `Sites`.
+WRONG_BEFORE_THE_BUILDER: tuple[tuple[dict[str, Any], str], ...] = (
+    ({"activatoin": "relu"}, "Unknown option of .* 'activatoin'. Did you mean 'activation'"),
     ({"dropout": {"moduel*": models.ramp(0, 0.1)}}, "Unknown site 'moduel.'"),
     ({"dropout": {"*": {"name": "drop_connect_dense", "units": 3, "rate": 0.1}}}, "cannot stand at a site"),
     ({"dropout": {"*": 1.5}}, "rate=1.5"),
-    ({"dropout": 1.0}, "rate=1.0"),
     ({"dropout": {"*": "dropuot:0.2"}}, "Did you mean 'dropout'"),
     ({"dropout": {"*": "spatial_dropout3d:0.2"}}, "Cannot put 'spatial_dropout3d:0.2' at site"),
     ({"dropout": "papre"}, "Unknown plan 'papre'. Did you mean 'paper'"),
-    ({"dropout": [0.1]}, r"dropout=\[0.1\]"),
 )
 
 

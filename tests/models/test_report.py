@@ -66,8 +66,8 @@ def test_keras_own_layers_and_edges():
         assert abs(row.dropped - row.rate) < 0.03
 
 
-def noted(model, **options):
-    return {row.site: " / ".join(row.notes) for row in models.dropout_report(model, **options)}
+def noted(model):
+    return {row.site: " / ".join(row.notes) for row in models.dropout_report(model, masks=2)}
 
 
 def test_notes():
@@ -126,7 +126,7 @@ def test_the_model_stays_as_it_is():
         "unet", depth=1, filters=2, input_shape=(8, 8, 1), dropout={"skip1": 0.2, "head": 0.2}
     )
     before = [keras.ops.convert_to_numpy(v) for v in model.variables]
-    first, second = models.dropout_report(model), models.dropout_report(model)
+    first, second = (models.dropout_report(model, masks=2) for _ in range(2))
     assert all(np.array_equal(a, b) for a, b in zip(before, model.variables, strict=True))
     assert first == second
     assert not any("call" in vars(layer) for layer in model.layers)
@@ -147,7 +147,7 @@ def test_several_inputs_of_ones_own():
 
 
 def test_it_prints_as_a_table():
-    text = str(models.dropout_report(cnn(conv1=K.Dropout(0.0), pool=K.Dropout(0.5))))
+    text = str(models.dropout_report(cnn(conv1=K.Dropout(0.0), pool=K.Dropout(0.5)), masks=2))
     head, *lines = text.splitlines()
     assert head.split() == ["site", "layer", "rate", "dropped", "notes"]
     assert [line.split()[:3] for line in lines] == [["conv1", "dropout:0.0", "0"], ["pool", "dropout:0.5", "0.5"]]

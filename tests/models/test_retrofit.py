@@ -86,7 +86,8 @@ def test_state_of_training_is_carried(optimizer):
     }
     model = residual()
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(made[optimizer](), loss, metrics=[keras.metrics.SparseCategoricalAccuracy(name="acc")])
+    metrics = [keras.metrics.SparseCategoricalAccuracy(name="acc")]
+    model.compile(made[optimizer](), loss, metrics=metrics, jit_compile=False)
     x, y = inputs_for(model, 16), np.arange(16) % 3
     model.fit(x, y, epochs=2, batch_size=8, verbose=0)
     new = models.retrofit(model, {"left1": 0.2})
@@ -120,7 +121,7 @@ def test_shared_weights():
     model = functional()
     new = models.retrofit(model, {"after:Conv2D": 0.5}, share_weights=True)
     assert {id(v) for v in model.weights} == {id(v) for v in new.weights}
-    new.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    new.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True), run_eagerly=True)
     before = model.get_weights()[0]
     new.fit(inputs_for(model), np.array([0, 1]), verbose=0)
     assert not np.array_equal(before, model.get_weights()[0])
@@ -151,7 +152,7 @@ APPLICATIONS = {
 }
 
 
-FAST = ("EfficientNetB0", "InceptionV3", "VGG16")
+FAST = ("EfficientNetB0", "VGG16")  # branches that join are among ours
 
 
 @pytest.mark.parametrize(

@@ -171,7 +171,7 @@ def test_resumes_between_executions_with_a_schedule_of_rates(tmp_path, stop):
 )
 def test_options_of_the_optimizer_do_what_they_do_in_fit(options):
     expected = plain_model()
-    expected.compile(keras.optimizers.SGD(0.1, momentum=0.9, **options), LOSS, jit_compile=False)
+    expected.compile(keras.optimizers.SGD(0.1, momentum=0.9, **options), LOSS, run_eagerly=True)
     expected.fit(dataset(), epochs=2, shuffle=False, verbose=0)
     model = plain_model()
     optimizer = keras.optimizers.SGD(0.1, momentum=0.9, **options)
@@ -192,7 +192,7 @@ def test_auxiliary_losses_weigh_what_they_do_in_fit():
     data = dataset().map(lambda x, y: (x, {"main": y, "auxiliary": y}))
     losses, weights = {"main": LOSS, "auxiliary": LOSS}, {"main": 1.0, "auxiliary": 0.3}
     expected = model()
-    expected.compile(keras.optimizers.SGD(0.1), losses, loss_weights=weights, jit_compile=False)
+    expected.compile(keras.optimizers.SGD(0.1), losses, loss_weights=weights, run_eagerly=True)
     history = expected.fit(data, epochs=2, shuffle=False, verbose=0).history
     found = model()
     trainer = Trainer(found, keras.optimizers.SGD(0.1), losses, [], loss_weights=weights, steps_per_execution=2)
@@ -303,7 +303,7 @@ def test_what_a_train_step_of_the_models_own_gives_is_what_is_reported():
 
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     theirs = model()
-    theirs.compile("sgd", loss)
+    theirs.compile("sgd", loss, run_eagerly=True)
     expected = theirs.fit(dataset(), epochs=2, shuffle=False, verbose=0).history
     found = Trainer(model(), "sgd", loss, []).fit(dataset(), epochs=2, verbose=0).history
     assert set(found) == {"loss", "twice"}

@@ -57,7 +57,7 @@ def fit(how, schedules, *callbacks, model=None, known=True, epochs=4, compiled=N
         deterministic = "checkpoint_dir" in options
         training.Trainer(model, "adam", LOSS, [], deterministic=deterministic).fit(data(known), **options)
     else:
-        model.compile("adam", LOSS, **(compiled or {}))
+        model.compile("adam", LOSS, **{"jit_compile": False, **(compiled or {})})
         model.fit(data(known), shuffle=False, **options)
     return model
 

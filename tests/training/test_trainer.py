@@ -44,7 +44,7 @@ def test_history_is_that_of_keras_fit(weighting):
     loss, metrics = keras.losses.SparseCategoricalCrossentropy(from_logits=True), ["accuracy"]
 
     expected_model = plain_model()
-    expected_model.compile(keras.optimizers.Adam(0.01), loss, metrics=metrics, jit_compile=False)
+    expected_model.compile(keras.optimizers.Adam(0.01), loss, metrics=metrics, run_eagerly=True)
     fit = {"validation_data": validation, "epochs": 2, "class_weight": class_weight, "verbose": 0}
     expected = expected_model.fit(data, **fit, shuffle=False)
     model = plain_model()
