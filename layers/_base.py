@@ -42,8 +42,10 @@ class Stochastic(keras.Layer):
     def sample(self, inputs: Tensor, draw: Draw) -> Tensor:
         """Returns the layer's output in training, or in one Monte-Carlo sample.
 
-        Args: inputs: Floating point tensor. draw: Source of the random draws. The layer's own seed is one such
-        source, Monte-Carlo samples are others.
+        Args:
+            inputs: Floating point tensor.
+            draw: Source of the random draws. The layer's own seed is one such source, Monte-Carlo samples are
+                others.
 
         Returns:
             A tensor of the layer's output shape.

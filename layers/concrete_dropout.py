@@ -119,7 +119,13 @@ class ConcreteDropout(Stochastic, keras.layers.Wrapper):
         return self.drop(inputs, self.live_rate(), draw)
 
     def drop(self, inputs: Tensor, rate: Tensor, draw: Draw) -> Tensor:
-        """Returns the layer's output with the fraction `rate` of the inputs dropped; see `LiveRate.drop`."""
+        """Returns the layer's output with the fraction `rate` of its inputs dropped: the formula, free of state.
+
+        Args:
+            inputs: Floating point tensor.
+            rate: Float32 scalar in (0, 1).
+            draw: Source of the random draws.
+        """
         shape = list(ops.shape(inputs))
         if self.spatial:
             channels = range(len(shape))[self._axis()]

@@ -157,7 +157,7 @@ class MonteCarlo:
         return self.cut(size)
 
     def sample(self, images: tf.Tensor, seed: tf.Tensor, plain: bool = False) -> dict[str, tf.Tensor]:
-        """Computes what a call returns; for use inside a graph.
+        """Returns the statistics that a call returns; for use inside a graph.
 
         Args:
             images: Float32 tensor `(batch, height, width, channels)`.

@@ -67,7 +67,16 @@ class Augment:
             object.__setattr__(self, "crop", check_pair(self.crop, "crop"))
 
     def check(self, height: int | None, width: int | None, channels: int) -> None:
-        """Raises a ValueError if images of this shape cannot be augmented like this."""
+        """Raises an error if images of this shape cannot be augmented like this.
+
+        Args:
+            height: Int or None, pixels; None where it is not known.
+            width: Int or None, pixels.
+            channels: Int.
+
+        Raises:
+            ValueError: If `saturation` is set for images without colour, or `crop` is larger than the images.
+        """
         if self.saturation and channels != 3:
             raise ValueError(
                 f"`saturation` needs RGB images. Received: saturation={self.saturation}, {channels} channel(s)"
@@ -97,7 +106,16 @@ class Augment:
         return images[0], labels[0]
 
     def apply_batch(self, images: tf.Tensor, labels: tf.Tensor, draws: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Augments a batch, each example by its row of `draws`, `(batch, NUM_DRAWS)`, uniform in [-1, 1)."""
+        """Augments a batch, each example by random numbers of its own.
+
+        Args:
+            images: Float32 tensor `(batch, height, width, channels)` in [0, 1].
+            labels: Masks `(batch, height, width)`, which move with the images, or labels of another rank.
+            draws: Float32 tensor `(batch, NUM_DRAWS)`, uniform in [-1, 1).
+
+        Returns:
+            The new images and labels.
+        """
         self.check(*images.shape[1:])
         if any((self.flip_horizontal, self.flip_vertical, self.rotation, self.shift, self.scale, self.crop)):
             size, transforms = self._transforms(tf.shape(images)[1:3], draws)

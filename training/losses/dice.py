@@ -91,7 +91,13 @@ class Dice(PixelLoss):
         return ops.sum(loss * present, axis=1) / ops.maximum(ops.sum(present, axis=1), 1.0)
 
     def class_loss(self, overlap: tf.Tensor, predicted: tf.Tensor, actual: tf.Tensor) -> tf.Tensor:
-        """Returns the loss of each class of an image from its weighted sums, all of them `(batch, classes)`."""
+        """Returns the loss of each class of each image, `(batch, classes)`, from sums over its pixels.
+
+        Args:
+            overlap: Float tensor `(batch, classes)`. Sum of the predicted probabilities where the class is.
+            predicted: Float tensor `(batch, classes)`. Sum of the predicted probabilities.
+            actual: Float tensor `(batch, classes)`. Number of pixels of the class.
+        """
         return 1.0 - (2.0 * overlap + self.smooth) / (predicted + actual + self.smooth)
 
     def get_config(self) -> dict[str, Any]:
