@@ -122,8 +122,9 @@ def evaluate(
 ) -> None:
     """Evaluates a model on a test set: accuracy, IoU, NLL, calibration, and how useful its uncertainty is.
 
-    Images are float32 in [0, 1]; a model that needs other values must contain a Rescaling layer. If the data are a
-    folder, the last fifth is the test set, as in training.
+    Images are float32 in [0, 1]; a model that needs other values must contain a
+    Rescaling layer. If the data are a folder, the last fifth is the test set, as in
+    training.
 
     Example: dropzoo evaluate runs/unet-digit_scenes --mc 30 --temperature --plots plots --ood digits
 
