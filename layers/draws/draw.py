@@ -42,8 +42,10 @@ class Draw(abc.ABC):
     def drop_units(self, inputs: Tensor, mask_shape: Shape, rate: Tensor) -> Tensor:
         """Returns the inputs with inverted dropout by a new mask.
 
-        Args: inputs: Floating point tensor. mask_shape: Shape of the mask, which broadcasts to that of the inputs:
-        axes of size 1 share their draws. rate: Float32 scalar in [0, 1), the probability to drop.
+        Args:
+            inputs: Floating point tensor.
+            mask_shape: Shape of the mask, which broadcasts to that of the inputs: axes of size 1 share their draws.
+            rate: Float32 scalar in [0, 1), the probability to drop.
 
         Returns:
             A tensor like `inputs`.
