@@ -26,8 +26,8 @@ from dropzoo.training.metrics import (
     ood_auroc,
     risk_coverage,
 )
+from dropzoo.training.rate_schedule import RateSchedule
 from dropzoo.training.schedules import (
-    RateSchedule,
     constant,
     cosine,
     curriculum,

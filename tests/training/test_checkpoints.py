@@ -6,7 +6,8 @@ import pytest
 
 from _trainer_runs import Shuffled, dataset, dropout_model, linear_model
 from dropzoo import layers
-from dropzoo.training.schedules import RateSchedule, linear
+from dropzoo.training.rate_schedule import RateSchedule
+from dropzoo.training.schedules import linear
 from dropzoo.training.trainer import Trainer
 
 

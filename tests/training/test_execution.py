@@ -14,7 +14,8 @@ from dropzoo import layers, models
 from dropzoo.training.loop import batches as _batches
 from dropzoo.training.loop.options import xla_pays
 from dropzoo.training.loop.program import r_drop_loss
-from dropzoo.training.schedules import RateSchedule, linear
+from dropzoo.training.rate_schedule import RateSchedule
+from dropzoo.training.schedules import linear
 from dropzoo.training.trainer import Trainer
 
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
