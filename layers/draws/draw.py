@@ -44,7 +44,7 @@ class Draw(abc.ABC):
 
         Args:
             inputs: Floating point tensor.
-            mask_shape: Shape of the mask, which broadcasts to that of the inputs: axes of size 1 share their draws.
+            mask_shape: Shape of the mask, which broadcasts to that of the inputs: axes of size 1 share draws.
             rate: Float32 scalar in [0, 1), the probability to drop.
 
         Returns:
