@@ -44,7 +44,7 @@ def every_variable_counts_as_large(monkeypatch):
         (embedding_model, Adam, {"clipnorm": 0.01}),
         (embedding_model, Adam, {"gradient_accumulation_steps": 3}),
     ],
-    ids=str,
+    ids=lambda value: getattr(value, "__name__", str(value)),
 )
 def test_it_is_that_of_fit(build, make, options, monkeypatch):
     update, updated = tf.raw_ops.ResourceApplyAdam, []
