@@ -1,4 +1,4 @@
-"""Bases of the layers: `Stochastic` draws, `LiveRate` drops at a rate, `BaseDropout` can stand at a site."""
+"""Bases of the layers: `Stochastic` draws at random, `LiveRate` drops at a rate, `BaseDropout` stands at sites."""
 
 import warnings
 from typing import Any
@@ -14,8 +14,8 @@ from dropzoo.layers.draws import Draw, Tensor, own_draw
 class Stochastic(keras.Layer):
     """Base of all layers that draw at random: it holds the seed, and tells training from inference.
 
-    A subclass defines `sample` for training and `infer` for inference. A layer that replaces one of Keras' layers
-    names both as its bases, this one first.
+    A subclass defines `sample` for training and `infer` for inference. A layer that replaces a layer of Keras has
+    two bases: this class first, then the class of that layer.
 
     Args:
         args: Positional arguments of the next base.
@@ -44,8 +44,8 @@ class Stochastic(keras.Layer):
 
         Args:
             inputs: Floating point tensor.
-            draw: Source of the random draws. The layer's own seed is one such source, Monte-Carlo samples are
-                others.
+            draw: Source of the random draws: the layer's own seed generator in training, another source in
+                Monte-Carlo samples.
 
         Returns:
             A tensor of the layer's output shape.
@@ -70,9 +70,10 @@ class Stochastic(keras.Layer):
 class LiveRate(Stochastic):
     """Base of the layers that drop at a rate which can be changed at any time.
 
-    On the TensorFlow backend a new `rate` acts at once, in traced functions and in a running `fit` too. On other
-    backends it acts in eager calls and in functions traced after the change; setting it warns once the layer has
-    dropped. The rate is not a weight: weights files, `get_weights()` and `count_params()` do not include it.
+    On the TensorFlow backend a new `rate` acts at once, even in traced functions and in a running `fit`. On other
+    backends it acts in eager calls and in functions that are traced after the change; there, setting the rate of a
+    layer that has already dropped gives a warning. The rate is not a weight: weights files, `get_weights()` and
+    `count_params()` do not include it.
 
     A subclass defines `drop` for training and `infer` for inference.
 
@@ -103,7 +104,7 @@ class LiveRate(Stochastic):
         if self._has_dropped and keras.backend.backend() != "tensorflow":
             warnings.warn(
                 f"The rate of {self.name!r} is not live on the {keras.backend.backend()} backend: functions that "
-                "were compiled before keep the old one. Compile the model again for it to act there.",
+                "are already compiled keep the old rate. Compile the model again to use the new one there.",
                 stacklevel=2,
             )
         self._live_rate.assign(check_rate(value))
@@ -114,7 +115,7 @@ class LiveRate(Stochastic):
 
     def sample(self, inputs: Tensor, draw: Draw) -> Tensor:
         self._has_dropped = True
-        # Read once, here: a gradient would read the variable again, at its rate by then.
+        # A copy: a gradient would read the variable again, and its value may have changed by then.
         return self.drop(inputs, ops.copy(self.live_rate()), draw)
 
     def drop(self, inputs: Tensor, rate: Tensor, draw: Draw) -> Tensor:
@@ -137,8 +138,8 @@ class LiveRate(Stochastic):
 class BaseDropout(LiveRate):
     """Base of the site layers, which can stand anywhere in a model.
 
-    They have no weights, keep the shape of their inputs (any shape with a batch axis), and are the identity in
-    inference. A subclass defines `drop`.
+    They have no weights and keep the shape of their inputs, which can be any shape with a batch axis. A subclass
+    defines `drop`, and `infer` if it is not the identity in inference.
 
     Args:
         rate: Float in [0, 1). Fraction to drop.
@@ -170,7 +171,7 @@ class _RateVariable:
     def __init__(self, value: float) -> None:
         self.given = value
         self.variable = (
-            keras.Variable(  # from a function, so that Keras can make it later if it cannot make it now
+            keras.Variable(  # from a function, so that Keras can create it later if it cannot create it now
                 lambda shape, dtype: ops.convert_to_tensor(value, dtype=dtype),
                 shape=(),
                 dtype="float32",
@@ -185,9 +186,9 @@ class _RateVariable:
         self.variable.assign(value)
 
     def read(self) -> float:
-        """The number as it was given, 0.3 and not 0.30000001, unless the variable was assigned another way."""
+        """Returns the rate as it was given, 0.3 and not 0.30000001, unless the variable was assigned directly."""
         try:
             value = np.float32(ops.convert_to_numpy(self.variable))
-        except (NotImplementedError, TypeError):  # while a function is traced, variables have no number
+        except (NotImplementedError, TypeError):  # a variable has no value while a function is traced
             return self.given
         return self.given if np.float32(self.given) == value else float(str(value))

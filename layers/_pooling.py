@@ -11,7 +11,11 @@ from dropzoo.layers.draws import Tensor
 
 
 class RandomPooling2D(Stochastic):
-    """Base of the pooling layers that draw. `keras.layers.MaxPooling2D` cannot hold a seed generator."""
+    """Base of the pooling layers that draw at random.
+
+    They do not subclass `keras.layers.MaxPooling2D`: its `__init__` builds the layer, after which it cannot get a
+    seed generator.
+    """
 
     def __init__(
         self,
@@ -37,14 +41,14 @@ class RandomPooling2D(Stochastic):
         return tuple(shape)
 
     def windows(self, inputs: Tensor) -> Tensor:
-        """Returns the units of each window on a new last axis; -inf where a window extends over the border.
+        """Returns the units of each window on a new last axis; positions beyond the border are -inf.
 
         Args:
             inputs: Floating point tensor of rank 4.
 
         Returns:
-            A tensor `(batch, height, width, channels, units)`, or with the channels before the height, where
-            height and width are those of the output.
+            A tensor `(batch, height, width, channels, units)`, or `(batch, channels, height, width, units)` for
+            `"channels_first"`. Height and width are those of the output.
         """
         sizes = []
         for axis, pool, stride in zip(self._space(), self.pool_size, self.strides, strict=True):
@@ -66,7 +70,7 @@ class RandomPooling2D(Stochastic):
         )
 
     def _every(self, inputs: Tensor, which: int, start: int, count: int | Tensor) -> Tensor:
-        """`count` rows (or columns, for `which=1`) from `start` on, a stride apart."""
+        """Returns `count` rows (or columns, for `which=1`), beginning at `start` and a stride apart."""
         index: list[Any] = [slice(None)] * 4
         stride = self.strides[which]
         index[self._space()[which]] = slice(start, start + (count - 1) * stride + 1, stride)

@@ -95,13 +95,14 @@ def get(spec: Any) -> keras.Layer:
 
     Args:
         spec: One of: a float in [0, 1), which means `Dropout`; `"name:rate"` or `"name:rate,option=value"`;
-            a dict with `"name"` and the layer's arguments; a layer, which is copied.
+            a dict with `"name"` and the arguments of the layer; a layer, of which a copy is made.
 
     Returns:
         A new `keras.Layer`, not built.
 
     Raises:
-        ValueError: If the name is unknown, the rate is not in [0, 1), or the layer does not have an argument.
+        ValueError: If the spec has none of these forms, the name is unknown, the rate is not in [0, 1), or the
+            layer has no argument of a given name.
 
     Example:
     >>> from dropzoo import layers
@@ -123,13 +124,14 @@ def get(spec: Any) -> keras.Layer:
 
 
 def describe(layer: keras.Layer) -> str:
-    """Returns the spec of a layer, such as `"dropout:0.3"`. For site layers it is the inverse of `get`.
+    """Returns the spec of a layer, such as `"dropout:0.3"`. For site layers this is the inverse of `get`.
 
     Args:
-        layer: A dropout layer of ours or of Keras.
+        layer: A layer of this package, or a dropout layer of Keras.
 
     Returns:
-        A str with the layer's name, its rate, and the options that differ from their defaults.
+        A str with the layer's name, its rate, and the options that differ from their defaults. For a layer that
+        replaces another one, such as `DropConnectDense`, only the name and the rate.
 
     Example:
     >>> from dropzoo import layers
@@ -196,7 +198,7 @@ def dropouts(model: keras.Layer) -> list[keras.Layer]:
 def has_live_rate(layer: keras.Layer) -> bool:
     """Returns whether a layer has a rate that can be set and that traced functions read.
 
-    Layers of Keras have none: their rate is fixed once they are traced.
+    The dropout layers of Keras have none: their rate is fixed once they are traced.
 
     Args:
         layer: Any Keras layer.
@@ -209,13 +211,13 @@ def has_live_rate(layer: keras.Layer) -> bool:
 
 
 def counterpart(layer: keras.Layer) -> Stochastic:
-    """Returns our layer with the behaviour of a dropout layer of Keras.
+    """Returns the layer of this package that behaves like a dropout layer of Keras.
 
     Args:
-        layer: A dropout layer of Keras, or one of ours.
+        layer: A dropout layer of Keras or a layer of this package.
 
     Returns:
-        A new layer of the same rate, seed and options. A layer of ours is returned itself.
+        A new layer with the same name, rate, seed and options. A layer of this package is returned unchanged.
     """
     if isinstance(layer, Stochastic):
         return layer
@@ -229,9 +231,9 @@ def counterpart(layer: keras.Layer) -> Stochastic:
 
 
 def _make(spec: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> keras.Layer:
-    """The layer `name(*args, **kwargs)`, or a ValueError that names the spec."""
+    """Returns the layer `name(*args, **kwargs)`, or raises a ValueError that names the spec."""
     make: Callable[..., keras.Layer] = get_class(name)
     try:
         return make(*args, **kwargs)
-    except TypeError as error:  # a missing rate, or one argument too many
+    except TypeError as error:  # the rate is missing, or the layer has no such argument
         raise ValueError(f"Cannot make a layer from {spec!r}: {error}") from None

@@ -16,26 +16,26 @@ from dropzoo.layers.draws import Draw, Tensor
 class ConcreteDropout(Stochastic, keras.layers.Wrapper):
     """Dropout of the inputs of a dense layer or convolution, whose rate is learned with the weights.
 
-    The rate adapts to the uncertainty of the data: it rises where the data say little, and falls as they grow.
+    The rate adapts to the uncertainty of the data: it rises if the data say little, and falls with more data.
 
     In training the inputs are multiplied by `(1 - z) / (1 - rate)` with the relaxed draw
-    `z = sigmoid((logit(rate) + logit(u)) / temperature)`, `u ~ U(0, 1)`, through which the rate has a gradient.
-    For convolutions one draw serves a whole feature map. In inference it is the plain layer.
+    `z = sigmoid((logit(rate) + logit(u)) / temperature)`, `u ~ U(0, 1)`, which gives the rate a gradient. For
+    convolutions one draw serves a whole feature map. In inference the wrapped layer acts alone.
 
     The layer adds `(length_scale**2 / 2 * sum(kernel**2) / (1 - rate) - K * H(rate)) / data_size` to the loss,
     with `K` the number of inputs (features or channels) and `H` the entropy of a coin. Without the entropy every
     rate would go to zero. The loss of the model must be the mean over the samples of the negative log-likelihood
     (cross-entropy).
 
-    Unlike the other layers it has a weight for its rate, the logit. So weights files differ from those of a model
-    without it, `count_params()` is one larger, and `layer.rate` reports the learned rate.
+    Unlike the other layers this one has a weight, the logit of its rate. So weights files differ from those of a
+    model without the layer, `count_params()` is one larger, and `layer.rate` reports the learned rate.
 
     Differs from the paper: spatial draws are the default for convolutions, and the factors of the two terms follow
     from the likelihood alone (the authors' regression code doubles both, for a loss without the factor 1 / 2).
 
     Args:
-        layer: A `keras.layers.Dense` or `keras.layers.Conv2D`.
-        data_size: Int. Number of training samples.
+        layer: The layer to wrap, a `keras.layers.Dense` or `keras.layers.Conv2D`.
+        data_size: Positive int. Number of training samples.
         rate: Float in [0, 1). Initial rate.
         spatial: Bool or None. Whether one draw serves a whole feature map; None means True for convolutions.
         length_scale: Positive float. Length scale of the prior: larger means smoother functions and more decay.
@@ -47,10 +47,10 @@ class ConcreteDropout(Stochastic, keras.layers.Wrapper):
         training: Bool. Whether to drop; defaults to False.
 
     Input shape:
-        That of the layer.
+        That of the wrapped layer.
 
     Output shape:
-        That of the layer.
+        That of the wrapped layer.
 
     Example:
     >>> import keras
@@ -78,7 +78,7 @@ class ConcreteDropout(Stochastic, keras.layers.Wrapper):
         if not isinstance(layer, (keras.layers.Dense, keras.layers.Conv2D)):
             raise ValueError(f"`layer` must be a keras.layers.Dense or Conv2D. Received: layer={layer!r}")
         if spatial and not isinstance(layer, keras.layers.Conv2D):
-            raise ValueError(f"`spatial=True` is for Conv2D, a dense layer has no maps. Received: layer={layer!r}")
+            raise ValueError(f"`spatial=True` is for Conv2D: a dense layer has no maps. Received: layer={layer!r}")
         super().__init__(layer, seed=seed, **kwargs)
         self._initial_rate = check_rate(rate)
         self.data_size = check_positive(data_size, "data_size")
@@ -150,5 +150,5 @@ class ConcreteDropout(Stochastic, keras.layers.Wrapper):
 
 
 def _logit(rate: float) -> float:
-    rate = min(max(rate, 1e-6), 1 - 1e-6)  # a logit is finite
+    rate = min(max(rate, 1e-6), 1 - 1e-6)  # so that the logit is finite
     return math.log(rate) - math.log1p(-rate)

@@ -15,15 +15,16 @@ from dropzoo.layers.draws import Draw, Tensor
 class CutoutDropout(BaseDropout):
     """Drops one rectangle out of all feature maps of a sample; each unit with probability `rate`.
 
-    This is Cutout for feature maps, and the augmentation itself at the site `input`: one part of the picture is
-    missing, so the network has to look at the others. `DropBlock2D` removes several blocks instead, different ones
-    from each map.
+    This is Cutout for feature maps; at the site `input` it is the augmentation itself. One part of the picture is
+    missing, so the network has to look at the others. `DropBlock2D` instead removes several blocks, and different
+    ones from each map.
 
-    The rectangle has the proportions of the map and lies anywhere, also partly outside. A rectangle of `h` rows
-    can lie at `size + h - 1` places on a map of `size` rows, and `h` of them cover a given row, wherever that row
-    is: its probability is `h / (size + h - 1)`. `h` is drawn from the two neighbouring whole numbers between which
-    this probability is `sqrt(rate)`, so that it is `sqrt(rate)` on average; likewise the width. So every unit is
-    dropped with probability `rate`, at the border as in the middle. Kept units are scaled by `1 / (1 - rate)`.
+    The rectangle has the proportions of the map and lies anywhere, even partly outside. A rectangle of `h` rows
+    can lie at `size + h - 1` places on a map of `size` rows, and `h` of these places cover a given row, wherever
+    that row is. So the row is covered with probability `h / (size + h - 1)`. `h` is drawn from the two
+    neighbouring whole numbers that give the probabilities just below and just above `sqrt(rate)`, so that the
+    probability is `sqrt(rate)` on average. The width is drawn in the same way. So every unit is dropped with
+    probability `rate`, at the border as in the middle. Kept units are scaled by `1 / (1 - rate)`.
 
     Differs from the paper, where the square has a fixed side and its centre lies on the image, so that the middle
     is covered more often than the border, and where pixels are not scaled.
@@ -77,10 +78,10 @@ class CutoutDropout(BaseDropout):
 
 
 def _covered(size: int | Tensor, rate: Tensor, first: Tensor, second: Tensor) -> Tensor:
-    """A random interval that covers each of `size` rows with probability `rate`, from two draws of U(0, 1)."""
+    """Returns a random interval that covers each of `size` rows with probability `rate`, by two draws of U(0, 1)."""
     rows = ops.cast(ops.arange(size), "float32")[None]  # (1, size)
     size = ops.cast(size, "float32")
-    length = ops.floor(rate * (size - 1.0) / (1.0 - rate))  # the largest whose coverage is at most `rate`
+    length = ops.floor(rate * (size - 1.0) / (1.0 - rate))  # the longest that covers at most `rate`
 
     def coverage(length: Tensor) -> Tensor:
         return length / ops.maximum(size + length - 1.0, 1.0)

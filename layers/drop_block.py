@@ -17,15 +17,16 @@ class DropBlock2D(BaseDropout):
 
     For convolutional layers: a block removes a whole semantic part, which its neighbours cannot fill in.
 
-    Every position whose block touches the map, also partly, starts a block with probability `g`, independently. A
-    unit lies under `n = block_height * block_width` such positions wherever it is, so it is dropped with
-    probability `1 - (1 - g)**n`. With `g = 1 - (1 - rate)**(1 / n)` this is exactly `rate`: on any map, even if
-    the block is larger, and as often at the border as in the middle. Kept units are scaled by `1 / (1 - rate)`.
+    Every position whose block touches the map, even if only in part, starts a block with probability `g`,
+    independently of the others. The blocks of `n = block_height * block_width` such positions cover a given unit,
+    wherever it is, so the unit is dropped with probability `1 - (1 - g)**n`. With `g = 1 - (1 - rate)**(1 / n)`
+    this is exactly `rate`, at the border as in the middle, and also on maps that are smaller than the block. Kept
+    units are scaled by `1 / (1 - rate)`.
 
     Differs from the paper, where only whole blocks are placed, `g` is an approximation that ignores overlaps,
     borders are dropped less often than the middle, and the scale is the realised fraction of the batch (so that a
-    sample depends on its neighbours). At rate 0.1 and block size 7 that formula drops far more than 10 % of small
-    maps if blocks may be placed anywhere.
+    sample depends on its neighbours). At rate 0.1 and block size 7 the paper's formula would drop far more than 10
+    % of a small map if blocks could lie anywhere.
 
     Args:
         rate: Float in [0, 1). Fraction of the units to drop.
@@ -88,10 +89,10 @@ class DropBlock2D(BaseDropout):
 
 
 def _all_within(keep: Tensor, block: tuple[int, int]) -> Tensor:
-    """Whether all positions of each block are True; each axis is `block - 1` shorter than that of `keep`.
+    """Returns whether all positions of each block are True; height and width shrink by those of a block minus 1.
 
-    Rows first, then columns, by doubling: the mask is compared with itself, shifted, to look at 2, 4, then 7
-    neighbours.
+    It does the rows first, then the columns, by doubling: it joins the mask with a shifted copy of itself, which
+    looks at 2, then 4, then 7 neighbours.
     """
     for axis, size in zip((1, 2), block, strict=True):
         reach = 1

@@ -14,15 +14,15 @@ from dropzoo.layers.draws import Draw, Tensor
 class DropConnectDense(LiveRate, keras.layers.Dense):
     """A dense layer that drops each of its weights with probability `rate`.
 
-    Dropout of the inputs removes a whole row of the kernel at a time. Here each connection goes on its own: the
-    noise is finer, and the set of networks to average is larger.
+    Dropout of the inputs removes a whole row of the kernel at a time. Here each connection is dropped on its own:
+    the noise is finer, and the set of networks to average is larger.
 
     In training `y = activation(x @ (w * m / (1 - rate)) + b)` with `m ~ Bernoulli(1 - rate)` for each weight; in
     inference it is the plain dense layer.
 
-    Differs from the paper: the whole batch shares one mask, because a mask for each sample needs as many kernels;
-    biases are kept; inference takes the mean of the weights and does not sample the activations' distribution
-    (`serving.MonteCarlo` samples, with a new mask for each sample).
+    Differs from the paper: the whole batch shares one mask, because a mask for each sample would need a kernel for
+    each sample; biases are never dropped; inference takes the mean of the weights instead of sampling the
+    distribution of the activations (`serving.MonteCarlo` does sample, with a new mask for each sample).
 
     Args:
         units: Int. Size of the output.
@@ -68,7 +68,7 @@ class DropConnectDense(LiveRate, keras.layers.Dense):
 class DropConnectConv2D(LiveRate, keras.layers.Conv2D):
     """A convolution that drops each of its weights with probability `rate`.
 
-    A dropped weight is missing at every position of the map, so that each step sees filters with other holes.
+    A dropped weight is missing at every position of the map, so each step trains filters with different holes.
 
     In training the kernel is `w * m / (1 - rate)` with `m ~ Bernoulli(1 - rate)` for each weight; in inference it
     is the plain convolution.
@@ -126,5 +126,5 @@ class DropConnectConv2D(LiveRate, keras.layers.Conv2D):
 
 
 def _dropped(kernel: Tensor, rate: Tensor, draw: Draw) -> Tensor:
-    kernel = ops.convert_to_tensor(kernel)[None]  # with a batch axis, since draws expect one
+    kernel = ops.convert_to_tensor(kernel)[None]  # with a batch axis, which draws expect
     return draw.drop_units(kernel, ops.shape(kernel), rate)[0]

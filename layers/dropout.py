@@ -14,8 +14,8 @@ from dropzoo.layers.draws import Draw, Shape, Tensor
 class Dropout(BaseDropout):
     """Drops each unit with probability `rate`.
 
-    The reference point of all other variants, and the usual choice after dense layers. On feature maps the
-    neighbours of a dropped unit carry nearly the same information, so `SpatialDropout2D` and `DropBlock2D`
+    This is the reference point for all other variants, and the usual choice after dense layers. On feature maps
+    the neighbours of a dropped unit carry nearly the same information, so `SpatialDropout2D` and `DropBlock2D`
     regularise more there at the same rate.
 
     In training `y = x * m / (1 - rate)` with `m ~ Bernoulli(1 - rate)` for each unit, so that the expectation of
@@ -28,7 +28,7 @@ class Dropout(BaseDropout):
     Args:
         rate: Float in [0, 1). Fraction of the units to drop.
         noise_shape: Tuple of ints and None, one entry for each axis of the inputs. Shape of the mask: None stands
-            for the size of the inputs, 1 shares the mask along that axis.
+            for the size of the inputs; 1 shares the mask along that axis.
         seed: Int or None. Seed of the masks; None takes one from Keras' global seed.
         scaling: Str, `"inverted"` or `"standard"`.
 
@@ -83,7 +83,7 @@ class Dropout(BaseDropout):
 
 
 def check_noise_shape(noise_shape: Any) -> tuple[int | None, ...] | None:
-    """Returns `noise_shape` as a tuple or None, or raises a ValueError."""
+    """Returns `noise_shape` as a tuple or None; raises a ValueError if it is neither."""
     if noise_shape is None:
         return None
     ok = isinstance(noise_shape, (tuple, list))

@@ -9,10 +9,10 @@ from dropzoo.layers.draws import Draw, Tensor
 
 @register_layer
 class GaussianDropout(BaseDropout):
-    """Multiplies each unit by Gaussian noise of mean 1 and the variance of dropout at `rate`.
+    """Multiplies each unit by Gaussian noise with mean 1 and the variance of dropout at `rate`.
 
-    No unit is set to zero, so none is ever entirely missing. Mean and variance of each unit are those of
-    `Dropout`.
+    No unit is set to zero, so none is ever entirely missing. The mean and the variance of each unit are those that
+    `Dropout` gives.
 
     In training `y = x * (1 + s * e)` with `e ~ N(0, 1)` for each unit and `s = sqrt(rate / (1 - rate))`; in
     inference `y = x`.
@@ -21,7 +21,7 @@ class GaussianDropout(BaseDropout):
     instead of in the first step.
 
     Args:
-        rate: Float in [0, 1). Drop rate whose noise is imitated.
+        rate: Float in [0, 1). Rate of the dropout whose variance the noise has.
         seed: Int or None. Seed of the noise; None takes one from Keras' global seed.
 
     Call arguments:

@@ -9,7 +9,7 @@ from dropzoo.layers.draws import Draw, Tensor
 
 @register_layer
 class MaxDropout(BaseDropout):
-    """Drops the units of the largest values, at most those in the top `rate` of each sample's range.
+    """Drops the units with the largest values: at most those in the top fraction `rate` of each sample's range.
 
     The network has to work without its strongest units.
 
@@ -22,7 +22,7 @@ class MaxDropout(BaseDropout):
     sample depends on its neighbours.
 
     Args:
-        rate: Float in [0, 1). Largest part of the range, from the top, that is dropped.
+        rate: Float in [0, 1). Largest fraction of the range, counted from the top, whose units can be dropped.
         seed: Int or None. Seed of the thresholds; None takes one from Keras' global seed.
 
     Call arguments:

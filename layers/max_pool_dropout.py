@@ -18,8 +18,8 @@ class MaxPoolDropout2D(LiveRate, RandomPooling2D):
     probability `1 - rate`, the second largest with `rate * (1 - rate)`, and so on.
 
     In training the result is the largest unit that is kept, or 0 if the whole window is dropped. In inference it
-    is the expectation of that, `sum_i (1 - rate) * rate**i * a_i` over the units of a window in falling order
-    (probabilistic weighted pooling). With `rate=0` it is plain max-pooling.
+    is the expectation, `sum_i (1 - rate) * rate**i * a_i` over the units of a window in falling order
+    (probabilistic weighted pooling). With `rate=0` the layer is plain max-pooling.
 
     Differs from the paper, which sets dropped units to zero. For inputs that are not negative this is the same;
     here the formula holds for all inputs.
@@ -66,7 +66,7 @@ class MaxPoolDropout2D(LiveRate, RandomPooling2D):
         super().__init__(pool_size, strides, padding, data_format, rate=rate, seed=seed, **kwargs)
 
     def drop(self, inputs: Tensor, rate: Tensor, draw: Draw) -> Tensor:
-        # Pooling starts from the lowest finite number on some devices, from -inf on others.
+        # Some devices start pooling from the lowest finite number, others from -inf; this works on both.
         lowest = ops.cast(-65504.0 if inputs.dtype == "float16" else -3e38, inputs.dtype)
         left = ops.where(draw.keep(ops.shape(inputs), rate), inputs, lowest)
         largest = ops.max_pool(left, self.pool_size, self.strides, self.padding, self.data_format)

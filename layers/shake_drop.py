@@ -12,11 +12,11 @@ from dropzoo.layers.draws import Draw, Tensor
 
 @register_layer
 class ShakeDrop(BaseDropout):
-    """Multiplies a residual branch by noise, and its gradient by other noise, for the fraction `rate`.
+    """Multiplies a residual branch by noise, and its gradient by other noise, for the fraction `rate` of samples.
 
     For the end of a residual branch, before the addition, with rates that rise with depth (see `models.ramp`),
-    mostly to 0.5. It is stronger than `DropPath`: a branch that is not kept comes back with a random sign and
-    size, and its gradient with a different size.
+    mostly to 0.5. It is stronger than `DropPath`: a branch that is not kept gets a random sign and size, and its
+    gradient gets a different size.
 
     In training `y = x` for the fraction `1 - rate` of the samples. For the others `y = alpha * x` with
     `alpha ~ U(-1, 1)`, and their gradient is multiplied by `beta ~ U(0, 1)` instead of alpha. In inference
@@ -27,8 +27,8 @@ class ShakeDrop(BaseDropout):
 
     Args:
         rate: Float in [0, 1). Fraction of the samples whose branch is shaken.
-        level: Str, `"sample"`, `"channel"` or `"unit"`: alpha and beta are drawn for each of these. The channels
-            are the last axis.
+        level: Str, `"sample"`, `"channel"` or `"unit"`. What alpha and beta are drawn for. The channels are the
+            last axis.
         seed: Int or None. Seed of the noise; None takes one from Keras' global seed.
 
     Call arguments:
@@ -64,7 +64,7 @@ class ShakeDrop(BaseDropout):
         alpha = ops.where(keep, 1.0, 2.0 * draw.uniform(noise) - 1.0)
         beta = ops.where(keep, 1.0, draw.uniform(noise))
         alpha, beta = ops.cast(alpha, inputs.dtype), ops.cast(beta, inputs.dtype)
-        # The value is that of alpha, the gradient that of beta.
+        # The value is `alpha * inputs`; the gradient is beta.
         return beta * inputs + ops.stop_gradient((alpha - beta) * inputs)
 
     def infer(self, inputs: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from dropzoo.layers.draws import Draw, Tensor
 
 
 class _SpatialDropout(BaseDropout):
-    """Base: one draw for each sample and channel. The subclasses differ in rank and docstring."""
+    """Drops whole channels, with one draw for each sample and channel; the subclasses set the rank."""
 
     rank = 0  # of the inputs
 
@@ -76,8 +76,8 @@ class SpatialDropout2D(_SpatialDropout):
     """Drops whole feature maps with probability `rate`.
 
     For convolutional layers: the units of one map are strongly correlated, so dropping single units mostly lowers
-    the effective learning rate, while the information of a missing map has to be found elsewhere. Cheap: one
-    random number for each sample and channel.
+    the effective learning rate, while the information of a missing map has to be found elsewhere. It is cheap,
+    with one random number for each sample and channel.
 
     In training `y[n, :, :, c] = x[n, :, :, c] * m[n, c] / (1 - rate)` with `m ~ Bernoulli(1 - rate)`; in inference
     `y = x`.

@@ -11,7 +11,7 @@ from dropzoo.layers.draws import Draw, Tensor
 
 @register_layer
 class StochasticPooling2D(RandomPooling2D):
-    """Pools by picking one unit of each window with a probability in proportion to its activation.
+    """Pools by picking one unit of each window, with a probability in proportion to its activation.
 
     Its noise lies between max and average pooling, and there is no rate to choose: the activations decide.
 
@@ -47,7 +47,7 @@ class StochasticPooling2D(RandomPooling2D):
         arXiv:1301.3557.
     """
 
-    rate = property()  # neither to read nor to set: the activations decide
+    rate = property()  # it can be neither read nor set: the activations decide
 
     def __init__(
         self,

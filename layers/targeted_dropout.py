@@ -19,7 +19,7 @@ class TargetedDropout(BaseDropout):
 
     The channels of a sample are ranked by their mean magnitude (over the map, if there is one). Each of the
     `floor(target_fraction * channels)` weakest is set to zero with probability `rate`, independently; the others
-    are never dropped. Kept units are not scaled: the dropped ones are small, and are meant to go.
+    are never dropped. Kept units are not scaled, because the dropped ones are small and are meant to be pruned.
 
     Differs from the paper, which ranks weights, or units by the norm of their weights, once for the whole batch.
     This layer has no weights and ranks its inputs, for each sample.

@@ -12,8 +12,8 @@ class UOut(BaseDropout):
     """Multiplies each unit by uniform noise between `1 - rate` and `1 + rate`.
 
     For networks with batch normalisation. Dropout changes the variance of a unit between training and inference,
-    so a BatchNormalization behind it learns the wrong one. Here the variance of the noise is only `rate**2 / 3`,
-    where dropout has `rate / (1 - rate)`.
+    so a BatchNormalization after it learns the wrong variance. Here the variance of the noise is only
+    `rate**2 / 3`; that of dropout is `rate / (1 - rate)`.
 
     In training `y = x * (1 + u)` with `u ~ U(-rate, rate)` for each unit; in inference `y = x`. The paper calls
     the rate beta.

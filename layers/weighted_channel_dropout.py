@@ -15,8 +15,8 @@ from dropzoo.layers.draws import Draw, Tensor
 class WeightedChannelDropout(BaseDropout):
     """Drops the fraction `rate` of the feature maps of each sample; strong maps stay more often.
 
-    For the last stages of a network that is fine-tuned on few images, where only few maps respond to the object:
-    these are kept, and the noise of the others is thinned out.
+    For the last stages of a network that is fine-tuned on few images. Only few maps respond to the object there:
+    these are mostly kept, and the noise of the others is thinned out.
 
     The score of a map is its mean, or 0 if the mean is negative. A sample keeps `k = (1 - rate) * channels` of its
     maps by weighted random selection without replacement: those with the largest keys `u**(1 / score)`, where
@@ -24,7 +24,7 @@ class WeightedChannelDropout(BaseDropout):
     on average. Kept maps are scaled by `1 / (1 - rate)`. No gradient flows through the scores.
 
     Differs from the paper, which then drops some of the selected maps by plain dropout (put a `SpatialDropout2D`
-    behind this layer for that), and which scales by the sum of all scores over that of the selected maps.
+    after this layer for that), and scales by the sum of all scores divided by the sum of the selected scores.
 
     Args:
         rate: Float in [0, 1). Fraction of the feature maps to drop.

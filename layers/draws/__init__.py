@@ -1,6 +1,7 @@
-"""Random draws for layers: `Draw` is the interface, `own_draw` chooses a layer's own source once, for its backend.
+"""Random draws for layers: `Draw` is the interface, `own_draw` makes a layer's own source for the current backend.
 
-`hash` holds the hash that all of them use. `samples` and `xla` need TensorFlow, `draw` and `plain` run anywhere.
+`hash` holds the hash that all sources use. `samples` and `xla` need TensorFlow; the other modules run on any
+backend.
 """
 
 import keras
@@ -13,7 +14,7 @@ __all__ = ["Draw", "Shape", "Tensor", "own_draw"]
 
 
 def own_draw(generator: keras.random.SeedGenerator) -> Draw:
-    """Returns the draws of a layer in training, compiled by XLA on the TensorFlow backend.
+    """Returns the source of a layer's draws in training; on the TensorFlow backend XLA compiles them.
 
     Args:
         generator: The layer's seed generator.

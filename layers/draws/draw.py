@@ -10,10 +10,10 @@ from dropzoo.layers.draws.hash import Shape, Tensor, keep_mask, standard_normal,
 
 
 class Draw(abc.ABC):
-    """Source of a layer's random draws: everything random in a layer's formula comes from one.
+    """Source of a layer's random draws: everything random in the layer's formula comes from it.
 
-    Each call draws anew. A subclass says where the bits come from; it may also override the other methods where it
-    can compute them faster, without changing their result.
+    Each call draws anew. A subclass says where the bits come from. It may also override the other methods to
+    compute the same result faster.
     """
 
     @abc.abstractmethod
@@ -28,23 +28,23 @@ class Draw(abc.ABC):
         """
 
     def uniform(self, shape: Shape) -> Tensor:
-        """Returns float32 draws of U(0, 1) of a shape, both ends excluded."""
+        """Returns a float32 tensor of `shape` with draws from U(0, 1), both ends excluded."""
         return uniform(self.bits(shape))
 
     def normal(self, shape: Shape) -> Tensor:
-        """Returns float32 draws of N(0, 1) of a shape."""
+        """Returns a float32 tensor of `shape` with draws from N(0, 1)."""
         return standard_normal(self.bits(shape))
 
     def keep(self, shape: Shape, rate: Tensor) -> Tensor:
-        """Returns a mask: a bool tensor of a shape, True with probability `1 - rate` for each element."""
+        """Returns a mask: a bool tensor of `shape`, whose elements are True with probability `1 - rate`."""
         return keep_mask(self.bits(shape), rate)
 
     def drop_units(self, inputs: Tensor, mask_shape: Shape, rate: Tensor) -> Tensor:
-        """Returns the inputs with inverted dropout by a new mask.
+        """Returns the inputs after inverted dropout with a new mask.
 
         Args:
             inputs: Floating point tensor.
-            mask_shape: Shape of the mask, which broadcasts to that of the inputs: axes of size 1 share draws.
+            mask_shape: Shape of the mask. It broadcasts to that of the inputs: axes of size 1 share their draws.
             rate: Float32 scalar in [0, 1), the probability to drop.
 
         Returns:
@@ -69,5 +69,5 @@ class Draw(abc.ABC):
         return ops.where(keep, inputs * scale, ops.zeros((), inputs.dtype))
 
     def run(self, function: Callable[..., Tensor], x: Tensor, *args: Any) -> Tensor:
-        """Returns `function(x, *args)`, compiled where that is faster; no gradient flows through it."""
+        """Returns `function(x, *args)`, compiled if that is faster; no gradient flows through it."""
         return function(x, *args)

@@ -1,9 +1,9 @@
-"""The integer hash behind every mask, and the numbers made of its bits. Runs on any Keras backend.
+"""The integer hash behind every mask, and the numbers that are made from its bits, on any Keras backend.
 
 A mask is a pure function of (seed, replica, index of the element): an integer hash of a counter, not a stream. So
 a seed gives the same mask eagerly, in a graph and under XLA, and two replicas never share one. The hash is
-triple32 (C. Wellons, hash-prospector, 2018) of `index * a + b`, where the key gives the odd `a` and `b`: with a
-key that is only added, all masks would be windows of the same sequence.
+triple32 (C. Wellons, hash-prospector, 2018) of `index * a + b`. The key gives the odd number `a` and the number
+`b`. If the key were only added, all masks would be windows of the same sequence.
 """
 
 import math
@@ -37,11 +37,11 @@ def hash_bits(shape: Any, key: Tensor) -> Tensor:
 
 
 def row_bits(first: Tensor, second: Tensor, size: int | Tensor) -> Tensor:
-    """Returns 32 bits for each element of several rows, each row under keys of its own.
+    """Returns 32 bits for each element of several rows; each row has its own keys.
 
     Args:
-        first: uint32 tensor `(rows,)`.
-        second: uint32 tensor `(rows,)`, another key of each row.
+        first: uint32 tensor `(rows,)`, a key for each row.
+        second: uint32 tensor `(rows,)`, a second key for each row.
         size: Int scalar, the number of elements in a row.
 
     Returns:
@@ -55,7 +55,7 @@ def derive_key(seed: Tensor, replica: int | Tensor = 0) -> Tensor:
 
     Args:
         seed: Int tensor `(2,)`, the seed and the counter that `keras.random.SeedGenerator.next()` gives.
-        replica: Int scalar; replica 0 draws what a single device draws.
+        replica: Int scalar, the number of the replica. Replica 0 draws the same masks as a single device.
 
     Returns:
         A uint32 tensor `(2,)`.
@@ -67,7 +67,7 @@ def derive_key(seed: Tensor, replica: int | Tensor = 0) -> Tensor:
 
 
 def mix(h: Tensor) -> Tensor:
-    """Returns the hash lowbias32, by the same author, of each element of a uint32 tensor; it is for keys."""
+    """Returns the hash lowbias32, by the same author, of each element of a uint32 tensor."""
     h = ops.bitwise_xor(h, ops.right_shift(h, u32(16))) * u32(0x7FEB352D)
     h = ops.bitwise_xor(h, ops.right_shift(h, u32(15))) * u32(0x846CA68B)
     return ops.bitwise_xor(h, ops.right_shift(h, u32(16)))
@@ -79,20 +79,20 @@ def u32(value: int) -> Tensor:
 
 
 def keep_mask(bits: Tensor, rate: float | Tensor) -> Tensor:
-    """Returns a bool tensor, True with probability `1 - rate`, to within 2**-32."""
+    """Returns a bool tensor whose elements are True with probability `1 - rate`, to within 2**-32."""
     return ops.greater_equal(bits, ops.cast(ops.cast(rate, "float32") * 4294967296.0, "uint32"))
 
 
 def uniform(bits: Tensor) -> Tensor:
-    """Returns float32 draws of U(0, 1), both ends excluded.
+    """Returns float32 draws from U(0, 1), both ends excluded.
 
-    They use 23 bits, so that the half added to them is not rounded.
+    They use 23 bits, so that adding 0.5 to them is exact in float32.
     """
     return (ops.cast(ops.right_shift(bits, u32(9)), "float32") + 0.5) * 2.0**-23
 
 
 def standard_normal(bits: Tensor) -> Tensor:
-    """Returns float32 draws of N(0, 1) by the inverse distribution function, cut at 5.3 standard deviations."""
+    """Returns float32 draws from N(0, 1) by the inverse distribution function; none is beyond 5.3."""
     return math.sqrt(2.0) * ops.erfinv(2.0 * uniform(bits) - 1.0)
 
 

@@ -7,7 +7,7 @@ from dropzoo.layers.draws.hash import Shape, Tensor, derive_key, hash_bits
 
 
 class PlainDraw(Draw):
-    """The draws of a layer in training, by its seed generator, one operation at a time."""
+    """The draws of a layer in training, from its seed generator, one operation after another."""
 
     def __init__(self, generator: keras.random.SeedGenerator) -> None:
         self._generator = generator

@@ -1,4 +1,4 @@
-"""Random draws for Monte-Carlo samples on TensorFlow: keyed by the row, and stratified over the samples."""
+"""Random draws for Monte-Carlo samples on TensorFlow: each row has a key, and samples can be stratified."""
 
 import functools
 import zlib
@@ -12,7 +12,7 @@ from dropzoo.layers.draws.draw import Draw
 from dropzoo.layers.draws.hash import Shape, derive_key, keep_mask, mix, positions, row_bits, u32
 from dropzoo.layers.draws.xla import compiled, gate, shape_of_mask
 
-_ORDERS = 1024  # a power of 2
+_ORDERS = 1024  # random permutations of the samples; a power of 2, since 10 bits of a hash choose one
 
 
 class SampleDraw(Draw):
@@ -21,12 +21,12 @@ class SampleDraw(Draw):
     Args:
         stream: Str, the site's name.
         seed: Int scalar.
-        group: Int scalar. The samples of another group have other bits.
-        rows: uint32 tensor `(rows,)`, a key for each row; see `sample_bits`, also for the other arguments.
-        sample: Int tensor in [0, num_samples), a scalar or `(rows, 1)`.
-        num_samples: Int.
-        balanced: Bool.
-        plain: Bool.
+        group: Int scalar. Each group of samples has its own bits.
+        rows: uint32 tensor `(rows,)`, a key for each row. `sample_bits` says more on this and the next arguments.
+        sample: Int tensor in [0, num_samples), a scalar or `(rows, 1)`: the number of the sample.
+        num_samples: Positive int, the number of samples.
+        balanced: Bool. Whether to stratify the bits over the samples.
+        plain: Bool. Whether to leave XLA out.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class SampleDraw(Draw):
         key = self._next_key()
 
         @tf.custom_gradient
-        def drop(x: tf.Tensor) -> Any:
+        def drop(x: tf.Tensor) -> Any:  # the same mask drops the gradient
             return compiled(_drop)(x, shared, key, rows, sample, count, rate), drop
 
         return tf.ensure_shape(drop(inputs), inputs.shape)
@@ -86,7 +86,7 @@ class SampleDraw(Draw):
 
 
 class SharedMaskError(Exception):
-    """A layer has one mask for all rows, so that several samples cannot be one batch."""
+    """Raised if several samples make one batch and a layer has only one mask for the whole batch."""
 
 
 def sample_bits(
@@ -101,21 +101,21 @@ def sample_bits(
 ) -> tf.Tensor:
     """Returns random bits for one of several samples of the same inputs, or for several samples at once.
 
-    A row's bits depend on its own key and sample alone, not on the batch it is in. Balanced bits are stratified
-    over the samples (a Latin hypercube): in T samples each unit draws once from each of T equal intervals, in an
-    order of its own. So each sample alone is uniform, and together they are even.
+    The bits of a row depend only on its key and its sample, not on the batch that the row is in. Balanced bits are
+    stratified over the samples (a Latin hypercube): in T samples each unit draws once from each of T equal
+    intervals, in an order of its own. So each single sample is uniform, and all samples together are even.
 
-    The order is one of 1024 random permutations, a rotation, and another of the 1024 permutations, all three
-    picked by the unit's hash: about 2**20 T orders. This costs a quarter of shuffling anew for each unit, and
-    makes balanced masks pay on small networks.
+    The order is one of 1024 random permutations, followed by a rotation and by another one of the 1024
+    permutations. The hash of the unit chooses all three, which gives about `2**20 * T` orders. This costs a
+    quarter of a new shuffle for each unit, and makes balanced masks pay on small networks.
 
     Args:
         shape: Shape to draw, rows first.
         key: uint32 tensor `(2,)`, derived from the seed and the site.
         rows: uint32 tensor `(rows,)`, a key for each row.
         sample: Int tensor in [0, T): a scalar, or `(rows, 1)`, one for each row.
-        num_samples: Int, T.
-        balanced: Bool. Whether to stratify.
+        num_samples: Positive int, the number of samples T.
+        balanced: Bool. Whether to stratify the bits over the samples.
         plain: Bool. Whether to use only operations that every TensorFlow runtime has, and no compilation by XLA.
 
     Returns:
@@ -127,7 +127,7 @@ def sample_bits(
 
 
 def content_keys(images: tf.Tensor, plain: bool = True) -> tf.Tensor:
-    """Returns a key for each image, made of its pixels.
+    """Returns a key for each image, computed from its pixels.
 
     Args:
         images: Float32 tensor `(batch, ...)`.
@@ -143,7 +143,7 @@ def _content_keys(images: tf.Tensor) -> tf.Tensor:
     words = tf.bitcast(tf.reshape(images, [tf.shape(images)[0], -1]), tf.uint32)  # (batch, pixels)
     place = mix(positions(tf.shape(words)[1]))
     mixed = tf.bitcast(mix(mix(words) + place), tf.int32)
-    return tf.bitcast(tf.reduce_sum(mixed, 1), tf.uint32)  # wraps around; int32, which every kernel adds
+    return tf.bitcast(tf.reduce_sum(mixed, 1), tf.uint32)  # the sum wraps around; int32, as each runtime adds it
 
 
 def _bits(shape: tf.Tensor, key: tf.Tensor, rows: tf.Tensor, sample: tf.Tensor, count: int) -> tf.Tensor:
@@ -172,7 +172,7 @@ def _drop(
 
 
 def _stratum(sample: tf.Tensor, unit: tf.Tensor, count: int) -> tf.Tensor:
-    """The place of `sample` in each unit's own permutation of the samples."""
+    """Returns the place of `sample` in each unit's own permutation of the samples."""
     table = tf.constant(_orders(count).ravel())
     one = ops.bitwise_and(unit, u32(_ORDERS - 1))
     other = ops.bitwise_and(ops.right_shift(unit, u32(10)), u32(_ORDERS - 1))
@@ -187,7 +187,7 @@ def _stratum(sample: tf.Tensor, unit: tf.Tensor, count: int) -> tf.Tensor:
 
 @functools.cache
 def _orders(count: int) -> np.ndarray:
-    """Random permutations of [0, count), the same in every process: uint16 or uint32 `(count, 1024)`."""
+    """Returns random permutations of [0, count), the same in each process: uint16 or uint32 `(count, 1024)`."""
     with tf.init_scope():
         unit = mix(positions(_ORDERS))[None]  # (1, orders)
         sample = positions(count)[:, None]  # (count, 1)
@@ -196,11 +196,12 @@ def _orders(count: int) -> np.ndarray:
 
 
 def _shuffle(sample: tf.Tensor, unit: tf.Tensor, count: int) -> tf.Tensor:
-    """The place of `sample` in a random permutation of [0, count), one permutation for each unit.
+    """Returns the place of `sample` in a random permutation of [0, count), one permutation for each unit.
 
-    A random rotation, then rounds of the swap-or-not shuffle (Hoang, Morris and Rogaway, 2012): each round pairs
-    up the numbers at random and swaps the pairs whose coin says so. A round halves what is left of the order;
-    after ten rounds, 200,000 units do not suffice to tell any pair of samples from that of a true permutation.
+    The permutation is a random rotation, then ten rounds of the swap-or-not shuffle (Hoang, Morris and Rogaway,
+    2012). Each round pairs up the numbers at random, and swaps a pair if its coin says so. Each round halves what
+    is left of the original order. After ten rounds, 200,000 units are too few to tell the places of any two
+    samples from their places in true random permutations.
     """
     place = (sample % u32(count) + unit % u32(count)) % u32(count)
     for turn in range(1, 11):

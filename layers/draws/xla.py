@@ -1,6 +1,6 @@
 """A layer's own draws on TensorFlow: large masks are drawn and applied in one pass over memory, compiled by XLA.
 
-Compiled functions work inside a plain graph too, and cost there what they cost under `jit_compile=True`.
+Compiled functions also work inside a plain graph, and cost the same there as under `jit_compile=True`.
 """
 
 import contextlib
@@ -21,11 +21,12 @@ _weights_only = contextvars.ContextVar("weights_only", default=False)
 
 
 class XlaDraw(Draw):
-    """The draws of a layer in training, by its seed generator, compiled where that is faster.
+    """The draws of a layer in training, from its seed generator, compiled if that is faster.
 
     Attributes:
-        compile_from: Int. Number of elements from which on a computation is compiled. Below it, one operation
-            after another is as fast, and spares the compilation. 0 compiles everything.
+        compile_from: Int. The least number of elements for which a computation is compiled. With fewer elements it
+            is as fast to run one operation after another, and no time is spent on compilation. 0 compiles
+            everything.
     """
 
     compile_from = 1 << 14
@@ -45,7 +46,7 @@ class XlaDraw(Draw):
     def drop_units(self, inputs: tf.Tensor, mask_shape: Shape, rate: tf.Tensor) -> tf.Tensor:
         """See `Draw.drop_units`.
 
-        It costs about as much as a copy; the gradient draws the mask again, so that none is stored.
+        It costs about as much as a copy. The gradient draws the mask again, so that no mask is stored.
         """
         if not self._pays(ops.shape(inputs)):
             return super().drop_units(inputs, mask_shape, rate)
@@ -72,21 +73,22 @@ class XlaDraw(Draw):
         return (compiled(function) if self._pays(ops.shape(x)) else function)(x, *args)
 
     def _pays(self, shape: Shape) -> bool:
-        """Whether to compile for tensors of this shape."""
+        """Returns whether to compile for tensors of this shape; an unknown size counts as large."""
         static = [n for n in shape if isinstance(n, int)]
         if len(static) < len(shape) or math.prod(static) >= self.compile_from:
             return True
-        # Outside XLA a GPU has no uint32 arithmetic, and would send the mask through the host.
+        # Without XLA, TensorFlow has no uint32 arithmetic for GPUs, so the mask would pass through the host.
         return bool(tf.config.list_physical_devices("GPU"))
 
 
 @contextlib.contextmanager
 def gradients_of_weights_only() -> Iterator[None]:
-    """Traces a ReLU and the dropout behind it as one operation, with the same gradients of weights.
+    """Makes the block trace a ReLU and the dropout after it as one operation, with the same gradients of weights.
 
-    The gradient of the pair needs no mask, since a unit that is not positive behind both has none. So it works in
-    place where a gradient is otherwise copied, and only one of the two outputs is kept. The gradient with respect
-    to the ReLU's output does not exist then; training does not need it, but a user may ask for it.
+    The gradient of this pair needs no mask, because it is zero wherever the output of the pair is not positive. So
+    the gradient is computed in place instead of in a copy, and only one of the two outputs is kept in memory. But
+    there is no gradient with respect to the output of the ReLU. Training does not need that one, but a user may
+    ask for it.
     """
     token = _weights_only.set(True)
     try:
@@ -101,16 +103,18 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     run = tf.function(function, jit_compile=True, autograph=False, reduce_retracing=True)
 
     def call(*args: Any) -> Any:
-        # The gradient of a `tf.cond` cannot hand a tensor of its branch to a compiled function, but a copy it can.
+        # The gradient of a `tf.cond` can pass a copy of a tensor of its branch to a compiled function, but not the
+        # tensor itself.
         return run(*(tf.identity(x) if tf.is_symbolic_tensor(x) else x for x in args))
 
     return call
 
 
 def gate(x: tf.Tensor, keep: tf.Tensor, rate: tf.Tensor, relu: bool = False) -> tf.Tensor:
-    """Returns `x / (1 - rate)` (after a ReLU if asked) where `keep`, else 0, as the smaller of two bit patterns.
+    """Returns `x / (1 - rate)` where `keep`, else 0; with `relu`, a ReLU comes first.
 
-    A select costs twice as much (LLVM turns it into masked loads), and a product would keep NaN.
+    It is the smaller of two bit patterns. A select costs twice as much (LLVM turns it into masked loads), and a
+    product would keep NaN.
     """
     bits = {2: tf.uint16, 4: tf.uint32, 8: tf.uint64}[x.dtype.size]
     x = tf.nn.relu(x) if relu else x
@@ -120,7 +124,7 @@ def gate(x: tf.Tensor, keep: tf.Tensor, rate: tf.Tensor, relu: bool = False) -> 
 
 
 def _with_gradient(drop: Callable[..., tf.Tensor], inputs: tf.Tensor, rate: tf.Tensor) -> tf.Tensor:
-    """`drop(inputs)`, whose gradient is dropped by the same mask; or the ReLU before it and `drop` as one."""
+    """Returns `drop(inputs)`, whose gradient the same mask drops; or `drop` and the ReLU before it as one."""
     if _weights_only.get() and tf.is_symbolic_tensor(inputs) and inputs.op.type == "Relu":
 
         @tf.custom_gradient
@@ -149,16 +153,16 @@ def _drop(
 
 
 def shape_of_mask(x: tf.Tensor, shared: Sequence[bool]) -> tf.Tensor:
-    """Returns the shape of a mask for `x`, an int tensor `(rank,)`: 1 along the axes that share their draws."""
+    """Returns the shape of a mask for `x` as an int tensor `(rank,)`: 1 along the axes that share their draws."""
     sizes = tf.unstack(tf.shape(x), num=len(shared))
     return tf.stack([1 if one else size for one, size in zip(shared, sizes, strict=True)])
 
 
 def _merge_axes(x: tf.Tensor, ones: Sequence[bool]) -> tuple[tf.Tensor, tuple[bool, ...]]:
-    """The shape of `x` with neighbouring axes joined if both share their draws (`ones`) or neither does.
+    """Returns the shape of `x` in which neighbouring axes are joined if both share their draws or neither does.
 
-    The second result says which of the joined axes share. So one program serves many shapes: for `Dropout`, all
-    shapes of one size.
+    The second result says which of the joined axes share their draws. So one compiled program serves many shapes:
+    for `Dropout`, all shapes with the same number of elements.
     """
     merged: list[Any] = []
     shared: list[bool] = []
@@ -177,5 +181,5 @@ def _replica() -> int | tf.Tensor:
 
 
 def _with_shape(tensor: tf.Tensor, shape: Sequence[Any]) -> tf.Tensor:
-    """The tensor with the sizes that are known; a compiled function forgets them."""
+    """Returns the tensor with the sizes that are known statically, which a compiled function forgets."""
     return tf.ensure_shape(tensor, [n if isinstance(n, int) else None for n in shape])

@@ -1,4 +1,4 @@
-"""The ground floor: argument checks, seeds, whole-file writes, image orientation.
+"""The ground floor: argument checks, seeds, file writes, image orientation, private names of Keras and TensorFlow.
 
-It imports nothing else of dropzoo, and every floor may use it.
+It imports nothing else of dropzoo, and every other package may import it.
 """

@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 def did_you_mean(name: object, available: Iterable[str]) -> str:
-    """Returns " Did you mean 'x' or 'y'?" for a name that does not exist, or nothing if no name is close to it."""
+    """Returns " Did you mean 'x' or 'y'?" for a name that does not exist, or "" if no name is close to it."""
     near = difflib.get_close_matches(str(name), list(available), n=3)
     return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
 
@@ -27,7 +27,7 @@ def unknown(kind: str, name: object, available: Iterable[str], aliases: Iterable
         kind: Str, such as `"layer"`.
         name: The unknown name.
         available: The names that exist.
-        aliases: Other names that would do. They may be suggested, and are not listed.
+        aliases: Other names that are accepted. The error may suggest them, but does not list them.
 
     Returns:
         A ValueError to raise. It lists at most 50 names.
@@ -41,18 +41,18 @@ def unknown(kind: str, name: object, available: Iterable[str], aliases: Iterable
 def check_rate(rate: Any, name: str = "rate") -> float:
     """Returns a rate as a float in [0, 1).
 
-    At 1 every unit is dropped, and the scale `1 / (1 - rate)` does not exist. A rate above `1 - 2**-25` is 1 in
-    float32, in which the layers compute.
+    At a rate of 1 every unit is dropped, and the scale `1 / (1 - rate)` does not exist. A rate of `1 - 2**-25` or
+    more becomes 1 in float32, the type in which the layers compute.
 
     Args:
         rate: The value to check.
         name: Str. Name of the argument, for the error.
 
     Returns:
-        A float; the shortest decimal if `rate` is a NumPy float, so that a float32 of 0.3 is 0.3.
+        A float. A NumPy float is read as its shortest decimal, so that `np.float32(0.3)` gives 0.3.
 
     Raises:
-        ValueError: If `rate` is not such a number.
+        ValueError: If `rate` is not a number in [0, 1), or becomes 1 in float32.
     """
     is_number = isinstance(rate, numbers.Real) and not isinstance(rate, bool)
     if not is_number or math.isnan(rate) or not 0 <= rate < 1 - 2**-25:
@@ -91,7 +91,7 @@ def check_choice(value: T, name: str, choices: Iterable[T]) -> T:
 
 
 def check_pair(value: Any, name: str) -> tuple[int, int]:
-    """Returns a positive int, or a pair of them, as a pair `(height, width)`; otherwise raises a ValueError."""
+    """Returns a positive int or a pair of them as a pair `(height, width)`; otherwise raises a ValueError."""
     pair = (value, value) if isinstance(value, int) else value
     ok = isinstance(pair, (tuple, list)) and len(pair) == 2 and all(isinstance(n, int) and n > 0 for n in pair)
     if not ok or isinstance(value, bool):
@@ -106,7 +106,7 @@ def check_data_format(data_format: str | None) -> str:
 
 
 def snake_case(name: str) -> str:
-    """Returns the name that Keras gives to a layer of a class: `drop_block2d` for `DropBlock2D`."""
+    """Returns the default name that Keras gives to a layer of a class: `drop_block2d` for `DropBlock2D`."""
     name = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", name)
     return re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-# Windows refuses to read what is locked, so the byte that stands for the file lies far behind its end.
+# Windows refuses to read locked bytes, so the lock is on a single byte far beyond the end of the file.
 _LOCKED_BYTE = 2**30
 
 
@@ -16,7 +16,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     """Gives the block a temporary path to write to, then renames the file to its real name.
 
     If the block raises, the temporary file is removed and an existing file stays unchanged. The temporary name
-    keeps the suffix, since many writers choose a format by it. Missing parent folders are made.
+    keeps the suffix, since many writers choose their format by it. Missing parent folders are created.
 
     Args:
         path: Path of the file to write.
@@ -43,9 +43,9 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 def lock(file: IO[bytes]) -> None:
-    """Takes a file for this process until it is closed or the process ends, however that ends.
+    """Locks a file for this process until the file is closed or the process ends, even by a crash.
 
-    Other processes can read it, and can write it if they do not ask for the lock.
+    Other processes can still read the file, and can write to it if they do not ask for the lock.
 
     Args:
         file: An open file that can be written.

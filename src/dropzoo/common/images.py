@@ -1,4 +1,4 @@
-"""The orientation of photographs: cameras store the pixels as the sensor lay, and its orientation in EXIF."""
+"""The orientation of photographs: cameras store the sensor's pixels, and say in EXIF how to turn them."""
 
 import numpy as np
 

@@ -1,7 +1,7 @@
-"""Private names of Keras: the only module that uses them.
+"""Private names of Keras; no other module uses any.
 
-Keras has no public way to do what these functions do; each says why it is needed. `NAMES` lists what they rely on,
-and `tests/common/test_internals.py` says which name is gone after an update of Keras.
+Keras has no public way to do what these functions do, and each docstring says why the function is needed. `NAMES`
+lists the private names. After an update of Keras, `tests/common/test_internals.py` reports those that are gone.
 """
 
 import contextlib
@@ -16,8 +16,9 @@ from keras.src.saving.serialization_lib import SafeModeScope
 #: The version in which all of `NAMES` were last seen.
 LAST_SEEN = "3.15.1"
 
-#: The class of Keras' models with a graph, to tell them from others and to subclass. `keras.Model(inputs,
-#: outputs)` makes one, but making it only to ask for its type would count up the names of the user's next layers.
+#: The class of Keras' Functional models, for isinstance checks and for subclasses. A `keras.Model(inputs,
+#: outputs)` is an instance, but making one to learn its type would increment the automatic names of the user's
+#: layers.
 KerasFunctional = Functional
 
 
@@ -57,9 +58,9 @@ NAMES = {
 
 
 def flatten_layers(model: keras.Layer, include_self: bool = True) -> list[keras.Layer]:
-    """Returns all layers of a model, those inside layers and models too, each once.
+    """Returns all layers of a model, each once, including those inside other layers and inside nested models.
 
-    `keras.Model.layers` stops at the first level, so it misses wrapped layers and nested models.
+    `keras.Model.layers` stops at the first level, so it misses the layers inside wrappers and nested models.
     """
     return list(model._flatten_layers(include_self=include_self))
 
@@ -70,8 +71,9 @@ def flatten_layers(model: keras.Layer, include_self: bool = True) -> list[keras.
 def recorded_graph(model: Any) -> Any:
     """Returns the Functional model that holds a model's graph, or None if there is none.
 
-    Only a Sequential model that is built has one, and it does not show it; a new `keras.Model(inputs, outputs)`
-    would have other nodes and would count up the names of the user's next models.
+    A Functional model is its own graph. A Sequential model has one inside once it is built, but has no public
+    attribute for it. A new `keras.Model(inputs, outputs)` would have other nodes, and would increment the
+    automatic names of the user's models.
     """
     if isinstance(model, keras.Sequential):
         return model._functional
@@ -81,38 +83,38 @@ def recorded_graph(model: Any) -> Any:
 def nodes_of(graph: Any) -> list[Any]:
     """Returns the nodes of a Functional model, in the order in which Keras runs them.
 
-    A node is Keras' record of a call: the operation, its arguments and its outputs. `model.operations` lists the
-    operations alone, without what they were called with.
+    A node is Keras' record of a call: the operation, its arguments and its outputs. The public `model.operations`
+    lists the operations, but not the arguments of their calls.
     """
     by_depth = graph._nodes_by_depth
     return [node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth]]
 
 
 def calls_of_operation(operation: Any) -> list[Any]:
-    """Returns all nodes of a layer or operation in the order of its calls, which a graph does not keep."""
+    """Returns all nodes of a layer or operation in the order of its calls; a graph does not keep this order."""
     return operation._inbound_nodes
 
 
 def forget_calls(operation: Any) -> None:
-    """Makes a shallow copy of an operation one that was never called; it shares the lists of the original."""
+    """Gives a shallow copy of an operation its own empty records of calls, in place of those of the original."""
     operation._inbound_nodes, operation._outbound_nodes = [], []
 
 
 def standardize_inputs(graph: Any, inputs: Any) -> Any:
-    """Returns inputs as a Functional model hands them to its first layers: flat, of its dtypes and ranks.
+    """Returns inputs as a Functional model passes them to its first layers: flat, with its dtypes and ranks.
 
-    Only `graph.call` does it, and it runs the layers too.
+    The only public method that does this is `graph.call`, which runs the layers too.
     """
     return graph._standardize_inputs(inputs)
 
 
 def mask_of(tensor: Any) -> Any:
-    """Returns the mask that a Keras layer has put on a tensor, or None; layers read it from there alone."""
+    """Returns the mask that a Keras layer has put on a tensor, or None; layers read masks from this attribute."""
     return getattr(tensor, "_keras_mask", None)
 
 
 def put_mask(tensor: Any, mask: Any) -> None:
-    """Puts a Keras mask on a tensor that was made by other means than a layer."""
+    """Puts a Keras mask on a tensor that no layer has made."""
     tensor._keras_mask = mask
 
 
@@ -120,12 +122,13 @@ def put_mask(tensor: Any, mask: Any) -> None:
 def shadowed_calls(stand_ins: Iterable[tuple[keras.Layer, Callable[..., Any]]]) -> Iterator[None]:
     """Replaces the `call` of layers while the block runs.
 
-    The instance's attribute shadows the method, so nothing is cloned or called anew, and the graph and the layers'
-    records of calls stay as they are. It relies on `Layer.__call__` looking up `self.call` each time.
+    An attribute of the instance shadows the method of its class. So no layer is cloned or called again, and the
+    graph and the layers' records of calls stay as they are. This relies on `Layer.__call__` looking up `self.call`
+    each time.
 
     Args:
-        stand_ins: Pairs of a layer and what runs in place of its `call`. A layer that is shadowed already gets
-            that shadow back afterwards.
+        stand_ins: Pairs of a layer and the function that runs in place of its `call`. A layer whose `call` is
+            shadowed already gets its earlier shadow back afterwards.
     """
     pairs = list(stand_ins)
     before = [vars(layer).get("call") for layer, _ in pairs]
@@ -149,7 +152,7 @@ def takes_training(layer: keras.Layer) -> bool:
 
 
 def own_code_is_safe() -> contextlib.AbstractContextManager[None]:
-    """Lets the block deserialize lambdas and functions, for layers that are in memory already.
+    """Allows the block to deserialize lambdas and functions; meant for layers that are in memory already.
 
     `keras.config.enable_unsafe_deserialization()` cannot be undone, and the layers' `from_config` takes no
     `safe_mode`.
@@ -158,40 +161,40 @@ def own_code_is_safe() -> contextlib.AbstractContextManager[None]:
 
 
 def set_trainable_alone(model: keras.Model, trainable: bool) -> None:
-    """Sets `trainable` of a model and leaves that of its layers, which the property would set too."""
+    """Sets `trainable` of a model but not of its layers; the public property sets both."""
     model._trainable = trainable
 
 
 def output_shape_of_lambda(layer: keras.layers.Lambda) -> Any:
-    """Returns `output_shape` as it was given to a Lambda; its config has functions serialized."""
+    """Returns the argument `output_shape` of a Lambda as it was given; the layer's config serializes functions."""
     return layer._output_shape
 
 
 def compile_arguments(model: keras.Model) -> dict[str, Any]:
-    """Returns the arguments of the last `model.compile(...)`; `get_compile_config()` has them serialized."""
+    """Returns the arguments of the last `model.compile(...)`; `get_compile_config()` serializes them."""
     return dict(model._compile_config.config)
 
 
 def learning_rate_of(optimizer: keras.Optimizer) -> Any:
-    """Returns the learning rate as it was given, a schedule or a function; the property gives its value now."""
+    """Returns the learning rate as it was given, even a schedule; the property returns its present value."""
     return optimizer._learning_rate
 
 
 def variables_trained_by(optimizer: keras.Optimizer) -> list[keras.Variable]:
-    """Returns the variables that an optimizer was built for; it keeps its state in their order."""
+    """Returns the variables that an optimizer was built for, in the order in which it keeps its state."""
     return list(optimizer._trainable_variables)
 
 
 def copy_weight_decay(
     old: keras.Optimizer, new: keras.Optimizer, variables: Collection[keras.Variable], copies: dict[int, Any]
 ) -> None:
-    """Excludes from weight decay in one optimizer what another excludes; no config tells.
+    """Excludes the same variables from weight decay in a new optimizer as in an old one; configs omit them.
 
     Args:
         old: Optimizer to read.
         new: Optimizer that is not built yet.
         variables: The variables that may be excluded.
-        copies: From the id of a variable to its copy, for which `new` is.
+        copies: Dict from the id of a variable to its copy, which `new` trains in its place.
     """
     if hasattr(old, "_exclude_from_weight_decay"):
         excluded = [v for v in variables if old._var_key(v) in old._exclude_from_weight_decay]
@@ -211,10 +214,10 @@ NAMES |= {
 
 
 def build_for(model: keras.Model, data_batch: tuple) -> None:
-    """Makes every variable of a compiled model, its metrics and its optimizer, without a step.
+    """Creates every variable of a compiled model, its metrics and its optimizer, without a training step.
 
-    A checkpoint can only be put into variables that exist. The public way to all of them is `test_on_batch` with
-    real data, which costs a batch.
+    A checkpoint can only be loaded into variables that exist. The public way to create all of them is
+    `test_on_batch` with a batch of real data.
 
     Args:
         model: A compiled model.
@@ -228,8 +231,8 @@ def adam_slots(
 ) -> tuple[keras.Variable, keras.Variable] | None:
     """Returns the momentum and the velocity that Adam keeps for a variable.
 
-    Keras has no public way from a variable to its slots: `optimizer.variables` is a flat list. Where the names are
-    gone the result is None, and the caller leaves the update to Keras.
+    Keras has no public way from a variable to its slots: `optimizer.variables` is a flat list. If the private
+    names are gone, the result is None, and the caller leaves the update to Keras.
     """
     try:
         index = optimizer._get_variable_index(variable)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def random_untouched() -> Iterator[None]:
-    """Restores Python's random state after the block, which then does not change the seeds of later layers."""
+    """Restores Python's random state after the block, so that it does not change the seeds of later layers."""
     state = random.getstate()
     try:
         yield

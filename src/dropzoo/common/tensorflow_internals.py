@@ -1,7 +1,8 @@
-"""Private names of TensorFlow: the only module that uses them.
+"""Private names of TensorFlow; no other module uses any.
 
-TensorFlow has no public way to do what these functions do; each says why it is needed. `NAMES` lists what they
-rely on. No function here fails where a name is gone: its answer is then the safe one.
+TensorFlow has no public way to do what these functions do, and each docstring says why the function is needed.
+`NAMES` lists the private names. If one is gone, the function that relies on it does not fail, but returns the safe
+answer.
 """
 
 from typing import TYPE_CHECKING
@@ -21,14 +22,14 @@ NAMES = {
 
 
 def writes_files(dataset: "tf.data.Dataset") -> bool:
-    """Returns whether a dataset, or one that it reads from, writes its elements to files: a cache or a snapshot.
+    """Returns whether a dataset or one of its sources writes its elements to files, as a cache or a snapshot does.
 
-    tf.data has no public way to look into a pipeline. Where the private names are gone the answer is True, with
-    which the caller is as careful as it needs to be.
+    tf.data has no public way to look into a pipeline. If the private names are gone, the answer is True, which
+    only makes the caller more careful than it needs to be.
     """
     try:
         return _writes_files(dataset)
-    except Exception:  # whatever a later TensorFlow makes of these names
+    except Exception:  # a later TensorFlow may change these names in any way
         return True
 
 
