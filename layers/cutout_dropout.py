@@ -78,7 +78,7 @@ class CutoutDropout(BaseDropout):
 
 
 def _covered(size: int | Tensor, rate: Tensor, first: Tensor, second: Tensor) -> Tensor:
-    """Returns a random interval that covers each of `size` rows with probability `rate`, by two draws of U(0, 1)."""
+    """Returns an interval, made of two draws of U(0, 1), that covers each of the rows with probability `rate`."""
     rows = ops.cast(ops.arange(size), "float32")[None]  # (1, size)
     size = ops.cast(size, "float32")
     length = ops.floor(rate * (size - 1.0) / (1.0 - rate))  # the longest that covers at most `rate`

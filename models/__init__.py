@@ -1,4 +1,4 @@
-"""Models whose dropout sites have names, plain Keras 3."""
+"""Models whose dropout sites have names, in plain Keras 3."""
 
 from dropzoo.models import (  # noqa: F401  (a family registers its models when imported)
     all_convolutional,

@@ -28,9 +28,9 @@ def all_cnn_c(
 
     Sites: `input`, `module1_conv1` to `module1_conv3` (the one with the stride), `module1` (its end),
     `module2_...`, `module3_conv1`, `module3_conv2`, `features`. Plan `"paper"`: 0.2 on the input, 0.5 after each
-    convolution that stands for a pooling.
+    convolution that replaces a pooling.
 
-    Differs from the paper: the first convolution of the last module is padded, so that images of any size will do.
+    Differs from the paper: the first convolution of the last module is padded, so that images may have any size.
 
     Args:
         input_shape: `(height, width, channels)`; height and width may be None.
@@ -39,7 +39,7 @@ def all_cnn_c(
         filters: Int, channels of the first module; twice as many in the others.
         normalization: `"batch"`, `"group"`, `"layer"` or None.
         activation: Name of a Keras activation.
-        weight_decay: Float, the L2 penalty on the kernels.
+        weight_decay: Float of at least 0, the L2 penalty on the kernels.
         include_top: Bool. If False, the model ends at `features`, a map, and `num_classes` has no effect.
         name: Name of the model.
 
@@ -91,10 +91,11 @@ def network_in_network(
         input_shape: `(height, width, channels)`; height and width may be None.
         num_classes: Int, number of logits; 1 for a single logit.
         dropout: The plan, see `build_model`.
-        filters: Int, channels; the second and third convolution have 5/6 and 1/2 of it, as the authors' have.
+        filters: Int, channels of a convolution; as in the authors' network, the second and third one of the first
+            module have 5/6 and 1/2 as many.
         normalization: `"batch"`, `"group"`, `"layer"` or None.
         activation: Name of a Keras activation.
-        weight_decay: Float, the L2 penalty on the kernels.
+        weight_decay: Float of at least 0, the L2 penalty on the kernels.
         include_top: Bool. If False, the model ends at `features`, a map, and `num_classes` has no effect.
         name: Name of the model.
 
@@ -130,7 +131,7 @@ def network_in_network(
 def _convolutional_head(
     x: keras.KerasTensor, num_classes: int, drop: Sites, include_top: bool, weight_decay: float
 ) -> keras.KerasTensor:
-    """Returns logits: the site `features`, a map for each class by a convolution of size 1, and its mean."""
+    """Returns the logits: the site `features`, a convolution of size 1 to a map for each class, and its mean."""
     x = drop(kl.Identity(name="features")(x), "features")
     if include_top:
         check_count(num_classes, "num_classes")

@@ -12,7 +12,7 @@ from dropzoo.models.blocks.units import check_input_shape, conv_unit, plain_conv
 from dropzoo.models.registry import register_model
 from dropzoo.models.sites import DropoutPlan, Sites, add_parts
 
-add_parts("phi", "psi", "sigmoid", "theta")  # of a gate
+add_parts("phi", "psi", "sigmoid", "theta")  # the parts of a gate
 
 
 @register_model
@@ -32,15 +32,15 @@ def attention_unet(
     """U-Net whose skips are weighted, pixel by pixel, by what the deeper level finds important.
 
     The gate of a skip is `sigmoid(psi(relu(theta(skip) + phi(deeper))))`, resized to the skip and multiplied with
-    it; `theta` halves the size, so that both have that of the deeper level.
+    it; `theta` halves the size, so that both terms have the size of the deeper level.
 
-    Sites: those of `unet`; `skip1` is the skip behind its gate. Plan `"paper"`: Oktay et al. used no dropout, so
+    Sites: those of `unet`; `skip1` is the skip after its gate. Plan `"paper"`: Oktay et al. used no dropout, so
     it is the plan of the U-Net, 0.5 at the end of the deepest encoder stage and of the bottleneck.
 
-    Differs from the paper: two-dimensional, and without deep supervision.
+    Differs from the paper: the model is two-dimensional and has no deep supervision.
 
     Args:
-        input_shape: `(height, width, channels)`; height and width may be None, and of any size.
+        input_shape: `(height, width, channels)`; height and width may have any size, or be None.
         num_classes: Int, number of logits for each pixel; 1 for a single logit.
         dropout: The plan, see `build_model`.
         depth: Int, number of halvings.
@@ -48,7 +48,7 @@ def attention_unet(
         upsample: `"transpose"` (convolution) or `"resize"` (bilinear, then a convolution).
         normalization: `"batch"`, `"group"`, `"layer"` or None.
         activation: Name of a Keras activation.
-        weight_decay: Float, the L2 penalty on the kernels.
+        weight_decay: Float of at least 0, the L2 penalty on the kernels.
         name: Name of the model.
 
     Output shape:
@@ -94,7 +94,7 @@ def attention_unet(
 def _gated(
     skip: keras.KerasTensor, deeper: keras.KerasTensor, site: str, weight_decay: float
 ) -> keras.KerasTensor:
-    """A skip behind its gate."""
+    """Returns a skip multiplied by its gate."""
     width = max(skip.shape[-1] // 2, 1)
     options: dict[str, Any] = {"kernel_size": 1, "weight_decay": weight_decay}
     theta = plain_conv(skip, width, f"{site}_theta", strides=2, use_bias=False, **options)

@@ -1,4 +1,4 @@
-"""Builds models by name: `build_model`, and `list_sites` of a model that is given by its name."""
+"""`build_model` builds a model by its name; `list_sites` lists the sites of a model, built or named."""
 
 import inspect
 import os
@@ -23,20 +23,21 @@ def build_model(
     Args:
         name: One of `list_models()`.
         dropout: The plan, which says what to drop where.
-            None: nothing; the graph has no dropout layer at all.
+            None: drop nothing; the graph has no dropout layer at all.
             A dict from fnmatch patterns of site names to specs for `layers.get`, such as
             `{"decoder*": "spatial_dropout2d:0.2", "bottleneck*": 0.5}`. Later entries win, and None leaves a site
             alone. Rates that rise with depth are `{"*_branch": models.ramp(0.0, 0.2)}`.
             `"paper"`: the dropout of the model's own paper; a float: the paper's layers at this rate.
             Another string: a plan of `list_plans()`.
-        weights: None for random ones; a file of weights (`.weights.h5`, `.keras`); or the name of the data that
-            reference weights were trained on, see `list_weights()`: then the options default to theirs.
-        options: The model's own options, `input_shape` and `num_classes` among them; see
+        weights: None for random weights; a file of weights (`.weights.h5`, `.keras`); or the name of the data that
+            reference weights were trained on, see `list_weights()`. In the last case the options default to those
+            of the reference model.
+        options: The model's own options, including `input_shape` and `num_classes`; see
             `help(models.get_builder(name))`.
 
     Returns:
         A Functional `keras.Model` that takes float images `(batch, height, width, channels)` and returns float32
-        logits. With one random seed its initial weights are the same whatever the plan.
+        logits. For a given random seed its initial weights do not depend on the plan.
 
     Raises:
         ValueError: For an unknown model, option, plan, layer or name of weights, for a layer that cannot stand at
@@ -51,7 +52,7 @@ def build_model(
     if keras.config.image_data_format() != "channels_last":
         raise ValueError(
             "The models take images of data format 'channels_last'. Received: "
-            f"{keras.config.image_data_format()!r}, Keras' own setting; call "
+            f"{keras.config.image_data_format()!r}, the global setting of Keras; call "
             "keras.config.set_image_data_format('channels_last') first"
         )
     if weights is not None:
@@ -65,7 +66,7 @@ def build_model(
     for option in options:
         if option not in known:
             raise unknown(f"option of {name}", option, known)
-    # A named plan and a ramp depend on all sites, so these are read off a model without dropout first.
+    # A named plan and a ramp depend on all sites, which are read off a model without dropout first.
     if isinstance(dropout, str) and dropout != "paper":
         dropout = get_plan(dropout).patterns(list_sites(name, **options))
     if isinstance(dropout, dict) and any(isinstance(value, Ramp) for value in dropout.values()):
@@ -83,8 +84,8 @@ def list_sites(model: str | keras.Model, **options: Any) -> list[Site]:
         options: If `model` is a name, the options of `build_model`; all have defaults.
 
     Raises:
-        ValueError: For an unknown name or option, for options beside a model, and for a model without a graph: a
-            subclassed one, or a Sequential model that is not built.
+        ValueError: For an unknown name or option, for options together with a model, and for a model without a
+            graph: a subclassed model, or a Sequential model that is not built.
 
     Example:
     >>> from dropzoo import models

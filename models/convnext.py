@@ -27,8 +27,9 @@ def convnext_tiny(
 ) -> keras.Model:
     """ConvNeXt of 18 blocks in four stages.
 
-    A block is a 7x7 convolution of each channel, normalisation, a dense network for each pixel that widens four
-    times, a learned scale, and the addition. The stem shrinks images by four, each further stage by two.
+    A block is a 7x7 convolution of each channel, a normalisation, two dense layers for each pixel (the first has
+    four times as many units as there are channels), a learned scale, and the addition. The stem shrinks images by
+    a factor of four, and each further stage by a factor of two.
 
     Sites: for each block `stage1_block1_dense1` (inside the dense network), `stage1_block1_branch` (before the
     addition) and `stage1_block1`; `features` and `head`. Plan `"paper"`: `drop_path` at the branches, at rates
@@ -42,7 +43,7 @@ def convnext_tiny(
         blocks: Tuple of ints, blocks of each stage.
         normalization: `"batch"`, `"group"`, `"layer"` or None.
         activation: Name of a Keras activation.
-        weight_decay: Float, the L2 penalty on the kernels.
+        weight_decay: Float of at least 0, the L2 penalty on the kernels.
         include_top: Bool. If False, the model ends at `features`, a map, and `num_classes` has no effect.
         name: Name of the model.
 
@@ -67,7 +68,7 @@ def convnext_tiny(
     drop = Sites(dropout, paper={branch: f"drop_path:{rate:.4g}" for branch, rate in rates.items()})
 
     def kernel(kind: str = "kernel") -> dict[str, Any]:
-        """Options with an initializer of their own: two layers of one initializer would start alike."""
+        """Returns options with a new initializer: layers that share one would start with the same weights."""
         start = keras.initializers.TruncatedNormal(stddev=0.02)
         return {f"{kind}_initializer": start, f"{kind}_regularizer": l2(weight_decay)}
 
@@ -96,16 +97,16 @@ def convnext_tiny(
 
 @keras.saving.register_keras_serializable(package="dropzoo")
 class LayerScale(keras.Layer):
-    """Multiplies each channel by a weight that starts small, so that a block starts as the identity.
+    """Multiplies each channel by a weight that starts small, so that a block starts almost as the identity.
 
     Args:
-        initial: Float, the weights' first value.
+        initial: Float, the initial value of the weights.
 
     Input shape:
         `(..., channels)`
 
     Output shape:
-        The same.
+        The input shape.
 
     Reference:
         Touvron et al., "Going Deeper with Image Transformers", 2021, arXiv:2103.17239.

@@ -25,21 +25,23 @@ def densenet_bc_100_12(
 ) -> keras.Model:
     """DenseNet-BC of 100 layers and growth rate 12: three dense blocks, with bottlenecks and compression.
 
-    Each layer is normalisation, activation, convolution, twice, and its output joins those of all layers before.
+    Each layer applies normalisation, activation and convolution, twice. Its output is concatenated with the
+    outputs of all layers before it.
 
     Sites: `conv1`, then `block1_layer1_conv1` and `block1_layer1_conv2` (the convolutions themselves, before the
     next normalisation, where the paper drops), `transition1_conv1`, `transition1_pool`, ..., `features`, `head`.
-    Plan `"paper"`: 0.2 after each convolution but the first, which the paper uses without data augmentation.
+    Plan `"paper"`: 0.2 after each convolution except the first; the paper uses dropout only without data
+    augmentation.
 
     Args:
         input_shape: `(height, width, channels)`; height and width may be None.
         num_classes: Int, number of logits; 1 for a single logit.
         dropout: The plan, see `build_model`.
         growth_rate: Int, channels that each layer adds.
-        layers_per_block: Int; `6 * layers_per_block + 4` layers in all.
+        layers_per_block: Int, layers of each block; the network has `6 * layers_per_block + 4` layers in all.
         normalization: `"batch"`, `"group"`, `"layer"` or None.
         activation: Name of a Keras activation.
-        weight_decay: Float, the L2 penalty on the kernels.
+        weight_decay: Float of at least 0, the L2 penalty on the kernels.
         include_top: Bool. If False, the model ends at `features`, a map, and `num_classes` has no effect.
         name: Name of the model.
 

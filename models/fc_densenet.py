@@ -29,24 +29,24 @@ def fc_densenet103(
 ) -> keras.Model:
     """FC-DenseNet of 103 layers: a U-Net whose stages are dense blocks.
 
-    On the way up only what the last block has added is enlarged, to keep the number of channels in bounds.
+    On the way up only the maps that the last block has added are enlarged, to limit the number of channels.
 
     Sites: `conv1`, then `encoder1_conv1`, `encoder1_conv2`, ... (the convolutions of a block, before the next
     normalisation, where the paper drops), `encoder1_down` (the convolution of the transition), `encoder1_pool`,
     `skip1`, ..., `bottleneck_conv1`, ..., `decoder1_up`, `decoder1_conv1`, ..., `head`.
-    Plan `"paper"`: 0.2 after each convolution but the first and the last.
+    Plan `"paper"`: 0.2 after each convolution except the first and the last.
 
     Args:
-        input_shape: `(height, width, channels)`; height and width may be None, and of any size.
+        input_shape: `(height, width, channels)`; height and width may have any size, or be None.
         num_classes: Int, number of logits for each pixel; 1 for a single logit.
         dropout: The plan, see `build_model`.
         filters: Int, channels of the first convolution.
         growth_rate: Int, channels that each layer adds.
-        layers_per_block: Tuple of ints, layers of each stage going down, the bottleneck last; the way up mirrors
-            it.
+        layers_per_block: Tuple of two ints or more, layers of each encoder stage, then of the bottleneck. The
+            decoder mirrors the encoder.
         normalization: `"batch"`, `"group"`, `"layer"` or None.
         activation: Name of a Keras activation.
-        weight_decay: Float, the L2 penalty on the kernels.
+        weight_decay: Float of at least 0, the L2 penalty on the kernels.
         name: Name of the model.
 
     Output shape:
@@ -79,7 +79,7 @@ def fc_densenet103(
         return drop(plain_conv(x, width, site, kernel_size=kernel_size, weight_decay=weight_decay), site)
 
     def dense_block(x: keras.KerasTensor, block: str) -> tuple[Any, list[Any]]:
-        """All of its channels with those it got, and what it has added."""
+        """Returns the input of the block joined with all maps that it has added, and a list of these maps."""
         added = []
         for i in range(1, blocks[block] + 1):
             added.append(unit(x, growth_rate, f"{block}_conv{i}"))

@@ -25,8 +25,9 @@ def lenet5(
 ) -> keras.Model:
     """LeNet-5: two convolutions of 5x5 with average pooling, and two dense layers.
 
-    Sites: those of `simple_cnn`, of which this is a special case. Plan `"paper"`: LeCun et al. knew no dropout, so
-    it is 0.5 after the dense layers, as Hinton et al. 2012 introduced it (arXiv:1207.0580).
+    Sites: those of `simple_cnn`, of which this is a special case. Plan `"paper"`: LeCun et al. had no dropout, so
+    it is 0.5 after the dense layers, as in the paper that introduced dropout (Hinton et al. 2012,
+    arXiv:1207.0580).
 
     Differs from the paper: a 28x28 image is padded by the first convolution instead of being 32x32; the second
     convolution sees all maps, pooling has no weights, and the last layer is dense.
@@ -40,7 +41,7 @@ def lenet5(
         head: `"flatten"`, `"average_pool"` or `"max_pool"` (global).
         normalization: `"batch"`, `"group"`, `"layer"` or None.
         activation: Name of a Keras activation.
-        weight_decay: Float, the L2 penalty on the kernels.
+        weight_decay: Float of at least 0, the L2 penalty on the kernels.
         name: Name of the model.
 
     Output shape:
@@ -52,6 +53,7 @@ def lenet5(
     Reference:
         LeCun et al., "Gradient-Based Learning Applied to Document Recognition", Proceedings of the IEEE, 1998.
     """
+    # The plan "paper" of `simple_cnn` has other sites, so that of LeNet is made a plan with a pattern here.
     is_rate = isinstance(dropout, numbers.Real) and not isinstance(dropout, bool)
     if dropout == "paper" or is_rate:
         dropout = {"dense*": dropout if is_rate else 0.5}

@@ -1,4 +1,4 @@
-"""Plans of the literature: which layer at which sites, and at which rate."""
+"""Plans from the literature: which dropout layers, at which sites, and at which rates."""
 
 import re
 from collections.abc import Callable
@@ -11,14 +11,14 @@ from dropzoo.models.sites import Site
 
 @dataclass(frozen=True)
 class Plan:
-    """A published answer to where to put dropout, which layer, and at which rate.
+    """A published choice of sites, dropout layers and rates.
 
     Attributes:
         name: The plan's name, for `build_model(..., dropout=name)`.
-        description: What the plan puts where.
-        reference: The paper that it comes from.
+        description: Which dropout the plan puts where.
+        reference: The paper that the plan comes from.
         choose: Function from the sites of a model to a dict from names of sites to specs.
-        effect: What its authors report; empty if there is no figure.
+        effect: The effect that its authors report; empty if they give no figure.
     """
 
     name: str
@@ -35,7 +35,7 @@ class Plan:
 
         Raises:
             ValueError: If the model has none of the sites that the plan is for, and for the plan `"paper"`, which
-                each model has of its own.
+                is different for each model.
         """
         if self.name == "paper":
             raise ValueError("Plan 'paper' is each model's own: pass dropout='paper' to build_model")
@@ -137,7 +137,7 @@ def _filter_wise(sites: list[Site]) -> dict[str, Any]:
 
 
 def _stages(sites: list[Site], prefix: str) -> list[list[Site]]:
-    """The sites of encoder1, encoder2, ... or decoder1, ..., one list a stage."""
+    """Returns the sites of encoder1, encoder2, ... or decoder1, ..., one list for each stage."""
     stages: dict[str, list[Site]] = {}
     for site in sites:
         stage = site.name.partition("_")[0]
@@ -153,10 +153,10 @@ def _convs(stages: list[list[Site]]) -> list[str]:
 _PLANS = {
     plan.name: plan
     for plan in [
-        Plan("none", "no dropout, as dropout=None", "", lambda sites: {}),
+        Plan("none", "no dropout, the same as dropout=None", "", lambda sites: {}),
         Plan(
             "paper",
-            "the dropout of the model's own paper; a float instead of a plan is the paper's sites at that rate",
+            "the dropout of the model's own paper; a float in place of a plan is the paper's sites at that rate",
             "the reference in the model's docstring",
             lambda sites: {},
         ),
@@ -197,7 +197,7 @@ _PLANS = {
                 ("decoder", "at the end of each stage of the decoder", _segnet_decoder),
                 (
                     "encoder_decoder",
-                    "after each pooling and at the end of each stage of the decoder",
+                    "after each pooling of the encoder and at the end of each stage of the decoder",
                     _segnet_both,
                 ),
                 ("center", "after the deepest pooling (and the bottleneck)", _segnet_center),

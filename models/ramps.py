@@ -1,4 +1,4 @@
-"""Rates that rise with depth: a value for a plan."""
+"""Rates that change with depth, as a value in a plan."""
 
 import fnmatch
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ class Ramp:
     options: dict[str, Any]
 
     def expand(self, names: list[str]) -> dict[str, Any]:
-        """Returns a spec for each site; `names` are the matched sites in the order of the forward pass."""
+        """Returns a spec for each site; `names` are the sites that match, in the order of the forward pass."""
         last = max(len(names) - 1, 1)
         depths = [i / last for i in range(len(names))] if len(names) > 1 else [1.0]
         return {
@@ -62,7 +62,7 @@ def ramp(start: float, end: float, layer: str = "drop_path", **options: Any) -> 
                 "The options of a ramp are those of its layer except `rate`, which rises, and `name`. "
                 f"Received: {taken}={options[taken]!r}; use `layer` for the layer, `start` and `end` for the rate"
             )
-    layers.get({"name": layer, "rate": check_rate(start, "start"), **options})  # a wrong option is an error now
+    layers.get({"name": layer, "rate": check_rate(start, "start"), **options})  # raises for a wrong option
     return Ramp(start, check_rate(end, "end"), layer, options)
 
 

@@ -1,4 +1,4 @@
-"""Trained weights by the name of their data."""
+"""Finds trained weights by the name of the data that they were trained on."""
 
 import json
 import os
@@ -9,7 +9,7 @@ import keras
 
 from dropzoo.common.checks import unknown
 
-#: The folder of the reference models: at the root of a checkout, inside the package where that is installed.
+#: The folder of the reference models: at the root of a checkout, or inside an installed package.
 FOLDER = Path(__file__).resolve().parents[1] / "saved_models"
 
 
@@ -41,7 +41,7 @@ def options_of(name: str, weights: str, given: dict[str, Any]) -> dict[str, Any]
         given: The options that a user asks for.
 
     Raises:
-        ValueError: For unknown weights, and if an option is given another value.
+        ValueError: For unknown weights, and for an option whose value is not that of the trained model.
     """
     found = _references()
     if (name, weights) not in found:
@@ -51,7 +51,7 @@ def options_of(name: str, weights: str, given: dict[str, Any]) -> dict[str, Any]
         plain = json.loads(json.dumps(value, default=lambda v: v.tolist() if hasattr(v, "tolist") else repr(v)))
         if option not in trained or trained[option] != plain:
             raise ValueError(
-                f"`weights={weights!r}` is of a {name} with {option}={trained.get(option, 'its default')!r}. "
+                f"`weights={weights!r}` are of a {name} with {option}={trained.get(option, 'its default')!r}. "
                 f"Received: {option}={value!r}"
             )
     return {option: tuple(value) if isinstance(value, list) else value for option, value in trained.items()}

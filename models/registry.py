@@ -15,11 +15,11 @@ _MODELS: dict[str, Builder] = {}
 
 
 def register_model(builder: Builder) -> Builder:
-    """Makes a builder known by its function's name; a decorator.
+    """Registers a builder under the name of its function. A decorator.
 
     Args:
-        builder: Function from `input_shape`, `num_classes` and keyword arguments to a model, `dropout` and `name`
-            among them. Its docstring is the model's.
+        builder: Function from `input_shape`, `num_classes` and keyword arguments, including `dropout` and `name`,
+            to a model. Its docstring describes the model.
 
     Returns:
         The same function.
@@ -68,7 +68,7 @@ def list_models(pattern: str = "*") -> list[str]:
     """Returns the names of the registered models, sorted.
 
     Args:
-        pattern: An fnmatch pattern that they match.
+        pattern: Str. An fnmatch pattern for the names.
 
     Example:
     >>> from dropzoo import models

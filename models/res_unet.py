@@ -35,10 +35,10 @@ def res_unet(
     Plan `"paper"`: Zhang et al. used no dropout, so it is the plan of the U-Net, 0.5 at the end of the deepest
     encoder stage and of the bottleneck.
 
-    Differs from the paper: after resizing, a convolution halves the channels.
+    Differs from the paper: after the resizing in the decoder, a convolution halves the channels.
 
     Args:
-        input_shape: `(height, width, channels)`; height and width may be None, and of any size.
+        input_shape: `(height, width, channels)`; height and width may have any size, or be None.
         num_classes: Int, number of logits for each pixel; 1 for a single logit.
         dropout: The plan, see `build_model`.
         depth: Int, number of halvings.
@@ -46,7 +46,7 @@ def res_unet(
         upsample: `"transpose"` (convolution) or `"resize"` (bilinear, then a convolution).
         normalization: `"batch"`, `"group"`, `"layer"` or None.
         activation: Name of a Keras activation.
-        weight_decay: Float, the L2 penalty on the kernels.
+        weight_decay: Float of at least 0, the L2 penalty on the kernels.
         name: Name of the model.
 
     Output shape:
@@ -100,7 +100,7 @@ def _unit(
     drop: Sites,
     preactivate: bool = True,
 ) -> keras.KerasTensor:
-    """Two convolutions, and a shortcut by a third of size 1."""
+    """Returns the output of a residual unit: two convolutions, and a shortcut that is a convolution of size 1."""
     unit: dict[str, Any] = {"normalization": normalization, "activation": activation, "weight_decay": weight_decay}
     y = x
     if preactivate:
@@ -110,5 +110,5 @@ def _unit(
     y = drop(plain_conv(y, width, f"{stage}_branch", weight_decay=weight_decay), f"{stage}_branch")
     shortcut: dict[str, Any] = {"kernel_size": 1, "strides": strides, "weight_decay": weight_decay}
     x = plain_conv(x, width, f"{stage}_block_shortcut", **shortcut)
-    # The branch first: so Keras lists its weights first, also where dropout makes it the longer path.
+    # The branch comes first, so that Keras lists its weights first even if dropout makes it the longer path.
     return drop(kl.Add(name=f"{stage}_block")([y, x]), f"{stage}_block")

@@ -28,8 +28,9 @@ def resnet20(
 ) -> keras.Model:
     """A residual network of 20 layers for small images.
 
-    Three stages of `blocks` residual blocks of two convolutions; the first block of a stage halves the map and
-    doubles the channels, by a shortcut without weights (the paper's option A).
+    The network has three stages of `blocks` residual blocks, and each block has two convolutions. The first block
+    of the second and of the third stage halves the map and doubles the channels, with a shortcut that has no
+    weights (the paper's option A).
 
     Sites: `conv1`, then for each block `stage1_block1_conv1`, `stage1_block1_branch` (the end of the branch,
     before the addition: where whole branches are dropped) and `stage1_block1`; `features` and `head`.
@@ -41,10 +42,10 @@ def resnet20(
         num_classes: Int, number of logits; 1 for a single logit.
         dropout: The plan, see `build_model`.
         filters: Int, channels of the first stage.
-        blocks: Int, residual blocks of each stage; `6 * blocks + 2` layers.
+        blocks: Int, residual blocks of each stage; the network has `6 * blocks + 2` layers.
         normalization: `"batch"`, `"group"`, `"layer"` or None.
         activation: Name of a Keras activation.
-        weight_decay: Float, the L2 penalty on the kernels.
+        weight_decay: Float of at least 0, the L2 penalty on the kernels.
         include_top: Bool. If False, the model ends at `features`, a map, and `num_classes` has no effect.
         name: Name of the model.
 
@@ -86,7 +87,7 @@ def resnet20(
 def _branch_end(
     x: keras.KerasTensor, width: int, site: str, normalization: str | None, weight_decay: float
 ) -> keras.KerasTensor:
-    """The second convolution and its normalisation; the last of the two has the site's name."""
+    """Applies the second convolution and its normalisation; the last of the two has the site's name."""
     if normalization is None:
         return plain_conv(x, width, site, weight_decay=weight_decay)
     x = plain_conv(x, width, f"{site}_conv", weight_decay=weight_decay, use_bias=False)

@@ -29,21 +29,21 @@ def segnet(
 ) -> keras.Model:
     """SegNet: the 13 convolutions of VGG16 and their mirror image, with unpooling to the places of the maxima.
 
-    Sites: `encoder1_conv1`, `encoder1_conv2`, `encoder1_pool`, ..., `encoder5_pool`, `decoder1_up` (unpooled; the
-    deepest), `decoder1_conv1`, ..., `decoder5_conv1`, `head`.
+    Sites: `encoder1_conv1`, `encoder1_conv2`, `encoder1_pool`, ..., `encoder5_pool`, `decoder1_up` (the deepest
+    unpooling), `decoder1_conv1`, ..., `decoder5_conv1`, `head`.
     Plan `"paper"`: the variant of Bayesian SegNet that its authors recommend, 0.5 in the central encoder and
     decoder; the other variants are the plans `"bayesian_segnet_encoder"`, `"bayesian_segnet_decoder"`,
     `"bayesian_segnet_center"`, `"bayesian_segnet_encoder_decoder"` and `"bayesian_segnet_classifier"`.
 
     Args:
-        input_shape: `(height, width, channels)`; height and width may be None, and of any size.
+        input_shape: `(height, width, channels)`; height and width may have any size, or be None.
         num_classes: Int, number of logits for each pixel; 1 for a single logit.
         dropout: The plan, see `build_model`.
-        filters: Int, channels of the first stage; they double up to eight times that.
+        filters: Int, channels of the first stage; each further stage has twice as many, up to eight times.
         convs: Tuple of ints, convolutions of each stage.
         normalization: `"batch"`, `"group"`, `"layer"` or None.
         activation: Name of a Keras activation.
-        weight_decay: Float, the L2 penalty on the kernels.
+        weight_decay: Float of at least 0, the L2 penalty on the kernels.
         name: Name of the model.
 
     Output shape:
@@ -81,7 +81,7 @@ def segnet(
         up, level = f"decoder{stage}_up", stages - stage
         x = drop(MaxUnpooling2D(name=up)([x, before.pop()]), up)  # twice the size
         for conv in range(1, upward[stage - 1] + 1):
-            narrow = level > 0 and conv == upward[stage - 1]  # the last of a stage has the next one's channels
+            narrow = level > 0 and conv == upward[stage - 1]  # the last convolution has the next stage's channels
             x = conv_unit(x, widths[level - narrow], f"decoder{stage}_conv{conv}", drop, **unit)
     logits = pixel_logits(x, inputs, num_classes, drop, weight_decay)
     drop.done()
@@ -90,7 +90,7 @@ def segnet(
 
 @keras.saving.register_keras_serializable(package="dropzoo")
 class MaxUnpooling2D(keras.Layer):
-    """Undoes a max-pooling of 2x2: each value goes where the maximum was, the other three units are zero.
+    """Undoes a max-pooling of 2x2: each value goes where the maximum was; the other three units are zero.
 
     Call arguments:
         inputs: List of two tensors, the maps to unpool and the maps that were pooled. If several of the four units

@@ -32,31 +32,33 @@ def simple_cnn(
     weight_decay: float = 0.0,
     name: str = "simple_cnn",
 ) -> keras.Model:
-    """A CNN of modules (convolutions, then a smaller map), features, dense layers and a classifier.
+    """A CNN of modules (convolutions, then downsampling), features, dense layers and a classifier.
 
     Sites: `input`, `module1_conv1`, `module1_conv2`, ..., `module1` (the module's end, however it shrinks),
     `module2_conv1`, ..., `features` (before Flatten or global pooling), `dense1`, ..., `head` (before the
-    classifier). These are the placements that people argue about: on the input, after each convolution (also
-    between two in a row), between modules, before Flatten, between dense layers.
+    classifier). These are the placements that people argue about: on the input, after each convolution (even
+    between two of them), between modules, before Flatten, between dense layers.
     Plan `"paper"`: the rates that Srivastava et al. used in all layers of their convolutional networks, 0.1 on the
-    input, 0.25 after each module but the last, 0.5 after the last one and after each dense layer.
+    input, 0.25 after each module except the last, 0.5 after the last module and after each dense layer.
 
     Args:
         input_shape: `(height, width, channels)`; height and width may be None unless `head="flatten"`.
         num_classes: Int, number of logits; 1 for a single logit.
         dropout: The plan, see `build_model`.
         filters: Tuple of ints, channels of each module; its length is the number of modules.
-        convs_per_module: Int, or one for each module.
-        kernel_size: Int, or one for each module.
-        padding: `"same"` or `"valid"`, or one for each module; `"same"` unless `downsample="valid"`.
+        convs_per_module: Int, or a tuple of ints, one for each module.
+        kernel_size: Int, or a tuple of ints, one for each module.
+        padding: `"same"` or `"valid"`, or a tuple of them, one for each module; by default `"same"`, and `"valid"`
+            if `downsample="valid"`.
         downsample: Str. How a module shrinks its maps: `"max_pool"`, `"average_pool"`, `"stride"` (of its last
             convolution) or `"valid"` (only by the edges that its unpadded convolutions cut off).
-        strides: Int, or one for each module: by how much it shrinks, 2 by default; not with `"valid"`.
+        strides: Int, or a tuple of ints, one for each module: the factor by which it shrinks, 2 by default. Not
+            allowed with `downsample="valid"`.
         head: `"flatten"`, `"average_pool"` or `"max_pool"` (global).
         dense: Int or tuple of ints, units of the dense layers; `()` for none.
         normalization: `"batch"`, `"group"`, `"layer"` or None.
         activation: Name of a Keras activation.
-        weight_decay: Float, the L2 penalty on the kernels.
+        weight_decay: Float of at least 0, the L2 penalty on the kernels.
         name: Name of the model.
 
     Output shape:

@@ -1,7 +1,7 @@
-"""Dropout sites: their names, what stands at them, and how a plan puts layers there.
+"""Dropout sites: their names, the dropout that stands there, and how a plan puts layers there.
 
-A site is the output of the layer that has its name, and the dropout layer put there is called
-`<site>_dropout`. So the sites of a model are read off the model itself, also one loaded from disk.
+A site is the output of the layer that has its name, and the dropout layer there is called `<site>_dropout`. So the
+sites are read off the model itself, even if it was loaded from disk.
 """
 
 import fnmatch
@@ -21,12 +21,12 @@ from dropzoo.common.seeds import random_untouched
 from dropzoo.models.graph.places import Place, places
 from dropzoo.models.graph.walk import graph_of, walk
 
-# Layers called <site>_<part> belong to the unit that ends in the layer called <site>, and are no sites.
+# Layers called <site>_<part> belong to the unit that ends in the layer called <site>, and are not sites.
 _PARTS = set("act add concat conv dense flatten join norm pad pool resize scale shortcut".split())
 _KINDS = ("block", "branch", "conv", "dense", "down", "features", "head", "input", "module", "pool", "skip", "up")
 
 
-#: A plan for a builder: None, a rate, `"paper"` or a dict from patterns to specs. `build_model` takes any name.
+#: A plan for a builder: None, a rate, `"paper"` or a dict from patterns to specs. `build_model` takes all names.
 DropoutPlan = float | str | dict[str, Any] | None
 
 
@@ -41,10 +41,11 @@ class Site:
     Attributes:
         name: The name of the layer whose output it is, such as `"encoder1_conv2"`.
         kind: `"conv"`, `"branch"` (the end of a residual branch), `"block"`, `"module"`, `"pool"`, `"skip"`,
-            `"down"`, `"up"`, `"features"`, `"dense"`, `"head"` or `"input"`. In a model of somebody else's, the
-            layer's class in snake case.
-        shape: `(batch, height, width, channels)` or `(batch, units)`, None where unknown.
-        spec: The dropout that stands there, as a spec for `layers.get`, or None.
+            `"down"`, `"up"`, `"features"`, `"dense"`, `"head"` or `"input"`. If the layer's name ends in none of
+            these, as in most other models, its class in snake case.
+        shape: `(batch, height, width, channels)` or `(batch, units)`, with None where a size is unknown.
+        spec: The dropout that stands there, as a spec for `layers.get`; None if there is none. Several specs are
+            joined by `" + "`.
     """
 
     name: str
@@ -79,10 +80,10 @@ def is_listed(place: Place) -> bool:
 
 
 def add_parts(*names: str) -> None:
-    """Makes names known as those of a unit's parts, for a family of models with units of its own.
+    """Adds endings of layer names that mark the parts of a unit, for a family of models with units of its own.
 
     Args:
-        names: Endings of layer names, such as `"theta"`: then `skip1_theta` belongs to the unit `skip1`.
+        names: Strs such as `"theta"`; after that, `skip1_theta` belongs to the unit `skip1`.
     """
     _PARTS.update(names)
 
@@ -91,9 +92,9 @@ def match_sites(model: keras.Model, patterns: Iterable[str]) -> dict[str, list[k
     """Returns the dropout layers that each pattern names.
 
     A dropout layer is known by its own name and by the name of its site, `"head_dropout"` and `"head"`. In a
-    nested model both are also known with a path, `"inner/head"`, which is how `list_sites` prints sites. A layer
-    at the output of a layer that is called several times is known by the name of the call, `"dense_call2"`. If a
-    pattern is one of these names, it is taken literally; otherwise it is an fnmatch pattern.
+    nested model both are also known with a path, `"inner/head"`, which is how `list_sites` names sites. If a layer
+    is called several times, the dropout after one of its calls is known by the name of the call, `"dense_call2"`.
+    A pattern that is one of these names is taken literally; otherwise it is an fnmatch pattern.
 
     Args:
         model: Any Keras model. Paths are known if it is Functional or Sequential.
@@ -133,7 +134,7 @@ def match_sites(model: keras.Model, patterns: Iterable[str]) -> dict[str, list[k
 def _add_names_in_graph(
     model: keras.Model, names: dict[keras.Layer, set[str]], listed: dict[keras.Layer, set[str]]
 ) -> None:
-    """Adds names with paths to `names`, and puts what `list_sites` prints into `listed`, by dropout layer."""
+    """Adds the names with paths to `names`, and sets `listed` to the names that `list_sites` gives, by layer."""
     for call in walk(model):
         if call.layer in names:
             own = (call.name, call.layer.name, call.layer.name.removesuffix("_dropout"))
@@ -179,7 +180,7 @@ class Sites:
     """
 
     def __init__(self, dropout: DropoutPlan, paper: dict[str, Any]) -> None:
-        # Drawn whatever the plan, so that the seeds of the weights do not depend on it.
+        # Drawn even if the plan does not need it, so that the seeds of the weights do not depend on the plan.
         self._seed = random.randint(1, 2**31 - 1)
         plan = {check_pattern(key): spec for key, spec in as_patterns(dropout, paper).items()}
         with random_untouched():
@@ -199,14 +200,14 @@ class Sites:
         return put_at(site, layer, self._seed, x)
 
     def done(self) -> None:
-        """Raises a ValueError if a pattern of the plan has matched no site; the builder's last word on dropout."""
+        """Raises a ValueError if a pattern of the plan has matched no site; a builder calls it last."""
         for pattern in self._layers:
             if pattern in self._unused:
                 raise unknown("site", pattern, self._names)
 
 
 def check_site_layer(layer: keras.Layer) -> keras.Layer:
-    """Returns a layer that can stand at a site; raises a ValueError for one that replaces a layer of the model."""
+    """Returns a layer that can stand at a site; raises a ValueError for one that takes the place of a layer."""
     if layers.is_stochastic(layer) and not layers.is_dropout(layer):
         raise ValueError(
             f"{type(layer).__name__} replaces a layer of a model, so it cannot stand at a site. Layers "
@@ -216,7 +217,7 @@ def check_site_layer(layer: keras.Layer) -> keras.Layer:
 
 
 def check_pattern(key: Any) -> str:
-    """Returns a key of a plan for a builder; raises a ValueError if it is no string."""
+    """Returns a key of a plan for a builder; raises a ValueError if it is not a string."""
     if not isinstance(key, str):
         raise ValueError(
             "A key of a plan is a string, the name of a site or an fnmatch pattern; `retrofit` takes callables "
@@ -228,11 +229,11 @@ def check_pattern(key: Any) -> str:
 def layer_at(site: str, layer: keras.Layer, seed: int, **config: Any) -> keras.Layer:
     """Returns a copy of `layer`, called `<site>_dropout`.
 
-    Its seed is made from the site and the layer's seed, or from `seed` if the layer has none, so that each site
-    draws masks of its own.
+    Its seed is derived from the site and the layer's seed, or from the site and `seed` if the layer has none, so
+    that each site draws its own masks.
     """
     config = {**layer.get_config(), "name": f"{site}_dropout", **config}
-    if "seed" in config:  # somebody else's layer may have none
+    if "seed" in config:  # a custom layer may have none
         seed = seed if config["seed"] is None else config["seed"]
         config["seed"] = zlib.crc32(f"{seed} {site}".encode()) & 0x7FFFFFFF
     return type(layer).from_config(config)
@@ -241,11 +242,11 @@ def layer_at(site: str, layer: keras.Layer, seed: int, **config: Any) -> keras.L
 def put_at(
     site: str, layer: keras.Layer, seed: int, tensor: keras.KerasTensor, **config: Any
 ) -> keras.KerasTensor:
-    """Returns the output of a copy of `layer` at a site, as `layer_at` makes it.
+    """Applies a copy of `layer`, made by `layer_at`, to the tensor of a site, and returns the output.
 
     Raises:
         CannotPlace: If the layer cannot work on the tensor.
-        ValueError: If it has weights or changes the shape.
+        ValueError: If the layer has weights or changes the shape.
     """
     try:
         placed = layer_at(site, layer, seed, **config)
@@ -263,11 +264,11 @@ def as_patterns(dropout: DropoutPlan, paper: dict[str, Any]) -> dict[str, Any]:
     """Returns a plan as a dict of patterns.
 
     Args:
-        dropout: None, `"paper"`, a rate for the paper's sites, or such a dict.
+        dropout: None, `"paper"`, a rate for the paper's sites, or a dict of patterns.
         paper: The paper's own plan.
 
     Raises:
-        ValueError: If it is anything else, or the paper has no dropout.
+        ValueError: If `dropout` is anything else, or if it needs the paper's sites and the paper has none.
     """
     if dropout is None:
         return {}
@@ -295,6 +296,6 @@ def _at_rate(spec: Any, rate: float) -> keras.Layer:
 
 
 def _kind(layer: keras.Layer) -> str:
-    """Returns the last word of a layer's name if that is one of ours, else its class."""
+    """Returns the last word of a layer's name if that is one of `_KINDS`, else its class in snake case."""
     last = re.sub(r"\d+$", "", layer.name.rpartition("_")[2])
     return last if last in _KINDS else snake_case(type(layer).__name__)

@@ -37,29 +37,31 @@ def unet(
 
     Sites: `encoder1_conv1`, `encoder1_conv2`, `skip1`, `encoder1_pool`, ..., `bottleneck_conv1`,
     `bottleneck_conv2`, `decoder1_up`, `decoder1_conv1`, `decoder1_conv2`, ..., `head`. `encoder1` and `skip1` are
-    full resolution, `decoder1` is the deepest. Dropout at `encoderN_conv2` acts on the skip and on the pool;
-    `skipN` on the skip alone, `encoderN_pool` on the way down alone.
+    full resolution; `decoder1` is the deepest. Dropout at `encoderN_conv2` acts on the skip and on the pool;
+    dropout at `skipN` acts on the skip alone, and at `encoderN_pool` on the way down alone.
     Plan `"paper"`: 0.5 at the end of the contracting path, on the deepest skip and the bottleneck.
 
-    With an encoder of keras.applications the sites are its layers, by their names there, then `bottleneck`,
-    `skipN` for each size that it has features of (few have any of full resolution), the decoder's and `head`;
-    `"paper"` is 0.5 at `bottleneck`. Dropout that it has itself is left out. Images are in [0, 1] as for all
-    models, and their smallest size that of the encoder (75 for Inception); its own preprocessing is inside.
+    With an encoder from keras.applications, the sites are the layers of the encoder under their own names, then
+    `bottleneck`, `skipN` for each resolution at which the encoder has features (few have any at full resolution),
+    the sites of the decoder, and `head`. Plan `"paper"` is then 0.5 at `bottleneck`. The encoder's own dropout is
+    left out. Images have values in [0, 1], as for all models; the preprocessing of the encoder is part of the
+    model. The encoder sets the least size of an image, such as 75 for Inception.
 
     Args:
-        input_shape: `(height, width, channels)`; height and width may be None, and any number.
+        input_shape: `(height, width, channels)`; height and width may have any size, or be None.
         num_classes: Int, channels of the logits; 1 for a single logit.
         dropout: The plan, see `build_model`.
-        depth: Int, number of poolings; 4, or with an encoder 5.
-        filters: Int, channels of the first stage; each deeper stage has twice as many. 64, or with an encoder 16.
-        encoder: Name of a network of keras.applications, such as `"EfficientNetB0"`. Images have 3 channels
-            then, or 1, which is repeated; NASNet needs their size.
-        encoder_weights: None for random ones, `"imagenet"` (which Keras downloads), or the path of a file.
+        depth: Int, number of poolings; 4 by default, or 5 with an encoder.
+        filters: Int, channels of the first stage; each deeper stage has twice as many. 64 by default, or 16 with
+            an encoder.
+        encoder: Name of a network of keras.applications, such as `"EfficientNetB0"`. Images must then
+            have 3 channels, or 1, which is repeated; for NASNet, `input_shape` must have a height and a width.
+        encoder_weights: None for random weights, `"imagenet"` (which Keras downloads), or the path of a file.
         normalization: `"batch"`, `"group"`, `"layer"` or None.
         upsample: `"transpose"` (2x2 transposed convolution, as in the paper) or `"resize"` (bilinear, then a
             convolution).
         activation: Name of a Keras activation.
-        weight_decay: Float, the L2 penalty on the kernels.
+        weight_decay: Float of at least 0, the L2 penalty on the kernels.
         name: Name of the model.
 
     Output shape:

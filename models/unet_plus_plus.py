@@ -30,18 +30,18 @@ def unet_plus_plus(
 ) -> keras.Model:
     """U-Net++: the decoders of all shallower U-Nets stand between encoder and decoder, joined by dense skips.
 
-    Names for the paper's nodes `X^{i,j}` (level `i` from 0, column `j`): those of column 0 are the encoder,
-    `encoder1` to `encoder4` and `bottleneck`; the others are `node1_1`, ..., by level, from 1, and column.
+    The paper calls its nodes `X^{i,j}` (level `i` from 0, column `j`). Here the nodes of column 0 are the encoder,
+    `encoder1` to `encoder4` and `bottleneck`; the others are `node1_1`, ..., by level (from 1) and column.
 
     Sites: `encoder1_conv1`, `encoder1_conv2`, `encoder1_pool`, ..., `bottleneck_conv1`, `bottleneck_conv2`, then
     for each node `node1_1_up`, `node1_1_conv1`, `node1_1_conv2`, column by column, and `head`.
-    Plan `"paper"`: the paper names no dropout, so it is the plan of the U-Net, 0.5 at the end of the deepest
+    Plan `"paper"`: the paper mentions no dropout, so it is the plan of the U-Net, 0.5 at the end of the deepest
     encoder stage and of the bottleneck.
 
-    Differs from the paper: without deep supervision; the logits are those of the last node of level 1.
+    Differs from the paper: there is no deep supervision; the logits are those of the last node of level 1.
 
     Args:
-        input_shape: `(height, width, channels)`; height and width may be None, and of any size.
+        input_shape: `(height, width, channels)`; height and width may have any size, or be None.
         num_classes: Int, number of logits for each pixel; 1 for a single logit.
         dropout: The plan, see `build_model`.
         depth: Int, number of halvings.
@@ -49,7 +49,7 @@ def unet_plus_plus(
         upsample: `"transpose"` (convolution) or `"resize"` (bilinear, then a convolution).
         normalization: `"batch"`, `"group"`, `"layer"` or None.
         activation: Name of a Keras activation.
-        weight_decay: Float, the L2 penalty on the kernels.
+        weight_decay: Float of at least 0, the L2 penalty on the kernels.
         name: Name of the model.
 
     Output shape:

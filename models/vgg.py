@@ -30,21 +30,20 @@ def vgg16(
 
     Sites: `stage1_conv1`, `stage1_conv2`, `stage1_pool`, ..., `features`, `dense1` (and `dense2`), `head`.
     Plan `"paper"` for `head="cifar"`: that of Liu and Deng, 0.3 after the very first convolution, 0.4 after the
-    others but the last of each stage, 0.5 before and after the dense layer; for `head="imagenet"`: 0.5 after both
-    dense layers, as Simonyan and Zisserman.
+    others except the last of each stage, 0.5 before and after the dense layer; for `head="imagenet"`: that of
+    Simonyan and Zisserman, 0.5 after both dense layers.
 
     Args:
-        input_shape: `(height, width, channels)`; height and width may be None unless
-            `head="imagenet"`.
+        input_shape: `(height, width, channels)`; height and width may be None unless `head="imagenet"`.
         num_classes: Int, number of logits; 1 for a single logit.
         dropout: The plan, see `build_model`.
-        filters: Int, channels of the first stage; they double up to eight times that.
+        filters: Int, channels of the first stage; each further stage has twice as many, up to eight times.
         convs: Tuple of ints, convolutions of each stage.
-        head: `"cifar"`: global average pooling and one dense layer of `8 * filters` units; `"imagenet"`: two of
-            4096 units on the flattened map.
+        head: `"cifar"`: global average pooling and one dense layer of `8 * filters` units; `"imagenet"`: two dense
+            layers of 4096 units on the flattened map.
         normalization: `"batch"`, `"group"`, `"layer"` or None.
         activation: Name of a Keras activation.
-        weight_decay: Float, the L2 penalty on the kernels.
+        weight_decay: Float of at least 0, the L2 penalty on the kernels.
         include_top: Bool. If False, the model ends at `features`, a map, and `num_classes` has no effect.
         name: Name of the model.
 
@@ -74,7 +73,7 @@ def vgg16(
     for stage, count in enumerate(convs, start=1):
         for conv in range(1, check_count(count, "convs") + 1):
             x = conv_unit(x, filters * min(2 ** (stage - 1), 8), f"stage{stage}_conv{conv}", drop, **unit)
-        pool = f"stage{stage}_pool"  # half the size, rounded up: small maps live on
+        pool = f"stage{stage}_pool"  # half the size, rounded up, so that a map of one pixel stays
         x = drop(kl.MaxPooling2D(padding="same", name=pool)(x), pool)
     x = drop(kl.Identity(name="features")(x), "features")
     if not include_top:

@@ -40,11 +40,12 @@ def wide_resnet_28_10(
         num_classes: Int, number of logits; 1 for a single logit.
         dropout: The plan, see `build_model`.
         filters: Int, channels of the first convolution.
-        width: Int, by how much the stages are wider: `filters * width` channels, then twice and four times that.
+        width: Int, the factor by which the stages are wider. They have `filters * width` channels, then twice and
+            four times as many.
         blocks: Int, residual blocks of each of the three stages; `6 * blocks + 4` layers.
         normalization: `"batch"`, `"group"`, `"layer"` or None.
         activation: Name of a Keras activation.
-        weight_decay: Float, the L2 penalty on the kernels.
+        weight_decay: Float of at least 0, the L2 penalty on the kernels.
         include_top: Bool. If False, the model ends at `features`, a map, and `num_classes` has no effect.
         name: Name of the model.
 
@@ -75,10 +76,10 @@ def wide_resnet_28_10(
             start = preactivated(x, block)
             y = conv_unit(start, channels, f"{block}_conv1", drop, strides=strides, **unit)
             y = plain_conv(y, channels, f"{block}_branch", weight_decay=weight_decay, use_bias=False)
-            if x.shape[-1] != channels:  # the shortcut starts behind the activation that the branch shares
+            if x.shape[-1] != channels:  # the shortcut starts after the activation, as the branch does
                 options: dict[str, Any] = {"kernel_size": 1, "strides": strides, "weight_decay": weight_decay}
                 x = plain_conv(start, channels, f"{block}_shortcut", use_bias=False, **options)
-            # The branch first: so Keras lists its weights first, also where dropout makes it the longer path.
+            # The branch comes first, so that Keras lists its weights first even if dropout makes it longer.
             x = drop(kl.Add(name=block)([drop(y, f"{block}_branch"), x]), block)
     x = preactivated(x, "features")
     outputs = pooled_head(x, num_classes, drop, include_top=include_top, weight_decay=weight_decay)

@@ -16,7 +16,7 @@ from dropzoo.models.graph.walk import calls_of, shapes_at
 from dropzoo.models.sites import DropoutPlan, Sites, as_patterns
 from dropzoo.models.surgery.retrofit import retrofit
 
-# Layers whose outputs are no features for a skip: they only scale or pad.
+# Layers whose outputs are not features for a skip, since they only scale, pad or crop.
 _PLAIN = (kl.InputLayer, kl.Normalization, kl.Rescaling, kl.ZeroPadding2D, kl.Cropping2D)
 
 
@@ -25,7 +25,7 @@ class EncoderInput(keras.Layer):
     """Turns images in [0, 1] into the input of a network of keras.applications, by that network's preprocessing.
 
     Args:
-        module: Name of a module of keras.applications, such as `"resnet"`.
+        module: Str. Name of a module of keras.applications, such as `"resnet"`.
 
     Input shape:
         `(batch, height, width, 1 or 3)`; one channel is repeated.
@@ -73,7 +73,7 @@ def encoder_unet(
     inputs = keras.Input(input_shape, name="images")  # (batch, height, width, channels)
     padded = PadToMultiple(2**depth, name="images_pad")(inputs)
     features, exact = _features(encoder, weights, padded, depth)
-    drop = Sites(None, paper={})  # in the end the plan goes to all sites at once, also to the encoder's
+    drop = Sites(None, paper={})  # the plan is applied at the end, to the sites of the encoder too
     x = drop(kl.Identity(name="bottleneck")(features.pop(depth)), "bottleneck")
     for level in range(1, depth + 1):
         stage, width = f"decoder{level}", filters * 2 ** (depth - level)
@@ -96,35 +96,35 @@ def encoder_unet(
 
 
 def _module(encoder: str) -> str:
-    """The module of keras.applications with the preprocessing of a network."""
+    """Returns the name of the module of keras.applications that has the preprocessing of a network."""
     everything = vars(keras.applications)
     modules = {name: vars(m) for name, m in everything.items() if hasattr(m, "preprocess_input")}
     if encoder not in everything or encoder in modules:
         raise unknown("encoder", encoder, [name for name in everything if name[0].isupper()])
     own = next((name for name, content in modules.items() if encoder in content), None)
-    # A module that does not list its networks has the beginning of their name: mobilenet_v3.
+    # A module that does not export its networks has a name that theirs begin with: mobilenet_v3.
     return own or max((n for n in modules if encoder.lower().startswith(n.replace("_", ""))), key=len)
 
 
 def _features(
     encoder: str, weights: str | None, padded: keras.KerasTensor, depth: int
 ) -> tuple[dict[int, Any], bool]:
-    """The encoder's last feature map for each number of halvings up to `depth`, and whether these are exact."""
+    """Returns the encoder's last feature map for each number of halvings, and whether the halvings are exact."""
     scaled = EncoderInput(_module(encoder), name="images_scale")(padded)
     network = getattr(keras.applications, encoder)(include_top=False, weights=weights, input_tensor=scaled)
     size: Any = tuple(256 if length is None else length for length in padded.shape[1:3])
     try:
         shapes = shapes_at(network, size)
-    except ValueError:  # NASNet pads by sizes that it takes from the shape it is built for
+    except ValueError:  # NASNet pads by the sizes of the images that it is built for
         raise ValueError(
-            f"{encoder} is made for images of one size: pass it, input_shape=(height, width, channels)"
+            f"{encoder} takes images of one size only: pass input_shape=(height, width, channels) with that size"
         ) from None
     features: dict[int, Any] = {}
     numbers: dict[str, int] = {}
     for call in calls_of(network):
         layer: Any = call.layer
         automatic = snake_case(type(layer).__name__)
-        if re.fullmatch(rf"{automatic}(_\d+)?", layer.name):  # so that sites have the same names each time
+        if re.fullmatch(rf"{automatic}(_\d+)?", layer.name):  # Keras counts over all models; sites must not
             numbers[automatic] = numbers.get(automatic, 0) + 1
             layer.name = f"{automatic}_{numbers[automatic]}"
         shape: Any = shapes[id(call.outputs[0])]

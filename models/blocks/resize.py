@@ -8,7 +8,7 @@ from keras import ops
 
 @keras.saving.register_keras_serializable(package="dropzoo")
 class PadToMultiple(keras.Layer):
-    """Pads height and width with zeros, below and on the right, to the next multiple of `multiple`.
+    """Pads height and width with zeros, at the bottom and on the right, to the next multiple of `multiple`.
 
     Args:
         multiple: Positive int.
@@ -17,7 +17,7 @@ class PadToMultiple(keras.Layer):
         `(batch, height, width, channels)`; sizes may be unknown.
 
     Output shape:
-        The same, with height and width rounded up.
+        The input shape, with height and width rounded up to multiples.
     """
 
     def __init__(self, multiple: int, **kwargs: Any) -> None:
@@ -44,8 +44,8 @@ class CropLike(keras.Layer):
     """Crops a padded map to the height and width of the image it came from: `CropLike()([map, image])`.
 
     Input shape:
-        `(batch, height', width', channels')` and `(batch, height, width, channels)`, height' and width' not
-        smaller.
+        `(batch, height', width', channels')` and `(batch, height, width, channels)`, where height' and width' are
+        not smaller than height and width.
 
     Output shape:
         `(batch, height, width, channels')`
@@ -63,9 +63,9 @@ class CropLike(keras.Layer):
 
 @keras.saving.register_keras_serializable(package="dropzoo")
 class FitTo(keras.Layer):
-    """Pads a map with zeros, or crops it, to the size of another, at both ends: `FitTo()([map, other])`.
+    """Pads a map with zeros or crops it, at both ends, to the size of another map: `FitTo()([map, other])`.
 
-    Some encoders do not halve exactly: then a map on the way up is some pixels larger or smaller than its skip.
+    Some encoders do not halve exactly. Then a map of the decoder is some pixels larger or smaller than its skip.
 
     Input shape:
         `(batch, height', width', channels')` and `(batch, height, width, channels)`
@@ -99,8 +99,8 @@ class SubsampleAndPad(keras.Layer):
 
     Args:
         strides: Positive int, by how much height and width shrink.
-        channels: Positive int, channels of the output, not fewer than the input has. Half of the new ones come
-            before the old ones, half behind.
+        channels: Positive int, channels of the output, not fewer than the input has. Half of the new channels come
+            before the old ones, half after them.
 
     Input shape:
         `(batch, height, width, channels')`

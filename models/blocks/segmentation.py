@@ -1,4 +1,4 @@
-"""Parts of the segmentation models: the way up, and the logits of each pixel."""
+"""Parts of the segmentation models: the way up in the decoder, and the logits of each pixel."""
 
 import keras
 from keras import layers as kl
@@ -20,7 +20,7 @@ def go_up(
         site: Name of the site.
         upsample: `"transpose"`, a 2x2 transposed convolution, or `"resize"`, bilinear resizing and a convolution.
         drop: The builder's `Sites`.
-        weight_decay: Float, the L2 penalty on the kernel.
+        weight_decay: Float of at least 0, the L2 penalty on the kernel.
     """
     check_choice(upsample, "upsample", ("transpose", "resize"))
     if upsample == "transpose":
@@ -39,10 +39,10 @@ def pixel_logits(
 
     Args:
         x: Map `(batch, height', width', channels)`.
-        inputs: The images, `(batch, height, width, channels)`, whose size the logits get.
+        inputs: The images, `(batch, height, width, channels)`. The logits get their height and width.
         num_classes: Int, channels of the logits.
         drop: The builder's `Sites`.
-        weight_decay: Float, the L2 penalty on the kernel.
+        weight_decay: Float of at least 0, the L2 penalty on the kernel.
     """
     x = drop(kl.Identity(name="head")(x), "head")
     x = kl.Conv2D(num_classes, 1, kernel_regularizer=l2(weight_decay), dtype="float32", name="logits_conv")(x)

@@ -15,13 +15,13 @@ _NORMALIZATIONS = ("batch", "group", "layer")
 def normalize(
     x: keras.KerasTensor, normalization: str | None, name: str, epsilon: float = 1e-3
 ) -> keras.KerasTensor:
-    """Returns `x` behind a normalisation layer.
+    """Returns the normalised tensor `x`.
 
     Args:
         x: Tensor `(..., channels)`.
-        normalization: `"batch"`, `"group"`, `"layer"`, or None for `x` as it is.
+        normalization: `"batch"`, `"group"`, `"layer"`, or None to return `x` itself.
         name: Name of the layer.
-        epsilon: Float, is added to the variance.
+        epsilon: Float, added to the variance.
     """
     layer = _normalization(normalization, name, x.shape[-1], epsilon)
     return x if layer is None else layer(x)
@@ -33,9 +33,9 @@ def _normalization(normalization: str | None, name: str, channels: int, epsilon:
     if normalization not in _NORMALIZATIONS:
         raise unknown("normalization", normalization, [*_NORMALIZATIONS, "None"])
     if normalization == "batch":
-        # Keras' momentum of 0.99 lags behind in fits of some hundred steps.
+        # With Keras' momentum of 0.99 the statistics lag behind in fits of some hundred steps.
         return kl.BatchNormalization(momentum=0.9, epsilon=epsilon, name=name)
-    if normalization == "group":  # Wu and He 2018, arXiv:1803.08494: 32 groups, or as many as divide the channels
+    if normalization == "group":  # 32 groups (Wu and He 2018, arXiv:1803.08494) or, if that does not divide, fewer
         return kl.GroupNormalization(math.gcd(32, channels), epsilon=epsilon, name=name)
     return kl.LayerNormalization(epsilon=epsilon, name=name)
 
@@ -53,7 +53,7 @@ def conv_unit(
     activation: str = "relu",
     weight_decay: float = 0.0,
 ) -> keras.KerasTensor:
-    """Returns a map behind a convolution, normalisation, activation and the dropout of the site.
+    """Applies a convolution, a normalisation, an activation and the dropout of the site.
 
     Args:
         x: Map `(batch, height, width, channels)`.
@@ -65,7 +65,7 @@ def conv_unit(
         padding: `"same"` or `"valid"`.
         normalization: `"batch"`, `"group"`, `"layer"` or None.
         activation: Name of a Keras activation.
-        weight_decay: Float, the L2 penalty on the kernel.
+        weight_decay: Float of at least 0, the L2 penalty on the kernel.
     """
     x = kl.Conv2D(
         filters,
@@ -91,7 +91,7 @@ def plain_conv(
     weight_decay: float,
     **kwargs: Any,
 ) -> keras.KerasTensor:
-    """Returns a map behind a padded convolution, with nothing behind it; `kwargs` are those of `Conv2D`."""
+    """Applies a padded convolution, and nothing after it; `kwargs` are passed to `Conv2D`."""
     return kl.Conv2D(
         filters,
         kernel_size,
@@ -120,7 +120,7 @@ def pooled_head(
         num_classes: Int, number of logits.
         drop: The builder's `Sites`.
         include_top: Bool. If False, the result is the map of the site `features`.
-        weight_decay: Float, the L2 penalty on the kernel.
+        weight_decay: Float of at least 0, the L2 penalty on the kernel.
         normalization: `"batch"`, `"group"`, `"layer"` or None, for the pooled features.
     """
     x = drop(kl.Identity(name="features")(x), "features")
@@ -134,14 +134,14 @@ def pooled_head(
 
 
 def l2(weight_decay: float) -> keras.Regularizer | None:
-    """Returns the penalty `weight_decay * sum(w ** 2)`, or None for 0, which leaves the graph without one."""
+    """Returns the penalty `weight_decay * sum(w ** 2)`, or None for 0, so that the model has no penalty at all."""
     if not isinstance(weight_decay, (int, float)) or not weight_decay >= 0:
         raise ValueError(f"`weight_decay` must be a number of at least 0. Received: weight_decay={weight_decay!r}")
     return keras.regularizers.L2(weight_decay) if weight_decay else None
 
 
 def check_input_shape(input_shape: Any) -> tuple[int | None, int | None, int]:
-    """Returns `(height, width, channels)`, where height and width may be None; all else raises a ValueError."""
+    """Returns `(height, width, channels)`, where height and width may be None; otherwise raises a ValueError."""
     ok = isinstance(input_shape, (tuple, list)) and len(input_shape) == 3 and isinstance(input_shape[2], int)
     if not ok or not all(n is None or (isinstance(n, int) and n > 0) for n in input_shape):
         raise ValueError(

@@ -1,1 +1,1 @@
-"""The graph of a Keras model: reading it, walking it, and what its outputs mean."""
+"""The graph of a Keras model: its calls, its places for dropout, and the activation that it ends in."""

@@ -19,8 +19,9 @@ _TRANSPARENT = frozenset(
 def output_activation(model: keras.Model) -> str | None:
     """Returns `"softmax"` or `"sigmoid"` if a model's output went through one.
 
-    Shapes, casts, upsampling, pooling and `Average` may follow it. The result is None if there is none, or if the
-    graph does not say: layers and models with a `call` of their own do not, nor do most lambdas.
+    Reshapes, casts, upsampling, pooling and `Average` may follow it. The result is None if there is no such
+    activation, or if the graph does not show one: layers and models with a `call` of their own hide what they do,
+    and so do most lambdas.
 
     Args:
         model: Model with exactly one output; for any other the result is None.
@@ -36,7 +37,7 @@ class _Graph:
         self._makers = {id(tensor): node for node in nodes_of(recorded_graph(model)) for tensor in node.outputs}
 
     def ending(self, tensor: keras.KerasTensor) -> str | None:
-        """Returns what a tensor went through last."""
+        """Returns the softmax or sigmoid that a tensor went through last, or None."""
         node = self._makers[id(tensor)]
         operation, before = node.operation, node.input_tensors
         if isinstance(operation, keras.Model):
@@ -55,7 +56,7 @@ class _Graph:
 
 
 def _inside(node: Any, tensor: keras.KerasTensor) -> keras.KerasTensor:
-    """Returns the output inside a model for one of the outputs of its call."""
+    """Returns the tensor inside a model that became one of the outputs of its call."""
     return next(
         inner for inner, outer in zip(node.operation.outputs, node.outputs, strict=True) if outer is tensor
     )

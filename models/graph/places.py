@@ -1,4 +1,4 @@
-"""The places of a model: each tensor where dropout can stand, what makes it, what reads it, what stands there."""
+"""The places of a model: each tensor where dropout can stand, with the calls that make it and read it."""
 
 import collections
 from dataclasses import dataclass, field
@@ -16,10 +16,10 @@ class Place:
     Attributes:
         call: The call that makes the tensor.
         tensor: The symbolic tensor.
-        readers: The calls that read it, in models inside and outside too.
-        standing: The dropout layers that are there, in a row.
-        aliases: The calls of models whose output it is.
-        around: The full names of the layers of the model.
+        readers: The calls that read the tensor, also those inside and outside the model that the call is in.
+        standing: The calls of the dropout layers that stand there already, in the order in which they act.
+        aliases: The calls of nested models that have the tensor as an output.
+        around: The names of all layers of the whole model, with their paths.
     """
 
     call: Call
@@ -36,15 +36,15 @@ class Place:
 
     @property
     def dropout_name(self) -> str:
-        """Name for the dropout layer to insert here: `<site>_dropout`, or the existing layer's name on an edge."""
+        """The name for dropout to put here: `<site>_dropout`, or that of the dropout which is the place itself."""
         return self.call.name if layers.is_dropout(self.call.layer) else f"{self.call.name}_dropout"
 
 
 def places(model: keras.Model) -> list[Place]:
-    """Returns where dropout can stand in a model: each tensor once, in the order of the forward pass.
+    """Returns the places of a model, each tensor once, in the order of the forward pass.
 
-    A tensor that goes into a model inside, or comes out of it, is one tensor. The outputs of the whole model are
-    no places, nor are the outputs of a layer that has several.
+    A tensor that goes into a nested model or comes out of it counts as one tensor inside and outside. The outputs
+    of the whole model are not places, and neither are the outputs of a layer with several outputs.
     """
     check_graph(model)
     return _Search(model).run()
@@ -56,15 +56,13 @@ class _Search:
     def __init__(self, model: keras.Model) -> None:
         self._calls = list(walk(model))
         self._around = {call.path + call.layer.name for call in self._calls}
-        self._same: dict[int, keras.KerasTensor] = {}  # from a tensor to the one that it is another name of
-        self._passing: set[int] = set()  # calls of models whose inputs are the tensors outside
-        self._dropped: dict[
-            int, keras.KerasTensor
-        ] = {}  # from the output of a dropout that stands at a place to its input
+        self._same: dict[int, keras.KerasTensor] = {}  # from the id of a tensor to its other name
+        self._passing: set[int] = set()  # ids of calls of models whose inputs are tensors outside
+        self._dropped: dict[int, keras.KerasTensor] = {}  # from the id of a standing dropout's output to its input
         self._found: dict[int, Place] = {}
         self._join_models()
         self._readers: dict[int, list[Call]] = collections.defaultdict(list)
-        self._entered: dict[int, list[Call]] = collections.defaultdict(list)  # readers that pass it on to a model
+        self._entered: dict[int, list[Call]] = collections.defaultdict(list)  # readers that are models
         self._find_readers()
         self._final = {id(self._root(tensor, self._same)) for tensor in graph_of(model).outputs}
 
@@ -77,7 +75,7 @@ class _Search:
         return list(self._found.values())
 
     def _join_models(self) -> None:
-        """Joins a model's outputs to the tensors outside, and its inputs too if it is called once and as built."""
+        """Joins the outputs of nested models to the outside, and the inputs too if called once and as built."""
         times = collections.Counter(id(call.layer) for call in self._calls)
         for call in self._calls:
             inner = graph_of(call.layer)
@@ -98,7 +96,7 @@ class _Search:
                 into[id(tensor)].append(call)
 
     def _root(self, tensor: keras.KerasTensor, *maps: dict[int, keras.KerasTensor]) -> keras.KerasTensor:
-        """Returns the tensor at the end of the maps, which itself is in none of them."""
+        """Follows the maps from a tensor to one that is in none of them."""
         while (known := next((m for m in maps if id(tensor) in m), None)) is not None:
             tensor = known[id(tensor)]
         return tensor
@@ -113,7 +111,7 @@ class _Search:
                 place.aliases.append(call)
 
     def _stands(self, call: Call) -> bool:
-        """Notes a call that is dropout at a place, the only reader there, and returns whether it is one."""
+        """Returns whether a call is dropout and the only reader of a place; if it is, notes it at that place."""
         if not layers.is_dropout(call.layer):
             return False
         source, (tensor,) = self._root(call.inputs[0], self._same), call.outputs
@@ -126,18 +124,18 @@ class _Search:
         return True
 
     def _open(self, call: Call) -> None:
-        """Makes a place of a call's output, if that is a float tensor and no output of the model."""
+        """Makes a place of a call's output, if that is a float tensor and not an output of the model."""
         (tensor,) = call.outputs
-        known = id(tensor) in self._found  # in a model that is made of tensors of another
+        known = id(tensor) in self._found  # seen already, in a model that shares tensors with this one
         if known or id(tensor) in self._final or not keras.backend.is_float_dtype(tensor.dtype):
             return
-        # Dropout that is one of several readers, on an edge, makes a place of its own.
+        # Dropout that is one of several readers of a tensor makes a place of its own.
         standing = [call] if layers.is_dropout(call.layer) else []
         self._found[id(tensor)] = Place(call, tensor, self._readers_of(tensor), self._around, standing)
 
 
 def _is_called_as_built(call: Call, inner: keras.Model) -> bool:
-    """Returns whether a model is called with a tensor for each input, in order; Keras also goes by names."""
+    """Returns whether a model is called with a tensor for each input, in order; Keras also matches names."""
     if len(call.inputs) != len(inner.inputs):
         return False
     try:

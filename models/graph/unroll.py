@@ -1,7 +1,7 @@
-"""A model's calls in the order in which they run, with the calls inside a nested model in the place of its call.
+"""A model's calls in the order in which they run, with the calls inside a nested model in place of its call.
 
-A nested model that is called twice is there twice, so tensors have numbers: its symbolic tensors would stand for
-both calls. Nothing is cloned; the layers themselves are called.
+A nested model that is called twice appears twice. Its symbolic tensors would stand for both calls, so tensors are
+identified by numbers instead. Nothing is cloned; the layers themselves are called.
 """
 
 from dataclasses import dataclass
@@ -15,11 +15,11 @@ from dropzoo.models.graph.walk import graph_of
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """One call. Subclasses say what runs.
+    """One call. The subclasses say how it runs.
 
     Attributes:
         operation: The layer or operation that is called, or None.
-        reads: The numbers of the tensors that it reads, in the order of its arguments.
+        reads: The numbers of the tensors that the call reads, in the order of its arguments.
         writes: The numbers of its outputs.
     """
 
@@ -33,15 +33,15 @@ class Step:
         return [tuple(weight.shape) for weight in getattr(self.operation, "weights", ())]
 
     def outputs(self, values: dict[int, Any]) -> Any:
-        """Returns the outputs in inference mode, given the tensors by number."""
+        """Returns the outputs in inference mode; `values` has the tensors by number."""
         raise NotImplementedError
 
     def specs(self, values: dict[int, Any]) -> Any:
-        """Returns symbolic outputs, given symbolic tensors by number."""
+        """Returns the symbolic outputs; `values` has symbolic tensors by number."""
         raise NotImplementedError
 
     def run(self, values: dict[int, Any], symbolic: bool = False) -> None:
-        """Adds the outputs to the tensors by number."""
+        """Runs the step and adds its outputs to `values`, the tensors by number."""
         made = self.specs(values) if symbolic else self.outputs(values)
         values.update(zip(self.writes, keras.tree.flatten(made), strict=True))
 
@@ -51,7 +51,7 @@ class RecordedStep(Step):
     """A layer or operation, called as it was when the model was built.
 
     Attributes:
-        arguments: Keras' record of the arguments, or None for the one tensor that a model is called with.
+        arguments: Keras' record of the arguments, or None for the outermost model, which takes one tensor.
     """
 
     arguments: Any = None
@@ -76,7 +76,7 @@ class RecordedStep(Step):
 
 @dataclass(frozen=True, eq=False)
 class EntryStep(RecordedStep):
-    """The entry of a Functional model: it casts its inputs and adjusts their rank before its first layer.
+    """The entry into a Functional model, which casts its inputs and adjusts their ranks before its first layers.
 
     Attributes:
         graph: The Functional model.
@@ -93,9 +93,10 @@ class EntryStep(RecordedStep):
 
 
 class Unrolled:
-    """The steps of a model of one input and one output.
+    """The steps of a model that has one input and one output.
 
-    Functional and Sequential models inside are entered; a layer or model with a `call` of its own is one step.
+    Nested Functional and Sequential models are split into their steps; a layer or model with a `call` of its own
+    is one step.
 
     Attributes:
         steps: The steps, in Keras' order.
@@ -111,7 +112,7 @@ class Unrolled:
         (self.output,) = self._add(model, None, (0,), model.outputs)
 
     def new(self, symbols: list[keras.KerasTensor], name: str) -> tuple[int, ...]:
-        """Numbers more tensors, the outputs of the layer of this name."""
+        """Gives numbers to the outputs of the layer called `name`, and returns the numbers."""
         first = len(self.symbols)
         self.symbols += symbols
         self.names += [name] * len(symbols)

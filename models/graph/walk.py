@@ -1,6 +1,6 @@
 """The graph of a Functional or Sequential model: its calls, and those of the models inside it.
 
-`keras_internals.nodes_of` reads Keras' own records; all code that asks for the graph of a model comes here.
+`keras_internals.nodes_of` reads Keras' own records. Code outside this folder uses the functions here instead.
 """
 
 import collections
@@ -22,9 +22,10 @@ class Call:
     Attributes:
         node: Keras' record of the call.
         layer: The layer or operation that is called.
-        name: The layer's name, with `_call1`, `_call2`, ... behind it if the layer is called several times.
-        path: `"encoder/"` in a model called encoder that is inside another, `""` in the outermost.
-        other_paths: Further paths, if the model is nested in several others.
+        name: The layer's name, followed by `_call1`, `_call2`, ... if the layer is called several times.
+        path: Path of the model that the call is in: `"encoder/"` for a nested model called encoder, `""` for the
+            outermost one.
+        other_paths: Further paths of that model, if it is nested in several others.
     """
 
     node: Any
@@ -35,7 +36,7 @@ class Call:
 
     @property
     def key(self) -> tuple[str, int]:
-        """Tells the call from all others; two models may share a node, if one is made of tensors of the other."""
+        """Identifies the call. A node alone does not: a model made of the tensors of another shares its nodes."""
         return self.path, id(self.node)
 
     @property
@@ -62,8 +63,8 @@ class Call:
 def graph_of(model: Any) -> Any:
     """Returns the Functional model that runs a model: itself, or the one inside a Sequential model.
 
-    The result is None for all others. Where `call` is overridden, in a subclass or in the instance, the model does
-    what that code says and not what the graph says.
+    The result is None for all other models. It is also None if `call` is overridden in a subclass or in the
+    instance, because the model then does what that code says and not what the graph says.
     """
     graph = recorded_graph(model)
     if graph is None or "call" in vars(model):
@@ -74,7 +75,7 @@ def graph_of(model: Any) -> Any:
 
 
 def check_graph(model: keras.Model) -> None:
-    """Raises a ValueError for a model without a graph, which says what to do instead."""
+    """Raises a ValueError if a model has no graph; the error says what to do."""
     if graph_of(model) is not None:
         return
     if isinstance(model, keras.Sequential) and not model.built:
@@ -90,10 +91,10 @@ def check_graph(model: keras.Model) -> None:
 
 
 def calls_of(model: keras.Model, path: str = "", *other_paths: str) -> list[Call]:
-    """Returns the calls of a model's own graph, by their longest distance from an input, then by name.
+    """Returns the calls of a model's own graph, sorted by their longest distance from an input, then by name.
 
-    Dropout adds nothing to the distance, so the other calls come in one order whatever dropout there is. A layer's
-    second call comes after its first, so a graph can be built again by going through the list.
+    Dropout adds nothing to the distance, so the order of the other calls does not depend on it. A layer's second
+    call comes after its first, so a graph can be built again by going through the list.
     """
     nodes = nodes_of(graph_of(model))
     calls_of_layer = collections.defaultdict(list)
@@ -112,7 +113,7 @@ def calls_of(model: keras.Model, path: str = "", *other_paths: str) -> list[Call
 
 
 def _distances(nodes: list[Any], calls_of_layer: dict[int, list[Any]]) -> dict[int, tuple[int, int]]:
-    """Returns each node's longest distance from an input, by id; the second number counts dropouts in a row."""
+    """Returns each node's longest distance from an input, by id; a second number counts dropouts in a row."""
     makers = {id(tensor): node for node in nodes for tensor in node.outputs}
 
     def earlier(node: Any) -> list[Any]:
@@ -174,8 +175,8 @@ def shapes_at(model: keras.Model, size: tuple[int, int]) -> dict[int, tuple[int 
 
     Args:
         model: A Functional or Sequential model.
-        size: Height and width, where the model leaves them open. A signal has the length of the height; the third
-            axis of a volume is as long as the second.
+        size: Pair of ints, the height and width to use if the model leaves them open. For a signal, the height is
+            its length; the third spatial axis of a volume is as long as the second.
     """
     known: dict[int, keras.KerasTensor] = {}
     for call in calls_of(model):

@@ -1,1 +1,1 @@
-"""Dropout on models that exist: put in, taken out, measured."""
+"""Dropout on existing models: putting it in, taking it out, and measuring it."""

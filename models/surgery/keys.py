@@ -1,4 +1,4 @@
-"""The keys of plans for models that exist: what `"after:Conv2D"`, `"inside:encoder"` or a callable mean."""
+"""The keys of plans for existing models: the meaning of `"after:Conv2D"`, `"inside:encoder"` or a callable."""
 
 import fnmatch
 import re
@@ -27,14 +27,14 @@ _FUSED = tuple(
 
 
 def resolve(model: keras.Model, plan: dict[Key, Any] | str) -> dict[Target, Any]:
-    """Returns the spec for each target of a plan, where later entries have overruled earlier ones.
+    """Returns the spec for each target of a plan; later entries win.
 
     Args:
         model: A model with a graph.
         plan: As for `retrofit`.
 
     Raises:
-        ValueError: If a key matches nothing, or several models by one name.
+        ValueError: If `plan` is not a plan, or if a key matches nothing, or layers of several models by one name.
     """
     scope = Scope(places(model), list(walk(model)))
     entries: Any = plan
@@ -42,7 +42,7 @@ def resolve(model: keras.Model, plan: dict[Key, Any] | str) -> dict[Target, Any]
         entries = get_plan(plan).patterns([as_site(place) for place in scope.listed])
     if not isinstance(entries, dict):
         raise ValueError(
-            "`plan` must be a dict from sites to specs, or the name of a plan; to take dropout out, see "
+            "`plan` must be a dict from sites to specs, or the name of a plan; to remove dropout, call "
             f"strip_dropout. Received: plan={plan!r}"
         )
     chosen: dict[Target, Any] = {}
@@ -71,7 +71,7 @@ class Scope:
         self._classes = {type(call.layer).__name__ for call in calls}
 
     def select(self, key: Key) -> list[Target]:
-        """Returns what a key means, or raises a ValueError."""
+        """Returns the targets of a key; raises a ValueError if there are none."""
         if callable(key):
             return self._by_condition(key)
         if not isinstance(key, str):
@@ -103,7 +103,7 @@ class Scope:
         return found
 
     def _refuse_one_call_of_a_model(self, key: str) -> None:
-        """Refuses `tower_call2`: the inside of a model that is called several times is the same in all calls."""
+        """Refuses a key such as `tower_call2`: the inside of a model is the same in all its calls."""
         for call in self._calls:
             if graph_of(call.layer) is None or call.name == call.layer.name:
                 continue
@@ -131,7 +131,7 @@ class Scope:
         return [*found]
 
     def _inside(self, wanted: str) -> list[Target]:
-        """`inside:encoder` is all sites there; `inside:encoder after:Conv2D` is a key within it."""
+        """Returns all sites for `inside:encoder`, or those of the second key for `inside:encoder after:Conv2D`."""
         models = [call for call in self._calls if graph_of(call.layer) is not None]
         paths = {path + call.layer.name: call.layer.name for call in models for path in call.paths}
         begins = [name for name in (*paths, *paths.values()) if f"{wanted} ".startswith(f"{name} ")]
@@ -147,7 +147,7 @@ class Scope:
         return scope.select(wanted.removeprefix(model).strip() or "*")
 
     def _meaning(self, key: str, wanted: str) -> Callable[[Call], bool]:
-        """Returns a test of whether `after:Dense` or its like names a call: by class, else by name or pattern."""
+        """Returns a test of whether a key like `after:Dense` means a call: by class, else by name or pattern."""
         if wanted not in self._classes:
 
             def meant(call: Call) -> bool:
@@ -171,7 +171,7 @@ class Scope:
 
     def _before_activation(self, meant: Callable[[Call], bool]) -> list[Target]:
         found: list[Target] = [call for call in self._calls if meant(call) and _has_activation(call.layer)]
-        for place in self._every:  # the activation is a layer of its own: it is meant, or the layer that it reads
+        for place in self._every:  # an activation that is a layer: the key names it, or the layer before it
             behind = [reader for reader in place.readers if isinstance(reader.layer, _ACTIVATIONS)]
             if any(map(meant, behind)) or (behind and meant(place.call) and not _has_activation(place.call.layer)):
                 found.append(place)
@@ -184,7 +184,7 @@ def _names(call: Call) -> list[str]:
 
 
 def _is_called(wanted: str, known: Collection[str], *names: str) -> bool:
-    """Returns whether one of the names is `wanted`, which is a pattern only if it is no known name itself."""
+    """Returns whether one of the names is `wanted`; it is a pattern only if it is not a known name itself."""
     return wanted in names or (wanted not in known and any(fnmatch.fnmatchcase(name, wanted) for name in names))
 
 

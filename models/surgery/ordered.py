@@ -1,4 +1,4 @@
-"""Models whose layers keep their order, so that weights files load whatever dropout there is."""
+"""Models whose layers keep their order, so that weights files load with any dropout."""
 
 from typing import Any
 
@@ -13,19 +13,19 @@ class Functional(KerasFunctional):
     """A Functional model whose layers have a given order.
 
     Keras orders layers by their distance from the outputs, and uses that order in weights files and in
-    `get_weights()`. So dropout in one of two parallel branches can exchange the layers of the two; a given order
-    keeps them where they were. The class has the name of Keras' own, because files call a nested model by the name
-    of its class.
+    `get_weights()`. So dropout in one of two parallel branches can change the order of their layers; a given order
+    prevents that. The class has the name of Keras' own class, because files call a nested model by the name of its
+    class.
 
     Args:
         inputs: As for `keras.Model`.
         outputs: As for `keras.Model`.
         name: Name of the model.
-        order: List of names of layers; layers that it does not name come last.
+        order: List of strs, names of layers. Layers that are not in it come last.
     """
 
     def __init__(self, inputs: Any, outputs: Any, name: str | None = None, **kwargs: Any) -> None:
-        # Not by assignment: Keras tracks attributes from its own __init__ on, which asks for the layers first.
+        # Not by assignment, which Keras allows only after its own `__init__`; that asks for the layers already.
         object.__setattr__(self, "order", list(kwargs.pop("order", ())))
         super().__init__(inputs, outputs, name=name, **kwargs)
 

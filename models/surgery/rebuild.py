@@ -1,4 +1,4 @@
-"""Builds the graph of a model again, with dropout put in and taken out."""
+"""Builds the graph of a model again, with some dropout put in and some taken out."""
 
 import copy
 import inspect
@@ -27,7 +27,7 @@ _STEPS = ("train_step", "test_step", "predict_step", "compute_loss", "compile")
 
 @dataclass(frozen=True)
 class Put:
-    """A dropout layer to put in: a copy of `layer`, called `name`, for the site of this full name."""
+    """A dropout layer to put in: a copy of `layer`, called `name`, at the site whose full name is `site`."""
 
     layer: keras.Layer
     site: str
@@ -36,10 +36,10 @@ class Put:
 
 @dataclass
 class Changes:
-    """The changes to a graph and the graphs inside it.
+    """The changes to a graph and to the graphs inside it.
 
     Attributes:
-        after: The dropout to put behind a call, by `call.key`.
+        after: The dropout to put after a call, by `call.key`.
         split: The ids of layers whose fused activation becomes a layer.
         between: The dropout to put between such a layer and its activation, by `call.key`.
         removed: The keys of the dropout calls to remove.
@@ -52,11 +52,11 @@ class Changes:
 
 
 class Rebuild:
-    """One rebuild of a model; layers that the old graph shares are shared in the new one.
+    """One rebuild of a model. Layers that are shared in the old graph are shared in the new one.
 
     Args:
         changes: The changes to make.
-        seed: Int, the seed of dropout layers that come without one.
+        seed: Int, the seed for dropout layers that have none.
         share_weights: Bool. If True, the new model uses the old layers themselves. Dropout layers are always
             copied: they have no weights, and the copy needs its own rate.
     """
@@ -68,14 +68,14 @@ class Rebuild:
         self._final: set[int] = set()
         self._makers: dict[int, Call] = {}  # of all graphs so far
         self.pairs: list[tuple[keras.Layer, keras.Layer]] = []
-        """Old layers and their copies."""
+        """The old layers with their copies, for `copy_state`."""
 
     def model(self, old: keras.Model, path: str = "") -> keras.Model:
-        """Returns the new model, whose weights are fresh ones until `copy_state` is called.
+        """Returns the new model, which has new weights until `copy_state` is called.
 
         Args:
             old: The model, or a model inside it.
-            path: The path of a model inside.
+            path: Str. The path of a model inside, such as `"encoder/"`.
         """
         calls = calls_of(old, path)
         self._makers |= makers_of(calls)
@@ -87,16 +87,16 @@ class Rebuild:
             new.dtype_policy = old.dtype_policy
         if path and type(new).__name__ != type(old).__name__:
             warnings.warn(
-                "Weights files of the original do not load into the copy: files call a model inside another by "
-                f"its class, and {old.name!r} was a {type(old).__name__}, which cannot be built around a graph.",
+                "Weights files of the original do not load into the copy: files call a nested model by its class, "
+                f"and {old.name!r} was a {type(old).__name__}, which cannot be built around a graph.",
                 stacklevel=2,
             )
         return new
 
     def _sequential(self, old: keras.Model, calls: list[Call], names: set[str]) -> keras.Model:
-        own = [call for call in calls if isinstance(call.layer, keras.Layer)]  # it computes masks by itself
+        own = [call for call in calls if isinstance(call.layer, keras.Layer)]  # the new model computes masks
         stack = [layer for call in own for layer in self._stack(call, names)]
-        if len(stack) == 1:  # an input alone cannot be called
+        if len(stack) == 1:  # a model of an input alone cannot be called
             stack.append(keras.layers.Identity(name=_free("identity", names)))
         return _class_of(old, "layers", keras.Sequential)(stack, name=old.name)
 
@@ -107,7 +107,7 @@ class Rebuild:
             self._final = {id(tensor) for tensor in old.outputs}
         for call in calls:
             stack, always = self._stack(call, names), {}
-            if call.key in self._changes.removed:
+            if call.key in self._changes.removed:  # `training=True` stays for the dropout in its place
                 always = {key: value for key, value in call.arguments.kwargs.items() if key == "training"}
                 outputs = [tensors[id(call.inputs[0])]]
             elif isinstance(call.layer, keras.layers.InputLayer):
@@ -121,6 +121,7 @@ class Rebuild:
             tensors |= {id(before): after for before, after in zip(call.outputs, outputs, strict=True)}
         inputs = keras.tree.map_structure(lambda tensor: raw[id(tensor)], old.input)
         outputs = keras.tree.map_structure(lambda tensor: tensors[id(tensor)], old.output)
+        # The linear part of a split layer has the weights, so it takes the place of the layer in the order.
         linear = {
             call.layer.name: self._parts[id(call.layer)][0].name for call in calls if id(call.layer) in self._parts
         }
@@ -128,7 +129,7 @@ class Rebuild:
         return _in_order(_class_of(old, "outputs", keras.Model), inputs, outputs, old.name, order)
 
     def _stack(self, call: Call, names: set[str]) -> list[Any]:
-        """Returns the layers in the place of a call: the new layer or its parts, then the dropout behind it."""
+        """Returns the layers in place of a call: the new layer or its two parts, then the dropout after it."""
         put = self._changes.after.get(call.key)
         behind = [] if put is None else [self._drop(put, call, names)]
         if call.key in self._changes.removed:
@@ -141,7 +142,7 @@ class Rebuild:
                 return [self._made[id(call.layer)]]
             if call.inputs[0].dtype == call.outputs[0].dtype:
                 return []
-            # The dropout was a cast too, which stays, or the output would change.
+            # The dropout was also a cast. The cast stays, or the output would change.
             return [keras.layers.Identity(name=_free(f"{name}_cast", names), dtype=call.layer.dtype_policy)]
         if id(call.layer) not in self._changes.split:
             return [self._copy(call), *behind]
@@ -153,9 +154,9 @@ class Rebuild:
         return [linear, self._drop(put, call, names), activation, *behind]
 
     def _copy(self, call: Call) -> Any:
-        """Returns the new layer for that of a call, one for all its calls."""
+        """Returns the new layer for the layer of a call: one new layer for all calls of the old one."""
         old = call.layer
-        if isinstance(old, keras.layers.InputLayer):  # one for each model: dropout may come between two
+        if isinstance(old, keras.layers.InputLayer):  # one for each model that shares it: dropout may come between
             return _from_config(old)
         if id(old) not in self._made:
             if graph_of(old) is not None:
@@ -176,7 +177,7 @@ class Rebuild:
         if isinstance(old.activation, keras.Layer):
             raise ValueError(
                 f"The activation of layer {old.name!r} is a layer, {old.activation!r}, which cannot be split off. "
-                "Write it as a layer of its own behind a linear one."
+                "Write it as a layer of its own after a linear one."
             )
         if id(old) not in self._parts:
             name = _free(f"{old.name}_{'dense' if isinstance(old, _DENSE) else 'conv'}", names)
@@ -192,10 +193,10 @@ class Rebuild:
         return self._parts[id(old)]
 
     def _drop(self, put: Put, call: Call, names: set[str]) -> keras.Layer:
-        """Returns the dropout layer behind a call, once it is known that the site can take it."""
+        """Returns the dropout layer to put after a call; raises a ValueError if it cannot stand there."""
         tensor, maker = call.outputs[0], call.layer
         config = {"name": _free(put.name, names)}
-        if put.layer.dtype_policy == keras.config.dtype_policy():  # it has none of its own: the neighbour's
+        if put.layer.dtype_policy == keras.config.dtype_policy():  # none of its own: that of the layer before
             policy = getattr(maker, "dtype_policy", None)
             same = getattr(maker, "compute_dtype", None) == tensor.dtype and not hasattr(
                 policy, "quantization_mode"
@@ -203,11 +204,12 @@ class Rebuild:
             config["dtype"] = maker.dtype_policy if same else tensor.dtype
         if put.layer.get_config().get("data_format") == keras.config.image_data_format():  # likewise
             config["data_format"] = self._data_format(call)
+        # A trial with a copy, so that the layer that is returned was never called.
         put_at(put.site, put.layer, self._seed, keras.KerasTensor(tensor.shape, tensor.dtype), **config)
         return layer_at(put.site, put.layer, self._seed, **config)
 
     def _data_format(self, call: Call) -> str:
-        """Returns where a call's output has its channels: as in the nearest layer before it that tells."""
+        """Returns the data format of a call's output: that of the nearest layer before it that has one."""
         while not hasattr(call.layer, "data_format"):
             before = [self._makers[id(tensor)] for tensor in call.inputs if id(tensor) in self._makers]
             if not before:
@@ -228,15 +230,15 @@ def _from_config(old: keras.Layer, **changes: Any) -> keras.Layer:
             f"{error!r}. Define `get_config`, or pass share_weights=True."
         ) from None
     new.name = changes.get("name", old.name)
-    if new.dtype_policy != old.dtype_policy:  # the config may not tell, as that of Keras' SpatialDropout2D
+    if new.dtype_policy != old.dtype_policy:  # some configs lack it, such as that of Keras' SpatialDropout2D
         new.dtype_policy = old.dtype_policy
     return new
 
 
 def _config(old: keras.Layer) -> dict[str, Any]:
-    """Returns the config of a layer, with its functions as they are.
+    """Returns the config of a layer, in which its functions are not serialized.
 
-    Serialized and read again, a function that is not registered would not be found, and a lambda would lose the
+    From a serialized config, Keras would not find a function that is not registered, and a lambda would lose the
     globals of its module.
     """
     if type(old) is keras.layers.Lambda:
@@ -248,7 +250,7 @@ def _config(old: keras.Layer) -> dict[str, Any]:
 
 
 def _class_of(old: keras.Model, parameter: str, plain: type) -> type:
-    """Returns the class for a model like `old`: its own if its constructor takes a graph, else the plain one."""
+    """Returns the class for a model like `old`: its own if the constructor takes a graph, else the plain one."""
     cls = type(old)
     if cls in (KerasFunctional, Functional):
         return plain
@@ -258,14 +260,14 @@ def _class_of(old: keras.Model, parameter: str, plain: type) -> type:
     if changed:
         raise ValueError(
             f"{cls.__name__} overrides {', '.join(changed)} and its constructor does not take `{parameter}`, so "
-            "it cannot be built around another graph. Pass keras.Model(model.inputs, model.outputs), and put what "
-            "it overrides around the result."
+            "it cannot be built around another graph. Pass keras.Model(model.inputs, model.outputs), and wrap "
+            "the result in that class again."
         )
     return plain
 
 
 def _in_order(cls: type, inputs: Any, outputs: Any, name: str, order: list[str]) -> keras.Model:
-    """Returns a model whose layers are in `order`, new ones behind the layers that they read."""
+    """Returns a model whose layers are in `order`, and the new layers after those that they read."""
     new = cls(inputs, outputs, name=name)
     kept = [layer.name for layer in new.layers if layer.name in order and layer.weights]
     if kept == [name for name in order if name in kept]:
@@ -273,7 +275,7 @@ def _in_order(cls: type, inputs: Any, outputs: Any, name: str, order: list[str])
     if cls is not keras.Model:
         warnings.warn(
             f"Weights files of {name!r} do not load with other dropout: the order of its layers would differ, and "
-            f"a {cls.__name__} cannot be given one.",
+            f"a {cls.__name__} cannot be given an order.",
             stacklevel=2,
         )
         return new
@@ -289,7 +291,7 @@ def _in_order(cls: type, inputs: Any, outputs: Any, name: str, order: list[str])
 
 
 def _free(name: str, names: set[str]) -> str:
-    """`name`, or the first of `name_2`, `name_3`, ... that is not in `names`, to which it is added."""
+    """Returns `name`, or `name_2`, `name_3`, ... if it is taken, and adds the result to `names`."""
     free = next(n for i in range(1, len(names) + 2) if (n := f"{name}_{i}" if i > 1 else name) not in names)
     names.add(free)
     return free

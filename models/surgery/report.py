@@ -22,11 +22,11 @@ class SiteReport:
     """A dropout layer in a model, and what it does.
 
     Attributes:
-        site: The name of its site, or of the layer itself if it is inside the code of another layer.
+        site: The name of the layer's site, or of the layer itself if it is inside the code of another layer.
         spec: The layer at its present rate, as a spec for `layers.get`.
-        rate: Float in [0, 1]; only Keras' own layers can have 1. None for a layer without a rate.
-        dropped: Float, the fraction of its inputs other than zero that it drops in training, over many masks. It
-            is 0.0 for a layer that adds noise or scales, and None if nothing could be measured: see `notes`.
+        rate: Float in [0, 1]; only Keras' own layers can have a rate of 1. None for a layer without a rate.
+        dropped: Float, the fraction of its nonzero inputs that it drops in training, over many masks. It is 0.0
+            for a layer that adds noise or scales, and None if nothing could be measured: see `notes`.
         notes: Findings that look wrong, one phrase each.
     """
 
@@ -38,7 +38,7 @@ class SiteReport:
 
 
 class DropoutReport(list[SiteReport]):
-    """A list of `SiteReport`, in the order of the forward pass, which prints as a table."""
+    """A list of `SiteReport` in the order of the forward pass. It prints as a table."""
 
     def __str__(self) -> str:
         rows = [("site", "layer", "rate", "dropped", "notes")]
@@ -54,10 +54,10 @@ class DropoutReport(list[SiteReport]):
 def dropout_report(model: keras.Model, images: Any = None, masks: int = 64) -> DropoutReport:
     """Measures the dropout of a model, site by site, in a training pass that leaves the model as it is.
 
-    A unit counts as dropped if the output does not depend on its input. The report notes a rate of 0; a layer that
-    never drops, or whose inputs are all zero; a rate of 0.5 and more on feature maps; and dropout that reaches a
-    BatchNormalization over at most one layer with weights: the statistics of the norm come from training, where
-    the variance is greater than at inference (Li et al., 2019).
+    A unit counts as dropped if the output does not depend on its input. The report notes a rate of 0 or 1; a layer
+    that never drops, or whose inputs are all zero; a rate of 0.5 and more on feature maps; and dropout before a
+    BatchNormalization with at most one layer with weights in between: the statistics of the normalisation come
+    from training, where the variance is greater than at inference (Li et al., 2019).
 
     Args:
         model: A Functional or Sequential model, built.
@@ -69,7 +69,7 @@ def dropout_report(model: keras.Model, images: Any = None, masks: int = 64) -> D
         A `DropoutReport`, a list of `SiteReport` that prints as a table.
 
     Raises:
-        ValueError: For a model without a graph, and for one of texts without `images`.
+        ValueError: For a model without a graph, and for a model of texts if `images` is None.
 
     Example:
     >>> from dropzoo import models
@@ -110,8 +110,8 @@ def _random_batch(model: keras.Model) -> Any:
         if keras.backend.is_float_dtype(tensor.dtype):
             return rng.random(shape).astype("float32")
         if tensor.dtype == "string":
-            raise ValueError("There are no random texts for this model to be measured with: pass `images`")
-        return np.ones(shape, tensor.dtype)  # 0 may mean that there is nothing, and be masked
+            raise ValueError("The model takes texts, and there are no random ones: pass `images`")
+        return np.ones(shape, tensor.dtype)  # zeros may be padding, which is masked
 
     return keras.tree.map_structure(some, model.inputs[0] if isinstance(model, keras.Sequential) else model.input)
 
@@ -127,7 +127,7 @@ def _training_inputs(model: keras.Model, watched: list[keras.Layer], images: Any
         def call(*args: Any, **kwargs: Any) -> Any:
             given = signature.bind(*args, **kwargs)
             given.apply_defaults()
-            if given.arguments.get("training", True):  # a layer that does not ask is always on
+            if given.arguments.get("training", True):  # a layer without that argument is always on
                 seen[id(layer)].append(given.args[0])
             return original(*args, **kwargs)
 
@@ -144,17 +144,18 @@ def _training_inputs(model: keras.Model, watched: list[keras.Layer], images: Any
 
 
 def _measure(layer: Any, batches: list[Any], masks: int) -> float | None:
-    """Returns the fraction of the inputs other than zero on which the output does not depend under one mask."""
-    if layer.rate >= 1:  # only Keras' own layers take it
+    """Returns the fraction of the nonzero inputs that are dropped, on average over the masks."""
+    if layer.rate >= 1:  # possible for Keras' own layers only; ours refuse it
         return None
     ours, rate = layers.counterpart(layer), ops.convert_to_tensor(layer.rate, "float32")
-    first = zlib.crc32(layer.name.encode()) & 0xFFFFFF  # other masks at each site
+    first = zlib.crc32(layer.name.encode()) & 0xFFFFFF  # so that each site has other masks
     dropped = count = 0
     for batch in batches:
         inputs = ops.convert_to_tensor(batch)
         there = inputs != 0
         count += masks * int(ops.sum(ops.cast(there, "int32")))
         for seed in range(first, first + masks):
+            # Under the same mask: if twice the input gives the same output, the unit is dropped.
             once, twice = (
                 ours.drop(x, rate, own_draw(keras.random.SeedGenerator(seed))) for x in (inputs, inputs * 2)
             )
@@ -170,7 +171,7 @@ def _notes(
     if layer.rate == 0:
         notes.append("the rate is 0")
     if not called:
-        notes.append("never drops: it is not called with training=True, also when the model is")
+        notes.append("never drops: it is not called with training=True, even when the model is")
     elif layer.rate >= 1:
         notes.append("the rate is 1: nothing gets through")
     elif dropped is None:
@@ -187,7 +188,7 @@ def _notes(
 
 
 def _next_norm(place: Place, every: list[Place]) -> str | None:
-    """Returns the first BatchNormalization that learns, with at most one layer with weights before it."""
+    """Returns the first trainable BatchNormalization with at most one layer with weights before it, or None."""
     made_by = {id(p.call.node): p for p in every}
     pending = [(place, False)]
     for site, weights_met in pending:

@@ -18,10 +18,10 @@ from dropzoo.models.surgery.state import compile_like, copy_state
 def retrofit(model: keras.Model, plan: dict[Key, Any] | str, share_weights: bool = False) -> keras.Model:
     """Returns a copy of any Keras model with dropout where a plan says.
 
-    A site is a tensor; every layer that reads it sees the dropped version. The copy has the weights of the
-    original, the same output at inference to the bit, and its compile settings and optimizer state; the original
-    is untouched. Dropout that the model has already stays, unless the plan names its site: then it is replaced, or
-    removed by `None`.
+    A site is a tensor; every layer that reads it gets the dropped version. The copy has the weights, the compile
+    settings and the optimizer state of the original, and the same output at inference to the bit. The original is
+    not changed. Dropout that is in the model already stays, unless the plan names its site: then the plan replaces
+    it, or removes it if the spec is None.
 
     Args:
         model: A Functional or Sequential model, built. It may have models inside it to any depth, shared layers,
@@ -30,25 +30,26 @@ def retrofit(model: keras.Model, plan: dict[Key, Any] | str, share_weights: bool
         plan: The name of a plan of `list_plans()`, or a dict from keys to specs for `layers.get`, None, or
             `ramp(...)`. Later entries win. The keys:
             `"name"`, `"pattern*"`: sites by name, see `list_sites`, by the name of the dropout layer that stands
-            there, or by the name of a model whose output it is. A name is matched literally first, and only then
-            as a pattern. A name that several models contain needs its path, `"encoder/conv1"`.
+            there, or by the name of a model whose output the site is. A name is matched literally first, and only
+            then as a pattern. A name that is in several models needs its path, `"encoder/conv1"`.
             `"after:Conv2D"`, `"before:Flatten"`: the outputs, or the inputs, of layers of exactly this class; or,
             with a name or pattern, `"after:conv4_*"`.
             `"before_activation:conv4_*"`: between a layer (by name, pattern or class) and its activation, which
-            may be fused or a layer of its own. A layer with a fused one is split: it becomes `<name>_conv` or
-            `<name>_dense`, and its activation gets the name.
+            may be fused or a layer of its own. A layer with a fused activation is split: it becomes `<name>_conv`
+            or `<name>_dense`, and its activation gets the name `<name>`.
             `"inside:encoder"`: all sites in a nested model; `"inside:encoder after:Conv2D"`: some of them.
             A callable from a `Site` to a bool.
-        share_weights: Bool. If True, the copy uses the layers of the original itself, so that training one trains
+        share_weights: Bool. If True, the copy uses the layers of the original, so that training one model trains
             both.
 
     Returns:
-        A model of the same kind. The dropout at a site is called `<site>_dropout`, so weights files load both
-        ways.
+        A model of the same kind. The dropout at a site is called `<site>_dropout`. Weights files of each model
+        load into the other; where they do not, a warning says why.
 
     Raises:
-        ValueError: For a model without a graph; a key that matches nothing, or several models by one name; a layer
-            that cannot stand at a site; a plan that finds none of its sites; a layer that cannot be copied.
+        ValueError: For a model without a graph; a key that matches nothing, or layers of several models by one
+            name; a layer that cannot stand at a site; a plan that finds none of its sites; a layer that cannot be
+            copied.
 
     Example:
     >>> import keras
@@ -70,7 +71,7 @@ def retrofit(model: keras.Model, plan: dict[Key, Any] | str, share_weights: bool
                 changes.between[place.key] = layer
             continue
         changes.removed |= {call.key for call in place.standing}
-        if layer is not None:  # it goes where dropout stood already, which may be in another model
+        if layer is not None:  # where dropout stood already, it goes there, even into another model
             stood = place.standing[-1] if place.standing else place.call
             changes.after[stood.key] = Put(layer, place.name, place.dropout_name)
     if changes.split and share_weights:
@@ -84,9 +85,9 @@ def retrofit(model: keras.Model, plan: dict[Key, Any] | str, share_weights: bool
 def strip_dropout(model: keras.Model) -> keras.Model:
     """Returns a copy of any Keras model without its dropout layers.
 
-    Weights, inference, compile settings and optimizer state are those of the original, which is untouched. If a
-    dropout layer produced a model output, it becomes an `Identity` of the same name, so that losses keyed by name
-    still work.
+    Weights, inference, compile settings and optimizer state are those of the original, which is not changed. If a
+    dropout layer makes an output of the model, it becomes an `Identity` of the same name, so that losses keyed by
+    name still work.
 
     Args:
         model: A Functional or Sequential model, built, as for `retrofit`.
@@ -109,8 +110,8 @@ def strip_dropout(model: keras.Model) -> keras.Model:
     left = [layer.name for layer in layers.dropouts(new)]
     if left:
         warnings.warn(
-            "Some layers that draw are left, since they compute more than that or are inside a layer's code; set "
-            f"`rate` to 0 where they have one: {left}",
+            "Some layers that draw at random are left, because they do more than dropout or are in the code of "
+            f"another layer. Set their `rate` to 0 if they have one: {left}",
             stacklevel=2,
         )
     return new
@@ -120,7 +121,7 @@ def _rebuilt(model: keras.Model, changes: Changes, share_weights: bool = False) 
     """Returns the model with the changes, and with its state."""
     rebuild = Rebuild(changes, random.randint(1, 2**31 - 1), share_weights)
     with random_untouched(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The object being serialized includes a `lambda`")  # no file is written
+        warnings.filterwarnings("ignore", "The object being serialized includes a `lambda`")  # it is about files
         new = rebuild.model(model)
         compile_like(model, new, copy_state(rebuild.pairs))
     return new

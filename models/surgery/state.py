@@ -1,4 +1,4 @@
-"""Copies the state of a model that its graph does not hold: variables, vocabularies, how it is compiled."""
+"""Copies the state of a model that is not in its graph: variables, vocabularies, compile settings."""
 
 import tempfile
 import warnings
@@ -25,7 +25,7 @@ def copy_state(pairs: list[tuple[keras.Layer, keras.Layer]]) -> dict[int, keras.
         A dict from the id of each old variable to the new one.
 
     Raises:
-        ValueError: If several layers share a weight, which their copies cannot.
+        ValueError: If several layers share a weight, because their copies cannot share one.
     """
     variables: dict[int, keras.Variable] = {}
     for old, new in pairs:
@@ -36,18 +36,18 @@ def copy_state(pairs: list[tuple[keras.Layer, keras.Layer]]) -> dict[int, keras.
         for variable, copied in zip(old.variables, new.variables, strict=True):
             if variables.get(id(variable), copied) is not copied:
                 raise ValueError(
-                    f"{variable.path!r} is a weight of several layers, {old.name!r} one of them, which copies "
-                    "cannot share. Pass share_weights=True."
+                    f"{variable.path!r} is a weight of several layers, such as {old.name!r}, and their copies "
+                    "cannot share it. Pass share_weights=True."
                 )
             copied.assign(variable.value)
             if copied.trainable != variable.trainable:
                 copied.trainable = variable.trainable
             variables[id(variable)] = copied
         for part, copied in parts:
-            if isinstance(copied, keras.layers.Normalization):  # computes with a copy of its variables
+            if isinstance(copied, keras.layers.Normalization):  # it computes with a copy of its variables
                 copied.finalize_state()
             if hasattr(part, "save_assets"):  # vocabularies
-                own: dict[str, Any] = {}  # the weights of tf_idf, which are no variables of the layer to Keras
+                own: dict[str, Any] = {}  # the weights of tf_idf, which Keras does not list as variables
                 part.save_own_variables(own)
                 copied.load_own_variables(own)
                 with tempfile.TemporaryDirectory() as folder:
@@ -57,7 +57,7 @@ def copy_state(pairs: list[tuple[keras.Layer, keras.Layer]]) -> dict[int, keras.
 
 
 def compile_like(old: keras.Model, new: keras.Model, variables: dict[int, keras.Variable]) -> None:
-    """Compiles a copy of a model as the original is, and copies the optimizer's state.
+    """Compiles a copy of a model like the original, and copies the optimizer's state.
 
     The copy gets an optimizer and metrics of its own. If one of them cannot be rebuilt from its config, the copy
     is left uncompiled, with a warning.
