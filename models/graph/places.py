@@ -16,7 +16,7 @@ class Place:
     Attributes:
         call: The call that makes the tensor.
         tensor: The symbolic tensor.
-        readers: The calls that read the tensor, also those inside and outside the model that the call is in.
+        readers: The calls that read the tensor, in whichever model they are.
         standing: The calls of the dropout layers that stand there already, in the order in which they act.
         aliases: The calls of nested models that have the tensor as an output.
         around: The names of all layers of the whole model, with their paths.
@@ -36,7 +36,7 @@ class Place:
 
     @property
     def dropout_name(self) -> str:
-        """The name for dropout to put here: `<site>_dropout`, or that of the dropout which is the place itself."""
+        """The name for dropout to put here: `<site>_dropout`, or that of the dropout that makes the tensor."""
         return self.call.name if layers.is_dropout(self.call.layer) else f"{self.call.name}_dropout"
 
 
@@ -62,7 +62,7 @@ class _Search:
         self._found: dict[int, Place] = {}
         self._join_models()
         self._readers: dict[int, list[Call]] = collections.defaultdict(list)
-        self._entered: dict[int, list[Call]] = collections.defaultdict(list)  # readers that are models
+        self._entered: dict[int, list[Call]] = collections.defaultdict(list)  # those that pass it into a model
         self._find_readers()
         self._final = {id(self._root(tensor, self._same)) for tensor in graph_of(model).outputs}
 
@@ -75,7 +75,10 @@ class _Search:
         return list(self._found.values())
 
     def _join_models(self) -> None:
-        """Joins the outputs of nested models to the outside, and the inputs too if called once and as built."""
+        """Notes which tensors inside and outside nested models are the same.
+
+        The outputs always are. The inputs are if the model is called once, with the inputs as it was built.
+        """
         times = collections.Counter(id(call.layer) for call in self._calls)
         for call in self._calls:
             inner = graph_of(call.layer)

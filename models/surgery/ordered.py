@@ -25,7 +25,7 @@ class Functional(KerasFunctional):
     """
 
     def __init__(self, inputs: Any, outputs: Any, name: str | None = None, **kwargs: Any) -> None:
-        # Not by assignment, which Keras allows only after its own `__init__`; that asks for the layers already.
+        # Not by assignment: Keras allows that only after its own `__init__`, which already reads `layers`.
         object.__setattr__(self, "order", list(kwargs.pop("order", ())))
         super().__init__(inputs, outputs, name=name, **kwargs)
 

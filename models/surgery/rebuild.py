@@ -94,7 +94,7 @@ class Rebuild:
         return new
 
     def _sequential(self, old: keras.Model, calls: list[Call], names: set[str]) -> keras.Model:
-        own = [call for call in calls if isinstance(call.layer, keras.Layer)]  # the new model computes masks
+        own = [call for call in calls if isinstance(call.layer, keras.Layer)]  # Sequential computes masks itself
         stack = [layer for call in own for layer in self._stack(call, names)]
         if len(stack) == 1:  # a model of an input alone cannot be called
             stack.append(keras.layers.Identity(name=_free("identity", names)))
@@ -107,7 +107,7 @@ class Rebuild:
             self._final = {id(tensor) for tensor in old.outputs}
         for call in calls:
             stack, always = self._stack(call, names), {}
-            if call.key in self._changes.removed:  # `training=True` stays for the dropout in its place
+            if call.key in self._changes.removed:  # `training=True` is kept for the dropout in its place
                 always = {key: value for key, value in call.arguments.kwargs.items() if key == "training"}
                 outputs = [tensors[id(call.inputs[0])]]
             elif isinstance(call.layer, keras.layers.InputLayer):

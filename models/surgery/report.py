@@ -69,7 +69,7 @@ def dropout_report(model: keras.Model, images: Any = None, masks: int = 64) -> D
         A `DropoutReport`, a list of `SiteReport` that prints as a table.
 
     Raises:
-        ValueError: For a model without a graph, and for a model of texts if `images` is None.
+        ValueError: For a model without a graph, and for a model that takes texts if `images` is None.
 
     Example:
     >>> from dropzoo import models
