@@ -95,7 +95,7 @@ def get(spec: Any) -> keras.Layer:
 
     Args:
         spec: One of: a float in [0, 1), which means `Dropout`; `"name:rate"` or `"name:rate,option=value"`;
-            a dict with `"name"` and the arguments of the layer; a layer, of which a copy is made.
+            a dict with `"name"` and the arguments of the layer; a layer, which is copied.
 
     Returns:
         A new `keras.Layer`, not built.

@@ -27,8 +27,8 @@ class ShakeDrop(BaseDropout):
 
     Args:
         rate: Float in [0, 1). Fraction of the samples whose branch is shaken.
-        level: Str, `"sample"`, `"channel"` or `"unit"`. What alpha and beta are drawn for. The channels are the
-            last axis.
+        level: Str, `"sample"`, `"channel"` or `"unit"`. Each of these has its own alpha and beta. The channels are
+            the last axis.
         seed: Int or None. Seed of the noise; None takes one from Keras' global seed.
 
     Call arguments:
@@ -64,7 +64,7 @@ class ShakeDrop(BaseDropout):
         alpha = ops.where(keep, 1.0, 2.0 * draw.uniform(noise) - 1.0)
         beta = ops.where(keep, 1.0, draw.uniform(noise))
         alpha, beta = ops.cast(alpha, inputs.dtype), ops.cast(beta, inputs.dtype)
-        # The value is `alpha * inputs`; the gradient is beta.
+        # The value is that of `alpha * inputs`, the gradient that of `beta * inputs`.
         return beta * inputs + ops.stop_gradient((alpha - beta) * inputs)
 
     def infer(self, inputs: Tensor) -> Tensor:

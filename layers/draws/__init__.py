@@ -14,7 +14,7 @@ __all__ = ["Draw", "Shape", "Tensor", "own_draw"]
 
 
 def own_draw(generator: keras.random.SeedGenerator) -> Draw:
-    """Returns the source of a layer's draws in training; on the TensorFlow backend XLA compiles them.
+    """Returns the source of a layer's draws in training; on the TensorFlow backend XLA compiles large ones.
 
     Args:
         generator: The layer's seed generator.

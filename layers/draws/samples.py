@@ -143,7 +143,7 @@ def _content_keys(images: tf.Tensor) -> tf.Tensor:
     words = tf.bitcast(tf.reshape(images, [tf.shape(images)[0], -1]), tf.uint32)  # (batch, pixels)
     place = mix(positions(tf.shape(words)[1]))
     mixed = tf.bitcast(mix(mix(words) + place), tf.int32)
-    return tf.bitcast(tf.reduce_sum(mixed, 1), tf.uint32)  # the sum wraps around; int32, as each runtime adds it
+    return tf.bitcast(tf.reduce_sum(mixed, 1), tf.uint32)  # it wraps around; every runtime can add int32
 
 
 def _bits(shape: tf.Tensor, key: tf.Tensor, rows: tf.Tensor, sample: tf.Tensor, count: int) -> tf.Tensor:

@@ -35,7 +35,7 @@ def _normalization(normalization: str | None, name: str, channels: int, epsilon:
     if normalization == "batch":
         # With Keras' momentum of 0.99 the statistics lag behind in fits of some hundred steps.
         return kl.BatchNormalization(momentum=0.9, epsilon=epsilon, name=name)
-    if normalization == "group":  # 32 groups (Wu and He 2018, arXiv:1803.08494) or, if that does not divide, fewer
+    if normalization == "group":  # 32 groups, as Wu and He 2018, arXiv:1803.08494, or a divisor
         return kl.GroupNormalization(math.gcd(32, channels), epsilon=epsilon, name=name)
     return kl.LayerNormalization(epsilon=epsilon, name=name)
 
