@@ -94,7 +94,7 @@ def test_strip_says_what_it_cannot_take(recwarn):
     inputs = keras.Input((4,))
     x = Secret(name="secret")(layers.DropConnectDense(3, 0.5, name="connect")(inputs))
     models.strip_dropout(keras.Model(inputs, x))
-    assert any("set `rate` to 0 where they have one: ['connect', 'inner']" in str(w.message) for w in recwarn)
+    assert any("Set their `rate` to 0 if they have one: ['connect', 'inner']" in str(w.message) for w in recwarn)
 
 
 class Configless(K.Layer):
