@@ -167,6 +167,7 @@ class Trainer:
         self._build(first)
         saved = checkpoints.restore(directory, self.model, self._described) if directory else None
         checkpoint = saved[0] if saved else None
+        # Epoch and step as one number, because the workers can only compare numbers.
         if not replicas.same_everywhere(
             self.strategy, checkpoint.epoch * 10**9 + checkpoint.step if checkpoint else 0
         ):
