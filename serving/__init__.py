@@ -1,4 +1,4 @@
-"""Uncertainty by Monte-Carlo dropout and its alternatives, and SavedModel export, on TensorFlow."""
+"""Predictions with their uncertainty, by Monte-Carlo dropout and its alternatives, and SavedModel export."""
 
 from dropzoo.serving.export.saved_model import export_model
 from dropzoo.serving.montecarlo.ensembles import Ensemble, TestTimeAugmentation

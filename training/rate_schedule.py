@@ -14,13 +14,14 @@ class RateSchedule(keras.callbacks.Callback):
     """Sets the rates of dropout layers before each step of `model.fit` or `Trainer.fit`.
 
     Nothing is traced again, because the rates are live. Progress is the number of steps done divided by the number
-    of steps of the whole run, `epochs * steps per epoch`, so the last step comes just short of 1. It counts from
-    the start of the run, also in a resumed run (`fit(initial_epoch=...)`, or the Trainer's checkpoints). Where
-    Keras does not know the number of steps, the whole first epoch runs at the rate of its start, and the callback
-    counts the steps. With `steps_per_execution` the rates change once for each execution.
+    of steps of the whole run, `epochs * steps per epoch`, so it is just below 1 at the last step. It counts from
+    the start of the run, also in a resumed run (`fit(initial_epoch=...)`, or the Trainer's checkpoints). If Keras
+    does not know the number of steps, the callback counts them during the first epoch, which then runs at one
+    rate. With `steps_per_execution` the rates change once for each execution.
 
-    The callback ignores the rates that the layers had before. Afterwards they keep their last value and are saved
-    with it. The logs of each epoch, and so the history, get `"rate/<pattern>"`, the rate of the last step.
+    The callback ignores the rates that the layers had before. After the run the layers keep their last rates and
+    are saved with them. The logs of each epoch, and so the history, get `"rate/<pattern>"`, the rate of the last
+    step.
 
     Args:
         schedules: Dict from patterns to rate schedules. A pattern is the name of a site or of a dropout layer as
@@ -53,7 +54,7 @@ class RateSchedule(keras.callbacks.Callback):
         self.schedules = {p: None if s is None else get_schedule(s) for p, s in schedules.items()}
 
     def match(self, model: keras.Model) -> dict[str, list[keras.Layer]]:
-        """Returns the layers that each pattern sets, without the patterns that others have overruled.
+        """Returns the layers that each pattern sets, without the patterns that later patterns overrule.
 
         Args:
             model: A model with dropout layers.
@@ -62,7 +63,7 @@ class RateSchedule(keras.callbacks.Callback):
             ValueError: If the model has no dropout layer, a pattern matches none, or a rate cannot be set.
         """
         if not layers.dropouts(model):
-            raise ValueError("The model has no dropout layer. A rate that rises from 0 needs one of rate 0 there")
+            raise ValueError("The model has no dropout layer. For a rate that rises from 0, add a layer of rate 0")
         matched = models.match_sites(model, self.schedules)
         last = {layer: pattern for pattern, found in matched.items() for layer in found}
         found = {
@@ -82,10 +83,10 @@ class RateSchedule(keras.callbacks.Callback):
         self._epochs, self._steps = self.params["epochs"], self.params.get("steps")
         if self._epochs == 1 and not self._steps:
             raise ValueError(
-                "The number of steps of the only epoch is not known, so there is no progress in it: pass "
-                "`steps_per_epoch`, or say it with tf.data.experimental.assert_cardinality"
+                "The number of steps of the only epoch is not known, so its progress is not known either. Pass "
+                "`steps_per_epoch`, or set the number with tf.data.experimental.assert_cardinality"
             )
-        for pattern in self._matched:  # find a rate out of range now and not after hours
+        for pattern in self._matched:  # to find a rate that is out of range now, and not after hours
             for percent in range(100):
                 self._rate(pattern, percent / 100)
 
@@ -94,8 +95,8 @@ class RateSchedule(keras.callbacks.Callback):
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         progress = self._epoch / self._epochs
-        if self._steps:  # one division of whole numbers, so that a resumed run gets the very same floats
-            # Keras begins one batch too many where it does not know the number of steps.
+        if self._steps:  # one division of whole numbers, so that a resumed run gets exactly the same floats
+            # Keras begins one batch too many if it does not know the number of steps.
             done = self._epoch * self._steps + min(batch, self._steps - 1)
             progress = done / (self._epochs * self._steps)
         for pattern, matched in self._matched.items():
@@ -111,7 +112,7 @@ class RateSchedule(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._steps = self._steps or self.params.get("steps") or max(self._seen)
-        if logs is not None:  # read off the layers: a run resumed at the very end of an epoch has set none
+        if logs is not None:  # from the layers, since a run that resumes at the end of an epoch has set no rate
             logs.update({f"rate/{pattern}": matched[0].rate for pattern, matched in self._matched.items()})
 
     def _rate(self, pattern: str, progress: float) -> float:

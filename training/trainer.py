@@ -25,15 +25,15 @@ Metrics: TypeAlias = Sequence[str | keras.metrics.Metric | Callable[..., tf.Tens
 class Trainer:
     """Trains a Keras model as `model.fit` does, many steps in one `tf.function`, and resumes exactly.
 
-    The step is Keras' own `train_step` after `compile`. So losses, regularisation, metrics, sample weights and
-    loss scaling mean the same as in `fit`, and so do callbacks, the history, and the optimizer's own arguments:
-    clipping, accumulation, EMA. The trainer adds several devices and workers; checkpoints of the whole state (seed
-    generators and live rates too), with which a run that was stopped anywhere ends with the same weights; a check
-    of the labels; and an error instead of a model full of NaN.
+    Each step does what Keras' own `train_step` does after `compile`. So losses, regularisation, metrics, sample
+    weights and loss scaling mean the same as in `fit`, and so do callbacks, the history, and the optimizer's own
+    arguments: clipping, accumulation, EMA. The trainer adds training on several devices and workers, checkpoints
+    of the whole state (including seed generators and live rates), a check of the labels, and an error instead of a
+    model full of NaN. With the checkpoints, a run that was stopped anywhere ends with the same weights.
 
     Args:
         model: A built or unbuilt `keras.Model`. The trainer compiles it, so freeze layers first. Losses and
-            metrics get what the model returns.
+            metrics receive the model's outputs as they are.
         optimizer: As for `compile`.
         loss: As for `compile`. Models here return logits, but a name such as `"sparse_categorical_crossentropy"`
             means probabilities: pass objects with `from_logits=True`. `None` chooses by the output of the model:
@@ -50,19 +50,20 @@ class Trainer:
             that draw random numbers without a seed raise.
         jit_compile: Bool or `"auto"`. Whether XLA compiles each step. `"auto"` compiles on a GPU, unless there is
             a strategy, a layer that XLA cannot compile, or `deterministic`. It never compiles on a CPU, where
-            compiled steps are slower. A resumed run does what its checkpoint did.
+            compiled steps are slower. A resumed run compiles if the run that wrote the checkpoint did.
         steps_per_execution: Int above 0. The number of steps to run on the device for each call from Python.
-            Callbacks see the last of them, and rates change once for each call, so a resumed run should keep it.
-        on_nan: What happens before the error once the loss is not finite. `"stop"`: nothing; `"restore"`: the last
+            Callbacks see only the last of these steps, and rates change once for each call. A resumed run should
+            therefore use the same number.
+        on_nan: What happens before the error when the loss is not finite. `"stop"`: nothing; `"restore"`: the last
             good checkpoint is put back into the model.
         r_drop: Float, 0 or more. The weight alpha of R-Drop (Liang et al., 2021, arXiv:2106.14448), which passes
-            each batch twice and draws the two predictions together. For models with one output, in logits.
+            each batch twice and pulls the two predictions together. It needs a model with one output, in logits.
         loss_weights: As for `compile`. The weights of several outputs, for example of auxiliary losses.
         prefetch_to: Str or None. A device, for example `"GPU:0"`, to which the next batches are copied while a
             step runs. Not with a strategy.
 
     Raises:
-        ValueError: For bad options, and for a model whose output does not tell the default loss.
+        ValueError: If an option is bad, or if `loss` or `metrics` is None and the model's output has no default.
 
     Example:
     >>> import keras, numpy as np, tensorflow as tf
@@ -97,7 +98,9 @@ class Trainer:
             batches.check_logits(model, r_drop)
         if loss is None or metrics is None:
             if output is None:
-                raise ValueError("`loss` and `metrics` must be given: the model has no one output of known shape")
+                raise ValueError(
+                    "`loss` and `metrics` must be given: the model does not have exactly one output of known shape"
+                )
             task = "classification" if output.rank == 2 else "segmentation"
             if loss is None:
                 loss = default_loss(task, output.classes)
@@ -112,7 +115,7 @@ class Trainer:
         self.steps_per_execution = steps_per_execution
         self.on_nan = on_nan
         self._jit_compile, self._r_drop, self._prefetch_to = jit_compile, r_drop, prefetch_to
-        self._described = checkpoints.describe(model)  # now, because the rates change in the run
+        self._described = checkpoints.describe(model)  # described now, because the rates change during the run
         self._program: Program | None = None
 
     def fit(
@@ -126,28 +129,30 @@ class Trainer:
         class_weight: dict[int, float] | None = None,
         verbose: int | str = "auto",
     ) -> keras.callbacks.History:
-        """Trains until `epochs` epochs are done, counting those of a resumed run.
+        """Trains until `epochs` epochs are done, including the epochs before a resume.
 
         If `checkpoint_dir` holds checkpoints, the run goes on from the newest. It ends with the weights that it
-        would have had without the stop (to the bit with `deterministic=True`) if it sees the same batches:
-        `train.at_epoch(epoch)` gives those of one epoch; a dataset without it must be the same in every pass. A
-        stop within an epoch (`model.stop_training`, Ctrl-C, SIGTERM) saves the position there. Callbacks start
-        anew: `EarlyStopping` counts from zero.
+        would have had without the stop (to the bit with `deterministic=True`) if it sees the same batches.
+        `train.at_epoch(epoch)` returns the batches of one epoch; a dataset without this method must give the same
+        batches in every pass. A stop within an epoch (`model.stop_training`, Ctrl-C, SIGTERM) saves the position
+        there. Callbacks start anew after a resume: `EarlyStopping` counts from zero.
 
         Args:
             train: A `tf.data.Dataset` of `(x, y)` or `(x, y, sample_weight)`, or an object whose `at_epoch(epoch)`
                 returns one.
-            validation_data: The same, evaluated after each epoch, or None.
+            validation_data: Data of the same form, which are evaluated after each epoch, or None.
             epochs: Int. The total number of epochs.
-            callbacks: Keras callbacks, or one.
-            checkpoint_dir: Folder that gets a checkpoint after each epoch. The newest three stay, and the one with
-                the lowest validation loss (or training loss). All workers share one folder.
-            checkpoint_every: Int or None. Also save after so many steps of an epoch.
-            class_weight: Dict from labels to weights, for each pixel of masks; other labels have the weight 1.
+            callbacks: A Keras callback, a list of callbacks, or None.
+            checkpoint_dir: Folder for a checkpoint after each epoch, or None. The newest three checkpoints stay,
+                and the one with the lowest validation loss (or training loss). All workers share one folder.
+            checkpoint_every: Int above 0 or None. A checkpoint is also written each time that this many steps of
+                an epoch are done.
+            class_weight: Dict from labels to weights, or None. Other labels have the weight 1. In masks, each
+                pixel has the weight of its label.
             verbose: As for Keras' `fit`.
 
         Returns:
-            Keras' `History`, with the epochs of the run before the stop.
+            Keras' `History`, including the epochs before a resume.
 
         Raises:
             ValueError: For unusable data or arguments, or a checkpoint of another model or run.
@@ -162,11 +167,12 @@ class Trainer:
         self._build(first)
         saved = checkpoints.restore(directory, self.model, self._described) if directory else None
         checkpoint = saved[0] if saved else None
+        # Epoch and step as one number, because the workers can only compare numbers.
         if not replicas.same_everywhere(
             self.strategy, checkpoint.epoch * 10**9 + checkpoint.step if checkpoint else 0
         ):
             raise ValueError(f"The workers found different checkpoints: all must share {checkpoint_dir}")
-        # Where the data do not say their length, the first epoch tells it; rate schedules over the run need it.
+        # If the data do not know their length, the first epoch shows it. Rate schedules need it.
         steps = max(int(first.cardinality()), 0) or (checkpoint.steps if checkpoint else None)
         callback_list = keras.callbacks.CallbackList(
             replicas.callbacks_here(self.strategy, callbacks),
@@ -225,7 +231,7 @@ class Trainer:
             wanted = resumed if resumed is not None else xla_pays(self.model, self.strategy, self.deterministic)
         elif resumed not in (None, wanted):
             warnings.warn(
-                f"The run was compiled with jit_compile={resumed} and goes on with {wanted}: not bit for bit",
+                f"The run began with jit_compile={resumed} and goes on with {wanted}: not the same bit for bit",
                 stacklevel=3,
             )
         if self._program is None or self._program.jit_compile != wanted:

@@ -1,4 +1,4 @@
-"""Model cards: what an export is, for people (Markdown) and for programs (JSON)."""
+"""Model cards, which describe an export to people (Markdown) and to programs (JSON)."""
 
 import datetime
 import importlib.metadata
@@ -16,12 +16,12 @@ def model_card(model: keras.Model, facts: Mapping[str, object], told: Mapping[st
     """Returns the card of an export.
 
     Args:
-        model: The model.
-        facts: Sections that the export knows.
-        told: Sections that the author tells.
+        model: The model that is exported.
+        facts: Sections by name, which `export_model` fills in.
+        told: Sections by name, which the author gives.
 
     Raises:
-        ValueError: If the author tells a section that the export fills in itself, or one that is not JSON.
+        ValueError: If `told` has a section that the export fills in itself, or a value that JSON cannot express.
     """
     card = {
         "name": model.name,
@@ -36,17 +36,17 @@ def model_card(model: keras.Model, facts: Mapping[str, object], told: Mapping[st
         },
     }
     if both := sorted(card.keys() & told.keys()):
-        raise ValueError(f"`card` cannot tell {', '.join(both)}: the export fills in that itself")
+        raise ValueError(f"`card` must not contain what the export fills in itself. Received: {', '.join(both)}")
     card |= {name: told.get(name) for name in ("data", "metrics", "calibration", "commit")} | dict(told)
     try:
         json.dumps(card, allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"`card` must hold what JSON can: {error}") from None
+        raise ValueError(f"`card` must hold only values that JSON can express. Received: {error}") from None
     return card
 
 
 def write_card(folder: Path, card: Mapping[str, object]) -> None:
-    """Writes `model_card.json` and `model_card.md`."""
+    """Writes `model_card.json` and `model_card.md` to a folder."""
     (folder / "model_card.json").write_text(json.dumps(card, indent=2) + "\n")
     lines = [f"# {card['name']}", ""]
     for title, value in card.items():

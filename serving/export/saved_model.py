@@ -1,4 +1,4 @@
-"""SavedModels with deterministic and Monte-Carlo signatures, their preprocessing inside."""
+"""Writes SavedModels that have deterministic and Monte-Carlo signatures, with their preprocessing inside."""
 
 import json
 import os
@@ -34,48 +34,48 @@ def export_model(
 ) -> Path:
     """Writes a SavedModel that loads without this package and without Keras.
 
-    Its signatures take `images`, `(batch, height, width, channels)`; height and width are unknown if the model
-    takes any size or `resize` is given:
+    Its signatures take `images`, `(batch, height, width, channels)`. Height and width are unknown if the model
+    takes any size or `resize` is given.
 
-    - `serving_default` returns `probabilities` and `classes` (int32, the likeliest); for several labels
-      `probabilities` and `labels` (int32, 1 above a half); for regression `values`. It is deterministic, with no
-      random operation in its graph.
+    - `serving_default` returns `probabilities` and `classes` (int32, the likeliest class); for several labels
+      `probabilities` and `labels` (int32, 1 for a probability above a half); for regression `values`. It is
+      deterministic, with no random operation in its graph.
     - `predict_mc` returns `mean`, `variance` and, except for regression, `predictive_entropy` and
       `mutual_information`, as `MonteCarlo` does. It is a pure function: the answer for an image does not depend on
       the other images, on earlier requests, or on the process.
-    - `predict_bytes` takes `image_bytes`, `(batch,)`: PNG or JPEG files, which it brings to the model's channels
-    (1,
-      3 or 4) and size. It returns what `serving_default` does; masks have the model's size. If the model takes any
-      size, the images of a batch must share one.
+    - `predict_bytes` takes `image_bytes`, `(batch,)`, which are PNG or JPEG files. It converts them to the model's
+      channels (1, 3 or 4) and resizes them to the model's size. It returns the same outputs as `serving_default`,
+      and masks have the model's size. If the model takes any size, all images of a batch must have the same size.
 
-    `assets.extra` holds `model.keras`, the model itself, since a SavedModel cannot be trained further;
-    `info.json`, with the task, the class names and the size of the images; `model_card.md` and `.json`; and
-    `tf_serving_warmup_requests`.
+    `assets.extra` holds `model.keras`, which is the model itself, because a SavedModel cannot be trained further;
+    `info.json`, with the task, the class names, the number of samples and the size of the images; `model_card.md`
+    and `model_card.json`; and `tf_serving_warmup_requests`.
 
     Args:
-        model: A Functional or Sequential model of one image input and one output: logits, or the result of a last
-            softmax or sigmoid. It takes images in [0, 1], or pixels as they are if its input has an integer dtype.
+        model: A Functional or Sequential model of one image input and one output. The output is logits, or the
+            result of a last softmax or sigmoid. The model takes images in [0, 1]; if its input has an integer
+            dtype, it takes pixels as they are.
         path: The folder to write: `NAME/VERSION`, or `NAME` for the next version in it. It appears as a whole or
             not at all.
-        num_samples: Int, the number of Monte-Carlo samples; 0 leaves `predict_mc` out.
-        image_dtype: Dtype of the images that are sent: `"float32"` for images in [0, 1], or `"uint8"`.
-        resize: Int or `(height, width)`: images of any size are resized to this one, and masks back to theirs.
-        sampling: As for `MonteCarlo`; with `"fixed"` all images have the same masks.
-        seed: Int, the seed of the masks.
+        num_samples: Int, the number of Monte-Carlo samples. 0 leaves `predict_mc` out.
+        image_dtype: Dtype of the images in a request: `"float32"` for images in [0, 1], or `"uint8"`.
+        resize: Int or `(height, width)`. Images of any size are resized to this size, and masks are resized back.
+        sampling: As for `MonteCarlo`. With `"fixed"` all images have the same masks.
+        seed: Int in [0, 2**32), the seed of the masks.
         task: What the model's output means, as for `MonteCarlo`.
-        class_names: Names of the classes, labels or outputs, for `info.json`.
-        card: Sections of the model card that the export cannot know: `data`, `metrics`, `calibration`, `commit`,
-            or sections of your own.
-        overwrite: Bool, whether to replace the folder at `path` once the new export is complete. An error leaves
-            the old export in place. A kill between the two renames leaves both beside `path`, the old one as
-            `.VERSION-PROCESS-unfinished-old`.
+        class_names: List of the names of the classes, labels or outputs, for `info.json`.
+        card: Dict of the sections of the model card that the export cannot know: `data`, `metrics`, `calibration`,
+            `commit`, or sections of your own. Its values are those that JSON can express.
+        overwrite: Bool, whether to replace the folder at `path`, which must be `NAME/VERSION`, once the new export
+            is complete. An error leaves the old export in place. If the process is killed between the two renames,
+            both exports stay beside `path`, the old one as `.VERSION-PROCESS-unfinished-old`.
 
     Returns:
-        The path of the version.
+        The `Path` of the version, `NAME/VERSION`.
 
     Raises:
-        ValueError: If `path` exists, there is no dropout to sample, `sampling` or `seed` is given without samples,
-            or the output does not fit the task.
+        ValueError: If an argument is bad, `path` exists and `overwrite` is False, there is no dropout to sample,
+            `sampling` or `seed` is given without samples, or the output does not fit the task.
 
     Example:
     >>> import tempfile
@@ -125,9 +125,9 @@ def export_model(
 
 
 def _module(model: keras.Model) -> tf.Module:
-    """An object that holds all variables that the signatures read, or a SavedModel cannot be written."""
+    """An object that holds all variables that the signatures read, without which TensorFlow cannot save them."""
     module = tf.Module()
-    # Live rates are variables that Keras does not know of.
+    # Live rates are variables that `model.variables` does not list.
     rates = [layer.live_rate() for layer in layers.dropouts(model) if layers.has_live_rate(layer)]
     module.held = [variable.value for variable in model.variables] + rates
     return module
@@ -151,7 +151,7 @@ def _check_samples(model: keras.Model, num_samples: int, sampling: str, seed: in
             f"Received: sampling={sampling!r}, seed={seed!r}"
         )
     if num_samples and not layers.dropouts(model):
-        raise ValueError("The model has no dropout layer to sample; pass num_samples=0 for an export without it")
+        raise ValueError("The model has no dropout layer to sample; pass num_samples=0 to leave out `predict_mc`")
 
 
 def _check_resize(model: keras.Model, resize: int | tuple[int, int] | None) -> tuple[int, int] | None:
@@ -159,7 +159,7 @@ def _check_resize(model: keras.Model, resize: int | tuple[int, int] | None) -> t
         return None
     size = check_pair(resize, "resize")
     if len(model.input_shape) != 4:
-        raise ValueError(f"`resize` is for models of images. Received: a model of {model.input_shape}")
+        raise ValueError(f"`resize` needs a model of images. Received: a model with the input {model.input_shape}")
     if any(n not in (None, wanted) for n, wanted in zip(model.input_shape[1:3], size, strict=True)):
         raise ValueError(
             f"`resize` must be the model's size, {model.input_shape[1:3]}. Received: resize={resize!r}"
@@ -181,9 +181,9 @@ def _check_names(model: keras.Model, class_names: Sequence[str] | None, kind: st
 
 
 def _check_path(path: Path, overwrite: bool) -> Path:
-    """The folder of the version; the next number if the path has none."""
+    """The folder of the version to write; it has the next free number if the path has no number."""
     if path.is_symlink() or path.is_file():
-        raise ValueError(f"{path} is a file or a link, and not a folder that an export can replace")
+        raise ValueError(f"{path} is a file or a link, so an export cannot replace it; choose another path")
     if not path.name.isdigit():
         if overwrite:
             raise ValueError(f"overwrite=True needs the version to replace, such as {path / '1'}")
@@ -195,7 +195,7 @@ def _check_path(path: Path, overwrite: bool) -> Path:
 
 
 def _replace(new: Path, path: Path) -> None:
-    """Puts a folder in the place of another, if there is one; an error leaves the old one there."""
+    """Moves a folder to `path`, in place of the folder that may be there. An error leaves the old folder there."""
     if not path.exists():
         os.rename(new, path)
         return
@@ -204,7 +204,7 @@ def _replace(new: Path, path: Path) -> None:
         os.rename(path, old)
         os.rename(new, path)
     finally:
-        if path.exists():  # the new export, or that of another process that was faster
+        if path.exists():  # it holds the new export, or the export of another process that was faster
             shutil.rmtree(old, ignore_errors=True)
         else:
             os.rename(old, path)

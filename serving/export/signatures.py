@@ -1,4 +1,4 @@
-"""The signatures of an export: what they compute, with the preprocessing inside."""
+"""The functions behind the signatures of an export, with the preprocessing inside."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ Answer = dict[str, tf.Tensor]
 
 @dataclass(frozen=True)
 class Preprocess:
-    """Turns images as they are sent into what the model takes, and its answers back to the size of the images.
+    """Turns the images of a request into the model's input, and resizes masks back to the size of the images.
 
     Args:
-        model: The model.
-        dtype: Dtype of the images: `"float32"` for images in [0, 1], or `"uint8"`.
-        resize: `(height, width)` that every image is resized to, or None.
+        model: The model that is exported.
+        dtype: Dtype of the images in a request: `"float32"` for images in [0, 1], or `"uint8"`.
+        resize: `(height, width)` to which every image is resized, or None.
     """
 
     model: keras.Model
@@ -29,26 +29,29 @@ class Preprocess:
 
     @property
     def spec(self) -> tf.TensorSpec:
-        """Shape and dtype of the images as they are sent."""
+        """The shape and the dtype of the images in a request."""
         shape = self.model.input_shape[1:]
         return tf.TensorSpec([None, *((None, None, shape[-1]) if self.resize else shape)], self.dtype, "images")
 
     def spec_of(self, signature: str) -> tf.TensorSpec:
-        """Returns shape and dtype of the input of a signature."""
+        """Returns the shape and the dtype of the input of a signature."""
         return tf.TensorSpec([None], tf.string, "image_bytes") if signature == "predict_bytes" else self.spec
 
     @property
     def fixed_size(self) -> tuple[int, int] | None:
-        """The one size of images that the model gets, or None if there are several."""
+        """`(height, width)` of all images that reach the model, or None if their sizes differ."""
         height, width = self.resize or self.model.input_shape[1:3]
         return None if height is None or width is None else (height, width)
 
     def pixels(self, images: tf.Tensor) -> tf.Tensor:
-        """Returns images as the model takes them."""
+        """Returns the images of a request, scaled and resized for the model."""
         return self._resized(self._scaled(images), self.resize)
 
     def decoded(self, image_bytes: tf.Tensor) -> tf.Tensor:
-        """Returns PNG or JPEG files as images that the model takes. They share a size, or are resized to one."""
+        """Returns PNG or JPEG files as images for the model.
+
+        They are resized to the model's size. If it takes any size, all files must have the same size.
+        """
         channels = self.model.input_shape[-1]
 
         def decode(data: tf.Tensor) -> tf.Tensor:
@@ -63,7 +66,7 @@ class Preprocess:
         return tf.map_fn(decode, image_bytes, fn_output_signature=each)
 
     def restored(self, answer: Answer, images: tf.Tensor) -> Answer:
-        """Returns an answer with its masks in the size of the images; other answers stay as they are."""
+        """Returns an answer with its masks resized to the size of the images. Other answers do not change."""
         if not self.resize or len(self.model.output_shape) != 4:
             return answer
         size = tf.shape(images)[1:3]
@@ -83,7 +86,16 @@ class Preprocess:
 def signatures(
     model: keras.Model, preprocess: Preprocess, num_samples: int, sampling: str, seed: int, kind: str
 ) -> dict[str, Callable[..., Answer]]:
-    """Returns the signatures by name, as `export_model` describes them."""
+    """Returns the signatures by name, as `export_model` describes them.
+
+    Args:
+        model: The model that is exported.
+        preprocess: The preprocessing of the images.
+        num_samples: Int, the number of Monte-Carlo samples. 0 leaves `predict_mc` out.
+        sampling: As for `MonteCarlo`.
+        seed: Int in [0, 2**32), the seed of the masks.
+        kind: One of `KINDS`, what the output means.
+    """
     probabilities = probabilities_of(model, kind)
 
     def answer(p: tf.Tensor) -> Answer:
@@ -108,7 +120,7 @@ def signatures(
         monte_carlo = MonteCarlo(model, num_samples, sampling, seed=seed, task=kind)
 
         def predict_mc(images: tf.Tensor) -> Answer:
-            # Not every server can run XLA, so the operations are plain.
+            # Not every server can run XLA, so the sampling uses plain operations.
             statistics = monte_carlo.sample(preprocess.pixels(images), tf.constant(seed, tf.int64), plain=True)
             return preprocess.restored(statistics, images)
 
@@ -123,7 +135,7 @@ def takes_integers(model: keras.Model) -> bool:
 
 
 def _enlarged(value: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
-    """A map, with or without channels, resized bilinearly, so that probabilities stay probabilities."""
+    """A map, with or without channels, after a bilinear resize, which keeps probabilities in [0, 1]."""
     if value.shape.rank == 3:  # (batch, height, width)
         return tf.image.resize(value[..., None], size)[..., 0]
     return tf.image.resize(value, size)

@@ -1,8 +1,8 @@
 """The requests that TensorFlow Serving replays before it lets traffic in: `tf_serving_warmup_requests`.
 
 Each record is a `tensorflow.serving.PredictionLog`, whose protobuf comes only with the tensorflow-serving-api
-package. A request needs five of its fields, all length-delimited, so this module encodes them itself. The tests
-parse the file with the package's own classes if it is installed.
+package. A request needs only a few of its fields, all length-delimited, so this module encodes them itself. The
+tests parse the file with the classes of that package if it is installed.
 """
 
 from collections.abc import Iterable, Mapping
@@ -18,14 +18,18 @@ _KEY, _VALUE = 1, 2  # of an entry of a map
 
 
 def write_warmup(path: Path, model_name: str, requests: Iterable[tuple[str, Mapping[str, tf.Tensor]]]) -> None:
-    """Writes one record for each signature name and its inputs."""
+    """Writes one record for each request, which is the name of a signature and its inputs by name."""
     with tf.io.TFRecordWriter(str(path)) as writer:
         for signature, inputs in requests:
             writer.write(prediction_log(model_name, signature, inputs))
 
 
 def warmup_requests(specs: Mapping[str, tf.TensorSpec]) -> list[tuple[str, dict[str, tf.Tensor]]]:
-    """Returns a request of one black image and one of four for each signature; of 64x64 if it takes any size."""
+    """Returns two requests for each signature, with one and with four black images.
+
+    Args:
+        specs: Shape and dtype of the input of each signature. An axis of unknown length gets 64 pixels.
+    """
     requests = []
     for signature, spec in specs.items():
         for batch in (1, 4):
@@ -53,5 +57,6 @@ def _field(number: int, payload: bytes) -> bytes:
 
 
 def _varint(value: int) -> bytes:
+    """An int as protobuf writes it: seven bits in each byte, the lowest first, and a bit that says "more"."""
     low, high = value & 0x7F, value >> 7
     return bytes([low]) if not high else bytes([low | 0x80]) + _varint(high)

@@ -1,4 +1,4 @@
-"""Which dropout layers drop while sampling, and how their calls are redirected while a function is traced."""
+"""Chooses the dropout layers that drop while sampling, and redirects their calls while a function is traced."""
 
 import contextlib
 import threading
@@ -15,7 +15,7 @@ from dropzoo.common.checks import check_rate
 from dropzoo.common.keras_internals import flatten_layers, shadowed_calls
 from dropzoo.layers.draws import Draw
 
-# Layers are redirected while a function is traced, which two threads must not do at once.
+# Held while a function is traced with redirected layers, because two threads must not do this at the same time.
 TRACING = threading.RLock()
 
 
@@ -25,8 +25,8 @@ class Active:
 
     Attributes:
         layer: The model's layer.
-        stream: Name of the layer's random stream; with the seed and the sample it fixes the mask.
-        sample: The layer's output in one sample, from its inputs and a source of random draws.
+        stream: Name of the layer's random stream, which makes its masks differ from those of other layers.
+        sample: Function from the layer's inputs and a source of random draws to its output in one sample.
     """
 
     layer: keras.Layer
@@ -37,13 +37,16 @@ class Active:
 def choose(model: keras.Model, sites: Mapping[str, float | bool] | None) -> list[Active]:
     """Returns the dropout layers that drop while sampling.
 
+    It warns if the model has dropout that sampling cannot turn on.
+
     Args:
-        model: The model.
-        sites: From names or patterns of sites to True, for the layer's own rate, or to another rate; None for all
-            dropout layers at their own rates.
+        model: A built Functional or Sequential model.
+        sites: Dict from names or patterns of sites to True, for the layer's own rate, or to another rate in
+            [0, 1). None for all dropout layers at their own rates.
 
     Raises:
-        ValueError: If the model has no dropout layer, a pattern matches none, or a rate cannot be set.
+        ValueError: If the model has no dropout layer, `sites` is empty, a pattern matches no layer, or a rate is
+            bad or cannot be set.
     """
     found = layers.dropouts(model)
     if not found:
@@ -80,7 +83,7 @@ def _site(layer: keras.Layer) -> str:
 
 
 def _streams(found: list[keras.Layer]) -> dict[keras.Layer, str]:
-    """A stream for each layer; layers of one name, in two nested models, get two, so that their masks differ."""
+    """The stream of each layer. Layers with the same name, in two nested models, get different streams."""
     streams: dict[keras.Layer, str] = {}
     seen: Counter[str] = Counter()
     for layer in found:
@@ -91,7 +94,7 @@ def _streams(found: list[keras.Layer]) -> dict[keras.Layer, str]:
 
 
 def _left_out(model: keras.Model, found: list[keras.Layer]) -> list[str]:
-    """Dropout, and other effects of dropout layers, that sampling cannot turn on."""
+    """The parts of the model that sampling cannot turn on: dropout, and other effects of dropout layers."""
     cells = [
         layer.name
         for layer in flatten_layers(model)
@@ -108,6 +111,7 @@ def _left_out(model: keras.Model, found: list[keras.Layer]) -> list[str]:
 
 
 def _activate(stream: str, layer: keras.Layer, rate: float | bool) -> Active:
+    """A layer that drops at its live rate if `rate` is True and the layer is ours, or else at a fixed rate."""
     ours = layers.counterpart(layer)
     if rate is True and ours is layer:
         return Active(layer, stream, ours.sample)
@@ -117,15 +121,20 @@ def _activate(stream: str, layer: keras.Layer, rate: float | bool) -> Active:
 
 @contextlib.contextmanager
 def redirected(active: list[Active], source: Callable[[str], Draw]) -> Iterator[None]:
-    """Makes calls of the active layers drop while the block runs, whatever `training` says.
+    """Makes calls of the active layers drop while the block runs, whatever the value of `training`.
 
-    Nothing of the model is cloned or called anew, so its graph, and the layers' inbound nodes, stay as they are.
+    The model is neither cloned nor called again, so its graph and the inbound nodes of its layers do not change.
+
+    Args:
+        active: The layers that drop.
+        source: Function from the name of a stream to its random draws.
     """
     with TRACING, shadowed_calls([(each.layer, _stand_in(each, source(each.stream))) for each in active]):
         yield
 
 
 def _stand_in(active: Active, draw: Draw) -> Callable[..., tf.Tensor]:
+    """The function that replaces `call` of a layer while this thread traces."""
     original, tracer = active.layer.call, threading.get_ident()
 
     def call(inputs: tf.Tensor, training: bool = False) -> tf.Tensor:

@@ -1,4 +1,4 @@
-"""The cut of a model into trunk and head: where it is and what it saves, before anything runs."""
+"""The cut of a model into trunk and head: where it is, and how much it saves. Nothing is run to find out."""
 
 from dataclasses import dataclass
 
@@ -6,26 +6,26 @@ import keras
 
 from dropzoo.serving.montecarlo.trunk import Costs, Trunk
 
-_UNKNOWN = 256  # pixels, where neither the model nor the caller says how large an image is
+_UNKNOWN = 256  # the size of an axis, in pixels, that neither the model nor the caller gives
 
 
 @dataclass(frozen=True)
 class Cut:
-    """The place where a model is cut for sampling, and what that saves.
+    """The place where a model is cut for sampling, and how much the cut saves.
 
     Attributes:
         frontier: Names of the layers whose outputs are computed once and read by every sample.
         f: Float in [0, 1], the trunk's share of the multiplications (of convolutions, dense layers and the like).
-        num_samples: Int, the number T of samples, or the largest possible one.
-        speedup: Float, the bound on the gain over T passes, `1 / (f / T + 1 - f)`, if time is proportional to
-            multiplications.
-        image_shape: `(height, width, channels)` of the images that the numbers are for.
+        num_samples: Int, the number T of samples; with `num_samples="auto"` the largest number.
+        speedup: Float, the upper bound on the gain over T whole passes, `1 / (f / T + 1 - f)`, if time is
+            proportional to multiplications.
+        image_shape: `(height, width, channels)` of the images for which the numbers hold.
         trunk_macs: Int, multiplications for an image in the trunk.
         head_macs: Int, multiplications for an image in each sample.
         opaque: Names of layers and models with a `call` of their own that hold an active dropout layer. They are
             computed whole in each sample.
-        split: Names of convolutions of a concatenation of which one half is computed once, the sum over the
-            channels that no active dropout reaches. They are in `frontier` themselves.
+        split: Names of the convolutions and dense layers that read a concatenation and are split. The half over
+            the channels that no active dropout reaches is computed once. These names are in `frontier` too.
     """
 
     frontier: tuple[str, ...]
@@ -57,7 +57,7 @@ def make_cut(trunk: Trunk, image_shape: tuple[int, ...], num_samples: int) -> Cu
     """Returns the cut for images of a shape.
 
     Args:
-        trunk: The trunk and the head.
+        trunk: The model, cut into trunk and head.
         image_shape: `(height, width, channels)`, all known.
         num_samples: Int, the number of samples.
     """
@@ -70,11 +70,11 @@ def make_cut(trunk: Trunk, image_shape: tuple[int, ...], num_samples: int) -> Cu
 
 
 def fill_shape(model: keras.Model, size: tuple[int, ...] | None = None) -> tuple[int, ...]:
-    """Returns the shape of an image: the model's where it is known, then `size`, then 256.
+    """Returns the shape of an image. An axis that the model leaves open has its length from `size`, or 256.
 
     Args:
         model: A model of one input.
-        size: The first axes of an image, `(height, width)`.
+        size: `(height, width)`, the first axes of an image. None for 256 on each axis that the model leaves open.
 
     Raises:
         ValueError: If `size` does not fit the model.
@@ -90,7 +90,7 @@ def fill_shape(model: keras.Model, size: tuple[int, ...] | None = None) -> tuple
 
 
 def costs_or_none(trunk: Trunk, image_shape: tuple[int, ...]) -> Costs | None:
-    """Returns the costs, or None for a model that cannot compute its shapes for images of this shape."""
+    """Returns the costs, or None if a layer cannot compute its output shape for images of this shape."""
     try:
         return trunk.costs(image_shape)
     except (ValueError, TypeError, NotImplementedError, RuntimeError):
@@ -98,7 +98,7 @@ def costs_or_none(trunk: Trunk, image_shape: tuple[int, ...]) -> Costs | None:
 
 
 def _count(macs: float) -> str:
-    """Multiplications with a unit: 1234 is "1.234 k"."""
+    """A number of multiplications with its unit: 1234 is "1.234 k"."""
     for unit in ("", " k", " M", " G"):
         if macs < 1000:
             return f"{macs:.4g}{unit}"

@@ -13,7 +13,7 @@ from dropzoo.serving.montecarlo.active import TRACING
 from dropzoo.serving.montecarlo.sampler import check_images, check_single
 from dropzoo.serving.montecarlo.statistics import Sums, check_kind, probabilities_of
 
-# By name: whether the image is mirrored left to right first, and by how many quarters it is then turned,
+# For each name: whether the image is first mirrored left to right, and how many quarter turns it then makes,
 # counter-clockwise.
 _TRANSFORMS = {
     "identity": (False, 0),
@@ -27,17 +27,17 @@ _TRANSFORMS = {
 }
 
 
-#: From a batch of float32 images to its answer.
+#: A function from a batch of float32 images to probabilities, or to values for regression.
 Pass = Callable[[tf.Tensor], tf.Tensor]
 
 
 class Rival:
-    """Base of the alternatives: the statistics of a few deterministic passes, of which only running sums are kept.
+    """Base class of the alternatives. It computes the statistics of a few deterministic passes from running sums.
 
     Args:
         model: A model with the input and output shapes of all passes.
         passes: Functions from float32 images to probabilities, or to values for regression.
-        task: Output kind.
+        task: One of `KINDS`, what the output means.
     """
 
     def __init__(self, model: keras.Model, passes: Sequence[Pass], task: str) -> None:
@@ -65,8 +65,8 @@ class Ensemble(Rival):
     M, and the mutual information measures how far the members disagree. Dropout is off.
 
     Args:
-        models: List of members: models, `.keras` files, or folders that `export_model` wrote. Their inputs have
-            the same shapes, and so have their outputs.
+        models: List of members: models, `.keras` files, or folders that `export_model` wrote. All members have
+            the same input shape and the same output shape.
         task: What the outputs mean, as for `MonteCarlo`.
 
     Call arguments:
@@ -77,7 +77,7 @@ class Ensemble(Rival):
         `predictive_entropy` and `mutual_information`, `(batch, ...)`.
 
     Raises:
-        ValueError: If there are no members, members do not fit each other or the task, or a path holds no model.
+        ValueError: If there are no members, they do not fit each other or the task, or a path holds no model.
 
     Example:
     >>> import numpy as np
@@ -112,16 +112,16 @@ class Ensemble(Rival):
 class TestTimeAugmentation(Rival):
     """Averages one model's answers to an image that is mirrored and turned.
 
-    It needs no dropout and no second model, and measures something else: how far the answer depends on the
-    orientation of the image. Use it only for images that show the same when they are mirrored or turned. An answer
-    for each pixel, `(batch, height, width, classes)`, is turned back; values that are directions in the image are
-    not.
+    It needs neither dropout nor a second model, and it measures something else: how far the answer depends on the
+    orientation of the image. Use it only if an image keeps its meaning when it is mirrored or turned. An answer
+    for each pixel, `(batch, height, width, classes)`, is turned back. Values that are directions in the image are
+    moved to their pixels, but not rotated themselves.
 
     Args:
         model: A Functional or Sequential model of one image input and one output. Its dropout is off.
-        transforms: List of names, each once: `"identity"`, `"flip_horizontal"` (left to right), `"flip_vertical"`,
+        transforms: List of different names: `"identity"`, `"flip_horizontal"` (left to right), `"flip_vertical"`,
             `"rotate_90"` (counter-clockwise), `"rotate_180"`, `"rotate_270"`, `"transpose"`, `"anti_transpose"`.
-            Transforms that swap height and width need a model of square images, or of any size.
+            Transforms that swap height and width need a model that takes square images, or images of any size.
         task: What the output means, as for `MonteCarlo`.
 
     Call arguments:
@@ -132,7 +132,8 @@ class TestTimeAugmentation(Rival):
         `predictive_entropy` and `mutual_information`, `(batch, ...)`.
 
     Raises:
-        ValueError: If there is no transform, one is unknown or comes twice, or the model does not fit them.
+        ValueError: If `transforms` is empty, has an unknown name or the same name twice, or if the model does not
+            fit them or the task.
 
     Example:
     >>> import numpy as np
@@ -148,7 +149,7 @@ class TestTimeAugmentation(Rival):
         with convolutional neural networks", 2019, arXiv:1807.07356
     """
 
-    __test__ = False  # or pytest would collect it, by its name
+    __test__ = False  # otherwise pytest would collect the class, because its name begins with "Test"
 
     def __init__(
         self,
@@ -173,7 +174,9 @@ class TestTimeAugmentation(Rival):
             )
         swapping = [name for name in transforms if _TRANSFORMS[name][1] % 2]
         if swapping and shape[1] != shape[2]:
-            raise ValueError(f"{swapping} swap height and width, which this model cannot. Received: {shape}")
+            raise ValueError(
+                f"{swapping} swap height and width, so the model must take square images. Received: {shape}"
+            )
         self.transforms = tuple(transforms)
         super().__init__(model, [_seen(answer, *_TRANSFORMS[name]) for name in transforms], task)
 
@@ -188,6 +191,7 @@ def _load(path: str | os.PathLike) -> keras.Model:
 
 
 def _answer(model: keras.Model, kind: str) -> Pass:
+    """The function from images to what the model's output means."""
     probabilities = probabilities_of(model, kind)
     return lambda images: probabilities(model(images, training=False))
 
@@ -206,7 +210,7 @@ def _seen(answer: Pass, flip: bool, turns: int) -> Pass:
 
 
 def _turn(x: tf.Tensor, turns: int) -> tf.Tensor:
-    """Images `(batch, height, width, channels)` turned counter-clockwise by a number of quarters."""
+    """Images `(batch, height, width, channels)` after a number of quarter turns, counter-clockwise."""
     x = tf.transpose(x, [0, 2, 1, 3]) if turns % 2 else x
     axes = ([], [1], [1, 2], [2])[turns % 4]
     return tf.reverse(x, axes) if axes else x

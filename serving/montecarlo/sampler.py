@@ -23,49 +23,52 @@ _GROUP = 8  # with num_samples="auto", samples are balanced within groups of thi
 class MonteCarlo:
     """Samples a model with its dropout on and returns the mean and the uncertainty.
 
-    The spread of the samples (mutual information) shows where a model is unsure because it has not seen enough,
-    apart from where the classes themselves overlap. Only the dropout layers are on: BatchNorm and everything else
-    run in inference mode, and the model's state, its seeds too, does not change.
+    The spread of the samples (mutual information) shows where a model is unsure because it has not seen enough
+    data. It does not grow where the classes themselves overlap. Only the dropout layers are on. BatchNorm and all
+    other layers run in inference mode, and the state of the model, including its seeds, does not change.
 
-    With `p_t` the probabilities of sample `t` of T:
+    Let `p_t` be the probabilities of sample `t` of T. Then
     `mean = avg p_t`, `variance = avg p_t**2 - mean**2` (divided by T, since balanced samples are not independent),
-    `predictive_entropy = H(mean)` and `mutual_information = H(mean) - avg H(p_t)`, in nats. For a single logit `p`
-    is its sigmoid and the entropies are those of a coin; see `task` for other outputs.
+    `predictive_entropy = H(mean)` and `mutual_information = H(mean) - avg H(p_t)`, in nats. For a single logit,
+    `p_t` is its sigmoid, and the entropies are those of a coin. See `task` for other outputs.
 
-    Layers that no active dropout reaches are computed once and not T times, and several samples are computed at a
-    time if they are small. Neither changes the masks, nor the statistics beyond rounding. `cut()` says how much
-    the first saves.
+    Layers that no active dropout reaches are computed once instead of T times, and small samples are computed
+    several at a time. Neither changes the masks, and the statistics change only by rounding. `cut()` returns how
+    much the first of these saves.
+
+    A warning names the dropout that sampling cannot turn on, such as the dropout inside the cells of an RNN.
 
     Args:
         model: A Functional or Sequential model of one image input and one output, with dropout layers of ours or
             of Keras. The output is logits, or the result of a last softmax or sigmoid.
-        num_samples: Int, the number T of samples. Or `"auto"`: as many as each image needs.
+        num_samples: Int, the number T of samples, or `"auto"` for as many as each image needs.
         sampling: `"balanced"`: each unit's draws are stratified over the T samples. Each sample has the same
             distribution as an independent one, and the mean has a smaller error. `"independent"`: independent
-            masks. `"fixed"`: independent, with the same T masks for all images, so that tiles and frames agree.
-            Except with `"fixed"`, the masks of an image depend on the seed and the content of the image.
-        sites: Which dropout layers are on: None for all, or a dict from names or patterns of sites, as in
-            `models.list_sites`, to True, for the layer's live rate, or to another rate in [0, 1).
-        seed: Int in [0, 2**32). Setting it later, or passing one with a call, costs nothing.
+            masks. `"fixed"`: independent masks, the same T for all images, so that tiles and video frames agree.
+            Unless this is `"fixed"`, the masks of an image depend on the seed and on the content of the image.
+        sites: Dict that selects the dropout layers that are on; None for all. The keys are names or patterns of
+            sites, as in `models.list_sites`. The values are True, for the layer's live rate, or another rate in
+            [0, 1).
+        seed: Int in [0, 2**32). Neither setting it later nor passing one to a call traces the model again.
         cache: Bool, whether layers that no active dropout reaches are computed once.
-        fold: Int, how many samples are computed at a time, as one larger batch. Or `"auto"`: as many as the memory
-            budget allows.
+        fold: Int, how many samples are computed at a time, as one larger batch, or `"auto"` for as many as
+            `memory_budget` allows.
         memory_budget: Int, bytes of activations that `fold="auto"` may use; a single sample may need more. On a
             CPU, budgets well above 32 MiB are slower, because activations no longer fit in the cache.
-        tolerance: Float of at least 0, for `num_samples="auto"`: an image has enough samples when the standard
-            error of its mean, as the root mean square over classes and pixels, is below this. In the output's unit
-            for regression. Defaults to 0.01.
-        max_samples: Int, the largest number of samples for `num_samples="auto"`, which takes them in groups of 8.
-            Defaults to 128.
+        tolerance: Float of at least 0, for `num_samples="auto"`. An image has enough samples when the standard
+            error of its mean, as the root mean square over classes and pixels, is at most `tolerance`. For
+            regression it is in the unit of the output. Defaults to 0.01.
+        max_samples: Int, the largest number of samples for `num_samples="auto"`. Samples are taken in groups of 8,
+            so a larger number is rounded down to a multiple of 8. Defaults to 128.
         return_samples: Bool, whether to return the probabilities of each sample too.
         task: What the model's output means. `"multi_class"`: logits of classes that exclude each other, or one
-            logit for the second of two classes. `"binary"`: that one logit, and nothing else. `"multi_label"`: a
-            logit for each label, which may be on together; the entropies are summed over the labels.
-            `"regression"`: values; mean and variance are theirs, and there are no entropies.
+            logit for the second of two classes. `"binary"`: only one logit, for the second of two classes.
+            `"multi_label"`: one logit for each label; several labels may be on together, and the entropies are
+            summed over the labels. `"regression"`: values; there are no entropies.
 
     Call arguments:
         images: Floating point tensor `(batch, height, width, channels)`.
-        seed: Int, in place of the object's.
+        seed: Int in [0, 2**32), which replaces the object's seed for this call.
 
     Returns:
         A dict of float32 tensors: `mean` and `variance`, `(batch, ..., classes)`; except for regression also
@@ -74,7 +77,7 @@ class MonteCarlo:
 
     Raises:
         ValueError: If an argument is bad, the model has no dropout, a pattern matches no site, the output does not
-            fit the task, or images have another shape than the model's.
+            fit the task, or the images do not have the model's input shape.
 
     Example:
     >>> import numpy as np
@@ -145,24 +148,33 @@ class MonteCarlo:
         return self._run(checked, tf.constant(chosen, tf.int64))
 
     def cut(self, size: tuple[int, ...] | None = None) -> Cut:
-        """Returns where the model is cut for sampling, and how much that saves.
+        """Returns where the model is cut for sampling, and how much the cut saves.
 
         Args:
             size: `(height, width)` of the images, for a model that takes any size; 256 x 256 by default.
+
+        Returns:
+            A `Cut`. Printing it gives a summary.
+
+        Raises:
+            ValueError: If `size` does not fit the model.
         """
         return make_cut(self._trunk, fill_shape(self.model, size), self.max_samples)
 
     def plan(self, size: tuple[int, ...] | None = None) -> Cut:
-        """Returns `cut(size)`; another name for it."""
+        """Returns `cut(size)`; this is an alias of `cut`."""
         return self.cut(size)
 
     def sample(self, images: tf.Tensor, seed: tf.Tensor, plain: bool = False) -> dict[str, tf.Tensor]:
-        """Returns the statistics that a call returns; for use inside a graph.
+        """Returns the same statistics as a call, for use inside a graph.
 
         Args:
             images: Float32 tensor `(batch, height, width, channels)`.
-            seed: Int64 scalar tensor.
+            seed: Int64 scalar tensor, in [0, 2**32).
             plain: Bool, whether to leave out operations that only XLA can run.
+
+        Raises:
+            ValueError: If a dropout layer draws one mask for the whole batch, and `fold` is an int above 1.
         """
         try:
             return self._sample(images, seed, plain, self._at_once(images))
@@ -225,7 +237,7 @@ class MonteCarlo:
         each = tf.size(images, tf.int64) * max(costs.head_bytes, 1) // math.prod(shape)  # bytes in one sample
         fitting = tf.clip_by_value(self.memory_budget // tf.maximum(each, 1), 1, self._group_size)
         chunks = -(-self._group_size // fitting)  # rounded up, here and below
-        return tf.cast(-(-self._group_size // chunks), tf.int32)  # so that all chunks have about one size
+        return tf.cast(-(-self._group_size // chunks), tf.int32)  # so that all chunks have about the same size
 
     def _draw(
         self,
@@ -236,17 +248,17 @@ class MonteCarlo:
         plain: bool,
         group: int | tf.Tensor = 0,
     ) -> Draw:
-        """The bits of one stream in sample `t`; for several samples at once `(rows, 1)`, a number for each row."""
+        """The draws of one stream in sample `t`, an int scalar, or `(rows, 1)` if each row has its own sample."""
         return SampleDraw(stream, seed, group, rows, t, self._group_size, self._balanced, plain)
 
 
 def check_single(model: keras.Model) -> None:
-    """Raises a ValueError for models of several inputs or outputs, and for those without a graph."""
+    """Raises a ValueError if a model has several inputs or outputs, or has no graph."""
     if not hasattr(model, "inputs") or not model.built:
         raise ValueError(f"The model must be Functional or Sequential, and built. Received: {model!r}")
     if len(model.inputs) != 1 or len(model.outputs) != 1:
         raise ValueError(
-            "Models of one image input and one output are supported so far. "
+            "The model must have one image input and one output. "
             f"Received: {len(model.inputs)} inputs, {len(model.outputs)} outputs"
         )
 
@@ -260,7 +272,7 @@ def check_images(images: ArrayLike, expected: tuple[int | None, ...]) -> tf.Tens
 
 
 def _tile(x: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
-    """The batch `count` times, one after the other; with its mask, if Keras has put one on it."""
+    """A batch repeated `count` times. The mask that Keras may have put on it is repeated too."""
     tiled = tf.tile(x, tf.concat([[count], tf.ones([len(x.shape) - 1], tf.int32)], 0))
     tiled = tf.ensure_shape(tiled, [None, *x.shape[1:]])
     if (mask := mask_of(x)) is not None:
@@ -269,7 +281,7 @@ def _tile(x: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
 
 
 def _check_count_or_auto(value: int | str, name: str) -> int:
-    """Returns a positive int; the error for anything else says that 'auto' is possible too."""
+    """Returns a positive int; the error for other values says that 'auto' is possible too."""
     try:
         return check_count(value, name)
     except ValueError:
@@ -279,7 +291,7 @@ def _check_count_or_auto(value: int | str, name: str) -> int:
 def _check_auto(
     num_samples: int | str, tolerance: float | None, max_samples: int | None, return_samples: bool
 ) -> float:
-    """Returns the tolerance, if these options go together."""
+    """Returns the tolerance, or raises a ValueError if these options do not go together."""
     if num_samples != "auto" and (tolerance, max_samples) != (None, None):
         raise ValueError(
             "`tolerance` and `max_samples` are for num_samples='auto'. "

@@ -1,7 +1,7 @@
-"""Convolutions of a concatenation, split: they are linear before their activation.
+"""Splits a convolution that reads a concatenation in two halves, as it is linear before its activation.
 
-`conv([a, b]) = conv_a(a) + conv_b(b) + bias`, each half with its own channels of the kernel. Where no active
-dropout reaches `a`, a U-Net's skip, its half is the same in every sample.
+`conv([a, b]) = conv_a(a) + conv_b(b) + bias`, where each half has its own channels of the kernel. If no active
+dropout reaches `a`, such as the skip of a U-Net, its half is the same in every sample.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,8 @@ from dropzoo.models.graph.unroll import Step
 def splits(join: Any, layer: Any, shape: Sequence[int | None]) -> bool:
     """Returns whether a layer can be split over the tensors that feed it.
 
-    Only Keras' own layers can, whose arithmetic is known, and not on sequences, which may carry a mask.
+    Only layers of Keras itself can be split, because their arithmetic is known. Layers that read sequences cannot,
+    because sequences may carry a mask.
 
     Args:
         join: The operation that makes the layer's input, perhaps a `Concatenate`.
@@ -34,12 +35,12 @@ def splits(join: Any, layer: Any, shape: Sequence[int | None]) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class Half(Step):
-    """A convolution or dense layer's sum over some of its input channels.
+    """The part of a convolution or dense layer that reads some of its input channels.
 
     Attributes:
-        parts: Where the channels of each tensor that it reads begin and end among the layer's.
-        whole: Bool. If True, one more tensor that it reads is the other half, and the result is the layer's, with
-            bias and activation.
+        parts: For each tensor that it reads, the first and the end index of its channels in the layer's input.
+        whole: Bool. If True, the step also reads the result of the other half, as its last tensor, and returns the
+            output of the layer, with bias and activation.
     """
 
     parts: tuple[tuple[int, int], ...]
@@ -49,13 +50,13 @@ class Half(Step):
     def of(
         cls, layer: Any, parts: list[tuple[int, tuple[int, int]]], other: int | None, writes: tuple[int, ...]
     ) -> "Half":
-        """Makes a half of a layer.
+        """Returns one half of a layer.
 
         Args:
             layer: The layer.
-            parts: Pairs of the number of a tensor and where its channels begin and end.
-            other: The number of the other half, or None if that comes later.
-            writes: The number of the result.
+            parts: Pairs `(number, (start, stop))` of a tensor and its channels in the layer's input.
+            other: The number of the other half's result; None for the half that runs first.
+            writes: The number of the result, as a tuple.
         """
         reads = tuple(number for number, _ in parts) + (() if other is None else (other,))
         return cls(layer, reads, writes, tuple(part for _, part in parts), other is not None)
@@ -82,6 +83,7 @@ class Half(Step):
         return x if layer.activation is None else layer.activation(x)
 
     def specs(self, values: dict[int, Any]) -> Any:
+        # Keras computes the shape of the output from the layer's whole input, and either half has that shape.
         channels, shape = self.operation.kernel.shape[-2], values[self.reads[0]].shape
         whole = keras.KerasTensor((*shape[:-1], channels), dtype=self.operation.compute_dtype)
         return self.operation.compute_output_spec(whole)

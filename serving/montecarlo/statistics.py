@@ -1,4 +1,4 @@
-"""Mean, variance and entropies of samples of a model's output, from running sums: no sample need be kept."""
+"""Mean, variance and entropies of samples of a model's output, from running sums, so that no sample is kept."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -12,15 +12,15 @@ from dropzoo.models.graph.endings import output_activation
 #: Output kinds: what a model's output means. The public argument for it is `task`.
 KINDS = ("multi_class", "binary", "multi_label", "regression")
 
-#: From a model's output, or a dict with one output, to a float32 tensor of the same shape.
+#: A function from a model's output, or from a dict with one output, to a float32 tensor of the same shape.
 Reading = Callable[[Any], tf.Tensor]
 
 
 class Sums(NamedTuple):
     """Sums over samples, from which the statistics follow.
 
-    For regression the sums are in float64, because float32 squares lose a variance that is small beside them, and
-    `entropy` stays a zero that broadcasts.
+    For regression the sums are in float64, because a variance that is small beside the squares would be lost in
+    float32, and `entropy` stays a zero that broadcasts.
 
     Attributes:
         p: Sum of the probabilities (of the outputs, for regression), `(batch, ..., classes)`.
@@ -34,7 +34,7 @@ class Sums(NamedTuple):
 
     @classmethod
     def zero(cls, rank: int, kind: str) -> "Sums":
-        """Returns the sums of no samples. They broadcast: the output's size is known once there is a sample."""
+        """Returns the sums of no samples. They broadcast, since the size of the output is not known yet."""
         dtype = tf.float64 if kind == "regression" else tf.float32
         return cls(*[tf.zeros([1] * n, dtype) for n in (rank, rank, rank - 1)])
 
@@ -44,7 +44,7 @@ class Sums(NamedTuple):
         return cls(*[tf.TensorShape([None] * n) for n in (rank, rank, rank - 1)])
 
     def add(self, p: tf.Tensor, kind: str) -> "Sums":
-        """Returns the sums with more samples added, `(samples, batch, ..., classes)`."""
+        """Returns the sums after the samples `p`, `(samples, batch, ..., classes)`, are added."""
         p = tf.cast(p, self.p.dtype)
         total, squares = self.p + tf.reduce_sum(p, 0), self.squares + tf.reduce_sum(p * p, 0)
         if kind == "regression":
@@ -54,7 +54,7 @@ class Sums(NamedTuple):
     def statistics(
         self, count: int | tf.Tensor, output_shape: tuple[int | None, ...], kind: str
     ) -> dict[str, tf.Tensor]:
-        """Returns what `MonteCarlo` returns.
+        """Returns the statistics that `MonteCarlo` returns, float32 tensors by name.
 
         Args:
             count: Int or int tensor `(batch,)`, the number of samples.
@@ -84,7 +84,7 @@ def sum_samples(
     """Sums samples in a loop inside the graph.
 
     Args:
-        samples: Called with `start` and `stop`; returns these samples, `(stop - start, batch, ..., classes)`.
+        samples: Function of `start` and `stop` that returns these samples, `(stop - start, batch, ..., classes)`.
         count: Int, the number of samples.
         at_once: Int or int tensor, how many samples to ask for at a time.
         rank: Int, the rank of the model's output.
@@ -123,12 +123,13 @@ def sum_until(
 ) -> tuple[Sums, tf.Tensor]:
     """Sums groups of samples until the mean of each image is known well enough.
 
-    An image that is done takes no more samples, so its statistics do not depend on the other images; the loop runs
-    until the slowest image is done. The standard error comes from the samples. If samples are stratified within a
-    group, their variance overstates it; then the means of at least four groups may show too that an image is done.
+    An image that is done takes no more samples, so its statistics do not depend on the other images. The loop runs
+    until the slowest image is done. The standard error is estimated from the variance of the samples. If the
+    samples of a group are stratified, this estimate is too large. An image is then done too if the standard error
+    between the means of at least four groups is small enough.
 
     Args:
-        sums_of: Called with the number of a group; returns the sums of its samples.
+        sums_of: Function of the number of a group that returns the sums of its samples.
         size: Int, the number of samples in a group.
         groups: Int, the largest number of groups.
         tolerance: Float, the standard error to reach.
@@ -176,8 +177,13 @@ def sum_until(
 def standard_error(total: tf.Tensor, squares: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
     """Returns the standard error of the mean of `count` independent draws, `(batch,)`.
 
-    It is the root mean square over all axes but the batch, and infinite for a single draw, which says nothing of
-    the spread.
+    It is the root mean square over all axes but the batch, and infinite for a single draw, which does not show the
+    spread.
+
+    Args:
+        total: Float tensor `(batch, ..., classes)`, the sum of the draws.
+        squares: Float tensor `(batch, ..., classes)`, the sum of their squares.
+        count: Float tensor `(batch,)`, the number of draws.
     """
     n = _along(count, total)
     variance = tf.maximum(squares / n - (total / n) ** 2, 0.0) / tf.maximum(n - 1.0, 1.0)
@@ -186,22 +192,29 @@ def standard_error(total: tf.Tensor, squares: tf.Tensor, count: tf.Tensor) -> tf
 
 
 def probabilities_of(model: keras.Model, kind: str = "multi_class") -> Reading:
-    """Returns the function from a model's output to what it means: probabilities, or values for regression.
+    """Returns a function that turns a model's output into probabilities, or into values for regression.
 
-    Logits go through a softmax, a single logit and each logit of several labels through a sigmoid. The output of a
-    model that ends in either, and that of regression, stays as it is.
+    Logits of classes go through a softmax. A single logit and the logits of labels go through a sigmoid. The
+    output stays as it is for regression, and if the model ends in a softmax or sigmoid itself.
+
+    Args:
+        model: A built model of one output.
+        kind: One of `KINDS`.
     """
     turn = {None: tf.identity, "softmax": tf.nn.softmax, "sigmoid": tf.sigmoid}[_missing_activation(model, kind)]
     return lambda outputs: turn(_single(outputs))
 
 
 def log_probabilities_of(model: keras.Model) -> Reading:
-    """Returns the function from a model's output to log-probabilities of classes.
+    """Returns a function that turns a model's output into log-probabilities of classes.
 
-    From logits they are exact; from probabilities they are `log(p + 1e-12)`.
+    They are exact if the output is logits. If it is probabilities `p`, they are `log(p + 1e-12)`.
+
+    Args:
+        model: A built model of one output.
 
     Raises:
-        ValueError: If the model's output cannot be one of classes that exclude each other.
+        ValueError: If the model's output does not fit the output kind `"multi_class"`.
     """
     check_kind("multi_class", model)
     turn: Reading = tf.nn.log_softmax if output_activation(model) is None else lambda p: tf.math.log(p + 1e-12)
@@ -209,21 +222,25 @@ def log_probabilities_of(model: keras.Model) -> Reading:
 
 
 def _missing_activation(model: keras.Model, kind: str) -> str | None:
-    """The activation that turns the model's output into what it means; None if it is that already."""
+    """The activation that turns the model's output into its meaning; None if the output needs none."""
     if kind == "regression" or output_activation(model):
         return None
     return "sigmoid" if kind == "multi_label" or model.output_shape[-1] == 1 else "softmax"
 
 
 def _single(outputs: Any) -> tf.Tensor:
-    (output,) = keras.tree.flatten(outputs)  # it may be a dict of one
+    (output,) = keras.tree.flatten(outputs)  # the output may be a dict with one entry
     return tf.cast(output, tf.float32)
 
 
 def entropy(p: tf.Tensor, kind: str = "multi_class") -> tf.Tensor:
     """Returns the entropy over the last axis, in nats.
 
-    One probability is that of a coin; for several labels the entropies of their coins are summed.
+    A single probability is that of a coin. Each label is a coin too, and the entropies of the labels are summed.
+
+    Args:
+        p: Float tensor `(..., classes)` of probabilities.
+        kind: One of `KINDS`, except `"regression"`.
     """
     if kind == "multi_label" or p.shape[-1] == 1:
         return -tf.reduce_sum(tf.math.xlogy(p, p) + tf.math.xlogy(1.0 - p, 1.0 - p), -1)
@@ -253,6 +270,6 @@ def check_kind(task: Any, model: keras.Model) -> str:
 
 
 def _along(values: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
-    """One value an image, or a single one, shaped so that it broadcasts over the images' other axes."""
+    """A scalar as it is, or one value for each image, reshaped to broadcast over the other axes of `like`."""
     values = tf.convert_to_tensor(values)
     return values if values.shape.rank == 0 else tf.reshape(values, [-1] + [1] * (len(like.shape) - 1))

@@ -1,4 +1,4 @@
-"""Images too large for one pass: overlapping tiles, blended."""
+"""Predictions for an image that is too large for one pass, blended from overlapping tiles."""
 
 import math
 from dataclasses import dataclass
@@ -23,37 +23,40 @@ def predict_tiled(
 ) -> dict[str, np.ndarray]:
     """Returns the statistics of `MonteCarlo` for one image of any size, from overlapping tiles.
 
-    All tiles have one size and see the same T masks, so the uncertainty has no seams. The last tiles end where the
-    image does. Only `batch_size` tiles are on the device at a time. If an axis of the image is shorter than the
-    tile, tiles are as short; if the model's size is fixed, the image is mirrored at its end up to that size.
+    All tiles have the same size and the same T masks, so the uncertainty has no seams. The last tiles end where
+    the image ends. Only `batch_size` tiles are on the device at a time. If an axis of the image is shorter than
+    the tile, the tiles are as short as the image. If the model's size is fixed, the image is instead extended to
+    that size, by mirroring it at its end.
 
-    In the overlap of two tiles one fades into the other along a squared cosine, which takes up the middle half:
-    the outer quarters, where a tile does not see beyond its edge, have no weight. So a model whose pixels see no
-    further than `overlap // 4` pixels to each side gives the same answer as for the whole image, if its masks do
-    not depend on the position, as those of `SpatialDropout2D`. Masks of single units repeat in each tile. A model
-    that shrinks its maps by a factor sees them on the same grid in each tile if the factor divides `tile -
-    overlap` and, for the last tiles, `size - tile`.
+    In the overlap of two tiles, one fades into the other along a squared cosine. The fade takes up the middle half
+    of the overlap. In the quarter at either end, the tile that ends there has no weight, because it does not see
+    beyond its edge. A model whose pixels see at most `overlap // 4` pixels to each side therefore gives the same
+    answer as for the whole image, if its masks do not depend on the position, like those of `SpatialDropout2D`.
+    Masks of single units repeat in each tile. A model that shrinks its maps by a factor sees them on the same grid
+    in each tile if the factor divides `tile - overlap` and, for the last tiles, `size - tile`.
 
-    With `w_i` the weights of the tiles at a pixel, which sum to one, `mean = sum w_i mean_i`, and likewise the
-    mean square and the mean entropy of the samples; variance and mutual information follow from these. So
-    disagreement between tiles counts as uncertainty.
+    Let `w_i` be the weights of the tiles at a pixel; they sum to one. Then `mean = sum w_i mean_i`. The mean
+    square and the mean entropy of the samples are averaged in the same way, and the variance and the mutual
+    information follow from these. Disagreement between tiles therefore counts as uncertainty.
 
     Args:
         mc: A `MonteCarlo` with `sampling="fixed"` and a number of samples, or an `Ensemble` or
-            `TestTimeAugmentation`, which have no masks. The output of its model has the size of the images.
-        image: Floating point array `(height, width, channels)`. It is read tile by tile, from a memory map too.
-        tile: Int or `(height, width)`, the size of a tile; the model's size if that is fixed.
-        overlap: Int or `(height, width)`, how far neighbours overlap, at most half a tile.
+            `TestTimeAugmentation`, which have no masks. The output of its model has the height and width of the
+            images.
+        image: Floating point array `(height, width, channels)`. It is read tile by tile, and may be a memory map.
+        tile: Int or `(height, width)`, the size of a tile in pixels; the model's size if that is fixed.
+        overlap: Int or `(height, width)`, how many pixels neighbouring tiles share, from 0 to half a tile.
         batch_size: Int, how many tiles are computed at a time.
 
     Returns:
-        A dict of float32 NumPy arrays, as from `mc` without the axis of the batch: `mean` and `variance`,
-        `(height, width, classes)`; except for regression also `predictive_entropy` and `mutual_information`,
-        `(height, width)`.
+        A dict of float32 NumPy arrays, like the tensors from `mc` but without the batch axis: `mean` and
+        `variance`, `(height, width, classes)`; except for regression also `predictive_entropy` and
+        `mutual_information`, `(height, width)`.
 
     Raises:
-        ValueError: If `mc` has another sampling, `num_samples="auto"` or `return_samples=True`, if the model's
-            output is not of its image's size, or if the tiles do not fit the model or the overlap.
+        ValueError: If `mc` has another sampling, `num_samples="auto"` or `return_samples=True`, if the image does
+            not fit the model, if the model's output does not have the size of its input, or if the tiles do not
+            fit the model or the overlap.
 
     Example:
     >>> import numpy as np
@@ -93,7 +96,7 @@ def predict_tiled(
 
 @dataclass(frozen=True)
 class _Window:
-    """One tile: where it lies in the image, beyond whose end it may reach, and its weights along both axes."""
+    """One tile: its place in the image and its weights along both axes. It may reach beyond the image's end."""
 
     rows: slice
     columns: slice
@@ -112,7 +115,13 @@ def _windows(size: tuple[int, int], shape: tuple[int, int], overlap: tuple[int, 
 
 
 def place(size: int, tile: int, overlap: int) -> tuple[list[int], np.ndarray]:
-    """Returns where tiles start along an axis, and the weight of each tile at each pixel, `(tiles, size)`."""
+    """Returns where tiles start along an axis, and the weight of each tile at each pixel, `(tiles, size)`.
+
+    Args:
+        size: Int, the length of the image's axis in pixels.
+        tile: Int, the length of a tile.
+        overlap: Int, how many pixels neighbouring tiles share, at most half of `tile`.
+    """
     count = 1 + math.ceil((size - tile) / (tile - overlap)) if size > tile else 1
     starts = [min(i * (tile - overlap), size - tile) for i in range(count)] if count > 1 else [0]
     margin = overlap // 4
@@ -128,6 +137,7 @@ def place(size: int, tile: int, overlap: int) -> tuple[list[int], np.ndarray]:
 
 
 def _cut(image: np.ndarray, window: _Window, shape: tuple[int, int]) -> np.ndarray:
+    """The part of the image in a window, mirrored at the image's end up to the shape of a tile."""
     part = np.asarray(image[window.rows, window.columns])
     missing = [(0, n - m) for n, m in zip(shape, part.shape, strict=False)]
     return np.pad(part, [*missing, (0, 0)], mode="symmetric") if any(n for _, n in missing) else part
@@ -151,7 +161,7 @@ class _Blend:
             self._sums[name][window.rows, window.columns] += x[:height, :width] * weight
 
     def _averageable(self, statistics: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        mean = statistics["mean"].astype("float64" if self._kind == "regression" else "float32")  # see `Sums`
+        mean = statistics["mean"].astype("float64" if self._kind == "regression" else "float32")  # as in `Sums`
         out = {"mean": mean, "square": statistics["variance"] + mean * mean}
         if self._kind != "regression":
             out["entropy"] = statistics["predictive_entropy"] - statistics["mutual_information"]
@@ -161,7 +171,7 @@ class _Blend:
         """Returns the statistics of the whole image."""
         mean, square = self._sums["mean"], self._sums["square"]
         if self._kind != "regression":
-            np.clip(mean, 0.0, 1.0, out=mean)  # weights that are rounded may sum to more than one
+            np.clip(mean, 0.0, 1.0, out=mean)  # rounded weights may sum to slightly more than one
         with tf.device("CPU"):  # a whole image may be too large for another device
             sums = Sums(*map(tf.convert_to_tensor, (mean, square, self._sums.get("entropy", np.float64(0.0)))))
             return {name: x.numpy() for name, x in sums.statistics(1, (None, *mean.shape[1:]), self._kind).items()}
@@ -171,15 +181,15 @@ def _check_sampler(mc: MonteCarlo | Rival) -> None:
     if not isinstance(mc, (MonteCarlo, Rival)):
         raise ValueError(f"`mc` must be a MonteCarlo, an Ensemble or a TestTimeAugmentation. Received: {mc!r}")
     if isinstance(mc, MonteCarlo) and mc.sampling != "fixed":
-        raise ValueError(f"Tiles need the same masks: MonteCarlo(sampling='fixed'). Received: {mc.sampling!r}")
+        raise ValueError(f"Tiles need the same masks: use sampling='fixed'. Received: {mc.sampling!r}")
     if isinstance(mc, MonteCarlo) and (mc.auto or mc.return_samples):
         raise ValueError(
-            "Tiles need a fixed number of samples, and do not return them. "
+            "Tiles need a fixed number of samples and cannot return the samples. "
             f"Received: num_samples={mc.num_samples!r}, return_samples={mc.return_samples}"
         )
     if len(mc.model.input_shape) != 4 or len(mc.model.output_shape) != 4:
         raise ValueError(
-            "Tiles need a model from images to maps, (batch, height, width, channels) both. "
+            "Tiles need a model from images to maps, both of the shape (batch, height, width, channels). "
             f"Received: {mc.model.input_shape} to {mc.model.output_shape}"
         )
 

@@ -1,7 +1,7 @@
-"""A model's graph cut in two: the trunk, which no active dropout reaches, and the head, which follows one.
+"""A model's graph, cut in two: the trunk, which no active dropout reaches, and the head, which is the rest.
 
 The trunk gives the same answer in every sample, so it is computed once. The frontier is where the two meet: all
-tensors of the trunk that the head reads, in a U-Net the skips too.
+tensors of the trunk that the head reads. In a U-Net these include the skips.
 """
 
 import itertools
@@ -29,14 +29,15 @@ class Costs:
 
 
 class Trunk:
-    """The cut before the active layers.
+    """Cuts a model's graph before its active layers.
 
-    A layer or model with a `call` of its own that holds an active layer is one step of the head; `opaque` names
-    these. If the cut goes through a convolution of a concatenation, the convolution is split; `split` names these.
+    A layer or model with a `call` of its own that holds an active layer is one step of the head; `opaque` lists
+    their names. A convolution or dense layer that reads a concatenation through which the cut goes is split;
+    `split` lists the names of these layers.
 
     Args:
         model: A built Functional or Sequential model of one input and one output.
-        active: The layers that drop.
+        active: The layers that drop while sampling.
         cache: Bool. If False, the trunk is empty and the frontier is the images.
     """
 
@@ -54,7 +55,7 @@ class Trunk:
         self.trunk = [step for step in self._graph.steps if stochastic.isdisjoint(step.writes)]
         wanted = {self._graph.output}.union(*(step.reads for step in self.head))
         self.frontier = sorted(wanted - stochastic)
-        # Keras knows the batch as an unknown first axis. A tensor without one cannot hold several samples.
+        # In Keras the batch is a first axis of unknown length. A tensor without it cannot hold several samples.
         several = [self._graph.symbols[number].shape for number in {*self.frontier, *stochastic}]
         self.foldable = all(len(shape) > 0 and shape[0] is None for shape in several)
 
@@ -74,17 +75,21 @@ class Trunk:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The layers whose outputs are the frontier."""
+        """The names of the layers whose outputs are the frontier."""
         return tuple(dict.fromkeys(self._graph.names[number] for number in self.frontier))
 
     @property
     def opaque(self) -> tuple[str, ...]:
-        """Layers and models with an active layer inside that could not be cut within."""
+        """The names of the layers and models that hold an active layer and cannot be cut inside."""
         steps = [step.operation for step in self.head if self._holds_active(step.operation)]
         return tuple(dict.fromkeys(op.name for op in steps if id(op) not in self._active))
 
     def costs(self, image_shape: tuple[int, ...]) -> Costs:
-        """Returns what an image of this shape costs, from the shapes of all tensors and weights."""
+        """Returns the cost of an image of this shape, computed from the shapes of all tensors and weights.
+
+        Args:
+            image_shape: `(height, width, channels)`, all known.
+        """
         specs: dict[int, Any] = {0: keras.KerasTensor((1, *image_shape), dtype=self._graph.symbols[0].dtype)}
         macs = {}
         for step in self._graph.steps:
@@ -94,18 +99,18 @@ class Trunk:
         return Costs(sum(macs.values()) - head, head, self._peak({n: _bytes(x) for n, x in specs.items()}))
 
     def _peak(self, size: dict[int, int]) -> int:
-        """The bytes of the head when it holds most: tensors live from their step to the last that reads them."""
+        """The most bytes that the head holds. A tensor lives from its step to the last step that reads it."""
         last = {number: i for i, step in enumerate(self.head) for number in step.reads}
         live, peak = set(self.frontier), 0
         for i, step in enumerate(self.head):
             live.update(step.writes)
-            own = sum(size[number] for number in step.writes)  # again for what a step needs while it runs
+            own = sum(size[number] for number in step.writes)  # counted twice: a step needs memory while it runs
             peak = max(peak, sum(size[number] for number in live) + own)
             live -= {number for number in live if last.get(number, -1) <= i and number != self._graph.output}
         return peak
 
     def _split(self, stochastic: set[int]) -> None:
-        """Splits each convolution that reads tensors of both kinds: one half for the trunk, one for the head."""
+        """Splits each layer that reads a concatenation of both kinds: one half for the trunk, one for the head."""
         graph = self._graph
         writer = {number: step for step in graph.steps for number in step.writes}
         readers = Counter(number for step in graph.steps for number in set(step.reads))
@@ -116,6 +121,7 @@ class Trunk:
                 continue
             ends = list(itertools.accumulate(graph.symbols[n].shape[-1] for n in join.reads))
             parts = list(zip(join.reads, zip([0, *ends], ends, strict=False), strict=True))
+            # A U-Net's block: the skip's channels are the same in every sample, the others are not.
             fixed, drawn = ([part for part in parts if (part[0] in stochastic) is kind] for kind in (False, True))
             if not fixed or not drawn:
                 continue
@@ -133,9 +139,9 @@ class Trunk:
 
 
 def _macs(step: Step, specs: dict[int, Any]) -> int:
-    """Multiplications: each weight of a kernel is used once at each place of the output.
+    """The number of multiplications. Each weight of a kernel is used once at each place of the output.
 
-    A transposed convolution spreads its input out, so there it is the places of the input.
+    A transposed convolution uses each weight once at each place of its input instead.
     """
     kernels = sum(math.prod(shape) for shape in step.weight_shapes if len(shape) > 1)
     if not kernels:

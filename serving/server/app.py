@@ -1,6 +1,7 @@
 """The server: TensorFlow Serving's REST API, Monte-Carlo predictions, image upload, and a page to try them.
 
-It needs the extra `serve`. It reads nothing but the SavedModel: no Keras, no pickle, no code beside the model.
+It needs the extra `serve`. It reads only the SavedModel and its `info.json`: no Keras file, no pickle, and no code
+beside the model.
 """
 
 import asyncio
@@ -43,15 +44,16 @@ def create_app(
     """Returns the application, with its versions loaded.
 
     Args:
-        folder: Folder of a model's versions, `saved_models/NAME`; its name is the model's.
-        limits: Limits of requests; see `Limits` for the defaults.
+        folder: Folder of a model's versions, `saved_models/NAME`. The model has the name of this folder.
+        limits: Limits of requests; None for the defaults of `Limits`.
         token: Bearer token that requests for the model must send; the page and `/healthz` need none. None for a
             server that asks for no token.
-        poll_seconds: Float, seconds between looks for new versions.
+        poll_seconds: Float, seconds between checks for new versions.
         keep: Int, how many of the newest versions to serve.
 
     Raises:
-        ValueError: If the folder has no version that can be served.
+        ValueError: If the folder has no version that can be served or is a version itself, or if `keep` is not
+            positive.
     """
     server = Server(Path(folder), limits or Limits(), keep)
     server.versions.refresh()
@@ -83,10 +85,10 @@ def page_for(name: str, limits: Limits) -> str:
 
     Args:
         name: Name of the model.
-        limits: Limits of requests; the page makes images smaller that have too many pixels.
+        limits: Limits of requests. The page shrinks images that have too many pixels.
 
     Raises:
-        ValueError: If the name, which is that of a folder, has characters other than letters, digits and `_.+-`.
+        ValueError: If the name, which comes from a folder, has characters other than letters, digits and `_.+-`.
     """
     if not re.fullmatch(r"[\w.+-]+", name, re.ASCII):
         raise ValueError(f"A model's name may have letters, digits and _ . + - only. Received: {name!r}")
@@ -96,12 +98,12 @@ def page_for(name: str, limits: Limits) -> str:
 
 
 def serve(folder: Path, *, host: str = "127.0.0.1", port: int = 8501, **options: Unpack[AppOptions]) -> None:
-    """Serves until the process is told to stop, and then answers the requests that are under way.
+    """Serves until the process is told to stop, and then still answers the requests that have arrived.
 
     Args:
         folder: Folder of a model's versions, as for `create_app`.
         host: Address to listen on.
-        port: Int, port to listen on; 0 for any that is free.
+        port: Int, port to listen on; 0 for any free port.
         options: As for `create_app`.
     """
     app = create_app(folder, **options)

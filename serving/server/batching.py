@@ -1,7 +1,8 @@
 """Dynamic batching: requests that arrive while the model is busy are answered together.
 
-An idle model answers at once, so a single client never waits for others. Requests that arrive meanwhile form one
-batch. A batch waits for more requests only while some are being received, and for `max_wait_ms` at most.
+An idle model answers at once, so a single client never waits for others. Requests that arrive while the model is
+busy form one batch. A batch waits for more requests only while some are being received, and for `max_wait_ms` at
+most.
 """
 
 import asyncio
@@ -16,6 +17,7 @@ from dropzoo.serving.server.limits import Limits, Refused
 
 #: Arrays by the name of an input or an output; the rows are the first axis.
 Arrays = dict[str, np.ndarray]
+#: A function from the inputs of a batch to its outputs, row by row.
 Run = Callable[[Arrays], Arrays]
 
 
@@ -33,8 +35,8 @@ class Batcher:
     """Answers the requests for one signature, one batch at a time.
 
     Args:
-        run: Function from arrays to arrays, row by row. It is called in a thread of `pool`.
-        pool: Executor that runs it.
+        run: Function from the inputs of a batch to its outputs, row by row. It is called in a thread of `pool`.
+        pool: Executor that runs `run`.
         limits: Limits of batches, waiting and the queue.
         arriving: Function that returns how many requests are being received.
         ran: Function that is called with the number of rows of each batch.
@@ -64,7 +66,7 @@ class Batcher:
 
         Args:
             inputs: Arrays by the name of the input.
-            pixels: Int, pixels of all images together; the arrays of encoded files do not reveal it.
+            pixels: Int, pixels of all images together, which the arrays of encoded files do not show.
 
         Raises:
             Refused: If the queue is full.
@@ -96,7 +98,7 @@ class Batcher:
             await asyncio.sleep(min(left, 0.0005))
 
     def _take(self) -> list[_Job]:
-        """Takes the first request and those like it, as many as fit; drops those that were cancelled."""
+        """Takes the first request and as many like it as fit. It drops requests that were cancelled."""
         taken: list[_Job] = []
         later: deque[_Job] = deque()
         rows = pixels = 0

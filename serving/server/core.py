@@ -21,14 +21,14 @@ from dropzoo.serving.server.pictures import picture
 from dropzoo.serving.server.requests import read_image, read_predict, to_arrays, to_json
 from dropzoo.serving.server.versions import Signature, Version, Versions
 
-_LARGE = 2**16  # bytes of JSON above which a thread reads or writes it, so that other requests go on
+_LARGE = 2**16  # bytes; a larger request or answer is read or written in a thread, so that others go on
 _log = logging.getLogger("dropzoo.serving")
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 
 class _Question(NamedTuple):
-    """A request, read."""
+    """The content of a request, after it was read and checked."""
 
     signature: Signature
     form: str  # of the answer: "instances" or "inputs"
@@ -37,7 +37,7 @@ class _Question(NamedTuple):
 
 
 class Server:
-    """What the routes share: the versions, the limits, the threads and the metrics.
+    """The state that all routes share: the versions, the limits, the threads and the metrics.
 
     Args:
         folder: Folder of a model's versions.
@@ -50,10 +50,11 @@ class Server:
         self.versions = Versions(folder, keep)
         self.pool = ThreadPoolExecutor(4, "predict")
         self.arriving, self.settled = 0, False
+        # Weak, so that a batcher goes together with the version whose signature it serves.
         self._batchers: WeakKeyDictionary[Signature, Batcher] = WeakKeyDictionary()
 
     def batcher(self, signature: Signature) -> Batcher:
-        """Returns the signature's own batcher."""
+        """Returns the batcher of a signature; each signature has its own."""
         if (found := self._batchers.get(signature)) is None:
             ran = self.metrics.batch_size.observe
             found = Batcher(signature.run, self.pool, self.limits, lambda: self.arriving, ran)
@@ -61,7 +62,11 @@ class Server:
         return found
 
     async def body(self, request: Request) -> bytes:
-        """Returns the request's body, reading no further than its limit."""
+        """Returns the request's body, and stops reading at its limit.
+
+        Raises:
+            Refused: If the body is too large or arrives too slowly.
+        """
         limit = self.limits.max_body_bytes
         too_large = Refused(413, f"The body may have {limit:,} bytes at most")
         if int(request.headers.get("content-length", 0)) > limit:  # the HTTP parser lets only numbers through
@@ -86,8 +91,11 @@ class Server:
         Args:
             request: The request.
             name: Name of the model.
-            version: Number of the version; None for the newest.
-            asked: Name of the signature, if the address says it.
+            version: Number of the version, a string; None for the newest.
+            asked: Name of the signature that the address asks for; None if it asks for none.
+
+        Raises:
+            Refused: If the request is bad, or the server is busy.
         """
         found = self.versions.find(name, version)
         body, media = await self.body(request), content_type(request)
@@ -104,7 +112,12 @@ class Server:
         return Response(text, media_type="application/json")
 
     async def picture(self, request: Request, name: str) -> Response:
-        """Answers an image file with what the page shows."""
+        """Answers an image file with the data that the page shows.
+
+        Args:
+            request: The request.
+            name: Name of the model.
+        """
         found = self.versions.find(name)
         body = await self.body(request)
         asked = "predict_mc" if "predict_mc" in found.signatures else "serving_default"
@@ -117,7 +130,7 @@ class Server:
         return await asyncio.get_running_loop().run_in_executor(self.pool, lambda: function(*args, **kwargs))
 
     async def _ask(self, question: _Question) -> Arrays:
-        """Returns the model's answer; its errors become refusals."""
+        """Returns the model's answer, and turns TensorFlow's errors into refusals."""
         try:
             return await self.batcher(question.signature)(question.inputs, question.pixels)
         except tf.errors.InvalidArgumentError as error:
@@ -128,7 +141,7 @@ class Server:
             raise Refused(503, "The server does not have enough memory for this request") from None
 
     def status(self, name: str, version: str | None) -> Response:
-        """Answers with the state of one version, or of each."""
+        """Answers with the state of one version, or of all versions if `version` is None."""
         states = []
         if name == self.versions.name:
             for number, message in sorted(self.versions.failed.items()):
@@ -137,11 +150,11 @@ class Server:
             states += [_state(number, "AVAILABLE", "OK", "") for number in self.versions.available]
         states = [s for s in states if version in (None, s["version"])]
         if not states:
-            self.versions.find(name, version)  # raises
+            self.versions.find(name, version)  # raises Refused
         return answer({"model_version_status": sorted(states, key=lambda s: -int(str(s["version"])))})
 
     def metadata(self, name: str, version: str | None) -> Response:
-        """Answers with the signatures of a version."""
+        """Answers with the signatures of one version, or of the newest if `version` is None."""
         found = self.versions.find(name, version)
         spec = {"name": name, "signature_name": "", "version": str(found.number)}
         return answer({"model_spec": spec, "metadata": {"signature_def": {"signature_def": found.metadata}}})
@@ -155,9 +168,9 @@ class Server:
     def settle(self) -> None:
         """Hides everything that is loaded from the garbage collector.
 
-        Requests make enough lists for frequent collections, and some of these would search all of TensorFlow. Use
-        it only in a process that does nothing but serve. `watch` repeats it for new versions, so that old ones are
-        freed.
+        Requests create so many lists that the collector runs often, and it would sometimes search all objects of
+        TensorFlow. Call this only in a process that does nothing but serve. `watch` calls it again when versions
+        change, so that old versions are freed.
         """
         self.settled = True
         gc.unfreeze()
@@ -165,7 +178,7 @@ class Server:
         gc.freeze()
 
     async def watch(self, poll_seconds: float) -> None:
-        """Looks for new versions for ever."""
+        """Looks for new versions every `poll_seconds` seconds, until it is cancelled."""
         while True:
             await asyncio.sleep(poll_seconds)
             try:
@@ -178,6 +191,7 @@ class Server:
 
 
 def _from_file(body: bytes, signature: Signature, limits: Limits) -> _Question:
+    """The content of a request whose body is one image file."""
     if len(signature.specs) != 1:
         raise Refused(400, "This signature has several inputs, and takes no image files")
     ((name, spec),) = signature.specs.items()
@@ -186,6 +200,7 @@ def _from_file(body: bytes, signature: Signature, limits: Limits) -> _Question:
 
 
 def _from_json(body: bytes, version: Version, asked: str | None, limits: Limits) -> _Question:
+    """The content of a Predict request in JSON."""
     request = read_predict(body, asked)
     signature = version.signature(request.signature_name)
     inputs, pixels = to_arrays(request, signature.specs, limits, signature.least)

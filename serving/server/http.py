@@ -25,7 +25,11 @@ PAGE_HEADERS = {
 
 
 class BearerToken(HTTPBearer):
-    """Security dependency that refuses requests without the server's token."""
+    """Security dependency that refuses requests without the server's token.
+
+    Args:
+        token: Str, the token that requests must bear.
+    """
 
     def __init__(self, token: str) -> None:
         super().__init__(scheme_name="token", auto_error=False)
@@ -33,6 +37,7 @@ class BearerToken(HTTPBearer):
 
     async def __call__(self, request: HTTPConnection) -> HTTPAuthorizationCredentials:
         given = await super().__call__(request)
+        # Headers are read as Latin-1, so this restores the bytes that the client sent.
         if given is None or not hmac.compare_digest(given.credentials.strip().encode("latin-1"), self._token):
             raise Refused(
                 401, "The request needs the header 'Authorization: Bearer TOKEN' with the server's token"
@@ -41,7 +46,12 @@ class BearerToken(HTTPBearer):
 
 
 def answer(value: object, status: int = 200) -> Response:
-    """Returns a JSON response."""
+    """Returns a JSON response.
+
+    Args:
+        value: The value to write; it must be JSON.
+        status: Int, the HTTP status.
+    """
     return Response(orjson.dumps(value), status, media_type="application/json")
 
 
@@ -60,7 +70,7 @@ def content_type(request: Request) -> str:
 
 
 def add_errors(app: FastAPI) -> None:
-    """Makes every error of the application `{"error": "one sentence"}`."""
+    """Answers every error of the application with `{"error": "one sentence"}`."""
 
     def on(cause: type[Exception], answer_to: Callable[[Request, Any], Response]) -> None:
         async def handle(request: Request, error: Exception) -> Response:
@@ -71,7 +81,7 @@ def add_errors(app: FastAPI) -> None:
     def refused(request: Request, error: Refused) -> Response:
         response = answer({"error": error.message}, error.status)
         if error.status in (408, 413):
-            response.headers["connection"] = "close"  # the rest of the body is not read
+            response.headers["connection"] = "close"  # because the rest of the body is not read
         if error.status == 401:
             response.headers["www-authenticate"] = "Bearer"
         return response

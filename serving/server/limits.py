@@ -1,4 +1,4 @@
-"""What a server takes and what it refuses."""
+"""The limits of requests, and the exception that refuses a request."""
 
 from dataclasses import dataclass
 
@@ -6,11 +6,11 @@ from dropzoo.common.checks import check_positive
 
 
 class Refused(Exception):
-    """A request that is answered with a status and one sentence.
+    """Refuses a request; the answer is a status and one sentence.
 
     Args:
         status: Int, the HTTP status.
-        message: The sentence, for whoever sent the request.
+        message: Str, the sentence that the client reads.
     """
 
     def __init__(self, status: int, message: str) -> None:
@@ -20,15 +20,15 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Limits:
-    """How much a request may ask for, and how much all requests together.
+    """Limits of a single request, of a batch, and of the queue.
 
     Args:
         max_body_bytes: Int, bytes of a request.
-        max_pixels: Int, height times width of one image, read from its header. Also the total of the images of a
-            request, and of those of a batch; there an image counts in its own size or in the size that the model
-            resizes it to, whichever is larger.
-        max_rows: Int, images of a request. Even a tiny image costs some memory.
-        max_batch_size: Int, images that are answered in one batch; a request of more is a batch of its own.
+        max_pixels: Int, height times width of one image, as its header gives them. The total over the images of a
+            request, and over those of a batch, has the same limit. In a total, an image counts with its own size
+            or with the size to which the model resizes it, whichever is larger.
+        max_rows: Int, images of a request. It is a limit of its own, because even a tiny image costs some memory.
+        max_batch_size: Int, images that are answered in one batch. A larger request is a batch of its own.
         max_wait_ms: Float, milliseconds that a request may wait for others that are arriving, to share a batch.
         max_queue: Int, requests that may wait for one signature; further ones are refused.
         body_timeout_s: Float, seconds that a client may take to send a request.

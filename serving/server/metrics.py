@@ -1,4 +1,4 @@
-"""Metrics for Prometheus: requests by route and status, their time, batch sizes, versions."""
+"""Metrics for Prometheus: the number and the time of requests, batch sizes, and the number of versions."""
 
 import time
 
@@ -30,7 +30,12 @@ class Metrics:
 
 
 class Observed:
-    """Middleware that counts every request, however it ends."""
+    """Middleware that counts every request, also one that fails.
+
+    Args:
+        app: The application that answers.
+        metrics: The metrics to update.
+    """
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app, self._metrics = app, metrics
@@ -50,7 +55,7 @@ class Observed:
         try:
             await self._app(scope, receive, sent)
         finally:
-            # The route's pattern and not the address, since each address would be one more series.
+            # The label is the pattern of the route, because each address would add a time series.
             route = getattr(scope.get("route"), "path", "none")
             self._metrics.requests.labels(route, str(status)).inc()
             self._metrics.seconds.labels(route).observe(time.perf_counter() - start)

@@ -1,4 +1,4 @@
-"""An answer as the page shows it: bars for classes, pictures for masks and uncertainty."""
+"""Turns an answer into what the page shows: bars for classes, pictures for masks and uncertainty."""
 
 import base64
 import io
@@ -9,10 +9,11 @@ from PIL import Image
 
 from dropzoo.serving.server.batching import Arrays
 
-# Okabe and Ito's colours, which colour-blind people can tell apart; the first class is mostly background.
+# The colours of Okabe and Ito, which colour-blind people can tell apart. The first colour is pale, because the
+# first class is mostly the background.
 _COLOURS = ["#f2f2f2", "#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#f0e442", "#999999"]
 _COLOURS += ["#7a4fa3", "#8c564b", "#1b3a57"]
-# From black through purple and orange to light yellow: matplotlib's inferno at eight places.
+# From black through purple and orange to light yellow: the colour map inferno at eight places.
 _HEAT = [(0, 0, 4), (40, 11, 84), (101, 21, 110), (159, 42, 99), (212, 72, 66), (245, 125, 21), (250, 193, 39)]
 _HEAT += [(252, 255, 164)]
 
@@ -28,33 +29,33 @@ class Row(TypedDict):
 
 
 class Shown(TypedDict, total=False):
-    """What the page shows of an answer; the keys depend on `view`."""
+    """The data that the page shows; the keys depend on `view`."""
 
-    view: str  # "classes", "labels" or "values" for one answer an image; "class_map" or "value_map" for maps
+    view: str  # "classes", "labels" or "values" for one answer per image; "class_map" or "value_map" for maps
     sampled: bool  # whether the answer comes from samples
     classes: list[Row]
-    most: float  # the largest entropy that there can be
+    most: float  # the largest possible entropy, in nats
     uncertainty: dict[str, float]
-    mask: str  # pictures, as data: addresses
+    mask: str  # a picture as a data: address, like `heat`
     heat: str
-    name: str  # of the output in a map of values, with its range and the largest deviation
+    name: str  # the output that a map of values shows, then its smallest and largest value and largest deviation
     least: float
     top: float
     spread: float
 
 
 def picture(outputs: Arrays, class_names: list[str] | None, kind: str = "multi_class") -> Shown:
-    """Returns what the page shows of the first image of an answer.
+    """Returns the data that the page shows for the first image of an answer.
 
     Args:
-        outputs: Answer of `predict_mc` or `serving_default`.
-        class_names: Names of the classes, labels or outputs; numbers if None.
-        kind: Output kind.
+        outputs: Answer of `predict_mc` or `serving_default`, arrays by the name of the output.
+        class_names: Names of the classes, labels or outputs; None for their numbers.
+        kind: One of `KINDS`, what the output means.
     """
     answer = {name: value[0] for name, value in outputs.items()}
     (p,) = (np.asarray(answer[name], "float64") for name in ("mean", "probabilities", "values") if name in answer)
     deviation = np.sqrt(answer["variance"]) if "variance" in answer else None
-    if p.shape[-1] == 1 and kind in ("multi_class", "binary"):  # the probability of the second of two classes
+    if p.shape[-1] == 1 and kind in ("multi_class", "binary"):  # `p` is that of the second of two classes
         p = np.concatenate([1 - p, p], -1)
         deviation = None if deviation is None else np.concatenate([deviation, deviation], -1)
     names = class_names or [str(i) for i in range(p.shape[-1])]
@@ -90,7 +91,7 @@ def _bars(p: np.ndarray, deviation: np.ndarray | None, names: list[str]) -> list
 
 def _class_map(p: np.ndarray, names: list[str], kind: str) -> Shown:
     """The likeliest class of each pixel, and each class's share of the pixels."""
-    if kind == "multi_label":  # of the labels above a half
+    if kind == "multi_label":  # the likeliest of the labels above a half; 0 if there is none
         best = np.where(p.max(-1) > 0.5, p.argmax(-1) + 1, 0)
         names, shares = ["none", *names], np.array([np.mean(best == 0), *np.mean(p > 0.5, (0, 1))])
     else:
@@ -114,7 +115,7 @@ def _values(mean: np.ndarray, deviation: np.ndarray | None, names: list[str]) ->
 
 
 def _value_map(mean: np.ndarray, deviation: np.ndarray | None, names: list[str]) -> Shown:
-    """The first output and its deviation, each stretched from its least value to its largest."""
+    """The first output and its deviation; the range of each fills its palette."""
     first = mean[..., 0]
     shown: Shown = {"view": "value_map", "classes": [], "name": names[0]}
     shown |= {"least": float(first.min()), "top": float(first.max())}

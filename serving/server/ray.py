@@ -1,4 +1,4 @@
-"""The server on Ray Serve: the same application in several processes, as many as the load asks for.
+"""The server on Ray Serve: the same application in several processes, whose number follows the load.
 
 It needs the extras `serve` and `ray`. Each replica loads the versions, watches the folder and batches the requests
 that reach it, so `/metrics` describes the replica that answers. It does not matter which replica answers, since
@@ -16,7 +16,8 @@ from typing import Any, Unpack
 
 from fastapi import FastAPI
 
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # or Ray reports its use; it reads this when imported
+# Ray reads this when it is imported. Without it, Ray reports its use.
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 import ray
 from ray import serve as ray_serve
@@ -49,13 +50,14 @@ def deployment(
     Args:
         folder: Folder of a model's versions, as for `create_app`; every machine of the cluster must see it.
         min_replicas: Int, the number of processes that always run.
-        max_replicas: Int, the largest number of processes; Ray starts another one while each has over eight
-            requests at a time. None for a fixed number.
+        max_replicas: Int, the largest number of processes. Ray adds processes while each has more than eight
+            requests at a time. None for `min_replicas`, a fixed number.
         num_cpus: Float, CPUs that Ray sets aside for a replica.
         options: As for `create_app`.
 
     Raises:
-        ValueError: If a number is bad, or the folder has no version.
+        ValueError: If a number of replicas is not positive, if `max_replicas` is below `min_replicas`, or if the
+            folder has no version.
     """
     most = check_count(min_replicas, "min_replicas") if max_replicas is None else max_replicas
     if check_count(most, "max_replicas") < min_replicas:
@@ -64,7 +66,8 @@ def deployment(
         )
     folder = Path(folder).resolve()
     if not any(p.parent.name.isdigit() for p in folder.glob("*/saved_model.pb")):
-        raise ValueError(f"Expected a folder of exported versions. Received: {folder}")  # not in a replica's log
+        # Raised here, because the user would find an error in a replica only in its log.
+        raise ValueError(f"Expected a folder of exported versions. Received: {folder}")
     scaling: dict[str, Any] = {"num_replicas": min_replicas}
     if most > min_replicas:
         numbers = {"min_replicas": min_replicas, "max_replicas": most, "target_ongoing_requests": 8}
@@ -72,7 +75,7 @@ def deployment(
     made = ray_serve.deployment(
         name=NAME,
         ray_actor_options={"num_cpus": num_cpus},
-        max_ongoing_requests=512,  # batches form in the replica, which refuses requests itself
+        max_ongoing_requests=512,  # many, because the replica makes batches of them and refuses requests itself
         graceful_shutdown_timeout_s=30,
         **scaling,
     )
@@ -80,6 +83,8 @@ def deployment(
 
 
 def _builder(folder: str, options: AppOptions) -> Callable[[], FastAPI]:
+    """A function that makes the application inside a replica, where the versions are loaded."""
+
     def build() -> FastAPI:
         app = create_app(Path(folder), **options)
         app.state.server.settle()
@@ -89,7 +94,7 @@ def _builder(folder: str, options: AppOptions) -> Callable[[], FastAPI]:
 
 
 def leave() -> None:
-    """Deletes the application; stops Ray Serve too, unless it serves other applications of a shared cluster."""
+    """Deletes the application. It stops Ray Serve too, unless other applications use it on a shared cluster."""
     if set(ray_serve.status().applications) - {NAME}:
         ray_serve.delete(NAME)
     else:
@@ -117,7 +122,7 @@ def serve(
     try:
         ray.init(ignore_reinit_error=True)
         ray_serve.start(http_options={"host": host, "port": port})
-        # After Ray has set its own, which would abort the process three seconds after a SIGTERM.
+        # Set after Ray has set its own handlers, which would abort the process three seconds after a SIGTERM.
         before = {number: signal.signal(number, stopped) for number in (signal.SIGINT, signal.SIGTERM)}
         ray_serve.run(application, name=NAME, route_prefix="/")
         _log.info("Serving %s on http://%s:%d", folder, host, port)

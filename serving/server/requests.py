@@ -1,4 +1,4 @@
-"""From the bodies of requests to arrays, with every check, and from arrays to the body of an answer."""
+"""Reads the bodies of requests into arrays, with all checks, and writes arrays into the body of an answer."""
 
 import base64
 import binascii
@@ -23,8 +23,9 @@ from dropzoo.serving.jpeg import decode_jpeg
 from dropzoo.serving.server.batching import Arrays
 from dropzoo.serving.server.limits import Limits, Refused
 
+#: The shape and dtype of each input, by its name.
 Specs = Mapping[str, tf.TensorSpec]
-_DEEPEST = 16  # lists within lists
+_DEEPEST = 16  # levels of nested lists
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Predict:
     Attributes:
         signature_name: Name of the signature to call.
         form: `"instances"` for rows, or `"inputs"` for columns.
-        value: The rows or columns, as JSON gives them.
+        value: The rows or columns, as they were in the JSON.
     """
 
     signature_name: str
@@ -46,8 +47,11 @@ def read_predict(body: bytes, signature_name: str | None = None) -> Predict:
     """Returns the Predict request in a body.
 
     Args:
-        body: JSON.
+        body: Bytes of JSON.
         signature_name: Name of the signature that the address asks for; None if it asks for none.
+
+    Raises:
+        Refused: If the body is not a Predict request, or asks for another signature than the address.
     """
     try:
         request = orjson.loads(body)
@@ -75,7 +79,14 @@ def to_arrays(request: Predict, specs: Specs, limits: Limits, least: int = 0) ->
         request: Predict request, in row or in columnar form.
         specs: Shape and dtype of each input.
         limits: Limits of a request.
-        least: Int, pixels that an image counts at least: those of the one size that the model resizes images to.
+        least: Int, the smallest number of pixels that an image counts with, which is that of the one size to which
+            the model resizes images; 0 if there is no such size.
+
+    Returns:
+        The arrays by the name of the input, and the number of pixels.
+
+    Raises:
+        Refused: If the inputs do not fit the signature or the limits.
     """
     value, names = request.value, list(specs)
     if request.form == "instances":
@@ -112,19 +123,20 @@ def _check_rows(rows: int, limits: Limits) -> None:
 
 
 def _check_pixels(pixels: int, rows: int, limits: Limits, least: int) -> None:
-    """Refuses too many pixels. A single image may always have the size that the model resizes it to."""
+    """Refuses too many pixels. A single image of the size to which the model resizes is always accepted."""
     if pixels > max(limits.max_pixels, least):
         raise Refused(
             413,
-            f"A request may have {limits.max_pixels:,} pixels at most, each image in the size the model works in; "
-            f"received {pixels:,} (images: {rows:,}). Send fewer or smaller images",
+            f"A request may have {limits.max_pixels:,} pixels at most, where a small image counts with the size "
+            f"to which the model resizes it; received {pixels:,} (images: {rows:,}). Send fewer or smaller images",
         )
 
 
 def _flat(name: str, value: Any) -> tuple[list[int], list[int | float]]:
     """The shape of nested lists and the numbers in them.
 
-    NumPy would turn strings and booleans into numbers, or all numbers into strings as long as the longest.
+    NumPy is not used for this, because it would turn strings and booleans into numbers, or all numbers into
+    strings as long as the longest one.
     """
     shape: list[int] = []
     level = [value]
@@ -160,7 +172,7 @@ def _numbers(name: str, value: Any, spec: tf.TensorSpec, limits: Limits, least: 
 
 
 def _encoded(name: str, value: Any, spec: tf.TensorSpec, limits: Limits, least: int) -> tuple[np.ndarray, int]:
-    """Files as `{"b64": ...}`, which is how TensorFlow Serving sends bytes."""
+    """Files from `{"b64": ...}`, the form in which TensorFlow Serving's clients send bytes."""
     if not isinstance(value, list) or not value:
         raise Refused(400, f'{name!r} must be a list of {{"b64": ...}}')
     _check_rows(len(value), limits)
@@ -177,9 +189,14 @@ def _encoded(name: str, value: Any, spec: tf.TensorSpec, limits: Limits, least: 
 
 
 def check_image(data: bytes, limits: Limits) -> ImageFile:
-    """Returns the header of a PNG or JPEG file; refuses other files and images that are too large.
+    """Returns the header of a PNG or JPEG file, without decompressing the image.
 
-    Nothing is decompressed.
+    Args:
+        data: Bytes of the file.
+        limits: Limits of a request.
+
+    Raises:
+        Refused: If the file is neither PNG nor JPEG, its header is broken, or the image has too many pixels.
     """
     is_png, is_jpeg = data.startswith(b"\x89PNG\r\n\x1a\n"), data.startswith(b"\xff\xd8\xff")
     if not (is_png or is_jpeg):
@@ -195,7 +212,18 @@ def check_image(data: bytes, limits: Limits) -> ImageFile:
 
 
 def read_image(data: bytes, spec: tf.TensorSpec, limits: Limits) -> np.ndarray:
-    """Returns an image file as a batch of one, with the channels, the size and the dtype of the input."""
+    """Returns an image file as a batch of one, with the channels, the size and the dtype of the input.
+
+    A JPEG file is turned upright by its EXIF orientation.
+
+    Args:
+        data: Bytes of a PNG or JPEG file.
+        spec: Shape and dtype of the signature's input.
+        limits: Limits of a request.
+
+    Raises:
+        Refused: If the signature takes no images, or the file is bad or too large.
+    """
     *size, channels = spec.shape[1:]
     if spec.shape.rank != 4 or channels not in (1, 3, 4):
         raise Refused(400, f"This signature takes no image files; its input has the shape {spec.shape}")
@@ -207,7 +235,8 @@ def read_image(data: bytes, spec: tf.TensorSpec, limits: Limits) -> np.ndarray:
             image = tf.io.decode_image(data, channels=channels, expand_animations=False).numpy()[None]
     except tf.errors.InvalidArgumentError:
         raise Refused(400, "The image cannot be decoded; it may be truncated") from None
-    # NumPy, and only the steps that are needed: an eager operation of TensorFlow takes longer than a small image.
+    # Only the steps that are needed, and in NumPy: an eager operation of TensorFlow takes longer than all of the
+    # work on a small image.
     fits = None in size or list(image.shape[1:3]) == size
     if fits and spec.dtype == tf.uint8:
         return image
@@ -218,7 +247,7 @@ def read_image(data: bytes, spec: tf.TensorSpec, limits: Limits) -> np.ndarray:
 
 
 def _orientation(header: ImageFile) -> int | None:
-    """The EXIF orientation; browsers turn an image by it before they show it."""
+    """The EXIF orientation, by which browsers turn an image before they show it; None if there is none."""
     exif = Exif()
     try:
         exif.load(header.info.get("exif"))
@@ -233,6 +262,9 @@ def to_json(outputs: Arrays, form: str) -> bytes:
     Args:
         outputs: Arrays by the name of the output.
         form: Form of the request: `"instances"` for rows, `"inputs"` for columns.
+
+    Raises:
+        Refused: If a number is not finite, which JSON cannot express.
     """
     if not all(np.isfinite(value).all() for value in outputs.values() if value.dtype.kind == "f"):
         raise Refused(500, "The model's answer is not finite")

@@ -1,4 +1,4 @@
-"""The routes of the server: which addresses there are, and which of them need the token."""
+"""The routes of the server. Some are open to anybody, and the others need the token."""
 
 from collections.abc import Awaitable, Callable
 
@@ -14,11 +14,11 @@ _VERSION = "/v1/models/{name}/versions/{version}"
 
 
 def open_routes(server: Server, page: str) -> APIRouter:
-    """Returns the routes that anybody may use: the page, and the health for load balancers.
+    """Returns the routes that anybody may use: the page, and the health check for load balancers.
 
     Args:
         server: The server.
-        page: The page, HTML.
+        page: Str, the HTML of the page.
     """
     router = APIRouter()
 
@@ -36,11 +36,11 @@ def open_routes(server: Server, page: str) -> APIRouter:
 
 
 def model_routes(server: Server, token: str | None) -> APIRouter:
-    """Returns the routes of the model, and the metrics.
+    """Returns the routes of the model, and the route of the metrics.
 
     Args:
         server: The server.
-        token: The token that requests must bear; None if they need none.
+        token: Bearer token that requests must send; None if they need none.
     """
     router = APIRouter(dependencies=[] if token is None else [Security(BearerToken(token))])
     for verb, signature in (("predict", None), ("predict_mc", "predict_mc")):
@@ -70,6 +70,8 @@ def model_routes(server: Server, token: str | None) -> APIRouter:
 
 
 def _predict(server: Server, signature: str | None) -> Callable[[Request], Awaitable[Response]]:
+    """The handler of a Predict route, for the signature in its address; None if the body names the signature."""
+
     async def predict(request: Request) -> Response:
         name, version = request.path_params["name"], request.path_params.get("version")
         return await server.predict(request, name, version, signature)

@@ -1,4 +1,4 @@
-"""The OpenAPI description of requests and answers. The server does not parse with these models."""
+"""The OpenAPI description of requests and answers. The server does not use these models to parse requests."""
 
 from typing import Any
 
@@ -108,7 +108,12 @@ _PREDICT: Responses = {
 
 
 def predict(path: str, verb: str) -> dict[str, Any]:
-    """Returns the description of one Predict route, as arguments of `add_api_route`."""
+    """Returns the description of one Predict route, as arguments of `add_api_route`.
+
+    Args:
+        path: Path of the route, with `{name}` and perhaps `{version}`.
+        verb: `"predict"` or `"predict_mc"`.
+    """
     names = [name for name in ("name", "version") if f"{{{name}}}" in path]
     file = {"schema": {"type": "string", "format": "binary"}}
     bodies = {"oneOf": [Rows.model_json_schema(), Columns.model_json_schema()]}

@@ -21,7 +21,7 @@ from dropzoo.serving.montecarlo.statistics import KINDS
 from dropzoo.serving.server.batching import Arrays, Run
 from dropzoo.serving.server.limits import Refused
 
-# Operations that reach outside the model. A SavedModel is a program; one that has these operations is not served.
+# Operations that reach outside the model. A SavedModel is a program, and one with these operations is not served.
 _REACHING_OUT = {
     "ReadFile",
     "WriteFile",
@@ -32,7 +32,8 @@ _REACHING_OUT = {
     "Rpc",
     "RpcCall",
 }
-_SWAP_SECONDS = 0.1  # an export that replaces a folder takes it away and puts the new one there, much faster
+_SWAP_SECONDS = 0.1  # much longer than an export needs to rename the old folder away and the new one in
+#: The name, the inode, the time of the last change and the size of each file of an export.
 Mark = frozenset[tuple[str, int, int, int]]
 _log = logging.getLogger("dropzoo.serving")
 
@@ -43,8 +44,8 @@ class Signature:
 
     Attributes:
         specs: Shape and dtype of each input.
-        run: From arrays to arrays.
-        least: Int, pixels of the one size that the model resizes images to; 0 if there is no such size.
+        run: Function from the inputs of a batch to its outputs.
+        least: Int, pixels of the one size to which the model resizes images; 0 if there is no such size.
     """
 
     specs: dict[str, tf.TensorSpec]
@@ -60,9 +61,9 @@ class Version:
         number: Int, the name of its folder.
         signatures: Signatures by name.
         metadata: Signature definitions as TensorFlow Serving shows them.
-        class_names: Names of the classes, labels or outputs, if the export tells.
-        kind: Output kind, one of `KINDS`.
-        held: The loaded object; signatures die with it.
+        class_names: Names of the classes, labels or outputs; None if the export does not give them.
+        kind: One of `KINDS`, what the output means.
+        held: The loaded object, which is kept because the signatures do not work without it.
     """
 
     number: int
@@ -73,7 +74,7 @@ class Version:
     held: object
 
     def signature(self, name: str) -> Signature:
-        """Returns a signature, or refuses the request."""
+        """Returns the signature of this name, or raises `Refused`."""
         if name not in self.signatures:
             there = ", ".join(sorted(self.signatures))
             raise Refused(400, f'Serving signature name: "{name}" not found in signature def; there is {there}')
@@ -84,23 +85,23 @@ class Versions:
     """The newest versions in a folder.
 
     Args:
-        folder: Folder with a SavedModel in each of its folders 1, 2, ...
+        folder: Folder whose folders 1, 2, ... each hold a SavedModel.
         keep: Int, how many of the newest versions to serve.
 
     Raises:
-        ValueError: If `folder` is a version itself, and if `keep` is not positive.
+        ValueError: If `folder` is a version itself, or if `keep` is not positive.
     """
 
     def __init__(self, folder: Path, keep: int = 2) -> None:
         if (folder / "saved_model.pb").exists():
-            raise ValueError(f"Expected the folder of all versions, {folder.parent}. Received one: {folder}")
+            raise ValueError(f"Expected the folder of all versions, {folder.parent}. Received a version: {folder}")
         self.folder, self.name, self._keep = folder, folder.resolve().name, check_count(keep, "keep")
         self._marks: dict[int, Mark] = {}
         self.available: dict[int, Version] = {}  # replaced as a whole, never changed
         self.failed: dict[int, str] = {}  # replaced as a whole, too
 
     def refresh(self) -> None:
-        """Loads versions that are new or were replaced, newest first, and drops those that are old or gone."""
+        """Loads the versions that are new or were replaced, newest first, and drops those that are old or gone."""
         folders, marks = self._look()
         if self.available.keys() - marks.keys():  # gone for good, or just being replaced
             time.sleep(_SWAP_SECONDS)
@@ -115,13 +116,13 @@ class Versions:
             if not tried and (loaded := self._load(folders[number])):
                 self.available = self.available | {number: loaded}  # serves at once, before older ones load
             self._marks[number] = marks[number]
-            if number in self.available:  # also one whose replacement failed
+            if number in self.available:  # a version whose replacement failed to load stays too
                 wanted[number] = self.available[number]
         if wanted.keys() != self.available.keys():
             self.available = wanted
 
     def _look(self) -> tuple[dict[int, Path], dict[int, Mark]]:
-        """The folders with a number, and the marks of those that hold a SavedModel."""
+        """The folders whose name is a number, and the marks of those that hold a SavedModel."""
         folders = {int(p.name): p for p in self.folder.glob("*") if p.name.isascii() and p.name.isdigit()}
         return folders, {number: mark for number, p in folders.items() if (mark := _mark(p))}
 
@@ -137,7 +138,11 @@ class Versions:
         return loaded
 
     def find(self, name: str, version: str | None = None) -> Version:
-        """Returns the version with that number, or the newest; refuses the request if there is none."""
+        """Returns the version with this number, or the newest one if `version` is None.
+
+        Raises:
+            Refused: If the model does not have this name, or there is no such version.
+        """
         available = self.available
         if name == self.name and available:
             if version is None:
@@ -150,7 +155,7 @@ class Versions:
 
 
 def _mark(folder: Path) -> Mark | None:
-    """A value that changes when an export is replaced or still being copied here; None if there is no export."""
+    """A value that changes when an export is replaced and while it is copied; None if there is no export."""
     marks: list[tuple[str, int, int, int]] = []
     for path in (folder / "saved_model.pb", *folder.glob("variables/*"), folder / "assets.extra" / "info.json"):
         try:
@@ -210,7 +215,7 @@ def _warm(function: Callable[..., object], specs: dict[str, tf.TensorSpec]) -> N
 
 
 def _info(folder: Path) -> tuple[list[str] | None, str, int]:
-    """Class names, output kind and pixels of `image_size`, as far as `assets.extra/info.json` tells them."""
+    """The class names, the output kind and the pixels of `image_size` in `assets.extra/info.json`, or defaults."""
     try:
         info = dict(orjson.loads((folder / "assets.extra" / "info.json").read_bytes()))
     except (OSError, ValueError, TypeError):

@@ -68,7 +68,7 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path, damage):
     middle = len(content) // 2
     content[middle] ^= 1
     newest.write_bytes({"truncated": content[:middle], "empty": b"", "flipped": content}[damage])
-    with pytest.warns(UserWarning, match=f"{newest.name} cannot be read and is passed over"):
+    with pytest.warns(UserWarning, match=f"{newest.name} cannot be read and is skipped"):
         history = Trainer(linear_model()).fit(dataset(), epochs=2, checkpoint_dir=tmp_path, verbose=0)
     assert history.epoch == [0, 1] and len(history.history["loss"]) == 2
     assert Trainer(linear_model()).fit(dataset(), epochs=2, checkpoint_dir=tmp_path, verbose=0).epoch == [0, 1]

@@ -128,7 +128,7 @@ def test_bad_arguments():
     for weight in (-0.1, 1.1):
         with pytest.raises(ValueError, match="`dice_weight` must be in"):
             DiceCrossEntropy(dice_weight=weight)
-    with pytest.raises(ValueError, match="one integer label a pixel"):
+    with pytest.raises(ValueError, match="one integer label for each pixel"):
         Dice()(np.zeros((1, 4, 4, 3)), np.zeros((1, 4, 4, 3)))
     with pytest.raises(ValueError, match="`num_classes` must be a positive int"):
         MeanIoU(0)

@@ -60,7 +60,7 @@ def test_segmentation_by_name(tmp_path):
 
     describe(tmp_path, "oxford_iiit_pet", {"train": 10, "test": 10})
     with tfds.testing.mock_data(as_dataset_fn=pets, data_dir=tmp_path):
-        with pytest.raises(ValueError, match="Images of different sizes make no batch"):
+        with pytest.raises(ValueError, match="Images of different sizes cannot form a batch"):
             load_data("oxford_iiit_pet", data_dir=tmp_path)
         data = load_data("oxford_iiit_pet", data_dir=tmp_path, image_size=(8, 10))
         images, masks = arrays(data.train)[0]

@@ -256,7 +256,7 @@ def test_bad_arguments_are_refused(tmp_path):
         ({"jit_compile": "yes"}, "`jit_compile` must be one of True, False, 'auto'. Received: jit_compile='yes'"),
         ({"steps_per_execution": 0}, "`steps_per_execution` must be a positive int"),
         ({"on_nan": "skip"}, "`on_nan` must be one of 'stop', 'restore'"),
-        ({"r_drop": -1.0}, "`r_drop` must be a number from 0 up"),
+        ({"r_drop": -1.0}, "`r_drop` must be a number of at least 0"),
         ({"prefetch_to": "GPU:7"}, "`prefetch_to` must be one of 'CPU:0', 'CPU:1'"),
     ]:
         with pytest.raises(ValueError, match=message):

@@ -14,7 +14,7 @@ NUM_DRAWS = 11
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Augment:
-    """The random changes that training images get; every amount is the half-width of a uniform draw.
+    """The random changes of training images. Every amount is the half-width of a uniform distribution.
 
     Flips, rotation, shift, scale and crop are one affine map, so an image is interpolated only once (bilinear, and
     its mask by nearest neighbour). Uncovered pixels are filled with the mirror image. Colours stay in [0, 1].
@@ -67,12 +67,12 @@ class Augment:
             object.__setattr__(self, "crop", check_pair(self.crop, "crop"))
 
     def check(self, height: int | None, width: int | None, channels: int) -> None:
-        """Raises an error if images of this shape cannot be augmented like this.
+        """Raises an error if images of this shape cannot get these changes.
 
         Args:
-            height: Int or None, pixels; None where it is not known.
-            width: Int or None, pixels.
-            channels: Int.
+            height: Int, pixels; None if it is not known.
+            width: Int, pixels; None if it is not known.
+            channels: Int, the number of channels.
 
         Raises:
             ValueError: If `saturation` is set for images without colour, or `crop` is larger than the images.
@@ -98,7 +98,7 @@ class Augment:
             The new image and label.
 
         Raises:
-            ValueError: If images of this shape cannot be augmented like this.
+            ValueError: If images of this shape cannot get these changes.
         """
         image, label = tf.convert_to_tensor(image), tf.convert_to_tensor(label)
         draws = tf.random.stateless_uniform([1, NUM_DRAWS], seed, -1.0, 1.0)

@@ -28,20 +28,21 @@ def list_corruptions() -> list[str]:
 def corrupt(images: tf.Tensor | np.ndarray, name: str, severity: int, seed: int = 0) -> tf.Tensor:
     """Corrupts a batch of images in one way, at one of five severities.
 
-    Images may have any size, also 8x8x1. The corruptions are:
+    Images may have any size, even 8x8x1. The corruptions are:
 
     - `gaussian_noise` adds noise with a standard deviation of 0.05 to 0.4.
-    - `blur` convolves with a Gaussian of 0.16 to 0.6 times the square root of the shorter side.
+    - `blur` convolves with a Gaussian whose standard deviation is 0.16 to 0.6 times the square root of the shorter
+      side.
     - `contrast` keeps 75 to 10 % of the distance of each channel to its mean.
     - `brightness` adds 0.1 to 0.5 to dark images and subtracts it from bright ones.
-    - `occlusion` covers a grey square of 20 to 70 % of the shorter side.
+    - `occlusion` puts a grey square on the image, whose sides are 20 to 70 % of the image's shorter side.
     - `missing_patches` sets 10 to 60 % of the patches of a grid, about eight along the shorter side, to 0.
 
     This is not CIFAR-C or ImageNet-C (Hendrycks and Dietterich, 2019, arXiv:1903.12261): the corruptions and their
-    strengths differ, and there is no JPEG. Figures on it compare models with each other, but not with published
-    ones.
+    strengths differ, and there is no JPEG. Figures on these images compare models with each other, but not with
+    published figures.
 
-    Random draws depend on the seed and on the pixels of the image alone, so the same image is corrupted in the
+    Random draws depend only on the seed and on the pixels of the image, so the same image is corrupted in the
     same way in any batch, order, process or graph. A higher severity changes an image at least as much as a lower
     one: the noise is scaled, and squares and lost patches grow around the same places.
 
@@ -55,7 +56,7 @@ def corrupt(images: tf.Tensor | np.ndarray, name: str, severity: int, seed: int 
         A tensor of the shape and dtype of `images`, in [0, 1].
 
     Raises:
-        ValueError: For an unknown name, another severity or seed, and images of another rank or dtype.
+        ValueError: If the name is unknown, or the severity, the seed, or the rank or dtype of the images is wrong.
 
     Example:
     >>> import tensorflow as tf
@@ -107,13 +108,13 @@ def contrast(images: Images, kept: float, keys: Keys) -> Images:
 
 
 def brightness(images: Images, amount: float, keys: Keys) -> Images:
-    """Moves an image away from the nearer end of [0, 1], where there is room."""
+    """Makes a dark image brighter and a bright image darker, because there is room in [0, 1] on that side."""
     mean = tf.reduce_mean(images, axis=(1, 2, 3), keepdims=True)
     return images + tf.where(mean < 0.5, amount, -amount)
 
 
 def occlusion(images: Images, share: float, keys: Keys) -> Images:
-    """Covers a grey square, whole within the image; a larger square contains the smaller ones."""
+    """Puts a grey square on the image, all of it inside. A larger square contains the smaller ones."""
     side = tf.maximum(tf.round(share * _shorter_side(images)), 1.0)
     draws = uniform(_bits(keys, [tf.shape(images)[0], 2]))  # (batch, 2)
 
@@ -128,7 +129,7 @@ def occlusion(images: Images, share: float, keys: Keys) -> Images:
 
 
 def missing_patches(images: Images, share: float, keys: Keys) -> Images:
-    """Sets a share of the patches to 0; a patch that is lost at a severity is lost at the next."""
+    """Sets a share of the patches to 0. A patch that is lost at one severity is lost at all higher ones."""
     side = tf.cast(tf.maximum(tf.round(_shorter_side(images) / 8.0), 1.0), tf.int32)
     size = tf.shape(images)[1:3]
     rows, columns = tf.unstack((size + side - 1) // side)
@@ -155,6 +156,7 @@ def _shorter_side(images: Images) -> tf.Tensor:
 
 
 def _bits(keys: Keys, shape: tf.Tensor | list[int | tf.Tensor]) -> tf.Tensor:
-    """Returns uint32 bits of a shape, rows first, each row by its own key."""
+    """Returns uint32 bits of a shape. Each row, along the first axis, gets its bits from its own key."""
     shape = tf.convert_to_tensor(shape)
+    # The second word of a row's key is the first one plus an odd constant (2**32 over the golden ratio).
     return tf.reshape(row_bits(keys, keys + u32(0x9E3779B9), tf.reduce_prod(shape[1:])), shape)

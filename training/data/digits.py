@@ -47,7 +47,7 @@ def draw_scene(digits: np.ndarray, labels: np.ndarray, seed: list[int]) -> tuple
         seed: List of ints for `numpy.random.RandomState`.
 
     Returns:
-        The image and its mask, both uint8 `(CANVAS, CANVAS)`; the mask is 0, and on a digit its label + 1.
+        The image and its mask, both uint8 `(CANVAS, CANVAS)`. The mask is the label + 1 on a digit, or else 0.
     """
     # RandomState, not default_rng: NumPy promises that its streams never change.
     random = np.random.RandomState(seed)
@@ -72,7 +72,7 @@ def draw_scene(digits: np.ndarray, labels: np.ndarray, seed: list[int]) -> tuple
 
 
 def _places(random: np.random.RandomState) -> list[tuple[float, float, float]]:
-    """Draws (row, column, size) of up to six digits that hardly touch; a digit without room is left out."""
+    """Draws (row, column, size) of up to six digits that hardly touch. A digit without enough room is left out."""
     places: list[tuple[float, float, float]] = []
     # The largest come first, because they are the hardest to place.
     for size in sorted(random.uniform(16, 32, size=random.randint(3, 7)), reverse=True):
@@ -85,10 +85,10 @@ def _places(random: np.random.RandomState) -> list[tuple[float, float, float]]:
 
 
 def _render(digit: np.ndarray, row: float, column: float, size: float, degrees: float) -> np.ndarray:
-    """Draws an 8x8 digit `size` pixels tall, turned, centred on (row, column) of an empty canvas."""
-    padded = np.pad(digit, 2)  # the spline needs to see the ink end
+    """Draws an 8x8 digit on an empty canvas: `size` pixels tall, turned, and centred on (row, column)."""
+    padded = np.pad(digit, 2)  # so that the spline sees where the ink ends
     cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
-    matrix = np.array([[cosine, -sine], [sine, cosine]]) * 8 / size  # canvas to digit
+    matrix = np.array([[cosine, -sine], [sine, cosine]]) * 8 / size  # from the canvas to the digit
     middle = (len(padded) - 1) / 2
     offset = (
         middle - matrix[0, 0] * row - matrix[0, 1] * column,

@@ -17,13 +17,13 @@ TEST_FRACTION = 0.2
 def read_folder(folder: Path, validation_split: float, num_channels: int | None = None) -> Source:
     """Reads all images of a folder into memory, and so checks each of them.
 
-    In the order of the names, the last fifth (of each class) is the test set, and the last `validation_split` of
-    the others is the validation set.
+    Files are in the order of their names. The last fifth (of each class) is the test set, and the last fraction
+    `validation_split` of the others is the validation set.
 
     Args:
         folder: Folder with `images/` and `masks/`, or with one folder for each class.
         validation_split: Float in [0, 1).
-        num_channels: 1, 3 or None. The number of channels where grey and RGB images are mixed.
+        num_channels: 1, 3 or None. The number of channels of all images if grey and RGB images are mixed.
 
     Raises:
         ValueError: If a file cannot be read, files do not fit together, or no training image is left.
@@ -96,7 +96,7 @@ def _list_images(folder: Path) -> list[Path]:
 
 
 def _pair(images: list[Path], masks: list[Path]) -> list[tuple[Path, Path]]:
-    """Returns each image with the mask of the same name, or raises a ValueError that names those without."""
+    """Returns each image with the mask of the same name, or raises a ValueError that names the unpaired files."""
     for paths in (images, masks):
         stems = [path.stem for path in paths]
         twice = sorted({stem for stem in stems if stems.count(stem) > 1})
@@ -141,7 +141,7 @@ def _class_ids(masks: list[np.ndarray], paths: list[Path]) -> tuple[list[np.ndar
 
 
 def _cut_tails(groups: list[list[int]], fraction: float) -> tuple[list[list[int]], list[list[int]]]:
-    """Returns the groups without their last `fraction`, and those parts."""
+    """Returns the groups without their last `fraction`, and the parts that were cut off."""
     cuts = [len(group) - tail_count(len(group), fraction) for group in groups]
     return (
         [group[:cut] for group, cut in zip(groups, cuts, strict=True)],
@@ -150,7 +150,7 @@ def _cut_tails(groups: list[list[int]], fraction: float) -> tuple[list[list[int]
 
 
 def _alternate(groups: list[list[int]]) -> list[int]:
-    """Returns one of each group in turn, so that the first few training images hold all classes."""
+    """Returns one item of each group in turn, so that the first few training images contain all classes."""
     longest = max(len(group) for group in groups)
     return [group[turn] for turn in range(longest) for group in groups if turn < len(group)]
 

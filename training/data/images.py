@@ -20,7 +20,7 @@ def read_images(paths: list[Path], num_channels: int | None = None) -> list[np.n
 
     Args:
         paths: The files.
-        num_channels: 1, 3 or None. The number of channels where grey and RGB images are mixed.
+        num_channels: 1, 3 or None. The number of channels of all images if grey and RGB images are mixed.
 
     Returns:
         Arrays `(height, width, channels)` of one number type: uint8, uint16, or float32 in [0, 1].
@@ -50,7 +50,7 @@ def read_images(paths: list[Path], num_channels: int | None = None) -> list[np.n
 
 
 def read_mask(path: Path) -> np.ndarray:
-    """Reads the class ids of a mask, `(height, width, 1)`, or raises a ValueError if they are none."""
+    """Reads a mask, `(height, width, 1)`, or raises a ValueError if its values are not class ids."""
     with path.open("rb") as file:
         header = file.read(26)
     if header.startswith(b"\x89PNG") and header[25:] == b"\x03":
@@ -71,14 +71,14 @@ def read_mask(path: Path) -> np.ndarray:
         raise ValueError(f"A mask must hold whole numbers, 0 and above. Received: {path} with {mask.dtype}")
     if header.startswith(_JPEG) and len(values := np.unique(mask)) > 2:
         raise ValueError(
-            f"JPEG does not keep class ids: save masks as PNG, from where they were drawn. Received: {path} with "
+            f"JPEG does not keep class ids: save the original masks as PNG instead. Received: {path} with "
             f"{len(values)} values from {values[0]} to {values[-1]}"
         )
     return mask[..., :1]
 
 
 def _read(path: Path, is_mask: bool = False) -> np.ndarray:
-    """Reads `(height, width, channels)` without alpha: an image as it is shown, a mask as it is stored."""
+    """Reads `(height, width, channels)` without alpha. An image is read as it is shown, a mask as it is stored."""
     try:
         if path.suffix.lower() in TIFF_SUFFIXES:
             return _read_tiff(path, is_mask)
@@ -107,9 +107,9 @@ def _read_tiff(path: Path, is_mask: bool) -> np.ndarray:
         kind = page.photometric.name
         has_alpha = bool(page.extrasamples) and kind == "RGB"
         if kind == "PALETTE" and not is_mask:
-            colours = (page.colormap >> 8).astype(np.uint8)  # 16 bits each, in the file
+            colours = (page.colormap >> 8).astype(np.uint8)  # the file has 16 bits for each
             pixels, axes = np.moveaxis(colours[:, pixels.astype(int)], 0, -1), axes + "S"
-        # A mask stays as it was written: tifffile stores True and False like this.
+        # A mask stays as it is stored, because tifffile writes True and False as MINISWHITE too.
         if kind == "MINISWHITE" and not is_mask and pixels.dtype.kind in "bu":
             pixels = pixels ^ pixels.dtype.type(2**page.bitspersample - 1)
     pixels = pixels.astype(pixels.dtype.newbyteorder("="))  # TensorFlow takes the machine's byte order only
@@ -129,6 +129,6 @@ def _checked(image: np.ndarray, path: Path) -> np.ndarray:
         return image
     if image.dtype.kind != "f":
         raise ValueError(f"Expected 8-bit, 16-bit or float images. Received: {path} with {image.dtype}")
-    if not (image.min() >= 0 and image.max() <= 1):  # so written, this catches NaN
+    if not (image.min() >= 0 and image.max() <= 1):  # `not` around all of it catches NaN too
         raise ValueError(f"Float images must be in [0, 1]. Received: {path} in [{image.min()}, {image.max()}]")
     return image.astype(np.float32)

@@ -101,19 +101,19 @@ def load_data(
         image_size: Int, `(height, width)` or None. Resizes all images to this size.
         data_dir: Folder in which TFDS keeps prepared sets; None for its default.
         manual_dir: Folder with the original archives of a TFDS set, instead of a download.
-        cache: Bool. Whether to keep decoded images in memory; otherwise they are read anew in each epoch.
-        limit: Int above 0 or None. Train on the first so many training images only.
-        num_channels: 1, 3 or None. Turns RGB images grey, or grey ones to RGB; a folder may hold both.
-        fold: `(k, folds)` or None, for cross-validation. The training images (after `limit`) are cut in `folds`
-            parts that hold the classes alike and do not depend on `seed`; part k, counted from 0, is the
-            validation set. It replaces `validation_split`, and a validation set that the data have.
+        cache: Bool. Whether to keep decoded images in memory. Otherwise they are read again in each epoch.
+        limit: Int above 0 or None. The number of training images to use, counted from the first; None for all.
+        num_channels: 1, 3 or None. Turns RGB images grey (1), or grey images to RGB (3); a folder may hold both.
+        fold: `(k, folds)` or None, for cross-validation. The training images (after `limit`) are cut into `folds`
+            parts. The parts hold equal shares of each class and do not depend on `seed`. Part k, counted from 0,
+            is the validation set. It replaces `validation_split` and the data's own validation set.
 
     Returns:
         `Data` with the batches of the three splits and the `DataInfo`.
 
     Raises:
         ValueError: For bad arguments, an unknown name, files that cannot be read or do not fit together, a host
-            that cannot be reached, and images of different sizes without `image_size`, a crop or `batch_size=1`.
+            that cannot be reached, or images of different sizes without `image_size`, a crop or `batch_size=1`.
 
     Example:
     >>> from dropzoo import training
@@ -130,7 +130,7 @@ def load_data(
     crop = _crop(augmentation, height, width, channels)
     if sizes_vary and batch_size > 1 and crop is None:
         raise ValueError(
-            "Images of different sizes make no batch. Pass `image_size=(height, width)`, `batch_size=1`, or "
+            "Images of different sizes cannot form a batch. Pass `image_size=(height, width)`, `batch_size=1`, or "
             f"`augment` with a crop. Received: batch_size={batch_size}"
         )
 
@@ -138,7 +138,7 @@ def load_data(
         if split is None:
             return None
         stored = conform(split, size, channels)
-        if cache:  # filled here: a cache that somebody has iterated half-way comes out short later
+        if cache:  # filled here, because a cache that is iterated only half-way comes out short later
             stored = stored.cache()
             stored.reduce(tf.constant(0), lambda total, *_: total)
         return evaluation_batches(stored, 1 if sizes_vary else batch_size)
@@ -227,9 +227,9 @@ def _training_splits(
 
 
 def find_folder(name: str | os.PathLike) -> Path | None:
-    """Returns the folder that a name means, which need not exist, or None for the name of a data set.
+    """Returns the folder to which a name refers, or None for the name of a data set.
 
-    A name that TFDS knows is no folder.
+    The folder need not exist. A string that TFDS knows is never a folder; a `Path` always is.
     """
     is_path = isinstance(name, os.PathLike) or (
         not is_known(name) and (os.path.isdir(name) or name.startswith(("~", ".")) or os.sep in name)

@@ -38,9 +38,9 @@ def tail_count(count: int, fraction: float) -> int:
 
 
 def cut_fold(split: Split, fold: int, folds: int, by_label: bool) -> tuple[Split, Split]:
-    """Returns a split without the part `fold` of `folds`, and that part, each in the stored order.
+    """Returns a split without part `fold` of `folds`, and that part, both in the stored order.
 
-    The parts come from one fixed permutation. With `by_label` each of them holds the labels as evenly as possible.
+    The parts come from one fixed permutation. With `by_label`, each part holds each label as evenly as possible.
     """
     if not 2 <= folds <= split.count:
         raise ValueError(
@@ -66,7 +66,7 @@ def pick(split: Split, wanted: np.ndarray) -> Split:
 
 
 def conform(split: Split, size: tuple[int, int] | None, channels: int) -> tf.data.Dataset:
-    """Returns the examples with images and masks of the wanted size and channels, in their number type."""
+    """Returns the examples with images and masks of the wanted size and channels. Their dtypes do not change."""
 
     def conform_one(image: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         if image.shape[-1] != channels:

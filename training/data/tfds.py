@@ -29,7 +29,7 @@ def is_known(name: str) -> bool:
 def read_tfds(
     name: str, validation_split: float, seed: int, data_dir: str | None, manual_dir: str | None
 ) -> Source:
-    """Returns the splits of a TFDS set; if it has no validation images, they are drawn by `seed`."""
+    """Returns the splits of a TFDS set. Without a validation split, one is drawn from the training images."""
     builder = _prepared(name, data_dir, manual_dir)
     splits = builder.info.splits
     image_key, label_key = _image_and_label(builder)
@@ -92,7 +92,7 @@ def _prepared(name: str, data_dir: str | None, manual_dir: str | None) -> tfds.c
         return builder
     _check_files(builder, manual_dir)
     # TFDS names its temporary folder by Python's global random state, so two runs of one seed would write into the
-    # same folder. Therefore each run prepares in its own folder, and the first one done moves it into place.
+    # same folder. Therefore each run prepares in its own folder, and the first run to finish moves it into place.
     root, target = Path(builder.data_dir_root), Path(builder.data_path)
     root.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=root, prefix="incomplete.") as scratch:
@@ -131,7 +131,7 @@ def _is_prepared(builder: tfds.core.DatasetBuilder) -> bool:
 
 
 def _check_files(builder: tfds.core.DatasetBuilder, manual_dir: str | None) -> None:
-    """Raises a ValueError at once where TFDS would try for minutes to reach a host."""
+    """Raises a ValueError at once if TFDS would try for minutes to reach a host in vain."""
     if builder.MANUAL_DOWNLOAD_INSTRUCTIONS and manual_dir is None:
         raise ValueError(
             f"Data set '{builder.name}' must be downloaded by hand: put its files in a folder and pass it as "
@@ -177,7 +177,7 @@ def _lowered(split: Split, first: int) -> Split:
 
 
 def _divide(split: Split, fraction: float, seed: int) -> tuple[Split, Split | None]:
-    """Returns a split without a fraction of its examples, and those: the last of a seeded permutation."""
+    """Returns a split without a fraction of its examples, and a split of these; `seed` chooses them."""
     count = tail_count(split.count, fraction)
     if count == 0:
         return split, None
@@ -189,5 +189,5 @@ def _divide(split: Split, fraction: float, seed: int) -> tuple[Split, Split | No
 
 
 def _names() -> list[str]:
-    # The names of the community's sets would need the network, even for "digits".
+    # Listing the sets of the community would need the network, even for "digits".
     return tfds.list_builders(with_community_datasets=False)

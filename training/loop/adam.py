@@ -1,4 +1,4 @@
-"""Adam's update as the one operation that TensorFlow has for it, instead of fifteen for each variable."""
+"""Adam's update by a single TensorFlow operation for each variable, instead of fifteen."""
 
 import contextlib
 from collections.abc import Iterator
@@ -16,9 +16,9 @@ SMALL = 1 << 14
 def fused(optimizer: keras.optimizers.Optimizer) -> Iterator[None]:
     """Lets `Adam` and `AdamW` update each large variable in one pass over it, in steps that the block traces.
 
-    The formula is the same and the rounding differs: the operation is the more exact one, which shows with a
-    `beta_2` very near 1. Everything around the update (clipping, decay, accumulation, averages) stays with Keras.
-    So do other optimizers, `amsgrad` and sparse gradients.
+    The formula is the same, but the rounding differs: the single operation is more exact, which shows when
+    `beta_2` is very near 1. Keras still does everything around the update (clipping, decay, accumulation,
+    averages), and the updates of other optimizers, with `amsgrad`, and with sparse gradients.
 
     The block changes the instance and not the class, because the optimizer is the user's own object: it must be
     saved and rebuilt as the `Adam` or `AdamW` that it is.

@@ -1,4 +1,4 @@
-"""Data as the trainer takes them: the batches of one epoch, checked, with class weights as sample weights."""
+"""The trainer's data: the batches of one epoch, with checks, and with class weights as sample weights."""
 
 import contextlib
 import re
@@ -42,7 +42,7 @@ def output(model: keras.Model) -> Output | None:
 
 
 def check_logits(model: keras.Model, r_drop: float) -> None:
-    """Refuses probabilities where the loss takes logits, and R-Drop with a `train_step` of the model's own."""
+    """Raises a ValueError if the model ends in probabilities, or has its own `train_step` and R-Drop is on."""
     if r_drop and has_own_step(model):
         raise ValueError(
             f"`r_drop` needs Keras' `train_step`, but the model has its own. Received: r_drop={r_drop}"
@@ -56,7 +56,7 @@ def check_logits(model: keras.Model, r_drop: float) -> None:
 
 
 def has_own_step(model: keras.Model) -> bool:
-    """Returns whether the model's `train_step` is not Keras'."""
+    """Returns whether the model overrides Keras' `train_step`."""
     return type(model).train_step is not keras.Model.train_step
 
 
@@ -65,7 +65,7 @@ def dataset(data: tf.data.Dataset | Epochs, name: str, epoch: int = 0) -> tf.dat
     found = data.at_epoch(epoch) if hasattr(data, "at_epoch") else data
     if not isinstance(found, tf.data.Dataset):
         raise ValueError(
-            f"`{name}` must be a tf.data.Dataset of (x, y) batches; arrays become one by "
+            f"`{name}` must be a tf.data.Dataset of (x, y) batches. Make one from arrays with "
             f"tf.data.Dataset.from_tensor_slices((x, y)).batch(32). Received: {type(found).__name__}"
         )
     spec = found.element_spec
@@ -104,7 +104,7 @@ def rest_of_epoch(
     names = [name for name in class_weight if isinstance(name, (int, np.integer))]
     if not names or len(names) < len(class_weight) or min(names) < 0 or max(names) >= max(out.classes, 2):
         raise ValueError(f"`class_weight` must name classes of the model. Received: {class_weight}")
-    table = np.ones(max(names) + 2, "float32")  # the last entry is for all classes beyond
+    table = np.ones(max(names) + 2, "float32")  # the last entry is for all larger labels
     table[names] = list(class_weight.values())
 
     def weigh(x: Any, y: tf.Tensor) -> Batch:
@@ -119,7 +119,8 @@ def rest_of_epoch(
 def check_labels(batch: Batch, model: keras.Model, where: str) -> Batch:
     """Returns the same batch with assertions on its labels.
 
-    A loss reads a label that is no class as NaN, or as no class at all, depending on the device.
+    Without them a label that is not a class gives a loss of NaN, or is taken for no class at all, depending on the
+    device.
     """
     labels, out, loss = batch[1], output(model), model.loss
     if out is None or not isinstance(labels, tf.Tensor) or not labels.dtype.is_integer:
@@ -150,10 +151,10 @@ def ahead(batches: tf.data.Dataset, device: str | None) -> tf.data.Dataset:
 
 
 def discard(box: list[Iterator[Batch]], batches: tf.data.Dataset) -> None:
-    """Empties a list that holds the only reference to an iterator of `batches`, on a thread of its own.
+    """Empties a list that holds the only reference to an iterator of `batches`, usually in another thread.
 
-    Closing an iterator can wait for the next round of tf.data's tuning thread, for as long as the epoch took. But
-    an iterator that writes a file must be gone before the next one starts.
+    Closing an iterator waits for the next round of tf.data's tuning thread, which can take as long as the epoch
+    did. But an iterator that writes a file is closed at once, because it must be gone before the next one starts.
     """
     if writes_files(batches):
         box.clear()

@@ -21,10 +21,10 @@ from dropzoo.layers import has_live_rate
 
 KEEP = 3
 _NAME = re.compile(r"epoch(\d+)_step(\d+)\.npz")
-# Keras numbers names over the life of a process ("dense_1", "adam/dense_1_kernel_momentum"), so the same model
-# built twice has other names. The numbers are no part of a variable's identity.
+# Keras numbers names over the life of a process ("dense_1", "adam/dense_1_kernel_momentum"), so a model that is
+# built twice gets different names. The numbers are therefore not part of a variable's identity.
 _NUMBER = re.compile(r"_\d+(?=[_/]|$)")
-_MARKS = ("--", "++", "@@")  # of a diff, not of its lines
+_MARKS = ("--", "++", "@@")  # lines of a diff that begin like this are headers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Checkpoint:
     Args:
         epoch: Int from 0. The epoch of the next step.
         step: Int from 0. The next step within that epoch.
-        steps: Int or None. The steps of the first epoch, None while they are not known.
+        steps: Int or None. The number of steps of the first epoch; None while it is not known.
         history: Dict from the names of logs to one value for each epoch.
         described: List of str. What `describe` returned when the run began.
         jit_compile: Bool. Whether XLA compiles the steps.
@@ -49,7 +49,7 @@ class Checkpoint:
 
     @property
     def name(self) -> str:
-        """The name of its file."""
+        """The name of the checkpoint's file."""
         return f"epoch{self.epoch:05}_step{self.step:07}.npz"
 
 
@@ -65,7 +65,7 @@ def folder(directory: str | Path | None, every: int | None, on_nan: str) -> Path
 
 
 def save(directory: Path, model: keras.Model, checkpoint: Checkpoint, write: bool = True) -> Path:
-    """Writes the whole training state under its final name at once; the newest files stay, and the best.
+    """Writes the whole training state to one file, and deletes older files except the newest and the best.
 
     The file holds every variable of the model (weights, BatchNorm, seed generators), of its optimizer and of its
     metrics, the live rate of each dropout layer, the position and the history.
@@ -74,7 +74,7 @@ def save(directory: Path, model: keras.Model, checkpoint: Checkpoint, write: boo
         directory: Folder of the checkpoints; it is made if it is missing.
         model: A compiled model.
         checkpoint: The position, the history and the settings of the run.
-        write: Bool. False for all workers but one: they only take part in reading variables that are spread over
+        write: Bool. False for all workers but one. The others only help to read variables that are spread over
             replicas.
 
     Returns:
@@ -99,7 +99,7 @@ def save(directory: Path, model: keras.Model, checkpoint: Checkpoint, write: boo
 
 
 def _ended_epochs(checkpoint: Checkpoint) -> dict[str, list[float]]:
-    """Returns the history without an epoch that has not ended, which callbacks may have seen already."""
+    """Returns the history without an unfinished epoch, whose logs may be in it already."""
     seen = max(map(len, checkpoint.history.values()), default=0)
     unfinished = max(seen - checkpoint.epoch, 0)
     return {name: values[: len(values) - unfinished] for name, values in checkpoint.history.items()}
@@ -132,23 +132,23 @@ def _write(path: Path, meta: dict[str, Any], arrays: dict[str, np.ndarray]) -> N
 
 
 def _delete_old(directory: Path, best: str | None) -> None:
-    """Deletes all files but the newest ones and the best, and what a killed process left half-written."""
+    """Deletes all files except the newest ones and the best, and the half-written files of killed processes."""
     for old in [*_newest_first(directory)[KEEP:], *directory.glob("*.unfinished.npz")]:
         if old.name != best:
             old.unlink()
 
 
 def _best(history: dict[str, list[float]]) -> str | None:
-    """Returns the file of the epoch with the lowest validation loss, or training loss where there is no other."""
+    """Returns the file of the epoch with the lowest validation loss, or training loss without validation."""
     losses = history.get("val_loss") or history.get("loss")
     if not losses:
         return None
-    before = max(map(len, history.values())) - len(losses)  # epochs, where a resumed run began to validate
+    before = max(map(len, history.values())) - len(losses)  # epochs before a resumed run began to validate
     return f"epoch{before + int(np.argmin(np.nan_to_num(losses, nan=np.inf))) + 1:05}_step{0:07}.npz"
 
 
 def describe(model: keras.Model) -> list[str]:
-    """Returns the settings that define a run besides its variables: those of the layers and of the optimizer."""
+    """Returns the settings of the layers and of the optimizer, which define a run together with its variables."""
     lines: list[str] = []
 
     def add(name: str, value: Any) -> None:
@@ -191,10 +191,10 @@ def restore(
     for path in paths:
         try:
             with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
-                arrays = dict(file)  # reads it all: zip checks a sum over each array
+                arrays = dict(file)  # reads the whole file, and so verifies the checksum of each array
             meta = json.loads(str(arrays["meta"]))
         except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-            warnings.warn(f"The checkpoint {path} cannot be read and is passed over: {error}", stacklevel=3)
+            warnings.warn(f"The checkpoint {path} cannot be read and is skipped: {error}", stacklevel=3)
             continue
         _check(model, meta, described, path)
         _assign(model, meta, arrays)
@@ -207,6 +207,7 @@ def restore(
 
 
 def _check(model: keras.Model, meta: dict[str, Any], described: list[str] | None, path: Path) -> None:
+    """Raises a ValueError that shows the differences if the checkpoint is of another model or run."""
     saved, here = meta["variables"], [_identity(variable) for variable in _variables(model)]
     if saved == here and described is not None:
         saved, here = meta["described"], described
@@ -240,7 +241,7 @@ def _variables(model: keras.Model) -> list[keras.Variable]:
 
 
 def _live_layers(model: keras.Model) -> list[keras.Layer]:
-    """Returns the layers whose rate can be set, in the order of the model, a user's own layers too."""
+    """Returns the layers whose rate can be set, including a user's own layers, in the order of the model."""
     return [layer for layer in flatten_layers(model) if has_live_rate(layer)]
 
 

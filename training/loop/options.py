@@ -15,9 +15,9 @@ def check_options(
     check_count(steps_per_execution, "steps_per_execution")
     check_choice(on_nan, "on_nan", ("stop", "restore"))
     if not isinstance(r_drop, (int, float)) or not 0 <= r_drop < float("inf"):
-        raise ValueError(f"`r_drop` must be a number from 0 up. Received: r_drop={r_drop!r}")
+        raise ValueError(f"`r_drop` must be a number of at least 0. Received: r_drop={r_drop!r}")
     if r_drop and not one_output:
-        raise ValueError(f"`r_drop` needs a model of one output, of known shape. Received: r_drop={r_drop}")
+        raise ValueError(f"`r_drop` needs a model with one output of known shape. Received: r_drop={r_drop}")
 
 
 def check_device(name: str | None, strategy: tf.distribute.Strategy | None) -> None:

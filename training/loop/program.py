@@ -1,4 +1,4 @@
-"""The functions that run on the devices: many steps in one `tf.function`, which takes the batches in the graph."""
+"""The functions that run on the devices: many steps in one `tf.function`, which reads the batches in the graph."""
 
 import inspect
 from collections.abc import Callable
@@ -39,8 +39,8 @@ class Execution(NamedTuple):
 class Program:
     """The compiled loops of training and evaluation of one model.
 
-    Each replica computes its share of the rows of the batch that one device would get, and its loss counts by that
-    share. So neither an uneven batch nor the number of replicas changes the gradient of the sum.
+    Each replica computes its share of the rows of the batch that one device would get, and its loss is weighted by
+    that share. So neither an uneven batch nor the number of replicas changes the gradient of the sum.
 
     Args:
         model: A compiled model.
@@ -54,23 +54,23 @@ class Program:
     ) -> None:
         self._model, self._strategy, self._r_drop, self.jit_compile = model, strategy, r_drop, jit_compile
         self._replicas = 1 if strategy is None else strategy.num_replicas_in_sync
-        # The training steps so far. The device counts them: an interrupt falls before or after all of a call's.
+        # The number of training steps so far. The device counts them, so an interrupt never sees a part of a call.
         self.steps = tf.Variable(0, dtype="int64")
         self._step = tf.function(self._train_step, jit_compile=True, autograph=False) if jit_compile else None
-        # Keras converts what layers need by itself, and keeps AutoGraph away from the step.
+        # Without AutoGraph, as in Keras, which itself converts the `call` of layers that need it.
         self.train = tf.function(self._train, reduce_retracing=True, autograph=False)
         self._tested = tf.function(self._test, reduce_retracing=True, autograph=False, jit_compile=jit_compile)
-        # The last logs of a `train_step` of the model's own; the run then reports these, as `fit` does.
+        # The last logs that the model's own `train_step` returned, if it has one. The run reports these, as `fit`.
         self._given: dict[str, tf.Variable] = {}
 
     def run(self, batches: tf.data.Iterator, steps: int, stop: bool, counted: bool) -> Execution:
-        """Trains up to `steps` steps; it ends with the data, and after a step whose loss is not finite.
+        """Trains `steps` steps, or fewer if the data end or the loss of a step is not finite.
 
         Args:
             batches: The iterator of a dataset.
             steps: Int above 0.
             stop: Bool. Whether this process is asked to stop.
-            counted: Bool. Whether the iterator is known to hold so many batches.
+            counted: Bool. Whether the iterator is known to hold at least `steps` batches.
         """
         with refusals_named():
             found = self.train(batches, tf.constant(steps, "int64"), tf.constant(int(stop)), counted)
@@ -109,7 +109,7 @@ class Program:
             return more & (done < steps) & tf.math.is_finite(loss)
 
         start = tf.zeros((), "int64"), tf.constant(True), tf.zeros(()), tf.zeros(())
-        with fused(self._model.optimizer):  # out here: the replicas are traced side by side
+        with fused(self._model.optimizer):  # around the loop, because the replicas are traced side by side
             done, _, loss, norm = tf.while_loop(goes_on, body, start)
         self.steps.assign_add(done)
         if self._strategy is not None:
@@ -126,7 +126,7 @@ class Program:
         def replica_step() -> None:
             rows = self._rows(batch)
             own = tf.shape(tf.nest.flatten(rows)[0])[0]
-            # A batch of fewer examples than replicas leaves some without; the mean over none is NaN.
+            # A batch with fewer examples than replicas leaves some replicas without any, and their mean is NaN.
             tf.cond(own > 0, lambda: tf.group(*tf.nest.flatten(self._model.test_step(rows))), tf.no_op)
 
         self._strategy.run(replica_step)
@@ -148,7 +148,7 @@ class Program:
             with tf.control_dependencies([tf.Assert(total >= self._replicas, message)]):  # fails on all replicas
                 return step(rows, tf.cast(own * self._replicas, "float32") / tf.cast(total, "float32"))
 
-        both = self._strategy.run(lambda: tf.stack(replica_step()))  # one exchange for the two
+        both = self._strategy.run(lambda: tf.stack(replica_step()))  # one exchange for both numbers
         return tuple(tf.unstack(self._strategy.reduce("SUM", both, axis=None)))
 
     def _rows(self, batch: Batch) -> Batch:
@@ -192,7 +192,7 @@ class Program:
         return tf.cast(counted, "float32"), norm
 
     def _own_step(self, batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:
-        """Runs a `train_step` of the model's own and keeps the logs that it returns."""
+        """Runs the model's own `train_step` and keeps the logs that it returns."""
         logs = self._model.train_step(batch)
         for name, value in logs.items() if self._strategy is None else ():
             value = tf.convert_to_tensor(value)
@@ -213,10 +213,10 @@ def _twice(tensor: tf.Tensor | None) -> tf.Tensor | None:
 
 
 def r_drop_loss(logits: tf.Tensor) -> tf.Tensor:
-    """Returns the distance of the predictions of two passes, a quarter of `KL(p1 || p2) + KL(p2 || p1)`.
+    """Returns the distance between the predictions of two passes, a quarter of `KL(p1 || p2) + KL(p2 || p1)`.
 
-    Differs from the paper: it is half of the paper's term, because the cross-entropy here is half of the sum over
-    the two passes; so `r_drop` is the paper's alpha.
+    Differs from the paper: it is half of the paper's term, because the cross-entropy here is the mean over the two
+    passes and not their sum. So `r_drop` is the paper's alpha.
 
     Args:
         logits: Float tensor `(2 * batch, ..., classes)`; the halves are the two passes. One logit is that of a

@@ -1,4 +1,4 @@
-"""The demands of a `tf.distribute` strategy on a model, its optimizer and the callbacks; None demands nothing."""
+"""Fits a model, its optimizer and the callbacks to a `tf.distribute` strategy; None changes nothing."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +17,7 @@ _WRITERS = (
     keras.callbacks.ModelCheckpoint,
     keras.callbacks.TensorBoard,
 )
-# Options of an optimizer that act only every so many steps.
+# Options with which an optimizer acts only once in several steps.
 _CONDITIONAL = ("gradient_accumulation_steps", "ema_overwrite_frequency")
 # The errors that TensorFlow raises when it waits for a worker that is gone.
 _LOST = (
@@ -58,7 +58,7 @@ def prepare(
     """Lets batch normalisation see whole batches, and checks that the replicas will train together.
 
     Args:
-        strategy: A strategy or None, with which nothing happens.
+        strategy: A strategy, or None, for which the function does nothing.
         model: A model built under the strategy.
         optimizer: As for `compile`.
         jit_compile: As for `Trainer`.
@@ -90,7 +90,7 @@ def prepare(
     if not inside or not all(inside):
         raise ValueError(
             "The model must be built under the strategy: `with strategy.scope(): model = ...`. "
-            f"Received a model {'of which a part was' if any(inside) else 'that was not'}"
+            f"Received: a model with {'only some' if any(inside) else 'none'} of its variables from there"
         )
     for layer in flatten_layers(model):
         if isinstance(layer, keras.layers.BatchNormalization):
@@ -123,7 +123,7 @@ def callbacks_here(
 ) -> list[keras.callbacks.Callback]:
     """Returns the callbacks of this process: only the chief has those that write files."""
     chief = is_chief(strategy)
-    given = keras.tree.flatten(callbacks or [])  # also of a single callback, as in `fit`
+    given = keras.tree.flatten(callbacks or [])  # flattens a single callback to a list too, as `fit` does
     return [callback for callback in given if chief or not isinstance(callback, _WRITERS)]
 
 

@@ -24,7 +24,7 @@ class Settings:
         validation_data: Data to evaluate after each epoch, or None.
         class_weight: Dict from labels to weights, or None.
         directory: Folder of the checkpoints, or None.
-        checkpoint_every: Int or None. Save after so many steps of an epoch, too.
+        checkpoint_every: Int or None. A checkpoint is also written each time that this many steps are done.
         strategy: A `tf.distribute.Strategy` or None.
         steps_per_execution: Int. Steps on the device for each call from Python.
         prefetch_to: The device to which batches are copied ahead, or None.
@@ -51,10 +51,10 @@ class Run:
         model: A compiled model with all its variables.
         program: The compiled loops of the model.
         settings: The arguments of the run.
-        callbacks: Keras' list of callbacks; `on_train_begin` is called here.
+        callbacks: Keras' list of callbacks. The constructor calls its `on_train_begin`.
         signals: The signals that this process got.
-        steps: Int or None. The steps of an epoch, None while they are not known.
-        saved: A checkpoint and its file to go on from, or None.
+        steps: Int or None. The number of steps of an epoch; None while it is not known.
+        saved: The checkpoint from which the run goes on, with its file, or None.
 
     Attributes:
         last: The path of the last checkpoint, or None.
@@ -80,8 +80,8 @@ class Run:
             checkpoint, self.last = saved
             self.start, self.skip = checkpoint.epoch, checkpoint.step
             model.history.history, model.history.epoch = checkpoint.history, list(range(checkpoint.epoch))
-        # The epoch, and the value of `program.steps` at its start. One assignment moves both, so that the position
-        # is a real one wherever an interrupt falls.
+        # The epoch, and the value of `program.steps` at its start. One assignment sets both, so that the position
+        # is right whenever an interrupt comes.
         self._mark = (self.start, -self.skip)
         program.steps.assign(0)
 
@@ -127,6 +127,7 @@ class Run:
         settings, every = self.settings, self.settings.checkpoint_every
         rest = batches.rest_of_epoch(settings.train, epoch, step, settings.class_weight, self.model)
         left, more = int(rest.cardinality()), True  # left is below 0 where it is not known
+        # The list holds the only reference to the iterator, so that `discard` can let go of it.
         box = [iter(batches.ahead(rest, settings.prefetch_to))]
         while more and left != 0:
             size = self._size(step, left)
@@ -147,7 +148,7 @@ class Run:
 
     def validate(self, data: tf.data.Dataset | batches.Epochs) -> dict[str, np.ndarray]:
         """Returns the logs of the validation, and leaves the training metrics as they are."""
-        # Evaluation uses the variables of the training metrics; a stop during it must find them as they were.
+        # Evaluation uses the variables of the training metrics, whose values a checkpoint needs if it is stopped.
         variables = self.model.metrics_variables
         values = [variable.numpy() for variable in variables]
         try:
@@ -171,11 +172,12 @@ class Run:
         return checkpoints.save(self.settings.directory, self.model, checkpoint, write)
 
     def _size(self, step: int, left: int) -> int:
-        """Returns the steps of the next execution: it ends at fixed steps of an epoch, also after a resume."""
+        """Returns the steps of the next execution, which ends at the same steps of an epoch after a resume too."""
         sizes = (self.settings.steps_per_execution, self.settings.checkpoint_every)
         return min([left] * (left > 0) + [size - step % size for size in sizes if size])
 
     def _give_up(self, what: str, norm: float) -> None:
+        """Raises the error for a loss that is not finite, after `on_nan`."""
         rate = float(self.model.optimizer.learning_rate)
         done = ""
         if self.settings.on_nan == "restore" and self.last:

@@ -1,4 +1,4 @@
-"""Signals that ask a run to stop, taken where the run can be saved."""
+"""Signals that ask a run to stop, handled at a point where the run can be saved."""
 
 import signal
 import threading
@@ -14,9 +14,9 @@ _DEFAULTS: dict[int, Callable[..., Any] | signal.Handlers] = {
 
 
 class StopSignals:
-    """A context in which SIGTERM and Ctrl-C only set `received`; the second one acts as it would without.
+    """A context in which the first SIGTERM or Ctrl-C only sets `received`. The second one acts as usual.
 
-    Python handles signals in its main thread alone, so the context does nothing in other threads.
+    Python handles signals only in its main thread, so the context does nothing in other threads.
 
     Args:
         alone: Bool. Whether no other process takes part, so that this one may stop by itself.
@@ -39,10 +39,10 @@ class StopSignals:
             signal.signal(number := self._taken.pop(), _DEFAULTS[number])
 
     def check(self, asked: int = 0) -> None:
-        """Ends the run if this process is alone and got a signal, or if the processes together got one.
+        """Ends the run if this process is alone and got a signal, or if all processes know that one got a signal.
 
         Args:
-            asked: Int, not 0 if some process got a signal, as all of them have agreed.
+            asked: Int, how many processes got a signal. The number is the same in all processes.
 
         Raises:
             KeyboardInterrupt: After Ctrl-C in this process.

@@ -1,4 +1,4 @@
-"""Several workers: the strategy with time limits, and workers of one machine."""
+"""Training with several workers: a strategy with a time limit, and a function that runs workers on one machine."""
 
 import contextlib
 import json
@@ -80,7 +80,7 @@ def run_workers(command: Sequence[str], count: int, grace: float = 30.0) -> int:
                 print(f"A worker ended with status {status}; the others follow", file=sys.stderr)
             if deadline is not None and time.monotonic() > deadline:
                 break
-            with contextlib.suppress(KeyboardInterrupt):  # the workers got it too, and save
+            with contextlib.suppress(KeyboardInterrupt):  # the workers get Ctrl-C too, and save their state
                 time.sleep(0.1)
         return status or next(filter(None, (worker.poll() for worker in workers)), 0)
     finally:

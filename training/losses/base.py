@@ -1,4 +1,4 @@
-"""The base of the losses that score pixels: labels, logits and weights in one form."""
+"""The base class of the losses that score pixels, which brings labels, logits and weights into one form."""
 
 from typing import Any, NamedTuple
 
@@ -9,7 +9,7 @@ from keras import ops
 
 
 class Pixels(NamedTuple):
-    """A batch as the losses compute with it.
+    """A batch in the form with which the losses compute.
 
     Attributes:
         labels: int32, `(batch, pixels)`; 0 where a pixel is ignored.
@@ -25,7 +25,7 @@ class Pixels(NamedTuple):
 
 
 class PixelLoss(keras.losses.Loss):
-    """Base class for losses between logits and one integer label a pixel.
+    """Base class for losses between logits and one integer label for each pixel.
 
     A subclass implements `image_loss`. The loss is computed for each image and then averaged over the images, so
     it does not depend on how images are batched, and weights of images mean the same as in every Keras loss.
@@ -76,7 +76,8 @@ class PixelLoss(keras.losses.Loss):
             y_true = ops.squeeze(y_true, -1)
         if len(y_true.shape) != len(y_pred.shape) - 1:
             raise ValueError(
-                "`y_true` must hold one integer label a pixel: the shape of `y_pred` without its last axis. "
+                "`y_true` must hold one integer label for each pixel, in the shape of `y_pred` without its last "
+                "axis. "
                 f"Received: y_true.shape={tuple(y_true.shape)}, y_pred.shape={tuple(y_pred.shape)}"
             )
         batch, classes = ops.shape(y_pred)[0], y_pred.shape[-1]
@@ -95,6 +96,6 @@ class PixelLoss(keras.losses.Loss):
 def mean_over_pixels(losses: tf.Tensor, pixels: Pixels) -> tf.Tensor:
     """Returns the weighted mean of `losses`, `(batch, pixels)`, over the valid pixels of each image, `(batch,)`.
 
-    It divides by the number of pixels and not by the sum of the weights, as Keras does.
+    Like Keras, it divides by the number of pixels and not by the sum of the weights.
     """
     return ops.sum(pixels.weights * losses, axis=1) / ops.maximum(ops.sum(pixels.valid, axis=1), 1.0)

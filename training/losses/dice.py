@@ -1,4 +1,4 @@
-"""Losses of overlap: soft Dice, alone and together with cross-entropy."""
+"""Losses that measure overlap: soft Dice, alone and together with cross-entropy."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ class Dice(PixelLoss):
 
     The mean is over the classes that are present in the image's mask. An absent class has no overlap to gain: its
     Dice is the noise of tiny probabilities, and its false positives already lower the Dice of the present classes.
-    One logit means a sigmoid, and then the foreground alone counts, also where it is absent.
+    One logit means a sigmoid. Then only the foreground counts, even in images without any.
 
     The loss is computed for each image and averaged over the images. So it does not depend on how images are
     batched, and weights of images mean the same as in every Keras loss.
@@ -109,8 +109,8 @@ class DiceCrossEntropy(Dice):
     """Soft Dice and cross-entropy together: `dice_weight * dice + (1 - dice_weight) * cross_entropy`.
 
     This is the usual default for segmentation: cross-entropy gives every pixel a smooth, calibrated gradient, and
-    Dice keeps small classes from being drowned. The cross-entropy of an image is the mean over the pixels that
-    count. Weights enter as in Keras (it divides by the number of pixels, not by the sum of the weights), so
+    Dice keeps small classes from being outweighed. The cross-entropy of an image is the mean over the pixels that
+    count. Weights enter as in Keras (which divides by the number of pixels, not by the sum of the weights), so
     `dice_weight=0` is `keras.losses.SparseCategoricalCrossentropy(from_logits=True)`. One logit means binary
     cross-entropy.
 

@@ -30,8 +30,8 @@ class FocalCrossEntropy(PixelLoss):
         dtype: Dtype of the result; the sums are float32 under every policy.
 
     Raises:
-        ValueError: If `gamma` or `alpha` is not of this form; when the loss is called, if `alpha` does not fit the
-            number of outputs.
+        ValueError: If `gamma` or `alpha` is not of this form, or, when the loss is called, if `alpha` does not fit
+            the number of outputs.
 
     Call arguments:
         y_true: Int tensor `(batch, ...)` or `(batch, ..., 1)`. Labels.

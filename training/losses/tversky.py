@@ -15,8 +15,8 @@ class Tversky(Dice):
     """Tversky loss: `Dice` with different costs for missed pixels and for false alarms.
 
     The loss of one class of an image is `1 - (2 t + smooth) / (2 (t + alpha p + beta n) + smooth)`, where `t` is
-    the overlap, `p` is what is predicted and not there, and `n` is what is there and not predicted. It is raised
-    to `gamma`; a `gamma` below 1 gives classes that are nearly right more of the gradient. `alpha=beta=0.5` is
+    the overlap, `p` the sum of the false positives, and `n` the sum of the false negatives. The loss is raised to
+    `gamma`. A `gamma` below 1 gives classes that are nearly right more of the gradient. `alpha=beta=0.5` is
     `Dice`. Classes and images are averaged as in `Dice`.
 
     Differs from the paper: each class is scored, not the foreground alone. The exponent of the focal form is

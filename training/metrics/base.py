@@ -1,4 +1,4 @@
-"""The bases of the metrics: they bring labels, outputs and weights into one flat form."""
+"""The base classes of the metrics, which bring labels, outputs and weights into one flat form."""
 
 import math
 from typing import Any, TypeAlias
@@ -64,9 +64,9 @@ def predicted_classes(logits: tf.Tensor) -> tf.Tensor:
 class ProbabilityMetric(keras.metrics.Metric):
     """Base class for streaming metrics of probabilities.
 
-    It reads the outputs and leaves the sums to `_add`. One output of a binary task becomes two classes. An ignored
-    label has the weight 0. Any other label that is no class makes the result NaN, in graphs too, instead of
-    counting as a wrong prediction.
+    It reads the outputs and leaves the sums to `_add`. The one output of a binary task becomes two classes. An
+    ignored label has the weight 0. Any other label that is not a class makes the result NaN, in graphs too,
+    instead of counting as a wrong prediction.
 
     Args:
         from_logits: Bool. Whether `y_pred` holds logits rather than probabilities.
@@ -148,12 +148,12 @@ class BinnedError(ProbabilityMetric):
         self._add_to_bins(self._bin(confidence), confidence, labels == ops.argmax(p, axis=-1), weights)
 
     def _bin(self, confidence: tf.Tensor) -> tf.Tensor:
-        """Returns the index of each value's bin; the bins are `((m - 1) / M, m / M]`."""
+        """Returns the index of the bin of each value. The bins are `((m - 1) / M, m / M]` for m = 1 to M."""
         bins = ops.cast(ops.ceil(confidence * self.num_bins), "int32") - 1
         return ops.clip(bins, 0, self.num_bins - 1)
 
     def _add_to_bins(self, bins: tf.Tensor, confidence: tf.Tensor, correct: tf.Tensor, weights: tf.Tensor) -> None:
-        """Adds confidences, and right answers as 0 and 1, to the bins of these indices, all `(values,)`."""
+        """Adds confidences, and whether each answer is correct, to the bins of these indices, all `(values,)`."""
         confidence, correct = ops.cast(confidence, "float64"), ops.cast(correct, "float64")
         sums = ((self.confidence, weights * confidence), (self.correct, weights * correct), (self.count, weights))
         for total, values in sums:
@@ -161,7 +161,7 @@ class BinnedError(ProbabilityMetric):
             total.assign_add(ops.reshape(added, total.shape))
 
     def result(self) -> tf.Tensor:
-        # count / N * |correct / count - confidence / count|: the count of a bin cancels.
+        # The term of a bin is count / N * |correct / count - confidence / count|, in which its count cancels.
         gap = ops.sum(ops.absolute(self.correct - self.confidence))
         return ops.cast(ops.divide_no_nan(gap, ops.sum(self.count)), self.dtype)
 

@@ -9,8 +9,8 @@ from keras import ops
 from dropzoo.common.checks import check_count
 from dropzoo.training.metrics.base import BinnedError
 
-# The fine bins of the adaptive error: equal steps of log(p / (1 - p)). A float32 below 1 is at most at 16.6, the
-# confidence of 20,000 equal classes is at -9.9, and within a step of 0.007 no confidence moves by more than 0.002.
+# The fine bins of the adaptive error: equal steps of log(p / (1 - p)). The largest float32 below 1 lies at 16.6,
+# and the confidence of 20,000 equal classes at -9.9. Within a step of 0.007 a confidence changes by at most 0.002.
 _FINE, _LOW, _HIGH = 4096, -10.0, 18.0
 
 
@@ -30,7 +30,7 @@ class ExpectedCalibrationError(BinnedError):
         dtype: Dtype of the result; the sums are float64.
 
     Raises:
-        ValueError: If `num_bins` is not a positive int; on data whose shapes do not fit.
+        ValueError: If `num_bins` is not a positive int, or the shapes of the data do not fit.
 
     Call arguments:
         y_true: Int tensor `(batch, ...)` or `(batch, ..., 1)`. Labels; one that is no class makes the result NaN.
@@ -71,10 +71,11 @@ class AdaptiveCalibrationError(BinnedError):
     over- and underconfidence cancel out. Bins of equal mass follow the predictions instead.
 
     Exact bins would need all predictions at once. This metric streams: it sums confidence and right answers, in
-    float64, over a fine histogram of 4,096 steps of the log odds, and `result()` merges the steps to bins of equal
-    mass. A step (or one prediction) that lies across an edge is shared between both sides in proportion. The
+    float64, over a fine histogram of 4,096 steps of the log odds, and `result()` merges the steps into bins of
+    equal mass. A step (or one prediction) that lies across an edge is shared between both sides in proportion. The
     result differs from the exact error only by predictions within one step of an edge, which is at most 0.2 % of
-    confidence. Predictions of equal confidence count as mixed, where sorting would keep their order of arrival.
+    confidence. Predictions of equal confidence count as if they were mixed evenly, whereas sorting would keep them
+    in their order of arrival.
 
     Args:
         num_bins: Int above 0. The number of bins of equal mass.
@@ -84,7 +85,7 @@ class AdaptiveCalibrationError(BinnedError):
         dtype: Dtype of the result; the sums are float64.
 
     Raises:
-        ValueError: If `num_bins` is not a positive int; on data whose shapes do not fit.
+        ValueError: If `num_bins` is not a positive int, or the shapes of the data do not fit.
 
     Call arguments:
         y_true: Int tensor `(batch, ...)` or `(batch, ..., 1)`. Labels; one that is no class makes the result NaN.
@@ -143,9 +144,9 @@ class ClasswiseCalibrationError(BinnedError):
 
     For each class, all predictions fall into bins of equal width by the probability of that class. The error of a
     class is the mean of `|share of the class - mean probability|` over the bins, weighted by their share of the
-    predictions. The result is the mean over the classes. A class without a label counts too: its probabilities
-    should be 0. With many classes most probabilities are near 0 and right, so the value shrinks as classes are
-    added: compare it between models, not between data sets.
+    predictions. The result is the mean over the classes. A class that has no labels counts too: its probabilities
+    should be 0. With many classes, most probabilities are near 0 and right, so the value shrinks as classes are
+    added. Compare it between models, not between data sets.
 
     Args:
         num_classes: Int above 0. The number of outputs of the model; 1 means one logit and counts two classes.
@@ -156,7 +157,7 @@ class ClasswiseCalibrationError(BinnedError):
         dtype: Dtype of the result; the sums are float64.
 
     Raises:
-        ValueError: If `num_classes` or `num_bins` is not a positive int; on data whose shapes do not fit.
+        ValueError: If `num_classes` or `num_bins` is not a positive int, or the shapes of the data do not fit.
 
     Call arguments:
         y_true: Int tensor `(batch, ...)` or `(batch, ..., 1)`. Labels; one that is no class makes the result NaN.

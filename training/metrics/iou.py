@@ -12,10 +12,10 @@ from dropzoo.training.metrics.base import Values, flatten, predicted_classes
 class MeanIoU(keras.metrics.MeanIoU):
     """Mean intersection over union of the predicted classes, from logits.
 
-    `keras.metrics.MeanIoU` counts the pixels; this class lets it read logits. Keras' own `sparse_y_pred=False`
-    takes the argmax, which is always 0 for one logit; here one logit predicts 1 where it is positive. Counts are
-    float64, exact up to 2**53 pixels (Keras counts in whole numbers and truncates sample weights). Classes that
-    are neither in the masks nor in the predictions are left out of the mean.
+    `keras.metrics.MeanIoU` counts the pixels, and this class lets it read logits. Keras' own `sparse_y_pred=False`
+    takes the argmax, which is always 0 for one logit. Here one logit predicts 1 where it is positive. Counts are
+    float64, which is exact up to 2**53 pixels (Keras counts in whole numbers and truncates sample weights). The
+    mean leaves out classes that are neither in the masks nor in the predictions.
 
     Args:
         num_classes: Int above 0. The number of outputs of the model; 1 means one logit and counts two classes.
@@ -24,7 +24,7 @@ class MeanIoU(keras.metrics.MeanIoU):
         dtype: Dtype of the counts.
 
     Raises:
-        ValueError: If `num_classes` is not a positive int; on data whose shapes do not fit.
+        ValueError: If `num_classes` is not a positive int, or the shapes of the data do not fit.
 
     Call arguments:
         y_true: Int tensor `(batch, ...)` or `(batch, ..., 1)`. Labels.

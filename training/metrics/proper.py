@@ -35,8 +35,8 @@ class NegativeLogLikelihood(_MeanScore):
     """Negative log-likelihood: the mean of `-log p(label)`, in nats.
 
     This is the cross-entropy as a metric. It asks for the right class and for the right confidence at once, and a
-    wrong prediction of high confidence costs most. Unlike Keras' losses and their `Mean` it sums in float64,
-    leaves ignored pixels out of the count, and reads one logit, logits and probabilities alike. Probabilities
+    wrong prediction of high confidence costs most. Unlike Keras' losses and their `Mean`, it sums in float64,
+    leaves ignored pixels out of the count, and takes a single logit, logits or probabilities. Probabilities
     below 1e-12 count as 1e-12, so a prediction costs at most 27.6; logits have no such bound.
 
     Args:
@@ -46,7 +46,7 @@ class NegativeLogLikelihood(_MeanScore):
         dtype: Dtype of the result; the sums are float64.
 
     Raises:
-        ValueError: On data whose shapes do not fit.
+        ValueError: If the shapes of the data do not fit.
 
     Call arguments:
         y_true: Int tensor `(batch, ...)` or `(batch, ..., 1)`. Labels; one that is no class makes the result NaN.
@@ -89,8 +89,8 @@ class BrierScore(_MeanScore):
 
     Let `y` be the label as a one-hot vector. The score is `sum_k (p_k - y_k)**2` for three or more classes, and
     `(p_1 - y_1)**2` for two classes or one output, which is half of that sum. This is the convention of
-    `sklearn.metrics.brier_score_loss`. A wrong prediction costs a bounded amount, so a few of high confidence do
-    not decide the score; they do decide the negative log-likelihood.
+    `sklearn.metrics.brier_score_loss`. A wrong prediction costs a bounded amount, so a few wrong predictions of
+    high confidence do not decide the score, whereas they decide the negative log-likelihood.
 
     Args:
         from_logits: Bool. Whether `y_pred` holds logits rather than probabilities.
@@ -99,7 +99,7 @@ class BrierScore(_MeanScore):
         dtype: Dtype of the result; the sums are float64.
 
     Raises:
-        ValueError: On data whose shapes do not fit.
+        ValueError: If the shapes of the data do not fit.
 
     Call arguments:
         y_true: Int tensor `(batch, ...)` or `(batch, ..., 1)`. Labels; one that is no class makes the result NaN.

@@ -1,4 +1,4 @@
-"""Figures of how useful an uncertainty is: to defer doubtful predictions, to find errors and foreign images."""
+"""Figures that judge an uncertainty: does it defer doubtful predictions and find errors and foreign images?"""
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -17,8 +17,8 @@ def risk_coverage(uncertainty: ArrayLike, errors: ArrayLike) -> tuple[np.ndarray
         errors: Array of the same shape. Whether each prediction is wrong, or its loss.
 
     Returns:
-        `(coverage, risk)`, float64 arrays `(predictions,)`: the share of predictions that is kept, in (0, 1], and
-        the mean error of those.
+        `(coverage, risk)`, float64 arrays `(predictions,)`: the share of the predictions that is kept, in (0, 1],
+        and the mean error of the predictions that are kept.
 
     Raises:
         ValueError: If the shapes differ, the arrays are empty, or a number is not finite.
@@ -43,8 +43,8 @@ def risk_coverage(uncertainty: ArrayLike, errors: ArrayLike) -> tuple[np.ndarray
 def aurc(uncertainty: ArrayLike, errors: ArrayLike) -> float:
     """Returns the area under the risk-coverage curve: the mean of the risk over all coverages.
 
-    It is 0 if there are no errors. It depends on two things, the number of errors and how late in the order they
-    come: a random uncertainty gives the error rate `e`, and even the best one gives `e + (1 - e) log(1 - e)`.
+    It is 0 if there are no errors. It depends on two things: the number of errors, and how late in the order they
+    come. A random uncertainty gives the error rate `e`, and even the best one gives `e + (1 - e) log(1 - e)`.
 
     Args:
         uncertainty: Array of any shape, one number for each prediction; a higher number is less certain.
@@ -71,7 +71,7 @@ def aurc(uncertainty: ArrayLike, errors: ArrayLike) -> float:
 def error_auroc(uncertainty: ArrayLike, errors: ArrayLike) -> float:
     """Returns how well uncertainty separates wrong predictions from right ones.
 
-    It is the probability that of a wrong and a right prediction the wrong one is less certain; ties count half.
+    It is the probability that a wrong prediction is less certain than a right one; ties count half.
 
     Args:
         uncertainty: Array of any shape, one number for each prediction; a higher number is less certain.

@@ -13,9 +13,9 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike, ignore_class: int | No
     """Returns the temperature `T` with the lowest negative log-likelihood of `softmax(logits / T)`.
 
     The temperature is one number. It makes a network less certain (T > 1) or more certain (T < 1) and changes no
-    predicted class. Fit it on data that the model was not trained on and that is not the test set. One logit is
-    the foreground of a binary task. Log-probabilities, such as the log of a Monte-Carlo mean, may take the place
-    of logits.
+    predicted class. Fit it on data that the model was not trained on and that is not the test set. A single logit
+    is that of the foreground of a binary task. Log-probabilities, such as the log of a Monte-Carlo mean, may take
+    the place of logits.
 
     Args:
         logits: Float array `(batch, ..., classes)`, finite.
@@ -23,7 +23,7 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike, ignore_class: int | No
         ignore_class: Int, for example 255, or None. Pixels with this label do not count.
 
     Returns:
-        Float in [0.01, 100]. It is 0.01 where no prediction is wrong, because more certain is always better then.
+        Float in [0.01, 100]. It is 0.01 if no prediction is wrong, because then more certainty is always better.
 
     Raises:
         ValueError: If the shapes do not fit, a label is no class, no label is left, or a logit is not finite.
@@ -65,6 +65,6 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike, ignore_class: int | No
     def nll(log_temperature: float) -> float:
         return -float(log_softmax(scores / np.exp(log_temperature), axis=-1)[rows, classes].mean())
 
-    # Convex in 1 / T, so with one minimum in log T.
+    # The function is convex in 1 / T, so it has one minimum in log T.
     bounds = (np.log(_COLDEST), np.log(_HOTTEST))
     return float(np.exp(minimize_scalar(nll, bounds=bounds, method="bounded", options={"xatol": 1e-6}).x))
