@@ -218,10 +218,15 @@ def counterpart(layer: keras.Layer) -> Stochastic:
 
     Returns:
         A new layer with the same name, rate, seed and options. A layer of this package is returned unchanged.
+
+    Raises:
+        ValueError: If `layer` is not a dropout layer.
     """
     if isinstance(layer, Stochastic):
         return layer
-    kind = next(cls for cls in _KERAS if isinstance(layer, cls))
+    kind = next((cls for cls in _KERAS if isinstance(layer, cls)), None)
+    if kind is None:
+        raise ValueError(f"`layer` must be a dropout layer, see `is_dropout`. Received: layer={layer!r}")
     options = {name: getattr(layer, name) for name in ("noise_shape", "data_format") if hasattr(layer, name)}
     ours = _LAYERS[snake_case(kind.__name__)]
     accepted = inspect.signature(ours).parameters

@@ -98,7 +98,7 @@ def _bayesian_segnet(sites: list[Site]) -> dict[str, Any]:
     deeper_encoder, deeper_decoder = encoder[len(encoder) // 2 :], decoder[: (len(decoder) + 1) // 2]
     chosen = [site.name for stage in deeper_encoder for site in stage if site.kind == "pool"]
     chosen += _convs(_stages(sites, "bottleneck"))[-1:]
-    chosen += [_convs([stage])[-1] for stage in deeper_decoder]
+    chosen += [name for stage in deeper_decoder for name in _convs([stage])[-1:]]
     return dict.fromkeys(chosen, 0.5)
 
 

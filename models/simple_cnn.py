@@ -83,8 +83,12 @@ def simple_cnn(
     modules = range(1, len(filters) + 1)
     convs = _per_module("convs_per_module", convs_per_module, len(filters))
     kernels = _per_module("kernel_size", kernel_size, len(filters))
-    paddings = _per_module("padding", padding or ("valid" if downsample == "valid" else "same"), len(filters))
-    steps = _per_module("strides", strides or (1 if downsample == "valid" else 2), len(filters))
+    paddings = _per_module(
+        "padding", ("valid" if downsample == "valid" else "same") if padding is None else padding, len(filters)
+    )
+    steps = _per_module(
+        "strides", (1 if downsample == "valid" else 2) if strides is None else strides, len(filters)
+    )
     units = (dense,) if isinstance(dense, int) else tuple(dense)
     paper = {"input": 0.1, **{f"module{module}": 0.25 for module in modules}, f"module{len(filters)}": 0.5}
     drop = Sites(dropout, paper | {f"dense{i}": 0.5 for i in range(1, len(units) + 1)})

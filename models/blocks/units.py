@@ -27,7 +27,7 @@ def normalize(
     return x if layer is None else layer(x)
 
 
-def _normalization(normalization: str | None, name: str, channels: int, epsilon: float) -> keras.KerasTensor:
+def _normalization(normalization: str | None, name: str, channels: int, epsilon: float) -> keras.Layer | None:
     if normalization is None:
         return None
     if normalization not in _NORMALIZATIONS:
@@ -135,7 +135,11 @@ def pooled_head(
 
 def l2(weight_decay: float) -> keras.Regularizer | None:
     """Returns the penalty `weight_decay * sum(w ** 2)`, or None for 0, so that the model has no penalty at all."""
-    if not isinstance(weight_decay, (int, float)) or not weight_decay >= 0:
+    if (
+        not isinstance(weight_decay, (int, float))
+        or isinstance(weight_decay, bool)
+        or not 0 <= weight_decay < math.inf
+    ):
         raise ValueError(f"`weight_decay` must be a number of at least 0. Received: weight_decay={weight_decay!r}")
     return keras.regularizers.L2(weight_decay) if weight_decay else None
 

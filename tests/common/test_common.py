@@ -19,7 +19,7 @@ BAD = {
     check_seed: (-1, 2**32, True, 1.0, None),
     check_positive: (0, -1.0, math.nan, math.inf, True, "1", None),
     check_rate: (-0.1, 1.0, 1.5, 1 - 2**-25, math.nan, "0.5", None, True, np.bool_(False), [0.5], 0.5j),
-    check_pair: (0, -1, 2.5, (3,), (3, 0), (1, 2, 3), "7", True, None),
+    check_pair: (0, -1, 2.5, (3,), (3, 0), (1, 2, 3), "7", True, (True, 2), None),
 }
 
 
@@ -31,6 +31,7 @@ def test_a_bad_number_is_refused_by_the_name_of_its_argument(check, value):
 
 def test_good_values_come_back():
     assert check_count(np.int64(3), "n") == 3 and type(check_count(np.int64(3), "n")) is int
+    assert check_pair(np.int64(3), "n") == (3, 3) and check_pair([2, np.int32(3)], "n") == (2, 3)
     assert check_seed(2**32 - 1) == 2**32 - 1
     assert check_positive(1, "n") == 1 and check_positive(0.5, "n") == 0.5
     assert check_choice("same", "padding", ("valid", "same")) == "same"

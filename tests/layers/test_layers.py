@@ -189,3 +189,10 @@ def test_it_trains_in_a_recurrent_cell(jit_compile):
     x = np.random.default_rng(0).normal(size=(20, 5, 16))
     losses = model.fit(x, np.ones((20, 1)), epochs=5, batch_size=8, verbose=0).history["loss"]
     assert losses[-1] < losses[0]
+
+
+def test_only_a_dropout_layer_has_a_counterpart():
+    ours = layers.counterpart(keras.layers.SpatialDropout2D(0.3, name="drop"))
+    assert type(ours) is layers.SpatialDropout2D and (ours.rate, ours.name) == (0.3, "drop")
+    with pytest.raises(ValueError, match="must be a dropout layer"):
+        layers.counterpart(keras.layers.Dense(2))

@@ -207,6 +207,20 @@ def test_simple_cnn_shrinks_as_told(options, shape):
     assert features == shape
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "named"),
+    [
+        ("strides", 0, "pool_size"),  # by Keras
+        ("padding", "", "padding"),
+        ("weight_decay", True, "weight_decay"),
+        ("weight_decay", np.inf, "weight_decay"),
+    ],
+)
+def test_simple_cnn_refuses_a_value_that_could_pass_for_a_default(option, value, named):
+    with pytest.raises(ValueError, match=named):
+        models.build_model("simple_cnn", **{option: value})
+
+
 def test_simple_cnn_has_the_placements_people_discuss():
     names = [s.name for s in models.list_sites("simple_cnn", filters=(4, 6), convs_per_module=2, dense=(8, 8))]
     assert names == [

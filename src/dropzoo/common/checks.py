@@ -92,11 +92,13 @@ def check_choice(value: T, name: str, choices: Iterable[T]) -> T:
 
 def check_pair(value: Any, name: str) -> tuple[int, int]:
     """Returns a positive int or a pair of them as a pair `(height, width)`; otherwise raises a ValueError."""
-    pair = (value, value) if isinstance(value, int) else value
-    ok = isinstance(pair, (tuple, list)) and len(pair) == 2 and all(isinstance(n, int) and n > 0 for n in pair)
-    if not ok or isinstance(value, bool):
-        raise ValueError(f"`{name}` must be a positive int or a pair of them. Received: {name}={value!r}")
-    return pair[0], pair[1]
+    pair = value if isinstance(value, (tuple, list)) else (value, value)
+    try:
+        height, width = (check_count(size, name) for size in pair)
+    except ValueError:  # also from a tuple of another length
+        message = f"`{name}` must be a positive int or a pair of them. Received: {name}={value!r}"
+        raise ValueError(message) from None
+    return height, width
 
 
 def check_data_format(data_format: str | None) -> str:

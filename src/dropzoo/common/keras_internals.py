@@ -204,14 +204,6 @@ def copy_weight_decay(
 
 # Training
 
-NAMES |= {
-    "keras.Model._symbolic_build": "build_for",
-    "keras.Optimizer._get_variable_index": "adam_slots",
-    "keras.optimizers.Adam._momentums": "adam_slots",
-    "keras.optimizers.Adam._velocities": "adam_slots",
-    "keras.Metric._direction": "lower_is_better",
-}
-
 
 def build_for(model: keras.Model, data_batch: tuple) -> None:
     """Creates every variable of a compiled model, its metrics and its optimizer, without a training step.
