@@ -123,7 +123,7 @@ def evaluate(
         Path | None,
         typer.Option(
             "--plots",
-            help="Folder for the figures (CSV), plots and a page; with --mc also the most and least certain images.",
+            help="Folder for figures (CSV), plots and a page; with --mc also the most and least certain images.",
         ),
     ] = None,
     ood: Annotated[

@@ -35,8 +35,8 @@ def read_info(out: Path) -> training.DataInfo:
 def load_run_data(config: RunConfig, out: Path, *facts: str) -> training.Data:
     """Loads the data of a config. If `out` holds a run, they must still be the data that it was trained on.
 
-    If there is no folder of the config's name, because the working directory has changed, the data are read from the
-    folder that the run found.
+    If there is no folder of the config's name, because the working directory has changed, the data are read from
+    the folder that the run found.
 
     Args:
         config: The run's config.
@@ -58,7 +58,7 @@ def load_run_data(config: RunConfig, out: Path, *facts: str) -> training.Data:
 
 
 def data_folder(config: RunConfig, out: Path) -> str | None:
-    """Returns the absolute path of the folder that the config names, or else that the run in `out` found, or None."""
+    """Returns the absolute path of the folder that the config names, or else of the one that the run found."""
     saved = read_json(out / "run.json") if (out / "run.json").exists() else {}
     return absolute(config.data) or saved.get("folder")
 
