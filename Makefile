@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Byte-compiling all of TensorFlow costs more than importing the part that is used.
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 
-# The tests of `make check`: those of rooms that others build on, and others that need no training, process or server.
+# The tests of `make check`: those of rooms that others build on, and a few with no training, process or server.
 QUICK := tests/common tests/layers/test_contract.py tests/layers/test_layers.py tests/layers/test_site_layers.py \
   tests/models/test_models.py tests/models/test_plans.py tests/models/test_surgery_edges.py \
   tests/training/test_losses_metrics.py tests/serving/test_monte_carlo_cut.py tests/sweep/test_sweep_space.py \

@@ -5,8 +5,8 @@
 
 Five CNNs with dropout are trained alike; they differ only in their seeds, 0 to 4. `deterministic` is the first of
 them with its dropout off, and `Monte Carlo` is the same model with its dropout on. `augmentation` is the same
-model on the image and its mirror image. Mirrored digits are not digits, so their row shows what a wrong
-augmentation does. `ensemble` is the mean of all five with their dropout off.
+model on the image and its mirror image. Mirrored digits are no longer digits, so on `digits` its row shows
+what a wrong augmentation does. `ensemble` is the mean of all five with their dropout off.
 
 The figures are accuracy, NLL in nats, ECE over 15 equal bins, Brier score, and the AUROC of error detection by
 entropy. They are measured on the test set, and as means over the corruption suite, with five severities each, on

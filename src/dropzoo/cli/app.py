@@ -27,7 +27,7 @@ errors = Console(stderr=True, highlight=False, emoji=False)
 def _options(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
-    """Defines the options that come before a command."""
+    """Defines the options that come before a command. `main` reads `--debug` itself, since errors end there."""
 
 
 app.command("list")(commands_models.list_)

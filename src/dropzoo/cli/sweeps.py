@@ -47,7 +47,7 @@ class SpaceOptions:
     rate_schedule: Annotated[
         list[str] | None,
         _many(
-            'constant, linear, cosine, curriculum, early, late; or text: "late:rate,start=0.5".', "--rate-schedule"
+            'constant, linear, cosine, curriculum, early, late, or as "late:rate,start=0.5".', "--rate-schedule"
         ),
     ] = None
     plan: Annotated[

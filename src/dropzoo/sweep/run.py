@@ -79,8 +79,8 @@ def run_sweep(
         engine: `"local"`, which runs one trial after the other in this process, or `"ray"`, which uses Ray Tune.
         workers: Int above 0, the number of trials that Ray runs at a time; None for as many as its cluster has
             room for.
-        resources: Dict of the amounts that Ray gives to each trial, such as `{"cpu": 2, "gpu": 0.5, "memory":
-            4e9}` (memory in bytes); None to share out all.
+        resources: Dict of the amounts that Ray gives to each trial, with memory in bytes, such as
+            `{"cpu": 2, "gpu": 0.5, "memory": 4e9}`; None to share out all.
         mc_samples: Int, the number of samples that the Monte-Carlo latency is measured with; 0 to leave it out.
         retry_failed: Bool. Whether to run failed trials again.
         console: Rich console that shows the progress; None for the terminal.
