@@ -250,8 +250,8 @@ CLAIMS = [
         7,
         "monte_carlo",
         "Averaging over masks (Monte Carlo) is better than one pass with scaled weights.",
-        f"The same trained networks predict by {SAMPLES} samples and in one pass, on 1,000 test images, or 12 with "
-        f"masks (their score is the mean IoU). Corrupted: the mean of six corruptions of severity {SEVERITY}.",
+        f"The same trained networks predict by {SAMPLES} samples and in one pass, on 1,000 test images, or on 12 "
+        f"with masks (their score is the mean IoU). Corrupted: the mean of six corruptions, severity {SEVERITY}.",
         sampling_jobs,
         [
             Statement("Accuracy is higher", "score", "Monte Carlo", "weight scaling", 1),
