@@ -16,7 +16,7 @@ from dropzoo.training.data.load import find_folder
 
 
 def judged_images(data: training.Data) -> tf.data.Dataset:
-    """Returns the test set, or else the validation set, or else the training images as epoch 0 has them."""
+    """Returns the test set, or else the validation set, or else the training images of epoch 0, augmented."""
     return data.test or data.validation or data.train.at_epoch(0)
 
 

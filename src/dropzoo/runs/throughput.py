@@ -45,7 +45,7 @@ def input_rate(data: training.Data, seconds: float = 10.0) -> InputRate:
 
 
 def step_times(config: RunConfig, data: training.Data, steps: int = 20, rounds: int = 3) -> dict[bool, float]:
-    """Measures training steps without their input, which is always the same batch.
+    """Measures training steps by themselves: all of them take the same batch, which is in memory.
 
     The times are medians over interleaved rounds, each of which runs `steps` steps in one execution. A first
     round, which compiles, is left out.
