@@ -22,7 +22,9 @@ from dropzoo.cli.options import (
 def bench_input(
     data: DataOption,
     reading: InputOptions,
-    seconds: Annotated[float, typer.Option("--seconds", min=0.1, help="Time to measure for, roughly.")] = 10.0,
+    seconds: Annotated[
+        float, typer.Option("--seconds", min=0.1, help="About how many seconds to measure for.")
+    ] = 10.0,
 ) -> None:
     """Measures the input pipeline alone, in images a second: while the cache fills, and afterwards.
 
@@ -54,7 +56,7 @@ def bench(
     reading: InputOptions,
     steps: Annotated[int, typer.Option("--steps", min=1, help="Steps in one round.")] = 20,
     seconds: Annotated[
-        float, typer.Option("--seconds", min=0.1, help="Time to measure the input for, roughly.")
+        float, typer.Option("--seconds", min=0.1, help="About how many seconds to measure the input for.")
     ] = 5.0,
 ) -> None:
     """Measures training steps with and without XLA, and the input, and says which of the two is slower.

@@ -225,7 +225,9 @@ def export(
     ] = "float32",
     resize: Annotated[
         int | None,
-        typer.Option("--resize", min=1, help="Accept images of any size, and resize them to this square."),
+        typer.Option(
+            "--resize", min=1, help="Accept images of any size, and resize them to this height and width."
+        ),
     ] = None,
     task: Annotated[
         str, typer.Option("--task", help="What the output means: multi_class, binary, multi_label or regression.")

@@ -37,7 +37,9 @@ class SpaceOptions:
 
     sites: Annotated[
         list[str] | None,
-        _many('sites to drop at: patterns separated by commas, "module?,dense*". See: dropzoo sites.', "--sites"),
+        _many(
+            'patterns of sites to drop at, separated by commas: "module?,dense*". See: dropzoo sites.', "--sites"
+        ),
     ] = None
     spec: Annotated[
         list[str] | None,
@@ -47,7 +49,8 @@ class SpaceOptions:
     rate_schedule: Annotated[
         list[str] | None,
         _many(
-            'constant, linear, cosine, curriculum, early, late, or as "late:rate,start=0.5".', "--rate-schedule"
+            'constant, linear, cosine, curriculum, early, late, or in full: "late:rate,start=0.5".',
+            "--rate-schedule",
         ),
     ] = None
     plan: Annotated[
@@ -63,7 +66,9 @@ class SpaceOptions:
     weight_decay: Annotated[
         list[float] | None, _many("an L2 penalty on the models' weights.", "--weight-decay")
     ] = None
-    label_smoothing: Annotated[list[float] | None, _many("in [0, 1).", "--label-smoothing")] = None
+    label_smoothing: Annotated[list[float] | None, _many("label smoothing, in [0, 1).", "--label-smoothing")] = (
+        None
+    )
     seeds: Annotated[
         int,
         typer.Option(
