@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Byte-compiling all of TensorFlow costs more than importing the part that is used.
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 
-# What `make check` tries: the rooms that others build on, and what takes no training, process or server.
+# The tests of `make check`: those of rooms that others build on, and a few with no training, process or server.
 QUICK := tests/common tests/layers/test_contract.py tests/layers/test_layers.py tests/layers/test_site_layers.py \
   tests/models/test_models.py tests/models/test_plans.py tests/models/test_surgery_edges.py \
   tests/training/test_losses_metrics.py tests/serving/test_monte_carlo_cut.py tests/sweep/test_sweep_space.py \
@@ -12,30 +12,30 @@ QUICK := tests/common tests/layers/test_contract.py tests/layers/test_layers.py 
 
 .PHONY: help check quick demo test lint bench evidence clean
 
-help:  ## this list
+help:  ## prints this list
 	@sed -n 's/^\([a-z]*\):.*  ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
 
-check: .venv/dev  ## lint, and the quick part of the tests, for the inner loop
+check: .venv/dev  ## runs lint and quick, for the inner loop
 	@$(MAKE) --no-print-directory -j 2 lint quick
 
-demo: .venv/core  ## train, sample, export; writes demo/report.html
+demo: .venv/core  ## trains, samples and exports two models; writes demo/report.html
 	$(BIN)/dropzoo demo --out demo
 
-test: .venv/dev  ## all tests but the slow ones
+test: .venv/dev  ## runs all tests but the slow ones
 	$(BIN)/python -m pytest -q -n auto --maxprocesses 8 --dist worksteal
 
-quick: .venv/dev  ## of the files in QUICK the first cases of each test
+quick: .venv/dev  ## runs the first cases of each test in the files of QUICK
 	@$(BIN)/python -m pytest -q --quick -n auto --maxprocesses 4 --dist worksteal $(QUICK)
 
-lint: .venv/dev  ## format, lint and types
+lint: .venv/dev  ## checks format, style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy -p dropzoo
 
-bench: .venv/dev  ## every benchmark; CSV files under benchmarks/results
+bench: .venv/dev  ## runs every benchmark; writes CSV files under benchmarks/results
 	@for script in benchmarks/[a-z]*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
-evidence: .venv/dev  ## the ten claims, some hours; make evidence ARGS=--quick for minutes; docs/evidence.md
+evidence: .venv/dev  ## tries the ten claims, for hours; writes docs/evidence.md (ARGS=--quick: minutes, no page)
 	$(BIN)/python benchmarks/evidence/run.py $(ARGS)
 
 clean:

@@ -1,4 +1,4 @@
-"""What our layers are measured against, where Keras has none."""
+"""Rivals to measure our layers and our trainer against, where Keras has none."""
 
 import importlib.util
 from collections.abc import Callable
@@ -10,7 +10,7 @@ import numpy as np
 
 
 class PlainDropBlock2D(keras.layers.Layer):
-    """DropBlock as it is usually written: uniform draws, padding, one square max-pooling, a renormalisation."""
+    """DropBlock as it is usually written: uniform draws, padding, one square max-pooling and renormalisation."""
 
     def __init__(self, rate: float, block_size: int = 7, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -32,9 +32,9 @@ class PlainDropBlock2D(keras.layers.Layer):
 def timm_drop_block(
     shape: tuple[int, ...], rate: float, backward: bool, **options: Any
 ) -> dict[str, Callable[[], Any]]:
-    """timm's DropBlock on PyTorch in both memory formats; nothing where one of the two is not installed.
+    """Returns timm's DropBlock by memory format; nothing if timm or PyTorch is not installed.
 
-    Its file is loaded alone: the package wants torchvision, which the layer does not need.
+    The file of the layer is loaded alone, since the package imports torchvision, which the layer does not need.
     """
     package = importlib.util.find_spec("timm")
     if package is None or importlib.util.find_spec("torch") is None:
@@ -64,7 +64,7 @@ def timm_drop_block(
 
 
 def torch_unet_step(rate: float | None, channels_last: bool) -> tuple[Callable[[], Any], int]:
-    """A step of Adam of the U-Net of `training.py` on PyTorch, and the number of its parameters."""
+    """Returns a training step of the U-Net of `training.py` in PyTorch, and the number of its parameters."""
     import torch
     from torch import nn
 

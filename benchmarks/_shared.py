@@ -1,4 +1,4 @@
-"""What several benchmarks share: a network that they time, and the file of their results."""
+"""Functions that several benchmarks share: a network to time, and a writer of results."""
 
 import csv
 from collections.abc import Callable, Sequence
@@ -11,7 +11,7 @@ from dropzoo.models import build_model
 
 
 def cnn(dropout: Callable[[], keras.layers.Layer] | None) -> keras.Model:
-    """Six convolutions and a dense layer on 32x32, with dropout after each of them or without."""
+    """Builds a CNN of six convolutions and a dense layer for 32x32, with dropout after each of them or without."""
     return build_model(
         "simple_cnn",
         input_shape=(32, 32, 3),
@@ -24,7 +24,7 @@ def cnn(dropout: Callable[[], keras.layers.Layer] | None) -> keras.Model:
 
 
 def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """One row a line; the columns are those of all rows."""
+    """Writes one line per row; the columns are those of all rows together."""
     path.parent.mkdir(exist_ok=True)
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(dict.fromkeys(key for row in rows for key in row)))

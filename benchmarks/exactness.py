@@ -1,9 +1,10 @@
-"""Is the rate what is dropped? Of single units over 1e8 draws, and of blocks on maps of many sizes.
+"""Is the fraction that is dropped the rate? Single units over 1e8 draws, and blocks on maps of many sizes.
 
     python benchmarks/exactness.py
 
-Prints the realised fraction and its distance from the rate in standard errors; for blocks beside the usual
-max-pooling form (`PlainDropBlock2D` in benchmarks/_rivals.py). Results: benchmarks/results/exactness.csv.
+Prints the realised fraction and its distance from the rate in standard errors. The rows on blocks stand beside
+those of the usual max-pooling form (`PlainDropBlock2D` in benchmarks/_rivals.py). Results:
+benchmarks/results/exactness.csv.
 """
 
 import csv
@@ -30,7 +31,7 @@ def single_units(rate: float) -> tuple[float, float]:
 
 
 def blocks(layer: keras.Layer, rate: float, size: tuple[int, int]) -> tuple[float, float]:
-    """The maps are independent of each other, the units of one are not."""
+    """Takes the standard error over maps: they are independent of each other, and the units of one map are not."""
     maps = max(256, 4_000_000 // (size[0] * size[1]))
     dropped = np.mean(layer(tf.ones((maps, *size, 1)), training=True) == 0, axis=(1, 2, 3))
     return dropped.mean(), (dropped.mean() - rate) / (dropped.std() / np.sqrt(maps) + 1e-12)
@@ -49,7 +50,7 @@ def main() -> None:
     for size in ((3, 3), (7, 7), (14, 14), (24, 8), (28, 28), (56, 56), (112, 112)):
         name = f"{size[0]}x{size[1]}"
         add("DropBlock2D 7x7", 0.1, name, blocks(layers.DropBlock2D(0.1, seed=0), 0.1, size))
-        if min(size) >= 7:  # smaller maps are an error there
+        if min(size) >= 7:  # it fails on smaller maps
             add("max-pooling form 7x7", 0.1, name, blocks(PlainDropBlock2D(0.1), 0.1, size))
     with open(Path(__file__).parent / "results" / "exactness.csv", "w", newline="") as file:
         csv.writer(file).writerows([["layer", "rate", "map", "realised", "standard_errors_off"], *rows])

@@ -1,11 +1,12 @@
 """What dropout costs on one GPU: images a second, peak memory, and the share of the step that is dropout.
 
     python benchmarks/gpu.py            # one GPU, under 8 minutes; benchmarks/results/gpu.csv
-    python benchmarks/gpu.py --smoke    # tiny sizes on any device, prints only: shows that the script runs
+    python benchmarks/gpu.py --smoke    # tiny sizes on any device, prints only, to see that the script runs
 
-U-Net on 512x512 and WRN-28-10 on 32x32, in float32, tf32 and mixed bfloat16, with and without XLA; no dropout,
-element-wise, spatial and DropBlock at the same sites. Within a row of settings the four are interleaved; figures
-are medians. What does not fit in the time is listed as skipped: XLA compiles each network anew.
+The networks are a U-Net on 512x512 and WRN-28-10 on 32x32, in float32, tf32 and mixed bfloat16, with and without
+XLA. Each runs without dropout, and with element-wise dropout, spatial dropout and DropBlock at the same sites.
+These four take turns, and the figures are medians. XLA compiles each network anew, which takes long; settings for
+which no time is left are listed as skipped.
 """
 
 import argparse
@@ -60,7 +61,7 @@ def set_precision(precision: str) -> None:
 
 
 def steps_of(build: Callable[..., Any], spec: str | None, xla: bool, steps: int, smoke: bool) -> tuple[Any, int]:
-    """A function that does so many steps, and the images of a step."""
+    """Returns a function that runs `steps` training steps, and the number of images in a step."""
     model, labels = build(spec, smoke)
     images = labels[0]
     x = tf.random.stateless_uniform((images, *model.input_shape[1:]), (0, 1))
@@ -73,7 +74,7 @@ def steps_of(build: Callable[..., Any], spec: str | None, xla: bool, steps: int,
 
 
 def memory(which: str) -> float:
-    """MiB on the device, `"current"` or `"peak"` since the last call; 0 without a GPU."""
+    """Returns the MiB in use on the GPU, `"current"`, or `"peak"` since the last call; 0 without a GPU."""
     if not tf.config.list_physical_devices("GPU"):
         return 0.0
     found = tf.config.experimental.get_memory_info("GPU:0")[which] / 2**20
@@ -86,7 +87,7 @@ def measure(network: str, precision: str, xla: bool, rounds: int, steps: int, sm
     times: dict[str, list[float]] = {name: [] for name in DROPOUTS}
     made, peaks = {}, {}
     for name, spec in DROPOUTS.items():
-        before = memory("current")  # of those that stay there to be interleaved
+        before = memory("current")  # held by the models before it, which stay in memory to take turns
         made[name] = steps_of(NETWORKS[network], spec, xla, steps, smoke)
         made[name][0]()  # traces, compiles, warms up
         peaks[name] = memory("peak") - before

@@ -2,10 +2,10 @@
 
     python benchmarks/layers.py
 
-Each line is the median of interleaved repeats; `copy` is `x * c`, the floor. `step` is the training step of a
-CNN of six convolutions with dropout after each (32x32x3, batch 64), by Keras' `fit` and by the Trainer, `memory`
-the peak of forward and backward pass in a process of its own. The rows against timm need PyTorch beside it.
-Results: benchmarks/results/layers.csv and layers.png.
+Each line is the median of interleaved repeats. `copy` is `x * c`, the least that a layer can cost. `step` is the
+training step of a CNN of six convolutions with dropout after each (32x32x3, batch 64), in Keras' `fit` and in the
+Trainer. `memory` is the peak of a forward and a backward pass in a process of its own. The rows against timm need
+timm and PyTorch. Results: benchmarks/results/layers.csv and layers.png.
 """
 
 import functools
@@ -82,7 +82,7 @@ def forward_and_backward(function: Function) -> Function:
 
 
 def interleaved(functions: dict[str, Callable[[], Any]], repeats: int) -> dict[str, np.ndarray]:
-    """Milliseconds of each in every round; two rounds before trace and warm up."""
+    """Returns the milliseconds of each function in every round; two earlier rounds trace and warm up."""
     times: dict[str, list[float]] = {name: [] for name in functions}
     for repeat in range(repeats + 2):
         for name, function in functions.items():
@@ -94,7 +94,7 @@ def interleaved(functions: dict[str, Callable[[], Any]], repeats: int) -> dict[s
 
 
 def time_timm(direction: Callable[[Function], Function], **options: Any) -> dict[str, np.ndarray]:
-    """Against timm's DropBlock, in the faster of its memory formats."""
+    """Times our DropBlock against timm's, in the faster of its memory formats."""
     rivals = timm_drop_block(MIDDLE, 0.1, direction is forward_and_backward, **options)
     if not rivals:
         return {}
@@ -123,7 +123,7 @@ def network(make: Callable[[], keras.Layer] | None) -> keras.Model:
 
 
 def time_step(by: Callable[[keras.Model], Function], **others: Callable[[], keras.Layer]) -> dict[str, Any]:
-    """A step of the network without dropout, with ours, Keras' and `others`; `by` gives a model's step."""
+    """Times a step of the network without dropout, with ours, Keras' and `others`; `by` makes a model's step."""
     x, y = tf.random.normal((64, 32, 32, 3)), tf.random.uniform((64,), 0, 10, tf.int32)
     makers = {
         "none": None,
@@ -144,7 +144,7 @@ def trainer_step(model: keras.Model) -> Function:
 
 
 class Copy(keras.layers.Layer):
-    """A pass over memory by the same means, with no dropout in it."""
+    """A layer that copies its input by the same means as our dropout, and drops nothing."""
 
     def call(self, inputs: Any) -> Any:
         @tf.custom_gradient
@@ -160,7 +160,7 @@ def _compiled_copy(x: Any) -> Any:
 
 
 def peak_memory(which: str) -> float:
-    """Peak MiB of a process that runs ten convolutions with dropout, forward and backward."""
+    """Returns the peak MiB of a process that runs ten convolutions with dropout, forward and backward."""
     command = [sys.executable, __file__, "--memory", which]
     return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1])
 
@@ -233,7 +233,7 @@ def main() -> None:
     }
     for direction, times in steps.items():
         add(times, **row, shape="six convolutions", direction=direction)
-        # Of each round the ratio, so that what slows the machine for a while slows both.
+        # The ratio is taken within a round, so that a load that slows the machine for a while slows both.
         tax = {name: 100 * (np.median(times[name] / times["none"]) - 1) for name in times if name != "none"}
         print(f"a {direction} with dropout takes longer by, %:", {n: round(value, 1) for n, value in tax.items()})
         rows[-1] |= {f"{name}_longer_percent": round(value, 1) for name, value in tax.items()}

@@ -2,29 +2,29 @@
 
     python benchmarks/monte_carlo.py
 
-The rival is one `tf.function` with a loop of T passes that sums the softmaxes and their squares: the model as it
-is, masks by the layers' own seeds, and BatchNorm in training mode, as that recipe has it. Times are medians of
-interleaved repeats.
+The rival is one `tf.function` with a loop of T passes that sums the softmaxes and their squares. It uses the model
+as it is, masks from the layers' own seeds, and BatchNorm in training mode, as that recipe does. Times are medians
+of interleaved repeats.
 
-- `f` is the trunk's share of the multiplications, `f_time` its share of the time of a sample where nothing is
-  cached (`trunk_ms`, in a loop within the graph, of `no_cache_ms` / T). `bound` and `bound_time` are
-  1 / (f / T + 1 - f) of the one and the other: what the cache can gain. `cache` is how many times faster T samples
-  are with the cache than without, no folding in either; `cache_and_fold` with both over with neither, and
-  `of_bound` and `of_bound_time` its ratios to the bounds. What is not multiplied (masks, entropies, the call
-  itself) counts nothing in `f`, which shows on small images.
+- `f` is the trunk's share of the multiplications. `f_time` is its share of the time of a sample without a cache:
+  `trunk_ms`, measured in a loop within the graph, over `no_cache_ms` / T. `bound` and `bound_time` are
+  1 / (f / T + 1 - f) for these two shares, the most that the cache can gain. `cache` is how many times faster T
+  samples are with the cache than without it, both without folding. `cache_and_fold` is how many times faster they
+  are with both than with neither, and `of_bound` and `of_bound_time` are its ratios to the bounds. Work without
+  multiplications (masks, entropies, the call itself) does not count in `f`, which shows on small images.
 - `speedup` is the rival's time over ours, both for T samples.
 - `error_ratio` is the squared error of the mean with T independent masks over that with T balanced ones.
-- `same_accuracy` is the rival's time for T independent samples over ours for as few balanced ones as have no
-  larger error, which is measured for each number.
+- `same_accuracy` is the rival's time for T independent samples over our time for the fewest balanced samples whose
+  error is no larger; the error is measured for each number of samples.
 
 Results: benchmarks/results/monte_carlo.csv.
 
     python benchmarks/monte_carlo.py --memory
 
-The most memory that one image of 512x512 takes through a U-Net (depth 4, 8 filters, so that the folded batch fits;
-dropout in bottleneck and decoder), each case in a process of its own: VmHWM after two calls, above what the
-process held at most when the model was built, saved weights read and one small image predicted. `folded`: all T
-samples as one batch, without a cache. Results: benchmarks/results/monte_carlo_memory.csv.
+This measures the peak of memory for one image of 512x512 in a U-Net (depth 4, 8 filters, so that the folded batch
+fits; dropout in bottleneck and decoder). Each case runs in a process of its own: the figure is VmHWM after two
+calls minus VmHWM after the model was built and one small image was predicted. `folded` runs all T samples as one
+batch, without a cache. Results: benchmarks/results/monte_carlo_memory.csv.
 """
 
 import os
@@ -46,8 +46,8 @@ import tensorflow as tf
 from _shared import write_csv
 from dropzoo import models, serving, training
 
-COUNTS = (2, 3, 4, 5, 6, 8, 10, 12, 15, 18, 20, 25)  # of balanced samples
-REFERENCE = 40  # times T
+COUNTS = (2, 3, 4, 5, 6, 8, 10, 12, 15, 18, 20, 25)  # numbers of balanced samples to try
+REFERENCE = 40  # the reference has this many times T samples
 REPEATED = 10  # calls of the trunk in one graph
 RESULTS = Path(__file__).parent / "results"
 
@@ -62,7 +62,7 @@ class Case:
     options: dict[str, Any] = field(default_factory=dict)
     batch: int = 8
     few: int = 12  # images that the error is measured on
-    enlarge: int = 1  # times that the images' height and width are repeated
+    enlarge: int = 1  # factor by which height and width are enlarged
     epochs: int = 3
     repeats: int = 9
     seeds: int = 8
@@ -90,7 +90,7 @@ CASES = [
 
 
 def trained(case: Case) -> tuple[keras.Model, np.ndarray]:
-    """A model after a few epochs, and images of its test set."""
+    """Returns a model after a few epochs, and the images of its test set."""
     keras.utils.set_random_seed(0)
     data = training.load_data(case.data, batch_size=32)
 
@@ -109,7 +109,7 @@ def trained(case: Case) -> tuple[keras.Model, np.ndarray]:
 
 
 def passes(model: keras.Model, num_samples: int) -> Callable[[Any], Any]:
-    """The rival."""
+    """Returns the rival, which makes `num_samples` passes in training mode."""
 
     @tf.function(autograph=False)
     def run(x: Any) -> Any:
@@ -125,7 +125,10 @@ def passes(model: keras.Model, num_samples: int) -> Callable[[Any], Any]:
 
 
 def repeated(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Some calls in one graph, each of an input that seems to differ: no call from Python is in the time."""
+    """Returns a function that makes `REPEATED` calls in one graph, so that calls from Python take no time.
+
+    The input of each call differs a little, or TensorFlow would make only one call.
+    """
 
     @tf.function(autograph=False)
     def run(x: Any) -> Any:
@@ -139,7 +142,7 @@ def repeated(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 def interleaved(functions: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
-    """Median milliseconds; two rounds before trace and warm up."""
+    """Returns the median milliseconds of each function; two earlier rounds trace and warm up."""
     times: dict[str, list[float]] = {name: [] for name in functions}
     for repeat in range(repeats + 2):
         for name, function in functions.items():
@@ -151,7 +154,7 @@ def interleaved(functions: dict[str, Callable[[], Any]], repeats: int) -> dict[s
 
 
 def errors_of_the_mean(model: keras.Model, images: np.ndarray, num_samples: int, seeds: int) -> dict[Any, float]:
-    """The squared error of T independent samples, and of several numbers of balanced ones."""
+    """Returns the squared error of the mean of T independent samples, and of several numbers of balanced ones."""
     reference = serving.MonteCarlo(model, REFERENCE * num_samples, "independent", seed=10_000)(images)[
         "mean"
     ].numpy()
@@ -162,7 +165,7 @@ def errors_of_the_mean(model: keras.Model, images: np.ndarray, num_samples: int,
         return float(np.mean(each))
 
     independent = error(num_samples, "independent")
-    own = independent / (1 + REFERENCE)  # the error of the reference itself, which is in all of them
+    own = independent / (1 + REFERENCE)  # the error of the reference, which is part of all errors
     balanced = {n: error(n, "balanced") - own for n in COUNTS if n < num_samples}
     return balanced | {num_samples: error(num_samples, "balanced") - own, "independent": independent - own}
 
@@ -217,7 +220,7 @@ def measure(case: Case) -> dict[str, Any]:
     return row
 
 
-MEMORY = {  # how many samples, and how
+MEMORY = {  # the number of samples, and options of MonteCarlo
     "folded": (100, {"fold": 100, "cache": False}),
     "ours": (100, {}),
     "ours, T = 4": (4, {}),
@@ -226,7 +229,7 @@ MEMORY = {  # how many samples, and how
 
 
 def take_memory(way: str) -> None:
-    """Prints the MiB of one case; to be run in a process of its own."""
+    """Prints the MiB of one case, which needs a process of its own."""
     dropout = {"bottleneck*": 0.3, "decoder*_conv2": 0.2}
     model = models.build_model("unet", num_classes=2, depth=4, filters=8, dropout=dropout)
     count, options = MEMORY[way]
@@ -240,7 +243,7 @@ def take_memory(way: str) -> None:
 
 
 def peak_mib() -> float:
-    """The most that this process has held so far."""
+    """Returns the most MiB that this process has held so far."""
     (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
     return int(line.split()[1]) / 1024
 

@@ -1,14 +1,14 @@
-"""What the server costs over the bare SavedModel, what batching gives, and whether it lasts.
+"""What the server costs over the bare SavedModel, what batching gains, and whether the server stands a long load.
 
     python benchmarks/serving.py                      # about fourteen minutes
-    python benchmarks/serving.py load --minutes 60    # one part of it; the other rows stay
+    python benchmarks/serving.py load --minutes 60    # only one case; the rows of the others stay
 
-The server runs in a process of its own, the clients in another, over loopback; the model is a small CNN of 28x28
-images. `latency` is the median of one client at a time, batch 1, REST against the signature called in a process,
-both warm. `throughput` is answers a second of 64 clients at once, and of one, the median of three rounds;
-`predict_mc` has T = 30. `load` mixes good and bad requests, a hundred a second for ten minutes: every good one
-must be answered, every bad one refused with its 4xx, and the server's memory must not grow. Results:
-benchmarks/results/serving.csv.
+The server runs in one process and the clients in another, over loopback. The model is a small CNN for 28x28
+images, and `predict_mc` takes 30 samples. `latency` is the median time of one client with batches of one image:
+REST against the signature called in a process, both warm. `throughput` is the number of answers a second for one
+client and for 64 at once, the median of three rounds. `load` mixes good and bad requests, a hundred a second for
+ten minutes: every good one must be answered, every bad one must be refused with its 4xx, and the server's memory
+must not grow. Results: benchmarks/results/serving.csv.
 """
 
 import argparse
@@ -37,14 +37,14 @@ import tensorflow as tf
 from dropzoo import models, serving
 
 RESULTS = Path(__file__).parent / "results" / "serving.csv"
-Add = Callable[..., None]  # of a case, what, value, unit, must
+Add = Callable[..., None]  # takes case, what, value, unit and must
 IMAGE = np.random.default_rng(0).random((1, 28, 28, 1), "float32")
 JSON = json.dumps({"instances": IMAGE.astype("float64").round(4).tolist()}).encode()
 PNG = tf.io.encode_png((IMAGE[0] * 255).astype("uint8")).numpy()
 
 
 def bomb(width: int, height: int) -> bytes:
-    """A PNG whose header promises so many pixels."""
+    """Returns a PNG whose header claims this size."""
     header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
     return PNG[:12] + header + struct.pack(">I", zlib.crc32(header)) + PNG[33:]
 
@@ -54,7 +54,7 @@ def request(verb: str, body: bytes, kind: str = "application/json", name: str = 
     return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
 
-# What the load sends, and the status that must come back.
+# The requests of the load, and the status that must come back for each.
 MIXED = [
     (request("predict", JSON), 200),
     (request("predict_mc", JSON), 200),
@@ -70,7 +70,7 @@ MIXED = [
 
 
 class Client:
-    """One connection that stays open; as little as HTTP allows, so that the client is not what is measured."""
+    """A client with one open connection. It does as little as HTTP allows, so that only the server is measured."""
 
     def __init__(self, port: int) -> None:
         self._port, self._streams = port, None
@@ -103,7 +103,7 @@ async def latency(port: int, message: bytes, count: int) -> list[float]:
 
 
 async def throughput(port: int, message: bytes, clients: int, seconds: float) -> float:
-    """Answers a second."""
+    """Returns the answers a second."""
     end = time.perf_counter() + seconds
 
     async def one() -> int:
@@ -118,9 +118,9 @@ async def throughput(port: int, message: bytes, clients: int, seconds: float) ->
 
 
 async def load(port: int, requests: int, seconds: float = 0, clients: int = 16) -> Counter:
-    """How often each expected status met each that came; some clients hang up in the middle of a request.
+    """Sends requests, spread evenly over the seconds; some clients hang up in the middle of one.
 
-    The requests are spread evenly over the seconds.
+    Returns how often each pair of an expected and a received status occurred.
     """
     met: Counter = Counter()
     left, begin = iter(range(requests)), time.perf_counter()
@@ -144,7 +144,7 @@ async def load(port: int, requests: int, seconds: float = 0, clients: int = 16) 
 
 
 def bare(folder: Path, signature: str, count: int) -> float:
-    """The median time of the signature itself, from array to arrays."""
+    """Returns the median time of the bare signature, from array to arrays."""
     function = tf.saved_model.load(str(folder / "1")).signatures[signature]
     times = []
     for _ in range(count + 20):
@@ -170,7 +170,12 @@ def start(folder: Path) -> tuple[subprocess.Popen, int]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cases", nargs="*", metavar="CASE", help=f"{', '.join(CASES)}; all of them by default")
-    parser.add_argument("--minutes", type=float, default=10, help="of the load, a hundred requests a second (10)")
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        default=10,
+        help="length of the load, which sends a hundred requests a second (10)",
+    )
     arguments = parser.parse_args()
     if unknown := set(arguments.cases) - set(CASES):
         parser.error(f"the cases are {', '.join(CASES)}. Received: {', '.join(unknown)}")
@@ -206,7 +211,7 @@ def measure_latency(folder: Path, port: int, process: psutil.Process, minutes: f
     for verb, signature, count in (("predict", "serving_default", 1000), ("predict_mc", "predict_mc", 200)):
         message = request(verb, JSON)
         asyncio.run(latency(port, message, 50))
-        # Interleaved, so that both see the same machine; the smallest median of three.
+        # They take turns, so that both see the same machine; the smallest median of three counts.
         pairs = [(bare(folder, signature, count), asyncio.run(latency(port, message, count))) for _ in range(3)]
         own = 1000 * min(pair[0] for pair in pairs)
         rest = 1000 * min(statistics.median(pair[1]) for pair in pairs)
@@ -230,7 +235,7 @@ def measure_throughput(folder: Path, port: int, process: psutil.Process, minutes
 
 
 def measure_load(folder: Path, port: int, process: psutil.Process, minutes: float, add: Add) -> None:
-    asyncio.run(load(port, 15_000))  # until caches and pools are as large as they get
+    asyncio.run(load(port, 15_000))  # so that caches and pools have their full size
     before = process.memory_info().rss / 2**20
     begin = time.perf_counter()
     met = asyncio.run(load(port, max(1, int(6000 * minutes)), 60 * minutes))

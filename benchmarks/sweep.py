@@ -2,9 +2,10 @@
 
     python benchmarks/sweep.py
 
-Each round is one site set with five rates and two seeds, 10 trials; in each the one-trace engine starts without
-any trace. Both engines run each trial one after the other in one process, on data loaded once, so that what slows
-the machine slows both. Medians over the rounds. Results: benchmarks/results/sweep.csv.
+Each round has 10 trials: one site set with five rates and two seeds. The one-trace engine starts each round
+without any trace. Both engines run each trial, one after the other, in one process and on data that are loaded
+already, so that a load on the machine slows both. The figures are medians over the rounds. Results:
+benchmarks/results/sweep.csv.
 """
 
 import os
@@ -43,7 +44,7 @@ CASES = {
 
 
 def one_round(space: Space) -> tuple[float, float]:
-    """Seconds a trial: of the one-trace engine, and of a rebuild for each."""
+    """Returns the seconds per trial of the one-trace engine, and of the engine that builds each trial anew."""
     trials = [trial for trial in space.trials() if not trial.is_baseline]
     spent = {True: 0.0, False: 0.0}
     benches = {reuse: Workbench(reuse=reuse) for reuse in spent}

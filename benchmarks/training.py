@@ -2,12 +2,12 @@
 
     python benchmarks/training.py [CASE ...]
 
-Each row compares the trainer with `fit`, both at the `steps_per_execution` that is best for it: medians of
-interleaved epochs, milliseconds a step. `first step` (from `compile` to the end of the first step) and `memory`
-(the peak) are of processes of their own, `workers` compares two local workers with one process on the same global
-batch, a small and a large one, of which the exchange of gradients is the same. PyTorch's rows are there where it
-is installed. Of named cases, or `processes`, `workers`, `torch`, only the rows are made again.
-Results: benchmarks/results/training.csv.
+Each row compares the trainer with `fit`, each at the `steps_per_execution` that is best for it: milliseconds a
+step, as medians of interleaved epochs. `first step` (from `compile` to the end of the first step) and `memory`
+(the peak) are measured in processes of their own. The rows on workers compare two local workers with one process
+on the same global batch; the exchange of gradients costs the same for the small batch as for the large one. The
+rows against PyTorch need PyTorch. With arguments (beginnings of the names of cases, or `processes`, `workers`,
+`torch`), only those rows are measured again. Results: benchmarks/results/training.csv.
 """
 
 import csv
@@ -70,7 +70,7 @@ def theirs() -> keras.layers.Layer:
     return keras.layers.Dropout(0.1)
 
 
-# Name: the builder, whether with dropout, and the sizes of executions that are tried.
+# By name: the builder, whether there is dropout, and the values of `steps_per_execution` to try.
 CASES: dict[str, tuple[Callable[..., Any], bool, tuple[int, ...]]] = {
     "lenet5 28x28, batch 32": (lenet, False, (1, 32, 192)),
     "cnn of 6 convolutions, dropout everywhere, batch 64": (cnn, True, (1, 10)),
@@ -99,16 +99,16 @@ def trained_by_keras(build: Callable[..., Any], drops: bool, steps: int, jit: An
 
 
 def with_channel(data: tf.data.Dataset, model: keras.Model) -> tf.data.Dataset:
-    """Binary masks as Keras' own loss takes them."""
+    """Returns data whose binary masks have an axis of channels, as Keras' own loss takes them."""
     return data.map(lambda x, y: (x, y[..., None])) if model.output_shape[-1] == 1 else data
 
 
 def interleaved(
     functions: dict[str, Callable[[], Any]], steps: int, rounds: int, pause: float = 0.0
 ) -> dict[str, list[float]]:
-    """Milliseconds a step of each in every round; one round before traces and warms up.
+    """Returns the milliseconds a step of each function in every round; one earlier round traces and warms up.
 
-    In a pause of so many seconds the threads of the one before stop waiting actively for more to do.
+    During a pause of `pause` seconds, the threads of the function before stop their busy waiting for more work.
     """
     times: dict[str, list[float]] = {name: [] for name in functions}
     for number in range(rounds + 1):
@@ -134,7 +134,7 @@ def time_case(name: str) -> dict[str, Any]:
     best = {
         who: min((k for k in middle if k.startswith(who)), key=middle.__getitem__) for who in ("dropzoo", "keras")
     }
-    # Of each round the ratio, so that what slows the machine for a while slows both.
+    # The ratio is taken within a round, so that a load that slows the machine for a while slows both.
     ratio = statistics.median(k / d for k, d in zip(times[best["keras"]], times[best["dropzoo"]], strict=True))
     return row(
         name,
@@ -156,7 +156,7 @@ def row(case: str, unit: str, mine: Any, rival: Any, ratio: float | None = None,
 
 
 def own_processes(rounds: int = 3) -> list[dict[str, Any]]:
-    """The time to the first step, and the peak of memory after four, of the U-Net with dropout everywhere."""
+    """Measures the U-Net with dropout everywhere: the time to its first step, and its peak of memory."""
     found: dict[str, list[dict[str, float]]] = {"dropzoo": [], "keras": []}
     for _ in range(rounds):
         for who, values in found.items():
@@ -174,7 +174,7 @@ def own_processes(rounds: int = 3) -> list[dict[str, Any]]:
 
 def print_first(who: str) -> None:
     build, drops, _ = CASES["unet 128x128, dropout everywhere, batch 4"]
-    build(None)  # what TensorFlow does but once
+    build(None)  # so that the time leaves out what TensorFlow does only once
     start = time.perf_counter()
     ended: list[float] = []
     see = keras.callbacks.LambdaCallback(
@@ -193,7 +193,7 @@ def print_first(who: str) -> None:
 
 
 def workers(batch: int, rounds: int = 3) -> dict[str, Any]:
-    """Two workers and one process, each with the CNN and the same global batch."""
+    """Compares two workers with one process, on the CNN and the same global batch."""
     found: dict[int, list[float]] = {2: [], 1: []}
     for _ in range(rounds):
         for count, values in found.items():
@@ -221,7 +221,7 @@ def print_worker(target: str, batch: str) -> None:
 
 
 def torch_rows() -> list[dict[str, Any]]:
-    """The U-Net against PyTorch's, in the faster of its memory formats."""
+    """Compares the U-Net with PyTorch's, in the faster of its memory formats."""
     rows = []
     for name in list(CASES)[2:]:
         build, drops, sizes = CASES[name]
@@ -246,7 +246,7 @@ def torch_rows() -> list[dict[str, Any]]:
 
 def main(wanted: list[str]) -> None:
     rows: dict[str, dict[str, Any]] = {}
-    if wanted and RESULTS.exists():  # those of other cases stay
+    if wanted and RESULTS.exists():  # the rows of other cases stay
         with RESULTS.open(newline="") as file:
             rows = {row["case"]: row for row in csv.DictReader(file)}
 

@@ -3,15 +3,16 @@
     python benchmarks/uncertainty.py
     python benchmarks/uncertainty.py --data fashion_mnist --manual-dir ~/Downloads/fashion_mnist --limit 20000
 
-Five CNNs with dropout, of one architecture and of the seeds 0 to 4, are trained alike. `deterministic` is the
-first of them with its dropout off, `Monte Carlo` the same one with it on, `augmentation` the same one on the image
-and its mirror image (which digits do not bear, so that their row shows what happens then), and `ensemble` the mean
-of all five with their dropout off.
+Five CNNs with dropout are trained alike; they differ only in their seeds, 0 to 4. `deterministic` is the first of
+them with its dropout off, and `Monte Carlo` is the same model with its dropout on. `augmentation` is the same
+model on the image and its mirror image. Mirrored digits are no longer digits, so on `digits` its row shows
+what a wrong augmentation does. `ensemble` is the mean of all five with their dropout off.
 
-Accuracy, NLL in nats, ECE of 15 equal bins, Brier score and AUROC of error detection by entropy: on the test set,
-and as means over the corruption suite, five severities each, on the first `--corrupted` test images.
-`ms_per_image` is the median of interleaved calls with 64 images; `training_s` is the sum over the models that the
-method needs. One run: differences of less than about two standard errors (`accuracy_se`) say nothing.
+The figures are accuracy, NLL in nats, ECE over 15 equal bins, Brier score, and the AUROC of error detection by
+entropy. They are measured on the test set, and as means over the corruption suite, with five severities each, on
+the first `--corrupted` test images. `ms_per_image` is the median of interleaved calls with 64 images. `training_s`
+is the sum over the models that the method needs. This is one run, so a difference of less than about two standard
+errors (`accuracy_se`) says nothing.
 
 Results: benchmarks/results/uncertainty.csv, where the rows of other data sets stay.
 """
@@ -42,7 +43,7 @@ MEMBERS, ROUNDS = 5, 9
 
 
 def train(data: training.Data, seed: int, epochs: int) -> tuple[keras.Model, float]:
-    """A model, and the seconds that it took."""
+    """Returns a trained model, and the seconds that its training took."""
     keras.utils.set_random_seed(seed)
     model = models.build_model(
         "simple_cnn",
@@ -58,7 +59,7 @@ def train(data: training.Data, seed: int, epochs: int) -> tuple[keras.Model, flo
 
 
 def milliseconds(methods: dict[str, Callable[[Any], Any]], images: tf.Tensor) -> dict[str, float]:
-    """For an image; the methods take turns, and the first two rounds trace and warm up."""
+    """Returns the milliseconds per image. The methods take turns; two earlier rounds trace and warm up."""
     times: dict[str, list[float]] = {name: [] for name in methods}
     for turn in range(ROUNDS + 2):
         for name, method in methods.items():
@@ -111,7 +112,7 @@ def main() -> None:
     parser.add_argument("--data", default="digits")
     parser.add_argument("--manual-dir")
     parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--limit", type=int, help="train on the first so many images")
+    parser.add_argument("--limit", type=int, help="number of training images to use, from the first")
     parser.add_argument("--corrupted", type=int, default=500, help="test images of each corruption and severity")
     arguments = parser.parse_args()
     kept = list(csv.DictReader(RESULTS.open())) if RESULTS.exists() else []

@@ -3,9 +3,9 @@
     python saved_models/make.py NAME ... [--data FOLDER]
 
 Each model gets a folder `saved_models/NAME` with `1`, a SavedModel with a model card; `model.keras`; and
-`reference.json`, which `build_model(..., weights=...)` reads. The terms of the membranes allow only their figures,
-which are printed. FOLDER holds data sets that are not part of the project. The runs are under runs/. A training
-that was stopped continues there.
+`reference.json`, which `build_model(..., weights=...)` reads. The terms of the membrane data do not allow a model
+to be shared, so its figures are only printed. FOLDER holds the data sets that are not part of the project. The
+runs are under runs/, where a training that was stopped continues.
 """
 
 import argparse
@@ -33,11 +33,11 @@ class Reference:
     """One reference model.
 
     Attributes:
-        weights: Name for `build_model(..., weights=...)`.
-        config: Fields of the run's config, without the folders of data.
-        published: Figures that others report on these data, with the source.
-        folder: Folder of the data under FOLDER, if they are not part of the project.
-        kept: Whether the model is written. If not, its figures are only printed.
+        weights: Str, the name for `build_model(..., weights=...)`.
+        config: Dict of the fields of the run's config, without the folders of data.
+        published: Dict of figures that others report on these data, with their source.
+        folder: Str, the folder in FOLDER that holds the data; None if the data are part of the project.
+        kept: Bool. Whether the model is written; otherwise its figures are only printed.
     """
 
     weights: str

@@ -1,4 +1,4 @@
-"""What all experiments share: jobs that are done once and recorded, and effects with their intervals."""
+"""The parts that all experiments share: jobs that are run once and recorded, and effects with their intervals."""
 
 import csv
 import os
@@ -23,7 +23,7 @@ from dropzoo.sweep.workbench import Workbench
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
-#: Data sets that are not part of the project; experiments on them are skipped where they are not there.
+#: Folder of data sets that are not part of the project. Experiments on a set that is missing are skipped.
 SHARED = HERE.parents[2] / "shared" / "data"
 LABELS = ("setting", "condition", "seed")
 Figures = dict[str, float]
@@ -31,12 +31,14 @@ Figures = dict[str, float]
 
 @dataclass(frozen=True)
 class Job:
-    """One training, or several that belong together, of one seed.
+    """One training, or several that belong together, with one seed.
 
     Attributes:
-        setting: the data and the network.
-        condition: what is compared within a setting.
-        run: what to do; figures, or figures by condition where one training serves several.
+        setting: Str, the data and the network.
+        condition: Str, one of the things that are compared within a setting.
+        seed: Int, the seed.
+        run: Function that does the job in a `Lab`. It returns the figures, or a dict of figures by condition if
+            one training serves several conditions.
     """
 
     setting: str
@@ -47,15 +49,15 @@ class Job:
 
 @dataclass(frozen=True)
 class Statement:
-    """Something that can be true or not: `figure` of a condition is larger or smaller than that of another.
+    """A statement that may hold: the figure of one condition is larger, or smaller, than that of another.
 
     Attributes:
-        text: In words.
-        figure: Which column.
-        condition: Of the rows in question.
-        against: Of those it is set beside, seed by seed; "" for zero.
-        sign: 1 if it should be larger, -1 if smaller.
-        settings: In which settings; () for all that have both conditions.
+        text: Str, the statement in words.
+        figure: Str, the column of the figure.
+        condition: Str, the condition that the statement is about.
+        against: Str, the condition that it is compared with, seed by seed; "" to compare with zero.
+        sign: 1 if the figure should be larger, -1 if it should be smaller.
+        settings: Tuple of the settings to look at; () for all that have both conditions.
     """
 
     text: str
@@ -68,16 +70,16 @@ class Statement:
 
 @dataclass(frozen=True)
 class Claim:
-    """What articles say, how it is tried, and what would have to be seen.
+    """A claim that articles make, how it is tried, and the statements that it consists of.
 
     Attributes:
-        number: From 1 up.
-        name: Of its file.
-        text: The claim.
-        method: How it is tried, in a sentence or two.
-        jobs: From the seeds and whether it has to be quick to the jobs.
-        statements: That together are the claim.
-        shown: The figures of the table of means.
+        number: Int from 1 up.
+        name: Str, a word for the name of its file.
+        text: Str, the claim.
+        method: Str, how it is tried, in a sentence or two.
+        jobs: Function from the seeds, and whether to be quick, to a list of jobs.
+        statements: The statements that make up the claim.
+        shown: Tuple of the figures that the table of means shows.
     """
 
     number: int
@@ -134,17 +136,17 @@ def usual(outcome: Outcome) -> Figures:
 
 
 def plain(setting: str, condition: str, config: RunConfig, seed: int) -> Job:
-    """A training of which the usual figures are wanted."""
+    """Returns a job that trains once and gives the usual figures."""
     config = replace(config, seed=seed)
     return Job(setting, condition, seed, lambda lab: usual(lab.train(config)))
 
 
-# The network of most experiments: small, no batch normalisation unless it is what is asked about.
+# The network of most experiments: small, and without batch normalisation unless that is the question.
 CNN = {"filters": (16, 32), "dense": 64, "normalization": None}
 
 
 def fashion(limit: int, epochs: int, **changes: Any) -> RunConfig:
-    """A small CNN on the first `limit` images of Fashion-MNIST; 1,800 are for validation."""
+    """Returns the config of a small CNN on `limit` images of Fashion-MNIST; 1,800 are kept for validation."""
     options = {**CNN, **changes.pop("options", {})}
     places = {"manual_dir": str(SHARED / "fashion_mnist"), "data_dir": os.environ.get("TFDS_DATA_DIR")}
     return RunConfig(
@@ -160,22 +162,23 @@ def fashion(limit: int, epochs: int, **changes: Any) -> RunConfig:
 
 
 def digits(epochs: int, **changes: Any) -> RunConfig:
-    """The same on the 8x8 digits of scikit-learn."""
+    """Returns the config of the same CNN on the 8x8 digits of scikit-learn."""
     options = {**CNN, **changes.pop("options", {})}
     return RunConfig(model="simple_cnn", data="digits", epochs=epochs, options=options, **changes)
 
 
 def images(quick: bool, limit: int = 2000, epochs: int = 20, **changes: Any) -> tuple[str, RunConfig]:
-    """The setting of most experiments: Fashion-MNIST where it is there, or else the digits."""
+    """Returns the setting of most experiments: Fashion-MNIST if it is there, or else the digits."""
     if quick or not has("fashion_mnist"):
         return "digits", digits(4 if quick else epochs, **changes)
     return f"fashion_mnist, {limit:,} images", fashion(limit, epochs, **changes)
 
 
 def microscopy(name: str, epochs: int, **changes: Any) -> tuple[str, RunConfig]:
-    """A small U-Net on windows of `dsb2018_nuclei` or `isbi2012_membranes`; the last fifth is the test set.
+    """Returns a small U-Net on windows of `dsb2018_nuclei` or `isbi2012_membranes`; the last fifth is for tests.
 
-    Of the membranes, that is slices 24 to 29: neighbouring slices are alike, so a random fifth would be too easy.
+    The last fifth of the membranes is slices 24 to 29. Neighbouring slices are alike, so a random fifth would be
+    too easy.
     """
     config = RunConfig(
         model="unet",
@@ -191,12 +194,12 @@ def microscopy(name: str, epochs: int, **changes: Any) -> tuple[str, RunConfig]:
 
 
 def has(name: str) -> bool:
-    """Whether a data set that is not part of the project is there."""
+    """Returns whether a data set that is not part of the project is there."""
     return (SHARED / name).is_dir()
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """The rows of a results file; [] where there is none."""
+    """Returns the rows of a file of results; none if there is no such file."""
     if not path.exists():
         return []
     with open(path, newline="") as file:
@@ -204,7 +207,7 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Whole or not at all, so that a killed run loses no more than the job it was at."""
+    """Writes rows to a file, whole or not at all, so that a killed run loses only the job that it was at."""
     columns = list(dict.fromkeys([*LABELS, *(key for row in rows for key in row)]))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
@@ -216,12 +219,12 @@ def write(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def carry_out(claim: Claim, seeds: Iterable[int], quick: bool, folder: Path) -> list[dict[str, Any]]:
-    """Does the jobs of a claim that have no row yet, and writes after each."""
+    """Runs the jobs of a claim that have no row yet, and writes the file after each of them."""
     path = folder / claim.file
     rows, lab = read(path), Lab()
     jobs = claim.jobs(seeds, quick)
     order = list(dict.fromkeys(job.setting for job in jobs))
-    # Those of one condition together: they share their traces.
+    # The jobs of one condition follow each other, since they share their traces.
     jobs = sorted(jobs, key=lambda job: (order.index(job.setting), job.condition))
     done = {(row["setting"], row["condition"], row["seed"]) for row in rows}
     left = [job for job in jobs if (job.setting, job.condition, job.seed) not in done]
@@ -241,7 +244,7 @@ def carry_out(claim: Claim, seeds: Iterable[int], quick: bool, folder: Path) -> 
 
 
 def settings(rows: list[dict[str, Any]]) -> list[str]:
-    """Those of the rows, by name and, as numbers, by the numbers in it."""
+    """Returns the settings of rows, sorted by name; numbers in names are sorted as numbers."""
 
     def key(setting: str) -> tuple[str, list[int]]:
         numbers = re.findall(r"\d[\d,]*", setting)
@@ -252,7 +255,7 @@ def settings(rows: list[dict[str, Any]]) -> list[str]:
 
 @dataclass(frozen=True)
 class Effect:
-    """Of one statement in one setting: the difference over the seeds, and in units of its spread."""
+    """The effect for one statement in one setting: the mean difference over seeds, and that over its spread."""
 
     setting: str
     interval: Interval
@@ -261,7 +264,10 @@ class Effect:
 
 
 def effects(statement: Statement, rows: list[dict[str, Any]]) -> list[Effect]:
-    """Paired by seed: the runs of a seed start from the same weights and see the same images."""
+    """Returns the effect in each setting, from differences seed by seed.
+
+    The runs of one seed start from the same weights and see the same images, so they are pairs.
+    """
     found = []
     for setting in settings(rows):
         if statement.settings and setting not in statement.settings:

@@ -1,4 +1,4 @@
-"""Claims 7 to 10: what dropout does to a trained network, and against ensembles. Networks are looked at again."""
+"""Claims 7 to 10: trained networks, sampled, corrupted and damaged; the order of the data; and ensembles."""
 
 import time
 from collections.abc import Callable, Iterable
@@ -44,7 +44,7 @@ def scored(predict: LogProbabilities, dataset: tf.data.Dataset, info: training.D
 def clean_and_corrupted(
     predict: LogProbabilities, images: tf.data.Dataset, info: training.DataInfo, names: Iterable[str]
 ) -> Figures:
-    """Figures on the test images, and means over corruptions of the middle severity with `worse_` before them."""
+    """Returns the figures on test images and, as `worse_*`, their means over corruptions of middle severity."""
     found = scored(predict, images, info)
     worse = [scored(predict, corrupted(images, name, SEVERITY), info) for name in names]
     return found | {f"worse_{name}": float(np.mean([each[name] for each in worse])) for name in found}
@@ -74,7 +74,7 @@ def sampling(lab: Lab, config: RunConfig) -> dict[str, Figures]:
 
 
 def some_test_images(lab: Lab, config: RunConfig) -> tf.data.Dataset:
-    """1,000 of the test images, or 12 with masks: sampling all, corrupted, would take longer than the training."""
+    """Returns 1,000 test images, or 12 with masks; sampling all of them, corrupted, would outlast the training."""
     count, batch = (12, 4) if lab.info(config).task == "segmentation" else (1000, 250)
     return lab.test(config).unbatch().take(count).batch(batch).cache()
 
@@ -95,7 +95,7 @@ def robustness(lab: Lab, config: RunConfig) -> Figures:
     for name in training.list_corruptions():
         found[name] = scored(predict, corrupted(images, name, SEVERITY), info)["score"]
     bare = models.strip_dropout(lab.model)
-    for share in (0.3, 0.6):  # units removed at random, and the others scaled up
+    for share in (0.3, 0.6):  # the share of units that are removed at random; the others are scaled up
         damaged = models.retrofit(bare, {"features": share})
         found[f"without_{share:.0%}".replace("%", "")] = scored(dropping(damaged), images, info)["score"]
     units = keras.Model(bare.inputs, bare.get_layer("head").input)
@@ -107,12 +107,12 @@ def robustness(lab: Lab, config: RunConfig) -> Figures:
 
 
 def dropping(model: keras.Model) -> LogProbabilities:
-    """One pass with dropout on."""
+    """Returns the function that predicts in one pass with dropout on."""
     return tf.function(lambda images: tf.nn.log_softmax(model(images, training=True)), reduce_retracing=True)
 
 
 def shapes(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Outlines of circles (0) and squares (1) at random places and sizes in noise, 28x28; first all circles."""
+    """Returns 28x28 images of outlines at random places and sizes in noise: all circles (0), then squares (1)."""
     rng = np.random.default_rng(seed)
     rows, columns = np.mgrid[:28, :28]
     made = []
@@ -150,7 +150,7 @@ def stream_jobs(seeds: Iterable[int], quick: bool) -> list[Job]:
 
 
 def circles_then_squares(plan: Any, seed: int) -> Figures:
-    """Image by image, five steps each, as the article tells it; then the same images shuffled, for comparison."""
+    """Trains image by image, five steps each, as the article does, and on the same images shuffled."""
     images, labels = shapes(10, seed)
     test_images, test_labels = shapes(200, 1000 + seed)
     found: Figures = {}
@@ -169,7 +169,7 @@ def circles_then_squares(plan: Any, seed: int) -> Figures:
 
 
 def class_after_class(plan: Any, seed: int, epochs: int) -> Figures:
-    """Digits sorted by class in every epoch, and shuffled: accuracy on the first three classes and the last."""
+    """Trains on digits sorted by class, and on shuffled ones; tests on the first and the last three classes."""
     data = training.load_data("digits", batch_size=32, seed=seed)
     images, labels = (
         np.concatenate(each) for each in zip(*data.train.at_epoch(0).as_numpy_iterator(), strict=True)
@@ -191,7 +191,7 @@ def class_after_class(plan: Any, seed: int, epochs: int) -> Figures:
 
 
 def advantage(found: Figures) -> Figures:
-    """Of what came first over what came last, beyond what the classes themselves make of it."""
+    """Returns the advantage of the first classes over the last, minus what there is of it in shuffled order."""
     first, last = (found[f"ordered_{end}"] - found[f"shuffled_{end}"] for end in ("first", "last"))
     return {
         "advantage_of_first": first - last,
@@ -250,9 +250,8 @@ CLAIMS = [
         7,
         "monte_carlo",
         "Averaging over masks (Monte Carlo) is better than one pass with scaled weights.",
-        f"The same trained networks, {SAMPLES} samples against one pass, on 1,000 test images, or 12 with "
-        f"masks (their score is the mean IoU); corrupted: the "
-        f"mean of six corruptions at severity {SEVERITY}.",
+        f"The same trained networks predict by {SAMPLES} samples and in one pass, on 1,000 test images, or on 12 "
+        f"with masks (their score is the mean IoU). Corrupted: the mean of six corruptions, severity {SEVERITY}.",
         sampling_jobs,
         [
             Statement("Accuracy is higher", "score", "Monte Carlo", "weight scaling", 1),
@@ -268,8 +267,8 @@ CLAIMS = [
     Claim(
         8,
         "robustness",
-        "It makes the network robust to noise and missing information, and redundant; structured dropping differs "
-        "from Gaussian noise of the same power.",
+        "Dropout makes the network robust to noise and missing information, and redundant; structured dropping "
+        "differs from Gaussian noise of the same power.",
         f"Accuracy under corruptions of severity {SEVERITY}; after removing 30 and 60 % of the units before "
         "Flatten at random; the mean absolute correlation of the units before the classifier over test images. "
         "The Gaussian noise is multiplicative, of the variance of dropout at the same rate.",
@@ -295,7 +294,7 @@ CLAIMS = [
         "Without dropout the first samples have an excessive influence, and later ones are not learned.",
         "Ten images of circles one after the other, then ten of squares, five steps an image; and digits class "
         "after class in every epoch. The advantage of the first over the last is the difference of their test "
-        "accuracies in order, less that of the same images shuffled.",
+        "accuracies in order, minus that of the same images shuffled.",
         stream_jobs,
         [
             Statement("Without dropout the first have the advantage", "advantage_of_first", "none", "", 1),

@@ -1,4 +1,4 @@
-"""docs/evidence.md, from the files of results."""
+"""Makes docs/evidence.md from the files of results."""
 
 import math
 import os
@@ -17,7 +17,7 @@ PICTURE = HERE.parents[1] / "docs" / "images" / "evidence.png"
 _PICTURED = (
     "The gap and the accuracy by the number of images, and the accuracy by site and rate, with 95 % intervals"
 )
-# Which end of a column is good; its best mean is set in bold.
+# The function that finds the best mean of a column, which is set in bold.
 _BEST = {"score": max, "worse_score": max, "nll": min, "worse_nll": min, "ece": min, "worse_ece": min}
 _HEAD = """# What dropout buys: ten claims, tried
 
@@ -26,22 +26,22 @@ small data on a CPU: what holds here need not hold for a network a hundred times
 taken seed by seed (the runs of a seed start from the same weights and see the same images in the same order),
 with Student's 95 % interval; *d* is the mean difference over its standard deviation. **holds**: the interval
 lies on the claimed side of 0; **the opposite**: on the other side; **not shown**: 0 is inside. There is no
-correction for the number of statements: of twenty that are not true, one *holds* or shows *the opposite* by
-chance. All conditions of a setting have the same number of epochs and the same learning rate, unless their name
-says otherwise: what only needs more time looks worse than it is (see claim 1).
+correction for the number of statements: out of twenty that are not true, about one *holds* or shows *the opposite*
+by chance. All conditions of a setting have the same number of epochs and the same learning rate, unless their name
+says otherwise. So a condition that only needs more time looks worse than it is (see claim 1).
 
 """
 
 
 def difference(effect: Effect) -> str:
-    """`+0.012 ± 0.004, d 2.1`"""
+    """Returns text such as `+0.0120 ± 0.0040, d +2.1`."""
     half = effect.interval.half or 0.0
     d = f", d {effect.cohens_d:+.1f}" if math.isfinite(effect.cohens_d) else ""  # all seeds alike
     return f"{effect.interval.mean:+.4f} ± {half:.4f}{d}"
 
 
 def overall(claim: Claim, rows: list[dict[str, Any]]) -> str:
-    """Of all statements in all settings together."""
+    """Returns the verdict on a claim, from all its statements in all settings."""
     verdicts = [effect.verdict for statement in claim.statements for effect in effects(statement, rows)]
     if not verdicts:
         return "not run yet"
@@ -56,7 +56,7 @@ def overall(claim: Claim, rows: list[dict[str, Any]]) -> str:
 
 
 def write(claims: list[Claim]) -> None:
-    """Makes the page; claims without results are named as such."""
+    """Writes the page; a claim without results is marked as not run."""
     parts = [_HEAD, "| | claim | verdict, by statement and setting |\n|---|---|---|\n"]
     found = {claim.number: read(RESULTS / claim.file) for claim in claims}
     for claim in claims:
@@ -98,7 +98,7 @@ def write(claims: list[Claim]) -> None:
 
 
 def pending(claim: Claim, rows: list[dict[str, Any]]) -> str:
-    """What has been begun and is not at its end: the jobs of five seeds that have no row."""
+    """Returns a sentence on the jobs of five seeds that have no row yet; empty if there are none."""
     done = {(row["setting"], row["condition"], row["seed"]) for row in rows}
     jobs = claim.jobs(range(5), False)
     left = [job for job in jobs if (job.setting, job.condition, job.seed) not in done]
@@ -109,13 +109,13 @@ def pending(claim: Claim, rows: list[dict[str, Any]]) -> str:
 
 
 def by_condition(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """The rows of each, those of `none` first."""
+    """Returns the rows of each condition, with `none` first."""
     names = sorted({row["condition"] for row in rows}, key=lambda name: (name != "none", name))
     return {name: [row for row in rows if row["condition"] == name] for name in names}
 
 
 def picture(sizes: list[dict[str, Any]], rates: list[dict[str, Any]]) -> bool:
-    """Draws claim 1 by the number of images, and claim 6 by the rate, if there are results of both."""
+    """Draws claim 1 by the number of images and claim 6 by the rate; returns whether both have results."""
     conditions = by_condition(rates)
     if not sizes or "none" not in conditions:
         return False

@@ -1,4 +1,4 @@
-"""Claims 1 to 6: where dropout stands, which, how much, and beside what else. One training a row."""
+"""Claims 1 to 6: where dropout is, which kind, how much, and beside which regularisers. One training per row."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -22,7 +22,7 @@ SITES = {
     "after dense 0.5": {"dense1": 0.5},
     "modules and dense": USUAL,
 }
-GIVEN_NLL = 0.65  # that networks with a moderate rate get below
+GIVEN_NLL = 0.65  # networks with a moderate rate get below this
 UNET_SITES = {
     "encoder": {"encoder*_conv?": 0.2},
     "skips": {"skip*": 0.2},
@@ -35,7 +35,7 @@ UNET_SITES = {
 def each(
     seeds: Iterable[int], build: Callable[..., tuple[str, RunConfig]], plans: dict[str, Any], **common: Any
 ) -> list[Job]:
-    """Every plan with every seed in the setting that `build(dropout=...)` gives."""
+    """Returns a job for every plan and every seed, in the setting that `build(dropout=...)` gives."""
     found = []
     for condition, plan in plans.items():
         setting, config = build(dropout=plan, **common)
@@ -50,7 +50,7 @@ def gap_jobs(seeds: Iterable[int], quick: bool) -> list[Job]:
     jobs = []
     for size, epochs in {200: 60, 1000: 30, 5000: 15, 20000: 8, 60000: 5}.items():
         jobs += each(seeds, partial(images, False, size, epochs), plans)
-        if size <= 5000:  # where dropout has the time that it takes
+        if size <= 5000:  # again for longer, since dropout needs more time
             longer = {f"{name}, 3x epochs": plan for name, plan in plans.items()}
             jobs += each(seeds, partial(images, False, size, 3 * epochs), longer)
     return jobs
@@ -94,7 +94,7 @@ def regulariser_jobs(seeds: Iterable[int], quick: bool) -> list[Job]:
     for name, common in others.items():
         plans = {name or "none": None, f"{name} + dropout" if name else "dropout": USUAL}
         jobs += each(seeds, partial(images, quick), plans, **common)
-    # The same rate where batch normalisation follows, and behind the last of them.
+    # The same rate at two places: before a batch normalisation, and behind the last one.
     places = {"BatchNorm + dropout before it": {"module?": 0.3}, "BatchNorm + dropout behind it": {"head": 0.3}}
     return jobs + each(seeds, partial(images, quick), places, **norm)
 
@@ -129,7 +129,7 @@ def convergence_jobs(seeds: Iterable[int], quick: bool) -> list[Job]:
 
 
 def convergence(lab: Lab, config: RunConfig) -> dict[str, float]:
-    """The usual figures, and how the validation loss went down."""
+    """Returns the usual figures, and others on how the validation loss went down."""
     outcome = lab.train(config)
     curve = np.array(outcome.curves["val_nll"])
     below = np.flatnonzero(curve < GIVEN_NLL)
@@ -145,7 +145,7 @@ def convergence(lab: Lab, config: RunConfig) -> dict[str, float]:
 
 
 def gradient_norms(lab: Lab, config: RunConfig) -> np.ndarray:
-    """Of the trained network on 32 training batches, with dropout on."""
+    """Returns the gradient norms of the trained network on 32 training batches, with dropout on."""
     model = lab.model
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
@@ -195,7 +195,7 @@ CLAIMS = [
     Claim(
         2,
         "sites",
-        "After dense layers it helps most.",
+        "Dropout helps most after dense layers.",
         "The same CNN with dropout at one kind of site, and a U-Net with 0.2 in one of its parts.",
         site_jobs,
         [
@@ -230,7 +230,7 @@ CLAIMS = [
     Claim(
         4,
         "regularisers",
-        "Batch normalisation, augmentation or weight decay do it better, and dropout before BatchNorm hurts.",
+        "Batch normalisation, augmentation or weight decay helps more, and dropout before BatchNorm hurts.",
         "Each alone, with dropout, and all together; with BatchNorm, dropout between modules (before the next "
         "BatchNorm) and before the classifier (behind the last).",
         regulariser_jobs,
@@ -259,11 +259,12 @@ CLAIMS = [
     Claim(
         5,
         "convergence",
-        "It slows convergence; early dropout helps what underfits, late dropout what overfits; the validation "
-        "loss falls more smoothly; too much makes training unstable.",
-        f"Epochs until the validation NLL is below {GIVEN_NLL} (one more than there were, where it never is); the "
-        "mean second difference of its curve (wiggle); the spread of the gradient norm over 32 batches over its "
-        "mean. Early dropout ends after a sixth of the run, late dropout begins there (the paper's).",
+        "Dropout slows convergence; early dropout helps networks that underfit, late dropout those that overfit; "
+        "the validation loss falls more smoothly; too much dropout makes training unstable.",
+        f"Epochs until the validation NLL is below {GIVEN_NLL} (if it never is, the number of epochs plus one); "
+        "the mean second difference of its curve (wiggle); the standard deviation of the gradient norm over 32 "
+        "batches, divided by its mean. Early dropout ends, and late dropout begins, after a sixth of the run, as "
+        "in the paper.",
         convergence_jobs,
         [
             Statement("More epochs to the given loss", "epochs_to_given_nll", "dropout 0.3", "none", 1),
@@ -280,7 +281,7 @@ CLAIMS = [
     Claim(
         6,
         "rates",
-        "Too high a rate underfits; each site has its best rate.",
+        "Too high a rate underfits; each site has its own best rate.",
         "One kind of site at a time, five rates.",
         rate_jobs,
         [

@@ -1,10 +1,11 @@
-"""The ten claims that articles on dropout repeat, tried out.
+"""Tries the ten claims that articles on dropout repeat.
 
     python benchmarks/evidence/run.py [CLAIM ...] [--seeds 5] [--quick] [--page]
 
-Each claim has a file under benchmarks/evidence/results with a row for each training, written as it ends: what
-was killed goes on where it was. Then docs/evidence.md is made of all files. `--quick` takes two seeds of the
-digits and minutes, into a folder of its own, and leaves the page alone; `--page` only makes the page again.
+Each claim has a file under benchmarks/evidence/results with a row for each training. Rows are written as trainings
+end, so a run that was killed continues where it was. Then docs/evidence.md is made from all files. `--quick`
+trains on digits with two seeds, which takes minutes; it writes to a folder of its own, and not to the page.
+`--page` only makes the page again.
 """
 
 import argparse
@@ -24,9 +25,9 @@ CLAIMS = [*placement.CLAIMS, *inference.CLAIMS]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("claims", nargs="*", type=int, metavar="CLAIM", help="1 to 10; all of them by default")
-    parser.add_argument("--seeds", type=int, default=5, help="trainings of each kind (5)")
+    parser.add_argument("--seeds", type=int, default=5, help="number of seeds of each condition (5)")
     parser.add_argument("--quick", action="store_true", help="two seeds of the digits, to see that it works")
-    parser.add_argument("--page", action="store_true", help="no training, only the page")
+    parser.add_argument("--page", action="store_true", help="train nothing, only make the page again")
     parser.add_argument("--out", type=Path, default=Path("runs/evidence-quick"), help="where --quick writes")
     arguments = parser.parse_args()
     numbers = [claim.number for claim in CLAIMS]

@@ -1,7 +1,7 @@
 """CNNs and U-Nets for Keras in which every dropout site has a name.
 
-`import dropzoo` brings `layers` and `models` and registers every layer for loading;
-`training` and `serving` need TensorFlow and load when first used.
+`import dropzoo` imports `layers` and `models`, and registers every layer for loading. `training` and `serving`,
+which need TensorFlow, are imported when they are first used.
 """
 
 import importlib

@@ -1,4 +1,4 @@
-"""The demo: train, evaluate, sample and export two models on real digits in a few minutes, and report on it."""
+"""The demo: trains, evaluates, samples and exports two models on real digits, and writes a report on them."""
 
 import dataclasses
 import subprocess
@@ -21,8 +21,8 @@ from dropzoo.runs.files import read_history
 from dropzoo.runs.run import train_run
 
 _NUM_SAMPLES = 20
-# Few training images, so that the models overfit without dropout.
 _RUNS = {
+    # Few training images, so that the CNN overfits without dropout.
     "cnn": RunConfig(
         model="simple_cnn",
         data="digits",
@@ -56,16 +56,20 @@ np.savez(answers, **{name: value.numpy() for name, value in out.items()})
 
 
 def run_demo(out: Path, say: Callable[[str], None] = print) -> Path:
-    """Trains, evaluates, samples, exports and re-loads both models; returns the report's path.
+    """Trains, evaluates, samples, exports and reloads both models, and writes the report.
 
     A demo that was stopped continues where it was.
 
     Args:
-        out: The demo's folder.
-        say: Prints a line.
+        out: Path of the demo's folder.
+        say: Function that prints a line.
+
+    Returns:
+        The path of the report.
 
     Raises:
         ValueError: If `out` holds something else.
+        RuntimeError: If an export does not load in a fresh process.
     """
     start = time.perf_counter()
     if out.is_dir() and any(out.iterdir()) and not (out / "runs").is_dir():
@@ -111,7 +115,7 @@ def _run(name: str, config: RunConfig, out: Path, say: Callable[[str], None]) ->
 def _most_uncertain(
     monte_carlo: serving.MonteCarlo, dataset: tf.data.Dataset, count: int
 ) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
-    """Returns images of some batches with labels and answers: the first images, then the most uncertain."""
+    """Returns `count` test images with labels and answers: the first ones, then as many of the most uncertain."""
     batches = [(x.numpy(), y.numpy()) for x, y in dataset.take(6)]
     images, labels = (np.concatenate(part) for part in zip(*batches, strict=True))
     parts = [monte_carlo(x) for x, _ in batches]

@@ -131,7 +131,9 @@ def test_a_worker_that_dies_is_replaced_and_the_sweep_goes_on(sweep):
     grid = dataclasses.replace(space, strategy="grid", epochs=5, seeds=(0,))
     ran, said, records = sweep(grid, {0.3: "always"}.items(), workers=2)
     assert len(records) == 4 and sum(bool(r.error) for r in records) == 1 and len(ran) == 3
-    with pytest.raises(ValueError, match="No machine of the cluster has what a trial is to get: cpu=1, gpu=99"):
+    with pytest.raises(
+        ValueError, match="No machine of the cluster has the resources for one trial: cpu=1, gpu=99"
+    ):
         sweep(dataclasses.replace(grid, epochs=6), resources={"gpu": 99})
 
 

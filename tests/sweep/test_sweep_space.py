@@ -196,7 +196,7 @@ BAD = {
     "no data": (["simple_cnn", "--plan", "paper"], "--data is missing"),
     "unknown data": (["simple_cnn", "--data", "digit", "--plan", "paper"], "Unknown data set 'digit'"),
     "more folds than images": ([*SWEEP, "--plan", "paper", "--folds", "65"], "`folds` must be from 2 to"),
-    "one fold": ([*SWEEP, "--plan", "paper", "--folds", "1"], "`folds` must be 0 or from 2 up"),
+    "one fold": ([*SWEEP, "--plan", "paper", "--folds", "1"], "`folds` must be 0, or 2 or more"),
     "nothing to compare on": ([*SWEEP, "--plan", "paper", "--validation-split", "0"], "validation images"),
     "strategy": ([*SWEEP, "--plan", "paper", "--strategy", "gird"], "Did you mean 'grid'"),
     "engine": ([*SWEEP, "--plan", "paper", "--engine", "spark"], "`engine` must be"),

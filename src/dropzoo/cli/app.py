@@ -27,7 +27,7 @@ errors = Console(stderr=True, highlight=False, emoji=False)
 def _options(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
-    """The options that stand before a command."""
+    """Defines the options that come before a command. `main` reads `--debug` itself, since errors end there."""
 
 
 app.command("list")(commands_models.list_)
@@ -50,10 +50,13 @@ for command in (
 
 
 def main(args: list[str] | None = None) -> None:
-    """Runs the command line and exits: with status 2 and one line for bad input, with 130 for an interrupt.
+    """Runs the command line and exits.
+
+    The status is 0 for success, 2 for bad input, which is reported on one line, 1 for any other error, and 130 for
+    an interrupt.
 
     Args:
-        args: The arguments; those of the process by default. Commands find them as `context.obj`.
+        args: List of str, the arguments; those of the process by default. Commands find them as `context.obj`.
     """
     args = sys.argv[1:] if args is None else args
     try:
@@ -69,7 +72,7 @@ def main(args: list[str] | None = None) -> None:
         if "--debug" in args:
             raise
         status = _report(error)
-    sys.exit(status if isinstance(status, int) else 0)
+    sys.exit(status if isinstance(status, int) else 0)  # a command that succeeds returns None
 
 
 def _warn(message: Warning | str, *_: Any) -> None:
@@ -78,7 +81,7 @@ def _warn(message: Warning | str, *_: Any) -> None:
 
 
 def _report(error: Exception) -> int:
-    """Prints an error in a line, and returns the exit status."""
+    """Prints an error without its traceback, and returns the exit status."""
     if hasattr(error, "format_message"):  # an unknown option, or a missing argument
         context = getattr(error, "ctx", None)
         command = context.command_path if context else "dropzoo"
@@ -88,5 +91,5 @@ def _report(error: Exception) -> int:
     errors.print("[red]Error:[/red]", end=" ")
     errors.print(f"{kind}{error}", soft_wrap=True, markup=False)
     if kind:
-        errors.print("dropzoo --debug ... shows where")
+        errors.print("dropzoo --debug ... shows the traceback")
     return 2 if not kind else 1

@@ -22,11 +22,13 @@ from dropzoo.cli.options import (
 def bench_input(
     data: DataOption,
     reading: InputOptions,
-    seconds: Annotated[float, typer.Option("--seconds", min=0.1, help="How long to measure, about.")] = 10.0,
+    seconds: Annotated[
+        float, typer.Option("--seconds", min=0.1, help="About how many seconds to measure for.")
+    ] = 10.0,
 ) -> None:
     """Measures the input pipeline alone, in images a second: while the cache fills, and afterwards.
 
-    Compare with the time of the steps: dropzoo bench.
+    To compare it with the training steps, run: dropzoo bench
 
     Example: dropzoo bench-input --data digit_scenes --augment yes
     """
@@ -39,7 +41,7 @@ def bench_input(
     table = Table("input of " + escape(data), "", show_header=True)
     table.add_row("first batch after", f"{found.first_batch:.2f} s")
     table.add_row("first epoch, reading and decoding", f"{found.filling:,.0f} images/s")
-    steady = "not reached: more --seconds" if found.steady is None else f"{found.steady:,.0f} images/s"
+    steady = "not reached: pass more --seconds" if found.steady is None else f"{found.steady:,.0f} images/s"
     table.add_row("later epochs, from the cache", steady)
     console.print(table)
 
@@ -53,9 +55,11 @@ def bench(
     *,
     reading: InputOptions,
     steps: Annotated[int, typer.Option("--steps", min=1, help="Steps in one round.")] = 20,
-    seconds: Annotated[float, typer.Option("--seconds", min=0.1, help="For the input, about.")] = 5.0,
+    seconds: Annotated[
+        float, typer.Option("--seconds", min=0.1, help="About how many seconds to measure the input for.")
+    ] = 5.0,
 ) -> None:
-    """Measures training steps, without and with XLA, and the input, and says which of them waits.
+    """Measures training steps with and without XLA, and the input, and says which of the two is slower.
 
     Example: dropzoo bench unet --data digit_scenes --dropout 0.3 --option filters=16
     """
@@ -81,11 +85,15 @@ def bench(
         title = "step, jit_compile=True" if jit_compile else "step, jit_compile=False"
         table.add_row(title, f"{1e3 * seconds_a_step:.1f}", f"{reading.batch_size / seconds_a_step:,.0f}")
     rate = found.steady or found.filling
-    title = "input alone, from the cache" if found.steady else "input alone, while it is read"
+    title = "input alone, from the cache" if found.steady else "input alone, while the cache fills"
     table.add_row(title, f"{1e3 * reading.batch_size / rate:.1f}", f"{rate:,.0f}")
     console.print(table)
     fastest = min(times, key=times.__getitem__)
     share = rate * times[fastest] / reading.batch_size
     verdict = f"The input is {share:.1f} times as fast as the steps"
-    verdict += ": it keeps up." if share > 1.2 else ": the device waits for it. Cache, resize or augment less."
-    console.print(f"{verdict} Fastest steps: jit_compile={fastest}.")
+    verdict += (
+        ": it keeps up."
+        if share > 1.2
+        else ": the device waits for it. Cache the images, make them smaller, or augment less."
+    )
+    console.print(f"{verdict} The fastest steps have jit_compile={fastest}.")

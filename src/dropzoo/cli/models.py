@@ -19,7 +19,7 @@ def list_(
     kind: Annotated[str, typer.Argument(help="models, layers, plans or data")],
     pattern: Annotated[str, typer.Argument(help="Only names that match, such as '*unet*'.")] = "*",
 ) -> None:
-    """Lists models, layers, plans or data sets, and says what each of them is.
+    """Lists models, layers, plans or data sets, with a line on each.
 
     Example: dropzoo list models
     """
@@ -41,8 +41,8 @@ def list_(
         ],
         "data": [
             *((n, "embedded, needs no network") for n in training.list_data()),
-            ("any TFDS name", "such as fashion_mnist; --manual-dir for archives you have"),
-            ("a folder", "images/ and masks/, or one folder a class"),
+            ("any TFDS name", "such as fashion_mnist; --manual-dir is for archives that you have"),
+            ("a folder", "with images/ and masks/, or with one folder per class"),
         ],
     }
     if kind not in rows:
@@ -76,7 +76,9 @@ def plot(
     out: Annotated[Path, typer.Option("-o", "--out", help="The picture: .svg, .pdf, .png, ...")],
     dropout: DropoutOption = None,
     option: ModelOptions = None,
-    size: Annotated[int, typer.Option("--size", min=1, help="Size of the images, if the model takes any.")] = 128,
+    size: Annotated[
+        int, typer.Option("--size", min=1, help="Height and width of the images, if the model takes any.")
+    ] = 128,
 ) -> None:
     """Draws a network with its dropout sites, for a paper or a slide.
 
@@ -102,12 +104,12 @@ def retrofit(
     strip: Annotated[bool, typer.Option("--strip", help="Remove all dropout instead.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
 ) -> None:
-    """Adds dropout to an existing model, or removes it, and reports what it does.
+    """Adds dropout to an existing model and reports on it, or removes all dropout.
 
     Example: dropzoo retrofit mine.keras --dropout "before:Dense=0.5" -o mine_with_dropout.keras
     """
     if bool(dropout) == strip:
-        raise ValueError("Pass --dropout to change the dropout, or --strip to remove it: one of the two")
+        raise ValueError("Pass either --dropout to change the dropout, or --strip to remove it")
     if out.suffix != ".keras":
         raise ValueError(f"The new file must be a .keras file. Received: {out}")
     if out.exists() and not overwrite:
@@ -127,6 +129,6 @@ def _model(model: str, dropout: list[str] | None, option: list[str] | None) -> k
     if not model.endswith(".keras"):
         return models.build_model(model, dropout=plan, **parse_options(option))
     if option:
-        raise ValueError("--option is for models by name; the model of a file is already built")
+        raise ValueError("--option is for a model that is built by its name; the model in a file is built already")
     loaded = keras.models.load_model(model)
     return models.retrofit(loaded, plan) if plan else loaded

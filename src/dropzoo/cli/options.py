@@ -1,4 +1,4 @@
-"""Options that several commands share, how they are read, and where commands print."""
+"""The options that several commands share, the functions that parse them, and the console."""
 
 import ast
 import dataclasses
@@ -25,7 +25,7 @@ DropoutOption = Annotated[
     list[str] | None,
     typer.Option(
         "--dropout",
-        help='A rate, a plan\'s name, or, repeatable, "pattern=spec" such as "decoder*=spatial_dropout2d:0.2".',
+        help='A rate, a plan\'s name, or "pattern=spec" (repeatable), such as "decoder*=spatial_dropout2d:0.2".',
     ),
 ]
 ModelOptions = Annotated[
@@ -36,24 +36,25 @@ RateScheduleOption = Annotated[
     list[str] | None,
     typer.Option(
         "--rate-schedule",
-        help='Repeatable: "pattern=schedule" such as "decoder*=linear:0.0,0.3", the rate over the run in place of '
-        "a fixed one; or one for all. constant, linear, cosine, step, curriculum, early, late.",
+        help='Changes rates during training. Repeatable: "pattern=schedule", such as "decoder*=linear:0.0,0.3"; '
+        "or one schedule for all sites. Schedules: constant, linear, cosine, step, curriculum, early, late.",
     ),
 ]
-_HOW = "How it is trained"
+_HOW = "Data and training"
 BatchSizeOption = Annotated[int, typer.Option("--batch-size", min=1, rich_help_panel=_HOW)]
 ImageSizeOption = Annotated[
-    int | None, typer.Option("--image-size", help="Resize images to this square.", rich_help_panel=_HOW)
+    int | None, typer.Option("--image-size", help="Resize images to this height and width.", rich_help_panel=_HOW)
 ]
 DataDirOption = Annotated[
-    str | None, typer.Option("--data-dir", help="Where TFDS keeps prepared sets.", rich_help_panel=_HOW)
+    str | None,
+    typer.Option("--data-dir", help="Folder where TFDS keeps prepared data sets.", rich_help_panel=_HOW),
 ]
 SamplesOption = Annotated[int, typer.Option("--num-samples", "--mc", min=1, help="Number of Monte-Carlo samples.")]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainingOptions:
-    """How a model is trained, and on which images: the fields of `Settings` but for the data's name."""
+    """The fields of `Settings` as options of the command line, except for the name of the data."""
 
     epochs: Annotated[int, typer.Option("--epochs", min=1, rich_help_panel=_HOW)] = 10
     batch_size: BatchSizeOption = 32
@@ -65,7 +66,7 @@ class TrainingOptions:
         typer.Option(
             "--schedule",
             "--learning-rate-schedule",
-            help="Of the learning rate: cosine (down to 0) or constant.",
+            help="Schedule of the learning rate: cosine (down to 0) or constant.",
             rich_help_panel=_HOW,
         ),
     ] = "cosine"
@@ -74,21 +75,25 @@ class TrainingOptions:
         int | None, typer.Option("--channels", help="1 or 3: turn images grey or RGB.", rich_help_panel=_HOW)
     ] = None
     validation_split: Annotated[
-        float, typer.Option("--validation-split", help="Share of the training images.", rich_help_panel=_HOW)
+        float,
+        typer.Option(
+            "--validation-split", help="Share of the training images kept for validation.", rich_help_panel=_HOW
+        ),
     ] = 0.1
     limit: Annotated[
         int | None,
-        typer.Option("--limit", help="Train on the first images only: how many.", rich_help_panel=_HOW),
+        typer.Option("--limit", help="Number of training images to use, from the first.", rich_help_panel=_HOW),
     ] = None
     manual_dir: Annotated[
-        str | None, typer.Option("--manual-dir", help="Folder with a TFDS set's archives.", rich_help_panel=_HOW)
+        str | None,
+        typer.Option("--manual-dir", help="Folder with the archives of a TFDS data set.", rich_help_panel=_HOW),
     ] = None
     data_dir: DataDirOption = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class InputOptions:
-    """How images are read, for the commands that measure."""
+    """The options on how images are read, for the commands that measure."""
 
     batch_size: BatchSizeOption = 32
     augment: AugmentOption = None
@@ -103,11 +108,13 @@ class InputOptions:
 def with_groups(command: Callable[..., None]) -> Callable[..., None]:
     """Lets a command take dataclasses of options: each field is an option of the command line.
 
-    Typer reads the options off a signature, so the command shows it one in which the fields stand by themselves.
+    Typer reads options from the signature of a function, so the function that is returned has a signature with one
+    parameter for each field.
     """
     signature = inspect.signature(command)
     annotations: dict[str, Any] = {name: each.annotation for name, each in signature.parameters.items()}
     groups = {name: group for name, group in annotations.items() if hasattr(group, "__dataclass_fields__")}
+    # All keyword-only: an option, which has a default, may come before a parameter without one.
     parameters = []
     for parameter in signature.parameters.values():
         if parameter.name in groups:
@@ -134,7 +141,7 @@ def say(text: str) -> None:
 
 
 def data_name(data: str) -> str:
-    """Returns a name for a folder of results: that of the data set or of the folder of images, also for "."."""
+    """Returns a name for results on a data set: the name of the set or of its folder, even if that is "."."""
     return Path(os.path.abspath(data)).name
 
 
@@ -156,7 +163,7 @@ def parse_rate_schedule(values: list[str] | None) -> dict[str, Any] | None:
     """Reads `--rate-schedule` as `RateSchedule` takes it: a dict of patterns, or None."""
     if not values:
         return None
-    if len(values) == 1 and "=" not in values[0].partition(":")[0]:
+    if len(values) == 1 and "=" not in values[0].partition(":")[0]:  # behind the colon it sets an option
         return {"*": _number(values[0])}
     return _by_pattern("--rate-schedule", "pattern=schedule", values)
 
@@ -176,7 +183,7 @@ def parse_options(values: list[str] | None) -> dict[str, Any]:
 
 
 def parse_resources(values: list[str] | None) -> dict[str, float] | None:
-    """Reads `--resource name=amount`; None if there is none."""
+    """Reads `--resource name=amount` as a dict of amounts; None if there is no such option."""
     found = {}
     for value in values or ():
         name, _, amount = value.partition("=")

@@ -1,4 +1,4 @@
-"""The commands on runs: train, evaluate, predict, export and serve, and the demo of them all."""
+"""The commands on runs: train, evaluate, predict, export and serve; and the demo, which does most of these."""
 
 import os
 import sys
@@ -48,17 +48,22 @@ def train(
     option: ModelOptions = None,
     rate_schedule: RateScheduleOption = None,
     augment: AugmentOption = None,
-    label_smoothing: Annotated[float, typer.Option("--label-smoothing", help="In [0, 1).")] = 0.0,
+    label_smoothing: Annotated[
+        float, typer.Option("--label-smoothing", help="Share of uniform labels, in [0, 1).")
+    ] = 0.0,
     seed: Annotated[int, typer.Option("--seed")] = 0,
     training: TrainingOptions,
     steps_per_execution: Annotated[
-        int, typer.Option("--steps-per-execution", min=1, help="Steps in one call: faster if steps are short.")
+        int,
+        typer.Option(
+            "--steps-per-execution", min=1, help="Steps in one call of the graph: faster if steps are short."
+        ),
     ] = 1,
     workers: Annotated[
         int, typer.Option("--workers", min=1, help="Number of processes on this machine that share each batch.")
     ] = 1,
 ) -> None:
-    """Trains a model in a folder. A run that was stopped continues when the command is given again.
+    """Trains a model and writes the run to a folder. To continue a stopped run, give the command again.
 
     Example: dropzoo train unet --data digit_scenes --dropout "bottleneck*=0.5" --option filters=16 --epochs 5
     """
@@ -89,28 +94,36 @@ def train(
 
 def evaluate(
     run: Annotated[
-        Path, typer.Argument(help="A run's folder; with --data any .keras file, or a folder with one.")
+        Path,
+        typer.Argument(help="A run's folder; or, with --data, any .keras file, or a folder with a model.keras."),
     ],
     data: Annotated[
-        str | None, typer.Option("--data", help="Other data than the run's: digits, a TFDS name, a folder.")
+        str | None, typer.Option("--data", help="Data to use instead of the run's: digits, a TFDS name, a folder.")
     ] = None,
     manual_dir: Annotated[
         str | None, typer.Option("--manual-dir", help="Folder with the archives of --data.")
     ] = None,
     num_samples: Annotated[
         int,
-        typer.Option("--num-samples", "--mc", min=0, help="Also average over this many Monte-Carlo samples."),
+        typer.Option(
+            "--num-samples", "--mc", min=0, help="Also evaluate the mean over this many Monte-Carlo samples."
+        ),
     ] = 0,
     temperature: Annotated[
-        bool, typer.Option("--temperature", help="Also at the temperature that fits the validation images best.")
+        bool,
+        typer.Option(
+            "--temperature", help="Also evaluate at the temperature that best fits the validation images."
+        ),
     ] = False,
     corruptions: Annotated[
-        str | None, typer.Option("--corruptions", help='Also on corrupted images: "all", or "blur,contrast".')
+        str | None,
+        typer.Option("--corruptions", help='Also evaluate on corrupted images: "all", or names: "blur,contrast".'),
     ] = None,
     plots: Annotated[
         Path | None,
         typer.Option(
-            "--plots", help="Folder for all figures as CSV, the plots, a page, and with --mc the uncertainty."
+            "--plots",
+            help="Folder for figures (CSV), plots and a page; with --mc also the most and least certain images.",
         ),
     ] = None,
     ood: Annotated[
@@ -140,7 +153,7 @@ def evaluate(
     if ood and not num_samples:
         raise ValueError("`--ood` compares the uncertainties of Monte-Carlo samples. Pass --mc 30 too")
     if manual_dir and not data:
-        raise ValueError("`--manual-dir` is where the archives of `--data` are. Pass --data too")
+        raise ValueError("`--manual-dir` is the folder with the archives of `--data`. Pass --data too")
     names = parse_corruptions(corruptions)
     if data is None:
         model, config, _ = load_run(run)
@@ -199,15 +212,22 @@ def predict(
 
 def export(
     run: Annotated[Path, typer.Argument(help="A run's folder, or a .keras file.")],
-    path: Annotated[Path, typer.Argument(help="The SavedModel's folder: saved_models/NAME/VERSION.")],
+    path: Annotated[
+        Path,
+        typer.Argument(help="The SavedModel's folder: saved_models/NAME/VERSION, or NAME for the next version."),
+    ],
     num_samples: Annotated[
         int,
         typer.Option("--num-samples", "--mc", min=0, help="Monte-Carlo samples; 0 for a model without dropout."),
     ] = 30,
-    image_dtype: Annotated[str, typer.Option("--image-dtype", help="float32 in [0, 1], or uint8.")] = "float32",
+    image_dtype: Annotated[
+        str, typer.Option("--image-dtype", help="What the images will be: float32 in [0, 1], or uint8.")
+    ] = "float32",
     resize: Annotated[
         int | None,
-        typer.Option("--resize", min=1, help="Accept images of any size, and resize them to this square."),
+        typer.Option(
+            "--resize", min=1, help="Accept images of any size, and resize them to this height and width."
+        ),
     ] = None,
     task: Annotated[
         str, typer.Option("--task", help="What the output means: multi_class, binary, multi_label or regression.")
@@ -239,7 +259,7 @@ def export(
 def serve(
     folder: Annotated[Path, typer.Argument(help="A model's folder of versions: saved_models/NAME.")],
     host: Annotated[
-        str, typer.Option("--host", help="The default can be reached from this machine only.")
+        str, typer.Option("--host", help="Address to listen on; the default serves this machine only.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=0, max=65535)] = 8501,
     token: Annotated[
@@ -249,7 +269,7 @@ def serve(
     engine: Annotated[str, typer.Option("--engine", help="uvicorn, or ray for several processes.")] = "uvicorn",
     replicas: Annotated[int, typer.Option("--replicas", min=1, help="Number of processes, for --engine ray.")] = 1,
     max_replicas: Annotated[
-        int | None, typer.Option("--max-replicas", min=1, help="Largest number of processes under load.")
+        int | None, typer.Option("--max-replicas", min=1, help="Largest number of processes under load, for ray.")
     ] = None,
 ) -> None:
     """Serves an export over HTTP: TensorFlow Serving's REST API, predict_mc, and a page to try it.

@@ -1,4 +1,4 @@
-"""The commands on sweeps: run one, and read a recommendation off its file."""
+"""The commands on sweeps: run one, and print its recommendation."""
 
 import dataclasses
 from pathlib import Path
@@ -33,27 +33,32 @@ def _many(text: str, *flags: str) -> Any:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SpaceOptions:
-    """What a sweep tries: a space on the command line."""
+    """The options that define a space on the command line."""
 
     sites: Annotated[
         list[str] | None,
-        _many('places to drop at: patterns with commas between, "module?,dense*". See: dropzoo sites.', "--sites"),
+        _many(
+            'patterns of sites to drop at, separated by commas: "module?,dense*". See: dropzoo sites.', "--sites"
+        ),
     ] = None
     spec: Annotated[
         list[str] | None,
-        _many('the layer to put there: dropout, "drop_block2d:block_size=3".', "--spec", "--variant"),
+        _many('a layer to put there, such as dropout or "drop_block2d:block_size=3".', "--spec", "--variant"),
     ] = None
-    rate: Annotated[list[float] | None, _many("the fraction to drop. 0.1, 0.3, 0.5 by default.", "--rate")] = None
+    rate: Annotated[list[float] | None, _many("the fraction to drop; 0.1, 0.3, 0.5 by default.", "--rate")] = None
     rate_schedule: Annotated[
         list[str] | None,
-        _many('constant, linear, cosine, curriculum, early, late, or "late:rate,start=0.5".', "--rate-schedule"),
+        _many(
+            'constant, linear, cosine, curriculum, early, late, or in full: "late:rate,start=0.5".',
+            "--rate-schedule",
+        ),
     ] = None
     plan: Annotated[
         list[str] | None,
         _many('a whole plan as it is: a name, a rate, or "pattern=spec;pattern=spec".', "--plan"),
     ] = None
     normalization: Annotated[
-        list[str] | None, _many("the models' batch, group, layer or none.", "--normalization")
+        list[str] | None, _many("the models' normalization: batch, group, layer or none.", "--normalization")
     ] = None
     augment: Annotated[
         list[str] | None, _many('none, yes (mild), or "flip_horizontal,rotation=15".', "--augment")
@@ -61,18 +66,25 @@ class SpaceOptions:
     weight_decay: Annotated[
         list[float] | None, _many("an L2 penalty on the models' weights.", "--weight-decay")
     ] = None
-    label_smoothing: Annotated[list[float] | None, _many("in [0, 1).", "--label-smoothing")] = None
+    label_smoothing: Annotated[list[float] | None, _many("label smoothing, in [0, 1).", "--label-smoothing")] = (
+        None
+    )
     seeds: Annotated[
-        int, typer.Option("--seeds", min=1, help="Trainings of each: intervals need 2, better 5.")
+        int,
+        typer.Option(
+            "--seeds", min=1, help="Trainings of each combination; intervals need 2 or more, 5 are better."
+        ),
     ] = 3
     folds: Annotated[
         int,
-        typer.Option("--folds", min=0, help="Parts of a cross-validation, for small sets; 0: a single split."),
+        typer.Option(
+            "--folds", min=0, help="Parts of a cross-validation, for small data sets; 0 for a single split."
+        ),
     ] = 0
     option: ModelOptions = None
 
     def space(self, models: list[str], data: str, training: TrainingOptions, running: "RunningOptions") -> "Space":
-        """Returns the space; an axis without a flag is at the default of `Space`."""
+        """Returns the space; an axis whose flag is not given keeps the default of `Space`."""
         from dropzoo.sweep.space import Space
 
         axes: dict[str, Any] = {
@@ -99,42 +111,51 @@ class SpaceOptions:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunningOptions:
-    """How a sweep runs."""
+    """The options on how a sweep runs."""
 
     strategy: Annotated[
         str,
         typer.Option(
             "--strategy",
-            help="grid; random: --samples of it; halving: all of it for few epochs, the best third longer, ...",
+            help="grid: everything; random: --samples plans of the grid; halving: the grid for few epochs, then "
+            "the best third of it for more, and so on.",
             rich_help_panel=_RUNNING,
         ),
     ] = "grid"
     samples: Annotated[
-        int, typer.Option("--samples", min=1, help="Plans that random draws.", rich_help_panel=_RUNNING)
+        int,
+        typer.Option("--samples", min=1, help="Number of plans that random draws.", rich_help_panel=_RUNNING),
     ] = 20
     engine: Annotated[
         str,
-        typer.Option("--engine", help="local: here, one graph for all rates; or ray.", rich_help_panel=_RUNNING),
+        typer.Option(
+            "--engine", help="local: one graph for all rates, in this process; or ray.", rich_help_panel=_RUNNING
+        ),
     ] = "local"
     workers: Annotated[
-        int | None, typer.Option("--workers", min=1, help="For ray: trials at a time.", rich_help_panel=_RUNNING)
+        int | None,
+        typer.Option("--workers", min=1, help="Number of trials at a time, for ray.", rich_help_panel=_RUNNING),
     ] = None
     resource: Annotated[
         list[str] | None,
         typer.Option(
             "--resource",
-            help="For ray, repeatable: what each trial gets, cpu=2, gpu=0.5, memory=4e9 (bytes).",
+            help="Repeatable, for ray: what each trial gets, as in cpu=2, gpu=0.5, memory=4e9 (bytes).",
             rich_help_panel=_RUNNING,
         ),
     ] = None
     num_samples: Annotated[
         int,
         typer.Option(
-            "--num-samples", "--mc", min=0, help="Samples of the Monte-Carlo latency.", rich_help_panel=_RUNNING
+            "--num-samples",
+            "--mc",
+            min=0,
+            help="Number of samples to measure the Monte-Carlo latency with; 0 to leave it out.",
+            rich_help_panel=_RUNNING,
         ),
     ] = 30
     retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Do failed trials again.", rich_help_panel=_RUNNING)
+        bool, typer.Option("--retry-failed", help="Run failed trials again.", rich_help_panel=_RUNNING)
     ] = False
 
 
@@ -157,13 +178,14 @@ def sweep(
 ) -> None:
     """Finds out where to drop, what, and how much: trains every combination, and writes OUT/report.html.
 
-    Each of --sites is tried with each --spec, --rate and --rate-schedule; each
-    --plan as it is; all of it with each --normalization, --augment, --weight-decay
-    and --label-smoothing, and always also without dropout. All trials of one seed
-    start from the same weights and see the same batches: differences are paired.
+    Each of --sites is tried with each --spec, --rate and --rate-schedule, and each
+    --plan is tried as it is. All of these, and the model without dropout, are tried
+    with each --normalization, --augment, --weight-decay and --label-smoothing. All
+    trials of one seed start from the same weights and see the same batches, so their
+    differences are paired.
 
-    A sweep that was stopped goes on when it is started again, and may be given more
-    to try. Then: dropzoo recommend OUT
+    To continue a stopped sweep, start it again; you may then add more to try. When it
+    is done, run: dropzoo recommend OUT
 
     Example: dropzoo sweep simple_cnn --data digits --sites "module?" --sites "dense*" --rate 0.2 --rate 0.5
 
@@ -181,7 +203,7 @@ def sweep(
         default = Path("sweeps") / Path(models[0]).stem
     else:
         if data is None:
-            raise ValueError("--data is missing: digits, digit_scenes, a TFDS name, or a folder")
+            raise ValueError("--data is missing. Pass digits, digit_scenes, a TFDS name, or a folder")
         space = axes.space(models, data, training, running)
         default = Path("sweeps") / f"{'-'.join(models)}-{data_name(data)}"
     folder = out or default
@@ -202,16 +224,14 @@ def recommend(
     file: Annotated[Path, typer.Argument(help="A sweep's folder, or its sweep.jsonl.")],
     by: Annotated[
         str,
-        typer.Option(
-            "--by", help="The figure on the validation images that counts: nll, accuracy, mean_iou, brier, ece."
-        ),
+        typer.Option("--by", help="The validation figure to choose by: nll, accuracy, mean_iou, brier or ece."),
     ] = "nll",
 ) -> None:
-    """Reads a plan off a sweep's file, with its evidence: the simplest within one standard error of the best.
+    """Recommends a plan from a sweep, with the evidence: the simplest within one standard error of the best.
 
-    The standard error is that of the differences between plans, seed by seed, so a
-    sweep of one seed has none: then the best mean wins. A sweep that is still going
-    can be read as well. The last line trains the plan.
+    The standard error is that of the differences between plans, taken seed by seed. A
+    sweep with a single seed has no standard error, so the best mean wins. The sweep may
+    still be running. The last line of the output is the command that trains the plan.
 
     Example: dropzoo recommend sweeps/simple_cnn-digits
 
@@ -234,4 +254,4 @@ def _refuse_space_flags(context: typer.Context) -> None:
         name = str(parameter.name)
         source = context.get_parameter_source(name)
         if name not in allowed and source is not None and source.name == "COMMANDLINE":
-            raise ValueError(f"A space that a file defines takes no {parameter.opts[0]}; say it in the file")
+            raise ValueError(f"A space that is defined in a file takes no {parameter.opts[0]}; set it in the file")

@@ -15,12 +15,12 @@ from dropzoo.runs.figures import label as figure_label
 from dropzoo.runs.scores import Scores
 
 _PALE = "#8fc1e0"  # blue, but so pale that a hatch can be seen on it
-# The most points of a curve that a picture can show.
+# No curve gets more points than this, since a picture could not show them.
 _POINTS = 500
 
 
 def reliability(scores: dict[str, Scores]) -> Figure:
-    """Draws accuracy against confidence by bins, and how many predictions are in each; a column for each title."""
+    """Draws accuracy against confidence by bins, and the share of predictions in each; a column for each title."""
     figure = Figure(figsize=(max(3.0 * len(scores), 4.2), 4.6), layout="constrained")
     axes = figure.subplots(2, len(scores), squeeze=False, sharex=True, sharey="row", height_ratios=(3, 1))
     for (top, bottom), (title, score) in zip(axes.T, scores.items(), strict=True):
@@ -50,7 +50,7 @@ def reliability(scores: dict[str, Scores]) -> Figure:
 
 
 def risk_coverage(scores: dict[str, Scores]) -> Figure:
-    """Draws the error among the surest predictions, from few to all; the lower, the better the order."""
+    """Draws the error among the surest predictions, from few to all; a lower curve means a better order."""
     figure = Figure(figsize=(5.6, 3.8), layout="constrained")
     axis = figure.subplots()
     for i, (title, score) in enumerate(scores.items()):
@@ -70,7 +70,7 @@ def risk_coverage(scores: dict[str, Scores]) -> Figure:
 
 
 def corruptions(clean: ByMethod, found: Corrupted) -> Figure:
-    """Draws the score and the ECE by severity, with the images as they are at 0; a column for each corruption."""
+    """Draws the score and the ECE by severity, where 0 is the clean images; a panel for each corruption."""
     names = list(dict.fromkeys(name for name, _ in found))
     score = score_name(next(iter(clean.values())))
     columns = min(len(names), 3)
@@ -105,7 +105,7 @@ def corruptions(clean: ByMethod, found: Corrupted) -> Figure:
 
 
 def draw(scores: dict[str, Scores]) -> dict[str, Figure]:
-    """Draws both plots of scores by title: `reliability` and `risk_coverage`."""
+    """Draws both plots of the scores; returns them by name, `reliability` and `risk_coverage`."""
     return {"reliability": reliability(scores), "risk_coverage": risk_coverage(scores)}
 
 

@@ -14,7 +14,7 @@ from dropzoo.runs.figures import Figures, label, score_name, value
 
 
 class Judged(NamedTuple):
-    """Figures of one model on the images it was trained on, where they are known, and on the test set."""
+    """Figures of one model on its training images, None if it was not evaluated on them, and on the test set."""
 
     train: Figures | None
     test: Figures
@@ -22,16 +22,16 @@ class Judged(NamedTuple):
 
 @dataclass(frozen=True)
 class Section:
-    """What the report says of one model.
+    """The part of the report on one model.
 
     Attributes:
         config: The run's config, with dropout.
         model: The model that was trained with dropout.
-        histories: Curves by variant: with dropout and without.
-        figures: By variant, and by Monte Carlo.
+        histories: Dict of curves by variant: without dropout and with dropout.
+        figures: Dict of figures by variant, with one more entry for Monte Carlo.
         images: Array `(images, height, width, channels)`: some test images.
         labels: Array `(images,)` of their classes, or `(images, height, width)` of their masks.
-        answers: What `MonteCarlo` returns for them, as arrays.
+        answers: Dict of the arrays that `MonteCarlo` returns for these images.
         export: The folder of the SavedModel.
         difference: The largest difference between the probabilities of the export and of the model.
     """
@@ -60,7 +60,7 @@ def write_report(path: Path, sections: list[Section], out: Path) -> Path:
 
 
 def _values(section: Section) -> dict[str, object]:
-    """What the template shows of one model."""
+    """Returns the values of the template for one model."""
     config = section.config
     if section.labels.ndim == 3:
         figure = pictures.masks(section.images, section.labels, section.answers)
@@ -85,7 +85,7 @@ def _values(section: Section) -> dict[str, object]:
 
 
 def _table(figures: dict[str, Judged]) -> tuple[list[str], list[list[str]]]:
-    """The heads and the rows of a table of figures, a row for each variant."""
+    """Returns the heads and the rows of a table of figures, with a row for each variant."""
     score = score_name(next(iter(figures.values())).test)
     heads = ["", f"train {label(score)}", f"test {label(score)}", "gap", "test NLL", "test ECE"]
     rows = []

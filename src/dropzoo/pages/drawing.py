@@ -34,12 +34,12 @@ class _Bar:
 
 
 def draw_sites(model: keras.Model, size: tuple[int, int] = (128, 128)) -> Figure:
-    """Draws the sites of a model in the order of the forward pass, and the dropout layers that stand there.
+    """Draws the sites of a model in the order of the forward pass, with the dropout layers at them.
 
     Args:
         model: A built Functional or Sequential model.
-        size: Pair of ints `(height, width)` of the images, for a model that takes any; the height is also the
-            length of a signal.
+        size: Pair of ints `(height, width)`, the size of the images for a model that takes any size. The height is
+            also the length of a signal.
 
     Returns:
         A matplotlib figure whose width grows with the depth of the network.
@@ -87,7 +87,7 @@ def draw_sites(model: keras.Model, size: tuple[int, int] = (128, 128)) -> Figure
 def _arrow(axis: Axes, source: tuple[float, float], target: tuple[float, float], tall: float, over: bool) -> None:
     (x0, y0), (x1, y1) = source, target
     style: Any = {"arrowstyle": "-|>", "mutation_scale": 7, "color": "#9aa1ab", "linewidth": 0.8, "zorder": 1}
-    if over:  # above the bars between them and the numbers of these
+    if over:  # the arrow passes above the bars in between and their numbers
         (x0, y0), (x1, y1) = (x0 + _BAR * 0.85, y0 + tall + 0.05), (x1 + _BAR * 0.15, y1 + tall)
         corners = [(x0, y0), (x0, y0 + 0.23), (x1, y0 + 0.23), (x1, y1 + 0.01)]
         axis.add_patch(FancyArrowPatch(path=MplPath(corners), fill=False, joinstyle="round", **style))
@@ -97,12 +97,12 @@ def _arrow(axis: Axes, source: tuple[float, float], target: tuple[float, float],
 
 
 def _bars(model: keras.Model, size: tuple[int, int]) -> list[_Bar]:
-    """The bars of a model: its inputs, its sites and its outputs, each in its place."""
+    """Returns the bars of a model: its inputs, its sites and its outputs, each in its place."""
     every = places(model)
     shapes = shapes_at(model, size) if any(None in tensor.shape[1:-1] for tensor in model.inputs) else {}
     by_node = {id(place.call.node): place for place in every}
     bars: dict[Place, _Bar] = {}
-    behind: dict[Place, list[_Bar]] = collections.defaultdict(list)  # the nearest bars before a place
+    behind: dict[Place, list[_Bar]] = collections.defaultdict(list)  # the nearest bars ahead of each place
     ends: dict[str, _Bar] = {}
     for place in every:
         sources = list(dict.fromkeys(behind[place]))
@@ -114,7 +114,7 @@ def _bars(model: keras.Model, size: tuple[int, int]) -> list[_Bar]:
             sources = [bars[place]]
         for reader in place.readers:
             if isinstance(reader.layer, (CropLike, FitTo)) and reader.inputs[1] is place.tensor:
-                continue  # it reads the size alone
+                continue  # it reads only the size of the tensor
             following = by_node.get(id(reader.node))
             if following is not None:
                 behind[following] += sources
@@ -129,6 +129,7 @@ def _bars(model: keras.Model, size: tuple[int, int]) -> list[_Bar]:
 
 def _arrange(bars: list[_Bar]) -> None:
     """Gives each bar a column by its depth, and a row by the size of its map."""
+    # What has no height, such as a vector, goes to the lowest row.
     top = max((bar.shape[1] or 1 for bar in bars if len(bar.shape) == 4), default=1)
     levels = {}
     for bar in bars:

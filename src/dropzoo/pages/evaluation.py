@@ -1,4 +1,4 @@
-"""What `dropzoo evaluate --plots` writes: figures as CSV, pictures, and one HTML page that holds them all."""
+"""The files of `dropzoo evaluate --plots`: figures as CSV, pictures, and one HTML page that holds them all."""
 
 from pathlib import Path
 
@@ -35,7 +35,7 @@ def save_all(folder: Path, title: str, found: Evaluation) -> list[Path]:
 
 
 def overlays(found: Uncertainty, info: DataInfo) -> dict[str, Figure]:
-    """Returns pictures of the images at both ends: `least_certain` and `most_certain`."""
+    """Draws the images that the model is least and most sure of; returns `least_certain` and `most_certain`."""
     drawn = {}
     for name, examples in (("least_certain", found.least_certain), ("most_certain", found.most_certain)):
         images, labels = [each.image for each in examples], [each.label for each in examples]

@@ -1,7 +1,7 @@
 """HTML pages that carry their pictures and styles within themselves, and need no network.
 
-The templates lie in `templates/`, in Jinja2's language; all values are escaped. A page extends `base.html`, which
-holds the styles, and takes `title`; `parts.html` has macros for tables and pictures.
+The templates in `templates/` are written in Jinja2's language. All values are escaped. A page extends `base.html`,
+which holds the styles, and takes `title`; `parts.html` has macros for tables and pictures.
 """
 
 from pathlib import Path
@@ -22,10 +22,10 @@ _TEMPLATES = jinja2.Environment(
 
 
 def render(template: str, **values: object) -> Markup:
-    """Returns a template filled in, as HTML.
+    """Fills in a template.
 
     Args:
-        template: String. The name of a file in `templates/`.
+        template: Str. The name of a file in `templates/`.
         **values: The values that the template names. Text is escaped, unless it is `Markup`.
 
     Returns:
@@ -43,11 +43,11 @@ def render(template: str, **values: object) -> Markup:
 
 
 def write(path: Path, template: str, **values: object) -> Path:
-    """Writes a template filled in as a file that is either whole or not there.
+    """Fills in a template and writes it to a file, which is either whole or not there.
 
     Args:
-        path: The file.
-        template: String. The name of a file in `templates/`.
+        path: Path of the file.
+        template: Str. The name of a file in `templates/`.
         **values: As in `render`.
 
     Returns:

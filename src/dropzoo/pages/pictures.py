@@ -1,4 +1,4 @@
-"""Pictures: training curves, the sites on the architecture, predictions with their uncertainty."""
+"""Pictures of training curves and of predictions with their uncertainty, and the ways to save a picture."""
 
 import base64
 import io
@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from dropzoo.common.files import whole_file
 from dropzoo.pages.style import BLUE, GREEN, GREY, ORANGE, plain
 
-#: One array an image, which may differ in size; or one array with an axis of images in front.
+#: A sequence with one array per image, which may differ in size; or one array `(images, ...)`.
 Arrays = Sequence[np.ndarray] | np.ndarray
 
 _UNCERTAINTY = "magma"
@@ -49,9 +49,9 @@ def class_probabilities(
 
     Args:
         images: Arrays `(height, width, channels)`.
-        labels: The true class of each.
-        out: What `MonteCarlo` returns for them, as arrays.
-        class_names: In the order of the classes; their numbers by default.
+        labels: Ints, the true class of each image.
+        out: Dict of the arrays that `MonteCarlo` returns for the images.
+        class_names: Names of the classes, in their order; by default their numbers.
     """
     figure = Figure(figsize=(1.25 * len(images), 3.1), layout="constrained")
     axes = figure.subplots(2, len(images), height_ratios=(1.3, 1), squeeze=False)
@@ -63,6 +63,7 @@ def class_probabilities(
         title = f"{said}\n(is {is_})" if max(len(said), len(is_)) > 3 else f"{said} (is {is_})"
         axes[0, i].set_title(title, fontsize=9, color=GREEN if predicted == truth else ORANGE)
         axes[0, i].axis("off")
+        # Bars of more classes would be too narrow.
         shown = range(len(mean)) if len(mean) <= 20 else np.sort(np.argsort(-mean)[:20])
         colours = [BLUE if c == predicted else GREY for c in shown]
         axes[1, i].bar(
@@ -84,8 +85,8 @@ def masks(images: Arrays, truth: Arrays | None, out: Mapping[str, Arrays]) -> Fi
 
     Args:
         images: Arrays `(height, width, channels)`.
-        truth: Their masks `(height, width)`, or None.
-        out: What `MonteCarlo` returns for them, as arrays, or `mean` alone.
+        truth: Arrays `(height, width)`, the true masks, or None if they are not known.
+        out: Dict of the arrays that `MonteCarlo` returns for the images, or of `mean` alone.
     """
     panels = ["image", *(["truth"] if truth is not None else []), "prediction"]
     panels += [name for name in ("predictive_entropy", "mutual_information") if name in out]
@@ -119,7 +120,7 @@ def masks(images: Arrays, truth: Arrays | None, out: Mapping[str, Arrays]) -> Fi
 
 
 def blend(image: np.ndarray, mask: np.ndarray, classes: int) -> np.ndarray:
-    """Returns an image as RGB in [0, 1], in which each class but the background has a colour of its own."""
+    """Returns an image as RGB in [0, 1], in which each class but the background has a colour, of ten."""
     grey = np.repeat(_showable(image).reshape(*image.shape[:2], -1)[..., :3].mean(-1, keepdims=True), 3, axis=-1)
     palette = matplotlib.colormaps["tab10"](np.arange(classes - 1) % 10)[:, :3]
     colours = np.concatenate([np.zeros((1, 3)), palette])[mask]

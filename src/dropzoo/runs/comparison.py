@@ -1,4 +1,4 @@
-"""All that `dropzoo evaluate` can find out about one model: methods of prediction side by side, table by table."""
+"""The evaluation of one model, as `dropzoo evaluate` makes it: its methods of prediction side by side."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,14 +17,15 @@ from dropzoo.runs.uncertainty import Foreign, Uncertainty, ood_aurocs, sample_al
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """What to find out, besides the figures of one deterministic pass.
+    """The parts of an evaluation besides the figures of one deterministic pass.
 
     Attributes:
-        num_samples: Int, also predict by the mean over this many Monte-Carlo samples; 0 for none.
-        temperature: Bool, also scale by the temperature that fits the validation images best.
-        corruptions: Names of corruptions to evaluate under.
-        foreign: Images of another data set, which the uncertainty should tell from the model's own.
-        examples: Bool, keep the images of the most and of the least uncertainty.
+        num_samples: Int. Number of Monte-Carlo samples whose mean is evaluated too; 0 for none.
+        temperature: Bool. Whether to evaluate also at the temperature that fits the validation images best.
+        corruptions: List of the names of corruptions to evaluate under.
+        foreign: `Foreign` or None. Images of another data set, to measure how well the uncertainty tells them from
+            the model's own. It needs `num_samples`.
+        examples: Bool. Whether to keep the most and the least certain images. It needs `num_samples`.
     """
 
     num_samples: int = 0
@@ -36,16 +37,17 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What an evaluation found.
+    """The results of an evaluation.
 
     Attributes:
-        info: The data set's facts.
-        scores: By method of prediction, also at its temperature.
-        figures: Those of the scores.
-        clean: The figures without temperatures, with which those on corrupted images compare.
+        info: `DataInfo`, the facts of the data set.
+        scores: Dict of `Scores` by the title of the method; a method with a temperature has a second entry.
+        figures: The figures of `scores`, by the same titles.
+        clean: The figures without temperatures, to compare those on corrupted images with.
         corrupted: The figures on corrupted images.
-        uncertainty: On the whole data set, if the model was sampled.
-        aurocs: By caption, how well each measure of uncertainty tells the images of another data set.
+        uncertainty: `Uncertainty` on the whole data set; None if neither examples nor foreign images were wanted.
+        aurocs: By caption, the AUROC in [0, 1] with which each measure of uncertainty tells foreign images from
+            the model's own.
     """
 
     info: training.DataInfo
@@ -60,14 +62,20 @@ class Evaluation:
 def compare(
     model: keras.Model, data: training.Data, wanted: Wanted, show: Callable[[Table], None], track: Track = iter
 ) -> Evaluation:
-    """Evaluates the methods of prediction of a model on the test set, or what stands in for it.
+    """Evaluates the methods of prediction of a model on the images of `judged_images`.
 
     Args:
         model: A model that fits the data.
         data: What `load_data` returns.
-        wanted: What to find out.
-        show: Called with each table once it is known.
-        track: Iterates over what it is given, and shows how far it is.
+        wanted: The parts of the evaluation.
+        show: Function that gets each table as soon as it is ready.
+        track: Function that iterates over a sequence and shows the progress.
+
+    Returns:
+        The results.
+
+    Raises:
+        ValueError: If a temperature is wanted and there are no validation or no test images.
     """
     dataset, info = judged_images(data), data.info
     monte_carlo = serving.MonteCarlo(model, num_samples=wanted.num_samples) if wanted.num_samples else None

@@ -1,4 +1,4 @@
-"""What a run trains on what, and the objects that follow from it: data, model and trainer."""
+"""The config of a run, and the objects that it defines: data, model and trainer."""
 
 import dataclasses
 import math
@@ -19,17 +19,17 @@ DATA_ARGUMENTS = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunConfig(Settings):
-    """What to train on what; the defaults are those of `dropzoo train`.
+    """The model and the data of a run, and how the model is trained. The defaults are those of `dropzoo train`.
 
     Args:
-        model: Name of a model, as for `build_model`.
-        dropout: A rate, the name of a plan, or a dict from patterns to specs, as for `build_model`.
-        options: Further arguments of `build_model`.
-        rate_schedule: Dict from patterns of sites to schedules of the dropout rate, as text.
-        augment: As for `load_data`.
+        model: Str, the name of a model, as for `build_model`.
+        dropout: A rate, the name of a plan, a dict from patterns to specs, or None, as for `build_model`.
+        options: Dict of further arguments of `build_model`.
+        rate_schedule: Dict from patterns of sites to schedules of the dropout rate, as text; None for fixed rates.
+        augment: Bool or str, as for `load_data`.
         label_smoothing: Float in [0, 1).
         seed: Int in [0, 2**32). It fixes the initial weights, the order of the images and the dropout masks.
-        fold: `(k, n)` for part `k` of a cross-validation in `n` parts, as for `load_data`.
+        fold: Pair of ints `(k, n)` for part `k` of a cross-validation in `n` parts, or None, as for `load_data`.
         data, epochs, ...: See `Settings`.
 
     Raises:
@@ -51,27 +51,28 @@ class RunConfig(Settings):
         self.rate_callbacks()
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the config as files hold it, under their names for the fields."""
+        """Returns the config as a dict for JSON, with the names that the fields have in files."""
+        # `asdict` would put the model behind the settings; in a file it comes first.
         return renamed({"model": self.model, **dataclasses.asdict(self)}, FILE_NAMES)
 
     @classmethod
     def from_json(cls, saved: dict[str, Any]) -> "RunConfig":
-        """Returns the config that `to_json` was called on."""
+        """Returns the config from the dict that `to_json` returned."""
         config = renamed(saved, {old: new for new, old in FILE_NAMES.items()})
         return cls(**{**config, "fold": config.get("fold") and tuple(config["fold"])})
 
     def rate_callbacks(self) -> list[training.RateSchedule]:
-        """Returns the callback that moves the dropout rates, if they move."""
+        """Returns a list of the callback that changes the dropout rates; it is empty if they are fixed."""
         return [] if self.rate_schedule is None else [training.RateSchedule(self.rate_schedule)]
 
     def load_data(self) -> training.Data:
-        """Returns the data that this run sees."""
+        """Loads the data of this run."""
         return training.load_data(self.data, **{name: getattr(self, name) for name in DATA_ARGUMENTS})
 
     def build(self, info: training.DataInfo) -> keras.Model:
         """Builds the model with the initial weights that `seed` gives.
 
-        Call it after `load_data`, since preparing a data set may draw from Python's generator.
+        Call it after `load_data`: it sets the random seed, and preparing a data set may draw random numbers.
 
         Raises:
             ValueError: If the model does not fit the data.
@@ -87,7 +88,7 @@ class RunConfig(Settings):
         return self.epochs * math.ceil(info.num_train / self.batch_size)
 
     def trainer(self, model: keras.Model, info: training.DataInfo, **options: Any) -> training.Trainer:
-        """Compiles the model as this run trains it; `options` are those of `Trainer`."""
+        """Returns a `Trainer` of the model for this config; `options` are further arguments of `Trainer`."""
         rate: Any = self.learning_rate
         if self.learning_rate_schedule == "cosine":
             rate = keras.optimizers.schedules.CosineDecay(rate, self.steps(info))
@@ -105,16 +106,16 @@ def check_fit(
     """Raises a ValueError if a model does not fit the data.
 
     Args:
-        model: The model.
-        name: What the error calls the model.
-        info: The data set's facts.
-        classes: What to do if the number of classes is wrong.
-        size: What to do if the size of the images is wrong.
+        model: A model of one image input and one output.
+        name: Str. The model's name in the error.
+        info: The facts of the data set.
+        classes: Str. Advice for the error if the number of classes is wrong.
+        size: Str. Advice for the error if the size of the images is wrong.
     """
     dense = len(model.output_shape) == 4
     if dense != (info.task == "segmentation"):
         raise ValueError(
-            f"Model {name!r} gives {'a mask' if dense else 'one label an image'}, but {info.name!r} "
+            f"Model {name!r} gives {'a mask' if dense else 'one label per image'}, but {info.name!r} "
             f"is a {info.task} data set"
         )
     if model.output_shape[-1] != info.num_classes:

@@ -16,7 +16,7 @@ from dropzoo.training.data.load import find_folder
 
 
 def judged_images(data: training.Data) -> tf.data.Dataset:
-    """Returns the test set; without one the validation set, and without that the training images as they are."""
+    """Returns the test set, or else the validation set, or else the training images of epoch 0, augmented."""
     return data.test or data.validation or data.train.at_epoch(0)
 
 
@@ -33,18 +33,22 @@ def read_info(out: Path) -> training.DataInfo:
 
 
 def load_run_data(config: RunConfig, out: Path, *facts: str) -> training.Data:
-    """Loads the data of a config, which must still be those of the run in `out`, if there is one.
+    """Loads the data of a config. If `out` holds a run, they must still be the data that it was trained on.
 
-    If a folder is not found by its name, because the working directory is another one, it is the folder that the
-    run found.
+    If there is no folder of the config's name, because the working directory has changed, the data are read from
+    the folder that the run found.
 
     Args:
         config: The run's config.
-        out: The run's folder.
-        *facts: Names of `DataInfo` that must not have changed, besides the task and the classes.
+        out: Path of the run's folder, which may be missing.
+        *facts: Names of fields of `DataInfo` that must not have changed, besides the task and the class names.
+
+    Returns:
+        What `load_data` returns.
 
     Raises:
-        ValueError: If they have. The model knows classes by their numbers alone.
+        ValueError: If the task, the class names or `facts` have changed. A model knows classes by number only, so
+            it would give them wrong names.
     """
     data = dataclasses.replace(config, data=data_folder(config, out) or config.data).load_data()
     if (out / "run.json").exists():
@@ -54,7 +58,7 @@ def load_run_data(config: RunConfig, out: Path, *facts: str) -> training.Data:
 
 
 def data_folder(config: RunConfig, out: Path) -> str | None:
-    """Returns the absolute folder of a run's data: the one of that name, or that which the run in `out` found."""
+    """Returns the absolute path of the folder that the config names, or else of the one that the run found."""
     saved = read_json(out / "run.json") if (out / "run.json").exists() else {}
     return absolute(config.data) or saved.get("folder")
 
@@ -66,7 +70,8 @@ def absolute(data: str) -> str | None:
 
 
 def check_same_data(out: Path, info: training.DataInfo, facts: tuple[str, ...], advice: str) -> None:
-    """Raises a ValueError if `facts`, names of `DataInfo`, are not as in the run in `out`."""
+    """Raises a ValueError if `facts`, fields of `DataInfo`, differ from those that the run in `out` recorded."""
+    # Through JSON, which makes lists of tuples, as in the file.
     now = json.loads(json.dumps({name: getattr(info, name) for name in facts}))
     changed = differences(read_json(out / "run.json")["info"], now)
     if changed:
@@ -76,5 +81,5 @@ def check_same_data(out: Path, info: training.DataInfo, facts: tuple[str, ...], 
 
 
 def differences(held: Mapping[str, object], wanted: Mapping[str, object]) -> str:
-    """Returns in words what is wanted, but not as it is held; an empty string if all is."""
+    """Returns text that lists the wanted values that are held differently; an empty string if there is none."""
     return "; ".join(f"{k}: {held.get(k)!r} -> {v!r}" for k, v in wanted.items() if held.get(k) != v)

@@ -15,7 +15,7 @@ def prepare_devices() -> str:
     for gpu in gpus:
         try:
             tf.config.experimental.set_memory_growth(gpu, True)
-        except RuntimeError:
+        except RuntimeError:  # TensorFlow uses the GPU already, so the setting is fixed
             grows = bool(tf.config.experimental.get_memory_growth(gpu))
     if not gpus:
         return f"CPU only, {tf.config.threading.get_intra_op_parallelism_threads() or 'all'} threads an operation"

@@ -1,4 +1,4 @@
-"""How good a model is, in one pass or averaged over Monte-Carlo samples, on images as they are and corrupted."""
+"""Evaluates a model, in one pass or averaged over Monte-Carlo samples, on clean and on corrupted images."""
 
 from collections.abc import Callable, Iterable, Sequence
 
@@ -12,9 +12,9 @@ from dropzoo.runs.figures import Corrupted, Figures
 from dropzoo.runs.scores import Sample, Scores
 from dropzoo.serving.montecarlo.statistics import log_probabilities_of
 
-#: From images `(batch, height, width, channels)` to log-probabilities `(batch, ..., classes)`.
+#: A function from images `(batch, height, width, channels)` to log-probabilities `(batch, ..., classes)`.
 LogProbabilities = Callable[[tf.Tensor], tf.Tensor]
-#: Shows a progress bar while it is iterated.
+#: A function that iterates over a sequence and shows the progress.
 Track = Callable[[Sequence[tuple[str, int]]], Iterable[tuple[str, int]]]
 
 
@@ -27,13 +27,13 @@ def evaluate(
     """Returns the figures of a model over all images, or pixels, of a data set.
 
     Args:
-        model: Model of `info.num_classes` classes, with logits or a softmax at its end.
+        model: A model of `info.num_classes` classes that returns logits or ends in a softmax.
         dataset: Batches of `(images, labels)` or `(images, masks)`.
-        info: The data set's facts.
-        monte_carlo: Predict by its mean over samples, instead of in one deterministic pass.
+        info: The facts of the data set.
+        monte_carlo: `MonteCarlo` whose mean over samples is evaluated; None for one deterministic pass.
 
     Raises:
-        ValueError: If the data set is empty, or the model's output is not one of classes.
+        ValueError: If the data set is empty, or if the model's output does not give one class of several.
     """
     return score(log_probabilities(model, monte_carlo), dataset, Scores(info)).figures()
 
@@ -66,17 +66,18 @@ def methods(model: keras.Model, monte_carlo: serving.MonteCarlo | None = None) -
 
 
 def fit_temperatures(methods: dict[str, LogProbabilities], data: training.Data) -> dict[str, float]:
-    """Returns for each method the temperature at which it fits the validation data best.
+    """Returns, for each method, the temperature at which it fits the validation data best.
 
     The log of a Monte-Carlo mean is scaled like the log-probabilities of one pass.
 
     Raises:
-        ValueError: Without validation images to fit on, or test images to see on whether it helps.
+        ValueError: If there are no validation images to fit on, or no test images to judge the result on.
     """
     if data.validation is None or data.test is None:
         raise ValueError(
             f"A temperature is fitted on validation images and judged on test images. {data.info.name!r} has "
-            f"{data.info.num_validation} and {data.info.num_test} here; train with a --validation-split"
+            f"{data.info.num_validation} validation and {data.info.num_test} test images here; train with a "
+            "--validation-split"
         )
     temperatures = {}
     for title, predict in methods.items():
@@ -94,7 +95,7 @@ def score_all(
     info: training.DataInfo,
     temperatures: dict[str, float] | None = None,
 ) -> dict[str, Scores]:
-    """Returns the scores of each method; as "TITLE, T = 1.50" also those at the temperature given for it."""
+    """Returns the scores of each method, and, as "TITLE, T = 1.50", those at its temperature if it has one."""
     scores: dict[str, Scores] = {}
     for title, predict in methods.items():
         plain = scores[title] = Scores(info)
@@ -111,10 +112,10 @@ def score_all(
 
 
 def parse_corruptions(text: str | None) -> list[str]:
-    """Returns `"all"`, or names with commas between, as a list of names; None is an empty one.
+    """Returns a list of the corruptions in a text: `"all"`, or names separated by commas; it is empty for None.
 
     Raises:
-        ValueError: If there is no corruption of a name.
+        ValueError: If a name is not that of a corruption.
     """
     if text is None:
         return []
@@ -127,7 +128,7 @@ def parse_corruptions(text: str | None) -> list[str]:
 
 
 def corrupted(dataset: tf.data.Dataset, name: str, severity: int) -> tf.data.Dataset:
-    """Returns the data set with its images corrupted, the same in each pass."""
+    """Returns the data set with corrupted images, which are the same in each pass."""
 
     @tf.autograph.experimental.do_not_convert  # there is nothing to convert, and the search is slow
     def worse(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -148,9 +149,12 @@ def score_corruptions(
     Args:
         methods: What `methods` returns.
         dataset: Batches of the images as they are.
-        info: The data set's facts.
-        names: Names of corruptions.
-        track: Iterates over what it is given, and shows how far it is.
+        info: The facts of the data set.
+        names: List of the names of corruptions.
+        track: Function that iterates over a sequence and shows the progress.
+
+    Returns:
+        Figures by corruption and severity, from 1 to 5, and then by the title of the method.
     """
     found: Corrupted = {}
     if not names:

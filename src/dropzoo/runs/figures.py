@@ -1,9 +1,9 @@
-"""Figures: the numbers that judge a model on a data set, and how they are called."""
+"""Figures, the numbers that judge a model on a data set, and their names."""
 
 from collections.abc import Mapping
 from typing import TypedDict
 
-#: Names for people; a figure that is not here is called as in `Figures`.
+#: Names of figures for people; a figure that is not listed keeps its name in `Figures`.
 LABELS = {
     "mean_iou": "mean IoU",
     "nll": "NLL",
@@ -24,7 +24,7 @@ class Figures(TypedDict, total=False):
     Attributes:
         accuracy: Float in [0, 1].
         mean_iou: Float in [0, 1], over the classes that occur. For segmentation only.
-        iou: For each class its intersection over union; None if it does not occur. For segmentation only.
+        iou: Dict of the intersection over union of each class; None if it does not occur. For segmentation only.
         nll: Float, the negative log-likelihood in nats.
         brier: Float in [0, 2], the Brier score.
         ece: Float in [0, 1], the expected calibration error over 15 bins of equal width.
@@ -32,8 +32,8 @@ class Figures(TypedDict, total=False):
         ece_classwise: The mean of the calibration errors of all classes.
         aurc: Float, the area under the risk-coverage curve; None if the model returns NaN. The uncertainty is the
             entropy of the prediction. For large masks, 4,096 pixels an image stand for all.
-        error_auroc: Float in [0, 1], how well the entropy tells errors from right answers; None without a single
-            error, and if the model returns NaN.
+        error_auroc: Float in [0, 1], how well the entropy tells errors from right answers; None if all
+            answers are right or all are wrong, or if the model returns NaN.
         count: Int, the number of images.
     """
 
@@ -57,12 +57,12 @@ Corrupted = dict[tuple[str, int], ByMethod]
 
 
 def value(figures: Figures, name: str) -> float | None:
-    """Returns a figure by a name that is a variable; `iou` has no single value."""
+    """Returns the figure of this name; any but `iou`, which is a dict."""
     return figures[name]  # type: ignore[literal-required]
 
 
 def score_name(figures: Mapping[str, object]) -> str:
-    """Returns which figure is the score: `"mean_iou"` if there are masks, else `"accuracy"`."""
+    """Returns the name of the figure that is the score: `"mean_iou"` for masks, else `"accuracy"`."""
     return "mean_iou" if "mean_iou" in figures else "accuracy"
 
 

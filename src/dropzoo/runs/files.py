@@ -9,14 +9,14 @@ from dropzoo.common.files import whole_file
 
 
 def read_history(out: Path) -> dict[str, list[float]]:
-    """Returns the curves of a finished run: for each name in `history.csv` a number an epoch."""
+    """Returns the curves of a finished run: for each column of `history.csv` one number per epoch."""
     with open(out / "history.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     return {name: [float(row[name]) for row in rows] for name in rows[0]}
 
 
 def write_history(path: Path, history: dict[str, list[float]]) -> None:
-    """Writes curves as CSV, one row an epoch."""
+    """Writes curves as CSV, one row per epoch."""
     with whole_file(path) as unfinished, open(unfinished, "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(history)
@@ -29,6 +29,6 @@ def read_json(path: Path) -> Any:
 
 
 def write_json(path: Path, value: object) -> None:
-    """Writes a value as JSON for people to read."""
+    """Writes a value as indented JSON, which people can read."""
     with whole_file(path) as unfinished:
         unfinished.write_text(json.dumps(value, indent=2) + "\n")

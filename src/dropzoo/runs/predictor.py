@@ -25,11 +25,11 @@ class Predictor:
     """A model that predicts image files.
 
     Attributes:
-        predict: From float32 images in [0, 1], `(batch, height, width, channels)`, to arrays: the probabilities
-            `mean`, of two classes if the model has a single output, and, if the model has dropout, `variance`,
-            `predictive_entropy` and `mutual_information`.
+        predict: Function from float32 images in [0, 1], `(batch, height, width, channels)`, to a dict of arrays:
+            the probabilities `mean` and, if the model has dropout, `variance`, `predictive_entropy` and
+            `mutual_information`. A model with a single output unit gives the probabilities of two classes.
         input_shape: `(height, width, channels)`, with None for a size that is not fixed.
-        class_names: Names of the classes, if they are known.
+        class_names: Tuple of the names of the classes; None if they are not known.
     """
 
     predict: Callable[[np.ndarray], Arrays]
@@ -40,7 +40,7 @@ class Predictor:
         """Returns an image file as this model takes it: float32 `(height, width, channels)` in [0, 1].
 
         Raises:
-            ValueError: If it is no image, or its channels cannot be turned into those of the model.
+            ValueError: If the file is no image, or if its channels cannot be converted to those of the model.
         """
         (image,) = read_images([path])
         scale = np.iinfo(image.dtype).max if image.dtype.kind == "u" else 1
@@ -68,9 +68,10 @@ def load_predictor(path: Path, num_samples: int = 30, seed: int = 0) -> Predicto
     """Loads a model that predicts image files.
 
     Args:
-        path: A run's folder, a `.keras` file, a SavedModel, or a folder of versions of one, whose newest is taken.
+        path: Path of a run's folder, a `.keras` file, a SavedModel, or a folder of versions of one, whose newest
+            is loaded.
         num_samples: Int, the number of Monte-Carlo samples. A SavedModel has its own number.
-        seed: Int in [0, 2**32), of the samples.
+        seed: Int in [0, 2**32), the seed of the samples.
 
     Raises:
         ValueError: If `path` is none of these, or its model does not predict one class for an image or pixel.
@@ -114,7 +115,7 @@ def _from_saved_model(path: Path) -> Predictor:
     info = read_json(facts) if facts.exists() else {}
     if (task := info.get("task", "multi_class")) not in ("multi_class", "binary"):
         raise ValueError(
-            f"An image gets one class here, but the export {path} is for task={task!r}. Serve it: dropzoo serve"
+            f"An image or pixel gets one class here, but the export {path} has task={task!r}. Use: dropzoo serve"
         )
     loaded = tf.saved_model.load(str(path))
     signatures = loaded.signatures

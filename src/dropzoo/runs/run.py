@@ -51,35 +51,35 @@ def train_run(
     If `TF_CONFIG` names several workers, each of them calls this with a folder that they share; the chief writes.
 
     Args:
-        config: What to train on what.
-        out: The run's folder.
-        say: Prints a line.
-        verbose: As for `Trainer.fit`; by default a bar in a terminal, and else a line an epoch.
-        steps_per_execution: As for `Trainer`.
+        config: The config of the run.
+        out: Path of the run's folder.
+        say: Function that prints a line.
+        verbose: Int, as for `Trainer.fit`; None for a progress bar in a terminal, and elsewhere a line per epoch.
+        steps_per_execution: Int above 0, as for `Trainer`.
 
     Returns:
         The model, and its figures on `judged_images`.
 
     Raises:
-        ValueError: If `out` holds something else, or a run of another config.
+        ValueError: If `out` holds something else, a run of another config, or a run on data that have changed.
     """
     devices = prepare_devices()  # before TensorFlow uses them
     strategy = training.multi_worker_strategy() if "TF_CONFIG" in os.environ else None
     chief = is_chief(strategy)
     if not chief:
         say = _say_nothing
-    say(f"Trains on {devices}")
+    say(f"Training on {devices}")
     _check_folder(out, config)
     if (out / "results.json").exists():
         say(f"{out} holds this run already, finished; nothing to train")
         return keras.models.load_model(out / "model.keras"), read_json(out / "results.json")
 
-    data = load_run_data(config, out, "num_train")  # another number of images makes other batches
+    data = load_run_data(config, out, "num_train")  # with more or fewer images the batches would differ
     with scope(strategy):
         model = config.build(data.info)
     callbacks = config.rate_callbacks()
     for callback in callbacks:
-        callback.match(model)
+        callback.match(model)  # a pattern without a site is an error before anything is written
     trainer = config.trainer(model, data.info, strategy=strategy, steps_per_execution=steps_per_execution)
     if chief:
         _write_config(out, config, data.info)
@@ -110,13 +110,13 @@ def load_run(out: Path) -> tuple[keras.Model, RunConfig, training.DataInfo]:
     """Loads the model, the config and the data set's facts of a finished run.
 
     Raises:
-        ValueError: If there is none in `out`.
+        ValueError: If `out` holds no finished run.
     """
     if not (out / "run.json").exists() or not (out / "model.keras").exists():
         raise ValueError(
             f"{out} holds no finished run; make one with: "
             f"dropzoo train MODEL --data DATA --out {quote(str(out))}. "
-            "To evaluate another model, say on what: --data DATA"
+            "To evaluate another model, pass its data: --data DATA"
         )
     config = RunConfig.from_json(read_json(out / "run.json")["config"])
     return keras.models.load_model(out / "model.keras"), config, read_info(out)
@@ -125,17 +125,17 @@ def load_run(out: Path) -> tuple[keras.Model, RunConfig, training.DataInfo]:
 def load_model_for(
     path: Path, data: str, manual_dir: str | None = None
 ) -> tuple[keras.Model, RunConfig, training.Data]:
-    """Loads any model, and data as it takes them: with its channels, and with its size if that is fixed.
+    """Loads a model, and data that are converted to its channels and, if it takes squares, to its size.
 
     The test set of a folder is its last fifth, as in training.
 
     Args:
-        path: A `.keras` file, or a folder with a `model.keras`: a run, or a reference model.
-        data: A data set or folder, as for `load_data`.
-        manual_dir: As for `load_data`.
+        path: Path of a `.keras` file, or of a folder with a `model.keras`: a run, or a reference model.
+        data: Str, a data set or a folder, as for `load_data`.
+        manual_dir: Str or None, as for `load_data`.
 
     Returns:
-        The model; a config that stands for it; and the data.
+        The model, a config that says how its data were loaded, and the data.
 
     Raises:
         ValueError: If there is no such file, or the model does not fit the data.
@@ -158,9 +158,15 @@ def load_model_for(
         manual_dir=manual_dir,
     )
     loaded = config.load_data()
-    check_fit(model, config.model, loaded.info, "Choose another model", "Only square ones are resized to fit")
+    check_fit(
+        model,
+        config.model,
+        loaded.info,
+        "Choose another model",
+        "They are resized only for a model that takes squares",
+    )
     if (path / "run.json").is_file():
-        advice = f"If its outputs mean the same, pass {file}, which does not know their names"
+        advice = f"If the classes mean the same, pass {file}, which does not record their names"
         check_same_data(path, loaded.info, ("class_names",), advice)
     return model, config, loaded
 
@@ -174,7 +180,7 @@ def _check_folder(out: Path, config: RunConfig) -> None:
     saved, wanted = read_json(out / "run.json"), _as_json(config)
     held = dict(saved["config"])
     folder = absolute(config.data)
-    if folder and folder == saved.get("folder"):  # whatever it is called here
+    if folder and folder == saved.get("folder"):  # the same folder under another name
         held["data"] = wanted["data"]
     changed = differences(held, wanted)
     if changed:
@@ -190,9 +196,9 @@ def _write_config(out: Path, config: RunConfig, info: training.DataInfo) -> None
 
 
 def _as_json(config: RunConfig) -> dict[str, object]:
-    """The config as it comes back from a file: with lists for tuples."""
+    """Returns the config as it comes back from a file, with lists in place of tuples."""
     return json.loads(json.dumps(config.to_json()))
 
 
 def _say_nothing(_: str) -> None:
-    """All workers but the chief are silent."""
+    """Prints nothing: all workers but the chief are silent."""

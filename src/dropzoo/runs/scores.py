@@ -8,18 +8,18 @@ import tensorflow as tf
 from dropzoo import training
 from dropzoo.runs.figures import Figures
 
-# Ranks need all predictions at once. In a larger image these many pixels, drawn by a fixed seed, stand for all.
+# AURC and AUROC need all predictions at once, so a larger image is represented by this many random pixels.
 _PIXELS = 4096
 
 
 class Sample:
-    """Draws the same pixels of each image from all tensors of a batch; small images are kept whole."""
+    """Draws pixels of a batch, the same ones from all of its images and tensors. Small images are kept whole."""
 
     def __init__(self) -> None:
         self._random = np.random.default_rng(0)
 
     def __call__(self, *batch: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Returns arrays `(batch, ..., [k])` as `(values, [k])`; the first has no `k`."""
+        """Returns arrays `(batch, ..., [k])` as `(values, [k])`; the first array must have no `k`."""
         count, pixels = len(batch[0]), int(np.prod(batch[0].shape[1:]))
         flat = [each.reshape(count, pixels, *each.shape[batch[0].ndim :]) for each in batch]
         if pixels > _PIXELS:
@@ -29,9 +29,9 @@ class Sample:
 
 
 class Scores:
-    """Sums up accuracy, IoU, calibration and the use of the uncertainty from labels and log-probabilities.
+    """Computes accuracy, IoU, calibration and the worth of the uncertainty from labels and log-probabilities.
 
-    The uncertainty is the entropy of the probabilities. For Monte Carlo they are the mean over samples, and their
+    The uncertainty is the entropy of the probabilities. Those of Monte Carlo are means over samples, so their
     entropy is the predictive entropy.
 
     Args:
@@ -41,7 +41,7 @@ class Scores:
     def __init__(self, info: training.DataInfo) -> None:
         self.info = info
         self.calibration = training.ExpectedCalibrationError()
-        self.metrics = {  # of logits: the softmax of log p is p
+        self.metrics = {  # they take logits, and log p will do, since the softmax of log p is p
             "nll": training.NegativeLogLikelihood(),
             "brier": training.BrierScore(),
             "ece": self.calibration,
@@ -50,13 +50,13 @@ class Scores:
         }
         shape = [None] * (3 if info.task == "segmentation" else 1)
         spec = (tf.TensorSpec(shape, tf.int32), tf.TensorSpec([*shape, info.num_classes], tf.float32))
-        # Concrete: TensorFlow warns when a method is traced once more, and each of these objects has its own.
+        # Concrete, since TensorFlow warns when a method is traced again for each object.
         update = tf.function(self._add_to_metrics, input_signature=spec, autograph=False)
         self._update = update.get_concrete_function()
         self.reset()
 
     def reset(self) -> "Scores":
-        """Starts anew, which is cheaper than another object that TensorFlow has to trace; returns itself."""
+        """Forgets all batches, which is cheaper than a new object that TensorFlow has to trace; returns itself."""
         for metric in self.metrics.values():
             metric.reset_state()
         self.count = 0
@@ -103,7 +103,7 @@ class Scores:
         return cast(Figures, {**figures, **self._detection(), "count": self.count})
 
     def _detection(self) -> dict[str, float | None]:
-        """How well the uncertainty finds the errors; nothing if a training that diverged left NaN."""
+        """Returns how well the uncertainty finds the errors; None if a training that diverged left NaN."""
         uncertainty, errors = self.uncertainty_and_errors()
         if not np.isfinite(uncertainty).all():
             return {"aurc": None, "error_auroc": None}

@@ -1,23 +1,23 @@
-"""Which data a training reads and how it goes: the settings that a run and a whole sweep have in common."""
+"""The settings that a run and a whole sweep have in common: the data, and how models are trained on them."""
 
 import dataclasses
 from typing import Any
 
 from dropzoo.common.checks import check_choice, check_count, check_positive
 
-#: Names that fields have in files, where they differ: files that exist stay readable.
+#: Fields that have another name in files, so that existing files stay readable.
 FILE_NAMES = {"learning_rate_schedule": "schedule"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Which data a training reads, and how it goes.
+    """The data of a run or a sweep, and how models are trained on them.
 
     Args:
-        data: A data set or folder, as for `load_data`.
+        data: Str, a data set or a folder, as for `load_data`.
         epochs: Positive int.
         batch_size: Positive int.
-        learning_rate: Positive float, of Adam.
+        learning_rate: Positive float, the learning rate of Adam.
         learning_rate_schedule: `"cosine"`, down to 0 over all steps, or `"constant"`.
         image_size, num_channels, validation_split, limit, manual_dir, data_dir: As for `load_data`.
 
@@ -44,10 +44,10 @@ class Settings:
         check_choice(self.learning_rate_schedule, "learning_rate_schedule", ("cosine", "constant"))
 
     def settings(self) -> dict[str, Any]:
-        """Returns the fields of this class by name, also from an instance that has more of them."""
+        """Returns the fields of this class by name, without those of a subclass."""
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(Settings)}
 
 
 def renamed(entry: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
-    """Returns a dict whose keys are renamed; those that `names` does not hold stay."""
+    """Returns a copy of a dict with renamed keys; a key that is not in `names` stays."""
     return {names.get(key, key): value for key, value in entry.items()}

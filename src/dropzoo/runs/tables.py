@@ -14,11 +14,11 @@ from dropzoo.runs.figures import ByMethod, Corrupted, label, score_name, value
 
 
 def figures_table(columns: ByMethod, split: str = "") -> Table:
-    """Returns a table of figures, a column for each method of prediction.
+    """Returns a table of figures, with a column for each method of prediction.
 
     Args:
-        columns: Figures by title.
-        split: String. The images that were evaluated on: "test", say.
+        columns: Dict of figures by the title of the method.
+        split: Str. Name of the images that were evaluated on, such as `"test"`.
     """
     first = next(iter(columns.values()))
     heads = (Column(title.replace(", ", "\n"), justify="right") for title in columns)
@@ -34,10 +34,10 @@ def figures_table(columns: ByMethod, split: str = "") -> Table:
 
 
 def corruption_tables(clean: ByMethod, found: Corrupted) -> list[Table]:
-    """Returns tables of the score, the NLL and the ECE by severity, a row for each corruption and method.
+    """Returns tables of the score, the NLL and the ECE by severity, with a row for each corruption and method.
 
     Args:
-        clean: Figures on the images as they are: severity 0.
+        clean: Figures on the clean images, which are shown as severity 0.
         found: What `evaluation.score_corruptions` returns.
     """
     if not found:
@@ -75,7 +75,7 @@ def _corruption_table(
 
 
 def ood_table(title: str, aurocs: dict[str, float]) -> Table:
-    """Returns a table of what `uncertainty.ood_aurocs` returns."""
+    """Returns a table of the AUROCs that `uncertainty.ood_aurocs` returns."""
     table = Table(Column("uncertainty", no_wrap=True), Column("AUROC", justify="right"), title=escape(title))
     for name, auroc in aurocs.items():
         table.add_row(name, _cell(auroc, 4))
@@ -83,12 +83,15 @@ def ood_table(title: str, aurocs: dict[str, float]) -> Table:
 
 
 def write_figures(path: Path, clean: ByMethod, found: Corrupted) -> Path:
-    """Writes all figures as CSV, a row for each corruption, severity and method of prediction; returns the path.
+    """Writes all figures as CSV, with a row for each corruption, severity and method of prediction.
 
     Args:
-        path: The file.
-        clean: Figures on the images as they are: severity 0 of no corruption.
+        path: Path of the file.
+        clean: Figures on the clean images, which get severity 0 and no name of a corruption.
         found: What `evaluation.score_corruptions` returns.
+
+    Returns:
+        `path`.
     """
     rows = []
     for (name, severity), by_method in {("", 0): clean, **found}.items():
@@ -104,7 +107,7 @@ def write_figures(path: Path, clean: ByMethod, found: Corrupted) -> Path:
 
 
 def _cell(value: float | None, digits: int, small: int | None = None) -> str:
-    """Formats a number with `digits`, or with `small` digits if `digits` would leave only one of them."""
+    """Formats a number with `digits` decimals, or with `small` if those would show but one significant digit."""
     if value is None:
         return "-"
     return f"{value:.{small if small and 0 < abs(value) < 10 ** (1 - digits) else digits}f}"

@@ -1,4 +1,4 @@
-"""How fast the input is and how fast the steps are, which says which of the two waits for the other."""
+"""Measures how fast the input is and how fast the steps are, to see which of the two waits for the other."""
 
 import itertools
 import statistics
@@ -16,9 +16,9 @@ class InputRate:
     """The speed of the input pipeline alone: reading, augmentation and batching.
 
     Attributes:
-        first_batch: Seconds until the first batch of the first epoch is there.
-        filling: Images a second in the first epoch, which reads and decodes them.
-        steady: Images a second in later epochs, from the cache; None if the time was over before.
+        first_batch: Float, seconds until the first batch of the first epoch is ready.
+        filling: Float, images a second in the first epoch, which reads and decodes them.
+        steady: Float, images a second in later epochs, from the cache; None if the time ended in the first epoch.
     """
 
     first_batch: float
@@ -27,7 +27,7 @@ class InputRate:
 
 
 def input_rate(data: training.Data, seconds: float = 10.0) -> InputRate:
-    """Draws training batches for about this many seconds, and at least the first ten of an epoch."""
+    """Measures the speed of the input for about `seconds` seconds, over at least ten batches of each epoch."""
     start = time.perf_counter()
     first_batch, rates = 0.0, []
     for epoch in itertools.count():
@@ -45,15 +45,19 @@ def input_rate(data: training.Data, seconds: float = 10.0) -> InputRate:
 
 
 def step_times(config: RunConfig, data: training.Data, steps: int = 20, rounds: int = 3) -> dict[bool, float]:
-    """Returns the seconds of a training step by itself, by `jit_compile`, always on the same batch.
+    """Measures training steps by themselves: all of them take the same batch, which is in memory.
 
-    They are medians of interleaved rounds of `steps` steps in one execution, without the first, which compiles.
+    The times are medians over interleaved rounds, each of which runs `steps` steps in one execution. A first
+    round, which compiles, is left out.
 
     Args:
-        config: The run to time.
-        data: Its data.
-        steps: Int, steps in one round.
-        rounds: Int, rounds that count.
+        config: The config of the run to time.
+        data: The data of the run.
+        steps: Int above 0, the number of steps in one round.
+        rounds: Int above 0, the number of rounds that count.
+
+    Returns:
+        Seconds per step, by `jit_compile`.
     """
     batch = next(iter(data.train.at_epoch(0)))
     same = tf.data.Dataset.from_tensors(batch).repeat(steps)

@@ -1,4 +1,4 @@
-"""The uncertainty of a model on whole data sets: the images at both ends of it, and images of another data set."""
+"""The uncertainty of a model on whole data sets: its most and least certain images, and foreign images."""
 
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -15,13 +15,13 @@ MEASURES = ("predictive_entropy", "mutual_information")
 
 @dataclass(frozen=True)
 class Example:
-    """One image with what the model says of it.
+    """An image and what the model predicts for it.
 
     Attributes:
         image: Array `(height, width, channels)`.
         label: Array of its class, `()`, or its mask, `(height, width)`.
-        answer: What `MonteCarlo` returns, without the batch.
-        entropy: The predictive entropy; for a mask its mean over the pixels.
+        answer: Dict of the arrays that `MonteCarlo` returns, without the batch axis.
+        entropy: Float, the predictive entropy in nats; for a mask, its mean over the pixels.
     """
 
     image: np.ndarray
@@ -35,7 +35,7 @@ class Uncertainty:
     """The uncertainty on a data set.
 
     Attributes:
-        measures: Array `(images,)` for each of `MEASURES`.
+        measures: Dict with an array `(images,)` for each of `MEASURES`.
         most_certain: Examples of the least entropy, the surest first.
         least_certain: Examples of the most entropy, the least sure first.
     """
@@ -46,7 +46,7 @@ class Uncertainty:
 
 
 class Foreign(NamedTuple):
-    """Images of another data set: its name, which split they are, and their batches."""
+    """Images of another data set: its name, the name of their split, and their batches."""
 
     name: str
     split: str
@@ -54,7 +54,7 @@ class Foreign(NamedTuple):
 
 
 def sample_all(monte_carlo: serving.MonteCarlo, dataset: tf.data.Dataset, keep: int = 6) -> Uncertainty:
-    """Samples a whole data set, batch by batch, and keeps the `keep` examples of each end."""
+    """Samples a whole data set, batch by batch, and keeps the `keep` most and the `keep` least certain images."""
     found: dict[str, list[np.ndarray]] = {name: [] for name in MEASURES}
     sure: list[Example] = []
     unsure: list[Example] = []
@@ -85,16 +85,19 @@ def entropies(predict: LogProbabilities, dataset: tf.data.Dataset) -> np.ndarray
 
 
 def load_foreign(name: str, own: training.Data, batch_size: int, manual_dir: str | None = None) -> Foreign:
-    """Loads another data set's images as a model of `own` takes them: resized, and turned grey or to RGB.
+    """Loads the images of another data set as the model takes them: resized, and converted to grey or RGB.
 
     Args:
-        name: A data set or folder, as for `load_data`.
+        name: Str, a data set or a folder, as for `load_data`.
         own: The data of the model.
-        batch_size: Int.
-        manual_dir: Folder with the archives of the other data set.
+        batch_size: Int above 0.
+        manual_dir: Str, a folder with the archives of the other data set, or None.
+
+    Returns:
+        The test images, or else the validation images, or else the training images.
 
     Raises:
-        ValueError: For the same data set, and for channels that cannot be brought to the model's.
+        ValueError: If it is the model's own data set, or if its channels cannot be converted to the model's.
     """
     height, width, channels = own.info.input_shape
     if height is None or width is None:
@@ -122,7 +125,7 @@ def ood_aurocs(
     dataset: tf.data.Dataset,
     foreign: tf.data.Dataset,
 ) -> dict[str, float]:
-    """Returns `training.ood_auroc` of each measure by title: how well it tells `foreign` images from `dataset`."""
+    """Returns, by title, how well each measure tells `foreign` images from `dataset`, as `training.ood_auroc`."""
     other = sample_all(monte_carlo, foreign, keep=0)
     known = {"entropy, deterministic": entropies(deterministic, dataset)}
     strange = {"entropy, deterministic": entropies(deterministic, foreign)}

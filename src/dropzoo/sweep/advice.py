@@ -25,18 +25,19 @@ METRICS = ("nll", "accuracy", "mean_iou", "brier", "ece")
 
 @dataclasses.dataclass(frozen=True)
 class Recommendation:
-    """A plan, and why.
+    """A recommended plan, and the evidence for it.
 
     Args:
-        metric: The figure on the validation images that counts.
+        metric: Str, the figure on the validation images that plans were compared by.
         chosen: The simplest candidate within one standard error of the best.
         best: The candidate with the best mean on the validation images.
         baseline: The chosen candidate without dropout; None if it was not run.
-        effect: The metric of `chosen` less that of `baseline` on validation images; None if they are the same.
-        test_effect: The same on test images, which are part of no choice.
+        effect: The metric of `chosen` minus that of `baseline` on validation images; None if `chosen` has no
+            dropout or `baseline` was not run.
+        test_effect: The same on test images, which play no part in the choice.
         runner_up: The best candidate with dropout; None if there is none.
-        compared: Number of candidates.
-        partly_failed: Number of candidates that were left out because some of their trials failed.
+        compared: Int, the number of candidates.
+        partly_failed: Int, the number of candidates that were left out because some of their trials failed.
     """
 
     metric: str
@@ -62,7 +63,7 @@ def recommend(records: Iterable[Record], metric: str = "nll") -> Recommendation:
 
     Args:
         records: Records of one sweep.
-        metric: One of `METRICS`, on the validation images.
+        metric: Str, one of `METRICS`, a figure on the validation images.
 
     Returns:
         The candidate and its evidence.
@@ -80,6 +81,7 @@ def recommend(records: Iterable[Record], metric: str = "nll") -> Recommendation:
     # If a sweep by halving is not done, its last round may hold only baselines.
     epochs = max((c.epochs for c in found if not c.is_baseline), default=found[0].epochs if found else 0)
     found = [c for c in found if c.epochs == epochs]
+    # A candidate with failed trials takes part only if all have some: its mean is that of the lucky trials.
     whole = [c for c in found if len(c.scored) == len(c.records)]
     ranked = whole or found
     if not ranked or not ranked[0].values(metric):
@@ -117,7 +119,7 @@ def _why_not(records: list[Record], metric: str) -> str:
 
 
 def in_words(found: Recommendation) -> list[str]:
-    """Returns the evidence in words, one or two sentences a line."""
+    """Returns the evidence as lines of one or two sentences."""
     chosen, metric = found.chosen, found.metric
     name = title(metric)
     figures = [metric, *(m for m in (chosen.score, "ece") if m != metric)]
@@ -128,11 +130,11 @@ def in_words(found: Recommendation) -> list[str]:
         f"Validation images, {_runs(runs)} of {chosen.epochs} epochs: {values}.",
     ]
     if found.partly_failed:
-        lines.append(f"Left out, since some of their trials failed: {found.partly_failed} others.")
+        lines.append(f"Plans left out because some of their trials failed: {found.partly_failed}.")
     if found.effect is None and chosen.is_baseline:
         lines.append(_why_nothing(found))
     elif found.effect is None:
-        lines.append("It was not run without dropout, so the effect of the dropout is unknown.")
+        lines.append("This plan was not run without dropout, so the effect of the dropout is unknown.")
     else:
         lines.append(f"Against the same without dropout: {name} {_effect(found.effect)}.")
         if found.effect.half is None:
@@ -142,11 +144,13 @@ def in_words(found: Recommendation) -> list[str]:
         elif found.within_noise:
             lines.append("The interval includes 0: a difference from no dropout is not shown.")
         if found.test_effect and found.test_effect.count:
-            lines.append(f"On the test images, which no choice has seen: {name} {_effect(found.test_effect)}.")
+            lines.append(
+                f"On the test images, which played no part in the choice: {name} {_effect(found.test_effect)}."
+            )
     if found.best is not chosen:
         best = f"{found.best.full_label}, {name} {interval_text(found.best.interval(metric))}"
         lines.append(
-            f"The best mean is that of {best}; the recommended is simpler, and within one standard error."
+            f"The best mean is that of {best}; the recommended plan is simpler, and within one standard error."
         )
     if found.compared > 2:
         lines.append(
@@ -176,7 +180,7 @@ def _runs(count: int) -> str:
 
 
 def train_command(config: RunConfig) -> str:
-    """Returns the line that trains a plan, with the default seed of `dropzoo train`."""
+    """Returns the command that trains a plan, with the default seed of `dropzoo train`."""
     parts = ["dropzoo", "train", config.model, "--data", config.data]
     if isinstance(config.dropout, dict):
         for pattern, spec in config.dropout.items():

@@ -1,4 +1,4 @@
-"""Pictures of a sweep: leaders with intervals, effects by site and rate, curves, what mattered."""
+"""Pictures of a sweep: leaders with intervals, effects by site and rate, curves, calibration, what mattered."""
 
 import numpy as np
 from matplotlib.colors import TwoSlopeNorm
@@ -30,10 +30,16 @@ def intervals(found: list[Candidate]) -> Figure:
 
 
 def effects(found: list[Candidate], metric: str = "nll") -> Figure | None:
-    """Draws the mean effects against the same without dropout, by sites and spec (rows) and rate (columns).
+    """Draws the mean effects of dropout, by sites and spec (rows) and rate (columns).
+
+    An effect is the difference from the same configuration without dropout.
+
+    Args:
+        found: The candidates.
+        metric: Str, the figure on the validation images to draw.
 
     Returns:
-        A heat map; None if there is no effect at a rate.
+        A heat map; None if no candidate has both a rate and a baseline.
     """
     cells: dict[tuple[str, float], list[Interval]] = {}
     for candidate in found:
@@ -65,12 +71,12 @@ def effects(found: list[Candidate], metric: str = "nll") -> Figure | None:
     axis.set_yticks(range(len(rows)), rows)
     axis.set_xlabel("rate")
     axis.spines[:].set_visible(False)
-    figure.colorbar(image, label=f"{title(metric)}, less that\nwithout dropout", shrink=0.9)
+    figure.colorbar(image, label=f"{title(metric)}, difference\nfrom no dropout", shrink=0.9)
     return figure
 
 
 def convergence(found: list[tuple[int, Candidate]]) -> Figure:
-    """Draws the validation NLL and the training loss by epoch: means over the runs, and their range."""
+    """Draws the validation NLL and the training loss by epoch: the mean over the runs, and their range."""
     figure = Figure(figsize=(8.4, 3.4), layout="constrained")
     panels = (("val_nll", "validation NLL"), ("loss", "training loss"))
     for axis, (curve, head) in zip(figure.subplots(1, 2), panels, strict=True):
@@ -89,7 +95,7 @@ def convergence(found: list[tuple[int, Candidate]]) -> Figure:
 
 
 def reliability(found: list[tuple[int, Candidate]]) -> Figure | None:
-    """Draws the accuracy against the confidence on validation images, with the bins of all runs together.
+    """Draws accuracy against confidence on validation images; the bins of all runs are summed.
 
     Returns:
         A reliability diagram; None if no record holds bins.

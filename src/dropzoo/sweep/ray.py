@@ -1,4 +1,4 @@
-"""The engine `ray`: runs the trials of a sweep by Ray Tune, on one machine or a cluster."""
+"""The engine `ray`: runs the trials of a sweep with Ray Tune, on one machine or a cluster."""
 
 import contextlib
 import dataclasses
@@ -16,7 +16,7 @@ os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # an interrupt ends the sweep, not only the run of Tune
-os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")  # a plan has a mean at the ends of its rounds
+os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")  # a plan reports its mean only when a round ends
 os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # trials may share a GPU
 
 with warnings.catch_warnings():
@@ -30,16 +30,16 @@ import tensorflow as tf
 from dropzoo.sweep.trials import Outcome, Record, Trial
 from dropzoo.sweep.workbench import Workbench, versions
 
-# How often a worker that dies, out of memory or with its machine, is replaced and begins its trial again.
+# How many times a worker that dies, out of memory or with its machine, is replaced by one that repeats its trial.
 _RETRIES = 1
 
 
 class _Worker(tune.Trainable):
-    """A process that runs the trials of a plan, one a step. It keeps its workbench, and with it all traces.
+    """A process that runs the trials of a plan, one per step. It keeps its workbench, and so all traced graphs.
 
-    Its config has four entries. `plan` is a pair: the trials in their order, and the NLL by key of those that were
-    run before. `budgets` are the scheduler's, by the epochs of a trial. `mc_samples` is that of the workbench.
-    `cores` is the number of threads of an operation; 0 for all.
+    Its config has four entries. `plan` is a pair: the trials in their order, and a dict from the keys of those
+    that were run before to their NLL. `budgets` maps the epochs of a trial to the scheduler's measure of time.
+    `mc_samples` is the argument of `Workbench`. `cores` is the number of threads of an operation; 0 for all.
     """
 
     def setup(self, config: dict[str, Any]) -> None:
@@ -67,16 +67,16 @@ class _Worker(tune.Trainable):
         ends_round = not self._left or self._left[0].config.epochs > epochs
         if ends_round and epochs in self._budgets and not trial.is_baseline:
             nll, self._round = statistics.fmean(self._round), []
-            # If trials of a plan failed, its mean is that of the lucky ones: it ends here, unranked.
+            # A failed trial has an infinite NLL. A mean without it would flatter the plan, which ends here.
             result |= {"nll": nll, "budget": self._budgets[epochs]} if math.isfinite(nll) else {"done": True}
         return result
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Saves nothing: a lost trial begins again, and the results of earlier ones are known."""
+        """Saves nothing: a lost trial begins again, and the results of earlier trials are recorded elsewhere."""
 
 
 class _Recorder(tune.Callback):
-    """Passes on records as trials end, and the trials that will not be run if the scheduler stops a plan."""
+    """Passes on each record as its trial ends, and the trials that will not be run when a plan is stopped."""
 
     def __init__(self, record: Callable[[Record], None], drop: Callable[[list[Trial]], None]) -> None:
         self._record, self._drop = record, drop
@@ -98,7 +98,7 @@ class _Recorder(tune.Callback):
             self._record(dataclasses.replace(entry, stopped=True) if result["done"] and left else entry)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Records that a worker died, again and again; a trial's own errors are results."""
+        """Records that a worker died more often than it is replaced; an error of the trial itself is a result."""
         if not (left := _left(trial)):  # it had done its work
             return
         text = str(trial.get_error() or "the worker is gone").strip().splitlines()[-1]
@@ -112,9 +112,9 @@ class Cluster:
     """A Ray cluster: the one that `RAY_ADDRESS` names or this program has joined, or this machine.
 
     Args:
-        workers: Number of plans at a time; None for as many as there is room for.
-        resources: What each trial gets, as Ray names it; empty to share out all.
-        mc_samples: Of the workbench.
+        workers: Int above 0, the number of plans at a time; None for as many as there is room for.
+        resources: Dict of the amounts that each trial gets, by Ray's names; empty to share out all.
+        mc_samples: Int, as for `Workbench`.
     """
 
     workers: int | None
@@ -125,8 +125,8 @@ class Cluster:
         """Runs trials, in an order that Ray chooses.
 
         Args:
-            trials: What to run.
-            record: Gets each record in this process, so that there is one writer.
+            trials: The trials to run.
+            record: Function that gets each record. It is called in this process, so that there is one writer.
         """
         self._run([[trial] for trial in trials], {}, _Recorder(record, lambda _: None), None, {})
 
@@ -138,17 +138,18 @@ class Cluster:
         record: Callable[[Record], None],
         drop: Callable[[list[Trial]], None],
     ) -> None:
-        """Runs asynchronous successive halving, by Ray's own scheduler.
+        """Runs asynchronous successive halving with Ray's own scheduler.
 
-        Each plan runs all its seeds and folds for the epochs of a round, and goes on to the next one if the mean
-        of its validation NLL is among the best 1 / `eta` of those that got there before it. Baselines always do.
+        Each plan runs all of its seeds and folds for the epochs of a round. It goes on to the next round if the
+        mean of its validation NLL is among the best 1 / `eta` of the plans that have finished the round so far.
+        Baselines always go on.
 
         Args:
-            plans: The trials of each plan, those of few epochs first.
-            known: Records by key of trials that have been run, which the scheduler is told of.
-            eta: One plan in `eta` goes on.
+            plans: The trials of each plan, sorted by epochs.
+            known: Dict of the records of trials that were run before, by key; the scheduler is told of them.
+            eta: Int from 2 up; about one plan in `eta` goes on.
             record: As for `run_trials`.
-            drop: Gets the trials of a plan that does not go on.
+            drop: Function that gets the remaining trials of a plan that does not go on.
         """
         rounds = sorted({trial.config.epochs for plan in plans for trial in plan})
         budgets = {epochs: eta**i for i, epochs in enumerate(rounds)}
@@ -190,7 +191,7 @@ class Cluster:
 
 
 def _share(workers: int | None, resources: dict[str, float]) -> tuple[dict[str, float], int | None]:
-    """Returns what each trial gets, and how many run at a time: together, by default, the whole cluster."""
+    """Returns the resources of each trial, and how many run at a time; by default they fill the whole cluster."""
     cores, gpus = (ray.cluster_resources().get(name, 0) for name in ("CPU", "GPU"))
     at_once = workers or (None if resources else max(1, int(gpus or cores // 2)))
     share: dict[str, float] = {"cpu": 1 if at_once is None else max(1, int(cores // at_once))}
@@ -200,7 +201,7 @@ def _share(workers: int | None, resources: dict[str, float]) -> tuple[dict[str, 
     names = {"cpu": "CPU", "gpu": "GPU"}
     if not any(all(node.get(names.get(n, n), 0) >= need for n, need in share.items()) for node in nodes):
         wanted = ", ".join(f"{name}={need:g}" for name, need in share.items())
-        raise ValueError(f"No machine of the cluster has what a trial is to get: {wanted}")
+        raise ValueError(f"No machine of the cluster has the resources for one trial: {wanted}")
     return share, at_once
 
 
@@ -218,7 +219,7 @@ def _joined() -> Iterator[None]:
 
 
 def _alive(plan: list[Trial], known: dict[str, Record]) -> list[Trial]:
-    """Returns a plan up to the round in which the scheduler stopped it; whole if those rounds got more trials."""
+    """Returns a plan up to the round in which it was stopped; all of it if trials were added to those rounds."""
     ran = [trial for trial in plan if trial.key in known]
     if not any(known[trial.key].stopped for trial in ran):
         return plan

@@ -31,7 +31,7 @@ _Ranked = list[tuple[int, Candidate]]
 
 @dataclasses.dataclass(frozen=True)
 class _Picture:
-    """A picture at its own size; smaller on a small screen, until its text would be too small to read."""
+    """A picture at its own size. On a small screen it shrinks, but not so far that its text cannot be read."""
 
     uri: str
     style: str
@@ -39,7 +39,7 @@ class _Picture:
 
 @dataclasses.dataclass(frozen=True)
 class _Results:
-    """The values of the sections of `sweep.html` that need a trial that has succeeded; rows are text."""
+    """The values of those sections of `sweep.html` that need at least one trial that succeeded."""
 
     evidence: list[str]
     command: str
@@ -60,8 +60,8 @@ def write_report(path: Path, file: Path) -> Path:
     """Writes the page of the newest space in a sweep's file.
 
     Args:
-        path: The page.
-        file: The sweep's file.
+        path: Path of the page to write.
+        file: Path of the sweep's file.
 
     Returns:
         `path`.
@@ -86,11 +86,11 @@ def recommendation_text(file: Path, metric: str) -> tuple[list[Candidate], list[
     """Returns the recommendation for a terminal.
 
     Args:
-        file: The sweep's file or folder.
-        metric: The figure on the validation images that counts.
+        file: Path of the sweep's file or folder.
+        metric: Str, the figure on the validation images to compare plans by.
 
     Returns:
-        The rows of a table, the evidence by lines, and the command that trains the plan.
+        The candidates to show in a table, the lines of evidence, and the command that trains the plan.
 
     Raises:
         ValueError: If there is no such sweep, or no trial has succeeded.
@@ -101,7 +101,7 @@ def recommendation_text(file: Path, metric: str) -> tuple[list[Candidate], list[
     rows = [found.chosen]
     rows += [c for c in (found.baseline, found.best) if c is not None and not any(c is row for row in rows)]
     lines, space = in_words(found), recorded.space
-    # Nobody knows how many trials a sweep by halving will have.
+    # How many trials a sweep by halving will have is known only at its end.
     if space is not None and space.strategy != "halving" and len(records) < (most := len(space.trials())):
         lines.append(f"The sweep is not done: {len(records)} of {most} trials.")
     return rows, lines, train_command(found.chosen.config)
@@ -174,7 +174,7 @@ def _samples(found: list[Candidate]) -> str:
 
 
 def _trial(record: Record) -> tuple[str, str]:
-    """Returns a line, and what is needed to repeat the trial as JSON."""
+    """Returns a line on a trial, and JSON of everything that is needed to repeat it."""
     config = record.trial.config
     fold = f", fold {config.fold[0] + 1}" if config.fold else ""
     nll = record.outcome.validation.get("nll")
@@ -185,7 +185,7 @@ def _trial(record: Record) -> tuple[str, str]:
 
 
 def _first(found: list[Candidate]) -> _Ranked:
-    """Returns the leaders that a picture has room for, and the best without dropout."""
+    """Returns the leaders that a picture has room for, and the best candidate without dropout."""
     ranked = list(enumerate(found, start=1))
     chosen = ranked[:_CURVES]
     if not any(c.is_baseline for _, c in chosen):

@@ -1,9 +1,9 @@
 """Runs sweeps: many trainings that differ in what is dropped, where and how much, compared fairly.
 
+These two lines do the same as `dropzoo sweep`:
+
     space = Space(models=["simple_cnn"], data="digits", sites=["module?", "dense*"], rates=[0.1, 0.3, 0.5])
     run_sweep(space, "sweeps/digits")
-
-does the same as `dropzoo sweep`.
 """
 
 import contextlib
@@ -27,9 +27,9 @@ from dropzoo.sweep.workbench import Workbench
 
 __all__ = ["Space", "Trial", "load_space", "run_sweep"]
 
-#: Gets each record as its trial ends.
+#: A function that gets each record as its trial ends.
 Recorder = Callable[[Record], None]
-#: Runs trials, and passes on their records.
+#: A function that runs trials, and passes each record to the recorder.
 Engine = Callable[[list[Trial], Recorder], None]
 
 
@@ -37,7 +37,7 @@ def load_space(path: Path) -> Space:
     """Runs a Python file that defines `space = Space(...)`.
 
     Args:
-        path: The file.
+        path: Path of the file.
 
     Returns:
         The space.
@@ -49,7 +49,7 @@ def load_space(path: Path) -> Space:
         raise ValueError(f"No such file: {path}")
     try:
         found = runpy.run_path(str(path)).get("space")
-    except Exception as error:  # of any kind: the file is someone's code
+    except Exception as error:  # any error: the file is the user's own code
         kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
         raise ValueError(f"{path} defines no space. {kind}{error}") from error
     if not isinstance(found, Space):
@@ -70,24 +70,27 @@ def run_sweep(
 ) -> Path:
     """Runs the trials of a space that are not in the folder's file yet, then writes its report.
 
-    Each trial is recorded as it ends, so a sweep that was stopped, in whatever way, goes on when it is started
-    again. A trial that fails is recorded with its error. Trials of the file that are not in the space stay there.
+    Each trial is recorded as it ends, so a stopped sweep, even a killed one, continues when it is started again. A
+    trial that fails is recorded with its error. Trials in the file that are not in the space stay in the file.
 
     Args:
-        space: What to try.
-        out: A folder, for `sweep.jsonl` and `report.html`.
-        engine: `"local"`, one trial after the other in this process, or `"ray"`, by Ray Tune.
-        workers: Number of trials that Ray runs at a time; None for as many as its cluster has room for.
-        resources: What Ray gives each trial: `{"cpu": 2, "gpu": 0.5, "memory": 4e9}`; None to share out all.
-        mc_samples: Number of samples of the Monte-Carlo latency; 0 to leave it out.
-        retry_failed: Whether trials that have failed are done again.
-        console: Where progress is shown.
+        space: `Space`, the trials to run.
+        out: Path or str. A folder for `sweep.jsonl` and `report.html`.
+        engine: `"local"`, which runs one trial after the other in this process, or `"ray"`, which uses Ray Tune.
+        workers: Int above 0, the number of trials that Ray runs at a time; None for as many as its cluster has
+            room for.
+        resources: Dict of the amounts that Ray gives to each trial, with memory in bytes, such as
+            `{"cpu": 2, "gpu": 0.5, "memory": 4e9}`; None to share out all.
+        mc_samples: Int, the number of samples that the Monte-Carlo latency is measured with; 0 to leave it out.
+        retry_failed: Bool. Whether to run failed trials again.
+        console: Rich console that shows the progress; None for the terminal.
 
     Returns:
         The path of the report.
 
     Raises:
-        ValueError: If the space is impossible, or the folder holds something else.
+        ValueError: If the space is impossible, if the engine or its options do not exist, or if the folder holds
+            something else.
     """
     console, out = console or Console(highlight=False), Path(out)
     ray = _check_engine(engine, workers, resources)
@@ -141,6 +144,7 @@ def _checked(space: Space, console: Console) -> Space:
     for augment in reversed(space.augments):
         first = space.trials(space.epochs)[0].config
         fold = (space.folds - 1, space.folds) if space.folds else None
+        # Loading is the check: it raises for an augmentation or a fold that the data do not allow.
         data = dataclasses.replace(first, augment=augment, fold=fold).load_data()
         if data.validation is None:
             raise ValueError(f"Trials are compared on validation images, and {space.data!r} has none here")
@@ -154,12 +158,12 @@ def _checked(space: Space, console: Console) -> Space:
 
 
 def _rounds(space: Space, known: dict[str, Record]) -> Iterator[tuple[list[Trial], list[Trial]]]:
-    """Yields the trials of each round, and the trials of later rounds that did not get there.
+    """Yields the trials of each round, and the trials of later rounds that were dropped before it.
 
-    Halving promotes candidates by the mean of their validation NLL over seeds and folds, and baselines always,
-    since effects are measured against them. Each round trains from the start, so that the schedules of rates and
-    learning rates run to their ends in it, and a round is a fair comparison. Going on from the round before would
-    save 1 / `eta` of its epochs.
+    Halving promotes candidates by the mean of their validation NLL over seeds and folds. It always promotes
+    baselines, since effects are measured against them. Each round trains from the start, so that the schedules of
+    rates and learning rates run to their ends in every round, which makes it a fair comparison. To continue from
+    the round before would save 1 / `eta` of the epochs of a round.
     """
     rungs = space.rungs()
     alive: set[Axes] = {trial.axes for trial in space.trials(rungs[0])}

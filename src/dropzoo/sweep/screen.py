@@ -19,9 +19,9 @@ class Screen:
     """Shows a live table in a terminal, and elsewhere a line for each trial.
 
     Args:
-        console: Where to show it.
-        total: Number of trials, at most.
-        epochs: Number of their epochs.
+        console: Rich console to print to.
+        total: Int, the largest number of trials that there can be.
+        epochs: Int, the epochs of all these trials together.
         done: Records of the trials that were run before.
     """
 
@@ -52,7 +52,7 @@ class Screen:
             self._console.print(f"{self._progress()}. {self._line(record)}", soft_wrap=True, markup=False)
 
     def fewer(self, trials: int, epochs: int) -> None:
-        """Takes back trials that will not be run, and their epochs together."""
+        """Subtracts trials that will not be run, and the sum of their epochs."""
         self._total -= trials
         self._epochs -= epochs
 
@@ -90,7 +90,7 @@ def leaders_table(found: list[Candidate]) -> Table:
 
 
 def trials_and_epochs(trials: Iterable[Trial]) -> tuple[int, int]:
-    """Returns the number of trials, and that of all their epochs."""
+    """Returns the number of trials, and the sum of their epochs."""
     listed = list(trials)
     return len(listed), sum(trial.config.epochs for trial in listed)
 

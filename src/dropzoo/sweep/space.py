@@ -1,4 +1,4 @@
-"""The space of a sweep: all trials that it may run, from the command line or a Python file."""
+"""The space of a sweep: all trials that it may run."""
 
 import dataclasses
 import inspect
@@ -24,12 +24,12 @@ from dropzoo.training.data.augment import make_augment
 from dropzoo.training.data.load import DataInfo
 
 STRATEGIES = ("grid", "random", "halving")
-#: Short words for schedules of the rate. In any other text, too, `rate` stands for the rate.
+#: Short names of rate schedules. In these, as in any other schedule, the word `rate` stands for the rate.
 _SHAPES = {
     **{word: f"{word}:0.0,rate" for word in ("linear", "cosine")},
     **{word: f"{word}:rate" for word in ("curriculum", "early", "late")},
 }
-# Names that fields have in files, where they differ.
+# Fields that have another name in files.
 _FILE_NAMES = {"specs": "variants", "rate_schedules": "schedules", **FILE_NAMES}
 
 
@@ -50,29 +50,31 @@ class Space(Settings):
     baseline without dropout is always part of the space, once for each combination of the other regularisers.
 
     Args:
-        models: Names of models.
-        sites: List of text; each is patterns of site names with commas between: `"module?,dense*"`.
-        specs: Layers that may stand at any site, with or without options: `"drop_block2d:block_size=5"`. Also
-            accepted as `variants`.
-        rates: Floats in [0, 1).
-        rate_schedules: `"constant"`; `"linear"` or `"cosine"`, from 0 to the rate; `"curriculum"`, `"early"`,
-            `"late"`; or a schedule in which `rate` stands for the rate: `"late:rate,start=0.5"`. Also accepted
-            as `schedules`.
-        plans: Whole plans as `build_model` takes them: a name, a rate, or a dict from patterns to specs.
-        normalizations: Options of the models; if empty, their defaults.
-        weight_decays: Options of the models; if empty, their defaults.
-        augments: As for `load_data`.
-        label_smoothings: Floats in [0, 1).
-        seeds: Ints; there is one training for each.
+        models: List of the names of models.
+        sites: List of str. Each is one or more patterns of site names, separated by commas: `"module?,dense*"`.
+        specs: List of the layers that may stand at any site, with or without options, such as
+            `"drop_block2d:block_size=5"`. Also accepted as `variants`.
+        rates: List of floats in [0, 1).
+        rate_schedules: List of str: `"constant"`; `"linear"` or `"cosine"`, from 0 to the rate; `"curriculum"`,
+            `"early"`, `"late"`; or a schedule in which `rate` stands for the rate: `"late:rate,start=0.5"`. Also
+            accepted as `schedules`.
+        plans: List of whole plans as `build_model` takes them: a name, a rate, or a dict from patterns to specs.
+        normalizations: List of values for the models' option `normalization`; if empty, their defaults.
+        weight_decays: List of values for the models' option `weight_decay`; if empty, their defaults.
+        augments: List of augmentations, each as for `load_data`.
+        label_smoothings: List of floats in [0, 1).
+        seeds: List of ints in [0, 2**32); each combination is trained once with each.
         options: Dict of options that all models get.
-        leave_out: Combinations `(model, sites, spec)` that are not tried.
-        folds: Number of parts of a cross-validation over the training images; 0 for a single split.
+        leave_out: List of combinations `(model, sites, spec)` that are not tried.
+        folds: Int from 2 up, the number of parts of a cross-validation over the training images; 0 for a single
+            split.
         strategy: `"grid"`; `"random"`, which draws `samples` plans from the grid; or `"halving"`, which trains
-            the whole grid for few epochs, the best 1 / `eta` of it for `eta` times as many, up to `epochs`.
-        samples: Number of plans that `"random"` draws for each model.
+            the whole grid for few epochs, then the best 1 / `eta` of it for `eta` times as many, and so on up to
+            `epochs`.
+        samples: Int above 0, the number of plans that `"random"` draws for each model.
         draw_seed: Int, the seed of that draw.
         eta: Int from 2 up, for `"halving"`.
-        min_epochs: Least number of epochs of the first round of `"halving"`.
+        min_epochs: Int above 0, the least number of epochs of the first round of `"halving"`.
         data, epochs, batch_size, learning_rate, learning_rate_schedule, ...: See `Settings`; `epochs` are those
             of a whole training. `learning_rate_schedule` is also accepted as `schedule`.
 
@@ -111,6 +113,7 @@ class Space(Settings):
     schedule: dataclasses.InitVar[str | None] = None
 
     def __new__(cls, **given: Any) -> "Space":
+        # The error of a dataclass would not suggest the closest name.
         names = list(inspect.signature(cls.__init__).parameters)[1:]
         for name in given:
             if name not in names:
@@ -159,11 +162,11 @@ class Space(Settings):
         for name in ("samples", "min_epochs", "eta"):
             check_count(getattr(self, name), name)
         if self.eta < 2:
-            raise ValueError(f"`eta` must be an int from 2 up. Received: eta={self.eta!r}")
+            raise ValueError(f"`eta` must be an int of 2 or more. Received: eta={self.eta!r}")
 
     def _check_splits(self) -> None:
         if self.folds < 0 or self.folds == 1:
-            raise ValueError(f"`folds` must be 0 or from 2 up. Received: folds={self.folds}")
+            raise ValueError(f"`folds` must be 0, or 2 or more. Received: folds={self.folds}")
         if self.validation_split == 0 and not self.folds:
             raise ValueError("Trials are compared on validation images: `validation_split` must not be 0")
 
@@ -188,16 +191,16 @@ class Space(Settings):
         return found
 
     def trials(self, epochs: int | None = None) -> list[Trial]:
-        """Returns the trials, those of one graph together.
+        """Returns the trials; trials that share a graph follow each other.
 
         Args:
-            epochs: Only the round of so many epochs; None for all rounds.
+            epochs: Int, to return only the round of this many epochs; None for all rounds.
         """
         rounds = self.rungs() if epochs is None else [epochs]
         found: dict[str, Trial] = {}
         for each in rounds:
             for trial in self._round(each):
-                found.setdefault(trial.key, trial)  # two ways to say the same are one trial
+                found.setdefault(trial.key, trial)  # two ways to write the same training are one trial
         return list(found.values())
 
     def check(self, info: DataInfo) -> tuple["Space", list[str]]:
@@ -207,7 +210,7 @@ class Space(Settings):
             info: The facts of the data set.
 
         Returns:
-            The space with these combinations in `leave_out`, and what they are, in words.
+            The space with these combinations in `leave_out`, and a line of text on each of them.
 
         Raises:
             ValueError: For unknown models, options, sites and plans, and for sites or a spec that fit nowhere.
@@ -223,7 +226,7 @@ class Space(Settings):
                 trial.config.build(info)
                 built |= keys
             except CannotPlace as error:
-                if trial.axes.sites not in self.sites:  # a whole plan is asked for as it is
+                if trial.axes.sites not in self.sites:  # nothing may be left out of a whole plan
                     raise
                 refused[where] = str(error)
         for place, names in ((1, self.sites), (2, self.specs if self.sites else ())):
@@ -266,7 +269,7 @@ class Space(Settings):
         """Returns the plans for a model: the baseline, then the grid or a draw from it."""
         plans = []
         for sites, spec, rate, shape in itertools.product(self.sites, self.specs, self.rates, self.rate_schedules):
-            if [model, sites, spec] in self.leave_out:
+            if [model, sites, spec] in self.leave_out:  # lists, as `_plain` makes them of tuples
                 continue
             patterns, schedule = [p.strip() for p in sites.split(",")], _rate_schedule(shape, rate)
             axes = {"sites": sites, "spec": spec, "rate": rate, "rate_schedule": shape}
@@ -296,7 +299,7 @@ def _rate_schedule(shape: str, rate: float) -> str | None:
     text = re.sub(r"\brate\b", str(rate), _SHAPES.get(shape, shape))
     if text == shape:
         raise ValueError(
-            f"A schedule must be one of constant, {', '.join(_SHAPES)}, or hold the word `rate`, as in "
+            f"A schedule must be one of constant, {', '.join(_SHAPES)}, or contain the word `rate`, as in "
             f"'late:rate,start=0.5'. Received: {shape!r}"
         )
     return text
@@ -312,7 +315,9 @@ def _plain(value: Any) -> Any:
         return [_plain(v) for v in value]
     if value is None or isinstance(value, (str, int, float)):
         return value
-    raise ValueError(f"A sweep is recorded as text: it takes numbers, text and dicts of them. Received: {value!r}")
+    raise ValueError(
+        f"A space is saved as JSON, so it takes numbers, text, and lists and dicts of them. Received: {value!r}"
+    )
 
 
 def _text(value: Any) -> str:

@@ -12,14 +12,17 @@ from dropzoo.runs.config import RunConfig
 from dropzoo.runs.figures import Figures, label, score_name
 from dropzoo.sweep.trials import Axes, Outcome, Record
 
-#: The axes of a space, in the order they are shown.
+#: The axes of a space, in the order in which they are shown.
 AXES = tuple(field.name for field in dataclasses.fields(Axes))
 HIGHER_IS_BETTER = ("accuracy", "mean_iou")
 
 
 @dataclasses.dataclass(frozen=True)
 class Interval:
-    """A mean of `count` runs; `half` its 95 % interval and its standard `error` are None for a single run."""
+    """A mean of `count` runs, half the width of its 95 % interval, and its standard error.
+
+    A single run has neither: `half` and `error` are None.
+    """
 
     mean: float
     count: int
@@ -44,15 +47,15 @@ def figure(figures: Figures, name: str) -> float:
 def interval(values: Iterable[float], folds: int = 0) -> Interval:
     """Returns Student's t interval of a mean over seeds.
 
-    The training sets of a cross-validation overlap, so its runs are not independent: there the variance of the
+    The training sets of a cross-validation overlap, so its runs are not independent. The variance of their
     mean is `1 / n + 1 / (folds - 1)` times that of a run, instead of `1 / n`.
 
     Args:
-        values: One number a run.
-        folds: Number of parts of the cross-validation; 0 for none.
+        values: Floats, one for each run.
+        folds: Int, the number of parts of the cross-validation; 0 for none.
 
     Returns:
-        The mean with its interval.
+        The mean with its 95 % interval.
 
     Reference:
         Nadeau and Bengio, "Inference for the Generalization Error", Machine Learning 52, 2003.
@@ -139,7 +142,8 @@ class Candidate:
         """Returns a metric by seed and fold.
 
         Args:
-            metric: Name of a figure; `"gap"` is the score on the training images less that on validation images.
+            metric: Str, the name of a figure; `"gap"` is the score on the training images minus that on validation
+                images.
             images: `"validation"`, `"train"` or `"test"`.
         """
         found = {}
@@ -164,7 +168,7 @@ class Candidate:
 
     @property
     def simplicity(self) -> tuple[Any, ...]:
-        """Less is simpler: no dropout, few patterns, a fixed rate, fewer other regularisers, plain, a low rate."""
+        """A key that sorts simpler plans first: fewer patterns, a fixed rate, fewer regularisers, a lower rate."""
         axes, dropout = self.axes, self.config.dropout
         sites = 0 if self.is_baseline else len(dropout) if isinstance(dropout, dict) else 1
         regularisers = (axes.normalization, axes.augment, axes.weight_decay, axes.label_smoothing)
@@ -183,10 +187,11 @@ def candidates(records: Iterable[Record], metric: str = "nll") -> list[Candidate
 
     Args:
         records: Records of one sweep.
-        metric: The figure on the validation images to sort by.
+        metric: Str, the figure on the validation images to sort by.
 
     Returns:
-        The candidates that were trained longest first, among them the best first, and those with failures last.
+        The candidates. Those trained longest are first; among these, those with failed trials are last, and the
+        others go from the best to the worst.
     """
     groups: dict[str, list[Record]] = {}
     for record in records:
@@ -204,7 +209,7 @@ def candidates(records: Iterable[Record], metric: str = "nll") -> list[Candidate
 
 
 def difference(one: Candidate, other: Candidate, metric: str, images: str = "validation") -> Interval:
-    """Returns `one` less `other` over the seeds and folds that both have: pairs that start and split alike."""
+    """Returns the mean of `one` minus `other` over the seeds and folds that both have, where both start alike."""
     mine, theirs = one.values(metric, images), other.values(metric, images)
     return interval([mine[key] - theirs[key] for key in mine if key in theirs], one.folds)
 
@@ -228,10 +233,10 @@ def what_mattered(found: list[Candidate], metric: str = "nll") -> dict[str, floa
 
     Args:
         found: The candidates.
-        metric: A figure on the validation images.
+        metric: Str, a figure on the validation images.
 
     Returns:
-        Shares by axis, the largest first; empty if nothing varies.
+        Dict of shares by axis, the largest first, with `"interactions and noise"` last; empty if nothing varies.
 
     Reference:
         Hutter et al., "An Efficient Approach for Assessing Hyperparameter Importance", ICML 2014.

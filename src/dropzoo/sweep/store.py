@@ -11,7 +11,7 @@ from dropzoo.common.files import lock
 from dropzoo.sweep.space import Space
 from dropzoo.sweep.trials import Record
 
-#: Its name in a sweep's folder.
+#: Name of the file in a sweep's folder.
 NAME = "sweep.jsonl"
 
 
@@ -20,10 +20,11 @@ class Recorded:
     """The contents of a sweep's file.
 
     Args:
-        space: The newest space; a sweep that was started again with another space has several.
-        records: Records of all trials by key, also of trials that are not in the space; the last one if a trial
-            was done twice.
-        whole: Number of bytes up to the end of the last whole line.
+        space: The newest space, since a sweep that was started again with another space has several; None if the
+            file is empty.
+        records: Dict of the records of all trials by key, also of trials that are not in the space. If a trial was
+            run twice, the last record counts.
+        whole: Int, the number of bytes up to the end of the last whole line.
     """
 
     space: Space | None
@@ -40,10 +41,10 @@ class Recorded:
 def read(path: Path) -> Recorded:
     """Reads a sweep's file, or the file in a sweep's folder.
 
-    If a process was killed while it wrote, the last line is not whole: it is left out with a warning.
+    If a process was killed while it wrote, the last line is not whole. It is left out, with a warning.
 
     Args:
-        path: The file or the folder.
+        path: Path of the file or the folder.
 
     Returns:
         The newest space and all records.
@@ -81,10 +82,10 @@ def read(path: Path) -> Recorded:
 class SweepFile:
     """Appends to a sweep's file; each line is on the disk, whole, when `add` returns.
 
-    A lock keeps a second sweep out. It ends with the process, however that ends.
+    A lock keeps a second sweep out. It ends with the process, even if that is killed.
 
     Args:
-        folder: The sweep's folder; it is made if it is missing.
+        folder: Path of the sweep's folder; it is made if it is missing.
         space: The space that is swept now.
 
     Raises:

@@ -1,4 +1,4 @@
-"""A trial and its record: what a sweep trains, and what it writes down about it."""
+"""A trial, one training of a sweep, and its record in the sweep's file."""
 
 import dataclasses
 import functools
@@ -11,9 +11,9 @@ from dropzoo.runs.config import RunConfig
 from dropzoo.runs.figures import Figures
 from dropzoo.runs.settings import renamed
 
-# Names that axes have in files, where they differ.
+# Axes that have another name in files.
 _FILE_NAMES = {"spec": "variant", "rate_schedule": "schedule"}
-# The place of the files says nothing about what a trial is.
+# Fields that are not in a key, since moving the files does not make another trial.
 _PLACES = ("data_dir", "manual_dir")
 
 
@@ -22,14 +22,14 @@ class Axes:
     """A trial's position on each axis of a space, in the order in which the axes are shown.
 
     Args:
-        model: Name of the model.
-        sites: Patterns of sites with commas between, a plan in words, or `"none"`.
-        spec: The layer at the sites, `"plan"` for a whole plan, or `"none"`.
+        model: Str, the name of the model.
+        sites: Str, patterns of sites separated by commas, a plan in words, or `"none"`.
+        spec: Str, the layer at the sites, `"plan"` for a whole plan, or `"none"`.
         rate: Float in [0, 1); None for a whole plan.
-        rate_schedule: How the rate changes over the run.
-        normalization: The model's option in words; `"own"` for the model's default.
-        augment: The augmentation in words.
-        weight_decay: The model's option, or `"own"`.
+        rate_schedule: Str, an entry of `Space.rate_schedules`.
+        normalization: Str, the model's option in words; `"own"` for the model's default.
+        augment: Str, the augmentation in words.
+        weight_decay: Float, the model's option; `"own"` for the model's default.
         label_smoothing: Float in [0, 1).
     """
 
@@ -54,12 +54,12 @@ class Axes:
         return dataclasses.replace(self, sites="none", spec="none", rate=0.0, rate_schedule="constant")
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the axes as files hold them."""
+        """Returns the axes as a dict for JSON, with their names in files."""
         return renamed(dataclasses.asdict(self), _FILE_NAMES)
 
     @classmethod
     def from_json(cls, saved: dict[str, Any]) -> "Axes":
-        """Returns the axes that `to_json` was called on."""
+        """Returns the axes from the dict that `to_json` returned."""
         return cls(**renamed(saved, {old: new for new, old in _FILE_NAMES.items()}))
 
 
@@ -96,17 +96,18 @@ class Outcome:
     """The figures of one training; all but `seconds` are empty if it failed.
 
     Args:
-        seconds: Time of the whole trial.
-        curves: Metrics by epoch.
+        seconds: Float, the time of the whole trial.
+        curves: Dict of the metrics of each epoch, by name.
         validation: Figures on the validation images.
         train: Figures on the training images, without dropout and augmentation.
         test: Figures on the test images; empty if there are none.
-        reliability: The bins of confidence on the validation images: `count`, and the sums `correct` and
-            `confidence`.
-        seconds_per_epoch: Median.
-        parameters: Number of weights.
-        mc_ms: Milliseconds that `mc_samples` Monte-Carlo samples of one image take; None if not measured.
-        mc_samples: Number of these samples; 0 if not recorded.
+        reliability: Dict of lists with a number for each bin of confidence on the validation images: `count`, and
+            the sums `correct` and `confidence`.
+        seconds_per_epoch: Float, the median over the epochs.
+        parameters: Int, the number of weights.
+        mc_ms: Float, the milliseconds that `mc_samples` Monte-Carlo samples of one image take; None if not
+            measured.
+        mc_samples: Int, the number of these samples; 0 if not recorded.
     """
 
     seconds: float
@@ -127,10 +128,10 @@ class Record:
 
     Args:
         trial: The trial.
-        versions: Of the packages that figures depend on.
+        versions: Dict of the versions of the packages that the figures depend on.
         outcome: The figures.
-        error: Why the trial failed; empty if it succeeded.
-        stopped: Whether the scheduler of a sweep by halving ended the plan here.
+        error: Str, the error that the trial failed with; empty if it succeeded.
+        stopped: Bool, whether the scheduler of a sweep by halving stopped the plan after this trial.
     """
 
     trial: Trial
@@ -145,7 +146,7 @@ class Record:
         return self.error.partition("\n")[0][:200]
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the record as a line of the file holds it."""
+        """Returns the record as the dict that is one line of the file."""
         trial = self.trial
         head = {"key": trial.key, "axes": trial.axes.to_json(), "config": trial.config.to_json()}
         figures = {name: value for name, value in vars(self.outcome).items() if value != {}}
@@ -155,7 +156,7 @@ class Record:
 
     @classmethod
     def from_json(cls, saved: dict[str, Any]) -> "Record":
-        """Returns the record that `to_json` was called on.
+        """Returns the record from the dict that `to_json` returned.
 
         Raises:
             TypeError: If the record has fields or axes that do not exist.
@@ -171,7 +172,7 @@ class Record:
 
 
 def as_json(value: Any) -> Any:
-    """Returns NumPy's numbers as Python's, and NaN and infinity as None, which every JSON parser reads."""
+    """Returns a value with Python's numbers for NumPy's, and with None for NaN and infinity, which JSON lacks."""
     if isinstance(value, dict):
         return {str(k): as_json(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):

@@ -1,4 +1,4 @@
-"""Runs the trials of a sweep one after the other in this process, and uses traced graphs again."""
+"""Runs the trials of a sweep one after the other in this process, and reuses traced graphs."""
 
 import collections
 import dataclasses
@@ -29,16 +29,17 @@ _KEPT_NUMBERS = 2**24
 
 
 class Workbench:
-    """Runs trials. What TensorFlow traced for one serves all that differ in rates, rate schedules and seeds alone.
+    """Runs trials. Those that differ only in rates, rate schedules and seeds share one traced graph.
 
-    The model of each trial is built anew, which takes a hundredth of a second a layer; its initial weights, its
-    layers' seeds and its rates are then put into the model of the same graph that is there already, whose
-    optimizer starts anew too. So a trial does not depend on the trials before it: its curves are those of a model
-    that was built and traced for it alone.
+    Each trial builds a new model, which takes a hundredth of a second per layer. If a model of the same graph is
+    there already, it takes over the initial weights, the layers' seeds and the rates of the new one, and its
+    optimizer is reset. So a trial does not depend on the trials before it: its curves are those of a model that
+    was built and traced for it alone.
 
     Args:
-        mc_samples: Number of samples of the Monte-Carlo latency, which is measured once a graph; 0 for none.
-        reuse: Whether graphs are used again; False builds and traces each trial anew.
+        mc_samples: Int, the number of samples that the Monte-Carlo latency is measured with, once for each graph;
+            0 to leave it out.
+        reuse: Bool. Whether to reuse graphs; False builds and traces each trial anew.
     """
 
     def __init__(self, mc_samples: int = 0, reuse: bool = True) -> None:
@@ -56,18 +57,18 @@ class Workbench:
             trial: The trial.
 
         Returns:
-            Its record; that of a trial that failed has the error in place of figures.
+            The record. If the trial failed, it has the error and no figures.
         """
         start = time.perf_counter()
         try:
             return Record(trial=trial, versions=versions(), outcome=self.train(trial.config))
-        except Exception as error:  # of any kind: the sweep goes on
+        except Exception as error:  # any error: the sweep goes on with the next trial
             text = f"{type(error).__name__}: {str(error).strip()[:2000]}"
             seconds = round(time.perf_counter() - start, 3)
             return Record(trial=trial, versions=versions(), outcome=Outcome(seconds=seconds), error=text)
 
     def train(self, config: RunConfig) -> Outcome:
-        """Trains and evaluates one config; then `model` is the trained model.
+        """Trains and evaluates one config. Afterwards `model` is the trained model.
 
         Args:
             config: The config of a run.
@@ -83,7 +84,7 @@ class Workbench:
         try:
             figures = self._train(config)
         except Exception:
-            self._drop()  # the state that it left is unknown
+            self._drop()  # the state that the error left is unknown
             raise
         return Outcome(**as_json(figures), seconds=round(time.perf_counter() - start, 3))
 
@@ -121,7 +122,7 @@ class Workbench:
         ends = [time.perf_counter()]
         clock = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: ends.append(time.perf_counter()))
         callbacks = [*config.rate_callbacks(), clock]
-        # Rates that move do so between executions; elsewhere only the time depends on their size.
+        # Moving rates change between executions, so these are short. Otherwise only the time depends on the size.
         graph.trainer.steps_per_execution = 1 if config.rate_schedule else _STEPS_PER_EXECUTION
         history = graph.trainer.fit(
             data, data.validation, epochs=config.epochs, callbacks=callbacks, verbose=0
@@ -150,20 +151,20 @@ class Workbench:
         }
 
     def _plain_training_set(self, config: RunConfig, data: "_Kept") -> tf.data.Dataset:
-        """Returns the training images without augmentation, unless only windows of them make a batch."""
+        """Returns the training images without augmentation, unless only its crops give them one size."""
         if config.augment and None not in data.info.input_shape:
             data = self.load(dataclasses.replace(config, augment=False))
         return data.seen
 
     def _scores_of(self, info: training.DataInfo) -> Scores:
-        """Returns scores that are traced once for all trials on these classes."""
+        """Returns the `Scores` of these classes, which are traced once for all trials."""
         key = json.dumps([info.task, info.class_names])
         if key not in self._scores:
             self._scores[key] = Scores(info)
         return self._scores[key]
 
     def _latency(self, graph: "_Graph", dataset: tf.data.Dataset) -> float | None:
-        """Returns the milliseconds for all samples of one image, measured once a graph."""
+        """Returns the milliseconds that all samples of one image take, measured once for each graph."""
         if graph.mc_ms is None and self.mc_samples and layers.dropouts(graph.model):
             image = next(iter(dataset))[0][:1]
             sampled = serving.MonteCarlo(graph.model, num_samples=self.mc_samples)
@@ -178,11 +179,11 @@ class Workbench:
     def _drop(self) -> None:
         if self._graph is not None:
             self._key, self._graph = "", None
-            gc.collect()  # a model and its traces hold each other
+            gc.collect()  # a model and its traces refer to each other
 
 
 class _Graph:
-    """A model that was built, with all that was traced for it."""
+    """A built model with its trainer, the initial state of its optimizer, and the functions traced for it."""
 
     def __init__(self, model: keras.Model, config: RunConfig, info: training.DataInfo) -> None:
         self.model = model
@@ -193,13 +194,13 @@ class _Graph:
         self.trainer = config.trainer(model, info, metrics=metrics)
         model.optimizer.build(model.trainable_variables)
         self.optimizer = [(variable, variable.numpy()) for variable in model.optimizer.variables]
-        # Concrete: TensorFlow warns of functions that are traced often, and each graph has one of its own.
+        # Concrete, since TensorFlow warns of a function that is traced often, and each graph needs its own.
         images = tf.TensorSpec((None, *info.input_shape), tf.float32)
         self.predict: LogProbabilities = tf.function(log_probabilities(model)).get_concrete_function(images)
         self.mc_ms: float | None = None
 
     def start_as(self, fresh: keras.Model) -> None:
-        """Takes over the weights, seeds and rates of a new model of the same graph."""
+        """Takes over the weights, seeds and rates of a new model of the same graph, and resets the optimizer."""
         for variable, new in zip(self.variables, fresh.variables, strict=True):
             variable.assign(new)
         for layer, new in zip(layers.dropouts(self.model), layers.dropouts(fresh), strict=True):
@@ -210,7 +211,7 @@ class _Graph:
 
 
 class _Kept:
-    """A data set that many trials read; each of them reads what it would read by itself."""
+    """A data set that many trials share; each trial reads the same batches as if it had loaded it alone."""
 
     def __init__(self, data: training.Data) -> None:
         self.info = data.info
@@ -241,7 +242,7 @@ def versions() -> dict[str, str]:
 
 
 def _graph_key(model: keras.Model, config: RunConfig, info: training.DataInfo) -> str:
-    """Returns text that is equal for trials that differ in live rates, seeds and weights alone."""
+    """Returns text that is equal for trials that differ only in live rates, seeds and weights."""
     drops = []
     for layer in layers.dropouts(model):
         free = ("rate", "seed") if layers.has_live_rate(layer) else ("seed",)
