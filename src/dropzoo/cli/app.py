@@ -8,10 +8,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from dropzoo.cli import bench as commands_bench
-from dropzoo.cli import models as commands_models
-from dropzoo.cli import runs as commands_runs
-from dropzoo.cli import sweeps as commands_sweep
+from dropzoo.cli import bench, models, runs, sweeps
 
 app = typer.Typer(
     help="CNNs and U-Nets for Keras in which every dropout site has a name.",
@@ -30,21 +27,21 @@ def _options(
     """Defines the options that come before a command. `main` reads `--debug` itself, since errors end there."""
 
 
-app.command("list")(commands_models.list_)
+app.command("list")(models.list_)
 for command in (
-    commands_models.sites,
-    commands_models.plot,
-    commands_models.retrofit,
-    commands_runs.train,
-    commands_runs.evaluate,
-    commands_sweep.sweep,
-    commands_sweep.recommend,
-    commands_runs.predict,
-    commands_runs.export,
-    commands_runs.serve,
-    commands_bench.bench,
-    commands_bench.bench_input,
-    commands_runs.demo,
+    models.sites,
+    models.plot,
+    models.retrofit,
+    runs.train,
+    runs.evaluate,
+    sweeps.sweep,
+    sweeps.recommend,
+    runs.predict,
+    runs.export,
+    runs.serve,
+    bench.bench,
+    bench.bench_input,
+    runs.demo,
 ):
     app.command()(command)
 
@@ -88,8 +85,7 @@ def _report(error: Exception) -> int:
         errors.print(f"[red]Error:[/red] {escape(error.format_message())} See: {command} --help", soft_wrap=True)
         return 2
     kind = "" if isinstance(error, (ValueError, OSError)) else f"{type(error).__name__}: "
-    errors.print("[red]Error:[/red]", end=" ")
-    errors.print(f"{kind}{error}", soft_wrap=True, markup=False)
+    errors.print(f"[red]Error:[/red] {kind}{escape(str(error))}", soft_wrap=True)
     if kind:
         errors.print("dropzoo --debug ... shows the traceback")
     return 2 if not kind else 1
