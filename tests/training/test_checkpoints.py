@@ -1,5 +1,7 @@
 """Checkpoints of the trainer: when they come, what they hold, and what is refused."""
 
+import json
+
 import keras
 import numpy as np
 import pytest
@@ -126,6 +128,24 @@ def test_a_changed_plan_optimizer_or_layer_is_refused_with_the_difference(tmp_pa
     }[changed]
     with pytest.raises(ValueError, match=message):
         fit(**argument)
+
+
+def test_a_checkpoint_of_version_1_goes_on(tmp_path):
+    """It held the same settings of the layers in another order: the rate, then the seed."""
+    build = lambda: keras.Sequential(  # noqa: E731
+        [keras.Input((8, 8, 1)), keras.layers.Flatten(), layers.Dropout(0.5, seed=1), keras.layers.Dense(10)]
+    )
+    Trainer(build()).fit(dataset(), checkpoint_dir=tmp_path, verbose=0)
+    (path,) = tmp_path.iterdir()
+    with np.load(path) as file:
+        arrays = dict(file)
+    meta = json.loads(str(arrays["meta"]))
+    of_dropout = [line for line in meta["described"] if line.startswith("dropout.")]
+    first = meta["described"].index(of_dropout[0])
+    meta["described"][first : first + len(of_dropout)] = of_dropout[::-1]
+    np.savez(path, **arrays | {"meta": json.dumps(meta)})
+    history = Trainer(build()).fit(dataset(), epochs=2, checkpoint_dir=tmp_path, verbose=0).history
+    assert len(history["loss"]) == 2
 
 
 def test_the_best_epoch_stays_where_validation_began_later(tmp_path):

@@ -209,8 +209,8 @@ def restore(
 def _check(model: keras.Model, meta: dict[str, Any], described: list[str] | None, path: Path) -> None:
     """Raises a ValueError that shows the differences if the checkpoint is of another model or run."""
     saved, here = meta["variables"], [_identity(variable) for variable in _variables(model)]
-    if saved == here and described is not None:
-        saved, here = meta["described"], described
+    if saved == here and described is not None:  # sorted, since a config's order is no setting
+        saved, here = sorted(meta["described"]), sorted(described)
     rates = len(_live_layers(model))
     if saved != here or len(meta["rates"]) != rates:
         diff = difflib.unified_diff(saved, here, n=0, lineterm="")
