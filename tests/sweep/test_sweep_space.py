@@ -63,6 +63,9 @@ def test_earlier_names_mean_the_same(tmp_path):
     new = Space(**shared, specs=["max_dropout"], rate_schedules=["late"], learning_rate_schedule="constant")
     old = Space(**shared, variants=["max_dropout"], schedules=["late"], schedule="constant")
     assert old == new and dataclasses.replace(new, schedules=["late"]) == new
+    assert (old.variants, old.schedules, old.schedule) == (new.specs, new.rate_schedules, "constant")
+    for name in ("specs", "variants"):
+        assert dataclasses.replace(old, **{name: ["dropout"]}).specs == ("dropout",)
     assert Space(**json.loads(json.dumps(new.to_json()))) == new
     assert {"variants", "schedules", "schedule"} < set(new.to_json())  # as files have always held them
     file = tmp_path / "space.py"

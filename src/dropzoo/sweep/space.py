@@ -1,7 +1,7 @@
 """The space of a sweep: all trials that it may run."""
 
 import dataclasses
-import inspect
+import functools
 import itertools
 import json
 import math
@@ -9,7 +9,7 @@ import random
 import re
 import typing
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import keras
 
@@ -23,13 +23,14 @@ from dropzoo.training import get_schedule
 from dropzoo.training.data.augment import make_augment
 from dropzoo.training.data.load import DataInfo
 
+_T = TypeVar("_T")
 STRATEGIES = ("grid", "random", "halving")
 #: Short names of rate schedules. In these, as in any other schedule, the word `rate` stands for the rate.
 _SHAPES = {
     **{word: f"{word}:0.0,rate" for word in ("linear", "cosine")},
     **{word: f"{word}:rate" for word in ("curriculum", "early", "late")},
 }
-# Fields that have another name in files.
+# Fields that have another name in files; callers may use it too.
 _FILE_NAMES = {"specs": "variants", "rate_schedules": "schedules", **FILE_NAMES}
 
 
@@ -42,6 +43,20 @@ class _Plan:
     rate_schedule: dict[str, Any] | None = None
 
 
+def _takes_other_names(cls: type[_T]) -> type[_T]:
+    """Lets a dataclass be made, and replaced, with the names that its fields have in files."""
+    init = cls.__init__
+
+    @functools.wraps(init)
+    def renaming(self: _T, **given: Any) -> None:
+        others = {name: given.pop(other) for name, other in _FILE_NAMES.items() if other in given}
+        init(self, **given | others)
+
+    cls.__init__ = renaming  # type: ignore[assignment, method-assign]
+    return cls
+
+
+@_takes_other_names
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Space(Settings):
     """Models x sites x specs x rates x rate schedules x other regularisers x seeds, and how each is trained.
@@ -107,24 +122,16 @@ class Space(Settings):
     draw_seed: int = 0
     eta: int = 3
     min_epochs: int = 1
-    # Other names of `specs`, `rate_schedules` and `learning_rate_schedule`.
-    variants: dataclasses.InitVar[Any] = None
-    schedules: dataclasses.InitVar[Any] = None
-    schedule: dataclasses.InitVar[str | None] = None
 
     def __new__(cls, **given: Any) -> "Space":
         # The error of a dataclass would not suggest the closest name.
-        names = list(inspect.signature(cls.__init__).parameters)[1:]
+        names = [field.name for field in dataclasses.fields(cls)] + list(_FILE_NAMES.values())
         for name in given:
             if name not in names:
                 raise unknown("argument of Space", name, names)
         return super().__new__(cls)
 
-    def __post_init__(self, variants: Any, schedules: Any, schedule: str | None) -> None:
-        other_names = {"specs": variants, "rate_schedules": schedules, "learning_rate_schedule": schedule}
-        for name, value in other_names.items():
-            if value is not None:
-                object.__setattr__(self, name, value)
+    def __post_init__(self) -> None:
         super().__post_init__()
         if isinstance(self.models, str):
             object.__setattr__(self, "models", (self.models,))
@@ -178,6 +185,21 @@ class Space(Settings):
             get_schedule(_rate_schedule(shape, 0.5) or 0.5)
         for spec in self.specs:
             layers.get(_spec_at(spec, 0.1))
+
+    @property
+    def variants(self) -> tuple[str, ...]:
+        """Another name of `specs`."""
+        return self.specs
+
+    @property
+    def schedules(self) -> tuple[str, ...]:
+        """Another name of `rate_schedules`."""
+        return self.rate_schedules
+
+    @property
+    def schedule(self) -> str:
+        """Another name of `learning_rate_schedule`."""
+        return self.learning_rate_schedule
 
     def to_json(self) -> dict[str, Any]:
         """Returns the space as files hold it; `Space(**space.to_json())` is the same space."""
