@@ -286,6 +286,29 @@ def test_a_train_step_of_the_models_own_is_used():
         Trainer(model, r_drop=1.0)
 
 
+def test_a_loss_that_the_model_tracks_itself_is_left_to_it():
+    """As the documentation of Keras' `compute_loss` does it."""
+
+    class Own(keras.Model):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            self.tracker = keras.metrics.Mean(name="loss")
+
+        def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+            loss = keras.ops.mean(super().compute_loss(x, y, y_pred, sample_weight))
+            self.tracker.update_state(loss)
+            return loss
+
+        @property
+        def metrics(self):
+            return [self.tracker]
+
+    inputs = keras.Input((8, 8, 1))
+    model = Own(inputs, keras.layers.Dense(10)(keras.layers.Flatten()(inputs)))
+    Trainer(model, "sgd").fit(dataset(48, 12), verbose=0)
+    assert model.tracker.count == 4  # once a step
+
+
 def test_what_a_train_step_of_the_models_own_gives_is_what_is_reported():
     class Own(keras.Model):
         def train_step(self, data):

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, TypeAlias
 import keras
 import tensorflow as tf
 
+from dropzoo.common.keras_internals import loss_tracker_of
 from dropzoo.layers.draws.xla import gradients_of_weights_only
 from dropzoo.training.loop.adam import fused
 from dropzoo.training.loop.batches import REFUSED, Batch, check_labels, has_own_step, refusals_named
@@ -175,10 +176,7 @@ class Program:
             counted = loss if share is None else loss * tf.cast(share, loss.dtype)
             scaled = model.optimizer.scale_loss(counted)
         weight = tf.shape(tf.nest.flatten(x)[0])[0]
-        for metric in model.metrics:
-            if metric.name == "loss":  # Keras' own tracker of the loss; it is the first
-                metric.update_state(loss * self._replicas, sample_weight=weight)
-                break
+        loss_tracker_of(model).update_state(loss * self._replicas, sample_weight=weight)
         variables = model.trainable_weights
         gradients = tape.gradient(scaled, variables)
         scale = model.optimizer.scale_loss(tf.ones(()))

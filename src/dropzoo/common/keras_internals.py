@@ -53,6 +53,7 @@ NAMES = {
     "keras.Optimizer._get_variable_index": "adam_slots",
     "keras.optimizers.Adam._momentums": "adam_slots",
     "keras.optimizers.Adam._velocities": "adam_slots",
+    "keras.Model._loss_tracker": "loss_tracker_of",
     "keras.Metric._direction": "lower_is_better",
 }
 
@@ -216,6 +217,15 @@ def build_for(model: keras.Model, data_batch: tuple) -> None:
         data_batch: The specs of a batch, as `dataset.element_spec` gives them.
     """
     model._symbolic_build(data_batch=data_batch)
+
+
+def loss_tracker_of(model: keras.Model) -> keras.metrics.Metric:
+    """Returns the metric in which Keras keeps the mean loss of a compiled model.
+
+    `model.metrics` lists it first, but not where a model overrides `metrics`, as the documentation of Keras'
+    `compute_loss` does: the metric called "loss" there is one that the model updates itself.
+    """
+    return model._loss_tracker
 
 
 def adam_slots(
