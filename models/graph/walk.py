@@ -83,6 +83,11 @@ def check_graph(model: keras.Model) -> None:
             "The model must be built, so that it has a graph: begin it with a keras.Input, or call it once. "
             f"Received: {model!r}"
         )
+    if "call" in vars(model):
+        raise ValueError(
+            "The sites of a model are read off its graph, but its attribute `call` is set, which runs instead. "
+            f"Delete it with `del model.call`. Received: {model!r}"
+        )
     raise ValueError(
         "The sites of a model are read off its graph, so it must be Functional or Sequential. A subclassed model "
         "is Python code: call layers.get(...) in its `call`, or write the network as keras.Model(inputs, outputs) "
