@@ -27,6 +27,10 @@ class Draw(abc.ABC):
             A uint32 tensor of `shape`.
         """
 
+    def __call__(self, shape: Shape) -> Tensor:
+        """Returns `bits(shape)`: a layer of a user's own can call a draw like a function."""
+        return self.bits(shape)
+
     def uniform(self, shape: Shape) -> Tensor:
         """Returns a float32 tensor of `shape` with draws from U(0, 1), both ends excluded."""
         return uniform(self.bits(shape))

@@ -1,10 +1,11 @@
 """The site layers whose formula is more than a mask, against the formula written down in NumPy."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from dropzoo import layers
+from dropzoo import layers, serving
 from dropzoo.layers.draws import Draw
 
 
@@ -119,6 +120,18 @@ def test_drop_path_drops_whole_samples():
     y = layers.DropPath(0.4, seed=0)(tf.ones((64, 3, 5, 2)), training=True).numpy()
     assert set(np.unique(y)) == {0, np.float32(1 / np.float32(0.6))}
     assert (y.min((1, 2, 3)) == y.max((1, 2, 3))).all()
+
+
+def test_a_layer_of_ones_own_may_call_the_draw():
+    class Own(layers.BaseDropout):
+        def drop(self, inputs, rate, draw):
+            return tf.where(draw(keras.ops.shape(inputs)) < tf.constant(1 << 31, tf.uint32), inputs, 0.0)
+
+    x = tf.ones((100, 100))
+    assert abs(float(tf.reduce_mean(Own(0.5, seed=1)(x, training=True))) - 0.5) < 0.05
+    inputs = keras.Input((100,))
+    model = keras.Model(inputs, Own(0.5)(inputs))
+    assert 0.4 < float(tf.reduce_mean(serving.MonteCarlo(model, 2, task="regression")(x)["mean"])) < 0.6
 
 
 def test_the_two_scalings_agree_in_expectation():
