@@ -121,7 +121,7 @@ def test_the_square_is_one_and_whole_and_the_patches_are_as_many_as_said():
     ("arguments", "message"),
     [
         ({"name": "blurr"}, "Unknown corruption 'blurr'. Did you mean 'blur'"),
-        ({"severity": 0}, "`severity` must be a positive int. Received: severity=0"),
+        ({"severity": 0}, "`severity` must be one of 1, 2, 3, 4, 5. Received: severity=0"),
         ({"severity": True}, "severity=True"),
         ({"severity": 2.0}, "severity=2.0"),
         ({"severity": 6}, "severity=6"),

@@ -69,7 +69,7 @@ def corrupt(images: tf.Tensor | np.ndarray, name: str, severity: int, seed: int 
     """
     if name not in CORRUPTIONS:
         raise unknown("corruption", name, CORRUPTIONS)
-    severity = check_choice(check_count(severity, "severity"), "severity", (1, 2, 3, 4, 5))
+    severity = check_count(check_choice(severity, "severity", (1, 2, 3, 4, 5)), "severity")
     seed = check_seed(seed)
     images = tf.convert_to_tensor(images)
     if images.shape.rank != 4 or not images.dtype.is_floating:
