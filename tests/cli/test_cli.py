@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -128,6 +129,19 @@ def test_a_finished_run_is_not_trained_again_and_another_is_refused(cnn_run, cap
     status, _, err = run(capsys, *same, "--dropout", "head=0.4")
     assert status == 2 and "holds another run" in err and "0.4" in err
     assert (cnn_run / "model.keras").stat().st_mtime_ns == before
+
+
+def test_a_setting_that_a_runs_file_lacks_has_its_default(cnn_run, tmp_path, capsys):
+    """A version that adds a setting goes on with the runs of one that did not know it."""
+    older = shutil.copytree(cnn_run, tmp_path / "run")
+    saved = json.loads((older / "run.json").read_text())
+    del saved["config"]["label_smoothing"]
+    (older / "run.json").write_text(json.dumps(saved))
+    same = ["train", "simple_cnn", "--data", "digits", "--out", str(older), *TINY, "--dropout", "head=0.3"]
+    status, out, _ = run(capsys, *same)
+    assert status == 0 and "finished" in out
+    status, _, err = run(capsys, *same, "--label-smoothing", "0.1")
+    assert status == 2 and "label_smoothing" in err
 
 
 def test_rates_on_a_schedule(tmp_path, capsys):

@@ -10,7 +10,15 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from dropzoo.common.checks import check_choice, check_count, check_pair, check_positive, check_rate, check_seed
+from dropzoo.common.checks import (
+    check_choice,
+    check_count,
+    check_pair,
+    check_positive,
+    check_rate,
+    check_seed,
+    did_you_mean,
+)
 from dropzoo.common.files import lock, whole_file
 from dropzoo.common.images import upright
 
@@ -106,3 +114,10 @@ def test_no_module_needs_a_system_of_one_kind_to_be_imported():
             ]
             names = {alias.name for node in top if isinstance(node, ast.Import) for alias in node.names}
             assert not names & {"fcntl", "msvcrt", "pwd", "resource", "termios"}, path
+
+
+def test_close_names_are_suggested_or_else_names_that_contain_the_word():
+    names = ["flip_horizontal", "flip_vertical", "scale"]
+    assert did_you_mean("scal", names) == " Did you mean 'scale'?"
+    assert did_you_mean("flip", names) == " Did you mean 'flip_horizontal' or 'flip_vertical'?"
+    assert did_you_mean("", names) == did_you_mean("blur", names) == ""

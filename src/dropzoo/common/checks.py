@@ -16,7 +16,10 @@ T = TypeVar("T")
 
 def did_you_mean(name: object, available: Iterable[str]) -> str:
     """Returns " Did you mean 'x' or 'y'?" for a name that does not exist, or "" if no name is close to it."""
-    near = difflib.get_close_matches(str(name), list(available), n=3)
+    names = list(available)
+    near = (
+        difflib.get_close_matches(str(name), names, n=3) or [n for n in names if str(name) and str(name) in n][:3]
+    )
     return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
 
 

@@ -178,7 +178,7 @@ def _check_folder(out: Path, config: RunConfig) -> None:
     if not (out / "run.json").exists():
         return
     saved, wanted = read_json(out / "run.json"), _as_json(config)
-    held = dict(saved["config"])
+    held = _as_json(RunConfig.from_json(saved["config"]))  # a setting that the file lacks has its default
     folder = absolute(config.data)
     if folder and folder == saved.get("folder"):  # the same folder under another name
         held["data"] = wanted["data"]
