@@ -115,7 +115,7 @@ def test_what_is_printed_can_be_used(two_classes, tmp_path, capsys):
     assert status == 0 and bright in out and re.search(r" (a|\[c\]) ", out)
     export = ["export", folder, f"{folder}/saved/1"]
     status, _, err = run(capsys, *export)
-    assert status == 2 and "pass --num-samples 0 for" in err
+    assert status == 2 and "pass --num-samples 0 to leave out" in err
     export += ["--num-samples", "0"]
     status, out, _ = run(capsys, *export)
     assert status == 0 and f"Exported to {export[2]}. Next: dropzoo predict IMAGE --model '{export[2]}'\n" in out

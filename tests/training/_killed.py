@@ -24,7 +24,7 @@ class Say(keras.callbacks.Callback):
         print("step of validation", batch, flush=True)
 
 
-def run(directory, report=None, callbacks=()):
+def run(directory, report=None):
     model = dropout_model()
     trainer = Trainer(model, keras.optimizers.Adam(0.01), deterministic=True, steps_per_execution=2)
     history = trainer.fit(
@@ -33,7 +33,7 @@ def run(directory, report=None, callbacks=()):
         epochs=EPOCHS,
         checkpoint_dir=directory,
         checkpoint_every=1,
-        callbacks=[*callbacks],
+        callbacks=[Say()],
         verbose=0,
     ).history
     if report:
@@ -42,4 +42,4 @@ def run(directory, report=None, callbacks=()):
 
 
 if __name__ == "__main__":
-    run(*sys.argv[1:], callbacks=[Say()])
+    run(*sys.argv[1:])

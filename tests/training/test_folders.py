@@ -236,7 +236,7 @@ def test_jpeg_masks(tmp_path):
     write(tmp_path / "masks" / "a.jpg", np.zeros((6, 8, 1), "uint8"))
     assert load_data(tmp_path).info.num_classes == 2
     write(tmp_path / "masks" / "a.jpg", pixels(channels=1) // 128 * 255)
-    with pytest.raises(ValueError, match=r"save masks as PNG.* Received: .*a.jpg with \d+ values"):
+    with pytest.raises(ValueError, match=r"save the original masks as PNG.* Received: .*a.jpg with \d+ values"):
         load_data(tmp_path)
 
 
