@@ -63,7 +63,7 @@ class Live:
             return response.status, response.read(), {k.lower(): v for k, v in response.getheaders()}
 
     def batcher(self, signature: str = "serving_default") -> Batcher:
-        """Of the first version."""
+        """Returns the batcher of a signature of version 1."""
         return self.core.batcher(self.core.versions.available[1].signatures[signature])
 
     def get(self, path: str, **headers: str) -> tuple[int, Any]:

@@ -36,7 +36,7 @@ _FILE_NAMES = {"specs": "variants", "rate_schedules": "schedules", **FILE_NAMES}
 
 @dataclasses.dataclass(frozen=True)
 class _Plan:
-    """What is dropped in a trial: its place on the axes of dropout, and the arguments of `RunConfig`."""
+    """The dropout of a trial: its place on the axes of the space, and the arguments of `RunConfig`."""
 
     axes: dict[str, Any] = dataclasses.field(default_factory=dict)
     dropout: Any = None
