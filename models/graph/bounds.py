@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
+from dropzoo.common.keras_internals import recorded_graph
+
 
 class Bounds(NamedTuple):
     """What is known of the values of a tensor.
@@ -88,10 +90,12 @@ def _bounds_of_outputs(model: keras.Model) -> list[Bounds | None]:
     """Traces a model in inference mode; all are unknown if its code cannot be traced."""
     import tensorflow as tf  # here, since models are built on other backends too
 
-    def run(*inputs: Any) -> list[Any]:
-        return keras.tree.flatten(model(keras.tree.pack_sequence_as(model.input, list(inputs)), training=False))
+    structure = recorded_graph(model).input
 
-    specs = [tf.TensorSpec([None, *x.shape[1:]], x.dtype) for x in keras.tree.flatten(model.input)]
+    def run(*inputs: Any) -> list[Any]:
+        return keras.tree.flatten(model(keras.tree.pack_sequence_as(structure, list(inputs)), training=False))
+
+    specs = [tf.TensorSpec([None, *x.shape[1:]], x.dtype) for x in model.inputs]
     try:
         graph = tf.function(run, input_signature=specs, autograph=False).get_concrete_function().graph
     except Exception:  # the code of a user can fail in any way, and then the data are asked
