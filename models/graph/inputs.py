@@ -6,50 +6,19 @@ the first kernel, whatever its class, and the range is the one that arrives ther
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import keras
 import numpy as np
 
 from dropzoo.common.keras_internals import flatten_layers, nodes_of
+from dropzoo.common.pixels import RANGES, Pixels
 from dropzoo.models.graph.walk import graph_of
 
 _LEVELS = (0.0, 1.0, 255.0, 65535.0, -1.0)
-#: The ranges in which images are stored and computed, the likelier first.
-RANGES = ((0.0, 1.0), (0.0, 255.0), (-1.0, 1.0), (0.0, 65535.0))
 _SIDE = 16  # the height and width of the images, where a model takes any
 # The means of the red, green and blue pixels of ImageNet, in [0, 1].
 _IMAGENET = np.array([0.485, 0.456, 0.406])
-
-
-@dataclass(frozen=True)
-class Pixels:
-    """The images that a model takes.
-
-    Attributes:
-        low: Float, the value of a black pixel.
-        high: Float, the value of a white pixel.
-        bits: Int, 8 or 16 for pixels that files store with so many bits; None if that is not known.
-        channels: Int, the number of channels; None if that is not known.
-        order: `"rgb"` or `"bgr"`; None if that is not known.
-        source: Str. How this is known, in words that complete "as ... says".
-    """
-
-    low: float
-    high: float
-    bits: int | None = None
-    channels: int | None = None
-    order: str | None = None
-    source: str = ""
-
-    @property
-    def range(self) -> tuple[float, float]:
-        """The pair `(low, high)`."""
-        return self.low, self.high
-
-    def __str__(self) -> str:
-        return f"{self.low:g} to {self.high:g}"
 
 
 def pixels_of(model: keras.Model) -> Pixels | None:
@@ -77,16 +46,6 @@ def input_pixels(model: keras.Model) -> dict[str, Pixels | None]:
     return {tensor.name: _of_input(graph, tensor) for tensor in graph.inputs}
 
 
-def nearest_range(low: float, high: float) -> tuple[float, float] | None:
-    """Returns the one of `RANGES` that pixels from `low` to `high` fill at least in part, or None.
-
-    Bright pixels tell the ranges apart: images whose largest value is 200 are of 0 to 255.
-    """
-    if low < 0:
-        return (-1.0, 1.0) if low >= -1.05 and high <= 1.05 else None
-    return next((each for each in (RANGES[0], RANGES[1], RANGES[3]) if high <= each[1] * 1.05), None)
-
-
 def _of_input(graph: Any, tensor: keras.KerasTensor) -> Pixels | None:
     """Returns what the input called `tensor` of a Functional model takes, or None."""
     if len(tensor.shape) < 4:
@@ -94,7 +53,7 @@ def _of_input(graph: Any, tensor: keras.KerasTensor) -> Pixels | None:
     channels = tensor.shape[-1]
     dtype = keras.backend.standardize_dtype(tensor.dtype)
     if dtype in ("uint8", "uint16"):
-        return Pixels(0.0, float(np.iinfo(dtype).max), int(dtype[4:]), channels, source=f"its dtype, {dtype},")
+        return Pixels(0.0, float(np.iinfo(dtype).max), int(dtype[4:]), channels, source=f"its dtype, {dtype}")
     try:
         arrived = list(_Trace(_images(tensor.shape).astype(dtype)).through(graph, tensor))
     except Exception:  # whatever a layer of the user's raises at these images: the graph then shows nothing

@@ -6,12 +6,14 @@ the archive all the same into a model without `load_assets`.
 
 import dataclasses
 import json
+import warnings
 import zipfile
 from pathlib import Path
 
 import keras
 
-from dropzoo.models.graph.inputs import Pixels
+from dropzoo.common.pixels import Pixels, check_range
+from dropzoo.models.graph.inputs import pixels_of
 
 _FILE = "dropzoo_images.json"
 
@@ -29,6 +31,37 @@ def recorded(model: keras.Model) -> Pixels | None:
     """Returns the record that `remember` or `load_model` has kept with a model, or None."""
     known = vars(model).get("save_assets")
     return known.pixels if isinstance(known, _Record) else None
+
+
+def taken_by(model: keras.Model, said: tuple[float, float] | None = None) -> Pixels:
+    """Returns the images that a model of one input takes: as was said, or recorded, or as its graph shows.
+
+    Where nothing is known, images in [0, 1] are assumed, and `source` is empty.
+
+    Args:
+        model: A model of one input.
+        said: `(low, high)`, the argument `input_range` of the caller; None if nothing was said.
+
+    Raises:
+        ValueError: If the model was trained on images of another range than what was said.
+    """
+    shown, known = pixels_of(model), recorded(model)
+    found = known or shown or Pixels()
+    if said is None or check_range(said) == found.range and found.source:
+        return found
+    low, high = check_range(said)
+    if known is not None:
+        raise ValueError(
+            f"The model was trained on pixels from {known.words}. Received: input_range={said!r}. Leave it out"
+        )
+    if shown is not None:
+        warnings.warn(
+            f"The model takes pixels from {shown.words}, but you say input_range={said!r}, which is taken. Leave it "
+            "out unless the model was trained on such images",
+            stacklevel=3,
+        )
+    bits = {255.0: 8}.get(high, 16 if high > 255 else None)
+    return dataclasses.replace(found, low=low, high=high, bits=bits, source="the argument `input_range`")
 
 
 def read_record(path: Path) -> Pixels | None:

@@ -8,7 +8,8 @@ import keras
 import numpy as np
 import pytest
 
-from dropzoo.models.graph.inputs import Pixels, input_pixels, nearest_range, pixels_of
+from dropzoo.common.pixels import Pixels, nearest_range
+from dropzoo.models.graph.inputs import input_pixels, pixels_of
 from dropzoo.models.graph.record import load_model, read_record, recorded, remember
 
 kl = keras.layers
