@@ -56,8 +56,8 @@ def taken_by(model: keras.Model, said: tuple[float, float] | None = None) -> Pix
         )
     if shown is not None:
         warnings.warn(
-            f"The model takes pixels from {shown.words}, but you say input_range={said!r}, which is taken. Leave it "
-            "out unless the model was trained on such images",
+            f"The model takes pixels from {shown.words}, but you say input_range={said!r}, which is taken. Leave "
+            "it out unless the model was trained on such images",
             stacklevel=3,
         )
     bits = {255.0: 8}.get(high, 16 if high > 255 else None)

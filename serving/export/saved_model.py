@@ -11,8 +11,10 @@ import tensorflow as tf
 
 from dropzoo import layers
 from dropzoo.common.checks import check_choice, check_pair
+from dropzoo.models.graph.record import taken_by
 from dropzoo.serving.export.card import model_card, write_card
-from dropzoo.serving.export.signatures import Preprocess, signatures, takes_integers
+from dropzoo.serving.export.inputs import Input, inputs_of
+from dropzoo.serving.export.signatures import signatures
 from dropzoo.serving.export.warmup import warmup_requests, write_warmup
 from dropzoo.serving.montecarlo.sampler import check_single
 from dropzoo.serving.montecarlo.statistics import check_kind
@@ -24,6 +26,7 @@ def export_model(
     num_samples: int = 30,
     *,
     image_dtype: str = "float32",
+    input_range: tuple[float, float] | None = None,
     resize: int | tuple[int, int] | None = None,
     sampling: str = "fixed",
     seed: int = 0,
@@ -88,21 +91,27 @@ def export_model(
     """
     check_single(model)
     check_kind(task, model)
-    _check_dtype(model, image_dtype)
+    check_choice(image_dtype, "image_dtype", ("float32", "uint8", "uint16"))
     _check_samples(model, num_samples, sampling, seed)
-    preprocess = Preprocess(model, image_dtype, _check_resize(model, resize))
+    pixels = taken_by(model, input_range) if len(model.input_shape) > 3 else None
+    (given,) = inputs_of(model, image_dtype, _check_resize(model, resize), [pixels])
     names = _check_names(model, class_names, task)
     version = _check_path(Path(path), overwrite)
     facts = {
-        "input": {"shape": list(preprocess.spec.shape[1:]), "dtype": image_dtype, "resize": preprocess.resize},
+        "input": _input_facts(given),
         "task": task,
         "outputs" if task == "regression" else "classes": names or model.output_shape[-1],
         "monte_carlo": {"num_samples": num_samples, "sampling": sampling, "seed": seed} if num_samples else {},
     }
     filled = model_card(model, facts, card or {})
-    size = preprocess.fixed_size if len(model.input_shape) == 4 else None
-    info = {"task": task, "class_names": names, "num_samples": num_samples, "image_size": size}
-    functions = signatures(model, preprocess, num_samples, sampling, seed, task)
+    info = {
+        "task": task,
+        "class_names": names,
+        "num_samples": num_samples,
+        "image_size": given.fixed_size,
+        "inputs": [given.facts()],
+    }
+    functions = signatures(model, given, num_samples, sampling, seed, task)
 
     version.parent.mkdir(parents=True, exist_ok=True)
     unfinished = version.parent / f".{version.name}-{os.getpid()}-unfinished"
@@ -113,7 +122,7 @@ def export_model(
         model.save(extra / "model.keras")
         (extra / "info.json").write_text(json.dumps(info, indent=2) + "\n")
         write_card(extra, filled)
-        specs = {name: preprocess.spec_of(name) for name in functions}
+        specs = {name: given.file_spec if name == "predict_bytes" else given.spec for name in functions}
         write_warmup(extra / "tf_serving_warmup_requests", version.parent.name, warmup_requests(specs))
         if overwrite:
             _replace(unfinished, version)
@@ -124,6 +133,14 @@ def export_model(
     return version
 
 
+def _input_facts(given: Input) -> dict[str, object]:
+    """What the card says of an input."""
+    facts: dict[str, object] = {"shape": list(given.spec.shape[1:]), "dtype": given.dtype, "resize": given.resize}
+    if given.pixels is None:
+        return facts
+    return facts | {"pixels": given.pixels.words, "bits": given.pixels.bits, "order": given.pixels.order}
+
+
 def _module(model: keras.Model) -> tf.Module:
     """An object that holds all variables that the signatures read, without which TensorFlow cannot save them."""
     module = tf.Module()
@@ -131,15 +148,6 @@ def _module(model: keras.Model) -> tf.Module:
     rates = [layer.live_rate() for layer in layers.dropouts(model) if layers.has_live_rate(layer)]
     module.held = [variable.value for variable in model.variables] + rates
     return module
-
-
-def _check_dtype(model: keras.Model, image_dtype: str) -> None:
-    check_choice(image_dtype, "image_dtype", ("float32", "uint8"))
-    if takes_integers(model) and image_dtype != "uint8":
-        raise ValueError(
-            f"A model that takes {model.inputs[0].dtype} takes pixels as they are: pass image_dtype='uint8'. "
-            f"Received: image_dtype={image_dtype!r}"
-        )
 
 
 def _check_samples(model: keras.Model, num_samples: int, sampling: str, seed: int) -> None:

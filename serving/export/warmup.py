@@ -34,7 +34,7 @@ def warmup_requests(specs: Mapping[str, tf.TensorSpec]) -> list[tuple[str, dict[
     for signature, spec in specs.items():
         for batch in (1, 4):
             if spec.dtype == tf.string:
-                black = tf.io.encode_png(tf.zeros([64, 64, 1], tf.uint8))
+                black = tf.io.encode_png(tf.zeros([64, 64, 1], tf.uint16))  # which all models take
                 value = tf.fill([batch], black)
             else:
                 value = tf.zeros([batch, *(64 if n is None else n for n in spec.shape[1:])], spec.dtype)

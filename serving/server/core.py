@@ -14,11 +14,12 @@ import tensorflow as tf
 from fastapi import Request, Response
 
 from dropzoo.serving.server.batching import Arrays, Batcher
+from dropzoo.serving.server.files import read_image
 from dropzoo.serving.server.http import answer, content_type
 from dropzoo.serving.server.limits import Limits, Refused
 from dropzoo.serving.server.metrics import Metrics
 from dropzoo.serving.server.pictures import picture
-from dropzoo.serving.server.requests import read_image, read_predict, to_arrays, to_json
+from dropzoo.serving.server.requests import read_predict, to_arrays, to_json
 from dropzoo.serving.server.versions import Signature, Version, Versions
 
 _LARGE = 2**16  # bytes; a larger request or answer is read or written in a thread, so that others go on
@@ -195,7 +196,7 @@ def _from_file(body: bytes, signature: Signature, limits: Limits) -> _Question:
     if len(signature.specs) != 1:
         raise Refused(400, "This signature has several inputs, and takes no image files")
     ((name, spec),) = signature.specs.items()
-    image = read_image(body, spec, limits)
+    image = read_image(body, spec, limits, signature.pixels.get(name))
     return _Question(signature, "instances", {name: image}, max(math.prod(image.shape[1:3]), signature.least))
 
 
@@ -203,7 +204,7 @@ def _from_json(body: bytes, version: Version, asked: str | None, limits: Limits)
     """The content of a Predict request in JSON."""
     request = read_predict(body, asked)
     signature = version.signature(request.signature_name)
-    inputs, pixels = to_arrays(request, signature.specs, limits, signature.least)
+    inputs, pixels = to_arrays(request, signature, limits)
     return _Question(signature, request.form, inputs, pixels)
 
 

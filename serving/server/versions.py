@@ -7,8 +7,9 @@ import logging
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import orjson
@@ -17,6 +18,7 @@ from google.protobuf import json_format
 from tensorflow.core.protobuf import saved_model_pb2
 
 from dropzoo.common.checks import check_count
+from dropzoo.common.pixels import Pixels
 from dropzoo.serving.montecarlo.statistics import KINDS
 from dropzoo.serving.server.batching import Arrays, Run
 from dropzoo.serving.server.limits import Refused
@@ -46,11 +48,15 @@ class Signature:
         specs: Shape and dtype of each input.
         run: Function from the inputs of a batch to its outputs.
         least: Int, pixels of the one size to which the model resizes images; 0 if there is no such size.
+        pixels: The images that the model takes, by the name of the input.
+        doubted: Inputs of which the log has said already that images are not of the range that is assumed.
     """
 
     specs: dict[str, tf.TensorSpec]
     run: Run
     least: int = 0
+    pixels: dict[str, Pixels] = field(default_factory=dict)
+    doubted: set[str] = field(default_factory=set)
 
 
 @dataclass(frozen=True)
@@ -187,11 +193,11 @@ def load(folder: Path) -> Version:
     }
     loaded = tf.saved_model.load(str(folder))
     signatures: dict[str, Signature] = {}
-    class_names, kind, least = _info(folder)
+    class_names, kind, least, pixels = _info(folder)
     for name, function in loaded.signatures.items():
         specs = dict(function.structured_input_signature[1])
         _warm(function, specs)
-        signatures[name] = Signature(specs, _runner(function), least)
+        signatures[name] = Signature(specs, _runner(function), least, pixels)
     if not signatures:
         raise ValueError("The model has no signatures")
     return Version(int(folder.name), signatures, shown, class_names, kind, loaded)
@@ -206,7 +212,7 @@ def _runner(function: Callable[..., dict[str, tf.Tensor]]) -> Run:
 
 
 def _warm(function: Callable[..., object], specs: dict[str, tf.TensorSpec]) -> None:
-    black = tf.io.encode_png(np.zeros((32, 32, 1), "uint8"))
+    black = tf.io.encode_png(np.zeros((32, 32, 1), "uint16"))  # which all models take
     inputs = {}
     for name, spec in specs.items():
         shape = [1, *(32 if n is None else n for n in spec.shape[1:])]
@@ -214,16 +220,26 @@ def _warm(function: Callable[..., object], specs: dict[str, tf.TensorSpec]) -> N
     function(**inputs)
 
 
-def _info(folder: Path) -> tuple[list[str] | None, str, int]:
-    """The class names, the output kind and the pixels of `image_size` in `assets.extra/info.json`, or defaults."""
+def _info(folder: Path) -> tuple[list[str] | None, str, int, dict[str, Pixels]]:
+    """What `assets.extra/info.json` says, or defaults: class names, output kind, pixels of a size, range."""
     try:
         info = dict(orjson.loads((folder / "assets.extra" / "info.json").read_bytes()))
     except (OSError, ValueError, TypeError):
-        return None, KINDS[0], 0
+        return None, KINDS[0], 0, {}
     names, kind, size = info.get("class_names"), info.get("task"), info.get("image_size")
     known = size if isinstance(size, list) and all(isinstance(n, int) for n in size) else [0]
     return (
         [str(name) for name in names] if isinstance(names, list) else None,
         kind if kind in KINDS else KINDS[0],
         math.prod(known),
+        _pixels(info.get("inputs")),
     )
+
+
+def _pixels(inputs: Any) -> dict[str, Pixels]:
+    """The images that the model takes, by the names that an input has in the signatures."""
+    found: dict[str, Pixels] = {}
+    for each in inputs if isinstance(inputs, list) else []:
+        if each.get("pixels"):
+            found |= {name: Pixels(**each["pixels"]) for name in (each["name"], each["file_name"]) if name}
+    return found

@@ -14,6 +14,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from dropzoo.common.pixels import check_range
+
 # A file or a pipe has no width, so no table is cut there.
 console = Console(highlight=False, emoji=False, width=None if sys.stdout.isatty() else 10_000)
 
@@ -48,6 +50,13 @@ ImageSizeOption = Annotated[
 DataDirOption = Annotated[
     str | None,
     typer.Option("--data-dir", help="Folder where TFDS keeps prepared data sets.", rich_help_panel=_HOW),
+]
+InputRangeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--input-range",
+        help="The values of a black and a white pixel that the model takes, such as 0,255; found out by default.",
+    ),
 ]
 SamplesOption = Annotated[int, typer.Option("--num-samples", "--mc", min=1, help="Number of Monte-Carlo samples.")]
 
@@ -148,6 +157,19 @@ def data_name(data: str) -> str:
 def parse_augment(value: str | None) -> bool | str:
     """Reads `--augment` as `load_data` takes it: False for nothing or "none", True for "yes", else the text."""
     return {None: False, "none": False, "yes": True}.get(value, value or False)
+
+
+def parse_range(value: str | None) -> tuple[float, float] | None:
+    """Reads `--input-range` as `export_model` takes it: a pair of numbers, or None."""
+    if value is None:
+        return None
+    low, _, high = value.strip("()[] ").partition(",")
+    try:
+        return check_range((float(low), float(high)))
+    except ValueError:
+        raise ValueError(
+            f"--input-range must be the values of a black and of a white pixel, such as 0,255. Received: {value!r}"
+        ) from None
 
 
 def parse_dropout(values: list[str] | None) -> Any:

@@ -8,7 +8,6 @@ from pathlib import Path
 from shlex import quote
 from typing import Annotated, Any
 
-import keras
 import typer
 from rich.markup import escape
 from rich.progress import track
@@ -18,6 +17,7 @@ from dropzoo.cli.options import (
     AugmentOption,
     DataOption,
     DropoutOption,
+    InputRangeOption,
     ModelOptions,
     RateScheduleOption,
     SamplesOption,
@@ -27,12 +27,21 @@ from dropzoo.cli.options import (
     parse_augment,
     parse_dropout,
     parse_options,
+    parse_range,
     parse_rate_schedule,
     say,
     with_groups,
 )
 from dropzoo.common.checks import unknown
 from dropzoo.runs.tables import figures_table
+
+#: How the errors of `export_model` read on the command line.
+_OPTIONS = {
+    "overwrite=True": "--overwrite",
+    "num_samples=0": "--num-samples 0",
+    "image_dtype=": "--image-dtype ",
+    "input_range=": "--input-range ",
+}
 
 
 @with_groups
@@ -132,12 +141,13 @@ def evaluate(
     ood_manual_dir: Annotated[
         str | None, typer.Option("--ood-manual-dir", help="Folder with the archives of --ood.")
     ] = None,
+    input_range: InputRangeOption = None,
 ) -> None:
     """Evaluates a model on a test set: accuracy, IoU, NLL, calibration, and how useful its uncertainty is.
 
-    Images are float32 in [0, 1]; a model that needs other values must contain a
-    Rescaling layer. If the data are a folder, the last fifth is the test set, as in
-    training.
+    Images are brought to the range that the model takes: that of its training images,
+    or the one that its first layers show, such as Rescaling, or --input-range. If the
+    data are a folder, the last fifth is the test set, as in training.
 
     Example: dropzoo evaluate runs/unet-digit_scenes --mc 30 --temperature --plots plots --ood digits
 
@@ -147,6 +157,7 @@ def evaluate(
     from dropzoo.runs.comparison import Wanted, compare
     from dropzoo.runs.data import load_run_data
     from dropzoo.runs.evaluation import parse_corruptions
+    from dropzoo.runs.inputs import settle_range
     from dropzoo.runs.run import load_model_for, load_run
     from dropzoo.runs.uncertainty import load_foreign
 
@@ -160,6 +171,7 @@ def evaluate(
         loaded = load_run_data(config, run)
     else:
         model, config, loaded = load_model_for(run, data, manual_dir)
+    settle_range(model, parse_range(input_range), say)
     wanted = Wanted(
         num_samples=num_samples,
         temperature=temperature,
@@ -179,6 +191,7 @@ def predict(
     model: Annotated[Path, typer.Option("--model", help="A run's folder, a .keras file or a SavedModel.")],
     out: Annotated[Path, typer.Option("--out", help="Folder for pictures of masks.")] = Path("predictions"),
     num_samples: SamplesOption = 30,
+    input_range: InputRangeOption = None,
 ) -> None:
     """Predicts images with the model's uncertainty: prints labels as a table, and writes masks as pictures.
 
@@ -187,7 +200,7 @@ def predict(
     from dropzoo.pages import pictures
     from dropzoo.runs.predictor import load_predictor
 
-    predictor = load_predictor(model, num_samples)
+    predictor = load_predictor(model, num_samples, input_range=parse_range(input_range), say=say)
     drawn: Counter[str] = Counter()
     heads = ("label", "probability", "predictive entropy", "mutual information")
     table = Table(Column("image", overflow="fold"), *heads)
@@ -221,8 +234,12 @@ def export(
         typer.Option("--num-samples", "--mc", min=0, help="Monte-Carlo samples; 0 for a model without dropout."),
     ] = 30,
     image_dtype: Annotated[
-        str, typer.Option("--image-dtype", help="What the images will be: float32 in [0, 1], or uint8.")
+        str,
+        typer.Option(
+            "--image-dtype", help="What the images will be: float32 in the model's range, uint8 or uint16."
+        ),
     ] = "float32",
+    input_range: InputRangeOption = None,
     resize: Annotated[
         int | None,
         typer.Option(
@@ -239,19 +256,23 @@ def export(
     Example: dropzoo export runs/unet-digit_scenes saved_models/unet/1
     """
     from dropzoo import serving
+    from dropzoo.models.graph.record import load_model
     from dropzoo.runs.run import load_run
 
     known: dict[str, Any] = {}
     if run.suffix == ".keras":
-        model = keras.models.load_model(run)
+        model = load_model(run)
     else:
         model, config, info = load_run(run)
         known = {"class_names": info.class_names, "card": {"data": config.data, "training": config.to_json()}}
-    known |= {"image_dtype": image_dtype, "resize": resize, "task": task, "overwrite": overwrite}
+    known |= {"image_dtype": image_dtype, "input_range": parse_range(input_range), "resize": resize}
+    known |= {"task": task, "overwrite": overwrite}
     try:
         written = serving.export_model(model, path, num_samples, **known)
     except ValueError as error:
-        said = str(error).replace("overwrite=True", "--overwrite").replace("num_samples=0", "--num-samples 0")
+        said = str(error)
+        for argument, option in _OPTIONS.items():
+            said = said.replace(argument, option)
         raise ValueError(said) from error
     say(f"Exported to {written}. Next: dropzoo predict IMAGE --model {quote(str(written))}")
 

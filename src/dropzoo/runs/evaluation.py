@@ -9,6 +9,7 @@ import tensorflow as tf
 from dropzoo import serving, training
 from dropzoo.common.checks import unknown
 from dropzoo.runs.figures import Corrupted, Figures
+from dropzoo.runs.inputs import feeding
 from dropzoo.runs.scores import Sample, Scores
 from dropzoo.serving.montecarlo.statistics import log_probabilities_of
 
@@ -39,13 +40,17 @@ def evaluate(
 
 
 def log_probabilities(model: keras.Model, monte_carlo: serving.MonteCarlo | None = None) -> LogProbabilities:
-    """Returns the function that predicts in one deterministic pass, or by the mean over samples."""
+    """Returns the function that predicts in one deterministic pass, or by the mean over samples.
+
+    It takes images in [0, 1], and gives the model those that it takes.
+    """
+    feed = feeding(model)
     if monte_carlo is not None:
-        return lambda images: tf.math.log(monte_carlo(images)["mean"] + 1e-12)
+        return lambda images: tf.math.log(monte_carlo(feed(images))["mean"] + 1e-12)
     log_p = log_probabilities_of(model)
 
     def predict(images: tf.Tensor) -> tf.Tensor:
-        return log_p(model(images, training=False))
+        return log_p(model(feed(images), training=False))
 
     return tf.function(predict, reduce_retracing=True)
 
