@@ -4,10 +4,12 @@ Keras writes the files of `save_assets`, which layers and models may define, int
 the archive all the same into a model without `load_assets`.
 """
 
+import contextlib
 import dataclasses
 import json
 import warnings
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import keras
@@ -25,6 +27,20 @@ def remember(model: keras.Model, pixels: Pixels) -> None:
         known.pixels = pixels
     else:
         model.save_assets = _Record(pixels, getattr(model, "save_assets", None))
+
+
+@contextlib.contextmanager
+def remembering(model: keras.Model, pixels: Pixels) -> Iterator[None]:
+    """Keeps a record for the block, as `remember` does; afterwards the model has its former record, or none."""
+    before = recorded(model)
+    remember(model, pixels)
+    try:
+        yield
+    finally:
+        if before is not None:
+            remember(model, before)
+        else:
+            del model.save_assets
 
 
 def recorded(model: keras.Model) -> Pixels | None:

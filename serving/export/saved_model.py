@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import keras
@@ -11,7 +12,7 @@ import tensorflow as tf
 
 from dropzoo import layers
 from dropzoo.common.checks import check_choice, check_pair
-from dropzoo.models.graph.record import taken_by
+from dropzoo.models.graph.record import remembering, taken_by
 from dropzoo.serving.export.card import model_card, write_card
 from dropzoo.serving.export.inputs import Input, inputs_of
 from dropzoo.serving.export.signatures import signatures
@@ -119,7 +120,8 @@ def export_model(
         tf.saved_model.save(_module(model), str(unfinished), signatures=functions)
         extra = unfinished / "assets.extra"
         extra.mkdir()
-        model.save(extra / "model.keras")
+        with remembering(model, given.pixels) if given.pixels and given.pixels.source else nullcontext():
+            model.save(extra / "model.keras")
         (extra / "info.json").write_text(json.dumps(info, indent=2) + "\n")
         write_card(extra, filled)
         specs = {name: given.file_spec if name == "predict_bytes" else given.spec for name in functions}
