@@ -1,9 +1,12 @@
 """Reads image files into the input of a signature, with all checks."""
 
 import io
+import math
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
+import tifffile
 from PIL.ExifTags import Base
 from PIL.Image import Exif
 from PIL.ImageFile import ImageFile
@@ -12,10 +15,12 @@ from PIL.PngImagePlugin import PngImageFile
 
 from dropzoo.common.images import upright
 from dropzoo.common.pixels import Pixels
+from dropzoo.common.tiff import arranged
 from dropzoo.serving.decode import decode_jpeg
 from dropzoo.serving.server.limits import Limits, Refused
 
 _PNG = b"\x89PNG\r\n\x1a\n"
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
 def check_image(data: bytes, limits: Limits) -> ImageFile:
@@ -41,26 +46,55 @@ def check_image(data: bytes, limits: Limits) -> ImageFile:
     return header
 
 
+def read_tiff(data: bytes, limits: Limits) -> np.ndarray:
+    """Returns the first page of a TIFF file, uint8, uint16 or float32 in [0, 1], `(height, width, channels)`.
+
+    Args:
+        data: Bytes of the file.
+        limits: Limits of a request.
+
+    Raises:
+        Refused: If the file cannot be read, has numbers of another kind, or has too many pixels.
+    """
+    try:
+        with tifffile.TiffFile(io.BytesIO(data)) as file:
+            page: Any = file.pages[0]  # not `series`, which may name further files
+            width, height = page.imagewidth, page.imagelength
+            if math.prod(page.shape) > 4 * limits.max_pixels:
+                raise Refused(413, f"The image has {width} x {height} pixels; {limits.max_pixels:,} are allowed")
+            image = arranged(page.asarray(maxworkers=1), page.axes, page)
+    except Refused:
+        raise
+    except Exception:  # whatever a hostile file makes the parser raise
+        raise Refused(400, "The TIFF file cannot be read; it may be truncated, or compressed") from None
+    image = image.astype("uint8") * np.uint8(255) if image.dtype == bool else image
+    if image.dtype in (np.uint8, np.uint16):
+        return image
+    if image.dtype.kind == "f" and image.size and 0 <= image.min() and image.max() <= 1:
+        return image.astype("float32")
+    raise Refused(400, f"A TIFF file must have 8 or 16 bits, or floats in [0, 1]; received {image.dtype.name}")
+
+
 def is_deep(data: bytes) -> bool:
     """Returns whether the bytes are those of a PNG file of 16 bits."""
     return data.startswith(_PNG) and data[24:25] == b"\x10"
 
 
-def check_bits(data: bytes, pixels: Pixels) -> None:
+def check_bits(deep: bool, pixels: Pixels) -> None:
     """Refuses a file of 8 bits for a model of 16.
 
     Args:
-        data: Bytes of a PNG or JPEG file.
+        deep: Bool, whether the file has more than 8 bits.
         pixels: The images that the model takes.
 
     Raises:
         Refused: If the model takes images of 16 bits, and the file has 8.
     """
-    if pixels.bits == 16 and not is_deep(data):
+    if pixels.bits == 16 and not deep:
         raise Refused(
             400,
             f"The model takes images of 16 bits, with pixels from {pixels.words}. Received: a file of 8 bits. "
-            "Send the original as a PNG file of 16 bits",
+            "Send the original as a PNG or TIFF file of 16 bits",
         )
 
 
@@ -70,7 +104,7 @@ def read_image(data: bytes, spec: tf.TensorSpec, limits: Limits, pixels: Pixels 
     A JPEG file is turned upright by its EXIF orientation, and a PNG file of 16 bits keeps them.
 
     Args:
-        data: Bytes of a PNG or JPEG file.
+        data: Bytes of a PNG, JPEG or TIFF file.
         spec: Shape and dtype of the signature's input.
         limits: Limits of a request.
         pixels: The images that the model takes; None for images in [0, 1].
@@ -82,12 +116,8 @@ def read_image(data: bytes, spec: tf.TensorSpec, limits: Limits, pixels: Pixels 
     if spec.shape.rank != 4 or channels not in (1, 3, 4):
         raise Refused(400, f"This signature takes no image files; its input has the shape {spec.shape}")
     pixels = pixels or Pixels()
-    header = check_image(data, limits)
-    check_bits(data, pixels)
-    try:
-        image = _decode(data, channels, header)[None]
-    except tf.errors.InvalidArgumentError:
-        raise Refused(400, "The image cannot be decoded; it may be truncated") from None
+    image = _decode(data, channels, limits)[None]
+    check_bits(image.dtype != np.uint8, pixels)
     # Only the steps that are needed, and in NumPy: an eager operation of TensorFlow takes longer than all of the
     # work on a small image.
     fits = all(n in (None, given) for n, given in zip(size, image.shape[1:3], strict=True))
@@ -97,7 +127,7 @@ def read_image(data: bytes, spec: tf.TensorSpec, limits: Limits, pixels: Pixels 
     stored = spec.dtype.is_integer
     if fits and stored and image.dtype == spec.dtype.as_numpy_dtype and pixels.order != "bgr":
         return image
-    values = image.astype("float32") / np.float32(np.iinfo(image.dtype).max)
+    values = image.astype("float32") / np.float32(1 if image.dtype.kind == "f" else np.iinfo(image.dtype).max)
     if not fits:
         values = tf.image.resize(values, size, antialias=True).numpy()
     if not stored:
@@ -106,13 +136,24 @@ def read_image(data: bytes, spec: tf.TensorSpec, limits: Limits, pixels: Pixels 
     return np.rint(values * np.float32(spec.dtype.max)).astype(spec.dtype.as_numpy_dtype)
 
 
-def _decode(data: bytes, channels: int, header: ImageFile) -> np.ndarray:
-    """The pixels of a file, uint8 or uint16 `(height, width, channels)`, upright."""
-    if header.format == "JPEG":
-        return upright(decode_jpeg(data, channels, header.mode == "CMYK").numpy(), _orientation(header))
-    if is_deep(data):
-        return tf.io.decode_png(data, channels, tf.uint16).numpy()
-    return tf.io.decode_image(data, channels=channels, expand_animations=False).numpy()
+def _decode(data: bytes, channels: int, limits: Limits) -> np.ndarray:
+    """The pixels of a file, uint8, uint16 or float32 `(height, width, channels)`, upright."""
+    if data.startswith(_TIFF):
+        image = read_tiff(data, limits)
+        if image.shape[-1] == channels:
+            return image
+        if {image.shape[-1], channels} != {1, 3}:
+            raise Refused(400, f"The image has {image.shape[-1]} channels, but the model takes {channels}")
+        return tf.image.rgb_to_grayscale(tf.constant(image)).numpy() if channels == 1 else np.repeat(image, 3, -1)
+    header = check_image(data, limits)
+    try:
+        if header.format == "JPEG":
+            return upright(decode_jpeg(data, channels, header.mode == "CMYK").numpy(), _orientation(header))
+        if is_deep(data):
+            return tf.io.decode_png(data, channels, tf.uint16).numpy()
+        return tf.io.decode_image(data, channels=channels, expand_animations=False).numpy()
+    except tf.errors.InvalidArgumentError:
+        raise Refused(400, "The image cannot be decoded; it may be truncated") from None
 
 
 def _orientation(header: ImageFile) -> int | None:

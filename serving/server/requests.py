@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from dropzoo.common.pixels import Pixels, doubt
 from dropzoo.serving.server.batching import Arrays
-from dropzoo.serving.server.files import check_bits, check_image
+from dropzoo.serving.server.files import check_bits, check_image, is_deep
 from dropzoo.serving.server.limits import Limits, Refused
 from dropzoo.serving.server.versions import Signature
 
@@ -193,7 +193,7 @@ def _encoded(
         except (TypeError, ValueError, binascii.Error):
             raise Refused(400, f'{name!r} must be {{"b64": ...}}, with base64 text') from None
         pixels += max(math.prod(check_image(files[-1], limits).size), signature.least)
-        check_bits(files[-1], signature.pixels.get(name, Pixels()))
+        check_bits(is_deep(files[-1]), signature.pixels.get(name, Pixels()))
     _check_pixels(pixels, len(files), limits, signature.least)
     return np.array(files, object), pixels
 
