@@ -1,14 +1,18 @@
 """The inputs of an export's signatures: what a request holds, and how it becomes what the model takes."""
 
 import dataclasses
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from dropzoo.common.pixels import Pixels
 from dropzoo.serving.decode import decode_file, is_deep
+from dropzoo.serving.montecarlo.reader import Reader
+from dropzoo.serving.montecarlo.sampler import MonteCarlo
 
 
 @dataclass(frozen=True)
@@ -58,13 +62,20 @@ class Input:
         return None if height is None or width is None else (height, width)
 
     def facts(self) -> dict[str, object]:
+        """Returns what the card says of the input."""
+        facts: dict[str, object] = {"shape": list(self.spec.shape[1:]), "dtype": self.dtype, "resize": self.resize}
+        if self.pixels is None:
+            return facts
+        return facts | {"pixels": self.pixels.words, "bits": self.pixels.bits, "order": self.pixels.order}
+
+    def info(self) -> dict[str, object]:
         """Returns what `info.json` says of the input."""
         pixels = None if self.pixels is None else dataclasses.asdict(self.pixels)
         return {"name": self.name, "file_name": self.file_name if self.is_file else None, "pixels": pixels}
 
     def taken(self, values: tf.Tensor) -> tf.Tensor:
         """Returns what the model takes for the values of a request."""
-        if self.dtype == "string":
+        if self.dtype == self.model_dtype and not self.resize:
             return values
         if self.pixels is None and self.dtype not in ("uint8", "uint16"):
             return tf.cast(values, self.model_dtype)
@@ -103,16 +114,70 @@ class Input:
         return images if size is None else tf.image.resize(images, size, antialias=True)
 
 
-def inputs_of(
-    model: keras.Model, image_dtype: str, resize: tuple[int, int] | None, pixels: Sequence[Pixels | None]
-) -> list[Input]:
-    """Returns the inputs of a model's signatures, in its own order.
+def specs_of(reader: Reader) -> dict[str, tf.TensorSpec]:
+    """Returns the shape, with the batch, and the dtype of each input of a model, by its name.
 
-    The input of a model of one is called `images`, and `image_bytes` where a request gives files. Several inputs
-    have the names that the model gives them, with `_bytes` behind them where a request gives files.
+    A model with a `call` of its own shows them only when it runs. It is run on random inputs of the shapes with
+    which it was built.
+
+    Raises:
+        ValueError: If the model was not built by a call.
+    """
+    if not reader.known:
+        shapes = reader.model.get_build_config() or {}
+        shape = shapes.get("input_shape")
+        if shape is None:
+            raise ValueError(
+                "A model with a `call` of its own must be built, so that its inputs are known: call it on a batch "
+                f"before the export. Received: {reader.model!r}"
+            )
+        rows = keras.tree.map_shape_structure(lambda each: np.zeros([2, *each[1:]], "float32"), shape)
+        reader.check(rows)
+        return {
+            name: tf.TensorSpec([None, *row.shape[1:]], tf.float32)
+            for name, row in zip(reader.inputs.names, keras.tree.flatten(rows), strict=True)
+        }
+    return dict(zip(reader.inputs.names, reader.inputs.specs, strict=True))
+
+
+def settle(reader: Reader, inputs: Sequence[Input], monte_carlo: MonteCarlo | None) -> None:
+    """Settles by a random batch, in the range that the model takes, what its outputs mean where no graph shows it.
 
     Args:
-        model: The model that is exported.
+        reader: The model.
+        inputs: Its inputs.
+        monte_carlo: The sampler, which a model with a `call` of its own needs to run once; or None.
+
+    Raises:
+        ValueError: If the outputs could be logits or probabilities.
+    """
+    if reader.settled and (monte_carlo is None or monte_carlo.is_open):
+        return
+    batch = []
+    for place, each in enumerate(inputs):
+        low, high = (0.0, 1.0) if each.pixels is None else each.pixels.range
+        example = reader.inputs.example(low=low, high=high)[place]
+        batch.append(example)
+    packed = reader.inputs.pack(batch)
+    reader.check(packed)
+    if monte_carlo is not None:
+        monte_carlo(packed)
+
+
+def inputs_of(
+    specs: Mapping[str, tf.TensorSpec],
+    image_dtype: str,
+    resize: tuple[int, int] | None,
+    pixels: Sequence[Pixels | None],
+) -> list[Input]:
+    """Returns the inputs of a model's signatures, in the model's order.
+
+    The input of a model of one is called `images`, and `image_bytes` where a request gives files. Several inputs
+    have the names that the model gives them, with `_bytes` behind them where a request gives files. So has the
+    only input of a model of tokens or texts.
+
+    Args:
+        specs: The shape and the dtype of each input of the model, by its name.
         image_dtype: Dtype of the images in a request: `"float32"`, `"uint8"` or `"uint16"`.
         resize: `(height, width)` to which every image is resized, or None.
         pixels: The images that each input takes; None for inputs that are no images.
@@ -121,16 +186,17 @@ def inputs_of(
         ValueError: If images cannot be sent in `image_dtype`.
     """
     found = []
-    for tensor, each in zip(model.inputs, pixels, strict=True):
-        single, dtype = len(model.inputs) == 1, keras.backend.standardize_dtype(tensor.dtype)
-        floats = tf.as_dtype(dtype).is_floating
-        image = each is not None or (single and floats)
-        name = "images" if single and image else tensor.name
-        file_name = "image_bytes" if single else f"{tensor.name}_bytes"
-        sent = image_dtype if image else "float32" if floats else dtype
+    for (name, spec), each in zip(specs.items(), pixels, strict=True):
+        single, dtype = len(specs) == 1, spec.dtype.name
+        image = each is not None or (single and spec.dtype.is_floating)
+        safe = re.sub(r"\W", "_", name)  # the arguments of a signature are Python's
+        signature_name = "images" if single and image else safe
+        file_name = "image_bytes" if single else f"{safe}_bytes"
+        sent = image_dtype if image else dtype
         if each is not None:
             _check_dtype(sent, dtype, each)
-        found.append(Input(name, file_name, tuple(tensor.shape), dtype, sent, each, resize if image else None))
+        size = resize if each is not None and len(spec.shape) == 4 else None
+        found.append(Input(signature_name, file_name, tuple(spec.shape), dtype, sent, each, size))
     return found
 
 

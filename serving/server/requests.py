@@ -95,7 +95,7 @@ def to_arrays(request: Predict, signature: Signature, limits: Limits) -> tuple[A
     _check_names(value, names)
     arrays, pixels = {}, 0
     for name, spec in signature.specs.items():
-        read = _encoded if spec.dtype == tf.string else _numbers
+        read = _numbers if spec.dtype != tf.string else _encoded if name in signature.files else _texts
         arrays[name], found = read(name, value[name], spec, limits, signature)
         pixels += found
     if len({len(array) for array in arrays.values()}) != 1:
@@ -178,20 +178,44 @@ def _check_range(name: str, images: np.ndarray, signature: Signature) -> None:
         _log.warning("%s: %s. To settle it, export the model with `input_range`", name, text)
 
 
+def _texts(
+    name: str, value: Any, spec: tf.TensorSpec, limits: Limits, signature: Signature
+) -> tuple[np.ndarray, int]:
+    """Strings, or bytes from `{"b64": ...}`, in nested lists of the shape that the signature takes."""
+    shape: list[int] = []
+    level = [value]
+    while set(map(type, level)) == {list} and len(set(map(len, level))) == 1 and len(shape) < _DEEPEST:
+        shape.append(len(level[0]))
+        level = list(itertools.chain.from_iterable(level))
+    if not level or not spec.shape.is_compatible_with(shape):
+        wanted = ", ".join("any" if n is None else str(n) for n in spec.shape)
+        raise Refused(400, f"{name!r} must be texts of the shape ({wanted}); received {tuple(shape)}")
+    _check_rows(shape[0], limits)
+    texts = [each.encode() if isinstance(each, str) else _from_base64(name, each) for each in level]
+    array = np.empty(len(texts), object)
+    array[:] = texts
+    return array.reshape(shape), 0
+
+
+def _from_base64(name: str, value: Any) -> bytes:
+    """The bytes in `{"b64": ...}`, the form in which TensorFlow Serving's clients send them."""
+    text = value.get("b64") if isinstance(value, dict) and len(value) == 1 else None
+    try:
+        return base64.b64decode(text, validate=True)  # type: ignore[arg-type]
+    except (TypeError, ValueError, binascii.Error):
+        raise Refused(400, f'{name!r} must be {{"b64": ...}}, with base64 text') from None
+
+
 def _encoded(
     name: str, value: Any, spec: tf.TensorSpec, limits: Limits, signature: Signature
 ) -> tuple[np.ndarray, int]:
-    """Files from `{"b64": ...}`, the form in which TensorFlow Serving's clients send bytes."""
+    """Files of images from `{"b64": ...}`."""
     if not isinstance(value, list) or not value:
         raise Refused(400, f'{name!r} must be a list of {{"b64": ...}}')
     _check_rows(len(value), limits)
     files, pixels = [], 0
     for each in value:
-        text = each.get("b64") if isinstance(each, dict) and len(each) == 1 else None
-        try:
-            files.append(base64.b64decode(text, validate=True))  # type: ignore[arg-type]
-        except (TypeError, ValueError, binascii.Error):
-            raise Refused(400, f'{name!r} must be {{"b64": ...}}, with base64 text') from None
+        files.append(_from_base64(name, each))
         pixels += max(math.prod(check_image(files[-1], limits).size), signature.least)
         check_bits(is_deep(files[-1]), signature.pixels.get(name, Pixels()))
     _check_pixels(pixels, len(files), limits, signature.least)

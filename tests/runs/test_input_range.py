@@ -55,7 +55,7 @@ def test_what_is_said_is_kept_and_what_is_assumed_is_printed():
     settle_range(net(kl.Rescaling(1 / 255)), None, said.append)
     settle_range(recorded_as(0, 1), (0, 1), said.append)
     assert len(said) == 1
-    with pytest.raises(ValueError, match=r"trained on pixels from 0 to 1 .*Received: --input-range \(0, 255\)"):
+    with pytest.raises(ValueError, match=r"takes pixels from 0 to 1 .*Received: --input-range \(0, 255\)"):
         settle_range(recorded_as(0, 1), (0, 255), said.append)
 
 

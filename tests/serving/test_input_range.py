@@ -137,7 +137,7 @@ def test_the_card_says_what_is_taken_and_how_it_is_known(tmp_path):
         (
             lambda: trained_on(0, 1),
             {"input_range": (0, 255)},
-            r"trained on pixels from 0 to 1 \(known from the tr.*Rec",
+            r"takes pixels from 0 to 1 \(known from the tr.*Rec",
         ),
         (lambda: net(), {"input_range": (255, 0)}, "`input_range` must be the values of a black and of a white"),
         (
