@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from dropzoo.common.pixels import Pixels
+from dropzoo.models.graph.inputs import pixels_of
 from dropzoo.serving.decode import decode_file, is_deep
 from dropzoo.serving.montecarlo.reader import Reader
 from dropzoo.serving.montecarlo.sampler import MonteCarlo
@@ -114,54 +115,54 @@ class Input:
         return images if size is None else tf.image.resize(images, size, antialias=True)
 
 
-def specs_of(reader: Reader) -> dict[str, tf.TensorSpec]:
+def specs_of(reader: Reader, monte_carlo: MonteCarlo | None) -> dict[str, tf.TensorSpec]:
     """Returns the shape, with the batch, and the dtype of each input of a model, by its name.
 
-    A model with a `call` of its own shows them only when it runs. It is run on random inputs of the shapes with
-    which it was built.
+    A model with a `call` of its own shows its inputs only when it runs, so it is run on random images of the shape
+    with which it was built.
+
+    Args:
+        reader: The model.
+        monte_carlo: The sampler, which must see the batch too, or None.
 
     Raises:
         ValueError: If the model was not built by a call.
     """
-    if not reader.known:
-        shapes = reader.model.get_build_config() or {}
-        shape = shapes.get("input_shape")
-        if shape is None:
-            raise ValueError(
-                "A model with a `call` of its own must be built, so that its inputs are known: call it on a batch "
-                f"before the export. Received: {reader.model!r}"
-            )
-        rows = keras.tree.map_shape_structure(lambda each: np.zeros([2, *each[1:]], "float32"), shape)
-        reader.check(rows)
-        return {
-            name: tf.TensorSpec([None, *row.shape[1:]], tf.float32)
-            for name, row in zip(reader.inputs.names, keras.tree.flatten(rows), strict=True)
-        }
-    return dict(zip(reader.inputs.names, reader.inputs.specs, strict=True))
+    if reader.known:
+        return dict(zip(reader.inputs.names, reader.inputs.specs, strict=True))
+    built = (reader.model.get_build_config() or {}).get("input_shape")
+    if built is None:
+        raise ValueError(
+            "A model with a `call` of its own must be built, so that its inputs are known: call it on a batch "
+            f"before the export. Received: {reader.model!r}"
+        )
+    low, high = (pixels_of(reader.model) or Pixels()).range
+    random = np.random.default_rng(0)
+    batch = keras.tree.map_shape_structure(
+        lambda shape: random.uniform(low, high, [4, *shape[1:]]).astype("float32"), built
+    )
+    (reader.check if monte_carlo is None else monte_carlo)(batch)
+    shapes = [[None, *each.shape[1:]] for each in keras.tree.flatten(batch)]
+    return {name: tf.TensorSpec(shape) for name, shape in zip(reader.inputs.names, shapes, strict=True)}
 
 
-def settle(reader: Reader, inputs: Sequence[Input], monte_carlo: MonteCarlo | None) -> None:
+def settle(reader: Reader, inputs: Sequence[Input]) -> None:
     """Settles by a random batch, in the range that the model takes, what its outputs mean where no graph shows it.
 
     Args:
         reader: The model.
         inputs: Its inputs.
-        monte_carlo: The sampler, which a model with a `call` of its own needs to run once; or None.
 
     Raises:
         ValueError: If the outputs could be logits or probabilities.
     """
-    if reader.settled and (monte_carlo is None or monte_carlo.is_open):
+    if reader.settled:
         return
     batch = []
     for place, each in enumerate(inputs):
         low, high = (0.0, 1.0) if each.pixels is None else each.pixels.range
-        example = reader.inputs.example(low=low, high=high)[place]
-        batch.append(example)
-    packed = reader.inputs.pack(batch)
-    reader.check(packed)
-    if monte_carlo is not None:
-        monte_carlo(packed)
+        batch.append(reader.inputs.example(low=low, high=high)[place])
+    reader.check(reader.inputs.pack(batch))
 
 
 def inputs_of(

@@ -21,6 +21,7 @@ from dropzoo.serving.export.checks import ClassNames, check_names, check_path, c
 from dropzoo.serving.export.inputs import inputs_of, settle, specs_of
 from dropzoo.serving.export.signatures import Signatures
 from dropzoo.serving.export.warmup import warmup_requests, write_warmup
+from dropzoo.serving.montecarlo.active import NothingDraws
 from dropzoo.serving.montecarlo.reader import Reader, Said, Tasks
 from dropzoo.serving.montecarlo.sampler import MonteCarlo
 
@@ -115,11 +116,11 @@ def export_model(
     check_samples(num_samples, sampling, seed)
     monte_carlo = _sampler(model, num_samples, sampling, seed, task, from_logits) if num_samples else None
     reader = Reader(model, task, from_logits) if monte_carlo is None else monte_carlo.reader
-    specs = specs_of(reader)
+    specs = specs_of(reader, monte_carlo)
     size = check_resize(specs, resize)
     pixels = taken_by_each(model, {name: tuple(spec.shape) for name, spec in specs.items()}, input_range)
     inputs = inputs_of(specs, image_dtype, size, pixels)
-    settle(reader, inputs, monte_carlo)
+    settle(reader, inputs)
     names = check_names(reader.outputs, class_names)
     version = check_path(Path(path), overwrite)
     made = Signatures(reader, inputs, monte_carlo, seed)
@@ -146,10 +147,10 @@ def _sampler(
     """The sampler behind `predict_mc`; an error says how to leave it out."""
     try:
         return MonteCarlo(model, num_samples, sampling, seed=seed, task=task, from_logits=from_logits)
-    except ValueError as error:
-        if "dropout" not in str(error):
-            raise
-        raise ValueError(f"{error}; or pass num_samples=0 to leave out `predict_mc`") from error
+    except NothingDraws as error:
+        raise ValueError(
+            "The model has no dropout layer to sample; pass num_samples=0 to leave out `predict_mc`"
+        ) from error
 
 
 def _purity(monte_carlo: MonteCarlo | None) -> dict[str, object]:

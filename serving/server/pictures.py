@@ -64,24 +64,15 @@ def pictures(answer: Arrays, outputs: Sequence[Output]) -> dict[str, Any]:
     Raises:
         Refused: If no output can be shown.
     """
-    if len(outputs) == 1:
-        found = {"": (answer, outputs[0])}
-    else:
-        found = {
-            each.name: (
-                {name: answer[f"{each.name}_{name}"] for name in _NAMES if f"{each.name}_{name}" in answer},
-                each,
-            )
-            for each in outputs
-        }
-    shown = [
-        {"output": name, **picture(part, each.class_names, each.kind)}
-        for name, (part, each) in found.items()
-        if _can_be_shown(part)
-    ]
+    shown = []
+    for each in outputs:
+        start = f"{each.name}_" if len(outputs) > 1 else ""
+        part = {name: answer[start + name] for name in _NAMES if start + name in answer}
+        if _can_be_shown(part):
+            shown.append({"output": each.name, **picture(part, each.class_names, each.kind)})
     if not shown:
         raise Refused(
-            400, "This model gives neither classes, values nor maps of one image, so nothing can be shown here"
+            400, "This model gives neither one answer for an image nor a map of it, so it cannot be shown here"
         )
     return shown[0] if len(outputs) == 1 else {"outputs": shown}
 

@@ -195,7 +195,7 @@ def load(folder: Path) -> Version:
         specs = dict(function.structured_input_signature[1])
         files = {each for each, spec in specs.items() if spec.dtype == tf.string and info.is_file(each)}
         _warm(function, specs, files)
-        signatures[name] = Signature(specs, _runner(function), info.least, info.pixels, files)
+        signatures[name] = Signature(specs, _runner(function), info.least, dict(info.pixels), files)
     if not signatures:
         raise ValueError("The model has no signatures")
     return Version(int(folder.name), signatures, shown, info.outputs, loaded)

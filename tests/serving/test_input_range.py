@@ -25,8 +25,9 @@ from dropzoo.common.pixels import Pixels
 from dropzoo.models.graph.record import read_record, remember, taken_by
 from dropzoo.runs.predictor import load_predictor
 from dropzoo.serving.decode import decode_file
-from dropzoo.serving.export.inputs import inputs_of
-from dropzoo.serving.export.signatures import signatures
+from dropzoo.serving.export.inputs import inputs_of, specs_of
+from dropzoo.serving.export.signatures import Signatures
+from dropzoo.serving.montecarlo.reader import Reader
 from dropzoo.serving.server.files import read_image
 from dropzoo.serving.server.limits import Limits, Refused
 from dropzoo.serving.server.versions import load
@@ -91,8 +92,9 @@ def test_an_image_has_one_answer_in_every_form(make, options, bits, taken):
     expected = tf.nn.softmax(model(x))
 
     pixels = taken_by(model, options.get("input_range"))
-    (given,) = inputs_of(model, options.get("image_dtype", "float32"), None, [pixels])
-    functions = signatures(model, given, 0, "fixed", 0, "multi_class")
+    reader = Reader(model)
+    (given,) = inputs = inputs_of(specs_of(reader, None), options.get("image_dtype", "float32"), None, [pixels])
+    functions = Signatures(reader, inputs, None, 0).functions()
     sent = stored if given.spec.dtype.is_integer else x.astype("float32")
     image = read_image(file, given.spec, Limits(), pixels)  # what the server makes of the file
     np.testing.assert_allclose(image, sent, atol=1e-4)

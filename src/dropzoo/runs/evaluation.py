@@ -11,7 +11,7 @@ from dropzoo.common.checks import unknown
 from dropzoo.runs.figures import Corrupted, Figures
 from dropzoo.runs.inputs import feeding
 from dropzoo.runs.scores import Sample, Scores
-from dropzoo.serving.montecarlo.statistics import log_probabilities_of
+from dropzoo.serving.montecarlo import reader
 
 #: A function from images `(batch, height, width, channels)` to log-probabilities `(batch, ..., classes)`.
 LogProbabilities = Callable[[tf.Tensor], tf.Tensor]
@@ -46,13 +46,9 @@ def log_probabilities(model: keras.Model, monte_carlo: serving.MonteCarlo | None
     """
     feed = feeding(model)
     if monte_carlo is not None:
-        return lambda images: tf.math.log(monte_carlo(feed(images))["mean"] + 1e-12)
-    log_p = log_probabilities_of(model)
-
-    def predict(images: tf.Tensor) -> tf.Tensor:
-        return log_p(model(feed(images), training=False))
-
-    return tf.function(predict, reduce_retracing=True)
+        return lambda images: reader.log_of_probabilities(monte_carlo(feed(images))["mean"])
+    log_p = reader.LogProbabilities(model)
+    return lambda images: log_p(feed(images))
 
 
 def score(predict: LogProbabilities, dataset: tf.data.Dataset, scores: Scores) -> Scores:

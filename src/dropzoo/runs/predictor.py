@@ -10,14 +10,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from dropzoo import layers, serving
+from dropzoo import serving
 from dropzoo.common.pixels import Pixels, check_range
 from dropzoo.models.graph.record import load_model, taken_by
 from dropzoo.runs.files import read_json
 from dropzoo.runs.inputs import feeding, feeding_of, settle_range
 from dropzoo.runs.run import load_run
-from dropzoo.serving.montecarlo.sampler import check_single
-from dropzoo.serving.montecarlo.statistics import check_kind, probabilities_of
+from dropzoo.serving.montecarlo.active import NothingDraws
+from dropzoo.serving.montecarlo.reader import check_single, probabilities_of
 from dropzoo.training.data.images import read_images
 
 #: What `MonteCarlo` returns, as arrays by name.
@@ -116,13 +116,12 @@ def load_predictor(
 def _from_keras(model: keras.Model, num_samples: int, seed: int, class_names: tuple[str, ...] | None) -> Predictor:
     check_single(model)
     feed = feeding(model)
-    if layers.dropouts(model):
+    try:
         sample = serving.MonteCarlo(model, num_samples=num_samples, seed=seed)
 
         def predict(images: np.ndarray) -> Arrays:
             return _two_classes({name: value.numpy() for name, value in sample(feed(images)).items()})
-    else:
-        check_kind("multi_class", model)
+    except NothingDraws:
         probabilities = probabilities_of(model)
 
         def predict(images: np.ndarray) -> Arrays:
