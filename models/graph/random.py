@@ -11,7 +11,7 @@ from keras import ops
 
 from dropzoo import layers
 from dropzoo.common.keras_internals import flatten_layers, seed_generators_of, sublayers_of, takes_training
-from dropzoo.models.graph.walk import graph_of
+from dropzoo.models.graph.walk import graph_of, model_in
 
 Kind = Literal["dropout", "inside", "suspected"]
 
@@ -39,14 +39,16 @@ class RandomLayer:
     """A layer that draws at random while a model trains.
 
     Attributes:
-        path: The name that all parts print and take: `"inner/site_dropout"` in a nested model, `"block/dropout"`
-            in the code of a layer. The dropout of Keras' own layers has the name of that layer.
+        path: The name that all parts print and take: `"inner/site_dropout"` in a nested model, `"block/drop"` for
+            `drop` in the code of `block`. The dropout of a layer of Keras is called `"memory/dropout"`, whatever
+            the names of its cells.
         layer: The layer.
         kind: `"dropout"`: a layer of ours or a dropout layer of Keras, which a sampler can redirect. `"inside"`: a
             layer of Keras with dropout of its own, such as `LSTM`. `"suspected"`: another layer that holds a seed
             generator, or that has a rate and asks whether it trains, such as a drop path of a user's own.
         rate: The fraction that it drops, the greater one if it has several. None if it shows none.
         paths: All paths, `path` first: a layer that is in several models has several.
+        holder: The path of the layer whose code calls this one; None if the graph of a model does.
     """
 
     path: str
@@ -54,6 +56,7 @@ class RandomLayer:
     kind: Kind
     rate: float | None
     paths: tuple[str, ...]
+    holder: str | None = None
 
 
 def random_layers(model: keras.Layer) -> list[RandomLayer]:
@@ -67,7 +70,7 @@ def random_layers(model: keras.Layer) -> list[RandomLayer]:
         model: Any Keras model or layer, built or not.
     """
     found: dict[int, RandomLayer] = {}
-    for each in _search(model, "", ()):
+    for each in _search(model, "", None, ()):
         first = found.setdefault(id(each.layer), each)
         if each.path not in first.paths:
             found[id(each.layer)] = replace(first, paths=(*first.paths, each.path))
@@ -99,26 +102,30 @@ def rate_of(layer: keras.Layer) -> float | None:
     return max(rates, default=None)
 
 
-def _search(layer: keras.Layer, path: str, owners: tuple[int, ...]) -> Iterator[RandomLayer]:
+def _search(layer: keras.Layer, path: str, holder: str | None, owners: tuple[int, ...]) -> Iterator[RandomLayer]:
     """Yields the random layers in a layer, itself included; `owners` has the ids of the layers around it."""
     kind, rate = _judge(layer)
     name = path or layer.name
-    if kind is not None:
-        yield RandomLayer(name, layer, kind, rate, (name,))
+    if kind == "inside":
+        inside = f"{name}/dropout"
+        yield RandomLayer(inside, layer, kind, rate, (inside,), holder or name)
+    elif kind is not None:
+        yield RandomLayer(name, layer, kind, rate, (name,), holder)
     if kind in ("dropout", "inside"):  # the cell of an LSTM is the LSTM's own
         return
     explained = kind is not None
+    within = holder or (None if model_in(layer) is not None or not path else path)
     for child in sublayers_of(layer):
         if id(child) in owners or child is layer:
             continue
-        below = path if path and _has_its_name(child, layer) else f"{path}/{child.name}".removeprefix("/")
-        for each in _search(child, below, (*owners, id(layer))):
+        below = _path_of(child, layer, path)
+        for each in _search(child, below, within, (*owners, id(layer))):
             if isinstance(layer, _ATTENTION) and not each.rate:  # Keras makes the dropout layer in any case
                 continue
             explained = True
             yield each
     if not explained and _has_rate_and_asks(layer):
-        yield RandomLayer(name, layer, "suspected", rate_of(layer), (name,))
+        yield RandomLayer(name, layer, "suspected", rate_of(layer), (name,), holder)
 
 
 def _judge(layer: keras.Layer) -> tuple[Kind | None, float | None]:
@@ -141,11 +148,15 @@ def _has_rate_and_asks(layer: keras.Layer) -> bool:
     return bool(rate_of(layer)) and takes_training(layer)
 
 
-def _has_its_name(child: keras.Layer, owner: keras.Layer) -> bool:
-    """Returns whether a layer goes by its owner's name: the model in a `TimeDistributed`, attention's dropout."""
-    if isinstance(owner, _ATTENTION):
-        return layers.is_dropout(child)
-    return isinstance(owner, keras.layers.TimeDistributed) and graph_of(child) is not None
+def _path_of(child: keras.Layer, owner: keras.Layer, path: str) -> str:
+    """Returns the path of a layer inside another one, whose path is given.
+
+    The model in a `TimeDistributed` goes by the name of that layer, and attention's dropout by its argument.
+    """
+    if path and model_in(owner) is child:
+        return path
+    name = "dropout" if isinstance(owner, _ATTENTION) and layers.is_dropout(child) else child.name
+    return f"{path}/{name}".removeprefix("/")
 
 
 def _holds_generator(layer: keras.Layer) -> bool:

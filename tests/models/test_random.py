@@ -123,15 +123,15 @@ CASES = {
     ),
     "pool": (lambda: around(Pool(name="a"), (4,)), []),
     "norm": (lambda: around(K.BatchNormalization(name="a"), (4,)), []),
-    "lstm": (lambda: around(K.LSTM(2, dropout=0.3, name="m"), (4, 3)), [("m", "inside", 0.3)]),
+    "lstm": (lambda: around(K.LSTM(2, dropout=0.3, name="m"), (4, 3)), [("m/dropout", "inside", 0.3)]),
     "gru": (
         lambda: around(K.GRU(2, dropout=0.1, recurrent_dropout=0.3, name="m"), (4, 3)),
-        [("m", "inside", 0.3)],
+        [("m/dropout", "inside", 0.3)],
     ),
     "rnn 0": (lambda: around(K.SimpleRNN(2, name="m"), (4, 3)), []),
     "bidirectional": (
         lambda: around(K.Bidirectional(K.LSTM(2, dropout=0.3, name="m"), name="both"), (4, 3)),
-        [("both/forward_m", "inside", 0.3), ("both/backward_m", "inside", 0.3)],
+        [("both/forward_m/dropout", "inside", 0.3), ("both/backward_m/dropout", "inside", 0.3)],
     ),
     "stacked": (
         lambda: around(
@@ -141,17 +141,17 @@ CASES = {
             ),
             (4, 3),
         ),
-        [("r/s/two", "inside", 0.2)],
+        [("r/s/two/dropout", "inside", 0.2)],
     ),
     "conv lstm": (
         lambda: around(K.ConvLSTM2D(2, 3, recurrent_dropout=0.2, name="m"), (2, 6, 6, 1)),
-        [("m", "inside", 0.2)],
+        [("m/dropout", "inside", 0.2)],
     ),
     "attention": (
         lambda: (lambda x: keras.Model(x, K.MultiHeadAttention(1, 2, dropout=0.2, name="m")(x, x)))(
             keras.Input((4, 3))
         ),
-        [("m", "dropout", 0.2)],
+        [("m/dropout", "dropout", 0.2)],
     ),
     "attention 0": (
         lambda: (lambda x: keras.Model(x, K.MultiHeadAttention(1, 2, name="m")(x, x)))(keras.Input((4, 3))),
@@ -159,7 +159,7 @@ CASES = {
     ),
     "old attention": (
         lambda: (lambda x: keras.Model(x, K.Attention(dropout=0.2, name="m")([x, x])))(keras.Input((4, 3))),
-        [("m", "inside", 0.2)],
+        [("m/dropout", "inside", 0.2)],
     ),
     "frames": (
         lambda: around(K.TimeDistributed(cnn(K.Dropout(0.1, name="d")), name="each"), (3, 6, 6, 1)),
