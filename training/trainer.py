@@ -37,8 +37,8 @@ class Trainer:
     A model that is compiled is trained with what it was compiled with, and each argument that is given here takes
     the place of one of `compile`. If nobody has said the loss, it is chosen for each output by the targets in the
     first batches, and `fit` prints which one and why: whole numbers within the outputs are classes, vectors of 0
-    and 1 that sum to 1 are one-hot, other vectors of 0 and 1 are labels that do not exclude each other, 0 and 1 for
-    one output are a binary task, and other floats are a regression. Masks get `DiceCrossEntropy`. Where the
+    and 1 that sum to 1 are one-hot, other vectors of 0 and 1 are labels that do not exclude each other, 0 and 1
+    for one output are a binary task, and other floats are a regression. Masks get `DiceCrossEntropy`. Where the
     targets do not decide, an error says so. Labels are checked for these losses, and for those whose labels can
     only be classes: the targets of a loss of your own may be anything, as in `fit`.
 

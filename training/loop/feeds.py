@@ -34,7 +34,7 @@ Prepare: TypeAlias = Callable[[tf.data.Dataset], tf.data.Dataset]
 
 _FORMS = (
     "a tf.data.Dataset, an object with `at_epoch(epoch)`, a keras.utils.PyDataset, a generator of batches, or "
-    "arrays (x, y) or (x, y, sample_weight). Other data become a tf.data.Dataset with tf.data.Dataset.from_generator"
+    "arrays (x, y) or (x, y, sample_weight). Make a dataset of other data with tf.data.Dataset.from_generator"
 )
 _REREAD = (
     "A resumed run reads the dataset up to where it stopped: it is exact if the dataset gives the same batches "
@@ -196,8 +196,8 @@ class Generator(Stream):
             yield from map(as_batch, data)
 
         resumes = (
-            "A resumed run draws from the generator again and drops the batches that it has trained on: it is exact "
-            "if the generator gives the same batches each time it is made"
+            "A resumed run draws from the generator anew and drops the batches that it has trained on: it is "
+            "exact if the generator gives the same batches each time it is made"
         )
         dataset = tf.data.Dataset.from_generator(draw, output_signature=merged_spec(first)).prefetch(
             tf.data.AUTOTUNE
@@ -210,8 +210,8 @@ class Numbered(Feed):
     """A `keras.utils.PyDataset`, whose batches have numbers, read by its workers."""
 
     resumes = (
-        "A resumed run asks the PyDataset for the batches of the rest of the epoch, in the same order: it is exact "
-        "if a batch depends on its index and on the calls of `on_epoch_begin` and `on_epoch_end` alone"
+        "A resumed run asks the PyDataset for the batches of the rest of the epoch, in the same order: it is "
+        "exact if a batch depends on its index and on the calls of `on_epoch_begin` and `on_epoch_end` alone"
     )
 
     def __init__(self, name: str, data: keras.utils.PyDataset, order: Order) -> None:
