@@ -13,7 +13,8 @@ import keras
 import tensorflow as tf
 
 from dropzoo import layers
-from dropzoo.common.checks import check_choice
+from dropzoo.common.checks import check_choice, check_keras_model
+from dropzoo.common.keras_internals import flatten_layers
 from dropzoo.common.pixels import Pixels
 from dropzoo.models.graph.record import Ranges, remembering, taken_by_each
 from dropzoo.serving.export.card import facts_of, info_of, model_card, write_card
@@ -24,6 +25,16 @@ from dropzoo.serving.export.warmup import warmup_requests, write_warmup
 from dropzoo.serving.montecarlo.active import NothingDraws
 from dropzoo.serving.montecarlo.reader import Reader, Said, Tasks
 from dropzoo.serving.montecarlo.sampler import MonteCarlo
+
+# Objects of TensorFlow with a state, which layers may hold.
+_HELD = (
+    tf.Variable,
+    tf.random.Generator,
+    tf.lookup.StaticHashTable,
+    tf.lookup.StaticVocabularyTable,
+    tf.lookup.experimental.MutableHashTable,
+    tf.lookup.experimental.DenseHashTable,
+)
 
 
 def export_model(
@@ -112,6 +123,7 @@ def export_model(
     ...     path.name, sorted(p.name for p in (path / "assets.extra").glob("m*"))
     ('1', ['model.keras', 'model_card.json', 'model_card.md'])
     """
+    check_keras_model(model)
     check_choice(image_dtype, "image_dtype", ("float32", "uint8", "uint16"))
     check_samples(num_samples, sampling, seed)
     monte_carlo = _sampler(model, num_samples, sampling, seed, task, from_logits) if num_samples else None
@@ -155,16 +167,15 @@ def _sampler(
 
 def _purity(monte_carlo: MonteCarlo | None) -> dict[str, object]:
     """What the card says of `predict_mc` if its answer for an image depends on more than the image."""
-    plain = monte_carlo.cut().plain if monte_carlo is not None else ()
-    if not plain:
+    reason = None if monte_carlo is None else monte_carlo.plain_passes
+    if reason is None:
         return {}
-    names = ", ".join(name for name, _ in plain)
     warnings.warn(
-        f"`predict_mc` samples {names} by plain passes, so its answer for an image depends on its place in the "
-        "batch. Put dropout of `layers` in its place, or pass num_samples=0 to leave `predict_mc` out",
+        f"`predict_mc` samples by plain passes ({reason}), so its answer for an image depends on its place in the "
+        "batch. Use dropout of `layers` instead, or pass num_samples=0 to leave `predict_mc` out",
         stacklevel=3,
     )
-    return {"by_plain_passes": f"{names}: the answer for an image depends on its place in the batch"}
+    return {"plain_passes": f"{reason}. The answer for an image depends on its place in the batch"}
 
 
 def _save_keras(model: keras.Model, path: Path, pixels: Sequence[Pixels | None]) -> None:
@@ -177,9 +188,10 @@ def _save_keras(model: keras.Model, path: Path, pixels: Sequence[Pixels | None])
 def _module(model: keras.Model) -> tf.Module:
     """An object that holds all variables that the signatures read, without which TensorFlow cannot save them."""
     module = tf.Module()
-    # Live rates are variables that `model.variables` does not list.
+    # Live rates are variables that `model.variables` does not list, and so are the tables of words.
     rates = [layer.live_rate() for layer in layers.dropouts(model) if layers.has_live_rate(layer)]
-    module.held = [variable.value for variable in model.variables] + rates
+    own = [value for layer in flatten_layers(model) for value in vars(layer).values() if isinstance(value, _HELD)]
+    module.held = [variable.value for variable in model.variables] + rates + own
     return module
 
 

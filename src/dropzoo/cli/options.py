@@ -1,13 +1,14 @@
 """The options that several commands share, the functions that parse them, and the console."""
 
 import ast
+import contextlib
 import dataclasses
 import functools
 import inspect
 import math
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -56,6 +57,14 @@ InputRangeOption = Annotated[
     typer.Option(
         "--input-range",
         help="The values of a black and a white pixel that the model takes, such as 0,255; found out by default.",
+    ),
+]
+FromLogitsOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--from-logits/--probabilities",
+        help="Whether the model's output is logits, or probabilities already; found out by default.",
+        show_default=False,
     ),
 ]
 SamplesOption = Annotated[int, typer.Option("--num-samples", "--mc", min=1, help="Number of Monte-Carlo samples.")]
@@ -157,6 +166,30 @@ def data_name(data: str) -> str:
 def parse_augment(value: str | None) -> bool | str:
     """Reads `--augment` as `load_data` takes it: False for nothing or "none", True for "yes", else the text."""
     return {None: False, "none": False, "yes": True}.get(value, value or False)
+
+
+#: How arguments of the API read on the command line, in errors.
+_OPTIONS = {
+    "overwrite=True": "--overwrite",
+    "num_samples=0": "--num-samples 0",
+    "image_dtype=": "--image-dtype ",
+    "input_range=": "--input-range ",
+    "from_logits=True": "--from-logits",
+    "from_logits=False": "--probabilities",
+    "task=": "--task ",
+}
+
+
+@contextlib.contextmanager
+def options_in_errors() -> Iterator[None]:
+    """Names the options of the command line in the errors of the block, in place of the arguments of the API."""
+    try:
+        yield
+    except ValueError as error:
+        said = str(error)
+        for argument, option in _OPTIONS.items():
+            said = said.replace(argument, option)
+        raise ValueError(said) from error
 
 
 def parse_range(value: str | None) -> tuple[float, float] | None:

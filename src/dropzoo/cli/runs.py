@@ -17,6 +17,7 @@ from dropzoo.cli.options import (
     AugmentOption,
     DataOption,
     DropoutOption,
+    FromLogitsOption,
     InputRangeOption,
     ModelOptions,
     RateScheduleOption,
@@ -24,6 +25,7 @@ from dropzoo.cli.options import (
     TrainingOptions,
     console,
     data_name,
+    options_in_errors,
     parse_augment,
     parse_dropout,
     parse_options,
@@ -34,14 +36,6 @@ from dropzoo.cli.options import (
 )
 from dropzoo.common.checks import unknown
 from dropzoo.runs.tables import figures_table
-
-#: How the errors of `export_model` read on the command line.
-_OPTIONS = {
-    "overwrite=True": "--overwrite",
-    "num_samples=0": "--num-samples 0",
-    "image_dtype=": "--image-dtype ",
-    "input_range=": "--input-range ",
-}
 
 
 @with_groups
@@ -142,6 +136,7 @@ def evaluate(
         str | None, typer.Option("--ood-manual-dir", help="Folder with the archives of --ood.")
     ] = None,
     input_range: InputRangeOption = None,
+    from_logits: FromLogitsOption = None,
 ) -> None:
     """Evaluates a model on a test set: accuracy, IoU, NLL, calibration, and how useful its uncertainty is.
 
@@ -178,9 +173,11 @@ def evaluate(
         corruptions=names,
         foreign=load_foreign(ood, loaded, config.batch_size, ood_manual_dir) if ood else None,
         examples=plots is not None,
+        from_logits=from_logits,
     )
     show_progress = partial(track, description="Corrupted images", console=console, transient=True)
-    found = compare(model, loaded, wanted, console.print, show_progress)
+    with options_in_errors():
+        found = compare(model, loaded, wanted, console.print, show_progress)
     if plots is not None:
         for path in save_all(plots, str(run), found):
             say(f"Saved {path}")
@@ -192,6 +189,7 @@ def predict(
     out: Annotated[Path, typer.Option("--out", help="Folder for pictures of masks.")] = Path("predictions"),
     num_samples: SamplesOption = 30,
     input_range: InputRangeOption = None,
+    from_logits: FromLogitsOption = None,
 ) -> None:
     """Predicts images with the model's uncertainty: prints labels as a table, and writes masks as pictures.
 
@@ -200,13 +198,16 @@ def predict(
     from dropzoo.pages import pictures
     from dropzoo.runs.predictor import load_predictor
 
-    predictor = load_predictor(model, num_samples, input_range=parse_range(input_range), say=say)
+    known: dict[str, Any] = {"input_range": parse_range(input_range), "from_logits": from_logits}
+    with options_in_errors():
+        predictor = load_predictor(model, num_samples, say=say, **known)
     drawn: Counter[str] = Counter()
     heads = ("label", "probability", "predictive entropy", "mutual information")
     table = Table(Column("image", overflow="fold"), *heads)
     for path in images:
         image = predictor.read(path)
-        answer = predictor.answer(image)
+        with options_in_errors():
+            answer = predictor.answer(image)
         uncertainty = [answer.get(name) for name in ("predictive_entropy", "mutual_information")]
         if answer["mean"].ndim == 1:
             name, probability = predictor.label(answer["mean"])
@@ -249,6 +250,7 @@ def export(
     task: Annotated[
         str, typer.Option("--task", help="What the output means: multi_class, binary, multi_label or regression.")
     ] = "multi_class",
+    from_logits: FromLogitsOption = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing export.")] = False,
 ) -> None:
     """Writes a SavedModel with a deterministic and a Monte-Carlo signature.
@@ -266,14 +268,9 @@ def export(
         model, config, info = load_run(run)
         known = {"class_names": info.class_names, "card": {"data": config.data, "training": config.to_json()}}
     known |= {"image_dtype": image_dtype, "input_range": parse_range(input_range), "resize": resize}
-    known |= {"task": task, "overwrite": overwrite}
-    try:
+    known |= {"task": task, "from_logits": from_logits, "overwrite": overwrite}
+    with options_in_errors():
         written = serving.export_model(model, path, num_samples, **known)
-    except ValueError as error:
-        said = str(error)
-        for argument, option in _OPTIONS.items():
-            said = said.replace(argument, option)
-        raise ValueError(said) from error
     say(f"Exported to {written}. Next: dropzoo predict IMAGE --model {quote(str(written))}")
 
 

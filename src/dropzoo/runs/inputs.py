@@ -60,14 +60,15 @@ def fed(batches: tf.data.Dataset, model: keras.Model) -> tf.data.Dataset:
         batches: Batches of `(images, labels)`, with images in [0, 1].
         model: A model of one image input.
     """
-    if taken_by(model).range == (0, 1):
+    taken, feed = taken_by(model), feeding(model)
+    if taken.range == (0, 1):
         return batches
-    feed = feeding(model)
 
     def changed(given: tf.data.Dataset) -> tf.data.Dataset:
         return given.map(lambda images, labels: (feed(images), labels), num_parallel_calls=tf.data.AUTOTUNE)
 
     made = changed(batches)
+    made.input_range, made.bits = taken.range, getattr(batches, "bits", None)  # as `load_data` says them
     if (at_epoch := getattr(batches, "at_epoch", None)) is not None:
         made.at_epoch = lambda epoch: changed(at_epoch(epoch))
     return made

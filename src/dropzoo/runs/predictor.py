@@ -17,7 +17,7 @@ from dropzoo.runs.files import read_json
 from dropzoo.runs.inputs import feeding, feeding_of, settle_range
 from dropzoo.runs.run import load_run
 from dropzoo.serving.montecarlo.active import NothingDraws
-from dropzoo.serving.montecarlo.reader import check_single, probabilities_of
+from dropzoo.serving.montecarlo.reader import Reader, check_single
 from dropzoo.training.data.images import read_images
 
 #: What `MonteCarlo` returns, as arrays by name.
@@ -81,6 +81,7 @@ def load_predictor(
     num_samples: int = 30,
     seed: int = 0,
     input_range: tuple[float, float] | None = None,
+    from_logits: bool | None = None,
     say: Callable[[str], None] = print,
 ) -> Predictor:
     """Loads a model that predicts image files.
@@ -91,6 +92,7 @@ def load_predictor(
         num_samples: Int, the number of Monte-Carlo samples. A SavedModel has its own number.
         seed: Int in [0, 2**32), the seed of the samples.
         input_range: `(low, high)`, the range of the pixels that the model takes; None to find it out.
+        from_logits: Bool, whether the model's output is logits, as for `MonteCarlo`; None to find it out.
         say: Function that prints a line.
 
     Raises:
@@ -99,33 +101,43 @@ def load_predictor(
     if (path / "run.json").exists():
         model, _, info = load_run(path)
         settle_range(model, input_range, say)
-        return _from_keras(model, num_samples, seed, info.class_names)
+        return _from_keras(model, num_samples, seed, info.class_names, from_logits)
     if path.suffix == ".keras" and path.is_file():
         model = load_model(path)
         check_single(model)
         settle_range(model, input_range, say)
-        return _from_keras(model, num_samples, seed, None)
+        return _from_keras(model, num_samples, seed, None, from_logits)
     versions = [p for p in path.glob("*/saved_model.pb") if p.parent.name.isdigit()] if path.is_dir() else []
     if versions and not (path / "saved_model.pb").exists():
         path = max(versions, key=lambda p: int(p.parent.name)).parent
     if (path / "saved_model.pb").exists():
+        if from_logits is not None:
+            raise ValueError(f"An export knows whether its output is logits. Received: from_logits with {path}")
         return _from_saved_model(path, input_range)
     raise ValueError(f"Expected a run's folder, a .keras file or a SavedModel. Received: {path}")
 
 
-def _from_keras(model: keras.Model, num_samples: int, seed: int, class_names: tuple[str, ...] | None) -> Predictor:
+def _from_keras(
+    model: keras.Model,
+    num_samples: int,
+    seed: int,
+    class_names: tuple[str, ...] | None,
+    from_logits: bool | None,
+) -> Predictor:
     check_single(model)
     feed = feeding(model)
     try:
-        sample = serving.MonteCarlo(model, num_samples=num_samples, seed=seed)
+        sample = serving.MonteCarlo(model, num_samples=num_samples, seed=seed, from_logits=from_logits)
+    except NothingDraws:
+        reader = Reader(model, from_logits=from_logits)
+
+        def predict(images: np.ndarray) -> Arrays:
+            (mean,) = reader.read(reader.call(reader.check(feed(images))))
+            return _two_classes({"mean": mean.numpy()})
+    else:
 
         def predict(images: np.ndarray) -> Arrays:
             return _two_classes({name: value.numpy() for name, value in sample(feed(images)).items()})
-    except NothingDraws:
-        probabilities = probabilities_of(model)
-
-        def predict(images: np.ndarray) -> Arrays:
-            return _two_classes({"mean": probabilities(model(feed(images), training=False)).numpy()})
 
     return Predictor(predict, model.input_shape[1:], class_names, taken_by(model))
 
