@@ -112,8 +112,8 @@ def sample_bits(
     Args:
         shape: Shape to draw, rows first.
         key: uint32 tensor `(2,)`, derived from the seed and the site.
-        rows: uint32 tensor `(rows,)`, a key for each row. If `shape` has a multiple of them, each key is for several
-            rows, one after another.
+        rows: uint32 tensor `(rows,)`, a key for each row. If `shape` has a multiple of them, each key is for
+            several rows, one after another.
         sample: Int tensor in [0, T): a scalar, or `(rows, 1)`, one for each row.
         num_samples: Positive int, the number of samples T.
         balanced: Bool. Whether to stratify the bits over the samples.

@@ -86,7 +86,7 @@ def choose(
 def _rates(
     model: keras.Model, found: Collection[keras.Layer], drawing: Sequence[Code], sites: Mapping[str, float | bool]
 ) -> tuple[dict[keras.Layer, float | bool], list[Code]]:
-    """The layers and steps that `sites` names, with the rates. If several patterns match one, the last one counts."""
+    """The layers and steps that `sites` names, with the rates. If several patterns match, the last one counts."""
     rates: dict[keras.Layer, float | bool] = {}
     on: dict[Code, bool] = {}
     for pattern, value in sites.items():
@@ -101,8 +101,8 @@ def _rates(
         for code in codes:
             if rate is not True and rate != 0:
                 raise ValueError(
-                    f"{code.names[0]!r} is sampled by plain passes ({code.why}), so it has no rate to set: give it "
-                    f"True, or 0.0 to leave it off. Received: sites={dict(sites)!r}"
+                    f"{code.names[0]!r} is sampled by plain passes ({code.why}), so it has no rate to set: give "
+                    f"it True, or 0.0 to leave it off. Received: sites={dict(sites)!r}"
                 )
             on[code] = rate is True
         rates |= dict.fromkeys(matched, rate)
@@ -144,8 +144,8 @@ def warn_of(drawing: Sequence[Code], on: Sequence[Code], sampling: str) -> None:
     """Warns of draws that no seed repeats, and of draws that `sites` leaves out and nothing can turn off."""
     if loose := [name for code in drawing if code in on and not code.repeatable for name in code.names]:
         warnings.warn(
-            f"The draws of {', '.join(loose)} have no seed of Keras, so the same call twice gives two answers. Draw "
-            "with keras.random and a keras.random.SeedGenerator, or use a dropout layer",
+            f"The draws of {', '.join(loose)} cannot be given a seed, so the same call twice gives two answers. "
+            "Draw with keras.random and a keras.random.SeedGenerator outside of loops, or use a dropout layer",
             stacklevel=4,
         )
     if stuck := [name for code in drawing if code not in on and code.always for name in code.names]:

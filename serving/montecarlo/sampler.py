@@ -133,7 +133,7 @@ class MonteCarlo:
         self.return_samples = return_samples
         self._group_size = min(_GROUP, self.max_samples) if self.auto else self.max_samples
         self._balanced = sampling == "balanced"
-        self._sites, self._cache = sites, cache
+        self.sites, self._cache = sites, cache
         self._traced = self._is_open = False
         if self.reader.known:  # a subclassed model is known on the first batch
             self._open()
@@ -141,14 +141,15 @@ class MonteCarlo:
     def __call__(self, images: InputsLike, seed: int | None = None) -> Any:
         checked = self.reader.check(images)
         chosen = self.seed if seed is None else check_seed(seed)
+        seed_tensor = tf.constant(chosen, tf.int64)
         if not self._traced:  # only tracing needs the lock: traced calls of many threads run side by side
             with TRACING:
                 if not self._is_open:
                     self._open()
-                self._run.get_concrete_function()
+                self._run.get_concrete_function(checked, seed_tensor)
             self._traced = True
         with self._stage.unchanged(chosen):
-            return self._run(checked, tf.constant(chosen, tf.int64))
+            return self._run(checked, seed_tensor)
 
     def cut(self, size: tuple[int, ...] | None = None) -> Cut:
         """Returns where the model is cut for sampling, and how much the cut saves.
@@ -166,6 +167,13 @@ class MonteCarlo:
             raise ValueError("A subclassed model shows its inputs in the first call: sample one batch, then cut")
         shapes = fill_shapes(self.reader.inputs.shapes, size)
         return make_cut(self._stage.trunk, shapes, self.max_samples, self._stage.plain)
+
+    @property
+    def plain_passes(self) -> str | None:
+        """What is sampled by plain passes, and why, as a sentence; None if the sampler draws all masks itself."""
+        if not self._is_open or not self._stage.plain:
+            return None
+        return "; ".join(f"{name}: {why}" for name, why in self._stage.plain)
 
     def plan(self, size: tuple[int, ...] | None = None) -> Cut:
         """Returns `cut(size)`; this is an alias of `cut`."""
@@ -193,13 +201,12 @@ class MonteCarlo:
     def _open(self) -> None:
         """Cuts the model, once its inputs and outputs are known."""
         self._tolerances = by_output(self.tolerance, self.reader.names, "tolerance", 0.01)
-        self._stage = Stage(self.reader, self._sites, self._cache)
+        self._stage = Stage(self.reader, self.sites, self._cache)
         self._active = self._stage.active
         if self.fold not in ("auto", 1) and (why := self._stage.why_not_folded):
             raise ValueError(f"{why}; pass fold=1. Received: fold={self.fold!r}")
         self._stage.warn(self.sampling)
-        spec = [list(self.reader.inputs.specs), tf.TensorSpec([], tf.int64)]
-        self._run = tf.function(self._statistics, input_signature=spec, autograph=False)
+        self._run = self.reader.traced(self._statistics, tf.TensorSpec([], tf.int64))
         self._is_open = True
 
     def _statistics(self, flat: list[tf.Tensor], seed: tf.Tensor, plain: bool = False) -> Any:
