@@ -9,6 +9,7 @@ import tifffile
 from PIL import ExifTags, Image
 
 from dropzoo.common.images import upright
+from dropzoo.common.tiff import arranged
 
 TIFF_SUFFIXES = {".tif", ".tiff"}
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif"} | TIFF_SUFFIXES
@@ -103,22 +104,7 @@ def _read_tiff(path: Path, is_mask: bool) -> np.ndarray:
     with tifffile.TiffFile(path) as file:
         series = file.series[0]
         page: Any = file.pages[0]
-        pixels, axes = series.asarray(), series.axes
-        kind = page.photometric.name
-        has_alpha = bool(page.extrasamples) and kind == "RGB"
-        if kind == "PALETTE" and not is_mask:
-            colours = (page.colormap >> 8).astype(np.uint8)  # the file has 16 bits for each
-            pixels, axes = np.moveaxis(colours[:, pixels.astype(int)], 0, -1), axes + "S"
-        # A mask stays as it is stored, because tifffile writes True and False as MINISWHITE too.
-        if kind == "MINISWHITE" and not is_mask and pixels.dtype.kind in "bu":
-            pixels = pixels ^ pixels.dtype.type(2**page.bitspersample - 1)
-    pixels = pixels.astype(pixels.dtype.newbyteorder("="))  # TensorFlow takes the machine's byte order only
-    if pixels.ndim == 2:
-        return pixels[..., None]
-    if pixels.ndim != 3 or "Y" not in axes or "X" not in axes:
-        raise ValueError(f"expected height, width and channels, received axes {axes} of shape {pixels.shape}")
-    pixels = np.transpose(pixels, (axes.index("Y"), axes.index("X"), 3 - axes.index("Y") - axes.index("X")))
-    return pixels[..., :-1] if has_alpha else pixels
+        return arranged(series.asarray(), series.axes, page, is_mask)
 
 
 def _checked(image: np.ndarray, path: Path) -> np.ndarray:
