@@ -10,6 +10,7 @@ import keras
 from keras import ops
 
 from dropzoo import layers
+from dropzoo.common.checks import snake_case
 from dropzoo.common.keras_internals import flatten_layers, seed_generators_of, sublayers_of, takes_training
 from dropzoo.models.graph.walk import graph_of, model_in
 
@@ -29,7 +30,7 @@ _AUGMENTATION = keras.layers.RandomFlip.__bases__[
 ]  # the base of all of Keras' image layers; it has no public name
 _DROPS = frozenset(
     "rate drop drop_rate dropout dropout_rate drop_prob drop_probability drop_path drop_path_rate drop_path_prob "
-    "drop_connect_rate p prob probability stddev stochastic_depth stochastic_depth_rate".split()
+    "drop_connect_rate p prob probability stochastic_depth stochastic_depth_rate".split()
 )
 _KEEPS = frozenset("keep_prob keep_rate keep_probability survival_prob survival_rate survival_probability".split())
 
@@ -45,7 +46,8 @@ class RandomLayer:
         layer: The layer.
         kind: `"dropout"`: a layer of ours or a dropout layer of Keras, which a sampler can redirect. `"inside"`: a
             layer of Keras with dropout of its own, such as `LSTM`. `"suspected"`: another layer that holds a seed
-            generator, or that has a rate and asks whether it trains, such as a drop path of a user's own.
+            generator, whose code names a random function, or that has a rate and asks whether it trains, such as a
+            drop path of a user's own.
         rate: The fraction that it drops, the greater one if it has several. None if it shows none.
         paths: All paths, `path` first: a layer that is in several models has several.
         holder: The path of the layer whose code calls this one; None if the graph of a model does.
@@ -63,8 +65,8 @@ def random_layers(model: keras.Layer) -> list[RandomLayer]:
     """Returns what draws at random in a model while it trains, in the order of the model, each layer once.
 
     It looks into nested models, wrappers, cells and the code of other layers. Random augmentation of images is not
-    dropout and is left out, see `augmentations`; so are layers under suspicion whose rate is 0. Randomness that no
-    layer holds, such as `tf.nn.dropout` in a `Lambda`, cannot be seen here.
+    dropout and is left out, see `augmentations`; so are layers under suspicion whose rate is 0. Random functions
+    that the code of a layer hides in a function of its own cannot be seen here.
 
     Args:
         model: Any Keras model or layer, built or not.
@@ -86,6 +88,16 @@ def augmentations(model: keras.Layer) -> list[keras.Layer]:
         model: Any Keras model or layer.
     """
     return [x for x in flatten_layers(model) if isinstance(x, _AUGMENTATION) and _holds_generator(x)]
+
+
+def describe_random(each: RandomLayer) -> str:
+    """Returns what a layer is and what it drops, such as `"dropout:0.3"` or `"lstm, dropout inside: 0.3"`."""
+    if each.kind == "dropout":
+        return layers.describe(each.layer)
+    name = snake_case(type(each.layer).__name__)
+    if each.kind == "inside":
+        return f"{name}, dropout inside: {each.rate:.4g}"
+    return name if each.rate is None else f"{name}:{each.rate:.4g}"
 
 
 def rate_of(layer: keras.Layer) -> float | None:
@@ -135,10 +147,22 @@ def _judge(layer: keras.Layer) -> tuple[Kind | None, float | None]:
     if isinstance(layer, _INSIDE):
         rate = max(getattr(layer, name, 0.0) for name in INSIDE_RATES)
         return ("inside" if rate else None), rate
-    if isinstance(layer, _AUGMENTATION) or not _holds_generator(layer):
+    if isinstance(layer, _AUGMENTATION) or not (_holds_generator(layer) or _calls_random_functions(layer)):
         return None, None
     known = rate_of(layer)
     return (None if known == 0 else "suspected"), known
+
+
+def _calls_random_functions(layer: keras.Layer) -> bool:
+    """Returns whether the code of a `Lambda` or of a user's own layer names `nn.dropout` or a module `random`."""
+    if isinstance(layer, keras.layers.Lambda):
+        function = layer.function
+    elif type(layer).__module__.startswith(("keras.", "dropzoo.")) or graph_of(layer) is not None:
+        return False
+    else:
+        function = type(layer).call
+    names = set(getattr(getattr(function, "__code__", None), "co_names", ()))
+    return "random" in names or {"nn", "dropout"} <= names
 
 
 def _has_rate_and_asks(layer: keras.Layer) -> bool:
