@@ -1,6 +1,5 @@
 """What draws at random in a model: dropout by class, dropout inside other layers, and layers under suspicion."""
 
-import inspect
 import numbers
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -28,11 +27,17 @@ _ATTENTION = (keras.layers.MultiHeadAttention, keras.layers.GroupQueryAttention)
 _AUGMENTATION = keras.layers.RandomFlip.__bases__[
     0
 ]  # the base of all of Keras' image layers; it has no public name
-_DROPS = frozenset(
+_DROPS = (
     "rate drop drop_rate dropout dropout_rate drop_prob drop_probability drop_path drop_path_rate drop_path_prob "
-    "drop_connect_rate p prob probability stochastic_depth stochastic_depth_rate".split()
+    "drop_connect_rate p prob probability stochastic_depth stochastic_depth_rate"
 )
-_KEEPS = frozenset("keep_prob keep_rate keep_probability survival_prob survival_rate survival_probability".split())
+_KEEPS = "keep_prob keep_rate keep_probability survival_prob survival_rate survival_probability"
+_RATES = {  # attributes that are rates, and whether they are the rate to keep
+    f"{prefix}{name}": keeps
+    for names, keeps in ((_DROPS, False), (_KEEPS, True))
+    for name in names.split()
+    for prefix in ("", "_")
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,13 +110,14 @@ def rate_of(layer: keras.Layer) -> float | None:
 
     If a layer has several rates, such as `dropout` and `recurrent_dropout`, the result is the greatest.
     """
-    rates = []
-    for name in sorted(_DROPS | _KEEPS):
-        for attribute in (name, f"_{name}"):
-            value = _number(inspect.getattr_static(layer, attribute, None))
-            if value is not None and 0 <= value <= 1:
-                rates.append(1 - value if name in _KEEPS else value)
-    return max(rates, default=None)
+    known: dict[str, Any] = {}
+    for owner in (*reversed(type(layer).__mro__), layer):  # no getattr, which may run code
+        known |= {name: vars(owner)[name] for name in _RATES.keys() & vars(owner).keys()}
+    rates = {name: _number(value) for name, value in known.items()}
+    drops = [
+        1 - rate if _RATES[name] else rate for name, rate in rates.items() if rate is not None and 0 <= rate <= 1
+    ]
+    return max(drops, default=None)
 
 
 def _search(layer: keras.Layer, path: str, holder: str | None, owners: tuple[int, ...]) -> Iterator[RandomLayer]:

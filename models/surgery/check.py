@@ -36,9 +36,7 @@ def check_copy(model: keras.Model, new: keras.Model, pairs: Pairs, rounding: flo
         ValueError: If a layer or the model gives another output than the original; the error names the layer.
     """
     alike = [(old, copied) for old, copied in pairs if old.name == copied.name]  # others are parts of a layer
-    own = [(old, copied) for old, copied in alike if _is_custom(old)]
-    for old, copied in own:
-        _compare_arguments(old, copied)
+    own = [(old, copied) for old, copied in alike if is_custom(old)]
     try:
         batch, seen = _first_run(model, [old for old, _ in own])
     except Exception as error:  # the code of a model may ask anything of its inputs
@@ -47,9 +45,12 @@ def check_copy(model: keras.Model, new: keras.Model, pairs: Pairs, rounding: flo
             f"{error!r}. Compare the outputs of both for inputs of yours.",
             stacklevel=5,
         )
-        return False
+        seen = {}
     for old, copied in own:
-        _compare_calls(old, copied, seen[id(old)])
+        _compare_calls(old, copied, seen.get(id(old), []))
+        _compare_arguments(old, copied)
+    if not seen:
+        return False
     expected, found = seen[0][0][2], _run(new, batch)
     if _equal(expected, found, rounding):
         return True
@@ -104,9 +105,9 @@ def gives_its_input(call: Call) -> bool:
         return False
 
 
-def _is_custom(layer: keras.Layer) -> bool:
-    """Returns whether a layer's class is neither of Keras nor of this package."""
-    return not type(layer).__module__.startswith(("keras.", "dropzoo."))
+def is_custom(layer: Any) -> bool:
+    """Returns whether the class of a layer is a user's own: neither of Keras nor of this package."""
+    return isinstance(layer, keras.Layer) and not type(layer).__module__.startswith(("keras.", "dropzoo."))
 
 
 def _run(layer: keras.Layer, *args: Any, **kwargs: Any) -> Any:

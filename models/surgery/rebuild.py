@@ -19,6 +19,7 @@ from dropzoo.common.keras_internals import (
 )
 from dropzoo.models.graph.walk import Call, calls_of, makers_of, model_in
 from dropzoo.models.sites import layer_at, put_at
+from dropzoo.models.surgery.check import is_custom
 from dropzoo.models.surgery.ordered import Functional
 from dropzoo.models.surgery.quiet import is_quietable, quiet_config
 
@@ -120,10 +121,14 @@ class Rebuild:
         if len(stack) == 1:  # a model of an input alone cannot be called
             stack.append(keras.layers.Identity(name=_free("identity", names)))
         try:
-            return _class_of(old, "layers", keras.Sequential)(stack, name=old.name)
+            new = _class_of(old, "layers", keras.Sequential)(stack, name=old.name)
         except Exception as error:  # the code of a custom layer may raise anything
             self._blame_a_copy(error)
             raise
+        made = {id(call.layer): call.outputs for call in calls_of(new)}
+        for call in own:
+            self._check_shapes(call, made.get(id(self._made.get(id(call.layer))), call.outputs))
+        return new
 
     def _functional(self, old: keras.Model, calls: list[Call], names: set[str]) -> keras.Model:
         tensors: dict[int, keras.KerasTensor] = {}
@@ -145,6 +150,7 @@ class Rebuild:
                 except Exception as error:  # the code of a custom layer may raise anything
                     self._blame_a_copy(error)
                     raise
+                self._check_shapes(call, outputs)
             for layer in stack:
                 outputs = [layer(*outputs, **always if takes_training(layer) else {})]
             tensors |= {id(before): after for before, after in zip(call.outputs, outputs, strict=True)}
@@ -217,6 +223,15 @@ class Rebuild:
                 self.pairs.append((old, new))
             self._made[id(old)] = new
         return self._made[id(old)]
+
+    def _check_shapes(self, call: Call, outputs: list[keras.KerasTensor]) -> None:
+        """Raises a ValueError if the copy of a layer of a user's own gives another shape than the original."""
+        before, after = ([tensor.shape for tensor in tensors] for tensors in (call.outputs, outputs))
+        if before != after and is_custom(call.layer):
+            raise ValueError(
+                f"Cannot copy layer {call.layer.name!r}: {type(call.layer).__name__}.from_config(config) "
+                f"gives the shapes {after}, and the original gives {before}. {_REMEDY}"
+            )
 
     def _blame_a_copy(self, error: Exception) -> None:
         """Raises a ValueError that names the first copy which could not be built, if there is one."""

@@ -148,7 +148,7 @@ def _tell_what_stays(model: keras.Model, new: keras.Model, certain: bool) -> Non
             stacklevel=3,
         )
     stays = {each.site for each in named}
-    inside = [each.site for each in named_layers(model) if each.random.kind == "inside"]
+    inside = [each.site for each in named_layers(model) if each.random.holder is not None]
     if quiet := [site for site in inside if site not in stays]:
         warnings.warn(
             f"The layers of this dropout stay in the copy, with a rate of 0: {', '.join(quiet)}. On a GPU their "

@@ -25,7 +25,8 @@ def copy_state(pairs: list[tuple[keras.Layer, keras.Layer]]) -> dict[int, keras.
         A dict from the id of each old variable to the new one.
 
     Raises:
-        ValueError: If several layers share a weight, because their copies cannot share one.
+        ValueError: If several layers share a weight, because their copies cannot share one; if the weights of a
+            copy have other shapes.
     """
     variables: dict[int, keras.Variable] = {}
     for old, new in pairs:
@@ -38,6 +39,12 @@ def copy_state(pairs: list[tuple[keras.Layer, keras.Layer]]) -> dict[int, keras.
                 raise ValueError(
                     f"{variable.path!r} is a weight of several layers, such as {old.name!r}, and their copies "
                     "cannot share it. Pass share_weights=True."
+                )
+            if copied.shape != variable.shape:
+                raise ValueError(
+                    f"Cannot copy layer {old.name!r}: {variable.path!r} has the shape {copied.shape} in a layer "
+                    f"made from its config, and {variable.shape} in the original. Define a `get_config` with "
+                    "all arguments of the layer, or pass share_weights=True."
                 )
             copied.assign(variable.value)
             if copied.trainable != variable.trainable:
