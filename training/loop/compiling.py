@@ -115,6 +115,16 @@ def settle(asked: Asked, model: keras.Model, feed: Feed | None) -> Settled | Non
     return Settled(asked.loss or None, metrics, LabelChecks(checks, outputs.targets), asked.taken)
 
 
+def check_targets(model: keras.Model, feed: Feed) -> None:
+    """Raises a ValueError if the loss of a compiled model needs targets and the data give none."""
+    _, y, _ = keras.utils.unpack_x_y_sample_weight(feed.spec)
+    if y is None and model.loss is not None and not may_need_no_loss(model):
+        raise ValueError(
+            f"`{feed.name}` gives inputs without targets, but the loss needs them: give (x, y). For a model that "
+            "adds its own losses, pass loss=[]"
+        )
+
+
 def _by_targets(asked: Asked, model: keras.Model, outputs: Outputs, feed: Feed) -> Settled:
     """Returns a default for each output that has a target."""
     none = Settled(None, asked.metrics or [], None, "")
