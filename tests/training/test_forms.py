@@ -1,7 +1,7 @@
 """Data in every form that `fit` takes train as in `fit`, and a stopped run goes on to the same bits.
 
-The rule: what `fit` trains, the trainer trains, with the same history. A resumed run sees the same batches where the
-data allow it; `Feed.resumes` is the sentence that says what they must do. Data without an end that is known need
+The rule: what `fit` trains, the trainer trains, with the same history. A resumed run sees the same batches where
+the data allow it; `Feed.resumes` is the sentence that says what they must do. Data without a known end need
 `steps_per_epoch`, and an error says so.
 """
 
@@ -183,7 +183,7 @@ def any_determinism():
     disable_op_determinism()
 
 
-# `fit` ends the second epoch where the dataset ends, with a warning, and calls `on_epoch_end` before the first one.
+# `fit` ends an epoch where the dataset ends, with a warning, and calls `on_epoch_end` before the first one.
 NOT_IN_FIT = ("a dataset in parts", "a PyDataset whose hooks change it")
 
 
