@@ -179,10 +179,13 @@ def _purity(monte_carlo: MonteCarlo | None) -> dict[str, object]:
 
 
 def _save_keras(model: keras.Model, path: Path, pixels: Sequence[Pixels | None]) -> None:
-    """Saves the model with what is known of its images, if it has one input."""
+    """Saves the model with what is known of its images; a model that Keras cannot save is left out."""
     known = pixels[0] if len(pixels) == 1 else None
-    with remembering(model, known) if known is not None and known.source else nullcontext():
-        model.save(path)
+    try:
+        with remembering(model, known) if known is not None and known.source else nullcontext():
+            model.save(path)
+    except NotImplementedError as error:  # Keras' error for a class that has arguments but no `get_config`
+        warnings.warn(f"`model.keras` is left out, because Keras cannot save the model: {error}", stacklevel=3)
 
 
 def _module(model: keras.Model) -> tf.Module:
