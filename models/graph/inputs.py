@@ -25,7 +25,7 @@ def pixels_of(model: keras.Model) -> Pixels | None:
     """Returns the images that a model of one input takes, as far as its graph shows.
 
     Args:
-        model: A model. Of a model with a `call` of its own, only its first `Rescaling` or `Normalization` is seen.
+        model: A model. If it has a `call` of its own, only its first `Rescaling` or `Normalization` is seen.
 
     Returns:
         `Pixels`, or None if the model has several inputs, or nothing before its first kernel changes the pixels.
