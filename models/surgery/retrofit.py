@@ -9,6 +9,7 @@ import keras
 from dropzoo import layers
 from dropzoo.common.seeds import random_untouched
 from dropzoo.models.graph.edges import Edge
+from dropzoo.models.graph.record import recorded, remember
 from dropzoo.models.graph.walk import Call, check_graph, walk
 from dropzoo.models.sites import check_site_layer
 from dropzoo.models.surgery.keys import Key, resolve
@@ -141,4 +142,6 @@ def _rebuilt(model: keras.Model, changes: Changes, share_weights: bool = False) 
         warnings.filterwarnings("ignore", "The object being serialized includes a `lambda`")  # it is about files
         new = rebuild.model(model)
         compile_like(model, new, copy_state(rebuild.pairs))
+    if (pixels := recorded(model)) is not None:
+        remember(new, pixels)
     return new
