@@ -63,7 +63,7 @@ class Reader:
         """Whether no batch is needed to know what goes in and what comes out."""
         return self.known and self._meanings.settled
 
-    def traced(self, function: Callable[..., Any], *others: tf.TensorSpec) -> Callable[..., Any]:
+    def traced(self, function: Callable[..., Any], *others: tf.TensorSpec) -> Any:
         """Returns a `tf.function` of the inputs, as a list, and of other tensors: one trace for all sizes.
 
         Keras can run a `TimeDistributed` in a graph only if its length is known: then each size has a trace.
