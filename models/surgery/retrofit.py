@@ -11,6 +11,7 @@ from dropzoo.common.keras_internals import flatten_layers
 from dropzoo.common.seeds import random_untouched
 from dropzoo.models.graph.edges import Edge
 from dropzoo.models.graph.random import describe_random, random_layers
+from dropzoo.models.graph.record import recorded, remember
 from dropzoo.models.graph.walk import Call, check_graph, walk
 from dropzoo.models.names import named_layers
 from dropzoo.models.sites import check_site_layer
@@ -175,6 +176,8 @@ def _rebuilt(model: keras.Model, changes: Changes, share_weights: bool) -> tuple
         warnings.filterwarnings("ignore", "The object being serialized includes a `lambda`")  # it is about files
         new = rebuild.model(model)
         compile_like(model, new, copy_state(rebuild.pairs))
+        if (pixels := recorded(model)) is not None:
+            remember(new, pixels)
         if share_weights:
             return new, False
         # On a GPU, a recurrent layer without dropout takes cuDNN's way, which rounds otherwise.
