@@ -25,6 +25,10 @@ Sites = Mapping[str, float | bool] | None
 """Which sites drop, and at which rate, as the argument `sites` says it."""
 
 
+class NothingDraws(ValueError):
+    """A model draws nothing at random, so there is nothing to sample."""
+
+
 @dataclass(frozen=True)
 class Active:
     """A layer that drops while sampling.
@@ -66,7 +70,7 @@ def choose(
     """
     drawing = [code for code in codes if code.draws]
     if not found and not drawing:
-        raise ValueError(
+        raise NothingDraws(
             "The model has no dropout layer to sample. Build it with one: "
             "models.build_model(..., dropout={'head': 0.5})"
         )
