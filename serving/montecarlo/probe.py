@@ -38,7 +38,8 @@ class Code:
         draws: Bool, whether it draws by itself, beside the dropout that a sampler redirects.
         always: Bool, whether it draws in inference mode too.
         repeatable: Bool, whether all that it draws comes from seeds of Keras.
-        names: The paths of what draws in it, or the name of the step.
+        held: The ids of the layers in it that draw by themselves, as far as they are known.
+        names: The paths of these layers, or the name of the step.
         why: Str, what draws, for people.
         rows: The lengths of the first axis that its redirected dropout sees for `ROWS` rows; None is unknown.
     """
@@ -48,6 +49,7 @@ class Code:
     draws: bool
     always: bool
     repeatable: bool
+    held: frozenset[int]
     names: tuple[str, ...]
     why: str
     rows: frozenset[int | None]
@@ -143,6 +145,7 @@ def _code_of(
         draws=draws,
         always=bool(rest.random),
         repeatable=not train.unseeded,
+        held=frozenset(id(each.layer) for each in held),
         names=names,
         why=", ".join(reasons),
         rows=frozenset().union(*train.seen.values()),

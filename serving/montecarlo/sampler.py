@@ -48,9 +48,9 @@ class MonteCarlo:
     much the first of these saves.
 
     Args:
-        model: A Keras model that draws at random. It may have several inputs and outputs of any dtype, and a `call`
-            of its own; the inputs and outputs of a subclassed model are learnt from the first call. Outputs are
-            logits, probabilities or values: see `task` and `from_logits`.
+        model: A Keras model that draws at random. It may have several inputs and outputs of any dtype, and a
+            `call` of its own; the inputs and outputs of a subclassed model are learnt from the first call. Outputs
+            are logits, probabilities or values: see `task` and `from_logits`.
         num_samples: Int, the number T of samples, or `"auto"` for as many as each image needs.
         sampling: `"balanced"`: each unit's draws are stratified over the T samples. Each sample has the same
             distribution as an independent one, and the mean has a smaller error. `"independent"`: independent

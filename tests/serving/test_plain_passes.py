@@ -30,7 +30,7 @@ from _drawing import (
     of_images,
     of_sequences,
 )
-from dropzoo import layers, serving
+from dropzoo import layers, models, serving
 
 
 def nested():
@@ -137,9 +137,25 @@ def test_suspicion_is_not_proof():
         def call(self, x, training=False):
             return x * 2.0
 
-    model = of_images(lambda x: kl.Dropout(0.3)(Calm(0.5)(x)))
+    model = of_images(lambda x: kl.Dropout(0.3)(kl.Conv2D(2, 1, name="conv")(Calm(0.5, name="calm")(x))))
     mc = serving.MonteCarlo(model, 4, fold=2, task="regression")
-    assert mc.plain_passes is None and mc.cut().frontier == ("calm",)
+    assert mc.plain_passes is None and mc.cut().frontier == ("conv",)
+    with pytest.raises(ValueError, match="'calm' draws nothing at random, so it is no site"):
+        serving.MonteCarlo(model, 2, sites={"calm": True})
+
+
+@pytest.mark.parametrize(
+    "name", ["a drop path", "a function", "nested", "LSTM", "both ways", "a block", "attention"]
+)
+def test_every_printed_name_is_a_site(name):
+    model = MODELS[name][0]()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a draw without a seed
+        printed = [site for site, _ in serving.MonteCarlo(model, 2).cut().plain]
+        printed += [row.site for row in models.dropout_report(model)]
+        assert printed
+        for site in printed:
+            serving.MonteCarlo(model, 2, sites={site: True})
 
 
 def test_sites_choose_among_plain_passes():
