@@ -148,8 +148,15 @@ def _has_no_call_of_its_own(layer: keras.Layer) -> bool:
     return owner.__module__.startswith(("keras.", "dropzoo."))
 
 
-def warn_of(drawing: Sequence[Code], on: Sequence[Code], sampling: str) -> None:
-    """Warns of draws that no seed repeats, and of draws that `sites` leaves out and nothing can turn off."""
+def warn_of(codes: Sequence[Code], on: Sequence[Code], sampling: str) -> None:
+    """Warns of draws that no seed repeats, that are lost, or that `sites` leaves out and nothing can turn off."""
+    if gone := [code.step.operation.name for code in codes if code.lost]:
+        warnings.warn(
+            f"Not sampled: what {', '.join(gone)} drops in training only, because it gives other outputs then. "
+            "Make its outputs the same in both modes",
+            stacklevel=5,
+        )
+    drawing = [code for code in codes if code.draws]
     if loose := [name for code in drawing if code in on and not code.repeatable for name in code.names]:
         warnings.warn(
             f"The draws of {', '.join(loose)} cannot be given a seed, so the same call twice gives two answers. "

@@ -203,15 +203,16 @@ def test_what_is_stuck_or_cannot_be_fixed_is_named():
 
 
 def test_outputs_for_training_only():
-    """A model that gives its auxiliary head in training only is sampled in inference mode."""
+    """A layer that gives its auxiliary head in training only is sampled in inference mode, as far as that drops."""
 
     class Deep(kl.Layer):
-        def __init__(self, **kwargs):
+        def __init__(self, path=False, **kwargs):
             super().__init__(**kwargs)
-            self.drop = layers.Dropout(0.5)
+            self.drop, self.draws = layers.Dropout(0.5), SeededPath(0.5) if path else None
 
         def call(self, x, training=None):
             y = self.drop(x, training=training)
+            y = self.draws(y, training=training) if self.draws else y
             return [y, y] if training else y
 
         def compute_output_spec(self, x, training=None):
@@ -219,6 +220,8 @@ def test_outputs_for_training_only():
 
     model = of_images(lambda x: Deep()(x))
     assert serving.MonteCarlo(model, 4, task="regression")(batch(model))["variance"].numpy().max() > 0
+    with pytest.warns(UserWarning, match="Not sampled: what deep_1 drops in training only"):
+        serving.MonteCarlo(of_images(lambda x: Deep(path=True, name="deep_1")(x)), 4)
 
 
 def test_a_subclassed_model_in_every_sampler():
