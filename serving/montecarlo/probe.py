@@ -37,7 +37,7 @@ class Code:
         training: Bool, whether it has to run in training mode to drop.
         draws: Bool, whether it draws by itself, beside the dropout that a sampler redirects.
         always: Bool, whether it draws in inference mode too.
-        lost: Bool, whether it drops in training mode only, and cannot be run in it, since it gives other outputs then.
+        lost: Bool, whether it drops in training mode only, and cannot be run in it, since its outputs differ then.
         repeatable: Bool, whether all that it draws comes from seeds of Keras.
         held: The ids of the layers in it that draw by themselves, as far as they are known.
         names: The paths of these layers, or the name of the step.
