@@ -31,7 +31,7 @@ class Reader:
         from_logits: Whether each output is logits, as for `MonteCarlo`.
 
     Attributes:
-        known: Bool, whether inputs and outputs are known: always, but before the first batch of a subclassed model.
+        known: Bool, whether inputs and outputs are known. Those of a subclassed model are not before its first batch.
         inputs: The model's inputs.
         outputs: The model's outputs, in the order of `model.outputs`.
         symbols: Symbolic tensors of the outputs, in that order.

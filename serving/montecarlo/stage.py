@@ -113,7 +113,7 @@ class Stage:
     @cached_property
     def costs(self) -> tuple[list[tuple[int, ...]], Costs | None]:
         """Returns the shapes of a row of each input, and what such a row costs if that can be computed."""
-        shapes = fill_shapes(self._reader.inputs.shapes)
+        shapes = fill_shapes(self._reader.inputs)
         return shapes, costs_or_none(self.trunk, shapes)
 
     @cached_property
