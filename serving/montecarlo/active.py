@@ -67,7 +67,9 @@ def _rates(model: keras.Model, sites: Mapping[str, float | bool]) -> dict[keras.
     """The layers that `sites` names, with their rates. If several patterns match a layer, the last one counts."""
     rates: dict[keras.Layer, float | bool] = {}
     for pattern, found in models.match_sites(model, sites).items():
-        rate = sites[pattern] if sites[pattern] is True else check_rate(sites[pattern], f"sites[{pattern!r}]")
+        rate = sites[pattern]
+        if rate is not True and not isinstance(rate, tf.Variable):  # a search sets the rate of a variable itself
+            rate = check_rate(rate, f"sites[{pattern!r}]")
         rates |= dict.fromkeys(found, rate)
     for layer, rate in rates.items():
         if rate is not True and isinstance(layer, layers.Stochastic) and not layers.has_live_rate(layer):
@@ -116,7 +118,9 @@ def _activate(stream: str, layer: keras.Layer, rate: float | bool) -> Active:
     if rate is True and ours is layer:
         return Active(layer, stream, ours.sample)
     fixed = layer.rate if rate is True else rate
-    return Active(layer, stream, lambda inputs, draw: ours.drop(inputs, tf.constant(fixed, tf.float32), draw))
+    return Active(
+        layer, stream, lambda inputs, draw: ours.drop(inputs, tf.convert_to_tensor(fixed, tf.float32), draw)
+    )
 
 
 @contextlib.contextmanager

@@ -125,6 +125,7 @@ class MonteCarlo:
         check_single(model)
         self.task = check_kind(task, model)
         self.model = model
+        self.sites = sites
         self.seed = check_seed(seed)
         self.return_samples = return_samples
         self._probabilities = probabilities_of(model, task)
