@@ -4,6 +4,7 @@ import datetime
 import importlib.metadata
 import platform
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import keras
@@ -14,6 +15,7 @@ from dropzoo.common.checks import check_choice, check_count, check_seed
 from dropzoo.serving.calibration.calibration import Calibration
 from dropzoo.serving.calibration.facts import facts_of
 from dropzoo.serving.calibration.figures import figures_of
+from dropzoo.serving.calibration.guarantee import Guarantee
 from dropzoo.serving.calibration.heldout import HeldOut
 from dropzoo.serving.calibration.promises import Promise, promises_of
 from dropzoo.serving.calibration.rows import Rows
@@ -46,9 +48,9 @@ def calibrate(
     The images must be new to the model: neither trained on, nor used to choose it. A guarantee holds for images
     that come from the same source as they do.
 
-    If something is fitted (a temperature, sites, or what a guarantee may choose freely) and a guarantee is asked, a
-    third of the images is used for fitting and the others for the guarantee, so that it holds exactly. The images
-    are parted by their content, so their order does not matter.
+    If a guarantee is asked and something is fitted too (a temperature, sites, or what a guarantee may choose
+    freely), a third of the images is used for fitting and the others for the guarantee, so that it holds exactly.
+    The images are parted by their content, so their order does not matter.
 
     Args:
         predictor: A Keras model (one pass, its dropout off), a `MonteCarlo` with a fixed number of samples, or an
@@ -112,8 +114,10 @@ def calibrate(
     heldout.scan()
     first, then = heldout.split(_FIT_SHARE if promises and fits else float(fits), check_seed(seed))
     _check_examples(heldout, about, promises, temperature)
-    for promise in promises.values():
+    for name, promise in promises.items():
         promise.check(heldout.count(then))
+        for k in about if name == "miss" else ():
+            promise.check(heldout.images_with(k, then), f" of class {k}")
 
     reader = Reader(heldout, len(first) * (fits + bool(promises)) + len(then), verbose)
     if sites == "search":
@@ -130,7 +134,7 @@ def calibrate(
     return Calibration(
         temperature=fitted,
         sites=source.sites,
-        guarantees={name: promise.settle() for name, promise in promises.items()},
+        guarantees=_nested({name: promise.settle() for name, promise in promises.items()}),
         facts=facts_of(source),
         figures=figures,
         n=len(heldout.keys),
@@ -164,6 +168,15 @@ def _fit(
     return fitted, figures
 
 
+def _nested(guarantees: dict[str, Guarantee]) -> dict[str, Guarantee]:
+    """The guarantees with inner masks that lie in the outer ones; a smaller inner mask keeps its promise."""
+    if {"miss", "false"} <= guarantees.keys():
+        pairs = zip(guarantees["false"].thresholds, guarantees["miss"].thresholds, strict=True)
+        higher = tuple(max(inner, outer) for inner, outer in pairs)
+        guarantees["false"] = replace(guarantees["false"], thresholds=higher)
+    return guarantees
+
+
 def _check_options(temperature: Any, sites: Any, confidence: Any) -> None:
     if not isinstance(temperature, bool) and temperature != "per_class":
         raise ValueError(
@@ -191,10 +204,10 @@ def _check_examples(
     if not {"set", "miss", "false"} & promises.keys() and temperature != "per_class":
         return
     needed = range(heldout.classes) if temperature == "per_class" else about
-    if missing := [k for k in needed if not heldout.images_with[k]]:
+    if missing := [k for k in needed if not heldout.images_with(k)]:
         raise ValueError(
-            f"Each class needs held-out examples. Received: none of class {', '.join(map(str, missing))}. Give images "
-            "of it, or leave it out with `classes`, and with temperature=True in place of 'per_class'"
+            f"Each class needs held-out examples. Received: none of class {', '.join(map(str, missing))}. Give "
+            "images of it, or leave it out with `classes`, and with temperature=True in place of 'per_class'"
         )
 
 

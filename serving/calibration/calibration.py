@@ -81,8 +81,8 @@ class Calibration:
         Returns:
             `out` with more entries. `set`: bool `(batch, classes)`, the classes that may be true. `outer` and
             `inner`: bool, of the shape of `mean`, masks of each class; a class that the guarantee leaves out has
-            empty ones. `defer`: bool `(batch,)`, whether to ask a human. `lower` and `upper`: float32, of the shape
-            of `mean`.
+            empty ones. `defer`: bool `(batch,)`, whether to ask a human. `lower` and `upper`: float32, of the
+            shape of `mean`.
         """
         mean = tf.convert_to_tensor(out["mean"], tf.float32)
         more: dict[str, tf.Tensor] = {}
@@ -146,8 +146,8 @@ class Calibration:
             raise ValueError(f"Expected a file that Calibration.save wrote. Received: {path}") from None
         if schema != SCHEMA:
             raise ValueError(
-                f"This version of dropzoo reads calibrations of schema {SCHEMA}; calibrate again, or use the version "
-                f"that wrote {path}. Received: schema={schema!r}"
+                f"This version of dropzoo reads calibrations of schema {SCHEMA}; calibrate again, or use the "
+                f"version that wrote {path}. Received: schema={schema!r}"
             )
         try:
             content["facts"] = Facts(**_tuples(content["facts"]))

@@ -33,8 +33,8 @@ class Guarantee:
         share, n = f"{self.level:.3g}", " to ".join(map(str, sorted({min(self.n), max(self.n)})))
         text = {
             "set": f"the true class is missing from the set in at most {share} of images",
-            "miss": f"the outer mask misses at most {share} of a class's pixels, on average over images that hold it",
-            "false": f"at most {share} of the inner mask is wrong, on average over images in which the class is seen",
+            "miss": f"the outer mask misses at most {share} of a class's pixels, on average over images with it",
+            "false": f"at most {share} of the inner mask is wrong, on average over images where the class is seen",
             "error": f"at most {share} of the answers that are not deferred is wrong",
             "interval": f"at most {share} of the values lies outside their intervals",
         }[self.name]

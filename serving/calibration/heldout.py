@@ -1,7 +1,8 @@
 """Held-out images and labels: checked once, split in two by their content, and read batch by batch."""
 
 import hashlib
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import keras
@@ -9,7 +10,6 @@ import numpy as np
 import tensorflow as tf
 
 from dropzoo.serving.calibration.temperature import is_coins
-
 
 _VALUES = 1 << 24  # numbers in the samples of a batch
 
@@ -19,7 +19,7 @@ class Batch(NamedTuple):
 
     Attributes:
         inputs: What the model takes: a float32 array with the batch first, or a structure of such arrays.
-        labels: Int array `(batch, positions)`; `(batch, positions, classes)` for labels that are coins; float array
+        labels: Int array `(batch, positions)`; `(batch, positions, labels)` for several labels; float array
             `(batch, positions, outputs)` for regression. An image with one answer has one position.
         keys: Uint64 array `(batch,)`, a number for the content of each image.
     """
@@ -47,29 +47,29 @@ class HeldOut:
     def __init__(
         self, images: Any, labels: Any, kind: str, output_shape: tuple[int | None, ...], batch_size: int
     ) -> None:
-        self._kind, self._output_shape, self._batch_size = kind, output_shape, batch_size
-        self._dataset = isinstance(images, tf.data.Dataset)
-        if self._dataset:
+        self._kind, self._output_shape = kind, output_shape
+        if isinstance(images, tf.data.Dataset):
             _check_dataset(images, labels)
-            self._images, self._labels = images, None
+            self._pairs: Callable[[], Iterable[tuple[Any, Any]]] = images.__iter__
         else:
-            self._images, self._labels = _check_arrays(images, labels)
+            arrays, truth = _check_arrays(images, labels)
+            self._pairs = partial(_slices, arrays, truth, batch_size)
         self.classes = 1 if kind == "regression" else output_shape[-1] or 1
         self.keys = np.zeros(0, np.uint64)
-        self.images_with = np.zeros(self.classes, int)
+        self._holds = np.zeros((0, self.classes), bool)
 
     def scan(self) -> None:
         """Reads everything once: checks the labels, and counts the images and those that hold each class."""
-        keys = []
+        keys, holds = [], []
         for batch in self._read():
             keys.append(batch.keys)
-            if self._kind == "regression":
-                continue
-            for k in range(self.classes):
-                self.images_with[k] += int(truth_of(batch.labels, k, self._kind, self.classes).any(1).sum())
-        self.keys = np.concatenate(keys) if keys else self.keys
-        if not len(self.keys):
+            if self._kind != "regression":
+                each = [truth_of(batch.labels, k, self._kind, self.classes).any(1) for k in range(self.classes)]
+                holds.append(np.stack(each, 1))
+        if not keys or not sum(map(len, keys)):
             raise ValueError("Calibration needs held-out images. Received: none")
+        self.keys = np.concatenate(keys)
+        self._holds = np.concatenate(holds) if holds else np.ones((len(self.keys), self.classes), bool)
 
     def split(self, share: float, seed: int) -> tuple[set[int], set[int]]:
         """Returns the keys of a share of the images, chosen by their content, and those of the others.
@@ -87,6 +87,16 @@ class HeldOut:
     def count(self, part: Collection[int]) -> int:
         """Returns the number of images in a part; copies of an image are in the same part."""
         return int(np.isin(self.keys, np.fromiter(part, np.uint64, len(part))).sum())
+
+    def images_with(self, k: int, part: Collection[int] | None = None) -> int:
+        """Returns the number of images that hold a class, in a part or in all.
+
+        Args:
+            k: Int, the number of the class in the output.
+            part: Keys of images; None for all.
+        """
+        here = slice(None) if part is None else np.isin(self.keys, np.fromiter(part, np.uint64, len(part)))
+        return int(self._holds[here, k].sum())
 
     def batches(self, part: Collection[int], values: int) -> Iterator[Batch]:
         """Yields the images of a part, in batches whose samples fit in memory.
@@ -123,14 +133,6 @@ class HeldOut:
             checked = check_labels(np.asarray(labels), self._kind, self._output_shape, seen)
             seen += count
             yield Batch(arrays, checked, np.array([_key(x[i] for x in flat) for i in range(count)], np.uint64))
-
-    def _pairs(self) -> Iterator[tuple[Any, Any]]:
-        if self._dataset:
-            yield from self._images
-            return
-        for first in range(0, len(self._labels), self._batch_size):
-            places = slice(first, first + self._batch_size)
-            yield keras.tree.map_structure(lambda x, places=places: x[places], self._images), self._labels[places]
 
 
 def truth_of(labels: np.ndarray, k: int, kind: str, classes: int) -> np.ndarray:
@@ -195,6 +197,13 @@ def check_labels(
             f"Received: {labels[bad].ravel()[0]} for image {image}"
         )
     return whole.reshape(len(whole), -1, classes or 1) if each else whole.reshape(len(whole), -1)
+
+
+def _slices(images: Any, labels: np.ndarray, size: int) -> Iterator[tuple[Any, np.ndarray]]:
+    """Arrays in batches."""
+    for first in range(0, len(labels), size):
+        places = slice(first, first + size)
+        yield keras.tree.map_structure(lambda x, places=places: x[places], images), labels[places]
 
 
 def _check_dataset(images: tf.data.Dataset, labels: Any) -> None:

@@ -75,8 +75,9 @@ class Promise:
         least = bounds.least_level(n, self.confidence)
         if self.terms.level < least - 1e-12:
             raise ValueError(
-                f"Too few images for `{self.name}` at the level {self.terms.level:g}: with {n} held-out images{which} "
-                f"the least level is {math.ceil(least * 1e4) / 1e4:g}. Give more images, or ask for a higher level"
+                f"Too few images for `{self.name}` at the level {self.terms.level:g}: with {n} held-out "
+                f"images{which} the least level is {math.ceil(least * 1e4) / 1e4:g}. Give more images, or ask for "
+                "a higher level"
             )
 
     @property
@@ -118,10 +119,10 @@ class SetPromise(Promise):
 
 
 class MaskPromise(Promise):
-    """`miss` or `false`: the shares of a class's pixels that the outer mask misses, or of the inner that are wrong.
+    """`miss` or `false`: the share of a class that the outer mask misses, or of the inner mask that is wrong.
 
-    `miss` is about the images that hold the class, `false` about those in which the model sees it. Each class has a
-    threshold of its own.
+    `miss` is about the images that hold the class, `false` about those in which the model sees it. Each class has
+    a threshold of its own.
 
     Args:
         name: `"miss"` or `"false"`.
@@ -154,9 +155,10 @@ class MaskPromise(Promise):
         for k in terms.classes:
             n = int(self._n[k])
             if not n:
+                which = "of" if self.name == "miss" else "in which the model sees"
                 raise ValueError(
-                    f"`{self.name}` needs held-out images {'of' if self.name == 'miss' else 'in which the model sees'} "
-                    f"each class. Received: none for class {k}. Give images of it, or leave it out with `classes`"
+                    f"`{self.name}` needs held-out images {which} each class. Received: none for class {k}. Give "
+                    "images of it, or leave it out with `classes`"
                 )
             self.check(n, f" for class {k}" if terms.width > 1 else "")
             if self.name == "miss":
@@ -198,18 +200,19 @@ class ErrorPromise(Promise):
     def settle(self) -> Guarantee:
         terms = self.terms
         doubts, losses = (np.concatenate(each) for each in zip(*self._then, strict=True))
-        first = tuple(np.concatenate(each) for each in zip(*self._first, strict=True))
+        first_doubts, first_losses = (np.concatenate(each) for each in zip(*self._first, strict=True))
         self.check(len(doubts))
 
         def threshold(level: float) -> float | None:
-            start = bounds.best_start(*first, level)
+            start = bounds.best_start(first_doubts, first_losses, level)
             return bounds.selective_threshold(doubts, losses, level, terms.confidence, self._binary, start)
 
         found = threshold(terms.level)
         if found is None:
             raise ValueError(
-                f"`error` cannot be promised at the level {terms.level:g}: too many of the surest answers are wrong. "
-                f"The least level for these {len(doubts)} images is about {_least(threshold, terms.level):.2g}"
+                f"`error` cannot be promised at the level {terms.level:g}: too many of the surest answers are "
+                f"wrong. The least level for these {len(doubts)} images is about "
+                f"{_least(threshold, terms.level):.2g}"
             )
         kept = float((doubts < found).mean())
         return Guarantee(

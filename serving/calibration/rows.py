@@ -1,4 +1,4 @@
-"""A bounded random choice of answers: what temperatures and figures are fitted on, whatever the size of the data."""
+"""A bounded random choice of answers, for temperatures and figures, whatever the size of the data."""
 
 import numpy as np
 

@@ -20,7 +20,7 @@ _VALUES = 1 << 21  # numbers in the samples of a batch
 _SAMPLES, _FIRST, _KEEP, _FINALISTS = 8, 16, 4, 4
 _PIXELS = 128  # of each image
 
-#: Function from images to the negative log-likelihood of each of them; None for the temperature takes the best one.
+#: Function from images and a temperature, or None for the best one, to the NLL of each image and the temperature.
 Scorer = Callable[[Sequence[Batch], float | None], tuple[np.ndarray, float]]
 
 
@@ -28,12 +28,13 @@ def search(source: Source, heldout: HeldOut, part: set[int], tempers: bool) -> S
     """Returns the source with the sites and rates that give the least negative log-likelihood.
 
     Up to 200 settings are scored with 8 samples on a few images. The best quarter goes on to four times as many
-    images, until four are left. These, the sites as they are, and one pass are compared with all samples, on images
-    that no choice rests on and on all of them. The cheapest whose NLL is within a standard error of the best (of
-    the difference, image by image) is chosen. So one pass wins unless dropout is better by a standard error.
+    images, until four are left. These, the sites as they are, and one pass are compared with all samples, on
+    images that no choice rests on and on all of them. The cheapest whose NLL is within a standard error of the
+    best (of the difference, image by image) is chosen. So one pass wins unless dropout is better by a standard
+    error.
 
-    Rates are variables while settings are scored, so the model is traced once for each number of samples. Masks are
-    the same in all settings, which makes small differences visible. Layers whose rate cannot be set stay off.
+    Rates are variables while settings are scored, so the model is traced once for each number of samples. Masks
+    are the same in all settings, which makes small differences visible. Layers whose rate cannot be set stay off.
 
     Args:
         source: The predictor: a model or its Monte-Carlo samples.
@@ -97,7 +98,8 @@ class _Live:
 
 def _load(heldout: HeldOut, part: set[int]) -> list[Batch]:
     """Some images of a part, one a batch, as many as memory allows."""
-    loaded, size = [], 0
+    loaded: list[Batch] = []
+    size = 0
     for batch in heldout.batches(set(sorted(part)[:_IMAGES]), 1):
         for i in range(len(batch.keys)):
             one = Batch(*(keras.tree.map_structure(lambda x, i=i: x[i : i + 1], each) for each in batch))
@@ -159,7 +161,7 @@ def _scorer(source: Source) -> Scorer:
 def _choose(entrants: list[tuple[Source, Scorer]], images: list[Batch], half: int, tempers: bool) -> Source:
     """The cheapest entrant that is within a standard error of the best on the second half of the images.
 
-    It may also be within a standard error on all images, which favours the settings that the first half has chosen.
+    It may also be within a standard error on all images, where settings that the first half chose have an edge.
     """
     scores = []
     for _, score in entrants:

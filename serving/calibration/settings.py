@@ -20,8 +20,8 @@ def settings_of(rates: Sequence[float], most: int = 200) -> np.ndarray:
         most: Int above 0, the largest number of settings.
 
     Returns:
-        A float array `(settings, sites)` of rates, 0 where a site is off. No setting has all sites off, and none is
-        twice in it.
+        A float array `(settings, sites)` of rates, 0 where a site is off. No setting has all sites off, and none
+        is in it twice.
     """
     own, count = np.array([rate or 0.1 for rate in rates]), len(rates)
     shares = next((n for n in range(len(_SHARES), 1, -1) if (n + 1) ** count <= most), 0)

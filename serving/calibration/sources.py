@@ -128,7 +128,8 @@ def source_of(predictor: Any, task: str | None) -> Source:
 
 def named_sites(model: keras.Model) -> dict[str, keras.Layer]:
     """Returns the dropout layers of a model by the names of their sites, as `MonteCarlo(sites=)` takes them."""
-    found, names = layers.dropouts(model), {}
+    found = layers.dropouts(model)
+    names: dict[str, keras.Layer] = {}
     sites = [site.name for site in models.list_sites(model) if site.spec]
     for name in sites:
         (first, *_) = models.match_sites(model, [name])[name]

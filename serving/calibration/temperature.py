@@ -11,7 +11,7 @@ _BOUNDS = (0.05, 20.0)
 
 
 def is_coins(kind: str, classes: int) -> bool:
-    """Returns whether each output is a probability of its own, as of a coin, rather than one of several that sum to 1.
+    """Returns whether each output is a probability of its own, as of a coin, not one of several that sum to 1.
 
     Args:
         kind: The output kind.
@@ -24,8 +24,9 @@ def temper(p: tf.Tensor, temperature: float | Sequence[float], kind: str) -> tf.
     """Returns the probabilities of samples at a temperature.
 
     Softmax probabilities become `softmax(log p / T)`, which is the softmax of the logits divided by T. With one
-    temperature for each class, `log p_k` is divided by `T_k`. Probabilities of coins become `sigmoid(logit p / T)`.
-    Tempering each sample, and not their mean, keeps the mutual information within the entropy.
+    temperature for each class, `log p_k` is divided by `T_k`. Probabilities of coins become
+    `sigmoid(logit p / T)`. Tempering each sample, and not their mean, keeps the mutual information within the
+    entropy.
 
     Args:
         p: Float32 tensor `(..., classes)`, the probabilities of samples.
