@@ -78,7 +78,9 @@ def test_what_is_not_deferred_has_at_most_the_error_asked(level, binary):
         random = np.random.default_rng(seed)
         doubts = random.random(3000)
         rates = 1.2 * np.minimum(doubts**3, 0.8)
-        losses = (random.random(3000) < rates).astype(float) if binary else random.beta(20 * rates, 20 * (1 - rates))
+        losses = (
+            (random.random(3000) < rates).astype(float) if binary else random.beta(20 * rates, 20 * (1 - rates))
+        )
         start = bounds.best_start(doubts[:1000], losses[:1000], level)
         found = bounds.selective_threshold(doubts[1000:], losses[1000:], level, 0.9, binary, start)
         risk = 0.3 * min(found or 0.0, 1.0) ** 3
@@ -101,7 +103,9 @@ def test_the_least_level_is_the_least():
 def test_a_bet_on_a_loss_above_the_level_rarely_wins(level):
     """The p-value is below 0.1 in at most a tenth of draws whose expected loss is the level."""
     random = np.random.default_rng(0)
-    p_values = [bounds.betting_p_value(random.beta(2 * level, 2 * (1 - level), 150), level, 0.9) for _ in range(300)]
+    p_values = [
+        bounds.betting_p_value(random.beta(2 * level, 2 * (1 - level), 150), level, 0.9) for _ in range(300)
+    ]
     assert np.mean(np.array(p_values) <= 0.1) <= 0.1 + 2 * np.sqrt(0.09 / 300)
     assert bounds.betting_p_value(np.full(150, level / 3), level, 0.9) < 0.1
     assert bounds.betting_p_value(np.zeros(0), level, 0.9) == 1.0
