@@ -3,6 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 # Byte-compiling all of TensorFlow costs more than importing the part that is used.
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
+# Tests start many processes. Bytecode is kept for all of them, out of the source folders, also where the environment
+# forbids to write any: to compile TensorFlow's modules again takes 6 s a process.
+KEEP_BYTECODE := PYTHONDONTWRITEBYTECODE= PYTHONPYCACHEPREFIX=$(CURDIR)/.venv/bytecode
 
 # The tests of `make check`: those of rooms that others build on, and a few with no training, process or server.
 QUICK := tests/common tests/layers/test_contract.py tests/layers/test_layers.py tests/layers/test_site_layers.py \
@@ -19,13 +22,13 @@ check: .venv/dev  ## runs lint and quick, for the inner loop
 	@$(MAKE) --no-print-directory -j 2 lint quick
 
 demo: .venv/core  ## trains, samples and exports two models; writes demo/report.html
-	$(BIN)/dropzoo demo --out demo
+	$(KEEP_BYTECODE) $(BIN)/dropzoo demo --out demo
 
 test: .venv/dev  ## runs all tests but the slow ones
-	$(BIN)/python -m pytest -q -n auto --maxprocesses 8 --dist worksteal
+	$(KEEP_BYTECODE) $(BIN)/python -m pytest -q -n auto --maxprocesses 8 --dist worksteal
 
 quick: .venv/dev  ## runs the first cases of each test in the files of QUICK
-	@$(BIN)/python -m pytest -q --quick -n auto --maxprocesses 4 --dist worksteal $(QUICK)
+	@$(KEEP_BYTECODE) $(BIN)/python -m pytest -q --quick -n auto --maxprocesses 4 --dist worksteal $(QUICK)
 
 lint: .venv/dev  ## checks format, style and types
 	$(BIN)/ruff format --check .

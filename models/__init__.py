@@ -17,11 +17,12 @@ from dropzoo.models import (  # noqa: F401  (a family registers its models when 
     wide_resnet,
 )
 from dropzoo.models.build import build_model, list_sites
+from dropzoo.models.names import match_sites
 from dropzoo.models.plans import Plan, get_plan, list_plans
 from dropzoo.models.ramps import ramp
 from dropzoo.models.reference import list_weights
 from dropzoo.models.registry import get_builder, list_models, register_model
-from dropzoo.models.sites import Site, Sites, match_sites
+from dropzoo.models.sites import Site, Sites
 from dropzoo.models.surgery.report import dropout_report
 from dropzoo.models.surgery.retrofit import retrofit, strip_dropout
 

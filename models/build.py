@@ -74,13 +74,15 @@ def build_model(
     return builder(dropout=dropout, **options)
 
 
-def list_sites(model: str | keras.Model, **options: Any) -> list[Site]:
+def list_sites(model: str | keras.Model, *, edges: bool = False, **options: Any) -> list[Site]:
     """Returns the dropout sites of a model, in the order of its forward pass.
 
     Args:
         model: The name of a model, which is built with `options`, or a Functional or Sequential model, from this
             package or not. A site in a nested model is called `<nested model>/<site>`; a layer that is called
             several times has the sites `<layer>_call1`, `<layer>_call2`, ...
+        edges: Bool. If True, the result also has the edges `"enc->join"` of each tensor that several layers read,
+            after its site: dropout on an edge leaves the other readers alone.
         options: If `model` is a name, the options of `build_model`; all have defaults.
 
     Raises:
@@ -95,7 +97,7 @@ def list_sites(model: str | keras.Model, **options: Any) -> list[Site]:
     """
     if isinstance(model, str):
         with random_untouched():
-            return sites_of(build_model(model, **options))
+            return sites_of(build_model(model, **options), edges)
     if options:
         raise ValueError(f"Options are for a model given by name. Received: a model and {sorted(options)}")
-    return sites_of(model)
+    return sites_of(model, edges)

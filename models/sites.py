@@ -4,12 +4,12 @@ A site is the output of the layer that has its name, and the dropout layer there
 sites are read off the model itself, even if it was loaded from disk.
 """
 
+import collections
 import fnmatch
 import numbers
 import random
 import re
 import zlib
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,8 +18,8 @@ import keras
 from dropzoo import layers
 from dropzoo.common.checks import snake_case, unknown
 from dropzoo.common.seeds import random_untouched
+from dropzoo.models.graph.edges import Edge, edges_of
 from dropzoo.models.graph.places import Place, places
-from dropzoo.models.graph.walk import graph_of, walk
 
 # Layers called <site>_<part> belong to the unit that ends in the layer called <site>, and are not sites.
 _PARTS = set("act add concat conv dense flatten join norm pad pool resize scale shortcut".split())
@@ -36,13 +36,14 @@ class CannotPlace(ValueError):
 
 @dataclass(frozen=True)
 class Site:
-    """A place in a model where dropout can stand.
+    """A place in a model where dropout can stand: the output of a layer, or that output on its way to one reader.
 
     Attributes:
-        name: The name of the layer whose output it is, such as `"encoder1_conv2"`.
+        name: The name of the layer whose output it is, such as `"encoder1_conv2"`. An edge has the names of both
+            layers, `"encoder1_conv2->skip1"`.
         kind: `"conv"`, `"branch"` (the end of a residual branch), `"block"`, `"module"`, `"pool"`, `"skip"`,
-            `"down"`, `"up"`, `"features"`, `"dense"`, `"head"` or `"input"`. If the layer's name ends in none of
-            these, as in most other models, its class in snake case.
+            `"down"`, `"up"`, `"features"`, `"dense"`, `"head"`, `"input"` or `"edge"`. If the layer's name ends in
+            none of these, as in most other models, its class in snake case.
         shape: `(batch, height, width, channels)` or `(batch, units)`, with None where a size is unknown.
         spec: The dropout that stands there, as a spec for `layers.get`; None if there is none. Several specs are
             joined by `" + "`.
@@ -54,15 +55,31 @@ class Site:
     spec: str | None = None
 
 
-def sites_of(model: keras.Model) -> list[Site]:
+def sites_of(model: keras.Model, edges: bool = False) -> list[Site]:
     """Returns the dropout sites of a model, in the order of its forward pass; see `list_sites`."""
-    return [as_site(place) for place in places(model) if is_listed(place)]
+    every = places(model)
+    found: dict[str, Site] = {}
+    of_place = collections.defaultdict(list)
+    for edge in edges_of(every) if edges else []:
+        if edge.place.branches:
+            of_place[id(edge.place)].append(_edge_as_site(edge))
+    for place in every:
+        own = [as_site(place)] if is_listed(place) else []
+        for site in [*own, *of_place[id(place)]]:
+            found.setdefault(site.name, site)
+    return list(found.values())
 
 
 def as_site(place: Place) -> Site:
     """Returns a place as users see it."""
     spec = " + ".join(layers.describe(call.layer) for call in place.standing) or None
-    return Site(place.name, _kind(place.call.layer), tuple(place.tensor.shape), spec)
+    kind = "edge" if "->" in place.name else _kind(place.call.layer)
+    return Site(place.name, kind, tuple(place.tensor.shape), spec)
+
+
+def _edge_as_site(edge: Edge) -> Site:
+    spec = " + ".join(layers.describe(call.layer) for call in edge.standing) or None
+    return Site(edge.name, "edge", tuple(edge.tensor.shape), spec)
 
 
 def is_listed(place: Place) -> bool:
@@ -86,65 +103,6 @@ def add_parts(*names: str) -> None:
         names: Strs such as `"theta"`; after that, `skip1_theta` belongs to the unit `skip1`.
     """
     _PARTS.update(names)
-
-
-def match_sites(model: keras.Model, patterns: Iterable[str]) -> dict[str, list[keras.Layer]]:
-    """Returns the dropout layers that each pattern names.
-
-    A dropout layer is known by its own name and by the name of its site, `"head_dropout"` and `"head"`. In a
-    nested model both are also known with a path, `"inner/head"`, which is how `list_sites` names sites. If a layer
-    is called several times, the dropout after one of its calls is known by the name of the call, `"dense_call2"`.
-    A pattern that is one of these names is taken literally; otherwise it is an fnmatch pattern.
-
-    Args:
-        model: Any Keras model. Paths are known if it is Functional or Sequential.
-        patterns: Names or fnmatch patterns.
-
-    Returns:
-        A dict from each pattern to its layers, in the order of the model.
-
-    Raises:
-        ValueError: If a pattern matches no dropout layer; the error suggests the closest names.
-
-    Example:
-    >>> from dropzoo import models
-    >>> model = models.build_model("unet", depth=1, filters=2, dropout={"decoder*": 0.1})
-    >>> {pattern: len(found) for pattern, found in models.match_sites(model, ["decoder*", "decoder1_up"]).items()}
-    {'decoder*': 3, 'decoder1_up': 1}
-    """
-    names = {layer: {layer.name, layer.name.removesuffix("_dropout")} for layer in layers.dropouts(model)}
-    listed = {layer: {layer.name.removesuffix("_dropout")} for layer in names}
-    if graph_of(model) is not None:
-        _add_names_in_graph(model, names, listed)
-    known = {name for those in names.values() for name in those}
-    matched = {}
-    for pattern in patterns:
-        literal = pattern in known
-        matched[pattern] = [
-            layer
-            for layer, those in names.items()
-            if (pattern in those if literal else any(fnmatch.fnmatchcase(name, pattern) for name in those))
-        ]
-        if not matched[pattern]:
-            sites = {site for those in listed.values() for site in those}
-            raise unknown("dropout site", pattern, sites, aliases=known)
-    return matched
-
-
-def _add_names_in_graph(
-    model: keras.Model, names: dict[keras.Layer, set[str]], listed: dict[keras.Layer, set[str]]
-) -> None:
-    """Adds the names with paths to `names`, and sets `listed` to the names that `list_sites` gives, by layer."""
-    for call in walk(model):
-        if call.layer in names:
-            own = (call.name, call.layer.name, call.layer.name.removesuffix("_dropout"))
-            names[call.layer] |= {prefix + name for prefix in ("", *call.paths) for name in own}
-    printed: dict[keras.Layer, set[str]] = {}
-    for place in places(model):
-        for call in place.standing:
-            names[call.layer] |= {prefix + place.call.name for prefix in ("", *place.call.paths)}
-            printed.setdefault(call.layer, set()).add(place.name)
-    listed |= printed
 
 
 class Sites:

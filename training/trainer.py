@@ -1,5 +1,6 @@
 """A training loop that can stop at any step and go on in another process, bit for bit."""
 
+import dataclasses
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -9,14 +10,16 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from dropzoo.common.checks import check_keras_model
 from dropzoo.common.keras_internals import build_for
-from dropzoo.training.loop import batches, checkpoints, replicas
+from dropzoo.training.loop import batches, checkpoints, pixels, replicas
+from dropzoo.training.loop.compiling import Asked, Settled, settle
+from dropzoo.training.loop.feeds import DataLike, Feed, Order, feed_of, given
 from dropzoo.training.loop.options import check_device, check_options, xla_pays
+from dropzoo.training.loop.outputs import few
 from dropzoo.training.loop.program import Program
 from dropzoo.training.loop.run import Run, Settings, evaluate
 from dropzoo.training.loop.signals import StopSignals
-from dropzoo.training.losses import default_loss
-from dropzoo.training.metrics import default_metrics
 
 Loss: TypeAlias = str | keras.losses.Loss | Callable[..., tf.Tensor]
 Metrics: TypeAlias = Sequence[str | keras.metrics.Metric | Callable[..., tf.Tensor]]
@@ -28,19 +31,28 @@ class Trainer:
     Each step does what Keras' own `train_step` does after `compile`. So losses, regularisation, metrics, sample
     weights and loss scaling mean the same as in `fit`, and so do callbacks, the history, and the optimizer's own
     arguments: clipping, accumulation, EMA. The trainer adds training on several devices and workers, checkpoints
-    of the whole state (including seed generators and live rates), a check of the labels, and an error instead of a
-    model full of NaN. With the checkpoints, a run that was stopped anywhere ends with the same weights.
+    of the whole state (including seed generators and live rates), and an error instead of a model full of NaN.
+    With the checkpoints, a run that was stopped anywhere ends with the same weights.
+
+    A model that is compiled is trained with what it was compiled with, and each argument that is given here takes
+    the place of one of `compile`. If nobody has said the loss, it is chosen for each output by the targets in the
+    first batches, and `fit` prints which one and why: whole numbers within the outputs are classes, vectors of 0
+    and 1 that sum to 1 are one-hot, other vectors of 0 and 1 are labels that do not exclude each other, 0 and 1 for
+    one output are a binary task, and other floats are a regression. Masks get `DiceCrossEntropy`. Where the
+    targets do not decide, an error says so. Labels are checked for these losses, and for those whose labels can
+    only be classes: the targets of a loss of your own may be anything, as in `fit`.
 
     Args:
-        model: A built or unbuilt `keras.Model`. The trainer compiles it, so freeze layers first. Losses and
-            metrics receive the model's outputs as they are.
-        optimizer: As for `compile`.
-        loss: As for `compile`. Models here return logits, but a name such as `"sparse_categorical_crossentropy"`
-            means probabilities: pass objects with `from_logits=True`. `None` chooses by the output of the model:
-            cross-entropy for `(batch, classes)` and `DiceCrossEntropy` for images; one output is the logit of a
-            binary task.
-        metrics: As for `compile`; names are resolved as Keras does. `None` means `default_metrics`, `[]` means
-            none.
+        model: A built or unbuilt `keras.Model`. Freeze layers before the trainer is made. Losses and metrics
+            receive the model's outputs as they are.
+        optimizer: As for `compile`. None means that of a compiled model, or Adam.
+        loss: As for `compile`: one loss, or a list or dict of losses for the outputs. Models here return logits,
+            but a name such as `"sparse_categorical_crossentropy"` means probabilities: pass objects with
+            `from_logits=True`; a mismatch that the graph of the model shows is a warning. None means the loss that
+            the model was compiled with, or a default; `[]` means only what the model adds with `add_loss`.
+        metrics: As for `compile`; names are resolved as Keras does. None means those of a compiled model, or else
+            the usual ones for the loss: accuracy, the mean IoU of masks, the mean absolute error of a regression,
+            none for a loss of your own. `[]` means none.
         strategy: A `tf.distribute.MirroredStrategy` or `MultiWorkerMirroredStrategy` under whose scope the model
             was built, or None. The batches of `train` are the global ones, the same on every worker. Each replica
             takes its rows, and all replicas together take the step that one device would take, with `synchronized`
@@ -61,9 +73,15 @@ class Trainer:
         loss_weights: As for `compile`. The weights of several outputs, for example of auxiliary losses.
         prefetch_to: Str or None. A device, for example `"GPU:0"`, to which the next batches are copied while a
             step runs. Not with a strategy.
+        task: What the output is trained for, in place of a loss: `"multi_class"`, `"binary"`, `"multi_label"` or
+            `"regression"`; for several outputs a list, or a dict by their names.
+        weighted_metrics: As for `compile`.
+        input_range: The values of a black and of a white pixel in the training images, such as `(0, 255)`. None
+            means what the data say, or what the first batches show. It is kept with the model and in its `.keras`
+            file, so that a server or an export gives it such images.
 
     Raises:
-        ValueError: If an option is bad, or if `loss` or `metrics` is None and the model's output has no default.
+        ValueError: If an option is bad.
 
     Example:
     >>> import keras, numpy as np, tensorflow as tf
@@ -78,7 +96,7 @@ class Trainer:
     def __init__(
         self,
         model: keras.Model,
-        optimizer: str | keras.optimizers.Optimizer = "adam",
+        optimizer: str | keras.optimizers.Optimizer | None = None,
         loss: Loss | Mapping[str, Loss] | Sequence[Loss] | None = None,
         metrics: Metrics | Mapping[str, Any] | None = None,
         strategy: tf.distribute.Strategy | None = None,
@@ -89,58 +107,72 @@ class Trainer:
         r_drop: float = 0.0,
         loss_weights: Mapping[str, float] | Sequence[float] | None = None,
         prefetch_to: str | None = None,
+        *,
+        task: str | Mapping[str, str] | Sequence[str] | None = None,
+        weighted_metrics: Metrics | Mapping[str, Any] | None = None,
+        input_range: tuple[float, float] | None = None,
     ) -> None:
-        output = batches.output(model)
-        check_options(jit_compile, steps_per_execution, on_nan, r_drop, output is not None)
+        check_keras_model(model)
+        check_options(jit_compile, steps_per_execution, on_nan, r_drop, batches.output(model) is not None)
         check_device(prefetch_to, strategy)
-        replicas.prepare(strategy, model, optimizer, jit_compile)
-        if loss is None or metrics is None or r_drop:
-            batches.check_logits(model, r_drop)
-        if loss is None or metrics is None:
-            if output is None:
-                raise ValueError(
-                    "`loss` and `metrics` must be given: the model does not have exactly one output of known shape"
-                )
-            task = "classification" if output.rank == 2 else "segmentation"
-            if loss is None:
-                loss = default_loss(task, output.classes)
-            if metrics is None:
-                metrics = default_metrics(task, output.classes, getattr(loss, "ignore_class", None))
-        with replicas.scope(strategy):
-            optimizer, metrics = (replicas.remade(strategy, thing) for thing in (optimizer, metrics))
-            model.compile(optimizer, loss, loss_weights=loss_weights, metrics=metrics, jit_compile=False)
+        asked = Asked(optimizer, loss, loss_weights, metrics, weighted_metrics, task).with_compiled(model)
+        self._asked = dataclasses.replace(asked, optimizer="adam" if asked.optimizer is None else asked.optimizer)
+        replicas.prepare(strategy, model, self._asked.optimizer, jit_compile)
+        batches.check_r_drop(model, r_drop)
         self.model = model
         self.strategy = strategy
         self.deterministic = deterministic
         self.steps_per_execution = steps_per_execution
         self.on_nan = on_nan
+        self._images = pixels.Images(model, input_range)
         self._jit_compile, self._r_drop, self._prefetch_to = jit_compile, r_drop, prefetch_to
         self._described = checkpoints.describe(model)  # described now, because the rates change during the run
+        self._settled: Settled | None = None
+        self._said: set[str] = set()
         self._program: Program | None = None
+        self._compile(settle(self._asked, model, None))
 
     def fit(
         self,
-        train: tf.data.Dataset | batches.Epochs,
-        validation_data: tf.data.Dataset | batches.Epochs | None = None,
+        train: DataLike | None = None,
+        validation_data: DataLike | None = None,
         epochs: int = 1,
         callbacks: Sequence[keras.callbacks.Callback] | keras.callbacks.Callback | None = None,
         checkpoint_dir: str | Path | None = None,
         checkpoint_every: int | None = None,
         class_weight: dict[int, float] | None = None,
         verbose: int | str = "auto",
+        *,
+        x: Any = None,
+        y: Any = None,
+        sample_weight: Any = None,
+        batch_size: int | None = None,
+        shuffle: bool = True,
+        steps_per_epoch: int | None = None,
+        validation_steps: int | None = None,
     ) -> keras.callbacks.History:
         """Trains until `epochs` epochs are done, including the epochs before a resume.
 
         If `checkpoint_dir` holds checkpoints, the run goes on from the newest. It ends with the weights that it
-        would have had without the stop (to the bit with `deterministic=True`) if it sees the same batches.
-        `train.at_epoch(epoch)` returns the batches of one epoch; a dataset without this method must give the same
-        batches in every pass. A stop within an epoch (`model.stop_training`, Ctrl-C, SIGTERM) saves the position
-        there. Callbacks start anew after a resume: `EarlyStopping` counts from zero.
+        would have had without the stop (to the bit with `deterministic=True`) if it sees the same batches. A stop
+        within an epoch (`model.stop_training`, Ctrl-C, SIGTERM) saves the position there. Callbacks start anew
+        after a resume: `EarlyStopping` counts from zero.
+
+        The data may have any form that `fit` takes, with or without targets and sample weights, and each of these
+        may be a structure of arrays for several inputs or outputs. A resumed run sees the same batches
+
+        - of an object whose `at_epoch(epoch)` returns the `tf.data.Dataset` of an epoch, always;
+        - of another `tf.data.Dataset`, if each pass gives the same batches;
+        - of arrays `(x, y)`, if they are the same: their order is a function of a seed, which is kept in the
+          checkpoint, and of the epoch;
+        - of a `keras.utils.PyDataset`, if a batch depends on its index and on the calls of `on_epoch_begin` and
+          `on_epoch_end` alone: the calls of past epochs are repeated;
+        - of a generator, if it gives the same batches each time it is made: past ones are drawn and dropped.
 
         Args:
-            train: A `tf.data.Dataset` of `(x, y)` or `(x, y, sample_weight)`, or an object whose `at_epoch(epoch)`
-                returns one.
-            validation_data: Data of the same form, which are evaluated after each epoch, or None.
+            train: The training data: a `tf.data.Dataset`, an object with `at_epoch`, a `PyDataset`, a generator of
+                batches, or arrays `(x, y)` or `(x, y, sample_weight)`.
+            validation_data: Data of the same forms, which are evaluated after each epoch, or None.
             epochs: Int. The total number of epochs.
             callbacks: A Keras callback, a list of callbacks, or None.
             checkpoint_dir: Folder for a checkpoint after each epoch, or None. The newest three checkpoints stay,
@@ -149,13 +181,23 @@ class Trainer:
                 an epoch are done.
             class_weight: Dict from labels to weights, or None. Other labels have the weight 1. In masks, each
                 pixel has the weight of its label.
-            verbose: As for Keras' `fit`.
+            verbose: As for Keras' `fit`. Unless it is 0, `fit` also prints what it has chosen itself.
+            x: Arrays of inputs, in place of `train`, as for Keras' `fit`.
+            y: Arrays of targets, with `x`.
+            sample_weight: Arrays of weights, with `x`.
+            batch_size: Int above 0 or None. The size of the batches that are cut from arrays; None means 32.
+            shuffle: Bool. Whether each epoch has its own order of the rows of arrays, or of the batches of a
+                `PyDataset`.
+            steps_per_epoch: Int above 0 or None. The number of batches of an epoch, if it is not that of the data.
+                A generator needs it. Datasets and generators then go on where the epoch before ended.
+            validation_steps: Int above 0 or None. The number of batches of `validation_data` to evaluate.
 
         Returns:
             Keras' `History`, including the epochs before a resume.
 
         Raises:
-            ValueError: For unusable data or arguments, or a checkpoint of another model or run.
+            ValueError: For unusable data or arguments, targets that do not decide the loss, or a checkpoint of
+                another model or run.
             FloatingPointError: Once the loss is not finite.
             OSError: If a checkpoint cannot be written; older ones are whole.
             RuntimeError: If another worker is gone.
@@ -163,49 +205,72 @@ class Trainer:
         if self.deterministic:
             tf.config.experimental.enable_op_determinism()
         directory = checkpoints.folder(checkpoint_dir, checkpoint_every, self.on_nan)
-        first = batches.dataset(train, "train")
-        self._build(first)
-        saved = checkpoints.restore(directory, self.model, self._described) if directory else None
+        order = Order(steps_per_epoch, shuffle, replicas.seed(self.strategy), batch_size)
+        feed = feed_of(given(train, x, y, sample_weight, validation_data), "train", order)
+        validation = None
+        if validation_data is not None:
+            validation = feed_of(
+                validation_data, "validation_data", Order(validation_steps, batch_size=batch_size)
+            )
+        told = verbose != 0 and replicas.is_chief(self.strategy)
+        self._build(feed, told)
+        if told and directory:
+            self._say(feed.resumes)
+        described = [*self._described, *feed.described]
+        saved = checkpoints.restore(directory, self.model, described) if directory else None
         checkpoint = saved[0] if saved else None
         # Epoch and step as one number, because the workers can only compare numbers.
         if not replicas.same_everywhere(
             self.strategy, checkpoint.epoch * 10**9 + checkpoint.step if checkpoint else 0
         ):
             raise ValueError(f"The workers found different checkpoints: all must share {checkpoint_dir}")
+        order.seed = checkpoint.seed if checkpoint else order.seed
+        feed.prepare = lambda data: batches.ahead(
+            batches.weighted(data, class_weight, self.model), self._prefetch_to
+        )
         # If the data do not know their length, the first epoch shows it. Rate schedules need it.
-        steps = max(int(first.cardinality()), 0) or (checkpoint.steps if checkpoint else None)
+        steps = feed.steps or (checkpoint.steps if checkpoint else None)
         callback_list = keras.callbacks.CallbackList(
             replicas.callbacks_here(self.strategy, callbacks),
             add_history=True,
-            add_progbar=verbose != 0 and replicas.is_chief(self.strategy),
+            add_progbar=told,
             verbose=verbose,
             epochs=epochs,
             steps=steps,
             model=self.model,
         )
         settings = Settings(
-            train=train,
-            validation_data=validation_data,
-            class_weight=class_weight,
+            train=feed,
+            validation=validation,
+            order=order,
             directory=directory,
             checkpoint_every=checkpoint_every,
             strategy=self.strategy,
             steps_per_execution=self.steps_per_execution,
-            prefetch_to=self._prefetch_to,
             on_nan=self.on_nan,
-            described=self._described,
+            described=described,
+            images=self._images,
         )
+        self._images.know(feed.input_range or (checkpoint.input_range if checkpoint else None), feed.bits)
         program = self._compiled(checkpoint.jit_compile if checkpoint else None)
         signals = StopSignals(alone=not replicas.multi_worker(self.strategy))
         Run(self.model, program, settings, callback_list, signals, steps, saved).train(epochs)
         return self.model.history
 
-    def evaluate(self, dataset: tf.data.Dataset | batches.Epochs) -> dict[str, float | np.ndarray]:
-        """Returns the loss and the metrics over a dataset.
+    @property
+    def input_range(self) -> tuple[float, float] | None:
+        """The values of a black and of a white pixel in the training images, or None while nothing shows it."""
+        return self._images.range
+
+    def evaluate(
+        self, dataset: DataLike, *, batch_size: int | None = None, steps: int | None = None
+    ) -> dict[str, float | np.ndarray]:
+        """Returns the loss and the metrics over data.
 
         Args:
-            dataset: A `tf.data.Dataset` of `(x, y)` or `(x, y, sample_weight)`, or an object whose
-                `at_epoch(epoch)` returns one.
+            dataset: Data in one of the forms that `fit` takes.
+            batch_size: Int above 0 or None. The size of the batches that are cut from arrays; None means 32.
+            steps: Int above 0 or None. The number of batches to evaluate; None for all.
 
         Returns:
             Dict from names to floats; metrics with several values give arrays.
@@ -213,16 +278,49 @@ class Trainer:
         Raises:
             ValueError: For unusable data.
         """
-        found = batches.dataset(dataset, "dataset")
-        self._build(found)
+        feed = feed_of(dataset, "dataset", Order(steps, batch_size=batch_size))
+        self._build(feed, False)
         callbacks = keras.callbacks.CallbackList(model=self.model)
-        logs = evaluate(self.model, self._program or self._compiled(), found, "dataset", callbacks)
+        logs = evaluate(self.model, self._program or self._compiled(), feed, callbacks)
+        feed.end()
         return {name: float(value) if value.ndim == 0 else value for name, value in logs.items()}
 
-    def _build(self, data: tf.data.Dataset) -> None:
-        """Makes every variable, since a checkpoint can only be put into variables that exist."""
+    def _build(self, feed: Feed, told: bool) -> None:
+        """Compiles the model if that has waited for data, and makes every variable, which checkpoints need."""
         with replicas.scope(self.strategy):
-            build_for(self.model, data.element_spec)
+            if self._settled is None:
+                if not getattr(self.model, "outputs", None):
+                    self.model(few(feed.first[0][0]))  # the first call builds it
+                self._compile(settle(self._asked, self.model, feed))
+            build_for(self.model, feed.spec)
+        if told and self._settled is not None:
+            self._say(self._settled.words)
+
+    def _compile(self, settled: Settled | None) -> None:
+        """Compiles the model with what is settled; None waits."""
+        if settled is None:
+            return
+        asked, self._settled = self._asked, settled
+        with replicas.scope(self.strategy):
+            optimizer, metrics, weighted = (
+                replicas.remade(self.strategy, thing)
+                for thing in (asked.optimizer, settled.metrics, asked.weighted_metrics)
+            )
+            self.model.compile(
+                optimizer,
+                settled.loss,
+                loss_weights=asked.loss_weights,
+                metrics=metrics,
+                weighted_metrics=weighted,
+                jit_compile=False,
+            )
+        self._described += checkpoints.describe(self.model.optimizer)
+
+    def _say(self, words: str) -> None:
+        """Prints a sentence, once."""
+        if words and words not in self._said:
+            print(f"Trainer: {words}.")
+            self._said.add(words)
 
     def _compiled(self, resumed: bool | None = None) -> Program:
         """Returns the program, compiled as asked for; `resumed` is what the checkpoint says, if there is one."""
@@ -235,5 +333,6 @@ class Trainer:
                 stacklevel=3,
             )
         if self._program is None or self._program.jit_compile != wanted:
-            self._program = Program(self.model, self.strategy, bool(wanted), self._r_drop)
+            checks = self._settled.checks if self._settled else None
+            self._program = Program(self.model, self.strategy, bool(wanted), self._r_drop, checks)
         return self._program

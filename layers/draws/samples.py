@@ -112,7 +112,8 @@ def sample_bits(
     Args:
         shape: Shape to draw, rows first.
         key: uint32 tensor `(2,)`, derived from the seed and the site.
-        rows: uint32 tensor `(rows,)`, a key for each row.
+        rows: uint32 tensor `(rows,)`, a key for each row. If `shape` has a multiple of them, each key is for several
+            rows, one after another.
         sample: Int tensor in [0, T): a scalar, or `(rows, 1)`, one for each row.
         num_samples: Positive int, the number of samples T.
         balanced: Bool. Whether to stratify the bits over the samples.
@@ -148,6 +149,7 @@ def _content_keys(images: tf.Tensor) -> tf.Tensor:
 
 def _bits(shape: tf.Tensor, key: tf.Tensor, rows: tf.Tensor, sample: tf.Tensor, count: int) -> tf.Tensor:
     size = ops.prod(shape[1:])
+    rows, sample = _spread(shape[0], rows, sample)
     first, second = rows + key[0], ops.bitwise_xor(rows, key[1])
     unit = row_bits(first, second, size)  # (rows, units): the same for all samples
     place = mix(second)[:, None] + positions(size)
@@ -157,6 +159,23 @@ def _bits(shape: tf.Tensor, key: tf.Tensor, rows: tf.Tensor, sample: tf.Tensor, 
         wide = ops.cast(_stratum(sample, unit, count), "uint64") * tf.constant(2**32, tf.uint64)
         bits = ops.cast((wide + ops.cast(bits, "uint64")) // tf.constant(count, tf.uint64), "uint32")
     return ops.reshape(bits, shape)
+
+
+def _spread(length: tf.Tensor, rows: tf.Tensor, sample: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns the keys and samples of a first axis of another length than the batch.
+
+    It is longer where windows, patches or frames are folded into the batch. Each image then has the same number of
+    rows, one after another, and the key of a row is that of its image and of its place there.
+    """
+    images = tf.maximum(tf.shape(rows)[0], 1)
+    each = tf.maximum((length + images - 1) // images, 1)
+    index = tf.range(length)
+    image = tf.minimum(index // each, images - 1)
+    place = mix(tf.cast(index - image * each, tf.uint32))  # 0 for the first row, whose key is that of the image
+    keys = tf.bitcast(tf.gather(tf.bitcast(rows, tf.int32), image), tf.uint32)
+    if sample.shape.rank:
+        sample = tf.bitcast(tf.gather(tf.bitcast(sample, tf.int32), image), tf.uint32)
+    return ops.bitwise_xor(keys, place), sample
 
 
 def _drop(

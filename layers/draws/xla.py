@@ -16,6 +16,7 @@ from keras import ops
 
 from dropzoo.layers.draws.draw import Draw
 from dropzoo.layers.draws.hash import Shape, derive_key, hash_bits, keep_mask
+from dropzoo.layers.draws.recompute import next_seed
 
 _weights_only = contextvars.ContextVar("weights_only", default=False)
 
@@ -36,12 +37,12 @@ class XlaDraw(Draw):
 
     def bits(self, shape: Shape) -> tf.Tensor:
         draw = compiled(hash_bits) if self._pays(shape) else hash_bits
-        return _with_shape(draw(tf.stack(shape), derive_key(self._generator.next(), _replica())), shape)
+        return _with_shape(draw(tf.stack(shape), derive_key(next_seed(self._generator), _replica())), shape)
 
     def keep(self, shape: Shape, rate: tf.Tensor) -> tf.Tensor:
         if not self._pays(shape):
             return super().keep(shape, rate)
-        return _with_shape(compiled(_keep)(tf.stack(shape), rate, self._generator.next(), _replica()), shape)
+        return _with_shape(compiled(_keep)(tf.stack(shape), rate, next_seed(self._generator), _replica()), shape)
 
     def drop_units(self, inputs: tf.Tensor, mask_shape: Shape, rate: tf.Tensor) -> tf.Tensor:
         """See `Draw.drop_units`.
@@ -50,7 +51,7 @@ class XlaDraw(Draw):
         """
         if not self._pays(ops.shape(inputs)):
             return super().drop_units(inputs, mask_shape, rate)
-        seed, replica = self._generator.next(), _replica()
+        seed, replica = next_seed(self._generator), _replica()
         ones = [isinstance(drawn, int) and drawn == 1 for drawn in mask_shape]
 
         def drop(x: tf.Tensor, relu: bool = False) -> tf.Tensor:

@@ -1,33 +1,58 @@
-"""The activation that a model ends in: whether its output is logits, or probabilities already."""
+"""What the outputs of a model mean, as its graph shows it: logits, or probabilities already."""
 
 import re
-from typing import Any
+from typing import Any, Literal
 
 import keras
 
+from dropzoo import layers
 from dropzoo.common.keras_internals import nodes_of, recorded_graph
+from dropzoo.models.graph.bounds import meanings_by_bounds
+
+Meaning = Literal["softmax", "sigmoid", "logits"]
+"""What an output means: probabilities that sum to 1 along the last axis; probabilities each by itself; logits."""
 
 _ENDINGS = ("softmax", "sigmoid")
 # Layers that end in their `activation`; recurrent layers do not.
 _ACTIVATED = ("activation", "dense", "einsumdense", "conv", "depthwiseconv", "separableconv")
-# Layers and operations whose outputs are probabilities if their inputs are, as long as they keep the last axis.
+# Activations that bound nothing, so that a layer of weights that ends in one gives logits.
+_UNBOUNDED = frozenset("linear relu leaky_relu leakyrelu elu selu gelu silu swish mish log_softmax".split())
+# Layers and operations whose outputs mean what their inputs mean, as long as they keep the last axis.
 _TRANSPARENT = frozenset(
-    "averagepooling cast cropping flatten getitem globalaveragepooling identity reshape squeeze upsampling".split()
+    "averagepooling cast cropping flatten getitem globalaveragepooling identity reshape resize resizing squeeze "
+    "upsampling".split()
 )
 
 
-def output_activation(model: keras.Model) -> str | None:
-    """Returns `"softmax"` or `"sigmoid"` if a model's output went through one.
+def output_meanings(model: keras.Model) -> list[Meaning | None]:
+    """Returns what each output of a model means, in the order of `model.outputs`; None where no graph shows it.
 
-    Reshapes, casts, upsampling, pooling and `Average` may follow it. The result is None if there is no such
-    activation, or if the graph does not show one: layers and models with a `call` of their own hide what they do,
-    and so do most lambdas.
+    Keras' own graph is read first. It shows a last softmax, sigmoid or layer of weights, and what may follow it:
+    reshapes, casts, permutations, resizes, pooling and `Average`. Where it does not, because a layer or a model
+    has a `call` of its own or because operations follow, the bounds of the values are computed along TensorFlow's
+    graph (`bounds`), if that is the backend. A model without symbolic outputs gives an empty list.
 
     Args:
-        model: Model with exactly one output; for any other the result is None.
+        model: Any Keras model.
     """
     outputs = getattr(model, "outputs", None) or []
-    return _Graph(model).ending(outputs[0]) if len(outputs) == 1 else None
+    found: list[Meaning | None] = [_Graph(model).meaning(each) for each in outputs]
+    if outputs and None in found and keras.backend.backend() == "tensorflow":
+        traced = meanings_by_bounds(model)
+        found = [known or other for known, other in zip(found, traced, strict=True)]
+    return found
+
+
+def output_activation(model: keras.Model) -> str | None:
+    """Returns `"softmax"` or `"sigmoid"` if the only output of a model is known to be such probabilities.
+
+    The result is None for logits, where the graph does not show it, and for a model of several outputs.
+
+    Args:
+        model: Any Keras model.
+    """
+    meanings = output_meanings(model)
+    return meanings[0] if len(meanings) == 1 and meanings[0] in _ENDINGS else None
 
 
 class _Graph:
@@ -36,23 +61,37 @@ class _Graph:
     def __init__(self, model: keras.Model) -> None:
         self._makers = {id(tensor): node for node in nodes_of(recorded_graph(model)) for tensor in node.outputs}
 
-    def ending(self, tensor: keras.KerasTensor) -> str | None:
-        """Returns the softmax or sigmoid that a tensor went through last, or None."""
+    def meaning(self, tensor: keras.KerasTensor) -> Any:
+        """Returns the meaning of a tensor, or None."""
         node = self._makers[id(tensor)]
         operation, before = node.operation, node.input_tensors
         if isinstance(operation, keras.Model):
-            return _Graph(operation).ending(_inside(node, tensor)) if recorded_graph(operation) else None
+            return _Graph(operation).meaning(_inside(node, tensor)) if recorded_graph(operation) else None
         last = operation.layer if isinstance(operation, keras.layers.TimeDistributed) else operation
-        kind = re.sub("[123]d|transpose", "", type(last).__name__.lower())  # conv2dtranspose is a conv
+        kind = re.sub("[123]d|transpose$", "", type(last).__name__.lower())  # conv2dtranspose is a conv
         function = _function(last, kind, len(tensor.shape))
         if function in _ENDINGS:
             return function
+        if kind in _ACTIVATED and kind != "activation" and function in _UNBOUNDED:
+            return "logits"
         if kind == "average":
-            endings = {self.ending(each) for each in before}
-            return endings.pop() if len(endings) == 1 else None
-        smooth = kind == "resizing" and operation.interpolation in ("bilinear", "nearest")
-        keeps = kind in _TRANSPARENT or smooth or (kind == "activation" and function == "linear")
-        return self.ending(before[0]) if keeps and before[0].shape[-1] == tensor.shape[-1] else None
+            meanings = {self.meaning(each) for each in before}
+            return meanings.pop() if len(meanings) == 1 else None
+        padded = getattr(operation, "pad_to_aspect_ratio", False)  # with zeros, which sum to 0
+        keeps = (kind in _TRANSPARENT and not padded) or (kind == "activation" and function == "linear")
+        if keeps and before[0].shape[-1] == tensor.shape[-1]:
+            return self.meaning(before[0])
+        if _keeps_last_axis(last, len(tensor.shape)) or layers.is_dropout(last):
+            return self.meaning(before[0])
+        return None
+
+
+def _keeps_last_axis(operation: Any, rank: int) -> bool:
+    """Returns whether an operation is a permutation of the axes that leaves the last one where it is."""
+    axes = getattr(operation, "dims", None) or getattr(operation, "axes", None)
+    if type(operation).__name__ not in ("Permute", "Transpose") or not isinstance(axes, (tuple, list)):
+        return False
+    return axes[-1] in (-1, rank - 1)
 
 
 def _inside(node: Any, tensor: keras.KerasTensor) -> keras.KerasTensor:

@@ -20,6 +20,9 @@ class Place:
         standing: The calls of the dropout layers that stand there already, in the order in which they act.
         aliases: The calls of nested models that have the tensor as an output.
         around: The names of all layers of the whole model, with their paths.
+        entered: Those readers that are calls of models which pass the tensor on to a reader inside.
+        is_on_edge: Whether the call is dropout that is one of several readers of another place.
+        reads: The tensor that each reader reads, as its own model has it, by the key of the reader.
     """
 
     call: Call
@@ -28,16 +31,29 @@ class Place:
     around: set[str]
     standing: list[Call] = field(default_factory=list)
     aliases: list[Call] = field(default_factory=list)
+    entered: list[Call] = field(default_factory=list)
+    is_on_edge: bool = False
+    reads: dict[tuple[str, int], keras.KerasTensor] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
         """The name of the site, with the path of the model that it is in."""
-        return self.call.path + self.call.name
+        return self.call.path + site_name(self.call.name)
+
+    @property
+    def branches(self) -> bool:
+        """Whether several calls read the tensor; a model that passes it on to one of them does not count."""
+        return len(self.readers) - len(self.entered) > 1
 
     @property
     def dropout_name(self) -> str:
         """The name for dropout to put here: `<site>_dropout`, or that of the dropout that makes the tensor."""
         return self.call.name if layers.is_dropout(self.call.layer) else f"{self.call.name}_dropout"
+
+
+def site_name(call_name: str) -> str:
+    """Returns the name of the site of a call: dropout on an edge, `enc->join_dropout`, is at `enc->join`."""
+    return call_name.removesuffix("_dropout") if "->" in call_name else call_name
 
 
 def places(model: keras.Model) -> list[Place]:
@@ -60,6 +76,7 @@ class _Search:
         self._passing: set[int] = set()  # ids of calls of models whose inputs are tensors outside
         self._dropped: dict[int, keras.KerasTensor] = {}  # from the id of a standing dropout's output to its input
         self._found: dict[int, Place] = {}
+        self._local: dict[tuple[tuple[str, int], int], keras.KerasTensor] = {}  # by reader and id of the root
         self._join_models()
         self._readers: dict[int, list[Call]] = collections.defaultdict(list)
         self._entered: dict[int, list[Call]] = collections.defaultdict(list)  # those that pass it into a model
@@ -72,6 +89,10 @@ class _Search:
                 self._note_alias(call)
             elif len(call.outputs) == 1 and id(call.outputs[0]) not in self._same and not self._stands(call):
                 self._open(call)
+        for place in self._found.values():
+            last = self._root(place.standing[-1].outputs[0] if place.standing else place.tensor, self._same)
+            place.entered = self._entered[id(last)]
+            place.reads = {reader.key: self._local[reader.key, id(last)] for reader in place.readers}
         return list(self._found.values())
 
     def _join_models(self) -> None:
@@ -95,8 +116,10 @@ class _Search:
     def _find_readers(self) -> None:
         for call in self._calls:
             into = self._entered if id(call) in self._passing else self._readers
-            for tensor in {id(t): t for t in (self._root(x, self._same) for x in call.inputs)}.values():
-                into[id(tensor)].append(call)
+            local = {id(self._root(x, self._same)): x for x in call.inputs}
+            for root, tensor in local.items():
+                into[root].append(call)
+                self._local[call.key, root] = tensor
 
     def _root(self, tensor: keras.KerasTensor, *maps: dict[int, keras.KerasTensor]) -> keras.KerasTensor:
         """Follows the maps from a tensor to one that is in none of them."""
@@ -134,7 +157,14 @@ class _Search:
             return
         # Dropout that is one of several readers of a tensor makes a place of its own.
         standing = [call] if layers.is_dropout(call.layer) else []
-        self._found[id(tensor)] = Place(call, tensor, self._readers_of(tensor), self._around, standing)
+        readers = self._readers_of(tensor)
+        self._found[id(tensor)] = Place(
+            call, tensor, readers, self._around, standing, is_on_edge=bool(standing) and self._is_on_edge(call)
+        )
+
+    def _is_on_edge(self, call: Call) -> bool:
+        """Returns whether dropout is one of several readers of a place."""
+        return id(self._root(call.inputs[0], self._dropped, self._same)) in self._found
 
 
 def _is_called_as_built(call: Call, inner: keras.Model) -> bool:

@@ -33,7 +33,7 @@ class Step:
         return [tuple(weight.shape) for weight in getattr(self.operation, "weights", ())]
 
     def outputs(self, values: dict[int, Any]) -> Any:
-        """Returns the outputs in inference mode; `values` has the tensors by number."""
+        """Returns the outputs; `values` has the tensors by number."""
         raise NotImplementedError
 
     def specs(self, values: dict[int, Any]) -> Any:
@@ -51,22 +51,26 @@ class RecordedStep(Step):
     """A layer or operation, called as it was when the model was built.
 
     Attributes:
-        arguments: Keras' record of the arguments, or None for the outermost model, which takes one tensor.
+        arguments: Keras' record of the arguments, or None for the outermost model.
+        structure: What the outermost model takes, with anything in the places of its inputs.
+        training: Bool, whether a layer runs in training mode.
     """
 
     arguments: Any = None
+    structure: Any = None
+    training: bool = False
 
     def filled(self, values: dict[int, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Returns the arguments with the tensors in their places."""
         if self.arguments is None:
-            return (values[self.reads[0]],), {}
+            return (keras.tree.pack_sequence_as(self.structure, [values[number] for number in self.reads]),), {}
         symbols = map(id, self.arguments.keras_tensors)
         return self.arguments.fill_in({s: values[number] for s, number in zip(symbols, self.reads, strict=True)})
 
     def outputs(self, values: dict[int, Any]) -> Any:
         args, kwargs = self.filled(values)
         if isinstance(self.operation, keras.Layer):
-            kwargs["training"] = False
+            kwargs["training"] = self.training
         return self.operation(*args, **kwargs)
 
     def specs(self, values: dict[int, Any]) -> Any:
@@ -93,23 +97,30 @@ class EntryStep(RecordedStep):
 
 
 class Unrolled:
-    """The steps of a model that has one input and one output.
+    """The steps of a model.
 
     Nested Functional and Sequential models are split into their steps; a layer or model with a `call` of its own
     is one step.
 
+    Args:
+        model: A Keras model.
+        structure: What the model takes, with symbolic tensors as inputs; `model.input` if it has that.
+        outputs: List of symbolic tensors, the model's outputs; `model.outputs` if it has these.
+
     Attributes:
         steps: The steps, in Keras' order.
-        symbols: A symbolic tensor for each number; 0 is the input.
+        symbols: A symbolic tensor for each number; the first ones are the inputs.
         names: The name of the layer that makes each tensor, by number.
-        output: The number of the model's output.
+        inputs: The numbers of the model's inputs.
+        outputs: The numbers of the model's outputs.
     """
 
-    def __init__(self, model: keras.Model) -> None:
+    def __init__(self, model: keras.Model, structure: Any, outputs: list[keras.KerasTensor]) -> None:
         self.steps: list[Step] = []
-        self.symbols: list[keras.KerasTensor] = [model.inputs[0]]
-        self.names: list[str] = [model.inputs[0].name]
-        (self.output,) = self._add(model, None, (0,), model.outputs)
+        self.symbols: list[keras.KerasTensor] = keras.tree.flatten(structure)
+        self.names: list[str] = [each.name for each in self.symbols]
+        self.inputs = tuple(range(len(self.symbols)))
+        self.outputs = self._add(model, None, self.inputs, outputs, structure)
 
     def new(self, symbols: list[keras.KerasTensor], name: str) -> tuple[int, ...]:
         """Gives numbers to the outputs of the layer called `name`, and returns the numbers."""
@@ -119,16 +130,23 @@ class Unrolled:
         return tuple(range(first, len(self.symbols)))
 
     def _add(
-        self, operation: Any, arguments: Any, reads: tuple[int, ...], outputs: list[keras.KerasTensor]
+        self,
+        operation: Any,
+        arguments: Any,
+        reads: tuple[int, ...],
+        outputs: list[keras.KerasTensor],
+        structure: Any = None,
     ) -> tuple[int, ...]:
         """Appends a call, or the calls inside a model; returns the numbers of its outputs."""
         graph = graph_of(operation)
         if graph is None:
             writes = self.new(outputs, operation.name)
-            self.steps.append(RecordedStep(operation, reads, writes, arguments))
+            self.steps.append(RecordedStep(operation, reads, writes, arguments, structure))
             return writes
-        writes = self.new(graph.inputs, operation.name if self.steps else self.names[0])
-        self.steps.append(EntryStep(None, reads, writes, arguments, graph))
+        writes = self.new(graph.inputs, operation.name)
+        if structure is not None:  # the entry into the whole model, whose inputs keep their names
+            self.names[writes[0] :] = self.names[: len(writes)]
+        self.steps.append(EntryStep(None, reads, writes, arguments, structure, graph=graph))
         numbers = dict(zip(map(id, graph.inputs), writes, strict=True))
         for node in nodes_of(graph):
             if not node.is_input and all(id(tensor) in numbers for tensor in node.input_tensors):

@@ -12,6 +12,7 @@ from typing import Any
 import keras
 
 from dropzoo import layers
+from dropzoo.common.checks import check_keras_model
 from dropzoo.common.keras_internals import KerasFunctional, calls_of_operation, nodes_of, recorded_graph
 
 
@@ -74,8 +75,18 @@ def graph_of(model: Any) -> Any:
     return None if own else graph
 
 
+def model_in(layer: Any) -> keras.Model | None:
+    """Returns the model with a graph that a layer runs: the layer itself, or the one in a `TimeDistributed`."""
+    inner = layer.layer if isinstance(layer, keras.layers.TimeDistributed) else layer
+    own = isinstance(layer, keras.layers.TimeDistributed) and (
+        "call" in vars(layer) or type(layer).call is not keras.layers.TimeDistributed.call
+    )
+    return inner if graph_of(inner) is not None and not own else None
+
+
 def check_graph(model: keras.Model) -> None:
     """Raises a ValueError if a model has no graph; the error says what to do."""
+    check_keras_model(model)
     if graph_of(model) is not None:
         return
     if isinstance(model, keras.Sequential) and not model.built:
@@ -154,21 +165,28 @@ def makers_of(calls: Iterable[Call]) -> dict[int, Call]:
 
 
 def walk(model: keras.Model) -> Iterator[Call]:
-    """Yields the calls of a model and of the models in it, each model once, in the order of the forward pass."""
+    """Yields the calls of a model and of the models in it, each model once, in the order of the forward pass.
+
+    The calls in a model that a `TimeDistributed` runs have the path of that layer, `"frames/conv"`; the path with
+    the name of the model, `"frames/cnn/conv"`, is one of their other paths.
+    """
     paths: dict[int, dict[str, None]] = collections.defaultdict(dict)  # all paths of each model, in order
     seen: set[int] = set()
 
     def find(model: keras.Model, path: str) -> None:
         paths[id(model)][path] = None
         for layer in {id(node.operation): node.operation for node in nodes_of(graph_of(model))}.values():
-            if graph_of(layer) is not None:
-                find(layer, f"{path}{layer.name}/")
+            if (inner := model_in(layer)) is not None:
+                find(inner, f"{path}{layer.name}/")
+                if inner is not layer:
+                    find(inner, f"{path}{layer.name}/{inner.name}/")
 
     def inside(model: keras.Model) -> Iterator[Call]:
         seen.add(id(model))
         for call in calls_of(model, *paths[id(model)]):
-            if graph_of(call.layer) is not None and id(call.layer) not in seen:
-                yield from inside(call.layer)
+            inner = model_in(call.layer)
+            if inner is not None and id(inner) not in seen:
+                yield from inside(inner)
             yield call
 
     find(model, "")

@@ -8,15 +8,17 @@ from typing import Any
 import keras
 
 from dropzoo.common.checks import unknown
+from dropzoo.models.graph.edges import Edge, edges_of
 from dropzoo.models.graph.places import Place, places
-from dropzoo.models.graph.walk import Call, graph_of, walk
+from dropzoo.models.graph.walk import Call, graph_of, model_in, walk
+from dropzoo.models.names import names_of_call, names_of_place
 from dropzoo.models.plans import get_plan
 from dropzoo.models.ramps import Ramp
 from dropzoo.models.sites import Site, as_site, is_listed
 
 Key = str | Callable[[Site], bool]
-Target = Place | Call
-"""The target of a plan: a place, or a call, which stands for the fused activation of its layer."""
+Target = Place | Call | Edge
+"""The target of a plan: a place, an edge, or a call, which stands for the fused activation of its layer."""
 
 _ACTIVATIONS = tuple(getattr(keras.layers, n) for n in "Activation ReLU LeakyReLU PReLU ELU Softmax".split())
 _FUSED = tuple(
@@ -67,7 +69,7 @@ class Scope:
     def __init__(self, every: list[Place], calls: list[Call]) -> None:
         self._every, self._calls = every, calls
         self.listed = [place for place in every if is_listed(place)]
-        self._known = {name for call in calls for name in _names(call)}
+        self._known = {name for call in calls for name in names_of_call(call)}
         self._classes = {type(call.layer).__name__ for call in calls}
 
     def select(self, key: Key) -> list[Target]:
@@ -78,6 +80,8 @@ class Scope:
             raise ValueError(f"A key of a plan is a string or a callable. Received: {key!r}")
         self._refuse_one_call_of_a_model(key)
         kind, colon, wanted = key.partition(":")
+        if "->" in key and key not in self._known and kind != "inside":
+            return self._by_edge(key)
         if not colon or key in self._known:  # a name may have a colon in it
             return self._by_name(key)
         if kind == "inside":
@@ -115,25 +119,48 @@ class Scope:
                 )
 
     def _by_name(self, wanted: str) -> list[Target]:
-        def names(place: Place) -> list[str]:
-            return [name for call in (place.call, *place.standing, *place.aliases) for name in _names(call)]
-
-        found = [place for place in self.listed if _is_called(wanted, self._known, *names(place))]
-        found = found or [place for place in self._every if wanted in names(place)]  # an input, a part of a unit
+        found = self._called(wanted)
         if not found:
             raise unknown("site", wanted, [place.name for place in self.listed])
-        paths = sorted({place.call.path for place in found if wanted in names(place)})
+        self._refuse_several_models(wanted, found)
+        return [*found]
+
+    def _refuse_several_models(self, wanted: str, found: list[Place]) -> None:
+        """Refuses a name without a path that places in several models have."""
+        paths = sorted({place.call.path for place in found if wanted in names_of_place(place)})
         if len(paths) > 1 and not any(wanted == place.name for place in found):
             raise ValueError(
                 f"{wanted!r} is ambiguous: it is in several models. Say which: "
                 f"{', '.join(repr(path + wanted) for path in paths)}, or '*{wanted}' for all"
             )
-        return [*found]
+
+    def _called(self, wanted: str) -> list[Place]:
+        """Returns the places of a name or pattern; inputs and the parts of a unit by their names only."""
+        found = [place for place in self.listed if _is_called(wanted, self._known, *names_of_place(place))]
+        return found or [place for place in self._every if wanted in names_of_place(place)]
+
+    def _by_edge(self, key: str) -> list[Target]:
+        """Returns the edges of `enc->join`; a tensor with one reader has none, and there the site is meant."""
+        source, _, reader = (part.strip() for part in key.partition("->"))
+        placed = [place for place in self._every if place.is_on_edge and key in names_of_place(place)]
+        if placed:
+            return [*placed]
+        every = edges_of(self._every)
+        found = [
+            edge
+            for edge in every
+            if _is_called(source, self._known, *names_of_place(edge.place))
+            and _is_called(reader, self._known, *names_of_call(edge.reader))
+        ]
+        if not found:
+            raise unknown("edge", key, [edge.name for edge in every])
+        self._refuse_several_models(source, [edge.place for edge in found])
+        return list(dict.fromkeys(edge.site or edge for edge in found))
 
     def _inside(self, wanted: str) -> list[Target]:
         """Returns all sites for `inside:encoder`, or those of the second key for `inside:encoder after:Conv2D`."""
-        models = [call for call in self._calls if graph_of(call.layer) is not None]
-        paths = {path + call.layer.name: call.layer.name for call in models for path in call.paths}
+        inner = [(call, way, name) for call in self._calls for way, name in _models_in(call)]
+        paths = {path + way: name for call, way, name in inner for path in call.paths}
         begins = [name for name in (*paths, *paths.values()) if f"{wanted} ".startswith(f"{name} ")]
         model = max(begins, key=len, default=wanted.partition(" ")[0])  # a name may have spaces in it
         chosen = tuple(f"{path}/" for path, name in paths.items() if _is_called(model, begins, path, name))
@@ -151,7 +178,7 @@ class Scope:
         if wanted not in self._classes:
 
             def meant(call: Call) -> bool:
-                return _is_called(wanted, self._known, *_names(call))
+                return _is_called(wanted, self._known, *names_of_call(call))
 
             if not any(map(meant, self._calls)):
                 names = {call.layer.name for call in self._calls}
@@ -178,9 +205,12 @@ class Scope:
         return found
 
 
-def _names(call: Call) -> list[str]:
-    """Returns the names by which a call is known, with and without a path."""
-    return [prefix + name for prefix in ("", *call.paths) for name in (call.name, call.layer.name)]
+def _models_in(call: Call) -> list[tuple[str, str]]:
+    """Returns the paths and the names of the model that a call runs; in a `TimeDistributed` it has two."""
+    inner, name = model_in(call.layer), call.layer.name
+    if inner is None:
+        return []
+    return [(name, name)] if inner is call.layer else [(name, name), (f"{name}/{inner.name}", inner.name)]
 
 
 def _is_called(wanted: str, known: Collection[str], *names: str) -> bool:

@@ -17,7 +17,7 @@ from dropzoo.common.keras_internals import (
     set_trainable_alone,
     takes_training,
 )
-from dropzoo.models.graph.walk import Call, calls_of, graph_of, makers_of
+from dropzoo.models.graph.walk import Call, calls_of, makers_of, model_in
 from dropzoo.models.sites import layer_at, put_at
 from dropzoo.models.surgery.ordered import Functional
 
@@ -34,6 +34,21 @@ class Put:
     name: str
 
 
+@dataclass(frozen=True)
+class Detour:
+    """What one reader of a tensor reads in its place.
+
+    Attributes:
+        start: The tensor where the detour begins, in the model of the reader.
+        maker: The call that makes the tensor.
+        put: The dropout on the detour, or None for the tensor itself.
+    """
+
+    start: keras.KerasTensor
+    maker: Call
+    put: Put | None
+
+
 @dataclass
 class Changes:
     """The changes to a graph and to the graphs inside it.
@@ -43,12 +58,14 @@ class Changes:
         split: The ids of layers whose fused activation becomes a layer.
         between: The dropout to put between such a layer and its activation, by `call.key`.
         removed: The keys of the dropout calls to remove.
+        detours: What a call reads in place of a tensor, by the key of the call and the id of the tensor.
     """
 
     after: dict[tuple[str, int], Put] = field(default_factory=dict)
     split: set[int] = field(default_factory=set)
     between: dict[tuple[str, int], keras.Layer] = field(default_factory=dict)
     removed: set[tuple[str, int]] = field(default_factory=set)
+    detours: dict[tuple[str, int], dict[int, Detour]] = field(default_factory=dict)
 
 
 class Rebuild:
@@ -95,7 +112,7 @@ class Rebuild:
 
     def _sequential(self, old: keras.Model, calls: list[Call], names: set[str]) -> keras.Model:
         own = [call for call in calls if isinstance(call.layer, keras.Layer)]  # Sequential computes masks itself
-        stack = [layer for call in own for layer in self._stack(call, names)]
+        stack = [layer for call in own for layer in (*self._before(call, names), *self._stack(call, names))]
         if len(stack) == 1:  # a model of an input alone cannot be called
             stack.append(keras.layers.Identity(name=_free("identity", names)))
         return _class_of(old, "layers", keras.Sequential)(stack, name=old.name)
@@ -114,7 +131,7 @@ class Rebuild:
                 outputs = [stack.pop(0).output]
                 raw[id(call.outputs[0])] = outputs[0]
             else:  # as the old layer was called
-                args, kwargs = call.arguments.fill_in(tensors)
+                args, kwargs = call.arguments.fill_in(tensors | self._detours(call, names, tensors))
                 outputs = keras.tree.flatten(stack.pop(0)(*args, **kwargs))
             for layer in stack:
                 outputs = [layer(*outputs, **always if takes_training(layer) else {})]
@@ -153,14 +170,31 @@ class Rebuild:
         put = Put(self._changes.between[call.key], call.path + site, f"{site}_dropout")
         return [linear, self._drop(put, call, names), activation, *behind]
 
+    def _before(self, call: Call, names: set[str]) -> list[keras.Layer]:
+        """Returns the dropout that only this call reads, in a model where each layer reads the one before."""
+        detours = self._changes.detours.get(call.key, {}).values()
+        return [self._drop(way.put, way.maker, names) for way in detours if way.put is not None]
+
+    def _detours(
+        self, call: Call, names: set[str], tensors: dict[int, keras.KerasTensor]
+    ) -> dict[int, keras.KerasTensor]:
+        """Returns the tensors that only this call reads in place of others, by the ids of the old ones."""
+        found = {}
+        for read, way in self._changes.detours.get(call.key, {}).items():
+            start = tensors[id(way.start)]
+            found[read] = start if way.put is None else self._drop(way.put, way.maker, names)(start)
+        return found
+
     def _copy(self, call: Call) -> Any:
         """Returns the new layer for the layer of a call: one new layer for all calls of the old one."""
         old = call.layer
         if isinstance(old, keras.layers.InputLayer):  # one for each model that shares it: dropout may come between
             return _from_config(old)
         if id(old) not in self._made:
-            if graph_of(old) is not None:
-                new = self.model(old, f"{call.path}{old.name}/")
+            if (inner := model_in(old)) is not None:
+                new = self.model(inner, f"{call.path}{old.name}/")
+                if inner is not old:
+                    new = _around(old, new)
             elif not isinstance(old, keras.Layer):  # an operation without state
                 new = copy.copy(old)
                 forget_calls(new)
@@ -232,6 +266,20 @@ def _from_config(old: keras.Layer, **changes: Any) -> keras.Layer:
     new.name = changes.get("name", old.name)
     if new.dtype_policy != old.dtype_policy:  # some configs lack it, such as that of Keras' SpatialDropout2D
         new.dtype_policy = old.dtype_policy
+    return new
+
+
+def _around(old: keras.layers.TimeDistributed, model: keras.Model) -> keras.layers.TimeDistributed:
+    """Returns a copy of a wrapper around another model."""
+    config = keras.layers.Layer.get_config(old)
+    try:
+        new = type(old)(model, **config)
+    except Exception as error:  # the code of a custom layer may raise anything
+        raise ValueError(
+            f"Cannot put another model into layer {old.name!r}: {type(old).__name__}(model, **config) fails with "
+            f"{error!r}. Use keras.layers.TimeDistributed itself."
+        ) from None
+    set_trainable_alone(new, old.trainable)
     return new
 
 

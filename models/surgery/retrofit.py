@@ -8,10 +8,11 @@ import keras
 
 from dropzoo import layers
 from dropzoo.common.seeds import random_untouched
+from dropzoo.models.graph.edges import Edge
 from dropzoo.models.graph.walk import Call, check_graph, walk
 from dropzoo.models.sites import check_site_layer
 from dropzoo.models.surgery.keys import Key, resolve
-from dropzoo.models.surgery.rebuild import Changes, Put, Rebuild
+from dropzoo.models.surgery.rebuild import Changes, Detour, Put, Rebuild
 from dropzoo.models.surgery.state import compile_like, copy_state
 
 
@@ -37,6 +38,8 @@ def retrofit(model: keras.Model, plan: dict[Key, Any] | str, share_weights: bool
             `"before_activation:conv4_*"`: between a layer (by name, pattern or class) and its activation, which
             may be fused or a layer of its own. A layer with a fused activation is split: it becomes `<name>_conv`
             or `<name>_dense`, and its activation gets the name `<name>`.
+            `"enc->join"`: the output of `enc` on its way to `join` alone, such as a skip connection; other layers
+            that read it are left alone. Both may be patterns, `"enc*->join*"`.
             `"inside:encoder"`: all sites in a nested model; `"inside:encoder after:Conv2D"`: some of them.
             A callable from a `Site` to a bool.
         share_weights: Bool. If True, the copy uses the layers of the original, so that training one model trains
@@ -69,6 +72,9 @@ def retrofit(model: keras.Model, plan: dict[Key, Any] | str, share_weights: bool
             if layer is not None:
                 changes.split.add(id(place.layer))
                 changes.between[place.key] = layer
+            continue
+        if isinstance(place, Edge):
+            changes.detours.setdefault(place.reader.key, {})[id(place.read)] = _detour(place, layer)
             continue
         changes.removed |= {call.key for call in place.standing}
         if layer is not None:  # where dropout stood already, it goes there, even into another model
@@ -115,6 +121,17 @@ def strip_dropout(model: keras.Model) -> keras.Model:
             stacklevel=2,
         )
     return new
+
+
+def _detour(edge: Edge, layer: keras.Layer | None) -> Detour:
+    """Returns another way for the reader of an edge: past the dropout that stands there, through a new layer."""
+    if edge.via is not None and edge.via.call.path != edge.reader.path:
+        raise ValueError(
+            f"The dropout {edge.via.name!r} on the edge {edge.name!r} is in another model than its reader, and "
+            f"has other readers. Name the dropout: {edge.via.name!r}."
+        )
+    put = None if layer is None else Put(layer, edge.name, edge.dropout_name)
+    return Detour(edge.tensor, edge.place.call, put)
 
 
 def _rebuilt(model: keras.Model, changes: Changes, share_weights: bool = False) -> keras.Model:

@@ -13,15 +13,14 @@ import tensorflow as tf
 
 from dropzoo.common.checks import check_choice, check_count, check_seed
 from dropzoo.serving.calibration.calibration import Calibration
-from dropzoo.serving.calibration.facts import facts_of
 from dropzoo.serving.calibration.figures import figures_of
 from dropzoo.serving.calibration.guarantee import Guarantee
-from dropzoo.serving.calibration.heldout import HeldOut
+from dropzoo.serving.calibration.heldout import HeldOut, first_of
 from dropzoo.serving.calibration.promises import Promise, promises_of
 from dropzoo.serving.calibration.rows import Rows
 from dropzoo.serving.calibration.sampling import Reader, by_position, statistics_at
 from dropzoo.serving.calibration.search import search
-from dropzoo.serving.calibration.sources import Passes, Samples, Source, source_of
+from dropzoo.serving.calibration.sources import Samples, Source, source_of
 from dropzoo.serving.calibration.temperature import fit_temperature
 
 _FIT_SHARE = 1 / 3
@@ -101,16 +100,14 @@ def calibrate(
         that is added after training: Ledda, Fumera and Roli, 2023, arXiv:2302.02924.
     """
     _check_options(temperature, sites, confidence)
-    source = source_of(predictor, task)
-    width = source.model.output_shape[-1] or 1
-    about = _check_classes(classes, width)
-    promises = promises_of(guarantee or {}, source.kind, source.model.output_shape, confidence, about)
+    source = source_of(predictor, task, first_of(images))
+    shape = source.output.shape
+    about = _check_classes(classes, shape[-1] or 1)
+    promises = promises_of(guarantee or {}, source.kind, shape, confidence, about)
     tempers = bool(temperature) and source.kind != "regression"
     fits = tempers or sites == "search" or bool({"error", "interval"} & promises.keys())
 
-    heldout = HeldOut(
-        images, labels, source.kind, source.model.output_shape, check_count(batch_size, "batch_size")
-    )
+    heldout = HeldOut(images, labels, source.kind, shape, check_count(batch_size, "batch_size"))
     heldout.scan()
     first, then = heldout.split(_FIT_SHARE if promises and fits else float(fits), check_seed(seed))
     _check_examples(heldout, about, promises, temperature)
@@ -128,14 +125,14 @@ def calibrate(
         fitted, figures = _fit(source, reader, first, temperature if tempers else False)
     for part, each in ((first, "prepare"), (then, "add")):
         for batch, samples in reader.answers(source, part) if promises else ():
-            out = statistics_at(samples, fitted, source.model, source.kind)
+            out = statistics_at(samples, fitted, source.output)
             for promise in promises.values():
                 getattr(promise, each)(out, batch.labels)
     return Calibration(
         temperature=fitted,
         sites=source.sites,
         guarantees=_nested({name: promise.settle() for name, promise in promises.items()}),
-        facts=facts_of(source),
+        facts=source.facts(),
         figures=figures,
         n=len(heldout.keys),
         data=data,
@@ -148,8 +145,8 @@ def _fit(
     source: Source, reader: Reader, part: set[int], temperature: bool | str
 ) -> tuple[float | tuple[float, ...], dict[str, dict[str, float]]]:
     """The temperature, and the figures before and after it, of the samples and of one pass."""
-    width = source.model.output_shape[-1] or 1
-    one = Passes(source.models[:1], source.kind) if isinstance(source, Samples) else None
+    width = source.output.classes or 1
+    one = source.with_sites({}) if isinstance(source, Samples) else None
     samples, once = Rows(source.num_samples, width), Rows(1, width)
     for batch, p in reader.answers(source, part):
         samples.add(batch.keys, by_position(p), batch.labels)

@@ -1,12 +1,13 @@
 """What a calibration belongs to: the sites, the outputs and the weights of a model, and how it is sampled."""
 
 import zlib
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import keras
-import numpy as np
 
-from dropzoo.serving.calibration.sources import Source, named_sites
+from dropzoo.serving.calibration.sites import named_sites
+from dropzoo.serving.montecarlo.reader import Reader
 
 
 @dataclass(frozen=True)
@@ -34,26 +35,43 @@ class Facts:
     weights: int
 
 
-def facts_of(source: Source) -> Facts:
-    """Returns the facts of a predictor, by the source of its samples."""
+def facts_of(readers: Sequence[Reader], num_samples: int, sampling: str | None) -> Facts:
+    """Returns the facts of a predictor.
+
+    Args:
+        readers: Its model, or the members of an ensemble, with inputs and outputs known.
+        num_samples: Int, the number of samples of an answer.
+        sampling: How masks are drawn; None if nothing drops.
+
+    Raises:
+        ValueError: If the model has several outputs.
+    """
+    first = readers[0]
+    check_one_output(first)
     return Facts(
-        source.kind,
-        tuple(tuple(x.shape[1:]) for x in source.model.inputs),
-        tuple(source.model.output_shape[1:]),
-        {name: type(layer).__name__ for name, layer in named_sites(source.model).items()},
-        len(source.models),
-        source.num_samples,
-        source.sampling,
-        checksum(source.models),
+        first.outputs[0].kind,
+        tuple(tuple(shape[1:]) for shape in first.inputs.shapes),
+        tuple(first.outputs[0].shape[1:]),
+        {name: type(layer).__name__ for name, layer in named_sites(first.model).items()},
+        len(readers),
+        num_samples,
+        sampling,
+        checksum([reader.model for reader in readers]),
     )
 
 
-def checksum(models: list[keras.Model]) -> int:
+def check_one_output(reader: Reader) -> None:
+    """Raises a ValueError if a model has several outputs."""
+    if len(reader.outputs) != 1:
+        raise ValueError(f"A calibration is for a model of one output. Received: {', '.join(reader.names)}")
+
+
+def checksum(models: Sequence[keras.Model]) -> int:
     """Returns a number that changes if any weight of the models changes."""
     number = 0
     for model in models:
         for weight in model.weights:
-            number = zlib.crc32(np.ascontiguousarray(keras.ops.convert_to_numpy(weight)).tobytes(), number)
+            number = zlib.crc32(weight.numpy().tobytes(), number)
     return number
 
 

@@ -199,6 +199,27 @@ def check_labels(
     return whole.reshape(len(whole), -1, classes or 1) if each else whole.reshape(len(whole), -1)
 
 
+def first_of(images: Any) -> Any:
+    """Returns the inputs of the first images, or of the first batch of a dataset.
+
+    Args:
+        images: The images as `HeldOut` takes them.
+
+    Raises:
+        ValueError: If there are none.
+    """
+    if not isinstance(images, tf.data.Dataset):
+        first = keras.tree.map_structure(lambda x: np.asarray(x)[:16], images)
+        if all(x.size for x in keras.tree.flatten(first)):
+            return first
+        raise ValueError("Calibration needs held-out images. Received: none")
+    if not isinstance(images.element_spec, tuple) or len(images.element_spec) != 2:
+        raise ValueError(f"The dataset must give batches (images, labels). Received: {images.element_spec}")
+    for inputs, _ in images.take(1):
+        return inputs
+    raise ValueError("Calibration needs held-out images. Received: none")
+
+
 def _slices(images: Any, labels: np.ndarray, size: int) -> Iterator[tuple[Any, np.ndarray]]:
     """Arrays in batches."""
     for first in range(0, len(labels), size):
@@ -209,8 +230,6 @@ def _slices(images: Any, labels: np.ndarray, size: int) -> Iterator[tuple[Any, n
 def _check_dataset(images: tf.data.Dataset, labels: Any) -> None:
     if labels is not None:
         raise ValueError("A dataset holds the labels itself: leave `labels` out. Received: both")
-    if not isinstance(images.element_spec, tuple) or len(images.element_spec) != 2:
-        raise ValueError(f"The dataset must give batches (images, labels). Received: {images.element_spec}")
     if images.cardinality() == tf.data.INFINITE_CARDINALITY:
         raise ValueError("The dataset must end: leave out `repeat()`. Received: a dataset without an end")
 

@@ -9,6 +9,7 @@ import tensorflow as tf
 from dropzoo.serving.calibration.heldout import Batch, HeldOut
 from dropzoo.serving.calibration.sources import Source
 from dropzoo.serving.calibration.temperature import temper
+from dropzoo.serving.montecarlo.outputs import Output
 from dropzoo.serving.montecarlo.statistics import Sums
 
 
@@ -35,7 +36,7 @@ class Reader:
         Raises:
             ValueError: If the model does not answer for each position that has a label.
         """
-        for batch in self._heldout.batches(part, source.num_samples * (source.model.output_shape[-1] or 1)):
+        for batch in self._heldout.batches(part, source.num_samples * (source.output.classes or 1)):
             samples = source.samples(batch.inputs)
             check_positions(samples, batch)
             yield batch, samples
@@ -60,16 +61,14 @@ def check_positions(samples: tf.Tensor, batch: Batch) -> None:
 
 
 def statistics_at(
-    samples: tf.Tensor, temperature: float | Sequence[float], model: keras.Model, kind: str
+    samples: tf.Tensor, temperature: float | Sequence[float], output: Output
 ) -> dict[str, tf.Tensor]:
     """Returns the statistics of samples at a temperature, as `MonteCarlo` gives them.
 
     Args:
         samples: Float32 tensor `(batch, samples, ..., outputs)`.
         temperature: Float above 0, or one for each class.
-        model: The model, for the shape of its output.
-        kind: The output kind.
+        output: What the model gives.
     """
-    p = tf.experimental.numpy.moveaxis(temper(samples, temperature, kind), 1, 0)
-    shape = model.output_shape
-    return Sums.zero(len(shape), kind).add(p, kind).statistics(samples.shape[1], shape, kind)
+    p = tf.experimental.numpy.moveaxis(temper(samples, temperature, output.kind), 1, 0)
+    return Sums.zero(output).add(p, output.kind).statistics(samples.shape[1], output)

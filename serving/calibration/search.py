@@ -10,7 +10,8 @@ from dropzoo.serving.calibration.heldout import Batch, HeldOut
 from dropzoo.serving.calibration.rows import image_means
 from dropzoo.serving.calibration.sampling import check_positions
 from dropzoo.serving.calibration.settings import settings_of
-from dropzoo.serving.calibration.sources import Source, can_set, named_sites
+from dropzoo.serving.calibration.sites import can_set, named_sites
+from dropzoo.serving.calibration.sources import Source
 from dropzoo.serving.calibration.temperature import fit_temperature, row_nll
 
 LEAST_IMAGES = 20
@@ -141,7 +142,7 @@ def _scorer(source: Source) -> Scorer:
 
     def score(images: Sequence[Batch], temperature: float | None) -> tuple[np.ndarray, float]:
         parts = []
-        for batch in _joined(images, source.num_samples * (source.model.output_shape[-1] or 1)):
+        for batch in _joined(images, source.num_samples * (source.output.classes or 1)):
             samples = source.samples(batch.inputs)
             check_positions(samples, batch)
             p, labels = samples.numpy(), batch.labels

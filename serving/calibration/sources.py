@@ -6,35 +6,53 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from dropzoo import layers, models
+from dropzoo import models
+from dropzoo.serving.calibration.facts import Facts, check_one_output, facts_of
+from dropzoo.serving.calibration.sites import Sites, can_set, named_sites
 from dropzoo.serving.montecarlo.ensembles import Ensemble
+from dropzoo.serving.montecarlo.outputs import Output
+from dropzoo.serving.montecarlo.reader import Reader, Said, Tasks
 from dropzoo.serving.montecarlo.sampler import MonteCarlo
-
-#: For each site that drops, its rate, or True for a layer whose rate cannot be set. Empty for one pass.
-Sites = dict[str, float | bool]
 
 
 class Source:
     """A predictor whose samples can be read one by one; a subclass for passes and one for Monte-Carlo samples.
 
-    Attributes:
+    Args:
         models: The model, or the members of an ensemble.
-        kind: The output kind.
         num_samples: The number of samples of an answer.
-        sites: The sites that drop and their rates.
         sampling: How masks are drawn; None if nothing drops.
+        example: Inputs of a few images, which settle what a model does not show by itself.
+
+    Attributes:
+        readers: The inputs and outputs of each of `models`.
+        sites: The sites that drop and their rates.
     """
 
-    models: list[keras.Model]
-    kind: str
-    num_samples: int
+    readers: list[Reader]
     sites: Sites
-    sampling: str | None
+
+    def __init__(self, models: list[keras.Model], num_samples: int, sampling: str | None, example: Any) -> None:
+        self.models, self.num_samples, self.sampling, self.example = models, num_samples, sampling, example
 
     @property
     def model(self) -> keras.Model:
         """The model, or the first member of an ensemble."""
         return self.models[0]
+
+    @property
+    def output(self) -> Output:
+        """What the model gives."""
+        return self.readers[0].outputs[0]
+
+    @property
+    def kind(self) -> str:
+        """The output kind."""
+        return self.output.kind
+
+    def facts(self) -> Facts:
+        """Returns what a calibration of this predictor belongs to."""
+        return facts_of(self.readers, self.num_samples, self.sampling)
 
     def samples(self, inputs: Any) -> tf.Tensor:
         """Returns the samples for inputs, `(batch, samples, ..., outputs)`."""
@@ -54,21 +72,28 @@ class Passes(Source):
 
     Args:
         models: The models.
-        kind: The output kind.
+        task: The output kind, as for `MonteCarlo`.
+        from_logits: Whether the outputs are logits, as for `MonteCarlo`.
+        example: Inputs of a few images.
     """
 
-    def __init__(self, models: list[keras.Model], kind: str) -> None:
-        self.models, self.kind, self.num_samples = models, kind, len(models)
-        self.sites, self.sampling = {}, None
-        self._passes = [Ensemble([each], task=kind) for each in models]
+    def __init__(self, models: list[keras.Model], task: Tasks, from_logits: Said, example: Any) -> None:
+        super().__init__(models, len(models), None, example)
+        self.sites = {}
+        self._options: dict[str, Any] = {"task": task, "from_logits": from_logits}
+        self._passes = [Ensemble([each], **self._options) for each in models]
+        self.readers = [_settled(one, example) for one in self._passes]
 
     def samples(self, inputs: Any) -> tf.Tensor:
-        return tf.stack([one(inputs)["mean"] for one in self._passes], 1)
+        return tf.stack([self._of(one(inputs)["mean"]) for one in self._passes], 1)
+
+    def _of(self, mean: tf.Tensor) -> tf.Tensor:
+        return mean[:, None] if self.output.flat else mean
 
     def with_sites(self, sites: Mapping[str, Any], num_samples: int | None = None) -> Source:
         if not sites:
             return self
-        return Samples(MonteCarlo(self.model, task=self.kind), sites, num_samples)
+        return Samples(MonteCarlo(self.model, **self._options), sites, self.example, num_samples)
 
     def cost(self) -> float:
         return float(self.num_samples)
@@ -80,79 +105,83 @@ class Samples(Source):
     Args:
         mc: A `MonteCarlo` with a fixed number of samples, which is left as it is.
         sites: The sites that drop, as `MonteCarlo` takes them.
+        example: Inputs of a few images.
         num_samples: Int, another number of samples; None for that of `mc`.
     """
 
-    def __init__(self, mc: MonteCarlo, sites: Mapping[str, Any] | None, num_samples: int | None = None) -> None:
-        self.models, self.kind, self.sampling = [mc.model], mc.task, mc.sampling
-        self.num_samples = num_samples or int(mc.num_samples)
-        self.sites = _rates(mc.model, sites)
+    def __init__(
+        self, mc: MonteCarlo, sites: Mapping[str, Any] | None, example: Any, num_samples: int | None = None
+    ) -> None:
+        super().__init__([mc.model], num_samples or mc.max_samples, mc.sampling, example)
         self._mc = mc
-        options: dict[str, Any] = {"sampling": mc.sampling, "seed": mc.seed, "task": mc.task}
+        options: dict[str, Any] = {name: getattr(mc, name) for name in ("sampling", "seed", "task", "from_logits")}
         some = None if sites is None else dict(sites)
         self._whole = MonteCarlo(mc.model, self.num_samples, sites=some, return_samples=True, **options)
+        self.readers = [_settled(self._whole, example)]
+        self.sites = _rates(self._whole)
 
     def samples(self, inputs: Any) -> tf.Tensor:
         return self._whole(inputs)["samples"]
 
     def with_sites(self, sites: Mapping[str, Any], num_samples: int | None = None) -> Source:
-        return Samples(self._mc, sites, num_samples) if sites else Passes(self.models, self.kind)
+        if sites:
+            return Samples(self._mc, sites, self.example, num_samples)
+        return Passes(self.models, self._mc.task, self._mc.from_logits, self.example)
 
     def cost(self) -> float:
         once = self._whole.cut().f
         return once + self.num_samples * (1.0 - once)
 
 
-def source_of(predictor: Any, task: str | None) -> Source:
+def source_of(predictor: Any, task: str | None, example: Any) -> Source:
     """Returns the source of a model (one pass), a `MonteCarlo` or an `Ensemble`.
 
     Args:
         predictor: The predictor.
         task: The output kind for a model; None for that of the predictor, or `"multi_class"`.
+        example: Inputs of a few images.
 
     Raises:
-        ValueError: If `predictor` is none of these, or `task` is not that of the predictor.
+        ValueError: If `predictor` is none of these or has a calibration, `task` is not that of the predictor, or
+            the model has several outputs.
     """
     if isinstance(predictor, keras.Model):
-        return Passes([predictor], task or "multi_class")
+        return Passes([predictor], task or "multi_class", None, example)
     if not isinstance(predictor, (MonteCarlo, Ensemble)):
         raise ValueError(f"`predictor` must be a model, a MonteCarlo or an Ensemble. Received: {predictor!r}")
     if task not in (None, predictor.task):
         raise ValueError(f"The predictor has task={predictor.task!r}. Received: task={task!r}")
+    if predictor.calibration is not None:
+        raise ValueError("Calibrate the predictor without its calibration. Received: one that has a calibration")
     if isinstance(predictor, Ensemble):
-        return Passes(predictor.models, predictor.task)
+        return Passes(predictor.models, predictor.task, predictor.from_logits, example)
     if predictor.auto:
         raise ValueError("Calibration needs a fixed number of samples. Received: num_samples='auto'")
-    return Samples(predictor, predictor.sites)
+    return Samples(predictor, predictor.sites, example)
 
 
-def named_sites(model: keras.Model) -> dict[str, keras.Layer]:
-    """Returns the dropout layers of a model by the names of their sites, as `MonteCarlo(sites=)` takes them."""
-    found = layers.dropouts(model)
-    names: dict[str, keras.Layer] = {}
-    sites = [site.name for site in models.list_sites(model) if site.spec]
-    for name in sites:
-        (first, *_) = models.match_sites(model, [name])[name]
-        if first not in names.values():
-            names[name] = first
-    for layer in found:
-        if layer not in names.values():
-            names[layer.name] = layer
-    return names
+def _settled(predictor: MonteCarlo | Ensemble, example: Any) -> Reader:
+    """The inputs and outputs of a predictor, which a run on the example settles where no graph shows them."""
+    if not predictor.reader.settled:
+        predictor(example)
+    check_one_output(predictor.reader)
+    return predictor.reader
 
 
-def can_set(layer: keras.Layer) -> bool:
-    """Returns whether a dropout layer has a rate that Monte-Carlo sampling can set."""
-    return hasattr(layers.counterpart(layer), "drop")
-
-
-def _rates(model: keras.Model, sites: Mapping[str, Any] | None) -> Sites:
+def _rates(mc: MonteCarlo) -> Sites:
     """The rate of each site that drops, with patterns resolved as `MonteCarlo` does."""
-    names, rates = named_sites(model), {}
-    given: Mapping[str, Any] = dict.fromkeys(names, True) if sites is None else sites
-    for pattern, matched in models.match_sites(model, given).items():
-        for name, layer in names.items():
+    named = named_sites(mc.model)
+    rates: dict[str, Any] = {}
+    given: Mapping[str, Any] = dict.fromkeys(named, True) if mc.sites is None else mc.sites
+    for pattern, value in given.items():
+        try:
+            matched = models.match_sites(mc.model, [pattern])[pattern]
+        except ValueError:  # what is sampled by plain passes has names of its own
+            rates[pattern] = value
+            continue
+        for name, layer in named.items():
             if layer in matched:
-                own = given[pattern] is True
-                rates[name] = (float(layer.rate) if own else given[pattern]) if can_set(layer) else True
+                rates[name] = float(layer.rate) if value is True and can_set(layer) else value
+    if mc.sites is None:
+        rates |= {name: True for name, _ in mc.cut().plain if name not in rates}
     return rates

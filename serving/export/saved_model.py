@@ -14,8 +14,7 @@ from dropzoo.common.checks import check_choice, check_pair
 from dropzoo.serving.export.card import model_card, write_card
 from dropzoo.serving.export.signatures import Preprocess, signatures, takes_integers
 from dropzoo.serving.export.warmup import warmup_requests, write_warmup
-from dropzoo.serving.montecarlo.sampler import check_single
-from dropzoo.serving.montecarlo.statistics import check_kind
+from dropzoo.serving.montecarlo.reader import Reader, check_single
 
 
 def export_model(
@@ -87,7 +86,7 @@ def export_model(
     ('1', ['model.keras', 'model_card.json', 'model_card.md'])
     """
     check_single(model)
-    check_kind(task, model)
+    Reader(model, task)  # checks that the output fits the task
     _check_dtype(model, image_dtype)
     _check_samples(model, num_samples, sampling, seed)
     preprocess = Preprocess(model, image_dtype, _check_resize(model, resize))

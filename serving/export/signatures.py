@@ -7,8 +7,8 @@ import keras
 import tensorflow as tf
 
 from dropzoo.serving.jpeg import decode_jpeg
+from dropzoo.serving.montecarlo.reader import probabilities_of
 from dropzoo.serving.montecarlo.sampler import MonteCarlo
-from dropzoo.serving.montecarlo.statistics import probabilities_of
 
 Answer = dict[str, tf.Tensor]
 

@@ -1,22 +1,28 @@
-"""Chooses the dropout layers that drop while sampling, and redirects their calls while a function is traced."""
+"""Chooses what drops while sampling, and redirects the calls of dropout layers while a function is traced."""
 
 import contextlib
+import fnmatch
 import threading
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 import tensorflow as tf
 
 from dropzoo import layers, models
 from dropzoo.common.checks import check_rate
-from dropzoo.common.keras_internals import flatten_layers, shadowed_calls
+from dropzoo.common.keras_internals import shadowed_calls
 from dropzoo.layers.draws import Draw
+from dropzoo.serving.montecarlo.probe import Code, held_back
 
 # Held while a function is traced with redirected layers, because two threads must not do this at the same time.
 TRACING = threading.RLock()
+
+Sites = Mapping[str, float | bool] | None
+"""Which sites drop, and at which rate, as the argument `sites` says it."""
 
 
 @dataclass(frozen=True)
@@ -34,57 +40,88 @@ class Active:
     sample: Callable[[tf.Tensor, Draw], tf.Tensor]
 
 
-def choose(model: keras.Model, sites: Mapping[str, float | bool] | None) -> list[Active]:
-    """Returns the dropout layers that drop while sampling.
+def redirectable(model: keras.Model) -> list[keras.Layer]:
+    """Returns the dropout layers whose masks a sampler can draw, in the order of the model.
 
-    It warns if the model has dropout that sampling cannot turn on.
+    A layer of a user's own that overrides `call` is not one of them: only its code knows what it does.
+    """
+    return [layer for layer in layers.dropouts(model) if _has_no_call_of_its_own(layer)]
+
+
+def choose(
+    model: keras.Model, found: Sequence[keras.Layer], codes: Sequence[Code], sites: Sites
+) -> tuple[list[Active], list[Code]]:
+    """Returns the dropout layers that drop while sampling, and the steps of the model that draw by themselves.
 
     Args:
-        model: A built Functional or Sequential model.
+        model: A built model.
+        found: The dropout layers that can be redirected.
+        codes: What the steps of the model do whose code is not known.
         sites: Dict from names or patterns of sites to True, for the layer's own rate, or to another rate in
-            [0, 1). None for all dropout layers at their own rates.
+            [0, 1). None for all dropout at its own rates, empty for none.
 
     Raises:
-        ValueError: If the model has no dropout layer, `sites` is empty, a pattern matches no layer, or a rate is
-            bad or cannot be set.
+        ValueError: If nothing in the model drops, a pattern matches nothing, or a rate is bad or
+            cannot be set.
     """
-    found = layers.dropouts(model)
-    if not found:
+    if sites is not None and not sites:
+        return [], []
+    drawing = [code for code in codes if code.draws]
+    if not found and not drawing:
         raise ValueError(
             "The model has no dropout layer to sample. Build it with one: "
             "models.build_model(..., dropout={'head': 0.5})"
         )
-    if left := _left_out(model, found):
-        warnings.warn(f"Not sampled: {'; '.join(left)}", stacklevel=3)
-    if sites is not None and not sites:
-        raise ValueError("`sites` must name at least one site, or be None for all of them. Received: sites={}")
-    chosen = dict.fromkeys(found, True) if sites is None else _rates(model, sites)
     streams = _streams(found)
-    return [_activate(streams[layer], layer, rate) for layer, rate in chosen.items()]
+    if sites is None:
+        return [_activate(streams[layer], layer, True) for layer in found], drawing
+    chosen, codes_on = _rates(model, set(found), drawing, sites)
+    return [_activate(streams[layer], layer, rate) for layer, rate in chosen.items()], codes_on
 
 
-def _rates(model: keras.Model, sites: Mapping[str, float | bool]) -> dict[keras.Layer, float | bool]:
-    """The layers that `sites` names, with their rates. If several patterns match a layer, the last one counts."""
+def _rates(
+    model: keras.Model, found: Collection[keras.Layer], drawing: Sequence[Code], sites: Mapping[str, float | bool]
+) -> tuple[dict[keras.Layer, float | bool], list[Code]]:
+    """The layers and steps that `sites` names, with the rates. If several patterns match one, the last one counts."""
     rates: dict[keras.Layer, float | bool] = {}
-    for pattern, found in models.match_sites(model, sites).items():
-        rate = sites[pattern]
-        if rate is not True and not isinstance(rate, tf.Variable):  # a search sets the rate of a variable itself
-            rate = check_rate(rate, f"sites[{pattern!r}]")
-        rates |= dict.fromkeys(found, rate)
+    on: dict[Code, bool] = {}
+    for pattern, value in sites.items():
+        # A search sets the value of a variable itself.
+        own = value is True or isinstance(value, tf.Variable)
+        rate = value if own else check_rate(value, f"sites[{pattern!r}]")
+        codes = [code for code in drawing if _names(code, pattern)]
+        try:
+            matched = [layer for layer in models.match_sites(model, [pattern])[pattern] if layer in found]
+        except ValueError:
+            matched = []
+            if not codes:
+                raise
+        for code in codes:
+            if rate is not True and rate != 0:
+                raise ValueError(
+                    f"{code.names[0]!r} is sampled by plain passes ({code.why}), so it has no rate to set: give it "
+                    f"True, or 0.0 to leave it off. Received: sites={dict(sites)!r}"
+                )
+            on[code] = rate is True
+        rates |= dict.fromkeys(matched, rate)
     for layer, rate in rates.items():
         if rate is not True and isinstance(layer, layers.Stochastic) and not layers.has_live_rate(layer):
             raise ValueError(
                 f"{_site(layer)!r} is a {type(layer).__name__}, which has no rate to set: give it True. "
                 f"Received: sites={sites!r}"
             )
-    return rates
+    return rates, [code for code, is_on in on.items() if is_on]
+
+
+def _names(code: Code, pattern: str) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) or name.endswith(f"/{pattern}") for name in code.names)
 
 
 def _site(layer: keras.Layer) -> str:
     return layer.name.removesuffix("_dropout")
 
 
-def _streams(found: list[keras.Layer]) -> dict[keras.Layer, str]:
+def _streams(found: Sequence[keras.Layer]) -> dict[keras.Layer, str]:
     """The stream of each layer. Layers with the same name, in two nested models, get different streams."""
     streams: dict[keras.Layer, str] = {}
     seen: Counter[str] = Counter()
@@ -95,21 +132,31 @@ def _streams(found: list[keras.Layer]) -> dict[keras.Layer, str]:
     return streams
 
 
-def _left_out(model: keras.Model, found: list[keras.Layer]) -> list[str]:
-    """The parts of the model that sampling cannot turn on: dropout, and other effects of dropout layers."""
-    cells = [
-        layer.name
-        for layer in flatten_layers(model)
-        if isinstance(layer, keras.layers.RNN)
-        and any(getattr(layer, name, 0.0) for name in ("dropout", "recurrent_dropout"))
-    ]
-    calls = [
-        layer.name
-        for layer in found
-        if "call" in vars(type(layer)) and not type(layer).__module__.startswith(("keras.", "dropzoo."))
-    ]
-    left = [f"the dropout inside the cells of {name}" for name in cells]
-    return left + [f"what the `call` of {name} does beside dropping" for name in calls]
+def _has_no_call_of_its_own(layer: keras.Layer) -> bool:
+    """Whether the `call` of a dropout layer is that of Keras or ours."""
+    owner = next(cls for cls in type(layer).__mro__ if "call" in vars(cls))
+    return owner.__module__.startswith(("keras.", "dropzoo."))
+
+
+def warn_of(drawing: Sequence[Code], on: Sequence[Code], sampling: str) -> None:
+    """Warns of draws that no seed repeats, and of draws that `sites` leaves out and nothing can turn off."""
+    if loose := [name for code in drawing if code in on and not code.repeatable for name in code.names]:
+        warnings.warn(
+            f"The draws of {', '.join(loose)} have no seed of Keras, so the same call twice gives two answers. Draw "
+            "with keras.random and a keras.random.SeedGenerator, or use a dropout layer",
+            stacklevel=4,
+        )
+    if stuck := [name for code in drawing if code not in on and code.always for name in code.names]:
+        warnings.warn(
+            f"Not turned off: {', '.join(stuck)} draws in inference too, although `sites` does not name it",
+            stacklevel=4,
+        )
+    if sampling == "fixed" and (rest := [name for code in on for name in code.names]):
+        warnings.warn(
+            f"sampling='fixed' cannot fix the masks of {', '.join(rest)}, which is sampled by plain passes: they "
+            "differ from image to image",
+            stacklevel=4,
+        )
 
 
 def _activate(stream: str, layer: keras.Layer, rate: float | bool) -> Active:
@@ -124,7 +171,9 @@ def _activate(stream: str, layer: keras.Layer, rate: float | bool) -> Active:
 
 
 @contextlib.contextmanager
-def redirected(active: list[Active], source: Callable[[str], Draw]) -> Iterator[None]:
+def redirected(
+    active: Sequence[Active], source: Callable[[str], Draw], frozen: Sequence[keras.Layer] = ()
+) -> Iterator[None]:
     """Makes calls of the active layers drop while the block runs, whatever the value of `training`.
 
     The model is neither cloned nor called again, so its graph and the inbound nodes of its layers do not change.
@@ -132,18 +181,25 @@ def redirected(active: list[Active], source: Callable[[str], Draw]) -> Iterator[
     Args:
         active: The layers that drop.
         source: Function from the name of a stream to its random draws.
+        frozen: Layers that stay in inference mode, whatever the value of `training`.
     """
-    with TRACING, shadowed_calls([(each.layer, _stand_in(each, source(each.stream))) for each in active]):
+    pairs = [(each.layer, _stand_in(each.layer, _drop(each, source(each.stream)))) for each in active]
+    pairs += [(layer, _stand_in(layer, held_back(layer))) for layer in frozen]
+    with TRACING, shadowed_calls(pairs):
         yield
 
 
-def _stand_in(active: Active, draw: Draw) -> Callable[..., tf.Tensor]:
-    """The function that replaces `call` of a layer while this thread traces."""
-    original, tracer = active.layer.call, threading.get_ident()
+def _drop(active: Active, draw: Draw) -> Callable[..., tf.Tensor]:
+    return lambda inputs, *args, **kwargs: active.sample(inputs, draw)
 
-    def call(inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
+
+def _stand_in(layer: keras.Layer, instead: Callable[..., Any]) -> Callable[..., Any]:
+    """The function that replaces `call` of a layer while this thread traces."""
+    original, tracer = layer.call, threading.get_ident()
+
+    def call(*args: Any, **kwargs: Any) -> Any:
         if threading.get_ident() != tracer:  # another thread uses the model while this one traces
-            return original(inputs, training=training)
-        return active.sample(inputs, draw)
+            return original(*args, **kwargs)
+        return instead(*args, **kwargs)
 
     return call

@@ -1,8 +1,8 @@
 """The cut of a model into trunk and head: where it is, and how much it saves. Nothing is run to find out."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-
-import keras
+from typing import Any
 
 from dropzoo.serving.montecarlo.trunk import Costs, Trunk
 
@@ -19,27 +19,32 @@ class Cut:
         num_samples: Int, the number T of samples; with `num_samples="auto"` the largest number.
         speedup: Float, the upper bound on the gain over T whole passes, `1 / (f / T + 1 - f)`, if time is
             proportional to multiplications.
-        image_shape: `(height, width, channels)` of the images for which the numbers hold.
+        image_shape: `(height, width, channels)` of the images for which the numbers hold; for a model of several
+            inputs, a tuple of the shape of each.
         trunk_macs: Int, multiplications for an image in the trunk.
         head_macs: Int, multiplications for an image in each sample.
         opaque: Names of layers and models with a `call` of their own that hold an active dropout layer. They are
             computed whole in each sample.
         split: Names of the convolutions and dense layers that read a concatenation and are split. The half over
             the channels that no active dropout reaches is computed once. These names are in `frontier` too.
+        plain: What is sampled by plain passes, once in each sample, as pairs of its name and the reason.
     """
 
     frontier: tuple[str, ...]
     f: float
     num_samples: int
     speedup: float
-    image_shape: tuple[int, ...]
+    image_shape: tuple[Any, ...]
     trunk_macs: int
     head_macs: int
     opaque: tuple[str, ...] = ()
     split: tuple[str, ...] = ()
+    plain: tuple[tuple[str, str], ...] = ()
 
     def __str__(self) -> str:
-        size = "x".join(map(str, self.image_shape))
+        several = any(isinstance(each, tuple) for each in self.image_shape)
+        shapes = self.image_shape if several else (self.image_shape,)
+        size = " and ".join("x".join(map(str, shape)) for shape in shapes)
         lines = [
             f"computed once, up to: {', '.join(self.frontier)}",
             f"f = {self.f:.3f}: {_count(self.trunk_macs)} of {_count(self.trunk_macs + self.head_macs)} "
@@ -50,49 +55,60 @@ class Cut:
             lines.append(f"of these in part: {', '.join(self.split)}")
         if self.opaque:
             lines.append(f"computed whole in each sample: {', '.join(self.opaque)}")
+        lines += [f"sampled by a plain pass in each sample: {name} ({why})" for name, why in self.plain]
         return "\n".join(lines)
 
 
-def make_cut(trunk: Trunk, image_shape: tuple[int, ...], num_samples: int) -> Cut:
+def make_cut(
+    trunk: Trunk, shapes: Sequence[tuple[int, ...]], num_samples: int, plain: tuple[tuple[str, str], ...]
+) -> Cut:
     """Returns the cut for images of a shape.
 
     Args:
         trunk: The model, cut into trunk and head.
-        image_shape: `(height, width, channels)`, all known.
+        shapes: For each input `(height, width, channels)` or the like, all known.
         num_samples: Int, the number of samples.
+        plain: Pairs of what is sampled by plain passes, and why.
     """
-    costs = trunk.costs(image_shape)
+    costs = trunk.costs(shapes)
     total = costs.trunk_macs + costs.head_macs
     f = costs.trunk_macs / total if total else 0.0
     speedup = 1.0 / (f / num_samples + 1.0 - f)
     macs = (costs.trunk_macs, costs.head_macs)
-    return Cut(trunk.names, f, num_samples, speedup, image_shape, *macs, trunk.opaque, trunk.split)
+    shape = shapes[0] if len(shapes) == 1 else tuple(shapes)
+    return Cut(trunk.names, f, num_samples, speedup, shape, *macs, trunk.opaque, trunk.split, plain)
 
 
-def fill_shape(model: keras.Model, size: tuple[int, ...] | None = None) -> tuple[int, ...]:
-    """Returns the shape of an image. An axis that the model leaves open has its length from `size`, or 256.
+def fill_shapes(
+    shapes: Sequence[tuple[int | None, ...]], size: tuple[int, ...] | None = None
+) -> list[tuple[int, ...]]:
+    """Returns the shapes of the inputs without the batch, each known.
 
     Args:
-        model: A model of one input.
+        shapes: The shapes that a model takes, with the batch.
         size: `(height, width)`, the first axes of an image. None for 256 on each axis that the model leaves open.
 
     Raises:
         ValueError: If `size` does not fit the model.
     """
-    shape = tuple(model.input_shape[1:])
+    sized = [i for i, shape in enumerate(shapes) if len(shapes) == 1 or None in shape[1:]]
+    return [_fill(tuple(shape[1:]), size if i in sized else None) for i, shape in enumerate(shapes)]
+
+
+def _fill(shape: tuple[int | None, ...], size: tuple[int, ...] | None) -> tuple[int, ...]:
     if size is None:
         return tuple(_UNKNOWN if n is None else n for n in shape)
-    chosen = (*size, *shape[len(size) :])
-    fits = len(chosen) == len(shape) <= len(size) + 1 and all(type(n) is int and n > 0 for n in chosen)
+    chosen = tuple(n for n in (*size, *shape[len(size) :]) if type(n) is int and n > 0)
+    fits = len(chosen) == len(shape) <= len(size) + 1
     if not fits or any(n not in (None, m) for n, m in zip(shape, chosen, strict=True)):
         raise ValueError(f"`size` must fit images of the shape {shape}. Received: size={size!r}")
     return chosen
 
 
-def costs_or_none(trunk: Trunk, image_shape: tuple[int, ...]) -> Costs | None:
+def costs_or_none(trunk: Trunk, shapes: Sequence[tuple[int, ...]]) -> Costs | None:
     """Returns the costs, or None if a layer cannot compute its output shape for images of this shape."""
     try:
-        return trunk.costs(image_shape)
+        return trunk.costs(shapes)
     except (ValueError, TypeError, NotImplementedError, RuntimeError):
         return None
 

@@ -3,18 +3,22 @@
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import tensorflow as tf
-from numpy.typing import ArrayLike
 
 from dropzoo.common.checks import unknown
+from dropzoo.serving.calibration.calibration import Calibration
+from dropzoo.serving.calibration.use import answered, check_calibration, tempered
 from dropzoo.serving.montecarlo.active import TRACING
-from dropzoo.serving.montecarlo.sampler import check_images, check_single
-from dropzoo.serving.montecarlo.statistics import Sums, check_kind, probabilities_of
+from dropzoo.serving.montecarlo.inputs import InputsLike
+from dropzoo.serving.montecarlo.outputs import joined
+from dropzoo.serving.montecarlo.reader import Reader, Said, Tasks
+from dropzoo.serving.montecarlo.statistics import Sums
 
 # For each name: whether the image is first mirrored left to right, and how many quarter turns it then makes,
-# counter-clockwise.
+# counter-clockwise. The horizontal axis is the last one before the channels, the vertical axis the one before it.
 _TRANSFORMS = {
     "identity": (False, 0),
     "rotate_90": (False, 1),
@@ -27,34 +31,52 @@ _TRANSFORMS = {
 }
 
 
-#: A function from a batch of float32 images to probabilities, or to values for regression.
-Pass = Callable[[tf.Tensor], tf.Tensor]
+#: A function from the inputs of a model, in order, to its outputs as probabilities or values.
+Pass = Callable[[list[tf.Tensor]], list[tf.Tensor]]
 
 
 class Rival:
     """Base class of the alternatives. It computes the statistics of a few deterministic passes from running sums.
 
     Args:
-        model: A model with the input and output shapes of all passes.
-        passes: Functions from float32 images to probabilities, or to values for regression.
-        task: One of `KINDS`, what the output means.
+        readers: The models of the passes, all with the same inputs and outputs.
+        passes: Functions from the inputs to the outputs as probabilities or values.
+        task: Output kinds, as for `MonteCarlo`.
+        calibration: What `calibrate` fitted for these passes, or None.
     """
 
-    def __init__(self, model: keras.Model, passes: Sequence[Pass], task: str) -> None:
-        self.model = model
+    def __init__(
+        self,
+        readers: Sequence[Reader],
+        passes: Sequence[Pass],
+        task: Tasks,
+        calibration: Calibration | None = None,
+    ) -> None:
+        self.reader, self.model = readers[0], readers[0].model
+        self.calibration = calibration
         self.task = task
         self.num_samples = len(passes)
-        spec = tf.TensorSpec([None, *model.input_shape[1:]], tf.float32)
-        functions = [tf.function(one, input_signature=[spec], autograph=False) for one in passes]
-        with TRACING:  # Monte-Carlo sampling of the same model may be traced in another thread
-            self._passes = [function.get_concrete_function() for function in functions]
+        self._readers, self._passes = list(readers), list(passes)
+        self._traced: list[Callable[..., Any]] = []
 
-    def __call__(self, images: ArrayLike) -> dict[str, tf.Tensor]:
-        checked, shape = check_images(images, self.model.input_shape), self.model.output_shape
-        sums = Sums.zero(len(shape), self.task)
-        for one in self._passes:
-            sums = sums.add(one(checked)[None], self.task)  # (1, batch, ..., classes)
-        return sums.statistics(self.num_samples, shape, self.task)
+    def __call__(self, images: InputsLike) -> Any:
+        checked = [reader.check(images) for reader in self._readers][0]
+        if not self._traced:
+            self._check_known()
+            spec = [list(self.reader.inputs.specs)]
+            functions = [tf.function(one, input_signature=spec, autograph=False) for one in self._passes]
+            with TRACING:  # Monte-Carlo sampling of the same model may be traced in another thread
+                self._traced = [function.get_concrete_function() for function in functions]
+        outputs = self.reader.outputs
+        sums = [Sums.zero(output) for output in outputs]
+        for one in self._traced:
+            found = zip(sums, one(checked), outputs, strict=True)
+            sums = [each.add(p[None], output.kind) for each, p, output in found]  # (1, batch, ..., classes)
+        answers = [each.statistics(self.num_samples, o) for each, o in zip(sums, outputs, strict=True)]
+        return answered(joined(answers, self.reader.names), self.calibration)
+
+    def _check_known(self) -> None:
+        """Checks what could not be checked before the inputs and outputs of all models were known."""
 
 
 class Ensemble(Rival):
@@ -66,15 +88,18 @@ class Ensemble(Rival):
 
     Args:
         models: List of members: models, `.keras` files, or folders that `export_model` wrote. All members have
-            the same input shape and the same output shape.
+            the same shapes of inputs and outputs.
         task: What the outputs mean, as for `MonteCarlo`.
+        from_logits: Whether the outputs are logits, as for `MonteCarlo`.
+        calibration: A `Calibration` that `calibrate` fitted for these members in this order, as for `MonteCarlo`.
 
     Call arguments:
-        images: Floating point tensor `(batch, height, width, channels)`.
+        images: One batch of the inputs, as Keras takes them.
 
     Returns:
         A dict of float32 tensors: `mean` and `variance`, `(batch, ..., classes)`; except for regression also
-        `predictive_entropy` and `mutual_information`, `(batch, ...)`.
+        `predictive_entropy` and `mutual_information`, `(batch, ...)`. For several outputs, a dict of such dicts by
+        the names of the first member's outputs.
 
     Raises:
         ValueError: If there are no members, they do not fit each other or the task, or a path holds no model.
@@ -93,20 +118,32 @@ class Ensemble(Rival):
         Ensembles", 2017, arXiv:1612.01474
     """
 
-    def __init__(self, models: Sequence[keras.Model | str | os.PathLike], task: str = "multi_class") -> None:
+    def __init__(
+        self,
+        models: Sequence[keras.Model | str | os.PathLike],
+        task: Tasks = "multi_class",
+        from_logits: Said = None,
+        calibration: Calibration | None = None,
+    ) -> None:
         if not isinstance(models, (list, tuple)) or not models:
             raise ValueError(f"`models` must be a list of models or paths, at least one. Received: {models!r}")
         self.models = [each if isinstance(each, keras.Model) else _load(each) for each in models]
-        for i, each in enumerate(self.models):
-            check_single(each)
-            first, shapes = ((m.input_shape, m.output_shape) for m in (self.models[0], each))
-            if shapes != first:
+        self.from_logits = from_logits
+        readers = [Reader(each, task, from_logits) for each in self.models]
+        super().__init__(readers, [_answer(each, calibration) for each in readers], task, calibration)
+        if all(reader.known for reader in readers):
+            self._check_known()
+
+    def _check_known(self) -> None:
+        first = _shapes(self._readers[0])
+        for i, reader in enumerate(self._readers):
+            if _shapes(reader) != first:
                 raise ValueError(
                     "The members must have the same shapes of input and output. "
-                    f"Received: {first} for the first, {shapes} for number {i + 1}"
+                    f"Received: {first} for the first, {_shapes(reader)} for number {i + 1}"
                 )
-            check_kind(task, each)
-        super().__init__(self.models[0], [_answer(each, task) for each in self.models], task)
+        if self.calibration is not None:
+            check_calibration(self.calibration, self._readers, self.num_samples, None)
 
 
 class TestTimeAugmentation(Rival):
@@ -118,18 +155,22 @@ class TestTimeAugmentation(Rival):
     moved to their pixels, but not rotated themselves.
 
     Args:
-        model: A Functional or Sequential model of one image input and one output. Its dropout is off.
+        model: A Keras model of images. Its dropout is off. If it has several inputs, those with the most axes are
+            the images, and the others stay as they are.
         transforms: List of different names: `"identity"`, `"flip_horizontal"` (left to right), `"flip_vertical"`,
             `"rotate_90"` (counter-clockwise), `"rotate_180"`, `"rotate_270"`, `"transpose"`, `"anti_transpose"`.
             Transforms that swap height and width need a model that takes square images, or images of any size.
+            For volumes they act on the last two spatial axes; a signal can only be flipped horizontally.
         task: What the output means, as for `MonteCarlo`.
+        from_logits: Whether the output is logits, as for `MonteCarlo`.
 
     Call arguments:
-        images: Floating point tensor `(batch, height, width, channels)`.
+        images: One batch of the inputs, as Keras takes them.
 
     Returns:
         A dict of float32 tensors: `mean` and `variance`, `(batch, ..., classes)`; except for regression also
-        `predictive_entropy` and `mutual_information`, `(batch, ...)`.
+        `predictive_entropy` and `mutual_information`, `(batch, ...)`. For several outputs, a dict of such dicts by
+        name.
 
     Raises:
         ValueError: If `transforms` is empty, has an unknown name or the same name twice, or if the model does not
@@ -155,10 +196,10 @@ class TestTimeAugmentation(Rival):
         self,
         model: keras.Model,
         transforms: Sequence[str] = ("identity", "flip_horizontal"),
-        task: str = "multi_class",
+        task: Tasks = "multi_class",
+        from_logits: Said = None,
     ) -> None:
-        check_single(model)
-        check_kind(task, model)
+        reader = Reader(model, task, from_logits)
         if not isinstance(transforms, (list, tuple)) or not transforms:
             raise ValueError(f"`transforms` must be a list of names, at least one. Received: {transforms!r}")
         for name in transforms:
@@ -166,19 +207,29 @@ class TestTimeAugmentation(Rival):
                 raise unknown("transform", name, _TRANSFORMS)
         if len(set(transforms)) < len(transforms):
             raise ValueError(f"`transforms` must name each transform once. Received: {transforms!r}")
-        shape, answer = model.input_shape, _answer(model, task)
-        if len(shape) != 4 or len(model.output_shape) not in (2, 4):
-            raise ValueError(
-                "The model must take (batch, height, width, channels) and answer with (batch, classes) or "
-                f"(batch, height, width, classes). Received: {shape} to {model.output_shape}"
-            )
-        swapping = [name for name in transforms if _TRANSFORMS[name][1] % 2]
-        if swapping and shape[1] != shape[2]:
-            raise ValueError(
-                f"{swapping} swap height and width, so the model must take square images. Received: {shape}"
-            )
         self.transforms = tuple(transforms)
-        super().__init__(model, [_seen(answer, *_TRANSFORMS[name]) for name in transforms], task)
+        super().__init__([reader], [_seen(_answer(reader), *_TRANSFORMS[name]) for name in transforms], task)
+        if reader.known:
+            self._check_known()
+
+    def _check_known(self) -> None:
+        shapes, answers = self.reader.inputs.shapes, [output.shape for output in self.reader.outputs]
+        rank = max(map(len, shapes))
+        if rank < 3 or any(len(answer) not in (2, rank) for answer in answers):
+            one = shapes[0] if len(shapes) == 1 else shapes
+            raise ValueError(
+                "The model must take (batch, height, width, channels), with more or fewer spatial axes, and answer "
+                f"with (batch, classes) or a value for each pixel. Received: {one} to {', '.join(map(str, answers))}"
+            )
+        turning = [name for name in self.transforms if _TRANSFORMS[name][1]]
+        if turning and rank < 4:
+            raise ValueError(f"{turning} need two spatial axes. Received: a model that takes {shapes[0]}")
+        swapping = [name for name in turning if _TRANSFORMS[name][1] % 2]
+        for shape in shapes:
+            if swapping and len(shape) == rank and shape[-3] != shape[-2]:
+                raise ValueError(
+                    f"{swapping} swap height and width, so the model must take square images. Received: {shape}"
+                )
 
 
 def _load(path: str | os.PathLike) -> keras.Model:
@@ -190,27 +241,42 @@ def _load(path: str | os.PathLike) -> keras.Model:
     raise ValueError(f"Expected a model, a .keras file or a folder that export_model wrote. Received: {path!r}")
 
 
-def _answer(model: keras.Model, kind: str) -> Pass:
-    """The function from images to what the model's output means."""
-    probabilities = probabilities_of(model, kind)
-    return lambda images: probabilities(model(images, training=False))
+def _shapes(reader: Reader) -> tuple[Any, Any]:
+    """The shapes of the inputs and outputs of a model: of the only one, or all of them."""
+    outputs = tuple(output.shape for output in reader.outputs)
+    found = [each[0] if len(each) == 1 else each for each in (reader.inputs.shapes, outputs)]
+    return found[0], found[1]
+
+
+def _answer(reader: Reader, calibration: Calibration | None = None) -> Pass:
+    """The function from the inputs of a model to what its outputs mean, at the temperature of a calibration."""
+    return lambda flat: tempered(reader.read(reader.call(flat)), calibration)
 
 
 def _seen(answer: Pass, flip: bool, turns: int) -> Pass:
-    """The answer to the transformed image, transformed back if it has values for each pixel."""
+    """The answer to transformed images, transformed back where it has values for each pixel.
 
-    def transformed(images: tf.Tensor) -> tf.Tensor:
-        y = answer(_turn(tf.reverse(images, [2]) if flip else images, turns))
-        if len(y.shape) != 4:
-            return y
-        y = _turn(y, -turns)
-        return tf.reverse(y, [2]) if flip else y
+    Images are the inputs with the most axes; other inputs, such as a vector of features, stay as they are.
+    """
+
+    def transformed(flat: list[tf.Tensor]) -> list[tf.Tensor]:
+        rank = max(len(x.shape) for x in flat)
+        seen = [_turn(_mirror(x, flip), turns) if len(x.shape) == rank else x for x in flat]
+        return [_mirror(_turn(y, -turns), flip) if len(y.shape) == rank else y for y in answer(seen)]
 
     return transformed
 
 
+def _mirror(x: tf.Tensor, flip: bool) -> tf.Tensor:
+    """Images `(batch, ..., width, channels)` mirrored left to right."""
+    return tf.reverse(x, [len(x.shape) - 2]) if flip else x
+
+
 def _turn(x: tf.Tensor, turns: int) -> tf.Tensor:
-    """Images `(batch, height, width, channels)` after a number of quarter turns, counter-clockwise."""
-    x = tf.transpose(x, [0, 2, 1, 3]) if turns % 2 else x
-    axes = ([], [1], [1, 2], [2])[turns % 4]
+    """Images `(batch, ..., height, width, channels)` after a number of quarter turns, counter-clockwise."""
+    if not turns % 4:
+        return x
+    *others, height, width, channels = range(len(x.shape))
+    x = tf.transpose(x, [*others, width, height, channels]) if turns % 2 else x
+    axes = ([], [height], [height, width], [width])[turns % 4]
     return tf.reverse(x, axes) if axes else x

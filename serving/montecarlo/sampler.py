@@ -1,22 +1,29 @@
 """Monte-Carlo dropout: predictions with the dropout left on, averaged, with their uncertainty."""
 
 import math
+from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import keras
 import tensorflow as tf
-from numpy.typing import ArrayLike
 
 from dropzoo.common.checks import check_count, check_seed, unknown
 from dropzoo.common.keras_internals import mask_of, put_mask
 from dropzoo.layers.draws import Draw
-from dropzoo.layers.draws.samples import SampleDraw, SharedMaskError, content_keys
-from dropzoo.serving.montecarlo.active import TRACING, choose, redirected
-from dropzoo.serving.montecarlo.cut import Cut, costs_or_none, fill_shape, make_cut
-from dropzoo.serving.montecarlo.statistics import Sums, check_kind, probabilities_of, sum_samples, sum_until
-from dropzoo.serving.montecarlo.trunk import Trunk
+from dropzoo.layers.draws.samples import SampleDraw, SharedMaskError
+from dropzoo.serving.calibration.calibration import Calibration
+from dropzoo.serving.calibration.use import answered, check_calibration, sampling_of, tempered
+from dropzoo.serving.montecarlo.active import TRACING
+from dropzoo.serving.montecarlo.cut import Cut, fill_shapes, make_cut
+from dropzoo.serving.montecarlo.inputs import InputsLike, keys_of
+from dropzoo.serving.montecarlo.outputs import by_output, joined
+from dropzoo.serving.montecarlo.reader import Reader, Said, Tasks
+from dropzoo.serving.montecarlo.stage import Stage
+from dropzoo.serving.montecarlo.statistics import Sums, sum_samples, sum_until
 
 _SAMPLINGS = ("balanced", "independent", "fixed")
+_SAMPLES = 30
 _GROUP = 8  # with num_samples="auto", samples are balanced within groups of this size, and compared group by group
 
 
@@ -65,6 +72,9 @@ class MonteCarlo:
             logit for the second of two classes. `"binary"`: only one logit, for the second of two classes.
             `"multi_label"`: one logit for each label; several labels may be on together, and the entropies are
             summed over the labels. `"regression"`: values; there are no entropies.
+        calibration: A `Calibration` that `calibrate` fitted for this model. It sets the number of samples, the
+            sites that drop, their rates, and the temperature of each sample, and adds the answers that its
+            guarantees are about, such as `set` and `defer`; see `Calibration.apply`.
 
     Call arguments:
         images: Floating point tensor `(batch, height, width, channels)`.
@@ -98,7 +108,7 @@ class MonteCarlo:
     def __init__(
         self,
         model: keras.Model,
-        num_samples: int | str = 30,
+        num_samples: int | str = _SAMPLES,
         sampling: str = "balanced",
         sites: dict[str, float | bool] | None = None,
         seed: int = 0,
@@ -106,11 +116,18 @@ class MonteCarlo:
         cache: bool = True,
         fold: int | str = "auto",
         memory_budget: int = 1 << 25,
-        tolerance: float | None = None,
+        tolerance: float | dict[str, float] | None = None,
         max_samples: int | None = None,
         return_samples: bool = False,
-        task: str = "multi_class",
+        task: Tasks = "multi_class",
+        from_logits: Said = None,
+        calibration: Calibration | None = None,
     ) -> None:
+        if calibration is not None:
+            num_samples, sampling, sites = sampling_of(calibration, num_samples, sites, _SAMPLES)
+        elif sites is not None and not sites:
+            raise ValueError("`sites` must name at least one site, or be None for all of them. Received: sites={}")
+        self.calibration = calibration
         self.num_samples, self.auto = num_samples, num_samples == "auto"
         if self.auto:
             self.max_samples = check_count(128 if max_samples is None else max_samples, "max_samples")
@@ -122,31 +139,28 @@ class MonteCarlo:
             raise unknown("sampling", sampling, _SAMPLINGS)
         self.sampling = sampling
         self.tolerance = _check_auto(num_samples, tolerance, max_samples, return_samples)
-        check_single(model)
-        self.task = check_kind(task, model)
-        self.model = model
-        self.sites = sites
+        self.reader = Reader(model, task, from_logits)
+        self.model, self.task, self.from_logits = model, task, from_logits
         self.seed = check_seed(seed)
         self.return_samples = return_samples
-        self._probabilities = probabilities_of(model, task)
         self._group_size = min(_GROUP, self.max_samples) if self.auto else self.max_samples
         self._balanced = sampling == "balanced"
-        self._active = choose(model, sites)
-        self._trunk = Trunk(model, [each.layer for each in self._active], cache)
-        if not self._trunk.foldable and fold not in ("auto", 1):
-            raise ValueError(f"The model mixes the images of a batch; pass fold=1. Received: fold={fold!r}")
-        spec = [tf.TensorSpec([None, *model.input_shape[1:]], tf.float32), tf.TensorSpec([], tf.int64)]
-        self._run = tf.function(self.sample, input_signature=spec, autograph=False)
-        self._traced = False
+        self.sites, self._cache = sites, cache
+        self._traced = self._is_open = False
+        if self.reader.known:  # a subclassed model is known on the first batch
+            self._open()
 
-    def __call__(self, images: ArrayLike, seed: int | None = None) -> dict[str, tf.Tensor]:
-        checked = check_images(images, self.model.input_shape)
+    def __call__(self, images: InputsLike, seed: int | None = None) -> Any:
+        checked = self.reader.check(images)
         chosen = self.seed if seed is None else check_seed(seed)
         if not self._traced:  # only tracing needs the lock: traced calls of many threads run side by side
             with TRACING:
+                if not self._is_open:
+                    self._open()
                 self._run.get_concrete_function()
             self._traced = True
-        return self._run(checked, tf.constant(chosen, tf.int64))
+        with self._stage.unchanged(chosen):
+            return self._run(checked, tf.constant(chosen, tf.int64))
 
     def cut(self, size: tuple[int, ...] | None = None) -> Cut:
         """Returns where the model is cut for sampling, and how much the cut saves.
@@ -158,45 +172,69 @@ class MonteCarlo:
             A `Cut`. Printing it gives a summary.
 
         Raises:
-            ValueError: If `size` does not fit the model.
+            ValueError: If `size` does not fit the model, or a subclassed model has not been sampled yet.
         """
-        return make_cut(self._trunk, fill_shape(self.model, size), self.max_samples)
+        if not self._is_open:
+            raise ValueError("A subclassed model shows its inputs in the first call: sample one batch, then cut")
+        shapes = fill_shapes(self.reader.inputs.shapes, size)
+        return make_cut(self._stage.trunk, shapes, self.max_samples, self._stage.plain)
 
     def plan(self, size: tuple[int, ...] | None = None) -> Cut:
         """Returns `cut(size)`; this is an alias of `cut`."""
         return self.cut(size)
 
-    def sample(self, images: tf.Tensor, seed: tf.Tensor, plain: bool = False) -> dict[str, tf.Tensor]:
+    def sample(self, images: InputsLike, seed: tf.Tensor, plain: bool = False) -> Any:
         """Returns the same statistics as a call, for use inside a graph.
 
         Args:
-            images: Float32 tensor `(batch, height, width, channels)`.
+            images: Tensors of one batch, as Keras takes them.
             seed: Int64 scalar tensor, in [0, 2**32).
             plain: Bool, whether to leave out operations that only XLA can run.
 
         Raises:
-            ValueError: If a dropout layer draws one mask for the whole batch, and `fold` is an int above 1.
+            ValueError: If a dropout layer draws one mask for the whole batch, and `fold` is an int above 1; or if
+                it is not known whether an output is logits.
         """
+        if not self._is_open:
+            raise ValueError(
+                "A subclassed model shows its inputs in the first call: sample one batch eagerly first"
+            )
+        flat = self.reader.inputs.check(images)
+        return self._statistics(flat, seed, plain)
+
+    def _open(self) -> None:
+        """Cuts the model, once its inputs and outputs are known."""
+        self._tolerances = by_output(self.tolerance, self.reader.names, "tolerance", 0.01)
+        self._stage = Stage(self.reader, self.sites, self._cache)
+        self._active = self._stage.active
+        if self.fold not in ("auto", 1) and (why := self._stage.why_not_folded):
+            raise ValueError(f"{why}; pass fold=1. Received: fold={self.fold!r}")
+        self._stage.warn(self.sampling)
+        if self.calibration is not None:
+            drops = self.sampling if self.sites else None
+            check_calibration(self.calibration, [self.reader], self.max_samples, drops)
+        spec = [list(self.reader.inputs.specs), tf.TensorSpec([], tf.int64)]
+        self._run = tf.function(self._statistics, input_signature=spec, autograph=False)
+        self._is_open = True
+
+    def _statistics(self, flat: list[tf.Tensor], seed: tf.Tensor, plain: bool = False) -> Any:
         try:
-            return self._sample(images, seed, plain, self._at_once(images))
+            return self._sample(flat, seed, plain, self._at_once(flat))
         except SharedMaskError:
             if self.fold != "auto":
                 raise ValueError(
                     "A dropout layer draws one mask for the whole batch, in which samples cannot differ; "
                     f"pass fold=1. Received: fold={self.fold!r}"
                 ) from None
-            return self._sample(images, seed, plain, 1)
+            return self._sample(flat, seed, plain, 1)
 
-    def _sample(
-        self, images: tf.Tensor, seed: tf.Tensor, plain: bool, at_once: int | tf.Tensor
-    ) -> dict[str, tf.Tensor]:
-        batch, output_shape = tf.shape(images)[0], self.model.output_shape
-        rank = len(output_shape)
+    def _sample(self, flat: list[tf.Tensor], seed: tf.Tensor, plain: bool, at_once: int | tf.Tensor) -> Any:
+        batch, outputs, stage = tf.shape(flat[0])[0], self.reader.outputs, self._stage
         fixed = self.sampling == "fixed"
-        rows = tf.zeros([batch], tf.uint32) if fixed else content_keys(images, plain)
-        frontier = self._trunk.run_trunk(images)
+        rows = tf.zeros([batch], tf.uint32) if fixed else keys_of(flat, plain)
+        frontier = stage.trunk.run_trunk(flat)
 
-        def samples(group: int | tf.Tensor, start: tf.Tensor, stop: tf.Tensor) -> tf.Tensor:
+        def samples(group: int | tf.Tensor, start: tf.Tensor, stop: tf.Tensor) -> list[tf.Tensor]:
             """Probabilities of the samples of a group from `start` to `stop`, (samples, batch, ..., classes)."""
             if isinstance(at_once, int) and at_once == 1:
                 count, keys, inputs, t = 1, rows, frontier, start
@@ -206,36 +244,43 @@ class MonteCarlo:
                 t = tf.repeat(tf.range(start, stop), batch)[:, None]  # (samples * batch, 1)
             if not self._balanced:  # one sequence over all groups
                 t, group = t + group * self._group_size, 0
-            with redirected(self._active, lambda stream: self._draw(stream, seed, keys, t, plain, group)):
-                p = self._probabilities(self._trunk.run_head(inputs))
-            shape = [None, None, *p.shape[1:]]
-            return tf.ensure_shape(tf.reshape(p, tf.concat([[count, batch], tf.shape(p)[1:]], 0)), shape)
-
-        def sums_of(group: int | tf.Tensor) -> tuple[Sums, tf.Tensor | None]:
-            keep = self.return_samples
-            return sum_samples(partial(samples, group), self._group_size, at_once, rank, keep, self.task)
-
-        if self.auto:
-            size, groups = self._group_size, self.max_samples // self._group_size
-            sums, count = sum_until(
-                lambda g: sums_of(g)[0], size, groups, self.tolerance, batch, rank, self._balanced, self.task
+            raw = stage.run_head(
+                inputs, lambda stream: self._draw(stream, seed, keys, t, plain, group), seed, group, t
             )
-            return sums.statistics(count, output_shape, self.task) | {"num_samples": count}
-        sums, kept = sums_of(0)
-        out = sums.statistics(self._group_size, output_shape, self.task)
-        if self.return_samples:
-            out["samples"] = tf.experimental.numpy.moveaxis(kept, 0, 1)  # (batch, samples, ..., classes)
-        return out
+            return [_unfold(p, count, batch) for p in tempered(self.reader.read(raw), self.calibration)]
 
-    def _at_once(self, images: tf.Tensor) -> int | tf.Tensor:
+        def sums_of(group: int | tf.Tensor) -> tuple[list[Sums], list[tf.Tensor]]:
+            return sum_samples(partial(samples, group), self._group_size, at_once, outputs, self.return_samples)
+
+        more: list[dict[str, tf.Tensor]] = [{} for _ in outputs]
+        count: int | tf.Tensor = self._group_size
+        if self.auto:
+            groups = self.max_samples // self._group_size
+            sums, count = sum_until(
+                lambda g: sums_of(g)[0], self._group_size, groups, self._tolerances, batch, outputs, self._balanced
+            )
+            more = [{"num_samples": count} for _ in outputs]
+        else:
+            sums, kept = sums_of(0)
+            for each, samples_kept in zip(more, kept, strict=False):
+                each["samples"] = tf.experimental.numpy.moveaxis(
+                    samples_kept, 0, 1
+                )  # (batch, samples, ..., classes)
+        found = [s.statistics(count, output) | m for s, output, m in zip(sums, outputs, more, strict=True)]
+        return answered(joined(found, self.reader.names), self.calibration)
+
+    def _at_once(self, flat: Sequence[tf.Tensor]) -> int | tf.Tensor:
         """How many samples to compute at a time: an int, or a tensor if it depends on the images."""
         if isinstance(self.fold, int):
             return min(self.fold, self._group_size)
-        shape = fill_shape(self.model)
-        costs = costs_or_none(self._trunk, shape) if self._trunk.foldable and self._group_size > 1 else None
+        if self._group_size == 1 or self._stage.why_not_folded:
+            return 1
+        shapes, costs = self._stage.costs
         if costs is None:
             return 1
-        each = tf.size(images, tf.int64) * max(costs.head_bytes, 1) // math.prod(shape)  # bytes in one sample
+        largest = max(range(len(flat)), key=lambda i: math.prod(shapes[i]))
+        size = tf.size(flat[largest], tf.int64)
+        each = size * max(costs.head_bytes, 1) // math.prod(shapes[largest])  # bytes in one sample
         fitting = tf.clip_by_value(self.memory_budget // tf.maximum(each, 1), 1, self._group_size)
         chunks = -(-self._group_size // fitting)  # rounded up, here and below
         return tf.cast(-(-self._group_size // chunks), tf.int32)  # so that all chunks have about the same size
@@ -253,23 +298,10 @@ class MonteCarlo:
         return SampleDraw(stream, seed, group, rows, t, self._group_size, self._balanced, plain)
 
 
-def check_single(model: keras.Model) -> None:
-    """Raises a ValueError if a model has several inputs or outputs, or has no graph."""
-    if not hasattr(model, "inputs") or not model.built:
-        raise ValueError(f"The model must be Functional or Sequential, and built. Received: {model!r}")
-    if len(model.inputs) != 1 or len(model.outputs) != 1:
-        raise ValueError(
-            "The model must have one image input and one output. "
-            f"Received: {len(model.inputs)} inputs, {len(model.outputs)} outputs"
-        )
-
-
-def check_images(images: ArrayLike, expected: tuple[int | None, ...]) -> tf.Tensor:
-    """Returns `images` as a float32 tensor, or raises a ValueError if they have another shape than expected."""
-    tensor = tf.convert_to_tensor(images)
-    if len(tensor.shape) != len(expected) or not tensor.shape[1:].is_compatible_with(expected[1:]):
-        raise ValueError(f"`images` must have the shape {expected}. Received: {tuple(tensor.shape)}")
-    return tf.cast(tensor, tf.float32)
+def _unfold(p: tf.Tensor, count: int | tf.Tensor, batch: tf.Tensor) -> tf.Tensor:
+    """Samples that are folded into the batch, as `(samples, batch, ..., classes)`."""
+    unfolded = tf.reshape(p, tf.concat([[count, batch], tf.shape(p)[1:]], 0))
+    return tf.ensure_shape(unfolded, [None, None, *p.shape[1:]])
 
 
 def _tile(x: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
@@ -290,8 +322,8 @@ def _check_count_or_auto(value: int | str, name: str) -> int:
 
 
 def _check_auto(
-    num_samples: int | str, tolerance: float | None, max_samples: int | None, return_samples: bool
-) -> float:
+    num_samples: int | str, tolerance: Any, max_samples: int | None, return_samples: bool
+) -> float | dict[str, float]:
     """Returns the tolerance, or raises a ValueError if these options do not go together."""
     if num_samples != "auto" and (tolerance, max_samples) != (None, None):
         raise ValueError(
@@ -302,6 +334,7 @@ def _check_auto(
         raise ValueError("`return_samples` needs a number of samples. Received: num_samples='auto'")
     if tolerance is None:
         return 0.01
-    if not isinstance(tolerance, (int, float)) or not tolerance >= 0:
-        raise ValueError(f"`tolerance` must be a float of at least 0. Received: tolerance={tolerance!r}")
+    for each in tolerance.values() if isinstance(tolerance, dict) else [tolerance]:
+        if not isinstance(each, (int, float)) or not each >= 0:
+            raise ValueError(f"`tolerance` must be a float of at least 0. Received: tolerance={tolerance!r}")
     return tolerance

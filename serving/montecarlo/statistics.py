@@ -1,19 +1,11 @@
 """Mean, variance and entropies of samples of a model's output, from running sums, so that no sample is kept."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import keras
 import tensorflow as tf
 
-from dropzoo.common.checks import unknown
-from dropzoo.models.graph.endings import output_activation
-
-#: Output kinds: what a model's output means. The public argument for it is `task`.
-KINDS = ("multi_class", "binary", "multi_label", "regression")
-
-#: A function from a model's output, or from a dict with one output, to a float32 tensor of the same shape.
-Reading = Callable[[Any], tf.Tensor]
+from dropzoo.serving.montecarlo.outputs import Output
 
 
 class Sums(NamedTuple):
@@ -33,14 +25,15 @@ class Sums(NamedTuple):
     entropy: tf.Tensor
 
     @classmethod
-    def zero(cls, rank: int, kind: str) -> "Sums":
+    def zero(cls, output: Output) -> "Sums":
         """Returns the sums of no samples. They broadcast, since the size of the output is not known yet."""
-        dtype = tf.float64 if kind == "regression" else tf.float32
+        rank, dtype = len(output.shape), tf.float64 if output.kind == "regression" else tf.float32
         return cls(*[tf.zeros([1] * n, dtype) for n in (rank, rank, rank - 1)])
 
     @classmethod
-    def shapes(cls, rank: int) -> "Sums":
+    def shapes(cls, output: Output) -> "Sums":
         """Returns the shapes for a loop that starts with `zero`."""
+        rank = len(output.shape)
         return cls(*[tf.TensorShape([None] * n) for n in (rank, rank, rank - 1)])
 
     def add(self, p: tf.Tensor, kind: str) -> "Sums":
@@ -51,101 +44,97 @@ class Sums(NamedTuple):
             return Sums(total, squares, self.entropy)
         return Sums(total, squares, self.entropy + tf.reduce_sum(entropy(p, kind), 0))
 
-    def statistics(
-        self, count: int | tf.Tensor, output_shape: tuple[int | None, ...], kind: str
-    ) -> dict[str, tf.Tensor]:
+    def statistics(self, count: int | tf.Tensor, output: Output) -> dict[str, tf.Tensor]:
         """Returns the statistics that `MonteCarlo` returns, float32 tensors by name.
 
         Args:
             count: Int or int tensor `(batch,)`, the number of samples.
-            output_shape: Shape of the model's output, with the batch.
-            kind: One of `KINDS`.
+            output: The model's output.
         """
         n = tf.cast(count, self.p.dtype)
-        mean = tf.ensure_shape(self.p / _along(n, self.p), [None, *output_shape[1:]])
+        mean = tf.ensure_shape(self.p / _along(n, self.p), [None, *output.shape[1:]])
         variance = tf.maximum(self.squares / _along(n, self.p) - mean * mean, 0.0)
         out = {"mean": tf.cast(mean, tf.float32), "variance": tf.cast(variance, tf.float32)}
-        if kind == "regression":
+        if output.flat:
+            out = {name: value[:, 0] for name, value in out.items()}
+        if output.kind == "regression":
             return out
-        predictive = entropy(mean, kind)
+        predictive = entropy(mean, output.kind)
         information = predictive - self.entropy / _along(n, self.entropy)
         information = tf.clip_by_value(information, 0.0, predictive)
         return out | {"predictive_entropy": predictive, "mutual_information": information}
 
 
 def sum_samples(
-    samples: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
+    samples: Callable[[tf.Tensor, tf.Tensor], list[tf.Tensor]],
     count: int,
     at_once: int | tf.Tensor,
-    rank: int,
+    outputs: Sequence[Output],
     keep: bool,
-    kind: str,
-) -> tuple[Sums, tf.Tensor | None]:
+) -> tuple[list[Sums], list[tf.Tensor]]:
     """Sums samples in a loop inside the graph.
 
     Args:
-        samples: Function of `start` and `stop` that returns these samples, `(stop - start, batch, ..., classes)`.
+        samples: Function of `start` and `stop` that returns these samples of each output,
+            `(stop - start, batch, ..., classes)`.
         count: Int, the number of samples.
         at_once: Int or int tensor, how many samples to ask for at a time.
-        rank: Int, the rank of the model's output.
+        outputs: The outputs of the model.
         keep: Bool, whether to keep the samples.
-        kind: One of `KINDS`.
 
     Returns:
-        The sums, and all samples, `(count, batch, ..., classes)`, or None.
+        The sums of each output, and all samples of each output, `(count, batch, ..., classes)`, if they are kept.
     """
 
-    def more(t: tf.Tensor, sums: Sums, kept: list[tf.TensorArray]) -> tuple[tf.Tensor, Sums, list[tf.TensorArray]]:
+    def more(t: tf.Tensor, sums: list[Sums], kept: list[tf.TensorArray]) -> tuple[Any, ...]:
         stop = tf.minimum(t + at_once, count)
-        p = samples(t, stop)
-        return stop, sums.add(p, kind), [array.write(array.size(), p) for array in kept]
+        drawn = samples(t, stop)
+        sums = [each.add(p, output.kind) for each, p, output in zip(sums, drawn, outputs, strict=True)]
+        return stop, sums, [array.write(array.size(), p) for array, p in zip(kept, drawn, strict=False)]
 
-    arrays = [tf.TensorArray(tf.float32, 0, dynamic_size=True, infer_shape=False)] if keep else []
+    arrays = [tf.TensorArray(tf.float32, 0, dynamic_size=True, infer_shape=False) for _ in outputs if keep]
+    shapes = [Sums.shapes(output) for output in outputs]
     _, sums, arrays = tf.while_loop(
         lambda t, *_: t < count,
         more,
-        (tf.constant(0), Sums.zero(rank, kind), arrays),
-        shape_invariants=(tf.TensorShape([]), Sums.shapes(rank), [tf.TensorShape(None) for _ in arrays]),
+        (tf.constant(0), [Sums.zero(output) for output in outputs], arrays),
+        shape_invariants=(tf.TensorShape([]), shapes, [tf.TensorShape(None) for _ in arrays]),
         parallel_iterations=1,
     )
-    return sums, arrays[0].concat() if keep else None
+    return sums, [array.concat() for array in arrays]
 
 
 def sum_until(
-    sums_of: Callable[[tf.Tensor], Sums],
+    sums_of: Callable[[tf.Tensor], list[Sums]],
     size: int,
     groups: int,
-    tolerance: float,
+    tolerances: Sequence[float],
     batch: int | tf.Tensor,
-    rank: int,
+    outputs: Sequence[Output],
     stratified: bool,
-    kind: str,
-) -> tuple[Sums, tf.Tensor]:
-    """Sums groups of samples until the mean of each image is known well enough.
+) -> tuple[list[Sums], tf.Tensor]:
+    """Sums groups of samples until the means of each image are known well enough.
 
     An image that is done takes no more samples, so its statistics do not depend on the other images. The loop runs
     until the slowest image is done. The standard error is estimated from the variance of the samples. If the
-    samples of a group are stratified, this estimate is too large. An image is then done too if the standard error
+    samples of a group are stratified, this estimate is too large. An output is then done too if the standard error
     between the means of at least four groups is small enough.
 
     Args:
-        sums_of: Function of the number of a group that returns the sums of its samples.
+        sums_of: Function of the number of a group that returns the sums of its samples for each output.
         size: Int, the number of samples in a group.
         groups: Int, the largest number of groups.
-        tolerance: Float, the standard error to reach.
+        tolerances: The standard error to reach, for each output.
         batch: Int or int tensor, the number of images.
-        rank: Int, the rank of the model's output.
+        outputs: The outputs of the model.
         stratified: Bool, whether the samples of a group depend on each other.
-        kind: One of `KINDS`.
 
     Returns:
-        The sums, and the number of samples that each image took, int32 `(batch,)`.
+        The sums of each output, and the number of samples that each image took, int32 `(batch,)`.
     """
-    zero = Sums.zero(rank, kind)
-    none = tf.zeros([], zero.p.dtype)
 
-    def done(count: tf.Tensor, sums: Sums, between: tf.Tensor) -> tf.Tensor:
-        n = tf.cast(count, none.dtype)
+    def done(count: tf.Tensor, sums: Sums, between: tf.Tensor, tolerance: float) -> tf.Tensor:
+        n = tf.cast(count, sums.p.dtype)
         enough = standard_error(sums.p, sums.squares, n) <= tolerance
         if not stratified:
             return enough
@@ -154,21 +143,26 @@ def sum_until(
         return enough | (across & (groups_so_far >= 4.0))
 
     def more(
-        group: tf.Tensor, count: tf.Tensor, finished: tf.Tensor, sums: Sums, between: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, Sums, tf.Tensor]:
-        new = sums_of(group)
-        sums = Sums(*[a + tf.where(_along(finished, b), none, b) for a, b in zip(sums, new, strict=True)])
-        between += tf.where(_along(finished, new.p), none, (new.p / size) ** 2)
-        count += tf.where(finished, 0, size)
-        return group + 1, count, finished | done(count, sums, between), sums, between
+        group: tf.Tensor, count: tf.Tensor, finished: tf.Tensor, sums: list[Sums], between: list[tf.Tensor]
+    ) -> tuple[Any, ...]:
+        def kept(values: tf.Tensor) -> tf.Tensor:
+            return tf.where(_along(finished, values), tf.zeros([], values.dtype), values)
 
+        new = sums_of(group)
+        sums = [Sums(*[a + kept(b) for a, b in zip(s, n, strict=True)]) for s, n in zip(sums, new, strict=True)]
+        between = [b + kept((n.p / size) ** 2) for b, n in zip(between, new, strict=True)]
+        count += tf.where(finished, 0, size)
+        ready = [done(count, *each) for each in zip(sums, between, tolerances, strict=True)]
+        return group + 1, count, finished | tf.reduce_all(ready, 0), sums, between
+
+    zeros = [Sums.zero(output) for output in outputs]
     start = (tf.constant(0), tf.zeros([batch], tf.int32), tf.zeros([batch], tf.bool))
-    loose = tf.TensorShape([None] * rank)
+    loose = [tf.TensorShape([None] * len(output.shape)) for output in outputs]
     _, count, _, sums, _ = tf.while_loop(
         lambda group, count, finished, *_: (group < 1) | ((group < groups) & ~tf.reduce_all(finished)),
         more,
-        (*start, zero, zero.p),
-        shape_invariants=(*[x.shape for x in start], Sums.shapes(rank), loose),
+        (*start, zeros, [zero.p for zero in zeros]),
+        shape_invariants=(*[x.shape for x in start], [Sums.shapes(output) for output in outputs], loose),
         parallel_iterations=1,
     )
     return sums, count
@@ -191,48 +185,6 @@ def standard_error(total: tf.Tensor, squares: tf.Tensor, count: tf.Tensor) -> tf
     return tf.where(count > 1.0, error, tf.constant(float("inf"), error.dtype))
 
 
-def probabilities_of(model: keras.Model, kind: str = "multi_class") -> Reading:
-    """Returns a function that turns a model's output into probabilities, or into values for regression.
-
-    Logits of classes go through a softmax. A single logit and the logits of labels go through a sigmoid. The
-    output stays as it is for regression, and if the model ends in a softmax or sigmoid itself.
-
-    Args:
-        model: A built model of one output.
-        kind: One of `KINDS`.
-    """
-    turn = {None: tf.identity, "softmax": tf.nn.softmax, "sigmoid": tf.sigmoid}[_missing_activation(model, kind)]
-    return lambda outputs: turn(_single(outputs))
-
-
-def log_probabilities_of(model: keras.Model) -> Reading:
-    """Returns a function that turns a model's output into log-probabilities of classes.
-
-    They are exact if the output is logits. If it is probabilities `p`, they are `log(p + 1e-12)`.
-
-    Args:
-        model: A built model of one output.
-
-    Raises:
-        ValueError: If the model's output does not fit the output kind `"multi_class"`.
-    """
-    check_kind("multi_class", model)
-    turn: Reading = tf.nn.log_softmax if output_activation(model) is None else lambda p: tf.math.log(p + 1e-12)
-    return lambda outputs: turn(_single(outputs))
-
-
-def _missing_activation(model: keras.Model, kind: str) -> str | None:
-    """The activation that turns the model's output into its meaning; None if the output needs none."""
-    if kind == "regression" or output_activation(model):
-        return None
-    return "sigmoid" if kind == "multi_label" or model.output_shape[-1] == 1 else "softmax"
-
-
-def _single(outputs: Any) -> tf.Tensor:
-    (output,) = keras.tree.flatten(outputs)  # the output may be a dict with one entry
-    return tf.cast(output, tf.float32)
-
-
 def entropy(p: tf.Tensor, kind: str = "multi_class") -> tf.Tensor:
     """Returns the entropy over the last axis, in nats.
 
@@ -242,31 +194,10 @@ def entropy(p: tf.Tensor, kind: str = "multi_class") -> tf.Tensor:
         p: Float tensor `(..., classes)` of probabilities.
         kind: One of `KINDS`, except `"regression"`.
     """
+    p = tf.clip_by_value(p, 0.0, 1.0)  # a resize after the softmax may overshoot
     if kind == "multi_label" or p.shape[-1] == 1:
         return -tf.reduce_sum(tf.math.xlogy(p, p) + tf.math.xlogy(1.0 - p, 1.0 - p), -1)
     return -tf.reduce_sum(tf.math.xlogy(p, p), -1)
-
-
-def check_kind(task: Any, model: keras.Model) -> str:
-    """Returns `task` if it is an output kind that fits the model's output, or raises a ValueError."""
-    classes, ending = model.output_shape[-1], output_activation(model)
-    if task not in KINDS:
-        raise unknown("task", task, KINDS)
-    if task == "binary" and classes != 1:
-        raise ValueError(
-            f"task='binary' needs a model of one logit. Received: an output of the shape {model.output_shape}"
-        )
-    fitting = {
-        "multi_class": "sigmoid" if classes == 1 else "softmax",
-        "binary": "sigmoid",
-        "multi_label": "sigmoid",
-    }
-    if ending is not None and ending != fitting.get(task, ending):
-        raise ValueError(
-            f"task={task!r} needs a model of logits, or one that ends in a {fitting[task]}. Received: a model of "
-            f"{classes} outputs that ends in a {ending}; sigmoids of several outputs are task='multi_label'"
-        )
-    return task
 
 
 def _along(values: tf.Tensor, like: tf.Tensor) -> tf.Tensor:

@@ -1,27 +1,34 @@
 """Predictions for an image that is too large for one pass, blended from overlapping tiles."""
 
+import dataclasses
+import functools
+import itertools
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from numpy.typing import ArrayLike
 
-from dropzoo.common.checks import check_count, check_pair
+from dropzoo.common.checks import check_count
+from dropzoo.serving.calibration.use import answered_whole
 from dropzoo.serving.montecarlo.ensembles import Rival
+from dropzoo.serving.montecarlo.inputs import InputsLike
+from dropzoo.serving.montecarlo.outputs import Output, joined
 from dropzoo.serving.montecarlo.sampler import MonteCarlo
 from dropzoo.serving.montecarlo.statistics import Sums
 
 
 def predict_tiled(
     mc: MonteCarlo | Rival,
-    image: ArrayLike,
-    tile: int | tuple[int, int] = 256,
-    overlap: int | tuple[int, int] = 32,
+    image: InputsLike,
+    tile: int | tuple[int, ...] = 256,
+    overlap: int | tuple[int, ...] = 32,
     *,
     batch_size: int = 4,
-) -> dict[str, np.ndarray]:
-    """Returns the statistics of `MonteCarlo` for one image of any size, from overlapping tiles.
+) -> Any:
+    """Returns the statistics of `MonteCarlo` for one image or volume of any size, from overlapping tiles.
 
     All tiles have the same size and the same T masks, so the uncertainty has no seams. The last tiles end where
     the image ends. Only `batch_size` tiles are on the device at a time. If an axis of the image is shorter than
@@ -43,15 +50,19 @@ def predict_tiled(
         mc: A `MonteCarlo` with `sampling="fixed"` and a number of samples, or an `Ensemble` or
             `TestTimeAugmentation`, which have no masks. The output of its model has the height and width of the
             images.
-        image: Floating point array `(height, width, channels)`. It is read tile by tile, and may be a memory map.
-        tile: Int or `(height, width)`, the size of a tile in pixels; the model's size if that is fixed.
+        image: Floating point array `(height, width, channels)`, a volume `(depth, height, width, channels)` or a
+            signal `(length, channels)`. It is read tile by tile, and may be a memory map. For a model of several
+            inputs, a list or a dict by name: those with the most axes are cut into tiles, and the others, such as a
+            vector of features, go with each tile.
+        tile: Int or `(height, width)`, the size of a tile in pixels; the model's size if that is fixed. For volumes
+            an int or three of them.
         overlap: Int or `(height, width)`, how many pixels neighbouring tiles share, from 0 to half a tile.
         batch_size: Int, how many tiles are computed at a time.
 
     Returns:
         A dict of float32 NumPy arrays, like the tensors from `mc` but without the batch axis: `mean` and
         `variance`, `(height, width, classes)`; except for regression also `predictive_entropy` and
-        `mutual_information`, `(height, width)`.
+        `mutual_information`, `(height, width)`. For several outputs, a dict of such dicts by name.
 
     Raises:
         ValueError: If `mc` has another sampling, `num_samples="auto"` or `return_samples=True`, if the image does
@@ -73,45 +84,53 @@ def predict_tiled(
     """
     _check_sampler(mc)
     check_count(batch_size, "batch_size")
-    whole = _check_image(image, mc.model.input_shape)
-    size = (whole.shape[0], whole.shape[1])
-    tile = _check_tile(tile, mc.model.input_shape)
+    shapes = mc.reader.inputs.shapes
+    rank = max(map(len, shapes))
+    space = next(shape[1:-1] for shape in shapes if len(shape) == rank)
+    whole = _check_images(mc, image, rank)
+    size = next(x.shape[:-1] for x in whole if x.ndim == rank - 1)
+    tile = _check_tile(tile, space)
     overlap = _check_overlap(overlap, tile)
-    fixed = [n is not None for n in mc.model.input_shape[1:3]]
-    height, width = (n if f else min(n, m) for n, m, f in zip(tile, size, fixed, strict=True))
-    windows, blend = _windows(size, (height, width), overlap), _Blend(size, mc.task)
+    shape = tuple(n if fixed else min(n, m) for n, m, fixed in zip(tile, size, space, strict=True))
+    windows = _windows(size, shape, overlap)
+    blends = [_Blend(size, output) for output in mc.reader.outputs]
     for first in range(0, len(windows), batch_size):
         some = windows[first : first + batch_size]
-        tiles = np.stack([_cut(whole, window, (height, width)) for window in some])
-        statistics = {name: x.numpy() for name, x in mc(tiles).items()}
-        if statistics["mean"].shape[1:3] != (height, width):
-            raise ValueError(
-                "The output must have the height and width of the images. "
-                f"Received: {statistics['mean'].shape[1:3]} for images of {(height, width)}"
-            )
-        for i, window in enumerate(some):
-            blend.add(window, {name: x[i] for name, x in statistics.items()})
-    return blend.statistics()
+        batch = [_cut_all(x, some, shape) if x.ndim == rank - 1 else np.stack([x] * len(some)) for x in whole]
+        found = mc(batch[0] if len(batch) == 1 else mc.reader.inputs.pack(batch))
+        for blend, statistics in zip(blends, _in_order(found, mc), strict=True):
+            arrays = {name: x.numpy() for name, x in statistics.items()}
+            if arrays["mean"].shape[1:-1] != shape:
+                raise ValueError(
+                    "The output must have the height and width of the images. "
+                    f"Received: {arrays['mean'].shape[1:-1]} for images of {shape}"
+                )
+            for i, window in enumerate(some):
+                blend.add(window, {name: x[i] for name, x in arrays.items()})
+    return answered_whole(joined([blend.statistics() for blend in blends], mc.reader.names), mc.calibration)
+
+
+def _in_order(found: Any, mc: MonteCarlo | Rival) -> list[dict[str, Any]]:
+    """The statistics of each output, in order."""
+    names = mc.reader.names
+    return [found] if len(names) == 1 else [found[name] for name in names]
 
 
 @dataclass(frozen=True)
 class _Window:
-    """One tile: its place in the image and its weights along both axes. It may reach beyond the image's end."""
+    """One tile: its place along each axis and its weights there. It may reach beyond the image's end."""
 
-    rows: slice
-    columns: slice
-    down: np.ndarray
-    across: np.ndarray
+    place: tuple[slice, ...]
+    weights: tuple[np.ndarray, ...]
 
 
-def _windows(size: tuple[int, int], shape: tuple[int, int], overlap: tuple[int, int]) -> list[_Window]:
+def _windows(size: tuple[int, ...], shape: tuple[int, ...], overlap: tuple[int, ...]) -> list[_Window]:
     """The tiles of this shape that cover an image of this size."""
-    (tops, down), (lefts, across) = (place(*axis) for axis in zip(size, shape, overlap, strict=True))
-    return [
-        _Window(rows := slice(top, top + shape[0]), columns := slice(left, left + shape[1]), d[rows], a[columns])
-        for top, d in zip(tops, down, strict=True)
-        for left, a in zip(lefts, across, strict=True)
-    ]
+    axes = []
+    for length, tile, shared in zip(size, shape, overlap, strict=True):
+        starts, weights = place(length, tile, shared)
+        axes.append([(slice(i, i + tile), w[i : i + tile]) for i, w in zip(starts, weights, strict=True)])
+    return [_Window(*zip(*each, strict=True)) for each in itertools.product(*axes)]
 
 
 def place(size: int, tile: int, overlap: int) -> tuple[list[int], np.ndarray]:
@@ -136,9 +155,14 @@ def place(size: int, tile: int, overlap: int) -> tuple[list[int], np.ndarray]:
     return starts, weights / weights.sum(0)
 
 
-def _cut(image: np.ndarray, window: _Window, shape: tuple[int, int]) -> np.ndarray:
+def _cut_all(image: np.ndarray, windows: list[_Window], shape: tuple[int, ...]) -> np.ndarray:
+    """The tiles of an image, `(tiles, ..., channels)`."""
+    return np.stack([_cut(image, window, shape) for window in windows])
+
+
+def _cut(image: np.ndarray, window: _Window, shape: tuple[int, ...]) -> np.ndarray:
     """The part of the image in a window, mirrored at the image's end up to the shape of a tile."""
-    part = np.asarray(image[window.rows, window.columns])
+    part = np.asarray(image[window.place])
     missing = [(0, n - m) for n, m in zip(shape, part.shape, strict=False)]
     return np.pad(part, [*missing, (0, 0)], mode="symmetric") if any(n for _, n in missing) else part
 
@@ -146,19 +170,19 @@ def _cut(image: np.ndarray, window: _Window, shape: tuple[int, int]) -> np.ndarr
 class _Blend:
     """The weighted sums over tiles of the statistics that may be averaged: mean, mean square and mean entropy."""
 
-    def __init__(self, size: tuple[int, int], kind: str) -> None:
-        self._size, self._kind = size, kind
+    def __init__(self, size: tuple[int, ...], output: Output) -> None:
+        self._size, self._output, self._kind = size, output, output.kind
         self._sums: dict[str, np.ndarray] = {}
 
     def add(self, window: _Window, statistics: dict[str, np.ndarray]) -> None:
         """Adds the statistics of one tile."""
-        weights = np.outer(window.down, window.across)  # the part of the tile that is inside the image
-        height, width = weights.shape
+        weights = functools.reduce(np.multiply.outer, window.weights)  # the part of the tile inside the image
+        dims = weights.ndim
         for name, x in self._averageable(statistics).items():
             if name not in self._sums:
-                self._sums[name] = np.zeros((*self._size, *x.shape[2:]), x.dtype)
-            weight = weights.reshape(height, width, *[1] * (x.ndim - 2)).astype(x.dtype)
-            self._sums[name][window.rows, window.columns] += x[:height, :width] * weight
+                self._sums[name] = np.zeros((*self._size, *x.shape[dims:]), x.dtype)
+            weight = weights.reshape(*weights.shape, *[1] * (x.ndim - dims)).astype(x.dtype)
+            self._sums[name][window.place] += x[tuple(map(slice, weights.shape))] * weight
 
     def _averageable(self, statistics: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         mean = statistics["mean"].astype("float64" if self._kind == "regression" else "float32")  # as in `Sums`
@@ -174,7 +198,8 @@ class _Blend:
             np.clip(mean, 0.0, 1.0, out=mean)  # rounded weights may sum to slightly more than one
         with tf.device("CPU"):  # a whole image may be too large for another device
             sums = Sums(*map(tf.convert_to_tensor, (mean, square, self._sums.get("entropy", np.float64(0.0)))))
-            return {name: x.numpy() for name, x in sums.statistics(1, (None, *mean.shape[1:]), self._kind).items()}
+            whole = dataclasses.replace(self._output, shape=(None, *mean.shape[1:]))
+            return {name: x.numpy() for name, x in sums.statistics(1, whole).items()}
 
 
 def _check_sampler(mc: MonteCarlo | Rival) -> None:
@@ -187,30 +212,59 @@ def _check_sampler(mc: MonteCarlo | Rival) -> None:
             "Tiles need a fixed number of samples and cannot return the samples. "
             f"Received: num_samples={mc.num_samples!r}, return_samples={mc.return_samples}"
         )
-    if len(mc.model.input_shape) != 4 or len(mc.model.output_shape) != 4:
+    if not mc.reader.known:
+        raise ValueError("A subclassed model shows its inputs in the first call: call `mc` with one batch first")
+    shapes, answers = mc.reader.inputs.shapes, [output.shape for output in mc.reader.outputs]
+    rank = max(map(len, shapes))
+    if rank < 3 or any(len(answer) != rank for answer in answers):
         raise ValueError(
-            "Tiles need a model from images to maps, both of the shape (batch, height, width, channels). "
-            f"Received: {mc.model.input_shape} to {mc.model.output_shape}"
+            "Tiles need a model from images to maps, both of the shape (batch, height, width, channels), with more "
+            f"or fewer spatial axes. Received: {', '.join(map(str, shapes))} to {', '.join(map(str, answers))}"
         )
 
 
-def _check_image(image: ArrayLike, expected: tuple[int | None, ...]) -> np.ndarray:
-    """Returns the image as an array; a memory map stays one."""
-    array = image if isinstance(image, np.ndarray) else np.asarray(image)
-    if array.ndim != 3 or 0 in array.shape or array.shape[-1] != expected[-1]:
-        raise ValueError(f"`image` must have the shape (height, width, {expected[-1]}). Received: {array.shape}")
-    return array
+def _check_images(mc: MonteCarlo | Rival, image: InputsLike, rank: int) -> list[np.ndarray]:
+    """Returns the inputs as arrays without a batch; a memory map stays one."""
+    inputs = mc.reader.inputs
+    flat = [image] if len(inputs.names) == 1 and not isinstance(image, Mapping) else inputs.in_order(image)
+    arrays = [x if isinstance(x, np.ndarray) else np.asarray(x) for x in flat]
+    axes = ("height", "width") if rank == 4 else ("length",) if rank == 3 else ("depth", "height", "width")
+    sizes = set()
+    for array, shape, name in zip(arrays, inputs.shapes, inputs.names, strict=True):
+        is_image = len(shape) == rank
+        if array.ndim != len(shape) - 1 or 0 in array.shape or (is_image and array.shape[-1] != shape[-1]):
+            wanted = f"({', '.join(axes)}, {shape[-1]})" if is_image else f"{shape[1:]}"
+            what = "`image`" if len(arrays) == 1 else f"The input {name!r}"
+            raise ValueError(f"{what} must have the shape {wanted}. Received: {array.shape}")
+        if is_image:
+            sizes.add(array.shape[:-1])
+    if len(sizes) > 1:
+        raise ValueError(f"All images must have the same size. Received: {sorted(sizes)}")
+    return arrays
 
 
-def _check_tile(tile: int | tuple[int, int], expected: tuple[int | None, ...]) -> tuple[int, int]:
-    pair = check_pair(tile, "tile")
-    if any(n not in (None, m) for n, m in zip(expected[1:3], pair, strict=True)):
-        raise ValueError(f"`tile` must be the model's size, {expected[1:3]}. Received: tile={pair}")
-    return pair
+def _check_tile(tile: int | tuple[int, ...], space: tuple[int | None, ...]) -> tuple[int, ...]:
+    sizes = _check_sizes(tile, "tile", len(space))
+    if any(n not in (None, m) for n, m in zip(space, sizes, strict=True)):
+        raise ValueError(f"`tile` must be the model's size, {space}. Received: tile={sizes}")
+    return sizes
 
 
-def _check_overlap(overlap: int | tuple[int, int], tile: tuple[int, int]) -> tuple[int, int]:
-    pair = (0, 0) if type(overlap) is int and overlap == 0 else check_pair(overlap, "overlap")
-    if any(n > m // 2 for n, m in zip(pair, tile, strict=True)):
+def _check_overlap(overlap: int | tuple[int, ...], tile: tuple[int, ...]) -> tuple[int, ...]:
+    none = type(overlap) is int and overlap == 0
+    sizes = (0,) * len(tile) if none else _check_sizes(overlap, "overlap", len(tile))
+    if any(n > m // 2 for n, m in zip(sizes, tile, strict=True)):
         raise ValueError(f"`overlap` must be at most half of the tile, {tile}. Received: overlap={overlap!r}")
-    return pair
+    return sizes
+
+
+def _check_sizes(value: int | tuple[int, ...], name: str, axes: int) -> tuple[int, ...]:
+    """Returns a positive int, or one for each axis, as a tuple."""
+    each = value if isinstance(value, (tuple, list)) else (value,) * axes
+    try:
+        sizes = tuple(check_count(n, name) for n in each)
+    except ValueError:
+        sizes = ()
+    if len(sizes) != axes:
+        raise ValueError(f"`{name}` must be a positive int, or {axes} of them. Received: {name}={value!r}")
+    return sizes

@@ -7,7 +7,7 @@ tensors of the trunk that the head reads. In a U-Net these include the skips.
 import itertools
 import math
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,11 +21,19 @@ from dropzoo.serving.montecarlo.split import Half, splits
 
 @dataclass(frozen=True)
 class Costs:
-    """The cost of one image: multiplications of trunk and head, and the bytes that the head holds at its peak."""
+    """The cost of one row.
+
+    Attributes:
+        trunk_macs: Int, multiplications in the trunk.
+        head_macs: Int, multiplications in the head.
+        head_bytes: Int, the bytes that the head holds at its peak.
+        keeps_rows: Bool, whether the active layers that are steps of their own see one row for each row.
+    """
 
     trunk_macs: int
     head_macs: int
     head_bytes: int
+    keeps_rows: bool
 
 
 class Trunk:
@@ -36,42 +44,49 @@ class Trunk:
     `split` lists the names of these layers.
 
     Args:
-        model: A built Functional or Sequential model of one input and one output.
+        graph: The steps of the model. They are changed where a layer is split.
         active: The layers that drop while sampling.
-        cache: Bool. If False, the trunk is empty and the frontier is the images.
+        drawing: The steps that draw at random by themselves, see `probe`.
+        cache: Bool. If False, the trunk is empty and the frontier is the inputs.
     """
 
-    def __init__(self, model: keras.Model, active: Collection[keras.Layer], cache: bool = True) -> None:
+    def __init__(
+        self,
+        graph: Unrolled,
+        active: Collection[keras.Layer],
+        drawing: Collection[Step] = (),
+        cache: bool = True,
+    ) -> None:
         self._active = {id(layer) for layer in active}
-        self._graph = Unrolled(model)
+        self._graph, self._drawing = graph, {id(step) for step in drawing}
         stochastic: set[int] = set()
-        for step in self._graph.steps:
-            if not cache or self._holds_active(step.operation) or not stochastic.isdisjoint(step.reads):
+        for step in graph.steps:
+            if not cache or self._draws(step) or not stochastic.isdisjoint(step.reads):
                 stochastic.update(step.writes)
         self.split: tuple[str, ...] = ()
         if cache:
             self._split(stochastic)
-        self.head = [step for step in self._graph.steps if not stochastic.isdisjoint(step.writes)]
-        self.trunk = [step for step in self._graph.steps if stochastic.isdisjoint(step.writes)]
-        wanted = {self._graph.output}.union(*(step.reads for step in self.head))
+        self.head = [step for step in graph.steps if not stochastic.isdisjoint(step.writes)]
+        self.trunk = [step for step in graph.steps if stochastic.isdisjoint(step.writes)]
+        wanted = set(graph.outputs).union(*(step.reads for step in self.head))
         self.frontier = sorted(wanted - stochastic)
         # In Keras the batch is a first axis of unknown length. A tensor without it cannot hold several samples.
-        several = [self._graph.symbols[number].shape for number in {*self.frontier, *stochastic}]
-        self.foldable = all(len(shape) > 0 and shape[0] is None for shape in several)
+        several = [graph.symbols[number].shape for number in {*self.frontier, *stochastic}]
+        self.foldable = not self._drawing and all(len(shape) > 0 and shape[0] is None for shape in several)
 
-    def run_trunk(self, images: tf.Tensor) -> list[tf.Tensor]:
+    def run_trunk(self, inputs: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         """Returns the frontier's tensors."""
-        values: dict[int, Any] = {0: images}
+        values: dict[int, Any] = dict(zip(self._graph.inputs, inputs, strict=True))
         for step in self.trunk:
             step.run(values)
         return [values[number] for number in self.frontier]
 
-    def run_head(self, frontier: list[tf.Tensor]) -> tf.Tensor:
-        """Returns the model's output, given the frontier's tensors."""
+    def run_head(self, frontier: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+        """Returns the model's outputs, given the frontier's tensors."""
         values = dict(zip(self.frontier, frontier, strict=True))
         for step in self.head:
             step.run(values)
-        return values[self._graph.output]
+        return [values[number] for number in self._graph.outputs]
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -81,22 +96,31 @@ class Trunk:
     @property
     def opaque(self) -> tuple[str, ...]:
         """The names of the layers and models that hold an active layer and cannot be cut inside."""
-        steps = [step.operation for step in self.head if self._holds_active(step.operation)]
-        return tuple(dict.fromkeys(op.name for op in steps if id(op) not in self._active))
+        steps = [
+            step for step in self.head if self._holds_active(step.operation) and id(step) not in self._drawing
+        ]
+        return tuple(dict.fromkeys(s.operation.name for s in steps if id(s.operation) not in self._active))
 
-    def costs(self, image_shape: tuple[int, ...]) -> Costs:
-        """Returns the cost of an image of this shape, computed from the shapes of all tensors and weights.
+    def costs(self, shapes: Sequence[tuple[int, ...]]) -> Costs:
+        """Returns the cost of a row, computed from the shapes of all tensors and weights.
 
         Args:
-            image_shape: `(height, width, channels)`, all known.
+            shapes: The shape of each input without the batch, all known: `(height, width, channels)` for an image.
         """
-        specs: dict[int, Any] = {0: keras.KerasTensor((1, *image_shape), dtype=self._graph.symbols[0].dtype)}
+        symbols = zip(self._graph.inputs, shapes, strict=True)
+        specs: dict[int, Any] = {
+            n: keras.KerasTensor((1, *shape), dtype=self._graph.symbols[n].dtype) for n, shape in symbols
+        }
         macs = {}
         for step in self._graph.steps:
             step.run(specs, symbolic=True)
             macs[step] = _macs(step, specs)
         head = sum(macs[step] for step in self.head)
-        return Costs(sum(macs.values()) - head, head, self._peak({n: _bytes(x) for n, x in specs.items()}))
+        seen = [specs[step.reads[0]] for step in self.head if id(step.operation) in self._active]
+        keeps_rows = all(x.shape[0] == 1 for x in seen)
+        return Costs(
+            sum(macs.values()) - head, head, self._peak({n: _bytes(x) for n, x in specs.items()}), keeps_rows
+        )
 
     def _peak(self, size: dict[int, int]) -> int:
         """The most bytes that the head holds. A tensor lives from its step to the last step that reads it."""
@@ -106,7 +130,7 @@ class Trunk:
             live.update(step.writes)
             own = sum(size[number] for number in step.writes)  # counted twice: a step needs memory while it runs
             peak = max(peak, sum(size[number] for number in live) + own)
-            live -= {number for number in live if last.get(number, -1) <= i and number != self._graph.output}
+            live -= {number for number in live if last.get(number, -1) <= i and number not in self._graph.outputs}
         return peak
 
     def _split(self, stochastic: set[int]) -> None:
@@ -114,7 +138,7 @@ class Trunk:
         graph = self._graph
         writer = {number: step for step in graph.steps for number in step.writes}
         readers = Counter(number for step in graph.steps for number in set(step.reads))
-        readers[graph.output] += 1
+        readers.update(graph.outputs)
         for step in [step for step in graph.steps if step.operation is not None and len(set(step.reads)) == 1]:
             join, shape = writer.get(number := step.reads[0]), graph.symbols[number].shape
             if join is None or readers[number] > 1 or not splits(join.operation, step.operation, shape):
@@ -130,6 +154,9 @@ class Trunk:
             graph.steps[graph.steps.index(step)] = Half.of(step.operation, drawn, half, step.writes)
             stochastic.difference_update(join.writes)
             self.split += (step.operation.name,)
+
+    def _draws(self, step: Step) -> bool:
+        return id(step) in self._drawing or self._holds_active(step.operation)
 
     def _holds_active(self, operation: Any) -> bool:
         if id(operation) in self._active:

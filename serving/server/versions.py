@@ -17,7 +17,7 @@ from google.protobuf import json_format
 from tensorflow.core.protobuf import saved_model_pb2
 
 from dropzoo.common.checks import check_count
-from dropzoo.serving.montecarlo.statistics import KINDS
+from dropzoo.serving.montecarlo.outputs import KINDS
 from dropzoo.serving.server.batching import Arrays, Run
 from dropzoo.serving.server.limits import Refused
 

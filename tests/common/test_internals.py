@@ -6,6 +6,7 @@ import importlib
 import pkgutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import keras
@@ -13,6 +14,7 @@ import pytest
 import tensorflow as tf
 
 from dropzoo.common.keras_internals import shadowed_calls
+from dropzoo.common.tensorflow_internals import codes_of_recompute_grad
 
 ROOT = Path(__file__).parents[2]
 INTERNALS = ROOT / "src" / "dropzoo" / "common"
@@ -63,6 +65,7 @@ EXAMPLES: dict[str, Callable[[], Any]] = {
     "keras.Metric": lambda: keras.metrics.MeanSquaredError(),
     "keras.src.ops.node.Node": node,
     "keras.src.ops.symbolic_arguments.SymbolicArguments": lambda: node().arguments,
+    "tf.recompute_grad": lambda: SimpleNamespace(**{code.co_name: code for code in codes_of_recompute_grad()}),
     "CacheDataset": lambda: tf.data.Dataset.range(1).cache(),
     "": lambda: importlib.import_module("tensorflow.python.data.ops.snapshot_op"),
 }

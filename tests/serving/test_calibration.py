@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from dropzoo import layers, models, serving
+from dropzoo import layers, serving
 from dropzoo.serving.calibration.heldout import HeldOut
 from dropzoo.serving.calibration.rows import Rows
 from dropzoo.serving.calibration.settings import settings_of
@@ -421,3 +421,94 @@ class TestBadInput:
             ValueError, match="cannot be promised at the level 0.05.*least level for these 200 images"
         ):
             serving.calibrate(identity, images, (labels + 1) % 4, guarantee={"error": 0.05}, verbose=0)
+
+
+class TestUse:
+    """What was calibrated is what answers: `MonteCarlo` and `Ensemble` take a calibration."""
+
+    def test_monte_carlo_samples_as_it_was_calibrated(self, dropping):
+        images, _ = answers(120)
+        labels = dropping(images).numpy().argmax(1)
+        mc = serving.MonteCarlo(dropping, 5, sites={"second": 0.3}, sampling="fixed", seed=3)
+        cal = serving.calibrate(mc, images, labels, guarantee={"set": 0.2, "error": 0.6}, verbose=0)
+        assert cal.sites == {"second": 0.3} and cal.facts.sampling == "fixed" and cal.facts.num_samples == 5
+        served = serving.MonteCarlo(dropping, calibration=cal, seed=3)
+        out = served(images)
+        assert served.num_samples == 5 and served.sampling == "fixed"
+        samples = serving.MonteCarlo(dropping, 5, "fixed", {"second": 0.3}, 3, return_samples=True)(images)[
+            "samples"
+        ]
+        expected = cal.apply({"mean": tf.reduce_mean(cal.temper(samples), 1)})
+        assert np.allclose(out["mean"], expected["mean"], atol=1e-6)
+        assert (out["set"].numpy() == expected["set"].numpy()).mean() > 0.99
+        assert {"set", "defer", "variance", "mutual_information"} <= out.keys()
+        assert (out["mutual_information"].numpy() <= out["predictive_entropy"].numpy()).all()
+        again = served(images)
+        assert all((out[name].numpy() == again[name].numpy()).all() for name in out)
+
+    def test_one_pass(self, dropping, identity):
+        images, labels = answers(90)
+        for model in (dropping, identity):
+            cal = serving.calibrate(model, images, labels, guarantee={"set": 0.2}, verbose=0)
+            out = serving.MonteCarlo(model, calibration=cal)(images)
+            alike = serving.Ensemble([model], calibration=cal)(images)
+            logits = model(images)
+            assert np.allclose(out["mean"], tf.nn.softmax(logits / cal.temperature), atol=1e-6)
+            assert np.allclose(out["mean"], alike["mean"], atol=1e-6) and not out["variance"].numpy().any()
+            assert (out["set"].numpy() == alike["set"].numpy()).all()
+
+    def test_an_ensemble(self, dropping):
+        images, labels = answers(90)
+        other = keras.models.clone_model(dropping)
+        cal = serving.calibrate(serving.Ensemble([dropping, other]), images, labels, verbose=0)
+        out = serving.Ensemble([dropping, other], calibration=cal)(images)
+        members = [tf.nn.softmax(m(images) / cal.temperature) for m in (dropping, other)]
+        assert np.allclose(out["mean"], (members[0] + members[1]) / 2, atol=1e-6) and cal.facts.members == 2
+        for wrong in ([dropping], [dropping, other, other]):
+            with pytest.raises(ValueError, match="number of members: 2 in the calibration"):
+                serving.Ensemble(wrong, calibration=cal)
+        with pytest.warns((UserWarning, DeprecationWarning)) as caught:  # NumPy warns of TensorFlow too
+            serving.Ensemble([other, dropping], calibration=cal)
+        assert any("calibrate again" in str(each.message) for each in caught)
+
+    def test_what_does_not_fit_is_refused(self, dropping, identity):
+        images, labels = answers(60)
+        cal = serving.calibrate(serving.MonteCarlo(dropping, 5), images, labels, verbose=0)
+        for options, message in (
+            ({"num_samples": 7}, "made for num_samples=5"),
+            ({"sites": {"first": True}}, "leave `sites` out"),
+            ({"num_samples": "auto"}, "made for num_samples=5"),
+        ):
+            with pytest.raises(ValueError, match=message):
+                serving.MonteCarlo(dropping, calibration=cal, **options)
+        one = serving.calibrate(identity, images, labels, verbose=0)
+        with pytest.raises(ValueError, match="sites that are new here: first, second"):
+            serving.MonteCarlo(dropping, calibration=one)
+        with pytest.raises(ValueError, match="without its calibration"):
+            serving.calibrate(serving.MonteCarlo(dropping, calibration=cal), images, labels, verbose=0)
+        with pytest.raises(ValueError, match="a Calibration"):
+            serving.MonteCarlo(dropping, calibration="calibration.json")
+
+    def test_tiles_have_the_answers_too(self):
+        x = keras.Input((None, None, 2))
+        y = layers.SpatialDropout2D(0.2, name="x_dropout")(keras.layers.Identity(name="x")(x))
+        model = keras.Model(x, keras.layers.Conv2D(2, 1)(y))
+        images = RANDOM.normal(size=(40, 8, 8, 2)).astype("float32")
+        labels = (images[..., 1] > images[..., 0]).astype(int)
+        mc = serving.MonteCarlo(model, 3, sampling="fixed")
+        cal = serving.calibrate(mc, images, labels, guarantee={"miss": 0.2, "false": 0.9}, verbose=0)
+        whole = serving.MonteCarlo(model, calibration=cal)(images[:1])
+        tiled = serving.predict_tiled(serving.MonteCarlo(model, calibration=cal), images[0], tile=4, overlap=0)
+        assert np.allclose(tiled["mean"], whole["mean"][0], atol=1e-5)
+        assert tiled["outer"].shape == tiled["inner"].shape == (8, 8, 2)
+        assert (tiled["outer"] == whole["outer"][0].numpy()).mean() > 0.98
+
+    def test_several_inputs_and_several_outputs(self):
+        a, b = keras.Input((2,), name="a"), keras.Input((2,), name="b")
+        model = keras.Model([a, b], keras.layers.Add(name="sum")([a, b]))
+        inputs = {"a": RANDOM.normal(size=(60, 2)).astype("float32"), "b": np.zeros((60, 2), "float32")}
+        cal = serving.calibrate(model, inputs, inputs["a"].argmax(1), guarantee={"set": 0.2}, verbose=0)
+        assert serving.MonteCarlo(model, calibration=cal)(inputs)["set"].shape == (60, 2)
+        two = keras.Model([a, b], [model.output, keras.layers.Dense(1)(a)])
+        with pytest.raises(ValueError, match="one output"):
+            serving.calibrate(two, inputs, inputs["a"].argmax(1), verbose=0)

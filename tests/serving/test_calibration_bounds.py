@@ -60,7 +60,7 @@ def test_outer_masks_miss_at_most_the_level(masks, level):
 
 @pytest.mark.parametrize("level", LEVELS)
 def test_inner_masks_are_wrong_by_at_most_the_level(masks, level):
-    """The share of an inner mask that is wrong may rise and fall with the threshold; its running maximum bounds it."""
+    """The share of an inner mask that is wrong may rise with the threshold too; its running maximum bounds it."""
     assert (np.diff(masks["true_false"], axis=1) > 0).any() and (np.diff(masks["false"], axis=1) <= 0).all()
     risks = []
     for old, new in splits(400):

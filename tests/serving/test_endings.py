@@ -18,7 +18,6 @@ from keras.layers import (
     Flatten,
     GlobalAveragePooling2D,
     Lambda,
-    Permute,
     Reshape,
     Resizing,
     Softmax,
@@ -146,11 +145,7 @@ def test_what_is_no_ending():
     assert output_activation(keras.Sequential([Dense(3, "softmax")])) is None  # not built
     cnn = {
         "another axis": Softmax(axis=1),
-        "turned": lambda x: Permute((3, 1, 2))(Softmax()(x)),
-        "flat": lambda x: Flatten()(Softmax()(x)),
-        "overshooting": lambda x: Resizing(5, 5, interpolation="bicubic")(Softmax()(x)),
         "mixed": lambda x: Average()([Softmax()(x), x]),
-        "activated again": lambda x: Activation(keras.layers.ReLU())(Softmax()(x)),
         "a state": lambda x: keras.layers.LSTM(5, activation="sigmoid")(Reshape((64, 4))(x)),
     }
     for name, build in cnn.items():

@@ -169,20 +169,6 @@ def test_mixed_precision():
     assert out["mean"].dtype == tf.float32 and np.isfinite(out["mean"]).all()
 
 
-def test_what_it_cannot_sample_is_named():
-    class Mine(keras.layers.Dropout):
-        def call(self, inputs, training=False):
-            return 3 * super().call(inputs, training=training)
-
-    inputs = keras.Input((5, 4))
-    x = keras.layers.LSTM(4, recurrent_dropout=0.5, name="cells")(inputs)
-    model = keras.Model(inputs, keras.layers.Dense(3)(Mine(0.1, name="mine")(x)))
-    message = "Not sampled: the dropout inside the cells of cells; what the `call` of mine does beside dropping"
-    with pytest.warns(UserWarning, match=message) as caught:
-        serving.MonteCarlo(model, 2)
-    assert caught[0].filename == __file__
-
-
 def test_one_sample_has_no_variance():
     out = serving.MonteCarlo(small_cnn(), num_samples=1)(images())
     np.testing.assert_array_equal(out["variance"], 0)
@@ -221,11 +207,6 @@ def test_a_layer_without_a_rate_is_on_or_off():
     assert both["variance"].numpy().max() > 0 and again["variance"].numpy().max() > 0
 
 
-def two_outputs() -> keras.Model:
-    inputs = keras.Input((3,))
-    return keras.Model(inputs, [layers.Dropout(0.5)(inputs), inputs])
-
-
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -245,7 +226,6 @@ def two_outputs() -> keras.Model:
         ),
         (lambda: serving.MonteCarlo(small_cnn())(np.zeros((8, 8, 1))), "Received: .8, 8, 1."),
         (lambda: serving.MonteCarlo(small_cnn(), sites={}), "at least one site"),
-        (lambda: serving.MonteCarlo(two_outputs()), "1 inputs, 2 outputs"),
         (lambda: serving.MonteCarlo(pooled(), sites={"*": 0.2}), "'pool' is a StochasticPooling2D.*'.': 0.2"),
     ],
 )

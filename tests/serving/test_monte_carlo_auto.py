@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from _small_cnn import SAMPLINGS, images, small_cnn
 from dropzoo import serving
+from dropzoo.serving.montecarlo.outputs import Output
 from dropzoo.serving.montecarlo.statistics import Sums, sum_until
 
 
@@ -58,6 +59,7 @@ def test_groups_of_balanced_samples_differ_and_need_fewer():
 def test_equal_means_of_four_stratified_groups_are_enough(stratified, count):
     """Groups of 8 coins, always four of each: the samples vary, the means of the groups do not."""
     group = Sums(tf.fill([2, 1], 4.0), tf.fill([2, 1], 4.0), tf.zeros([2]))
-    sums, found = sum_until(lambda _: group, 8, 6, 0.01, 2, 2, stratified, "multi_class")
+    outputs = [Output("coin", (None, 1), "multi_class")]
+    (sums,), found = sum_until(lambda _: [group], 8, 6, [0.01], 2, outputs, stratified)
     assert found.numpy().tolist() == [count] * 2
     np.testing.assert_allclose(sums.p, count / 2)

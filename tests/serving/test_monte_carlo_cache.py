@@ -96,12 +96,12 @@ def test_folding_by_the_memory_budget():
     seen = []
     for budget in (1, 60_000, 1 << 40):
         mc = serving.MonteCarlo(model, T, memory_budget=budget)
-        seen.append(int(mc._at_once(tf.constant(x))))
+        seen.append(int(mc._at_once([tf.constant(x)])))
         for key, value in mc(x).items():
             np.testing.assert_allclose(value, expected[key], atol=1e-5)
     assert seen[0] == 1 < seen[1] < T == seen[2]
     small = serving.MonteCarlo(model, T, memory_budget=60_000)
-    assert int(small._at_once(tf.constant(images(12, (9, 7))))) < seen[1]
+    assert int(small._at_once([tf.constant(images(12, (9, 7)))])) < seen[1]
 
 
 def test_mixed_precision_is_the_same_with_and_without_the_cache():

@@ -34,7 +34,11 @@ class Learned(layers.Dropout):
 
 def build():
     keras.utils.set_random_seed(1)
-    inner = [keras.layers.Dense(8, "relu"), layers.Dropout(0.0, name="dense1_dropout"), Learned(0.1, name="own")]
+    inner = [
+        keras.layers.Dense(8, "relu", name="block_dense"),
+        layers.Dropout(0.0, name="dense1_dropout"),
+        Learned(0.1, name="own"),
+    ]
     inputs = keras.Input((12,))
     x = keras.Sequential([keras.Input((12,)), *inner], name="block")(inputs)
     x = layers.Dropout(0.2, name="head_dropout")(x)

@@ -1,7 +1,5 @@
-"""The trainer's data: the batches of one epoch, with checks, and with class weights as sample weights."""
+"""Datasets of batches: checks, class weights as sample weights, and the end of an iterator."""
 
-import contextlib
-import re
 import threading
 from collections.abc import Iterator
 from typing import Any, NamedTuple, Protocol, TypeAlias
@@ -12,11 +10,11 @@ import tensorflow as tf
 
 from dropzoo.common.tensorflow_internals import writes_files
 from dropzoo.models.graph.endings import output_activation
-from dropzoo.training.losses.base import PixelLoss
 
-REFUSED = "Refused:"  # a failed assertion in the graph begins with this word
+#: The arguments that say how many batches are read from the data of a name.
+STEPS = {"train": "steps_per_epoch", "validation_data": "validation_steps", "dataset": "steps"}
 
-#: `(x, y)` or `(x, y, sample_weight)`, each a tensor or a structure of tensors.
+#: `(x,)`, `(x, y)` or `(x, y, sample_weight)`, each a tensor or a structure of tensors.
 Batch: TypeAlias = tuple[Any, ...]
 
 
@@ -41,17 +39,18 @@ def output(model: keras.Model) -> Output | None:
     return Output(len(shape), shape[-1]) if known else None
 
 
-def check_logits(model: keras.Model, r_drop: float) -> None:
-    """Raises a ValueError if the model ends in probabilities, or has its own `train_step` and R-Drop is on."""
-    if r_drop and has_own_step(model):
+def check_r_drop(model: keras.Model, r_drop: float) -> None:
+    """Raises a ValueError if R-Drop is on and the model has its own `train_step`, or ends in probabilities."""
+    if not r_drop:
+        return
+    if has_own_step(model):
         raise ValueError(
             f"`r_drop` needs Keras' `train_step`, but the model has its own. Received: r_drop={r_drop}"
         )
     if ending := output_activation(model):
-        what = "`r_drop` and the" if r_drop else "The"
         raise ValueError(
-            f"{what} default loss and metrics take logits, but the model ends in a {ending}. Pass both `loss` and "
-            "`metrics`, or end the model without it: MonteCarlo and exports turn logits into probabilities"
+            f"`r_drop` needs logits, but the model ends in a {ending}. End the model without it: MonteCarlo and "
+            f"exports turn logits into probabilities. Received: r_drop={r_drop}"
         )
 
 
@@ -60,25 +59,51 @@ def has_own_step(model: keras.Model) -> bool:
     return type(model).train_step is not keras.Model.train_step
 
 
-def dataset(data: tf.data.Dataset | Epochs, name: str, epoch: int = 0) -> tf.data.Dataset:
-    """Returns the dataset of one epoch, or raises a ValueError that calls the data `name`."""
-    found = data.at_epoch(epoch) if hasattr(data, "at_epoch") else data
+def may_need_no_loss(model: keras.Model) -> bool:
+    """Returns whether the model overrides `train_step` or `compute_loss`, and so may compute its own loss."""
+    return has_own_step(model) or type(model).compute_loss is not keras.Model.compute_loss
+
+
+def dataset(
+    data: tf.data.Dataset | Epochs, name: str, epoch: int = 0, steps: int | None = None
+) -> tf.data.Dataset:
+    """Returns the dataset of one epoch, or raises a ValueError that calls the data `name`.
+
+    Args:
+        data: A dataset, or an object with one for each epoch.
+        name: Str. The name of the argument.
+        epoch: Int from 0.
+        steps: Int or None. The number of batches to read at most.
+    """
+    found = checked(data.at_epoch(epoch) if hasattr(data, "at_epoch") else data, name)
+    found = found.take(steps) if steps else found
+    if int(found.cardinality()) == tf.data.INFINITE_CARDINALITY:
+        raise endless(name)
+    return found
+
+
+def checked(found: tf.data.Dataset, name: str) -> tf.data.Dataset:
+    """Returns a dataset, or raises a ValueError if it gives no batches that can be trained on."""
     if not isinstance(found, tf.data.Dataset):
         raise ValueError(
-            f"`{name}` must be a tf.data.Dataset of (x, y) batches. Make one from arrays with "
-            f"tf.data.Dataset.from_tensor_slices((x, y)).batch(32). Received: {type(found).__name__}"
+            f"`{name}.at_epoch(epoch)` must return a tf.data.Dataset. Received: {type(found).__name__}"
         )
     spec = found.element_spec
-    if not isinstance(spec, tuple) or len(spec) not in (2, 3):
-        raise ValueError(f"`{name}` must give (x, y) or (x, y, sample_weight). Received: {spec}")
+    if isinstance(spec, tuple) and len(spec) > 3:
+        raise ValueError(f"`{name}` must give x, (x, y) or (x, y, sample_weight). Received: {spec}")
     if any(leaf.shape.rank is None for leaf in tf.nest.flatten(spec)):
         raise ValueError(f"`{name}` must have elements of known rank (see tf.ensure_shape). Received: {spec}")
-    cardinality = int(found.cardinality())
-    if cardinality == 0:
+    if int(found.cardinality()) == 0:
         raise empty(name)
-    if cardinality == tf.data.INFINITE_CARDINALITY:
-        raise ValueError(f"`{name}` never ends: bound it with .take(batches)")
     return found
+
+
+def endless(name: str) -> ValueError:
+    """Returns the error for data of which nobody knows where an epoch ends."""
+    return ValueError(
+        f"`{name}` never ends, or nothing tells where: pass `{STEPS[name]}`, the number of batches of an epoch, "
+        "or bound a dataset with .take(batches)"
+    )
 
 
 def empty(name: str) -> ValueError:
@@ -86,20 +111,12 @@ def empty(name: str) -> ValueError:
     return ValueError(f"`{name}` is empty: it gives no batch")
 
 
-def rest_of_epoch(
-    train: tf.data.Dataset | Epochs,
-    epoch: int,
-    skip: int,
-    class_weight: dict[int, float] | None,
-    model: keras.Model,
-) -> tf.data.Dataset:
-    """Returns the batches of an epoch after the first `skip`, with class weights as sample weights."""
-    rest = dataset(train, "train", epoch)
-    rest = rest.skip(skip) if skip else rest
+def weighted(data: tf.data.Dataset, class_weight: dict[int, float] | None, model: keras.Model) -> tf.data.Dataset:
+    """Returns batches with class weights as sample weights; None changes nothing."""
     if class_weight is None:
-        return rest
+        return data
     out = output(model)
-    if out is None or len(rest.element_spec) != 2:
+    if out is None or not isinstance(data.element_spec, tuple) or len(data.element_spec) != 2:
         raise ValueError("`class_weight` needs a model of one output, and (x, y) data without sample weights")
     names = [name for name in class_weight if isinstance(name, (int, np.integer))]
     if not names or len(names) < len(class_weight) or min(names) < 0 or max(names) >= max(out.classes, 2):
@@ -113,36 +130,7 @@ def rest_of_epoch(
             labels = y[..., 0] if y.shape[-1] == 1 else tf.argmax(y, axis=-1)
         return x, y, tf.gather(table, tf.clip_by_value(tf.cast(labels, "int32"), 0, len(table) - 1))
 
-    return rest.map(weigh)
-
-
-def check_labels(batch: Batch, model: keras.Model, where: str) -> Batch:
-    """Returns the same batch with assertions on its labels.
-
-    Without them a label that is not a class gives a loss of NaN, or is taken for no class at all, depending on the
-    device.
-    """
-    labels, out, loss = batch[1], output(model), model.loss
-    if out is None or not isinstance(labels, tf.Tensor) or not labels.dtype.is_integer:
-        return batch
-    if len(labels.shape) == out.rank and labels.shape[-1] != 1:
-        return batch  # one-hot
-    if out.classes == 1 and not isinstance(loss, (keras.losses.BinaryCrossentropy, PixelLoss)):
-        return batch  # regression
-    ignored = getattr(loss, "ignore_class", None)
-    values = labels if labels.dtype == "int32" else tf.cast(labels, "int64")
-    values = values if ignored is None else tf.where(values == ignored, tf.zeros_like(values), values)
-    # An assertion on int32 is one operation; on other types it is a condition of many operations.
-    high, low = (tf.saturate_cast(n, "int32") for n in (tf.reduce_max(values), tf.reduce_min(values)))
-    tests = [
-        tf.Assert(
-            high < max(out.classes, 2),
-            [f"{REFUSED} {where} has labels up to", high, f"but the model has {out.classes} outputs"],
-        ),
-        tf.Assert(low >= 0, [f"{REFUSED} {where} has labels down to", low, "; they start at 0"]),
-    ]
-    with tf.control_dependencies(tests):
-        return batch[0], tf.identity(labels), *batch[2:]  # the images stay on their device
+    return data.map(weigh)
 
 
 def ahead(batches: tf.data.Dataset, device: str | None) -> tf.data.Dataset:
@@ -160,16 +148,3 @@ def discard(box: list[Iterator[Batch]], batches: tf.data.Dataset) -> None:
         box.clear()
     else:
         threading.Thread(target=box.clear).start()
-
-
-@contextlib.contextmanager
-def refusals_named() -> Iterator[None]:
-    """Raises the message of an assertion in the graph as a ValueError, without the graph."""
-    try:
-        yield
-    except tf.errors.InvalidArgumentError as error:
-        found = re.search(rf"\[{REFUSED} (.*?)\] \[(-?\d+)\] \[(.*?)\]", str(error))
-        if found is None:
-            raise
-        text = " ".join(found.groups()).replace(" ;", ";")
-        raise ValueError(text[0].upper() + text[1:]) from None

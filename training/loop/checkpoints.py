@@ -38,6 +38,8 @@ class Checkpoint:
         history: Dict from the names of logs to one value for each epoch.
         described: List of str. What `describe` returned when the run began.
         jit_compile: Bool. Whether XLA compiles the steps.
+        seed: Int. The seed of the order in which arrays are read.
+        input_range: The values of a black and of a white pixel in the training images, or None.
     """
 
     epoch: int
@@ -46,6 +48,8 @@ class Checkpoint:
     history: dict[str, list[float]]
     described: list[str]
     jit_compile: bool
+    seed: int = 0
+    input_range: tuple[float, float] | None = None
 
     @property
     def name(self) -> str:
@@ -147,8 +151,8 @@ def _best(history: dict[str, list[float]]) -> str | None:
     return f"epoch{before + int(np.argmin(np.nan_to_num(losses, nan=np.inf))) + 1:05}_step{0:07}.npz"
 
 
-def describe(model: keras.Model) -> list[str]:
-    """Returns the settings of the layers and of the optimizer, which define a run together with its variables."""
+def describe(thing: keras.Model | keras.optimizers.Optimizer) -> list[str]:
+    """Returns the settings of a model's layers or of an optimizer, which define a run with the variables."""
     lines: list[str] = []
 
     def add(name: str, value: Any) -> None:
@@ -160,14 +164,16 @@ def describe(model: keras.Model) -> list[str]:
         elif value is not None:
             lines.append(f"{name}: {json.dumps(value, default=lambda v: type(v).__name__)}")
 
-    for layer in flatten_layers(model):
+    if isinstance(thing, keras.optimizers.Optimizer):
+        add("optimizer", keras.saving.serialize_keras_object(thing))
+        return lines
+    for layer in flatten_layers(thing):
         if not isinstance(layer, keras.Model):
             try:
                 config = layer.get_config()
             except NotImplementedError:
                 config = {}
             add(_NUMBER.sub("", layer.name), {"class": type(layer).__name__, **config})
-    add("optimizer", keras.saving.serialize_keras_object(model.optimizer))
     return lines
 
 
@@ -198,7 +204,9 @@ def restore(
             continue
         _check(model, meta, described, path)
         _assign(model, meta, arrays)
-        return Checkpoint(**{field.name: meta[field.name] for field in dataclasses.fields(Checkpoint)}), path
+        # A file may lack fields that have been added since.
+        fields = [field.name for field in dataclasses.fields(Checkpoint) if field.name in meta]
+        return Checkpoint(**{name: meta[name] for name in fields}), path
     if paths:
         raise ValueError(
             f"None of the {len(paths)} checkpoints in {directory} can be read. Delete them to start anew."

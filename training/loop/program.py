@@ -10,7 +10,9 @@ import tensorflow as tf
 from dropzoo.common.keras_internals import loss_tracker_of
 from dropzoo.layers.draws.xla import gradients_of_weights_only
 from dropzoo.training.loop.adam import fused
-from dropzoo.training.loop.batches import REFUSED, Batch, check_labels, has_own_step, refusals_named
+from dropzoo.training.loop.batches import Batch, has_own_step, may_need_no_loss
+from dropzoo.training.loop.labels import REFUSED, LabelChecks, checked, refusals_named
+from dropzoo.training.loop.pixels import Look
 
 # The device on which tf.data leaves a batch. A replica takes its rows there, so that no device gets other rows.
 _HOST = "/device:CPU:0"
@@ -48,14 +50,25 @@ class Program:
         strategy: A `tf.distribute.Strategy` or None.
         jit_compile: Bool. Whether XLA compiles each step.
         r_drop: Float, 0 or more. The weight of `r_drop_loss`.
+        checks: The checks of the labels, or None.
+
+    Attributes:
+        steps: Variable, int64. The number of training steps so far.
+        look: The range of the pixels in the first training steps.
     """
 
     def __init__(
-        self, model: keras.Model, strategy: tf.distribute.Strategy | None, jit_compile: bool, r_drop: float
+        self,
+        model: keras.Model,
+        strategy: tf.distribute.Strategy | None,
+        jit_compile: bool,
+        r_drop: float,
+        checks: LabelChecks | None = None,
     ) -> None:
         self._model, self._strategy, self._r_drop, self.jit_compile = model, strategy, r_drop, jit_compile
+        self._checks, self.look = checks, Look()
         self._replicas = 1 if strategy is None else strategy.num_replicas_in_sync
-        # The number of training steps so far. The device counts them, so an interrupt never sees a part of a call.
+        # The device counts the steps, so an interrupt never sees a part of a call.
         self.steps = tf.Variable(0, dtype="int64")
         self._step = tf.function(self._train_step, jit_compile=True, autograph=False) if jit_compile else None
         # Without AutoGraph, as in Keras, which itself converts the `call` of layers that need it.
@@ -93,17 +106,18 @@ class Program:
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor, Logs]:
         """Returns the fields of `Execution` as tensors."""
 
-        def run(batch: Batch) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        def run(batch: Batch, done: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
             with tf.device(_HOST):
-                batch = check_labels(batch, self._model, "`train`")
+                self.look.at(batch, self.steps + done)
+                batch = checked(batch, self._checks, "`train`")
             return tf.constant(True), *self._on_replicas(self._step or self._train_step, batch)
 
         def body(done: tf.Tensor, more: tf.Tensor, loss: tf.Tensor, norm: tf.Tensor) -> tuple[tf.Tensor, ...]:
             if counted:
-                more, loss, norm = run(iterator.get_next())
+                more, loss, norm = run(iterator.get_next(), done)
             else:
                 batch, end = iterator.get_next_as_optional(), (tf.constant(False), loss, norm)
-                more, loss, norm = tf.cond(batch.has_value(), lambda: run(batch.get_value()), lambda: end)
+                more, loss, norm = tf.cond(batch.has_value(), lambda: run(batch.get_value(), done), lambda: end)
             return done + tf.cast(more, done.dtype), more, loss, norm
 
         def goes_on(done: tf.Tensor, more: tf.Tensor, loss: tf.Tensor, norm: tf.Tensor) -> tf.Tensor:
@@ -120,7 +134,7 @@ class Program:
     def _test(self, batch: Batch) -> Logs:
         if not self.jit_compile:  # XLA has no assertions
             with tf.device(_HOST):
-                batch = check_labels(batch, self._model, "the data of the evaluation")
+                batch = checked(batch, self._checks, "the data of the evaluation")
         if self._strategy is None:
             return self._model.test_step(batch)
 
@@ -170,6 +184,8 @@ class Program:
             x, y, weights = keras.tree.map_structure(_twice, (x, y, weights))
         with tf.GradientTape() as tape, gradients_of_weights_only():
             predicted = model(x, **_training_for(model.call))
+            if y is None and model.loss is not None and not may_need_no_loss(model):
+                raise ValueError("`train` gives inputs without targets, but the loss needs them: give (x, y)")
             loss = model.compute_loss(x, y, predicted, weights, **_training_for(model.compute_loss))
             if self._r_drop:
                 loss += self._r_drop / self._replicas * r_drop_loss(predicted)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from dropzoo.common.keras_internals import flatten_layers
@@ -115,6 +116,14 @@ def remade(strategy: tf.distribute.Strategy | None, thing: Any) -> Any:
     if all(strategy.extended.variable_created_in_scope(variable.value) for variable in thing.variables):
         return thing
     return type(thing).from_config(thing.get_config())
+
+
+def seed(strategy: tf.distribute.Strategy | None) -> int:
+    """Returns a seed for the order of data, drawn from NumPy's state, which `keras.utils.set_random_seed` sets.
+
+    Several workers must have the same seed without a word between them: theirs is 0.
+    """
+    return 0 if multi_worker(strategy) else int(np.random.randint(2**31))
 
 
 def callbacks_here(

@@ -1,7 +1,9 @@
 """One call of `Trainer.fit`: epochs of executions, with the callbacks, checkpoints and validation between them."""
 
 import dataclasses
+import itertools
 import math
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +13,8 @@ import tensorflow as tf
 
 from dropzoo.training.loop import batches, checkpoints, replicas
 from dropzoo.training.loop.checkpoints import Checkpoint
+from dropzoo.training.loop.feeds import Feed, Order
+from dropzoo.training.loop.pixels import STEPS, Images
 from dropzoo.training.loop.program import Program
 from dropzoo.training.loop.signals import StopSignals
 
@@ -21,27 +25,27 @@ class Settings:
 
     Args:
         train: The training data.
-        validation_data: Data to evaluate after each epoch, or None.
-        class_weight: Dict from labels to weights, or None.
+        validation: The data to evaluate after each epoch, or None.
+        order: The order in which arrays are read, with its seed.
         directory: Folder of the checkpoints, or None.
         checkpoint_every: Int or None. A checkpoint is also written each time that this many steps are done.
         strategy: A `tf.distribute.Strategy` or None.
         steps_per_execution: Int. Steps on the device for each call from Python.
-        prefetch_to: The device to which batches are copied ahead, or None.
         on_nan: `"stop"` or `"restore"`.
         described: What `checkpoints.describe` returned when the run began.
+        images: The range of the training images.
     """
 
-    train: tf.data.Dataset | batches.Epochs
-    validation_data: tf.data.Dataset | batches.Epochs | None
-    class_weight: dict[int, float] | None
+    train: Feed
+    validation: Feed | None
+    order: Order
     directory: Path | None
     checkpoint_every: int | None
     strategy: tf.distribute.Strategy | None
     steps_per_execution: int
-    prefetch_to: str | None
     on_nan: str
     described: list[str]
+    images: Images
 
 
 class Run:
@@ -84,6 +88,8 @@ class Run:
         # is right whenever an interrupt comes.
         self._mark = (self.start, -self.skip)
         program.steps.assign(0)
+        program.look.reset()
+        self._seen = 0  # steps
 
     def train(self, epochs: int) -> None:
         """Trains to the end of `epochs` epochs, or until a callback or a signal stops the run."""
@@ -98,6 +104,10 @@ class Run:
             if self.settings.directory:
                 print(f"\nInterrupted. Saved to {self.save()}")
             raise
+        finally:
+            for feed in (self.settings.train, self.settings.validation):
+                if feed is not None:
+                    feed.end()
         self.model.optimizer.finalize_variable_values(self.model.trainable_weights)
         self.callbacks.on_train_end(logs)
 
@@ -108,14 +118,19 @@ class Run:
             self.model.reset_metrics()
         self.callbacks.on_epoch_begin(epoch)
         done = self.executions(epoch, skip)
-        if done == 0:
-            raise batches.empty("train")
         stopped_within = self.model.stop_training
+        ran_out = self.settings.train.ended and not stopped_within
+        if done == 0 and not (ran_out and epoch > self.start):
+            raise batches.empty("train")
+        if ran_out:
+            self._ran_out(epoch, done)
+        if done == 0:
+            return {}
         if not stopped_within:
             self.callbacks.params["steps"] = self.steps = self.steps or done
         logs = self.program.logs()
-        if self.settings.validation_data is not None:
-            logs |= self.validate(self.settings.validation_data)
+        if self.settings.validation is not None:
+            logs |= self.validate(self.settings.validation)
         self.callbacks.on_epoch_end(epoch, logs)
         if not stopped_within:
             self._mark = (epoch + 1, int(self.program.steps))
@@ -125,17 +140,20 @@ class Run:
     def executions(self, epoch: int, step: int) -> int:
         """Trains from `step` to the end of an epoch, or to a stop, and returns the steps of the epoch."""
         settings, every = self.settings, self.settings.checkpoint_every
-        rest = batches.rest_of_epoch(settings.train, epoch, step, settings.class_weight, self.model)
-        left, more = int(rest.cardinality()), True  # left is below 0 where it is not known
-        # The list holds the only reference to the iterator, so that `discard` can let go of it.
-        box = [iter(batches.ahead(rest, settings.prefetch_to))]
+        reading = settings.train.open(epoch, step)
+        box, left, more = reading.box, reading.left, True
         while more and left != 0:
             size = self._size(step, left)
             self.callbacks.on_train_batch_begin(step)
-            done, loss, norm, asked, logs = self.program.run(box[0], size, self.signals.received > 0, left > 0)
+            done, loss, norm, asked, logs = self.program.run(
+                box[0], size, self.signals.received > 0, reading.counted
+            )
             more, left, step = done == size, left - done, step + done
             if done:
                 self.callbacks.on_train_batch_end(step - 1, logs)
+            if done and self._seen < STEPS:
+                self._seen += done
+                settings.images.look(self.program.look)
             if not math.isfinite(loss):
                 self._give_up(f"{loss} at step {step} of epoch {epoch + 1}", norm)
             self.signals.check(asked)
@@ -143,18 +161,25 @@ class Run:
                 self.last = self.save()
             if self.model.stop_training:
                 break
-        batches.discard(box, rest)
+        settings.train.close(reading, step)
         return step
 
-    def validate(self, data: tf.data.Dataset | batches.Epochs) -> dict[str, np.ndarray]:
+    def _ran_out(self, epoch: int, done: int) -> None:
+        """Stops a run whose data have come to an end within an epoch, as `fit` does, with a warning."""
+        self.model.stop_training = True
+        warnings.warn(
+            f"`train` came to an end after {done} of the {self.settings.train.steps} batches of epoch {epoch + 1}, "
+            "where the run stops. Pass a smaller `steps_per_epoch`, or data that go on",
+            stacklevel=2,
+        )
+
+    def validate(self, feed: Feed) -> dict[str, np.ndarray]:
         """Returns the logs of the validation, and leaves the training metrics as they are."""
         # Evaluation uses the variables of the training metrics, whose values a checkpoint needs if it is stopped.
         variables = self.model.metrics_variables
         values = [variable.numpy() for variable in variables]
         try:
-            name = "validation_data"
-            dataset = batches.dataset(data, name)
-            logs = evaluate(self.model, self.program, dataset, name, self.callbacks, self.signals.check)
+            logs = evaluate(self.model, self.program, feed, self.callbacks, self.signals.check)
         finally:
             for variable, value in zip(variables, values, strict=True):
                 variable.assign(value)
@@ -167,7 +192,8 @@ class Run:
             return None
         step, history = int(self.program.steps) - first, self.model.history.history
         described, compiled = self.settings.described, self.program.jit_compile
-        checkpoint = Checkpoint(epoch, step, self.steps, history, described, compiled)
+        seed, pixels = self.settings.order.seed, self.settings.images.range
+        checkpoint = Checkpoint(epoch, step, self.steps, history, described, compiled, seed, pixels)
         write = replicas.is_chief(self.settings.strategy)
         return checkpoints.save(self.settings.directory, self.model, checkpoint, write)
 
@@ -192,31 +218,30 @@ class Run:
 def evaluate(
     model: keras.Model,
     program: Program,
-    dataset: tf.data.Dataset,
-    name: str,
+    feed: Feed,
     callbacks: keras.callbacks.CallbackList,
     check: Callable[[], None] = lambda: None,
 ) -> dict[str, np.ndarray]:
-    """Returns the loss and the metrics over a dataset.
+    """Returns the loss and the metrics over data.
 
     Args:
         model: The model of the program.
         program: The compiled loops.
-        dataset: Batches `(x, y)` or `(x, y, sample_weight)`.
-        name: The name of the data for error messages.
+        feed: The data.
         callbacks: Keras' list of callbacks.
         check: Function to call after each batch; it may raise to end the evaluation.
     """
     model.reset_metrics()
     callbacks.on_test_begin()
-    logs, box = None, [iter(dataset)]
-    for step, batch in enumerate(box[0]):
+    reading, logs, step = feed.open(0, 0), None, -1
+    last = reading.left if reading.left >= 0 else None
+    for step, batch in enumerate(itertools.islice(reading.box[0], last)):
         callbacks.on_test_batch_begin(step)
         logs = program.test(batch)
         callbacks.on_test_batch_end(step, logs)
         check()
-    batches.discard(box, dataset)
+    feed.close(reading, step + 1)
     if logs is None:
-        raise batches.empty(name)
+        raise batches.empty(feed.name)
     callbacks.on_test_end(logs)
     return {name: value.numpy() for name, value in logs.items()}

@@ -13,6 +13,8 @@ import numpy as np
 
 T = TypeVar("T")
 
+_KERAS_2 = ("tf_keras.", "keras.engine.", "keras.src.engine.", "tensorflow.python.keras.")
+
 
 def did_you_mean(name: object, available: Iterable[str]) -> str:
     """Returns " Did you mean 'x' or 'y'?" for a name that does not exist, or "" if no name is close to it."""
@@ -108,6 +110,27 @@ def check_data_format(data_format: str | None) -> str:
     """Returns `data_format`, or Keras' global setting if it is None; raises a ValueError for other values."""
     data_format = data_format or keras.config.image_data_format()
     return check_choice(data_format, "data_format", ("channels_last", "channels_first"))
+
+
+def check_keras_model(model: Any, name: str = "model") -> None:
+    """Raises a ValueError if `model` is no model of Keras 3; the error says what it is and what to do.
+
+    Args:
+        model: The argument to check.
+        name: Str. Name of the argument, for the error.
+    """
+    if isinstance(model, keras.Model):
+        return
+    homes = [f"{cls.__module__}." for cls in type(model).__mro__]
+    if any(home.startswith(_KERAS_2) for home in homes):
+        raise ValueError(
+            f"`{name}` is a model of Keras 2 ({homes[0].partition('.')[0]}), and dropzoo works with Keras 3. "
+            "Save it in Keras 2 as an HDF5 file, model.save('model.h5'), and load that file in Keras 3: "
+            f"keras.saving.load_model('model.h5', compile=False). Received: {type(model)}"
+        )
+    if isinstance(model, type) and issubclass(model, keras.Model):
+        raise ValueError(f"`{name}` must be a keras.Model, not its class: call the class. Received: {model}")
+    raise ValueError(f"`{name}` must be a keras.Model. Received: {type(model)}")
 
 
 def snake_case(name: str) -> str:

@@ -27,6 +27,8 @@ NAMES = {
     "keras.src.models.functional.Functional": "KerasFunctional",
     "keras.src.saving.serialization_lib.SafeModeScope": "own_code_is_safe",
     "keras.Model._flatten_layers": "flatten_layers",
+    "keras.Layer._layers": "sublayers_of",
+    "keras.Layer._seed_generators": "seed_generators_of",
     "keras.Sequential._functional": "recorded_graph",
     "keras.Model._nodes_by_depth": "nodes_of",
     **{
@@ -64,6 +66,16 @@ def flatten_layers(model: keras.Layer, include_self: bool = True) -> list[keras.
     `keras.Model.layers` stops at the first level, so it misses the layers inside wrappers and nested models.
     """
     return list(model._flatten_layers(include_self=include_self))
+
+
+def sublayers_of(layer: keras.Layer) -> list[keras.Layer]:
+    """Returns the layers that a layer holds itself, each once; only models have a public `layers`."""
+    return list({id(child): child for child in layer._layers}.values())
+
+
+def seed_generators_of(layer: keras.Layer) -> list[keras.random.SeedGenerator]:
+    """Returns the seed generators that a layer holds, also in lists; Keras lists only their variables."""
+    return list(layer._seed_generators)
 
 
 # The graph

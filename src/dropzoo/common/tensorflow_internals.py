@@ -5,7 +5,11 @@ TensorFlow has no public way to do what these functions do, and each docstring s
 answer.
 """
 
-from typing import TYPE_CHECKING
+import functools
+import inspect
+from collections.abc import Iterator
+from types import CodeType
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -18,6 +22,8 @@ NAMES = {
     "tf.data.Dataset._inputs": "writes_files: the datasets that a dataset reads from",
     "CacheDataset._filename": "writes_files: whether a cache is in a file or in memory",
     "_SnapshotDataset": "writes_files: the type of a dataset that takes a snapshot",
+    "tf.recompute_grad.inner": "recomputed_calls: the function that runs the forward pass",
+    "tf.recompute_grad.inner_recompute_grad": "recomputed_calls: the function that runs it again",
 }
 
 
@@ -38,3 +44,38 @@ def _writes_files(dataset: "tf.data.Dataset") -> bool:
     if "Snapshot" in kind or ("Cache" in kind and dataset._filename.numpy()):
         return True
     return any(map(_writes_files, dataset._inputs()))
+
+
+def recomputed_calls() -> Iterator[tuple[object, bool]]:
+    """Yields the calls of `tf.recompute_grad` that are running, the innermost first.
+
+    TensorFlow does not say whether a function runs in the forward pass or again for the gradient, nor which of its
+    calls runs again. Both passes of a call have the same dict of keyword arguments, so that dict identifies it. If
+    the private names are gone, no call is found, and a recomputation draws new masks.
+
+    Yields:
+        The object that identifies the call, and whether the call runs again.
+    """
+    again_by_code = codes_of_recompute_grad()
+    frame = inspect.currentframe()
+    while frame is not None:
+        again = again_by_code.get(frame.f_code)
+        if again is not None and isinstance(call := frame.f_locals.get("kwargs"), dict):
+            yield call, again
+        frame = frame.f_back
+
+
+@functools.cache
+def codes_of_recompute_grad() -> dict[CodeType, bool]:
+    """Returns the code of the forward pass (False) and of the recomputation (True)."""
+    import tensorflow as tf
+
+    names = {"inner": False, "inner_recompute_grad": True}
+    found = {}
+    pending: list[Any] = [tf.recompute_grad.__code__]
+    for code in pending:
+        if isinstance(code, CodeType):
+            pending += code.co_consts
+            if code.co_name in names:
+                found[code] = names[code.co_name]
+    return found if len(found) == len(names) else {}

@@ -10,7 +10,7 @@ from dropzoo import serving, training
 from dropzoo.common.checks import unknown
 from dropzoo.runs.figures import Corrupted, Figures
 from dropzoo.runs.scores import Sample, Scores
-from dropzoo.serving.montecarlo.statistics import log_probabilities_of
+from dropzoo.serving.montecarlo import reader
 
 #: A function from images `(batch, height, width, channels)` to log-probabilities `(batch, ..., classes)`.
 LogProbabilities = Callable[[tf.Tensor], tf.Tensor]
@@ -41,13 +41,8 @@ def evaluate(
 def log_probabilities(model: keras.Model, monte_carlo: serving.MonteCarlo | None = None) -> LogProbabilities:
     """Returns the function that predicts in one deterministic pass, or by the mean over samples."""
     if monte_carlo is not None:
-        return lambda images: tf.math.log(monte_carlo(images)["mean"] + 1e-12)
-    log_p = log_probabilities_of(model)
-
-    def predict(images: tf.Tensor) -> tf.Tensor:
-        return log_p(model(images, training=False))
-
-    return tf.function(predict, reduce_retracing=True)
+        return lambda images: reader.log_of_probabilities(monte_carlo(images)["mean"])
+    return reader.LogProbabilities(model)
 
 
 def score(predict: LogProbabilities, dataset: tf.data.Dataset, scores: Scores) -> Scores:

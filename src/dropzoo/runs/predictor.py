@@ -12,8 +12,7 @@ from dropzoo import layers, serving
 from dropzoo.runs.files import read_json
 from dropzoo.runs.run import load_run
 from dropzoo.serving.export.signatures import takes_integers
-from dropzoo.serving.montecarlo.sampler import check_single
-from dropzoo.serving.montecarlo.statistics import check_kind, probabilities_of
+from dropzoo.serving.montecarlo.reader import check_single, probabilities_of
 from dropzoo.training.data.images import read_images
 
 #: What `MonteCarlo` returns, as arrays by name.
@@ -101,7 +100,6 @@ def _from_keras(model: keras.Model, num_samples: int, seed: int, class_names: tu
         def predict(images: np.ndarray) -> Arrays:
             return _two_classes({name: value.numpy() for name, value in sample(images).items()})
     else:
-        check_kind("multi_class", model)
         probabilities = probabilities_of(model)
 
         def predict(images: np.ndarray) -> Arrays:

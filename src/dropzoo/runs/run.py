@@ -35,7 +35,7 @@ from dropzoo.runs.evaluation import evaluate
 from dropzoo.runs.figures import Figures
 from dropzoo.runs.files import read_json, write_history, write_json
 from dropzoo.serving.export.signatures import takes_integers
-from dropzoo.serving.montecarlo.sampler import check_single
+from dropzoo.serving.montecarlo.reader import check_single
 from dropzoo.training.loop.replicas import is_chief, scope
 
 

@@ -1,0 +1,175 @@
+"""What draws at random in a model: dropout by class, dropout inside other layers, and layers under suspicion."""
+
+import inspect
+import numbers
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import keras
+from keras import ops
+
+from dropzoo import layers
+from dropzoo.common.keras_internals import flatten_layers, seed_generators_of, sublayers_of, takes_training
+from dropzoo.models.graph.walk import graph_of, model_in
+
+Kind = Literal["dropout", "inside", "suspected"]
+
+_INSIDE = tuple(  # the layers of Keras that have dropout of their own, without a layer for it
+    getattr(keras.layers, name)
+    for name in "LSTM GRU SimpleRNN ConvLSTM1D ConvLSTM2D ConvLSTM3D LSTMCell GRUCell SimpleRNNCell "
+    "Attention AdditiveAttention".split()
+)
+INSIDE_RATES = ("dropout", "recurrent_dropout")
+"""The arguments of Keras' recurrent and attention layers that are rates."""
+
+_ATTENTION = (keras.layers.MultiHeadAttention, keras.layers.GroupQueryAttention)
+_AUGMENTATION = keras.layers.RandomFlip.__bases__[
+    0
+]  # the base of all of Keras' image layers; it has no public name
+_DROPS = frozenset(
+    "rate drop drop_rate dropout dropout_rate drop_prob drop_probability drop_path drop_path_rate drop_path_prob "
+    "drop_connect_rate p prob probability stddev stochastic_depth stochastic_depth_rate".split()
+)
+_KEEPS = frozenset("keep_prob keep_rate keep_probability survival_prob survival_rate survival_probability".split())
+
+
+@dataclass(frozen=True, eq=False)
+class RandomLayer:
+    """A layer that draws at random while a model trains.
+
+    Attributes:
+        path: The name that all parts print and take: `"inner/site_dropout"` in a nested model, `"block/drop"` for
+            `drop` in the code of `block`. The dropout of a layer of Keras is called `"memory/dropout"`, whatever
+            the names of its cells.
+        layer: The layer.
+        kind: `"dropout"`: a layer of ours or a dropout layer of Keras, which a sampler can redirect. `"inside"`: a
+            layer of Keras with dropout of its own, such as `LSTM`. `"suspected"`: another layer that holds a seed
+            generator, or that has a rate and asks whether it trains, such as a drop path of a user's own.
+        rate: The fraction that it drops, the greater one if it has several. None if it shows none.
+        paths: All paths, `path` first: a layer that is in several models has several.
+        holder: The path of the layer whose code calls this one; None if the graph of a model does.
+    """
+
+    path: str
+    layer: keras.Layer
+    kind: Kind
+    rate: float | None
+    paths: tuple[str, ...]
+    holder: str | None = None
+
+
+def random_layers(model: keras.Layer) -> list[RandomLayer]:
+    """Returns what draws at random in a model while it trains, in the order of the model, each layer once.
+
+    It looks into nested models, wrappers, cells and the code of other layers. Random augmentation of images is not
+    dropout and is left out, see `augmentations`; so are layers under suspicion whose rate is 0. Randomness that no
+    layer holds, such as `tf.nn.dropout` in a `Lambda`, cannot be seen here.
+
+    Args:
+        model: Any Keras model or layer, built or not.
+    """
+    found: dict[int, RandomLayer] = {}
+    for each in _search(model, "", None, ()):
+        first = found.setdefault(id(each.layer), each)
+        if each.path not in first.paths:
+            found[id(each.layer)] = replace(first, paths=(*first.paths, each.path))
+    return list(found.values())
+
+
+def augmentations(model: keras.Layer) -> list[keras.Layer]:
+    """Returns the layers of a model that augment images at random in training, such as `RandomFlip`.
+
+    They are not dropout: a sampler must leave them off.
+
+    Args:
+        model: Any Keras model or layer.
+    """
+    return [x for x in flatten_layers(model) if isinstance(x, _AUGMENTATION) and _holds_generator(x)]
+
+
+def rate_of(layer: keras.Layer) -> float | None:
+    """Returns the fraction that a layer drops, read off its attributes; None if it shows none.
+
+    If a layer has several rates, such as `dropout` and `recurrent_dropout`, the result is the greatest.
+    """
+    rates = []
+    for name in sorted(_DROPS | _KEEPS):
+        for attribute in (name, f"_{name}"):
+            value = _number(inspect.getattr_static(layer, attribute, None))
+            if value is not None and 0 <= value <= 1:
+                rates.append(1 - value if name in _KEEPS else value)
+    return max(rates, default=None)
+
+
+def _search(layer: keras.Layer, path: str, holder: str | None, owners: tuple[int, ...]) -> Iterator[RandomLayer]:
+    """Yields the random layers in a layer, itself included; `owners` has the ids of the layers around it."""
+    kind, rate = _judge(layer)
+    name = path or layer.name
+    if kind == "inside":
+        inside = f"{name}/dropout"
+        yield RandomLayer(inside, layer, kind, rate, (inside,), holder or name)
+    elif kind is not None:
+        yield RandomLayer(name, layer, kind, rate, (name,), holder)
+    if kind in ("dropout", "inside"):  # the cell of an LSTM is the LSTM's own
+        return
+    explained = kind is not None
+    within = holder or (None if model_in(layer) is not None or not path else path)
+    for child in sublayers_of(layer):
+        if id(child) in owners or child is layer:
+            continue
+        below = _path_of(child, layer, path)
+        for each in _search(child, below, within, (*owners, id(layer))):
+            if isinstance(layer, _ATTENTION) and not each.rate:  # Keras makes the dropout layer in any case
+                continue
+            explained = True
+            yield each
+    if not explained and _has_rate_and_asks(layer):
+        yield RandomLayer(name, layer, "suspected", rate_of(layer), (name,), holder)
+
+
+def _judge(layer: keras.Layer) -> tuple[Kind | None, float | None]:
+    """Returns what a layer is by its class or by its seed generator, and its rate."""
+    if layers.is_stochastic(layer):
+        return "dropout", getattr(layer, "rate", None)
+    if isinstance(layer, _INSIDE):
+        rate = max(getattr(layer, name, 0.0) for name in INSIDE_RATES)
+        return ("inside" if rate else None), rate
+    if isinstance(layer, _AUGMENTATION) or not _holds_generator(layer):
+        return None, None
+    known = rate_of(layer)
+    return (None if known == 0 else "suspected"), known
+
+
+def _has_rate_and_asks(layer: keras.Layer) -> bool:
+    """Returns whether a layer has code of its own, a rate above 0 and an argument `training`."""
+    if graph_of(layer) is not None or isinstance(layer, (keras.Sequential, _AUGMENTATION, *_INSIDE)):
+        return False
+    return bool(rate_of(layer)) and takes_training(layer)
+
+
+def _path_of(child: keras.Layer, owner: keras.Layer, path: str) -> str:
+    """Returns the path of a layer inside another one, whose path is given.
+
+    The model in a `TimeDistributed` goes by the name of that layer, and attention's dropout by its argument.
+    """
+    if path and model_in(owner) is child:
+        return path
+    name = "dropout" if isinstance(owner, _ATTENTION) and layers.is_dropout(child) else child.name
+    return f"{path}/{name}".removeprefix("/")
+
+
+def _holds_generator(layer: keras.Layer) -> bool:
+    """Returns whether a layer holds a seed generator, of Keras or of TensorFlow."""
+    return bool(seed_generators_of(layer)) or any(
+        type(value).__name__ == "Generator" and type(value).__module__.startswith("tensorflow.")
+        for value in vars(layer).values()
+    )
+
+
+def _number(value: Any) -> float | None:
+    """Returns a number, or the value of a variable that is a scalar, as a float; None for everything else."""
+    if isinstance(value, keras.Variable) and value.shape == ():
+        value = ops.convert_to_numpy(value).item()
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    return float(value) if is_number else None

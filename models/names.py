@@ -1,0 +1,148 @@
+"""The names of what draws at random in a model: each name that one part prints is taken by all parts."""
+
+import fnmatch
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import keras
+
+from dropzoo.common.checks import check_keras_model, unknown
+from dropzoo.models.graph.edges import edges_of
+from dropzoo.models.graph.places import Place, places
+from dropzoo.models.graph.random import RandomLayer, random_layers
+from dropzoo.models.graph.walk import Call, graph_of, walk
+
+
+@dataclass(frozen=True, eq=False)
+class Named:
+    """A layer that draws at random, with its names.
+
+    Attributes:
+        random: The layer, and what is known of it.
+        site: The name that all parts print: that of the place where it stands, or else the path of the layer.
+        place: The place where it stands, the first one if there are several; None if it stands at none.
+        names: The names that mean this layer.
+        holders: Names that mean it if they mean no other: those of the layer whose code it is in.
+    """
+
+    random: RandomLayer
+    site: str
+    place: Place | None
+    names: frozenset[str]
+    holders: frozenset[str]
+
+    def has(self, name: str, literal: bool) -> bool:
+        """Returns whether a name means this layer, or whether a pattern matches one of its names."""
+        if literal:
+            return name in self.names
+        tried = (known for known in self.names | self.holders if ("->" in known) == ("->" in name))
+        return any(fnmatch.fnmatchcase(known, name) for known in tried)
+
+
+def named_layers(model: keras.Model, every: list[Place] | None = None) -> list[Named]:
+    """Returns what draws at random in a model, with its names, in the order of the forward pass.
+
+    Args:
+        model: Any Keras model. Without a graph, its layers have no sites, only paths.
+        every: The places of the model, if they are known already.
+    """
+    check_keras_model(model)
+    found = random_layers(model)
+    names = {id(each.layer): _own_names(each) for each in found}
+    at: dict[int, Place] = {}
+    if graph_of(model) is not None:
+        every, calls = places(model) if every is None else every, list(walk(model))
+        for layer, name in _names_in_graph(every, calls):
+            if id(layer) in names:
+                names[id(layer)].add(name)
+        at = {id(call.layer): place for place in reversed(every) for call in place.standing}
+        order = {path + call.layer.name: i for i, call in enumerate(calls) for path in call.paths}
+        found.sort(key=lambda each: order.get(each.holder or each.path, len(order)))
+    return [
+        Named(each, place.name if place else each.path, place, frozenset(names[id(each.layer)]), _holders(each))
+        for each in found
+        for place in [at.get(id(each.layer))]
+    ]
+
+
+def match_sites(model: keras.Model, patterns: Iterable[str]) -> dict[str, list[keras.Layer]]:
+    """Returns the layers that each pattern names, among those that draw at random.
+
+    A dropout layer is known by its own name and by the name of its site, `"head_dropout"` and `"head"`. In a
+    nested model both are also known with a path, `"inner/head"`, which is how `list_sites` names sites. If a layer
+    is called several times, the dropout after one of its calls is known by the name of the call, `"dense_call2"`;
+    dropout on an edge by the name of the edge, `"enc->join"`. Dropout in the code of another layer is known by the
+    names of both, `"block/drop"` and `"block"`. The result includes layers of Keras with dropout of their own,
+    such as `LSTM`, and layers under suspicion; `layers.is_stochastic` tells them from dropout layers.
+
+    A pattern that is one of these names is taken literally; otherwise it is an fnmatch pattern.
+
+    Args:
+        model: Any Keras model. Paths of nested models are known if it is Functional or Sequential.
+        patterns: Names or fnmatch patterns.
+
+    Returns:
+        A dict from each pattern to its layers, in the order of the forward pass.
+
+    Raises:
+        ValueError: If a pattern matches no layer; the error suggests the closest names.
+
+    Example:
+    >>> from dropzoo import models
+    >>> model = models.build_model("unet", depth=1, filters=2, dropout={"decoder*": 0.1})
+    >>> {pattern: len(found) for pattern, found in models.match_sites(model, ["decoder*", "decoder1_up"]).items()}
+    {'decoder*': 3, 'decoder1_up': 1}
+    """
+    named = named_layers(model)
+    known = {name for each in named for name in each.names}
+    matched = {}
+    for pattern in patterns:
+        wanted = re.sub(r"\s*->\s*", "->", pattern)
+        found = [each for each in named if each.has(wanted, literal=wanted in known)]
+        if not found:
+            raise unknown("dropout site", pattern, {each.site for each in named}, aliases=known)
+        matched[pattern] = [each.random.layer for each in found]
+    return matched
+
+
+def names_of_call(call: Call) -> list[str]:
+    """Returns the names by which a call is known, with and without a path."""
+    return [prefix + name for prefix in ("", *call.paths) for name in (call.name, call.layer.name)]
+
+
+def names_of_place(place: Place) -> list[str]:
+    """Returns the names by which a place is known: those of its call and of what stands there."""
+    return _names_of_site(place) + [name for call in place.standing for name in names_of_call(call)]
+
+
+def _names_of_site(place: Place) -> list[str]:
+    """Returns the names of a place, without those of the dropout that stands there."""
+    return [place.name, *(name for call in (place.call, *place.aliases) for name in names_of_call(call))]
+
+
+def _own_names(each: RandomLayer) -> set[str]:
+    """Returns the names of a layer and of its site."""
+    names = {each.layer.name, *each.paths}
+    return names | {name.removesuffix("_dropout") for name in names}
+
+
+def _holders(each: RandomLayer) -> frozenset[str]:
+    """Returns the names of the layer whose code a layer is in, with and without a path."""
+    holder = each.holder
+    return frozenset() if holder is None else frozenset((holder, holder.rpartition("/")[2]))
+
+
+def _names_in_graph(every: list[Place], calls: list[Call]) -> Iterable[tuple[keras.Layer, str]]:
+    """Yields layers of the graph with their names there: those of calls, places and edges."""
+    for call in calls:
+        yield from ((call.layer, n) for name in names_of_call(call) for n in (name, name.removesuffix("_dropout")))
+    for place in every:
+        for call in place.standing:
+            yield from ((call.layer, name) for name in _names_of_site(place))
+    for edge in edges_of(every):
+        readers = names_of_call(edge.reader)
+        names = [f"{source}->{reader}" for source in _names_of_site(edge.place) for reader in readers]
+        holder = edge.via or edge.site
+        for call in holder.standing if holder else []:
+            yield from ((call.layer, name) for name in (edge.name, *names))

@@ -1,0 +1,195 @@
+"""How an output becomes probabilities: by what is said, by what the graph shows, or by what the values are.
+
+An output is logits, or probabilities already. A softmax too many makes every answer wrong and nothing shows it, so
+nothing is guessed: where none of the three decides, an error names the two ways out.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from dropzoo.common.checks import unknown
+from dropzoo.common.keras_internals import compile_arguments
+from dropzoo.models.graph.endings import Meaning, output_meanings
+from dropzoo.serving.montecarlo.outputs import KINDS, Output
+
+Reading = Literal["as_is", "softmax", "sigmoid"]
+"""The function that turns an output into its meaning."""
+
+_FUNCTIONS: dict[Reading, Callable[[tf.Tensor], tf.Tensor]] = {
+    "as_is": tf.identity,
+    "softmax": tf.nn.softmax,
+    "sigmoid": tf.sigmoid,
+}
+# Values this far outside of [0, 1] may still be probabilities, after an interpolation that overshoots.
+_OVERSHOOT = 0.25
+
+
+class Meanings:
+    """The meaning of each output of a model: known, said, or still to be asked of the data.
+
+    Args:
+        model: The model.
+        outputs: Its outputs.
+        said: For each output what the user says: True for logits, False for probabilities, None for nothing.
+
+    Raises:
+        ValueError: If an output does not fit its kind, or something is said of values that are no probabilities.
+    """
+
+    def __init__(self, model: keras.Model, outputs: Sequence[Output], said: Sequence[bool | None]) -> None:
+        self._model, self._outputs, self._said = model, list(outputs), list(said)
+        needed = any(o.kind != "regression" and s is None for o, s in zip(outputs, said, strict=True))
+        shown = output_meanings(model) if needed else []
+        self._found: list[Meaning | None] = shown or [None] * len(self._outputs)
+        for i, (output, each) in enumerate(zip(outputs, said, strict=True)):
+            if each not in (None, True, False):
+                raise ValueError(f"`from_logits` must be True, False or None. Received: from_logits={each!r}")
+            if each is not None and output.kind == "regression":
+                raise ValueError(
+                    "`from_logits` says whether an output is logits or probabilities, and task='regression' has "
+                    f"neither. Received: from_logits={each!r} for the output {output.name!r}"
+                )
+            if each is not None:
+                self._found[i] = "logits" if each else ("softmax" if _excluding(output) else "sigmoid")
+            check_kind(output, self._found[i])
+        self._checked = not any(s is False for s in said)
+
+    @property
+    def settled(self) -> bool:
+        """Whether the meaning of each output is known, and what was said has been compared with values."""
+        return self._checked and not self._open()
+
+    def readings(self) -> list[Reading]:
+        """Returns how to read each output.
+
+        Raises:
+            ValueError: If the meaning of an output is not known yet; the error says what to do.
+        """
+        for i in self._open():
+            raise _undecided(self._outputs[i], "its graph does not show it, and no batch has been seen yet")
+        return [reading_of(output, each) for output, each in zip(self._outputs, self._found, strict=True)]
+
+    def ask(self, values: Sequence[Any]) -> None:
+        """Settles what is open by the outputs of the model for a batch, in inference mode.
+
+        Args:
+            values: The outputs, arrays `(batch, ..., classes)` in the model's order.
+
+        Raises:
+            ValueError: If the values do not decide it, or contradict what was said.
+        """
+        arrays = [np.asarray(tf.cast(each, tf.float32)) for each in values]
+        if not all(array.size for array in arrays):
+            return
+        for i in self._open():
+            output, array = self._outputs[i], arrays[i]
+            rounding = 1e-4 if tf.as_dtype(values[i].dtype).size >= 4 else 1e-2
+            found = meaning_of_values(array, output, rounding) or _compiled(self._model, output, self._outputs)
+            if found is None:
+                span = f"{array.min():.3g} to {array.max():.3g}"
+                raise _undecided(
+                    output, f"its graph does not show it, and its values, from {span}, could be either"
+                )
+            self._found[i] = found
+            check_kind(output, found)
+        for output, each, array in zip(self._outputs, self._said, arrays, strict=True):
+            if each is False and array.size and (array.min() < -_OVERSHOOT or array.max() > 1 + _OVERSHOOT):
+                raise ValueError(
+                    f"from_logits=False says that the output {output.name!r} is probabilities, but it has values "
+                    f"from {array.min():.3g} to {array.max():.3g}. Pass from_logits=True, or task='regression' for values"
+                )
+        self._checked = True
+
+    def _open(self) -> list[int]:
+        return [i for i, o in enumerate(self._outputs) if o.kind != "regression" and self._found[i] is None]
+
+
+def meaning_of_values(values: np.ndarray, output: Output, rounding: float = 1e-4) -> Meaning | None:
+    """Returns what an output means by its values for a batch, or None if they do not decide it.
+
+    - Classes that exclude each other: values that sum to 1 at every position are probabilities, and values that do
+      not are logits if some are clearly outside of [0, 1].
+    - A single unit, and labels: only values that are clearly outside of [0, 1] decide, for logits.
+
+    Args:
+        values: Array `(batch, ..., classes)`.
+        output: The output.
+        rounding: Float, how far sums of probabilities may be from 1.
+    """
+    if not values.size or not np.isfinite(values).all():
+        return None
+    least, most = float(values.min()), float(values.max())
+    if _excluding(output):
+        sums = values.astype("float64").sum(-1)
+        if np.abs(sums - 1).max() < rounding and least > -_OVERSHOOT and most < 1 + _OVERSHOOT:
+            return "softmax"
+        return "logits" if least < -1e-3 or most > 1 + 1e-3 else None
+    return "logits" if least < -_OVERSHOOT or most > 1 + _OVERSHOOT else None
+
+
+def reading_of(output: Output, meaning: Meaning | None) -> Reading:
+    """Returns the function that an output of a known meaning goes through."""
+    if output.kind == "regression" or meaning != "logits":
+        return "as_is"
+    return "softmax" if _excluding(output) else "sigmoid"
+
+
+def read(tensor: Any, output: Output, reading: Reading) -> tf.Tensor:
+    """Returns an output as probabilities, or as values for regression: float32 `(batch, ..., classes)`."""
+    values = tf.cast(tensor, tf.float32)
+    return _FUNCTIONS[reading](values[:, None] if output.flat else values)
+
+
+def check_kind(output: Output, meaning: Meaning | None) -> None:
+    """Raises a ValueError if an output of this meaning does not fit its kind, or the kind is unknown."""
+    if output.kind not in KINDS:
+        raise unknown("task", output.kind, KINDS)
+    if output.kind == "binary" and output.classes != 1:
+        raise ValueError(
+            f"task='binary' needs a model of one logit. Received: an output of the shape {output.shape}"
+        )
+    fitting = {
+        "multi_class": "softmax" if _excluding(output) else "sigmoid",
+        "binary": "sigmoid",
+        "multi_label": "sigmoid",
+    }
+    if meaning not in (None, "logits", fitting.get(output.kind, meaning)):
+        raise ValueError(
+            f"task={output.kind!r} needs a model of logits, or one that ends in a {fitting[output.kind]}. Received: "
+            f"a model of {output.classes} outputs that ends in a {meaning}; sigmoids of several outputs are "
+            "task='multi_label', and from_logits=False takes probabilities as they are"
+        )
+
+
+def _excluding(output: Output) -> bool:
+    """Whether an output is that of several classes that exclude each other."""
+    return output.kind == "multi_class" and output.classes != 1
+
+
+def _compiled(model: keras.Model, output: Output, outputs: Sequence[Output]) -> Meaning | None:
+    """What the loss that a model was compiled with says of an output."""
+    try:
+        loss = compile_arguments(model).get("loss")
+    except AttributeError:  # not compiled
+        return None
+    if isinstance(loss, dict):
+        loss = loss.get(output.name)
+    elif isinstance(loss, (list, tuple)):
+        loss = loss[list(outputs).index(output)] if len(loss) == len(outputs) else None
+    from_logits = getattr(loss, "from_logits", None)
+    if isinstance(loss, str) and "crossentropy" in loss:
+        from_logits = False  # the default of Keras
+    if from_logits is None:
+        return None
+    return "logits" if from_logits else ("softmax" if _excluding(output) else "sigmoid")
+
+
+def _undecided(output: Output, why: str) -> ValueError:
+    return ValueError(
+        f"Is the output {output.name!r} logits or probabilities? It is not known: {why}. Pass from_logits=True for "
+        "logits, or from_logits=False for probabilities (task='regression' for values that are neither)"
+    )

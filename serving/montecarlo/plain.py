@@ -1,0 +1,47 @@
+"""Plain passes: what cannot be redirected draws by itself, once a sample, from seeds that the sampler gives it.
+
+A layer of Keras, and a layer of a user's own that follows Keras' guide, draws from a `SeedGenerator`. While a sample
+is traced, all generators give seeds that are derived from the sampler's seed and the number of the sample. So the
+same call twice gives the same answer, and the state of the generators does not change.
+"""
+
+import contextlib
+import itertools
+import threading
+from collections.abc import Iterator
+
+import keras
+import tensorflow as tf
+
+from dropzoo.layers.draws.hash import derive_key, mix, u32
+
+
+@contextlib.contextmanager
+def seeded(seed: tf.Tensor, group: int | tf.Tensor, sample: tf.Tensor) -> Iterator[None]:
+    """Makes every `SeedGenerator` give seeds of one sample while the block traces it.
+
+    Inside of a loop or a branch the seeds come from TensorFlow, since one traced draw stands for many there.
+
+    Args:
+        seed: Int scalar, the sampler's seed.
+        group: Int scalar, the number of the group of samples.
+        sample: Int scalar, the number of the sample.
+    """
+    original, tracer, count = keras.random.SeedGenerator.next, threading.get_ident(), itertools.count(1)
+    outside = tf.compat.v1.get_default_graph()
+    word = mix(tf.cast(sample, tf.uint32) + u32(1)) + mix(tf.cast(group, tf.uint32))
+
+    def following(self: keras.random.SeedGenerator, ordered: bool = True) -> tf.Tensor:
+        if threading.get_ident() != tracer:
+            return original(self, ordered)
+        if tf.compat.v1.get_default_graph() is not outside:
+            drawn = tf.random.uniform([2], 0, 2**31 - 1, tf.int32)
+            return tf.cast(drawn, self.state.dtype)
+        key = derive_key(tf.stack([tf.cast(seed, tf.uint32), mix(word + u32(next(count)))]))
+        return tf.cast(tf.bitcast(key, tf.int32) & 0x7FFFFFFF, self.state.dtype)
+
+    keras.random.SeedGenerator.next = following
+    try:
+        yield
+    finally:
+        keras.random.SeedGenerator.next = original

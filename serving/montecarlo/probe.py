@@ -1,0 +1,220 @@
+"""What draws at random in the code of a layer, and for which rows: asked of TensorFlow's graph of that code.
+
+Classes and seed generators do not tell everything: a lambda may call `tf.nn.dropout`, and a layer under suspicion
+may not draw at all. So each step of a model whose code is not known is traced twice, in inference and in training
+mode, with the dropout that a sampler redirects left off, and random operations are looked for. Nothing is run, so
+nothing changes. A model of Keras' own layers has no such step and costs nothing.
+"""
+
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from dropzoo.common.keras_internals import flatten_layers, shadowed_calls, takes_training
+from dropzoo.models.graph.random import RandomLayer, augmentations, random_layers
+from dropzoo.models.graph.unroll import RecordedStep, Step, Unrolled
+
+_DISTRIBUTIONS = "(Random|TruncatedNormal|ParameterizedTruncatedNormal|Multinomial|Shuffle|SampleDistorted)"
+_RANDOM = re.compile(
+    f"(Stateless)?{_DISTRIBUTIONS}|Stateful(StandardNormal|Uniform|TruncatedNormal|RandomBinomial)"
+)
+ROWS = 5
+"""The rows of a probe, a number that is unlikely to be that of windows or time steps."""
+
+
+@dataclass(frozen=True, eq=False)
+class Code:
+    """A step of a model whose code had to be traced.
+
+    Attributes:
+        step: The step, in inference mode.
+        training: Bool, whether it has to run in training mode to drop.
+        draws: Bool, whether it draws by itself, beside the dropout that a sampler redirects.
+        always: Bool, whether it draws in inference mode too.
+        repeatable: Bool, whether all that it draws comes from seeds of Keras.
+        names: The paths of what draws in it, or the name of the step.
+        why: Str, what draws, for people.
+        rows: The lengths of the first axis that its redirected dropout sees for `ROWS` rows; None is unknown.
+    """
+
+    step: RecordedStep
+    training: bool
+    draws: bool
+    always: bool
+    repeatable: bool
+    names: tuple[str, ...]
+    why: str
+    rows: frozenset[int | None]
+
+
+@dataclass
+class _Trace:
+    """What a trace of a step shows: its random operations, and the first axes that redirected dropout sees."""
+
+    random: set[str] = field(default_factory=set)
+    seen: dict[int, set[int | None]] = field(default_factory=dict)
+    shapes: list[Any] = field(default_factory=list)
+
+
+def codes_of(model: keras.Model, graph: Unrolled, redirected: Collection[keras.Layer]) -> list[Code]:
+    """Returns what the steps of a model do whose code is not known, those that draw nothing left out.
+
+    Args:
+        model: The model.
+        graph: Its steps.
+        redirected: The dropout layers that a sampler redirects.
+    """
+    known = {id(layer) for layer in redirected}
+    suspects = [each for each in random_layers(model) if id(each.layer) not in known]
+    ids = {id(each.layer) for each in suspects}
+    steps = [step for step in graph.steps if isinstance(step, RecordedStep) and _is_unknown(step.operation, ids)]
+    found = [_code_of(step, graph, redirected, suspects) for step in steps]
+    return [code for code in found if code.draws or code.training or code.rows - {ROWS}]
+
+
+def frozen_layers(operation: Any) -> list[keras.Layer]:
+    """Returns the layers inside a layer that stay in inference mode while the layer itself trains.
+
+    They are batch normalisation, spectral normalisation and the random augmentation of images.
+    """
+    found = list(augmentations(operation))
+    for layer in flatten_layers(operation):
+        leaf = not flatten_layers(layer, include_self=False)
+        named = leaf and "batchnorm" in type(layer).__name__.lower()
+        if named or isinstance(layer, (keras.layers.BatchNormalization, keras.layers.SpectralNormalization)):
+            found.append(layer)
+    return found
+
+
+def held_back(layer: keras.Layer) -> Any:
+    """Returns a stand-in for the `call` of a layer that runs it in inference mode."""
+    original, takes = layer.call, takes_training(layer)
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return original(*args, **{**kwargs, "training": False}) if takes else original(*args, **kwargs)
+
+    return call
+
+
+def _is_unknown(operation: Any, suspects: Collection[int]) -> bool:
+    """Whether a step has code that is not Keras' or ours, or holds a layer under suspicion."""
+    if not isinstance(operation, keras.Layer):
+        return False
+    return any(
+        id(layer) in suspects
+        or isinstance(layer, keras.layers.Lambda)
+        or not type(layer).__module__.startswith(("keras.", "dropzoo."))
+        for layer in flatten_layers(operation)
+    )
+
+
+def _code_of(
+    step: RecordedStep, graph: Unrolled, redirected: Collection[keras.Layer], suspects: Sequence[RandomLayer]
+) -> Code:
+    inside = {id(layer) for layer in flatten_layers(step.operation)}
+    mine = [layer for layer in redirected if id(layer) in inside]
+    held = [each for each in suspects if id(each.layer) in inside]
+    try:
+        rest, train = (_trace(replace(step, training=mode), graph, mine) for mode in (False, True))
+        if rest.shapes != train.shapes:  # outputs for training only, such as those of auxiliary heads
+            train = rest
+        draws, reached = bool(train.random), set(train.seen) != set(rest.seen)
+    except Exception:  # a user's code may need a batch of its own; then it is taken as it looks
+        rest, train, draws, reached = _Trace(), _Trace(), bool(held), False
+    stateful = [kind for kind in train.random if not kind.startswith("Stateless")]
+    names = tuple(each.path for each in held) or (step.operation.name,)
+    reasons = {
+        f"dropout inside {type(each.layer).__name__}"
+        if each.kind == "inside"
+        else f"{type(each.layer).__name__} draws by code of its own"
+        for each in held
+    }
+    return Code(
+        step=step,
+        training=(draws or reached) and train is not rest,
+        draws=draws,
+        always=bool(rest.random),
+        repeatable=not stateful,
+        names=names,
+        why=", ".join(sorted(reasons)) or f"the code of {type(step.operation).__name__} draws",
+        rows=frozenset().union(*train.seen.values()),
+    )
+
+
+def _trace(step: Step, graph: Unrolled, redirected: Sequence[keras.Layer]) -> _Trace:
+    """Traces one step with the dropout that a sampler redirects left off."""
+    found = _Trace()
+
+    def watched(layer: keras.Layer) -> Any:
+        run = held_back(layer)
+
+        def call(inputs: Any, *args: Any, **kwargs: Any) -> Any:
+            found.seen.setdefault(id(layer), set()).add(inputs.shape[0])
+            return run(inputs, *args, **kwargs)
+
+        return call
+
+    def run(*inputs: tf.Tensor) -> list[tf.Tensor]:
+        made = keras.tree.flatten(step.outputs(dict(zip(step.reads, inputs, strict=True))))
+        found.shapes = [(each.dtype, each.shape.rank) for each in made]
+        return made
+
+    symbols = [graph.symbols[number] for number in step.reads]
+    specs = [
+        tf.TensorSpec([ROWS if n is None and not i else n for i, n in enumerate(x.shape)], x.dtype)
+        for x in symbols
+    ]
+    stand_ins = [(layer, watched(layer)) for layer in redirected]
+    stand_ins += [(layer, held_back(layer)) for layer in frozen_layers(step.operation)]
+    with shadowed_calls(stand_ins):
+        traced = tf.function(run, input_signature=specs, autograph=False).get_concrete_function().graph
+    definition = traced.as_graph_def()
+    nodes = [*definition.node, *(node for function in definition.library.function for node in function.node_def)]
+    found.random = {node.op for node in nodes if _RANDOM.match(node.op)}
+    return found
+
+
+def rows_in_order(
+    graph: Unrolled, redirected: Sequence[keras.Layer], batches: Sequence[Sequence[tf.Tensor]]
+) -> bool:
+    """Returns whether each redirected dropout sees the rows of the first image, then those of the second.
+
+    It sees several rows an image where windows, patches or frames are folded into the batch. Two images are run,
+    and again with another first image: then nothing may change in the second half of the rows.
+
+    Args:
+        graph: The steps of the model.
+        redirected: The dropout layers that a sampler redirects.
+        batches: Two batches of two rows with the same second row, as tensors in the model's order.
+    """
+    seen: list[list[np.ndarray]] = []
+
+    def watched(layer: keras.Layer) -> Any:
+        run = held_back(layer)
+
+        def call(inputs: Any, *args: Any, **kwargs: Any) -> Any:
+            seen[-1].append(inputs.numpy())
+            return run(inputs, *args, **kwargs)
+
+        return call
+
+    try:
+        with shadowed_calls([(layer, watched(layer)) for layer in redirected]):
+            for batch in batches:
+                seen.append([])
+                values: dict[int, Any] = dict(zip(graph.inputs, batch, strict=True))
+                for step in graph.steps:
+                    step.run(values)
+    except Exception:  # a user's code may need a batch of its own
+        return False
+    return all(
+        len(one) == len(other)
+        and len(one) % 2 == 0
+        and np.array_equal(one[len(one) // 2 :], other[len(one) // 2 :])
+        for one, other in zip(*seen, strict=True)
+    )

@@ -1,0 +1,210 @@
+"""A model, with what goes into it and what comes out: inputs as Keras takes them, outputs as probabilities."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from dropzoo.common.checks import check_keras_model
+from dropzoo.common.keras_internals import recorded_graph
+from dropzoo.serving.montecarlo.inputs import Inputs, InputsLike
+from dropzoo.serving.montecarlo.meaning import Meanings, Reading, read
+from dropzoo.serving.montecarlo.outputs import Output, by_output, names_of_outputs
+
+Said = bool | Mapping[str, bool | None] | Sequence[bool | None] | None
+"""Whether outputs are logits, as the argument `from_logits` says it: for all outputs, by name, or in order."""
+
+Tasks = str | Mapping[str, str] | Sequence[str]
+"""Output kinds, as the argument `task` says them: for all outputs, by name, or in order."""
+
+
+class Reader:
+    """Checks the inputs of a model, and turns its outputs into what they mean.
+
+    The inputs and outputs of a Functional or Sequential model are known at once; those of a subclassed model are
+    seen on the first batch, and so is the meaning of an output that no graph shows.
+
+    Args:
+        model: A Keras model.
+        task: What each output means, one of `KINDS`, as for `MonteCarlo`.
+        from_logits: Whether each output is logits, as for `MonteCarlo`.
+
+    Attributes:
+        known: Bool, whether inputs and outputs are known: always, but before the first batch of a subclassed model.
+        inputs: The model's inputs.
+        outputs: The model's outputs, in the order of `model.outputs`.
+        symbols: Symbolic tensors of the outputs, in that order.
+
+    Raises:
+        ValueError: If the model is not built, or an output does not fit its kind.
+    """
+
+    def __init__(self, model: keras.Model, task: Tasks = "multi_class", from_logits: Said = None) -> None:
+        check_keras_model(model)
+        self.model, self._task, self._said = model, task, from_logits
+        self.known = False
+        self.outputs: list[Output] = []
+        if isinstance(model, keras.Sequential) and not model.built:
+            raise ValueError(
+                f"The model must be built: begin it with a keras.Input, or call it once. Received: {model!r}"
+            )
+        if getattr(model, "inputs", None):
+            self.inputs = Inputs.of(model)
+            self._open(recorded_graph(model).output, recorded_graph(model).output_names)
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the outputs."""
+        return [output.name for output in self.outputs]
+
+    @property
+    def settled(self) -> bool:
+        """Whether no batch is needed to know what goes in and what comes out."""
+        return self.known and self._meanings.settled
+
+    def check(self, inputs: InputsLike) -> list[tf.Tensor]:
+        """Returns a batch as tensors, in the model's order, and settles by it what is not known yet.
+
+        Args:
+            inputs: One batch, as Keras takes it.
+
+        Raises:
+            ValueError: If the inputs do not fit the model, or its outputs could be logits or probabilities.
+        """
+        if not self.known:
+            self.inputs = Inputs.like(inputs)
+            self._open_by(self.inputs.check(inputs))
+        flat = self.inputs.check(inputs)
+        if not self._meanings.settled:
+            self._meanings.ask(self.call(flat))
+        return flat
+
+    @property
+    def readings(self) -> list[Reading]:
+        """How each output is read; a ValueError if it is not known whether one is logits."""
+        return self._meanings.readings()
+
+    def call(self, flat: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+        """Returns the model's outputs in inference mode, in order.
+
+        Args:
+            flat: The inputs as `check` returns them.
+        """
+        return keras.tree.flatten(self.model(self.inputs.pack(flat), training=False))
+
+    def read(self, outputs: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+        """Returns outputs as probabilities, or as values for regression: float32 `(batch, ..., classes)`.
+
+        Args:
+            outputs: The model's outputs, in order.
+
+        Raises:
+            ValueError: If it is not known whether an output is logits.
+        """
+        each = zip(outputs, self.outputs, self.readings, strict=True)
+        return [read(x, output, reading) for x, output, reading in each]
+
+    def _open(self, structure: Any, layer_names: Sequence[str]) -> None:
+        """Learns the outputs from symbolic tensors."""
+        self.symbols: list[keras.KerasTensor] = keras.tree.flatten(structure)
+        names = names_of_outputs(structure, layer_names)
+        kinds = by_output(self._task, names, "task", "multi_class")
+        said = by_output(self._said, names, "from_logits", None)
+        for name, kind, tensor in zip(names, kinds, self.symbols, strict=True):
+            shape = tuple(tensor.shape)
+            self.outputs.append(Output(name, shape if len(shape) > 1 else (None, 1), kind, len(shape) == 1))
+        self._meanings = Meanings(self.model, self.outputs, said)
+        self.known = True
+
+    def _open_by(self, flat: Sequence[tf.Tensor]) -> None:
+        """Learns the outputs of a subclassed model from a run."""
+        found = self.model(self.inputs.pack(flat), training=False)
+        symbols = keras.tree.map_structure(_symbol, found)
+        self._open(symbols, [f"output_{i + 1}" for i in range(len(keras.tree.flatten(found)))])
+
+
+def _symbol(value: Any) -> keras.KerasTensor:
+    """A symbolic tensor like an output: all lengths may change but that of the last axis."""
+    shape = [None] * max(len(value.shape) - 1, 0) + list(value.shape[-1:])
+    if len(shape) == 1:
+        shape = [None]
+    return keras.KerasTensor(shape, dtype=keras.backend.standardize_dtype(value.dtype))
+
+
+def check_single(model: keras.Model) -> None:
+    """Raises a ValueError if a model has several inputs or outputs, or has no graph."""
+    if not hasattr(model, "inputs") or not model.built:
+        raise ValueError(f"The model must be Functional or Sequential, and built. Received: {model!r}")
+    if len(model.inputs) != 1 or len(model.outputs) != 1:
+        raise ValueError(
+            "The model must have one image input and one output. "
+            f"Received: {len(model.inputs)} inputs, {len(model.outputs)} outputs"
+        )
+
+
+def probabilities_of(model: keras.Model, kind: Tasks = "multi_class") -> Callable[[Any], tf.Tensor]:
+    """Returns a function that turns the output of a model into probabilities, or into values for regression.
+
+    Args:
+        model: A built model of one output.
+        kind: One of `KINDS`.
+
+    Raises:
+        ValueError: If the output does not fit the kind.
+    """
+    reader = Reader(model, kind)
+    return lambda outputs: reader.read(keras.tree.flatten(outputs))[0]
+
+
+def log_of_probabilities(p: tf.Tensor) -> tf.Tensor:
+    """Returns `log(p + 1e-12)` of classes; a single probability, of the second of two classes, gives both.
+
+    Args:
+        p: Float32 tensor `(batch, ..., classes)` or `(batch, ..., 1)`.
+    """
+    both = tf.concat([1.0 - p, p], -1) if p.shape[-1] == 1 else p
+    return tf.math.log(both + 1e-12)
+
+
+class LogProbabilities:
+    """Log-probabilities of the classes of a model of one output, in one deterministic pass.
+
+    They are exact where the output is logits, and `log(p + 1e-12)` where it is probabilities. A single unit gives
+    the log-probabilities of both classes.
+
+    Args:
+        model: A model of one output, of classes that exclude each other.
+        from_logits: Whether the output is logits, as for `MonteCarlo`.
+
+    Call arguments:
+        inputs: One batch, as Keras takes it.
+
+    Returns:
+        A float32 tensor `(batch, ..., classes)`.
+
+    Raises:
+        ValueError: If the output does not fit the output kind `"multi_class"`, or it is not known whether it is
+            logits.
+    """
+
+    def __init__(self, model: keras.Model, from_logits: Said = None) -> None:
+        self._reader = Reader(model, "multi_class", from_logits)
+        if len(self._reader.outputs) > 1:
+            raise ValueError(f"The model must have one output. Received: {len(self._reader.outputs)}")
+        self._run = tf.function(self._log_p, reduce_retracing=True, autograph=False)
+
+    def __call__(self, inputs: InputsLike) -> tf.Tensor:
+        return self._run(self._reader.check(inputs))
+
+    def _log_p(self, flat: list[tf.Tensor]) -> tf.Tensor:
+        (raw,) = self._reader.call(flat)
+        (reading,) = self._reader.readings
+        (p,) = self._reader.read([raw])
+        if reading == "as_is":
+            return log_of_probabilities(p)
+        logits = tf.cast(raw, tf.float32)
+        if reading == "softmax":
+            return tf.nn.log_softmax(logits)
+        logits = tf.reshape(logits, tf.shape(p))
+        return tf.ensure_shape(tf.math.log_sigmoid(tf.concat([-logits, logits], -1)), [*p.shape[:-1], 2])

@@ -1,0 +1,147 @@
+"""A model made ready for sampling: what drops, where it is cut, and how one sample is run."""
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from dropzoo.common.keras_internals import flatten_layers
+from dropzoo.layers.draws import Draw
+from dropzoo.models.graph.unroll import Unrolled
+from dropzoo.serving.montecarlo.active import Sites, choose, redirectable, redirected, warn_of
+from dropzoo.serving.montecarlo.cut import costs_or_none, fill_shapes
+from dropzoo.serving.montecarlo.plain import seeded
+from dropzoo.serving.montecarlo.probe import ROWS, codes_of, frozen_layers, rows_in_order
+from dropzoo.serving.montecarlo.reader import Reader
+from dropzoo.serving.montecarlo.trunk import Costs, Trunk
+
+
+class Stage:
+    """The steps of a model, those that drop chosen, and cut into trunk and head.
+
+    Args:
+        reader: The model, with its inputs and outputs known.
+        sites: Which sites drop, as for `MonteCarlo`.
+        cache: Bool, whether layers that no active dropout reaches are computed once.
+
+    Attributes:
+        active: The dropout layers whose masks the sampler draws.
+        trunk: The cut.
+    """
+
+    def __init__(self, reader: Reader, sites: Sites, cache: bool) -> None:
+        model = reader.model
+        self._reader = reader
+        self._graph = Unrolled(model, reader.inputs.structure, reader.symbols)
+        self._found = redirectable(model)
+        self._codes = codes_of(model, self._graph, self._found)
+        self.active, self._on = choose(model, self._found, self._codes, sites)
+        on_layers = {id(each.layer) for each in self.active}
+        self._trained: list[Any] = []  # the operations that run in training mode
+        drawing = []
+        for code in self._codes:
+            holds = any(id(layer) in on_layers for layer in flatten_layers(code.step.operation))
+            step = code.step
+            if code.training and (code in self._on or holds):
+                step = replace(code.step, training=True)
+                self._graph.steps[self._graph.steps.index(code.step)] = step
+                self._trained.append(step.operation)
+            if code.always or (step.training and code.draws):
+                drawing.append(step)
+        self._frozen = self._held_back(on_layers)
+        self._draws = bool(drawing)
+        self.trunk = Trunk(self._graph, [each.layer for each in self.active], drawing, cache)
+
+    @property
+    def plain(self) -> tuple[tuple[str, str], ...]:
+        """What is sampled by plain passes, as pairs of its name and the reason."""
+        return tuple((name, code.why) for code in self._on for name in code.names)
+
+    def warn(self, sampling: str) -> None:
+        """Warns of what cannot be repeated, turned off or fixed."""
+        warn_of([code for code in self._codes if code.draws], self._on, sampling)
+
+    def run_head(
+        self,
+        frontier: Sequence[tf.Tensor],
+        source: Callable[[str], Draw],
+        seed: tf.Tensor,
+        group: int | tf.Tensor,
+        sample: tf.Tensor,
+    ) -> list[tf.Tensor]:
+        """Returns the model's outputs in one sample, or in several that are folded into the batch.
+
+        Args:
+            frontier: The tensors of the trunk.
+            source: Function from the name of a stream to its random draws.
+            seed: Int scalar, the sampler's seed.
+            group: Int scalar, the number of the group of samples.
+            sample: Int tensor, the number of the sample; a scalar where something is sampled by plain passes.
+        """
+        with redirected(self.active, source, self._frozen):
+            with seeded(seed, group, sample) if self._draws else contextlib.nullcontext():
+                return self.trunk.run_head(frontier)
+
+    @contextlib.contextmanager
+    def unchanged(self, seed: int) -> Iterator[None]:
+        """Restores, after a call, what code in training mode may have changed, such as moving averages.
+
+        Generators of TensorFlow that a layer holds start from the seed.
+        """
+        inside = [layer for operation in self._trained for layer in flatten_layers(operation)]
+        held = [value for layer in inside for value in vars(layer).values()]
+        generators = [value for value in held if isinstance(value, tf.random.Generator)]
+        variables = {id(v): v for operation in self._trained for v in operation.non_trainable_variables}
+        before = [(variable, variable.numpy()) for variable in variables.values()]
+        states = [(generator, generator.state.numpy()) for generator in generators]
+        for generator in generators:
+            generator.reset_from_seed(seed)
+        try:
+            yield
+        finally:
+            for variable, value in before:
+                if (variable.numpy() != value).any():
+                    variable.assign(value)
+            for generator, state in states:
+                generator.state.assign(state)
+
+    @cached_property
+    def costs(self) -> tuple[list[tuple[int, ...]], Costs | None]:
+        """Returns the shapes of a row of each input, and what such a row costs if that can be computed."""
+        shapes = fill_shapes(self._reader.inputs.shapes)
+        return shapes, costs_or_none(self.trunk, shapes)
+
+    @cached_property
+    def why_not_folded(self) -> str | None:
+        """Why several samples cannot be computed as one larger batch, or None if they can."""
+        if self._draws:
+            return f"Samples are computed one at a time, since {self._on_names()} is sampled by plain passes"
+        if not self.trunk.foldable:
+            return "The model mixes the images of a batch"
+        costs = self.costs[1]
+        odd = any(code.rows - {ROWS} for code in self._codes)
+        if odd or (costs is not None and not costs.keeps_rows):
+            if not self._rows_in_order():
+                return "Dropout acts on rows that are not those of the images in order"
+        return None
+
+    def _on_names(self) -> str:
+        return ", ".join(name for name, _ in self.plain) or "the model"
+
+    def _rows_in_order(self) -> bool:
+        three = self._reader.inputs.example(3)
+        batches = [[tf.gather(x, [i, 2]) for x in three] for i in (0, 1)]
+        return rows_in_order(self._graph, [each.layer for each in self.active], batches)
+
+    def _held_back(self, on_layers: set[int]) -> list[keras.Layer]:
+        """The layers inside code in training mode that stay in inference mode, each once."""
+        held: dict[int, keras.Layer] = {}
+        for operation in self._trained:
+            inside = {id(layer) for layer in flatten_layers(operation)}
+            off = [layer for layer in self._found if id(layer) in inside and id(layer) not in on_layers]
+            held |= {id(layer): layer for layer in [*frozen_layers(operation), *off]}
+        return list(held.values())

@@ -1,0 +1,222 @@
+"""What a model is compiled with: what was said, what it was compiled with before, or a default for its targets."""
+
+import dataclasses
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from dropzoo.common.keras_internals import compile_arguments, takes_training
+from dropzoo.training.loop.batches import may_need_no_loss
+from dropzoo.training.loop.defaults import Default, Task, default_for, metrics_for, task_by_type, task_of
+from dropzoo.training.loop.feeds import Feed
+from dropzoo.training.loop.known import Known, known
+from dropzoo.training.loop.labels import LabelCheck, LabelChecks
+from dropzoo.training.loop.outputs import Output, Outputs, few
+from dropzoo.training.loop.targets import facts
+
+
+@dataclasses.dataclass(frozen=True)
+class Asked:
+    """The arguments of `compile`, as they were given to the trainer; None where nothing was said.
+
+    Args:
+        optimizer: As for `compile`.
+        loss: As for `compile`; an empty list for no loss besides those that the model adds itself.
+        loss_weights: As for `compile`.
+        metrics: As for `compile`; an empty list for none.
+        weighted_metrics: As for `compile`.
+        task: What each output is trained for, in place of a loss: a name, or a list or dict of names.
+        taken: Str. What was taken from the model, in words; empty if nothing was.
+    """
+
+    optimizer: Any = None
+    loss: Any = None
+    loss_weights: Any = None
+    metrics: Any = None
+    weighted_metrics: Any = None
+    task: Any = None
+    taken: str = ""
+
+    def with_compiled(self, model: keras.Model) -> "Asked":
+        """Returns the same arguments, with what the model was compiled with in place of what was not said.
+
+        The loss weights go with the loss. A model that was compiled without metrics keeps none, unless it gets
+        another loss.
+        """
+        if self.loss is not None and self.task is not None:
+            raise ValueError(f"Pass `loss` or `task`, not both. Received: loss={self.loss!r}, task={self.task!r}")
+        if not model.compiled:
+            return self
+        before = compile_arguments(model)
+        changes: dict[str, Any] = {}
+        if self.optimizer is None:
+            changes["optimizer"] = model.optimizer
+        if self.loss is None and self.task is None and before.get("loss") is not None:
+            changes["loss"] = before["loss"]
+            changes["loss_weights"] = (
+                before.get("loss_weights") if self.loss_weights is None else self.loss_weights
+            )
+            changes["taken"] = f"trains the loss that the model was compiled with, {_named(before['loss'])}"
+        if self.metrics is None and self.task is None:
+            given = before.get("metrics")
+            changes["metrics"] = [] if given is None and "loss" in changes else given
+        if self.weighted_metrics is None:
+            changes["weighted_metrics"] = before.get("weighted_metrics")
+        return dataclasses.replace(self, **changes)
+
+
+@dataclasses.dataclass(frozen=True)
+class Settled:
+    """What the model is compiled with.
+
+    Args:
+        loss: As for `compile`.
+        metrics: As for `compile`.
+        checks: The checks of the labels, or None.
+        words: Str. What was chosen and why, for people; empty if nothing was chosen.
+    """
+
+    loss: Any
+    metrics: Any
+    checks: LabelChecks | None
+    words: str
+
+
+def settle(asked: Asked, model: keras.Model, feed: Feed | None) -> Settled | None:
+    """Returns what the model is compiled with, or None if that depends on data and there are none yet.
+
+    Args:
+        asked: What was said or compiled.
+        model: The model, which may be unbuilt.
+        feed: The data, or None.
+
+    Raises:
+        ValueError: If the targets do not decide what was not said.
+    """
+    if feed is None and (asked.loss is None or not getattr(model, "outputs", None)):
+        return None
+    outputs = Outputs(model, lambda: few(feed.first[0][0]) if feed else None)
+    if asked.loss is None and feed is not None:
+        return _by_targets(asked, model, outputs, feed)
+    losses = _by_output(asked.loss, outputs)
+    facts_of = [loss and known(loss, output.classes) for loss, output in zip(losses, outputs.each, strict=True)]
+    for output, fact in zip(outputs.each, facts_of, strict=True):
+        _warn_of_logits(output, fact)
+    metrics = asked.metrics
+    if metrics is None:
+        metrics = outputs.packed([_metrics(o, fact) for o, fact in zip(outputs.each, facts_of, strict=True)])
+    checks = [
+        LabelCheck(output.classes, "labels", fact.ignore_class) if fact and fact.counts else None
+        for output, fact in zip(outputs.each, facts_of, strict=True)
+    ]
+    return Settled(asked.loss or None, metrics, LabelChecks(checks, outputs.targets), asked.taken)
+
+
+def _by_targets(asked: Asked, model: keras.Model, outputs: Outputs, feed: Feed) -> Settled:
+    """Returns a default for each output that has a target."""
+    none = Settled(None, asked.metrics or [], None, "")
+    _, y, _ = keras.utils.unpack_x_y_sample_weight(feed.spec)
+    if asked.task is None:
+        if (model.compiled or y is None) and adds_losses(model, feed.first[0][0]):
+            return none
+        if y is None and may_need_no_loss(model):
+            return none
+    if y is None:
+        raise ValueError(
+            "The data give inputs without targets, and the model adds no loss of its own. Give batches of (x, y)"
+        )
+    try:
+        tasks = [
+            spec if spec is None else _task(outputs, index, spec, feed, said)
+            for index, (spec, said) in enumerate(
+                zip(outputs.targets(y), _by_output(asked.task, outputs), strict=True)
+            )
+        ]
+        found = [_default(outputs, index, task) for index, task in enumerate(tasks)]
+    except ValueError:
+        if asked.task is None and may_need_no_loss(model):
+            return none
+        raise
+    metrics = asked.metrics
+    if metrics is None:
+        metrics = outputs.packed([default.metrics for default in found])
+    checks = LabelChecks([default.check for default in found], outputs.targets)
+    words = "; ".join(default.words for default in found)
+    return Settled(outputs.packed([default.loss for default in found]), metrics, checks, words)
+
+
+def _task(outputs: Outputs, index: int, spec: tf.TensorSpec, feed: Feed, said: str | None) -> Task:
+    """Returns the task of an output, by the type of its targets where that is enough, or else by their values."""
+    output = outputs.each[index]
+    if said is not None or (task := task_by_type(output, spec)) is None:
+        found = [outputs.targets(batch[1])[index] for batch in feed.first]
+        return task_of(output, facts(output.words, found), said)
+    return task
+
+
+def _default(outputs: Outputs, index: int, task: Task | None) -> Default:
+    """Returns the default of one output; without a task it has no target."""
+    output = outputs.each[index]
+    if task is None:
+        return Default(None, [], None, f"{output.words} has no target and no loss")
+    return default_for(output, task, None if task.kind == "regression" else outputs.meaning(index))
+
+
+def _by_output(things: Any, outputs: Outputs) -> list[Any]:
+    """Returns one of `things` for each output, as `compile` takes them: one for all, a list or a dict by names."""
+    count = len(outputs.each)
+    if isinstance(things, Mapping):
+        unknown = set(things) - {output.name for output in outputs.each}
+        if count == 1 and len(things) == 1:
+            return list(things.values())
+        return [None] * count if unknown else [things.get(output.name) for output in outputs.each]
+    if isinstance(things, (list, tuple)):
+        return list(things) if len(things) == count else [None] * count
+    return [things] * count
+
+
+def _metrics(output: Output, fact: Known | None) -> list[keras.metrics.Metric]:
+    """Returns the metrics that go with a loss: none for a loss of the user's own, as in `fit`."""
+    if fact is None:
+        return []
+    task: Any = Task(fact.kind, fact.one_hot)  # type: ignore[arg-type]
+    return metrics_for(output, task, fact.from_logits is not False, fact.ignore_class)
+
+
+def _warn_of_logits(output: Output, fact: Known | None) -> None:
+    """Warns if a loss takes logits and the output is probabilities, or the other way round."""
+    if fact is None or fact.from_logits is None or output.meaning is None:
+        return
+    if fact.from_logits != (output.meaning == "logits"):
+        ending = "gives logits" if output.meaning == "logits" else f"goes through a {output.meaning}"
+        warnings.warn(
+            f"The loss has from_logits={fact.from_logits}, but {output.words} {ending}: the model learns badly or "
+            f"not at all. Pass a loss with from_logits={not fact.from_logits}",
+            stacklevel=5,
+        )
+
+
+def adds_losses(model: keras.Model, x: Any) -> bool:
+    """Returns whether the layers of a model add losses of their own, besides the regularizers of its weights."""
+
+    def count(few_x: Any) -> tf.Tensor:
+        model(few_x, training=True) if takes_training(model) else model(few_x)
+        seen.append(len(model.losses))
+        return tf.zeros(())
+
+    seen: list[int] = []
+    tf.function(count, autograph=False).get_concrete_function(few(x))  # traced, never run
+    regularizers = sum(weight.regularizer is not None for weight in model.trainable_variables)
+    return seen[0] > regularizers
+
+
+def _named(loss: Any) -> str:
+    """Returns the names of losses, for people."""
+    if isinstance(loss, Mapping):
+        return ", ".join(f"{name}: {_named(each)}" for name, each in loss.items())
+    if isinstance(loss, (list, tuple)):
+        return ", ".join(map(_named, loss))
+    return loss if isinstance(loss, str) else str(getattr(loss, "name", getattr(loss, "__name__", loss)))
