@@ -15,11 +15,14 @@ from dropzoo.serving.calibration.sources import Source
 from dropzoo.serving.calibration.temperature import fit_temperature, row_nll
 
 LEAST_IMAGES = 20
-_IMAGES = 512  # at most so many are searched on
 _BYTES = 1 << 27  # of images and labels in memory
 _VALUES = 1 << 21  # numbers in the samples of a batch
-_SAMPLES, _FIRST, _KEEP, _FINALISTS = 8, 16, 4, 4
-_PIXELS = 128  # of each image
+_SAMPLES, _KEEP, _FINALISTS = 8, 4, 3
+_IMAGES, _MAPS = (
+    (16, 512),
+    (2, 32),
+)  # images of one answer each, and maps: how many a race begins with, and the most
+_PIXELS = 256  # of each map
 
 #: Function from images and a temperature, or None for the best one, to the NLL of each image and the temperature.
 Scorer = Callable[[Sequence[Batch], float | None], tuple[np.ndarray, float]]
@@ -28,14 +31,13 @@ Scorer = Callable[[Sequence[Batch], float | None], tuple[np.ndarray, float]]
 def search(source: Source, heldout: HeldOut, part: set[int], tempers: bool) -> Source:
     """Returns the source with the sites and rates that give the least negative log-likelihood.
 
-    Up to 200 settings are scored with 8 samples on a few images. The best quarter goes on to four times as many
-    images, until four are left. These, the sites as they are, and one pass are compared with all samples, on
-    images that no choice rests on and on all of them. The cheapest whose NLL is within a standard error of the
-    best (of the difference, image by image) is chosen. So one pass wins unless dropout is better by a standard
-    error.
+    Up to 200 settings are scored with 8 samples on a few images. The best quarter goes on to twice as many images,
+    until three are left. These, the sites as they are, and one pass are compared on more images, half of which no
+    choice rests on. The cheapest whose NLL is within a standard error of the best (of the difference, image by
+    image) is chosen. So one pass wins unless dropout is better by a standard error.
 
-    Rates are variables while settings are scored, so the model is traced once for each number of samples. Masks
-    are the same in all settings, which makes small differences visible. Layers whose rate cannot be set stay off.
+    Rates are variables while settings are scored, so the model is traced once. Masks are the same in all settings,
+    which makes small differences visible. Layers whose rate cannot be set stay off.
 
     Args:
         source: The predictor: a model or its Monte-Carlo samples.
@@ -61,12 +63,14 @@ def search(source: Source, heldout: HeldOut, part: set[int], tempers: bool) -> S
     images = _load(heldout, part)
     half = len(images) // 2
     settings = settings_of([float(layer.rate) for layer in names.values()])
-    finalists = _race(_Live(source, list(names), _SAMPLES), settings, images[:half], tempers)
+    live = _Live(source, list(names), _SAMPLES)
+    finalists = list(_race(live, settings, images[:half], tempers))
 
-    live = _Live(source, list(names), None)
     entrants: list[tuple[Source, Scorer]] = [(one := source.with_sites({}), _scorer(one))]
-    if source.sites:
-        entrants.append((source, _scorer(source)))
+    if source.sites and set(source.sites) <= set(names):
+        entrants.append((source, live.scorer([source.sites.get(name, 0.0) for name in names])))
+    elif source.sites:
+        entrants.append((source, _scorer(source.with_sites(source.sites, _SAMPLES))))
     for rates in finalists:
         on = {name: float(rate) for name, rate in zip(names, rates, strict=True) if rate}
         entrants.append((source.with_sites(on), live.scorer(rates)))
@@ -101,14 +105,21 @@ def _load(heldout: HeldOut, part: set[int]) -> list[Batch]:
     """Some images of a part, one a batch, as many as memory allows."""
     loaded: list[Batch] = []
     size = 0
-    for batch in heldout.batches(set(sorted(part)[:_IMAGES]), 1):
+    for batch in heldout.batches(set(sorted(part)[: _IMAGES[1]]), 1):
         for i in range(len(batch.keys)):
+            if loaded and len(loaded) == _limits(loaded)[1]:
+                return loaded
             one = Batch(*(keras.tree.map_structure(lambda x, i=i: x[i : i + 1], each) for each in batch))
             size += sum(x.nbytes for x in keras.tree.flatten(one.inputs)) + one.labels.nbytes
             if loaded and size > _BYTES:
                 return loaded
             loaded.append(one)
     return loaded
+
+
+def _limits(images: Sequence[Batch]) -> tuple[int, int]:
+    """With how many images a race begins, and the most that are compared; a map is worth many answers."""
+    return _IMAGES if images[0].labels.shape[1] == 1 else _MAPS
 
 
 def _joined(images: Sequence[Batch], values: int) -> list[Batch]:
@@ -129,11 +140,11 @@ def _joined(images: Sequence[Batch], values: int) -> list[Batch]:
 
 def _race(live: _Live, settings: np.ndarray, images: list[Batch], tempers: bool) -> np.ndarray:
     """The few settings that are left when the worst three quarters are dropped, again and again."""
-    count = _FIRST
+    count = _limits(images)[0]
     while len(settings) > _FINALISTS:
         scores = [live.scorer(rates)(images[:count], None if tempers else 1.0)[0].mean() for rates in settings]
         settings = settings[np.argsort(scores, kind="stable")[: max(_FINALISTS, len(settings) // _KEEP)]]
-        count *= _KEEP
+        count *= 2
     return settings
 
 

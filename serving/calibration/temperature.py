@@ -65,7 +65,7 @@ def fit_temperature(
         lambda x: _nll_and_slope(logits, labels, np.full(p.shape[-1], x), coins)[0],
         bounds=tuple(bounds),
         method="bounded",
-        options={"xatol": 1e-4},
+        options={"xatol": 1e-3},
     ).x
     if not per_class:
         plain, fitted = (nll(p, labels, kind, t) for t in (1.0, float(np.exp(one))))
