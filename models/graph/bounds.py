@@ -14,8 +14,6 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from dropzoo.common.keras_internals import recorded_graph
-
 
 class Bounds(NamedTuple):
     """What is known of the values of a tensor.
@@ -63,16 +61,17 @@ _MONOTONE: dict[str, Callable[[float], float]] = {
 }
 
 
-def meanings_by_bounds(model: keras.Model) -> list[Any]:
+def meanings_by_bounds(model: keras.Model, structure: Any) -> list[Any]:
     """Returns the meaning of each output of a model by its bounds, as `output_meanings` does.
 
     An output between 0 and 1 is `"softmax"` if its last axis sums to 1, else `"sigmoid"`. An output without bounds
-    is `"logits"`.
+    is `"logits"`. The list is empty if the code of the model cannot be traced.
 
     Args:
-        model: A built model with symbolic inputs and outputs; Keras runs on TensorFlow.
+        model: A built model; Keras runs on TensorFlow.
+        structure: What the model takes, with symbolic tensors as inputs.
     """
-    return [_meaning(each) for each in _bounds_of_outputs(model)]
+    return [_meaning(each) for each in _bounds_of_outputs(model, structure)]
 
 
 def _meaning(bounds: Bounds | None) -> str | None:
@@ -86,20 +85,18 @@ def _meaning(bounds: Bounds | None) -> str | None:
     return "softmax" if sums_to_one else "sigmoid"
 
 
-def _bounds_of_outputs(model: keras.Model) -> list[Bounds | None]:
-    """Traces a model in inference mode; all are unknown if its code cannot be traced."""
+def _bounds_of_outputs(model: keras.Model, structure: Any) -> list[Bounds | None]:
+    """Traces a model in inference mode."""
     import tensorflow as tf  # here, since models are built on other backends too
-
-    structure = recorded_graph(model).input
 
     def run(*inputs: Any) -> list[Any]:
         return keras.tree.flatten(model(keras.tree.pack_sequence_as(structure, list(inputs)), training=False))
 
-    specs = [tf.TensorSpec([None, *x.shape[1:]], x.dtype) for x in model.inputs]
+    specs = [tf.TensorSpec([None, *x.shape[1:]], x.dtype) for x in keras.tree.flatten(structure)]
     try:
         graph = tf.function(run, input_signature=specs, autograph=False).get_concrete_function().graph
     except Exception:  # the code of a user can fail in any way, and then the data are asked
-        return [None] * len(model.outputs)
+        return []
     search = _Search(tf.get_static_value)
     return [search.bounds(tensor) for tensor in keras.tree.flatten(graph.structured_outputs)]
 

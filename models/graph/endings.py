@@ -24,23 +24,35 @@ _TRANSPARENT = frozenset(
 )
 
 
-def output_meanings(model: keras.Model) -> list[Meaning | None]:
+def output_meanings(model: keras.Model, structure: Any = None) -> list[Meaning | None]:
     """Returns what each output of a model means, in the order of `model.outputs`; None where no graph shows it.
 
     Keras' own graph is read first. It shows a last softmax, sigmoid or layer of weights, and what may follow it:
     reshapes, casts, permutations, resizes, pooling and `Average`. Where it does not, because a layer or a model
     has a `call` of its own or because operations follow, the bounds of the values are computed along TensorFlow's
-    graph (`bounds`), if that is the backend. A model without symbolic outputs gives an empty list.
+    graph (`bounds`), if that is the backend.
 
     Args:
         model: Any Keras model.
+        structure: What the model takes, with symbolic tensors as inputs, for a model that does not show it.
+            Without it, a subclassed model gives an empty list.
     """
-    outputs = getattr(model, "outputs", None) or []
-    found: list[Meaning | None] = [_Graph(model).meaning(each) for each in outputs]
-    if outputs and None in found and keras.backend.backend() == "tensorflow":
-        traced = meanings_by_bounds(model)
-        found = [known or other for known, other in zip(found, traced, strict=True)]
-    return found
+    found = recorded_meanings(model)
+    if found and None not in found:
+        return found
+    if keras.backend.backend() != "tensorflow" or not (found or structure is not None):
+        return found
+    traced = meanings_by_bounds(model, recorded_graph(model).input if found else structure)
+    return (
+        [known or other for known, other in zip(found, traced, strict=True)]
+        if found and traced
+        else traced or found
+    )
+
+
+def recorded_meanings(model: keras.Model) -> list[Meaning | None]:
+    """Returns what Keras' own graph shows of each output of a model; see `output_meanings`."""
+    return [_Graph(model).meaning(each) for each in getattr(model, "outputs", None) or []]
 
 
 def output_activation(model: keras.Model) -> str | None:

@@ -4,18 +4,23 @@ Keras writes the files of `save_assets`, which layers and models may define, int
 the archive all the same into a model without `load_assets`.
 """
 
+import contextlib
 import dataclasses
 import json
 import warnings
 import zipfile
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import keras
 
+from dropzoo.common.checks import unknown
 from dropzoo.common.pixels import Pixels, check_range
-from dropzoo.models.graph.inputs import pixels_of
+from dropzoo.models.graph.inputs import input_pixels, pixels_of
 
 _FILE = "dropzoo_images.json"
+#: What the argument `input_range` takes: a range for all images, or a dict of ranges by the name of the input.
+Ranges = tuple[float, float] | Mapping[str, tuple[float, float]] | None
 
 
 def remember(model: keras.Model, pixels: Pixels) -> None:
@@ -25,6 +30,20 @@ def remember(model: keras.Model, pixels: Pixels) -> None:
         known.pixels = pixels
     else:
         model.save_assets = _Record(pixels, getattr(model, "save_assets", None))
+
+
+@contextlib.contextmanager
+def remembering(model: keras.Model, pixels: Pixels) -> Iterator[None]:
+    """Keeps a record for the block, as `remember` does; afterwards the model has its former record, or none."""
+    before = recorded(model)
+    remember(model, pixels)
+    try:
+        yield
+    finally:
+        if before is not None:
+            remember(model, before)
+        else:
+            del model.save_assets
 
 
 def recorded(model: keras.Model) -> Pixels | None:
@@ -43,25 +62,63 @@ def taken_by(model: keras.Model, said: tuple[float, float] | None = None) -> Pix
         said: `(low, high)`, the argument `input_range` of the caller; None if nothing was said.
 
     Raises:
-        ValueError: If the model was trained on images of another range than what was said.
+        ValueError: If a record says another range than what was said.
     """
     shown, known = pixels_of(model), recorded(model)
-    found = known or shown or Pixels()
-    if said is None or check_range(said) == found.range and found.source:
+    if known is not None and said is not None and check_range(said) != known.range:
+        raise ValueError(
+            f"The model takes pixels from {known.words}. Received: input_range={said!r}. Leave it out"
+        )
+    return known or _settled(shown, said)
+
+
+def _settled(shown: Pixels | None, said: tuple[float, float] | None) -> Pixels:
+    """The images that an input takes, as was said, or as the graph shows, or as is assumed."""
+    found = shown or Pixels()
+    if said is None or (shown is not None and check_range(said) == shown.range):
         return found
     low, high = check_range(said)
-    if known is not None:
-        raise ValueError(
-            f"The model was trained on pixels from {known.words}. Received: input_range={said!r}. Leave it out"
-        )
     if shown is not None:
         warnings.warn(
-            f"The model takes pixels from {shown.words}, but you say input_range={said!r}, which is taken. Leave it "
-            "out unless the model was trained on such images",
-            stacklevel=3,
+            f"The model takes pixels from {shown.words}, but you say input_range={said!r}, which is taken. Leave "
+            "it out unless the model was trained on such images",
+            stacklevel=4,
         )
     bits = {255.0: 8}.get(high, 16 if high > 255 else None)
     return dataclasses.replace(found, low=low, high=high, bits=bits, source="the argument `input_range`")
+
+
+def taken_by_each(
+    model: keras.Model, shapes: Mapping[str, Sequence[int | None]], said: Ranges = None
+) -> list[Pixels | None]:
+    """Returns the images that each input of a model takes, as `taken_by` does; None for inputs that are no images.
+
+    An image has at least three axes besides the batch.
+
+    Args:
+        model: A model.
+        shapes: Dict from the names of the inputs to their shapes, with the batch, in the model's order.
+        said: `(low, high)` for all images, or a dict of such pairs by the name of the input; None if nothing was
+            said.
+
+    Raises:
+        ValueError: If `said` names an input that is no image, or there is none, or as `taken_by` does.
+    """
+    images = [name for name, shape in shapes.items() if len(shape) > 3]
+    named = dict(said) if isinstance(said, Mapping) else dict.fromkeys(images, said)
+    if not images and said is not None:
+        raise ValueError(f"`input_range` is for models of images. Received: input_range={said!r}")
+    for name in named:
+        if name not in images:
+            raise unknown("image in `input_range`", name, images)
+    if len(shapes) == 1:
+        return [taken_by(model, named.get(images[0]))] if images else [None]
+    shown = list(input_pixels(model).values())
+    found: list[Pixels | None] = []
+    for i, name in enumerate(shapes):
+        known = shown[i] if len(shown) == len(shapes) else None
+        found.append(_settled(known, named.get(name)) if name in images else None)
+    return found
 
 
 def read_record(path: Path) -> Pixels | None:

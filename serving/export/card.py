@@ -3,13 +3,17 @@
 import datetime
 import importlib.metadata
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import keras
 import tensorflow as tf
 
 from dropzoo import models
+from dropzoo.models.graph.random import random_layers
+from dropzoo.models.graph.walk import graph_of
+from dropzoo.serving.export.inputs import Input
+from dropzoo.serving.montecarlo.outputs import Output
 
 
 def model_card(model: keras.Model, facts: Mapping[str, object], told: Mapping[str, object]) -> dict[str, object]:
@@ -27,7 +31,7 @@ def model_card(model: keras.Model, facts: Mapping[str, object], told: Mapping[st
         "name": model.name,
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "parameters": model.count_params(),
-        "plan": {site.name: site.spec for site in models.list_sites(model) if site.spec},
+        "plan": _plan(model),
         **facts,
         "versions": {
             "dropzoo": importlib.metadata.version("dropzoo"),
@@ -43,6 +47,72 @@ def model_card(model: keras.Model, facts: Mapping[str, object], told: Mapping[st
     except (TypeError, ValueError) as error:
         raise ValueError(f"`card` must hold only values that JSON can express. Received: {error}") from None
     return card
+
+
+def _plan(model: keras.Model) -> dict[str, str]:
+    """The dropout of a model by its name: by site where the model has a graph, and else by layer."""
+    if graph_of(model) is not None:
+        return {site.name: site.spec for site in models.list_sites(model) if site.spec}
+    found = {each.path: each for each in random_layers(model)}
+    return {
+        name: type(each.layer).__name__ if each.rate is None else f"{type(each.layer).__name__}:{each.rate:g}"
+        for name, each in found.items()
+    }
+
+
+def facts_of(
+    outputs: Sequence[Output],
+    inputs: Sequence[Input],
+    names: Sequence[list[str] | None],
+    monte_carlo: Mapping[str, object],
+) -> dict[str, object]:
+    """Returns the sections of the card that the export fills in.
+
+    Args:
+        outputs: The outputs of the model.
+        inputs: The inputs of the signatures.
+        names: The names of the classes, labels or values of each output.
+        monte_carlo: What is said of the samples; empty if there are none.
+    """
+    meanings = [
+        {"task": output.kind, "outputs" if output.kind == "regression" else "classes": each or output.shape[-1]}
+        for output, each in zip(outputs, names, strict=True)
+    ]
+    facts: dict[str, object] = {}
+    if len(inputs) == 1:
+        facts["input"] = inputs[0].facts()
+    else:
+        facts["inputs"] = {each.name: each.facts() for each in inputs}
+    if len(outputs) == 1:
+        facts |= meanings[0]
+    else:
+        facts["outputs"] = {output.name: each for output, each in zip(outputs, meanings, strict=True)}
+    return {**facts, "monte_carlo": monte_carlo}
+
+
+def info_of(
+    outputs: Sequence[Output], inputs: Sequence[Input], names: Sequence[list[str] | None], num_samples: int
+) -> dict[str, object]:
+    """Returns what `info.json` says, for programs that use the export.
+
+    Args:
+        outputs: The outputs of the model.
+        inputs: The inputs of the signatures.
+        names: The names of the classes, labels or values of each output.
+        num_samples: Int, the number of Monte-Carlo samples.
+    """
+    described = [
+        {"name": output.name, "task": output.kind, "class_names": each}
+        for output, each in zip(outputs, names, strict=True)
+    ]
+    return {
+        "task": outputs[0].kind,
+        "class_names": names[0],
+        "num_samples": num_samples,
+        "image_size": next((each.fixed_size for each in inputs if each.fixed_size), None),
+        "inputs": [each.info() for each in inputs],
+        "outputs": described,
+    }
 
 
 def write_card(folder: Path, card: Mapping[str, object]) -> None:

@@ -1,20 +1,40 @@
 """Writes SavedModels that have deterministic and Monte-Carlo signatures, with their preprocessing inside."""
 
+import contextlib
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import keras
 import tensorflow as tf
 
 from dropzoo import layers
-from dropzoo.common.checks import check_choice, check_pair
-from dropzoo.serving.export.card import model_card, write_card
-from dropzoo.serving.export.signatures import Preprocess, signatures, takes_integers
+from dropzoo.common.checks import check_choice, check_keras_model
+from dropzoo.common.keras_internals import flatten_layers
+from dropzoo.common.pixels import Pixels
+from dropzoo.models.graph.record import Ranges, remembering, taken_by_each
+from dropzoo.serving.export.card import facts_of, info_of, model_card, write_card
+from dropzoo.serving.export.checks import ClassNames, check_names, check_path, check_resize, check_samples
+from dropzoo.serving.export.inputs import inputs_of, settle, specs_of
+from dropzoo.serving.export.signatures import Signatures
 from dropzoo.serving.export.warmup import warmup_requests, write_warmup
-from dropzoo.serving.montecarlo.reader import Reader, check_single
+from dropzoo.serving.montecarlo.active import NothingDraws
+from dropzoo.serving.montecarlo.reader import Reader, Said, Tasks
+from dropzoo.serving.montecarlo.sampler import MonteCarlo
+
+# Objects of TensorFlow with a state, which layers may hold.
+_HELD = (
+    tf.Variable,
+    tf.random.Generator,
+    tf.lookup.StaticHashTable,
+    tf.lookup.StaticVocabularyTable,
+    tf.lookup.experimental.MutableHashTable,
+    tf.lookup.experimental.DenseHashTable,
+)
 
 
 def export_model(
@@ -23,46 +43,63 @@ def export_model(
     num_samples: int = 30,
     *,
     image_dtype: str = "float32",
+    input_range: Ranges = None,
     resize: int | tuple[int, int] | None = None,
     sampling: str = "fixed",
     seed: int = 0,
-    task: str = "multi_class",
-    class_names: Sequence[str] | None = None,
+    task: Tasks = "multi_class",
+    from_logits: Said = None,
+    class_names: ClassNames = None,
     card: Mapping[str, object] | None = None,
     overwrite: bool = False,
 ) -> Path:
     """Writes a SavedModel that loads without this package and without Keras.
 
     Its signatures take `images`, `(batch, height, width, channels)`. Height and width are unknown if the model
-    takes any size or `resize` is given.
+    takes any size or `resize` is given. A model of several inputs takes each by its name.
 
     - `serving_default` returns `probabilities` and `classes` (int32, the likeliest class); for several labels
       `probabilities` and `labels` (int32, 1 for a probability above a half); for regression `values`. It is
       deterministic, with no random operation in its graph.
     - `predict_mc` returns `mean`, `variance` and, except for regression, `predictive_entropy` and
       `mutual_information`, as `MonteCarlo` does. It is a pure function: the answer for an image does not depend on
-      the other images, on earlier requests, or on the process.
-    - `predict_bytes` takes `image_bytes`, `(batch,)`, which are PNG or JPEG files. It converts them to the model's
-      channels (1, 3 or 4) and resizes them to the model's size. It returns the same outputs as `serving_default`,
-      and masks have the model's size. If the model takes any size, all images of a batch must have the same size.
+      the other images, on earlier requests, or on the process. Where the model draws by other layers than dropout,
+      the samples are plain passes; then the answer does depend on the place in the batch, and a warning and the
+      card say so.
+    - `predict_bytes` takes `image_bytes`, `(batch,)`, which are PNG or JPEG files. It turns photographs upright,
+      and converts files to the model's range, channels (1, 3 or 4) and size; a PNG file of 16 bits keeps them. It
+      returns the same outputs as `serving_default`, and masks have the model's size. If the model takes any size,
+      all images of a batch must have the same size. If a model has several inputs, an image called `photo` is
+      `photo_bytes` here, and the others are as in the other signatures.
+
+    For a model of several outputs, the name of each stands before what is said of it: `prob_probabilities`,
+    `prob_mean`, `dist_values`.
 
     `assets.extra` holds `model.keras`, which is the model itself, because a SavedModel cannot be trained further;
-    `info.json`, with the task, the class names, the number of samples and the size of the images; `model_card.md`
-    and `model_card.json`; and `tf_serving_warmup_requests`.
+    `info.json`, with the task, the class names, the number of samples, and the size and range of the images;
+    `model_card.md` and `model_card.json`; and `tf_serving_warmup_requests`.
 
     Args:
-        model: A Functional or Sequential model of one image input and one output. The output is logits, or the
-            result of a last softmax or sigmoid. The model takes images in [0, 1]; if its input has an integer
-            dtype, it takes pixels as they are.
+        model: A Keras model that is built. Its inputs have any dtype. The inputs of a model with a `call` of its
+            own have the shapes with which it was built.
         path: The folder to write: `NAME/VERSION`, or `NAME` for the next version in it. It appears as a whole or
             not at all.
         num_samples: Int, the number of Monte-Carlo samples. 0 leaves `predict_mc` out.
-        image_dtype: Dtype of the images in a request: `"float32"` for images in [0, 1], or `"uint8"`.
+        image_dtype: Dtype of the images in a request: `"float32"` for pixels in the range that the model takes;
+            `"uint8"` or `"uint16"` for pixels as files store them, which are scaled inside. A model of integers
+            takes its own dtype.
+        input_range: `(low, high)`, the values of a black and of a white pixel that the model takes, such as
+            `(0, 255)`; or a dict of such pairs by the name of the input. None for the range of the images that it
+            was trained on with `Trainer`, or else the range that its first layers show, such as `Rescaling`, or
+            else (0, 1), which the card calls assumed.
         resize: Int or `(height, width)`. Images of any size are resized to this size, and masks are resized back.
         sampling: As for `MonteCarlo`. With `"fixed"` all images have the same masks.
         seed: Int in [0, 2**32), the seed of the masks.
-        task: What the model's output means, as for `MonteCarlo`.
-        class_names: List of the names of the classes, labels or outputs, for `info.json`.
+        task: What each output means, as for `MonteCarlo`.
+        from_logits: Whether each output is logits, as for `MonteCarlo`. None to find it out, from the model's
+            graph or from its outputs for random images.
+        class_names: List of the names of the classes, labels or values, for `info.json`; for several outputs a
+            dict of lists by output.
         card: Dict of the sections of the model card that the export cannot know: `data`, `metrics`, `calibration`,
             `commit`, or sections of your own. Its values are those that JSON can express.
         overwrite: Bool, whether to replace the folder at `path`, which must be `NAME/VERSION`, once the new export
@@ -74,7 +111,8 @@ def export_model(
 
     Raises:
         ValueError: If an argument is bad, `path` exists and `overwrite` is False, there is no dropout to sample,
-            `sampling` or `seed` is given without samples, or the output does not fit the task.
+            `sampling` or `seed` is given without samples, the output does not fit the task, it is not known
+            whether it is logits, or the model was trained on another range than `input_range`.
 
     Example:
     >>> import tempfile
@@ -85,112 +123,94 @@ def export_model(
     ...     path.name, sorted(p.name for p in (path / "assets.extra").glob("m*"))
     ('1', ['model.keras', 'model_card.json', 'model_card.md'])
     """
-    check_single(model)
-    Reader(model, task)  # checks that the output fits the task
-    _check_dtype(model, image_dtype)
-    _check_samples(model, num_samples, sampling, seed)
-    preprocess = Preprocess(model, image_dtype, _check_resize(model, resize))
-    names = _check_names(model, class_names, task)
-    version = _check_path(Path(path), overwrite)
-    facts = {
-        "input": {"shape": list(preprocess.spec.shape[1:]), "dtype": image_dtype, "resize": preprocess.resize},
-        "task": task,
-        "outputs" if task == "regression" else "classes": names or model.output_shape[-1],
-        "monte_carlo": {"num_samples": num_samples, "sampling": sampling, "seed": seed} if num_samples else {},
-    }
-    filled = model_card(model, facts, card or {})
-    size = preprocess.fixed_size if len(model.input_shape) == 4 else None
-    info = {"task": task, "class_names": names, "num_samples": num_samples, "image_size": size}
-    functions = signatures(model, preprocess, num_samples, sampling, seed, task)
+    check_keras_model(model)
+    check_choice(image_dtype, "image_dtype", ("float32", "uint8", "uint16"))
+    check_samples(num_samples, sampling, seed)
+    monte_carlo = _sampler(model, num_samples, sampling, seed, task, from_logits) if num_samples else None
+    reader = Reader(model, task, from_logits) if monte_carlo is None else monte_carlo.reader
+    specs = specs_of(reader, monte_carlo)
+    size = check_resize(specs, resize)
+    pixels = taken_by_each(model, {name: tuple(spec.shape) for name, spec in specs.items()}, input_range)
+    inputs = inputs_of(specs, image_dtype, size, pixels)
+    settle(reader, inputs)
+    names = check_names(reader.outputs, class_names)
+    version = check_path(Path(path), overwrite)
+    made = Signatures(reader, inputs, monte_carlo, seed)
+    samples = {"num_samples": num_samples, "sampling": sampling, "seed": seed} if num_samples else {}
+    filled = model_card(model, facts_of(reader.outputs, inputs, names, samples | _purity(monte_carlo)), card or {})
+    info = info_of(reader.outputs, inputs, names, num_samples)
+    functions, files = made.functions(), {each.file_name for each in inputs if each.is_file}
 
-    version.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = version.parent / f".{version.name}-{os.getpid()}-unfinished"
-    try:
+    with _whole_version(version, overwrite) as unfinished:
         tf.saved_model.save(_module(model), str(unfinished), signatures=functions)
         extra = unfinished / "assets.extra"
         extra.mkdir()
-        model.save(extra / "model.keras")
+        _save_keras(model, extra / "model.keras", pixels)
         (extra / "info.json").write_text(json.dumps(info, indent=2) + "\n")
         write_card(extra, filled)
-        specs = {name: preprocess.spec_of(name) for name in functions}
-        write_warmup(extra / "tf_serving_warmup_requests", version.parent.name, warmup_requests(specs))
+        requests = warmup_requests(made.specs(), files)
+        write_warmup(extra / "tf_serving_warmup_requests", version.parent.name, requests)
+    return version
+
+
+def _sampler(
+    model: keras.Model, num_samples: int, sampling: str, seed: int, task: Tasks, from_logits: Said
+) -> MonteCarlo:
+    """The sampler behind `predict_mc`; an error says how to leave it out."""
+    try:
+        return MonteCarlo(model, num_samples, sampling, seed=seed, task=task, from_logits=from_logits)
+    except NothingDraws as error:
+        raise ValueError(
+            "The model has no dropout layer to sample; pass num_samples=0 to leave out `predict_mc`"
+        ) from error
+
+
+def _purity(monte_carlo: MonteCarlo | None) -> dict[str, object]:
+    """What the card says of `predict_mc` if its answer for an image depends on more than the image."""
+    reason = None if monte_carlo is None else monte_carlo.plain_passes
+    if reason is None:
+        return {}
+    warnings.warn(
+        f"`predict_mc` samples by plain passes ({reason}), so its answer for an image depends on its place in the "
+        "batch. Use dropout of `layers` instead, or pass num_samples=0 to leave `predict_mc` out",
+        stacklevel=3,
+    )
+    return {"plain_passes": f"{reason}. The answer for an image depends on its place in the batch"}
+
+
+def _save_keras(model: keras.Model, path: Path, pixels: Sequence[Pixels | None]) -> None:
+    """Saves the model with what is known of its images; a model that Keras cannot save is left out."""
+    known = pixels[0] if len(pixels) == 1 else None
+    try:
+        with remembering(model, known) if known is not None and known.source else nullcontext():
+            model.save(path)
+    except NotImplementedError as error:  # Keras' error for a class that has arguments but no `get_config`
+        warnings.warn(f"`model.keras` is left out, because Keras cannot save the model: {error}", stacklevel=3)
+
+
+def _module(model: keras.Model) -> tf.Module:
+    """An object that holds all variables that the signatures read, without which TensorFlow cannot save them."""
+    module = tf.Module()
+    # Live rates are variables that `model.variables` does not list, and so are the tables of words.
+    rates = [layer.live_rate() for layer in layers.dropouts(model) if layers.has_live_rate(layer)]
+    own = [value for layer in flatten_layers(model) for value in vars(layer).values() if isinstance(value, _HELD)]
+    module.held = [variable.value for variable in model.variables] + rates + own
+    return module
+
+
+@contextlib.contextmanager
+def _whole_version(version: Path, overwrite: bool) -> Iterator[Path]:
+    """Gives the block a folder to write to, which then becomes the version; after an error nothing is left."""
+    version.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = version.parent / f".{version.name}-{os.getpid()}-unfinished"
+    try:
+        yield unfinished
         if overwrite:
             _replace(unfinished, version)
         else:
             os.rename(unfinished, version)  # fails if another export was faster
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
-    return version
-
-
-def _module(model: keras.Model) -> tf.Module:
-    """An object that holds all variables that the signatures read, without which TensorFlow cannot save them."""
-    module = tf.Module()
-    # Live rates are variables that `model.variables` does not list.
-    rates = [layer.live_rate() for layer in layers.dropouts(model) if layers.has_live_rate(layer)]
-    module.held = [variable.value for variable in model.variables] + rates
-    return module
-
-
-def _check_dtype(model: keras.Model, image_dtype: str) -> None:
-    check_choice(image_dtype, "image_dtype", ("float32", "uint8"))
-    if takes_integers(model) and image_dtype != "uint8":
-        raise ValueError(
-            f"A model that takes {model.inputs[0].dtype} takes pixels as they are: pass image_dtype='uint8'. "
-            f"Received: image_dtype={image_dtype!r}"
-        )
-
-
-def _check_samples(model: keras.Model, num_samples: int, sampling: str, seed: int) -> None:
-    if not isinstance(num_samples, int) or num_samples < 0:
-        raise ValueError(f"`num_samples` must be an int of at least 0. Received: num_samples={num_samples!r}")
-    if not num_samples and (sampling, seed) != ("fixed", 0):
-        raise ValueError(
-            "`sampling` and `seed` are for Monte-Carlo samples, but num_samples=0 asks for none. "
-            f"Received: sampling={sampling!r}, seed={seed!r}"
-        )
-    if num_samples and not layers.dropouts(model):
-        raise ValueError("The model has no dropout layer to sample; pass num_samples=0 to leave out `predict_mc`")
-
-
-def _check_resize(model: keras.Model, resize: int | tuple[int, int] | None) -> tuple[int, int] | None:
-    if resize is None:
-        return None
-    size = check_pair(resize, "resize")
-    if len(model.input_shape) != 4:
-        raise ValueError(f"`resize` needs a model of images. Received: a model with the input {model.input_shape}")
-    if any(n not in (None, wanted) for n, wanted in zip(model.input_shape[1:3], size, strict=True)):
-        raise ValueError(
-            f"`resize` must be the model's size, {model.input_shape[1:3]}. Received: resize={resize!r}"
-        )
-    return size
-
-
-def _check_names(model: keras.Model, class_names: Sequence[str] | None, kind: str) -> list[str] | None:
-    if class_names is None:
-        return None
-    if isinstance(class_names, str):
-        raise ValueError(f"`class_names` must be a list of names. Received: class_names={class_names!r}")
-    count = model.output_shape[-1]
-    if count == 1 and kind in ("multi_class", "binary"):  # one logit tells two classes apart
-        count = 2
-    if len(class_names) != count:
-        raise ValueError(f"`class_names` must have {count} names. Received: {len(class_names)}")
-    return list(map(str, class_names))
-
-
-def _check_path(path: Path, overwrite: bool) -> Path:
-    """The folder of the version to write; it has the next free number if the path has no number."""
-    if path.is_symlink() or path.is_file():
-        raise ValueError(f"{path} is a file or a link, so an export cannot replace it; choose another path")
-    if not path.name.isdigit():
-        if overwrite:
-            raise ValueError(f"overwrite=True needs the version to replace, such as {path / '1'}")
-        taken = [int(p.name) for p in path.iterdir() if p.name.isdigit()] if path.exists() else []
-        return path / str(max(taken, default=0) + 1)
-    if path.exists() and not overwrite:
-        raise ValueError(f"{path} exists already; choose another version, or pass overwrite=True")
-    return path
 
 
 def _replace(new: Path, path: Path) -> None:

@@ -1,137 +1,99 @@
 """The functions behind the signatures of an export, with the preprocessing inside."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
-import keras
 import tensorflow as tf
 
-from dropzoo.serving.jpeg import decode_jpeg
-from dropzoo.serving.montecarlo.reader import probabilities_of
+from dropzoo.serving.export.inputs import Input
+from dropzoo.serving.montecarlo.outputs import Output
+from dropzoo.serving.montecarlo.reader import Reader
 from dropzoo.serving.montecarlo.sampler import MonteCarlo
 
 Answer = dict[str, tf.Tensor]
 
 
-@dataclass(frozen=True)
-class Preprocess:
-    """Turns the images of a request into the model's input, and resizes masks back to the size of the images.
+class Signatures:
+    """The signatures of a model, as `export_model` describes them.
 
     Args:
-        model: The model that is exported.
-        dtype: Dtype of the images in a request: `"float32"` for images in [0, 1], or `"uint8"`.
-        resize: `(height, width)` to which every image is resized, or None.
-    """
-
-    model: keras.Model
-    dtype: str
-    resize: tuple[int, int] | None
-
-    @property
-    def spec(self) -> tf.TensorSpec:
-        """The shape and the dtype of the images in a request."""
-        shape = self.model.input_shape[1:]
-        return tf.TensorSpec([None, *((None, None, shape[-1]) if self.resize else shape)], self.dtype, "images")
-
-    def spec_of(self, signature: str) -> tf.TensorSpec:
-        """Returns the shape and the dtype of the input of a signature."""
-        return tf.TensorSpec([None], tf.string, "image_bytes") if signature == "predict_bytes" else self.spec
-
-    @property
-    def fixed_size(self) -> tuple[int, int] | None:
-        """`(height, width)` of all images that reach the model, or None if their sizes differ."""
-        height, width = self.resize or self.model.input_shape[1:3]
-        return None if height is None or width is None else (height, width)
-
-    def pixels(self, images: tf.Tensor) -> tf.Tensor:
-        """Returns the images of a request, scaled and resized for the model."""
-        return self._resized(self._scaled(images), self.resize)
-
-    def decoded(self, image_bytes: tf.Tensor) -> tf.Tensor:
-        """Returns PNG or JPEG files as images for the model.
-
-        They are resized to the model's size. If it takes any size, all files must have the same size.
-        """
-        channels = self.model.input_shape[-1]
-
-        def decode(data: tf.Tensor) -> tf.Tensor:
-            image = tf.cond(
-                tf.io.is_jpeg(data),
-                lambda: decode_jpeg(data, channels, tf.image.extract_jpeg_shape(data)[-1] == 4),
-                lambda: tf.io.decode_image(data, channels=channels, expand_animations=False),
-            )
-            return self._resized(self._scaled(image[None]), self.fixed_size)[0]
-
-        each = tf.TensorSpec([*(self.fixed_size or (None, None)), channels], tf.float32)
-        return tf.map_fn(decode, image_bytes, fn_output_signature=each)
-
-    def restored(self, answer: Answer, images: tf.Tensor) -> Answer:
-        """Returns an answer with its masks resized to the size of the images. Other answers do not change."""
-        if not self.resize or len(self.model.output_shape) != 4:
-            return answer
-        size = tf.shape(images)[1:3]
-        return {name: _enlarged(value, size) for name, value in answer.items()}
-
-    def _scaled(self, images: tf.Tensor) -> tf.Tensor:
-        bytes_sent = images.dtype == tf.uint8 and not takes_integers(self.model)
-        return tf.cast(images, tf.float32) / (255.0 if bytes_sent else 1.0)
-
-    def _resized(self, pixels: tf.Tensor, size: tuple[int, int] | None) -> tf.Tensor:
-        if size is None:
-            return pixels
-        pixels = tf.image.resize(pixels, size, antialias=True)
-        return tf.round(pixels) if takes_integers(self.model) else pixels
-
-
-def signatures(
-    model: keras.Model, preprocess: Preprocess, num_samples: int, sampling: str, seed: int, kind: str
-) -> dict[str, Callable[..., Answer]]:
-    """Returns the signatures by name, as `export_model` describes them.
-
-    Args:
-        model: The model that is exported.
-        preprocess: The preprocessing of the images.
-        num_samples: Int, the number of Monte-Carlo samples. 0 leaves `predict_mc` out.
-        sampling: As for `MonteCarlo`.
+        reader: The model, which knows what its outputs mean.
+        inputs: The inputs, as requests give them.
+        monte_carlo: The sampler behind `predict_mc`, or None.
         seed: Int in [0, 2**32), the seed of the masks.
-        kind: One of `KINDS`, what the output means.
     """
-    probabilities = probabilities_of(model, kind)
 
-    def answer(p: tf.Tensor) -> Answer:
-        if kind == "regression":
-            return {"values": p}
-        if kind == "multi_label":
-            return {"probabilities": p, "labels": tf.cast(p > 0.5, tf.int32)}
-        best = tf.argmax(p, -1, tf.int32) if p.shape[-1] != 1 else tf.cast(p[..., 0] > 0.5, tf.int32)
-        return {"probabilities": p, "classes": best}
+    def __init__(self, reader: Reader, inputs: Sequence[Input], monte_carlo: MonteCarlo | None, seed: int) -> None:
+        self._reader, self._inputs, self._monte_carlo, self._seed = reader, inputs, monte_carlo, seed
 
-    def serving_default(images: tf.Tensor) -> Answer:
-        p = probabilities(model(preprocess.pixels(images), training=False))
-        return answer(preprocess.restored({"p": p}, images)["p"])
+    def specs(self) -> dict[str, list[tf.TensorSpec]]:
+        """Returns the shapes and dtypes of the inputs of each signature, by the name of the signature."""
+        found = {"serving_default": [each.spec for each in self._inputs]}
+        if any(each.is_file for each in self._inputs):
+            found["predict_bytes"] = [each.file_spec for each in self._inputs]
+        if self._monte_carlo is not None:
+            found["predict_mc"] = [each.spec for each in self._inputs]
+        return found
 
-    def predict_bytes(image_bytes: tf.Tensor) -> Answer:
-        return answer(probabilities(model(preprocess.decoded(image_bytes), training=False)))
+    def functions(self) -> dict[str, Callable[..., Answer]]:
+        """Returns the signatures, traced, by name."""
+        found = {}
+        for name, specs in self.specs().items():
+            body = tf.function(getattr(self, f"_{name}"), autograph=False)
+            found[name] = body.get_concrete_function(**{str(spec.name): spec for spec in specs})
+        return found
 
-    found: dict[str, Callable[..., Answer]] = {"serving_default": serving_default}
-    if len(model.input_shape) == 4 and model.input_shape[-1] in (1, 3, 4):
-        found["predict_bytes"] = predict_bytes
-    if num_samples:
-        monte_carlo = MonteCarlo(model, num_samples, sampling, seed=seed, task=kind)
+    def _serving_default(self, **given: tf.Tensor) -> Answer:
+        found = self._reader.read(self._reader.call(self._taken(given)))
+        return self._named([self._restored({"p": p}, given)["p"] for p in found])
 
-        def predict_mc(images: tf.Tensor) -> Answer:
-            # Not every server can run XLA, so the sampling uses plain operations.
-            statistics = monte_carlo.sample(preprocess.pixels(images), tf.constant(seed, tf.int64), plain=True)
-            return preprocess.restored(statistics, images)
+    def _predict_bytes(self, **given: tf.Tensor) -> Answer:
+        taken = [
+            each.decoded(given[each.file_name]) if each.is_file else each.taken(given[each.name])
+            for each in self._inputs
+        ]
+        return self._named(self._reader.read(self._reader.call(taken)))
 
-        found["predict_mc"] = predict_mc
-    specs = {name: [preprocess.spec_of(name)] for name in found}
-    return {name: tf.function(body, specs[name], autograph=False) for name, body in found.items()}
+    def _predict_mc(self, **given: tf.Tensor) -> Answer:
+        # Not every server can run XLA, so the sampling uses plain operations.
+        inputs, seed = self._reader.inputs.pack(self._taken(given)), tf.constant(self._seed, tf.int64)
+        found = self._monte_carlo.sample(inputs, seed, plain=True)  # type: ignore[union-attr]
+        if len(self._reader.outputs) == 1:
+            return self._restored(found, given)
+        return self._prefixed([self._restored(found[output.name], given) for output in self._reader.outputs])
+
+    def _taken(self, given: Answer) -> list[tf.Tensor]:
+        return [each.taken(given[each.name]) for each in self._inputs]
+
+    def _named(self, found: Sequence[tf.Tensor]) -> Answer:
+        outputs = self._reader.outputs
+        return self._prefixed([_answer(output, p) for output, p in zip(outputs, found, strict=True)])
+
+    def _prefixed(self, answers: Sequence[Answer]) -> Answer:
+        """One answer from those of all outputs: their names come first if there are several."""
+        if len(answers) == 1:
+            return answers[0]
+        pairs = zip(self._reader.outputs, answers, strict=True)
+        return {f"{output.name}_{name}": value for output, answer in pairs for name, value in answer.items()}
+
+    def _restored(self, answer: Answer, given: Answer) -> Answer:
+        """An answer with its masks resized to the size of the images. Other answers do not change."""
+        resized = next((each for each in self._inputs if each.resize), None)
+        if resized is None:
+            return answer
+        size = tf.shape(given[resized.name])[1:3]
+        # A mask has the classes as a fourth axis, and its entropies have three.
+        mask = next(value for name, value in answer.items() if name in ("p", "mean")).shape.rank == 4
+        return {name: _enlarged(value, size) for name, value in answer.items()} if mask else answer
 
 
-def takes_integers(model: keras.Model) -> bool:
-    """Returns whether the model takes pixels of an integer dtype, which it scales itself."""
-    return tf.as_dtype(model.inputs[0].dtype).is_integer
+def _answer(output: Output, p: tf.Tensor) -> Answer:
+    """What `serving_default` says of one output."""
+    if output.kind == "regression":
+        return {"values": p}
+    if output.kind == "multi_label":
+        return {"probabilities": p, "labels": tf.cast(p > 0.5, tf.int32)}
+    best = tf.argmax(p, -1, tf.int32) if p.shape[-1] != 1 else tf.cast(p[..., 0] > 0.5, tf.int32)
+    return {"probabilities": p, "classes": best}
 
 
 def _enlarged(value: tf.Tensor, size: tf.Tensor) -> tf.Tensor:

@@ -5,7 +5,7 @@ package. A request needs only a few of its fields, all length-delimited, so this
 tests parse the file with the classes of that package if it is installed.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import tensorflow as tf
@@ -24,21 +24,24 @@ def write_warmup(path: Path, model_name: str, requests: Iterable[tuple[str, Mapp
             writer.write(prediction_log(model_name, signature, inputs))
 
 
-def warmup_requests(specs: Mapping[str, tf.TensorSpec]) -> list[tuple[str, dict[str, tf.Tensor]]]:
+def warmup_requests(
+    specs: Mapping[str, Sequence[tf.TensorSpec]], files: Collection[str]
+) -> list[tuple[str, dict[str, tf.Tensor]]]:
     """Returns two requests for each signature, with one and with four black images.
 
     Args:
-        specs: Shape and dtype of the input of each signature. An axis of unknown length gets 64 pixels.
+        specs: Shapes and dtypes of the inputs of each signature. An axis of unknown length gets 64 pixels.
+        files: Names of the inputs that are files of images.
     """
+    black = tf.io.encode_png(tf.zeros([64, 64, 1], tf.uint16))  # which all models take
     requests = []
-    for signature, spec in specs.items():
+    for signature, inputs in specs.items():
         for batch in (1, 4):
-            if spec.dtype == tf.string:
-                black = tf.io.encode_png(tf.zeros([64, 64, 1], tf.uint8))
-                value = tf.fill([batch], black)
-            else:
-                value = tf.zeros([batch, *(64 if n is None else n for n in spec.shape[1:])], spec.dtype)
-            requests.append((signature, {spec.name: value}))
+            values = {}
+            for spec in inputs:
+                shape = [batch, *(64 if n is None else n for n in spec.shape[1:])]
+                values[spec.name] = tf.fill(shape, black if spec.name in files else tf.zeros([], spec.dtype))
+            requests.append((signature, values))
     return requests
 
 

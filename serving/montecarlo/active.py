@@ -25,6 +25,10 @@ Sites = Mapping[str, float | bool] | None
 """Which sites drop, and at which rate, as the argument `sites` says it."""
 
 
+class NothingDraws(ValueError):
+    """A model draws nothing at random, so there is nothing to sample."""
+
+
 @dataclass(frozen=True)
 class Active:
     """A layer that drops while sampling.
@@ -68,7 +72,7 @@ def choose(
         return [], []
     drawing = [code for code in codes if code.draws]
     if not found and not drawing:
-        raise ValueError(
+        raise NothingDraws(
             "The model has no dropout layer to sample. Build it with one: "
             "models.build_model(..., dropout={'head': 0.5})"
         )
@@ -82,7 +86,7 @@ def choose(
 def _rates(
     model: keras.Model, found: Collection[keras.Layer], drawing: Sequence[Code], sites: Mapping[str, float | bool]
 ) -> tuple[dict[keras.Layer, float | bool], list[Code]]:
-    """The layers and steps that `sites` names, with the rates. If several patterns match one, the last one counts."""
+    """The layers and steps that `sites` names, with the rates. If several patterns match, the last one counts."""
     rates: dict[keras.Layer, float | bool] = {}
     on: dict[Code, bool] = {}
     for pattern, value in sites.items():
@@ -99,8 +103,8 @@ def _rates(
         for code in codes:
             if rate is not True and rate != 0:
                 raise ValueError(
-                    f"{code.names[0]!r} is sampled by plain passes ({code.why}), so it has no rate to set: give it "
-                    f"True, or 0.0 to leave it off. Received: sites={dict(sites)!r}"
+                    f"{code.names[0]!r} is sampled by plain passes ({code.why}), so it has no rate to set: give "
+                    f"it True, or 0.0 to leave it off. Received: sites={dict(sites)!r}"
                 )
             on[code] = rate is True
         rates |= dict.fromkeys(matched, rate)
@@ -142,20 +146,20 @@ def warn_of(drawing: Sequence[Code], on: Sequence[Code], sampling: str) -> None:
     """Warns of draws that no seed repeats, and of draws that `sites` leaves out and nothing can turn off."""
     if loose := [name for code in drawing if code in on and not code.repeatable for name in code.names]:
         warnings.warn(
-            f"The draws of {', '.join(loose)} have no seed of Keras, so the same call twice gives two answers. Draw "
-            "with keras.random and a keras.random.SeedGenerator, or use a dropout layer",
-            stacklevel=4,
+            f"The draws of {', '.join(loose)} cannot be given a seed, so the same call twice gives two answers. "
+            "Draw with keras.random and a keras.random.SeedGenerator outside of loops, or use a dropout layer",
+            stacklevel=5,
         )
     if stuck := [name for code in drawing if code not in on and code.always for name in code.names]:
         warnings.warn(
             f"Not turned off: {', '.join(stuck)} draws in inference too, although `sites` does not name it",
-            stacklevel=4,
+            stacklevel=5,
         )
     if sampling == "fixed" and (rest := [name for code in on for name in code.names]):
         warnings.warn(
             f"sampling='fixed' cannot fix the masks of {', '.join(rest)}, which is sampled by plain passes: they "
             "differ from image to image",
-            stacklevel=4,
+            stacklevel=5,
         )
 
 

@@ -57,16 +57,17 @@ class Rival:
         self.task = task
         self.num_samples = len(passes)
         self._readers, self._passes = list(readers), list(passes)
-        self._traced: list[Callable[..., Any]] = []
+        self._traced: list[Any] = []
 
     def __call__(self, images: InputsLike) -> Any:
         checked = [reader.check(images) for reader in self._readers][0]
         if not self._traced:
             self._check_known()
-            spec = [list(self.reader.inputs.specs)]
-            functions = [tf.function(one, input_signature=spec, autograph=False) for one in self._passes]
+            functions = [self.reader.traced(one) for one in self._passes]
             with TRACING:  # Monte-Carlo sampling of the same model may be traced in another thread
-                self._traced = [function.get_concrete_function() for function in functions]
+                for function in functions:
+                    function.get_concrete_function(checked)
+            self._traced = functions
         outputs = self.reader.outputs
         sums = [Sums.zero(output) for output in outputs]
         for one in self._traced:
@@ -218,8 +219,9 @@ class TestTimeAugmentation(Rival):
         if rank < 3 or any(len(answer) not in (2, rank) for answer in answers):
             one = shapes[0] if len(shapes) == 1 else shapes
             raise ValueError(
-                "The model must take (batch, height, width, channels), with more or fewer spatial axes, and answer "
-                f"with (batch, classes) or a value for each pixel. Received: {one} to {', '.join(map(str, answers))}"
+                "The model must take (batch, height, width, channels), with more or fewer spatial axes, and "
+                "answer with (batch, classes) or a value for each pixel. Received: "
+                f"{one} to {', '.join(map(str, answers))}"
             )
         turning = [name for name in self.transforms if _TRANSFORMS[name][1]]
         if turning and rank < 4:

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from dropzoo.common.checks import unknown
 from dropzoo.common.keras_internals import compile_arguments
-from dropzoo.models.graph.endings import Meaning, output_meanings
+from dropzoo.models.graph.endings import Meaning, output_meanings, recorded_meanings
 from dropzoo.serving.montecarlo.outputs import KINDS, Output
 
 Reading = Literal["as_is", "softmax", "sigmoid"]
@@ -35,16 +35,21 @@ class Meanings:
         model: The model.
         outputs: Its outputs.
         said: For each output what the user says: True for logits, False for probabilities, None for nothing.
+        structure: What the model takes, with symbolic tensors as inputs.
 
     Raises:
         ValueError: If an output does not fit its kind, or something is said of values that are no probabilities.
     """
 
-    def __init__(self, model: keras.Model, outputs: Sequence[Output], said: Sequence[bool | None]) -> None:
+    def __init__(
+        self, model: keras.Model, outputs: Sequence[Output], said: Sequence[bool | None], structure: Any
+    ) -> None:
         self._model, self._outputs, self._said = model, list(outputs), list(said)
         needed = any(o.kind != "regression" and s is None for o, s in zip(outputs, said, strict=True))
-        shown = output_meanings(model) if needed else []
+        recorded = recorded_meanings(model) or [None] * len(self._outputs)
+        shown = output_meanings(model, structure) if needed else []
         self._found: list[Meaning | None] = shown or [None] * len(self._outputs)
+        self._bounded: set[int] = set()  # probabilities, which may sum to 1 or not
         for i, (output, each) in enumerate(zip(outputs, said, strict=True)):
             if each not in (None, True, False):
                 raise ValueError(f"`from_logits` must be True, False or None. Received: from_logits={each!r}")
@@ -55,6 +60,9 @@ class Meanings:
                 )
             if each is not None:
                 self._found[i] = "logits" if each else ("softmax" if _excluding(output) else "sigmoid")
+            elif _excluding(output) and self._found[i] == "sigmoid" and recorded[i] is None:
+                self._found[i] = None
+                self._bounded.add(i)
             check_kind(output, self._found[i])
         self._checked = not any(s is False for s in said)
 
@@ -88,7 +96,10 @@ class Meanings:
         for i in self._open():
             output, array = self._outputs[i], arrays[i]
             rounding = 1e-4 if tf.as_dtype(values[i].dtype).size >= 4 else 1e-2
-            found = meaning_of_values(array, output, rounding) or _compiled(self._model, output, self._outputs)
+            found = meaning_of_values(array, output, rounding)
+            if i in self._bounded:
+                found = found or "sigmoid"
+            found = found or _compiled(self._model, output, self._outputs)
             if found is None:
                 span = f"{array.min():.3g} to {array.max():.3g}"
                 raise _undecided(
@@ -100,7 +111,8 @@ class Meanings:
             if each is False and array.size and (array.min() < -_OVERSHOOT or array.max() > 1 + _OVERSHOOT):
                 raise ValueError(
                     f"from_logits=False says that the output {output.name!r} is probabilities, but it has values "
-                    f"from {array.min():.3g} to {array.max():.3g}. Pass from_logits=True, or task='regression' for values"
+                    f"from {array.min():.3g} to {array.max():.3g}. Pass from_logits=True for logits, or "
+                    "task='regression' for values"
                 )
         self._checked = True
 
@@ -159,9 +171,9 @@ def check_kind(output: Output, meaning: Meaning | None) -> None:
     }
     if meaning not in (None, "logits", fitting.get(output.kind, meaning)):
         raise ValueError(
-            f"task={output.kind!r} needs a model of logits, or one that ends in a {fitting[output.kind]}. Received: "
-            f"a model of {output.classes} outputs that ends in a {meaning}; sigmoids of several outputs are "
-            "task='multi_label', and from_logits=False takes probabilities as they are"
+            f"task={output.kind!r} needs a model of logits, or one that ends in a {fitting[output.kind]}. "
+            f"Received: a model of {output.classes} outputs that ends in a {meaning}; sigmoids of several outputs "
+            "are task='multi_label', and from_logits=False takes probabilities as they are"
         )
 
 
@@ -190,6 +202,6 @@ def _compiled(model: keras.Model, output: Output, outputs: Sequence[Output]) -> 
 
 def _undecided(output: Output, why: str) -> ValueError:
     return ValueError(
-        f"Is the output {output.name!r} logits or probabilities? It is not known: {why}. Pass from_logits=True for "
-        "logits, or from_logits=False for probabilities (task='regression' for values that are neither)"
+        f"Is the output {output.name!r} logits or probabilities? It is not known: {why}. Pass from_logits=True "
+        "for logits, or from_logits=False for probabilities (task='regression' for values that are neither)"
     )

@@ -1,14 +1,14 @@
 """Plain passes: what cannot be redirected draws by itself, once a sample, from seeds that the sampler gives it.
 
-A layer of Keras, and a layer of a user's own that follows Keras' guide, draws from a `SeedGenerator`. While a sample
-is traced, all generators give seeds that are derived from the sampler's seed and the number of the sample. So the
-same call twice gives the same answer, and the state of the generators does not change.
+A layer of Keras, and a layer of a user's own that follows Keras' guide, draws from a `SeedGenerator`. While a
+sample is traced, all generators give seeds that are derived from the sampler's seed and the number of the sample. So
+the same call twice gives the same answer, and the state of the generators does not change.
 """
 
 import contextlib
 import itertools
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import keras
 import tensorflow as tf
@@ -27,20 +27,43 @@ def seeded(seed: tf.Tensor, group: int | tf.Tensor, sample: tf.Tensor) -> Iterat
         group: Int scalar, the number of the group of samples.
         sample: Int scalar, the number of the sample.
     """
-    original, tracer, count = keras.random.SeedGenerator.next, threading.get_ident(), itertools.count(1)
-    outside = tf.compat.v1.get_default_graph()
+    count, outside = itertools.count(1), tf.compat.v1.get_default_graph()
     word = mix(tf.cast(sample, tf.uint32) + u32(1)) + mix(tf.cast(group, tf.uint32))
 
-    def following(self: keras.random.SeedGenerator, ordered: bool = True) -> tf.Tensor:
-        if threading.get_ident() != tracer:
-            return original(self, ordered)
+    def following(generator: keras.random.SeedGenerator) -> tf.Tensor:
         if tf.compat.v1.get_default_graph() is not outside:
-            drawn = tf.random.uniform([2], 0, 2**31 - 1, tf.int32)
-            return tf.cast(drawn, self.state.dtype)
+            return tf.cast(tf.random.uniform([2], 0, 2**31 - 1, tf.int32), generator.state.dtype)
         key = derive_key(tf.stack([tf.cast(seed, tf.uint32), mix(word + u32(next(count)))]))
-        return tf.cast(tf.bitcast(key, tf.int32) & 0x7FFFFFFF, self.state.dtype)
+        return tf.cast(tf.bitcast(key, tf.int32) & 0x7FFFFFFF, generator.state.dtype)
 
-    keras.random.SeedGenerator.next = following
+    with _instead(following):
+        yield
+
+
+@contextlib.contextmanager
+def watched_seeds() -> Iterator[list[keras.random.SeedGenerator]]:
+    """Yields a list to which each generator is added that is asked for a seed inside of a loop or a branch."""
+    found: list[keras.random.SeedGenerator] = []
+    outside = tf.compat.v1.get_default_graph()
+
+    def following(generator: keras.random.SeedGenerator) -> tf.Tensor:
+        if tf.compat.v1.get_default_graph() is not outside:
+            found.append(generator)
+        return tf.zeros([2], generator.state.dtype)
+
+    with _instead(following):
+        yield found
+
+
+@contextlib.contextmanager
+def _instead(following: Callable[[keras.random.SeedGenerator], tf.Tensor]) -> Iterator[None]:
+    """Replaces `SeedGenerator.next` in this thread while the block runs."""
+    original, tracer = keras.random.SeedGenerator.next, threading.get_ident()
+
+    def step(self: keras.random.SeedGenerator, ordered: bool = True) -> tf.Tensor:
+        return following(self) if threading.get_ident() == tracer else original(self, ordered)
+
+    keras.random.SeedGenerator.next = step
     try:
         yield
     finally:

@@ -18,6 +18,7 @@ import tensorflow as tf
 from dropzoo.common.keras_internals import flatten_layers, shadowed_calls, takes_training
 from dropzoo.models.graph.random import RandomLayer, augmentations, random_layers
 from dropzoo.models.graph.unroll import RecordedStep, Step, Unrolled
+from dropzoo.serving.montecarlo.plain import watched_seeds
 
 _DISTRIBUTIONS = "(Random|TruncatedNormal|ParameterizedTruncatedNormal|Multinomial|Shuffle|SampleDistorted)"
 _RANDOM = re.compile(
@@ -54,9 +55,17 @@ class Code:
 
 @dataclass
 class _Trace:
-    """What a trace of a step shows: its random operations, and the first axes that redirected dropout sees."""
+    """What a trace of a step shows.
+
+    Attributes:
+        random: The random operations.
+        unseeded: Whether some of them take no seed of Keras, or one that is drawn inside of a loop.
+        seen: By the id of a redirected layer, the lengths of the first axis of its inputs.
+        shapes: The dtypes and ranks of the outputs.
+    """
 
     random: set[str] = field(default_factory=set)
+    unseeded: bool = False
     seen: dict[int, set[int | None]] = field(default_factory=dict)
     shapes: list[Any] = field(default_factory=list)
 
@@ -105,45 +114,58 @@ def _is_unknown(operation: Any, suspects: Collection[int]) -> bool:
     """Whether a step has code that is not Keras' or ours, or holds a layer under suspicion."""
     if not isinstance(operation, keras.Layer):
         return False
-    return any(
-        id(layer) in suspects
-        or isinstance(layer, keras.layers.Lambda)
-        or not type(layer).__module__.startswith(("keras.", "dropzoo."))
-        for layer in flatten_layers(operation)
-    )
+    return any(id(layer) in suspects or _is_foreign(layer) for layer in flatten_layers(operation))
+
+
+def _is_foreign(layer: keras.Layer) -> bool:
+    home = type(layer).__module__
+    return isinstance(layer, keras.layers.Lambda) or not home.startswith(("keras.", "dropzoo."))
 
 
 def _code_of(
     step: RecordedStep, graph: Unrolled, redirected: Collection[keras.Layer], suspects: Sequence[RandomLayer]
 ) -> Code:
-    inside = {id(layer) for layer in flatten_layers(step.operation)}
+    within = flatten_layers(step.operation)
+    inside = {id(layer) for layer in within}
     mine = [layer for layer in redirected if id(layer) in inside]
     held = [each for each in suspects if id(each.layer) in inside]
-    try:
-        rest, train = (_trace(replace(step, training=mode), graph, mine) for mode in (False, True))
-        if rest.shapes != train.shapes:  # outputs for training only, such as those of auxiliary heads
-            train = rest
-        draws, reached = bool(train.random), set(train.seen) != set(rest.seen)
-    except Exception:  # a user's code may need a batch of its own; then it is taken as it looks
-        rest, train, draws, reached = _Trace(), _Trace(), bool(held), False
-    stateful = [kind for kind in train.random if not kind.startswith("Stateless")]
+    surely = bool(held) and not mine and all(each.kind == "inside" for each in held)
+    if surely and not any(map(_is_foreign, within)):
+        rest, train = _Trace(), _Trace(random={"StatelessRandomUniformV2"})  # Keras' own, which needs no trace
+    else:
+        rest, train = _both_modes(step, graph, mine, bool(held))
+    draws, reached = bool(train.random), set(train.seen) != set(rest.seen)
     names = tuple(each.path for each in held) or (step.operation.name,)
-    reasons = {
-        f"dropout inside {type(each.layer).__name__}"
-        if each.kind == "inside"
-        else f"{type(each.layer).__name__} draws by code of its own"
-        for each in held
-    }
+    reasons = sorted({_reason(each) for each in held}) or [f"the code of {type(step.operation).__name__} draws"]
     return Code(
         step=step,
         training=(draws or reached) and train is not rest,
         draws=draws,
         always=bool(rest.random),
-        repeatable=not stateful,
+        repeatable=not train.unseeded,
         names=names,
-        why=", ".join(sorted(reasons)) or f"the code of {type(step.operation).__name__} draws",
+        why=", ".join(reasons),
         rows=frozenset().union(*train.seen.values()),
     )
+
+
+def _reason(random: RandomLayer) -> str:
+    name = type(random.layer).__name__
+    return f"dropout inside {name}" if random.kind == "inside" else f"{name} draws by code of its own"
+
+
+def _both_modes(
+    step: RecordedStep, graph: Unrolled, redirected: Sequence[keras.Layer], suspected: bool
+) -> tuple[_Trace, _Trace]:
+    """The traces of a step in inference and in training mode."""
+    try:
+        train = _trace(replace(step, training=True), graph, redirected)
+        if not train.random and not redirected:
+            return train, train
+        rest = _trace(step, graph, redirected)
+    except Exception:  # a user's code may need a batch of its own; then it is taken as it looks
+        return _Trace(), _Trace(random={"RandomUniform"} if suspected else set())
+    return rest, train if rest.shapes == train.shapes else rest  # it may have outputs for training only
 
 
 def _trace(step: Step, graph: Unrolled, redirected: Sequence[keras.Layer]) -> _Trace:
@@ -160,7 +182,9 @@ def _trace(step: Step, graph: Unrolled, redirected: Sequence[keras.Layer]) -> _T
         return call
 
     def run(*inputs: tf.Tensor) -> list[tf.Tensor]:
-        made = keras.tree.flatten(step.outputs(dict(zip(step.reads, inputs, strict=True))))
+        with watched_seeds() as inner:
+            made = keras.tree.flatten(step.outputs(dict(zip(step.reads, inputs, strict=True))))
+        found.unseeded = bool(inner)
         found.shapes = [(each.dtype, each.shape.rank) for each in made]
         return made
 
@@ -176,6 +200,7 @@ def _trace(step: Step, graph: Unrolled, redirected: Sequence[keras.Layer]) -> _T
     definition = traced.as_graph_def()
     nodes = [*definition.node, *(node for function in definition.library.function for node in function.node_def)]
     found.random = {node.op for node in nodes if _RANDOM.match(node.op)}
+    found.unseeded |= not all(kind.startswith("Stateless") for kind in found.random)
     return found
 
 
@@ -204,7 +229,7 @@ def rows_in_order(
         return call
 
     try:
-        with shadowed_calls([(layer, watched(layer)) for layer in redirected]):
+        with tf.init_scope(), shadowed_calls([(layer, watched(layer)) for layer in redirected]):
             for batch in batches:
                 seen.append([])
                 values: dict[int, Any] = dict(zip(graph.inputs, batch, strict=True))

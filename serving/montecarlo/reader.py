@@ -7,7 +7,7 @@ import keras
 import tensorflow as tf
 
 from dropzoo.common.checks import check_keras_model
-from dropzoo.common.keras_internals import recorded_graph
+from dropzoo.common.keras_internals import flatten_layers, recorded_graph
 from dropzoo.serving.montecarlo.inputs import Inputs, InputsLike
 from dropzoo.serving.montecarlo.meaning import Meanings, Reading, read
 from dropzoo.serving.montecarlo.outputs import Output, by_output, names_of_outputs
@@ -31,7 +31,7 @@ class Reader:
         from_logits: Whether each output is logits, as for `MonteCarlo`.
 
     Attributes:
-        known: Bool, whether inputs and outputs are known: always, but before the first batch of a subclassed model.
+        known: Bool, whether inputs and outputs are known. Those of a subclassed model are not before its first batch.
         inputs: The model's inputs.
         outputs: The model's outputs, in the order of `model.outputs`.
         symbols: Symbolic tensors of the outputs, in that order.
@@ -62,6 +62,20 @@ class Reader:
     def settled(self) -> bool:
         """Whether no batch is needed to know what goes in and what comes out."""
         return self.known and self._meanings.settled
+
+    def traced(self, function: Callable[..., Any], *others: tf.TensorSpec) -> Any:
+        """Returns a `tf.function` of the inputs, as a list, and of other tensors: one trace for all sizes.
+
+        Keras can run a `TimeDistributed` in a graph only if its length is known: then each size has a trace.
+
+        Args:
+            function: The function to trace.
+            others: The specs of the other tensors.
+        """
+        mapped = any(isinstance(layer, keras.layers.TimeDistributed) for layer in flatten_layers(self.model))
+        if mapped and any(None in shape[1:] for shape in self.inputs.shapes):
+            return tf.function(function, autograph=False)
+        return tf.function(function, input_signature=[list(self.inputs.specs), *others], autograph=False)
 
     def check(self, inputs: InputsLike) -> list[tf.Tensor]:
         """Returns a batch as tensors, in the model's order, and settles by it what is not known yet.
@@ -114,7 +128,7 @@ class Reader:
         for name, kind, tensor in zip(names, kinds, self.symbols, strict=True):
             shape = tuple(tensor.shape)
             self.outputs.append(Output(name, shape if len(shape) > 1 else (None, 1), kind, len(shape) == 1))
-        self._meanings = Meanings(self.model, self.outputs, said)
+        self._meanings = Meanings(self.model, self.outputs, said, self.inputs.structure)
         self.known = True
 
     def _open_by(self, flat: Sequence[tf.Tensor]) -> None:

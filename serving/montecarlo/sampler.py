@@ -153,14 +153,15 @@ class MonteCarlo:
     def __call__(self, images: InputsLike, seed: int | None = None) -> Any:
         checked = self.reader.check(images)
         chosen = self.seed if seed is None else check_seed(seed)
+        seed_tensor = tf.constant(chosen, tf.int64)
         if not self._traced:  # only tracing needs the lock: traced calls of many threads run side by side
             with TRACING:
                 if not self._is_open:
                     self._open()
-                self._run.get_concrete_function()
+                self._run.get_concrete_function(checked, seed_tensor)
             self._traced = True
         with self._stage.unchanged(chosen):
-            return self._run(checked, tf.constant(chosen, tf.int64))
+            return self._run(checked, seed_tensor)
 
     def cut(self, size: tuple[int, ...] | None = None) -> Cut:
         """Returns where the model is cut for sampling, and how much the cut saves.
@@ -176,8 +177,15 @@ class MonteCarlo:
         """
         if not self._is_open:
             raise ValueError("A subclassed model shows its inputs in the first call: sample one batch, then cut")
-        shapes = fill_shapes(self.reader.inputs.shapes, size)
+        shapes = fill_shapes(self.reader.inputs, size)
         return make_cut(self._stage.trunk, shapes, self.max_samples, self._stage.plain)
+
+    @property
+    def plain_passes(self) -> str | None:
+        """What is sampled by plain passes, and why, as a sentence; None if the sampler draws all masks itself."""
+        if not self._is_open or not self._stage.plain:
+            return None
+        return "; ".join(f"{name}: {why}" for name, why in self._stage.plain)
 
     def plan(self, size: tuple[int, ...] | None = None) -> Cut:
         """Returns `cut(size)`; this is an alias of `cut`."""
@@ -213,8 +221,7 @@ class MonteCarlo:
         if self.calibration is not None:
             drops = self.sampling if self.sites else None
             check_calibration(self.calibration, [self.reader], self.max_samples, drops)
-        spec = [list(self.reader.inputs.specs), tf.TensorSpec([], tf.int64)]
-        self._run = tf.function(self._statistics, input_signature=spec, autograph=False)
+        self._run = self.reader.traced(self._statistics, tf.TensorSpec([], tf.int64))
         self._is_open = True
 
     def _statistics(self, flat: list[tf.Tensor], seed: tf.Tensor, plain: bool = False) -> Any:

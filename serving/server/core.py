@@ -14,11 +14,12 @@ import tensorflow as tf
 from fastapi import Request, Response
 
 from dropzoo.serving.server.batching import Arrays, Batcher
+from dropzoo.serving.server.files import read_image
 from dropzoo.serving.server.http import answer, content_type
 from dropzoo.serving.server.limits import Limits, Refused
 from dropzoo.serving.server.metrics import Metrics
-from dropzoo.serving.server.pictures import picture
-from dropzoo.serving.server.requests import read_image, read_predict, to_arrays, to_json
+from dropzoo.serving.server.pictures import pictures
+from dropzoo.serving.server.requests import read_predict, to_arrays, to_json
 from dropzoo.serving.server.versions import Signature, Version, Versions
 
 _LARGE = 2**16  # bytes; a larger request or answer is read or written in a thread, so that others go on
@@ -117,13 +118,16 @@ class Server:
         Args:
             request: The request.
             name: Name of the model.
+
+        Raises:
+            Refused: If the request is bad, or the model is none of one image, or gives nothing that can be shown.
         """
         found = self.versions.find(name)
         body = await self.body(request)
         asked = "predict_mc" if "predict_mc" in found.signatures else "serving_default"
         question = await self._in_thread(_from_file, body, found.signature(asked), self.limits)
         outputs = await self._ask(question)
-        shown = await self._in_thread(picture, outputs, found.class_names, found.kind)
+        shown = await self._in_thread(pictures, outputs, found.outputs)
         return answer({"version": str(found.number), "signature": asked, **shown})
 
     async def _in_thread(self, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
@@ -193,9 +197,10 @@ class Server:
 def _from_file(body: bytes, signature: Signature, limits: Limits) -> _Question:
     """The content of a request whose body is one image file."""
     if len(signature.specs) != 1:
-        raise Refused(400, "This signature has several inputs, and takes no image files")
+        names = ", ".join(signature.specs)
+        raise Refused(400, f"This model takes several inputs ({names}), so one file is not enough: send JSON")
     ((name, spec),) = signature.specs.items()
-    image = read_image(body, spec, limits)
+    image = read_image(body, spec, limits, signature.pixels.get(name))
     return _Question(signature, "instances", {name: image}, max(math.prod(image.shape[1:3]), signature.least))
 
 
@@ -203,7 +208,7 @@ def _from_json(body: bytes, version: Version, asked: str | None, limits: Limits)
     """The content of a Predict request in JSON."""
     request = read_predict(body, asked)
     signature = version.signature(request.signature_name)
-    inputs, pixels = to_arrays(request, signature.specs, limits, signature.least)
+    inputs, pixels = to_arrays(request, signature, limits)
     return _Question(signature, request.form, inputs, pixels)
 
 

@@ -22,6 +22,8 @@ PAGE_HEADERS = {
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
 }
+#: The media types of the image files that a body may be.
+IMAGES = ("image/png", "image/jpeg", "image/tiff")
 
 
 class BearerToken(HTTPBearer):
@@ -61,11 +63,11 @@ def content_type(request: Request) -> str:
     Every body that is not an image is read as JSON, whatever its type says, as TensorFlow Serving does.
 
     Raises:
-        Refused: For a form, and for an image that is neither PNG nor JPEG.
+        Refused: For a form, and for an image that is none of PNG, JPEG and TIFF.
     """
     media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media == "multipart/form-data" or (media.startswith("image/") and media not in ("image/png", "image/jpeg")):
-        raise Refused(415, "Send JSON, or the bytes of one file as image/png or image/jpeg")
+    if media == "multipart/form-data" or (media.startswith("image/") and media not in IMAGES):
+        raise Refused(415, "Send JSON, or the bytes of one file as image/png, image/jpeg or image/tiff")
     return media
 
 

@@ -2,12 +2,15 @@
 
 import base64
 import io
-from typing import NotRequired, TypedDict
+from collections.abc import Sequence
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 from PIL import Image
 
 from dropzoo.serving.server.batching import Arrays
+from dropzoo.serving.server.info import Output
+from dropzoo.serving.server.limits import Refused
 
 # The colours of Okabe and Ito, which colour-blind people can tell apart. The first colour is pale, because the
 # first class is mostly the background.
@@ -16,6 +19,10 @@ _COLOURS += ["#7a4fa3", "#8c564b", "#1b3a57"]
 # From black through purple and orange to light yellow: the colour map inferno at eight places.
 _HEAT = [(0, 0, 4), (40, 11, 84), (101, 21, 110), (159, 42, 99), (212, 72, 66), (245, 125, 21), (250, 193, 39)]
 _HEAT += [(252, 255, 164)]
+
+
+_MAIN = ("mean", "probabilities", "values")  # what an answer says first
+_NAMES = (*_MAIN, "variance", "predictive_entropy", "mutual_information", "classes", "labels")
 
 
 class Row(TypedDict):
@@ -44,21 +51,52 @@ class Shown(TypedDict, total=False):
     spread: float
 
 
-def picture(outputs: Arrays, class_names: list[str] | None, kind: str = "multi_class") -> Shown:
+def pictures(answer: Arrays, outputs: Sequence[Output]) -> dict[str, Any]:
+    """Returns the data that the page shows for the first image of an answer: of one output, or of several.
+
+    Args:
+        answer: Answer of `predict_mc` or `serving_default`, arrays by name.
+        outputs: What is known of the model's outputs.
+
+    Returns:
+        A dict for the only output, or `{"outputs": [...]}` with one for each output that can be shown.
+
+    Raises:
+        Refused: If no output can be shown.
+    """
+    shown = []
+    for each in outputs:
+        start = f"{each.name}_" if len(outputs) > 1 else ""
+        part = {name: answer[start + name] for name in _NAMES if start + name in answer}
+        if _can_be_shown(part):
+            shown.append({"output": each.name, **picture(part, each.class_names, each.kind)})
+    if not shown:
+        raise Refused(
+            400, "This model gives neither one answer for an image nor a map of it, so it cannot be shown here"
+        )
+    return shown[0] if len(outputs) == 1 else {"outputs": shown}
+
+
+def _can_be_shown(answer: Arrays) -> bool:
+    """Whether an answer is one row of classes or values for each image, or a map of them."""
+    return any(value.ndim in (2, 4) for name, value in answer.items() if name in _MAIN)
+
+
+def picture(outputs: Arrays, class_names: Sequence[str] | None, kind: str = "multi_class") -> Shown:
     """Returns the data that the page shows for the first image of an answer.
 
     Args:
         outputs: Answer of `predict_mc` or `serving_default`, arrays by the name of the output.
-        class_names: Names of the classes, labels or outputs; None for their numbers.
+        class_names: Names of the classes, labels or values; None for their numbers.
         kind: One of `KINDS`, what the output means.
     """
     answer = {name: value[0] for name, value in outputs.items()}
-    (p,) = (np.asarray(answer[name], "float64") for name in ("mean", "probabilities", "values") if name in answer)
+    (p,) = (np.asarray(answer[name], "float64") for name in _MAIN if name in answer)
     deviation = np.sqrt(answer["variance"]) if "variance" in answer else None
     if p.shape[-1] == 1 and kind in ("multi_class", "binary"):  # `p` is that of the second of two classes
         p = np.concatenate([1 - p, p], -1)
         deviation = None if deviation is None else np.concatenate([deviation, deviation], -1)
-    names = class_names or [str(i) for i in range(p.shape[-1])]
+    names = list(class_names or [str(i) for i in range(p.shape[-1])])
     sampled = deviation is not None
     if kind == "regression":
         show = _values if p.ndim == 1 else _value_map

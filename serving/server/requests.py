@@ -2,30 +2,24 @@
 
 import base64
 import binascii
-import io
 import itertools
+import logging
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import orjson
 import tensorflow as tf
-from PIL.ExifTags import Base
-from PIL.Image import Exif
-from PIL.ImageFile import ImageFile
-from PIL.JpegImagePlugin import JpegImageFile
-from PIL.PngImagePlugin import PngImageFile
 
-from dropzoo.common.images import upright
-from dropzoo.serving.jpeg import decode_jpeg
+from dropzoo.common.pixels import Pixels, doubt
 from dropzoo.serving.server.batching import Arrays
+from dropzoo.serving.server.files import check_bits, check_image, is_deep
 from dropzoo.serving.server.limits import Limits, Refused
+from dropzoo.serving.server.versions import Signature
 
-#: The shape and dtype of each input, by its name.
-Specs = Mapping[str, tf.TensorSpec]
 _DEEPEST = 16  # levels of nested lists
+_log = logging.getLogger("dropzoo.serving")
 
 
 @dataclass(frozen=True)
@@ -72,15 +66,13 @@ def read_predict(body: bytes, signature_name: str | None = None) -> Predict:
     return Predict(name, form, request[form])
 
 
-def to_arrays(request: Predict, specs: Specs, limits: Limits, least: int = 0) -> tuple[Arrays, int]:
+def to_arrays(request: Predict, signature: Signature, limits: Limits) -> tuple[Arrays, int]:
     """Returns the inputs of a signature, and the pixels of all images together.
 
     Args:
         request: Predict request, in row or in columnar form.
-        specs: Shape and dtype of each input.
+        signature: The signature that the request calls.
         limits: Limits of a request.
-        least: Int, the smallest number of pixels that an image counts with, which is that of the one size to which
-            the model resizes images; 0 if there is no such size.
 
     Returns:
         The arrays by the name of the input, and the number of pixels.
@@ -88,7 +80,7 @@ def to_arrays(request: Predict, specs: Specs, limits: Limits, least: int = 0) ->
     Raises:
         Refused: If the inputs do not fit the signature or the limits.
     """
-    value, names = request.value, list(specs)
+    value, names = request.value, list(signature.specs)
     if request.form == "instances":
         if not isinstance(value, list) or not value:
             raise Refused(400, "'instances' must be a list with at least one instance")
@@ -102,9 +94,9 @@ def to_arrays(request: Predict, specs: Specs, limits: Limits, least: int = 0) ->
         value = {names[0]: value}
     _check_names(value, names)
     arrays, pixels = {}, 0
-    for name, spec in specs.items():
-        read = _encoded if spec.dtype == tf.string else _numbers
-        arrays[name], found = read(name, value[name], spec, limits, least)
+    for name, spec in signature.specs.items():
+        read = _numbers if spec.dtype != tf.string else _encoded if name in signature.files else _texts
+        arrays[name], found = read(name, value[name], spec, limits, signature)
         pixels += found
     if len({len(array) for array in arrays.values()}) != 1:
         raise Refused(400, "The inputs must have the same batch size")
@@ -153,14 +145,16 @@ def _flat(name: str, value: Any) -> tuple[list[int], list[int | float]]:
     return shape, level
 
 
-def _numbers(name: str, value: Any, spec: tf.TensorSpec, limits: Limits, least: int) -> tuple[np.ndarray, int]:
+def _numbers(
+    name: str, value: Any, spec: tf.TensorSpec, limits: Limits, signature: Signature
+) -> tuple[np.ndarray, int]:
     shape, numbers = _flat(name, value)
     if 0 in shape or not spec.shape.is_compatible_with(shape):
         wanted = ", ".join("any" if n is None else str(n) for n in spec.shape)
         raise Refused(400, f"{name!r} must have the shape ({wanted}); received {tuple(shape)}")
     _check_rows(shape[0], limits)
-    pixels = shape[0] * max(math.prod(shape[1:3]), least)
-    _check_pixels(pixels, shape[0], limits, least)
+    pixels = shape[0] * max(math.prod(shape[1:3]), signature.least)
+    _check_pixels(pixels, shape[0], limits, signature.least)
     array, wanted = np.array(numbers).reshape(shape), spec.dtype.as_numpy_dtype
     with np.errstate(over="ignore", invalid="ignore"):
         cast = array.astype(wanted)
@@ -168,92 +162,64 @@ def _numbers(name: str, value: Any, spec: tf.TensorSpec, limits: Limits, least: 
         raise Refused(400, f"{name!r} must be finite numbers")
     if cast.dtype.kind in "iu" and not np.array_equal(cast, array):
         raise Refused(400, f"{name!r} must be whole numbers that fit {spec.dtype.name}")
+    if cast.dtype.kind == "f":
+        _check_range(name, cast, signature)
     return cast, pixels
 
 
-def _encoded(name: str, value: Any, spec: tf.TensorSpec, limits: Limits, least: int) -> tuple[np.ndarray, int]:
-    """Files from `{"b64": ...}`, the form in which TensorFlow Serving's clients send bytes."""
+def _check_range(name: str, images: np.ndarray, signature: Signature) -> None:
+    """Refuses images whose range the model does not take. If the range is only assumed, the log says so once."""
+    known = signature.pixels.get(name)
+    text = known and doubt(images, known)
+    if known and text and known.source:
+        raise Refused(400, f"{name!r}: {text}")
+    if text and name not in signature.doubted:
+        signature.doubted.add(name)
+        _log.warning("%s: %s. To settle it, export the model with `input_range`", name, text)
+
+
+def _texts(
+    name: str, value: Any, spec: tf.TensorSpec, limits: Limits, signature: Signature
+) -> tuple[np.ndarray, int]:
+    """Strings, or bytes from `{"b64": ...}`, in nested lists of the shape that the signature takes."""
+    shape: list[int] = []
+    level = [value]
+    while set(map(type, level)) == {list} and len(set(map(len, level))) == 1 and len(shape) < _DEEPEST:
+        shape.append(len(level[0]))
+        level = list(itertools.chain.from_iterable(level))
+    if not level or not spec.shape.is_compatible_with(shape):
+        wanted = ", ".join("any" if n is None else str(n) for n in spec.shape)
+        raise Refused(400, f"{name!r} must be texts of the shape ({wanted}); received {tuple(shape)}")
+    _check_rows(shape[0], limits)
+    texts = [each.encode() if isinstance(each, str) else _from_base64(name, each) for each in level]
+    array = np.empty(len(texts), object)
+    array[:] = texts
+    return array.reshape(shape), 0
+
+
+def _from_base64(name: str, value: Any) -> bytes:
+    """The bytes in `{"b64": ...}`, the form in which TensorFlow Serving's clients send them."""
+    text = value.get("b64") if isinstance(value, dict) and len(value) == 1 else None
+    try:
+        return base64.b64decode(text, validate=True)  # type: ignore[arg-type]
+    except (TypeError, ValueError, binascii.Error):
+        raise Refused(400, f'{name!r} must be {{"b64": ...}}, with base64 text') from None
+
+
+def _encoded(
+    name: str, value: Any, spec: tf.TensorSpec, limits: Limits, signature: Signature
+) -> tuple[np.ndarray, int]:
+    """Files of images from `{"b64": ...}`."""
     if not isinstance(value, list) or not value:
         raise Refused(400, f'{name!r} must be a list of {{"b64": ...}}')
     _check_rows(len(value), limits)
     files, pixels = [], 0
     for each in value:
-        text = each.get("b64") if isinstance(each, dict) and len(each) == 1 else None
-        try:
-            files.append(base64.b64decode(text, validate=True))  # type: ignore[arg-type]
-        except (TypeError, ValueError, binascii.Error):
-            raise Refused(400, f'{name!r} must be {{"b64": ...}}, with base64 text') from None
-        pixels += max(math.prod(check_image(files[-1], limits).size), least)
-    _check_pixels(pixels, len(files), limits, least)
+        files.append(_from_base64(name, each))
+        pixels += max(math.prod(check_image(files[-1], limits).size), signature.least)
+        check_bits(is_deep(files[-1]), signature.pixels.get(name, Pixels()))
+    _check_pixels(pixels, len(files), limits, signature.least)
     return np.array(files, object), pixels
-
-
-def check_image(data: bytes, limits: Limits) -> ImageFile:
-    """Returns the header of a PNG or JPEG file, without decompressing the image.
-
-    Args:
-        data: Bytes of the file.
-        limits: Limits of a request.
-
-    Raises:
-        Refused: If the file is neither PNG nor JPEG, its header is broken, or the image has too many pixels.
-    """
-    is_png, is_jpeg = data.startswith(b"\x89PNG\r\n\x1a\n"), data.startswith(b"\xff\xd8\xff")
-    if not (is_png or is_jpeg):
-        raise Refused(400, "The image is neither PNG nor JPEG")
-    try:
-        header = (PngImageFile if is_png else JpegImageFile)(io.BytesIO(data))
-    except Exception:  # whatever a hostile header makes the parser raise
-        raise Refused(400, "The header of the image cannot be read") from None
-    width, height = header.size
-    if width * height > limits.max_pixels:
-        raise Refused(413, f"The image has {width} x {height} pixels; {limits.max_pixels:,} are allowed")
-    return header
-
-
-def read_image(data: bytes, spec: tf.TensorSpec, limits: Limits) -> np.ndarray:
-    """Returns an image file as a batch of one, with the channels, the size and the dtype of the input.
-
-    A JPEG file is turned upright by its EXIF orientation.
-
-    Args:
-        data: Bytes of a PNG or JPEG file.
-        spec: Shape and dtype of the signature's input.
-        limits: Limits of a request.
-
-    Raises:
-        Refused: If the signature takes no images, or the file is bad or too large.
-    """
-    *size, channels = spec.shape[1:]
-    if spec.shape.rank != 4 or channels not in (1, 3, 4):
-        raise Refused(400, f"This signature takes no image files; its input has the shape {spec.shape}")
-    header = check_image(data, limits)
-    try:
-        if header.format == "JPEG":
-            image = upright(decode_jpeg(data, channels, header.mode == "CMYK").numpy(), _orientation(header))[None]
-        else:
-            image = tf.io.decode_image(data, channels=channels, expand_animations=False).numpy()[None]
-    except tf.errors.InvalidArgumentError:
-        raise Refused(400, "The image cannot be decoded; it may be truncated") from None
-    # Only the steps that are needed, and in NumPy: an eager operation of TensorFlow takes longer than all of the
-    # work on a small image.
-    fits = None in size or list(image.shape[1:3]) == size
-    if fits and spec.dtype == tf.uint8:
-        return image
-    pixels = image.astype("float32") / np.float32(255.0)
-    if not fits:
-        pixels = tf.image.resize(pixels, size, antialias=True).numpy()
-    return np.rint(pixels * np.float32(255.0)).astype("uint8") if spec.dtype == tf.uint8 else pixels
-
-
-def _orientation(header: ImageFile) -> int | None:
-    """The EXIF orientation, by which browsers turn an image before they show it; None if there is none."""
-    exif = Exif()
-    try:
-        exif.load(header.info.get("exif"))
-        return exif.get(Base.Orientation)
-    except Exception:  # whatever a hostile header makes the parser raise
-        return None
 
 
 def to_json(outputs: Arrays, form: str) -> bytes:

@@ -4,6 +4,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from dropzoo.serving.server.http import IMAGES
+
 Responses = dict[int | str, dict[str, Any]]
 
 
@@ -127,7 +129,7 @@ def predict(path: str, verb: str) -> dict[str, Any]:
             ],
             "requestBody": {
                 "required": True,
-                "content": {"application/json": {"schema": bodies}, "image/png": file, "image/jpeg": file},
+                "content": {"application/json": {"schema": bodies}, **dict.fromkeys(IMAGES, file)},
             },
         },
     }

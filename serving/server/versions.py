@@ -4,21 +4,20 @@ A request holds the version that answers it, so a replaced version lives until i
 """
 
 import logging
-import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import orjson
 import tensorflow as tf
 from google.protobuf import json_format
 from tensorflow.core.protobuf import saved_model_pb2
 
 from dropzoo.common.checks import check_count
-from dropzoo.serving.montecarlo.outputs import KINDS
+from dropzoo.common.pixels import Pixels
 from dropzoo.serving.server.batching import Arrays, Run
+from dropzoo.serving.server.info import Output, read_info
 from dropzoo.serving.server.limits import Refused
 
 # Operations that reach outside the model. A SavedModel is a program, and one with these operations is not served.
@@ -46,11 +45,17 @@ class Signature:
         specs: Shape and dtype of each input.
         run: Function from the inputs of a batch to its outputs.
         least: Int, pixels of the one size to which the model resizes images; 0 if there is no such size.
+        pixels: The images that the model takes, by the name of the input.
+        files: Names of the inputs that are image files; other inputs of strings are texts.
+        doubted: Inputs of which the log has said already that images are not of the range that is assumed.
     """
 
     specs: dict[str, tf.TensorSpec]
     run: Run
     least: int = 0
+    pixels: dict[str, Pixels] = field(default_factory=dict)
+    files: set[str] = field(default_factory=set)
+    doubted: set[str] = field(default_factory=set)
 
 
 @dataclass(frozen=True)
@@ -61,16 +66,14 @@ class Version:
         number: Int, the name of its folder.
         signatures: Signatures by name.
         metadata: Signature definitions as TensorFlow Serving shows them.
-        class_names: Names of the classes, labels or outputs; None if the export does not give them.
-        kind: One of `KINDS`, what the output means.
+        outputs: What is known of each output of the model.
         held: The loaded object, which is kept because the signatures do not work without it.
     """
 
     number: int
     signatures: dict[str, Signature]
     metadata: dict[str, dict[str, object]]
-    class_names: list[str] | None
-    kind: str
+    outputs: tuple[Output, ...]
     held: object
 
     def signature(self, name: str) -> Signature:
@@ -187,14 +190,15 @@ def load(folder: Path) -> Version:
     }
     loaded = tf.saved_model.load(str(folder))
     signatures: dict[str, Signature] = {}
-    class_names, kind, least = _info(folder)
+    info = read_info(folder)
     for name, function in loaded.signatures.items():
-        specs = dict(function.structured_input_signature[1])
-        _warm(function, specs)
-        signatures[name] = Signature(specs, _runner(function), least)
+        specs = dict(sorted(function.structured_input_signature[1].items()))
+        files = {each for each, spec in specs.items() if spec.dtype == tf.string and info.is_file(each)}
+        _warm(function, specs, files)
+        signatures[name] = Signature(specs, _runner(function), info.least, dict(info.pixels), files)
     if not signatures:
         raise ValueError("The model has no signatures")
-    return Version(int(folder.name), signatures, shown, class_names, kind, loaded)
+    return Version(int(folder.name), signatures, shown, info.outputs, loaded)
 
 
 def _runner(function: Callable[..., dict[str, tf.Tensor]]) -> Run:
@@ -205,25 +209,10 @@ def _runner(function: Callable[..., dict[str, tf.Tensor]]) -> Run:
     return run
 
 
-def _warm(function: Callable[..., object], specs: dict[str, tf.TensorSpec]) -> None:
-    black = tf.io.encode_png(np.zeros((32, 32, 1), "uint8"))
+def _warm(function: Callable[..., object], specs: dict[str, tf.TensorSpec], files: set[str]) -> None:
+    black = tf.io.encode_png(np.zeros((32, 32, 1), "uint16"))  # which all models take
     inputs = {}
     for name, spec in specs.items():
         shape = [1, *(32 if n is None else n for n in spec.shape[1:])]
-        inputs[name] = tf.fill(shape, black) if spec.dtype == tf.string else tf.zeros(shape, spec.dtype)
+        inputs[name] = tf.fill(shape, black) if name in files else tf.zeros(shape, spec.dtype)
     function(**inputs)
-
-
-def _info(folder: Path) -> tuple[list[str] | None, str, int]:
-    """The class names, the output kind and the pixels of `image_size` in `assets.extra/info.json`, or defaults."""
-    try:
-        info = dict(orjson.loads((folder / "assets.extra" / "info.json").read_bytes()))
-    except (OSError, ValueError, TypeError):
-        return None, KINDS[0], 0
-    names, kind, size = info.get("class_names"), info.get("task"), info.get("image_size")
-    known = size if isinstance(size, list) and all(isinstance(n, int) for n in size) else [0]
-    return (
-        [str(name) for name in names] if isinstance(names, list) else None,
-        kind if kind in KINDS else KINDS[0],
-        math.prod(known),
-    )

@@ -88,7 +88,8 @@ def test_model_card(tmp_path):
     card = json.loads((path / "assets.extra" / "model_card.json").read_text())
     assert card["plan"] == {"module1": "dropout:0.3", "dense1": "dropout:0.3"} and card["data"] == "digits"
     assert card["monte_carlo"] == {"num_samples": 2, "sampling": "fixed", "seed": 0}
-    assert card["input"] == {"shape": [None, None, 1], "dtype": "float32", "resize": [8, 8]}
+    assert card["input"].pop("pixels").startswith("0 to 1 (assumed") and card["input"].pop("bits") is None
+    assert card["input"] == {"shape": [None, None, 1], "dtype": "float32", "resize": [8, 8], "order": None}
     assert card["calibration"] is None and card["classes"] == list("abcd")
     assert set(card["versions"]) == {"dropzoo", "keras", "tensorflow"}
     text = (path / "assets.extra" / "model_card.md").read_text()

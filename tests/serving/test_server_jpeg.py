@@ -14,8 +14,8 @@ from PIL import Image, ImageOps
 from _live import live, png
 from _small_cnn import small_cnn
 from dropzoo import serving
+from dropzoo.serving.server.files import read_image
 from dropzoo.serving.server.limits import Limits
-from dropzoo.serving.server.requests import read_image
 
 RGB = np.random.default_rng(0).integers(0, 256, (8, 8, 3), "uint8")
 

@@ -13,6 +13,7 @@ from _small_cnn import small_cnn
 from dropzoo import serving
 from dropzoo.serving.server.limits import Limits, Refused
 from dropzoo.serving.server.requests import read_predict, to_arrays
+from dropzoo.serving.server.versions import Signature
 
 PREDICT = "/v1/models/cnn:predict"
 ROW = np.zeros((8, 8, 1)).tolist()
@@ -23,7 +24,7 @@ def test_text_does_not_make_all_numbers_as_long():
     """An array of such texts would have 12 TB."""
     request = read_predict(json.dumps({"instances": ["a" * 1_000_000, *[""] * 3_000_000]}).encode())
     with pytest.raises(Refused, match="must be an array of numbers"):
-        to_arrays(request, {"x": tf.TensorSpec([None, 8])}, LIMITS)
+        to_arrays(request, Signature({"x": tf.TensorSpec([None, 8])}, lambda inputs: inputs), LIMITS)
 
 
 def test_images_count_as_large_as_the_model_makes_them(tmp_path):

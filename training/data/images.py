@@ -9,6 +9,7 @@ import tifffile
 from PIL import ExifTags, Image
 
 from dropzoo.common.images import upright
+from dropzoo.common.tiff import arranged
 
 TIFF_SUFFIXES = {".tif", ".tiff"}
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif"} | TIFF_SUFFIXES
@@ -31,7 +32,7 @@ def read_images(paths: list[Path], num_channels: int | None = None) -> list[np.n
     images = [_checked(_read(path), path) for path in paths]
     mixed = {image.shape[2] for image in images} == {1, 3}
     if mixed and num_channels:
-        change = tf.image.rgb_to_grayscale if num_channels == 1 else tf.image.grayscale_to_rgb
+        change = tf.image.rgb_to_grayscale if num_channels == 1 else grey_to_rgb
         images = [
             image if image.shape[2] == num_channels else change(tf.constant(image)).numpy() for image in images
         ]
@@ -47,6 +48,11 @@ def read_images(paths: list[Path], num_channels: int | None = None) -> list[np.n
             image / np.float32(np.iinfo(image.dtype).max if image.dtype.kind == "u" else 1) for image in images
         ]
     return images
+
+
+def grey_to_rgb(image: tf.Tensor) -> tf.Tensor:
+    """Returns a grey image as RGB. `tf.image.grayscale_to_rgb` does not take 16 bits."""
+    return tf.concat([image] * 3, -1)
 
 
 def read_mask(path: Path) -> np.ndarray:
@@ -103,22 +109,7 @@ def _read_tiff(path: Path, is_mask: bool) -> np.ndarray:
     with tifffile.TiffFile(path) as file:
         series = file.series[0]
         page: Any = file.pages[0]
-        pixels, axes = series.asarray(), series.axes
-        kind = page.photometric.name
-        has_alpha = bool(page.extrasamples) and kind == "RGB"
-        if kind == "PALETTE" and not is_mask:
-            colours = (page.colormap >> 8).astype(np.uint8)  # the file has 16 bits for each
-            pixels, axes = np.moveaxis(colours[:, pixels.astype(int)], 0, -1), axes + "S"
-        # A mask stays as it is stored, because tifffile writes True and False as MINISWHITE too.
-        if kind == "MINISWHITE" and not is_mask and pixels.dtype.kind in "bu":
-            pixels = pixels ^ pixels.dtype.type(2**page.bitspersample - 1)
-    pixels = pixels.astype(pixels.dtype.newbyteorder("="))  # TensorFlow takes the machine's byte order only
-    if pixels.ndim == 2:
-        return pixels[..., None]
-    if pixels.ndim != 3 or "Y" not in axes or "X" not in axes:
-        raise ValueError(f"expected height, width and channels, received axes {axes} of shape {pixels.shape}")
-    pixels = np.transpose(pixels, (axes.index("Y"), axes.index("X"), 3 - axes.index("Y") - axes.index("X")))
-    return pixels[..., :-1] if has_alpha else pixels
+        return arranged(series.asarray(), series.axes, page, is_mask)
 
 
 def _checked(image: np.ndarray, path: Path) -> np.ndarray:

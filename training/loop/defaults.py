@@ -39,13 +39,13 @@ class Default:
     """The loss and the metrics of an output, and the check of its targets.
 
     Args:
-        loss: The loss, or None for an output that has no target.
+        loss: The loss.
         metrics: The metrics.
         check: The check of the targets, or None.
         words: Str. What was chosen and why, for people.
     """
 
-    loss: keras.losses.Loss | None
+    loss: keras.losses.Loss
     metrics: list[keras.metrics.Metric]
     check: LabelCheck | None
     words: str
@@ -79,9 +79,15 @@ def task_of(output: Output, targets: Targets, said: str | None) -> Task:
     same = len(targets.shape) == len(output.shape) and targets.shape[-1] in (None, output.classes)
     fewer = len(targets.shape) == len(output.shape) - 1
     column = len(targets.shape) == len(output.shape) and targets.shape[-1] == 1
+    one = output.classes == 1
     if said is not None:
-        return _said(check_choice(said, "task", TASKS), output, same)
-    if output.classes == 1 and (same or fewer):
+        task = _said(check_choice(said, "task", TASKS), output, same)
+        if not (
+            same or (fewer and (one or task.kind == "multi_class")) or (column and task.kind == "multi_class")
+        ):
+            raise _undecided(output, targets, f"their shape does not fit {_shape(output)} and {task.why}")
+        return task
+    if one and (same or fewer):
         return _of_one_number(output, targets)
     if fewer or column:
         return _of_labels(output, targets)
@@ -92,15 +98,15 @@ def task_of(output: Output, targets: Targets, said: str | None) -> Task:
 
 def _said(said: str, output: Output, same: bool) -> Task:
     """Returns the task that was said, in the form that the targets have."""
+    kind: Any = said
     if said in ("classification", "segmentation"):
-        said = "binary" if output.classes == 1 else "multi_class"
-    if (said == "binary" and output.classes != 1) or (said == "multi_class" and output.classes == 1):
+        kind = "binary" if output.classes == 1 else "multi_class"
+    if (kind == "binary" and output.classes != 1) or (kind == "multi_class" and output.classes == 1):
         raise ValueError(
             f"task={said!r} needs {'one output' if said == 'binary' else 'an output for each class'}. "
             f"Received: {_shape(output)}"
         )
-    kind: Any = said
-    return Task(kind, same and said == "multi_class", f"task={said!r}")
+    return Task(kind, same and kind == "multi_class", f"task={said!r}")
 
 
 def _of_one_number(output: Output, targets: Targets) -> Task:

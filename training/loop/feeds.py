@@ -34,7 +34,7 @@ Prepare: TypeAlias = Callable[[tf.data.Dataset], tf.data.Dataset]
 
 _FORMS = (
     "a tf.data.Dataset, an object with `at_epoch(epoch)`, a keras.utils.PyDataset, a generator of batches, or "
-    "arrays (x, y) or (x, y, sample_weight). Other data become a tf.data.Dataset with tf.data.Dataset.from_generator"
+    "arrays (x, y) or (x, y, sample_weight). Make a dataset of other data with tf.data.Dataset.from_generator"
 )
 _REREAD = (
     "A resumed run reads the dataset up to where it stopped: it is exact if the dataset gives the same batches "
@@ -196,8 +196,8 @@ class Generator(Stream):
             yield from map(as_batch, data)
 
         resumes = (
-            "A resumed run draws from the generator again and drops the batches that it has trained on: it is exact "
-            "if the generator gives the same batches each time it is made"
+            "A resumed run draws from the generator anew and drops the batches that it has trained on: it is "
+            "exact if the generator gives the same batches each time it is made"
         )
         dataset = tf.data.Dataset.from_generator(draw, output_signature=merged_spec(first)).prefetch(
             tf.data.AUTOTUNE
@@ -210,8 +210,8 @@ class Numbered(Feed):
     """A `keras.utils.PyDataset`, whose batches have numbers, read by its workers."""
 
     resumes = (
-        "A resumed run asks the PyDataset for the batches of the rest of the epoch, in the same order: it is exact "
-        "if a batch depends on its index and on the calls of `on_epoch_begin` and `on_epoch_end` alone"
+        "A resumed run asks the PyDataset for the batches of the rest of the epoch, in the same order: it is "
+        "exact if a batch depends on its index and on the calls of `on_epoch_begin` and `on_epoch_end` alone"
     )
 
     def __init__(self, name: str, data: keras.utils.PyDataset, order: Order) -> None:
@@ -270,8 +270,8 @@ class Arrays(Feed):
         (self._rows,) = counts
         if not self._rows:
             raise batches.empty(name)
-        size = order.batch_size or (math.ceil(self._rows / order.steps) if order.steps else 32)
-        self._size, self._order = check_count(size, "batch_size"), order
+        self._size = order.batch_size or (math.ceil(self._rows / order.steps) if order.steps else 32)
+        self._order = order
         self._count = math.ceil(self._rows / self._size)
         self.steps = order.steps or self._count
         self.described = [f"{name}.batch_size: {self._size}", f"{name}.shuffle: {order.shuffle}"]
@@ -284,9 +284,8 @@ class Arrays(Feed):
     def epoch(self, epoch: int, skip: int) -> tf.data.Dataset:
         # One dataset of indices for each pass over the arrays that the epoch reads from: nearly always one.
         numbers = epoch_order(epoch, dataclasses.replace(self._order, shuffle=False), self._count)[skip:]
-        pieces = [
-            self._pass(turn, [n for t, n in numbers if t == turn]) for turn in sorted({t for t, _ in numbers})
-        ]
+        turns = sorted({turn for turn, _ in numbers}) or [0]
+        pieces = [self._pass(turn, [number for each, number in numbers if each == turn]) for turn in turns]
         indices = pieces[0]
         for piece in pieces[1:]:
             indices = indices.concatenate(piece)
@@ -301,7 +300,7 @@ class Arrays(Feed):
         order = np.arange(self._rows)
         if self._order.shuffle:
             order = np.random.default_rng([self._order.seed, turn]).permutation(self._rows)
-        chosen = order[numbers[0] * self._size : (numbers[-1] + 1) * self._size]
+        chosen = order[numbers[0] * self._size : (numbers[-1] + 1) * self._size] if numbers else order[:0]
         return tf.data.Dataset.from_tensor_slices(chosen).batch(self._size)
 
 
@@ -340,6 +339,8 @@ def feed_of(data: Any, name: str, order: Order) -> Feed:
     """
     if order.steps is not None:
         check_count(order.steps, batches.STEPS[name])
+    if order.batch_size is not None:
+        check_count(order.batch_size, "batch_size")
     if hasattr(data, "at_epoch"):
         return Epoched(name, data, order.steps)
     if isinstance(data, tf.data.Dataset):

@@ -168,8 +168,8 @@ class Run:
         """Stops a run whose data have come to an end within an epoch, as `fit` does, with a warning."""
         self.model.stop_training = True
         warnings.warn(
-            f"`train` came to an end after {done} of the {self.settings.train.steps} batches of epoch {epoch + 1}, "
-            "where the run stops. Pass a smaller `steps_per_epoch`, or data that go on",
+            f"`train` came to an end after {done} of the {self.settings.train.steps} batches of epoch "
+            f"{epoch + 1}, where the run stops. Pass a smaller `steps_per_epoch`, or data that go on",
             stacklevel=2,
         )
 

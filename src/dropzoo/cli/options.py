@@ -1,18 +1,21 @@
 """The options that several commands share, the functions that parse them, and the console."""
 
 import ast
+import contextlib
 import dataclasses
 import functools
 import inspect
 import math
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+
+from dropzoo.common.pixels import check_range
 
 # A file or a pipe has no width, so no table is cut there.
 console = Console(highlight=False, emoji=False, width=None if sys.stdout.isatty() else 10_000)
@@ -48,6 +51,21 @@ ImageSizeOption = Annotated[
 DataDirOption = Annotated[
     str | None,
     typer.Option("--data-dir", help="Folder where TFDS keeps prepared data sets.", rich_help_panel=_HOW),
+]
+InputRangeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--input-range",
+        help="The values of a black and a white pixel that the model takes, such as 0,255; found out by default.",
+    ),
+]
+FromLogitsOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--from-logits/--probabilities",
+        help="Whether the model's output is logits, or probabilities already; found out by default.",
+        show_default=False,
+    ),
 ]
 SamplesOption = Annotated[int, typer.Option("--num-samples", "--mc", min=1, help="Number of Monte-Carlo samples.")]
 
@@ -148,6 +166,43 @@ def data_name(data: str) -> str:
 def parse_augment(value: str | None) -> bool | str:
     """Reads `--augment` as `load_data` takes it: False for nothing or "none", True for "yes", else the text."""
     return {None: False, "none": False, "yes": True}.get(value, value or False)
+
+
+#: How arguments of the API read on the command line, in errors.
+_OPTIONS = {
+    "overwrite=True": "--overwrite",
+    "num_samples=0": "--num-samples 0",
+    "image_dtype=": "--image-dtype ",
+    "input_range=": "--input-range ",
+    "from_logits=True": "--from-logits",
+    "from_logits=False": "--probabilities",
+    "task=": "--task ",
+}
+
+
+@contextlib.contextmanager
+def options_in_errors() -> Iterator[None]:
+    """Names the options of the command line in the errors of the block, in place of the arguments of the API."""
+    try:
+        yield
+    except ValueError as error:
+        said = str(error)
+        for argument, option in _OPTIONS.items():
+            said = said.replace(argument, option)
+        raise ValueError(said) from error
+
+
+def parse_range(value: str | None) -> tuple[float, float] | None:
+    """Reads `--input-range` as `export_model` takes it: a pair of numbers, or None."""
+    if value is None:
+        return None
+    low, _, high = value.strip("()[] ").partition(",")
+    try:
+        return check_range((float(low), float(high)))
+    except ValueError:
+        raise ValueError(
+            f"--input-range must be the values of a black and of a white pixel, such as 0,255. Received: {value!r}"
+        ) from None
 
 
 def parse_dropout(values: list[str] | None) -> Any:

@@ -8,7 +8,6 @@ from pathlib import Path
 from shlex import quote
 from typing import Annotated, Any
 
-import keras
 import typer
 from rich.markup import escape
 from rich.progress import track
@@ -18,15 +17,19 @@ from dropzoo.cli.options import (
     AugmentOption,
     DataOption,
     DropoutOption,
+    FromLogitsOption,
+    InputRangeOption,
     ModelOptions,
     RateScheduleOption,
     SamplesOption,
     TrainingOptions,
     console,
     data_name,
+    options_in_errors,
     parse_augment,
     parse_dropout,
     parse_options,
+    parse_range,
     parse_rate_schedule,
     say,
     with_groups,
@@ -132,12 +135,14 @@ def evaluate(
     ood_manual_dir: Annotated[
         str | None, typer.Option("--ood-manual-dir", help="Folder with the archives of --ood.")
     ] = None,
+    input_range: InputRangeOption = None,
+    from_logits: FromLogitsOption = None,
 ) -> None:
     """Evaluates a model on a test set: accuracy, IoU, NLL, calibration, and how useful its uncertainty is.
 
-    Images are float32 in [0, 1]; a model that needs other values must contain a
-    Rescaling layer. If the data are a folder, the last fifth is the test set, as in
-    training.
+    Images are brought to the range that the model takes: that of its training images,
+    or the one that its first layers show, such as Rescaling, or --input-range. If the
+    data are a folder, the last fifth is the test set, as in training.
 
     Example: dropzoo evaluate runs/unet-digit_scenes --mc 30 --temperature --plots plots --ood digits
 
@@ -147,6 +152,7 @@ def evaluate(
     from dropzoo.runs.comparison import Wanted, compare
     from dropzoo.runs.data import load_run_data
     from dropzoo.runs.evaluation import parse_corruptions
+    from dropzoo.runs.inputs import check_bits, settle_range
     from dropzoo.runs.run import load_model_for, load_run
     from dropzoo.runs.uncertainty import load_foreign
 
@@ -160,15 +166,18 @@ def evaluate(
         loaded = load_run_data(config, run)
     else:
         model, config, loaded = load_model_for(run, data, manual_dir)
+    check_bits(settle_range(model, parse_range(input_range), say), loaded.info)
     wanted = Wanted(
         num_samples=num_samples,
         temperature=temperature,
         corruptions=names,
         foreign=load_foreign(ood, loaded, config.batch_size, ood_manual_dir) if ood else None,
         examples=plots is not None,
+        from_logits=from_logits,
     )
     show_progress = partial(track, description="Corrupted images", console=console, transient=True)
-    found = compare(model, loaded, wanted, console.print, show_progress)
+    with options_in_errors():
+        found = compare(model, loaded, wanted, console.print, show_progress)
     if plots is not None:
         for path in save_all(plots, str(run), found):
             say(f"Saved {path}")
@@ -179,6 +188,8 @@ def predict(
     model: Annotated[Path, typer.Option("--model", help="A run's folder, a .keras file or a SavedModel.")],
     out: Annotated[Path, typer.Option("--out", help="Folder for pictures of masks.")] = Path("predictions"),
     num_samples: SamplesOption = 30,
+    input_range: InputRangeOption = None,
+    from_logits: FromLogitsOption = None,
 ) -> None:
     """Predicts images with the model's uncertainty: prints labels as a table, and writes masks as pictures.
 
@@ -187,13 +198,16 @@ def predict(
     from dropzoo.pages import pictures
     from dropzoo.runs.predictor import load_predictor
 
-    predictor = load_predictor(model, num_samples)
+    known: dict[str, Any] = {"input_range": parse_range(input_range), "from_logits": from_logits}
+    with options_in_errors():
+        predictor = load_predictor(model, num_samples, say=say, **known)
     drawn: Counter[str] = Counter()
     heads = ("label", "probability", "predictive entropy", "mutual information")
     table = Table(Column("image", overflow="fold"), *heads)
     for path in images:
         image = predictor.read(path)
-        answer = predictor.answer(image)
+        with options_in_errors():
+            answer = predictor.answer(image)
         uncertainty = [answer.get(name) for name in ("predictive_entropy", "mutual_information")]
         if answer["mean"].ndim == 1:
             name, probability = predictor.label(answer["mean"])
@@ -221,8 +235,12 @@ def export(
         typer.Option("--num-samples", "--mc", min=0, help="Monte-Carlo samples; 0 for a model without dropout."),
     ] = 30,
     image_dtype: Annotated[
-        str, typer.Option("--image-dtype", help="What the images will be: float32 in [0, 1], or uint8.")
+        str,
+        typer.Option(
+            "--image-dtype", help="What the images will be: float32 in the model's range, uint8 or uint16."
+        ),
     ] = "float32",
+    input_range: InputRangeOption = None,
     resize: Annotated[
         int | None,
         typer.Option(
@@ -232,6 +250,7 @@ def export(
     task: Annotated[
         str, typer.Option("--task", help="What the output means: multi_class, binary, multi_label or regression.")
     ] = "multi_class",
+    from_logits: FromLogitsOption = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing export.")] = False,
 ) -> None:
     """Writes a SavedModel with a deterministic and a Monte-Carlo signature.
@@ -239,20 +258,19 @@ def export(
     Example: dropzoo export runs/unet-digit_scenes saved_models/unet/1
     """
     from dropzoo import serving
+    from dropzoo.models.graph.record import load_model
     from dropzoo.runs.run import load_run
 
     known: dict[str, Any] = {}
     if run.suffix == ".keras":
-        model = keras.models.load_model(run)
+        model = load_model(run)
     else:
         model, config, info = load_run(run)
         known = {"class_names": info.class_names, "card": {"data": config.data, "training": config.to_json()}}
-    known |= {"image_dtype": image_dtype, "resize": resize, "task": task, "overwrite": overwrite}
-    try:
+    known |= {"image_dtype": image_dtype, "input_range": parse_range(input_range), "resize": resize}
+    known |= {"task": task, "from_logits": from_logits, "overwrite": overwrite}
+    with options_in_errors():
         written = serving.export_model(model, path, num_samples, **known)
-    except ValueError as error:
-        said = str(error).replace("overwrite=True", "--overwrite").replace("num_samples=0", "--num-samples 0")
-        raise ValueError(said) from error
     say(f"Exported to {written}. Next: dropzoo predict IMAGE --model {quote(str(written))}")
 
 

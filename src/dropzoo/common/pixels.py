@@ -55,7 +55,10 @@ class Pixels:
             images: Float array or tensor `(..., channels)` of stored values divided by the largest that the file's
                 type has, in [0, 1], in RGB.
         """
-        images = images[..., ::-1] if self.order == "bgr" else images
+        return self.spread(images[..., ::-1] if self.order == "bgr" else images)
+
+    def spread(self, images: Any) -> Any:
+        """Returns such images as `scaled` does, but with their channels in the order in which they are."""
         return images if (self.low, self.white) == (0, 1) else images * (self.white - self.low) + self.low
 
 

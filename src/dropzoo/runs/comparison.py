@@ -26,6 +26,7 @@ class Wanted:
         foreign: `Foreign` or None. Images of another data set, to measure how well the uncertainty tells them from
             the model's own. It needs `num_samples`.
         examples: Bool. Whether to keep the most and the least certain images. It needs `num_samples`.
+        from_logits: Bool. Whether the model's output is logits, as for `MonteCarlo`; None to find it out.
     """
 
     num_samples: int = 0
@@ -33,6 +34,7 @@ class Wanted:
     corruptions: list[str] = field(default_factory=list)
     foreign: Foreign | None = None
     examples: bool = False
+    from_logits: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -78,8 +80,10 @@ def compare(
         ValueError: If a temperature is wanted and there are no validation or no test images.
     """
     dataset, info = judged_images(data), data.info
-    monte_carlo = serving.MonteCarlo(model, num_samples=wanted.num_samples) if wanted.num_samples else None
-    ways = methods(model, monte_carlo)
+    monte_carlo, said = None, wanted.from_logits
+    if wanted.num_samples:
+        monte_carlo = serving.MonteCarlo(model, num_samples=wanted.num_samples, from_logits=said)
+    ways = methods(model, monte_carlo, said)
     temperatures = fit_temperatures(ways, data) if wanted.temperature else {}
     scores = score_all(ways, dataset, info, temperatures)
     figures = {title: each.figures() for title, each in scores.items()}

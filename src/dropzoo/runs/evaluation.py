@@ -9,6 +9,7 @@ import tensorflow as tf
 from dropzoo import serving, training
 from dropzoo.common.checks import unknown
 from dropzoo.runs.figures import Corrupted, Figures
+from dropzoo.runs.inputs import feeding
 from dropzoo.runs.scores import Sample, Scores
 from dropzoo.serving.montecarlo import reader
 
@@ -38,11 +39,18 @@ def evaluate(
     return score(log_probabilities(model, monte_carlo), dataset, Scores(info)).figures()
 
 
-def log_probabilities(model: keras.Model, monte_carlo: serving.MonteCarlo | None = None) -> LogProbabilities:
-    """Returns the function that predicts in one deterministic pass, or by the mean over samples."""
+def log_probabilities(
+    model: keras.Model, monte_carlo: serving.MonteCarlo | None = None, from_logits: bool | None = None
+) -> LogProbabilities:
+    """Returns the function that predicts in one deterministic pass, or by the mean over samples.
+
+    It takes images in [0, 1], and gives the model those that it takes.
+    """
+    feed = feeding(model)
     if monte_carlo is not None:
-        return lambda images: reader.log_of_probabilities(monte_carlo(images)["mean"])
-    return reader.LogProbabilities(model)
+        return lambda images: reader.log_of_probabilities(monte_carlo(feed(images))["mean"])
+    log_p = reader.LogProbabilities(model, from_logits)
+    return lambda images: log_p(feed(images))
 
 
 def score(predict: LogProbabilities, dataset: tf.data.Dataset, scores: Scores) -> Scores:
@@ -52,9 +60,11 @@ def score(predict: LogProbabilities, dataset: tf.data.Dataset, scores: Scores) -
     return scores
 
 
-def methods(model: keras.Model, monte_carlo: serving.MonteCarlo | None = None) -> dict[str, LogProbabilities]:
+def methods(
+    model: keras.Model, monte_carlo: serving.MonteCarlo | None = None, from_logits: bool | None = None
+) -> dict[str, LogProbabilities]:
     """Returns the ways to predict, by title: one deterministic pass and, if given, the mean over samples."""
-    by_title = {"deterministic": log_probabilities(model)}
+    by_title = {"deterministic": log_probabilities(model, None, from_logits)}
     if monte_carlo is not None:
         by_title[f"Monte Carlo, {monte_carlo.num_samples} samples"] = log_probabilities(model, monte_carlo)
     return by_title

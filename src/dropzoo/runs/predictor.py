@@ -1,18 +1,23 @@
 """Predictions for image files, from a run's folder, a `.keras` file or a SavedModel."""
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from dropzoo import layers, serving
+from dropzoo import serving
+from dropzoo.common.pixels import Pixels, check_range
+from dropzoo.models.graph.record import load_model, taken_by
 from dropzoo.runs.files import read_json
+from dropzoo.runs.inputs import feeding, feeding_of, settle_range
 from dropzoo.runs.run import load_run
-from dropzoo.serving.export.signatures import takes_integers
-from dropzoo.serving.montecarlo.reader import check_single, probabilities_of
+from dropzoo.serving.montecarlo.active import NothingDraws
+from dropzoo.serving.montecarlo.reader import Reader, check_single
 from dropzoo.training.data.images import read_images
 
 #: What `MonteCarlo` returns, as arrays by name.
@@ -29,19 +34,27 @@ class Predictor:
             `mutual_information`. A model with a single output unit gives the probabilities of two classes.
         input_shape: `(height, width, channels)`, with None for a size that is not fixed.
         class_names: Tuple of the names of the classes; None if they are not known.
+        pixels: The images that the model takes.
     """
 
     predict: Callable[[np.ndarray], Arrays]
     input_shape: tuple[int | None, int | None, int]
     class_names: tuple[str, ...] | None
+    pixels: Pixels
 
     def read(self, path: Path) -> np.ndarray:
         """Returns an image file as this model takes it: float32 `(height, width, channels)` in [0, 1].
 
         Raises:
-            ValueError: If the file is no image, or if its channels cannot be converted to those of the model.
+            ValueError: If the file is no image, if its channels cannot be converted to those of the model, or if
+                it has 8 bits and the model takes 16.
         """
         (image,) = read_images([path])
+        if self.pixels.bits == 16 and image.dtype == np.uint8:
+            raise ValueError(
+                f"The model takes images of 16 bits, with pixels from {self.pixels.words}. Received: {path} of 8 "
+                "bits. Pass the original file of 16 bits"
+            )
         scale = np.iinfo(image.dtype).max if image.dtype.kind == "u" else 1
         pixels = tf.constant(image, tf.float32) / scale
         *size, channels = self.input_shape
@@ -63,7 +76,14 @@ class Predictor:
         return self.class_names[best] if self.class_names else str(best), float(probabilities[best])
 
 
-def load_predictor(path: Path, num_samples: int = 30, seed: int = 0) -> Predictor:
+def load_predictor(
+    path: Path,
+    num_samples: int = 30,
+    seed: int = 0,
+    input_range: tuple[float, float] | None = None,
+    from_logits: bool | None = None,
+    say: Callable[[str], None] = print,
+) -> Predictor:
     """Loads a model that predicts image files.
 
     Args:
@@ -71,44 +91,58 @@ def load_predictor(path: Path, num_samples: int = 30, seed: int = 0) -> Predicto
             is loaded.
         num_samples: Int, the number of Monte-Carlo samples. A SavedModel has its own number.
         seed: Int in [0, 2**32), the seed of the samples.
+        input_range: `(low, high)`, the range of the pixels that the model takes; None to find it out.
+        from_logits: Bool, whether the model's output is logits, as for `MonteCarlo`; None to find it out.
+        say: Function that prints a line.
 
     Raises:
         ValueError: If `path` is none of these, or its model does not predict one class for an image or pixel.
     """
     if (path / "run.json").exists():
         model, _, info = load_run(path)
-        return _from_keras(model, num_samples, seed, info.class_names)
+        settle_range(model, input_range, say)
+        return _from_keras(model, num_samples, seed, info.class_names, from_logits)
     if path.suffix == ".keras" and path.is_file():
-        return _from_keras(keras.models.load_model(path), num_samples, seed, None)
+        model = load_model(path)
+        check_single(model)
+        settle_range(model, input_range, say)
+        return _from_keras(model, num_samples, seed, None, from_logits)
     versions = [p for p in path.glob("*/saved_model.pb") if p.parent.name.isdigit()] if path.is_dir() else []
     if versions and not (path / "saved_model.pb").exists():
         path = max(versions, key=lambda p: int(p.parent.name)).parent
     if (path / "saved_model.pb").exists():
-        return _from_saved_model(path)
+        if from_logits is not None:
+            raise ValueError(f"An export knows whether its output is logits. Received: from_logits with {path}")
+        return _from_saved_model(path, input_range)
     raise ValueError(f"Expected a run's folder, a .keras file or a SavedModel. Received: {path}")
 
 
-def _from_keras(model: keras.Model, num_samples: int, seed: int, class_names: tuple[str, ...] | None) -> Predictor:
+def _from_keras(
+    model: keras.Model,
+    num_samples: int,
+    seed: int,
+    class_names: tuple[str, ...] | None,
+    from_logits: bool | None,
+) -> Predictor:
     check_single(model)
-    if takes_integers(model):
-        raise ValueError(
-            f"Images are in [0, 1] here, but the model takes {model.inputs[0].dtype}. Export it first"
-        )
-    if layers.dropouts(model):
-        sample = serving.MonteCarlo(model, num_samples=num_samples, seed=seed)
+    feed = feeding(model)
+    try:
+        sample = serving.MonteCarlo(model, num_samples=num_samples, seed=seed, from_logits=from_logits)
+    except NothingDraws:
+        reader = Reader(model, from_logits=from_logits)
 
         def predict(images: np.ndarray) -> Arrays:
-            return _two_classes({name: value.numpy() for name, value in sample(images).items()})
+            (mean,) = reader.read(reader.call(reader.check(feed(images))))
+            return _two_classes({"mean": mean.numpy()})
     else:
-        probabilities = probabilities_of(model)
 
         def predict(images: np.ndarray) -> Arrays:
-            return _two_classes({"mean": probabilities(model(images, training=False)).numpy()})
+            return _two_classes({name: value.numpy() for name, value in sample(feed(images)).items()})
 
-    return Predictor(predict, model.input_shape[1:], class_names)
+    return Predictor(predict, model.input_shape[1:], class_names, taken_by(model))
 
 
-def _from_saved_model(path: Path) -> Predictor:
+def _from_saved_model(path: Path, input_range: tuple[float, float] | None) -> Predictor:
     facts = path / "assets.extra" / "info.json"
     info = read_json(facts) if facts.exists() else {}
     if (task := info.get("task", "multi_class")) not in ("multi_class", "binary"):
@@ -120,8 +154,13 @@ def _from_saved_model(path: Path) -> Predictor:
     specs = signatures["serving_default"].structured_input_signature[1]
     spec = specs["images"]
 
+    pixels = _pixels_of_export(path, info, input_range)
+    # An export scales integers itself.
+    stored = dataclasses.replace(pixels, low=0.0, high=float(spec.dtype.max)) if spec.dtype.is_integer else pixels
+    feed = feeding_of(stored, spec.dtype.name)
+
     def predict(images: np.ndarray) -> Arrays:
-        given = tf.cast(np.rint(images * 255) if spec.dtype == tf.uint8 else images, spec.dtype)
+        given = feed(tf.constant(images))
         if "predict_mc" not in signatures:
             return _two_classes({"mean": signatures["serving_default"](images=given)["probabilities"].numpy()})
         found = signatures["predict_mc"](images=given)
@@ -129,7 +168,20 @@ def _from_saved_model(path: Path) -> Predictor:
 
     predict.loaded = loaded  # type: ignore[attr-defined]  # signatures die with the object that they were loaded from
     names = tuple(info["class_names"]) if info.get("class_names") else None
-    return Predictor(predict, tuple(spec.shape[1:]), names)
+    return Predictor(predict, tuple(spec.shape[1:]), names, pixels)
+
+
+def _pixels_of_export(path: Path, info: dict[str, Any], said: tuple[float, float] | None) -> Pixels:
+    """The images that an export takes, as its `info.json` says, or else as was said."""
+    inputs = info.get("inputs") or [{}]
+    pixels = Pixels(**inputs[0].get("pixels") or {})
+    if said is None or check_range(said) == pixels.range:
+        return pixels
+    if pixels.source:
+        raise ValueError(
+            f"The export {path} takes pixels from {pixels.words}. Received: --input-range {said!r}. Leave it out"
+        )
+    return dataclasses.replace(pixels, low=said[0], high=said[1], source="the argument `input_range`")
 
 
 def _two_classes(answers: Arrays) -> Arrays:

@@ -20,6 +20,8 @@ import tensorflow as tf
 
 from dropzoo import models, training
 from dropzoo.common.files import whole_file
+from dropzoo.common.pixels import Pixels
+from dropzoo.models.graph.record import load_model, recorded, remember
 from dropzoo.runs.config import RunConfig, check_fit
 from dropzoo.runs.data import (
     absolute,
@@ -34,7 +36,7 @@ from dropzoo.runs.devices import prepare_devices
 from dropzoo.runs.evaluation import evaluate
 from dropzoo.runs.figures import Figures
 from dropzoo.runs.files import read_json, write_history, write_json
-from dropzoo.serving.export.signatures import takes_integers
+from dropzoo.runs.inputs import fed
 from dropzoo.serving.montecarlo.reader import check_single
 from dropzoo.training.loop.replicas import is_chief, scope
 
@@ -72,7 +74,7 @@ def train_run(
     _check_folder(out, config)
     if (out / "results.json").exists():
         say(f"{out} holds this run already, finished; nothing to train")
-        return keras.models.load_model(out / "model.keras"), read_json(out / "results.json")
+        return load_model(out / "model.keras"), read_json(out / "results.json")
 
     data = load_run_data(config, out, "num_train")  # with more or fewer images the batches would differ
     with scope(strategy):
@@ -89,8 +91,8 @@ def train_run(
         f"{data.info.num_train:,} training images"
     )
     history = trainer.fit(
-        data.train,
-        validation_data=data.validation,
+        fed(data.train, model),
+        validation_data=None if data.validation is None else fed(data.validation, model),
         epochs=config.epochs,
         callbacks=callbacks,
         checkpoint_dir=out / "checkpoints",
@@ -119,7 +121,7 @@ def load_run(out: Path) -> tuple[keras.Model, RunConfig, training.DataInfo]:
             "To evaluate another model, pass its data: --data DATA"
         )
     config = RunConfig.from_json(read_json(out / "run.json")["config"])
-    return keras.models.load_model(out / "model.keras"), config, read_info(out)
+    return _model_of(out), config, read_info(out)
 
 
 def load_model_for(
@@ -143,12 +145,10 @@ def load_model_for(
     file = path if path.suffix == ".keras" else path / "model.keras"
     if not file.is_file():
         raise ValueError(f"Expected a .keras file, or a folder with a model.keras in it. Received: {path}")
-    model = keras.models.load_model(file)
+    model = _model_of(path) if (path / "run.json").is_file() else load_model(file)
     check_single(model)
     if len(model.input_shape) != 4:
         raise ValueError(f"{file} does not take (batch, height, width, channels). Received: {model.input_shape}")
-    if takes_integers(model):
-        raise ValueError(f"Images are in [0, 1] here. Received: {file}, which takes {model.inputs[0].dtype}")
     height, width, channels = model.input_shape[1:]
     config = RunConfig(
         model=str(path),
@@ -169,6 +169,14 @@ def load_model_for(
         advice = f"If the classes mean the same, pass {file}, which does not record their names"
         check_same_data(path, loaded.info, ("class_names",), advice)
     return model, config, loaded
+
+
+def _model_of(out: Path) -> keras.Model:
+    """The model of a finished run, which was trained on images in [0, 1] if its file says nothing of them."""
+    model = load_model(out / "model.keras")
+    if recorded(model) is None:
+        remember(model, Pixels(source="the training images"))
+    return model
 
 
 def _check_folder(out: Path, config: RunConfig) -> None:

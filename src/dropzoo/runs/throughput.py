@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from dropzoo import training
 from dropzoo.runs.config import RunConfig
+from dropzoo.runs.inputs import fed
 
 
 @dataclass(frozen=True)
@@ -59,13 +60,12 @@ def step_times(config: RunConfig, data: training.Data, steps: int = 20, rounds: 
     Returns:
         Seconds per step, by `jit_compile`.
     """
-    batch = next(iter(data.train.at_epoch(0)))
+    built = {jit_compile: config.build(data.info) for jit_compile in (False, True)}
+    batch = next(iter(fed(data.train, built[False]).at_epoch(0)))
     same = tf.data.Dataset.from_tensors(batch).repeat(steps)
     trainers = {
-        jit_compile: config.trainer(
-            config.build(data.info), data.info, jit_compile=jit_compile, steps_per_execution=steps
-        )
-        for jit_compile in (False, True)
+        jit_compile: config.trainer(model, data.info, jit_compile=jit_compile, steps_per_execution=steps)
+        for jit_compile, model in built.items()
     }
     times: dict[bool, list[float]] = {False: [], True: []}
     for number in range(rounds + 1):

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from dropzoo import serving, training
 from dropzoo.runs.evaluation import LogProbabilities
+from dropzoo.runs.inputs import feeding
 from dropzoo.runs.scores import entropy
 
 MEASURES = ("predictive_entropy", "mutual_information")
@@ -58,8 +59,9 @@ def sample_all(monte_carlo: serving.MonteCarlo, dataset: tf.data.Dataset, keep: 
     found: dict[str, list[np.ndarray]] = {name: [] for name in MEASURES}
     sure: list[Example] = []
     unsure: list[Example] = []
+    feed = feeding(monte_carlo.model)
     for images, labels in dataset:
-        answers = {name: value.numpy() for name, value in monte_carlo(images).items()}
+        answers = {name: value.numpy() for name, value in monte_carlo(feed(images)).items()}
         for name in MEASURES:
             found[name].append(per_image(answers[name]))
         entropies = found["predictive_entropy"][-1]

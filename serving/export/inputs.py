@@ -1,0 +1,223 @@
+"""The inputs of an export's signatures: what a request holds, and how it becomes what the model takes."""
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from dropzoo.common.pixels import Pixels
+from dropzoo.models.graph.inputs import pixels_of
+from dropzoo.serving.decode import decode_file, is_deep
+from dropzoo.serving.montecarlo.reader import Reader
+from dropzoo.serving.montecarlo.sampler import MonteCarlo
+
+
+@dataclass(frozen=True)
+class Input:
+    """One input of a model, and how a request gives it.
+
+    Attributes:
+        name: Its name in the signatures.
+        file_name: Its name in `predict_bytes`, where a request gives files.
+        shape: The shape that the model takes, with the batch.
+        model_dtype: The dtype that the model takes.
+        dtype: The dtype in a request.
+        pixels: The images that the model takes; None if the input is no image.
+        resize: `(height, width)` to which images are resized, or None.
+    """
+
+    name: str
+    file_name: str
+    shape: tuple[int | None, ...]
+    model_dtype: str
+    dtype: str
+    pixels: Pixels | None = None
+    resize: tuple[int, int] | None = None
+
+    @property
+    def spec(self) -> tf.TensorSpec:
+        """The shape and the dtype of the input in a request."""
+        shape = (None, None, self.shape[-1]) if self.resize else self.shape[1:]
+        return tf.TensorSpec([None, *shape], self.dtype, self.name)
+
+    @property
+    def file_spec(self) -> tf.TensorSpec:
+        """The shape and the dtype of the input of `predict_bytes`: files, if the input can be read from files."""
+        return tf.TensorSpec([None], tf.string, self.file_name) if self.is_file else self.spec
+
+    @property
+    def is_file(self) -> bool:
+        """Whether image files hold what the model takes."""
+        return self.pixels is not None and len(self.shape) == 4 and self.shape[-1] in (1, 3, 4)
+
+    @property
+    def fixed_size(self) -> tuple[int, int] | None:
+        """`(height, width)` of all images that reach the model, or None if their sizes differ."""
+        if len(self.shape) != 4:
+            return None
+        height, width = self.resize or self.shape[1:3]
+        return None if height is None or width is None else (height, width)
+
+    def facts(self) -> dict[str, object]:
+        """Returns what the card says of the input."""
+        facts: dict[str, object] = {"shape": list(self.spec.shape[1:]), "dtype": self.dtype, "resize": self.resize}
+        if self.pixels is None:
+            return facts
+        return facts | {"pixels": self.pixels.words, "bits": self.pixels.bits, "order": self.pixels.order}
+
+    def info(self) -> dict[str, object]:
+        """Returns what `info.json` says of the input."""
+        pixels = None if self.pixels is None else dataclasses.asdict(self.pixels)
+        return {"name": self.name, "file_name": self.file_name if self.is_file else None, "pixels": pixels}
+
+    def taken(self, values: tf.Tensor) -> tf.Tensor:
+        """Returns what the model takes for the values of a request."""
+        if self.dtype == self.model_dtype and not self.resize:
+            return values
+        if self.pixels is None and self.dtype not in ("uint8", "uint16"):
+            return tf.cast(values, self.model_dtype)
+        numbers = tf.cast(values, tf.float32)
+        if self.dtype.startswith("uint") and self.dtype != self.model_dtype:
+            numbers /= tf.as_dtype(self.dtype).max
+            numbers = numbers if self.pixels is None else self.pixels.spread(numbers)
+        return self._cast(self._resized(numbers, self.resize))
+
+    def decoded(self, files: tf.Tensor) -> tf.Tensor:
+        """Returns PNG or JPEG files, `(batch,)`, as images for the model.
+
+        They are resized to the model's size. If it takes any size, all files must have the same size.
+        """
+        pixels, channels = self.pixels or Pixels(), self.shape[-1] or 3
+
+        def decode(data: tf.Tensor) -> tf.Tensor:
+            checks = [_check_deep(data, pixels)] if pixels.bits == 16 else []
+            with tf.control_dependencies(checks):
+                image = pixels.scaled(decode_file(data, channels))
+            return self._cast(self._resized(image[None], self.fixed_size))[0]
+
+        each = tf.TensorSpec([*(self.fixed_size or (None, None)), channels], self._dtype)
+        return tf.map_fn(decode, files, fn_output_signature=each)
+
+    @property
+    def _dtype(self) -> tf.DType:
+        """The dtype in which the model gets images; Keras casts floats itself."""
+        wanted = tf.as_dtype(self.model_dtype)
+        return wanted if wanted.is_integer else tf.float32
+
+    def _cast(self, images: tf.Tensor) -> tf.Tensor:
+        return tf.cast(tf.round(images), self._dtype) if self._dtype.is_integer else images
+
+    def _resized(self, images: tf.Tensor, size: tuple[int, int] | None) -> tf.Tensor:
+        return images if size is None else tf.image.resize(images, size, antialias=True)
+
+
+def specs_of(reader: Reader, monte_carlo: MonteCarlo | None) -> dict[str, tf.TensorSpec]:
+    """Returns the shape, with the batch, and the dtype of each input of a model, by its name.
+
+    A model with a `call` of its own shows its inputs only when it runs, so it is run on random images of the shape
+    with which it was built.
+
+    Args:
+        reader: The model.
+        monte_carlo: The sampler, which must see the batch too, or None.
+
+    Raises:
+        ValueError: If the model was not built by a call.
+    """
+    if reader.known:
+        return dict(zip(reader.inputs.names, reader.inputs.specs, strict=True))
+    built = (reader.model.get_build_config() or {}).get("input_shape")
+    if built is None:
+        raise ValueError(
+            "A model with a `call` of its own must be built, so that its inputs are known: call it on a batch "
+            f"before the export. Received: {reader.model!r}"
+        )
+    low, high = (pixels_of(reader.model) or Pixels()).range
+    random = np.random.default_rng(0)
+    batch = keras.tree.map_shape_structure(
+        lambda shape: random.uniform(low, high, [4, *shape[1:]]).astype("float32"), built
+    )
+    (reader.check if monte_carlo is None else monte_carlo)(batch)
+    shapes = [[None, *each.shape[1:]] for each in keras.tree.flatten(batch)]
+    return {name: tf.TensorSpec(shape) for name, shape in zip(reader.inputs.names, shapes, strict=True)}
+
+
+def settle(reader: Reader, inputs: Sequence[Input]) -> None:
+    """Settles by a random batch, in the range that the model takes, what its outputs mean where no graph shows it.
+
+    Args:
+        reader: The model.
+        inputs: Its inputs.
+
+    Raises:
+        ValueError: If the outputs could be logits or probabilities.
+    """
+    if reader.settled:
+        return
+    batch = []
+    for place, each in enumerate(inputs):
+        low, high = (0.0, 1.0) if each.pixels is None else each.pixels.range
+        batch.append(reader.inputs.example(low=low, high=high)[place])
+    reader.check(reader.inputs.pack(batch))
+
+
+def inputs_of(
+    specs: Mapping[str, tf.TensorSpec],
+    image_dtype: str,
+    resize: tuple[int, int] | None,
+    pixels: Sequence[Pixels | None],
+) -> list[Input]:
+    """Returns the inputs of a model's signatures, in the model's order.
+
+    The input of a model of one is called `images`, and `image_bytes` where a request gives files. Several inputs
+    have the names that the model gives them, with `_bytes` behind them where a request gives files. So has the
+    only input of a model of tokens or texts.
+
+    Args:
+        specs: The shape and the dtype of each input of the model, by its name.
+        image_dtype: Dtype of the images in a request: `"float32"`, `"uint8"` or `"uint16"`.
+        resize: `(height, width)` to which every image is resized, or None.
+        pixels: The images that each input takes; None for inputs that are no images.
+
+    Raises:
+        ValueError: If images cannot be sent in `image_dtype`.
+    """
+    found = []
+    for (name, spec), each in zip(specs.items(), pixels, strict=True):
+        single, dtype = len(specs) == 1, spec.dtype.name
+        image = each is not None or (single and spec.dtype.is_floating)
+        safe = re.sub(r"\W", "_", name)  # the arguments of a signature are Python's
+        signature_name = "images" if single and image else safe
+        file_name = "image_bytes" if single else f"{safe}_bytes"
+        sent = image_dtype if image else dtype
+        if each is not None:
+            _check_dtype(sent, dtype, each)
+        size = resize if each is not None and len(spec.shape) == 4 else None
+        found.append(Input(signature_name, file_name, tuple(spec.shape), dtype, sent, each, size))
+    return found
+
+
+def _check_dtype(image_dtype: str, dtype: str, pixels: Pixels) -> None:
+    """Refuses to send images in a dtype that cannot hold what the model takes."""
+    if not tf.as_dtype(dtype).is_floating:
+        wanted = "uint16" if dtype == "uint16" else "uint8"
+        if image_dtype != wanted:
+            raise ValueError(
+                f"A model that takes {dtype} takes pixels as they are: pass image_dtype={wanted!r}. "
+                f"Received: image_dtype={image_dtype!r}"
+            )
+    elif image_dtype == "uint8" and pixels.bits == 16:
+        raise ValueError(
+            f"The model takes images of 16 bits, with pixels from {pixels.words}. Pass image_dtype='uint16', or "
+            "'float32'. Received: image_dtype='uint8'"
+        )
+
+
+def _check_deep(data: tf.Tensor, pixels: Pixels) -> tf.Operation:
+    return tf.debugging.Assert(
+        is_deep(data), [f"The model takes images of 16 bits, {pixels.words}: send PNG files of 16 bits"]
+    )

@@ -1,0 +1,172 @@
+"""Reads image files into the input of a signature, with all checks."""
+
+import io
+import math
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tifffile
+from PIL.ExifTags import Base
+from PIL.Image import Exif
+from PIL.ImageFile import ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+
+from dropzoo.common.images import upright
+from dropzoo.common.pixels import Pixels
+from dropzoo.common.tiff import arranged
+from dropzoo.serving.decode import decode_jpeg
+from dropzoo.serving.server.limits import Limits, Refused
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+
+def check_image(data: bytes, limits: Limits) -> ImageFile:
+    """Returns the header of a PNG or JPEG file, without decompressing the image.
+
+    Args:
+        data: Bytes of the file.
+        limits: Limits of a request.
+
+    Raises:
+        Refused: If the file is neither PNG nor JPEG, its header is broken, or the image has too many pixels.
+    """
+    is_png, is_jpeg = data.startswith(_PNG), data.startswith(b"\xff\xd8\xff")
+    if not (is_png or is_jpeg):
+        raise Refused(400, "The image is neither PNG nor JPEG")
+    try:
+        header = (PngImageFile if is_png else JpegImageFile)(io.BytesIO(data))
+    except Exception:  # whatever a hostile header makes the parser raise
+        raise Refused(400, "The header of the image cannot be read") from None
+    width, height = header.size
+    if width * height > limits.max_pixels:
+        raise Refused(413, f"The image has {width} x {height} pixels; {limits.max_pixels:,} are allowed")
+    return header
+
+
+def read_tiff(data: bytes, limits: Limits) -> np.ndarray:
+    """Returns the first page of a TIFF file, uint8, uint16 or float32 in [0, 1], `(height, width, channels)`.
+
+    Args:
+        data: Bytes of the file.
+        limits: Limits of a request.
+
+    Raises:
+        Refused: If the file cannot be read, has numbers of another kind, or has too many pixels.
+    """
+    try:
+        with tifffile.TiffFile(io.BytesIO(data)) as file:
+            page: Any = file.pages[0]  # not `series`, which may name further files
+            width, height = page.imagewidth, page.imagelength
+            if math.prod(page.shape) > 4 * limits.max_pixels:
+                raise Refused(413, f"The image has {width} x {height} pixels; {limits.max_pixels:,} are allowed")
+            image = arranged(page.asarray(maxworkers=1), page.axes, page)
+    except Refused:
+        raise
+    except Exception:  # whatever a hostile file makes the parser raise
+        raise Refused(400, "The TIFF file cannot be read; it may be truncated, or compressed") from None
+    image = image.astype("uint8") * np.uint8(255) if image.dtype == bool else image
+    if image.dtype in (np.uint8, np.uint16):
+        return image
+    if image.dtype.kind == "f" and image.size and 0 <= image.min() and image.max() <= 1:
+        return image.astype("float32")
+    raise Refused(400, f"A TIFF file must have 8 or 16 bits, or floats in [0, 1]; received {image.dtype.name}")
+
+
+def is_deep(data: bytes) -> bool:
+    """Returns whether the bytes are those of a PNG file of 16 bits."""
+    return data.startswith(_PNG) and data[24:25] == b"\x10"
+
+
+def check_bits(deep: bool, pixels: Pixels) -> None:
+    """Refuses a file of 8 bits for a model of 16.
+
+    Args:
+        deep: Bool, whether the file has more than 8 bits.
+        pixels: The images that the model takes.
+
+    Raises:
+        Refused: If the model takes images of 16 bits, and the file has 8.
+    """
+    if pixels.bits == 16 and not deep:
+        raise Refused(
+            400,
+            f"The model takes images of 16 bits, with pixels from {pixels.words}. Received: a file of 8 bits. "
+            "Send the original as a PNG or TIFF file of 16 bits",
+        )
+
+
+def read_image(data: bytes, spec: tf.TensorSpec, limits: Limits, pixels: Pixels | None = None) -> np.ndarray:
+    """Returns an image file as a batch of one, with the channels, the size, the range and the dtype of the input.
+
+    A JPEG file is turned upright by its EXIF orientation, and a PNG file of 16 bits keeps them.
+
+    Args:
+        data: Bytes of a PNG, JPEG or TIFF file.
+        spec: Shape and dtype of the signature's input.
+        limits: Limits of a request.
+        pixels: The images that the model takes; None for images in [0, 1].
+
+    Raises:
+        Refused: If the signature takes no images, or the file is bad, too large, or of another size or depth.
+    """
+    *size, channels = spec.shape[1:]
+    if spec.shape.rank != 4 or channels not in (1, 3, 4):
+        raise Refused(400, f"This signature takes no image files; its input has the shape {spec.shape}")
+    pixels = pixels or Pixels()
+    image = _decode(data, channels, limits)[None]
+    check_bits(image.dtype != np.uint8, pixels)
+    if spec.dtype == tf.uint8 and image.dtype != np.uint8:
+        raise Refused(
+            400,
+            "This export takes images of 8 bits, and the file has more. Export it with image_dtype='uint16' "
+            "or 'float32', or send a file of 8 bits",
+        )
+    # Only the steps that are needed, and in NumPy: an eager operation of TensorFlow takes longer than all of the
+    # work on a small image.
+    fits = all(n in (None, given) for n, given in zip(size, image.shape[1:3], strict=True))
+    if not fits and None in size:
+        wanted = " x ".join("any" if n is None else str(n) for n in size)
+        raise Refused(400, f"The image must have the size {wanted}; received {image.shape[1]} x {image.shape[2]}")
+    stored = spec.dtype.is_integer
+    if fits and stored and image.dtype == spec.dtype.as_numpy_dtype and pixels.order != "bgr":
+        return image
+    values = image.astype("float32") / np.float32(1 if image.dtype.kind == "f" else np.iinfo(image.dtype).max)
+    if not fits:
+        values = tf.image.resize(values, size, antialias=True).numpy()
+    if not stored:
+        return pixels.scaled(values).astype("float32")
+    values = values[..., ::-1] if pixels.order == "bgr" else values
+    return np.rint(values * np.float32(spec.dtype.max)).astype(spec.dtype.as_numpy_dtype)
+
+
+def _decode(data: bytes, channels: int, limits: Limits) -> np.ndarray:
+    """The pixels of a file, uint8, uint16 or float32 `(height, width, channels)`, upright."""
+    if data.startswith(_TIFF):
+        image = read_tiff(data, limits)
+        if image.shape[-1] == channels:
+            return image
+        if {image.shape[-1], channels} != {1, 3}:
+            raise Refused(400, f"The image has {image.shape[-1]} channels, but the model takes {channels}")
+        return tf.image.rgb_to_grayscale(tf.constant(image)).numpy() if channels == 1 else np.repeat(image, 3, -1)
+    header = check_image(data, limits)
+    try:
+        if header.format == "JPEG":
+            return upright(decode_jpeg(data, channels, header.mode == "CMYK").numpy(), _orientation(header))
+        if is_deep(data):
+            return tf.io.decode_png(data, channels, tf.uint16).numpy()
+        return tf.io.decode_image(data, channels=channels, expand_animations=False).numpy()
+    except tf.errors.InvalidArgumentError:
+        raise Refused(400, "The image cannot be decoded; it may be truncated") from None
+
+
+def _orientation(header: ImageFile) -> int | None:
+    """The EXIF orientation, by which browsers turn an image before they show it; None if there is none."""
+    exif = Exif()
+    try:
+        exif.load(header.info.get("exif"))
+        return exif.get(Base.Orientation)
+    except Exception:  # whatever a hostile header makes the parser raise
+        return None

@@ -1,0 +1,74 @@
+"""What the `info.json` of an export says of its inputs and outputs."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from dropzoo.common.pixels import Pixels
+from dropzoo.serving.montecarlo.outputs import KINDS
+
+
+@dataclass(frozen=True)
+class Output:
+    """What is known of one output of a model.
+
+    Attributes:
+        name: Its name, which stands before what is said of it if there are several; empty for the only one.
+        kind: One of `KINDS`, what it means.
+        class_names: Names of the classes, labels or values; None if the export does not give them.
+    """
+
+    name: str = ""
+    kind: str = KINDS[0]
+    class_names: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Info:
+    """The content of an `info.json`, or defaults where it is missing.
+
+    Attributes:
+        outputs: What is known of each output.
+        least: Int, pixels of the one size to which the model resizes images; 0 if there is no such size.
+        pixels: The images that the model takes, by the name of the input; a file of them has a name of its own.
+        described: Whether the inputs are described.
+    """
+
+    outputs: tuple[Output, ...] = (Output(),)
+    least: int = 0
+    pixels: Mapping[str, Pixels] = field(default_factory=dict)
+    described: bool = False
+
+    def is_file(self, name: str) -> bool:
+        """Returns whether an input of strings is image files, as all are where nothing is said."""
+        return name in self.pixels or not self.described
+
+
+def read_info(folder: Path) -> Info:
+    """Returns what `assets.extra/info.json` in the folder of an export says."""
+    try:
+        info = dict(orjson.loads((folder / "assets.extra" / "info.json").read_bytes()))
+    except (OSError, ValueError, TypeError):
+        return Info()
+    outputs, size = info.get("outputs"), info.get("image_size")
+    if isinstance(outputs, list) and len(outputs) > 1:
+        found = tuple(_output(each, str(each["name"])) for each in outputs)
+    else:
+        found = (_output(info, ""),)
+    known = size if isinstance(size, list) and all(isinstance(n, int) for n in size) else [0]
+    inputs = info.get("inputs")
+    pixels: dict[str, Pixels] = {}
+    for each in inputs if isinstance(inputs, list) else []:
+        if each.get("pixels"):
+            pixels |= {name: Pixels(**each["pixels"]) for name in (each["name"], each["file_name"]) if name}
+    return Info(found, math.prod(known), pixels, isinstance(inputs, list))
+
+
+def _output(said: dict[str, Any], name: str) -> Output:
+    names, kind = said.get("class_names"), said.get("task")
+    class_names = tuple(map(str, names)) if isinstance(names, list) else None
+    return Output(name, kind if kind in KINDS else KINDS[0], class_names)

@@ -1,0 +1,281 @@
+"""The range of the images is known at every door, and one image has one answer, in whatever form it comes.
+
+The rule: what a model takes is said, or recorded by its training, or shown by its graph, or assumed to be [0, 1],
+and written on the card. Files are brought to that range with the bits that they have. A range that cannot be right
+is refused by a sentence that says both ranges.
+"""
+
+import io
+import json
+import logging
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import tifffile
+
+pytest.importorskip("fastapi", reason="needs the extra `serve`")
+
+from PIL import Image
+
+from _live import live
+from dropzoo import serving
+from dropzoo.common.pixels import Pixels
+from dropzoo.models.graph.record import read_record, remember, taken_by
+from dropzoo.runs.predictor import load_predictor
+from dropzoo.serving.decode import decode_file
+from dropzoo.serving.export.inputs import inputs_of, specs_of
+from dropzoo.serving.export.signatures import Signatures
+from dropzoo.serving.montecarlo.reader import Reader
+from dropzoo.serving.server.files import read_image
+from dropzoo.serving.server.limits import Limits, Refused
+from dropzoo.serving.server.versions import load
+
+kl = keras.layers
+MEANS = [103.939, 116.779, 123.68]
+
+
+def net(*layers, channels=3, dtype=None):
+    keras.utils.set_random_seed(1)
+    x = inputs = keras.Input((8, 8, channels), dtype=dtype)
+    for layer in layers:
+        x = layer(x)
+    x = kl.Dropout(0.3)(kl.Conv2D(4, 3, activation="relu")(x))
+    return keras.Model(inputs, kl.Dense(3)(kl.Flatten()(x)))
+
+
+def trained_on(low, high, **facts):
+    model = net(channels=facts.get("channels", 3))
+    remember(model, Pixels(low, high, source="the training images", **facts))
+    return model
+
+
+# The model, the options of its export, the bits of a file, and a function from a file's numbers to those that the
+# model takes.
+KINDS = {
+    "nothing known": (lambda: net(), {}, 8, lambda v: v / 255),
+    "rescaling": (lambda: net(kl.Rescaling(1 / 255)), {}, 8, lambda v: v),
+    "rescaling, as bytes": (lambda: net(kl.Rescaling(1 / 255)), {"image_dtype": "uint8"}, 8, lambda v: v),
+    "rescaling to -1": (lambda: net(kl.Rescaling(1 / 127.5, -1)), {}, 8, lambda v: v),
+    "said": (lambda: net(), {"input_range": (-1, 1)}, 8, lambda v: v / 127.5 - 1),
+    "said, as bytes": (
+        lambda: net(),
+        {"input_range": (-1, 1), "image_dtype": "uint8"},
+        8,
+        lambda v: v / 127.5 - 1,
+    ),
+    "recorded": (lambda: trained_on(0, 255), {}, 8, lambda v: v),
+    "16 bits": (lambda: net(channels=1), {}, 16, lambda v: v / 65535),
+    "16 bits, recorded": (lambda: trained_on(0, 1, bits=16, channels=1), {}, 16, lambda v: v / 65535),
+    "16 bits, as they are": (lambda: net(kl.Rescaling(1 / 65535), channels=1), {}, 16, lambda v: v),
+    "16 bits, as uint16": (lambda: net(channels=1), {"image_dtype": "uint16"}, 16, lambda v: v / 65535),
+    "12 bits, as they are": (lambda: net(kl.Rescaling(1 / 4095), channels=1), {}, 16, lambda v: v),
+    "BGR": (lambda: net(kl.Rescaling(1.0, [-m for m in MEANS])), {}, 8, lambda v: v[..., ::-1]),
+    "integers": (lambda: net(kl.Rescaling(1 / 255), dtype="uint8"), {"image_dtype": "uint8"}, 8, lambda v: v),
+    "integers of 16 bits": (
+        lambda: net(kl.Rescaling(1 / 65535), channels=1, dtype="uint16"),
+        {"image_dtype": "uint16"},
+        16,
+        lambda v: v,
+    ),
+}
+
+
+@pytest.mark.parametrize(("make", "options", "bits", "taken"), KINDS.values(), ids=KINDS)
+def test_an_image_has_one_answer_in_every_form(make, options, bits, taken):
+    model, channels = make(), 1 if bits == 16 else 3
+    stored = np.random.default_rng(0).integers(0, 4096 if bits == 16 else 256, (1, 8, 8, channels))
+    stored = stored.astype(f"uint{bits}")
+    file = tf.io.encode_png(stored[0]).numpy()
+    x = taken(stored.astype("float32")).astype(model.inputs[0].dtype)
+    expected = tf.nn.softmax(model(x))
+
+    pixels = taken_by(model, options.get("input_range"))
+    reader = Reader(model)
+    (given,) = inputs = inputs_of(specs_of(reader, None), options.get("image_dtype", "float32"), None, [pixels])
+    functions = Signatures(reader, inputs, None, 0).functions()
+    sent = stored if given.spec.dtype.is_integer else x.astype("float32")
+    image = read_image(file, given.spec, Limits(), pixels)  # what the server makes of the file
+    np.testing.assert_allclose(image, sent, atol=1e-4)
+    for answer in (
+        functions["serving_default"](images=sent),
+        functions["serving_default"](images=image),
+        functions["predict_bytes"](image_bytes=[file]),
+    ):
+        np.testing.assert_allclose(answer["probabilities"], expected, atol=2e-5)
+
+
+def test_samples_and_predictions_of_files(tmp_path):
+    model, file = net(kl.Rescaling(1 / 255)), tmp_path / "a.png"
+    stored = np.random.default_rng(0).integers(0, 256, (8, 8, 3), "uint8")
+    file.write_bytes(tf.io.encode_png(stored).numpy())
+    path = serving.export_model(model, tmp_path / "m" / "1", 2)
+    model.save(tmp_path / "m.keras")
+    expected = serving.MonteCarlo(model, 2, "fixed")(stored[None].astype("float32"))
+    found = tf.saved_model.load(str(path)).signatures["predict_mc"](images=stored[None].astype("float32"))
+    for name, value in expected.items():
+        np.testing.assert_allclose(found[name], value, atol=2e-5)
+    exported, own = load_predictor(path), load_predictor(tmp_path / "m.keras", 30)
+    np.testing.assert_allclose(exported.answer(exported.read(file))["mean"], expected["mean"][0], atol=2e-5)
+    mean = serving.MonteCarlo(model, 30)(stored[None].astype("float32"))["mean"]
+    np.testing.assert_allclose(own.answer(own.read(file))["mean"], mean[0], atol=2e-5)
+
+
+def test_the_card_says_what_is_taken_and_how_it_is_known(tmp_path):
+    facts = {}
+    for name, model in {"shown": net(kl.Rescaling(1 / 255, name="scale")), "assumed": net()}.items():
+        path = serving.export_model(model, tmp_path / name / "1", 0)
+        facts[name] = json.loads((path / "assets.extra" / "info.json").read_text())["inputs"][0]["pixels"]
+        assert f"0 to {facts[name]['high']:g}" in (path / "assets.extra" / "model_card.md").read_text()
+        assert (read_record(path / "assets.extra" / "model.keras") is None) == (name == "assumed")
+    assert facts["shown"]["high"] == 255 and facts["shown"]["source"] == "its layer 'scale'"
+    assert facts["assumed"] == {**vars(Pixels()), "channels": None}
+
+
+@pytest.mark.parametrize(
+    ("make", "options", "message"),
+    [
+        (
+            lambda: trained_on(0, 1),
+            {"input_range": (0, 255)},
+            r"takes pixels from 0 to 1 \(known from the tr.*Rec",
+        ),
+        (lambda: net(), {"input_range": (255, 0)}, "`input_range` must be the values of a black and of a white"),
+        (
+            lambda: net(channels=1, dtype="uint16"),
+            {},
+            "takes uint16 takes pixels as they are: pass image_dtype='uint16",
+        ),
+        (
+            lambda: trained_on(0, 1, bits=16),
+            {"image_dtype": "uint8"},
+            "takes images of 16 bits.*Pass image_dtype='uint16'",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_an_error_that_says_both(make, options, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        serving.export_model(make(), tmp_path / "1", 0, **options)
+
+
+def test_a_range_that_the_graph_does_not_show_is_taken_with_a_warning():
+    model = net(kl.Rescaling(1 / 255, name="scale"))
+    with pytest.warns(
+        UserWarning, match="from 0 to 255 .*'scale'.*but you say input_range=.0, 1., which is taken"
+    ):
+        assert taken_by(model, (0, 1)).range == (0, 1)
+    assert taken_by(model, (0, 255)).source == "its layer 'scale'"
+
+
+def test_the_server_refuses_a_range_that_cannot_be_right(tmp_path, caplog):
+    serving.export_model(net(kl.Rescaling(1 / 255)), tmp_path / "m" / "1", 0)
+    x = np.random.default_rng(0).random((1, 8, 8, 3), "float32")
+    dark = np.ones((1, 8, 8, 3), "float32")
+    with live(tmp_path / "m") as running:
+        for body in ({"instances": x.tolist()}, {"inputs": x.tolist()}, {"inputs": {"images": x.tolist()}}):
+            status, answer = running.post("/v1/models/m:predict", body)
+            assert status == 400, answer
+            assert "'images': The model takes pixels from 0 to 255" in answer["error"]
+            assert "Multiply them by 255" in answer["error"]
+        for right in (255 * x, dark, 0 * dark):
+            assert running.post("/v1/models/m:predict", {"instances": right.tolist()})[0] == 200
+
+
+def test_an_assumed_range_refuses_nothing_and_the_log_says_so_once(tmp_path, caplog):
+    serving.export_model(net(), tmp_path / "m" / "1", 0)
+    x = np.full((1, 8, 8, 3), 200.0).tolist()
+    with live(tmp_path / "m") as running, caplog.at_level(logging.WARNING, "dropzoo.serving"):
+        assert [running.post("/v1/models/m:predict", {"instances": x})[0] for _ in range(3)] == [200] * 3
+    said = [r.getMessage() for r in caplog.records if "assumed" in r.getMessage()]
+    assert len(said) == 1 and "export the model with `input_range`" in said[0]
+
+
+def test_files_of_8_bits_are_refused_for_a_model_of_16(tmp_path):
+    path = serving.export_model(trained_on(0, 1, bits=16, channels=1), tmp_path / "m" / "1", 0)
+    version, file = load(path), tf.io.encode_png(np.full((8, 8, 1), 9, "uint8")).numpy()
+    signature = version.signatures["serving_default"]
+    with pytest.raises(Refused, match="images of 16 bits.*a file of 8 bits"):
+        read_image(file, signature.specs["images"], Limits(), signature.pixels["images"])
+    with pytest.raises(tf.errors.InvalidArgumentError, match="16 bits"):
+        version.signatures["predict_bytes"].run({"image_bytes": np.array([file], object)})
+    (tmp_path / "a.png").write_bytes(file)
+    with pytest.raises(ValueError, match="takes images of 16 bits.*a.png of 8 bits"):
+        load_predictor(path).read(tmp_path / "a.png")
+
+
+def test_an_export_of_8_bits_refuses_files_of_16():
+    """It would round 12 bits to a few levels, and answer all the same."""
+    file = tf.io.encode_png(np.full((8, 8, 1), 900, "uint16")).numpy()
+    with pytest.raises(Refused, match="images of 8 bits, and the file has more. Export .*image_dtype='uint16'"):
+        read_image(file, tf.TensorSpec([None, 8, 8, 1], tf.uint8), Limits())
+
+
+@pytest.mark.parametrize("orientation", range(10))
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_photographs_are_upright_inside_a_saved_model(orientation, order):
+    """No operation of TensorFlow reads EXIF, so the graph reads the tag from the bytes."""
+    pixels = np.linspace(0, 255, 24 * 40 * 3).reshape(24, 40, 3).astype("uint8")
+    exif, file = Image.Exif(), io.BytesIO()
+    exif.endian = order
+    exif.update({271: "a maker", 274: orientation} if orientation else {271: "a maker"})
+    Image.fromarray(pixels).save(file, "JPEG", exif=exif, quality=95)
+    spec = tf.TensorSpec([None, None, None, 3], tf.uint8)
+    found = decode_file(tf.constant(file.getvalue()), 3)
+    np.testing.assert_allclose(255 * found, read_image(file.getvalue(), spec, Limits())[0], atol=1e-3)
+
+
+@pytest.mark.parametrize("cut", range(0, 40, 3))
+def test_broken_exif_turns_nothing(cut):
+    broken = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"[:cut]
+    file = io.BytesIO()
+    Image.new("RGB", (8, 16)).save(file, "JPEG", exif=broken)
+    assert decode_file(tf.constant(file.getvalue()), 3).shape in ((16, 8, 3), (8, 16, 3))
+
+
+def tiff(image, **options):
+    file = io.BytesIO()
+    tifffile.imwrite(file, image, **options)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("image", "channels", "white"),
+    [
+        (np.full((8, 8), 30000, "uint16"), 1, 65535),
+        (np.full((8, 8), 30, "uint8"), 1, 255),
+        (np.full((8, 8), 0.25, "float32"), 1, 1),
+        (np.full((8, 8), 30000, ">u2"), 3, 65535),
+        (np.full((8, 8, 3), 30, "uint8"), 3, 255),
+        (np.full((8, 8, 3), 30, "uint8"), 1, 255),
+        (np.full((9, 5, 3), 30000, "uint16"), 3, 65535),  # resized
+    ],
+)
+def test_tiff_files_keep_their_bits(image, channels, white):
+    spec = tf.TensorSpec([None, 8, 8, channels])
+    found = read_image(tiff(image), spec, Limits(), Pixels(0, 255))
+    np.testing.assert_allclose(found, np.full((1, 8, 8, channels), 255 * float(image.flat[0]) / white), rtol=2e-3)
+
+
+def test_tiff_files_that_cannot_be_read_are_refused():
+    spec, good = tf.TensorSpec([None, 8, 8, 1]), tiff(np.full((8, 8), 30000, "uint16"))
+    for i in range(4, len(good), 3):
+        for data in (good[:i], good[:i] + b"\xff\xff" + good[i + 2 :]):
+            try:
+                assert read_image(data, spec, Limits()).shape == (1, 8, 8, 1)
+            except Refused as error:
+                assert error.status in (400, 413)
+    with pytest.raises(Refused, match="floats in .0, 1.; received int32"):
+        read_image(tiff(np.zeros((8, 8), "int32")), spec, Limits())
+    with pytest.raises(Refused, match="8 x 8 pixels; 10 are allowed"):
+        read_image(good, spec, Limits(max_pixels=10))
+    with pytest.raises(Refused, match="2 channels, but the model takes 1"):
+        read_image(
+            tiff(np.zeros((8, 8, 2), "uint8"), photometric="minisblack", planarconfig="contig"), spec, Limits()
+        )
+
+
+def test_a_size_of_which_one_axis_is_known_is_checked():
+    file = tf.io.encode_png(np.zeros((8, 9, 1), "uint8")).numpy()
+    with pytest.raises(Refused, match="must have the size any x 8; received 8 x 9"):
+        read_image(file, tf.TensorSpec([None, None, 8, 1]), Limits())
