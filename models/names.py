@@ -50,19 +50,21 @@ def named_layers(model: keras.Model, every: list[Place] | None = None) -> list[N
     check_keras_model(model)
     found = random_layers(model)
     names = {id(each.layer): _own_names(each) for each in found}
+    holders = {id(each.layer): _holders(each) for each in found}
+    inside = {id(each.layer) for each in found if each.kind == "inside"}  # by its own name only if no other has it
     at: dict[int, Place] = {}
     if graph_of(model) is not None:
         every, calls = places(model) if every is None else every, list(walk(model))
         for layer, name in _names_in_graph(every, calls):
             if id(layer) in names:
-                names[id(layer)].add(name)
+                (holders if id(layer) in inside else names)[id(layer)].add(name)
         at = {id(call.layer): place for place in reversed(every) for call in place.standing}
         order = {path + call.layer.name: i for i, call in enumerate(calls) for path in call.paths}
         found.sort(key=lambda each: order.get(each.holder or each.path, len(order)))
     return [
-        Named(each, place.name if place else each.path, place, frozenset(names[id(each.layer)]), _holders(each))
-        for each in found
-        for place in [at.get(id(each.layer))]
+        Named(each, place.name if place else each.path, place, frozenset(names[key]), frozenset(holders[key]))
+        for each, key in ((each, id(each.layer)) for each in found)
+        for place in [at.get(key)]
     ]
 
 
@@ -123,14 +125,13 @@ def _names_of_site(place: Place) -> list[str]:
 
 def _own_names(each: RandomLayer) -> set[str]:
     """Returns the names of a layer and of its site."""
-    names = {each.layer.name, *each.paths}
+    names = {*each.paths} if each.kind == "inside" else {each.layer.name, *each.paths}
     return names | {name.removesuffix("_dropout") for name in names}
 
 
-def _holders(each: RandomLayer) -> frozenset[str]:
+def _holders(each: RandomLayer) -> set[str]:
     """Returns the names of the layer whose code a layer is in, with and without a path."""
-    holder = each.holder
-    return frozenset() if holder is None else frozenset((holder, holder.rpartition("/")[2]))
+    return set() if each.holder is None else {each.holder, each.holder.rpartition("/")[2]}
 
 
 def _names_in_graph(every: list[Place], calls: list[Call]) -> Iterable[tuple[keras.Layer, str]]:

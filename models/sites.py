@@ -10,7 +10,7 @@ import numbers
 import random
 import re
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
@@ -20,6 +20,7 @@ from dropzoo.common.checks import snake_case, unknown
 from dropzoo.common.seeds import random_untouched
 from dropzoo.models.graph.edges import Edge, edges_of
 from dropzoo.models.graph.places import Place, places
+from dropzoo.models.graph.random import describe_random, random_layers
 
 # Layers called <site>_<part> belong to the unit that ends in the layer called <site>, and are not sites.
 _PARTS = set("act add concat conv dense flatten join norm pad pool resize scale shortcut".split())
@@ -47,24 +48,32 @@ class Site:
         shape: `(batch, height, width, channels)` or `(batch, units)`, with None where a size is unknown.
         spec: The dropout that stands there, as a spec for `layers.get`; None if there is none. Several specs are
             joined by `" + "`.
+        inside: What draws at random in the layer itself, such as `"lstm, dropout inside: 0.3"`; None for nothing.
+            A plan cannot change that.
     """
 
     name: str
     kind: str
     shape: tuple[int | None, ...]
     spec: str | None = None
+    inside: str | None = None
 
 
 def sites_of(model: keras.Model, edges: bool = False) -> list[Site]:
     """Returns the dropout sites of a model, in the order of its forward pass; see `list_sites`."""
     every = places(model)
+    inside = collections.defaultdict(list)
+    for each in random_layers(model):
+        if each.holder is not None or each.kind != "dropout":
+            inside[each.holder or each.path].append(describe_random(each))
     found: dict[str, Site] = {}
     of_place = collections.defaultdict(list)
     for edge in edges_of(every) if edges else []:
         if edge.place.branches:
             of_place[id(edge.place)].append(_edge_as_site(edge))
     for place in every:
-        own = [as_site(place)] if is_listed(place) else []
+        draws = " + ".join(inside[place.call.path + place.call.layer.name]) or None
+        own = [replace(as_site(place), inside=draws)] if is_listed(place) else []
         for site in [*own, *of_place[id(place)]]:
             found.setdefault(site.name, site)
     return list(found.values())

@@ -7,6 +7,7 @@ import keras
 
 from dropzoo import layers, models
 from dropzoo.common.checks import check_rate
+from dropzoo.models.graph.random import random_layers
 from dropzoo.training.schedules import Schedule, get_schedule
 
 
@@ -62,7 +63,7 @@ class RateSchedule(keras.callbacks.Callback):
         Raises:
             ValueError: If the model has no dropout layer, a pattern matches none, or a rate cannot be set.
         """
-        if not layers.dropouts(model):
+        if not random_layers(model):
             raise ValueError("The model has no dropout layer. For a rate that rises from 0, add a layer of rate 0")
         matched = models.match_sites(model, self.schedules)
         last = {layer: pattern for pattern, found in matched.items() for layer in found}
@@ -129,13 +130,18 @@ class RateSchedule(keras.callbacks.Callback):
 
 def _check_live(layer: keras.Layer, pattern: str) -> None:
     """Raises a ValueError if the rate of a layer cannot change in a traced step."""
-    if layers.has_live_rate(layer):
+    if layers.has_live_rate(layer) and layers.is_stochastic(layer):
         return
+    kind = type(layer).__name__
     if isinstance(layer, layers.Stochastic):
-        why = f"is a {type(layer).__name__}, whose rate cannot be set: choose another layer"
-    else:
+        why = f"is a {kind}, whose rate cannot be set: choose another layer"
+    elif layers.is_dropout(layer):
         ours = type(layers.counterpart(layer)).__name__
         why = f"is a layer of Keras, whose rate is fixed once it is traced: put dropzoo.layers.{ours} there"
+    else:
+        why = (
+            f"is a {kind} with dropout in its own code, whose rate is fixed once it is traced: use a layer for it"
+        )
     raise ValueError(
         f"{layer.name!r}, which {pattern!r} matches, {why}, or leave it alone with a later pattern: "
         f"{{{layer.name!r}: None}}"

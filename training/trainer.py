@@ -11,9 +11,9 @@ import numpy as np
 import tensorflow as tf
 
 from dropzoo.common.checks import check_keras_model
-from dropzoo.common.keras_internals import build_for
+from dropzoo.common.keras_internals import build_for, forget_loss
 from dropzoo.training.loop import batches, checkpoints, pixels, replicas
-from dropzoo.training.loop.compiling import Asked, Settled, settle
+from dropzoo.training.loop.compiling import Asked, Settled, check_targets, settle
 from dropzoo.training.loop.feeds import DataLike, Feed, Order, feed_of, given
 from dropzoo.training.loop.options import check_device, check_options, xla_pays
 from dropzoo.training.loop.outputs import few
@@ -292,6 +292,7 @@ class Trainer:
                 if not getattr(self.model, "outputs", None):
                     self.model(few(feed.first[0][0]))  # the first call builds it
                 self._compile(settle(self._asked, self.model, feed))
+            check_targets(self.model, feed)
             build_for(self.model, feed.spec)
         if told and self._settled is not None:
             self._say(self._settled.words)
@@ -302,6 +303,8 @@ class Trainer:
             return
         asked, self._settled = self._asked, settled
         with replicas.scope(self.strategy):
+            if settled.loss is None:
+                forget_loss(self.model)
             optimizer, metrics, weighted = (
                 replicas.remade(self.strategy, thing)
                 for thing in (asked.optimizer, settled.metrics, asked.weighted_metrics)

@@ -173,9 +173,9 @@ def _spread(length: tf.Tensor, rows: tf.Tensor, sample: tf.Tensor) -> tuple[tf.T
     image = tf.minimum(index // each, images - 1)
     place = mix(tf.cast(index - image * each, tf.uint32))  # 0 for the first row, whose key is that of the image
     keys = tf.bitcast(tf.gather(tf.bitcast(rows, tf.int32), image), tf.uint32)
-    if sample.shape.rank:
-        sample = tf.bitcast(tf.gather(tf.bitcast(sample, tf.int32), image), tf.uint32)
-    return ops.bitwise_xor(keys, place), sample
+    several = tf.bitcast(tf.reshape(sample, [-1, 1]), tf.int32)  # one for all rows, or one for each image
+    chosen = tf.gather(several, tf.minimum(image, tf.shape(several)[0] - 1))
+    return ops.bitwise_xor(keys, place), tf.bitcast(chosen, tf.uint32)
 
 
 def _drop(

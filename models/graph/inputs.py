@@ -25,7 +25,7 @@ def pixels_of(model: keras.Model) -> Pixels | None:
     """Returns the images that a model of one input takes, as far as its graph shows.
 
     Args:
-        model: A model. Of a model with a `call` of its own, only its first `Rescaling` or `Normalization` is seen.
+        model: A model. If it has a `call` of its own, only its first `Rescaling` or `Normalization` is seen.
 
     Returns:
         `Pixels`, or None if the model has several inputs, or nothing before its first kernel changes the pixels.
@@ -143,12 +143,17 @@ def _levels(images: np.ndarray) -> np.ndarray:
 
 def _has_kernel(operation: Any) -> bool:
     """Returns whether a layer has weights other than the statistics of the images."""
-    if not getattr(operation, "weights", ()) or isinstance(operation, keras.layers.Normalization):
-        return False
-    if not isinstance(operation, keras.layers.BatchNormalization):
-        return True
-    mean = keras.ops.convert_to_numpy(operation.moving_mean)  # zeros until it has seen images
-    return not mean.any()
+    if isinstance(operation, keras.layers.Normalization):
+        return getattr(operation, "mean", None) is None or _centred(operation.mean, operation.variance)
+    if isinstance(operation, keras.layers.BatchNormalization):
+        return _centred(operation.moving_mean, operation.moving_variance)
+    return bool(getattr(operation, "weights", ()))
+
+
+def _centred(mean: Any, variance: Any) -> bool:
+    """Returns whether statistics are those of standardised images, or of none, which show no range."""
+    mean, variance = (keras.ops.convert_to_numpy(each) for each in (mean, variance))
+    return not (mean > 0.3 * np.sqrt(variance)).all()
 
 
 def _first_scale(operation: Any) -> keras.layers.Layer | None:
@@ -156,7 +161,8 @@ def _first_scale(operation: Any) -> keras.layers.Layer | None:
     if not isinstance(operation, keras.layers.Layer) or graph_of(operation) is not None:
         return None
     scales = (keras.layers.Rescaling, keras.layers.Normalization)
-    return next((layer for layer in flatten_layers(operation, False) if isinstance(layer, scales)), None)
+    inside = flatten_layers(operation, False)
+    return next((each for each in inside if isinstance(each, scales) and not _has_kernel(each)), None)
 
 
 def _call(node: Any, values: dict[int, Any]) -> list[Any]:

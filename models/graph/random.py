@@ -1,6 +1,5 @@
 """What draws at random in a model: dropout by class, dropout inside other layers, and layers under suspicion."""
 
-import inspect
 import numbers
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -10,6 +9,7 @@ import keras
 from keras import ops
 
 from dropzoo import layers
+from dropzoo.common.checks import snake_case
 from dropzoo.common.keras_internals import flatten_layers, seed_generators_of, sublayers_of, takes_training
 from dropzoo.models.graph.walk import graph_of, model_in
 
@@ -27,11 +27,17 @@ _ATTENTION = (keras.layers.MultiHeadAttention, keras.layers.GroupQueryAttention)
 _AUGMENTATION = keras.layers.RandomFlip.__bases__[
     0
 ]  # the base of all of Keras' image layers; it has no public name
-_DROPS = frozenset(
+_DROPS = (
     "rate drop drop_rate dropout dropout_rate drop_prob drop_probability drop_path drop_path_rate drop_path_prob "
-    "drop_connect_rate p prob probability stddev stochastic_depth stochastic_depth_rate".split()
+    "drop_connect_rate p prob probability stochastic_depth stochastic_depth_rate"
 )
-_KEEPS = frozenset("keep_prob keep_rate keep_probability survival_prob survival_rate survival_probability".split())
+_KEEPS = "keep_prob keep_rate keep_probability survival_prob survival_rate survival_probability"
+_RATES = {  # attributes that are rates, and whether they are the rate to keep
+    f"{prefix}{name}": keeps
+    for names, keeps in ((_DROPS, False), (_KEEPS, True))
+    for name in names.split()
+    for prefix in ("", "_")
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +51,8 @@ class RandomLayer:
         layer: The layer.
         kind: `"dropout"`: a layer of ours or a dropout layer of Keras, which a sampler can redirect. `"inside"`: a
             layer of Keras with dropout of its own, such as `LSTM`. `"suspected"`: another layer that holds a seed
-            generator, or that has a rate and asks whether it trains, such as a drop path of a user's own.
+            generator, whose code names a random function, or that has a rate and asks whether it trains, such as a
+            drop path of a user's own.
         rate: The fraction that it drops, the greater one if it has several. None if it shows none.
         paths: All paths, `path` first: a layer that is in several models has several.
         holder: The path of the layer whose code calls this one; None if the graph of a model does.
@@ -63,8 +70,8 @@ def random_layers(model: keras.Layer) -> list[RandomLayer]:
     """Returns what draws at random in a model while it trains, in the order of the model, each layer once.
 
     It looks into nested models, wrappers, cells and the code of other layers. Random augmentation of images is not
-    dropout and is left out, see `augmentations`; so are layers under suspicion whose rate is 0. Randomness that no
-    layer holds, such as `tf.nn.dropout` in a `Lambda`, cannot be seen here.
+    dropout and is left out, see `augmentations`; so are layers under suspicion whose rate is 0. Random functions
+    that the code of a layer hides in a function of its own cannot be seen here.
 
     Args:
         model: Any Keras model or layer, built or not.
@@ -88,18 +95,29 @@ def augmentations(model: keras.Layer) -> list[keras.Layer]:
     return [x for x in flatten_layers(model) if isinstance(x, _AUGMENTATION) and _holds_generator(x)]
 
 
+def describe_random(each: RandomLayer) -> str:
+    """Returns what a layer is and what it drops, such as `"dropout:0.3"` or `"lstm, dropout inside: 0.3"`."""
+    if each.kind == "dropout":
+        return layers.describe(each.layer)
+    name = snake_case(type(each.layer).__name__)
+    if each.kind == "inside":
+        return f"{name}, dropout inside: {each.rate:.4g}"
+    return name if each.rate is None else f"{name}:{each.rate:.4g}"
+
+
 def rate_of(layer: keras.Layer) -> float | None:
     """Returns the fraction that a layer drops, read off its attributes; None if it shows none.
 
     If a layer has several rates, such as `dropout` and `recurrent_dropout`, the result is the greatest.
     """
-    rates = []
-    for name in sorted(_DROPS | _KEEPS):
-        for attribute in (name, f"_{name}"):
-            value = _number(inspect.getattr_static(layer, attribute, None))
-            if value is not None and 0 <= value <= 1:
-                rates.append(1 - value if name in _KEEPS else value)
-    return max(rates, default=None)
+    known: dict[str, Any] = {}
+    for owner in (*reversed(type(layer).__mro__), layer):  # no getattr, which may run code
+        known |= {name: vars(owner)[name] for name in _RATES.keys() & vars(owner).keys()}
+    rates = {name: _number(value) for name, value in known.items()}
+    drops = [
+        1 - rate if _RATES[name] else rate for name, rate in rates.items() if rate is not None and 0 <= rate <= 1
+    ]
+    return max(drops, default=None)
 
 
 def _search(layer: keras.Layer, path: str, holder: str | None, owners: tuple[int, ...]) -> Iterator[RandomLayer]:
@@ -135,10 +153,22 @@ def _judge(layer: keras.Layer) -> tuple[Kind | None, float | None]:
     if isinstance(layer, _INSIDE):
         rate = max(getattr(layer, name, 0.0) for name in INSIDE_RATES)
         return ("inside" if rate else None), rate
-    if isinstance(layer, _AUGMENTATION) or not _holds_generator(layer):
+    if isinstance(layer, _AUGMENTATION) or not (_holds_generator(layer) or _calls_random_functions(layer)):
         return None, None
     known = rate_of(layer)
     return (None if known == 0 else "suspected"), known
+
+
+def _calls_random_functions(layer: keras.Layer) -> bool:
+    """Returns whether the code of a `Lambda` or of a user's own layer names `nn.dropout` or a module `random`."""
+    if isinstance(layer, keras.layers.Lambda):
+        function = layer.function
+    elif type(layer).__module__.startswith(("keras.", "dropzoo.")) or graph_of(layer) is not None:
+        return False
+    else:
+        function = type(layer).call
+    names = set(getattr(getattr(function, "__code__", None), "co_names", ()))
+    return "random" in names or {"nn", "dropout"} <= names
 
 
 def _has_rate_and_asks(layer: keras.Layer) -> bool:

@@ -65,14 +65,24 @@ def graph_of(model: Any) -> Any:
     """Returns the Functional model that runs a model: itself, or the one inside a Sequential model.
 
     The result is None for all other models. It is also None if `call` is overridden in a subclass or in the
-    instance, because the model then does what that code says and not what the graph says.
+    instance, because the model then does what that code says and not what the graph says. A `__call__` that hands
+    its inputs on to that of Keras is no such code.
     """
     graph = recorded_graph(model)
     if graph is None or "call" in vars(model):
         return None
     plain = keras.Sequential if isinstance(model, keras.Sequential) else KerasFunctional
-    own = any(getattr(type(model), name) is not getattr(plain, name) for name in ("call", "__call__"))
+    own = type(model).call is not plain.call or not _calls_super(type(model).__call__, plain.__call__)
     return None if own else graph
+
+
+def _calls_super(method: Any, plain: Any) -> bool:
+    """Returns whether a `__call__` is Keras' own, or one that hands its inputs on, as those of KerasHub do.
+
+    What else it does is not known. Surgery compares the outputs of a copy, which shows if they were changed there.
+    """
+    names = getattr(getattr(method, "__code__", None), "co_names", ())
+    return method is plain or {"super", "__call__"} <= set(names)
 
 
 def model_in(layer: Any) -> keras.Model | None:
@@ -101,8 +111,9 @@ def check_graph(model: keras.Model) -> None:
         )
     raise ValueError(
         "The sites of a model are read off its graph, so it must be Functional or Sequential. A subclassed model "
-        "is Python code: call layers.get(...) in its `call`, or write the network as keras.Model(inputs, outputs) "
-        f"and pass that. Received: {model!r}"
+        "is Python code. If its `call` has only layers and keras.ops, make a graph of its layers: inputs = "
+        "keras.Input(...), then keras.Model(inputs, model.call(inputs)), and pass that. Otherwise write "
+        f"layers.get(...) into its `call`. Received: {model!r}"
     )
 
 

@@ -19,8 +19,11 @@ from dropzoo.common.keras_internals import (
 )
 from dropzoo.models.graph.walk import Call, calls_of, makers_of, model_in
 from dropzoo.models.sites import layer_at, put_at
+from dropzoo.models.surgery.check import is_custom
 from dropzoo.models.surgery.ordered import Functional
+from dropzoo.models.surgery.quiet import is_quietable, quiet_config
 
+_REMEDY = "Define a `get_config` that its constructor takes, or pass share_weights=True."
 _DENSE = (keras.layers.Dense, keras.layers.EinsumDense)
 _STEPS = ("train_step", "test_step", "predict_step", "compute_loss", "compile")
 
@@ -58,6 +61,7 @@ class Changes:
         split: The ids of layers whose fused activation becomes a layer.
         between: The dropout to put between such a layer and its activation, by `call.key`.
         removed: The keys of the dropout calls to remove.
+        quiet: Whether to take away the dropout inside Keras' own layers, such as `LSTM`.
         detours: What a call reads in place of a tensor, by the key of the call and the id of the tensor.
     """
 
@@ -65,6 +69,7 @@ class Changes:
     split: set[int] = field(default_factory=set)
     between: dict[tuple[str, int], keras.Layer] = field(default_factory=dict)
     removed: set[tuple[str, int]] = field(default_factory=set)
+    quiet: bool = False
     detours: dict[tuple[str, int], dict[int, Detour]] = field(default_factory=dict)
 
 
@@ -115,7 +120,15 @@ class Rebuild:
         stack = [layer for call in own for layer in (*self._before(call, names), *self._stack(call, names))]
         if len(stack) == 1:  # a model of an input alone cannot be called
             stack.append(keras.layers.Identity(name=_free("identity", names)))
-        return _class_of(old, "layers", keras.Sequential)(stack, name=old.name)
+        try:
+            new = _class_of(old, "layers", keras.Sequential)(stack, name=old.name)
+        except Exception as error:  # the code of a custom layer may raise anything
+            self._blame_a_copy(error)
+            raise
+        made = {id(call.layer): call.outputs for call in calls_of(new)}
+        for call in own:
+            self._check_shapes(call, made.get(id(self._made.get(id(call.layer))), call.outputs))
+        return new
 
     def _functional(self, old: keras.Model, calls: list[Call], names: set[str]) -> keras.Model:
         tensors: dict[int, keras.KerasTensor] = {}
@@ -132,7 +145,12 @@ class Rebuild:
                 raw[id(call.outputs[0])] = outputs[0]
             else:  # as the old layer was called
                 args, kwargs = call.arguments.fill_in(tensors | self._detours(call, names, tensors))
-                outputs = keras.tree.flatten(stack.pop(0)(*args, **kwargs))
+                try:
+                    outputs = keras.tree.flatten(stack.pop(0)(*args, **kwargs))
+                except Exception as error:  # the code of a custom layer may raise anything
+                    self._blame_a_copy(error)
+                    raise
+                self._check_shapes(call, outputs)
             for layer in stack:
                 outputs = [layer(*outputs, **always if takes_training(layer) else {})]
             tensors |= {id(before): after for before, after in zip(call.outputs, outputs, strict=True)}
@@ -201,10 +219,28 @@ class Rebuild:
             elif self._share and not layers.is_dropout(old):
                 new = old
             else:
-                new = _from_config(old)
+                new = _from_config(old, quiet=self._changes.quiet and is_quietable(old))
                 self.pairs.append((old, new))
             self._made[id(old)] = new
         return self._made[id(old)]
+
+    def _check_shapes(self, call: Call, outputs: list[keras.KerasTensor]) -> None:
+        """Raises a ValueError if the copy of a layer of a user's own gives another shape than the original."""
+        before, after = ([tensor.shape for tensor in tensors] for tensors in (call.outputs, outputs))
+        if before != after and is_custom(call.layer):
+            raise ValueError(
+                f"Cannot copy layer {call.layer.name!r}: {type(call.layer).__name__}.from_config(config) "
+                f"gives the shapes {after}, and the original gives {before}. {_REMEDY}"
+            )
+
+    def _blame_a_copy(self, error: Exception) -> None:
+        """Raises a ValueError that names the first copy which could not be built, if there is one."""
+        for old, new in self.pairs:
+            if old.built and not new.built:
+                raise ValueError(
+                    f"Cannot copy layer {old.name!r}: {type(old).__name__}.from_config(layer.get_config()) makes "
+                    f"a layer that fails with {error!r}. {_REMEDY}"
+                ) from None
 
     def _split(self, old: keras.Layer, names: set[str]) -> tuple[keras.Layer, keras.Layer]:
         """Returns a layer in two parts: linear, and its activation."""
@@ -252,16 +288,17 @@ class Rebuild:
         return call.layer.data_format
 
 
-def _from_config(old: keras.Layer, **changes: Any) -> keras.Layer:
-    """Returns a copy of a layer, with changes to its config."""
+def _from_config(old: keras.Layer, quiet: bool = False, **changes: Any) -> keras.Layer:
+    """Returns a copy of a layer, with changes to its config, and without the dropout inside it if `quiet`."""
     try:
         config = _config(old) | changes
+        config = quiet_config(config) if quiet else config
         with own_code_is_safe():
             new = type(old)(**config) if type(old) is keras.layers.Lambda else type(old).from_config(config)
     except Exception as error:  # the code of a custom layer may raise anything
         raise ValueError(
             f"Cannot copy layer {old.name!r}: {type(old).__name__}.from_config(layer.get_config()) fails with "
-            f"{error!r}. Define `get_config`, or pass share_weights=True."
+            f"{error!r}. {_REMEDY}"
         ) from None
     new.name = changes.get("name", old.name)
     if new.dtype_policy != old.dtype_policy:  # some configs lack it, such as that of Keras' SpatialDropout2D

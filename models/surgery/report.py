@@ -7,14 +7,24 @@ from dataclasses import dataclass
 from typing import Any
 
 import keras
-import numpy as np
 from keras import ops
 
 from dropzoo import layers
-from dropzoo.common.keras_internals import shadowed_calls
+from dropzoo.common.checks import snake_case
+from dropzoo.common.keras_internals import flatten_layers, shadowed_calls
 from dropzoo.common.seeds import random_untouched
 from dropzoo.layers.draws import own_draw
+from dropzoo.models.graph.batches import random_batch
 from dropzoo.models.graph.places import Place, places
+from dropzoo.models.graph.random import Kind, describe_random
+from dropzoo.models.names import Named, named_layers
+from dropzoo.models.surgery.check import draws_in_inference
+
+_NOT_MEASURED = {
+    "dropout": "not a site layer",
+    "inside": "inside the layer: not measured",
+    "suspected": "under suspicion, for its seed generator, its rate or its code: not measured",
+}
 
 
 @dataclass(frozen=True)
@@ -22,12 +32,14 @@ class SiteReport:
     """A dropout layer in a model, and what it does.
 
     Attributes:
-        site: The name of the layer's site, or of the layer itself if it is inside the code of another layer.
-        spec: The layer at its present rate, as a spec for `layers.get`.
+        site: The name of the layer's site, or the path of the layer itself if it is inside another layer.
+        spec: The layer at its present rate, as a spec for `layers.get`, or in words if it is no dropout layer.
         rate: Float in [0, 1]; only Keras' own layers can have a rate of 1. None for a layer without a rate.
         dropped: Float, the fraction of its nonzero inputs that it drops in training, over many masks. It is 0.0
             for a layer that adds noise or scales, and None if nothing could be measured: see `notes`.
         notes: Findings that look wrong, one phrase each.
+        kind: `"dropout"`; `"inside"` for a layer of Keras with dropout of its own, such as `LSTM`; `"suspected"`
+            for another layer that seems to draw at random.
     """
 
     site: str
@@ -35,6 +47,7 @@ class SiteReport:
     rate: float | None
     dropped: float | None
     notes: tuple[str, ...]
+    kind: Kind = "dropout"
 
 
 class DropoutReport(list[SiteReport]):
@@ -54,6 +67,9 @@ class DropoutReport(list[SiteReport]):
 def dropout_report(model: keras.Model, images: Any = None, masks: int = 64) -> DropoutReport:
     """Measures the dropout of a model, site by site, in a training pass that leaves the model as it is.
 
+    The report also has what cannot be measured, with its `kind`: dropout inside recurrent layers, layers under
+    suspicion, and layers that draw in inference too.
+
     A unit counts as dropped if the output does not depend on its input. The report notes a rate of 0 or 1; a layer
     that never drops, or whose inputs are all zero; a rate of 0.5 and more on feature maps; and dropout before a
     BatchNormalization with at most one layer with weights in between: the statistics of the normalisation come
@@ -61,15 +77,15 @@ def dropout_report(model: keras.Model, images: Any = None, masks: int = 64) -> D
 
     Args:
         model: A Functional or Sequential model, built.
-        images: A batch of inputs, in the structure that the model takes. None for 8 random images with values in
-            [0, 1), 64 wide and high if the model leaves that open.
+        images: A batch of inputs, in the structure that the model takes. None for 8 random inputs: floats in
+            [0, 1), 64 wide and high if the model leaves that open, indices, or words.
         masks: Positive int, the number of masks to draw at each site.
 
     Returns:
         A `DropoutReport`, a list of `SiteReport` that prints as a table.
 
     Raises:
-        ValueError: For a model without a graph, and for a model that takes texts if `images` is None.
+        ValueError: For a model without a graph.
 
     Example:
     >>> from dropzoo import models
@@ -84,36 +100,34 @@ def dropout_report(model: keras.Model, images: Any = None, masks: int = 64) -> D
         arXiv:1801.05134.
     """
     every = places(model)
-    site_of = {id(call.layer): place for place in every for call in place.standing}
-    found = {id(layer): layer for layer in layers.dropouts(model)}
-    in_order = {layer: found[layer] for layer in [*(i for i in site_of if i in found), *found]}
+    named = named_layers(model, every)
     with random_untouched():
-        seen = _training_inputs(model, list(in_order.values()), _random_batch(model) if images is None else images)
-        report = DropoutReport()
-        for key, layer in in_order.items():
-            place = site_of.get(key)
-            measurable = layers.is_dropout(layer)
-            dropped = _measure(layer, seen[key], masks) if measurable else None
-            notes = _notes(layer, place, bool(seen[key]), dropped, every) if measurable else ("not a site layer",)
-            name = layer.name if place is None else place.name
-            rate = getattr(layer, "rate", None)
-            report.append(SiteReport(name, layers.describe(layer), rate, dropped, tuple(notes)))
+        batch = random_batch(model, 8, 64) if images is None else images
+        seen = _training_inputs(model, [each.random.layer for each in named if _is_measured(each)], batch)
+        report = DropoutReport(_row(each, seen, masks, every) for each in named)
+        known = {id(each.random.layer) for each in named}
+        others = [layer for layer in flatten_layers(model, include_self=False) if id(layer) not in known]
+        for layer in draws_in_inference(model, others, batch):
+            note = "draws at random in inference too, by a function"
+            report.append(
+                SiteReport(layer.name, snake_case(type(layer).__name__), None, None, (note,), "suspected")
+            )
     return report
 
 
-def _random_batch(model: keras.Model) -> Any:
-    """Returns eight random inputs, in the structure that the model takes."""
-    rng = np.random.default_rng(0)
+def _row(each: Named, seen: dict[int, list[Any]], masks: int, every: list[Place]) -> SiteReport:
+    """Returns the row of a layer that draws at random."""
+    layer, kind = each.random.layer, each.random.kind
+    dropped, notes = None, [_NOT_MEASURED[kind]]
+    if _is_measured(each):
+        inputs = seen[id(layer)]
+        dropped = _measure(layer, inputs, masks)
+        notes = _notes(layer, each.place, bool(inputs), dropped, every)
+    return SiteReport(each.site, describe_random(each.random), each.random.rate, dropped, tuple(notes), kind)
 
-    def some(tensor: Any) -> np.ndarray:
-        shape = [tensor.shape[0] or 8, *(64 if size is None else size for size in tensor.shape[1:])]
-        if keras.backend.is_float_dtype(tensor.dtype):
-            return rng.random(shape).astype("float32")
-        if tensor.dtype == "string":
-            raise ValueError("The model takes texts, and there are no random ones: pass `images`")
-        return np.ones(shape, tensor.dtype)  # zeros may be padding, which is masked
 
-    return keras.tree.map_structure(some, model.inputs[0] if isinstance(model, keras.Sequential) else model.input)
+def _is_measured(each: Named) -> bool:
+    return layers.is_dropout(each.random.layer)
 
 
 def _training_inputs(model: keras.Model, watched: list[keras.Layer], images: Any) -> dict[int, list[Any]]:

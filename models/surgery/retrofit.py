@@ -7,10 +7,15 @@ from typing import Any
 import keras
 
 from dropzoo import layers
+from dropzoo.common.keras_internals import flatten_layers
 from dropzoo.common.seeds import random_untouched
 from dropzoo.models.graph.edges import Edge
+from dropzoo.models.graph.random import describe_random, random_layers
+from dropzoo.models.graph.record import recorded, remember
 from dropzoo.models.graph.walk import Call, check_graph, walk
+from dropzoo.models.names import named_layers
 from dropzoo.models.sites import check_site_layer
+from dropzoo.models.surgery.check import check_copy, draws_in_inference, gives_its_input
 from dropzoo.models.surgery.keys import Key, resolve
 from dropzoo.models.surgery.rebuild import Changes, Detour, Put, Rebuild
 from dropzoo.models.surgery.state import compile_like, copy_state
@@ -85,24 +90,28 @@ def retrofit(model: keras.Model, plan: dict[Key, Any] | str, share_weights: bool
             "`before_activation` splits a layer with a fused activation into two new ones, which cannot share the "
             "weights of the original. Pass share_weights=False, or use `after:`."
         )
-    return _rebuilt(model, changes, share_weights)
+    return _rebuilt(model, changes, share_weights)[0]
 
 
-def strip_dropout(model: keras.Model) -> keras.Model:
+def strip_dropout(model: keras.Model, share_weights: bool = False) -> keras.Model:
     """Returns a copy of any Keras model without its dropout layers.
 
     Weights, inference, compile settings and optimizer state are those of the original, which is not changed. If a
     dropout layer makes an output of the model, it becomes an `Identity` of the same name, so that losses keyed by
-    name still work.
+    name still work. Layers of a user's own whose class is called a drop layer or stochastic depth are taken away
+    like those of Keras if they have no weights and give out their input in inference. Recurrent and attention
+    layers of Keras get a dropout of 0. A warning names whatever still draws at random in the copy.
 
     Args:
         model: A Functional or Sequential model, built, as for `retrofit`.
+        share_weights: Bool. If True, the copy uses the layers of the original, so that training one model trains
+            both. Layers whose config is not complete can be used only so.
 
     Returns:
         A model of the same kind.
 
     Raises:
-        ValueError: For a model without a graph.
+        ValueError: For a model without a graph, and for a layer that cannot be copied.
 
     Example:
     >>> from dropzoo import models
@@ -111,16 +120,42 @@ def strip_dropout(model: keras.Model) -> keras.Model:
     []
     """
     check_graph(model)
-    dropped = [call for call in walk(model) if layers.is_dropout(call.layer)]
-    new = _rebuilt(model, Changes(removed={call.key for call in dropped}))
-    left = [layer.name for layer in layers.dropouts(new)]
+    own = {id(each.layer) for each in random_layers(model) if each.kind == "suspected"}
+    removed = {
+        call.key
+        for call in walk(model)
+        if layers.is_dropout(call.layer) or (id(call.layer) in own and gives_its_input(call))
+    }
+    new, is_equal = _rebuilt(model, Changes(removed=removed, quiet=not share_weights), share_weights)
+    _tell_what_stays(model, new, certain=is_equal)
+    return new
+
+
+def _tell_what_stays(model: keras.Model, new: keras.Model, certain: bool) -> None:
+    """Warns if a model without dropout layers still draws at random, or has layers whose rate is 0 only now.
+
+    If it is not certain that inference draws nothing, layers are tried too.
+    """
+    named = [each for each in named_layers(new) if each.random.rate != 0]
+    left = [f"{each.site!r} ({describe_random(each.random)})" for each in named]
+    if not named and not certain:
+        every = flatten_layers(new, include_self=False)
+        left = [f"{layer.name!r} (draws in inference too)" for layer in draws_in_inference(new, every)]
     if left:
         warnings.warn(
-            "Some layers that draw at random are left, because they do more than dropout or are in the code of "
-            f"another layer. Set their `rate` to 0 if they have one: {left}",
-            stacklevel=2,
+            "The copy still draws at random in layers that do more than dropout, or in the code of a layer: "
+            f"{', '.join(left)}. Set the `rate` of the layer to 0 if it has one, see models.match_sites, or build "
+            "the model without that dropout.",
+            stacklevel=3,
         )
-    return new
+    stays = {each.site for each in named}
+    inside = [each.site for each in named_layers(model) if each.random.holder is not None]
+    if quiet := [site for site in inside if site not in stays]:
+        warnings.warn(
+            f"The layers of this dropout stay in the copy, with a rate of 0: {', '.join(quiet)}. On a GPU their "
+            "outputs may differ from those of the original by rounding.",
+            stacklevel=3,
+        )
 
 
 def _detour(edge: Edge, layer: keras.Layer | None) -> Detour:
@@ -134,11 +169,16 @@ def _detour(edge: Edge, layer: keras.Layer | None) -> Detour:
     return Detour(edge.tensor, edge.place.call, put)
 
 
-def _rebuilt(model: keras.Model, changes: Changes, share_weights: bool = False) -> keras.Model:
-    """Returns the model with the changes, and with its state."""
+def _rebuilt(model: keras.Model, changes: Changes, share_weights: bool) -> tuple[keras.Model, bool]:
+    """Returns the model with the changes and with its state, and whether its inference is known to be the same."""
     rebuild = Rebuild(changes, random.randint(1, 2**31 - 1), share_weights)
     with random_untouched(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The object being serialized includes a `lambda`")  # it is about files
         new = rebuild.model(model)
         compile_like(model, new, copy_state(rebuild.pairs))
-    return new
+        if (pixels := recorded(model)) is not None:
+            remember(new, pixels)
+        if share_weights:
+            return new, False
+        # On a GPU, a recurrent layer without dropout takes cuDNN's way, which rounds otherwise.
+        return new, check_copy(model, new, rebuild.pairs, rounding=1e-3 if changes.quiet else 0.0)

@@ -25,7 +25,8 @@ def copy_state(pairs: list[tuple[keras.Layer, keras.Layer]]) -> dict[int, keras.
         A dict from the id of each old variable to the new one.
 
     Raises:
-        ValueError: If several layers share a weight, because their copies cannot share one.
+        ValueError: If several layers share a weight, because their copies cannot share one; if the weights of a
+            copy have other shapes.
     """
     variables: dict[int, keras.Variable] = {}
     for old, new in pairs:
@@ -33,11 +34,17 @@ def copy_state(pairs: list[tuple[keras.Layer, keras.Layer]]) -> dict[int, keras.
         for part, copied in parts:
             if copied.trainable != part.trainable:
                 copied.trainable = part.trainable
-        for variable, copied in zip(old.variables, new.variables, strict=True):
+        for variable, copied in _both(old, new):
             if variables.get(id(variable), copied) is not copied:
                 raise ValueError(
                     f"{variable.path!r} is a weight of several layers, such as {old.name!r}, and their copies "
                     "cannot share it. Pass share_weights=True."
+                )
+            if copied.shape != variable.shape:
+                raise ValueError(
+                    f"Cannot copy layer {old.name!r}: {variable.path!r} has the shape {copied.shape} in a layer "
+                    f"made from its config, and {variable.shape} in the original. Define a `get_config` with "
+                    "all arguments of the layer, or pass share_weights=True."
                 )
             copied.assign(variable.value)
             if copied.trainable != variable.trainable:
@@ -54,6 +61,14 @@ def copy_state(pairs: list[tuple[keras.Layer, keras.Layer]]) -> dict[int, keras.
                     part.save_assets(folder)
                     copied.load_assets(folder)
     return variables
+
+
+def _both(old: keras.Layer, new: keras.Layer) -> list[tuple[keras.Variable, keras.Variable]]:
+    """Returns the variables of a layer with those of its copy; a layer of rate 0 has no seed of its own."""
+    variables = old.variables, new.variables
+    if len(variables[0]) != len(variables[1]):
+        variables = old.weights, new.weights
+    return list(zip(*variables, strict=True))
 
 
 def compile_like(old: keras.Model, new: keras.Model, variables: dict[int, keras.Variable]) -> None:

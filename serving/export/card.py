@@ -10,6 +10,8 @@ import keras
 import tensorflow as tf
 
 from dropzoo import models
+from dropzoo.models.graph.random import random_layers
+from dropzoo.models.graph.walk import graph_of
 from dropzoo.serving.export.inputs import Input
 from dropzoo.serving.montecarlo.outputs import Output
 
@@ -29,7 +31,7 @@ def model_card(model: keras.Model, facts: Mapping[str, object], told: Mapping[st
         "name": model.name,
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "parameters": model.count_params(),
-        "plan": {site.name: site.spec for site in models.list_sites(model) if site.spec},
+        "plan": _plan(model),
         **facts,
         "versions": {
             "dropzoo": importlib.metadata.version("dropzoo"),
@@ -45,6 +47,17 @@ def model_card(model: keras.Model, facts: Mapping[str, object], told: Mapping[st
     except (TypeError, ValueError) as error:
         raise ValueError(f"`card` must hold only values that JSON can express. Received: {error}") from None
     return card
+
+
+def _plan(model: keras.Model) -> dict[str, str]:
+    """The dropout of a model by its name: by site where the model has a graph, and else by layer."""
+    if graph_of(model) is not None:
+        return {site.name: site.spec for site in models.list_sites(model) if site.spec}
+    found = {each.path: each for each in random_layers(model)}
+    return {
+        name: type(each.layer).__name__ if each.rate is None else f"{type(each.layer).__name__}:{each.rate:g}"
+        for name, each in found.items()
+    }
 
 
 def facts_of(

@@ -69,8 +69,8 @@ def export_model(
     - `predict_bytes` takes `image_bytes`, `(batch,)`, which are PNG or JPEG files. It turns photographs upright,
       and converts files to the model's range, channels (1, 3 or 4) and size; a PNG file of 16 bits keeps them. It
       returns the same outputs as `serving_default`, and masks have the model's size. If the model takes any size,
-      all images of a batch must have the same size. Of several inputs, an image called `photo` is `photo_bytes`
-      here, and the others are as in the other signatures.
+      all images of a batch must have the same size. If a model has several inputs, an image called `photo` is
+      `photo_bytes` here, and the others are as in the other signatures.
 
     For a model of several outputs, the name of each stands before what is said of it: `prob_probabilities`,
     `prob_mean`, `dist_values`.
@@ -80,8 +80,8 @@ def export_model(
     `model_card.md` and `model_card.json`; and `tf_serving_warmup_requests`.
 
     Args:
-        model: A Keras model that is built. Its inputs have any dtype. Of a model with a `call` of its own, the
-            inputs have the shapes with which it was built.
+        model: A Keras model that is built. Its inputs have any dtype. The inputs of a model with a `call` of its
+            own have the shapes with which it was built.
         path: The folder to write: `NAME/VERSION`, or `NAME` for the next version in it. It appears as a whole or
             not at all.
         num_samples: Int, the number of Monte-Carlo samples. 0 leaves `predict_mc` out.
@@ -179,10 +179,13 @@ def _purity(monte_carlo: MonteCarlo | None) -> dict[str, object]:
 
 
 def _save_keras(model: keras.Model, path: Path, pixels: Sequence[Pixels | None]) -> None:
-    """Saves the model with what is known of its images, if it has one input."""
+    """Saves the model with what is known of its images; a model that Keras cannot save is left out."""
     known = pixels[0] if len(pixels) == 1 else None
-    with remembering(model, known) if known is not None and known.source else nullcontext():
-        model.save(path)
+    try:
+        with remembering(model, known) if known is not None and known.source else nullcontext():
+            model.save(path)
+    except NotImplementedError as error:  # Keras' error for a class that has arguments but no `get_config`
+        warnings.warn(f"`model.keras` is left out, because Keras cannot save the model: {error}", stacklevel=3)
 
 
 def _module(model: keras.Model) -> tf.Module:

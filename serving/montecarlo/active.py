@@ -146,18 +146,18 @@ def warn_of(drawing: Sequence[Code], on: Sequence[Code], sampling: str) -> None:
         warnings.warn(
             f"The draws of {', '.join(loose)} cannot be given a seed, so the same call twice gives two answers. "
             "Draw with keras.random and a keras.random.SeedGenerator outside of loops, or use a dropout layer",
-            stacklevel=4,
+            stacklevel=5,
         )
     if stuck := [name for code in drawing if code not in on and code.always for name in code.names]:
         warnings.warn(
             f"Not turned off: {', '.join(stuck)} draws in inference too, although `sites` does not name it",
-            stacklevel=4,
+            stacklevel=5,
         )
     if sampling == "fixed" and (rest := [name for code in on for name in code.names]):
         warnings.warn(
             f"sampling='fixed' cannot fix the masks of {', '.join(rest)}, which is sampled by plain passes: they "
             "differ from image to image",
-            stacklevel=4,
+            stacklevel=5,
         )
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from dropzoo.serving.montecarlo.inputs import Inputs
 from dropzoo.serving.montecarlo.trunk import Costs, Trunk
 
 _UNKNOWN = 256  # the size of an axis, in pixels, that neither the model nor the caller gives
@@ -70,7 +71,7 @@ def make_cut(
         num_samples: Int, the number of samples.
         plain: Pairs of what is sampled by plain passes, and why.
     """
-    costs = trunk.costs(shapes)
+    costs = costs_or_none(trunk, shapes) or Costs(0, 0, 0, True)
     total = costs.trunk_macs + costs.head_macs
     f = costs.trunk_macs / total if total else 0.0
     speedup = 1.0 / (f / num_samples + 1.0 - f)
@@ -79,25 +80,27 @@ def make_cut(
     return Cut(trunk.names, f, num_samples, speedup, shape, *macs, trunk.opaque, trunk.split, plain)
 
 
-def fill_shapes(
-    shapes: Sequence[tuple[int | None, ...]], size: tuple[int, ...] | None = None
-) -> list[tuple[int, ...]]:
+def fill_shapes(inputs: Inputs, size: tuple[int, ...] | None = None) -> list[tuple[int, ...]]:
     """Returns the shapes of the inputs without the batch, each known.
 
     Args:
-        shapes: The shapes that a model takes, with the batch.
+        inputs: The inputs of a model.
         size: `(height, width)`, the first axes of an image. None for 256 on each axis that the model leaves open.
 
     Raises:
         ValueError: If `size` does not fit the model.
     """
-    sized = [i for i, shape in enumerate(shapes) if len(shapes) == 1 or None in shape[1:]]
-    return [_fill(tuple(shape[1:]), size if i in sized else None) for i, shape in enumerate(shapes)]
-
-
-def _fill(shape: tuple[int | None, ...], size: tuple[int, ...] | None) -> tuple[int, ...]:
+    filled = inputs.row_shapes(_UNKNOWN)
     if size is None:
-        return tuple(_UNKNOWN if n is None else n for n in shape)
+        return filled
+    several = len(filled) > 1
+    return [
+        each if several and None not in shape[1:] else _fill(shape[1:], size)
+        for each, shape in zip(filled, inputs.shapes, strict=True)
+    ]
+
+
+def _fill(shape: tuple[int | None, ...], size: tuple[int, ...]) -> tuple[int, ...]:
     chosen = tuple(n for n in (*size, *shape[len(size) :]) if type(n) is int and n > 0)
     fits = len(chosen) == len(shape) <= len(size) + 1
     if not fits or any(n not in (None, m) for n, m in zip(shape, chosen, strict=True)):

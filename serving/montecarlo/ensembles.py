@@ -47,7 +47,7 @@ class Rival:
         self.task = task
         self.num_samples = len(passes)
         self._readers, self._passes = list(readers), list(passes)
-        self._traced: list[Callable[..., Any]] = []
+        self._traced: list[Any] = []
 
     def __call__(self, images: InputsLike) -> Any:
         checked = [reader.check(images) for reader in self._readers][0]

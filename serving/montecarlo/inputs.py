@@ -1,7 +1,7 @@
 """What a model takes: one input or several, as Keras takes them, of any dtype."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import keras
@@ -26,12 +26,14 @@ class Inputs:
         specs: The shape, with the batch first, and the dtype of each. Floating point inputs are float32.
         structure: What `model` takes, with anything in the places of its inputs.
         layer_names: Other names that a dict may use, those of the input layers.
+        seen: For a subclassed model, the shape of each in the first batch.
     """
 
     names: tuple[str, ...]
     specs: tuple[tf.TensorSpec, ...]
     structure: Any
     layer_names: tuple[str, ...]
+    seen: tuple[tuple[int, ...], ...] = ()
 
     @classmethod
     def of(cls, model: keras.Model) -> "Inputs":
@@ -41,7 +43,9 @@ class Inputs:
     @classmethod
     def like(cls, inputs: InputsLike) -> "Inputs":
         """Returns the inputs of a subclassed model, by a batch that it takes; only their ranks are kept."""
-        return cls._from(keras.tree.map_structure(_as_symbol, inputs if _is_nested(inputs) else _array(inputs)))
+        given = keras.tree.map_structure(_array, inputs if _is_nested(inputs) else _array(inputs))
+        found = cls._from(keras.tree.map_structure(_as_symbol, given))
+        return replace(found, seen=tuple(tuple(x.shape) for x in keras.tree.flatten(given)))
 
     @classmethod
     def _from(cls, structure: Any, layer_names: Sequence[str] = ()) -> "Inputs":
@@ -58,6 +62,15 @@ class Inputs:
     def shapes(self) -> tuple[tuple[int | None, ...], ...]:
         """The shape of each input, with the batch."""
         return tuple(tuple(spec.shape) for spec in self.specs)
+
+    def row_shapes(self, length: int) -> list[tuple[int, ...]]:
+        """Returns the shape of a row of each input, with this length where the model leaves it open.
+
+        Args:
+            length: Int, used where no batch has been seen.
+        """
+        shapes = self.seen or self.shapes
+        return [tuple(length if n is None else n for n in shape[1:]) for shape in shapes]
 
     def check(self, inputs: InputsLike) -> list[tf.Tensor]:
         """Returns inputs as tensors of the model's dtypes, in its order.
@@ -99,8 +112,8 @@ class Inputs:
         """
         random = np.random.default_rng(seed)
         found = []
-        for spec in self.specs:
-            shape = [batch, *(size if n is None else n for n in spec.shape[1:])]
+        for spec, row in zip(self.specs, self.row_shapes(size), strict=True):
+            shape = (batch, *row)
             if spec.dtype == tf.string:
                 values = np.full(shape, b"")
             elif spec.dtype.is_floating:

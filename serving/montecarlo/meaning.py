@@ -172,8 +172,8 @@ def check_kind(output: Output, meaning: Meaning | None) -> None:
     if meaning not in (None, "logits", fitting.get(output.kind, meaning)):
         raise ValueError(
             f"task={output.kind!r} needs a model of logits, or one that ends in a {fitting[output.kind]}. "
-            f"Received: a model of {output.classes} outputs that ends in a {meaning}; sigmoids of several outputs are "
-            "task='multi_label', and from_logits=False takes probabilities as they are"
+            f"Received: a model of {output.classes} outputs that ends in a {meaning}; sigmoids of several outputs "
+            "are task='multi_label', and from_logits=False takes probabilities as they are"
         )
 
 
@@ -202,6 +202,6 @@ def _compiled(model: keras.Model, output: Output, outputs: Sequence[Output]) -> 
 
 def _undecided(output: Output, why: str) -> ValueError:
     return ValueError(
-        f"Is the output {output.name!r} logits or probabilities? It is not known: {why}. Pass from_logits=True for "
-        "logits, or from_logits=False for probabilities (task='regression' for values that are neither)"
+        f"Is the output {output.name!r} logits or probabilities? It is not known: {why}. Pass from_logits=True "
+        "for logits, or from_logits=False for probabilities (task='regression' for values that are neither)"
     )

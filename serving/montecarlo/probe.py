@@ -229,7 +229,7 @@ def rows_in_order(
         return call
 
     try:
-        with shadowed_calls([(layer, watched(layer)) for layer in redirected]):
+        with tf.init_scope(), shadowed_calls([(layer, watched(layer)) for layer in redirected]):
             for batch in batches:
                 seen.append([])
                 values: dict[int, Any] = dict(zip(graph.inputs, batch, strict=True))

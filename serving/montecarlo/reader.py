@@ -31,7 +31,7 @@ class Reader:
         from_logits: Whether each output is logits, as for `MonteCarlo`.
 
     Attributes:
-        known: Bool, whether inputs and outputs are known: always, but before the first batch of a subclassed model.
+        known: Bool, whether inputs and outputs are known. Those of a subclassed model are not before its first batch.
         inputs: The model's inputs.
         outputs: The model's outputs, in the order of `model.outputs`.
         symbols: Symbolic tensors of the outputs, in that order.
@@ -63,7 +63,7 @@ class Reader:
         """Whether no batch is needed to know what goes in and what comes out."""
         return self.known and self._meanings.settled
 
-    def traced(self, function: Callable[..., Any], *others: tf.TensorSpec) -> Callable[..., Any]:
+    def traced(self, function: Callable[..., Any], *others: tf.TensorSpec) -> Any:
         """Returns a `tf.function` of the inputs, as a list, and of other tensors: one trace for all sizes.
 
         Keras can run a `TimeDistributed` in a graph only if its length is known: then each size has a trace.

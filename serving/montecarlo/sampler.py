@@ -165,7 +165,7 @@ class MonteCarlo:
         """
         if not self._is_open:
             raise ValueError("A subclassed model shows its inputs in the first call: sample one batch, then cut")
-        shapes = fill_shapes(self.reader.inputs.shapes, size)
+        shapes = fill_shapes(self.reader.inputs, size)
         return make_cut(self._stage.trunk, shapes, self.max_samples, self._stage.plain)
 
     @property

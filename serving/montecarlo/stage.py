@@ -12,7 +12,7 @@ import tensorflow as tf
 from dropzoo.common.keras_internals import flatten_layers
 from dropzoo.layers.draws import Draw
 from dropzoo.models.graph.unroll import Unrolled
-from dropzoo.serving.montecarlo.active import Sites, choose, redirectable, redirected, warn_of
+from dropzoo.serving.montecarlo.active import TRACING, Sites, choose, redirectable, redirected, warn_of
 from dropzoo.serving.montecarlo.cut import costs_or_none, fill_shapes
 from dropzoo.serving.montecarlo.plain import seeded
 from dropzoo.serving.montecarlo.probe import ROWS, codes_of, frozen_layers, rows_in_order
@@ -38,7 +38,8 @@ class Stage:
         self._reader = reader
         self._graph = Unrolled(model, reader.inputs.structure, reader.symbols)
         self._found = redirectable(model)
-        self._codes = codes_of(model, self._graph, self._found)
+        with TRACING:
+            self._codes = codes_of(model, self._graph, self._found)
         self.active, self._on = choose(model, self._found, self._codes, sites)
         on_layers = {id(each.layer) for each in self.active}
         self._trained: list[Any] = []  # the operations that run in training mode
@@ -112,7 +113,7 @@ class Stage:
     @cached_property
     def costs(self) -> tuple[list[tuple[int, ...]], Costs | None]:
         """Returns the shapes of a row of each input, and what such a row costs if that can be computed."""
-        shapes = fill_shapes(self._reader.inputs.shapes)
+        shapes = fill_shapes(self._reader.inputs)
         return shapes, costs_or_none(self.trunk, shapes)
 
     @cached_property
@@ -133,9 +134,11 @@ class Stage:
         return ", ".join(name for name, _ in self.plain) or "the model"
 
     def _rows_in_order(self) -> bool:
-        three = self._reader.inputs.example(3)
-        batches = [[tf.gather(x, [i, 2]) for x in three] for i in (0, 1)]
-        return rows_in_order(self._graph, [each.layer for each in self.active], batches)
+        with tf.init_scope():  # it may be asked while a sample is traced
+            three = self._reader.inputs.example(3)
+            batches = [[tf.gather(x, [i, 2]) for x in three] for i in (0, 1)]
+        with TRACING:
+            return rows_in_order(self._graph, [each.layer for each in self.active], batches)
 
     def _held_back(self, on_layers: set[int]) -> list[keras.Layer]:
         """The layers inside code in training mode that stay in inference mode, each once."""

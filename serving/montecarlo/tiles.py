@@ -51,10 +51,10 @@ def predict_tiled(
             images.
         image: Floating point array `(height, width, channels)`, a volume `(depth, height, width, channels)` or a
             signal `(length, channels)`. It is read tile by tile, and may be a memory map. For a model of several
-            inputs, a list or a dict by name: those with the most axes are cut into tiles, and the others, such as a
-            vector of features, go with each tile.
-        tile: Int or `(height, width)`, the size of a tile in pixels; the model's size if that is fixed. For volumes
-            an int or three of them.
+            inputs, a list or a dict by name: those with the most axes are cut into tiles, and the others, such as
+            a vector of features, go with each tile.
+        tile: Int or `(height, width)`, the size of a tile in pixels; the model's size if that is fixed. For
+            volumes an int or three of them.
         overlap: Int or `(height, width)`, how many pixels neighbouring tiles share, from 0 to half a tile.
         batch_size: Int, how many tiles are computed at a time.
 
@@ -217,8 +217,8 @@ def _check_sampler(mc: MonteCarlo | Rival) -> None:
     rank = max(map(len, shapes))
     if rank < 3 or any(len(answer) != rank for answer in answers):
         raise ValueError(
-            "Tiles need a model from images to maps, both of the shape (batch, height, width, channels), with more "
-            f"or fewer spatial axes. Received: {', '.join(map(str, shapes))} to {', '.join(map(str, answers))}"
+            "Tiles need a model from images to maps, both of the shape (batch, height, width, channels), with "
+            f"more or fewer spatial axes. Received: {', '.join(map(str, shapes))} to {', '.join(map(str, answers))}"
         )
 
 

@@ -110,7 +110,7 @@ def read_image(data: bytes, spec: tf.TensorSpec, limits: Limits, pixels: Pixels 
         pixels: The images that the model takes; None for images in [0, 1].
 
     Raises:
-        Refused: If the signature takes no images, or the file is bad, too large, or of another size or range.
+        Refused: If the signature takes no images, or the file is bad, too large, or of another size or depth.
     """
     *size, channels = spec.shape[1:]
     if spec.shape.rank != 4 or channels not in (1, 3, 4):
@@ -118,6 +118,12 @@ def read_image(data: bytes, spec: tf.TensorSpec, limits: Limits, pixels: Pixels 
     pixels = pixels or Pixels()
     image = _decode(data, channels, limits)[None]
     check_bits(image.dtype != np.uint8, pixels)
+    if spec.dtype == tf.uint8 and image.dtype != np.uint8:
+        raise Refused(
+            400,
+            "This export takes images of 8 bits, and the file has more. Export it with image_dtype='uint16' "
+            "or 'float32', or send a file of 8 bits",
+        )
     # Only the steps that are needed, and in NumPy: an eager operation of TensorFlow takes longer than all of the
     # work on a small image.
     fits = all(n in (None, given) for n, given in zip(size, image.shape[1:3], strict=True))

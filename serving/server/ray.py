@@ -59,8 +59,9 @@ def deployment(
         ValueError: If a number of replicas is not positive, if `max_replicas` is below `min_replicas`, or if the
             folder has no version.
     """
-    most = check_count(min_replicas, "min_replicas") if max_replicas is None else max_replicas
-    if check_count(most, "max_replicas") < min_replicas:
+    least = check_count(min_replicas, "min_replicas")
+    most = least if max_replicas is None else check_count(max_replicas, "max_replicas")
+    if most < least:
         raise ValueError(
             f"`max_replicas` must be at least `min_replicas`, {min_replicas}. Received: max_replicas={most}"
         )

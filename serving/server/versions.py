@@ -192,7 +192,7 @@ def load(folder: Path) -> Version:
     signatures: dict[str, Signature] = {}
     info = read_info(folder)
     for name, function in loaded.signatures.items():
-        specs = dict(function.structured_input_signature[1])
+        specs = dict(sorted(function.structured_input_signature[1].items()))
         files = {each for each, spec in specs.items() if spec.dtype == tf.string and info.is_file(each)}
         _warm(function, specs, files)
         signatures[name] = Signature(specs, _runner(function), info.least, dict(info.pixels), files)

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 
+from dropzoo import models
 from dropzoo.common.pixels import Pixels, nearest_range
 from dropzoo.models.graph.inputs import input_pixels, pixels_of
 from dropzoo.models.graph.record import load_model, read_record, recorded, remember
@@ -56,6 +57,8 @@ CASES = {
     "padding alone": (lambda: net(kl.ZeroPadding2D(1)), None),
     "normalization of bytes": (lambda: net(normalized(MEANS, DEVIATIONS)), (0, 255)),
     "normalization of 0 to 1": (lambda: net(normalized(MEANS / 255, DEVIATIONS / 255)), (0, 1)),
+    "normalization of standardised images": (lambda: net(normalized([0.0, 0.1, -0.1], [0.9, 1.1, 1.0])), None),
+    "then a normalization": (lambda: net(kl.Rescaling(1 / 127.5, -1), normalized([0.01], [0.3])), (0, 255)),
     "operations": (lambda: net(lambda x: (x - 127.5) / 127.5), (0, 255)),
     "inverted": (lambda: net(lambda x: 1 - x / 255), (0, 255)),
     "not linear": (lambda: net(lambda x: keras.ops.sqrt(x / 255)), (0, 255)),
@@ -117,6 +120,9 @@ def test_several_inputs():
 def test_a_batch_normalization_that_has_seen_images():
     model = net(kl.BatchNormalization())
     assert pixels_of(model) is None
+    model.layers[1].moving_mean.assign([0.1, -0.1, 0.0])  # of standardised images, whose range is not known
+    model.layers[1].moving_variance.assign([0.9] * 3)
+    assert pixels_of(model) is None
     model.layers[1].moving_mean.assign([100.0, 110.0, 90.0])
     model.layers[1].moving_variance.assign([3000.0] * 3)
     assert pixels_of(model).range == (0, 255)
@@ -152,6 +158,13 @@ def test_nothing_is_changed_and_errors_show_nothing():
 )
 def test_the_range_of_a_batch(least, most, expected):
     assert nearest_range(least, most) == expected
+
+
+def test_surgery_keeps_the_record():
+    model = net()
+    remember(model, Pixels(0.0, 255.0))
+    new = models.retrofit(model, {"before:Dense": 0.5})
+    assert recorded(new) == recorded(models.strip_dropout(new)) == Pixels(0.0, 255.0)
 
 
 def test_a_record_goes_into_the_file_and_keras_loads_it(tmp_path):

@@ -115,7 +115,7 @@ CASES = {
     "survival": (lambda: around(SurvivalDrop(0.75, name="a"), (4,)), [("a", "suspected", 0.25)]),
     "variable": (lambda: around(Variable(name="a"), (4,)), [("a", "suspected", 0.25)]),
     "tf generator": (lambda: around(Generated(name="a"), (4,)), [("a", "suspected", None)]),
-    "noise": (lambda: around(K.GaussianNoise(0.2, name="a"), (4,)), [("a", "suspected", 0.2)]),
+    "noise": (lambda: around(K.GaussianNoise(0.2, name="a"), (4,)), [("a", "suspected", None)]),
     "block": (lambda: around(Block(0.5, name="b"), (4,)), [("b/drop", "dropout", 0.5)]),
     "block of own": (
         lambda: around(Block(0.5, PathDrop(0.5, name="p"), name="b"), (4,)),

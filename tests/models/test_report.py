@@ -84,7 +84,7 @@ def test_notes():
     frozen.get_layer("norm1").trainable = False
     assert noted(frozen) == {"conv1": ""}
     (row,) = models.dropout_report(cnn(relu2=Forgetful(name="forgetful")))
-    assert row.site == "inner" and row.dropped is None and "never drops" in row.notes[0]
+    assert row.site == "forgetful/inner" and row.dropped is None and "never drops" in row.notes[0]
     dead = cnn(relu2=Dropout(0.2))
     dead.get_layer("conv2").set_weights([np.zeros((3, 3, 6, 6)), -np.ones(6)])
     assert noted(dead) == {"relu2": "its inputs are all zero"}

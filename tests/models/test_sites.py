@@ -145,8 +145,15 @@ def test_layers_that_drop_weights_or_branches_are_matched_too():
 class CallsItself(keras.Model):
     """A model with a graph that is not what runs."""
 
-    def __call__(self, *args, **kwargs):
-        return super().__call__(*args, **kwargs)
+    def __call__(self, inputs):
+        return self.call(inputs)
+
+
+class HandsOn(keras.Model):
+    """As the tasks of KerasHub, which refuse texts there."""
+
+    def __call__(self, inputs, *args, **kwargs):
+        return super().__call__(inputs, *args, **kwargs)
 
 
 def test_a_graph_that_is_not_what_runs_is_none():
@@ -155,6 +162,7 @@ def test_a_graph_that_is_not_what_runs_is_none():
     own, plain = CallsItself(inputs, outputs), keras.Model(inputs, K.Dense(1)(outputs))
     with pytest.raises(ValueError, match="read off its graph"):
         models.list_sites(own)
+    assert len(models.list_sites(HandsOn(inputs, K.Dense(1)(outputs)))) == 1
     with shadowed_calls([(plain, lambda inputs: inputs)]), pytest.raises(ValueError, match="`del model.call`"):
         models.list_sites(plain)
     assert len(models.list_sites(plain)) == 1 and matched(own, "a") == ["a_dropout"]

@@ -66,7 +66,7 @@ def test_subclasses(recwarn):
     new = models.retrofit(Stepping(inputs, K.Dense(2, name="logits")(x)), {"hidden": 0.1})
     assert isinstance(new, Stepping) and new.train_step(None) == {"mine": 1.0}
     for use in (lambda m: models.retrofit(m, {}), models.strip_dropout, models.list_sites, models.dropout_report):
-        with pytest.raises(ValueError, match=r"keras.Model\(inputs, outputs\)"):
+        with pytest.raises(ValueError, match=r"keras.Model\(inputs, model.call\(inputs\)\)"):
             use(Code())
         with pytest.raises(ValueError, match="must be built"):
             use(keras.Sequential([K.Dense(2)]))
@@ -77,6 +77,55 @@ def test_subclasses(recwarn):
     outer = keras.Sequential([keras.Input((4,)), Backbone(3, name="back"), K.Dense(2)])
     assert standing(models.retrofit(outer, {"dense": 0.1})) == ["back/dense"]
     assert any("'back' was a Backbone" in str(w.message) for w in recwarn)
+
+
+class Tower(keras.Model):
+    """A subclassed model of layers, a nested model and operations."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.conv, self.head = K.Conv2D(3, 3, name="conv"), K.Dense(2, name="head")
+        self.block = keras.Sequential(
+            [keras.Input((6, 6, 3)), K.Conv2D(4, 3, name="deep"), K.ReLU()], name="block"
+        )
+
+    def call(self, inputs, training=False):
+        x = self.block(self.conv(inputs), training=training)
+        return self.head(keras.ops.mean(x, axis=(1, 2)))
+
+
+def test_the_advice_for_a_subclassed_model_works():
+    model, x = Tower(), np.random.default_rng(0).random((2, 8, 8, 3), "float32")
+    expected = model(x)
+    with pytest.raises(ValueError, match="must be Functional or Sequential"):
+        models.retrofit(model, {"conv": 0.1})
+    inputs = keras.Input((8, 8, 3))
+    new = models.retrofit(keras.Model(inputs, model.call(inputs)), {"after:Conv2D": 0.1})
+    assert standing(new) == ["conv", "block/deep"] and same(new(x), expected)
+
+
+class OfKeras2:
+    """What a model of Keras 2 looks like from outside."""
+
+
+OfKeras2.__module__ = "tf_keras.src.engine.sequential"
+
+
+@pytest.mark.parametrize("model", [OfKeras2(), keras.Model, "model.keras", None], ids=repr)
+def test_what_is_no_model_of_keras_3(model):
+    uses = (
+        lambda: models.retrofit(model, {}),
+        lambda: models.strip_dropout(model),
+        lambda: models.dropout_report(model),
+        lambda: models.match_sites(model, ["*"]),
+        lambda: models.list_sites(model) if not isinstance(model, str) else models.strip_dropout(model),
+    )
+    message = (
+        r"Keras 2 \(tf_keras\).*load_model\('model.h5'" if isinstance(model, OfKeras2) else "must be a keras.Model"
+    )
+    for use in uses:
+        with pytest.raises(ValueError, match=message):
+            use()
 
 
 class Secret(K.Layer):
@@ -94,7 +143,10 @@ def test_strip_says_what_it_cannot_take(recwarn):
     inputs = keras.Input((4,))
     x = Secret(name="secret")(layers.DropConnectDense(3, 0.5, name="connect")(inputs))
     models.strip_dropout(keras.Model(inputs, x))
-    assert any("Set their `rate` to 0 if they have one: ['connect', 'inner']" in str(w.message) for w in recwarn)
+    left = (
+        "'connect' (drop_connect_dense:rate=0.5), 'secret/inner' (dropout:0.5). Set the `rate` of the layer to 0"
+    )
+    assert any(left in str(w.message) for w in recwarn)
 
 
 class Configless(K.Layer):

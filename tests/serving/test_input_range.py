@@ -204,6 +204,13 @@ def test_files_of_8_bits_are_refused_for_a_model_of_16(tmp_path):
         load_predictor(path).read(tmp_path / "a.png")
 
 
+def test_an_export_of_8_bits_refuses_files_of_16():
+    """It would round 12 bits to a few levels, and answer all the same."""
+    file = tf.io.encode_png(np.full((8, 8, 1), 900, "uint16")).numpy()
+    with pytest.raises(Refused, match="images of 8 bits, and the file has more. Export .*image_dtype='uint16'"):
+        read_image(file, tf.TensorSpec([None, 8, 8, 1], tf.uint8), Limits())
+
+
 @pytest.mark.parametrize("orientation", range(10))
 @pytest.mark.parametrize("order", ["<", ">"])
 def test_photographs_are_upright_inside_a_saved_model(orientation, order):

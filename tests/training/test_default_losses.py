@@ -1,9 +1,9 @@
 """The task is never guessed from the shape of the output alone.
 
 The rule: what was compiled is taken, as `fit` would train it; what was said (`loss`, `metrics`, `task`) is taken;
-a default looks at the targets too, at their type, shape and values, and says what it chose and why. Where they do
-not decide, an error names the ways out. Labels are checked for losses whose labels can only be classes: the targets
-of a loss of the user's own are trained on as in `fit`. Whether a loss takes logits follows the end of the model.
+a default looks at the targets too, at their type, shape and values, and says what it chose and why. Where they
+do not decide, an error names the ways out. Labels are checked for losses whose labels can only be classes: the
+targets of a loss of one's own are trained on as in `fit`. Whether the output is logits is known from the model.
 """
 
 import keras

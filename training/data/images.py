@@ -32,7 +32,7 @@ def read_images(paths: list[Path], num_channels: int | None = None) -> list[np.n
     images = [_checked(_read(path), path) for path in paths]
     mixed = {image.shape[2] for image in images} == {1, 3}
     if mixed and num_channels:
-        change = tf.image.rgb_to_grayscale if num_channels == 1 else tf.image.grayscale_to_rgb
+        change = tf.image.rgb_to_grayscale if num_channels == 1 else grey_to_rgb
         images = [
             image if image.shape[2] == num_channels else change(tf.constant(image)).numpy() for image in images
         ]
@@ -48,6 +48,11 @@ def read_images(paths: list[Path], num_channels: int | None = None) -> list[np.n
             image / np.float32(np.iinfo(image.dtype).max if image.dtype.kind == "u" else 1) for image in images
         ]
     return images
+
+
+def grey_to_rgb(image: tf.Tensor) -> tf.Tensor:
+    """Returns a grey image as RGB. `tf.image.grayscale_to_rgb` does not take 16 bits."""
+    return tf.concat([image] * 3, -1)
 
 
 def read_mask(path: Path) -> np.ndarray:

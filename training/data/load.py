@@ -26,6 +26,7 @@ class DataInfo:
         num_train: The number of training images.
         num_validation: The number of validation images.
         num_test: The number of test images.
+        bits: The bits of a pixel in the files, 8 or 16; None for images that are stored as floats.
     """
 
     name: str
@@ -36,14 +37,16 @@ class DataInfo:
     num_train: int
     num_validation: int
     num_test: int
+    bits: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class Data:
     """Batches `(images, labels)` of a data set.
 
-    Images are float32 in [0, 1], `(batch, height, width, channels)`; labels are int32, `(batch,)`; masks are
-    int32, `(batch, height, width)`.
+    Images are float32 in [0, 1], `(batch, height, width, channels)`: stored values divided by the largest that
+    their type can hold, 255 for 8 bits and 65535 for 16. So images of 12 bits in files of 16 end at 0.0625. Labels
+    are int32, `(batch,)`; masks are int32, `(batch, height, width)`.
 
     Attributes:
         train: The training batches. The first iteration gives epoch 0, the second gives epoch 1, and so on, each
@@ -159,6 +162,7 @@ def load_data(
             num_train=train.count,
             num_validation=validation.count if validation else 0,
             num_test=source.test.count if source.test else 0,
+            bits=train.bits,
         ),
     )
 

@@ -6,9 +6,11 @@ import numpy as np
 import tensorflow as tf
 
 from dropzoo.training.data.augment import NUM_DRAWS, Augment
+from dropzoo.training.data.images import grey_to_rgb
 
 # The number of examples that are shuffled at a time if a data set is not held in memory.
 _SHUFFLE_WINDOW = 10_000
+_BITS = {tf.uint8: 8, tf.uint16: 16}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,6 +19,11 @@ class Split:
 
     examples: tf.data.Dataset
     count: int
+
+    @property
+    def bits(self) -> int | None:
+        """The bits of a pixel of the stored images, 8 or 16; None for floats."""
+        return _BITS.get(self.examples.element_spec[0].dtype)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +77,7 @@ def conform(split: Split, size: tuple[int, int] | None, channels: int) -> tf.dat
 
     def conform_one(image: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         if image.shape[-1] != channels:
-            image = tf.image.rgb_to_grayscale(image) if channels == 1 else tf.image.grayscale_to_rgb(image)
+            image = tf.image.rgb_to_grayscale(image) if channels == 1 else grey_to_rgb(image)
         if size is not None:
             dtype, resized = image.dtype, tf.image.resize(image, size, antialias=True)
             image = tf.saturate_cast(tf.round(resized), dtype) if dtype.is_integer else resized
@@ -138,6 +145,9 @@ def training_batches(
     num_batches = -(-count // batch_size)
     batches = epochs.flat_map(at_epoch).apply(tf.data.experimental.assert_cardinality(num_batches))
     batches.at_epoch = at_epoch
+    # Facts about the images that `Trainer` keeps with the model.
+    batches.input_range = (0.0, 1.0)
+    batches.bits = _BITS.get(examples.element_spec[0].dtype)
     return batches
 
 

@@ -8,9 +8,10 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from dropzoo.common.checks import unknown
 from dropzoo.common.keras_internals import compile_arguments, takes_training
 from dropzoo.training.loop.batches import may_need_no_loss
-from dropzoo.training.loop.defaults import Default, Task, default_for, metrics_for, task_by_type, task_of
+from dropzoo.training.loop.defaults import Task, default_for, metrics_for, task_by_type, task_of
 from dropzoo.training.loop.feeds import Feed
 from dropzoo.training.loop.known import Known, known
 from dropzoo.training.loop.labels import LabelCheck, LabelChecks
@@ -115,6 +116,16 @@ def settle(asked: Asked, model: keras.Model, feed: Feed | None) -> Settled | Non
     return Settled(asked.loss or None, metrics, LabelChecks(checks, outputs.targets), asked.taken)
 
 
+def check_targets(model: keras.Model, feed: Feed) -> None:
+    """Raises a ValueError if the loss of a compiled model needs targets and the data give none."""
+    _, y, _ = keras.utils.unpack_x_y_sample_weight(feed.spec)
+    if y is None and model.loss is not None and not may_need_no_loss(model):
+        raise ValueError(
+            f"`{feed.name}` gives inputs without targets, but the loss needs them: give (x, y). For a model that "
+            "adds its own losses, pass loss=[]"
+        )
+
+
 def _by_targets(asked: Asked, model: keras.Model, outputs: Outputs, feed: Feed) -> Settled:
     """Returns a default for each output that has a target."""
     none = Settled(None, asked.metrics or [], None, "")
@@ -128,14 +139,14 @@ def _by_targets(asked: Asked, model: keras.Model, outputs: Outputs, feed: Feed) 
         raise ValueError(
             "The data give inputs without targets, and the model adds no loss of its own. Give batches of (x, y)"
         )
+    said = _by_output(asked.task, outputs, "task")
     try:
-        tasks = [
-            spec if spec is None else _task(outputs, index, spec, feed, said)
-            for index, (spec, said) in enumerate(
-                zip(outputs.targets(y), _by_output(asked.task, outputs), strict=True)
-            )
+        specs = outputs.all_targets(y)
+        tasks = [_task(outputs, index, specs[index], feed, said[index]) for index in range(len(specs))]
+        found = [
+            default_for(output, task, None if task.kind == "regression" else outputs.meaning(index))
+            for index, (output, task) in enumerate(zip(outputs.each, tasks, strict=True))
         ]
-        found = [_default(outputs, index, task) for index, task in enumerate(tasks)]
     except ValueError:
         if asked.task is None and may_need_no_loss(model):
             return none
@@ -152,30 +163,31 @@ def _task(outputs: Outputs, index: int, spec: tf.TensorSpec, feed: Feed, said: s
     """Returns the task of an output, by the type of its targets where that is enough, or else by their values."""
     output = outputs.each[index]
     if said is not None or (task := task_by_type(output, spec)) is None:
-        found = [outputs.targets(batch[1])[index] for batch in feed.first]
+        found = [outputs.all_targets(batch[1])[index] for batch in feed.first]
         return task_of(output, facts(output.words, found), said)
     return task
 
 
-def _default(outputs: Outputs, index: int, task: Task | None) -> Default:
-    """Returns the default of one output; without a task it has no target."""
-    output = outputs.each[index]
-    if task is None:
-        return Default(None, [], None, f"{output.words} has no target and no loss")
-    return default_for(output, task, None if task.kind == "regression" else outputs.meaning(index))
+def _by_output(things: Any, outputs: Outputs, name: str = "") -> list[Any]:
+    """Returns one of `things` for each output, as `compile` takes them: one for all, a list or a dict by names.
 
-
-def _by_output(things: Any, outputs: Outputs) -> list[Any]:
-    """Returns one of `things` for each output, as `compile` takes them: one for all, a list or a dict by names."""
-    count = len(outputs.each)
+    Things that do not fit the outputs are refused if they have a `name`, and otherwise left to `compile`.
+    """
+    names = [output.name for output in outputs.each]
     if isinstance(things, Mapping):
-        unknown = set(things) - {output.name for output in outputs.each}
-        if count == 1 and len(things) == 1:
+        if len(names) == 1 and len(things) == 1:
             return list(things.values())
-        return [None] * count if unknown else [things.get(output.name) for output in outputs.each]
+        for each in things:
+            if each not in names and name:
+                raise unknown("output", each, names)
+        return [things.get(each) for each in names] if set(things) <= set(names) else [None] * len(names)
     if isinstance(things, (list, tuple)):
-        return list(things) if len(things) == count else [None] * count
-    return [things] * count
+        if len(things) != len(names) and name:
+            raise ValueError(
+                f"`{name}` must have one entry for each of {len(names)} outputs. Received: {things!r}"
+            )
+        return list(things) if len(things) == len(names) else [None] * len(names)
+    return [things] * len(names)
 
 
 def _metrics(output: Output, fact: Known | None) -> list[keras.metrics.Metric]:

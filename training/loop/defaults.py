@@ -39,13 +39,13 @@ class Default:
     """The loss and the metrics of an output, and the check of its targets.
 
     Args:
-        loss: The loss, or None for an output that has no target.
+        loss: The loss.
         metrics: The metrics.
         check: The check of the targets, or None.
         words: Str. What was chosen and why, for people.
     """
 
-    loss: keras.losses.Loss | None
+    loss: keras.losses.Loss
     metrics: list[keras.metrics.Metric]
     check: LabelCheck | None
     words: str

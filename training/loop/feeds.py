@@ -270,8 +270,8 @@ class Arrays(Feed):
         (self._rows,) = counts
         if not self._rows:
             raise batches.empty(name)
-        size = order.batch_size or (math.ceil(self._rows / order.steps) if order.steps else 32)
-        self._size, self._order = check_count(size, "batch_size"), order
+        self._size = order.batch_size or (math.ceil(self._rows / order.steps) if order.steps else 32)
+        self._order = order
         self._count = math.ceil(self._rows / self._size)
         self.steps = order.steps or self._count
         self.described = [f"{name}.batch_size: {self._size}", f"{name}.shuffle: {order.shuffle}"]
@@ -284,9 +284,8 @@ class Arrays(Feed):
     def epoch(self, epoch: int, skip: int) -> tf.data.Dataset:
         # One dataset of indices for each pass over the arrays that the epoch reads from: nearly always one.
         numbers = epoch_order(epoch, dataclasses.replace(self._order, shuffle=False), self._count)[skip:]
-        pieces = [
-            self._pass(turn, [n for t, n in numbers if t == turn]) for turn in sorted({t for t, _ in numbers})
-        ]
+        turns = sorted({turn for turn, _ in numbers}) or [0]
+        pieces = [self._pass(turn, [number for each, number in numbers if each == turn]) for turn in turns]
         indices = pieces[0]
         for piece in pieces[1:]:
             indices = indices.concatenate(piece)
@@ -301,7 +300,7 @@ class Arrays(Feed):
         order = np.arange(self._rows)
         if self._order.shuffle:
             order = np.random.default_rng([self._order.seed, turn]).permutation(self._rows)
-        chosen = order[numbers[0] * self._size : (numbers[-1] + 1) * self._size]
+        chosen = order[numbers[0] * self._size : (numbers[-1] + 1) * self._size] if numbers else order[:0]
         return tf.data.Dataset.from_tensor_slices(chosen).batch(self._size)
 
 
@@ -340,6 +339,8 @@ def feed_of(data: Any, name: str, order: Order) -> Feed:
     """
     if order.steps is not None:
         check_count(order.steps, batches.STEPS[name])
+    if order.batch_size is not None:
+        check_count(order.batch_size, "batch_size")
     if hasattr(data, "at_epoch"):
         return Epoched(name, data, order.steps)
     if isinstance(data, tf.data.Dataset):

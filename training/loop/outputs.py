@@ -80,7 +80,7 @@ class Outputs:
         return "softmax" if found.classes > 1 and np.abs(values.sum(-1) - 1).max() < 1e-3 else None
 
     def targets(self, y: Any) -> list[Any]:
-        """Returns the targets of each output, in the order of `each`; None for an output without a target.
+        """Returns the targets of each output, in the order of `each`; None for each one that is not to be found.
 
         Args:
             y: Targets as the data give them: one, a sequence in the order of the outputs, or a dict by names.
@@ -88,13 +88,21 @@ class Outputs:
         if isinstance(y, Mapping) and len(self.each) > 1:
             return [y.get(output.name) for output in self.each]
         flat = [] if y is None else keras.tree.flatten(y)
-        if len(flat) != len(self.each) and flat:
-            names = ", ".join(output.name for output in self.each)
+        return flat if len(flat) == len(self.each) else [None] * len(self.each)
+
+    def all_targets(self, y: Any) -> list[Any]:
+        """Returns the targets of each output, or raises a ValueError if there is not one for each."""
+        found = self.targets(y)
+        missing = [output.name for output, target in zip(self.each, found, strict=True) if target is None]
+        if missing:
+            names = ", ".join(output.name for output in self.each).strip(", ")
+            received = sorted(y) if isinstance(y, Mapping) else f"{len(keras.tree.flatten(y))} targets"
             raise ValueError(
-                f"The data must give one target for each of the {len(self.each)} outputs"
-                f"{f' ({names})' if names.strip(', ') else ''}, in their order or as a dict. Received: {len(flat)}"
+                f"The default loss needs a target for each of {len(self.each)} outputs{names and f' ({names})'}, "
+                "in their order or in a dict by their names. To train some of them, pass `loss`, or train "
+                f"keras.Model(model.inputs, [these outputs]). Received: {received}"
             )
-        return flat or [None] * len(self.each)
+        return found
 
     def packed(self, things: Sequence[Any]) -> Any:
         """Returns one thing for each output in the structure in which `compile` takes them."""

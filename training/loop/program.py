@@ -10,7 +10,7 @@ import tensorflow as tf
 from dropzoo.common.keras_internals import loss_tracker_of
 from dropzoo.layers.draws.xla import gradients_of_weights_only
 from dropzoo.training.loop.adam import fused
-from dropzoo.training.loop.batches import Batch, has_own_step, may_need_no_loss
+from dropzoo.training.loop.batches import Batch, has_own_step
 from dropzoo.training.loop.labels import REFUSED, LabelChecks, checked, refusals_named
 from dropzoo.training.loop.pixels import Look
 
@@ -184,8 +184,6 @@ class Program:
             x, y, weights = keras.tree.map_structure(_twice, (x, y, weights))
         with tf.GradientTape() as tape, gradients_of_weights_only():
             predicted = model(x, **_training_for(model.call))
-            if y is None and model.loss is not None and not may_need_no_loss(model):
-                raise ValueError("`train` gives inputs without targets, but the loss needs them: give (x, y)")
             loss = model.compute_loss(x, y, predicted, weights, **_training_for(model.compute_loss))
             if self._r_drop:
                 loss += self._r_drop / self._replicas * r_drop_loss(predicted)

@@ -13,6 +13,7 @@ from dropzoo import layers, models
 from dropzoo.cli.options import DropoutOption, ModelOptions, console, parse_dropout, parse_options, say
 from dropzoo.common.checks import unknown
 from dropzoo.common.files import whole_file
+from dropzoo.models.graph.record import load_model
 
 
 def list_(
@@ -114,7 +115,7 @@ def retrofit(
         raise ValueError(f"The new file must be a .keras file. Received: {out}")
     if out.exists() and not overwrite:
         raise ValueError(f"{out} exists. Pass another name, or --overwrite")
-    old = keras.models.load_model(model)
+    old = load_model(model)
     new = models.strip_dropout(old) if strip else models.retrofit(old, parse_dropout(dropout))
     with whole_file(out) as unfinished:
         new.save(unfinished)
@@ -130,5 +131,5 @@ def _model(model: str, dropout: list[str] | None, option: list[str] | None) -> k
         return models.build_model(model, dropout=plan, **parse_options(option))
     if option:
         raise ValueError("--option is for a model that is built by its name; the model in a file is built already")
-    loaded = keras.models.load_model(model)
+    loaded = load_model(Path(model))
     return models.retrofit(loaded, plan) if plan else loaded

@@ -152,7 +152,7 @@ def evaluate(
     from dropzoo.runs.comparison import Wanted, compare
     from dropzoo.runs.data import load_run_data
     from dropzoo.runs.evaluation import parse_corruptions
-    from dropzoo.runs.inputs import settle_range
+    from dropzoo.runs.inputs import check_bits, settle_range
     from dropzoo.runs.run import load_model_for, load_run
     from dropzoo.runs.uncertainty import load_foreign
 
@@ -166,7 +166,7 @@ def evaluate(
         loaded = load_run_data(config, run)
     else:
         model, config, loaded = load_model_for(run, data, manual_dir)
-    settle_range(model, parse_range(input_range), say)
+    check_bits(settle_range(model, parse_range(input_range), say), loaded.info)
     wanted = Wanted(
         num_samples=num_samples,
         temperature=temperature,

@@ -56,6 +56,7 @@ NAMES = {
     "keras.optimizers.Adam._momentums": "adam_slots",
     "keras.optimizers.Adam._velocities": "adam_slots",
     "keras.Model._loss_tracker": "loss_tracker_of",
+    "keras.Model._compile_loss": "forget_loss",
     "keras.Metric._direction": "lower_is_better",
 }
 
@@ -238,6 +239,11 @@ def loss_tracker_of(model: keras.Model) -> keras.metrics.Metric:
     `compute_loss` does: the metric called "loss" there is one that the model updates itself.
     """
     return model._loss_tracker
+
+
+def forget_loss(model: keras.Model) -> None:
+    """Takes the loss from a compiled model; `compile(loss=None)` keeps the one of an earlier `compile`."""
+    model.loss = model._compile_loss = None
 
 
 def adam_slots(

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
+from dropzoo import training
 from dropzoo.common.pixels import Pixels
 from dropzoo.models.graph.record import remember, taken_by
 
@@ -35,6 +36,15 @@ def settle_range(model: keras.Model, said: tuple[float, float] | None, say: Call
             "takes another one, pass it, as in --input-range 0,255"
         )
     return pixels
+
+
+def check_bits(pixels: Pixels, info: training.DataInfo) -> None:
+    """Raises a ValueError if a model takes images of 16 bits, and those of a data set have 8."""
+    if pixels.bits == 16 and info.bits == 8:
+        raise ValueError(
+            f"The model takes images of 16 bits, with pixels from {pixels.words}. Received: {info.name!r}, whose "
+            "images have 8 bits. Pass the original files of 16 bits"
+        )
 
 
 def feeding(model: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:

@@ -121,10 +121,7 @@ def load_run(out: Path) -> tuple[keras.Model, RunConfig, training.DataInfo]:
             "To evaluate another model, pass its data: --data DATA"
         )
     config = RunConfig.from_json(read_json(out / "run.json")["config"])
-    model = load_model(out / "model.keras")
-    if recorded(model) is None:
-        remember(model, Pixels(source="the training images"))
-    return model, config, read_info(out)
+    return _model_of(out), config, read_info(out)
 
 
 def load_model_for(
@@ -148,7 +145,7 @@ def load_model_for(
     file = path if path.suffix == ".keras" else path / "model.keras"
     if not file.is_file():
         raise ValueError(f"Expected a .keras file, or a folder with a model.keras in it. Received: {path}")
-    model = load_model(file)
+    model = _model_of(path) if (path / "run.json").is_file() else load_model(file)
     check_single(model)
     if len(model.input_shape) != 4:
         raise ValueError(f"{file} does not take (batch, height, width, channels). Received: {model.input_shape}")
@@ -172,6 +169,14 @@ def load_model_for(
         advice = f"If the classes mean the same, pass {file}, which does not record their names"
         check_same_data(path, loaded.info, ("class_names",), advice)
     return model, config, loaded
+
+
+def _model_of(out: Path) -> keras.Model:
+    """The model of a finished run, which was trained on images in [0, 1] if its file says nothing of them."""
+    model = load_model(out / "model.keras")
+    if recorded(model) is None:
+        remember(model, Pixels(source="the training images"))
+    return model
 
 
 def _check_folder(out: Path, config: RunConfig) -> None:
