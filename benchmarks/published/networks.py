@@ -34,7 +34,7 @@ class Published:
     plan: Plan
     shape: tuple[int, ...] = (32, 32, 3)
     task: str = "multi_class"
-    samples: int = 100
+    samples: int = 60
     high: float = 1.0
     options: dict[str, Any] = field(default_factory=dict)
     limits: dict[str, str] = field(default_factory=dict)
@@ -53,46 +53,45 @@ class Published:
             return None
 
 
-def _of(module: str, name: str, **options: Any) -> Callable[[], keras.Model]:
+def _of(module: str, of: str, **options: Any) -> Callable[[], keras.Model]:
     """Returns a function that imports a module and calls what has a name in it."""
-    return lambda: getattr(importlib.import_module(module), name)(**options)
+    return lambda: getattr(importlib.import_module(module), of)(**options)
 
 
-def _application(name: str, size: int = 32, samples: int = 50, high: float = 1.0, plan: Plan | None = None) -> Published:
+def _application(name: str, plan: Plan, size: int = 32, samples: int = 24, high: float = 1.0) -> Published:
     """A network of keras.applications for three classes."""
     make = _of("keras.applications", name, weights=None, classes=3, input_shape=(size, size, 3))
-    plan = plan or {"after:Conv2D": "spatial_dropout2d:0.05", "after:GlobalAveragePooling2D": 0.3}
     return Published("keras", name, make, plan, (size, size, 3), samples=samples, high=high)
 
 
 _SPATIAL = "spatial_dropout2d:0.1"
 
 APPLICATIONS = [
-    _application("ConvNeXtTiny", high=255.0, plan={"after:Conv2D": _SPATIAL, "before:Dense": 0.1}),
-    _application("DenseNet121"),
-    _application("EfficientNetB0", high=255.0),
-    _application("EfficientNetV2B0", high=255.0),
-    _application("InceptionResNetV2", 75, 30),
-    _application("InceptionV3", 75),
-    _application("MobileNet"),
-    _application("MobileNetV2"),
-    _application("MobileNetV3Small", high=255.0),
-    _application("NASNetMobile", samples=30),
-    _application("ResNet50"),
-    _application("ResNet50V2"),
-    _application("VGG16", plan={"block*_conv?": _SPATIAL, "fc*": 0.5}),
-    _application("Xception", 71, 30),
+    _application("ConvNeXtTiny", {"convnext_tiny_stage_3_*": 0.1, "before:Dense": 0.1}, high=255.0),
+    _application("DenseNet121", {"pool?_conv": _SPATIAL, "avg_pool": 0.3}),
+    _application("EfficientNetB0", {"block7a_project_conv": _SPATIAL, "top_conv": _SPATIAL}, high=255.0),
+    _application("EfficientNetV2B0", {"block6h_project_conv": _SPATIAL, "top_conv": _SPATIAL}, high=255.0),
+    _application("InceptionResNetV2", {"mixed_7a": _SPATIAL, "avg_pool": 0.3}, 75),
+    _application("InceptionV3", {"mixed8": _SPATIAL, "avg_pool": 0.3}, 75),
+    _application("MobileNet", {"conv_pw_1?": _SPATIAL}),
+    _application("MobileNetV2", {"block_16_project": _SPATIAL, "global_average_pooling2d*": 0.3}),
+    _application("MobileNetV3Small", {"expanded_conv_10_project": _SPATIAL}, high=255.0),
+    _application("NASNetMobile", {"normal_concat_12": _SPATIAL, "global_average_pooling2d*": 0.3}),
+    _application("ResNet50", {"conv4_block*_out": _SPATIAL, "avg_pool": 0.3}),
+    _application("ResNet50V2", {"conv4_block*_out": _SPATIAL, "avg_pool": 0.3}),
+    _application("VGG16", {"block*_conv1": _SPATIAL, "fc*": 0.5}),
+    _application("Xception", {"block14_sepconv1": _SPATIAL, "avg_pool": 0.3}, 71),
 ]
 
 
-def _medicai_backbone(name: str, **options: Any) -> Callable[[], keras.Model]:
-    return _of("medicai.models", name, **options)
+def _medicai(of: str, **options: Any) -> Callable[[], keras.Model]:
+    return _of("medicai.models", of, **options)
 
 
 def _medicai_transunet() -> keras.Model:
     models = importlib.import_module("medicai.models")
     encoder = models.ResNetBackbone(
-        input_shape=(32, 32, 3), num_blocks=[1, 1, 1, 1], block_type="basic_block", num_filters=[64, 16, 16, 16]
+        input_shape=(32, 32, 3), num_blocks=[1, 1, 1, 1], block_type="basic_block", num_filters=[64, 32, 32, 32]
     )
     return models.TransUNet(
         encoder=encoder,
@@ -100,9 +99,9 @@ def _medicai_transunet() -> keras.Model:
         num_vit_layers=1,
         num_heads=2,
         num_queries=4,
-        embed_dim=16,
+        embed_dim=32,
         mlp_dim=16,
-        decoder_filters=(16, 8, 8, 8, 8),
+        decoder_filters=(32, 32, 32, 32, 32),
     )
 
 
@@ -118,39 +117,57 @@ MEDICAI = [
     Published(
         "medicai",
         "ConvNeXt backbone",
-        _medicai_backbone(
-            "ConvNeXtBackbone", input_shape=(32, 32, 3), depths=[1, 1, 2, 1], projection_dims=[8, 16, 16, 32], drop_path_rate=0.3
+        _medicai(
+            "ConvNeXtBackbone",
+            name="convnext",
+            input_shape=(32, 32, 3),
+            depths=[1, 1, 2, 1],
+            projection_dims=[8, 16, 16, 32],
+            drop_path_rate=0.3,
         ),
         {"after:Conv2D": _SPATIAL},
         task="regression",
     ),
     Published(
         "medicai",
-        "ConvNeXtTiny",
-        _medicai_backbone("ConvNeXtTiny", input_shape=(32, 32, 3), num_classes=3),
-        {"after:Conv2D": _SPATIAL, "before:Dense": 0.1},
-    ),
-    Published(
-        "medicai",
         "Swin backbone",
-        _medicai_backbone(
-            "SwinBackbone", input_shape=(32, 32, 3), embed_dim=8, depths=[2, 2], num_heads=[2, 2], window_size=[2, 2], patch_size=[2, 2],
-            drop_path_rate=0.3, attn_drop_rate=0.1,
+        _medicai(
+            "SwinBackbone",
+            input_shape=(32, 32, 3),
+            embed_dim=8,
+            depths=[2, 2],
+            num_heads=[2, 2],
+            window_size=[2, 2],
+            patch_size=[2, 2],
+            drop_path_rate=0.3,
+            attn_drop_rate=0.1,
         ),
-        {"after:SwinPatchMerging": 0.1},
+        {"patching_and_embedding": 0.1, "swin_feature1": 0.1},
         task="regression",
     ),
     Published(
-        "medicai", "TransUNet", _medicai_transunet, {"after:Conv2D": _SPATIAL}, task="multi_class", samples=60
+        "medicai", "TransUNet", _medicai_transunet, {"after:Conv2D": _SPATIAL}, task="multi_class", samples=40
     ),
     Published(
-        "medicai", "U-Net 3-D", _medicai_unet3d, {"after:Conv3D": "spatial_dropout3d:0.1"}, (32, 32, 32, 1), "binary", 30
+        "medicai",
+        "U-Net 3-D",
+        _medicai_unet3d,
+        {"after:Conv3D": "spatial_dropout3d:0.1"},
+        (32, 32, 32, 1),
+        "binary",
+        30,
     ),
     Published(
         "medicai",
         "MiT backbone",
-        _medicai_backbone("MiTBackbone", input_shape=(32, 32, 3), project_dim=[8, 8, 8, 8], num_heads=[1, 2, 2, 2], depths=[1, 1, 1, 1],
-                          max_drop_path_rate=0.3),
+        _medicai(
+            "MiTBackbone",
+            input_shape=(32, 32, 3),
+            project_dim=[8, 8, 8, 8],
+            num_heads=[1, 2, 2, 2],
+            depths=[1, 1, 1, 1],
+            max_drop_path_rate=0.3,
+        ),
         {"after:LayerNormalization": 0.1},
         task="regression",
     ),
@@ -169,14 +186,23 @@ SEGMODELS = [
     Published(
         "segmodels-keras",
         "Unet (resnet18)",
-        _segmodels("Unet", backbone_name="resnet18", input_shape=(32, 32, 3), classes=1, decoder_filters=(16, 16, 8, 8, 8)),
+        _segmodels(
+            "Unet", backbone_name="resnet18", input_shape=(32, 32, 3), classes=1, decoder_filters=(16, 16, 8, 8, 8)
+        ),
         {"decoder*": _SPATIAL, "bottleneck*": 0.2},
         task="binary",
     ),
     Published(
         "segmodels-keras",
         "FPN (mobilenetv2)",
-        _segmodels("FPN", backbone_name="mobilenetv2", input_shape=(32, 32, 3), classes=3, activation="softmax", pyramid_block_filters=16),
+        _segmodels(
+            "FPN",
+            backbone_name="mobilenetv2",
+            input_shape=(32, 32, 3),
+            classes=3,
+            activation="softmax",
+            pyramid_block_filters=16,
+        ),
         {"after:Conv2D": _SPATIAL},
     ),
     Published(
@@ -189,7 +215,14 @@ SEGMODELS = [
     Published(
         "segmodels-keras",
         "PSPNet (efficientnetb0)",
-        _segmodels("PSPNet", backbone_name="efficientnetb0", input_shape=(48, 48, 3), classes=3, activation="softmax", psp_conv_filters=16),
+        _segmodels(
+            "PSPNet",
+            backbone_name="efficientnetb0",
+            input_shape=(48, 48, 3),
+            classes=3,
+            activation="softmax",
+            psp_conv_filters=16,
+        ),
         {"psp*": _SPATIAL},
         (48, 48, 3),
     ),
@@ -198,16 +231,21 @@ SEGMODELS = [
 
 def _kimm(name: str, plan: Plan | None = None, size: int = 32, **options: Any) -> Published:
     make = _of("kimm.models", name, weights=None, classes=3, input_shape=(size, size, 3), **options)
-    return Published("kimm", name, make, plan or {"after:Conv2D": "spatial_dropout2d:0.05"}, (size, size, 3), samples=50, high=255.0)
+    return Published(
+        "kimm",
+        name,
+        make,
+        plan or {"after:Conv2D": "spatial_dropout2d:0.05"},
+        (size, size, 3),
+        samples=24,
+        high=255.0,
+    )
 
 
 KIMM = [
     _kimm("ConvNeXtAtto"),
-    _kimm("EfficientNetLiteB0"),
     _kimm("GhostNetW050"),
-    _kimm("LCNet035"),
     _kimm("MobileViTXXS", size=64),
-    _kimm("RegNetX002"),
     _kimm("RepVGGA0", plan={"after:ReLU": "spatial_dropout2d:0.1"}),
     _kimm("VisionTransformerTiny32", plan={"after:Dense": 0.1}, size=64),
 ]
@@ -255,26 +293,52 @@ def _hub_classifier() -> keras.Model:
 
 
 HUB = [
-    Published("keras-hub", "MiTBackbone", _hub_mit, {"after:OverlappingPatchingAndEmbedding": 0.1}, task="regression"),
+    Published(
+        "keras-hub", "MiTBackbone", _hub_mit, {"after:OverlappingPatchingAndEmbedding": 0.1}, task="regression"
+    ),
     Published(
         "keras-hub",
         "SwinTransformerBackbone",
         _hub(
-            "SwinTransformerBackbone", image_shape=(32, 32, 3), embed_dim=8, depths=[2, 2], num_heads=[2, 2], window_size=2,
-            drop_path=0.3, dropout_rate=0.1,
+            "SwinTransformerBackbone",
+            image_shape=(32, 32, 3),
+            embed_dim=8,
+            depths=[2, 2],
+            num_heads=[2, 2],
+            window_size=2,
+            drop_path=0.3,
+            dropout_rate=0.1,
         ),
         {"after:PatchMerging": 0.1},
         task="regression",
     ),
-    Published("keras-hub", "ResNetBackbone", _hub("ResNetBackbone", **_RESNET), {"after:Conv2D": _SPATIAL}, task="regression"),
-    Published("keras-hub", "ImageClassifier (ResNet)", _hub_classifier, {"inside:res_net_backbone* after:Conv2D": _SPATIAL}),
+    Published(
+        "keras-hub",
+        "ResNetBackbone",
+        _hub("ResNetBackbone", **_RESNET),
+        {"after:Conv2D": _SPATIAL},
+        task="regression",
+    ),
+    Published(
+        "keras-hub",
+        "ImageClassifier (ResNet)",
+        _hub_classifier,
+        {"inside:res_net_backbone* after:Conv2D": _SPATIAL},
+    ),
     Published("keras-hub", "SegFormerImageSegmenter", _hub_segformer, {"after:Conv2D": _SPATIAL}),
     Published(
         "keras-hub",
         "ViTBackbone",
         _hub(
-            "ViTBackbone", image_shape=(32, 32, 3), patch_size=8, num_layers=2, num_heads=2, hidden_dim=8, mlp_dim=16,
-            dropout_rate=0.1, attention_dropout=0.1,
+            "ViTBackbone",
+            image_shape=(32, 32, 3),
+            patch_size=8,
+            num_layers=2,
+            num_heads=2,
+            hidden_dim=8,
+            mlp_dim=16,
+            dropout_rate=0.1,
+            attention_dropout=0.1,
         ),
         {"after:LayerNormalization": 0.1},
         task="regression",
@@ -291,9 +355,11 @@ HUB = [
 
 def _collection(name: str, *arguments: Any, plan: Plan | None = None, **options: Any) -> Published:
     def make() -> keras.Model:
-        return getattr(importlib.import_module("keras_unet_collection.models"), name)((32, 32, 3), *arguments, **options)
+        return getattr(importlib.import_module("keras_unet_collection.models"), name)(
+            (32, 32, 3), *arguments, **options
+        )
 
-    return Published("keras-unet-collection", name, make, plan or {"after:Conv2D": _SPATIAL}, samples=60)
+    return Published("keras-unet-collection", name, make, plan or {"after:Conv2D": _SPATIAL}, samples=40)
 
 
 COLLECTION = [
@@ -309,4 +375,4 @@ COLLECTION = [
     _collection("swin_unet_2d", 8, 2, 2, 2, 2, (2, 2), [2, 2], [2, 2], 8, plan={"after:patch_merging": 0.1}),
 ]
 
-ZOO = [*APPLICATIONS, *MEDICAI, *SEGMODELS, *KIMM, *HUB, *COLLECTION]
+ZOO = [*MEDICAI, *HUB, *COLLECTION, *SEGMODELS, *KIMM, *APPLICATIONS]
