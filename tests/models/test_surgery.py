@@ -141,6 +141,16 @@ class Secret(K.Layer):
         return self.inner(inputs, training=training)
 
 
+@pytest.mark.parametrize("key", ["inner", "secret/inner", "after:Dropout", "in*r", "after:inner"])
+def test_what_the_code_of_a_layer_hides_is_named(key):
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, K.Dense(2)(Secret(name="secret")(inputs)))
+    with pytest.raises(
+        ValueError, match="'inner', which the code of layer 'secret', a Secret, calls.*at 'secret'"
+    ):
+        models.retrofit(model, {key: 0.1})
+
+
 def test_strip_says_what_it_cannot_take(recwarn):
     inputs = keras.Input((4,))
     x = Secret(name="secret")(layers.DropConnectDense(3, 0.5, name="connect")(inputs))
