@@ -252,7 +252,11 @@ class MonteCarlo:
             if not self._balanced:  # one sequence over all groups
                 t, group = t + group * self._group_size, 0
             raw = stage.run_head(
-                inputs, lambda stream: self._draw(stream, seed, keys, t, plain, group), seed, group, t
+                inputs,
+                lambda stream: self._draw(stream, seed, stage.rows_of(stream, keys), t, plain, group),
+                seed,
+                group,
+                t,
             )
             return [_unfold(p, count, batch) for p in self.reader.read(raw)]
 
