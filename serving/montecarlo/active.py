@@ -62,20 +62,20 @@ def choose(
         found: The dropout layers that can be redirected.
         codes: What the steps of the model do whose code is not known.
         sites: Dict from names or patterns of sites to True, for the layer's own rate, or to another rate in
-            [0, 1). None for all dropout at its own rates.
+            [0, 1). None for all dropout at its own rates, empty for none.
 
     Raises:
-        ValueError: If nothing in the model drops, `sites` is empty, a pattern matches nothing, or a rate is bad or
+        ValueError: If nothing in the model drops, a pattern matches nothing, or a rate is bad or
             cannot be set.
     """
+    if sites is not None and not sites:
+        return [], []
     drawing = [code for code in codes if code.draws]
     if not found and not drawing:
         raise NothingDraws(
             "The model has no dropout layer to sample. Build it with one: "
             "models.build_model(..., dropout={'head': 0.5}), or add some: models.retrofit(model, {'name': 0.5})"
         )
-    if sites is not None and not sites:
-        raise ValueError("`sites` must name at least one site, or be None for all of them. Received: sites={}")
     streams = _streams(found)
     if sites is None:
         return [_activate(streams[layer], layer, True) for layer in found], drawing
@@ -90,7 +90,8 @@ def _rates(
     rates: dict[keras.Layer, float | bool] = {}
     on: dict[Code, bool] = {}
     for pattern, value in sites.items():
-        rate = value if value is True else check_rate(value, f"sites[{pattern!r}]")
+        own = value is True or isinstance(value, tf.Variable)  # a search sets the value of a variable itself
+        rate = value if own else check_rate(value, f"sites[{pattern!r}]")
         matched, codes = _matched(model, drawing, pattern)
         known = [layer for layer in matched if layer in found]
         if not known and not codes:
@@ -182,7 +183,9 @@ def _activate(stream: str, layer: keras.Layer, rate: float | bool) -> Active:
     if rate is True and ours is layer:
         return Active(layer, stream, ours.sample)
     fixed = layer.rate if rate is True else rate
-    return Active(layer, stream, lambda inputs, draw: ours.drop(inputs, tf.constant(fixed, tf.float32), draw))
+    return Active(
+        layer, stream, lambda inputs, draw: ours.drop(inputs, tf.convert_to_tensor(fixed, tf.float32), draw)
+    )
 
 
 @contextlib.contextmanager

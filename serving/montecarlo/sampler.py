@@ -12,6 +12,8 @@ from dropzoo.common.checks import check_count, check_seed, unknown
 from dropzoo.common.keras_internals import mask_of, put_mask
 from dropzoo.layers.draws import Draw
 from dropzoo.layers.draws.samples import SampleDraw, SharedMaskError
+from dropzoo.serving.calibration.calibration import Calibration
+from dropzoo.serving.calibration.use import answered, check_calibration, sampling_of, tempered
 from dropzoo.serving.montecarlo.active import TRACING
 from dropzoo.serving.montecarlo.cut import Cut, fill_shapes, make_cut
 from dropzoo.serving.montecarlo.inputs import InputsLike, keys_of
@@ -21,6 +23,7 @@ from dropzoo.serving.montecarlo.stage import Stage
 from dropzoo.serving.montecarlo.statistics import Sums, sum_samples, sum_until
 
 _SAMPLINGS = ("balanced", "independent", "fixed")
+_SAMPLES = 30
 _GROUP = 8  # with num_samples="auto", samples are balanced within groups of this size, and compared group by group
 
 
@@ -81,6 +84,9 @@ class MonteCarlo:
             first batch decide: probabilities of classes sum to 1 at every position, and logits lie clearly outside
             of [0, 1]. Otherwise the loss that the model was compiled with decides. If none of these does, an error
             asks for this argument.
+        calibration: A `Calibration` that `calibrate` fitted for this model. It sets the number of samples, the
+            sites that drop, their rates, and the temperature of each sample, and adds the answers that its
+            guarantees are about, such as `set` and `defer`; see `Calibration.apply`.
 
     Call arguments:
         images: One batch of the inputs, as Keras takes them: an array, or for several inputs a list in order or a
@@ -117,7 +123,7 @@ class MonteCarlo:
     def __init__(
         self,
         model: keras.Model,
-        num_samples: int | str = 30,
+        num_samples: int | str = _SAMPLES,
         sampling: str = "balanced",
         sites: dict[str, float | bool] | None = None,
         seed: int = 0,
@@ -130,7 +136,13 @@ class MonteCarlo:
         return_samples: bool = False,
         task: Tasks = "multi_class",
         from_logits: Said = None,
+        calibration: Calibration | None = None,
     ) -> None:
+        if calibration is not None:
+            num_samples, sampling, sites = sampling_of(calibration, num_samples, sites, _SAMPLES)
+        elif sites is not None and not sites:
+            raise ValueError("`sites` must name at least one site, or be None for all of them. Received: sites={}")
+        self.calibration = calibration
         self.num_samples, self.auto = num_samples, num_samples == "auto"
         if self.auto:
             self.max_samples = check_count(128 if max_samples is None else max_samples, "max_samples")
@@ -143,7 +155,7 @@ class MonteCarlo:
         self.sampling = sampling
         self.tolerance = _check_auto(num_samples, tolerance, max_samples, return_samples)
         self.reader = Reader(model, task, from_logits)
-        self.model, self.task = model, task
+        self.model, self.task, self.from_logits = model, task, from_logits
         self.seed = check_seed(seed)
         self.return_samples = return_samples
         self._group_size = min(_GROUP, self.max_samples) if self.auto else self.max_samples
@@ -221,6 +233,9 @@ class MonteCarlo:
         if self.fold not in ("auto", 1) and (why := self._stage.why_not_folded):
             raise ValueError(f"{why}; pass fold=1. Received: fold={self.fold!r}")
         self._stage.warn(self.sampling)
+        if self.calibration is not None:
+            drops = self.sampling if self.sites else None
+            check_calibration(self.calibration, [self.reader], self.max_samples, drops)
         self._run = self.reader.traced(self._statistics, tf.TensorSpec([], tf.int64))
         self._is_open = True
 
@@ -258,7 +273,7 @@ class MonteCarlo:
                 group,
                 t,
             )
-            return [_unfold(p, count, batch) for p in self.reader.read(raw)]
+            return [_unfold(p, count, batch) for p in tempered(self.reader.read(raw), self.calibration)]
 
         def sums_of(group: int | tf.Tensor) -> tuple[list[Sums], list[tf.Tensor]]:
             return sum_samples(partial(samples, group), self._group_size, at_once, outputs, self.return_samples)
@@ -278,7 +293,7 @@ class MonteCarlo:
                     samples_kept, 0, 1
                 )  # (batch, samples, ..., classes)
         found = [s.statistics(count, output) | m for s, output, m in zip(sums, outputs, more, strict=True)]
-        return joined(found, self.reader.names)
+        return answered(joined(found, self.reader.names), self.calibration)
 
     def _at_once(self, flat: Sequence[tf.Tensor]) -> int | tf.Tensor:
         """How many samples to compute at a time: an int, or a tensor if it depends on the images."""

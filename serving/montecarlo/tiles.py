@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from dropzoo.common.checks import check_count
+from dropzoo.serving.calibration.use import answered_whole
 from dropzoo.serving.montecarlo.ensembles import Rival
 from dropzoo.serving.montecarlo.inputs import InputsLike
 from dropzoo.serving.montecarlo.outputs import Output, joined
@@ -106,7 +107,7 @@ def predict_tiled(
                 )
             for i, window in enumerate(some):
                 blend.add(window, {name: x[i] for name, x in arrays.items()})
-    return joined([blend.statistics() for blend in blends], mc.reader.names)
+    return answered_whole(joined([blend.statistics() for blend in blends], mc.reader.names), mc.calibration)
 
 
 def _in_order(found: Any, mc: MonteCarlo | Rival) -> list[dict[str, Any]]:
