@@ -18,6 +18,7 @@ pytest.importorskip("fastapi", reason="needs the extra `serve`")
 
 from _live import live
 from dropzoo import serving
+from dropzoo.runs.predictor import load_predictor
 from dropzoo.serving.server.limits import Limits, Refused
 from dropzoo.serving.server.pictures import pictures
 from dropzoo.serving.server.requests import read_predict, to_arrays
@@ -216,6 +217,19 @@ def test_the_page_shows_each_output_that_can_be_shown(tmp_path):
     assert status == 200 and [each["output"] for each in shown["outputs"]] == ["dist", "prob"]
     assert [each["view"] for each in shown["outputs"]] == ["values", "class_map"]
     assert {each["name"] for each in shown["outputs"][1]["classes"]} <= set(names["prob"])
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (two_outputs, "takes images and gives dist_classes, dist_p"),
+        (tokens, "takes tokens and gives classes, p"),
+    ],
+)
+def test_files_of_images_are_predicted_for_models_of_one_image_and_one_answer(make, said, tmp_path):
+    path = serving.export_model(make(), tmp_path / "1", 0)
+    with pytest.raises(ValueError, match=f"{said}.*Use: dropzoo serve"):
+        load_predictor(path)
 
 
 def test_a_model_of_sequences_cannot_be_shown():
