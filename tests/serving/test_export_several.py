@@ -80,8 +80,20 @@ def one_of(*layers, shape=(8, 8, 1), dtype=None, name=None):
     return keras.Model(inputs, x)
 
 
-def built_by_a_call():
-    model = Own()
+@keras.saving.register_keras_serializable("tests")
+class Certain(keras.Model):
+    """A model with a `call` of its own and without dropout."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.flat, self.head = kl.Flatten(), kl.Dense(3)
+
+    def call(self, x):
+        return self.head(self.flat(x))
+
+
+def built_by_a_call(cls=Own):
+    model = cls()
     model(PHOTO)
     return model
 
@@ -310,6 +322,7 @@ def test_what_is_sampled_by_plain_passes_is_said(tmp_path):
         (tokens, {"input_range": (0, 1)}, "`input_range` is for models of images"),
         (tokens, {"resize": 8}, "`resize` needs a model of images"),
         (lambda: Own(), {"num_samples": 0}, "call it on a batch before the export"),
+        (lambda: built_by_a_call(Certain), {}, "no dropout layer to sample; pass num_samples=0"),
     ],
 )
 def test_bad_arguments(make, options, message, tmp_path):
