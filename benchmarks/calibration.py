@@ -155,10 +155,10 @@ def set_risk(p: np.ndarray, labels: np.ndarray, level: float, arguments: argpars
 
 
 def usual_size(k: int) -> float:
-    """Half the median share of a scene that a class takes up, in scenes of training digits."""
+    """A quarter of the median share of a scene that a class takes up, in scenes of training digits."""
     digits, labels = digits_by_split()["train"]
     shares = [float((draw_scene(digits, labels, seed=[0, index])[1] == k).mean()) for index in range(200)]
-    return 0.5 * float(np.median([share for share in shares if share]))
+    return 0.25 * float(np.median([share for share in shares if share]))
 
 
 def mask_curves(p: np.ndarray, labels: np.ndarray, k: int, floor: float) -> dict[str, np.ndarray]:

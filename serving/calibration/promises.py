@@ -125,8 +125,8 @@ class MaskPromise(Promise):
     """`miss` or `false`: the share of a class that the outer mask misses, or of the inner mask that is wrong.
 
     `miss` is about the images that hold the class, `false` about those in which the model sees it. Each class has
-    a threshold of its own. The outer mask is where `by_size` reaches the threshold, with half the usual size of
-    the class as its floor; the inner mask is where the probability does.
+    a threshold of its own. The outer mask is where `by_size` reaches the threshold, with a quarter of the usual
+    size of the class as its floor; the inner mask is where the probability does.
 
     Args:
         name: `"miss"` or `"false"`.
@@ -148,10 +148,10 @@ class MaskPromise(Promise):
 
     @property
     def floors(self) -> tuple[float, ...]:
-        """Half the median share of an image that each class takes up; 1 if it is not known."""
+        """A quarter of the median share of an image that each class takes up; 1 if it is not known."""
         if self.name == "false" or not self.terms.maps:
             return (1.0,) * self.terms.width
-        return tuple(0.5 * float(np.median(each)) if each else 1.0 for each in self._sizes)
+        return tuple(0.25 * float(np.median(each)) if each else 1.0 for each in self._sizes)
 
     def add(self, out: Answers, labels: np.ndarray) -> None:
         mean = by_size(out["mean"], self.floors).numpy()
