@@ -164,10 +164,11 @@ def attribution_of(mc: "MonteCarlo", stage: Stage, flat: list[tf.Tensor]) -> Att
             return run(inputs, tf.constant(which), *seeds).numpy()
 
     seeds = (mc.seed, (mc.seed + 0x9E3779B9) % 2**32)
-    found = shares(swapped, batches, len(streams), seeds, output.kind)
+    first, total, own, all_of_it, per_image = shares(swapped, batches, len(streams), seeds, output.kind)
     named = {id(layer): name for name, layer in named_sites(mc.model).items()}
     sites = tuple(named.get(id(each.layer), each.stream) for each in stage.active)
-    return Attribution(sites, *found, np.array([_cost(mc, [each.layer]) for each in stage.active]))
+    cost = np.array([_cost(mc, [each.layer]) for each in stage.active])
+    return Attribution(sites, first, total, own, all_of_it, per_image, cost)
 
 
 def _cost(mc: "MonteCarlo", active: list[keras.Layer]) -> float:
