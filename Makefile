@@ -13,10 +13,10 @@ QUICK := tests/common tests/layers/test_contract.py tests/layers/test_layers.py 
   tests/training/test_losses_metrics.py tests/serving/test_monte_carlo_cut.py tests/sweep/test_sweep_space.py \
   tests/cli/test_options.py tests/test_evidence.py tests/test_house.py
 
-.PHONY: help check quick demo test lint bench evidence clean
+.PHONY: help check quick demo test test-published lint bench evidence clean
 
 help:  ## prints this list
-	@sed -n 's/^\([a-z]*\):.*  ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*  ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
 check: .venv/dev  ## runs lint and quick, for the inner loop
 	@$(MAKE) --no-print-directory -j 2 lint quick
@@ -26,6 +26,9 @@ demo: .venv/core  ## trains, samples and exports two models; writes demo/report.
 
 test: .venv/dev  ## runs all tests but the slow ones
 	$(KEEP_BYTECODE) $(BIN)/python -m pytest -q -n auto --maxprocesses 8 --dist worksteal
+
+test-published: .venv/published  ## tries networks that others publish, from five packages, for half an hour
+	$(KEEP_BYTECODE) $(BIN)/python -m pytest -q -m slow tests/published
 
 quick: .venv/dev  ## runs the first cases of each test in the files of QUICK
 	@$(KEEP_BYTECODE) $(BIN)/python -m pytest -q --quick -n auto --maxprocesses 4 --dist worksteal $(QUICK)
@@ -52,4 +55,8 @@ clean:
 
 .venv/dev: .venv/core
 	$(PIP) -e ".[dev]"
+	@touch $@
+
+.venv/published: .venv/dev
+	$(PIP) -e ".[published]"
 	@touch $@

@@ -59,18 +59,10 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
-# Rooms whose subject is not the graph: TensorFlow's rewriting of graphs is a fifth of the time of a small one.
-# It is on in tests/layers, tests/training and tests/serving, in the demo, and in every process of its own.
-_GRAPHS_AS_TRACED = ("models", "runs", "sweep", "cli")
-
-
 @pytest.fixture(autouse=True)
-def _fresh_state(request: pytest.FixtureRequest) -> Iterator[None]:
+def _fresh_state() -> Iterator[None]:
     import keras
-    import tensorflow as tf
 
-    as_traced = request.path.parent.name in _GRAPHS_AS_TRACED
-    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": as_traced})
     keras.utils.set_random_seed(0)
     yield
     keras.config.set_dtype_policy("float32")

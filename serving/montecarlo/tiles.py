@@ -219,7 +219,8 @@ def _check_sampler(mc: MonteCarlo | Rival) -> None:
     if rank < 3 or any(len(answer) != rank for answer in answers):
         raise ValueError(
             "Tiles need a model from images to maps, both of the shape (batch, height, width, channels), with "
-            f"more or fewer spatial axes. Received: {', '.join(map(str, shapes))} to {', '.join(map(str, answers))}"
+            "more or fewer spatial axes. "
+            f"Received: {', '.join(map(str, shapes))} to {', '.join(map(str, answers))}"
         )
 
 
