@@ -420,7 +420,7 @@ def main() -> None:
                 if same and not arguments.again:
                     continue
                 rows = [row for row in rows if row not in same]
-                rows.append({"data": name, "what": what, "case": case, **measure()})
+                rows.append({"data": name, "what": what, "case": case, **measure(), "samples": arguments.samples})
                 print(rows[-1], flush=True)
                 write_csv(RESULTS, rows)
 

@@ -248,10 +248,11 @@ class MonteCarlo:
             if not self._is_open:
                 self._open()
         if self.auto or self._stage.plain or len(self.reader.outputs) > 1:
+            names = ", ".join(self.reader.names)
             raise ValueError(
                 "Attribution needs a fixed number of samples, one output, and dropout whose masks the sampler "
-                f"draws. Received: num_samples={self.num_samples!r}, outputs: {', '.join(self.reader.names)}, plain "
-                f"passes: {self.plain_passes}"
+                f"draws. Received: num_samples={self.num_samples!r}, outputs: {names}, plain passes: "
+                f"{self.plain_passes}"
             )
         return attribution_of(self, self._stage, flat)
 
