@@ -115,9 +115,9 @@ def calibrate(
         for k in about if name == "miss" else ():
             promise.check(heldout.images_with(k, then), f" of class {k}")
 
-    reader = Reader(heldout, len(first) * (fits + bool(promises)) + len(then), verbose)
     if sites == "search":
-        source = search(source, heldout, first, tempers)
+        source = search(source, heldout, first, tempers, verbose)
+    reader = Reader(heldout, len(first) * (fits + bool(promises)) + len(then), verbose)
     fitted: float | tuple[float, ...] = 1.0
     figures: dict[str, dict[str, float]] = {}
     if source.kind != "regression" and fits:
