@@ -15,6 +15,7 @@ from dropzoo.layers.draws.samples import SampleDraw, SharedMaskError
 from dropzoo.serving.calibration.calibration import Calibration
 from dropzoo.serving.calibration.use import answered, check_calibration, sampling_of, tempered
 from dropzoo.serving.montecarlo.active import TRACING
+from dropzoo.serving.montecarlo.attribution import Attribution, attribution_of
 from dropzoo.serving.montecarlo.cut import Cut, fill_shapes, make_cut
 from dropzoo.serving.montecarlo.inputs import InputsLike, keys_of
 from dropzoo.serving.montecarlo.outputs import by_output, joined
@@ -226,6 +227,36 @@ class MonteCarlo:
             )
         flat = self.reader.inputs.check(images)
         return self._statistics(flat, seed, plain)
+
+    def attribute(self, images: InputsLike) -> Attribution:
+        """Returns how much of the variance and of the mutual information each active site brings.
+
+        All masks are drawn twice, and each site in turn takes those of the second draw while the others keep those
+        of the first. This takes `sites + 2` times the samples. With 100 samples or more, an average over some
+        images is exact to about 0.02.
+
+        Args:
+            images: The inputs, as Keras takes them.
+
+        Returns:
+            An `Attribution`. Printing it gives a table.
+
+        Raises:
+            ValueError: If the model has several outputs, is sampled by plain passes, or the number of samples is
+                `"auto"`.
+        """
+        flat = self.reader.check(images)
+        with TRACING:
+            if not self._is_open:
+                self._open()
+        if self.auto or self._stage.plain or len(self.reader.outputs) > 1:
+            names = ", ".join(self.reader.names)
+            raise ValueError(
+                "Attribution needs a fixed number of samples, one output, and dropout whose masks the sampler "
+                f"draws. Received: num_samples={self.num_samples!r}, outputs: {names}, plain passes: "
+                f"{self.plain_passes}"
+            )
+        return attribution_of(self, self._stage, flat)
 
     def _open(self) -> None:
         """Cuts the model, once its inputs and outputs are known."""
