@@ -24,7 +24,7 @@ RESULTS = ROOT / "benchmarks" / "results" / "published.csv"
 PAGE = ROOT / "docs" / "surgery.md"
 COLUMNS = [
     *("package", "version", "model", "keras", "tensorflow", "build", *Trial.STEPS),
-    *("note_share", "note_left", "note_plain", "note_warned"),
+    *("note_class", "note_share", "note_left", "note_plain", "note_warned"),
 ]
 Row = dict[str, str]
 
@@ -70,7 +70,7 @@ def _result(row: Row) -> str:
 
 def _remarks(row: Row) -> str:
     found = [row["build"], *(row[step] for step in Trial.STEPS)]
-    found += [row["note_plain"], row["note_share"], row["note_left"], row["note_warned"]]
+    found += [row["note_plain"], row["note_class"], row["note_share"], row["note_left"], row["note_warned"]]
     return "; ".join(each.replace("|", "/") for each in found if each)
 
 
