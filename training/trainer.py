@@ -14,8 +14,10 @@ from dropzoo.common.checks import check_keras_model
 from dropzoo.common.keras_internals import build_for, forget_loss
 from dropzoo.training.loop import batches, checkpoints, pixels, replicas
 from dropzoo.training.loop.compiling import Asked, Settled, check_targets, settle
-from dropzoo.training.loop.feeds import DataLike, Feed, Order, feed_of, given
+from dropzoo.training.loop.feeds import Feed
+from dropzoo.training.loop.forms import DataLike, feed_of, given
 from dropzoo.training.loop.options import check_device, check_options, xla_pays
+from dropzoo.training.loop.ordered import Order
 from dropzoo.training.loop.outputs import few
 from dropzoo.training.loop.program import Program
 from dropzoo.training.loop.run import Run, Settings, evaluate

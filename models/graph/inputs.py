@@ -5,6 +5,7 @@ Images enter many networks through layers that scale them: `Rescaling(1 / 255)`,
 the first kernel, whatever its class, and the range is the one that arrives there as small numbers.
 """
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,6 +17,11 @@ from dropzoo.common.pixels import RANGES, Pixels
 from dropzoo.models.graph.walk import graph_of
 
 _LEVELS = (0.0, 1.0, 255.0, 65535.0, -1.0)
+# Networks of keras.applications whose weights take -1 to 1, by the names that Keras gives them. Others have their
+# preprocessing inside, or subtract means, which no range expresses.
+_SYMMETRIC = re.compile(
+    r"mobilenet(v2)?_\d\.\d+_.+|xception|inception_v3|inception_resnet_v2|nasnet.*|resnet\d+v2", re.IGNORECASE
+)
 _SIDE = 16  # the height and width of the images, where a model takes any
 # The means of the red, green and blue pixels of ImageNet, in [0, 1].
 _IMAGENET = np.array([0.485, 0.456, 0.406])
@@ -54,12 +60,15 @@ def _of_input(graph: Any, tensor: keras.KerasTensor) -> Pixels | None:
     dtype = keras.backend.standardize_dtype(tensor.dtype)
     if dtype in ("uint8", "uint16"):
         return Pixels(0.0, float(np.iinfo(dtype).max), int(dtype[4:]), channels, source=f"its dtype, {dtype}")
+    trace = _Trace(_images(tensor.shape).astype(dtype))
     try:
-        arrived = list(_Trace(_images(tensor.shape).astype(dtype)).through(graph, tensor))
+        arrived = list(trace.through(graph, tensor))
     except Exception:  # whatever a layer of the user's raises at these images: the graph then shows nothing
         return None
     found = {pixels for value, names in arrived if (pixels := _read(value, names, channels)) is not None}
     ranges = {each.range for each in found}
+    if not ranges and (network := next(filter(_SYMMETRIC.fullmatch, trace.entered), None)):
+        return Pixels(-1.0, 1.0, None, channels, source=f"its network {network!r} of keras.applications")
     return max(found, key=lambda each: (each.order is not None, each.source)) if len(ranges) == 1 else None
 
 
@@ -79,10 +88,13 @@ class _Trace:
 
     Args:
         images: The images.
+
+    Attributes:
+        entered: The names of the models that take the images as they are.
     """
 
     def __init__(self, images: np.ndarray) -> None:
-        self._images = images
+        self._images, self.entered = images, list[str]()
 
     def through(self, graph: Any, tensor: keras.KerasTensor) -> Iterator[tuple[np.ndarray, tuple[str, ...]]]:
         """Yields what arrives at each layer with a kernel, and the names of the layers that changed it.
@@ -95,6 +107,7 @@ class _Trace:
             if other.dtype != "string"
         }
         values[id(tensor)] = keras.ops.convert_to_tensor(self._images), ()
+        self.entered.append(graph.name)
         yield from self._run(graph, values)
         yield from (_numbers(values[id(end)]) for end in graph.outputs if id(end) in values)
 
@@ -106,6 +119,8 @@ class _Trace:
             if not reads or not known or len(known) < len(reads):
                 continue
             inner = graph_of(operation)
+            if inner is not None and not any(names for _, names in known):
+                self.entered.append(operation.name)
             frames = inner is None and isinstance(operation, keras.layers.TimeDistributed)
             if frames and (inner := graph_of(operation.layer)) is not None:
                 yield from self._run(inner, {id(inner.inputs[0]): (known[0][0][:, 0], known[0][1])})

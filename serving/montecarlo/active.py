@@ -62,20 +62,20 @@ def choose(
         found: The dropout layers that can be redirected.
         codes: What the steps of the model do whose code is not known.
         sites: Dict from names or patterns of sites to True, for the layer's own rate, or to another rate in
-            [0, 1). None for all dropout at its own rates.
+            [0, 1). None for all dropout at its own rates, empty for none.
 
     Raises:
-        ValueError: If nothing in the model drops, `sites` is empty, a pattern matches nothing, or a rate is bad or
+        ValueError: If nothing in the model drops, a pattern matches nothing, or a rate is bad or
             cannot be set.
     """
+    if sites is not None and not sites:
+        return [], []
     drawing = [code for code in codes if code.draws]
     if not found and not drawing:
         raise NothingDraws(
             "The model has no dropout layer to sample. Build it with one: "
             "models.build_model(..., dropout={'head': 0.5})"
         )
-    if sites is not None and not sites:
-        raise ValueError("`sites` must name at least one site, or be None for all of them. Received: sites={}")
     streams = _streams(found)
     if sites is None:
         return [_activate(streams[layer], layer, True) for layer in found], drawing
@@ -90,14 +90,14 @@ def _rates(
     rates: dict[keras.Layer, float | bool] = {}
     on: dict[Code, bool] = {}
     for pattern, value in sites.items():
-        rate = value if value is True else check_rate(value, f"sites[{pattern!r}]")
-        codes = [code for code in drawing if _names(code, pattern)]
-        try:
-            matched = [layer for layer in models.match_sites(model, [pattern])[pattern] if layer in found]
-        except ValueError:
-            matched = []
-            if not codes:
-                raise
+        own = value is True or isinstance(value, tf.Variable)  # a search sets the value of a variable itself
+        rate = value if own else check_rate(value, f"sites[{pattern!r}]")
+        matched, codes = _matched(model, drawing, pattern)
+        known = [layer for layer in matched if layer in found]
+        if not known and not codes:
+            raise ValueError(
+                f"{pattern!r} draws nothing at random, so it is no site. Received: sites={dict(sites)!r}"
+            )
         for code in codes:
             if rate is not True and rate != 0:
                 raise ValueError(
@@ -105,7 +105,7 @@ def _rates(
                     f"it True, or 0.0 to leave it off. Received: sites={dict(sites)!r}"
                 )
             on[code] = rate is True
-        rates |= dict.fromkeys(matched, rate)
+        rates |= dict.fromkeys(known, rate)
     for layer, rate in rates.items():
         if rate is not True and isinstance(layer, layers.Stochastic) and not layers.has_live_rate(layer):
             raise ValueError(
@@ -115,8 +115,17 @@ def _rates(
     return rates, [code for code, is_on in on.items() if is_on]
 
 
-def _names(code: Code, pattern: str) -> bool:
-    return any(fnmatch.fnmatchcase(name, pattern) or name.endswith(f"/{pattern}") for name in code.names)
+def _matched(model: keras.Model, drawing: Sequence[Code], pattern: str) -> tuple[list[keras.Layer], list[Code]]:
+    """The layers and the steps that a pattern names. A step whose layers are not known has only its own name."""
+    nameless = [code for code in drawing if not code.held and fnmatch.fnmatchcase(code.names[0], pattern)]
+    try:
+        layers_found = models.match_sites(model, [pattern])[pattern]
+    except ValueError:
+        if not nameless:
+            raise
+        layers_found = []
+    ids = {id(layer) for layer in layers_found}
+    return layers_found, [code for code in drawing if code in nameless or not ids.isdisjoint(code.held)]
 
 
 def _site(layer: keras.Layer) -> str:
@@ -140,8 +149,15 @@ def _has_no_call_of_its_own(layer: keras.Layer) -> bool:
     return owner.__module__.startswith(("keras.", "dropzoo."))
 
 
-def warn_of(drawing: Sequence[Code], on: Sequence[Code], sampling: str) -> None:
-    """Warns of draws that no seed repeats, and of draws that `sites` leaves out and nothing can turn off."""
+def warn_of(codes: Sequence[Code], on: Sequence[Code], sampling: str) -> None:
+    """Warns of draws that no seed repeats, that are lost, or that `sites` leaves out and nothing can turn off."""
+    if gone := [code.step.operation.name for code in codes if code.lost]:
+        warnings.warn(
+            f"Not sampled: what {', '.join(gone)} drops in training only, because it gives other outputs then. "
+            "Make its outputs the same in both modes",
+            stacklevel=5,
+        )
+    drawing = [code for code in codes if code.draws]
     if loose := [name for code in drawing if code in on and not code.repeatable for name in code.names]:
         warnings.warn(
             f"The draws of {', '.join(loose)} cannot be given a seed, so the same call twice gives two answers. "
@@ -167,7 +183,9 @@ def _activate(stream: str, layer: keras.Layer, rate: float | bool) -> Active:
     if rate is True and ours is layer:
         return Active(layer, stream, ours.sample)
     fixed = layer.rate if rate is True else rate
-    return Active(layer, stream, lambda inputs, draw: ours.drop(inputs, tf.constant(fixed, tf.float32), draw))
+    return Active(
+        layer, stream, lambda inputs, draw: ours.drop(inputs, tf.convert_to_tensor(fixed, tf.float32), draw)
+    )
 
 
 @contextlib.contextmanager

@@ -9,6 +9,8 @@ import keras
 import tensorflow as tf
 
 from dropzoo.common.checks import unknown
+from dropzoo.serving.calibration.calibration import Calibration
+from dropzoo.serving.calibration.use import answered, check_calibration, tempered
 from dropzoo.serving.montecarlo.active import TRACING
 from dropzoo.serving.montecarlo.inputs import InputsLike
 from dropzoo.serving.montecarlo.outputs import joined
@@ -40,10 +42,18 @@ class Rival:
         readers: The models of the passes, all with the same inputs and outputs.
         passes: Functions from the inputs to the outputs as probabilities or values.
         task: Output kinds, as for `MonteCarlo`.
+        calibration: What `calibrate` fitted for these passes, or None.
     """
 
-    def __init__(self, readers: Sequence[Reader], passes: Sequence[Pass], task: Tasks) -> None:
+    def __init__(
+        self,
+        readers: Sequence[Reader],
+        passes: Sequence[Pass],
+        task: Tasks,
+        calibration: Calibration | None = None,
+    ) -> None:
         self.reader, self.model = readers[0], readers[0].model
+        self.calibration = calibration
         self.task = task
         self.num_samples = len(passes)
         self._readers, self._passes = list(readers), list(passes)
@@ -64,7 +74,7 @@ class Rival:
             found = zip(sums, one(checked), outputs, strict=True)
             sums = [each.add(p[None], output.kind) for each, p, output in found]  # (1, batch, ..., classes)
         answers = [each.statistics(self.num_samples, o) for each, o in zip(sums, outputs, strict=True)]
-        return joined(answers, self.reader.names)
+        return answered(joined(answers, self.reader.names), self.calibration)
 
     def _check_known(self) -> None:
         """Checks what could not be checked before the inputs and outputs of all models were known."""
@@ -82,6 +92,7 @@ class Ensemble(Rival):
             the same shapes of inputs and outputs.
         task: What the outputs mean, as for `MonteCarlo`.
         from_logits: Whether the outputs are logits, as for `MonteCarlo`.
+        calibration: A `Calibration` that `calibrate` fitted for these members in this order, as for `MonteCarlo`.
 
     Call arguments:
         images: One batch of the inputs, as Keras takes them.
@@ -113,12 +124,14 @@ class Ensemble(Rival):
         models: Sequence[keras.Model | str | os.PathLike],
         task: Tasks = "multi_class",
         from_logits: Said = None,
+        calibration: Calibration | None = None,
     ) -> None:
         if not isinstance(models, (list, tuple)) or not models:
             raise ValueError(f"`models` must be a list of models or paths, at least one. Received: {models!r}")
         self.models = [each if isinstance(each, keras.Model) else _load(each) for each in models]
+        self.from_logits = from_logits
         readers = [Reader(each, task, from_logits) for each in self.models]
-        super().__init__(readers, [_answer(each) for each in readers], task)
+        super().__init__(readers, [_answer(each, calibration) for each in readers], task, calibration)
         if all(reader.known for reader in readers):
             self._check_known()
 
@@ -130,6 +143,8 @@ class Ensemble(Rival):
                     "The members must have the same shapes of input and output. "
                     f"Received: {first} for the first, {_shapes(reader)} for number {i + 1}"
                 )
+        if self.calibration is not None:
+            check_calibration(self.calibration, self._readers, self.num_samples, None)
 
 
 class TestTimeAugmentation(Rival):
@@ -235,9 +250,9 @@ def _shapes(reader: Reader) -> tuple[Any, Any]:
     return found[0], found[1]
 
 
-def _answer(reader: Reader) -> Pass:
-    """The function from the inputs of a model to what its outputs mean."""
-    return lambda flat: reader.read(reader.call(flat))
+def _answer(reader: Reader, calibration: Calibration | None = None) -> Pass:
+    """The function from the inputs of a model to what its outputs mean, at the temperature of a calibration."""
+    return lambda flat: tempered(reader.read(reader.call(flat)), calibration)
 
 
 def _seen(answer: Pass, flip: bool, turns: int) -> Pass:

@@ -1,8 +1,8 @@
 """Plain passes: what cannot be redirected draws by itself, once a sample, from seeds that the sampler gives it.
 
 A layer of Keras, and a layer of a user's own that follows Keras' guide, draws from a `SeedGenerator`. While a
-sample is traced, all generators give seeds that are derived from the sampler's seed and the number of the sample. So
-the same call twice gives the same answer, and the state of the generators does not change.
+sample is traced, all generators give seeds that are derived from the sampler's seed and the number of the sample.
+So the same call twice gives the same answer, and the state of the generators does not change.
 """
 
 import contextlib

@@ -37,8 +37,10 @@ class Code:
         training: Bool, whether it has to run in training mode to drop.
         draws: Bool, whether it draws by itself, beside the dropout that a sampler redirects.
         always: Bool, whether it draws in inference mode too.
+        lost: Bool, whether it drops in training mode only, and cannot be run in it, since its outputs differ then.
         repeatable: Bool, whether all that it draws comes from seeds of Keras.
-        names: The paths of what draws in it, or the name of the step.
+        held: The ids of the layers in it that draw by themselves, as far as they are known.
+        names: The paths of these layers, or the name of the step.
         why: Str, what draws, for people.
         rows: The lengths of the first axis that its redirected dropout sees for `ROWS` rows; None is unknown.
     """
@@ -47,7 +49,9 @@ class Code:
     training: bool
     draws: bool
     always: bool
+    lost: bool
     repeatable: bool
+    held: frozenset[int]
     names: tuple[str, ...]
     why: str
     rows: frozenset[int | None]
@@ -83,7 +87,7 @@ def codes_of(model: keras.Model, graph: Unrolled, redirected: Collection[keras.L
     ids = {id(each.layer) for each in suspects}
     steps = [step for step in graph.steps if isinstance(step, RecordedStep) and _is_unknown(step.operation, ids)]
     found = [_code_of(step, graph, redirected, suspects) for step in steps]
-    return [code for code in found if code.draws or code.training or code.rows - {ROWS}]
+    return [code for code in found if code.draws or code.training or code.lost or code.rows - {ROWS}]
 
 
 def frozen_layers(operation: Any) -> list[keras.Layer]:
@@ -130,10 +134,13 @@ def _code_of(
     mine = [layer for layer in redirected if id(layer) in inside]
     held = [each for each in suspects if id(each.layer) in inside]
     surely = bool(held) and not mine and all(each.kind == "inside" for each in held)
+    lost = False
     if surely and not any(map(_is_foreign, within)):
         rest, train = _Trace(), _Trace(random={"StatelessRandomUniformV2"})  # Keras' own, which needs no trace
     else:
         rest, train = _both_modes(step, graph, mine, bool(held))
+        if rest.shapes != train.shapes:  # it has outputs for training only, such as those of auxiliary heads
+            train, lost = rest, bool(train.random - rest.random) or set(train.seen) != set(rest.seen)
     draws, reached = bool(train.random), set(train.seen) != set(rest.seen)
     names = tuple(each.path for each in held) or (step.operation.name,)
     reasons = sorted({_reason(each) for each in held}) or [f"the code of {type(step.operation).__name__} draws"]
@@ -142,7 +149,9 @@ def _code_of(
         training=(draws or reached) and train is not rest,
         draws=draws,
         always=bool(rest.random),
+        lost=lost,
         repeatable=not train.unseeded,
+        held=frozenset(id(each.layer) for each in held),
         names=names,
         why=", ".join(reasons),
         rows=frozenset().union(*train.seen.values()),
@@ -165,7 +174,7 @@ def _both_modes(
         rest = _trace(step, graph, redirected)
     except Exception:  # a user's code may need a batch of its own; then it is taken as it looks
         return _Trace(), _Trace(random={"RandomUniform"} if suspected else set())
-    return rest, train if rest.shapes == train.shapes else rest  # it may have outputs for training only
+    return rest, train
 
 
 def _trace(step: Step, graph: Unrolled, redirected: Sequence[keras.Layer]) -> _Trace:

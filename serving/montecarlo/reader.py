@@ -31,7 +31,8 @@ class Reader:
         from_logits: Whether each output is logits, as for `MonteCarlo`.
 
     Attributes:
-        known: Bool, whether inputs and outputs are known. Those of a subclassed model are not before its first batch.
+        known: Bool, whether inputs and outputs are known. Those of a subclassed model are known after its first
+            batch.
         inputs: The model's inputs.
         outputs: The model's outputs, in the order of `model.outputs`.
         symbols: Symbolic tensors of the outputs, in that order.

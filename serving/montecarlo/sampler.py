@@ -12,6 +12,8 @@ from dropzoo.common.checks import check_count, check_seed, unknown
 from dropzoo.common.keras_internals import mask_of, put_mask
 from dropzoo.layers.draws import Draw
 from dropzoo.layers.draws.samples import SampleDraw, SharedMaskError
+from dropzoo.serving.calibration.calibration import Calibration
+from dropzoo.serving.calibration.use import answered, check_calibration, sampling_of, tempered
 from dropzoo.serving.montecarlo.active import TRACING
 from dropzoo.serving.montecarlo.cut import Cut, fill_shapes, make_cut
 from dropzoo.serving.montecarlo.inputs import InputsLike, keys_of
@@ -21,6 +23,7 @@ from dropzoo.serving.montecarlo.stage import Stage
 from dropzoo.serving.montecarlo.statistics import Sums, sum_samples, sum_until
 
 _SAMPLINGS = ("balanced", "independent", "fixed")
+_SAMPLES = 30
 _GROUP = 8  # with num_samples="auto", samples are balanced within groups of this size, and compared group by group
 
 
@@ -31,6 +34,13 @@ class MonteCarlo:
     data. It does not grow where the classes themselves overlap. Only the dropout layers are on. BatchNorm and all
     other layers run in inference mode, and the state of the model, including its seeds, does not change.
 
+    Every layer that draws at random is sampled. The masks of our dropout layers and of those of Keras are drawn by
+    the sampler. Everything else is sampled by plain passes: dropout inside recurrent layers, a drop path of your
+    own, `tf.nn.dropout` in a lambda. The layer runs in training mode once a sample, with batch normalisation and
+    image augmentation off. Its masks belong to the rows of a batch and not to the images, so `sampling` and `fold`
+    have no effect on them. A draw without a seed of Keras differs from call to call, and a warning names it.
+    `cut()` lists what is sampled so, and why.
+
     Let `p_t` be the probabilities of sample `t` of T. Then
     `mean = avg p_t`, `variance = avg p_t**2 - mean**2` (divided by T, since balanced samples are not independent),
     `predictive_entropy = H(mean)` and `mutual_information = H(mean) - avg H(p_t)`, in nats. For a single logit,
@@ -40,16 +50,15 @@ class MonteCarlo:
     several at a time. Neither changes the masks, and the statistics change only by rounding. `cut()` returns how
     much the first of these saves.
 
-    A warning names the dropout that sampling cannot turn on, such as the dropout inside the cells of an RNN.
-
     Args:
-        model: A Functional or Sequential model of one image input and one output, with dropout layers of ours or
-            of Keras. The output is logits, or the result of a last softmax or sigmoid.
+        model: A Keras model that draws at random. It may have several inputs and outputs of any dtype, and a
+            `call` of its own; the inputs and outputs of a subclassed model are learnt from the first call. Outputs
+            are logits, probabilities or values: see `task` and `from_logits`.
         num_samples: Int, the number T of samples, or `"auto"` for as many as each image needs.
         sampling: `"balanced"`: each unit's draws are stratified over the T samples. Each sample has the same
             distribution as an independent one, and the mean has a smaller error. `"independent"`: independent
             masks. `"fixed"`: independent masks, the same T for all images, so that tiles and video frames agree.
-            Unless this is `"fixed"`, the masks of an image depend on the seed and on the content of the image.
+            Unless this is `"fixed"`, the masks of an image depend on the seed and on the content of its inputs.
         sites: Dict that selects the dropout layers that are on; None for all. The keys are names or patterns of
             sites, as in `models.list_sites`. The values are True, for the layer's live rate, or another rate in
             [0, 1).
@@ -61,27 +70,39 @@ class MonteCarlo:
             CPU, budgets well above 32 MiB are slower, because activations no longer fit in the cache.
         tolerance: Float of at least 0, for `num_samples="auto"`. An image has enough samples when the standard
             error of its mean, as the root mean square over classes and pixels, is at most `tolerance`. For
-            regression it is in the unit of the output. Defaults to 0.01.
+            regression it is in the unit of the output. A dict gives it for each output by name. Defaults to 0.01.
         max_samples: Int, the largest number of samples for `num_samples="auto"`. Samples are taken in groups of 8,
             so a larger number is rounded down to a multiple of 8. Defaults to 128.
         return_samples: Bool, whether to return the probabilities of each sample too.
         task: What the model's output means. `"multi_class"`: logits of classes that exclude each other, or one
             logit for the second of two classes. `"binary"`: only one logit, for the second of two classes.
             `"multi_label"`: one logit for each label; several labels may be on together, and the entropies are
-            summed over the labels. `"regression"`: values; there are no entropies.
+            summed over the labels. `"regression"`: values; there are no entropies. For several outputs, a dict
+            by name or a list in order; one str is for all of them.
+        from_logits: Bool, whether the output is logits; for several outputs also a dict by name or a list in
+            order. By default it is read off the graph of the model. Where that does not show it, the values of the
+            first batch decide: probabilities of classes sum to 1 at every position, and logits lie clearly outside
+            of [0, 1]. Otherwise the loss that the model was compiled with decides. If none of these does, an error
+            asks for this argument.
+        calibration: A `Calibration` that `calibrate` fitted for this model. It sets the number of samples, the
+            sites that drop, their rates, and the temperature of each sample, and adds the answers that its
+            guarantees are about, such as `set` and `defer`; see `Calibration.apply`.
 
     Call arguments:
-        images: Floating point tensor `(batch, height, width, channels)`.
+        images: One batch of the inputs, as Keras takes them: an array, or for several inputs a list in order or a
+            dict by name.
         seed: Int in [0, 2**32), which replaces the object's seed for this call.
 
     Returns:
         A dict of float32 tensors: `mean` and `variance`, `(batch, ..., classes)`; except for regression also
         `predictive_entropy` and `mutual_information`, `(batch, ...)`. With `return_samples` also `samples`,
-        `(batch, T, ..., classes)`. With `num_samples="auto"` also `num_samples`, int32 `(batch,)`.
+        `(batch, T, ..., classes)`. With `num_samples="auto"` also `num_samples`, int32 `(batch,)`. For several
+        outputs, a dict of such dicts by name: `out["prob"]["mean"]`. The names are the keys of the model's
+        outputs, or else `model.output_names`.
 
     Raises:
-        ValueError: If an argument is bad, the model has no dropout, a pattern matches no site, the output does not
-            fit the task, or the images do not have the model's input shape.
+        ValueError: If an argument is bad, the model draws nothing at random, a pattern matches no site, an output
+            does not fit its task, it is not known whether an output is logits, or the inputs do not fit the model.
 
     Example:
     >>> import numpy as np
@@ -102,7 +123,7 @@ class MonteCarlo:
     def __init__(
         self,
         model: keras.Model,
-        num_samples: int | str = 30,
+        num_samples: int | str = _SAMPLES,
         sampling: str = "balanced",
         sites: dict[str, float | bool] | None = None,
         seed: int = 0,
@@ -115,7 +136,13 @@ class MonteCarlo:
         return_samples: bool = False,
         task: Tasks = "multi_class",
         from_logits: Said = None,
+        calibration: Calibration | None = None,
     ) -> None:
+        if calibration is not None:
+            num_samples, sampling, sites = sampling_of(calibration, num_samples, sites, _SAMPLES)
+        elif sites is not None and not sites:
+            raise ValueError("`sites` must name at least one site, or be None for all of them. Received: sites={}")
+        self.calibration = calibration
         self.num_samples, self.auto = num_samples, num_samples == "auto"
         if self.auto:
             self.max_samples = check_count(128 if max_samples is None else max_samples, "max_samples")
@@ -128,7 +155,7 @@ class MonteCarlo:
         self.sampling = sampling
         self.tolerance = _check_auto(num_samples, tolerance, max_samples, return_samples)
         self.reader = Reader(model, task, from_logits)
-        self.model, self.task = model, task
+        self.model, self.task, self.from_logits = model, task, from_logits
         self.seed = check_seed(seed)
         self.return_samples = return_samples
         self._group_size = min(_GROUP, self.max_samples) if self.auto else self.max_samples
@@ -206,6 +233,9 @@ class MonteCarlo:
         if self.fold not in ("auto", 1) and (why := self._stage.why_not_folded):
             raise ValueError(f"{why}; pass fold=1. Received: fold={self.fold!r}")
         self._stage.warn(self.sampling)
+        if self.calibration is not None:
+            drops = self.sampling if self.sites else None
+            check_calibration(self.calibration, [self.reader], self.max_samples, drops)
         self._run = self.reader.traced(self._statistics, tf.TensorSpec([], tf.int64))
         self._is_open = True
 
@@ -239,7 +269,7 @@ class MonteCarlo:
             raw = stage.run_head(
                 inputs, lambda stream: self._draw(stream, seed, keys, t, plain, group), seed, group, t
             )
-            return [_unfold(p, count, batch) for p in self.reader.read(raw)]
+            return [_unfold(p, count, batch) for p in tempered(self.reader.read(raw), self.calibration)]
 
         def sums_of(group: int | tf.Tensor) -> tuple[list[Sums], list[tf.Tensor]]:
             return sum_samples(partial(samples, group), self._group_size, at_once, outputs, self.return_samples)
@@ -259,7 +289,7 @@ class MonteCarlo:
                     samples_kept, 0, 1
                 )  # (batch, samples, ..., classes)
         found = [s.statistics(count, output) | m for s, output, m in zip(sums, outputs, more, strict=True)]
-        return joined(found, self.reader.names)
+        return answered(joined(found, self.reader.names), self.calibration)
 
     def _at_once(self, flat: Sequence[tf.Tensor]) -> int | tf.Tensor:
         """How many samples to compute at a time: an int, or a tensor if it depends on the images."""

@@ -64,7 +64,7 @@ class Stage:
 
     def warn(self, sampling: str) -> None:
         """Warns of what cannot be repeated, turned off or fixed."""
-        warn_of([code for code in self._codes if code.draws], self._on, sampling)
+        warn_of(self._codes, self._on, sampling)
 
     def run_head(
         self,

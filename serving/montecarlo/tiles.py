@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from dropzoo.common.checks import check_count
+from dropzoo.serving.calibration.use import answered_whole
 from dropzoo.serving.montecarlo.ensembles import Rival
 from dropzoo.serving.montecarlo.inputs import InputsLike
 from dropzoo.serving.montecarlo.outputs import Output, joined
@@ -106,7 +107,7 @@ def predict_tiled(
                 )
             for i, window in enumerate(some):
                 blend.add(window, {name: x[i] for name, x in arrays.items()})
-    return joined([blend.statistics() for blend in blends], mc.reader.names)
+    return answered_whole(joined([blend.statistics() for blend in blends], mc.reader.names), mc.calibration)
 
 
 def _in_order(found: Any, mc: MonteCarlo | Rival) -> list[dict[str, Any]]:
@@ -218,7 +219,8 @@ def _check_sampler(mc: MonteCarlo | Rival) -> None:
     if rank < 3 or any(len(answer) != rank for answer in answers):
         raise ValueError(
             "Tiles need a model from images to maps, both of the shape (batch, height, width, channels), with "
-            f"more or fewer spatial axes. Received: {', '.join(map(str, shapes))} to {', '.join(map(str, answers))}"
+            "more or fewer spatial axes. "
+            f"Received: {', '.join(map(str, shapes))} to {', '.join(map(str, answers))}"
         )
 
 

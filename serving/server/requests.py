@@ -172,7 +172,9 @@ def _check_range(name: str, images: np.ndarray, signature: Signature) -> None:
     known = signature.pixels.get(name)
     text = known and doubt(images, known)
     if known and text and known.source:
-        raise Refused(400, f"{name!r}: {text}")
+        shown = known.source.startswith("its ")
+        way = ". If the model was trained on such pixels, export it with `input_range`" if shown else ""
+        raise Refused(400, f"{name!r}: {text}{way}")
     if text and name not in signature.doubted:
         signature.doubted.add(name)
         _log.warning("%s: %s. To settle it, export the model with `input_range`", name, text)

@@ -138,6 +138,11 @@ class Versions:
             _log.warning("Version %s of %s cannot be served: %s", folder.name, self.name, message)
             return None
         _log.info("Version %s of %s is served", folder.name, self.name)
+        pixels = {
+            name: each for s in loaded.signatures.values() for name, each in s.pixels.items() if name in s.specs
+        }
+        for name, each in pixels.items():
+            _log.info("Its input %r takes pixels from %s", name, each.words)
         return loaded
 
     def find(self, name: str, version: str | None = None) -> Version:

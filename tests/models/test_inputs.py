@@ -10,6 +10,7 @@ import pytest
 
 from dropzoo import models
 from dropzoo.common.pixels import Pixels, nearest_range
+from dropzoo.models.blocks.encoders import EncoderInput
 from dropzoo.models.graph.inputs import input_pixels, pixels_of
 from dropzoo.models.graph.record import load_model, read_record, recorded, remember
 
@@ -22,7 +23,7 @@ def net(*layers, channels=3, size=8, dtype=None):
     x = inputs = keras.Input((size, size, channels), dtype=dtype, name="photo")
     for layer in layers:
         x = layer(x)
-    return keras.Model(inputs, kl.Dense(2)(kl.GlobalAveragePooling2D()(kl.Conv2D(4, 3)(x))))
+    return keras.Model(inputs, kl.Dense(2)(kl.GlobalAveragePooling2D()(kl.Conv2D(4, 3, padding="same")(x))))
 
 
 class Own(keras.Model):
@@ -32,6 +33,10 @@ class Own(keras.Model):
 
     def call(self, x):
         return self.conv(self.scale(x))
+
+
+def small(name):
+    return getattr(apps, name)(include_top=False, weights=None, input_shape=(32, 32, 3))
 
 
 def augmented():
@@ -79,7 +84,13 @@ CASES = {
         (0, 255),
     ),
     "MobileNetV3": (lambda: apps.MobileNetV3Small((32, 32, 3), weights=None), (0, 255)),
-    "MobileNetV2": (lambda: apps.MobileNetV2((32, 32, 3), weights=None), None),
+    "MobileNetV2": (lambda: apps.MobileNetV2((32, 32, 3), weights=None), (-1, 1)),
+    "MobileNetV2, with its preprocessing": (
+        lambda: net(apps.mobilenet_v2.preprocess_input, small("MobileNetV2"), size=32),
+        (0, 255),
+    ),
+    "an encoder of dropzoo": (lambda: net(EncoderInput("resnet")), (0, 1)),
+    "ResNet50V2, nested": (lambda: net(kl.RandomFlip(), small("ResNet50V2"), size=32), (-1, 1)),
 }
 
 

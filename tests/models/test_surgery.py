@@ -111,7 +111,9 @@ class OfKeras2:
 OfKeras2.__module__ = "tf_keras.src.engine.sequential"
 
 
-@pytest.mark.parametrize("model", [OfKeras2(), keras.Model, "model.keras", None], ids=repr)
+@pytest.mark.parametrize(
+    "model", [OfKeras2(), keras.Model, "model.keras", None], ids=["keras 2", "class", "path", "None"]
+)
 def test_what_is_no_model_of_keras_3(model):
     uses = (
         lambda: models.retrofit(model, {}),

@@ -1,9 +1,9 @@
 """What draws at random is sampled, wherever it is.
 
 Rule: the variance of the samples is that of plain passes with `training=True` (batch normalisation frozen),
-whatever draws: a layer by class, a layer of a user's own, a function, a cell, a model without a graph. What the sampler
-cannot redirect runs once a sample, is named by `cut()`, and changes nothing in the model. The same call gives the
-same answer where the draws have a seed, and a warning names those that have none.
+whatever draws: a layer by class, a layer of a user's own, a function, a cell, a model without a graph. What the
+sampler cannot redirect runs once a sample, is named by `cut()`, and changes nothing in the model. The same call
+gives the same answer where the draws have a seed, and a warning names those that have none.
 """
 
 import warnings
@@ -30,7 +30,7 @@ from _drawing import (
     of_images,
     of_sequences,
 )
-from dropzoo import layers, serving
+from dropzoo import layers, models, serving
 
 
 def nested():
@@ -88,7 +88,7 @@ def test_samples_are_those_of_plain_passes(name):
     before = [variable.numpy().copy() for variable in model.variables]
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        mc = serving.MonteCarlo(model, 300, "independent", task="regression")
+        mc = serving.MonteCarlo(model, 250, "independent", task="regression")
         first, second = mc(x), mc(x)
     for variable, value in zip(model.variables, before, strict=True):
         np.testing.assert_array_equal(variable.numpy(), value)
@@ -99,12 +99,12 @@ def test_samples_are_those_of_plain_passes(name):
     assert ("by a plain pass in each sample" in str(mc.cut())) == (plain is not None)
 
     passes = tf.function(lambda images: model(images, training=True))
-    drawn = np.stack([passes(x) for _ in range(300)]).astype("float64")
+    drawn = np.stack([passes(x) for _ in range(250)]).astype("float64")
     if hasattr(model, "block") and plain or name == "a block":  # its augmentation is on in such a pass
         drawn = None
     if drawn is not None:
         assert 0.8 < first["variance"].numpy().mean() / drawn.var(0).mean() < 1.25
-        error = np.sqrt(2 * drawn.var(0) / 300).max()
+        error = np.sqrt(2 * drawn.var(0) / 250).max()
         assert np.abs(first["mean"] - drawn.mean(0)).max() < 6 * error
     assert first["variance"].numpy().mean() > 0
     if name not in ("a function",):  # which draws in inference too
@@ -137,9 +137,23 @@ def test_suspicion_is_not_proof():
         def call(self, x, training=False):
             return x * 2.0
 
-    model = of_images(lambda x: kl.Dropout(0.3)(Calm(0.5)(x)))
+    model = of_images(lambda x: kl.Dropout(0.3)(kl.Conv2D(2, 1, name="conv")(Calm(0.5, name="calm")(x))))
     mc = serving.MonteCarlo(model, 4, fold=2, task="regression")
-    assert mc.plain_passes is None and mc.cut().frontier == ("calm",)
+    assert mc.plain_passes is None and mc.cut().frontier == ("conv",)
+    with pytest.raises(ValueError, match="'calm' draws nothing at random, so it is no site"):
+        serving.MonteCarlo(model, 2, sites={"calm": True})
+
+
+@pytest.mark.parametrize("name", ["a function", "nested", "both ways"])
+def test_every_printed_name_is_a_site(name):
+    model = MODELS[name][0]()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a draw without a seed
+        printed = [site for site, _ in serving.MonteCarlo(model, 2).cut().plain]
+        printed += [row.site for row in models.dropout_report(model)]
+        assert printed
+        for site in printed:
+            serving.MonteCarlo(model, 2, sites={site: True})
 
 
 def test_sites_choose_among_plain_passes():
@@ -182,20 +196,22 @@ def test_what_is_stuck_or_cannot_be_fixed_is_named():
     with pytest.warns(UserWarning, match="Not turned off: stuck draws in inference too") as caught:
         serving.MonteCarlo(model, 2, sites={"known": True})
     assert caught[0].filename == __file__
+    path = of_images(lambda x: SeededPath(0.5, name="mine")(x))
     with pytest.warns(UserWarning, match="cannot fix the masks of mine"):
-        serving.MonteCarlo(of_images(lambda x: SeededPath(0.5, name="mine")(x)), 2, "fixed")
+        serving.MonteCarlo(path, 2, "fixed")
 
 
 def test_outputs_for_training_only():
-    """A model that gives its auxiliary head in training only is sampled in inference mode."""
+    """A layer that gives its auxiliary head in training only is sampled in inference mode, as far as that drops."""
 
     class Deep(kl.Layer):
-        def __init__(self, **kwargs):
+        def __init__(self, path=False, **kwargs):
             super().__init__(**kwargs)
-            self.drop = layers.Dropout(0.5)
+            self.drop, self.draws = layers.Dropout(0.5), SeededPath(0.5) if path else None
 
         def call(self, x, training=None):
             y = self.drop(x, training=training)
+            y = self.draws(y, training=training) if self.draws else y
             return [y, y] if training else y
 
         def compute_output_spec(self, x, training=None):
@@ -203,6 +219,9 @@ def test_outputs_for_training_only():
 
     model = of_images(lambda x: Deep()(x))
     assert serving.MonteCarlo(model, 4, task="regression")(batch(model))["variance"].numpy().max() > 0
+    deeper = of_images(lambda x: Deep(path=True, name="deeper")(x))
+    with pytest.warns(UserWarning, match="Not sampled: what deeper drops in training only"):
+        serving.MonteCarlo(deeper, 4)
 
 
 def test_a_subclassed_model_in_every_sampler():

@@ -278,10 +278,10 @@ def test_a_version_that_is_copied_bit_by_bit_is_served_once_it_is_there(tmp_path
         assert list(versions.available) == [1] and list(versions.failed) == [2]
         shutil.copytree(folder / "1" / "variables", new / "variables")
         versions.refresh()
-        assert versions.available[2].class_names is None and not versions.failed
+        assert versions.available[2].outputs[0].class_names is None and not versions.failed
         shutil.copytree(folder / "1" / "assets.extra", new / "assets.extra")
         versions.refresh()
-        assert versions.available[2].class_names == ["zero", "one", "two", "three"]
+        assert versions.available[2].outputs[0].class_names == ("zero", "one", "two", "three")
         known = versions.available
         versions.refresh()
         assert versions.available is known

@@ -14,7 +14,8 @@ from keras import layers, ops
 
 from dropzoo import models
 from dropzoo.training.loop.compiling import Asked, settle
-from dropzoo.training.loop.feeds import Order, feed_of
+from dropzoo.training.loop.forms import feed_of
+from dropzoo.training.loop.ordered import Order
 from dropzoo.training.trainer import Trainer
 
 RNG = np.random.default_rng(0)

@@ -15,7 +15,8 @@ from keras import layers, ops
 from tensorflow.python.framework.config import disable_op_determinism
 
 from _trainer_runs import StopAt
-from dropzoo.training.loop.feeds import Order, feed_of
+from dropzoo.training.loop.forms import feed_of
+from dropzoo.training.loop.ordered import Order
 from dropzoo.training.trainer import Trainer
 
 ROWS, SIZE = 22, 5  # the last batch is short

@@ -13,7 +13,8 @@ import tensorflow as tf
 
 from dropzoo.training.loop import batches, checkpoints, replicas
 from dropzoo.training.loop.checkpoints import Checkpoint
-from dropzoo.training.loop.feeds import Feed, Order
+from dropzoo.training.loop.feeds import Feed
+from dropzoo.training.loop.ordered import Order
 from dropzoo.training.loop.pixels import STEPS, Images
 from dropzoo.training.loop.program import Program
 from dropzoo.training.loop.signals import StopSignals

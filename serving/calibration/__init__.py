@@ -1,0 +1,1 @@
+"""Calibration on held-out images: temperatures, the sites that drop, and promises that hold at a stated level."""

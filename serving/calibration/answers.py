@@ -1,0 +1,74 @@
+"""Answers in TensorFlow: sets, outer and inner masks, deferrals and intervals, from the statistics of samples.
+
+They are pure operations, so a traced function or an export can hold them.
+"""
+
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+from dropzoo.serving.calibration.temperature import is_coins
+
+KEEP_ALL = 2.0  # a doubt that no image has
+NEVER = 2.0  # a probability that no class has
+
+
+def class_probabilities(mean: tf.Tensor) -> tf.Tensor:
+    """Returns the probabilities of all classes; a single one is that of the second of two classes.
+
+    Args:
+        mean: Float32 tensor `(batch, ..., classes)`.
+    """
+    return tf.concat([1.0 - mean, mean], -1) if mean.shape[-1] == 1 else mean
+
+
+def doubt(mean: tf.Tensor, kind: str) -> tf.Tensor:
+    """Returns the share of wrong answers that the probabilities themselves expect, `(batch,)`.
+
+    It is one minus the largest probability, on average over the positions of a mask and over labels.
+
+    Args:
+        mean: Float32 tensor `(batch, ..., classes)`.
+        kind: The output kind.
+    """
+    if is_coins(kind, mean.shape[-1]):
+        wrong = tf.minimum(mean, 1.0 - mean)
+    else:
+        wrong = 1.0 - tf.reduce_max(mean, -1)
+    return tf.reduce_mean(wrong, list(range(1, len(wrong.shape))))
+
+
+def sees(mean: tf.Tensor, kind: str) -> tf.Tensor:
+    """Returns whether the model sees each class somewhere in an image, bool `(batch, 1, ..., 1, classes)`.
+
+    It sees a class where the class is the likeliest, or more likely than not for a label of its own.
+
+    Args:
+        mean: Float32 tensor `(batch, ..., classes)`.
+        kind: The output kind.
+    """
+    if is_coins(kind, mean.shape[-1]):
+        here = mean >= 0.5
+    else:
+        here = tf.one_hot(tf.argmax(mean, -1), mean.shape[-1], on_value=True, off_value=False, dtype=tf.bool)
+    return tf.reduce_any(here, list(range(1, len(mean.shape) - 1)), keepdims=True)
+
+
+def deviation(variance: tf.Tensor, floors: Sequence[float]) -> tf.Tensor:
+    """Returns the deviation of the samples plus a floor for each output, the unit of regression intervals.
+
+    Args:
+        variance: Float32 tensor `(batch, ..., outputs)`.
+        floors: A float above 0 for each output.
+    """
+    return tf.sqrt(variance) + tf.constant(floors, tf.float32)
+
+
+def reaches(mean: tf.Tensor, thresholds: Sequence[float]) -> tf.Tensor:
+    """Returns where probabilities are at least their threshold, a bool tensor of the same shape.
+
+    Args:
+        mean: Float32 tensor `(batch, ..., classes)`.
+        thresholds: One float, or one for each class; a class with `NEVER` reaches it nowhere.
+    """
+    return mean >= tf.constant(thresholds, tf.float32)

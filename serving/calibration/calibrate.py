@@ -1,0 +1,218 @@
+"""`calibrate`: fits a temperature, the sites that drop, and guarantees on held-out images."""
+
+import datetime
+import importlib.metadata
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from dropzoo.common.checks import check_choice, check_count, check_seed
+from dropzoo.serving.calibration.calibration import Calibration
+from dropzoo.serving.calibration.figures import figures_of
+from dropzoo.serving.calibration.guarantee import Guarantee
+from dropzoo.serving.calibration.heldout import HeldOut, first_of
+from dropzoo.serving.calibration.promises import Promise, promises_of
+from dropzoo.serving.calibration.rows import Rows
+from dropzoo.serving.calibration.sampling import Reader, by_position, statistics_at
+from dropzoo.serving.calibration.search import search
+from dropzoo.serving.calibration.sources import Samples, Source, source_of
+from dropzoo.serving.calibration.temperature import fit_temperature
+
+_FIT_SHARE = 1 / 3
+
+
+def calibrate(
+    predictor: Any,
+    images: Any,
+    labels: Any = None,
+    *,
+    temperature: bool | Literal["per_class"] = True,
+    sites: Literal["as_is", "search"] = "as_is",
+    guarantee: Mapping[str, float] | None = None,
+    confidence: float = 0.9,
+    classes: Sequence[int] | None = None,
+    task: str | None = None,
+    data: str = "",
+    batch_size: int = 32,
+    seed: int = 0,
+    verbose: int = 1,
+) -> Calibration:
+    """Fits a temperature, the sites that drop, and guarantees on held-out images.
+
+    The images must be new to the model: neither trained on, nor used to choose it. A guarantee holds for images
+    that come from the same source as they do.
+
+    If a guarantee is asked and something is fitted too (a temperature, sites, or what a guarantee may choose
+    freely), a third of the images is used for fitting and the others for the guarantee, so that it holds exactly.
+    The images are parted by their content, so their order does not matter.
+
+    Args:
+        predictor: A Keras model (one pass, its dropout off), a `MonteCarlo` with a fixed number of samples, or an
+            `Ensemble`.
+        images: Array of images, or a `tf.data.Dataset` of batches `(images, labels)`, which is read several times
+            and may be larger than memory.
+        labels: Array of labels; None with a dataset. For `"multi_class"` and `"binary"` the number of the class of
+            each image or pixel; for `"multi_label"` 0 or 1 for each label; for `"regression"` the values.
+        temperature: True for one temperature, `"per_class"` for one for each class, where each class has many
+            examples, or False for none. A regression has no temperature.
+        sites: `"as_is"`: the sites of `predictor` drop as they do. `"search"`: chooses which sites drop, and at
+            which share of their rates, for the least NLL. One pass without dropout is among the choices, and wins
+            unless another is better by a standard error.
+        guarantee: Dict from the name of a guarantee to its level in (0, 1), one or several. `"set"`: the set of
+            classes misses the true class in at most this share of images. `"miss"`: the outer mask misses at most
+            this share of a class's pixels. `"false"`: at most this share of the inner mask is wrong. `"error"`: at
+            most this share of the answers that are not deferred is wrong. `"interval"`: at most this share of the
+            values lies outside their intervals. See docs/guarantees.md.
+        confidence: Float in (0, 1), the probability with which `"error"` holds. The others hold on average.
+        classes: The classes that `"miss"` and `"false"` are about and that need held-out examples; None for all.
+        task: What the output of a model means, as for `MonteCarlo`; None for that of the predictor.
+        data: Str, the name of the held-out data, for the record.
+        batch_size: Int, how many images to read at a time.
+        seed: Int in [0, 2**32), which parts the images.
+        verbose: 1 for a progress bar, 0 for none.
+
+    Returns:
+        A `Calibration`.
+
+    Raises:
+        ValueError: If there are too few images for a level (the error says the least level), a class has no
+            held-out example, a label is not one of the model's classes, a level is not in (0, 1), a guarantee is
+            unknown or not for such outputs, or no threshold keeps the level.
+
+    Example:
+    >>> import numpy as np
+    >>> from dropzoo import models, serving
+    >>> model = models.build_model("simple_cnn", input_shape=(8, 8, 1), num_classes=2, dropout={"dense1": 0.5})
+    >>> images = np.random.default_rng(0).random((90, 8, 8, 1), "float32")
+    >>> labels = np.arange(90) % 2
+    >>> mc = serving.MonteCarlo(model, num_samples=4)
+    >>> cal = serving.calibrate(mc, images, labels, guarantee={"set": 0.1}, verbose=0)
+    >>> cal.n, cal.guarantees["set"].n
+    (90, (60,))
+
+    Reference:
+        Angelopoulos and Bates, "A Gentle Introduction to Conformal Prediction", 2021, arXiv:2107.07511; dropout
+        that is added after training: Ledda, Fumera and Roli, 2023, arXiv:2302.02924.
+    """
+    _check_options(temperature, sites, confidence)
+    source = source_of(predictor, task, first_of(images))
+    shape = source.output.shape
+    about = _check_classes(classes, shape[-1] or 1)
+    promises = promises_of(guarantee or {}, source.kind, shape, confidence, about)
+    tempers = bool(temperature) and source.kind != "regression"
+    fits = tempers or sites == "search" or bool({"error", "interval"} & promises.keys())
+
+    heldout = HeldOut(images, labels, source.kind, shape, check_count(batch_size, "batch_size"))
+    heldout.scan()
+    first, then = heldout.split(_FIT_SHARE if promises and fits else float(fits), check_seed(seed))
+    _check_examples(heldout, about, promises, temperature)
+    for name, promise in promises.items():
+        promise.check(heldout.count(then))
+        for k in about if name == "miss" else ():
+            promise.check(heldout.images_with(k, then), f" of class {k}")
+
+    reader = Reader(heldout, len(first) * (fits + bool(promises)) + len(then), verbose)
+    if sites == "search":
+        source = search(source, heldout, first, tempers)
+    fitted: float | tuple[float, ...] = 1.0
+    figures: dict[str, dict[str, float]] = {}
+    if source.kind != "regression" and fits:
+        fitted, figures = _fit(source, reader, first, temperature if tempers else False)
+    for part, each in ((first, "prepare"), (then, "add")):
+        for batch, samples in reader.answers(source, part) if promises else ():
+            out = statistics_at(samples, fitted, source.output)
+            for promise in promises.values():
+                getattr(promise, each)(out, batch.labels)
+    return Calibration(
+        temperature=fitted,
+        sites=source.sites,
+        guarantees=_nested({name: promise.settle() for name, promise in promises.items()}),
+        facts=source.facts(),
+        figures=figures,
+        n=len(heldout.keys),
+        data=data,
+        date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        versions=_versions(),
+    )
+
+
+def _fit(
+    source: Source, reader: Reader, part: set[int], temperature: bool | str
+) -> tuple[float | tuple[float, ...], dict[str, dict[str, float]]]:
+    """The temperature, and the figures before and after it, of the samples and of one pass."""
+    width = source.output.classes or 1
+    one = source.with_sites({}) if isinstance(source, Samples) else None
+    samples, once = Rows(source.num_samples, width), Rows(1, width)
+    for batch, p in reader.answers(source, part):
+        samples.add(batch.keys, by_position(p), batch.labels)
+        if one is not None:
+            once.add(batch.keys, by_position(one.samples(batch.inputs)), batch.labels)
+    fitted: float | tuple[float, ...] = 1.0
+    figures: dict[str, dict[str, float]] = {}
+    for name, rows in ([("one_pass", once)] if one else []) + [
+        ("one_pass" if source.num_samples == 1 else "samples", samples)
+    ]:
+        _, p, labels = rows.arrays()
+        figures[name] = figures_of(p, labels, source.kind)
+        if temperature:
+            fitted = fit_temperature(p, labels, source.kind, temperature == "per_class")
+            figures[f"{name}_temperature"] = figures_of(p, labels, source.kind, fitted)
+    return fitted, figures
+
+
+def _nested(guarantees: dict[str, Guarantee]) -> dict[str, Guarantee]:
+    """The guarantees with inner masks that lie in the outer ones; a smaller inner mask keeps its promise."""
+    if {"miss", "false"} <= guarantees.keys():
+        pairs = zip(guarantees["false"].thresholds, guarantees["miss"].thresholds, strict=True)
+        higher = tuple(max(inner, outer) for inner, outer in pairs)
+        guarantees["false"] = replace(guarantees["false"], thresholds=higher)
+    return guarantees
+
+
+def _check_options(temperature: Any, sites: Any, confidence: Any) -> None:
+    if not isinstance(temperature, bool) and temperature != "per_class":
+        raise ValueError(
+            f"`temperature` must be True, False or 'per_class'. Received: temperature={temperature!r}"
+        )
+    check_choice(sites, "sites", ("as_is", "search"))
+    if isinstance(confidence, bool) or not isinstance(confidence, (int, float)) or not 0 < confidence < 1:
+        raise ValueError(f"`confidence` must be in (0, 1). Received: confidence={confidence!r}")
+
+
+def _check_classes(classes: Sequence[int] | None, width: int) -> tuple[int, ...]:
+    """The classes that guarantees are about, each once."""
+    if classes is None:
+        return tuple(range(width))
+    chosen = tuple(dict.fromkeys(classes))
+    if not chosen or not all(isinstance(k, (int, np.integer)) and 0 <= k < width for k in chosen):
+        raise ValueError(f"`classes` must be numbers from 0 to {width - 1}, at least one. Received: {classes!r}")
+    return tuple(map(int, chosen))
+
+
+def _check_examples(
+    heldout: HeldOut, about: tuple[int, ...], promises: Mapping[str, Promise], temperature: bool | str
+) -> None:
+    """Raises a ValueError if a class that must have held-out examples has none."""
+    if not {"set", "miss", "false"} & promises.keys() and temperature != "per_class":
+        return
+    needed = range(heldout.classes) if temperature == "per_class" else about
+    if missing := [k for k in needed if not heldout.images_with(k)]:
+        raise ValueError(
+            f"Each class needs held-out examples. Received: none of class {', '.join(map(str, missing))}. Give "
+            "images of it, or leave it out with `classes`, and with temperature=True in place of 'per_class'"
+        )
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "dropzoo": importlib.metadata.version("dropzoo"),
+        "keras": keras.__version__,
+        "tensorflow": tf.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }

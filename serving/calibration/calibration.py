@@ -1,0 +1,175 @@
+"""`Calibration`: what held-out images say about a predictor, kept as JSON and applied to its answers."""
+
+import json
+import os
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+from dropzoo.common.files import whole_file
+from dropzoo.serving.calibration.answers import deviation, doubt, reaches, sees
+from dropzoo.serving.calibration.facts import Facts, differences
+from dropzoo.serving.calibration.guarantee import Guarantee
+from dropzoo.serving.calibration.temperature import temper
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A temperature, the sites that drop, and guarantees, fitted on held-out images by `calibrate`.
+
+    Attributes:
+        temperature: Float above 0 that divides the logits of each sample, or a tuple with one for each class. At 1
+            nothing changes.
+        sites: Dict from the sites that drop at inference to their rates (True for a layer whose rate cannot be
+            set). Empty for one pass without dropout.
+        guarantees: Dict of `Guarantee` by name.
+        facts: `Facts` of the predictor that it was made for.
+        figures: Dict of figures before and after, on the images that temperature and sites were fitted on:
+            `"one_pass"`, `"one_pass_temperature"`, `"samples"` and `"samples_temperature"`, as far as they exist,
+            each with `"nll"`, `"ece"` and `"accuracy"`.
+        n: Int, the number of held-out images.
+        data: Str, the name of the held-out data.
+        date: Str, when it was fitted, in UTC.
+        versions: Dict of the versions of the libraries.
+
+    Example:
+    >>> import numpy as np
+    >>> from dropzoo import models, serving
+    >>> model = models.build_model("simple_cnn", input_shape=(8, 8, 1), filters=(4,), num_classes=3)
+    >>> images = np.random.default_rng(0).random((60, 8, 8, 1), "float32")
+    >>> labels = np.arange(60) % 3
+    >>> cal = serving.calibrate(model, images, labels, guarantee={"set": 0.1}, verbose=0)
+    >>> print(cal.guarantees["set"])
+    set: the true class is missing from the set in at most 0.1 of images (40 held-out images)
+    >>> cal.apply({"mean": np.float32([[1.0, 0.0, 0.0]])})["set"].shape
+    TensorShape([1, 3])
+    """
+
+    temperature: float | tuple[float, ...]
+    sites: Mapping[str, float | bool]
+    guarantees: Mapping[str, Guarantee]
+    facts: Facts
+    figures: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    n: int = 0
+    data: str = ""
+    date: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    def temper(self, p: tf.Tensor) -> tf.Tensor:
+        """Returns the probabilities of samples at the temperature; values of a regression are unchanged.
+
+        Args:
+            p: Float32 tensor `(..., classes)`.
+        """
+        return temper(p, self.temperature, self.facts.task)
+
+    def apply(self, out: Mapping[str, Any]) -> dict[str, tf.Tensor]:
+        """Returns calibrated statistics with the answers that the guarantees are about.
+
+        These are pure TensorFlow operations, which a traced function can hold.
+
+        Args:
+            out: The statistics of samples that `temper` has been applied to, as tensors or arrays by name: `mean`
+                and, for intervals, `variance`.
+
+        Returns:
+            `out` with more entries. `set`: bool `(batch, classes)`, the classes that may be true. `outer` and
+            `inner`: bool, of the shape of `mean`, masks of each class; a class that the guarantee leaves out has
+            empty ones. `defer`: bool `(batch,)`, whether to ask a human. `lower` and `upper`: float32, of the
+            shape of `mean`.
+        """
+        mean = tf.convert_to_tensor(out["mean"], tf.float32)
+        more: dict[str, tf.Tensor] = {}
+        for name, guarantee in self.guarantees.items():
+            thresholds = guarantee.thresholds
+            if name == "set":
+                both = tf.concat([1.0 - mean, mean], -1) if mean.shape[-1] == 1 else mean
+                more["set"] = reaches(both, thresholds)
+            elif name == "miss":
+                more["outer"] = reaches(mean, thresholds)
+            elif name == "false":
+                more["inner"] = reaches(mean, thresholds) & sees(mean, self.facts.task)
+            elif name == "error":
+                more["defer"] = doubt(mean, self.facts.task) >= tf.constant(thresholds[0], tf.float32)
+            else:
+                reach = deviation(tf.convert_to_tensor(out["variance"], tf.float32), guarantee.floors)
+                reach *= tf.constant(thresholds, tf.float32)
+                more["lower"], more["upper"] = mean - reach, mean + reach
+        return {**out, **more}
+
+    def check(self, found: Facts) -> None:
+        """Raises a ValueError if it was made for another predictor, and warns if the weights have changed.
+
+        Args:
+            found: The facts of the predictor that is to have it.
+        """
+        if different := differences(self.facts, found):
+            raise ValueError(f"The calibration was made for another predictor: {'; '.join(different)}")
+        if found.weights != self.facts.weights:
+            warnings.warn(
+                "The weights are not those that the calibration was made for, so its temperature and guarantees "
+                "may not hold: calibrate again",
+                stacklevel=3,
+            )
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Writes it as JSON, whole or not at all.
+
+        Args:
+            path: Path of the file, such as `"calibration.json"`.
+        """
+        content = {"schema": SCHEMA, **asdict(self)}
+        text = json.dumps(content, indent=2, allow_nan=False) + "\n"
+        with whole_file(Path(path)) as unfinished:
+            unfinished.write_text(text)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> "Calibration":
+        """Returns the calibration that a file holds.
+
+        Args:
+            path: Path of a file that `save` wrote.
+
+        Raises:
+            ValueError: If the file holds no calibration, or one of another schema.
+        """
+        try:
+            content = json.loads(Path(path).read_text())
+            schema = content.pop("schema")
+        except (json.JSONDecodeError, UnicodeDecodeError, AttributeError, KeyError, TypeError):
+            raise ValueError(f"Expected a file that Calibration.save wrote. Received: {path}") from None
+        if schema != SCHEMA:
+            raise ValueError(
+                f"This version of dropzoo reads calibrations of schema {SCHEMA}; calibrate again, or use the "
+                f"version that wrote {path}. Received: schema={schema!r}"
+            )
+        try:
+            content["facts"] = Facts(**_tuples(content["facts"]))
+            content["guarantees"] = {n: Guarantee(**_tuples(g)) for n, g in content["guarantees"].items()}
+            return cls(**_tuples(content))
+        except (KeyError, TypeError, AttributeError):
+            raise ValueError(f"Expected a file that Calibration.save wrote, whole. Received: {path}") from None
+
+    def __str__(self) -> str:
+        number = self.temperature
+        shown = f"{number:.3g}" if isinstance(number, float) else ", ".join(f"{t:.3g}" for t in number)
+        sites = ", ".join(f"{name} {rate if rate is True else f'{rate:.3g}'}" for name, rate in self.sites.items())
+        lines = [f"temperature: {shown}", f"sites that drop: {sites or 'none, one pass'}"]
+        for name, figures in self.figures.items():
+            lines.append(f"{name}: " + ", ".join(f"{key} {value:.4g}" for key, value in figures.items()))
+        return "\n".join([*lines, *map(str, self.guarantees.values())])
+
+
+def _tuples(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of a JSON object, with tuples for lists."""
+
+    def tuple_of(value: Any) -> Any:
+        return tuple(map(tuple_of, value)) if isinstance(value, list) else value
+
+    return {name: tuple_of(value) for name, value in content.items()}

@@ -1,0 +1,110 @@
+"""What a calibration belongs to: the sites, the outputs and the weights of a model, and how it is sampled."""
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import keras
+
+from dropzoo.serving.calibration.sites import named_sites
+from dropzoo.serving.montecarlo.reader import Reader
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a calibration was made for.
+
+    Attributes:
+        task: The output kind.
+        input_shapes: The shapes of the inputs without the batch, with None for sizes that are not fixed.
+        output_shape: The shape of the output without the batch.
+        sites: For each dropout site of the model, the class of the layer there.
+        members: The number of models of an ensemble; 1 for a single model.
+        num_samples: The number of samples of an answer; 1 for one pass.
+        sampling: How masks are drawn; None if nothing drops.
+        weights: A checksum of the weights.
+    """
+
+    task: str
+    input_shapes: tuple[tuple[int | None, ...], ...]
+    output_shape: tuple[int | None, ...]
+    sites: dict[str, str]
+    members: int
+    num_samples: int
+    sampling: str | None
+    weights: int
+
+
+def facts_of(readers: Sequence[Reader], num_samples: int, sampling: str | None) -> Facts:
+    """Returns the facts of a predictor.
+
+    Args:
+        readers: Its model, or the members of an ensemble, with inputs and outputs known.
+        num_samples: Int, the number of samples of an answer.
+        sampling: How masks are drawn; None if nothing drops.
+
+    Raises:
+        ValueError: If the model has several outputs.
+    """
+    first = readers[0]
+    check_one_output(first)
+    return Facts(
+        first.outputs[0].kind,
+        tuple(tuple(shape[1:]) for shape in first.inputs.shapes),
+        tuple(first.outputs[0].shape[1:]),
+        {name: type(layer).__name__ for name, layer in named_sites(first.model).items()},
+        len(readers),
+        num_samples,
+        sampling,
+        checksum([reader.model for reader in readers]),
+    )
+
+
+def check_one_output(reader: Reader) -> None:
+    """Raises a ValueError if a model has several outputs."""
+    if len(reader.outputs) != 1:
+        raise ValueError(f"A calibration is for a model of one output. Received: {', '.join(reader.names)}")
+
+
+def checksum(models: Sequence[keras.Model]) -> int:
+    """Returns a number that changes if any weight of the models changes."""
+    number = 0
+    for model in models:
+        for weight in model.weights:
+            number = zlib.crc32(weight.numpy().tobytes(), number)
+    return number
+
+
+def differences(made_for: Facts, found: Facts) -> list[str]:
+    """Returns the differences that make a calibration useless, in words; none if it fits.
+
+    Args:
+        made_for: What the calibration was made for.
+        found: The facts of the predictor that is to have it.
+    """
+    known, other = asdict(made_for), asdict(found)
+    words = {
+        "task": "task",
+        "input_shapes": "shape of the input",
+        "output_shape": "shape of the output (its last number is that of the classes)",
+        "members": "number of members",
+        "num_samples": "number of samples",
+        "sampling": "sampling",
+    }
+    found_differences = [
+        f"{text}: {known[name]} in the calibration, {other[name]} here"
+        for name, text in words.items()
+        if known[name] != other[name]
+    ]
+    missing = sorted(made_for.sites.keys() - found.sites.keys())
+    more = sorted(found.sites.keys() - made_for.sites.keys())
+    changed = sorted(n for n in made_for.sites.keys() & found.sites.keys() if made_for.sites[n] != found.sites[n])
+    if missing:
+        found_differences.append(f"sites that are missing here: {', '.join(missing)}")
+    if more:
+        found_differences.append(f"sites that are new here: {', '.join(more)}")
+    for name in changed:
+        found_differences.append(
+            f"site {name}: {made_for.sites[name]} in the calibration, {found.sites[name]} here"
+        )
+    return found_differences

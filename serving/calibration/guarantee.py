@@ -1,0 +1,42 @@
+"""A promise that held-out images allow: its level, its thresholds, and what it rests on."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Guarantee:
+    """A promise about the images to come, if they come from the same source as the held-out ones.
+
+    Attributes:
+        name: `"set"`, `"miss"`, `"false"`, `"error"` or `"interval"`.
+        level: Float in (0, 1), the risk that is allowed.
+        thresholds: One float; for masks one for each class, and for intervals one for each output.
+        classes: The classes that a promise about masks is for; empty for other promises.
+        n: The number of held-out images that it rests on, for masks one for each of `classes`.
+        confidence: The probability, over draws of the held-out images, with which it holds. None if it holds on
+            average over them.
+        floors: For intervals: what is added to the deviation of the samples, for each output.
+        figures: What the promise costs on the held-out images, such as the mean size of the sets.
+    """
+
+    name: str
+    level: float
+    thresholds: tuple[float, ...]
+    classes: tuple[int, ...] = ()
+    n: tuple[int, ...] = ()
+    confidence: float | None = None
+    floors: tuple[float, ...] = ()
+    figures: Mapping[str, float] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        share, n = f"{self.level:.3g}", " to ".join(map(str, sorted({min(self.n), max(self.n)})))
+        text = {
+            "set": f"the true class is missing from the set in at most {share} of images",
+            "miss": f"the outer mask misses at most {share} of a class's pixels, on average over images with it",
+            "false": f"at most {share} of the inner mask is wrong, on average over images where the class is seen",
+            "error": f"at most {share} of the answers that are not deferred is wrong",
+            "interval": f"at most {share} of the values lies outside their intervals",
+        }[self.name]
+        sure = f", with a confidence of {self.confidence:g}" if self.confidence else ""
+        return f"{self.name}: {text}{sure} ({n} held-out images)"

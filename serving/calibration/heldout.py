@@ -1,0 +1,256 @@
+"""Held-out images and labels: checked once, split in two by their content, and read batch by batch."""
+
+import hashlib
+from collections.abc import Callable, Collection, Iterable, Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from dropzoo.serving.calibration.temperature import is_coins
+
+_VALUES = 1 << 24  # numbers in the samples of a batch
+
+
+class Batch(NamedTuple):
+    """A batch of held-out images.
+
+    Attributes:
+        inputs: What the model takes: a float32 array with the batch first, or a structure of such arrays.
+        labels: Int array `(batch, positions)`; `(batch, positions, labels)` for several labels; float array
+            `(batch, positions, outputs)` for regression. An image with one answer has one position.
+        keys: Uint64 array `(batch,)`, a number for the content of each image.
+    """
+
+    inputs: Any
+    labels: np.ndarray
+    keys: np.ndarray
+
+
+class HeldOut:
+    """Held-out images with their labels.
+
+    Args:
+        images: Array with the batch first, or a structure of such arrays; or a `tf.data.Dataset` of batches
+            `(images, labels)` that gives the same images each time it is read, in any order.
+        labels: Array of labels, or None with a dataset.
+        kind: The output kind.
+        output_shape: The shape of the model's output, with the batch.
+        batch_size: Int, how many images to read at a time; a dataset has batches of its own.
+
+    Raises:
+        ValueError: If there are no images, they do not fit the labels, or the labels do not fit the output.
+    """
+
+    def __init__(
+        self, images: Any, labels: Any, kind: str, output_shape: tuple[int | None, ...], batch_size: int
+    ) -> None:
+        self._kind, self._output_shape = kind, output_shape
+        if isinstance(images, tf.data.Dataset):
+            _check_dataset(images, labels)
+            self._pairs: Callable[[], Iterable[tuple[Any, Any]]] = images.__iter__
+        else:
+            arrays, truth = _check_arrays(images, labels)
+            self._pairs = partial(_slices, arrays, truth, batch_size)
+        self.classes = 1 if kind == "regression" else output_shape[-1] or 1
+        self.keys = np.zeros(0, np.uint64)
+        self._holds = np.zeros((0, self.classes), bool)
+
+    def scan(self) -> None:
+        """Reads everything once: checks the labels, and counts the images and those that hold each class."""
+        keys, holds = [], []
+        for batch in self._read():
+            keys.append(batch.keys)
+            if self._kind != "regression":
+                each = [truth_of(batch.labels, k, self._kind, self.classes).any(1) for k in range(self.classes)]
+                holds.append(np.stack(each, 1))
+        if not keys or not sum(map(len, keys)):
+            raise ValueError("Calibration needs held-out images. Received: none")
+        self.keys = np.concatenate(keys)
+        self._holds = np.concatenate(holds) if holds else np.ones((len(self.keys), self.classes), bool)
+
+    def split(self, share: float, seed: int) -> tuple[set[int], set[int]]:
+        """Returns the keys of a share of the images, chosen by their content, and those of the others.
+
+        Args:
+            share: Float in [0, 1].
+            seed: Int.
+        """
+        distinct = np.unique(self.keys)
+        mixed = np.random.default_rng(seed).permutation(len(distinct))
+        count = round(share * len(distinct))
+        chosen = distinct[mixed]
+        return set(chosen[:count].tolist()), set(chosen[count:].tolist())
+
+    def count(self, part: Collection[int]) -> int:
+        """Returns the number of images in a part; copies of an image are in the same part."""
+        return int(np.isin(self.keys, np.fromiter(part, np.uint64, len(part))).sum())
+
+    def images_with(self, k: int, part: Collection[int] | None = None) -> int:
+        """Returns the number of images that hold a class, in a part or in all.
+
+        Args:
+            k: Int, the number of the class in the output.
+            part: Keys of images; None for all.
+        """
+        here = slice(None) if part is None else np.isin(self.keys, np.fromiter(part, np.uint64, len(part)))
+        return int(self._holds[here, k].sum())
+
+    def batches(self, part: Collection[int], values: int) -> Iterator[Batch]:
+        """Yields the images of a part, in batches whose samples fit in memory.
+
+        Args:
+            part: Keys of images.
+            values: Int above 0, how many numbers the predictor gives for each position.
+
+        Raises:
+            ValueError: If the images are not those that were read first.
+        """
+        chosen, known = np.fromiter(part, np.uint64, len(part)), np.unique(self.keys)
+        for batch in self._read():
+            if not np.isin(batch.keys, known).all():
+                raise ValueError(
+                    "The dataset must give the same images each time it is read: no random augmentation, and no "
+                    "random crops"
+                )
+            rows = np.flatnonzero(np.isin(batch.keys, chosen))
+            most = max(1, _VALUES // (values * batch.labels.shape[1]))
+            for first in range(0, len(rows), most):
+                some = rows[first : first + most]
+                inputs = keras.tree.map_structure(lambda x, some=some: x[some], batch.inputs)
+                yield Batch(inputs, batch.labels[some], batch.keys[some])
+
+    def _read(self) -> Iterator[Batch]:
+        """All images, as they come."""
+        seen = 0
+        for inputs, labels in self._pairs():
+            arrays = keras.tree.map_structure(np.asarray, inputs)
+            flat, count = keras.tree.flatten(arrays), len(labels)
+            if any(len(x) != count for x in flat):
+                raise ValueError(f"Each image needs one label. Received: {len(flat[0])} images, {count} labels")
+            checked = check_labels(np.asarray(labels), self._kind, self._output_shape, seen)
+            seen += count
+            yield Batch(arrays, checked, np.array([_key(x[i] for x in flat) for i in range(count)], np.uint64))
+
+
+def truth_of(labels: np.ndarray, k: int, kind: str, classes: int) -> np.ndarray:
+    """Returns where a class is, as a bool array `(batch, positions)`.
+
+    Args:
+        labels: Labels as in `Batch`, not of a regression.
+        k: Int, the number of the class in the output.
+        kind: The output kind.
+        classes: Int, the number of classes in the output. A single one is the second of two.
+    """
+    if labels.ndim == 3:
+        return labels[..., k] == 1
+    return labels == (1 if classes == 1 else k)
+
+
+def check_labels(
+    labels: np.ndarray, kind: str, output_shape: tuple[int | None, ...], first: int = 0
+) -> np.ndarray:
+    """Returns labels in the form that `Batch` describes, or raises a ValueError if they do not fit the output.
+
+    Args:
+        labels: Array with the batch first.
+        kind: The output kind.
+        output_shape: The shape of the model's output, with the batch.
+        first: Int, the number of the first of these images, for the error.
+    """
+    classes, middle = output_shape[-1], output_shape[1:-1]
+    if (
+        labels.shape[1:]
+        and labels.shape[-1] == 1
+        and len(labels.shape) == len(output_shape)
+        and kind != "regression"
+    ):
+        labels = labels[..., 0] if kind != "multi_label" or classes != 1 else labels
+    each = kind in ("multi_label", "regression")
+    if kind == "regression" and labels.ndim == len(output_shape) - 1 and classes == 1:
+        labels = labels[..., None]
+    wanted = (*middle, classes) if each else middle
+    fits = labels.ndim == len(wanted) + 1 and all(
+        n in (None, m) for n, m in zip(wanted, labels.shape[1:], strict=True)
+    )
+    if not fits:
+        what = {"multi_label": "0 or 1 for each label", "regression": "a value for each output"}
+        shape = ", ".join(["images", *("any" if n is None else str(n) for n in wanted)])
+        raise ValueError(
+            f"`labels` must be {what.get(kind, 'the number of a class')}, of the shape ({shape}). "
+            f"Received: the shape {labels.shape}"
+        )
+    if not np.isfinite(labels).all():
+        raise ValueError("`labels` must be finite. Received: NaN or infinity")
+    if kind == "regression":
+        return labels.reshape(len(labels), -1, classes or 1).astype(np.float64)
+    whole = np.rint(labels).astype(np.int64)
+    top = 2 if is_coins(kind, classes or 1) else classes or 1
+    bad = (whole < 0) | (whole >= top) | (whole != labels)
+    if bad.any():
+        image = first + int(np.flatnonzero(bad.reshape(len(bad), -1).any(1))[0])
+        raise ValueError(
+            f"`labels` must be whole numbers from 0 to {top - 1}, because the model has "
+            f"{top if not each else classes} {'classes' if not each else 'labels'}. "
+            f"Received: {labels[bad].ravel()[0]} for image {image}"
+        )
+    return whole.reshape(len(whole), -1, classes or 1) if each else whole.reshape(len(whole), -1)
+
+
+def first_of(images: Any) -> Any:
+    """Returns the inputs of the first images, or of the first batch of a dataset.
+
+    Args:
+        images: The images as `HeldOut` takes them.
+
+    Raises:
+        ValueError: If there are none.
+    """
+    if not isinstance(images, tf.data.Dataset):
+        first = keras.tree.map_structure(lambda x: np.asarray(x)[:16], images)
+        if all(x.size for x in keras.tree.flatten(first)):
+            return first
+        raise ValueError("Calibration needs held-out images. Received: none")
+    if not isinstance(images.element_spec, tuple) or len(images.element_spec) != 2:
+        raise ValueError(f"The dataset must give batches (images, labels). Received: {images.element_spec}")
+    for inputs, _ in images.take(1):
+        return inputs
+    raise ValueError("Calibration needs held-out images. Received: none")
+
+
+def _slices(images: Any, labels: np.ndarray, size: int) -> Iterator[tuple[Any, np.ndarray]]:
+    """Arrays in batches."""
+    for first in range(0, len(labels), size):
+        places = slice(first, first + size)
+        yield keras.tree.map_structure(lambda x, places=places: x[places], images), labels[places]
+
+
+def _check_dataset(images: tf.data.Dataset, labels: Any) -> None:
+    if labels is not None:
+        raise ValueError("A dataset holds the labels itself: leave `labels` out. Received: both")
+    if images.cardinality() == tf.data.INFINITE_CARDINALITY:
+        raise ValueError("The dataset must end: leave out `repeat()`. Received: a dataset without an end")
+
+
+def _check_arrays(images: Any, labels: Any) -> tuple[Any, np.ndarray]:
+    if labels is None:
+        raise ValueError("Calibration needs `labels`, or a tf.data.Dataset of (images, labels). Received: None")
+    truth = np.asarray(labels)
+    # A list or dict holds one array for each input, as in Keras.
+    arrays = keras.tree.map_structure(np.asarray, images)
+    sizes = {len(x) if x.ndim else 0 for x in keras.tree.flatten(arrays)}
+    if not truth.ndim or not len(truth) or sizes == {0}:
+        raise ValueError("Calibration needs held-out images. Received: none")
+    if sizes != {len(truth)}:
+        raise ValueError(f"Each image needs one label. Received: {sorted(sizes)} images, {len(truth)} labels")
+    return arrays, truth
+
+
+def _key(parts: Iterator[np.ndarray]) -> int:
+    """A number for the content of an image."""
+    digest = hashlib.blake2b(digest_size=8)
+    for part in parts:
+        digest.update(np.ascontiguousarray(part).tobytes())
+    return int.from_bytes(digest.digest(), "little")

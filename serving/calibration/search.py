@@ -1,0 +1,193 @@
+"""The search over sites and shares of their rates, after training and without a new trace."""
+
+from collections.abc import Callable, Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from dropzoo.serving.calibration.heldout import Batch, HeldOut
+from dropzoo.serving.calibration.rows import image_means
+from dropzoo.serving.calibration.sampling import check_positions
+from dropzoo.serving.calibration.settings import settings_of
+from dropzoo.serving.calibration.sites import can_set, named_sites
+from dropzoo.serving.calibration.sources import Source
+from dropzoo.serving.calibration.temperature import fit_temperature, row_nll
+
+LEAST_IMAGES = 20
+_BYTES = 1 << 27  # of images and labels in memory
+_VALUES = 1 << 21  # numbers in the samples of a batch
+_SAMPLES, _KEEP, _FINALISTS = 8, 4, 3
+_IMAGES, _MAPS = (
+    (16, 512),
+    (2, 32),
+)  # images of one answer each, and maps: how many a race begins with, and the most
+_PIXELS = 256  # of each map
+
+#: Function from images and a temperature, or None for the best one, to the NLL of each image and the temperature.
+Scorer = Callable[[Sequence[Batch], float | None], tuple[np.ndarray, float]]
+
+
+def search(source: Source, heldout: HeldOut, part: set[int], tempers: bool) -> Source:
+    """Returns the source with the sites and rates that give the least negative log-likelihood.
+
+    Up to 200 settings are scored with 8 samples on a few images. The best quarter goes on to twice as many images,
+    until three are left. These, the sites as they are, and one pass are compared on more images, half of which no
+    choice rests on. The cheapest whose NLL is within a standard error of the best (of the difference, image by
+    image) is chosen. So one pass wins unless dropout is better by a standard error.
+
+    Rates are variables while settings are scored, so the model is traced once. Masks are the same in all settings,
+    which makes small differences visible. Layers whose rate cannot be set stay off.
+
+    Args:
+        source: The predictor: a model or its Monte-Carlo samples.
+        heldout: The held-out images.
+        part: Keys of the images to search on.
+        tempers: Bool, whether each setting has the temperature that is best for it.
+
+    Raises:
+        ValueError: If the predictor has no site whose rate can be set, or there are fewer than 20 images.
+    """
+    names = {name: layer for name, layer in named_sites(source.model).items() if can_set(layer)}
+    if len(source.models) > 1 or not names:
+        what = "an ensemble" if len(source.models) > 1 else "a model without dropout whose rate can be set"
+        raise ValueError(
+            "sites='search' needs a model with dropout; models.retrofit adds some to any model, trained or not. "
+            f"Received: {what}"
+        )
+    if len(part) < LEAST_IMAGES:
+        raise ValueError(
+            f"sites='search' needs at least {LEAST_IMAGES} images to search on. Received: {len(part)} (a third of "
+            "the images if there is a guarantee)"
+        )
+    images = _load(heldout, part)
+    half = len(images) // 2
+    settings = settings_of([float(layer.rate) for layer in names.values()])
+    live = _Live(source, list(names), _SAMPLES)
+    finalists = list(_race(live, settings, images[:half], tempers))
+
+    entrants: list[tuple[Source, Scorer]] = [(one := source.with_sites({}), _scorer(one))]
+    if source.sites and set(source.sites) <= set(names):
+        entrants.append((source, live.scorer([source.sites.get(name, 0.0) for name in names])))
+    elif source.sites:
+        entrants.append((source, _scorer(source.with_sites(source.sites, _SAMPLES))))
+    for rates in finalists:
+        on = {name: float(rate) for name, rate in zip(names, rates, strict=True) if rate}
+        entrants.append((source.with_sites(on), live.scorer(rates)))
+    return _choose(entrants, images, half, tempers)
+
+
+class _Live:
+    """A source whose rates are variables.
+
+    Args:
+        source: The predictor.
+        names: Its sites.
+        num_samples: Int, the number of samples; None for that of the predictor.
+    """
+
+    def __init__(self, source: Source, names: list[str], num_samples: int | None) -> None:
+        self._rates = {name: tf.Variable(0.0, trainable=False, dtype=tf.float32) for name in names}
+        self._source = source.with_sites(self._rates, num_samples)
+
+    def scorer(self, rates: Sequence[float]) -> Scorer:
+        """Returns the scorer of a setting, which sets the rates when it is called."""
+
+        def score(images: Sequence[Batch], temperature: float | None) -> tuple[np.ndarray, float]:
+            for variable, rate in zip(self._rates.values(), rates, strict=True):
+                variable.assign(rate)
+            return _scorer(self._source)(images, temperature)
+
+        return score
+
+
+def _load(heldout: HeldOut, part: set[int]) -> list[Batch]:
+    """Some images of a part, one a batch, as many as memory allows."""
+    loaded: list[Batch] = []
+    size = 0
+    for batch in heldout.batches(set(sorted(part)[: _IMAGES[1]]), 1):
+        for i in range(len(batch.keys)):
+            if loaded and len(loaded) == _limits(loaded)[1]:
+                return loaded
+            one = Batch(*(keras.tree.map_structure(lambda x, i=i: x[i : i + 1], each) for each in batch))
+            size += sum(x.nbytes for x in keras.tree.flatten(one.inputs)) + one.labels.nbytes
+            if loaded and size > _BYTES:
+                return loaded
+            loaded.append(one)
+    return loaded
+
+
+def _limits(images: Sequence[Batch]) -> tuple[int, int]:
+    """With how many images a race begins, and the most that are compared; a map is worth many answers."""
+    return _IMAGES if images[0].labels.shape[1] == 1 else _MAPS
+
+
+def _joined(images: Sequence[Batch], values: int) -> list[Batch]:
+    """The images in batches of one shape each, so that `values` numbers for each position fit in memory."""
+    shapes: dict[str, list[Batch]] = {}
+    for one in images:
+        shapes.setdefault(str([x.shape for x in keras.tree.flatten(one.inputs)]), []).append(one)
+    joined = []
+    for same in shapes.values():
+        most = max(1, min(256, _VALUES // (values * same[0].labels.shape[1])))
+        for first in range(0, len(same), most):
+            some = same[first : first + most]
+            inputs = keras.tree.map_structure(lambda *x: np.concatenate(x), *[one.inputs for one in some])
+            labels, keys = (np.concatenate([one[i] for one in some]) for i in (1, 2))
+            joined.append(Batch(inputs, labels, keys))
+    return joined
+
+
+def _race(live: _Live, settings: np.ndarray, images: list[Batch], tempers: bool) -> np.ndarray:
+    """The few settings that are left when the worst three quarters are dropped, again and again."""
+    count = _limits(images)[0]
+    while len(settings) > _FINALISTS:
+        scores = [live.scorer(rates)(images[:count], None if tempers else 1.0)[0].mean() for rates in settings]
+        settings = settings[np.argsort(scores, kind="stable")[: max(_FINALISTS, len(settings) // _KEEP)]]
+        count *= 2
+    return settings
+
+
+def _scorer(source: Source) -> Scorer:
+    """The scorer of a source."""
+
+    def score(images: Sequence[Batch], temperature: float | None) -> tuple[np.ndarray, float]:
+        parts = []
+        for batch in _joined(images, source.num_samples * (source.output.classes or 1)):
+            samples = source.samples(batch.inputs)
+            check_positions(samples, batch)
+            p, labels = samples.numpy(), batch.labels
+            p = np.moveaxis(p.reshape(*p.shape[:2], -1, p.shape[-1]), 1, 2)  # (batch, positions, samples, classes)
+            step = -(-labels.shape[1] // _PIXELS)
+            p, labels = p[:, ::step], labels[:, ::step]
+            keys = np.repeat(batch.keys, labels.shape[1])
+            parts.append((keys, p.reshape(-1, *p.shape[2:]), labels.reshape(-1, *labels.shape[2:])))
+        keys, answers, truth = (np.concatenate(each) for each in zip(*parts, strict=True))
+        if temperature is None:
+            temperature = float(np.mean(fit_temperature(answers, truth, source.kind)))
+        return image_means(keys, row_nll(answers, truth, source.kind, temperature)), temperature
+
+    return score
+
+
+def _choose(entrants: list[tuple[Source, Scorer]], images: list[Batch], half: int, tempers: bool) -> Source:
+    """The cheapest entrant that is within a standard error of the best on the second half of the images.
+
+    It may also be within a standard error on all images, where settings that the first half chose have an edge.
+    """
+    scores = []
+    for _, score in entrants:
+        first, temperature = score(images[:half], None if tempers else 1.0)
+        scores.append((first, score(images[half:], temperature)[0]))
+    best = scores[int(np.argmin([second.mean() for _, second in scores]))]
+    good = []
+    for (source, _), mine in zip(entrants, scores, strict=True):
+        first, second = (a - b for a, b in zip(mine, best, strict=True))
+        if _small(second) or _small(np.concatenate([first, second])):
+            good.append(source)
+    return min(good, key=lambda source: source.cost())
+
+
+def _small(differences: np.ndarray) -> bool:
+    """Whether the mean of differences is at most its standard error."""
+    return bool(differences.mean() <= differences.std(ddof=1) / np.sqrt(len(differences)))

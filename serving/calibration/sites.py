@@ -1,0 +1,23 @@
+"""The dropout sites of a model by the names that `MonteCarlo(sites=)` takes."""
+
+import keras
+
+from dropzoo import layers
+from dropzoo.models.graph.random import random_layers
+
+#: For each site that drops, its rate, or True for one whose rate cannot be set. Empty for one pass.
+Sites = dict[str, float | bool]
+
+
+def named_sites(model: keras.Model) -> dict[str, keras.Layer]:
+    """Returns what draws at random in a model, in its order, by the names of the sites."""
+    named = {}
+    for each in random_layers(model):
+        name = each.path.removesuffix("_dropout") if each.kind == "dropout" else each.path
+        named[each.path if name in named else name] = each.layer
+    return named
+
+
+def can_set(layer: keras.Layer) -> bool:
+    """Returns whether a layer has a rate that Monte-Carlo sampling can set."""
+    return layers.is_dropout(layer) and hasattr(layers.counterpart(layer), "drop")

@@ -1,0 +1,130 @@
+"""Temperatures: one number, or one for each class, that divides the logits of every sample before the softmax."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow as tf
+from scipy import optimize
+
+_SMALLEST = 1e-37  # about the smallest normal float32, so that its logarithm is finite
+_BOUNDS = (0.05, 20.0)
+
+
+def is_coins(kind: str, classes: int) -> bool:
+    """Returns whether each output is a probability of its own, as of a coin, not one of several that sum to 1.
+
+    Args:
+        kind: The output kind.
+        classes: Int, the length of the last axis of the output.
+    """
+    return kind == "multi_label" or classes == 1
+
+
+def temper(p: tf.Tensor, temperature: float | Sequence[float], kind: str) -> tf.Tensor:
+    """Returns the probabilities of samples at a temperature.
+
+    Softmax probabilities become `softmax(log p / T)`, which is the softmax of the logits divided by T. With one
+    temperature for each class, `log p_k` is divided by `T_k`. Probabilities of coins become
+    `sigmoid(logit p / T)`. Tempering each sample, and not their mean, keeps the mutual information within the
+    entropy.
+
+    Args:
+        p: Float32 tensor `(..., classes)`, the probabilities of samples.
+        temperature: Float above 0, or one for each class. At 1 the probabilities are returned unchanged.
+        kind: The output kind; values of a regression are returned unchanged.
+    """
+    scale = np.asarray(temperature, np.float32)
+    if kind == "regression" or (scale == 1.0).all():
+        return p
+    if is_coins(kind, p.shape[-1]):
+        inside = tf.clip_by_value(p, _SMALLEST, 1.0 - 2.0**-24)
+        return tf.sigmoid((tf.math.log(inside) - tf.math.log1p(-inside)) / scale)
+    return tf.nn.softmax(tf.math.log(tf.maximum(p, _SMALLEST)) / scale)
+
+
+def fit_temperature(
+    p: np.ndarray, labels: np.ndarray, kind: str, per_class: bool = False
+) -> float | tuple[float, ...]:
+    """Returns the temperature at which the mean of the samples has the least negative log-likelihood.
+
+    The temperature lies in [0.05, 20]. It is 1 if no other is better.
+
+    Args:
+        p: Float32 array `(rows, samples, classes)` of probabilities.
+        labels: Int array `(rows,)`, or `(rows, classes)` of 0 and 1 if each output is a coin.
+        kind: The output kind, except `"regression"`.
+        per_class: Bool, whether each class has a temperature of its own.
+
+    Reference:
+        Guo, Pleiss, Sun and Weinberger, "On Calibration of Modern Neural Networks", 2017, arXiv:1706.04599.
+    """
+    coins = is_coins(kind, p.shape[-1])
+    logits = _logits(p, coins)
+    bounds = np.log(_BOUNDS)
+    one = optimize.minimize_scalar(
+        lambda x: _nll_and_slope(logits, labels, np.full(p.shape[-1], x), coins)[0],
+        bounds=tuple(bounds),
+        method="bounded",
+        options={"xatol": 1e-3},
+    ).x
+    if not per_class:
+        plain, fitted = (nll(p, labels, kind, t) for t in (1.0, float(np.exp(one))))
+        return float(np.exp(one)) if fitted < plain else 1.0
+    start = np.full(p.shape[-1], one)
+    found = optimize.minimize(
+        lambda x: _nll_and_slope(logits, labels, x, coins), start, jac=True, bounds=[tuple(bounds)] * len(start)
+    )
+    return tuple(float(t) for t in np.exp(found.x))
+
+
+def nll(p: np.ndarray, labels: np.ndarray, kind: str, temperature: float | Sequence[float] = 1.0) -> float:
+    """Returns the mean negative log-likelihood, in nats, of the mean of the samples at a temperature.
+
+    Args:
+        p: Float32 array `(rows, samples, classes)` of probabilities.
+        labels: Int array `(rows,)`, or `(rows, classes)` of 0 and 1 if each output is a coin.
+        kind: The output kind, except `"regression"`.
+        temperature: Float above 0, or one for each class.
+    """
+    return float(row_nll(p, labels, kind, temperature).mean())
+
+
+def row_nll(
+    p: np.ndarray, labels: np.ndarray, kind: str, temperature: float | Sequence[float] = 1.0
+) -> np.ndarray:
+    """Returns the negative log-likelihood of each row, `(rows,)`; the arguments are those of `nll`."""
+    mean = mean_at(p, kind, temperature)
+    if is_coins(kind, p.shape[-1]):
+        right = np.where(labels.reshape(mean.shape) == 1, mean, 1.0 - mean)
+        return -np.log(np.maximum(right, 1e-12)).sum(-1)
+    return -np.log(np.maximum(np.take_along_axis(mean, labels[:, None], -1)[:, 0], 1e-12))
+
+
+def mean_at(p: np.ndarray, kind: str, temperature: float | Sequence[float] = 1.0) -> np.ndarray:
+    """Returns the mean of the samples at a temperature, `(rows, classes)`."""
+    return temper(tf.convert_to_tensor(p), temperature, kind).numpy().mean(1, dtype=np.float64)
+
+
+def _logits(p: np.ndarray, coins: bool) -> np.ndarray:
+    inside = np.clip(p, _SMALLEST, 1.0 - 2.0**-24)
+    return np.log(inside) - np.log1p(-inside) if coins else np.log(inside)
+
+
+def _nll_and_slope(logits: np.ndarray, labels: np.ndarray, x: np.ndarray, coins: bool) -> tuple[float, np.ndarray]:
+    """The mean negative log-likelihood and its slope in each `x = log T`."""
+    scaled = logits * np.exp(-x).astype(np.float32)
+    if coins:
+        p = 1.0 / (1.0 + np.exp(-np.clip(scaled, -80, 80)))
+        sign = np.where(labels.reshape(len(p), -1) == 1, 1.0, -1.0)
+        right = np.where(sign == 1, p.mean(1), 1.0 - p.mean(1)).clip(1e-12)
+        slope = (p * (1 - p) * scaled).mean(1) * sign / right
+        return float(-np.log(right).sum(-1).mean()), slope.mean(0)
+    p = np.exp(scaled - scaled.max(-1, keepdims=True))
+    p /= p.sum(-1, keepdims=True)
+    own = np.take_along_axis(p, labels[:, None, None], -1)  # (rows, samples, 1)
+    right = own.mean(1).clip(1e-12)
+    slope = -(p * own * scaled).mean(1)
+    slope[np.arange(len(p)), labels] += (
+        own[..., 0] * np.take_along_axis(scaled, labels[:, None, None], -1)[..., 0]
+    ).mean(1)
+    return float(-np.log(right).mean()), (slope / right).mean(0)

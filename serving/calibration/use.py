@@ -1,0 +1,91 @@
+"""How samplers use a calibration: they check that it fits, temper each sample, and add the answers."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from dropzoo.serving.calibration.calibration import Calibration
+from dropzoo.serving.calibration.facts import facts_of
+from dropzoo.serving.montecarlo.reader import Reader
+
+
+def sampling_of(
+    calibration: Calibration, num_samples: int | str, sites: dict[str, float | bool] | None, default: int
+) -> tuple[int, str, dict[str, float | bool]]:
+    """Returns the number of samples, the sampling and the sites of a calibration.
+
+    Args:
+        calibration: The calibration.
+        num_samples: The number that was asked.
+        sites: The sites that were asked, which must be None.
+        default: Int, the number of samples if none was asked.
+
+    Raises:
+        ValueError: If it is no calibration, or what was asked is not what was calibrated.
+    """
+    _check_type(calibration)
+    if sites is not None:
+        raise ValueError(f"`calibration` says which sites drop: leave `sites` out. Received: sites={sites!r}")
+    facts = calibration.facts
+    if num_samples not in (default, facts.num_samples):
+        raise ValueError(
+            f"The calibration was made for num_samples={facts.num_samples}: leave `num_samples` out, or calibrate "
+            f"again. Received: num_samples={num_samples!r}"
+        )
+    return facts.num_samples, facts.sampling or "fixed", dict(calibration.sites)
+
+
+def check_calibration(
+    calibration: Calibration, readers: Sequence[Reader], num_samples: int, sampling: str | None
+) -> None:
+    """Raises a ValueError if a calibration was made for another predictor, and warns if the weights have changed.
+
+    Args:
+        calibration: The calibration.
+        readers: The model, or the members of an ensemble, with inputs and outputs known.
+        num_samples: Int, the number of samples of an answer.
+        sampling: How masks are drawn; None if nothing drops.
+    """
+    _check_type(calibration)
+    calibration.check(facts_of(readers, num_samples, sampling))
+
+
+def tempered(each: Sequence[tf.Tensor], calibration: Calibration | None) -> list[tf.Tensor]:
+    """Returns the probabilities of samples of each output at the temperature of a calibration.
+
+    Args:
+        each: Float32 tensors `(..., classes)`.
+        calibration: The calibration, or None.
+    """
+    return [p if calibration is None else calibration.temper(p) for p in each]
+
+
+def answered(out: Any, calibration: Calibration | None) -> Any:
+    """Returns statistics with the answers of a calibration, or as they are without one.
+
+    Args:
+        out: The statistics of the only output.
+        calibration: The calibration, or None.
+    """
+    return out if calibration is None else calibration.apply(out)
+
+
+def answered_whole(found: Any, calibration: Calibration | None) -> Any:
+    """Returns the statistics of one image, NumPy arrays without the batch, with the answers of a calibration.
+
+    Args:
+        found: The statistics of the only output.
+        calibration: The calibration, or None.
+    """
+    if calibration is None:
+        return found
+    out = calibration.apply({name: tf.convert_to_tensor(x[None]) for name, x in found.items()})
+    return {name: x[0].numpy() for name, x in out.items()}
+
+
+def _check_type(calibration: object) -> None:
+    if not isinstance(calibration, Calibration):
+        raise ValueError(
+            f"`calibration` must be a Calibration, see Calibration.load. Received: calibration={calibration!r}"
+        )

@@ -1,0 +1,153 @@
+"""Data that the trainer orders itself: arrays, and `keras.utils.PyDataset`.
+
+The order of the batches is a function of a seed and the epoch, so a run can go on from any step.
+"""
+
+import dataclasses
+import math
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from dropzoo.training.loop import batches
+from dropzoo.training.loop.batches import Batch
+from dropzoo.training.loop.feeds import Feed, Reading
+from dropzoo.training.loop.rows import as_batch, merged_spec, read_numbered, tensors
+
+
+@dataclasses.dataclass
+class Order:
+    """How data that have no order of their own are read.
+
+    Args:
+        steps: Int or None. The number of batches of an epoch; None for all of them.
+        shuffle: Bool. Whether each epoch has an order of its own.
+        seed: Int. The seed of these orders; a run that goes on sets it to that of its checkpoint.
+        batch_size: Int or None. The size of the batches that are cut from arrays; None for 32.
+    """
+
+    steps: int | None = None
+    shuffle: bool = False
+    seed: int = 0
+    batch_size: int | None = None
+
+
+class Numbered(Feed):
+    """A `keras.utils.PyDataset`, whose batches have numbers, read by its workers."""
+
+    resumes = (
+        "A resumed run asks the PyDataset for the batches of the rest of the epoch, in the same order: it is "
+        "exact if a batch depends on its index and on the calls of `on_epoch_begin` and `on_epoch_end` alone"
+    )
+
+    def __init__(self, name: str, data: keras.utils.PyDataset, order: Order) -> None:
+        super().__init__(name)
+        self._data, self._order, self._begun = data, order, 0
+        count = data.num_batches
+        if count == 0:
+            raise batches.empty(name)
+        if count is None and order.steps is None:
+            raise batches.endless(name)
+        self.first = [as_batch(data[index]) for index in range(min(2, count or 2))]
+        self.spec = merged_spec(self.first)
+        self.steps = order.steps or count
+
+    def epoch(self, epoch: int, skip: int) -> tf.data.Dataset:
+        numbers = epoch_order(epoch, self._order, self._data.num_batches)[skip:]
+        dataset = tf.data.Dataset.from_generator(
+            lambda: read_numbered(self._data, [number for _, number in numbers]), output_signature=self.spec
+        )
+        return dataset.apply(tf.data.experimental.assert_cardinality(len(numbers))).prefetch(1)
+
+    def open(self, epoch: int, skip: int) -> Reading:
+        for _ in range(self._begun, epoch):  # of a run that goes on: the data may change in these calls
+            self._data.on_epoch_begin()
+            self._data.on_epoch_end()
+        self._begun = epoch + 1
+        self._data.on_epoch_begin()
+        return super().open(epoch, skip)
+
+    def close(self, reading: Reading, done: int) -> None:
+        reading.box.clear()  # here, because the workers must be gone before the data change
+        self._data.on_epoch_end()
+
+
+class Arrays(Feed):
+    """Arrays, tensors or data frames, cut into batches.
+
+    Args:
+        name: Str. The name of the argument.
+        parts: Tuple `(x,)`, `(x, y)` or `(x, y, sample_weight)`.
+        order: How they are read.
+    """
+
+    resumes = (
+        "A resumed run is exact if the arrays are the same: their order is a function of the seed and the epoch"
+    )
+
+    def __init__(self, name: str, parts: Batch, order: Order) -> None:
+        super().__init__(name)
+        self._parts = tensors(parts)
+        counts = {int(part.shape[0]) for part in tf.nest.flatten(self._parts)}
+        if len(counts) > 1:
+            raise ValueError(
+                f"All arrays of `{name}` must have the same number of rows. Received: {sorted(counts)}"
+            )
+        (self._rows,) = counts
+        if not self._rows:
+            raise batches.empty(name)
+        self._size = order.batch_size or (math.ceil(self._rows / order.steps) if order.steps else 32)
+        self._order = order
+        self._count = math.ceil(self._rows / self._size)
+        self.steps = order.steps or self._count
+        self.described = [f"{name}.batch_size: {self._size}", f"{name}.shuffle: {order.shuffle}"]
+        # All targets are there to be looked at, but only a few inputs.
+        self.first = [(tf.nest.map_structure(lambda part: part[: self._size], self._parts[0]), *self._parts[1:])]
+        self.spec = tf.nest.map_structure(
+            lambda part: tf.TensorSpec([None, *part.shape[1:]], part.dtype), self._parts
+        )
+
+    def epoch(self, epoch: int, skip: int) -> tf.data.Dataset:
+        # One dataset of indices for each pass over the arrays that the epoch reads from: nearly always one.
+        numbers = epoch_order(epoch, dataclasses.replace(self._order, shuffle=False), self._count)[skip:]
+        turns = sorted({turn for turn, _ in numbers}) or [0]
+        pieces = [self._pass(turn, [number for each, number in numbers if each == turn]) for turn in turns]
+        indices = pieces[0]
+        for piece in pieces[1:]:
+            indices = indices.concatenate(piece)
+        rows = indices.map(
+            lambda rows: tf.nest.map_structure(lambda part: tf.gather(part, rows), self._parts),
+            num_parallel_calls=tf.data.AUTOTUNE,
+        )
+        return rows.prefetch(tf.data.AUTOTUNE)
+
+    def _pass(self, turn: int, numbers: list[int]) -> tf.data.Dataset:
+        """Returns the indices of the rows of some batches of one pass over the arrays."""
+        order = np.arange(self._rows)
+        if self._order.shuffle:
+            order = np.random.default_rng([self._order.seed, turn]).permutation(self._rows)
+        chosen = order[numbers[0] * self._size : (numbers[-1] + 1) * self._size] if numbers else order[:0]
+        return tf.data.Dataset.from_tensor_slices(chosen).batch(self._size)
+
+
+def epoch_order(epoch: int, order: Order, count: int | None) -> list[tuple[int, int]]:
+    """Returns the batches of an epoch as pairs of a pass over the data and the number of a batch.
+
+    Args:
+        epoch: Int from 0.
+        order: How the data are read.
+        count: Int or None. The number of batches of the data; None for data without an end.
+    """
+    steps = order.steps or count or 0
+    numbers = range(epoch * steps, (epoch + 1) * steps)
+    if count is None:
+        return [(0, number) for number in numbers]
+    found: list[tuple[int, int]] = []
+    for turn in range(numbers[0] // count, numbers[-1] // count + 1):
+        batch_numbers = np.arange(count)
+        if order.shuffle:
+            batch_numbers = np.random.default_rng([order.seed, turn]).permutation(count)
+        start, stop = max(numbers[0] - turn * count, 0), min(numbers[-1] + 1 - turn * count, count)
+        found += [(turn, int(number)) for number in batch_numbers[start:stop]]
+    return found
