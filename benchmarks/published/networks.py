@@ -360,14 +360,21 @@ HUB = [
 ]
 
 
-def _collection(name: str, *arguments: Any, plan: Plan | None = None, **options: Any) -> Published:
+def _collection(name: str, *arguments: Any, why_not: str = "", **options: Any) -> Published:
+    """A network of keras-unet-collection; `why_not` says why it cannot be built."""
+
     def make() -> keras.Model:
         return getattr(importlib.import_module("keras_unet_collection.models"), name)(
             (32, 32, 3), *arguments, **options
         )
 
-    return Published("keras-unet-collection", name, make, plan or {"after:Conv2D": _SPATIAL}, samples=40)
+    task = "multi_label" if name in ("u2net_2d", "unet_3plus_2d") else "multi_class"  # they end in a sigmoid
+    limits = {"build": why_not} if why_not else {}
+    plan = {"after:Conv2D": _SPATIAL}
+    return Published("keras-unet-collection", name, make, plan, task=task, samples=24, limits=limits)
 
+
+_OF_KERAS_2 = "it is written for Keras 2"
 
 COLLECTION = [
     _collection("unet_2d", [4, 8, 8], 2, batch_norm=True),
@@ -375,11 +382,11 @@ COLLECTION = [
     _collection("unet_plus_2d", [4, 8, 8], 2, deep_supervision=True),
     _collection("r2_unet_2d", [4, 8], 2),
     _collection("att_unet_2d", [4, 8, 8], 2),
-    _collection("resunet_a_2d", [4, 8, 8], [1, 3], 2, aspp_num_down=8, aspp_num_up=8),
-    _collection("u2net_2d", 2, [4, 8], filter_4f_num=[8, 8], output_activation="Sigmoid", deep_supervision=True),
+    _collection("u2net_2d", 2, [4, 8], filter_4f_num=[8, 8], deep_supervision=True),
     _collection("unet_3plus_2d", 2, [4, 8, 8], deep_supervision=True),
-    _collection("transunet_2d", [4, 8, 8], 2, embed_dim=8, num_mlp=8, num_heads=2, num_transformer=1),
-    _collection("swin_unet_2d", 8, 2, 2, 2, 2, (2, 2), [2, 2], [2, 2], 8, plan={"after:patch_merging": 0.1}),
+    _collection("resunet_a_2d", [4, 8, 8], [1, 3], 2, why_not=_OF_KERAS_2),
+    _collection("transunet_2d", [4, 8, 8], 2, num_transformer=1, why_not=_OF_KERAS_2),
+    _collection("swin_unet_2d", 8, 2, 2, 2, 2, (2, 2), [2, 2], [2, 2], 8, why_not=_OF_KERAS_2),
 ]
 
 ZOO = [*MEDICAI, *HUB, *COLLECTION, *SEGMODELS, *KIMM, *APPLICATIONS]
