@@ -9,7 +9,7 @@ from typing import Any
 
 import keras
 
-from dropzoo.common.keras_internals import nodes_of, standardize_inputs
+from dropzoo.common.keras_internals import nodes_of, recorded_graph, standardize_inputs
 from dropzoo.models.graph.walk import graph_of
 
 
@@ -118,7 +118,9 @@ class Unrolled:
     def __init__(self, model: keras.Model, structure: Any, outputs: list[keras.KerasTensor]) -> None:
         self.steps: list[Step] = []
         self.symbols: list[keras.KerasTensor] = keras.tree.flatten(structure)
-        self.names: list[str] = [each.name for each in self.symbols]
+        nodes = nodes_of(recorded_graph(model)) if recorded_graph(model) is not None else []
+        layers = {id(tensor): node.operation.name for node in nodes if node.is_input for tensor in node.outputs}
+        self.names: list[str] = [layers.get(id(each), each.name) for each in self.symbols]
         self.inputs = tuple(range(len(self.symbols)))
         self.outputs = self._add(model, None, self.inputs, outputs, structure)
 

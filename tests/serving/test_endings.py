@@ -162,11 +162,9 @@ def test_what_is_no_ending():
         (lambda: serving.MonteCarlo(model(3, "sigmoid")), "sigmoids of several outputs are task='multi_label'"),
         (lambda: serving.MonteCarlo(model(3, "softmax"), task="multi_label"), "or one that ends in a sigmoid"),
         (lambda: serving.Ensemble([model(3), model(3, "sigmoid")]), "that ends in a sigmoid"),
-        (lambda: training.Trainer(model(3, "softmax")), "take logits, but the model ends in a softmax"),
-        (lambda: training.Trainer(model(1, "sigmoid"), loss="binary_crossentropy"), "ends in a sigmoid"),
         (
             lambda: training.Trainer(model(3, "softmax"), "adam", "mse", ["accuracy"], r_drop=1.0),
-            "`r_drop` .* take logits, but the model ends in a softmax",
+            "`r_drop` needs logits, but the model ends in a softmax",
         ),
         (lambda: evaluation.log_probabilities(model(3, "sigmoid")), "sigmoids of several outputs"),
     ],
