@@ -52,7 +52,8 @@ class Input:
     @property
     def is_file(self) -> bool:
         """Whether image files hold what the model takes."""
-        return self.pixels is not None and len(self.shape) == 4 and self.shape[-1] in (1, 3, 4)
+        known = self.pixels is not None and self.pixels.from_files
+        return known and len(self.shape) == 4 and self.shape[-1] in (1, 3, 4)
 
     @property
     def fixed_size(self) -> tuple[int, int] | None:
@@ -210,7 +211,9 @@ def _check_dtype(image_dtype: str, dtype: str, pixels: Pixels) -> None:
                 f"A model that takes {dtype} takes pixels as they are: pass image_dtype={wanted!r}. "
                 f"Received: image_dtype={image_dtype!r}"
             )
-    elif image_dtype == "uint8" and pixels.bits == 16:
+    elif image_dtype != "float32":
+        pixels.check_files()
+    if tf.as_dtype(dtype).is_floating and image_dtype == "uint8" and pixels.bits == 16:
         raise ValueError(
             f"The model takes images of 16 bits, with pixels from {pixels.words}. Pass image_dtype='uint16', or "
             "'float32'. Received: image_dtype='uint8'"

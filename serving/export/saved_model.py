@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -47,7 +48,7 @@ def export_model(
     resize: int | tuple[int, int] | None = None,
     sampling: str = "fixed",
     seed: int = 0,
-    task: Tasks = "multi_class",
+    task: Tasks = None,
     from_logits: Said = None,
     class_names: ClassNames = None,
     card: Mapping[str, object] | None = None,
@@ -126,9 +127,11 @@ def export_model(
     check_keras_model(model)
     check_choice(image_dtype, "image_dtype", ("float32", "uint8", "uint16"))
     check_samples(num_samples, sampling, seed)
-    monte_carlo = _sampler(model, num_samples, sampling, seed, task, from_logits) if num_samples else None
-    reader = Reader(model, task, from_logits) if monte_carlo is None else monte_carlo.reader
-    specs = specs_of(reader, monte_carlo)
+    said: dict[str, Any] = {"task": task, "from_logits": from_logits}
+    with _or_without_samples():
+        monte_carlo = MonteCarlo(model, num_samples, sampling, seed=seed, **said) if num_samples else None
+        reader = Reader(model, **said) if monte_carlo is None else monte_carlo.reader
+        specs = specs_of(reader, monte_carlo)
     size = check_resize(specs, resize)
     pixels = taken_by_each(model, {name: tuple(spec.shape) for name, spec in specs.items()}, input_range)
     inputs = inputs_of(specs, image_dtype, size, pixels)
@@ -153,12 +156,11 @@ def export_model(
     return version
 
 
-def _sampler(
-    model: keras.Model, num_samples: int, sampling: str, seed: int, task: Tasks, from_logits: Said
-) -> MonteCarlo:
-    """The sampler behind `predict_mc`; an error says how to leave it out."""
+@contextlib.contextmanager
+def _or_without_samples() -> Iterator[None]:
+    """Says in the error for a model that draws nothing how to export it without `predict_mc`."""
     try:
-        return MonteCarlo(model, num_samples, sampling, seed=seed, task=task, from_logits=from_logits)
+        yield
     except NothingDraws as error:
         raise ValueError(
             "The model has no dropout layer to sample; pass num_samples=0 to leave out `predict_mc`"

@@ -79,7 +79,8 @@ class MonteCarlo:
             logit for the second of two classes. `"binary"`: only one logit, for the second of two classes.
             `"multi_label"`: one logit for each label; several labels may be on together, and the entropies are
             summed over the labels. `"regression"`: values; there are no entropies. For several outputs, a dict
-            by name or a list in order; one str is for all of them.
+            by name or a list in order; one str is for all of them. By default, the loss that the model was
+            compiled with decides for regression and for labels, and `"multi_class"` is taken otherwise.
         from_logits: Bool, whether the output is logits; for several outputs also a dict by name or a list in
             order. By default it is read off the graph of the model. Where that does not show it, the values of the
             first batch decide: probabilities of classes sum to 1 at every position, and logits lie clearly outside
@@ -135,7 +136,7 @@ class MonteCarlo:
         tolerance: float | dict[str, float] | None = None,
         max_samples: int | None = None,
         return_samples: bool = False,
-        task: Tasks = "multi_class",
+        task: Tasks = None,
         from_logits: Said = None,
         calibration: Calibration | None = None,
     ) -> None:
@@ -156,7 +157,8 @@ class MonteCarlo:
         self.sampling = sampling
         self.tolerance = _check_auto(num_samples, tolerance, max_samples, return_samples)
         self.reader = Reader(model, task, from_logits)
-        self.model, self.task, self.from_logits = model, task, from_logits
+        self.model, self.from_logits = model, from_logits
+        self.task: Any = task
         self.seed = check_seed(seed)
         self.return_samples = return_samples
         self._group_size = min(_GROUP, self.max_samples) if self.auto else self.max_samples
@@ -258,6 +260,7 @@ class MonteCarlo:
 
     def _open(self) -> None:
         """Cuts the model, once its inputs and outputs are known."""
+        self.task = self.reader.task if self.task is None else self.task
         self._tolerances = by_output(self.tolerance, self.reader.names, "tolerance", 0.01)
         self._stage = Stage(self.reader, self.sites, self._cache)
         self._active = self._stage.active
@@ -298,7 +301,11 @@ class MonteCarlo:
             if not self._balanced:  # one sequence over all groups
                 t, group = t + group * self._group_size, 0
             raw = stage.run_head(
-                inputs, lambda stream: self._draw(stream, seed, keys, t, plain, group), seed, group, t
+                inputs,
+                lambda stream: self._draw(stream, seed, stage.rows_of(stream, keys), t, plain, group),
+                seed,
+                group,
+                t,
             )
             return [_unfold(p, count, batch) for p in tempered(self.reader.read(raw), self.calibration)]
 

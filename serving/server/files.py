@@ -116,6 +116,8 @@ def read_image(data: bytes, spec: tf.TensorSpec, limits: Limits, pixels: Pixels 
     if spec.shape.rank != 4 or channels not in (1, 3, 4):
         raise Refused(400, f"This signature takes no image files; its input has the shape {spec.shape}")
     pixels = pixels or Pixels()
+    if not pixels.from_files:
+        raise Refused(400, f"The model takes pixels from {pixels.words}, so it takes no image files: send JSON")
     image = _decode(data, channels, limits)[None]
     check_bits(image.dtype != np.uint8, pixels)
     if spec.dtype == tf.uint8 and image.dtype != np.uint8:

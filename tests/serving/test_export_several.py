@@ -18,6 +18,7 @@ pytest.importorskip("fastapi", reason="needs the extra `serve`")
 
 from _live import live
 from dropzoo import serving
+from dropzoo.runs.predictor import load_predictor
 from dropzoo.serving.server.limits import Limits, Refused
 from dropzoo.serving.server.pictures import pictures
 from dropzoo.serving.server.requests import read_predict, to_arrays
@@ -79,8 +80,20 @@ def one_of(*layers, shape=(8, 8, 1), dtype=None, name=None):
     return keras.Model(inputs, x)
 
 
-def built_by_a_call():
-    model = Own()
+@keras.saving.register_keras_serializable("tests")
+class Certain(keras.Model):
+    """A model with a `call` of its own and without dropout."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.flat, self.head = kl.Flatten(), kl.Dense(3)
+
+    def call(self, x):
+        return self.head(self.flat(x))
+
+
+def built_by_a_call(cls=Own):
+    model = cls()
     model(PHOTO)
     return model
 
@@ -218,6 +231,19 @@ def test_the_page_shows_each_output_that_can_be_shown(tmp_path):
     assert {each["name"] for each in shown["outputs"][1]["classes"]} <= set(names["prob"])
 
 
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (two_outputs, "takes images and gives dist_classes, dist_p"),
+        (tokens, "takes tokens and gives classes, p"),
+    ],
+)
+def test_files_of_images_are_predicted_for_models_of_one_image_and_one_answer(make, said, tmp_path):
+    path = serving.export_model(make(), tmp_path / "1", 0)
+    with pytest.raises(ValueError, match=f"{said}.*Use: dropzoo serve"):
+        load_predictor(path)
+
+
 def test_a_model_of_sequences_cannot_be_shown():
     from dropzoo.serving.server.info import Output
 
@@ -296,6 +322,7 @@ def test_what_is_sampled_by_plain_passes_is_said(tmp_path):
         (tokens, {"input_range": (0, 1)}, "`input_range` is for models of images"),
         (tokens, {"resize": 8}, "`resize` needs a model of images"),
         (lambda: Own(), {"num_samples": 0}, "call it on a batch before the export"),
+        (lambda: built_by_a_call(Certain), {}, "no dropout layer to sample; pass num_samples=0"),
     ],
 )
 def test_bad_arguments(make, options, message, tmp_path):

@@ -20,9 +20,10 @@ pytest.importorskip("fastapi", reason="needs the extra `serve`")
 from PIL import Image
 
 from _live import live
-from dropzoo import serving
+from dropzoo import serving, training
 from dropzoo.common.pixels import Pixels
-from dropzoo.models.graph.record import read_record, remember, taken_by
+from dropzoo.models.graph.record import read_record, recorded, remember, taken_by
+from dropzoo.runs.inputs import settle_range
 from dropzoo.runs.predictor import load_predictor
 from dropzoo.serving.decode import decode_file
 from dropzoo.serving.export.inputs import inputs_of, specs_of
@@ -157,6 +158,28 @@ def test_the_card_says_what_is_taken_and_how_it_is_known(tmp_path):
 def test_what_does_not_fit_is_an_error_that_says_both(make, options, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         serving.export_model(make(), tmp_path / "1", 0, **options)
+
+
+def test_a_model_of_standardised_images_takes_no_files(tmp_path):
+    """No linear map of [0, 1] is known to give what it was trained on: files are refused, numbers are taken."""
+    model = net()
+    data = tf.data.Dataset.from_tensor_slices((np.linspace(-2.1, 2.6, 768).reshape(4, 8, 8, 3), np.arange(4) % 3))
+    training.Trainer(model).fit(data.batch(4), epochs=1, verbose=0)
+    assert not recorded(model).from_files
+    path = serving.export_model(model, tmp_path / "m" / "1", 0)
+    version = load(path)
+    assert list(version.signatures) == ["serving_default"]
+    assert (
+        "-2.1 to 2.6 (known from the training images, which" in (path / "assets.extra/model_card.md").read_text()
+    )
+    signature, file = version.signatures["serving_default"], tf.io.encode_png(np.zeros((8, 8, 3), "uint8")).numpy()
+    with pytest.raises(Refused, match="from -2.1 to 2.6 .*so it takes no image files: send JSON"):
+        read_image(file, signature.specs["images"], Limits(), signature.pixels["images"])
+    with pytest.raises(ValueError, match="-2.1 to 2.6.*Put what scales the images into the model"):
+        serving.export_model(model, tmp_path / "m" / "2", 0, image_dtype="uint8")
+    with pytest.raises(ValueError, match="or say what a black and a white pixel become: --input-range"):
+        settle_range(model, None, print)
+    assert settle_range(model, (-2, 2), print).from_files
 
 
 def test_a_range_that_the_graph_does_not_show_is_taken_with_a_warning():

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 
+import keras
 import numpy as np
 import pytest
 
@@ -34,6 +35,7 @@ const watch = setInterval(() => {
     const shown = [...document.querySelectorAll("figure:not([hidden]) img")];
     const wide = document.documentElement.scrollWidth - document.documentElement.clientWidth;
     document.title = JSON.stringify({ answer: at("answer").textContent, say: at("say").textContent, wide,
+      outputs: [...document.querySelectorAll("#outputs button")].map((each) => each.textContent),
       sure: at("sure").textContent, bars: document.querySelectorAll(".bar").length,
       sizes: shown.map((i) => [i.naturalWidth, i.naturalHeight]) });
   }, 200);
@@ -137,3 +139,19 @@ def test_what_is_shown_of_one_logit_and_without_samples(sampled):
     assert ("deviation" in shown["classes"][0]) == sampled == bool(shown["uncertainty"])
     masks = np.random.default_rng(0).random((1, 4, 6, 1))
     assert picture({"probabilities": masks}, None)["view"] == "class_map"
+
+
+def test_a_model_of_several_outputs(tmp_path):
+    image = keras.Input((8, 8, 1))
+    x = keras.layers.Conv2D(4, 3, padding="same")(image)
+    label = keras.layers.Dense(3, name="label")(keras.layers.GlobalAveragePooling2D()(x))
+    export = serving.export_model(
+        keras.Model(image, {"mask": keras.layers.Conv2D(2, 1, name="mask")(x), "label": label}),
+        tmp_path / "two" / "1",
+        0,
+        class_names={"label": ["red", "green", "blue"]},
+    )
+    with live(export.parent) as running:
+        seen = browse(running, png(noise(8, 8, 1)), tmp_path)
+    assert seen["answer"].split(",")[0] in ("red", "green", "blue") and seen["bars"] == 3  # of the first output
+    assert seen["outputs"] == ["label", "mask"] and not seen["wide"]

@@ -16,6 +16,9 @@ _BITS = {"uint8": 8, "uint16": 16}
 # Floats that end between these are no pixels: neither fractions of 1 nor of 255.
 _NO_PIXELS = (1.05, 16.0)
 
+# Images of no known range that go beyond these were standardised or the like; others may have been augmented.
+_STANDARDISED = (-1.2, 2.0)
+
 
 class Look:
     """The lowest and the highest pixel in the first training steps, found on the device while the model trains.
@@ -113,6 +116,11 @@ class Images:
         self.range = range_of(images)
         if self.range is not None:
             self._keep(self.range, _BITS.get(look.dtype), look.channels)
+        elif images.min() < _STANDARDISED[0] or images.max() > _STANDARDISED[1]:
+            seen = float(images.min()), float(images.max())
+            remember(
+                self._model, Pixels(*seen, None, look.channels, None, "the training images", from_files=False)
+            )
 
     @functools.cached_property
     def _shown(self) -> Pixels | None:

@@ -20,6 +20,8 @@ class Pixels:
         channels: Int, the number of channels; None if that is not known.
         order: `"rgb"` or `"bgr"`; None if that is not known.
         source: Str. How this is known, in words that go behind "known from"; empty if it is only assumed.
+        from_files: Bool, whether this is a range to which files can be brought. False for a model that was trained
+            on standardised images or the like: `low` and `high` are then the least and the greatest value seen.
     """
 
     low: float = 0.0
@@ -28,6 +30,7 @@ class Pixels:
     channels: int | None = None
     order: str | None = None
     source: str = ""
+    from_files: bool = True
 
     @property
     def range(self) -> tuple[float, float]:
@@ -46,7 +49,16 @@ class Pixels:
     def words(self) -> str:
         """The range and how it is known, for people."""
         known = f"known from {self.source}" if self.source else "assumed, because nothing says so"
-        return f"{self.low:g} to {self.high:g} ({known})"
+        no_range = "" if self.from_files else ", which is no range of files"
+        return f"{self.low:.5g} to {self.high:.5g} ({known}{no_range})"
+
+    def check_files(self) -> None:
+        """Raises a ValueError if files cannot be brought to what the model takes."""
+        if not self.from_files:
+            raise ValueError(
+                f"The model takes pixels from {self.words}. Put what scales the images into the model, such as a "
+                "Normalization layer, or say what a black and a white pixel become: input_range=(low, high)"
+            )
 
     def scaled(self, images: Any) -> Any:
         """Returns images as the model takes them.
@@ -96,7 +108,7 @@ def doubt(images: np.ndarray, pixels: Pixels) -> str | None:
         images: Array of numbers.
         pixels: The images that the model takes.
     """
-    if not images.size or images.dtype.kind not in "fiu":
+    if not images.size or images.dtype.kind not in "fiu" or not pixels.from_files:
         return None
     least, most = float(images.min()), float(images.max())
     margin = 0.25 * (pixels.high - pixels.low)

@@ -26,8 +26,13 @@ def settle_range(model: keras.Model, said: tuple[float, float] | None, say: Call
     """
     try:
         pixels = taken_by(model, said)
+        pixels.check_files()
     except ValueError as error:
-        raise ValueError(str(error).replace("input_range=", "--input-range ")) from error
+        raise ValueError(
+            str(error)
+            .replace("input_range=(low, high)", "--input-range")
+            .replace("input_range=", "--input-range ")
+        ) from error
     if pixels.source:
         remember(model, pixels)
     else:

@@ -152,9 +152,15 @@ def _from_saved_model(path: Path, input_range: tuple[float, float] | None) -> Pr
     loaded = tf.saved_model.load(str(path))
     signatures = loaded.signatures
     specs = signatures["serving_default"].structured_input_signature[1]
+    if list(specs) != ["images"] or len(info.get("outputs") or [{}]) > 1:
+        raise ValueError(
+            f"One image gets one answer here, but the export {path} takes {', '.join(sorted(specs))} and gives "
+            f"{', '.join(sorted(signatures['serving_default'].structured_outputs))}. Use: dropzoo serve"
+        )
     spec = specs["images"]
 
     pixels = _pixels_of_export(path, info, input_range)
+    pixels.check_files()
     # An export scales integers itself.
     stored = dataclasses.replace(pixels, low=0.0, high=float(spec.dtype.max)) if spec.dtype.is_integer else pixels
     feed = feeding_of(stored, spec.dtype.name)
@@ -177,11 +183,13 @@ def _pixels_of_export(path: Path, info: dict[str, Any], said: tuple[float, float
     pixels = Pixels(**inputs[0].get("pixels") or {})
     if said is None or check_range(said) == pixels.range:
         return pixels
-    if pixels.source:
+    if pixels.source and pixels.from_files:
         raise ValueError(
             f"The export {path} takes pixels from {pixels.words}. Received: --input-range {said!r}. Leave it out"
         )
-    return dataclasses.replace(pixels, low=said[0], high=said[1], source="the argument `input_range`")
+    return dataclasses.replace(
+        pixels, low=said[0], high=said[1], source="the argument `input_range`", from_files=True
+    )
 
 
 def _two_classes(answers: Arrays) -> Arrays:
