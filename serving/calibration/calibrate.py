@@ -14,7 +14,8 @@ from dropzoo.common.checks import check_choice, check_count, check_seed
 from dropzoo.serving.calibration.calibration import Calibration
 from dropzoo.serving.calibration.figures import figures_of
 from dropzoo.serving.calibration.heldout import HeldOut, first_of
-from dropzoo.serving.calibration.promises import Promise, promises_of
+from dropzoo.serving.calibration.promise import Promise
+from dropzoo.serving.calibration.promises import promises_of
 from dropzoo.serving.calibration.rows import Rows
 from dropzoo.serving.calibration.sampling import Reader, by_position, statistics_at
 from dropzoo.serving.calibration.search import search
@@ -122,11 +123,11 @@ def calibrate(
     figures: dict[str, dict[str, float]] = {}
     if source.kind != "regression" and fits:
         fitted, figures = _fit(source, reader, first, temperature if tempers else False)
-    for part, each in ((first, "prepare"), (then, "add")):
-        for batch, samples in reader.answers(source, part) if promises else ():
+    for part in (first, then) if promises else ():
+        for batch, samples in reader.answers(source, part):
             out = statistics_at(samples, fitted, source.output)
             for promise in promises.values():
-                getattr(promise, each)(out, batch.labels)
+                (promise.prepare if part is first else promise.add)(out, batch.labels)
     return Calibration(
         temperature=fitted,
         sites=source.sites,

@@ -1,0 +1,78 @@
+"""The promises about masks and labels: `miss` and `false`."""
+
+import numpy as np
+
+from dropzoo.serving.calibration import bounds, grids
+from dropzoo.serving.calibration.answers import NEVER, by_size, sees
+from dropzoo.serving.calibration.guarantee import Guarantee
+from dropzoo.serving.calibration.heldout import truth_of
+from dropzoo.serving.calibration.promise import Answers, Promise, Terms
+
+
+class MaskPromise(Promise):
+    """`miss` or `false`: the share of a class that the outer mask misses, or of the inner mask that is wrong.
+
+    `miss` is about the images that hold the class, `false` about those in which the model sees it. Each class has
+    a threshold of its own. The outer mask is where `by_size` reaches the threshold, with a quarter of the usual
+    size of the class as its floor; the inner mask is where the probability does.
+
+    Args:
+        name: `"miss"` or `"false"`.
+        terms: What it is about.
+    """
+
+    def __init__(self, name: str, terms: Terms) -> None:
+        super().__init__(name, terms)
+        self._grid = grids.probability_grid()
+        self._total = np.zeros((terms.width, len(self._grid)))
+        self._areas = np.zeros((terms.width, len(self._grid)))  # of the masks, beside the true area
+        self._n = np.zeros(terms.width, int)
+        self._sizes: list[list[float]] = [[] for _ in range(terms.width)]
+
+    def prepare(self, out: Answers, labels: np.ndarray) -> None:
+        for k in self.terms.classes:
+            shares = truth_of(labels, k, self.terms.kind, self.terms.width).mean(1)
+            self._sizes[k] += shares[shares > 0].tolist()
+
+    @property
+    def floors(self) -> tuple[float, ...]:
+        """A quarter of the median share of an image that each class takes up; 1 if it is not known."""
+        if self.name == "false" or not self.terms.maps:
+            return (1.0,) * self.terms.width
+        return tuple(0.25 * float(np.median(each)) if each else 1.0 for each in self._sizes)
+
+    def add(self, out: Answers, labels: np.ndarray) -> None:
+        mean = by_size(out["mean"], self.floors).numpy()
+        seen = sees(out["mean"], self.terms.kind).numpy().reshape(len(mean), -1)
+        p = mean.reshape(len(mean), -1, self.terms.width)
+        for k in self.terms.classes:
+            truth = truth_of(labels, k, self.terms.kind, self.terms.width)
+            here = truth.any(1) if self.name == "miss" else seen[:, k]
+            share = grids.missed_share if self.name == "miss" else grids.false_share
+            for i in np.flatnonzero(here):
+                values = np.ascontiguousarray(p[i, :, k])
+                self._total[k] += share(values, truth[i], self._grid)
+                self._areas[k] += grids.count_at_least(values, self._grid) / len(values)
+                self._n[k] += 1
+
+    def settle(self) -> Guarantee:
+        terms, thresholds, areas = self.terms, [NEVER] * self.terms.width, {}
+        for k in terms.classes:
+            n = int(self._n[k])
+            if not n:
+                which = "of" if self.name == "miss" else "in which the model sees"
+                raise ValueError(
+                    f"`{self.name}` needs held-out images {which} each class. Received: none for class {k}. Give "
+                    "images of it, or leave it out with `classes`"
+                )
+            self.check(n, f" for class {k}" if terms.width > 1 else "")
+            if self.name == "miss":
+                place = bounds.risk_control(self._total[k], n, terms.level)
+            else:
+                place = len(self._grid) - 1 - bounds.risk_control(self._total[k][::-1], n, terms.level)
+            thresholds[k] = float(self._grid[place])
+            areas[f"area_of_class_{k}"] = float(self._areas[k, place] / n)
+        n_each = tuple(int(self._n[k]) for k in terms.classes)
+        return Guarantee(
+            self.name, terms.level, tuple(thresholds), terms.classes, n_each, floors=self.floors, figures=areas
+        )
