@@ -12,6 +12,8 @@ _REGRESSION = frozenset(
     "meansquaredlogarithmicerror msle poisson".split()
 )
 _COINS = frozenset("binarycrossentropy binaryfocalcrossentropy".split())
+# What is in the names of losses of classes, of Keras, of this package, and mostly of a user's own.
+_OF_CLASSES = ("crossentropy", "dice", "tversky")
 
 
 def compiled_losses(model: keras.Model, names: Sequence[str]) -> list[Any]:
@@ -36,8 +38,22 @@ def kind_by_loss(loss: Any, classes: int | None) -> str | None:
         loss: A loss, or its name, or a function.
         classes: The size of the output's last axis.
     """
-    name = loss if isinstance(loss, str) else getattr(loss, "__name__", type(loss).__name__)
-    name = name.lower().replace("_", "")
+    name = name_of_loss(loss).lower().replace("_", "")
     if name in _REGRESSION:
         return "regression"
     return "multi_label" if name in _COINS and classes != 1 else None
+
+
+def says_nothing(loss: Any) -> bool:
+    """Returns whether a loss may be for classes or for values, such as one of a user's own or a hinge.
+
+    Args:
+        loss: A loss, or its name, or a function; None if there is none.
+    """
+    name = name_of_loss(loss).lower().replace("_", "")
+    return loss is not None and name not in _REGRESSION and not any(part in name for part in _OF_CLASSES)
+
+
+def name_of_loss(loss: Any) -> str:
+    """Returns the name of a loss, which may be a loss, its name, or a function."""
+    return loss if isinstance(loss, str) else getattr(loss, "__name__", type(loss).__name__)

@@ -11,7 +11,7 @@ from dropzoo.common.checks import check_keras_model
 from dropzoo.common.keras_internals import flatten_layers, recorded_graph
 from dropzoo.models.graph.endings import output_meanings, recorded_meanings
 from dropzoo.serving.montecarlo.inputs import Inputs, InputsLike
-from dropzoo.serving.montecarlo.kinds import compiled_losses, kind_by_loss
+from dropzoo.serving.montecarlo.kinds import compiled_losses, kind_by_loss, name_of_loss, says_nothing
 from dropzoo.serving.montecarlo.meaning import Meanings, Reading, read
 from dropzoo.serving.montecarlo.outputs import Output, by_output, joined, names_of_outputs
 
@@ -138,7 +138,7 @@ class Reader:
         for i, (name, kind, tensor) in enumerate(zip(names, kinds, self.symbols, strict=True)):
             shape = tuple(tensor.shape)
             full = shape if len(shape) > 1 else (None, 1)
-            chosen = self._kind(i, name, kind, kind_by_loss(losses[i], full[-1]))
+            chosen = self._kind(i, name, kind, losses[i], full[-1])
             if chosen != "regression" and not keras.backend.is_float_dtype(tensor.dtype):
                 raise ValueError(
                     f"The output {name!r} gives {tensor.dtype}, which is neither logits nor probabilities. Sample "
@@ -150,17 +150,24 @@ class Reader:
         self._meanings = Meanings(self.model, self.outputs, said, self.inputs.structure)
         self.known = True
 
-    def _kind(self, i: int, name: str, said: str | None, by_loss: str | None) -> str:
+    def _kind(self, i: int, name: str, said: str | None, loss: Any, classes: int | None) -> str:
         """The kind of an output: as said, or by the loss it was compiled with, or else classes."""
-        default = said or "multi_class"
-        if by_loss is None or default in (by_loss, "regression"):
+        default, by_loss = said or "multi_class", kind_by_loss(loss, classes)
+        unclear = said is None and says_nothing(loss)
+        if not unclear and (by_loss is None or default in (by_loss, "regression")):
             return default
         meanings = recorded_meanings(self.model) or output_meanings(self.model, self.inputs.structure)
         if meanings and meanings[i] is None:
             meanings = output_meanings(self.model, self.inputs.structure)
         if meanings and meanings[i] in ("softmax", "sigmoid"):  # probabilities can be trained by any loss
             return default
-        if said is None:
+        if unclear:
+            raise ValueError(
+                f"The output {name!r} was compiled with the loss {name_of_loss(loss)!r}, which does not say what "
+                "the output means. Pass task='regression' for values, or 'multi_class', 'binary' or 'multi_label' "
+                "for logits"
+            )
+        if said is None and by_loss is not None:
             return by_loss
         raise ValueError(
             f"The output {name!r} was compiled with a loss for task={by_loss!r}, but task={said!r} is asked. Pass "

@@ -177,6 +177,11 @@ def test_a_random_batch_decides_for_an_export():
     assert reader.settled and reader.readings == ["as_is"]
 
 
+def masked_cross_entropy(y, p):
+    """A loss of a user's own, whose name says that it is one of classes."""
+    return ops.sparse_categorical_crossentropy(ops.maximum(y, 0), p, from_logits=True)
+
+
 def compiled(units, loss, activation=None):
     keras.utils.set_random_seed(0)
     inputs = keras.Input((4,))
@@ -195,7 +200,8 @@ def compiled(units, loss, activation=None):
         (1, keras.losses.BinaryCrossentropy(from_logits=True), None, "multi_class"),
         (3, "mse", "softmax", "multi_class"),
         (3, keras.losses.SparseCategoricalCrossentropy(from_logits=True), None, "multi_class"),
-        (2, lambda y, p: ops.mean((y - p) ** 2), None, "multi_class"),
+        (2, masked_cross_entropy, None, "multi_class"),
+        (2, lambda y, p: ops.mean((y - p) ** 2), "softmax", "multi_class"),
     ],
 )
 def test_the_loss_of_a_compiled_model_is_the_default_kind(units, loss, activation, kind):
@@ -207,6 +213,30 @@ def test_the_loss_of_a_compiled_model_is_the_default_kind(units, loss, activatio
         with pytest.raises(ValueError, match="a loss for task='regression', but task='multi_class' is asked"):
             serving.MonteCarlo(model, 2, task="multi_class")
         assert serving.Ensemble([model]).task == "regression"
+
+
+def gaussian_nll(y, p):
+    return ops.mean((y - p[:, :1]) ** 2 * ops.exp(-p[:, 1:]) + p[:, 1:])
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda y, p: ops.mean((y - p) ** 2),
+        gaussian_nll,
+        {"out": gaussian_nll},
+        "hinge",
+        keras.losses.CosineSimilarity(),
+    ],
+)
+def test_a_loss_that_says_nothing_of_a_linear_output_asks_for_the_task(loss):
+    """Values are not put through a softmax because of their shape."""
+    model, x = compiled(2, loss), 100 * X[0, :, :4, 0]
+    for use in (serving.MonteCarlo, lambda m: serving.Ensemble([m]), serving.TestTimeAugmentation):
+        with pytest.raises(ValueError, match=r"does not say what the output means. Pass task='regression'"):
+            use(model)
+    np.testing.assert_allclose(serving.MonteCarlo(model, 2, task="regression")(x)["mean"], model(x), rtol=1e-5)
+    assert serving.MonteCarlo(model, 2, task="multi_class").task == "multi_class"
 
 
 def test_a_linear_output_beside_probabilities_is_named():
