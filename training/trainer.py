@@ -13,7 +13,7 @@ import tensorflow as tf
 from dropzoo.common.checks import check_keras_model
 from dropzoo.common.keras_internals import build_for, forget_loss
 from dropzoo.training.loop import batches, checkpoints, pixels, replicas
-from dropzoo.training.loop.compiling import Asked, Settled, check_targets, settle
+from dropzoo.training.loop.compiling import Asked, Settled, check_compile, check_targets, settle
 from dropzoo.training.loop.feeds import Feed
 from dropzoo.training.loop.forms import DataLike, feed_of, given
 from dropzoo.training.loop.options import check_device, check_options, xla_pays
@@ -308,6 +308,7 @@ class Trainer:
 
     def _compile_anew(self, asked: Asked, settled: Settled) -> None:
         """Compiles the model, with an optimizer and metrics of the strategy."""
+        check_compile(self.model)
         with replicas.scope(self.strategy):
             if settled.loss is None:
                 forget_loss(self.model)

@@ -50,7 +50,8 @@ class Data:
 
     Attributes:
         train: The training batches. The first iteration gives epoch 0, the second gives epoch 1, and so on, each
-            with its own order and augmentations; `train.at_epoch(k)` is a dataset of epoch k alone.
+            with its own order and augmentations; `train.at_epoch(k)` is a dataset of epoch k alone, and
+            `train.as_stored()` gives the training images in their stored order, without augmentations.
         validation: The validation batches, or None.
         test: The test batches, or None.
         info: The facts about the data set.
@@ -148,8 +149,10 @@ def load_data(
 
     train, validation = _training_splits(source, limit, fold)
     examples = conform(train, size, channels)
+    batches = training_batches(examples, train.count, batch_size, augmentation, seed, in_memory=cache)
+    batches.as_stored = lambda: evaluation(train)
     return Data(
-        train=training_batches(examples, train.count, batch_size, augmentation, seed, in_memory=cache),
+        train=batches,
         validation=evaluation(validation),
         test=evaluation(source.test),
         info=DataInfo(

@@ -1,6 +1,7 @@
 """What a model is compiled with: what was said, what it was compiled with before, or a default for its targets."""
 
 import dataclasses
+import inspect
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -120,6 +121,16 @@ def settle(asked: Asked, model: keras.Model, feed: Feed | None) -> Settled | Non
     ]
     labels = LabelChecks(checks, outputs.targets)
     return Settled(asked.loss or None, metrics, labels, asked.taken, asked.as_is)
+
+
+def check_compile(model: keras.Model) -> None:
+    """Raises a ValueError if a model has a `compile` of its own that does not take the arguments of Keras'."""
+    taken = inspect.signature(model.compile).parameters
+    if "loss_weights" not in taken and all(each.kind is not each.VAR_KEYWORD for each in taken.values()):
+        raise ValueError(
+            f"{type(model).__name__} has its own `compile`, with the arguments {', '.join(taken)}. Call it "
+            "yourself, and give the Trainer the compiled model without optimizer, loss and metrics"
+        )
 
 
 def check_targets(model: keras.Model, feed: Feed) -> None:

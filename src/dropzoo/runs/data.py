@@ -16,8 +16,9 @@ from dropzoo.training.data.load import find_folder
 
 
 def judged_images(data: training.Data) -> tf.data.Dataset:
-    """Returns the test set, or else the validation set, or else the training images of epoch 0, augmented."""
-    return data.test or data.validation or data.train.at_epoch(0)
+    """Returns the test set, or else the validation set, or else the training images, without augmentations."""
+    stored = getattr(data.train, "as_stored", None)  # batches of the user's own have only `at_epoch`
+    return data.test or data.validation or (stored() if stored else data.train.at_epoch(0))
 
 
 def judged_on(info: training.DataInfo) -> str:
