@@ -54,7 +54,7 @@ def named_layers(model: keras.Model, every: list[Place] | None = None) -> list[N
     inside = {id(each.layer) for each in found if each.kind == "inside"}  # by its own name only if no other has it
     at: dict[int, Place] = {}
     if graph_of(model) is not None:
-        every, calls = places(model) if every is None else every, list(walk(model))
+        every, calls = places(model, final=True) if every is None else every, list(walk(model))
         for layer, name in _names_in_graph(every, calls):
             if id(layer) in names:
                 (holders if id(layer) in inside else names)[id(layer)].add(name)

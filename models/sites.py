@@ -61,7 +61,7 @@ class Site:
 
 def sites_of(model: keras.Model, edges: bool = False) -> list[Site]:
     """Returns the dropout sites of a model, in the order of its forward pass; see `list_sites`."""
-    every = places(model)
+    every = places(model, final=True)
     inside = collections.defaultdict(list)
     for each in random_layers(model):
         if each.holder is not None or each.kind != "dropout":
@@ -73,7 +73,7 @@ def sites_of(model: keras.Model, edges: bool = False) -> list[Site]:
             of_place[id(edge.place)].append(_edge_as_site(edge))
     for place in every:
         draws = " + ".join(inside[place.call.path + place.call.layer.name]) or None
-        own = [replace(as_site(place), inside=draws)] if is_listed(place) else []
+        own = [replace(as_site(place), inside=draws)] if is_listed(place) and not place.is_final else []
         for site in [*own, *of_place[id(place)]]:
             found.setdefault(site.name, site)
     return list(found.values())

@@ -18,7 +18,6 @@ from dropzoo.training.loop.feeds import Feed
 from dropzoo.training.loop.forms import DataLike, feed_of, given
 from dropzoo.training.loop.options import check_device, check_options, xla_pays
 from dropzoo.training.loop.ordered import Order
-from dropzoo.training.loop.outputs import few
 from dropzoo.training.loop.program import Program
 from dropzoo.training.loop.run import Run, Settings, evaluate
 from dropzoo.training.loop.signals import StopSignals
@@ -211,22 +210,19 @@ class Trainer:
         feed = feed_of(given(train, x, y, sample_weight, validation_data), "train", order)
         validation = None
         if validation_data is not None:
-            validation = feed_of(
-                validation_data, "validation_data", Order(validation_steps, batch_size=batch_size)
-            )
+            once = Order(validation_steps, batch_size=batch_size)
+            validation = feed_of(validation_data, "validation_data", once)
         told = verbose != 0 and replicas.is_chief(self.strategy)
-        self._build(feed, told)
-        if told and directory:
-            self._say(feed.resumes)
+        self._build(feed, directory)
+        if told:
+            self._say(self._settled.words if self._settled else "")
+            self._say(feed.resumes if directory else "")
         described = [*self._described, *feed.described]
         saved = checkpoints.restore(directory, self.model, described) if directory else None
         checkpoint = saved[0] if saved else None
-        # Epoch and step as one number, because the workers can only compare numbers.
-        if not replicas.same_everywhere(
-            self.strategy, checkpoint.epoch * 10**9 + checkpoint.step if checkpoint else 0
-        ):
-            raise ValueError(f"The workers found different checkpoints: all must share {checkpoint_dir}")
+        replicas.check_checkpoint(self.strategy, checkpoint)
         order.seed = checkpoint.seed if checkpoint else order.seed
+        self._images.know(feed.input_range or (checkpoint.input_range if checkpoint else None), feed.bits)
         feed.prepare = lambda data: batches.ahead(
             batches.weighted(data, class_weight, self.model), self._prefetch_to
         )
@@ -253,7 +249,6 @@ class Trainer:
             described=described,
             images=self._images,
         )
-        self._images.know(feed.input_range or (checkpoint.input_range if checkpoint else None), feed.bits)
         program = self._compiled(checkpoint.jit_compile if checkpoint else None)
         signals = StopSignals(alone=not replicas.multi_worker(self.strategy))
         Run(self.model, program, settings, callback_list, signals, steps, saved).train(epochs)
@@ -281,29 +276,38 @@ class Trainer:
             ValueError: For unusable data.
         """
         feed = feed_of(dataset, "dataset", Order(steps, batch_size=batch_size))
-        self._build(feed, False)
+        self._build(feed, None)
         callbacks = keras.callbacks.CallbackList(model=self.model)
         logs = evaluate(self.model, self._program or self._compiled(), feed, callbacks)
         feed.end()
         return {name: float(value) if value.ndim == 0 else value for name, value in logs.items()}
 
-    def _build(self, feed: Feed, told: bool) -> None:
+    def _build(self, feed: Feed, directory: Path | None) -> None:
         """Compiles the model if that has waited for data, and makes every variable, which checkpoints need."""
+        if directory is not None:
+            checkpoints.warn_of_own_optimizers(self.model)
         with replicas.scope(self.strategy):
             if self._settled is None:
-                if not getattr(self.model, "outputs", None):
-                    self.model(few(feed.first[0][0]))  # the first call builds it
                 self._compile(settle(self._asked, self.model, feed))
             check_targets(self.model, feed)
-            build_for(self.model, feed.spec)
-        if told and self._settled is not None:
-            self._say(self._settled.words)
+            try:
+                build_for(self.model, feed.spec)
+            except (RuntimeError, NotImplementedError):
+                if directory is not None or not batches.has_own_step(self.model):
+                    raise  # a model with its own `train_step` may have no `call`, and makes its variables there
 
     def _compile(self, settled: Settled | None) -> None:
         """Compiles the model with what is settled; None waits."""
         if settled is None:
             return
         asked, self._settled = self._asked, settled
+        # A model that is compiled is left so: a `compile` of its own may take other arguments.
+        if not settled.as_is or self.strategy is not None:
+            self._compile_anew(asked, settled)
+        self._described += checkpoints.describe(self.model.optimizer)
+
+    def _compile_anew(self, asked: Asked, settled: Settled) -> None:
+        """Compiles the model, with an optimizer and metrics of the strategy."""
         with replicas.scope(self.strategy):
             if settled.loss is None:
                 forget_loss(self.model)
@@ -319,7 +323,6 @@ class Trainer:
                 weighted_metrics=weighted,
                 jit_compile=False,
             )
-        self._described += checkpoints.describe(self.model.optimizer)
 
     def _say(self, words: str) -> None:
         """Prints a sentence, once."""

@@ -88,21 +88,16 @@ def _medicai(of: str, **options: Any) -> Callable[[], keras.Model]:
     return _of("medicai.models", of, **options)
 
 
-def _medicai_transunet() -> keras.Model:
-    models = importlib.import_module("medicai.models")
-    encoder = models.ResNetBackbone(
-        input_shape=(32, 32, 3), num_blocks=[1, 1, 1, 1], block_type="basic_block", num_filters=[64, 32, 32, 32]
-    )
-    return models.TransUNet(
-        encoder=encoder,
-        num_classes=2,
-        num_vit_layers=1,
-        num_heads=2,
-        num_queries=4,
-        embed_dim=32,
-        mlp_dim=16,
-        decoder_filters=(32, 32, 32, 32, 32),
-    )
+def _medicai_transunet(*shape: int) -> Callable[[], keras.Model]:
+    def make() -> keras.Model:
+        models = importlib.import_module("medicai.models")
+        encoder = models.ResNetBackbone(
+            input_shape=shape, num_blocks=[1, 1, 1, 1], block_type="basic_block", num_filters=[64, 32, 32, 32]
+        )
+        sizes = {"num_vit_layers": 1, "num_heads": 2, "num_queries": 4, "embed_dim": 32, "mlp_dim": 16}
+        return models.TransUNet(encoder=encoder, num_classes=2, decoder_filters=(32, 32, 32, 32, 32), **sizes)
+
+    return make
 
 
 def _medicai_unet3d() -> keras.Model:
@@ -146,7 +141,19 @@ MEDICAI = [
         task="regression",
     ),
     Published(
-        "medicai", "TransUNet", _medicai_transunet, {"after:Conv2D": _SPATIAL}, task="multi_class", samples=40
+        "medicai",
+        "TransUNet",
+        _medicai_transunet(32, 32, 3),
+        {"after:Conv2D": _SPATIAL},
+        limits={"build": "its ResizingND cannot be traced by Keras' own predict"},
+    ),
+    Published(
+        "medicai",
+        "TransUNet 3-D",
+        _medicai_transunet(32, 32, 32, 1),
+        {"after:Conv3D": "spatial_dropout3d:0.1"},
+        (32, 32, 32, 1),
+        samples=24,
     ),
     Published(
         "medicai",
@@ -189,7 +196,7 @@ SEGMODELS = [
         _segmodels(
             "Unet", backbone_name="resnet18", input_shape=(32, 32, 3), classes=1, decoder_filters=(16, 16, 8, 8, 8)
         ),
-        {"decoder*": _SPATIAL, "bottleneck*": 0.2},
+        {"decoder*": _SPATIAL},
         task="binary",
     ),
     Published(
@@ -246,7 +253,7 @@ KIMM = [
     _kimm("ConvNeXtAtto"),
     _kimm("GhostNetW050"),
     _kimm("MobileViTXXS", size=64),
-    _kimm("RepVGGA0", plan={"after:ReLU": "spatial_dropout2d:0.1"}),
+    _kimm("RepVGGA0", plan={"stages_2_?": _SPATIAL}),
     _kimm("VisionTransformerTiny32", plan={"after:Dense": 0.1}, size=64),
 ]
 
@@ -271,7 +278,7 @@ def _hub_mit() -> keras.Model:
 
 
 _RESNET = dict(
-    input_conv_filters=[8],
+    input_conv_filters=[64],
     input_conv_kernel_sizes=[3],
     stackwise_num_filters=[64, 16],
     stackwise_num_blocks=[1, 1],
@@ -309,7 +316,7 @@ HUB = [
             drop_path=0.3,
             dropout_rate=0.1,
         ),
-        {"after:PatchMerging": 0.1},
+        {"stage_0": 0.1},
         task="regression",
     ),
     Published(
@@ -340,7 +347,7 @@ HUB = [
             dropout_rate=0.1,
             attention_dropout=0.1,
         ),
-        {"after:LayerNormalization": 0.1},
+        {"vit_patching_and_embedding": 0.1},
         task="regression",
     ),
     Published(
@@ -353,14 +360,21 @@ HUB = [
 ]
 
 
-def _collection(name: str, *arguments: Any, plan: Plan | None = None, **options: Any) -> Published:
+def _collection(name: str, *arguments: Any, why_not: str = "", **options: Any) -> Published:
+    """A network of keras-unet-collection; `why_not` says why it cannot be built."""
+
     def make() -> keras.Model:
         return getattr(importlib.import_module("keras_unet_collection.models"), name)(
             (32, 32, 3), *arguments, **options
         )
 
-    return Published("keras-unet-collection", name, make, plan or {"after:Conv2D": _SPATIAL}, samples=40)
+    task = "multi_label" if name in ("u2net_2d", "unet_3plus_2d") else "multi_class"  # they end in a sigmoid
+    limits = {"build": why_not} if why_not else {}
+    plan = {"after:Conv2D": _SPATIAL}
+    return Published("keras-unet-collection", name, make, plan, task=task, samples=24, limits=limits)
 
+
+_OF_KERAS_2 = "it is written for Keras 2"
 
 COLLECTION = [
     _collection("unet_2d", [4, 8, 8], 2, batch_norm=True),
@@ -368,11 +382,11 @@ COLLECTION = [
     _collection("unet_plus_2d", [4, 8, 8], 2, deep_supervision=True),
     _collection("r2_unet_2d", [4, 8], 2),
     _collection("att_unet_2d", [4, 8, 8], 2),
-    _collection("resunet_a_2d", [4, 8, 8], [1, 3], 2, aspp_num_down=8, aspp_num_up=8),
-    _collection("u2net_2d", 2, [4, 8], filter_4f_num=[8, 8], output_activation="Sigmoid", deep_supervision=True),
+    _collection("u2net_2d", 2, [4, 8], filter_4f_num=[8, 8], deep_supervision=True),
     _collection("unet_3plus_2d", 2, [4, 8, 8], deep_supervision=True),
-    _collection("transunet_2d", [4, 8, 8], 2, embed_dim=8, num_mlp=8, num_heads=2, num_transformer=1),
-    _collection("swin_unet_2d", 8, 2, 2, 2, 2, (2, 2), [2, 2], [2, 2], 8, plan={"after:patch_merging": 0.1}),
+    _collection("resunet_a_2d", [4, 8, 8], [1, 3], 2, why_not=_OF_KERAS_2),
+    _collection("transunet_2d", [4, 8, 8], 2, num_transformer=1, why_not=_OF_KERAS_2),
+    _collection("swin_unet_2d", 8, 2, 2, 2, 2, (2, 2), [2, 2], [2, 2], 8, why_not=_OF_KERAS_2),
 ]
 
 ZOO = [*MEDICAI, *HUB, *COLLECTION, *SEGMODELS, *KIMM, *APPLICATIONS]

@@ -41,6 +41,10 @@ class Trial:
         self.original = shaken(published.make())
         self.images = _images(published, 2)
         self.expected = _arrays(self.original(self.images, training=False))
+        try:
+            self.original.predict(self.images, verbose=0)
+        except Exception as error:
+            raise Failure(f"`model.predict` of Keras fails on it: {_reason(error)}") from error
         self.model = self.original
         self.sampler: serving.MonteCarlo | None = None
         self.notes: dict[str, str] = {}
@@ -52,8 +56,21 @@ class Trial:
             models.match_sites(self.original, [layer.path])
 
     def retrofit(self) -> None:
-        """Puts dropout in; inference stays the same to the bit."""
-        self.model = self._copied(lambda share: models.retrofit(self.original, self.published.plan, share))
+        """Puts dropout in; inference stays the same to the bit.
+
+        A class that cannot be made around another graph is first replaced by `keras.Model`, as the error advises.
+        """
+        try:
+            self.model = self._copied(lambda share: models.retrofit(self.original, self.published.plan, share))
+        except ValueError as error:
+            if "keras.Model(model.inputs, model.outputs)" not in str(error):
+                raise
+            self.notes["class"] = (
+                f"as `keras.Model(model.inputs, model.outputs)`, since `{type(self.original).__name__}` "
+                "cannot be made around another graph"
+            )
+            self.original = keras.Model(self.original.inputs, self.original.outputs)
+            self.model = self._copied(lambda share: models.retrofit(self.original, self.published.plan, share))
         added = [site for site in models.list_sites(self.model) if site.spec]
         _check(bool(added), "no dropout stands in the copy")
         _same(self.model(self.images, training=False), self.expected)
@@ -142,10 +159,8 @@ class Trial:
             named = re.search(r"Cannot copy layer '(\S+)'", str(error))
             if named is None or "share_weights=True" not in str(error):
                 raise
-            layer = next(x for x in flatten_layers(self.original) if x.name == named[1])
-            self.notes["share"] = (
-                f"with `share_weights=True`: `{type(layer).__name__}` has a config that does not make it again"
-            )
+            kind = type(next(x for x in flatten_layers(self.original) if x.name == named[1])).__name__
+            self.notes["share"] = f"with `share_weights=True`, since the config of `{kind}` does not make it again"
             return make(True)
 
     def _sampler(self, **options: Any) -> serving.MonteCarlo:
@@ -221,7 +236,8 @@ def tried(published: Published, say: Callable[[str], None] = print) -> dict[str,
 
 
 def _reason(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    text = " ".join(str(error).replace("\x1b[1m", "").replace("\x1b[0m", "").split())
+    return text[:300] if isinstance(error, Failure) else f"{type(error).__name__}: {text[:200]}"
 
 
 def _images(published: Published, count: int) -> np.ndarray:

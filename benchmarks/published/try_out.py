@@ -2,8 +2,8 @@
 
     python benchmarks/published/try_out.py [WORD ...] [--page]
 
-The networks are those whose name has one of the words in it; all by default. Each has a row in
-benchmarks/results/published.csv, which replaces the one that it had. `--page` only writes the table again.
+The networks are those whose name has one of the words in it, in the order of the words; all by default. Each has a
+row in benchmarks/results/published.csv, which replaces the one that it had. `--page` only writes the table again.
 Packages that are not installed are left out: `make test-published` installs them.
 """
 
@@ -22,9 +22,10 @@ from trial import Trial, tried
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results" / "published.csv"
 PAGE = ROOT / "docs" / "surgery.md"
+MARK, END = "<!-- table: published -->\n", "<!-- end -->"
 COLUMNS = [
     *("package", "version", "model", "keras", "tensorflow", "build", *Trial.STEPS),
-    *("note_share", "note_left", "note_plain", "note_warned"),
+    *("note_class", "note_share", "note_left", "note_plain", "note_warned"),
 ]
 Row = dict[str, str]
 
@@ -70,7 +71,7 @@ def _result(row: Row) -> str:
 
 def _remarks(row: Row) -> str:
     found = [row["build"], *(row[step] for step in Trial.STEPS)]
-    found += [row["note_plain"], row["note_share"], row["note_left"], row["note_warned"]]
+    found += [row["note_plain"], row["note_class"], row["note_share"], row["note_left"], row["note_warned"]]
     return "; ".join(each.replace("|", "/") for each in found if each)
 
 
@@ -79,9 +80,8 @@ def main() -> None:
     parser.add_argument("words", nargs="*", metavar="WORD", help="parts of names; all networks by default")
     parser.add_argument("--page", action="store_true", help="try nothing, only write the table again")
     arguments = parser.parse_args()
-    for published in [] if arguments.page else ZOO:
-        if arguments.words and not any(word in published.id for word in arguments.words):
-            continue
+    chosen = {one.id: one for word in arguments.words or [""] for one in ZOO if word in one.id}
+    for published in [] if arguments.page else chosen.values():
         if published.version is None:
             print(f"{published.id}: {published.package} is not installed")
             continue
@@ -91,12 +91,8 @@ def main() -> None:
         rows[_key(published)] = facts | {"keras": keras.__version__, "tensorflow": tf.__version__} | found
         write(rows)
         keras.utils.clear_session()
-    text, mark = PAGE.read_text(), "<!-- table: published -->\n"
-    before, found_mark, rest = text.partition(mark)
-    if found_mark:
-        PAGE.write_text(
-            before + mark + "\n".join(table(read())) + "\n<!-- end -->" + rest.partition("<!-- end -->")[2]
-        )
+    before, _, rest = PAGE.read_text().partition(MARK)
+    PAGE.write_text(before + MARK + "\n".join(table(read())) + "\n" + END + rest.partition(END)[2])
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ class Place:
         standing: The calls of the dropout layers that stand there already, in the order in which they act.
         aliases: The calls of nested models that have the tensor as an output.
         around: The names of all layers of the whole model, with their paths.
+        is_final: Whether the tensor is an output of the whole model: a place for dropout on its edges only.
         entered: Those readers that are calls of models which pass the tensor on to a reader inside.
         is_on_edge: Whether the call is dropout that is one of several readers of another place.
         reads: The tensor that each reader reads, as its own model has it, by the key of the reader.
@@ -33,6 +34,7 @@ class Place:
     aliases: list[Call] = field(default_factory=list)
     entered: list[Call] = field(default_factory=list)
     is_on_edge: bool = False
+    is_final: bool = False
     reads: dict[tuple[str, int], keras.KerasTensor] = field(default_factory=dict)
 
     @property
@@ -42,8 +44,8 @@ class Place:
 
     @property
     def branches(self) -> bool:
-        """Whether several calls read the tensor; a model that passes it on to one of them does not count."""
-        return len(self.readers) - len(self.entered) > 1
+        """Whether the tensor has several readers; a model that passes it on to one of them does not count."""
+        return len(self.readers) - len(self.entered) + self.is_final > 1
 
     @property
     def dropout_name(self) -> str:
@@ -56,14 +58,18 @@ def site_name(call_name: str) -> str:
     return call_name.removesuffix("_dropout") if "->" in call_name else call_name
 
 
-def places(model: keras.Model) -> list[Place]:
+def places(model: keras.Model, final: bool = False) -> list[Place]:
     """Returns the places of a model, each tensor once, in the order of the forward pass.
 
     A tensor that goes into a nested model or comes out of it counts as one tensor inside and outside. The outputs
     of the whole model are not places, and neither are the outputs of a layer with several outputs.
+
+    Args:
+        model: A Functional or Sequential model.
+        final: Bool. Whether to return outputs of the model too, if other calls read them: their edges are places.
     """
     check_graph(model)
-    return _Search(model).run()
+    return [place for place in _Search(model).run() if final or not place.is_final]
 
 
 class _Search:
@@ -142,7 +148,7 @@ class _Search:
             return False
         source, (tensor,) = self._root(call.inputs[0], self._same), call.outputs
         place = self._found.get(id(self._root(source, self._dropped, self._same)))
-        if place is None or len(self._readers[id(source)]) > 1:
+        if place is None or place.is_final or len(self._readers[id(source)]) > 1:
             return False
         place.standing.append(call)
         place.readers = self._readers_of(tensor)
@@ -150,16 +156,17 @@ class _Search:
         return True
 
     def _open(self, call: Call) -> None:
-        """Makes a place of a call's output, if that is a float tensor and not an output of the model."""
+        """Makes a place of a call's output, if that is a float tensor."""
         (tensor,) = call.outputs
         known = id(tensor) in self._found  # seen already, in a model that shares tensors with this one
-        if known or id(tensor) in self._final or not keras.backend.is_float_dtype(tensor.dtype):
+        is_final, readers = id(tensor) in self._final, self._readers_of(tensor)
+        if known or (is_final and not readers) or not keras.backend.is_float_dtype(tensor.dtype):
             return
         # Dropout that is one of several readers of a tensor makes a place of its own.
         standing = [call] if layers.is_dropout(call.layer) else []
-        readers = self._readers_of(tensor)
+        on_edge = bool(standing) and self._is_on_edge(call)
         self._found[id(tensor)] = Place(
-            call, tensor, readers, self._around, standing, is_on_edge=bool(standing) and self._is_on_edge(call)
+            call, tensor, readers, self._around, standing, is_on_edge=on_edge, is_final=is_final
         )
 
     def _is_on_edge(self, call: Call) -> bool:

@@ -1,5 +1,7 @@
 """What draws at random in a model: dropout by class, dropout inside other layers, and layers under suspicion."""
 
+import dis
+import itertools
 import numbers
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -38,6 +40,7 @@ _RATES = {  # attributes that are rates, and whether they are the rate to keep
     for name in names.split()
     for prefix in ("", "_")
 }
+_READS = ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_ATTR", "LOAD_METHOD", "LOAD_DEREF")  # bytecode that reads a name
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,8 +170,9 @@ def _calls_random_functions(layer: keras.Layer) -> bool:
         return False
     else:
         function = type(layer).call
-    names = set(getattr(getattr(function, "__code__", None), "co_names", ()))
-    return "random" in names or {"nn", "dropout"} <= names
+    code = getattr(function, "__code__", None)
+    read = [step.argval for step in dis.get_instructions(code) if step.opname in _READS] if code else []
+    return "random" in read or ("nn", "dropout") in itertools.pairwise(read)  # not nn.softmax(self.dropout(x))
 
 
 def _has_rate_and_asks(layer: keras.Layer) -> bool:

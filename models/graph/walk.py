@@ -186,7 +186,7 @@ def walk(model: keras.Model) -> Iterator[Call]:
 
     def find(model: keras.Model, path: str) -> None:
         paths[id(model)][path] = None
-        for layer in {id(node.operation): node.operation for node in nodes_of(graph_of(model))}.values():
+        for layer in {id(call.layer): call.layer for call in calls_of(model)}.values():
             if (inner := model_in(layer)) is not None:
                 find(inner, f"{path}{layer.name}/")
                 if inner is not layer:

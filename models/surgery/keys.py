@@ -8,6 +8,7 @@ from typing import Any
 import keras
 
 from dropzoo.common.checks import unknown
+from dropzoo.common.keras_internals import flatten_layers
 from dropzoo.models.graph.edges import Edge, edges_of
 from dropzoo.models.graph.places import Place, places
 from dropzoo.models.graph.walk import Call, graph_of, model_in, walk
@@ -38,7 +39,7 @@ def resolve(model: keras.Model, plan: dict[Key, Any] | str) -> dict[Target, Any]
     Raises:
         ValueError: If `plan` is not a plan, or if a key matches nothing, or layers of several models by one name.
     """
-    scope = Scope(places(model), list(walk(model)))
+    scope = Scope(places(model, final=True), list(walk(model)))
     entries: Any = plan
     if isinstance(plan, str):
         entries = get_plan(plan).patterns([as_site(place) for place in scope.listed])
@@ -62,13 +63,15 @@ class Scope:
     """The places and calls that keys choose from: those of a model, or of the models that `inside:` names.
 
     Args:
-        every: The places, in the order of the forward pass.
+        every: The places and the outputs, in the order of the forward pass.
         calls: The calls of the same models.
     """
 
     def __init__(self, every: list[Place], calls: list[Call]) -> None:
-        self._every, self._calls = every, calls
-        self.listed = [place for place in every if is_listed(place)]
+        self._every, self._calls = [place for place in every if not place.is_final], calls
+        self._edges = edges_of(every)
+        self._with_outputs = every
+        self.listed = [place for place in self._every if is_listed(place)]
         self._known = {name for call in calls for name in names_of_call(call)}
         self._classes = {type(call.layer).__name__ for call in calls}
 
@@ -121,9 +124,24 @@ class Scope:
     def _by_name(self, wanted: str) -> list[Target]:
         found = self._called(wanted)
         if not found:
+            self._refuse_hidden(wanted, wanted)
             raise unknown("site", wanted, [place.name for place in self.listed])
         self._refuse_several_models(wanted, found)
         return [*found]
+
+    def _refuse_hidden(self, key: str, wanted: str) -> None:
+        """Refuses the name or class of a layer in the code of another layer, of which there is no graph."""
+        for call in self._calls:
+            if not isinstance(call.layer, keras.Layer) or model_in(call.layer) is not None:
+                continue
+            for inner in flatten_layers(call.layer, include_self=False):
+                known = (inner.name, f"{call.layer.name}/{inner.name}", type(inner).__name__)
+                if _is_called(wanted, self._known, *known):
+                    raise ValueError(
+                        f"{key!r} means {inner.name!r}, which the code of layer {call.layer.name!r}, a "
+                        f"{type(call.layer).__name__}, calls: no dropout can be put there. Put it at "
+                        f"{call.layer.name!r}, or write layers.get(...) into that code."
+                    )
 
     def _refuse_several_models(self, wanted: str, found: list[Place]) -> None:
         """Refuses a name without a path that places in several models have."""
@@ -145,15 +163,14 @@ class Scope:
         placed = [place for place in self._every if place.is_on_edge and key in names_of_place(place)]
         if placed:
             return [*placed]
-        every = edges_of(self._every)
         found = [
             edge
-            for edge in every
+            for edge in self._edges
             if _is_called(source, self._known, *names_of_place(edge.place))
             and _is_called(reader, self._known, *names_of_call(edge.reader))
         ]
         if not found:
-            raise unknown("edge", key, [edge.name for edge in every])
+            raise unknown("edge", key, [edge.name for edge in self._edges])
         self._refuse_several_models(source, [edge.place for edge in found])
         return list(dict.fromkeys(edge.site or edge for edge in found))
 
@@ -170,7 +187,9 @@ class Scope:
         def within(call: Call) -> bool:
             return any(path.startswith(chosen) for path in call.paths)
 
-        scope = Scope([p for p in self._every if within(p.call)], [call for call in self._calls if within(call)])
+        scope = Scope(
+            [p for p in self._with_outputs if within(p.call)], [call for call in self._calls if within(call)]
+        )
         return scope.select(wanted.removeprefix(model).strip() or "*")
 
     def _meaning(self, key: str, wanted: str) -> Callable[[Call], bool]:
@@ -181,6 +200,7 @@ class Scope:
                 return _is_called(wanted, self._known, *names_of_call(call))
 
             if not any(map(meant, self._calls)):
+                self._refuse_hidden(key, wanted)
                 names = {call.layer.name for call in self._calls}
                 raise unknown("layer or class", wanted, names | self._classes)
             return meant

@@ -11,6 +11,7 @@ import keras
 from dropzoo import layers
 from dropzoo.common.keras_internals import (
     KerasFunctional,
+    flatten_layers,
     forget_calls,
     output_shape_of_lambda,
     own_code_is_safe,
@@ -210,7 +211,7 @@ class Rebuild:
             return _from_config(old)
         if id(old) not in self._made:
             if (inner := model_in(old)) is not None:
-                new = self.model(inner, f"{call.path}{old.name}/")
+                new = self._model_in(inner, f"{call.path}{old.name}/")
                 if inner is not old:
                     new = _around(old, new)
             elif not isinstance(old, keras.Layer):  # an operation without state
@@ -241,6 +242,12 @@ class Rebuild:
                     f"Cannot copy layer {old.name!r}: {type(old).__name__}.from_config(layer.get_config()) makes "
                     f"a layer that fails with {error!r}. {_REMEDY}"
                 ) from None
+
+    def _model_in(self, old: keras.Model, path: str) -> keras.Model:
+        """Returns the new model for a nested one: one for all paths, built at the first path in `walk`."""
+        if id(old) not in self._made:
+            self._made[id(old)] = self.model(old, path)
+        return self._made[id(old)]
 
     def _split(self, old: keras.Layer, names: set[str]) -> tuple[keras.Layer, keras.Layer]:
         """Returns a layer in two parts: linear, and its activation."""
@@ -293,7 +300,7 @@ def _from_config(old: keras.Layer, quiet: bool = False, **changes: Any) -> keras
     try:
         config = _config(old) | changes
         config = quiet_config(config) if quiet else config
-        with own_code_is_safe():
+        with own_code_is_safe(), keras.saving.custom_object_scope(_classes_in(old)):
             new = type(old)(**config) if type(old) is keras.layers.Lambda else type(old).from_config(config)
     except Exception as error:  # the code of a custom layer may raise anything
         raise ValueError(
@@ -304,6 +311,12 @@ def _from_config(old: keras.Layer, quiet: bool = False, **changes: Any) -> keras
     if new.dtype_policy != old.dtype_policy:  # some configs lack it, such as that of Keras' SpatialDropout2D
         new.dtype_policy = old.dtype_policy
     return new
+
+
+def _classes_in(old: keras.Layer) -> dict[str, type]:
+    """Returns the classes of a user's own inside a layer, such as cells, by name: they need not be registered."""
+    inside = flatten_layers(old, include_self=False)
+    return {type(layer).__name__: type(layer) for layer in inside if is_custom(layer)}
 
 
 def _around(old: keras.layers.TimeDistributed, model: keras.Model) -> keras.layers.TimeDistributed:

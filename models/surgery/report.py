@@ -1,6 +1,7 @@
 """`dropout_report`: counts what the dropout of a model drops, and notes what looks wrong."""
 
 import inspect
+import math
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,12 +15,15 @@ from dropzoo.common.checks import snake_case
 from dropzoo.common.keras_internals import flatten_layers, shadowed_calls
 from dropzoo.common.seeds import random_untouched
 from dropzoo.layers.draws import own_draw
+from dropzoo.layers.draws.plain import PlainDraw
 from dropzoo.models.graph.batches import random_batch
 from dropzoo.models.graph.places import Place, places
 from dropzoo.models.graph.random import Kind, describe_random
 from dropzoo.models.names import Named, named_layers
 from dropzoo.models.surgery.check import draws_in_inference
 
+_AT_ONCE = 1 << 20  # units: the masks of small inputs are drawn together
+_WORTH_COMPILING = 1 << 24  # units, from which compiled draws save more than their compilation takes
 _NOT_MEASURED = {
     "dropout": "not a site layer",
     "inside": "inside the layer: not measured",
@@ -99,7 +103,7 @@ def dropout_report(model: keras.Model, images: Any = None, masks: int = 64) -> D
         Li et al., "Understanding the Disharmony between Dropout and Batch Normalization by Variance Shift", 2019,
         arXiv:1801.05134.
     """
-    every = places(model)
+    every = places(model, final=True)
     named = named_layers(model, every)
     with random_untouched():
         batch = random_batch(model, 8, 64) if images is None else images
@@ -166,15 +170,29 @@ def _measure(layer: Any, batches: list[Any], masks: int) -> float | None:
     dropped = count = 0
     for batch in batches:
         inputs = ops.convert_to_tensor(batch)
-        there = inputs != 0
-        count += masks * int(ops.sum(ops.cast(there, "int32")))
-        for seed in range(first, first + masks):
+        size = math.prod(inputs.shape)
+        source = own_draw if size * masks > _WORTH_COMPILING else PlainDraw
+        count += masks * _number(inputs != 0)
+        at_once = 1 if _has_one_mask_for_all(ours) else min(masks, max(1, _AT_ONCE // max(size, 1)))
+        for start in range(0, masks, at_once):
+            copies = min(at_once, masks - start)
+            x = ops.tile(inputs, (copies, *(1,) * (len(inputs.shape) - 1)))
             # Under the same mask: if twice the input gives the same output, the unit is dropped.
             once, twice = (
-                ours.drop(x, rate, own_draw(keras.random.SeedGenerator(seed))) for x in (inputs, inputs * 2)
+                ours.drop(each, rate, source(keras.random.SeedGenerator(first + start))) for each in (x, x * 2)
             )
-            dropped += int(ops.sum(ops.cast(ops.logical_and(there, once == twice), "int32")))
+            dropped += _number(ops.logical_and(x != 0, once == twice))
     return dropped / count if count else None
+
+
+def _has_one_mask_for_all(layer: Any) -> bool:
+    """Returns whether a layer draws one mask for the whole batch."""
+    noise_shape = getattr(layer, "noise_shape", None)
+    return noise_shape is not None and noise_shape[0] is not None
+
+
+def _number(mask: Any) -> int:
+    return int(ops.sum(ops.cast(mask, "int32")))
 
 
 def _notes(

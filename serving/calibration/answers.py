@@ -54,6 +54,26 @@ def sees(mean: tf.Tensor, kind: str) -> tf.Tensor:
     return tf.reduce_any(here, list(range(1, len(mean.shape) - 1)), keepdims=True)
 
 
+def by_size(mean: tf.Tensor, floors: Sequence[float]) -> tf.Tensor:
+    """Returns probabilities over the expected size of their class in the image, in [0, 1].
+
+    A pixel of a small object is a larger share of what can be missed than a pixel of a large one. With
+    `a = max(mean over the image of p, floor)` the score of a pixel is `p * floor / a`. At the same mean share that
+    is missed, one threshold for all scores gives smaller masks than one threshold for all probabilities, because
+    the score is proportional to the share that the pixel is expected to add. The floor keeps the threshold up in
+    images that do not seem to hold the class. At a floor of 1 scores are the probabilities.
+
+    Args:
+        mean: Float32 tensor `(batch, ..., classes)`.
+        floors: For each class, a share of the image in (0, 1].
+    """
+    least = tf.constant(floors, tf.float32)
+    share = (
+        tf.reduce_mean(mean, list(range(1, len(mean.shape) - 1)), keepdims=True) if len(mean.shape) > 2 else 0.0
+    )
+    return mean * (least / tf.maximum(share, least))
+
+
 def deviation(variance: tf.Tensor, floors: Sequence[float]) -> tf.Tensor:
     """Returns the deviation of the samples plus a floor for each output, the unit of regression intervals.
 

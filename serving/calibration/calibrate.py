@@ -4,7 +4,6 @@ import datetime
 import importlib.metadata
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Literal
 
 import keras
@@ -14,7 +13,6 @@ import tensorflow as tf
 from dropzoo.common.checks import check_choice, check_count, check_seed
 from dropzoo.serving.calibration.calibration import Calibration
 from dropzoo.serving.calibration.figures import figures_of
-from dropzoo.serving.calibration.guarantee import Guarantee
 from dropzoo.serving.calibration.heldout import HeldOut, first_of
 from dropzoo.serving.calibration.promises import Promise, promises_of
 from dropzoo.serving.calibration.rows import Rows
@@ -24,6 +22,7 @@ from dropzoo.serving.calibration.sources import Samples, Source, source_of
 from dropzoo.serving.calibration.temperature import fit_temperature
 
 _FIT_SHARE = 1 / 3
+_PREPARED = {"miss", "error", "interval"}  # what these may choose freely is chosen on other images
 
 
 def calibrate(
@@ -105,7 +104,7 @@ def calibrate(
     about = _check_classes(classes, shape[-1] or 1)
     promises = promises_of(guarantee or {}, source.kind, shape, confidence, about)
     tempers = bool(temperature) and source.kind != "regression"
-    fits = tempers or sites == "search" or bool({"error", "interval"} & promises.keys())
+    fits = tempers or sites == "search" or bool(_PREPARED & promises.keys())
 
     heldout = HeldOut(images, labels, source.kind, shape, check_count(batch_size, "batch_size"))
     heldout.scan()
@@ -116,9 +115,9 @@ def calibrate(
         for k in about if name == "miss" else ():
             promise.check(heldout.images_with(k, then), f" of class {k}")
 
-    reader = Reader(heldout, len(first) * (fits + bool(promises)) + len(then), verbose)
     if sites == "search":
-        source = search(source, heldout, first, tempers)
+        source = search(source, heldout, first, tempers, verbose)
+    reader = Reader(heldout, len(first) * (fits + bool(promises)) + len(then), verbose)
     fitted: float | tuple[float, ...] = 1.0
     figures: dict[str, dict[str, float]] = {}
     if source.kind != "regression" and fits:
@@ -131,7 +130,7 @@ def calibrate(
     return Calibration(
         temperature=fitted,
         sites=source.sites,
-        guarantees=_nested({name: promise.settle() for name, promise in promises.items()}),
+        guarantees={name: promise.settle() for name, promise in promises.items()},
         facts=source.facts(),
         figures=figures,
         n=len(heldout.keys),
@@ -163,15 +162,6 @@ def _fit(
             fitted = fit_temperature(p, labels, source.kind, temperature == "per_class")
             figures[f"{name}_temperature"] = figures_of(p, labels, source.kind, fitted)
     return fitted, figures
-
-
-def _nested(guarantees: dict[str, Guarantee]) -> dict[str, Guarantee]:
-    """The guarantees with inner masks that lie in the outer ones; a smaller inner mask keeps its promise."""
-    if {"miss", "false"} <= guarantees.keys():
-        pairs = zip(guarantees["false"].thresholds, guarantees["miss"].thresholds, strict=True)
-        higher = tuple(max(inner, outer) for inner, outer in pairs)
-        guarantees["false"] = replace(guarantees["false"], thresholds=higher)
-    return guarantees
 
 
 def _check_options(temperature: Any, sites: Any, confidence: Any) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import tensorflow as tf
 
 from dropzoo.common.files import whole_file
-from dropzoo.serving.calibration.answers import deviation, doubt, reaches, sees
+from dropzoo.serving.calibration.answers import by_size, deviation, doubt, reaches, sees
 from dropzoo.serving.calibration.facts import Facts, differences
 from dropzoo.serving.calibration.guarantee import Guarantee
 from dropzoo.serving.calibration.temperature import temper
@@ -92,7 +92,7 @@ class Calibration:
                 both = tf.concat([1.0 - mean, mean], -1) if mean.shape[-1] == 1 else mean
                 more["set"] = reaches(both, thresholds)
             elif name == "miss":
-                more["outer"] = reaches(mean, thresholds)
+                more["outer"] = reaches(by_size(mean, guarantee.floors), thresholds)
             elif name == "false":
                 more["inner"] = reaches(mean, thresholds) & sees(mean, self.facts.task)
             elif name == "error":
@@ -101,6 +101,8 @@ class Calibration:
                 reach = deviation(tf.convert_to_tensor(out["variance"], tf.float32), guarantee.floors)
                 reach *= tf.constant(thresholds, tf.float32)
                 more["lower"], more["upper"] = mean - reach, mean + reach
+        if {"inner", "outer"} <= more.keys():
+            more["inner"] &= more["outer"]  # a stricter threshold keeps the promise
         return {**out, **more}
 
     def check(self, found: Facts) -> None:

@@ -16,7 +16,8 @@ class Guarantee:
         n: The number of held-out images that it rests on, for masks one for each of `classes`.
         confidence: The probability, over draws of the held-out images, with which it holds. None if it holds on
             average over them.
-        floors: For intervals: what is added to the deviation of the samples, for each output.
+        floors: For intervals: what is added to the deviation of the samples, for each output. For outer masks: the
+            share of an image, for each class, below which the expected size of the class no longer counts.
         figures: What the promise costs on the held-out images, such as the mean size of the sets.
     """
 

@@ -12,6 +12,7 @@ from dropzoo.serving.calibration import bounds, grids
 from dropzoo.serving.calibration.answers import (
     KEEP_ALL,
     NEVER,
+    by_size,
     class_probabilities,
     deviation,
     doubt,
@@ -34,6 +35,7 @@ class Terms(NamedTuple):
         kind: The output kind.
         width: Int, the length of the last axis of the output.
         classes: The classes (of the output's last axis) that the promise is about.
+        maps: Whether an answer has several positions, as a mask has.
     """
 
     level: float
@@ -41,6 +43,7 @@ class Terms(NamedTuple):
     kind: str
     width: int
     classes: tuple[int, ...]
+    maps: bool
 
 
 class Promise:
@@ -122,7 +125,8 @@ class MaskPromise(Promise):
     """`miss` or `false`: the share of a class that the outer mask misses, or of the inner mask that is wrong.
 
     `miss` is about the images that hold the class, `false` about those in which the model sees it. Each class has
-    a threshold of its own.
+    a threshold of its own. The outer mask is where `by_size` reaches the threshold, with a quarter of the usual
+    size of the class as its floor; the inner mask is where the probability does.
 
     Args:
         name: `"miss"` or `"false"`.
@@ -135,9 +139,22 @@ class MaskPromise(Promise):
         self._total = np.zeros((terms.width, len(self._grid)))
         self._areas = np.zeros((terms.width, len(self._grid)))  # of the masks, beside the true area
         self._n = np.zeros(terms.width, int)
+        self._sizes: list[list[float]] = [[] for _ in range(terms.width)]
+
+    def prepare(self, out: Answers, labels: np.ndarray) -> None:
+        for k in self.terms.classes:
+            shares = truth_of(labels, k, self.terms.kind, self.terms.width).mean(1)
+            self._sizes[k] += shares[shares > 0].tolist()
+
+    @property
+    def floors(self) -> tuple[float, ...]:
+        """A quarter of the median share of an image that each class takes up; 1 if it is not known."""
+        if self.name == "false" or not self.terms.maps:
+            return (1.0,) * self.terms.width
+        return tuple(0.25 * float(np.median(each)) if each else 1.0 for each in self._sizes)
 
     def add(self, out: Answers, labels: np.ndarray) -> None:
-        mean = out["mean"].numpy()
+        mean = by_size(out["mean"], self.floors).numpy()
         seen = sees(out["mean"], self.terms.kind).numpy().reshape(len(mean), -1)
         p = mean.reshape(len(mean), -1, self.terms.width)
         for k in self.terms.classes:
@@ -168,7 +185,9 @@ class MaskPromise(Promise):
             thresholds[k] = float(self._grid[place])
             areas[f"area_of_class_{k}"] = float(self._areas[k, place] / n)
         n_each = tuple(int(self._n[k]) for k in terms.classes)
-        return Guarantee(self.name, terms.level, tuple(thresholds), terms.classes, n_each, figures=areas)
+        return Guarantee(
+            self.name, terms.level, tuple(thresholds), terms.classes, n_each, floors=self.floors, figures=areas
+        )
 
 
 class ErrorPromise(Promise):
@@ -340,7 +359,7 @@ def promises_of(
         if isinstance(level, bool) or not isinstance(level, (int, float)) or not 0 < level < 1:
             raise ValueError(f"The level of `{name}` must be in (0, 1). Received: {level!r}")
         _check_fits(name, kind, maps)
-        terms = Terms(float(level), confidence, kind, output_shape[-1] or 1, tuple(classes))
+        terms = Terms(float(level), confidence, kind, output_shape[-1] or 1, tuple(classes), maps)
         if name == "set":
             made[name] = SetPromise(terms)
         elif name == "error":

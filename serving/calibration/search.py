@@ -28,7 +28,7 @@ _PIXELS = 256  # of each map
 Scorer = Callable[[Sequence[Batch], float | None], tuple[np.ndarray, float]]
 
 
-def search(source: Source, heldout: HeldOut, part: set[int], tempers: bool) -> Source:
+def search(source: Source, heldout: HeldOut, part: set[int], tempers: bool, verbose: int = 0) -> Source:
     """Returns the source with the sites and rates that give the least negative log-likelihood.
 
     Up to 200 settings are scored with 8 samples on a few images. The best quarter goes on to twice as many images,
@@ -44,6 +44,7 @@ def search(source: Source, heldout: HeldOut, part: set[int], tempers: bool) -> S
         heldout: The held-out images.
         part: Keys of the images to search on.
         tempers: Bool, whether each setting has the temperature that is best for it.
+        verbose: 1 for a progress bar, 0 for none.
 
     Raises:
         ValueError: If the predictor has no site whose rate can be set, or there are fewer than 20 images.
@@ -64,7 +65,8 @@ def search(source: Source, heldout: HeldOut, part: set[int], tempers: bool) -> S
     half = len(images) // 2
     settings = settings_of([float(layer.rate) for layer in names.values()])
     live = _Live(source, list(names), _SAMPLES)
-    finalists = list(_race(live, settings, images[:half], tempers))
+    bar = keras.utils.Progbar(_count(len(settings)), unit_name="setting") if verbose else None
+    finalists = list(_race(live, settings, images[:half], tempers, bar))
 
     entrants: list[tuple[Source, Scorer]] = [(one := source.with_sites({}), _scorer(one))]
     if source.sites and set(source.sites) <= set(names):
@@ -138,11 +140,24 @@ def _joined(images: Sequence[Batch], values: int) -> list[Batch]:
     return joined
 
 
-def _race(live: _Live, settings: np.ndarray, images: list[Batch], tempers: bool) -> np.ndarray:
+def _count(settings: int) -> int:
+    """How many times a race scores a setting."""
+    if settings <= _FINALISTS:
+        return 0
+    return settings + _count(max(_FINALISTS, settings // _KEEP))
+
+
+def _race(
+    live: _Live, settings: np.ndarray, images: list[Batch], tempers: bool, bar: keras.utils.Progbar | None
+) -> np.ndarray:
     """The few settings that are left when the worst three quarters are dropped, again and again."""
     count = _limits(images)[0]
     while len(settings) > _FINALISTS:
-        scores = [live.scorer(rates)(images[:count], None if tempers else 1.0)[0].mean() for rates in settings]
+        scores = []
+        for rates in settings:
+            scores.append(live.scorer(rates)(images[:count], None if tempers else 1.0)[0].mean())
+            if bar is not None:
+                bar.add(1)
         settings = settings[np.argsort(scores, kind="stable")[: max(_FINALISTS, len(settings) // _KEEP)]]
         count *= 2
     return settings

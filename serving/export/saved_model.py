@@ -51,7 +51,7 @@ def export_model(
     resize: int | tuple[int, int] | None = None,
     sampling: str = "fixed",
     seed: int = 0,
-    task: Tasks = "multi_class",
+    task: Tasks = None,
     from_logits: Said = None,
     class_names: ClassNames = None,
     card: Mapping[str, object] | None = None,

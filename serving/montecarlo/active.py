@@ -74,7 +74,7 @@ def choose(
     if not found and not drawing:
         raise NothingDraws(
             "The model has no dropout layer to sample. Build it with one: "
-            "models.build_model(..., dropout={'head': 0.5})"
+            "models.build_model(..., dropout={'head': 0.5}), or add some: models.retrofit(model, {'name': 0.5})"
         )
     streams = _streams(found)
     if sites is None:
@@ -149,8 +149,8 @@ def _has_no_call_of_its_own(layer: keras.Layer) -> bool:
     return owner.__module__.startswith(("keras.", "dropzoo."))
 
 
-def warn_of(codes: Sequence[Code], on: Sequence[Code], sampling: str) -> None:
-    """Warns of draws that no seed repeats, that are lost, or that `sites` leaves out and nothing can turn off."""
+def warn_of(codes: Sequence[Code], on: Sequence[Code], not_fixed: Sequence[str]) -> None:
+    """Warns of draws that no seed repeats, that are lost or not fixed, and that nothing can turn off."""
     if gone := [code.step.operation.name for code in codes if code.lost]:
         warnings.warn(
             f"Not sampled: what {', '.join(gone)} drops in training only, because it gives other outputs then. "
@@ -169,9 +169,9 @@ def warn_of(codes: Sequence[Code], on: Sequence[Code], sampling: str) -> None:
             f"Not turned off: {', '.join(stuck)} draws in inference too, although `sites` does not name it",
             stacklevel=5,
         )
-    if sampling == "fixed" and (rest := [name for code in on for name in code.names]):
+    if not_fixed:
         warnings.warn(
-            f"sampling='fixed' cannot fix the masks of {', '.join(rest)}, which is sampled by plain passes: they "
+            f"sampling='fixed' cannot fix the masks of {', '.join(not_fixed)}, sampled by plain passes: they "
             "differ from image to image",
             stacklevel=5,
         )

@@ -54,7 +54,7 @@ class Rival:
     ) -> None:
         self.reader, self.model = readers[0], readers[0].model
         self.calibration = calibration
-        self.task = task
+        self.task: Any = readers[0].task if task is None and readers[0].known else task
         self.num_samples = len(passes)
         self._readers, self._passes = list(readers), list(passes)
         self._traced: list[Any] = []
@@ -122,7 +122,7 @@ class Ensemble(Rival):
     def __init__(
         self,
         models: Sequence[keras.Model | str | os.PathLike],
-        task: Tasks = "multi_class",
+        task: Tasks = None,
         from_logits: Said = None,
         calibration: Calibration | None = None,
     ) -> None:
@@ -197,7 +197,7 @@ class TestTimeAugmentation(Rival):
         self,
         model: keras.Model,
         transforms: Sequence[str] = ("identity", "flip_horizontal"),
-        task: Tasks = "multi_class",
+        task: Tasks = None,
         from_logits: Said = None,
     ) -> None:
         reader = Reader(model, task, from_logits)

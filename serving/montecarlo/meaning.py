@@ -12,8 +12,8 @@ import numpy as np
 import tensorflow as tf
 
 from dropzoo.common.checks import unknown
-from dropzoo.common.keras_internals import compile_arguments
 from dropzoo.models.graph.endings import Meaning, output_meanings, recorded_meanings
+from dropzoo.serving.montecarlo.kinds import compiled_losses
 from dropzoo.serving.montecarlo.outputs import KINDS, Output
 
 Reading = Literal["as_is", "softmax", "sigmoid"]
@@ -97,8 +97,11 @@ class Meanings:
             output, array = self._outputs[i], arrays[i]
             rounding = 1e-4 if tf.as_dtype(values[i].dtype).size >= 4 else 1e-2
             found = meaning_of_values(array, output, rounding)
-            if i in self._bounded:
-                found = found or "sigmoid"
+            if i in self._bounded and found is None:
+                _check_axis(array, output)
+                found = "sigmoid"
+            if found is None and _excluding(output):
+                _check_axis(array, output)
             found = found or _compiled(self._model, output, self._outputs)
             if found is None:
                 span = f"{array.min():.3g} to {array.max():.3g}"
@@ -114,10 +117,23 @@ class Meanings:
                     f"from {array.min():.3g} to {array.max():.3g}. Pass from_logits=True for logits, or "
                     "task='regression' for values"
                 )
+            if each is False and _excluding(output):
+                _check_axis(array, output)
         self._checked = True
 
     def _open(self) -> list[int]:
         return [i for i, o in enumerate(self._outputs) if o.kind != "regression" and self._found[i] is None]
+
+
+def _check_axis(values: np.ndarray, output: Output) -> None:
+    """Raises a ValueError if values sum to 1 along an axis that is not the last."""
+    for axis in range(1, values.ndim - 1):
+        if np.abs(values.astype("float64").sum(axis) - 1).max() < 1e-2:
+            order = (*(i for i in range(1, values.ndim) if i != axis), axis)
+            raise ValueError(
+                f"The classes of the output {output.name!r} are on its axis {axis}, and they must be last. Put "
+                f"keras.layers.Permute({order}) behind it: keras.Model(model.inputs, ...)"
+            )
 
 
 def meaning_of_values(values: np.ndarray, output: Output, rounding: float = 1e-4) -> Meaning | None:
@@ -184,14 +200,7 @@ def _excluding(output: Output) -> bool:
 
 def _compiled(model: keras.Model, output: Output, outputs: Sequence[Output]) -> Meaning | None:
     """What the loss that a model was compiled with says of an output."""
-    try:
-        loss = compile_arguments(model).get("loss")
-    except AttributeError:  # not compiled
-        return None
-    if isinstance(loss, dict):
-        loss = loss.get(output.name)
-    elif isinstance(loss, (list, tuple)):
-        loss = loss[list(outputs).index(output)] if len(loss) == len(outputs) else None
+    loss = compiled_losses(model, [each.name for each in outputs])[list(outputs).index(output)]
     from_logits = getattr(loss, "from_logits", None)
     if isinstance(loss, str) and "crossentropy" in loss:
         from_logits = False  # the default of Keras

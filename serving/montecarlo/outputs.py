@@ -76,6 +76,6 @@ def by_output(value: Any, names: Sequence[str], argument: str, default: T) -> li
     return [value] * len(names)
 
 
-def joined(answers: Sequence[dict[str, T]], names: Sequence[str]) -> Any:
+def joined(answers: Sequence[Any], names: Sequence[str]) -> Any:
     """Returns the answers for several outputs as a dict by name; the answer of a single output as it is."""
     return answers[0] if len(answers) == 1 else dict(zip(names, answers, strict=True))

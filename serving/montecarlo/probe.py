@@ -24,8 +24,8 @@ _DISTRIBUTIONS = "(Random|TruncatedNormal|ParameterizedTruncatedNormal|Multinomi
 _RANDOM = re.compile(
     f"(Stateless)?{_DISTRIBUTIONS}|Stateful(StandardNormal|Uniform|TruncatedNormal|RandomBinomial)"
 )
-ROWS = 5
-"""The rows of a probe, a number that is unlikely to be that of windows or time steps."""
+ROWS = 1009
+"""The rows of a probe, a number that is not that of windows or time steps. Nothing is run, so it costs nothing."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +42,7 @@ class Code:
         held: The ids of the layers in it that draw by themselves, as far as they are known.
         names: The paths of these layers, or the name of the step.
         why: Str, what draws, for people.
+        looped: The ids of redirected layers that are called inside of a loop, where one mask would stand for many.
         rows: The lengths of the first axis that its redirected dropout sees for `ROWS` rows; None is unknown.
     """
 
@@ -54,6 +55,7 @@ class Code:
     held: frozenset[int]
     names: tuple[str, ...]
     why: str
+    looped: frozenset[int]
     rows: frozenset[int | None]
 
 
@@ -64,12 +66,14 @@ class _Trace:
     Attributes:
         random: The random operations.
         unseeded: Whether some of them take no seed of Keras, or one that is drawn inside of a loop.
+        looped: The ids of redirected layers that are called inside of a loop or a branch.
         seen: By the id of a redirected layer, the lengths of the first axis of its inputs.
         shapes: The dtypes and ranks of the outputs.
     """
 
     random: set[str] = field(default_factory=set)
     unseeded: bool = False
+    looped: set[int] = field(default_factory=set)
     seen: dict[int, set[int | None]] = field(default_factory=dict)
     shapes: list[Any] = field(default_factory=list)
 
@@ -87,7 +91,7 @@ def codes_of(model: keras.Model, graph: Unrolled, redirected: Collection[keras.L
     ids = {id(each.layer) for each in suspects}
     steps = [step for step in graph.steps if isinstance(step, RecordedStep) and _is_unknown(step.operation, ids)]
     found = [_code_of(step, graph, redirected, suspects) for step in steps]
-    return [code for code in found if code.draws or code.training or code.lost or code.rows - {ROWS}]
+    return [c for c in found if c.draws or c.training or c.lost or c.looped or c.rows - {ROWS}]
 
 
 def frozen_layers(operation: Any) -> list[keras.Layer]:
@@ -154,13 +158,17 @@ def _code_of(
         held=frozenset(id(each.layer) for each in held),
         names=names,
         why=", ".join(reasons),
+        looped=frozenset(train.looped),
         rows=frozenset().union(*train.seen.values()),
     )
 
 
 def _reason(random: RandomLayer) -> str:
     name = type(random.layer).__name__
-    return f"dropout inside {name}" if random.kind == "inside" else f"{name} draws by code of its own"
+    if random.kind == "inside":
+        return f"dropout inside {name}"
+    looped = random.kind == "dropout" and not _is_foreign(random.layer)
+    return f"{name} is called inside of a loop" if looped else f"{name} draws by code of its own"
 
 
 def _both_modes(
@@ -180,17 +188,21 @@ def _both_modes(
 def _trace(step: Step, graph: Unrolled, redirected: Sequence[keras.Layer]) -> _Trace:
     """Traces one step with the dropout that a sampler redirects left off."""
     found = _Trace()
+    graphs: list[tf.Graph] = []
 
     def watched(layer: keras.Layer) -> Any:
         run = held_back(layer)
 
         def call(inputs: Any, *args: Any, **kwargs: Any) -> Any:
             found.seen.setdefault(id(layer), set()).add(inputs.shape[0])
+            if tf.compat.v1.get_default_graph() is not graphs[-1]:
+                found.looped.add(id(layer))
             return run(inputs, *args, **kwargs)
 
         return call
 
     def run(*inputs: tf.Tensor) -> list[tf.Tensor]:
+        graphs.append(tf.compat.v1.get_default_graph())
         with watched_seeds() as inner:
             made = keras.tree.flatten(step.outputs(dict(zip(step.reads, inputs, strict=True))))
         found.unseeded = bool(inner)
@@ -213,42 +225,52 @@ def _trace(step: Step, graph: Unrolled, redirected: Sequence[keras.Layer]) -> _T
     return found
 
 
-def rows_in_order(
-    graph: Unrolled, redirected: Sequence[keras.Layer], batches: Sequence[Sequence[tf.Tensor]]
-) -> bool:
-    """Returns whether each redirected dropout sees the rows of the first image, then those of the second.
+def out_of_order(
+    graph: Unrolled,
+    redirected: Sequence[keras.Layer],
+    frozen: Sequence[keras.Layer],
+    batches: Sequence[Sequence[tf.Tensor]],
+) -> set[int]:
+    """Returns the ids of the dropout layers that do not see the rows of the first image, then those of the second.
 
-    It sees several rows an image where windows, patches or frames are folded into the batch. Two images are run,
+    They see several rows an image where windows, patches or frames are folded into the batch. Two images are run,
     and again with another first image: then nothing may change in the second half of the rows.
 
     Args:
         graph: The steps of the model.
         redirected: The dropout layers that a sampler redirects.
+        frozen: The layers that stay in inference mode.
         batches: Two batches of two rows with the same second row, as tensors in the model's order.
     """
-    seen: list[list[np.ndarray]] = []
+    seen: dict[int, list[np.ndarray]] = {id(layer): [] for layer in redirected}
 
     def watched(layer: keras.Layer) -> Any:
         run = held_back(layer)
 
         def call(inputs: Any, *args: Any, **kwargs: Any) -> Any:
-            seen[-1].append(inputs.numpy())
+            seen[id(layer)].append(inputs.numpy())
             return run(inputs, *args, **kwargs)
 
         return call
 
+    stand_ins = [(layer, watched(layer)) for layer in redirected] + [(layer, held_back(layer)) for layer in frozen]
     try:
-        with tf.init_scope(), shadowed_calls([(layer, watched(layer)) for layer in redirected]):
+        with shadowed_calls(stand_ins), watched_seeds():
             for batch in batches:
-                seen.append([])
                 values: dict[int, Any] = dict(zip(graph.inputs, batch, strict=True))
                 for step in graph.steps:
                     step.run(values)
     except Exception:  # a user's code may need a batch of its own
-        return False
-    return all(
+        return set(seen)
+    return {key for key, calls in seen.items() if not _in_order(calls)}
+
+
+def _in_order(calls: list[np.ndarray]) -> bool:
+    """Whether the second half of the rows is the same in the calls of the first run and in those of the second."""
+    half = len(calls) // 2
+    return len(calls) % 2 == 0 and all(
         len(one) == len(other)
         and len(one) % 2 == 0
         and np.array_equal(one[len(one) // 2 :], other[len(one) // 2 :])
-        for one, other in zip(*seen, strict=True)
+        for one, other in zip(calls[:half], calls[half:], strict=True)
     )

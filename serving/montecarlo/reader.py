@@ -1,5 +1,6 @@
 """A model, with what goes into it and what comes out: inputs as Keras takes them, outputs as probabilities."""
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -8,15 +9,17 @@ import tensorflow as tf
 
 from dropzoo.common.checks import check_keras_model
 from dropzoo.common.keras_internals import flatten_layers, recorded_graph
+from dropzoo.models.graph.endings import output_meanings, recorded_meanings
 from dropzoo.serving.montecarlo.inputs import Inputs, InputsLike
+from dropzoo.serving.montecarlo.kinds import compiled_losses, kind_by_loss
 from dropzoo.serving.montecarlo.meaning import Meanings, Reading, read
-from dropzoo.serving.montecarlo.outputs import Output, by_output, names_of_outputs
+from dropzoo.serving.montecarlo.outputs import Output, by_output, joined, names_of_outputs
 
 Said = bool | Mapping[str, bool | None] | Sequence[bool | None] | None
 """Whether outputs are logits, as the argument `from_logits` says it: for all outputs, by name, or in order."""
 
-Tasks = str | Mapping[str, str] | Sequence[str]
-"""Output kinds, as the argument `task` says them: for all outputs, by name, or in order."""
+Tasks = str | Mapping[str, str] | Sequence[str] | None
+"""Output kinds, as the argument `task` says them: for all outputs, by name, or in order. None: by default."""
 
 
 class Reader:
@@ -41,7 +44,7 @@ class Reader:
         ValueError: If the model is not built, or an output does not fit its kind.
     """
 
-    def __init__(self, model: keras.Model, task: Tasks = "multi_class", from_logits: Said = None) -> None:
+    def __init__(self, model: keras.Model, task: Tasks = None, from_logits: Said = None) -> None:
         check_keras_model(model)
         self.model, self._task, self._said = model, task, from_logits
         self.known = False
@@ -58,6 +61,11 @@ class Reader:
     def names(self) -> list[str]:
         """The names of the outputs."""
         return [output.name for output in self.outputs]
+
+    @property
+    def task(self) -> Any:
+        """The output kind of the only output, or a dict of them by name."""
+        return joined([output.kind for output in self.outputs], self.names)
 
     @property
     def settled(self) -> bool:
@@ -124,13 +132,56 @@ class Reader:
         """Learns the outputs from symbolic tensors."""
         self.symbols: list[keras.KerasTensor] = keras.tree.flatten(structure)
         names = names_of_outputs(structure, layer_names)
-        kinds = by_output(self._task, names, "task", "multi_class")
+        kinds = by_output(self._task, names, "task", None)
         said = by_output(self._said, names, "from_logits", None)
-        for name, kind, tensor in zip(names, kinds, self.symbols, strict=True):
+        losses = compiled_losses(self.model, names)
+        for i, (name, kind, tensor) in enumerate(zip(names, kinds, self.symbols, strict=True)):
             shape = tuple(tensor.shape)
-            self.outputs.append(Output(name, shape if len(shape) > 1 else (None, 1), kind, len(shape) == 1))
+            full = shape if len(shape) > 1 else (None, 1)
+            chosen = self._kind(i, name, kind, kind_by_loss(losses[i], full[-1]))
+            if chosen != "regression" and not keras.backend.is_float_dtype(tensor.dtype):
+                raise ValueError(
+                    f"The output {name!r} gives {tensor.dtype}, which is neither logits nor probabilities. Sample "
+                    "the output that it is made from: keras.Model(model.inputs, ...), or pass task='regression'"
+                )
+            self.outputs.append(Output(name, full, chosen, len(shape) == 1))
+        if self._task is None:
+            self._warn_of_mixture()
         self._meanings = Meanings(self.model, self.outputs, said, self.inputs.structure)
         self.known = True
+
+    def _kind(self, i: int, name: str, said: str | None, by_loss: str | None) -> str:
+        """The kind of an output: as said, or by the loss it was compiled with, or else classes."""
+        default = said or "multi_class"
+        if by_loss is None or default in (by_loss, "regression"):
+            return default
+        meanings = recorded_meanings(self.model) or output_meanings(self.model, self.inputs.structure)
+        if meanings and meanings[i] is None:
+            meanings = output_meanings(self.model, self.inputs.structure)
+        if meanings and meanings[i] in ("softmax", "sigmoid"):  # probabilities can be trained by any loss
+            return default
+        if said is None:
+            return by_loss
+        raise ValueError(
+            f"The output {name!r} was compiled with a loss for task={by_loss!r}, but task={said!r} is asked. Pass "
+            f"task={by_loss!r}, or compile the model with another loss"
+        )
+
+    def _warn_of_mixture(self) -> None:
+        """Warns of linear outputs that are taken for logits only by default, beside outputs of probabilities."""
+        meanings = recorded_meanings(self.model)
+        ended = [each in ("softmax", "sigmoid") for each in meanings]
+        if len(ended) < 2 or not any(ended):
+            return
+        losses = compiled_losses(self.model, self.names)
+        each = zip(self.outputs, ended, losses, strict=True)
+        loose = [o.name for o, known, loss in each if not known and o.kind != "regression" and loss is None]
+        if loose:
+            warnings.warn(
+                f"{', '.join(loose)}: taken for logits of classes, while other outputs are probabilities. If it "
+                f"is values, pass task={{{loose[0]!r}: 'regression'}}",
+                stacklevel=5,
+            )
 
     def _open_by(self, flat: Sequence[tf.Tensor]) -> None:
         """Learns the outputs of a subclassed model from a run."""

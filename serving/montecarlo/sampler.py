@@ -15,6 +15,7 @@ from dropzoo.layers.draws.samples import SampleDraw, SharedMaskError
 from dropzoo.serving.calibration.calibration import Calibration
 from dropzoo.serving.calibration.use import answered, check_calibration, sampling_of, tempered
 from dropzoo.serving.montecarlo.active import TRACING
+from dropzoo.serving.montecarlo.attribution import Attribution, attribution_of
 from dropzoo.serving.montecarlo.cut import Cut, fill_shapes, make_cut
 from dropzoo.serving.montecarlo.inputs import InputsLike, keys_of
 from dropzoo.serving.montecarlo.outputs import by_output, joined
@@ -78,7 +79,8 @@ class MonteCarlo:
             logit for the second of two classes. `"binary"`: only one logit, for the second of two classes.
             `"multi_label"`: one logit for each label; several labels may be on together, and the entropies are
             summed over the labels. `"regression"`: values; there are no entropies. For several outputs, a dict
-            by name or a list in order; one str is for all of them.
+            by name or a list in order; one str is for all of them. By default, the loss that the model was
+            compiled with decides for regression and for labels, and `"multi_class"` is taken otherwise.
         from_logits: Bool, whether the output is logits; for several outputs also a dict by name or a list in
             order. By default it is read off the graph of the model. Where that does not show it, the values of the
             first batch decide: probabilities of classes sum to 1 at every position, and logits lie clearly outside
@@ -134,7 +136,7 @@ class MonteCarlo:
         tolerance: float | dict[str, float] | None = None,
         max_samples: int | None = None,
         return_samples: bool = False,
-        task: Tasks = "multi_class",
+        task: Tasks = None,
         from_logits: Said = None,
         calibration: Calibration | None = None,
     ) -> None:
@@ -155,7 +157,8 @@ class MonteCarlo:
         self.sampling = sampling
         self.tolerance = _check_auto(num_samples, tolerance, max_samples, return_samples)
         self.reader = Reader(model, task, from_logits)
-        self.model, self.task, self.from_logits = model, task, from_logits
+        self.model, self.from_logits = model, from_logits
+        self.task: Any = task
         self.seed = check_seed(seed)
         self.return_samples = return_samples
         self._group_size = min(_GROUP, self.max_samples) if self.auto else self.max_samples
@@ -225,8 +228,39 @@ class MonteCarlo:
         flat = self.reader.inputs.check(images)
         return self._statistics(flat, seed, plain)
 
+    def attribute(self, images: InputsLike) -> Attribution:
+        """Returns how much of the variance and of the mutual information each active site brings.
+
+        All masks are drawn twice, and each site in turn takes those of the second draw while the others keep those
+        of the first. This takes `sites + 2` times the samples. With 100 samples or more, an average over some
+        images is exact to about 0.02.
+
+        Args:
+            images: The inputs, as Keras takes them.
+
+        Returns:
+            An `Attribution`. Printing it gives a table.
+
+        Raises:
+            ValueError: If the model has several outputs, is sampled by plain passes, or the number of samples is
+                `"auto"`.
+        """
+        flat = self.reader.check(images)
+        with TRACING:
+            if not self._is_open:
+                self._open()
+        if self.auto or self._stage.plain or len(self.reader.outputs) > 1:
+            names = ", ".join(self.reader.names)
+            raise ValueError(
+                "Attribution needs a fixed number of samples, one output, and dropout whose masks the sampler "
+                f"draws. Received: num_samples={self.num_samples!r}, outputs: {names}, plain passes: "
+                f"{self.plain_passes}"
+            )
+        return attribution_of(self, self._stage, flat)
+
     def _open(self) -> None:
         """Cuts the model, once its inputs and outputs are known."""
+        self.task = self.reader.task if self.task is None else self.task
         self._tolerances = by_output(self.tolerance, self.reader.names, "tolerance", 0.01)
         self._stage = Stage(self.reader, self.sites, self._cache)
         self._active = self._stage.active
@@ -267,7 +301,11 @@ class MonteCarlo:
             if not self._balanced:  # one sequence over all groups
                 t, group = t + group * self._group_size, 0
             raw = stage.run_head(
-                inputs, lambda stream: self._draw(stream, seed, keys, t, plain, group), seed, group, t
+                inputs,
+                lambda stream: self._draw(stream, seed, stage.rows_of(stream, keys), t, plain, group),
+                seed,
+                group,
+                t,
             )
             return [_unfold(p, count, batch) for p in tempered(self.reader.read(raw), self.calibration)]
 

@@ -11,11 +11,12 @@ import tensorflow as tf
 
 from dropzoo.common.keras_internals import flatten_layers
 from dropzoo.layers.draws import Draw
+from dropzoo.models.graph.random import random_layers
 from dropzoo.models.graph.unroll import Unrolled
 from dropzoo.serving.montecarlo.active import TRACING, Sites, choose, redirectable, redirected, warn_of
 from dropzoo.serving.montecarlo.cut import costs_or_none, fill_shapes
 from dropzoo.serving.montecarlo.plain import seeded
-from dropzoo.serving.montecarlo.probe import ROWS, codes_of, frozen_layers, rows_in_order
+from dropzoo.serving.montecarlo.probe import ROWS, codes_of, frozen_layers, out_of_order
 from dropzoo.serving.montecarlo.reader import Reader
 from dropzoo.serving.montecarlo.trunk import Costs, Trunk
 
@@ -40,6 +41,9 @@ class Stage:
         self._found = redirectable(model)
         with TRACING:
             self._codes = codes_of(model, self._graph, self._found)
+            if looped := {key for code in self._codes for key in code.looped}:
+                self._found = [layer for layer in self._found if id(layer) not in looped]
+                self._codes = codes_of(model, self._graph, self._found)
         self.active, self._on = choose(model, self._found, self._codes, sites)
         on_layers = {id(each.layer) for each in self.active}
         self._trained: list[Any] = []  # the operations that run in training mode
@@ -56,15 +60,30 @@ class Stage:
         self._frozen = self._held_back(on_layers)
         self._draws = bool(drawing)
         self.trunk = Trunk(self._graph, [each.layer for each in self.active], drawing, cache)
+        loose = self._loose_layers()
+        self._loose_streams = {each.stream for each in self.active if id(each.layer) in loose}
+        self._loose_names = (
+            [each.path for each in random_layers(model) if id(each.layer) in loose] if loose else []
+        )
 
     @property
     def plain(self) -> tuple[tuple[str, str], ...]:
         """What is sampled by plain passes, as pairs of its name and the reason."""
-        return tuple((name, code.why) for code in self._on for name in code.names)
+        drawn = [(name, code.why) for code in self._on for name in code.names]
+        return *drawn, *((name, "its rows are not those of the images in order") for name in self._loose_names)
 
     def warn(self, sampling: str) -> None:
         """Warns of what cannot be repeated, turned off or fixed."""
-        warn_of(self._codes, self._on, sampling)
+        warn_of(self._codes, self._on, [name for name, _ in self.plain] if sampling == "fixed" else [])
+
+    def rows_of(self, stream: str, rows: tf.Tensor) -> tf.Tensor:
+        """Returns the keys of the rows that a layer sees: of the images, or a single one for all rows.
+
+        Args:
+            stream: The name of the layer's stream.
+            rows: uint32 tensor `(batch,)`, the keys of the images.
+        """
+        return tf.zeros([1], tf.uint32) if stream in self._loose_streams else rows
 
     def run_head(
         self,
@@ -123,22 +142,28 @@ class Stage:
             return f"Samples are computed one at a time, since {self._on_names()} is sampled by plain passes"
         if not self.trunk.foldable:
             return "The model mixes the images of a batch"
-        costs = self.costs[1]
-        odd = any(code.rows - {ROWS} for code in self._codes)
-        if odd or (costs is not None and not costs.keeps_rows):
-            if not self._rows_in_order():
-                return "Dropout acts on rows that are not those of the images in order"
+        if self._loose_streams:
+            return "Dropout acts on rows that are not those of the images in order"
         return None
 
     def _on_names(self) -> str:
         return ", ".join(name for name, _ in self.plain) or "the model"
 
-    def _rows_in_order(self) -> bool:
-        with tf.init_scope():  # it may be asked while a sample is traced
+    def _loose_layers(self) -> set[int]:
+        """The ids of the active layers that see other rows than those of the images in order.
+
+        Only operations, and code that is not known, can move rows; the layers of Keras keep them.
+        """
+        moves = any(_may_move_rows(step.operation) for step in self._graph.steps)
+        if moves:
+            costs = self.costs[1]
+            moves = costs is None or not costs.keeps_rows
+        if not moves and not any(code.rows - {ROWS} for code in self._codes):
+            return set()
+        with TRACING, tf.init_scope():
             three = self._reader.inputs.example(3)
             batches = [[tf.gather(x, [i, 2]) for x in three] for i in (0, 1)]
-        with TRACING:
-            return rows_in_order(self._graph, [each.layer for each in self.active], batches)
+            return out_of_order(self._graph, [each.layer for each in self.active], self._frozen, batches)
 
     def _held_back(self, on_layers: set[int]) -> list[keras.Layer]:
         """The layers inside code in training mode that stay in inference mode, each once."""
@@ -148,3 +173,9 @@ class Stage:
             off = [layer for layer in self._found if id(layer) in inside and id(layer) not in on_layers]
             held |= {id(layer): layer for layer in [*frozen_layers(operation), *off]}
         return list(held.values())
+
+
+def _may_move_rows(operation: Any) -> bool:
+    if isinstance(operation, keras.layers.Concatenate):
+        return operation.axis == 0
+    return operation is not None and not isinstance(operation, keras.Layer)

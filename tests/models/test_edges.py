@@ -52,6 +52,14 @@ def several():
     return keras.Model({"a": a, "b": b}, {"p": K.Dense(1, name="p")(both), "q": K.Dense(1, name="q")(x)})
 
 
+def output():
+    """The tensor is an output of the model too, where no dropout can stand; inputs and outputs are nested."""
+    image = keras.Input((8, 8, 3), name="image")
+    enc = K.Conv2D(4, 3, padding="same", name="enc")(image)
+    join = K.Concatenate(name="join")([enc, K.Conv2D(2, 3, padding="same", name="mid")(enc)])
+    return keras.Model({"x": [image]}, {"features": enc, "maps": [K.Conv2D(1, 1, name="head")(join)]})
+
+
 CASES = [
     (unet, "enc->join", "enc->join", "join", ("pool",)),
     (unet, "enc -> join", "enc->join", "join", ("pool",)),
@@ -64,6 +72,7 @@ CASES = [
     (nested, "enc->inner/conv", "inner/enc->conv", "inner", ("join",)),
     (nested, "relu->side", "inner/relu->side", "side", ("join",)),
     (nested, "inner->side", "inner/relu->side", "side", ("join",)),
+    (output, "enc->join", "enc->join", "join", ("mid",)),
     (several, "enc->join", "enc->join", "join", ("q",)),
 ]
 

@@ -224,3 +224,38 @@ def test_augmentations():
     model = keras.Sequential([keras.Input((8, 8, 3)), K.RandomFlip(name="flip"), K.Resizing(4, 4), K.Dropout(0.5)])
     assert [layer.name for layer in augmentations(around(model, (8, 8, 3)))] == ["flip"]
     assert np.shape(model(np.zeros((1, 8, 8, 3)))) == (1, 4, 4, 3)
+
+
+class SoftmaxAttention(K.Layer):
+    """Attention with a dropout layer, whose code has both `nn` and `dropout` in it, but not together."""
+
+    def __init__(self, rate=0.0, **kwargs):
+        super().__init__(**kwargs)
+        self.dropout = K.Dropout(rate, name="dropout")
+
+    def call(self, x):
+        return self.dropout(keras.ops.nn.softmax(x))
+
+
+class FunctionDrop(K.Layer):
+    """Dropout by a function, with a rate that no attribute shows."""
+
+    def call(self, x, training=None):
+        return tf.nn.softmax(tf.nn.dropout(x, 0.5)) if training else x
+
+
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        (SoftmaxAttention, [("attention/dropout", "dropout", 0.0)]),
+        (lambda name: SoftmaxAttention(0.2, name=name), [("attention/dropout", "dropout", 0.2)]),
+        (FunctionDrop, [("attention", "suspected", None)]),
+        (lambda name: K.Lambda(lambda x: tf.nn.dropout(x, 0.5), name=name), [("attention", "suspected", None)]),
+        (lambda name: K.Lambda(lambda x: tf.nn.softmax(x), name=name), []),
+    ],
+    ids=["attention", "attention that drops", "function", "lambda", "softmax"],
+)
+def test_the_name_of_a_function_is_read_as_a_whole(make, expected):
+    """`nn.softmax(self.dropout(x))` is no `nn.dropout`: the layer inside it draws, not the code."""
+    model = keras.Sequential([keras.Input((3,)), make(name="attention")])
+    assert [(each.path, each.kind, each.rate) for each in random_layers(model)] == expected

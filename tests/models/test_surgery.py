@@ -141,6 +141,16 @@ class Secret(K.Layer):
         return self.inner(inputs, training=training)
 
 
+@pytest.mark.parametrize("key", ["inner", "secret/inner", "after:Dropout", "in*r", "after:inner"])
+def test_what_the_code_of_a_layer_hides_is_named(key):
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, K.Dense(2)(Secret(name="secret")(inputs)))
+    with pytest.raises(
+        ValueError, match="'inner', which the code of layer 'secret', a Secret, calls.*at 'secret'"
+    ):
+        models.retrofit(model, {key: 0.1})
+
+
 def test_strip_says_what_it_cannot_take(recwarn):
     inputs = keras.Input((4,))
     x = Secret(name="secret")(layers.DropConnectDense(3, 0.5, name="connect")(inputs))
@@ -376,6 +386,51 @@ def test_model_that_two_others_have_inside():
         assert same(new(inputs_for(model)), model(inputs_for(model)))
     with pytest.raises(ValueError, match="Unknown site 'third/stem/conv'"):
         models.retrofit(model, {"third/stem/conv": 0.3})
+
+
+def test_a_model_in_several_wrappers_is_one_model():
+    """It also stands for itself; dropout in it acts on all paths, whichever comes first in the graph."""
+    shared = keras.Sequential([keras.Input((4,)), K.Dense(8, name="dense"), K.ReLU(name="relu")], name="shared")
+    frames, alone = keras.Input((3, 4)), keras.Input((4,))
+    both = [K.Flatten(name=f"flat_{n}")(K.TimeDistributed(shared, name=n)(frames)) for n in ("left", "right")]
+    model = keras.Model([frames, alone], K.Dense(1)(K.Concatenate(name="both")([*both, shared(alone)])))
+    x = inputs_for(model)
+    for key in ("dense", "left/dense", "right/dense", "shared/dense", "inside:right after:Dense"):
+        new = models.retrofit(model, {key: 0.5})
+        (drop,) = dropouts(new)
+        assert same(new(x), model(x)) and len(new.weights) == len(model.weights)
+        assert {id(each.layer.get_layer("dense")) for each in new.layers if each.name in ("left", "right")} == {
+            id(new.get_layer("shared").get_layer("dense"))
+        }
+        assert models.match_sites(new, ["left/dense", "right/dense", "shared/dense"]).keys()
+    inner = keras.Model(shared.inputs, shared.outputs)
+    assert dropouts(models.retrofit(inner, {"dense": 0.5}))
+
+
+class Cell(K.Layer):
+    """A cell that is not registered with Keras."""
+
+    def __init__(self, units=2, dropout=0.3, **kwargs):
+        super().__init__(**kwargs)
+        self.units, self.dropout, self.state_size, self.dense = units, dropout, units, K.Dense(units)
+
+    def build(self, shape):
+        self.dense.build(shape)
+
+    def call(self, inputs, states, training=False):
+        return (out := self.dense(inputs) + states[0]), [out]
+
+    def get_config(self):
+        return {**super().get_config(), "units": self.units, "dropout": self.dropout}
+
+
+def test_cells_of_a_users_own_need_no_registration():
+    model = keras.Sequential(
+        [keras.Input((3, 4)), K.RNN(Cell(name="cell"), name="rnn"), K.Dropout(0.1), K.Dense(1)]
+    )
+    with pytest.warns(UserWarning, match="'rnn/cell' .cell:0.3"):
+        new = models.strip_dropout(model)
+    assert dropouts(new) == [] and same(new(inputs_for(model)), model(inputs_for(model)))
 
 
 @pytest.mark.parametrize("kind", ["functional", "sequential"])

@@ -97,6 +97,41 @@ class Cell(kl.Layer):
         return h, [h]
 
 
+class DroppingCell(kl.Layer):
+    """A recurrent cell with a dropout layer of Keras."""
+
+    def __init__(self, units, **kwargs):
+        super().__init__(**kwargs)
+        self.units = self.state_size = units
+        self.dense, self.drop = kl.Dense(units), kl.Dropout(0.4)
+
+    def build(self, shape):
+        self.dense.build((shape[0], shape[-1] + self.units))
+
+    def call(self, x, states, training=False):
+        h = self.drop(self.dense(ops.concatenate([x, states[0]], -1)), training=training)
+        return h, [h]
+
+
+class Scanned(kl.Layer):
+    """Calls its dropout in a loop over the steps."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.drop = kl.Dropout(0.4)
+
+    def call(self, x, training=None):
+        def step(carry, inputs):
+            carry = 0.5 * carry + self.drop(inputs, training=training)
+            return carry, carry
+
+        steps = ops.transpose(x, (1, 0, 2))
+        return ops.scan(step, ops.zeros_like(steps[0]), steps)[0]
+
+    def compute_output_shape(self, shape):
+        return (shape[0], shape[2])
+
+
 class Block(kl.Layer):
     """A block with batch normalisation, dropout of Keras, an augmentation and a drop path."""
 

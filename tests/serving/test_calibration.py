@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 from dropzoo import layers, serving
+from dropzoo.serving.calibration.answers import by_size
 from dropzoo.serving.calibration.heldout import HeldOut
 from dropzoo.serving.calibration.rows import Rows
 from dropzoo.serving.calibration.settings import settings_of
@@ -133,13 +134,21 @@ class TestGuarantees:
         missed = ((labels == 1) & ~outer).sum((1, 2)) / labels.sum((1, 2))
         false = ((labels == 0) & inner).sum((1, 2)) / np.maximum(inner.sum((1, 2)), 1)
         assert 0.04 < missed.mean() <= 0.11 and 0.01 < false.mean() <= 0.11
-        assert cal.guarantees["miss"].classes == (0, 1) and cal.guarantees["miss"].n == (50, 50)
+        assert cal.guarantees["miss"].classes == (0, 1) and cal.guarantees["miss"].n == (33, 33)
 
     def test_one_class_only(self, masks):
         model, images, labels = masks
         cal = serving.calibrate(model, images, labels, guarantee={"miss": 0.1}, classes=[1], verbose=0)
         out = cal.apply({"mean": tf.nn.softmax(images)})["outer"].numpy()
         assert out[..., 1].any() and not out[..., 0].any()
+
+    def test_outer_masks_of_small_objects_have_a_lower_threshold(self):
+        """A pixel of a small object is a larger share of what can be missed; an empty image gains nothing."""
+        p = np.full((3, 8, 8, 1), 1e-4, "float32")
+        p[0, :2, :2], p[1, :6, :6] = 0.5, 0.5
+        small, large, empty = by_size(tf.constant(p), [4 / 64]).numpy().reshape(3, -1).max(1)
+        assert small > 4 * large and empty == pytest.approx(1e-4) and small <= 0.5
+        assert (by_size(tf.constant(p), [1.0]).numpy() == p).all()
 
     def test_masks_of_one_logit(self, masks):
         _, images, labels = masks

@@ -175,3 +175,64 @@ def test_a_random_batch_decides_for_an_export():
         reader.read(reader.call([tf.constant(X)]))
     reader.check(reader.inputs.pack(reader.inputs.example(high=255.0)))
     assert reader.settled and reader.readings == ["as_is"]
+
+
+def compiled(units, loss, activation=None):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, kl.Dense(units, activation, name="out")(kl.Dropout(1e-7)(inputs)))
+    model.compile("adam", loss)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("units", "loss", "activation", "kind"),
+    [
+        (1, "mse", None, "regression"),
+        (3, keras.losses.Huber(), None, "regression"),
+        (2, {"out": "mae"}, None, "regression"),
+        (3, keras.losses.BinaryCrossentropy(from_logits=True), None, "multi_label"),
+        (1, keras.losses.BinaryCrossentropy(from_logits=True), None, "multi_class"),
+        (3, "mse", "softmax", "multi_class"),
+        (3, keras.losses.SparseCategoricalCrossentropy(from_logits=True), None, "multi_class"),
+        (2, lambda y, p: ops.mean((y - p) ** 2), None, "multi_class"),
+    ],
+)
+def test_the_loss_of_a_compiled_model_is_the_default_kind(units, loss, activation, kind):
+    model, x = compiled(units, loss, activation), 100 * X[0, :, :4, 0]
+    mc = serving.MonteCarlo(model, 2)
+    assert mc.task == kind and Reader(model).task == kind
+    if kind == "regression":
+        np.testing.assert_allclose(mc(x)["mean"], model(x), rtol=1e-5)
+        with pytest.raises(ValueError, match="a loss for task='regression', but task='multi_class' is asked"):
+            serving.MonteCarlo(model, 2, task="multi_class")
+        assert serving.Ensemble([model]).task == "regression"
+
+
+def test_a_linear_output_beside_probabilities_is_named():
+    inputs = keras.Input((4,))
+    h = kl.Dropout(0.3)(inputs)
+    model = keras.Model(inputs, [kl.Dense(3, "softmax", name="cls")(h), kl.Dense(4, name="box")(h)])
+    with pytest.warns(UserWarning, match="box: taken for logits of classes.*task={'box': 'regression'}"):
+        serving.MonteCarlo(model, 2)
+    serving.MonteCarlo(model, 2, task={"box": "regression"})
+    model.compile("adam", {"cls": "sparse_categorical_crossentropy", "box": "mse"})
+    assert serving.MonteCarlo(model, 2).task == {"cls": "multi_class", "box": "regression"}
+
+
+@pytest.mark.parametrize("ending", [kl.Softmax(axis=1), lambda h: kl.Permute((3, 1, 2))(kl.Softmax()(h))])
+def test_classes_on_another_axis(ending):
+    image = keras.Input((8, 8, 8))
+    model = keras.Model(image, ending(kl.Dropout(1e-7)(image)))
+    x = np.random.default_rng(0).normal(size=(2, 8, 8, 8)).astype("float32")
+    for said in (None, False):
+        with pytest.raises(
+            ValueError, match=r"are on its axis 1, and they must be last. Put keras.layers.Permute\(\(2, 3, 1\)\)"
+        ):
+            serving.MonteCarlo(model, 2, from_logits=said)(x)
+
+
+def test_integers_are_no_probabilities():
+    model = model_of(lambda h: ops.argmax(kl.Softmax()(kl.Flatten()(h)), -1))
+    with pytest.raises(ValueError, match="gives int32, which is neither logits nor probabilities"):
+        serving.MonteCarlo(model, 2)

@@ -6,6 +6,8 @@ same answer in any batch. Everywhere else samples are computed one at a time. At
 the variance is that of plain passes.
 """
 
+import warnings
+
 import keras
 import numpy as np
 import pytest
@@ -95,6 +97,20 @@ def test_the_variance_is_that_of_plain_passes(fold):
     drawn = np.stack([passes(x) for _ in range(300)]).var(0).mean()
     found = serving.MonteCarlo(model, 300, task="regression")(x)["variance"].numpy().mean()
     assert 0.85 < found / drawn < 1.18
+
+
+@pytest.mark.parametrize("sampling", ["balanced", "fixed"])
+@pytest.mark.parametrize("fold", ["time first", "windows first"])
+def test_rows_out_of_order_have_masks_of_their_own(fold, sampling):
+    """Also those of images that are equal, whose masks have the same key elsewhere."""
+    inputs = keras.Input((8, 8, 3))
+    model, x = keras.Model(inputs, Folded(fold, kl.Dropout(0.5))(inputs)), np.ones((4, 8, 8, 3), "float32")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of masks that are not fixed
+        mc = serving.MonteCarlo(model, 1, sampling, task="regression")
+    assert "its rows are not those of the images in order" in mc.plain_passes
+    dropped = FOLDS[fold][0](mc(x)["mean"]).numpy().reshape(8, -1) == 0
+    assert len({tuple(row) for row in dropped}) == 8
 
 
 def test_windows_and_images_have_masks_of_their_own():

@@ -376,6 +376,43 @@ def test_each_argument_takes_the_place_of_one_of_compile():
     assert model.loss.name == "binary_crossentropy"
 
 
+class TwoPlayers(keras.Model):
+    """Trains two parts by optimizers of its own, with a `compile` and a `train_step` of its own and no `call`."""
+
+    def __init__(self):
+        super().__init__()
+        self.parts = [keras.Sequential([keras.Input((4,)), layers.Dense(1)]) for _ in range(2)]
+
+    def compile(self, first, second):
+        super().compile()
+        self.first, self.second = first, second
+
+    def train_step(self, x):
+        losses = []
+        for part, optimizer in zip(self.parts, (self.first, self.second), strict=True):
+            with tf.GradientTape() as tape:
+                losses.append(ops.mean((part(x) - 1) ** 2))
+            gradients = tape.gradient(losses[-1], part.trainable_variables)
+            optimizer.apply_gradients(zip(gradients, part.trainable_variables, strict=True))
+        return {"first_loss": losses[0], "second_loss": losses[1]}
+
+
+def test_a_model_that_compiles_and_trains_itself_is_left_as_it_is(tmp_path):
+    histories = []
+    for trained_by in ("fit", "trainer"):
+        keras.utils.set_random_seed(1)
+        model = TwoPlayers()
+        model.compile(keras.optimizers.SGD(0.1), keras.optimizers.SGD(0.2))
+        data = tf.data.Dataset.from_tensor_slices(np.ones((8, 4), "float32")).batch(4)
+        fit = model.fit if trained_by == "fit" else Trainer(model).fit
+        histories.append(fit(data, epochs=2, shuffle=False, verbose=0).history)
+    assert set(histories[0]) == set(histories[1])
+    for key, values in histories[0].items():
+        np.testing.assert_allclose(histories[1][key], values, rtol=1e-5)
+    with pytest.warns(UserWarning, match="do not hold the state of first, second"):
+        Trainer(model).fit(data, checkpoint_dir=tmp_path, verbose=0)
+
+
 def test_a_choice_is_printed_once_and_not_with_verbose_0(capsys):
     model = flat(1)
     data = (inputs_of(model), HEIGHTS)

@@ -243,6 +243,21 @@ def _assign(model: keras.Model, meta: dict[str, Any], arrays: dict[str, np.ndarr
         layer.rate = rate
 
 
+def warn_of_own_optimizers(model: keras.Model) -> None:
+    """Warns if a model has optimizers besides that of `compile`, as networks that train two parts do."""
+    own = [
+        name
+        for name, value in vars(model).items()
+        if isinstance(value, keras.optimizers.Optimizer) and value is not model.optimizer
+    ]
+    if own:
+        warnings.warn(
+            f"The checkpoints do not hold the state of {', '.join(own)}: a resumed run goes on with new ones, and "
+            "is not exact. Pass the model one optimizer in `compile`, or save their variables yourself",
+            stacklevel=4,
+        )
+
+
 def _variables(model: keras.Model) -> list[keras.Variable]:
     variables = [*model.variables, *model.optimizer.variables, *model.metrics_variables]
     return list({id(variable): variable for variable in variables}.values())

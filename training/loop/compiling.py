@@ -31,6 +31,7 @@ class Asked:
         weighted_metrics: As for `compile`.
         task: What each output is trained for, in place of a loss: a name, or a list or dict of names.
         taken: Str. What was taken from the model, in words; empty if nothing was.
+        as_is: Bool. Whether nothing was said, so that a compiled model can be left as it is.
     """
 
     optimizer: Any = None
@@ -40,6 +41,7 @@ class Asked:
     weighted_metrics: Any = None
     task: Any = None
     taken: str = ""
+    as_is: bool = False
 
     def with_compiled(self, model: keras.Model) -> "Asked":
         """Returns the same arguments, with what the model was compiled with in place of what was not said.
@@ -52,7 +54,8 @@ class Asked:
         if not model.compiled:
             return self
         before = compile_arguments(model)
-        changes: dict[str, Any] = {}
+        said = (self.optimizer, self.loss, self.loss_weights, self.metrics, self.weighted_metrics, self.task)
+        changes: dict[str, Any] = {"as_is": all(each is None for each in said)}
         if self.optimizer is None:
             changes["optimizer"] = model.optimizer
         if self.loss is None and self.task is None and before.get("loss") is not None:
@@ -78,12 +81,14 @@ class Settled:
         metrics: As for `compile`.
         checks: The checks of the labels, or None.
         words: Str. What was chosen and why, for people; empty if nothing was chosen.
+        as_is: Bool. Whether the model is compiled with all this already.
     """
 
     loss: Any
     metrics: Any
     checks: LabelChecks | None
     words: str
+    as_is: bool = False
 
 
 def settle(asked: Asked, model: keras.Model, feed: Feed | None) -> Settled | None:
@@ -99,9 +104,9 @@ def settle(asked: Asked, model: keras.Model, feed: Feed | None) -> Settled | Non
     """
     if feed is None and (asked.loss is None or not getattr(model, "outputs", None)):
         return None
-    outputs = Outputs(model, lambda: few(feed.first[0][0]) if feed else None)
     if asked.loss is None and feed is not None:
-        return _by_targets(asked, model, outputs, feed)
+        return _needs_none(asked, model, feed) or _by_targets(asked, model, feed)
+    outputs = Outputs(model, lambda: few(feed.first[0][0]) if feed else None)
     losses = _by_output(asked.loss, outputs)
     facts_of = [loss and known(loss, output.classes) for loss, output in zip(losses, outputs.each, strict=True)]
     for output, fact in zip(outputs.each, facts_of, strict=True):
@@ -113,7 +118,8 @@ def settle(asked: Asked, model: keras.Model, feed: Feed | None) -> Settled | Non
         LabelCheck(output.classes, "labels", fact.ignore_class) if fact and fact.counts else None
         for output, fact in zip(outputs.each, facts_of, strict=True)
     ]
-    return Settled(asked.loss or None, metrics, LabelChecks(checks, outputs.targets), asked.taken)
+    labels = LabelChecks(checks, outputs.targets)
+    return Settled(asked.loss or None, metrics, labels, asked.taken, asked.as_is)
 
 
 def check_targets(model: keras.Model, feed: Feed) -> None:
@@ -126,19 +132,24 @@ def check_targets(model: keras.Model, feed: Feed) -> None:
         )
 
 
-def _by_targets(asked: Asked, model: keras.Model, outputs: Outputs, feed: Feed) -> Settled:
-    """Returns a default for each output that has a target."""
-    none = Settled(None, asked.metrics or [], None, "")
+def _needs_none(asked: Asked, model: keras.Model, feed: Feed) -> Settled | None:
+    """Returns the settings of a model that needs no loss besides its own, or None."""
     _, y, _ = keras.utils.unpack_x_y_sample_weight(feed.spec)
-    if asked.task is None:
-        if (model.compiled or y is None) and adds_losses(model, feed.first[0][0]):
-            return none
-        if y is None and may_need_no_loss(model):
-            return none
+    if asked.task is not None or (y is not None and not model.compiled):
+        return None
+    if may_need_no_loss(model) or adds_losses(model, feed.first[0][0]):
+        return Settled(None, asked.metrics or [], None, "", asked.as_is)
     if y is None:
         raise ValueError(
             "The data give inputs without targets, and the model adds no loss of its own. Give batches of (x, y)"
         )
+    return None
+
+
+def _by_targets(asked: Asked, model: keras.Model, feed: Feed) -> Settled:
+    """Returns a default for each output."""
+    outputs = Outputs(model, lambda: few(feed.first[0][0]))
+    _, y, _ = keras.utils.unpack_x_y_sample_weight(feed.spec)
     said = _by_output(asked.task, outputs, "task")
     try:
         specs = outputs.all_targets(y)
@@ -149,7 +160,7 @@ def _by_targets(asked: Asked, model: keras.Model, outputs: Outputs, feed: Feed) 
         ]
     except ValueError:
         if asked.task is None and may_need_no_loss(model):
-            return none
+            return Settled(None, asked.metrics or [], None, "")
         raise
     metrics = asked.metrics
     if metrics is None:
@@ -219,6 +230,8 @@ def adds_losses(model: keras.Model, x: Any) -> bool:
         seen.append(len(model.losses))
         return tf.zeros(())
 
+    if not model.built:
+        model(few(x))
     seen: list[int] = []
     tf.function(count, autograph=False).get_concrete_function(few(x))  # traced, never run
     regularizers = sum(weight.regularizer is not None for weight in model.trainable_variables)

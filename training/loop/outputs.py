@@ -49,6 +49,8 @@ class Outputs:
 
     def __init__(self, model: keras.Model, examples: Callable[[], Any]) -> None:
         self._model, self._examples, self._predicted = model, examples, None
+        if not getattr(model, "outputs", None):
+            self.predictions()  # the first call builds a model
         graph = recorded_graph(model) if getattr(model, "outputs", None) else None
         self.structure: Any = graph.output if graph is not None else self.predictions()
         flat = keras.tree.flatten(self.structure)

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from dropzoo.common.keras_internals import flatten_layers
+from dropzoo.training.loop.checkpoints import Checkpoint
 
 # Callbacks that write files: one process writes for all workers.
 _WRITERS = (
@@ -142,6 +143,14 @@ def same_everywhere(strategy: tf.distribute.Strategy | None, value: int) -> bool
         return True
     total = strategy.reduce("SUM", strategy.run(tf.identity, args=(tf.constant(value, "int64"),)), axis=None)
     return int(total) == value * strategy.num_replicas_in_sync
+
+
+def check_checkpoint(strategy: tf.distribute.Strategy | None, checkpoint: Checkpoint | None) -> None:
+    """Raises a ValueError if the workers go on from different checkpoints."""
+    # Epoch and step as one number, because the workers can only compare numbers.
+    position = checkpoint.epoch * 10**9 + checkpoint.step if checkpoint else 0
+    if not same_everywhere(strategy, position):
+        raise ValueError("The workers found different checkpoints: all must share the folder `checkpoint_dir`")
 
 
 @contextlib.contextmanager

@@ -38,6 +38,7 @@ def small(rate: float = RATE) -> keras.Model:
     return keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Conv2D(2, 3, name="conv"), *layers])
 
 
+@pytest.mark.slow
 def test_the_trial_itself():
     """A network that holds all promises passes; a plan that matches nothing is told."""
     options = {"package": "keras", "shape": (4, 4, 1), "samples": 20}
@@ -46,9 +47,19 @@ def test_the_trial_itself():
     assert found == dict.fromkeys(Trial.STEPS, "")
     bad = tried(Published(name="small", make=small, plan={"cnov": 0.2}, **options), lambda text: None)
     assert bad["retrofit"].startswith("ValueError") and "conv" in bad["retrofit"]
-    row = {"package": "keras", "version": "3", "model": "VGG16", "keras": "3", "tensorflow": "2", "build": ""}
-    rows = {"kerasVGG16": dict.fromkeys(try_out.COLUMNS, "") | row | {"export": "no | way"}}
-    assert try_out.table(rows)[2] == "| keras 3 | VGG16 | not: `export` | no / way |"
+
+
+def test_the_table_says_what_does_not_work():
+    row = {"package": "keras", "version": "3", "model": "VGG16", "keras": "3", "tensorflow": "2"}
+    empty = dict.fromkeys(try_out.COLUMNS, "") | row
+
+    def line(**found: str) -> str:
+        return try_out.table({"kerasVGG16": empty | found})[2]
+
+    assert line() == "| keras 3 | VGG16 | works |  |"
+    assert line(note_plain="X draws") == "| keras 3 | VGG16 | works, by plain passes | X draws |"
+    assert line(export="no | way") == "| keras 3 | VGG16 | not: `export` | no / way |"
+    assert line(build="why") == "| keras 3 | VGG16 | does not build | why |"
 
 
 @pytest.mark.parametrize("change", ["none", "mean", "variance", "still"])
