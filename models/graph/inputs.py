@@ -54,7 +54,7 @@ def input_pixels(model: keras.Model) -> dict[str, Pixels | None]:
 
 
 def hint_of(model: keras.Model) -> str:
-    """Returns a sentence on a network in a model whose weights take images without their means, or an empty string.
+    """Returns a sentence on a network in a model whose weights take images without their means, or "".
 
     It is for models whose graph shows no range, so that the preprocessing is outside of it.
     """
