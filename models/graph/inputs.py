@@ -22,6 +22,7 @@ _LEVELS = (0.0, 1.0, 255.0, 65535.0, -1.0)
 _SYMMETRIC = re.compile(
     r"mobilenet(v2)?_\d\.\d+_.+|xception|inception_v3|inception_resnet_v2|nasnet.*|resnet\d+v2", re.IGNORECASE
 )
+_CENTRED = re.compile(r"resnet(50|101|152)|vgg(16|19)|densenet\d+", re.IGNORECASE)
 _SIDE = 16  # the height and width of the images, where a model takes any
 # The means of the red, green and blue pixels of ImageNet, in [0, 1].
 _IMAGENET = np.array([0.485, 0.456, 0.406])
@@ -50,6 +51,21 @@ def input_pixels(model: keras.Model) -> dict[str, Pixels | None]:
         taken = [t for t in getattr(model, "inputs", None) or [] if len(t.shape) > 3]
         return {tensor.name: _guess(model, tensor) for tensor in taken[:1]} or {"inputs": _guess(model, None)}
     return {tensor.name: _of_input(graph, tensor) for tensor in graph.inputs}
+
+
+def hint_of(model: keras.Model) -> str:
+    """Returns a sentence on a network in a model whose weights take images without their means, or "".
+
+    It is for models whose graph shows no range, so that the preprocessing is outside of it.
+    """
+    names = [layer.name for layer in flatten_layers(model) if isinstance(layer, keras.Model)]
+    network = next(filter(_CENTRED.fullmatch, names), None)
+    return (
+        f" The weights of {network!r} of keras.applications take what its preprocess_input returns: put that into "
+        "the model."
+        if network
+        else ""
+    )
 
 
 def _of_input(graph: Any, tensor: keras.KerasTensor) -> Pixels | None:

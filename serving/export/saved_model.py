@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import os
 import shutil
 import warnings
@@ -17,16 +18,18 @@ from dropzoo import layers
 from dropzoo.common.checks import check_choice, check_keras_model
 from dropzoo.common.keras_internals import flatten_layers
 from dropzoo.common.pixels import Pixels
+from dropzoo.models.graph.inputs import hint_of
 from dropzoo.models.graph.record import Ranges, remembering, taken_by_each
 from dropzoo.serving.export.card import facts_of, info_of, model_card, write_card
 from dropzoo.serving.export.checks import ClassNames, check_names, check_path, check_resize, check_samples
-from dropzoo.serving.export.inputs import inputs_of, settle, specs_of
+from dropzoo.serving.export.inputs import Input, inputs_of, settle, specs_of
 from dropzoo.serving.export.signatures import Signatures
 from dropzoo.serving.export.warmup import warmup_requests, write_warmup
 from dropzoo.serving.montecarlo.active import NothingDraws
 from dropzoo.serving.montecarlo.reader import Reader, Said, Tasks
 from dropzoo.serving.montecarlo.sampler import MonteCarlo
 
+_log = logging.getLogger("dropzoo.serving")
 # Objects of TensorFlow with a state, which layers may hold.
 _HELD = (
     tf.Variable,
@@ -136,6 +139,7 @@ def export_model(
     pixels = taken_by_each(model, {name: tuple(spec.shape) for name, spec in specs.items()}, input_range)
     inputs = inputs_of(specs, image_dtype, size, pixels)
     settle(reader, inputs)
+    _say_range(model, inputs)
     names = check_names(reader.outputs, class_names)
     version = check_path(Path(path), overwrite)
     made = Signatures(reader, inputs, monte_carlo, seed)
@@ -165,6 +169,27 @@ def _or_without_samples() -> Iterator[None]:
         raise ValueError(
             "The model has no dropout layer to sample; pass num_samples=0 to leave out `predict_mc`"
         ) from error
+
+
+def _say_range(model: keras.Model, inputs: Sequence[Input]) -> None:
+    """Says in the log which range is only assumed, and where files cannot be brought to the range."""
+    for each in inputs:
+        if each.pixels is None:
+            continue
+        if not each.pixels.from_files:
+            _log.warning(
+                "Files cannot be read for %r, so `predict_bytes` takes none: the model takes pixels from %s. "
+                "Put the preprocessing into the model, or pass input_range=(low, high)",
+                each.name,
+                each.pixels.words,
+            )
+        elif not each.pixels.source:
+            _log.warning(
+                "Images in [0, 1] are assumed for %r: nothing in the model says which range it takes. Pass "
+                "input_range=(low, high) to settle it.%s",
+                each.name,
+                hint_of(model),
+            )
 
 
 def _purity(monte_carlo: MonteCarlo | None) -> dict[str, object]:

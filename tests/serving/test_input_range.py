@@ -8,6 +8,7 @@ is refused by a sentence that says both ranges.
 import io
 import json
 import logging
+import re
 
 import keras
 import numpy as np
@@ -27,6 +28,7 @@ from dropzoo.runs.inputs import settle_range
 from dropzoo.runs.predictor import load_predictor
 from dropzoo.serving.decode import decode_file
 from dropzoo.serving.export.inputs import inputs_of, specs_of
+from dropzoo.serving.export.saved_model import _say_range
 from dropzoo.serving.export.signatures import Signatures
 from dropzoo.serving.montecarlo.reader import Reader
 from dropzoo.serving.server.files import read_image
@@ -121,6 +123,33 @@ def test_samples_and_predictions_of_files(tmp_path):
     np.testing.assert_allclose(exported.answer(exported.read(file))["mean"], expected["mean"][0], atol=2e-5)
     mean = serving.MonteCarlo(model, 30)(stored[None].astype("float32"))["mean"]
     np.testing.assert_allclose(own.answer(own.read(file))["mean"], mean[0], atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: net(), "are assumed for 'images'.*input_range=.low, high. to settle it.$"),
+        (
+            lambda: named("resnet50"),
+            "are assumed.*'resnet50' of keras.applications take what its prep",
+        ),
+        (lambda: trained_on(-124, 151, from_files=False), "Files cannot be read for 'images'.*from -124 to 151"),
+        (lambda: net(kl.Rescaling(1 / 255)), None),
+    ],
+)
+def test_an_export_says_in_a_line_what_it_does_not_know(make, words, caplog):
+    model = make()
+    reader = Reader(model)
+    with caplog.at_level(logging.WARNING, "dropzoo.serving"):
+        _say_range(model, inputs_of(specs_of(reader, None), "float32", None, [taken_by(model)]))
+    said = " ".join(record.getMessage() for record in caplog.records)
+    assert re.search(words, said) if words else not said
+
+
+def named(name):
+    inner = net()
+    inner.name = name
+    return keras.Sequential([keras.Input((8, 8, 3)), inner])
 
 
 def test_the_card_says_what_is_taken_and_how_it_is_known(tmp_path):

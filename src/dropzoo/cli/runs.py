@@ -248,8 +248,9 @@ def export(
         ),
     ] = None,
     task: Annotated[
-        str, typer.Option("--task", help="What the output means: multi_class, binary, multi_label or regression.")
-    ] = "multi_class",
+        str | None,
+        typer.Option("--task", help="What the output means: multi_class, binary, multi_label or regression."),
+    ] = None,
     from_logits: FromLogitsOption = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing export.")] = False,
 ) -> None:

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from dropzoo import training
 from dropzoo.common.pixels import Pixels
+from dropzoo.models.graph.inputs import hint_of
 from dropzoo.models.graph.record import remember, taken_by
 
 
@@ -38,7 +39,7 @@ def settle_range(model: keras.Model, said: tuple[float, float] | None, say: Call
     else:
         say(
             "Images are given in [0, 1], which is assumed: nothing in the model says which range it takes. If it "
-            "takes another one, pass it, as in --input-range 0,255"
+            f"takes another one, pass it, as in --input-range 0,255.{hint_of(model)}"
         )
     return pixels
 
