@@ -94,9 +94,7 @@ class Trial:
         unnamed = [path for path in left if path.rpartition("/")[2] not in " ".join(texts)]
         _check(not unnamed, f"left, and not named: {unnamed}")
         if left:
-            self.notes["left"] = (
-                f"`strip_dropout` leaves and names {len(left)} layers that draw by code of their own"
-            )
+            self.notes["left"] = f"`strip_dropout` leaves and names {len(left)} layers in the code of others"
 
     def rate_0(self) -> None:
         """At rate 0 the sampled mean is what the model answers."""
