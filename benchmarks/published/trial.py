@@ -77,13 +77,13 @@ class Trial:
 
     def dropout_report(self) -> None:
         """Every dropout layer drops as much as its rate says."""
-        report = models.dropout_report(self.model, self.images, masks=4)
+        report = models.dropout_report(self.model, self.images, masks=8)
         reported = {row.site for row in report}
         unseen = [s.name for s in models.list_sites(self.model) if s.spec and s.name not in reported]
         _check(not unseen, f"not in the report: {unseen}")
         for row in report:
             if row.dropped is not None and row.rate is not None:
-                _check(abs(row.dropped - row.rate) < 0.15, f"drops another fraction: {row}")
+                _check(abs(row.dropped - row.rate) < 0.25, f"drops another fraction: {row}")
 
     def strip_dropout(self) -> None:
         """Takes dropout out again; inference stays the same to the bit, and what is left is named."""
@@ -94,9 +94,7 @@ class Trial:
         unnamed = [path for path in left if path.rpartition("/")[2] not in " ".join(texts)]
         _check(not unnamed, f"left, and not named: {unnamed}")
         if left:
-            self.notes["left"] = (
-                f"`strip_dropout` leaves and names {len(left)} layers that draw by code of their own"
-            )
+            self.notes["left"] = f"`strip_dropout` leaves and names {len(left)} layers in the code of others"
 
     def rate_0(self) -> None:
         """At rate 0 the sampled mean is what the model answers."""
@@ -138,18 +136,12 @@ class Trial:
             fed = dict(zip(_names(loaded.signatures["serving_default"]), [tf.constant(self.images)], strict=True))
             answers = {name: loaded.signatures[name](**fed) for name in ("serving_default", "predict_mc")}
             offline = sampler(self.images)
-        values = [
-            v for k, v in answers["serving_default"].items() if k.split("_")[-1] in ("probabilities", "values")
-        ]
-        _close(values, _probabilities(sampler, self.images))
-        _close(
-            [v for k, v in answers["predict_mc"].items() if k.endswith("mean")],
-            [m for m, _ in _statistics(offline)],
-        )
-        _close(
-            [v for k, v in answers["predict_mc"].items() if k.endswith("variance")],
-            [v for _, v in _statistics(offline)],
-        )
+        names = [f"{output.name}_" if len(sampler.reader.outputs) > 1 else "" for output in sampler.reader.outputs]
+        key = "values" if self.published.task == "regression" else "probabilities"
+        plain = [answers["serving_default"][name + key] for name in names]
+        _close(plain, _probabilities(sampler, self.images))
+        for statistic, each in zip(("mean", "variance"), zip(*_statistics(offline), strict=True), strict=True):
+            _close([answers["predict_mc"][name + statistic] for name in names], list(each))
 
     def _copied(self, make: Callable[[bool], keras.Model]) -> keras.Model:
         """A copy; where a layer cannot be copied, one that shares weights, as the error advises."""

@@ -62,7 +62,7 @@ def _key(published: Published) -> str:
 
 def _result(row: Row) -> str:
     if row["build"]:
-        return "does not build"
+        return "does not run"
     failed = [step for step in Trial.STEPS if row[step]]
     if failed:
         return "not: " + ", ".join(f"`{step}`" for step in failed)

@@ -11,6 +11,7 @@ import keras
 from dropzoo import layers
 from dropzoo.common.keras_internals import (
     KerasFunctional,
+    calls_of_operation,
     flatten_layers,
     forget_calls,
     output_shape_of_lambda,
@@ -235,13 +236,18 @@ class Rebuild:
             )
 
     def _blame_a_copy(self, error: Exception) -> None:
-        """Raises a ValueError that names the first copy which could not be built, if there is one."""
-        for old, new in self.pairs:
-            if old.built and not new.built:
-                raise ValueError(
-                    f"Cannot copy layer {old.name!r}: {type(old).__name__}.from_config(layer.get_config()) makes "
-                    f"a layer that fails with {error!r}. {_REMEDY}"
-                ) from None
+        """Raises a ValueError that names the first copy which could not be built, or else be called, if any."""
+        unbuilt = [old for old, new in self.pairs if old.built and not new.built]
+        uncalled = [
+            old
+            for old, new in self.pairs
+            if is_custom(old) and calls_of_operation(old) and not calls_of_operation(new)
+        ]
+        for old in unbuilt or uncalled:
+            raise ValueError(
+                f"Cannot copy layer {old.name!r}: {type(old).__name__}.from_config(layer.get_config()) makes "
+                f"a layer that fails with {error!r}. {_REMEDY}"
+            ) from None
 
     def _model_in(self, old: keras.Model, path: str) -> keras.Model:
         """Returns the new model for a nested one: one for all paths, built at the first path in `walk`."""

@@ -232,3 +232,28 @@ def test_a_model_that_is_random_in_inference_is_copied_and_named():
     models.retrofit(model, {})
     with pytest.warns(UserWarning, match="still draws at random.*'permanent'"):
         models.strip_dropout(model)
+
+
+class Joined(K.Layer):
+    """Its config forgets the units: a copy is built, and then fails when it is called."""
+
+    def __init__(self, units=2, **kwargs):
+        super().__init__(**kwargs)
+        self.dense = K.Dense(units)
+
+    def build(self, shape):
+        self.dense.build(shape)
+
+    def call(self, x):
+        return keras.ops.add(x, self.dense(x))
+
+    def get_config(self):
+        return super().get_config()
+
+
+@pytest.mark.parametrize("copy", [models.strip_dropout, lambda model: models.retrofit(model, {"first": 0.1})])
+def test_a_copy_that_is_built_and_cannot_be_called_is_named(copy):
+    first, drop = K.Dense(3, name="first"), K.Dropout(0.5)
+    model = keras.Sequential([keras.Input((4,)), first, drop, Joined(3, name="joined")])
+    with pytest.raises(ValueError, match="Cannot copy layer 'joined'.*share_weights=True"):
+        copy(model)

@@ -59,7 +59,7 @@ def test_the_table_says_what_does_not_work():
     assert line() == "| keras 3 | VGG16 | works |  |"
     assert line(note_plain="X draws") == "| keras 3 | VGG16 | works, by plain passes | X draws |"
     assert line(export="no | way") == "| keras 3 | VGG16 | not: `export` | no / way |"
-    assert line(build="why") == "| keras 3 | VGG16 | does not build | why |"
+    assert line(build="why") == "| keras 3 | VGG16 | does not run | why |"
 
 
 @pytest.mark.parametrize("change", ["none", "mean", "variance", "still"])
