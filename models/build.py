@@ -82,7 +82,7 @@ def list_sites(model: str | keras.Model, *, edges: bool = False, **options: Any)
             package or not. A site in a nested model is called `<nested model>/<site>`; a layer that is called
             several times has the sites `<layer>_call1`, `<layer>_call2`, ...
         edges: Bool. If True, the result also has the edges `"enc->join"` of each tensor that several layers read,
-            after its site: dropout on an edge leaves the other readers alone.
+            after its site. Dropout on an edge leaves the other readers alone.
         options: If `model` is a name, the options of `build_model`; all have defaults.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The names of what draws at random in a model: each name that one part prints is taken by all parts."""
+"""The names of the layers that draw at random: each part of the package takes every name that another prints."""
 
 import fnmatch
 import re
@@ -19,11 +19,11 @@ class Named:
     """A layer that draws at random, with its names.
 
     Attributes:
-        random: The layer, and what is known of it.
-        site: The name that all parts print: that of the place where it stands, or else the path of the layer.
+        random: The layer and the facts about it.
+        site: The name that all parts print: that of the place where the layer stands, or else its path.
         place: The place where it stands, the first one if there are several; None if it stands at none.
         names: The names that mean this layer.
-        holders: Names that mean it if they mean no other: those of the layer whose code it is in.
+        holders: The names of the layer whose code it is in. They mean this layer if no other layer has them.
     """
 
     random: RandomLayer
@@ -41,7 +41,7 @@ class Named:
 
 
 def named_layers(model: keras.Model, every: list[Place] | None = None) -> list[Named]:
-    """Returns what draws at random in a model, with its names, in the order of the forward pass.
+    """Returns the layers of a model that draw at random, with their names, in the order of the forward pass.
 
     Args:
         model: Any Keras model. Without a graph, its layers have no sites, only paths.
@@ -73,10 +73,10 @@ def match_sites(model: keras.Model, patterns: Iterable[str]) -> dict[str, list[k
 
     A dropout layer is known by its own name and by the name of its site, `"head_dropout"` and `"head"`. In a
     nested model both are also known with a path, `"inner/head"`, which is how `list_sites` names sites. If a layer
-    is called several times, the dropout after one of its calls is known by the name of the call, `"dense_call2"`;
-    dropout on an edge by the name of the edge, `"enc->join"`. Dropout in the code of another layer is known by the
-    names of both, `"block/drop"` and `"block"`. The result includes layers of Keras with dropout of their own,
-    such as `LSTM`, and layers under suspicion; `layers.is_stochastic` tells them from dropout layers.
+    is called several times, the dropout after one of its calls is known by the name of the call, `"dense_call2"`.
+    Dropout on an edge is known by the name of the edge, `"enc->join"`. Dropout in the code of another layer is
+    known by the names of both, `"block/drop"` and `"block"`. The result includes layers of Keras with dropout of
+    their own, such as `LSTM`, and layers under suspicion; `layers.is_stochastic` tells them from dropout layers.
 
     A pattern that is one of these names is taken literally; otherwise it is an fnmatch pattern.
 
@@ -119,7 +119,7 @@ def names_of_place(place: Place) -> list[str]:
 
 
 def _names_of_site(place: Place) -> list[str]:
-    """Returns the names of a place, without those of the dropout that stands there."""
+    """Returns the names by which a place is known, without those of the dropout that stands there."""
     return [place.name, *(name for call in (place.call, *place.aliases) for name in names_of_call(call))]
 
 
@@ -135,7 +135,7 @@ def _holders(each: RandomLayer) -> set[str]:
 
 
 def _names_in_graph(every: list[Place], calls: list[Call]) -> Iterable[tuple[keras.Layer, str]]:
-    """Yields layers of the graph with their names there: those of calls, places and edges."""
+    """Yields the layers of the graph, each with a name of its calls, places and edges."""
     for call in calls:
         yield from ((call.layer, n) for name in names_of_call(call) for n in (name, name.removesuffix("_dropout")))
     for place in every:

@@ -44,12 +44,12 @@ class Site:
             layers, `"encoder1_conv2->skip1"`.
         kind: `"conv"`, `"branch"` (the end of a residual branch), `"block"`, `"module"`, `"pool"`, `"skip"`,
             `"down"`, `"up"`, `"features"`, `"dense"`, `"head"`, `"input"` or `"edge"`. If the layer's name ends in
-            none of these, as in most other models, its class in snake case.
+            none of these, as in most other models, the kind is the class of the layer in snake case.
         shape: `(batch, height, width, channels)` or `(batch, units)`, with None where a size is unknown.
         spec: The dropout that stands there, as a spec for `layers.get`; None if there is none. Several specs are
             joined by `" + "`.
-        inside: What draws at random in the layer itself, such as `"lstm, dropout inside: 0.3"`; None for nothing.
-            A plan cannot change that.
+        inside: The layers that draw at random in the layer itself, in words, such as
+            `"lstm, dropout inside: 0.3"`; None if there are none. A plan cannot change them.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Random batches for a model: the inputs that it takes, small, in their structure."""
+"""Small random batches for a model, in the structure in which it takes its inputs."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -12,8 +12,8 @@ from dropzoo.common.keras_internals import flatten_layers
 def random_batch(model: keras.Model, rows: int, size: int) -> Any:
     """Returns random inputs in the structure that a model takes.
 
-    Floats are in [0, 1), texts are words, and whole numbers are indices that each `Embedding` of the model has;
-    without one they are 1, or the values of 8-bit images.
+    Floats are in [0, 1), and texts are words. Integers are valid indices for each `Embedding` of the model; in a
+    model without one they are 1, or from 1 to 255 for uint8.
 
     Args:
         model: A Functional or Sequential model.
@@ -43,7 +43,7 @@ def structure_of(model: keras.Model) -> Any:
 
 
 def small_batches(model: keras.Model) -> Iterator[Any]:
-    """Yields random batches of growing size; a network may need a least size, or a multiple of some number."""
+    """Yields random batches of growing size; a network may need a minimum size, or a multiple of some number."""
     is_open = any(None in tensor.shape[1:] for tensor in model.inputs)
     for size in (16, 32, 64, 128, 256) if is_open else (1,):
         yield random_batch(model, 2, size)

@@ -1,10 +1,10 @@
-"""The bounds of a model's outputs, computed along TensorFlow's graph of it, and what the outputs mean by these.
+"""The bounds of a model's outputs, computed along its TensorFlow graph, and the meaning that follows from them.
 
 Keras records the layers that a model calls, but not what their code does. TensorFlow's graph has every operation,
-also those of lambdas and of layers and models with a `call` of their own. For each tensor, three numbers follow
-from those of the tensors it is computed from: the least and the greatest value that it can have, and the sum along
-one axis where that is a constant. A softmax has the bounds 0 and 1 and the sum 1; half of the sum of two softmaxes
-has them too. A layer of weights has no bounds.
+also those of lambdas and of layers and models with a custom `call`. Each tensor has three numbers, which are
+computed from those of its inputs: the least and the greatest value that it can have, and the sum along one axis if
+that is a constant. A softmax has the bounds 0 and 1 and the sum 1, and so does half of the sum of two softmaxes.
+The output of a layer of weights has no bounds.
 """
 
 import math
@@ -62,7 +62,7 @@ _MONOTONE: dict[str, Callable[[float], float]] = {
 
 
 def meanings_by_bounds(model: keras.Model, structure: Any) -> list[Any]:
-    """Returns the meaning of each output of a model by its bounds, as `output_meanings` does.
+    """Returns the meaning of each output of a model, as `output_meanings` does, from its bounds.
 
     An output between 0 and 1 is `"softmax"` if its last axis sums to 1, else `"sigmoid"`. An output without bounds
     is `"logits"`. The list is empty if the code of the model cannot be traced.
@@ -95,14 +95,14 @@ def _bounds_of_outputs(model: keras.Model, structure: Any) -> list[Bounds | None
     specs = [tf.TensorSpec([None, *x.shape[1:]], x.dtype) for x in keras.tree.flatten(structure)]
     try:
         graph = tf.function(run, input_signature=specs, autograph=False).get_concrete_function().graph
-    except Exception:  # the code of a user can fail in any way, and then the data are asked
+    except Exception:  # custom code can fail in any way; the callers then look at the values
         return []
     search = _Search(tf.get_static_value)
     return [search.bounds(tensor) for tensor in keras.tree.flatten(graph.structured_outputs)]
 
 
 class _Search:
-    """One walk from outputs back to where their bounds are known."""
+    """A search from outputs back to the tensors whose bounds are known."""
 
     def __init__(self, static_value: Callable[[Any], Any]) -> None:
         self._static_value = static_value
@@ -132,7 +132,7 @@ class _Search:
         return self._combined(tensor, kind, [each for each in found if each is not None])
 
     def _combined(self, tensor: Any, kind: str, found: list[Bounds]) -> Bounds | None:
-        """The bounds of an operation, by those of the tensors that it reads."""
+        """Returns the bounds of an operation, computed from those of the tensors that it reads."""
         operation, first = tensor.op, found[0]
         if kind in _SAME:
             return first
@@ -218,7 +218,7 @@ class _Search:
 
 
 def _values(operation: Any) -> list[Any]:
-    """The inputs of an operation that its values come from, without shapes, axes and the like."""
+    """Returns the inputs of an operation that hold values, without shapes, axes and conditions."""
     inputs = list(operation.inputs)
     if operation.type in ("ConcatV2", "SelectV2"):
         return inputs[:-1] if operation.type == "ConcatV2" else inputs[1:]
@@ -228,7 +228,7 @@ def _values(operation: Any) -> list[Any]:
 
 
 def _product(kind: str, a: Bounds, b: Bounds) -> Bounds | None:
-    """The bounds of a product, a quotient or a square."""
+    """Returns the bounds of a product, a quotient or a square."""
     if kind == "Square":
         low = 0.0 if a.low < 0 < a.high else min(a.low**2, a.high**2)
         return Bounds(low, max(a.low**2, a.high**2))

@@ -17,8 +17,8 @@ class Edge:
     Attributes:
         place: The tensor.
         reader: The call that reads it.
-        via: The place that dropout on this edge makes, if there is some: other readers may go the same way.
-        tensor: The tensor as the reader's own model has it, without that dropout.
+        via: The place after the dropout on this edge, which may have other readers too; None without dropout.
+        tensor: The tensor before that dropout, as the model of the reader has it.
         read: The tensor that the reader reads.
     """
 
@@ -35,18 +35,18 @@ class Edge:
 
     @property
     def dropout_name(self) -> str:
-        """The name for dropout on the edge."""
+        """The name of the dropout layer on the edge."""
         return f"{self.place.call.name}->{self.reader.name}_dropout"
 
     @property
     def site(self) -> Place | None:
-        """The place where dropout is dropout on this edge alone; None if the tensor there has other readers."""
+        """The place where dropout affects this edge alone; None if the tensor there has other readers."""
         holder = self.via or self.place
         return None if holder.branches else holder
 
     @property
     def standing(self) -> list[Call]:
-        """The calls of the dropout layers that stand on this edge, and not at the whole site."""
+        """The calls of the dropout layers on this edge, without those at the whole site."""
         return self.via.standing if self.via is not None else []
 
 

@@ -1,4 +1,4 @@
-"""What the outputs of a model mean, as its graph shows it: logits, or probabilities already."""
+"""The meaning of a model's outputs, as its graph shows it: logits or probabilities."""
 
 import re
 from typing import Any, Literal
@@ -10,7 +10,7 @@ from dropzoo.common.keras_internals import nodes_of, recorded_graph
 from dropzoo.models.graph.bounds import meanings_by_bounds
 
 Meaning = Literal["softmax", "sigmoid", "logits"]
-"""What an output means: probabilities that sum to 1 along the last axis; probabilities each by itself; logits."""
+"""The meaning of an output: probabilities that sum to 1 on the last axis, independent probabilities, or logits."""
 
 _ENDINGS = ("softmax", "sigmoid")
 # Layers that end in their `activation`; recurrent layers do not.
@@ -27,15 +27,15 @@ _TRANSPARENT = frozenset(
 def output_meanings(model: keras.Model, structure: Any = None) -> list[Meaning | None]:
     """Returns what each output of a model means, in the order of `model.outputs`; None where no graph shows it.
 
-    Keras' own graph is read first. It shows a last softmax, sigmoid or layer of weights, and what may follow it:
-    reshapes, casts, permutations, resizes, pooling and `Average`. Where it does not, because a layer or a model
-    has a `call` of its own or because operations follow, the bounds of the values are computed along TensorFlow's
-    graph (`bounds`), if that is the backend.
+    Keras' own graph is read first. It shows a last softmax, sigmoid or layer of weights, and the layers that may
+    follow it: reshapes, casts, permutations, resizes, pooling and `Average`. If a layer or a model has a custom
+    `call`, or if other operations follow, the bounds of the values are computed along TensorFlow's graph (see
+    `bounds`), if TensorFlow is the backend.
 
     Args:
         model: Any Keras model.
-        structure: What the model takes, with symbolic tensors as inputs, for a model that does not show it.
-            Without it, a subclassed model gives an empty list.
+        structure: The structure of the inputs, with symbolic tensors, for a model that does not have it itself.
+            Without it, the result for a subclassed model is an empty list.
     """
     found = recorded_meanings(model)
     if found and None not in found:
@@ -58,7 +58,7 @@ def recorded_meanings(model: keras.Model) -> list[Meaning | None]:
 def output_activation(model: keras.Model) -> str | None:
     """Returns `"softmax"` or `"sigmoid"` if the only output of a model is known to be such probabilities.
 
-    The result is None for logits, where the graph does not show it, and for a model of several outputs.
+    The result is None for logits, for a meaning that the graph does not show, and for a model of several outputs.
 
     Args:
         model: Any Keras model.

@@ -1,8 +1,8 @@
 """The images that a model takes, found in its graph: the range of their pixels and the order of their channels.
 
 Images enter many networks through layers that scale them: `Rescaling(1 / 255)`, `Normalization`, the operations of
-`preprocess_input`, a `Lambda`. Such layers have no kernel. Constant images are put through all that comes before
-the first kernel, whatever its class, and the range is the one that arrives there as small numbers.
+`preprocess_input`, a `Lambda`. Such layers have no kernel. Constant images run through all layers before the first
+kernel, whatever their class, and the range of the model is the one that arrives there as small numbers.
 """
 
 import re
@@ -29,13 +29,13 @@ _IMAGENET = np.array([0.485, 0.456, 0.406])
 
 
 def pixels_of(model: keras.Model) -> Pixels | None:
-    """Returns the images that a model of one input takes, as far as its graph shows.
+    """Returns the range of the images that a model of one input takes, as far as its graph shows.
 
     Args:
-        model: A model. If it has a `call` of its own, only its first `Rescaling` or `Normalization` is seen.
+        model: A model. If it has a custom `call`, only its first `Rescaling` or `Normalization` is found.
 
     Returns:
-        `Pixels`, or None if the model has several inputs, or nothing before its first kernel changes the pixels.
+        `Pixels`, or None if the model has several inputs or no layer before its first kernel changes the pixels.
     """
     found = input_pixels(model)
     return next(iter(found.values())) if len(found) == 1 else None
@@ -44,7 +44,7 @@ def pixels_of(model: keras.Model) -> Pixels | None:
 def input_pixels(model: keras.Model) -> dict[str, Pixels | None]:
     """Returns, for each input of a model by its name, the images that it takes, as far as the graph shows.
 
-    Inputs that are no images, which have fewer than three axes besides the batch, have None.
+    The value is None for an input that is no image: an image has at least three axes besides the batch.
     """
     graph = graph_of(model)
     if graph is None:
@@ -54,15 +54,15 @@ def input_pixels(model: keras.Model) -> dict[str, Pixels | None]:
 
 
 def hint_of(model: keras.Model) -> str:
-    """Returns a sentence on a network in a model whose weights take images without their means, or "".
+    """Returns a sentence on a network whose weights expect images minus their means, or "" if the model has none.
 
-    It is for models whose graph shows no range, so that the preprocessing is outside of it.
+    It is for models whose graph shows no range, because the preprocessing is not part of the model.
     """
     names = [layer.name for layer in flatten_layers(model) if isinstance(layer, keras.Model)]
     network = next(filter(_CENTRED.fullmatch, names), None)
     return (
-        f" The weights of {network!r} of keras.applications take what its preprocess_input returns: put that into "
-        "the model."
+        f" The weights of {network!r} of keras.applications expect the images that its preprocess_input returns: "
+        "put that function into the model."
         if network
         else ""
     )
@@ -79,7 +79,7 @@ def _of_input(graph: Any, tensor: keras.KerasTensor) -> Pixels | None:
     trace = _Trace(_images(tensor.shape).astype(dtype))
     try:
         arrived = list(trace.through(graph, tensor))
-    except Exception:  # whatever a layer of the user's raises at these images: the graph then shows nothing
+    except Exception:  # a custom layer may raise anything for these images; the graph then shows nothing
         return None
     found = {pixels for value, names in arrived if (pixels := _read(value, names, channels)) is not None}
     ranges = {each.range for each in found}
@@ -100,7 +100,7 @@ def _size(shape: tuple[int | None, ...]) -> list[int]:
 
 
 class _Trace:
-    """Puts images through the part of a graph that comes before the first layers with kernels.
+    """Runs images through the part of a graph that comes before the first layers with kernels.
 
     Args:
         images: The images.
@@ -113,7 +113,7 @@ class _Trace:
         self._images, self.entered = images, list[str]()
 
     def through(self, graph: Any, tensor: keras.KerasTensor) -> Iterator[tuple[np.ndarray, tuple[str, ...]]]:
-        """Yields what arrives at each layer with a kernel, and the names of the layers that changed it.
+        """Yields the array that arrives at each layer with a kernel, and the names of the layers that changed it.
 
         The other inputs of the graph get zeros.
         """
@@ -168,12 +168,12 @@ def _same(value: Any, other: Any) -> bool:
 
 
 def _levels(images: np.ndarray) -> np.ndarray:
-    """Returns the level of each channel of flat images, whatever a padding has added, `(images, channels)`."""
+    """Returns the level of each channel of constant images, `(images, channels)`; padding does not affect it."""
     return np.median(images.astype("float64").reshape(len(images), -1, images.shape[-1]), 1)
 
 
 def _has_kernel(operation: Any) -> bool:
-    """Returns whether a layer has weights other than the statistics of the images."""
+    """Returns whether a layer has weights besides the statistics of the images."""
     if isinstance(operation, keras.layers.Normalization):
         return getattr(operation, "mean", None) is None or _centred(operation.mean, operation.variance)
     if isinstance(operation, keras.layers.BatchNormalization):
@@ -182,13 +182,13 @@ def _has_kernel(operation: Any) -> bool:
 
 
 def _centred(mean: Any, variance: Any) -> bool:
-    """Returns whether statistics are those of standardised images, or of none, which show no range."""
+    """Returns whether statistics show no range: they are initial ones, or those of standardised images."""
     mean, variance = (keras.ops.convert_to_numpy(each) for each in (mean, variance))
     return not (mean > 0.3 * np.sqrt(variance)).all()
 
 
 def _first_scale(operation: Any) -> keras.layers.Layer | None:
-    """Returns the first layer inside a layer or model that scales images, if its code hides its graph."""
+    """Returns the first scaling layer inside a layer or model whose code hides its graph, or None."""
     if not isinstance(operation, keras.layers.Layer) or graph_of(operation) is not None:
         return None
     scales = (keras.layers.Rescaling, keras.layers.Normalization)
@@ -197,7 +197,7 @@ def _first_scale(operation: Any) -> keras.layers.Layer | None:
 
 
 def _call(node: Any, values: dict[int, Any]) -> list[Any]:
-    """Returns the outputs of a call, in inference mode, with the variables as they were."""
+    """Returns the outputs of a call in inference mode; the variables keep their values."""
     args, kwargs = node.arguments.fill_in(values)
     if not isinstance(node.operation, keras.layers.Layer):
         return keras.tree.flatten(node.operation(*args, **kwargs))
@@ -222,7 +222,7 @@ def _guess(model: keras.Model, tensor: keras.KerasTensor | None) -> Pixels | Non
 
 
 def _read(value: np.ndarray, names: tuple[str, ...], channels: int | None) -> Pixels | None:
-    """Returns the images for which `value`, what arrives of the trial images, is in a range that networks take."""
+    """Returns the range for which `value`, the trial images as they arrive, is in a range that networks take."""
     if not names or value.ndim < 2 or len(value) != len(_LEVELS) + 1:
         return None
     rows = _levels(value)
@@ -247,7 +247,7 @@ def _read(value: np.ndarray, names: tuple[str, ...], channels: int | None) -> Pi
 
 
 def _exact(gain: np.ndarray, zero: np.ndarray) -> tuple[float, float] | None:
-    """Returns the range that a scaling maps to [0, 1], [-1, 1] or [-0.5, 0.5]; None if it is no round one."""
+    """Returns the range that a scaling maps to [0, 1], [-1, 1] or [-0.5, 0.5]; None if that is no usual range."""
     if np.ptp(gain) > 0.01 * abs(gain[0]) or np.ptp(zero) > 0.01 or gain[0] <= 0:
         return None
     scale, offset = float(gain.mean()), float(zero.mean())

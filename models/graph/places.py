@@ -20,10 +20,10 @@ class Place:
         standing: The calls of the dropout layers that stand there already, in the order in which they act.
         aliases: The calls of nested models that have the tensor as an output.
         around: The names of all layers of the whole model, with their paths.
-        is_final: Whether the tensor is an output of the whole model: a place for dropout on its edges only.
-        entered: Those readers that are calls of models which pass the tensor on to a reader inside.
-        is_on_edge: Whether the call is dropout that is one of several readers of another place.
-        reads: The tensor that each reader reads, as its own model has it, by the key of the reader.
+        is_final: Whether the tensor is an output of the whole model. Only its edges can have dropout.
+        entered: The readers that are models and pass the tensor on to a reader inside.
+        is_on_edge: Whether the call is a dropout layer that is one of several readers of another place.
+        reads: The tensor that each reader reads, as the model of the reader has it, by the key of the reader.
     """
 
     call: Call
@@ -66,7 +66,7 @@ def places(model: keras.Model, final: bool = False) -> list[Place]:
 
     Args:
         model: A Functional or Sequential model.
-        final: Bool. Whether to return outputs of the model too, if other calls read them: their edges are places.
+        final: Bool. Whether to return the outputs of the model that other calls read, for dropout on their edges.
     """
     check_graph(model)
     return [place for place in _Search(model).run() if final or not place.is_final]
@@ -156,7 +156,7 @@ class _Search:
         return True
 
     def _open(self, call: Call) -> None:
-        """Makes a place of a call's output, if that is a float tensor."""
+        """Adds the place of a call's output, if that is a float tensor."""
         (tensor,) = call.outputs
         known = id(tensor) in self._found  # seen already, in a model that shares tensors with this one
         is_final, readers = id(tensor) in self._final, self._readers_of(tensor)

@@ -1,4 +1,4 @@
-"""What draws at random in a model: dropout by class, dropout inside other layers, and layers under suspicion."""
+"""The layers that draw at random in a model: dropout by class, dropout inside layers, layers under suspicion."""
 
 import dis
 import itertools
@@ -26,15 +26,14 @@ INSIDE_RATES = ("dropout", "recurrent_dropout")
 """The arguments of Keras' recurrent and attention layers that are rates."""
 
 _ATTENTION = (keras.layers.MultiHeadAttention, keras.layers.GroupQueryAttention)
-_AUGMENTATION = keras.layers.RandomFlip.__bases__[
-    0
-]  # the base of all of Keras' image layers; it has no public name
+# The base of all of Keras' image layers has no public name.
+_AUGMENTATION = keras.layers.RandomFlip.__bases__[0]
 _DROPS = (
     "rate drop drop_rate dropout dropout_rate drop_prob drop_probability drop_path drop_path_rate drop_path_prob "
     "drop_connect_rate p prob probability stochastic_depth stochastic_depth_rate"
 )
 _KEEPS = "keep_prob keep_rate keep_probability survival_prob survival_rate survival_probability"
-_RATES = {  # attributes that are rates, and whether they are the rate to keep
+_RATES = {  # attributes that are rates, and whether they are rates of what is kept
     f"{prefix}{name}": keeps
     for names, keeps in ((_DROPS, False), (_KEEPS, True))
     for name in names.split()
@@ -54,11 +53,11 @@ class RandomLayer:
         layer: The layer.
         kind: `"dropout"`: a layer of ours or a dropout layer of Keras, which a sampler can redirect. `"inside"`: a
             layer of Keras with dropout of its own, such as `LSTM`. `"suspected"`: another layer that holds a seed
-            generator, whose code names a random function, or that has a rate and asks whether it trains, such as a
-            drop path of a user's own.
-        rate: The fraction that it drops, the greater one if it has several. None if it shows none.
+            generator, whose code names a random function, or that has a rate and an argument `training`, such as a
+            custom drop path.
+        rate: The fraction that the layer drops, the greatest if it has several rates. None if it shows none.
         paths: All paths, `path` first: a layer that is in several models has several.
-        holder: The path of the layer whose code calls this one; None if the graph of a model does.
+        holder: The path of the layer whose code calls this one; None if a graph of a model calls it.
     """
 
     path: str
@@ -70,11 +69,11 @@ class RandomLayer:
 
 
 def random_layers(model: keras.Layer) -> list[RandomLayer]:
-    """Returns what draws at random in a model while it trains, in the order of the model, each layer once.
+    """Returns the layers that draw at random while a model trains, in the order of the model, each layer once.
 
-    It looks into nested models, wrappers, cells and the code of other layers. Random augmentation of images is not
-    dropout and is left out, see `augmentations`; so are layers under suspicion whose rate is 0. Random functions
-    that the code of a layer hides in a function of its own cannot be seen here.
+    The search enters nested models, wrappers, cells and the code of other layers. It leaves out layers under
+    suspicion whose rate is 0, and random augmentation of images, which is not dropout (see `augmentations`). It
+    does not find a random function that the code of a layer calls through another function.
 
     Args:
         model: Any Keras model or layer, built or not.
@@ -99,7 +98,7 @@ def augmentations(model: keras.Layer) -> list[keras.Layer]:
 
 
 def describe_random(each: RandomLayer) -> str:
-    """Returns what a layer is and what it drops, such as `"dropout:0.3"` or `"lstm, dropout inside: 0.3"`."""
+    """Returns a layer and its rate in words, such as `"dropout:0.3"` or `"lstm, dropout inside: 0.3"`."""
     if each.kind == "dropout":
         return layers.describe(each.layer)
     name = snake_case(type(each.layer).__name__)
@@ -150,7 +149,7 @@ def _search(layer: keras.Layer, path: str, holder: str | None, owners: tuple[int
 
 
 def _judge(layer: keras.Layer) -> tuple[Kind | None, float | None]:
-    """Returns what a layer is by its class or by its seed generator, and its rate."""
+    """Returns the kind of a layer, by its class, its seed generator or its code, and its rate."""
     if layers.is_stochastic(layer):
         return "dropout", getattr(layer, "rate", None)
     if isinstance(layer, _INSIDE):
@@ -163,7 +162,7 @@ def _judge(layer: keras.Layer) -> tuple[Kind | None, float | None]:
 
 
 def _calls_random_functions(layer: keras.Layer) -> bool:
-    """Returns whether the code of a `Lambda` or of a user's own layer names `nn.dropout` or a module `random`."""
+    """Returns whether the code of a `Lambda` or of a custom layer names `nn.dropout` or a module `random`."""
     if isinstance(layer, keras.layers.Lambda):
         function = layer.function
     elif type(layer).__module__.startswith(("keras.", "dropzoo.")) or graph_of(layer) is not None:
@@ -176,7 +175,7 @@ def _calls_random_functions(layer: keras.Layer) -> bool:
 
 
 def _has_rate_and_asks(layer: keras.Layer) -> bool:
-    """Returns whether a layer has code of its own, a rate above 0 and an argument `training`."""
+    """Returns whether a layer has its own code, a rate above 0 and an argument `training`."""
     if graph_of(layer) is not None or isinstance(layer, (keras.Sequential, _AUGMENTATION, *_INSIDE)):
         return False
     return bool(rate_of(layer)) and takes_training(layer)
@@ -185,7 +184,8 @@ def _has_rate_and_asks(layer: keras.Layer) -> bool:
 def _path_of(child: keras.Layer, owner: keras.Layer, path: str) -> str:
     """Returns the path of a layer inside another one, whose path is given.
 
-    The model in a `TimeDistributed` goes by the name of that layer, and attention's dropout by its argument.
+    The model in a `TimeDistributed` has the path of that layer. The dropout of an attention layer is called
+    `dropout`, like its argument.
     """
     if path and model_in(owner) is child:
         return path
@@ -194,7 +194,7 @@ def _path_of(child: keras.Layer, owner: keras.Layer, path: str) -> str:
 
 
 def _holds_generator(layer: keras.Layer) -> bool:
-    """Returns whether a layer holds a seed generator, of Keras or of TensorFlow."""
+    """Returns whether a layer holds a seed generator of Keras or a `Generator` of TensorFlow."""
     return bool(seed_generators_of(layer)) or any(
         type(value).__name__ == "Generator" and type(value).__module__.startswith("tensorflow.")
         for value in vars(layer).values()

@@ -1,7 +1,7 @@
-"""What is known of the images that a model takes, kept with the model and in its `.keras` file.
+"""A record of the images that a model takes, kept with the model and in its `.keras` file.
 
-Keras writes the files of `save_assets`, which layers and models may define, into the `.keras` archive. It loads
-the archive all the same into a model without `load_assets`.
+Keras writes the files of `save_assets`, which layers and models may define, into the `.keras` archive. It can also
+load such an archive into a model without `load_assets`.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ def remember(model: keras.Model, pixels: Pixels) -> None:
 
 @contextlib.contextmanager
 def remembering(model: keras.Model, pixels: Pixels) -> Iterator[None]:
-    """Keeps a record for the block, as `remember` does; afterwards the model has its former record, or none."""
+    """Keeps a record for the block, as `remember` does, and then restores the record from before, if any."""
     before = recorded(model)
     remember(model, pixels)
     try:
@@ -53,16 +53,16 @@ def recorded(model: keras.Model) -> Pixels | None:
 
 
 def taken_by(model: keras.Model, said: tuple[float, float] | None = None) -> Pixels:
-    """Returns the images that a model of one input takes: as was said, or recorded, or as its graph shows.
+    """Returns the images that a model of one input takes, by its record, by `said`, or by its graph.
 
-    Where nothing is known, images in [0, 1] are assumed, and `source` is empty.
+    If nothing is known, the range is assumed to be [0, 1], and `source` is empty.
 
     Args:
         model: A model of one input.
-        said: `(low, high)`, the argument `input_range` of the caller; None if nothing was said.
+        said: `(low, high)`, the argument `input_range` of the caller, or None.
 
     Raises:
-        ValueError: If a record says another range than what was said.
+        ValueError: If the record has another range than `said`.
     """
     shown, known = pixels_of(model), recorded(model)
     if known is not None and not known.from_files and said is not None:
@@ -75,7 +75,7 @@ def taken_by(model: keras.Model, said: tuple[float, float] | None = None) -> Pix
 
 
 def _settled(shown: Pixels | None, said: tuple[float, float] | None) -> Pixels:
-    """The images that an input takes, as was said, or as the graph shows, or as is assumed."""
+    """Returns the images that an input takes, by `said`, by the graph, or as assumed."""
     found = shown or Pixels()
     if said is None or (shown is not None and check_range(said) == shown.range):
         return found
@@ -100,11 +100,10 @@ def taken_by_each(
     Args:
         model: A model.
         shapes: Dict from the names of the inputs to their shapes, with the batch, in the model's order.
-        said: `(low, high)` for all images, or a dict of such pairs by the name of the input; None if nothing was
-            said.
+        said: `(low, high)` for all images, or a dict of such pairs by the name of the input, or None.
 
     Raises:
-        ValueError: If `said` names an input that is no image, or there is none, or as `taken_by` does.
+        ValueError: If `said` names an input that is no image, if no input is an image, or as `taken_by` does.
     """
     images = [name for name, shape in shapes.items() if len(shape) > 3]
     named = dict(said) if isinstance(said, Mapping) else dict.fromkeys(images, said)

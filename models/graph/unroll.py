@@ -52,7 +52,7 @@ class RecordedStep(Step):
 
     Attributes:
         arguments: Keras' record of the arguments, or None for the outermost model.
-        structure: What the outermost model takes, with anything in the places of its inputs.
+        structure: The structure of the inputs of the outermost model, with any leaves.
         training: Bool, whether a layer runs in training mode.
     """
 
@@ -104,8 +104,8 @@ class Unrolled:
 
     Args:
         model: A Keras model.
-        structure: What the model takes, with symbolic tensors as inputs; `model.input` if it has that.
-        outputs: List of symbolic tensors, the model's outputs; `model.outputs` if it has these.
+        structure: The structure of the inputs, with symbolic tensors; `model.input` if the model has it.
+        outputs: List of symbolic tensors, the model's outputs; `model.outputs` if the model has them.
 
     Attributes:
         steps: The steps, in Keras' order.

@@ -65,8 +65,8 @@ def graph_of(model: Any) -> Any:
     """Returns the Functional model that runs a model: itself, or the one inside a Sequential model.
 
     The result is None for all other models. It is also None if `call` is overridden in a subclass or in the
-    instance, because the model then does what that code says and not what the graph says. A `__call__` that hands
-    its inputs on to that of Keras is no such code.
+    instance, because the model then runs that code and not the graph. A `__call__` that passes its inputs on to
+    that of Keras does not count as such code.
     """
     graph = recorded_graph(model)
     if graph is None or "call" in vars(model):
@@ -77,9 +77,9 @@ def graph_of(model: Any) -> Any:
 
 
 def _calls_super(method: Any, plain: Any) -> bool:
-    """Returns whether a `__call__` is Keras' own, or one that hands its inputs on, as those of KerasHub do.
+    """Returns whether a `__call__` is Keras' own, or one that passes its inputs on, as those of KerasHub do.
 
-    What else it does is not known. Surgery compares the outputs of a copy, which shows if they were changed there.
+    It may change the inputs before that. Surgery finds out, because it compares the outputs of the copy.
     """
     names = getattr(getattr(method, "__code__", None), "co_names", ())
     return method is plain or {"super", "__call__"} <= set(names)
@@ -178,8 +178,8 @@ def makers_of(calls: Iterable[Call]) -> dict[int, Call]:
 def walk(model: keras.Model) -> Iterator[Call]:
     """Yields the calls of a model and of the models in it, each model once, in the order of the forward pass.
 
-    The calls in a model that a `TimeDistributed` runs have the path of that layer, `"frames/conv"`; the path with
-    the name of the model, `"frames/cnn/conv"`, is one of their other paths.
+    The calls in a model that a `TimeDistributed` runs have the path of that layer, `"frames/conv"`. Their other
+    paths include the one with the name of the model, `"frames/cnn/conv"`.
     """
     paths: dict[int, dict[str, None]] = collections.defaultdict(dict)  # all paths of each model, in order
     seen: set[int] = set()

@@ -1,4 +1,4 @@
-"""Whether a copy of a model computes what the original does; this is tried, since configs may leave things out."""
+"""Checks that a copy of a model computes the same as the original, since configs may leave arguments out."""
 
 import inspect
 import warnings
@@ -20,17 +20,17 @@ def check_copy(model: keras.Model, new: keras.Model, pairs: Pairs, rounding: flo
     """Compares a copy with the original on a small random batch in inference mode.
 
     Layers whose class is neither of Keras nor of this package are compared one by one, with the inputs that they
-    get in the original, since a later layer may hide what differs. Then the outputs of the models are compared.
+    get in the original, since a later layer may hide a difference. Then the outputs of the models are compared.
 
     Args:
         model: The original.
         new: The copy, with the state of the original.
         pairs: The layers of the original with their copies.
-        rounding: Float, the largest relative difference that is none; 0 compares to the bit.
+        rounding: Float, the largest relative difference that counts as equal; 0 compares to the bit.
 
     Returns:
-        A bool, whether the outputs are equal. They are not compared if the original gives other outputs each time,
-        or, with a warning, if no random batch runs through it.
+        A bool, whether the outputs are equal. It is False if they cannot be compared: if the original gives other
+        outputs each time or, with a warning, if no random batch runs through it.
 
     Raises:
         ValueError: If a layer or the model gives another output than the original; the error names the layer.
@@ -42,7 +42,7 @@ def check_copy(model: keras.Model, new: keras.Model, pairs: Pairs, rounding: flo
     except Exception as error:  # the code of a model may ask anything of its inputs
         warnings.warn(
             "The copy is not compared with the original, because no random batch runs through the model: "
-            f"{error!r}. Compare the outputs of both for inputs of yours.",
+            f"{error!r}. Compare the outputs of both for your own inputs.",
             stacklevel=5,
         )
         seen = {}
@@ -66,7 +66,7 @@ def check_copy(model: keras.Model, new: keras.Model, pairs: Pairs, rounding: flo
 def draws_in_inference(model: keras.Model, watched: list[keras.Layer], batch: Any = None) -> list[keras.Layer]:
     """Returns the layers that give other outputs for the same inputs, in two passes in inference mode.
 
-    A layer is left out if the result has a layer inside it.
+    If a layer inside another layer is in the result, the outer layer is left out.
 
     Args:
         model: A model with a graph.
@@ -89,7 +89,8 @@ def draws_in_inference(model: keras.Model, watched: list[keras.Layer], batch: An
 def gives_its_input(call: Call) -> bool:
     """Returns whether a layer under suspicion is dropout in all but its class.
 
-    It is called a drop layer or stochastic depth, has no weights, and gives out its input in inference.
+    The name of its class has "drop" or "StochasticDepth" in it, it has no weights, and in inference it returns its
+    input.
     """
     name = type(call.layer).__name__.lower()
     if not ("drop" in name or "stochasticdepth" in name) or call.layer.weights:
@@ -106,12 +107,12 @@ def gives_its_input(call: Call) -> bool:
 
 
 def is_custom(layer: Any) -> bool:
-    """Returns whether the class of a layer is a user's own: neither of Keras nor of this package."""
+    """Returns whether a layer is custom: its class is neither of Keras nor of this package."""
     return isinstance(layer, keras.Layer) and not type(layer).__module__.startswith(("keras.", "dropzoo."))
 
 
 def _run(layer: keras.Layer, *args: Any, **kwargs: Any) -> Any:
-    """Returns the outputs of a layer or, in inference mode, of a model; no variable changes."""
+    """Returns the outputs of a layer, or of a model in inference mode; no variable changes."""
     trainable, fixed = layer.trainable_variables, layer.non_trainable_variables
     if isinstance(layer, keras.Model):
         kwargs["training"] = False
@@ -119,7 +120,7 @@ def _run(layer: keras.Layer, *args: Any, **kwargs: Any) -> Any:
 
 
 def _first_run(model: keras.Model, watched: list[keras.Layer]) -> tuple[Any, dict[int, Recorded]]:
-    """Returns the first random batch that runs, and the calls of some layers, see `_recorded`."""
+    """Returns the first random batch that runs through a model, and the calls of some layers, see `_recorded`."""
     failed: Exception | None = None
     for batch in small_batches(model):
         try:
@@ -149,7 +150,7 @@ def _recorded(model: keras.Model, watched: list[keras.Layer], batch: Any) -> dic
 
 
 def _compare_arguments(old: keras.Layer, copied: keras.Layer) -> None:
-    """Warns if an argument of a layer's constructor has another value in the copy: inference may not show it."""
+    """Warns if an argument of a layer's constructor differs in the copy, since inference may not show it."""
     parameters = inspect.signature(type(old).__init__).parameters
     for attribute in (a for name in parameters if name not in ("self", "name") for a in (name, f"_{name}")):
         before, after = (vars(layer).get(attribute) for layer in (old, copied))
@@ -179,7 +180,7 @@ def _compare_calls(old: keras.Layer, copied: keras.Layer, calls: Recorded) -> No
 
 
 def _first_difference(model: keras.Model, new: keras.Model, batch: Any, pairs: Pairs) -> str:
-    """Returns where the outputs of a model and its copy part, for an error; "" if that is not known."""
+    """Returns the first layer whose outputs differ, in words for an error; "" if that is not known."""
     one = _recorded(model, [old for old, _ in pairs], batch)
     two = _recorded(new, [copied for _, copied in pairs], batch)
     names = [old.name for old, copied in pairs if any(map(_differ, one[id(old)], two[id(copied)]))]

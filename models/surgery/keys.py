@@ -19,7 +19,7 @@ from dropzoo.models.sites import Site, as_site, is_listed
 
 Key = str | Callable[[Site], bool]
 Target = Place | Call | Edge
-"""The target of a plan: a place, an edge, or a call, which stands for the fused activation of its layer."""
+"""The target of a key: a place, an edge, or a call, which stands for the fused activation of its layer."""
 
 _ACTIVATIONS = tuple(getattr(keras.layers, n) for n in "Activation ReLU LeakyReLU PReLU ELU Softmax".split())
 _FUSED = tuple(
@@ -130,7 +130,7 @@ class Scope:
         return [*found]
 
     def _refuse_hidden(self, key: str, wanted: str) -> None:
-        """Refuses the name or class of a layer in the code of another layer, of which there is no graph."""
+        """Raises a ValueError for the name or class of a layer that the code of another layer calls."""
         for call in self._calls:
             if not isinstance(call.layer, keras.Layer) or model_in(call.layer) is not None:
                 continue
@@ -139,12 +139,12 @@ class Scope:
                 if _is_called(wanted, self._known, *known):
                     raise ValueError(
                         f"{key!r} means {inner.name!r}, which the code of layer {call.layer.name!r}, a "
-                        f"{type(call.layer).__name__}, calls: no dropout can be put there. Put it at "
+                        f"{type(call.layer).__name__}, calls. No dropout can be put there: put it at "
                         f"{call.layer.name!r}, or write layers.get(...) into that code."
                     )
 
     def _refuse_several_models(self, wanted: str, found: list[Place]) -> None:
-        """Refuses a name without a path that places in several models have."""
+        """Raises a ValueError for a name without a path that places in several models have."""
         paths = sorted({place.call.path for place in found if wanted in names_of_place(place)})
         if len(paths) > 1 and not any(wanted == place.name for place in found):
             raise ValueError(
@@ -153,12 +153,12 @@ class Scope:
             )
 
     def _called(self, wanted: str) -> list[Place]:
-        """Returns the places of a name or pattern; inputs and the parts of a unit by their names only."""
+        """Returns the places of a name or pattern. A pattern does not match inputs and the parts of a unit."""
         found = [place for place in self.listed if _is_called(wanted, self._known, *names_of_place(place))]
         return found or [place for place in self._every if wanted in names_of_place(place)]
 
     def _by_edge(self, key: str) -> list[Target]:
-        """Returns the edges of `enc->join`; a tensor with one reader has none, and there the site is meant."""
+        """Returns the edges of `enc->join`. A tensor with one reader has no edges: the result is then its site."""
         source, _, reader = (part.strip() for part in key.partition("->"))
         placed = [place for place in self._every if place.is_on_edge and key in names_of_place(place)]
         if placed:
@@ -226,7 +226,7 @@ class Scope:
 
 
 def _models_in(call: Call) -> list[tuple[str, str]]:
-    """Returns the paths and the names of the model that a call runs; in a `TimeDistributed` it has two."""
+    """Returns the paths and the names of the model that a call runs: two pairs in a `TimeDistributed`."""
     inner, name = model_in(call.layer), call.layer.name
     if inner is None:
         return []

@@ -1,4 +1,4 @@
-"""The dropout of Keras' own layers, such as `LSTM`, is taken away by their configs."""
+"""Configs that take away the dropout inside Keras' own layers, such as `LSTM`."""
 
 from typing import Any
 
@@ -11,9 +11,9 @@ _DROPOUTS = {name for name in dir(keras.layers) if name.endswith("Dropout")}
 
 
 def is_quietable(layer: keras.Layer) -> bool:
-    """Returns whether a layer of Keras, with its own classes all through, drops something inside.
+    """Returns whether a layer is Keras' own and has dropout inside.
 
-    The dropout layers themselves are not meant, and neither are models, wrappers of models and layers of others.
+    The result is False for dropout layers and for models.
     """
     own = type(layer).__module__.startswith("keras.") and not isinstance(layer, keras.Model)
     return own and not layers.is_stochastic(layer) and bool(random_layers(layer))

@@ -41,7 +41,7 @@ class Put:
 
 @dataclass(frozen=True)
 class Detour:
-    """What one reader of a tensor reads in its place.
+    """The tensor that one reader reads in place of another tensor.
 
     Attributes:
         start: The tensor where the detour begins, in the model of the reader.
@@ -64,7 +64,7 @@ class Changes:
         between: The dropout to put between such a layer and its activation, by `call.key`.
         removed: The keys of the dropout calls to remove.
         quiet: Whether to take away the dropout inside Keras' own layers, such as `LSTM`.
-        detours: What a call reads in place of a tensor, by the key of the call and the id of the tensor.
+        detours: The detour of each tensor that a call reads, by the key of the call and the id of the tensor.
     """
 
     after: dict[tuple[str, int], Put] = field(default_factory=dict)
@@ -191,7 +191,7 @@ class Rebuild:
         return [linear, self._drop(put, call, names), activation, *behind]
 
     def _before(self, call: Call, names: set[str]) -> list[keras.Layer]:
-        """Returns the dropout that only this call reads, in a model where each layer reads the one before."""
+        """Returns the dropout on the edge to this call, for a model in which each layer reads the one before."""
         detours = self._changes.detours.get(call.key, {}).values()
         return [self._drop(way.put, way.maker, names) for way in detours if way.put is not None]
 
@@ -227,7 +227,7 @@ class Rebuild:
         return self._made[id(old)]
 
     def _check_shapes(self, call: Call, outputs: list[keras.KerasTensor]) -> None:
-        """Raises a ValueError if the copy of a layer of a user's own gives another shape than the original."""
+        """Raises a ValueError if the copy of a custom layer gives another shape than the original."""
         before, after = ([tensor.shape for tensor in tensors] for tensors in (call.outputs, outputs))
         if before != after and is_custom(call.layer):
             raise ValueError(
@@ -236,7 +236,7 @@ class Rebuild:
             )
 
     def _blame_a_copy(self, error: Exception) -> None:
-        """Raises a ValueError that names the first copy which could not be built, or else be called, if any."""
+        """Raises a ValueError that names the first copy that could not be built, or else not be called, if any."""
         unbuilt = [old for old, new in self.pairs if old.built and not new.built]
         uncalled = [
             old
@@ -320,7 +320,7 @@ def _from_config(old: keras.Layer, quiet: bool = False, **changes: Any) -> keras
 
 
 def _classes_in(old: keras.Layer) -> dict[str, type]:
-    """Returns the classes of a user's own inside a layer, such as cells, by name: they need not be registered."""
+    """Returns the custom classes inside a layer, such as cells, by name: they need not be registered."""
     inside = flatten_layers(old, include_self=False)
     return {type(layer).__name__: type(layer) for layer in inside if is_custom(layer)}
 

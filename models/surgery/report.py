@@ -71,8 +71,8 @@ class DropoutReport(list[SiteReport]):
 def dropout_report(model: keras.Model, images: Any = None, masks: int = 64) -> DropoutReport:
     """Measures the dropout of a model, site by site, in a training pass that leaves the model as it is.
 
-    The report also has what cannot be measured, with its `kind`: dropout inside recurrent layers, layers under
-    suspicion, and layers that draw in inference too.
+    The report also has rows for layers that cannot be measured, with their `kind`: recurrent layers with dropout
+    inside, layers under suspicion, and layers that draw in inference too.
 
     A unit counts as dropped if the output does not depend on its input. The report notes a rate of 0 or 1; a layer
     that never drops, or whose inputs are all zero; a rate of 0.5 and more on feature maps; and dropout before a
@@ -81,8 +81,8 @@ def dropout_report(model: keras.Model, images: Any = None, masks: int = 64) -> D
 
     Args:
         model: A Functional or Sequential model, built.
-        images: A batch of inputs, in the structure that the model takes. None for 8 random inputs: floats in
-            [0, 1), 64 wide and high if the model leaves that open, indices, or words.
+        images: A batch of inputs, in the structure that the model takes. None for 8 random inputs (floats in
+            [0, 1), indices or words), 64 wide and high if the model leaves its size open.
         masks: Positive int, the number of masks to draw at each site.
 
     Returns:

@@ -98,14 +98,14 @@ def strip_dropout(model: keras.Model, share_weights: bool = False) -> keras.Mode
 
     Weights, inference, compile settings and optimizer state are those of the original, which is not changed. If a
     dropout layer makes an output of the model, it becomes an `Identity` of the same name, so that losses keyed by
-    name still work. Layers of a user's own whose class is called a drop layer or stochastic depth are taken away
-    like those of Keras if they have no weights and give out their input in inference. Recurrent and attention
-    layers of Keras get a dropout of 0. A warning names whatever still draws at random in the copy.
+    name still work. A custom layer is removed too if its class has "drop" or "StochasticDepth" in its name, if it
+    has no weights, and if it returns its input in inference. Recurrent and attention layers of Keras get a dropout
+    of 0. A warning names the layers that still draw at random in the copy.
 
     Args:
         model: A Functional or Sequential model, built, as for `retrofit`.
         share_weights: Bool. If True, the copy uses the layers of the original, so that training one model trains
-            both. Layers whose config is not complete can be used only so.
+            both. A layer whose config is not complete needs this.
 
     Returns:
         A model of the same kind.
@@ -132,9 +132,9 @@ def strip_dropout(model: keras.Model, share_weights: bool = False) -> keras.Mode
 
 
 def _tell_what_stays(model: keras.Model, new: keras.Model, certain: bool) -> None:
-    """Warns if a model without dropout layers still draws at random, or has layers whose rate is 0 only now.
+    """Warns if a model without dropout layers still draws at random, or has layers whose rate was set to 0.
 
-    If it is not certain that inference draws nothing, layers are tried too.
+    If it is not certain that inference draws nothing, the layers are run twice to see.
     """
     named = [each for each in named_layers(new) if each.random.rate != 0]
     left = [f"{each.site!r} ({describe_random(each.random)})" for each in named]
@@ -152,25 +152,25 @@ def _tell_what_stays(model: keras.Model, new: keras.Model, certain: bool) -> Non
     inside = [each.site for each in named_layers(model) if each.random.holder is not None]
     if quiet := [site for site in inside if site not in stays]:
         warnings.warn(
-            f"The layers of this dropout stay in the copy, with a rate of 0: {', '.join(quiet)}. On a GPU their "
+            f"The layers with this dropout stay in the copy, with a rate of 0: {', '.join(quiet)}. On a GPU their "
             "outputs may differ from those of the original by rounding.",
             stacklevel=3,
         )
 
 
 def _detour(edge: Edge, layer: keras.Layer | None) -> Detour:
-    """Returns another way for the reader of an edge: past the dropout that stands there, through a new layer."""
+    """Returns the detour for the reader of an edge: around the dropout there, and through the new layer."""
     if edge.via is not None and edge.via.call.path != edge.reader.path:
         raise ValueError(
             f"The dropout {edge.via.name!r} on the edge {edge.name!r} is in another model than its reader, and "
-            f"has other readers. Name the dropout: {edge.via.name!r}."
+            f"has other readers. Use the name of the dropout as the key: {edge.via.name!r}."
         )
     put = None if layer is None else Put(layer, edge.name, edge.dropout_name)
     return Detour(edge.tensor, edge.place.call, put)
 
 
 def _rebuilt(model: keras.Model, changes: Changes, share_weights: bool) -> tuple[keras.Model, bool]:
-    """Returns the model with the changes and with its state, and whether its inference is known to be the same."""
+    """Returns the changed copy of a model with its state, and whether both are known to give the same outputs."""
     rebuild = Rebuild(changes, random.randint(1, 2**31 - 1), share_weights)
     with random_untouched(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The object being serialized includes a `lambda`")  # it is about files
@@ -180,5 +180,5 @@ def _rebuilt(model: keras.Model, changes: Changes, share_weights: bool) -> tuple
             remember(new, pixels)
         if share_weights:
             return new, False
-        # On a GPU, a recurrent layer without dropout takes cuDNN's way, which rounds otherwise.
+        # On a GPU, a recurrent layer without dropout runs in cuDNN, which rounds differently.
         return new, check_copy(model, new, rebuild.pairs, rounding=1e-3 if changes.quiet else 0.0)

@@ -25,7 +25,7 @@ def copy_state(pairs: list[tuple[keras.Layer, keras.Layer]]) -> dict[int, keras.
         A dict from the id of each old variable to the new one.
 
     Raises:
-        ValueError: If several layers share a weight, because their copies cannot share one; if the weights of a
+        ValueError: If several layers share a weight, because their copies cannot share it, or if the weights of a
             copy have other shapes.
     """
     variables: dict[int, keras.Variable] = {}
@@ -64,7 +64,7 @@ def copy_state(pairs: list[tuple[keras.Layer, keras.Layer]]) -> dict[int, keras.
 
 
 def _both(old: keras.Layer, new: keras.Layer) -> list[tuple[keras.Variable, keras.Variable]]:
-    """Returns the variables of a layer with those of its copy; a layer of rate 0 has no seed of its own."""
+    """Returns the variables of a layer with those of its copy, which has no seed variable if its rate is 0."""
     variables = old.variables, new.variables
     if len(variables[0]) != len(variables[1]):
         variables = old.weights, new.weights

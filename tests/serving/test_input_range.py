@@ -131,7 +131,7 @@ def test_samples_and_predictions_of_files(tmp_path):
         (lambda: net(), "are assumed for 'images'.*input_range=.low, high. to settle it.$"),
         (
             lambda: named("resnet50"),
-            "are assumed.*'resnet50' of keras.applications take what its prep",
+            "are assumed.*'resnet50' of keras.applications expect the images that its prep",
         ),
         (lambda: trained_on(-124, 151, from_files=False), "Files cannot be read for 'images'.*from -124 to 151"),
         (lambda: net(kl.Rescaling(1 / 255)), None),
