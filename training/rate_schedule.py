@@ -140,7 +140,7 @@ def _check_live(layer: keras.Layer, pattern: str) -> None:
         why = f"is a layer of Keras, whose rate is fixed once it is traced: put dropzoo.layers.{ours} there"
     else:
         why = (
-            f"is a {kind} with dropout in its own code, whose rate is fixed once it is traced: use a layer for it"
+            f"is a {kind} with dropout in its own code, whose rate is fixed once it is traced: use a dropout layer"
         )
     raise ValueError(
         f"{layer.name!r}, which {pattern!r} matches, {why}, or leave it alone with a later pattern: "

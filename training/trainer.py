@@ -35,25 +35,25 @@ class Trainer:
     of the whole state (including seed generators and live rates), and an error instead of a model full of NaN.
     With the checkpoints, a run that was stopped anywhere ends with the same weights.
 
-    A model that is compiled is trained with what it was compiled with, and each argument that is given here takes
-    the place of one of `compile`. If nobody has said the loss, it is chosen for each output by the targets in the
-    first batches, and `fit` prints which one and why: whole numbers within the outputs are classes, vectors of 0
-    and 1 that sum to 1 are one-hot, other vectors of 0 and 1 are labels that do not exclude each other, 0 and 1
-    for one output are a binary task, and other floats are a regression. Masks get `DiceCrossEntropy`. Where the
-    targets do not decide, an error says so. Labels are checked for these losses, and for those whose labels can
-    only be classes: the targets of a loss of your own may be anything, as in `fit`.
+    A compiled model trains with the settings of its `compile`; an argument that is passed here replaces the one of
+    `compile`. Without a loss, the targets in the first batches decide the loss of each output, and `fit` prints
+    which one and why: whole numbers within the outputs are classes, vectors of 0 and 1 that sum to 1 are one-hot,
+    other vectors of 0 and 1 are labels that do not exclude each other, 0 and 1 for one output are a binary task,
+    and other floats are a regression. Masks get `DiceCrossEntropy`. If the targets do not decide, `fit` raises an
+    error. Labels are checked for these losses, and for those whose labels can only be classes. A custom loss may
+    have any targets, as in `fit`.
 
     Args:
-        model: A built or unbuilt `keras.Model`. Freeze layers before the trainer is made. Losses and metrics
-            receive the model's outputs as they are.
-        optimizer: As for `compile`. None means that of a compiled model, or Adam.
+        model: A built or unbuilt `keras.Model`. Freeze layers before you make the trainer. Losses and metrics
+            get the model's outputs as they are.
+        optimizer: As for `compile`. None means the optimizer of a compiled model, or else Adam.
         loss: As for `compile`: one loss, or a list or dict of losses for the outputs. Models here return logits,
             but a name such as `"sparse_categorical_crossentropy"` means probabilities: pass objects with
-            `from_logits=True`; a mismatch that the graph of the model shows is a warning. None means the loss that
-            the model was compiled with, or a default; `[]` means only what the model adds with `add_loss`.
-        metrics: As for `compile`; names are resolved as Keras does. None means those of a compiled model, or else
-            the usual ones for the loss: accuracy, the mean IoU of masks, the mean absolute error of a regression,
-            none for a loss of your own. `[]` means none.
+            `from_logits=True`. A mismatch that the graph of the model shows raises a warning. None means the loss
+            that the model was compiled with, or a default; `[]` means only those that the model adds (`add_loss`).
+        metrics: As for `compile`; Keras resolves names. None means those of a compiled model, or else the usual
+            ones for the loss: accuracy, the mean IoU of masks, the mean absolute error of a regression, and none
+            for a custom loss. `[]` means none.
         strategy: A `tf.distribute.MirroredStrategy` or `MultiWorkerMirroredStrategy` under whose scope the model
             was built, or None. The batches of `train` are the global ones, the same on every worker. Each replica
             takes its rows, and all replicas together take the step that one device would take, with `synchronized`
@@ -74,15 +74,15 @@ class Trainer:
         loss_weights: As for `compile`. The weights of several outputs, for example of auxiliary losses.
         prefetch_to: Str or None. A device, for example `"GPU:0"`, to which the next batches are copied while a
             step runs. Not with a strategy.
-        task: What the output is trained for, in place of a loss: `"multi_class"`, `"binary"`, `"multi_label"` or
+        task: The task of the output, in place of a loss: `"multi_class"`, `"binary"`, `"multi_label"` or
             `"regression"`; for several outputs a list, or a dict by their names.
         weighted_metrics: As for `compile`.
         input_range: The values of a black and of a white pixel in the training images, such as `(0, 255)`. None
-            means what the data say, or what the first batches show. It is kept with the model and in its `.keras`
-            file, so that a server or an export gives it such images.
+            means the range of `load_data`, or the one that the first batches show. It is kept with the model and
+            in its `.keras` file, so that servers and exports give the model such images.
 
     Raises:
-        ValueError: If an option is bad.
+        ValueError: If an argument is invalid.
 
     Example:
     >>> import keras, numpy as np, tensorflow as tf
@@ -154,7 +154,7 @@ class Trainer:
     ) -> keras.callbacks.History:
         """Trains until `epochs` epochs are done, including the epochs before a resume.
 
-        If `checkpoint_dir` holds checkpoints, the run goes on from the newest. It ends with the weights that it
+        If `checkpoint_dir` holds checkpoints, the run resumes from the newest. It ends with the weights that it
         would have had without the stop (to the bit with `deterministic=True`) if it sees the same batches. A stop
         within an epoch (`model.stop_training`, Ctrl-C, SIGTERM) saves the position there. Callbacks start anew
         after a resume: `EarlyStopping` counts from zero.
@@ -164,11 +164,11 @@ class Trainer:
 
         - of an object whose `at_epoch(epoch)` returns the `tf.data.Dataset` of an epoch, always;
         - of another `tf.data.Dataset`, if each pass gives the same batches;
-        - of arrays `(x, y)`, if they are the same: their order is a function of a seed, which is kept in the
-          checkpoint, and of the epoch;
-        - of a `keras.utils.PyDataset`, if a batch depends on its index and on the calls of `on_epoch_begin` and
-          `on_epoch_end` alone: the calls of past epochs are repeated;
-        - of a generator, if it gives the same batches each time it is made: past ones are drawn and dropped.
+        - of arrays `(x, y)`, if they are the same: their order depends only on the epoch and on a seed in the
+          checkpoint;
+        - of a `keras.utils.PyDataset`, if a batch depends only on its index and on the calls of `on_epoch_begin`
+          and `on_epoch_end`: the calls of past epochs are repeated;
+        - of a generator, if it gives the same batches each time it is made: past batches are read and skipped.
 
         Args:
             train: The training data: a `tf.data.Dataset`, an object with `at_epoch`, a `PyDataset`, a generator of
@@ -182,23 +182,24 @@ class Trainer:
                 an epoch are done.
             class_weight: Dict from labels to weights, or None. Other labels have the weight 1. In masks, each
                 pixel has the weight of its label.
-            verbose: As for Keras' `fit`. Unless it is 0, `fit` also prints what it has chosen itself.
+            verbose: As for Keras' `fit`. Unless it is 0, `fit` also prints the loss that it has chosen.
             x: Arrays of inputs, in place of `train`, as for Keras' `fit`.
             y: Arrays of targets, with `x`.
             sample_weight: Arrays of weights, with `x`.
             batch_size: Int above 0 or None. The size of the batches that are cut from arrays; None means 32.
             shuffle: Bool. Whether each epoch has its own order of the rows of arrays, or of the batches of a
                 `PyDataset`.
-            steps_per_epoch: Int above 0 or None. The number of batches of an epoch, if it is not that of the data.
-                A generator needs it. Datasets and generators then go on where the epoch before ended.
+            steps_per_epoch: Int above 0 or None. The number of batches of an epoch; None means all batches of the
+                data. A generator needs it. With it, an epoch begins where the one before ended, except for an
+                object with `at_epoch`.
             validation_steps: Int above 0 or None. The number of batches of `validation_data` to evaluate.
 
         Returns:
             Keras' `History`, including the epochs before a resume.
 
         Raises:
-            ValueError: For unusable data or arguments, targets that do not decide the loss, or a checkpoint of
-                another model or run.
+            ValueError: For invalid data or arguments, for targets that do not decide the loss, or for a checkpoint
+                of another model or run.
             FloatingPointError: Once the loss is not finite.
             OSError: If a checkpoint cannot be written; older ones are whole.
             RuntimeError: If another worker is gone.
@@ -256,7 +257,7 @@ class Trainer:
 
     @property
     def input_range(self) -> tuple[float, float] | None:
-        """The values of a black and of a white pixel in the training images, or None while nothing shows it."""
+        """The values of a black and of a white pixel in the training images, or None while they are not known."""
         return self._images.range
 
     def evaluate(
@@ -283,7 +284,7 @@ class Trainer:
         return {name: float(value) if value.ndim == 0 else value for name, value in logs.items()}
 
     def _build(self, feed: Feed, directory: Path | None) -> None:
-        """Compiles the model if that has waited for data, and makes every variable, which checkpoints need."""
+        """Compiles the model if it is not compiled yet, and builds all variables, which checkpoints need."""
         if directory is not None:
             checkpoints.warn_of_own_optimizers(self.model)
         with replicas.scope(self.strategy):
@@ -297,17 +298,17 @@ class Trainer:
                     raise  # a model with its own `train_step` may have no `call`, and makes its variables there
 
     def _compile(self, settled: Settled | None) -> None:
-        """Compiles the model with what is settled; None waits."""
+        """Compiles the model with the settings; does nothing for None, before the data are known."""
         if settled is None:
             return
         asked, self._settled = self._asked, settled
-        # A model that is compiled is left so: a `compile` of its own may take other arguments.
+        # A compiled model stays as it is: its own `compile` may take other arguments.
         if not settled.as_is or self.strategy is not None:
             self._compile_anew(asked, settled)
         self._described += checkpoints.describe(self.model.optimizer)
 
     def _compile_anew(self, asked: Asked, settled: Settled) -> None:
-        """Compiles the model, with an optimizer and metrics of the strategy."""
+        """Compiles the model, with copies of the optimizer and the metrics for the strategy, if any."""
         check_compile(self.model)
         with replicas.scope(self.strategy):
             if settled.loss is None:

@@ -28,7 +28,7 @@ class Draw(abc.ABC):
         """
 
     def __call__(self, shape: Shape) -> Tensor:
-        """Returns `bits(shape)`: a layer of a user's own can call a draw like a function."""
+        """Returns `bits(shape)`: a custom layer can call a draw like a function."""
         return self.bits(shape)
 
     def uniform(self, shape: Shape) -> Tensor:

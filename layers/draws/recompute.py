@@ -1,8 +1,8 @@
-"""Seeds in recomputed activations: where a forward pass is computed again for its gradient, it draws as it did.
+"""Seeds for recomputed activations: a forward pass that runs again for its gradient draws the same masks.
 
 Under `tf.recompute_grad`, which `keras.remat` and `keras.RematScope` use, TensorFlow keeps no activation and runs
-the layers again in the backward pass. The seed generators have moved on by then, so the seeds of each such call
-are kept with the call.
+the layers again in the backward pass. The seed generators have advanced by then, so the seeds of each call are
+kept with the call.
 """
 
 from collections import OrderedDict, defaultdict
@@ -13,14 +13,14 @@ import keras
 from dropzoo.common.tensorflow_internals import recomputed_calls
 from dropzoo.layers.draws.hash import Tensor
 
-_KEPT = 4096  # calls; a call whose gradient is never asked for would be kept for ever
+_KEPT = 4096  # calls; without a limit, calls without a gradient would stay forever
 
 
 class _Seeds:
-    """The seeds of one call: for each generator those that it gave, in order."""
+    """The seeds of one call, in order, by the generator that drew them."""
 
     def __init__(self, call: object) -> None:
-        self._call = call  # so that the id of the call is not given to another object
+        self._call = call  # as long as it exists, no other object has its id
         self._given: dict[int, list[Tensor]] = defaultdict(list)
         self._again: dict[int, int] = defaultdict(int)
 
@@ -43,16 +43,16 @@ def next_seed(generator: keras.random.SeedGenerator) -> Any:
         generator: The layer's seed generator.
 
     Raises:
-        RuntimeError: If the forward pass of a recomputation is too long ago.
+        RuntimeError: If the seeds of the forward pass are no longer kept.
     """
-    inner = []  # the forward passes inside the innermost recomputation: they will be computed again themselves
+    inner = []  # forward passes inside the innermost recomputation, which will run again themselves
     seed = None
     for call, again in recomputed_calls():
         if again:
             if id(call) not in _seeds_of:
                 raise RuntimeError(
-                    f"The seeds of only {_KEPT} calls under tf.recompute_grad are kept: take the gradient "
-                    "earlier, or let fewer and larger blocks be recomputed."
+                    f"Only the seeds of the last {_KEPT} calls under tf.recompute_grad are kept: compute the "
+                    "gradient earlier, or recompute fewer and larger blocks."
                 )
             seed = _seeds_of[id(call)].draw_again(generator)
             break

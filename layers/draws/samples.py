@@ -112,8 +112,8 @@ def sample_bits(
     Args:
         shape: Shape to draw, rows first.
         key: uint32 tensor `(2,)`, derived from the seed and the site.
-        rows: uint32 tensor `(rows,)`, a key for each row. If `shape` has a multiple of them, each key is for
-            several rows, one after another.
+        rows: uint32 tensor `(rows,)`, a key for each row. If `shape` has a multiple of these rows, each key is for
+            several consecutive rows.
         sample: Int tensor in [0, T): a scalar, or `(rows, 1)`, one for each row.
         num_samples: Positive int, the number of samples T.
         balanced: Bool. Whether to stratify the bits over the samples.
@@ -162,10 +162,10 @@ def _bits(shape: tf.Tensor, key: tf.Tensor, rows: tf.Tensor, sample: tf.Tensor, 
 
 
 def _spread(length: tf.Tensor, rows: tf.Tensor, sample: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns the keys and samples of a first axis of another length than the batch.
+    """Returns the keys and samples for a first axis whose length is not that of the batch.
 
-    It is longer where windows, patches or frames are folded into the batch. Each image then has the same number of
-    rows, one after another, and the key of a row is that of its image and of its place there.
+    It is longer if windows, patches or frames are folded into the batch. Each image then has the same number of
+    consecutive rows, and the key of a row depends on the key of its image and on its place in the image.
     """
     images = tf.maximum(tf.shape(rows)[0], 1)
     each = tf.maximum((length + images - 1) // images, 1)

@@ -82,8 +82,8 @@ def _settled(shown: Pixels | None, said: tuple[float, float] | None) -> Pixels:
     low, high = check_range(said)
     if shown is not None:
         warnings.warn(
-            f"The model takes pixels from {shown.words}, but you say input_range={said!r}, which is taken. Leave "
-            "it out unless the model was trained on such images",
+            f"The model takes pixels from {shown.words}. Received: input_range={said!r}, which is used. Leave it "
+            "out unless the model was trained on such images",
             stacklevel=4,
         )
     bits = {255.0: 8}.get(high, 16 if high > 255 else None)

@@ -204,18 +204,16 @@ def test_a_model_of_standardised_images_takes_no_files(tmp_path):
     signature, file = version.signatures["serving_default"], tf.io.encode_png(np.zeros((8, 8, 3), "uint8")).numpy()
     with pytest.raises(Refused, match="from -2.1 to 2.6 .*so it takes no image files: send JSON"):
         read_image(file, signature.specs["images"], Limits(), signature.pixels["images"])
-    with pytest.raises(ValueError, match="-2.1 to 2.6.*Put what scales the images into the model"):
+    with pytest.raises(ValueError, match="-2.1 to 2.6.*Put the layer that scales the images into the model"):
         serving.export_model(model, tmp_path / "m" / "2", 0, image_dtype="uint8")
-    with pytest.raises(ValueError, match="or say what a black and a white pixel become: --input-range"):
+    with pytest.raises(ValueError, match="or pass the values of a black and a white pixel: --input-range"):
         settle_range(model, None, print)
     assert settle_range(model, (-2, 2), print).from_files
 
 
 def test_a_range_that_the_graph_does_not_show_is_taken_with_a_warning():
     model = net(kl.Rescaling(1 / 255, name="scale"))
-    with pytest.warns(
-        UserWarning, match="from 0 to 255 .*'scale'.*but you say input_range=.0, 1., which is taken"
-    ):
+    with pytest.warns(UserWarning, match="from 0 to 255 .*'scale'.*Received: input_range=.0, 1., which is used"):
         assert taken_by(model, (0, 1)).range == (0, 1)
     assert taken_by(model, (0, 255)).source == "its layer 'scale'"
 

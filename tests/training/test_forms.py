@@ -316,7 +316,7 @@ def test_data_that_run_out_stop_the_run_with_a_warning():
 def test_bad_data_are_refused_with_the_way_out():
     trainer = Trainer(one(), "sgd", CROSS_ENTROPY, [])
     for arguments, message in [
-        ({"train": generator()}, "never ends, or nothing tells where: pass `steps_per_epoch`"),
+        ({"train": generator()}, "never ends, or its length is not known: pass `steps_per_epoch`"),
         ({"train": Endless()}, "pass `steps_per_epoch`"),
         ({"train": tf_data(X, LABELS).batch(5).repeat()}, r"pass `steps_per_epoch`.*\.take\(batches\)"),
         ({"train": (X, LABELS), "validation_data": generator()}, "pass `validation_steps`"),

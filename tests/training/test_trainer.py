@@ -196,7 +196,7 @@ def test_labels_beyond_the_model_are_refused():
     mask = np.zeros((1, 8, 8), "int32")
     mask[0, 3, 4] = 12
     with pytest.raises(
-        ValueError, match="^`train` has labels up to 12 but the model has 11 outputs. Labels that do not count"
+        ValueError, match="^`train` has labels up to 12 but the model has 11 outputs. To leave a label out"
     ):
         fit(mask, 11)
     trainer = Trainer(linear_model())
@@ -206,7 +206,7 @@ def test_labels_beyond_the_model_are_refused():
             ValueError, match="^The data of the evaluation has labels up to 10 but the model has 10"
         ):
             call()
-    with pytest.raises(ValueError, match="The loss of the output must be said: .* from 0 to 12"):
+    with pytest.raises(ValueError, match="The loss of the output must be given: .* from 0 to 12"):
         fit(mask, 1)
     with pytest.raises(ValueError, match="labels down to -1"):
         fit(np.minimum(mask, 1) - 1, 11)
@@ -237,7 +237,7 @@ def test_bad_data_is_refused():
         ((images, labels[:5]), r"same number of rows. Received: \[5, 12\]"),
         (
             zip([images], [labels], strict=True),
-            "`train` never ends, or nothing tells where: pass `steps_per_epoch`",
+            "`train` never ends, or its length is not known: pass `steps_per_epoch`",
         ),
         (dataset().take(0), "`train` is empty"),
         (dataset().filter(lambda x, y: False), "`train` is empty"),

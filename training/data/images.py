@@ -51,7 +51,7 @@ def read_images(paths: list[Path], num_channels: int | None = None) -> list[np.n
 
 
 def grey_to_rgb(image: tf.Tensor) -> tf.Tensor:
-    """Returns a grey image as RGB. `tf.image.grayscale_to_rgb` does not take 16 bits."""
+    """Returns a grey image as RGB, also one of 16 bits, which `tf.image.grayscale_to_rgb` does not take."""
     return tf.concat([image] * 3, -1)
 
 

@@ -45,7 +45,7 @@ class Data:
     """Batches `(images, labels)` of a data set.
 
     Images are float32 in [0, 1], `(batch, height, width, channels)`: stored values divided by the largest that
-    their type can hold, 255 for 8 bits and 65535 for 16. So images of 12 bits in files of 16 end at 0.0625. Labels
+    their type can hold, 255 for 8 bits and 65535 for 16. Images of 12 bits in files of 16 end at 0.0625. Labels
     are int32, `(batch,)`; masks are int32, `(batch, height, width)`.
 
     Attributes:

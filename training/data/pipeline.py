@@ -145,7 +145,7 @@ def training_batches(
     num_batches = -(-count // batch_size)
     batches = epochs.flat_map(at_epoch).apply(tf.data.experimental.assert_cardinality(num_batches))
     batches.at_epoch = at_epoch
-    # Facts about the images that `Trainer` keeps with the model.
+    # `Trainer` keeps these facts about the images with the model.
     batches.input_range = (0.0, 1.0)
     batches.bits = _BITS.get(examples.element_spec[0].dtype)
     return batches

@@ -11,7 +11,7 @@ import tensorflow as tf
 from dropzoo.common.tensorflow_internals import writes_files
 from dropzoo.models.graph.endings import output_activation
 
-#: The arguments that say how many batches are read from the data of a name.
+#: The argument that limits the batches of each kind of data.
 STEPS = {"train": "steps_per_epoch", "validation_data": "validation_steps", "dataset": "steps"}
 
 #: `(x,)`, `(x, y)` or `(x, y, sample_weight)`, each a tensor or a structure of tensors.
@@ -40,7 +40,7 @@ def output(model: keras.Model) -> Output | None:
 
 
 def check_r_drop(model: keras.Model, r_drop: float) -> None:
-    """Raises a ValueError if R-Drop is on and the model has its own `train_step`, or ends in probabilities."""
+    """Raises a ValueError for R-Drop with a model that has its own `train_step` or ends in probabilities."""
     if not r_drop:
         return
     if has_own_step(model):
@@ -49,7 +49,7 @@ def check_r_drop(model: keras.Model, r_drop: float) -> None:
         )
     if ending := output_activation(model):
         raise ValueError(
-            f"`r_drop` needs logits, but the model ends in a {ending}. End the model without it: MonteCarlo and "
+            f"`r_drop` needs logits, but the model ends in a {ending}. Leave that out: MonteCarlo and "
             f"exports turn logits into probabilities. Received: r_drop={r_drop}"
         )
 
@@ -60,7 +60,7 @@ def has_own_step(model: keras.Model) -> bool:
 
 
 def may_need_no_loss(model: keras.Model) -> bool:
-    """Returns whether the model overrides `train_step` or `compute_loss`, and so may compute its own loss."""
+    """Returns whether a model overrides `train_step` or `compute_loss`, so that it may compute its own loss."""
     return has_own_step(model) or type(model).compute_loss is not keras.Model.compute_loss
 
 
@@ -70,7 +70,7 @@ def dataset(
     """Returns the dataset of one epoch, or raises a ValueError that calls the data `name`.
 
     Args:
-        data: A dataset, or an object with one for each epoch.
+        data: A dataset, or an object with `at_epoch`.
         name: Str. The name of the argument.
         epoch: Int from 0.
         steps: Int or None. The number of batches to read at most.
@@ -83,7 +83,7 @@ def dataset(
 
 
 def checked(found: tf.data.Dataset, name: str) -> tf.data.Dataset:
-    """Returns a dataset, or raises a ValueError if it gives no batches that can be trained on."""
+    """Returns a dataset, or raises a ValueError if a model cannot train on its batches."""
     if not isinstance(found, tf.data.Dataset):
         raise ValueError(
             f"`{name}.at_epoch(epoch)` must return a tf.data.Dataset. Received: {type(found).__name__}"
@@ -99,10 +99,10 @@ def checked(found: tf.data.Dataset, name: str) -> tf.data.Dataset:
 
 
 def endless(name: str) -> ValueError:
-    """Returns the error for data of which nobody knows where an epoch ends."""
+    """Returns the error for data whose epochs have no known length."""
     return ValueError(
-        f"`{name}` never ends, or nothing tells where: pass `{STEPS[name]}`, the number of batches of an epoch, "
-        "or bound a dataset with .take(batches)"
+        f"`{name}` never ends, or its length is not known: pass `{STEPS[name]}`, the number of batches of an "
+        "epoch, or bound a dataset with .take(batches)"
     )
 
 

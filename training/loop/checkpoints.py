@@ -38,7 +38,7 @@ class Checkpoint:
         history: Dict from the names of logs to one value for each epoch.
         described: List of str. What `describe` returned when the run began.
         jit_compile: Bool. Whether XLA compiles the steps.
-        seed: Int. The seed of the order in which arrays are read.
+        seed: Int. The seed of the order in which arrays and a `PyDataset` are read.
         input_range: The values of a black and of a white pixel in the training images, or None.
     """
 
@@ -152,7 +152,7 @@ def _best(history: dict[str, list[float]]) -> str | None:
 
 
 def describe(thing: keras.Model | keras.optimizers.Optimizer) -> list[str]:
-    """Returns the settings of a model's layers or of an optimizer, which define a run with the variables."""
+    """Returns the settings of a model's layers or of an optimizer: with the variables, they define a run."""
     lines: list[str] = []
 
     def add(name: str, value: Any) -> None:
@@ -244,7 +244,7 @@ def _assign(model: keras.Model, meta: dict[str, Any], arrays: dict[str, np.ndarr
 
 
 def warn_of_own_optimizers(model: keras.Model) -> None:
-    """Warns if a model has optimizers besides that of `compile`, as networks that train two parts do."""
+    """Warns if a model has optimizers besides that of `compile`, as models whose parts train separately do."""
     own = [
         name
         for name, value in vars(model).items()
@@ -252,8 +252,8 @@ def warn_of_own_optimizers(model: keras.Model) -> None:
     ]
     if own:
         warnings.warn(
-            f"The checkpoints do not hold the state of {', '.join(own)}: a resumed run goes on with new ones, and "
-            "is not exact. Pass the model one optimizer in `compile`, or save their variables yourself",
+            f"The checkpoints do not hold the state of {', '.join(own)}: a resumed run uses new ones, so it "
+            "is not exact. Use only the optimizer of `compile`, or save the variables of the others yourself",
             stacklevel=4,
         )
 

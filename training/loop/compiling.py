@@ -1,4 +1,4 @@
-"""What a model is compiled with: what was said, what it was compiled with before, or a default for its targets."""
+"""The arguments of `compile`: those of the trainer, those of an earlier `compile`, or defaults for the targets."""
 
 import dataclasses
 import inspect
@@ -22,17 +22,17 @@ from dropzoo.training.loop.targets import facts
 
 @dataclasses.dataclass(frozen=True)
 class Asked:
-    """The arguments of `compile`, as they were given to the trainer; None where nothing was said.
+    """The arguments of `compile`, as they were passed to the trainer; None for those that were not passed.
 
     Args:
         optimizer: As for `compile`.
-        loss: As for `compile`; an empty list for no loss besides those that the model adds itself.
+        loss: As for `compile`; an empty list for no loss besides those that the model adds.
         loss_weights: As for `compile`.
         metrics: As for `compile`; an empty list for none.
         weighted_metrics: As for `compile`.
-        task: What each output is trained for, in place of a loss: a name, or a list or dict of names.
-        taken: Str. What was taken from the model, in words; empty if nothing was.
-        as_is: Bool. Whether nothing was said, so that a compiled model can be left as it is.
+        task: The task of each output, in place of a loss: a name, or a list or dict of names.
+        taken: Str. A sentence on the loss that was taken from the compiled model; empty if none was.
+        as_is: Bool. Whether nothing was passed, so that a compiled model can stay as it is.
     """
 
     optimizer: Any = None
@@ -45,7 +45,7 @@ class Asked:
     as_is: bool = False
 
     def with_compiled(self, model: keras.Model) -> "Asked":
-        """Returns the same arguments, with what the model was compiled with in place of what was not said.
+        """Returns the arguments, in which those of the compiled model replace those that were not passed.
 
         The loss weights go with the loss. A model that was compiled without metrics keeps none, unless it gets
         another loss.
@@ -75,14 +75,14 @@ class Asked:
 
 @dataclasses.dataclass(frozen=True)
 class Settled:
-    """What the model is compiled with.
+    """The settings with which the model is compiled.
 
     Args:
         loss: As for `compile`.
         metrics: As for `compile`.
         checks: The checks of the labels, or None.
-        words: Str. What was chosen and why, for people; empty if nothing was chosen.
-        as_is: Bool. Whether the model is compiled with all this already.
+        words: Str. A sentence on the choice and its reason; empty if nothing was chosen.
+        as_is: Bool. Whether the model is already compiled with these settings.
     """
 
     loss: Any
@@ -93,15 +93,15 @@ class Settled:
 
 
 def settle(asked: Asked, model: keras.Model, feed: Feed | None) -> Settled | None:
-    """Returns what the model is compiled with, or None if that depends on data and there are none yet.
+    """Returns the settings with which the model is compiled, or None if they depend on data and there are none.
 
     Args:
-        asked: What was said or compiled.
+        asked: The arguments of the trainer or of an earlier `compile`.
         model: The model, which may be unbuilt.
         feed: The data, or None.
 
     Raises:
-        ValueError: If the targets do not decide what was not said.
+        ValueError: If the targets do not decide the loss, and none was passed.
     """
     if feed is None and (asked.loss is None or not getattr(model, "outputs", None)):
         return None
@@ -124,12 +124,12 @@ def settle(asked: Asked, model: keras.Model, feed: Feed | None) -> Settled | Non
 
 
 def check_compile(model: keras.Model) -> None:
-    """Raises a ValueError if a model has a `compile` of its own that does not take the arguments of Keras'."""
+    """Raises a ValueError if a model overrides `compile` with one that does not take the arguments of Keras."""
     taken = inspect.signature(model.compile).parameters
     if "loss_weights" not in taken and all(each.kind is not each.VAR_KEYWORD for each in taken.values()):
         raise ValueError(
             f"{type(model).__name__} has its own `compile`, with the arguments {', '.join(taken)}. Call it "
-            "yourself, and give the Trainer the compiled model without optimizer, loss and metrics"
+            "yourself, and pass the compiled model to the Trainer without `optimizer`, `loss` and `metrics`"
         )
 
 
@@ -158,7 +158,7 @@ def _needs_none(asked: Asked, model: keras.Model, feed: Feed) -> Settled | None:
 
 
 def _by_targets(asked: Asked, model: keras.Model, feed: Feed) -> Settled:
-    """Returns a default for each output."""
+    """Returns the settings for a model whose losses the targets decide."""
     outputs = Outputs(model, lambda: few(feed.first[0][0]))
     _, y, _ = keras.utils.unpack_x_y_sample_weight(feed.spec)
     said = _by_output(asked.task, outputs, "task")
@@ -182,7 +182,7 @@ def _by_targets(asked: Asked, model: keras.Model, feed: Feed) -> Settled:
 
 
 def _task(outputs: Outputs, index: int, spec: tf.TensorSpec, feed: Feed, said: str | None) -> Task:
-    """Returns the task of an output, by the type of its targets where that is enough, or else by their values."""
+    """Returns the task of an output, by the type of its targets if that decides, or else by their values."""
     output = outputs.each[index]
     if said is not None or (task := task_by_type(output, spec)) is None:
         found = [outputs.all_targets(batch[1])[index] for batch in feed.first]
@@ -191,9 +191,9 @@ def _task(outputs: Outputs, index: int, spec: tf.TensorSpec, feed: Feed, said: s
 
 
 def _by_output(things: Any, outputs: Outputs, name: str = "") -> list[Any]:
-    """Returns one of `things` for each output, as `compile` takes them: one for all, a list or a dict by names.
+    """Returns one thing for each output, from one for all, a list, or a dict by names, as `compile` takes them.
 
-    Things that do not fit the outputs are refused if they have a `name`, and otherwise left to `compile`.
+    Things that do not fit the outputs raise a ValueError if `name` is given; otherwise `compile` checks them.
     """
     names = [output.name for output in outputs.each]
     if isinstance(things, Mapping):
@@ -213,7 +213,7 @@ def _by_output(things: Any, outputs: Outputs, name: str = "") -> list[Any]:
 
 
 def _metrics(output: Output, fact: Known | None) -> list[keras.metrics.Metric]:
-    """Returns the metrics that go with a loss: none for a loss of the user's own, as in `fit`."""
+    """Returns the metrics that go with a loss: none for a custom loss, as in `fit`."""
     if fact is None:
         return []
     task: Any = Task(fact.kind, fact.one_hot)  # type: ignore[arg-type]
@@ -221,7 +221,7 @@ def _metrics(output: Output, fact: Known | None) -> list[keras.metrics.Metric]:
 
 
 def _warn_of_logits(output: Output, fact: Known | None) -> None:
-    """Warns if a loss takes logits and the output is probabilities, or the other way round."""
+    """Warns if a loss takes logits and the output gives probabilities, or the other way round."""
     if fact is None or fact.from_logits is None or output.meaning is None:
         return
     if fact.from_logits != (output.meaning == "logits"):
@@ -244,7 +244,7 @@ def adds_losses(model: keras.Model, x: Any) -> bool:
     if not model.built:
         model(few(x))
     seen: list[int] = []
-    tf.function(count, autograph=False).get_concrete_function(few(x))  # traced, never run
+    tf.function(count, autograph=False).get_concrete_function(few(x))  # traced, but not run
     regularizers = sum(weight.regularizer is not None for weight in model.trainable_variables)
     return seen[0] > regularizers
 

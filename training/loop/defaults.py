@@ -1,4 +1,4 @@
-"""The loss and the metrics of an output whose loss nobody has said: chosen by the model and by its targets."""
+"""The default loss and metrics of an output: the model and its targets decide."""
 
 import dataclasses
 from typing import Any, Literal, TypeAlias
@@ -21,12 +21,12 @@ _MEANINGS = {"multi_class": "softmax", "binary": "sigmoid", "multi_label": "sigm
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """What an output is trained for.
+    """The task of an output.
 
     Args:
         kind: The kind of the output.
-        one_hot: Bool. Whether the targets of classes are vectors with a 1 at the class, rather than its number.
-        why: Str. The reason, in words that go behind "because".
+        one_hot: Bool. Whether the targets are vectors with a 1 at the class, rather than the number of the class.
+        why: Str. The reason, in words that follow "because".
     """
 
     kind: Kind
@@ -42,7 +42,7 @@ class Default:
         loss: The loss.
         metrics: The metrics.
         check: The check of the targets, or None.
-        words: Str. What was chosen and why, for people.
+        words: Str. A sentence on the choice and its reason.
     """
 
     loss: keras.losses.Loss
@@ -52,9 +52,9 @@ class Default:
 
 
 def task_by_type(output: Output, spec: tf.TensorSpec) -> Task | None:
-    """Returns the task of an output if the type and the shape of its targets decide, or None.
+    """Returns the task of an output if the type and the shape of its targets decide it, or None.
 
-    Whole numbers, one for each vector of outputs, can only be classes. The graph checks their range.
+    Whole numbers, one for each vector of outputs, can only be classes. Their range is checked in each batch.
     """
     if output.classes < 2 or output.meaning not in ("logits", "softmax") or not spec.dtype.is_integer:
         return None
@@ -74,7 +74,7 @@ def task_of(output: Output, targets: Targets, said: str | None) -> Task:
         said: One of `TASKS`, or None to decide by the targets.
 
     Raises:
-        ValueError: If the targets do not decide, or do not fit the output or what was said.
+        ValueError: If the targets do not decide, or do not fit the output or `said`.
     """
     same = len(targets.shape) == len(output.shape) and targets.shape[-1] in (None, output.classes)
     fewer = len(targets.shape) == len(output.shape) - 1
@@ -97,7 +97,7 @@ def task_of(output: Output, targets: Targets, said: str | None) -> Task:
 
 
 def _said(said: str, output: Output, same: bool) -> Task:
-    """Returns the task that was said, in the form that the targets have."""
+    """Returns the task that the user named, in the form that the targets have."""
     kind: Any = said
     if said in ("classification", "segmentation"):
         kind = "binary" if output.classes == 1 else "multi_class"
@@ -130,8 +130,8 @@ def _of_labels(output: Output, targets: Targets) -> Task:
         raise _undecided(
             output,
             targets,
-            f"classes would be from 0 to {output.classes - 1}. A label that does not count, such as 255 or -1, is "
-            "the `ignore_class` of losses such as training.DiceCrossEntropy",
+            f"classes would be from 0 to {output.classes - 1}. To leave out a label, such as 255 or -1, pass it "
+            "as `ignore_class` to a loss such as training.DiceCrossEntropy",
         )
     if output.meaning == "sigmoid":
         raise _undecided(
@@ -164,7 +164,7 @@ def default_for(output: Output, task: Task, meaning: str | None) -> Default:
     Args:
         output: The output.
         task: Its task.
-        meaning: `"logits"`, `"softmax"` or `"sigmoid"`; None where nothing shows it.
+        meaning: `"logits"`, `"softmax"` or `"sigmoid"`; None if it is not known.
 
     Raises:
         ValueError: If the meaning is not known, or does not fit the task.
@@ -174,12 +174,12 @@ def default_for(output: Output, task: Task, meaning: str | None) -> Default:
         return Default(loss, metrics_for(output, task, False), None, words)
     if meaning is None:
         raise ValueError(
-            f"The loss of {output.words} must be said: its values are in [0, 1], so they may be probabilities or "
-            "logits, and the graph of the model does not show it. Pass a `loss` with `from_logits=True` or False"
+            f"The loss of {output.words} must be given: its values are in [0, 1], so they may be probabilities or "
+            "logits, and the model does not show which. Pass a `loss` with `from_logits=True` or False"
         )
     if meaning not in ("logits", _MEANINGS[task.kind]):
         raise ValueError(
-            f"The loss of {output.words} must be said: it goes through a {meaning}, but {task.why}, which needs "
+            f"The loss of {output.words} must be given: it goes through a {meaning}, but {task.why}, which needs "
             f"logits or a {_MEANINGS[task.kind]}. Pass `loss` and `metrics`"
         )
     logits = meaning == "logits"
@@ -237,8 +237,8 @@ def _shape(output: Output) -> str:
 
 
 def _undecided(output: Output, targets: Targets, why: str) -> ValueError:
-    """Returns the error for targets that do not decide the loss, with the ways out."""
+    """Returns the error for targets that do not decide the loss; it says what to pass."""
     return ValueError(
-        f"The loss of {output.words} must be said: the targets are {targets.words}, and {why}. Pass `loss`, for "
+        f"The loss of {output.words} must be given: the targets are {targets.words}, and {why}. Pass `loss`, for "
         "example loss='mse', or `task`: 'regression', 'binary', 'multi_class' or 'multi_label'"
     )

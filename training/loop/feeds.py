@@ -1,6 +1,6 @@
-"""Training data in every form that `fit` takes, as the batches of one epoch after the other.
+"""Training data in every form that `fit` takes, read as batches, epoch by epoch.
 
-A run can go on from any step. `Feed.resumes` says what the data must do for that.
+A run can resume at any step. `Feed.resumes` says what the data need for that.
 """
 
 import functools
@@ -16,16 +16,16 @@ from dropzoo.training.loop.rows import as_batch, merged_spec
 
 Prepare: TypeAlias = Callable[[tf.data.Dataset], tf.data.Dataset]
 
-_LOOKED_AT = 4  # batches
+_LOOKED_AT = 4  # the number of batches in `Feed.first`
 
 
 class Reading(NamedTuple):
-    """The rest of an epoch, opened.
+    """An iterator over the rest of an epoch.
 
     Attributes:
-        box: List that holds the only reference to the iterator, so that it can be let go.
-        left: Int. The number of batches to read; below 0 where it is not known.
-        counted: Bool. Whether the iterator is known to hold so many.
+        box: List that holds the only reference to the iterator, so that clearing the list frees the iterator.
+        left: Int. The number of batches to read; below 0 if it is not known.
+        counted: Bool. Whether the iterator is known to have at least `left` batches.
         dataset: The dataset of the iterator.
     """
 
@@ -44,12 +44,12 @@ class Feed:
     Attributes:
         spec: The specs of a batch, as `tf.data.Dataset.element_spec` gives them.
         steps: Int or None. The number of batches of an epoch, where it is known.
-        resumes: Str. What a resumed run does with such data, and what it needs; empty if there is nothing to say.
+        resumes: Str. A sentence on when a resumed run on such data is exact; empty if it always is.
         prepare: Function that is applied to the dataset of each epoch.
-        ended: Bool. Whether the data have come to an end for good.
-        described: List of str. Settings that a run that goes on must not change.
-        input_range: The values of a black and of a white pixel, if the data say so.
-        bits: Int or None. The bits of a pixel in the files, if the data say so.
+        ended: Bool. Whether the data have no more batches, in this epoch and in later ones.
+        described: List of str. Settings that a resumed run must not change.
+        input_range: The values of a black and of a white pixel, or None if the data do not have this attribute.
+        bits: Int or None. The bits of a pixel in the files, or None if the data do not have this attribute.
     """
 
     spec: Any
@@ -70,7 +70,7 @@ class Feed:
 
     @functools.cached_property
     def first(self) -> list[Batch]:
-        """The first few batches, to look at. They are read once more when the run begins, as in `fit`."""
+        """The first few batches, for choosing the loss. The run reads them again when it begins, as in `fit`."""
         found = [as_batch(batch) for batch in itertools.islice(self.epoch(0, 0), _LOOKED_AT)]
         if not found:
             raise batches.empty(self.name)
@@ -83,15 +83,15 @@ class Feed:
         return Reading([iter(dataset)], left, left > 0, dataset)
 
     def close(self, reading: Reading, done: int) -> None:
-        """Ends the reading of an epoch, of which `done` batches were read in all."""
+        """Ends the reading of an epoch after `done` batches in all."""
         batches.discard(reading.box, reading.dataset)
 
     def end(self) -> None:
-        """Lets go of what outlives an epoch."""
+        """Frees the iterators that live longer than an epoch."""
 
 
 class Epoched(Feed):
-    """Datasets of `tf.data`: one that is read anew in each epoch, or an object with one for each epoch."""
+    """A `tf.data.Dataset` that each epoch reads from the start, or an object with a dataset for each epoch."""
 
     def __init__(self, name: str, data: tf.data.Dataset | Epochs, steps: int | None) -> None:
         super().__init__(name)
@@ -109,7 +109,7 @@ class Epoched(Feed):
 
 
 class Stream(Feed):
-    """Batches that go on from one epoch to the next: a generator, or a dataset of which an epoch reads a part.
+    """Batches that continue from one epoch to the next: a generator, or a dataset of which an epoch reads a part.
 
     Args:
         name: Str. The name of the argument.
@@ -155,7 +155,7 @@ class Generator(Stream):
             yield from map(as_batch, data)
 
         resumes = (
-            "A resumed run draws from the generator anew and drops the batches that it has trained on: it is "
+            "A resumed run reads the generator from the start and skips the batches that it has trained on: it is "
             "exact if the generator gives the same batches each time it is made"
         )
         dataset = tf.data.Dataset.from_generator(draw, output_signature=merged_spec(first)).prefetch(

@@ -28,7 +28,7 @@ DataLike: TypeAlias = (
 
 _FORMS = (
     "a tf.data.Dataset, an object with `at_epoch(epoch)`, a keras.utils.PyDataset, a generator of batches, or "
-    "arrays (x, y) or (x, y, sample_weight). Make a dataset of other data with tf.data.Dataset.from_generator"
+    "arrays (x, y) or (x, y, sample_weight). For other data, make a dataset with tf.data.Dataset.from_generator"
 )
 _REREAD = (
     "A resumed run reads the dataset up to where it stopped: it is exact if the dataset gives the same batches "
@@ -42,10 +42,10 @@ def feed_of(data: Any, name: str, order: Order) -> Feed:
     Args:
         data: See `DataLike`. A tuple is `(x, y)` or `(x, y, sample_weight)`.
         name: Str. The name of the argument, for errors.
-        order: How data without an order of their own are read.
+        order: The order in which data without their own order are read.
 
     Raises:
-        ValueError: If the data have no such form, are empty, or may never end and there are no `steps`.
+        ValueError: If the data have none of these forms, are empty, or have no known length and no `steps`.
     """
     if order.steps is not None:
         check_count(order.steps, batches.STEPS[name])
@@ -74,12 +74,12 @@ def given(train: Any, x: Any, y: Any, sample_weight: Any, validation_data: Any) 
     """Returns the training data from the arguments of `fit`.
 
     Raises:
-        ValueError: If there are none, or they were given twice.
+        ValueError: If there are none, or if they were passed twice.
     """
     if isinstance(validation_data, (np.ndarray, tf.Tensor)):
         raise ValueError(
-            "`validation_data` must have targets, as (x, y). Received an array: targets of the training data are "
-            "given as fit((x, y)) or fit(x=x, y=y)"
+            "`validation_data` must have targets, as (x, y). Received an array. For targets of the training data, "
+            "use fit((x, y)) or fit(x=x, y=y)"
         )
     if x is None:
         if train is None or y is not None or sample_weight is not None:
@@ -95,7 +95,7 @@ def given(train: Any, x: Any, y: Any, sample_weight: Any, validation_data: Any) 
 
 
 def _of_loader(data: Any, name: str) -> tf.data.Dataset:
-    """Returns the batches of an object that gives them anew in each pass, such as a `DataLoader` of PyTorch."""
+    """Returns the batches of an object that can be iterated again and again, such as a `DataLoader` of PyTorch."""
     first = [as_batch(batch) for batch in itertools.islice(data, 2)]
     if not first:
         raise batches.empty(name)

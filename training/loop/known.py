@@ -1,4 +1,4 @@
-"""Losses whose meaning is known: what they take, and what the metrics beside them should be."""
+"""Facts about the losses of Keras and of this package: the targets and outputs that they take."""
 
 from typing import Any, NamedTuple
 
@@ -24,7 +24,7 @@ _KINDS = {
 
 
 class Known(NamedTuple):
-    """What is known of a loss.
+    """Facts about a loss.
 
     Attributes:
         kind: `"multi_class"`, `"binary"`, `"multi_label"` or `"regression"`.
@@ -42,7 +42,7 @@ class Known(NamedTuple):
 
 
 def known(loss: Any, classes: int) -> Known | None:
-    """Returns what is known of a loss, or None for one of the user's own.
+    """Returns the facts about a loss, or None for a custom loss.
 
     Args:
         loss: A loss as `compile` takes it: a name, a function or an object.

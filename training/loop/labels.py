@@ -1,4 +1,4 @@
-"""Checks of labels in the graph, for the losses whose labels are known: any other label is a mistake."""
+"""Checks of labels in the graph, for losses that take only certain labels."""
 
 import contextlib
 import re
@@ -11,14 +11,14 @@ from dropzoo.training.loop.batches import Batch
 
 REFUSED = "Refused:"  # a failed assertion in the graph begins with this word
 _MORE = (
-    "Labels that do not count are the `ignore_class` of losses such as training.DiceCrossEntropy; other numbers "
-    "need a `loss` of their own, such as loss='mse'"
+    "To leave a label out, pass it as `ignore_class` to a loss such as training.DiceCrossEntropy; for numbers "
+    "that are no classes, pass a `loss` such as loss='mse'"
 )
 _WAYS = "pass `task` or `loss` to say what they are"
 
 
 class LabelCheck(NamedTuple):
-    """What the targets of one output must be.
+    """The targets that one output accepts.
 
     Attributes:
         classes: Int. The size of the last axis of the output; 1 stands for two classes.
@@ -36,7 +36,7 @@ class LabelChecks(NamedTuple):
 
     Attributes:
         each: The checks in the order of the outputs; None for an output whose targets may be anything.
-        targets: Function that returns the targets of each output in this order.
+        targets: Function that takes the targets of a batch and returns those of each output, in this order.
     """
 
     each: list[LabelCheck | None]
@@ -46,8 +46,8 @@ class LabelChecks(NamedTuple):
 def checked(batch: Batch, checks: LabelChecks | None, where: str) -> Batch:
     """Returns the same batch with assertions on its labels.
 
-    Without them a label that is not a class gives a loss of NaN, or is taken for no class at all, depending on the
-    device.
+    Without them, the effect of a label that is not a class depends on the device: a loss of NaN, or a target that
+    is no class at all.
 
     Args:
         batch: A batch as the data give it.
@@ -60,12 +60,8 @@ def checked(batch: Batch, checks: LabelChecks | None, where: str) -> Batch:
     for check, labels in zip(checks.each, checks.targets(batch[1]), strict=True):
         if check is not None and isinstance(labels, tf.Tensor):
             tests += _tests(labels, check, where)
-    with tf.control_dependencies(tests):
-        return (
-            batch[0],
-            tf.nest.map_structure(tf.identity, batch[1]),
-            *batch[2:],
-        )  # the images stay on their device
+    with tf.control_dependencies(tests):  # the images stay on their device
+        return batch[0], tf.nest.map_structure(tf.identity, batch[1]), *batch[2:]
 
 
 def _tests(labels: tf.Tensor, check: LabelCheck, where: str) -> list[tf.Operation]:

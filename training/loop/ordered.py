@@ -1,6 +1,6 @@
 """Data that the trainer orders itself: arrays, and `keras.utils.PyDataset`.
 
-The order of the batches is a function of a seed and the epoch, so a run can go on from any step.
+The order of the batches depends only on a seed and the epoch, so a run can resume at any step.
 """
 
 import dataclasses
@@ -18,12 +18,12 @@ from dropzoo.training.loop.rows import as_batch, merged_spec, read_numbered, ten
 
 @dataclasses.dataclass
 class Order:
-    """How data that have no order of their own are read.
+    """The order in which data without their own order are read.
 
     Args:
         steps: Int or None. The number of batches of an epoch; None for all of them.
-        shuffle: Bool. Whether each epoch has an order of its own.
-        seed: Int. The seed of these orders; a run that goes on sets it to that of its checkpoint.
+        shuffle: Bool. Whether each epoch has its own random order.
+        seed: Int. The seed of these orders; a resumed run takes it from its checkpoint.
         batch_size: Int or None. The size of the batches that are cut from arrays; None for 32.
     """
 
@@ -37,8 +37,8 @@ class Numbered(Feed):
     """A `keras.utils.PyDataset`, whose batches have numbers, read by its workers."""
 
     resumes = (
-        "A resumed run asks the PyDataset for the batches of the rest of the epoch, in the same order: it is "
-        "exact if a batch depends on its index and on the calls of `on_epoch_begin` and `on_epoch_end` alone"
+        "A resumed run reads the rest of the epoch from the PyDataset, in the same order: it is exact if a batch "
+        "depends only on its index and on the calls of `on_epoch_begin` and `on_epoch_end`"
     )
 
     def __init__(self, name: str, data: keras.utils.PyDataset, order: Order) -> None:
@@ -61,7 +61,7 @@ class Numbered(Feed):
         return dataset.apply(tf.data.experimental.assert_cardinality(len(numbers))).prefetch(1)
 
     def open(self, epoch: int, skip: int) -> Reading:
-        for _ in range(self._begun, epoch):  # of a run that goes on: the data may change in these calls
+        for _ in range(self._begun, epoch):  # in a resumed run: the data may change in these calls
             self._data.on_epoch_begin()
             self._data.on_epoch_end()
         self._begun = epoch + 1
@@ -69,7 +69,7 @@ class Numbered(Feed):
         return super().open(epoch, skip)
 
     def close(self, reading: Reading, done: int) -> None:
-        reading.box.clear()  # here, because the workers must be gone before the data change
+        reading.box.clear()  # first, because the workers must stop before the data change
         self._data.on_epoch_end()
 
 
@@ -79,11 +79,11 @@ class Arrays(Feed):
     Args:
         name: Str. The name of the argument.
         parts: Tuple `(x,)`, `(x, y)` or `(x, y, sample_weight)`.
-        order: How they are read.
+        order: The order in which they are read.
     """
 
     resumes = (
-        "A resumed run is exact if the arrays are the same: their order is a function of the seed and the epoch"
+        "A resumed run is exact if the arrays are the same: their order depends only on the seed and the epoch"
     )
 
     def __init__(self, name: str, parts: Batch, order: Order) -> None:
@@ -102,7 +102,7 @@ class Arrays(Feed):
         self._count = math.ceil(self._rows / self._size)
         self.steps = order.steps or self._count
         self.described = [f"{name}.batch_size: {self._size}", f"{name}.shuffle: {order.shuffle}"]
-        # All targets are there to be looked at, but only a few inputs.
+        # All targets help to choose the loss, but a few inputs are enough.
         self.first = [(tf.nest.map_structure(lambda part: part[: self._size], self._parts[0]), *self._parts[1:])]
         self.spec = tf.nest.map_structure(
             lambda part: tf.TensorSpec([None, *part.shape[1:]], part.dtype), self._parts
@@ -136,7 +136,7 @@ def epoch_order(epoch: int, order: Order, count: int | None) -> list[tuple[int, 
 
     Args:
         epoch: Int from 0.
-        order: How the data are read.
+        order: The order in which the data are read.
         count: Int or None. The number of batches of the data; None for data without an end.
     """
     steps = order.steps or count or 0

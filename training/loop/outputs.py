@@ -15,9 +15,9 @@ class Output(NamedTuple):
     """One output of a model.
 
     Attributes:
-        name: Str. Its key or its name; empty for an only output.
+        name: Str. Its key or its name; empty if it is the only output.
         shape: The shape with the batch, with None where a size is not known.
-        meaning: `"logits"`, `"softmax"` or `"sigmoid"`, or None where the graph does not show it.
+        meaning: `"logits"`, `"softmax"` or `"sigmoid"`, or None if the graph does not show it.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Output(NamedTuple):
 
 
 class Outputs:
-    """All outputs of a model, found in its graph, or else by a call on a few examples.
+    """All outputs of a model, read off its graph, or off a call on a few examples.
 
     Args:
         model: A built model.
@@ -62,13 +62,13 @@ class Outputs:
         ]
 
     def predictions(self) -> Any:
-        """Returns what the model predicts for the examples."""
+        """Returns the predictions of the model for the examples."""
         if self._predicted is None:
             self._predicted = self._model(self._examples())
         return self._predicted
 
     def meaning(self, index: int) -> Meaning | None:
-        """Returns what an output means, by its values where the graph does not show it; None if both are silent.
+        """Returns the meaning of an output, by the graph or else by its values; None if neither shows it.
 
         Values below 0 or above 1 are logits. Values that sum to 1 along the last axis are probabilities. Other
         values in [0, 1] may be either.
@@ -82,7 +82,7 @@ class Outputs:
         return "softmax" if found.classes > 1 and np.abs(values.sum(-1) - 1).max() < 1e-3 else None
 
     def targets(self, y: Any) -> list[Any]:
-        """Returns the targets of each output, in the order of `each`; None for each one that is not to be found.
+        """Returns the targets of each output, in the order of `each`; None for an output without targets.
 
         Args:
             y: Targets as the data give them: one, a sequence in the order of the outputs, or a dict by names.
@@ -101,7 +101,7 @@ class Outputs:
             received = sorted(y) if isinstance(y, Mapping) else f"{len(keras.tree.flatten(y))} targets"
             raise ValueError(
                 f"The default loss needs a target for each of {len(self.each)} outputs{names and f' ({names})'}, "
-                "in their order or in a dict by their names. To train some of them, pass `loss`, or train "
+                "in their order or in a dict by their names. To train only some, pass `loss`, or train "
                 f"keras.Model(model.inputs, [these outputs]). Received: {received}"
             )
         return found

@@ -1,4 +1,4 @@
-"""The range of the pixels on which a model is trained: looked at in the first steps, checked and kept."""
+"""The range of the pixels on which a model trains: found in the first steps, checked and kept."""
 
 import functools
 from typing import Any
@@ -11,20 +11,19 @@ from dropzoo.common.pixels import Pixels, check_range, doubt, nearest_range
 from dropzoo.models.graph.inputs import pixels_of
 from dropzoo.models.graph.record import remember
 
-STEPS = 4  # that are looked at
+STEPS = 4  # the number of steps whose pixels are looked at
 _BITS = {"uint8": 8, "uint16": 16}
-# Floats that end between these are no pixels: neither fractions of 1 nor of 255.
+# If the largest float is between these, the images have no known range: neither up to 1 nor up to 255.
 _NO_PIXELS = (1.05, 16.0)
-
-# Images of no known range that go beyond these were standardised or the like; others may have been augmented.
+# Images of no known range with values outside these were standardised or the like; others may be augmented.
 _STANDARDISED = (-1.2, 2.0)
 
 
 class Look:
     """The lowest and the highest pixel in the first training steps, found on the device while the model trains.
 
-    It looks at inputs that are images, with at least two axes besides those of the batch and the channels, if the
-    model has exactly one of them.
+    It looks at the input that is an image, with at least two axes besides those of the batch and the channels. If
+    the model has several such inputs, it looks at none.
 
     Attributes:
         dtype: Str. The type of the pixels; empty while nothing was seen.
@@ -76,7 +75,7 @@ def _is_image(leaf: Any) -> bool:
 
 
 def range_of(images: np.ndarray) -> tuple[float, float] | None:
-    """Returns the values of a black and of a white pixel, as far as some images show them, or None."""
+    """Returns the values of a black and of a white pixel that fit some images, or None if that is not clear."""
     if images.dtype.name in _BITS:
         return 0.0, float(np.iinfo(images.dtype).max)
     low, high = float(images.min()), float(images.max())
@@ -84,14 +83,14 @@ def range_of(images: np.ndarray) -> tuple[float, float] | None:
 
 
 class Images:
-    """The range of the training images of one model: said, known from the data, or looked at; checked and kept.
+    """The range of a model's training images, from the user, the data or the first steps; it is checked and kept.
 
     Args:
-        model: The model. `export_model` and its `.keras` file find the range with it.
+        model: The model. The range is kept with it, for its `.keras` file and for `export_model`.
         said: The values of a black and of a white pixel, or None.
 
     Attributes:
-        range: The values of a black and of a white pixel, or None while nothing shows it.
+        range: The values of a black and of a white pixel, or None while it is not known.
     """
 
     def __init__(self, model: keras.Model, said: tuple[float, float] | None) -> None:
@@ -99,7 +98,7 @@ class Images:
         self._model, self._said, self._known = model, said is not None, said is not None
 
     def know(self, found: tuple[float, float] | None, bits: int | None) -> None:
-        """Takes the range that the data or a checkpoint say, unless the user has said one."""
+        """Takes the range from the data or from a checkpoint, unless the user has passed one."""
         if not self._said and found is not None:
             low, high = self.range = check_range(found)
             self._check(np.array([low, (low + high) / 2, high]))
@@ -108,7 +107,7 @@ class Images:
             self._keep(self.range, bits, None)
 
     def look(self, look: Look) -> None:
-        """Takes the range that the first steps have shown, unless it is known."""
+        """Takes the range from the pixels of the first steps, unless it is known."""
         images = None if self._known else look.seen()
         if images is None:
             return
@@ -128,14 +127,14 @@ class Images:
         return pixels_of(self._model)
 
     def _check(self, images: np.ndarray) -> None:
-        """Raises a ValueError if the model takes pixels up to 255, as its graph shows, and gets fractions of 1."""
+        """Raises a ValueError if the model takes larger pixels, as its graph shows, and gets fractions of 1."""
         taken = self._shown
         if taken is None or images.max() > 1 or doubt(images, taken) is None:
             return
         raise ValueError(
             f"The model takes pixels from {taken.words}, but those of `train` are from {images.min():.4g} to "
             f"{images.max():.4g}: it would see black images. Multiply the images by {taken.high:g}, or build the "
-            "model without what divides them. If this is as it should be, say so: Trainer(input_range=(0, 1))"
+            "model without the layer that divides them. If the images are right, pass Trainer(input_range=(0, 1))"
         )
 
     def _keep(self, found: tuple[float, float], bits: int | None, channels: int | None) -> None:

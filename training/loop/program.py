@@ -54,7 +54,7 @@ class Program:
 
     Attributes:
         steps: Variable, int64. The number of training steps so far.
-        look: The range of the pixels in the first training steps.
+        look: The lowest and the highest pixel in the first training steps.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Program:
         self._model, self._strategy, self._r_drop, self.jit_compile = model, strategy, r_drop, jit_compile
         self._checks, self.look = checks, Look()
         self._replicas = 1 if strategy is None else strategy.num_replicas_in_sync
-        # The device counts the steps, so an interrupt never sees a part of a call.
+        # The device counts the steps, so the number is right whenever an interrupt comes.
         self.steps = tf.Variable(0, dtype="int64")
         self._step = tf.function(self._train_step, jit_compile=True, autograph=False) if jit_compile else None
         # Without AutoGraph, as in Keras, which itself converts the `call` of layers that need it.

@@ -122,7 +122,7 @@ def remade(strategy: tf.distribute.Strategy | None, thing: Any) -> Any:
 def seed(strategy: tf.distribute.Strategy | None) -> int:
     """Returns a seed for the order of data, drawn from NumPy's state, which `keras.utils.set_random_seed` sets.
 
-    Several workers must have the same seed without a word between them: theirs is 0.
+    Several workers must have the same seed without communication: theirs is 0.
     """
     return 0 if multi_worker(strategy) else int(np.random.randint(2**31))
 

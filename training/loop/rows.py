@@ -1,4 +1,4 @@
-"""Batches of NumPy arrays and tensors: one form for them, their specs, and workers that read them."""
+"""Batches of NumPy arrays and tensors in one form, their specs, and the workers that read them."""
 
 import collections
 import multiprocessing.pool
@@ -16,7 +16,7 @@ def as_batch(batch: Any) -> Batch:
     """Returns a batch as a tuple `(x,)`, `(x, y)` or `(x, y, sample_weight)`, with tuples in place of lists.
 
     Raises:
-        ValueError: If the batch has no such form.
+        ValueError: If the batch has none of these forms.
     """
     parts = tuple(batch) if isinstance(batch, (tuple, list)) else (batch,)
     while len(parts) > 1 and parts[-1] is None:
@@ -30,13 +30,13 @@ def as_batch(batch: Any) -> Batch:
 
 
 def tensors(parts: Batch) -> Batch:
-    """Returns arrays as tensors on the CPU, from which batches are cut."""
+    """Returns arrays as tensors on the CPU, to cut batches from them."""
     with tf.device("CPU:0"):
         return keras.tree.map_structure(tf.convert_to_tensor, as_batch(parts))
 
 
 def _array(values: Any) -> Any:
-    """Returns an array as `fit` takes it: with floats of Keras' type, and as a column from a series of pandas."""
+    """Returns an array as `fit` does: floats in Keras' type, and a series of pandas as a column."""
     if isinstance(values, (tf.Tensor, tf.RaggedTensor, tf.SparseTensor)):
         return values
     array = np.asarray(values)
@@ -46,7 +46,7 @@ def _array(values: Any) -> Any:
 
 
 def merged_spec(found: Sequence[Batch]) -> Any:
-    """Returns the specs of batches, in which the sizes that differ, and that of the batch, are not known."""
+    """Returns the specs of batches: sizes that differ, and the size of the batch, are None."""
 
     def merged(first: Any, *others: Any) -> tf.TypeSpec:
         if isinstance(first, (tf.RaggedTensor, tf.SparseTensor)):
@@ -85,7 +85,7 @@ def read_numbered(data: keras.utils.PyDataset, numbers: Sequence[int]) -> Iterat
             yield as_batch(ahead.popleft().get())
 
 
-_HELD: list[keras.utils.PyDataset] = []  # of a worker process
+_HELD: list[keras.utils.PyDataset] = []  # the data of a worker process
 
 
 def _hold(data: keras.utils.PyDataset) -> None:

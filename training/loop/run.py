@@ -34,7 +34,7 @@ class Settings:
         steps_per_execution: Int. Steps on the device for each call from Python.
         on_nan: `"stop"` or `"restore"`.
         described: What `checkpoints.describe` returned when the run began.
-        images: The range of the training images.
+        images: The training images' range, which the first steps may show.
     """
 
     train: Feed
@@ -166,11 +166,11 @@ class Run:
         return step
 
     def _ran_out(self, epoch: int, done: int) -> None:
-        """Stops a run whose data have come to an end within an epoch, as `fit` does, with a warning."""
+        """Stops a run whose data end within an epoch, with a warning, as `fit` does."""
         self.model.stop_training = True
         warnings.warn(
             f"`train` came to an end after {done} of the {self.settings.train.steps} batches of epoch "
-            f"{epoch + 1}, where the run stops. Pass a smaller `steps_per_epoch`, or data that go on",
+            f"{epoch + 1}, and the run stops there. Pass a smaller `steps_per_epoch`, or more data",
             stacklevel=2,
         )
 

@@ -1,4 +1,4 @@
-"""What the targets of an output show about the task: a few facts about their type, shape and values."""
+"""Facts about the targets of an output, which decide its task: their type, shape and values."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -12,8 +12,8 @@ class Targets(NamedTuple):
     """Facts about the targets of one output, from the first batches.
 
     Attributes:
-        shape: The shape with the batch, None where sizes differ.
-        integer: Bool. Whether their type is of integers, or bool.
+        shape: The shape with the batch, with None for sizes that differ.
+        integer: Bool. Whether their type is an integer type or bool.
         low: Float. The smallest value.
         high: Float. The largest value.
         whole: Bool. Whether all values are whole numbers.
@@ -31,11 +31,6 @@ class Targets(NamedTuple):
     def zero_or_one(self) -> bool:
         """Whether all values are 0 or 1."""
         return self.whole and self.low >= 0 and self.high <= 1
-
-    @property
-    def fractions(self) -> bool:
-        """Whether all values are in [0, 1]."""
-        return self.low >= 0 and self.high <= 1
 
     @property
     def words(self) -> str:
@@ -65,7 +60,7 @@ def facts(name: str, found: Sequence[Any]) -> Targets:
     first = arrays[0]
     if first.dtype.kind not in "biuf" and first.dtype.name != "bfloat16":
         raise ValueError(
-            f"The targets of {name} must be numbers: turn labels that are text into numbers, for example with "
+            f"The targets of {name} must be numbers: convert text labels to numbers, for example with "
             f"keras.layers.StringLookup, or pass a `loss` that takes them. Received: {first.dtype}"
         )
     integer = first.dtype.kind in "biu"

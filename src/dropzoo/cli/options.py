@@ -56,14 +56,15 @@ InputRangeOption = Annotated[
     str | None,
     typer.Option(
         "--input-range",
-        help="The values of a black and a white pixel that the model takes, such as 0,255; found out by default.",
+        help="The values of a black and a white pixel that the model takes, such as 0,255. "
+        "Without it, the model or its training images show them.",
     ),
 ]
 FromLogitsOption = Annotated[
     bool | None,
     typer.Option(
         "--from-logits/--probabilities",
-        help="Whether the model's output is logits, or probabilities already; found out by default.",
+        help="Whether the model's output is logits, or probabilities. Without it, the model shows which.",
         show_default=False,
     ),
 ]
@@ -168,7 +169,7 @@ def parse_augment(value: str | None) -> bool | str:
     return {None: False, "none": False, "yes": True}.get(value, value or False)
 
 
-#: How arguments of the API read on the command line, in errors.
+#: The options of the command line that replace arguments of the API in errors.
 _OPTIONS = {
     "overwrite=True": "--overwrite",
     "num_samples=0": "--num-samples 0",
@@ -182,7 +183,7 @@ _OPTIONS = {
 
 @contextlib.contextmanager
 def options_in_errors() -> Iterator[None]:
-    """Names the options of the command line in the errors of the block, in place of the arguments of the API."""
+    """Replaces the arguments of the API by the options of the command line in the errors of the block."""
     try:
         yield
     except ValueError as error:

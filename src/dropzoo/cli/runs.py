@@ -140,8 +140,8 @@ def evaluate(
 ) -> None:
     """Evaluates a model on a test set: accuracy, IoU, NLL, calibration, and how useful its uncertainty is.
 
-    Images are brought to the range that the model takes: that of its training images,
-    or the one that its first layers show, such as Rescaling, or --input-range. If the
+    Images are scaled to the range that the model takes: that of its training images,
+    the one that its first layers show, such as Rescaling, or --input-range. If the
     data are a folder, the last fifth is the test set, as in training.
 
     Example: dropzoo evaluate runs/unet-digit_scenes --mc 30 --temperature --plots plots --ood digits
@@ -237,7 +237,7 @@ def export(
     image_dtype: Annotated[
         str,
         typer.Option(
-            "--image-dtype", help="What the images will be: float32 in the model's range, uint8 or uint16."
+            "--image-dtype", help="The dtype of the images: float32 in the model's range, uint8 or uint16."
         ),
     ] = "float32",
     input_range: InputRangeOption = None,
@@ -249,7 +249,7 @@ def export(
     ] = None,
     task: Annotated[
         str | None,
-        typer.Option("--task", help="What the output means: multi_class, binary, multi_label or regression."),
+        typer.Option("--task", help="The task of the output: multi_class, binary, multi_label or regression."),
     ] = None,
     from_logits: FromLogitsOption = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing export.")] = False,

@@ -70,12 +70,12 @@ def flatten_layers(model: keras.Layer, include_self: bool = True) -> list[keras.
 
 
 def sublayers_of(layer: keras.Layer) -> list[keras.Layer]:
-    """Returns the layers that a layer holds itself, each once; only models have a public `layers`."""
+    """Returns the direct sublayers of a layer, each once; only models have a public `layers`."""
     return list({id(child): child for child in layer._layers}.values())
 
 
 def seed_generators_of(layer: keras.Layer) -> list[keras.random.SeedGenerator]:
-    """Returns the seed generators that a layer holds, also in lists; Keras lists only their variables."""
+    """Returns the seed generators of a layer, also those in lists; only their variables are public in Keras."""
     return list(layer._seed_generators)
 
 
@@ -242,7 +242,7 @@ def loss_tracker_of(model: keras.Model) -> keras.metrics.Metric:
 
 
 def forget_loss(model: keras.Model) -> None:
-    """Takes the loss from a compiled model; `compile(loss=None)` keeps the one of an earlier `compile`."""
+    """Removes the loss of a compiled model; `compile(loss=None)` keeps the one of an earlier `compile`."""
     model.loss = model._compile_loss = None
 
 

@@ -1,11 +1,11 @@
-"""The range of pixels: what a model takes, and whether images can be of that range."""
+"""The range of the pixels that a model takes, and a check whether images can have that range."""
 
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-#: The ranges in which images are stored and computed, the likelier first.
+#: The usual ranges of stored and computed images, the likelier first.
 RANGES = ((0.0, 1.0), (0.0, 255.0), (-1.0, 1.0), (0.0, 65535.0))
 
 
@@ -16,12 +16,12 @@ class Pixels:
     Attributes:
         low: Float, the value of a black pixel.
         high: Float, the value of a white pixel.
-        bits: Int, 8 or 16 for pixels that files store with so many bits; None if that is not known.
+        bits: Int, 8 or 16, the bits of a pixel in the files; None if that is not known.
         channels: Int, the number of channels; None if that is not known.
         order: `"rgb"` or `"bgr"`; None if that is not known.
-        source: Str. How this is known, in words that go behind "known from"; empty if it is only assumed.
-        from_files: Bool, whether this is a range to which files can be brought. False for a model that was trained
-            on standardised images or the like: `low` and `high` are then the least and the greatest value seen.
+        source: Str. The source of the range, in words that follow "known from"; empty if it is only assumed.
+        from_files: Bool, whether the pixels of files can be scaled to this range. False for a model that was
+            trained on standardised images or the like: `low` and `high` are then the least and the greatest value.
     """
 
     low: float = 0.0
@@ -41,36 +41,36 @@ class Pixels:
     def white(self) -> float:
         """The value of a pixel with the largest value that a file can store.
 
-        A model of 12 bits, 0 to 4095, takes the values of files of 16 bits as they are.
+        A model of 12 bits, 0 to 4095, takes the values in files of 16 bits without scaling.
         """
         return 65535.0 if self.low == 0 and 255 < self.high < 65535 else self.high
 
     @property
     def words(self) -> str:
-        """The range and how it is known, for people."""
+        """The range and its source, in words."""
         known = f"known from {self.source}" if self.source else "assumed, because nothing says so"
         no_range = "" if self.from_files else ", which is no range of files"
         return f"{self.low:.5g} to {self.high:.5g} ({known}{no_range})"
 
     def check_files(self) -> None:
-        """Raises a ValueError if files cannot be brought to what the model takes."""
+        """Raises a ValueError if the pixels of files cannot be scaled to the range of the model."""
         if not self.from_files:
             raise ValueError(
-                f"The model takes pixels from {self.words}. Put what scales the images into the model, such as a "
-                "Normalization layer, or say what a black and a white pixel become: input_range=(low, high)"
+                f"The model takes pixels from {self.words}. Put the layer that scales the images into the model, "
+                "such as Normalization, or pass the values of a black and a white pixel: input_range=(low, high)"
             )
 
     def scaled(self, images: Any) -> Any:
         """Returns images as the model takes them.
 
         Args:
-            images: Float array or tensor `(..., channels)` of stored values divided by the largest that the file's
-                type has, in [0, 1], in RGB.
+            images: Float array or tensor `(..., channels)` of RGB values in [0, 1]: stored values divided by the
+                largest value of the type of the file.
         """
         return self.spread(images[..., ::-1] if self.order == "bgr" else images)
 
     def spread(self, images: Any) -> Any:
-        """Returns such images as `scaled` does, but with their channels in the order in which they are."""
+        """Returns images as `scaled` does, but leaves the order of their channels."""
         return images if (self.low, self.white) == (0, 1) else images * (self.white - self.low) + self.low
 
 
@@ -89,9 +89,9 @@ def check_range(value: Any, name: str = "input_range") -> tuple[float, float]:
 
 
 def nearest_range(low: float, high: float) -> tuple[float, float] | None:
-    """Returns the one of `RANGES` that pixels from `low` to `high` fill at least in part, or None.
+    """Returns the smallest of `RANGES` that holds the pixels from `low` to `high`, or None.
 
-    Bright pixels tell the ranges apart: images whose largest value is 200 are of 0 to 255.
+    Bright pixels tell the ranges apart: images whose largest value is 200 have the range 0 to 255.
     """
     if low < 0:
         return (-1.0, 1.0) if low >= -1.05 and high <= 1.05 else None
@@ -99,10 +99,10 @@ def nearest_range(low: float, high: float) -> tuple[float, float] | None:
 
 
 def doubt(images: np.ndarray, pixels: Pixels) -> str | None:
-    """Returns what is wrong with images whose range a model does not take, or None if they may be right.
+    """Returns a message for images whose range a model does not take, or None if they may be right.
 
-    Dark images are right: only values far outside the range are wrong, and fractions of 1 where the model takes
-    pixels up to 255 and above. Resizing may leave the range by a little.
+    Dark images are fine. Values far outside the range are wrong, and so are fractions of 1 if the model
+    takes pixels up to 100 and above. Resized images may go beyond the range a little.
 
     Args:
         images: Array of numbers.
@@ -116,7 +116,7 @@ def doubt(images: np.ndarray, pixels: Pixels) -> str | None:
     if not fractions and pixels.low - margin <= least and most <= pixels.high + margin:
         return None
     advice = (
-        f"Multiply them by {pixels.high:g}; round the pixels of an image that is as dark as this"
+        f"Multiply them by {pixels.high:g}, or round the pixels if the image really is that dark"
         if fractions
         else f"Scale them to {pixels.low:g} to {pixels.high:g}"
     )

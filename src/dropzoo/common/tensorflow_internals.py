@@ -49,8 +49,8 @@ def _writes_files(dataset: "tf.data.Dataset") -> bool:
 def recomputed_calls() -> Iterator[tuple[object, bool]]:
     """Yields the calls of `tf.recompute_grad` that are running, the innermost first.
 
-    TensorFlow does not say whether a function runs in the forward pass or again for the gradient, nor which of its
-    calls runs again. Both passes of a call have the same dict of keyword arguments, so that dict identifies it. If
+    TensorFlow does not show whether a function runs in the forward pass or again for the gradient, nor which call
+    runs again. Both passes of a call have the same dict of keyword arguments, so this dict identifies the call. If
     the private names are gone, no call is found, and a recomputation draws new masks.
 
     Yields:

@@ -1,4 +1,4 @@
-"""The pixels of TIFF files, which store grey, colours, palettes and alpha in several ways."""
+"""The pixels of TIFF files, which store grey values, colours, palettes and alpha in several ways."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ def arranged(pixels: np.ndarray, axes: str, page: Any, is_mask: bool = False) ->
     """Returns the pixels of a TIFF file as `(height, width, channels)`, without alpha.
 
     Args:
-        pixels: Array of what is stored.
+        pixels: Array of the stored values.
         axes: A letter for each axis, as tifffile names them: `"YX"`, `"YXS"`, `"CYX"`.
         page: The first page, a `tifffile.TiffPage`, which says what the numbers mean.
         is_mask: Bool, whether the numbers are class ids, which stay as they are stored.
@@ -20,7 +20,7 @@ def arranged(pixels: np.ndarray, axes: str, page: Any, is_mask: bool = False) ->
     kind = page.photometric.name
     has_alpha = bool(page.extrasamples) and kind == "RGB"
     if kind == "PALETTE" and not is_mask:
-        colours = (page.colormap >> 8).astype(np.uint8)  # the file has 16 bits for each
+        colours = (page.colormap >> 8).astype(np.uint8)  # the file has 16 bits for each value
         pixels, axes = np.moveaxis(colours[:, pixels.astype(int)], 0, -1), axes + "S"
     # A mask stays as it is stored, because tifffile writes True and False as MINISWHITE too.
     if kind == "MINISWHITE" and not is_mask and pixels.dtype.kind in "bu":

@@ -26,7 +26,7 @@ class Wanted:
         foreign: `Foreign` or None. Images of another data set, to measure how well the uncertainty tells them from
             the model's own. It needs `num_samples`.
         examples: Bool. Whether to keep the most and the least certain images. It needs `num_samples`.
-        from_logits: Bool. Whether the model's output is logits, as for `MonteCarlo`; None to find it out.
+        from_logits: Bool. Whether the model's output is logits, as for `MonteCarlo`; None to find out.
     """
 
     num_samples: int = 0

@@ -17,7 +17,7 @@ from dropzoo.training.data.load import find_folder
 
 def judged_images(data: training.Data) -> tf.data.Dataset:
     """Returns the test set, or else the validation set, or else the training images, without augmentations."""
-    stored = getattr(data.train, "as_stored", None)  # batches of the user's own have only `at_epoch`
+    stored = getattr(data.train, "as_stored", None)  # custom batches have only `at_epoch`
     return data.test or data.validation or (stored() if stored else data.train.at_epoch(0))
 
 

@@ -44,7 +44,7 @@ def log_probabilities(
 ) -> LogProbabilities:
     """Returns the function that predicts in one deterministic pass, or by the mean over samples.
 
-    It takes images in [0, 1], and gives the model those that it takes.
+    The function takes images in [0, 1] and scales them to the range of the model.
     """
     feed = feeding(model)
     if monte_carlo is not None:

@@ -1,4 +1,4 @@
-"""From images as they are read, in [0, 1], to what a model takes."""
+"""Scales images, which are read as [0, 1], to the range that a model takes."""
 
 from collections.abc import Callable
 
@@ -12,18 +12,18 @@ from dropzoo.models.graph.record import remember, taken_by
 
 
 def settle_range(model: keras.Model, said: tuple[float, float] | None, say: Callable[[str], None]) -> Pixels:
-    """Finds out the range of the images that a model takes, keeps it with the model, and says what is assumed.
+    """Finds the range of the images that a model takes and keeps it with the model; if it is assumed, says so.
 
     Args:
         model: A model of one image input.
-        said: `(low, high)`, the option `--input-range`; None if nothing was said.
+        said: `(low, high)`, the option `--input-range`, or None.
         say: Function that prints a line.
 
     Returns:
         The images that the model takes.
 
     Raises:
-        ValueError: If the model was trained on images of another range than what was said.
+        ValueError: If the model was trained on images of another range than `said`.
     """
     try:
         pixels = taken_by(model, said)
@@ -38,14 +38,14 @@ def settle_range(model: keras.Model, said: tuple[float, float] | None, say: Call
         remember(model, pixels)
     else:
         say(
-            "Images are given in [0, 1], which is assumed: nothing in the model says which range it takes. If it "
-            f"takes another one, pass it, as in --input-range 0,255.{hint_of(model)}"
+            "The model is assumed to take images in [0, 1], because nothing in it shows its range. For another "
+            f"range, pass --input-range, such as --input-range 0,255.{hint_of(model)}"
         )
     return pixels
 
 
 def check_bits(pixels: Pixels, info: training.DataInfo) -> None:
-    """Raises a ValueError if a model takes images of 16 bits, and those of a data set have 8."""
+    """Raises a ValueError if a model takes images of 16 bits and the images of a data set have 8."""
     if pixels.bits == 16 and info.bits == 8:
         raise ValueError(
             f"The model takes images of 16 bits, with pixels from {pixels.words}. Received: {info.name!r}, whose "
@@ -54,12 +54,12 @@ def check_bits(pixels: Pixels, info: training.DataInfo) -> None:
 
 
 def feeding(model: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
-    """Returns the function that turns RGB or grey images in [0, 1] into what a model takes."""
+    """Returns a function that scales RGB or grey images in [0, 1] to the range and dtype that a model takes."""
     return feeding_of(taken_by(model), model.inputs[0].dtype)
 
 
 def feeding_of(pixels: Pixels, dtype: str) -> Callable[[tf.Tensor], tf.Tensor]:
-    """Returns the function that turns RGB or grey images in [0, 1] into pixels of a range and a dtype."""
+    """Returns a function that scales RGB or grey images in [0, 1] to a range and a dtype."""
     whole = tf.as_dtype(dtype).is_integer
 
     def feed(images: tf.Tensor) -> tf.Tensor:
@@ -70,7 +70,7 @@ def feeding_of(pixels: Pixels, dtype: str) -> Callable[[tf.Tensor], tf.Tensor]:
 
 
 def fed(batches: tf.data.Dataset, model: keras.Model) -> tf.data.Dataset:
-    """Returns batches whose images are what a model takes; `at_epoch` of training batches stays.
+    """Returns batches with their images in the range of a model; training batches keep `at_epoch`.
 
     Args:
         batches: Batches of `(images, labels)`, with images in [0, 1].
@@ -84,7 +84,7 @@ def fed(batches: tf.data.Dataset, model: keras.Model) -> tf.data.Dataset:
         return given.map(lambda images, labels: (feed(images), labels), num_parallel_calls=tf.data.AUTOTUNE)
 
     made = changed(batches)
-    made.input_range, made.bits = taken.range, getattr(batches, "bits", None)  # as `load_data` says them
+    made.input_range, made.bits = taken.range, getattr(batches, "bits", None)  # as from `load_data`
     if (at_epoch := getattr(batches, "at_epoch", None)) is not None:
         made.at_epoch = lambda epoch: changed(at_epoch(epoch))
     return made

@@ -34,7 +34,7 @@ class Predictor:
             `mutual_information`. A model with a single output unit gives the probabilities of two classes.
         input_shape: `(height, width, channels)`, with None for a size that is not fixed.
         class_names: Tuple of the names of the classes; None if they are not known.
-        pixels: The images that the model takes.
+        pixels: The range of the images that the model takes.
     """
 
     predict: Callable[[np.ndarray], Arrays]
@@ -91,8 +91,8 @@ def load_predictor(
             is loaded.
         num_samples: Int, the number of Monte-Carlo samples. A SavedModel has its own number.
         seed: Int in [0, 2**32), the seed of the samples.
-        input_range: `(low, high)`, the range of the pixels that the model takes; None to find it out.
-        from_logits: Bool, whether the model's output is logits, as for `MonteCarlo`; None to find it out.
+        input_range: `(low, high)`, the range of the pixels that the model takes; None to find out.
+        from_logits: Bool, whether the model's output is logits, as for `MonteCarlo`; None to find out.
         say: Function that prints a line.
 
     Raises:
@@ -112,7 +112,7 @@ def load_predictor(
         path = max(versions, key=lambda p: int(p.parent.name)).parent
     if (path / "saved_model.pb").exists():
         if from_logits is not None:
-            raise ValueError(f"An export knows whether its output is logits. Received: from_logits with {path}")
+            raise ValueError(f"An export knows whether its output is logits. Leave out `from_logits` for {path}")
         return _from_saved_model(path, input_range)
     raise ValueError(f"Expected a run's folder, a .keras file or a SavedModel. Received: {path}")
 
@@ -154,14 +154,14 @@ def _from_saved_model(path: Path, input_range: tuple[float, float] | None) -> Pr
     specs = signatures["serving_default"].structured_input_signature[1]
     if list(specs) != ["images"] or len(info.get("outputs") or [{}]) > 1:
         raise ValueError(
-            f"One image gets one answer here, but the export {path} takes {', '.join(sorted(specs))} and gives "
-            f"{', '.join(sorted(signatures['serving_default'].structured_outputs))}. Use: dropzoo serve"
+            f"Expected one image input and one output. Received: {path}, which takes {', '.join(sorted(specs))} and "
+            f"returns {', '.join(sorted(signatures['serving_default'].structured_outputs))}. Use: dropzoo serve"
         )
     spec = specs["images"]
 
     pixels = _pixels_of_export(path, info, input_range)
     pixels.check_files()
-    # An export scales integers itself.
+    # An export scales images of integers itself.
     stored = dataclasses.replace(pixels, low=0.0, high=float(spec.dtype.max)) if spec.dtype.is_integer else pixels
     feed = feeding_of(stored, spec.dtype.name)
 
@@ -178,7 +178,7 @@ def _from_saved_model(path: Path, input_range: tuple[float, float] | None) -> Pr
 
 
 def _pixels_of_export(path: Path, info: dict[str, Any], said: tuple[float, float] | None) -> Pixels:
-    """The images that an export takes, as its `info.json` says, or else as was said."""
+    """Returns the range that an export takes: that of its `info.json`, or else `said`."""
     inputs = info.get("inputs") or [{}]
     pixels = Pixels(**inputs[0].get("pixels") or {})
     if said is None or check_range(said) == pixels.range:

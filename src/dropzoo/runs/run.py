@@ -172,7 +172,7 @@ def load_model_for(
 
 
 def _model_of(out: Path) -> keras.Model:
-    """The model of a finished run, which was trained on images in [0, 1] if its file says nothing of them."""
+    """Returns the model of a finished run; without a record in its file, it was trained on images in [0, 1]."""
     model = load_model(out / "model.keras")
     if recorded(model) is None:
         remember(model, Pixels(source="the training images"))
