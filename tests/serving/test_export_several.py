@@ -234,8 +234,8 @@ def test_the_page_shows_each_output_that_can_be_shown(tmp_path):
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (two_outputs, "takes images and gives dist_classes, dist_p"),
-        (tokens, "takes tokens and gives classes, p"),
+        (two_outputs, "takes images and returns dist_classes, dist_p"),
+        (tokens, "takes tokens and returns classes, p"),
     ],
 )
 def test_files_of_images_are_predicted_for_models_of_one_image_and_one_answer(make, said, tmp_path):

@@ -154,8 +154,9 @@ def _from_saved_model(path: Path, input_range: tuple[float, float] | None) -> Pr
     specs = signatures["serving_default"].structured_input_signature[1]
     if list(specs) != ["images"] or len(info.get("outputs") or [{}]) > 1:
         raise ValueError(
-            f"Expected one image input and one output. Received: {path}, which takes {', '.join(sorted(specs))} and "
-            f"returns {', '.join(sorted(signatures['serving_default'].structured_outputs))}. Use: dropzoo serve"
+            f"Expected one image input and one output. Received: {path}, which takes "
+            f"{', '.join(sorted(specs))} and returns "
+            f"{', '.join(sorted(signatures['serving_default'].structured_outputs))}. Use: dropzoo serve"
         )
     spec = specs["images"]
 
