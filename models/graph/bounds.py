@@ -16,7 +16,7 @@ import numpy as np
 
 
 class Bounds(NamedTuple):
-    """What is known of the values of a tensor.
+    """The known facts about the values of a tensor.
 
     Attributes:
         low: Float, no value is smaller.
@@ -69,7 +69,7 @@ def meanings_by_bounds(model: keras.Model, structure: Any) -> list[Any]:
 
     Args:
         model: A built model; Keras runs on TensorFlow.
-        structure: What the model takes, with symbolic tensors as inputs.
+        structure: The structure of the inputs, with symbolic tensors.
     """
     return [_meaning(each) for each in _bounds_of_outputs(model, structure)]
 

@@ -17,7 +17,7 @@ _ENDINGS = ("softmax", "sigmoid")
 _ACTIVATED = ("activation", "dense", "einsumdense", "conv", "depthwiseconv", "separableconv")
 # Activations that bound nothing, so that a layer of weights that ends in one gives logits.
 _UNBOUNDED = frozenset("linear relu leaky_relu leakyrelu elu selu gelu silu swish mish log_softmax".split())
-# Layers and operations whose outputs mean what their inputs mean, as long as they keep the last axis.
+# Layers and operations whose outputs have the meaning of their inputs, if they keep the last axis.
 _TRANSPARENT = frozenset(
     "averagepooling cast cropping flatten getitem globalaveragepooling identity reshape resize resizing squeeze "
     "upsampling".split()
@@ -25,7 +25,7 @@ _TRANSPARENT = frozenset(
 
 
 def output_meanings(model: keras.Model, structure: Any = None) -> list[Meaning | None]:
-    """Returns what each output of a model means, in the order of `model.outputs`; None where no graph shows it.
+    """Returns the meaning of each output of a model, in the order of `model.outputs`; None if no graph shows it.
 
     Keras' own graph is read first. It shows a last softmax, sigmoid or layer of weights, and the layers that may
     follow it: reshapes, casts, permutations, resizes, pooling and `Average`. If a layer or a model has a custom
@@ -51,7 +51,7 @@ def output_meanings(model: keras.Model, structure: Any = None) -> list[Meaning |
 
 
 def recorded_meanings(model: keras.Model) -> list[Meaning | None]:
-    """Returns what Keras' own graph shows of each output of a model; see `output_meanings`."""
+    """Returns the meaning of each output of a model that Keras' own graph shows; see `output_meanings`."""
     return [_Graph(model).meaning(each) for each in getattr(model, "outputs", None) or []]
 
 

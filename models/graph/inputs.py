@@ -69,7 +69,7 @@ def hint_of(model: keras.Model) -> str:
 
 
 def _of_input(graph: Any, tensor: keras.KerasTensor) -> Pixels | None:
-    """Returns what the input called `tensor` of a Functional model takes, or None."""
+    """Returns the images that one input of a Functional model takes, or None."""
     if len(tensor.shape) < 4:
         return None
     channels = tensor.shape[-1]
@@ -209,7 +209,7 @@ def _call(node: Any, values: dict[int, Any]) -> list[Any]:
 
 
 def _guess(model: keras.Model, tensor: keras.KerasTensor | None) -> Pixels | None:
-    """Returns what the first scaling layer of a model without a graph takes, or None."""
+    """Returns the images that the first scaling layer of a model without a graph takes, or None."""
     scale = _first_scale(model)
     if scale is None:
         return None
@@ -222,7 +222,7 @@ def _guess(model: keras.Model, tensor: keras.KerasTensor | None) -> Pixels | Non
 
 
 def _read(value: np.ndarray, names: tuple[str, ...], channels: int | None) -> Pixels | None:
-    """Returns the range for which `value`, the trial images as they arrive, is in a range that networks take."""
+    """Returns the images for which `value`, the trial images as they arrive, is in a range that networks take."""
     if not names or value.ndim < 2 or len(value) != len(_LEVELS) + 1:
         return None
     rows = _levels(value)

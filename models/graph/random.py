@@ -33,7 +33,7 @@ _DROPS = (
     "drop_connect_rate p prob probability stochastic_depth stochastic_depth_rate"
 )
 _KEEPS = "keep_prob keep_rate keep_probability survival_prob survival_rate survival_probability"
-_RATES = {  # attributes that are rates, and whether they are rates of what is kept
+_RATES = {  # attributes that are rates, and whether each is the rate of the kept units
     f"{prefix}{name}": keeps
     for names, keeps in ((_DROPS, False), (_KEEPS, True))
     for name in names.split()

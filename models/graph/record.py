@@ -19,7 +19,7 @@ from dropzoo.common.pixels import Pixels, check_range
 from dropzoo.models.graph.inputs import input_pixels, pixels_of
 
 _FILE = "dropzoo_images.json"
-#: What the argument `input_range` takes: a range for all images, or a dict of ranges by the name of the input.
+#: The type of the argument `input_range`: a range for all images, or a dict of ranges by the name of the input.
 Ranges = tuple[float, float] | Mapping[str, tuple[float, float]] | None
 
 

@@ -23,7 +23,7 @@ def quiet_config(config: dict[str, Any], is_dropout: bool = False) -> dict[str, 
     """Returns the config of a layer of Keras with all rates 0, also those of its cells and of the layers in it.
 
     Args:
-        config: What `get_config` returns.
+        config: The dict that `get_config` returns.
         is_dropout: Bool, whether it is the config of a dropout layer.
     """
     names = (*INSIDE_RATES, "rate") if is_dropout else INSIDE_RATES

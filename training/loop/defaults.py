@@ -14,7 +14,7 @@ from dropzoo.training.losses import DiceCrossEntropy
 from dropzoo.training.metrics import default_metrics
 
 Kind: TypeAlias = Literal["multi_class", "binary", "multi_label", "regression"]
-#: What `Trainer(task=...)` takes: the kinds of outputs, and the tasks of `load_data`.
+#: The values of `Trainer(task=...)`: the kinds of outputs, and the tasks of `load_data`.
 TASKS = ("multi_class", "binary", "multi_label", "regression", "classification", "segmentation")
 _MEANINGS = {"multi_class": "softmax", "binary": "sigmoid", "multi_label": "sigmoid"}
 

@@ -15,7 +15,7 @@ from dropzoo.training.loop.feeds import Epoched, Feed, Generator, Stream
 from dropzoo.training.loop.ordered import Arrays, Numbered, Order
 from dropzoo.training.loop.rows import as_batch, is_arrays, merged_spec
 
-#: What `Trainer.fit` takes as `train` and as `validation_data`.
+#: The types of `train` and `validation_data` of `Trainer.fit`.
 DataLike: TypeAlias = (
     tf.data.Dataset
     | Epochs

@@ -101,7 +101,7 @@ class Outputs:
             received = sorted(y) if isinstance(y, Mapping) else f"{len(keras.tree.flatten(y))} targets"
             raise ValueError(
                 f"The default loss needs a target for each of {len(self.each)} outputs{names and f' ({names})'}, "
-                "in their order or in a dict by their names. To train only some, pass `loss`, or train "
+                "in their order or in a dict by their names. To train some outputs only, pass `loss`, or train "
                 f"keras.Model(model.inputs, [these outputs]). Received: {received}"
             )
         return found

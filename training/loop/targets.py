@@ -9,7 +9,7 @@ _CLOSE = 1e-3
 
 
 class Targets(NamedTuple):
-    """Facts about the targets of one output, from the first batches.
+    """Facts about the targets of one output in the first batches.
 
     Attributes:
         shape: The shape with the batch, with None for sizes that differ.
