@@ -78,7 +78,8 @@ def risk_control(total: np.ndarray, n: int, level: float) -> int:
 def binomial_p_value(errors: np.ndarray, count: np.ndarray, level: float) -> np.ndarray:
     """Returns the p-values of "the error rate is above the level", for losses that are 0 or 1.
 
-    The p-value is the probability of at most this number of errors if the error rate equals the level. It is exact.
+    The p-value is the probability of at most this number of errors if the error rate equals the level. It is
+    exact.
 
     Args:
         errors: Int array, the number of errors.
@@ -103,8 +104,8 @@ def betting_p_value(losses: np.ndarray, level: float, confidence: float) -> floa
 
     Reference:
         Waudby-Smith and Ramdas, "Estimating means of bounded random variables by betting", 2020,
-        arXiv:2010.09686; the stakes are those of the predictable plug-in, limited so that no bet can lose the whole
-        capital.
+        arXiv:2010.09686; the stakes are those of the predictable plug-in, limited so that no bet can lose the
+        whole capital.
     """
     n = len(losses)
     if not n:
@@ -122,10 +123,10 @@ def betting_p_value(losses: np.ndarray, level: float, confidence: float) -> floa
 def fixed_sequence(p_value: Callable[[int], float], count: int, confidence: float) -> int:
     """Returns how many settings, from the safest on, are shown to keep the level.
 
-    Learn then Test with fixed-sequence testing: settings are tested in an order that is fixed beforehand, each with
-    the full `1 - confidence`, and the first setting that fails its test ends the tests. A setting that does not keep
-    the level is accepted only if the first such setting in the sequence passes its test, which has a probability
-    of at most `1 - confidence`.
+    Learn then Test with fixed-sequence testing: settings are tested in an order that is fixed beforehand, each
+    with the full `1 - confidence`, and the first setting that fails its test ends the tests. A setting that does
+    not keep the level is accepted only if the first such setting in the sequence passes its test, which has a
+    probability of at most `1 - confidence`.
 
     Args:
         p_value: Function from the number of a setting, counted from 0, to its p-value.

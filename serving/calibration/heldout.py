@@ -1,4 +1,4 @@
-"""Held-out images and labels: checked once, split in two by their content, and read batch by batch."""
+"""Held-out images and labels, which are checked once, split in two by their content, and read batch by batch."""
 
 import hashlib
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from dropzoo.serving.calibration.temperature import is_coins
 
-_VALUES = 1 << 24  # numbers in the samples of a batch
+_VALUES = 1 << 24  # at most this many numbers in the samples of a batch
 
 
 class Batch(NamedTuple):
@@ -59,7 +59,7 @@ class HeldOut:
         self._holds = np.zeros((0, self.classes), bool)
 
     def scan(self) -> None:
-        """Reads everything once: checks the labels, and counts the images and those that hold each class."""
+        """Reads everything once, checks the labels, and notes which images hold each class."""
         keys, holds = [], []
         for batch in self._read():
             keys.append(batch.keys)
@@ -123,7 +123,7 @@ class HeldOut:
                 yield Batch(inputs, batch.labels[some], batch.keys[some])
 
     def _read(self) -> Iterator[Batch]:
-        """All images, as they come."""
+        """Yields all images in the order in which they come."""
         seen = 0
         for inputs, labels in self._pairs():
             arrays = keras.tree.map_structure(np.asarray, inputs)
@@ -136,13 +136,13 @@ class HeldOut:
 
 
 def truth_of(labels: np.ndarray, k: int, kind: str, classes: int) -> np.ndarray:
-    """Returns where a class is, as a bool array `(batch, positions)`.
+    """Returns the positions of a class as a bool array `(batch, positions)`.
 
     Args:
         labels: Labels as in `Batch`, not of a regression.
         k: Int, the number of the class in the output.
         kind: The output kind.
-        classes: Int, the number of classes in the output. A single one is the second of two.
+        classes: Int, the number of outputs. A single output is about the second of two classes.
     """
     if labels.ndim == 3:
         return labels[..., k] == 1
@@ -158,7 +158,7 @@ def check_labels(
         labels: Array with the batch first.
         kind: The output kind.
         output_shape: The shape of the model's output, with the batch.
-        first: Int, the number of the first of these images, for the error.
+        first: Int, how many images came before these, for the error.
     """
     classes, middle = output_shape[-1], output_shape[1:-1]
     if (
@@ -221,7 +221,7 @@ def first_of(images: Any) -> Any:
 
 
 def _slices(images: Any, labels: np.ndarray, size: int) -> Iterator[tuple[Any, np.ndarray]]:
-    """Arrays in batches."""
+    """Yields arrays in batches."""
     for first in range(0, len(labels), size):
         places = slice(first, first + size)
         yield keras.tree.map_structure(lambda x, places=places: x[places], images), labels[places]
