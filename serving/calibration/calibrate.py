@@ -72,8 +72,8 @@ def calibrate(
             values lies outside their intervals. See docs/guarantees.md.
         confidence: Float in (0, 1), the probability with which `"error"` holds. The other guarantees hold on
             average.
-        classes: The classes that `"miss"` and `"false"` are about, each of which needs held-out examples; None for
-            all classes.
+        classes: The classes that `"miss"` and `"false"` are about; None for all classes. Each of them needs
+            held-out examples, for `"set"` too.
         task: What the output of a model means, as for `MonteCarlo`; None for the task of the predictor.
         data: Str, the name of the held-out data, for the record.
         batch_size: Int, how many images to read at a time.
@@ -199,7 +199,7 @@ def _check_examples(
     if missing := [k for k in needed if not heldout.images_with(k)]:
         raise ValueError(
             f"Each class needs held-out examples. Received: none of class {', '.join(map(str, missing))}. Give "
-            "images of it, or leave it out with `classes`, and with temperature=True in place of 'per_class'"
+            "images of it; or leave it out of `classes`, and pass temperature=True in place of 'per_class'"
         )
 
 
