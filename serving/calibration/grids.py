@@ -67,7 +67,7 @@ def missed_share(p: np.ndarray, truth: np.ndarray, grid: np.ndarray) -> np.ndarr
 
 
 def false_share(p: np.ndarray, truth: np.ndarray, grid: np.ndarray) -> np.ndarray:
-    """Returns, for each threshold, the largest false share of the masks `p >= t` with t from it upwards.
+    """Returns, for each threshold, the largest false share of the masks at it and at all higher thresholds.
 
     The false share of a mask is the share of its pixels that are not of the class, and 0 for an empty mask. It
     need not fall as the threshold rises: the surest pixel may be wrong. The largest share over all stricter

@@ -34,7 +34,7 @@ class HeldOut:
 
     Args:
         images: Array with the batch first, or a structure of such arrays; or a `tf.data.Dataset` of batches
-            `(images, labels)` that gives the same images each time it is read, in any order.
+            `(images, labels)` that yields the same images each time it is read, in any order.
         labels: Array of labels, or None with a dataset.
         kind: The output kind.
         output_shape: The shape of the model's output, with the batch.
@@ -64,7 +64,7 @@ class HeldOut:
         for batch in self._read():
             keys.append(batch.keys)
             if self._kind != "regression":
-                each = [truth_of(batch.labels, k, self._kind, self.classes).any(1) for k in range(self.classes)]
+                each = [truth_of(batch.labels, k, self.classes).any(1) for k in range(self.classes)]
                 holds.append(np.stack(each, 1))
         if not keys or not sum(map(len, keys)):
             raise ValueError("Calibration needs held-out images. Received: none")
@@ -103,7 +103,7 @@ class HeldOut:
 
         Args:
             part: Keys of images.
-            values: Int above 0, how many numbers the predictor gives for each position.
+            values: Int above 0, how many numbers the predictor returns for each position.
 
         Raises:
             ValueError: If the images are not those that were read first.
@@ -135,13 +135,12 @@ class HeldOut:
             yield Batch(arrays, checked, np.array([_key(x[i] for x in flat) for i in range(count)], np.uint64))
 
 
-def truth_of(labels: np.ndarray, k: int, kind: str, classes: int) -> np.ndarray:
+def truth_of(labels: np.ndarray, k: int, classes: int) -> np.ndarray:
     """Returns the positions of a class as a bool array `(batch, positions)`.
 
     Args:
         labels: Labels as in `Batch`, not of a regression.
         k: Int, the number of the class in the output.
-        kind: The output kind.
         classes: Int, the number of outputs. A single output is about the second of two classes.
     """
     if labels.ndim == 3:

@@ -32,7 +32,7 @@ class MaskPromise(Promise):
 
     def prepare(self, out: Answers, labels: np.ndarray) -> None:
         for k in self.terms.classes:
-            shares = truth_of(labels, k, self.terms.kind, self.terms.width).mean(1)
+            shares = truth_of(labels, k, self.terms.width).mean(1)
             self._sizes[k] += shares[shares > 0].tolist()
 
     @property
@@ -47,7 +47,7 @@ class MaskPromise(Promise):
         seen = sees(out["mean"], self.terms.kind).numpy().reshape(len(mean), -1)
         p = mean.reshape(len(mean), -1, self.terms.width)
         for k in self.terms.classes:
-            truth = truth_of(labels, k, self.terms.kind, self.terms.width)
+            truth = truth_of(labels, k, self.terms.width)
             here = truth.any(1) if self.name == "miss" else seen[:, k]
             share = grids.missed_share if self.name == "miss" else grids.false_share
             for i in np.flatnonzero(here):

@@ -72,7 +72,8 @@ class IntervalPromise(Promise):
                 found.append(float(self._grid[::-1][bold]))
         if not np.isfinite(found).all():
             raise ValueError(
-                "`interval` needs values that the model predicts at least roughly. Received: huge errors"
+                "`interval` needs predictions that are roughly right: check the scale of `labels`. Received: "
+                "predictions whose errors are too large for an interval"
             )
         widths = {f"mean_width_{k}": float(2 * q * self._widths[k] / n) for k, q in enumerate(found)}
         return Guarantee("interval", terms.level, tuple(found), n=(n,), floors=self.floors, figures=widths)

@@ -152,7 +152,10 @@ def source_of(predictor: Any, task: str | None, example: Any) -> Source:
     if task not in (None, predictor.task):
         raise ValueError(f"The predictor has task={predictor.task!r}. Received: task={task!r}")
     if predictor.calibration is not None:
-        raise ValueError("Calibrate the predictor without its calibration. Received: one that has a calibration")
+        raise ValueError(
+            "Calibrate the predictor without its calibration: make it again without `calibration=`. "
+            "Received: a predictor with a calibration"
+        )
     if isinstance(predictor, Ensemble):
         return Passes(predictor.models, predictor.task, predictor.from_logits, example)
     if predictor.auto:

@@ -153,8 +153,8 @@ def warn_of(codes: Sequence[Code], on: Sequence[Code], not_fixed: Sequence[str])
     """Warns of draws that are lost, that no seed repeats, that nothing turns off, or that are not fixed."""
     if gone := [code.step.operation.name for code in codes if code.lost]:
         warnings.warn(
-            f"Not sampled: what {', '.join(gone)} drops in training only, because it gives other outputs then. "
-            "Make its outputs the same in both modes",
+            f"Not sampled: the dropout of {', '.join(gone)}, which has other outputs in training mode. Make its "
+            "outputs the same in both modes",
             stacklevel=5,
         )
     drawing = [code for code in codes if code.draws]

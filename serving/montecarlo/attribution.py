@@ -32,7 +32,7 @@ Swapped = Callable[[Any, int, int, int], np.ndarray]
 
 @dataclass(frozen=True)
 class Attribution:
-    """How much of the uncertainty comes from each site. Its `str` is a table.
+    """How much of the uncertainty comes from each site. Printing it gives a table.
 
     The variance is that of the probabilities (or values) over the samples, summed over classes and pixels. The
     mutual information is its second-order approximation, `sum_k var(p_k) / (2 mean(p_k))`.

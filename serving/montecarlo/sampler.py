@@ -240,7 +240,7 @@ class MonteCarlo:
             images: The inputs, as Keras takes them.
 
         Returns:
-            An `Attribution`. Its `str` is a table.
+            An `Attribution`. Printing it gives a table.
 
         Raises:
             ValueError: If the model has several outputs, is sampled by plain passes, or the number of samples is
