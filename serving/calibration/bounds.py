@@ -113,7 +113,7 @@ def betting_p_value(losses: np.ndarray, level: float, confidence: float) -> floa
     before = np.arange(1, n + 1)
     means = (0.5 * level + np.cumsum(losses)) / (before + 0.5)
     spread = (level * (1 - level) + np.cumsum((losses - means) ** 2)) / (before + 1)
-    variance = np.concatenate([[level * (1 - level)], spread[:-1]])  # what is known before each bet
+    variance = np.concatenate([[level * (1 - level)], spread[:-1]])  # the estimate before each bet
     stakes = np.sqrt(2 * math.log(1 / (1 - confidence)) / (n * np.maximum(variance, 1e-12)))
     stakes = np.minimum(stakes, 0.99 / (1 - level))
     capital = np.cumsum(np.log1p(stakes * (level - losses)))

@@ -68,8 +68,8 @@ def calibrate(
         guarantee: Dict from names of guarantees to their levels in (0, 1). `"set"`: the set of
             classes misses the true class in at most this share of images. `"miss"`: the outer mask misses at most
             this share of a class's pixels. `"false"`: at most this share of the inner mask is wrong. `"error"`: at
-            most this share of the answers that are not deferred is wrong. `"interval"`: at most this share of the
-            values lies outside their intervals. See docs/guarantees.md.
+            most this share of the answers that are not deferred are wrong. `"interval"`: at most this share of the
+            values lie outside their intervals. See docs/guarantees.md for the conditions.
         confidence: Float in (0, 1), the probability with which `"error"` holds. The other guarantees hold on
             average.
         classes: The classes that `"miss"` and `"false"` are about; None for all classes. Each of them needs

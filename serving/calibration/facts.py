@@ -1,4 +1,4 @@
-"""What a calibration belongs to: the sites, the outputs and the weights of a model, and how it is sampled."""
+"""The facts of a predictor: the sites, the outputs and the weights of its model, and how it is sampled."""
 
 import zlib
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from dropzoo.serving.montecarlo.reader import Reader
 
 @dataclass(frozen=True)
 class Facts:
-    """What a calibration was made for.
+    """The facts of the predictor that a calibration was made for.
 
     Attributes:
         task: The output kind.

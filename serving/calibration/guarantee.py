@@ -19,7 +19,7 @@ class Guarantee:
             holds on average over them.
         floors: For intervals, the number that is added to the deviation of the samples, for each output. For outer
             masks, the least expected size of each class, as a share of the image.
-        figures: What the promise costs on the held-out images, such as the mean size of the sets.
+        figures: Dict of the costs of the promise on the held-out images, such as the mean size of the sets.
     """
 
     name: str
@@ -37,8 +37,8 @@ class Guarantee:
             "set": f"the true class is missing from the set in at most {share} of images",
             "miss": f"the outer mask misses at most {share} of a class's pixels, on average over images with it",
             "false": f"at most {share} of the inner mask is wrong, on average over images where the class is seen",
-            "error": f"at most {share} of the answers that are not deferred is wrong",
-            "interval": f"at most {share} of the values lies outside their intervals",
+            "error": f"at most {share} of the answers that are not deferred are wrong",
+            "interval": f"at most {share} of the values lie outside their intervals",
         }[self.name]
         sure = f", with a confidence of {self.confidence:g}" if self.confidence else ""
         return f"{self.name}: {text}{sure} ({n} held-out images)"

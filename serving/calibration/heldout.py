@@ -18,7 +18,7 @@ class Batch(NamedTuple):
     """A batch of held-out images.
 
     Attributes:
-        inputs: What the model takes: a float32 array with the batch first, or a structure of such arrays.
+        inputs: The inputs of the model: an array with the batch axis first, or a structure of such arrays.
         labels: Int array `(batch, positions)`; `(batch, positions, labels)` for several labels; float array
             `(batch, positions, outputs)` for regression. An image with one answer has one position.
         keys: Uint64 array `(batch,)`, a number for the content of each image.

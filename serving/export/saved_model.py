@@ -75,8 +75,8 @@ def export_model(
       all images of a batch must have the same size. If a model has several inputs, an image called `photo` is
       `photo_bytes` here, and the others are as in the other signatures.
 
-    For a model of several outputs, the name of each stands before what is said of it: `prob_probabilities`,
-    `prob_mean`, `dist_values`.
+    If a model has several outputs, each name in an answer begins with the name of the output:
+    `prob_probabilities`, `prob_mean`, `dist_values`.
 
     `assets.extra` holds `model.keras`, which is the model itself, because a SavedModel cannot be trained further;
     `info.json`, with the task, the class names, the number of samples, and the size and range of the images;
