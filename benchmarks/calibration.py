@@ -1,23 +1,25 @@
-"""Calibration: do the guarantees hold, what do they cost, and is a searched setting ever worse than one pass?
+"""Calibration: do the guarantees hold, what do they cost, and is a setting of the search ever worse than one pass?
 
     python benchmarks/calibration.py
     python benchmarks/calibration.py --what guarantees sets --data fashion_mnist --fashion ~/Downloads/fashion
 
 The models are the reference models, and the images are their test images: `digits` (355), `fashion_mnist` (10,000,
-if its files are there) and `digit_scenes` (`--scenes` new scenes of test digits). Nothing is trained, but for the
-epoch that the search is timed against.
+if its files are there) and `digit_scenes` (`--scenes` new scenes of test digits). Nothing is trained except the
+one epoch that the search is timed against.
 
 - `guarantees`: for each guarantee and level, the mean risk on new images over `--splits` random splits into
   held-out and new images. It must be at most the level plus two standard errors over the splits, and should be at
-  least 0.8 of it, unless all images are kept. `error` holds with a confidence of 0.9, the others on average.
-- `sets`: the mean size of class sets, beside those of MAPIE (`pip install mapie`) from the same probabilities.
-- `outer`: the area of outer masks from samples, over that of masks of the same guarantee from one pass with one
-  threshold for all images, in images that hold the class. The note has the area in images that do not.
+  least 0.8 of the level, unless all images are kept. For `error`, which holds with a confidence of 0.9, this says
+  less than the promise.
+- `sets`: the mean size of class sets, beside the mean size of MAPIE's (`pip install mapie`) from the same
+  probabilities.
+- `outer`: the area of outer masks from samples, divided by the area of masks with the same guarantee from one pass
+  with one threshold for all images, in images that hold the class. The note has the area in the other images.
 - `search`: seconds for the search over sites, and for one epoch of training on the data's training images.
 - `settings`: NLL and ECE on test images of the setting that the search chose on validation images, minus those of
   one pass with its temperature, in standard errors of the difference; clean images and corrupted ones.
 
-Results: benchmarks/results/calibration.csv. A row that is there is not measured again; `--again` measures it.
+Results: benchmarks/results/calibration.csv. Rows that are in the file are measured again only with `--again`.
 Predictions are kept in `--cache`.
 """
 
@@ -57,7 +59,7 @@ Row = dict[str, Any]
 
 
 def reference(name: str) -> keras.Model:
-    """The reference model of a data set, with the dropout that it was trained with."""
+    """The reference model of a data set, with its dropout from training."""
     kind = {"digit_scenes": "unet"}.get(name, "simple_cnn")
     folder = ROOT / "saved_models" / f"{name}_{'unet' if kind == 'unet' else 'cnn'}"
     plan = json.loads((folder / "reference.json").read_text())["dropout"]
@@ -86,7 +88,7 @@ def read_idx(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def predictions(name: str, arguments: argparse.Namespace) -> dict[str, np.ndarray]:
-    """Labels and mean probabilities of one pass and of samples, computed once."""
+    """Labels, and mean probabilities of one pass and of samples, which are computed once."""
     path = Path(arguments.cache) / f"{name}-{arguments.samples}-{arguments.scenes}.npz"
     if path.exists():
         return dict(np.load(path))
@@ -111,7 +113,7 @@ def splits(count: int, arguments: argparse.Namespace) -> Iterator[tuple[np.ndarr
 
 
 def judged(risks: list[float], level: float) -> Row:
-    """The mean risk, its standard error over splits, and whether it is what it must be and should be."""
+    """The mean risk, its standard error over splits, and whether it is low and close enough to the level."""
     mean, error = float(np.mean(risks)), float(np.std(risks, ddof=1) / np.sqrt(len(risks)))
     return {
         "level": level,
@@ -155,14 +157,14 @@ def set_risk(p: np.ndarray, labels: np.ndarray, level: float, arguments: argpars
 
 
 def usual_size(k: int) -> float:
-    """A quarter of the median share of a scene that a class takes up, in scenes of training digits."""
+    """A quarter of the median share that a class takes up of the scenes, in scenes of training digits."""
     digits, labels = digits_by_split()["train"]
     shares = [float((draw_scene(digits, labels, seed=[0, index])[1] == k).mean()) for index in range(200)]
     return 0.25 * float(np.median([share for share in shares if share]))
 
 
 def mask_curves(p: np.ndarray, labels: np.ndarray, k: int, floor: float) -> dict[str, np.ndarray]:
-    """The loss curves of one class: of images that hold it, and of images in which it is seen."""
+    """The loss curves of one class, for images that hold the class and for images in which the model sees it."""
     grid = grids.probability_grid()
     curves: dict[str, list[np.ndarray]] = {"miss": [], "area": [], "elsewhere": [], "bound": [], "false": []}
     scores = np.concatenate(
@@ -201,7 +203,7 @@ def false_risk(curves: dict[str, np.ndarray], level: float, arguments: argparse.
 def error_risk(
     doubts: np.ndarray, losses: np.ndarray, level: float, binary: bool, arguments: argparse.Namespace
 ) -> Row:
-    """The error of what is kept over all splits together, since a split may keep few images."""
+    """The error rate of the images that are kept, on average over splits; 0 in a split that keeps none."""
     risks, kept = [], []
     for old, new in splits(len(doubts), arguments):
         third = len(old) // 3
@@ -342,7 +344,7 @@ def settings(name: str, arguments: argparse.Namespace) -> Iterator[tuple[str, Ca
 
 
 def difference(name: str, kind: str, figure: str, arguments: argparse.Namespace) -> Row:
-    """The figure of the chosen setting minus that of one pass with temperature, on images that chose nothing."""
+    """The figure of the chosen setting minus that of one pass with its temperature, on images not used before."""
     rows = _differences(name, kind, arguments)
     mean, error = rows[figure]
     return {
@@ -405,7 +407,7 @@ def main() -> None:
     parser.add_argument("--splits", type=int, default=200)
     parser.add_argument("--samples", type=int, default=30)
     parser.add_argument("--scenes", type=int, default=2000)
-    parser.add_argument("--fashion", default=str(ROOT.parent / "shared" / "data" / "fashion_mnist"))
+    parser.add_argument("--fashion", default=str(Path.home() / "Downloads" / "fashion"))
     parser.add_argument("--cache", default=str(Path(tempfile.gettempdir()) / "dropzoo-calibration"))
     parser.add_argument("--again", action="store_true", help="measure rows again that are in the results")
     arguments = parser.parse_args()

@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-_PNG_BITS = 24  # the byte of a PNG file that holds the bits of a sample
-_EXIF, _EXIF_WITHIN = b"Exif\0\0", 2**17  # what EXIF begins with, and the bytes of a file within which it does
+_PNG_BITS = 24  # the place of the byte that holds the bit depth of a PNG file
+_EXIF, _EXIF_WITHIN = b"Exif\0\0", 2**17  # the first bytes of EXIF, and how far into a file they are looked for
 _ORIENTATION = 274  # the tag
 
 
@@ -78,7 +78,7 @@ def orientation_of(data: tf.Tensor) -> tf.Tensor:
     little = tf.gather(raw, tf.minimum(start, last)) == ord("I")
 
     def number(places: tf.Tensor, size: int) -> tf.Tensor:
-        """The numbers of `size` bytes at places behind `start`; zeros stand for the bytes behind the end."""
+        """The numbers of `size` bytes at places after `start`; zeros stand for bytes after the end."""
         each = tf.expand_dims(start + places, -1) + tf.range(size)
         each = tf.where((each >= 0) & (each < last), each, last)  # `raw` ends in zeros
         powers = tf.constant([256**i for i in range(size)])

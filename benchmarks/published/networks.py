@@ -1,4 +1,4 @@
-"""Networks that others publish, in small configurations with random weights, and where dropout goes in them."""
+"""Networks that others publish, in small configurations with random weights, and plans of dropout for them."""
 
 import importlib
 import importlib.metadata
@@ -13,19 +13,19 @@ Plan = dict[str, Any]
 
 @dataclass(frozen=True)
 class Published:
-    """A network of a package, and what to try on it.
+    """A network of a package, and the options of its trial.
 
     Attributes:
         package: The name of the package, as pip takes it.
-        name: What the network is called in the table.
-        make: Builds it, with fresh weights.
-        plan: Where dropout goes.
+        name: The name of the network in the table.
+        make: Function that builds it with fresh weights.
+        plan: The plan of dropout for `models.retrofit`.
         shape: The shape of one image.
         task: What the output means.
-        samples: Int, how many samples are compared with how many plain passes.
+        samples: Int, the number of samples, and of the plain passes that they are compared with.
         high: The value of a white pixel.
         options: Arguments for `MonteCarlo` and `export_model`, such as `from_logits`.
-        limits: What does not work on it, and why, by the name of the step.
+        limits: Dict from the steps that do not work on it to the reasons.
     """
 
     package: str
@@ -46,7 +46,7 @@ class Published:
 
     @property
     def version(self) -> str | None:
-        """The version of the package that is installed; None if there is none."""
+        """The installed version of the package; None if it is not installed."""
         try:
             return importlib.metadata.version(self.package)
         except importlib.metadata.PackageNotFoundError:
@@ -54,7 +54,7 @@ class Published:
 
 
 def _of(module: str, of: str, **options: Any) -> Callable[[], keras.Model]:
-    """Returns a function that imports a module and calls what has a name in it."""
+    """Returns a function that imports a module and calls its function of this name."""
     return lambda: getattr(importlib.import_module(module), of)(**options)
 
 

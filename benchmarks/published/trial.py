@@ -1,4 +1,4 @@
-"""What is tried on a network that others publish: surgery, report, sampling and export."""
+"""Tries surgery, report, sampling and export on a network that others publish."""
 
 import contextlib
 import re
@@ -19,15 +19,15 @@ from dropzoo.common.keras_internals import flatten_layers
 from dropzoo.models.graph.random import random_layers
 
 BOUND = 3.5
-"""How many standard errors two samplings may differ by."""
+"""By how many standard errors two samplings may differ."""
 
 
 class Failure(Exception):
-    """Something does not hold; the text says what."""
+    """Raised if a step does not hold; the text says why."""
 
 
 class Trial:
-    """A network with dropout that `retrofit` put in, and the steps to try on it, in their order.
+    """A published network, and the steps to try on it, in order.
 
     Args:
         published: The network.
@@ -50,7 +50,7 @@ class Trial:
         self.notes: dict[str, str] = {}
 
     def list_sites(self) -> None:
-        """Sites are listed, and all that draws is taken by its name."""
+        """Lists the sites, and matches every layer that draws at random by its name."""
         _check(bool(models.list_sites(self.original)), "no site is listed")
         for layer in random_layers(self.original):
             models.match_sites(self.original, [layer.path])
@@ -86,7 +86,7 @@ class Trial:
                 _check(abs(row.dropped - row.rate) < 0.25, f"drops another fraction: {row}")
 
     def strip_dropout(self) -> None:
-        """Takes dropout out again; inference stays the same to the bit, and what is left is named."""
+        """Takes dropout out again; inference stays the same to the bit, and a warning names layers that stay."""
         with _warned() as texts:
             stripped = self._copied(lambda share: models.strip_dropout(self.model, share))
         _same(stripped(self.images, training=False), self.expected)
@@ -97,7 +97,7 @@ class Trial:
             self.notes["left"] = f"`strip_dropout` leaves and names {len(left)} layers in the code of others"
 
     def rate_0(self) -> None:
-        """At rate 0 the sampled mean is what the model answers."""
+        """At rate 0 the mean of the samples is the answer of the model."""
         if any(layer.kind != "dropout" for layer in random_layers(self.model)):
             return
         sampler = self._sampler(num_samples=2, sites={"*": 0.0})
@@ -144,7 +144,7 @@ class Trial:
             _close([answers["predict_mc"][name + statistic] for name in names], list(each))
 
     def _copied(self, make: Callable[[bool], keras.Model]) -> keras.Model:
-        """A copy; where a layer cannot be copied, one that shares weights, as the error advises."""
+        """A copy. If a layer cannot be copied, the copy shares weights, as the error advises."""
         try:
             return make(False)
         except ValueError as error:
@@ -161,9 +161,9 @@ class Trial:
 
 
 def shaken(model: keras.Model) -> keras.Model:
-    """Gives a model weights of which none is zero or one, so that every layer matters.
+    """Moves the biases and scales of a model away from zero and one, so that every layer matters.
 
-    Fresh networks have scales near zero at the ends of their residual branches, which would hide what is there.
+    Fresh networks have scales near zero at the ends of their residual branches, which hide the branches.
     """
     rng = np.random.default_rng(1)
     for weight in model.weights:
@@ -207,7 +207,7 @@ def compare(one: np.ndarray, other: np.ndarray) -> None:
 
 
 def tried(published: Published, say: Callable[[str], None] = print) -> dict[str, str]:
-    """Runs all steps and returns what came of each: "" where it works, or why not."""
+    """Runs all steps and returns the result of each: "" if it works, or the reason why not."""
     found: dict[str, str] = {}
     start = time.time()
     try:
@@ -292,7 +292,7 @@ def _names(signature: Any) -> list[str]:
 
 @contextlib.contextmanager
 def _warned() -> Iterator[list[str]]:
-    """Catches warnings, and gives their texts."""
+    """Catches warnings, and yields a list of their texts."""
     texts: list[str] = []
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

@@ -2,9 +2,9 @@
 
     python benchmarks/published/try_out.py [WORD ...] [--page]
 
-The networks are those whose name has one of the words in it, in the order of the words; all by default. Each has a
-row in benchmarks/results/published.csv, which replaces the one that it had. `--page` only writes the table again.
-Packages that are not installed are left out: `make test-published` installs them.
+It tries the networks whose names contain one of the words, in the order of the words; all networks by default. It
+writes a row for each to benchmarks/results/published.csv, in place of an older row. `--page` only writes the table
+again. Packages that are not installed are left out: `make test-published` installs them.
 """
 
 import argparse

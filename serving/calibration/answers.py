@@ -9,12 +9,12 @@ import tensorflow as tf
 
 from dropzoo.serving.calibration.temperature import is_coins
 
-KEEP_ALL = 2.0  # a doubt that no image has
-NEVER = 2.0  # a probability that no class has
+KEEP_ALL = 2.0  # above the doubt of any image
+NEVER = 2.0  # above any probability
 
 
 def class_probabilities(mean: tf.Tensor) -> tf.Tensor:
-    """Returns the probabilities of all classes; a single one is that of the second of two classes.
+    """Returns the probabilities of all classes; a single output is the probability of the second of two classes.
 
     Args:
         mean: Float32 tensor `(batch, ..., classes)`.
@@ -41,7 +41,8 @@ def doubt(mean: tf.Tensor, kind: str) -> tf.Tensor:
 def sees(mean: tf.Tensor, kind: str) -> tf.Tensor:
     """Returns whether the model sees each class somewhere in an image, bool `(batch, 1, ..., 1, classes)`.
 
-    It sees a class where the class is the likeliest, or more likely than not for a label of its own.
+    The model sees a class where it is the likeliest class. If each output is a probability of its own, the model
+    sees the class where that probability is at least 0.5.
 
     Args:
         mean: Float32 tensor `(batch, ..., classes)`.
@@ -57,11 +58,11 @@ def sees(mean: tf.Tensor, kind: str) -> tf.Tensor:
 def by_size(mean: tf.Tensor, floors: Sequence[float]) -> tf.Tensor:
     """Returns probabilities over the expected size of their class in the image, in [0, 1].
 
-    A pixel of a small object is a larger share of what can be missed than a pixel of a large one. With
-    `a = max(mean over the image of p, floor)` the score of a pixel is `p * floor / a`. At the same mean share that
-    is missed, one threshold for all scores gives smaller masks than one threshold for all probabilities, because
-    the score is proportional to the share that the pixel is expected to add. The floor keeps the threshold up in
-    images that do not seem to hold the class. At a floor of 1 scores are the probabilities.
+    A pixel of a small object is a larger share of its object than a pixel of a large one. With
+    `a = max(mean over the image of p, floor)`, the score of a pixel is `p * floor / a`. This score is proportional
+    to the share of the object that the pixel is expected to add. So one threshold for all scores gives smaller
+    masks than one threshold for all probabilities, while the same mean share is missed. The floor keeps masks
+    small in images that do not seem to hold the class. At a floor of 1, the scores are the probabilities.
 
     Args:
         mean: Float32 tensor `(batch, ..., classes)`.
@@ -75,7 +76,7 @@ def by_size(mean: tf.Tensor, floors: Sequence[float]) -> tf.Tensor:
 
 
 def deviation(variance: tf.Tensor, floors: Sequence[float]) -> tf.Tensor:
-    """Returns the deviation of the samples plus a floor for each output, the unit of regression intervals.
+    """Returns the standard deviation of the samples plus a floor, the unit of the intervals of a regression.
 
     Args:
         variance: Float32 tensor `(batch, ..., outputs)`.
@@ -89,6 +90,6 @@ def reaches(mean: tf.Tensor, thresholds: Sequence[float]) -> tf.Tensor:
 
     Args:
         mean: Float32 tensor `(batch, ..., classes)`.
-        thresholds: One float, or one for each class; a class with `NEVER` reaches it nowhere.
+        thresholds: One float, or one for each class; no probability reaches `NEVER`.
     """
     return mean >= tf.constant(thresholds, tf.float32)

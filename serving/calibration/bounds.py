@@ -1,7 +1,8 @@
 """The theorems behind the promises, as functions of arrays. Nothing here knows about models or images.
 
-All of them hold for any model, in finite samples, if the held-out images and the images to come are exchangeable:
-drawn from the same source, in an order that says nothing. They say nothing about images from another source.
+They hold for any model, in finite samples, if the held-out images and the images to come are exchangeable: drawn
+from the same source, in an order that says nothing. The p-values also need independent images, and
+`selective_threshold` states one more condition. Nothing holds for images from another source.
 """
 
 import math
@@ -17,8 +18,8 @@ def least_level(n: int, confidence: float | None = None) -> float:
     """Returns the least level that can be promised from n held-out images.
 
     Without a confidence it is `1 / (n + 1)`: the next image may be the worst of all n + 1, whatever the others
-    were. With a confidence it is the level at which n images without any error are just surprising enough,
-    `1 - (1 - confidence) ** (1 / n)`.
+    are. With a confidence it is the level at which n images without an error have a p-value of `1 - confidence`,
+    which is `1 - (1 - confidence) ** (1 / n)`.
 
     Args:
         n: Int, the number of held-out images.
@@ -52,10 +53,10 @@ def risk_control(total: np.ndarray, n: int, level: float) -> int:
     """Returns the boldest setting whose expected loss on a new image is at most `level`.
 
     Conformal risk control. Each image has a loss in [0, 1] that does not fall from one setting to the next bolder
-    one, and the safest setting has a loss of 0. Let the new image have its largest loss, 1. The boldest setting at
-    which the mean over the n + 1 images is at most the level is then not bolder than the one that the true loss
-    would give, and that one has an expected loss of at most the level, because the images are exchangeable. The
-    price of not knowing the new image is `1 / (n + 1)`.
+    one, and the safest setting has a loss of 0. The loss of the new image is not known, so it counts as 1, the
+    largest loss. The boldest setting at which the mean over the n + 1 images is at most the level is then not
+    bolder than the setting that the true loss would give. That setting has an expected loss of at most the level,
+    because the images are exchangeable. The unknown loss costs up to `1 / (n + 1)` of the level.
 
     Args:
         total: Array `(settings,)`, the sum over held-out images of the losses, from the safest setting to the
@@ -68,7 +69,7 @@ def risk_control(total: np.ndarray, n: int, level: float) -> int:
 
     Reference:
         Angelopoulos, Bates, Fisch, Lei and Schuster, "Conformal Risk Control", 2022, arXiv:2208.02814, theorem 1.
-        Losses that may fall are replaced by their running maximum (section 4.2 there, "monotonized" losses).
+        A loss that may fall must be replaced by its running maximum first.
     """
     allowed = total + 1.0 <= level * (n + 1) + _ROUNDING
     return int(len(total) if allowed.all() else np.argmin(allowed)) - 1
@@ -77,7 +78,8 @@ def risk_control(total: np.ndarray, n: int, level: float) -> int:
 def binomial_p_value(errors: np.ndarray, count: np.ndarray, level: float) -> np.ndarray:
     """Returns the p-values of "the error rate is above the level", for losses that are 0 or 1.
 
-    It is the probability of at most so many errors at a rate equal to the level, which is exact.
+    The p-value is the probability of at most this number of errors if the error rate equals the level. It is
+    exact.
 
     Args:
         errors: Int array, the number of errors.
@@ -98,11 +100,12 @@ def betting_p_value(losses: np.ndarray, level: float, confidence: float) -> floa
     Args:
         losses: Array `(n,)`, in an order that does not depend on their values.
         level: Float in (0, 1).
-        confidence: Float in (0, 1). The stakes are best if the capital has to reach `1 / (1 - confidence)`.
+        confidence: Float in (0, 1). The stakes are chosen for a capital that has to reach `1 / (1 - confidence)`.
 
     Reference:
         Waudby-Smith and Ramdas, "Estimating means of bounded random variables by betting", 2020,
-        arXiv:2010.09686; the stakes are those of the predictable plug-in, limited so that no bet can ruin.
+        arXiv:2010.09686; the stakes are those of the predictable plug-in, limited so that no bet can lose the
+        whole capital.
     """
     n = len(losses)
     if not n:
@@ -110,7 +113,7 @@ def betting_p_value(losses: np.ndarray, level: float, confidence: float) -> floa
     before = np.arange(1, n + 1)
     means = (0.5 * level + np.cumsum(losses)) / (before + 0.5)
     spread = (level * (1 - level) + np.cumsum((losses - means) ** 2)) / (before + 1)
-    variance = np.concatenate([[level * (1 - level)], spread[:-1]])  # what is known before each bet
+    variance = np.concatenate([[level * (1 - level)], spread[:-1]])  # the estimate before each bet
     stakes = np.sqrt(2 * math.log(1 / (1 - confidence)) / (n * np.maximum(variance, 1e-12)))
     stakes = np.minimum(stakes, 0.99 / (1 - level))
     capital = np.cumsum(np.log1p(stakes * (level - losses)))
@@ -118,12 +121,12 @@ def betting_p_value(losses: np.ndarray, level: float, confidence: float) -> floa
 
 
 def fixed_sequence(p_value: Callable[[int], float], count: int, confidence: float) -> int:
-    """Returns how many settings, from the safest on, are shown to be good.
+    """Returns how many settings, from the safest on, are shown to keep the level.
 
-    Learn then Test with fixed-sequence testing: settings are tested in an order that is fixed beforehand, each at
-    the full level, and the first that is not shown to be good ends the tests. A setting that is not good is
-    returned only if the first such one in the sequence is taken for good, and that has a probability of at most
-    `1 - confidence`.
+    Learn then Test with fixed-sequence testing: settings are tested in an order that is fixed beforehand, each
+    with the full `1 - confidence`, and the first setting that fails its test ends the tests. A setting that does
+    not keep the level is accepted only if the first such setting in the sequence passes its test, which has a
+    probability of at most `1 - confidence`.
 
     Args:
         p_value: Function from the number of a setting, counted from 0, to its p-value.
@@ -139,7 +142,7 @@ def fixed_sequence(p_value: Callable[[int], float], count: int, confidence: floa
 def best_start(doubts: np.ndarray, losses: np.ndarray, level: float) -> float:
     """Returns the doubt at which `selective_threshold` starts, from images that it does not use.
 
-    It is the doubt below which images are better than the level by most standard errors.
+    Among all doubts, the images below this one are better than the level by the largest number of standard errors.
 
     Args:
         doubts: Array `(n,)`, larger for images that are less certain; at least one.
@@ -161,9 +164,9 @@ def selective_threshold(
 
     The held-out images are sorted by doubt. For each m, the m images below the (m + 1)-th doubt are independent
     draws from all images below that doubt, so their losses give a p-value, which is exact if losses are 0 or 1.
-    From `start` on, the m are tested by `fixed_sequence`, from small to large. It holds with the confidence asked,
-    over draws of the held-out images, if the error rate of the images that are kept crosses the level only once as
-    more are kept; this is so if the doubt ranks images at all.
+    `fixed_sequence` tests each m in turn, from the number of images below `start` upwards. The promise holds with
+    the confidence, over draws of the held-out images, if the error rate of the images that are kept crosses the
+    level only once as more images are kept. This is so if the error rate rises with the doubt.
 
     Args:
         doubts: Array `(n,)`, larger for images that are less certain.

@@ -23,7 +23,7 @@ from dropzoo.serving.calibration.sources import Samples, Source, source_of
 from dropzoo.serving.calibration.temperature import fit_temperature
 
 _FIT_SHARE = 1 / 3
-_PREPARED = {"miss", "error", "interval"}  # what these may choose freely is chosen on other images
+_PREPARED = {"miss", "error", "interval"}  # these promises choose something on other images first
 
 
 def calibrate(
@@ -44,36 +44,40 @@ def calibrate(
 ) -> Calibration:
     """Fits a temperature, the sites that drop, and guarantees on held-out images.
 
-    The images must be new to the model: neither trained on, nor used to choose it. A guarantee holds for images
-    that come from the same source as they do.
+    The images must be new to the model: it was neither trained on them nor chosen by them. A guarantee holds for
+    new images from the same source as the held-out ones.
 
-    If a guarantee is asked and something is fitted too (a temperature, sites, or what a guarantee may choose
-    freely), a third of the images is used for fitting and the others for the guarantee, so that it holds exactly.
-    The images are parted by their content, so their order does not matter.
+    If you ask for a guarantee and something else is fitted too (a temperature, sites, or what a guarantee may
+    choose freely), a third of the images is used for fitting, and the guarantee rests on the others, so that it
+    holds exactly. The content of an image decides to which part it belongs, so the order of the images does not
+    matter.
 
     Args:
         predictor: A Keras model (one pass, its dropout off), a `MonteCarlo` with a fixed number of samples, or an
             `Ensemble`.
         images: Array of images, or a `tf.data.Dataset` of batches `(images, labels)`, which is read several times
             and may be larger than memory.
-        labels: Array of labels; None with a dataset. For `"multi_class"` and `"binary"` the number of the class of
-            each image or pixel; for `"multi_label"` 0 or 1 for each label; for `"regression"` the values.
-        temperature: True for one temperature, `"per_class"` for one for each class, where each class has many
-            examples, or False for none. A regression has no temperature.
-        sites: `"as_is"`: the sites of `predictor` drop as they do. `"search"`: chooses which sites drop, and at
+        labels: Array of labels; None with a dataset. For `"multi_class"` and `"binary"` they are the numbers of
+            the classes, one for each image or pixel; for `"multi_label"` 0 or 1 for each label; for `"regression"`
+            the values.
+        temperature: True for one temperature, `"per_class"` for one temperature for each class (each class needs
+            many examples), or False for none. A regression has no temperature.
+        sites: `"as_is"` leaves the sites of `predictor` as they are. `"search"` chooses which sites drop, and at
             which share of their rates, for the least NLL. One pass without dropout is among the choices, and wins
-            unless another is better by a standard error.
-        guarantee: Dict from the name of a guarantee to its level in (0, 1), one or several. `"set"`: the set of
+            unless another choice is better by a standard error.
+        guarantee: Dict from names of guarantees to their levels in (0, 1). `"set"`: the set of
             classes misses the true class in at most this share of images. `"miss"`: the outer mask misses at most
             this share of a class's pixels. `"false"`: at most this share of the inner mask is wrong. `"error"`: at
-            most this share of the answers that are not deferred is wrong. `"interval"`: at most this share of the
-            values lies outside their intervals. See docs/guarantees.md.
-        confidence: Float in (0, 1), the probability with which `"error"` holds. The others hold on average.
-        classes: The classes that `"miss"` and `"false"` are about and that need held-out examples; None for all.
-        task: What the output of a model means, as for `MonteCarlo`; None for that of the predictor.
+            most this share of the answers that are not deferred are wrong. `"interval"`: at most this share of the
+            values lie outside their intervals. See docs/guarantees.md for the conditions.
+        confidence: Float in (0, 1), the probability with which `"error"` holds. The other guarantees hold on
+            average.
+        classes: The classes that `"miss"` and `"false"` are about; None for all classes. Each of them needs
+            held-out examples, for `"set"` too.
+        task: What the output of a model means, as for `MonteCarlo`; None for the task of the predictor.
         data: Str, the name of the held-out data, for the record.
         batch_size: Int, how many images to read at a time.
-        seed: Int in [0, 2**32), which parts the images.
+        seed: Int in [0, 2**32), the seed by which the images are split.
         verbose: 1 for a progress bar, 0 for none.
 
     Returns:
@@ -144,7 +148,7 @@ def calibrate(
 def _fit(
     source: Source, reader: Reader, part: set[int], temperature: bool | str
 ) -> tuple[float | tuple[float, ...], dict[str, dict[str, float]]]:
-    """The temperature, and the figures before and after it, of the samples and of one pass."""
+    """The temperature, and the figures of the samples and of one pass, before and after their temperature."""
     width = source.output.classes or 1
     one = source.with_sites({}) if isinstance(source, Samples) else None
     samples, once = Rows(source.num_samples, width), Rows(1, width)
@@ -176,7 +180,7 @@ def _check_options(temperature: Any, sites: Any, confidence: Any) -> None:
 
 
 def _check_classes(classes: Sequence[int] | None, width: int) -> tuple[int, ...]:
-    """The classes that guarantees are about, each once."""
+    """The classes that guarantees are about, without repeats."""
     if classes is None:
         return tuple(range(width))
     chosen = tuple(dict.fromkeys(classes))
@@ -195,7 +199,7 @@ def _check_examples(
     if missing := [k for k in needed if not heldout.images_with(k)]:
         raise ValueError(
             f"Each class needs held-out examples. Received: none of class {', '.join(map(str, missing))}. Give "
-            "images of it, or leave it out with `classes`, and with temperature=True in place of 'per_class'"
+            "images of it; or leave it out of `classes`, and pass temperature=True in place of 'per_class'"
         )
 
 

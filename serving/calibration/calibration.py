@@ -11,7 +11,7 @@ from typing import Any
 import tensorflow as tf
 
 from dropzoo.common.files import whole_file
-from dropzoo.serving.calibration.answers import by_size, deviation, doubt, reaches, sees
+from dropzoo.serving.calibration.answers import by_size, class_probabilities, deviation, doubt, reaches, sees
 from dropzoo.serving.calibration.facts import Facts, differences
 from dropzoo.serving.calibration.guarantee import Guarantee
 from dropzoo.serving.calibration.temperature import temper
@@ -21,7 +21,7 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class Calibration:
-    """A temperature, the sites that drop, and guarantees, fitted on held-out images by `calibrate`.
+    """A temperature, the sites that drop, and guarantees, which `calibrate` fitted on held-out images.
 
     Attributes:
         temperature: Float above 0 that divides the logits of each sample, or a tuple with one for each class. At 1
@@ -29,10 +29,10 @@ class Calibration:
         sites: Dict from the sites that drop at inference to their rates (True for a layer whose rate cannot be
             set). Empty for one pass without dropout.
         guarantees: Dict of `Guarantee` by name.
-        facts: `Facts` of the predictor that it was made for.
-        figures: Dict of figures before and after, on the images that temperature and sites were fitted on:
-            `"one_pass"`, `"one_pass_temperature"`, `"samples"` and `"samples_temperature"`, as far as they exist,
-            each with `"nll"`, `"ece"` and `"accuracy"`.
+        facts: `Facts` of the predictor that the calibration was made for.
+        figures: Dict of figures on the images that temperature and sites were fitted on: `"one_pass"` and
+            `"samples"` before the temperature, `"one_pass_temperature"` and `"samples_temperature"` after it, as
+            far as they exist. Each is a dict of `"nll"`, `"ece"` and `"accuracy"`.
         n: Int, the number of held-out images.
         data: Str, the name of the held-out data.
         date: Str, when it was fitted, in UTC.
@@ -72,25 +72,24 @@ class Calibration:
     def apply(self, out: Mapping[str, Any]) -> dict[str, tf.Tensor]:
         """Returns calibrated statistics with the answers that the guarantees are about.
 
-        These are pure TensorFlow operations, which a traced function can hold.
+        It uses pure TensorFlow operations, so a traced function can call it.
 
         Args:
-            out: The statistics of samples that `temper` has been applied to, as tensors or arrays by name: `mean`
-                and, for intervals, `variance`.
+            out: The statistics of samples after `temper`, as tensors or arrays by name: `mean` and, for intervals,
+                `variance`.
 
         Returns:
             `out` with more entries. `set`: bool `(batch, classes)`, the classes that may be true. `outer` and
-            `inner`: bool, of the shape of `mean`, masks of each class; a class that the guarantee leaves out has
-            empty ones. `defer`: bool `(batch,)`, whether to ask a human. `lower` and `upper`: float32, of the
-            shape of `mean`.
+            `inner`: bool, of the shape of `mean`, a mask for each class; the mask of a class that the guarantee
+            leaves out is empty. `defer`: bool `(batch,)`, whether to ask a human. `lower` and `upper`: float32, of
+            the shape of `mean`.
         """
         mean = tf.convert_to_tensor(out["mean"], tf.float32)
         more: dict[str, tf.Tensor] = {}
         for name, guarantee in self.guarantees.items():
             thresholds = guarantee.thresholds
             if name == "set":
-                both = tf.concat([1.0 - mean, mean], -1) if mean.shape[-1] == 1 else mean
-                more["set"] = reaches(both, thresholds)
+                more["set"] = reaches(class_probabilities(mean), thresholds)
             elif name == "miss":
                 more["outer"] = reaches(by_size(mean, guarantee.floors), thresholds)
             elif name == "false":
@@ -109,7 +108,7 @@ class Calibration:
         """Raises a ValueError if it was made for another predictor, and warns if the weights have changed.
 
         Args:
-            found: The facts of the predictor that is to have it.
+            found: The facts of the predictor that is to use the calibration.
         """
         if different := differences(self.facts, found):
             raise ValueError(f"The calibration was made for another predictor: {'; '.join(different)}")
@@ -121,7 +120,7 @@ class Calibration:
             )
 
     def save(self, path: str | os.PathLike) -> None:
-        """Writes it as JSON, whole or not at all.
+        """Writes the calibration to a JSON file. If that fails, no part of a file is left.
 
         Args:
             path: Path of the file, such as `"calibration.json"`.

@@ -1,4 +1,4 @@
-"""What a calibration belongs to: the sites, the outputs and the weights of a model, and how it is sampled."""
+"""The facts of a predictor: the sites, the outputs and the weights of its model, and how it is sampled."""
 
 import zlib
 from collections.abc import Sequence
@@ -12,13 +12,13 @@ from dropzoo.serving.montecarlo.reader import Reader
 
 @dataclass(frozen=True)
 class Facts:
-    """What a calibration was made for.
+    """The facts of the predictor that a calibration was made for.
 
     Attributes:
         task: The output kind.
-        input_shapes: The shapes of the inputs without the batch, with None for sizes that are not fixed.
-        output_shape: The shape of the output without the batch.
-        sites: For each dropout site of the model, the class of the layer there.
+        input_shapes: The shapes of the inputs without the batch axis, with None for sizes that are not fixed.
+        output_shape: The shape of the output without the batch axis.
+        sites: Dict from the dropout sites of the model to the classes of their layers.
         members: The number of models of an ensemble; 1 for a single model.
         num_samples: The number of samples of an answer; 1 for one pass.
         sampling: How masks are drawn; None if nothing drops.
@@ -39,7 +39,7 @@ def facts_of(readers: Sequence[Reader], num_samples: int, sampling: str | None) 
     """Returns the facts of a predictor.
 
     Args:
-        readers: Its model, or the members of an ensemble, with inputs and outputs known.
+        readers: The model of the predictor, or the members of an ensemble, with inputs and outputs known.
         num_samples: Int, the number of samples of an answer.
         sampling: How masks are drawn; None if nothing drops.
 
@@ -76,11 +76,11 @@ def checksum(models: Sequence[keras.Model]) -> int:
 
 
 def differences(made_for: Facts, found: Facts) -> list[str]:
-    """Returns the differences that make a calibration useless, in words; none if it fits.
+    """Returns the differences because of which a calibration does not fit, in words; an empty list if it fits.
 
     Args:
-        made_for: What the calibration was made for.
-        found: The facts of the predictor that is to have it.
+        made_for: The facts of the predictor that the calibration was made for.
+        found: The facts of the predictor that is to use it.
     """
     known, other = asdict(made_for), asdict(found)
     words = {

@@ -1,4 +1,4 @@
-"""The figures of a calibration: how good and how honest probabilities are, before and after."""
+"""The figures of a calibration: how accurate and how well calibrated probabilities are."""
 
 from collections.abc import Sequence
 

@@ -1,7 +1,7 @@
-"""Fine grids of thresholds, and how many values of an image reach each of them.
+"""Fine grids of thresholds, and how many values of an image reach each threshold.
 
-A promise about masks needs the mean over images of a loss at each threshold. Such a mean is a few thousand
-numbers, however many images there are, so a data set larger than memory is fine.
+A promise about masks needs the mean loss over images at each threshold. This takes a few thousand numbers for any
+number of images, so a data set may be larger than memory.
 """
 
 import numpy as np
@@ -12,8 +12,8 @@ _FINENESS = 4096
 def probability_grid() -> np.ndarray:
     """Returns ascending float32 thresholds for probabilities, evenly spaced in logits.
 
-    The first, 0, is reached by every probability, and the last, 2, by none. Close to 1 they are as dense as
-    float32 allows.
+    Every probability reaches the first threshold, 0, and none reaches the last, 2. Close to 1 the thresholds are
+    as dense as float32 allows.
     """
     logits = np.linspace(-40.0, 17.0, _FINENESS)
     between = (1.0 / (1.0 + np.exp(-logits))).astype(np.float32)
@@ -23,7 +23,8 @@ def probability_grid() -> np.ndarray:
 def distance_grid() -> np.ndarray:
     """Returns ascending float32 thresholds for distances in deviations.
 
-    After 0 they rise by half a percent each, and the last is infinity, so that no distance is above it.
+    The first is 0. From the second on, each is half a percent above the one before. The last is infinity, so no
+    distance is above it.
     """
     between = np.geomspace(1e-4, 1e5, _FINENESS)
     return np.concatenate([[0.0], between, [np.inf]]).astype(np.float32)
@@ -66,11 +67,11 @@ def missed_share(p: np.ndarray, truth: np.ndarray, grid: np.ndarray) -> np.ndarr
 
 
 def false_share(p: np.ndarray, truth: np.ndarray, grid: np.ndarray) -> np.ndarray:
-    """Returns the largest false share of the masks `p >= t` over all t of the grid from each threshold on.
+    """Returns, for each threshold, the largest false share of the masks at it and at all higher thresholds.
 
     The false share of a mask is the share of its pixels that are not of the class, and 0 for an empty mask. It
-    need not fall as the threshold rises: the surest pixel may be the wrong one. The largest share over all
-    stricter thresholds does fall, and bounds it.
+    need not fall as the threshold rises: the surest pixel may be wrong. The largest share over all stricter
+    thresholds never rises, and it bounds the share at the threshold.
 
     Args:
         p: Float32 array `(pixels,)`, the probabilities of the class.

@@ -1,4 +1,4 @@
-"""A promise that held-out images allow: its level, its thresholds, and what it rests on."""
+"""A promise that held-out images allow: its level, its thresholds, and the images that it rests on."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,15 +10,16 @@ class Guarantee:
 
     Attributes:
         name: `"set"`, `"miss"`, `"false"`, `"error"` or `"interval"`.
-        level: Float in (0, 1), the risk that is allowed.
-        thresholds: One float; for masks one for each class, and for intervals one for each output.
-        classes: The classes that a promise about masks is for; empty for other promises.
-        n: The number of held-out images that it rests on, for masks one for each of `classes`.
-        confidence: The probability, over draws of the held-out images, with which it holds. None if it holds on
-            average over them.
-        floors: For intervals: what is added to the deviation of the samples, for each output. For outer masks: the
-            share of an image, for each class, below which the expected size of the class no longer counts.
-        figures: What the promise costs on the held-out images, such as the mean size of the sets.
+        level: Float in (0, 1), the largest risk that is allowed.
+        thresholds: Tuple of one float; for masks one float for each class, for intervals one for each output.
+        classes: The classes that a promise about masks is about; empty for other promises.
+        n: Tuple of the number of held-out images that the promise rests on; for masks one number for each of
+            `classes`.
+        confidence: The probability, over draws of the held-out images, with which the promise holds. None if it
+            holds on average over them.
+        floors: For intervals, the number that is added to the deviation of the samples, for each output. For outer
+            masks, the least expected size of each class, as a share of the image.
+        figures: Dict of the costs of the promise on the held-out images, such as the mean size of the sets.
     """
 
     name: str
@@ -36,8 +37,8 @@ class Guarantee:
             "set": f"the true class is missing from the set in at most {share} of images",
             "miss": f"the outer mask misses at most {share} of a class's pixels, on average over images with it",
             "false": f"at most {share} of the inner mask is wrong, on average over images where the class is seen",
-            "error": f"at most {share} of the answers that are not deferred is wrong",
-            "interval": f"at most {share} of the values lies outside their intervals",
+            "error": f"at most {share} of the answers that are not deferred are wrong",
+            "interval": f"at most {share} of the values lie outside their intervals",
         }[self.name]
         sure = f", with a confidence of {self.confidence:g}" if self.confidence else ""
         return f"{self.name}: {text}{sure} ({n} held-out images)"

@@ -1,4 +1,4 @@
-"""Held-out images and labels: checked once, split in two by their content, and read batch by batch."""
+"""Held-out images and labels, which are checked once, split in two by their content, and read batch by batch."""
 
 import hashlib
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -11,14 +11,14 @@ import tensorflow as tf
 
 from dropzoo.serving.calibration.temperature import is_coins
 
-_VALUES = 1 << 24  # numbers in the samples of a batch
+_VALUES = 1 << 24  # at most this many numbers in the samples of a batch
 
 
 class Batch(NamedTuple):
     """A batch of held-out images.
 
     Attributes:
-        inputs: What the model takes: a float32 array with the batch first, or a structure of such arrays.
+        inputs: The inputs of the model: an array with the batch axis first, or a structure of such arrays.
         labels: Int array `(batch, positions)`; `(batch, positions, labels)` for several labels; float array
             `(batch, positions, outputs)` for regression. An image with one answer has one position.
         keys: Uint64 array `(batch,)`, a number for the content of each image.
@@ -34,7 +34,7 @@ class HeldOut:
 
     Args:
         images: Array with the batch first, or a structure of such arrays; or a `tf.data.Dataset` of batches
-            `(images, labels)` that gives the same images each time it is read, in any order.
+            `(images, labels)` that yields the same images each time it is read, in any order.
         labels: Array of labels, or None with a dataset.
         kind: The output kind.
         output_shape: The shape of the model's output, with the batch.
@@ -59,12 +59,12 @@ class HeldOut:
         self._holds = np.zeros((0, self.classes), bool)
 
     def scan(self) -> None:
-        """Reads everything once: checks the labels, and counts the images and those that hold each class."""
+        """Reads everything once, checks the labels, and notes which images hold each class."""
         keys, holds = [], []
         for batch in self._read():
             keys.append(batch.keys)
             if self._kind != "regression":
-                each = [truth_of(batch.labels, k, self._kind, self.classes).any(1) for k in range(self.classes)]
+                each = [truth_of(batch.labels, k, self.classes).any(1) for k in range(self.classes)]
                 holds.append(np.stack(each, 1))
         if not keys or not sum(map(len, keys)):
             raise ValueError("Calibration needs held-out images. Received: none")
@@ -103,7 +103,7 @@ class HeldOut:
 
         Args:
             part: Keys of images.
-            values: Int above 0, how many numbers the predictor gives for each position.
+            values: Int above 0, how many numbers the predictor returns for each position.
 
         Raises:
             ValueError: If the images are not those that were read first.
@@ -123,7 +123,7 @@ class HeldOut:
                 yield Batch(inputs, batch.labels[some], batch.keys[some])
 
     def _read(self) -> Iterator[Batch]:
-        """All images, as they come."""
+        """Yields all images in the order in which they come."""
         seen = 0
         for inputs, labels in self._pairs():
             arrays = keras.tree.map_structure(np.asarray, inputs)
@@ -135,14 +135,13 @@ class HeldOut:
             yield Batch(arrays, checked, np.array([_key(x[i] for x in flat) for i in range(count)], np.uint64))
 
 
-def truth_of(labels: np.ndarray, k: int, kind: str, classes: int) -> np.ndarray:
-    """Returns where a class is, as a bool array `(batch, positions)`.
+def truth_of(labels: np.ndarray, k: int, classes: int) -> np.ndarray:
+    """Returns the positions of a class as a bool array `(batch, positions)`.
 
     Args:
         labels: Labels as in `Batch`, not of a regression.
         k: Int, the number of the class in the output.
-        kind: The output kind.
-        classes: Int, the number of classes in the output. A single one is the second of two.
+        classes: Int, the number of outputs. A single output is about the second of two classes.
     """
     if labels.ndim == 3:
         return labels[..., k] == 1
@@ -158,7 +157,7 @@ def check_labels(
         labels: Array with the batch first.
         kind: The output kind.
         output_shape: The shape of the model's output, with the batch.
-        first: Int, the number of the first of these images, for the error.
+        first: Int, how many images came before these, for the error.
     """
     classes, middle = output_shape[-1], output_shape[1:-1]
     if (
@@ -221,7 +220,7 @@ def first_of(images: Any) -> Any:
 
 
 def _slices(images: Any, labels: np.ndarray, size: int) -> Iterator[tuple[Any, np.ndarray]]:
-    """Arrays in batches."""
+    """Yields arrays in batches."""
     for first in range(0, len(labels), size):
         places = slice(first, first + size)
         yield keras.tree.map_structure(lambda x, places=places: x[places], images), labels[places]

@@ -1,4 +1,4 @@
-"""The base of the promises, and what a promise is about."""
+"""The base class of the promises, and the terms of a promise."""
 
 import math
 from collections.abc import Mapping
@@ -10,20 +10,20 @@ import tensorflow as tf
 from dropzoo.serving.calibration import bounds
 from dropzoo.serving.calibration.guarantee import Guarantee
 
-#: What `MonteCarlo` returns, as tensors by name.
+#: The statistics that `MonteCarlo` returns, as tensors by name.
 Answers = Mapping[str, tf.Tensor]
 
 
 class Terms(NamedTuple):
-    """What a promise is about.
+    """The terms of a promise.
 
     Attributes:
-        level: Float in (0, 1), the risk that is allowed.
+        level: Float in (0, 1), the largest risk that is allowed.
         confidence: Float in (0, 1), for promises that need one.
         kind: The output kind.
         width: Int, the length of the last axis of the output.
         classes: The classes (of the output's last axis) that the promise is about.
-        maps: Whether an answer has several positions, as a mask has.
+        maps: Bool, whether an answer has several positions, as a mask has.
     """
 
     level: float
@@ -39,14 +39,14 @@ class Promise:
 
     Args:
         name: The name of the guarantee.
-        terms: What it is about.
+        terms: The terms of the promise.
     """
 
     def __init__(self, name: str, terms: Terms) -> None:
         self.name, self.terms = name, terms
 
     def prepare(self, out: Answers, labels: np.ndarray) -> None:
-        """Reads images that the promise does not rest on, to choose what may be chosen freely."""
+        """Reads images that the promise does not rest on, to choose what the promise may choose freely."""
 
     def add(self, out: Answers, labels: np.ndarray) -> None:
         """Reads images that the promise rests on."""
@@ -61,7 +61,7 @@ class Promise:
 
         Args:
             n: Int, the number of images that the promise rests on.
-            which: What is special about these images, for the error.
+            which: Str, which images these are, for the error.
         """
         least = bounds.least_level(n, self.confidence)
         if self.terms.level < least - 1e-12:
@@ -73,5 +73,5 @@ class Promise:
 
     @property
     def confidence(self) -> float | None:
-        """The confidence with which it holds; None if it holds on average."""
+        """The confidence with which the promise holds; None if it holds on average."""
         return None

@@ -1,4 +1,4 @@
-"""The promises by name; each collects a little of every held-out image and then settles its thresholds."""
+"""The promises by name. Each reads the held-out images and then settles its thresholds."""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,7 +8,7 @@ from dropzoo.serving.calibration.promises_of_classes import ErrorPromise, SetPro
 from dropzoo.serving.calibration.promises_of_masks import MaskPromise
 from dropzoo.serving.calibration.promises_of_values import IntervalPromise
 
-#: For each promise, the output kinds that have it.
+#: For each promise, the output kinds that it is for.
 KINDS = {
     "set": ("multi_class", "binary"),
     "miss": ("multi_class", "binary", "multi_label"),
@@ -25,17 +25,17 @@ def promises_of(
     confidence: float,
     classes: Sequence[int],
 ) -> dict[str, Promise]:
-    """Returns the promises that are asked, empty yet.
+    """Returns the promises that are asked for, before they have read any image.
 
     Args:
-        guarantee: Level by name.
+        guarantee: Dict from names to levels.
         kind: The output kind.
         output_shape: The shape of the model's output, with the batch.
         confidence: Float in (0, 1).
         classes: The classes that the promises are about.
 
     Raises:
-        ValueError: If a name is unknown, does not fit the output, or a level is not in (0, 1).
+        ValueError: If a name is unknown or does not fit the output, or a level is not in (0, 1).
     """
     made: dict[str, Promise] = {}
     maps = len(output_shape) > 2

@@ -1,4 +1,4 @@
-"""The promises about one class an image, and about which images to defer: `set` and `error`."""
+"""The promise about the class of an image, `set`, and the promise about the images to defer, `error`."""
 
 import math
 from collections.abc import Callable
@@ -16,7 +16,7 @@ class SetPromise(Promise):
     """`set`: the true class is missing from the set of classes in at most this share of images.
 
     Args:
-        terms: What it is about.
+        terms: The terms of the promise.
     """
 
     def __init__(self, terms: Terms) -> None:
@@ -47,10 +47,10 @@ class SetPromise(Promise):
 class ErrorPromise(Promise):
     """`error`: at most this share of the answers that are not deferred is wrong.
 
-    The loss of an image is 1 if its class is wrong; for masks and labels, the share that is wrong.
+    The loss of an image is 1 if its class is wrong and else 0; for masks and labels it is the share that is wrong.
 
     Args:
-        terms: What it is about.
+        terms: The terms of the promise.
         binary: Bool, whether each image has a single answer, right or wrong.
     """
 
@@ -107,7 +107,7 @@ class ErrorPromise(Promise):
 
 
 def _least(threshold: Callable[[float], float | None], level: float) -> float:
-    """About the least level above one that failed at which a threshold exists."""
+    """About the least level at which a threshold exists, above a level at which none does."""
     low, high = level, 1.0
     for _ in range(20):
         middle = math.sqrt(low * high)

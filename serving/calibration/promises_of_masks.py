@@ -10,33 +10,34 @@ from dropzoo.serving.calibration.promise import Answers, Promise, Terms
 
 
 class MaskPromise(Promise):
-    """`miss` or `false`: the share of a class that the outer mask misses, or of the inner mask that is wrong.
+    """`miss`: the share of a class that the outer mask misses. `false`: the share of the inner mask that is wrong.
 
-    `miss` is about the images that hold the class, `false` about those in which the model sees it. Each class has
-    a threshold of its own. The outer mask is where `by_size` reaches the threshold, with a quarter of the usual
-    size of the class as its floor; the inner mask is where the probability does.
+    `miss` is about the images that hold the class, and `false` is about the images in which the model sees it.
+    Each class has a threshold of its own. The outer mask holds the pixels whose `by_size` score reaches the
+    threshold; the floor of the score is a quarter of the usual size of the class. The inner mask holds the pixels
+    whose probability reaches the threshold.
 
     Args:
         name: `"miss"` or `"false"`.
-        terms: What it is about.
+        terms: The terms of the promise.
     """
 
     def __init__(self, name: str, terms: Terms) -> None:
         super().__init__(name, terms)
         self._grid = grids.probability_grid()
         self._total = np.zeros((terms.width, len(self._grid)))
-        self._areas = np.zeros((terms.width, len(self._grid)))  # of the masks, beside the true area
+        self._areas = np.zeros((terms.width, len(self._grid)))  # of the masks, as shares of the image
         self._n = np.zeros(terms.width, int)
         self._sizes: list[list[float]] = [[] for _ in range(terms.width)]
 
     def prepare(self, out: Answers, labels: np.ndarray) -> None:
         for k in self.terms.classes:
-            shares = truth_of(labels, k, self.terms.kind, self.terms.width).mean(1)
+            shares = truth_of(labels, k, self.terms.width).mean(1)
             self._sizes[k] += shares[shares > 0].tolist()
 
     @property
     def floors(self) -> tuple[float, ...]:
-        """A quarter of the median share of an image that each class takes up; 1 if it is not known."""
+        """For each class a quarter of the median share of an image that it takes up, or 1 if that is not known."""
         if self.name == "false" or not self.terms.maps:
             return (1.0,) * self.terms.width
         return tuple(0.25 * float(np.median(each)) if each else 1.0 for each in self._sizes)
@@ -46,7 +47,7 @@ class MaskPromise(Promise):
         seen = sees(out["mean"], self.terms.kind).numpy().reshape(len(mean), -1)
         p = mean.reshape(len(mean), -1, self.terms.width)
         for k in self.terms.classes:
-            truth = truth_of(labels, k, self.terms.kind, self.terms.width)
+            truth = truth_of(labels, k, self.terms.width)
             here = truth.any(1) if self.name == "miss" else seen[:, k]
             share = grids.missed_share if self.name == "miss" else grids.false_share
             for i in np.flatnonzero(here):

@@ -1,4 +1,4 @@
-"""The promise about values of a regression: `interval`."""
+"""The promise about the values of a regression: `interval`."""
 
 import numpy as np
 
@@ -11,12 +11,12 @@ from dropzoo.serving.calibration.promise import Answers, Promise, Terms
 class IntervalPromise(Promise):
     """`interval`: at most this share of an image's values lies outside their intervals, for each output.
 
-    An interval is `mean - q d` to `mean + q d`, where d is the deviation of the samples plus a floor. The floor is
-    chosen on images of its own so that the intervals are short. With one value an image this is split conformal
-    prediction; with a map of values it is conformal risk control.
+    An interval goes from `mean - q d` to `mean + q d`, where d is the deviation of the samples plus a floor. The
+    floor is chosen on other images so that the intervals are short. If an image has one value, this is split
+    conformal prediction; if it has a map of values, this is conformal risk control.
 
     Args:
-        terms: What it is about.
+        terms: The terms of the promise.
     """
 
     def __init__(self, terms: Terms) -> None:
@@ -24,14 +24,14 @@ class IntervalPromise(Promise):
         self._grid = grids.distance_grid()
         self._seen: list[tuple[np.ndarray, np.ndarray]] = []
         self._floors: tuple[float, ...] | None = None
-        self._scores: list[np.ndarray] = []  # of outputs without positions: exact
+        self._scores: list[np.ndarray] = []  # if an image has one position; these need no grid
         self._total = np.zeros((terms.width, len(self._grid)))
         self._widths, self._n = np.zeros(terms.width), 0
 
     def prepare(self, out: Answers, labels: np.ndarray) -> None:
         error = np.abs(labels - out["mean"].numpy().reshape(labels.shape))
         spread = np.sqrt(out["variance"].numpy().reshape(labels.shape))
-        step = -(-labels.shape[1] // 64)  # enough positions of each image
+        step = -(-labels.shape[1] // 64)  # at most 64 positions of each image are enough
         self._seen.append((error[:, ::step], spread[:, ::step]))
 
     def add(self, out: Answers, labels: np.ndarray) -> None:
@@ -48,7 +48,7 @@ class IntervalPromise(Promise):
 
     @property
     def floors(self) -> tuple[float, ...]:
-        """The floor of each output: the one of a few with the shortest intervals."""
+        """The floor of each output: of a few choices the one with the shortest intervals."""
         if self._floors is None:
             pairs = [
                 np.concatenate([x.reshape(-1, self.terms.width) for x in each])
@@ -72,14 +72,15 @@ class IntervalPromise(Promise):
                 found.append(float(self._grid[::-1][bold]))
         if not np.isfinite(found).all():
             raise ValueError(
-                "`interval` needs values that the model predicts at least roughly. Received: huge errors"
+                "`interval` needs predictions that are roughly right: check the scale of `labels`. Received: "
+                "predictions whose errors are too large for an interval"
             )
         widths = {f"mean_width_{k}": float(2 * q * self._widths[k] / n) for k, q in enumerate(found)}
         return Guarantee("interval", terms.level, tuple(found), n=(n,), floors=self.floors, figures=widths)
 
 
 def _floor(error: np.ndarray, spread: np.ndarray, level: float) -> float:
-    """The floor with the shortest intervals, as a share of the typical error."""
+    """The floor with the shortest intervals, of several shares of the typical error."""
     typical = max(float(np.sqrt(np.mean(error**2))), 1e-12)
     choices = [typical * share for share in (0.01, 0.1, 0.3, 1.0, 3.0, 10.0)]
     lengths = [np.quantile(error / (spread + each), 1 - level) * (spread + each).mean() for each in choices]

@@ -1,18 +1,18 @@
-"""A bounded random choice of answers, for temperatures and figures, whatever the size of the data."""
+"""A random choice of answers, for temperatures and figures, of bounded size for data of any size."""
 
 import numpy as np
 
-_A_IMAGE = 256  # positions that are looked at in each image
+_PER_IMAGE = 256  # positions that are kept of each image
 _MOST = 1 << 15
-_VALUES = 1 << 23  # numbers that are kept, so that many classes and samples need no more memory
+_VALUES = 1 << 23  # at most this many numbers are kept
 
 
 class Rows:
-    """Keeps answers at random positions of images, the same ones whatever the order of the images.
+    """Keeps answers at random positions of images. The choice does not depend on the order of the images.
 
     Args:
         samples: Int, the number of samples of an answer.
-        classes: Int, the number of outputs.
+        classes: Int, the size of the last axis of an answer.
     """
 
     def __init__(self, samples: int, classes: int) -> None:
@@ -31,7 +31,7 @@ class Rows:
         for key, answer, label in zip(keys, answers, labels, strict=True):
             random = np.random.default_rng(int(key))
             positions = len(label)
-            chosen = random.permutation(positions)[:_A_IMAGE]
+            chosen = random.permutation(positions)[:_PER_IMAGE]
             weights = random.random(len(chosen))
             rows = np.moveaxis(answer[:, chosen], 0, 1)
             self._parts.append((weights, np.full(len(chosen), key), rows, label[chosen]))

@@ -1,4 +1,4 @@
-"""Reads the samples of a source for held-out images, and the statistics that they have at a temperature."""
+"""Reads the samples of a source for held-out images, and computes their statistics at a temperature."""
 
 from collections.abc import Iterator, Sequence
 
@@ -18,7 +18,7 @@ class Reader:
 
     Args:
         heldout: The held-out images.
-        total: Int, the number of images that will be read, those read several times counted each time.
+        total: Int, the number of images that will be read; an image that is read twice counts twice.
         verbose: 1 for a progress bar, 0 for none.
     """
 
@@ -63,12 +63,12 @@ def check_positions(samples: tf.Tensor, batch: Batch) -> None:
 def statistics_at(
     samples: tf.Tensor, temperature: float | Sequence[float], output: Output
 ) -> dict[str, tf.Tensor]:
-    """Returns the statistics of samples at a temperature, as `MonteCarlo` gives them.
+    """Returns the statistics of samples at a temperature, as `MonteCarlo` returns them.
 
     Args:
         samples: Float32 tensor `(batch, samples, ..., outputs)`.
         temperature: Float above 0, or one for each class.
-        output: What the model gives.
+        output: The output of the model.
     """
     p = tf.experimental.numpy.moveaxis(temper(samples, temperature, output.kind), 1, 0)
     return Sums.zero(output).add(p, output.kind).statistics(samples.shape[1], output)

@@ -1,4 +1,4 @@
-"""The search over sites and shares of their rates, after training and without a new trace."""
+"""The search over sites and shares of their rates, on a trained model and with one trace."""
 
 from collections.abc import Callable, Sequence
 
@@ -15,26 +15,27 @@ from dropzoo.serving.calibration.sources import Source
 from dropzoo.serving.calibration.temperature import fit_temperature, row_nll
 
 LEAST_IMAGES = 20
-_BYTES = 1 << 27  # of images and labels in memory
-_VALUES = 1 << 21  # numbers in the samples of a batch
+_BYTES = 1 << 27  # at most this many bytes of images and labels in memory
+_VALUES = 1 << 21  # at most this many numbers in the samples of a batch
 _SAMPLES, _KEEP, _FINALISTS = 8, 4, 3
 _IMAGES, _MAPS = (
     (16, 512),
     (2, 32),
-)  # images of one answer each, and maps: how many a race begins with, and the most
-_PIXELS = 256  # of each map
+)  # images with one answer, and maps: how many a race begins with, and how many are compared at most
+_PIXELS = 256  # at most this many of each map
 
-#: Function from images and a temperature, or None for the best one, to the NLL of each image and the temperature.
+#: Function from images and a temperature (None for the best one) to the NLL of each image and the temperature.
 Scorer = Callable[[Sequence[Batch], float | None], tuple[np.ndarray, float]]
 
 
 def search(source: Source, heldout: HeldOut, part: set[int], tempers: bool, verbose: int = 0) -> Source:
     """Returns the source with the sites and rates that give the least negative log-likelihood.
 
-    Up to 200 settings are scored with 8 samples on a few images. The best quarter goes on to twice as many images,
-    until three are left. These, the sites as they are, and one pass are compared on more images, half of which no
-    choice rests on. The cheapest whose NLL is within a standard error of the best (of the difference, image by
-    image) is chosen. So one pass wins unless dropout is better by a standard error.
+    Up to 200 settings are scored with 8 samples on a few images. The best quarter is scored again on twice as many
+    images, and so on, until three settings are left. These three, the sites as they are, and one pass are compared
+    on more images, half of which were not used before. An entrant is good if its NLL is within a standard error of
+    the best NLL (the error of the difference, image by image). The cheapest good entrant is chosen, so one pass
+    wins unless dropout is better by a standard error.
 
     Rates are variables while settings are scored, so the model is traced once. Masks are the same in all settings,
     which makes small differences visible. Layers whose rate cannot be set stay off.
@@ -43,7 +44,7 @@ def search(source: Source, heldout: HeldOut, part: set[int], tempers: bool, verb
         source: The predictor: a model or its Monte-Carlo samples.
         heldout: The held-out images.
         part: Keys of the images to search on.
-        tempers: Bool, whether each setting has the temperature that is best for it.
+        tempers: Bool, whether each setting is scored at its best temperature.
         verbose: 1 for a progress bar, 0 for none.
 
     Raises:
@@ -104,7 +105,7 @@ class _Live:
 
 
 def _load(heldout: HeldOut, part: set[int]) -> list[Batch]:
-    """Some images of a part, one a batch, as many as memory allows."""
+    """Some images of a part, as many as memory allows, each in a batch of its own."""
     loaded: list[Batch] = []
     size = 0
     for batch in heldout.batches(set(sorted(part)[: _IMAGES[1]]), 1):
@@ -120,12 +121,12 @@ def _load(heldout: HeldOut, part: set[int]) -> list[Batch]:
 
 
 def _limits(images: Sequence[Batch]) -> tuple[int, int]:
-    """With how many images a race begins, and the most that are compared; a map is worth many answers."""
+    """How many images a race begins with, and how many are compared at most. A map counts for many answers."""
     return _IMAGES if images[0].labels.shape[1] == 1 else _MAPS
 
 
 def _joined(images: Sequence[Batch], values: int) -> list[Batch]:
-    """The images in batches of one shape each, so that `values` numbers for each position fit in memory."""
+    """The images in batches of one shape each, so small that `values` numbers for each position fit in memory."""
     shapes: dict[str, list[Batch]] = {}
     for one in images:
         shapes.setdefault(str([x.shape for x in keras.tree.flatten(one.inputs)]), []).append(one)
@@ -141,7 +142,7 @@ def _joined(images: Sequence[Batch], values: int) -> list[Batch]:
 
 
 def _count(settings: int) -> int:
-    """How many times a race scores a setting."""
+    """How many scores a race computes."""
     if settings <= _FINALISTS:
         return 0
     return settings + _count(max(_FINALISTS, settings // _KEEP))
@@ -150,7 +151,7 @@ def _count(settings: int) -> int:
 def _race(
     live: _Live, settings: np.ndarray, images: list[Batch], tempers: bool, bar: keras.utils.Progbar | None
 ) -> np.ndarray:
-    """The few settings that are left when the worst three quarters are dropped, again and again."""
+    """The few settings that are left after the worst three quarters have been dropped again and again."""
     count = _limits(images)[0]
     while len(settings) > _FINALISTS:
         scores = []
@@ -188,7 +189,8 @@ def _scorer(source: Source) -> Scorer:
 def _choose(entrants: list[tuple[Source, Scorer]], images: list[Batch], half: int, tempers: bool) -> Source:
     """The cheapest entrant that is within a standard error of the best on the second half of the images.
 
-    It may also be within a standard error on all images, where settings that the first half chose have an edge.
+    An entrant that is within a standard error on all images counts too; there, the settings that were chosen on
+    the first half have an advantage.
     """
     scores = []
     for _, score in entrants:

@@ -10,18 +10,19 @@ _HIGHEST = 0.9
 
 
 def settings_of(rates: Sequence[float], most: int = 200) -> np.ndarray:
-    """Returns settings of sites, the first ones the most usual: all sites at their rates.
+    """Returns settings of sites; the first one has all sites at their rates.
 
-    With few sites they are all combinations of some shares of the rates. With many sites they are the sites from
-    one on, up to one, all but one, and only one, at several shares. A rate is at most 0.9.
+    With few sites, the settings are all combinations of some shares of the rates. With many sites, a setting has
+    on all sites from one on, all sites up to one, all sites but one, or only one, at several shares. No rate
+    becomes larger than 0.9 unless it was so before.
 
     Args:
         rates: The rate of each site, in the order of the model; 0 counts as 0.1.
         most: Int above 0, the largest number of settings.
 
     Returns:
-        A float array `(settings, sites)` of rates, 0 where a site is off. No setting has all sites off, and none
-        is in it twice.
+        A float array `(settings, sites)` of rates, 0 where a site is off. No setting has all sites off, and no
+        setting occurs twice.
     """
     own, count = np.array([rate or 0.1 for rate in rates]), len(rates)
     shares = next((n for n in range(len(_SHARES), 1, -1) if (n + 1) ** count <= most), 0)

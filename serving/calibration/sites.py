@@ -5,12 +5,12 @@ import keras
 from dropzoo import layers
 from dropzoo.models.graph.random import random_layers
 
-#: For each site that drops, its rate, or True for one whose rate cannot be set. Empty for one pass.
+#: Dict from the sites that drop to their rates (True if the rate cannot be set). Empty for one pass.
 Sites = dict[str, float | bool]
 
 
 def named_sites(model: keras.Model) -> dict[str, keras.Layer]:
-    """Returns what draws at random in a model, in its order, by the names of the sites."""
+    """Returns the layers of a model that draw at random, in its order, by the names of their sites."""
     named = {}
     for each in random_layers(model):
         name = each.path.removesuffix("_dropout") if each.kind == "dropout" else each.path

@@ -1,4 +1,4 @@
-"""The samples of a predictor: of a model in one pass, of Monte-Carlo dropout, or of an ensemble."""
+"""The samples of a predictor: a model in one pass, Monte-Carlo dropout, or an ensemble."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,13 +16,13 @@ from dropzoo.serving.montecarlo.sampler import MonteCarlo
 
 
 class Source:
-    """A predictor whose samples can be read one by one; a subclass for passes and one for Monte-Carlo samples.
+    """A predictor whose samples can be read one by one. Its subclasses are `Passes` and `Samples`.
 
     Args:
         models: The model, or the members of an ensemble.
         num_samples: The number of samples of an answer.
         sampling: How masks are drawn; None if nothing drops.
-        example: Inputs of a few images, which settle what a model does not show by itself.
+        example: Inputs of a few images; a run on them shows what the graph of a model does not.
 
     Attributes:
         readers: The inputs and outputs of each of `models`.
@@ -42,7 +42,7 @@ class Source:
 
     @property
     def output(self) -> Output:
-        """What the model gives."""
+        """The output of the model."""
         return self.readers[0].outputs[0]
 
     @property
@@ -51,7 +51,7 @@ class Source:
         return self.output.kind
 
     def facts(self) -> Facts:
-        """Returns what a calibration of this predictor belongs to."""
+        """Returns the facts that a calibration of this predictor is made for."""
         return facts_of(self.readers, self.num_samples, self.sampling)
 
     def samples(self, inputs: Any) -> tf.Tensor:
@@ -59,11 +59,11 @@ class Source:
         raise NotImplementedError
 
     def with_sites(self, sites: Mapping[str, Any], num_samples: int | None = None) -> "Source":
-        """Returns the source in which these sites drop; rates may be variables. Without sites it is one pass."""
+        """Returns a source in which these sites drop; rates may be variables. Without sites, it is one pass."""
         raise NotImplementedError
 
     def cost(self) -> float:
-        """Returns the multiplications of an answer, in passes."""
+        """Returns the multiplications of an answer, as a number of passes."""
         raise NotImplementedError
 
 
@@ -103,10 +103,10 @@ class Samples(Source):
     """Monte-Carlo samples of a model.
 
     Args:
-        mc: A `MonteCarlo` with a fixed number of samples, which is left as it is.
+        mc: A `MonteCarlo` with a fixed number of samples. It is not changed.
         sites: The sites that drop, as `MonteCarlo` takes them.
         example: Inputs of a few images.
-        num_samples: Int, another number of samples; None for that of `mc`.
+        num_samples: Int, the number of samples; None for that of `mc`.
     """
 
     def __init__(
@@ -138,7 +138,7 @@ def source_of(predictor: Any, task: str | None, example: Any) -> Source:
 
     Args:
         predictor: The predictor.
-        task: The output kind for a model; None for that of the predictor, or `"multi_class"`.
+        task: The output kind of a model; None for `"multi_class"`, or for the task of a sampler or an ensemble.
         example: Inputs of a few images.
 
     Raises:
@@ -152,7 +152,10 @@ def source_of(predictor: Any, task: str | None, example: Any) -> Source:
     if task not in (None, predictor.task):
         raise ValueError(f"The predictor has task={predictor.task!r}. Received: task={task!r}")
     if predictor.calibration is not None:
-        raise ValueError("Calibrate the predictor without its calibration. Received: one that has a calibration")
+        raise ValueError(
+            "Calibrate the predictor without its calibration: make it again without `calibration=`. "
+            "Received: a predictor with a calibration"
+        )
     if isinstance(predictor, Ensemble):
         return Passes(predictor.models, predictor.task, predictor.from_logits, example)
     if predictor.auto:
@@ -161,7 +164,7 @@ def source_of(predictor: Any, task: str | None, example: Any) -> Source:
 
 
 def _settled(predictor: MonteCarlo | Ensemble, example: Any) -> Reader:
-    """The inputs and outputs of a predictor, which a run on the example settles where no graph shows them."""
+    """The reader of a predictor; a run on the example settles what no graph shows."""
     if not predictor.reader.settled:
         predictor(example)
     check_one_output(predictor.reader)
@@ -176,7 +179,7 @@ def _rates(mc: MonteCarlo) -> Sites:
     for pattern, value in given.items():
         try:
             matched = models.match_sites(mc.model, [pattern])[pattern]
-        except ValueError:  # what is sampled by plain passes has names of its own
+        except ValueError:  # a step that is sampled by plain passes may have a name that is no site
             rates[pattern] = value
             continue
         for name, layer in named.items():

@@ -11,7 +11,7 @@ _BOUNDS = (0.05, 20.0)
 
 
 def is_coins(kind: str, classes: int) -> bool:
-    """Returns whether each output is a probability of its own, as of a coin, not one of several that sum to 1.
+    """Returns whether each output is a probability of its own, like that of a coin; softmax outputs sum to 1.
 
     Args:
         kind: The output kind.
@@ -25,8 +25,8 @@ def temper(p: tf.Tensor, temperature: float | Sequence[float], kind: str) -> tf.
 
     Softmax probabilities become `softmax(log p / T)`, which is the softmax of the logits divided by T. With one
     temperature for each class, `log p_k` is divided by `T_k`. Probabilities of coins become
-    `sigmoid(logit p / T)`. Tempering each sample, and not their mean, keeps the mutual information within the
-    entropy.
+    `sigmoid(logit p / T)`. Each sample is tempered, and not their mean, so that the mutual information never
+    exceeds the entropy.
 
     Args:
         p: Float32 tensor `(..., classes)`, the probabilities of samples.
@@ -53,7 +53,7 @@ def fit_temperature(
         p: Float32 array `(rows, samples, classes)` of probabilities.
         labels: Int array `(rows,)`, or `(rows, classes)` of 0 and 1 if each output is a coin.
         kind: The output kind, except `"regression"`.
-        per_class: Bool, whether each class has a temperature of its own.
+        per_class: Bool, whether to fit a temperature for each class.
 
     Reference:
         Guo, Pleiss, Sun and Weinberger, "On Calibration of Modern Neural Networks", 2017, arXiv:1706.04599.

@@ -1,4 +1,4 @@
-"""How samplers use a calibration: they check that it fits, temper each sample, and add the answers."""
+"""Samplers use a calibration here: they check that it fits, temper each sample, and add the answers."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,12 +17,13 @@ def sampling_of(
 
     Args:
         calibration: The calibration.
-        num_samples: The number that was asked.
-        sites: The sites that were asked, which must be None.
-        default: Int, the number of samples if none was asked.
+        num_samples: The number of samples that the user asks for.
+        sites: The sites that the user asks for, which must be None.
+        default: Int, the default number of samples.
 
     Raises:
-        ValueError: If it is no calibration, or what was asked is not what was calibrated.
+        ValueError: If `calibration` is no `Calibration`, or was made for another number of samples, or sites are
+            asked for.
     """
     _check_type(calibration)
     if sites is not None:
@@ -52,7 +53,7 @@ def check_calibration(
 
 
 def tempered(each: Sequence[tf.Tensor], calibration: Calibration | None) -> list[tf.Tensor]:
-    """Returns the probabilities of samples of each output at the temperature of a calibration.
+    """Returns the probabilities of the samples of each output at the temperature of a calibration.
 
     Args:
         each: Float32 tensors `(..., classes)`.
@@ -62,7 +63,7 @@ def tempered(each: Sequence[tf.Tensor], calibration: Calibration | None) -> list
 
 
 def answered(out: Any, calibration: Calibration | None) -> Any:
-    """Returns statistics with the answers of a calibration, or as they are without one.
+    """Returns statistics with the answers of a calibration; without a calibration it returns them unchanged.
 
     Args:
         out: The statistics of the only output.
@@ -72,7 +73,7 @@ def answered(out: Any, calibration: Calibration | None) -> Any:
 
 
 def answered_whole(found: Any, calibration: Calibration | None) -> Any:
-    """Returns the statistics of one image, NumPy arrays without the batch, with the answers of a calibration.
+    """Returns the statistics of one image, NumPy arrays without the batch axis, with the answers of a calibration.
 
     Args:
         found: The statistics of the only output.

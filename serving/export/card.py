@@ -22,7 +22,7 @@ def model_card(model: keras.Model, facts: Mapping[str, object], told: Mapping[st
     Args:
         model: The model that is exported.
         facts: Sections by name, which `export_model` fills in.
-        told: Sections by name, which the author gives.
+        told: Sections by name, which the user passes.
 
     Raises:
         ValueError: If `told` has a section that the export fills in itself, or a value that JSON cannot express.
@@ -50,7 +50,7 @@ def model_card(model: keras.Model, facts: Mapping[str, object], told: Mapping[st
 
 
 def _plan(model: keras.Model) -> dict[str, str]:
-    """The dropout of a model by its name: by site where the model has a graph, and else by layer."""
+    """The dropout of a model, by the names of its sites if the model has a graph, and else by those of layers."""
     if graph_of(model) is not None:
         return {site.name: site.spec for site in models.list_sites(model) if site.spec}
     found = {each.path: each for each in random_layers(model)}
@@ -72,7 +72,7 @@ def facts_of(
         outputs: The outputs of the model.
         inputs: The inputs of the signatures.
         names: The names of the classes, labels or values of each output.
-        monte_carlo: What is said of the samples; empty if there are none.
+        monte_carlo: The section on the samples; empty if there are no samples.
     """
     meanings = [
         {"task": output.kind, "outputs" if output.kind == "regression" else "classes": each or output.shape[-1]}
@@ -93,7 +93,7 @@ def facts_of(
 def info_of(
     outputs: Sequence[Output], inputs: Sequence[Input], names: Sequence[list[str] | None], num_samples: int
 ) -> dict[str, object]:
-    """Returns what `info.json` says, for programs that use the export.
+    """Returns the content of `info.json`, for programs that use the export.
 
     Args:
         outputs: The outputs of the model.

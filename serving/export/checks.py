@@ -8,7 +8,7 @@ import tensorflow as tf
 from dropzoo.common.checks import check_pair, unknown
 from dropzoo.serving.montecarlo.outputs import Output
 
-#: The names of the classes, labels or values, as `export_model` takes them: of the one output, or by output.
+#: The names of the classes, labels or values, as `export_model` takes them: a list for a single output, or a dict.
 ClassNames = Sequence[str] | Mapping[str, Sequence[str]] | None
 
 

@@ -1,4 +1,4 @@
-"""The inputs of an export's signatures: what a request holds, and how it becomes what the model takes."""
+"""The inputs of an export's signatures: the values in a request, and how they become the inputs of the model."""
 
 import dataclasses
 import re
@@ -18,12 +18,12 @@ from dropzoo.serving.montecarlo.sampler import MonteCarlo
 
 @dataclass(frozen=True)
 class Input:
-    """One input of a model, and how a request gives it.
+    """One input of a model, and how a request sends it.
 
     Attributes:
         name: Its name in the signatures.
-        file_name: Its name in `predict_bytes`, where a request gives files.
-        shape: The shape that the model takes, with the batch.
+        file_name: Its name in `predict_bytes`, where a request sends files.
+        shape: The shape that the model takes, with the batch axis.
         model_dtype: The dtype that the model takes.
         dtype: The dtype in a request.
         pixels: The images that the model takes; None if the input is no image.
@@ -46,12 +46,12 @@ class Input:
 
     @property
     def file_spec(self) -> tf.TensorSpec:
-        """The shape and the dtype of the input of `predict_bytes`: files, if the input can be read from files."""
+        """The shape and the dtype of the input of `predict_bytes`: strings if it can be read from files."""
         return tf.TensorSpec([None], tf.string, self.file_name) if self.is_file else self.spec
 
     @property
     def is_file(self) -> bool:
-        """Whether image files hold what the model takes."""
+        """Whether the input can be read from image files."""
         known = self.pixels is not None and self.pixels.from_files
         return known and len(self.shape) == 4 and self.shape[-1] in (1, 3, 4)
 
@@ -64,19 +64,19 @@ class Input:
         return None if height is None or width is None else (height, width)
 
     def facts(self) -> dict[str, object]:
-        """Returns what the card says of the input."""
+        """Returns what the card says about the input."""
         facts: dict[str, object] = {"shape": list(self.spec.shape[1:]), "dtype": self.dtype, "resize": self.resize}
         if self.pixels is None:
             return facts
         return facts | {"pixels": self.pixels.words, "bits": self.pixels.bits, "order": self.pixels.order}
 
     def info(self) -> dict[str, object]:
-        """Returns what `info.json` says of the input."""
+        """Returns what `info.json` says about the input."""
         pixels = None if self.pixels is None else dataclasses.asdict(self.pixels)
         return {"name": self.name, "file_name": self.file_name if self.is_file else None, "pixels": pixels}
 
     def taken(self, values: tf.Tensor) -> tf.Tensor:
-        """Returns what the model takes for the values of a request."""
+        """Returns the values of a request in the shape, range and dtype that the model takes."""
         if self.dtype == self.model_dtype and not self.resize:
             return values
         if self.pixels is None and self.dtype not in ("uint8", "uint16"):
@@ -117,14 +117,14 @@ class Input:
 
 
 def specs_of(reader: Reader, monte_carlo: MonteCarlo | None) -> dict[str, tf.TensorSpec]:
-    """Returns the shape, with the batch, and the dtype of each input of a model, by its name.
+    """Returns the shape, with the batch axis, and the dtype of each input of a model, by its name.
 
     A model with a `call` of its own shows its inputs only when it runs, so it is run on random images of the shape
     with which it was built.
 
     Args:
         reader: The model.
-        monte_carlo: The sampler, which must see the batch too, or None.
+        monte_carlo: The sampler, which must see the random images too, or None.
 
     Raises:
         ValueError: If the model was not built by a call.
@@ -148,7 +148,7 @@ def specs_of(reader: Reader, monte_carlo: MonteCarlo | None) -> dict[str, tf.Ten
 
 
 def settle(reader: Reader, inputs: Sequence[Input]) -> None:
-    """Settles by a random batch, in the range that the model takes, what its outputs mean where no graph shows it.
+    """Finds the meanings of the outputs by a random batch in the model's range, if the graph does not show them.
 
     Args:
         reader: The model.
@@ -174,9 +174,9 @@ def inputs_of(
 ) -> list[Input]:
     """Returns the inputs of a model's signatures, in the model's order.
 
-    The input of a model of one is called `images`, and `image_bytes` where a request gives files. Several inputs
-    have the names that the model gives them, with `_bytes` behind them where a request gives files. So has the
-    only input of a model of tokens or texts.
+    The only input of a model of images is called `images`, and `image_bytes` where a request sends files. Several
+    inputs have their names in the model, with `_bytes` at the end where a request sends files. The only input of a
+    model of tokens or texts has its name in the model too.
 
     Args:
         specs: The shape and the dtype of each input of the model, by its name.
@@ -191,7 +191,7 @@ def inputs_of(
     for (name, spec), each in zip(specs.items(), pixels, strict=True):
         single, dtype = len(specs) == 1, spec.dtype.name
         image = each is not None or (single and spec.dtype.is_floating)
-        safe = re.sub(r"\W", "_", name)  # the arguments of a signature are Python's
+        safe = re.sub(r"\W", "_", name)  # the names in a signature must be valid in Python
         signature_name = "images" if single and image else safe
         file_name = "image_bytes" if single else f"{safe}_bytes"
         sent = image_dtype if image else dtype
@@ -203,7 +203,7 @@ def inputs_of(
 
 
 def _check_dtype(image_dtype: str, dtype: str, pixels: Pixels) -> None:
-    """Refuses to send images in a dtype that cannot hold what the model takes."""
+    """Raises a ValueError if images in this dtype cannot hold the pixels that the model takes."""
     if not tf.as_dtype(dtype).is_floating:
         wanted = "uint16" if dtype == "uint16" else "uint8"
         if image_dtype != wanted:

@@ -30,7 +30,7 @@ from dropzoo.serving.montecarlo.reader import Reader, Said, Tasks
 from dropzoo.serving.montecarlo.sampler import MonteCarlo
 
 _log = logging.getLogger("dropzoo.serving")
-# Objects of TensorFlow with a state, which layers may hold.
+# Classes of TensorFlow objects with a state, which layers may hold.
 _HELD = (
     tf.Variable,
     tf.random.Generator,
@@ -67,17 +67,16 @@ def export_model(
       deterministic, with no random operation in its graph.
     - `predict_mc` returns `mean`, `variance` and, except for regression, `predictive_entropy` and
       `mutual_information`, as `MonteCarlo` does. It is a pure function: the answer for an image does not depend on
-      the other images, on earlier requests, or on the process. Where the model draws by other layers than dropout,
-      the samples are plain passes; then the answer does depend on the place in the batch, and a warning and the
-      card say so.
+      the other images, on earlier requests, or on the process. If layers are sampled by plain passes (see
+      `MonteCarlo`), the answer does depend on the place in the batch, and a warning and the card say so.
     - `predict_bytes` takes `image_bytes`, `(batch,)`, which are PNG or JPEG files. It turns photographs upright,
       and converts files to the model's range, channels (1, 3 or 4) and size; a PNG file of 16 bits keeps them. It
       returns the same outputs as `serving_default`, and masks have the model's size. If the model takes any size,
       all images of a batch must have the same size. If a model has several inputs, an image called `photo` is
       `photo_bytes` here, and the others are as in the other signatures.
 
-    For a model of several outputs, the name of each stands before what is said of it: `prob_probabilities`,
-    `prob_mean`, `dist_values`.
+    If a model has several outputs, each name in an answer begins with the name of the output:
+    `prob_probabilities`, `prob_mean`, `dist_values`.
 
     `assets.extra` holds `model.keras`, which is the model itself, because a SavedModel cannot be trained further;
     `info.json`, with the task, the class names, the number of samples, and the size and range of the images;
@@ -162,7 +161,7 @@ def export_model(
 
 @contextlib.contextmanager
 def _or_without_samples() -> Iterator[None]:
-    """Says in the error for a model that draws nothing how to export it without `predict_mc`."""
+    """Adds to the error for a model that draws nothing how to export it without `predict_mc`."""
     try:
         yield
     except NothingDraws as error:
@@ -172,7 +171,7 @@ def _or_without_samples() -> Iterator[None]:
 
 
 def _say_range(model: keras.Model, inputs: Sequence[Input]) -> None:
-    """Says in the log which range is only assumed, and where files cannot be brought to the range."""
+    """Logs a warning for each input whose range is only assumed, or that cannot be read from files."""
     for each in inputs:
         if each.pixels is None:
             continue
@@ -193,7 +192,7 @@ def _say_range(model: keras.Model, inputs: Sequence[Input]) -> None:
 
 
 def _purity(monte_carlo: MonteCarlo | None) -> dict[str, object]:
-    """What the card says of `predict_mc` if its answer for an image depends on more than the image."""
+    """What the card says about `predict_mc` if its answer for an image depends on more than the image."""
     reason = None if monte_carlo is None else monte_carlo.plain_passes
     if reason is None:
         return {}
@@ -206,7 +205,7 @@ def _purity(monte_carlo: MonteCarlo | None) -> dict[str, object]:
 
 
 def _save_keras(model: keras.Model, path: Path, pixels: Sequence[Pixels | None]) -> None:
-    """Saves the model with what is known of its images; a model that Keras cannot save is left out."""
+    """Saves the model with the range of its images, or warns if Keras cannot save it."""
     known = pixels[0] if len(pixels) == 1 else None
     try:
         with remembering(model, known) if known is not None and known.source else nullcontext():
@@ -227,7 +226,7 @@ def _module(model: keras.Model) -> tf.Module:
 
 @contextlib.contextmanager
 def _whole_version(version: Path, overwrite: bool) -> Iterator[Path]:
-    """Gives the block a folder to write to, which then becomes the version; after an error nothing is left."""
+    """Yields a folder to write to, which becomes the version after the block. After an error nothing is left."""
     version.parent.mkdir(parents=True, exist_ok=True)
     unfinished = version.parent / f".{version.name}-{os.getpid()}-unfinished"
     try:

@@ -17,7 +17,7 @@ class Signatures:
 
     Args:
         reader: The model, which knows what its outputs mean.
-        inputs: The inputs, as requests give them.
+        inputs: The inputs, as requests send them.
         monte_carlo: The sampler behind `predict_mc`, or None.
         seed: Int in [0, 2**32), the seed of the masks.
     """
@@ -69,7 +69,7 @@ class Signatures:
         return self._prefixed([_answer(output, p) for output, p in zip(outputs, found, strict=True)])
 
     def _prefixed(self, answers: Sequence[Answer]) -> Answer:
-        """One answer from those of all outputs: their names come first if there are several."""
+        """One answer from those of all outputs. If there are several, names of outputs come first."""
         if len(answers) == 1:
             return answers[0]
         pairs = zip(self._reader.outputs, answers, strict=True)
@@ -87,7 +87,7 @@ class Signatures:
 
 
 def _answer(output: Output, p: tf.Tensor) -> Answer:
-    """What `serving_default` says of one output."""
+    """The answer of `serving_default` for one output."""
     if output.kind == "regression":
         return {"values": p}
     if output.kind == "multi_label":

@@ -33,7 +33,7 @@ def warmup_requests(
         specs: Shapes and dtypes of the inputs of each signature. An axis of unknown length gets 64 pixels.
         files: Names of the inputs that are files of images.
     """
-    black = tf.io.encode_png(tf.zeros([64, 64, 1], tf.uint16))  # which all models take
+    black = tf.io.encode_png(tf.zeros([64, 64, 1], tf.uint16))  # all models take this file
     requests = []
     for signature, inputs in specs.items():
         for batch in (1, 4):

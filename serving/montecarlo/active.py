@@ -1,4 +1,4 @@
-"""Chooses what drops while sampling, and redirects the calls of dropout layers while a function is traced."""
+"""Chooses the layers that drop while sampling, and redirects their calls while a function is traced."""
 
 import contextlib
 import fnmatch
@@ -22,11 +22,11 @@ from dropzoo.serving.montecarlo.probe import Code, held_back
 TRACING = threading.RLock()
 
 Sites = Mapping[str, float | bool] | None
-"""Which sites drop, and at which rate, as the argument `sites` says it."""
+"""The argument `sites`: which sites drop, and at which rates."""
 
 
 class NothingDraws(ValueError):
-    """A model draws nothing at random, so there is nothing to sample."""
+    """Raised if a model draws nothing at random, so that there is nothing to sample."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Active:
 def redirectable(model: keras.Model) -> list[keras.Layer]:
     """Returns the dropout layers whose masks a sampler can draw, in the order of the model.
 
-    A layer of a user's own that overrides `call` is not one of them: only its code knows what it does.
+    A subclass of a user's own that overrides `call` is left out: only its code knows what it does.
     """
     return [layer for layer in layers.dropouts(model) if _has_no_call_of_its_own(layer)]
 
@@ -60,7 +60,7 @@ def choose(
     Args:
         model: A built model.
         found: The dropout layers that can be redirected.
-        codes: What the steps of the model do whose code is not known.
+        codes: The steps of the model whose code is not known, and what they draw.
         sites: Dict from names or patterns of sites to True, for the layer's own rate, or to another rate in
             [0, 1). None for all dropout at its own rates, empty for none.
 
@@ -86,11 +86,11 @@ def choose(
 def _rates(
     model: keras.Model, found: Collection[keras.Layer], drawing: Sequence[Code], sites: Mapping[str, float | bool]
 ) -> tuple[dict[keras.Layer, float | bool], list[Code]]:
-    """The layers and steps that `sites` names, with the rates. If several patterns match, the last one counts."""
+    """The layers and steps that `sites` names, with rates. If several patterns match, the last one counts."""
     rates: dict[keras.Layer, float | bool] = {}
     on: dict[Code, bool] = {}
     for pattern, value in sites.items():
-        own = value is True or isinstance(value, tf.Variable)  # a search sets the value of a variable itself
+        own = value is True or isinstance(value, tf.Variable)  # a search sets variables itself
         rate = value if own else check_rate(value, f"sites[{pattern!r}]")
         matched, codes = _matched(model, drawing, pattern)
         known = [layer for layer in matched if layer in found]
@@ -116,7 +116,7 @@ def _rates(
 
 
 def _matched(model: keras.Model, drawing: Sequence[Code], pattern: str) -> tuple[list[keras.Layer], list[Code]]:
-    """The layers and the steps that a pattern names. A step whose layers are not known has only its own name."""
+    """The layers and steps that a pattern names. A step whose layers are not known has only a name of its own."""
     nameless = [code for code in drawing if not code.held and fnmatch.fnmatchcase(code.names[0], pattern)]
     try:
         layers_found = models.match_sites(model, [pattern])[pattern]
@@ -144,17 +144,17 @@ def _streams(found: Sequence[keras.Layer]) -> dict[keras.Layer, str]:
 
 
 def _has_no_call_of_its_own(layer: keras.Layer) -> bool:
-    """Whether the `call` of a dropout layer is that of Keras or ours."""
+    """Whether the `call` of a dropout layer is that of Keras or of this package."""
     owner = next(cls for cls in type(layer).__mro__ if "call" in vars(cls))
     return owner.__module__.startswith(("keras.", "dropzoo."))
 
 
 def warn_of(codes: Sequence[Code], on: Sequence[Code], not_fixed: Sequence[str]) -> None:
-    """Warns of draws that no seed repeats, that are lost or not fixed, and that nothing can turn off."""
+    """Warns of draws that are lost, that no seed repeats, that nothing turns off, or that are not fixed."""
     if gone := [code.step.operation.name for code in codes if code.lost]:
         warnings.warn(
-            f"Not sampled: what {', '.join(gone)} drops in training only, because it gives other outputs then. "
-            "Make its outputs the same in both modes",
+            f"Not sampled: the dropout of {', '.join(gone)}, which has other outputs in training mode. Make its "
+            "outputs the same in both modes",
             stacklevel=5,
         )
     drawing = [code for code in codes if code.draws]
@@ -199,7 +199,7 @@ def redirected(
     Args:
         active: The layers that drop.
         source: Function from the name of a stream to its random draws.
-        frozen: Layers that stay in inference mode, whatever the value of `training`.
+        frozen: Layers that run in inference mode for any value of `training`.
     """
     pairs = [(each.layer, _stand_in(each.layer, _drop(each, source(each.stream)))) for each in active]
     pairs += [(layer, _stand_in(layer, held_back(layer))) for layer in frozen]

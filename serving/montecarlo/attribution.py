@@ -1,4 +1,4 @@
-"""Attribution: how much of the uncertainty each site brings, by pick-freeze on the sampler's own masks."""
+"""Attribution: how much of the uncertainty comes from each site, by pick-freeze on the sampler's own masks."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -11,6 +11,7 @@ import tensorflow as tf
 from dropzoo.layers.draws.samples import SampleDraw
 from dropzoo.models.graph.unroll import Unrolled
 from dropzoo.serving.calibration.sites import named_sites
+from dropzoo.serving.calibration.temperature import is_coins
 from dropzoo.serving.calibration.use import tempered
 from dropzoo.serving.montecarlo.active import TRACING
 from dropzoo.serving.montecarlo.cut import costs_or_none, fill_shapes
@@ -21,30 +22,31 @@ from dropzoo.serving.montecarlo.trunk import Trunk
 if TYPE_CHECKING:
     from dropzoo.serving.montecarlo.sampler import MonteCarlo
 
-_VALUES = 1 << 23  # numbers in the samples of a batch of images
+_VALUES = 1 << 23  # at most this many numbers in the samples of a batch
 _LEAST = 1e-12
 
 #: Function from inputs, the number of the site whose masks are swapped, and two seeds, to samples
-#: `(samples, batch, ..., classes)`. Site -1 swaps none, and -2 swaps all.
+#: `(samples, batch, ..., classes)`. With -1 it swaps no site, and with -2 all sites.
 Swapped = Callable[[Any, int, int, int], np.ndarray]
 
 
 @dataclass(frozen=True)
 class Attribution:
-    """How much of the uncertainty each site brings. Printing it gives a table.
+    """How much of the uncertainty comes from each site. Printing it gives a table.
 
     The variance is that of the probabilities (or values) over the samples, summed over classes and pixels. The
-    mutual information is that of small samples, `sum_k var(p_k) / (2 mean(p_k))`, which is its second-order
-    approximation.
+    mutual information is its second-order approximation, `sum_k var(p_k) / (2 mean(p_k))`.
 
     Attributes:
         sites: The names of the active sites, in the order of the model.
-        first: Float array `(sites,)`, the share of the variance that a site brings by itself.
-        total: Float array `(sites,)`, the share that would be gone without it, interactions with others included.
-        information_first: Float array `(sites,)`, as `first`, of the mutual information; NaN for regression.
-        information_total: Float array `(sites,)`, as `total`, of the mutual information; NaN for regression.
-        per_image: Float array `(sites, images)`, `total` of each image.
-        cost: Float array `(sites,)`, the multiplications of the samples in passes, if only this site drops.
+        first: Float array `(sites,)`, the share of the variance that comes from a site by itself.
+        total: Float array `(sites,)`, the share of the variance that is gone without a site, with its
+            interactions.
+        information_first: Float array `(sites,)`, like `first` for the mutual information; NaN for regression.
+        information_total: Float array `(sites,)`, like `total` for the mutual information; NaN for regression.
+        per_image: Float array `(sites, images)`, the `total` of each image.
+        cost: Float array `(sites,)`, the multiplications of all samples, as a number of passes, if only this site
+            drops.
     """
 
     sites: tuple[str, ...]
@@ -69,11 +71,12 @@ class Attribution:
 def shares(
     swapped: Swapped, batches: Iterator[Any], sites: int, seeds: tuple[int, int], kind: str
 ) -> list[np.ndarray]:
-    """Returns the shares of the variance and of the mutual information that sites bring.
+    """Returns the shares of the variance and of the mutual information that come from each site.
 
     Let A and B be two independent draws of all masks, and A_s be A with the masks of site s from B. For samples y,
-    `avg (y(B) - mean) (y(A_s) - y(A))` is the variance that s brings by itself, and `avg (y(A) - y(A_s))**2 / 2`
-    is the variance that would be gone if s did not drop. This takes `sites + 2` times the samples.
+    `avg (y(B) - mean) (y(A_s) - y(A))` is the variance that comes from s by itself, and
+    `avg (y(A) - y(A_s))**2 / 2` is the variance that is gone if s does not drop. This takes `sites + 2` times the
+    samples.
 
     Args:
         swapped: The sampler.
@@ -114,10 +117,9 @@ def shares(
 
 
 def _weights(mean: np.ndarray, kind: str) -> np.ndarray:
-    """The curvature of the entropy at the mean, halved: what turns variance into mutual information."""
+    """Half the curvature of the entropy at the mean, which turns a variance into a mutual information."""
     p = np.clip(mean, 1e-6, 1 - 1e-6)
-    coins = kind == "multi_label" or mean.shape[-1] == 1
-    return 0.5 / (p * (1 - p)) if coins else 0.5 / p
+    return 0.5 / (p * (1 - p)) if is_coins(kind, mean.shape[-1]) else 0.5 / p
 
 
 def _by_image(values: np.ndarray) -> np.ndarray:
@@ -129,7 +131,7 @@ def attribution_of(mc: "MonteCarlo", stage: Stage, flat: list[tf.Tensor]) -> Att
 
     Args:
         mc: The sampler, with one output and a fixed number of samples.
-        stage: Its model, made ready for sampling.
+        stage: The model of the sampler, made ready for sampling.
         flat: The inputs, in the model's order.
     """
     streams = {each.stream: i for i, each in enumerate(stage.active)}
@@ -172,7 +174,7 @@ def attribution_of(mc: "MonteCarlo", stage: Stage, flat: list[tf.Tensor]) -> Att
 
 
 def _cost(mc: "MonteCarlo", active: list[keras.Layer]) -> float:
-    """The multiplications of all samples, in passes, if only these layers drop."""
+    """The multiplications of all samples, as a number of passes, if only these layers drop."""
     trunk = Trunk(Unrolled(mc.model, mc.reader.inputs.structure, mc.reader.symbols), active, [], True)
     costs = costs_or_none(trunk, fill_shapes(mc.reader.inputs))
     if costs is None or not costs.trunk_macs + costs.head_macs:

@@ -28,7 +28,7 @@ class Cut:
             computed whole in each sample.
         split: Names of the convolutions and dense layers that read a concatenation and are split. The half over
             the channels that no active dropout reaches is computed once. These names are in `frontier` too.
-        plain: What is sampled by plain passes, once in each sample, as pairs of its name and the reason.
+        plain: The layers that are sampled by plain passes, once in each sample, as pairs of a name and a reason.
     """
 
     frontier: tuple[str, ...]
@@ -67,9 +67,9 @@ def make_cut(
 
     Args:
         trunk: The model, cut into trunk and head.
-        shapes: For each input `(height, width, channels)` or the like, all known.
+        shapes: The shape of each input without the batch axis, such as `(height, width, channels)`, all known.
         num_samples: Int, the number of samples.
-        plain: Pairs of what is sampled by plain passes, and why.
+        plain: The layers that are sampled by plain passes, as pairs of a name and a reason.
     """
     costs = costs_or_none(trunk, shapes) or Costs(0, 0, 0, True)
     total = costs.trunk_macs + costs.head_macs
@@ -81,7 +81,7 @@ def make_cut(
 
 
 def fill_shapes(inputs: Inputs, size: tuple[int, ...] | None = None) -> list[tuple[int, ...]]:
-    """Returns the shapes of the inputs without the batch, each known.
+    """Returns the shapes of the inputs without the batch axis, with a number for each axis.
 
     Args:
         inputs: The inputs of a model.

@@ -31,7 +31,7 @@ _TRANSFORMS = {
 }
 
 
-#: A function from the inputs of a model, in order, to its outputs as probabilities or values.
+#: Function from the inputs of a model, in order, to its outputs as probabilities or values.
 Pass = Callable[[list[tf.Tensor]], list[tf.Tensor]]
 
 
@@ -42,7 +42,7 @@ class Rival:
         readers: The models of the passes, all with the same inputs and outputs.
         passes: Functions from the inputs to the outputs as probabilities or values.
         task: Output kinds, as for `MonteCarlo`.
-        calibration: What `calibrate` fitted for these passes, or None.
+        calibration: A `Calibration` that `calibrate` fitted for these passes, or None.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class Rival:
         return answered(joined(answers, self.reader.names), self.calibration)
 
     def _check_known(self) -> None:
-        """Checks what could not be checked before the inputs and outputs of all models were known."""
+        """Checks the inputs and outputs of all models, once they are known."""
 
 
 class Ensemble(Rival):
@@ -244,19 +244,19 @@ def _load(path: str | os.PathLike) -> keras.Model:
 
 
 def _shapes(reader: Reader) -> tuple[Any, Any]:
-    """The shapes of the inputs and outputs of a model: of the only one, or all of them."""
+    """The shapes of the inputs and of the outputs of a model; of a single one, only its shape."""
     outputs = tuple(output.shape for output in reader.outputs)
     found = [each[0] if len(each) == 1 else each for each in (reader.inputs.shapes, outputs)]
     return found[0], found[1]
 
 
 def _answer(reader: Reader, calibration: Calibration | None = None) -> Pass:
-    """The function from the inputs of a model to what its outputs mean, at the temperature of a calibration."""
+    """The function from inputs to outputs as probabilities or values, at the temperature of a calibration."""
     return lambda flat: tempered(reader.read(reader.call(flat)), calibration)
 
 
 def _seen(answer: Pass, flip: bool, turns: int) -> Pass:
-    """The answer to transformed images, transformed back where it has values for each pixel.
+    """The answer to transformed images. A map is transformed back.
 
     Images are the inputs with the most axes; other inputs, such as a vector of features, stay as they are.
     """
@@ -270,7 +270,7 @@ def _seen(answer: Pass, flip: bool, turns: int) -> Pass:
 
 
 def _mirror(x: tf.Tensor, flip: bool) -> tf.Tensor:
-    """Images `(batch, ..., width, channels)` mirrored left to right."""
+    """Images `(batch, ..., width, channels)`, mirrored left to right."""
     return tf.reverse(x, [len(x.shape) - 2]) if flip else x
 
 

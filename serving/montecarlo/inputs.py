@@ -1,4 +1,4 @@
-"""What a model takes: one input or several, as Keras takes them, of any dtype."""
+"""The inputs of a model: one or several, as Keras takes them, of any dtype."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,9 +24,9 @@ class Inputs:
     Attributes:
         names: The name of each: its key in a dict, or the name of its input layer.
         specs: The shape, with the batch first, and the dtype of each. Floating point inputs are float32.
-        structure: What `model` takes, with anything in the places of its inputs.
-        layer_names: Other names that a dict may use, those of the input layers.
-        seen: For a subclassed model, the shape of each in the first batch.
+        structure: The structure that the model takes; its leaves stand for the inputs.
+        layer_names: The names of the input layers, which a dict may use too.
+        seen: For a subclassed model, the shape of each input in the first batch.
     """
 
     names: tuple[str, ...]
@@ -42,7 +42,7 @@ class Inputs:
 
     @classmethod
     def like(cls, inputs: InputsLike) -> "Inputs":
-        """Returns the inputs of a subclassed model, by a batch that it takes; only their ranks are kept."""
+        """Returns the inputs of a subclassed model by a batch of it; only ranks, last axes and dtypes are kept."""
         given = keras.tree.map_structure(_array, inputs if _is_nested(inputs) else _array(inputs))
         found = cls._from(keras.tree.map_structure(_as_symbol, given))
         return replace(found, seen=tuple(tuple(x.shape) for x in keras.tree.flatten(given)))
@@ -64,10 +64,10 @@ class Inputs:
         return tuple(tuple(spec.shape) for spec in self.specs)
 
     def row_shapes(self, length: int) -> list[tuple[int, ...]]:
-        """Returns the shape of a row of each input, with this length where the model leaves it open.
+        """Returns the shape of a row of each input; axes that the model leaves open have the given length.
 
         Args:
-            length: Int, used where no batch has been seen.
+            length: Int, the length of open axes if no batch has been seen.
         """
         shapes = self.seen or self.shapes
         return [tuple(length if n is None else n for n in shape[1:]) for shape in shapes]
@@ -75,7 +75,8 @@ class Inputs:
     def check(self, inputs: InputsLike) -> list[tf.Tensor]:
         """Returns inputs as tensors of the model's dtypes, in its order.
 
-        Like Keras, it adds or removes a last axis of size 1 where only that is missing or too many.
+        Like Keras, it adds a last axis of size 1 if only that is missing, and removes one if only that is too
+        many.
 
         Args:
             inputs: One batch, as Keras takes it.
@@ -101,13 +102,13 @@ class Inputs:
     def example(
         self, batch: int = 4, size: int = 32, low: float = 0.0, high: float = 1.0, seed: int = 0
     ) -> list[tf.Tensor]:
-        """Returns a random batch: for questions that only a run of the model answers.
+        """Returns a random batch, for questions that only a run of the model answers.
 
         Args:
             batch: Int, the number of rows.
             size: Int, the length of the axes that the model leaves open.
             low: Float, the least value of floating point inputs.
-            high: Float, the greatest value. Inputs of integers are drawn from 0 to this number, or 0 and 1.
+            high: Float, the greatest value. Integers are drawn from 0 to this number, and at least from 0 and 1.
             seed: Int, the seed of the numbers.
         """
         random = np.random.default_rng(seed)
@@ -124,7 +125,7 @@ class Inputs:
         return found
 
     def in_order(self, inputs: InputsLike) -> list[Any]:
-        """Returns inputs as a list in the model's order, as they are.
+        """Returns inputs as a list in the model's order, without a conversion.
 
         Args:
             inputs: One batch, as Keras takes it.
@@ -179,7 +180,7 @@ def keys_of(inputs: Sequence[tf.Tensor], plain: bool = True) -> tf.Tensor:
 
     Args:
         inputs: Tensors `(batch, ...)` of any dtype.
-        plain: Bool. Whether to leave XLA out; see `sample_bits`.
+        plain: Bool, whether to leave XLA out; see `sample_bits`.
 
     Returns:
         A uint32 tensor `(batch,)`.
@@ -213,7 +214,7 @@ def _array(value: Any) -> Any:
 
 
 def _as_symbol(value: Any) -> keras.KerasTensor:
-    """A symbolic tensor of the rank and dtype of a batch; lengths may change, and the last axis may not."""
+    """A symbolic tensor of the rank and dtype of a batch, in which only the length of the last axis is fixed."""
     array = _array(value)
     shape = [None] * (len(array.shape) - 1) + ([array.shape[-1]] if len(array.shape) > 1 else [None])
     dtype = tf.convert_to_tensor(array[:1]).dtype
@@ -221,6 +222,6 @@ def _as_symbol(value: Any) -> keras.KerasTensor:
 
 
 def _dtype(dtype: Any) -> tf.DType:
-    """The dtype in which inputs are taken: float32 for all floats, as Keras casts them."""
+    """The dtype of the converted inputs: float32 for all floats, since Keras casts them itself."""
     found = tf.as_dtype(keras.backend.standardize_dtype(dtype) if not isinstance(dtype, tf.DType) else dtype)
     return tf.float32 if found.is_floating else found

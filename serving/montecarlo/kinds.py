@@ -1,4 +1,4 @@
-"""The output kind of an output for which none is said: by the loss that the model was compiled with."""
+"""The kind of an output by the loss that the model was compiled with, where the user says none."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,12 +12,12 @@ _REGRESSION = frozenset(
     "meansquaredlogarithmicerror msle poisson".split()
 )
 _COINS = frozenset("binarycrossentropy binaryfocalcrossentropy".split())
-# What is in the names of losses of classes, of Keras, of this package, and mostly of a user's own.
+# Parts of the names of losses for classes: those of Keras and of this package, and most of a user's own.
 _OF_CLASSES = ("crossentropy", "dice", "tversky")
 
 
 def compiled_losses(model: keras.Model, names: Sequence[str]) -> list[Any]:
-    """Returns the loss of each output as the model was compiled with it; None for an output without one.
+    """Returns the loss that the model was compiled with, for each output; None for an output without one.
 
     Args:
         model: Any Keras model.
@@ -35,7 +35,7 @@ def kind_by_loss(loss: Any, classes: int | None) -> str | None:
     """Returns the output kind that a loss is for, or None if several are possible.
 
     Args:
-        loss: A loss, or its name, or a function.
+        loss: A loss, the name of a loss, or a function.
         classes: The size of the output's last axis.
     """
     name = name_of_loss(loss).lower().replace("_", "")
@@ -45,15 +45,15 @@ def kind_by_loss(loss: Any, classes: int | None) -> str | None:
 
 
 def says_nothing(loss: Any) -> bool:
-    """Returns whether a loss may be for classes or for values, such as one of a user's own or a hinge.
+    """Returns whether a loss may be for classes or for values, such as a hinge or a loss of a user's own.
 
     Args:
-        loss: A loss, or its name, or a function; None if there is none.
+        loss: A loss, the name of a loss, or a function; None if there is no loss.
     """
     name = name_of_loss(loss).lower().replace("_", "")
     return loss is not None and name not in _REGRESSION and not any(part in name for part in _OF_CLASSES)
 
 
 def name_of_loss(loss: Any) -> str:
-    """Returns the name of a loss, which may be a loss, its name, or a function."""
+    """Returns the name of a loss, which is a loss object, a name already, or a function."""
     return loss if isinstance(loss, str) else getattr(loss, "__name__", type(loss).__name__)

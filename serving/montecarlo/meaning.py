@@ -1,7 +1,7 @@
-"""How an output becomes probabilities: by what is said, by what the graph shows, or by what the values are.
+"""Turns outputs into probabilities: by what the user says, by what the graph shows, or by the values.
 
-An output is logits, or probabilities already. A softmax too many makes every answer wrong and nothing shows it, so
-nothing is guessed: where none of the three decides, an error names the two ways out.
+An output is logits, or probabilities already. One softmax too many makes every answer wrong, and nobody sees it.
+So nothing is guessed: where none of the three decides, an error says how to decide.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ from dropzoo.serving.montecarlo.kinds import compiled_losses
 from dropzoo.serving.montecarlo.outputs import KINDS, Output
 
 Reading = Literal["as_is", "softmax", "sigmoid"]
-"""The function that turns an output into its meaning."""
+"""The function that turns an output into probabilities or values."""
 
 _FUNCTIONS: dict[Reading, Callable[[tf.Tensor], tf.Tensor]] = {
     "as_is": tf.identity,
@@ -29,16 +29,16 @@ _OVERSHOOT = 0.25
 
 
 class Meanings:
-    """The meaning of each output of a model: known, said, or still to be asked of the data.
+    """The meaning of each output of a model: shown by the graph, said by the user, or found by a batch.
 
     Args:
         model: The model.
         outputs: Its outputs.
-        said: For each output what the user says: True for logits, False for probabilities, None for nothing.
-        structure: What the model takes, with symbolic tensors as inputs.
+        said: For each output True for logits, False for probabilities, or None if the user says nothing.
+        structure: The structure that the model takes, with symbolic tensors as inputs.
 
     Raises:
-        ValueError: If an output does not fit its kind, or something is said of values that are no probabilities.
+        ValueError: If an output does not fit its kind, or `said` is not None for an output of values.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Meanings:
 
     @property
     def settled(self) -> bool:
-        """Whether the meaning of each output is known, and what was said has been compared with values."""
+        """Whether the meaning of each output is known, and what the user says has been compared with a batch."""
         return self._checked and not self._open()
 
     def readings(self) -> list[Reading]:
@@ -82,13 +82,13 @@ class Meanings:
         return [reading_of(output, each) for output, each in zip(self._outputs, self._found, strict=True)]
 
     def ask(self, values: Sequence[Any]) -> None:
-        """Settles what is open by the outputs of the model for a batch, in inference mode.
+        """Finds the meanings that are not known by the outputs of the model for a batch, in inference mode.
 
         Args:
             values: The outputs, arrays `(batch, ..., classes)` in the model's order.
 
         Raises:
-            ValueError: If the values do not decide it, or contradict what was said.
+            ValueError: If the values do not decide a meaning, or contradict what the user says.
         """
         arrays = [np.asarray(tf.cast(each, tf.float32)) for each in values]
         if not all(array.size for array in arrays):
@@ -126,7 +126,7 @@ class Meanings:
 
 
 def _check_axis(values: np.ndarray, output: Output) -> None:
-    """Raises a ValueError if values sum to 1 along an axis that is not the last."""
+    """Raises a ValueError if values sum to 1 along another axis than the last."""
     for axis in range(1, values.ndim - 1):
         if np.abs(values.astype("float64").sum(axis) - 1).max() < 1e-2:
             order = (*(i for i in range(1, values.ndim) if i != axis), axis)
@@ -137,16 +137,17 @@ def _check_axis(values: np.ndarray, output: Output) -> None:
 
 
 def meaning_of_values(values: np.ndarray, output: Output, rounding: float = 1e-4) -> Meaning | None:
-    """Returns what an output means by its values for a batch, or None if they do not decide it.
+    """Returns the meaning of an output by its values for a batch, or None if they do not decide it.
 
-    - Classes that exclude each other: values that sum to 1 at every position are probabilities, and values that do
-      not are logits if some are clearly outside of [0, 1].
-    - A single unit, and labels: only values that are clearly outside of [0, 1] decide, for logits.
+    - Classes that exclude each other: values that sum to 1 at every position are probabilities. Other values are
+      logits if some of them are clearly outside of [0, 1].
+    - A single unit, and labels: values are logits if some of them are clearly outside of [0, 1]. Otherwise they
+      decide nothing.
 
     Args:
         values: Array `(batch, ..., classes)`.
         output: The output.
-        rounding: Float, how far sums of probabilities may be from 1.
+        rounding: Float, by how much a sum of probabilities may differ from 1.
     """
     if not values.size or not np.isfinite(values).all():
         return None
@@ -160,7 +161,7 @@ def meaning_of_values(values: np.ndarray, output: Output, rounding: float = 1e-4
 
 
 def reading_of(output: Output, meaning: Meaning | None) -> Reading:
-    """Returns the function that an output of a known meaning goes through."""
+    """Returns the function to apply to an output of a known meaning."""
     if output.kind == "regression" or meaning != "logits":
         return "as_is"
     return "softmax" if _excluding(output) else "sigmoid"
@@ -194,12 +195,12 @@ def check_kind(output: Output, meaning: Meaning | None) -> None:
 
 
 def _excluding(output: Output) -> bool:
-    """Whether an output is that of several classes that exclude each other."""
+    """Whether an output is for several classes that exclude each other."""
     return output.kind == "multi_class" and output.classes != 1
 
 
 def _compiled(model: keras.Model, output: Output, outputs: Sequence[Output]) -> Meaning | None:
-    """What the loss that a model was compiled with says of an output."""
+    """The meaning of an output by the loss that the model was compiled with, or None."""
     loss = compiled_losses(model, [each.name for each in outputs])[list(outputs).index(output)]
     from_logits = getattr(loss, "from_logits", None)
     if isinstance(loss, str) and "crossentropy" in loss:

@@ -1,4 +1,4 @@
-"""What a model gives: one output or several, each with a name and an output kind of its own."""
+"""The outputs of a model: one or several, each with a name and an output kind of its own."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import keras
 
 from dropzoo.common.checks import unknown
 
-#: Output kinds: what a model's output means. The public argument for it is `task`.
+#: The output kinds, which say what an output means. The public argument for it is `task`.
 KINDS = ("multi_class", "binary", "multi_label", "regression")
 
 T = TypeVar("T")
@@ -22,7 +22,7 @@ class Output:
         name: Its key in a dict, or the name of the layer that makes it.
         shape: Its shape, with the batch first. For an output `(batch,)` it is `(batch, 1)`.
         kind: One of `KINDS`.
-        flat: Bool, whether the model gives `(batch,)`.
+        flat: Bool, whether the model returns `(batch,)`.
     """
 
     name: str
@@ -56,7 +56,7 @@ def by_output(value: Any, names: Sequence[str], argument: str, default: T) -> li
         value: One value for all outputs, a dict by name, or a list or tuple in order.
         names: The names of the outputs.
         argument: Str, the name of the argument, for errors.
-        default: The value of the outputs that a dict does not name.
+        default: The value for outputs that a dict does not name.
 
     Raises:
         ValueError: If a dict names an output that does not exist, or a list has another length.

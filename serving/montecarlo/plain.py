@@ -1,8 +1,8 @@
-"""Plain passes: what cannot be redirected draws by itself, once a sample, from seeds that the sampler gives it.
+"""Plain passes: layers that cannot be redirected draw by themselves in each sample, with seeds of the sampler.
 
-A layer of Keras, and a layer of a user's own that follows Keras' guide, draws from a `SeedGenerator`. While a
-sample is traced, all generators give seeds that are derived from the sampler's seed and the number of the sample.
-So the same call twice gives the same answer, and the state of the generators does not change.
+Layers of Keras draw from a `SeedGenerator`, and so do layers of a user's own that follow Keras' guide. While a
+sample is traced, all generators return seeds that are derived from the sampler's seed and the number of the
+sample. So the same call twice returns the same answer, and the state of the generators does not change.
 """
 
 import contextlib
@@ -18,9 +18,9 @@ from dropzoo.layers.draws.hash import derive_key, mix, u32
 
 @contextlib.contextmanager
 def seeded(seed: tf.Tensor, group: int | tf.Tensor, sample: tf.Tensor) -> Iterator[None]:
-    """Makes every `SeedGenerator` give seeds of one sample while the block traces it.
+    """Makes every `SeedGenerator` return the seeds of one sample while the block traces it.
 
-    Inside of a loop or a branch the seeds come from TensorFlow, since one traced draw stands for many there.
+    Inside of a loop or a branch one traced draw stands for many, so the seeds come from TensorFlow there.
 
     Args:
         seed: Int scalar, the sampler's seed.
@@ -42,7 +42,7 @@ def seeded(seed: tf.Tensor, group: int | tf.Tensor, sample: tf.Tensor) -> Iterat
 
 @contextlib.contextmanager
 def watched_seeds() -> Iterator[list[keras.random.SeedGenerator]]:
-    """Yields a list to which each generator is added that is asked for a seed inside of a loop or a branch."""
+    """Yields a list. Each generator that is asked for a seed inside of a loop or a branch is added to it."""
     found: list[keras.random.SeedGenerator] = []
     outside = tf.compat.v1.get_default_graph()
 

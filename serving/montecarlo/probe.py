@@ -1,9 +1,9 @@
-"""What draws at random in the code of a layer, and for which rows: asked of TensorFlow's graph of that code.
+"""Finds whether the code of a layer draws at random, and for which rows, in TensorFlow's graph of that code.
 
-Classes and seed generators do not tell everything: a lambda may call `tf.nn.dropout`, and a layer under suspicion
-may not draw at all. So each step of a model whose code is not known is traced twice, in inference and in training
-mode, with the dropout that a sampler redirects left off, and random operations are looked for. Nothing is run, so
-nothing changes. A model of Keras' own layers has no such step and costs nothing.
+Classes and seed generators do not tell everything: a lambda may call `tf.nn.dropout`, and a suspected layer may
+not draw at all. So each step of a model whose code is not known is traced twice, in inference and in training
+mode, while the dropout that a sampler redirects is off. Then the graphs are searched for random operations.
+Nothing is run, so nothing changes. A model of Keras' own layers has no such step and costs nothing.
 """
 
 import re
@@ -25,7 +25,7 @@ _RANDOM = re.compile(
     f"(Stateless)?{_DISTRIBUTIONS}|Stateful(StandardNormal|Uniform|TruncatedNormal|RandomBinomial)"
 )
 ROWS = 1009
-"""The rows of a probe, a number that is not that of windows or time steps. Nothing is run, so it costs nothing."""
+"""The number of rows in a probe, unlike any number of windows or time steps. Rows cost nothing in a trace."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,13 +35,14 @@ class Code:
     Attributes:
         step: The step, in inference mode.
         training: Bool, whether it has to run in training mode to drop.
-        draws: Bool, whether it draws by itself, beside the dropout that a sampler redirects.
+        draws: Bool, whether it draws by itself, apart from the dropout that a sampler redirects.
         always: Bool, whether it draws in inference mode too.
-        lost: Bool, whether it drops in training mode only, and cannot be run in it, since its outputs differ then.
-        repeatable: Bool, whether all that it draws comes from seeds of Keras.
+        lost: Bool, whether it drops in training mode only but cannot run in that mode, because it has other
+            outputs then.
+        repeatable: Bool, whether all its draws come from seeds of Keras.
         held: The ids of the layers in it that draw by themselves, as far as they are known.
         names: The paths of these layers, or the name of the step.
-        why: Str, what draws, for people.
+        why: Str, the reason for a user to read.
         looped: The ids of redirected layers that are called inside of a loop, where one mask would stand for many.
         rows: The lengths of the first axis that its redirected dropout sees for `ROWS` rows; None is unknown.
     """
@@ -61,11 +62,11 @@ class Code:
 
 @dataclass
 class _Trace:
-    """What a trace of a step shows.
+    """The result of tracing a step.
 
     Attributes:
         random: The random operations.
-        unseeded: Whether some of them take no seed of Keras, or one that is drawn inside of a loop.
+        unseeded: Whether some of them take no seed of Keras, or a seed that is drawn inside of a loop.
         looped: The ids of redirected layers that are called inside of a loop or a branch.
         seen: By the id of a redirected layer, the lengths of the first axis of its inputs.
         shapes: The dtypes and ranks of the outputs.
@@ -79,7 +80,7 @@ class _Trace:
 
 
 def codes_of(model: keras.Model, graph: Unrolled, redirected: Collection[keras.Layer]) -> list[Code]:
-    """Returns what the steps of a model do whose code is not known, those that draw nothing left out.
+    """Returns the steps of a model whose code is not known and that draw at random, with how they draw.
 
     Args:
         model: The model.
@@ -97,7 +98,7 @@ def codes_of(model: keras.Model, graph: Unrolled, redirected: Collection[keras.L
 def frozen_layers(operation: Any) -> list[keras.Layer]:
     """Returns the layers inside a layer that stay in inference mode while the layer itself trains.
 
-    They are batch normalisation, spectral normalisation and the random augmentation of images.
+    These are batch normalisation, spectral normalisation and random image augmentation.
     """
     found = list(augmentations(operation))
     for layer in flatten_layers(operation):
@@ -140,10 +141,10 @@ def _code_of(
     surely = bool(held) and not mine and all(each.kind == "inside" for each in held)
     lost = False
     if surely and not any(map(_is_foreign, within)):
-        rest, train = _Trace(), _Trace(random={"StatelessRandomUniformV2"})  # Keras' own, which needs no trace
+        rest, train = _Trace(), _Trace(random={"StatelessRandomUniformV2"})  # layers of Keras alone need no trace
     else:
         rest, train = _both_modes(step, graph, mine, bool(held))
-        if rest.shapes != train.shapes:  # it has outputs for training only, such as those of auxiliary heads
+        if rest.shapes != train.shapes:  # outputs that exist in training only, such as those of auxiliary heads
             train, lost = rest, bool(train.random - rest.random) or set(train.seen) != set(rest.seen)
     draws, reached = bool(train.random), set(train.seen) != set(rest.seen)
     names = tuple(each.path for each in held) or (step.operation.name,)
@@ -180,13 +181,13 @@ def _both_modes(
         if not train.random and not redirected:
             return train, train
         rest = _trace(step, graph, redirected)
-    except Exception:  # a user's code may need a batch of its own; then it is taken as it looks
+    except Exception:  # a user's code may need a special batch; then its class and its generators decide
         return _Trace(), _Trace(random={"RandomUniform"} if suspected else set())
     return rest, train
 
 
 def _trace(step: Step, graph: Unrolled, redirected: Sequence[keras.Layer]) -> _Trace:
-    """Traces one step with the dropout that a sampler redirects left off."""
+    """Traces one step while the dropout that a sampler redirects is off."""
     found = _Trace()
     graphs: list[tf.Graph] = []
 
@@ -231,10 +232,11 @@ def out_of_order(
     frozen: Sequence[keras.Layer],
     batches: Sequence[Sequence[tf.Tensor]],
 ) -> set[int]:
-    """Returns the ids of the dropout layers that do not see the rows of the first image, then those of the second.
+    """Returns the ids of the dropout layers whose rows are not those of the images in order.
 
-    They see several rows an image where windows, patches or frames are folded into the batch. Two images are run,
-    and again with another first image: then nothing may change in the second half of the rows.
+    In order means: first all rows of the first image, then all rows of the second. A layer sees several rows for
+    each image where windows, patches or frames are folded into the batch. Two images are run, and then they are
+    run again with another first image; in that second run, the second half of the rows must stay the same.
 
     Args:
         graph: The steps of the model.
@@ -260,13 +262,13 @@ def out_of_order(
                 values: dict[int, Any] = dict(zip(graph.inputs, batch, strict=True))
                 for step in graph.steps:
                     step.run(values)
-    except Exception:  # a user's code may need a batch of its own
+    except Exception:  # a user's code may need a special batch
         return set(seen)
     return {key for key, calls in seen.items() if not _in_order(calls)}
 
 
 def _in_order(calls: list[np.ndarray]) -> bool:
-    """Whether the second half of the rows is the same in the calls of the first run and in those of the second."""
+    """Whether the second half of the rows is the same in the calls of both runs."""
     half = len(calls) // 2
     return len(calls) % 2 == 0 and all(
         len(one) == len(other)

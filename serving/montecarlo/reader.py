@@ -1,4 +1,4 @@
-"""A model, with what goes into it and what comes out: inputs as Keras takes them, outputs as probabilities."""
+"""A model with its inputs, as Keras takes them, and its outputs, as probabilities or values."""
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -16,17 +16,17 @@ from dropzoo.serving.montecarlo.meaning import Meanings, Reading, read
 from dropzoo.serving.montecarlo.outputs import Output, by_output, joined, names_of_outputs
 
 Said = bool | Mapping[str, bool | None] | Sequence[bool | None] | None
-"""Whether outputs are logits, as the argument `from_logits` says it: for all outputs, by name, or in order."""
+"""The argument `from_logits`, whether outputs are logits: for all outputs, by name, or in order."""
 
 Tasks = str | Mapping[str, str] | Sequence[str] | None
-"""Output kinds, as the argument `task` says them: for all outputs, by name, or in order. None: by default."""
+"""The argument `task`, the output kinds: for all outputs, by name, or in order. None for the default."""
 
 
 class Reader:
-    """Checks the inputs of a model, and turns its outputs into what they mean.
+    """Checks the inputs of a model, and turns its outputs into probabilities or values.
 
-    The inputs and outputs of a Functional or Sequential model are known at once; those of a subclassed model are
-    seen on the first batch, and so is the meaning of an output that no graph shows.
+    The inputs and outputs of a Functional or Sequential model are known at once. The first batch shows those of a
+    subclassed model, and the meaning of an output that no graph shows.
 
     Args:
         model: A Keras model.
@@ -69,13 +69,14 @@ class Reader:
 
     @property
     def settled(self) -> bool:
-        """Whether no batch is needed to know what goes in and what comes out."""
+        """Whether the inputs, the outputs and their meanings are known, so that no batch is needed for it."""
         return self.known and self._meanings.settled
 
     def traced(self, function: Callable[..., Any], *others: tf.TensorSpec) -> Any:
-        """Returns a `tf.function` of the inputs, as a list, and of other tensors: one trace for all sizes.
+        """Returns a `tf.function` of the inputs, as a list, and of other tensors, with one trace for all sizes.
 
-        Keras can run a `TimeDistributed` in a graph only if its length is known: then each size has a trace.
+        Keras can run a `TimeDistributed` in a graph only if its length is known. With such a layer each size has a
+        trace.
 
         Args:
             function: The function to trace.
@@ -87,7 +88,7 @@ class Reader:
         return tf.function(function, input_signature=[list(self.inputs.specs), *others], autograph=False)
 
     def check(self, inputs: InputsLike) -> list[tf.Tensor]:
-        """Returns a batch as tensors, in the model's order, and settles by it what is not known yet.
+        """Returns a batch as tensors, in the model's order. The batch also settles what is not known yet.
 
         Args:
             inputs: One batch, as Keras takes it.
@@ -105,7 +106,7 @@ class Reader:
 
     @property
     def readings(self) -> list[Reading]:
-        """How each output is read; a ValueError if it is not known whether one is logits."""
+        """How each output is read. Raises a ValueError if it is not known whether an output is logits."""
         return self._meanings.readings()
 
     def call(self, flat: Sequence[tf.Tensor]) -> list[tf.Tensor]:
@@ -129,7 +130,7 @@ class Reader:
         return [read(x, output, reading) for x, output, reading in each]
 
     def _open(self, structure: Any, layer_names: Sequence[str]) -> None:
-        """Learns the outputs from symbolic tensors."""
+        """Sets the outputs by symbolic tensors."""
         self.symbols: list[keras.KerasTensor] = keras.tree.flatten(structure)
         names = names_of_outputs(structure, layer_names)
         kinds = by_output(self._task, names, "task", None)
@@ -151,7 +152,7 @@ class Reader:
         self.known = True
 
     def _kind(self, i: int, name: str, said: str | None, loss: Any, classes: int | None) -> str:
-        """The kind of an output: as said, or by the loss it was compiled with, or else classes."""
+        """The kind of an output: as the user says, or by the compiled loss, or else `"multi_class"`."""
         default, by_loss = said or "multi_class", kind_by_loss(loss, classes)
         unclear = said is None and says_nothing(loss)
         if not unclear and (by_loss is None or default in (by_loss, "regression")):
@@ -175,7 +176,7 @@ class Reader:
         )
 
     def _warn_of_mixture(self) -> None:
-        """Warns of linear outputs that are taken for logits only by default, beside outputs of probabilities."""
+        """Warns of linear outputs that are taken for logits by default beside outputs of probabilities."""
         meanings = recorded_meanings(self.model)
         ended = [each in ("softmax", "sigmoid") for each in meanings]
         if len(ended) < 2 or not any(ended):
@@ -185,20 +186,20 @@ class Reader:
         loose = [o.name for o, known, loss in each if not known and o.kind != "regression" and loss is None]
         if loose:
             warnings.warn(
-                f"{', '.join(loose)}: taken for logits of classes, while other outputs are probabilities. If it "
-                f"is values, pass task={{{loose[0]!r}: 'regression'}}",
+                f"{', '.join(loose)}: taken for logits of classes, while other outputs are probabilities. For "
+                f"values, pass task={{{loose[0]!r}: 'regression'}}",
                 stacklevel=5,
             )
 
     def _open_by(self, flat: Sequence[tf.Tensor]) -> None:
-        """Learns the outputs of a subclassed model from a run."""
+        """Sets the outputs of a subclassed model by a run."""
         found = self.model(self.inputs.pack(flat), training=False)
         symbols = keras.tree.map_structure(_symbol, found)
         self._open(symbols, [f"output_{i + 1}" for i in range(len(keras.tree.flatten(found)))])
 
 
 def _symbol(value: Any) -> keras.KerasTensor:
-    """A symbolic tensor like an output: all lengths may change but that of the last axis."""
+    """A symbolic tensor like an output, in which only the length of the last axis is fixed."""
     shape = [None] * max(len(value.shape) - 1, 0) + list(value.shape[-1:])
     if len(shape) == 1:
         shape = [None]
@@ -216,22 +217,8 @@ def check_single(model: keras.Model) -> None:
         )
 
 
-def probabilities_of(model: keras.Model, kind: Tasks = "multi_class") -> Callable[[Any], tf.Tensor]:
-    """Returns a function that turns the output of a model into probabilities, or into values for regression.
-
-    Args:
-        model: A built model of one output.
-        kind: One of `KINDS`.
-
-    Raises:
-        ValueError: If the output does not fit the kind.
-    """
-    reader = Reader(model, kind)
-    return lambda outputs: reader.read(keras.tree.flatten(outputs))[0]
-
-
 def log_of_probabilities(p: tf.Tensor) -> tf.Tensor:
-    """Returns `log(p + 1e-12)` of classes; a single probability, of the second of two classes, gives both.
+    """Returns `log(p + 1e-12)` of classes. A single probability is that of the second class and gives both.
 
     Args:
         p: Float32 tensor `(batch, ..., classes)` or `(batch, ..., 1)`.

@@ -35,12 +35,13 @@ class MonteCarlo:
     data. It does not grow where the classes themselves overlap. Only the dropout layers are on. BatchNorm and all
     other layers run in inference mode, and the state of the model, including its seeds, does not change.
 
-    Every layer that draws at random is sampled. The masks of our dropout layers and of those of Keras are drawn by
-    the sampler. Everything else is sampled by plain passes: dropout inside recurrent layers, a drop path of your
-    own, `tf.nn.dropout` in a lambda. The layer runs in training mode once a sample, with batch normalisation and
-    image augmentation off. Its masks belong to the rows of a batch and not to the images, so `sampling` and `fold`
-    have no effect on them. A draw without a seed of Keras differs from call to call, and a warning names it.
-    `cut()` lists what is sampled so, and why.
+    Every layer that draws at random is sampled. The sampler draws the masks of this package's dropout layers and
+    of those of Keras. Everything else is sampled by plain passes: dropout inside recurrent layers, a drop path of
+    your own, `tf.nn.dropout` in a lambda. Such a layer runs in training mode once for each sample, while batch
+    normalisation and image augmentation stay in inference mode. Its masks belong to the rows of a batch and not to
+    the images, so `sampling` has no effect on them, and samples are not folded. A draw without a seed of Keras
+    differs from call to call, and a warning names it. `cut()` lists the layers that are sampled by plain passes,
+    and says why.
 
     Let `p_t` be the probabilities of sample `t` of T. Then
     `mean = avg p_t`, `variance = avg p_t**2 - mean**2` (divided by T, since balanced samples are not independent),
@@ -53,8 +54,8 @@ class MonteCarlo:
 
     Args:
         model: A Keras model that draws at random. It may have several inputs and outputs of any dtype, and a
-            `call` of its own; the inputs and outputs of a subclassed model are learnt from the first call. Outputs
-            are logits, probabilities or values: see `task` and `from_logits`.
+            `call` of its own; the first call shows the inputs and outputs of a subclassed model. Outputs are
+            logits, probabilities or values: see `task` and `from_logits`.
         num_samples: Int, the number T of samples, or `"auto"` for as many as each image needs.
         sampling: `"balanced"`: each unit's draws are stratified over the T samples. Each sample has the same
             distribution as an independent one, and the mean has a smaller error. `"independent"`: independent
@@ -79,13 +80,13 @@ class MonteCarlo:
             logit for the second of two classes. `"binary"`: only one logit, for the second of two classes.
             `"multi_label"`: one logit for each label; several labels may be on together, and the entropies are
             summed over the labels. `"regression"`: values; there are no entropies. For several outputs, a dict
-            by name or a list in order; one str is for all of them. By default, the loss that the model was
-            compiled with decides for regression and for labels, and `"multi_class"` is taken otherwise.
+            by name or a list in order; a single string is for all outputs. By default, the loss that the model was
+            compiled with tells regression and labels, and any other output is `"multi_class"`.
         from_logits: Bool, whether the output is logits; for several outputs also a dict by name or a list in
-            order. By default it is read off the graph of the model. Where that does not show it, the values of the
-            first batch decide: probabilities of classes sum to 1 at every position, and logits lie clearly outside
-            of [0, 1]. Otherwise the loss that the model was compiled with decides. If none of these does, an error
-            asks for this argument.
+            order. By default the graph of the model decides. If it does not show it, the values of the first batch
+            decide: probabilities of classes sum to 1 at every position, and logits lie clearly outside of [0, 1].
+            If they do not decide either, the loss that the model was compiled with does. Otherwise an error asks
+            for this argument.
         calibration: A `Calibration` that `calibrate` fitted for this model. It sets the number of samples, the
             sites that drop, their rates, and the temperature of each sample, and adds the answers that its
             guarantees are about, such as `set` and `defer`; see `Calibration.apply`.
@@ -200,7 +201,7 @@ class MonteCarlo:
 
     @property
     def plain_passes(self) -> str | None:
-        """What is sampled by plain passes, and why, as a sentence; None if the sampler draws all masks itself."""
+        """The layers that are sampled by plain passes, with reasons; None if the sampler draws all masks."""
         if not self._is_open or not self._stage.plain:
             return None
         return "; ".join(f"{name}: {why}" for name, why in self._stage.plain)
@@ -229,11 +230,11 @@ class MonteCarlo:
         return self._statistics(flat, seed, plain)
 
     def attribute(self, images: InputsLike) -> Attribution:
-        """Returns how much of the variance and of the mutual information each active site brings.
+        """Returns how much of the variance and of the mutual information comes from each active site.
 
-        All masks are drawn twice, and each site in turn takes those of the second draw while the others keep those
-        of the first. This takes `sites + 2` times the samples. With 100 samples or more, an average over some
-        images is exact to about 0.02.
+        All masks are drawn twice. Each site in turn takes its masks from the second draw, while the other sites
+        keep those of the first. This takes `sites + 2` times the samples. With 100 samples or more, an average
+        over several images is exact to about 0.02.
 
         Args:
             images: The inputs, as Keras takes them.
@@ -259,7 +260,7 @@ class MonteCarlo:
         return attribution_of(self, self._stage, flat)
 
     def _open(self) -> None:
-        """Cuts the model, once its inputs and outputs are known."""
+        """Makes the model ready for sampling, once its inputs and outputs are known."""
         self.task = self.reader.task if self.task is None else self.task
         self._tolerances = by_output(self.tolerance, self.reader.names, "tolerance", 0.01)
         self._stage = Stage(self.reader, self.sites, self._cache)
@@ -359,7 +360,7 @@ class MonteCarlo:
 
 
 def _unfold(p: tf.Tensor, count: int | tf.Tensor, batch: tf.Tensor) -> tf.Tensor:
-    """Samples that are folded into the batch, as `(samples, batch, ..., classes)`."""
+    """Samples that are folded into the batch, in the shape `(samples, batch, ..., classes)`."""
     unfolded = tf.reshape(p, tf.concat([[count, batch], tf.shape(p)[1:]], 0))
     return tf.ensure_shape(unfolded, [None, None, *p.shape[1:]])
 

@@ -1,4 +1,4 @@
-"""A model made ready for sampling: what drops, where it is cut, and how one sample is run."""
+"""A model made ready for sampling: it knows which layers drop and where the model is cut, and runs a sample."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
@@ -22,7 +22,7 @@ from dropzoo.serving.montecarlo.trunk import Costs, Trunk
 
 
 class Stage:
-    """The steps of a model, those that drop chosen, and cut into trunk and head.
+    """The steps of a model, cut into trunk and head after the dropout layers to sample were chosen.
 
     Args:
         reader: The model, with its inputs and outputs known.
@@ -31,7 +31,7 @@ class Stage:
 
     Attributes:
         active: The dropout layers whose masks the sampler draws.
-        trunk: The cut.
+        trunk: The trunk and the head.
     """
 
     def __init__(self, reader: Reader, sites: Sites, cache: bool) -> None:
@@ -68,16 +68,16 @@ class Stage:
 
     @property
     def plain(self) -> tuple[tuple[str, str], ...]:
-        """What is sampled by plain passes, as pairs of its name and the reason."""
+        """The layers that are sampled by plain passes, as pairs of a name and a reason."""
         drawn = [(name, code.why) for code in self._on for name in code.names]
         return *drawn, *((name, "its rows are not those of the images in order") for name in self._loose_names)
 
     def warn(self, sampling: str) -> None:
-        """Warns of what cannot be repeated, turned off or fixed."""
+        """Warns of draws that cannot be repeated, turned off or fixed."""
         warn_of(self._codes, self._on, [name for name, _ in self.plain] if sampling == "fixed" else [])
 
     def rows_of(self, stream: str, rows: tf.Tensor) -> tf.Tensor:
-        """Returns the keys of the rows that a layer sees: of the images, or a single one for all rows.
+        """Returns the keys of the rows that a layer sees: those of the images, or a single key for all rows.
 
         Args:
             stream: The name of the layer's stream.
@@ -100,7 +100,7 @@ class Stage:
             source: Function from the name of a stream to its random draws.
             seed: Int scalar, the sampler's seed.
             group: Int scalar, the number of the group of samples.
-            sample: Int tensor, the number of the sample; a scalar where something is sampled by plain passes.
+            sample: Int tensor, the number of the sample; a scalar if a layer is sampled by plain passes.
         """
         with redirected(self.active, source, self._frozen):
             with seeded(seed, group, sample) if self._draws else contextlib.nullcontext():
@@ -108,9 +108,9 @@ class Stage:
 
     @contextlib.contextmanager
     def unchanged(self, seed: int) -> Iterator[None]:
-        """Restores, after a call, what code in training mode may have changed, such as moving averages.
+        """Restores, after the block, the variables that code in training mode may change, such as moving averages.
 
-        Generators of TensorFlow that a layer holds start from the seed.
+        TensorFlow generators that a layer holds start from the seed.
         """
         inside = [layer for operation in self._trained for layer in flatten_layers(operation)]
         held = [value for layer in inside for value in vars(layer).values()]
@@ -131,7 +131,7 @@ class Stage:
 
     @cached_property
     def costs(self) -> tuple[list[tuple[int, ...]], Costs | None]:
-        """Returns the shapes of a row of each input, and what such a row costs if that can be computed."""
+        """The shape of a row of each input, and the cost of such a row, or None if that cannot be computed."""
         shapes = fill_shapes(self._reader.inputs)
         return shapes, costs_or_none(self.trunk, shapes)
 
@@ -150,9 +150,9 @@ class Stage:
         return ", ".join(name for name, _ in self.plain) or "the model"
 
     def _loose_layers(self) -> set[int]:
-        """The ids of the active layers that see other rows than those of the images in order.
+        """The ids of the active layers whose rows are not those of the images in order.
 
-        Only operations, and code that is not known, can move rows; the layers of Keras keep them.
+        Only operations and code that is not known can move rows; the layers of Keras keep them.
         """
         moves = any(_may_move_rows(step.operation) for step in self._graph.steps)
         if moves:
@@ -166,7 +166,7 @@ class Stage:
             return out_of_order(self._graph, [each.layer for each in self.active], self._frozen, batches)
 
     def _held_back(self, on_layers: set[int]) -> list[keras.Layer]:
-        """The layers inside code in training mode that stay in inference mode, each once."""
+        """The layers that stay in inference mode inside of steps that run in training mode, without repeats."""
         held: dict[int, keras.Layer] = {}
         for operation in self._trained:
             inside = {id(layer) for layer in flatten_layers(operation)}

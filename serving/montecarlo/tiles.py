@@ -52,10 +52,10 @@ def predict_tiled(
             images.
         image: Floating point array `(height, width, channels)`, a volume `(depth, height, width, channels)` or a
             signal `(length, channels)`. It is read tile by tile, and may be a memory map. For a model of several
-            inputs, a list or a dict by name: those with the most axes are cut into tiles, and the others, such as
-            a vector of features, go with each tile.
-        tile: Int or `(height, width)`, the size of a tile in pixels; the model's size if that is fixed. For
-            volumes an int or three of them.
+            inputs, a list or a dict by name: the inputs with the most axes are cut into tiles, and each tile gets
+            the others, such as a vector of features.
+        tile: Int or `(height, width)`, the size of a tile in pixels. It must be the model's size if that is fixed.
+            For volumes an int or three ints.
         overlap: Int or `(height, width)`, how many pixels neighbouring tiles share, from 0 to half a tile.
         batch_size: Int, how many tiles are computed at a time.
 
@@ -118,7 +118,7 @@ def _in_order(found: Any, mc: MonteCarlo | Rival) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class _Window:
-    """One tile: its place along each axis and its weights there. It may reach beyond the image's end."""
+    """One tile: its place and its weights along each axis. It may reach beyond the end of the image."""
 
     place: tuple[slice, ...]
     weights: tuple[np.ndarray, ...]
@@ -225,7 +225,7 @@ def _check_sampler(mc: MonteCarlo | Rival) -> None:
 
 
 def _check_images(mc: MonteCarlo | Rival, image: InputsLike, rank: int) -> list[np.ndarray]:
-    """Returns the inputs as arrays without a batch; a memory map stays one."""
+    """Returns the inputs as arrays without a batch axis. Memory maps stay memory maps."""
     inputs = mc.reader.inputs
     flat = [image] if len(inputs.names) == 1 and not isinstance(image, Mapping) else inputs.in_order(image)
     arrays = [x if isinstance(x, np.ndarray) else np.asarray(x) for x in flat]

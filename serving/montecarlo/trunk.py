@@ -27,7 +27,7 @@ class Costs:
         trunk_macs: Int, multiplications in the trunk.
         head_macs: Int, multiplications in the head.
         head_bytes: Int, the bytes that the head holds at its peak.
-        keeps_rows: Bool, whether the active layers that are steps of their own see one row for each row.
+        keeps_rows: Bool, whether active layers that are steps of their own see one row for each row of the inputs.
     """
 
     trunk_macs: int
@@ -46,7 +46,7 @@ class Trunk:
     Args:
         graph: The steps of the model. They are changed where a layer is split.
         active: The layers that drop while sampling.
-        drawing: The steps that draw at random by themselves, see `probe`.
+        drawing: The steps that draw at random by themselves; see `probe`.
         cache: Bool. If False, the trunk is empty and the frontier is the inputs.
     """
 

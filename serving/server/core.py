@@ -120,7 +120,7 @@ class Server:
             name: Name of the model.
 
         Raises:
-            Refused: If the request is bad, or the model is none of one image, or gives nothing that can be shown.
+            Refused: If the request is bad, the model does not take one image, or no output can be shown.
         """
         found = self.versions.find(name)
         body = await self.body(request)

@@ -58,7 +58,7 @@ def read_tiff(data: bytes, limits: Limits) -> np.ndarray:
     """
     try:
         with tifffile.TiffFile(io.BytesIO(data)) as file:
-            page: Any = file.pages[0]  # not `series`, which may name further files
+            page: Any = file.pages[0]  # `series` may name further files
             width, height = page.imagewidth, page.imagelength
             if math.prod(page.shape) > 4 * limits.max_pixels:
                 raise Refused(413, f"The image has {width} x {height} pixels; {limits.max_pixels:,} are allowed")
@@ -81,7 +81,7 @@ def is_deep(data: bytes) -> bool:
 
 
 def check_bits(deep: bool, pixels: Pixels) -> None:
-    """Refuses a file of 8 bits for a model of 16.
+    """Raises Refused for a file of 8 bits if the model takes 16 bits.
 
     Args:
         deep: Bool, whether the file has more than 8 bits.
@@ -126,8 +126,8 @@ def read_image(data: bytes, spec: tf.TensorSpec, limits: Limits, pixels: Pixels 
             "This export takes images of 8 bits, and the file has more. Export it with image_dtype='uint16' "
             "or 'float32', or send a file of 8 bits",
         )
-    # Only the steps that are needed, and in NumPy: an eager operation of TensorFlow takes longer than all of the
-    # work on a small image.
+    # NumPy does only the steps that are needed: one eager operation of TensorFlow takes longer than all the work
+    # on a small image.
     fits = all(n in (None, given) for n, given in zip(size, image.shape[1:3], strict=True))
     if not fits and None in size:
         wanted = " x ".join("any" if n is None else str(n) for n in size)

@@ -63,7 +63,7 @@ def content_type(request: Request) -> str:
     Every body that is not an image is read as JSON, whatever its type says, as TensorFlow Serving does.
 
     Raises:
-        Refused: For a form, and for an image that is none of PNG, JPEG and TIFF.
+        Refused: If the body is a form, or an image other than PNG, JPEG or TIFF.
     """
     media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media == "multipart/form-data" or (media.startswith("image/") and media not in IMAGES):

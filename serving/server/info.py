@@ -1,4 +1,4 @@
-"""What the `info.json` of an export says of its inputs and outputs."""
+"""Reads the `info.json` of an export, which describes its inputs and outputs."""
 
 import math
 from collections.abc import Mapping
@@ -14,11 +14,11 @@ from dropzoo.serving.montecarlo.outputs import KINDS
 
 @dataclass(frozen=True)
 class Output:
-    """What is known of one output of a model.
+    """The description of one output of a model.
 
     Attributes:
-        name: Its name, which stands before what is said of it if there are several; empty for the only one.
-        kind: One of `KINDS`, what it means.
+        name: Its name, with which the names in an answer begin; empty for the only output of a model.
+        kind: Its output kind, one of `KINDS`.
         class_names: Names of the classes, labels or values; None if the export does not give them.
     """
 
@@ -32,10 +32,10 @@ class Info:
     """The content of an `info.json`, or defaults where it is missing.
 
     Attributes:
-        outputs: What is known of each output.
-        least: Int, pixels of the one size to which the model resizes images; 0 if there is no such size.
-        pixels: The images that the model takes, by the name of the input; a file of them has a name of its own.
-        described: Whether the inputs are described.
+        outputs: The description of each output.
+        least: Int, the pixels of an image after the model has resized it; 0 if the size is not fixed.
+        pixels: The images that the model takes, by the name of the input and by that of its files.
+        described: Whether `info.json` describes the inputs.
     """
 
     outputs: tuple[Output, ...] = (Output(),)
@@ -44,12 +44,12 @@ class Info:
     described: bool = False
 
     def is_file(self, name: str) -> bool:
-        """Returns whether an input of strings is image files, as all are where nothing is said."""
+        """Returns whether an input of strings is image files. Without a description, all such inputs are."""
         return name in self.pixels or not self.described
 
 
 def read_info(folder: Path) -> Info:
-    """Returns what `assets.extra/info.json` in the folder of an export says."""
+    """Returns the content of `assets.extra/info.json` in the folder of an export."""
     try:
         info = dict(orjson.loads((folder / "assets.extra" / "info.json").read_bytes()))
     except (OSError, ValueError, TypeError):

@@ -21,7 +21,7 @@ _HEAT = [(0, 0, 4), (40, 11, 84), (101, 21, 110), (159, 42, 99), (212, 72, 66), 
 _HEAT += [(252, 255, 164)]
 
 
-_MAIN = ("mean", "probabilities", "values")  # what an answer says first
+_MAIN = ("mean", "probabilities", "values")  # an answer has one of these
 _NAMES = (*_MAIN, "variance", "predictive_entropy", "mutual_information", "classes", "labels")
 
 
@@ -52,11 +52,11 @@ class Shown(TypedDict, total=False):
 
 
 def pictures(answer: Arrays, outputs: Sequence[Output]) -> dict[str, Any]:
-    """Returns the data that the page shows for the first image of an answer: of one output, or of several.
+    """Returns the data that the page shows for the first image of an answer, for one output or several.
 
     Args:
         answer: Answer of `predict_mc` or `serving_default`, arrays by name.
-        outputs: What is known of the model's outputs.
+        outputs: The descriptions of the model's outputs.
 
     Returns:
         A dict for the only output, or `{"outputs": [...]}` with one for each output that can be shown.

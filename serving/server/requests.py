@@ -168,7 +168,7 @@ def _numbers(
 
 
 def _check_range(name: str, images: np.ndarray, signature: Signature) -> None:
-    """Refuses images whose range the model does not take. If the range is only assumed, the log says so once."""
+    """Raises Refused for images of another range. If the range is only assumed, it logs one warning instead."""
     known = signature.pixels.get(name)
     text = known and doubt(images, known)
     if known and text and known.source:

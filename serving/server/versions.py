@@ -47,7 +47,7 @@ class Signature:
         least: Int, pixels of the one size to which the model resizes images; 0 if there is no such size.
         pixels: The images that the model takes, by the name of the input.
         files: Names of the inputs that are image files; other inputs of strings are texts.
-        doubted: Inputs of which the log has said already that images are not of the range that is assumed.
+        doubted: Names of the inputs for which the log already has a warning about the range of the images.
     """
 
     specs: dict[str, tf.TensorSpec]
@@ -66,7 +66,7 @@ class Version:
         number: Int, the name of its folder.
         signatures: Signatures by name.
         metadata: Signature definitions as TensorFlow Serving shows them.
-        outputs: What is known of each output of the model.
+        outputs: What `info.json` says about each output of the model.
         held: The loaded object, which is kept because the signatures do not work without it.
     """
 
@@ -215,7 +215,7 @@ def _runner(function: Callable[..., dict[str, tf.Tensor]]) -> Run:
 
 
 def _warm(function: Callable[..., object], specs: dict[str, tf.TensorSpec], files: set[str]) -> None:
-    black = tf.io.encode_png(np.zeros((32, 32, 1), "uint16"))  # which all models take
+    black = tf.io.encode_png(np.zeros((32, 32, 1), "uint16"))  # all models take this file
     inputs = {}
     for name, spec in specs.items():
         shape = [1, *(32 if n is None else n for n in spec.shape[1:])]
