@@ -279,8 +279,10 @@ class Trainer:
         feed = feed_of(dataset, "dataset", Order(steps, batch_size=batch_size))
         self._build(feed, None)
         callbacks = keras.callbacks.CallbackList(model=self.model)
-        logs = evaluate(self.model, self._program or self._compiled(), feed, callbacks)
-        feed.end()
+        try:
+            logs = evaluate(self.model, self._program or self._compiled(), feed, callbacks)
+        finally:
+            feed.end()
         return {name: float(value) if value.ndim == 0 else value for name, value in logs.items()}
 
     def _build(self, feed: Feed, directory: Path | None) -> None:

@@ -86,8 +86,7 @@ def _settled(shown: Pixels | None, said: tuple[float, float] | None) -> Pixels:
             "out unless the model was trained on such images",
             stacklevel=4,
         )
-    bits = {255.0: 8}.get(high, 16 if high > 255 else None)
-    return dataclasses.replace(found, low=low, high=high, bits=bits, source="the argument `input_range`")
+    return found.of_range(low, high)
 
 
 def taken_by_each(

@@ -77,7 +77,7 @@ class Passes(Source):
         example: Inputs of a few images.
     """
 
-    def __init__(self, models: list[keras.Model], task: Tasks, from_logits: Said, example: Any) -> None:
+    def __init__(self, models: list[keras.Model], task: Tasks | None, from_logits: Said, example: Any) -> None:
         super().__init__(models, len(models), None, example)
         self.sites = {}
         self._options: dict[str, Any] = {"task": task, "from_logits": from_logits}
@@ -138,7 +138,8 @@ def source_of(predictor: Any, task: str | None, example: Any) -> Source:
 
     Args:
         predictor: The predictor.
-        task: The output kind of a model; None for `"multi_class"`, or for the task of a sampler or an ensemble.
+        task: The output kind of a model; None for that of its compiled loss or `"multi_class"`, or for that of a
+            sampler or an ensemble.
         example: Inputs of a few images.
 
     Raises:
@@ -146,7 +147,7 @@ def source_of(predictor: Any, task: str | None, example: Any) -> Source:
             the model has several outputs.
     """
     if isinstance(predictor, keras.Model):
-        return Passes([predictor], task or "multi_class", None, example)
+        return Passes([predictor], task, None, example)
     if not isinstance(predictor, (MonteCarlo, Ensemble)):
         raise ValueError(f"`predictor` must be a model, a MonteCarlo or an Ensemble. Received: {predictor!r}")
     if task not in (None, predictor.task):

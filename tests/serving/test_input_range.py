@@ -237,8 +237,8 @@ def test_an_assumed_range_refuses_nothing_and_the_log_says_so_once(tmp_path, cap
     x = np.full((1, 8, 8, 3), 200.0).tolist()
     with live(tmp_path / "m") as running, caplog.at_level(logging.WARNING, "dropzoo.serving"):
         assert [running.post("/v1/models/m:predict", {"instances": x})[0] for _ in range(3)] == [200] * 3
-    said = [r.getMessage() for r in caplog.records if "assumed" in r.getMessage()]
-    assert len(said) == 1 and "export the model with `input_range`" in said[0]
+    said = [r.getMessage() for r in caplog.records if "Received: pixels" in r.getMessage()]
+    assert len(said) == 1 and "assumed" in said[0] and "export the model with `input_range`" in said[0]
 
 
 def test_files_of_8_bits_are_refused_for_a_model_of_16(tmp_path):

@@ -1,8 +1,9 @@
-"""The embedded sets, prepared once."""
+"""The embedded sets, prepared once, and one strategy for two devices."""
 
 from pathlib import Path
 
 import pytest
+import tensorflow as tf
 
 from dropzoo.training.data.load import list_data, load_data
 
@@ -19,3 +20,9 @@ def data_dir(tmp_path_factory) -> Path:
 @pytest.fixture
 def load(data_dir):
     return lambda name="digits", **options: load_data(name, data_dir=data_dir, **options)
+
+
+@pytest.fixture(scope="session")
+def two_devices() -> tf.distribute.Strategy:
+    """The one mirrored strategy of a process: TensorFlow mixes up the gradients of two of them."""
+    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])

@@ -164,11 +164,11 @@ def test_in_fit_and_in_graphs(jit):
         assert evaluated[metric.name] > 0
 
 
-def test_replicas_add_up():
+def test_replicas_add_up(two_devices):
     """Two of them, each with half of a batch."""
     labels, images = random(3, (64,))
     results = []
-    for strategy in (tf.distribute.get_strategy(), tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])):
+    for strategy in (tf.distribute.get_strategy(), two_devices):
         with strategy.scope():
             keras.utils.set_random_seed(0)
             model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(3)])

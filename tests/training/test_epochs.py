@@ -75,8 +75,8 @@ def test_the_cache_outlives_an_epoch():
     assert all(sorted(order) == [0, 1, 2, 3, 4] for order in orders)
 
 
-def test_fit_under_a_strategy(load):
-    with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+def test_fit_under_a_strategy(load, two_devices):
+    with two_devices.scope():
         model = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(10)])
         model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     data = load(batch_size=100, augment=True)

@@ -139,14 +139,13 @@ def test_the_labels_of_each_output_are_checked_for_themselves():
     Trainer(build(True), loss=own).fit(((X, SIDE), wrong), verbose=0)
 
 
-def test_replicas_take_the_steps_of_one_device():
+def test_replicas_take_the_steps_of_one_device(two_devices):
     """The last batch, of 4 of 20 rows, is uneven beside the others, and 7 rows a replica are not the same."""
-    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
     losses = {"kind": CROSS_ENTROPY, "height": "mse", "sick": keras.losses.BinaryCrossentropy(from_logits=True)}
     options = {"loss_weights": {"kind": 1.0, "height": 0.01, "sick": 0.5}, "weighted_metrics": {"height": ["mae"]}}
     data = ([X, SIDE], BY_NAME, {"kind": WEIGHTS, "height": 1 - WEIGHTS, "sick": WEIGHTS})
     runs = []
-    for each in (None, strategy):
+    for each in (None, two_devices):
         with each.scope() if each else tf.init_scope():
             model = build(True)
         trainer = Trainer(model, keras.optimizers.SGD(0.01), losses, [], each, **options)

@@ -186,11 +186,10 @@ def test_a_model_half_under_the_strategy_is_refused():
         Trainer(model, strategy=strategy, jit_compile=True)
 
 
-def test_batches_of_fewer_examples_than_replicas():
-    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-    with strategy.scope():
+def test_batches_of_fewer_examples_than_replicas(two_devices):
+    with two_devices.scope():
         model = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(10)])
-    trainer = Trainer(model, strategy=strategy)
+    trainer = Trainer(model, strategy=two_devices)
     whole, single = (trainer.evaluate(dataset(5, size)) for size in (5, 2))  # 2, 2 and 1
     assert whole == pytest.approx(single, rel=1e-5)
     with pytest.raises(ValueError, match="^A batch of `train` has 1 examples, fewer than the replicas: 2$"):

@@ -77,7 +77,7 @@ class Outputs:
         if found.meaning is not None:
             return found.meaning
         values = np.asarray(keras.tree.flatten(self.predictions())[index], "float32")
-        if values.min() <= 0 or values.max() > 1:
+        if values.min() < 0 or values.max() > 1:
             return "logits"
         return "softmax" if found.classes > 1 and np.abs(values.sum(-1) - 1).max() < 1e-3 else None
 

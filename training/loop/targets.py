@@ -65,6 +65,8 @@ def facts(name: str, found: Sequence[Any]) -> Targets:
         )
     integer = first.dtype.kind in "biu"
     arrays = [each if integer else each.astype("float64") for each in arrays if each.size]
+    if not arrays:
+        raise ValueError(f"The targets of {name} must have values. Received: empty batches")
     sizes = zip(*(each.shape[1:] for each in arrays), strict=True)
     return Targets(
         shape=(None, *(each[0] if len(set(each)) == 1 else None for each in sizes)),

@@ -1,6 +1,6 @@
 """The range of the pixels that a model takes, and a check whether images can have that range."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -51,6 +51,12 @@ class Pixels:
         known = f"known from {self.source}" if self.source else "assumed, because nothing says so"
         no_range = "" if self.from_files else ", which is no range of files"
         return f"{self.low:.5g} to {self.high:.5g} ({known}{no_range})"
+
+    def of_range(self, low: float, high: float) -> "Pixels":
+        """Returns the same images with the range that the argument `input_range` says."""
+        bits = {255.0: 8}.get(high, 16 if high > 255 else None)
+        source = "the argument `input_range`"
+        return replace(self, low=low, high=high, bits=bits, source=source, from_files=True)
 
     def check_files(self) -> None:
         """Raises a ValueError if the pixels of files cannot be scaled to the range of the model."""

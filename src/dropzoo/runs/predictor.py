@@ -188,9 +188,7 @@ def _pixels_of_export(path: Path, info: dict[str, Any], said: tuple[float, float
         raise ValueError(
             f"The export {path} takes pixels from {pixels.words}. Received: --input-range {said!r}. Leave it out"
         )
-    return dataclasses.replace(
-        pixels, low=said[0], high=said[1], source="the argument `input_range`", from_files=True
-    )
+    return pixels.of_range(*check_range(said))
 
 
 def _two_classes(answers: Arrays) -> Arrays:
