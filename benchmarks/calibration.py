@@ -1,7 +1,7 @@
 """Calibration: do the guarantees hold, what do they cost, and is a setting of the search ever worse than one pass?
 
     python benchmarks/calibration.py
-    python benchmarks/calibration.py --what guarantees sets --data fashion_mnist --fashion ~/Downloads/fashion
+    python benchmarks/calibration.py --what guarantees sets --data fashion_mnist --fashion FOLDER
 
 The models are the reference models, and the images are their test images: `digits` (355), `fashion_mnist` (10,000,
 if its files are there) and `digit_scenes` (`--scenes` new scenes of test digits). Nothing is trained except the
@@ -407,7 +407,7 @@ def main() -> None:
     parser.add_argument("--splits", type=int, default=200)
     parser.add_argument("--samples", type=int, default=30)
     parser.add_argument("--scenes", type=int, default=2000)
-    parser.add_argument("--fashion", default=str(Path.home() / "Downloads" / "fashion"))
+    parser.add_argument("--fashion", default=str(ROOT.parent / "shared" / "data" / "fashion_mnist"))
     parser.add_argument("--cache", default=str(Path(tempfile.gettempdir()) / "dropzoo-calibration"))
     parser.add_argument("--again", action="store_true", help="measure rows again that are in the results")
     arguments = parser.parse_args()
