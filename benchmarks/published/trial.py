@@ -170,6 +170,9 @@ def shaken(model: keras.Model) -> keras.Model:
         value = np.asarray(weight)
         if np.issubdtype(value.dtype, np.floating) and (value.ndim < 2 or not value.any()):
             weight.assign(value + rng.uniform(0.02, 0.2, value.shape).astype(value.dtype))
+    for layer in flatten_layers(model):
+        if isinstance(layer, keras.layers.Normalization):
+            layer.finalize_state()  # it computes with the values of its last `adapt` until then
     return model
 
 

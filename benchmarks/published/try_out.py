@@ -72,7 +72,12 @@ def _result(row: Row) -> str:
 def _remarks(row: Row) -> str:
     found = [row["build"], *(row[step] for step in Trial.STEPS)]
     found += [row["note_plain"], row["note_class"], row["note_share"], row["note_left"], row["note_warned"]]
-    return "; ".join(each.replace("|", "/") for each in found if each)
+    return "; ".join(_short(each.replace("|", "/")) for each in found if each)
+
+
+def _short(text: str, longest: int = 160) -> str:
+    """A text, cut at a word if it is longer."""
+    return text if len(text) <= longest else text[:longest].rpartition(" ")[0] + " ..."
 
 
 def main() -> None:
@@ -81,6 +86,10 @@ def main() -> None:
     parser.add_argument("--page", action="store_true", help="try nothing, only write the table again")
     arguments = parser.parse_args()
     chosen = {one.id: one for word in arguments.words or [""] for one in ZOO if word in one.id}
+    if not chosen:
+        parser.error(
+            f"no network has one of {arguments.words} in its name. There are: {', '.join(z.id for z in ZOO)}"
+        )
     for published in [] if arguments.page else chosen.values():
         if published.version is None:
             print(f"{published.id}: {published.package} is not installed")
