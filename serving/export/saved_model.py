@@ -210,7 +210,8 @@ def _save_keras(model: keras.Model, path: Path, pixels: Sequence[Pixels | None])
     try:
         with remembering(model, known) if known is not None and known.source else nullcontext():
             model.save(path)
-    except NotImplementedError as error:  # Keras' error for a class that has arguments but no `get_config`
+    except (NotImplementedError, TypeError, ValueError) as error:  # a class without a `get_config` that works
+        path.unlink(missing_ok=True)
         warnings.warn(f"`model.keras` is left out, because Keras cannot save the model: {error}", stacklevel=3)
 
 

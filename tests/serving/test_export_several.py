@@ -329,3 +329,25 @@ def test_bad_arguments(make, options, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         serving.export_model(make(), tmp_path / "1", **{"num_samples": 2, **options})
     assert not list(tmp_path.iterdir())
+
+
+class Norm(kl.Layer):
+    """Its config asks the class of a layer, not a layer, for its config."""
+
+    def get_config(self):
+        return {**super().get_config(), "norm": kl.LayerNormalization.get_config()}
+
+    def call(self, inputs):
+        return inputs * 2
+
+
+def test_a_model_that_keras_cannot_save_is_exported_without_its_file(tmp_path):
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, kl.Dense(2)(Norm()(inputs)))
+    with pytest.warns(UserWarning, match="`model.keras` is left out, because Keras cannot save the model"):
+        path = serving.export_model(model, tmp_path / "m" / "1", 0)
+    assert not (path / "assets.extra" / "model.keras").exists()
+    x = np.ones((1, 4), "float32")
+    loaded = tf.saved_model.load(str(path)).signatures["serving_default"]
+    found = loaded(**{next(iter(loaded.structured_input_signature[1])): tf.constant(x)})["probabilities"]
+    np.testing.assert_allclose(found, tf.nn.softmax(model(x)), rtol=1e-5)
