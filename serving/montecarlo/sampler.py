@@ -9,14 +9,15 @@ import keras
 import tensorflow as tf
 
 from dropzoo.common.checks import check_count, check_seed, unknown
-from dropzoo.common.keras_internals import mask_of, put_mask
 from dropzoo.layers.draws import Draw
 from dropzoo.layers.draws.samples import SampleDraw, SharedMaskError
 from dropzoo.serving.calibration.calibration import Calibration
 from dropzoo.serving.calibration.use import answered, check_calibration, sampling_of, tempered
 from dropzoo.serving.montecarlo.active import TRACING
 from dropzoo.serving.montecarlo.attribution import Attribution, attribution_of
+from dropzoo.serving.montecarlo.counts import check_auto, count_or_auto
 from dropzoo.serving.montecarlo.cut import Cut, fill_shapes, make_cut
+from dropzoo.serving.montecarlo.folding import tile, unfold
 from dropzoo.serving.montecarlo.inputs import InputsLike, keys_of
 from dropzoo.serving.montecarlo.outputs import by_output, joined
 from dropzoo.serving.montecarlo.reader import Reader, Said, Tasks
@@ -150,13 +151,13 @@ class MonteCarlo:
         if self.auto:
             self.max_samples = check_count(128 if max_samples is None else max_samples, "max_samples")
         else:
-            self.max_samples = _check_count_or_auto(num_samples, "num_samples")
-        self.fold = fold if fold == "auto" else _check_count_or_auto(fold, "fold")
+            self.max_samples = count_or_auto(num_samples, "num_samples")
+        self.fold = fold if fold == "auto" else count_or_auto(fold, "fold")
         self.memory_budget = check_count(memory_budget, "memory_budget")
         if sampling not in _SAMPLINGS:
             raise unknown("sampling", sampling, _SAMPLINGS)
         self.sampling = sampling
-        self.tolerance = _check_auto(num_samples, tolerance, max_samples, return_samples)
+        self.tolerance = check_auto(num_samples, tolerance, max_samples, return_samples)
         self.reader = Reader(model, task, from_logits)
         self.model, self.from_logits = model, from_logits
         self.task: Any = task
@@ -297,7 +298,7 @@ class MonteCarlo:
                 count, keys, inputs, t = 1, rows, frontier, start
             else:
                 count = stop - start
-                keys, inputs = tf.tile(rows, [count]), [_tile(x, count) for x in frontier]
+                keys, inputs = tf.tile(rows, [count]), [tile(x, count) for x in frontier]
                 t = tf.repeat(tf.range(start, stop), batch)[:, None]  # (samples * batch, 1)
             if not self._balanced:  # one sequence over all groups
                 t, group = t + group * self._group_size, 0
@@ -308,7 +309,7 @@ class MonteCarlo:
                 group,
                 t,
             )
-            return [_unfold(p, count, batch) for p in tempered(self.reader.read(raw), self.calibration)]
+            return [unfold(p, count, batch) for p in tempered(self.reader.read(raw), self.calibration)]
 
         def sums_of(group: int | tf.Tensor) -> tuple[list[Sums], list[tf.Tensor]]:
             return sum_samples(partial(samples, group), self._group_size, at_once, outputs, self.return_samples)
@@ -357,45 +358,3 @@ class MonteCarlo:
     ) -> Draw:
         """The draws of one stream in sample `t`, an int scalar, or `(rows, 1)` if each row has its own sample."""
         return SampleDraw(stream, seed, group, rows, t, self._group_size, self._balanced, plain)
-
-
-def _unfold(p: tf.Tensor, count: int | tf.Tensor, batch: tf.Tensor) -> tf.Tensor:
-    """Samples that are folded into the batch, in the shape `(samples, batch, ..., classes)`."""
-    unfolded = tf.reshape(p, tf.concat([[count, batch], tf.shape(p)[1:]], 0))
-    return tf.ensure_shape(unfolded, [None, None, *p.shape[1:]])
-
-
-def _tile(x: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
-    """A batch repeated `count` times. The mask that Keras may have put on it is repeated too."""
-    tiled = tf.tile(x, tf.concat([[count], tf.ones([len(x.shape) - 1], tf.int32)], 0))
-    tiled = tf.ensure_shape(tiled, [None, *x.shape[1:]])
-    if (mask := mask_of(x)) is not None:
-        put_mask(tiled, _tile(mask, count))
-    return tiled
-
-
-def _check_count_or_auto(value: int | str, name: str) -> int:
-    """Returns a positive int; the error for other values says that 'auto' is possible too."""
-    try:
-        return check_count(value, name)
-    except ValueError:
-        raise ValueError(f"`{name}` must be a positive int or 'auto'. Received: {name}={value!r}") from None
-
-
-def _check_auto(
-    num_samples: int | str, tolerance: Any, max_samples: int | None, return_samples: bool
-) -> float | dict[str, float]:
-    """Returns the tolerance, or raises a ValueError if these options do not go together."""
-    if num_samples != "auto" and (tolerance, max_samples) != (None, None):
-        raise ValueError(
-            "`tolerance` and `max_samples` are for num_samples='auto'. "
-            f"Received: num_samples={num_samples!r}, tolerance={tolerance!r}, max_samples={max_samples!r}"
-        )
-    if num_samples == "auto" and return_samples:
-        raise ValueError("`return_samples` needs a number of samples. Received: num_samples='auto'")
-    if tolerance is None:
-        return 0.01
-    for each in tolerance.values() if isinstance(tolerance, dict) else [tolerance]:
-        if not isinstance(each, (int, float)) or not each >= 0:
-            raise ValueError(f"`tolerance` must be a float of at least 0. Received: tolerance={tolerance!r}")
-    return tolerance

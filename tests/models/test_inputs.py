@@ -179,7 +179,7 @@ def test_surgery_keeps_the_record():
 
 
 def test_a_record_goes_into_the_file_and_keras_loads_it(tmp_path):
-    """What is known stays with the model: `model.save` writes it, and plain Keras loads the file all the same."""
+    """`model.save` writes the recorded range into the file, and `keras.models.load_model` still loads it."""
     model, pixels, path = net(), Pixels(0.0, 255.0, 8, 3, "rgb", "the training images"), tmp_path / "m.keras"
     assert recorded(model) is None
     remember(model, Pixels(0.0, 1.0))

@@ -1,8 +1,9 @@
 """Surgery, report, sampling and export on networks that others publish, in small configurations.
 
 `make test-published` installs the packages; the networks of one that is absent are skipped. The rule: a copy by
-surgery answers as the original does, to the bit; a report measures the rates; samples agree in mean and variance
-with passes in training mode, BatchNorm frozen; an export answers as the sampler does. What is left out is named.
+surgery answers as the original does, to the bit. A report measures the rates. Samples agree in mean and variance
+with passes in training mode in which BatchNorm is frozen. An export answers as the sampler does. `strip_dropout`
+names each layer that it leaves.
 """
 
 import sys
