@@ -28,6 +28,7 @@ from dropzoo.serving.export.warmup import warmup_requests, write_warmup
 from dropzoo.serving.montecarlo.active import NothingDraws
 from dropzoo.serving.montecarlo.reader import Reader, Said, Tasks
 from dropzoo.serving.montecarlo.sampler import MonteCarlo
+from dropzoo.serving.montecarlo.states import States
 
 _log = logging.getLogger("dropzoo.serving")
 # Classes of TensorFlow objects with a state, which layers may hold.
@@ -224,10 +225,10 @@ def _save_keras(model: keras.Model, path: Path, pixels: Sequence[Pixels | None])
 def _module(model: keras.Model) -> tf.Module:
     """An object that holds all variables that the signatures read, without which TensorFlow cannot save them."""
     module = tf.Module()
-    # Live rates are variables that `model.variables` does not list, and so are the tables of words.
+    # `model.variables` does not list live rates, the states of stateful layers, or the tables of words.
     rates = [layer.live_rate() for layer in layers.dropouts(model) if layers.has_live_rate(layer)]
     own = [value for layer in flatten_layers(model) for value in vars(layer).values() if isinstance(value, _HELD)]
-    module.held = [variable.value for variable in model.variables] + rates + own
+    module.held = [variable.value for variable in model.variables] + States(model).variables + rates + own
     return module
 
 
