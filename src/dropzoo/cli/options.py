@@ -68,6 +68,13 @@ FromLogitsOption = Annotated[
         show_default=False,
     ),
 ]
+CalibrationOption = Annotated[
+    bool,
+    typer.Option(
+        "--calibration/--no-calibration",
+        help="Whether to use the model's calibration, if it has one: dropzoo calibrate.",
+    ),
+]
 SamplesOption = Annotated[int, typer.Option("--num-samples", "--mc", min=1, help="Number of Monte-Carlo samples.")]
 
 
