@@ -68,6 +68,13 @@ FromLogitsOption = Annotated[
         show_default=False,
     ),
 ]
+CalibrationOption = Annotated[
+    bool,
+    typer.Option(
+        "--calibration/--no-calibration",
+        help="Whether to use the model's calibration, if it has one: dropzoo calibrate.",
+    ),
+]
 SamplesOption = Annotated[int, typer.Option("--num-samples", "--mc", min=1, help="Number of Monte-Carlo samples.")]
 
 
@@ -178,6 +185,10 @@ _OPTIONS = {
     "from_logits=True": "--from-logits",
     "from_logits=False": "--probabilities",
     "task=": "--task ",
+    "sites='search'": "--sites search",
+    "temperature='per_class'": "--temperature per_class",
+    "temperature=True in place of 'per_class'": "--temperature one in place of per_class",
+    "`classes`": "--classes",
 }
 
 
