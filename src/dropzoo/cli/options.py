@@ -185,6 +185,10 @@ _OPTIONS = {
     "from_logits=True": "--from-logits",
     "from_logits=False": "--probabilities",
     "task=": "--task ",
+    "sites='search'": "--sites search",
+    "temperature='per_class'": "--temperature per_class",
+    "temperature=True in place of 'per_class'": "--temperature one in place of per_class",
+    "`classes`": "--classes",
 }
 
 
