@@ -92,8 +92,6 @@ def state(claim: Claim, rows: Rows, found: list[Effect]) -> str:
     if not found:
         known = ": all that is known is version 1, which stopped its trainings early" if claim.before else ""
         return f"**not tried by the protocol yet**{known}"
-            "**not tried by the protocol yet**: all that is known is version 1, which stopped its trainings early"
-        )
     counts = [(sum(each.verdict == word for each in found), word) for word in VERDICTS]
     words = ", ".join(f"{count} {word}" for count, word in counts if count)
     return words if done >= total else f"{words}; not finished ({done} of {total} trainings)"
@@ -118,7 +116,7 @@ def _section(claim: Claim, rows: Rows, found: list[Effect], images: Path) -> str
     parts = [f"## {title}\n\n**{claim.text}** {claim.method}\n\n"]
     done, total = progress(claim, rows)
     if not found:
-        known = f" What is known comes from trainings that were stopped early: {claim.before}" if claim.before else ""
+        known = f" Known from trainings that were stopped early: {claim.before}" if claim.before else ""
         return "".join([*parts, f"**Not tried by the protocol yet** ({done} of {total} trainings).{known}\n\n"])
     if done < total:
         parts.append(f"**Not finished**: {done} of {total} trainings. The intervals say what is known so far.\n\n")
