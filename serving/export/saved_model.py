@@ -176,7 +176,11 @@ def export_model(
 
 
 def _say_range(model: keras.Model, inputs: Sequence[Input]) -> None:
-    """Logs a warning for each input whose range is only assumed, or that cannot be read from files."""
+    """Logs each input whose range is only assumed, or that cannot be read from files.
+
+    Warns if the range is assumed for a network whose published weights expect other images.
+    """
+    hint = hint_of(model)
     for each in inputs:
         if each.pixels is None:
             continue
@@ -188,12 +192,14 @@ def _say_range(model: keras.Model, inputs: Sequence[Input]) -> None:
                 each.pixels.words,
             )
         elif not each.pixels.source:
-            _log.warning(
-                "Images in [0, 1] are assumed for %r: nothing in the model says which range it takes. Pass "
-                "input_range=(low, high) to settle it.%s",
-                each.name,
-                hint_of(model),
+            text = (
+                f"Images in [0, 1] are assumed for {each.name!r}: nothing in the model says which range it takes. "
+                f"Pass input_range=(low, high) to settle it.{hint}"
             )
+            if hint:
+                warnings.warn(text, stacklevel=3)
+            else:
+                _log.warning(text)
 
 
 def _purity(monte_carlo: MonteCarlo | None) -> dict[str, object]:

@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import itertools
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,18 +53,14 @@ def place(size: int, tile: int, overlap: int) -> tuple[list[int], np.ndarray]:
     return starts, weights / weights.sum(0)
 
 
-def cut_all(
-    image: Any, windows: list[Window], shape: tuple[int, ...], cut: Callable[[np.ndarray], np.ndarray]
-) -> np.ndarray:
+def cut_all(image: Any, windows: list[Window], shape: tuple[int, ...]) -> np.ndarray:
     """The tiles of an image, `(tiles, ..., channels)`."""
-    return np.stack([_cut(image, window, shape, cut) for window in windows])
+    return np.stack([_cut(image, window, shape) for window in windows])
 
 
-def _cut(
-    image: Any, window: Window, shape: tuple[int, ...], cut: Callable[[np.ndarray], np.ndarray]
-) -> np.ndarray:
+def _cut(image: Any, window: Window, shape: tuple[int, ...]) -> np.ndarray:
     """The part of the image in a window, mirrored at the image's end up to the shape of a tile."""
-    part = cut(np.asarray(image[window.place]))
+    part = np.asarray(image[window.place])
     missing = [(0, n - m) for n, m in zip(shape, part.shape, strict=False)]
     return np.pad(part, [*missing, (0, 0)], mode="symmetric") if any(n for _, n in missing) else part
 

@@ -117,7 +117,6 @@ def tiled_strips(
     overlap: int | tuple[int, ...] = 32,
     *,
     batch_size: int = 4,
-    cut: Callable[[np.ndarray], np.ndarray] = np.asarray,
 ) -> Iterator[Strip]:
     """Yields the statistics of `predict_tiled` from the first row to the last, so that none has to hold all.
 
@@ -130,7 +129,6 @@ def tiled_strips(
         tile: As for `predict_tiled`.
         overlap: As for `predict_tiled`.
         batch_size: As for `predict_tiled`.
-        cut: Function that turns a part of the image into the model's values, such as one that scales it.
 
     Yields:
         Strips in order. Together they cover the image.
@@ -154,7 +152,7 @@ def tiled_strips(
     blends = [Blend((shape[0], *size[1:]), output) for output in mc.reader.outputs]
 
     def cut_some(some: list[Window]) -> list[np.ndarray]:
-        return [cut_all(x, some, shape, cut) if x.ndim == rank - 1 else np.stack([x] * len(some)) for x in whole]
+        return [cut_all(x, some, shape) if x.ndim == rank - 1 else np.stack([x] * len(some)) for x in whole]
 
     answers = _answers(mc, windows, batch_size, cut_some)
     for start, row in itertools.groupby(answers, lambda each: each[0].place[0].start):

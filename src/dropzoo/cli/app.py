@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from dropzoo.cli import bench, calibrations, models, runs, sweeps
+from dropzoo.cli import bench, calibrations, models, predictions, runs, sweeps
 
 app = typer.Typer(
     help="CNNs and U-Nets for Keras in which every dropout site has a name.",
@@ -37,9 +37,9 @@ for command in (
     calibrations.calibrate,
     sweeps.sweep,
     sweeps.recommend,
-    runs.predict,
+    predictions.predict,
     runs.export,
-    runs.serve,
+    predictions.serve,
     bench.bench,
     bench.bench_input,
     runs.demo,

@@ -1,17 +1,14 @@
-"""The commands on runs: train, evaluate, predict, export and serve; and the demo, which does most of these."""
+"""The commands on runs: train, evaluate and export; and the demo, which does most of these."""
 
 import os
 import sys
-from collections import Counter
 from functools import partial
 from pathlib import Path
 from shlex import quote
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
 from rich.progress import track
-from rich.table import Column, Table
 
 from dropzoo.cli.options import (
     AugmentOption,
@@ -22,7 +19,6 @@ from dropzoo.cli.options import (
     InputRangeOption,
     ModelOptions,
     RateScheduleOption,
-    SamplesOption,
     TrainingOptions,
     console,
     data_name,
@@ -35,7 +31,6 @@ from dropzoo.cli.options import (
     say,
     with_groups,
 )
-from dropzoo.common.checks import unknown
 from dropzoo.runs.tables import figures_table
 
 
@@ -207,47 +202,6 @@ def evaluate(
             say(f"Saved {path}")
 
 
-def predict(
-    images: Annotated[list[Path], typer.Argument(help="Image files.")],
-    model: Annotated[Path, typer.Option("--model", help="A run's folder, a .keras file or a SavedModel.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder for pictures of masks.")] = Path("predictions"),
-    num_samples: SamplesOption = 30,
-    input_range: InputRangeOption = None,
-    from_logits: FromLogitsOption = None,
-) -> None:
-    """Predicts images with the model's uncertainty: prints labels as a table, and writes masks as pictures.
-
-    Example: dropzoo predict cell.png --model runs/unet-nuclei
-    """
-    from dropzoo.pages import pictures
-    from dropzoo.runs.predictor import load_predictor
-
-    known: dict[str, Any] = {"input_range": parse_range(input_range), "from_logits": from_logits}
-    with options_in_errors():
-        predictor = load_predictor(model, num_samples, say=say, **known)
-    drawn: Counter[str] = Counter()
-    heads = ("label", "probability", "predictive entropy", "mutual information")
-    table = Table(Column("image", overflow="fold"), *heads)
-    for path in images:
-        image = predictor.read(path)
-        with options_in_errors():
-            answer = predictor.answer(image)
-        uncertainty = [answer.get(name) for name in ("predictive_entropy", "mutual_information")]
-        if answer["mean"].ndim == 1:
-            name, probability = predictor.label(answer["mean"])
-            cells = [f"{probability:.3f}", *("-" if u is None else f"{u:.3f}" for u in uncertainty)]
-            table.add_row(escape(str(path)), escape(name), *cells)
-        else:
-            drawn[path.stem] += 1  # images of the same name, from several folders, each get a picture
-            again = f"_{drawn[path.stem]}" if drawn[path.stem] > 1 else ""
-            target = out / f"{path.stem}_prediction{again}.png"
-            batch = {name: value[None] for name, value in answer.items()}
-            pictures.save(pictures.masks(image[None], None, batch), target)
-            say(f"{path} -> {target}")
-    if table.row_count:
-        console.print(table)
-
-
 def export(
     run: Annotated[Path, typer.Argument(help="A run's folder, or a .keras file.")],
     path: Annotated[
@@ -310,45 +264,6 @@ def export(
     if found is not None:
         say(f"The export answers by the calibration of {found.date[:10]}")
     say(f"Exported to {written}. Next: dropzoo predict IMAGE --model {quote(str(written))}")
-
-
-def serve(
-    folder: Annotated[Path, typer.Argument(help="A model's folder of versions: saved_models/NAME.")],
-    host: Annotated[
-        str, typer.Option("--host", help="Address to listen on; the default serves this machine only.")
-    ] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", min=0, max=65535)] = 8501,
-    token: Annotated[
-        str | None, typer.Option("--token", envvar="DROPZOO_TOKEN", help="Token that requests must carry.")
-    ] = None,
-    keep: Annotated[int, typer.Option("--keep", min=1, help="Number of newest versions to serve.")] = 2,
-    engine: Annotated[str, typer.Option("--engine", help="uvicorn, or ray for several processes.")] = "uvicorn",
-    replicas: Annotated[int, typer.Option("--replicas", min=1, help="Number of processes, for --engine ray.")] = 1,
-    max_replicas: Annotated[
-        int | None, typer.Option("--max-replicas", min=1, help="Largest number of processes under load, for ray.")
-    ] = None,
-) -> None:
-    """Serves an export over HTTP: TensorFlow Serving's REST API, predict_mc, and a page to try it.
-
-    Example: dropzoo serve saved_models/unet
-    """
-    if engine not in ("uvicorn", "ray"):
-        raise unknown("engine", engine, ("uvicorn", "ray"))
-    if engine == "uvicorn" and (replicas, max_replicas) != (1, None):
-        raise ValueError("`--replicas` and `--max-replicas` are for --engine ray")
-    try:
-        if engine == "ray":
-            from dropzoo.serving.server import ray as ray_engine
-        else:
-            from dropzoo.serving.server import app as server
-    except ModuleNotFoundError as error:
-        extra = "serve,ray" if engine == "ray" else "serve"
-        raise ValueError(f"The server needs the extra: pip install 'dropzoo[{extra}]' ({error})") from None
-    options: dict[str, Any] = {"host": host, "port": port, "token": token, "keep": keep}
-    if engine == "ray":
-        ray_engine.serve(folder, min_replicas=replicas, max_replicas=max_replicas, **options)
-    else:
-        server.serve(folder, **options)
 
 
 def demo(
