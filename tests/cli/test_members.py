@@ -43,7 +43,7 @@ def test_it_is_calibrated_evaluated_and_exported(ensemble, capsys, tmp_path):
     status, out, error = run(capsys, "evaluate", str(ensemble), "--temperature")
     assert status == 0, error
     heads = "".join(out.splitlines()[1:4])
-    assert heads.count("deterministic") == heads.count("ensemble of 2") == 1 and heads.count("T = ") == 2
+    assert heads.count("deterministic") == heads.count("ensemble of 2") == 2 and heads.count("T = ") == 2
     assert "Promises, measured on test images" in out and "classes in a set" in out
     status, out, error = run(capsys, "export", str(ensemble), str(tmp_path / "served"))
     assert status == 0 and "answers by the calibration" in out, error
