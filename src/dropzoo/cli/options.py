@@ -180,6 +180,7 @@ def parse_augment(value: str | None) -> bool | str:
 _OPTIONS = {
     "overwrite=True": "--overwrite",
     "num_samples=0": "--num-samples 0",
+    "`num_samples`": "--num-samples",
     "image_dtype=": "--image-dtype ",
     "input_range=": "--input-range ",
     "from_logits=True": "--from-logits",

@@ -12,6 +12,7 @@ from rich.progress import track
 
 from dropzoo.cli.options import (
     AugmentOption,
+    CalibrationOption,
     DataOption,
     DropoutOption,
     FromLogitsOption,
@@ -206,14 +207,19 @@ def export(
         typer.Option("--task", help="The task of the output: multi_class, binary, multi_label or regression."),
     ] = None,
     from_logits: FromLogitsOption = None,
+    calibration: CalibrationOption = True,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing export.")] = False,
 ) -> None:
     """Writes a SavedModel with a deterministic and a Monte-Carlo signature.
+
+    If the model has a calibration, the Monte-Carlo signature answers by it: sets of
+    classes, outer and inner masks, and which images to hand to a human.
 
     Example: dropzoo export runs/unet-digit_scenes saved_models/unet/1
     """
     from dropzoo import serving
     from dropzoo.models.graph.record import load_model
+    from dropzoo.runs.calibrations import find_calibration
     from dropzoo.runs.run import load_run
 
     known: dict[str, Any] = {}
@@ -224,8 +230,11 @@ def export(
         known = {"class_names": info.class_names, "card": {"data": config.data, "training": config.to_json()}}
     known |= {"image_dtype": image_dtype, "input_range": parse_range(input_range), "resize": resize}
     known |= {"task": task, "from_logits": from_logits, "overwrite": overwrite}
+    found = find_calibration(run, calibration)
     with options_in_errors():
-        written = serving.export_model(model, path, num_samples, **known)
+        written = serving.export_model(model, path, num_samples, calibration=found, **known)
+    if found is not None:
+        say(f"The export answers by the calibration of {found.date[:10]}")
     say(f"Exported to {written}. Next: dropzoo predict IMAGE --model {quote(str(written))}")
 
 

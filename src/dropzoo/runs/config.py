@@ -7,13 +7,13 @@ from typing import Any
 import keras
 
 from dropzoo import models, training
-from dropzoo.runs.settings import FILE_NAMES, Settings, renamed
+from dropzoo.runs.settings import FILE_NAMES, READING, Settings, renamed
 from dropzoo.training.losses.cross_entropy import check_smoothing
 
 #: The fields of a run's config that say which images it sees, and in which order.
 DATA_ARGUMENTS = (
     *("batch_size", "augment", "image_size", "num_channels", "validation_split", "limit", "seed"),
-    *("fold", "data_dir", "manual_dir"),
+    *("fold", "data_dir", "manual_dir", "cache", "test_split", "split_file", "group_by", "broken", *READING),
 )
 
 
@@ -92,7 +92,7 @@ class RunConfig(Settings):
         rate: Any = self.learning_rate
         if self.learning_rate_schedule == "cosine":
             rate = keras.optimizers.schedules.CosineDecay(rate, self.steps(info))
-        loss = training.default_loss(info.task, info.num_classes, self.label_smoothing)
+        loss = training.default_loss(info.task, info.num_classes, self.label_smoothing, info.ignore_class)
         return training.Trainer(model, keras.optimizers.Adam(rate), loss, **options)
 
 

@@ -90,6 +90,8 @@ def fit_temperatures(methods: dict[str, LogProbabilities], data: training.Data) 
         for images, labels in data.validation:
             fitted.append(sample(labels.numpy(), predict(images).numpy()))
         labels, log_p = (np.concatenate(each) for each in zip(*fitted, strict=True))
+        if data.info.ignore_class is not None:
+            labels, log_p = (each[labels != data.info.ignore_class] for each in (labels, log_p))
         temperatures[title] = training.fit_temperature(log_p, labels)
     return temperatures
 
