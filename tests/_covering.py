@@ -17,24 +17,27 @@ def targets(case: Case, rows: str) -> set[Hashable]:
 def covering(cases: Sequence[Case], rows: str) -> list[int]:
     """Returns the numbers of cases that cover what all cases do, in order, with few cases.
 
-    Each step takes the case that covers most of what is left. Of several, it takes the one whose values were taken
-    least often, so that the values spread over the rows, and then the first. The choice depends on the order of the
-    cases alone.
+    Each step takes the case that covers most of what is left. If there are several, it takes the one whose values
+    were taken least often, so that the values spread over the rows, and then the first. The choice depends on the
+    order of the cases alone.
 
     Args:
         cases: Sequence of mappings. The value of each dimension, by its name; not all combinations need be there.
         rows: String. The dimension that has a row for each thing under test.
+
+    Returns:
+        List of ints. Indices into `cases`, in increasing order.
     """
     covers = [targets(case, rows) for case in cases]
     left: set[Hashable] = set().union(*covers)
     taken: Counter[Hashable] = Counter()
     chosen = []
     while left:
-
-        def gain(i: int) -> tuple[int, int, int]:
-            return len(covers[i] & left), -sum(taken[target] for target in covers[i]), -i
-
-        best = max(range(len(cases)), key=gain)
+        gains = [
+            (len(covered & left), -sum(taken[target] for target in covered), -i)
+            for i, covered in enumerate(covers)
+        ]
+        best = -max(gains)[2]
         chosen.append(best)
         left -= covers[best]
         taken.update(covers[best])
@@ -42,7 +45,7 @@ def covering(cases: Sequence[Case], rows: str) -> list[int]:
 
 
 def key(value: object) -> Hashable:
-    """Returns what tells a value from the others of a table: what it says if it is plain, else which object it is."""
+    """Returns what tells a value from others: its text if it is of a built-in type, else which object it is."""
     return repr(value) if type(value).__module__ == "builtins" else id(value)
 
 

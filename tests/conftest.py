@@ -2,7 +2,6 @@
 
 import gc
 import os
-from collections import Counter
 from collections.abc import Iterator
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -12,8 +11,10 @@ import pytest
 import _covering
 
 FEW = 3
-HELP = f"""few: the first {FEW} cases of each test. covering (the default): of a test with the mark `covering`, each row
-and each value beside it, in pairs where there are several beside it; of another test, all. all: all of them."""
+HELP = (
+    f"few: the first {FEW} cases of each test. covering (the default): for a test with the mark `covering`, each row "
+    "and each value and pair of values beside the rows; for other tests, all cases. all: all cases of all tests."
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
