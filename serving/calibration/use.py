@@ -25,7 +25,7 @@ def sampling_of(
         ValueError: If `calibration` is no `Calibration`, or was made for another number of samples, or sites are
             asked for.
     """
-    _check_type(calibration)
+    check_type(calibration)
     if sites is not None:
         raise ValueError(f"`calibration` says which sites drop: leave `sites` out. Received: sites={sites!r}")
     facts = calibration.facts
@@ -38,7 +38,11 @@ def sampling_of(
 
 
 def check_calibration(
-    calibration: Calibration, readers: Sequence[Reader], num_samples: int, sampling: str | None
+    calibration: Calibration,
+    readers: Sequence[Reader],
+    num_samples: int,
+    sampling: str | None,
+    transforms: tuple[str, ...] = (),
 ) -> None:
     """Raises a ValueError if a calibration was made for another predictor, and warns if the weights have changed.
 
@@ -47,9 +51,10 @@ def check_calibration(
         readers: The model, or the members of an ensemble, with inputs and outputs known.
         num_samples: Int, the number of samples of an answer.
         sampling: How masks are drawn; None if nothing drops.
+        transforms: The transforms of test-time augmentation.
     """
-    _check_type(calibration)
-    calibration.check(facts_of(readers, num_samples, sampling))
+    check_type(calibration)
+    calibration.check(facts_of(readers, num_samples, sampling, transforms))
 
 
 def tempered(each: Sequence[tf.Tensor], calibration: Calibration | None) -> list[tf.Tensor]:
@@ -85,7 +90,8 @@ def answered_whole(found: Any, calibration: Calibration | None) -> Any:
     return {name: x[0].numpy() for name, x in out.items()}
 
 
-def _check_type(calibration: object) -> None:
+def check_type(calibration: object) -> None:
+    """Raises a ValueError if what was passed as `calibration` is none."""
     if not isinstance(calibration, Calibration):
         raise ValueError(
             f"`calibration` must be a Calibration, see Calibration.load. Received: calibration={calibration!r}"

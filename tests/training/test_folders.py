@@ -194,7 +194,6 @@ def test_number_types_may_be_mixed(tmp_path):
         ((0, 3), (0, 3), 4),
         ((255, 255), (1, 1), 2),
         ((0, 0), (0, 0), 2),
-        pytest.param((7, 255), (7, 255), 256, marks=pytest.mark.filterwarnings("ignore:Masks hold ids up to 7")),
     ],
 )
 def test_mask_values(tmp_path, values, expected, num_classes):
@@ -205,28 +204,40 @@ def test_mask_values(tmp_path, values, expected, num_classes):
     np.testing.assert_array_equal(next(iter(data.train))[1], [[expected]])
 
 
-@pytest.mark.parametrize("values, warns", [((0, 2, 255), True), ((0, 255, 255), False), ((1, 254, 255), False)])
-def test_masks_that_may_mean_to_ignore(tmp_path, values, warns):
+@pytest.mark.parametrize(
+    "values, refused",
+    [
+        ((0, 2, 255), "256 classes.*--ignore-class 255.*--masks-as ids"),
+        ((7, 255, 255), "ids up to 7"),
+        ((1, 254, 255), "close to black or to white.*--masks-as threshold"),
+        ((0, 255, 255), None),
+    ],
+)
+def test_masks_that_may_mean_to_ignore(tmp_path, values, refused):
     write(tmp_path / "images" / "a.png", pixels(1, 3))
     write(tmp_path / "masks" / "a.png", np.array(values, "uint8").reshape(1, 3, 1))
-    with (
-        pytest.warns(UserWarning, match="256 classes.*num_classes=3, and pass ignore_class=255")
-        if warns
-        else (contextlib.nullcontext())
-    ):
+    with pytest.raises(ValueError, match=refused) if refused else contextlib.nullcontext():
         load_data(tmp_path)
+    if refused:
+        data = load_data(tmp_path, masks_as="ids")
+        assert data.info.num_classes == 256
+        np.testing.assert_array_equal(next(iter(data.train))[1], [[values]])
 
 
 @pytest.mark.parametrize(
-    "others, refused", [((0, 0, 0), False), ((0, 1, 0), True), ((1, 1, 1), True), ((0, 2, 1), False)]
+    "others, match",
+    [
+        ((0, 0, 0), None),
+        ((0, 1, 0), r"Received: 0 and 1 in .*b\.png and 0 and 255 in .*a\.png. Store"),
+        ((1, 1, 1), r"Received: 0 and 1 in .*b\.png and 0 and 255 in .*a\.png. Store"),
+        ((0, 2, 1), "ids up to 2, and 255"),
+    ],
 )
-@pytest.mark.filterwarnings("ignore:Masks hold ids up to 2")
-def test_black_and_white_masks_beside_others(tmp_path, others, refused):
+def test_black_and_white_masks_beside_others(tmp_path, others, match):
     for name, values in (("a", (0, 255, 0)), ("b", others)):
         write(tmp_path / "images" / f"{name}.png", pixels(1, 3))
         write(tmp_path / "masks" / f"{name}.png", np.array(values, "uint8").reshape(1, 3, 1))
-    match = r"Received: 0 and 1 in .*b\.png and 0 and 255 in .*a\.png. Store"
-    with pytest.raises(ValueError, match=match) if refused else contextlib.nullcontext():
+    with pytest.raises(ValueError, match=match) if match else contextlib.nullcontext():
         load_data(tmp_path)
 
 

@@ -1,180 +1,380 @@
-"""Data sets from folders of image files: `images/` with `masks/`, or one folder for each class."""
+"""Data sets on disk: reads a folder as a table, checks its files, and gives splits whose examples are read later."""
 
+import dataclasses
+import hashlib
+import itertools
 import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import tensorflow as tf
 
-from dropzoo.training.data.images import IMAGE_SUFFIXES, read_images, read_mask
-from dropzoo.training.data.pipeline import Source, Split, tail_count
+from dropzoo.common.checks import check_choice
+from dropzoo.training.data.cache import MOST_IN_MEMORY
+from dropzoo.training.data.files.colours import Palette, find_colours, read_names, read_palette
+from dropzoo.training.data.files.headers import Facts, read_facts
+from dropzoo.training.data.files.layouts import read_layout
+from dropzoo.training.data.files.masks import Meaning, Values, look, map_files, parse_meaning, settle
+from dropzoo.training.data.files.reader import Examples, Reader
+from dropzoo.training.data.files.splits import assign, find_doubles, with_groups
+from dropzoo.training.data.files.summary import histogram, summarise
+from dropzoo.training.data.files.table import SPLITS, Polygons, Reading, Sample, Table, some
+from dropzoo.training.data.images import other_channels, read_alpha, read_image, usual
+from dropzoo.training.data.pipeline import Source, Split, numbered_split
 
-TEST_FRACTION = 0.2
+# Files beside masks that name the classes, and those that also have their colours.
+_NAMES = ("classes.txt", "class_names.txt", "codes.txt", "labels.txt", "names.txt", "classes.csv", "labels.csv")
+_COLOURS = ("class_dict.csv", "label_colors.txt", "label_colours.txt", "labelmap.txt", "colors.txt", "colours.txt", "palette.txt")
+_MOST_TO_COMPARE = 2**28  # bytes of files whose contents are compared at every start
 
 
-def read_folder(folder: Path, validation_split: float, num_channels: int | None = None) -> Source:
-    """Reads all images of a folder into memory, and so checks each of them.
-
-    Files are in the order of their names. The last fifth (of each class) is the test set, and the last fraction
-    `validation_split` of the others is the validation set.
-
-    Args:
-        folder: Folder with `images/` and `masks/`, or with one folder for each class.
-        validation_split: Float in [0, 1).
-        num_channels: 1, 3 or None. The number of channels of all images if grey and RGB images are mixed.
+def read_folder(folder: Path, reading: Reading) -> Source:
+    """Reads the table of a folder and checks its files; the pixels of images are read later.
 
     Raises:
         ValueError: If a file cannot be read, files do not fit together, or no training image is left.
     """
-    if not folder.is_dir():
-        raise ValueError(f"No such folder: {folder}. Expected images/ and masks/, or one folder a class")
-    if (folder / "images").is_dir() and (folder / "masks").is_dir():
-        task = "segmentation"
-        images, labels, class_names = _images_and_masks(folder, num_channels)
-        groups = [list(range(len(images)))]
-    else:
-        task = "classification"
-        images, labels, class_names = _classes(folder, num_channels)
-        groups = [[n for n, label in enumerate(labels) if label == c] for c in range(len(class_names))]
-
-    def split(places: list[int]) -> Split | None:
-        return _in_memory([images[n] for n in places], [labels[n] for n in places]) if places else None
-
-    rest, test = _cut_tails(groups, TEST_FRACTION)
-    rest, validation = _cut_tails(rest, validation_split)
-    training = split(_alternate(rest))
-    if training is None:
-        raise ValueError(f"No training image is left in {folder}. Received: validation_split={validation_split}")
+    check_choice(reading.broken, "broken", ("refuse", "skip"))
+    check_choice(reading.pages, "pages", ("auto", "images", "channels"))
+    table = read_layout(folder, reading)
+    facts, table = _headers(table, reading)
+    table = _pages(table, facts)
+    shape, dtype = _images(table, facts, reading)
+    meaning, classes, names, found = _classes(folder, table, facts, reading)
+    table = assign(with_groups(table, reading.group_by), reading)
+    _compare(table)
+    ignored = reading.ignore_class
+    pixels = [histogram(each.values, each.counts, classes, ignored) for each in found] if found else None
+    summary = summarise(table, names, facts, pixels, ignored)
+    for doubt in summary.doubts[: len(table.doubts)]:
+        warnings.warn(doubt, stacklevel=4)
+    ids = "uint8" if max(len(names) - 1, ignored or 0) < 256 else "int32"
+    options = {"value_range": reading.value_range, "meaning": meaning, "classes": classes, "ids": ids}
+    reader = Reader(table.samples, facts, shape, dtype, **options)  # type: ignore[arg-type]
+    parts = {name: _split(reader, _alternate(table.samples, name)) for name in SPLITS}
+    if parts["train"] is None and reading.test_split != 1:
+        raise ValueError(
+            f"No training image is left in {folder}. Received: validation_split={reading.validation_split}"
+        )
+    examined = [facts[sample.image] for sample in table.samples]
+    decoded = sum(each.height * each.width * each.channels for each in examined) * np.dtype(dtype).itemsize
     return Source(
         name=Path(os.path.abspath(folder)).name,  # also for "."
-        task=task,
-        class_names=class_names,
-        image_shape=_common_shape(images),
-        train=training,
-        validation=split(_alternate(validation)),
-        test=split(_alternate(test)),
+        task=table.task,
+        class_names=names,
+        image_shape=shape,
+        train=parts["train"] or _split(reader, [], empty=True),  # type: ignore[arg-type]
+        validation=parts["validation"],
+        test=parts["test"],
+        ignore_class=ignored,
+        summary=summary,
+        check=lambda: refuse_broken(find_broken(reader)),
+        key=_key(table, reading),
+        is_large=decoded > MOST_IN_MEMORY,
     )
 
 
-def _images_and_masks(
-    folder: Path, num_channels: int | None
-) -> tuple[list[np.ndarray], list[np.ndarray], tuple[str, ...]]:
-    """Returns the images, their masks and the names of the classes, which are numbers."""
-    pairs = _pair(_list_images(folder / "images"), _list_images(folder / "masks"))
-    images = read_images([image for image, _ in pairs], num_channels)
-    masks = [read_mask(mask) for _, mask in pairs]
-    for (path, mask_path), image, mask in zip(pairs, images, masks, strict=True):
-        if image.shape[:2] != mask.shape[:2]:
-            raise ValueError(
-                f"A mask must have its image's height and width. Received: {path} of {_size(image)} with "
-                f"{mask_path} of {_size(mask)}"
-            )
-    labels, num_classes = _class_ids(masks, [mask for _, mask in pairs])
-    return images, labels, tuple(str(number) for number in range(num_classes))
+def _key(table: Table, reading: Reading) -> str:
+    """Returns text that changes with the files of a table and with how they are read."""
+    digest = hashlib.sha256(repr(reading).encode())
+    for sample in table.samples:
+        status = sample.image.stat()
+        digest.update(f"{sample} {status.st_size} {status.st_mtime_ns}".encode())
+    return digest.hexdigest()
 
 
-def _classes(folder: Path, num_channels: int | None) -> tuple[list[np.ndarray], list[np.ndarray], tuple[str, ...]]:
-    """Returns the images, their labels and the names of the classes, which are those of the folders."""
-    folders = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    if len(folders) < 2:
-        raise ValueError(f"Expected images/ and masks/, or at least two class folders, in {folder}")
-    files = [_list_images(each) for each in folders]
-    images = read_images([path for paths in files for path in paths], num_channels)
-    labels = [np.array(number, np.int32) for number, paths in enumerate(files) for _ in paths]
-    return images, labels, tuple(path.name for path in folders)
+def _alternate(samples: list[Sample], split: str) -> list[int]:
+    """Returns the samples of a split, one of each class in turn, so that the first few contain all classes."""
+    by_label: dict[int, list[int]] = {}
+    for number, sample in enumerate(samples):
+        if sample.split == split:
+            by_label.setdefault(sample.label, []).append(number)
+    turns = itertools.zip_longest(*(by_label[label] for label in sorted(by_label)))
+    return [number for turn in turns for number in turn if number is not None]
 
 
-def _list_images(folder: Path) -> list[Path]:
-    paths = sorted(
-        p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".")
+def _split(reader: Reader, numbers: list[int], empty: bool = False) -> Split | None:
+    if not numbers and not empty:
+        return None
+    examples = Examples(reader, np.array(numbers, np.int64))
+    return numbered_split(examples.read, len(numbers), examples.labels, examples.groups)
+
+
+def find_broken(reader: Reader) -> dict[Path, str]:
+    """Returns the reason for each file that cannot be decoded; it decodes all of them."""
+
+    def reason(number: int) -> str:
+        try:
+            reader.image(number)
+            if reader.samples[number].mask is not None:
+                reader.mask(number)
+        except ValueError as error:
+            return str(error)
+        return ""
+
+    found = map_files(reason, range(len(reader.samples)))
+    return {reader.samples[n].image: text for n, text in enumerate(found) if text}
+
+
+def refuse_broken(broken: dict[Path, str]) -> None:
+    """Raises the error for files that cannot be read, if there are any."""
+    if not broken:
+        return
+    advice = "Replace or remove the file{}, or pass broken='skip' (--broken skip) to go on without"
+    advice = advice.format("" if len(broken) == 1 else "s")
+    if len(broken) == 1:
+        path, reason = next(iter(broken.items()))
+        if "Received: " in reason:  # the file is whole, and something else is wrong with it
+            raise ValueError(reason)
+        said = reason.partition("The decoder says: ")[2] or reason
+        raise ValueError(f"Cannot read {path}. {advice}. The decoder says: {said}")
+    named = "; ".join(str(path) for path in list(broken)[:20])
+    more = f" and {len(broken) - 20:,} more" if len(broken) > 20 else ""
+    raise ValueError(f"Cannot read {len(broken):,} files. {advice}. Received: {named}{more}")
+
+
+def _headers(table: Table, reading: Reading) -> tuple[dict[Path, Facts], Table]:
+    """Returns the facts about all images, and the table without the broken files that are to be skipped."""
+    paths = list(dict.fromkeys(sample.image for sample in table.samples))
+    facts, broken = read_facts(paths, reading.pages)
+    if reading.broken == "skip":
+        broken |= _undecodable(table, facts)
+    if broken and reading.broken == "refuse":
+        refuse_broken(broken)
+    if broken:
+        samples = [sample for sample in table.samples if sample.image not in broken]
+        doubt = f"Left out {len(broken):,} files that cannot be read: {some(list(map(str, broken)))}"
+        table = dataclasses.replace(table, samples=samples, doubts=[*table.doubts, doubt])
+    if not table.samples:
+        raise ValueError(f"None of the {len(paths):,} images in {table.root} can be read")
+    return facts, table
+
+
+def _undecodable(table: Table, facts: dict[Path, Facts]) -> dict[Path, str]:
+    """Decodes every image and mask, and returns the reasons for those that cannot be."""
+
+    def reason(sample: Sample) -> str:
+        try:
+            read_image(sample.image)
+            if isinstance(sample.mask, Path):
+                look(sample, Meaning(found=False))
+        except ValueError as error:
+            return str(error) if "Cannot read" in str(error) else ""
+        return ""
+
+    samples = [sample for sample in table.samples if sample.image in facts]
+    found = map_files(reason, samples)
+    return {sample.image: text for sample, text in zip(samples, found, strict=True) if text}
+
+
+def _pages(table: Table, facts: dict[Path, Facts]) -> Table:
+    """Returns a table with a sample for each page of the stacks."""
+    stacks = {sample.image for sample in table.samples if facts[sample.image].pages > 1}
+    if not stacks:
+        return table
+    samples: list[Sample] = []
+    for sample in table.samples:
+        count = facts[sample.image].pages
+        samples += [dataclasses.replace(sample, page=page) for page in range(count)] if count > 1 else [sample]
+    note = (
+        f"{len(stacks):,} files are stacks, of which each page is an image: {len(samples):,} images in all. If the "
+        "pages are channels of one image, pass pages='channels' (--pages channels)"
     )
-    if not paths:
-        raise ValueError(f"No images in {folder}. Expected files ending in {', '.join(sorted(IMAGE_SUFFIXES))}")
-    return paths
+    return dataclasses.replace(table, samples=samples, doubts=[*table.doubts, note])
 
 
-def _pair(images: list[Path], masks: list[Path]) -> list[tuple[Path, Path]]:
-    """Returns each image with the mask of the same name, or raises a ValueError that names the unpaired files."""
-    for paths in (images, masks):
-        stems = [path.stem for path in paths]
-        twice = sorted({stem for stem in stems if stems.count(stem) > 1})
-        if twice:
-            raise ValueError(
-                f"Names must differ by more than their endings. Received in {paths[0].parent}: {_some(twice)}"
-            )
-    by_stem = {mask.stem: mask for mask in masks}
-    alone = sorted(image.name for image in images if image.stem not in by_stem)
-    spare = sorted(by_stem.keys() - {image.stem for image in images})
-    if alone or spare:
-        parts = [f"images without a mask: {_some(alone)}"] * bool(alone)
-        parts += [f"masks without an image: {_some([by_stem[stem].name for stem in spare])}"] * bool(spare)
+def _images(
+    table: Table, facts: dict[Path, Facts], reading: Reading
+) -> tuple[tuple[int | None, int | None, int], str]:
+    """Returns the common shape and type of the images, or raises the error for images that do not go together."""
+    first = table.samples[0].image
+    channels = {facts[sample.image].channels for sample in table.samples}
+    if channels != {1, 3} or not reading.num_channels:
+        for sample in table.samples:
+            if facts[sample.image].channels != facts[first].channels:
+                other = facts[sample.image].channels
+                raise other_channels(first, facts[first].channels, sample.image, other, channels == {1, 3})
+    dtypes = {facts[sample.image].dtype for sample in table.samples}
+    dtypes = {"uint8" if each == "bool" else each for each in dtypes}
+    if dtypes - {"uint8", "uint16"} and reading.value_range is None:
+        odd = [s for s in table.samples if facts[s.image].dtype not in ("uint8", "uint16", "bool")]
+        map_files(lambda sample: usual(read_image(sample.image, sample.page), sample.image), odd)
+    dtype = dtypes.pop() if len(dtypes) == 1 and dtypes <= {"uint8", "uint16"} and not reading.value_range else "float32"
+    sizes = {(facts[sample.image].height, facts[sample.image].width) for sample in table.samples}
+    height, width = sizes.pop() if len(sizes) == 1 else (None, None)
+    mixed = channels == {1, 3} and reading.num_channels
+    return (height, width, reading.num_channels if mixed and reading.num_channels else facts[first].channels), dtype
+
+
+def _classes(
+    folder: Path, table: Table, facts: dict[Path, Facts], reading: Reading
+) -> tuple[Meaning, dict[int, int], tuple[str, ...], list[Values]]:
+    """Returns the meaning of the masks, the class of each value, the names of the classes, and the values."""
+    if table.task == "classification":
+        for name in ("masks_as", "ignore_class", "mask_suffix"):
+            if getattr(reading, name) is not None:
+                raise ValueError(f"`{name}` is for masks. Received: {name}={getattr(reading, name)!r} for {folder}")
+        return Meaning(), {}, _label_names(table, reading), []
+    palette, palette_file = _colours_beside(folder)
+    meaning = parse_meaning(reading.masks_as, palette)
+    if meaning.kind == "palette" and meaning.palette is None:
+        files = [sample for sample in table.samples if isinstance(sample.mask, Path)]
+        meaning = dataclasses.replace(meaning, palette=_occurring(files))
+        table.notes.append("The classes of colours are in the order of their codes, #000000 first")
+    elif meaning.kind == "palette" and reading.masks_as == "palette":
+        table.notes.append(f"The colours of the classes are those of {palette_file}")
+    found = map_files(lambda sample: look(sample, meaning), table.samples)
+    _refuse_sizes(table, facts, found)
+    _refuse_alpha(table, found, meaning)
+    classes = _drawn(found) if table.class_names else settle(found, reading.ignore_class, meaning)
+    names = _mask_names(folder, table, reading, meaning, classes, found)
+    present = {int(value) for each in found for value in each.values}
+    if reading.ignore_class is not None and reading.ignore_class not in present:
+        table.doubts.append(f"No pixel has the label ignore_class={reading.ignore_class} (--ignore-class)")
+    return meaning, classes, names, found
+
+
+def _drawn(found: list[Values]) -> dict[int, int]:
+    return {int(value): int(value) for each in found for value in each.values}
+
+
+def _occurring(samples: list[Sample]) -> Palette:
+    """Returns the colours in all masks, or raises a ValueError if they are too many for classes."""
+
+    def colours(sample: Sample) -> Palette:
+        assert isinstance(sample.mask, Path)
+        return find_colours([read_image(sample.mask, sample.page)])
+
+    found = sorted({colour for each in map_files(colours, samples) for colour in each.colours})
+    if len(found) > 256:
         raise ValueError(
-            f"Each image needs a mask of the same name, up to the ending. Received {'; '.join(parts)}"
+            f"Masks hold {len(found):,} colours, too many for classes. Pass a file of colours, of which the nearest "
+            "counts: masks_as='palette=FILE' (--masks-as palette=FILE), with a line for each class: red, green, "
+            "blue, name"
         )
-    return [(image, by_stem[image.stem]) for image in images]
+    return Palette(tuple(found), tuple("#%02x%02x%02x" % colour for colour in found))
 
 
-def _class_ids(masks: list[np.ndarray], paths: list[Path]) -> tuple[list[np.ndarray], int]:
-    """Returns the masks as class ids and the number of classes; black and white (0 and 255) become 0 and 1."""
-    found = [np.unique(mask) for mask in masks]
-    values = np.unique(np.concatenate(found))
-    foregrounds = {int(each[-1]): path for each, path in zip(found, paths, strict=True) if each[-1]}
-    if len(foregrounds) > 1 and foregrounds.keys() <= {1, 255, 65535} and all((v[:-1] == 0).all() for v in found):
-        stored = " and ".join(f"0 and {value} in {path}" for value, path in sorted(foregrounds.items()))
+def _refuse_sizes(table: Table, facts: dict[Path, Facts], found: list[Values]) -> None:
+    wrong = [
+        (sample, each)
+        for sample, each in zip(table.samples, found, strict=True)
+        if each.size != (facts[sample.image].height, facts[sample.image].width)
+    ]
+    if wrong:
+        sample, each = wrong[0]
+        more = f", and {len(wrong) - 1:,} more pairs" if len(wrong) > 1 else ""
         raise ValueError(
-            f"Masks of two classes must all be stored alike, as 0 and 1 or as 0 and 255. Received: {stored}. "
-            "Store them anew"
+            f"A mask must have its image's height and width. Received: {sample.image} of "
+            f"{facts[sample.image].height}x{facts[sample.image].width} with {each.path} of "
+            f"{each.size[0]}x{each.size[1]}{more}"
         )
-    if values[-1] in (255, 65535) and not values[:-1].any():
-        return [(mask > 0).astype(np.uint8) for mask in masks], 2
-    if values[-1] == 255 and 0 < values[-2] < 254:
-        warnings.warn(
-            f"Masks hold ids up to {values[-2]}, and 255: they are taken as 256 classes. If 255 marks pixels to "
-            f"ignore, build the model in Python, with num_classes={values[-2] + 1}, and pass ignore_class=255 to "
-            "its loss and metrics",
-            stacklevel=6,
+
+
+def _refuse_alpha(table: Table, found: list[Values], meaning: Meaning) -> None:
+    """Raises a ValueError if all masks are of one value, and their shapes are in the alpha channel."""
+    if not meaning.found or any(len(each.values) > 1 for each in found):
+        return
+    for sample in table.samples[:20]:
+        alpha = read_alpha(sample.mask) if isinstance(sample.mask, Path) else None
+        if alpha is not None and len(np.unique(alpha)) > 1:
+            raise ValueError(
+                f"Masks are of one colour, and their shapes are in the alpha channel. Received: {sample.mask}. Pass "
+                "masks_as='alpha' (--masks-as alpha) to count what is opaque as foreground"
+            )
+
+
+def _colours_beside(folder: Path) -> tuple[Palette | None, Path | None]:
+    for path in _beside(folder, _COLOURS):
+        try:
+            return read_palette(path), path
+        except ValueError:
+            continue
+    return None, None
+
+
+def _beside(folder: Path, names: Sequence[str]) -> list[Path]:
+    return [folder / name for name in names if (folder / name).is_file()]
+
+
+def _label_names(table: Table, reading: Reading) -> tuple[str, ...]:
+    """Returns the names of the classes of labels; `class_names` sets their order, as in Keras."""
+    wanted = _asked_names(table.root, reading)
+    if not wanted:
+        return table.class_names
+    if sorted(wanted) != sorted(table.class_names):
+        raise ValueError(
+            f"`class_names` must hold the names of the classes, in any order: {', '.join(table.class_names)}. "
+            f"Received: {', '.join(wanted)}"
         )
-    dtype = np.uint8 if values[-1] < 256 else np.int32
-    return [mask.astype(dtype) for mask in masks], max(int(values[-1]) + 1, 2)
+    order = [wanted.index(name) for name in table.class_names]
+    table.samples[:] = [dataclasses.replace(sample, label=order[sample.label]) for sample in table.samples]
+    return tuple(wanted)
 
 
-def _cut_tails(groups: list[list[int]], fraction: float) -> tuple[list[list[int]], list[list[int]]]:
-    """Returns the groups without their last `fraction`, and the parts that were cut off."""
-    cuts = [len(group) - tail_count(len(group), fraction) for group in groups]
-    return (
-        [group[:cut] for group, cut in zip(groups, cuts, strict=True)],
-        [group[cut:] for group, cut in zip(groups, cuts, strict=True)],
-    )
+def _asked_names(root: Path, reading: Reading) -> list[str]:
+    """Returns the names that the user gives: a list, text with commas, or a file."""
+    names = reading.class_names
+    if names is None:
+        return []
+    if not isinstance(names, str):
+        return [str(name) for name in names]
+    for path in (Path(names).expanduser(), root / names):
+        if path.is_file():
+            return read_names(path)
+    if "," not in names:
+        raise ValueError(f"`class_names` (--class-names) must be names with commas, or a file. Received: {names!r}, which is no file")
+    return [name.strip() for name in names.split(",")]
 
 
-def _alternate(groups: list[list[int]]) -> list[int]:
-    """Returns one item of each group in turn, so that the first few training images contain all classes."""
-    longest = max(len(group) for group in groups)
-    return [group[turn] for turn in range(longest) for group in groups if turn < len(group)]
+def _mask_names(
+    folder: Path,
+    table: Table,
+    reading: Reading,
+    meaning: Meaning,
+    classes: dict[int, int],
+    found: list[Values],
+) -> tuple[str, ...]:
+    """Returns the names of the classes of masks: those that the user gives, or a file beside them, or numbers."""
+    ids = [number for number in classes.values() if number != reading.ignore_class]
+    count = max([*ids, 1]) + 1
+    asked = _asked_names(folder, reading)
+    if asked and len(asked) < count:
+        outside = [value for value, number in classes.items() if number >= len(asked)]
+        holders = [each.path for each in found if np.isin(each.values, outside).any()]
+        pixels = sum(int(each.counts[np.isin(each.values, outside)].sum()) for each in found)
+        raise ValueError(
+            f"Labels must be those of the {len(asked)} classes of `class_names`, 0 to {len(asked) - 1}. Received: "
+            f"{some(list(map(str, outside)))}, at {pixels:,} pixels, in {some(list(map(str, holders)), 2)}. If one of "
+            f"them marks pixels that do not count, pass it: ignore_class={outside[-1]} (--ignore-class {outside[-1]})"
+        )
+    if asked:
+        return tuple(asked)
+    if table.class_names:
+        return table.class_names
+    if meaning.kind == "palette" and meaning.palette is not None:
+        return meaning.palette.names
+    for path in _beside(folder, (*_NAMES, *_COLOURS)):
+        if path.suffix == ".csv" and path.name == "labels.csv":
+            continue
+        names = list(read_palette(path).names) if path.name in _COLOURS else read_names(path)
+        if len(names) >= count and len(names) <= count + 64:
+            table.notes.append(f"The names of the classes are those of {path}")
+            return tuple(names)
+        table.doubts.append(f"{path} names {len(names)} classes, but masks hold ids up to {count - 1}; it is not used")
+    return tuple(str(number) for number in range(count))
 
 
-def _in_memory(images: list[np.ndarray], labels: Sequence[np.ndarray]) -> Split:
-    shape = _common_shape(images)
-    specs = (
-        tf.TensorSpec(shape, images[0].dtype),
-        tf.TensorSpec(_common_shape(labels) if labels[0].ndim else (), labels[0].dtype),
-    )
-    examples = tf.data.Dataset.from_generator(lambda: zip(images, labels, strict=True), output_signature=specs)
-    return Split(examples.apply(tf.data.experimental.assert_cardinality(len(images))), len(images))
+def _compare(table: Table) -> None:
+    """Adds a doubt if images of one content are in the training set and in another."""
+    if sum(sample.image.stat().st_size for sample in table.samples) > _MOST_TO_COMPARE:
+        return
+    doubles = find_doubles(table.samples)
+    if doubles:
+        first, second = doubles[0]
+        table.doubts.append(
+            f"{len(doubles):,} images are in the training set and again in another, such as {first.image} and "
+            f"{second.image} ({second.split})"
+        )
 
-
-def _common_shape(arrays: Sequence[np.ndarray]) -> tuple[int | None, int | None, int]:
-    """Returns (height, width, channels), with None where the sizes differ."""
-    shapes = {array.shape[:2] for array in arrays}
-    height, width = shapes.pop() if len(shapes) == 1 else (None, None)
-    return height, width, arrays[0].shape[2]
-
-
-def _size(array: np.ndarray) -> str:
-    return f"{array.shape[0]}x{array.shape[1]}"
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

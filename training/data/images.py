@@ -1,5 +1,6 @@
 """Decoding of image and mask files."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +13,21 @@ from dropzoo.common.images import upright
 from dropzoo.common.tiff import arranged
 
 TIFF_SUFFIXES = {".tif", ".tiff"}
-IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif"} | TIFF_SUFFIXES
-_JPEG = b"\xff\xd8"
+ARRAY_SUFFIXES = {".npy", ".npz"}
+IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".jfif"} | TIFF_SUFFIXES | ARRAY_SUFFIXES
+JPEG, PNG, BMP, GIF = b"\xff\xd8", b"\x89PNG", b"BM", b"GIF8"
+_DECODED_BY_TENSORFLOW = (JPEG, PNG, BMP, GIF)
 
 
-def read_images(paths: list[Path], num_channels: int | None = None) -> list[np.ndarray]:
+def read_images(
+    paths: list[Path], num_channels: int | None = None, value_range: tuple[float, float] | None = None
+) -> list[np.ndarray]:
     """Reads images that have the same number of channels.
 
     Args:
         paths: The files.
         num_channels: 1, 3 or None. The number of channels of all images if grey and RGB images are mixed.
+        value_range: The values of floats, and of integers that are not of 8 or 16 bits, that become 0 and 1.
 
     Returns:
         Arrays `(height, width, channels)` of one number type: uint8, uint16, or float32 in [0, 1].
@@ -29,25 +35,38 @@ def read_images(paths: list[Path], num_channels: int | None = None) -> list[np.n
     Raises:
         ValueError: If a file cannot be read, or the numbers of channels differ.
     """
-    images = [_checked(_read(path), path) for path in paths]
+    images = [usual(read_image(path), path, value_range) for path in paths]
     mixed = {image.shape[2] for image in images} == {1, 3}
     if mixed and num_channels:
-        change = tf.image.rgb_to_grayscale if num_channels == 1 else grey_to_rgb
-        images = [
-            image if image.shape[2] == num_channels else change(tf.constant(image)).numpy() for image in images
-        ]
-    advice = ". To turn them all grey or RGB pass `num_channels` (--channels), 1 or 3" if mixed else ""
+        images = [with_channels(image, num_channels) for image in images]
     for path, image in zip(paths, images, strict=True):
         if image.shape[2] != images[0].shape[2]:
-            raise ValueError(
-                "All images must have the same number of channels. Received: "
-                f"{paths[0]} with {images[0].shape[2]} and {path} with {image.shape[2]}{advice}"
-            )
+            raise other_channels(paths[0], images[0].shape[2], path, image.shape[2], mixed)
     if len({image.dtype for image in images}) > 1:
-        images = [
-            image / np.float32(np.iinfo(image.dtype).max if image.dtype.kind == "u" else 1) for image in images
-        ]
+        images = [as_fractions(image) for image in images]
     return images
+
+
+def other_channels(first: Path, channels: int, path: Path, other: int, mixed: bool) -> ValueError:
+    """Returns the error for images of several numbers of channels."""
+    advice = ". To turn them all grey or RGB pass `num_channels` (--channels), 1 or 3" if mixed else ""
+    return ValueError(
+        f"All images must have the same number of channels. Received: {first} with {channels} and {path} with "
+        f"{other}{advice}"
+    )
+
+
+def with_channels(image: np.ndarray, num_channels: int) -> np.ndarray:
+    """Returns a grey or RGB image with 1 or 3 channels."""
+    if image.shape[2] == num_channels:
+        return image
+    change = tf.image.rgb_to_grayscale if num_channels == 1 else grey_to_rgb
+    return change(tf.constant(image)).numpy()
+
+
+def as_fractions(image: np.ndarray) -> np.ndarray:
+    """Returns an image as float32 in [0, 1]."""
+    return image / np.float32(np.iinfo(image.dtype).max if image.dtype.kind == "u" else 1)
 
 
 def grey_to_rgb(image: tf.Tensor) -> tf.Tensor:
@@ -55,71 +74,192 @@ def grey_to_rgb(image: tf.Tensor) -> tf.Tensor:
     return tf.concat([image] * 3, -1)
 
 
-def read_mask(path: Path) -> np.ndarray:
-    """Reads a mask, `(height, width, 1)`, or raises a ValueError if its values are not class ids."""
-    with path.open("rb") as file:
-        header = file.read(26)
-    if header.startswith(b"\x89PNG") and header[25:] == b"\x03":
-        # The ids are the indices of the palette; TensorFlow would return its colours.
-        try:
-            with Image.open(path) as image:
-                return np.asarray(image)[..., None]
-        except OSError as error:
-            raise ValueError(
-                f"Cannot read {path}. Replace or remove the file. The decoder says: {error}"
-            ) from error
-    mask = _read(path, is_mask=True)
-    if (mask != mask[..., :1]).any():
-        raise ValueError(
-            f"A mask must hold class ids in one channel. Received: {path} with {mask.shape[2]} channels"
-        )
-    if (mask < 0).any() or (mask != np.floor(mask)).any():
-        raise ValueError(f"A mask must hold whole numbers, 0 and above. Received: {path} with {mask.dtype}")
-    if header.startswith(_JPEG) and len(values := np.unique(mask)) > 2:
-        raise ValueError(
-            f"JPEG does not keep class ids: save the original masks as PNG instead. Received: {path} with "
-            f"{len(values)} values from {values[0]} to {values[-1]}"
-        )
-    return mask[..., :1]
+def read_image(path: Path, page: int | None = None) -> np.ndarray:
+    """Reads an image as it is shown, `(height, width, channels)` without alpha, in the type of its file."""
+    return _named(_image, path, page)
 
 
-def _read(path: Path, is_mask: bool = False) -> np.ndarray:
-    """Reads `(height, width, channels)` without alpha. An image is read as it is shown, a mask as it is stored."""
+def read_mask(path: Path, page: int | None = None) -> np.ndarray:
+    """Reads the numbers of a mask as they are stored, `(height, width, channels)`; those of palettes too."""
+    return _named(_stored, path, page)
+
+
+def read_alpha(path: Path) -> np.ndarray | None:
+    """Returns the alpha channel of a file, `(height, width)`, or None if it has none."""
+    if path.suffix.lower() in TIFF_SUFFIXES | ARRAY_SUFFIXES:
+        return None
+    with Image.open(path) as image:
+        return np.asarray(image.getchannel("A")) if "A" in image.getbands() else None
+
+
+def _named(read: Callable[[Path, int | None], np.ndarray], path: Path, page: int | None) -> np.ndarray:
+    """Reads a file; an error names it."""
     try:
-        if path.suffix.lower() in TIFF_SUFFIXES:
-            return _read_tiff(path, is_mask)
-        data = path.read_bytes()
-        if data.startswith(b"BM") and not is_mask:
-            with Image.open(path) as image:
-                if image.mode == "P":  # TensorFlow would return the indices of the palette
-                    return np.asarray(image.convert("RGB"))
-        is_png = data.startswith(b"\x89PNG")
-        dtype = tf.uint16 if is_png and data[24] == 16 else tf.uint8  # byte 24 holds the bits of a sample
-        pixels = tf.io.decode_image(data, dtype=dtype, expand_animations=False).numpy()
-        if data.startswith(_JPEG) and not is_mask:
-            with Image.open(path) as image:
-                pixels = upright(pixels, image.getexif().get(ExifTags.Base.Orientation))
+        return read(path, page)
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"Cannot read {path}. Replace or remove the file. The decoder says: {reason}") from error
+
+
+def _image(path: Path, page: int | None) -> np.ndarray:
+    pixels = _special(path, page, is_mask=False)
+    if pixels is not None:
+        return pixels
+    data = path.read_bytes()
+    if data.startswith(BMP):
+        with Image.open(path) as image:
+            if image.mode == "P":  # TensorFlow would return the indices of the palette
+                return np.asarray(image.convert("RGB"))
+    if data.startswith(_DECODED_BY_TENSORFLOW) and not _is_bitmap_of_few_bits(data):
+        pixels = _by_tensorflow(data)
+        if data.startswith(JPEG):
+            with Image.open(path) as image:
+                pixels = upright(pixels, image.getexif().get(ExifTags.Base.Orientation))
+    else:
+        pixels = by_pillow(path)
+    return without_alpha(pixels)
+
+
+def _stored(path: Path, page: int | None) -> np.ndarray:
+    pixels = _special(path, page, is_mask=True)
+    if pixels is not None:
+        return pixels
+    with path.open("rb") as file:
+        header = file.read(33)
+    if header.startswith(PNG) and header[25:26] == b"\x03":
+        # The ids are the indices of the palette; TensorFlow would return its colours.
+        with Image.open(path) as image:
+            return np.asarray(image)[..., None]
+    if header.startswith(PNG) and header[25:26] == b"\x00" and header[24] < 8:
+        # Decoders spread the ids 0 to 15 over 0 to 255.
+        scale = 255 // (2 ** header[24] - 1)
+        return _by_tensorflow(path.read_bytes()) // np.uint8(scale)
+    data = path.read_bytes()
+    if data.startswith(_DECODED_BY_TENSORFLOW) and not (data.startswith(BMP) and data[28] < 8):
+        return without_alpha(_by_tensorflow(data))
+    return without_alpha(by_pillow(path, palette=False))
+
+
+def _special(path: Path, page: int | None, is_mask: bool) -> np.ndarray | None:
+    """Reads a TIFF or NumPy file; returns None for other files."""
+    suffix = path.suffix.lower()
+    if suffix in TIFF_SUFFIXES:
+        return read_tiff(path, is_mask, page)
+    if suffix in ARRAY_SUFFIXES:
+        pixels = np.array(single_array(path) if page is None else single_array(path)[page])
+        return pixels[..., None] if pixels.ndim == 2 else pixels
+    return None
+
+
+def single_array(path: Path) -> np.ndarray:
+    """Returns the array of a `.npy` file, which is read only where it is used, or of an `.npz` file of one."""
+    if path.suffix.lower() == ".npy":
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    else:
+        with np.load(path, allow_pickle=False) as file:
+            if len(file.files) != 1:
+                raise ValueError(f"expected one array in the file, received {', '.join(file.files)}")
+            array = file[file.files[0]]
+    if array.ndim not in (2, 3):
+        raise ValueError(f"expected an array (height, width) or (height, width, channels), received {array.shape}")
+    return array
+
+
+def _by_tensorflow(data: bytes) -> np.ndarray:
+    # Byte 24 of a PNG holds the bits of a sample.
+    dtype = tf.uint16 if data.startswith(PNG) and data[24] == 16 else tf.uint8
+    return tf.io.decode_image(data, dtype=dtype, expand_animations=False).numpy()
+
+
+def by_pillow(path: Path, palette: bool = True, page: int | None = None) -> np.ndarray:
+    """Reads a file with Pillow, which knows more formats than TensorFlow; with `palette`, indices as colours."""
+    with Image.open(path) as image:
+        if page is not None:
+            image.seek(page)
+        if image.mode == "P" and palette:
+            image = image.convert("RGB")
+        pixels = np.asarray(image)
+        if image.mode == "1":
+            pixels = pixels.astype(np.uint8) * np.uint8(255 if palette else 1)
+    return pixels[..., None] if pixels.ndim == 2 else pixels
+
+
+def _is_bitmap_of_few_bits(data: bytes) -> bool:
+    return data.startswith(BMP) and data[28] not in (8, 24, 32)
+
+
+def without_alpha(pixels: np.ndarray) -> np.ndarray:
+    """Returns an image of 2 or 4 channels without the last."""
     return pixels[..., :-1] if pixels.shape[-1] in (2, 4) else pixels
 
 
-def _read_tiff(path: Path, is_mask: bool) -> np.ndarray:
+def read_tiff(path: Path, is_mask: bool, page: int | None = None) -> np.ndarray:
+    """Reads a TIFF file, or one page of a stack."""
     with tifffile.TiffFile(path) as file:
         series = file.series[0]
-        page: Any = file.pages[0]
-        return arranged(series.asarray(), series.axes, page, is_mask)
+        first: Any = file.pages[0]
+        try:
+            pixels = series.asarray()
+        except ValueError as error:  # a compression for which tifffile needs imagecodecs
+            if "imagecodecs" not in str(error):
+                raise
+            return _compressed_tiff(path, is_mask, page)
+        if page is not None:
+            stack = stack_axis(series.axes, series.shape, "ZTIQ")
+            if stack is not None:
+                pixels = np.take(pixels, page, axis=stack)
+                return arranged(pixels, series.axes[:stack] + series.axes[stack + 1 :], first, is_mask)
+        return arranged(pixels, series.axes, first, is_mask)
 
 
-def _checked(image: np.ndarray, path: Path) -> np.ndarray:
-    """Returns the image as uint8, uint16 or float32, or raises a ValueError that names the file."""
+def _compressed_tiff(path: Path, is_mask: bool, page: int | None) -> np.ndarray:
+    try:
+        pixels = by_pillow(path, palette=not is_mask, page=page)
+    except Exception as error:
+        raise ValueError(f"its compression needs another package: pip install imagecodecs ({error})") from None
+    return without_alpha(pixels)
+
+
+def stack_axis(axes: str, shape: tuple[int, ...], stacks: str = "ZTI") -> int | None:
+    """Returns the axis of a TIFF series along which its pages are images of their own, or None.
+
+    Args:
+        axes: The letters of the axes, as tifffile names them.
+        shape: Their sizes.
+        stacks: The letters of such axes. Files call depth Z and time T; others say nothing (Q).
+    """
+    if len(axes) < 3:
+        return None
+    return next((n for n, letter in enumerate(axes) if letter in stacks and shape[n] > 1), None)
+
+
+def usual(image: np.ndarray, path: Path, value_range: tuple[float, float] | None = None) -> np.ndarray:
+    """Returns the image as uint8, uint16 or float32 in [0, 1], or raises a ValueError that names the file."""
     if image.dtype == bool:
         return image.astype(np.uint8) * np.uint8(255)
+    if value_range is not None:
+        low, high = value_range
+        return np.clip((image.astype(np.float32) - np.float32(low)) / np.float32(high - low), 0, 1)
     if image.dtype in (np.uint8, np.uint16):
         return image
+    ways = (
+        "Pass the values that are to be black and white as `value_range` (--value-range), such as "
+        f"{_round(image.min())},{_round(image.max())}"
+    )
     if image.dtype.kind != "f":
-        raise ValueError(f"Expected 8-bit, 16-bit or float images. Received: {path} with {image.dtype}")
-    if not (image.min() >= 0 and image.max() <= 1):  # `not` around all of it catches NaN too
-        raise ValueError(f"Float images must be in [0, 1]. Received: {path} in [{image.min()}, {image.max()}]")
+        raise ValueError(
+            f"Expected 8-bit, 16-bit or float images. Received: {path} with {image.dtype} from {image.min()} to "
+            f"{image.max()}. {ways}"
+        )
+    if not np.isfinite(image).all():
+        raise ValueError(f"Float images must be in [0, 1]. Received: {path} with NaN or infinite values")
+    if not (image.min() >= 0 and image.max() <= 1):
+        raise ValueError(
+            f"Float images must be in [0, 1]. Received: {path} in [{image.min()}, {image.max()}]. {ways}"
+        )
     return image.astype(np.float32)
+
+
+def _round(value: Any) -> str:
+    return f"{float(value):.4g}"
+

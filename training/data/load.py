@@ -1,15 +1,30 @@
 """Data sets by name or by folder, as seeded batches that can be repeated and resumed exactly."""
 
 import dataclasses
+import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import tensorflow as tf
 
 from dropzoo.common.checks import check_choice, check_count, check_pair, check_seed
+from dropzoo.common.pixels import check_range
 from dropzoo.training.data.augment import Augment, AugmentLike, make_augment
+from dropzoo.training.data.cache import MOST_IN_MEMORY, check_cache, keep, size_of
+from dropzoo.training.data.files.listing import has_images
+from dropzoo.training.data.files.summary import Summary
+from dropzoo.training.data.files.table import Reading
 from dropzoo.training.data.folders import read_folder
-from dropzoo.training.data.pipeline import Source, Split, conform, cut_fold, evaluation_batches, training_batches
+from dropzoo.training.data.pipeline import (
+    Source,
+    Split,
+    conform,
+    cut_fold,
+    evaluation_batches,
+    first,
+    training_batches,
+)
 from dropzoo.training.data.tfds import EMBEDDED, is_known, read_tfds
 
 
@@ -27,6 +42,7 @@ class DataInfo:
         num_validation: The number of validation images.
         num_test: The number of test images.
         bits: The bits of a pixel in the files, 8 or 16; None for images that are stored as floats.
+        ignore_class: The label of pixels that do not count; None if all count.
     """
 
     name: str
@@ -38,6 +54,7 @@ class DataInfo:
     num_validation: int
     num_test: int
     bits: int | None = None
+    ignore_class: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,12 +72,14 @@ class Data:
         validation: The validation batches, or None.
         test: The test batches, or None.
         info: The facts about the data set.
+        summary: What was understood of a folder: its sizes, splits and classes, and what looks wrong; or None.
     """
 
     train: tf.data.Dataset
     validation: tf.data.Dataset | None
     test: tf.data.Dataset | None
     info: DataInfo
+    summary: Summary | None = None
 
 
 def list_data() -> list[str]:
@@ -84,18 +103,35 @@ def load_data(
     image_size: int | tuple[int, int] | None = None,
     data_dir: str | os.PathLike | None = None,
     manual_dir: str | os.PathLike | None = None,
-    cache: bool = True,
+    cache: bool | str = "auto",
     limit: int | None = None,
     num_channels: int | None = None,
     fold: tuple[int, int] | None = None,
+    test_split: float | None = None,
+    images: str | None = None,
+    masks: str | None = None,
+    mask_suffix: str | None = None,
+    masks_as: str | None = None,
+    ignore_class: int | None = None,
+    class_names: Sequence[str] | str | None = None,
+    split_file: str | os.PathLike | None = None,
+    group_by: str | None = None,
+    pages: str = "auto",
+    value_range: tuple[float, float] | None = None,
+    broken: str = "refuse",
 ) -> Data:
     """Loads a data set for classification or segmentation.
 
     The batches are a function of `seed`: two calls with equal arguments give equal epochs, image by image.
 
+    A folder may have any usual layout: `images/` and `masks/`, or folders of other names (`masks`); one folder for
+    each class; either of these within `train/`, `val/` and `test/`, or beside `trainannot/`; one folder with
+    `07.png` and `07_mask.png`; images with a CSV, or with a JSON file of COCO. A split that the layout gives is
+    kept. Without one, the last fifth of each class is the test set. Files are read when they are needed.
+
     Args:
         name: `"digits"`, `"digit_scenes"`, a name of TFDS such as `"fashion_mnist"` or `"cifar10:3.*.*"`, or a
-            folder that holds `images/` and `masks/`, or one folder for each class.
+            folder of your own, whose name wins over that of a TFDS set.
         batch_size: Int above 0. Where images differ in size, they are validated and tested one by one.
         augment: True (mild changes), text such as `"flip_horizontal,rotation=15,crop=128"`, a dict, an `Augment`,
             or False.
@@ -105,12 +141,32 @@ def load_data(
         image_size: Int, `(height, width)` or None. Resizes all images to this size.
         data_dir: Folder in which TFDS keeps prepared sets; None for its default.
         manual_dir: Folder with the original archives of a TFDS set, instead of a download.
-        cache: Bool. Whether to keep decoded images in memory. Otherwise they are read again in each epoch.
+        cache: Where decoded images stay: `"memory"` (or True), `"disk"` for images of one size, or `"none"` (or
+            False), which reads files again in each epoch. `"auto"` means memory for up to 512 MB, else none.
         limit: Int above 0 or None. The number of training images to use, counted from the first; None for all.
         num_channels: 1, 3 or None. Turns RGB images grey (1), or grey images to RGB (3); a folder may hold both.
         fold: `(k, folds)` or None, for cross-validation. The training images (after `limit`) are cut into `folds`
             parts. The parts hold equal shares of each class and do not depend on `seed`. Part k, counted from 0,
             is the validation set. It replaces `validation_split` and the data's own validation set.
+        test_split: Float in [0, 1] or None. The fraction of a folder without a given split that is the test set;
+            None means 0.2. With 1 all images are test images, also those of given splits.
+        images: Folder or pattern of the images within the folder, such as `"**/*_sat.jpg"`; None to find them.
+        masks: Folder or pattern of the masks, such as `"gt"` or `"**/*_mask.png"`; None to find them.
+        mask_suffix: The end of the name of a mask behind that of its image, such as `"_seg"`; None to find it.
+        masks_as: The meaning of masks: `"ids"` of classes; `"instances"`, numbers of objects of one class;
+            `"threshold"` or `"threshold=128"`, for grey masks of two classes; `"palette"`, a class for each colour,
+            or `"palette=FILE"`, with a line `red,green,blue,name` for each class; `"alpha"`. None accepts ids, and 0
+            with 255, and refuses masks that may be anything else, with the argument to pass.
+        ignore_class: Int or None. The label of pixels that do not count, such as 255 (void).
+        class_names: The names of the classes: a sequence, text with commas, or a file with a name a line. None
+            takes those of class folders, or of a file such as `classes.txt` beside masks.
+        split_file: A CSV with a row for each image and some of the columns file, label, mask, split and group.
+        group_by: A regular expression for the paths of images, such as `"patient\\d+"`, or a column of
+            `split_file`. Images of one group stay in one split and one fold.
+        pages: What the pages of TIFF stacks are: `"images"`, `"channels"`, or `"auto"`, which trusts the file.
+        value_range: The stored values that become 0 and 1, for floats beyond [0, 1] and for signed integers.
+        broken: `"refuse"` raises an error that names the files that cannot be read; `"skip"` decodes all files
+            first, and leaves out those that cannot be read, with a warning.
 
     Returns:
         `Data` with the batches of the three splits and the `DataInfo`.
@@ -127,8 +183,24 @@ def load_data(
     """
     size = None if image_size is None else check_pair(image_size, "image_size")
     _check_arguments(batch_size, seed, validation_split, limit, num_channels)
-    augmentation = make_augment(augment)
-    source = _source(name, 0 if fold else validation_split, seed, data_dir, manual_dir, num_channels)
+    augmentation, cache = make_augment(augment), check_cache(cache)
+    reading = Reading(
+        images=images,
+        masks=masks,
+        split_file=None if split_file is None else os.fspath(split_file),
+        mask_suffix=mask_suffix,
+        masks_as=masks_as,
+        ignore_class=ignore_class,
+        class_names=class_names,
+        group_by=group_by,
+        pages=pages,
+        value_range=None if value_range is None else check_range(value_range, "value_range"),
+        broken=broken,
+        validation_split=0 if fold else validation_split,
+        test_split=test_split,
+        num_channels=num_channels,
+    )
+    source = _source(name, reading, seed, data_dir, manual_dir)
     height, width, channels = _shape(source, size, num_channels)
     sizes_vary = height is None or width is None
     crop = _crop(augmentation, height, width, channels)
@@ -137,24 +209,21 @@ def load_data(
             "Images of different sizes cannot form a batch. Pass `image_size=(height, width)`, `batch_size=1`, or "
             f"`augment` with a crop. Received: batch_size={batch_size}"
         )
+    train, validation = _training_splits(source, limit, fold)
+    parts = [each and conform(each, size, channels) for each in (train, validation, source.test)]
+    kept = _kept(parts, cache, source)
 
     def evaluation(split: Split | None) -> tf.data.Dataset | None:
-        if split is None:
-            return None
-        stored = conform(split, size, channels)
-        if cache:  # filled here, because a cache that is iterated only half-way comes out short later
-            stored = stored.cache()
-            stored.reduce(tf.constant(0), lambda total, *_: total)
-        return evaluation_batches(stored, 1 if sizes_vary else batch_size)
+        return None if split is None else evaluation_batches(split, 1 if sizes_vary else batch_size)
 
-    train, validation = _training_splits(source, limit, fold)
-    examples = conform(train, size, channels)
-    batches = training_batches(examples, train.count, batch_size, augmentation, seed, in_memory=cache)
-    batches.as_stored = lambda: evaluation(train)
+    assert kept[0] is not None
+    batches = training_batches(kept[0], batch_size, augmentation, seed)
+    batches.as_stored = lambda: evaluation(kept[0])
+    batches.ignore_class = source.ignore_class
     return Data(
         train=batches,
-        validation=evaluation(validation),
-        test=evaluation(source.test),
+        validation=evaluation(kept[1]),
+        test=evaluation(kept[2]),
         info=DataInfo(
             name=source.name,
             task=source.task,
@@ -166,8 +235,23 @@ def load_data(
             num_validation=validation.count if validation else 0,
             num_test=source.test.count if source.test else 0,
             bits=train.bits,
+            ignore_class=source.ignore_class,
         ),
+        summary=source.summary,
     )
+
+
+def _kept(parts: list[Split | None], cache: str, source: Source) -> list[Split | None]:
+    """Returns the splits, decoded once if that is wanted; an error names the files that cannot be decoded."""
+    if cache == "auto":
+        # Images of several sizes are held too, as nothing tells their sum before they are read.
+        size = sum(size_of(part) for part in parts)
+        cache = "memory" if size <= MOST_IN_MEMORY or (size == math.inf and not source.is_large) else "none"
+    try:
+        return [part and keep(part, cache, f"{source.key} {n}") for n, part in enumerate(parts)]
+    except tf.errors.OpError:
+        source.check()
+        raise
 
 
 def _check_arguments(
@@ -184,11 +268,10 @@ def _check_arguments(
 
 def _source(
     name: str | os.PathLike,
-    validation_split: float,
+    reading: Reading,
     seed: int,
     data_dir: str | os.PathLike | None,
     manual_dir: str | os.PathLike | None,
-    num_channels: int | None,
 ) -> Source:
     """Reads a folder, or a data set of TFDS."""
     if folder := find_folder(name):
@@ -196,9 +279,16 @@ def _source(
             raise ValueError(
                 f"`data_dir` and `manual_dir` are for TFDS names. Received one with the folder {name}"
             )
-        return read_folder(folder, validation_split, num_channels)
+        return read_folder(folder, reading)
+    for field in dataclasses.fields(Reading):
+        value = getattr(reading, field.name)
+        if field.name not in ("validation_split", "num_channels") and value != field.default:
+            raise ValueError(
+                f"`{field.name}` is for folders of files. Received: {field.name}={value!r} with the data set "
+                f"{os.fspath(name)!r}. For a folder of this name, pass ./{os.fspath(name)}"
+            )
     directories = (None if d is None else os.path.expanduser(d) for d in (data_dir, manual_dir))
-    return read_tfds(os.fspath(name), validation_split, seed, *directories)
+    return read_tfds(os.fspath(name), reading.validation_split, seed, *directories)
 
 
 def _shape(
@@ -228,17 +318,19 @@ def _training_splits(
     source: Source, limit: int | None, fold: tuple[int, int] | None
 ) -> tuple[Split, Split | None]:
     """Returns the images to train on and to validate on."""
-    count = min(source.train.count, limit or source.train.count)
-    train = Split(source.train.examples.take(count), count)
+    train = first(source.train, min(source.train.count, limit or source.train.count))
     return cut_fold(train, *fold, by_label=source.task == "classification") if fold else (train, source.validation)
 
 
 def find_folder(name: str | os.PathLike) -> Path | None:
     """Returns the folder to which a name refers, or None for the name of a data set.
 
-    The folder need not exist. A string that TFDS knows is never a folder; a `Path` always is.
+    The folder need not exist, if the name is a path. A folder of a name that TFDS knows is meant if it holds files
+    of data, as `cifar10/train` does; a folder that TFDS has prepared is not.
     """
-    is_path = isinstance(name, os.PathLike) or (
-        not is_known(name) and (os.path.isdir(name) or name.startswith(("~", ".")) or os.sep in name)
-    )
+    text = os.fspath(name)
+    is_path = isinstance(name, os.PathLike) or text.startswith(("~", "."))
+    if not is_path and os.path.isdir(text):
+        is_path = not is_known(text) or has_images(Path(text))
+    is_path = is_path or (os.sep in text and not is_known(text))
     return Path(name).expanduser() if is_path else None

@@ -1,11 +1,15 @@
 """From stored examples to batches, the same for all data sets."""
 
 import dataclasses
+from collections.abc import Callable
+from typing import TypeAlias
 
 import numpy as np
 import tensorflow as tf
 
 from dropzoo.training.data.augment import NUM_DRAWS, Augment
+from dropzoo.training.data.files.splits import fold_of
+from dropzoo.training.data.files.summary import Summary
 from dropzoo.training.data.images import grey_to_rgb
 
 # The number of examples that are shuffled at a time if a data set is not held in memory.
@@ -13,12 +17,31 @@ _SHUFFLE_WINDOW = 10_000
 _BITS = {tf.uint8: 8, tf.uint16: 16}
 
 
+#: A function from a place, or from several, to the example there, or to a batch.
+Read: TypeAlias = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
+
+
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """The stored examples of a split, `(image, label or mask)`, in a fixed order and not in batches."""
+    """The stored examples of a split, `(image, label or mask)`, in a fixed order and not in batches.
+
+    Attributes:
+        examples: The dataset of the examples.
+        count: Int, their number.
+        read: Function from a place, counted from 0, to the example there; None if they come in their order only.
+        gather: Function from several places to a batch, for examples that are held as arrays; or None.
+        in_memory: Bool. Whether the examples are in memory, so that any order costs nothing.
+        labels: The class of each example, if that is known without reading it.
+        groups: The group of each example; examples of one group stay together in a fold.
+    """
 
     examples: tf.data.Dataset
     count: int
+    read: Read | None = None
+    gather: Read | None = None
+    in_memory: bool = False
+    labels: np.ndarray | None = None
+    groups: tuple[str, ...] = ()
 
     @property
     def bits(self) -> int | None:
@@ -37,17 +60,21 @@ class Source:
     train: Split
     validation: Split | None
     test: Split | None
-
-
-def tail_count(count: int, fraction: float) -> int:
-    """Returns the number of examples in the last `fraction` of `count`, rounded to the nearest."""
-    return int(count * fraction + 0.5)
+    ignore_class: int | None = None
+    summary: Summary | None = None
+    #: Raises the error that names the files that cannot be read, if there are any.
+    check: Callable[[], None] = lambda: None
+    #: Text that is the same for the same files.
+    key: str = ""
+    #: Whether images of several sizes may be too many for memory.
+    is_large: bool = False
 
 
 def cut_fold(split: Split, fold: int, folds: int, by_label: bool) -> tuple[Split, Split]:
     """Returns a split without part `fold` of `folds`, and that part, both in the stored order.
 
     The parts come from one fixed permutation. With `by_label`, each part holds each label as evenly as possible.
+    Groups stay whole.
     """
     if not 2 <= folds <= split.count:
         raise ValueError(
@@ -55,24 +82,47 @@ def cut_fold(split: Split, fold: int, folds: int, by_label: bool) -> tuple[Split
         )
     if not 0 <= fold < folds:
         raise ValueError(f"`fold` must be (k, folds), with k from 0 to {folds - 1}. Received: {(fold, folds)}")
-    order = np.random.RandomState(0).permutation(split.count)
+    labels = np.zeros(split.count, np.int64)
     if by_label:
-        labels = np.array([int(label) for label in split.examples.map(lambda _, label: label)])
+        known = split.examples.map(lambda _, label: label) if split.labels is None else split.labels
+        labels = np.array([int(label) for label in known])
+    if any(split.groups):
+        is_cut = fold_of(labels, split.groups, folds) == fold
+    else:
+        order = np.random.RandomState(0).permutation(split.count)
         order = order[np.argsort(labels[order], kind="stable")]
-    is_cut = np.zeros(split.count, bool)
-    is_cut[order[fold::folds]] = True
-
+        is_cut = np.zeros(split.count, bool)
+        is_cut[order[fold::folds]] = True
     return pick(split, ~is_cut), pick(split, is_cut)
+
+
+def first(split: Split, count: int) -> Split:
+    """Returns the first `count` examples."""
+    return pick(split, np.arange(split.count) < count) if count < split.count else split
 
 
 def pick(split: Split, wanted: np.ndarray) -> Split:
     """Returns the examples for which `wanted`, a bool array `(count,)`, is true."""
-    numbered = split.examples.enumerate().filter(lambda index, example: tf.gather(wanted, index))
-    examples, size = numbered.map(lambda index, example: example), int(wanted.sum())
-    return Split(examples.apply(tf.data.experimental.assert_cardinality(size)), size)
+    size = int(wanted.sum())
+    if split.read is None:
+        numbered = split.examples.enumerate().filter(lambda index, example: tf.gather(wanted, index))
+        examples = numbered.map(lambda index, example: example)
+        return Split(examples.apply(tf.data.experimental.assert_cardinality(size)), size)
+    places, read = tf.constant(np.flatnonzero(wanted)), split.read
+    labels = None if split.labels is None else split.labels[wanted]
+    groups = tuple(group for group, kept in zip(split.groups, wanted, strict=True) if kept) if split.groups else ()
+    return numbered_split(lambda place: read(tf.gather(places, place)), size, labels, groups)
 
 
-def conform(split: Split, size: tuple[int, int] | None, channels: int) -> tf.data.Dataset:
+def numbered_split(
+    read: Read, count: int, labels: np.ndarray | None = None, groups: tuple[str, ...] = ()
+) -> Split:
+    """Returns the split of examples that can be read in any order."""
+    examples = tf.data.Dataset.range(count).map(read, num_parallel_calls=tf.data.AUTOTUNE)
+    return Split(examples, count, read, labels=labels, groups=groups)
+
+
+def conform(split: Split, size: tuple[int, int] | None, channels: int) -> Split:
     """Returns the examples with images and masks of the wanted size and channels. Their dtypes do not change."""
 
     def conform_one(image: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -86,39 +136,33 @@ def conform(split: Split, size: tuple[int, int] | None, channels: int) -> tf.dat
             label = tf.ensure_shape(label[..., 0], image.shape[:2])
         return image, label
 
-    return split.examples.map(conform_one, num_parallel_calls=tf.data.AUTOTUNE)
+    if split.read is None:
+        return Split(split.examples.map(conform_one, num_parallel_calls=tf.data.AUTOTUNE), split.count)
+    read = split.read
+    return numbered_split(lambda place: conform_one(*read(place)), split.count, split.labels, split.groups)
 
 
-def evaluation_batches(examples: tf.data.Dataset, batch_size: int) -> tf.data.Dataset:
+def evaluation_batches(split: Split, batch_size: int) -> tf.data.Dataset:
     """Returns batches of examples in their stored order."""
-    return (
-        examples.batch(batch_size).map(_as_numbers, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
-    )
+    if split.gather is not None:
+        gather = split.gather
+        places = tf.data.Dataset.range(split.count).batch(batch_size)
+        batches = places.map(lambda place: _as_numbers(*gather(place)), num_parallel_calls=tf.data.AUTOTUNE)
+    else:
+        batches = split.examples.batch(batch_size).map(_as_numbers, num_parallel_calls=tf.data.AUTOTUNE)
+    return batches.prefetch(tf.data.AUTOTUNE)
 
 
-def training_batches(
-    examples: tf.data.Dataset,
-    count: int,
-    batch_size: int,
-    augment: Augment | None,
-    seed: int,
-    in_memory: bool,
-) -> tf.data.Dataset:
+def training_batches(split: Split, batch_size: int, augment: Augment | None, seed: int) -> tf.data.Dataset:
     """Returns a dataset that shuffles, augments and batches examples anew for each epoch.
 
     The order is a function of (seed, epoch), and the changes to an image are a function of (seed, epoch, index of
     the image). The first iteration over the dataset gives epoch 0, the second gives epoch 1, and so on; its
     `at_epoch(epoch)` returns a dataset of one epoch.
     """
-    indexed = examples.enumerate()
-    if in_memory:
-        # The cache is made here, outside of all epochs, so that they share it. It is filled here, because a cache
-        # that several iterators fill at once, as under a strategy, can come out short.
-        indexed = indexed.cache()
-        indexed.reduce(tf.constant(0), lambda total, _: total)
-
+    count, spec = split.count, split.examples.element_spec
     # Images of several sizes must be cropped before they make a batch, so they are augmented one by one.
-    one_size = all(indexed.element_spec[1][0].shape)
+    one_size = all(spec[0].shape)
 
     def at_epoch(epoch: int | tf.Tensor) -> tf.data.Dataset:
         epoch = tf.cast(epoch, tf.int64)
@@ -130,8 +174,12 @@ def training_batches(
                 return images, labels
             return augment.apply_batch(images, labels, tf.gather(draws, indices))
 
-        window = count if in_memory else min(count, _SHUFFLE_WINDOW)
-        order = _shuffle(indexed, window, seed, epoch)
+        if split.gather is not None and one_size:
+            gather = split.gather
+            places = _shuffle(tf.data.Dataset.range(count), count, seed, epoch).batch(batch_size)
+            batches = places.map(lambda p: finish(p, gather(p)), num_parallel_calls=tf.data.AUTOTUNE)
+            return batches.prefetch(tf.data.AUTOTUNE)
+        order = _in_order_of(split, seed, epoch)
         if one_size or augment is None:
             batches = order.batch(batch_size).map(finish, num_parallel_calls=tf.data.AUTOTUNE)
         else:
@@ -147,8 +195,18 @@ def training_batches(
     batches.at_epoch = at_epoch
     # `Trainer` keeps these facts about the images with the model.
     batches.input_range = (0.0, 1.0)
-    batches.bits = _BITS.get(examples.element_spec[0].dtype)
+    batches.bits = split.bits
     return batches
+
+
+def _in_order_of(split: Split, seed: int, epoch: tf.Tensor) -> tf.data.Dataset:
+    """Returns the examples of an epoch with their places; a split that can be read in any order is not buffered."""
+    if split.read is not None and not split.in_memory:
+        read = split.read
+        places = _shuffle(tf.data.Dataset.range(split.count), split.count, seed, epoch)
+        return places.map(lambda place: (place, read(place)), num_parallel_calls=tf.data.AUTOTUNE)
+    window = split.count if split.in_memory else min(split.count, _SHUFFLE_WINDOW)
+    return _shuffle(split.examples.enumerate(), window, seed, epoch)
 
 
 def _as_numbers(image: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

@@ -16,7 +16,8 @@ import tensorflow_datasets as tfds
 from dropzoo.common.checks import did_you_mean
 from dropzoo.common.seeds import random_untouched
 from dropzoo.training.data import digits
-from dropzoo.training.data.pipeline import Source, Split, pick, tail_count
+from dropzoo.training.data.files.splits import tail_count
+from dropzoo.training.data.pipeline import Source, Split, pick
 
 EMBEDDED = [digits.Digits.name, digits.DigitScenes.name]
 

@@ -7,7 +7,9 @@ from dropzoo.training.losses.cross_entropy import SmoothedCrossEntropy, check_sm
 from dropzoo.training.losses.dice import DiceCrossEntropy
 
 
-def default_loss(task: str, num_classes: int, label_smoothing: float = 0.0) -> keras.losses.Loss:
+def default_loss(
+    task: str, num_classes: int, label_smoothing: float = 0.0, ignore_class: int | None = None
+) -> keras.losses.Loss:
     """Returns the usual loss of a task, from logits.
 
     It is `DiceCrossEntropy` for segmentation and cross-entropy for classification.
@@ -16,6 +18,7 @@ def default_loss(task: str, num_classes: int, label_smoothing: float = 0.0) -> k
         task: `"classification"` or `"segmentation"`.
         num_classes: Int. The number of outputs of the model; 1 means one logit of a binary task.
         label_smoothing: Float in [0, 1), see `SmoothedCrossEntropy`.
+        ignore_class: Int, for example 255, or None. Pixels with this label do not count; for segmentation.
 
     Returns:
         A new `keras.losses.Loss`.
@@ -31,7 +34,7 @@ def default_loss(task: str, num_classes: int, label_smoothing: float = 0.0) -> k
     check_choice(task, "task", ("classification", "segmentation"))
     smoothing = check_smoothing(label_smoothing)
     if task == "segmentation":
-        return DiceCrossEntropy(label_smoothing=smoothing)
+        return DiceCrossEntropy(label_smoothing=smoothing, ignore_class=ignore_class)
     if num_classes == 1:
         return keras.losses.BinaryCrossentropy(from_logits=True, label_smoothing=smoothing)
     if smoothing:

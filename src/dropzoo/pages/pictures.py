@@ -123,6 +123,8 @@ def blend(image: np.ndarray, mask: np.ndarray, classes: int) -> np.ndarray:
     """Returns an image as RGB in [0, 1], in which each class but the background has a colour, of ten."""
     grey = np.repeat(_showable(image).reshape(*image.shape[:2], -1)[..., :3].mean(-1, keepdims=True), 3, axis=-1)
     palette = matplotlib.colormaps["tab10"](np.arange(classes - 1) % 10)[:, :3]
+    counts = (mask >= 0) & (mask < classes)  # a label that is ignored has no colour
+    mask = np.where(counts, mask, 0)
     colours = np.concatenate([np.zeros((1, 3)), palette])[mask]
     return np.where(mask[..., None] > 0, 0.4 * grey + 0.6 * colours, grey).clip(
         0, 1

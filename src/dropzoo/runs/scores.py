@@ -40,13 +40,14 @@ class Scores:
 
     def __init__(self, info: training.DataInfo) -> None:
         self.info = info
-        self.calibration = training.ExpectedCalibrationError()
+        ignored = info.ignore_class
+        self.calibration = training.ExpectedCalibrationError(ignore_class=ignored)
         self.metrics = {  # they take logits, and log p will do, since the softmax of log p is p
-            "nll": training.NegativeLogLikelihood(),
-            "brier": training.BrierScore(),
+            "nll": training.NegativeLogLikelihood(ignore_class=ignored),
+            "brier": training.BrierScore(ignore_class=ignored),
             "ece": self.calibration,
-            "ece_adaptive": training.AdaptiveCalibrationError(),
-            "ece_classwise": training.ClasswiseCalibrationError(info.num_classes),
+            "ece_adaptive": training.AdaptiveCalibrationError(ignore_class=ignored),
+            "ece_classwise": training.ClasswiseCalibrationError(info.num_classes, ignore_class=ignored),
         }
         shape = [None] * (3 if info.task == "segmentation" else 1)
         spec = (tf.TensorSpec(shape, tf.int32), tf.TensorSpec([*shape, info.num_classes], tf.float32))
@@ -69,9 +70,13 @@ class Scores:
         """Adds a batch: labels `(batch, ...)` and log-probabilities `(batch, ..., classes)`."""
         uncertainty = self._update(tf.cast(labels, tf.int32), log_p).numpy()
         labels, classes = np.asarray(labels), np.argmax(log_p, -1)
-        cells = labels.ravel() * len(self._confusion) + classes.ravel()
+        counts = (
+            np.ones(labels.shape, bool) if self.info.ignore_class is None else labels != self.info.ignore_class
+        )
+        cells = labels[counts] * len(self._confusion) + classes[counts]
         self._confusion += np.bincount(cells, minlength=self._confusion.size).reshape(self._confusion.shape)
-        self._kept.append(self._sample(uncertainty, classes != labels))
+        uncertainties, errors, kept = self._sample(uncertainty, classes != labels, counts)
+        self._kept.append((uncertainties[kept], errors[kept]))
         self.count += len(labels)
 
     def _add_to_metrics(self, labels: tf.Tensor, log_p: tf.Tensor) -> tf.Tensor:

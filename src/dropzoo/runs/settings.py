@@ -5,6 +5,9 @@ from typing import Any
 
 from dropzoo.common.checks import check_choice, check_count, check_positive
 
+#: The fields that say how a folder is read, which are those of a model for other folders too.
+READING = ("images", "masks", "mask_suffix", "masks_as", "ignore_class", "class_names", "pages", "value_range")
+
 #: Fields that have another name in files, so that existing files stay readable.
 FILE_NAMES = {"learning_rate_schedule": "schedule"}
 
@@ -19,7 +22,9 @@ class Settings:
         batch_size: Positive int.
         learning_rate: Positive float, the learning rate of Adam.
         learning_rate_schedule: `"cosine"`, down to 0 over all steps, or `"constant"`.
-        image_size, num_channels, validation_split, limit, manual_dir, data_dir: As for `load_data`.
+        image_size, num_channels, validation_split, limit, manual_dir, data_dir, cache: As for `load_data`.
+        test_split, images, masks, mask_suffix, masks_as, ignore_class, class_names, split_file, group_by, pages,
+            value_range, broken: As for `load_data`.
 
     Raises:
         ValueError: If a value is out of its range.
@@ -30,14 +35,30 @@ class Settings:
     batch_size: int = 32
     learning_rate: float = 1e-3
     learning_rate_schedule: str = "cosine"
-    image_size: int | None = None
+    image_size: int | tuple[int, int] | None = None
     num_channels: int | None = None
     validation_split: float = 0.1
     limit: int | None = None
     manual_dir: str | None = None
     data_dir: str | None = None
+    cache: str = "auto"
+    test_split: float | None = None
+    images: str | None = None
+    masks: str | None = None
+    mask_suffix: str | None = None
+    masks_as: str | None = None
+    ignore_class: int | None = None
+    class_names: str | None = None
+    split_file: str | None = None
+    group_by: str | None = None
+    pages: str = "auto"
+    value_range: tuple[float, float] | None = None
+    broken: str = "refuse"
 
     def __post_init__(self) -> None:
+        for name in ("image_size", "value_range"):  # pairs are lists in files
+            if isinstance(getattr(self, name), list):
+                object.__setattr__(self, name, tuple(getattr(self, name)))
         check_count(self.epochs, "epochs")
         check_count(self.batch_size, "batch_size")
         check_positive(self.learning_rate, "learning_rate")

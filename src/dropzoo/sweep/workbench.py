@@ -158,7 +158,7 @@ class Workbench:
 
     def _scores_of(self, info: training.DataInfo) -> Scores:
         """Returns the `Scores` of these classes, which are traced once for all trials."""
-        key = json.dumps([info.task, info.class_names])
+        key = json.dumps([info.task, info.class_names, info.ignore_class])
         if key not in self._scores:
             self._scores[key] = Scores(info)
         return self._scores[key]
@@ -188,9 +188,9 @@ class _Graph:
     def __init__(self, model: keras.Model, config: RunConfig, info: training.DataInfo) -> None:
         self.model = model
         self.variables = list(model.variables)  # before compile adds those of the metrics
-        metrics = training.default_metrics(info.task, info.num_classes)
+        metrics = training.default_metrics(info.task, info.num_classes, info.ignore_class)
         # The loss that trials are compared by: without smoothing, Dice and penalties.
-        metrics.append(training.NegativeLogLikelihood(name="nll"))
+        metrics.append(training.NegativeLogLikelihood(name="nll", ignore_class=info.ignore_class))
         self.trainer = config.trainer(model, info, metrics=metrics)
         model.optimizer.build(model.trainable_variables)
         self.optimizer = [(variable, variable.numpy()) for variable in model.optimizer.variables]
@@ -250,5 +250,5 @@ def _graph_key(model: keras.Model, config: RunConfig, info: training.DataInfo) -
     names = ("model", "options", "learning_rate", "learning_rate_schedule", "label_smoothing")
     settings = [getattr(config, name) for name in names]
     # The number of steps is part of the learning-rate schedule, which is part of the graph.
-    shape = [config.steps(info), info.input_shape, info.num_classes]
+    shape = [config.steps(info), info.input_shape, info.num_classes, info.ignore_class]
     return json.dumps([settings, shape, drops], default=str)

@@ -1,0 +1,82 @@
+"""Annotations in the format of COCO: one JSON file with polygons for all images."""
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+
+from dropzoo.training.data.files.listing import Listing
+from dropzoo.training.data.files.table import Polygons, Sample, Table, some, split_of
+
+
+def find_coco(root: Path) -> dict[str, Path]:
+    """Returns the JSON files in a folder, or in its `annotations/`, that hold annotations of COCO, by their splits.
+
+    Raises:
+        ValueError: If there are several files, and their names do not say of which split they are.
+    """
+    places = [*sorted(root.glob("*.json")), *sorted(root.glob("annotations/*.json"))]
+    found = [path for path in places if _is_coco(path)]
+    if len(found) < 2:
+        return {"": path for path in found}
+    words = {path: re.split("[^a-z]+", path.stem.lower()) for path in found}
+    splits = {next((split_of(word) for word in words[path] if split_of(word)), ""): path for path in found}
+    if len(splits) < len(found) or "" in splits:
+        raise ValueError(f"Expected one file of annotations a split in {root}. Received: {some(list(map(str, found)))}")
+    return splits
+
+
+def _is_coco(path: Path) -> bool:
+    try:
+        content = json.loads(path.read_text())
+    except (ValueError, OSError):
+        return False
+    return isinstance(content, dict) and {"images", "annotations", "categories"} <= content.keys()
+
+
+def read_coco(files: dict[str, Path], root: Path) -> Table:
+    """Returns the table of the COCO files of splits."""
+    tables = [_read(path, root, split) for split, path in files.items()]
+    if len({table.class_names for table in tables}) > 1:
+        raise ValueError(f"The files of the splits must have the same categories. Received: {some(list(map(str, files.values())))}")
+    samples = [sample for table in tables for sample in table.samples]
+    return dataclasses.replace(tables[0], samples=samples, notes=[note for table in tables for note in table.notes])
+
+
+def _read(path: Path, root: Path, split: str) -> Table:
+    """Returns the table of a COCO file: class 0 is the background, and the categories follow in the order of ids.
+
+    Raises:
+        ValueError: If images are missing, or annotations are no polygons.
+    """
+    content = json.loads(path.read_text())
+    categories = sorted(content["categories"], key=lambda each: each["id"])
+    classes = {each["id"]: number + 1 for number, each in enumerate(categories)}
+    by_name: dict[str, Path] = {file.name: file for file in Listing().images(root)}
+    shapes: dict[int, list[tuple[int, tuple[float, ...]]]] = {}
+    encoded = 0
+    for each in content["annotations"]:
+        if not isinstance(each.get("segmentation"), list):
+            encoded += 1
+            continue
+        if each["category_id"] not in classes:
+            raise ValueError(f"Annotation {each.get('id')} in {path} has the category {each['category_id']}, which is not listed")
+        for corners in each["segmentation"]:
+            shapes.setdefault(each["image_id"], []).append((classes[each["category_id"]], tuple(map(float, corners))))
+    if encoded:
+        raise ValueError(
+            f"{encoded:,} annotations in {path} are no polygons (run-length codes, or boxes alone). Save the masks as "
+            "PNG files of class ids instead"
+        )
+    samples, missing = [], []
+    for image in sorted(content["images"], key=lambda each: each["file_name"]):
+        file = by_name.get(Path(image["file_name"]).name)
+        if file is None:
+            missing.append(image["file_name"])
+            continue
+        mask = Polygons((image["height"], image["width"]), tuple(shapes.get(image["id"], ())))
+        samples.append(Sample(file, mask=mask, split=split))
+    if missing:
+        raise ValueError(f"{len(missing):,} images that {path} names are not there: {some(missing)}")
+    names = ("background", *(str(each["name"]) for each in categories))
+    return Table(root, samples, names, notes=[f"Masks are drawn from the polygons of {path}"])

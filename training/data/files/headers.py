@@ -1,0 +1,135 @@
+"""The facts about an image that its file tells before its pixels are decoded."""
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import tifffile
+from PIL import ExifTags, Image, JpegImagePlugin
+
+from dropzoo.training.data.images import ARRAY_SUFFIXES, BMP, GIF, JPEG, PNG, TIFF_SUFFIXES, single_array, stack_axis
+
+# Channels of the colour types of PNG files, without alpha, and of the modes of Pillow.
+_PNG_CHANNELS = {0: 1, 2: 3, 3: 3, 4: 1, 6: 3}
+_MODE_CHANNELS = {"1": 1, "L": 1, "LA": 1, "I": 1, "F": 1, "I;16": 1, "I;16B": 1}
+_MODE_TYPES = {"I": "int32", "F": "float32", "I;16": "uint16", "I;16B": "uint16"}
+
+
+class Facts(NamedTuple):
+    """The facts about an image file.
+
+    Attributes:
+        height: Int, pixels.
+        width: Int, pixels.
+        channels: Int, without alpha.
+        dtype: Str, the type of the stored values.
+        plain: Bool. Whether the decoder of TensorFlow gives the image as it is shown.
+        pages: Int, the number of images in the file.
+    """
+
+    height: int
+    width: int
+    channels: int
+    dtype: str = "uint8"
+    plain: bool = False
+    pages: int = 1
+
+
+def read_facts(paths: Sequence[Path], pages: str = "auto") -> tuple[dict[Path, Facts], dict[Path, str]]:
+    """Returns the facts about each file, and the reason for each that cannot be read.
+
+    Args:
+        paths: The files.
+        pages: `"auto"`, `"images"` or `"channels"`: what the pages of a stack are.
+    """
+
+    def look(path: Path) -> Facts | str:
+        try:
+            return _facts(path, pages)
+        except Exception as error:
+            return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+    with ThreadPoolExecutor(min(8, 2 * (os.cpu_count() or 1))) as pool:
+        found = dict(zip(paths, pool.map(look, paths, chunksize=64), strict=True))
+    good = {path: each for path, each in found.items() if isinstance(each, Facts)}
+    return good, {path: each for path, each in found.items() if isinstance(each, str)}
+
+
+def _facts(path: Path, pages: str) -> Facts:
+    suffix = path.suffix.lower()
+    if suffix in TIFF_SUFFIXES:
+        return _tiff_facts(path, pages)
+    if suffix in ARRAY_SUFFIXES:
+        array = single_array(path)
+        if array.ndim == 3 and pages == "images":
+            return Facts(*array.shape[1:], 1, array.dtype.name, pages=len(array))
+        return Facts(*(array.shape if array.ndim == 3 else (*array.shape, 1)), array.dtype.name)
+    with path.open("rb") as file:
+        header = file.read(33)
+        if not header:
+            raise ValueError("the file is empty")
+        if header.startswith(JPEG):
+            if not _ends(file, b"\xff\xd9"):
+                _decode(path)
+            file.seek(0)
+            return _jpeg_facts(JpegImagePlugin.JpegImageFile(file))
+        if header.startswith(PNG):
+            if not _ends(file, b"IEND"):
+                _decode(path)
+            height, width = (int.from_bytes(header[n : n + 4]) for n in (20, 16))
+            dtype = "uint16" if header[24] == 16 else "uint8"
+            return Facts(height, width, _PNG_CHANNELS[header[25]], dtype, plain=True)
+    with Image.open(path) as image:
+        width, height = image.size
+        if header.startswith(GIF):
+            return Facts(height, width, 3, plain=True)
+        if header.startswith(BMP) and image.mode == "RGB" and header[28] == 32:
+            return Facts(height, width, 3)
+        dtype = "bool" if image.mode == "1" and not header.startswith(BMP) else _MODE_TYPES.get(image.mode, "uint8")
+        return Facts(height, width, _MODE_CHANNELS.get(image.mode, 3), dtype)
+
+
+def _ends(file: Any, mark: bytes) -> bool:
+    """Returns whether the mark that ends a format is near the end of a file; some programs append bytes to it."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - 4096))
+    return mark in file.read()
+
+
+def _decode(path: Path) -> None:
+    """Decodes a file whose end looks wrong, and so raises an error if it is cut short."""
+    with Image.open(path) as image:
+        image.load()
+
+
+def _jpeg_facts(image: Any) -> Facts:
+    width, height = image.size
+    turned = image.getexif().get(ExifTags.Base.Orientation, 1) if "exif" in image.info else 1
+    if turned in (5, 6, 7, 8):
+        height, width = width, height
+    return Facts(height, width, 1 if image.mode == "L" else 3, plain=turned not in range(2, 9))
+
+
+def _tiff_facts(path: Path, pages: str) -> Facts:
+    with tifffile.TiffFile(path) as file:
+        series, page = file.series[0], file.pages[0]
+        axes, shape, dtype = series.axes, series.shape, series.dtype
+        stack = stack_axis(axes, shape)
+        count = 1
+        if pages == "images" and stack is None:
+            stack = stack_axis(axes, shape, "Q")
+        if stack is not None and pages != "channels":
+            count = shape[stack]
+            axes, shape = axes[:stack] + axes[stack + 1 :], shape[:stack] + shape[stack + 1 :]
+        if len(shape) not in (2, 3) or "Y" not in axes or "X" not in axes:
+            raise ValueError(f"expected height, width and channels, received axes {axes} of shape {shape}")
+        height, width = shape[axes.index("Y")], shape[axes.index("X")]
+        channels = 1 if len(shape) == 2 else int(np.prod(shape)) // (height * width)
+        kind = page.photometric.name
+        if kind == "PALETTE":
+            return Facts(height, width, 3, "uint8", pages=count)
+        channels -= bool(page.extrasamples) and kind == "RGB"
+        return Facts(height, width, channels, dtype.name, pages=count)

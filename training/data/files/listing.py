@@ -1,0 +1,57 @@
+"""The image files below a folder, and a count of the files that are left out."""
+
+import os
+from collections import Counter
+from pathlib import Path
+
+from dropzoo.training.data.images import IMAGE_SUFFIXES
+
+# Files and folders that systems leave behind; nobody misses them.
+_LITTER = {"thumbs.db", "desktop.ini", "__macosx", "ehthumbs.db"}
+
+
+class Listing:
+    """Lists image files, and counts the other files that it meets.
+
+    Attributes:
+        left_out: The number of files that are no images, by their endings.
+        litter: The number of hidden files and of those that systems leave behind.
+    """
+
+    def __init__(self) -> None:
+        self.left_out: Counter[str] = Counter()
+        self.litter = 0
+
+    def images(self, folder: Path, deep: bool = True) -> list[Path]:
+        """Returns the image files in a folder, and with `deep` below it, in the order of their paths."""
+        found: list[Path] = []
+        with os.scandir(folder) as entries:
+            for entry in sorted(entries, key=lambda each: each.name):
+                if is_litter(entry.name):
+                    self.litter += 1
+                elif entry.is_dir():
+                    found += self.images(Path(entry.path)) if deep else []
+                elif (suffix := os.path.splitext(entry.name)[1].lower()) in IMAGE_SUFFIXES:
+                    found.append(Path(entry.path))
+                else:
+                    self.left_out[suffix or entry.name] += 1
+        return found
+
+
+def folders_in(folder: Path) -> list[Path]:
+    """Returns the folders in a folder that are not hidden, in the order of their names."""
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not is_litter(path.name))
+
+
+def is_litter(name: str) -> bool:
+    """Returns whether a file or folder is hidden, or one that systems leave behind."""
+    return name.startswith(".") or name.lower() in _LITTER
+
+
+def has_images(folder: Path) -> bool:
+    """Returns whether an image file is somewhere below a folder."""
+    for _, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not is_litter(name)]
+        if any(os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES and not is_litter(name) for name in files):
+            return True
+    return False

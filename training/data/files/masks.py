@@ -1,0 +1,256 @@
+"""The meaning of the numbers and colours in masks: found where it is certain, asked for where it is not."""
+
+import dataclasses
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from dropzoo.common.checks import unknown
+from dropzoo.training.data.files.colours import Palette, read_palette
+from dropzoo.training.data.files.table import Polygons, Sample, some
+from dropzoo.training.data.images import JPEG, read_alpha, read_image, read_mask
+
+#: The values of `masks_as`; "palette" and "threshold" may be followed by "=" and a file or a number.
+MEANINGS = ("ids", "instances", "threshold", "palette", "alpha")
+_MOST_COLOURS = 256
+
+
+@dataclasses.dataclass(frozen=True)
+class Meaning:
+    """How the stored numbers of masks become class ids.
+
+    Attributes:
+        kind: One of `MEANINGS`.
+        threshold: The number above which a pixel is foreground, for `"threshold"`; None for half of the range.
+        palette: The colours of the classes, for `"palette"`; None to find them in the masks.
+        found: Bool. Whether the user left the kind open, so that only masks that are certain are accepted.
+    """
+
+    kind: str = "ids"
+    threshold: float | None = None
+    palette: Palette | None = None
+    found: bool = True
+
+    def ids(self, stored: np.ndarray, path: Path) -> np.ndarray:
+        """Returns the ids, `(height, width)`, of the stored numbers, `(height, width, channels)`."""
+        if self.kind == "palette" and self.palette is not None:
+            return self.palette.ids(stored, path)
+        if self.kind == "alpha":
+            alpha = read_alpha(path)
+            if alpha is None:
+                raise ValueError(f"The mask has no alpha channel. Received: masks_as='alpha' (--masks-as) with {path}")
+            return (alpha > 127).astype(np.uint8)
+        values = one_channel(stored, path)
+        if self.kind == "threshold":
+            limit = self.threshold
+            if limit is None:
+                limit = 0 if values.max() <= 1 else 127 if values.dtype.itemsize == 1 else float(values.max()) / 2
+            return (values > limit).astype(np.uint8)
+        if self.kind == "instances":
+            return (values > 0).astype(np.uint8)
+        return values
+
+
+@dataclasses.dataclass
+class Values:
+    """The values of one mask: its ids before they mean classes, and the number of pixels of each."""
+
+    path: Path
+    values: np.ndarray
+    counts: np.ndarray
+    is_jpeg: bool = False
+    size: tuple[int, int] = (0, 0)
+    dtype: str = "uint8"
+
+
+def parse_meaning(text: str | None, colours: Palette | None) -> Meaning:
+    """Returns the meaning that `masks_as` says; with None, what the colours of a file beside the masks say."""
+    if text is None:
+        return Meaning()
+    kind, _, value = text.partition("=")
+    if kind not in MEANINGS or (value and kind not in ("threshold", "palette")):
+        raise unknown("value of `masks_as` (--masks-as)", text, [*MEANINGS, "threshold=128", "palette=FILE"])
+    if kind == "threshold" and value:
+        try:
+            return Meaning(kind, float(value), found=False)
+        except ValueError:
+            raise ValueError(f"`masks_as` (--masks-as) must be such as threshold=128. Received: {text!r}") from None
+    if kind == "palette":
+        return Meaning(kind, palette=read_palette(Path(value)) if value else colours, found=False)
+    return Meaning(kind, found=False)
+
+
+def read_ids(sample: Sample, meaning: Meaning) -> np.ndarray:
+    """Returns the mask of a sample as ids, `(height, width)`."""
+    if isinstance(sample.mask, Polygons):
+        return draw(sample.mask)
+    assert sample.mask is not None
+    read = read_image if meaning.kind == "palette" else read_mask  # colours rather than the indices of a palette
+    return meaning.ids(read(sample.mask, sample.page), sample.mask)
+
+
+def draw(mask: Polygons) -> np.ndarray:
+    """Returns polygons as ids, `(height, width)`."""
+    height, width = mask.size
+    image = Image.new("I", (width, height))
+    pen = ImageDraw.Draw(image)
+    for number, corners in mask.shapes:
+        if len(corners) >= 6:
+            pen.polygon(list(corners), fill=number)
+    ids = np.asarray(image)
+    return ids.astype(np.uint8 if ids.max(initial=0) < 256 else np.int32)
+
+
+def one_channel(stored: np.ndarray, path: Path) -> np.ndarray:
+    """Returns the numbers of a grey mask, `(height, width)`, or raises a ValueError for colours."""
+    if stored.shape[2] > 1 and (stored != stored[..., :1]).any():
+        colours = len(np.unique(stored.reshape(-1, stored.shape[2]), axis=0))
+        few = colours <= _MOST_COLOURS
+        raise ValueError(
+            f"A mask must hold class ids in one channel. Received: {path} with {stored.shape[2]} channels and "
+            f"{colours:,} colours. "
+            + (
+                "If each colour is a class, pass masks_as='palette' (--masks-as palette), or 'palette=FILE' with a "
+                "line for each class: red, green, blue, name"
+                if few
+                else "These are too many for classes: is it a photograph, or a mask that was saved as JPEG or made "
+                "smaller? Pass its original, or a file of colours, of which the nearest counts: --masks-as "
+                "palette=FILE"
+            )
+        )
+    return stored[..., 0]
+
+
+def map_files(function: Callable, items: Sequence) -> list:
+    """Returns what a function of a file returns for each, from several threads: decoders let others work."""
+    with ThreadPoolExecutor(min(8, 2 * (os.cpu_count() or 1))) as pool:
+        return list(pool.map(function, items))
+
+
+def look(sample: Sample, meaning: Meaning) -> Values:
+    """Returns the values of a sample's mask, and checks that they are whole numbers."""
+    path = sample.image if isinstance(sample.mask, Polygons) else sample.mask
+    assert path is not None
+    ids = read_ids(sample, meaning)
+    if ids.dtype.kind == "f" or ids.dtype == bool:
+        if (ids != np.floor(ids)).any() or not np.isfinite(ids).all():
+            raise ValueError(
+                f"A mask must hold whole numbers, 0 and above. Received: {path} with {ids.dtype}. If it holds "
+                "probabilities, pass masks_as='threshold=0.5' (--masks-as threshold=0.5)"
+            )
+        ids = ids.astype(np.int64)
+    if ids.dtype.kind == "i" and (ids < 0).any():
+        raise ValueError(
+            f"A mask must hold whole numbers, 0 and above. Received: {path} with {ids.dtype} down to {ids.min()}"
+        )
+    if ids.dtype == np.uint8:
+        counts = np.bincount(ids.ravel(), minlength=256)
+        values = np.flatnonzero(counts)
+        counts = counts[values]
+    else:
+        values, counts = np.unique(ids, return_counts=True)
+    jpeg = meaning.found and not isinstance(sample.mask, Polygons) and _starts(path, JPEG)
+    return Values(path, values.astype(np.int64), counts, jpeg, (ids.shape[0], ids.shape[1]), str(ids.dtype))
+
+
+def _starts(path: Path, mark: bytes) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(mark)) == mark
+
+
+def settle(found: list[Values], ignored: int | None, meaning: Meaning) -> dict[int, int]:
+    """Returns the class of each stored value, or raises a ValueError if the values are not certainly classes.
+
+    Args:
+        found: The values of all masks.
+        ignored: The label of pixels that do not count, which stays as it is.
+        meaning: The meaning by which they were read.
+    """
+    values = np.unique(np.concatenate([each.values for each in found]))
+    classes = [int(value) for value in values if value != ignored]
+    if not meaning.found:
+        return {value: value for value in classes}
+    _refuse_jpeg(found)
+    if meaning.kind == "ids":
+        _refuse_mixtures(found, ignored)
+    if classes and classes[-1] in (255, 65535) and not any(classes[:-1]):
+        return {value: int(value > 0) for value in classes}
+    _refuse_smooth(found, classes)
+    if classes and classes[-1] == 255 and 0 < classes[-2] < 254:
+        raise ValueError(
+            f"Masks hold ids up to {classes[-2]}, and 255, which would be 256 classes. If 255 marks pixels that do "
+            "not count, pass ignore_class=255 (--ignore-class 255). If it is a class, pass masks_as='ids' "
+            "(--masks-as ids)"
+        )
+    _refuse_instances(found, classes)
+    return {value: value for value in classes}
+
+
+def _refuse_jpeg(found: list[Values]) -> None:
+    for each in found:
+        if each.is_jpeg and len(each.values) > 1:
+            raise ValueError(
+                f"JPEG does not keep class ids: save the original masks as PNG instead. Received: {each.path} with "
+                f"{len(each.values)} values from {each.values[0]} to {each.values[-1]}. If the masks are black and "
+                "white, pass masks_as='threshold' (--masks-as threshold)"
+            )
+
+
+def _refuse_mixtures(found: list[Values], ignored: int | None) -> None:
+    """Raises a ValueError if some masks are stored as 0 and 1, and others as 0 and 255."""
+    tops: dict[int, Path] = {}
+    for each in found:
+        values = each.values[each.values != ignored]
+        if len(values) and values[-1]:
+            if len(values) > 2 or (len(values) == 2 and values[0]):
+                return
+            tops[int(values[-1])] = each.path
+    if len(tops) > 1 and tops.keys() <= {1, 255, 65535}:
+        stored = " and ".join(f"0 and {value} in {path}" for value, path in sorted(tops.items()))
+        raise ValueError(
+            f"Masks of two classes must all be stored alike, as 0 and 1 or as 0 and 255. Received: {stored}. "
+            "Store them anew, or pass masks_as='instances' (--masks-as instances): all but 0 is foreground"
+        )
+
+
+def _refuse_smooth(found: list[Values], classes: list[int]) -> None:
+    """Raises a ValueError for black and white masks with greys in between, as JPEG and smooth resizing make."""
+    if len(classes) < 3 or found[0].dtype != "uint8" or classes[-1] < 192:
+        return
+    total: Counter[int] = Counter()
+    for each in found:
+        total.update(dict(zip(each.values.tolist(), each.counts.tolist(), strict=True)))
+    dark, light = (sum(n for v, n in total.items() if low <= v <= high) for low, high in ((0, 63), (192, 255)))
+    whites = sum(value >= 192 for value in classes)
+    if dark + light >= 0.8 * sum(total.values()) and (whites > 1 or len(classes) > 100) and dark and light:
+        raise ValueError(
+            f"Masks hold {len(classes)} values, nearly all close to black or to white, as after JPEG or a smooth "
+            f"change of size. Received: {found[0].path} and {len(found) - 1} more. Pass masks_as='threshold' "
+            "(--masks-as threshold) to count what is brighter than 127 as foreground"
+        )
+
+
+def _refuse_instances(found: list[Values], classes: list[int]) -> None:
+    """Raises a ValueError for masks that number the objects of each image."""
+    ids = [each.values[each.values > 0] for each in found]
+    ids = [each for each in ids if len(each)]
+    if len(classes) < 8 or len(ids) < 2:
+        return
+    holders = Counter(int(value) for each in ids for value in each)
+    own = sum(count == 1 for count in holders.values()) > 0.5 * len(holders)
+    runs = [bool(each[-1] - each[0] == len(each) - 1 and each[0] == 1) for each in ids]
+    tops = {int(each[-1]) for each in ids}
+    numbered = sum(runs) >= 0.8 * len(runs) and len(tops) > max(1, len(ids) // 4)
+    if own or numbered or len(classes) > 256:
+        most = max(ids, key=len)
+        raise ValueError(
+            f"Masks hold {len(classes)} values, up to {len(most)} in one image, and look as if each object had a "
+            f"number of its own. Received: {some([str(each.path) for each in found], 2)}. If all but 0 is one class, "
+            "pass masks_as='instances' (--masks-as instances). If they are classes, pass masks_as='ids' (--masks-as "
+            "ids)"
+        )

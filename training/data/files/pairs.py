@@ -1,0 +1,107 @@
+"""Pairs of images and masks, by their names."""
+
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from itertools import product
+from pathlib import Path
+
+from dropzoo.training.data.files.table import some
+
+
+def pair(
+    images: Sequence[Path], masks: Sequence[Path], roots: tuple[Path, Path], mask_suffix: str | None = None
+) -> list[tuple[Path, Path]]:
+    """Returns each image with its mask.
+
+    A mask has the name of its image, up to the ending. All masks, and all images, may also have something in front
+    of that name or behind it: `07_mask.gif` belongs to `07.jpg`, and `mask-07.png` to `image-07.png`.
+
+    Args:
+        images: The files of the images.
+        masks: The files of the masks.
+        roots: The folders of the images and of the masks; files in folders below are paired folder by folder.
+        mask_suffix: The text behind the name of the image, or None to find it.
+
+    Raises:
+        ValueError: With the names of the files that do not pair.
+    """
+    best: dict[str, Path] = {}
+    keys: tuple[Callable[[Path], str], Callable[[Path], str]] | None = None
+    for image_key, mask_key in _ways(images, masks, roots, mask_suffix):
+        by_key = {mask_key(mask): mask for mask in masks}
+        found = {key: by_key[key] for key in map(image_key, images) if key in by_key}
+        if keys is None or len(found) > len(best):
+            best, keys = found, (image_key, mask_key)
+        if len(found) == len(images) == len(masks):
+            break
+    assert keys is not None
+    for paths, key in zip((images, masks), keys, strict=True):
+        twice = [name for name, count in Counter(map(key, paths)).items() if count > 1]
+        if twice:
+            raise ValueError(
+                f"Names must differ by more than their endings. Received in {paths[0].parent}: {some(sorted(twice))}"
+            )
+    alone = sorted(image.name for image in images if keys[0](image) not in best)
+    spare = sorted(mask.name for mask in masks if keys[1](mask) not in best)
+    if alone or spare:
+        parts = [f"images without a mask: {some(alone)}"] * bool(alone)
+        parts += [f"masks without an image: {some(spare)}"] * bool(spare)
+        raise ValueError(
+            f"Each image needs a mask of the same name, up to the ending. Received {'; '.join(parts)}. If the names "
+            'of masks end in more, pass it as `mask_suffix` (--mask-suffix), such as "_seg"; or name the pairs in a '
+            "CSV with the columns file and mask, and pass it as `split_file` (--split-file)"
+        )
+    return [(image, best[keys[0](image)]) for image in images]
+
+
+def _ways(
+    images: Sequence[Path], masks: Sequence[Path], roots: tuple[Path, Path], mask_suffix: str | None
+) -> list[tuple[Callable[[Path], str], Callable[[Path], str]]]:
+    """Returns pairs of functions that give the key of an image and of a mask, the plainest first."""
+
+    def key(root: Path, start: str, end: str) -> Callable[[Path], str]:
+        def name(path: Path) -> str:
+            stem = path.stem.removeprefix(start)
+            stem = stem.removesuffix(end) if end else stem
+            folder = os.path.relpath(path.parent, root)
+            return stem if folder == "." else f"{folder}/{stem}"
+
+        return name
+
+    if mask_suffix is not None:
+        return [(key(roots[0], "", ""), key(roots[1], "", mask_suffix))]
+    ends = [_common_end(paths) for paths in (images, masks)]
+    starts = [_common_start(paths) for paths in (images, masks)]
+    over = _rest(images, masks)
+    tails = list(dict.fromkeys([("", ""), ("", over), ("", ends[1]), (ends[0], ends[1])]))
+    heads = list(dict.fromkeys([("", ""), ("", starts[1]), (starts[0], starts[1])]))
+    return [
+        (key(roots[0], head[0], tail[0]), key(roots[1], head[1], tail[1])) for head, tail in product(heads, tails)
+    ]
+
+
+def _rest(images: Sequence[Path], masks: Sequence[Path]) -> str:
+    """Returns the text that most masks have behind the name of an image."""
+    stems = {image.stem for image in images}
+    rests: Counter[str] = Counter()
+    for mask in masks:
+        cut = next((n for n in range(len(mask.stem), 0, -1) if mask.stem[:n] in stems), None)
+        if cut is not None:
+            rests[mask.stem[cut:]] += 1
+    return rests.most_common(1)[0][0] if rests else ""
+
+
+def _common_end(paths: Sequence[Path]) -> str:
+    """Returns the end that all names share, from a sign such as "_" on."""
+    shared = os.path.commonprefix([path.stem[::-1] for path in paths])[::-1]
+    found = re.search(r"[^0-9A-Za-z].*$", shared)
+    return found[0] if found and len(paths) > 1 else ""
+
+
+def _common_start(paths: Sequence[Path]) -> str:
+    """Returns the start that all names share, up to a sign such as "_" or a digit."""
+    shared = os.path.commonprefix([path.stem for path in paths])
+    found = re.match(r"[A-Za-z]+[^0-9A-Za-z]*", shared)
+    return found[0] if found and len(paths) > 1 else ""

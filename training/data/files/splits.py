@@ -1,0 +1,194 @@
+"""Which samples train, validate and test: as the layout gives it, or the last ones, group by group."""
+
+import dataclasses
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from dropzoo.training.data.files.table import Reading, Sample, Table, some
+
+#: The fraction of the images of a folder without a given split that test.
+TEST_FRACTION = 0.2
+_LIKE_A_GROUP = re.compile(r"(?i)(patient|subject|subj|case|person|animal|mouse|plate|donor|slide|well)[-_ ]?\d+")
+
+
+def tail_count(count: int, fraction: float) -> int:
+    """Returns the number of examples in the last `fraction` of `count`, rounded to the nearest."""
+    return int(count * fraction + 0.5)
+
+
+def with_groups(table: Table, group_by: str | None) -> Table:
+    """Returns a table whose samples have groups: what `group_by` finds in their paths, or their own.
+
+    The pages of a stack are one group.
+
+    Raises:
+        ValueError: If `group_by` is no regular expression, or is found in no path.
+    """
+    samples = table.samples
+    if group_by is not None and not any(sample.group for sample in samples):
+        try:
+            pattern = re.compile(group_by)
+        except re.error as error:
+            raise ValueError(f"`group_by` (--group-by) must be a regular expression: {error}. Received: {group_by!r}") from None
+        places = [pattern.search(_below(sample, table)) for sample in samples]
+        lost = [sample.image.name for sample, place in zip(samples, places, strict=True) if place is None]
+        if lost:
+            raise ValueError(
+                f"`group_by` (--group-by) must be found in each path, such as 'patient\\d+', or be a column of the "
+                f"split file. Received: {group_by!r}, which is not in {some(lost)}"
+            )
+        groups = [(place[1] if place.re.groups else place[0]) for place in places if place]
+        samples = [dataclasses.replace(sample, group=group) for sample, group in zip(samples, groups, strict=True)]
+    else:
+        samples = [
+            dataclasses.replace(sample, group=str(sample.image)) if sample.page is not None and not sample.group else sample
+            for sample in samples
+        ]
+    if not any(sample.group for sample in samples):
+        found = [_LIKE_A_GROUP.search(_below(sample, table)) for sample in samples]
+        names = {place[0] for place in found if place}
+        if all(found) and 1 < len(names) < len(samples):
+            table.doubts.append(
+                f"Names such as {min(names)} may be groups that should stay together: pass `group_by` (--group-by), "
+                f"such as '{next(place for place in found if place)[1]}\\d+'"
+            )
+    return dataclasses.replace(table, samples=samples)
+
+
+def _below(sample: Sample, table: Table) -> str:
+    root = table.root if table.root.is_dir() else table.root.parent
+    return str(sample.image.relative_to(root)) if sample.image.is_relative_to(root) else str(sample.image)
+
+
+def assign(table: Table, reading: Reading) -> Table:
+    """Returns a table in which each sample has a split.
+
+    Without a given split, the last fifth of each class, or of all masks, is the test set. Without given validation
+    images, the last fraction `validation_split` of the others validates. Groups stay whole.
+
+    Raises:
+        ValueError: If a group is in two given splits, or the layout gives a split that `test_split` contradicts.
+    """
+    given = {sample.split for sample in table.samples} - {""}
+    if reading.test_split == 1:
+        return _all(table, "test")
+    _refuse_leaks(table)
+    if "test" in given or given & {"train", "validation"}:
+        if reading.test_split is not None:
+            raise ValueError(
+                f"The data have a split of their own: {', '.join(sorted(given))}. Received: "
+                f"test_split={reading.test_split}. Leave it out, or pass 1 to test on all images"
+            )
+        splits = [sample.split or "train" for sample in table.samples]
+    else:
+        fraction = TEST_FRACTION if reading.test_split is None else reading.test_split
+        splits = _cut(table.samples, ["train"] * len(table.samples), fraction, "test")
+    if "validation" not in given:
+        splits = _cut(table.samples, splits, reading.validation_split, "validation")
+    samples = [dataclasses.replace(sample, split=split) for sample, split in zip(table.samples, splits, strict=True)]
+    return dataclasses.replace(table, samples=samples)
+
+
+def _all(table: Table, split: str) -> Table:
+    return dataclasses.replace(table, samples=[dataclasses.replace(each, split=split) for each in table.samples])
+
+
+def _refuse_leaks(table: Table) -> None:
+    """Raises a ValueError if a group is in several given splits."""
+    splits: dict[str, set[str]] = {}
+    for sample in table.samples:
+        if sample.group and sample.split:
+            splits.setdefault(sample.group, set()).add(sample.split)
+    leaks = sorted(group for group, names in splits.items() if len(names) > 1)
+    if leaks:
+        shown = some([f"{group} ({', '.join(sorted(splits[group]))})" for group in leaks])
+        raise ValueError(f"Each group must be in one split. Received {len(leaks)} groups in several: {shown}")
+
+
+def _cut(samples: Sequence[Sample], splits: list[str], fraction: float, name: str) -> list[str]:
+    """Returns the splits with the last `fraction` of the training samples of each class named otherwise."""
+    cut = list(splits)
+    for places in _strata(samples, [n for n, split in enumerate(splits) if split == "train"]).values():
+        units = _units(samples, places)
+        wanted, taken = tail_count(len(places), fraction), 0
+        for unit in reversed(units):
+            # The group that comes nearer to the wanted number is still taken.
+            if taken >= wanted or len(unit) - (wanted - taken) > wanted - taken:
+                break
+            taken += len(unit)
+            for place in unit:
+                cut[place] = name
+    return cut
+
+
+def _strata(samples: Sequence[Sample], places: Sequence[int]) -> dict[int, list[int]]:
+    """Returns the places of the samples of each class; a group counts to the class that most of it has."""
+    by_group: dict[str, Counter[int]] = {}
+    for place in places:
+        if samples[place].group:
+            by_group.setdefault(samples[place].group, Counter())[samples[place].label] += 1
+    strata: dict[int, list[int]] = {}
+    for place in places:
+        group = samples[place].group
+        label = by_group[group].most_common(1)[0][0] if group else samples[place].label
+        strata.setdefault(label, []).append(place)
+    return strata
+
+
+def _units(samples: Sequence[Sample], places: Sequence[int]) -> list[list[int]]:
+    """Returns the places of each group, in the order of their first samples; a sample without is one of its own."""
+    units: dict[str, list[int]] = {}
+    for place in places:
+        units.setdefault(samples[place].group or f"\0{place}", []).append(place)
+    return list(units.values())
+
+
+def fold_of(labels: np.ndarray, groups: Sequence[str], folds: int) -> np.ndarray:
+    """Returns the fold of each sample, so that groups stay whole and folds have about the same number of each class.
+
+    Args:
+        labels: The class of each sample.
+        groups: The group of each sample.
+        folds: The number of folds.
+
+    Raises:
+        ValueError: If there are fewer groups than folds.
+    """
+    samples = [Sample(Path(), int(label), group=group) for label, group in zip(labels, groups, strict=True)]
+    if len(set(groups)) < folds:
+        raise ValueError(f"`folds` must be at most the number of groups, {len(set(groups))}. Received: {folds}")
+    fold = np.zeros(len(samples), np.int64)
+    total = np.zeros(folds, np.int64)
+    for places in _strata(samples, range(len(samples))).values():
+        here = np.zeros(folds, np.int64)
+        units = _units(samples, places)
+        order = np.random.RandomState(0).permutation(len(units))
+        for unit in sorted((units[n] for n in order), key=len, reverse=True):
+            chosen = int(np.lexsort((total, here))[0])
+            fold[unit] = chosen
+            here[chosen] += len(unit)
+            total[chosen] += len(unit)
+    return fold
+
+
+def find_doubles(samples: Sequence[Sample]) -> list[tuple[Sample, Sample]]:
+    """Returns pairs of samples of one content, of which the first trains and the second judges."""
+    sizes: dict[tuple[int, int | None], list[Sample]] = {}
+    for sample in samples:
+        sizes.setdefault((sample.image.stat().st_size, sample.page), []).append(sample)
+    found = []
+    for same in sizes.values():
+        if len({sample.split for sample in same}) < 2:
+            continue
+        seen: dict[bytes, Sample] = {}
+        for sample in sorted(same, key=lambda each: each.split != "train"):
+            digest = hashlib.blake2b(sample.image.read_bytes()).digest()
+            first = seen.setdefault(digest, sample)
+            if first.split == "train" and sample.split != "train":
+                found.append((first, sample))
+    return found

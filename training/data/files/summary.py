@@ -1,0 +1,127 @@
+"""A description of a data set for people: its images, classes, sizes and splits, and what looks wrong."""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from dropzoo.training.data.files.headers import Facts
+from dropzoo.training.data.files.table import Sample, Table
+
+_RARE = 0.01
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """What was understood of a data set on disk.
+
+    Attributes:
+        place: The folder or file.
+        task: `"classification"` or `"segmentation"`.
+        class_names: The names of the classes.
+        samples: The samples, each with its split.
+        sizes: The number of images of each height, width and number of channels.
+        dtypes: The number of images of each stored type.
+        counts: For each split, the number of images of each class, or of pixels; "ignored" counts void pixels.
+        groups: The number of groups; 0 if there are none.
+        notes: Sentences on what was understood.
+        doubts: Sentences on what looks wrong, the gravest first.
+    """
+
+    place: Path
+    task: str
+    class_names: tuple[str, ...]
+    samples: list[Sample]
+    sizes: Counter[tuple[int, int, int]]
+    dtypes: Counter[str]
+    counts: dict[str, dict[str, int]]
+    groups: int
+    notes: list[str]
+    doubts: list[str]
+
+
+def summarise(
+    table: Table,
+    class_names: tuple[str, ...],
+    facts: dict[Path, Facts],
+    pixels: list[dict[int, int]] | None,
+    ignore_class: int | None,
+) -> Summary:
+    """Returns the summary of a table whose samples have splits.
+
+    Args:
+        table: The table.
+        class_names: The names of the classes.
+        facts: The facts about the files of the images.
+        pixels: For each sample, the number of pixels of each class; None for labels.
+        ignore_class: The label of pixels that do not count.
+    """
+    counts: dict[str, dict[str, int]] = {}
+    for number, sample in enumerate(table.samples):
+        row = counts.setdefault(sample.split, dict.fromkeys(class_names, 0))
+        if pixels is None:
+            row[class_names[sample.label]] += 1
+            continue
+        for value, count in pixels[number].items():
+            name = "ignored" if value == ignore_class else class_names[value]
+            row[name] = row.get(name, 0) + count
+    found = [facts[sample.image] for sample in table.samples]
+    sizes = Counter((each.height, each.width, each.channels) for each in found)
+    doubts = [*table.doubts, *_doubts(table.task, counts, sizes, pixels)]
+    groups = len({sample.group for sample in table.samples} - {""})
+    dtypes = Counter(each.dtype for each in found)
+    return Summary(
+        table.root, table.task, class_names, table.samples, sizes, dtypes, counts, groups, table.notes, doubts
+    )
+
+
+def _doubts(
+    task: str,
+    counts: dict[str, dict[str, int]],
+    sizes: Counter[tuple[int, int, int]],
+    pixels: list[dict[int, int]] | None,
+) -> list[str]:
+    """Returns sentences on what the numbers show."""
+    found = []
+    train = {name: count for name, count in counts.get("train", {}).items() if name != "ignored"}
+    total = sum(train.values())
+    what = "pixels" if task == "segmentation" else "images"
+    absent = [name for name, count in train.items() if not count]
+    if absent and total:
+        found.append(f"No training {what} of the class {_names(absent)}")
+    rare = [name for name, count in train.items() if 0 < count < _RARE * total]
+    if rare:
+        found.append(
+            f"Fewer than 1 % of the training {what} are of the class {_names(rare)}; see `balance` (--balance)"
+        )
+    if task == "classification" and total and max(train.values()) > 10 * max(1, min(c for c in train.values())) and not rare:
+        found.append("One class has over ten times as many training images as another; see `balance` (--balance)")
+    for split, row in counts.items():
+        missing = [name for name, count in row.items() if not count and train.get(name)]
+        if missing and split != "train":
+            found.append(f"No {split} {what} of the class {_names(missing)}")
+    if pixels is not None and len(pixels) > 1:
+        single = sum(len(each) == 1 for each in pixels)
+        if single > len(pixels) / 2:
+            found.append(f"{single:,} of {len(pixels):,} masks hold one class only")
+        ignored = sum(row.get("ignored", 0) for row in counts.values())
+        if ignored > 0.5 * sum(sum(row.values()) for row in counts.values()):
+            found.append("More than half of all pixels do not count")
+    if len(sizes) > 1:
+        found.append(f"Images have {len(sizes)} sizes; pass `image_size` (--image-size), or crops, for batches of several")
+    return found
+
+
+def _names(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+def histogram(values: np.ndarray, counts: np.ndarray, classes: dict[int, int], ignored: int | None) -> dict[int, int]:
+    """Returns the number of pixels of each class, and of the ignored label, from those of each stored value."""
+    found: dict[int, int] = {}
+    for value, count in zip(values.tolist(), counts.tolist(), strict=True):
+        number = value if value == ignored else classes[value]
+        found[number] = found.get(number, 0) + count
+    return found

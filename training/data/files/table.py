@@ -1,0 +1,125 @@
+"""The model of a data set on disk: a table of samples, into which every layout is read."""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+#: The splits of a data set, in their order, and the names of folders and files that mean each.
+SPLITS: dict[str, tuple[str, ...]] = {
+    "train": ("train", "training", "trn"),
+    "validation": ("validation", "val", "valid", "dev"),
+    "test": ("test", "testing", "tst"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Polygons:
+    """The mask of an image as outlines, which COCO files hold: later ones cover earlier ones.
+
+    Attributes:
+        size: The height and the width of the image.
+        shapes: Pairs of a class id and the corners of a polygon, `x0, y0, x1, y1, ...`.
+    """
+
+    size: tuple[int, int]
+    shapes: tuple[tuple[int, tuple[float, ...]], ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """One row of the table.
+
+    Attributes:
+        image: The file of the image.
+        label: The class of the image; -1 if it has a mask.
+        mask: The file or the polygons of its mask, or None.
+        split: A key of `SPLITS`, or "" if the layout gives no split.
+        group: Images of one group, such as a patient, stay in one split; "" if the layout gives no groups.
+        page: The number of the page in a stack of images, or None.
+    """
+
+    image: Path
+    label: int = -1
+    mask: Path | Polygons | None = None
+    split: str = ""
+    group: str = ""
+    page: int | None = None
+
+
+@dataclasses.dataclass
+class Table:
+    """A data set on disk.
+
+    Attributes:
+        root: The folder or the file that the user named.
+        samples: The rows, in the order of their names.
+        class_names: The names of the classes, if the layout gives them.
+        colours: The colour of each class, if a file beside the masks gives them: red, green, blue.
+        notes: Sentences on what was understood, for people.
+        doubts: Sentences on what looks wrong, for people.
+    """
+
+    root: Path
+    samples: list[Sample]
+    class_names: tuple[str, ...] = ()
+    colours: tuple[tuple[int, int, int], ...] = ()
+    notes: list[str] = dataclasses.field(default_factory=list)
+    doubts: list[str] = dataclasses.field(default_factory=list)
+
+    @property
+    def task(self) -> str:
+        """`"segmentation"` if the samples have masks, or else `"classification"`."""
+        return "segmentation" if any(sample.mask is not None for sample in self.samples) else "classification"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Reading:
+    """What the user says about a folder; the arguments of `load_data` of these names, and checked there.
+
+    Attributes:
+        images: Folder or pattern of the images, within the folder.
+        masks: Folder or pattern of the masks, within the folder.
+        split_file: File with a row for each image.
+        mask_suffix: The end of the name of a mask, behind the name of its image.
+        masks_as: The meaning of the numbers or colours in masks.
+        ignore_class: The label of pixels that do not count.
+        class_names: The names of the classes: a sequence, text with commas, or a file.
+        group_by: A regular expression, or a column of `split_file`.
+        pages: The meaning of the pages of a stack: `"auto"`, `"images"` or `"channels"`.
+        value_range: The values that become 0 and 1.
+        broken: What happens to files that cannot be read: `"refuse"` or `"skip"`.
+        validation_split: The fraction of the training images that validate.
+        test_split: The fraction of the images that test, where the layout gives no split; None for a fifth.
+        num_channels: The number of channels of all images, if grey and RGB images are mixed.
+    """
+
+    images: str | None = None
+    masks: str | None = None
+    split_file: str | None = None
+    mask_suffix: str | None = None
+    masks_as: str | None = None
+    ignore_class: int | None = None
+    class_names: Sequence[str] | str | None = None
+    group_by: str | None = None
+    pages: str = "auto"
+    value_range: tuple[float, float] | None = None
+    broken: str = "refuse"
+    validation_split: float = 0.1
+    test_split: float | None = None
+    num_channels: int | None = None
+
+
+def split_of(name: str) -> str:
+    """Returns the split that a name such as "valid" means, or "" for any other name."""
+    return next((split for split, names in SPLITS.items() if name.lower() in names), "")
+
+
+def some(names: Sequence[str], most: int = 5) -> str:
+    """Returns the first names, and the number of the others."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most:,} more" if len(names) > most else "")
+
+
+def counted(counts: Mapping[str, int] | Counter[str]) -> str:
+    """Returns counts in words: "3 .txt, 1 .heic"."""
+    return ", ".join(f"{count:,} {name}" for name, count in sorted(counts.items(), key=lambda each: -each[1]))
