@@ -31,6 +31,9 @@ test-all: .venv/dev  ## runs every case of every test and the slow ones, for an 
 	$(KEEP_BYTECODE) $(BIN)/python -m pytest -q -n auto --maxprocesses 8 --dist worksteal --cases all -m "not gpu" \
 	  --ignore tests/published
 
+test-backends: .venv/backends  ## runs the layers, models and rate schedules on JAX and PyTorch
+	$(KEEP_BYTECODE) $(BIN)/python -m pytest -q -rs tests/layers/test_backends.py
+
 test-published: .venv/published  ## tries networks that others publish, from five packages, for half an hour
 	$(KEEP_BYTECODE) $(BIN)/python -m pytest -q -m slow tests/published
 
@@ -59,6 +62,10 @@ clean:
 
 .venv/dev: .venv/core
 	$(PIP) -e ".[dev]"
+	@touch $@
+
+.venv/backends: .venv/dev
+	$(PIP) -e ".[backends]"
 	@touch $@
 
 .venv/published: .venv/dev

@@ -1,6 +1,5 @@
 """Bases of the layers: `Stochastic` draws at random, `LiveRate` drops at a rate, `BaseDropout` stands at sites."""
 
-import warnings
 from typing import Any
 
 import keras
@@ -8,6 +7,7 @@ import numpy as np
 from keras import ops
 
 from dropzoo.common.checks import check_rate
+from dropzoo.common.keras_internals import hand_to_steps, is_in_step
 from dropzoo.layers.draws import Draw, Tensor, own_draw
 
 
@@ -70,10 +70,10 @@ class Stochastic(keras.Layer):
 class LiveRate(Stochastic):
     """Base of the layers that drop at a rate which can be changed at any time.
 
-    On the TensorFlow backend a new `rate` acts at once, even in traced functions and in a running `fit`. On other
-    backends it acts in eager calls and in functions that are traced after the change; there, setting the rate of a
-    layer that has already dropped gives a warning. The rate is not a weight: weights files, `get_weights()` and
-    `count_params()` do not include it.
+    A new `rate` acts at once, even in traced functions and in a running `fit`. On JAX, `fit` holds the rates while
+    it runs: only a callback can set them then, on layers that it takes from its `self.model`. A function that you
+    compile with `jax.jit` has to take the model's `non_trainable_variables`, or it keeps the rate of its trace.
+    The rate is not a weight: weights files, `get_weights()` and `count_params()` do not include it.
 
     A subclass defines `drop` for training and `infer` for inference.
 
@@ -87,12 +87,12 @@ class LiveRate(Stochastic):
         ValueError: If `rate` is not a number in [0, 1).
     """
 
-    _has_dropped = False
-
     def __init__(self, *args: Any, rate: float, seed: int | None = None, **kwargs: Any) -> None:
         rate = check_rate(rate)
         super().__init__(*args, seed=seed, **kwargs)
         self._live_rate = _RateVariable(rate)
+        if keras.backend.backend() == "jax":
+            hand_to_steps(self, self._live_rate)
 
     @property
     def rate(self) -> float:
@@ -101,11 +101,10 @@ class LiveRate(Stochastic):
 
     @rate.setter
     def rate(self, value: float) -> None:
-        if self._has_dropped and keras.backend.backend() != "tensorflow":
-            warnings.warn(
-                f"The rate of {self.name!r} is not live on the {keras.backend.backend()} backend: functions that "
-                "are already compiled keep the old rate. Compile the model again to use the new one there.",
-                stacklevel=2,
+        if is_in_step(self._live_rate.variable):
+            raise RuntimeError(
+                f"`fit` holds the rate of {self.name!r} while it runs on JAX. Set it in a callback, on the "
+                "layer that `self.model.get_layer` gives there, or use training.RateSchedule."
             )
         self._live_rate.assign(check_rate(value))
 
@@ -114,7 +113,6 @@ class LiveRate(Stochastic):
         return self._live_rate.variable.value
 
     def sample(self, inputs: Tensor, draw: Draw) -> Tensor:
-        self._has_dropped = True
         # A copy: a gradient would read the variable again, and its value may have changed by then.
         return self.drop(inputs, ops.copy(self.live_rate()), draw)
 
@@ -181,12 +179,19 @@ class _RateVariable:
             )
         )
 
+    @property
+    def state(self) -> keras.Variable:
+        """The variable, by the name that seed generators have for theirs."""
+        return self.variable
+
     def assign(self, value: float) -> None:
         self.given = value
         self.variable.assign(value)
 
     def read(self) -> float:
         """Returns the rate as it was given, 0.3 and not 0.30000001, unless the variable was assigned directly."""
+        if is_in_step(self.variable):
+            return self.given
         try:
             value = np.float32(ops.convert_to_numpy(self.variable))
         except (NotImplementedError, TypeError):  # a variable has no value while a function is traced

@@ -104,6 +104,7 @@ class RateSchedule(keras.callbacks.Callback):
             rate = self._rate(pattern, progress)
             if self._rates.get(pattern) != rate:
                 self._rates[pattern] = rate
+                _ = self.model  # on JAX, `fit` holds the rates until a callback asks for the model
                 for layer in matched:
                     layer.rate = rate
 

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from dropzoo.common.checks import check_keras_model
+from dropzoo.common.checks import check_keras_model, check_tensorflow
 from dropzoo.common.keras_internals import build_for, forget_loss
 from dropzoo.training.loop import batches, checkpoints, pixels, replicas
 from dropzoo.training.loop.compiling import Asked, Settled, check_compile, check_targets, settle
@@ -114,6 +114,7 @@ class Trainer:
         input_range: tuple[float, float] | None = None,
     ) -> None:
         check_keras_model(model)
+        check_tensorflow("`Trainer`")
         check_options(jit_compile, steps_per_execution, on_nan, r_drop, batches.output(model) is not None)
         check_device(prefetch_to, strategy)
         asked = Asked(optimizer, loss, loss_weights, metrics, weighted_metrics, task).with_compiled(model)

@@ -381,7 +381,7 @@ _OF_KERAS_2 = "it is written for Keras 2"
 
 COLLECTION = [
     _collection("unet_2d", [4, 8, 8], 2, batch_norm=True),
-    _collection("vnet_2d", [4, 8, 16], 2),
+    _collection("vnet_2d", [4, 8, 16], 2, why_not="it adds maps with different numbers of channels"),
     _collection("unet_plus_2d", [4, 8, 8], 2, deep_supervision=True),
     _collection("r2_unet_2d", [4, 8], 2),
     _collection("att_unet_2d", [4, 8, 8], 2),

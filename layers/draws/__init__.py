@@ -1,7 +1,7 @@
 """Random draws for layers: `Draw` is the interface, `own_draw` makes a layer's own source for the current backend.
 
-`hash` holds the hash that all sources use. `samples` and `xla` need TensorFlow; the other modules run on any
-backend.
+`hash` holds the hash that all sources use. `samples` and `xla` need TensorFlow, `jax` needs JAX and `torch` needs
+PyTorch; the other modules run on any backend.
 """
 
 import keras
@@ -14,7 +14,7 @@ __all__ = ["Draw", "Shape", "Tensor", "own_draw"]
 
 
 def own_draw(generator: keras.random.SeedGenerator) -> Draw:
-    """Returns the source of a layer's draws in training; on the TensorFlow backend XLA compiles large ones.
+    """Returns the source of a layer's draws in training on the current backend; all give the same masks.
 
     Args:
         generator: The layer's seed generator.
@@ -22,8 +22,17 @@ def own_draw(generator: keras.random.SeedGenerator) -> Draw:
     Returns:
         A `Draw` that takes a new seed from the generator at each call.
     """
-    if keras.backend.backend() == "tensorflow":
-        from dropzoo.layers.draws.xla import XlaDraw  # here, since other backends must not import TensorFlow
+    match keras.backend.backend():  # imported here, since no backend must need another one
+        case "tensorflow":
+            from dropzoo.layers.draws.xla import XlaDraw
 
-        return XlaDraw(generator)
+            return XlaDraw(generator)
+        case "jax":
+            from dropzoo.layers.draws.jax import JaxDraw
+
+            return JaxDraw(generator)
+        case "torch":
+            from dropzoo.layers.draws.torch import TorchDraw
+
+            return TorchDraw(generator)
     return PlainDraw(generator)

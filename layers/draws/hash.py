@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
+import keras
 from keras import ops
 
 Tensor: TypeAlias = Any
@@ -17,6 +18,9 @@ Tensor: TypeAlias = Any
 
 Shape: TypeAlias = Sequence[int | Tensor]
 """The sizes of a tensor's axes, as `keras.ops.shape` gives them: a scalar tensor where a size is dynamic."""
+
+STEPS = ((17, 0xED5AD4BB), (11, 0xAC4C1B51), (15, 0x31848BAB), (14, None))
+"""The steps of triple32: `h ^= h >> shift`, and then a product with the factor, if there is one."""
 
 
 def hash_bits(shape: Any, key: Tensor) -> Tensor:
@@ -30,10 +34,11 @@ def hash_bits(shape: Any, key: Tensor) -> Tensor:
         A uint32 tensor of `shape`.
     """
     h = positions(math.prod(shape) if isinstance(shape, tuple) else ops.prod(shape))
-    h = h * ops.bitwise_or(key[1], u32(1)) + key[0]
-    for shift, factor in ((17, 0xED5AD4BB), (11, 0xAC4C1B51), (15, 0x31848BAB)):
-        h = ops.bitwise_xor(h, ops.right_shift(h, u32(shift))) * u32(factor)
-    return ops.reshape(ops.bitwise_xor(h, ops.right_shift(h, u32(14))), shape)
+    h = _wrapped(h * ops.bitwise_or(key[1], u32(1)) + key[0])
+    for shift, factor in STEPS:
+        h = ops.bitwise_xor(h, ops.right_shift(h, u32(shift)))
+        h = h if factor is None else _wrapped(h * u32(factor))
+    return ops.reshape(h, shape)
 
 
 def row_bits(first: Tensor, second: Tensor, size: int | Tensor) -> Tensor:
@@ -60,7 +65,7 @@ def derive_key(seed: Tensor, replica: int | Tensor = 0) -> Tensor:
     Returns:
         A uint32 tensor `(2,)`.
     """
-    seed = ops.cast(seed, "uint32")
+    seed = _wrapped(ops.cast(seed, "uint32"))
     first = mix(mix(ops.bitwise_xor(seed[0], u32(0x9E3779B9))) + seed[1])
     second = mix(mix(ops.bitwise_xor(seed[1], u32(0x85EBCA6B))) + seed[0])
     return ops.stack([first, ops.bitwise_xor(second, mix(ops.cast(replica, "uint32")))])
@@ -68,9 +73,15 @@ def derive_key(seed: Tensor, replica: int | Tensor = 0) -> Tensor:
 
 def mix(h: Tensor) -> Tensor:
     """Returns the hash lowbias32, by the same author, of each element of a uint32 tensor."""
-    h = ops.bitwise_xor(h, ops.right_shift(h, u32(16))) * u32(0x7FEB352D)
-    h = ops.bitwise_xor(h, ops.right_shift(h, u32(15))) * u32(0x846CA68B)
+    h = _wrapped(h)
+    h = _wrapped(ops.bitwise_xor(h, ops.right_shift(h, u32(16))) * u32(0x7FEB352D))
+    h = _wrapped(ops.bitwise_xor(h, ops.right_shift(h, u32(15))) * u32(0x846CA68B))
     return ops.bitwise_xor(h, ops.right_shift(h, u32(16)))
+
+
+def _wrapped(h: Tensor) -> Tensor:
+    """Returns numbers modulo 2**32. On PyTorch, Keras' uint32 is an int64, which does not wrap around there."""
+    return ops.bitwise_and(h, u32(0xFFFFFFFF)) if keras.backend.backend() == "torch" else h
 
 
 def u32(value: int) -> Tensor:

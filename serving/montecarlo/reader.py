@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from dropzoo.common.checks import check_keras_model
+from dropzoo.common.checks import check_keras_model, check_tensorflow
 from dropzoo.common.keras_internals import flatten_layers, recorded_graph
 from dropzoo.models.graph.endings import output_meanings, recorded_meanings
 from dropzoo.serving.montecarlo.inputs import Inputs, InputsLike
@@ -46,6 +46,7 @@ class Reader:
 
     def __init__(self, model: keras.Model, task: Tasks = None, from_logits: Said = None) -> None:
         check_keras_model(model)
+        check_tensorflow("`dropzoo.serving`")
         self.model, self._task, self._said = model, task, from_logits
         self.known = False
         self.outputs: list[Output] = []

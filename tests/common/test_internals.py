@@ -62,6 +62,7 @@ EXAMPLES: dict[str, Callable[[], Any]] = {
     "keras.KerasTensor": masked,
     "keras.Optimizer": optimizer,
     "keras.optimizers.Adam": optimizer,
+    "keras.Variable": lambda: keras.Variable(1.0),
     "keras.Metric": lambda: keras.metrics.MeanSquaredError(),
     "keras.src.ops.node.Node": node,
     "keras.src.ops.symbolic_arguments.SymbolicArguments": lambda: node().arguments,

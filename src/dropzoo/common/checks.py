@@ -80,6 +80,16 @@ def check_positive(value: Any, name: str) -> float:
     return value
 
 
+def check_tensorflow(what: str) -> None:
+    """Raises a RuntimeError if Keras does not run on TensorFlow, which a part of the package needs."""
+    backend = keras.backend.backend()
+    if backend != "tensorflow":
+        raise RuntimeError(
+            f"{what} needs Keras' TensorFlow backend. Received: {backend!r}. Save the model, and load it in a "
+            "process with KERAS_BACKEND=tensorflow; layers, models, retrofit and RateSchedule work on any backend."
+        )
+
+
 def check_seed(value: Any, name: str = "seed") -> int:
     """Returns `value` as an int if it is an integer in [0, 2**32); otherwise raises a ValueError."""
     if not isinstance(value, numbers.Integral) or isinstance(value, bool) or not 0 <= int(value) < 2**32:

@@ -28,7 +28,8 @@ NAMES = {
     "keras.src.saving.serialization_lib.SafeModeScope": "own_code_is_safe",
     "keras.Model._flatten_layers": "flatten_layers",
     "keras.Layer._layers": "sublayers_of",
-    "keras.Layer._seed_generators": "seed_generators_of",
+    "keras.Layer._seed_generators": "seed_generators_of, hand_to_steps",
+    "keras.Variable._value": "is_in_step",
     "keras.Sequential._functional": "recorded_graph",
     "keras.Model._nodes_by_depth": "nodes_of",
     **{
@@ -76,7 +77,21 @@ def sublayers_of(layer: keras.Layer) -> list[keras.Layer]:
 
 def seed_generators_of(layer: keras.Layer) -> list[keras.random.SeedGenerator]:
     """Returns the seed generators of a layer, also those in lists; only their variables are public in Keras."""
-    return list(layer._seed_generators)
+    return [each for each in layer._seed_generators if isinstance(each, keras.random.SeedGenerator)]
+
+
+def hand_to_steps(layer: keras.Layer, holder: Any) -> None:
+    """Makes compiled steps on JAX take the variable `holder.state` of a layer, although it is no weight.
+
+    Keras does so for the states of seed generators, and has no other way. A variable that a compiled function only
+    reads is a constant there.
+    """
+    layer._seed_generators.append(holder)
+
+
+def is_in_step(variable: keras.Variable) -> bool:
+    """Returns whether a compiled step of `fit` on JAX holds the value of a variable, which cannot be set then."""
+    return keras.backend.backend() == "jax" and variable._value is None
 
 
 # The graph
