@@ -82,16 +82,13 @@ def run_demo(out: Path, say: Callable[[str], None] = print) -> Path:
     return report
 
 
-def judge(
-    title: str, model: keras.Model, data: training.Data, num_samples: int = _NUM_SAMPLES
-) -> dict[str, Scores]:
+def judge(title: str, model: keras.Model, data: training.Data) -> dict[str, Scores]:
     """Returns the scores on test images of each way to predict with a model.
 
     Args:
         title: Str, the model in words.
         model: The model.
         data: The data. The temperatures are fitted on the validation images.
-        num_samples: Int above 0, the number of samples of a model with dropout.
 
     Returns:
         Dict of scores: one pass, one pass with temperature and, if the model drops, samples without and with it.
@@ -101,9 +98,9 @@ def judge(
         f"{title}, temperature": _calibrated(model, model, data),
     }
     if layers.dropouts(model):
-        sampled = serving.MonteCarlo(model, num_samples=num_samples)
-        ways[f"{title}, {num_samples} samples"] = sampled
-        ways[f"{title}, {num_samples} samples, temperature"] = _calibrated(model, sampled, data)
+        sampled = serving.MonteCarlo(model, num_samples=_NUM_SAMPLES)
+        ways[f"{title}, {_NUM_SAMPLES} samples"] = sampled
+        ways[f"{title}, {_NUM_SAMPLES} samples, temperature"] = _calibrated(model, sampled, data)
     test = judged_images(data)
     return {name: score(log_probabilities(model, way), test, Scores(data.info)) for name, way in ways.items()}
 
