@@ -39,12 +39,14 @@ class Page:
         index: Int, the number of the page from 0; None if the file holds one image.
         tags: The resolution and the place of the pixels.
         place: Where the pixels lie in a TIFF file; None for other files.
+        size: `(height, width)` of an image in a TIFF file; None for other files.
     """
 
     path: Path
     index: int | None = None
     tags: Tags = field(default_factory=Tags)
     place: _Place | None = None
+    size: tuple[int, int] | None = None
 
     @property
     def key(self) -> str:
@@ -92,7 +94,7 @@ def pages_of(path: Path, channels: int) -> list[Page]:
     if path.suffix.lower() not in TIFF_SUFFIXES:
         with _reading(path):
             return [Page(path, tags=tags_of_picture(path))]
-    pages: list[tuple[Tags, _Place]] = []
+    pages: list[tuple[Tags, _Place, tuple[int, int]]] = []
     with _reading(path), tifffile.TiffFile(path) as file:
         for number, series in enumerate(file.series):
             first = series.keyframe
@@ -100,11 +102,10 @@ def pages_of(path: Path, channels: int) -> list[Page]:
                 continue  # a thumbnail
             outer = series.get_axes(squeeze=False)[: -len(first.axes)] if len(first.axes) else ""
             shape = series.get_shape(squeeze=False)[: len(outer)]
-            pages += [
-                (tags_of_tiff(first), place) for place in _places(number, outer, shape, first.axes, channels)
-            ]
+            tags, size = tags_of_tiff(first), (first.imagelength, first.imagewidth)
+            pages += [(tags, each, size) for each in _places(number, outer, shape, first.axes, channels)]
     several = len(pages) > 1
-    return [Page(path, i if several else None, tags, place) for i, (tags, place) in enumerate(pages)]
+    return [Page(path, i if several else None, *each) for i, each in enumerate(pages)]
 
 
 def _places(number: int, outer: str, shape: tuple[int, ...], inner: str, channels: int) -> Iterator[_Place]:
@@ -163,16 +164,17 @@ class Rows:
     def __init__(self, page: Page) -> None:
         if page.place is None:
             raise ValueError(f"Only TIFF files are read in parts. Received: {page.path}")
-        with _reading(page.path):
-            self._file = tifffile.TiffFile(page.path)
-            self._page, self._place = page, page.place
-            self._series = self._file.series[page.place.series]
+        self._page, self._place = page, page.place
+        self._parts: OrderedDict[tuple[int, int], Any] = OrderedDict()
+        self._kept = 0
+        with _reading(page.path), contextlib.ExitStack() as stack:
+            self._file = stack.enter_context(tifffile.TiffFile(page.path))
+            self._series: Any = self._file.series[page.place.series]
             self._numbers = _planes(self._series, page.place)
-            self._parts: OrderedDict[tuple[int, int], Any] = OrderedDict()
-            self._kept = 0
             first = self._series.keyframe
             self._mapped = None if self._series.dataoffset is None else _mapped(self._file, self._series)
             self.shape = (first.imagelength, first.imagewidth, self[:1, :1].shape[-1])
+            stack.pop_all()  # the file stays open until `close`
 
     def __getitem__(self, place: tuple[slice, slice]) -> np.ndarray:
         with _reading(self._page.path):
