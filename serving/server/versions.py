@@ -73,6 +73,7 @@ class Version:
         metadata: Signature definitions as TensorFlow Serving shows them.
         outputs: What `info.json` says about each output of the model.
         held: The loaded object, which is kept because the signatures do not work without it.
+        facts: The content of `info.json`; empty if there is none.
     """
 
     number: int
@@ -80,6 +81,7 @@ class Version:
     metadata: dict[str, dict[str, object]]
     outputs: tuple[Output, ...]
     held: object
+    facts: dict[str, object] = field(default_factory=dict)
 
     def signature(self, name: str) -> Signature:
         """Returns the signature of this name, or raises `Refused`."""

@@ -61,6 +61,13 @@ def train(
     workers: Annotated[
         int, typer.Option("--workers", min=1, help="Number of processes on this machine that share each batch.")
     ] = 1,
+    members: Annotated[
+        str | None,
+        typer.Option(
+            "--members",
+            help='Train an ensemble: this many runs, one after another, or "snapshots:5", snapshots of one run.',
+        ),
+    ] = None,
 ) -> None:
     """Trains a model and writes the run to a folder. To continue a stopped run, give the command again.
 
@@ -68,10 +75,15 @@ def train(
     """
     from dropzoo.runs.config import RunConfig
     from dropzoo.runs.data import judged_on, load_run_data, read_info
+    from dropzoo.runs.members import first_run, parse_members, snapshot_figures, train_members
     from dropzoo.runs.run import train_run
     from dropzoo.training.loop.workers import run_workers
 
+    count, snapshots = parse_members(members)
+    if count and workers > 1:
+        raise ValueError("`--members` trains one member after another. Pass --workers 1")
     config = RunConfig(
+        snapshots=snapshots,
         model=model,
         data=data,
         dropout=parse_dropout(dropout),
@@ -86,8 +98,13 @@ def train(
     if workers > 1 and "TF_CONFIG" not in os.environ:
         load_run_data(config, folder)  # prepares the data once, before the workers read them at the same time
         raise typer.Exit(run_workers([sys.executable, "-m", "dropzoo.cli", *context.obj], workers))
-    _, figures = train_run(config, folder, say=say, steps_per_execution=steps_per_execution)
-    console.print(figures_table({judged_on(read_info(folder)): figures}))
+    options: dict[str, Any] = {"say": say, "steps_per_execution": steps_per_execution}
+    if count:
+        columns = train_members(config, folder, count, **options)
+    else:
+        _, figures = train_run(config, folder, **options)
+        columns = snapshot_figures(folder, figures) if snapshots else {judged_on(read_info(folder)): figures}
+    console.print(figures_table(columns, judged_on(read_info(first_run(folder))) if members else ""))
     say(f"Saved in {folder}. Next: dropzoo evaluate {quote(str(folder))} --mc 30")
 
 
@@ -133,22 +150,26 @@ def evaluate(
     ] = None,
     input_range: InputRangeOption = None,
     from_logits: FromLogitsOption = None,
+    calibration: CalibrationOption = True,
 ) -> None:
     """Evaluates a model on a test set: accuracy, IoU, NLL, calibration, and how useful its uncertainty is.
 
     Images are scaled to the range that the model takes: that of its training images,
     the one that its first layers show, such as Rescaling, or --input-range. If the
-    data are a folder, the last fifth is the test set, as in training.
+    data are a folder, the last fifth is the test set, as in training. If the model has a
+    calibration, its answers are evaluated too, and its promises are measured.
 
     Example: dropzoo evaluate runs/unet-digit_scenes --mc 30 --temperature --plots plots --ood digits
 
     Example: dropzoo evaluate mine.keras --data digits --mc 30 --corruptions all --plots plots
     """
     from dropzoo.pages.evaluation import save_all
+    from dropzoo.runs.calibrations import find_calibration
     from dropzoo.runs.comparison import Wanted, compare
     from dropzoo.runs.data import load_run_data
     from dropzoo.runs.evaluation import parse_corruptions
     from dropzoo.runs.inputs import check_bits, settle_range
+    from dropzoo.runs.members import first_run, load_members
     from dropzoo.runs.run import load_model_for, load_run
     from dropzoo.runs.uncertainty import load_foreign
 
@@ -158,10 +179,10 @@ def evaluate(
         raise ValueError("`--manual-dir` is the folder with the archives of `--data`. Pass --data too")
     names = parse_corruptions(corruptions)
     if data is None:
-        model, config, _ = load_run(run)
-        loaded = load_run_data(config, run)
+        model, config, _ = load_run(first_run(run))
+        loaded = load_run_data(config, first_run(run))
     else:
-        model, config, loaded = load_model_for(run, data, manual_dir)
+        model, config, loaded = load_model_for(first_run(run), data, manual_dir)
     check_bits(settle_range(model, parse_range(input_range), say), loaded.info)
     wanted = Wanted(
         num_samples=num_samples,
@@ -170,6 +191,8 @@ def evaluate(
         foreign=load_foreign(ood, loaded, config.batch_size, ood_manual_dir) if ood else None,
         examples=plots is not None,
         from_logits=from_logits,
+        members=load_members(run) if first_run(run) != run or (run / "run.json").is_file() else [],
+        calibration=find_calibration(run, calibration),
     )
     show_progress = partial(track, description="Corrupted images", console=console, transient=True)
     with options_in_errors():
@@ -220,19 +243,24 @@ def export(
     from dropzoo import serving
     from dropzoo.models.graph.record import load_model
     from dropzoo.runs.calibrations import find_calibration
+    from dropzoo.runs.members import first_run, load_members
     from dropzoo.runs.run import load_run
 
     known: dict[str, Any] = {}
+    exported: Any
     if run.suffix == ".keras":
-        model = load_model(run)
+        exported = load_model(run)
     else:
-        model, config, info = load_run(run)
+        _, config, info = load_run(first_run(run))
+        members = load_members(run)
+        exported = serving.Ensemble(members, task, from_logits) if len(members) > 1 else members[0]
+        task, from_logits = (None, None) if len(members) > 1 else (task, from_logits)
         known = {"class_names": info.class_names, "card": {"data": config.data, "training": config.to_json()}}
     known |= {"image_dtype": image_dtype, "input_range": parse_range(input_range), "resize": resize}
     known |= {"task": task, "from_logits": from_logits, "overwrite": overwrite}
     found = find_calibration(run, calibration)
     with options_in_errors():
-        written = serving.export_model(model, path, num_samples, calibration=found, **known)
+        written = serving.export_model(exported, path, num_samples, calibration=found, **known)
     if found is not None:
         say(f"The export answers by the calibration of {found.date[:10]}")
     say(f"Exported to {written}. Next: dropzoo predict IMAGE --model {quote(str(written))}")

@@ -16,6 +16,7 @@ from dropzoo.runs.calibrations import calibration_file
 from dropzoo.runs.config import RunConfig
 from dropzoo.runs.data import absolute, check_same_data, judged_images, load_run_data
 from dropzoo.runs.inputs import check_bits, fed, settle_range
+from dropzoo.runs.members import first_run, load_members
 from dropzoo.runs.run import load_model_for, load_run
 from dropzoo.serving.calibration.sites import can_set, named_sites
 from dropzoo.serving.montecarlo.active import NothingDraws
@@ -73,13 +74,15 @@ def calibrate_run(
     Raises:
         ValueError: If there are no held-out images, or as `calibrate` does. Nothing is written then.
     """
-    model, images, info, name = _held_out(path, wanted, say)
+    members, images, info, name = _held_out(path, wanted, say)
+    model = members[0]
     check_bits(settle_range(model, wanted.input_range, say), info)
+    searched = len(members) == 1 and any(map(can_set, named_sites(model).values()))
     calibration = serving.calibrate(
-        _predictor(model, wanted),
+        _predictor(members, wanted),
         fed(images, model),
         temperature=wanted.temperature,
-        sites=wanted.sites or ("search" if any(map(can_set, named_sites(model).values())) else "as_is"),
+        sites=wanted.sites or ("search" if searched else "as_is"),
         guarantee=wanted.guarantee,
         confidence=wanted.confidence,
         classes=_classes(wanted.classes, info),
@@ -92,16 +95,17 @@ def calibrate_run(
 
 def _held_out(
     path: Path, wanted: CalibrationConfig, say: Callable[[str], None]
-) -> tuple[keras.Model, tf.data.Dataset, training.DataInfo, str]:
-    """The model, the images to calibrate on, the facts of their data, and what to call them."""
-    run = path.parent if path.name == "model.keras" and (path.parent / "run.json").is_file() else path
+) -> tuple[list[keras.Model], tf.data.Dataset, training.DataInfo, str]:
+    """The model or the members, the images to calibrate on, the facts of their data, and what to call them."""
+    run = path.parent if path.name == "model.keras" and (path.parent / "run.json").is_file() else first_run(path)
     if not (run / "run.json").is_file():
         if wanted.data is None:
             raise ValueError(f"{path} does not say what it was trained on. Pass held-out images: --data DATA")
         model, _, data = load_model_for(path, wanted.data, wanted.manual_dir)
         say(f"{path} does not say what it was trained on: the images of {wanted.data} must be new to the model")
-        return model, _all_but_test(data), data.info, data.info.name
-    model, config, _ = load_run(run)
+        return [model], _all_but_test(data), data.info, data.info.name
+    members = load_members(path) if path.is_dir() else [load_run(run)[0]]
+    config = load_run(run)[1]
     own = load_run_data(config, run)
     if wanted.data is None or _same(wanted.data, config):
         if own.validation is None:
@@ -109,14 +113,14 @@ def _held_out(
                 f"{run} has no validation images to calibrate on, because its --validation-split is 0. Pass other "
                 "held-out images: --data DATA"
             )
-        return model, own.validation, own.info, f"{own.info.name}, validation images"
+        return members, own.validation, own.info, f"{own.info.name}, validation images"
     other = dataclasses.replace(config, data=wanted.data, manual_dir=wanted.manual_dir, limit=None, fold=None)
     data = other.load_data()
     advice = "If the classes mean the same, give them the same names"
     check_same_data(run, data.info, ("task", "class_names"), advice)
     images = _all_but_test(data)
     _warn_of_training_images(images, own, wanted.data)
-    return model, images, data.info, data.info.name
+    return members, images, data.info, data.info.name
 
 
 def _same(data: str, config: RunConfig) -> bool:
@@ -149,10 +153,13 @@ def _keys(images: tf.data.Dataset) -> Iterator[bytes]:
             yield hashlib.blake2b(image.tobytes(), digest_size=16).digest()
 
 
-def _predictor(
-    model: keras.Model, wanted: CalibrationConfig
-) -> keras.Model | serving.MonteCarlo | serving.Ensemble:
-    """The predictor to calibrate: samples, or one pass."""
+def _predictor(members: list[keras.Model], wanted: CalibrationConfig) -> serving.MonteCarlo | serving.Ensemble:
+    """The predictor to calibrate: an ensemble, samples, or one pass."""
+    if len(members) > 1:
+        if wanted.num_samples:
+            raise ValueError("The samples of an ensemble are its members. Leave out --num-samples")
+        return serving.Ensemble(members, from_logits=wanted.from_logits)
+    model = members[0]
     if wanted.num_samples != 0:
         num_samples = wanted.num_samples or _SAMPLES
         try:

@@ -103,7 +103,7 @@ class Predictor:
 
     def arranged(self, statistics: Arrays) -> Arrays:
         """Returns statistics of the sampler as `predict` returns them: with the probabilities of two classes."""
-        return _two_classes(statistics)
+        return two_classes(statistics)
 
     def label(self, probabilities: np.ndarray) -> tuple[str, float]:
         """Returns the name and the probability of the likeliest class."""
@@ -197,13 +197,13 @@ def _from_keras(
 
         def predict(images: np.ndarray) -> Arrays:
             (mean,) = run(reader.check(feed(images)))
-            return _two_classes({"mean": mean.numpy()})
+            return two_classes({"mean": mean.numpy()})
 
         facts |= {"sampler": one}
     else:
 
         def predict(images: np.ndarray) -> Arrays:
-            return _two_classes({name: value.numpy() for name, value in sample(feed(images)).items()})
+            return two_classes({name: value.numpy() for name, value in sample(feed(images)).items()})
 
         facts |= {"sampler": sample, "num_samples": sample.num_samples}
     facts |= {"is_map": len(model.output_shape) > 2}
@@ -242,9 +242,9 @@ def _from_saved_model(path: Path, input_range: tuple[float, float] | None) -> Pr
     def predict(images: np.ndarray) -> Arrays:
         given = feed(tf.constant(images))
         if "predict_mc" not in signatures:
-            return _two_classes({"mean": signatures["serving_default"](images=given)["probabilities"].numpy()})
+            return two_classes({"mean": signatures["serving_default"](images=given)["probabilities"].numpy()})
         found = signatures["predict_mc"](images=given)
-        return _two_classes({name: value.numpy() for name, value in found.items()})
+        return two_classes({name: value.numpy() for name, value in found.items()})
 
     predict.loaded = loaded  # type: ignore[attr-defined]  # signatures die with the object that they were loaded from
     names = tuple(info["class_names"]) if info.get("class_names") else None
@@ -266,7 +266,7 @@ def _pixels_of_export(path: Path, info: dict[str, Any], said: tuple[float, float
     return pixels.of_range(*check_range(said))
 
 
-def _two_classes(answers: Arrays) -> Arrays:
+def two_classes(answers: Arrays) -> Arrays:
     """Turns a single probability, that of the second of two classes, into both, and samples into votes."""
     if answers["mean"].shape[-1] > 1:
         both = {}
