@@ -18,7 +18,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 from dropzoo.common.checks import check_count, did_you_mean
 from dropzoo.common.pixels import Pixels
 from dropzoo.serving.server.batching import Arrays, Run
-from dropzoo.serving.server.info import Output, read_info
+from dropzoo.serving.server.info import Output, raw_info, read_info
 from dropzoo.serving.server.limits import Refused
 
 # Operations that reach outside the model. A SavedModel is a program, and one with these operations is not served.
@@ -213,7 +213,7 @@ def load(folder: Path) -> Version:
         signatures[name] = Signature(specs, _runner(function), **known, name=name, names=tuple(loaded.signatures))
     if not signatures:
         raise ValueError("The model has no signatures")
-    return Version(int(folder.name), signatures, shown, info.outputs, loaded)
+    return Version(int(folder.name), signatures, shown, info.outputs, loaded, raw_info(folder))
 
 
 def _runner(function: Callable[..., dict[str, tf.Tensor]]) -> Run:

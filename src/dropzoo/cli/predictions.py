@@ -157,7 +157,9 @@ def _predictor(model: Path | None, answers: ModelAnswers, computing: Computing) 
         from dropzoo.predictions.remote import connect
 
         if computing.tile is not None:
-            raise ValueError("--tile needs the model itself, whose masks are then the same in all tiles. Pass --model")
+            raise ValueError(
+                "--tile needs the model itself, whose masks are then the same in all tiles. Pass --model"
+            )
         return connect(str(answers.server), answers.token)
     if computing.overlap is not None and computing.tile is None:
         raise ValueError("`--overlap` is what neighbouring tiles share. Pass --tile too")

@@ -124,7 +124,7 @@ def _loaded(predictor: Predictor, pages: Iterable[Page], tile: int | None) -> It
         try:
             if tile is not None and page.size is not None and _is_large(page.size, tile):
                 return Answer(page, is_map=True)
-            image = predictor.converted(page.read(), page.key)
+            image = predictor.converted(page.read(predictor.value_range), page.key)
             if tile is not None and _is_large(image.shape, tile):
                 return Answer(page, is_map=True)
             return _Loaded(page, image, predictor.sized(image))
@@ -221,13 +221,24 @@ class _Scaled:
         return part if feed is None else np.asarray(feed(tf.constant(part)))
 
 
+def _opened(page: Page, value_range: tuple[float, float] | None, opened: contextlib.ExitStack) -> Any:
+    """A large image, read in parts if the file allows that."""
+    if page.place is not None:
+        try:
+            return opened.enter_context(contextlib.closing(Rows(page, value_range)))
+        except ValueError as error:
+            if "imagecodecs" not in str(error):
+                raise
+    return page.read(value_range)
+
+
 def _tiled(predictor: Predictor, answer: Answer, tile: int, overlap: int, batch_size: int | None) -> Answer:
     page, sampler = answer.page, predictor.sampler
     if sampler is None:
         raise ValueError("Tiles need the Keras model: pass the run or the .keras file")
     opened = contextlib.ExitStack()
     try:
-        image: Any = page.read() if page.place is None else opened.enter_context(contextlib.closing(Rows(page)))
+        image = _opened(page, predictor.value_range, opened)
         scaled = _Scaled(predictor, image, page.key)
         scaled.converted((slice(0, 1), slice(0, 1)))  # an image that does not fit is refused at once
     except Exception as error:

@@ -65,15 +65,19 @@ def masks_of_samples(predictor: Predictor, image: np.ndarray) -> tuple[np.ndarra
     """Returns the class ids of the mean, `(height, width)`, and of each sample, `(samples, height, width)`.
 
     Args:
-        predictor: A model of masks, whose sampler keeps its samples; or one pass, which is its only sample.
+        predictor: A model of masks, whose sampler keeps its samples; or an ensemble, whose members are samples; or
+            one pass, which is its only sample.
         image: Float32 array in [0, 1], `(height, width, channels)`.
     """
     size = (image.shape[0], image.shape[1])
     sampler, feed = predictor.sampler, predictor.feed
     if sampler is None or feed is None:
         raise ValueError("Measurements need the Keras model: pass the run or the .keras file")
-    out = sampler(feed(tf.constant(predictor.sized(image)[None])))
+    given = feed(tf.constant(predictor.sized(image)[None]))
+    out = sampler(given)
     mean = _likeliest(out["mean"][0].numpy(), size)
+    if len(predictor.members) > 1:
+        return mean, np.stack([_likeliest(each(given)["mean"][0].numpy(), size) for each in predictor.members])
     if "samples" not in out:
         return mean, mean[None]
     return mean, np.stack([_likeliest(each, size) for each in out["samples"][0].numpy()])
