@@ -119,6 +119,7 @@ def load_data(
     pages: str = "auto",
     value_range: tuple[float, float] | None = None,
     broken: str = "refuse",
+    balance: bool = False,
 ) -> Data:
     """Loads a data set for classification or segmentation.
 
@@ -154,9 +155,9 @@ def load_data(
         masks: Folder or pattern of the masks, such as `"gt"` or `"**/*_mask.png"`; None to find them.
         mask_suffix: The end of the name of a mask behind that of its image, such as `"_seg"`; None to find it.
         masks_as: The meaning of masks: `"ids"` of classes; `"instances"`, numbers of objects of one class;
-            `"threshold"` or `"threshold=128"`, for grey masks of two classes; `"palette"`, a class for each colour,
-            or `"palette=FILE"`, with a line `red,green,blue,name` for each class; `"alpha"`. None accepts ids, and 0
-            with 255, and refuses masks that may be anything else, with the argument to pass.
+            `"threshold"` or `"threshold=128"`, for grey masks of two classes; `"palette"`, a class for each
+            colour, or `"palette=FILE"`, with a line `red,green,blue,name` for each class; `"alpha"`. None accepts
+            ids, and 0 with 255, and refuses masks that may be anything else, with the argument to pass.
         ignore_class: Int or None. The label of pixels that do not count, such as 255 (void).
         class_names: The names of the classes: a sequence, text with commas, or a file with a name a line. None
             takes those of class folders, or of a file such as `classes.txt` beside masks.
@@ -167,6 +168,8 @@ def load_data(
         value_range: The stored values that become 0 and 1, for floats beyond [0, 1] and for signed integers.
         broken: `"refuse"` raises an error that names the files that cannot be read; `"skip"` decodes all files
             first, and leaves out those that cannot be read, with a warning.
+        balance: Bool. Whether an epoch shows the training images of all classes equally often: it draws as many
+            images as there are, those of rare classes several times. For classification.
 
     Returns:
         `Data` with the batches of the three splits and the `DataInfo`.
@@ -216,8 +219,11 @@ def load_data(
     def evaluation(split: Split | None) -> tf.data.Dataset | None:
         return None if split is None else evaluation_batches(split, 1 if sizes_vary else batch_size)
 
-    assert kept[0] is not None
-    batches = training_batches(kept[0], batch_size, augmentation, seed)
+    if balance and source.task != "classification":
+        raise ValueError(
+            "`balance` is for classes of images. For masks, weigh the classes: `class_weight` of `fit`"
+        )
+    batches = training_batches(kept[0] or train, batch_size, augmentation, seed, balance)
     batches.as_stored = lambda: evaluation(kept[0])
     batches.ignore_class = source.ignore_class
     return Data(

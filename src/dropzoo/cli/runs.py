@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.progress import track
 from rich.table import Column, Table
 
+from dropzoo.cli.data_options import FolderOptions
 from dropzoo.cli.options import (
     AugmentOption,
     DataOption,
@@ -56,6 +57,7 @@ def train(
     ] = 0.0,
     seed: Annotated[int, typer.Option("--seed")] = 0,
     training: TrainingOptions,
+    reading: FolderOptions,
     steps_per_execution: Annotated[
         int,
         typer.Option(
@@ -72,6 +74,7 @@ def train(
     """
     from dropzoo.runs.config import RunConfig
     from dropzoo.runs.data import judged_on, load_run_data, read_info
+    from dropzoo.runs.description import show
     from dropzoo.runs.run import train_run
     from dropzoo.training.loop.workers import run_workers
 
@@ -85,16 +88,25 @@ def train(
         label_smoothing=label_smoothing,
         seed=seed,
         **vars(training),
+        **vars(reading),
     )
     folder = out or Path("runs") / f"{model}-{data_name(data)}"
     if workers > 1 and "TF_CONFIG" not in os.environ:
         load_run_data(config, folder)  # prepares the data once, before the workers read them at the same time
         raise typer.Exit(run_workers([sys.executable, "-m", "dropzoo.cli", *context.obj], workers))
-    _, figures = train_run(config, folder, say=say, steps_per_execution=steps_per_execution)
+    with options_in_errors():
+        _, figures = train_run(
+            config,
+            folder,
+            say=say,
+            steps_per_execution=steps_per_execution,
+            show=lambda found: show(found, console.print, say),
+        )
     console.print(figures_table({judged_on(read_info(folder)): figures}))
     say(f"Saved in {folder}. Next: dropzoo evaluate {quote(str(folder))} --mc 30")
 
 
+@with_groups
 def evaluate(
     run: Annotated[
         Path,
@@ -102,6 +114,10 @@ def evaluate(
     ],
     data: Annotated[
         str | None, typer.Option("--data", help="Data to use instead of the run's: digits, a TFDS name, a folder.")
+    ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option("--split", help="Images to judge on: test, validation, training, or all; by default test."),
     ] = None,
     manual_dir: Annotated[
         str | None, typer.Option("--manual-dir", help="Folder with the archives of --data.")
@@ -137,12 +153,15 @@ def evaluate(
     ] = None,
     input_range: InputRangeOption = None,
     from_logits: FromLogitsOption = None,
+    *,
+    reading: FolderOptions,
 ) -> None:
     """Evaluates a model on a test set: accuracy, IoU, NLL, calibration, and how useful its uncertainty is.
 
     Images are scaled to the range that the model takes: that of its training images,
     the one that its first layers show, such as Rescaling, or --input-range. If the
-    data are a folder, the last fifth is the test set, as in training.
+    data are a folder without a split of its own, the last fifth is the test set, as in
+    training; --split all judges all images.
 
     Example: dropzoo evaluate runs/unet-digit_scenes --mc 30 --temperature --plots plots --ood digits
 
@@ -150,10 +169,10 @@ def evaluate(
     """
     from dropzoo.pages.evaluation import save_all
     from dropzoo.runs.comparison import Wanted, compare
-    from dropzoo.runs.data import load_run_data
+    from dropzoo.runs.data import check_split
     from dropzoo.runs.evaluation import parse_corruptions
     from dropzoo.runs.inputs import check_bits, settle_range
-    from dropzoo.runs.run import load_model_for, load_run
+    from dropzoo.runs.run import load_model_for, load_run_for
     from dropzoo.runs.uncertainty import load_foreign
 
     if ood and not num_samples:
@@ -161,11 +180,13 @@ def evaluate(
     if manual_dir and not data:
         raise ValueError("`--manual-dir` is the folder with the archives of `--data`. Pass --data too")
     names = parse_corruptions(corruptions)
-    if data is None:
-        model, config, _ = load_run(run)
-        loaded = load_run_data(config, run)
-    else:
-        model, config, loaded = load_model_for(run, data, manual_dir)
+    check_split(split)
+    asked = {name: value for name, value in vars(reading).items() if value != getattr(FolderOptions(), name)}
+    with options_in_errors():
+        if data is None:
+            model, config, loaded = load_run_for(run, split, asked)
+        else:
+            model, config, loaded = load_model_for(run, data, manual_dir, split=split, reading=asked)
     check_bits(settle_range(model, parse_range(input_range), say), loaded.info)
     wanted = Wanted(
         num_samples=num_samples,
@@ -174,6 +195,7 @@ def evaluate(
         foreign=load_foreign(ood, loaded, config.batch_size, ood_manual_dir) if ood else None,
         examples=plots is not None,
         from_logits=from_logits,
+        split=split,
     )
     show_progress = partial(track, description="Corrupted images", console=console, transient=True)
     with options_in_errors():

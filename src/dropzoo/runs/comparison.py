@@ -27,6 +27,7 @@ class Wanted:
             the model's own. It needs `num_samples`.
         examples: Bool. Whether to keep the most and the least certain images. It needs `num_samples`.
         from_logits: Bool. Whether the model's output is logits, as for `MonteCarlo`; None to find out.
+        split: Str or None. The images to judge on, as for `judged_images`.
     """
 
     num_samples: int = 0
@@ -35,6 +36,7 @@ class Wanted:
     foreign: Foreign | None = None
     examples: bool = False
     from_logits: bool | None = None
+    split: str | None = None
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ def compare(
     Raises:
         ValueError: If a temperature is wanted and there are no validation or no test images.
     """
-    dataset, info = judged_images(data), data.info
+    dataset, info = judged_images(data, wanted.split), data.info
     monte_carlo, said = None, wanted.from_logits
     if wanted.num_samples:
         monte_carlo = serving.MonteCarlo(model, num_samples=wanted.num_samples, from_logits=said)
@@ -87,7 +89,7 @@ def compare(
     temperatures = fit_temperatures(ways, data) if wanted.temperature else {}
     scores = score_all(ways, dataset, info, temperatures)
     figures = {title: each.figures() for title, each in scores.items()}
-    show(figures_table(figures, judged_on(info)))
+    show(figures_table(figures, judged_on(info, wanted.split)))
 
     uncertainty, aurocs = None, {}
     if monte_carlo is not None and (wanted.examples or wanted.foreign):

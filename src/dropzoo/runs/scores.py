@@ -70,7 +70,9 @@ class Scores:
         """Adds a batch: labels `(batch, ...)` and log-probabilities `(batch, ..., classes)`."""
         uncertainty = self._update(tf.cast(labels, tf.int32), log_p).numpy()
         labels, classes = np.asarray(labels), np.argmax(log_p, -1)
-        counts = np.ones(labels.shape, bool) if self.info.ignore_class is None else labels != self.info.ignore_class
+        counts = (
+            np.ones(labels.shape, bool) if self.info.ignore_class is None else labels != self.info.ignore_class
+        )
         cells = labels[counts] * len(self._confusion) + classes[counts]
         self._confusion += np.bincount(cells, minlength=self._confusion.size).reshape(self._confusion.shape)
         uncertainties, errors, kept = self._sample(uncertainty, classes != labels, counts)

@@ -21,7 +21,8 @@ _MASKS = (
 # What the name of a folder of masks has behind the name of its folder of images: trainannot, train_masks.
 _BEHIND = ("annot", "mask", "label", "seg", "gt", "groundtruth")
 _WAYS = (
-    "Otherwise name the folders or patterns of files, `images` and `masks` (--images, --masks), or a CSV with a row "
+    "Otherwise name the folders or patterns of files, `images` and `masks` (--images, --masks), or a CSV "
+    "with a row "
     "for each image and the columns file, label or mask, and split, `split_file` (--split-file)"
 )
 
@@ -64,7 +65,9 @@ def _named(root: Path, reading: Reading, listing: Listing) -> Table | None:
     if reading.masks is None:
         table = _found(images_root, dataclasses.replace(reading, images=None), listing)
         if table is None:
-            raise ValueError(f"`images` (--images) needs `masks` (--masks) or class folders. Received: {reading.images}")
+            raise ValueError(
+                f"`images` (--images) needs `masks` (--masks) or class folders. Received: {reading.images}"
+            )
         return table
     masks_root, masks = _glob(root, reading.masks, listing)
     chosen = set(masks)
@@ -86,7 +89,9 @@ def _glob(root: Path, text: str, listing: Listing) -> tuple[Path, list[Path]]:
     if path.is_dir():
         return path, listing.images(path)
     if not any(sign in text for sign in "*?["):
-        raise ValueError(f"No such folder: {path}. Expected a folder within {root}, or a pattern such as '*_mask.png'")
+        raise ValueError(
+            f"No such folder: {path}. Expected a folder within {root}, or a pattern such as '*_mask.png'"
+        )
     fixed = Path(str(path).split("*")[0].split("?")[0].split("[")[0])
     found = [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]
     kept = [each for each in found if each.is_file() and each.suffix.lower() in IMAGE_SUFFIXES]
@@ -152,7 +157,9 @@ def _masks_of(name: str, images: str) -> bool:
 
 
 def _is_mask_folder(name: str) -> bool:
-    parts = [name.lower()] + [name.lower().removeprefix(part) for part in ("train", "training", "val", "valid", "test")]
+    parts = [name.lower()] + [
+        name.lower().removeprefix(part) for part in ("train", "training", "val", "valid", "test")
+    ]
     known = {each.rstrip("s") for each in (*_BEHIND, *_MASKS)}
     return any(part.strip("_- ").rstrip("s") in known for part in parts)
 
@@ -165,7 +172,7 @@ def _inner(folder: Path, names: tuple[str, ...]) -> Path:
 def _merged(root: Path, tables: dict[str, Table]) -> Table:
     """Returns one table of the tables of the splits; each class has one number in all of them."""
     names = sorted({name for each in tables.values() for name in each.class_names})
-    samples = []
+    samples: list[Sample] = []
     merged = _table(root, samples, tuple(names))
     for split in sorted(tables, key=("train", "validation", "test").index):
         table = tables[split]
@@ -177,7 +184,9 @@ def _merged(root: Path, tables: dict[str, Table]) -> Table:
     for split, table in tables.items():
         missing = [name for name in names if name not in table.class_names]
         if missing and table.class_names and split == "train":
-            raise ValueError(f"Each class needs training images. Received: none of {some(missing)} in {table.root}")
+            raise ValueError(
+                f"Each class needs training images. Received: none of {some(missing)} in {table.root}"
+            )
         if missing and table.class_names:
             merged.doubts.append(f"No image of {some(missing)} in {table.root}")
     return merged
@@ -255,7 +264,11 @@ def _class_table(root: Path, folders: list[Path], listing: Listing) -> Table:
 def _side_by_side(root: Path, reading: Reading, listing: Listing) -> Table | None:
     """Returns the table of images and masks in one folder: `07.png` and `07_mask.png`."""
     files = Listing().images(root)
-    ends = [reading.mask_suffix] if reading.mask_suffix else ["_mask", "_seg", "_label", "_labels", "_gt", "_annotation"]
+    ends = (
+        [reading.mask_suffix]
+        if reading.mask_suffix
+        else ["_mask", "_seg", "_label", "_labels", "_gt", "_annotation"]
+    )
     for end in ends:
         masks = [path for path in files if path.stem.endswith(end)]
         images = [path for path in files if not path.stem.endswith(end)]

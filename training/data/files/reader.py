@@ -1,6 +1,7 @@
 """Reads the samples of a table one by one, in the graph where TensorFlow decodes the file, or else in Python."""
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -115,7 +116,9 @@ class Examples:
             return found[..., : self._reader.shape[2]]  # without alpha
 
         def read() -> tf.Tensor:
-            return tf.numpy_function(self._reader.image, [tf.gather(self._of_samples, place)], dtype, stateful=False)
+            return tf.numpy_function(
+                self._reader.image, [tf.gather(self._of_samples, place)], dtype, stateful=False
+            )
 
         image = self._either(self._all_plain, self._none_plain, tf.gather(self._plain, place), decoded, read)
         image.set_shape(self._reader.shape)
@@ -135,7 +138,9 @@ class Examples:
         return self._either(self._all_plain_masks, self._no_plain_masks, plain, decoded, read)
 
     @staticmethod
-    def _either(always: bool, never: bool, here: tf.Tensor, decoded, read) -> tf.Tensor:  # type: ignore[no-untyped-def]
+    def _either(
+        always: bool, never: bool, here: tf.Tensor, decoded: Callable[[], tf.Tensor], read: Callable[[], tf.Tensor]
+    ) -> tf.Tensor:
         if always or never:
             return decoded() if always else read()
         return tf.cond(here, decoded, read)

@@ -13,7 +13,19 @@ from dropzoo.training.data.files.table import SPLITS, Reading, Sample, Table, so
 
 # The heads of the columns, as people write them.
 _COLUMNS = {
-    "file": ("file", "filename", "file_name", "image", "image_path", "path", "filepath", "img", "image_id", "id", "name"),
+    "file": (
+        "file",
+        "filename",
+        "file_name",
+        "image",
+        "image_path",
+        "path",
+        "filepath",
+        "img",
+        "image_id",
+        "id",
+        "name",
+    ),
     "mask": ("mask", "mask_path", "mask_file", "segmentation", "annotation"),
     "label": ("label", "class", "class_name", "category", "target", "diagnosis", "y", "labels"),
     "split": ("split", "set", "subset", "partition"),
@@ -45,13 +57,18 @@ def read_rows(path: Path, root: Path, reading: Reading) -> Table:
     columns = _columns(head)
     if "file" not in columns:
         raise ValueError(
-            f"A table of images needs a column `file`. Received: {path} with {some(head)}. Its other columns may be "
+            f"A table of images needs a column `file`. Received: {path} with {some(head)}. Its other "
+            f"columns may be "
             "label, mask, split and group"
         )
     if reading.group_by is not None and reading.group_by in head:
         columns["group"] = head.index(reading.group_by)
     finder = _Finder([path.parent, root])
-    names = _class_names([line[columns["label"]] for line in lines if len(line) > columns["label"]]) if "label" in columns else ()
+    names = (
+        _class_names([line[columns["label"]] for line in lines if len(line) > columns["label"]])
+        if "label" in columns
+        else ()
+    )
     samples, missing = [], []
     for line in lines:
         cells = {name: line[n].strip() if n < len(line) else "" for name, n in columns.items()}
@@ -76,13 +93,17 @@ def read_rows(path: Path, root: Path, reading: Reading) -> Table:
         )
     twice = len(samples) - len({(sample.image, sample.mask) for sample in samples})
     if twice:
-        raise ValueError(f"Each image needs one row. Received: {twice} rows for files that {path} has named already")
+        raise ValueError(
+            f"Each image needs one row. Received: {twice} rows for files that {path} has named already"
+        )
     table = Table(path, samples, names)
     if missing:
         table.doubts.append(f"{len(missing):,} files in {path} are not there and are left out: {some(missing)}")
     unlabelled = sum(sample.label < 0 and sample.mask is None for sample in samples)
     if names and unlabelled:
-        raise ValueError(f"Each row needs a label. Received: {unlabelled:,} of {len(samples):,} rows without, in {path}")
+        raise ValueError(
+            f"Each row needs a label. Received: {unlabelled:,} of {len(samples):,} rows without, in {path}"
+        )
     return table
 
 
@@ -95,7 +116,9 @@ def joined(table: Table, listed: Table, path: Path) -> Table:
         if row is None:
             absent.append(sample.image.name)
             continue
-        samples.append(dataclasses.replace(sample, split=row.split or sample.split, group=row.group or sample.group))
+        samples.append(
+            dataclasses.replace(sample, split=row.split or sample.split, group=row.group or sample.group)
+        )
     if absent:
         table.doubts.append(f"{len(absent):,} images are not in {path} and are left out: {some(absent)}")
     return dataclasses.replace(table, samples=samples)
@@ -109,7 +132,12 @@ def with_split_lists(table: Table) -> Table:
     if not table.root.is_dir() or any(sample.split for sample in table.samples):
         return table
     places = [table.root, *sorted(table.root.glob("ImageSets/*/")), *sorted(table.root.glob("[Ss]plits/"))]
-    lists = {split_of(path.stem): path for place in places for path in sorted(place.glob("*.txt")) if split_of(path.stem)}
+    lists = {
+        split_of(path.stem): path
+        for place in places
+        for path in sorted(place.glob("*.txt"))
+        if split_of(path.stem)
+    }
     if not lists:
         return table
     by_name: dict[str, list[int]] = {}
@@ -162,9 +190,13 @@ def _read(path: Path) -> tuple[list[str], list[list[str]]]:
     text = path.read_text(encoding="utf-8-sig")
     first = text.partition("\n")[0]
     delimiter = max(",;\t", key=first.count)
-    lines = [line for line in csv.reader(io.StringIO(text), delimiter=delimiter) if any(cell.strip() for cell in line)]
+    lines = [
+        line for line in csv.reader(io.StringIO(text), delimiter=delimiter) if any(cell.strip() for cell in line)
+    ]
     if not lines:
-        raise ValueError(f"A table of images needs a head and a row for each image. Received: {path}, which is empty")
+        raise ValueError(
+            f"A table of images needs a head and a row for each image. Received: {path}, which is empty"
+        )
     return [cell.strip() for cell in lines[0]], lines[1:]
 
 

@@ -34,19 +34,24 @@ def with_groups(table: Table, group_by: str | None) -> Table:
         try:
             pattern = re.compile(group_by)
         except re.error as error:
-            raise ValueError(f"`group_by` (--group-by) must be a regular expression: {error}. Received: {group_by!r}") from None
+            raise ValueError(
+                f"`group_by` (--group-by) must be a regular expression: {error}. Received: {group_by!r}"
+            ) from None
         places = [pattern.search(_below(sample, table)) for sample in samples]
         lost = [sample.image.name for sample, place in zip(samples, places, strict=True) if place is None]
         if lost:
             raise ValueError(
-                f"`group_by` (--group-by) must be found in each path, such as 'patient\\d+', or be a column of the "
+                f"`group_by` (--group-by) must be found in each path, such as 'patient\\d+', or be a column "
+                f"of the "
                 f"split file. Received: {group_by!r}, which is not in {some(lost)}"
             )
         groups = [(place[1] if place.re.groups else place[0]) for place in places if place]
         samples = [dataclasses.replace(sample, group=group) for sample, group in zip(samples, groups, strict=True)]
     else:
         samples = [
-            dataclasses.replace(sample, group=str(sample.image)) if sample.page is not None and not sample.group else sample
+            dataclasses.replace(sample, group=str(sample.image))
+            if sample.page is not None and not sample.group
+            else sample
             for sample in samples
         ]
     if not any(sample.group for sample in samples):
@@ -54,7 +59,8 @@ def with_groups(table: Table, group_by: str | None) -> Table:
         names = {place[0] for place in found if place}
         if all(found) and 1 < len(names) < len(samples):
             table.doubts.append(
-                f"Names such as {min(names)} may be groups that should stay together: pass `group_by` (--group-by), "
+                f"Names such as {min(names)} may be groups that should stay together: pass `group_by` "
+                f"(--group-by), "
                 f"such as '{next(place for place in found if place)[1]}\\d+'"
             )
     return dataclasses.replace(table, samples=samples)
@@ -75,6 +81,7 @@ def assign(table: Table, reading: Reading) -> Table:
         ValueError: If a group is in two given splits, or the layout gives a split that `test_split` contradicts.
     """
     given = {sample.split for sample in table.samples} - {""}
+    table.is_split = bool(given)
     if reading.test_split == 1:
         return _all(table, "test")
     _refuse_leaks(table)
@@ -90,7 +97,9 @@ def assign(table: Table, reading: Reading) -> Table:
         splits = _cut(table.samples, ["train"] * len(table.samples), fraction, "test")
     if "validation" not in given:
         splits = _cut(table.samples, splits, reading.validation_split, "validation")
-    samples = [dataclasses.replace(sample, split=split) for sample, split in zip(table.samples, splits, strict=True)]
+    samples = [
+        dataclasses.replace(sample, split=split) for sample, split in zip(table.samples, splits, strict=True)
+    ]
     return dataclasses.replace(table, samples=samples)
 
 
@@ -141,7 +150,7 @@ def _strata(samples: Sequence[Sample], places: Sequence[int]) -> dict[int, list[
 
 
 def _units(samples: Sequence[Sample], places: Sequence[int]) -> list[list[int]]:
-    """Returns the places of each group, in the order of their first samples; a sample without is one of its own."""
+    """Returns the places of each group, in the order of their first samples; others are on their own."""
     units: dict[str, list[int]] = {}
     for place in places:
         units.setdefault(samples[place].group or f"\0{place}", []).append(place)
@@ -149,7 +158,7 @@ def _units(samples: Sequence[Sample], places: Sequence[int]) -> list[list[int]]:
 
 
 def fold_of(labels: np.ndarray, groups: Sequence[str], folds: int) -> np.ndarray:
-    """Returns the fold of each sample, so that groups stay whole and folds have about the same number of each class.
+    """Returns the fold of each sample: groups stay whole, and folds have about the same number of each class.
 
     Args:
         labels: The class of each sample.
