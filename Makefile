@@ -41,7 +41,7 @@ lint: .venv/dev  ## checks format, style and types
 bench: .venv/dev  ## runs every benchmark; writes CSV files under benchmarks/results
 	@for script in $(filter-out benchmarks/gpu.py,$(wildcard benchmarks/[a-z]*.py)); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
-evidence: .venv/dev  ## tries the ten claims, for hours; writes docs/evidence.md (ARGS=--quick: minutes, no page)
+evidence: .venv/dev  ## tries claims on dropout, for hours; writes docs/evidence.md (ARGS="--list", "--claim 13", "--quick")
 	$(BIN)/python benchmarks/evidence/run.py $(ARGS)
 
 clean:

@@ -1,6 +1,7 @@
-"""The experiments on the ten claims: their statistics, what a kill leaves, and the page."""
+"""The experiments on the claims: the protocol, what a kill leaves, a sample of them, and the page."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,23 +10,45 @@ import pytest
 FOLDER = Path(__file__).parents[1] / "benchmarks" / "evidence"
 sys.path.insert(0, str(FOLDER))
 
-import harness  # noqa: E402
+import advice  # noqa: E402
+import claims  # noqa: E402
+import jobs  # noqa: E402
 import page  # noqa: E402
+import protocol  # noqa: E402
+import quick  # noqa: E402
 import run  # noqa: E402
-from harness import Claim, Job, Statement  # noqa: E402
+import work  # noqa: E402
+from jobs import Job  # noqa: E402
+from protocol import Claim, Condition, Setting, Statement  # noqa: E402
+
+SETTING = Setting("digits", "digits", 100, "small CNN", 8, (1e-2, 1e-3), seeds=5)
+NONE, ONE = Condition("none", fixed=True), Condition("one", ("dense* 0.5",), fixed=True)
+MORE = Statement("More", "score_one", "one", "none", 1)
+JOB = Job("digits", 100, "small CNN", "module? drop_block2d:0.2,block_size=3 + dense* 0.5", 8, 1e-2, 0)
 
 
-def rows(condition, values, setting="digits", figure="score"):
-    return [{"setting": setting, "condition": condition, "seed": s, figure: v} for s, v in enumerate(values)]
+def claim(*statements, conditions=(NONE, ONE)):
+    return Claim(1, "One is more.", "By counting.", ((SETTING, conditions),), statements)
 
 
-def claim(jobs, *statements):
-    return Claim(
-        1, "made_up", "One is more.", "By counting.", lambda seeds, quick: jobs, list(statements), ("score",)
-    )
+def rows_of(condition, values, figure="score_one"):
+    first = condition.job(SETTING)
+    made = [jobs.row_of(first.with_seed(seed), ["columns"], 1.0, {figure: v}) for seed, v in enumerate(values)]
+    return {jobs.job_of(row): row for row in made}
 
 
-MORE = Statement("More", "score", "one", "none", 1)
+def test_a_job_says_what_it_drops_and_survives_the_file(tmp_path):
+    assert JOB.dropout == {"module?": "drop_block2d:0.2,block_size=3", "dense*": 0.5}
+    others = [
+        replace(JOB, plan="none", augment="shift=0.1,rotation=10"),
+        replace(JOB, schedule="dense* early:0.3"),
+    ]
+    made = [jobs.row_of(job, {"columns", "few"}, 1.23, {"nll_one": 1 / 3}) for job in (JOB, *others)]
+    jobs.write(tmp_path / "rows.csv", made)
+    found = jobs.read(tmp_path / "rows.csv")
+    assert set(found) == {JOB, *others} and found[JOB]["nll_one"] == 0.33333
+    assert jobs.measures_of(found[JOB]) == {"columns", "few"}
+    assert [each.name for each in tmp_path.iterdir()] == ["rows.csv"]
 
 
 @pytest.mark.parametrize(
@@ -34,94 +57,139 @@ MORE = Statement("More", "score", "one", "none", 1)
         (MORE, 0.1, "holds"),
         (MORE, -0.1, "the opposite"),
         (MORE, 0.0, "not shown"),
-        (Statement("Less", "score", "one", "none", -1), -0.1, "holds"),
-        (Statement("Above zero", "score", "one", "", 1), 0.1, "holds"),
+        (MORE, 0.011, "not shown"),  # would hold alone, but not among twenty statements
+        (replace(MORE, sign=-1), -0.1, "holds"),
+        (replace(MORE, against=""), 0.1, "holds"),
     ],
 )
 def test_a_verdict_is_of_the_differences_seed_by_seed(statement, difference, verdict):
     # Seeds differ by far more than the effect, so only pairs can show it.
     seeds = np.array([0.1, 0.5, 0.9, 0.3, 0.7]) if statement.against else np.zeros(5)
     noise = np.array([0.01, -0.01, 0.005, -0.005, 0.0])
-    found = harness.effects(statement, rows("none", seeds) + rows("one", seeds + difference + noise))
-    assert [effect.verdict for effect in found] == [verdict]
-    assert found[0].interval.mean == pytest.approx(difference, abs=1e-9)
-    spread = noise.std(ddof=1)
-    assert found[0].cohens_d == pytest.approx(difference / spread, abs=1e-6)
-    # Student's t of four degrees of freedom.
-    assert found[0].interval.half == pytest.approx(2.7764 * spread / np.sqrt(5), rel=1e-3)
+    rows = rows_of(NONE, seeds) | rows_of(ONE, seeds + difference + noise)
+    others = [replace(MORE, text=str(n), figure="noise") for n in range(19)] if difference == 0.011 else []
+    for job, row in rows.items():
+        row["noise"] = float(job.seed % 2) * (1 if job.drops else 0)
+    found = protocol.effects(claim(statement, *others), rows)[0]
+    assert found.verdict == verdict
+    assert found.difference.mean == pytest.approx(difference, abs=1e-4)
 
 
-def test_a_single_seed_and_runs_that_diverged_show_nothing():
-    assert harness.effects(MORE, rows("none", [0.5]) + rows("one", [0.9])) == []
-    assert harness.effects(MORE, rows("none", [0.5, float("nan")]) + rows("one", [0.9, 0.9])) == []
+@pytest.mark.parametrize(
+    "difference, noise, verdict", [(0.002, 1e-4, "too small to matter"), (0.002, 0.01, "not shown")]
+)
+def test_a_difference_within_its_band_is_too_small_to_matter(difference, noise, verdict):
+    spread = noise * np.array([1, -1, 0.5, -0.5, 0])
+    rows = rows_of(NONE, np.full(5, 0.5)) | rows_of(ONE, 0.5 + difference + spread)
+    assert protocol.effects(claim(MORE), rows)[0].verdict == verdict
 
 
-def test_settings_stand_in_the_order_of_their_numbers():
-    names = ["fashion_mnist, 20,000 images", "digits", "fashion_mnist, 200 images", "fashion_mnist, 1,000 images"]
-    assert harness.settings([{"setting": name} for name in names]) == [names[1], names[2], names[3], names[0]]
+def test_one_seed_and_runs_without_figures_show_nothing():
+    assert protocol.effects(claim(MORE), rows_of(NONE, [0.5]) | rows_of(ONE, [0.9])) == []
+    some = rows_of(NONE, [0.5, float("nan")]) | rows_of(ONE, [0.9, 0.9])
+    assert protocol.effects(claim(MORE), some) == []
 
 
-def test_what_failed_goes_on_where_it_was(tmp_path):
+def test_holm():
+    assert protocol.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+
+
+def nll_of(job):
+    """A made-up calibrated NLL: it is lowest at the rate 0.3, the learning rate 0.001 and many epochs."""
+    rate = float(job.plan.split()[-1])
+    return 1 + abs(rate - 0.3) + 10 * job.learning_rate + 1 / job.epochs**2
+
+
+def test_a_choice_follows_the_validation_images_axis_by_axis():
+    condition = Condition("dropout", ("dense* 0.1", "dense* 0.3", "dense* 0.5"), doubles=True)
+    rows, asked = {}, []
+    while not (choice := protocol.choose(SETTING, condition, rows)).done:
+        asked.append(len(choice.left))
+        for job in choice.left:
+            assert job.is_tuning
+            figures = {"val_nll_mc_t": nll_of(job), "val_nll_se_mc_t": 0.05, "nll_mc_t": 9.0}
+            rows[job] = jobs.row_of(job, ["columns"], 1.0, figures)
+    assert asked == [6, 2, 2, 2]  # three plans, another learning rate, a quarter of the epochs, twice the epochs
+    assert (choice.chosen.plan, choice.chosen.learning_rate, choice.chosen.epochs) == ("dense* 0.3", 1e-3, 8)
+    change, error = choice.doubled
+    assert -error < change < 0 and len(choice.tried) == 6
+    for row in rows.values():
+        row["val_nll_se_mc_t"] = 1e-6
+    assert protocol.choose(SETTING, condition, rows).chosen.epochs == 16
+    five = Condition("five", like=condition, changes=(("members", 5),), share=4)
+    assert (
+        protocol.choose(SETTING, five, rows).chosen.members,
+        protocol.choose(SETTING, five, rows).chosen.epochs,
+    ) == (5, 4)
+
+
+def test_what_was_stopped_goes_on_where_it_was(tmp_path, monkeypatch):
     begun = []
 
-    def work(seed, fails):
-        def do(lab):
-            begun.append(seed)
-            if fails and seed == 2:
-                raise KeyboardInterrupt
-            return {"score": seed / 3}
+    def fake(job, measures):
+        begun.append(job.seed)
+        if len(begun) == 3:
+            raise KeyboardInterrupt
+        return jobs.row_of(job, measures, 1.0, {"score_one": job.seed / 3})
 
-        return do
-
-    def jobs(fails):
-        return [Job("digits", "one", seed, work(seed, fails)) for seed in range(4)]
-
+    monkeypatch.setattr(run, "carry_out", fake)
+    each, path, said = claim(MORE, conditions=(NONE,)), tmp_path / "rows.csv", []
     with pytest.raises(KeyboardInterrupt):
-        harness.carry_out(claim(jobs(True)), range(4), False, tmp_path)
-    assert [row["seed"] for row in harness.read(tmp_path / "01_made_up.csv")] == [0, 1]
-    found = harness.carry_out(claim(jobs(False)), range(4), False, tmp_path)
-    assert begun == [0, 1, 2, 2, 3] and list(tmp_path.iterdir()) == [tmp_path / "01_made_up.csv"]
-    assert found == harness.read(tmp_path / "01_made_up.csv")
-    assert [row["score"] for row in found] == [0.0, 0.33333, 0.66667, 1.0]
+        run.go_on([each], path, None, said.append)
+    assert len(jobs.read(path)) == 2
+    run.go_on([each, each], path, None, said.append)
+    assert begun == [0, 1, 2, 2, 3, 4] and said[0].startswith("5 trainings left") and "0.0 h" in said[-1]
+    assert work.left([each], jobs.read(path)) == []
+    measured = replace(NONE, measures=("few",))  # what has a row is done again if a claim needs more
+    assert len(work.left([claim(MORE, conditions=(measured,))], jobs.read(path))) == 5
+    run.go_on([claim(MORE, conditions=(measured,))], path, 0.0, said.append)
+    assert len(begun) == 6
 
 
-def test_the_page_gives_verdicts_and_means(tmp_path, monkeypatch):
-    monkeypatch.setattr(page, "RESULTS", tmp_path)
-    monkeypatch.setattr(page, "PAGE", tmp_path / "evidence.md")
-    made = claim([], MORE)
-    other = Claim(6, "nothing", "Not tried.", "", lambda seeds, quick: [], [MORE], ())
-    harness.write(tmp_path / made.file, rows("none", [0.1, 0.2]) + rows("one", [0.4, 0.5]))
-    begun = Claim(
-        7, "begun", "", "", lambda seeds, quick: [Job("digits", "two", s, lambda lab: {}) for s in seeds], [], ()
-    )
-    harness.write(tmp_path / begun.file, rows("two", [0.1, 0.2]))
-    page.write([made, other, begun])
+@pytest.mark.parametrize("number", claims.ORDER)
+def test_statements_are_about_what_is_tried(number, monkeypatch):
+    monkeypatch.setattr(work, "has", lambda data: True)
+    each = claims.CLAIMS[number]
+    for statement in each.statements:
+        tried = [{c.name for c in conditions} for _, conditions in each.trials]
+        assert any({statement.condition, statement.against} - {""} <= names for names in tried), statement
+    assert work.left([each], {}) and work.hours_left([each], {}) > 0
+    assert 0 < len(work.left([quick.sample(each)], {})) <= 4
+    assert len({setting.name for setting, _ in each.trials}) == len(each.trials)
+
+
+def test_a_sample_of_the_experiments(tmp_path):
+    chosen = [quick.sample(claims.CLAIMS[0])]
+    run.go_on(chosen, tmp_path / "rows.csv", None, lambda line: None)
+    rows = jobs.read(tmp_path / "rows.csv")
+    assert len(rows) == 4 and all(0 <= row["score_one_t"] <= 1 and row["train_nll"] > 0 for row in rows.values())
+    assert all(("nll_mc_t" in row) == job.drops for job, row in rows.items())
+    assert {effect.setting.name for effect in protocol.effects(chosen[0], rows)} == {chosen[0].trials[0][0].name}
+
+
+def test_the_page_says_what_is_known_and_what_is_not(tmp_path):
+    made = claim(MORE)
+    other = Claim(6, "Not tried.", "", ((SETTING, (Condition("none"),)),), (MORE,), "it said much.")
+    (tmp_path / "images").mkdir()
+    rows = rows_of(NONE, [0.1, 0.2]) | rows_of(ONE, [0.4, 0.5])
+    page.write([made, other], rows, tmp_path / "evidence.md")
     text = (tmp_path / "evidence.md").read_text()
-    assert "| [1](#claim-1) | One is more. | holds: 1 holds |" in text
-    assert "| [6](#claim-6) | Not tried. | not run yet |" in text
-    assert "| one | **0.450 ± 0.635** | 2 |" in text  # 12.706 * 0.05
-    assert text.count("Not finished") == 1 and "3 of 5 trainings are to come: two (digits)." in text
-    assert not list(tmp_path.glob("*.tmp"))
+    assert "| [claim 1](#claim-1) | One is more. | 1 holds; not finished (4 of 10 trainings) |" in text
+    assert "not tried by the protocol yet**: all that is known is version 1" in text
+    assert "(0 of 5 trainings). Known from trainings that were stopped early: it said much." in text
+    assert "0.450 ± 0.635 | 2 |" in text and "| 6 | It said much. |" in text  # 12.706 * 0.05
+    assert {each.name for each in tmp_path.iterdir()} == {"images", "evidence.md"}
+    assert [each.name for each in (tmp_path / "images").iterdir()] == ["evidence_1.png"]
 
 
-@pytest.mark.parametrize("each", run.CLAIMS, ids=lambda each: each.name)
-def test_statements_are_about_what_is_tried(each, monkeypatch):
-    for module in (harness, run.placement, run.inference):
-        monkeypatch.setattr(module, "has", lambda name: True)
-    jobs = each.jobs(range(2), False)
-    tried = {job.condition for job in jobs}
-    if len(tried) > 1:  # of one alone the job itself says what there is
-        assert {name for s in each.statements for name in (s.condition, s.against) if name} <= tried
-    assert len(jobs) == len({(job.setting, job.condition, job.seed) for job in jobs})
-    assert len(each.jobs(range(1), False)) * 2 == len(jobs) >= len(each.jobs(range(2), True)) > 0
-
-
-@pytest.mark.slow
-def test_a_claim_quickly(tmp_path):
-    (ninth,) = (each for each in run.CLAIMS if each.number == 9)
-    found = harness.carry_out(ninth, range(2), True, tmp_path)
-    assert len(found) == 8 and all(0 <= row["ordered_first"] <= 1 for row in found)
-    assert {effect.setting for s in ninth.statements for effect in harness.effects(s, found)} == {
-        "digits, class after class",
-        "ten circles, then ten squares",
-    }
+def test_the_first_paragraph_quotes_the_control():
+    rows = {}
+    for setting, condition in claims.CLAIMS[0].each():
+        for seed in range(2):
+            job = condition.job(setting).with_seed(seed)
+            names = [f"{f}_{c}" for f in ("score", "nll", "ece") for c in ("one", "one_t", "mc", "mc_t")]
+            figures = {name: 0.4 if job.drops or name.endswith("_t") else 0.6 for name in names}
+            rows[job] = jobs.row_of(job, ["columns"], 1.0, {**figures, "train_score": 1.0})
+    words = " ".join(advice.first_paragraph(rows).split())
+    assert "an NLL of 0.60 and" in words and "(2 seeds). Most of that is overconfidence" in words
+    assert "On 2,000 images" not in advice.first_paragraph({})

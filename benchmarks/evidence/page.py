@@ -1,158 +1,188 @@
-"""Makes docs/evidence.md from the files of results."""
+"""Makes docs/evidence.md from the rows of the trainings; nothing on the page is written by hand but its words."""
 
 import math
 import os
-import re
-from typing import Any
+from collections.abc import Iterable
+from pathlib import Path
 
-from harness import HERE, RESULTS, Claim, Effect, effects, read, settings
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+import numpy as np
+import pictures
+from advice import first_paragraph
+from protocol import (
+    BANDS,
+    VERDICTS,
+    Claim,
+    Condition,
+    Effect,
+    Rows,
+    Setting,
+    choose,
+    effects,
+    found_rows,
+    value_of,
+)
 
-from dropzoo.pages.style import BLUE, GREEN, GREY, ORANGE
 from dropzoo.sweep.stats import interval, interval_text
 
-PAGE = HERE.parents[1] / "docs" / "evidence.md"
-PICTURE = HERE.parents[1] / "docs" / "images" / "evidence.png"
-_PICTURED = (
-    "The gap and the accuracy by the number of images, and the accuracy by site and rate, with 95 % intervals"
-)
-# The function that finds the best mean of a column, which is set in bold.
-_BEST = {"score": max, "worse_score": max, "nll": min, "worse_nll": min, "ece": min, "worse_ece": min}
-_HEAD = """# What dropout buys: ten claims, tried
+PAGE = Path(__file__).parents[2] / "docs" / "evidence.md"
+COLUMNS = {
+    "one": "one pass",
+    "one_t": "one pass, T",
+    "mc": "samples",
+    "mc_t": "samples, T",
+}
+_PROTOCOL = f"""## The protocol, in ten lines
 
-Made by `make evidence` from `benchmarks/evidence/results`; nothing here is written by hand. Small networks on
-small data on a CPU: what holds here need not hold for a network a hundred times as large. Every difference is
-taken seed by seed (the runs of a seed start from the same weights and see the same images in the same order),
-with Student's 95 % interval; *d* is the mean difference over its standard deviation. **holds**: the interval
-lies on the claimed side of 0; **the opposite**: on the other side; **not shown**: 0 is inside. There is no
-correction for the number of statements: out of twenty that are not true, about one *holds* or shows *the opposite*
-by chance. All conditions of a setting have the same number of epochs and the same learning rate, unless their name
-says otherwise. So a condition that only needs more time looks worse than it is (see claim 1).
+1. Each condition is at its best: its rate, learning rate and number of epochs are chosen, one after the other,
+   from the grid that the page states, by the calibrated NLL on validation images, with two seeds that serve for
+   nothing else.
+2. Only the chosen trainings, with seeds of their own, see the test images.
+3. AdamW; the learning rate falls to 0 along a cosine. The longest training of a choice is tried with twice its
+   epochs: the NLL on validation images should change by less than its standard error. The page says where it
+   does not.
+4. Each claim is tried where the network without dropout fits its training images, and where it does not.
+5. A positive control comes first: a set-up that cannot show a known effect cannot deny one.
+6. Ten seeds where a training takes under a minute, five elsewhere. A seed fixes the images, the weights and the
+   order.
+7. Differences are taken seed by seed, with Student's 95 % interval.
+8. Four columns: one pass; one pass with temperature; the mean of 30 samples (10 for masks); samples with
+   temperature. Temperatures are fitted on the validation images.
+9. *holds* and *the opposite*: Student's test at 5 %, with Holm's correction over all statements of a claim.
+   *Too small to matter*: the interval lies within ±{BANDS["score"]} of accuracy or IoU, ±{BANDS["nll"]} of NLL,
+   ±{BANDS["ece"]} of ECE. *Not shown*: neither; more seeds or images may show it.
+10. Small networks, small data, CPUs: what holds here need not hold for a network a hundred times as large.
+"""
+_BEFORE = """## What version 1 of this page said, and why it differed
+
+Version 1 trained small CNNs for 5 to 60 epochs, mostly 20, all conditions for the same number, and found that
+dropout lowers the accuracy and does little for the NLL. The trainings had been stopped early: before the
+networks without dropout had become overconfident, and before those with dropout had learned what they can. Its
+verdicts say no more than "do not add dropout to a training that is too short". It compared equal rates where it
+should have compared best rates, it had no temperatures, and it did not correct for the number of statements.
+Its rows are in the history of the repository.
 
 """
 
 
-def difference(effect: Effect) -> str:
-    """Returns text such as `+0.0120 ± 0.0040, d +2.1`."""
-    half = effect.interval.half or 0.0
-    d = f", d {effect.cohens_d:+.1f}" if math.isfinite(effect.cohens_d) else ""  # all seeds alike
-    return f"{effect.interval.mean:+.4f} ± {half:.4f}{d}"
-
-
-def overall(claim: Claim, rows: list[dict[str, Any]]) -> str:
-    """Returns the verdict on a claim, from all its statements in all settings."""
-    verdicts = [effect.verdict for statement in claim.statements for effect in effects(statement, rows)]
-    if not verdicts:
-        return "not run yet"
-    counts = {word: verdicts.count(word) for word in ("holds", "the opposite", "not shown")}
-    if counts["holds"] == len(verdicts):
-        word = "holds"
-    elif not counts["holds"]:
-        word = "does not hold" if counts["the opposite"] else "not shown"
-    else:
-        word = "depends"
-    return f"{word}: {', '.join(f'{count} {name}' for name, count in counts.items() if count)}"
-
-
-def write(claims: list[Claim]) -> None:
-    """Writes the page; a claim without results is marked as not run."""
-    parts = [_HEAD, "| | claim | verdict, by statement and setting |\n|---|---|---|\n"]
-    found = {claim.number: read(RESULTS / claim.file) for claim in claims}
+def write(claims: Iterable[Claim], rows: Rows, page: Path = PAGE) -> None:
+    """Writes the page and its figures, whole or not at all."""
+    claims = list(claims)
+    found = {claim.number: effects(claim, rows) for claim in claims}
+    parts = [first_paragraph(rows), _overview(claims, rows, found), _PROTOCOL, "\n"]
     for claim in claims:
-        name = f"[{claim.number}](#claim-{claim.number})"
-        parts.append(f"| {name} | {claim.text} | {overall(claim, found[claim.number])} |\n")
-    if picture(found[1], found[6]):
-        parts.append(f"\n![{_PICTURED}]({PICTURE.relative_to(PAGE.parent).as_posix()})\n")
-    for claim in claims:
-        rows = found[claim.number]
-        parts.append(f"\n## Claim {claim.number}\n\n**{claim.text}** {claim.method}\n")
-        if not rows:
-            parts.append("\nNot run yet.\n")
-            continue
-        parts.append("\n| statement | where | difference | verdict |\n|---|---|---|---|\n")
-        for statement in claim.statements:
-            for effect in effects(statement, rows):
-                verdict = f"**{effect.verdict}**" if effect.verdict != "not shown" else effect.verdict
-                parts.append(f"| {statement.text} | {effect.setting} | {difference(effect)} | {verdict} |\n")
-        if left := pending(claim, rows):
-            parts.append(f"\n{left}\n")
-        for setting in settings(rows):
-            here = [row for row in rows if row["setting"] == setting]
-            shown = [name for name in claim.shown if any(row.get(name) == row.get(name, 0) for row in here)]
-            parts.append(f"\n{setting}, means over seeds with their intervals:\n\n")
-            parts.append(f"| | {' | '.join(name.replace('_', ' ') for name in shown)} | seeds |\n")
-            parts.append("|---|" + "---|" * (len(shown) + 1) + "\n")
-            those = by_condition(here)
-            means = {n: {c: interval(r[n] for r in some).mean for c, some in those.items()} for n in shown}
-            best = {n: _BEST[n](of.values()) for n, of in means.items() if n in _BEST}
-            for condition, some in those.items():
-                intervals = [interval(row[name] for row in some) for name in shown]
-                cells = [interval_text(each, 3 if abs(each.mean) < 10 else 0) for each in intervals]
-                bold = [means[name][condition] == best.get(name) for name in shown]
-                cells = [f"**{cell}**" if b else cell for cell, b in zip(cells, bold, strict=True)]
-                parts.append(f"| {condition} | {' | '.join(cells)} | {len(some)} |\n")
-    temporary = PAGE.with_suffix(".tmp")
+        parts.append(_section(claim, rows, found[claim.number], page.parent / "images"))
+    parts += [_BEFORE, "| claim | version 1 |\n|---|---|\n"]
+    parts += [
+        f"| {claim.number} | {claim.before[0].upper()}{claim.before[1:]} |\n" for claim in claims if claim.before
+    ]
+    temporary = page.with_suffix(".tmp")
     temporary.write_text("".join(parts))
-    os.replace(temporary, PAGE)
+    os.replace(temporary, page)
 
 
-def pending(claim: Claim, rows: list[dict[str, Any]]) -> str:
-    """Returns a sentence on the jobs of five seeds that have no row yet; empty if there are none."""
-    done = {(row["setting"], row["condition"], row["seed"]) for row in rows}
-    jobs = claim.jobs(range(5), False)
-    left = [job for job in jobs if (job.setting, job.condition, job.seed) not in done]
-    names = dict.fromkeys(f"{job.condition} ({job.setting})" for job in left)
-    return (
-        f"**Not finished**: {len(left)} of {len(jobs)} trainings are to come: {'; '.join(names)}." if left else ""
-    )
+def progress(claim: Claim, rows: Rows) -> tuple[int, int]:
+    """Returns how many of a claim's trainings with test figures are done, and how many there are."""
+    done = [len(found_rows(setting, condition, rows)) for setting, condition in claim.each()]
+    return sum(done), sum(setting.seeds for setting, _ in claim.each())
 
 
-def by_condition(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """Returns the rows of each condition, with `none` first."""
-    names = sorted({row["condition"] for row in rows}, key=lambda name: (name != "none", name))
-    return {name: [row for row in rows if row["condition"] == name] for name in names}
+def state(claim: Claim, rows: Rows, found: list[Effect]) -> str:
+    """Returns the state of a claim: its verdicts, and whether it is finished."""
+    done, total = progress(claim, rows)
+    if not found:
+        known = ": all that is known is version 1, which stopped its trainings early" if claim.before else ""
+        return f"**not tried by the protocol yet**{known}"
+    counts = [(sum(each.verdict == word for each in found), word) for word in VERDICTS]
+    words = ", ".join(f"{count} {word}" for count, word in counts if count)
+    return words if done >= total else f"{words}; not finished ({done} of {total} trainings)"
 
 
-def picture(sizes: list[dict[str, Any]], rates: list[dict[str, Any]]) -> bool:
-    """Draws claim 1 by the number of images and claim 6 by the rate; returns whether both have results."""
-    conditions = by_condition(rates)
-    if not sizes or "none" not in conditions:
-        return False
-    figure = Figure(figsize=(10, 3.4), layout="constrained")
-    left, middle, right = figure.subplots(1, 3)
-    lines = {"none": (GREY, "s-"), "dropout": (BLUE, "o-"), "dropout, 3x epochs": (ORANGE, "^--")}
-    for axis, name, title in ((left, "gap", "train-test gap"), (middle, "score", "test accuracy")):
-        for condition, (colour, style) in lines.items():
-            some = [row for row in sizes if row["condition"] == condition]
-            number = {row["setting"]: int(re.sub(r"\D", "", row["setting"])) for row in some}
-            points = {number[s]: [r[name] for r in some if r["setting"] == s] for s in settings(some)}
-            _line(axis, points, colour, style, condition)
-        axis.set(xlabel="training images", title=title, xscale="log")
-    left.legend(frameon=False, fontsize=8)
-    base = interval(row["score"] for row in conditions.pop("none"))
-    right.axhspan(base.low, base.high, color=GREY, alpha=0.3, linewidth=0)
-    right.axhline(base.mean, color=GREY, label="none")
-    sites = dict.fromkeys(name.rpartition(" ")[0] for name in conditions)
-    styles = ((ORANGE, "^--"), (GREEN, "D-."), (BLUE, "o-"), ("#CC79A7", "v:"))
-    for site, (colour, style) in zip(sites, styles, strict=True):
-        points = {
-            float(name.rpartition(" ")[2]): [row["score"] for row in some]
-            for name, some in conditions.items()
-            if name.rpartition(" ")[0] == site
-        }
-        _line(right, points, colour, style, site)
-    right.set(xlabel="rate", title="test accuracy")
-    right.legend(frameon=False, fontsize=8, loc="lower left")
-    temporary = PICTURE.with_suffix(".tmp.png")
-    figure.savefig(temporary, dpi=110)
-    os.replace(temporary, PICTURE)
-    return True
+def _overview(claims: list[Claim], rows: Rows, found: dict[int, list[Effect]]) -> str:
+    lines = ["## The claims\n\n| | claim | verdicts, by statement and setting |\n|---|---|---|\n"]
+    for claim in claims:
+        name = "control" if claim.number == 0 else f"claim {claim.number}"
+        link = f"[{name}](#{anchor(claim)})"
+        lines.append(f"| {link} | {claim.text} | {state(claim, rows, found[claim.number])} |\n")
+    return "".join([*lines, "\n"])
 
 
-def _line(axis: Axes, points: dict[Any, list[float]], colour: str, style: str, label: str) -> None:
-    x, found = sorted(points), [interval(points[key]) for key in sorted(points)]
-    means, halves = [each.mean for each in found], [each.half or 0 for each in found]
-    axis.errorbar(x, means, halves, fmt=style, color=colour, capsize=3, markersize=5, label=label)
-    axis.spines[["top", "right"]].set_visible(False)
-    axis.grid(alpha=0.25)
+def anchor(claim: Claim) -> str:
+    """Returns the anchor of a claim's section."""
+    return "the-positive-control" if claim.number == 0 else f"claim-{claim.number}"
+
+
+def _section(claim: Claim, rows: Rows, found: list[Effect], images: Path) -> str:
+    title = "The positive control" if claim.number == 0 else f"Claim {claim.number}"
+    parts = [f"## {title}\n\n**{claim.text}** {claim.method}\n\n"]
+    done, total = progress(claim, rows)
+    if not found:
+        known = f" Known from trainings that were stopped early: {claim.before}" if claim.before else ""
+        return "".join([*parts, f"**Not tried by the protocol yet** ({done} of {total} trainings).{known}\n\n"])
+    if done < total:
+        parts.append(f"**Not finished**: {done} of {total} trainings. The intervals say what is known so far.\n\n")
+    picture = images / f"evidence_{claim.number}.png"
+    if pictures.draw(claim, rows, picture):
+        parts.append(f"![{pictures.caption(claim)}](images/{picture.name})\n\n")
+    parts.append("| statement | where | difference | seeds | verdict |\n|---|---|---|---|---|\n")
+    parts += [_effect(each) for each in found]
+    for setting, conditions in claim.trials:
+        parts.append(_table(claim, setting, conditions, rows))
+    return "".join([*parts, "\n"])
+
+
+def _effect(effect: Effect) -> str:
+    shown = effect.verdict if effect.verdict == "not shown" else f"**{effect.verdict}**"
+    cells = (effect.statement.text, effect.setting.name, effect.words, str(effect.seeds), shown)
+    return f"| {' | '.join(cells)} |\n"
+
+
+def _table(claim: Claim, setting: Setting, conditions: tuple[Condition, ...], rows: Rows) -> str:
+    """Returns the means of all conditions of a setting, in four columns, and how they were chosen."""
+    found = {each: list(found_rows(setting, each, rows).values()) for each in conditions}
+    found = {each: some for each, some in found.items() if some}
+    if not found:
+        return ""
+    figures = ["score_one", "score_mc", *(f"nll_{c}" for c in COLUMNS), *(f"ece_{c}" for c in COLUMNS)]
+    figures = [
+        name for name in [*figures, *claim.shown] if any(name in row for some in found.values() for row in some)
+    ]
+    heads = ["", "chosen", "train", *(_head(name) for name in figures), "seeds"]
+    lines = [f"\n{setting.name}, means over seeds with their intervals:\n\n| {' | '.join(heads)} |\n"]
+    lines.append("|---" * len(heads) + "|\n")
+    notes = []
+    for condition, some in found.items():
+        choice = choose(setting, condition, rows)
+        chosen = f"{choice.chosen.plan}, {choice.chosen.epochs} epochs at {choice.chosen.learning_rate:g}"
+        cells = [_mean(value_of(row, name) for row in some) for name in ["train_score", *figures]]
+        lines.append(f"| {condition.name} | {chosen} | {' | '.join(cells)} | {len(some)} |\n")
+        if choice.doubled:
+            change, error = choice.doubled
+            notes.append(
+                f"\nTwice the epochs ({condition.name}) change the validation NLL by {change:+.4f}; its standard "
+                f"error is {error:.4f}{_verdict_on_epochs(change, error)}\n"
+            )
+    grids = {each.plans for each in found if len(each.plans) > 1}
+    if grids:
+        words = "; ".join(", ".join(f"`{plan}`" for plan in plans) for plans in sorted(grids))
+        notes.append(f"\nChosen from: {words}.\n")
+    return "".join(lines + notes)
+
+
+def _verdict_on_epochs(change: float, error: float) -> str:
+    if change < -error:
+        return ". The longer training was taken, and a still longer one might be better."
+    return ", so the training is long enough." if change <= error else ", so longer trainings are worse."
+
+
+def _head(figure: str) -> str:
+    name, _, column = figure.partition("_")
+    words = {"score": "accuracy or IoU", "nll": "NLL", "ece": "ECE"}.get(name)
+    return f"{words}, {COLUMNS[column]}" if words and column in COLUMNS else figure.replace("_", " ")
+
+
+def _mean(values: Iterable[float]) -> str:
+    finite = [value for value in values if np.isfinite(value)]
+    if not finite:
+        return ""
+    found = interval(finite)
+    return interval_text(found, 3 if not math.isfinite(found.mean) or abs(found.mean) < 10 else 0)

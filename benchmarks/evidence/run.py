@@ -1,51 +1,81 @@
-"""Tries the ten claims that articles on dropout repeat.
+"""Tries the claims that articles and users make about dropout, by the protocol of `protocol.py`.
 
-    python benchmarks/evidence/run.py [CLAIM ...] [--seeds 5] [--quick] [--page]
+    python benchmarks/evidence/run.py [--claim N ...] [--budget HOURS] [--list] [--page] [--quick]
 
-Each claim has a file under benchmarks/evidence/results with a row for each training. Rows are written as trainings
-end, so a run that was killed continues where it was. Then docs/evidence.md is made from all files. `--quick`
-trains on digits with two seeds, which takes minutes; it writes to a folder of its own, and not to the page.
-`--page` only makes the page again.
+Each training is a row of benchmarks/evidence/results/trainings.csv, which is written as the training ends. Work
+that was stopped goes on where it was, and claims share trainings. Then docs/evidence.md is made from the rows.
+`--list` trains nothing and prints what is left and how long it takes; `--page` only makes the page. `--quick`
+trains a sample on digits in less than a minute; it writes to a folder of its own, and no page.
 """
 
 import argparse
 import os
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import inference
-import page
-import placement
-from harness import RESULTS, carry_out, effects
+import jobs
+import networks
+import quick
+import work
+from claims import CLAIMS, ORDER
+from protocol import Claim, effects
+from training_job import carry_out
 
-CLAIMS = [*placement.CLAIMS, *inference.CLAIMS]
+RESULTS = Path(__file__).parent / "results" / "trainings.csv"
+
+
+def go_on(claims: Sequence[Claim], path: Path, hours: float | None, say: Callable[[str], None] = print) -> None:
+    """Carries out what the claims need and the file does not have, until all is done or the time is over.
+
+    Args:
+        claims: The claims, the most urgent first.
+        path: The file of rows.
+        hours: Float, after which no further training starts; None for no limit.
+        say: Function that prints a line.
+    """
+    start, rows = time.perf_counter(), jobs.read(path)
+    while left := work.left(claims, rows):
+        if hours is not None and time.perf_counter() - start > 3600 * hours:
+            break
+        total = work.later(claims, rows)
+        say(f"{len(left) + total} trainings left, {work.hours_left(claims, rows):.1f} h: {left[0].job}")
+        rows[left[0].job] = carry_out(left[0].job, left[0].measures)
+        jobs.write(path, rows.values())
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("claims", nargs="*", type=int, metavar="CLAIM", help="1 to 10; all of them by default")
-    parser.add_argument("--seeds", type=int, default=5, help="number of seeds of each condition (5)")
-    parser.add_argument("--quick", action="store_true", help="two seeds of the digits, to see that it works")
+    parser.add_argument("--claim", nargs="+", type=int, metavar="N", help="0 (the control) to 13; all by default")
+    parser.add_argument("--budget", type=float, metavar="HOURS", help="start no training after this time")
+    parser.add_argument("--list", action="store_true", help="train nothing, print what is left")
     parser.add_argument("--page", action="store_true", help="train nothing, only make the page again")
-    parser.add_argument("--out", type=Path, default=Path("runs/evidence-quick"), help="where --quick writes")
+    parser.add_argument("--quick", action="store_true", help="a sample on digits, to see that it works")
+    parser.add_argument("--data", type=Path, help="the folder of the data sets that are not part of the project")
+    parser.add_argument("--out", type=Path, help="the file of rows, if it is not the project's own")
     arguments = parser.parse_args()
-    numbers = [claim.number for claim in CLAIMS]
-    if unknown := sorted(set(arguments.claims) - set(numbers)):
-        parser.error(f"claims are numbered 1 to {max(numbers)}. Received: {unknown}")
-    folder = arguments.out if arguments.quick else RESULTS
-    seeds = range(2 if arguments.quick else arguments.seeds)
-    for claim in CLAIMS:
-        if not arguments.page and claim.number in (arguments.claims or numbers):
-            rows = carry_out(claim, seeds, arguments.quick, folder)
-            print(f"\n{claim.number}. {claim.text}")
-            for statement in claim.statements:
-                for effect in effects(statement, rows):
-                    print(
-                        f"   {effect.verdict:<12} {statement.text} ({effect.setting}): {page.difference(effect)}"
-                    )
-    if not arguments.quick:
-        page.write(CLAIMS)
+    networks.SHARED = arguments.data or networks.SHARED
+    numbers = arguments.claim or (quick.NUMBERS if arguments.quick else ORDER)
+    if unknown := sorted(set(numbers) - set(ORDER)):
+        parser.error(f"claims are numbered 0 to {max(ORDER)}. Received: {unknown}")
+    chosen = [quick.sample(CLAIMS[number]) if arguments.quick else CLAIMS[number] for number in numbers]
+    path = arguments.out or (Path("runs/evidence-quick/trainings.csv") if arguments.quick else RESULTS)
+    if arguments.list:
+        work.print_left(chosen, jobs.read(path))
+        return
+    if not arguments.page:
+        go_on(chosen, path, arguments.budget, lambda line: print(line, flush=True))
+    rows = jobs.read(path)
+    for claim in chosen:
+        print(f"\n{claim.number}. {claim.text}")
+        for effect in effects(claim, rows):
+            print(f"   {effect.verdict:<20} {effect.statement.text} ({effect.setting.name}): {effect.words}")
+    if not arguments.quick and arguments.out is None:
+        import page
+
+        page.write(CLAIMS.values(), rows)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ class Published:
         shape: The shape of one image.
         task: What the output means.
         samples: Int, the number of samples, and of the plain passes that they are compared with.
+        masks: Int, the number of masks of `dropout_report`. A network of tiny maps needs more.
         high: The value of a white pixel.
         options: Arguments for `MonteCarlo` and `export_model`, such as `from_logits`.
         limits: Dict from the steps that do not work on it to the reasons.
@@ -35,6 +36,7 @@ class Published:
     shape: tuple[int, ...] = (32, 32, 3)
     task: str = "multi_class"
     samples: int = 60
+    masks: int = 8
     high: float = 1.0
     options: dict[str, Any] = field(default_factory=dict)
     limits: dict[str, str] = field(default_factory=dict)
@@ -371,7 +373,8 @@ def _collection(name: str, *arguments: Any, why_not: str = "", **options: Any) -
     task = "multi_label" if name in ("u2net_2d", "unet_3plus_2d") else "multi_class"  # they end in a sigmoid
     limits = {"build": why_not} if why_not else {}
     plan = {"after:Conv2D": _SPATIAL}
-    return Published("keras-unet-collection", name, make, plan, task=task, samples=24, limits=limits)
+    masks = 64 if name == "u2net_2d" else 8  # its deepest maps have one pixel
+    return Published("keras-unet-collection", name, make, plan, task=task, samples=24, masks=masks, limits=limits)
 
 
 _OF_KERAS_2 = "it is written for Keras 2"

@@ -5,7 +5,6 @@ Images enter many networks through layers that scale them: `Rescaling(1 / 255)`,
 kernel, whatever their class, and the range of the model is the one that arrives there as small numbers.
 """
 
-import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,15 +13,10 @@ import numpy as np
 
 from dropzoo.common.keras_internals import flatten_layers, nodes_of
 from dropzoo.common.pixels import RANGES, Pixels
+from dropzoo.models.graph.networks import network_in
 from dropzoo.models.graph.walk import graph_of
 
 _LEVELS = (0.0, 1.0, 255.0, 65535.0, -1.0)
-# Networks of keras.applications whose weights take -1 to 1, by the names that Keras gives them. Others have their
-# preprocessing inside, or subtract means, which no range expresses.
-_SYMMETRIC = re.compile(
-    r"mobilenet(v2)?_\d\.\d+_.+|xception|inception_v3|inception_resnet_v2|nasnet.*|resnet\d+v2", re.IGNORECASE
-)
-_CENTRED = re.compile(r"resnet(50|101|152)|vgg(16|19)|densenet\d+", re.IGNORECASE)
 _SIDE = 16  # the height and width of the images, where a model takes any
 # The means of the red, green and blue pixels of ImageNet, in [0, 1].
 _IMAGENET = np.array([0.485, 0.456, 0.406])
@@ -58,14 +52,14 @@ def hint_of(model: keras.Model) -> str:
 
     It is for models whose graph shows no range, because the preprocessing is not part of the model.
     """
-    names = [layer.name for layer in flatten_layers(model) if isinstance(layer, keras.Model)]
-    network = next(filter(_CENTRED.fullmatch, names), None)
-    return (
-        f" The weights of {network!r} of keras.applications expect the images that its preprocess_input returns: "
-        "put that function into the model."
-        if network
-        else ""
-    )
+    for layer in flatten_layers(model):
+        network, takes = network_in(layer) or ("", "")
+        if takes == "centred":
+            return (
+                f" The model has the layers of {network!r} of keras.applications, whose published weights expect "
+                "the images that its preprocess_input returns: put that function into the model."
+            )
+    return ""
 
 
 def _of_input(graph: Any, tensor: keras.KerasTensor) -> Pixels | None:
@@ -83,8 +77,9 @@ def _of_input(graph: Any, tensor: keras.KerasTensor) -> Pixels | None:
         return None
     found = {pixels for value, names in arrived if (pixels := _read(value, names, channels)) is not None}
     ranges = {each.range for each in found}
-    if not ranges and (network := next(filter(_SYMMETRIC.fullmatch, trace.entered), None)):
-        return Pixels(-1.0, 1.0, None, channels, source=f"its network {network!r} of keras.applications")
+    known = [network for network in map(network_in, trace.entered) if network is not None]
+    if not ranges and known and known[0][1] == "symmetric" and not any(names for _, names in arrived):
+        return Pixels(-1.0, 1.0, None, channels, source=f"its network {known[0][0]!r} of keras.applications")
     return max(found, key=lambda each: (each.order is not None, each.source)) if len(ranges) == 1 else None
 
 
@@ -106,11 +101,11 @@ class _Trace:
         images: The images.
 
     Attributes:
-        entered: The names of the models that take the images as they are.
+        entered: The models that take the images as they are.
     """
 
     def __init__(self, images: np.ndarray) -> None:
-        self._images, self.entered = images, list[str]()
+        self._images, self.entered = images, list[Any]()
 
     def through(self, graph: Any, tensor: keras.KerasTensor) -> Iterator[tuple[np.ndarray, tuple[str, ...]]]:
         """Yields the array that arrives at each layer with a kernel, and the names of the layers that changed it.
@@ -123,7 +118,7 @@ class _Trace:
             if other.dtype != "string"
         }
         values[id(tensor)] = keras.ops.convert_to_tensor(self._images), ()
-        self.entered.append(graph.name)
+        self.entered.append(graph)
         yield from self._run(graph, values)
         yield from (_numbers(values[id(end)]) for end in graph.outputs if id(end) in values)
 
@@ -136,7 +131,7 @@ class _Trace:
                 continue
             inner = graph_of(operation)
             if inner is not None and not any(names for _, names in known):
-                self.entered.append(operation.name)
+                self.entered.append(inner)
             frames = inner is None and isinstance(operation, keras.layers.TimeDistributed)
             if frames and (inner := graph_of(operation.layer)) is not None:
                 yield from self._run(inner, {id(inner.inputs[0]): (known[0][0][:, 0], known[0][1])})

@@ -129,9 +129,14 @@ def read_record(path: Path) -> Pixels | None:
         return Pixels(**json.loads(archive.read(f"assets/{_FILE}")))
 
 
-def load_model(path: Path) -> keras.Model:
-    """Loads a `.keras` file as Keras does, and keeps its record with the model."""
-    model = keras.models.load_model(path)
+def load_model(path: Path, compile: bool = True) -> keras.Model:
+    """Loads a `.keras` file as Keras does, and keeps its record with the model.
+
+    Args:
+        path: Path of the file.
+        compile: Bool, whether to compile the model as it was when it was saved.
+    """
+    model = keras.models.load_model(path, compile=compile)
     if (pixels := read_record(path)) is not None:
         remember(model, pixels)
     return model

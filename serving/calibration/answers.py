@@ -9,6 +9,8 @@ import tensorflow as tf
 
 from dropzoo.serving.calibration.temperature import is_coins
 
+ANSWERS = ("set", "defer", "outer", "inner", "lower", "upper")
+"""The names of the answers that guarantees are about."""
 KEEP_ALL = 2.0  # above the doubt of any image
 NEVER = 2.0  # above any probability
 

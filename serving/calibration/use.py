@@ -25,7 +25,7 @@ def sampling_of(
         ValueError: If `calibration` is no `Calibration`, or was made for another number of samples, or sites are
             asked for.
     """
-    _check_type(calibration)
+    check_type(calibration)
     if sites is not None:
         raise ValueError(f"`calibration` says which sites drop: leave `sites` out. Received: sites={sites!r}")
     facts = calibration.facts
@@ -48,7 +48,7 @@ def check_calibration(
         num_samples: Int, the number of samples of an answer.
         sampling: How masks are drawn; None if nothing drops.
     """
-    _check_type(calibration)
+    check_type(calibration)
     calibration.check(facts_of(readers, num_samples, sampling))
 
 
@@ -85,7 +85,8 @@ def answered_whole(found: Any, calibration: Calibration | None) -> Any:
     return {name: x[0].numpy() for name, x in out.items()}
 
 
-def _check_type(calibration: object) -> None:
+def check_type(calibration: object) -> None:
+    """Raises a ValueError if what was passed as `calibration` is none."""
     if not isinstance(calibration, Calibration):
         raise ValueError(
             f"`calibration` must be a Calibration, see Calibration.load. Received: calibration={calibration!r}"

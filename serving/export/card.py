@@ -16,21 +16,25 @@ from dropzoo.serving.export.inputs import Input
 from dropzoo.serving.montecarlo.outputs import Output
 
 
-def model_card(model: keras.Model, facts: Mapping[str, object], told: Mapping[str, object]) -> dict[str, object]:
+def model_card(
+    members: Sequence[keras.Model], facts: Mapping[str, object], told: Mapping[str, object]
+) -> dict[str, object]:
     """Returns the card of an export.
 
     Args:
-        model: The model that is exported.
+        members: The model that is exported, or the members of an ensemble.
         facts: Sections by name, which `export_model` fills in.
         told: Sections by name, which the user passes.
 
     Raises:
         ValueError: If `told` has a section that the export fills in itself, or a value that JSON cannot express.
     """
+    model = members[0]
     card = {
         "name": model.name,
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "parameters": model.count_params(),
+        "parameters": sum(member.count_params() for member in members),
+        **({"members": len(members)} if len(members) > 1 else {}),
         "plan": _plan(model),
         **facts,
         "versions": {
@@ -41,7 +45,8 @@ def model_card(model: keras.Model, facts: Mapping[str, object], told: Mapping[st
     }
     if both := sorted(card.keys() & told.keys()):
         raise ValueError(f"`card` must not contain what the export fills in itself. Received: {', '.join(both)}")
-    card |= {name: told.get(name) for name in ("data", "metrics", "calibration", "commit")} | dict(told)
+    open_sections = [name for name in ("data", "metrics", "calibration", "commit") if name not in card]
+    card |= {name: told.get(name) for name in open_sections} | dict(told)
     try:
         json.dumps(card, allow_nan=False)
     except (TypeError, ValueError) as error:

@@ -12,6 +12,7 @@ import tensorflow as tf
 from dropzoo.common.pixels import Pixels
 from dropzoo.models.graph.inputs import pixels_of
 from dropzoo.serving.decode import decode_file, is_deep
+from dropzoo.serving.montecarlo.ensembles import Ensemble
 from dropzoo.serving.montecarlo.reader import Reader
 from dropzoo.serving.montecarlo.sampler import MonteCarlo
 
@@ -116,7 +117,7 @@ class Input:
         return images if size is None else tf.image.resize(images, size, antialias=True)
 
 
-def specs_of(reader: Reader, monte_carlo: MonteCarlo | None) -> dict[str, tf.TensorSpec]:
+def specs_of(reader: Reader, sampler: MonteCarlo | Ensemble | None) -> dict[str, tf.TensorSpec]:
     """Returns the shape, with the batch axis, and the dtype of each input of a model, by its name.
 
     A model with a `call` of its own shows its inputs only when it runs, so it is run on random images of the shape
@@ -124,7 +125,7 @@ def specs_of(reader: Reader, monte_carlo: MonteCarlo | None) -> dict[str, tf.Ten
 
     Args:
         reader: The model.
-        monte_carlo: The sampler, which must see the random images too, or None.
+        sampler: The samples or the ensemble, which must see the random images too, or None.
 
     Raises:
         ValueError: If the model was not built by a call.
@@ -142,7 +143,7 @@ def specs_of(reader: Reader, monte_carlo: MonteCarlo | None) -> dict[str, tf.Ten
     batch = keras.tree.map_shape_structure(
         lambda shape: random.uniform(low, high, [4, *shape[1:]]).astype("float32"), built
     )
-    (reader.check if monte_carlo is None else monte_carlo)(batch)
+    (reader.check if sampler is None else sampler)(batch)
     shapes = [[None, *each.shape[1:]] for each in keras.tree.flatten(batch)]
     return {name: tf.TensorSpec(shape) for name, shape in zip(reader.inputs.names, shapes, strict=True)}
 

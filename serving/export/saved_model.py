@@ -9,24 +9,26 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
 import keras
 import tensorflow as tf
 
 from dropzoo import layers
-from dropzoo.common.checks import check_choice, check_keras_model
+from dropzoo.common.checks import check_choice
 from dropzoo.common.keras_internals import flatten_layers
 from dropzoo.common.pixels import Pixels
 from dropzoo.models.graph.inputs import hint_of
 from dropzoo.models.graph.record import Ranges, remembering, taken_by_each
+from dropzoo.serving.calibration.calibration import Calibration
+from dropzoo.serving.calibration.words import calibration_info
 from dropzoo.serving.export.card import facts_of, info_of, model_card, write_card
-from dropzoo.serving.export.checks import ClassNames, check_names, check_path, check_resize, check_samples
+from dropzoo.serving.export.checks import ClassNames, check_names, check_path, check_resize
 from dropzoo.serving.export.inputs import Input, inputs_of, settle, specs_of
+from dropzoo.serving.export.predictors import Predictors, or_without_samples, predictors_of
 from dropzoo.serving.export.signatures import Signatures
 from dropzoo.serving.export.warmup import warmup_requests, write_warmup
-from dropzoo.serving.montecarlo.active import NothingDraws
-from dropzoo.serving.montecarlo.reader import Reader, Said, Tasks
+from dropzoo.serving.montecarlo.ensembles import Ensemble
+from dropzoo.serving.montecarlo.reader import Said, Tasks
 from dropzoo.serving.montecarlo.sampler import MonteCarlo
 
 _log = logging.getLogger("dropzoo.serving")
@@ -42,10 +44,11 @@ _HELD = (
 
 
 def export_model(
-    model: keras.Model,
+    model: keras.Model | Ensemble,
     path: str | os.PathLike,
     num_samples: int = 30,
     *,
+    calibration: Calibration | None = None,
     image_dtype: str = "float32",
     input_range: Ranges = None,
     resize: int | tuple[int, int] | None = None,
@@ -75,19 +78,30 @@ def export_model(
       all images of a batch must have the same size. If a model has several inputs, an image called `photo` is
       `photo_bytes` here, and the others are as in the other signatures.
 
+    With a `calibration`, `predict_mc` answers by it: the names stay, and the answers of its guarantees are added:
+    `set` and `defer` for classes, `outer`, `inner` and `defer` for masks, `lower` and `upper` for regression (see
+    `Calibration.apply`). If the calibration is for one pass, this is so for `serving_default` and `predict_bytes`
+    too. Otherwise these two are one pass without the calibration.
+
+    For an `Ensemble`, `serving_default` and `predict_bytes` return the mean of the members, and `predict_mc` has
+    the members in place of samples. All members are in one SavedModel.
+
     If a model has several outputs, each name in an answer begins with the name of the output:
     `prob_probabilities`, `prob_mean`, `dist_values`.
 
-    `assets.extra` holds `model.keras`, which is the model itself, because a SavedModel cannot be trained further;
+    `assets.extra` holds `model.keras`, which is the model itself, because a SavedModel cannot be trained further
+    (for an ensemble `member1.keras` and so on); `calibration.json`, if there is one;
     `info.json`, with the task, the class names, the number of samples, and the size and range of the images;
     `model_card.md` and `model_card.json`; and `tf_serving_warmup_requests`.
 
     Args:
-        model: A Keras model that is built. Its inputs have any dtype. The inputs of a model with a `call` of its
-            own have the shapes with which it was built.
+        model: A Keras model that is built, or an `Ensemble`. Its inputs have any dtype. The inputs of a model with
+            a `call` of its own have the shapes with which it was built.
         path: The folder to write: `NAME/VERSION`, or `NAME` for the next version in it. It appears as a whole or
             not at all.
         num_samples: Int, the number of Monte-Carlo samples. 0 leaves `predict_mc` out.
+        calibration: A `Calibration` that `calibrate` fitted for this model or ensemble, or None. It sets the
+            number of samples, the sampling and the sites. An `Ensemble` with a calibration keeps its own.
         image_dtype: Dtype of the images in a request: `"float32"` for pixels in the range that the model takes;
             `"uint8"` or `"uint16"` for pixels as files store them, which are scaled inside. A model of integers
             takes its own dtype.
@@ -104,7 +118,8 @@ def export_model(
         class_names: List of the names of the classes, labels or values, for `info.json`; for several outputs a
             dict of lists by output.
         card: Dict of the sections of the model card that the export cannot know: `data`, `metrics`, `calibration`,
-            `commit`, or sections of your own. Its values are those that JSON can express.
+            `commit`, or sections of your own. Its values are those that JSON can express. With a `calibration`,
+            the export fills in the section of that name itself.
         overwrite: Bool, whether to replace the folder at `path`, which must be `NAME/VERSION`, once the new export
             is complete. An error leaves the old export in place. If the process is killed between the two renames,
             both exports stay beside `path`, the old one as `.VERSION-PROCESS-unfinished-old`.
@@ -126,52 +141,46 @@ def export_model(
     ...     path.name, sorted(p.name for p in (path / "assets.extra").glob("m*"))
     ('1', ['model.keras', 'model_card.json', 'model_card.md'])
     """
-    check_keras_model(model)
     check_choice(image_dtype, "image_dtype", ("float32", "uint8", "uint16"))
-    check_samples(num_samples, sampling, seed)
-    said: dict[str, Any] = {"task": task, "from_logits": from_logits}
-    with _or_without_samples():
-        monte_carlo = MonteCarlo(model, num_samples, sampling, seed=seed, **said) if num_samples else None
-        reader = Reader(model, **said) if monte_carlo is None else monte_carlo.reader
-        specs = specs_of(reader, monte_carlo)
+    made = predictors_of(
+        model, num_samples, sampling, seed, calibration, {"task": task, "from_logits": from_logits}
+    )
+    with or_without_samples():
+        specs = specs_of(made.reader, made.sampled or made.default)
     size = check_resize(specs, resize)
-    pixels = taken_by_each(model, {name: tuple(spec.shape) for name, spec in specs.items()}, input_range)
+    pixels = _pixels_of(made.models, {name: tuple(spec.shape) for name, spec in specs.items()}, input_range)
     inputs = inputs_of(specs, image_dtype, size, pixels)
-    settle(reader, inputs)
-    _say_range(model, inputs)
-    names = check_names(reader.outputs, class_names)
+    for reader in made.readers:
+        settle(reader, inputs)
+    _say_range(made.models[0], inputs)
+    names = check_names(made.reader.outputs, class_names)
     version = check_path(Path(path), overwrite)
-    made = Signatures(reader, inputs, monte_carlo, seed)
-    samples = {"num_samples": num_samples, "sampling": sampling, "seed": seed} if num_samples else {}
-    filled = model_card(model, facts_of(reader.outputs, inputs, names, samples | _purity(monte_carlo)), card or {})
-    info = info_of(reader.outputs, inputs, names, num_samples)
-    functions, files = made.functions(), {each.file_name for each in inputs if each.is_file}
+    signatures = Signatures(made, inputs, seed)
+    facts = facts_of(made.reader.outputs, inputs, names, made.card() | _purity(made.monte_carlo))
+    filled = model_card(made.models, facts | _promised(made), card or {})
+    info = info_of(made.reader.outputs, inputs, names, made.num_samples) | {"members": len(made.models)}
+    functions, files = signatures.functions(), {each.file_name for each in inputs if each.is_file}
 
     with _whole_version(version, overwrite) as unfinished:
-        tf.saved_model.save(_module(model), str(unfinished), signatures=functions)
+        tf.saved_model.save(_module(made.models), str(unfinished), signatures=functions)
         extra = unfinished / "assets.extra"
         extra.mkdir()
-        _save_keras(model, extra / "model.keras", pixels)
-        (extra / "info.json").write_text(json.dumps(info, indent=2) + "\n")
+        _save_members(made.models, extra, pixels)
+        if made.calibration is not None:
+            made.calibration.save(extra / "calibration.json")
+        (extra / "info.json").write_text(json.dumps(info | _promised(made), indent=2) + "\n")
         write_card(extra, filled)
-        requests = warmup_requests(made.specs(), files)
+        requests = warmup_requests(signatures.specs(), files)
         write_warmup(extra / "tf_serving_warmup_requests", version.parent.name, requests)
     return version
 
 
-@contextlib.contextmanager
-def _or_without_samples() -> Iterator[None]:
-    """Adds to the error for a model that draws nothing how to export it without `predict_mc`."""
-    try:
-        yield
-    except NothingDraws as error:
-        raise ValueError(
-            "The model has no dropout layer to sample; pass num_samples=0 to leave out `predict_mc`"
-        ) from error
-
-
 def _say_range(model: keras.Model, inputs: Sequence[Input]) -> None:
-    """Logs a warning for each input whose range is only assumed, or that cannot be read from files."""
+    """Logs each input whose range is only assumed, or that cannot be read from files.
+
+    Warns if the range is assumed for a network whose published weights expect other images.
+    """
+    hint = hint_of(model)
     for each in inputs:
         if each.pixels is None:
             continue
@@ -183,12 +192,14 @@ def _say_range(model: keras.Model, inputs: Sequence[Input]) -> None:
                 each.pixels.words,
             )
         elif not each.pixels.source:
-            _log.warning(
-                "Images in [0, 1] are assumed for %r: nothing in the model says which range it takes. Pass "
-                "input_range=(low, high) to settle it.%s",
-                each.name,
-                hint_of(model),
+            text = (
+                f"Images in [0, 1] are assumed for {each.name!r}: nothing in the model says which range it takes. "
+                f"Pass input_range=(low, high) to settle it.{hint}"
             )
+            if hint:
+                warnings.warn(text, stacklevel=3)
+            else:
+                _log.warning(text)
 
 
 def _purity(monte_carlo: MonteCarlo | None) -> dict[str, object]:
@@ -204,6 +215,32 @@ def _purity(monte_carlo: MonteCarlo | None) -> dict[str, object]:
     return {"plain_passes": f"{reason}. The answer for an image depends on its place in the batch"}
 
 
+def _pixels_of(
+    members: Sequence[keras.Model], shapes: Mapping[str, tuple[int | None, ...]], said: Ranges
+) -> list[Pixels | None]:
+    """The images that each input takes, which must be the same for all members of an ensemble."""
+    first, *others = [taken_by_each(member, shapes, said) for member in members]
+    for number, other in enumerate(others, 2):
+        for mine, its in zip(first, other, strict=True):
+            if mine is not None and its is not None and mine.range != its.range:
+                raise ValueError(
+                    "The members must take images of the same range. "
+                    f"Received: {mine.words} for the first, {its.words} for number {number}"
+                )
+    return first
+
+
+def _promised(made: Predictors) -> dict[str, object]:
+    """What the card and `info.json` say about the calibration; nothing without one."""
+    return {} if made.calibration is None else {"calibration": calibration_info(made.calibration)}
+
+
+def _save_members(members: Sequence[keras.Model], folder: Path, pixels: Sequence[Pixels | None]) -> None:
+    """Saves a model as `model.keras`, or the members of an ensemble as `member1.keras` and so on."""
+    for number, member in enumerate(members, 1):
+        _save_keras(member, folder / ("model.keras" if len(members) == 1 else f"member{number}.keras"), pixels)
+
+
 def _save_keras(model: keras.Model, path: Path, pixels: Sequence[Pixels | None]) -> None:
     """Saves the model with the range of its images, or warns if Keras cannot save it."""
     known = pixels[0] if len(pixels) == 1 else None
@@ -215,13 +252,17 @@ def _save_keras(model: keras.Model, path: Path, pixels: Sequence[Pixels | None])
         warnings.warn(f"`model.keras` is left out, because Keras cannot save the model: {error}", stacklevel=3)
 
 
-def _module(model: keras.Model) -> tf.Module:
+def _module(members: Sequence[keras.Model]) -> tf.Module:
     """An object that holds all variables that the signatures read, without which TensorFlow cannot save them."""
     module = tf.Module()
-    # Live rates are variables that `model.variables` does not list, and so are the tables of words.
-    rates = [layer.live_rate() for layer in layers.dropouts(model) if layers.has_live_rate(layer)]
-    own = [value for layer in flatten_layers(model) for value in vars(layer).values() if isinstance(value, _HELD)]
-    module.held = [variable.value for variable in model.variables] + rates + own
+    module.held = []
+    for model in members:
+        # Live rates are variables that `model.variables` does not list, and so are the tables of words.
+        rates = [layer.live_rate() for layer in layers.dropouts(model) if layers.has_live_rate(layer)]
+        own = [
+            value for layer in flatten_layers(model) for value in vars(layer).values() if isinstance(value, _HELD)
+        ]
+        module.held += [variable.value for variable in model.variables] + rates + own
     return module
 
 

@@ -4,9 +4,11 @@ from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
+from dropzoo.serving.calibration.answers import ANSWERS
 from dropzoo.serving.export.inputs import Input
+from dropzoo.serving.export.predictors import Predictors
+from dropzoo.serving.montecarlo.ensembles import Ensemble
 from dropzoo.serving.montecarlo.outputs import Output
-from dropzoo.serving.montecarlo.reader import Reader
 from dropzoo.serving.montecarlo.sampler import MonteCarlo
 
 Answer = dict[str, tf.Tensor]
@@ -16,21 +18,20 @@ class Signatures:
     """The signatures of a model, as `export_model` describes them.
 
     Args:
-        reader: The model, which knows what its outputs mean.
+        predictors: The predictors behind the signatures.
         inputs: The inputs, as requests send them.
-        monte_carlo: The sampler behind `predict_mc`, or None.
         seed: Int in [0, 2**32), the seed of the masks.
     """
 
-    def __init__(self, reader: Reader, inputs: Sequence[Input], monte_carlo: MonteCarlo | None, seed: int) -> None:
-        self._reader, self._inputs, self._monte_carlo, self._seed = reader, inputs, monte_carlo, seed
+    def __init__(self, predictors: Predictors, inputs: Sequence[Input], seed: int) -> None:
+        self._predictors, self._reader, self._inputs, self._seed = predictors, predictors.reader, inputs, seed
 
     def specs(self) -> dict[str, list[tf.TensorSpec]]:
         """Returns the shapes and dtypes of the inputs of each signature, by the name of the signature."""
         found = {"serving_default": [each.spec for each in self._inputs]}
         if any(each.is_file for each in self._inputs):
             found["predict_bytes"] = [each.file_spec for each in self._inputs]
-        if self._monte_carlo is not None:
+        if self._predictors.sampled is not None:
             found["predict_mc"] = [each.spec for each in self._inputs]
         return found
 
@@ -43,30 +44,42 @@ class Signatures:
         return found
 
     def _serving_default(self, **given: tf.Tensor) -> Answer:
-        found = self._reader.read(self._reader.call(self._taken(given)))
-        return self._named([self._restored({"p": p}, given)["p"] for p in found])
+        return self._named([self._restored(each, given) for each in self._once(self._taken(given))])
 
     def _predict_bytes(self, **given: tf.Tensor) -> Answer:
         taken = [
             each.decoded(given[each.file_name]) if each.is_file else each.taken(given[each.name])
             for each in self._inputs
         ]
-        return self._named(self._reader.read(self._reader.call(taken)))
+        return self._named(self._once(taken))
 
     def _predict_mc(self, **given: tf.Tensor) -> Answer:
-        # Not every server can run XLA, so the sampling uses plain operations.
-        inputs, seed = self._reader.inputs.pack(self._taken(given)), tf.constant(self._seed, tf.int64)
-        found = self._monte_carlo.sample(inputs, seed, plain=True)  # type: ignore[union-attr]
-        if len(self._reader.outputs) == 1:
-            return self._restored(found, given)
-        return self._prefixed([self._restored(found[output.name], given) for output in self._reader.outputs])
+        found = self._statistics(self._predictors.sampled, self._taken(given))
+        return self._prefixed([self._restored(each, given) for each in found])
+
+    def _once(self, flat: list[tf.Tensor]) -> list[Answer]:
+        """For each output the probabilities or values, `p`, and the answers of a calibration."""
+        if self._predictors.default is None:
+            return [{"p": p} for p in self._reader.read(self._reader.call(flat))]
+        found = self._statistics(self._predictors.default, flat)
+        return [{"p": each["mean"]} | {name: each[name] for name in ANSWERS if name in each} for each in found]
+
+    def _statistics(self, predictor: MonteCarlo | Ensemble | None, flat: list[tf.Tensor]) -> list[Answer]:
+        """The statistics of each output."""
+        inputs = self._reader.inputs.pack(flat)
+        if isinstance(predictor, MonteCarlo):
+            # Not every server can run XLA, so the sampling uses plain operations.
+            found = predictor.sample(inputs, tf.constant(self._seed, tf.int64), plain=True)
+        else:
+            found = predictor.sample(inputs)  # type: ignore[union-attr]  # None has no signature
+        return [found] if len(self._reader.outputs) == 1 else [found[each.name] for each in self._reader.outputs]
 
     def _taken(self, given: Answer) -> list[tf.Tensor]:
         return [each.taken(given[each.name]) for each in self._inputs]
 
-    def _named(self, found: Sequence[tf.Tensor]) -> Answer:
+    def _named(self, found: Sequence[Answer]) -> Answer:
         outputs = self._reader.outputs
-        return self._prefixed([_answer(output, p) for output, p in zip(outputs, found, strict=True)])
+        return self._prefixed([_answer(output, each) for output, each in zip(outputs, found, strict=True)])
 
     def _prefixed(self, answers: Sequence[Answer]) -> Answer:
         """One answer from those of all outputs. If there are several, names of outputs come first."""
@@ -86,18 +99,27 @@ class Signatures:
         return {name: _enlarged(value, size) for name, value in answer.items()} if mask else answer
 
 
-def _answer(output: Output, p: tf.Tensor) -> Answer:
+def _answer(output: Output, found: Answer) -> Answer:
     """The answer of `serving_default` for one output."""
+    p, more = found["p"], {name: value for name, value in found.items() if name != "p"}
     if output.kind == "regression":
-        return {"values": p}
+        return {"values": p, **more}
     if output.kind == "multi_label":
-        return {"probabilities": p, "labels": tf.cast(p > 0.5, tf.int32)}
+        return {"probabilities": p, "labels": tf.cast(p > 0.5, tf.int32), **more}
     best = tf.argmax(p, -1, tf.int32) if p.shape[-1] != 1 else tf.cast(p[..., 0] > 0.5, tf.int32)
-    return {"probabilities": p, "classes": best}
+    return {"probabilities": p, "classes": best, **more}
 
 
 def _enlarged(value: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
-    """A map, with or without channels, after a bilinear resize, which keeps probabilities in [0, 1]."""
-    if value.shape.rank == 3:  # (batch, height, width)
-        return tf.image.resize(value[..., None], size)[..., 0]
-    return tf.image.resize(value, size)
+    """A map, with or without channels, after a resize; an answer for a whole image does not change.
+
+    A bilinear resize keeps probabilities in [0, 1]. Masks of true and false take their nearest pixel.
+    """
+    if value.shape.rank < 3:
+        return value
+    image = value[..., None] if value.shape.rank == 3 else value  # (batch, height, width)
+    if value.dtype == tf.bool:
+        large = tf.cast(tf.image.resize(tf.cast(image, tf.uint8), size, "nearest"), tf.bool)
+    else:
+        large = tf.image.resize(image, size)
+    return large[..., 0] if value.shape.rank == 3 else large

@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 
 from dropzoo.common.checks import unknown
+from dropzoo.models.graph.record import load_model
 from dropzoo.serving.calibration.calibration import Calibration
 from dropzoo.serving.calibration.use import answered, check_calibration, tempered
 from dropzoo.serving.montecarlo.active import TRACING
@@ -43,6 +44,9 @@ class Rival:
         passes: Functions from the inputs to the outputs as probabilities or values.
         task: Output kinds, as for `MonteCarlo`.
         calibration: A `Calibration` that `calibrate` fitted for these passes, or None.
+
+    Attributes:
+        readers: The models of the passes, which know their inputs and what their outputs mean.
     """
 
     def __init__(
@@ -56,11 +60,11 @@ class Rival:
         self.calibration = calibration
         self.task: Any = readers[0].task if task is None and readers[0].known else task
         self.num_samples = len(passes)
-        self._readers, self._passes = list(readers), list(passes)
+        self.readers, self._passes = list(readers), list(passes)
         self._traced: list[Any] = []
 
     def __call__(self, images: InputsLike) -> Any:
-        checked = [reader.check(images) for reader in self._readers][0]
+        checked = [reader.check(images) for reader in self.readers][0]
         if not self._traced:
             self._check_known()
             functions = [self.reader.traced(one) for one in self._passes]
@@ -68,10 +72,26 @@ class Rival:
                 for function in functions:
                     function.get_concrete_function(checked)
             self._traced = functions
+        return self._statistics(self._traced, checked)
+
+    def sample(self, images: InputsLike) -> Any:
+        """Returns the same statistics as a call, for use inside a graph.
+
+        Args:
+            images: Tensors of one batch, as Keras takes them.
+
+        Raises:
+            ValueError: If a subclassed model has not been called yet, so that its inputs are not known.
+        """
+        if not all(reader.known for reader in self.readers):
+            raise ValueError("A subclassed model shows its inputs in the first call: call it on one batch first")
+        return self._statistics(self._passes, self.reader.inputs.check(images))
+
+    def _statistics(self, passes: Sequence[Pass], flat: list[tf.Tensor]) -> Any:
         outputs = self.reader.outputs
         sums = [Sums.zero(output) for output in outputs]
-        for one in self._traced:
-            found = zip(sums, one(checked), outputs, strict=True)
+        for one in passes:
+            found = zip(sums, one(flat), outputs, strict=True)
             sums = [each.add(p[None], output.kind) for each, p, output in found]  # (1, batch, ..., classes)
         answers = [each.statistics(self.num_samples, o) for each, o in zip(sums, outputs, strict=True)]
         return answered(joined(answers, self.reader.names), self.calibration)
@@ -136,15 +156,15 @@ class Ensemble(Rival):
             self._check_known()
 
     def _check_known(self) -> None:
-        first = _shapes(self._readers[0])
-        for i, reader in enumerate(self._readers):
+        first = _shapes(self.readers[0])
+        for i, reader in enumerate(self.readers):
             if _shapes(reader) != first:
                 raise ValueError(
                     "The members must have the same shapes of input and output. "
                     f"Received: {first} for the first, {_shapes(reader)} for number {i + 1}"
                 )
         if self.calibration is not None:
-            check_calibration(self.calibration, self._readers, self.num_samples, None)
+            check_calibration(self.calibration, self.readers, self.num_samples, None)
 
 
 class TestTimeAugmentation(Rival):
@@ -239,7 +259,7 @@ def _load(path: str | os.PathLike) -> keras.Model:
     if isinstance(path, (str, os.PathLike)):
         for file in (Path(path), Path(path) / "assets.extra" / "model.keras"):
             if file.is_file() and file.suffix == ".keras":
-                return keras.models.load_model(file, compile=False)
+                return load_model(file, compile=False)
     raise ValueError(f"Expected a model, a .keras file or a folder that export_model wrote. Received: {path!r}")
 
 

@@ -24,6 +24,12 @@ _DISTRIBUTIONS = "(Random|TruncatedNormal|ParameterizedTruncatedNormal|Multinomi
 _RANDOM = re.compile(
     f"(Stateless)?{_DISTRIBUTIONS}|Stateful(StandardNormal|Uniform|TruncatedNormal|RandomBinomial)"
 )
+_PLAIN = tuple(  # layers of Keras that take most of the time of a trace, and never draw
+    getattr(keras.layers, name)
+    for name in "Dense EinsumDense Conv1D Conv2D Conv3D Conv1DTranspose Conv2DTranspose Conv3DTranspose "
+    "DepthwiseConv1D DepthwiseConv2D SeparableConv1D SeparableConv2D BatchNormalization LayerNormalization "
+    "GroupNormalization".split()
+)
 ROWS = 1009
 """The number of rows in a probe, unlike any number of windows or time steps. Rows cost nothing in a trace."""
 
@@ -186,6 +192,26 @@ def _both_modes(
     return rest, train
 
 
+def _is_plain(layer: keras.Layer) -> bool:
+    return type(layer) in _PLAIN and layer.built and layer.activity_regularizer is None
+
+
+def _blank(layer: keras.Layer) -> Any:
+    """Returns a stand-in for the `call` of a plain layer: a tensor like its output, not computed."""
+    original = layer.call
+
+    def call(inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            shape = layer.compute_output_shape(inputs.shape)
+        except Exception:  # an input whose shape the layer cannot tell
+            return original(inputs, *args, **kwargs)
+        if None in shape and None not in inputs.shape:  # an EinsumDense whose config leaves a length open
+            return original(inputs, *args, **kwargs)
+        return tf.raw_ops.Placeholder(dtype=layer.compute_dtype, shape=shape)
+
+    return call
+
+
 def _trace(step: Step, graph: Unrolled, redirected: Sequence[keras.Layer]) -> _Trace:
     """Traces one step while the dropout that a sampler redirects is off."""
     found = _Trace()
@@ -217,6 +243,7 @@ def _trace(step: Step, graph: Unrolled, redirected: Sequence[keras.Layer]) -> _T
     ]
     stand_ins = [(layer, watched(layer)) for layer in redirected]
     stand_ins += [(layer, held_back(layer)) for layer in frozen_layers(step.operation)]
+    stand_ins += [(layer, _blank(layer)) for layer in flatten_layers(step.operation) if _is_plain(layer)]
     with shadowed_calls(stand_ins):
         traced = tf.function(run, input_signature=specs, autograph=False).get_concrete_function().graph
     definition = traced.as_graph_def()

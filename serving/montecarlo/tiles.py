@@ -1,23 +1,22 @@
 """Predictions for an image that is too large for one pass, blended from overlapping tiles."""
 
-import dataclasses
-import functools
 import itertools
-import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from dropzoo.common.checks import check_count
 from dropzoo.serving.calibration.use import answered_whole
+from dropzoo.serving.montecarlo.blending import Blend, Window, cut_all, windows_of
 from dropzoo.serving.montecarlo.ensembles import Rival
 from dropzoo.serving.montecarlo.inputs import InputsLike
-from dropzoo.serving.montecarlo.outputs import Output, joined
+from dropzoo.serving.montecarlo.outputs import joined
 from dropzoo.serving.montecarlo.sampler import MonteCarlo
-from dropzoo.serving.montecarlo.statistics import Sums
+
+# The statistics from which those of the whole image follow; a calibration adds answers to the tiles too.
+_STATISTICS = ("mean", "variance", "predictive_entropy", "mutual_information")
 
 
 def predict_tiled(
@@ -82,124 +81,115 @@ def predict_tiled(
     Reference:
         Ronneberger, Fischer and Brox, "U-Net", 2015, arXiv:1505.04597, for tiles that overlap.
     """
+    strips = tiled_strips(mc, image, tile, overlap, batch_size=batch_size)
+    whole: list[dict[str, np.ndarray]] = []
+    for strip in strips:
+        for i, statistics in enumerate(strip.statistics):
+            if i == len(whole):
+                size = strip.size
+                whole.append(
+                    {name: np.empty((*size, *x.shape[len(size) :]), x.dtype) for name, x in statistics.items()}
+                )
+            for name, x in statistics.items():
+                whole[i][name][strip.rows] = x
+    return answered_whole(joined(whole, mc.reader.names), mc.calibration)
+
+
+@dataclass(frozen=True)
+class Strip:
+    """The statistics of some rows of a large image: of all positions along its other axes.
+
+    Attributes:
+        size: Tuple of ints, the size of the whole image: `(height, width)`.
+        rows: Slice of the first axis.
+        statistics: For each output a dict of float32 arrays `(rows, width, ...)`, as from `MonteCarlo`.
+    """
+
+    size: tuple[int, ...]
+    rows: slice
+    statistics: list[dict[str, np.ndarray]]
+
+
+def tiled_strips(
+    mc: MonteCarlo | Rival,
+    image: Any,
+    tile: int | tuple[int, ...] = 256,
+    overlap: int | tuple[int, ...] = 32,
+    *,
+    batch_size: int = 4,
+) -> Iterator[Strip]:
+    """Yields the statistics of `predict_tiled` from the first row to the last, so that none has to hold all.
+
+    A row is yielded once no further tile reaches it. Only one row of tiles is held at a time. A calibration
+    tempers the samples; the answers that its guarantees add need the whole image, so they are left out.
+
+    Args:
+        mc: As for `predict_tiled`.
+        image: As for `predict_tiled`. It may be anything with `shape`, `ndim` and slices, such as a file.
+        tile: As for `predict_tiled`.
+        overlap: As for `predict_tiled`.
+        batch_size: As for `predict_tiled`.
+
+    Yields:
+        Strips in order. Together they cover the image.
+
+    Raises:
+        ValueError: As for `predict_tiled`.
+    """
     _check_sampler(mc)
     check_count(batch_size, "batch_size")
     shapes = mc.reader.inputs.shapes
     rank = max(map(len, shapes))
     space = next(shape[1:-1] for shape in shapes if len(shape) == rank)
     whole = _check_images(mc, image, rank)
-    size = next(x.shape[:-1] for x in whole if x.ndim == rank - 1)
+    size = next(tuple(x.shape[:-1]) for x in whole if x.ndim == rank - 1)
     tile = _check_tile(tile, space)
     overlap = _check_overlap(overlap, tile)
     shape = tuple(n if fixed else min(n, m) for n, m, fixed in zip(tile, size, space, strict=True))
-    windows = _windows(size, shape, overlap)
-    blends = [_Blend(size, output) for output in mc.reader.outputs]
+    windows = windows_of(size, shape, overlap)
+    starts = list(dict.fromkeys(window.place[0].start for window in windows))
+    stops = dict(zip(starts, [*starts[1:], size[0]], strict=True))
+    blends = [Blend((shape[0], *size[1:]), output) for output in mc.reader.outputs]
+
+    def cut_some(some: list[Window]) -> list[np.ndarray]:
+        return [cut_all(x, some, shape) if x.ndim == rank - 1 else np.stack([x] * len(some)) for x in whole]
+
+    answers = _answers(mc, windows, batch_size, cut_some)
+    for start, row in itertools.groupby(answers, lambda each: each[0].place[0].start):
+        for window, statistics in row:
+            for blend, found in zip(blends, statistics, strict=True):
+                blend.add(window, found, start)
+        rows = slice(start, stops[start])
+        yield Strip(size, rows, [blend.take(rows.stop - rows.start) for blend in blends])
+
+
+def _answers(
+    mc: MonteCarlo | Rival,
+    windows: list[Window],
+    batch_size: int,
+    cut: Callable[[list[Window]], list[np.ndarray]],
+) -> Iterator[tuple[Window, list[dict[str, np.ndarray]]]]:
+    """Yields each tile with the statistics of its outputs, computed in batches."""
     for first in range(0, len(windows), batch_size):
         some = windows[first : first + batch_size]
-        batch = [_cut_all(x, some, shape) if x.ndim == rank - 1 else np.stack([x] * len(some)) for x in whole]
-        found = mc(batch[0] if len(batch) == 1 else mc.reader.inputs.pack(batch))
-        for blend, statistics in zip(blends, _in_order(found, mc), strict=True):
-            arrays = {name: x.numpy() for name, x in statistics.items()}
-            if arrays["mean"].shape[1:-1] != shape:
+        batch = cut(some)
+        shape = batch[int(np.argmax([x.ndim for x in batch]))].shape[1:-1]
+        found = _in_order(mc(batch[0] if len(batch) == 1 else mc.reader.inputs.pack(batch)), mc)
+        arrays = [{n: x.numpy() for n, x in each.items() if n in _STATISTICS} for each in found]
+        for each in arrays:
+            if each["mean"].shape[1:-1] != shape:
                 raise ValueError(
                     "The output must have the height and width of the images. "
-                    f"Received: {arrays['mean'].shape[1:-1]} for images of {shape}"
+                    f"Received: {each['mean'].shape[1:-1]} for images of {shape}"
                 )
-            for i, window in enumerate(some):
-                blend.add(window, {name: x[i] for name, x in arrays.items()})
-    return answered_whole(joined([blend.statistics() for blend in blends], mc.reader.names), mc.calibration)
+        for i, window in enumerate(some):
+            yield window, [{name: x[i] for name, x in each.items()} for each in arrays]
 
 
 def _in_order(found: Any, mc: MonteCarlo | Rival) -> list[dict[str, Any]]:
     """The statistics of each output, in order."""
     names = mc.reader.names
     return [found] if len(names) == 1 else [found[name] for name in names]
-
-
-@dataclass(frozen=True)
-class _Window:
-    """One tile: its place and its weights along each axis. It may reach beyond the end of the image."""
-
-    place: tuple[slice, ...]
-    weights: tuple[np.ndarray, ...]
-
-
-def _windows(size: tuple[int, ...], shape: tuple[int, ...], overlap: tuple[int, ...]) -> list[_Window]:
-    """The tiles of this shape that cover an image of this size."""
-    axes = []
-    for length, tile, shared in zip(size, shape, overlap, strict=True):
-        starts, weights = place(length, tile, shared)
-        axes.append([(slice(i, i + tile), w[i : i + tile]) for i, w in zip(starts, weights, strict=True)])
-    return [_Window(*zip(*each, strict=True)) for each in itertools.product(*axes)]
-
-
-def place(size: int, tile: int, overlap: int) -> tuple[list[int], np.ndarray]:
-    """Returns where tiles start along an axis, and the weight of each tile at each pixel, `(tiles, size)`.
-
-    Args:
-        size: Int, the length of the image's axis in pixels.
-        tile: Int, the length of a tile.
-        overlap: Int, how many pixels neighbouring tiles share, at most half of `tile`.
-    """
-    count = 1 + math.ceil((size - tile) / (tile - overlap)) if size > tile else 1
-    starts = [min(i * (tile - overlap), size - tile) for i in range(count)] if count > 1 else [0]
-    margin = overlap // 4
-    ramp = (np.arange(tile) - margin + 0.5) / max(overlap - 2 * margin, 1)
-    rise = np.sin(np.pi / 2 * np.clip(ramp, 0.0, 1.0)) ** 2 if overlap else np.ones(tile)
-    weights = np.zeros((count, size))
-    for i, start in enumerate(starts):
-        window = np.ones(tile)
-        window *= rise if i else 1.0  # at the ends of the image there is no tile to fade into
-        window *= rise[::-1] if i < count - 1 else 1.0
-        weights[i, start : start + tile] = window[: size - start]
-    return starts, weights / weights.sum(0)
-
-
-def _cut_all(image: np.ndarray, windows: list[_Window], shape: tuple[int, ...]) -> np.ndarray:
-    """The tiles of an image, `(tiles, ..., channels)`."""
-    return np.stack([_cut(image, window, shape) for window in windows])
-
-
-def _cut(image: np.ndarray, window: _Window, shape: tuple[int, ...]) -> np.ndarray:
-    """The part of the image in a window, mirrored at the image's end up to the shape of a tile."""
-    part = np.asarray(image[window.place])
-    missing = [(0, n - m) for n, m in zip(shape, part.shape, strict=False)]
-    return np.pad(part, [*missing, (0, 0)], mode="symmetric") if any(n for _, n in missing) else part
-
-
-class _Blend:
-    """The weighted sums over tiles of the statistics that may be averaged: mean, mean square and mean entropy."""
-
-    def __init__(self, size: tuple[int, ...], output: Output) -> None:
-        self._size, self._output, self._kind = size, output, output.kind
-        self._sums: dict[str, np.ndarray] = {}
-
-    def add(self, window: _Window, statistics: dict[str, np.ndarray]) -> None:
-        """Adds the statistics of one tile."""
-        weights = functools.reduce(np.multiply.outer, window.weights)  # the part of the tile inside the image
-        dims = weights.ndim
-        for name, x in self._averageable(statistics).items():
-            if name not in self._sums:
-                self._sums[name] = np.zeros((*self._size, *x.shape[dims:]), x.dtype)
-            weight = weights.reshape(*weights.shape, *[1] * (x.ndim - dims)).astype(x.dtype)
-            self._sums[name][window.place] += x[tuple(map(slice, weights.shape))] * weight
-
-    def _averageable(self, statistics: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        mean = statistics["mean"].astype("float64" if self._kind == "regression" else "float32")  # as in `Sums`
-        out = {"mean": mean, "square": statistics["variance"] + mean * mean}
-        if self._kind != "regression":
-            out["entropy"] = statistics["predictive_entropy"] - statistics["mutual_information"]
-        return out
-
-    def statistics(self) -> dict[str, np.ndarray]:
-        """Returns the statistics of the whole image."""
-        mean, square = self._sums["mean"], self._sums["square"]
-        if self._kind != "regression":
-            np.clip(mean, 0.0, 1.0, out=mean)  # rounded weights may sum to slightly more than one
-        with tf.device("CPU"):  # a whole image may be too large for another device
-            sums = Sums(*map(tf.convert_to_tensor, (mean, square, self._sums.get("entropy", np.float64(0.0)))))
-            whole = dataclasses.replace(self._output, shape=(None, *mean.shape[1:]))
-            return {name: x.numpy() for name, x in sums.statistics(1, whole).items()}
 
 
 def _check_sampler(mc: MonteCarlo | Rival) -> None:
@@ -228,7 +218,7 @@ def _check_images(mc: MonteCarlo | Rival, image: InputsLike, rank: int) -> list[
     """Returns the inputs as arrays without a batch axis. Memory maps stay memory maps."""
     inputs = mc.reader.inputs
     flat = [image] if len(inputs.names) == 1 and not isinstance(image, Mapping) else inputs.in_order(image)
-    arrays = [x if isinstance(x, np.ndarray) else np.asarray(x) for x in flat]
+    arrays: list[Any] = [x if hasattr(x, "ndim") and hasattr(x, "__getitem__") else np.asarray(x) for x in flat]
     axes = ("height", "width") if rank == 4 else ("length",) if rank == 3 else ("depth", "height", "width")
     sizes = set()
     for array, shape, name in zip(arrays, inputs.shapes, inputs.names, strict=True):
@@ -238,7 +228,7 @@ def _check_images(mc: MonteCarlo | Rival, image: InputsLike, rank: int) -> list[
             what = "`image`" if len(arrays) == 1 else f"The input {name!r}"
             raise ValueError(f"{what} must have the shape {wanted}. Received: {array.shape}")
         if is_image:
-            sizes.add(array.shape[:-1])
+            sizes.add(tuple(array.shape[:-1]))
     if len(sizes) > 1:
         raise ValueError(f"All images must have the same size. Received: {sorted(sizes)}")
     return arrays

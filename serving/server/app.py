@@ -9,16 +9,17 @@ import contextlib
 import importlib.metadata
 import logging
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import TypedDict, Unpack
 
 import jinja2
 import uvicorn
 from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
 
 from dropzoo.serving.server.core import Server
-from dropzoo.serving.server.http import add_errors
+from dropzoo.serving.server.http import Rooted, add_errors
 from dropzoo.serving.server.limits import Limits
 from dropzoo.serving.server.metrics import Observed
 from dropzoo.serving.server.routes import model_routes, open_routes
@@ -31,6 +32,8 @@ class AppOptions(TypedDict, total=False):
     token: str | None
     poll_seconds: float
     keep: int
+    allow_origins: Sequence[str]
+    root_path: str
 
 
 def create_app(
@@ -40,25 +43,33 @@ def create_app(
     token: str | None = None,
     poll_seconds: float = 2.0,
     keep: int = 2,
+    allow_origins: Sequence[str] = (),
+    root_path: str = "",
 ) -> FastAPI:
     """Returns the application, with its versions loaded.
 
     Args:
-        folder: Folder of a model's versions, `saved_models/NAME`. The model has the name of this folder.
+        folder: Folder of a model's versions, `saved_models/NAME`, which has the name of this folder; or a folder
+            of such folders, `saved_models`, for several models.
         limits: Limits of requests; None for the defaults of `Limits`.
         token: Bearer token that requests for the model must send; the page and `/healthz` need none. None for a
             server that asks for no token.
         poll_seconds: Float, seconds between checks for new versions.
         keep: Int, how many of the newest versions to serve.
+        allow_origins: Origins of other pages that may ask the server from a browser, such as
+            `"https://app.example"`; `"*"` for all.
+        root_path: Str, the path under which a proxy shows the server, such as `"/models"`; empty for the root.
 
     Raises:
-        ValueError: If the folder has no version that can be served or is a version itself, or if `keep` is not
-            positive.
+        ValueError: If the folder has no version that can be served or is a version itself, if `keep` is not
+            positive, or if an origin or the root path has another form.
     """
+    origins, root_path = check_origins(allow_origins), check_root_path(root_path)
     server = Server(Path(folder), limits or Limits(), keep)
-    server.versions.refresh()
-    if not server.versions.available:
-        why = "; ".join(f"{n}: {message}" for n, message in server.versions.failed.items())
+    server.models.refresh()
+    if not server.models.loaded():
+        failed = [failure for each in server.models.by_name.values() for failure in each.failed.items()]
+        why = "; ".join(f"{n}: {message}" for n, message in failed)
         raise ValueError(
             f"Expected a folder of exported versions. Received: {folder}" + (f" ({why})" if why else "")
         )
@@ -74,18 +85,58 @@ def create_app(
     app = FastAPI(title="dropzoo", version=version, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.server = server
     app.add_middleware(Observed, metrics=server.metrics)
+    if root_path:
+        app.add_middleware(Rooted, root_path=root_path)
+    if origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=origins,
+            allow_methods=["GET", "HEAD", "POST"],
+            allow_headers=["*"],
+            expose_headers=["Content-Encoding"],
+            max_age=600,
+        )
     add_errors(app)
     app.include_router(model_routes(server, token))
-    app.include_router(open_routes(server, page_for(server.versions.name, server.limits)))
+    if server.models.single:
+        page_for(server.versions.name, server.limits)  # a name that the page cannot show is an error at once
+
+    def page(name: str | None) -> str:
+        known = sorted(server.models.by_name)
+        return page_for(name if name in known else known[0], server.limits, known, root_path)
+
+    app.include_router(open_routes(server, page))
     return app
 
 
-def page_for(name: str, limits: Limits) -> str:
+def check_origins(origins: Sequence[str]) -> list[str]:
+    """Returns origins as a browser sends them, or raises a ValueError if one is no origin."""
+    if isinstance(origins, str):
+        raise ValueError(f"`allow_origins` must be a list of origins. Received: {origins!r}")
+    for origin in origins:
+        if origin != "*" and not re.fullmatch(r"https?://[^/\s*?#]+", origin):
+            raise ValueError(
+                "An origin must be a scheme, a host and perhaps a port, such as https://app.example or "
+                f"http://localhost:3000, or * for all. Received: {origin!r}"
+            )
+    return [origin.lower() for origin in origins]
+
+
+def check_root_path(path: str) -> str:
+    """Returns a root path without a slash at its end, or raises a ValueError if it has another form."""
+    if path and not re.fullmatch(r"(/[\w.~+-]+)+/?|/", path, re.ASCII):
+        raise ValueError(f"`root_path` must be a path such as /models. Received: root_path={path!r}")
+    return path.rstrip("/")
+
+
+def page_for(name: str, limits: Limits, names: Sequence[str] = (), root_path: str = "") -> str:
     """Returns the page at `/`.
 
     Args:
         name: Name of the model.
         limits: Limits of requests. The page shrinks images that have too many pixels.
+        names: The names of all models.
+        root_path: Str, the path under which a proxy shows the server.
 
     Raises:
         ValueError: If the name, which comes from a folder, has characters other than letters, digits and `_.+-`.
@@ -94,14 +145,16 @@ def page_for(name: str, limits: Limits) -> str:
         raise ValueError(f"A model's name may have letters, digits and _ . + - only. Received: {name!r}")
     page = (Path(__file__).parent / "page.html").read_text()
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
-    return environment.from_string(page).render(name=name, max_pixels=limits.max_pixels)
+    others = [each for each in names if each != name]
+    values = {"name": name, "others": others, "root": root_path, "max_pixels": limits.max_pixels}
+    return environment.from_string(page).render(**values)
 
 
 def serve(folder: Path, *, host: str = "127.0.0.1", port: int = 8501, **options: Unpack[AppOptions]) -> None:
     """Serves until the process is told to stop, and then still answers the requests that have arrived.
 
     Args:
-        folder: Folder of a model's versions, as for `create_app`.
+        folder: Folder of a model's versions, or of several models, as for `create_app`.
         host: Address to listen on.
         port: Int, port to listen on; 0 for any free port.
         options: As for `create_app`.

@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple, ParamSpec, TypeVar
 from weakref import WeakKeyDictionary
@@ -13,15 +14,23 @@ from weakref import WeakKeyDictionary
 import tensorflow as tf
 from fastapi import Request, Response
 
+from dropzoo.serving.server.arrays import read_arrays
 from dropzoo.serving.server.batching import Arrays, Batcher
-from dropzoo.serving.server.files import read_image
+from dropzoo.serving.server.bodies import check_encoding, unzipped
+from dropzoo.serving.server.files import read_with_size
+from dropzoo.serving.server.forms import FORMS, encoded, form_of, gzipped
 from dropzoo.serving.server.http import answer, content_type
 from dropzoo.serving.server.limits import Limits, Refused
 from dropzoo.serving.server.metrics import Metrics
+from dropzoo.serving.server.models import Models
 from dropzoo.serving.server.pictures import pictures
 from dropzoo.serving.server.requests import read_predict, to_arrays, to_json
 from dropzoo.serving.server.versions import Signature, Version, Versions
 
+# Numbers in JSON take 10 to 20 bytes a value.
+_SMALLER = (
+    "An image file or an array (application/x-npy) is smaller than JSON; dropzoo serve --max-body-mib allows more"
+)
 _LARGE = 2**16  # bytes; a larger request or answer is read or written in a thread, so that others go on
 _log = logging.getLogger("dropzoo.serving")
 _P = ParamSpec("_P")
@@ -35,24 +44,30 @@ class _Question(NamedTuple):
     form: str  # of the answer: "instances" or "inputs"
     inputs: Arrays
     pixels: int
+    size: tuple[int, int] | None = None  # of the image in a file, before it was resized
 
 
 class Server:
     """The state that all routes share: the versions, the limits, the threads and the metrics.
 
     Args:
-        folder: Folder of a model's versions.
+        folder: Folder of a model's versions, or of several models.
         limits: Limits of requests.
         keep: Int, how many of the newest versions to serve.
     """
 
     def __init__(self, folder: Path, limits: Limits, keep: int) -> None:
         self.limits, self.metrics = limits, Metrics()
-        self.versions = Versions(folder, keep)
+        self.models = Models(folder, keep)
         self.pool = ThreadPoolExecutor(4, "predict")
         self.arriving, self.settled = 0, False
         # Weak, so that a batcher goes together with the version whose signature it serves.
         self._batchers: WeakKeyDictionary[Signature, Batcher] = WeakKeyDictionary()
+
+    @property
+    def versions(self) -> Versions:
+        """The versions of the only model, or of the first by name."""
+        return self.models.first
 
     def batcher(self, signature: Signature) -> Batcher:
         """Returns the batcher of a signature; each signature has its own."""
@@ -69,7 +84,8 @@ class Server:
             Refused: If the body is too large or arrives too slowly.
         """
         limit = self.limits.max_body_bytes
-        too_large = Refused(413, f"The body may have {limit:,} bytes at most")
+        is_gzip = check_encoding(request.headers.get("content-encoding", ""))
+        too_large = Refused(413, f"The body may have {limit:,} bytes at most", _SMALLER)
         if int(request.headers.get("content-length", 0)) > limit:  # the HTTP parser lets only numbers through
             raise too_large
         self.arriving += 1
@@ -80,14 +96,16 @@ class Server:
                     body += chunk
                     if len(body) > limit:
                         raise too_large
-            return bytes(body)
         except TimeoutError:
             raise Refused(408, f"The body did not arrive within {self.limits.body_timeout_s:g} s") from None
         finally:
             self.arriving -= 1
+        if not is_gzip:
+            return bytes(body)
+        return await self._in_thread(unzipped, bytes(body), self.limits)
 
     async def predict(self, request: Request, name: str, version: str | None, asked: str | None) -> Response:
-        """Answers a Predict request in JSON, or an image file as the body.
+        """Answers a Predict request: JSON, or an image file or an array as the body, in the form that is accepted.
 
         Args:
             request: The request.
@@ -98,19 +116,22 @@ class Server:
         Raises:
             Refused: If the request is bad, or the server is busy.
         """
-        found = self.versions.find(name, version)
-        body, media = await self.body(request), content_type(request)
-        if media.startswith("image/"):
-            signature = found.signature(asked or "serving_default")
-            question = await self._in_thread(_from_file, body, signature, self.limits)
+        found = self.models.of(name).find(name, version)
+        form = form_of(request.headers.get("accept", ""))
+        body = await self.body(request)
+        media = content_type(request, body)
+        if media.startswith(("image/", "application/x-np")):
+            signature = found.signature(asked or request.query_params.get("signature_name") or "serving_default")
+            read = _from_file if media.startswith("image/") else _from_arrays
+            question = await self._in_thread(read, body, signature, self.limits)
         elif len(body) > _LARGE:
             question = await self._in_thread(_from_json, body, found, asked, self.limits)
         else:
             question = _from_json(body, found, asked, self.limits)
         outputs = await self._ask(question)
-        large = sum(value.nbytes for value in outputs.values()) > _LARGE
-        text = await self._in_thread(to_json, outputs, question.form) if large else to_json(outputs, question.form)
-        return Response(text, media_type="application/json")
+        large = form != FORMS[0] or sum(value.nbytes for value in outputs.values()) > _LARGE
+        write = partial(_written, request, form, outputs, question, found)
+        return await self._in_thread(write) if large else write()
 
     async def picture(self, request: Request, name: str) -> Response:
         """Answers an image file with the data that the page shows.
@@ -122,7 +143,7 @@ class Server:
         Raises:
             Refused: If the request is bad, the model does not take one image, or no output can be shown.
         """
-        found = self.versions.find(name)
+        found = self.models.of(name).find(name)
         body = await self.body(request)
         asked = "predict_mc" if "predict_mc" in found.signatures else "serving_default"
         question = await self._in_thread(_from_file, body, found.signature(asked), self.limits)
@@ -146,26 +167,31 @@ class Server:
 
     def status(self, name: str, version: str | None) -> Response:
         """Answers with the state of one version, or of all versions if `version` is None."""
-        states = []
-        if name == self.versions.name:
-            for number, message in sorted(self.versions.failed.items()):
-                if number not in self.versions.available:
+        states, versions = [], self.models.of(name)
+        if name == versions.name:
+            for number, message in sorted(versions.failed.items()):
+                if number not in versions.available:
                     states.append(_state(number, "END", "UNKNOWN", message))
-            states += [_state(number, "AVAILABLE", "OK", "") for number in self.versions.available]
+            states += [_state(number, "AVAILABLE", "OK", "") for number in versions.available]
         states = [s for s in states if version in (None, s["version"])]
         if not states:
-            self.versions.find(name, version)  # raises Refused
+            versions.find(name, version)  # raises Refused
         return answer({"model_version_status": sorted(states, key=lambda s: -int(str(s["version"])))})
 
     def metadata(self, name: str, version: str | None) -> Response:
         """Answers with the signatures of one version, or of the newest if `version` is None."""
-        found = self.versions.find(name, version)
+        found = self.models.of(name).find(name, version)
         spec = {"name": name, "signature_name": "", "version": str(found.number)}
         return answer({"model_spec": spec, "metadata": {"signature_def": {"signature_def": found.metadata}}})
 
+    def listing(self) -> Response:
+        """Answers with the names of the models and the versions of each."""
+        known = {name: sorted(each.available) for name, each in sorted(self.models.by_name.items())}
+        return answer({"models": [{"name": name, "versions": numbers} for name, numbers in known.items()]})
+
     def health(self) -> Response:
         """Answers whether a version is served."""
-        numbers = sorted(self.versions.available)
+        numbers = sorted(version.number for version in self.models.loaded())
         status = "ok" if numbers else "no version is loaded"
         return answer({"status": status, "versions": numbers}, 200 if numbers else 503)
 
@@ -186,12 +212,12 @@ class Server:
         while True:
             await asyncio.sleep(poll_seconds)
             try:
-                before = self.versions.available
-                await asyncio.to_thread(self.versions.refresh)
-                if self.settled and self.versions.available is not before:
+                before = self.models.loaded()
+                await asyncio.to_thread(self.models.refresh)
+                if self.settled and self.models.loaded() != before:
                     self.settle()
             except Exception:
-                _log.exception("Looking for versions of %s failed", self.versions.name)
+                _log.exception("Looking for versions failed")
 
 
 def _from_file(body: bytes, signature: Signature, limits: Limits) -> _Question:
@@ -200,8 +226,31 @@ def _from_file(body: bytes, signature: Signature, limits: Limits) -> _Question:
         names = ", ".join(signature.specs)
         raise Refused(400, f"This model takes several inputs ({names}), so one file is not enough: send JSON")
     ((name, spec),) = signature.specs.items()
-    image = read_image(body, spec, limits, signature.pixels.get(name))
-    return _Question(signature, "instances", {name: image}, max(math.prod(image.shape[1:3]), signature.least))
+    image, size = read_with_size(body, spec, limits, signature.pixels.get(name))
+    pixels = max(math.prod(image.shape[1:3]), signature.least)
+    return _Question(signature, "instances", {name: image}, pixels, size)
+
+
+def _from_arrays(body: bytes, signature: Signature, limits: Limits) -> _Question:
+    """The content of a request whose body is an array of NumPy, or several."""
+    inputs, pixels = read_arrays(body, signature, limits)
+    shapes = [array.shape[1:3] for array in inputs.values() if array.ndim == 4]
+    size = (shapes[0][0], shapes[0][1]) if len(shapes) == 1 else None
+    return _Question(signature, "instances", inputs, pixels, size)
+
+
+def _written(request: Request, form: str, outputs: Arrays, question: _Question, version: Version) -> Response:
+    """The answer in the form that the client accepts, compressed if the client accepts that."""
+    if form == FORMS[0]:
+        body = to_json(outputs, question.form)
+    else:
+        asked = request.query_params.get("output", "")
+        body = encoded(form, outputs, version.outputs, question.size, asked)
+    headers = {"vary": "accept, accept-encoding"}
+    packed = gzipped(body, request.headers.get("accept-encoding", ""), form)
+    if packed is not None:
+        body, headers["content-encoding"] = packed, "gzip"
+    return Response(body, media_type=form, headers=headers)
 
 
 def _from_json(body: bytes, version: Version, asked: str | None, limits: Limits) -> _Question:

@@ -35,7 +35,7 @@ def check_image(data: bytes, limits: Limits) -> ImageFile:
     """
     is_png, is_jpeg = data.startswith(_PNG), data.startswith(b"\xff\xd8\xff")
     if not (is_png or is_jpeg):
-        raise Refused(400, "The image is neither PNG nor JPEG")
+        raise Refused(400, "The image is neither PNG nor JPEG nor TIFF", _convert(data))
     try:
         header = (PngImageFile if is_png else JpegImageFile)(io.BytesIO(data))
     except Exception:  # whatever a hostile header makes the parser raise
@@ -44,6 +44,13 @@ def check_image(data: bytes, limits: Limits) -> ImageFile:
     if width * height > limits.max_pixels:
         raise Refused(413, f"The image has {width} x {height} pixels; {limits.max_pixels:,} are allowed")
     return header
+
+
+def _convert(data: bytes) -> str:
+    """How to convert a file of another kind; empty if it is no image."""
+    kinds = {b"GIF8": "a GIF", b"BM": "a BMP", b"RIFF": "a WebP", b"%PDF": "a PDF", b"\0\0\0": "a HEIC or AVIF"}
+    kind = next((name for start, name in kinds.items() if data.startswith(start)), None)
+    return f"It seems to be {kind} file: save it as PNG" if kind else ""
 
 
 def read_tiff(data: bytes, limits: Limits) -> np.ndarray:
@@ -99,7 +106,16 @@ def check_bits(deep: bool, pixels: Pixels) -> None:
 
 
 def read_image(data: bytes, spec: tf.TensorSpec, limits: Limits, pixels: Pixels | None = None) -> np.ndarray:
-    """Returns an image file as a batch of one, with the channels, the size, the range and the dtype of the input.
+    """Returns an image file as a batch of one, as `read_with_size` does, without the size."""
+    return read_with_size(data, spec, limits, pixels)[0]
+
+
+def read_with_size(
+    data: bytes, spec: tf.TensorSpec, limits: Limits, pixels: Pixels | None = None
+) -> tuple[np.ndarray, tuple[int, int]]:
+    """Returns an image file as a batch of one, as the input takes it, and the size that it has in the file.
+
+    The batch has the channels, the size, the range and the dtype of the input.
 
     A JPEG file is turned upright by its EXIF orientation, and a PNG file of 16 bits keeps them.
 
@@ -119,6 +135,7 @@ def read_image(data: bytes, spec: tf.TensorSpec, limits: Limits, pixels: Pixels 
     if not pixels.from_files:
         raise Refused(400, f"The model takes pixels from {pixels.words}, so it takes no image files: send JSON")
     image = _decode(data, channels, limits)[None]
+    own = (image.shape[1], image.shape[2])
     check_bits(image.dtype != np.uint8, pixels)
     if spec.dtype == tf.uint8 and image.dtype != np.uint8:
         raise Refused(
@@ -134,14 +151,14 @@ def read_image(data: bytes, spec: tf.TensorSpec, limits: Limits, pixels: Pixels 
         raise Refused(400, f"The image must have the size {wanted}; received {image.shape[1]} x {image.shape[2]}")
     stored = spec.dtype.is_integer
     if fits and stored and image.dtype == spec.dtype.as_numpy_dtype and pixels.order != "bgr":
-        return image
+        return image, own
     values = image.astype("float32") / np.float32(1 if image.dtype.kind == "f" else np.iinfo(image.dtype).max)
     if not fits:
         values = tf.image.resize(values, size, antialias=True).numpy()
     if not stored:
-        return pixels.scaled(values).astype("float32")
+        return pixels.scaled(values).astype("float32"), own
     values = values[..., ::-1] if pixels.order == "bgr" else values
-    return np.rint(values * np.float32(spec.dtype.max)).astype(spec.dtype.as_numpy_dtype)
+    return np.rint(values * np.float32(spec.dtype.max)).astype(spec.dtype.as_numpy_dtype), own
 
 
 def _decode(data: bytes, channels: int, limits: Limits) -> np.ndarray:

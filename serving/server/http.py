@@ -10,7 +10,10 @@ from fastapi.requests import HTTPConnection
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from dropzoo.serving.server.bodies import UNTOLD, kind_of
+from dropzoo.serving.server.hints import send_file
 from dropzoo.serving.server.limits import Refused
 
 # The page runs its own script and nothing else, and connects only to this server.
@@ -24,6 +27,8 @@ PAGE_HEADERS = {
 }
 #: The media types of the image files that a body may be.
 IMAGES = ("image/png", "image/jpeg", "image/tiff")
+#: The media types of arrays of NumPy.
+ARRAYS = ("application/x-npy", "application/npy", "application/x-npz", "application/npz", "application/zip")
 
 
 class BearerToken(HTTPBearer):
@@ -47,6 +52,24 @@ class BearerToken(HTTPBearer):
         return given
 
 
+class Rooted:
+    """Middleware for a server that a proxy shows under a path, whether the proxy keeps the path or takes it off.
+
+    Args:
+        app: The application that answers.
+        root_path: Str, the path, without a slash at its end.
+    """
+
+    def __init__(self, app: ASGIApp, root_path: str) -> None:
+        self._app, self._root = app, root_path
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            path = scope["path"] + "/" if scope["path"] == self._root else scope["path"]
+            scope = {**scope, "root_path": self._root, "path": path}
+        await self._app(scope, receive, send)
+
+
 def answer(value: object, status: int = 200) -> Response:
     """Returns a JSON response.
 
@@ -57,18 +80,39 @@ def answer(value: object, status: int = 200) -> Response:
     return Response(orjson.dumps(value), status, media_type="application/json")
 
 
-def content_type(request: Request) -> str:
+def content_type(request: Request, body: bytes) -> str:
     """Returns the media type of the body.
 
-    Every body that is not an image is read as JSON, whatever its type says, as TensorFlow Serving does.
+    A body without a type, or with the type that curl gives, has that of its first bytes. Every other body that is
+    neither an image nor an array is read as JSON, whatever its type says, as TensorFlow Serving does.
 
     Raises:
-        Refused: If the body is a form, or an image other than PNG, JPEG or TIFF.
+        Refused: If the body is a form, an image other than PNG, JPEG or TIFF, or a file with the type of JSON.
     """
     media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media == "multipart/form-data" or (media.startswith("image/") and media not in IMAGES):
-        raise Refused(415, "Send JSON, or the bytes of one file as image/png, image/jpeg or image/tiff")
-    return media
+        message = "Send JSON, or the bytes of one file as image/png, image/jpeg or image/tiff"
+        raise Refused(415, message, send_file() if media == "multipart/form-data" else "")
+    found = kind_of(body)
+    if media in UNTOLD and found:
+        return found
+    if found and not media.startswith("image/") and media not in ARRAYS:
+        raise Refused(400, f"JSON Parse error: the body is a file, {found}", send_file(found))
+    if media in IMAGES and body.lstrip()[:1] in (b"{", b"["):
+        raise Refused(
+            400, f"The body is JSON, not {media}. Send it with the header Content-Type: application/json"
+        )
+    return "application/x-npy" if media in ARRAYS else media
+
+
+def _no_route(request: Request, error: HTTPException) -> str:
+    """The error for an address or a method that does not exist, with the one that does."""
+    said = f"{error.detail}: {request.method} {request.url.path}"
+    if error.status_code == 405 and request.url.path.endswith((":predict", ":predict_mc")):
+        return f"{said}. Use POST"
+    if error.status_code in (404, 405) and "predict" in request.url.path:
+        return f"{said}. The address is /v1/models/NAME:predict, or :predict_mc; GET /v1/models lists the names"
+    return said
 
 
 def add_errors(app: FastAPI) -> None:
@@ -81,7 +125,7 @@ def add_errors(app: FastAPI) -> None:
         app.add_exception_handler(cause, handle)
 
     def refused(request: Request, error: Refused) -> Response:
-        response = answer({"error": error.message}, error.status)
+        response = answer({"error": error.text(str(request.url)[:200])}, error.status)
         if error.status in (408, 413):
             response.headers["connection"] = "close"  # because the rest of the body is not read
         if error.status == 401:
@@ -89,7 +133,7 @@ def add_errors(app: FastAPI) -> None:
         return response
 
     on(Refused, refused)
-    on(HTTPException, lambda r, e: answer({"error": f"{e.detail}: {r.method} {r.url.path}"}, e.status_code))
+    on(HTTPException, lambda r, e: answer({"error": _no_route(r, e)}, e.status_code))
     on(MemoryError, lambda r, e: answer({"error": "The request is too large for this server's memory"}, 413))
     on(ClientDisconnect, lambda r, e: answer({"error": "The client hung up"}, 499))
     on(Exception, lambda r, e: answer({"error": "The server failed on this request; its log says why"}, 500))

@@ -20,11 +20,15 @@ class Output:
         name: Its name, with which the names in an answer begin; empty for the only output of a model.
         kind: Its output kind, one of `KINDS`.
         class_names: Names of the classes, labels or values; None if the export does not give them.
+        promises: The promises of the calibration, a sentence each, by the names of the guarantees.
+        condition: The sentence on when the promises hold.
     """
 
     name: str = ""
     kind: str = KINDS[0]
     class_names: tuple[str, ...] | None = None
+    promises: Mapping[str, str] = field(default_factory=dict)
+    condition: str = ""
 
 
 @dataclass(frozen=True)
@@ -71,4 +75,8 @@ def read_info(folder: Path) -> Info:
 def _output(said: dict[str, Any], name: str) -> Output:
     names, kind = said.get("class_names"), said.get("task")
     class_names = tuple(map(str, names)) if isinstance(names, list) else None
-    return Output(name, kind if kind in KINDS else KINDS[0], class_names)
+    calibration = said.get("calibration")
+    known = calibration if isinstance(calibration, dict) else {}
+    promises = {key: str(each["words"]) for key, each in known.get("guarantees", {}).items()}
+    condition = str(known.get("condition", "")) if promises else ""
+    return Output(name, kind if kind in KINDS else KINDS[0], class_names, promises, condition)

@@ -6,16 +6,25 @@ from dropzoo.common.checks import check_positive
 
 
 class Refused(Exception):
-    """Refuses a request; the answer is a status and one sentence.
+    """Refuses a request; the answer is a status and one sentence, or two where there is a line that works.
 
     Args:
         status: Int, the HTTP status.
         message: Str, the sentence that the client reads.
+        hint: Str, what to send instead, in which `{url}` stands for the address of the request; empty for nothing.
     """
 
-    def __init__(self, status: int, message: str) -> None:
+    def __init__(self, status: int, message: str, hint: str = "") -> None:
         super().__init__(message)
-        self.status, self.message = status, message
+        self.status, self.message, self.hint = status, message, hint
+
+    def text(self, url: str) -> str:
+        """Returns the message with its hint.
+
+        Args:
+            url: Str, the address of the request.
+        """
+        return f"{self.message}. {self.hint.replace('{url}', url)}" if self.hint else self.message
 
 
 @dataclass(frozen=True)

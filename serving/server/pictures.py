@@ -1,16 +1,15 @@
 """Turns an answer into what the page shows: bars for classes, pictures for masks and uncertainty."""
 
-import base64
-import io
 from collections.abc import Sequence
 from typing import Any, NotRequired, TypedDict
 
 import numpy as np
-from PIL import Image
 
 from dropzoo.serving.server.batching import Arrays
 from dropzoo.serving.server.info import Output
 from dropzoo.serving.server.limits import Refused
+from dropzoo.serving.server.png import data_address
+from dropzoo.serving.server.promises import Promised, promised
 
 # The colours of Okabe and Ito, which colour-blind people can tell apart. The first colour is pale, because the
 # first class is mostly the background.
@@ -49,6 +48,7 @@ class Shown(TypedDict, total=False):
     least: float
     top: float
     spread: float
+    promise: Promised
 
 
 def pictures(answer: Arrays, outputs: Sequence[Output]) -> dict[str, Any]:
@@ -64,12 +64,14 @@ def pictures(answer: Arrays, outputs: Sequence[Output]) -> dict[str, Any]:
     Raises:
         Refused: If no output can be shown.
     """
-    shown = []
+    shown: list[dict[str, Any]] = []
     for each in outputs:
         start = f"{each.name}_" if len(outputs) > 1 else ""
         part = {name: answer[start + name] for name in _NAMES if start + name in answer}
         if _can_be_shown(part):
             shown.append({"output": each.name, **picture(part, each.class_names, each.kind)})
+            if (promise := promised(answer, each)) is not None:  # only a model of one output has a calibration
+                shown[-1]["promise"] = promise
     if not shown:
         raise Refused(
             400, "This model gives neither one answer for an image nor a map of it, so it cannot be shown here"
@@ -114,7 +116,7 @@ def picture(outputs: Arrays, class_names: Sequence[str] | None, kind: str = "mul
     return {
         **shown,
         **_class_map(p, names, kind),
-        "heat": _png(np.clip(heat / shown["most"] * 255, 0, 255), _scale()),
+        "heat": data_address(np.clip(heat / shown["most"] * 255, 0, 255), _scale()),
     }
 
 
@@ -141,7 +143,7 @@ def _class_map(p: np.ndarray, names: list[str], kind: str) -> Shown:
         if shares[i]
     ]
     palette = [tuple(bytes.fromhex(c[1:])) for c in _COLOURS]
-    return {"view": "class_map", "classes": classes, "mask": _png(best % len(_COLOURS), palette)}
+    return {"view": "class_map", "classes": classes, "mask": data_address(best % len(_COLOURS), palette)}
 
 
 def _values(mean: np.ndarray, deviation: np.ndarray | None, names: list[str]) -> Shown:
@@ -157,9 +159,12 @@ def _value_map(mean: np.ndarray, deviation: np.ndarray | None, names: list[str])
     first = mean[..., 0]
     shown: Shown = {"view": "value_map", "classes": [], "name": names[0]}
     shown |= {"least": float(first.min()), "top": float(first.max())}
-    shown["mask"] = _png(_stretched(first), [(i, i, i) for i in range(256)])
+    shown["mask"] = data_address(_stretched(first), [(i, i, i) for i in range(256)])
     if deviation is not None:
-        shown |= {"heat": _png(_stretched(deviation[..., 0]), _scale()), "spread": float(deviation[..., 0].max())}
+        shown |= {
+            "heat": data_address(_stretched(deviation[..., 0]), _scale()),
+            "spread": float(deviation[..., 0].max()),
+        }
     return shown
 
 
@@ -171,11 +176,3 @@ def _scale() -> list[tuple[int, ...]]:
     places = np.linspace(0, 255, len(_HEAT))
     parts = [np.interp(np.arange(256), places, part) for part in zip(*_HEAT, strict=True)]
     return [tuple(int(part[i]) for part in parts) for i in range(256)]
-
-
-def _png(values: np.ndarray, palette: list[tuple[int, ...]]) -> str:
-    image = Image.fromarray(values.astype("uint8"))
-    image.putpalette([part for colour in palette for part in colour])
-    file = io.BytesIO()
-    image.save(file, "PNG")
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()

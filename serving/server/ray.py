@@ -66,7 +66,8 @@ def deployment(
             f"`max_replicas` must be at least `min_replicas`, {min_replicas}. Received: max_replicas={most}"
         )
     folder = Path(folder).resolve()
-    if not any(p.parent.name.isdigit() for p in folder.glob("*/saved_model.pb")):
+    found = [*folder.glob("*/saved_model.pb"), *folder.glob("*/*/saved_model.pb")]
+    if not any(p.parent.name.isdigit() for p in found):
         # Raised here, because the user would find an error in a replica only in its log.
         raise ValueError(f"Expected a folder of exported versions. Received: {folder}")
     scaling: dict[str, Any] = {"num_replicas": min_replicas}

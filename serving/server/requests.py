@@ -5,6 +5,7 @@ import binascii
 import itertools
 import logging
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,13 +13,16 @@ import numpy as np
 import orjson
 import tensorflow as tf
 
+from dropzoo.common.checks import did_you_mean
 from dropzoo.common.pixels import Pixels, doubt
 from dropzoo.serving.server.batching import Arrays
 from dropzoo.serving.server.files import check_bits, check_image, is_deep
+from dropzoo.serving.server.hints import about_files, about_shape
 from dropzoo.serving.server.limits import Limits, Refused
 from dropzoo.serving.server.versions import Signature
 
 _DEEPEST = 16  # levels of nested lists
+_KEYS = {"signature_name", "instances", "inputs"}
 _log = logging.getLogger("dropzoo.serving")
 
 
@@ -53,9 +57,12 @@ def read_predict(body: bytes, signature_name: str | None = None) -> Predict:
         hint = "; NaN and Infinity are not JSON" if b"NaN" in body or b"Infinity" in body else ""
         raise Refused(400, f"JSON Parse error: {error}{hint}") from None
     if not isinstance(request, dict):
-        raise Refused(400, "JSON Parse error: the body must be an object")
-    if unknown := request.keys() - {"signature_name", "instances", "inputs"}:
-        raise Refused(400, f"JSON object has unknown keys: {', '.join(map(repr, sorted(unknown)))}")
+        hint = 'Put it into one: {"instances": [...]}' if isinstance(request, list) else ""
+        raise Refused(400, "JSON Parse error: the body must be an object", hint)
+    if unknown := request.keys() - _KEYS:
+        near = did_you_mean(sorted(unknown)[0], _KEYS).strip()
+        hint = near or 'The form is {"instances": [...]}'
+        raise Refused(400, f"JSON object has unknown keys: {', '.join(map(repr, sorted(unknown)))}"[:150], hint)
     if len(request.keys() & {"instances", "inputs"}) != 1:
         raise Refused(400, "JSON object must have exactly one of 'instances' and 'inputs'")
     name = request.get("signature_name", signature_name or "serving_default")
@@ -86,13 +93,13 @@ def to_arrays(request: Predict, signature: Signature, limits: Limits) -> tuple[A
             raise Refused(400, "'instances' must be a list with at least one instance")
         if all(isinstance(row, dict) and "b64" not in row for row in value):
             for row in value:
-                _check_names(row, names)
+                check_names(row, names)
             value = {name: [row[name] for row in value] for name in names}
     if not isinstance(value, dict) or "b64" in value:
         if len(names) != 1:
             raise Refused(400, f"The inputs must be named: {', '.join(names)}")
         value = {names[0]: value}
-    _check_names(value, names)
+    check_names(value, names)
     arrays, pixels = {}, 0
     for name, spec in signature.specs.items():
         read = _numbers if spec.dtype != tf.string else _encoded if name in signature.files else _texts
@@ -103,7 +110,8 @@ def to_arrays(request: Predict, signature: Signature, limits: Limits) -> tuple[A
     return arrays, pixels
 
 
-def _check_names(given: dict[str, Any], names: list[str]) -> None:
+def check_names(given: Mapping[str, Any], names: list[str]) -> None:
+    """Raises Refused if the inputs of a request are not those of the signature."""
     if given.keys() != set(names):
         found = ", ".join(map(repr, sorted(given))) or "none"
         raise Refused(400, f"The inputs must be {', '.join(map(repr, names))}; received {found}")
@@ -148,10 +156,44 @@ def _flat(name: str, value: Any) -> tuple[list[int], list[int | float]]:
 def _numbers(
     name: str, value: Any, spec: tf.TensorSpec, limits: Limits, signature: Signature
 ) -> tuple[np.ndarray, int]:
+    if _is_file(value):
+        hint = about_files(signature.names, signature.name)
+        raise Refused(400, f"{name!r} must be an array of numbers, received a file in base64", hint)
     shape, numbers = _flat(name, value)
+    return check_numbers(name, shape, numbers, spec, limits, signature)
+
+
+def _is_file(value: Any) -> bool:
+    """Whether a client sends an encoded file where numbers belong: the first of the rows tells."""
+    first = value[0] if isinstance(value, list) and value else value
+    return isinstance(first, dict) and "b64" in first
+
+
+def check_numbers(
+    name: str,
+    shape: Sequence[int],
+    numbers: Sequence[int | float] | np.ndarray,
+    spec: tf.TensorSpec,
+    limits: Limits,
+    signature: Signature,
+) -> tuple[np.ndarray, int]:
+    """Returns numbers as the array that a signature takes, and the pixels of all images together.
+
+    Args:
+        name: Name of the input.
+        shape: The shape of the numbers.
+        numbers: The numbers, flat or in that shape.
+        spec: Shape and dtype of the input.
+        limits: Limits of a request.
+        signature: The signature.
+
+    Raises:
+        Refused: If the numbers do not fit the signature or the limits.
+    """
     if 0 in shape or not spec.shape.is_compatible_with(shape):
         wanted = ", ".join("any" if n is None else str(n) for n in spec.shape)
-        raise Refused(400, f"{name!r} must have the shape ({wanted}); received {tuple(shape)}")
+        message = f"{name!r} must have the shape ({wanted}); received {tuple(shape)}"
+        raise Refused(400, message, about_shape(name, shape, spec))
     _check_rows(shape[0], limits)
     pixels = shape[0] * max(math.prod(shape[1:3]), signature.least)
     _check_pixels(pixels, shape[0], limits, signature.least)
@@ -202,6 +244,8 @@ def _texts(
 def _from_base64(name: str, value: Any) -> bytes:
     """The bytes in `{"b64": ...}`, the form in which TensorFlow Serving's clients send them."""
     text = value.get("b64") if isinstance(value, dict) and len(value) == 1 else None
+    if isinstance(text, str) and text.startswith("data:"):
+        raise Refused(400, f"{name!r} must be base64 alone. Leave out {text.partition(',')[0][:40] + ','!r}")
     try:
         return base64.b64decode(text, validate=True)  # type: ignore[arg-type]
     except (TypeError, ValueError, binascii.Error):

@@ -13,19 +13,19 @@ _MODEL = "/v1/models/{name}"
 _VERSION = "/v1/models/{name}/versions/{version}"
 
 
-def open_routes(server: Server, page: str) -> APIRouter:
+def open_routes(server: Server, page: Callable[[str | None], str]) -> APIRouter:
     """Returns the routes that anybody may use: the page, and the health check for load balancers.
 
     Args:
         server: The server.
-        page: Str, the HTML of the page.
+        page: Function from the name of a model to the HTML of its page.
     """
     router = APIRouter()
 
     @router.head("/", include_in_schema=False)
     @router.get("/", include_in_schema=False)
-    async def index() -> HTMLResponse:
-        return HTMLResponse(page, headers=PAGE_HEADERS)
+    async def index(model: str | None = None) -> HTMLResponse:
+        return HTMLResponse(page(model), headers=PAGE_HEADERS)
 
     @router.head("/healthz", include_in_schema=False)  # some load balancers probe with HEAD
     @router.get("/healthz", responses=schemas.HEALTH)
@@ -50,7 +50,11 @@ def model_routes(server: Server, token: str | None) -> APIRouter:
 
     @router.get("/metrics", include_in_schema=False)
     async def metrics() -> Response:
-        return server.metrics.page(len(server.versions.available))
+        return server.metrics.page(len(server.models.loaded()))
+
+    @router.get("/v1/models", include_in_schema=False)
+    async def listing() -> Response:
+        return server.listing()
 
     @router.get(f"{_VERSION}/metadata", responses=schemas.METADATA)
     @router.get(f"{_MODEL}/metadata", responses=schemas.METADATA)

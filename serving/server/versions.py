@@ -8,13 +8,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from google.protobuf import json_format
 from tensorflow.core.protobuf import saved_model_pb2
 
-from dropzoo.common.checks import check_count
+from dropzoo.common.checks import check_count, did_you_mean
 from dropzoo.common.pixels import Pixels
 from dropzoo.serving.server.batching import Arrays, Run
 from dropzoo.serving.server.info import Output, read_info
@@ -48,6 +49,8 @@ class Signature:
         pixels: The images that the model takes, by the name of the input.
         files: Names of the inputs that are image files; other inputs of strings are texts.
         doubted: Names of the inputs for which the log already has a warning about the range of the images.
+        name: Its name.
+        names: The names of all signatures of the version.
     """
 
     specs: dict[str, tf.TensorSpec]
@@ -56,6 +59,8 @@ class Signature:
     pixels: dict[str, Pixels] = field(default_factory=dict)
     files: set[str] = field(default_factory=set)
     doubted: set[str] = field(default_factory=set)
+    name: str = ""
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -80,7 +85,9 @@ class Version:
         """Returns the signature of this name, or raises `Refused`."""
         if name not in self.signatures:
             there = ", ".join(sorted(self.signatures))
-            raise Refused(400, f'Serving signature name: "{name}" not found in signature def; there is {there}')
+            near = did_you_mean(name, self.signatures).strip()
+            said = f'Serving signature name: "{name[:60]}" not found in signature def; there is {there}'
+            raise Refused(400, said, near)
         return self.signatures[name]
 
 
@@ -200,7 +207,8 @@ def load(folder: Path) -> Version:
         specs = dict(sorted(function.structured_input_signature[1].items()))
         files = {each for each, spec in specs.items() if spec.dtype == tf.string and info.is_file(each)}
         _warm(function, specs, files)
-        signatures[name] = Signature(specs, _runner(function), info.least, dict(info.pixels), files)
+        known: dict[str, Any] = {"least": info.least, "pixels": dict(info.pixels), "files": files}
+        signatures[name] = Signature(specs, _runner(function), **known, name=name, names=tuple(loaded.signatures))
     if not signatures:
         raise ValueError("The model has no signatures")
     return Version(int(folder.name), signatures, shown, info.outputs, loaded)

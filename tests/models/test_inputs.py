@@ -11,7 +11,8 @@ import pytest
 from dropzoo import models
 from dropzoo.common.pixels import Pixels, nearest_range
 from dropzoo.models.blocks.encoders import EncoderInput
-from dropzoo.models.graph.inputs import input_pixels, pixels_of
+from dropzoo.models.graph.inputs import hint_of, input_pixels, pixels_of
+from dropzoo.models.graph.networks import network_in
 from dropzoo.models.graph.record import load_model, read_record, recorded, remember
 
 kl = keras.layers
@@ -37,6 +38,23 @@ class Own(keras.Model):
 
 def small(name):
     return getattr(apps, name)(include_top=False, weights=None, input_shape=(32, 32, 3))
+
+
+def cut(name, last):
+    whole = small(name)
+    return keras.Model(whole.input, whole.get_layer(last).output, name="encoder")
+
+
+def around(preprocess):
+    inputs = keras.Input((32, 32, 3))
+    whole = apps.MobileNet(input_tensor=preprocess(inputs), include_top=False, weights=None)
+    return keras.Model(inputs, kl.Dense(2)(whole.get_layer("conv_pw_2").output), name="own")
+
+
+def named(name):
+    model = net()
+    model.name = name
+    return model
 
 
 def augmented():
@@ -90,6 +108,11 @@ CASES = {
         (0, 255),
     ),
     "an encoder of dropzoo": (lambda: net(EncoderInput("resnet")), (0, 1)),
+    "MobileNet, by another name": (lambda: net(cut("MobileNet", "conv_pw_2"), size=32), (-1, 1)),
+    "MobileNet, around a tensor": (lambda: around(lambda x: x), (-1, 1)),
+    "MobileNet, around its preprocessing": (lambda: around(apps.mobilenet.preprocess_input), (0, 255)),
+    "MobileNet, around unknown preprocessing": (lambda: around(lambda x: 3 * x + 500), None),
+    "another network of that name": (lambda: named("xception"), None),
     "ResNet50V2, nested": (lambda: net(kl.RandomFlip(), small("ResNet50V2"), size=32), (-1, 1)),
 }
 
@@ -100,6 +123,32 @@ def test_the_range_of_the_pixels(make, expected):
     assert (found and found.range) == expected
     if found is not None and expected[1] > 1:
         assert found.bits == (8 if expected[1] == 255 else 16) and found.source.startswith("its ")
+
+
+NETWORKS = {
+    "densenet": ("DenseNet121", "centred"),
+    "mobilenet": ("MobileNet", "symmetric"),
+    "mobilenet_v2": ("MobileNetV2", "symmetric"),
+    "xception": ("Xception", "symmetric"),
+    "inception_v3": ("InceptionV3", "symmetric"),
+    "inception_resnet_v2": ("InceptionResNetV2", "symmetric"),
+    "nasnet": ("NASNetMobile", "symmetric"),
+    "resnet_v2": ("ResNet50V2", "symmetric"),
+    "resnet": ("ResNet50", "centred"),
+    "vgg": ("VGG16", "centred"),
+}
+
+
+@pytest.mark.parametrize(
+    "network", [pytest.param(n, marks=[] if n == "vgg" else pytest.mark.slow) for n in NETWORKS]
+)
+def test_a_network_is_known_by_its_layers_and_not_by_its_name(network):
+    name, takes = NETWORKS[network]
+    size = 224 if network == "nasnet" else 75
+    model = getattr(apps, name)(include_top=False, weights=None, input_shape=(size, size, 3), name="encoder")
+    assert network_in(model) == (network, takes)
+    assert (f"{network!r} of keras.applications" in hint_of(net(model, size=size))) == (takes == "centred")
+    assert not hint_of(named(name.lower()))
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 
 from _small_cnn import images, small_cnn
 from dropzoo import layers, models, serving
-from dropzoo.serving.montecarlo.tiles import place
+from dropzoo.serving.montecarlo.blending import place
 
 kl = keras.layers
 

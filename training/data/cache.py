@@ -16,8 +16,9 @@ from dropzoo.training.data.pipeline import Read, Split
 
 #: The values of `cache`.
 CACHES = ("auto", "memory", "disk", "none")
-#: With `"auto"`, the most bytes of decoded examples that stay in memory.
+#: With `"auto"`, the most bytes of decoded examples that stay in memory: of a TFDS set, and of a folder.
 MOST_IN_MEMORY = 2**29
+MOST_OF_FILES = 2**27
 _CHUNK = 2**26
 
 

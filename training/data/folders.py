@@ -11,15 +11,16 @@ from pathlib import Path
 import numpy as np
 
 from dropzoo.common.checks import check_choice
-from dropzoo.training.data.cache import MOST_IN_MEMORY
+from dropzoo.training.data.cache import MOST_OF_FILES
 from dropzoo.training.data.files.colours import Palette, find_colours, palette_of, read_names, read_palette
 from dropzoo.training.data.files.headers import Facts, read_facts
 from dropzoo.training.data.files.layouts import read_layout
-from dropzoo.training.data.files.masks import Meaning, Values, look, map_files, parse_meaning, settle
+from dropzoo.training.data.files.masks import Meaning, Values, look, parse_meaning, settle
 from dropzoo.training.data.files.reader import Examples, Reader
 from dropzoo.training.data.files.splits import assign, find_doubles, with_groups
 from dropzoo.training.data.files.summary import histogram, summarise
 from dropzoo.training.data.files.table import SPLITS, Reading, Sample, Table, some
+from dropzoo.training.data.files.threads import map_files
 from dropzoo.training.data.images import other_channels, read_alpha, read_image, usual
 from dropzoo.training.data.pipeline import Source, Split, numbered_split
 
@@ -78,8 +79,8 @@ def read_folder(folder: Path, reading: Reading) -> Source:
         ignore_class=ignored,
         summary=summary,
         check=lambda: refuse_broken(find_broken(reader)),
-        key=_key(table, reading),
-        is_large=decoded > MOST_IN_MEMORY,
+        key=lambda: _key(table, reading),
+        is_large=decoded > MOST_OF_FILES,
     )
 
 

@@ -11,7 +11,7 @@ import tensorflow as tf
 from dropzoo.common.checks import check_choice, check_count, check_pair, check_seed
 from dropzoo.common.pixels import check_range
 from dropzoo.training.data.augment import Augment, AugmentLike, make_augment
-from dropzoo.training.data.cache import MOST_IN_MEMORY, check_cache, keep, size_of
+from dropzoo.training.data.cache import MOST_IN_MEMORY, MOST_OF_FILES, check_cache, keep, size_of
 from dropzoo.training.data.files.listing import has_images
 from dropzoo.training.data.files.summary import Summary
 from dropzoo.training.data.files.table import Reading
@@ -143,7 +143,8 @@ def load_data(
         data_dir: Folder in which TFDS keeps prepared sets; None for its default.
         manual_dir: Folder with the original archives of a TFDS set, instead of a download.
         cache: Where decoded images stay: `"memory"` (or True), `"disk"` for images of one size, or `"none"` (or
-            False), which reads files again in each epoch. `"auto"` means memory for up to 512 MB, else none.
+            False), which reads files again in each epoch. `"auto"` means memory for up to 128 MB of a folder and
+            512 MB of a TFDS set, and none for more.
         limit: Int above 0 or None. The number of training images to use, counted from the first; None for all.
         num_channels: 1, 3 or None. Turns RGB images grey (1), or grey images to RGB (3); a folder may hold both.
         fold: `(k, folds)` or None, for cross-validation. The training images (after `limit`) are cut into `folds`
@@ -252,9 +253,12 @@ def _kept(parts: list[Split | None], cache: str, source: Source) -> list[Split |
     if cache == "auto":
         # Images of several sizes are held too, as nothing tells their sum before they are read.
         size = sum(size_of(part) for part in parts)
-        cache = "memory" if size <= MOST_IN_MEMORY or (size == math.inf and not source.is_large) else "none"
+        # Files can be read in any order, and quickly; the examples of TFDS cannot.
+        most = MOST_IN_MEMORY if source.summary is None else MOST_OF_FILES
+        cache = "memory" if size <= most or (size == math.inf and not source.is_large) else "none"
     try:
-        return [part and keep(part, cache, f"{source.key} {n}") for n, part in enumerate(parts)]
+        key = source.key() if cache == "disk" else ""
+        return [part and keep(part, cache, f"{key} {n}") for n, part in enumerate(parts)]
     except tf.errors.OpError:
         source.check()
         raise

@@ -64,8 +64,8 @@ class Source:
     summary: Summary | None = None
     #: Raises the error that names the files that cannot be read, if there are any.
     check: Callable[[], None] = lambda: None
-    #: Text that is the same for the same files.
-    key: str = ""
+    #: Returns text that is the same for the same files.
+    key: Callable[[], str] = lambda: ""
     #: Whether images of several sizes may be too many for memory.
     is_large: bool = False
 
@@ -118,6 +118,7 @@ def numbered_split(
     read: Read, count: int, labels: np.ndarray | None = None, groups: tuple[str, ...] = ()
 ) -> Split:
     """Returns the split of examples that can be read in any order."""
+    read = tf.autograph.experimental.do_not_convert(read)  # there is nothing to convert, and the search is slow
     examples = tf.data.Dataset.range(count).map(read, num_parallel_calls=tf.data.AUTOTUNE)
     return Split(examples, count, read, labels=labels, groups=groups)
 

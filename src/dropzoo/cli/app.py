@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from dropzoo.cli import bench, models, runs, sweeps
+from dropzoo.cli import bench, calibrations, models, predictions, runs, sweeps
 
 app = typer.Typer(
     help="CNNs and U-Nets for Keras in which every dropout site has a name.",
@@ -34,11 +34,12 @@ for command in (
     models.retrofit,
     runs.train,
     runs.evaluate,
+    calibrations.calibrate,
     sweeps.sweep,
     sweeps.recommend,
-    runs.predict,
+    predictions.predict,
     runs.export,
-    runs.serve,
+    predictions.serve,
     bench.bench,
     bench.bench_input,
     runs.demo,

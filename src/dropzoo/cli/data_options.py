@@ -85,5 +85,6 @@ class FolderOptions:
         str, _option("--broken", text="What to do about files that cannot be read: refuse or skip.")
     ] = "refuse"
     cache: Annotated[
-        str, _option("--cache", text="Where decoded images stay: memory, disk, none; auto: memory up to 512 MB.")
+        str,
+        _option("--cache", text="Where decoded images stay: memory, disk, none; auto: memory for up to 128 MB."),
     ] = "auto"

@@ -72,6 +72,13 @@ FromLogitsOption = Annotated[
         show_default=False,
     ),
 ]
+CalibrationOption = Annotated[
+    bool,
+    typer.Option(
+        "--calibration/--no-calibration",
+        help="Whether to use the model's calibration, if it has one: dropzoo calibrate.",
+    ),
+]
 SamplesOption = Annotated[int, typer.Option("--num-samples", "--mc", min=1, help="Number of Monte-Carlo samples.")]
 
 
@@ -186,11 +193,16 @@ def parse_augment(value: str | None) -> bool | str:
 _OPTIONS = {
     "overwrite=True": "--overwrite",
     "num_samples=0": "--num-samples 0",
+    "`num_samples`": "--num-samples",
     "image_dtype=": "--image-dtype ",
     "input_range=": "--input-range ",
     "from_logits=True": "--from-logits",
     "from_logits=False": "--probabilities",
     "task=": "--task ",
+    "sites='search'": "--sites search",
+    "temperature='per_class'": "--temperature per_class",
+    "temperature=True in place of 'per_class'": "--temperature one in place of per_class",
+    "`classes`": "--classes",
 }
 
 

@@ -1,28 +1,25 @@
-"""The commands on runs: train, evaluate, predict, export and serve; and the demo, which does most of these."""
+"""The commands on runs: train, evaluate and export; and the demo, which does most of these."""
 
 import os
 import sys
-from collections import Counter
 from functools import partial
 from pathlib import Path
 from shlex import quote
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
 from rich.progress import track
-from rich.table import Column, Table
 
 from dropzoo.cli.data_options import FolderOptions
 from dropzoo.cli.options import (
     AugmentOption,
+    CalibrationOption,
     DataOption,
     DropoutOption,
     FromLogitsOption,
     InputRangeOption,
     ModelOptions,
     RateScheduleOption,
-    SamplesOption,
     TrainingOptions,
     console,
     data_name,
@@ -35,7 +32,6 @@ from dropzoo.cli.options import (
     say,
     with_groups,
 )
-from dropzoo.common.checks import unknown
 from dropzoo.runs.tables import figures_table
 
 
@@ -67,6 +63,13 @@ def train(
     workers: Annotated[
         int, typer.Option("--workers", min=1, help="Number of processes on this machine that share each batch.")
     ] = 1,
+    members: Annotated[
+        str | None,
+        typer.Option(
+            "--members",
+            help='Train an ensemble: this many runs, one after another, or "snapshots:5", snapshots of one run.',
+        ),
+    ] = None,
 ) -> None:
     """Trains a model and writes the run to a folder. To continue a stopped run, give the command again.
 
@@ -75,10 +78,15 @@ def train(
     from dropzoo.runs.config import RunConfig
     from dropzoo.runs.data import judged_on, load_run_data, read_info
     from dropzoo.runs.description import show
+    from dropzoo.runs.members import first_run, parse_members, snapshot_figures, train_members
     from dropzoo.runs.run import train_run
     from dropzoo.training.loop.workers import run_workers
 
+    count, snapshots = parse_members(members)
+    if count and workers > 1:
+        raise ValueError("`--members` trains one member after another. Pass --workers 1")
     config = RunConfig(
+        snapshots=snapshots,
         model=model,
         data=data,
         dropout=parse_dropout(dropout),
@@ -94,15 +102,18 @@ def train(
     if workers > 1 and "TF_CONFIG" not in os.environ:
         load_run_data(config, folder)  # prepares the data once, before the workers read them at the same time
         raise typer.Exit(run_workers([sys.executable, "-m", "dropzoo.cli", *context.obj], workers))
+    options: dict[str, Any] = {
+        "say": say,
+        "steps_per_execution": steps_per_execution,
+        "show": lambda found: show(found, console.print, say),
+    }
     with options_in_errors():
-        _, figures = train_run(
-            config,
-            folder,
-            say=say,
-            steps_per_execution=steps_per_execution,
-            show=lambda found: show(found, console.print, say),
-        )
-    console.print(figures_table({judged_on(read_info(folder)): figures}))
+        if count:
+            columns = train_members(config, folder, count, **options)
+        else:
+            _, figures = train_run(config, folder, **options)
+            columns = snapshot_figures(folder, figures) if snapshots else {judged_on(read_info(folder)): figures}
+    console.print(figures_table(columns, judged_on(read_info(first_run(folder))) if members else ""))
     say(f"Saved in {folder}. Next: dropzoo evaluate {quote(str(folder))} --mc 30")
 
 
@@ -153,6 +164,7 @@ def evaluate(
     ] = None,
     input_range: InputRangeOption = None,
     from_logits: FromLogitsOption = None,
+    calibration: CalibrationOption = True,
     *,
     reading: FolderOptions,
 ) -> None:
@@ -161,17 +173,20 @@ def evaluate(
     Images are scaled to the range that the model takes: that of its training images,
     the one that its first layers show, such as Rescaling, or --input-range. If the
     data are a folder without a split of its own, the last fifth is the test set, as in
-    training; --split all judges all images.
+    training; --split all judges all images. If the model has a calibration, its answers
+    are evaluated too, and its promises are measured.
 
     Example: dropzoo evaluate runs/unet-digit_scenes --mc 30 --temperature --plots plots --ood digits
 
     Example: dropzoo evaluate mine.keras --data digits --mc 30 --corruptions all --plots plots
     """
     from dropzoo.pages.evaluation import save_all
+    from dropzoo.runs.calibrations import find_calibration
     from dropzoo.runs.comparison import Wanted, compare
-    from dropzoo.runs.data import check_split
+    from dropzoo.runs.data import check_split, how_many_are_judged
     from dropzoo.runs.evaluation import parse_corruptions
     from dropzoo.runs.inputs import check_bits, settle_range
+    from dropzoo.runs.members import first_run, load_members
     from dropzoo.runs.run import load_model_for, load_run_for
     from dropzoo.runs.uncertainty import load_foreign
 
@@ -184,9 +199,10 @@ def evaluate(
     asked = {name: value for name, value in vars(reading).items() if value != getattr(FolderOptions(), name)}
     with options_in_errors():
         if data is None:
-            model, config, loaded = load_run_for(run, split, asked)
+            model, config, loaded = load_run_for(first_run(run), split, asked)
         else:
-            model, config, loaded = load_model_for(run, data, manual_dir, split=split, reading=asked)
+            model, config, loaded = load_model_for(first_run(run), data, manual_dir, split=split, reading=asked)
+            typer.echo(how_many_are_judged(loaded, split), err=True, nl=False)
     check_bits(settle_range(model, parse_range(input_range), say), loaded.info)
     wanted = Wanted(
         num_samples=num_samples,
@@ -196,6 +212,8 @@ def evaluate(
         examples=plots is not None,
         from_logits=from_logits,
         split=split,
+        members=load_members(run) if first_run(run) != run or (run / "run.json").is_file() else [],
+        calibration=find_calibration(run, calibration),
     )
     show_progress = partial(track, description="Corrupted images", console=console, transient=True)
     with options_in_errors():
@@ -203,47 +221,6 @@ def evaluate(
     if plots is not None:
         for path in save_all(plots, str(run), found):
             say(f"Saved {path}")
-
-
-def predict(
-    images: Annotated[list[Path], typer.Argument(help="Image files.")],
-    model: Annotated[Path, typer.Option("--model", help="A run's folder, a .keras file or a SavedModel.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder for pictures of masks.")] = Path("predictions"),
-    num_samples: SamplesOption = 30,
-    input_range: InputRangeOption = None,
-    from_logits: FromLogitsOption = None,
-) -> None:
-    """Predicts images with the model's uncertainty: prints labels as a table, and writes masks as pictures.
-
-    Example: dropzoo predict cell.png --model runs/unet-nuclei
-    """
-    from dropzoo.pages import pictures
-    from dropzoo.runs.predictor import load_predictor
-
-    known: dict[str, Any] = {"input_range": parse_range(input_range), "from_logits": from_logits}
-    with options_in_errors():
-        predictor = load_predictor(model, num_samples, say=say, **known)
-    drawn: Counter[str] = Counter()
-    heads = ("label", "probability", "predictive entropy", "mutual information")
-    table = Table(Column("image", overflow="fold"), *heads)
-    for path in images:
-        image = predictor.read(path)
-        with options_in_errors():
-            answer = predictor.answer(image)
-        uncertainty = [answer.get(name) for name in ("predictive_entropy", "mutual_information")]
-        if answer["mean"].ndim == 1:
-            name, probability = predictor.label(answer["mean"])
-            cells = [f"{probability:.3f}", *("-" if u is None else f"{u:.3f}" for u in uncertainty)]
-            table.add_row(escape(str(path)), escape(name), *cells)
-        else:
-            drawn[path.stem] += 1  # images of the same name, from several folders, each get a picture
-            again = f"_{drawn[path.stem]}" if drawn[path.stem] > 1 else ""
-            target = out / f"{path.stem}_prediction{again}.png"
-            batch = {name: value[None] for name, value in answer.items()}
-            pictures.save(pictures.masks(image[None], None, batch), target)
-            say(f"{path} -> {target}")
-    if table.row_count:
-        console.print(table)
 
 
 def export(
@@ -274,66 +251,40 @@ def export(
         typer.Option("--task", help="The task of the output: multi_class, binary, multi_label or regression."),
     ] = None,
     from_logits: FromLogitsOption = None,
+    calibration: CalibrationOption = True,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing export.")] = False,
 ) -> None:
     """Writes a SavedModel with a deterministic and a Monte-Carlo signature.
+
+    If the model has a calibration, the Monte-Carlo signature answers by it: sets of
+    classes, outer and inner masks, and which images to hand to a human.
 
     Example: dropzoo export runs/unet-digit_scenes saved_models/unet/1
     """
     from dropzoo import serving
     from dropzoo.models.graph.record import load_model
+    from dropzoo.runs.calibrations import find_calibration
+    from dropzoo.runs.members import first_run, load_members
     from dropzoo.runs.run import load_run
 
     known: dict[str, Any] = {}
+    exported: Any
     if run.suffix == ".keras":
-        model = load_model(run)
+        exported = load_model(run)
     else:
-        model, config, info = load_run(run)
+        _, config, info = load_run(first_run(run))
+        members = load_members(run)
+        exported = serving.Ensemble(members, task, from_logits) if len(members) > 1 else members[0]
+        task, from_logits = (None, None) if len(members) > 1 else (task, from_logits)
         known = {"class_names": info.class_names, "card": {"data": config.data, "training": config.to_json()}}
     known |= {"image_dtype": image_dtype, "input_range": parse_range(input_range), "resize": resize}
     known |= {"task": task, "from_logits": from_logits, "overwrite": overwrite}
+    found = find_calibration(run, calibration)
     with options_in_errors():
-        written = serving.export_model(model, path, num_samples, **known)
+        written = serving.export_model(exported, path, num_samples, calibration=found, **known)
+    if found is not None:
+        say(f"The export answers by the calibration of {found.date[:10]}")
     say(f"Exported to {written}. Next: dropzoo predict IMAGE --model {quote(str(written))}")
-
-
-def serve(
-    folder: Annotated[Path, typer.Argument(help="A model's folder of versions: saved_models/NAME.")],
-    host: Annotated[
-        str, typer.Option("--host", help="Address to listen on; the default serves this machine only.")
-    ] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", min=0, max=65535)] = 8501,
-    token: Annotated[
-        str | None, typer.Option("--token", envvar="DROPZOO_TOKEN", help="Token that requests must carry.")
-    ] = None,
-    keep: Annotated[int, typer.Option("--keep", min=1, help="Number of newest versions to serve.")] = 2,
-    engine: Annotated[str, typer.Option("--engine", help="uvicorn, or ray for several processes.")] = "uvicorn",
-    replicas: Annotated[int, typer.Option("--replicas", min=1, help="Number of processes, for --engine ray.")] = 1,
-    max_replicas: Annotated[
-        int | None, typer.Option("--max-replicas", min=1, help="Largest number of processes under load, for ray.")
-    ] = None,
-) -> None:
-    """Serves an export over HTTP: TensorFlow Serving's REST API, predict_mc, and a page to try it.
-
-    Example: dropzoo serve saved_models/unet
-    """
-    if engine not in ("uvicorn", "ray"):
-        raise unknown("engine", engine, ("uvicorn", "ray"))
-    if engine == "uvicorn" and (replicas, max_replicas) != (1, None):
-        raise ValueError("`--replicas` and `--max-replicas` are for --engine ray")
-    try:
-        if engine == "ray":
-            from dropzoo.serving.server import ray as ray_engine
-        else:
-            from dropzoo.serving.server import app as server
-    except ModuleNotFoundError as error:
-        extra = "serve,ray" if engine == "ray" else "serve"
-        raise ValueError(f"The server needs the extra: pip install 'dropzoo[{extra}]' ({error})") from None
-    options: dict[str, Any] = {"host": host, "port": port, "token": token, "keep": keep}
-    if engine == "ray":
-        ray_engine.serve(folder, min_replicas=replicas, max_replicas=max_replicas, **options)
-    else:
-        server.serve(folder, **options)
 
 
 def demo(

@@ -12,6 +12,7 @@ from dropzoo.common.files import whole_file
 from dropzoo.pages.style import GREY, INK, LINES, ORANGE, plain
 from dropzoo.runs.figures import ByMethod, Corrupted, score_name, value
 from dropzoo.runs.figures import label as figure_label
+from dropzoo.runs.promises import Promises
 from dropzoo.runs.scores import Scores
 
 _PALE = "#8fc1e0"  # blue, but so pale that a hatch can be seen on it
@@ -61,6 +62,29 @@ def risk_coverage(scores: dict[str, Scores]) -> Figure:
         label = f"{title}: AURC {risk.mean():.3g}"
         axis.plot(coverage[shown], risk[shown], linestyle=dash, color=colour, linewidth=1.8, label=label)
     axis.set(xlabel="coverage: the surest share of the predictions", ylabel="error among them", xlim=(0, 1))
+    axis.set_ylim(bottom=0)
+    axis.xaxis.set_major_formatter(PercentFormatter(1))
+    axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
+    axis.legend(frameon=False, fontsize=8, loc="best")
+    plain([axis], labelsize=8)
+    return figure
+
+
+def guarantee(promises: Promises) -> Figure:
+    """Draws the error among the images that are kept, from few to all, with the promise and the share kept."""
+    promise = promises.calibration.guarantees["error"]
+    doubts, errors = promises.doubts_and_errors()
+    coverage, risk = training.risk_coverage(doubts, errors)
+    kept = float((doubts < promise.thresholds[0]).mean())
+    figure = Figure(figsize=(5.6, 3.8), layout="constrained")
+    axis = figure.subplots()
+    shown = np.unique(np.linspace(0, len(risk) - 1, _POINTS).astype(int))
+    axis.plot(coverage[shown], risk[shown], color=LINES[0][0], linewidth=1.8, label="error among the kept images")
+    axis.axhline(
+        promise.level, color=ORANGE, linestyle="--", linewidth=1.4, label=f"promised: {promise.level:.1%}"
+    )
+    axis.axvline(kept, color=GREY, linewidth=1.4, label=f"kept: {kept:.1%}; the others go to a human")
+    axis.set(xlabel="coverage: the share of the images that is kept", ylabel="error among them", xlim=(0, 1.02))
     axis.set_ylim(bottom=0)
     axis.xaxis.set_major_formatter(PercentFormatter(1))
     axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=1))

@@ -14,6 +14,7 @@ from dropzoo.training import DataInfo
 _CAPTIONS = {
     "reliability": "Reliability: accuracy against confidence",
     "risk_coverage": "Risk and coverage: the error among the surest predictions",
+    "guarantee": "The promise on errors: images to the right of the line go to a human",
     "corruptions": "Corrupted images: severity 0 is the test set as it is",
     "least_certain": "The least certain images, by predictive entropy (H); MI is the mutual information",
     "most_certain": "The most certain images",
@@ -23,6 +24,8 @@ _CAPTIONS = {
 def save_all(folder: Path, title: str, found: Evaluation) -> list[Path]:
     """Writes figures as CSV, plots as SVG and PNG, pictures of images as PNG, and a page; returns the paths."""
     plots = calibration.draw(found.scores)
+    if found.promises is not None and "error" in found.promises.calibration.guarantees:
+        plots["guarantee"] = calibration.guarantee(found.promises)
     if found.corrupted:
         plots["corruptions"] = calibration.corruptions(found.clean, found.corrupted)
     images = overlays(found.uncertainty, found.info) if found.uncertainty else {}

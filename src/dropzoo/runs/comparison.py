@@ -4,15 +4,29 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import keras
+import tensorflow as tf
 from rich.table import Table
 
 from dropzoo import serving, training
 from dropzoo.runs.data import judged_images, judged_on
-from dropzoo.runs.evaluation import Track, fit_temperatures, methods, score_all, score_corruptions
+from dropzoo.runs.evaluation import (
+    Sampler,
+    Track,
+    fit_temperatures,
+    log_of_mean,
+    log_probabilities,
+    score_all,
+    score_corruptions,
+    title_of,
+    with_temperature,
+)
 from dropzoo.runs.figures import ByMethod, Corrupted
+from dropzoo.runs.inputs import feeding
+from dropzoo.runs.promises import Promises, promises_table
 from dropzoo.runs.scores import Scores
 from dropzoo.runs.tables import corruption_tables, figures_table, ood_table
 from dropzoo.runs.uncertainty import Foreign, Uncertainty, ood_aurocs, sample_all
+from dropzoo.serving.montecarlo.reader import log_of_probabilities
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +42,8 @@ class Wanted:
         examples: Bool. Whether to keep the most and the least certain images. It needs `num_samples`.
         from_logits: Bool. Whether the model's output is logits, as for `MonteCarlo`; None to find out.
         split: Str or None. The images to judge on, as for `judged_images`.
+        members: The members of an ensemble, whose mean is evaluated too; empty for a single model.
+        calibration: The calibration of the model or of the ensemble, whose answers are evaluated too, or None.
     """
 
     num_samples: int = 0
@@ -37,6 +53,8 @@ class Wanted:
     examples: bool = False
     from_logits: bool | None = None
     split: str | None = None
+    members: list[keras.Model] = field(default_factory=list)
+    calibration: serving.Calibration | None = None
 
 
 @dataclass(frozen=True)
@@ -52,6 +70,7 @@ class Evaluation:
         uncertainty: `Uncertainty` on the whole data set; None if neither examples nor foreign images were wanted.
         aurocs: By caption, the AUROC in [0, 1] with which each measure of uncertainty tells foreign images from
             the model's own.
+        promises: `Promises`, the promises of the calibration as they were measured; None without a calibration.
     """
 
     info: training.DataInfo
@@ -61,6 +80,7 @@ class Evaluation:
     corrupted: Corrupted
     uncertainty: Uncertainty | None
     aurocs: dict[str, dict[str, float]]
+    promises: Promises | None = None
 
 
 def compare(
@@ -85,11 +105,22 @@ def compare(
     monte_carlo, said = None, wanted.from_logits
     if wanted.num_samples:
         monte_carlo = serving.MonteCarlo(model, num_samples=wanted.num_samples, from_logits=said)
-    ways = methods(model, monte_carlo, said)
+    ways = {"deterministic": log_probabilities(model, None, said)}
     temperatures = fit_temperatures(ways, data) if wanted.temperature else {}
-    scores = score_all(ways, dataset, info, temperatures)
+    samplers: list[Sampler] = [] if monte_carlo is None else [monte_carlo]
+    samplers += [serving.Ensemble(wanted.members, from_logits=said)] if len(wanted.members) > 1 else []
+    columns = dict(ways)
+    for each in samplers:
+        ways[title_of(each)] = columns[title_of(each)] = log_of_mean(each)
+        columns |= [with_temperature(each, data)] if wanted.temperature else []
+    scores = score_all(columns, dataset, info, temperatures)
+    promises = None
+    if wanted.calibration is not None:
+        promises = _score_calibrated(model, wanted, dataset, info, scores)
     figures = {title: each.figures() for title, each in scores.items()}
     show(figures_table(figures, judged_on(info, wanted.split)))
+    if promises is not None and (measured := promises.measured()):
+        show(promises_table(measured, judged_on(info, wanted.split)))
 
     uncertainty, aurocs = None, {}
     if monte_carlo is not None and (wanted.examples or wanted.foreign):
@@ -104,4 +135,29 @@ def compare(
     corrupted = score_corruptions(ways, dataset, info, wanted.corruptions, track)
     for table in corruption_tables(clean, corrupted):
         show(table)
-    return Evaluation(info, scores, figures, clean, corrupted, uncertainty, aurocs)
+    return Evaluation(info, scores, figures, clean, corrupted, uncertainty, aurocs, promises)
+
+
+def _score_calibrated(
+    model: keras.Model,
+    wanted: Wanted,
+    dataset: tf.data.Dataset,
+    info: training.DataInfo,
+    scores: dict[str, Scores],
+) -> Promises:
+    """Adds the scores of the calibrated answers, and returns their promises as they were measured."""
+    calibration, said = wanted.calibration, wanted.from_logits
+    predictor: Sampler
+    if len(wanted.members) > 1:
+        predictor = serving.Ensemble(wanted.members, from_logits=said, calibration=calibration)
+    else:
+        predictor = serving.MonteCarlo(model, from_logits=said, calibration=calibration)
+    promises = Promises(calibration, info.class_names)  # type: ignore[arg-type]  # the caller has one
+    passes = "one pass" if predictor.num_samples == 1 else f"{predictor.num_samples} passes"
+    scores[f"calibrated, {passes}"] = added = Scores(info)
+    feed = feeding(model)
+    for images, labels in dataset:
+        out = predictor(feed(images))
+        added.add(labels, log_of_probabilities(out["mean"]))
+        promises.add(labels.numpy(), out)
+    return promises

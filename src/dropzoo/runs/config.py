@@ -1,6 +1,7 @@
 """The config of a run, and the objects that it defines: data, model and trainer."""
 
 import dataclasses
+import json
 import math
 from typing import Any
 
@@ -30,11 +31,18 @@ class RunConfig(Settings):
         augment: Bool or str, as for `load_data`.
         label_smoothing: Float in [0, 1).
         seed: Int in [0, 2**32). It fixes the initial weights, the order of the images and the dropout masks.
+        data_seed: Int in [0, 2**32), which fixes the order of the images and the validation images in place of
+            `seed`; None for `seed`. The members of an ensemble share it.
+        snapshots: Int, how many snapshots to take at the ends of as many cycles of the learning rate; 0 for none.
+            They are the members of an ensemble that costs one training.
         fold: Pair of ints `(k, n)` for part `k` of a cross-validation in `n` parts, or None, as for `load_data`.
         data, epochs, ...: See `Settings`.
 
     Raises:
         ValueError: If a value is out of its range.
+
+    Reference:
+        Snapshots: Huang et al., "Snapshot Ensembles: Train 1, get M for free", 2017, arXiv:1704.00109.
     """
 
     model: str
@@ -44,11 +52,18 @@ class RunConfig(Settings):
     augment: bool | str = False
     label_smoothing: float = 0.0
     seed: int = 0
+    data_seed: int | None = None
+    snapshots: int = 0
     fold: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_smoothing(self.label_smoothing)
+        if self.snapshots and (self.epochs % self.snapshots or self.learning_rate_schedule != "cosine"):
+            raise ValueError(
+                f"{self.snapshots} snapshots need the cosine schedule and a multiple of {self.snapshots} epochs. "
+                f"Received: {self.epochs} epochs, schedule {self.learning_rate_schedule}"
+            )
         self.rate_callbacks()
 
     def to_json(self) -> dict[str, Any]:
@@ -71,8 +86,9 @@ class RunConfig(Settings):
         return training.load_data(self.data, balance=self.balance == "sampling", **self.data_arguments())
 
     def data_arguments(self) -> dict[str, Any]:
-        """Returns the fields that `load_data` takes under the same names."""
-        return {name: getattr(self, name) for name in DATA_ARGUMENTS}
+        """Returns the arguments of `load_data` that are fields here."""
+        arguments = {name: getattr(self, name) for name in DATA_ARGUMENTS}
+        return arguments if self.data_seed is None else {**arguments, "seed": self.data_seed}
 
     def class_weight(self, data: training.Data) -> dict[int, float] | None:
         """Returns the weight of each class, if classes are to be balanced by weights."""
@@ -99,7 +115,10 @@ class RunConfig(Settings):
     def trainer(self, model: keras.Model, info: training.DataInfo, **options: Any) -> training.Trainer:
         """Returns a `Trainer` of the model for this config; `options` are further arguments of `Trainer`."""
         rate: Any = self.learning_rate
-        if self.learning_rate_schedule == "cosine":
+        if self.snapshots:
+            cycle = self.steps(info) // self.snapshots
+            rate = keras.optimizers.schedules.CosineDecayRestarts(rate, cycle, t_mul=1.0)
+        elif self.learning_rate_schedule == "cosine":
             rate = keras.optimizers.schedules.CosineDecay(rate, self.steps(info))
         loss = training.default_loss(info.task, info.num_classes, self.label_smoothing, info.ignore_class)
         return training.Trainer(model, keras.optimizers.Adam(rate), loss, **options)
@@ -123,6 +142,11 @@ def class_weights(data: training.Data) -> dict[int, float]:
     frequency = counts / counts.sum()
     weights = np.median(frequency[counts > 0]) / np.where(counts > 0, frequency, 1)
     return {label: float(weights[label]) if counts[label] else 1.0 for label in range(len(counts))}
+
+
+def as_json(config: RunConfig) -> dict[str, Any]:
+    """Returns a config as it comes back from a file, with lists in place of tuples."""
+    return json.loads(json.dumps(config.to_json()))
 
 
 def check_fit(

@@ -53,6 +53,15 @@ def judged_on(info: training.DataInfo, split: str | None = None) -> str:
     return "test" if info.num_test else "validation" if info.num_validation else "training"
 
 
+def how_many_are_judged(data: training.Data, split: str | None) -> str:
+    """Returns a line that says how many images of a folder without a split of its own are judged, or ""."""
+    info, summary = data.info, data.summary
+    if summary is None or summary.is_split or split is not None or not info.num_train or not info.num_test:
+        return ""
+    every = info.num_train + info.num_validation + info.num_test
+    return f"{info.num_test:,} of {every:,} images are judged, the last fifth, as in training; --split all judges all\n"
+
+
 def read_info(out: Path) -> training.DataInfo:
     """Returns the facts of the data set that the run in `out` was trained on."""
     saved = read_json(out / "run.json")["info"]

@@ -9,12 +9,14 @@ import tensorflow as tf
 from dropzoo import serving, training
 from dropzoo.common.checks import unknown
 from dropzoo.runs.figures import Corrupted, Figures
-from dropzoo.runs.inputs import feeding
+from dropzoo.runs.inputs import fed, feeding
 from dropzoo.runs.scores import Sample, Scores
 from dropzoo.serving.montecarlo import reader
 
 #: A function from images `(batch, height, width, channels)` to log-probabilities `(batch, ..., classes)`.
 LogProbabilities = Callable[[tf.Tensor], tf.Tensor]
+#: What averages several passes of a model, or of several models.
+Sampler = serving.MonteCarlo | serving.Ensemble
 #: A function that iterates over a sequence and shows the progress.
 Track = Callable[[Sequence[tuple[str, int]]], Iterable[tuple[str, int]]]
 
@@ -39,6 +41,17 @@ def evaluate(
     return score(log_probabilities(model, monte_carlo), dataset, Scores(info)).figures()
 
 
+def evaluate_with(predictor: Sampler, dataset: tf.data.Dataset, info: training.DataInfo) -> Figures:
+    """Returns the figures of the mean of samples or members over a data set; `evaluate` describes the rest."""
+    return score(log_of_mean(predictor), dataset, Scores(info)).figures()
+
+
+def log_of_mean(predictor: Sampler) -> LogProbabilities:
+    """Returns the function from images in [0, 1] to the log of the mean of samples or members."""
+    feed = feeding(predictor.model)
+    return lambda images: reader.log_of_probabilities(predictor(feed(images))["mean"])
+
+
 def log_probabilities(
     model: keras.Model, monte_carlo: serving.MonteCarlo | None = None, from_logits: bool | None = None
 ) -> LogProbabilities:
@@ -46,9 +59,9 @@ def log_probabilities(
 
     The function takes images in [0, 1] and scales them to the range of the model.
     """
-    feed = feeding(model)
     if monte_carlo is not None:
-        return lambda images: reader.log_of_probabilities(monte_carlo(feed(images))["mean"])
+        return log_of_mean(monte_carlo)
+    feed = feeding(model)
     log_p = reader.LogProbabilities(model, from_logits)
     return lambda images: log_p(feed(images))
 
@@ -60,20 +73,34 @@ def score(predict: LogProbabilities, dataset: tf.data.Dataset, scores: Scores) -
     return scores
 
 
-def methods(
-    model: keras.Model, monte_carlo: serving.MonteCarlo | None = None, from_logits: bool | None = None
-) -> dict[str, LogProbabilities]:
-    """Returns the ways to predict, by title: one deterministic pass and, if given, the mean over samples."""
-    by_title = {"deterministic": log_probabilities(model, None, from_logits)}
-    if monte_carlo is not None:
-        by_title[f"Monte Carlo, {monte_carlo.num_samples} samples"] = log_probabilities(model, monte_carlo)
-    return by_title
+def title_of(predictor: Sampler) -> str:
+    """Returns the title of the column of a predictor."""
+    if isinstance(predictor, serving.Ensemble):
+        return f"ensemble of {predictor.num_samples}"
+    return f"Monte Carlo, {predictor.num_samples} samples"
+
+
+def with_temperature(predictor: Sampler, data: training.Data) -> tuple[str, LogProbabilities]:
+    """Returns a predictor at the temperature that fits the validation images best, and its title.
+
+    The temperature divides the logits of each sample.
+
+    Args:
+        predictor: Samples or an ensemble.
+        data: The data, with validation images.
+    """
+    model, said = predictor.model, predictor.from_logits
+    found = serving.calibrate(predictor, fed(data.validation, model), verbose=0)
+    scaled: Sampler
+    if isinstance(predictor, serving.Ensemble):
+        scaled = serving.Ensemble(predictor.models, from_logits=said, calibration=found)
+    else:
+        scaled = serving.MonteCarlo(model, from_logits=said, calibration=found)
+    return f"{title_of(predictor)}, T = {found.temperature:.2f}", log_of_mean(scaled)
 
 
 def fit_temperatures(methods: dict[str, LogProbabilities], data: training.Data) -> dict[str, float]:
-    """Returns, for each method, the temperature at which it fits the validation data best.
-
-    The log of a Monte-Carlo mean is scaled like the log-probabilities of one pass.
+    """Returns, for each method, the temperature of its log-probabilities that fits the validation data best.
 
     Raises:
         ValueError: If there are no validation images to fit on, or no test images to judge the result on.

@@ -12,12 +12,13 @@ import tensorflow as tf
 
 from dropzoo import serving
 from dropzoo.common.pixels import Pixels, check_range
-from dropzoo.models.graph.record import load_model, taken_by
+from dropzoo.models.graph.record import load_model, remember, taken_by
+from dropzoo.runs.calibrations import export_folder, find_calibration
 from dropzoo.runs.files import read_json
 from dropzoo.runs.inputs import feeding, feeding_of, settle_range
 from dropzoo.runs.run import load_run
 from dropzoo.serving.montecarlo.active import NothingDraws
-from dropzoo.serving.montecarlo.reader import Reader, check_single
+from dropzoo.serving.montecarlo.reader import check_single
 from dropzoo.training.data.images import read_images
 
 #: What `MonteCarlo` returns, as arrays by name.
@@ -32,15 +33,27 @@ class Predictor:
         predict: Function from float32 images in [0, 1], `(batch, height, width, channels)`, to a dict of arrays:
             the probabilities `mean` and, if the model has dropout, `variance`, `predictive_entropy` and
             `mutual_information`. A model with a single output unit gives the probabilities of two classes.
+            With `votes`, also `votes`, `(batch, ..., classes)`: the number of samples whose likeliest class it is.
+            With a calibration, also the answers of its guarantees.
         input_shape: `(height, width, channels)`, with None for a size that is not fixed.
         class_names: Tuple of the names of the classes; None if they are not known.
         pixels: The range of the images that the model takes.
+        feed: Function from RGB or grey images in [0, 1] to the model's range.
+        sampler: The sampler of the model, from which tiles and coherent samples can be had; None for an export.
+        calibration: The calibration by which the sampler answers; None if there is none.
+        num_samples: Int, the number of samples of an answer; 1 for one pass.
+        is_map: Bool, whether there is an answer for each pixel.
     """
 
     predict: Callable[[np.ndarray], Arrays]
     input_shape: tuple[int | None, int | None, int]
     class_names: tuple[str, ...] | None
     pixels: Pixels
+    feed: Callable[[tf.Tensor], tf.Tensor] | None = None
+    sampler: serving.MonteCarlo | serving.Ensemble | None = None
+    calibration: serving.Calibration | None = None
+    num_samples: int = 1
+    is_map: bool = False
 
     def read(self, path: Path) -> np.ndarray:
         """Returns an image file as this model takes it: float32 `(height, width, channels)` in [0, 1].
@@ -50,25 +63,47 @@ class Predictor:
                 it has 8 bits and the model takes 16.
         """
         (image,) = read_images([path])
+        return self.sized(self.converted(image, str(path)))
+
+    def converted(self, image: np.ndarray, name: str) -> np.ndarray:
+        """Returns an image, as it is stored, as float32 in [0, 1] with the channels of this model.
+
+        Args:
+            image: Array uint8, uint16 or float32, `(height, width, channels)`.
+            name: Str, the name of the image, for errors.
+
+        Raises:
+            ValueError: If its channels cannot be converted to those of the model, or if it has 8 bits and the
+                model takes 16.
+        """
         if self.pixels.bits == 16 and image.dtype == np.uint8:
             raise ValueError(
-                f"The model takes images of 16 bits, with pixels from {self.pixels.words}. Received: {path} of 8 "
+                f"The model takes images of 16 bits, with pixels from {self.pixels.words}. Received: {name} of 8 "
                 "bits. Pass the original file of 16 bits"
             )
-        scale = np.iinfo(image.dtype).max if image.dtype.kind == "u" else 1
-        pixels = tf.constant(image, tf.float32) / scale
-        *size, channels = self.input_shape
-        if pixels.shape[-1] != channels:
-            if {int(pixels.shape[-1]), channels} != {1, 3}:
-                raise ValueError(f"{path} has {pixels.shape[-1]} channels, but the model takes {channels}")
-            pixels = tf.image.rgb_to_grayscale(pixels) if channels == 1 else tf.image.grayscale_to_rgb(pixels)
-        if None not in size and tuple(pixels.shape[:2]) != tuple(size):
-            pixels = tf.clip_by_value(tf.image.resize(pixels, size, antialias=True), 0, 1)
-        return pixels.numpy()
+        scale = np.float32(np.iinfo(image.dtype).max if image.dtype.kind == "u" else 1)
+        pixels = image.astype(np.float32) / scale
+        channels = self.input_shape[-1]
+        if pixels.shape[-1] == channels:
+            return pixels
+        if {int(pixels.shape[-1]), channels} != {1, 3}:
+            raise ValueError(f"{name} has {pixels.shape[-1]} channels, but the model takes {channels}")
+        return tf.image.rgb_to_grayscale(pixels).numpy() if channels == 1 else np.repeat(pixels, 3, -1)
+
+    def sized(self, image: np.ndarray) -> np.ndarray:
+        """Returns a converted image in the size of the model, if the model has one."""
+        size = self.input_shape[:2]
+        if None in size or image.shape[:2] == tuple(size):
+            return image
+        return tf.clip_by_value(tf.image.resize(image, size, antialias=True), 0, 1).numpy()
 
     def answer(self, image: np.ndarray) -> Arrays:
         """Returns what `predict` returns for one image, without the batch."""
         return {name: value[0] for name, value in self.predict(image[None]).items()}
+
+    def arranged(self, statistics: Arrays) -> Arrays:
+        """Returns statistics of the sampler as `predict` returns them: with the probabilities of two classes."""
+        return _two_classes(statistics)
 
     def label(self, probabilities: np.ndarray) -> tuple[str, float]:
         """Returns the name and the probability of the likeliest class."""
@@ -78,73 +113,106 @@ class Predictor:
 
 def load_predictor(
     path: Path,
-    num_samples: int = 30,
+    num_samples: int | None = 30,
     seed: int = 0,
     input_range: tuple[float, float] | None = None,
     from_logits: bool | None = None,
     say: Callable[[str], None] = print,
+    *,
+    calibrated: bool = True,
+    votes: bool = False,
+    sampling: str = "balanced",
 ) -> Predictor:
     """Loads a model that predicts image files.
 
     Args:
         path: Path of a run's folder, a `.keras` file, a SavedModel, or a folder of versions of one, whose newest
             is loaded.
-        num_samples: Int, the number of Monte-Carlo samples. A SavedModel has its own number.
+        num_samples: Int, the number of Monte-Carlo samples. A SavedModel and a calibration have their own number.
         seed: Int in [0, 2**32), the seed of the samples.
         input_range: `(low, high)`, the range of the pixels that the model takes; None to find out.
         from_logits: Bool, whether the model's output is logits, as for `MonteCarlo`; None to find out.
         say: Function that prints a line.
+        calibrated: Bool, whether to answer by the calibration of the model, if it has one.
+        votes: Bool, whether answers count the samples that vote for each class. An export does not count them.
+        sampling: As for `MonteCarlo`, unless a calibration says otherwise. For tiles and for samples of a whole
+            image it is `"fixed"`, for which an export must hold its Keras model.
 
     Raises:
         ValueError: If `path` is none of these, or its model does not predict one class for an image or pixel.
     """
+    names: tuple[str, ...] | None = None
+    export = export_folder(path)
+    inside = None if export is None else export / "assets.extra" / "model.keras"
+    calibration = find_calibration(path, calibrated)
     if (path / "run.json").exists():
         model, _, info = load_run(path)
-        settle_range(model, input_range, say)
-        return _from_keras(model, num_samples, seed, info.class_names, from_logits)
-    if path.suffix == ".keras" and path.is_file():
+        names = info.class_names
+    elif path.suffix == ".keras" and path.is_file():
         model = load_model(path)
-        check_single(model)
-        settle_range(model, input_range, say)
-        return _from_keras(model, num_samples, seed, None, from_logits)
-    versions = [p for p in path.glob("*/saved_model.pb") if p.parent.name.isdigit()] if path.is_dir() else []
-    if versions and not (path / "saved_model.pb").exists():
-        path = max(versions, key=lambda p: int(p.parent.name)).parent
-    if (path / "saved_model.pb").exists():
+    elif export is not None and not (sampling == "fixed" and inside is not None and inside.is_file()):
+        if sampling == "fixed":
+            raise ValueError(
+                f"Tiles and measurements need samples of the whole image, and the export {path} does not hold its "
+                "Keras model, which draws them. Pass the run or the .keras file"
+            )
         if from_logits is not None:
             raise ValueError(f"An export knows whether its output is logits. Leave out `from_logits` for {path}")
-        return _from_saved_model(path, input_range)
-    raise ValueError(f"Expected a run's folder, a .keras file or a SavedModel. Received: {path}")
+        return _from_saved_model(export, input_range)
+    elif export is not None and inside is not None:
+        model = load_model(inside)
+        facts = _facts(export)
+        remember(model, _pixels_of_export(export, facts, input_range))
+        names, input_range = tuple(facts["class_names"]) if facts.get("class_names") else None, None
+    else:
+        raise ValueError(f"Expected a run's folder, a .keras file or a SavedModel. Received: {path}")
+    check_single(model)
+    settle_range(model, input_range, say)
+    options: dict[str, Any] = {"seed": seed, "from_logits": from_logits, "return_samples": votes}
+    if calibration is None:
+        options |= {"num_samples": 30 if num_samples is None else num_samples, "sampling": sampling}
+    return _from_keras(model, names, from_logits, calibration, options)
 
 
 def _from_keras(
     model: keras.Model,
-    num_samples: int,
-    seed: int,
     class_names: tuple[str, ...] | None,
     from_logits: bool | None,
+    calibration: serving.Calibration | None,
+    options: dict[str, Any],
 ) -> Predictor:
-    check_single(model)
     feed = feeding(model)
+    facts: dict[str, Any] = {"feed": feed, "calibration": calibration}
     try:
-        sample = serving.MonteCarlo(model, num_samples=num_samples, seed=seed, from_logits=from_logits)
+        sample = serving.MonteCarlo(model, calibration=calibration, **options)
     except NothingDraws:
-        reader = Reader(model, from_logits=from_logits)
+        one = serving.Ensemble([model], from_logits=from_logits)
+        reader = one.reader
+        run = reader.traced(lambda flat: reader.read(reader.call(flat)))
 
         def predict(images: np.ndarray) -> Arrays:
-            (mean,) = reader.read(reader.call(reader.check(feed(images))))
+            (mean,) = run(reader.check(feed(images)))
             return _two_classes({"mean": mean.numpy()})
+
+        facts |= {"sampler": one}
     else:
 
         def predict(images: np.ndarray) -> Arrays:
             return _two_classes({name: value.numpy() for name, value in sample(feed(images)).items()})
 
-    return Predictor(predict, model.input_shape[1:], class_names, taken_by(model))
+        facts |= {"sampler": sample, "num_samples": sample.num_samples}
+    facts |= {"is_map": len(model.output_shape) > 2}
+    return Predictor(predict, model.input_shape[1:], class_names, taken_by(model), **facts)
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    """Returns what the `info.json` of an export says."""
+    facts = path / "assets.extra" / "info.json"
+    return read_json(facts) if facts.exists() else {}
 
 
 def _from_saved_model(path: Path, input_range: tuple[float, float] | None) -> Predictor:
-    facts = path / "assets.extra" / "info.json"
-    info = read_json(facts) if facts.exists() else {}
+    info = _facts(path)
     if (task := info.get("task", "multi_class")) not in ("multi_class", "binary"):
         raise ValueError(
             f"An image or pixel gets one class here, but the export {path} has task={task!r}. Use: dropzoo serve"
@@ -175,7 +243,9 @@ def _from_saved_model(path: Path, input_range: tuple[float, float] | None) -> Pr
 
     predict.loaded = loaded  # type: ignore[attr-defined]  # signatures die with the object that they were loaded from
     names = tuple(info["class_names"]) if info.get("class_names") else None
-    return Predictor(predict, tuple(spec.shape[1:]), names, pixels)
+    is_map = signatures["serving_default"].structured_outputs["probabilities"].shape.rank > 2
+    count = int(info.get("num_samples") or 1) if "predict_mc" in signatures else 1
+    return Predictor(predict, tuple(spec.shape[1:]), names, pixels, num_samples=count, is_map=is_map)
 
 
 def _pixels_of_export(path: Path, info: dict[str, Any], said: tuple[float, float] | None) -> Pixels:
@@ -192,10 +262,16 @@ def _pixels_of_export(path: Path, info: dict[str, Any], said: tuple[float, float
 
 
 def _two_classes(answers: Arrays) -> Arrays:
-    """Turns a single probability, that of the second of two classes, into both."""
+    """Turns a single probability, that of the second of two classes, into both, and samples into votes."""
     if answers["mean"].shape[-1] > 1:
-        return answers
-    both = {"mean": np.concatenate([1 - answers["mean"], answers["mean"]], -1)}
-    if "variance" in answers:
-        both["variance"] = np.repeat(answers["variance"], 2, -1)
-    return answers | both
+        both = {}
+    else:
+        both = {name: np.concatenate([1 - p, p], -1) for name, p in answers.items() if name in ("mean", "samples")}
+        if "variance" in answers:
+            both["variance"] = np.repeat(answers["variance"], 2, -1)
+    out = answers | both
+    if (samples := out.pop("samples", None)) is not None:
+        likeliest = samples.argmax(-1)
+        counts = [(likeliest == i).sum(1) for i in range(samples.shape[-1])]
+        out["votes"] = np.stack(counts, -1).astype(np.float32)
+    return out

@@ -3,15 +3,14 @@
 run.json       the config, the folder and the facts of the data, the versions of Keras and TensorFlow
 checkpoints/   the newest three, from which a run that was stopped continues
 history.csv    the curves, one row an epoch
+member1/ ...   snapshots of the model, if the config asks for them
 model.keras    the trained model
 results.json   the figures on the test set, or the images that stand in for it; written when the run is finished
 """
 
 import dataclasses
-import json
 import os
 import sys
-import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from shlex import quote
@@ -24,7 +23,7 @@ from dropzoo import models, training
 from dropzoo.common.files import whole_file
 from dropzoo.common.pixels import Pixels
 from dropzoo.models.graph.record import load_model, recorded, remember
-from dropzoo.runs.config import RunConfig, check_fit
+from dropzoo.runs.config import RunConfig, as_json, check_fit
 from dropzoo.runs.data import (
     absolute,
     check_same_data,
@@ -93,6 +92,7 @@ def train_run(
     callbacks = config.rate_callbacks()
     for callback in callbacks:
         callback.match(model)  # a pattern without a site is an error before anything is written
+    snapshots = [_Snapshots(out, config.epochs // config.snapshots)] if config.snapshots and chief else []
     trainer = config.trainer(model, data.info, strategy=strategy, steps_per_execution=steps_per_execution)
     if chief:
         if more:
@@ -108,7 +108,7 @@ def train_run(
         fed(data.train, model),
         validation_data=None if data.validation is None else fed(data.validation, model),
         epochs=config.epochs,
-        callbacks=callbacks,
+        callbacks=[*callbacks, *snapshots],
         class_weight=config.class_weight(data),
         checkpoint_dir=out / "checkpoints",
         verbose=(1 if sys.stdout.isatty() else 2) if verbose is None else verbose,
@@ -136,7 +136,7 @@ def load_run(out: Path) -> tuple[keras.Model, RunConfig, training.DataInfo]:
             "To evaluate another model, pass its data: --data DATA"
         )
     config = RunConfig.from_json(read_json(out / "run.json")["config"])
-    return _model_of(out), config, read_info(out)
+    return load_run_model(out / "model.keras"), config, read_info(out)
 
 
 def load_run_for(
@@ -182,7 +182,7 @@ def load_model_for(
     file = path if path.suffix == ".keras" else path / "model.keras"
     if not file.is_file():
         raise ValueError(f"Expected a .keras file, or a folder with a model.keras in it. Received: {path}")
-    model = _model_of(path) if (path / "run.json").is_file() else load_model(file)
+    model = load_run_model(path / "model.keras") if (path / "run.json").is_file() else load_model(file)
     check_single(model)
     if len(model.input_shape) != 4:
         raise ValueError(f"{file} does not take (batch, height, width, channels). Received: {model.input_shape}")
@@ -198,7 +198,6 @@ def load_model_for(
     if split == "all":
         config = dataclasses.replace(config, test_split=1)
     loaded = config.load_data()
-    _say_fifth(loaded, split)
     check_fit(
         model,
         config.model,
@@ -221,24 +220,35 @@ def _reading_of(path: Path, model: keras.Model) -> dict[str, Any]:
     return {} if ignored is None else {"ignore_class": ignored}
 
 
-def _say_fifth(data: training.Data, split: str | None) -> None:
-    """Warns that a folder without a split of its own is judged by its last fifth."""
-    if data.summary is not None and split is None and data.info.num_train and data.info.num_test:
-        if not data.summary.is_split:
-            every = data.info.num_train + data.info.num_validation + data.info.num_test
-            warnings.warn(
-                f"{data.info.num_test:,} of {every:,} images are judged, the last fifth, as in training. To judge "
-                "all of them, pass --split all",
-                stacklevel=3,
-            )
+def load_run_model(file: Path) -> keras.Model:
+    """Returns a model of a run; without a record in its file, it was trained on images in [0, 1].
 
-
-def _model_of(out: Path) -> keras.Model:
-    """Returns the model of a finished run; without a record in its file, it was trained on images in [0, 1]."""
-    model = load_model(out / "model.keras")
+    Args:
+        file: Path of the run's `model.keras`, or of a snapshot.
+    """
+    model = load_model(file)
     if recorded(model) is None:
         remember(model, Pixels(source="the training images"))
     return model
+
+
+def snapshot_file(out: Path, number: int) -> Path:
+    """Returns the file of a snapshot of the run in `out`; the first has the number 0."""
+    return out / f"member{number + 1}" / "model.keras"
+
+
+class _Snapshots(keras.callbacks.Callback):
+    """Saves the model at the end of each cycle, before the checkpoint of that epoch is written."""
+
+    def __init__(self, out: Path, every: int) -> None:
+        super().__init__()
+        self._out, self._every = out, every
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        number, rest = divmod(epoch + 1, self._every)
+        if not rest:
+            with whole_file(snapshot_file(self._out, number - 1)) as unfinished:
+                self.model.save(unfinished)
 
 
 def _check_folder(out: Path, config: RunConfig) -> int:
@@ -251,13 +261,17 @@ def _check_folder(out: Path, config: RunConfig) -> int:
         raise ValueError(f"{out} holds something that is not a run; choose another folder with --out")
     if not (out / "run.json").exists():
         return 0
-    saved, wanted = read_json(out / "run.json"), _as_json(config)
-    held = _as_json(RunConfig.from_json(saved["config"]))  # a setting that the file lacks has its default
+    saved, wanted = read_json(out / "run.json"), as_json(config)
+    held = as_json(RunConfig.from_json(saved["config"]))  # a setting that the file lacks has its default
     folder = absolute(config.data)
     if folder and folder == saved.get("folder"):  # the same folder under another name
         held["data"] = wanted["data"]
     epochs: Any = held["epochs"]
-    if config.epochs > epochs and not differences({**held, "epochs": config.epochs}, wanted):
+    if (
+        config.epochs > epochs
+        and not config.snapshots
+        and not differences({**held, "epochs": config.epochs}, wanted)
+    ):
         return epochs
     changed = differences(held, wanted)
     if changed:
@@ -272,12 +286,7 @@ def _check_folder(out: Path, config: RunConfig) -> int:
 def _write_config(out: Path, config: RunConfig, info: training.DataInfo) -> None:
     facts = {"folder": data_folder(config, out), "info": dataclasses.asdict(info)}
     versions = {"keras": keras.__version__, "tensorflow": tf.__version__}
-    write_json(out / "run.json", {"config": _as_json(config), **facts, "versions": versions})
-
-
-def _as_json(config: RunConfig) -> dict[str, object]:
-    """Returns the config as it comes back from a file, with lists in place of tuples."""
-    return json.loads(json.dumps(config.to_json()))
+    write_json(out / "run.json", {"config": as_json(config), **facts, "versions": versions})
 
 
 def _say_nothing(_: str) -> None:

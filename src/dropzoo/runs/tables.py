@@ -9,6 +9,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Column, Table
 
+from dropzoo import serving
 from dropzoo.common.files import whole_file
 from dropzoo.runs.figures import ByMethod, Corrupted, label, score_name, value
 
@@ -79,6 +80,19 @@ def ood_table(title: str, aurocs: dict[str, float]) -> Table:
     table = Table(Column("uncertainty", no_wrap=True), Column("AUROC", justify="right"), title=escape(title))
     for name, auroc in aurocs.items():
         table.add_row(name, _cell(auroc, 4))
+    return table
+
+
+def calibration_table(found: serving.Calibration) -> Table:
+    """Returns a table of the figures before and after a calibration, on the images that it was fitted on."""
+    columns = ("accuracy", "nll", "ece")
+    heads = (Column(label(name), justify="right") for name in columns)
+    table = Table(Column("on the images that it was fitted on", no_wrap=True), *heads)
+    for name, figures in found.figures.items():
+        title = name.removesuffix("_temperature").replace("_", " ")
+        if name.endswith("_temperature"):
+            title += ", with temperature"
+        table.add_row(title, *(_cell(figures[each], 4, 6) for each in columns))
     return table
 
 

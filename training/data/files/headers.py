@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,6 +9,7 @@ import numpy as np
 import tifffile
 from PIL import ExifTags, Image, JpegImagePlugin
 
+from dropzoo.training.data.files.threads import map_files
 from dropzoo.training.data.images import (
     ARRAY_SUFFIXES,
     BMP,
@@ -61,8 +61,7 @@ def read_facts(paths: Sequence[Path], pages: str = "auto") -> tuple[dict[Path, F
         except Exception as error:
             return str(error).splitlines()[0] if str(error) else type(error).__name__
 
-    with ThreadPoolExecutor(min(8, 2 * (os.cpu_count() or 1))) as pool:
-        found = dict(zip(paths, pool.map(look, paths, chunksize=64), strict=True))
+    found = dict(zip(paths, map_files(look, paths), strict=True))
     good = {path: each for path, each in found.items() if isinstance(each, Facts)}
     return good, {path: each for path, each in found.items() if isinstance(each, str)}
 

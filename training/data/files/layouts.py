@@ -8,18 +8,12 @@ from pathlib import Path
 
 from dropzoo.training.data.files import rows
 from dropzoo.training.data.files.coco import find_coco, read_coco
-from dropzoo.training.data.files.listing import Listing, folders_in, has_images
+from dropzoo.training.data.files.listing import BEHIND, MASKS, Listing, folders_in, has_images, is_mask_folder
 from dropzoo.training.data.files.pairs import pair
 from dropzoo.training.data.files.table import Reading, Sample, Table, counted, some, split_of
 from dropzoo.training.data.images import IMAGE_SUFFIXES
 
 _IMAGES = ("images", "image", "imgs", "img", "jpegimages", "inputs", "input", "frames", "photos", "leftimg8bit")
-_MASKS = (
-    *("masks", "mask", "labels", "label", "annotations", "annotation", "annot", "segmentationclass", "gt", "gts"),
-    *("segmentations", "segmentation", "groundtruth", "ground_truth", "targets", "target", "gtfine", "manual"),
-)
-# What the name of a folder of masks has behind the name of its folder of images: trainannot, train_masks.
-_BEHIND = ("annot", "mask", "label", "seg", "gt", "groundtruth")
 _WAYS = (
     "Otherwise name the folders or patterns of files, `images` and `masks` (--images, --masks), or a CSV "
     "with a row "
@@ -120,13 +114,13 @@ def _given_splits(root: Path, reading: Reading, listing: Listing) -> Table | Non
     """Returns the table of `train/`, `val/` and `test/`, which hold pairs, class folders, or files of a list."""
     folders = {split_of(each.name): each for each in folders_in(root) if split_of(each.name)}
     beside = {each.name for each in folders_in(root)} - {each.name for each in folders.values()}
-    if not folders or any(has_images(root / name) and not _is_mask_folder(name) for name in beside):
+    if not folders or any(has_images(root / name) and not is_mask_folder(name) for name in beside):
         return None  # a class may be called "test"
     tables: dict[str, Table] = {}
     for split, folder in folders.items():
         masks = next((root / name for name in sorted(beside) if _masks_of(name, folder.name)), None)
         if masks is not None:
-            tables[split] = _pairs(_inner(folder, _IMAGES), _inner(masks, _MASKS), reading, listing)
+            tables[split] = _pairs(_inner(folder, _IMAGES), _inner(masks, MASKS), reading, listing)
         elif (found := _split_table(folder, root, reading, listing)) is not None:
             tables[split] = found
     if not tables:
@@ -152,16 +146,8 @@ def _masks_of(name: str, images: str) -> bool:
     """Returns whether a folder's name is that of the masks of a folder of images: trainannot, train_masks."""
     rest = name.lower().removeprefix(images.lower()).strip("_- ").rstrip("s")
     before = name.lower().removesuffix(images.lower()).strip("_- ").rstrip("s")
-    known = {each.rstrip("s") for each in (*_BEHIND, *_MASKS)}
+    known = {each.rstrip("s") for each in (*BEHIND, *MASKS)}
     return name.lower() != images.lower() and (rest in known or before in known)
-
-
-def _is_mask_folder(name: str) -> bool:
-    parts = [name.lower()] + [
-        name.lower().removeprefix(part) for part in ("train", "training", "val", "valid", "test")
-    ]
-    known = {each.rstrip("s") for each in (*_BEHIND, *_MASKS)}
-    return any(part.strip("_- ").rstrip("s") in known for part in parts)
 
 
 def _inner(folder: Path, names: tuple[str, ...]) -> Path:
@@ -196,7 +182,7 @@ def _images_and_masks(root: Path, reading: Reading, listing: Listing) -> Table |
     """Returns the table of `images/` and `masks/`, or of folders of such names; both may hold given splits."""
     folders = {each.name.lower(): each for each in folders_in(root)}
     images = next((folders[name] for name in _IMAGES if name in folders), None)
-    masks = next((folders[name] for name in _MASKS if name in folders), None)
+    masks = next((folders[name] for name in MASKS if name in folders), None)
     if images is None or masks is None:
         return None
     return _pairs(images, masks, reading, listing, root)
@@ -233,7 +219,9 @@ def _listed_in_csv(root: Path, reading: Reading, listing: Listing) -> Table | No
     """Returns the table of the one CSV in a folder whose images are in no class folders."""
     tables = sorted(path for path in root.iterdir() if path.suffix.lower() in (".csv", ".tsv"))
     tables = [path for path in tables if rows.lists_images(path)]
-    if len(tables) != 1 or len([each for each in folders_in(root) if has_images(each)]) > 1:
+    # Class folders beside a list of labels would win, but no class folders are beside a list of masks.
+    folders = [each for each in folders_in(root) if has_images(each)]
+    if len(tables) != 1 or (len(folders) > 1 and not rows.lists_masks(tables[0])):
         return None
     table = rows.read_rows(tables[0], root, reading)
     if not any(sample.label >= 0 or sample.mask is not None for sample in table.samples):

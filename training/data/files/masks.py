@@ -1,10 +1,7 @@
 """The meaning of the numbers and colours in masks: found where it is certain, asked for where it is not."""
 
 import dataclasses
-import os
 from collections import Counter
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -129,12 +126,6 @@ def one_channel(stored: np.ndarray, path: Path) -> np.ndarray:
             )
         )
     return stored[..., 0]
-
-
-def map_files(function: Callable, items: Sequence) -> list:
-    """Returns what a function of a file returns for each, from several threads: decoders let others work."""
-    with ThreadPoolExecutor(min(8, 2 * (os.cpu_count() or 1))) as pool:
-        return list(pool.map(function, items))
 
 
 def look(sample: Sample, meaning: Meaning) -> Values:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dropzoo.common.checks import did_you_mean
-from dropzoo.training.data.files.listing import Listing
+from dropzoo.training.data.files.listing import Listing, is_mask_folder
 from dropzoo.training.data.files.table import SPLITS, Reading, Sample, Table, some, split_of
 
 # The heads of the columns, as people write them.
@@ -45,6 +45,11 @@ def lists_images(path: Path) -> bool:
     """Returns whether a CSV has a column of files and one of labels or masks."""
     head = _columns(_read(path)[0])
     return "file" in head and ("label" in head or "mask" in head)
+
+
+def lists_masks(path: Path) -> bool:
+    """Returns whether a CSV has a column of masks."""
+    return "mask" in _columns(_read(path)[0])
 
 
 def read_rows(path: Path, root: Path, reading: Reading) -> Table:
@@ -172,18 +177,21 @@ class _Finder:
 
     def __init__(self, places: list[Path]) -> None:
         self._places = places
-        self._by_stem: dict[str, Path | None] | None = None
+        self._by_name: dict[str, list[Path]] | None = None
 
     def find(self, name: str) -> Path | None:
         for place in self._places:
             if (path := place / name).is_file():
                 return path
-        if self._by_stem is None:
-            self._by_stem = {}
+        if self._by_name is None:
+            self._by_name = {}
             for path in Listing().images(self._places[-1]):
                 for key in {path.stem, path.name}:
-                    self._by_stem[key] = None if key in self._by_stem else path  # two of one name: neither
-        return self._by_stem.get(os.path.basename(name))
+                    self._by_name.setdefault(key, []).append(path)
+        found = self._by_name.get(os.path.basename(name), [])
+        if len(found) > 1:  # an image and its mask, often
+            found = [path for path in found if not is_mask_folder(path.parent.name)]
+        return found[0] if len(found) == 1 else None
 
 
 def _read(path: Path) -> tuple[list[str], list[list[str]]]:

@@ -13,6 +13,7 @@ from dropzoo.training.data.files.table import Reading, Sample, Table, some
 
 #: The fraction of the images of a folder without a given split that test.
 TEST_FRACTION = 0.2
+_LOOKED_AT = 1000  # names in which groups are looked for
 _LIKE_A_GROUP = re.compile(r"(?i)(patient|subject|subj|case|person|animal|mouse|plate|donor|slide|well)[-_ ]?\d+")
 
 
@@ -55,9 +56,9 @@ def with_groups(table: Table, group_by: str | None) -> Table:
             for sample in samples
         ]
     if not any(sample.group for sample in samples):
-        found = [_LIKE_A_GROUP.search(_below(sample, table)) for sample in samples]
+        found = [_LIKE_A_GROUP.search(_below(sample, table)) for sample in samples[:_LOOKED_AT]]
         names = {place[0] for place in found if place}
-        if all(found) and 1 < len(names) < len(samples):
+        if all(found) and 1 < len(names) < len(found):
             table.doubts.append(
                 f"Names such as {min(names)} may be groups that should stay together: pass `group_by` "
                 f"(--group-by), "

@@ -1,0 +1,57 @@
+"""The first paragraph of the page: what a practitioner can do with it, from the rows."""
+
+import textwrap
+
+import numpy as np
+from control import CONTROL
+from protocol import Condition, Rows, Setting, found_rows, value_of
+
+_HEAD = """# What dropout buys: claims, tried
+
+Made by `make evidence` from `benchmarks/evidence/results/trainings.csv`; `--list` says what is left to train.
+
+"""
+_ALWAYS = """**If you only read one paragraph.** Train until the training accuracy has stopped
+rising, with a learning rate that falls to 0; then look at it. If the network fits its training images,
+and its validation NLL is far above its training NLL, it overfits, and dropout is worth trying: `module?
+0.2` and `dense* 0.5`, or the like. If it does not fit them, train longer before you drop more. Fit a
+temperature on held-out images in any case: it costs nothing. Sample if you need to know where the
+network is unsure."""
+
+
+_FIGURES = """ On 2,000 images of Fashion-MNIST that a CNN fits completely, one pass without dropout
+has an accuracy of {none[score_one]:.3f}, an NLL of {none[nll_one]:.2f} and an ECE of
+{none[ece_one]:.3f}. With dropout and 30 samples these are {dropout[score_mc]:.3f}, {dropout[nll_mc]:.2f}
+and {dropout[ece_mc]:.3f} ({dropout[seeds]:.0f} seeds)."""
+_TEMPERATURE = """ Most of that is overconfidence, which a temperature mends as well: it brings the NLL
+and the ECE of the network without dropout to {none[nll_one_t]:.3f} and {none[ece_one_t]:.3f}. The
+network with dropout then has {dropout[nll_one_t]:.3f} and {dropout[ece_one_t]:.3f} in one pass,
+{dropout[nll_mc_t]:.3f} and {dropout[ece_mc_t]:.3f} with samples."""
+
+
+def first_paragraph(rows: Rows) -> str:
+    """Returns the head of the page, with the figures of the control that are there."""
+    by_name = {condition.name: (setting, condition) for setting, condition in CONTROL.each()}
+    means = [_means(*by_name[name], rows) for name in ("none", "modules, dense") if name in by_name]
+    words = _ALWAYS
+    if len(means) == 2 and all(means):
+        none, dropout = means
+        words += _FIGURES.format(none=none, dropout=dropout)
+        if _mostly_temperature(none, dropout):
+            words += _TEMPERATURE.format(none=none, dropout=dropout)
+    return f"{_HEAD}{textwrap.fill(' '.join(words.split()), 115)}\n\n"
+
+
+def _mostly_temperature(none: dict[str, float], dropout: dict[str, float]) -> bool:
+    """Whether the temperature alone closes more than half of the gap in NLL between none and samples."""
+    gap = none["nll_one"] - dropout["nll_mc"]
+    return gap > 0 and none["nll_one"] - none["nll_one_t"] > gap / 2
+
+
+def _means(setting: Setting, condition: Condition, rows: Rows) -> dict[str, float]:
+    """Returns the means of the figures over the seeds."""
+    found = list(found_rows(setting, condition, rows).values())
+    if not found:
+        return {}
+    names = ["train_score", *(f"{f}_{c}" for f in ("score", "nll", "ece") for c in ("one", "one_t", "mc", "mc_t"))]
+    return {name: float(np.mean([value_of(row, name) for row in found])) for name in names} | {"seeds": len(found)}

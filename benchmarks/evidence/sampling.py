@@ -1,0 +1,213 @@
+"""Claims 7 to 12: samples against one pass, robustness, order, ensembles, and the sites of the uncertainty."""
+
+from dataclasses import replace
+
+from placement import FIVE
+from protocol import Claim, Condition, Setting, Statement
+from settings import (
+    BOTTLENECK,
+    COLOUR,
+    DROPOUT,
+    MEMBRANES,
+    MODULES_AND_DENSE,
+    NONE,
+    NUCLEI,
+    OVERFITS,
+    SCENES,
+    SIZES,
+)
+
+from dropzoo.training import list_corruptions
+
+_PLENTY = SIZES[4]
+_WORSE = replace(DROPOUT, measures=("few", "corruptions"))
+_FIRST_FIVE = replace(OVERFITS, seeds=5)
+_ENSEMBLE = Condition("ensemble of 5", like=NONE, changes=(("members", 5),))
+_SHORT = Condition("ensemble of 5, a fifth of the epochs each", like=NONE, changes=(("members", 5),), share=5)
+_DROPPED = Condition("ensemble of 5 with dropout", like=DROPOUT, changes=(("members", 5),))
+_FAMILY = Condition("five architectures", like=NONE, changes=(("members", 5), ("network", "five architectures")))
+_TRACED = replace(DROPOUT, measures=("few", "attribution"))
+
+
+def _against_itself(text: str, figure: str, sign: int, column: str, other: str) -> Statement:
+    return Statement(text, f"{figure}_{column}", "dropout", "dropout", sign, other_figure=f"{figure}_{other}")
+
+
+def _kind(name: str, spec: str, dense: str) -> Condition:
+    plans = tuple(f"module? {spec.format(rate)} + dense* {dense}" for rate in (0.1, 0.2))
+    return Condition(name, plans, measures=("corruptions", "units"))
+
+
+_KINDS = (
+    Condition("none", measures=("corruptions", "units")),
+    Condition("dropout", MODULES_AND_DENSE, measures=("corruptions", "units")),
+    _kind("SpatialDropout2D", "spatial_dropout2d:{}", "0.5"),
+    _kind("DropBlock", "drop_block2d:{},block_size=5", "0.5"),
+    _kind("Gaussian dropout", "gaussian_dropout:{}", "gaussian_dropout:0.5"),
+)
+_ORDERED = tuple(
+    Condition(name, (plan,), fixed=True)
+    for name, plan in {"none": "none", "dropout": "module? 0.2 + dense* 0.5"}.items()
+)
+_NET = "small CNN without BatchNorm"
+
+CLAIMS = (
+    Claim(
+        7,
+        "Averaging over masks (Monte Carlo) is better than one pass with scaled weights.",
+        "The same trained networks by 30 samples (10 for masks) and in one pass, each without and with its own "
+        "temperature. Corrupted: the mean over six corruptions of middle severity, at the temperature of clean "
+        "images.",
+        (
+            (OVERFITS, (_WORSE,)),
+            (_PLENTY, (DROPOUT,)),
+            (COLOUR, (DROPOUT,)),
+            *((each, (BOTTLENECK,)) for each in (NUCLEI[1], MEMBRANES, SCENES)),
+        ),
+        (
+            _against_itself("Accuracy is higher", "score", 1, "mc", "one"),
+            _against_itself("NLL is lower", "nll", -1, "mc", "one"),
+            _against_itself("ECE is lower", "ece", -1, "mc", "one"),
+            _against_itself("NLL is lower, both with temperature", "nll", -1, "mc_t", "one_t"),
+            _against_itself("ECE is lower, both with temperature", "ece", -1, "mc_t", "one_t"),
+            _against_itself("Finds its errors better, both with temperature", "auroc", 1, "mc_t", "one_t"),
+            _against_itself("NLL is lower, corrupted, both with temperature", "worse_nll", -1, "mc_t", "one_t"),
+            _against_itself("ECE is lower, corrupted, both with temperature", "worse_ece", -1, "mc_t", "one_t"),
+        ),
+        "version 1 found mixed results: its networks had been stopped before they were overconfident.",
+    ),
+    Claim(
+        8,
+        "Dropout makes the network robust to noise and missing information, and redundant; structured dropping "
+        "differs from Gaussian noise of the same power.",
+        "Accuracy under corruptions of severity 3 (one pass); after removing 30 and 60 % of the units before "
+        "Flatten at random; the mean absolute correlation of the units before the classifier.",
+        ((FIVE, _KINDS),),
+        (
+            *(
+                Statement(f"Higher accuracy under {n}", f"{n}_score_one", "dropout", "none", 1)
+                for n in list_corruptions()
+            ),
+            Statement("Higher accuracy without 30 % of the units", "without_30", "dropout", "none", 1),
+            Statement("Higher accuracy without 60 % of the units", "without_60", "dropout", "none", 1),
+            Statement("Units are less correlated", "correlation", "dropout", "none", -1),
+            *(
+                Statement(
+                    f"DropBlock: higher accuracy than Gaussian under {n}",
+                    f"{n}_score_one",
+                    "DropBlock",
+                    "Gaussian dropout",
+                    1,
+                )
+                for n in ("missing_patches", "occlusion")
+            ),
+        ),
+        "version 1 found dropout more robust to few of them, after 20 epochs.",
+        (*(f"{name}_score_one" for name in list_corruptions()), "without_30", "without_60", "correlation"),
+    ),
+    Claim(
+        9,
+        "Without dropout the first samples have an excessive influence, and later ones are not learned.",
+        "Ten images of circles one after the other, then ten of squares, five steps an image; and digits class "
+        "after class in every epoch. The advantage of the first over the last is the difference of their test "
+        "accuracies in order, minus that of the same images shuffled.",
+        (
+            (Setting("Ten circles, then ten squares", "circles, then squares", 20, _NET, 5, (1e-3,)), _ORDERED),
+            (Setting("Digits, class after class", "digits, class after class", 1400, _NET, 20, (1e-3,)), _ORDERED),
+        ),
+        (
+            Statement("Without dropout the first have the advantage", "advantage_of_first", "none", "", 1),
+            Statement("Dropout makes that advantage smaller", "advantage_of_first", "dropout", "none", -1),
+            Statement("In order, dropout is better", "ordered_score", "dropout", "none", 1),
+        ),
+        "version 1 found the opposite: the last classes win, with dropout and without.",
+        ("ordered_first", "ordered_last", "shuffled_first", "shuffled_last", "advantage_of_first"),
+    ),
+    Claim(
+        10,
+        "One network with dropout does what an ensemble of different architectures does.",
+        "Five architectures without dropout, averaged, against one network with dropout and its samples.",
+        ((_FIRST_FIVE, (NONE, DROPOUT, _FAMILY)),),
+        (
+            Statement("NLL is lower than one network's", "nll", "dropout", "none", -1),
+            Statement("Accuracy is higher than the ensemble's", "score", "dropout", "five architectures", 1),
+            Statement("NLL is lower than the ensemble's", "nll", "dropout", "five architectures", -1),
+        ),
+        "version 1 found the opposite, with a network that had been stopped early.",
+    ),
+    Claim(
+        11,
+        "Calibrated samples do what an ensemble of 5 does, at equal cost.",
+        "Equal cost of inference: 5 samples against 5 members. Equal cost of training: one network with dropout "
+        "against 5 members with a fifth of its epochs each. All with temperature.",
+        ((_FIRST_FIVE, (NONE, DROPOUT, _ENSEMBLE, _SHORT, _DROPPED)),),
+        (
+            Statement("Samples: NLL is lower than one pass", "nll_mc_t", "dropout", "dropout", -1, "nll_one_t"),
+            Statement("5 samples: NLL is lower than one pass", "nll_mc5_t", "dropout", "dropout", -1, "nll_one_t"),
+            Statement(
+                "5 samples: NLL is lower than the ensemble's",
+                "nll_mc5_t",
+                "dropout",
+                _ENSEMBLE.name,
+                -1,
+                "nll_mc_t",
+            ),
+            Statement(
+                "5 samples: accuracy is higher than the ensemble's",
+                "score_mc5_t",
+                "dropout",
+                _ENSEMBLE.name,
+                1,
+                "score_mc_t",
+            ),
+            Statement(
+                "Samples: NLL is lower than that of 5 short trainings", "nll_mc_t", "dropout", _SHORT.name, -1
+            ),
+            Statement(
+                "Samples: accuracy is higher than that of 5 short trainings",
+                "score_mc_t",
+                "dropout",
+                _SHORT.name,
+                1,
+            ),
+            Statement(
+                "Members with dropout: NLL is lower than without", "nll_mc_t", _DROPPED.name, _ENSEMBLE.name, -1
+            ),
+        ),
+    ),
+    Claim(
+        12,
+        "A few sites carry the uncertainty, and dropping only there keeps it.",
+        "`mc.attribute` gives each site's share of the variance; then only the strongest site drops at "
+        "inference, with a temperature of its own.",
+        ((OVERFITS, (_TRACED,)),),
+        (
+            Statement(
+                "The strongest site alone has more than half of the variance",
+                "strongest_over_half",
+                "dropout",
+                "",
+                1,
+            ),
+            Statement(
+                "Strongest alone: NLL is higher than all sites",
+                "nll_strongest_t",
+                "dropout",
+                "dropout",
+                1,
+                "nll_mc_t",
+            ),
+            Statement(
+                "Strongest alone: NLL is lower than one pass",
+                "nll_strongest_t",
+                "dropout",
+                "dropout",
+                -1,
+                "nll_one_t",
+            ),
+            Statement(
+                "Strongest alone: finds errors worse", "auroc_strongest_t", "dropout", "dropout", -1, "auroc_mc_t"
+            ),
+        ),
+    ),
+)

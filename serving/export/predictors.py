@@ -1,0 +1,139 @@
+"""What an export answers with: a model, its Monte-Carlo samples, or the members of an ensemble."""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+
+from dropzoo.common.checks import check_keras_model
+from dropzoo.serving.calibration.calibration import Calibration
+from dropzoo.serving.calibration.use import check_type
+from dropzoo.serving.export.checks import check_samples
+from dropzoo.serving.montecarlo.active import NothingDraws
+from dropzoo.serving.montecarlo.ensembles import Ensemble
+from dropzoo.serving.montecarlo.reader import Reader
+from dropzoo.serving.montecarlo.sampler import MonteCarlo
+
+
+@dataclass(frozen=True)
+class Predictors:
+    """What the signatures of an export answer with.
+
+    Attributes:
+        models: The model, or the members of an ensemble.
+        reader: The model, or the first member, which knows what the outputs mean.
+        default: The predictor behind `serving_default` and `predict_bytes`; None for one pass of the model.
+        sampled: The predictor behind `predict_mc`, or None.
+        calibration: The calibration by which `predict_mc` answers, or None.
+    """
+
+    models: list[keras.Model]
+    reader: Reader
+    default: MonteCarlo | Ensemble | None
+    sampled: MonteCarlo | Ensemble | None
+    calibration: Calibration | None
+
+    @property
+    def readers(self) -> list[Reader]:
+        """The model or the members, which know what their outputs mean."""
+        return self.default.readers if isinstance(self.default, Ensemble) else [self.reader]
+
+    @property
+    def monte_carlo(self) -> MonteCarlo | None:
+        """The Monte-Carlo sampler behind `predict_mc`, or None."""
+        return self.sampled if isinstance(self.sampled, MonteCarlo) else None
+
+    def card(self) -> dict[str, object]:
+        """Returns the section of the card on the samples; empty if there are none."""
+        mc = self.monte_carlo
+        if mc is None or mc.sites == {}:
+            return {}
+        return {"num_samples": mc.max_samples, "sampling": mc.sampling, "seed": mc.seed}
+
+    @property
+    def num_samples(self) -> int:
+        """The number of samples behind `predict_mc`; 0 if there is no such signature."""
+        if self.sampled is None:
+            return 0
+        return len(self.models) if isinstance(self.sampled, Ensemble) else self.sampled.max_samples
+
+
+def predictors_of(
+    model: keras.Model | Ensemble,
+    num_samples: int,
+    sampling: str,
+    seed: int,
+    calibration: Calibration | None,
+    said: dict[str, Any],
+) -> Predictors:
+    """Returns the predictors of an export.
+
+    Args:
+        model: The model or the ensemble.
+        num_samples: The number of samples that the user asks for.
+        sampling: The sampling that the user asks for.
+        seed: The seed of the masks.
+        calibration: The calibration that the user gives, or None.
+        said: The arguments `task` and `from_logits` of the user.
+
+    Raises:
+        ValueError: If the arguments do not go together, or the model has nothing to sample.
+    """
+    check_samples(num_samples, sampling, seed)
+    if calibration is not None:
+        check_type(calibration)
+    if isinstance(model, Ensemble):
+        return _of_ensemble(model, num_samples, calibration, said)
+    check_keras_model(model)
+    if calibration is None:
+        with or_without_samples():
+            mc = MonteCarlo(model, num_samples, sampling, seed=seed, **said) if num_samples else None
+        return Predictors([model], Reader(model, **said) if mc is None else mc.reader, None, mc, None)
+    facts = calibration.facts
+    if sampling not in ("fixed", facts.sampling):
+        raise ValueError(
+            f"The calibration was made for sampling={facts.sampling!r}: leave `sampling` out. "
+            f"Received: sampling={sampling!r}"
+        )
+    if not num_samples and facts.num_samples > 1:
+        raise ValueError(
+            f"The calibration was made for num_samples={facts.num_samples}: leave `num_samples` out, or calibrate "
+            "one pass. Received: num_samples=0"
+        )
+    mc = MonteCarlo(model, num_samples or facts.num_samples, seed=seed, calibration=calibration, **said)
+    one_pass = mc if not calibration.sites else None
+    return Predictors([model], mc.reader, one_pass, mc if num_samples else None, calibration)
+
+
+def _of_ensemble(
+    ensemble: Ensemble, num_samples: int, calibration: Calibration | None, said: dict[str, Any]
+) -> Predictors:
+    """The predictors of an ensemble, whose members take the place of samples."""
+    if any(value is not None for value in said.values()):
+        raise ValueError(f"An ensemble knows what its outputs mean: leave them out. Received: {said}")
+    if calibration is not None and ensemble.calibration not in (None, calibration):
+        raise ValueError(
+            "The ensemble has another calibration: leave `calibration` out. Received: two calibrations"
+        )
+    if calibration is not None and ensemble.calibration is None:
+        ensemble = Ensemble(ensemble.models, ensemble.task, ensemble.from_logits, calibration)
+    if num_samples not in (0, 30, len(ensemble.models)):
+        raise ValueError(
+            f"The samples of an ensemble are its {len(ensemble.models)} members: leave `num_samples` out, or pass "
+            f"0 to leave out `predict_mc`. Received: num_samples={num_samples}"
+        )
+    sampled = ensemble if num_samples else None
+    return Predictors(ensemble.models, ensemble.reader, ensemble, sampled, ensemble.calibration)
+
+
+@contextlib.contextmanager
+def or_without_samples() -> Iterator[None]:
+    """Adds to the error for a model that draws nothing how to export it without `predict_mc`."""
+    try:
+        yield
+    except NothingDraws as error:
+        raise ValueError(
+            "The model has no dropout layer to sample; pass num_samples=0 to leave out `predict_mc`"
+        ) from error

@@ -1,0 +1,69 @@
+"""The bodies of requests as bytes: compressed ones, and what a body is by its first bytes."""
+
+import zlib
+
+from dropzoo.serving.server.limits import Limits, Refused
+
+#: The first bytes of the files that a body may be, and the media type of each.
+_STARTS = {
+    b"\x89PNG\r\n\x1a\n": "image/png",
+    b"\xff\xd8\xff": "image/jpeg",
+    b"II*\0": "image/tiff",
+    b"MM\0*": "image/tiff",
+    b"II+\0": "image/tiff",
+    b"MM\0+": "image/tiff",
+    b"\x93NUMPY": "application/x-npy",
+    b"PK\x03\x04": "application/x-npz",
+}
+#: Types under which clients send a file if nobody told them its type.
+UNTOLD = ("", "application/x-www-form-urlencoded", "application/octet-stream", "binary/octet-stream", "*/*")
+
+
+def kind_of(body: bytes) -> str | None:
+    """Returns the media type of a file by its first bytes, or None if it is none of those that are read."""
+    return next((kind for start, kind in _STARTS.items() if body.startswith(start)), None)
+
+
+def check_encoding(encoding: str) -> bool:
+    """Returns whether a body is compressed by gzip.
+
+    Args:
+        encoding: The header `Content-Encoding`.
+
+    Raises:
+        Refused: If it is encoded in another way.
+    """
+    name = encoding.strip().lower()
+    if name not in ("", "identity", "gzip", "x-gzip"):
+        raise Refused(
+            415, f"A body may be compressed by gzip or not at all. Received: Content-Encoding: {name[:40]}"
+        )
+    return name in ("gzip", "x-gzip")
+
+
+def unzipped(body: bytes, limits: Limits) -> bytes:
+    """Returns the content of a body that is compressed by gzip; it is never larger than a body may be.
+
+    Args:
+        body: The compressed bytes.
+        limits: Limits of a request.
+
+    Raises:
+        Refused: If the bytes are no gzip, are cut short, or hold too much.
+    """
+    out = bytearray()
+    rest = body
+    try:
+        while rest:  # a file may have several members
+            member = zlib.decompressobj(wbits=31)
+            out += member.decompress(rest, limits.max_body_bytes + 1 - len(out))
+            if len(out) > limits.max_body_bytes:
+                raise Refused(413, f"The body may have {limits.max_body_bytes:,} bytes at most, after gzip too")
+            if not member.eof:
+                raise Refused(400, "The gzip body is cut short")
+            rest = member.unused_data
+    except zlib.error:
+        raise Refused(
+            400, "The body is not gzip, as its header Content-Encoding says. Leave out the header, or compress it"
+        ) from None
+    return bytes(out)

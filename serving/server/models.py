@@ -1,0 +1,79 @@
+"""The models of a server: one folder of versions, or a folder of such folders."""
+
+import logging
+import re
+from pathlib import Path
+
+from dropzoo.common.checks import did_you_mean
+from dropzoo.serving.server.limits import Refused
+from dropzoo.serving.server.versions import Version, Versions
+
+_log = logging.getLogger("dropzoo.serving")
+
+
+class Models:
+    """The models of a server by name, each with its versions.
+
+    Args:
+        folder: Folder of a model's versions, or a folder of such folders, whose names are those of the models.
+        keep: Int, how many of the newest versions of each model to serve.
+
+    Raises:
+        ValueError: If `folder` is a version itself, or if `keep` is not positive.
+    """
+
+    def __init__(self, folder: Path, keep: int) -> None:
+        self._folder, self._keep = folder, keep
+        self.single = _has_versions(folder) or not any(_has_versions(each) for each in _folders(folder))
+        self.by_name: dict[str, Versions] = {}  # replaced as a whole, never changed
+        if self.single:
+            versions = Versions(folder, keep)
+            self.by_name = {versions.name: versions}
+
+    @property
+    def first(self) -> Versions:
+        """The only model, or the first by name."""
+        return self.by_name[min(self.by_name)]
+
+    def refresh(self) -> None:
+        """Looks for new models and new versions, and drops those that are gone."""
+        if not self.single:
+            found = {each.name: each for each in _folders(self._folder) if _has_versions(each)}
+            for name in sorted(found.keys() - self.by_name.keys()):
+                if not re.fullmatch(r"[\w.+-]+", name, re.ASCII):
+                    continue
+                _log.info("Model %s is new", name)
+                self.by_name = self.by_name | {name: Versions(found[name], self._keep)}
+            if gone := self.by_name.keys() - found.keys():
+                self.by_name = {name: each for name, each in self.by_name.items() if name not in gone}
+        for each in self.by_name.values():
+            each.refresh()
+
+    def loaded(self) -> list[Version]:
+        """Returns all versions that are served."""
+        return [version for each in self.by_name.values() for version in each.available.values()]
+
+    def of(self, name: str) -> Versions:
+        """Returns the model of this name, or raises `Refused`."""
+        if name in self.by_name:
+            return self.by_name[name]
+        if name.endswith((":predict", ":predict_mc")):
+            raise Refused(405, f"Predictions are asked for with POST, not GET: {name[:80]}. Use POST")
+        if self.single:
+            return self.first  # whose error says which versions there are
+        there = ", ".join(sorted(self.by_name)) or "none"
+        near = did_you_mean(name, self.by_name)
+        raise Refused(
+            404, f"Servable not found for request: Latest({name[:80]}); there is {there}.{near}".rstrip(".")
+        )
+
+
+def _folders(folder: Path) -> list[Path]:
+    return [each for each in sorted(folder.glob("*")) if each.is_dir() and not each.name.isdigit()]
+
+
+def _has_versions(folder: Path) -> bool:
+    """Whether a folder is one of versions, or a version itself."""
+    return (folder / "saved_model.pb").exists() or any(
+        each.parent.name.isascii() and each.parent.name.isdigit() for each in folder.glob("*/saved_model.pb")
+    )

@@ -1,0 +1,125 @@
+"""The command `dropzoo calibrate`."""
+
+from pathlib import Path
+from shlex import quote
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Column, Table
+
+from dropzoo.cli.options import FromLogitsOption, InputRangeOption, console, options_in_errors, parse_range, say
+from dropzoo.common.checks import unknown
+
+_TEMPERATURES: dict[str, Any] = {"one": True, "per_class": "per_class", "none": False}
+
+
+def calibrate(
+    run: Annotated[Path, typer.Argument(help="A run's folder; or, with --data, any .keras file.")],
+    guarantee: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--guarantee",
+            help='Repeatable: what is promised, and the largest share of errors, such as "miss=0.1". For images '
+            "set (classes that may be true) and error (ask a human); for masks miss (outer), false (inner).",
+        ),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            "--data",
+            help="Images that are new to the model, in place of the run's validation images: all images of a "
+            "folder or a data set but its test images.",
+        ),
+    ] = None,
+    manual_dir: Annotated[
+        str | None, typer.Option("--manual-dir", help="Folder with the archives of --data.")
+    ] = None,
+    sites: Annotated[
+        str | None,
+        typer.Option(
+            "--sites",
+            help="search: choose which sites drop, and at which share of their rates, or one pass. as_is: leave "
+            "them. Without it, search if the model has dropout.",
+        ),
+    ] = None,
+    temperature: Annotated[
+        str, typer.Option("--temperature", help="one, per_class (many images of each class), or none.")
+    ] = "one",
+    num_samples: Annotated[
+        int | None,
+        typer.Option(
+            "--num-samples",
+            "--mc",
+            min=0,
+            help="Number of Monte-Carlo samples; 0 for one pass. Without it, 30 if the model has dropout.",
+        ),
+    ] = None,
+    classes: Annotated[
+        str | None,
+        typer.Option(
+            "--classes", help='The classes that miss and false are about, such as "cell,edge". All by default.'
+        ),
+    ] = None,
+    confidence: Annotated[
+        float, typer.Option("--confidence", help="The probability with which error holds, in (0, 1).")
+    ] = 0.9,
+    input_range: InputRangeOption = None,
+    from_logits: FromLogitsOption = None,
+) -> None:
+    """Calibrates a model on images that it has not seen, and writes RUN/calibration.json.
+
+    evaluate, predict, export and serve use the calibration from then on; --no-calibration leaves it out.
+    The images are the run's validation images. They are never its test images, which judge the result.
+
+    Example: dropzoo calibrate runs/unet-digit_scenes --guarantee miss=0.1 --guarantee false=0.1
+    """
+    from dropzoo.runs.calibrate import CalibrationConfig, calibrate_run
+    from dropzoo.runs.calibrations import calibration_file
+    from dropzoo.runs.tables import calibration_table
+    from dropzoo.serving.calibration.words import condition_in_words, promises_in_words
+
+    if temperature not in _TEMPERATURES:
+        raise unknown("temperature", temperature, _TEMPERATURES)
+    wanted = CalibrationConfig(
+        guarantee=_levels(guarantee),
+        data=data,
+        manual_dir=manual_dir,
+        temperature=_TEMPERATURES[temperature],
+        sites=sites,  # type: ignore[arg-type]  # `serving.calibrate` checks it
+        num_samples=num_samples,
+        classes=None if classes is None else [name.strip() for name in classes.split(",")],
+        confidence=confidence,
+        input_range=parse_range(input_range),
+        from_logits=from_logits,
+    )
+    with options_in_errors():
+        found = calibrate_run(run, wanted, say, verbose=int(console.is_terminal))
+    if found.figures:
+        console.print(calibration_table(found))
+    if found.guarantees:
+        table = Table(*(Column(head) for head in ("guarantee", "level", "images", "costs", "promise")))
+        words = promises_in_words(found)
+        for name, each in found.guarantees.items():
+            costs = ", ".join(f"{key.replace('_', ' ')} {value:.3g}" for key, value in each.figures.items())
+            n = f"{min(each.n)} to {max(each.n)}" if min(each.n) < max(each.n) else str(max(each.n))
+            table.add_row(name, f"{each.level:g}", n, costs, escape(words[name]))
+        console.print(table)
+        say(condition_in_words(found))
+    say(f"Saved {calibration_file(run)}. Next: dropzoo evaluate {quote(str(run))}")
+
+
+def _levels(values: list[str] | None) -> dict[str, float]:
+    """Reads `--guarantee` as `calibrate` takes it."""
+    levels: dict[str, float] = {}
+    for value in values or ():
+        name, _, level = value.partition("=")
+        try:
+            number = float(level)
+        except ValueError:
+            raise ValueError(
+                f'`--guarantee` must be "name=level", such as "miss=0.1". Received: {value!r}'
+            ) from None
+        if levels.setdefault(name.strip(), number) != number:
+            raise ValueError(f"`--guarantee {name}` must be given once. Received: {levels[name]:g} and {number:g}")
+    return levels

@@ -1,0 +1,324 @@
+"""The commands that use a model on images: predict and serve."""
+
+import dataclasses
+import logging
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Column, Table
+
+from dropzoo.cli.options import (
+    CalibrationOption,
+    FromLogitsOption,
+    InputRangeOption,
+    SamplesOption,
+    console,
+    options_in_errors,
+    parse_range,
+    say,
+    with_groups,
+)
+from dropzoo.common.checks import unknown
+
+if TYPE_CHECKING:  # these import TensorFlow
+    from dropzoo.predictions.answers import Answer
+    from dropzoo.predictions.run import Report
+    from dropzoo.predictions.summary import Row
+    from dropzoo.runs.predictor import Predictor
+
+_SHOWN = 50  # rows of a table on the terminal
+_EVERY = 10.0  # seconds between two lines of progress where there is no terminal
+_errors = Console(stderr=True, highlight=False, emoji=False)
+
+PathsArgument = Annotated[
+    list[Path], typer.Argument(help='Image files, folders, or patterns such as "scans/**/*.tif".')
+]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelAnswers:
+    """The options on how a model answers."""
+
+    num_samples: SamplesOption = 30
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the samples.")] = 0
+    input_range: InputRangeOption = None
+    from_logits: FromLogitsOption = None
+    calibration: CalibrationOption = True
+    server: Annotated[
+        str | None,
+        typer.Option("--server", help="Address of a running dropzoo serve that answers, in place of --model."),
+    ] = None
+    token: Annotated[str | None, typer.Option("--token", envvar="DROPZOO_TOKEN", help="Token of the server.")] = (
+        None
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Computing:
+    """The options on how many images are computed at a time."""
+
+    batch_size: Annotated[
+        int | None,
+        typer.Option("--batch-size", min=1, help="Images, or tiles, at a time. Without it, as suits their size."),
+    ] = None
+    tile: Annotated[
+        int | None,
+        typer.Option("--tile", min=1, help="Compute larger images in tiles of this size; TIFF is read in parts."),
+    ] = None
+    overlap: Annotated[
+        int | None, typer.Option("--overlap", min=0, help="Pixels that neighbouring tiles share; 64 by default.")
+    ] = None
+
+
+@with_groups
+def predict(
+    paths: PathsArgument,
+    model: Annotated[
+        Path | None, typer.Option("--model", help="A run's folder, a .keras file or a SavedModel.")
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", help="Folder of masks and pictures.")] = Path("predictions"),
+    *,
+    save: Annotated[
+        str | None,
+        typer.Option(
+            "--save",
+            help="What to write for masks: mask, probabilities, entropy, mutual_information, inner, outer, "
+            'overlay, picture; or "none". By default mask,picture.',
+        ),
+    ] = None,
+    form: Annotated[
+        str,
+        typer.Option("--format", help="png (fractions become TIFF), tiff, or npz with all arrays of an image."),
+    ] = "png",
+    table: Annotated[
+        Path | None,
+        typer.Option(
+            "--table",
+            help="A row an image, .csv or .json, the doubtful first. For masks OUT/predictions.csv by default.",
+        ),
+    ] = None,
+    answers: ModelAnswers,
+    computing: Computing,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Begin anew. Without it, what is done is skipped.")
+    ] = False,
+) -> None:
+    """Predicts images with the model's uncertainty: labels as a table, masks as files in the size of the image.
+
+    Give the same command again to go on after a stop, or to add images. Files that cannot be read are listed at
+    the end, and the status is then 1.
+
+    Example: dropzoo predict cell.png --model runs/unet-nuclei
+
+    Example: dropzoo predict scans --model runs/unet-nuclei --save mask,entropy --format tiff --table scans.csv
+    """
+    from dropzoo.predictions.run import Plan, predict_into
+    from dropzoo.predictions.writing import FORMATS, parse_kinds
+
+    logging.getLogger("tifffile").addHandler(logging.NullHandler())  # a file that is damaged is in the list
+    if form not in FORMATS:
+        raise unknown("--format", form, FORMATS)
+    kinds = ("mask", "picture") if save is None else parse_kinds(save)
+    predictor = _predictor(model, answers, computing)
+    if table is None and predictor.is_map and (kinds or overwrite):
+        table = out / "predictions.csv"
+    plan = Plan(
+        out=out,
+        kinds=kinds if predictor.is_map else (),
+        form=form,
+        table=table,
+        batch_size=computing.batch_size,
+        tile=computing.tile,
+        overlap=64 if computing.overlap is None else computing.overlap,
+        overwrite=overwrite,
+        settings=_settings(model, answers, predictor),
+    )
+    with options_in_errors():
+        report = predict_into(predictor, paths, plan, _shown, lambda key, path: say(f"{key} -> {path}"))
+    _tell(report)
+
+
+def _predictor(model: Path | None, answers: ModelAnswers, computing: Computing) -> "Predictor":
+    """Loads what answers: a model, or a server."""
+    from dropzoo.runs.predictor import load_predictor
+
+    if (model is None) == (answers.server is None):
+        raise ValueError(
+            "Pass --model with a run's folder, a .keras file or a SavedModel; or --server with an address"
+        )
+    if model is None:
+        raise ValueError("--server is not there yet")
+    if computing.overlap is not None and computing.tile is None:
+        raise ValueError("`--overlap` is what neighbouring tiles share. Pass --tile too")
+    known: dict[str, Any] = {"input_range": parse_range(answers.input_range), "from_logits": answers.from_logits}
+    known |= {"calibrated": answers.calibration, "seed": answers.seed}
+    known |= {"votes": True} if computing.tile is None else {"sampling": "fixed"}
+    with options_in_errors():
+        return load_predictor(model, answers.num_samples, say=say, **known)
+
+
+def _settings(model: Path | None, answers: ModelAnswers, predictor: "Predictor") -> dict[str, Any]:
+    """What predictions depend on, for the journal."""
+    from dropzoo.predictions.identity import stamp_of
+
+    said = {name: value for name, value in vars(answers).items() if name != "token"}
+    said["num_samples"] = predictor.num_samples
+    return {"model": str(model and model.resolve()), "stamp": stamp_of(model), **said}
+
+
+def _shown(found: Iterable["Answer"], total: int) -> Iterator["Answer"]:
+    """Shows the progress with the time left: a bar on a terminal, and elsewhere a line now and then."""
+    if not _errors.is_terminal:
+        start = told = time.monotonic()
+        for i, answer in enumerate(found, 1):
+            yield answer
+            if (now := time.monotonic()) - told > _EVERY:
+                told = now
+                left = (now - start) / i * (total - i)
+                _errors.print(f"{i} of {total} images, {left:.0f} s left")
+        return
+    columns = (TextColumn("Images"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=_errors, transient=True) as bar:
+        task = bar.add_task("images", total=total)
+        for answer in found:
+            yield answer
+            bar.advance(task)
+
+
+def _tell(report: "Report") -> None:
+    """Prints the labels, what was skipped, and the files without an answer."""
+    _print_labels(report.rows)
+    if report.skipped:
+        say(f"{report.skipped} images were done already; --overwrite predicts them again")
+    if report.table is not None and report.rows:
+        say(f"Saved {report.table}")
+    if not report.failed:
+        return
+    if len(report.failed) == 1 and not report.rows:
+        raise report.failed[0][1]
+    listed = "\n".join(
+        dict.fromkeys(f"  {key.rpartition('#')[0] or key}: {error}" for key, error in report.failed)
+    )
+    said = f"{len(report.failed)} of {len(report.failed) + len(report.rows)} images have no prediction:\n{listed}"
+    _errors.print(f"[red]Error:[/red] {escape(said)}", soft_wrap=True)
+    raise typer.Exit(1 if report.rows else 2)
+
+
+def _print_labels(rows: list["Row"]) -> None:
+    labelled = [row for row in rows if "class" in row]
+    if not labelled:
+        return
+    more = [name for name in ("set", "defer") if name in labelled[0]]
+    heads = ("label", "probability", "predictive entropy", "mutual information", *more)
+    table = Table(Column("image", overflow="fold"), *heads)
+    for row in labelled[:_SHOWN]:
+        page = f"#{row['page']}" if "page" in row else ""
+        names = ("probability", "predictive_entropy", "mutual_information")
+        cells = [f"{value:.3f}" if isinstance(value := row.get(name), float) else "-" for name in names]
+        said = [escape(str(row[name])) for name in more]
+        table.add_row(escape(f"{row['image']}{page}"), escape(str(row["class"])), *cells, *said)
+    console.print(table)
+    if len(labelled) > _SHOWN:
+        say(f"... and {len(labelled) - _SHOWN} more images, which the model is surer of: see --table")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LimitOptions:
+    """The limits of requests as options of the command line; see `Limits` of the server for their meaning."""
+
+    max_body_mib: Annotated[
+        float, typer.Option("--max-body-mib", help="Largest request, in MiB.", rich_help_panel="Limits")
+    ] = 16.0
+    max_pixels: Annotated[
+        int, typer.Option("--max-pixels", help="Most pixels in the images of a request.", rich_help_panel="Limits")
+    ] = 4 * 2**20
+    max_rows: Annotated[
+        int, typer.Option("--max-rows", help="Most images in a request.", rich_help_panel="Limits")
+    ] = 4096
+    max_batch_size: Annotated[
+        int, typer.Option("--max-batch-size", help="Most images at a time.", rich_help_panel="Limits")
+    ] = 64
+    max_wait_ms: Annotated[
+        float,
+        typer.Option("--max-wait-ms", help="Longest wait for others, to share a batch.", rich_help_panel="Limits"),
+    ] = 2.0
+    max_queue: Annotated[
+        int, typer.Option("--max-queue", help="Most requests that wait.", rich_help_panel="Limits")
+    ] = 256
+    body_timeout: Annotated[
+        float, typer.Option("--body-timeout", help="Seconds to send a request in.", rich_help_panel="Limits")
+    ] = 30.0
+
+    def arguments(self) -> dict[str, Any]:
+        """Returns the arguments of `Limits`."""
+        said = dict(vars(self))
+        body, seconds = said.pop("max_body_mib"), said.pop("body_timeout")
+        return {**said, "max_body_bytes": int(body * 2**20), "body_timeout_s": seconds}
+
+
+@with_groups
+def serve(
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            help="A model's folder of versions, saved_models/NAME; or a folder of several such models."
+        ),
+    ],
+    host: Annotated[
+        str, typer.Option("--host", help="Address to listen on; the default serves this machine only.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535)] = 8501,
+    token: Annotated[
+        str | None, typer.Option("--token", envvar="DROPZOO_TOKEN", help="Token that requests must carry.")
+    ] = None,
+    keep: Annotated[int, typer.Option("--keep", min=1, help="Number of newest versions to serve.")] = 2,
+    allow_origin: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--allow-origin",
+            help="Repeatable: the origin of a page that may ask from a browser, https://app.example; * for all.",
+        ),
+    ] = None,
+    root_path: Annotated[
+        str, typer.Option("--root-path", help="Path under which a proxy shows the server, such as /models.")
+    ] = "",
+    *,
+    limits: LimitOptions,
+    engine: Annotated[str, typer.Option("--engine", help="uvicorn, or ray for several processes.")] = "uvicorn",
+    replicas: Annotated[int, typer.Option("--replicas", min=1, help="Number of processes, for --engine ray.")] = 1,
+    max_replicas: Annotated[
+        int | None, typer.Option("--max-replicas", min=1, help="Largest number of processes under load, for ray.")
+    ] = None,
+) -> None:
+    """Serves exports over HTTP: TensorFlow Serving's REST API, predict_mc, and a page to try it.
+
+    Example: dropzoo serve saved_models/unet
+
+    Example: dropzoo serve saved_models --allow-origin https://app.example --max-body-mib 64
+    """
+    if engine not in ("uvicorn", "ray"):
+        raise unknown("engine", engine, ("uvicorn", "ray"))
+    if engine == "uvicorn" and (replicas, max_replicas) != (1, None):
+        raise ValueError("`--replicas` and `--max-replicas` are for --engine ray")
+    try:
+        if engine == "ray":
+            from dropzoo.serving.server import ray as ray_engine
+        else:
+            from dropzoo.serving.server import app as server
+        from dropzoo.serving.server.limits import Limits
+    except ModuleNotFoundError as error:
+        extra = "serve,ray" if engine == "ray" else "serve"
+        raise ValueError(f"The server needs the extra: pip install 'dropzoo[{extra}]' ({error})") from None
+    options: dict[str, Any] = {"host": host, "port": port, "token": token, "keep": keep}
+    options |= {"allow_origins": allow_origin or (), "root_path": root_path}
+    options |= {"limits": Limits(**limits.arguments())}
+    if engine == "ray":
+        ray_engine.serve(folder, min_replicas=replicas, max_replicas=max_replicas, **options)
+    else:
+        server.serve(folder, **options)

@@ -1,0 +1,240 @@
+"""Answers to many images: read ahead, computed in batches, or in tiles where an image is too large for that."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from dropzoo.common.checks import check_count
+from dropzoo.predictions.reading import Page, Rows
+from dropzoo.predictions.summary import MaskSummary, Row, row_of_classes
+from dropzoo.runs.predictor import Arrays, Predictor
+from dropzoo.serving.montecarlo.tiles import tiled_strips
+
+_READERS = 2  # threads that read files ahead
+_HELD_PIXELS = 2**22  # of images that are read ahead, which bounds the memory
+_BATCH_VALUES = 2**20  # pixels times classes of a batch, for the default size of a batch
+_MOST = 64  # images of a batch
+
+
+@dataclass
+class Answer:
+    """What a model says about an image.
+
+    Attributes:
+        page: The image file, and the number of the page within it.
+        size: `(height, width)` of the image as it is stored; a photograph is turned upright.
+        is_map: Bool, whether there is an answer for each pixel.
+        strips: The statistics in the size of the image, from the first row to the last: pairs of a slice of rows
+            and a dict of arrays `(rows, width, ...)`. They can be iterated once. An answer without a map has one
+            strip, `(slice(0, 1), {"mean": (classes,), ...})`.
+        image: Function from a slice of rows to these rows of the image, float32 in [0, 1].
+        error: The reason why there is no answer; None if there is one.
+    """
+
+    page: Page
+    size: tuple[int, int] = (0, 0)
+    is_map: bool = False
+    strips: Iterable[tuple[slice, Arrays]] = ()
+    image: Callable[[slice], np.ndarray] | None = None
+    error: Exception | None = None
+
+    def whole(self) -> Arrays:
+        """Returns the statistics of the whole image as arrays by name; the strips are then used up."""
+        strips = [strip for _, strip in self.strips]
+        if len(strips) == 1:
+            return strips[0]
+        return {name: np.concatenate([strip[name] for strip in strips]) for name in strips[0]}
+
+    def row(self, predictor: Predictor, see: Callable[[slice, Arrays], None] = lambda rows, strip: None) -> Row:
+        """Returns the row of the table; the strips are then used up.
+
+        Args:
+            predictor: The predictor that answered.
+            see: Function that is called with each strip, such as one that writes it to a file.
+        """
+        summary = MaskSummary(predictor.class_names, predictor.num_samples)
+        row: Row = {}
+        for rows, strip in self.strips:
+            see(rows, strip)
+            if self.is_map:
+                summary.add(strip)
+            else:
+                row = row_of_classes(strip, predictor.class_names)
+        return summary.row(self.size) if self.is_map else row
+
+
+@dataclass
+class _Loaded:
+    """An image that was read: as float32 in [0, 1], and in the size of the model."""
+
+    page: Page
+    image: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, 1), np.float32))
+    sized: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, 1), np.float32))
+    error: Exception | None = None
+
+
+def answers(
+    predictor: Predictor,
+    pages: Iterable[Page],
+    *,
+    batch_size: int | None = None,
+    tile: int | None = None,
+    overlap: int = 64,
+) -> Iterator[Answer]:
+    """Yields the answer to each page in order; only a few images are held at a time.
+
+    Images of one size that follow each other closely are computed together. With `tile`, larger images are
+    computed in tiles; a TIFF file is then read in parts. A page that cannot be read has an `error`.
+
+    Args:
+        predictor: The model. With `tile`, its sampler draws fixed masks.
+        pages: The pages.
+        batch_size: Int, how many images, or tiles, are computed at a time; None for as many as suit their size.
+        tile: Int, the size of a tile in pixels; None for whole images.
+        overlap: Int, how many pixels neighbouring tiles share.
+    """
+    if batch_size is not None:
+        check_count(batch_size, "batch_size")
+    pending: list[_Loaded] = []
+    held = 0
+    for loaded in _loaded(predictor, pages, tile):
+        if isinstance(loaded, Answer):  # a large image, or one of the errors
+            yield from _flush(predictor, pending, batch_size)
+            pending, held = [], 0
+            yield loaded if tile is None or loaded.error else _tiled(predictor, loaded, tile, overlap, batch_size)
+            continue
+        pending.append(loaded)
+        held += loaded.image.shape[0] * loaded.image.shape[1]
+        if held >= _HELD_PIXELS or len(pending) >= 4 * (batch_size or _MOST):
+            yield from _flush(predictor, pending, batch_size)
+            pending, held = [], 0
+    yield from _flush(predictor, pending, batch_size)
+
+
+def _loaded(predictor: Predictor, pages: Iterable[Page], tile: int | None) -> Iterator[_Loaded | Answer]:
+    """Reads pages ahead in threads and yields them in order. A large image is only opened."""
+
+    def load(page: Page) -> _Loaded | Answer:
+        try:
+            if tile is not None and page.place is not None and _is_large(Rows(page).shape, tile):
+                return Answer(page, is_map=True)
+            image = predictor.converted(page.read(), page.key)
+            if tile is not None and _is_large(image.shape, tile):
+                return Answer(page, is_map=True)
+            return _Loaded(page, image, predictor.sized(image))
+        except Exception as error:  # whatever a decoder raises: the other images go on
+            return Answer(page, error=error)
+
+    ahead: deque[Future[_Loaded | Answer]] = deque()
+    with ThreadPoolExecutor(_READERS, "read") as pool:
+        for page in pages:
+            ahead.append(pool.submit(load, page))
+            if len(ahead) > 4 * _READERS:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+
+
+def _is_large(shape: Sequence[int], tile: int) -> bool:
+    return max(shape[:2]) > tile
+
+
+def _flush(predictor: Predictor, loaded: list[_Loaded], batch_size: int | None) -> Iterator[Answer]:
+    """Computes images, those of one size together, and yields their answers in order."""
+    by_size: dict[tuple[int, ...], list[int]] = {}
+    for i, each in enumerate(loaded):
+        by_size.setdefault(each.sized.shape, []).append(i)
+    found: dict[int, Arrays | Exception] = {}
+    for shape, places in by_size.items():
+        classes = len(predictor.class_names or "ab")
+        fitting = int(np.clip(_BATCH_VALUES // (shape[0] * shape[1] * classes), 1, _MOST))
+        step = batch_size or fitting
+        for first in range(0, len(places), step):
+            some = places[first : first + step]
+            found |= _computed(predictor, [loaded[i].sized for i in some], some)
+    for i, each in enumerate(loaded):
+        got = found.pop(i)
+        if isinstance(got, Exception):
+            yield Answer(each.page, error=got)
+        else:
+            yield _answer(each, got)
+
+
+def _computed(predictor: Predictor, images: list[np.ndarray], places: list[int]) -> dict[int, Arrays | Exception]:
+    """The statistics of each image of a batch, or the error of the model on it."""
+    try:
+        out = predictor.predict(np.stack(images))
+    except (ValueError, tf.errors.OpError, OSError) as error:
+        if len(images) == 1:
+            return {places[0]: error}
+        each = [_computed(predictor, [image], [i]) for image, i in zip(images, places, strict=True)]
+        return {i: got for one in each for i, got in one.items()}  # one bad image fails no other
+    return {place: {name: x[i] for name, x in out.items()} for i, place in enumerate(places)}
+
+
+def _answer(loaded: _Loaded, statistics: Arrays) -> Answer:
+    size = (loaded.image.shape[0], loaded.image.shape[1])
+    if statistics["mean"].ndim == 1:
+        return Answer(loaded.page, size, False, [(slice(0, 1), statistics)], lambda rows: loaded.image[rows])
+    whole = {name: in_size(x, size) for name, x in statistics.items()}
+    return Answer(loaded.page, size, True, [(slice(0, size[0]), whole)], lambda rows: loaded.image[rows])
+
+
+def in_size(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Returns a map in the size of its image; other values are unchanged.
+
+    Args:
+        values: Array `(height, width)` or `(height, width, classes)`, or of another rank.
+        size: `(height, width)`.
+    """
+    if values.ndim not in (2, 3) or values.shape[:2] == size:
+        return values
+    deep = values if values.ndim == 3 else values[..., None]
+    is_truth = values.dtype == bool
+    method = "nearest" if is_truth else "bilinear"
+    made = tf.image.resize(deep.astype(np.float32), size, method=method).numpy()
+    made = made.astype(bool) if is_truth else made
+    return made if values.ndim == 3 else made[..., 0]
+
+
+class _Scaled:
+    """A large image as the model takes it, converted part by part."""
+
+    ndim = 3
+
+    def __init__(self, predictor: Predictor, image: Any, name: str) -> None:
+        self._predictor, self._image, self._name = predictor, image, name
+        self.shape = (*image.shape[:2], predictor.input_shape[-1])
+
+    def converted(self, place: tuple[slice, ...]) -> np.ndarray:
+        return self._predictor.converted(np.asarray(self._image[place]), self._name)
+
+    def __getitem__(self, place: tuple[slice, ...]) -> np.ndarray:
+        part = self.converted(place)
+        feed = self._predictor.feed
+        return part if feed is None else np.asarray(feed(tf.constant(part)))
+
+
+def _tiled(predictor: Predictor, answer: Answer, tile: int, overlap: int, batch_size: int | None) -> Answer:
+    page = answer.page
+    try:
+        image = Rows(page) if page.place is not None else page.read()
+        scaled = _Scaled(predictor, image, page.key)
+        scaled.converted((slice(0, 1), slice(0, 1)))  # an image that does not fit is refused at once
+    except Exception as error:
+        return Answer(page, error=error)
+    if predictor.sampler is None:
+        raise ValueError("Tiles need the Keras model: pass the run or the .keras file")
+    strips = tiled_strips(predictor.sampler, scaled, tile, overlap, batch_size=batch_size or 2)
+
+    def as_arrays() -> Iterator[tuple[slice, Arrays]]:
+        for strip in strips:
+            yield strip.rows, predictor.arranged(strip.statistics[0])
+
+    size = (int(image.shape[0]), int(image.shape[1]))
+    return Answer(page, size, True, as_arrays(), lambda rows: scaled.converted((rows, slice(None))))

@@ -1,0 +1,77 @@
+"""`predict_files`: the answers to many image files, one after another."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from dropzoo.predictions.answers import Answer, answers
+from dropzoo.predictions.paths import find_images
+from dropzoo.predictions.run import list_pages
+from dropzoo.runs.predictor import Predictor, load_predictor
+
+
+def predict_files(
+    paths: Path | str | Sequence[Path | str],
+    model: Path | str | Predictor,
+    *,
+    num_samples: int | None = None,
+    batch_size: int | None = None,
+    tile: int | None = None,
+    overlap: int = 64,
+    on_error: Callable[[Path, Exception], None] | None = None,
+) -> Iterator[Answer]:
+    """Yields the answer of a model to each image in files, folders and stacks; only a few are held at a time.
+
+    Files are read ahead, and images of one size are computed together. The answers to masks have the size of the
+    image. Use it as `dropzoo predict` does, from a program.
+
+    Args:
+        paths: Files, folders (searched with all folders in them), and patterns such as `"scans/**/*.tif"`.
+        model: A run's folder, a `.keras` file or a SavedModel; or what `load_predictor` returned.
+        num_samples: Int, the number of Monte-Carlo samples; None for that of the model's calibration or export, or
+            else 30.
+        batch_size: Int, how many images, or tiles, are computed at a time; None for as many as suit their size.
+        tile: Int, the size of the tiles of images that are larger, which are then read in parts; None for whole
+            images.
+        overlap: Int, how many pixels neighbouring tiles share, at most half of `tile`.
+        on_error: Function that is called with the path and the error of an image that cannot be read, after which
+            the others go on; None to raise the error.
+
+    Yields:
+        An `Answer` for each image: `answer.page.path`, `answer.size`, `answer.whole()["mean"]`, or strip by strip
+        `answer.strips`. A strip can be read once.
+
+    Raises:
+        ValueError: If there are no images, the model cannot be loaded, or a file cannot be read.
+
+    Example:
+    >>> import pathlib, tempfile
+    >>> from PIL import Image
+    >>> from dropzoo import models
+    >>> from dropzoo.predictions import predict_files
+    >>> folder = pathlib.Path(tempfile.mkdtemp())
+    >>> Image.new("L", (20, 30)).save(folder / "a.png")
+    >>> unet = models.build_model("unet", num_classes=2, depth=1, filters=2, dropout={"bottleneck*": 0.5})
+    >>> unet.save(folder / "unet.keras")
+    >>> for answer in predict_files(folder, folder / "unet.keras", num_samples=2):
+    ...     print(answer.page.path.name, answer.whole()["predictive_entropy"].shape)
+    a.png (30, 20)
+    """
+    given = [paths] if isinstance(paths, (str, Path)) else list(paths)
+    if isinstance(model, Predictor):
+        predictor = model
+    else:
+        sampling = "balanced" if tile is None else "fixed"
+        predictor = load_predictor(Path(model), num_samples, say=lambda text: None, sampling=sampling)
+    pages, failed = list_pages(find_images(given), predictor.input_shape[-1])
+    for path, error in failed:
+        if on_error is None:
+            raise error
+        on_error(Path(path), error)
+    only = [page for page, _ in pages]
+    for answer in answers(predictor, only, batch_size=batch_size, tile=tile, overlap=overlap):
+        if answer.error is None:
+            yield answer
+        elif on_error is None:
+            raise answer.error
+        else:
+            on_error(answer.page.path, answer.error)

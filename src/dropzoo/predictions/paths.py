@@ -1,0 +1,107 @@
+"""The image files that a user names: files, folders and patterns, and the names of what is written for each."""
+
+import glob
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dropzoo.training.data.images import IMAGE_SUFFIXES
+
+
+@dataclass(frozen=True)
+class Found:
+    """An image file.
+
+    Attributes:
+        path: Path of the file.
+        name: Path without a suffix, relative to the folder in which the file was found: the name of its outputs.
+    """
+
+    path: Path
+    name: Path
+
+
+def find_images(paths: Sequence[Path | str], avoid: Path | None = None) -> list[Found]:
+    """Returns the image files that paths name, in the order of the paths and by name within a folder.
+
+    A folder is searched with all folders in it. In a data set, a folder with `images` and `masks`, the masks are
+    left out. A path with `*`, `?` or `[` that is no file is a pattern, in which `**` stands for any folders.
+
+    Args:
+        paths: Files, folders and patterns.
+        avoid: Path of a folder of outputs, which is not searched; None if there is none.
+
+    Raises:
+        ValueError: If a path does not exist, a pattern matches nothing, or a folder holds no images.
+    """
+    found: dict[Path, Found] = {}
+    for path in map(Path, paths):
+        for each in _in_path(path, None if avoid is None else avoid.resolve()):
+            found.setdefault(each.path.resolve(), each)
+    return list(found.values())
+
+
+def _in_path(path: Path, avoid: Path | None) -> list[Found]:
+    if path.is_dir():
+        return _in_folder(path, avoid)
+    if path.exists():
+        return [Found(path, Path(path.stem))]
+    if glob.has_magic(str(path)):
+        matches = [Path(each) for each in sorted(glob.glob(str(path), recursive=True))]
+        files = [each for each in matches if each.suffix.lower() in IMAGE_SUFFIXES and not _within(each, avoid)]
+        folders = [] if files else [each for each in matches if each.is_dir() and not _within(each, avoid)]
+        inside = [each for folder in folders for each in _in_folder(folder, avoid)]
+        if not files and not inside:
+            raise ValueError(f"The pattern matches no image: {path}. Images end in {_suffixes()}")
+        return [Found(each, Path(each.stem)) for each in files] + inside
+    raise ValueError(f"There is no file or folder {path}")
+
+
+def _in_folder(folder: Path, avoid: Path | None) -> list[Found]:
+    files = [each for each in sorted(folder.rglob("*")) if each.is_file()]
+    inside = [each for each in files if not any(part.startswith(".") for part in each.relative_to(folder).parts)]
+    images = [each for each in inside if each.suffix.lower() in IMAGE_SUFFIXES and not _within(each, avoid)]
+    images = [each for each in images if not _is_mask(each, folder)]
+    if not images:
+        others = f" It holds {len(inside)} other files." if inside else ""
+        raise ValueError(f"The folder {folder} holds no images, which end in {_suffixes()}.{others}")
+    return [Found(each, each.relative_to(folder).with_suffix("")) for each in images]
+
+
+def _is_mask(path: Path, folder: Path) -> bool:
+    """Whether a file lies in the folder `masks` beside a folder `images`."""
+    parents = [each for each in path.parents if each.is_relative_to(folder) and each != folder]
+    return any(each.name == "masks" and each.with_name("images").is_dir() for each in parents)
+
+
+def _within(path: Path, folder: Path | None) -> bool:
+    return folder is not None and path.resolve().is_relative_to(folder)
+
+
+def _suffixes() -> str:
+    return ", ".join(sorted(IMAGE_SUFFIXES))
+
+
+class Names:
+    """Gives each page of each file a name of its own, for its outputs.
+
+    Args:
+        taken: The keys of the pages that have a name already, by the name.
+    """
+
+    def __init__(self, taken: Iterable[tuple[str, str]] = ()) -> None:
+        self._keys = dict(taken)
+
+    def of(self, key: str, wanted: Path) -> tuple[Path, str]:
+        """Returns a name, and "" or a number such as "_2" that tells it from an equal name of another page.
+
+        Args:
+            key: Str that identifies the page.
+            wanted: The name that the page would have alone.
+        """
+        number = 1
+        while True:
+            again = f"_{number}" if number > 1 else ""
+            if self._keys.setdefault(f"{wanted}{again}", key) == key:
+                return wanted, again
+            number += 1

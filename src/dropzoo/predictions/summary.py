@@ -1,0 +1,145 @@
+"""The row of the table that an image gets: what was predicted, how sure the model is, how its samples agree."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+#: A row of the table: numbers, texts, truths, or None for what is not known.
+Row = dict[str, str | int | float | bool | None]
+Arrays = Mapping[str, np.ndarray]
+
+_UNCERTAINTY = ("predictive_entropy", "mutual_information")
+
+
+def names_of(class_names: Sequence[str] | None, classes: int) -> list[str]:
+    """Returns the names of classes, or their numbers if they have none."""
+    return list(class_names) if class_names else [str(i) for i in range(classes)]
+
+
+def row_of_classes(answer: Arrays, class_names: Sequence[str] | None) -> Row:
+    """Returns the row of an image that has one class.
+
+    Args:
+        answer: The statistics of the image: `mean`, `(classes,)`, and others by name.
+        class_names: The names of the classes, or None.
+    """
+    mean = answer["mean"]
+    names = names_of(class_names, len(mean))
+    best = int(mean.argmax())
+    row: Row = {"class": names[best], "probability": float(mean[best])}
+    if "defer" in answer:
+        row["defer"] = bool(answer["defer"])
+    if "set" in answer:
+        row["set"] = "; ".join(name for name, there in zip(names, answer["set"], strict=True) if there)
+    row |= {name: float(answer[name]) for name in _UNCERTAINTY if name in answer}
+    return row | {f"p_{name}": float(p) for name, p in zip(names, mean, strict=True)}
+
+
+class MaskSummary:
+    """Collects the row of an image that has a class for each pixel, from strips of the image.
+
+    The pairwise Dice score of a class compares each two samples of an image: the pixels that both give to the
+    class, over the mean number of pixels that each of them gives to it, where sums over all pairs are divided.
+    With `n` of T samples for the class at a pixel, it is `sum n (n - 1) / ((T - 1) sum n)`. The score of the image
+    is the mean over the classes, except for the background 0, that any sample sees.
+
+    Args:
+        class_names: The names of the classes, or None.
+        num_samples: Int, the number T of samples.
+
+    Reference:
+        Roy et al., "Bayesian QuickNAT", 2019, arXiv:1811.09800, for the agreement of samples as quality control.
+    """
+
+    def __init__(self, class_names: Sequence[str] | None, num_samples: int) -> None:
+        self._names, self._samples = class_names, num_samples
+        self._counts = np.zeros(0)
+        self._pixels = 0
+        self._sums: dict[str, float] = {}
+        self._most: dict[str, float] = {}
+        self._pairs: np.ndarray | None = None
+        self._votes: np.ndarray | None = None
+        self._areas: dict[str, np.ndarray] = {}
+        self._defer: bool | None = None
+
+    def add(self, strip: Arrays) -> None:
+        """Adds rows of the image.
+
+        Args:
+            strip: Statistics `(rows, width, ...)` by name.
+        """
+        classes = strip["mean"].shape[-1]
+        labels = labels_of(strip)
+        counts = np.bincount(labels.ravel(), minlength=classes).astype(np.float64)
+        self._counts = counts if not self._pixels else self._counts + counts
+        self._pixels += labels.size
+        for name in _UNCERTAINTY:
+            if name in strip:
+                self._sums[name] = self._sums.get(name, 0.0) + float(strip[name].sum(dtype=np.float64))
+                self._most[name] = max(self._most.get(name, 0.0), float(strip[name].max()))
+        if "votes" in strip:
+            n = strip["votes"].reshape(-1, classes).astype(np.float64)
+            pairs, votes = (n * (n - 1)).clip(0).sum(0), n.sum(0)
+            self._pairs = pairs if self._pairs is None else self._pairs + pairs
+            self._votes = votes if self._votes is None else self._votes + votes
+        for name in ("inner", "outer"):
+            if name in strip:
+                area = strip[name].reshape(-1, strip[name].shape[-1]).sum(0, dtype=np.float64)
+                self._areas[name] = area + self._areas.get(name, 0.0)
+        if "defer" in strip:
+            self._defer = bool(strip["defer"])
+
+    def row(self, size: tuple[int, int]) -> Row:
+        """Returns the row.
+
+        Args:
+            size: `(height, width)` of the image.
+        """
+        names = names_of(self._names, len(self._counts))
+        row: Row = {"height": size[0], "width": size[1]}
+        if self._defer is not None:
+            row["defer"] = self._defer
+        for name in self._sums:
+            row |= {f"{name}_mean": self._sums[name] / self._pixels, f"{name}_max": self._most[name]}
+        dice = self._dice()
+        if dice is not None:
+            found = [each for each in dice[1:] if each is not None]
+            row["pairwise_dice"] = sum(found) / len(found) if found else None
+        row |= {f"share_{name}": float(n) / self._pixels for name, n in zip(names, self._counts, strict=True)}
+        for kind, areas in self._areas.items():
+            of = names if len(areas) == len(names) else names[1:]  # one unit is the second of two classes
+            row |= {f"{kind}_{name}": float(n) / self._pixels for name, n in zip(of, areas, strict=True) if n}
+        if dice is not None:
+            row |= {f"dice_{name}": each for name, each in zip(names, dice, strict=True)}
+        return row
+
+    def _dice(self) -> list[float | None] | None:
+        if self._pairs is None or self._votes is None or self._samples < 2:
+            return None
+        pairs = zip(self._pairs, self._votes, strict=True)
+        return [float(both / ((self._samples - 1) * n)) if n else None for both, n in pairs]
+
+
+def labels_of(strip: Arrays) -> np.ndarray:
+    """Returns the likeliest class of each pixel, uint8, or uint16 where there are more than 256 classes."""
+    classes = strip["mean"].shape[-1]
+    return strip["mean"].argmax(-1).astype(np.uint8 if classes <= 256 else np.uint16)
+
+
+def urgency(row: Row) -> tuple[float, ...]:
+    """Returns a key that sorts rows by what a person should look at first: the largest comes first.
+
+    Images to defer come first; then those whose samples agree least; then those of the largest entropy.
+    """
+    dice, entropy = row.get("pairwise_dice"), _entropy(row)
+    doubt = 1.0 - float(dice) if isinstance(dice, (int, float)) else (0.0 if "pairwise_dice" in row else entropy)
+    return float(bool(row.get("defer"))), doubt, entropy, 1.0 - float(row.get("probability") or 0.0)
+
+
+def _entropy(row: Row) -> float:
+    for name in ("predictive_entropy", "predictive_entropy_mean"):
+        value = row.get(name)
+        if isinstance(value, (int, float)) and math.isfinite(value):
+            return float(value)
+    return 0.0

@@ -1,0 +1,121 @@
+"""The table of predictions, and the journal from which a stopped run goes on."""
+
+import csv
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import IO, Any
+
+from dropzoo.common.files import whole_file
+from dropzoo.predictions.summary import Row
+
+_FORMATS = (".csv", ".json")
+
+
+def check_table(path: Path) -> Path:
+    """Returns the path of a table, or raises a ValueError if it ends neither in .csv nor in .json."""
+    if path.suffix.lower() not in _FORMATS:
+        raise ValueError(f"A table must end in .csv or .json. Received: {path}")
+    return path
+
+
+def write_table(path: Path, rows: Iterable[Row], first: Callable[[Row], tuple[float, ...]] | None = None) -> Path:
+    """Writes rows as CSV or JSON, by the suffix of the path; the file is either whole or unchanged.
+
+    Args:
+        path: Path that ends in `.csv` or `.json`.
+        rows: The rows. Each may have columns of its own.
+        first: Key that sorts the rows, the largest first; None for the order in which they come.
+
+    Returns:
+        `path`.
+    """
+    rows = list(rows) if first is None else sorted(rows, key=first, reverse=True)
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    columns.sort(key=lambda name: {"image": 0, "page": 1}.get(name, 2))
+    with whole_file(path) as unfinished, open(unfinished, "w", newline="", encoding="utf-8") as file:
+        if path.suffix.lower() == ".json":
+            file.write("[\n" + ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows) + "\n]\n")
+        else:
+            writer = csv.writer(file)
+            writer.writerow(columns)
+            writer.writerows([_cell(row.get(name)) for name in columns] for row in rows)
+    return path
+
+
+def _cell(value: str | int | float | bool | None) -> str | int:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return f"{value:.6g}" if isinstance(value, float) else value
+
+
+class Journal:
+    """The rows that are done, one a line, beside the table: it survives a process that is killed.
+
+    The first line holds the settings. A row is of use only if its settings are those of the run.
+
+    Args:
+        table: Path of the table.
+        settings: What the answers depend on, a dict that JSON can express.
+        overwrite: Bool, whether to begin anew.
+
+    Raises:
+        ValueError: If there is a table or a journal of other settings, and `overwrite` is False.
+    """
+
+    def __init__(self, table: Path, settings: dict[str, Any], overwrite: bool = False) -> None:
+        self.path = table.with_name(f".{table.name}.journal")
+        self.done: dict[str, dict[str, Any]] = {}
+        self._file: IO[str] | None = None
+        self._settings = json.loads(json.dumps(settings))
+        if overwrite:
+            self.path.unlink(missing_ok=True)
+        elif self.path.exists():
+            self._read(table)
+        elif table.exists():
+            raise ValueError(
+                f"{table} exists. To replace it pass --overwrite, or choose another name with --table"
+            )
+
+    def _read(self, table: Path) -> None:
+        lines = self.path.read_text(encoding="utf-8").splitlines()
+        try:
+            settings, *entries = [json.loads(line) for line in lines[:-1]] + _last(lines)
+        except (ValueError, json.JSONDecodeError):
+            raise ValueError(f"{self.path} is damaged. To begin anew pass --overwrite") from None
+        if settings != self._settings:
+            names = [name for name in self._settings if self._settings[name] != settings.get(name)]
+            changed = ", ".join(f"{n}: {settings.get(n)!r} there, {self._settings[n]!r} now" for n in names)
+            raise ValueError(
+                f"{table.parent} holds predictions with other settings ({changed or 'other options'}). "
+                "To replace them pass --overwrite, or choose another folder with --out"
+            )
+        self.done = {entry["key"]: entry for entry in entries}
+
+    def add(self, entry: dict[str, Any]) -> None:
+        """Adds what is known of one image, with its `key` and its `row`."""
+        if self._file is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            # Written anew, so that half a line at the end of a journal does not stay.
+            with whole_file(self.path) as unfinished, open(unfinished, "w", encoding="utf-8") as file:
+                for each in (self._settings, *self.done.values()):
+                    file.write(json.dumps(each) + "\n")
+            self._file = open(self.path, "a", encoding="utf-8")
+        self.done[entry["key"]] = entry
+        self._file.write(json.dumps(entry) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """Closes the file."""
+        if self._file is not None:
+            self._file.close()
+
+
+def _last(lines: list[str]) -> list[Any]:
+    """What the last line holds; nothing if a process was killed while it wrote the line."""
+    try:
+        return [json.loads(lines[-1])]
+    except (ValueError, IndexError):
+        return []

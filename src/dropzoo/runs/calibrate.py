@@ -1,0 +1,185 @@
+"""The calibration of a trained model on images that it has not seen, as `dropzoo calibrate` makes it."""
+
+import dataclasses
+import hashlib
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Literal
+
+import keras
+import tensorflow as tf
+
+from dropzoo import serving, training
+from dropzoo.common.checks import unknown
+from dropzoo.runs.calibrations import calibration_file
+from dropzoo.runs.config import RunConfig
+from dropzoo.runs.data import absolute, check_same_data, judged_images, load_run_data
+from dropzoo.runs.inputs import check_bits, fed, settle_range
+from dropzoo.runs.members import first_run, load_members
+from dropzoo.runs.run import load_model_for, load_run
+from dropzoo.serving.calibration.sites import can_set, named_sites
+from dropzoo.serving.montecarlo.active import NothingDraws
+
+_SAMPLES = 30
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CalibrationConfig:
+    """The wishes for a calibration.
+
+    Attributes:
+        guarantee: Dict from names of guarantees to levels, as for `calibrate`.
+        data: Str, a data set or a folder of held-out images; None for the validation images of the run.
+        manual_dir: Str or None, as for `load_data`.
+        temperature: As for `calibrate`.
+        sites: As for `calibrate`; None to search if the model has dropout whose rate can be set.
+        num_samples: Int, the number of Monte-Carlo samples, or 0 for one pass. None for 30 samples, or for one
+            pass if nothing in the model drops.
+        classes: List of names or numbers of classes, as for `calibrate`; None for all.
+        confidence: Float in (0, 1), as for `calibrate`.
+        input_range: `(low, high)`, the range of the pixels that the model takes; None to find out.
+        from_logits: Bool, as for `MonteCarlo`; None to find out.
+    """
+
+    guarantee: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    data: str | None = None
+    manual_dir: str | None = None
+    temperature: bool | Literal["per_class"] = True
+    sites: Literal["as_is", "search"] | None = None
+    num_samples: int | None = None
+    classes: list[str] | None = None
+    confidence: float = 0.9
+    input_range: tuple[float, float] | None = None
+    from_logits: bool | None = None
+
+
+def calibrate_run(
+    path: Path, wanted: CalibrationConfig, say: Callable[[str], None] = print, verbose: int = 1
+) -> serving.Calibration:
+    """Calibrates a model on its held-out images, and writes the calibration beside it.
+
+    The images are the validation images of the run, or else all images of `wanted.data` but its test images: test
+    images judge the result. A warning says if the run was trained on some of the images.
+
+    Args:
+        path: Path of a run's folder, or of a `.keras` file.
+        wanted: The wishes.
+        say: Function that prints a line.
+        verbose: 1 for progress bars, 0 for none.
+
+    Returns:
+        The calibration, which `calibration_file(path)` now holds.
+
+    Raises:
+        ValueError: If there are no held-out images, or as `calibrate` does. Nothing is written then.
+    """
+    members, images, info, name = _held_out(path, wanted, say)
+    model = members[0]
+    check_bits(settle_range(model, wanted.input_range, say), info)
+    searched = len(members) == 1 and any(map(can_set, named_sites(model).values()))
+    calibration = serving.calibrate(
+        _predictor(members, wanted),
+        fed(images, model),
+        temperature=wanted.temperature,
+        sites=wanted.sites or ("search" if searched else "as_is"),
+        guarantee=wanted.guarantee,
+        confidence=wanted.confidence,
+        classes=_classes(wanted.classes, info),
+        data=name,
+        verbose=verbose,
+    )
+    calibration.save(calibration_file(path))
+    return calibration
+
+
+def _held_out(
+    path: Path, wanted: CalibrationConfig, say: Callable[[str], None]
+) -> tuple[list[keras.Model], tf.data.Dataset, training.DataInfo, str]:
+    """The model or the members, the images to calibrate on, the facts of their data, and what to call them."""
+    run = path.parent if path.name == "model.keras" and (path.parent / "run.json").is_file() else first_run(path)
+    if not (run / "run.json").is_file():
+        if wanted.data is None:
+            raise ValueError(f"{path} does not say what it was trained on. Pass held-out images: --data DATA")
+        model, _, data = load_model_for(path, wanted.data, wanted.manual_dir)
+        say(f"{path} does not say what it was trained on: the images of {wanted.data} must be new to the model")
+        return [model], _all_but_test(data), data.info, data.info.name
+    members = load_members(path) if path.is_dir() else [load_run(run)[0]]
+    config = load_run(run)[1]
+    own = load_run_data(config, run)
+    if wanted.data is None or _same(wanted.data, config):
+        if own.validation is None:
+            raise ValueError(
+                f"{run} has no validation images to calibrate on, because its --validation-split is 0. Pass other "
+                "held-out images: --data DATA"
+            )
+        return members, own.validation, own.info, f"{own.info.name}, validation images"
+    other = dataclasses.replace(config, data=wanted.data, manual_dir=wanted.manual_dir, limit=None, fold=None)
+    data = other.load_data()
+    advice = "If the classes mean the same, give them the same names"
+    check_same_data(run, data.info, ("task", "class_names"), advice)
+    images = _all_but_test(data)
+    _warn_of_training_images(images, own, wanted.data)
+    return members, images, data.info, data.info.name
+
+
+def _same(data: str, config: RunConfig) -> bool:
+    """Whether a name or a folder is that of the data of a run."""
+    return data == config.data or (absolute(data) is not None and absolute(data) == absolute(config.data))
+
+
+def _all_but_test(data: training.Data) -> tf.data.Dataset:
+    """All images of a data set but its test images, without augmentations."""
+    images = judged_images(dataclasses.replace(data, validation=None, test=None))
+    return images if data.validation is None else images.concatenate(data.validation)
+
+
+def _warn_of_training_images(images: tf.data.Dataset, own: training.Data, name: str) -> None:
+    """Warns if a run was trained on some of the images."""
+    known = set(_keys(judged_images(dataclasses.replace(own, validation=None, test=None))))
+    keys = list(_keys(images))
+    if seen := sum(key in known for key in keys):
+        warnings.warn(
+            f"{seen:,} of the {len(keys):,} images of {name} were training images of the run: no guarantee holds, "
+            "and the temperature is too low. Calibrate on images that are new to the model",
+            stacklevel=3,
+        )
+
+
+def _keys(images: tf.data.Dataset) -> Iterator[bytes]:
+    """Yields a key of the content of each image."""
+    for batch, _ in images:
+        for image in batch.numpy():
+            yield hashlib.blake2b(image.tobytes(), digest_size=16).digest()
+
+
+def _predictor(members: list[keras.Model], wanted: CalibrationConfig) -> serving.MonteCarlo | serving.Ensemble:
+    """The predictor to calibrate: an ensemble, samples, or one pass."""
+    if len(members) > 1:
+        if wanted.num_samples:
+            raise ValueError("The samples of an ensemble are its members. Leave out --num-samples")
+        return serving.Ensemble(members, from_logits=wanted.from_logits)
+    model = members[0]
+    if wanted.num_samples != 0:
+        num_samples = wanted.num_samples or _SAMPLES
+        try:
+            return serving.MonteCarlo(model, num_samples, from_logits=wanted.from_logits)
+        except NothingDraws:
+            if wanted.num_samples is not None:
+                raise
+    return serving.Ensemble([model], from_logits=wanted.from_logits)
+
+
+def _classes(names: list[str] | None, info: training.DataInfo) -> list[int] | None:
+    """The numbers of classes that are named, or given by their numbers."""
+    if names is None:
+        return None
+    found = []
+    for name in names:
+        if name in info.class_names:
+            found.append(info.class_names.index(name))
+        elif name.isdigit() and int(name) < info.num_classes:
+            found.append(int(name))
+        else:
+            raise unknown("class", name, info.class_names)
+    return found

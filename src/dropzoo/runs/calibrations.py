@@ -1,0 +1,58 @@
+"""The calibration that belongs to a model on disk: a run, a `.keras` file, or a SavedModel."""
+
+from pathlib import Path
+
+from dropzoo import serving
+
+_NAME = "calibration.json"
+
+
+def calibration_file(path: Path) -> Path:
+    """Returns where `dropzoo calibrate` keeps the calibration of a model.
+
+    Args:
+        path: Path of a run's folder, a `.keras` file, a SavedModel, or a folder of versions of one.
+
+    Returns:
+        `calibration.json` in the folder of a run, or beside its `model.keras`; `NAME.calibration.json` beside any
+        other file `NAME.keras`; `assets.extra/calibration.json` in a SavedModel.
+    """
+    if (export := export_folder(path)) is not None:
+        return export / "assets.extra" / _NAME
+    if path.suffix == ".keras" and not path.is_dir():
+        return path.with_name(_NAME if path.name == "model.keras" else f"{path.stem}.{_NAME}")
+    return path / _NAME
+
+
+def find_calibration(path: Path, wanted: bool = True) -> serving.Calibration | None:
+    """Returns the calibration of a model, or None if it has none.
+
+    Pass it to `MonteCarlo(model, calibration=...)` or `Ensemble(members, calibration=...)`, which check that it
+    fits. A SavedModel answers by its calibration already; there the calibration says only what is promised.
+
+    Args:
+        path: Path of a run's folder, a `.keras` file, a SavedModel, or a folder of versions of one.
+        wanted: Bool. False, the option `--no-calibration`, returns None.
+
+    Raises:
+        ValueError: If the file is no calibration, or a SavedModel that answers by a calibration should not do so.
+    """
+    file = calibration_file(path)
+    if not file.is_file():
+        return None
+    if wanted:
+        return serving.Calibration.load(file)
+    if export_folder(path) is not None:
+        raise ValueError(
+            f"The export {path} answers by the calibration that it was made with. Leave out --no-calibration, or "
+            "export the run again with --no-calibration"
+        )
+    return None
+
+
+def export_folder(path: Path) -> Path | None:
+    """Returns the folder of a SavedModel: `path`, or its newest version; None if `path` is no SavedModel."""
+    if (path / "saved_model.pb").is_file():
+        return path
+    versions = [each.parent for each in path.glob("*/saved_model.pb") if each.parent.name.isdigit()]
+    return max(versions, key=lambda version: int(version.name), default=None)

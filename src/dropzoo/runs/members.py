@@ -1,0 +1,156 @@
+"""Ensembles on disk: a folder whose members are runs that differ in their seeds, or snapshots of one run.
+
+ensemble.json  the number of members and the config that they share
+member1/ ...   the members, each a run of its own
+results.json   the figures of the ensemble; written when all members are finished
+"""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from shlex import quote
+from typing import Any
+
+import keras
+
+from dropzoo import serving
+from dropzoo.runs.config import RunConfig, as_json
+from dropzoo.runs.data import differences, judged_images, load_run_data
+from dropzoo.runs.evaluation import evaluate_with
+from dropzoo.runs.figures import ByMethod, Figures
+from dropzoo.runs.files import read_json, write_json
+from dropzoo.runs.run import load_run, load_run_model, snapshot_file, train_run
+
+_RECORD = "ensemble.json"
+
+
+def train_members(
+    config: RunConfig, out: Path, count: int, say: Callable[[str], None] = print, **options: Any
+) -> ByMethod:
+    """Trains the members of an ensemble one after another, or continues where the training was stopped.
+
+    The members see the same training and validation images in the same order. They differ in their initial weights
+    and their dropout masks. A larger count adds members to an ensemble that is there already.
+
+    Args:
+        config: The config of the first member; the others have the next seeds.
+        out: Path of the ensemble's folder.
+        count: Int above 1, the number of members.
+        say: Function that prints a line.
+        **options: Further arguments of `train_run`.
+
+    Returns:
+        The figures of each member and of the ensemble, by title.
+
+    Raises:
+        ValueError: If `out` holds anything but this ensemble, or as `train_run` does.
+
+    Reference:
+        Fort, Hu and Lakshminarayanan, "Deep Ensembles: A Loss Landscape Perspective", 2019, arXiv:1912.02757, on
+        what makes members differ.
+    """
+    _check_folder(out, config, count)
+    figures: ByMethod = {}
+    for number in range(count):
+        say(f"Member {number + 1} of {count}")
+        member = dataclasses.replace(config, seed=(config.seed + number) % 2**32, data_seed=config.seed)
+        _, figures[f"member {number + 1}"] = train_run(member, _member(out, number), say=say, **options)
+        if number == 0:  # the first member has shown that the config is good
+            write_json(out / _RECORD, {"members": count, "config": as_json(config)})
+    title, found = _ensemble_figures(out)
+    figures[title] = found
+    write_json(out / "results.json", found)
+    return figures
+
+
+def snapshot_figures(out: Path, last: Figures) -> ByMethod:
+    """Returns the figures of the last snapshot of a run, and those of the ensemble of all snapshots, by title.
+
+    Args:
+        out: Path of the run's folder.
+        last: The figures of the run's model.
+    """
+    title, found = _ensemble_figures(out)
+    return {"last snapshot": last, title: found}
+
+
+def _ensemble_figures(out: Path) -> tuple[str, Figures]:
+    """The title and the figures of an ensemble."""
+    run, members = first_run(out), load_members(out)
+    data = load_run_data(load_run(run)[1], run)
+    return f"ensemble of {len(members)}", evaluate_with(serving.Ensemble(members), judged_images(data), data.info)
+
+
+def first_run(path: Path) -> Path:
+    """Returns the folder of the run that says how a model was trained: `path`, or an ensemble's first member."""
+    return _member(path, 0) if (path / _RECORD).is_file() else path
+
+
+def load_members(path: Path) -> list[keras.Model]:
+    """Returns the members of an ensemble; the list of its one model for an ordinary run.
+
+    Args:
+        path: Path of the folder of an ensemble or of a run.
+
+    Raises:
+        ValueError: If a member is not finished, or `path` is no such folder.
+    """
+    if (path / _RECORD).is_file():
+        count = read_json(path / _RECORD)["members"]
+        folders = [_member(path, number) for number in range(count)]
+        if unfinished := [each.name for each in folders if not (each / "model.keras").is_file()]:
+            raise ValueError(
+                f"{', '.join(unfinished)} of the ensemble {path} is not trained yet. Give the command again that "
+                "started the training"
+            )
+        return [load_run(each)[0] for each in folders]
+    model, config, _ = load_run(path)
+    if not config.snapshots:
+        return [model]
+    return [load_run_model(snapshot_file(path, number)) for number in range(config.snapshots)]
+
+
+def _member(out: Path, number: int) -> Path:
+    """The folder of a member; the first has the number 0."""
+    return out / f"member{number + 1}"
+
+
+def _check_folder(out: Path, config: RunConfig, count: int) -> None:
+    """Raises a ValueError if `out` holds anything but this ensemble, or part of it."""
+    if not (out / _RECORD).is_file():
+        known = {_member(out, 0).name}
+        if out.is_file() or (out.is_dir() and any(each.name not in known for each in out.iterdir())):
+            raise ValueError(f"{out} holds something that is not an ensemble; choose another folder with --out")
+        return
+    saved = read_json(out / _RECORD)
+    changed = differences(as_json(RunConfig.from_json(saved["config"])), as_json(config))
+    if changed or saved["members"] > count:
+        if not changed:
+            changed = f"members: {saved['members']} -> {count}"
+        raise ValueError(
+            f"{out} holds another ensemble; choose another folder with --out, or delete it: {quote(str(out))}. "
+            f"Differences: {changed}"
+        )
+
+
+def parse_members(text: str | None) -> tuple[int, int]:
+    """Reads `--members`: `"5"` for five runs, or `"snapshots:5"` for five snapshots of one run.
+
+    Args:
+        text: Str, or None for a single run.
+
+    Returns:
+        The number of runs and the number of snapshots; 0 for what is not asked for.
+
+    Raises:
+        ValueError: If the text has another form, or a number is below 2.
+    """
+    if text is None:
+        return 0, 0
+    kind, _, number = text.rpartition(":")
+    if kind not in ("", "snapshots") or not number.isdigit() or int(number) < 2:
+        raise ValueError(
+            "--members must be a number of runs from 2 on, such as 5, or snapshots of one run, such as "
+            f'"snapshots:5". Received: {text!r}'
+        )
+    return (0, int(number)) if kind else (int(number), 0)

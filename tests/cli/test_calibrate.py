@@ -1,0 +1,94 @@
+"""`dropzoo calibrate`: which images it takes, what it writes and prints, and what it refuses."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from _cli import TINY, run
+from dropzoo import serving
+from dropzoo.cli import app as cli
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    """A run on a folder of images of two classes, with dropout."""
+    root = tmp_path_factory.mktemp("shades")
+    random = np.random.default_rng(0)
+    for name, low in (("dark", 0), ("light", 110)):
+        (root / "data" / name).mkdir(parents=True)
+        for i in range(90):
+            Image.fromarray(random.integers(low, low + 120, (8, 8)).astype("uint8")).save(
+                root / "data" / name / f"{i}.png"
+            )
+    out = root / "run"
+    options = ["--dropout", "dense1=0.3", "--validation-split", "0.5", "--out", str(out), *TINY]
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["train", "simple_cnn", "--data", str(root / "data"), *options])
+    assert stop.value.code == 0
+    return out
+
+
+@pytest.fixture
+def own(trained, tmp_path) -> Path:
+    return Path(shutil.copytree(trained, tmp_path / "run"))
+
+
+def test_a_run_is_calibrated_on_its_validation_images(own, capsys):
+    status, out, error = run(
+        capsys, "calibrate", str(own), "--guarantee", "set=0.1", "--guarantee", "error=0.8", "--mc", "4"
+    )
+    assert status == 0, error
+    cal = serving.Calibration.load(own / "calibration.json")
+    info = json.loads((own / "run.json").read_text())["info"]
+    assert cal.n == info["num_validation"] and cal.data == "data, validation images"
+    assert cal.guarantees.keys() == {"set", "error"}
+    assert "one pass, with temperature" in out and "In at least 90 of 100 images" in out
+    assert "It does not hold for images from elsewhere" in out and "Saved" in out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--guarantee", "set=0.001"], "the least level is 0.0"),
+        (["--guarantee", "set=0"], "must be in (0, 1)"),
+        (["--guarantee", "set"], '"name=level"'),
+        (["--guarantee", "set=0.1", "--guarantee", "set=0.2"], "must be given once"),
+        (["--guarantee", "sets=0.1"], "Did you mean 'set'"),
+        (["--guarantee", "miss=0.1"], "have: set, error"),
+        (["--guarantee", "set=0.1", "--classes", "lite"], "Did you mean 'light'"),
+        (["--temperature", "two"], "Unknown temperature 'two'"),
+        (["--sites", "all"], "'as_is', 'search'"),
+        (["--confidence", "2"], "`confidence` must be in (0, 1)"),
+        (["--data", "digits"], "was trained on other data"),
+    ],
+)
+def test_bad_input_writes_nothing(trained, capsys, options, message):
+    before = sorted(trained.iterdir())
+    status, _, error = run(capsys, "calibrate", str(trained), "--mc", "2", "--sites", "as_is", *options)
+    assert status == 2 and message in error and len(error.strip().splitlines()) == 1, error
+    assert sorted(trained.iterdir()) == before
+
+
+@pytest.mark.filterwarnings("always:.*training images of the run")
+def test_training_images_are_warned_of(own, capsys, tmp_path):
+    """A folder of another name that holds images that the run was trained on."""
+    data = Path(json.loads((own / "run.json").read_text())["folder"])
+    shutil.copytree(data, tmp_path / "again")
+    options = ["--data", str(tmp_path / "again"), "--mc", "0"]
+    status, _, error = run(capsys, "calibrate", str(own), *options)
+    assert status == 0 and "were training images of the run: no guarantee holds" in error
+    assert serving.Calibration.load(own / "calibration.json").sites == {}
+
+
+def test_a_file_is_calibrated_on_the_images_that_are_given(own, capsys, tmp_path):
+    shutil.copy(own / "model.keras", tmp_path / "mine.keras")
+    status, _, error = run(capsys, "calibrate", str(tmp_path / "mine.keras"))
+    assert status == 2 and "--data" in error
+    data = json.loads((own / "run.json").read_text())["folder"]
+    status, out, error = run(capsys, "calibrate", str(tmp_path / "mine.keras"), "--data", data, "--mc", "0")
+    assert status == 0 and "must be new to the model" in out, error
+    assert serving.Calibration.load(tmp_path / "mine.calibration.json").data == "data"
