@@ -55,12 +55,20 @@ def read_folder(folder: Path, reading: Reading) -> Source:
     _compare(table)
     ignored = reading.ignore_class
     pixels = [histogram(each.values, each.counts, classes, ignored) for each in found] if found else None
-    summary = summarise(table, names, facts, pixels, ignored)
+    reader = Reader(
+        samples=table.samples,
+        facts=facts,
+        shape=shape,
+        dtype=dtype,
+        value_range=reading.value_range,
+        meaning=meaning,
+        classes=classes,
+        ids="uint8" if max(len(names) - 1, ignored or 0) < 256 else "int32",
+        ignore_class=ignored,
+    )
+    summary = summarise(table, names, facts, pixels, reader)
     for doubt in summary.doubts:
         warnings.warn(doubt, stacklevel=4)
-    ids = "uint8" if max(len(names) - 1, ignored or 0) < 256 else "int32"
-    options = {"value_range": reading.value_range, "meaning": meaning, "classes": classes, "ids": ids}
-    reader = Reader(table.samples, facts, shape, dtype, **options)  # type: ignore[arg-type]
     parts = {name: _split(reader, _alternate(table.samples, name)) for name in SPLITS}
     if parts["train"] is None and reading.test_split != 1:
         raise ValueError(
@@ -78,7 +86,7 @@ def read_folder(folder: Path, reading: Reading) -> Source:
         test=parts["test"],
         ignore_class=ignored,
         summary=summary,
-        check=lambda: refuse_broken(find_broken(reader)),
+        check=lambda: refuse_broken(reader.find_broken()),
         key=lambda: _key(table, reading),
         is_large=decoded > MOST_OF_FILES,
     )
@@ -108,22 +116,6 @@ def _split(reader: Reader, numbers: list[int], empty: bool = False) -> Split | N
         return None
     examples = Examples(reader, np.array(numbers, np.int64))
     return numbered_split(examples.read, len(numbers), examples.labels, examples.groups)
-
-
-def find_broken(reader: Reader) -> dict[Path, str]:
-    """Returns the reason for each file that cannot be decoded; it decodes all of them."""
-
-    def reason(number: int) -> str:
-        try:
-            reader.image(number)
-            if reader.samples[number].mask is not None:
-                reader.mask(number)
-        except ValueError as error:
-            return str(error)
-        return ""
-
-    found = map_files(reason, range(len(reader.samples)))
-    return {reader.samples[n].image: text for n, text in enumerate(found) if text}
 
 
 def refuse_broken(broken: dict[Path, str]) -> None:

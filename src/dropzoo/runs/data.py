@@ -59,7 +59,7 @@ def how_many_are_judged(data: training.Data, split: str | None) -> str:
     if summary is None or summary.is_split or split is not None or not info.num_train or not info.num_test:
         return ""
     every = info.num_train + info.num_validation + info.num_test
-    return f"{info.num_test:,} of {every:,} images are judged, the last fifth, as in training; --split all judges all\n"
+    return f"{info.num_test:,} of {every:,} images are judged, the last fifth, as in training; see --split all\n"
 
 
 def read_info(out: Path) -> training.DataInfo:

@@ -25,7 +25,7 @@ def show(
     if (summary := data.summary) is None:
         return
     table(_counts(summary))
-    for line in (*_facts(summary), *summary.notes):
+    for line in (*facts(summary), *summary.notes):
         say(line)
     wrong = [*(summary.doubts if every else ()), *summary.hints]
     if wrong:
@@ -34,33 +34,40 @@ def show(
         say(f"- {line}")
 
 
-def _counts(summary: Summary) -> Table:
-    """Returns a table with a row for each class and a column for each split."""
+def cells(summary: Summary) -> tuple[list[str], list[list[str]]]:
+    """Returns the heads and the rows of a table with a row for each class and a column for each split."""
     splits = [name for name in ("train", "validation", "test") if name in summary.counts]
-    what = "pixels of class" if summary.task == "segmentation" else "images of class"
-    heads = [Column(name if name != "train" else "training", justify="right") for name in splits]
-    found = Table(Column(what, overflow="fold"), *heads, title=escape(str(summary.place)))
+    masks = summary.task == "segmentation"
+    heads = ["pixels of class" if masks else "images of class"]
+    heads += ["training" if name == "train" else name for name in splits]
     names = list(dict.fromkeys(name for split in splits for name in summary.counts[split]))
     totals = {split: sum(summary.counts[split].values()) or 1 for split in splits}
+    rows = []
     for name in names[:_MOST_CLASSES]:
-        cells = []
-        for split in splits:
-            count = summary.counts[split].get(name, 0)
-            share = f"{100 * count / totals[split]:.1f} %"
-            cells.append(share if summary.task == "segmentation" else f"{count:,}")
-        found.add_row(escape(name), *cells)
+        found = {split: summary.counts[split].get(name, 0) for split in splits}
+        shares = [f"{100 * found[split] / totals[split]:.1f} %" for split in splits]
+        rows.append([name, *(shares if masks else (f"{count:,}" for count in found.values()))])
     if len(names) > _MOST_CLASSES:
-        found.add_row(f"and {len(names) - _MOST_CLASSES} more classes", *["" for _ in splits])
-    images = {split: sum(sample.split == split for sample in summary.samples) for split in splits}
-    found.add_section()
-    found.add_row("images", *(f"{images[split]:,}" for split in splits))
+        rows.append([f"and {len(names) - _MOST_CLASSES} more classes", *("" for _ in splits)])
+    images = [sum(sample.split == split for sample in summary.samples) for split in splits]
+    return heads, [*rows, ["images", *(f"{count:,}" for count in images)]]
+
+
+def _counts(summary: Summary) -> Table:
+    heads, rows = cells(summary)
+    columns = [Column(heads[0], overflow="fold"), *(Column(head, justify="right") for head in heads[1:])]
+    found = Table(*columns, title=escape(str(summary.place)))
+    for number, row in enumerate(rows):
+        found.add_row(*map(escape, row), end_section=number == len(rows) - 2)
     return found
 
 
-def _facts(summary: Summary) -> list[str]:
+def facts(summary: Summary) -> list[str]:
+    """Returns sentences on the sizes, the types and the splits of a data set."""
+    several = len(summary.sizes) > 1
     common = [
-        f"{h}x{w}x{c}" + (f" ({n:,})" if len(summary.sizes) > 1 else "")
-        for (h, w, c), n in summary.sizes.most_common(3)
+        f"{height}x{width}x{channels}" + (f" ({count:,})" if several else "")
+        for (height, width, channels), count in summary.sizes.most_common(3)
     ]
     sizes = ", ".join(common) + (f" and {len(summary.sizes) - 3} more sizes" if len(summary.sizes) > 3 else "")
     lines = [f"{summary.task.capitalize()}; height x width x channels {sizes}; {', '.join(summary.dtypes)}"]

@@ -2,12 +2,13 @@
 
 import dataclasses
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from dropzoo.training.data.files.headers import Facts
+from dropzoo.training.data.files.reader import Reader
 from dropzoo.training.data.files.table import Sample, Table
 
 _RARE = 0.01
@@ -30,6 +31,8 @@ class Summary:
         notes: Sentences on what was understood.
         doubts: Sentences on what looks wrong with the files, of which `load_data` warns.
         hints: Sentences on what looks wrong with the numbers.
+        example: Function that reads the image of a sample, and its mask `(height, width)` or None, by its number.
+        find_broken: Function that decodes all files, and returns the reason for each that cannot be.
     """
 
     place: Path
@@ -44,6 +47,8 @@ class Summary:
     notes: list[str]
     doubts: list[str]
     hints: list[str]
+    example: Callable[[int], tuple[np.ndarray, np.ndarray | None]]
+    find_broken: Callable[[], dict[Path, str]]
 
 
 def summarise(
@@ -51,7 +56,7 @@ def summarise(
     class_names: tuple[str, ...],
     facts: dict[Path, Facts],
     pixels: list[dict[int, int]] | None,
-    ignore_class: int | None,
+    reader: Reader,
 ) -> Summary:
     """Returns the summary of a table whose samples have splits.
 
@@ -60,8 +65,9 @@ def summarise(
         class_names: The names of the classes.
         facts: The facts about the files of the images.
         pixels: For each sample, the number of pixels of each class; None for labels.
-        ignore_class: The label of pixels that do not count.
+        reader: Reads the samples.
     """
+    ignore_class = reader.ignore_class
     counts: dict[str, dict[str, int]] = {}
     for number, sample in enumerate(table.samples):
         row = counts.setdefault(sample.split, dict.fromkeys(class_names, 0))
@@ -89,6 +95,8 @@ def summarise(
         notes=table.notes,
         doubts=table.doubts,
         hints=hints,
+        example=reader.example,
+        find_broken=reader.find_broken,
     )
 
 
