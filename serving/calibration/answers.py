@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
+from dropzoo.serving.calibration.grids import probability_grid
 from dropzoo.serving.calibration.temperature import is_coins
 
 ANSWERS = ("set", "defer", "outer", "inner", "lower", "upper")
@@ -75,6 +76,28 @@ def by_size(mean: tf.Tensor, floors: Sequence[float]) -> tf.Tensor:
         tf.reduce_mean(mean, list(range(1, len(mean.shape) - 1)), keepdims=True) if len(mean.shape) > 2 else 0.0
     )
     return mean * (least / tf.maximum(share, least))
+
+
+def within(mean: tf.Tensor, floors: Sequence[float], thresholds: Sequence[float]) -> tf.Tensor:
+    """Returns a mask that lies in the outer mask and that is a mask of one threshold of the grid in each image.
+
+    Its pixels are those whose probability reaches the least threshold of `probability_grid` at which no pixel lies
+    outside the outer mask. The promise on inner masks bounds the loss at every threshold of the grid, so it also
+    holds for inner masks that are cut to this one.
+
+    Args:
+        mean: Float32 tensor `(batch, ..., classes)`.
+        floors: The floors of the outer masks, as for `by_size`.
+        thresholds: The thresholds of the outer masks, one for each class.
+    """
+    axes = list(range(1, len(mean.shape) - 1))
+    share = tf.reduce_mean(mean, axes, keepdims=True) if axes else tf.zeros_like(mean)
+    least = tf.constant(floors, tf.float32)
+    # A little more than the threshold of the outer mask, so that rounding lets no pixel out of it.
+    wanted = tf.constant(thresholds, tf.float32) * (tf.maximum(share, least) / least) * (1.0 + 1e-6)
+    grid = tf.constant(probability_grid())
+    places = tf.minimum(tf.searchsorted(grid, tf.reshape(wanted, [-1])), grid.shape[0] - 1)
+    return mean >= tf.reshape(tf.gather(grid, places), tf.shape(wanted))
 
 
 def deviation(variance: tf.Tensor, floors: Sequence[float]) -> tf.Tensor:

@@ -53,8 +53,8 @@ def calibrate(
     matter.
 
     Args:
-        predictor: A Keras model (one pass, its dropout off), a `MonteCarlo` with a fixed number of samples, or an
-            `Ensemble`.
+        predictor: A Keras model (one pass, its dropout off), a `MonteCarlo` with a fixed number of samples, an
+            `Ensemble`, or a `TestTimeAugmentation`.
         images: Array of images, or a `tf.data.Dataset` of batches `(images, labels)`, which is read several times
             and may be larger than memory.
         labels: Array of labels; None with a dataset. For `"multi_class"` and `"binary"` they are the numbers of
@@ -122,10 +122,12 @@ def calibrate(
 
     if sites == "search":
         source = search(source, heldout, first, tempers, verbose)
-    reader = Reader(heldout, len(first) * (fits + bool(promises)) + len(then), verbose)
+    judged = source.kind != "regression" and fits  # values have no figures
+    reads = heldout.count(first) * (judged + bool(promises)) + heldout.count(then) * bool(promises)
+    reader = Reader(heldout, reads, verbose)
     fitted: float | tuple[float, ...] = 1.0
     figures: dict[str, dict[str, float]] = {}
-    if source.kind != "regression" and fits:
+    if judged:
         fitted, figures = _fit(source, reader, first, temperature if tempers else False)
     for part in (first, then) if promises else ():
         for batch, samples in reader.answers(source, part):

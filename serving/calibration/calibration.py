@@ -11,7 +11,15 @@ from typing import Any
 import tensorflow as tf
 
 from dropzoo.common.files import whole_file
-from dropzoo.serving.calibration.answers import by_size, class_probabilities, deviation, doubt, reaches, sees
+from dropzoo.serving.calibration.answers import (
+    by_size,
+    class_probabilities,
+    deviation,
+    doubt,
+    reaches,
+    sees,
+    within,
+)
 from dropzoo.serving.calibration.facts import Facts, differences
 from dropzoo.serving.calibration.guarantee import Guarantee
 from dropzoo.serving.calibration.temperature import temper
@@ -101,7 +109,8 @@ class Calibration:
                 reach *= tf.constant(thresholds, tf.float32)
                 more["lower"], more["upper"] = mean - reach, mean + reach
         if {"inner", "outer"} <= more.keys():
-            more["inner"] &= more["outer"]  # a stricter threshold keeps the promise
+            miss = self.guarantees["miss"]
+            more["inner"] &= within(mean, miss.floors, miss.thresholds)
         return {**out, **more}
 
     def check(self, found: Facts) -> None:

@@ -23,6 +23,7 @@ class Facts:
         num_samples: The number of samples of an answer; 1 for one pass.
         sampling: How masks are drawn; None if nothing drops.
         weights: A checksum of the weights.
+        transforms: The names of the transforms of test-time augmentation; empty for other predictors.
     """
 
     task: str
@@ -33,15 +34,19 @@ class Facts:
     num_samples: int
     sampling: str | None
     weights: int
+    transforms: tuple[str, ...] = ()
 
 
-def facts_of(readers: Sequence[Reader], num_samples: int, sampling: str | None) -> Facts:
+def facts_of(
+    readers: Sequence[Reader], num_samples: int, sampling: str | None, transforms: tuple[str, ...] = ()
+) -> Facts:
     """Returns the facts of a predictor.
 
     Args:
         readers: The model of the predictor, or the members of an ensemble, with inputs and outputs known.
         num_samples: Int, the number of samples of an answer.
         sampling: How masks are drawn; None if nothing drops.
+        transforms: The transforms of test-time augmentation.
 
     Raises:
         ValueError: If the model has several outputs.
@@ -57,6 +62,7 @@ def facts_of(readers: Sequence[Reader], num_samples: int, sampling: str | None) 
         num_samples,
         sampling,
         checksum([reader.model for reader in readers]),
+        transforms,
     )
 
 
@@ -90,6 +96,7 @@ def differences(made_for: Facts, found: Facts) -> list[str]:
         "members": "number of members",
         "num_samples": "number of samples",
         "sampling": "sampling",
+        "transforms": "transforms",
     }
     found_differences = [
         f"{text}: {known[name]} in the calibration, {other[name]} here"

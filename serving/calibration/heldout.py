@@ -80,7 +80,7 @@ class HeldOut:
         """
         distinct = np.unique(self.keys)
         mixed = np.random.default_rng(seed).permutation(len(distinct))
-        count = round(share * len(distinct))
+        count = max(round(share * len(distinct)), 1 if share else 0)  # nothing can be fitted on no image
         chosen = distinct[mixed]
         return set(chosen[:count].tolist()), set(chosen[count:].tolist())
 

@@ -85,7 +85,8 @@ class ErrorPromise(Promise):
             raise ValueError(
                 f"`error` cannot be promised at the level {terms.level:g}: too many of the surest answers are "
                 f"wrong. The least level for these {len(doubts)} images is about "
-                f"{_least(threshold, terms.level):.2g}"
+                f"{_least(threshold, terms.level):.2g}. A level that these images have chosen is no promise: "
+                "ask for it with other held-out images"
             )
         kept = float((doubts < found).mean())
         return Guarantee(

@@ -51,8 +51,12 @@ def search(source: Source, heldout: HeldOut, part: set[int], tempers: bool, verb
         ValueError: If the predictor has no site whose rate can be set, or there are fewer than 20 images.
     """
     names = {name: layer for name, layer in named_sites(source.model).items() if can_set(layer)}
-    if len(source.models) > 1 or not names:
-        what = "an ensemble" if len(source.models) > 1 else "a model without dropout whose rate can be set"
+    if not source.searchable or not names:
+        what = (
+            "an ensemble, or test-time augmentation"
+            if not source.searchable
+            else "a model without dropout whose rate can be set"
+        )
         raise ValueError(
             "sites='search' needs a model with dropout; models.retrofit adds some to any model, trained or not. "
             f"Received: {what}"
@@ -126,16 +130,21 @@ def _limits(images: Sequence[Batch]) -> tuple[int, int]:
 
 
 def _joined(images: Sequence[Batch], values: int) -> list[Batch]:
-    """The images in batches of one shape each, so small that `values` numbers for each position fit in memory."""
+    """The images in batches of one shape each, so small that `values` numbers for each position fit in memory.
+
+    All batches of images of one shape have the same size, because each new size costs a compilation. The last
+    batch repeats an image for this; it has fewer labels and keys than inputs.
+    """
     shapes: dict[str, list[Batch]] = {}
     for one in images:
         shapes.setdefault(str([x.shape for x in keras.tree.flatten(one.inputs)]), []).append(one)
     joined = []
     for same in shapes.values():
-        most = max(1, min(256, _VALUES // (values * same[0].labels.shape[1])))
+        most = max(1, min(_limits(images)[0], _VALUES // (values * same[0].labels.shape[1])))
         for first in range(0, len(same), most):
             some = same[first : first + most]
-            inputs = keras.tree.map_structure(lambda *x: np.concatenate(x), *[one.inputs for one in some])
+            full = [one.inputs for one in some] + [some[-1].inputs] * (most - len(some))
+            inputs = keras.tree.map_structure(lambda *x: np.concatenate(x), *full)
             labels, keys = (np.concatenate([one[i] for one in some]) for i in (1, 2))
             joined.append(Batch(inputs, labels, keys))
     return joined
@@ -170,7 +179,7 @@ def _scorer(source: Source) -> Scorer:
     def score(images: Sequence[Batch], temperature: float | None) -> tuple[np.ndarray, float]:
         parts = []
         for batch in _joined(images, source.num_samples * (source.output.classes or 1)):
-            samples = source.samples(batch.inputs)
+            samples = source.samples(batch.inputs)[: len(batch.keys)]
             check_positions(samples, batch)
             p, labels = samples.numpy(), batch.labels
             p = np.moveaxis(p.reshape(*p.shape[:2], -1, p.shape[-1]), 1, 2)  # (batch, positions, samples, classes)

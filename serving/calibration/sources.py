@@ -9,9 +9,9 @@ import tensorflow as tf
 from dropzoo import models
 from dropzoo.serving.calibration.facts import Facts, check_one_output, facts_of
 from dropzoo.serving.calibration.sites import Sites, can_set, named_sites
-from dropzoo.serving.montecarlo.ensembles import Ensemble
+from dropzoo.serving.montecarlo.ensembles import Ensemble, Rival
 from dropzoo.serving.montecarlo.outputs import Output
-from dropzoo.serving.montecarlo.reader import Reader, Said, Tasks
+from dropzoo.serving.montecarlo.reader import Reader
 from dropzoo.serving.montecarlo.sampler import MonteCarlo
 
 
@@ -54,6 +54,11 @@ class Source:
         """Returns the facts that a calibration of this predictor is made for."""
         return facts_of(self.readers, self.num_samples, self.sampling)
 
+    @property
+    def searchable(self) -> bool:
+        """Whether sites can be chosen."""
+        return True
+
     def samples(self, inputs: Any) -> tf.Tensor:
         """Returns the samples for inputs, `(batch, samples, ..., outputs)`."""
         raise NotImplementedError
@@ -68,32 +73,35 @@ class Source:
 
 
 class Passes(Source):
-    """One pass of a model, or of each member of an ensemble, without dropout.
+    """Passes without dropout: one of a model, one of each member of an ensemble, or one for each transform.
 
     Args:
-        models: The models.
-        task: The output kind, as for `MonteCarlo`.
-        from_logits: Whether the outputs are logits, as for `MonteCarlo`.
+        rival: The passes.
         example: Inputs of a few images.
     """
 
-    def __init__(self, models: list[keras.Model], task: Tasks | None, from_logits: Said, example: Any) -> None:
-        super().__init__(models, len(models), None, example)
-        self.sites = {}
-        self._options: dict[str, Any] = {"task": task, "from_logits": from_logits}
-        self._passes = [Ensemble([each], **self._options) for each in models]
-        self.readers = [_settled(one, example) for one in self._passes]
+    def __init__(self, rival: Rival, example: Any) -> None:
+        super().__init__([reader.model for reader in rival.readers], rival.num_samples, None, example)
+        self.sites, self._rival, self.readers = {}, rival, rival.readers
+        if not all(reader.settled for reader in self.readers):
+            rival(example)
+        check_one_output(self.readers[0])
+
+    def facts(self) -> Facts:
+        return facts_of(self.readers, self.num_samples, None, self._rival.transforms)
+
+    @property
+    def searchable(self) -> bool:
+        return self.num_samples == 1 and not self._rival.transforms
 
     def samples(self, inputs: Any) -> tf.Tensor:
-        return tf.stack([self._of(one(inputs)["mean"]) for one in self._passes], 1)
-
-    def _of(self, mean: tf.Tensor) -> tf.Tensor:
-        return mean[:, None] if self.output.flat else mean
+        return tf.stack([outputs[0] for outputs in self._rival.each(inputs)], 1)
 
     def with_sites(self, sites: Mapping[str, Any], num_samples: int | None = None) -> Source:
         if not sites:
             return self
-        return Samples(MonteCarlo(self.model, **self._options), sites, self.example, num_samples)
+        options: dict[str, Any] = {"task": self._rival.task, "from_logits": self._rival.from_logits}
+        return Samples(MonteCarlo(self.model, **options), sites, self.example, num_samples)
 
     def cost(self) -> float:
         return float(self.num_samples)
@@ -126,7 +134,7 @@ class Samples(Source):
     def with_sites(self, sites: Mapping[str, Any], num_samples: int | None = None) -> Source:
         if sites:
             return Samples(self._mc, sites, self.example, num_samples)
-        return Passes(self.models, self._mc.task, self._mc.from_logits, self.example)
+        return Passes(Ensemble(self.models, self._mc.task, self._mc.from_logits), self.example)
 
     def cost(self) -> float:
         once = self._whole.cut().f
@@ -134,7 +142,7 @@ class Samples(Source):
 
 
 def source_of(predictor: Any, task: str | None, example: Any) -> Source:
-    """Returns the source of a model (one pass), a `MonteCarlo` or an `Ensemble`.
+    """Returns the source of a model (one pass), a `MonteCarlo`, an `Ensemble` or a `TestTimeAugmentation`.
 
     Args:
         predictor: The predictor.
@@ -147,9 +155,12 @@ def source_of(predictor: Any, task: str | None, example: Any) -> Source:
             the model has several outputs.
     """
     if isinstance(predictor, keras.Model):
-        return Passes([predictor], task, None, example)
-    if not isinstance(predictor, (MonteCarlo, Ensemble)):
-        raise ValueError(f"`predictor` must be a model, a MonteCarlo or an Ensemble. Received: {predictor!r}")
+        return Passes(Ensemble([predictor], task), example)
+    if not isinstance(predictor, (MonteCarlo, Rival)):
+        raise ValueError(
+            "`predictor` must be a model, a MonteCarlo, an Ensemble or a TestTimeAugmentation. "
+            f"Received: {predictor!r}"
+        )
     if task not in (None, predictor.task):
         raise ValueError(f"The predictor has task={predictor.task!r}. Received: task={task!r}")
     if predictor.calibration is not None:
@@ -157,14 +168,14 @@ def source_of(predictor: Any, task: str | None, example: Any) -> Source:
             "Calibrate the predictor without its calibration: make it again without `calibration=`. "
             "Received: a predictor with a calibration"
         )
-    if isinstance(predictor, Ensemble):
-        return Passes(predictor.models, predictor.task, predictor.from_logits, example)
+    if isinstance(predictor, Rival):
+        return Passes(predictor, example)
     if predictor.auto:
         raise ValueError("Calibration needs a fixed number of samples. Received: num_samples='auto'")
     return Samples(predictor, predictor.sites, example)
 
 
-def _settled(predictor: MonteCarlo | Ensemble, example: Any) -> Reader:
+def _settled(predictor: MonteCarlo, example: Any) -> Reader:
     """The reader of a predictor; a run on the example settles what no graph shows."""
     if not predictor.reader.settled:
         predictor(example)

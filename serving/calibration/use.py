@@ -38,7 +38,11 @@ def sampling_of(
 
 
 def check_calibration(
-    calibration: Calibration, readers: Sequence[Reader], num_samples: int, sampling: str | None
+    calibration: Calibration,
+    readers: Sequence[Reader],
+    num_samples: int,
+    sampling: str | None,
+    transforms: tuple[str, ...] = (),
 ) -> None:
     """Raises a ValueError if a calibration was made for another predictor, and warns if the weights have changed.
 
@@ -47,9 +51,10 @@ def check_calibration(
         readers: The model, or the members of an ensemble, with inputs and outputs known.
         num_samples: Int, the number of samples of an answer.
         sampling: How masks are drawn; None if nothing drops.
+        transforms: The transforms of test-time augmentation.
     """
     check_type(calibration)
-    calibration.check(facts_of(readers, num_samples, sampling))
+    calibration.check(facts_of(readers, num_samples, sampling, transforms))
 
 
 def tempered(each: Sequence[tf.Tensor], calibration: Calibration | None) -> list[tf.Tensor]:

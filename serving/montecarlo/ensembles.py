@@ -43,27 +43,46 @@ class Rival:
         readers: The models of the passes, all with the same inputs and outputs.
         passes: Functions from the inputs to the outputs as probabilities or values.
         task: Output kinds, as for `MonteCarlo`.
+        from_logits: Whether the outputs are logits, as for `MonteCarlo`.
         calibration: A `Calibration` that `calibrate` fitted for these passes, or None.
 
     Attributes:
         readers: The models of the passes, which know their inputs and what their outputs mean.
+        transforms: The names of the transforms of the passes; empty if each pass sees the image as it is.
     """
+
+    transforms: tuple[str, ...] = ()
 
     def __init__(
         self,
         readers: Sequence[Reader],
         passes: Sequence[Pass],
         task: Tasks,
+        from_logits: Said = None,
         calibration: Calibration | None = None,
     ) -> None:
         self.reader, self.model = readers[0], readers[0].model
-        self.calibration = calibration
+        self.from_logits, self.calibration = from_logits, calibration
         self.task: Any = readers[0].task if task is None and readers[0].known else task
         self.num_samples = len(passes)
         self.readers, self._passes = list(readers), list(passes)
         self._traced: list[Any] = []
 
     def __call__(self, images: InputsLike) -> Any:
+        checked = self._ready(images)
+        return self._statistics(self._traced, checked)
+
+    def each(self, images: InputsLike) -> list[list[tf.Tensor]]:
+        """Returns the outputs of each pass, `(batch, ..., classes)`, at the temperature of the calibration.
+
+        Args:
+            images: One batch of the inputs, as Keras takes them.
+        """
+        checked = self._ready(images)
+        return [one(checked) for one in self._traced]
+
+    def _ready(self, images: InputsLike) -> list[tf.Tensor]:
+        """Returns a batch as tensors, after the passes have been traced."""
         checked = [reader.check(images) for reader in self.readers][0]
         if not self._traced:
             self._check_known()
@@ -72,7 +91,7 @@ class Rival:
                 for function in functions:
                     function.get_concrete_function(checked)
             self._traced = functions
-        return self._statistics(self._traced, checked)
+        return checked
 
     def sample(self, images: InputsLike) -> Any:
         """Returns the same statistics as a call, for use inside a graph.
@@ -98,6 +117,8 @@ class Rival:
 
     def _check_known(self) -> None:
         """Checks the inputs and outputs of all models, once they are known."""
+        if self.calibration is not None:
+            check_calibration(self.calibration, self.readers, self.num_samples, None, self.transforms)
 
 
 class Ensemble(Rival):
@@ -149,9 +170,8 @@ class Ensemble(Rival):
         if not isinstance(models, (list, tuple)) or not models:
             raise ValueError(f"`models` must be a list of models or paths, at least one. Received: {models!r}")
         self.models = [each if isinstance(each, keras.Model) else _load(each) for each in models]
-        self.from_logits = from_logits
         readers = [Reader(each, task, from_logits) for each in self.models]
-        super().__init__(readers, [_answer(each, calibration) for each in readers], task, calibration)
+        super().__init__(readers, [_answer(each, calibration) for each in readers], task, from_logits, calibration)
         if all(reader.known for reader in readers):
             self._check_known()
 
@@ -163,8 +183,7 @@ class Ensemble(Rival):
                     "The members must have the same shapes of input and output. "
                     f"Received: {first} for the first, {_shapes(reader)} for number {i + 1}"
                 )
-        if self.calibration is not None:
-            check_calibration(self.calibration, self.readers, self.num_samples, None)
+        super()._check_known()
 
 
 class TestTimeAugmentation(Rival):
@@ -184,6 +203,8 @@ class TestTimeAugmentation(Rival):
             For volumes they act on the last two spatial axes; a signal can only be flipped horizontally.
         task: What the output means, as for `MonteCarlo`.
         from_logits: Whether the output is logits, as for `MonteCarlo`.
+        calibration: A `Calibration` that `calibrate` fitted for this model and these transforms, as for
+            `MonteCarlo`.
 
     Call arguments:
         images: One batch of the inputs, as Keras takes them.
@@ -219,6 +240,7 @@ class TestTimeAugmentation(Rival):
         transforms: Sequence[str] = ("identity", "flip_horizontal"),
         task: Tasks = None,
         from_logits: Said = None,
+        calibration: Calibration | None = None,
     ) -> None:
         reader = Reader(model, task, from_logits)
         if not isinstance(transforms, (list, tuple)) or not transforms:
@@ -229,7 +251,8 @@ class TestTimeAugmentation(Rival):
         if len(set(transforms)) < len(transforms):
             raise ValueError(f"`transforms` must name each transform once. Received: {transforms!r}")
         self.transforms = tuple(transforms)
-        super().__init__([reader], [_seen(_answer(reader), *_TRANSFORMS[name]) for name in transforms], task)
+        passes = [_seen(_answer(reader, calibration), *_TRANSFORMS[name]) for name in transforms]
+        super().__init__([reader], passes, task, from_logits, calibration)
         if reader.known:
             self._check_known()
 
@@ -252,6 +275,7 @@ class TestTimeAugmentation(Rival):
                 raise ValueError(
                     f"{swapping} swap height and width, so the model must take square images. Received: {shape}"
                 )
+        super()._check_known()
 
 
 def _load(path: str | os.PathLike) -> keras.Model:

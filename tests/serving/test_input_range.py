@@ -273,6 +273,7 @@ def test_an_export_of_8_bits_refuses_files_of_16():
         read_image(file, tf.TensorSpec([None, 8, 8, 1], tf.uint8), Limits())
 
 
+@pytest.mark.covering("orientation", "order")
 @pytest.mark.parametrize("orientation", range(10))
 @pytest.mark.parametrize("order", ["<", ">"])
 def test_photographs_are_upright_inside_a_saved_model(orientation, order):

@@ -105,6 +105,7 @@ SAID = {
 }
 
 
+@pytest.mark.covering("how", "compiled")
 @pytest.mark.parametrize("how", SAID)
 @pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.filterwarnings("ignore:The loss has from_logits")

@@ -71,6 +71,7 @@ COMPILED = {
 }
 
 
+@pytest.mark.covering("name", "copied")
 @pytest.mark.parametrize("name", COMPILED)
 @pytest.mark.parametrize("copied", [False, True])
 def test_what_was_compiled_is_trained_as_in_fit(name, copied, capsys):

@@ -39,6 +39,7 @@ for command in (
     sweeps.sweep,
     sweeps.recommend,
     predictions.predict,
+    predictions.measure,
     runs.export,
     predictions.serve,
     bench.bench,

@@ -145,6 +145,11 @@ def load_predictor(
     export = export_folder(path)
     inside = None if export is None else export / "assets.extra" / "model.keras"
     calibration = find_calibration(path, calibrated)
+    if calibration is not None and sampling == "fixed" and calibration.facts.sampling is not None:
+        facts = dataclasses.replace(
+            calibration.facts, sampling="fixed"
+        )  # the draws differ, not what they are from
+        calibration = dataclasses.replace(calibration, facts=facts)
     if (path / "run.json").exists():
         model, _, info = load_run(path)
         names = info.class_names
@@ -161,9 +166,9 @@ def load_predictor(
         return _from_saved_model(export, input_range)
     elif export is not None and inside is not None:
         model = load_model(inside)
-        facts = _facts(export)
-        remember(model, _pixels_of_export(export, facts, input_range))
-        names, input_range = tuple(facts["class_names"]) if facts.get("class_names") else None, None
+        said = _facts(export)
+        remember(model, _pixels_of_export(export, said, input_range))
+        names, input_range = tuple(said["class_names"]) if said.get("class_names") else None, None
     else:
         raise ValueError(f"Expected a run's folder, a .keras file or a SavedModel. Received: {path}")
     check_single(model)
