@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import itertools
 import os
 import warnings
 from collections.abc import Sequence
@@ -17,7 +16,7 @@ from dropzoo.training.data.files.headers import Facts, read_facts
 from dropzoo.training.data.files.layouts import read_layout
 from dropzoo.training.data.files.masks import Meaning, Values, look, parse_meaning, settle
 from dropzoo.training.data.files.reader import Examples, Reader
-from dropzoo.training.data.files.splits import assign, find_doubles, with_groups
+from dropzoo.training.data.files.splits import assign, find_doubles, in_turns, with_groups
 from dropzoo.training.data.files.summary import histogram, summarise
 from dropzoo.training.data.files.table import SPLITS, Reading, Sample, Table, some
 from dropzoo.training.data.files.threads import map_files
@@ -69,7 +68,7 @@ def read_folder(folder: Path, reading: Reading) -> Source:
     summary = summarise(table, names, facts, pixels, reader)
     for doubt in summary.doubts:
         warnings.warn(doubt, stacklevel=4)
-    parts = {name: _split(reader, _alternate(table.samples, name)) for name in SPLITS}
+    parts = {name: _split(reader, in_turns(table.samples, name)) for name in SPLITS}
     if parts["train"] is None and reading.test_split != 1:
         raise ValueError(
             f"No training image is left in {folder}. Received: validation_split={reading.validation_split}"
@@ -99,16 +98,6 @@ def _key(table: Table, reading: Reading) -> str:
         status = sample.image.stat()
         digest.update(f"{sample} {status.st_size} {status.st_mtime_ns}".encode())
     return digest.hexdigest()
-
-
-def _alternate(samples: list[Sample], split: str) -> list[int]:
-    """Returns the samples of a split, one of each class in turn, so that the first few contain all classes."""
-    by_label: dict[int, list[int]] = {}
-    for number, sample in enumerate(samples):
-        if sample.split == split:
-            by_label.setdefault(sample.label, []).append(number)
-    turns = itertools.zip_longest(*(by_label[label] for label in sorted(by_label)))
-    return [number for turn in turns for number in turn if number is not None]
 
 
 def _split(reader: Reader, numbers: list[int], empty: bool = False) -> Split | None:

@@ -130,6 +130,13 @@ def evaluate(
         str | None,
         typer.Option("--split", help="Images to judge on: test, validation, training, or all; by default test."),
     ] = None,
+    per: Annotated[
+        str | None,
+        typer.Option(
+            "--per",
+            help='Scores by class, image or object, with intervals: "class,image", or all. CSV with --plots.',
+        ),
+    ] = None,
     manual_dir: Annotated[
         str | None, typer.Option("--manual-dir", help="Folder with the archives of --data.")
     ] = None,
@@ -184,6 +191,7 @@ def evaluate(
     from dropzoo.runs.calibrations import find_calibration
     from dropzoo.runs.comparison import Wanted, compare
     from dropzoo.runs.data import check_split, how_many_are_judged
+    from dropzoo.runs.details import parse_per
     from dropzoo.runs.evaluation import parse_corruptions
     from dropzoo.runs.inputs import check_bits, settle_range
     from dropzoo.runs.members import first_run, load_members
@@ -212,6 +220,7 @@ def evaluate(
         examples=plots is not None,
         from_logits=from_logits,
         split=split,
+        per=parse_per(per),
         members=load_members(run) if first_run(run) != run or (run / "run.json").is_file() else [],
         calibration=find_calibration(run, calibration),
     )

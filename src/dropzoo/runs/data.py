@@ -53,6 +53,17 @@ def judged_on(info: training.DataInfo, split: str | None = None) -> str:
     return "test" if info.num_test else "validation" if info.num_validation else "training"
 
 
+def judged_files(data: training.Data, split: str | None = None) -> list[str] | None:
+    """Returns the files of `judged_images`, in their order; None if they are not those of a folder."""
+    summary = data.summary
+    if summary is None:
+        return None
+    name = judged_on(data.info, split) or "test"
+    files = summary.files("train" if name == "training" else name)
+    count = {"test": data.info.num_test, "validation": data.info.num_validation, "training": data.info.num_train}
+    return files if len(files) == count[name] else None
+
+
 def how_many_are_judged(data: training.Data, split: str | None) -> str:
     """Returns a line that says how many images of a folder without a split of its own are judged, or ""."""
     info, summary = data.info, data.summary

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import itertools
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -156,6 +157,16 @@ def _units(samples: Sequence[Sample], places: Sequence[int]) -> list[list[int]]:
     for place in places:
         units.setdefault(samples[place].group or f"\0{place}", []).append(place)
     return list(units.values())
+
+
+def in_turns(samples: Sequence[Sample], split: str) -> list[int]:
+    """Returns the samples of a split, one of each class in turn, so that the first few contain all classes."""
+    by_label: dict[int, list[int]] = {}
+    for number, sample in enumerate(samples):
+        if sample.split == split:
+            by_label.setdefault(sample.label, []).append(number)
+    turns = itertools.zip_longest(*(by_label[label] for label in sorted(by_label)))
+    return [number for turn in turns for number in turn if number is not None]
 
 
 def fold_of(labels: np.ndarray, groups: Sequence[str], folds: int) -> np.ndarray:

@@ -9,6 +9,7 @@ import numpy as np
 
 from dropzoo.training.data.files.headers import Facts
 from dropzoo.training.data.files.reader import Reader
+from dropzoo.training.data.files.splits import in_turns
 from dropzoo.training.data.files.table import Sample, Table
 
 _RARE = 0.01
@@ -49,6 +50,18 @@ class Summary:
     hints: list[str]
     example: Callable[[int], tuple[np.ndarray, np.ndarray | None]]
     find_broken: Callable[[], dict[Path, str]]
+
+    def files(self, split: str) -> list[str]:
+        """Returns the files of the images of a split, in the order of its batches; pages have numbers."""
+        found = [self.samples[number] for number in in_turns(self.samples, split)]
+        root = self.place if self.place.is_dir() else self.place.parent
+        names = [
+            str(each.image.relative_to(root)) if each.image.is_relative_to(root) else str(each.image)
+            for each in found
+        ]
+        return [
+            name if each.page is None else f"{name}#{each.page}" for name, each in zip(names, found, strict=True)
+        ]
 
 
 def summarise(
