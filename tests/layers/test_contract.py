@@ -37,6 +37,7 @@ BAD_FORMAT = (({"data_format": "NHWC"}, "data_format='NHWC'"),)
 BAD_SCALING = (({"scaling": "inverse"}, "scaling='inverse'"),)
 BAD_LEVEL = (({"level": "pixel"}, "level='pixel'"),)
 BAD_FRACTION = tuple(({"target_fraction": f}, "target_fraction=") for f in (-0.1, 1.1, "0.5", None, True))
+BAD_MASKS = (({"masks": 0}, "masks=0"), ({"masks": 2.5}, "masks=2.5"), ({"mask_seed": -1}, "mask_seed=-1"))
 BAD_BLOCK = tuple(({"block_size": b}, "block_size=") for b in (0, -1, 2.5, (3,), (3, 0), "7", True))
 
 CASES = {
@@ -68,6 +69,20 @@ CASES = {
     ),
     "cutout": Case(layers.CutoutDropout, shape=(12, 9, 5, 8), wrong=BAD_FORMAT),
     "cutout-first": Case(layers.CutoutDropout, {"data_format": "channels_first"}, shape=(12, 8, 9, 5)),
+    "masksembles": Case(
+        layers.Masksembles,
+        shape=(12, 9, 5, 8),
+        mean_not_kept="drops a whole number of channels: see test_masksembles.py",
+        not_the_rate="drops a whole number of channels: see test_masksembles.py",
+        wrong=BAD_MASKS + BAD_FORMAT,
+    ),
+    "masksembles-first": Case(
+        layers.Masksembles,
+        {"data_format": "channels_first", "masks": 3},
+        shape=(12, 8, 9, 5),
+        mean_not_kept="drops a whole number of channels: see test_masksembles.py",
+        not_the_rate="drops a whole number of channels: see test_masksembles.py",
+    ),
     "weighted_channel": Case(
         layers.WeightedChannelDropout, wrong=BAD_FORMAT, by_value="keeps strong channels more often"
     ),

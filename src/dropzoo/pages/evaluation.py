@@ -6,6 +6,7 @@ from matplotlib.figure import Figure
 
 from dropzoo.pages import calibration, page, pictures
 from dropzoo.runs.comparison import Evaluation
+from dropzoo.runs.details import detail_tables
 from dropzoo.runs.figures import label, value
 from dropzoo.runs.tables import write_figures
 from dropzoo.runs.uncertainty import Uncertainty
@@ -32,6 +33,7 @@ def save_all(folder: Path, title: str, found: Evaluation) -> list[Path]:
     return [
         write_figures(folder / "figures.csv", found.figures, found.corrupted),
         *calibration.save_plots(plots, folder),
+        *(found.details.write(folder) if found.details else ()),
         *(pictures.save(figure, folder / f"{name}.png") for name, figure in images.items()),
         _write_page(folder / "report.html", title, found, plots | images),
     ]
@@ -62,6 +64,7 @@ def _write_page(path: Path, title: str, found: Evaluation, drawn: dict[str, Figu
             caption: [[name, _cell(auroc)] for name, auroc in aurocs.items()]
             for caption, aurocs in found.aurocs.items()
         },
+        details=detail_tables(found.details) if found.details else [],
         pictures={_CAPTIONS[name]: pictures.as_uri(figure) for name, figure in drawn.items()},
     )
 
