@@ -13,7 +13,7 @@ QUICK := tests/common tests/layers/test_contract.py tests/layers/test_layers.py 
   tests/training/test_losses_metrics.py tests/serving/test_monte_carlo_cut.py tests/sweep/test_sweep_space.py \
   tests/cli/test_options.py tests/test_evidence.py tests/test_house.py
 
-.PHONY: help check quick demo test test-published lint bench evidence clean
+.PHONY: help check quick demo test test-all test-published lint bench evidence clean
 
 help:  ## prints this list
 	@sed -n 's/^\([a-z-]*\):.*  ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -24,14 +24,18 @@ check: .venv/dev  ## runs lint and quick, for the inner loop
 demo: .venv/core  ## trains, samples and exports two models; writes demo/report.html
 	$(KEEP_BYTECODE) $(BIN)/dropzoo demo --out demo
 
-test: .venv/dev  ## runs all tests but the slow ones
+test: .venv/dev  ## runs all tests but the slow ones; of large tables a part that covers every row and value
 	$(KEEP_BYTECODE) $(BIN)/python -m pytest -q -n auto --maxprocesses 8 --dist worksteal
+
+test-all: .venv/dev  ## runs every case of every test and the slow ones, for an hour or two, before a release
+	$(KEEP_BYTECODE) $(BIN)/python -m pytest -q -n auto --maxprocesses 8 --dist worksteal --cases all -m "not gpu" \
+	  --ignore tests/published
 
 test-published: .venv/published  ## tries networks that others publish, from five packages, for half an hour
 	$(KEEP_BYTECODE) $(BIN)/python -m pytest -q -m slow tests/published
 
 quick: .venv/dev  ## runs the first cases of each test in the files of QUICK
-	@$(KEEP_BYTECODE) $(BIN)/python -m pytest -q --quick -n auto --maxprocesses 4 --dist worksteal $(QUICK)
+	@$(KEEP_BYTECODE) $(BIN)/python -m pytest -q --cases few -n auto --maxprocesses 4 --dist worksteal $(QUICK)
 
 lint: .venv/dev  ## checks format, style and types
 	$(BIN)/ruff format --check .

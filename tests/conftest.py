@@ -2,39 +2,52 @@
 
 import gc
 import os
-from collections import Counter
 from collections.abc import Iterator
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import pytest
 
-QUICK_CASES = 3
+import _covering
+
+FEW = 3
+HELP = (
+    f"few: the first {FEW} cases of each test. covering (the default): of a test with the mark `covering`, each "
+    "row and each value and pair of values beside the rows; of other tests, all. all: all cases of all tests."
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--quick", action="store_true", help=f"the first {QUICK_CASES} cases of each test only")
+    parser.addoption("--cases", choices=("few", "covering", "all"), default="covering", help=HELP)
 
 
 @pytest.hookimpl(trylast=True)  # when the slow ones are out already
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leaves out all but the first cases of each test, if asked to."""
-    if not config.getoption("quick"):
+    """Leaves out the cases that `--cases` does not ask for."""
+    asked = config.getoption("cases")
+    if asked == "all":
         return
-    seen: Counter[str] = Counter()
-    kept, left_out = [], []
+    tests: dict[str, list[pytest.Item]] = {}
     for item in items:
-        test = item.nodeid.partition("[")[0]
-        seen[test] += 1
-        (kept if seen[test] <= QUICK_CASES else left_out).append(item)
-    config.hook.pytest_deselected(items=left_out)
-    items[:] = kept
+        tests.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    kept = {item for cases in tests.values() for item in covering(cases)[: FEW if asked == "few" else None]}
+    config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+    items[:] = [item for item in items if item in kept]
+
+
+def covering(cases: list[pytest.Item]) -> list[pytest.Item]:
+    """Returns the cases of a test that its mark `covering` asks for."""
+    mark = cases[0].get_closest_marker("covering")
+    if mark is None:
+        return cases
+    params = [_covering.case_of(case.callspec.params, mark.args) for case in cases]  # type: ignore[attr-defined]
+    return [cases[i] for i in _covering.covering(params, rows=mark.args[0])]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    if config.getoption("quick"):
+    if config.getoption("cases") == "few":
         terminalreporter.write_line(
-            f"Left out: more than {QUICK_CASES} cases of a test, and the files on training, sampling, export, "
+            f"Left out: more than {FEW} cases of a test, and the files on training, sampling, export, "
             "servers, sweeps and the command line. `make test` runs them."
         )
 

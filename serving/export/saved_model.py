@@ -30,6 +30,7 @@ from dropzoo.serving.export.warmup import warmup_requests, write_warmup
 from dropzoo.serving.montecarlo.ensembles import Ensemble
 from dropzoo.serving.montecarlo.reader import Said, Tasks
 from dropzoo.serving.montecarlo.sampler import MonteCarlo
+from dropzoo.serving.montecarlo.states import States
 
 _log = logging.getLogger("dropzoo.serving")
 # Classes of TensorFlow objects with a state, which layers may hold.
@@ -257,12 +258,13 @@ def _module(members: Sequence[keras.Model]) -> tf.Module:
     module = tf.Module()
     module.held = []
     for model in members:
-        # Live rates are variables that `model.variables` does not list, and so are the tables of words.
+        # `model.variables` does not list live rates, the states of stateful layers, or the tables of words.
         rates = [layer.live_rate() for layer in layers.dropouts(model) if layers.has_live_rate(layer)]
         own = [
             value for layer in flatten_layers(model) for value in vars(layer).values() if isinstance(value, _HELD)
         ]
-        module.held += [variable.value for variable in model.variables] + rates + own
+        states = States(model).variables
+        module.held += [variable.value for variable in model.variables] + states + rates + own
     return module
 
 

@@ -140,6 +140,7 @@ def attribution_of(mc: "MonteCarlo", stage: Stage, flat: list[tf.Tensor]) -> Att
     def sample(flat: list[tf.Tensor], swap: tf.Tensor, first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:
         batch = tf.shape(flat[0])[0]
         rows = tf.zeros([batch], tf.uint32) if mc.sampling == "fixed" else keys_of(flat, False)
+        states = stage.states.read()
         frontier = stage.trunk.run_trunk(flat)
 
         def one(t: tf.Tensor) -> tf.Tensor:
@@ -148,11 +149,14 @@ def attribution_of(mc: "MonteCarlo", stage: Stage, flat: list[tf.Tensor]) -> Att
                 seed = tf.where(swaps, second, first)
                 return SampleDraw(stream, seed, 0, rows, t, count, balanced, False)
 
+            stage.states.write(states)
             (p,) = tempered(mc.reader.read(stage.run_head(frontier, source, first, 0, t)), mc.calibration)
             return p
 
         signature = tf.TensorSpec([None, *output.shape[1:]], tf.float32)
-        return tf.map_fn(one, tf.range(count), fn_output_signature=signature, parallel_iterations=1)
+        values = tf.map_fn(one, tf.range(count), fn_output_signature=signature, parallel_iterations=1)
+        stage.states.write(states)
+        return values
 
     specs = [tf.TensorSpec([], tf.int32), tf.TensorSpec([], tf.int64), tf.TensorSpec([], tf.int64)]
     run = mc.reader.traced(sample, *specs)

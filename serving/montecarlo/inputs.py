@@ -43,7 +43,7 @@ class Inputs:
     @classmethod
     def like(cls, inputs: InputsLike) -> "Inputs":
         """Returns the inputs of a subclassed model by a batch of it; only ranks, last axes and dtypes are kept."""
-        given = keras.tree.map_structure(_array, inputs if _is_nested(inputs) else _array(inputs))
+        given = keras.tree.map_structure(_array, inputs if is_nested(inputs) else _array(inputs))
         found = cls._from(keras.tree.map_structure(_as_symbol, given))
         return replace(found, seen=tuple(tuple(x.shape) for x in keras.tree.flatten(given)))
 
@@ -138,7 +138,7 @@ class Inputs:
             for names in (self.names, self.layer_names):
                 if set(names) <= set(inputs):
                     return [inputs[name] for name in names]
-        elif _is_nested(inputs) and (count > 1 or isinstance(self.structure, (list, tuple, dict))):
+        elif is_nested(inputs) and (count > 1 or isinstance(self.structure, (list, tuple, dict))):
             if len(flat := keras.tree.flatten(inputs)) == count and all(
                 np.ndim(x) or tf.is_tensor(x) for x in flat
             ):
@@ -202,8 +202,8 @@ def _words(x: tf.Tensor) -> tf.Tensor:
     return tf.cast(x, tf.int32)
 
 
-def _is_nested(inputs: Any) -> bool:
-    """Whether inputs are a dict, or a list or tuple of arrays, and not an array written as a list."""
+def is_nested(inputs: Any) -> bool:
+    """Returns whether inputs are a dict, or a list or tuple of arrays, and not an array written as a list."""
     if isinstance(inputs, Mapping):
         return True
     return isinstance(inputs, (list, tuple)) and any(isinstance(x, np.ndarray) or tf.is_tensor(x) for x in inputs)

@@ -49,6 +49,8 @@ class MonteCarlo:
     `predictive_entropy = H(mean)` and `mutual_information = H(mean) - avg H(p_t)`, in nats. For a single logit,
     `p_t` is its sigmoid, and the entropies are those of a coin. See `task` for other outputs.
 
+    Each sample begins with the states that the stateful layers of the model have, as a single pass would.
+
     Layers that no active dropout reaches are computed once instead of T times, and small samples are computed
     several at a time. Neither changes the masks, and the statistics change only by rounding. `cut()` returns how
     much the first of these saves.
@@ -161,7 +163,7 @@ class MonteCarlo:
         self.reader = Reader(model, task, from_logits)
         self.model, self.from_logits = model, from_logits
         self.task: Any = task
-        self.seed = check_seed(seed)
+        self.seed = seed
         self.return_samples = return_samples
         self._group_size = min(_GROUP, self.max_samples) if self.auto else self.max_samples
         self._balanced = sampling == "balanced"
@@ -169,6 +171,15 @@ class MonteCarlo:
         self._traced = self._is_open = False
         if self.reader.known:  # a subclassed model is known on the first batch
             self._open()
+
+    @property
+    def seed(self) -> int:
+        """The seed of the masks, an int in [0, 2**32). Setting it traces nothing again."""
+        return self._seed
+
+    @seed.setter
+    def seed(self, value: int) -> None:
+        self._seed = check_seed(value)
 
     def __call__(self, images: InputsLike, seed: int | None = None) -> Any:
         checked = self.reader.check(images)
@@ -290,6 +301,7 @@ class MonteCarlo:
         batch, outputs, stage = tf.shape(flat[0])[0], self.reader.outputs, self._stage
         fixed = self.sampling == "fixed"
         rows = tf.zeros([batch], tf.uint32) if fixed else keys_of(flat, plain)
+        states = stage.states.read()
         frontier = stage.trunk.run_trunk(flat)
 
         def samples(group: int | tf.Tensor, start: tf.Tensor, stop: tf.Tensor) -> list[tf.Tensor]:
@@ -302,6 +314,7 @@ class MonteCarlo:
                 t = tf.repeat(tf.range(start, stop), batch)[:, None]  # (samples * batch, 1)
             if not self._balanced:  # one sequence over all groups
                 t, group = t + group * self._group_size, 0
+            stage.states.write(states)
             raw = stage.run_head(
                 inputs,
                 lambda stream: self._draw(stream, seed, stage.rows_of(stream, keys), t, plain, group),
@@ -328,6 +341,7 @@ class MonteCarlo:
                 each["samples"] = tf.experimental.numpy.moveaxis(
                     samples_kept, 0, 1
                 )  # (batch, samples, ..., classes)
+        stage.states.write(states)
         found = [s.statistics(count, output) | m for s, output, m in zip(sums, outputs, more, strict=True)]
         return answered(joined(found, self.reader.names), self.calibration)
 

@@ -18,6 +18,7 @@ from dropzoo.serving.montecarlo.cut import costs_or_none, fill_shapes
 from dropzoo.serving.montecarlo.plain import seeded
 from dropzoo.serving.montecarlo.probe import ROWS, codes_of, frozen_layers, out_of_order
 from dropzoo.serving.montecarlo.reader import Reader
+from dropzoo.serving.montecarlo.states import States
 from dropzoo.serving.montecarlo.trunk import Costs, Trunk
 
 
@@ -32,11 +33,12 @@ class Stage:
     Attributes:
         active: The dropout layers whose masks the sampler draws.
         trunk: The trunk and the head.
+        states: The states of stateful layers, with which each sample has to begin.
     """
 
     def __init__(self, reader: Reader, sites: Sites, cache: bool) -> None:
         model = reader.model
-        self._reader = reader
+        self._reader, self.states = reader, States(model)
         self._graph = Unrolled(model, reader.inputs.structure, reader.symbols)
         self._found = redirectable(model)
         with TRACING:

@@ -5,13 +5,14 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import keras
 import numpy as np
 
 from dropzoo.common.checks import check_count
 from dropzoo.serving.calibration.use import answered_whole
 from dropzoo.serving.montecarlo.blending import Blend, Window, cut_all, windows_of
 from dropzoo.serving.montecarlo.ensembles import Rival
-from dropzoo.serving.montecarlo.inputs import InputsLike
+from dropzoo.serving.montecarlo.inputs import InputsLike, is_nested
 from dropzoo.serving.montecarlo.outputs import joined
 from dropzoo.serving.montecarlo.sampler import MonteCarlo
 
@@ -138,6 +139,9 @@ def tiled_strips(
     """
     _check_sampler(mc)
     check_count(batch_size, "batch_size")
+    if not mc.reader.known:
+        mc.reader.check(_first_batch(image, tile))
+    _check_maps(mc)
     shapes = mc.reader.inputs.shapes
     rank = max(map(len, shapes))
     space = next(shape[1:-1] for shape in shapes if len(shape) == rank)
@@ -202,8 +206,20 @@ def _check_sampler(mc: MonteCarlo | Rival) -> None:
             "Tiles need a fixed number of samples and cannot return the samples. "
             f"Received: num_samples={mc.num_samples!r}, return_samples={mc.return_samples}"
         )
-    if not mc.reader.known:
-        raise ValueError("A subclassed model shows its inputs in the first call: call `mc` with one batch first")
+
+
+def _first_batch(image: InputsLike, tile: int | tuple[int, ...]) -> Any:
+    """Returns the first tile of an image as a batch, which shows the inputs and outputs of a subclassed model."""
+    given = image if is_nested(image) else np.asanyarray(image)
+    rank = max(np.ndim(x) for x in keras.tree.flatten(given))
+    sizes = _check_sizes(tile, "tile", rank - 1)
+    return keras.tree.map_structure(
+        lambda x: np.asarray(x[tuple(map(slice, sizes))] if np.ndim(x) == rank else x)[None], given
+    )
+
+
+def _check_maps(mc: MonteCarlo | Rival) -> None:
+    """Raises a ValueError if the model is not one from images to maps."""
     shapes, answers = mc.reader.inputs.shapes, [output.shape for output in mc.reader.outputs]
     rank = max(map(len, shapes))
     if rank < 3 or any(len(answer) != rank for answer in answers):

@@ -180,6 +180,7 @@ def test_rate_zero_is_the_identity(case):
     np.testing.assert_array_equal(case.make(0.0)(x, training=True), x)
 
 
+@pytest.mark.covering("case", "size", "rate")
 @every_layer
 @pytest.mark.parametrize("size", [(1, 1), (2, 5), (24, 8), (3, 3), (14, 14)], ids=str)
 @pytest.mark.parametrize("rate", [0.1, 0.6])
@@ -292,6 +293,7 @@ def test_in_loops_and_conditions_it_does_what_it_does_outside(case, compile_from
         np.testing.assert_allclose(first, second, rtol=1e-5, atol=2e-5)
 
 
+@pytest.mark.covering("case", "path")
 @zeroing
 @pytest.mark.usefixtures("path")
 def test_gradient_is_zero_exactly_where_dropped(case):
@@ -304,6 +306,7 @@ def test_gradient_is_zero_exactly_where_dropped(case):
     np.testing.assert_allclose(gradient[gradient != 0], 1.0 if case.not_scaled else 2.0)
 
 
+@pytest.mark.covering("case", "path")
 @blind
 @pytest.mark.usefixtures("path")
 def test_nan_and_inf_are_gone_where_dropped(case):
@@ -331,6 +334,7 @@ def test_rate_is_live_in_traced_functions(case):
         assert run.experimental_get_tracing_count() == 1
 
 
+@pytest.mark.covering("case", "path")
 @zeroing
 @pytest.mark.usefixtures("path")
 def test_gradient_is_that_of_the_rate_of_the_forward_pass(case):
@@ -349,6 +353,7 @@ def test_rate_is_no_weight(case):
     assert layer.weights == [] and layer.get_weights() == [] and layer.count_params() == 0
 
 
+@pytest.mark.covering("case", "path", "dtype")
 @every_layer
 @pytest.mark.usefixtures("path")
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
@@ -362,6 +367,7 @@ def test_other_dtypes_drop_alike(case, dtype):
     np.testing.assert_allclose(tf.cast(y, "float32"), expected, rtol=0.02, atol=0.05)
 
 
+@pytest.mark.covering("case", "policy")
 @every_layer
 @pytest.mark.parametrize("policy", ["float32", "mixed_float16", "mixed_bfloat16"])
 def test_config_round_trip(case, policy):
@@ -397,6 +403,7 @@ def test_unknown_batch_and_spatial_sizes_and_an_empty_batch(case):
         assert run(data(shape)).shape == shape
 
 
+@pytest.mark.covering("case", "path")
 @every_layer
 @pytest.mark.usefixtures("path")
 def test_replicas_draw_different_masks_reproducibly(case):
@@ -415,14 +422,19 @@ def test_replicas_draw_different_masks_reproducibly(case):
     np.testing.assert_array_equal(a, case.make(0.5, seed=3)(x, training=True))  # replica 0 is the one device
 
 
-@every_layer
-def test_fits_in_a_model_with_a_partial_batch(case):
-    inputs = keras.Input(case.shape[1:])
-    x = keras.layers.Dense(4)(case.make(0.3)(inputs))
-    model = keras.Model(inputs, keras.layers.Dense(1)(keras.layers.Flatten()(x)))
-    model.compile("sgd", "mse", jit_compile=False)
-    history = model.fit(data((7, *case.shape[1:])), np.ones((7, 1), "float32"), batch_size=4, verbose=0)
-    assert np.isfinite(history.history["loss"][0])
+def test_fits_in_a_model_with_a_partial_batch():
+    """Every layer, on a branch of its own with an output of its own: one model to trace."""
+    inputs = {name: keras.Input(case.shape[1:], name=name) for name, case in CASES.items()}
+    outputs = {}
+    for name, case in CASES.items():
+        x = keras.layers.Dense(4)(case.make(0.3)(inputs[name]))
+        outputs[name] = keras.layers.Dense(1, name=f"{name}_out")(keras.layers.Flatten()(x))
+    model = keras.Model(inputs, outputs)
+    model.compile("sgd", dict.fromkeys(CASES, "mse"), jit_compile=False)
+    x = {name: data((7, *case.shape[1:])) for name, case in CASES.items()}
+    y = dict.fromkeys(CASES, np.ones((7, 1), "float32"))
+    history = model.fit(x, y, batch_size=4, verbose=0).history
+    assert [name for name in CASES if not np.isfinite(history[f"{name}_loss"][0])] == []
 
 
 @every_layer

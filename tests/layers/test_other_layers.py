@@ -204,6 +204,7 @@ def test_every_weight_gets_a_gradient(row):
         assert np.isfinite(gradient).all() and abs(gradient.numpy()).max() > 0
 
 
+@pytest.mark.covering("row", "policy")
 @every_row
 @pytest.mark.parametrize("policy", ["float32", "mixed_float16", "mixed_bfloat16"])
 def test_config_round_trip(row, policy):

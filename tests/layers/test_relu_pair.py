@@ -31,6 +31,7 @@ def inputs(dtype, height=24, width=20):
     return tf.constant(z, dtype), tf.constant(weights, dtype)
 
 
+@pytest.mark.covering("layer", "rate", "dtype")
 @pytest.mark.parametrize("rate", [0.0, 0.4])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("layer", LAYERS)

@@ -139,6 +139,7 @@ WRONG = [Power(3.0, name="own"), Hidden(2.0, name="own"), Renamed(2, name="own")
 MODELS = [around, nested, hidden_by_zeros, in_frames]
 
 
+@pytest.mark.covering("layer", "make", "use")
 @pytest.mark.filterwarnings("ignore:The copy of layer 'own' has exponent")
 @pytest.mark.parametrize(
     "layer", [*WRONG, Normed(K.LayerNormalization, name="own"), Patches(name="own")], ids=repr

@@ -45,6 +45,7 @@ def small(**compiled):
     return model
 
 
+@pytest.mark.covering("rate", "share_weights")
 @pytest.mark.parametrize("share_weights", [False, True])
 @pytest.mark.parametrize("rate", [Halving(0.1), lambda: 0.1], ids=["schedule", "callable"])
 def test_learning_rates_of_ones_own(rate, share_weights, recwarn):
@@ -59,6 +60,7 @@ def test_learning_rates_of_ones_own(rate, share_weights, recwarn):
     assert not [w for w in recwarn if "lambda" in str(w.message)]
 
 
+@pytest.mark.covering("name", "share_weights")
 @pytest.mark.parametrize(
     ("name", "compiled"),
     [

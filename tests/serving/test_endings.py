@@ -61,20 +61,38 @@ def pair(name):
     return model(outputs, None if ending else activation, ending), model(outputs), task
 
 
+def nested(inner):
+    return keras.Sequential([keras.Input((8, 8, 1)), inner])
+
+
 @pytest.mark.parametrize("name", ENDINGS)
-@pytest.mark.parametrize("nested", [False, True])
-def test_sampled_like_its_logits(name, nested):
+def test_sampled_like_its_logits(name):
     ended, logits, task = pair(name)
-    ended = keras.Sequential([keras.Input((8, 8, 1)), ended]) if nested else ended
-    assert output_activation(ended) == ENDINGS[name][1] and output_activation(logits) is None
-    sites = {"*": 0.5}
-    mine, same = (serving.MonteCarlo(m, 4, "fixed", sites, task=task)(images()) for m in (ended, logits))
-    plain = serving.TestTimeAugmentation(ended, ["identity"], task=task)(images())
+    assert [output_activation(m) for m in (ended, nested(ended), logits)] == [ENDINGS[name][1]] * 2 + [None]
+    mine, same = (serving.MonteCarlo(m, 4, "fixed", {"*": 0.5}, task=task)(images()) for m in (ended, logits))
     assert set(mine) == set(same) and mine["variance"].numpy().max() > 1e-3
-    if not nested:  # the site has another name there, so other masks
-        for figure, value in same.items():
-            np.testing.assert_allclose(mine[figure], value, atol=1e-5)
+    for figure, value in same.items():
+        np.testing.assert_allclose(mine[figure], value, atol=1e-5)
+
+
+@pytest.mark.covering("name", "inside")
+@pytest.mark.parametrize("name", ENDINGS)
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_plain_pass_gives_what_the_model_gives(name, inside):
+    ended, _, task = pair(name)
+    ended = nested(ended) if inside else ended
+    plain = serving.TestTimeAugmentation(ended, ["identity"], task=task)(images())
     np.testing.assert_allclose(plain["mean"], ended(images()), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["in the layer", "one coin", "labels"])
+def test_a_nested_one_is_sampled_too(name):
+    """Its site has another name there, so it has other masks than its logits."""
+    ended, _, task = pair(name)
+    out = serving.MonteCarlo(nested(ended), 4, "fixed", {"*": 0.5}, task=task)(images())
+    assert out["variance"].numpy().max() > 1e-3
+    alone = serving.MonteCarlo(ended, 4, "fixed", {"*": 0.5}, task=task)(images())
+    assert set(out) == set(alone)
 
 
 @pytest.mark.parametrize("name", ["in the layer", "one coin", "labels"])

@@ -20,14 +20,15 @@ def dense(task):
 
 @pytest.fixture(scope="module", params=TASKS)
 def exported(request, tmp_path_factory):
-    """The task, a classifier, and the folder of its export."""
-    model = small_cnn(num_classes=TASKS[request.param])
-    folder = tmp_path_factory.mktemp("tasks") / "model"
-    return request.param, model, serving.export_model(model, folder, 5, sampling="balanced", task=request.param)
+    """The task, a classifier, its sampler, and the folder of its export."""
+    task, model = request.param, small_cnn(num_classes=TASKS[request.param])
+    path = tmp_path_factory.mktemp("tasks") / "model"
+    serving.export_model(model, path, 5, sampling="balanced", task=task)
+    return task, model, serving.MonteCarlo(model, 5, task=task), path
 
 
 def test_signatures_follow_the_task(exported):
-    task, model, path = exported
+    task, model, sampler, path = exported
     signatures, x = tf.saved_model.load(str(path)).signatures, images()
     logits = model(x).numpy().astype("float64")
     given = {name: value.numpy() for name, value in signatures["serving_default"](images=tf.constant(x)).items()}
@@ -45,14 +46,14 @@ def test_signatures_follow_the_task(exported):
         np.testing.assert_array_equal(given.pop(name), answer)
     assert not given
     sampled = signatures["predict_mc"](images=tf.constant(x))
-    expected = serving.MonteCarlo(model, 5, task=task)(x)
+    expected = sampler(x)
     assert sampled.keys() == expected.keys()
     for name, value in expected.items():
         np.testing.assert_allclose(sampled[name], value, atol=1e-5, err_msg=name)
 
 
 def test_the_card_says_the_task(exported):
-    task, _, path = exported
+    task, _, _, path = exported
     extra = path / "assets.extra"
     assert json.loads((extra / "info.json").read_text())["task"] == task
     card = json.loads((extra / "model_card.json").read_text())
@@ -64,11 +65,11 @@ def test_the_server_answers_each_task(exported):
     pytest.importorskip("fastapi", reason="needs the extra `serve`")
     from _live import live, png
 
-    task, model, path = exported
+    task, _, sampler, path = exported
     with live(path.parent) as running:
         body = json.dumps({"instances": images(2).tolist()}).encode()
         rows = json.loads(running.send("POST", "/v1/models/model:predict_mc", body)[1])["predictions"]
-        expected = serving.MonteCarlo(model, 5, task=task)(images(2))
+        expected = sampler(images(2))
         assert rows[0].keys() == expected.keys()
         for i, row in enumerate(rows):
             np.testing.assert_allclose(row["mean"], expected["mean"][i], atol=1e-5)
@@ -77,7 +78,7 @@ def test_the_server_answers_each_task(exported):
         status, answer, _ = running.send("POST", address, png(image), **kind)
     assert status == 200
     shown = json.loads(answer)
-    mean = serving.MonteCarlo(model, 5, task=task)(image[None] / 255.0)["mean"][0].numpy()
+    mean = sampler(image[None] / 255.0)["mean"][0].numpy()
     found = {each["name"]: each.get("value", each.get("probability")) for each in shown["classes"]}
     mean = [1 - mean[0], mean[0]] if task == "binary" else mean
     assert found == pytest.approx({str(i): value for i, value in enumerate(mean)}, abs=1e-5)

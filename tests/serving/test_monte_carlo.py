@@ -62,6 +62,7 @@ def test_the_model_is_untouched():
     )
 
 
+@pytest.mark.covering("name", "sampling")
 @pytest.mark.parametrize("sampling", SAMPLINGS)
 @pytest.mark.parametrize(
     ("name", "options"),

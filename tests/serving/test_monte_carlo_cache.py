@@ -43,30 +43,31 @@ def check(out, p):
         np.testing.assert_allclose(out[name], value, atol=1e-5, err_msg=name)
 
 
+WAYS = {
+    "default": {},
+    "cache": {"fold": 1},
+    "cache and fold": {"fold": 3},
+    "loop": {"cache": False, "fold": 1},
+    "fold": {"cache": False, "fold": 3},
+}
+
+
+@pytest.mark.covering("name", "sampling", "way")
 @pytest.mark.parametrize(
-    ("name", "sampling"),
-    [
-        pytest.param(n, s, marks=[] if s == "balanced" or n == "cnn" else pytest.mark.slow)
-        for n in MODELS
-        for s in SAMPLINGS
-    ],
+    ("name", "way"),
+    [(n, w) for n in MODELS for w in WAYS if n != "one mask for all" or WAYS[w].get("fold") != 3],
 )
-def test_loop_fold_and_cache_are_plain_passes(name, sampling):
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+def test_loop_fold_and_cache_are_plain_passes(name, sampling, way):
     build, size = MODELS[name]
     model, x = build(), images(3, size)
     before = [variable.numpy().copy() for variable in model.variables]
     p = passes(model, x, sampling)
     assert p.std(0).max() > 1e-3
-    ways = [{"fold": 3}, {"fold": 1}, {"cache": False, "fold": 3}, {"cache": False, "fold": 1}, {}]
-    # All ways with the simplest; elsewhere the one that has everything, and the default.
-    for way in ways if sampling == "balanced" and name == "cnn" else ways[::4]:
-        if name == "one mask for all" and way.get("fold") == 3:
-            continue
-        mc = serving.MonteCarlo(model, T, sampling, seed=3, return_samples=True, **way)
-        out = mc(x)
-        check(out, p)
-        np.testing.assert_allclose(out["samples"], p.swapaxes(0, 1), atol=1e-5)
-        assert out["samples"].shape == (3, T, *model.compute_output_shape(x.shape)[1:])
+    out = serving.MonteCarlo(model, T, sampling, seed=3, return_samples=True, **WAYS[way])(x)
+    check(out, p)
+    np.testing.assert_allclose(out["samples"], p.swapaxes(0, 1), atol=1e-5)
+    assert out["samples"].shape == (3, T, *model.compute_output_shape(x.shape)[1:])
     for variable, value in zip(model.variables, before, strict=True):
         np.testing.assert_array_equal(variable.numpy(), value)
 
@@ -82,12 +83,9 @@ def test_every_layer_folds(kind):
     inputs = keras.Input((8, 8, 1))
     x = layer(kl.Conv2D(4, 3, padding="same")(inputs))
     model, x = keras.Model(inputs, kl.Dense(2)(kl.GlobalMaxPooling2D()(x))), images(3)
-    one, folded = (
-        serving.MonteCarlo(model, 4, cache=cache, fold=fold)(x) for cache, fold in ((False, 1), (True, 3))
-    )
-    assert one["variance"].numpy().max() > 0
-    for key, value in one.items():
-        np.testing.assert_allclose(folded[key], value, atol=1e-5)
+    folded = serving.MonteCarlo(model, 4, seed=3, fold=3)(x)
+    assert folded["variance"].numpy().max() > 0
+    check(folded, passes(model, x, "balanced", num_samples=4))
 
 
 def test_folding_by_the_memory_budget():

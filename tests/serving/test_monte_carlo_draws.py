@@ -93,6 +93,8 @@ def test_seeds(sampling):
     other = mc(x, seed=6)["mean"]
     assert not np.allclose(first, other)
     mc.seed = 6
+    with pytest.raises(ValueError, match="`seed` must be"):
+        mc.seed = -1
     np.testing.assert_array_equal(mc(x)["mean"], other)
     assert mc._run.experimental_get_tracing_count() == 1
     np.testing.assert_array_equal(serving.MonteCarlo(model, 3, sampling, seed=5)(x)["mean"], first)

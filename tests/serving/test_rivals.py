@@ -69,6 +69,7 @@ def check(out, outputs, task):
         np.testing.assert_allclose(out[name], value, atol=1e-5, err_msg=name)
 
 
+@pytest.mark.covering("task", "build")
 @pytest.mark.parametrize("build", [cnn, unet])
 @pytest.mark.parametrize("task", TASKS)
 def test_ensemble(task, build):
@@ -98,6 +99,7 @@ def test_an_ensemble_follows_its_members():
     np.testing.assert_allclose(ensemble(images())["variance"], 0.0, atol=1e-6)
 
 
+@pytest.mark.covering("name", "build")
 @pytest.mark.parametrize("name", TRANSFORMS)
 @pytest.mark.parametrize("build", [cnn, unet])
 def test_augmentation(build, name):

@@ -140,6 +140,7 @@ def check(answer, status, words) -> None:
     assert "\n" not in answer[1]["error"] and len(answer[1]["error"]) < 200
 
 
+@pytest.mark.covering("data", "verb")
 @pytest.mark.parametrize(("data", "status", "words"), IMAGES.values(), ids=IMAGES)
 @pytest.mark.parametrize("verb", ["predict", "predict_mc", "picture"])
 def test_images(verb, data, status, words, cnn):

@@ -29,6 +29,7 @@ def outputs_of(model, **options):
     return out["samples"].numpy().astype("float64")
 
 
+@pytest.mark.covering("task", "dense")
 @pytest.mark.parametrize(("task", "num_classes"), [("multi_class", 4), ("binary", 1), ("multi_label", 4)])
 @pytest.mark.parametrize("dense", [False, True])
 def test_figures(task, num_classes, dense):

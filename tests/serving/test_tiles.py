@@ -26,12 +26,14 @@ def fixed(model, num_samples=5, **options):
     return serving.MonteCarlo(model, num_samples, "fixed", **options)
 
 
-@pytest.mark.parametrize(("size", "tile"), [((70, 53), 32), ((70, 53), (32, 24)), ((20, 90), 32), ((9, 7), 32)])
+@pytest.mark.covering("figures", "sizes")
+@pytest.mark.parametrize("sizes", [((70, 53), 32), ((70, 53), (32, 24)), ((20, 90), 32), ((9, 7), 32)], ids=str)
 @pytest.mark.parametrize(
-    ("task", "channels"), [("multi_class", 3), ("multi_class", 1), ("multi_label", 3), ("regression", 2)]
+    "figures", [("multi_class", 3), ("multi_class", 1), ("multi_label", 3), ("regression", 2)], ids=str
 )
-def test_tiles_are_the_whole_image(size, tile, task, channels):
+def test_tiles_are_the_whole_image(sizes, figures):
     """Everywhere, at the image's borders too: a pixel sees 3 pixels to each side, an outer quarter is 3."""
+    (size, tile), (task, channels) = sizes, figures
     mc = fixed(net(channels), task=task)
     image = images(1, size)[0]
     out, whole = serving.predict_tiled(mc, image, tile, 12, batch_size=3), mc(image[None])

@@ -158,6 +158,7 @@ def test_as_text(text, schedule):
     assert [ours(t / 7) for t in range(8)] == [schedule(t / 7) for t in range(8)]
 
 
+@pytest.mark.covering("how", "known")
 @pytest.mark.parametrize("known", [True, False], ids=["known", "unknown"])
 @pytest.mark.parametrize("how", ["keras", "trainer"])
 @pytest.mark.filterwarnings("ignore:Your input ran out of data")  # Keras, of data of unknown length
@@ -180,13 +181,9 @@ def test_the_rate_at_every_execution():
     assert record.rates == [schedule(n / 10) for n in (0, 2, 4, 5, 7, 9)]
 
 
-@pytest.mark.parametrize(
-    ("known", "stop_after"),
-    [
-        *((True, 3), (True, STEPS), (True, STEPS + 2), (False, STEPS + 2)),
-        *(pytest.param(False, stop_after, marks=pytest.mark.slow) for stop_after in (3, STEPS)),
-    ],
-)
+@pytest.mark.covering("stop_after", "known")
+@pytest.mark.parametrize("stop_after", [3, STEPS, STEPS + 2])
+@pytest.mark.parametrize("known", [True, False])
 def test_a_resumed_run_is_the_whole_one(tmp_path, known, stop_after):
     """Stopped within its first epoch, at its end or later: the same rates, history and weights, to the bit."""
     schedules, options = {"*dense1": curriculum(0.5), "head": early(0.6, end=0.7)}, {"known": known}
@@ -207,6 +204,7 @@ def test_a_resumed_run_is_the_whole_one(tmp_path, known, stop_after):
     assert done.get_layer("head_dropout").rate == whole.rates[-1]  # nothing is left to do
 
 
+@pytest.mark.covering("how", "jit_compile")
 @pytest.mark.parametrize("jit_compile", [False, True])
 @pytest.mark.parametrize("how", ["keras", "trainer"])
 def test_it_acts_without_a_second_trace(how, jit_compile):
@@ -293,6 +291,7 @@ def test_none_leaves_layers_alone():
     assert model.get_layer("block").get_layer("dense1_dropout").rate == 0.4
 
 
+@pytest.mark.covering("schedules", "how")
 @pytest.mark.parametrize("how", ["keras", "trainer"])
 @pytest.mark.parametrize(
     ("schedules", "message"),

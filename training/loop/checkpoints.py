@@ -214,6 +214,25 @@ def restore(
     return None
 
 
+def describe_anew(directory: Path, described: list[str]) -> None:
+    """Writes other settings into the newest checkpoint, so that a run with these settings goes on from it.
+
+    Such a run is not one that had these settings from the start. A run that goes on for more epochs has a
+    learning-rate schedule of another length, for example.
+
+    Args:
+        directory: Folder of the checkpoints.
+        described: What `describe` returns of the model and of the optimizer of the run that goes on.
+    """
+    path = _newest(directory)
+    if path is None:
+        return
+    with np.load(path, allow_pickle=False) as file:
+        arrays = dict(file)
+    meta = json.loads(str(arrays.pop("meta"))) | {"described": described}
+    _write(path, meta, arrays)
+
+
 def _check(model: keras.Model, meta: dict[str, Any], described: list[str] | None, path: Path) -> None:
     """Raises a ValueError that shows the differences if the checkpoint is of another model or run."""
     saved, here = meta["variables"], [_identity(variable) for variable in _variables(model)]

@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from dropzoo.cli.data_options import parse_size
 from dropzoo.common.pixels import check_range
 
 # A file or a pipe has no width, so no table is cut there.
@@ -46,7 +47,10 @@ RateScheduleOption = Annotated[
 _HOW = "Data and training"
 BatchSizeOption = Annotated[int, typer.Option("--batch-size", min=1, rich_help_panel=_HOW)]
 ImageSizeOption = Annotated[
-    int | None, typer.Option("--image-size", help="Resize images to this height and width.", rich_help_panel=_HOW)
+    str | None,
+    typer.Option(
+        "--image-size", help="Resize images: 256, or HEIGHTxWIDTH.", rich_help_panel=_HOW, parser=parse_size
+    ),
 ]
 DataDirOption = Annotated[
     str | None,
@@ -115,6 +119,15 @@ class TrainingOptions:
         typer.Option("--manual-dir", help="Folder with the archives of a TFDS data set.", rich_help_panel=_HOW),
     ] = None
     data_dir: DataDirOption = None
+    balance: Annotated[
+        str,
+        typer.Option(
+            "--balance",
+            help="For rare classes. weights: by median frequency, of images or pixels; sampling: images of all "
+            "classes equally often; none.",
+            rich_help_panel=_HOW,
+        ),
+    ] = "none"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

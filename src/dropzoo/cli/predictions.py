@@ -1,11 +1,12 @@
-"""The commands that use a model on images: predict and serve."""
+"""The commands that use a model on images: predict, measure and serve."""
 
 import dataclasses
 import logging
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from shlex import quote
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 from rich.console import Console
@@ -27,11 +28,11 @@ from dropzoo.cli.options import (
 from dropzoo.common.checks import unknown
 
 if TYPE_CHECKING:  # these import TensorFlow
-    from dropzoo.predictions.answers import Answer
     from dropzoo.predictions.run import Report
     from dropzoo.predictions.summary import Row
     from dropzoo.runs.predictor import Predictor
 
+T = TypeVar("T")
 _SHOWN = 50  # rows of a table on the terminal
 _EVERY = 10.0  # seconds between two lines of progress where there is no terminal
 _errors = Console(stderr=True, highlight=False, emoji=False)
@@ -153,7 +154,13 @@ def _predictor(model: Path | None, answers: ModelAnswers, computing: Computing) 
             "Pass --model with a run's folder, a .keras file or a SavedModel; or --server with an address"
         )
     if model is None:
-        raise ValueError("--server is not there yet")
+        from dropzoo.predictions.remote import connect
+
+        if computing.tile is not None:
+            raise ValueError(
+                "--tile needs the model itself, whose masks are then the same in all tiles. Pass --model"
+            )
+        return connect(str(answers.server), answers.token)
     if computing.overlap is not None and computing.tile is None:
         raise ValueError("`--overlap` is what neighbouring tiles share. Pass --tile too")
     known: dict[str, Any] = {"input_range": parse_range(answers.input_range), "from_logits": answers.from_logits}
@@ -172,7 +179,7 @@ def _settings(model: Path | None, answers: ModelAnswers, predictor: "Predictor")
     return {"model": str(model and model.resolve()), "stamp": stamp_of(model), **said}
 
 
-def _shown(found: Iterable["Answer"], total: int) -> Iterator["Answer"]:
+def _shown(found: Iterable[T], total: int) -> Iterator[T]:
     """Shows the progress with the time left: a bar on a terminal, and elsewhere a line now and then."""
     if not _errors.is_terminal:
         start = told = time.monotonic()
@@ -198,16 +205,19 @@ def _tell(report: "Report") -> None:
         say(f"{report.skipped} images were done already; --overwrite predicts them again")
     if report.table is not None and report.rows:
         say(f"Saved {report.table}")
-    if not report.failed:
+    _end(report.failed, len(report.rows))
+
+
+def _end(failed: list[tuple[str, Exception]], done: int) -> None:
+    """Lists the files without an answer, and ends with the status 1, or 2 if no image has one."""
+    if not failed:
         return
-    if len(report.failed) == 1 and not report.rows:
-        raise report.failed[0][1]
-    listed = "\n".join(
-        dict.fromkeys(f"  {key.rpartition('#')[0] or key}: {error}" for key, error in report.failed)
-    )
-    said = f"{len(report.failed)} of {len(report.failed) + len(report.rows)} images have no prediction:\n{listed}"
+    if len(failed) == 1 and not done:
+        raise failed[0][1]
+    listed = "\n".join(dict.fromkeys(f"  {key.rpartition('#')[0] or key}: {error}" for key, error in failed))
+    said = f"{len(failed)} of {len(failed) + done} images have no answer:\n{listed}"
     _errors.print(f"[red]Error:[/red] {escape(said)}", soft_wrap=True)
-    raise typer.Exit(1 if report.rows else 2)
+    raise typer.Exit(1 if done else 2)
 
 
 def _print_labels(rows: list["Row"]) -> None:
@@ -226,6 +236,78 @@ def _print_labels(rows: list["Row"]) -> None:
     console.print(table)
     if len(labelled) > _SHOWN:
         say(f"... and {len(labelled) - _SHOWN} more images, which the model is surer of: see --table")
+
+
+@with_groups
+def measure(
+    paths: PathsArgument,
+    model: Annotated[Path, typer.Option("--model", help="A run's folder, a .keras file or a SavedModel.")],
+    out: Annotated[
+        Path, typer.Option("--out", help="The table, .csv or .json: a row for each image and class.")
+    ] = Path("measurements.csv"),
+    *,
+    save: Annotated[
+        str,
+        typer.Option(
+            "--save",
+            help="Files beside the table: objects (a table), labels (TIFF), geojson, page (HTML); or none.",
+        ),
+    ] = "objects,page",
+    split: Annotated[bool, typer.Option("--split", help="Cut objects that touch, by a watershed.")] = False,
+    min_area: Annotated[int, typer.Option("--min-area", min=1, help="Leave out smaller objects, in pixels.")] = 1,
+    pixel_size: Annotated[
+        float, typer.Option("--pixel-size", help="Length of a side of a pixel, for areas and perimeters.")
+    ] = 1.0,
+    intervals: Annotated[
+        str | None,
+        typer.Option(
+            "--intervals", help="calibrated, or samples. By default calibrated, if the model was calibrated."
+        ),
+    ] = None,
+    num_samples: SamplesOption = 30,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the samples.")] = 0,
+    input_range: InputRangeOption = None,
+    from_logits: FromLogitsOption = None,
+    calibration: CalibrationOption = True,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing table.")] = False,
+) -> None:
+    """Measures the objects in images: counts, areas, perimeters and intensities, each with a 90 % interval.
+
+    Each object has the probability that it exists: the share of Monte-Carlo samples in which it is there.
+
+    Example: dropzoo measure scans --model runs/unet-nuclei --split --save objects,labels,geojson,page
+    """
+    from dropzoo.common.checks import check_choice, check_positive
+    from dropzoo.predictions.measure import SAVED, load_intervals, measure_into
+    from dropzoo.predictions.measuring import Measure
+    from dropzoo.runs.predictor import load_predictor
+
+    logging.getLogger("tifffile").addHandler(logging.NullHandler())
+    saved = [] if save == "none" else [each.strip() for each in save.split(",")]
+    for name in saved:
+        if name not in SAVED:
+            raise unknown("output for --save", name, SAVED)
+    if intervals is not None:
+        check_choice(intervals, "--intervals", ("calibrated", "samples"))
+    if out.exists() and not overwrite:
+        raise ValueError(f"{out} exists. To replace it pass --overwrite, or choose another name with --out")
+    how = Measure(split, min_area, check_positive(pixel_size, "--pixel-size"))
+    known = {} if intervals == "samples" else load_intervals(model, how)
+    if not known and intervals == "calibrated":
+        raise ValueError(
+            f"The intervals of {model} were not calibrated. Calibrate the model on images whose masks are known: "
+            f"dropzoo calibrate {quote(str(model))}; or pass --intervals samples"
+        )
+    options: dict[str, Any] = {"input_range": parse_range(input_range), "from_logits": from_logits, "seed": seed}
+    options |= {"calibrated": calibration, "votes": True, "sampling": "fixed"}
+    with options_in_errors():
+        predictor = load_predictor(model, num_samples, say=say, **options)
+        report = measure_into(predictor, paths, out, how, known, saved, _shown)
+    if not known and report.rows:
+        say("The intervals are those of the samples, and may be too narrow: dropzoo calibrate makes them hold")
+    for path in report.written:
+        say(f"Saved {path}")
+    _end(report.failed, len({(row["image"], row.get("page")) for row in report.rows}))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

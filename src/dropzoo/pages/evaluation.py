@@ -8,6 +8,7 @@ from dropzoo.models.graph.walk import graph_of
 from dropzoo.pages import calibration, page, pictures
 from dropzoo.pages.drawing import draw_sites
 from dropzoo.runs.comparison import Evaluation
+from dropzoo.runs.details import detail_tables
 from dropzoo.runs.figures import label, value
 from dropzoo.runs.tables import write_figures
 from dropzoo.runs.uncertainty import Uncertainty
@@ -38,6 +39,7 @@ def save_all(folder: Path, title: str, found: Evaluation) -> list[Path]:
     return [
         write_figures(folder / "figures.csv", found.figures, found.corrupted),
         *calibration.save_plots(plots, folder),
+        *(found.details.write(folder) if found.details else ()),
         *(pictures.save(figure, folder / f"{name}.png") for name, figure in images.items()),
         _write_page(folder / "report.html", title, found, plots | images),
     ]
@@ -68,6 +70,7 @@ def _write_page(path: Path, title: str, found: Evaluation, drawn: dict[str, Figu
             caption: [[name, _cell(auroc)] for name, auroc in aurocs.items()]
             for caption, aurocs in found.aurocs.items()
         },
+        details=detail_tables(found.details) if found.details else [],
         pictures={_CAPTIONS[name]: pictures.as_uri(figure) for name, figure in drawn.items()},
     )
 

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import keras
+import numpy as np
 
 from dropzoo import models, training
 from dropzoo.runs.settings import FILE_NAMES, READING, Settings, renamed
@@ -82,10 +83,16 @@ class RunConfig(Settings):
 
     def load_data(self) -> training.Data:
         """Loads the data of this run."""
+        return training.load_data(self.data, balance=self.balance == "sampling", **self.data_arguments())
+
+    def data_arguments(self) -> dict[str, Any]:
+        """Returns the arguments of `load_data` that are fields here."""
         arguments = {name: getattr(self, name) for name in DATA_ARGUMENTS}
-        if self.data_seed is not None:
-            arguments["seed"] = self.data_seed
-        return training.load_data(self.data, **arguments)
+        return arguments if self.data_seed is None else {**arguments, "seed": self.data_seed}
+
+    def class_weight(self, data: training.Data) -> dict[int, float] | None:
+        """Returns the weight of each class, if classes are to be balanced by weights."""
+        return class_weights(data) if self.balance == "weights" else None
 
     def build(self, info: training.DataInfo) -> keras.Model:
         """Builds the model with the initial weights that `seed` gives.
@@ -115,6 +122,26 @@ class RunConfig(Settings):
             rate = keras.optimizers.schedules.CosineDecay(rate, self.steps(info))
         loss = training.default_loss(info.task, info.num_classes, self.label_smoothing, info.ignore_class)
         return training.Trainer(model, keras.optimizers.Adam(rate), loss, **options)
+
+
+def class_weights(data: training.Data) -> dict[int, float]:
+    """Returns weights by median frequency: a class that is half as frequent as the median one weighs twice.
+
+    A class that does not occur weighs 1.
+
+    Args:
+        data: What `load_data` returns.
+
+    Reference:
+        Eigen and Fergus, "Predicting Depth, Surface Normals and Semantic Labels", 2015, arXiv:1411.4734.
+    """
+    counts = np.zeros(data.info.num_classes, np.int64)
+    for _, labels in data.train.as_stored():
+        labels = labels.numpy().ravel()
+        counts += np.bincount(labels[labels != data.info.ignore_class], minlength=len(counts))
+    frequency = counts / counts.sum()
+    weights = np.median(frequency[counts > 0]) / np.where(counts > 0, frequency, 1)
+    return {label: float(weights[label]) if counts[label] else 1.0 for label in range(len(counts))}
 
 
 def as_json(config: RunConfig) -> dict[str, Any]:

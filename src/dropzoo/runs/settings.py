@@ -25,6 +25,8 @@ class Settings:
         image_size, num_channels, validation_split, limit, manual_dir, data_dir, cache: As for `load_data`.
         test_split, images, masks, mask_suffix, masks_as, ignore_class, class_names, split_file, group_by, pages,
             value_range, broken: As for `load_data`.
+        balance: `"none"`; `"weights"`, which weighs each class by the median of the frequencies of all classes
+            divided by its own, for images or pixels; or `"sampling"`, which shows all classes equally often.
 
     Raises:
         ValueError: If a value is out of its range.
@@ -54,6 +56,7 @@ class Settings:
     pages: str = "auto"
     value_range: tuple[float, float] | None = None
     broken: str = "refuse"
+    balance: str = "none"
 
     def __post_init__(self) -> None:
         for name in ("image_size", "value_range"):  # pairs are lists in files
@@ -62,6 +65,7 @@ class Settings:
         check_count(self.epochs, "epochs")
         check_count(self.batch_size, "batch_size")
         check_positive(self.learning_rate, "learning_rate")
+        check_choice(self.balance, "balance", ("none", "weights", "sampling"))
         check_choice(self.learning_rate_schedule, "learning_rate_schedule", ("cosine", "constant"))
 
     def settings(self) -> dict[str, Any]:

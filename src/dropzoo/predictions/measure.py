@@ -1,0 +1,180 @@
+"""`dropzoo measure`: counts, areas and objects of many images, each with an interval, into files."""
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import tifffile
+
+from dropzoo.common.files import whole_file
+from dropzoo.pages.measurements import Outlined, save_page
+from dropzoo.predictions.intervals import Interval
+from dropzoo.predictions.measuring import Measure, Measured, classes_of, masks_of_samples, measure_image
+from dropzoo.predictions.paths import Names, find_images
+from dropzoo.predictions.polygons import outlines, write_geojson
+from dropzoo.predictions.reading import Page
+from dropzoo.predictions.run import list_pages
+from dropzoo.predictions.summary import Row
+from dropzoo.predictions.table import check_table, write_table
+from dropzoo.runs.calibrations import calibration_file
+from dropzoo.runs.predictor import Predictor
+
+#: What `dropzoo measure` writes beside its table.
+SAVED = ("objects", "labels", "geojson", "page")
+_SHOWN = 24  # images on the page, those of the least certain objects first
+
+
+@dataclass
+class MeasureReport:
+    """What became of the images.
+
+    Attributes:
+        rows: A row for each image and class.
+        written: The paths of the files.
+        failed: For each image without measurements, its key and the reason.
+    """
+
+    rows: list[Row] = field(default_factory=list)
+    written: list[Path] = field(default_factory=list)
+    failed: list[tuple[str, Exception]] = field(default_factory=list)
+
+
+def save_intervals(model: Path, intervals: Mapping[str, Interval], how: Measure, data: str) -> Path:
+    """Writes the calibrated intervals of a model beside its calibration, as `measurements.json`.
+
+    Args:
+        model: Path of a run's folder, a `.keras` file or a SavedModel.
+        intervals: What `fit_measurements` returned.
+        how: What counted as an object.
+        data: Str, the name of the known images.
+    """
+    content = {
+        "data": data,
+        "how": asdict(how),
+        "intervals": {key: each.to_json() for key, each in intervals.items()},
+    }
+    path = _file_of(model)
+    with whole_file(path) as unfinished:
+        unfinished.write_text(json.dumps(content, indent=2) + "\n")
+    return path
+
+
+def load_intervals(model: Path, how: Measure) -> dict[str, Interval]:
+    """Returns the calibrated intervals of a model; none if it was not calibrated.
+
+    Args:
+        model: Path of a run's folder, a `.keras` file or a SavedModel.
+        how: What counts as an object.
+
+    Raises:
+        ValueError: If the intervals were calibrated for other objects or another level.
+    """
+    path = _file_of(model)
+    if not path.is_file():
+        return {}
+    content = json.loads(path.read_text())
+    there, now = content["how"], asdict(how)
+    scale = now.pop("pixel_size") / there.pop("pixel_size")
+    if changed := [name for name in now if now[name] != there[name]]:
+        said = ", ".join(f"{name}={there[name]!r} there, {now[name]!r} now" for name in changed)
+        raise ValueError(
+            f"The intervals in {path} were calibrated for other objects ({said}). Measure in that way, pass "
+            "--intervals samples, or calibrate again"
+        )
+    found = {key: Interval.from_json(each) for key, each in content["intervals"].items()}
+    return found if scale == 1 else {key: _in_unit(key, each, scale) for key, each in found.items()}
+
+
+def _file_of(model: Path) -> Path:
+    file = calibration_file(model)
+    return file.with_name(file.name.replace("calibration.json", "measurements.json"))
+
+
+def _in_unit(key: str, interval: Interval, scale: float) -> Interval:
+    """An interval of pixels as one of another unit of length."""
+    factor = {"count": 1.0, "area": scale**2, "perimeter": scale}[key.rpartition(" ")[2]]
+    first, second, third = interval.weights
+    weights = (first * factor, second, third * factor**0.5)
+    return Interval(interval.level, interval.quantile, weights, interval.bias * factor, interval.n)
+
+
+def measure_into(
+    predictor: Predictor,
+    paths: Sequence[Path | str],
+    out: Path,
+    how: Measure,
+    intervals: Mapping[str, Interval],
+    saved: Sequence[str] = (),
+    shown: Callable[[Iterable[tuple[Page, Path]], int], Iterable[tuple[Page, Path]]] = lambda found, total: found,
+) -> MeasureReport:
+    """Measures images, writes the table and what else is asked for, and returns what became of the images.
+
+    Args:
+        predictor: A model of masks, loaded with `sampling="fixed"` and `votes`.
+        paths: Files, folders and patterns.
+        out: Path of the table, .csv or .json. Other files have names that begin like it.
+        how: What counts as an object.
+        intervals: Calibrated intervals; empty for those of the samples.
+        saved: Names of `SAVED`.
+        shown: Function that shows the progress.
+
+    Raises:
+        ValueError: If there are no images, or the model has no masks.
+    """
+    if not predictor.is_map:
+        raise ValueError(
+            "Objects are measured in masks, and the model gives one class for an image: dropzoo predict"
+        )
+    check_table(out)
+    folder = out.with_suffix("")
+    pages, failed = list_pages(find_images(paths, folder), predictor.input_shape[-1])
+    report = MeasureReport(failed=failed)
+    classes = classes_of(predictor)
+    names, objects, outlined = Names(), [], []
+    for page, wanted in shown(pages, len(pages)):
+        name, again = names.of(page.key, wanted)
+        target = folder / name.parent / f"{name.name}{again}"
+        try:
+            image = predictor.converted(page.read(predictor.value_range), page.key)
+            mean, samples = masks_of_samples(predictor, image)
+        except (ValueError, OSError) as error:
+            report.failed.append((page.key, error))
+            continue
+        found = measure_image(mean, samples, image, classes, how, intervals)
+        of: Row = {"image": str(page.path)} | ({} if page.index is None else {"page": page.index + 1})
+        report.rows += [of | row for row in found.rows]
+        objects += [of | row for row in found.objects]
+        report.written += _of_image(target, page, found, saved)
+        if "page" in saved:
+            outlined.append(_outlined(page, image, found))
+            outlined = sorted(outlined, key=lambda each: each.doubt, reverse=True)[:_SHOWN]
+    if report.rows:
+        report.written.insert(0, write_table(out, report.rows))
+        if "objects" in saved:
+            report.written.insert(1, write_table(out.with_name(f"{out.stem}_objects{out.suffix}"), objects))
+        if "page" in saved:
+            report.written.append(save_page(out.with_suffix(".html"), report.rows, outlined, bool(intervals)))
+    return report
+
+
+def _of_image(target: Path, page: Page, found: Measured, saved: Sequence[str]) -> list[Path]:
+    written = []
+    if "labels" in saved:
+        path = target.with_name(f"{target.name}_labels.tif")
+        labels = found.labels.astype(np.uint16) if len(found.objects) < 65536 else found.labels
+        with whole_file(path) as unfinished:
+            tags = page.tags.of_tiff()
+            tifffile.imwrite(unfinished, labels, photometric="minisblack", compression="zlib", **tags)
+        written.append(path)
+    if "geojson" in saved:
+        path = target.with_name(f"{target.name}.geojson")
+        written.append(write_geojson(path, found.labels, found.objects, page.tags))
+    return written
+
+
+def _outlined(page: Page, image: np.ndarray, found: Measured) -> Outlined:
+    rings = outlines(found.labels, len(found.objects))
+    doubt = float((1 - np.abs(2 * found.certainty - 1)).sum()) if len(found.certainty) else 0.0
+    return Outlined(page.key, image, rings, found.certainty, doubt)

@@ -1,0 +1,323 @@
+"""Predictions of many images: which files are read, what is written, and how a stopped run goes on."""
+
+import contextlib
+import csv
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from dropzoo import models, serving
+from dropzoo.predictions import predict_files
+from dropzoo.predictions.answers import answers
+from dropzoo.predictions.paths import Names, find_images
+from dropzoo.predictions.reading import Rows, pages_of
+from dropzoo.predictions.run import Plan, predict_into
+from dropzoo.predictions.summary import MaskSummary, urgency
+from dropzoo.predictions.table import Journal, write_table
+from dropzoo.predictions.writing import files_of, parse_kinds
+from dropzoo.runs.predictor import load_predictor
+
+RANDOM = np.random.default_rng(0)
+GEO = [
+    (33550, "d", 3, (0.5, 0.5, 0.0), True),
+    (33922, "d", 6, (0.0, 0.0, 0.0, 100.0, 200.0, 0.0), True),
+    (34735, "H", 8, (1, 1, 0, 1, 3072, 0, 1, 25832), True),
+]
+
+
+@pytest.fixture(scope="module")
+def unet(tmp_path_factory) -> Path:
+    """A model of masks of three classes, for grey images of any size."""
+    path = tmp_path_factory.mktemp("unet") / "unet.keras"
+    plan = {"encoder*": "spatial_dropout2d:0.5"}
+    models.build_model("unet", input_shape=(None, None, 1), num_classes=3, depth=1, filters=2, dropout=plan).save(
+        path
+    )
+    return path
+
+
+@pytest.fixture(scope="module")
+def predictor(unet):
+    return load_predictor(unet, 3, votes=True, say=lambda text: None)
+
+
+@pytest.fixture(scope="module")
+def fixed(unet):
+    return load_predictor(unet, 3, sampling="fixed", say=lambda text: None)
+
+
+@pytest.fixture
+def images(tmp_path) -> Path:
+    """A folder of images of several kinds, three of which are damaged, and a file that is no image."""
+    folder = tmp_path / "images"
+    (folder / "sub").mkdir(parents=True)
+    Image.fromarray(grey(20, 28)).save(folder / "a.png", dpi=(300, 300))
+    Image.fromarray(np.stack([grey(24, 28)] * 3, -1)).save(folder / "sub" / "a.jpg")
+    stack = RANDOM.integers(0, 60000, (3, 16, 20), "uint16")
+    tifffile.imwrite(
+        folder / "b.tif", stack, resolution=(4, 4), resolutionunit="CENTIMETER", photometric="minisblack"
+    )
+    tiles = {"compression": "zlib", "tile": (16, 16)}
+    tifffile.imwrite(folder / "c.tiff", RANDOM.integers(0, 255, (37, 41, 3), "uint8"), extratags=GEO, **tiles)
+    (folder / "bad.png").write_bytes((folder / "a.png").read_bytes()[:90])
+    (folder / "cut.tif").write_bytes((folder / "c.tiff").read_bytes()[:700])
+    (folder / "none.png").write_bytes(b"")
+    (folder / "notes.txt").write_text("mine")
+    return folder
+
+
+def grey(*size: int) -> np.ndarray:
+    return RANDOM.integers(0, 256, size, "uint8")
+
+
+def test_a_folder_of_all_kinds(predictor, images, tmp_path):
+    kinds = ("mask", "probabilities", "entropy", "overlay")
+    plan = Plan(tmp_path / "out", kinds, table=tmp_path / "out" / "t.csv")
+    report = predict_into(predictor, [images], plan)
+    assert {Path(key.partition("#")[0]).name for key, _ in report.failed} == {"bad.png", "cut.tif", "none.png"}
+    masks = {path.name: np.asarray(Image.open(path)) for path in (tmp_path / "out").rglob("*_mask.png")}
+    sizes = {"a_mask.png": (24, 28), "c_mask.png": (37, 41)} | {f"b_{i}_mask.png": (16, 20) for i in (1, 2, 3)}
+    assert {name: mask.shape for name, mask in masks.items()} == sizes
+    assert all(mask.dtype == np.uint8 and mask.max() < 3 for mask in masks.values())
+    assert np.asarray(Image.open(tmp_path / "out" / "a_mask.png")).shape == (20, 28)
+    with Image.open(tmp_path / "out" / "a_mask.png") as image:
+        assert image.info["dpi"] == pytest.approx((300, 300), abs=0.1)
+    p = tifffile.imread(tmp_path / "out" / "sub" / "a_probabilities.tif")
+    assert p.shape == (3, 24, 28)
+    np.testing.assert_array_equal(p.argmax(0), masks["a_mask.png"])
+    with tifffile.TiffFile(tmp_path / "out" / "c_entropy.tif") as file:
+        tags = file.pages[0].tags
+        assert (
+            file.pages[0].shape == (37, 41) and tags[33550].value == GEO[0][3] and tags[34735].value == GEO[2][3]
+        )
+    with tifffile.TiffFile(tmp_path / "out" / "b_1_entropy.tif") as file:
+        assert file.pages[0].tags["XResolution"].value == (4, 1)
+        assert int(file.pages[0].tags["ResolutionUnit"].value) == 3
+    rows = list(csv.DictReader(plan.table.read_text().splitlines()))
+    assert list(rows[0])[:4] == ["image", "page", "height", "width"] and len(rows) == 6
+    for row in rows:
+        assert sum(float(row[f"share_{i}"]) for i in range(3)) == pytest.approx(1)
+        assert 0 <= float(row["predictive_entropy_mean"]) <= float(row["predictive_entropy_max"])
+    dice = [float(row["pairwise_dice"]) for row in rows if row["pairwise_dice"]]
+    assert dice == sorted(dice)  # what the samples agree on least comes first
+    assert not list((tmp_path / "out").rglob("*unfinished*"))
+
+
+def test_a_run_goes_on_where_it_was_stopped(predictor, images, tmp_path):
+    plan = Plan(tmp_path / "out", ("mask",), table=tmp_path / "t.json", settings={"samples": 3})
+    paths = [images / "a.png", images / "c.tiff"]
+
+    def stopped(found, total):
+        yield next(iter(found))
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        predict_into(predictor, paths, plan, stopped)
+    assert [Path(row["image"]).name for row in json.loads(plan.table.read_text())] == ["a.png"]
+    journal = next(tmp_path.glob(".*.journal"))
+    journal.write_text(journal.read_text() + '{"key": "half a li')  # as a process that is killed leaves it
+    report = predict_into(predictor, paths, plan)
+    assert report.skipped == 1 and len(report.rows) == 2 and len(json.loads(plan.table.read_text())) == 2
+    (tmp_path / "out" / "a_mask.png").unlink()
+    Image.fromarray(grey(8, 8)).save(images / "a.png")  # another image now
+    assert predict_into(predictor, paths, plan).skipped == 1
+    assert np.asarray(Image.open(tmp_path / "out" / "a_mask.png")).shape == (8, 8)
+    (tmp_path / "other").mkdir()
+    Image.fromarray(grey(9, 9)).save(tmp_path / "other" / "a.png")
+    predict_into(predictor, [tmp_path / "other"], plan)  # of the same name: it gets one of its own
+    assert np.asarray(Image.open(tmp_path / "out" / "a_mask_2.png")).shape == (9, 9)
+    assert len(json.loads(plan.table.read_text())) == 3
+    with pytest.raises(ValueError, match=r"other settings \(samples: 3 there, 4 now\).*--overwrite"):
+        predict_into(predictor, paths, dataclasses.replace(plan, settings={"samples": 4}))
+    anew = dataclasses.replace(plan, settings={"samples": 4}, overwrite=True)
+    assert predict_into(predictor, paths, anew).skipped == 0 and len(json.loads(plan.table.read_text())) == 2
+
+
+def test_nothing_of_the_user_is_overwritten(predictor, images, tmp_path):
+    (tmp_path / "t.csv").write_text("mine")
+    with pytest.raises(ValueError, match="t.csv exists. To replace it pass --overwrite"):
+        predict_into(predictor, [images / "a.png"], Plan(tmp_path / "out", ("mask",), table=tmp_path / "t.csv"))
+    Image.fromarray(grey(8, 8)).save(images / "a_mask.png")
+    before = (images / "a_mask.png").read_bytes()
+    both = [images / "a.png", images / "a_mask.png"]
+    with pytest.raises(ValueError, match="a_mask.png is one of the images, which is not overwritten"):
+        predict_into(predictor, both, Plan(images, ("mask",)))
+    assert (images / "a_mask.png").read_bytes() == before and (tmp_path / "t.csv").read_text() == "mine"
+
+
+def test_outputs_within_the_folder_are_no_images_the_next_time(predictor, images):
+    plan = Plan(images / "out", ("mask",), table=images / "out" / "t.csv")
+    first = predict_into(predictor, [images], plan)
+    again = predict_into(predictor, [images], plan)
+    assert again.skipped == len(first.rows) == len(again.rows)
+
+
+def test_batches_give_what_single_images_give(predictor, images):
+    pages = [page for name in ("a.png", "b.tif", "c.tiff") for page in pages_of(images / name, 1)]
+    alone = [answer.whole() for answer in answers(predictor, pages, batch_size=1)]
+    for size in (2, None):
+        for one, other in zip(alone, answers(predictor, pages, batch_size=size), strict=True):
+            np.testing.assert_allclose(one["mean"], other.whole()["mean"], atol=1e-6)
+
+
+@pytest.mark.parametrize("form", ["tiff", "npz"])
+def test_other_formats(form, predictor, images, tmp_path):
+    plan = Plan(tmp_path / "out", ("mask", "probabilities"), form)
+    predict_into(predictor, [images / "c.tiff"], plan)
+    if form == "npz":
+        found = dict(np.load(tmp_path / "out" / "c.npz"))
+        assert found["mask"].shape == (37, 41) and found["probabilities"].shape == (37, 41, 3)
+    else:
+        with tifffile.TiffFile(tmp_path / "out" / "c_mask.tif") as file:
+            assert file.pages[0].tags[33922].value == GEO[1][3] and file.pages[0].dtype == np.uint8
+
+
+def test_tiles_of_a_file_are_those_of_the_array(fixed, tmp_path):
+    """The strips that are read, computed and written in parts are `predict_tiled` of the whole image."""
+    image = RANDOM.integers(0, 65535, (75, 50), "uint16")
+    wanted = serving.predict_tiled(fixed.sampler, (image / np.float32(65535))[..., None], 24, 8)
+    for name, how in (
+        ("plain", {}),
+        ("tiled", {"tile": (16, 32), "compression": "zlib"}),
+        ("rows", {"rowsperstrip": 7}),
+    ):
+        tifffile.imwrite(tmp_path / f"{name}.tif", image, **how)
+        (page,) = pages_of(tmp_path / f"{name}.tif", 1)
+        (answer,) = answers(fixed, [page], tile=24, overlap=8)
+        np.testing.assert_allclose(answer.whole()["mean"], wanted["mean"], atol=1e-6)
+    plan = Plan(tmp_path / "out", ("mask", "entropy", "overlay", "picture"), "tiff", tile=24, overlap=8)
+    predict_into(fixed, [tmp_path / "tiled.tif"], plan)
+    found = tifffile.imread(tmp_path / "out" / "tiled_entropy.tif")
+    np.testing.assert_allclose(found, wanted["predictive_entropy"], atol=1e-6)
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "out" / "tiled_mask.tif"), wanted["mean"].argmax(-1))
+    assert np.asarray(Image.open(tmp_path / "out" / "tiled_overlay.png")).shape == (75, 50, 3)
+
+
+SAVED = {
+    "grey": (grey(21, 17), {}),
+    "colour, in tiles": (grey(21, 17, 3), {"tile": (16, 16), "compression": "zlib"}),
+    "colour, in planes": (grey(3, 21, 17), {"planarconfig": "separate", "photometric": "rgb"}),
+    "in strips": (grey(21, 17), {"rowsperstrip": 4, "compression": "zlib"}),
+    "white is 0": (grey(21, 17), {"photometric": "miniswhite"}),
+    "big-endian": (RANDOM.integers(0, 65535, (21, 17), "uint16"), {"byteorder": ">"}),
+    "floats": (RANDOM.random((21, 17), "float32"), {}),
+    "bits": (grey(21, 17) > 99, {}),
+}
+
+
+@pytest.mark.parametrize("pixels, how", SAVED.values(), ids=SAVED)
+def test_parts_of_a_file_are_parts_of_the_image(pixels, how, tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", pixels, **how)
+    (page,) = pages_of(tmp_path / "a.tif", 3)
+    whole = page.read()
+    with contextlib.closing(Rows(page)) as rows:
+        assert rows.shape == whole.shape == (21, 17, whole.shape[2])
+        for place in ((slice(0, 21), slice(0, 17)), (slice(3, 11), slice(5, 16)), (slice(20, 40), slice(0, 1))):
+            np.testing.assert_array_equal(rows[place], whole[place])
+
+
+@pytest.mark.parametrize(
+    "shape, axes, channels, pages",
+    [
+        ((5, 9, 8), "ZYX", 1, 5),
+        ((5, 9, 8), "ZYX", 5, 1),  # channels, as when a folder is loaded
+        ((2, 3, 9, 8), "TZYX", 1, 6),
+        ((4, 9, 8, 3), "ZYXS", 3, 4),
+        ((3, 2, 9, 8), "ZCYX", 2, 3),
+        ((9, 8), "YX", 1, 1),
+    ],
+)
+def test_the_pages_of_a_stack(shape, axes, channels, pages, tmp_path):
+    pixels = grey(*shape)
+    kind = "rgb" if axes.endswith("S") else "minisblack"
+    tifffile.imwrite(tmp_path / "a.tif", pixels, metadata={"axes": axes}, photometric=kind, ome=False)
+    found = pages_of(tmp_path / "a.tif", channels)
+    assert len(found) == pages
+    first = (
+        np.moveaxis(pixels, 0, -1)
+        if pages == 1 and len(shape) == 3
+        else pixels[(0,) * (axes.index("Y") - ("C" in axes))]
+    )
+    wanted = np.moveaxis(first, 0, -1) if axes == "ZCYX" else first.reshape(9, 8, -1)
+    np.testing.assert_array_equal(found[0].read(), wanted)
+
+
+def test_which_files_are_images(tmp_path):
+    for name in ("images/1.png", "masks/1.png", "b.PNG", ".hidden/c.png", "d.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    names = [str(each.name) for each in find_images([tmp_path])]
+    assert names == ["b", "images/1"]  # not the masks of a data set
+    assert [str(each.name) for each in find_images([tmp_path / "masks", tmp_path / "masks" / "1.png"])] == ["1"]
+    assert [str(each.name) for each in find_images([f"{tmp_path}/**/*.png"])] == ["1", "1"]
+    (tmp_path / "empty").mkdir()
+    refused = {"empty": "holds no images", ".hidden/*.jpg": "matches no image", "x.png": "no file or folder"}
+    for name, words in refused.items():
+        with pytest.raises(ValueError, match=words):
+            find_images([tmp_path / name])
+
+
+def test_names_and_kinds():
+    names = Names([("x_2", "old")])
+    assert [names.of(key, Path("x")) for key in ("a", "b", "a", "old")] == [
+        (Path("x"), ""), (Path("x"), "_3"), (Path("x"), ""), (Path("x"), "_2")
+    ]  # fmt: skip
+    assert (
+        parse_kinds("mask, mutual-information,mask") == ("mask", "mutual_information")
+        and parse_kinds("none") == ()
+    )
+    with pytest.raises(ValueError, match="Did you mean 'mask'"):
+        parse_kinds("masks")
+    files = files_of(Path("o"), Path("s/x"), "_2", ("mask", "entropy", "picture"), "png")
+    assert [str(path) for path in files.values()] == [
+        "o/s/x_mask_2.png",
+        "o/s/x_entropy_2.tif",
+        "o/s/x_prediction_2.png",
+    ]
+
+
+def test_the_pairwise_dice_of_samples_by_hand():
+    samples = np.array([[[0, 1, 1, 0]], [[0, 1, 0, 0]], [[1, 1, 0, 0]]])  # (samples, 1, 4)
+    votes = np.stack([(samples == i).sum(0) for i in (0, 1)], -1).astype("float32")
+    summary = MaskSummary(None, 3)
+    summary.add({"mean": votes[:, :2] / 3, "votes": votes[:, :2]})
+    summary.add({"mean": votes[:, 2:] / 3, "votes": votes[:, 2:]})  # in two strips, as for the whole
+    pairs = [(a, b) for i, a in enumerate(samples) for b in samples[i + 1 :]]
+    for name in (0, 1):
+        both = sum(((a == name) & (b == name)).sum() for a, b in pairs)
+        each = sum((a == name).sum() + (b == name).sum() for a, b in pairs)
+        assert summary.row((1, 4))[f"dice_{name}"] == pytest.approx(2 * both / each)
+    assert summary.row((1, 4))["pairwise_dice"] == summary.row((1, 4))["dice_1"]
+
+
+def test_what_to_look_at_first(tmp_path):
+    rows = [{"image": n, "pairwise_dice": d, "predictive_entropy_mean": 0.1} for n, d in (("a", 0.9), ("b", 0.2))]
+    rows += [{"image": "c", "pairwise_dice": None, "predictive_entropy_mean": 0.2}]
+    rows += [{"image": "d", "pairwise_dice": 0.99, "predictive_entropy_mean": 0.0, "defer": True}]
+    write_table(tmp_path / "t.csv", rows, urgency)
+    assert [row["image"] for row in csv.DictReader((tmp_path / "t.csv").read_text().splitlines())] == [
+        "d",
+        "b",
+        "a",
+        "c",
+    ]
+    with pytest.raises(ValueError, match="is damaged"):
+        (tmp_path / ".t.csv.journal").write_text("x\ny\n")
+        Journal(tmp_path / "t.csv", {})
+
+
+def test_from_python(predictor, images):
+    seen = []
+    names = [
+        a.page.path.name
+        for a in predict_files(images, predictor, on_error=lambda path, error: seen.append(path.name))
+    ]
+    assert names == ["a.png", "b.tif", "b.tif", "b.tif", "c.tiff", "a.jpg"]
+    assert {"bad.png", "cut.tif", "none.png"} <= set(seen)
+    with pytest.raises(ValueError, match="Cannot read"):
+        list(predict_files([images / "bad.png"], predictor))
