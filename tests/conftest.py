@@ -12,8 +12,7 @@ import _covering
 
 FEW = 3
 HELP = (
-    f"few: the first {FEW} cases of each test. covering (the default): for a test with the mark `covering`, "
-    f"each row "
+    f"few: the first {FEW} cases of each test. covering (the default): for a test with the mark `covering`, each row "
     "and each value and pair of values beside the rows; for other tests, all cases. all: all cases of all tests."
 )
 
