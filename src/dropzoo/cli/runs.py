@@ -52,6 +52,13 @@ def train(
         float, typer.Option("--label-smoothing", help="Share of uniform labels, in [0, 1).")
     ] = 0.0,
     seed: Annotated[int, typer.Option("--seed")] = 0,
+    patience: Annotated[
+        int | None,
+        typer.Option("--patience", min=1, help="Stop after this many epochs without a better validation loss."),
+    ] = None,
+    best: Annotated[
+        bool, typer.Option("--best", help="Keep the model of the epoch with the best validation loss.")
+    ] = False,
     training: TrainingOptions,
     reading: FolderOptions,
     steps_per_execution: Annotated[
@@ -95,6 +102,8 @@ def train(
         augment=parse_augment(augment),
         label_smoothing=label_smoothing,
         seed=seed,
+        patience=patience,
+        best=best,
         **vars(training),
         **vars(reading),
     )
