@@ -55,7 +55,7 @@ class Table:
         root: The folder or the file that the user named.
         samples: The rows, in the order of their names.
         class_names: The names of the classes, if the layout gives them.
-        colours: The colour of each class, if a file beside the masks gives them: red, green, blue.
+        is_split: Whether the layout gives the split.
         notes: Sentences on what was understood, for people.
         doubts: Sentences on what looks wrong, for people.
     """
@@ -63,7 +63,7 @@ class Table:
     root: Path
     samples: list[Sample]
     class_names: tuple[str, ...] = ()
-    colours: tuple[tuple[int, int, int], ...] = ()
+    is_split: bool = False
     notes: list[str] = dataclasses.field(default_factory=list)
     doubts: list[str] = dataclasses.field(default_factory=list)
 
