@@ -203,7 +203,7 @@ def evaluate(
     from dropzoo.runs.details import parse_per
     from dropzoo.runs.evaluation import parse_corruptions
     from dropzoo.runs.inputs import check_bits, settle_range
-    from dropzoo.runs.members import first_run, load_members
+    from dropzoo.runs.members import first_run, is_ensemble, load_members
     from dropzoo.runs.run import load_model_for, load_run_for
     from dropzoo.runs.uncertainty import load_foreign
 
@@ -230,7 +230,7 @@ def evaluate(
         from_logits=from_logits,
         split=split,
         per=parse_per(per),
-        members=load_members(run) if first_run(run) != run or (run / "run.json").is_file() else [],
+        members=load_members(run) if is_ensemble(run) else [],
         calibration=find_calibration(run, calibration),
     )
     show_progress = partial(track, description="Corrupted images", console=console, transient=True)

@@ -232,15 +232,20 @@ def sweep(
 def recommend(
     file: Annotated[Path, typer.Argument(help="A sweep's folder, or its sweep.jsonl.")],
     by: Annotated[
-        str,
-        typer.Option("--by", help="The validation figure to choose by: nll, accuracy, mean_iou, brier or ece."),
-    ] = "nll",
+        str | None,
+        typer.Option(
+            "--by",
+            help="The validation figure to choose by: calibrated_nll (the default), nll, accuracy, mean_iou, "
+            "brier or ece.",
+        ),
+    ] = None,
 ) -> None:
     """Recommends a plan from a sweep, with the evidence: the simplest within one standard error of the best.
 
     The standard error is that of the differences between plans, taken seed by seed. A
     sweep with a single seed has no standard error, so the best mean wins. The sweep may
-    still be running. The last line of the output is the command that trains the plan.
+    still be running. A warning says if its trainings were too short. The last line of
+    the output is the command that trains the plan.
 
     Example: dropzoo recommend sweeps/simple_cnn-digits
 

@@ -18,7 +18,7 @@ import dropzoo
 from dropzoo import layers, serving, training
 from dropzoo.runs.config import DATA_ARGUMENTS, RunConfig
 from dropzoo.runs.evaluation import LogProbabilities, log_probabilities, score
-from dropzoo.runs.scores import Scores
+from dropzoo.runs.scores import Sample, Scores
 from dropzoo.sweep.trials import Outcome, Record, Trial, as_json
 
 # Number of loaded data sets to keep: trials that follow each other differ in few seeds and augmentations.
@@ -141,6 +141,9 @@ class Workbench:
             for name, dataset in sets.items()
             if dataset is not None
         }
+        calibrated = _calibrated_nll(graph.predict, sets["validation"], sets["test"], data.info.ignore_class)
+        for name, value in calibrated.items():
+            figures[name]["calibrated_nll"] = value
         bins = scores.calibration  # of the last set, the validation images
         epochs = [after - before for before, after in zip(ends, ends[1:], strict=False)]
         return {
@@ -228,6 +231,29 @@ class _Kept:
     def seen(self) -> tf.data.Dataset:
         """The training images, to evaluate on."""
         return _in_memory(self.at_epoch(0), self.info)
+
+
+def _calibrated_nll(
+    predict: LogProbabilities,
+    validation: tf.data.Dataset | None,
+    test: tf.data.Dataset | None,
+    ignore_class: int | None,
+) -> dict[str, float]:
+    """Returns the NLL on validation and test images with the temperature that fits the validation images."""
+    temperature, found = 1.0, {}
+    for name, dataset in {"validation": validation, "test": test}.items():
+        if dataset is None:
+            continue
+        sample, kept = Sample(), []
+        for images, labels in dataset:
+            kept.append(sample(labels.numpy(), predict(images).numpy()))
+        classes, log_p = (np.concatenate(each) for each in zip(*kept, strict=True))
+        if name == "validation":
+            temperature = training.fit_temperature(log_p, classes, ignore_class)
+        counts = classes != ignore_class
+        scaled = tf.nn.log_softmax(log_p[counts] / temperature).numpy()
+        found[name] = float(-np.take_along_axis(scaled, classes[counts, None], -1).mean())
+    return found
 
 
 def _in_memory(dataset: Any, info: training.DataInfo) -> Any:
