@@ -134,7 +134,8 @@ def compare(
     if wanted.calibration is not None:
         if (judged := judged_on(info, wanted.split)) != "test":
             warnings.warn(
-                f"The promises of the calibration are measured on {judged} images, which it may have been fitted on. "
+                f"The promises of the calibration are measured on {judged} images, which it may have been "
+                f"fitted on. "
                 "What they are worth shows only on other images",
                 stacklevel=2,
             )
