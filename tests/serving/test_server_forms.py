@@ -266,7 +266,7 @@ def test_two_models_behind_a_proxy_for_another_origin(both):
     assert "access-control-allow-origin" not in headers
     for name in ("cnn", "cells"):
         page = both.send("GET", f"/?model={name}")[1].decode()
-        assert f'const MODEL = "{name}"' in page and 'ROOT = "/zoo"' in page
+        assert f'const MODEL = "{name}"' in page and 'const ROOT = "/zoo";' in page
 
 
 def test_a_model_that_is_added_and_one_that_is_taken_away(both):

@@ -52,6 +52,13 @@ def train(
         float, typer.Option("--label-smoothing", help="Share of uniform labels, in [0, 1).")
     ] = 0.0,
     seed: Annotated[int, typer.Option("--seed")] = 0,
+    patience: Annotated[
+        int | None,
+        typer.Option("--patience", min=1, help="Stop after this many epochs without a better validation loss."),
+    ] = None,
+    best: Annotated[
+        bool, typer.Option("--best", help="Keep the model of the epoch with the best validation loss.")
+    ] = False,
     training: TrainingOptions,
     reading: FolderOptions,
     steps_per_execution: Annotated[
@@ -95,6 +102,8 @@ def train(
         augment=parse_augment(augment),
         label_smoothing=label_smoothing,
         seed=seed,
+        patience=patience,
+        best=best,
         **vars(training),
         **vars(reading),
     )
@@ -194,7 +203,7 @@ def evaluate(
     from dropzoo.runs.details import parse_per
     from dropzoo.runs.evaluation import parse_corruptions
     from dropzoo.runs.inputs import check_bits, settle_range
-    from dropzoo.runs.members import first_run, load_members
+    from dropzoo.runs.members import first_run, is_ensemble, load_members
     from dropzoo.runs.run import load_model_for, load_run_for
     from dropzoo.runs.uncertainty import load_foreign
 
@@ -221,7 +230,7 @@ def evaluate(
         from_logits=from_logits,
         split=split,
         per=parse_per(per),
-        members=load_members(run) if first_run(run) != run or (run / "run.json").is_file() else [],
+        members=load_members(run) if is_ensemble(run) else [],
         calibration=find_calibration(run, calibration),
     )
     show_progress = partial(track, description="Corrupted images", console=console, transient=True)

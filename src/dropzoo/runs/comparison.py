@@ -1,5 +1,6 @@
 """The evaluation of one model, as `dropzoo evaluate` makes it: its methods of prediction side by side."""
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -29,7 +30,10 @@ from dropzoo.runs.promises import Promises, promises_table
 from dropzoo.runs.scores import Scores
 from dropzoo.runs.tables import corruption_tables, figures_table, ood_table, text_table
 from dropzoo.runs.uncertainty import Foreign, Uncertainty, ood_aurocs, per_image, sample_all
+from dropzoo.serving.montecarlo.attribution import Attribution
 from dropzoo.serving.montecarlo.reader import log_of_probabilities
+
+_ATTRIBUTED = 16  # images whose uncertainty is attributed to sites
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +81,9 @@ class Evaluation:
         aurocs: By caption, the AUROC in [0, 1] with which each measure of uncertainty tells foreign images from
             the model's own.
         promises: `Promises`, the promises of the calibration as they were measured; None without a calibration.
+        model: The model.
+        attribution: `Attribution`, the share of the uncertainty that each site brings on a few images; None if no
+            examples were wanted, or the sampler cannot tell.
     """
 
     info: training.DataInfo
@@ -88,6 +95,8 @@ class Evaluation:
     aurocs: dict[str, dict[str, float]]
     promises: Promises | None = None
     details: Details | None = None
+    model: keras.Model | None = None
+    attribution: Attribution | None = None
 
 
 def compare(
@@ -123,6 +132,12 @@ def compare(
     scores = score_all(columns, dataset, info, temperatures)
     promises = None
     if wanted.calibration is not None:
+        if (judged := judged_on(info, wanted.split)) != "test":
+            warnings.warn(
+                f"The promises are measured on {judged} images, on which the calibration may have been fitted: "
+                "only other images show what they are worth",
+                stacklevel=2,
+            )
         promises = _score_calibrated(model, wanted, dataset, info, scores)
     figures = {title: each.figures() for title, each in scores.items()}
     show(figures_table(figures, judged_on(info, wanted.split)))
@@ -146,7 +161,18 @@ def compare(
     corrupted = score_corruptions(ways, dataset, info, wanted.corruptions, track)
     for table in corruption_tables(clean, corrupted):
         show(table)
-    return Evaluation(info, scores, figures, clean, corrupted, uncertainty, aurocs, promises, details)
+    attribution = _attribution(monte_carlo, dataset) if monte_carlo is not None and wanted.examples else None
+    return Evaluation(
+        info, scores, figures, clean, corrupted, uncertainty, aurocs, promises, details, model, attribution
+    )
+
+
+def _attribution(monte_carlo: serving.MonteCarlo, dataset: tf.data.Dataset) -> Attribution | None:
+    """The share of the uncertainty that each site brings on the first images; None if the sampler cannot tell."""
+    if monte_carlo.plain_passes or len(monte_carlo.reader.names) > 1:
+        return None
+    images = next(iter(dataset))[0][:_ATTRIBUTED]
+    return monte_carlo.attribute(feeding(monte_carlo.model)(images))
 
 
 def _details(

@@ -38,7 +38,9 @@ from dropzoo.runs.evaluation import evaluate
 from dropzoo.runs.figures import Figures
 from dropzoo.runs.files import read_json, write_history, write_json
 from dropzoo.runs.inputs import fed
+from dropzoo.runs.recipe import Patience, is_exhausted
 from dropzoo.serving.montecarlo.reader import check_single
+from dropzoo.training.loop.checkpoints import read_history, restore_best
 from dropzoo.training.loop.replicas import is_chief, scope
 
 
@@ -93,6 +95,10 @@ def train_run(
     for callback in callbacks:
         callback.match(model)  # a pattern without a site is an error before anything is written
     snapshots = [_Snapshots(out, config.epochs // config.snapshots)] if config.snapshots and chief else []
+    epochs = config.epochs
+    if config.patience is not None:
+        callbacks.append(Patience(config.patience))
+        epochs = _epochs_left(out / "checkpoints", config)
     trainer = config.trainer(model, data.info, strategy=strategy, steps_per_execution=steps_per_execution)
     if chief:
         if more:
@@ -107,12 +113,14 @@ def train_run(
     history = trainer.fit(
         fed(data.train, model),
         validation_data=None if data.validation is None else fed(data.validation, model),
-        epochs=config.epochs,
+        epochs=epochs,
         callbacks=[*callbacks, *snapshots],
-        class_weight=config.class_weight(data),
+        class_weight=config.class_weight(data.train, data.info),
         checkpoint_dir=out / "checkpoints",
         verbose=(1 if sys.stdout.isatty() else 2) if verbose is None else verbose,
     ).history
+    if config.best and (best := restore_best(out / "checkpoints", model)):
+        say(f"The model is that of epoch {best}, which has the best loss")
     if chief:
         write_history(out / "history.csv", history)
         with whole_file(out / "model.keras") as unfinished:
@@ -121,6 +129,13 @@ def train_run(
     if chief:
         write_json(out / "results.json", figures)
     return model, figures
+
+
+def _epochs_left(checkpoints: Path, config: RunConfig) -> int:
+    """Returns the number of epochs to train for: those that are done if the patience has ended."""
+    history = read_history(checkpoints) if checkpoints.is_dir() else {}
+    losses = history.get("val_loss") or history.get("loss") or []
+    return len(losses) if is_exhausted(losses, config.patience or 1) else config.epochs
 
 
 def load_run(out: Path) -> tuple[keras.Model, RunConfig, training.DataInfo]:
