@@ -146,6 +146,18 @@ def test_what_was_stopped_goes_on_where_it_was(tmp_path, monkeypatch):
     assert len(begun) == 6
 
 
+def test_a_training_that_fails_does_not_stop_the_others(tmp_path, monkeypatch):
+    def fake(job, measures):
+        if job.seed == 1:
+            raise ValueError("no such images")
+        return jobs.row_of(job, measures, 1.0, {"score_one": 0.5})
+
+    monkeypatch.setattr(run, "carry_out", fake)
+    said = []
+    run.go_on([claim(MORE, conditions=(NONE,))], tmp_path / "rows.csv", None, said.append)
+    assert len(jobs.read(tmp_path / "rows.csv")) == 4 and sum("no such images" in line for line in said) == 1
+
+
 @pytest.mark.parametrize("number", claims.ORDER)
 def test_statements_are_about_what_is_tried(number, monkeypatch):
     monkeypatch.setattr(work, "has", lambda data: True)
