@@ -60,15 +60,25 @@ def sites(
     model: Annotated[str, typer.Argument(help="A model's name, or a .keras file.")],
     dropout: DropoutOption = None,
     option: ModelOptions = None,
+    edges: Annotated[
+        bool,
+        typer.Option("--edges", help="Also list edges, such as 'enc->join': an output on its way to one reader."),
+    ] = False,
 ) -> None:
     """Shows a model's dropout sites, and what a plan puts there.
 
+    A last column shows what draws at random inside of layers, where a plan changes nothing, if there is any.
+
     Example: dropzoo sites unet --dropout bayesian_segnet
     """
-    table = Table("site", "kind", "shape", "dropout")
-    for site in models.list_sites(_model(model, dropout, option)):
+    sites = models.list_sites(_model(model, dropout, option), edges=edges)
+    inside = any(site.inside for site in sites)
+    table = Table("site", "kind", "shape", "dropout", *(["inside"] if inside else []))
+    for site in sites:
         shape = " x ".join("?" if n is None else str(n) for n in site.shape[1:])
-        table.add_row(escape(site.name), site.kind, shape, site.spec and f"[bold]{escape(str(site.spec))}[/bold]")
+        spec = site.spec and f"[bold]{escape(site.spec)}[/bold]"
+        draws = [site.inside and escape(site.inside)] if inside else []
+        table.add_row(escape(site.name), site.kind, shape, spec, *draws)
     console.print(table)
 
 

@@ -154,7 +154,13 @@ def _predictor(model: Path | None, answers: ModelAnswers, computing: Computing) 
             "Pass --model with a run's folder, a .keras file or a SavedModel; or --server with an address"
         )
     if model is None:
-        raise ValueError("--server is not there yet")
+        from dropzoo.predictions.remote import connect
+
+        if computing.tile is not None:
+            raise ValueError(
+                "--tile needs the model itself, whose masks are then the same in all tiles. Pass --model"
+            )
+        return connect(str(answers.server), answers.token)
     if computing.overlap is not None and computing.tile is None:
         raise ValueError("`--overlap` is what neighbouring tiles share. Pass --tile too")
     known: dict[str, Any] = {"input_range": parse_range(answers.input_range), "from_logits": answers.from_logits}

@@ -137,7 +137,7 @@ def measure_into(
         name, again = names.of(page.key, wanted)
         target = folder / name.parent / f"{name.name}{again}"
         try:
-            image = predictor.converted(page.read(), page.key)
+            image = predictor.converted(page.read(predictor.value_range), page.key)
             mean, samples = masks_of_samples(predictor, image)
         except (ValueError, OSError) as error:
             report.failed.append((page.key, error))

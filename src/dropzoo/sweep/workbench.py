@@ -125,7 +125,12 @@ class Workbench:
         # Moving rates change between executions, so these are short. Otherwise only the time depends on the size.
         graph.trainer.steps_per_execution = 1 if config.rate_schedule else _STEPS_PER_EXECUTION
         history = graph.trainer.fit(
-            data, data.validation, epochs=config.epochs, callbacks=callbacks, verbose=0
+            data,
+            data.validation,
+            epochs=config.epochs,
+            callbacks=callbacks,
+            class_weight=config.class_weight(data.train, data.info),
+            verbose=0,
         ).history
         if not math.isfinite(history["val_nll"][-1]):
             raise FloatingPointError(f"The validation NLL is {history['val_nll'][-1]}")
@@ -219,6 +224,7 @@ class _Kept:
     def __init__(self, data: training.Data) -> None:
         self.info = data.info
         self.at_epoch = functools.cache(data.train.at_epoch)
+        self.train = data.train
         self.validation, self.test = (_in_memory(dataset, data.info) for dataset in (data.validation, data.test))
 
     @functools.cached_property
@@ -273,7 +279,10 @@ def _graph_key(model: keras.Model, config: RunConfig, info: training.DataInfo) -
     for layer in layers.dropouts(model):
         free = ("rate", "seed") if layers.has_live_rate(layer) else ("seed",)
         drops.append([type(layer).__name__, layer.get_config() | dict.fromkeys(free)])
-    names = ("model", "options", "learning_rate", "learning_rate_schedule", "label_smoothing")
+    names = (
+        *("model", "options", "learning_rate", "learning_rate_schedule", "label_smoothing", "warmup", "optimizer"),
+        *("clip_norm", "ema", "precision"),
+    )
     settings = [getattr(config, name) for name in names]
     # The number of steps is part of the learning-rate schedule, which is part of the graph.
     shape = [config.steps(info), info.input_shape, info.num_classes, info.ignore_class]

@@ -1,0 +1,22 @@
+"""`dropzoo sites` shows what `models.list_sites` knows: edges on request, and what draws inside of layers."""
+
+import keras
+from keras import layers as kl
+
+from _cli import run
+
+
+def test_edges_and_what_is_inside(capsys, tmp_path):
+    inputs = keras.Input((6, 3))
+    x = kl.LSTM(4, dropout=0.3, return_sequences=True, name="memory")(inputs)
+    y = kl.Dense(4, name="end")(x)
+    keras.Model(inputs, kl.Dense(2)(kl.Add(name="join")([x, y]))).save(tmp_path / "m.keras")
+    status, text, _ = run(capsys, "sites", str(tmp_path / "m.keras"))
+    assert status == 0 and "inside" in text and "0.3" in text and "->" not in text
+    status, text, _ = run(capsys, "sites", str(tmp_path / "m.keras"), "--edges")
+    assert status == 0 and "memory->join" in text and "edge" in text
+
+
+def test_no_column_without_need(capsys):
+    status, text, _ = run(capsys, "sites", "lenet5")
+    assert status == 0 and "dense1" in text and "inside" not in text
