@@ -389,14 +389,17 @@ def test_the_number_of_samples_has_two_flags_everywhere():
             if {"--mc", "--num-samples"} & set(parameter.opts):
                 found[name] = (parameter.name, set(parameter.opts))
     assert found == dict.fromkeys(
-        ("evaluate", "sweep", "predict", "export"), ("num_samples", {"--mc", "--num-samples"})
+        ("evaluate", "calibrate", "sweep", "predict", "measure", "export"),
+        ("num_samples", {"--mc", "--num-samples"}),
     )
 
 
 def test_every_help_shows_an_example_that_parses():
     commands = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
-    names = "list sites plot retrofit train evaluate sweep recommend predict export serve bench bench-input demo"
-    assert set(commands) == set(names.split())
+    names = (
+        "list sites plot retrofit inspect train evaluate calibrate sweep recommend predict measure export serve"
+    )
+    assert set(commands) == {*names.split(), "bench", "bench-input", "demo"}
     for name, command in commands.items():
         examples = re.findall(r"Example: dropzoo (.*)", command.help)
         assert examples, name

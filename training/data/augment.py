@@ -149,7 +149,8 @@ class Augment:
         if self.contrast:
             mean = tf.reduce_mean(images, axis=(1, 2), keepdims=True)  # (batch, 1, 1, channels)
             images = mean + (1 + self.contrast * contrast) * (images - mean)
-        images = tf.clip_by_value(images + self.brightness * brightness, 0.0, 1.0)
+        images = images + self.brightness * brightness if self.brightness else images
+        images = tf.clip_by_value(images, 0.0, 1.0)
         if not (self.gamma or self.blur or self.noise):
             return images, labels
         if self.gamma:

@@ -135,7 +135,7 @@ def _headers(table: Table, reading: Reading) -> tuple[dict[Path, Facts], Table]:
     if broken:
         samples = [sample for sample in table.samples if sample.image not in broken]
         doubt = f"Left out {len(broken):,} files that cannot be read: {some(list(map(str, broken)))}"
-        table = dataclasses.replace(table, samples=samples, doubts=[*table.doubts, doubt])
+        table = dataclasses.replace(table, samples=samples, doubts=[*table.doubts, doubt], unreadable=broken)
     if not table.samples:
         raise ValueError(f"None of the {len(paths):,} images in {table.root} can be read")
     return facts, table
@@ -369,8 +369,10 @@ def _mask_names(
         if len(names) >= count and len(names) <= count + 64:
             table.notes.append(f"The names of the classes are those of {path}")
             return tuple(names)
+        void = f". If {count - 1} marks pixels that do not count, pass --ignore-class {count - 1}"
         table.doubts.append(
             f"{path} names {len(names)} classes, but masks hold ids up to {count - 1}; it is not used"
+            + void * (len(names) == count - 1)
         )
     return tuple(str(number) for number in range(count))
 

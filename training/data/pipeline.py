@@ -183,8 +183,14 @@ def training_batches(
 
         if split.gather is not None and one_size:
             gather = split.gather
-            pairs = _places(count, seed, epoch, odds).batch(batch_size)
-            batches = pairs.map(lambda n, place: finish(n, gather(place)), num_parallel_calls=tf.data.AUTOTUNE)
+            places = _places(count, seed, epoch, odds)
+            if odds is None:
+                batches = places.batch(batch_size).map(
+                    lambda place: finish(place, gather(place)), num_parallel_calls=tf.data.AUTOTUNE
+                )
+            else:
+                batches = places.enumerate().batch(batch_size)
+                batches = batches.map(lambda n, p: finish(n, gather(p)), num_parallel_calls=tf.data.AUTOTUNE)
             return batches.prefetch(tf.data.AUTOTUNE)
         order = _in_order_of(split, seed, epoch, odds)
         if one_size or augment is None:
@@ -210,24 +216,25 @@ def _in_order_of(split: Split, seed: int, epoch: tf.Tensor, odds: tf.Tensor | No
     """Returns the examples of an epoch, numbered; a split that can be read in any order is not buffered."""
     if split.read is not None and (not split.in_memory or odds is not None):
         read = split.read
-        pairs = _places(split.count, seed, epoch, odds)
-        return pairs.map(lambda n, place: (n, read(place)), num_parallel_calls=tf.data.AUTOTUNE)
+        places = _places(split.count, seed, epoch, odds)
+        if odds is None:
+            return places.map(lambda place: (place, read(place)), num_parallel_calls=tf.data.AUTOTUNE)
+        return places.enumerate().map(lambda n, place: (n, read(place)), num_parallel_calls=tf.data.AUTOTUNE)
     window = split.count if split.in_memory else min(split.count, _SHUFFLE_WINDOW)
     return _shuffle(split.examples.enumerate(), window, seed, epoch)
 
 
 def _places(count: int, seed: int, epoch: tf.Tensor, odds: tf.Tensor | None) -> tf.data.Dataset:
-    """Returns pairs of the number of random changes and a place: each place once, or drawn by its odds.
+    """Returns the places of an epoch: each once, or drawn by their odds.
 
-    An image that is drawn twice in an epoch gets other changes each time.
+    An image that is drawn twice gets other random changes each time, so these go by its number in the epoch.
     """
     if odds is None:
-        places = _shuffle(tf.data.Dataset.range(count), count, seed, epoch)
-        return tf.data.Dataset.zip((places, places))
+        return _shuffle(tf.data.Dataset.range(count), count, seed, epoch)
     steps = tf.cumsum(odds)
     drawn = tf.random.stateless_uniform([count], tf.stack([seed + 1, epoch]), 0, steps[-1])
     places = tf.minimum(tf.searchsorted(steps, drawn, out_type=tf.int64), count - 1)
-    return tf.data.Dataset.from_tensor_slices(places).enumerate()
+    return tf.data.Dataset.from_tensor_slices(places)
 
 
 def _odds(split: Split) -> np.ndarray:

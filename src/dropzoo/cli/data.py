@@ -32,7 +32,7 @@ def inspect(
     from dropzoo.pages.inspection import save_sheet
     from dropzoo.runs.description import show
 
-    options = {**vars(reading), "cache": "none"}
+    options = {**vars(reading), "cache": "none", "broken": "skip"}
     with options_in_errors(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the doubts are printed below
         found = training.load_data(
@@ -42,12 +42,11 @@ def inspect(
     if summary is None:
         raise ValueError(f"`inspect` looks at folders of images. Received: {str(data)!r}")
     show(found, console.print, say, every=True)
-    broken = summary.find_broken()
-    for path, reason in broken.items():
-        say(f"{path}: {reason}")
+    for path, reason in summary.unreadable.items():
+        say(reason if str(path) in reason else f"{path}: {reason}")
     if out is not None:
-        say(f"Saved {save_sheet(out, summary, found.info, broken)}")
-    if broken:
+        say(f"Saved {save_sheet(out, summary, found.info)}")
+    if broken := summary.unreadable:
         raise ValueError(
             f"{len(broken):,} files cannot be read. Replace or remove them, or train with --broken skip"
         )

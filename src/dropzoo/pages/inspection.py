@@ -18,25 +18,24 @@ _EACH = 12  # images of a split
 _SIDE = 192  # pixels
 
 
-def save_sheet(path: Path, summary: Summary, info: DataInfo, broken: dict[Path, str]) -> Path:
+def save_sheet(path: Path, summary: Summary, info: DataInfo) -> Path:
     """Writes the page, and returns its path.
 
     Args:
         path: Path of the page.
         summary: What was understood of the data set.
         info: The facts of the data set.
-        broken: The reason for each file that cannot be decoded.
     """
     heads, rows = cells(summary)
     sheets = {}
     for split in ("train", "validation", "test"):
-        chosen = _choose(summary, split, broken)
+        chosen = _choose(summary, split)
         name = "training" if split == "train" else split
         if chosen:
             sheets[f"{len(chosen)} {name} images"] = [_figure(summary, number, info) for number in chosen]
     masks = summary.task == "segmentation"
     key = [(name, _colour(number)) for number, name in enumerate(info.class_names) if number][:30] if masks else []
-    unread = [f"Cannot be read: {file} ({reason})" for file, reason in list(broken.items())[:50]]
+    unread = [f"Cannot be read: {file} ({reason})" for file, reason in list(summary.unreadable.items())[:50]]
     return page.write(
         path,
         "inspection.html",
@@ -50,11 +49,11 @@ def save_sheet(path: Path, summary: Summary, info: DataInfo, broken: dict[Path, 
     )
 
 
-def _choose(summary: Summary, split: str, broken: dict[Path, str]) -> list[int]:
+def _choose(summary: Summary, split: str) -> list[int]:
     """Returns the numbers of some samples of a split, of all classes, from its beginning to its end."""
     by_label: dict[int, list[int]] = {}
     for number, sample in enumerate(summary.samples):
-        if sample.split == split and sample.image not in broken:
+        if sample.split == split:
             by_label.setdefault(sample.label, []).append(number)
     if not by_label:
         return []

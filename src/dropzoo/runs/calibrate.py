@@ -5,7 +5,7 @@ import hashlib
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import keras
 import tensorflow as tf
@@ -54,9 +54,23 @@ class CalibrationConfig:
     from_logits: bool | None = None
 
 
+class Calibrated(NamedTuple):
+    """A calibration and the images that it was fitted on.
+
+    Attributes:
+        calibration: The calibration.
+        images: Batches of the held-out images in [0, 1], with their labels.
+        info: The facts of their data.
+    """
+
+    calibration: serving.Calibration
+    images: tf.data.Dataset
+    info: training.DataInfo
+
+
 def calibrate_run(
     path: Path, wanted: CalibrationConfig, say: Callable[[str], None] = print, verbose: int = 1
-) -> serving.Calibration:
+) -> Calibrated:
     """Calibrates a model on its held-out images, and writes the calibration beside it.
 
     The images are the validation images of the run, or else all images of `wanted.data` but its test images: test
@@ -69,7 +83,7 @@ def calibrate_run(
         verbose: 1 for progress bars, 0 for none.
 
     Returns:
-        The calibration, which `calibration_file(path)` now holds.
+        The calibration, which `calibration_file(path)` now holds, with its images.
 
     Raises:
         ValueError: If there are no held-out images, or as `calibrate` does. Nothing is written then.
@@ -90,7 +104,7 @@ def calibrate_run(
         verbose=verbose,
     )
     calibration.save(calibration_file(path))
-    return calibration
+    return Calibrated(calibration, images, info)
 
 
 def held_out(

@@ -128,8 +128,8 @@ class Examples:
 
         def decoded() -> tf.Tensor:
             data = tf.io.read_file(tf.gather(self._paths, place))
-            found = tf.io.decode_image(data, dtype=dtype, expand_animations=False)
-            return found[..., : self._reader.shape[2]]  # without alpha
+            channels = self._reader.shape[2]  # without alpha
+            return tf.io.decode_image(data, channels, dtype, expand_animations=False)
 
         def read() -> tf.Tensor:
             return tf.numpy_function(

@@ -29,11 +29,11 @@ class Summary:
         counts: For each split, the number of images of each class, or of pixels; "ignored" counts void pixels.
         groups: The number of groups; 0 if there are none.
         is_split: Bool. Whether the layout gives the split.
+        unreadable: The reason for each file that cannot be read and is left out.
         notes: Sentences on what was understood.
         doubts: Sentences on what looks wrong with the files, of which `load_data` warns.
         hints: Sentences on what looks wrong with the numbers.
         example: Function that reads the image of a sample, and its mask `(height, width)` or None, by its number.
-        find_broken: Function that decodes all files, and returns the reason for each that cannot be.
     """
 
     place: Path
@@ -45,11 +45,11 @@ class Summary:
     counts: dict[str, dict[str, int]]
     groups: int
     is_split: bool
+    unreadable: dict[Path, str]
     notes: list[str]
     doubts: list[str]
     hints: list[str]
     example: Callable[[int], tuple[np.ndarray, np.ndarray | None]]
-    find_broken: Callable[[], dict[Path, str]]
 
     def files(self, split: str) -> list[str]:
         """Returns the files of the images of a split, in the order of its batches; pages have numbers."""
@@ -105,11 +105,11 @@ def summarise(
         counts=counts,
         groups=groups,
         is_split=table.is_split,
+        unreadable=table.unreadable,
         notes=table.notes,
         doubts=table.doubts,
         hints=hints,
         example=reader.example,
-        find_broken=reader.find_broken,
     )
 
 

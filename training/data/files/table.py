@@ -56,6 +56,7 @@ class Table:
         samples: The rows, in the order of their names.
         class_names: The names of the classes, if the layout gives them.
         is_split: Whether the layout gives the split.
+        unreadable: The reason for each file that cannot be read and is left out.
         notes: Sentences on what was understood, for people.
         doubts: Sentences on what looks wrong, for people.
     """
@@ -64,6 +65,7 @@ class Table:
     samples: list[Sample]
     class_names: tuple[str, ...] = ()
     is_split: bool = False
+    unreadable: dict[Path, str] = dataclasses.field(default_factory=dict)
     notes: list[str] = dataclasses.field(default_factory=list)
     doubts: list[str] = dataclasses.field(default_factory=list)
 
