@@ -21,6 +21,7 @@ from dropzoo.layers.drop_connect import DropConnectConv2D, DropConnectDense
 from dropzoo.layers.drop_path import DropPath
 from dropzoo.layers.dropout import Dropout
 from dropzoo.layers.gaussian_dropout import GaussianDropout
+from dropzoo.layers.masksembles import Masksembles
 from dropzoo.layers.max_dropout import MaxDropout
 from dropzoo.layers.max_pool_dropout import MaxPoolDropout2D
 from dropzoo.layers.shake_drop import ShakeDrop
@@ -42,6 +43,7 @@ __all__ = [
     "Dropout",
     "GaussianDropout",
     "LiveRate",
+    "Masksembles",
     "MaxDropout",
     "MaxPoolDropout2D",
     "ShakeDrop",

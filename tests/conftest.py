@@ -12,8 +12,8 @@ import _covering
 
 FEW = 3
 HELP = (
-    f"few: the first {FEW} cases of each test. covering (the default): for a test with the mark `covering`, each row "
-    "and each value and pair of values beside the rows; for other tests, all cases. all: all cases of all tests."
+    f"few: the first {FEW} cases of each test. covering (the default): of a test with the mark `covering`, each "
+    "row and each value and pair of values beside the rows; of other tests, all. all: all cases of all tests."
 )
 
 

@@ -20,17 +20,17 @@ def folder(tmp_path_factory):
     small = {"cnn": {"filters": [4], "dense": [8]}, "unet": {"depth": 1, "filters": 2}}
     runs = {
         name: dataclasses.replace(config, epochs=1, limit=48, options=small[name])
-        for name, config in demo._RUNS.items()
+        for name, config in demo.RUNS.items()
     }
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(demo, "_RUNS", runs)
+        patch.setattr(demo, "RUNS", runs)
         patch.setattr(demo, "_NUM_SAMPLES", 2)
         said: list[str] = []
         demo.run_demo(out, say=said.append)
         assert any("loading it in a process without this package" in line for line in said)
         said.clear()
         again = shutil.copytree(out, out.with_name("again"))
-        patch.setattr(demo, "_RUNS", {"cnn": runs["cnn"]})
+        patch.setattr(demo, "RUNS", {"cnn": runs["cnn"]})
         patch.setattr(demo, "_check_export", lambda *_: 0.0)
         demo.run_demo(again, say=said.append)  # a second time there is nothing left to train
         assert sum("finished; nothing to train" in line for line in said) == 2
@@ -43,7 +43,7 @@ def test_it_leaves_runs_exports_and_a_page_that_needs_no_network(folder):
         loaded = tf.saved_model.load(str(folder / "saved_models" / name / "1"))
         assert {"serving_default", "predict_mc"} <= set(loaded.signatures)
     page = (folder / "report.html").read_text()
-    assert page.count("<img alt=") == 6 and page.count("with dropout, Monte Carlo") == 2
+    assert page.count("<img alt=") == 8 and page.count("with dropout, 2 samples, temperature") == 2
     assert not re.findall(r"(?:src|href)=[\"'](?!data:)", page) and "{" not in re.sub(
         r"<style>.*?</style>", "", page, flags=re.S
     )

@@ -256,6 +256,17 @@ class Trainer:
         Run(self.model, program, settings, callback_list, signals, steps, saved).train(epochs)
         return self.model.history
 
+    def goes_on_from(self, checkpoint_dir: str | Path) -> None:
+        """Lets the next `fit` go on from the checkpoint of a run with other settings of the optimizer.
+
+        It is for a finished run that is to train for more epochs: its learning-rate schedule gets another length.
+        The variables must be the same. The end is not that of a run with these settings from the start.
+
+        Args:
+            checkpoint_dir: Folder of the checkpoints of the other run.
+        """
+        checkpoints.describe_anew(Path(checkpoint_dir), self._described)
+
     @property
     def input_range(self) -> tuple[float, float] | None:
         """The values of a black and of a white pixel in the training images, or None while they are not known."""

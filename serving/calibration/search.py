@@ -17,11 +17,11 @@ from dropzoo.serving.calibration.temperature import fit_temperature, row_nll
 LEAST_IMAGES = 20
 _BYTES = 1 << 27  # at most this many bytes of images and labels in memory
 _VALUES = 1 << 21  # at most this many numbers in the samples of a batch
-_SAMPLES, _KEEP, _FINALISTS = 8, 4, 3
-_IMAGES, _MAPS = (
-    (16, 512),
-    (2, 32),
-)  # images with one answer, and maps: how many a race begins with, and how many are compared at most
+_KEEP, _FINALISTS = 4, 3
+_RACED = 4  # a race uses at most this many times the images that it begins with
+# For images with one answer, and for maps: how many images a race begins with, how many are compared at most, and
+# how many samples score a setting. With few samples a mean is worse than it will be, which favours one pass.
+_IMAGES, _MAPS = (16, 1024, 16), (2, 32, 8)
 _PIXELS = 256  # at most this many of each map
 
 #: Function from images and a temperature (None for the best one) to the NLL of each image and the temperature.
@@ -31,11 +31,11 @@ Scorer = Callable[[Sequence[Batch], float | None], tuple[np.ndarray, float]]
 def search(source: Source, heldout: HeldOut, part: set[int], tempers: bool, verbose: int = 0) -> Source:
     """Returns the source with the sites and rates that give the least negative log-likelihood.
 
-    Up to 200 settings are scored with 8 samples on a few images. The best quarter is scored again on twice as many
-    images, and so on, until three settings are left. These three, the sites as they are, and one pass are compared
-    on more images, half of which were not used before. An entrant is good if its NLL is within a standard error of
-    the best NLL (the error of the difference, image by image). The cheapest good entrant is chosen, so one pass
-    wins unless dropout is better by a standard error.
+    Up to 200 settings are scored with 16 samples (8 for maps) on a few images. The best quarter is scored again on
+    twice as many images, and so on, until three settings are left. The three, the sites as they are, and one pass
+    are then compared on the other images, each at its best temperature. An entrant is good if its NLL is within a
+    standard error of the best NLL (the error of the difference, image by image). The cheapest good entrant is
+    chosen, so one pass wins unless dropout is better by a standard error.
 
     Rates are variables while settings are scored, so the model is traced once. Masks are the same in all settings,
     which makes small differences visible. Layers whose rate cannot be set stay off.
@@ -67,21 +67,22 @@ def search(source: Source, heldout: HeldOut, part: set[int], tempers: bool, verb
             "the images if there is a guarantee)"
         )
     images = _load(heldout, part)
-    half = len(images) // 2
+    raced = min(len(images) // 2, _RACED * _limits(images)[0])
     settings = settings_of([float(layer.rate) for layer in names.values()])
-    live = _Live(source, list(names), _SAMPLES)
+    samples = _limits(images)[2]
+    live = _Live(source, list(names), samples)
     bar = keras.utils.Progbar(_count(len(settings)), unit_name="setting") if verbose else None
-    finalists = list(_race(live, settings, images[:half], tempers, bar))
+    finalists = list(_race(live, settings, images[:raced], tempers, bar))
 
     entrants: list[tuple[Source, Scorer]] = [(one := source.with_sites({}), _scorer(one))]
     if source.sites and set(source.sites) <= set(names):
         entrants.append((source, live.scorer([source.sites.get(name, 0.0) for name in names])))
     elif source.sites:
-        entrants.append((source, _scorer(source.with_sites(source.sites, _SAMPLES))))
+        entrants.append((source, _scorer(source.with_sites(source.sites, samples))))
     for rates in finalists:
         on = {name: float(rate) for name, rate in zip(names, rates, strict=True) if rate}
         entrants.append((source.with_sites(on), live.scorer(rates)))
-    return _choose(entrants, images, half, tempers)
+    return _choose(entrants, images[raced:], tempers)
 
 
 class _Live:
@@ -124,8 +125,8 @@ def _load(heldout: HeldOut, part: set[int]) -> list[Batch]:
     return loaded
 
 
-def _limits(images: Sequence[Batch]) -> tuple[int, int]:
-    """How many images a race begins with, and how many are compared at most. A map counts for many answers."""
+def _limits(images: Sequence[Batch]) -> tuple[int, int, int]:
+    """The limits for images with one answer or for maps; a map counts for many answers."""
     return _IMAGES if images[0].labels.shape[1] == 1 else _MAPS
 
 
@@ -195,22 +196,11 @@ def _scorer(source: Source) -> Scorer:
     return score
 
 
-def _choose(entrants: list[tuple[Source, Scorer]], images: list[Batch], half: int, tempers: bool) -> Source:
-    """The cheapest entrant that is within a standard error of the best on the second half of the images.
-
-    An entrant that is within a standard error on all images counts too; there, the settings that were chosen on
-    the first half have an advantage.
-    """
-    scores = []
-    for _, score in entrants:
-        first, temperature = score(images[:half], None if tempers else 1.0)
-        scores.append((first, score(images[half:], temperature)[0]))
-    best = scores[int(np.argmin([second.mean() for _, second in scores]))]
-    good = []
-    for (source, _), mine in zip(entrants, scores, strict=True):
-        first, second = (a - b for a, b in zip(mine, best, strict=True))
-        if _small(second) or _small(np.concatenate([first, second])):
-            good.append(source)
+def _choose(entrants: list[tuple[Source, Scorer]], images: list[Batch], tempers: bool) -> Source:
+    """The cheapest entrant that is within a standard error of the best, on images that were not raced on."""
+    scores = [score(images, None if tempers else 1.0)[0] for _, score in entrants]
+    best = scores[int(np.argmin([each.mean() for each in scores]))]
+    good = [source for (source, _), mine in zip(entrants, scores, strict=True) if _small(mine - best)]
     return min(good, key=lambda source: source.cost())
 
 

@@ -126,7 +126,7 @@ class Samples(Source):
         some = None if sites is None else dict(sites)
         self._whole = MonteCarlo(mc.model, self.num_samples, sites=some, return_samples=True, **options)
         self.readers = [_settled(self._whole, example)]
-        self.sites = _rates(self._whole)
+        self.sites = rates_of(self._whole)
 
     def samples(self, inputs: Any) -> tf.Tensor:
         return self._whole(inputs)["samples"]
@@ -183,8 +183,12 @@ def _settled(predictor: MonteCarlo, example: Any) -> Reader:
     return predictor.reader
 
 
-def _rates(mc: MonteCarlo) -> Sites:
-    """The rate of each site that drops, with patterns resolved as `MonteCarlo` does."""
+def rates_of(mc: MonteCarlo) -> Sites:
+    """Returns the rate of each site that drops, with patterns resolved as `MonteCarlo` does.
+
+    Args:
+        mc: The sampler.
+    """
     named = named_sites(mc.model)
     rates: dict[str, Any] = {}
     given: Mapping[str, Any] = dict.fromkeys(named, True) if mc.sites is None else mc.sites

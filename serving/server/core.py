@@ -184,6 +184,10 @@ class Server:
         spec = {"name": name, "signature_name": "", "version": str(found.number)}
         return answer({"model_spec": spec, "metadata": {"signature_def": {"signature_def": found.metadata}}})
 
+    def info(self, name: str) -> Response:
+        """Answers with what the `info.json` of the newest version says: inputs, outputs, names of classes."""
+        return answer(self.models.of(name).find(name).facts)
+
     def listing(self) -> Response:
         """Answers with the names of the models and the versions of each."""
         known = {name: sorted(each.available) for name, each in sorted(self.models.by_name.items())}

@@ -52,11 +52,18 @@ class Info:
         return name in self.pixels or not self.described
 
 
-def read_info(folder: Path) -> Info:
-    """Returns the content of `assets.extra/info.json` in the folder of an export."""
+def raw_info(folder: Path) -> dict[str, Any]:
+    """Returns the content of `assets.extra/info.json` in the folder of an export; empty if it cannot be read."""
     try:
-        info = dict(orjson.loads((folder / "assets.extra" / "info.json").read_bytes()))
+        return dict(orjson.loads((folder / "assets.extra" / "info.json").read_bytes()))
     except (OSError, ValueError, TypeError):
+        return {}
+
+
+def read_info(folder: Path) -> Info:
+    """Returns what `assets.extra/info.json` in the folder of an export describes."""
+    info = raw_info(folder)
+    if not info:
         return Info()
     outputs, size = info.get("outputs"), info.get("image_size")
     if isinstance(outputs, list) and len(outputs) > 1:

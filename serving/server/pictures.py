@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any, NotRequired, TypedDict
 
 import numpy as np
+from scipy import ndimage
 
 from dropzoo.serving.server.batching import Arrays
 from dropzoo.serving.server.info import Output
@@ -31,6 +32,7 @@ class Row(TypedDict):
     probability: NotRequired[float]
     value: NotRequired[float]
     deviation: NotRequired[float]
+    objects: NotRequired[int]
     colour: NotRequired[str]
 
 
@@ -142,6 +144,10 @@ def _class_map(p: np.ndarray, names: list[str], kind: str) -> Shown:
         for i in np.argsort(-shares, kind="stable")
         if shares[i]
     ]
+    if kind != "multi_label":
+        for row in classes:
+            if (i := names.index(row["name"])) > 0:  # the first class is mostly the background
+                row["objects"] = int(ndimage.label(best == i, np.ones((3, 3)))[1])
     palette = [tuple(bytes.fromhex(c[1:])) for c in _COLOURS]
     return {"view": "class_map", "classes": classes, "mask": data_address(best % len(_COLOURS), palette)}
 

@@ -52,6 +52,10 @@ def model_routes(server: Server, token: str | None) -> APIRouter:
     async def metrics() -> Response:
         return server.metrics.page(len(server.models.loaded()))
 
+    @router.get(f"{_MODEL}/info", include_in_schema=False)
+    async def info(name: str) -> Response:
+        return server.info(name)
+
     @router.get("/v1/models", include_in_schema=False)
     async def listing() -> Response:
         return server.listing()

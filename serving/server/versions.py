@@ -18,7 +18,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 from dropzoo.common.checks import check_count, did_you_mean
 from dropzoo.common.pixels import Pixels
 from dropzoo.serving.server.batching import Arrays, Run
-from dropzoo.serving.server.info import Output, read_info
+from dropzoo.serving.server.info import Output, raw_info, read_info
 from dropzoo.serving.server.limits import Refused
 
 # Operations that reach outside the model. A SavedModel is a program, and one with these operations is not served.
@@ -73,6 +73,7 @@ class Version:
         metadata: Signature definitions as TensorFlow Serving shows them.
         outputs: What `info.json` says about each output of the model.
         held: The loaded object, which is kept because the signatures do not work without it.
+        facts: The content of `info.json`; empty if there is none.
     """
 
     number: int
@@ -80,6 +81,7 @@ class Version:
     metadata: dict[str, dict[str, object]]
     outputs: tuple[Output, ...]
     held: object
+    facts: dict[str, object] = field(default_factory=dict)
 
     def signature(self, name: str) -> Signature:
         """Returns the signature of this name, or raises `Refused`."""
@@ -211,7 +213,7 @@ def load(folder: Path) -> Version:
         signatures[name] = Signature(specs, _runner(function), **known, name=name, names=tuple(loaded.signatures))
     if not signatures:
         raise ValueError("The model has no signatures")
-    return Version(int(folder.name), signatures, shown, info.outputs, loaded)
+    return Version(int(folder.name), signatures, shown, info.outputs, loaded, raw_info(folder))
 
 
 def _runner(function: Callable[..., dict[str, tf.Tensor]]) -> Run:

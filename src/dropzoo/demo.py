@@ -11,35 +11,37 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from dropzoo import serving
-from dropzoo.pages.demo import Judged, Section, write_report
+from dropzoo import layers, serving, training
+from dropzoo.pages.demo import Section, write_report
 from dropzoo.runs.config import RunConfig
 from dropzoo.runs.data import judged_images
-from dropzoo.runs.evaluation import evaluate
-from dropzoo.runs.figures import Figures
+from dropzoo.runs.evaluation import evaluate, log_probabilities, score
 from dropzoo.runs.files import read_history
 from dropzoo.runs.run import train_run
+from dropzoo.runs.scores import Scores
 
-_NUM_SAMPLES = 20
-_RUNS = {
-    # Few training images, so that the CNN overfits without dropout.
-    "cnn": RunConfig(
-        model="simple_cnn",
-        data="digits",
-        dropout={"module?": "spatial_dropout2d:0.1", "dense*": 0.5},
-        options={"filters": [32, 64], "convs_per_module": 2, "dense": [128]},
-        epochs=20,
-        limit=300,
-        learning_rate=2e-3,
-    ),
+_NUM_SAMPLES = 10
+#: The runs of the demo. There are few training images, and enough epochs to fit them, so that the networks without
+#: dropout overfit. `benchmarks/demo.py` repeats them with ten seeds.
+RUNS = {
     "unet": RunConfig(
         model="unet",
         data="digit_scenes",
-        dropout={"bottleneck*": 0.2, "decoder1*": "spatial_dropout2d:0.1"},
-        options={"depth": 3, "filters": 16},
-        epochs=7,
-        batch_size=16,
-        learning_rate=5e-3,
+        dropout={"bottleneck_conv?": 0.3, "decoder?_conv?": 0.1},
+        options={"depth": 3, "filters": 12},
+        epochs=60,
+        limit=60,
+        batch_size=8,
+        learning_rate=3e-3,
+    ),
+    "cnn": RunConfig(
+        model="simple_cnn",
+        data="digits",
+        dropout={"module?_conv?": 0.1, "module?": 0.1, "dense*": 0.3},
+        options={"filters": [64, 128], "dense": [256]},
+        epochs=100,
+        limit=300,
+        learning_rate=2e-3,
     ),
 }
 # Loads an export where neither this package nor Keras can be imported, and saves its answers.
@@ -74,31 +76,59 @@ def run_demo(out: Path, say: Callable[[str], None] = print) -> Path:
     start = time.perf_counter()
     if out.is_dir() and any(out.iterdir()) and not (out / "runs").is_dir():
         raise ValueError(f"{out} holds something that is not a demo; choose another folder with --out")
-    sections = [_run(name, config, out, say) for name, config in _RUNS.items()]
+    sections = [_run(name, config, out, say) for name, config in RUNS.items()]
     report = write_report(out / "report.html", sections, out)
     say(f"Done in {time.perf_counter() - start:.0f} s. Open {report}")
     return report
 
 
+def judge(title: str, model: keras.Model, data: training.Data) -> dict[str, Scores]:
+    """Returns the scores on test images of each way to predict with a model.
+
+    Args:
+        title: Str, the model in words.
+        model: The model.
+        data: The data. The temperatures are fitted on the validation images.
+
+    Returns:
+        Dict of scores: one pass, one pass with temperature and, if the model drops, samples without and with it.
+    """
+    ways: dict[str, serving.MonteCarlo | None] = {
+        title: None,
+        f"{title}, temperature": _calibrated(model, model, data),
+    }
+    if layers.dropouts(model):
+        sampled = serving.MonteCarlo(model, num_samples=_NUM_SAMPLES)
+        ways[f"{title}, {_NUM_SAMPLES} samples"] = sampled
+        ways[f"{title}, {_NUM_SAMPLES} samples, temperature"] = _calibrated(model, sampled, data)
+    test = judged_images(data)
+    return {name: score(log_probabilities(model, way), test, Scores(data.info)) for name, way in ways.items()}
+
+
+def _calibrated(
+    model: keras.Model, predictor: keras.Model | serving.MonteCarlo, data: training.Data
+) -> serving.MonteCarlo:
+    """Returns a predictor with the temperature that fits the validation images."""
+    return serving.MonteCarlo(model, calibration=serving.calibrate(predictor, data.validation, verbose=0))
+
+
 def _run(name: str, config: RunConfig, out: Path, say: Callable[[str], None]) -> Section:
-    trained: dict[str, tuple[keras.Model, Figures]] = {}
+    trained: dict[str, keras.Model] = {}
     histories = {}
     for title, dropout in {"without dropout": None, "with dropout": config.dropout}.items():
         folder = out / "runs" / f"{name}_{title.replace(' ', '_')}"
         say(f"\n{name} {title}: training in {folder}")
-        trained[title] = train_run(dataclasses.replace(config, dropout=dropout), folder, say=say)
+        run = dataclasses.replace(config, dropout=dropout)
+        trained[title], _ = train_run(run, folder, say=say, verbose=0, steps_per_execution=8)
         histories[title] = read_history(folder)
     data = config.load_data()
     test = judged_images(data)
-    model, _ = trained["with dropout"]
+    model = trained["with dropout"]
 
-    say(f"{name}: evaluating, then sampling {_NUM_SAMPLES} times")
-    figures = {
-        title: Judged(evaluate(each, data.train.at_epoch(0), data.info), on_test)
-        for title, (each, on_test) in trained.items()
-    }
+    say(f"{name}: evaluating in one pass and by {_NUM_SAMPLES} samples, each with a temperature too")
+    train = {title: evaluate(each, data.train.at_epoch(0), data.info) for title, each in trained.items()}
+    scores = {way: found for title, each in trained.items() for way, found in judge(title, each, data).items()}
     monte_carlo = serving.MonteCarlo(model, num_samples=_NUM_SAMPLES)
-    figures["with dropout, Monte Carlo"] = Judged(None, evaluate(model, test, data.info, monte_carlo))
 
     export = out / "saved_models" / name / "1"
     say(f"{name}: exporting to {export} and loading it in a process without this package")
@@ -109,7 +139,7 @@ def _run(name: str, config: RunConfig, out: Path, say: Callable[[str], None]) ->
     say(f"  the largest difference between the export's and the model's probabilities is {difference:.1e}")
 
     images, labels, answers = _most_uncertain(monte_carlo, test, count=8 if name == "cnn" else 4)
-    return Section(config, model, histories, figures, images, labels, answers, export, difference)
+    return Section(config, model, histories, train, scores, images, labels, answers, export, difference)
 
 
 def _most_uncertain(

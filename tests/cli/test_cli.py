@@ -195,7 +195,7 @@ def test_a_stopped_run_goes_on(tmp_path, capsys):
         assert history["rate/*"] == pytest.approx(rates) and history["rate/dense1"] == [0.3] * 3
 
 
-def test_evaluate(cnn_run, unet_run, capsys):
+def test_evaluate(cnn_run, capsys):
     status, out, _ = run(capsys, "evaluate", str(cnn_run), "--mc", "3")
     assert (
         status == 0
@@ -204,19 +204,16 @@ def test_evaluate(cnn_run, unet_run, capsys):
         and "3 samples" in out
         and "355 test images" in out
     )
-    status, out, _ = run(capsys, "evaluate", str(unet_run))
-    assert status == 0 and "mean IoU" in out and "IoU 1" in out
 
 
 def test_evaluate_any_model_on_any_data(cnn_run, unet_run, capsys):
     own = run(capsys, "evaluate", str(cnn_run))
     for model in (cnn_run, cnn_run / "model.keras"):
         assert run(capsys, "evaluate", str(model), "--data", "digits") == own
+    status, out, _ = run(capsys, "evaluate", str(unet_run))
+    assert status == 0 and "mean IoU" in out and "IoU 1" in out
     folder = str(unet_run.parent)  # with the images that it was trained on
-    assert (
-        run(capsys, "evaluate", str(unet_run / "model.keras"), "--data", folder)[:2]
-        == run(capsys, "evaluate", str(unet_run))[:2]
-    )
+    assert run(capsys, "evaluate", str(unet_run / "model.keras"), "--data", folder)[:2] == (status, out)
 
 
 @pytest.mark.slow
@@ -392,14 +389,17 @@ def test_the_number_of_samples_has_two_flags_everywhere():
             if {"--mc", "--num-samples"} & set(parameter.opts):
                 found[name] = (parameter.name, set(parameter.opts))
     assert found == dict.fromkeys(
-        ("evaluate", "sweep", "predict", "export"), ("num_samples", {"--mc", "--num-samples"})
+        ("evaluate", "calibrate", "sweep", "predict", "measure", "export"),
+        ("num_samples", {"--mc", "--num-samples"}),
     )
 
 
 def test_every_help_shows_an_example_that_parses():
     commands = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
-    names = "list sites plot retrofit train evaluate sweep recommend predict export serve bench bench-input demo"
-    assert set(commands) == set(names.split())
+    names = (
+        "list sites plot retrofit inspect train evaluate calibrate sweep recommend predict measure export serve"
+    )
+    assert set(commands) == {*names.split(), "bench", "bench-input", "demo"}
     for name, command in commands.items():
         examples = re.findall(r"Example: dropzoo (.*)", command.help)
         assert examples, name

@@ -37,6 +37,7 @@ BAD_FORMAT = (({"data_format": "NHWC"}, "data_format='NHWC'"),)
 BAD_SCALING = (({"scaling": "inverse"}, "scaling='inverse'"),)
 BAD_LEVEL = (({"level": "pixel"}, "level='pixel'"),)
 BAD_FRACTION = tuple(({"target_fraction": f}, "target_fraction=") for f in (-0.1, 1.1, "0.5", None, True))
+BAD_MASKS = (({"masks": 0}, "masks=0"), ({"masks": 2.5}, "masks=2.5"), ({"mask_seed": -1}, "mask_seed=-1"))
 BAD_BLOCK = tuple(({"block_size": b}, "block_size=") for b in (0, -1, 2.5, (3,), (3, 0), "7", True))
 
 CASES = {
@@ -68,6 +69,20 @@ CASES = {
     ),
     "cutout": Case(layers.CutoutDropout, shape=(12, 9, 5, 8), wrong=BAD_FORMAT),
     "cutout-first": Case(layers.CutoutDropout, {"data_format": "channels_first"}, shape=(12, 8, 9, 5)),
+    "masksembles": Case(
+        layers.Masksembles,
+        shape=(12, 9, 5, 8),
+        mean_not_kept="drops a whole number of channels: see test_masksembles.py",
+        not_the_rate="drops a whole number of channels: see test_masksembles.py",
+        wrong=BAD_MASKS + BAD_FORMAT,
+    ),
+    "masksembles-first": Case(
+        layers.Masksembles,
+        {"data_format": "channels_first", "masks": 3},
+        shape=(12, 8, 9, 5),
+        mean_not_kept="drops a whole number of channels: see test_masksembles.py",
+        not_the_rate="drops a whole number of channels: see test_masksembles.py",
+    ),
     "weighted_channel": Case(
         layers.WeightedChannelDropout, wrong=BAD_FORMAT, by_value="keeps strong channels more often"
     ),
@@ -214,39 +229,36 @@ def test_set_random_seed_repeats_an_unseeded_layer(case):
 
 
 @every_layer
-def test_eager_graph_and_xla_agree(case):
-    x = data(case.shape)
-    results = [np.asarray(case.make()(x, training=True))]
-    for jit_compile in (False, True):
-        layer = case.make()
-        results.append(tf.function(lambda x, f=layer: f(x, training=True), jit_compile=jit_compile)(x).numpy())
-    for other in results[1:]:
-        if not case.not_zero:
-            np.testing.assert_array_equal(other == 0, results[0] == 0)
-        np.testing.assert_allclose(other, results[0], rtol=1e-5, atol=2e-5)
+def test_eager_and_xla_agree(case):
+    x, layer = data(case.shape), case.make()
+    eager = np.asarray(case.make()(x, training=True))
+    xla = tf.function(lambda x: layer(x, training=True), jit_compile=True)(x).numpy()
+    if not case.not_zero:
+        np.testing.assert_array_equal(xla == 0, eager == 0)
+    np.testing.assert_allclose(xla, eager, rtol=1e-5, atol=2e-5)
 
 
+@pytest.mark.covering("case", "way")
 @every_layer
-def test_compiled_and_plain_paths_agree(case, compile_from):
+@pytest.mark.parametrize("way", ["plain in a graph", "compiled", "compiled in a graph"])
+def test_compiled_and_plain_paths_agree(case, way, compile_from):
     """Outputs and gradients, in a graph and eagerly; which path is taken depends on the size alone."""
     x, seen = tf.constant(data(case.shape)), []
-    for elements in (0, 1 << 30):
-        compile_from(elements)
-        for wrap in (lambda f: f, tf.function):
-            layer = case.make(0.4)
+    for each in ("plain", way):
+        compile_from(0 if each.startswith("compiled") else 1 << 30)
+        layer = case.make(0.4)
 
-            def run(f=layer):
-                with tf.GradientTape() as tape:
-                    tape.watch(x)
-                    y = f(x, training=True)
-                return y, tape.gradient(y, x)
+        def run(f=layer):
+            with tf.GradientTape() as tape:
+                tape.watch(x)
+                y = f(x, training=True)
+            return y, tape.gradient(y, x)
 
-            seen.append([t.numpy() for t in wrap(run)()])
-    for other in seen[1:]:
-        for first, second in zip(seen[0], other, strict=True):
-            if not case.not_zero:
-                np.testing.assert_array_equal(first == 0, second == 0)
-            np.testing.assert_allclose(first, second, rtol=1e-5, atol=2e-5)
+        seen.append([t.numpy() for t in (tf.function(run) if each.endswith("graph") else run)()])
+    for first, second in zip(*seen, strict=True):
+        if not case.not_zero:
+            np.testing.assert_array_equal(first == 0, second == 0)
+        np.testing.assert_allclose(first, second, rtol=1e-5, atol=2e-5)
 
 
 @every_layer
@@ -303,20 +315,20 @@ def test_nan_and_inf_are_gone_where_dropped(case):
         assert not np.isfinite(y[~dropped]).any()
 
 
+@pytest.mark.covering("case", "jit_compile")
 @every_layer
-def test_rate_is_live_in_traced_functions(case):
-    x = data(case.shape)
-    for jit_compile in (False, True):
-        layer = case.make(0.0)
-        run = tf.function(lambda x, f=layer: f(x, training=True), jit_compile=jit_compile)
-        np.testing.assert_array_equal(run(x), x)
-        layer.rate = 0.9
-        assert not np.array_equal(run(x), x)
-        if not case.not_zero:
-            assert (run(x).numpy() == 0).any()
-        layer.rate = 0.0
-        np.testing.assert_array_equal(run(x), x)
-        assert run.experimental_get_tracing_count() == 1
+@pytest.mark.parametrize("jit_compile", [False, True], ids=["graph", "xla"])
+def test_rate_is_live_in_traced_functions(case, jit_compile):
+    x, layer = data(case.shape), case.make(0.0)
+    run = tf.function(lambda x: layer(x, training=True), jit_compile=jit_compile)
+    np.testing.assert_array_equal(run(x), x)
+    layer.rate = 0.9
+    assert not np.array_equal(run(x), x)
+    if not case.not_zero:
+        assert (run(x).numpy() == 0).any()
+    layer.rate = 0.0
+    np.testing.assert_array_equal(run(x), x)
+    assert run.experimental_get_tracing_count() == 1
 
 
 @pytest.mark.covering("case", "path")
@@ -407,19 +419,16 @@ def test_replicas_draw_different_masks_reproducibly(case):
     np.testing.assert_array_equal(a, case.make(0.5, seed=3)(x, training=True))  # replica 0 is the one device
 
 
-def test_fits_in_a_model_with_a_partial_batch():
-    """Every layer, on a branch of its own with an output of its own: one model to trace."""
-    inputs = {name: keras.Input(case.shape[1:], name=name) for name, case in CASES.items()}
-    outputs = {}
-    for name, case in CASES.items():
-        x = keras.layers.Dense(4)(case.make(0.3)(inputs[name]))
-        outputs[name] = keras.layers.Dense(1, name=f"{name}_out")(keras.layers.Flatten()(x))
-    model = keras.Model(inputs, outputs)
-    model.compile("sgd", dict.fromkeys(CASES, "mse"), jit_compile=False)
-    x = {name: data((7, *case.shape[1:])) for name, case in CASES.items()}
-    y = dict.fromkeys(CASES, np.ones((7, 1), "float32"))
-    history = model.fit(x, y, batch_size=4, verbose=0).history
-    assert [name for name in CASES if not np.isfinite(history[f"{name}_loss"][0])] == []
+@pytest.mark.covering("case", "run_eagerly")
+@every_layer
+@pytest.mark.parametrize("run_eagerly", [False, True], ids=["graph", "eager"])
+def test_fits_in_a_model_with_a_partial_batch(case, run_eagerly):
+    inputs = keras.Input(case.shape[1:])
+    x = keras.layers.Dense(4)(case.make(0.3)(inputs))
+    model = keras.Model(inputs, keras.layers.Dense(1)(keras.layers.Flatten()(x)))
+    model.compile("sgd", "mse", jit_compile=False, run_eagerly=run_eagerly)
+    history = model.fit(data((7, *case.shape[1:])), np.ones((7, 1), "float32"), batch_size=4, verbose=0)
+    assert np.isfinite(history.history["loss"][0])
 
 
 @every_layer

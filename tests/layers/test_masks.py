@@ -139,7 +139,7 @@ def test_keras_masks_pass():
 
 @pytest.mark.parametrize("name", BAD)
 def test_bad_masks_are_caught(name):
-    assert max(z for rate in (0.3, 0.05) for z in battery(BAD[name], rate).values()) > 8
+    assert any(z > 8 for rate in (0.3, 0.05) for z in battery(BAD[name], rate).values())
 
 
 @pytest.mark.parametrize("rate", [0.001, 0.05, 0.1, 0.3, 0.5, 0.9, 0.999])

@@ -161,21 +161,29 @@ def test_same_seed_same_draws_and_others_at_each_call(row):
     assert not np.array_equal(first, built(row, rate=0.5, seed=8)(x, training=True))
 
 
+@pytest.mark.covering("row", "way")
 @every_row
-def test_eager_graph_and_xla_agree_on_both_paths(row, compile_from):
+@pytest.mark.parametrize("way", ["plain in a graph", "compiled", "compiled in a graph", "compiled under XLA"])
+def test_compiled_and_plain_paths_agree(row, way, compile_from):
     x, results = data(row.shape), []
-    for elements in (0, 1 << 30):
-        compile_from(elements)
-        for jit_compile in (None, False, True):
-            layer = built(row)
-            run = layer if jit_compile is None else tf.function(layer, jit_compile=jit_compile)
-            results.append(np.asarray(run(x, training=True)))
-    for other in results[1:]:
-        np.testing.assert_allclose(other, results[0], rtol=1e-4, atol=1e-5)
+    for each in ("plain", way):
+        compile_from(0 if each.startswith("compiled") else 1 << 30)
+        layer = built(row)
+        run = tf.function(layer, jit_compile=each.endswith("XLA")) if each.endswith(("graph", "XLA")) else layer
+        results.append(np.asarray(run(x, training=True)))
+    np.testing.assert_allclose(*results, rtol=1e-4, atol=1e-5)
 
 
 @every_row
-def test_rate_is_live_in_traced_functions(row):
+def test_eager_and_xla_agree(row):
+    x, run = data(row.shape), tf.function(built(row), jit_compile=True)
+    np.testing.assert_allclose(run(x, training=True), built(row)(x, training=True), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.covering("row", "jit_compile")
+@every_row
+@pytest.mark.parametrize("jit_compile", [False, True], ids=["graph", "xla"])
+def test_rate_is_live_in_traced_functions(row, jit_compile):
     x = data(row.shape)
     if row.no_rate:
         layer = built(row)
@@ -183,15 +191,14 @@ def test_rate_is_live_in_traced_functions(row):
             layer.rate = 0.5
         assert not hasattr(layer, "rate") and "rate" not in layer.get_config()
         return
-    for jit_compile in (False, True):
-        layer = built(row, rate=0.0)
-        run = tf.function(lambda x, f=layer: f(x, training=True), jit_compile=jit_compile)
-        still = run(x).numpy()
-        layer.rate = 0.9
-        assert abs(run(x).numpy() - still).max() > 0.01
-        layer.rate = 0.0
-        np.testing.assert_allclose(run(x), still, rtol=1e-4, atol=1e-5)
-        assert run.experimental_get_tracing_count() == 1
+    layer = built(row, rate=0.0)
+    run = tf.function(lambda x: layer(x, training=True), jit_compile=jit_compile)
+    still = run(x).numpy()
+    layer.rate = 0.9
+    assert abs(run(x).numpy() - still).max() > 0.01
+    layer.rate = 0.0
+    np.testing.assert_allclose(run(x), still, rtol=1e-4, atol=1e-5)
+    assert run.experimental_get_tracing_count() == 1
 
 
 @every_row

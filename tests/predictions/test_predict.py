@@ -1,5 +1,6 @@
 """Predictions of many images: which files are read, what is written, and how a stopped run goes on."""
 
+import contextlib
 import csv
 import dataclasses
 import json
@@ -58,7 +59,9 @@ def images(tmp_path) -> Path:
     Image.fromarray(grey(20, 28)).save(folder / "a.png", dpi=(300, 300))
     Image.fromarray(np.stack([grey(24, 28)] * 3, -1)).save(folder / "sub" / "a.jpg")
     stack = RANDOM.integers(0, 60000, (3, 16, 20), "uint16")
-    tifffile.imwrite(folder / "b.tif", stack, resolution=(4, 4), resolutionunit="CENTIMETER")
+    tifffile.imwrite(
+        folder / "b.tif", stack, resolution=(4, 4), resolutionunit="CENTIMETER", photometric="minisblack"
+    )
     tiles = {"compression": "zlib", "tile": (16, 16)}
     tifffile.imwrite(folder / "c.tiff", RANDOM.integers(0, 255, (37, 41, 3), "uint8"), extratags=GEO, **tiles)
     (folder / "bad.png").write_bytes((folder / "a.png").read_bytes()[:90])
@@ -82,7 +85,8 @@ def test_a_folder_of_all_kinds(predictor, images, tmp_path):
     assert {name: mask.shape for name, mask in masks.items()} == sizes
     assert all(mask.dtype == np.uint8 and mask.max() < 3 for mask in masks.values())
     assert np.asarray(Image.open(tmp_path / "out" / "a_mask.png")).shape == (20, 28)
-    assert Image.open(tmp_path / "out" / "a_mask.png").info["dpi"] == pytest.approx((300, 300), abs=0.1)
+    with Image.open(tmp_path / "out" / "a_mask.png") as image:
+        assert image.info["dpi"] == pytest.approx((300, 300), abs=0.1)
     p = tifffile.imread(tmp_path / "out" / "sub" / "a_probabilities.tif")
     assert p.shape == (3, 24, 28)
     np.testing.assert_array_equal(p.argmax(0), masks["a_mask.png"])
@@ -210,10 +214,11 @@ SAVED = {
 def test_parts_of_a_file_are_parts_of_the_image(pixels, how, tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", pixels, **how)
     (page,) = pages_of(tmp_path / "a.tif", 3)
-    whole, rows = page.read(), Rows(page)
-    assert rows.shape == whole.shape == (21, 17, whole.shape[2])
-    for place in ((slice(0, 21), slice(0, 17)), (slice(3, 11), slice(5, 16)), (slice(20, 40), slice(0, 1))):
-        np.testing.assert_array_equal(rows[place], whole[place])
+    whole = page.read()
+    with contextlib.closing(Rows(page)) as rows:
+        assert rows.shape == whole.shape == (21, 17, whole.shape[2])
+        for place in ((slice(0, 21), slice(0, 17)), (slice(3, 11), slice(5, 16)), (slice(20, 40), slice(0, 1))):
+            np.testing.assert_array_equal(rows[place], whole[place])
 
 
 @pytest.mark.parametrize(
@@ -316,3 +321,24 @@ def test_from_python(predictor, images):
     assert {"bad.png", "cut.tif", "none.png"} <= set(seen)
     with pytest.raises(ValueError, match="Cannot read"):
         list(predict_files([images / "bad.png"], predictor))
+
+
+def test_the_answers_of_a_calibration(predictor, images, tmp_path):
+    """As a calibrated sampler gives them: masks for each class, and whether to ask a human."""
+
+    def calibrated(batch):
+        out = predictor.predict(batch)
+        outer = out["mean"] >= 0.3
+        return out | {"outer": outer, "inner": outer & (out["mean"] >= 0.9), "defer": np.ones(len(batch), bool)}
+
+    asked = dataclasses.replace(predictor, predict=calibrated)
+    plan = Plan(tmp_path / "out", ("inner", "outer"), table=tmp_path / "t.csv")
+    (row,) = predict_into(asked, [images / "c.tiff"], plan).rows
+    assert row["defer"] is True and urgency(row) > urgency({**row, "defer": False})
+    outer = tifffile.imread(tmp_path / "out" / "c_outer.tif")
+    assert outer.shape == (3, 37, 41) and outer.dtype == np.uint8 and set(np.unique(outer)) <= {0, 1}
+    assert (tifffile.imread(tmp_path / "out" / "c_inner.tif") <= outer).all()
+    report = predict_into(
+        predictor, [images / "c.tiff"], dataclasses.replace(plan, out=tmp_path / "o", table=None)
+    )
+    assert "gives no inner. Calibrate the model" in str(report.failed[0][1]) and not list(tmp_path.glob("o/*"))

@@ -29,6 +29,7 @@ from dropzoo.runs.inputs import settle_range
 from dropzoo.runs.predictor import load_predictor
 from dropzoo.serving.decode import decode_file
 from dropzoo.serving.export.inputs import inputs_of, specs_of
+from dropzoo.serving.export.predictors import Predictors
 from dropzoo.serving.export.saved_model import _say_range
 from dropzoo.serving.export.signatures import Signatures
 from dropzoo.serving.montecarlo.reader import Reader
@@ -98,7 +99,7 @@ def test_an_image_has_one_answer_in_every_form(make, options, bits, taken):
     pixels = taken_by(model, options.get("input_range"))
     reader = Reader(model)
     (given,) = inputs = inputs_of(specs_of(reader, None), options.get("image_dtype", "float32"), None, [pixels])
-    functions = Signatures(reader, inputs, None, 0).functions()
+    functions = Signatures(Predictors([model], reader, None, None, None), inputs, 0).functions()
     sent = stored if given.spec.dtype.is_integer else x.astype("float32")
     image = read_image(file, given.spec, Limits(), pixels)  # what the server makes of the file
     np.testing.assert_allclose(image, sent, atol=1e-4)

@@ -10,8 +10,13 @@ from dropzoo.serving.montecarlo.outputs import Output
 from dropzoo.serving.montecarlo.statistics import Sums, sum_until
 
 
+@pytest.fixture(scope="module")
+def reference():
+    return serving.MonteCarlo(small_cnn(scale=1.0), 3000, "independent", seed=9)(images(5))["mean"].numpy()
+
+
 @pytest.mark.parametrize("sampling", SAMPLINGS)
-def test_as_many_samples_as_it_takes(sampling):
+def test_as_many_samples_as_it_takes(sampling, reference):
     model, x = small_cnn(scale=1.0), images(5)
     few, many = (
         serving.MonteCarlo(model, "auto", sampling, tolerance=tolerance, max_samples=400)(x)
@@ -20,7 +25,6 @@ def test_as_many_samples_as_it_takes(sampling):
     assert few["num_samples"].shape == (5,) and few["num_samples"].dtype == tf.int32
     assert (few["num_samples"].numpy() % 8 == 0).all() and (few["num_samples"].numpy() >= 8).all()
     assert few["num_samples"].numpy().mean() < many["num_samples"].numpy().mean() < 400
-    reference = serving.MonteCarlo(model, 3000, "independent", seed=9)(x)["mean"].numpy()
     error = lambda out: np.sqrt(((out["mean"] - reference) ** 2).numpy().mean(-1)).mean()  # noqa: E731
     assert error(many) < 0.01 * 1.5 and error(few) < 0.03 * 1.5
 

@@ -266,7 +266,7 @@ def test_two_models_behind_a_proxy_for_another_origin(both):
     assert "access-control-allow-origin" not in headers
     for name in ("cnn", "cells"):
         page = both.send("GET", f"/?model={name}")[1].decode()
-        assert f'const MODEL = "{name}"' in page and 'ROOT = "/zoo"' in page
+        assert f'const MODEL = "{name}"' in page and 'const ROOT = "/zoo";' in page
 
 
 def test_a_model_that_is_added_and_one_that_is_taken_away(both):
@@ -300,3 +300,28 @@ def test_a_member_after_the_limit_is_not_unpacked():
     with pytest.raises(Refused, match="after gzip"):
         unzipped(gzip.compress(bytes(90_000)) * 2, LIMITS)
     assert zipfile.is_zipfile(io.BytesIO(npz(a=BATCH)))
+
+
+def test_the_command_line_can_ask_a_server(both, unet_export):
+    from dropzoo.predictions.remote import connect
+    from dropzoo.runs.predictor import load_predictor
+
+    address = f"http://127.0.0.1:{both.port}"
+    predictor = connect(f"{address}/v1/models/cells")
+    there = load_predictor(unet_export)
+    assert predictor.class_names == there.class_names == ("background", "cell", "edge") and predictor.is_map
+    images = np.stack([RGB, RGB[::-1]]) / np.float32(255)
+    found, wanted = predictor.predict(images), there.predict(images)
+    for name in ("mean", "predictive_entropy", "mutual_information"):
+        np.testing.assert_allclose(found[name], wanted[name], atol=1e-5)
+    assert connect(f"{address}/v1/models/cnn").predict(np.zeros((1, 8, 8, 1)))["mean"].shape == (1, 4)
+    for wrong, words in (
+        (address, "several models; name one"),
+        (f"{address}/v1/models/cell", "Did you mean 'cells'"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            connect(wrong)
+    with pytest.raises(ValueError, match="does not answer"):
+        connect("127.0.0.1:9")
+    with pytest.raises(ValueError, match="The server refuses with 413"):
+        predictor.predict(np.zeros((3, 100, 100, 3), "float32"))

@@ -123,7 +123,7 @@ def test_a_default_fits_the_targets_and_the_end_of_the_model(name):
     if from_logits is not None:
         assert getattr(found.loss, "from_logits", True) == from_logits
     assert f"the loss is {loss}" in found.words and "because" in found.words
-    model.compile("sgd", found.loss, metrics=found.metrics)
+    model.compile("sgd", found.loss, metrics=found.metrics, run_eagerly=True)
     values = model.evaluate(inputs_of(model), targets, verbose=0)
     assert np.isfinite(values).all()
 
@@ -142,7 +142,7 @@ def test_the_metrics_of_a_default_read_logits_and_probabilities_alike():
         x, values = inputs_of(logits), []
         for model in (logits, ended):
             found = chosen(model, targets)
-            model.compile("sgd", found.loss, metrics=found.metrics)
+            model.compile("sgd", found.loss, metrics=found.metrics, run_eagerly=True)
             values.append(model.evaluate(x, targets, verbose=0))
         np.testing.assert_allclose(*values, rtol=1e-4)
 

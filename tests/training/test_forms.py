@@ -290,7 +290,7 @@ def test_an_error_in_a_batch_is_told():
 )
 def test_validation_data_of_each_form(validation, steps):
     first, second = one(), one()
-    first.compile(keras.optimizers.SGD(0.1), CROSS_ENTROPY)
+    first.compile(keras.optimizers.SGD(0.1), CROSS_ENTROPY, run_eagerly=True)
     fit = {"validation_data": validation, "validation_steps": steps, "batch_size": SIZE, "epochs": 2, "verbose": 0}
     expected = first.fit(X, LABELS, shuffle=False, **fit).history
     trainer = Trainer(second, keras.optimizers.SGD(0.1), CROSS_ENTROPY, [])

@@ -111,7 +111,7 @@ SAID = {
 @pytest.mark.filterwarnings("ignore:The loss has from_logits")
 def test_losses_weights_and_metrics_are_those_of_fit(how, compiled):
     loss, loss_weights, metrics = SAID[how]
-    first, second = build(), build()
+    first, second = build(how == "by name"), build(how == "by name")
     said = {"loss": loss, "loss_weights": loss_weights, "metrics": metrics}
     first.compile(keras.optimizers.SGD(0.01), **said)
     if compiled:
@@ -119,11 +119,6 @@ def test_losses_weights_and_metrics_are_those_of_fit(how, compiled):
     weights = {"kind": WEIGHTS, "height": 1 - WEIGHTS, "sick": WEIGHTS} if how == "by name" else None
     data = {"x": [X, SIDE], "y": BY_NAME if how == "by name" else list(BY_NAME.values()), "sample_weight": weights}
     fit = {"batch_size": SIZE, "epochs": 2, "shuffle": False, "verbose": 0}
-    if how == "by name":
-        first, second = build(True), build(True)
-        first.compile(keras.optimizers.SGD(0.01), **said)
-        if compiled:
-            second.compile(keras.optimizers.SGD(0.01), **said)
     expected = first.fit(**data, **fit).history
     trainer = Trainer(second) if compiled else Trainer(second, keras.optimizers.SGD(0.01), **said)
     found = trainer.fit(**data, **fit).history

@@ -55,7 +55,7 @@ def test_targets_of_a_loss_of_ones_own_train_as_in_fit(name):
     first, second = build(), build()
     second.set_weights(first.get_weights())
     data = (inputs_of(first), targets)
-    first.compile(keras.optimizers.SGD(0.01), loss)
+    first.compile(keras.optimizers.SGD(0.01), loss, run_eagerly=True)
     expected = first.fit(*data, batch_size=5, epochs=2, shuffle=False, verbose=0).history
     trainer = Trainer(second, keras.optimizers.SGD(0.01), loss, [])
     found = trainer.fit(data, batch_size=5, epochs=2, shuffle=False, verbose=0).history

@@ -7,9 +7,14 @@ from typing import Any, TypeAlias
 import tensorflow as tf
 
 from dropzoo.common.checks import check_pair, unknown
+from dropzoo.training.data import changes
 
 #: The number of random numbers for each example, whichever changes are on.
 NUM_DRAWS = 11
+
+
+# The largest values of those that may be above 1.
+_LIMITS = {"rotation": 180, "elastic": 100, "gamma": 2, "blur": 10}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,6 +34,11 @@ class Augment:
         brightness: Float in [0, 1], added to all channels, up or down.
         contrast: Float in [0, 1]. The distance to the mean of the channel grows or shrinks by this fraction.
         saturation: Float in [0, 1]. The distance to the grey image grows or shrinks by this fraction; RGB only.
+        elastic: Float in [0, 100], pixels. Bends images and masks: the standard deviation of the displacements of
+            a grid of 3 x 3 points, with a smooth surface in between. Good for tissue and cells, with few images.
+        gamma: Float in [0, 2]. Images to the power of `exp(u)`, `u` uniform to either side: another exposure.
+        noise: Float in [0, 1]. Adds normal noise of a standard deviation from 0 to this.
+        blur: Float in [0, 10], pixels. A Gaussian of a standard deviation from 0 to this: another focus.
 
     Raises:
         ValueError: If an argument is out of its range.
@@ -52,13 +62,17 @@ class Augment:
     brightness: float = 0.0
     contrast: float = 0.0
     saturation: float = 0.0
+    elastic: float = 0.0
+    gamma: float = 0.0
+    noise: float = 0.0
+    blur: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("flip_horizontal", "flip_vertical"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"`{name}` must be True or False. Received: {name}={getattr(self, name)!r}")
-        for name in ("rotation", "shift", "scale", "brightness", "contrast", "saturation"):
-            value, limit = getattr(self, name), 180 if name == "rotation" else 1
+        for name in (*_LIMITS, "shift", "scale", "brightness", "contrast", "saturation", "noise"):
+            value, limit = getattr(self, name), _LIMITS.get(name, 1)
             number = isinstance(value, int | float) and not isinstance(value, bool)
             if not (number and 0 <= value <= limit) or (name == "scale" and value == 1):
                 interval = "[0, 1)" if name == "scale" else f"[0, {limit}]"
@@ -122,6 +136,11 @@ class Augment:
             images = self._move(images, size, transforms, "BILINEAR")
             if labels.shape.rank == 3:
                 labels = self._move(labels[..., None], size, transforms, "NEAREST")[..., 0]
+        seeds = changes.seeds_of(draws)
+        if self.elastic:
+            moving = labels.shape.rank == 3
+            images, bent = changes.elastic(images, labels if moving else None, seeds, self.elastic)
+            labels = bent if moving else labels
         # Each change has its own draws, so that switching one on leaves the others as they were.
         saturation, contrast, brightness = tf.unstack(draws[:, None, None, None, 8:], axis=-1)  # (batch, 1, 1, 1)
         if self.saturation:
@@ -130,7 +149,17 @@ class Augment:
         if self.contrast:
             mean = tf.reduce_mean(images, axis=(1, 2), keepdims=True)  # (batch, 1, 1, channels)
             images = mean + (1 + self.contrast * contrast) * (images - mean)
-        return tf.clip_by_value(images + self.brightness * brightness, 0.0, 1.0), labels
+        images = images + self.brightness * brightness if self.brightness else images
+        images = tf.clip_by_value(images, 0.0, 1.0)
+        if not (self.gamma or self.blur or self.noise):
+            return images, labels
+        if self.gamma:
+            images = changes.gamma(images, seeds, self.gamma)
+        if self.blur:
+            images = changes.blur(images, seeds, self.blur)
+        if self.noise:
+            images = changes.noise(images, seeds, self.noise)
+        return tf.clip_by_value(images, 0.0, 1.0), labels
 
     def _transforms(self, size: tf.Tensor, draws: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns the size of the outputs, and the maps from their pixels to those of the inputs, `(batch, 8)`."""

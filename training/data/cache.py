@@ -5,18 +5,20 @@ import hashlib
 import math
 import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
 from dropzoo.common.checks import check_choice
-from dropzoo.training.data.pipeline import Split
+from dropzoo.training.data.pipeline import Read, Split
 
 #: The values of `cache`.
 CACHES = ("auto", "memory", "disk", "none")
-#: With `"auto"`, the most bytes of decoded examples that stay in memory.
+#: With `"auto"`, the most bytes of decoded examples that stay in memory: of a TFDS set, and of a folder.
 MOST_IN_MEMORY = 2**29
+MOST_OF_FILES = 2**27
 _CHUNK = 2**26
 
 
@@ -55,7 +57,8 @@ def keep(split: Split, cache: str, name: str) -> Split:
     if not all(spec.shape.is_fully_defined() for spec in specs):
         if cache == "disk":
             raise ValueError(
-                "`cache='disk'` (--cache disk) needs images of one size. Pass `image_size=(height, width)`, or cache='none'"
+                "`cache='disk'` (--cache disk) needs images of one size. Pass `image_size=(height, width)`, "
+                "or cache='none'"
             )
         # It is filled here, because a cache that is iterated only half-way comes out short later, and so does one
         # that several iterators fill at once, as under a strategy.
@@ -76,7 +79,7 @@ def _empty(split: Split, spec: tf.TensorSpec) -> np.ndarray:
     return np.empty((split.count, *spec.shape), spec.dtype.as_numpy_dtype)
 
 
-def _filled(split: Split, arrays: list[np.ndarray]) -> list[np.ndarray]:
+def _filled(split: Split, arrays: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
     """Decodes all examples into arrays."""
     size = max(1, int(_CHUNK * split.count // max(size_of(split), 1)))
     start = 0
@@ -88,7 +91,7 @@ def _filled(split: Split, arrays: list[np.ndarray]) -> list[np.ndarray]:
     return arrays
 
 
-def _gathered(split: Split, gather) -> Split:  # type: ignore[no-untyped-def]
+def _gathered(split: Split, gather: Read) -> Split:
     examples = tf.data.Dataset.range(split.count).map(gather, num_parallel_calls=tf.data.AUTOTUNE)
     return dataclasses.replace(split, examples=examples, read=gather, gather=gather, in_memory=True)
 
@@ -109,7 +112,8 @@ def _on_disk(split: Split, name: str) -> Split:
                 )
                 for path, spec in zip(unfinished, specs, strict=True)
             ]
-            for array in _filled(split, arrays):
+            _filled(split, arrays)
+            for array in arrays:
                 array.flush()
             for path, target in zip(unfinished, paths, strict=True):
                 os.replace(path, target)

@@ -1,8 +1,7 @@
-"""Data sets on disk: reads a folder as a table, checks its files, and gives splits whose examples are read later."""
+"""Data sets on disk: reads a folder as a table, checks its files, and returns splits that read later."""
 
 import dataclasses
 import hashlib
-import itertools
 import os
 import warnings
 from collections.abc import Sequence
@@ -11,21 +10,30 @@ from pathlib import Path
 import numpy as np
 
 from dropzoo.common.checks import check_choice
-from dropzoo.training.data.cache import MOST_IN_MEMORY
-from dropzoo.training.data.files.colours import Palette, find_colours, read_names, read_palette
+from dropzoo.training.data.cache import MOST_OF_FILES
+from dropzoo.training.data.files.colours import Palette, find_colours, palette_of, read_names, read_palette
 from dropzoo.training.data.files.headers import Facts, read_facts
 from dropzoo.training.data.files.layouts import read_layout
-from dropzoo.training.data.files.masks import Meaning, Values, look, map_files, parse_meaning, settle
+from dropzoo.training.data.files.masks import Meaning, Values, look, parse_meaning, settle
 from dropzoo.training.data.files.reader import Examples, Reader
-from dropzoo.training.data.files.splits import assign, find_doubles, with_groups
+from dropzoo.training.data.files.splits import assign, find_doubles, in_turns, with_groups
 from dropzoo.training.data.files.summary import histogram, summarise
-from dropzoo.training.data.files.table import SPLITS, Polygons, Reading, Sample, Table, some
+from dropzoo.training.data.files.table import SPLITS, Reading, Sample, Table, some
+from dropzoo.training.data.files.threads import map_files
 from dropzoo.training.data.images import other_channels, read_alpha, read_image, usual
 from dropzoo.training.data.pipeline import Source, Split, numbered_split
 
 # Files beside masks that name the classes, and those that also have their colours.
 _NAMES = ("classes.txt", "class_names.txt", "codes.txt", "labels.txt", "names.txt", "classes.csv", "labels.csv")
-_COLOURS = ("class_dict.csv", "label_colors.txt", "label_colours.txt", "labelmap.txt", "colors.txt", "colours.txt", "palette.txt")
+_COLOURS = (
+    "class_dict.csv",
+    "label_colors.txt",
+    "label_colours.txt",
+    "labelmap.txt",
+    "colors.txt",
+    "colours.txt",
+    "palette.txt",
+)
 _MOST_TO_COMPARE = 2**28  # bytes of files whose contents are compared at every start
 
 
@@ -46,13 +54,21 @@ def read_folder(folder: Path, reading: Reading) -> Source:
     _compare(table)
     ignored = reading.ignore_class
     pixels = [histogram(each.values, each.counts, classes, ignored) for each in found] if found else None
-    summary = summarise(table, names, facts, pixels, ignored)
-    for doubt in summary.doubts[: len(table.doubts)]:
+    reader = Reader(
+        samples=table.samples,
+        facts=facts,
+        shape=shape,
+        dtype=dtype,
+        value_range=reading.value_range,
+        meaning=meaning,
+        classes=classes,
+        ids="uint8" if max(len(names) - 1, ignored or 0) < 256 else "int32",
+        ignore_class=ignored,
+    )
+    summary = summarise(table, names, facts, pixels, reader)
+    for doubt in summary.doubts:
         warnings.warn(doubt, stacklevel=4)
-    ids = "uint8" if max(len(names) - 1, ignored or 0) < 256 else "int32"
-    options = {"value_range": reading.value_range, "meaning": meaning, "classes": classes, "ids": ids}
-    reader = Reader(table.samples, facts, shape, dtype, **options)  # type: ignore[arg-type]
-    parts = {name: _split(reader, _alternate(table.samples, name)) for name in SPLITS}
+    parts = {name: _split(reader, in_turns(table.samples, name)) for name in SPLITS}
     if parts["train"] is None and reading.test_split != 1:
         raise ValueError(
             f"No training image is left in {folder}. Received: validation_split={reading.validation_split}"
@@ -69,9 +85,9 @@ def read_folder(folder: Path, reading: Reading) -> Source:
         test=parts["test"],
         ignore_class=ignored,
         summary=summary,
-        check=lambda: refuse_broken(find_broken(reader)),
-        key=_key(table, reading),
-        is_large=decoded > MOST_IN_MEMORY,
+        check=lambda: refuse_broken(reader.find_broken()),
+        key=lambda: _key(table, reading),
+        is_large=decoded > MOST_OF_FILES,
     )
 
 
@@ -84,37 +100,11 @@ def _key(table: Table, reading: Reading) -> str:
     return digest.hexdigest()
 
 
-def _alternate(samples: list[Sample], split: str) -> list[int]:
-    """Returns the samples of a split, one of each class in turn, so that the first few contain all classes."""
-    by_label: dict[int, list[int]] = {}
-    for number, sample in enumerate(samples):
-        if sample.split == split:
-            by_label.setdefault(sample.label, []).append(number)
-    turns = itertools.zip_longest(*(by_label[label] for label in sorted(by_label)))
-    return [number for turn in turns for number in turn if number is not None]
-
-
 def _split(reader: Reader, numbers: list[int], empty: bool = False) -> Split | None:
     if not numbers and not empty:
         return None
     examples = Examples(reader, np.array(numbers, np.int64))
     return numbered_split(examples.read, len(numbers), examples.labels, examples.groups)
-
-
-def find_broken(reader: Reader) -> dict[Path, str]:
-    """Returns the reason for each file that cannot be decoded; it decodes all of them."""
-
-    def reason(number: int) -> str:
-        try:
-            reader.image(number)
-            if reader.samples[number].mask is not None:
-                reader.mask(number)
-        except ValueError as error:
-            return str(error)
-        return ""
-
-    found = map_files(reason, range(len(reader.samples)))
-    return {reader.samples[n].image: text for n, text in enumerate(found) if text}
 
 
 def refuse_broken(broken: dict[Path, str]) -> None:
@@ -145,7 +135,7 @@ def _headers(table: Table, reading: Reading) -> tuple[dict[Path, Facts], Table]:
     if broken:
         samples = [sample for sample in table.samples if sample.image not in broken]
         doubt = f"Left out {len(broken):,} files that cannot be read: {some(list(map(str, broken)))}"
-        table = dataclasses.replace(table, samples=samples, doubts=[*table.doubts, doubt])
+        table = dataclasses.replace(table, samples=samples, doubts=[*table.doubts, doubt], unreadable=broken)
     if not table.samples:
         raise ValueError(f"None of the {len(paths):,} images in {table.root} can be read")
     return facts, table
@@ -178,7 +168,8 @@ def _pages(table: Table, facts: dict[Path, Facts]) -> Table:
         count = facts[sample.image].pages
         samples += [dataclasses.replace(sample, page=page) for page in range(count)] if count > 1 else [sample]
     note = (
-        f"{len(stacks):,} files are stacks, of which each page is an image: {len(samples):,} images in all. If the "
+        f"{len(stacks):,} files are stacks, of which each page is an image: {len(samples):,} images in all. "
+        f"If the "
         "pages are channels of one image, pass pages='channels' (--pages channels)"
     )
     return dataclasses.replace(table, samples=samples, doubts=[*table.doubts, note])
@@ -200,11 +191,19 @@ def _images(
     if dtypes - {"uint8", "uint16"} and reading.value_range is None:
         odd = [s for s in table.samples if facts[s.image].dtype not in ("uint8", "uint16", "bool")]
         map_files(lambda sample: usual(read_image(sample.image, sample.page), sample.image), odd)
-    dtype = dtypes.pop() if len(dtypes) == 1 and dtypes <= {"uint8", "uint16"} and not reading.value_range else "float32"
+    dtype = (
+        dtypes.pop()
+        if len(dtypes) == 1 and dtypes <= {"uint8", "uint16"} and not reading.value_range
+        else "float32"
+    )
     sizes = {(facts[sample.image].height, facts[sample.image].width) for sample in table.samples}
     height, width = sizes.pop() if len(sizes) == 1 else (None, None)
     mixed = channels == {1, 3} and reading.num_channels
-    return (height, width, reading.num_channels if mixed and reading.num_channels else facts[first].channels), dtype
+    return (
+        height,
+        width,
+        reading.num_channels if mixed and reading.num_channels else facts[first].channels,
+    ), dtype
 
 
 def _classes(
@@ -214,7 +213,9 @@ def _classes(
     if table.task == "classification":
         for name in ("masks_as", "ignore_class", "mask_suffix"):
             if getattr(reading, name) is not None:
-                raise ValueError(f"`{name}` is for masks. Received: {name}={getattr(reading, name)!r} for {folder}")
+                raise ValueError(
+                    f"`{name}` is for masks. Received: {name}={getattr(reading, name)!r} for {folder}"
+                )
         return Meaning(), {}, _label_names(table, reading), []
     palette, palette_file = _colours_beside(folder)
     meaning = parse_meaning(reading.masks_as, palette)
@@ -243,17 +244,17 @@ def _occurring(samples: list[Sample]) -> Palette:
     """Returns the colours in all masks, or raises a ValueError if they are too many for classes."""
 
     def colours(sample: Sample) -> Palette:
-        assert isinstance(sample.mask, Path)
-        return find_colours([read_image(sample.mask, sample.page)])
+        return find_colours([read_image(Path(str(sample.mask)), sample.page)])
 
     found = sorted({colour for each in map_files(colours, samples) for colour in each.colours})
     if len(found) > 256:
         raise ValueError(
-            f"Masks hold {len(found):,} colours, too many for classes. Pass a file of colours, of which the nearest "
+            f"Masks hold {len(found):,} colours, too many for classes. Pass a file of colours, of which the "
+            f"nearest "
             "counts: masks_as='palette=FILE' (--masks-as palette=FILE), with a line for each class: red, green, "
             "blue, name"
         )
-    return Palette(tuple(found), tuple("#%02x%02x%02x" % colour for colour in found))
+    return palette_of(found)
 
 
 def _refuse_sizes(table: Table, facts: dict[Path, Facts], found: list[Values]) -> None:
@@ -280,7 +281,8 @@ def _refuse_alpha(table: Table, found: list[Values], meaning: Meaning) -> None:
         alpha = read_alpha(sample.mask) if isinstance(sample.mask, Path) else None
         if alpha is not None and len(np.unique(alpha)) > 1:
             raise ValueError(
-                f"Masks are of one colour, and their shapes are in the alpha channel. Received: {sample.mask}. Pass "
+                f"Masks are of one colour, and their shapes are in the alpha channel. Received: "
+                f"{sample.mask}. Pass "
                 "masks_as='alpha' (--masks-as alpha) to count what is opaque as foreground"
             )
 
@@ -324,7 +326,10 @@ def _asked_names(root: Path, reading: Reading) -> list[str]:
         if path.is_file():
             return read_names(path)
     if "," not in names:
-        raise ValueError(f"`class_names` (--class-names) must be names with commas, or a file. Received: {names!r}, which is no file")
+        raise ValueError(
+            f"`class_names` (--class-names) must be names with commas, or a file. Received: {names!r}, "
+            f"which is no file"
+        )
     return [name.strip() for name in names.split(",")]
 
 
@@ -346,8 +351,10 @@ def _mask_names(
         pixels = sum(int(each.counts[np.isin(each.values, outside)].sum()) for each in found)
         raise ValueError(
             f"Labels must be those of the {len(asked)} classes of `class_names`, 0 to {len(asked) - 1}. Received: "
-            f"{some(list(map(str, outside)))}, at {pixels:,} pixels, in {some(list(map(str, holders)), 2)}. If one of "
-            f"them marks pixels that do not count, pass it: ignore_class={outside[-1]} (--ignore-class {outside[-1]})"
+            f"{some(list(map(str, outside)))}, at {pixels:,} pixels, in {some(list(map(str, holders)), 2)}. "
+            f"If one of "
+            f"them marks pixels that do not count, pass it: ignore_class={outside[-1]} (--ignore-class "
+            f"{outside[-1]})"
         )
     if asked:
         return tuple(asked)
@@ -362,7 +369,11 @@ def _mask_names(
         if len(names) >= count and len(names) <= count + 64:
             table.notes.append(f"The names of the classes are those of {path}")
             return tuple(names)
-        table.doubts.append(f"{path} names {len(names)} classes, but masks hold ids up to {count - 1}; it is not used")
+        void = f". If {count - 1} marks pixels that do not count, pass --ignore-class {count - 1}"
+        table.doubts.append(
+            f"{path} names {len(names)} classes, but masks hold ids up to {count - 1}; it is not used"
+            + void * (len(names) == count - 1)
+        )
     return tuple(str(number) for number in range(count))
 
 
@@ -377,4 +388,3 @@ def _compare(table: Table) -> None:
             f"{len(doubles):,} images are in the training set and again in another, such as {first.image} and "
             f"{second.image} ({second.split})"
         )
-

@@ -262,4 +262,3 @@ def usual(image: np.ndarray, path: Path, value_range: tuple[float, float] | None
 
 def _round(value: Any) -> str:
     return f"{float(value):.4g}"
-

@@ -11,7 +11,7 @@ import tensorflow as tf
 from dropzoo.common.checks import check_choice, check_count, check_pair, check_seed
 from dropzoo.common.pixels import check_range
 from dropzoo.training.data.augment import Augment, AugmentLike, make_augment
-from dropzoo.training.data.cache import MOST_IN_MEMORY, check_cache, keep, size_of
+from dropzoo.training.data.cache import MOST_IN_MEMORY, MOST_OF_FILES, check_cache, keep, size_of
 from dropzoo.training.data.files.listing import has_images
 from dropzoo.training.data.files.summary import Summary
 from dropzoo.training.data.files.table import Reading
@@ -119,6 +119,7 @@ def load_data(
     pages: str = "auto",
     value_range: tuple[float, float] | None = None,
     broken: str = "refuse",
+    balance: bool = False,
 ) -> Data:
     """Loads a data set for classification or segmentation.
 
@@ -142,7 +143,8 @@ def load_data(
         data_dir: Folder in which TFDS keeps prepared sets; None for its default.
         manual_dir: Folder with the original archives of a TFDS set, instead of a download.
         cache: Where decoded images stay: `"memory"` (or True), `"disk"` for images of one size, or `"none"` (or
-            False), which reads files again in each epoch. `"auto"` means memory for up to 512 MB, else none.
+            False), which reads files again in each epoch. `"auto"` means memory for up to 128 MB of a folder and
+            512 MB of a TFDS set, and none for more.
         limit: Int above 0 or None. The number of training images to use, counted from the first; None for all.
         num_channels: 1, 3 or None. Turns RGB images grey (1), or grey images to RGB (3); a folder may hold both.
         fold: `(k, folds)` or None, for cross-validation. The training images (after `limit`) are cut into `folds`
@@ -154,9 +156,9 @@ def load_data(
         masks: Folder or pattern of the masks, such as `"gt"` or `"**/*_mask.png"`; None to find them.
         mask_suffix: The end of the name of a mask behind that of its image, such as `"_seg"`; None to find it.
         masks_as: The meaning of masks: `"ids"` of classes; `"instances"`, numbers of objects of one class;
-            `"threshold"` or `"threshold=128"`, for grey masks of two classes; `"palette"`, a class for each colour,
-            or `"palette=FILE"`, with a line `red,green,blue,name` for each class; `"alpha"`. None accepts ids, and 0
-            with 255, and refuses masks that may be anything else, with the argument to pass.
+            `"threshold"` or `"threshold=128"`, for grey masks of two classes; `"palette"`, a class for each
+            colour, or `"palette=FILE"`, with a line `red,green,blue,name` for each class; `"alpha"`. None accepts
+            ids, and 0 with 255, and refuses masks that may be anything else, with the argument to pass.
         ignore_class: Int or None. The label of pixels that do not count, such as 255 (void).
         class_names: The names of the classes: a sequence, text with commas, or a file with a name a line. None
             takes those of class folders, or of a file such as `classes.txt` beside masks.
@@ -167,6 +169,8 @@ def load_data(
         value_range: The stored values that become 0 and 1, for floats beyond [0, 1] and for signed integers.
         broken: `"refuse"` raises an error that names the files that cannot be read; `"skip"` decodes all files
             first, and leaves out those that cannot be read, with a warning.
+        balance: Bool. Whether an epoch shows the training images of all classes equally often: it draws as many
+            images as there are, those of rare classes several times. For classification.
 
     Returns:
         `Data` with the batches of the three splits and the `DataInfo`.
@@ -216,8 +220,11 @@ def load_data(
     def evaluation(split: Split | None) -> tf.data.Dataset | None:
         return None if split is None else evaluation_batches(split, 1 if sizes_vary else batch_size)
 
-    assert kept[0] is not None
-    batches = training_batches(kept[0], batch_size, augmentation, seed)
+    if balance and source.task != "classification":
+        raise ValueError(
+            "`balance` is for classes of images. For masks, weigh the classes: `class_weight` of `fit`"
+        )
+    batches = training_batches(kept[0] or train, batch_size, augmentation, seed, balance)
     batches.as_stored = lambda: evaluation(kept[0])
     batches.ignore_class = source.ignore_class
     return Data(
@@ -246,9 +253,12 @@ def _kept(parts: list[Split | None], cache: str, source: Source) -> list[Split |
     if cache == "auto":
         # Images of several sizes are held too, as nothing tells their sum before they are read.
         size = sum(size_of(part) for part in parts)
-        cache = "memory" if size <= MOST_IN_MEMORY or (size == math.inf and not source.is_large) else "none"
+        # Files can be read in any order, and quickly; the examples of TFDS cannot.
+        most = MOST_IN_MEMORY if source.summary is None else MOST_OF_FILES
+        cache = "memory" if size <= most or (size == math.inf and not source.is_large) else "none"
     try:
-        return [part and keep(part, cache, f"{source.key} {n}") for n, part in enumerate(parts)]
+        key = source.key() if cache == "disk" else ""
+        return [part and keep(part, cache, f"{key} {n}") for n, part in enumerate(parts)]
     except tf.errors.OpError:
         source.check()
         raise

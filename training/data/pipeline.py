@@ -64,8 +64,8 @@ class Source:
     summary: Summary | None = None
     #: Raises the error that names the files that cannot be read, if there are any.
     check: Callable[[], None] = lambda: None
-    #: Text that is the same for the same files.
-    key: str = ""
+    #: Returns text that is the same for the same files.
+    key: Callable[[], str] = lambda: ""
     #: Whether images of several sizes may be too many for memory.
     is_large: bool = False
 
@@ -118,6 +118,7 @@ def numbered_split(
     read: Read, count: int, labels: np.ndarray | None = None, groups: tuple[str, ...] = ()
 ) -> Split:
     """Returns the split of examples that can be read in any order."""
+    read = tf.autograph.experimental.do_not_convert(read)  # there is nothing to convert, and the search is slow
     examples = tf.data.Dataset.range(count).map(read, num_parallel_calls=tf.data.AUTOTUNE)
     return Split(examples, count, read, labels=labels, groups=groups)
 
@@ -153,13 +154,19 @@ def evaluation_batches(split: Split, batch_size: int) -> tf.data.Dataset:
     return batches.prefetch(tf.data.AUTOTUNE)
 
 
-def training_batches(split: Split, batch_size: int, augment: Augment | None, seed: int) -> tf.data.Dataset:
+def training_batches(
+    split: Split, batch_size: int, augment: Augment | None, seed: int, balance: bool = False
+) -> tf.data.Dataset:
     """Returns a dataset that shuffles, augments and batches examples anew for each epoch.
 
     The order is a function of (seed, epoch), and the changes to an image are a function of (seed, epoch, index of
     the image). The first iteration over the dataset gives epoch 0, the second gives epoch 1, and so on; its
-    `at_epoch(epoch)` returns a dataset of one epoch.
+    `at_epoch(epoch)` returns a dataset of one epoch. With `balance`, an epoch draws as many examples as there are,
+    equally often of each class.
     """
+    if balance:
+        split = _in_any_order(split)
+    odds = tf.constant(_odds(split), tf.float32) if balance else None
     count, spec = split.count, split.examples.element_spec
     # Images of several sizes must be cropped before they make a batch, so they are augmented one by one.
     one_size = all(spec[0].shape)
@@ -176,10 +183,16 @@ def training_batches(split: Split, batch_size: int, augment: Augment | None, see
 
         if split.gather is not None and one_size:
             gather = split.gather
-            places = _shuffle(tf.data.Dataset.range(count), count, seed, epoch).batch(batch_size)
-            batches = places.map(lambda p: finish(p, gather(p)), num_parallel_calls=tf.data.AUTOTUNE)
+            places = _places(count, seed, epoch, odds)
+            if odds is None:
+                batches = places.batch(batch_size).map(
+                    lambda place: finish(place, gather(place)), num_parallel_calls=tf.data.AUTOTUNE
+                )
+            else:
+                batches = places.enumerate().batch(batch_size)
+                batches = batches.map(lambda n, p: finish(n, gather(p)), num_parallel_calls=tf.data.AUTOTUNE)
             return batches.prefetch(tf.data.AUTOTUNE)
-        order = _in_order_of(split, seed, epoch)
+        order = _in_order_of(split, seed, epoch, odds)
         if one_size or augment is None:
             batches = order.batch(batch_size).map(finish, num_parallel_calls=tf.data.AUTOTUNE)
         else:
@@ -199,14 +212,46 @@ def training_batches(split: Split, batch_size: int, augment: Augment | None, see
     return batches
 
 
-def _in_order_of(split: Split, seed: int, epoch: tf.Tensor) -> tf.data.Dataset:
-    """Returns the examples of an epoch with their places; a split that can be read in any order is not buffered."""
-    if split.read is not None and not split.in_memory:
+def _in_order_of(split: Split, seed: int, epoch: tf.Tensor, odds: tf.Tensor | None) -> tf.data.Dataset:
+    """Returns the examples of an epoch, numbered; a split that can be read in any order is not buffered."""
+    if split.read is not None and (not split.in_memory or odds is not None):
         read = split.read
-        places = _shuffle(tf.data.Dataset.range(split.count), split.count, seed, epoch)
-        return places.map(lambda place: (place, read(place)), num_parallel_calls=tf.data.AUTOTUNE)
+        places = _places(split.count, seed, epoch, odds)
+        if odds is None:
+            return places.map(lambda place: (place, read(place)), num_parallel_calls=tf.data.AUTOTUNE)
+        return places.enumerate().map(lambda n, place: (n, read(place)), num_parallel_calls=tf.data.AUTOTUNE)
     window = split.count if split.in_memory else min(split.count, _SHUFFLE_WINDOW)
     return _shuffle(split.examples.enumerate(), window, seed, epoch)
+
+
+def _places(count: int, seed: int, epoch: tf.Tensor, odds: tf.Tensor | None) -> tf.data.Dataset:
+    """Returns the places of an epoch: each once, or drawn by their odds.
+
+    An image that is drawn twice gets other random changes each time, so these go by its number in the epoch.
+    """
+    if odds is None:
+        return _shuffle(tf.data.Dataset.range(count), count, seed, epoch)
+    steps = tf.cumsum(odds)
+    drawn = tf.random.stateless_uniform([count], tf.stack([seed + 1, epoch]), 0, steps[-1])
+    places = tf.minimum(tf.searchsorted(steps, drawn, out_type=tf.int64), count - 1)
+    return tf.data.Dataset.from_tensor_slices(places)
+
+
+def _odds(split: Split) -> np.ndarray:
+    """Returns the odds of each example by which all classes are drawn equally often."""
+    labels = np.zeros(split.count) if split.labels is None else split.labels
+    _, classes, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    return 1 / counts[classes]
+
+
+def _in_any_order(split: Split) -> Split:
+    """Returns a split that can be read in any order, with its labels; others are read into memory."""
+    if split.read is not None and split.labels is not None:
+        return split
+    images, labels = split.examples.batch(split.count).get_single_element()
+    return numbered_split(
+        lambda place: (tf.gather(images, place), tf.gather(labels, place)), split.count, labels.numpy()
+    )
 
 
 def _as_numbers(image: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

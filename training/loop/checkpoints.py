@@ -1,5 +1,6 @@
 """Training checkpoints: one `.npz` file holds everything that a run needs to go on as if it had never stopped."""
 
+import contextlib
 import dataclasses
 import difflib
 import json
@@ -212,6 +213,54 @@ def restore(
             f"None of the {len(paths)} checkpoints in {directory} can be read. Delete them to start anew."
         )
     return None
+
+
+def read_history(directory: Path) -> dict[str, list[float]]:
+    """Returns the history in the newest checkpoint; it is empty if there is none that can be read."""
+    for path in _newest_first(directory):
+        with contextlib.suppress(OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error):
+            with np.load(path, allow_pickle=False) as file:
+                return json.loads(str(file["meta"]))["history"]
+    return {}
+
+
+def restore_best(directory: Path, model: keras.Model) -> int:
+    """Puts the checkpoint of the epoch with the lowest validation loss, or training loss, into a model.
+
+    Args:
+        directory: Folder of the checkpoints.
+        model: The compiled model of the run.
+
+    Returns:
+        The number of that epoch, from 1; 0 if there is no such checkpoint.
+    """
+    name = _best(read_history(directory))
+    if name is None or not (directory / name).exists():
+        return 0
+    with np.load(directory / name, allow_pickle=False) as file:
+        arrays = dict(file)
+    _assign(model, json.loads(str(arrays["meta"])), arrays)
+    model.optimizer.finalize_variable_values(model.trainable_weights)
+    return int(name[5:10])
+
+
+def describe_anew(directory: Path, described: list[str]) -> None:
+    """Writes other settings into the newest checkpoint, so that a run with these settings goes on from it.
+
+    Such a run is not one that had these settings from the start. A run that goes on for more epochs has a
+    learning-rate schedule of another length, for example.
+
+    Args:
+        directory: Folder of the checkpoints.
+        described: What `describe` returns of the model and of the optimizer of the run that goes on.
+    """
+    path = _newest(directory)
+    if path is None:
+        return
+    with np.load(path, allow_pickle=False) as file:
+        arrays = dict(file)
+    meta = json.loads(str(arrays.pop("meta"))) | {"described": described}
+    _write(path, meta, arrays)
 
 
 def _check(model: keras.Model, meta: dict[str, Any], described: list[str] | None, path: Path) -> None:

@@ -166,7 +166,9 @@ def _by_targets(asked: Asked, model: keras.Model, feed: Feed) -> Settled:
         specs = outputs.all_targets(y)
         tasks = [_task(outputs, index, specs[index], feed, said[index]) for index in range(len(specs))]
         found = [
-            default_for(output, task, None if task.kind == "regression" else outputs.meaning(index))
+            default_for(
+                output, task, None if task.kind == "regression" else outputs.meaning(index), feed.ignore_class
+            )
             for index, (output, task) in enumerate(zip(outputs.each, tasks, strict=True))
         ]
     except ValueError:

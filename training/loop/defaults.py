@@ -158,13 +158,14 @@ def _of_vectors(output: Output, targets: Targets) -> Task:
     return Task("regression", why=f"the targets are {targets.words}")
 
 
-def default_for(output: Output, task: Task, meaning: str | None) -> Default:
+def default_for(output: Output, task: Task, meaning: str | None, ignore_class: int | None = None) -> Default:
     """Returns the loss and the metrics of a task.
 
     Args:
         output: The output.
         task: Its task.
         meaning: `"logits"`, `"softmax"` or `"sigmoid"`; None if it is not known.
+        ignore_class: Int or None. A label of masks that does not count.
 
     Raises:
         ValueError: If the meaning is not known, or does not fit the task.
@@ -183,13 +184,16 @@ def default_for(output: Output, task: Task, meaning: str | None) -> Default:
             f"logits or a {_MEANINGS[task.kind]}. Pass `loss` and `metrics`"
         )
     logits = meaning == "logits"
-    loss = _loss(output, task, logits)
+    ignored = ignore_class if len(output.shape) > 2 and task.kind in ("multi_class", "binary") else None
+    loss = _loss(output, task, logits, ignored)
     form: Any = "one_hot" if task.one_hot else "zero_or_one" if task.kind == "multi_label" else "labels"
     words = _words(output, f"{loss.name} of {'logits' if logits else 'probabilities'}", task)
-    return Default(loss, metrics_for(output, task, logits), LabelCheck(output.classes, form), words)
+    return Default(
+        loss, metrics_for(output, task, logits, ignored), LabelCheck(output.classes, form, ignored), words
+    )
 
 
-def _loss(output: Output, task: Task, logits: bool) -> keras.losses.Loss:
+def _loss(output: Output, task: Task, logits: bool, ignore_class: int | None) -> keras.losses.Loss:
     """Returns the loss of a task of labels."""
     masks = len(output.shape) > 2
     if task.kind == "multi_label" or (task.kind == "binary" and not (masks and logits)):
@@ -197,8 +201,8 @@ def _loss(output: Output, task: Task, logits: bool) -> keras.losses.Loss:
     if task.one_hot:
         return keras.losses.CategoricalCrossentropy(from_logits=logits)
     if masks and logits:
-        return DiceCrossEntropy()
-    return keras.losses.SparseCategoricalCrossentropy(from_logits=logits)
+        return DiceCrossEntropy(ignore_class=ignore_class)
+    return keras.losses.SparseCategoricalCrossentropy(from_logits=logits, ignore_class=ignore_class)
 
 
 def metrics_for(

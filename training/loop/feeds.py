@@ -50,6 +50,7 @@ class Feed:
         described: List of str. Settings that a resumed run must not change.
         input_range: The values of a black and of a white pixel, or None if the data do not have this attribute.
         bits: Int or None. The bits of a pixel in the files, or None if the data do not have this attribute.
+        ignore_class: Int or None. The label that does not count, if the data have this attribute.
     """
 
     spec: Any
@@ -59,6 +60,7 @@ class Feed:
     described: Sequence[str] = ()
     input_range: tuple[float, float] | None = None
     bits: int | None = None
+    ignore_class: int | None = None
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -97,6 +99,7 @@ class Epoched(Feed):
         super().__init__(name)
         self._data, self._take = data, steps
         self.input_range, self.bits = getattr(data, "input_range", None), getattr(data, "bits", None)
+        self.ignore_class = getattr(data, "ignore_class", None)
         first = self.epoch(0, 0)
         self.spec = first.element_spec
         self.steps = max(int(first.cardinality()), 0) or None

@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from dropzoo.cli import bench, calibrations, models, predictions, runs, sweeps
+from dropzoo.cli import bench, calibrations, data, models, predictions, runs, sweeps
 
 app = typer.Typer(
     help="CNNs and U-Nets for Keras in which every dropout site has a name.",
@@ -32,6 +32,7 @@ for command in (
     models.sites,
     models.plot,
     models.retrofit,
+    data.inspect,
     runs.train,
     runs.evaluate,
     calibrations.calibrate,

@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from dropzoo.cli.data_options import parse_size
 from dropzoo.common.pixels import check_range
 
 # A file or a pipe has no width, so no table is cut there.
@@ -46,7 +47,10 @@ RateScheduleOption = Annotated[
 _HOW = "Data and training"
 BatchSizeOption = Annotated[int, typer.Option("--batch-size", min=1, rich_help_panel=_HOW)]
 ImageSizeOption = Annotated[
-    int | None, typer.Option("--image-size", help="Resize images to this height and width.", rich_help_panel=_HOW)
+    str | None,
+    typer.Option(
+        "--image-size", help="Resize images: 256, or HEIGHTxWIDTH.", rich_help_panel=_HOW, parser=parse_size
+    ),
 ]
 DataDirOption = Annotated[
     str | None,
@@ -85,14 +89,36 @@ class TrainingOptions:
     epochs: Annotated[int, typer.Option("--epochs", min=1, rich_help_panel=_HOW)] = 10
     batch_size: BatchSizeOption = 32
     learning_rate: Annotated[
-        float, typer.Option("--learning-rate", help="Learning rate of Adam.", rich_help_panel=_HOW)
+        float, typer.Option("--learning-rate", help="The largest learning rate.", rich_help_panel=_HOW)
     ] = 1e-3
+    optimizer: Annotated[
+        str,
+        typer.Option(
+            "--optimizer", help='adam, adamw, sgd, lion; "sgd:momentum=0.9,nesterov=True".', rich_help_panel=_HOW
+        ),
+    ] = "adam"
+    warmup: Annotated[
+        float,
+        typer.Option("--warmup", help="Epochs in which the learning rate grows from 0.", rich_help_panel=_HOW),
+    ] = 0.0
+    clip_norm: Annotated[
+        float | None,
+        typer.Option("--clip-norm", help="Largest norm of all gradients together.", rich_help_panel=_HOW),
+    ] = None
+    ema: Annotated[
+        float | None,
+        typer.Option("--ema", help="Momentum of a moving average of the weights: 0.99.", rich_help_panel=_HOW),
+    ] = None
+    precision: Annotated[
+        str,
+        typer.Option("--precision", help="float32, mixed_bfloat16 or mixed_float16.", rich_help_panel=_HOW),
+    ] = "float32"
     learning_rate_schedule: Annotated[
         str,
         typer.Option(
             "--schedule",
             "--learning-rate-schedule",
-            help="Schedule of the learning rate: cosine (down to 0) or constant.",
+            help="Schedule of the learning rate: cosine (down to 0), constant, one_cycle, polynomial.",
             rich_help_panel=_HOW,
         ),
     ] = "cosine"
@@ -115,6 +141,15 @@ class TrainingOptions:
         typer.Option("--manual-dir", help="Folder with the archives of a TFDS data set.", rich_help_panel=_HOW),
     ] = None
     data_dir: DataDirOption = None
+    balance: Annotated[
+        str,
+        typer.Option(
+            "--balance",
+            help="For rare classes. weights: by median frequency, of images or pixels; sampling: images of all "
+            "classes equally often; none.",
+            rich_help_panel=_HOW,
+        ),
+    ] = "none"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

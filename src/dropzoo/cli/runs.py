@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.progress import track
 
+from dropzoo.cli.data_options import FolderOptions
 from dropzoo.cli.options import (
     AugmentOption,
     CalibrationOption,
@@ -51,7 +52,15 @@ def train(
         float, typer.Option("--label-smoothing", help="Share of uniform labels, in [0, 1).")
     ] = 0.0,
     seed: Annotated[int, typer.Option("--seed")] = 0,
+    patience: Annotated[
+        int | None,
+        typer.Option("--patience", min=1, help="Stop after this many epochs without a better validation loss."),
+    ] = None,
+    best: Annotated[
+        bool, typer.Option("--best", help="Keep the model of the epoch with the best validation loss.")
+    ] = False,
     training: TrainingOptions,
+    reading: FolderOptions,
     steps_per_execution: Annotated[
         int,
         typer.Option(
@@ -75,6 +84,7 @@ def train(
     """
     from dropzoo.runs.config import RunConfig
     from dropzoo.runs.data import judged_on, load_run_data, read_info
+    from dropzoo.runs.description import show
     from dropzoo.runs.members import first_run, parse_members, snapshot_figures, train_members
     from dropzoo.runs.run import train_run
     from dropzoo.training.loop.workers import run_workers
@@ -92,22 +102,31 @@ def train(
         augment=parse_augment(augment),
         label_smoothing=label_smoothing,
         seed=seed,
+        patience=patience,
+        best=best,
         **vars(training),
+        **vars(reading),
     )
     folder = out or Path("runs") / f"{model}-{data_name(data)}"
     if workers > 1 and "TF_CONFIG" not in os.environ:
         load_run_data(config, folder)  # prepares the data once, before the workers read them at the same time
         raise typer.Exit(run_workers([sys.executable, "-m", "dropzoo.cli", *context.obj], workers))
-    options: dict[str, Any] = {"say": say, "steps_per_execution": steps_per_execution}
-    if count:
-        columns = train_members(config, folder, count, **options)
-    else:
-        _, figures = train_run(config, folder, **options)
-        columns = snapshot_figures(folder, figures) if snapshots else {judged_on(read_info(folder)): figures}
+    options: dict[str, Any] = {
+        "say": say,
+        "steps_per_execution": steps_per_execution,
+        "show": lambda found: show(found, console.print, say),
+    }
+    with options_in_errors():
+        if count:
+            columns = train_members(config, folder, count, **options)
+        else:
+            _, figures = train_run(config, folder, **options)
+            columns = snapshot_figures(folder, figures) if snapshots else {judged_on(read_info(folder)): figures}
     console.print(figures_table(columns, judged_on(read_info(first_run(folder))) if members else ""))
     say(f"Saved in {folder}. Next: dropzoo evaluate {quote(str(folder))} --mc 30")
 
 
+@with_groups
 def evaluate(
     run: Annotated[
         Path,
@@ -115,6 +134,17 @@ def evaluate(
     ],
     data: Annotated[
         str | None, typer.Option("--data", help="Data to use instead of the run's: digits, a TFDS name, a folder.")
+    ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option("--split", help="Images to judge on: test, validation, training, or all; by default test."),
+    ] = None,
+    per: Annotated[
+        str | None,
+        typer.Option(
+            "--per",
+            help='Scores by class, image or object, with intervals: "class,image", or all. CSV with --plots.',
+        ),
     ] = None,
     manual_dir: Annotated[
         str | None, typer.Option("--manual-dir", help="Folder with the archives of --data.")
@@ -151,13 +181,16 @@ def evaluate(
     input_range: InputRangeOption = None,
     from_logits: FromLogitsOption = None,
     calibration: CalibrationOption = True,
+    *,
+    reading: FolderOptions,
 ) -> None:
     """Evaluates a model on a test set: accuracy, IoU, NLL, calibration, and how useful its uncertainty is.
 
     Images are scaled to the range that the model takes: that of its training images,
     the one that its first layers show, such as Rescaling, or --input-range. If the
-    data are a folder, the last fifth is the test set, as in training. If the model has a
-    calibration, its answers are evaluated too, and its promises are measured.
+    data are a folder without a split of its own, the last fifth is the test set, as in
+    training; --split all judges all images. If the model has a calibration, its answers
+    are evaluated too, and its promises are measured.
 
     Example: dropzoo evaluate runs/unet-digit_scenes --mc 30 --temperature --plots plots --ood digits
 
@@ -166,11 +199,12 @@ def evaluate(
     from dropzoo.pages.evaluation import save_all
     from dropzoo.runs.calibrations import find_calibration
     from dropzoo.runs.comparison import Wanted, compare
-    from dropzoo.runs.data import load_run_data
+    from dropzoo.runs.data import check_split, how_many_are_judged
+    from dropzoo.runs.details import parse_per
     from dropzoo.runs.evaluation import parse_corruptions
     from dropzoo.runs.inputs import check_bits, settle_range
-    from dropzoo.runs.members import first_run, load_members
-    from dropzoo.runs.run import load_model_for, load_run
+    from dropzoo.runs.members import first_run, is_ensemble, load_members
+    from dropzoo.runs.run import load_model_for, load_run_for
     from dropzoo.runs.uncertainty import load_foreign
 
     if ood and not num_samples:
@@ -178,11 +212,14 @@ def evaluate(
     if manual_dir and not data:
         raise ValueError("`--manual-dir` is the folder with the archives of `--data`. Pass --data too")
     names = parse_corruptions(corruptions)
-    if data is None:
-        model, config, _ = load_run(first_run(run))
-        loaded = load_run_data(config, first_run(run))
-    else:
-        model, config, loaded = load_model_for(first_run(run), data, manual_dir)
+    check_split(split)
+    asked = {name: value for name, value in vars(reading).items() if value != getattr(FolderOptions(), name)}
+    with options_in_errors():
+        if data is None:
+            model, config, loaded = load_run_for(first_run(run), split, asked)
+        else:
+            model, config, loaded = load_model_for(first_run(run), data, manual_dir, split=split, reading=asked)
+            typer.echo(how_many_are_judged(loaded, split), err=True, nl=False)
     check_bits(settle_range(model, parse_range(input_range), say), loaded.info)
     wanted = Wanted(
         num_samples=num_samples,
@@ -191,7 +228,9 @@ def evaluate(
         foreign=load_foreign(ood, loaded, config.batch_size, ood_manual_dir) if ood else None,
         examples=plots is not None,
         from_logits=from_logits,
-        members=load_members(run) if first_run(run) != run or (run / "run.json").is_file() else [],
+        split=split,
+        per=parse_per(per),
+        members=load_members(run) if is_ensemble(run) else [],
         calibration=find_calibration(run, calibration),
     )
     show_progress = partial(track, description="Corrupted images", console=console, transient=True)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dropzoo.cli.data_options import FolderOptions
 from dropzoo.cli.options import (
     ModelOptions,
     TrainingOptions,
@@ -83,7 +84,14 @@ class SpaceOptions:
     ] = 0
     option: ModelOptions = None
 
-    def space(self, models: list[str], data: str, training: TrainingOptions, running: "RunningOptions") -> "Space":
+    def space(
+        self,
+        models: list[str],
+        data: str,
+        training: TrainingOptions,
+        folder: FolderOptions,
+        running: "RunningOptions",
+    ) -> "Space":
         """Returns the space; an axis whose flag is not given keeps the default of `Space`."""
         from dropzoo.sweep.space import Space
 
@@ -106,7 +114,7 @@ class SpaceOptions:
             "samples": running.samples,
         }
         given = {name: values for name, values in axes.items() if values}
-        return Space(models=tuple(models), data=data, **given, **others, **vars(training))
+        return Space(models=tuple(models), data=data, **given, **others, **vars(training), **vars(folder))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -174,6 +182,7 @@ def sweep(
     ] = None,
     axes: SpaceOptions,
     training: TrainingOptions,
+    folder: FolderOptions,
     running: RunningOptions,
 ) -> None:
     """Finds out where to drop, what, and how much: trains every combination, and writes OUT/report.html.
@@ -204,12 +213,12 @@ def sweep(
     else:
         if data is None:
             raise ValueError("--data is missing. Pass digits, digit_scenes, a TFDS name, or a folder")
-        space = axes.space(models, data, training, running)
+        space = axes.space(models, data, training, folder, running)
         default = Path("sweeps") / f"{'-'.join(models)}-{data_name(data)}"
-    folder = out or default
+    target = out or default
     report = run_sweep(
         space,
-        folder,
+        target,
         engine=running.engine,
         workers=running.workers,
         resources=parse_resources(running.resource),
@@ -217,21 +226,26 @@ def sweep(
         retry_failed=running.retry_failed,
         console=console,
     )
-    say(f"Wrote {report}. Next: dropzoo recommend {quote(str(folder))}")
+    say(f"Wrote {report}. Next: dropzoo recommend {quote(str(target))}")
 
 
 def recommend(
     file: Annotated[Path, typer.Argument(help="A sweep's folder, or its sweep.jsonl.")],
     by: Annotated[
-        str,
-        typer.Option("--by", help="The validation figure to choose by: nll, accuracy, mean_iou, brier or ece."),
-    ] = "nll",
+        str | None,
+        typer.Option(
+            "--by",
+            help="The validation figure to choose by: calibrated_nll (the default), nll, accuracy, mean_iou, "
+            "brier or ece.",
+        ),
+    ] = None,
 ) -> None:
     """Recommends a plan from a sweep, with the evidence: the simplest within one standard error of the best.
 
     The standard error is that of the differences between plans, taken seed by seed. A
     sweep with a single seed has no standard error, so the best mean wins. The sweep may
-    still be running. The last line of the output is the command that trains the plan.
+    still be running. A warning says if its trainings were too short. The last line of
+    the output is the command that trains the plan.
 
     Example: dropzoo recommend sweeps/simple_cnn-digits
 

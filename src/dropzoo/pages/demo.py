@@ -2,22 +2,15 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import keras
 import numpy as np
 
-from dropzoo.pages import page, pictures
+from dropzoo.pages import calibration, page, pictures
 from dropzoo.pages.drawing import draw_sites
 from dropzoo.runs.config import RunConfig
 from dropzoo.runs.figures import Figures, label, score_name, value
-
-
-class Judged(NamedTuple):
-    """Figures of one model on its training images, None if it was not evaluated on them, and on the test set."""
-
-    train: Figures | None
-    test: Figures
+from dropzoo.runs.scores import Scores
 
 
 @dataclass(frozen=True)
@@ -28,7 +21,9 @@ class Section:
         config: The run's config, with dropout.
         model: The model that was trained with dropout.
         histories: Dict of curves by variant: without dropout and with dropout.
-        figures: Dict of figures by variant, with one more entry for Monte Carlo.
+        train: Dict of the figures on training images by variant.
+        scores: Dict of the scores on test images by way to predict: without and with dropout, in one pass and by
+            samples, without and with temperature.
         images: Array `(images, height, width, channels)`: some test images.
         labels: Array `(images,)` of their classes, or `(images, height, width)` of their masks.
         answers: Dict of the arrays that `MonteCarlo` returns for these images.
@@ -39,7 +34,8 @@ class Section:
     config: RunConfig
     model: keras.Model
     histories: dict[str, dict[str, list[float]]]
-    figures: dict[str, Judged]
+    train: dict[str, Figures]
+    scores: dict[str, Scores]
     images: np.ndarray
     labels: np.ndarray
     answers: dict[str, np.ndarray]
@@ -55,7 +51,7 @@ def write_report(path: Path, sections: list[Section], out: Path) -> Path:
         title="dropzoo demo",
         sections=[_values(section) for section in sections],
         unet_run=out / "runs" / "unet_with_dropout",
-        unet_export=sections[-1].export,
+        unet_export=sections[0].export,
     )
 
 
@@ -63,35 +59,59 @@ def _values(section: Section) -> dict[str, object]:
     """Returns the values of the template for one model."""
     config = section.config
     if section.labels.ndim == 3:
-        figure = pictures.masks(section.images, section.labels, section.answers)
+        shown_images = pictures.masks(section.images, section.labels, section.answers)
         shown = "Predicted masks, the first images of the test set above, the most uncertain ones below"
     else:
-        figure = pictures.class_probabilities(section.images, section.labels, section.answers)
+        shown_images = pictures.class_probabilities(section.images, section.labels, section.answers)
         shown = "Predictions, the first images of the test set on the left, the most uncertain ones on the right"
-    heads, rows = _table(section.figures)
+    figures = {way: scores.figures() for way, scores in section.scores.items()}
+    heads, rows = _table(section.train, figures)
     return {
         "title": f"{config.model} on {config.data}",
-        "facts": f"{section.model.count_params():,} parameters, {config.epochs} epochs",
+        "facts": f"{section.model.count_params():,} parameters, {config.limit} images, {config.epochs} epochs",
         "plan": ", ".join(f"{pattern}: {spec}" for pattern, spec in config.dropout.items()),
         "heads": heads,
         "rows": rows,
+        "finding": _finding(figures),
+        "risk": pictures.as_uri(calibration.risk_coverage(_ends(section.scores))),
         "sites": pictures.as_uri(draw_sites(section.model)),
         "curves": pictures.as_uri(pictures.curves(section.histories)),
-        "predictions": pictures.as_uri(figure),
+        "predictions": pictures.as_uri(shown_images),
         "shown": shown,
         "export": section.export,
         "difference": f"{section.difference:.0e}",
     }
 
 
-def _table(figures: dict[str, Judged]) -> tuple[list[str], list[list[str]]]:
-    """Returns the heads and the rows of a table of figures, with a row for each variant."""
-    score = score_name(next(iter(figures.values())).test)
-    heads = ["", f"train {label(score)}", f"test {label(score)}", "gap", "test NLL", "test ECE"]
+def _ends(scores: dict[str, Scores]) -> dict[str, Scores]:
+    """Returns the first and the last way to predict: one pass without dropout, and calibrated samples."""
+    names = list(scores)
+    return {name: scores[name] for name in (names[0], names[-1])}
+
+
+def _finding(figures: dict[str, Figures]) -> str:
+    """Returns the difference that dropout makes in this run, in a sentence."""
+    plain, dropped, sampled = (figures[name] for name in (list(figures)[0], list(figures)[2], list(figures)[-1]))
+    score = score_name(plain)
+    parts = [
+        f"Test NLL {plain['nll']:.3f} without dropout, {dropped['nll']:.3f} with dropout in one pass, and "
+        f"{sampled['nll']:.3f} by samples with a temperature",
+        f"{label(score)} {value(plain, score) or 0:.3f}, {value(dropped, score) or 0:.3f} and "
+        f"{value(sampled, score) or 0:.3f}",
+        f"ECE {plain['ece']:.3f}, {dropped['ece']:.3f} and {sampled['ece']:.3f}",
+    ]
+    return "; ".join(parts) + "."
+
+
+def _table(train: dict[str, Figures], test: dict[str, Figures]) -> tuple[list[str], list[list[str]]]:
+    """Returns the heads and the rows of a table of figures, with a row for each way to predict."""
+    score = score_name(next(iter(test.values())))
+    heads = ["", f"train {label(score)}", f"test {label(score)}", "gap", "test NLL", "test ECE", "AURC"]
     rows = []
-    for name, (train, test) in figures.items():
-        on_test = value(test, score) or 0.0
-        on_train = None if train is None else value(train, score)
+    for name, found in test.items():
+        on_test = value(found, score) or 0.0
+        on_train = value(train[name], score) if name in train else None
         seen, gap = ("", "") if on_train is None else (f"{on_train:.3f}", f"{on_train - on_test:+.3f}")
-        rows.append([name, seen, f"{on_test:.3f}", gap, f"{test['nll']:.3f}", f"{test['ece']:.3f}"])
+        figures = [f"{value(found, each) or 0.0:.3f}" for each in ("nll", "ece", "aurc")]
+        rows.append([name, seen, f"{on_test:.3f}", gap, *figures])
     return heads, rows

@@ -2,13 +2,15 @@
 
 import collections
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import keras
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
-from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Patch
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Patch, Rectangle
 from matplotlib.path import Path as MplPath
 
 from dropzoo.models.blocks.resize import CropLike, FitTo
@@ -33,13 +35,17 @@ class _Bar:
     row: int = 0
 
 
-def draw_sites(model: keras.Model, size: tuple[int, int] = (128, 128)) -> Figure:
+def draw_sites(
+    model: keras.Model, size: tuple[int, int] = (128, 128), shares: Mapping[str, float] | None = None
+) -> Figure:
     """Draws the sites of a model in the order of the forward pass, with the dropout layers at them.
 
     Args:
         model: A built Functional or Sequential model.
         size: Pair of ints `(height, width)`, the size of the images for a model that takes any size. The height is
             also the length of a signal.
+        shares: Dict from sites to the share of the uncertainty that each brings, in [0, 1]. Its bar is filled to
+            this share, which is also written below it.
 
     Returns:
         A matplotlib figure whose width grows with the depth of the network.
@@ -66,10 +72,17 @@ def draw_sites(model: keras.Model, size: tuple[int, int] = (128, 128)) -> Figure
         x, y = places_of[bar]
         colour = colours[bar.spec.partition(":")[0]] if bar.spec else _PLAIN
         rounded = "round,pad=0,rounding_size=0.05"
-        axis.add_patch(FancyBboxPatch((x, y), _BAR, tall, rounded, facecolor=colour, edgecolor=_EDGE, zorder=2))
+        share = None if shares is None or not bar.spec else shares.get(bar.name)
+        ground = colour if share is None else to_rgba(colour, 0.25)
+        axis.add_patch(FancyBboxPatch((x, y), _BAR, tall, rounded, facecolor=ground, edgecolor=_EDGE, zorder=2))
         middle = x + _BAR / 2
-        ink = "white" if bar.spec else INK
-        axis.text(middle, y + tall / 2, bar.name, rotation=90, ha="center", va="center", fontsize=7, color=ink)
+        ink = "white" if bar.spec and share is None else INK
+        if share is not None:
+            axis.add_patch(Rectangle((x, y), _BAR, tall * min(max(share, 0.0), 1.0), facecolor=colour, zorder=3))
+            axis.text(middle, y - 0.2, f"{share:.0%}", ha="center", va="top", fontsize=7, color=INK)
+        axis.text(
+            middle, y + tall / 2, bar.name, rotation=90, ha="center", va="center", fontsize=7, color=ink, zorder=4
+        )
         axis.text(middle, y + tall + 0.05, str(bar.shape[-1]), ha="center", va="bottom", fontsize=6.5, color=_SOFT)
         if bar.spec:
             rate = bar.spec.partition(":")[2].partition(",")[0].removeprefix("rate=")

@@ -4,8 +4,11 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from dropzoo.models.graph.walk import graph_of
 from dropzoo.pages import calibration, page, pictures
+from dropzoo.pages.drawing import draw_sites
 from dropzoo.runs.comparison import Evaluation
+from dropzoo.runs.details import detail_tables
 from dropzoo.runs.figures import label, value
 from dropzoo.runs.tables import write_figures
 from dropzoo.runs.uncertainty import Uncertainty
@@ -14,6 +17,7 @@ from dropzoo.training import DataInfo
 _CAPTIONS = {
     "reliability": "Reliability: accuracy against confidence",
     "risk_coverage": "Risk and coverage: the error among the surest predictions",
+    "attribution": "Sites, each filled to the share of the variance that is gone without it",
     "guarantee": "The promise on errors: images to the right of the line go to a human",
     "corruptions": "Corrupted images: severity 0 is the test set as it is",
     "least_certain": "The least certain images, by predictive entropy (H); MI is the mutual information",
@@ -28,10 +32,14 @@ def save_all(folder: Path, title: str, found: Evaluation) -> list[Path]:
         plots["guarantee"] = calibration.guarantee(found.promises)
     if found.corrupted:
         plots["corruptions"] = calibration.corruptions(found.clean, found.corrupted)
+    if found.model is not None and found.attribution is not None and graph_of(found.model) is not None:
+        totals = dict(zip(found.attribution.sites, map(float, found.attribution.total), strict=True))
+        plots["attribution"] = draw_sites(found.model, shares=totals)
     images = overlays(found.uncertainty, found.info) if found.uncertainty else {}
     return [
         write_figures(folder / "figures.csv", found.figures, found.corrupted),
         *calibration.save_plots(plots, folder),
+        *(found.details.write(folder) if found.details else ()),
         *(pictures.save(figure, folder / f"{name}.png") for name, figure in images.items()),
         _write_page(folder / "report.html", title, found, plots | images),
     ]
@@ -62,6 +70,7 @@ def _write_page(path: Path, title: str, found: Evaluation, drawn: dict[str, Figu
             caption: [[name, _cell(auroc)] for name, auroc in aurocs.items()]
             for caption, aurocs in found.aurocs.items()
         },
+        details=detail_tables(found.details) if found.details else [],
         pictures={_CAPTIONS[name]: pictures.as_uri(figure) for name, figure in drawn.items()},
     )
 

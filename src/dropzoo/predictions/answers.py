@@ -1,5 +1,6 @@
 """Answers to many images: read ahead, computed in batches, or in tiles where an image is too large for that."""
 
+import contextlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -121,9 +122,9 @@ def _loaded(predictor: Predictor, pages: Iterable[Page], tile: int | None) -> It
 
     def load(page: Page) -> _Loaded | Answer:
         try:
-            if tile is not None and page.place is not None and _is_large(Rows(page).shape, tile):
+            if tile is not None and page.size is not None and _is_large(page.size, tile):
                 return Answer(page, is_map=True)
-            image = predictor.converted(page.read(), page.key)
+            image = predictor.converted(page.read(predictor.value_range), page.key)
             if tile is not None and _is_large(image.shape, tile):
                 return Answer(page, is_map=True)
             return _Loaded(page, image, predictor.sized(image))
@@ -220,21 +221,34 @@ class _Scaled:
         return part if feed is None else np.asarray(feed(tf.constant(part)))
 
 
+def _opened(page: Page, value_range: tuple[float, float] | None, opened: contextlib.ExitStack) -> Any:
+    """A large image, read in parts if the file allows that."""
+    if page.place is not None:
+        try:
+            return opened.enter_context(contextlib.closing(Rows(page, value_range)))
+        except ValueError as error:
+            if "imagecodecs" not in str(error):
+                raise
+    return page.read(value_range)
+
+
 def _tiled(predictor: Predictor, answer: Answer, tile: int, overlap: int, batch_size: int | None) -> Answer:
-    page = answer.page
+    page, sampler = answer.page, predictor.sampler
+    if sampler is None:
+        raise ValueError("Tiles need the Keras model: pass the run or the .keras file")
+    opened = contextlib.ExitStack()
     try:
-        image = Rows(page) if page.place is not None else page.read()
+        image = _opened(page, predictor.value_range, opened)
         scaled = _Scaled(predictor, image, page.key)
         scaled.converted((slice(0, 1), slice(0, 1)))  # an image that does not fit is refused at once
     except Exception as error:
+        opened.close()
         return Answer(page, error=error)
-    if predictor.sampler is None:
-        raise ValueError("Tiles need the Keras model: pass the run or the .keras file")
-    strips = tiled_strips(predictor.sampler, scaled, tile, overlap, batch_size=batch_size or 2)
 
     def as_arrays() -> Iterator[tuple[slice, Arrays]]:
-        for strip in strips:
-            yield strip.rows, predictor.arranged(strip.statistics[0])
+        with opened:
+            for strip in tiled_strips(sampler, scaled, tile, overlap, batch_size=batch_size or 2):
+                yield strip.rows, predictor.arranged(strip.statistics[0])
 
     size = (int(image.shape[0]), int(image.shape[1]))
     return Answer(page, size, True, as_arrays(), lambda rows: scaled.converted((rows, slice(None))))

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -66,15 +65,19 @@ def masks_of_samples(predictor: Predictor, image: np.ndarray) -> tuple[np.ndarra
     """Returns the class ids of the mean, `(height, width)`, and of each sample, `(samples, height, width)`.
 
     Args:
-        predictor: A model of masks, whose sampler keeps its samples; or one pass, which is its only sample.
+        predictor: A model of masks, whose sampler keeps its samples; or an ensemble, whose members are samples; or
+            one pass, which is its only sample.
         image: Float32 array in [0, 1], `(height, width, channels)`.
     """
     size = (image.shape[0], image.shape[1])
     sampler, feed = predictor.sampler, predictor.feed
     if sampler is None or feed is None:
         raise ValueError("Measurements need the Keras model: pass the run or the .keras file")
-    out = sampler(feed(tf.constant(predictor.sized(image)[None])))
+    given = feed(tf.constant(predictor.sized(image)[None]))
+    out = sampler(given)
     mean = _likeliest(out["mean"][0].numpy(), size)
+    if len(predictor.members) > 1:
+        return mean, np.stack([_likeliest(each(given)["mean"][0].numpy(), size) for each in predictor.members])
     if "samples" not in out:
         return mean, mean[None]
     return mean, np.stack([_likeliest(each, size) for each in out["samples"][0].numpy()])
@@ -171,18 +174,16 @@ def _matches(found: Objects, sample: Objects) -> Iterable[tuple[int, float]]:
         return
     both = (found.labels > 0) & (sample.labels > 0)
     each = np.stack([found.labels[both], sample.labels[both]])
-    unique: Any = np.unique(each, axis=1, return_counts=True)
-    pairs, counts = unique
+    pairs, counts = np.unique(each, axis=1, return_counts=True)
     i, j = pairs[0] - 1, pairs[1] - 1
     same = counts / (found.area[i] + sample.area[j] - counts) >= _SAME
     yield from zip(i[same].tolist(), sample.area[j[same]].tolist(), strict=True)
 
 
 def _centres(found: Objects) -> list[tuple[float, float]]:
-    ys, xs = np.indices(found.labels.shape, sparse=True)
-    flat = found.labels.ravel()
-    y = np.bincount(flat, np.broadcast_to(ys, found.labels.shape).ravel(), len(found) + 1)[1:] / found.area
-    x = np.bincount(flat, np.broadcast_to(xs, found.labels.shape).ravel(), len(found) + 1)[1:] / found.area
+    flat, (height, width) = found.labels.ravel(), found.labels.shape
+    y = np.bincount(flat, np.repeat(np.arange(height), width), len(found) + 1)[1:] / found.area
+    x = np.bincount(flat, np.tile(np.arange(width), height), len(found) + 1)[1:] / found.area
     return list(zip(y.tolist(), x.tolist(), strict=True))
 
 

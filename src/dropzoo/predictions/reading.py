@@ -13,7 +13,7 @@ import tifffile
 
 from dropzoo.common.tiff import arranged
 from dropzoo.predictions.tags import Tags, tags_of_picture, tags_of_tiff
-from dropzoo.training.data.images import TIFF_SUFFIXES, read_images
+from dropzoo.training.data.images import ARRAY_SUFFIXES, TIFF_SUFFIXES, read_images, read_tiff, usual
 
 _KEPT_BYTES = 64 * 2**20  # of decoded parts of a compressed file
 
@@ -39,41 +39,40 @@ class Page:
         index: Int, the number of the page from 0; None if the file holds one image.
         tags: The resolution and the place of the pixels.
         place: Where the pixels lie in a TIFF file; None for other files.
+        size: `(height, width)` of an image in a TIFF file; None for other files.
     """
 
     path: Path
     index: int | None = None
     tags: Tags = field(default_factory=Tags)
     place: _Place | None = None
+    size: tuple[int, int] | None = None
 
     @property
     def key(self) -> str:
         """What tells the page from all others: the path, and the number of the page from 1."""
         return f"{self.path}" if self.index is None else f"{self.path}#{self.index + 1}"
 
-    def read(self) -> np.ndarray:
+    def read(self, value_range: tuple[float, float] | None = None) -> np.ndarray:
         """Returns the image: uint8, uint16 or float32 in [0, 1], `(height, width, channels)`.
+
+        Args:
+            value_range: The values that become 0 and 1, for floats and other integers; None for floats in [0, 1].
 
         Raises:
             ValueError: If the file cannot be read.
         """
         if self.place is None:
-            return read_images([self.path])[0]
-        with _reading(self.path), tifffile.TiffFile(self.path) as file:
-            return self.checked(_whole(file, self.place))
-
-    def checked(self, pixels: np.ndarray) -> np.ndarray:
-        """Returns pixels of a TIFF file as uint8, uint16 or float32, or raises a ValueError."""
-        if pixels.dtype == bool:
-            return pixels.astype(np.uint8) * np.uint8(255)
-        if pixels.dtype in (np.uint8, np.uint16):
-            return pixels
-        if pixels.dtype.kind != "f":
-            raise ValueError(f"Expected 8-bit, 16-bit or float images. Received: {self.path} with {pixels.dtype}")
-        if pixels.size and not (pixels.min() >= 0 and pixels.max() <= 1):  # `not` around all of it catches NaN too
-            span = f"[{pixels.min()}, {pixels.max()}]"
-            raise ValueError(f"Float images must be in [0, 1]. Received: {self.path} in {span}")
-        return pixels.astype(np.float32)
+            return read_images([self.path], value_range=value_range)[0]
+        with _reading(self.path):
+            try:
+                with tifffile.TiffFile(self.path) as file:
+                    pixels = _whole(file, self.place)
+            except ValueError as error:
+                if "imagecodecs" not in str(error):
+                    raise
+                pixels = read_tiff(self.path, False, self.index)  # a compression that only Pillow knows
+            return usual(pixels, self.path, value_range)
 
 
 def pages_of(path: Path, channels: int) -> list[Page]:
@@ -91,8 +90,8 @@ def pages_of(path: Path, channels: int) -> list[Page]:
     """
     if path.suffix.lower() not in TIFF_SUFFIXES:
         with _reading(path):
-            return [Page(path, tags=tags_of_picture(path))]
-    pages: list[tuple[Tags, _Place]] = []
+            return [Page(path, tags=Tags() if path.suffix.lower() in ARRAY_SUFFIXES else tags_of_picture(path))]
+    pages: list[tuple[Tags, _Place, tuple[int, int]]] = []
     with _reading(path), tifffile.TiffFile(path) as file:
         for number, series in enumerate(file.series):
             first = series.keyframe
@@ -100,11 +99,10 @@ def pages_of(path: Path, channels: int) -> list[Page]:
                 continue  # a thumbnail
             outer = series.get_axes(squeeze=False)[: -len(first.axes)] if len(first.axes) else ""
             shape = series.get_shape(squeeze=False)[: len(outer)]
-            pages += [
-                (tags_of_tiff(first), place) for place in _places(number, outer, shape, first.axes, channels)
-            ]
+            tags, size = tags_of_tiff(first), (first.imagelength, first.imagewidth)
+            pages += [(tags, each, size) for each in _places(number, outer, shape, first.axes, channels)]
     several = len(pages) > 1
-    return [Page(path, i if several else None, tags, place) for i, (tags, place) in enumerate(pages)]
+    return [Page(path, i if several else None, *each) for i, each in enumerate(pages)]
 
 
 def _places(number: int, outer: str, shape: tuple[int, ...], inner: str, channels: int) -> Iterator[_Place]:
@@ -160,25 +158,27 @@ class Rows:
 
     ndim = 3
 
-    def __init__(self, page: Page) -> None:
+    def __init__(self, page: Page, value_range: tuple[float, float] | None = None) -> None:
+        self._value_range = value_range
         if page.place is None:
             raise ValueError(f"Only TIFF files are read in parts. Received: {page.path}")
-        with _reading(page.path):
-            self._file = tifffile.TiffFile(page.path)
-            self._page, self._place = page, page.place
-            self._series = self._file.series[page.place.series]
+        self._page, self._place = page, page.place
+        self._parts: OrderedDict[tuple[int, int], Any] = OrderedDict()
+        self._kept = 0
+        with _reading(page.path), contextlib.ExitStack() as stack:
+            self._file = stack.enter_context(tifffile.TiffFile(page.path))
+            self._series: Any = self._file.series[page.place.series]
             self._numbers = _planes(self._series, page.place)
-            self._parts: OrderedDict[tuple[int, int], Any] = OrderedDict()
-            self._kept = 0
             first = self._series.keyframe
-            self._mapped = None if self._series.dataoffset is None else _mapped(self._file, self._series)
             self.shape = (first.imagelength, first.imagewidth, self[:1, :1].shape[-1])
+            stack.pop_all()  # the file stays open until `close`
 
     def __getitem__(self, place: tuple[slice, slice]) -> np.ndarray:
         with _reading(self._page.path):
             planes = [self._plane(number, *place) for number in self._numbers]
             pixels = np.stack(planes) if None in self._place.index else planes[0]
-            return self._page.checked(arranged(pixels, self._place.axes, self._series.keyframe))
+            pixels = arranged(pixels, self._place.axes, self._series.keyframe)
+            return usual(pixels, self._page.path, self._value_range)
 
     def close(self) -> None:
         """Closes the file."""
@@ -188,8 +188,9 @@ class Rows:
         """A part of one page of the file, with the axes of the page."""
         page = self._series.keyframe
         at = tuple(rows if axis == "Y" else columns if axis == "X" else slice(None) for axis in page.axes)
-        if self._mapped is not None:
-            return np.array(self._mapped[number][at])
+        if self._series.dataoffset is not None:
+            # Mapped anew each time, so that the parts that were read do not stay in memory.
+            return np.array(_mapped(self._file, self._series)[number][at])
         height, width = page.imagelength, page.imagewidth
         (top, bottom, _), (left, right, _) = rows.indices(height), columns.indices(width)
         tall, wide = (page.tilelength, page.tilewidth) if page.is_tiled else (page.rowsperstrip, width)

@@ -1,15 +1,19 @@
 """The evaluation of one model, as `dropzoo evaluate` makes it: its methods of prediction side by side."""
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import keras
+import numpy as np
 import tensorflow as tf
 from rich.table import Table
 
 from dropzoo import serving, training
-from dropzoo.runs.data import judged_images, judged_on
+from dropzoo.runs.data import judged_files, judged_images, judged_on
+from dropzoo.runs.details import Details, detail_tables
 from dropzoo.runs.evaluation import (
+    LogProbabilities,
     Sampler,
     Track,
     fit_temperatures,
@@ -24,9 +28,12 @@ from dropzoo.runs.figures import ByMethod, Corrupted
 from dropzoo.runs.inputs import feeding
 from dropzoo.runs.promises import Promises, promises_table
 from dropzoo.runs.scores import Scores
-from dropzoo.runs.tables import corruption_tables, figures_table, ood_table
-from dropzoo.runs.uncertainty import Foreign, Uncertainty, ood_aurocs, sample_all
+from dropzoo.runs.tables import corruption_tables, figures_table, ood_table, text_table
+from dropzoo.runs.uncertainty import Foreign, Uncertainty, ood_aurocs, per_image, sample_all
+from dropzoo.serving.montecarlo.attribution import Attribution
 from dropzoo.serving.montecarlo.reader import log_of_probabilities
+
+_ATTRIBUTED = 16  # images whose uncertainty is attributed to sites
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +48,8 @@ class Wanted:
             the model's own. It needs `num_samples`.
         examples: Bool. Whether to keep the most and the least certain images. It needs `num_samples`.
         from_logits: Bool. Whether the model's output is logits, as for `MonteCarlo`; None to find out.
+        split: Str or None. The images to judge on, as for `judged_images`.
+        per: Names of `details.PER`: scores by class, by image or by object.
         members: The members of an ensemble, whose mean is evaluated too; empty for a single model.
         calibration: The calibration of the model or of the ensemble, whose answers are evaluated too, or None.
     """
@@ -51,6 +60,8 @@ class Wanted:
     foreign: Foreign | None = None
     examples: bool = False
     from_logits: bool | None = None
+    split: str | None = None
+    per: tuple[str, ...] = ()
     members: list[keras.Model] = field(default_factory=list)
     calibration: serving.Calibration | None = None
 
@@ -66,9 +77,13 @@ class Evaluation:
         clean: The figures without temperatures, to compare those on corrupted images with.
         corrupted: The figures on corrupted images.
         uncertainty: `Uncertainty` on the whole data set; None if neither examples nor foreign images were wanted.
+        details: `Details`, the scores by class, image and object; None if they were not wanted.
         aurocs: By caption, the AUROC in [0, 1] with which each measure of uncertainty tells foreign images from
             the model's own.
         promises: `Promises`, the promises of the calibration as they were measured; None without a calibration.
+        model: The model.
+        attribution: `Attribution`, the share of the uncertainty that each site brings on a few images; None if no
+            examples were wanted, or the sampler cannot tell.
     """
 
     info: training.DataInfo
@@ -79,6 +94,9 @@ class Evaluation:
     uncertainty: Uncertainty | None
     aurocs: dict[str, dict[str, float]]
     promises: Promises | None = None
+    details: Details | None = None
+    model: keras.Model | None = None
+    attribution: Attribution | None = None
 
 
 def compare(
@@ -99,7 +117,7 @@ def compare(
     Raises:
         ValueError: If a temperature is wanted and there are no validation or no test images.
     """
-    dataset, info = judged_images(data), data.info
+    dataset, info = judged_images(data, wanted.split), data.info
     monte_carlo, said = None, wanted.from_logits
     if wanted.num_samples:
         monte_carlo = serving.MonteCarlo(model, num_samples=wanted.num_samples, from_logits=said)
@@ -114,11 +132,17 @@ def compare(
     scores = score_all(columns, dataset, info, temperatures)
     promises = None
     if wanted.calibration is not None:
+        if (judged := judged_on(info, wanted.split)) != "test":
+            warnings.warn(
+                f"The promises are measured on {judged} images, on which the calibration may have been fitted: "
+                "only other images show what they are worth",
+                stacklevel=2,
+            )
         promises = _score_calibrated(model, wanted, dataset, info, scores)
     figures = {title: each.figures() for title, each in scores.items()}
-    show(figures_table(figures, judged_on(info)))
+    show(figures_table(figures, judged_on(info, wanted.split)))
     if promises is not None and (measured := promises.measured()):
-        show(promises_table(measured, judged_on(info)))
+        show(promises_table(measured, judged_on(info, wanted.split)))
 
     uncertainty, aurocs = None, {}
     if monte_carlo is not None and (wanted.examples or wanted.foreign):
@@ -129,11 +153,48 @@ def compare(
             aurocs[caption] = ood_aurocs(monte_carlo, ways["deterministic"], uncertainty, dataset, foreign)
             show(ood_table(caption, aurocs[caption]))
 
+    details = _details(ways, samplers, dataset, data, wanted) if wanted.per else None
+    for caption, heads, rows in detail_tables(details) if details else ():
+        show(text_table(caption, heads, rows))
+
     clean = {title: figures[title] for title in ways}
     corrupted = score_corruptions(ways, dataset, info, wanted.corruptions, track)
     for table in corruption_tables(clean, corrupted):
         show(table)
-    return Evaluation(info, scores, figures, clean, corrupted, uncertainty, aurocs, promises)
+    attribution = _attribution(monte_carlo, dataset) if monte_carlo is not None and wanted.examples else None
+    return Evaluation(
+        info, scores, figures, clean, corrupted, uncertainty, aurocs, promises, details, model, attribution
+    )
+
+
+def _attribution(monte_carlo: serving.MonteCarlo, dataset: tf.data.Dataset) -> Attribution | None:
+    """The share of the uncertainty that each site brings on the first images; None if the sampler cannot tell."""
+    if monte_carlo.plain_passes or len(monte_carlo.reader.names) > 1:
+        return None
+    images = next(iter(dataset))[0][:_ATTRIBUTED]
+    return monte_carlo.attribute(feeding(monte_carlo.model)(images))
+
+
+def _details(
+    ways: dict[str, LogProbabilities],
+    samplers: list[Sampler],
+    dataset: tf.data.Dataset,
+    data: training.Data,
+    wanted: Wanted,
+) -> Details:
+    """Returns the details of the last way to predict, which is that of samples if there are any."""
+    found = Details(data.info, wanted.per, judged_files(data, wanted.split))
+    if not samplers:
+        (predict,) = ways.values()
+        for images, labels in dataset:
+            found.add(labels, predict(images))
+        return found
+    feed = feeding(samplers[-1].model if isinstance(samplers[-1], serving.MonteCarlo) else wanted.members[0])
+    for images, labels in dataset:
+        out = samplers[-1](feed(images))
+        information = per_image(np.asarray(out["mutual_information"]))
+        found.add(labels, log_of_probabilities(out["mean"]), information)
+    return found
 
 
 def _score_calibrated(

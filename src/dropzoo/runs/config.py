@@ -6,8 +6,12 @@ import math
 from typing import Any
 
 import keras
+import numpy as np
 
 from dropzoo import models, training
+from dropzoo.common.checks import check_count
+from dropzoo.runs.recipe import learning_rate
+from dropzoo.runs.recipe import optimizer as make_optimizer
 from dropzoo.runs.settings import FILE_NAMES, READING, Settings, renamed
 from dropzoo.training.losses.cross_entropy import check_smoothing
 
@@ -34,6 +38,9 @@ class RunConfig(Settings):
             `seed`; None for `seed`. The members of an ensemble share it.
         snapshots: Int, how many snapshots to take at the ends of as many cycles of the learning rate; 0 for none.
             They are the members of an ensemble that costs one training.
+        patience: Int above 0, the epochs without a better validation loss after which the training stops; None to
+            train to the end.
+        best: Bool. Whether the model is that of the epoch with the best validation loss, rather than the last.
         fold: Pair of ints `(k, n)` for part `k` of a cross-validation in `n` parts, or None, as for `load_data`.
         data, epochs, ...: See `Settings`.
 
@@ -54,6 +61,8 @@ class RunConfig(Settings):
     data_seed: int | None = None
     snapshots: int = 0
     fold: tuple[int, int] | None = None
+    patience: int | None = None
+    best: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -64,6 +73,8 @@ class RunConfig(Settings):
                 f"Received: {self.epochs} epochs, schedule {self.learning_rate_schedule}"
             )
         self.rate_callbacks()
+        if self.patience is not None:
+            check_count(self.patience, "patience")
 
     def to_json(self) -> dict[str, Any]:
         """Returns the config as a dict for JSON, with the names that the fields have in files."""
@@ -82,10 +93,16 @@ class RunConfig(Settings):
 
     def load_data(self) -> training.Data:
         """Loads the data of this run."""
+        return training.load_data(self.data, balance=self.balance == "sampling", **self.data_arguments())
+
+    def data_arguments(self) -> dict[str, Any]:
+        """Returns the arguments of `load_data` that are fields here."""
         arguments = {name: getattr(self, name) for name in DATA_ARGUMENTS}
-        if self.data_seed is not None:
-            arguments["seed"] = self.data_seed
-        return training.load_data(self.data, **arguments)
+        return arguments if self.data_seed is None else {**arguments, "seed": self.data_seed}
+
+    def class_weight(self, train: Any, info: training.DataInfo) -> dict[int, float] | None:
+        """Returns the weight of each class, if classes are to be balanced by weights."""
+        return class_weights(train, info) if self.balance == "weights" else None
 
     def build(self, info: training.DataInfo) -> keras.Model:
         """Builds the model with the initial weights that `seed` gives.
@@ -97,7 +114,12 @@ class RunConfig(Settings):
         """
         keras.utils.set_random_seed(self.seed)
         shape = {"input_shape": info.input_shape, "num_classes": info.num_classes}
-        model = models.build_model(self.model, dropout=self.dropout, **{**shape, **self.options})
+        before = keras.config.dtype_policy()
+        try:
+            keras.config.set_dtype_policy(before if self.precision == "float32" else self.precision)
+            model = models.build_model(self.model, dropout=self.dropout, **{**shape, **self.options})
+        finally:
+            keras.config.set_dtype_policy(before)
         check_fit(model, self.model, info)
         return model
 
@@ -111,10 +133,33 @@ class RunConfig(Settings):
         if self.snapshots:
             cycle = self.steps(info) // self.snapshots
             rate = keras.optimizers.schedules.CosineDecayRestarts(rate, cycle, t_mul=1.0)
-        elif self.learning_rate_schedule == "cosine":
-            rate = keras.optimizers.schedules.CosineDecay(rate, self.steps(info))
+        else:
+            warm_up = round(self.warmup * self.steps(info) / self.epochs)
+            rate = learning_rate(rate, self.learning_rate_schedule, self.steps(info), warm_up)
         loss = training.default_loss(info.task, info.num_classes, self.label_smoothing, info.ignore_class)
-        return training.Trainer(model, keras.optimizers.Adam(rate), loss, **options)
+        chosen = make_optimizer(self.optimizer, rate, self.clip_norm, self.ema)
+        return training.Trainer(model, chosen, loss, **options)
+
+
+def class_weights(train: Any, info: training.DataInfo) -> dict[int, float]:
+    """Returns weights by median frequency: a class that is half as frequent as the median one weighs twice.
+
+    A class that does not occur weighs 1.
+
+    Args:
+        train: The training batches of `load_data`.
+        info: The facts about the data set.
+
+    Reference:
+        Eigen and Fergus, "Predicting Depth, Surface Normals and Semantic Labels", 2015, arXiv:1411.4734.
+    """
+    counts = np.zeros(info.num_classes, np.int64)
+    for _, labels in train.as_stored():
+        labels = labels.numpy().ravel()
+        counts += np.bincount(labels[labels != info.ignore_class], minlength=len(counts))
+    frequency = counts / counts.sum()
+    weights = np.median(frequency[counts > 0]) / np.where(counts > 0, frequency, 1)
+    return {label: float(weights[label]) if counts[label] else 1.0 for label in range(len(counts))}
 
 
 def as_json(config: RunConfig) -> dict[str, Any]:

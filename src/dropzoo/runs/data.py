@@ -10,20 +10,67 @@ from typing import Any
 import tensorflow as tf
 
 from dropzoo import training
+from dropzoo.common.checks import unknown
 from dropzoo.runs.config import RunConfig
 from dropzoo.runs.files import read_json
 from dropzoo.training.data.load import find_folder
 
+#: The values of `split`: the images to judge on.
+SPLITS = ("test", "validation", "training", "all")
 
-def judged_images(data: training.Data) -> tf.data.Dataset:
-    """Returns the test set, or else the validation set, or else the training images, without augmentations."""
+
+def check_split(split: str | None) -> None:
+    """Raises a ValueError if `split` is not one of `SPLITS`, or None."""
+    if split is not None and split not in SPLITS:
+        raise unknown("split", split, SPLITS)
+
+
+def judged_images(data: training.Data, split: str | None = None) -> tf.data.Dataset:
+    """Returns the images to judge on, without augmentations.
+
+    Args:
+        data: What `load_data` returns.
+        split: One of `SPLITS`; None means the test set, or else the validation set, or else the training images.
+            Data for "all" were loaded with `test_split=1`.
+
+    Raises:
+        ValueError: If there are no images in the split.
+    """
     stored = getattr(data.train, "as_stored", None)  # custom batches have only `at_epoch`
-    return data.test or data.validation or (stored() if stored else data.train.at_epoch(0))
+    train = stored() if stored else data.train.at_epoch(0)
+    if split is None:
+        return data.test or data.validation or train
+    found = {"test": data.test, "all": data.test, "validation": data.validation, "training": train}[split]
+    if found is None:
+        raise ValueError(f"There are no {split} images in {data.info.name!r}. Choose another --split")
+    return found
 
 
-def judged_on(info: training.DataInfo) -> str:
-    """Returns the name of the split that `judged_images` returns."""
+def judged_on(info: training.DataInfo, split: str | None = None) -> str:
+    """Returns the name of the split that `judged_images` returns; it is empty for all images."""
+    if split is not None:
+        return "" if split == "all" else split
     return "test" if info.num_test else "validation" if info.num_validation else "training"
+
+
+def judged_files(data: training.Data, split: str | None = None) -> list[str] | None:
+    """Returns the files of `judged_images`, in their order; None if they are not those of a folder."""
+    summary = data.summary
+    if summary is None:
+        return None
+    name = judged_on(data.info, split) or "test"
+    files = summary.files("train" if name == "training" else name)
+    count = {"test": data.info.num_test, "validation": data.info.num_validation, "training": data.info.num_train}
+    return files if len(files) == count[name] else None
+
+
+def how_many_are_judged(data: training.Data, split: str | None) -> str:
+    """Returns a line that says how many images of a folder without a split of its own are judged, or ""."""
+    info, summary = data.info, data.summary
+    if summary is None or summary.is_split or split is not None or not info.num_train or not info.num_test:
+        return ""
+    every = info.num_train + info.num_validation + info.num_test
+    return f"{info.num_test:,} of {every:,} images are judged, the last fifth, as in training; see --split all\n"
 
 
 def read_info(out: Path) -> training.DataInfo:

@@ -7,6 +7,7 @@ from typing import TypedDict
 LABELS = {
     "mean_iou": "mean IoU",
     "nll": "NLL",
+    "calibrated_nll": "calibrated NLL",
     "brier": "Brier score",
     "ece": "ECE",
     "ece_adaptive": "ECE, equal mass",
@@ -26,6 +27,7 @@ class Figures(TypedDict, total=False):
         mean_iou: Float in [0, 1], over the classes that occur. For segmentation only.
         iou: Dict of the intersection over union of each class; None if it does not occur. For segmentation only.
         nll: Float, the negative log-likelihood in nats.
+        calibrated_nll: Float, the NLL with the temperature that fits the validation images. Sweeps record it.
         brier: Float in [0, 2], the Brier score.
         ece: Float in [0, 1], the expected calibration error over 15 bins of equal width.
         ece_adaptive: The same over 15 bins of equal mass.
@@ -41,6 +43,7 @@ class Figures(TypedDict, total=False):
     mean_iou: float
     iou: dict[str, float | None]
     nll: float
+    calibrated_nll: float
     brier: float
     ece: float
     ece_adaptive: float

@@ -86,6 +86,13 @@ def first_run(path: Path) -> Path:
     return _member(path, 0) if (path / _RECORD).is_file() else path
 
 
+def is_ensemble(path: Path) -> bool:
+    """Returns whether a folder holds several members: runs, or snapshots of one run."""
+    if (path / _RECORD).is_file():
+        return True
+    return (path / "run.json").is_file() and bool(read_json(path / "run.json")["config"].get("snapshots"))
+
+
 def load_members(path: Path) -> list[keras.Model]:
     """Returns the members of an ensemble; the list of its one model for an ordinary run.
 

@@ -16,6 +16,7 @@ from dropzoo.models.graph.record import load_model, remember, taken_by
 from dropzoo.runs.calibrations import export_folder, find_calibration
 from dropzoo.runs.files import read_json
 from dropzoo.runs.inputs import feeding, feeding_of, settle_range
+from dropzoo.runs.members import first_run, load_members
 from dropzoo.runs.run import load_run
 from dropzoo.serving.montecarlo.active import NothingDraws
 from dropzoo.serving.montecarlo.reader import check_single
@@ -43,6 +44,8 @@ class Predictor:
         calibration: The calibration by which the sampler answers; None if there is none.
         num_samples: Int, the number of samples of an answer; 1 for one pass.
         is_map: Bool, whether there is an answer for each pixel.
+        value_range: The values in files that become 0 and 1, if the training images had such a range; or None.
+        members: The members of an ensemble, each as an ensemble of one; empty for other models.
     """
 
     predict: Callable[[np.ndarray], Arrays]
@@ -54,6 +57,8 @@ class Predictor:
     calibration: serving.Calibration | None = None
     num_samples: int = 1
     is_map: bool = False
+    value_range: tuple[float, float] | None = None
+    members: tuple[serving.Ensemble, ...] = ()
 
     def read(self, path: Path) -> np.ndarray:
         """Returns an image file as this model takes it: float32 `(height, width, channels)` in [0, 1].
@@ -62,7 +67,7 @@ class Predictor:
             ValueError: If the file is no image, if its channels cannot be converted to those of the model, or if
                 it has 8 bits and the model takes 16.
         """
-        (image,) = read_images([path])
+        (image,) = read_images([path], value_range=self.value_range)
         return self.sized(self.converted(image, str(path)))
 
     def converted(self, image: np.ndarray, name: str) -> np.ndarray:
@@ -103,7 +108,7 @@ class Predictor:
 
     def arranged(self, statistics: Arrays) -> Arrays:
         """Returns statistics of the sampler as `predict` returns them: with the probabilities of two classes."""
-        return _two_classes(statistics)
+        return two_classes(statistics)
 
     def label(self, probabilities: np.ndarray) -> tuple[str, float]:
         """Returns the name and the probability of the likeliest class."""
@@ -126,8 +131,8 @@ def load_predictor(
     """Loads a model that predicts image files.
 
     Args:
-        path: Path of a run's folder, a `.keras` file, a SavedModel, or a folder of versions of one, whose newest
-            is loaded.
+        path: Path of the folder of a run or an ensemble, a `.keras` file, a SavedModel, or a folder of versions of
+            one, whose newest is loaded.
         num_samples: Int, the number of Monte-Carlo samples. A SavedModel and a calibration have their own number.
         seed: Int in [0, 2**32), the seed of the samples.
         input_range: `(low, high)`, the range of the pixels that the model takes; None to find out.
@@ -150,9 +155,16 @@ def load_predictor(
             calibration.facts, sampling="fixed"
         )  # the draws differ, not what they are from
         calibration = dataclasses.replace(calibration, facts=facts)
-    if (path / "run.json").exists():
-        model, _, info = load_run(path)
-        names = info.class_names
+    value_range = None
+    if (path / "run.json").exists() or (path / "ensemble.json").exists():
+        models = load_members(path)
+        _, config, info = load_run(first_run(path))
+        names, value_range = info.class_names, config.value_range
+        if len(models) > 1:
+            for member in models:
+                settle_range(member, input_range, say)
+            return _from_members(models, names, from_logits, calibration, value_range)
+        (model,) = models
     elif path.suffix == ".keras" and path.is_file():
         model = load_model(path)
     elif export is not None and not (sampling == "fixed" and inside is not None and inside.is_file()):
@@ -176,7 +188,27 @@ def load_predictor(
     options: dict[str, Any] = {"seed": seed, "from_logits": from_logits, "return_samples": votes}
     if calibration is None:
         options |= {"num_samples": 30 if num_samples is None else num_samples, "sampling": sampling}
-    return _from_keras(model, names, from_logits, calibration, options)
+    found = _from_keras(model, names, from_logits, calibration, options)
+    return dataclasses.replace(found, value_range=value_range)
+
+
+def _from_members(
+    models: list[keras.Model],
+    class_names: tuple[str, ...] | None,
+    from_logits: bool | None,
+    calibration: serving.Calibration | None,
+    value_range: tuple[float, float] | None,
+) -> Predictor:
+    feed = feeding(models[0])
+    ensemble = serving.Ensemble(models, from_logits=from_logits, calibration=calibration)
+
+    def predict(images: np.ndarray) -> Arrays:
+        return two_classes({name: value.numpy() for name, value in ensemble(feed(images)).items()})
+
+    facts: dict[str, Any] = {"feed": feed, "sampler": ensemble, "calibration": calibration}
+    facts |= {"num_samples": len(models), "is_map": len(models[0].output_shape) > 2, "value_range": value_range}
+    facts |= {"members": tuple(serving.Ensemble([each], from_logits=from_logits) for each in models)}
+    return Predictor(predict, models[0].input_shape[1:], class_names, taken_by(models[0]), **facts)
 
 
 def _from_keras(
@@ -197,13 +229,13 @@ def _from_keras(
 
         def predict(images: np.ndarray) -> Arrays:
             (mean,) = run(reader.check(feed(images)))
-            return _two_classes({"mean": mean.numpy()})
+            return two_classes({"mean": mean.numpy()})
 
         facts |= {"sampler": one}
     else:
 
         def predict(images: np.ndarray) -> Arrays:
-            return _two_classes({name: value.numpy() for name, value in sample(feed(images)).items()})
+            return two_classes({name: value.numpy() for name, value in sample(feed(images)).items()})
 
         facts |= {"sampler": sample, "num_samples": sample.num_samples}
     facts |= {"is_map": len(model.output_shape) > 2}
@@ -242,9 +274,9 @@ def _from_saved_model(path: Path, input_range: tuple[float, float] | None) -> Pr
     def predict(images: np.ndarray) -> Arrays:
         given = feed(tf.constant(images))
         if "predict_mc" not in signatures:
-            return _two_classes({"mean": signatures["serving_default"](images=given)["probabilities"].numpy()})
+            return two_classes({"mean": signatures["serving_default"](images=given)["probabilities"].numpy()})
         found = signatures["predict_mc"](images=given)
-        return _two_classes({name: value.numpy() for name, value in found.items()})
+        return two_classes({name: value.numpy() for name, value in found.items()})
 
     predict.loaded = loaded  # type: ignore[attr-defined]  # signatures die with the object that they were loaded from
     names = tuple(info["class_names"]) if info.get("class_names") else None
@@ -266,7 +298,7 @@ def _pixels_of_export(path: Path, info: dict[str, Any], said: tuple[float, float
     return pixels.of_range(*check_range(said))
 
 
-def _two_classes(answers: Arrays) -> Arrays:
+def two_classes(answers: Arrays) -> Arrays:
     """Turns a single probability, that of the second of two classes, into both, and samples into votes."""
     if answers["mean"].shape[-1] > 1:
         both = {}

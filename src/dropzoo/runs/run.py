@@ -11,9 +11,10 @@ results.json   the figures on the test set, or the images that stand in for it; 
 import dataclasses
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from shlex import quote
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -37,7 +38,9 @@ from dropzoo.runs.evaluation import evaluate
 from dropzoo.runs.figures import Figures
 from dropzoo.runs.files import read_json, write_history, write_json
 from dropzoo.runs.inputs import fed
+from dropzoo.runs.recipe import Patience, is_exhausted
 from dropzoo.serving.montecarlo.reader import check_single
+from dropzoo.training.loop.checkpoints import read_history, restore_best
 from dropzoo.training.loop.replicas import is_chief, scope
 
 
@@ -47,6 +50,7 @@ def train_run(
     say: Callable[[str], None] = print,
     verbose: int | None = None,
     steps_per_execution: int = 1,
+    show: Callable[[training.Data], None] = lambda data: None,
 ) -> tuple[keras.Model, Figures]:
     """Trains in the folder `out`, or continues there if a run of the same config was stopped.
 
@@ -58,6 +62,7 @@ def train_run(
         say: Function that prints a line.
         verbose: Int, as for `Trainer.fit`; None for a progress bar in a terminal, and elsewhere a line per epoch.
         steps_per_execution: Int above 0, as for `Trainer`.
+        show: Function that gets the data before the training begins.
 
     Returns:
         The model, and its figures on `judged_images`.
@@ -71,20 +76,34 @@ def train_run(
     if not chief:
         say = _say_nothing
     say(f"Training on {devices}")
-    _check_folder(out, config)
-    if (out / "results.json").exists():
+    more = _check_folder(out, config)
+    if more:
+        say(
+            f"{out} goes on from epoch {more} to {config.epochs}; schedules are those of {config.epochs} "
+            f"epochs from here"
+        )
+    elif (out / "results.json").exists():
         say(f"{out} holds this run already, finished; nothing to train")
         return load_model(out / "model.keras"), read_json(out / "results.json")
 
     data = load_run_data(config, out, "num_train")  # with more or fewer images the batches would differ
+    if chief:
+        show(data)
     with scope(strategy):
         model = config.build(data.info)
     callbacks = config.rate_callbacks()
     for callback in callbacks:
         callback.match(model)  # a pattern without a site is an error before anything is written
     snapshots = [_Snapshots(out, config.epochs // config.snapshots)] if config.snapshots and chief else []
+    epochs = config.epochs
+    if config.patience is not None:
+        callbacks.append(Patience(config.patience))
+        epochs = _epochs_left(out / "checkpoints", config)
     trainer = config.trainer(model, data.info, strategy=strategy, steps_per_execution=steps_per_execution)
     if chief:
+        if more:
+            trainer.goes_on_from(out / "checkpoints")
+            (out / "results.json").unlink(missing_ok=True)  # before the config: a stop in between loses nothing
         _write_config(out, config, data.info)
     placed = sum(site.spec is not None for site in models.list_sites(model))
     say(
@@ -94,11 +113,14 @@ def train_run(
     history = trainer.fit(
         fed(data.train, model),
         validation_data=None if data.validation is None else fed(data.validation, model),
-        epochs=config.epochs,
+        epochs=epochs,
         callbacks=[*callbacks, *snapshots],
+        class_weight=config.class_weight(data.train, data.info),
         checkpoint_dir=out / "checkpoints",
         verbose=(1 if sys.stdout.isatty() else 2) if verbose is None else verbose,
     ).history
+    if config.best and (best := restore_best(out / "checkpoints", model)):
+        say(f"The model is that of epoch {best}, which has the best loss")
     if chief:
         write_history(out / "history.csv", history)
         with whole_file(out / "model.keras") as unfinished:
@@ -107,6 +129,13 @@ def train_run(
     if chief:
         write_json(out / "results.json", figures)
     return model, figures
+
+
+def _epochs_left(checkpoints: Path, config: RunConfig) -> int:
+    """Returns the number of epochs to train for: those that are done if the patience has ended."""
+    history = read_history(checkpoints) if checkpoints.is_dir() else {}
+    losses = history.get("val_loss") or history.get("loss") or []
+    return len(losses) if is_exhausted(losses, config.patience or 1) else config.epochs
 
 
 def load_run(out: Path) -> tuple[keras.Model, RunConfig, training.DataInfo]:
@@ -125,17 +154,39 @@ def load_run(out: Path) -> tuple[keras.Model, RunConfig, training.DataInfo]:
     return load_run_model(out / "model.keras"), config, read_info(out)
 
 
+def load_run_for(
+    out: Path, split: str | None = None, reading: Mapping[str, Any] | None = None
+) -> tuple[keras.Model, RunConfig, training.Data]:
+    """Loads a finished run with its data, to judge it on them.
+
+    Args:
+        out: Path of the run's folder.
+        split: The images to judge on, as for `judged_images`.
+        reading: Fields of `Settings` that replace those of the run.
+    """
+    model, config, _ = load_run(out)
+    changed = {**(reading or {}), **({"test_split": 1} if split == "all" else {})}
+    config = dataclasses.replace(config, **changed)
+    return model, config, load_run_data(config, out)
+
+
 def load_model_for(
-    path: Path, data: str, manual_dir: str | None = None
+    path: Path,
+    data: str,
+    manual_dir: str | None = None,
+    split: str | None = None,
+    reading: Mapping[str, Any] | None = None,
 ) -> tuple[keras.Model, RunConfig, training.Data]:
     """Loads a model, and data that are converted to its channels and, if it takes squares, to its size.
 
-    The test set of a folder is its last fifth, as in training.
+    A folder is read as that of the run was: the same label does not count, and masks mean the same.
 
     Args:
         path: Path of a `.keras` file, or of a folder with a `model.keras`: a run, or a reference model.
         data: Str, a data set or a folder, as for `load_data`.
         manual_dir: Str or None, as for `load_data`.
+        split: The images to judge on, as for `judged_images`.
+        reading: Fields of `Settings` that say how a folder is read, and replace those of the run.
 
     Returns:
         The model, a config that says how its data were loaded, and the data.
@@ -157,7 +208,10 @@ def load_model_for(
         image_size=height if height == width else None,
         num_channels=channels if channels in (1, 3) else None,
         manual_dir=manual_dir,
+        **(_reading_of(path, model) if absolute(data) else {}) | dict(reading or {}),
     )
+    if split == "all":
+        config = dataclasses.replace(config, test_split=1)
     loaded = config.load_data()
     check_fit(
         model,
@@ -170,6 +224,15 @@ def load_model_for(
         advice = f"If the classes mean the same, pass {file}, which does not record their names"
         check_same_data(path, loaded.info, ("class_names",), advice)
     return model, config, loaded
+
+
+def _reading_of(path: Path, model: keras.Model) -> dict[str, Any]:
+    """Returns how the folder of a run was read, or, for a model alone, the label that its loss ignores."""
+    if (path / "run.json").is_file():
+        saved = RunConfig.from_json(read_json(path / "run.json")["config"])
+        return {name: getattr(saved, name) for name in ("masks_as", "ignore_class", "pages", "value_range")}
+    ignored = getattr(getattr(model, "loss", None), "ignore_class", None)
+    return {} if ignored is None else {"ignore_class": ignored}
 
 
 def load_run_model(file: Path) -> keras.Model:
@@ -203,22 +266,36 @@ class _Snapshots(keras.callbacks.Callback):
                 self.model.save(unfinished)
 
 
-def _check_folder(out: Path, config: RunConfig) -> None:
-    """Raises a ValueError if `out` holds anything but this run."""
+def _check_folder(out: Path, config: RunConfig) -> int:
+    """Raises a ValueError if `out` holds anything but this run, or the same run of fewer epochs.
+
+    Returns:
+        The number of epochs that the run in `out` had, if it is to go on for more; otherwise 0.
+    """
     if out.is_file() or (out.is_dir() and any(out.iterdir()) and not (out / "run.json").exists()):
         raise ValueError(f"{out} holds something that is not a run; choose another folder with --out")
     if not (out / "run.json").exists():
-        return
+        return 0
     saved, wanted = read_json(out / "run.json"), as_json(config)
     held = as_json(RunConfig.from_json(saved["config"]))  # a setting that the file lacks has its default
     folder = absolute(config.data)
     if folder and folder == saved.get("folder"):  # the same folder under another name
         held["data"] = wanted["data"]
+    epochs: Any = held["epochs"]
+    if (
+        config.epochs > epochs
+        and not config.snapshots
+        and not differences({**held, "epochs": config.epochs}, wanted)
+    ):
+        return epochs
     changed = differences(held, wanted)
     if changed:
         raise ValueError(
-            f"{out} holds another run; choose another folder with --out, or delete it. Differences: {changed}"
+            f"{out} holds another run; choose another folder with --out, or delete it. A run may only go on "
+            f"for more "
+            f"--epochs. Differences: {changed}"
         )
+    return 0
 
 
 def _write_config(out: Path, config: RunConfig, info: training.DataInfo) -> None:

@@ -4,6 +4,8 @@ import dataclasses
 from typing import Any
 
 from dropzoo.common.checks import check_choice, check_count, check_positive
+from dropzoo.runs.recipe import SCHEDULES
+from dropzoo.runs.recipe import optimizer as make_optimizer
 
 #: The fields that say how a folder is read, which are those of a model for other folders too.
 READING = ("images", "masks", "mask_suffix", "masks_as", "ignore_class", "class_names", "pages", "value_range")
@@ -20,11 +22,18 @@ class Settings:
         data: Str, a data set or a folder, as for `load_data`.
         epochs: Positive int.
         batch_size: Positive int.
-        learning_rate: Positive float, the learning rate of Adam.
-        learning_rate_schedule: `"cosine"`, down to 0 over all steps, or `"constant"`.
+        learning_rate: Positive float, the largest learning rate.
+        learning_rate_schedule: `"cosine"`, down to 0, `"constant"`, `"one_cycle"` or `"polynomial"`.
+        warmup: Float, the epochs in which the learning rate grows from 0 before its schedule begins.
+        optimizer: Str, a name with arguments of Keras behind a colon: `"adamw:weight_decay=0.05"`.
+        clip_norm: Positive float, the largest norm of all gradients together; None to leave them.
+        ema: Float in [0, 1), the momentum of a moving average of the weights, which replaces them; None for none.
+        precision: `"float32"`, `"mixed_bfloat16"` or `"mixed_float16"`.
         image_size, num_channels, validation_split, limit, manual_dir, data_dir, cache: As for `load_data`.
         test_split, images, masks, mask_suffix, masks_as, ignore_class, class_names, split_file, group_by, pages,
             value_range, broken: As for `load_data`.
+        balance: `"none"`; `"weights"`, which weighs each class by the median of the frequencies of all classes
+            divided by its own, for images or pixels; or `"sampling"`, which shows all classes equally often.
 
     Raises:
         ValueError: If a value is out of its range.
@@ -35,6 +44,11 @@ class Settings:
     batch_size: int = 32
     learning_rate: float = 1e-3
     learning_rate_schedule: str = "cosine"
+    warmup: float = 0.0
+    optimizer: str = "adam"
+    clip_norm: float | None = None
+    ema: float | None = None
+    precision: str = "float32"
     image_size: int | tuple[int, int] | None = None
     num_channels: int | None = None
     validation_split: float = 0.1
@@ -54,6 +68,7 @@ class Settings:
     pages: str = "auto"
     value_range: tuple[float, float] | None = None
     broken: str = "refuse"
+    balance: str = "none"
 
     def __post_init__(self) -> None:
         for name in ("image_size", "value_range"):  # pairs are lists in files
@@ -62,7 +77,16 @@ class Settings:
         check_count(self.epochs, "epochs")
         check_count(self.batch_size, "batch_size")
         check_positive(self.learning_rate, "learning_rate")
-        check_choice(self.learning_rate_schedule, "learning_rate_schedule", ("cosine", "constant"))
+        check_choice(self.balance, "balance", ("none", "weights", "sampling"))
+        check_choice(self.learning_rate_schedule, "learning_rate_schedule", SCHEDULES)
+        check_choice(self.precision, "precision", ("float32", "mixed_bfloat16", "mixed_float16"))
+        if not 0 <= self.warmup < self.epochs:
+            raise ValueError(f"`warmup` must be from 0 to below the number of epochs. Received: {self.warmup}")
+        if self.clip_norm is not None:
+            check_positive(self.clip_norm, "clip_norm")
+        if self.ema is not None and not 0 <= self.ema < 1:
+            raise ValueError(f"`ema` must be in [0, 1). Received: ema={self.ema}")
+        make_optimizer(self.optimizer, self.learning_rate)
 
     def settings(self) -> dict[str, Any]:
         """Returns the fields of this class by name, without those of a subclass."""

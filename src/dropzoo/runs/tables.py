@@ -34,6 +34,15 @@ def figures_table(columns: ByMethod, split: str = "") -> Table:
     return table
 
 
+def text_table(caption: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """Returns a table of texts, with a caption."""
+    columns = [Column(heads[0], overflow="fold"), *(Column(head, justify="right") for head in heads[1:])]
+    table = Table(*columns, title=caption)
+    for row in rows:
+        table.add_row(*map(escape, row))
+    return table
+
+
 def corruption_tables(clean: ByMethod, found: Corrupted) -> list[Table]:
     """Returns tables of the score, the NLL and the ECE by severity, with a row for each corruption and method.
 

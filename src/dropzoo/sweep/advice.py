@@ -20,7 +20,7 @@ from dropzoo.sweep.stats import (
 )
 from dropzoo.sweep.trials import Record
 
-METRICS = ("nll", "accuracy", "mean_iou", "brier", "ece")
+METRICS = ("calibrated_nll", "nll", "accuracy", "mean_iou", "brier", "ece")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,14 +56,15 @@ class Recommendation:
         return self.effect is None or self.effect.low <= 0 <= self.effect.high
 
 
-def recommend(records: Iterable[Record], metric: str = "nll") -> Recommendation:
+def recommend(records: Iterable[Record], metric: str | None = None) -> Recommendation:
     """Returns the simplest candidate whose mean is within one standard error of the best one's.
 
     The standard error is that of the paired difference to the best, over seeds and folds.
 
     Args:
         records: Records of one sweep.
-        metric: Str, one of `METRICS`, a figure on the validation images.
+        metric: Str, one of `METRICS`, a figure on the validation images. None means the calibrated NLL, in which a
+            network does not win by being less overconfident alone, or the NLL if a record lacks it.
 
     Returns:
         The candidate and its evidence.
@@ -74,9 +75,10 @@ def recommend(records: Iterable[Record], metric: str = "nll") -> Recommendation:
     Reference:
         Breiman et al., "Classification and Regression Trees", 1984, section 3.4.3, for the rule.
     """
+    records = list(records)
+    metric = _default_metric(records) if metric is None else metric
     if metric not in METRICS:
         raise unknown("metric", metric, METRICS)
-    records = list(records)
     found = [c for c in candidates(records, metric) if c.scored]
     # If a sweep by halving is not done, its last round may hold only baselines.
     epochs = max((c.epochs for c in found if not c.is_baseline), default=found[0].epochs if found else 0)
@@ -107,6 +109,13 @@ def recommend(records: Iterable[Record], metric: str = "nll") -> Recommendation:
         compared=len(ranked),
         partly_failed=len(found) - len(ranked),
     )
+
+
+def _default_metric(records: list[Record]) -> str:
+    """Returns the calibrated NLL, or the NLL if a trial was recorded without it."""
+    scored = [record for record in records if not record.error]
+    have = all("calibrated_nll" in record.outcome.validation for record in scored)
+    return "calibrated_nll" if scored and have else "nll"
 
 
 def _why_not(records: list[Record], metric: str) -> str:
@@ -152,10 +161,29 @@ def in_words(found: Recommendation) -> list[str]:
         lines.append(
             f"The best mean is that of {best}; the recommended plan is simpler, and within one standard error."
         )
+    lines += _was_it_long_enough(found)
     if found.compared > 2:
         lines.append(
             f"Chosen among {found.compared} plans on the same validation images, which flatters the choice: the "
             "intervals do not allow for that."
+        )
+    return lines
+
+
+def _was_it_long_enough(found: Recommendation) -> list[str]:
+    """Returns warnings of trainings that were too short to judge dropout by."""
+    compared = [c for c in (found.baseline or found.chosen, found.runner_up) if c is not None]
+    lines = []
+    if any(candidate.underfits for candidate in compared):
+        lines.append(
+            "Warning: this run underfits; more epochs before more dropout. After "
+            f"{found.chosen.epochs} epochs, more of the training {title(found.chosen.score)} is missing than is "
+            "lost between training and validation images."
+        )
+    elif any(candidate.ends_at_its_best for candidate in compared):
+        lines.append(
+            f"Warning: the validation NLL was lowest in the last of {found.chosen.epochs} epochs. Longer "
+            "trainings may change the order, since dropout needs more epochs: try twice as many."
         )
     return lines
 

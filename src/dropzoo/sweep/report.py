@@ -82,12 +82,12 @@ def write_report(path: Path, file: Path) -> Path:
     )
 
 
-def recommendation_text(file: Path, metric: str) -> tuple[list[Candidate], list[str], str]:
+def recommendation_text(file: Path, metric: str | None) -> tuple[list[Candidate], list[str], str]:
     """Returns the recommendation for a terminal.
 
     Args:
         file: Path of the sweep's file or folder.
-        metric: Str, the figure on the validation images to compare plans by.
+        metric: Str, the figure on the validation images to compare plans by; None for the default of `recommend`.
 
     Returns:
         The candidates to show in a table, the lines of evidence, and the command that trains the plan.

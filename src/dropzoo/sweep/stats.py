@@ -14,6 +14,8 @@ from dropzoo.sweep.trials import Axes, Outcome, Record
 
 #: The axes of a space, in the order in which they are shown.
 AXES = tuple(field.name for field in dataclasses.fields(Axes))
+# Below this score on the training images, a network is far from having fitted them.
+_FITTED = 0.95
 HIGHER_IS_BETTER = ("accuracy", "mean_iou")
 
 
@@ -160,6 +162,19 @@ class Candidate:
     def interval(self, metric: str, images: str = "validation") -> Interval:
         """Returns the mean of a metric over seeds and folds, with its interval."""
         return interval(self.values(metric, images).values(), self.folds)
+
+    @property
+    def underfits(self) -> bool:
+        """Whether the training images are far from fitted, while the gap to the validation images is small."""
+        train, gap = self.interval(self.score, "train").mean, self.interval("gap").mean
+        return bool(train < _FITTED and gap < (1 - train) / 2)  # no comparison with NaN is true
+
+    @property
+    def ends_at_its_best(self) -> bool:
+        """Whether the validation NLL was lowest at the last of several epochs, in most of the trainings."""
+        curves = [outcome.curves.get("val_nll", []) for outcome in self.outcomes]
+        last = [len(curve) > 1 and curve[-1] < min(curve[:-1]) for curve in curves]
+        return 2 * sum(last) > len(last)
 
     @property
     def folds(self) -> int:

@@ -18,7 +18,7 @@ import dropzoo
 from dropzoo import layers, serving, training
 from dropzoo.runs.config import DATA_ARGUMENTS, RunConfig
 from dropzoo.runs.evaluation import LogProbabilities, log_probabilities, score
-from dropzoo.runs.scores import Scores
+from dropzoo.runs.scores import Sample, Scores
 from dropzoo.sweep.trials import Outcome, Record, Trial, as_json
 
 # Number of loaded data sets to keep: trials that follow each other differ in few seeds and augmentations.
@@ -125,7 +125,12 @@ class Workbench:
         # Moving rates change between executions, so these are short. Otherwise only the time depends on the size.
         graph.trainer.steps_per_execution = 1 if config.rate_schedule else _STEPS_PER_EXECUTION
         history = graph.trainer.fit(
-            data, data.validation, epochs=config.epochs, callbacks=callbacks, verbose=0
+            data,
+            data.validation,
+            epochs=config.epochs,
+            callbacks=callbacks,
+            class_weight=config.class_weight(data.train, data.info),
+            verbose=0,
         ).history
         if not math.isfinite(history["val_nll"][-1]):
             raise FloatingPointError(f"The validation NLL is {history['val_nll'][-1]}")
@@ -136,6 +141,9 @@ class Workbench:
             for name, dataset in sets.items()
             if dataset is not None
         }
+        calibrated = _calibrated_nll(graph.predict, sets["validation"], sets["test"], data.info.ignore_class)
+        for name, value in calibrated.items():
+            figures[name]["calibrated_nll"] = value
         bins = scores.calibration  # of the last set, the validation images
         epochs = [after - before for before, after in zip(ends, ends[1:], strict=False)]
         return {
@@ -216,12 +224,36 @@ class _Kept:
     def __init__(self, data: training.Data) -> None:
         self.info = data.info
         self.at_epoch = functools.cache(data.train.at_epoch)
+        self.train = data.train
         self.validation, self.test = (_in_memory(dataset, data.info) for dataset in (data.validation, data.test))
 
     @functools.cached_property
     def seen(self) -> tf.data.Dataset:
         """The training images, to evaluate on."""
         return _in_memory(self.at_epoch(0), self.info)
+
+
+def _calibrated_nll(
+    predict: LogProbabilities,
+    validation: tf.data.Dataset | None,
+    test: tf.data.Dataset | None,
+    ignore_class: int | None,
+) -> dict[str, float]:
+    """Returns the NLL on validation and test images with the temperature that fits the validation images."""
+    temperature, found = 1.0, {}
+    for name, dataset in {"validation": validation, "test": test}.items():
+        if dataset is None:
+            continue
+        sample, kept = Sample(), []
+        for images, labels in dataset:
+            kept.append(sample(labels.numpy(), predict(images).numpy()))
+        classes, log_p = (np.concatenate(each) for each in zip(*kept, strict=True))
+        if name == "validation":
+            temperature = training.fit_temperature(log_p, classes, ignore_class)
+        counts = classes != ignore_class
+        scaled = tf.nn.log_softmax(log_p[counts] / temperature).numpy()
+        found[name] = float(-np.take_along_axis(scaled, classes[counts, None], -1).mean())
+    return found
 
 
 def _in_memory(dataset: Any, info: training.DataInfo) -> Any:
@@ -247,7 +279,10 @@ def _graph_key(model: keras.Model, config: RunConfig, info: training.DataInfo) -
     for layer in layers.dropouts(model):
         free = ("rate", "seed") if layers.has_live_rate(layer) else ("seed",)
         drops.append([type(layer).__name__, layer.get_config() | dict.fromkeys(free)])
-    names = ("model", "options", "learning_rate", "learning_rate_schedule", "label_smoothing")
+    names = (
+        *("model", "options", "learning_rate", "learning_rate_schedule", "label_smoothing", "warmup", "optimizer"),
+        *("clip_norm", "ema", "precision"),
+    )
     settings = [getattr(config, name) for name in names]
     # The number of steps is part of the learning-rate schedule, which is part of the graph.
     shape = [config.steps(info), info.input_shape, info.num_classes, info.ignore_class]

@@ -10,7 +10,7 @@ from dropzoo.training.data.files.table import Polygons, Sample, Table, some, spl
 
 
 def find_coco(root: Path) -> dict[str, Path]:
-    """Returns the JSON files in a folder, or in its `annotations/`, that hold annotations of COCO, by their splits.
+    """Returns the files of COCO annotations in a folder, or in its `annotations/`, by their splits.
 
     Raises:
         ValueError: If there are several files, and their names do not say of which split they are.
@@ -18,11 +18,13 @@ def find_coco(root: Path) -> dict[str, Path]:
     places = [*sorted(root.glob("*.json")), *sorted(root.glob("annotations/*.json"))]
     found = [path for path in places if _is_coco(path)]
     if len(found) < 2:
-        return {"": path for path in found}
+        return {"": found[0]} if found else {}
     words = {path: re.split("[^a-z]+", path.stem.lower()) for path in found}
     splits = {next((split_of(word) for word in words[path] if split_of(word)), ""): path for path in found}
     if len(splits) < len(found) or "" in splits:
-        raise ValueError(f"Expected one file of annotations a split in {root}. Received: {some(list(map(str, found)))}")
+        raise ValueError(
+            f"Expected one file of annotations a split in {root}. Received: {some(list(map(str, found)))}"
+        )
     return splits
 
 
@@ -38,9 +40,14 @@ def read_coco(files: dict[str, Path], root: Path) -> Table:
     """Returns the table of the COCO files of splits."""
     tables = [_read(path, root, split) for split, path in files.items()]
     if len({table.class_names for table in tables}) > 1:
-        raise ValueError(f"The files of the splits must have the same categories. Received: {some(list(map(str, files.values())))}")
+        raise ValueError(
+            f"The files of the splits must have the same categories. Received: "
+            f"{some(list(map(str, files.values())))}"
+        )
     samples = [sample for table in tables for sample in table.samples]
-    return dataclasses.replace(tables[0], samples=samples, notes=[note for table in tables for note in table.notes])
+    return dataclasses.replace(
+        tables[0], samples=samples, notes=[note for table in tables for note in table.notes]
+    )
 
 
 def _read(path: Path, root: Path, split: str) -> Table:
@@ -60,12 +67,18 @@ def _read(path: Path, root: Path, split: str) -> Table:
             encoded += 1
             continue
         if each["category_id"] not in classes:
-            raise ValueError(f"Annotation {each.get('id')} in {path} has the category {each['category_id']}, which is not listed")
+            raise ValueError(
+                f"Annotation {each.get('id')} in {path} has the category {each['category_id']}, which is "
+                f"not listed"
+            )
         for corners in each["segmentation"]:
-            shapes.setdefault(each["image_id"], []).append((classes[each["category_id"]], tuple(map(float, corners))))
+            shapes.setdefault(each["image_id"], []).append(
+                (classes[each["category_id"]], tuple(map(float, corners)))
+            )
     if encoded:
         raise ValueError(
-            f"{encoded:,} annotations in {path} are no polygons (run-length codes, or boxes alone). Save the masks as "
+            f"{encoded:,} annotations in {path} are no polygons (run-length codes, or boxes alone). Save "
+            f"the masks as "
             "PNG files of class ids instead"
         )
     samples, missing = [], []

@@ -2,6 +2,7 @@
 
 import csv
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,7 +35,7 @@ class Palette:
         if strange.any():
             colours = np.unique(pixels[strange], axis=0)
             if self.exact and len(colours) <= 256:
-                shown = ", ".join("#%02x%02x%02x" % tuple(colour) for colour in colours[:5])
+                shown = ", ".join(_code(*colour) for colour in colours[:5])
                 raise ValueError(
                     f"Colours that are no class. Received: {path} with {int(strange.sum()):,} pixels of "
                     f"{len(colours)} other colours: {shown}. Add them to the file of colours"
@@ -42,6 +43,10 @@ class Palette:
             distances = ((pixels[strange][:, None].astype(int) - np.array(self.colours)) ** 2).sum(-1)
             ids[strange] = distances.argmin(-1)
         return ids.astype(np.uint8 if len(known) <= 256 else np.int32)
+
+
+def _code(red: int, green: int, blue: int) -> str:
+    return f"#{red:02x}{green:02x}{blue:02x}"
 
 
 def read_palette(path: Path) -> Palette:
@@ -54,13 +59,15 @@ def read_palette(path: Path) -> Palette:
         ValueError: If there is no such file, or no colour in it.
     """
     if not path.is_file():
-        raise ValueError(f"No such file of colours: {path}. Expected a line for each class: red, green, blue, name")
+        raise ValueError(
+            f"No such file of colours: {path}. Expected a line for each class: red, green, blue, name"
+        )
     found = [each for line in path.read_text().splitlines() if (each := _colour(line)) is not None]
     colours = [colour for colour, _ in found]
     if not colours or len(set(colours)) < len(colours):
         wrong = "no colours" if not colours else "the same colour twice"
         raise ValueError(f"Expected a line for each class: red, green, blue, name. Received: {wrong} in {path}")
-    names = [name or "#%02x%02x%02x" % colour for colour, name in found]
+    names = [name or _code(*colour) for colour, name in found]
     return Palette(tuple(colours), tuple(names))
 
 
@@ -89,7 +96,12 @@ def find_colours(masks: list[np.ndarray]) -> Palette:
         pixels = np.repeat(stored, 3, axis=2) if stored.shape[2] == 1 else stored[..., :3]
         codes |= set(np.unique((pixels.astype(np.int64) * (65536, 256, 1)).sum(-1)).tolist())
     colours = tuple((code >> 16, code >> 8 & 255, code & 255) for code in sorted(codes))
-    return Palette(colours, tuple("#%02x%02x%02x" % colour for colour in colours))
+    return palette_of(colours)
+
+
+def palette_of(colours: Sequence[tuple[int, int, int]]) -> Palette:
+    """Returns colours as classes that are named by their codes."""
+    return Palette(tuple(colours), tuple(_code(*colour) for colour in colours))
 
 
 def read_names(path: Path) -> list[str]:

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,7 +9,17 @@ import numpy as np
 import tifffile
 from PIL import ExifTags, Image, JpegImagePlugin
 
-from dropzoo.training.data.images import ARRAY_SUFFIXES, BMP, GIF, JPEG, PNG, TIFF_SUFFIXES, single_array, stack_axis
+from dropzoo.training.data.files.threads import map_files
+from dropzoo.training.data.images import (
+    ARRAY_SUFFIXES,
+    BMP,
+    GIF,
+    JPEG,
+    PNG,
+    TIFF_SUFFIXES,
+    single_array,
+    stack_axis,
+)
 
 # Channels of the colour types of PNG files, without alpha, and of the modes of Pillow.
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 3, 4: 1, 6: 3}
@@ -52,8 +61,7 @@ def read_facts(paths: Sequence[Path], pages: str = "auto") -> tuple[dict[Path, F
         except Exception as error:
             return str(error).splitlines()[0] if str(error) else type(error).__name__
 
-    with ThreadPoolExecutor(min(8, 2 * (os.cpu_count() or 1))) as pool:
-        found = dict(zip(paths, pool.map(look, paths, chunksize=64), strict=True))
+    found = dict(zip(paths, map_files(look, paths), strict=True))
     good = {path: each for path, each in found.items() if isinstance(each, Facts)}
     return good, {path: each for path, each in found.items() if isinstance(each, str)}
 
@@ -65,8 +73,10 @@ def _facts(path: Path, pages: str) -> Facts:
     if suffix in ARRAY_SUFFIXES:
         array = single_array(path)
         if array.ndim == 3 and pages == "images":
-            return Facts(*array.shape[1:], 1, array.dtype.name, pages=len(array))
-        return Facts(*(array.shape if array.ndim == 3 else (*array.shape, 1)), array.dtype.name)
+            count, height, width = array.shape
+            return Facts(height, width, 1, array.dtype.name, pages=count)
+        height, width = array.shape[:2]
+        return Facts(height, width, array.shape[2] if array.ndim == 3 else 1, array.dtype.name)
     with path.open("rb") as file:
         header = file.read(33)
         if not header:
@@ -88,7 +98,9 @@ def _facts(path: Path, pages: str) -> Facts:
             return Facts(height, width, 3, plain=True)
         if header.startswith(BMP) and image.mode == "RGB" and header[28] == 32:
             return Facts(height, width, 3)
-        dtype = "bool" if image.mode == "1" and not header.startswith(BMP) else _MODE_TYPES.get(image.mode, "uint8")
+        dtype = (
+            "bool" if image.mode == "1" and not header.startswith(BMP) else _MODE_TYPES.get(image.mode, "uint8")
+        )
         return Facts(height, width, _MODE_CHANNELS.get(image.mode, 3), dtype)
 
 
@@ -115,7 +127,8 @@ def _jpeg_facts(image: Any) -> Facts:
 
 def _tiff_facts(path: Path, pages: str) -> Facts:
     with tifffile.TiffFile(path) as file:
-        series, page = file.series[0], file.pages[0]
+        series = file.series[0]
+        page: Any = file.pages[0]
         axes, shape, dtype = series.axes, series.shape, series.dtype
         stack = stack_axis(axes, shape)
         count = 1

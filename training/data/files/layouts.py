@@ -8,20 +8,15 @@ from pathlib import Path
 
 from dropzoo.training.data.files import rows
 from dropzoo.training.data.files.coco import find_coco, read_coco
-from dropzoo.training.data.files.listing import Listing, folders_in, has_images
+from dropzoo.training.data.files.listing import BEHIND, MASKS, Listing, folders_in, has_images, is_mask_folder
 from dropzoo.training.data.files.pairs import pair
 from dropzoo.training.data.files.table import Reading, Sample, Table, counted, some, split_of
 from dropzoo.training.data.images import IMAGE_SUFFIXES
 
 _IMAGES = ("images", "image", "imgs", "img", "jpegimages", "inputs", "input", "frames", "photos", "leftimg8bit")
-_MASKS = (
-    *("masks", "mask", "labels", "label", "annotations", "annotation", "annot", "segmentationclass", "gt", "gts"),
-    *("segmentations", "segmentation", "groundtruth", "ground_truth", "targets", "target", "gtfine", "manual"),
-)
-# What the name of a folder of masks has behind the name of its folder of images: trainannot, train_masks.
-_BEHIND = ("annot", "mask", "label", "seg", "gt", "groundtruth")
 _WAYS = (
-    "Otherwise name the folders or patterns of files, `images` and `masks` (--images, --masks), or a CSV with a row "
+    "Otherwise name the folders or patterns of files, `images` and `masks` (--images, --masks), or a CSV "
+    "with a row "
     "for each image and the columns file, label or mask, and split, `split_file` (--split-file)"
 )
 
@@ -64,7 +59,9 @@ def _named(root: Path, reading: Reading, listing: Listing) -> Table | None:
     if reading.masks is None:
         table = _found(images_root, dataclasses.replace(reading, images=None), listing)
         if table is None:
-            raise ValueError(f"`images` (--images) needs `masks` (--masks) or class folders. Received: {reading.images}")
+            raise ValueError(
+                f"`images` (--images) needs `masks` (--masks) or class folders. Received: {reading.images}"
+            )
         return table
     masks_root, masks = _glob(root, reading.masks, listing)
     chosen = set(masks)
@@ -86,7 +83,9 @@ def _glob(root: Path, text: str, listing: Listing) -> tuple[Path, list[Path]]:
     if path.is_dir():
         return path, listing.images(path)
     if not any(sign in text for sign in "*?["):
-        raise ValueError(f"No such folder: {path}. Expected a folder within {root}, or a pattern such as '*_mask.png'")
+        raise ValueError(
+            f"No such folder: {path}. Expected a folder within {root}, or a pattern such as '*_mask.png'"
+        )
     fixed = Path(str(path).split("*")[0].split("?")[0].split("[")[0])
     found = [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]
     kept = [each for each in found if each.is_file() and each.suffix.lower() in IMAGE_SUFFIXES]
@@ -115,13 +114,13 @@ def _given_splits(root: Path, reading: Reading, listing: Listing) -> Table | Non
     """Returns the table of `train/`, `val/` and `test/`, which hold pairs, class folders, or files of a list."""
     folders = {split_of(each.name): each for each in folders_in(root) if split_of(each.name)}
     beside = {each.name for each in folders_in(root)} - {each.name for each in folders.values()}
-    if not folders or any(has_images(root / name) and not _is_mask_folder(name) for name in beside):
+    if not folders or any(has_images(root / name) and not is_mask_folder(name) for name in beside):
         return None  # a class may be called "test"
     tables: dict[str, Table] = {}
     for split, folder in folders.items():
         masks = next((root / name for name in sorted(beside) if _masks_of(name, folder.name)), None)
         if masks is not None:
-            tables[split] = _pairs(_inner(folder, _IMAGES), _inner(masks, _MASKS), reading, listing)
+            tables[split] = _pairs(_inner(folder, _IMAGES), _inner(masks, MASKS), reading, listing)
         elif (found := _split_table(folder, root, reading, listing)) is not None:
             tables[split] = found
     if not tables:
@@ -147,14 +146,8 @@ def _masks_of(name: str, images: str) -> bool:
     """Returns whether a folder's name is that of the masks of a folder of images: trainannot, train_masks."""
     rest = name.lower().removeprefix(images.lower()).strip("_- ").rstrip("s")
     before = name.lower().removesuffix(images.lower()).strip("_- ").rstrip("s")
-    known = {each.rstrip("s") for each in (*_BEHIND, *_MASKS)}
+    known = {each.rstrip("s") for each in (*BEHIND, *MASKS)}
     return name.lower() != images.lower() and (rest in known or before in known)
-
-
-def _is_mask_folder(name: str) -> bool:
-    parts = [name.lower()] + [name.lower().removeprefix(part) for part in ("train", "training", "val", "valid", "test")]
-    known = {each.rstrip("s") for each in (*_BEHIND, *_MASKS)}
-    return any(part.strip("_- ").rstrip("s") in known for part in parts)
 
 
 def _inner(folder: Path, names: tuple[str, ...]) -> Path:
@@ -165,7 +158,7 @@ def _inner(folder: Path, names: tuple[str, ...]) -> Path:
 def _merged(root: Path, tables: dict[str, Table]) -> Table:
     """Returns one table of the tables of the splits; each class has one number in all of them."""
     names = sorted({name for each in tables.values() for name in each.class_names})
-    samples = []
+    samples: list[Sample] = []
     merged = _table(root, samples, tuple(names))
     for split in sorted(tables, key=("train", "validation", "test").index):
         table = tables[split]
@@ -177,7 +170,9 @@ def _merged(root: Path, tables: dict[str, Table]) -> Table:
     for split, table in tables.items():
         missing = [name for name in names if name not in table.class_names]
         if missing and table.class_names and split == "train":
-            raise ValueError(f"Each class needs training images. Received: none of {some(missing)} in {table.root}")
+            raise ValueError(
+                f"Each class needs training images. Received: none of {some(missing)} in {table.root}"
+            )
         if missing and table.class_names:
             merged.doubts.append(f"No image of {some(missing)} in {table.root}")
     return merged
@@ -187,7 +182,7 @@ def _images_and_masks(root: Path, reading: Reading, listing: Listing) -> Table |
     """Returns the table of `images/` and `masks/`, or of folders of such names; both may hold given splits."""
     folders = {each.name.lower(): each for each in folders_in(root)}
     images = next((folders[name] for name in _IMAGES if name in folders), None)
-    masks = next((folders[name] for name in _MASKS if name in folders), None)
+    masks = next((folders[name] for name in MASKS if name in folders), None)
     if images is None or masks is None:
         return None
     return _pairs(images, masks, reading, listing, root)
@@ -224,7 +219,9 @@ def _listed_in_csv(root: Path, reading: Reading, listing: Listing) -> Table | No
     """Returns the table of the one CSV in a folder whose images are in no class folders."""
     tables = sorted(path for path in root.iterdir() if path.suffix.lower() in (".csv", ".tsv"))
     tables = [path for path in tables if rows.lists_images(path)]
-    if len(tables) != 1 or len([each for each in folders_in(root) if has_images(each)]) > 1:
+    # Class folders beside a list of labels would win, but no class folders are beside a list of masks.
+    folders = [each for each in folders_in(root) if has_images(each)]
+    if len(tables) != 1 or (len(folders) > 1 and not rows.lists_masks(tables[0])):
         return None
     table = rows.read_rows(tables[0], root, reading)
     if not any(sample.label >= 0 or sample.mask is not None for sample in table.samples):
@@ -255,7 +252,11 @@ def _class_table(root: Path, folders: list[Path], listing: Listing) -> Table:
 def _side_by_side(root: Path, reading: Reading, listing: Listing) -> Table | None:
     """Returns the table of images and masks in one folder: `07.png` and `07_mask.png`."""
     files = Listing().images(root)
-    ends = [reading.mask_suffix] if reading.mask_suffix else ["_mask", "_seg", "_label", "_labels", "_gt", "_annotation"]
+    ends = (
+        [reading.mask_suffix]
+        if reading.mask_suffix
+        else ["_mask", "_seg", "_label", "_labels", "_gt", "_annotation"]
+    )
     for end in ends:
         masks = [path for path in files if path.stem.endswith(end)]
         images = [path for path in files if not path.stem.endswith(end)]

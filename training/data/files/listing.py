@@ -6,6 +6,13 @@ from pathlib import Path
 
 from dropzoo.training.data.images import IMAGE_SUFFIXES
 
+#: Names of folders of masks.
+MASKS = (
+    *("masks", "mask", "labels", "label", "annotations", "annotation", "annot", "segmentationclass", "gt", "gts"),
+    *("segmentations", "segmentation", "groundtruth", "ground_truth", "targets", "target", "gtfine", "manual"),
+)
+#: What the name of a folder of masks has behind the name of its folder of images: trainannot, train_masks.
+BEHIND = ("annot", "mask", "label", "seg", "gt", "groundtruth")
 # Files and folders that systems leave behind; nobody misses them.
 _LITTER = {"thumbs.db", "desktop.ini", "__macosx", "ehthumbs.db"}
 
@@ -55,3 +62,12 @@ def has_images(folder: Path) -> bool:
         if any(os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES and not is_litter(name) for name in files):
             return True
     return False
+
+
+def is_mask_folder(name: str) -> bool:
+    """Returns whether a folder bears a name of masks, alone or with that of a split: trainannot."""
+    parts = [name.lower()] + [
+        name.lower().removeprefix(part) for part in ("train", "training", "val", "valid", "test")
+    ]
+    known = {each.rstrip("s") for each in (*BEHIND, *MASKS)}
+    return any(part.strip("_- ").rstrip("s") in known for part in parts)

@@ -1,10 +1,7 @@
 """The meaning of the numbers and colours in masks: found where it is certain, asked for where it is not."""
 
 import dataclasses
-import os
 from collections import Counter
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +40,9 @@ class Meaning:
         if self.kind == "alpha":
             alpha = read_alpha(path)
             if alpha is None:
-                raise ValueError(f"The mask has no alpha channel. Received: masks_as='alpha' (--masks-as) with {path}")
+                raise ValueError(
+                    f"The mask has no alpha channel. Received: masks_as='alpha' (--masks-as) with {path}"
+                )
             return (alpha > 127).astype(np.uint8)
         values = one_channel(stored, path)
         if self.kind == "threshold":
@@ -79,7 +78,9 @@ def parse_meaning(text: str | None, colours: Palette | None) -> Meaning:
         try:
             return Meaning(kind, float(value), found=False)
         except ValueError:
-            raise ValueError(f"`masks_as` (--masks-as) must be such as threshold=128. Received: {text!r}") from None
+            raise ValueError(
+                f"`masks_as` (--masks-as) must be such as threshold=128. Received: {text!r}"
+            ) from None
     if kind == "palette":
         return Meaning(kind, palette=read_palette(Path(value)) if value else colours, found=False)
     return Meaning(kind, found=False)
@@ -89,9 +90,9 @@ def read_ids(sample: Sample, meaning: Meaning) -> np.ndarray:
     """Returns the mask of a sample as ids, `(height, width)`."""
     if isinstance(sample.mask, Polygons):
         return draw(sample.mask)
-    assert sample.mask is not None
+    path = Path(str(sample.mask))
     read = read_image if meaning.kind == "palette" else read_mask  # colours rather than the indices of a palette
-    return meaning.ids(read(sample.mask, sample.page), sample.mask)
+    return meaning.ids(read(path, sample.page), path)
 
 
 def draw(mask: Polygons) -> np.ndarray:
@@ -115,10 +116,11 @@ def one_channel(stored: np.ndarray, path: Path) -> np.ndarray:
             f"A mask must hold class ids in one channel. Received: {path} with {stored.shape[2]} channels and "
             f"{colours:,} colours. "
             + (
-                "If each colour is a class, pass masks_as='palette' (--masks-as palette), or 'palette=FILE' with a "
+                "If each colour is a class, pass masks_as='palette' (--masks-as palette), or 'palette=FILE' "
+                "with a "
                 "line for each class: red, green, blue, name"
                 if few
-                else "These are too many for classes: is it a photograph, or a mask that was saved as JPEG or made "
+                else "These are too many for classes: is it a photograph, or a mask saved as JPEG or made "
                 "smaller? Pass its original, or a file of colours, of which the nearest counts: --masks-as "
                 "palette=FILE"
             )
@@ -126,16 +128,9 @@ def one_channel(stored: np.ndarray, path: Path) -> np.ndarray:
     return stored[..., 0]
 
 
-def map_files(function: Callable, items: Sequence) -> list:
-    """Returns what a function of a file returns for each, from several threads: decoders let others work."""
-    with ThreadPoolExecutor(min(8, 2 * (os.cpu_count() or 1))) as pool:
-        return list(pool.map(function, items))
-
-
 def look(sample: Sample, meaning: Meaning) -> Values:
     """Returns the values of a sample's mask, and checks that they are whole numbers."""
-    path = sample.image if isinstance(sample.mask, Polygons) else sample.mask
-    assert path is not None
+    path = sample.image if isinstance(sample.mask, Polygons) else Path(str(sample.mask))
     ids = read_ids(sample, meaning)
     if ids.dtype.kind == "f" or ids.dtype == bool:
         if (ids != np.floor(ids)).any() or not np.isfinite(ids).all():
@@ -183,7 +178,8 @@ def settle(found: list[Values], ignored: int | None, meaning: Meaning) -> dict[i
     _refuse_smooth(found, classes)
     if classes and classes[-1] == 255 and 0 < classes[-2] < 254:
         raise ValueError(
-            f"Masks hold ids up to {classes[-2]}, and 255, which would be 256 classes. If 255 marks pixels that do "
+            f"Masks hold ids up to {classes[-2]}, and 255, which would be 256 classes. If 255 marks pixels "
+            f"that do "
             "not count, pass ignore_class=255 (--ignore-class 255). If it is a class, pass masks_as='ids' "
             "(--masks-as ids)"
         )
@@ -195,8 +191,10 @@ def _refuse_jpeg(found: list[Values]) -> None:
     for each in found:
         if each.is_jpeg and len(each.values) > 1:
             raise ValueError(
-                f"JPEG does not keep class ids: save the original masks as PNG instead. Received: {each.path} with "
-                f"{len(each.values)} values from {each.values[0]} to {each.values[-1]}. If the masks are black and "
+                f"JPEG does not keep class ids: save the original masks as PNG instead. Received: "
+                f"{each.path} with "
+                f"{len(each.values)} values from {each.values[0]} to {each.values[-1]}. If the masks are "
+                f"black and "
                 "white, pass masks_as='threshold' (--masks-as threshold)"
             )
 
@@ -250,7 +248,9 @@ def _refuse_instances(found: list[Values], classes: list[int]) -> None:
         most = max(ids, key=len)
         raise ValueError(
             f"Masks hold {len(classes)} values, up to {len(most)} in one image, and look as if each object had a "
-            f"number of its own. Received: {some([str(each.path) for each in found], 2)}. If all but 0 is one class, "
-            "pass masks_as='instances' (--masks-as instances). If they are classes, pass masks_as='ids' (--masks-as "
+            f"number of its own. Received: {some([str(each.path) for each in found], 2)}. If all but 0 is "
+            f"one class, "
+            "pass masks_as='instances' (--masks-as instances). If they are classes, pass masks_as='ids' "
+            "(--masks-as "
             "ids)"
         )

@@ -28,20 +28,21 @@ def pair(
         ValueError: With the names of the files that do not pair.
     """
     best: dict[str, Path] = {}
-    keys: tuple[Callable[[Path], str], Callable[[Path], str]] | None = None
-    for image_key, mask_key in _ways(images, masks, roots, mask_suffix):
+    ways = _ways(images, masks, roots, mask_suffix)
+    keys = ways[0]
+    for image_key, mask_key in ways:
         by_key = {mask_key(mask): mask for mask in masks}
         found = {key: by_key[key] for key in map(image_key, images) if key in by_key}
-        if keys is None or len(found) > len(best):
+        if len(found) > len(best):
             best, keys = found, (image_key, mask_key)
         if len(found) == len(images) == len(masks):
             break
-    assert keys is not None
     for paths, key in zip((images, masks), keys, strict=True):
         twice = [name for name, count in Counter(map(key, paths)).items() if count > 1]
         if twice:
             raise ValueError(
-                f"Names must differ by more than their endings. Received in {paths[0].parent}: {some(sorted(twice))}"
+                f"Names must differ by more than their endings. Received in {paths[0].parent}: "
+                f"{some(sorted(twice))}"
             )
     alone = sorted(image.name for image in images if keys[0](image) not in best)
     spare = sorted(mask.name for mask in masks if keys[1](mask) not in best)
@@ -49,9 +50,10 @@ def pair(
         parts = [f"images without a mask: {some(alone)}"] * bool(alone)
         parts += [f"masks without an image: {some(spare)}"] * bool(spare)
         raise ValueError(
-            f"Each image needs a mask of the same name, up to the ending. Received {'; '.join(parts)}. If the names "
-            'of masks end in more, pass it as `mask_suffix` (--mask-suffix), such as "_seg"; or name the pairs in a '
-            "CSV with the columns file and mask, and pass it as `split_file` (--split-file)"
+            f"Each image needs a mask of the same name, up to the ending. Received {'; '.join(parts)}. If "
+            f"the names "
+            'of masks end in more, pass it as `mask_suffix` (--mask-suffix), such as "_seg". Or name the pairs in '
+            "a CSV with the columns file and mask, and pass it as `split_file` (--split-file)"
         )
     return [(image, best[keys[0](image)]) for image in images]
 

@@ -1,6 +1,7 @@
 """Reads the samples of a table one by one, in the graph where TensorFlow decodes the file, or else in Python."""
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import tensorflow as tf
 from dropzoo.training.data.files.headers import Facts
 from dropzoo.training.data.files.masks import Meaning, read_ids
 from dropzoo.training.data.files.table import Polygons, Sample
+from dropzoo.training.data.files.threads import map_files
 from dropzoo.training.data.images import PNG, as_fractions, read_image, usual, with_channels
 
 
@@ -25,6 +27,7 @@ class Reader:
         meaning: How masks become ids.
         classes: The class of each stored id.
         ids: The type of the masks.
+        ignore_class: The label of pixels that do not count, or None.
     """
 
     samples: list[Sample]
@@ -35,6 +38,7 @@ class Reader:
     meaning: Meaning = Meaning()
     classes: dict[int, int] = dataclasses.field(default_factory=dict)
     ids: str = "uint8"
+    ignore_class: int | None = None
 
     def image(self, number: int) -> np.ndarray:
         """Returns the image of a sample."""
@@ -51,9 +55,22 @@ class Reader:
             ids = np.where(ids == max(self.classes), self.classes[max(self.classes)], ids)
         return ids.astype(self.ids)[..., None]
 
-    def dataset(self, numbers: np.ndarray) -> "Examples":
-        """Returns the samples of these numbers."""
-        return Examples(self, numbers)
+    def example(self, number: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """Returns the image of a sample, and its mask `(height, width)` or None."""
+        return self.image(number), None if self.samples[number].mask is None else self.mask(number)[..., 0]
+
+    def find_broken(self) -> dict[Path, str]:
+        """Returns the reason for each file that cannot be decoded; it decodes all of them."""
+
+        def reason(number: int) -> str:
+            try:
+                self.example(number)
+            except ValueError as error:
+                return str(error)
+            return ""
+
+        found = map_files(reason, range(len(self.samples)))
+        return {self.samples[number].image: text for number, text in enumerate(found) if text}
 
 
 class Examples:
@@ -111,11 +128,13 @@ class Examples:
 
         def decoded() -> tf.Tensor:
             data = tf.io.read_file(tf.gather(self._paths, place))
-            found = tf.io.decode_image(data, dtype=dtype, expand_animations=False)
-            return found[..., : self._reader.shape[2]]  # without alpha
+            channels = self._reader.shape[2]  # without alpha
+            return tf.io.decode_image(data, channels, dtype, expand_animations=False)
 
         def read() -> tf.Tensor:
-            return tf.numpy_function(self._reader.image, [tf.gather(self._of_samples, place)], dtype, stateful=False)
+            return tf.numpy_function(
+                self._reader.image, [tf.gather(self._of_samples, place)], dtype, stateful=False
+            )
 
         image = self._either(self._all_plain, self._none_plain, tf.gather(self._plain, place), decoded, read)
         image.set_shape(self._reader.shape)
@@ -135,7 +154,9 @@ class Examples:
         return self._either(self._all_plain_masks, self._no_plain_masks, plain, decoded, read)
 
     @staticmethod
-    def _either(always: bool, never: bool, here: tf.Tensor, decoded, read) -> tf.Tensor:  # type: ignore[no-untyped-def]
+    def _either(
+        always: bool, never: bool, here: tf.Tensor, decoded: Callable[[], tf.Tensor], read: Callable[[], tf.Tensor]
+    ) -> tf.Tensor:
         if always or never:
             return decoded() if always else read()
         return tf.cond(here, decoded, read)

@@ -8,12 +8,24 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dropzoo.common.checks import did_you_mean
-from dropzoo.training.data.files.listing import Listing
+from dropzoo.training.data.files.listing import Listing, is_mask_folder
 from dropzoo.training.data.files.table import SPLITS, Reading, Sample, Table, some, split_of
 
 # The heads of the columns, as people write them.
 _COLUMNS = {
-    "file": ("file", "filename", "file_name", "image", "image_path", "path", "filepath", "img", "image_id", "id", "name"),
+    "file": (
+        "file",
+        "filename",
+        "file_name",
+        "image",
+        "image_path",
+        "path",
+        "filepath",
+        "img",
+        "image_id",
+        "id",
+        "name",
+    ),
     "mask": ("mask", "mask_path", "mask_file", "segmentation", "annotation"),
     "label": ("label", "class", "class_name", "category", "target", "diagnosis", "y", "labels"),
     "split": ("split", "set", "subset", "partition"),
@@ -35,6 +47,11 @@ def lists_images(path: Path) -> bool:
     return "file" in head and ("label" in head or "mask" in head)
 
 
+def lists_masks(path: Path) -> bool:
+    """Returns whether a CSV has a column of masks."""
+    return "mask" in _columns(_read(path)[0])
+
+
 def read_rows(path: Path, root: Path, reading: Reading) -> Table:
     """Returns the table of a CSV with the columns file, label, mask, split and group, or some of these.
 
@@ -45,13 +62,18 @@ def read_rows(path: Path, root: Path, reading: Reading) -> Table:
     columns = _columns(head)
     if "file" not in columns:
         raise ValueError(
-            f"A table of images needs a column `file`. Received: {path} with {some(head)}. Its other columns may be "
+            f"A table of images needs a column `file`. Received: {path} with {some(head)}. Its other "
+            f"columns may be "
             "label, mask, split and group"
         )
     if reading.group_by is not None and reading.group_by in head:
         columns["group"] = head.index(reading.group_by)
     finder = _Finder([path.parent, root])
-    names = _class_names([line[columns["label"]] for line in lines if len(line) > columns["label"]]) if "label" in columns else ()
+    names = (
+        _class_names([line[columns["label"]] for line in lines if len(line) > columns["label"]])
+        if "label" in columns
+        else ()
+    )
     samples, missing = [], []
     for line in lines:
         cells = {name: line[n].strip() if n < len(line) else "" for name, n in columns.items()}
@@ -76,13 +98,17 @@ def read_rows(path: Path, root: Path, reading: Reading) -> Table:
         )
     twice = len(samples) - len({(sample.image, sample.mask) for sample in samples})
     if twice:
-        raise ValueError(f"Each image needs one row. Received: {twice} rows for files that {path} has named already")
+        raise ValueError(
+            f"Each image needs one row. Received: {twice} rows for files that {path} has named already"
+        )
     table = Table(path, samples, names)
     if missing:
         table.doubts.append(f"{len(missing):,} files in {path} are not there and are left out: {some(missing)}")
     unlabelled = sum(sample.label < 0 and sample.mask is None for sample in samples)
     if names and unlabelled:
-        raise ValueError(f"Each row needs a label. Received: {unlabelled:,} of {len(samples):,} rows without, in {path}")
+        raise ValueError(
+            f"Each row needs a label. Received: {unlabelled:,} of {len(samples):,} rows without, in {path}"
+        )
     return table
 
 
@@ -95,7 +121,9 @@ def joined(table: Table, listed: Table, path: Path) -> Table:
         if row is None:
             absent.append(sample.image.name)
             continue
-        samples.append(dataclasses.replace(sample, split=row.split or sample.split, group=row.group or sample.group))
+        samples.append(
+            dataclasses.replace(sample, split=row.split or sample.split, group=row.group or sample.group)
+        )
     if absent:
         table.doubts.append(f"{len(absent):,} images are not in {path} and are left out: {some(absent)}")
     return dataclasses.replace(table, samples=samples)
@@ -109,7 +137,12 @@ def with_split_lists(table: Table) -> Table:
     if not table.root.is_dir() or any(sample.split for sample in table.samples):
         return table
     places = [table.root, *sorted(table.root.glob("ImageSets/*/")), *sorted(table.root.glob("[Ss]plits/"))]
-    lists = {split_of(path.stem): path for place in places for path in sorted(place.glob("*.txt")) if split_of(path.stem)}
+    lists = {
+        split_of(path.stem): path
+        for place in places
+        for path in sorted(place.glob("*.txt"))
+        if split_of(path.stem)
+    }
     if not lists:
         return table
     by_name: dict[str, list[int]] = {}
@@ -144,27 +177,34 @@ class _Finder:
 
     def __init__(self, places: list[Path]) -> None:
         self._places = places
-        self._by_stem: dict[str, Path | None] | None = None
+        self._by_name: dict[str, list[Path]] | None = None
 
     def find(self, name: str) -> Path | None:
         for place in self._places:
             if (path := place / name).is_file():
                 return path
-        if self._by_stem is None:
-            self._by_stem = {}
+        if self._by_name is None:
+            self._by_name = {}
             for path in Listing().images(self._places[-1]):
                 for key in {path.stem, path.name}:
-                    self._by_stem[key] = None if key in self._by_stem else path  # two of one name: neither
-        return self._by_stem.get(os.path.basename(name))
+                    self._by_name.setdefault(key, []).append(path)
+        found = self._by_name.get(os.path.basename(name), [])
+        if len(found) > 1:  # an image and its mask, often
+            found = [path for path in found if not is_mask_folder(path.parent.name)]
+        return found[0] if len(found) == 1 else None
 
 
 def _read(path: Path) -> tuple[list[str], list[list[str]]]:
     text = path.read_text(encoding="utf-8-sig")
     first = text.partition("\n")[0]
     delimiter = max(",;\t", key=first.count)
-    lines = [line for line in csv.reader(io.StringIO(text), delimiter=delimiter) if any(cell.strip() for cell in line)]
+    lines = [
+        line for line in csv.reader(io.StringIO(text), delimiter=delimiter) if any(cell.strip() for cell in line)
+    ]
     if not lines:
-        raise ValueError(f"A table of images needs a head and a row for each image. Received: {path}, which is empty")
+        raise ValueError(
+            f"A table of images needs a head and a row for each image. Received: {path}, which is empty"
+        )
     return [cell.strip() for cell in lines[0]], lines[1:]
 
 

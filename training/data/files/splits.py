@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import itertools
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from dropzoo.training.data.files.table import Reading, Sample, Table, some
 
 #: The fraction of the images of a folder without a given split that test.
 TEST_FRACTION = 0.2
+_LOOKED_AT = 1000  # names in which groups are looked for
 _LIKE_A_GROUP = re.compile(r"(?i)(patient|subject|subj|case|person|animal|mouse|plate|donor|slide|well)[-_ ]?\d+")
 
 
@@ -34,27 +36,33 @@ def with_groups(table: Table, group_by: str | None) -> Table:
         try:
             pattern = re.compile(group_by)
         except re.error as error:
-            raise ValueError(f"`group_by` (--group-by) must be a regular expression: {error}. Received: {group_by!r}") from None
+            raise ValueError(
+                f"`group_by` (--group-by) must be a regular expression: {error}. Received: {group_by!r}"
+            ) from None
         places = [pattern.search(_below(sample, table)) for sample in samples]
         lost = [sample.image.name for sample, place in zip(samples, places, strict=True) if place is None]
         if lost:
             raise ValueError(
-                f"`group_by` (--group-by) must be found in each path, such as 'patient\\d+', or be a column of the "
+                f"`group_by` (--group-by) must be found in each path, such as 'patient\\d+', or be a column "
+                f"of the "
                 f"split file. Received: {group_by!r}, which is not in {some(lost)}"
             )
         groups = [(place[1] if place.re.groups else place[0]) for place in places if place]
         samples = [dataclasses.replace(sample, group=group) for sample, group in zip(samples, groups, strict=True)]
     else:
         samples = [
-            dataclasses.replace(sample, group=str(sample.image)) if sample.page is not None and not sample.group else sample
+            dataclasses.replace(sample, group=str(sample.image))
+            if sample.page is not None and not sample.group
+            else sample
             for sample in samples
         ]
     if not any(sample.group for sample in samples):
-        found = [_LIKE_A_GROUP.search(_below(sample, table)) for sample in samples]
+        found = [_LIKE_A_GROUP.search(_below(sample, table)) for sample in samples[:_LOOKED_AT]]
         names = {place[0] for place in found if place}
-        if all(found) and 1 < len(names) < len(samples):
+        if all(found) and 1 < len(names) < len(found):
             table.doubts.append(
-                f"Names such as {min(names)} may be groups that should stay together: pass `group_by` (--group-by), "
+                f"Names such as {min(names)} may be groups that should stay together: pass `group_by` "
+                f"(--group-by), "
                 f"such as '{next(place for place in found if place)[1]}\\d+'"
             )
     return dataclasses.replace(table, samples=samples)
@@ -75,6 +83,7 @@ def assign(table: Table, reading: Reading) -> Table:
         ValueError: If a group is in two given splits, or the layout gives a split that `test_split` contradicts.
     """
     given = {sample.split for sample in table.samples} - {""}
+    table.is_split = bool(given)
     if reading.test_split == 1:
         return _all(table, "test")
     _refuse_leaks(table)
@@ -90,7 +99,9 @@ def assign(table: Table, reading: Reading) -> Table:
         splits = _cut(table.samples, ["train"] * len(table.samples), fraction, "test")
     if "validation" not in given:
         splits = _cut(table.samples, splits, reading.validation_split, "validation")
-    samples = [dataclasses.replace(sample, split=split) for sample, split in zip(table.samples, splits, strict=True)]
+    samples = [
+        dataclasses.replace(sample, split=split) for sample, split in zip(table.samples, splits, strict=True)
+    ]
     return dataclasses.replace(table, samples=samples)
 
 
@@ -141,15 +152,25 @@ def _strata(samples: Sequence[Sample], places: Sequence[int]) -> dict[int, list[
 
 
 def _units(samples: Sequence[Sample], places: Sequence[int]) -> list[list[int]]:
-    """Returns the places of each group, in the order of their first samples; a sample without is one of its own."""
+    """Returns the places of each group, in the order of their first samples; others are on their own."""
     units: dict[str, list[int]] = {}
     for place in places:
         units.setdefault(samples[place].group or f"\0{place}", []).append(place)
     return list(units.values())
 
 
+def in_turns(samples: Sequence[Sample], split: str) -> list[int]:
+    """Returns the samples of a split, one of each class in turn, so that the first few contain all classes."""
+    by_label: dict[int, list[int]] = {}
+    for number, sample in enumerate(samples):
+        if sample.split == split:
+            by_label.setdefault(sample.label, []).append(number)
+    turns = itertools.zip_longest(*(by_label[label] for label in sorted(by_label)))
+    return [number for turn in turns for number in turn if number is not None]
+
+
 def fold_of(labels: np.ndarray, groups: Sequence[str], folds: int) -> np.ndarray:
-    """Returns the fold of each sample, so that groups stay whole and folds have about the same number of each class.
+    """Returns the fold of each sample: groups stay whole, and folds have about the same number of each class.
 
     Args:
         labels: The class of each sample.

@@ -2,12 +2,14 @@
 
 import dataclasses
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from dropzoo.training.data.files.headers import Facts
+from dropzoo.training.data.files.reader import Reader
+from dropzoo.training.data.files.splits import in_turns
 from dropzoo.training.data.files.table import Sample, Table
 
 _RARE = 0.01
@@ -26,8 +28,12 @@ class Summary:
         dtypes: The number of images of each stored type.
         counts: For each split, the number of images of each class, or of pixels; "ignored" counts void pixels.
         groups: The number of groups; 0 if there are none.
+        is_split: Bool. Whether the layout gives the split.
+        unreadable: The reason for each file that cannot be read and is left out.
         notes: Sentences on what was understood.
-        doubts: Sentences on what looks wrong, the gravest first.
+        doubts: Sentences on what looks wrong with the files, of which `load_data` warns.
+        hints: Sentences on what looks wrong with the numbers.
+        example: Function that reads the image of a sample, and its mask `(height, width)` or None, by its number.
     """
 
     place: Path
@@ -38,8 +44,24 @@ class Summary:
     dtypes: Counter[str]
     counts: dict[str, dict[str, int]]
     groups: int
+    is_split: bool
+    unreadable: dict[Path, str]
     notes: list[str]
     doubts: list[str]
+    hints: list[str]
+    example: Callable[[int], tuple[np.ndarray, np.ndarray | None]]
+
+    def files(self, split: str) -> list[str]:
+        """Returns the files of the images of a split, in the order of its batches; pages have numbers."""
+        found = [self.samples[number] for number in in_turns(self.samples, split)]
+        root = self.place if self.place.is_dir() else self.place.parent
+        names = [
+            str(each.image.relative_to(root)) if each.image.is_relative_to(root) else str(each.image)
+            for each in found
+        ]
+        return [
+            name if each.page is None else f"{name}#{each.page}" for name, each in zip(names, found, strict=True)
+        ]
 
 
 def summarise(
@@ -47,7 +69,7 @@ def summarise(
     class_names: tuple[str, ...],
     facts: dict[Path, Facts],
     pixels: list[dict[int, int]] | None,
-    ignore_class: int | None,
+    reader: Reader,
 ) -> Summary:
     """Returns the summary of a table whose samples have splits.
 
@@ -56,8 +78,9 @@ def summarise(
         class_names: The names of the classes.
         facts: The facts about the files of the images.
         pixels: For each sample, the number of pixels of each class; None for labels.
-        ignore_class: The label of pixels that do not count.
+        reader: Reads the samples.
     """
+    ignore_class = reader.ignore_class
     counts: dict[str, dict[str, int]] = {}
     for number, sample in enumerate(table.samples):
         row = counts.setdefault(sample.split, dict.fromkeys(class_names, 0))
@@ -69,15 +92,28 @@ def summarise(
             row[name] = row.get(name, 0) + count
     found = [facts[sample.image] for sample in table.samples]
     sizes = Counter((each.height, each.width, each.channels) for each in found)
-    doubts = [*table.doubts, *_doubts(table.task, counts, sizes, pixels)]
+    hints = _hints(table.task, counts, sizes, pixels)
     groups = len({sample.group for sample in table.samples} - {""})
     dtypes = Counter(each.dtype for each in found)
     return Summary(
-        table.root, table.task, class_names, table.samples, sizes, dtypes, counts, groups, table.notes, doubts
+        place=table.root,
+        task=table.task,
+        class_names=class_names,
+        samples=table.samples,
+        sizes=sizes,
+        dtypes=dtypes,
+        counts=counts,
+        groups=groups,
+        is_split=table.is_split,
+        unreadable=table.unreadable,
+        notes=table.notes,
+        doubts=table.doubts,
+        hints=hints,
+        example=reader.example,
     )
 
 
-def _doubts(
+def _hints(
     task: str,
     counts: dict[str, dict[str, int]],
     sizes: Counter[tuple[int, int, int]],
@@ -96,7 +132,12 @@ def _doubts(
         found.append(
             f"Fewer than 1 % of the training {what} are of the class {_names(rare)}; see `balance` (--balance)"
         )
-    if task == "classification" and total and max(train.values()) > 10 * max(1, min(c for c in train.values())) and not rare:
+    if (
+        task == "classification"
+        and total
+        and max(train.values()) > 10 * max(1, min(c for c in train.values()))
+        and not rare
+    ):
         found.append("One class has over ten times as many training images as another; see `balance` (--balance)")
     for split, row in counts.items():
         missing = [name for name, count in row.items() if not count and train.get(name)]
@@ -110,7 +151,9 @@ def _doubts(
         if ignored > 0.5 * sum(sum(row.values()) for row in counts.values()):
             found.append("More than half of all pixels do not count")
     if len(sizes) > 1:
-        found.append(f"Images have {len(sizes)} sizes; pass `image_size` (--image-size), or crops, for batches of several")
+        found.append(
+            f"Images have {len(sizes)} sizes; pass `image_size` (--image-size), or crops, for batches of several"
+        )
     return found
 
 
@@ -118,7 +161,9 @@ def _names(names: Sequence[str]) -> str:
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
-def histogram(values: np.ndarray, counts: np.ndarray, classes: dict[int, int], ignored: int | None) -> dict[int, int]:
+def histogram(
+    values: np.ndarray, counts: np.ndarray, classes: dict[int, int], ignored: int | None
+) -> dict[int, int]:
     """Returns the number of pixels of each class, and of the ignored label, from those of each stored value."""
     found: dict[int, int] = {}
     for value, count in zip(values.tolist(), counts.tolist(), strict=True):

@@ -55,7 +55,8 @@ class Table:
         root: The folder or the file that the user named.
         samples: The rows, in the order of their names.
         class_names: The names of the classes, if the layout gives them.
-        colours: The colour of each class, if a file beside the masks gives them: red, green, blue.
+        is_split: Whether the layout gives the split.
+        unreadable: The reason for each file that cannot be read and is left out.
         notes: Sentences on what was understood, for people.
         doubts: Sentences on what looks wrong, for people.
     """
@@ -63,7 +64,8 @@ class Table:
     root: Path
     samples: list[Sample]
     class_names: tuple[str, ...] = ()
-    colours: tuple[tuple[int, int, int], ...] = ()
+    is_split: bool = False
+    unreadable: dict[Path, str] = dataclasses.field(default_factory=dict)
     notes: list[str] = dataclasses.field(default_factory=list)
     doubts: list[str] = dataclasses.field(default_factory=list)
 

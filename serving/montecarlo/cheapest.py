@@ -1,0 +1,149 @@
+"""The cheapest sites that find errors nearly as well as all sites do."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from scipy import stats
+
+from dropzoo.serving.calibration.heldout import check_labels
+from dropzoo.serving.calibration.sites import can_set, named_sites
+from dropzoo.serving.calibration.sources import rates_of
+from dropzoo.serving.montecarlo.attribution import Attribution
+from dropzoo.serving.montecarlo.sampler import MonteCarlo
+
+_BATCH = 32
+_POSITIONS = 1 << 10  # at most this many of each image
+
+
+@dataclass(frozen=True)
+class Cheapest:
+    """The cheapest sites that find errors nearly as well as all sites do.
+
+    Attributes:
+        sites: Dict from the sites to their rates, as `MonteCarlo(sites=...)` takes it.
+        auroc: Float, the AUROC with which the predictive entropy of these sites' samples finds errors.
+        auroc_of_all: Float, that of all active sites.
+        cost: Float, the multiplications of all samples, as a number of passes.
+        cost_of_all: Float, that of all active sites.
+        attribution: The `Attribution` from which the candidates were made.
+    """
+
+    sites: dict[str, float | bool]
+    auroc: float
+    auroc_of_all: float
+    cost: float
+    cost_of_all: float
+    attribution: Attribution
+
+    def __str__(self) -> str:
+        return (
+            f"{', '.join(self.sites)}: error AUROC {self.auroc:.3f} of {self.auroc_of_all:.3f}, "
+            f"{self.cost:.1f} of {self.cost_of_all:.1f} passes"
+        )
+
+
+def cheapest_sites(mc: MonteCarlo, images: Any, labels: Any, keep: float = 0.95) -> Cheapest:
+    """Returns the cheapest sites whose samples find errors nearly as well as those of all sites.
+
+    Late sites are cheap, because the layers before them are computed once. The candidates are all sites from each
+    site on, and the sites with the largest totals of `mc.attribute`. A candidate is good if its AUROC is at least
+    `keep` times that of all sites; the cheapest good one is returned. Use images that the model was not trained
+    on. The model is traced once for all candidates.
+
+    Args:
+        mc: A `MonteCarlo` with a fixed number of samples and one output that is not a regression.
+        images: Array of images.
+        labels: Array of the classes, or of 0 and 1 for each label, as for `calibrate`.
+        keep: Float in (0, 1], the share of the AUROC to keep.
+
+    Returns:
+        A `Cheapest`. Printing it gives a summary.
+
+    Raises:
+        ValueError: If the model makes no errors on the images or only errors, the labels do not fit, or as
+            `mc.attribute` does.
+
+    Example:
+    >>> import numpy as np
+    >>> from dropzoo import models, serving
+    >>> model = models.build_model("simple_cnn", input_shape=(8, 8, 1), filters=(4,), dropout=0.2)
+    >>> images, labels = np.random.default_rng(0).random((40, 8, 8, 1), "float32"), np.arange(40) % 10
+    >>> found = serving.cheapest_sites(serving.MonteCarlo(model, 4), images, labels)
+    >>> found.cost <= found.cost_of_all
+    True
+    """
+    if isinstance(keep, bool) or not isinstance(keep, (int, float)) or not 0 < keep <= 1:
+        raise ValueError(f"`keep` must be in (0, 1]. Received: keep={keep!r}")
+    attribution = mc.attribute(images)
+    output = mc.reader.outputs[0]
+    if output.kind == "regression":
+        raise ValueError("The values of a regression are not right or wrong. Received: a model of a regression")
+    truth = check_labels(np.asarray(labels), output.kind, output.shape)
+    named = named_sites(mc.model)
+    own = {name: rate for name, rate in rates_of(mc).items() if name in attribution.sites}
+    free = [name for name in attribution.sites if can_set(named[name])]
+    live: dict[str, Any] = own | {name: tf.Variable(float(own[name]), trainable=False) for name in free}
+    sampler = _like(mc, live)
+
+    def auroc(on: Sequence[str]) -> float:
+        for name in free:
+            live[name].assign(float(own[name]) if name in on else 0.0)
+        return _auroc(sampler, images, truth, output.kind)
+
+    fixed = [name for name in attribution.sites if name not in free]
+    whole, cost_of_all = auroc(free), _cost(mc, own)
+    best, found, cheapest = own, whole, cost_of_all
+    for candidate in _candidates(free, attribution):
+        sites = {name: own[name] for name in (*fixed, *candidate)}
+        if (cost := _cost(mc, sites)) < cheapest and (reached := auroc(candidate)) >= keep * whole:
+            best, found, cheapest = sites, reached, cost
+    return Cheapest(best, found, whole, cheapest, cost_of_all, attribution)
+
+
+def _candidates(free: list[str], attribution: Attribution) -> list[list[str]]:
+    """Sets of sites: all from one on, and those that bring most; none is empty."""
+    order = np.argsort(-attribution.total, kind="stable")
+    ranked = [attribution.sites[i] for i in order if attribution.sites[i] in free]
+    sets = [free[i:] for i in range(len(free))] + [ranked[:k] for k in range(1, len(free))]
+    return [list(each) for each in dict.fromkeys(tuple(sorted(each, key=free.index)) for each in sets)]
+
+
+def _like(mc: MonteCarlo, sites: dict[str, Any]) -> MonteCarlo:
+    """A sampler that differs in its sites."""
+    options = {name: getattr(mc, name) for name in ("sampling", "seed", "task", "from_logits", "memory_budget")}
+    return MonteCarlo(mc.model, mc.max_samples, sites=sites, **options)
+
+
+def _cost(mc: MonteCarlo, sites: dict[str, float | bool]) -> float:
+    """The multiplications of all samples, as a number of passes."""
+    once = _like(mc, sites).cut().f
+    return once + mc.max_samples * (1.0 - once)
+
+
+def _auroc(sampler: MonteCarlo, images: Any, truth: np.ndarray, kind: str) -> float:
+    """The AUROC with which the predictive entropy finds errors, over images or over positions of maps."""
+    doubts, errors = [], []
+    for first in range(0, len(truth), _BATCH):
+        labels = truth[first : first + _BATCH]
+        out = sampler(keras.tree.map_structure(lambda x, i=first: np.asarray(x)[i : i + _BATCH], images))
+        mean = out["mean"].numpy().reshape(*labels.shape[:2], -1)
+        if kind == "multi_label":
+            wrong = ((mean >= 0.5) != (labels == 1)).any(-1)
+        else:
+            wrong = (mean.argmax(-1) if mean.shape[-1] > 1 else (mean[..., 0] >= 0.5)) != labels
+        step = -(-labels.shape[1] // _POSITIONS)
+        doubts.append(out["predictive_entropy"].numpy().reshape(len(labels), -1)[:, ::step].ravel())
+        errors.append(wrong[:, ::step].ravel())
+    doubt, error = np.concatenate(doubts), np.concatenate(errors)
+    positive = int(error.sum())
+    if positive in (0, len(error)):
+        raise ValueError(
+            "The images must have right and wrong answers, so that errors can be found. "
+            f"Received: {positive} errors in {len(error)} answers"
+        )
+    ranks = stats.rankdata(doubt)[error].sum()
+    return float((ranks - positive * (positive + 1) / 2) / (positive * (len(error) - positive)))

@@ -1,0 +1,55 @@
+"""The command that looks at data before training: inspect."""
+
+import warnings
+from pathlib import Path
+from shlex import quote
+from typing import Annotated
+
+import typer
+
+from dropzoo.cli.data_options import FolderOptions
+from dropzoo.cli.options import console, options_in_errors, say, with_groups
+
+
+@with_groups
+def inspect(
+    data: Annotated[Path, typer.Argument(help="A folder of images.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="A page (HTML) with the tables and some images of each class.")
+    ] = None,
+    channels: Annotated[int | None, typer.Option("--channels", help="1 or 3: turn images grey or RGB.")] = None,
+    validation_split: Annotated[
+        float, typer.Option("--validation-split", help="Share of the training images kept for validation.")
+    ] = 0.1,
+    *,
+    reading: FolderOptions,
+) -> None:
+    """Shows what is understood of a folder: classes, sizes, splits, and what looks wrong. It decodes every file.
+
+    Example: dropzoo inspect cells --out sheet.html
+    """
+    from dropzoo import training
+    from dropzoo.pages.inspection import save_sheet
+    from dropzoo.runs.description import show
+
+    options = {**vars(reading), "cache": "none", "broken": "skip"}
+    with options_in_errors(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the doubts are printed below
+        found = training.load_data(
+            data, batch_size=1, num_channels=channels, validation_split=validation_split, **options
+        )
+    summary = found.summary
+    if summary is None:
+        raise ValueError(f"`inspect` looks at folders of images. Received: {str(data)!r}")
+    show(found, console.print, say, every=True)
+    for path, reason in summary.unreadable.items():
+        say(reason if str(path) in reason else f"{path}: {reason}")
+    if out is not None:
+        say(f"Saved {save_sheet(out, summary, found.info)}")
+    if broken := summary.unreadable:
+        raise ValueError(
+            f"{len(broken):,} files cannot be read. Replace or remove them, or train with --broken skip"
+        )
+    if found.info.num_train:
+        model = "unet" if summary.task == "segmentation" else "simple_cnn"
+        say(f"Next: dropzoo train {model} --data {quote(str(data))}")

@@ -1,0 +1,116 @@
+"""A running server as a predictor: images are sent as arrays, and the answers come back as arrays."""
+
+import io
+import json
+import urllib.error
+import urllib.parse
+import urllib.request
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dropzoo.common.checks import unknown
+from dropzoo.common.pixels import Pixels
+from dropzoo.runs.inputs import feeding_of
+from dropzoo.runs.predictor import Arrays, Predictor, two_classes
+
+_SECONDS = 300.0
+
+
+@dataclass(frozen=True)
+class _Connection:
+    """The address of one model on a server, and the token."""
+
+    address: str
+    token: str | None
+
+    def get(self, path: str = "") -> Any:
+        """Returns the JSON at a path."""
+        return json.loads(self.send(path, None, {}))
+
+    def send(self, path: str, body: bytes | None, headers: dict[str, str]) -> bytes:
+        """Returns the answer to a request, or raises a ValueError with what the server says."""
+        if self.token:
+            headers = {**headers, "Authorization": f"Bearer {self.token}"}
+        request = urllib.request.Request(self.address + path, body, headers)
+        try:
+            with urllib.request.urlopen(request, timeout=_SECONDS) as response:
+                return response.read()
+        except urllib.error.HTTPError as error:
+            said = error.read().decode(errors="replace")
+            try:
+                said = json.loads(said)["error"]
+            except (ValueError, KeyError, TypeError):
+                said = said[:200]
+            way = " (pass --token, or set DROPZOO_TOKEN)" if error.code == 401 else ""
+            raise ValueError(f"The server refuses with {error.code}: {said}{way}") from error
+        except (urllib.error.URLError, TimeoutError, OSError) as error:
+            reason = getattr(error, "reason", error)
+            said = f"The server at {self.address} does not answer: {reason}. Start it with dropzoo serve"
+            raise ValueError(said) from error
+
+
+def connect(address: str, token: str | None = None) -> Predictor:
+    """Returns a predictor that asks a running `dropzoo serve`.
+
+    Args:
+        address: Str, the address of the server, or of one of its models: `http://host:8501`, or
+            `http://host:8501/v1/models/NAME`.
+        token: Str, the token of the server, or None.
+
+    Raises:
+        ValueError: If nothing answers there, several models are served and none is named, or the model does not
+            take one image.
+    """
+    parts = urllib.parse.urlsplit(address if "//" in address else f"http://{address}")
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        raise ValueError(f"A server has an address such as http://127.0.0.1:8501. Received: {address!r}")
+    base, _, rest = parts.geturl().rstrip("/").partition("/v1/models")
+    connection = _Connection(base, token)
+    name = rest.strip("/").partition(":")[0].partition("/")[0]
+    names = [each["name"] for each in connection.get("/v1/models")["models"]]
+    if not name and len(names) != 1:
+        raise ValueError(f"The server has several models; name one: {base}/v1/models/NAME, of {', '.join(names)}")
+    name = name or names[0]
+    if name not in names:
+        raise unknown("model of the server", name, names)
+    return _predictor(connection, f"/v1/models/{urllib.parse.quote(name)}")
+
+
+def _predictor(connection: _Connection, path: str) -> Predictor:
+    info = connection.get(f"{path}/info")
+    signatures = connection.get(f"{path}/metadata")["metadata"]["signature_def"]["signature_def"]
+    inputs = signatures["serving_default"]["inputs"]
+    outputs = signatures["serving_default"]["outputs"]
+    if len(inputs) != 1 or "probabilities" not in outputs:
+        raise ValueError("The model must take one image, and give an image or each pixel one class")
+    ((_, spec),) = inputs.items()
+    sizes = [int(each["size"]) for each in spec["tensor_shape"]["dim"]]
+    if len(sizes) != 4:
+        raise ValueError(f"The model takes no images. It takes arrays of {len(sizes)} axes")
+    height, width, channels = (None if size < 0 else size for size in sizes[1:])
+    described = info.get("inputs") or [{}]
+    pixels = Pixels(**(described[0].get("pixels") or {}))
+    dtype = {"DT_FLOAT": "float32"}.get(spec["dtype"], spec["dtype"].removeprefix("DT_").lower())
+    whole = np.dtype(dtype).kind in "iu"
+    stored = Pixels(low=0.0, high=float(np.iinfo(dtype).max), order=pixels.order) if whole else pixels
+    feed = feeding_of(stored, dtype)
+    verb = "predict_mc" if "predict_mc" in signatures else "predict"
+    headers = {"Content-Type": "application/x-npy", "Accept": "application/x-npz", "Accept-Encoding": "identity"}
+
+    def predict(images: np.ndarray) -> Arrays:
+        file = io.BytesIO()
+        np.save(file, np.asarray(feed(images)))
+        with np.load(io.BytesIO(connection.send(f"{path}:{verb}", file.getvalue(), dict(headers)))) as found:
+            answers = {name: found[name] for name in found.files}
+        if "probabilities" in answers:
+            answers["mean"] = answers.pop("probabilities")
+        answers.pop("classes", None)
+        return two_classes(answers)
+
+    names = tuple(info["class_names"]) if info.get("class_names") else None
+    shape = (height, width, channels or 1)
+    rank = len(outputs["probabilities"]["tensor_shape"]["dim"])
+    count = int(info.get("num_samples") or 1) if verb == "predict_mc" else 1
+    return Predictor(predict, shape, names, pixels, num_samples=count, is_map=rank > 2)

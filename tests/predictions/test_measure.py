@@ -1,0 +1,178 @@
+"""Measurements: objects and their numbers by hand, intervals that cover, and the files that are written."""
+
+import csv
+import json
+
+import keras
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from _cli import run
+from dropzoo import layers
+from dropzoo.predictions.intervals import Interval, fit, of_samples
+from dropzoo.predictions.measure import load_intervals, save_intervals
+from dropzoo.predictions.measuring import NUMBERS, Measure, fit_measurements, measure_image
+from dropzoo.predictions.objects import find_objects
+from dropzoo.predictions.polygons import outlines, write_geojson
+from dropzoo.predictions.tags import Tags
+from dropzoo.runs.predictor import load_predictor
+
+Y, X = np.mgrid[:120, :120]
+ONES = np.ones((120, 120, 1), "float32")
+
+
+def disc(y: int, x: int, r: int) -> np.ndarray:
+    return (Y - y) ** 2 + (X - x) ** 2 <= r * r
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A model of masks whose logit is the pixel: a grey pixel is an object in some of the samples."""
+    x = keras.Input((None, None, 1))
+    dropped = layers.SpatialDropout2D(0.5, name="grey_dropout")(keras.layers.Identity(name="grey")(x))
+    y = keras.layers.Concatenate()([x, dropped])
+    one = keras.layers.Conv2D(2, 1, name="logits")
+    net = keras.Model(x, one(y))
+    one.set_weights([np.float32([[[[0, 20], [0, 2]]]]), np.float32([0, -10])])  # 20 x + 2 * (0 or 2 x) > 10
+    path = tmp_path_factory.mktemp("model") / "grey.keras"
+    net.save(path)
+    return path
+
+
+@pytest.mark.parametrize("radius", [6, 15, 30])
+def test_a_disc(radius):
+    found = find_objects(disc(60, 60, radius), ONES * 0.5)
+    assert len(found) == 1 and found.area[0] == pytest.approx(np.pi * radius**2, rel=0.05)
+    assert found.perimeter[0] == pytest.approx(2 * np.pi * radius, rel=0.05) and found.intensity[0, 0] == 0.5
+
+
+@pytest.mark.parametrize(
+    "mask, whole, cut",
+    [
+        (disc(40, 40, 20) | disc(40, 74, 20), 1, 2),
+        (disc(30, 30, 12) | disc(90, 90, 12), 2, 2),
+        (disc(60, 60, 25), 1, 1),
+        (disc(60, 60, 25) & ~disc(60, 60, 8), 1, None),
+        (np.zeros((120, 120), bool), 0, 0),
+        (np.ones((120, 120), bool), 1, 1),
+        (disc(30, 60, 14) | disc(52, 60, 14) | disc(76, 60, 14), 1, 3),
+    ],
+)
+def test_objects_that_touch_are_cut_if_asked(mask, whole, cut):
+    assert len(find_objects(mask, ONES)) == whole
+    found = find_objects(mask, ONES, split=True)
+    assert cut in (None, len(found)) and found.area.sum() == mask.sum()
+    np.testing.assert_array_equal(found.labels > 0, mask)
+
+
+def test_small_objects_are_left_out():
+    mask = disc(30, 30, 9) | disc(80, 80, 1)
+    found = find_objects(mask, ONES, min_area=10)
+    assert len(find_objects(mask, ONES)) == 2 and len(found) == 1 and found.labels.max() == 1
+
+
+@pytest.mark.parametrize("level", [0.8, 0.9])
+def test_intervals_cover_at_their_level_and_are_short_where_samples_agree(level):
+    random = np.random.default_rng(0)
+    covered, width = [], []
+    for _ in range(60):
+        e, sd = random.poisson(30, 260).astype(float), random.gamma(2, 1, 260)
+        t = e + 2 + 1.5 * sd * random.normal(size=260)
+        found = fit(e[:160], sd[:160], t[:160], level)
+        low, high = np.array([found.around(*each) for each in zip(e[160:], sd[160:], strict=True)]).T
+        covered.append(np.mean((low <= t[160:]) & (t[160:] <= high)))
+        width.append((high - low).mean() / 2 / np.quantile(np.abs(t - e), level))
+    assert np.mean(covered) == pytest.approx(level, abs=0.02) and np.mean(width) < 0.85
+    assert Interval.from_json(json.loads(json.dumps(found.to_json()))) == found
+    assert found.around(0.0, 0.0)[0] >= 0
+
+
+def test_too_few_images_for_intervals():
+    with pytest.raises(ValueError, match="need at least"):
+        fit([1.0] * 5, [1.0] * 5, [1.0] * 5)
+    assert of_samples(np.arange(101.0)) == pytest.approx((5, 95))
+
+
+def test_an_object_exists_in_a_share_of_the_samples():
+    mean = disc(30, 30, 10) | disc(80, 80, 10)
+    samples = np.stack([disc(30, 30, 10) | (disc(80, 80, 10) & (i < 3)) for i in range(10)])
+    found = measure_image(mean.astype("uint8"), samples.astype("uint8"), ONES, ["none", "cell"], Measure(), {})
+    assert [row["existence"] for row in found.objects] == [1.0, 0.3]
+    (row,) = found.rows
+    assert (row["count"], row["count_low"], row["count_high"]) == (2, 1, 2) and row["area"] == mean.sum()
+    halved = measure_image(mean, samples.astype("uint8"), ONES, ["none", "cell"], Measure(pixel_size=0.5), {})
+    assert halved.rows[0]["area"] == mean.sum() / 4 and halved.objects[0]["x"] == pytest.approx(30)
+
+
+def test_outlines_and_their_place_on_the_map(tmp_path):
+    labels = np.zeros((40, 40), int)
+    labels[5:15, 5:25] = 1
+    labels[8:12, 8:12] = 0  # a hole
+    labels[30, 30] = 2
+    rings = outlines(labels, 2)
+    assert [len(each) for each in rings] == [2, 1]
+    assert rings[0][0].min(0).tolist() == [5, 5] and rings[0][0].max(0).tolist() == [25, 15]
+    geo = ((33550, 12, 3, (2.0, 2.0, 0.0), True), (33922, 12, 6, (0, 0, 0, 100.0, 500.0, 0), True))
+    geo += ((34735, 3, 8, (1, 1, 0, 1, 3072, 0, 1, 25832), True),)
+    write_geojson(tmp_path / "a.geojson", labels, [{"object": 1}, {"object": 2}], Tags(geo=geo))
+    content = json.loads((tmp_path / "a.geojson").read_text())
+    first = content["features"][0]["geometry"]
+    assert content["crs"]["properties"]["name"].endswith("25832") and first["type"] == "Polygon"
+    assert np.min(first["coordinates"][0], 0).tolist() == [110, 470] and len(first["coordinates"]) == 2
+
+
+def scene(random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """An image of bright and of grey squares, and the mask of the true ones: the bright, and half of the grey."""
+    image, mask = np.zeros((48, 48), "float32"), np.zeros((48, 48), "uint8")
+    for i in range(9):
+        place = slice(16 * (i // 3) + 3, 16 * (i // 3) + 12), slice(16 * (i % 3) + 3, 16 * (i % 3) + 12)
+        image[place] = kind = random.choice([0.0, 0.45, 0.9])
+        mask[place] = kind > 0.5 or (kind > 0 and random.random() < 0.5)
+    return image[..., None], mask
+
+
+def test_calibrated_intervals_cover_and_the_command_uses_them(model, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    random = np.random.default_rng(0)
+    known = [scene(random) for _ in range(40)]
+    predictor = load_predictor(model, 8, votes=True, sampling="fixed", say=lambda text: None)
+    found = fit_measurements(predictor, known, Measure())
+    assert set(found) == {f"1 {number}" for number in NUMBERS} and found["1 count"].level == 0.9
+    for i in range(3):
+        Image.fromarray((known[i][0][..., 0] * 255).astype("uint8")).save(tmp_path / f"{i}.png")
+    (tmp_path / "3.png").write_bytes(b"damaged")
+    images = [f"{i}.png" for i in range(4)]
+    command = ["measure", *images, "--model", str(model), "--num-samples", "8"]
+    status, _, error = run(capsys, *command, "--intervals", "calibrated")
+    assert status == 2 and "--calibrate DATA" in error and "--intervals samples" in error
+    status, out, error = run(capsys, *command, "--save", "objects,labels,geojson,page")
+    assert status == 1 and "3.png" in error and "may be too narrow" in out
+    for kind, index in (("images", 0), ("masks", 1)):
+        (tmp_path / "known" / kind).mkdir(parents=True)
+        for i, each in enumerate(known):
+            pixels = (each[index].reshape(48, 48) * (255, 1)[index]).astype("uint8")
+            Image.fromarray(pixels).save(tmp_path / "known" / kind / f"{i}.png")
+    status, out, error = run(capsys, *command[:1], *command[5:], "--calibrate", str(tmp_path / "known"))
+    assert status == 0 and "grey.measurements.json" in out, error
+    assert load_intervals(model, Measure())["1 count"].n < found["1 count"].n  # the last fifth stays for tests
+    save_intervals(model, found, Measure(), "scenes")
+    status, _, error = run(capsys, *command)
+    assert status == 2 and "measurements.csv exists" in error
+    before = list(csv.DictReader((tmp_path / "measurements.csv").read_text().splitlines()))
+    status, out, _ = run(capsys, *command, "--overwrite")
+    after = list(csv.DictReader((tmp_path / "measurements.csv").read_text().splitlines()))
+    assert status == 1 and "may be too narrow" not in out and len(before) == len(after) == 3
+    assert before[0]["count"] == after[0]["count"] and before[0]["area_high"] != after[0]["area_high"]
+    labels = tifffile.imread(tmp_path / "measurements" / "0_labels.tif")
+    objects = list(csv.DictReader((tmp_path / "measurements_objects.csv").read_text().splitlines()))
+    assert labels.shape == (48, 48) and labels.max() == sum(row["image"] == "0.png" for row in objects)
+    assert len(json.loads((tmp_path / "measurements" / "0.geojson").read_text())["features"]) == labels.max()
+    assert "<img" in (tmp_path / "measurements.html").read_text()
+    with pytest.raises(ValueError, match="calibrated for other objects"):
+        load_intervals(model, Measure(split=True))
+    assert load_intervals(model, Measure(pixel_size=2.0))["1 area"].around(4.0, 0.0) != found["1 area"].around(
+        1, 0
+    )
+    (model.with_name("grey.measurements.json")).unlink()
