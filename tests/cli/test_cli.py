@@ -236,7 +236,7 @@ def test_evaluate_more_closely(cnn_run, unet_run, tmp_path, capsys):
         assert [text for text in said if text not in out] == []
         assert {path.suffix for path in (tmp_path / "plots").iterdir()} == {".svg", ".png", ".html", ".csv"}
         page = (tmp_path / "plots" / "report.html").read_text()
-        assert page.count("<img") == 5 and "OOD AUROC against digit_scenes, test images" in page
+        assert page.count("<img") == 6 and "OOD AUROC against digit_scenes, test images" in page
 
 
 def test_export_and_predict_from_all_three_kinds_of_model(cnn_run, unet_run, tmp_path, capsys, monkeypatch):
