@@ -138,9 +138,7 @@ def test_what_was_stopped_goes_on_where_it_was(tmp_path, monkeypatch):
         run.go_on([each], path, None, said.append)
     assert len(jobs.read(path)) == 2
     run.go_on([each, each], path, None, said.append)
-    assert (
-        begun == [0, 1, 2, 2, 3, 4] and said[0].startswith("5 trainings left") and "0.0 h of" in said[-1]
-    )
+    assert begun == [0, 1, 2, 2, 3, 4] and said[0].startswith("5 trainings left") and "0.0 h of" in said[-1]
     assert work.left([each], jobs.read(path)) == []
     measured = replace(NONE, measures=("few",))  # what has a row is done again if a claim needs more
     assert len(work.left([claim(MORE, conditions=(measured,))], jobs.read(path))) == 5
@@ -205,5 +203,5 @@ def test_the_first_paragraph_quotes_the_control():
             figures = {name: 0.4 if job.drops or name.endswith("_t") else 0.6 for name in names}
             rows[job] = jobs.row_of(job, ["columns"], 1.0, {**figures, "train_score": 1.0})
     words = " ".join(advice.first_paragraph(rows).split())
-    assert "an NLL of 0.60 and" in words and "(2 seeds). Most of that is overconfidence" in words
+    assert "an NLL of 0.60 and" in words and "(2 of 10 seeds so far). Most of that" in words
     assert "On 2,000 images" not in advice.first_paragraph({})
