@@ -88,7 +88,7 @@ def calibrate_run(
     Raises:
         ValueError: If there are no held-out images, or as `calibrate` does. Nothing is written then.
     """
-    members, images, info, name = _held_out(path, wanted, say)
+    members, images, info, name = held_out(path, wanted, say)
     model = members[0]
     check_bits(settle_range(model, wanted.input_range, say), info)
     searched = len(members) == 1 and any(map(can_set, named_sites(model).values()))
@@ -107,10 +107,19 @@ def calibrate_run(
     return Calibrated(calibration, images, info)
 
 
-def _held_out(
+def held_out(
     path: Path, wanted: CalibrationConfig, say: Callable[[str], None]
 ) -> tuple[list[keras.Model], tf.data.Dataset, training.DataInfo, str]:
-    """The model or the members, the images to calibrate on, the facts of their data, and what to call them."""
+    """Returns a model or its members, images that it has not seen, the facts of their data, and their name.
+
+    Args:
+        path: Path of a run's folder, or of a `.keras` file.
+        wanted: The wishes, of which only the data count here.
+        say: Function that prints a line.
+
+    Raises:
+        ValueError: If there are no such images.
+    """
     run = path.parent if path.name == "model.keras" and (path.parent / "run.json").is_file() else first_run(path)
     if not (run / "run.json").is_file():
         if wanted.data is None:
