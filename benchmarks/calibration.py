@@ -80,7 +80,7 @@ def images_of(name: str, arguments: argparse.Namespace) -> tuple[np.ndarray, np.
     digits, labels = digits_by_split()["test"]
     if name == "digits":
         return digits[..., None].astype("float32"), labels
-    pairs = [draw_scene(digits, labels, seed=[1, index]) for index in range(arguments.scenes)]
+    pairs = [draw_scene(digits, labels, seed=[arguments.scene_seed, index]) for index in range(arguments.scenes)]
     images, masks = (np.stack(each) for each in zip(*pairs, strict=True))
     return (images[..., None] / 255).astype("float32"), masks.astype(int)
 
@@ -96,7 +96,7 @@ def read_idx(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
 
 def predictions(name: str, arguments: argparse.Namespace) -> dict[str, np.ndarray]:
     """Labels, and mean probabilities of one pass and of samples, which are computed once."""
-    path = Path(arguments.cache) / f"{name}-{arguments.samples}-{arguments.scenes}.npz"
+    path = Path(arguments.cache) / f"{name}-{arguments.samples}-{arguments.scenes}-{arguments.scene_seed}.npz"
     if path.exists():
         return dict(np.load(path))
     images, labels = images_of(name, arguments)
@@ -293,7 +293,8 @@ def outer(name: str, arguments: argparse.Namespace) -> Iterator[tuple[str, Calla
         "samples": {k: mask_curves(found["samples"], found["labels"], k, usual_size(k)) for k in CLASSES},
     }
     for level in LEVELS:
-        yield f"area {level}", lambda a=level: area_ratio(curves, a, arguments)
+        fresh = "" if arguments.scene_seed == 1 else f", scenes of seed {arguments.scene_seed}"
+        yield f"area {level}{fresh}", lambda a=level: area_ratio(curves, a, arguments)
 
 
 def area_ratio(
@@ -515,6 +516,7 @@ def main() -> None:
     parser.add_argument("--splits", type=int, default=200)
     parser.add_argument("--samples", type=int, default=30)
     parser.add_argument("--scenes", type=int, default=2000)
+    parser.add_argument("--scene-seed", type=int, default=1, help="other scenes: `outer` names it in the case")
     parser.add_argument("--epochs", type=int, default=100, help="of the overfitted networks")
     parser.add_argument("--fashion", default=str(ROOT.parent / "shared" / "data" / "fashion_mnist"))
     parser.add_argument("--cache", default=str(Path(tempfile.gettempdir()) / "dropzoo-calibration"))

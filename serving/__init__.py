@@ -3,8 +3,9 @@
 from dropzoo.serving.calibration.calibrate import calibrate
 from dropzoo.serving.calibration.calibration import Calibration
 from dropzoo.serving.export.saved_model import export_model
+from dropzoo.serving.montecarlo.augmentation import TestTimeAugmentation
 from dropzoo.serving.montecarlo.cheapest import cheapest_sites
-from dropzoo.serving.montecarlo.ensembles import Ensemble, TestTimeAugmentation
+from dropzoo.serving.montecarlo.ensembles import Ensemble
 from dropzoo.serving.montecarlo.sampler import MonteCarlo
 from dropzoo.serving.montecarlo.tiles import predict_tiled
 

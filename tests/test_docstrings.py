@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-NAMESPACES = ("layers", "models", "serving", "sweep", "training")
+NAMESPACES = ("layers", "models", "predictions", "serving", "sweep", "training")
 PUBLIC = {
     f"{namespace}.{name}": getattr(importlib.import_module(f"dropzoo.{namespace}"), name)
     for namespace in NAMESPACES

@@ -105,7 +105,9 @@ def test_examples_in_docstrings_run(name):
     assert failed == 0
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/training.md", "docs/uncertainty.md", "docs/guarantees.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "docs/training.md", "docs/uncertainty.md", "docs/guarantees.md", "docs/predictions.md"]
+)
 def test_examples_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.S)

@@ -19,7 +19,7 @@ from settings import (
 
 from dropzoo.training import list_corruptions
 
-_PLENTY = SIZES[4]
+_PLENTY = SIZES[3]
 _WORSE = replace(DROPOUT, measures=("few", "corruptions"))
 _FIRST_FIVE = replace(OVERFITS, seeds=5)
 _ENSEMBLE = Condition("ensemble of 5", like=NONE, changes=(("members", 5),))

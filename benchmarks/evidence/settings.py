@@ -10,11 +10,10 @@ RESIDUAL = Setting("Fashion-MNIST, 1,000 images, ResNet-20", "fashion_mnist", 10
 # From few images to many; the last ones are where data are plenty.
 SIZES = (
     Setting("Fashion-MNIST, 200 images, CNN", "fashion_mnist", 200, "CNN", 160),
-    Setting("Fashion-MNIST, 600 images, CNN", "fashion_mnist", 600, "CNN", 100),
     OVERFITS,
-    Setting("Fashion-MNIST, 6,000 images, CNN", "fashion_mnist", 6000, "CNN", 30, seeds=5),
-    Setting("Fashion-MNIST, 20,000 images, CNN", "fashion_mnist", 20000, "CNN", 12, (2e-3,), seeds=5),
-    Setting("Fashion-MNIST, 58,000 images, CNN", "fashion_mnist", 58000, "CNN", 6, (2e-3,), seeds=5),
+    Setting("Fashion-MNIST, 6,000 images, CNN", "fashion_mnist", 6000, "CNN", 24, seeds=5),
+    Setting("Fashion-MNIST, 20,000 images, CNN", "fashion_mnist", 20000, "CNN", 10, (2e-3,), seeds=5),
+    Setting("Fashion-MNIST, 58,000 images, CNN", "fashion_mnist", 58000, "CNN", 4, (2e-3,), seeds=5),
 )
 _WINDOWS = "flip_horizontal,flip_vertical,crop=64"
 NUCLEI = tuple(

@@ -94,17 +94,19 @@ class Blend:
             out["entropy"] = statistics["predictive_entropy"] - statistics["mutual_information"]
         return out
 
-    def take(self, rows: int) -> dict[str, np.ndarray]:
-        """Returns the statistics of the first rows, which are complete, and moves on to the rows behind them."""
-        mean, square = self._sums["mean"][:rows], self._sums["square"][:rows]
+    def part(self, first: int, last: int) -> dict[str, np.ndarray]:
+        """Returns the statistics of some of the rows that are held; they must be complete."""
+        mean, square = self._sums["mean"][first:last], self._sums["square"][first:last]
         if self._kind != "regression":
             np.clip(mean, 0.0, 1.0, out=mean)  # rounded weights may sum to slightly more than one
-        entropy = self._sums["entropy"][:rows] if "entropy" in self._sums else np.float64(0.0)
+        entropy = self._sums["entropy"][first:last] if "entropy" in self._sums else np.float64(0.0)
         with tf.device("CPU"):  # a whole image may be too large for another device
             sums = Sums(*map(tf.convert_to_tensor, (mean, square, entropy)))
             whole = dataclasses.replace(self._output, shape=(None, *mean.shape[1:]))
-            out = {name: x.numpy() for name, x in sums.statistics(1, whole).items()}
+            return {name: x.numpy() for name, x in sums.statistics(1, whole).items()}
+
+    def move(self, rows: int) -> None:
+        """Forgets the first rows, and moves on to the rows behind them."""
         for x in self._sums.values():
             x[: len(x) - rows] = x[rows:].copy()
             x[max(len(x) - rows, 0) :] = 0
-        return out

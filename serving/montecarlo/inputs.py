@@ -139,9 +139,8 @@ class Inputs:
                 if set(names) <= set(inputs):
                     return [inputs[name] for name in names]
         elif is_nested(inputs) and (count > 1 or isinstance(self.structure, (list, tuple, dict))):
-            if len(flat := keras.tree.flatten(inputs)) == count and all(
-                np.ndim(x) or tf.is_tensor(x) for x in flat
-            ):
+            flat = keras.tree.flatten(inputs)  # no walrus: AutoGraph cannot transform one, and warns
+            if len(flat) == count and all(np.ndim(x) or tf.is_tensor(x) for x in flat):
                 return flat
         if isinstance(inputs, (list, tuple)) and len(inputs) == count == 1 and np.ndim(inputs[0]) > 1:
             shape = np.shape(inputs[0])  # [x] for one input x; a list of images is an array instead

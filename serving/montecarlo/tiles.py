@@ -1,6 +1,7 @@
 """Predictions for an image that is too large for one pass, blended from overlapping tiles."""
 
 import itertools
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ from dropzoo.serving.montecarlo.inputs import InputsLike, is_nested
 from dropzoo.serving.montecarlo.outputs import joined
 from dropzoo.serving.montecarlo.sampler import MonteCarlo
 
+_STRIP_PIXELS = 2**18  # of a strip, at least one row, since a strip and its statistics take memory
 # The statistics from which those of the whole image follow; a calibration adds answers to the tiles too.
 _STATISTICS = ("mean", "variance", "predictive_entropy", "mutual_information")
 
@@ -153,6 +155,7 @@ def tiled_strips(
     windows = windows_of(size, shape, overlap)
     starts = list(dict.fromkeys(window.place[0].start for window in windows))
     stops = dict(zip(starts, [*starts[1:], size[0]], strict=True))
+    step = max(1, _STRIP_PIXELS // math.prod(size[1:]))
     blends = [Blend((shape[0], *size[1:]), output) for output in mc.reader.outputs]
 
     def cut_some(some: list[Window]) -> list[np.ndarray]:
@@ -163,8 +166,12 @@ def tiled_strips(
         for window, statistics in row:
             for blend, found in zip(blends, statistics, strict=True):
                 blend.add(window, found, start)
-        rows = slice(start, stops[start])
-        yield Strip(size, rows, [blend.take(rows.stop - rows.start) for blend in blends])
+        done = stops[start] - start
+        for first in range(0, done, step):
+            last = min(first + step, done)
+            yield Strip(size, slice(start + first, start + last), [blend.part(first, last) for blend in blends])
+        for blend in blends:
+            blend.move(done)
 
 
 def _answers(

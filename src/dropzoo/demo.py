@@ -20,7 +20,7 @@ from dropzoo.runs.files import read_history
 from dropzoo.runs.run import train_run
 from dropzoo.runs.scores import Scores
 
-_NUM_SAMPLES = 20
+_NUM_SAMPLES = 10
 #: The runs of the demo. There are few training images, and enough epochs to fit them, so that the networks without
 #: dropout overfit. `benchmarks/demo.py` repeats them with ten seeds.
 RUNS = {
@@ -29,7 +29,7 @@ RUNS = {
         data="digit_scenes",
         dropout={"bottleneck_conv?": 0.3, "decoder?_conv?": 0.1},
         options={"depth": 3, "filters": 12},
-        epochs=70,
+        epochs=60,
         limit=60,
         batch_size=8,
         learning_rate=3e-3,
@@ -37,7 +37,7 @@ RUNS = {
     "cnn": RunConfig(
         model="simple_cnn",
         data="digits",
-        dropout={"module?": 0.2, "dense*": 0.5},
+        dropout={"module?_conv?": 0.1, "module?": 0.1, "dense*": 0.3},
         options={"filters": [64, 128], "dense": [256]},
         epochs=100,
         limit=300,

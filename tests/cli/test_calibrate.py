@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 from PIL import Image
@@ -92,3 +93,27 @@ def test_a_file_is_calibrated_on_the_images_that_are_given(own, capsys, tmp_path
     status, out, error = run(capsys, "calibrate", str(tmp_path / "mine.keras"), "--data", data, "--mc", "0")
     assert status == 0 and "must be new to the model" in out, error
     assert serving.Calibration.load(tmp_path / "mine.calibration.json").data == "data"
+
+
+def test_masks_get_contours_and_intervals_of_measurements(capsys, tmp_path):
+    random = np.random.default_rng(0)
+    for folder in ("images", "masks"):
+        (tmp_path / "cells" / folder).mkdir(parents=True)
+    for i in range(30):
+        mask = np.zeros((16, 16), "uint8")
+        row, column = random.integers(2, 9, 2)
+        mask[row : row + 5, column : column + 5] = 1
+        grey = (mask * 130 + random.random((16, 16)) * 120).astype("uint8")
+        Image.fromarray(grey).save(tmp_path / "cells" / "images" / f"{i}.png")
+        Image.fromarray(mask).save(tmp_path / "cells" / "masks" / f"{i}.png")
+    x = keras.Input((16, 16, 1))
+    y = keras.layers.SpatialDropout2D(0.3, name="grey_dropout")(keras.layers.Conv2D(4, 3, padding="same")(x))
+    keras.Model(x, keras.layers.Conv2D(2, 1, name="logits")(y)).save(tmp_path / "cells.keras")
+    options = ["--data", str(tmp_path / "cells"), "--mc", "3", "--sites", "as_is"]
+    options += ["--guarantee", "miss=0.2", "--guarantee", "false=0.9", "--classes", "1", "--input-range", "0,1"]
+    status, out, error = run(capsys, "calibrate", str(tmp_path / "cells.keras"), *options)
+    assert status == 0 and "At least" not in error, error
+    cal = serving.Calibration.load(tmp_path / "cells.calibration.json")
+    assert cal.guarantees.keys() == {"miss", "false"} and cal.guarantees["miss"].classes == (1,)
+    assert "The outer contour holds at least 80 of 100 points" in out
+    assert (tmp_path / "cells.measurements.json").is_file(), out

@@ -419,19 +419,16 @@ def test_replicas_draw_different_masks_reproducibly(case):
     np.testing.assert_array_equal(a, case.make(0.5, seed=3)(x, training=True))  # replica 0 is the one device
 
 
-def test_fits_in_a_model_with_a_partial_batch():
-    """Every layer, on a branch of its own with an output of its own: one model to trace."""
-    inputs = {name: keras.Input(case.shape[1:], name=name) for name, case in CASES.items()}
-    outputs = {}
-    for name, case in CASES.items():
-        x = keras.layers.Dense(4)(case.make(0.3)(inputs[name]))
-        outputs[name] = keras.layers.Dense(1, name=f"{name}_out")(keras.layers.Flatten()(x))
-    model = keras.Model(inputs, outputs)
-    model.compile("sgd", dict.fromkeys(CASES, "mse"), jit_compile=False)
-    x = {name: data((7, *case.shape[1:])) for name, case in CASES.items()}
-    y = dict.fromkeys(CASES, np.ones((7, 1), "float32"))
-    history = model.fit(x, y, batch_size=4, verbose=0).history
-    assert [name for name in CASES if not np.isfinite(history[f"{name}_loss"][0])] == []
+@pytest.mark.covering("case", "run_eagerly")
+@every_layer
+@pytest.mark.parametrize("run_eagerly", [False, True], ids=["graph", "eager"])
+def test_fits_in_a_model_with_a_partial_batch(case, run_eagerly):
+    inputs = keras.Input(case.shape[1:])
+    x = keras.layers.Dense(4)(case.make(0.3)(inputs))
+    model = keras.Model(inputs, keras.layers.Dense(1)(keras.layers.Flatten()(x)))
+    model.compile("sgd", "mse", jit_compile=False, run_eagerly=run_eagerly)
+    history = model.fit(data((7, *case.shape[1:])), np.ones((7, 1), "float32"), batch_size=4, verbose=0)
+    assert np.isfinite(history.history["loss"][0])
 
 
 @every_layer

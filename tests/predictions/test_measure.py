@@ -33,9 +33,9 @@ def model(tmp_path_factory):
     x = keras.Input((None, None, 1))
     dropped = layers.SpatialDropout2D(0.5, name="grey_dropout")(keras.layers.Identity(name="grey")(x))
     y = keras.layers.Concatenate()([x, dropped])
-    one = keras.layers.Conv2D(1, 1, name="logits")
+    one = keras.layers.Conv2D(2, 1, name="logits")
     net = keras.Model(x, one(y))
-    one.set_weights([np.float32([[[[20.0], [2.0]]]]), np.float32([-10.0])])  # 20 x + 2 * (0 or 2 x) > 10
+    one.set_weights([np.float32([[[[0, 20], [0, 2]]]]), np.float32([0, -10])])  # 20 x + 2 * (0 or 2 x) > 10
     path = tmp_path_factory.mktemp("model") / "grey.keras"
     net.save(path)
     return path
@@ -146,9 +146,17 @@ def test_calibrated_intervals_cover_and_the_command_uses_them(model, tmp_path, c
     images = [f"{i}.png" for i in range(4)]
     command = ["measure", *images, "--model", str(model), "--num-samples", "8"]
     status, _, error = run(capsys, *command, "--intervals", "calibrated")
-    assert status == 2 and "dropzoo calibrate" in error and "--intervals samples" in error
+    assert status == 2 and "--calibrate DATA" in error and "--intervals samples" in error
     status, out, error = run(capsys, *command, "--save", "objects,labels,geojson,page")
     assert status == 1 and "3.png" in error and "may be too narrow" in out
+    for kind, index in (("images", 0), ("masks", 1)):
+        (tmp_path / "known" / kind).mkdir(parents=True)
+        for i, each in enumerate(known):
+            pixels = (each[index].reshape(48, 48) * (255, 1)[index]).astype("uint8")
+            Image.fromarray(pixels).save(tmp_path / "known" / kind / f"{i}.png")
+    status, out, error = run(capsys, *command[:1], *command[5:], "--calibrate", str(tmp_path / "known"))
+    assert status == 0 and "grey.measurements.json" in out, error
+    assert load_intervals(model, Measure())["1 count"].n < found["1 count"].n  # the last fifth stays for tests
     save_intervals(model, found, Measure(), "scenes")
     status, _, error = run(capsys, *command)
     assert status == 2 and "measurements.csv exists" in error

@@ -321,3 +321,24 @@ def test_from_python(predictor, images):
     assert {"bad.png", "cut.tif", "none.png"} <= set(seen)
     with pytest.raises(ValueError, match="Cannot read"):
         list(predict_files([images / "bad.png"], predictor))
+
+
+def test_the_answers_of_a_calibration(predictor, images, tmp_path):
+    """As a calibrated sampler gives them: masks for each class, and whether to ask a human."""
+
+    def calibrated(batch):
+        out = predictor.predict(batch)
+        outer = out["mean"] >= 0.3
+        return out | {"outer": outer, "inner": outer & (out["mean"] >= 0.9), "defer": np.ones(len(batch), bool)}
+
+    asked = dataclasses.replace(predictor, predict=calibrated)
+    plan = Plan(tmp_path / "out", ("inner", "outer"), table=tmp_path / "t.csv")
+    (row,) = predict_into(asked, [images / "c.tiff"], plan).rows
+    assert row["defer"] is True and urgency(row) > urgency({**row, "defer": False})
+    outer = tifffile.imread(tmp_path / "out" / "c_outer.tif")
+    assert outer.shape == (3, 37, 41) and outer.dtype == np.uint8 and set(np.unique(outer)) <= {0, 1}
+    assert (tifffile.imread(tmp_path / "out" / "c_inner.tif") <= outer).all()
+    report = predict_into(
+        predictor, [images / "c.tiff"], dataclasses.replace(plan, out=tmp_path / "o", table=None)
+    )
+    assert "gives no inner. Calibrate the model" in str(report.failed[0][1]) and not list(tmp_path.glob("o/*"))

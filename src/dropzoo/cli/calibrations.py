@@ -2,7 +2,7 @@
 
 from pathlib import Path
 from shlex import quote
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -10,6 +10,9 @@ from rich.table import Column, Table
 
 from dropzoo.cli.options import FromLogitsOption, InputRangeOption, console, options_in_errors, parse_range, say
 from dropzoo.common.checks import unknown
+
+if TYPE_CHECKING:
+    from dropzoo.runs.calibrate import Calibrated
 
 _TEMPERATURES: dict[str, Any] = {"one": True, "per_class": "per_class", "none": False}
 
@@ -94,7 +97,8 @@ def calibrate(
         from_logits=from_logits,
     )
     with options_in_errors():
-        found = calibrate_run(run, wanted, say, verbose=int(console.is_terminal))
+        calibrated = calibrate_run(run, wanted, say, verbose=int(console.is_terminal))
+    found = calibrated.calibration
     if found.figures:
         console.print(calibration_table(found))
     if found.guarantees:
@@ -106,7 +110,27 @@ def calibrate(
             table.add_row(name, f"{each.level:g}", n, costs, escape(words[name]))
         console.print(table)
         say(condition_in_words(found))
+    if calibrated.info.task == "segmentation":
+        _calibrate_measurements(run, calibrated)
     say(f"Saved {calibration_file(run)}. Next: dropzoo evaluate {quote(str(run))}")
+
+
+def _calibrate_measurements(run: Path, calibrated: "Calibrated") -> None:
+    """Calibrates the intervals of `dropzoo measure` too; too few images are no error here."""
+    from dropzoo.predictions.measure import save_intervals
+    from dropzoo.predictions.measuring import Measure, fit_measurements
+    from dropzoo.runs.predictor import load_predictor
+
+    how = Measure()
+    pairs = ((image.numpy(), mask.numpy()) for image, mask in calibrated.images.unbatch())
+    try:
+        predictor = load_predictor(run, None, votes=True, sampling="fixed", say=lambda _: None)
+        intervals = fit_measurements(predictor, pairs, how)
+    except ValueError as error:
+        say(f"The intervals of dropzoo measure stay as they are: {error}")
+        return
+    path = save_intervals(run, intervals, how, calibrated.calibration.data)
+    say(f"Saved {path}, with the intervals of dropzoo measure")
 
 
 def _levels(values: list[str] | None) -> dict[str, float]:

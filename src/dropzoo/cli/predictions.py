@@ -240,8 +240,10 @@ def _print_labels(rows: list["Row"]) -> None:
 
 @with_groups
 def measure(
-    paths: PathsArgument,
     model: Annotated[Path, typer.Option("--model", help="A run's folder, a .keras file or a SavedModel.")],
+    paths: Annotated[
+        list[Path] | None, typer.Argument(help='Image files, folders, or patterns such as "scans/**/*.tif".')
+    ] = None,
     out: Annotated[
         Path, typer.Option("--out", help="The table, .csv or .json: a row for each image and class.")
     ] = Path("measurements.csv"),
@@ -264,6 +266,14 @@ def measure(
             "--intervals", help="calibrated, or samples. By default calibrated, if the model was calibrated."
         ),
     ] = None,
+    calibrate: Annotated[
+        str | None,
+        typer.Option(
+            "--calibrate",
+            help="First calibrate the intervals on images whose masks are known: a folder or a data set that is "
+            'new to the model, or "validation" for the validation images of a run. The model keeps them.',
+        ),
+    ] = None,
     num_samples: SamplesOption = 30,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the samples.")] = 0,
     input_range: InputRangeOption = None,
@@ -276,9 +286,11 @@ def measure(
     Each object has the probability that it exists: the share of Monte-Carlo samples in which it is there.
 
     Example: dropzoo measure scans --model runs/unet-nuclei --split --save objects,labels,geojson,page
+
+    Example: dropzoo measure --model runs/unet-nuclei --calibrate validation
     """
     from dropzoo.common.checks import check_choice, check_positive
-    from dropzoo.predictions.measure import SAVED, load_intervals, measure_into
+    from dropzoo.predictions.measure import SAVED, calibrate_intervals, load_intervals, measure_into
     from dropzoo.predictions.measuring import Measure
     from dropzoo.runs.predictor import load_predictor
 
@@ -289,22 +301,31 @@ def measure(
             raise unknown("output for --save", name, SAVED)
     if intervals is not None:
         check_choice(intervals, "--intervals", ("calibrated", "samples"))
-    if out.exists() and not overwrite:
+    if not paths and calibrate is None:
+        raise ValueError("Pass images to measure, or --calibrate DATA to calibrate the intervals")
+    if paths and out.exists() and not overwrite:
         raise ValueError(f"{out} exists. To replace it pass --overwrite, or choose another name with --out")
     how = Measure(split, min_area, check_positive(pixel_size, "--pixel-size"))
+    options: dict[str, Any] = {"input_range": parse_range(input_range), "from_logits": from_logits, "seed": seed}
+    options |= {"calibrated": calibration, "votes": True, "sampling": "fixed"}
+    predictor = None
+    if calibrate is not None:
+        with options_in_errors():
+            predictor = load_predictor(model, num_samples, say=say, **options)
+            say(f"Saved {calibrate_intervals(predictor, model, calibrate, how, say)}")
+        if not paths:
+            return
     known = {} if intervals == "samples" else load_intervals(model, how)
     if not known and intervals == "calibrated":
         raise ValueError(
             f"The intervals of {model} were not calibrated. Calibrate the model on images whose masks are known: "
-            f"dropzoo calibrate {quote(str(model))}; or pass --intervals samples"
+            f"dropzoo measure --model {quote(str(model))} --calibrate DATA; or pass --intervals samples"
         )
-    options: dict[str, Any] = {"input_range": parse_range(input_range), "from_logits": from_logits, "seed": seed}
-    options |= {"calibrated": calibration, "votes": True, "sampling": "fixed"}
     with options_in_errors():
-        predictor = load_predictor(model, num_samples, say=say, **options)
-        report = measure_into(predictor, paths, out, how, known, saved, _shown)
+        predictor = predictor or load_predictor(model, num_samples, say=say, **options)
+        report = measure_into(predictor, paths or [], out, how, known, saved, _shown)
     if not known and report.rows:
-        say("The intervals are those of the samples, and may be too narrow: dropzoo calibrate makes them hold")
+        say("The intervals are those of the samples, and may be too narrow: --calibrate DATA makes them hold")
     for path in report.written:
         say(f"Saved {path}")
     _end(report.failed, len({(row["image"], row.get("page")) for row in report.rows}))

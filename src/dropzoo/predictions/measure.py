@@ -1,5 +1,6 @@
 """`dropzoo measure`: counts, areas and objects of many images, each with an interval, into files."""
 
+import dataclasses
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -11,13 +12,21 @@ import tifffile
 from dropzoo.common.files import whole_file
 from dropzoo.pages.measurements import Outlined, save_page
 from dropzoo.predictions.intervals import Interval
-from dropzoo.predictions.measuring import Measure, Measured, classes_of, masks_of_samples, measure_image
+from dropzoo.predictions.measuring import (
+    Measure,
+    Measured,
+    classes_of,
+    fit_measurements,
+    masks_of_samples,
+    measure_image,
+)
 from dropzoo.predictions.paths import Names, find_images
 from dropzoo.predictions.polygons import outlines, write_geojson
 from dropzoo.predictions.reading import Page
 from dropzoo.predictions.run import list_pages
 from dropzoo.predictions.summary import Row
 from dropzoo.predictions.table import check_table, write_table
+from dropzoo.runs.calibrate import CalibrationConfig, held_out
 from dropzoo.runs.calibrations import calibration_file
 from dropzoo.runs.predictor import Predictor
 
@@ -59,6 +68,35 @@ def save_intervals(model: Path, intervals: Mapping[str, Interval], how: Measure,
     with whole_file(path) as unfinished:
         unfinished.write_text(json.dumps(content, indent=2) + "\n")
     return path
+
+
+def calibrate_intervals(
+    predictor: Predictor, model: Path, data: str, how: Measure, say: Callable[[str], None] = print
+) -> Path:
+    """Calibrates the intervals of a model on images whose masks are known, and writes them beside it.
+
+    Args:
+        predictor: The model, loaded with `sampling="fixed"` and `votes`.
+        model: Path of a run's folder or a `.keras` file.
+        data: Str, a folder or a data set that is new to the model, or "validation" for a run's validation images.
+        how: What counts as an object.
+        say: Function that prints a line.
+
+    Raises:
+        ValueError: If the model has no masks, or there are too few images.
+    """
+    if not predictor.is_map:
+        raise ValueError("Objects are measured in masks, and the model gives one class for an image")
+    wanted = CalibrationConfig(data=None if data == "validation" else data)
+    _, batches, _, name = held_out(model, wanted, say)
+    pairs = (
+        (image.numpy(), mask.numpy())
+        for images, masks in batches
+        for image, mask in zip(images, masks, strict=True)
+    )
+    known = ((image, mask.reshape(mask.shape[:2])) for image, mask in pairs)
+    pixels = dataclasses.replace(how, pixel_size=1.0)
+    return save_intervals(model, fit_measurements(predictor, known, pixels), pixels, name)
 
 
 def load_intervals(model: Path, how: Measure) -> dict[str, Interval]:

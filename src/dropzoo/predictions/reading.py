@@ -170,7 +170,6 @@ class Rows:
             self._series: Any = self._file.series[page.place.series]
             self._numbers = _planes(self._series, page.place)
             first = self._series.keyframe
-            self._mapped = None if self._series.dataoffset is None else _mapped(self._file, self._series)
             self.shape = (first.imagelength, first.imagewidth, self[:1, :1].shape[-1])
             stack.pop_all()  # the file stays open until `close`
 
@@ -189,8 +188,9 @@ class Rows:
         """A part of one page of the file, with the axes of the page."""
         page = self._series.keyframe
         at = tuple(rows if axis == "Y" else columns if axis == "X" else slice(None) for axis in page.axes)
-        if self._mapped is not None:
-            return np.array(self._mapped[number][at])
+        if self._series.dataoffset is not None:
+            # Mapped anew each time, so that the parts that were read do not stay in memory.
+            return np.array(_mapped(self._file, self._series)[number][at])
         height, width = page.imagelength, page.imagewidth
         (top, bottom, _), (left, right, _) = rows.indices(height), columns.indices(width)
         tall, wide = (page.tilelength, page.tilewidth) if page.is_tiled else (page.rowsperstrip, width)

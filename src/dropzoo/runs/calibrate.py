@@ -5,7 +5,7 @@ import hashlib
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import keras
 import tensorflow as tf
@@ -54,9 +54,23 @@ class CalibrationConfig:
     from_logits: bool | None = None
 
 
+class Calibrated(NamedTuple):
+    """A calibration and the images that it was fitted on.
+
+    Attributes:
+        calibration: The calibration.
+        images: Batches of the held-out images in [0, 1], with their labels.
+        info: The facts of their data.
+    """
+
+    calibration: serving.Calibration
+    images: tf.data.Dataset
+    info: training.DataInfo
+
+
 def calibrate_run(
     path: Path, wanted: CalibrationConfig, say: Callable[[str], None] = print, verbose: int = 1
-) -> serving.Calibration:
+) -> Calibrated:
     """Calibrates a model on its held-out images, and writes the calibration beside it.
 
     The images are the validation images of the run, or else all images of `wanted.data` but its test images: test
@@ -69,12 +83,12 @@ def calibrate_run(
         verbose: 1 for progress bars, 0 for none.
 
     Returns:
-        The calibration, which `calibration_file(path)` now holds.
+        The calibration, which `calibration_file(path)` now holds, with its images.
 
     Raises:
         ValueError: If there are no held-out images, or as `calibrate` does. Nothing is written then.
     """
-    members, images, info, name = _held_out(path, wanted, say)
+    members, images, info, name = held_out(path, wanted, say)
     model = members[0]
     check_bits(settle_range(model, wanted.input_range, say), info)
     searched = len(members) == 1 and any(map(can_set, named_sites(model).values()))
@@ -90,13 +104,22 @@ def calibrate_run(
         verbose=verbose,
     )
     calibration.save(calibration_file(path))
-    return calibration
+    return Calibrated(calibration, images, info)
 
 
-def _held_out(
+def held_out(
     path: Path, wanted: CalibrationConfig, say: Callable[[str], None]
 ) -> tuple[list[keras.Model], tf.data.Dataset, training.DataInfo, str]:
-    """The model or the members, the images to calibrate on, the facts of their data, and what to call them."""
+    """Returns a model or its members, images that it has not seen, the facts of their data, and their name.
+
+    Args:
+        path: Path of a run's folder, or of a `.keras` file.
+        wanted: The wishes, of which only the data count here.
+        say: Function that prints a line.
+
+    Raises:
+        ValueError: If there are no such images.
+    """
     run = path.parent if path.name == "model.keras" and (path.parent / "run.json").is_file() else first_run(path)
     if not (run / "run.json").is_file():
         if wanted.data is None:

@@ -134,9 +134,8 @@ def compare(
     if wanted.calibration is not None:
         if (judged := judged_on(info, wanted.split)) != "test":
             warnings.warn(
-                f"The promises of the calibration are measured on {judged} images, which it may have been "
-                f"fitted on. "
-                "What they are worth shows only on other images",
+                f"The promises are measured on {judged} images, on which the calibration may have been fitted: "
+                "only other images show what they are worth",
                 stacklevel=2,
             )
         promises = _score_calibrated(model, wanted, dataset, info, scores)
