@@ -47,6 +47,8 @@ def trained_once(tmp_path_factory) -> Path:
 def trained(trained_once, tmp_path, monkeypatch) -> list[str]:
     """The command of a run that is finished, in a copy of its working directory that a test may change."""
     shutil.copytree(trained_once, tmp_path, dirs_exist_ok=True)
+    record = tmp_path / "run" / "run.json"  # holds the path of its data
+    record.write_text(record.read_text().replace(str(trained_once), str(tmp_path)))
     monkeypatch.chdir(tmp_path)
     return list(TRAIN)
 

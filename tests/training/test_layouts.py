@@ -503,3 +503,14 @@ def test_balance_draws_all_classes_equally_often(tmp_path):
     data = load_data(tmp_path, balance=True, test_split=0.0, validation_split=0, batch_size=50)
     labels = np.concatenate([labels for epoch in range(8) for _, labels in data.train.at_epoch(epoch)])
     assert len(labels) == 400 and 0.4 < labels.mean() < 0.6
+
+
+def test_masks_among_the_images_of_classes_are_doubted(tmp_path):
+    for name in ("benign", "normal"):
+        for n in range(4):
+            picture(tmp_path / name / f"{name} ({n}).png")
+            mask(tmp_path / name / f"{name} ({n})_mask.png", np.stack([ids()] * 3, -1))
+    with pytest.warns(UserWarning, match=r"8 images bear the name of another.*--masks"):
+        read_folder(tmp_path, Reading())
+    source = read_folder(tmp_path, Reading(images="**/*.png", masks="**/*_mask.png"))
+    assert source.task == "segmentation" and counts(source) == (5, 1, 2)

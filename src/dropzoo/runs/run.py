@@ -291,9 +291,8 @@ def _check_folder(out: Path, config: RunConfig) -> int:
     changed = differences(held, wanted)
     if changed:
         raise ValueError(
-            f"{out} holds another run; choose another folder with --out, or delete it. A run may only go on "
-            f"for more "
-            f"--epochs. Differences: {changed}"
+            f"{out} holds another run; choose another folder with --out, or delete it. A run may only go on for "
+            f"more --epochs. Differences: {changed}"
         )
     return 0
 

@@ -14,6 +14,8 @@ from dropzoo.training.data.files.table import Reading, Sample, Table, counted, s
 from dropzoo.training.data.images import IMAGE_SUFFIXES
 
 _IMAGES = ("images", "image", "imgs", "img", "jpegimages", "inputs", "input", "frames", "photos", "leftimg8bit")
+# What the name of a mask has behind that of its image, if both are in one folder.
+_ENDS = ("_mask", "_seg", "_label", "_labels", "_gt", "_annotation")
 _WAYS = (
     "Otherwise name the folders or patterns of files, `images` and `masks` (--images, --masks), or a CSV "
     "with a row "
@@ -246,17 +248,30 @@ def _class_table(root: Path, folders: list[Path], listing: Listing) -> Table:
             endings = ", ".join(sorted(IMAGE_SUFFIXES))
             raise ValueError(f"No images in {folder}. Expected files ending in {endings}")
         samples += [Sample(path, label) for path in found]
-    return _table(root, samples, tuple(folder.name for folder in folders))
+    table = _table(root, samples, tuple(folder.name for folder in folders))
+    known = {(sample.image.parent, sample.image.stem) for sample in samples}
+    masks = [
+        sample.image
+        for sample in samples
+        if any(
+            (sample.image.parent, sample.image.stem.removesuffix(end)) in known
+            for end in _ENDS
+            if sample.image.stem.endswith(end)
+        )
+    ]
+    if masks:
+        table.doubts.append(
+            f"{len(masks):,} images bear the name of another and look like its mask, such as {masks[0]}: "
+            f"they are read "
+            "as images of a class. To train on masks, pass `masks` (--masks), such as '**/*_mask*'"
+        )
+    return table
 
 
 def _side_by_side(root: Path, reading: Reading, listing: Listing) -> Table | None:
     """Returns the table of images and masks in one folder: `07.png` and `07_mask.png`."""
     files = Listing().images(root)
-    ends = (
-        [reading.mask_suffix]
-        if reading.mask_suffix
-        else ["_mask", "_seg", "_label", "_labels", "_gt", "_annotation"]
-    )
+    ends = [reading.mask_suffix] if reading.mask_suffix else list(_ENDS)
     for end in ends:
         masks = [path for path in files if path.stem.endswith(end)]
         images = [path for path in files if not path.stem.endswith(end)]

@@ -15,6 +15,7 @@ from dropzoo.training.data.images import JPEG, read_alpha, read_image, read_mask
 #: The values of `masks_as`; "palette" and "threshold" may be followed by "=" and a file or a number.
 MEANINGS = ("ids", "instances", "threshold", "palette", "alpha")
 _MOST_COLOURS = 256
+_AT_ONCE = 2**20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,7 +145,10 @@ def look(sample: Sample, meaning: Meaning) -> Values:
             f"A mask must hold whole numbers, 0 and above. Received: {path} with {ids.dtype} down to {ids.min()}"
         )
     if ids.dtype == np.uint8:
-        counts = np.bincount(ids.ravel(), minlength=256)
+        # `bincount` makes 64-bit numbers of all values, so it gets a few of a large mask at a time.
+        flat = np.ascontiguousarray(ids).ravel()
+        parts = (flat[start : start + _AT_ONCE] for start in range(0, flat.size, _AT_ONCE))
+        counts = sum((np.bincount(part, minlength=256) for part in parts), np.zeros(256, np.int64))
         values = np.flatnonzero(counts)
         counts = counts[values]
     else:
