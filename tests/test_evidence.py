@@ -138,12 +138,26 @@ def test_what_was_stopped_goes_on_where_it_was(tmp_path, monkeypatch):
         run.go_on([each], path, None, said.append)
     assert len(jobs.read(path)) == 2
     run.go_on([each, each], path, None, said.append)
-    assert begun == [0, 1, 2, 2, 3, 4] and said[0].startswith("5 trainings left") and "0.0 h" in said[-1]
+    assert (
+        begun == [0, 1, 2, 2, 3, 4] and said[0].startswith("5 trainings left") and "0.0 h of" in said[-1]
+    )
     assert work.left([each], jobs.read(path)) == []
     measured = replace(NONE, measures=("few",))  # what has a row is done again if a claim needs more
     assert len(work.left([claim(MORE, conditions=(measured,))], jobs.read(path))) == 5
     run.go_on([claim(MORE, conditions=(measured,))], path, 0.0, said.append)
     assert len(begun) == 6
+
+
+def test_a_training_that_fails_does_not_stop_the_others(tmp_path, monkeypatch):
+    def fake(job, measures):
+        if job.seed == 1:
+            raise ValueError("no such images")
+        return jobs.row_of(job, measures, 1.0, {"score_one": 0.5})
+
+    monkeypatch.setattr(run, "carry_out", fake)
+    said = []
+    run.go_on([claim(MORE, conditions=(NONE,))], tmp_path / "rows.csv", None, said.append)
+    assert len(jobs.read(tmp_path / "rows.csv")) == 4 and sum("no such images" in line for line in said) == 1
 
 
 @pytest.mark.parametrize("number", claims.ORDER)

@@ -30,6 +30,8 @@ RESULTS = Path(__file__).parent / "results" / "trainings.csv"
 def go_on(claims: Sequence[Claim], path: Path, hours: float | None, say: Callable[[str], None] = print) -> None:
     """Carries out what the claims need and the file does not have, until all is done or the time is over.
 
+    A training that fails is reported and left for the next call, so that it does not stop the others.
+
     Args:
         claims: The claims, the most urgent first.
         path: The file of rows.
@@ -37,12 +39,18 @@ def go_on(claims: Sequence[Claim], path: Path, hours: float | None, say: Callabl
         say: Function that prints a line.
     """
     start, rows = time.perf_counter(), jobs.read(path)
-    while left := work.left(claims, rows):
+    failed: set[jobs.Job] = set()
+    while left := [task for task in work.left(claims, rows) if task.job not in failed]:
         if hours is not None and time.perf_counter() - start > 3600 * hours:
             break
-        total = work.later(claims, rows)
-        say(f"{len(left) + total} trainings left, {work.hours_left(claims, rows):.1f} h: {left[0].job}")
-        rows[left[0].job] = carry_out(left[0].job, left[0].measures)
+        count, hours = len(left) + work.later(claims, rows), work.hours_left(claims, rows)
+        say(f"{count} trainings left, {hours:.1f} h of processor time: {left[0].job}")
+        try:
+            rows[left[0].job] = carry_out(left[0].job, left[0].measures)
+        except Exception as error:  # any error: the others go on
+            failed.add(left[0].job)
+            say(f"FAILED: {left[0].job}: {type(error).__name__}: {error}")
+            continue
         jobs.write(path, rows.values())
 
 

@@ -87,13 +87,13 @@ def _size(job: Job) -> float:
 
 
 def hours_left(claims: Sequence[Claim], rows: Rows) -> float:
-    """Returns how long all that is left takes, in hours."""
+    """Returns how long all that is left takes, in hours of one processor."""
     total = sum(seconds(task.job, rows) for task in left(claims, rows))
     return (total + sum(count * seconds(job, rows) for job, count in _later(claims, rows))) / 3600
 
 
 def print_left(claims: Sequence[Claim], rows: Rows) -> None:
-    """Prints for each claim how many trainings are left, and how long they take if it is the only one."""
+    """Prints for each claim what is left, in trainings and hours of one processor, if it is the only one."""
     for claim in claims:
         count = len(left([claim], rows)) + later([claim], rows)
         print(

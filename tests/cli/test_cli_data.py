@@ -81,12 +81,13 @@ def test_a_run_whose_data_have_changed(trained, capsys, change, says, evaluates)
     assert status == 2 and says in err and Path("run/run.json").read_bytes() == before
 
 
-def test_a_run_finds_its_data_from_elsewhere(trained, tmp_path, capsys, monkeypatch):
+def test_a_run_finds_its_data_from_elsewhere(two_classes, tmp_path, capsys, monkeypatch):
+    assert run(capsys, *two_classes)[0] == 0
     shown = run(capsys, "evaluate", "run")
     (tmp_path / "sub").mkdir()
     monkeypatch.chdir(tmp_path / "sub")
     assert run(capsys, "evaluate", "../run") == shown
-    same = [{"run": "../run"}.get(word, word) for word in trained]
+    same = [{"run": "../run"}.get(word, word) for word in two_classes]
     for data in ("two", "../two", str(tmp_path / "two")):
         (tmp_path / "run" / "results.json").unlink()
         status, _, err = run(capsys, *[{"two": data}.get(word, word) for word in same])

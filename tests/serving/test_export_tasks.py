@@ -22,8 +22,8 @@ def dense(task):
 def exported(request, tmp_path_factory):
     """The task, a classifier, its sampler, and the folder of its export."""
     task, model = request.param, small_cnn(num_classes=TASKS[request.param])
-    path = tmp_path_factory.mktemp("tasks") / "model"
-    serving.export_model(model, path, 5, sampling="balanced", task=task)
+    folder = tmp_path_factory.mktemp("tasks") / "model"
+    path = serving.export_model(model, folder, 5, sampling="balanced", task=task)
     return task, model, serving.MonteCarlo(model, 5, task=task), path
 
 

@@ -68,7 +68,7 @@ def _values(section: Section) -> dict[str, object]:
     heads, rows = _table(section.train, figures)
     return {
         "title": f"{config.model} on {config.data}",
-        "facts": f"{section.model.count_params():,} parameters, {config.epochs} epochs",
+        "facts": f"{section.model.count_params():,} parameters, {config.limit} images, {config.epochs} epochs",
         "plan": ", ".join(f"{pattern}: {spec}" for pattern, spec in config.dropout.items()),
         "heads": heads,
         "rows": rows,
