@@ -138,9 +138,7 @@ def test_what_was_stopped_goes_on_where_it_was(tmp_path, monkeypatch):
         run.go_on([each], path, None, said.append)
     assert len(jobs.read(path)) == 2
     run.go_on([each, each], path, None, said.append)
-    assert (
-        begun == [0, 1, 2, 2, 3, 4] and said[0].startswith("5 trainings left") and "0.0 h of" in said[-1]
-    )
+    assert begun == [0, 1, 2, 2, 3, 4] and said[0].startswith("5 trainings left") and "0.0 h of" in said[-1]
     assert work.left([each], jobs.read(path)) == []
     measured = replace(NONE, measures=("few",))  # what has a row is done again if a claim needs more
     assert len(work.left([claim(MORE, conditions=(measured,))], jobs.read(path))) == 5
