@@ -324,7 +324,9 @@ def measure(
     with options_in_errors():
         predictor = predictor or load_predictor(model, num_samples, say=say, **options)
         report = measure_into(predictor, paths or [], out, how, known, saved, _shown)
-    if not known and report.rows:
+    if not known and report.rows and predictor.num_samples < 2:
+        say("The model has no dropout, so its intervals have no width: --calibrate DATA makes them hold")
+    elif not known and report.rows:
         say("The intervals are those of the samples, and may be too narrow: --calibrate DATA makes them hold")
     for path in report.written:
         say(f"Saved {path}")

@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from scipy.special import xlogy
 
 from dropzoo import serving
 from dropzoo.common.pixels import Pixels, check_range
@@ -311,4 +312,6 @@ def two_classes(answers: Arrays) -> Arrays:
         likeliest = samples.argmax(-1)
         counts = [(likeliest == i).sum(1) for i in range(samples.shape[-1])]
         out["votes"] = np.stack(counts, -1).astype(np.float32)
+    if "predictive_entropy" not in out:  # one pass is unsure too, though no samples say why
+        out["predictive_entropy"] = -xlogy(out["mean"], out["mean"]).sum(-1)
     return out
