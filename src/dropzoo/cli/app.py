@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from dropzoo.cli import bench, calibrations, data, models, predictions, runs, sweeps
+from dropzoo.cli import bench, calibrations, data, models, predictions, runs, serve, sweeps
 
 app = typer.Typer(
     help="CNNs and U-Nets for Keras in which every dropout site has a name.",
@@ -41,7 +41,7 @@ for command in (
     predictions.predict,
     predictions.measure,
     runs.export,
-    predictions.serve,
+    serve.serve,
     bench.bench,
     bench.bench_input,
     runs.demo,
