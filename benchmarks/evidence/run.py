@@ -43,8 +43,8 @@ def go_on(claims: Sequence[Claim], path: Path, hours: float | None, say: Callabl
     while left := [task for task in work.left(claims, rows) if task.job not in failed]:
         if hours is not None and time.perf_counter() - start > 3600 * hours:
             break
-        count, hours = len(left) + work.later(claims, rows), work.hours_left(claims, rows)
-        say(f"{count} trainings left, {hours:.1f} h of processor time: {left[0].job}")
+        count, remaining = len(left) + work.later(claims, rows), work.hours_left(claims, rows)
+        say(f"{count} trainings left, {remaining:.1f} h of processor time: {left[0].job}")
         try:
             rows[left[0].job] = carry_out(left[0].job, left[0].measures)
         except Exception as error:  # any error: the others go on

@@ -12,7 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from networks import Published
+from zoo import Published
 
 from dropzoo import models, serving
 from dropzoo.common.keras_internals import flatten_layers

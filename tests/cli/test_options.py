@@ -6,6 +6,7 @@ import pytest
 
 from _cli import run
 from dropzoo.cli import options
+from dropzoo.cli.data_options import FolderOptions
 from dropzoo.runs.settings import Settings
 
 
@@ -49,7 +50,8 @@ def test_parse_augment(value, augment):
 
 def test_training_options_are_the_settings_of_a_run():
     """Their names and defaults; the data's name is an option of its own."""
-    flags = {field.name: field.default for field in dataclasses.fields(options.TrainingOptions)}
+    groups = options.TrainingOptions, FolderOptions
+    flags = {field.name: field.default for group in groups for field in dataclasses.fields(group)}
     settings = {field.name: field.default for field in dataclasses.fields(Settings)}
     assert flags == {name: default for name, default in settings.items() if name != "data"}
 

@@ -16,12 +16,14 @@ def test_text_is_escaped_in_pages_and_tables(tmp_path):
         heads=["", "a < b"],
         rows=[["<script>", "0.5"]],
         tables={"more <i>": [["x", "-"]]},
+        details=[("each <i>", ["class"], [["<i>cell"]])],
         pictures={"a picture": "data:image/png;base64,AAAA"},
     )
     text = written.read_text(encoding="utf-8")
     assert [p.name for p in written.parent.iterdir()] == ["page.html"]
     assert "<title>&lt;b&gt; &amp; co</title>" in text and "<th>a &lt; b</th>" in text
     assert "<td>&lt;script&gt;</td><td>0.5</td>" in text and "<h2>more &lt;i&gt;</h2>" in text
+    assert "<h2>each &lt;i&gt;</h2>" in text and "<td>&lt;i&gt;cell</td>" in text
     assert '<img alt="a picture" src="data:image/png;base64,AAAA">' in text
     assert not any(tag in text for tag in ("<script>", "<b>", "<i>"))
 

@@ -17,8 +17,8 @@ FOLDER = Path(__file__).parents[2] / "benchmarks" / "published"
 sys.path.insert(0, str(FOLDER))
 
 import try_out  # noqa: E402
-from networks import ZOO, Published  # noqa: E402
 from trial import Failure, Trial, compare, shaken, tried  # noqa: E402
+from zoo import ZOO, Published  # noqa: E402
 
 RATE = 0.5
 

@@ -82,6 +82,8 @@ def test_a_file_of_version_1_goes_on():
         3
     ]
     assert trial.key == "279f2dcbb1986e26" and trial.candidate == "1f75a3bce77a154b"
+    other = dataclasses.replace(trial, config=dataclasses.replace(trial.config, optimizer="sgd"))
+    assert other.key != trial.key  # a later field counts where it is set
     assert trial.axes.to_json() == {
         "model": "simple_cnn",
         "sites": "dense*",

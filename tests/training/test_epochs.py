@@ -8,7 +8,8 @@ import pytest
 import tensorflow as tf
 
 from _arrays import arrays, assert_equal, images_of
-from dropzoo.training.data.pipeline import training_batches
+from dropzoo.training.data.cache import keep
+from dropzoo.training.data.pipeline import Split, training_batches
 
 
 @pytest.fixture(params=[False, True], ids=["plain", "augmented"])
@@ -59,7 +60,8 @@ def test_cache_changes_nothing(load):
     assert_equal(arrays(load(augment=True, cache=False).train), arrays(load(augment=True).train))
 
 
-def test_the_cache_outlives_an_epoch():
+@pytest.mark.parametrize("size", [2, None], ids=["one size", "several sizes"])
+def test_the_cache_outlives_an_epoch(size):
     reads = []
 
     def examples() -> Iterator[tuple[np.ndarray, int]]:
@@ -67,9 +69,9 @@ def test_the_cache_outlives_an_epoch():
         for number in range(5):
             yield np.full((2, 2, 1), number, "uint8"), number
 
-    specs = tf.TensorSpec((2, 2, 1), tf.uint8), tf.TensorSpec((), tf.int32)
-    stored = tf.data.Dataset.from_generator(examples, output_signature=specs)
-    train = training_batches(stored, 5, 2, None, seed=0, in_memory=True)
+    specs = tf.TensorSpec((size, 2, 1), tf.uint8), tf.TensorSpec((), tf.int32)
+    stored = Split(tf.data.Dataset.from_generator(examples, output_signature=specs), 5)
+    train = training_batches(keep(stored, "memory", "digits"), 2, None, seed=0)
     orders = [np.concatenate([labels for _, labels in part]) for part in (train, train, train, train.at_epoch(9))]
     assert len(reads) == 1
     assert all(sorted(order) == [0, 1, 2, 3, 4] for order in orders)

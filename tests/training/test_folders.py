@@ -9,6 +9,7 @@ import tensorflow as tf
 import tifffile
 from PIL import ExifTags, Image, ImageOps
 
+from dropzoo.training.data.files.table import Reading
 from dropzoo.training.data.folders import read_folder
 from dropzoo.training.data.images import read_images, read_mask
 from dropzoo.training.data.load import load_data
@@ -433,6 +434,6 @@ def test_five_channels_cannot_be_turned_grey(tmp_path):
 def test_real_folders(name, shape, counts):
     if not (SHARED / name).is_dir():
         pytest.skip(f"needs the real images of {name} beside the checkout")
-    source = read_folder(SHARED / name, validation_split=0.1)
+    source = read_folder(SHARED / name, Reading(validation_split=0.1))
     assert source.image_shape == shape and len(source.class_names) == 2
     assert (source.train.count, source.validation.count, source.test.count) == counts

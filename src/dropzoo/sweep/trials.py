@@ -13,8 +13,15 @@ from dropzoo.runs.settings import renamed
 
 # Axes that have another name in files.
 _FILE_NAMES = {"spec": "variant", "rate_schedule": "schedule"}
-# Fields that are not in a key, since moving the files does not make another trial.
-_PLACES = ("data_dir", "manual_dir")
+# Fields that are not in a key, since moving the files or holding them elsewhere does not make another trial.
+_PLACES = ("data_dir", "manual_dir", "cache")
+# Fields that each key holds. Others are in a key only where they differ from their default, so that a sweep that was
+# begun goes on with a later version, which may have more fields.
+_ALWAYS = (
+    *("data", "epochs", "batch_size", "learning_rate", "schedule", "image_size", "num_channels"),
+    *("validation_split", "limit", "model", "dropout", "options", "rate_schedule", "augment", "label_smoothing"),
+    *("seed", "fold"),
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -184,5 +191,10 @@ def as_json(value: Any) -> Any:
 
 
 def _digest(config: RunConfig, without: tuple[str, ...]) -> str:
-    kept = {name: value for name, value in config.to_json().items() if name not in without}
+    defaults = {field.name: field.default for field in dataclasses.fields(config)}
+    kept = {
+        name: value
+        for name, value in config.to_json().items()
+        if name not in without and (name in _ALWAYS or value != defaults[name])
+    }
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
