@@ -15,8 +15,8 @@ from dropzoo.runs.settings import renamed
 _FILE_NAMES = {"spec": "variant", "rate_schedule": "schedule"}
 # Fields that are not in a key, since moving the files or holding them elsewhere does not make another trial.
 _PLACES = ("data_dir", "manual_dir", "cache")
-# Fields that each key holds. Others are in a key only where they differ from their default, so that a sweep goes on
-# with a later version, which may have more fields.
+# Fields that each key holds. Others are in a key only where they differ from their default, so that a sweep goes
+# on with a later version, which may have more fields.
 _ALWAYS = (
     *("data", "epochs", "batch_size", "learning_rate", "schedule", "image_size", "num_channels"),
     *("validation_split", "limit", "model", "dropout", "options", "rate_schedule", "augment", "label_smoothing"),
