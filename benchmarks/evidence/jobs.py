@@ -111,7 +111,7 @@ def write(path: Path, rows: Iterable[Row]) -> None:
     rows = sorted(rows, key=lambda row: [row[name] for name in FIELDS])
     measured = sorted({name for row in rows for name in row} - {*FIELDS, "measures", "seconds"})
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
     with open(temporary, "w", newline="") as file:
         writer = csv.DictWriter(file, [*FIELDS, "measures", "seconds", *measured])
         writer.writeheader()

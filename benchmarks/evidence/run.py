@@ -46,11 +46,14 @@ def go_on(claims: Sequence[Claim], path: Path, hours: float | None, say: Callabl
         count, remaining = len(left) + work.later(claims, rows), work.hours_left(claims, rows)
         say(f"{count} trainings left, {remaining:.1f} h of processor time: {left[0].job}")
         try:
-            rows[left[0].job] = carry_out(left[0].job, left[0].measures)
+            # What other claims measured after this training is measured again, since a row is replaced whole.
+            known = jobs.measures_of(rows[left[0].job]) if left[0].job in rows else set()
+            row = carry_out(left[0].job, left[0].measures | known)
         except Exception as error:  # any error: the others go on
             failed.add(left[0].job)
             say(f"FAILED: {left[0].job}: {type(error).__name__}: {error}")
             continue
+        rows = jobs.read(path) | {left[0].job: row}  # another process may have added rows
         jobs.write(path, rows.values())
 
 

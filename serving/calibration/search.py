@@ -119,7 +119,7 @@ def _load(heldout: HeldOut, part: set[int]) -> list[Batch]:
                 return loaded
             one = Batch(*(keras.tree.map_structure(lambda x, i=i: x[i : i + 1], each) for each in batch))
             size += sum(x.nbytes for x in keras.tree.flatten(one.inputs)) + one.labels.nbytes
-            if loaded and size > _BYTES:
+            if len(loaded) >= LEAST_IMAGES and size > _BYTES:
                 return loaded
             loaded.append(one)
     return loaded

@@ -85,6 +85,11 @@ def predictors_of(
     if calibration is not None:
         check_type(calibration)
     if isinstance(model, Ensemble):
+        if (sampling, seed) != ("fixed", 0):
+            raise ValueError(
+                "An ensemble draws nothing: leave `sampling` and `seed` out. "
+                f"Received: sampling={sampling!r}, seed={seed}"
+            )
         return _of_ensemble(model, num_samples, calibration, said)
     check_keras_model(model)
     if calibration is None:

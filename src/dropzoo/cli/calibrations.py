@@ -12,7 +12,7 @@ from dropzoo.cli.options import FromLogitsOption, InputRangeOption, console, opt
 from dropzoo.common.checks import unknown
 
 if TYPE_CHECKING:
-    from dropzoo.runs.calibrate import Calibrated
+    from dropzoo.runs.calibrate import Calibrated, CalibrationConfig
 
 _TEMPERATURES: dict[str, Any] = {"one": True, "per_class": "per_class", "none": False}
 
@@ -111,25 +111,26 @@ def calibrate(
         console.print(table)
         say(condition_in_words(found))
     if calibrated.info.task == "segmentation":
-        _calibrate_measurements(run, calibrated)
+        _calibrate_measurements(run, calibrated, wanted)
     say(f"Saved {calibration_file(run)}. Next: dropzoo evaluate {quote(str(run))}")
 
 
-def _calibrate_measurements(run: Path, calibrated: "Calibrated") -> None:
-    """Calibrates the intervals of `dropzoo measure` too; too few images are no error here."""
-    from dropzoo.predictions.measure import save_intervals
-    from dropzoo.predictions.measuring import Measure, fit_measurements
+def _calibrate_measurements(run: Path, calibrated: "Calibrated", wanted: "CalibrationConfig") -> None:
+    """Calibrates the intervals of `dropzoo measure` too, for the same objects; too few images are no error."""
+    from dropzoo.predictions.measure import fit_intervals, intervals_file, objects_of_intervals
+    from dropzoo.predictions.measuring import Measure
     from dropzoo.runs.predictor import load_predictor
 
-    how = Measure()
-    pairs = ((image.numpy(), mask.numpy()) for image, mask in calibrated.images.unbatch())
+    how = objects_of_intervals(run) or Measure()
+    said: dict[str, Any] = {"input_range": wanted.input_range, "from_logits": wanted.from_logits}
     try:
-        predictor = load_predictor(run, None, votes=True, sampling="fixed", say=lambda _: None)
-        intervals = fit_measurements(predictor, pairs, how)
+        predictor = load_predictor(run, None, votes=True, sampling="fixed", say=lambda _: None, **said)
+        path = fit_intervals(predictor, run, calibrated.images, calibrated.calibration.data, how)
     except ValueError as error:
-        say(f"The intervals of dropzoo measure stay as they are: {error}")
+        # Intervals that were fitted to the samples of an earlier calibration do not hold for those of this one.
+        intervals_file(run).unlink(missing_ok=True)
+        say(f"dropzoo measure has no calibrated intervals: {error}")
         return
-    path = save_intervals(run, intervals, how, calibrated.calibration.data)
     say(f"Saved {path}, with the intervals of dropzoo measure")
 
 

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
+import tensorflow as tf
 import tifffile
 
 from dropzoo.common.files import whole_file
@@ -64,7 +65,7 @@ def save_intervals(model: Path, intervals: Mapping[str, Interval], how: Measure,
         "how": asdict(how),
         "intervals": {key: each.to_json() for key, each in intervals.items()},
     }
-    path = _file_of(model)
+    path = intervals_file(model)
     with whole_file(path) as unfinished:
         unfinished.write_text(json.dumps(content, indent=2) + "\n")
     return path
@@ -89,6 +90,24 @@ def calibrate_intervals(
         raise ValueError("Objects are measured in masks, and the model gives one class for an image")
     wanted = CalibrationConfig(data=None if data == "validation" else data)
     _, batches, _, name = held_out(model, wanted, say)
+    return fit_intervals(predictor, model, batches, name, how)
+
+
+def fit_intervals(
+    predictor: Predictor, model: Path, batches: Iterable[tuple[tf.Tensor, tf.Tensor]], name: str, how: Measure
+) -> Path:
+    """Fits the intervals of a model on images whose masks are known, and writes them beside it.
+
+    Args:
+        predictor: The model, loaded with `sampling="fixed"` and `votes`.
+        model: Path of a run's folder or a `.keras` file.
+        batches: Batches of images in [0, 1] that are new to the model, with their masks.
+        name: Str, the name of the images.
+        how: What counts as an object.
+
+    Raises:
+        ValueError: If there are too few images.
+    """
     pairs = (
         (image.numpy(), mask.numpy())
         for images, masks in batches
@@ -97,6 +116,12 @@ def calibrate_intervals(
     known = ((image, mask.reshape(mask.shape[:2])) for image, mask in pairs)
     pixels = dataclasses.replace(how, pixel_size=1.0)
     return save_intervals(model, fit_measurements(predictor, known, pixels), pixels, name)
+
+
+def objects_of_intervals(model: Path) -> Measure | None:
+    """Returns what counted as an object when the intervals of a model were calibrated; None if they were not."""
+    path = intervals_file(model)
+    return Measure(**json.loads(path.read_text())["how"]) if path.is_file() else None
 
 
 def load_intervals(model: Path, how: Measure) -> dict[str, Interval]:
@@ -109,7 +134,7 @@ def load_intervals(model: Path, how: Measure) -> dict[str, Interval]:
     Raises:
         ValueError: If the intervals were calibrated for other objects or another level.
     """
-    path = _file_of(model)
+    path = intervals_file(model)
     if not path.is_file():
         return {}
     content = json.loads(path.read_text())
@@ -125,7 +150,8 @@ def load_intervals(model: Path, how: Measure) -> dict[str, Interval]:
     return found if scale == 1 else {key: _in_unit(key, each, scale) for key, each in found.items()}
 
 
-def _file_of(model: Path) -> Path:
+def intervals_file(model: Path) -> Path:
+    """Returns where the calibrated intervals of a model are kept: `measurements.json` beside its calibration."""
     file = calibration_file(model)
     return file.with_name(file.name.replace("calibration.json", "measurements.json"))
 

@@ -5,7 +5,7 @@ import hashlib
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import keras
 import tensorflow as tf
@@ -89,6 +89,11 @@ def calibrate_run(
         ValueError: If there are no held-out images, or as `calibrate` does. Nothing is written then.
     """
     members, images, info, name = held_out(path, wanted, say)
+    if info.ignore_class is not None:
+        raise ValueError(
+            "A calibration cannot leave out pixels that do not count yet, and a run with --ignore-class cannot be "
+            f"calibrated. Received: masks with the label {info.ignore_class} for such pixels"
+        )
     model = members[0]
     check_bits(settle_range(model, wanted.input_range, say), info)
     searched = len(members) == 1 and any(map(can_set, named_sites(model).values()))
@@ -120,6 +125,8 @@ def held_out(
     Raises:
         ValueError: If there are no such images.
     """
+    if wanted.manual_dir and wanted.data is None:
+        raise ValueError("`--manual-dir` is the folder with the archives of `--data`. Pass --data too")
     run = path.parent if path.name == "model.keras" and (path.parent / "run.json").is_file() else first_run(path)
     if not (run / "run.json").is_file():
         if wanted.data is None:
@@ -137,7 +144,11 @@ def held_out(
                 "held-out images: --data DATA"
             )
         return members, own.validation, own.info, f"{own.info.name}, validation images"
-    other = dataclasses.replace(config, data=wanted.data, manual_dir=wanted.manual_dir, limit=None, fold=None)
+    # How masks are read stays; where the files of the run's own folder are does not.
+    elsewhere: dict[str, Any] = dict.fromkeys(
+        ("images", "masks", "mask_suffix", "split_file", "group_by", "limit", "fold")
+    )
+    other = dataclasses.replace(config, data=wanted.data, manual_dir=wanted.manual_dir, **elsewhere)
     data = other.load_data()
     advice = "If the classes mean the same, give them the same names"
     check_same_data(run, data.info, ("task", "class_names"), advice)

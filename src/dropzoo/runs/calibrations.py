@@ -14,13 +14,14 @@ def calibration_file(path: Path) -> Path:
         path: Path of a run's folder, a `.keras` file, a SavedModel, or a folder of versions of one.
 
     Returns:
-        `calibration.json` in the folder of a run, or beside its `model.keras`; `NAME.calibration.json` beside any
-        other file `NAME.keras`; `assets.extra/calibration.json` in a SavedModel.
+        `calibration.json` in the folder of a run or an ensemble, or beside the `model.keras` of a run;
+        `NAME.calibration.json` beside another file `NAME.keras`; `assets.extra/calibration.json` in a SavedModel.
     """
     if (export := export_folder(path)) is not None:
         return export / "assets.extra" / _NAME
     if path.suffix == ".keras" and not path.is_dir():
-        return path.with_name(_NAME if path.name == "model.keras" else f"{path.stem}.{_NAME}")
+        of_run = path.name == "model.keras" and not (path.parent / "ensemble.json").is_file()
+        return path.with_name(_NAME if of_run else f"{path.stem}.{_NAME}")
     return path / _NAME
 
 
