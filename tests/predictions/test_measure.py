@@ -1,6 +1,7 @@
 """Measurements: objects and their numbers by hand, intervals that cover, and the files that are written."""
 
 import csv
+import dataclasses
 import json
 
 import keras
@@ -11,12 +12,15 @@ from PIL import Image
 
 from _cli import run
 from dropzoo import layers
+from dropzoo.common.pixels import Pixels
 from dropzoo.predictions.intervals import Interval, fit, of_samples
 from dropzoo.predictions.measure import load_intervals, save_intervals
 from dropzoo.predictions.measuring import NUMBERS, Measure, fit_measurements, measure_image
 from dropzoo.predictions.objects import find_objects
 from dropzoo.predictions.polygons import outlines, write_geojson
 from dropzoo.predictions.tags import Tags
+from dropzoo.runs import calibrate
+from dropzoo.runs.config import RunConfig
 from dropzoo.runs.predictor import load_predictor
 
 Y, X = np.mgrid[:120, :120]
@@ -156,8 +160,10 @@ def test_calibrated_intervals_cover_and_the_command_uses_them(model, tmp_path, c
             Image.fromarray(pixels).save(tmp_path / "known" / kind / f"{i}.png")
     status, out, error = run(capsys, *command[:1], *command[5:], "--calibrate", str(tmp_path / "known"))
     assert status == 0 and "grey.measurements.json" in out, error
-    assert load_intervals(model, Measure())["1 count"].n < found["1 count"].n  # the last fifth stays for tests
-    save_intervals(model, found, Measure(), "scenes")
+    assert (
+        load_intervals(predictor, model, Measure())["1 count"].n < found["1 count"].n
+    )  # the last fifth stays for tests
+    save_intervals(predictor, model, found, Measure(), "scenes")
     status, _, error = run(capsys, *command)
     assert status == 2 and "measurements.csv exists" in error
     before = list(csv.DictReader((tmp_path / "measurements.csv").read_text().splitlines()))
@@ -171,8 +177,26 @@ def test_calibrated_intervals_cover_and_the_command_uses_them(model, tmp_path, c
     assert len(json.loads((tmp_path / "measurements" / "0.geojson").read_text())["features"]) == labels.max()
     assert "<img" in (tmp_path / "measurements.html").read_text()
     with pytest.raises(ValueError, match="calibrated for other objects"):
-        load_intervals(model, Measure(split=True))
-    assert load_intervals(model, Measure(pixel_size=2.0))["1 area"].around(4.0, 0.0) != found["1 area"].around(
-        1, 0
-    )
+        load_intervals(predictor, model, Measure(split=True))
+    assert load_intervals(predictor, model, Measure(pixel_size=2.0))["1 area"].around(4.0, 0.0) != found[
+        "1 area"
+    ].around(1, 0)
+    for name, other in (("num samples", {"num_samples": 9}), ("input range", {"pixels": Pixels(0.0, 255.0)})):
+        with pytest.raises(ValueError, match=f"calibrated for another {name}.*num_samples=8.*--intervals samples"):
+            load_intervals(dataclasses.replace(predictor, **other), model, Measure())
     (model.with_name("grey.measurements.json")).unlink()
+
+
+def test_intervals_are_calibrated_in_the_pixels_of_the_files(model, tmp_path, monkeypatch):
+    """A run may train on images of another size; areas are those of the files."""
+    seen = []
+    for kind in ("images", "masks"):
+        (tmp_path / "known" / kind).mkdir(parents=True)
+        for i in range(10):
+            Image.fromarray(np.full((20, 24), i % 2, "uint8")).save(tmp_path / "known" / kind / f"{i}.png")
+    config = RunConfig(model="unet", data=str(tmp_path / "known"), image_size=8, num_channels=1)
+    monkeypatch.setattr(calibrate, "load_model_for", lambda *_: (None, config, config.load_data()))
+    for own_size, size in ((True, (20, 24)), (False, (8, 8))):
+        wanted = calibrate.CalibrationConfig(data=config.data)
+        _, images, _, _ = calibrate.held_out(model, wanted, seen.append, own_size=own_size)
+        assert {tuple(image.shape[1:3]) for image, _ in images} == {size}

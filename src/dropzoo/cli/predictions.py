@@ -156,6 +156,7 @@ def _predictor(model: Path | None, answers: ModelAnswers, computing: Computing) 
     if model is None:
         from dropzoo.predictions.remote import connect
 
+        _check_server(answers, computing)
         if computing.tile is not None:
             raise ValueError(
                 "--tile needs the model itself, whose masks are then the same in all tiles. Pass --model"
@@ -168,6 +169,22 @@ def _predictor(model: Path | None, answers: ModelAnswers, computing: Computing) 
     known |= {"votes": True} if computing.tile is None else {"sampling": "fixed"}
     with options_in_errors():
         return load_predictor(model, answers.num_samples, say=say, **known)
+
+
+def _check_server(answers: ModelAnswers, computing: Computing) -> None:
+    """Raises a ValueError if an option says how a model answers, which a server has settled."""
+    flags = {"calibration": "--no-calibration"}
+    said = [
+        flags.get(each.name, f"--{each.name.replace('_', '-')}")
+        for each in dataclasses.fields(answers)
+        if each.name not in ("server", "token") and getattr(answers, each.name) != each.default
+    ]
+    said += ["--overlap"] if computing.overlap is not None and computing.tile is None else []
+    if said:
+        raise ValueError(
+            f"A server answers as its model was exported, and {', '.join(said)} cannot change that. Leave it out, "
+            "or pass --model"
+        )
 
 
 def _settings(model: Path | None, answers: ModelAnswers, predictor: "Predictor") -> dict[str, Any]:
@@ -290,7 +307,13 @@ def measure(
     Example: dropzoo measure --model runs/unet-nuclei --calibrate validation
     """
     from dropzoo.common.checks import check_choice, check_positive
-    from dropzoo.predictions.measure import SAVED, calibrate_intervals, load_intervals, measure_into
+    from dropzoo.predictions.measure import (
+        SAVED,
+        calibrate_intervals,
+        intervals_file,
+        load_intervals,
+        measure_into,
+    )
     from dropzoo.predictions.measuring import Measure
     from dropzoo.runs.predictor import load_predictor
 
@@ -315,14 +338,14 @@ def measure(
             say(f"Saved {calibrate_intervals(predictor, model, calibrate, how, say)}")
         if not paths:
             return
-    known = {} if intervals == "samples" else load_intervals(model, how)
-    if not known and intervals == "calibrated":
+    if intervals == "calibrated" and not intervals_file(model).is_file():
         raise ValueError(
             f"The intervals of {model} were not calibrated. Calibrate the model on images whose masks are known: "
             f"dropzoo measure --model {quote(str(model))} --calibrate DATA; or pass --intervals samples"
         )
     with options_in_errors():
         predictor = predictor or load_predictor(model, num_samples, say=say, **options)
+        known = {} if intervals == "samples" else load_intervals(predictor, model, how)
         report = measure_into(predictor, paths or [], out, how, known, saved, _shown)
     if not known and report.rows and predictor.num_samples < 2:
         say("The model has no dropout, so its intervals have no width: --calibrate DATA makes them hold")

@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -12,6 +13,7 @@ import tifffile
 
 from dropzoo.common.files import whole_file
 from dropzoo.pages.measurements import Outlined, save_page
+from dropzoo.predictions.identity import digest_of
 from dropzoo.predictions.intervals import Interval
 from dropzoo.predictions.measuring import (
     Measure,
@@ -51,10 +53,13 @@ class MeasureReport:
     failed: list[tuple[str, Exception]] = field(default_factory=list)
 
 
-def save_intervals(model: Path, intervals: Mapping[str, Interval], how: Measure, data: str) -> Path:
+def save_intervals(
+    predictor: Predictor, model: Path, intervals: Mapping[str, Interval], how: Measure, data: str
+) -> Path:
     """Writes the calibrated intervals of a model beside its calibration, as `measurements.json`.
 
     Args:
+        predictor: The model as it answered.
         model: Path of a run's folder, a `.keras` file or a SavedModel.
         intervals: What `fit_measurements` returned.
         how: What counted as an object.
@@ -62,6 +67,7 @@ def save_intervals(model: Path, intervals: Mapping[str, Interval], how: Measure,
     """
     content = {
         "data": data,
+        "answers": _answers(predictor, model),
         "how": asdict(how),
         "intervals": {key: each.to_json() for key, each in intervals.items()},
     }
@@ -89,7 +95,7 @@ def calibrate_intervals(
     if not predictor.is_map:
         raise ValueError("Objects are measured in masks, and the model gives one class for an image")
     wanted = CalibrationConfig(data=None if data == "validation" else data)
-    _, batches, _, name = held_out(model, wanted, say)
+    _, batches, _, name = held_out(model, wanted, say, own_size=True)
     return fit_intervals(predictor, model, batches, name, how)
 
 
@@ -101,7 +107,8 @@ def fit_intervals(
     Args:
         predictor: The model, loaded with `sampling="fixed"` and `votes`.
         model: Path of a run's folder or a `.keras` file.
-        batches: Batches of images in [0, 1] that are new to the model, with their masks.
+        batches: Batches of images in [0, 1] that are new to the model, with their masks, in the size of their
+            files: areas are counted in pixels of the files.
         name: Str, the name of the images.
         how: What counts as an object.
 
@@ -115,7 +122,7 @@ def fit_intervals(
     )
     known = ((image, mask.reshape(mask.shape[:2])) for image, mask in pairs)
     pixels = dataclasses.replace(how, pixel_size=1.0)
-    return save_intervals(model, fit_measurements(predictor, known, pixels), pixels, name)
+    return save_intervals(predictor, model, fit_measurements(predictor, known, pixels), pixels, name)
 
 
 def objects_of_intervals(model: Path) -> Measure | None:
@@ -124,15 +131,16 @@ def objects_of_intervals(model: Path) -> Measure | None:
     return Measure(**json.loads(path.read_text())["how"]) if path.is_file() else None
 
 
-def load_intervals(model: Path, how: Measure) -> dict[str, Interval]:
+def load_intervals(predictor: Predictor, model: Path, how: Measure) -> dict[str, Interval]:
     """Returns the calibrated intervals of a model; none if it was not calibrated.
 
     Args:
+        predictor: The model as it answers now.
         model: Path of a run's folder, a `.keras` file or a SavedModel.
         how: What counts as an object.
 
     Raises:
-        ValueError: If the intervals were calibrated for other objects or another level.
+        ValueError: If the intervals were calibrated for other objects, another level or other answers.
     """
     path = intervals_file(model)
     if not path.is_file():
@@ -146,8 +154,28 @@ def load_intervals(model: Path, how: Measure) -> dict[str, Interval]:
             f"The intervals in {path} were calibrated for other objects ({said}). Measure in that way, pass "
             "--intervals samples, or calibrate again"
         )
+    before = content.get("answers", {})
+    if changed := [name for name, value in _answers(predictor, model).items() if before.get(name) != value]:
+        raise ValueError(
+            f"The intervals in {path} were calibrated for another {', '.join(changed).replace('_', ' ')}. "
+            f"Measure in that way ({_in_words(before)}), pass --intervals samples, or calibrate again"
+        )
     found = {key: Interval.from_json(each) for key, each in content["intervals"].items()}
     return found if scale == 1 else {key: _in_unit(key, each, scale) for key, each in found.items()}
+
+
+def _answers(predictor: Predictor, model: Path) -> dict[str, Any]:
+    """What the answers of a model, and so its intervals, depend on."""
+    return {
+        "model": digest_of(model),
+        "num_samples": predictor.num_samples,
+        "calibration": predictor.calibration is not None,
+        "input_range": list(predictor.pixels.range),
+    }
+
+
+def _in_words(answers: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in answers.items() if name != "model") or "unknown"
 
 
 def intervals_file(model: Path) -> Path:
