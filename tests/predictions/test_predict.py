@@ -283,6 +283,9 @@ def test_which_files_are_images(tmp_path):
     assert names == ["b", "images/1"]  # not the masks of a data set
     assert [str(each.name) for each in find_images([tmp_path / "masks", tmp_path / "masks" / "1.png"])] == ["1"]
     assert [str(each.name) for each in find_images([f"{tmp_path}/**/*.png"])] == ["1", "1"]
+    inside = (tmp_path, str(tmp_path / "*/*.png"), tmp_path / "images" / "1.png")
+    assert [len(find_images([path], tmp_path / "images")) for path in inside] == [1, 1, 1]
+    assert [str(each.name) for each in find_images([tmp_path / "images"], tmp_path)] == ["1"]
     (tmp_path / "empty").mkdir()
     refused = {"empty": "holds no images", ".hidden/*.jpg": "matches no image", "x.png": "no file or folder"}
     for name, words in refused.items():
@@ -321,6 +324,14 @@ def test_the_pairwise_dice_of_samples_by_hand():
         each = sum((a == name).sum() + (b == name).sum() for a, b in pairs)
         assert summary.row((1, 4))[f"dice_{name}"] == pytest.approx(2 * both / each)
     assert summary.row((1, 4))["pairwise_dice"] == summary.row((1, 4))["dice_1"]
+
+
+def test_a_class_that_is_nowhere_sure_has_no_sure_pixels():
+    summary = MaskSummary(("a", "b"), 1)
+    inner = np.stack([np.ones((2, 2), bool), np.zeros((2, 2), bool)], -1)
+    summary.add({"mean": np.full((2, 2, 2), 0.5, "float32"), "inner": inner})
+    row = summary.row((2, 2))
+    assert row["inner_a"] == 1 and row["inner_b"] == 0
 
 
 def test_what_to_look_at_first(tmp_path):

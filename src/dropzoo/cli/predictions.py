@@ -73,7 +73,10 @@ class Computing:
         typer.Option("--tile", min=1, help="Compute larger images in tiles of this size; TIFF is read in parts."),
     ] = None
     overlap: Annotated[
-        int | None, typer.Option("--overlap", min=0, help="Pixels that neighbouring tiles share; 64 by default.")
+        int | None,
+        typer.Option(
+            "--overlap", min=0, help="Pixels that neighbouring tiles share; 64 by default, or half a tile."
+        ),
     ] = None
 
 
@@ -127,7 +130,7 @@ def predict(
         raise unknown("--format", form, FORMATS)
     kinds = ("mask", "picture") if save is None else parse_kinds(save)
     predictor = _predictor(model, answers, computing)
-    if table is None and predictor.is_map and (kinds or overwrite):
+    if table is None and predictor.is_map:
         table = out / "predictions.csv"
     plan = Plan(
         out=out,
@@ -136,7 +139,7 @@ def predict(
         table=table,
         batch_size=computing.batch_size,
         tile=computing.tile,
-        overlap=64 if computing.overlap is None else computing.overlap,
+        overlap=min(64, (computing.tile or 128) // 2) if computing.overlap is None else computing.overlap,
         overwrite=overwrite,
         settings=_settings(model, answers, predictor),
     )
@@ -296,9 +299,9 @@ def measure(
     input_range: InputRangeOption = None,
     from_logits: FromLogitsOption = None,
     calibration: CalibrationOption = True,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing table.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing tables and files.")] = False,
 ) -> None:
-    """Measures the objects in images: counts, areas, perimeters and intensities, each with a 90 % interval.
+    """Measures the objects in images: counts, areas and perimeters with 90 % intervals, and intensities without.
 
     Each object has the probability that it exists: the share of Monte-Carlo samples in which it is there.
 
@@ -346,7 +349,7 @@ def measure(
     with options_in_errors():
         predictor = predictor or load_predictor(model, num_samples, say=say, **options)
         known = {} if intervals == "samples" else load_intervals(predictor, model, how)
-        report = measure_into(predictor, paths or [], out, how, known, saved, _shown)
+        report = measure_into(predictor, paths or [], out, how, known, saved, _shown, overwrite)
     if not known and report.rows and predictor.num_samples < 2:
         say("The model has no dropout, so its intervals have no width: --calibrate DATA makes them hold")
     elif not known and report.rows:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -200,34 +200,37 @@ def measure_into(
     intervals: Mapping[str, Interval],
     saved: Sequence[str] = (),
     shown: Callable[[Iterable[tuple[Page, Path]], int], Iterable[tuple[Page, Path]]] = lambda found, total: found,
+    overwrite: bool = False,
 ) -> MeasureReport:
     """Measures images, writes the table and what else is asked for, and returns what became of the images.
 
     Args:
         predictor: A model of masks, loaded with `sampling="fixed"` and `votes`.
         paths: Files, folders and patterns.
-        out: Path of the table, .csv or .json. Other files have names that begin like it.
+        out: Path of the table, .csv or .json. Other files have names that begin like it; those of single
+            images lie in the folder `NAME_files`.
         how: What counts as an object.
         intervals: Calibrated intervals; empty for those of the samples.
         saved: Names of `SAVED`.
         shown: Function that shows the progress.
+        overwrite: Bool, whether to replace what is there; never an image.
 
     Raises:
-        ValueError: If there are no images, or the model has no masks.
+        ValueError: If there are no images, the model has no masks, or a file would be replaced.
     """
     if not predictor.is_map:
         raise ValueError(
             "Objects are measured in masks, and the model gives one class for an image: dropzoo predict"
         )
     check_table(out)
-    folder = out.with_suffix("")
-    pages, failed = list_pages(find_images(paths, folder), predictor.input_shape[-1])
-    report = MeasureReport(failed=failed)
-    classes = classes_of(predictor)
-    names, objects, outlined = Names(), [], []
-    for page, wanted in shown(pages, len(pages)):
-        name, again = names.of(page.key, wanted)
-        target = folder / name.parent / f"{name.name}{again}"
+    folder = out.with_name(f"{out.stem}_files")
+    pages, failed = list_pages(images := find_images(paths, folder), predictor.input_shape[-1])
+    names = Names()
+    targets = {page.key: folder.joinpath("{}{}".format(*names.of(page.key, wanted))) for page, wanted in pages}
+    planned = [path for each in targets.values() for path in _files(each, saved).values()]
+    _check_stays([*_beside(out, saved), *planned], {each.path.resolve() for each in images}, overwrite)
+    report, classes, objects, outlined = MeasureReport(failed=failed), classes_of(predictor), [], []
+    for page, _ in shown(pages, len(pages)):
         try:
             image = predictor.converted(page.read(predictor.value_range), page.key)
             mean, samples = masks_of_samples(predictor, image)
@@ -238,32 +241,49 @@ def measure_into(
         of: Row = {"image": str(page.path)} | ({} if page.index is None else {"page": page.index + 1})
         report.rows += [of | row for row in found.rows]
         objects += [of | row for row in found.objects]
-        report.written += _of_image(target, page, found, saved)
+        report.written += _of_image(_files(targets[page.key], saved), page, found)
         if "page" in saved:
             outlined.append(_outlined(page, image, found))
             outlined = sorted(outlined, key=lambda each: each.doubt, reverse=True)[:_SHOWN]
     if report.rows:
         report.written.insert(0, write_table(out, report.rows))
         if "objects" in saved:
-            report.written.insert(1, write_table(out.with_name(f"{out.stem}_objects{out.suffix}"), objects))
+            report.written.insert(1, write_table(_beside(out, saved)[1], objects))
         if "page" in saved:
-            report.written.append(save_page(out.with_suffix(".html"), report.rows, outlined, bool(intervals)))
+            report.written.append(save_page(_beside(out, saved)[-1], report.rows, outlined, bool(intervals)))
     return report
 
 
-def _of_image(target: Path, page: Page, found: Measured, saved: Sequence[str]) -> list[Path]:
-    written = []
-    if "labels" in saved:
-        path = target.with_name(f"{target.name}_labels.tif")
+def _beside(out: Path, saved: Sequence[str]) -> list[Path]:
+    """The table, that of the objects, and the page."""
+    names = {"objects": f"{out.stem}_objects{out.suffix}", "page": f"{out.stem}.html"}
+    return [out, *(out.with_name(name) for kind, name in names.items() if kind in saved)]
+
+
+def _files(target: Path, saved: Sequence[str]) -> dict[str, Path]:
+    """The files of one image, by what they hold."""
+    endings = {"labels": "_labels.tif", "geojson": ".geojson"}
+    return {kind: target.with_name(f"{target.name}{end}") for kind, end in endings.items() if kind in saved}
+
+
+def _check_stays(planned: Iterable[Path], images: Container[Path], overwrite: bool) -> None:
+    """Raises a ValueError if a file would replace an image, or any other file without `overwrite`."""
+    for path in planned:
+        if path.resolve() in images:
+            raise ValueError(f"{path} is one of the images, which is not overwritten: choose another --out")
+        if path.exists() and not overwrite:
+            raise ValueError(f"{path} exists. To replace it pass --overwrite, or choose another name with --out")
+
+
+def _of_image(files: Mapping[str, Path], page: Page, found: Measured) -> list[Path]:
+    if path := files.get("labels"):
         labels = found.labels.astype(np.uint16) if len(found.objects) < 65536 else found.labels
         with whole_file(path) as unfinished:
             tags = page.tags.of_tiff()
             tifffile.imwrite(unfinished, labels, photometric="minisblack", compression="zlib", **tags)
-        written.append(path)
-    if "geojson" in saved:
-        path = target.with_name(f"{target.name}.geojson")
-        written.append(write_geojson(path, found.labels, found.objects, page.tags))
-    return written
+    if path := files.get("geojson"):
+        write_geojson(path, found.labels, found.objects, page.tags)
+    return list(files.values())
 
 
 def _outlined(page: Page, image: np.ndarray, found: Measured) -> Outlined:
