@@ -58,7 +58,11 @@ class Answer:
             predictor: The predictor that answered.
             see: Function that is called with each strip, such as one that writes it to a file.
         """
-        summary = MaskSummary(predictor.class_names, predictor.num_samples)
+        made = {} if predictor.calibration is None else predictor.calibration.guarantees
+        promised = {
+            kind: made[name].classes for kind, name in (("outer", "miss"), ("inner", "false")) if name in made
+        }
+        summary = MaskSummary(predictor.class_names, predictor.num_samples, promised)
         row: Row = {}
         for rows, strip in self.strips:
             see(rows, strip)

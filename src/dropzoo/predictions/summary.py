@@ -1,7 +1,8 @@
 """The row of the table that an image gets: what was predicted, how sure the model is, how its samples agree."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 
@@ -47,13 +48,20 @@ class MaskSummary:
     Args:
         class_names: The names of the classes, or None.
         num_samples: Int, the number T of samples.
+        promised: The classes that a calibration is about, by `"inner"` and `"outer"`; all where it is not known.
+            The masks of others are empty, so their rows have no areas.
 
     Reference:
         Roy et al., "Bayesian QuickNAT", 2019, arXiv:1811.09800, for the agreement of samples as quality control.
     """
 
-    def __init__(self, class_names: Sequence[str] | None, num_samples: int) -> None:
-        self._names, self._samples = class_names, num_samples
+    def __init__(
+        self,
+        class_names: Sequence[str] | None,
+        num_samples: int,
+        promised: Mapping[str, Collection[int]] = MappingProxyType({}),
+    ) -> None:
+        self._names, self._samples, self._promised = class_names, num_samples, promised
         self._counts = np.zeros(0)
         self._pixels = 0
         self._sums: dict[str, float] = {}
@@ -108,8 +116,9 @@ class MaskSummary:
             row["pairwise_dice"] = sum(found) / len(found) if found else None
         row |= {f"share_{name}": float(n) / self._pixels for name, n in zip(names, self._counts, strict=True)}
         for kind, areas in self._areas.items():
-            of = names if len(areas) == len(names) else names[1:]  # one unit is the second of two classes
-            row |= {f"{kind}_{name}": float(n) / self._pixels for name, n in zip(of, areas, strict=True)}
+            first = len(names) - len(areas)  # one unit is the second of two classes
+            there = range(len(areas)) if first else self._promised.get(kind, range(len(areas)))
+            row |= {f"{kind}_{names[first + i]}": float(areas[i]) / self._pixels for i in there}
         if dice is not None:
             row |= {f"dice_{name}": each for name, each in zip(names, dice, strict=True)}
         return row
