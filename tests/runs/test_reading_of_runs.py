@@ -15,7 +15,7 @@ from dropzoo.cli.data_options import FolderOptions, given
 from dropzoo.runs.comparison import Wanted, compare
 from dropzoo.runs.config import RunConfig
 from dropzoo.runs.evaluation import fit_temperatures, log_probabilities, with_temperature
-from dropzoo.runs.run import load_model_for
+from dropzoo.runs.run import load_model_for, train_run
 
 VOID = 255
 
@@ -118,3 +118,26 @@ def test_options_are_written_as_they_were_given():
     options = FolderOptions(masks_as="palette=a b.csv", ignore_class=0, value_range=(-1000.0, 2000.0))
     assert given(options) == ["--masks-as='palette=a b.csv'", "--ignore-class=0", "--value-range=-1000,2000"]
     assert given(FolderOptions()) == []
+
+
+def test_inspect_names_the_options_that_it_got(tmp_path, capsys):
+    write(tmp_path / "own")
+    status, out, error = command(
+        capsys, "inspect", str(tmp_path / "own"), "--ignore-class", "255", "--validation-split", "0.2"
+    )
+    assert status == 0 and out.rstrip().endswith("own --ignore-class=255 --validation-split=0.2"), error
+
+
+def test_a_stopped_run_goes_on_from_the_epochs_that_are_done(finished, tmp_path):
+    saved = json.loads((finished / "run.json").read_text())["config"]
+    (finished / "checkpoints").mkdir()
+    meta = json.dumps({"history": {"loss": [3.0, 2.0, 1.0]}})
+    np.savez(finished / "checkpoints" / "epoch00003_step0000000.npz", meta=np.array(meta))
+    lines: list[str] = []
+
+    def stop(data: training.Data) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_run(RunConfig.from_json({**saved, "epochs": 20}), finished, lines.append, show=stop)
+    assert any("goes on from epoch 3 to 20; schedules are those of 20 epochs" in line for line in lines)

@@ -52,5 +52,6 @@ def inspect(
         )
     if found.info.num_train:
         model = "unet" if summary.task == "segmentation" else "simple_cnn"
-        said = "".join(f" {each}" for each in given(reading))
-        say(f"Next: dropzoo train {model} --data {quote(str(data))}{said}")
+        said = given(reading) + [f"--channels={channels}"] * (channels is not None)
+        said += [f"--validation-split={validation_split:g}"] * (validation_split != 0.1)
+        say(" ".join([f"Next: dropzoo train {model} --data {quote(str(data))}", *said]))
