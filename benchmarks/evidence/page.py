@@ -100,8 +100,8 @@ def state(claim: Claim, rows: Rows, found: list[Effect]) -> str:
 
 def _overview(claims: list[Claim], rows: Rows, found: dict[int, list[Effect]]) -> str:
     lines = [
-        "## The claims\n\nA claim that is *not tried yet* was tried in version 1 only, which stopped its trainings "
-        "early.\n\n| | claim | verdicts, by statement and setting |\n|---|---|---|\n"
+        "## The claims\n\nA claim that is *not tried yet* was at most tried in version 1, which stopped its "
+        "trainings early.\n\n| | claim | verdicts, by statement and setting |\n|---|---|---|\n"
     ]
     for claim in claims:
         name = "control" if claim.number == 0 else f"claim {claim.number}"
