@@ -144,6 +144,9 @@ def test_what_was_stopped_goes_on_where_it_was(tmp_path, monkeypatch):
     assert len(work.left([claim(MORE, conditions=(measured,))], jobs.read(path))) == 5
     run.go_on([claim(MORE, conditions=(measured,))], path, 0.0, said.append)
     assert len(begun) == 6
+    for name in ("few", "curve"):  # and keeps what it had
+        run.go_on([claim(MORE, conditions=(replace(NONE, measures=(name,)),))], path, None, said.append)
+    assert all({"few", "curve"} <= jobs.measures_of(row) for row in jobs.read(path).values())
 
 
 def test_a_training_that_fails_does_not_stop_the_others(tmp_path, monkeypatch):
