@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dropzoo.cli.data_options import FolderOptions
+from dropzoo.cli.data_options import FolderOptions, given
 from dropzoo.cli.options import console, options_in_errors, say, with_groups
 
 
@@ -52,4 +52,5 @@ def inspect(
         )
     if found.info.num_train:
         model = "unet" if summary.task == "segmentation" else "simple_cnn"
-        say(f"Next: dropzoo train {model} --data {quote(str(data))}")
+        said = "".join(f" {each}" for each in given(reading))
+        say(f"Next: dropzoo train {model} --data {quote(str(data))}{said}")
