@@ -17,6 +17,7 @@ from dropzoo.common.images import upright
 from dropzoo.common.pixels import Pixels
 from dropzoo.common.tiff import arranged
 from dropzoo.serving.decode import decode_jpeg
+from dropzoo.serving.server.hints import send_file
 from dropzoo.serving.server.limits import Limits, Refused
 
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -34,6 +35,10 @@ def check_image(data: bytes, limits: Limits) -> ImageFile:
         Refused: If the file is neither PNG nor JPEG, its header is broken, or the image has too many pixels.
     """
     is_png, is_jpeg = data.startswith(_PNG), data.startswith(b"\xff\xd8\xff")
+    if data.startswith(_TIFF):
+        raise Refused(
+            400, '{"b64": ...} holds a PNG or JPEG file. Send a TIFF file as the body', send_file("image/tiff")
+        )
     if not (is_png or is_jpeg):
         raise Refused(400, "The image is neither PNG nor JPEG nor TIFF", _convert(data))
     try:

@@ -3,6 +3,7 @@
 import io
 import zlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import tifffile
@@ -114,23 +115,34 @@ def _main(answer: Arrays, outputs: Sequence[Output]) -> tuple[np.ndarray, str]:
     return found, outputs[0].kind
 
 
+def likeliest(p: np.ndarray, kind: str) -> np.ndarray:
+    """Returns the class of each pixel, uint8 or uint16; of labels, the likeliest above a half plus 1, or 0.
+
+    Args:
+        p: Probabilities `(height, width, classes)`. A single one is that of the second of two classes.
+        kind: One of `KINDS`.
+    """
+    largest = max(1, p.shape[-1] - 1)
+    if kind == "multi_label":
+        best, largest = np.where(p.max(-1) > 0.5, p.argmax(-1) + 1, 0), p.shape[-1]
+    else:
+        best = p.argmax(-1) if p.shape[-1] > 1 else p[..., 0] > 0.5
+    return best.astype(np.uint8 if largest < 256 else np.uint16)
+
+
 def _labels(p: np.ndarray, outputs: Sequence[Output]) -> np.ndarray:
     """The class of each pixel; of labels, the likeliest above a half plus 1."""
     if p.ndim != 3:
         raise Refused(406, "This model gives no mask. Ask for Accept: application/json, or application/x-npz")
-    if outputs[0].kind == "multi_label":
-        best = np.where(p.max(-1) > 0.5, p.argmax(-1) + 1, 0)
-    else:
-        best = p.argmax(-1) if p.shape[-1] > 1 else p[..., 0] > 0.5
-    return best.astype(np.uint8 if p.shape[-1] < 256 else np.uint16)
+    return likeliest(p, outputs[0].kind)
 
 
 def in_size(values: np.ndarray, size: tuple[int, int] | None) -> np.ndarray:
     """Returns a map in the size that the image had before it was resized for the model."""
-    if size is None or values.ndim not in (2, 3) or values.shape[:2] == size or values.dtype.kind not in "fb":
+    if size is None or values.ndim not in (2, 3) or values.shape[:2] == size:
         return values
     flat = values.astype(np.float32).reshape(*values.shape[:2], -1)
-    mode = Image.Resampling.NEAREST if values.dtype == bool else Image.Resampling.BILINEAR
+    mode = Image.Resampling.BILINEAR if values.dtype.kind == "f" else Image.Resampling.NEAREST
     planes = [np.asarray(Image.fromarray(flat[..., i]).resize(size[::-1], mode)) for i in range(flat.shape[-1])]
     return np.stack(planes, -1).astype(values.dtype).reshape(*size, *values.shape[2:])
 
@@ -163,8 +175,8 @@ def _npy(array: np.ndarray) -> bytes:
 
 
 def _npz(arrays: Arrays) -> bytes:
-    file = io.BytesIO()
-    np.savez(file, allow_pickle=False, **arrays)
+    file, whole = io.BytesIO(), dict[str, Any](arrays)
+    np.savez(file, **whole)
     return file.getvalue()
 
 

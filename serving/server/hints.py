@@ -16,11 +16,6 @@ def send_file(kind: str = "image/png") -> str:
     return f"Send it as: curl {URL} -H 'Content-Type: {kind}' --data-binary @{name}"
 
 
-def send_json() -> str:
-    """Returns the line of Python that sends numbers."""
-    return f'Send numbers as: requests.post("{URL}", json={{"instances": images.tolist()}})'
-
-
 def about_shape(name: str, shape: Sequence[int], spec: tf.TensorSpec) -> str:
     """Returns what may be wrong with an array of another shape than a signature takes; perhaps empty.
 

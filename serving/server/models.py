@@ -19,12 +19,16 @@ class Models:
         keep: Int, how many of the newest versions of each model to serve.
 
     Raises:
-        ValueError: If `folder` is a version itself, or if `keep` is not positive.
+        ValueError: If `folder` is a version itself or has only such folders, or if `keep` is not positive.
     """
 
     def __init__(self, folder: Path, keep: int) -> None:
         self._folder, self._keep = folder, keep
-        self.single = _has_versions(folder) or not any(_has_versions(each) for each in _folders(folder))
+        self._told: set[Path] = set()
+        inside = _folders(folder)
+        self.single = _is_version(folder) or _has_versions(folder) or not any(map(_has_versions, inside))
+        if self.single and not _is_version(folder) and (lone := next(filter(_is_version, inside), None)):
+            Versions(lone, keep)  # raises
         self.by_name: dict[str, Versions] = {}  # replaced as a whole, never changed
         if self.single:
             versions = Versions(folder, keep)
@@ -38,7 +42,7 @@ class Models:
     def refresh(self) -> None:
         """Looks for new models and new versions, and drops those that are gone."""
         if not self.single:
-            found = {each.name: each for each in _folders(self._folder) if _has_versions(each)}
+            found = {each.name: each for each in _folders(self._folder) if self._is_model(each)}
             for name in sorted(found.keys() - self.by_name.keys()):
                 if not re.fullmatch(r"[\w.+-]+", name, re.ASCII):
                     continue
@@ -48,6 +52,13 @@ class Models:
                 self.by_name = {name: each for name, each in self.by_name.items() if name not in gone}
         for each in self.by_name.values():
             each.refresh()
+
+    def _is_model(self, folder: Path) -> bool:
+        """Whether a folder is one of versions. The log says once that a folder is a version itself."""
+        if _is_version(folder) and folder not in self._told:
+            self._told.add(folder)
+            _log.warning("%s is no model, but a version of one: move it to %s", folder, folder / "1")
+        return _has_versions(folder) and not _is_version(folder)
 
     def loaded(self) -> list[Version]:
         """Returns all versions that are served."""
@@ -73,7 +84,12 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def _has_versions(folder: Path) -> bool:
-    """Whether a folder is one of versions, or a version itself."""
-    return (folder / "saved_model.pb").exists() or any(
+    """Whether a folder is one of versions."""
+    return any(
         each.parent.name.isascii() and each.parent.name.isdigit() for each in folder.glob("*/saved_model.pb")
     )
+
+
+def _is_version(folder: Path) -> bool:
+    """Whether a folder is a version itself."""
+    return (folder / "saved_model.pb").exists()

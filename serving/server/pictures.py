@@ -7,6 +7,7 @@ import numpy as np
 from scipy import ndimage
 
 from dropzoo.serving.server.batching import Arrays
+from dropzoo.serving.server.forms import likeliest
 from dropzoo.serving.server.info import Output
 from dropzoo.serving.server.limits import Refused
 from dropzoo.serving.server.png import data_address
@@ -133,11 +134,10 @@ def _bars(p: np.ndarray, deviation: np.ndarray | None, names: list[str]) -> list
 
 def _class_map(p: np.ndarray, names: list[str], kind: str) -> Shown:
     """The likeliest class of each pixel, and each class's share of the pixels."""
-    if kind == "multi_label":  # the likeliest of the labels above a half; 0 if there is none
-        best = np.where(p.max(-1) > 0.5, p.argmax(-1) + 1, 0)
+    best = likeliest(p, kind)
+    if kind == "multi_label":
         names, shares = ["none", *names], np.array([np.mean(best == 0), *np.mean(p > 0.5, (0, 1))])
     else:
-        best = p.argmax(-1)
         shares = np.bincount(best.ravel(), minlength=p.shape[-1]) / best.size
     classes: list[Row] = [
         {"name": names[i], "probability": float(shares[i]), "colour": _COLOURS[i % len(_COLOURS)]}

@@ -1,6 +1,7 @@
 """Measurements: objects and their numbers by hand, intervals that cover, and the files that are written."""
 
 import csv
+import dataclasses
 import json
 
 import keras
@@ -11,12 +12,15 @@ from PIL import Image
 
 from _cli import run
 from dropzoo import layers
+from dropzoo.common.pixels import Pixels
 from dropzoo.predictions.intervals import Interval, fit, of_samples
-from dropzoo.predictions.measure import load_intervals, save_intervals
+from dropzoo.predictions.measure import load_intervals, measure_into, save_intervals
 from dropzoo.predictions.measuring import NUMBERS, Measure, fit_measurements, measure_image
 from dropzoo.predictions.objects import find_objects
 from dropzoo.predictions.polygons import outlines, write_geojson
 from dropzoo.predictions.tags import Tags
+from dropzoo.runs import calibrate
+from dropzoo.runs.config import RunConfig
 from dropzoo.runs.predictor import load_predictor
 
 Y, X = np.mgrid[:120, :120]
@@ -123,6 +127,62 @@ def test_outlines_and_their_place_on_the_map(tmp_path):
     assert np.min(first["coordinates"][0], 0).tolist() == [110, 470] and len(first["coordinates"]) == 2
 
 
+MATRIX = (34264, 12, 16, (2.0, 1.0, 0, 100.0, 1.0, -2.0, 0, 500.0, *[0] * 4, 0, 0, 0, 1), True)
+SCALE = ((33550, 12, 3, (2.0, 2.0, 0.0), True), (33922, 12, 6, (0, 0, 0, 100.0, 500.0, 0), True))
+
+
+@pytest.mark.parametrize(
+    "geo, pixel, middle",
+    [
+        ((MATRIX,), 1, [115.5, 496.5]),  # x = 2 * 5.5 + 4.5 + 100, y = 5.5 - 2 * 4.5 + 500
+        ((MATRIX,), 2, [114.0, 497.0]),
+        (SCALE, 1, [111.0, 491.0]),
+        (SCALE, 2, [110.0, 492.0]),
+        ((), 2, [5.5, 4.5]),
+        (SCALE[:1], 1, [5.5, 4.5]),
+    ],
+)
+def test_the_place_of_a_pixel_on_the_map(geo, pixel, middle, tmp_path):
+    labels = np.zeros((9, 9), int)
+    labels[4, 5] = 1
+    keys = (34735, 3, 12, (1, 1, 0, 2, 1025, 0, 1, pixel, 3072, 0, 1, 25832), True)
+    write_geojson(tmp_path / "a.geojson", labels, [{"object": 1}], Tags(geo=(*geo, keys)))
+    content = json.loads((tmp_path / "a.geojson").read_text())
+    (ring,) = content["features"][0]["geometry"]["coordinates"]
+    np.testing.assert_allclose(np.mean(ring[:-1], 0), middle)
+    assert ("crs" in content) == (middle[0] > 100)
+
+
+def test_an_object_that_shares_just_a_half_is_another_one():
+    whole, half = np.zeros((1, 8, 8), "uint8"), np.zeros((1, 8, 8), "uint8")
+    whole[0, 2:4, 2:6] = half[0, 2, 2:6] = 1
+    for mean, samples in ((whole[0], half), (half[0], whole)):
+        found = measure_image(mean, samples, ONES[:8, :8], ["none", "cell"], Measure(), {})
+        assert [row["existence"] for row in found.objects] == [0.0]
+
+
+def test_files_of_the_user_stay(model, tmp_path):
+    (tmp_path / "scans" / "x_files").mkdir(parents=True)
+    Image.fromarray(np.full((8, 8), 200, "uint8")).save(tmp_path / "scans" / "x_files" / "a.png")
+    predictor = load_predictor(model, 2, votes=True, sampling="fixed", say=lambda text: None)
+    saved, out = ("objects", "labels", "geojson", "page"), tmp_path / "scans" / "x.csv"
+    for name in ("x_objects.csv", "x.html", "x_files/a_labels.tif", "x_files/a.geojson", "x.csv"):
+        (tmp_path / "scans" / name).write_text("mine")
+        with pytest.raises(ValueError, match=f"{name} exists. To replace it pass --overwrite"):
+            measure_into(predictor, [tmp_path / "scans" / "x_files" / "a.png"], out, Measure(), {}, saved)
+        assert (tmp_path / "scans" / name).read_text() == "mine"
+        (tmp_path / "scans" / name).unlink()
+    labels = tmp_path / "scans" / "x_files" / "a_labels.tif"
+    tifffile.imwrite(labels, np.zeros((8, 8), "uint8"))
+    both = [tmp_path / "scans" / "x_files" / "a.png", labels]
+    with pytest.raises(ValueError, match="a_labels.tif is one of the images"):
+        measure_into(predictor, both, out, Measure(), {}, saved, overwrite=True)
+    report = measure_into(
+        predictor, [tmp_path / "scans" / "x_files" / "a.png"], out, Measure(), {}, saved, overwrite=True
+    )
+    assert len(report.written) == 5 and all(path.is_file() for path in report.written)
+
+
 def scene(random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """An image of bright and of grey squares, and the mask of the true ones: the bright, and half of the grey."""
     image, mask = np.zeros((48, 48), "float32"), np.zeros((48, 48), "uint8")
@@ -156,8 +216,10 @@ def test_calibrated_intervals_cover_and_the_command_uses_them(model, tmp_path, c
             Image.fromarray(pixels).save(tmp_path / "known" / kind / f"{i}.png")
     status, out, error = run(capsys, *command[:1], *command[5:], "--calibrate", str(tmp_path / "known"))
     assert status == 0 and "grey.measurements.json" in out, error
-    assert load_intervals(model, Measure())["1 count"].n < found["1 count"].n  # the last fifth stays for tests
-    save_intervals(model, found, Measure(), "scenes")
+    assert (
+        load_intervals(predictor, model, Measure())["1 count"].n < found["1 count"].n
+    )  # the last fifth stays for tests
+    save_intervals(predictor, model, found, Measure(), "scenes")
     status, _, error = run(capsys, *command)
     assert status == 2 and "measurements.csv exists" in error
     before = list(csv.DictReader((tmp_path / "measurements.csv").read_text().splitlines()))
@@ -165,14 +227,32 @@ def test_calibrated_intervals_cover_and_the_command_uses_them(model, tmp_path, c
     after = list(csv.DictReader((tmp_path / "measurements.csv").read_text().splitlines()))
     assert status == 1 and "may be too narrow" not in out and len(before) == len(after) == 3
     assert before[0]["count"] == after[0]["count"] and before[0]["area_high"] != after[0]["area_high"]
-    labels = tifffile.imread(tmp_path / "measurements" / "0_labels.tif")
+    labels = tifffile.imread(tmp_path / "measurements_files" / "0_labels.tif")
     objects = list(csv.DictReader((tmp_path / "measurements_objects.csv").read_text().splitlines()))
     assert labels.shape == (48, 48) and labels.max() == sum(row["image"] == "0.png" for row in objects)
-    assert len(json.loads((tmp_path / "measurements" / "0.geojson").read_text())["features"]) == labels.max()
+    assert len(json.loads((tmp_path / "measurements_files" / "0.geojson").read_text())["features"]) == labels.max()
     assert "<img" in (tmp_path / "measurements.html").read_text()
     with pytest.raises(ValueError, match="calibrated for other objects"):
-        load_intervals(model, Measure(split=True))
-    assert load_intervals(model, Measure(pixel_size=2.0))["1 area"].around(4.0, 0.0) != found["1 area"].around(
-        1, 0
-    )
+        load_intervals(predictor, model, Measure(split=True))
+    assert load_intervals(predictor, model, Measure(pixel_size=2.0))["1 area"].around(4.0, 0.0) != found[
+        "1 area"
+    ].around(1, 0)
+    for name, other in (("num samples", {"num_samples": 9}), ("input range", {"pixels": Pixels(0.0, 255.0)})):
+        with pytest.raises(ValueError, match=f"calibrated for another {name}.*num_samples=8.*--intervals samples"):
+            load_intervals(dataclasses.replace(predictor, **other), model, Measure())
     (model.with_name("grey.measurements.json")).unlink()
+
+
+def test_intervals_are_calibrated_in_the_pixels_of_the_files(model, tmp_path, monkeypatch):
+    """A run may train on images of another size; areas are those of the files."""
+    seen = []
+    for kind in ("images", "masks"):
+        (tmp_path / "known" / kind).mkdir(parents=True)
+        for i in range(10):
+            Image.fromarray(np.full((20, 24), i % 2, "uint8")).save(tmp_path / "known" / kind / f"{i}.png")
+    config = RunConfig(model="unet", data=str(tmp_path / "known"), image_size=8, num_channels=1)
+    monkeypatch.setattr(calibrate, "load_model_for", lambda *_: (None, config, config.load_data()))
+    for own_size, size in ((True, (20, 24)), (False, (8, 8))):
+        wanted = calibrate.CalibrationConfig(data=config.data)
+        _, images, _, _ = calibrate.held_out(model, wanted, seen.append, own_size=own_size)
+        assert {tuple(image.shape[1:3]) for image, _ in images} == {size}

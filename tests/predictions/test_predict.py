@@ -119,7 +119,7 @@ def test_a_run_goes_on_where_it_was_stopped(predictor, images, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         predict_into(predictor, paths, plan, stopped)
     assert [Path(row["image"]).name for row in json.loads(plan.table.read_text())] == ["a.png"]
-    journal = next(tmp_path.glob(".*.journal"))
+    journal = next(tmp_path.rglob(".*.journal"))
     journal.write_text(journal.read_text() + '{"key": "half a li')  # as a process that is killed leaves it
     report = predict_into(predictor, paths, plan)
     assert report.skipped == 1 and len(report.rows) == 2 and len(json.loads(plan.table.read_text())) == 2
@@ -132,16 +132,36 @@ def test_a_run_goes_on_where_it_was_stopped(predictor, images, tmp_path):
     predict_into(predictor, [tmp_path / "other"], plan)  # of the same name: it gets one of its own
     assert np.asarray(Image.open(tmp_path / "out" / "a_mask_2.png")).shape == (9, 9)
     assert len(json.loads(plan.table.read_text())) == 3
+    only = dataclasses.replace(plan, table=tmp_path / "only.csv")
+    assert predict_into(predictor, paths, only).skipped == 2 and len(only.table.read_text().splitlines()) == 3
+    assert predict_into(predictor, paths, only).skipped == 2  # the second table is its own too
     with pytest.raises(ValueError, match=r"other settings \(samples: 3 there, 4 now\).*--overwrite"):
-        predict_into(predictor, paths, dataclasses.replace(plan, settings={"samples": 4}))
+        predict_into(predictor, paths, dataclasses.replace(only, settings={"samples": 4}))
     anew = dataclasses.replace(plan, settings={"samples": 4}, overwrite=True)
     assert predict_into(predictor, paths, anew).skipped == 0 and len(json.loads(plan.table.read_text())) == 2
+    elsewhere = dataclasses.replace(plan, settings={"samples": 5}, out=tmp_path / "new", table=tmp_path / "5.csv")
+    assert predict_into(predictor, paths, elsewhere).skipped == 0
+
+
+def test_an_image_that_cannot_be_read_any_more_loses_its_row(predictor, images, tmp_path):
+    plan = Plan(tmp_path / "out", ("mask",), table=tmp_path / "t.json")
+    paths = [images / "a.png", images / "c.tiff"]
+    predict_into(predictor, paths, plan)
+    (images / "a.png").write_bytes((images / "bad.png").read_bytes())
+    for _ in range(2):
+        report = predict_into(predictor, paths, plan)
+        assert len(report.rows) == len(report.failed) == 1 and len(json.loads(plan.table.read_text())) == 1
 
 
 def test_nothing_of_the_user_is_overwritten(predictor, images, tmp_path):
     (tmp_path / "t.csv").write_text("mine")
     with pytest.raises(ValueError, match="t.csv exists. To replace it pass --overwrite"):
         predict_into(predictor, [images / "a.png"], Plan(tmp_path / "out", ("mask",), table=tmp_path / "t.csv"))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "a_mask.png").write_text("mine")
+    with pytest.raises(ValueError, match="a_mask.png exists, and is no prediction.*--overwrite.*--out"):
+        predict_into(predictor, [images / "a.png"], Plan(tmp_path / "out", ("mask",)))
+    assert (tmp_path / "out" / "a_mask.png").read_text() == "mine"
     Image.fromarray(grey(8, 8)).save(images / "a_mask.png")
     before = (images / "a_mask.png").read_bytes()
     both = [images / "a.png", images / "a_mask.png"]
@@ -175,6 +195,14 @@ def test_other_formats(form, predictor, images, tmp_path):
     else:
         with tifffile.TiffFile(tmp_path / "out" / "c_mask.tif") as file:
             assert file.pages[0].tags[33922].value == GEO[1][3] and file.pages[0].dtype == np.uint8
+
+
+def test_an_npz_file_is_done_if_it_holds_all_kinds(predictor, images, tmp_path):
+    plan = Plan(tmp_path, ("mask", "probabilities"), "npz", table=tmp_path / "t.csv")
+    for kinds, skipped in ((("mask",), 0), (("mask", "probabilities"), 0), (("mask",), 1), (("entropy",), 0)):
+        report = predict_into(predictor, [images / "a.png"], dataclasses.replace(plan, kinds=kinds))
+        assert report.skipped == skipped
+    assert set(np.load(tmp_path / "a.npz")) == {"entropy"}
 
 
 def test_tiles_of_a_file_are_those_of_the_array(fixed, tmp_path):
@@ -255,6 +283,9 @@ def test_which_files_are_images(tmp_path):
     assert names == ["b", "images/1"]  # not the masks of a data set
     assert [str(each.name) for each in find_images([tmp_path / "masks", tmp_path / "masks" / "1.png"])] == ["1"]
     assert [str(each.name) for each in find_images([f"{tmp_path}/**/*.png"])] == ["1", "1"]
+    inside = (tmp_path, str(tmp_path / "*/*.png"), tmp_path / "images" / "1.png")
+    assert [len(find_images([path], tmp_path / "images")) for path in inside] == [1, 1, 1]
+    assert [str(each.name) for each in find_images([tmp_path / "images"], tmp_path)] == ["1"]
     (tmp_path / "empty").mkdir()
     refused = {"empty": "holds no images", ".hidden/*.jpg": "matches no image", "x.png": "no file or folder"}
     for name, words in refused.items():
@@ -293,6 +324,14 @@ def test_the_pairwise_dice_of_samples_by_hand():
         each = sum((a == name).sum() + (b == name).sum() for a, b in pairs)
         assert summary.row((1, 4))[f"dice_{name}"] == pytest.approx(2 * both / each)
     assert summary.row((1, 4))["pairwise_dice"] == summary.row((1, 4))["dice_1"]
+
+
+def test_a_class_that_is_nowhere_sure_has_no_sure_pixels():
+    summary = MaskSummary(("a", "b"), 1)
+    inner = np.stack([np.ones((2, 2), bool), np.zeros((2, 2), bool)], -1)
+    summary.add({"mean": np.full((2, 2, 2), 0.5, "float32"), "inner": inner})
+    row = summary.row((2, 2))
+    assert row["inner_a"] == 1 and row["inner_b"] == 0
 
 
 def test_what_to_look_at_first(tmp_path):

@@ -119,13 +119,15 @@ def _calibrate_measurements(run: Path, calibrated: "Calibrated", wanted: "Calibr
     """Calibrates the intervals of `dropzoo measure` too, for the same objects; too few images are no error."""
     from dropzoo.predictions.measure import fit_intervals, intervals_file, objects_of_intervals
     from dropzoo.predictions.measuring import Measure
+    from dropzoo.runs.calibrate import held_out
     from dropzoo.runs.predictor import load_predictor
 
     how = objects_of_intervals(run) or Measure()
     said: dict[str, Any] = {"input_range": wanted.input_range, "from_logits": wanted.from_logits}
     try:
         predictor = load_predictor(run, None, votes=True, sampling="fixed", say=lambda _: None, **said)
-        path = fit_intervals(predictor, run, calibrated.images, calibrated.calibration.data, how)
+        images = held_out(run, wanted, lambda _: None, own_size=True)[1]
+        path = fit_intervals(predictor, run, images, calibrated.calibration.data, how)
     except ValueError as error:
         # Intervals that were fitted to the samples of an earlier calibration do not hold for those of this one.
         intervals_file(run).unlink(missing_ok=True)

@@ -73,7 +73,10 @@ class Computing:
         typer.Option("--tile", min=1, help="Compute larger images in tiles of this size; TIFF is read in parts."),
     ] = None
     overlap: Annotated[
-        int | None, typer.Option("--overlap", min=0, help="Pixels that neighbouring tiles share; 64 by default.")
+        int | None,
+        typer.Option(
+            "--overlap", min=0, help="Pixels that neighbouring tiles share; 64 by default, or half a tile."
+        ),
     ] = None
 
 
@@ -127,7 +130,7 @@ def predict(
         raise unknown("--format", form, FORMATS)
     kinds = ("mask", "picture") if save is None else parse_kinds(save)
     predictor = _predictor(model, answers, computing)
-    if table is None and predictor.is_map and (kinds or overwrite):
+    if table is None and predictor.is_map:
         table = out / "predictions.csv"
     plan = Plan(
         out=out,
@@ -136,7 +139,7 @@ def predict(
         table=table,
         batch_size=computing.batch_size,
         tile=computing.tile,
-        overlap=64 if computing.overlap is None else computing.overlap,
+        overlap=min(64, (computing.tile or 128) // 2) if computing.overlap is None else computing.overlap,
         overwrite=overwrite,
         settings=_settings(model, answers, predictor),
     )
@@ -156,6 +159,7 @@ def _predictor(model: Path | None, answers: ModelAnswers, computing: Computing) 
     if model is None:
         from dropzoo.predictions.remote import connect
 
+        _check_server(answers, computing)
         if computing.tile is not None:
             raise ValueError(
                 "--tile needs the model itself, whose masks are then the same in all tiles. Pass --model"
@@ -168,6 +172,22 @@ def _predictor(model: Path | None, answers: ModelAnswers, computing: Computing) 
     known |= {"votes": True} if computing.tile is None else {"sampling": "fixed"}
     with options_in_errors():
         return load_predictor(model, answers.num_samples, say=say, **known)
+
+
+def _check_server(answers: ModelAnswers, computing: Computing) -> None:
+    """Raises a ValueError if an option says how a model answers, which a server has settled."""
+    flags = {"calibration": "--no-calibration"}
+    said = [
+        flags.get(each.name, f"--{each.name.replace('_', '-')}")
+        for each in dataclasses.fields(answers)
+        if each.name not in ("server", "token") and getattr(answers, each.name) != each.default
+    ]
+    said += ["--overlap"] if computing.overlap is not None and computing.tile is None else []
+    if said:
+        raise ValueError(
+            f"A server answers as its model was exported, and {', '.join(said)} cannot change that. Leave it out, "
+            "or pass --model"
+        )
 
 
 def _settings(model: Path | None, answers: ModelAnswers, predictor: "Predictor") -> dict[str, Any]:
@@ -279,9 +299,9 @@ def measure(
     input_range: InputRangeOption = None,
     from_logits: FromLogitsOption = None,
     calibration: CalibrationOption = True,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing table.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing tables and files.")] = False,
 ) -> None:
-    """Measures the objects in images: counts, areas, perimeters and intensities, each with a 90 % interval.
+    """Measures the objects in images: counts, areas and perimeters with 90 % intervals, and intensities without.
 
     Each object has the probability that it exists: the share of Monte-Carlo samples in which it is there.
 
@@ -290,7 +310,13 @@ def measure(
     Example: dropzoo measure --model runs/unet-nuclei --calibrate validation
     """
     from dropzoo.common.checks import check_choice, check_positive
-    from dropzoo.predictions.measure import SAVED, calibrate_intervals, load_intervals, measure_into
+    from dropzoo.predictions.measure import (
+        SAVED,
+        calibrate_intervals,
+        intervals_file,
+        load_intervals,
+        measure_into,
+    )
     from dropzoo.predictions.measuring import Measure
     from dropzoo.runs.predictor import load_predictor
 
@@ -315,15 +341,15 @@ def measure(
             say(f"Saved {calibrate_intervals(predictor, model, calibrate, how, say)}")
         if not paths:
             return
-    known = {} if intervals == "samples" else load_intervals(model, how)
-    if not known and intervals == "calibrated":
+    if intervals == "calibrated" and not intervals_file(model).is_file():
         raise ValueError(
             f"The intervals of {model} were not calibrated. Calibrate the model on images whose masks are known: "
             f"dropzoo measure --model {quote(str(model))} --calibrate DATA; or pass --intervals samples"
         )
     with options_in_errors():
         predictor = predictor or load_predictor(model, num_samples, say=say, **options)
-        report = measure_into(predictor, paths or [], out, how, known, saved, _shown)
+        known = {} if intervals == "samples" else load_intervals(predictor, model, how)
+        report = measure_into(predictor, paths or [], out, how, known, saved, _shown, overwrite)
     if not known and report.rows and predictor.num_samples < 2:
         say("The model has no dropout, so its intervals have no width: --calibrate DATA makes them hold")
     elif not known and report.rows:

@@ -1,8 +1,22 @@
 """What tells a model on the disk from another one, or from itself after it was trained or exported again."""
 
+import hashlib
 from pathlib import Path
 
 _FILES = ("model.keras", "saved_model.pb", "variables/*", "assets.extra/*.json", "calibration.json")
+
+
+def digest_of(model: Path) -> str:
+    """Returns a digest of the content of a model's files, which stays when they are copied.
+
+    Args:
+        model: Path as for `stamp_of`.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for file in _files(model):
+        with open(file, "rb") as opened:
+            digest.update(hashlib.file_digest(opened, "blake2b").digest())
+    return digest.hexdigest()
 
 
 def stamp_of(model: Path | None) -> list[list[int]]:
@@ -13,10 +27,15 @@ def stamp_of(model: Path | None) -> list[list[int]]:
     """
     if model is None:
         return []
+    stats = [each.stat() for each in _files(model)]
+    return [[stat.st_size, stat.st_mtime_ns] for stat in stats]
+
+
+def _files(model: Path) -> list[Path]:
+    """The files that an answer of the model depends on."""
     if model.is_file():
         files = [model, model.with_name("calibration.json"), model.with_name(f"{model.stem}.calibration.json")]
     else:
         patterns = [*_FILES, *(f"*/{each}" for each in _FILES)]
         files = sorted({each for pattern in patterns for each in model.glob(pattern)})
-    stats = [each.stat() for each in files if each.is_file()]
-    return [[stat.st_size, stat.st_mtime_ns] for stat in stats]
+    return [each for each in files if each.is_file() and each.name != "measurements.json"]

@@ -2,9 +2,10 @@
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -12,6 +13,7 @@ import tifffile
 
 from dropzoo.common.files import whole_file
 from dropzoo.pages.measurements import Outlined, save_page
+from dropzoo.predictions.identity import digest_of
 from dropzoo.predictions.intervals import Interval
 from dropzoo.predictions.measuring import (
     Measure,
@@ -51,10 +53,13 @@ class MeasureReport:
     failed: list[tuple[str, Exception]] = field(default_factory=list)
 
 
-def save_intervals(model: Path, intervals: Mapping[str, Interval], how: Measure, data: str) -> Path:
+def save_intervals(
+    predictor: Predictor, model: Path, intervals: Mapping[str, Interval], how: Measure, data: str
+) -> Path:
     """Writes the calibrated intervals of a model beside its calibration, as `measurements.json`.
 
     Args:
+        predictor: The model as it answered.
         model: Path of a run's folder, a `.keras` file or a SavedModel.
         intervals: What `fit_measurements` returned.
         how: What counted as an object.
@@ -62,6 +67,7 @@ def save_intervals(model: Path, intervals: Mapping[str, Interval], how: Measure,
     """
     content = {
         "data": data,
+        "answers": _answers(predictor, model),
         "how": asdict(how),
         "intervals": {key: each.to_json() for key, each in intervals.items()},
     }
@@ -89,7 +95,7 @@ def calibrate_intervals(
     if not predictor.is_map:
         raise ValueError("Objects are measured in masks, and the model gives one class for an image")
     wanted = CalibrationConfig(data=None if data == "validation" else data)
-    _, batches, _, name = held_out(model, wanted, say)
+    _, batches, _, name = held_out(model, wanted, say, own_size=True)
     return fit_intervals(predictor, model, batches, name, how)
 
 
@@ -101,7 +107,8 @@ def fit_intervals(
     Args:
         predictor: The model, loaded with `sampling="fixed"` and `votes`.
         model: Path of a run's folder or a `.keras` file.
-        batches: Batches of images in [0, 1] that are new to the model, with their masks.
+        batches: Batches of images in [0, 1] that are new to the model, with their masks, in the size of their
+            files: areas are counted in pixels of the files.
         name: Str, the name of the images.
         how: What counts as an object.
 
@@ -115,7 +122,7 @@ def fit_intervals(
     )
     known = ((image, mask.reshape(mask.shape[:2])) for image, mask in pairs)
     pixels = dataclasses.replace(how, pixel_size=1.0)
-    return save_intervals(model, fit_measurements(predictor, known, pixels), pixels, name)
+    return save_intervals(predictor, model, fit_measurements(predictor, known, pixels), pixels, name)
 
 
 def objects_of_intervals(model: Path) -> Measure | None:
@@ -124,15 +131,16 @@ def objects_of_intervals(model: Path) -> Measure | None:
     return Measure(**json.loads(path.read_text())["how"]) if path.is_file() else None
 
 
-def load_intervals(model: Path, how: Measure) -> dict[str, Interval]:
+def load_intervals(predictor: Predictor, model: Path, how: Measure) -> dict[str, Interval]:
     """Returns the calibrated intervals of a model; none if it was not calibrated.
 
     Args:
+        predictor: The model as it answers now.
         model: Path of a run's folder, a `.keras` file or a SavedModel.
         how: What counts as an object.
 
     Raises:
-        ValueError: If the intervals were calibrated for other objects or another level.
+        ValueError: If the intervals were calibrated for other objects, another level or other answers.
     """
     path = intervals_file(model)
     if not path.is_file():
@@ -146,8 +154,28 @@ def load_intervals(model: Path, how: Measure) -> dict[str, Interval]:
             f"The intervals in {path} were calibrated for other objects ({said}). Measure in that way, pass "
             "--intervals samples, or calibrate again"
         )
+    before = content.get("answers", {})
+    if changed := [name for name, value in _answers(predictor, model).items() if before.get(name) != value]:
+        raise ValueError(
+            f"The intervals in {path} were calibrated for another {', '.join(changed).replace('_', ' ')}. "
+            f"Measure in that way ({_in_words(before)}), pass --intervals samples, or calibrate again"
+        )
     found = {key: Interval.from_json(each) for key, each in content["intervals"].items()}
     return found if scale == 1 else {key: _in_unit(key, each, scale) for key, each in found.items()}
+
+
+def _answers(predictor: Predictor, model: Path) -> dict[str, Any]:
+    """What the answers of a model, and so its intervals, depend on."""
+    return {
+        "model": digest_of(model),
+        "num_samples": predictor.num_samples,
+        "calibration": predictor.calibration is not None,
+        "input_range": list(predictor.pixels.range),
+    }
+
+
+def _in_words(answers: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in answers.items() if name != "model") or "unknown"
 
 
 def intervals_file(model: Path) -> Path:
@@ -172,34 +200,37 @@ def measure_into(
     intervals: Mapping[str, Interval],
     saved: Sequence[str] = (),
     shown: Callable[[Iterable[tuple[Page, Path]], int], Iterable[tuple[Page, Path]]] = lambda found, total: found,
+    overwrite: bool = False,
 ) -> MeasureReport:
     """Measures images, writes the table and what else is asked for, and returns what became of the images.
 
     Args:
         predictor: A model of masks, loaded with `sampling="fixed"` and `votes`.
         paths: Files, folders and patterns.
-        out: Path of the table, .csv or .json. Other files have names that begin like it.
+        out: Path of the table, .csv or .json. Other files have names that begin like it; those of single
+            images lie in the folder `NAME_files`.
         how: What counts as an object.
         intervals: Calibrated intervals; empty for those of the samples.
         saved: Names of `SAVED`.
         shown: Function that shows the progress.
+        overwrite: Bool, whether to replace what is there; never an image.
 
     Raises:
-        ValueError: If there are no images, or the model has no masks.
+        ValueError: If there are no images, the model has no masks, or a file would be replaced.
     """
     if not predictor.is_map:
         raise ValueError(
             "Objects are measured in masks, and the model gives one class for an image: dropzoo predict"
         )
     check_table(out)
-    folder = out.with_suffix("")
-    pages, failed = list_pages(find_images(paths, folder), predictor.input_shape[-1])
-    report = MeasureReport(failed=failed)
-    classes = classes_of(predictor)
-    names, objects, outlined = Names(), [], []
-    for page, wanted in shown(pages, len(pages)):
-        name, again = names.of(page.key, wanted)
-        target = folder / name.parent / f"{name.name}{again}"
+    folder = out.with_name(f"{out.stem}_files")
+    pages, failed = list_pages(images := find_images(paths, folder), predictor.input_shape[-1])
+    names = Names()
+    targets = {page.key: folder.joinpath("{}{}".format(*names.of(page.key, wanted))) for page, wanted in pages}
+    planned = [path for each in targets.values() for path in _files(each, saved).values()]
+    _check_stays([*_beside(out, saved), *planned], {each.path.resolve() for each in images}, overwrite)
+    report, classes, objects, outlined = MeasureReport(failed=failed), classes_of(predictor), [], []
+    for page, _ in shown(pages, len(pages)):
         try:
             image = predictor.converted(page.read(predictor.value_range), page.key)
             mean, samples = masks_of_samples(predictor, image)
@@ -210,32 +241,49 @@ def measure_into(
         of: Row = {"image": str(page.path)} | ({} if page.index is None else {"page": page.index + 1})
         report.rows += [of | row for row in found.rows]
         objects += [of | row for row in found.objects]
-        report.written += _of_image(target, page, found, saved)
+        report.written += _of_image(_files(targets[page.key], saved), page, found)
         if "page" in saved:
             outlined.append(_outlined(page, image, found))
             outlined = sorted(outlined, key=lambda each: each.doubt, reverse=True)[:_SHOWN]
     if report.rows:
         report.written.insert(0, write_table(out, report.rows))
         if "objects" in saved:
-            report.written.insert(1, write_table(out.with_name(f"{out.stem}_objects{out.suffix}"), objects))
+            report.written.insert(1, write_table(_beside(out, saved)[1], objects))
         if "page" in saved:
-            report.written.append(save_page(out.with_suffix(".html"), report.rows, outlined, bool(intervals)))
+            report.written.append(save_page(_beside(out, saved)[-1], report.rows, outlined, bool(intervals)))
     return report
 
 
-def _of_image(target: Path, page: Page, found: Measured, saved: Sequence[str]) -> list[Path]:
-    written = []
-    if "labels" in saved:
-        path = target.with_name(f"{target.name}_labels.tif")
+def _beside(out: Path, saved: Sequence[str]) -> list[Path]:
+    """The table, that of the objects, and the page."""
+    names = {"objects": f"{out.stem}_objects{out.suffix}", "page": f"{out.stem}.html"}
+    return [out, *(out.with_name(name) for kind, name in names.items() if kind in saved)]
+
+
+def _files(target: Path, saved: Sequence[str]) -> dict[str, Path]:
+    """The files of one image, by what they hold."""
+    endings = {"labels": "_labels.tif", "geojson": ".geojson"}
+    return {kind: target.with_name(f"{target.name}{end}") for kind, end in endings.items() if kind in saved}
+
+
+def _check_stays(planned: Iterable[Path], images: Container[Path], overwrite: bool) -> None:
+    """Raises a ValueError if a file would replace an image, or any other file without `overwrite`."""
+    for path in planned:
+        if path.resolve() in images:
+            raise ValueError(f"{path} is one of the images, which is not overwritten: choose another --out")
+        if path.exists() and not overwrite:
+            raise ValueError(f"{path} exists. To replace it pass --overwrite, or choose another name with --out")
+
+
+def _of_image(files: Mapping[str, Path], page: Page, found: Measured) -> list[Path]:
+    if path := files.get("labels"):
         labels = found.labels.astype(np.uint16) if len(found.objects) < 65536 else found.labels
         with whole_file(path) as unfinished:
             tags = page.tags.of_tiff()
             tifffile.imwrite(unfinished, labels, photometric="minisblack", compression="zlib", **tags)
-        written.append(path)
-    if "geojson" in saved:
-        path = target.with_name(f"{target.name}.geojson")
-        written.append(write_geojson(path, found.labels, found.objects, page.tags))
-    return written
+    if path := files.get("geojson"):
+        write_geojson(path, found.labels, found.objects, page.tags)
+    return list(files.values())
 
 
 def _outlined(page: Page, image: np.ndarray, found: Measured) -> Outlined:

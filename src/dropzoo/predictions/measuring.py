@@ -14,7 +14,7 @@ from dropzoo.runs.predictor import Predictor
 
 #: The numbers of an image that get an interval, for each class.
 NUMBERS = ("count", "area", "perimeter")
-_SAME = 0.5  # objects of two masks are the same if their intersection over union is at least this
+_SAME = 0.5  # objects of two masks are the same if their intersection over union is above this
 
 
 @dataclass(frozen=True)
@@ -98,8 +98,8 @@ def measure_image(
 ) -> Measured:
     """Returns the measurements of an image.
 
-    An object of the mean exists in a sample if the sample has an object that overlaps it by at least half of their
-    union; its probability is the share of such samples. The interval of its area holds the areas there.
+    An object of the mean exists in a sample if the sample has an object that overlaps it by more than half of
+    their union; its probability is the share of such samples. The interval of its area holds the areas there.
 
     Args:
         mean: Class ids of the mean, `(height, width)`.
@@ -176,7 +176,9 @@ def _matches(found: Objects, sample: Objects) -> Iterable[tuple[int, float]]:
     each = np.stack([found.labels[both], sample.labels[both]])
     pairs, counts = np.unique(each, axis=1, return_counts=True)
     i, j = pairs[0] - 1, pairs[1] - 1
-    same = counts / (found.area[i] + sample.area[j] - counts) >= _SAME
+    same = (
+        counts / (found.area[i] + sample.area[j] - counts) > _SAME
+    )  # above a half, an object has one partner at most
     yield from zip(i[same].tolist(), sample.area[j[same]].tolist(), strict=True)
 
 

@@ -29,14 +29,14 @@ def find_images(paths: Sequence[Path | str], avoid: Path | None = None) -> list[
 
     Args:
         paths: Files, folders and patterns.
-        avoid: Path of a folder of outputs, which is not searched; None if there is none.
+        avoid: Path of a folder of outputs, which is not searched, unless a path lies in it; None if there is none.
 
     Raises:
         ValueError: If a path does not exist, a pattern matches nothing, or a folder holds no images.
     """
     found: dict[Path, Found] = {}
     for path in map(Path, paths):
-        for each in _in_path(path, None if avoid is None else avoid.resolve()):
+        for each in _in_path(path, None if avoid is None or _lies_in(path, avoid) else avoid.resolve()):
             found.setdefault(each.path.resolve(), each)
     return list(found.values())
 
@@ -72,6 +72,14 @@ def _is_mask(path: Path, folder: Path) -> bool:
     """Whether a file lies in the folder `masks` beside a folder `images`."""
     parents = [each for each in path.parents if each.is_relative_to(folder) and each != folder]
     return any(each.name == "masks" and each.with_name("images").is_dir() for each in parents)
+
+
+def _lies_in(path: Path, folder: Path) -> bool:
+    """Whether a path, or the part of a pattern before the first sign, lies in a folder and is not the folder."""
+    start = path
+    while not start.exists() and glob.has_magic(str(start)):
+        start = start.parent
+    return _within(start, folder.resolve()) and start.resolve() != folder.resolve()
 
 
 def _within(path: Path, folder: Path | None) -> bool:

@@ -1,7 +1,7 @@
 """The outlines of objects as GeoJSON, in pixels or, where the image says where it lies, on the map."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,8 @@ from dropzoo.common.files import whole_file
 from dropzoo.predictions.summary import Row
 from dropzoo.predictions.tags import Tags
 
-_SCALE, _TIES, _KEYS = 33550, 33922, 34735
+_SCALE, _TIES, _MATRIX, _KEYS = 33550, 33922, 34264, 34735
+_RASTER, _POINT = 1025, 2  # the key of what a pixel is, and its value if a pixel is a point
 _EPSG = (3072, 2048)  # the keys of a projected and of a geographic system
 
 
@@ -54,12 +55,13 @@ def write_geojson(path: Path, labels: np.ndarray, objects: Sequence[Row], tags: 
         tags: The tags of the image, which may say where it lies.
     """
     features = []
+    place, keys = _place(tags), _keys(tags)
     for row, rings in zip(objects, outlines(labels, len(objects)), strict=True):
-        placed = [_placed(ring, tags).round(6).tolist() for ring in rings]
+        placed = [place(ring).round(6).tolist() for ring in rings]
         shape = {"type": "Polygon", "coordinates": placed} if _is_one(rings) else _several(rings, placed)
         features.append({"type": "Feature", "properties": row, "geometry": shape})
     content: dict[str, Any] = {"type": "FeatureCollection", "features": features}
-    if code := _epsg(tags):
+    if place is not _unplaced and (code := next((keys[k] for k in _EPSG if 0 < keys.get(k, 0) < 32767), None)):
         content["crs"] = {"type": "name", "properties": {"name": f"urn:ogc:def:crs:EPSG::{code}"}}
     with whole_file(path) as unfinished:
         unfinished.write_text(json.dumps(content) + "\n")
@@ -87,17 +89,27 @@ def _several(rings: Sequence[np.ndarray], placed: Sequence[list[Any]]) -> dict[s
     return {"type": "MultiPolygon", "coordinates": parts}
 
 
-def _placed(ring: np.ndarray, tags: Tags) -> np.ndarray:
-    """Points in pixels as points on the map, if the image says where it lies."""
+def _unplaced(ring: np.ndarray) -> np.ndarray:
+    """Points in pixels, of an image that does not say where it lies."""
+    return ring
+
+
+def _place(tags: Tags) -> Callable[[np.ndarray], np.ndarray]:
+    """The function from points in pixels to points on the map, if the image says where it lies."""
     known = {tag[0]: tag[3] for tag in tags.geo}
-    if _SCALE not in known or _TIES not in known:
-        return ring
-    (wide, tall), (column, row, _, x, y) = known[_SCALE][:2], known[_TIES][:5]
-    return np.stack([x + (ring[:, 0] - column) * wide, y - (ring[:, 1] - row) * tall], -1)
+    if _MATRIX in known:
+        matrix = np.reshape(known[_MATRIX], (4, 4))[:2]
+    elif _SCALE in known and _TIES in known:
+        (wide, tall), (column, row, _, x, y) = known[_SCALE][:2], known[_TIES][:5]
+        matrix = np.array([[wide, 0, 0, x - column * wide], [0, -tall, 0, y + row * tall]])
+    else:
+        return _unplaced
+    # Numbers of pixels are those of their middles if a pixel is a point, and else those of their corners.
+    shift = 0.5 if _keys(tags).get(_RASTER) == _POINT else 0.0
+    return lambda ring: (ring - shift) @ matrix[:, :2].T + matrix[:, 3]
 
 
-def _epsg(tags: Tags) -> int | None:
-    """The number of the coordinate system, or None."""
+def _keys(tags: Tags) -> dict[int, int]:
+    """The keys of the coordinate system that are numbers."""
     keys = next((tag[3] for tag in tags.geo if tag[0] == _KEYS), ())
-    entries = {keys[i]: keys[i + 3] for i in range(4, len(keys) - 3, 4) if keys[i + 1] == 0}
-    return next((entries[key] for key in _EPSG if 0 < entries.get(key, 0) < 32767), None)
+    return {keys[i]: keys[i + 3] for i in range(4, len(keys) - 3, 4) if keys[i + 1] == 0}

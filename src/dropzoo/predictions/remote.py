@@ -68,7 +68,11 @@ def connect(address: str, token: str | None = None) -> Predictor:
         raise ValueError(f"A server has an address such as http://127.0.0.1:8501. Received: {address!r}")
     base, _, rest = parts.geturl().rstrip("/").partition("/v1/models")
     connection = _Connection(base, token)
-    name = rest.strip("/").partition(":")[0].partition("/")[0]
+    name, _, version = rest.strip("/").partition(":")[0].partition("/")
+    if version:
+        raise ValueError(
+            f"A server answers with the newest version. Leave out /{version}: {base}/v1/models/{name}"
+        )
     names = [each["name"] for each in connection.get("/v1/models")["models"]]
     if not name and len(names) != 1:
         raise ValueError(f"The server has several models; name one: {base}/v1/models/NAME, of {', '.join(names)}")
@@ -80,6 +84,11 @@ def connect(address: str, token: str | None = None) -> Predictor:
 
 def _predictor(connection: _Connection, path: str) -> Predictor:
     info = connection.get(f"{path}/info")
+    if (task := info.get("task", "multi_class")) not in ("multi_class", "binary"):
+        raise ValueError(
+            f"An image or pixel gets one class here, but the model of the server has task={task!r}. "
+            f"Send it requests: {connection.address}{path}:predict"
+        )
     signatures = connection.get(f"{path}/metadata")["metadata"]["signature_def"]["signature_def"]
     inputs = signatures["serving_default"]["inputs"]
     outputs = signatures["serving_default"]["outputs"]
@@ -92,6 +101,7 @@ def _predictor(connection: _Connection, path: str) -> Predictor:
     height, width, channels = (None if size < 0 else size for size in sizes[1:])
     described = info.get("inputs") or [{}]
     pixels = Pixels(**(described[0].get("pixels") or {}))
+    pixels.check_files()
     dtype = {"DT_FLOAT": "float32"}.get(spec["dtype"], spec["dtype"].removeprefix("DT_").lower())
     whole = np.dtype(dtype).kind in "iu"
     stored = Pixels(low=0.0, high=float(np.iinfo(dtype).max), order=pixels.order) if whole else pixels

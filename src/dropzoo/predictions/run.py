@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -109,52 +109,101 @@ def predict_into(
         seen: Function that is called with the key and the first file of each image of which files were written.
 
     Raises:
-        ValueError: If there are no images, an output would overwrite an image, or the folder holds predictions
-            with other settings.
+        ValueError: If there are no images, an output would overwrite an image or a file of another origin, or the
+            folder holds predictions with other settings.
     """
-    found = find_images(paths, plan.out if plan.out.is_dir() else None)
-    pages, failed = list_pages(found, predictor.input_shape[-1])
+    pages, failed = list_pages(found := find_images(paths, plan.out), predictor.input_shape[-1])
     report = Report(failed=failed, table=None if plan.table is None else check_table(plan.table))
-    journal = None
-    if plan.table is not None:
-        settings = {**plan.settings, "tile": plan.tile, "overlap": plan.overlap if plan.tile else None}
-        journal = Journal(plan.table, settings, plan.overwrite)
+    kinds = plan.kinds if predictor.is_map else ()
+    journal = None if plan.table is None else _journal(plan, plan.table, bool(kinds))
     done = {} if journal is None else journal.done
     names = Names((name, key) for key, entry in done.items() if (name := entry.get("name")))
-    files: dict[str, dict[str, Path]] = {}
-    taken: dict[str, str] = {}
-    for page, wanted in pages:
-        key = _key(page)
-        name, again = names.of(key, wanted)
-        files[key], taken[key] = files_of(plan.out, name, again, plan.kinds, plan.form), f"{name}{again}"
+    named = {(key := _key(page)): names.of(key, wanted) for page, wanted in pages}
+    files = {key: files_of(plan.out, *name, kinds, plan.form) for key, name in named.items()}
     _check_inputs_stay(found, files, plan.table)
     left = [page for page, _ in pages if not _is_done(done.get(_key(page)), page, files[_key(page)])]
+    if not plan.overwrite:
+        _check_files_stay(plan.table, journal, [files[_key(page)] for page in left])
     report.skipped = len(pages) - len(left)
-    computing = {"batch_size": plan.batch_size, "tile": plan.tile}
-    found_answers = answers(predictor, left, overlap=plan.overlap, **computing)
-    rows: dict[str, Row] = {key: done[key]["row"] for key in (_key(page) for page, _ in pages) if key in done}
+    found_answers = answers(predictor, left, batch_size=plan.batch_size, tile=plan.tile, overlap=plan.overlap)
+    book = _Book(journal, plan.table, files)
+    book.forget(failed)
+    rows: dict[str, Row] = {key: done[key]["row"] for key in files if key in done}
     try:
         for answer in shown(found_answers, len(left)):
             key = _key(answer.page)
             try:
+                if answer.error is None:
+                    book.claim()
                 row = _written(predictor, answer, files[key])
             except (ValueError, OSError) as error:
                 report.failed.append((answer.page.key, error))
+                rows.pop(key, None)  # of the image that was there before
+                book.forget([(key, error)])
                 continue
             rows[key] = row
             if answer.is_map and files[key]:
                 report.written.append((answer.page.key, next(iter(files[key].values()))))
                 seen(*report.written[-1])
-            if journal is not None:
-                journal.add({"key": key, "name": taken[key], "stamp": _stamp(answer.page.path), "row": row})
+            book.add(answer.page, named[key], row)
     finally:
         report.rows = sorted(rows.values(), key=urgency, reverse=True)
-        if journal is not None and plan.table is not None:
-            journal.close()
-            every = {key: entry["row"] for key, entry in done.items()} | rows
-            if every:
-                write_table(plan.table, every.values(), urgency)
+        book.close()
     return report
+
+
+def _journal(plan: Plan, table: Path, writes_files: bool) -> Journal:
+    """The journal of a run: in the folder of outputs if files are written there, or else beside the table."""
+    settings = {**plan.settings, "tile": plan.tile, "overlap": plan.overlap if plan.tile else None}
+    return Journal(plan.out / "predictions.csv" if writes_files else table, settings, plan.overwrite)
+
+
+class _Book:
+    """The journal and the table of a run; nothing if the run has none.
+
+    Args:
+        journal: The journal, or None.
+        table: Path of the table, or None.
+        files: The paths of the outputs of each page, by its key and their kinds.
+    """
+
+    def __init__(
+        self, journal: Journal | None, table: Path | None, files: Mapping[str, Mapping[str, Path]]
+    ) -> None:
+        self._journal, self._table, self._files = journal, table, files
+
+    def claim(self) -> None:
+        """Says which files the run writes, before it does."""
+        if self._journal is not None and self._table is not None:
+            self._journal.claim(self._table, _paths(self._files.values()), self._files)
+
+    def add(self, page: Page, name: tuple[Path, str], row: Row) -> None:
+        """Adds the row of an image, with its name and the kinds that each of its files holds."""
+        if self._journal is None:
+            return
+        key, stamp = _key(page), _stamp(page.path)
+        before = self._journal.done.get(key, {})
+        files = (before["files"] if before and before["stamp"] == stamp else {}) | _kinds_of(self._files[key])
+        self._journal.add({"key": key, "name": f"{name[0]}{name[1]}", "stamp": stamp, "row": row, "files": files})
+
+    def forget(self, failed: Iterable[tuple[str, Exception]]) -> None:
+        """Drops the rows of images that have no answer now: a path drops all pages of the file."""
+        if self._journal is None:
+            return
+        for path in {os.path.abspath(key) for key, _ in failed}:
+            for key in [key for key in self._journal.done if key == path or key.startswith(f"{path}#")]:
+                self._journal.drop(key)
+
+    def close(self) -> None:
+        """Writes the table, with the rows of earlier runs that wrote it."""
+        if self._journal is None or self._table is None:
+            return
+        keys = self._journal.tables.get(os.path.abspath(self._table), set()).union(self._files)
+        rows = [entry["row"] for key, entry in self._journal.done.items() if key in keys]
+        if rows:
+            self.claim()
+            write_table(self._table, rows, urgency)
+        self._journal.close()
 
 
 def _written(predictor: Predictor, answer: Answer, files: dict[str, Path]) -> Row:
@@ -182,17 +231,42 @@ def _stamp(path: Path) -> list[int]:
     return [stat.st_size, stat.st_mtime_ns]
 
 
-def _is_done(entry: dict[str, Any] | None, page: Page, files: dict[str, Path]) -> bool:
+def _kinds_of(files: Mapping[str, Path]) -> dict[str, list[str]]:
+    """The kinds that each file holds, by its absolute path."""
+    kinds: dict[str, list[str]] = {}
+    for kind, path in files.items():
+        kinds.setdefault(os.path.abspath(path), []).append(kind)
+    return kinds
+
+
+def _paths(files: Iterable[Mapping[str, Path]]) -> list[Path]:
+    return [path for each in files for path in each.values()]
+
+
+def _is_done(entry: dict[str, Any] | None, page: Page, files: Mapping[str, Path]) -> bool:
     if entry is None or entry["stamp"] != _stamp(page.path):
         return False
-    return "class" in entry["row"] or all(path.exists() for path in files.values())
+    wanted = _kinds_of(files).items()
+    return all(Path(path).exists() and set(kinds) <= set(entry["files"].get(path, ())) for path, kinds in wanted)
+
+
+def _check_files_stay(table: Path | None, journal: Journal | None, left: Sequence[Mapping[str, Path]]) -> None:
+    """Raises a ValueError if the run would replace a table or a file that earlier runs did not write."""
+    if table is not None and table.exists() and (journal is None or os.path.abspath(table) not in journal.tables):
+        raise ValueError(f"{table} exists. To replace it pass --overwrite, or choose another name with --table")
+    ours = set() if journal is None else journal.files
+    for path in _paths(left):
+        if path.exists() and os.path.abspath(path) not in ours:
+            raise ValueError(
+                f"{path} exists, and is no prediction of this command. To replace it pass --overwrite, or choose "
+                "another folder with --out"
+            )
 
 
 def _check_inputs_stay(found: Sequence[Found], files: dict[str, dict[str, Path]], table: Path | None) -> None:
     """Raises a ValueError if an output would overwrite an image."""
     inputs = {each.path.resolve() for each in found}
-    outputs = [path for each in files.values() for path in each.values()] + ([] if table is None else [table])
-    for path in outputs:
+    for path in _paths(files.values()) + ([] if table is None else [table]):
         if path.resolve() in inputs:
             raise ValueError(
                 f"{path} is one of the images, which is not overwritten: choose another folder with --out"

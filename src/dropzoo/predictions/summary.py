@@ -109,7 +109,7 @@ class MaskSummary:
         row |= {f"share_{name}": float(n) / self._pixels for name, n in zip(names, self._counts, strict=True)}
         for kind, areas in self._areas.items():
             of = names if len(areas) == len(names) else names[1:]  # one unit is the second of two classes
-            row |= {f"{kind}_{name}": float(n) / self._pixels for name, n in zip(of, areas, strict=True) if n}
+            row |= {f"{kind}_{name}": float(n) / self._pixels for name, n in zip(of, areas, strict=True)}
         if dice is not None:
             row |= {f"dice_{name}": each for name, each in zip(names, dice, strict=True)}
         return row

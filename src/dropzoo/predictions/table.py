@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import IO, Any
@@ -52,58 +53,93 @@ def _cell(value: str | int | float | bool | None) -> str | int:
 
 
 class Journal:
-    """The rows that are done, one a line, beside the table: it survives a process that is killed.
+    """The rows that are done, one a line, beside what is written: it survives a process that is killed.
 
-    The first line holds the settings. A row is of use only if its settings are those of the run.
+    The first line holds the settings. A row is of use only if its settings are those of the run. Before a run
+    writes, it claims its table and its files: these may be replaced later, and no others.
 
     Args:
-        table: Path of the table.
+        place: Path of a file; the journal lies beside it, and has a name like it.
         settings: What the answers depend on, a dict that JSON can express.
         overwrite: Bool, whether to begin anew.
 
     Raises:
-        ValueError: If there is a table or a journal of other settings, and `overwrite` is False.
+        ValueError: If there is a journal of other settings, and `overwrite` is False.
     """
 
-    def __init__(self, table: Path, settings: dict[str, Any], overwrite: bool = False) -> None:
-        self.path = table.with_name(f".{table.name}.journal")
+    def __init__(self, place: Path, settings: dict[str, Any], overwrite: bool = False) -> None:
+        self.path = place.with_name(f".{place.name}.journal")
         self.done: dict[str, dict[str, Any]] = {}
+        self.files: set[str] = set()
+        self.tables: dict[str, set[str]] = {}
         self._file: IO[str] | None = None
         self._settings = json.loads(json.dumps(settings))
-        if overwrite:
-            self.path.unlink(missing_ok=True)
-        elif self.path.exists():
-            self._read(table)
-        elif table.exists():
-            raise ValueError(
-                f"{table} exists. To replace it pass --overwrite, or choose another name with --table"
-            )
+        if not overwrite and self.path.exists():
+            self._read(place)
 
-    def _read(self, table: Path) -> None:
+    def _read(self, place: Path) -> None:
         lines = self.path.read_text(encoding="utf-8").splitlines()
         try:
             settings, *entries = [json.loads(line) for line in lines[:-1]] + _last(lines)
         except (ValueError, json.JSONDecodeError):
             raise ValueError(f"{self.path} is damaged. To begin anew pass --overwrite") from None
-        if settings != self._settings:
+        for entry in entries:
+            if "key" in entry:
+                self.done[entry["key"]] = entry
+            else:
+                self._claim(entry)
+        self.done = {key: entry for key, entry in self.done.items() if entry["row"] is not None}
+        if settings != self._settings and self.done:
             names = [name for name in self._settings if self._settings[name] != settings.get(name)]
             changed = ", ".join(f"{n}: {settings.get(n)!r} there, {self._settings[n]!r} now" for n in names)
             raise ValueError(
-                f"{table.parent} holds predictions with other settings ({changed or 'other options'}). "
-                "To replace them pass --overwrite, or choose another folder with --out"
+                f"{place.parent} holds predictions with other settings ({changed or 'other options'}). "
+                "To replace them pass --overwrite, or choose another --out (another --table for labels)"
             )
-        self.done = {entry["key"]: entry for entry in entries}
+
+    def claim(self, table: Path, files: Iterable[Path], keys: Iterable[str]) -> None:
+        """Says what a run is about to write, unless that is known.
+
+        Args:
+            table: Path of the table.
+            files: Paths of the files.
+            keys: The keys of the images that the table is about.
+        """
+        claim: dict[str, Any] = {
+            "table": os.path.abspath(table),
+            "files": [os.path.abspath(each) for each in files],
+            "keys": list(keys),
+        }
+        known = self.tables.get(claim["table"], set())
+        if not self.files.issuperset(claim["files"]) or not known or not known.issuperset(claim["keys"]):
+            self._write(claim)
+            self._claim(claim)
+
+    def _claim(self, claim: dict[str, Any]) -> None:
+        self.files.update(claim["files"])
+        self.tables.setdefault(claim["table"], set()).update(claim["keys"])
 
     def add(self, entry: dict[str, Any]) -> None:
         """Adds what is known of one image, with its `key` and its `row`."""
+        self._write(entry)
+        self.done[entry["key"]] = entry
+
+    def drop(self, key: str) -> None:
+        """Forgets an image, whose row is not true any more."""
+        if self.done.pop(key, None) is not None:
+            self._write({"key": key, "row": None})
+
+    def _write(self, entry: dict[str, Any]) -> None:
         if self._file is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             # Written anew, so that half a line at the end of a journal does not stay.
+            claims = [{"table": table, "files": [], "keys": sorted(keys)} for table, keys in self.tables.items()]
+            if claims:
+                claims[0]["files"] = sorted(self.files)
             with whole_file(self.path) as unfinished, open(unfinished, "w", encoding="utf-8") as file:
-                for each in (self._settings, *self.done.values()):
+                for each in (self._settings, *claims, *self.done.values()):
                     file.write(json.dumps(each) + "\n")
             self._file = open(self.path, "a", encoding="utf-8")
-        self.done[entry["key"]] = entry
         self._file.write(json.dumps(entry) + "\n")
         self._file.flush()
 

@@ -113,7 +113,7 @@ def calibrate_run(
 
 
 def held_out(
-    path: Path, wanted: CalibrationConfig, say: Callable[[str], None]
+    path: Path, wanted: CalibrationConfig, say: Callable[[str], None], *, own_size: bool = False
 ) -> tuple[list[keras.Model], tf.data.Dataset, training.DataInfo, str]:
     """Returns a model or its members, images that it has not seen, the facts of their data, and their name.
 
@@ -121,6 +121,7 @@ def held_out(
         path: Path of a run's folder, or of a `.keras` file.
         wanted: The wishes, of which only the data count here.
         say: Function that prints a line.
+        own_size: Bool, whether images keep the size of their files, one in a batch, in place of the run's size.
 
     Raises:
         ValueError: If there are no such images.
@@ -131,11 +132,12 @@ def held_out(
     if not (run / "run.json").is_file():
         if wanted.data is None:
             raise ValueError(f"{path} does not say what it was trained on. Pass held-out images: --data DATA")
-        model, _, data = load_model_for(path, wanted.data, wanted.manual_dir)
+        model, config, data = load_model_for(path, wanted.data, wanted.manual_dir)
+        data = _in_own_size(config).load_data() if own_size else data
         say(f"{path} does not say what it was trained on: the images of {wanted.data} must be new to the model")
         return [model], _all_but_test(data), data.info, data.info.name
     members = load_members(path) if path.is_dir() else [load_run(run)[0]]
-    config = load_run(run)[1]
+    config = _in_own_size(load_run(run)[1]) if own_size else load_run(run)[1]
     own = load_run_data(config, run)
     if wanted.data is None or _same(wanted.data, config):
         if own.validation is None:
@@ -155,6 +157,11 @@ def held_out(
     images = _all_but_test(data)
     _warn_of_training_images(images, own, wanted.data)
     return members, images, data.info, data.info.name
+
+
+def _in_own_size(config: RunConfig) -> RunConfig:
+    """A config that loads the same images, without changes of their size."""
+    return dataclasses.replace(config, image_size=None, batch_size=1, augment=False, cache="auto")
 
 
 def _same(data: str, config: RunConfig) -> bool:

@@ -1,0 +1,61 @@
+"""A server as a predictor: what it must be, and which options it cannot follow."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from _cli import run
+from dropzoo.predictions import remote
+
+SIGNATURE = {
+    "inputs": {
+        "images": {"dtype": "DT_FLOAT", "tensor_shape": {"dim": [{"size": n} for n in ("-1", "8", "8", "1")]}}
+    },
+    "outputs": {"probabilities": {"tensor_shape": {"dim": [{"size": "-1"}, {"size": "3"}]}}},
+}
+
+
+@pytest.mark.parametrize(
+    "info, words",
+    [
+        ({}, None),
+        ({"task": "binary"}, None),
+        ({"task": "multi_label"}, "has task='multi_label'"),
+        ({"task": "regression"}, "has task='regression'"),
+        ({"inputs": [{"pixels": {"low": -3.0, "high": 3.0, "from_files": False}}]}, "takes pixels from -3 to 3"),
+    ],
+)
+def test_a_server_whose_model_does_not_give_one_class_is_refused(info, words, monkeypatch):
+    answers = {
+        "/v1/models": {"models": [{"name": "a"}]},
+        "/v1/models/a/info": info,
+        "/v1/models/a/metadata": {
+            "metadata": {"signature_def": {"signature_def": {"serving_default": SIGNATURE}}}
+        },
+    }
+    served = SimpleNamespace(get=answers.__getitem__, address="http://x")
+    monkeypatch.setattr(remote, "_Connection", lambda *_: served)
+    if words is None:
+        assert remote.connect("http://x").input_shape == (8, 8, 1)
+        return
+    with pytest.raises(ValueError, match=words):
+        remote.connect("http://x")
+
+
+def test_a_version_in_the_address_is_refused():
+    with pytest.raises(ValueError, match=r"newest version. Leave out /versions/2: http://x/v1/models/a"):
+        remote.connect("http://x/v1/models/a/versions/2")
+
+
+@pytest.mark.parametrize(
+    "options, named",
+    [
+        (["--num-samples", "5"], "--num-samples"),
+        (["--seed", "1", "--input-range", "0,1"], "--seed, --input-range"),
+        (["--no-calibration", "--from-logits"], "--from-logits, --no-calibration"),
+        (["--overlap", "8"], "--overlap"),
+    ],
+)
+def test_options_that_a_server_cannot_follow(options, named, capsys):
+    status, _, error = run(capsys, "predict", "a.png", "--server", "http://127.0.0.1:9", *options)
+    assert status == 2 and f"and {named} cannot change that" in error.replace("\n", " ")
