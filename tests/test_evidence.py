@@ -144,6 +144,9 @@ def test_what_was_stopped_goes_on_where_it_was(tmp_path, monkeypatch):
     assert len(work.left([claim(MORE, conditions=(measured,))], jobs.read(path))) == 5
     run.go_on([claim(MORE, conditions=(measured,))], path, 0.0, said.append)
     assert len(begun) == 6
+    for name in ("few", "curve"):  # and keeps what it had
+        run.go_on([claim(MORE, conditions=(replace(NONE, measures=(name,)),))], path, None, said.append)
+    assert all({"few", "curve"} <= jobs.measures_of(row) for row in jobs.read(path).values())
 
 
 def test_a_training_that_fails_does_not_stop_the_others(tmp_path, monkeypatch):
@@ -187,9 +190,9 @@ def test_the_page_says_what_is_known_and_what_is_not(tmp_path):
     page.write([made, other], rows, tmp_path / "evidence.md")
     text = (tmp_path / "evidence.md").read_text()
     assert "| [claim 1](#claim-1) | One is more. | 1 holds; not finished (4 of 10 trainings) |" in text
-    assert "not tried by the protocol yet**: all that is known is version 1" in text
+    assert "| Not tried. | not tried yet |" in text
     assert "(0 of 5 trainings). Known from trainings that were stopped early: it said much." in text
-    assert "0.450 ± 0.635 | 2 |" in text and "| 6 | It said much. |" in text  # 12.706 * 0.05
+    assert "0.450 ± 0.635 | 2 |" in text and "It said much" not in text  # 12.706 * 0.05
     assert {each.name for each in tmp_path.iterdir()} == {"images", "evidence.md"}
     assert [each.name for each in (tmp_path / "images").iterdir()] == ["evidence_1.png"]
 

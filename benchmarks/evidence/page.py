@@ -71,10 +71,12 @@ def write(claims: Iterable[Claim], rows: Rows, page: Path = PAGE) -> None:
     parts = [first_paragraph(rows), _overview(claims, rows, found), _PROTOCOL, "\n"]
     for claim in claims:
         parts.append(_section(claim, rows, found[claim.number], page.parent / "images"))
-    parts += [_BEFORE, "| claim | version 1 |\n|---|---|\n"]
-    parts += [
-        f"| {claim.number} | {claim.before[0].upper()}{claim.before[1:]} |\n" for claim in claims if claim.before
+    before = [
+        f"| {claim.number} | {claim.before[0].upper()}{claim.before[1:]} |\n"
+        for claim in claims
+        if claim.before and found[claim.number]  # the sections of others say it
     ]
+    parts += [_BEFORE, *(["| claim | version 1 |\n|---|---|\n"] if before else []), *before]
     temporary = page.with_suffix(".tmp")
     temporary.write_text("".join(parts))
     os.replace(temporary, page)
@@ -90,15 +92,17 @@ def state(claim: Claim, rows: Rows, found: list[Effect]) -> str:
     """Returns the state of a claim: its verdicts, and whether it is finished."""
     done, total = progress(claim, rows)
     if not found:
-        known = ": all that is known is version 1, which stopped its trainings early" if claim.before else ""
-        return f"**not tried by the protocol yet**{known}"
+        return "not tried yet"
     counts = [(sum(each.verdict == word for each in found), word) for word in VERDICTS]
     words = ", ".join(f"{count} {word}" for count, word in counts if count)
     return words if done >= total else f"{words}; not finished ({done} of {total} trainings)"
 
 
 def _overview(claims: list[Claim], rows: Rows, found: dict[int, list[Effect]]) -> str:
-    lines = ["## The claims\n\n| | claim | verdicts, by statement and setting |\n|---|---|---|\n"]
+    lines = [
+        "## The claims\n\nA claim that is *not tried yet* was at most tried in version 1, which stopped its "
+        "trainings early.\n\n| | claim | verdicts, by statement and setting |\n|---|---|---|\n"
+    ]
     for claim in claims:
         name = "control" if claim.number == 0 else f"claim {claim.number}"
         link = f"[{name}](#{anchor(claim)})"

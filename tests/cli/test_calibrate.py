@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -12,6 +13,9 @@ from PIL import Image
 from _cli import TINY, run
 from dropzoo import serving
 from dropzoo.cli import app as cli
+from dropzoo.common.checks import check_positive
+from dropzoo.predictions import measure
+from dropzoo.runs import calibrate
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +69,7 @@ def test_a_run_is_calibrated_on_its_validation_images(own, capsys):
         (["--sites", "all"], "'as_is', 'search'"),
         (["--confidence", "2"], "`confidence` must be in (0, 1)"),
         (["--data", "digits"], "was trained on other data"),
+        (["--manual-dir", "."], "Pass --data too"),
     ],
 )
 def test_bad_input_writes_nothing(trained, capsys, options, message):
@@ -72,6 +77,13 @@ def test_bad_input_writes_nothing(trained, capsys, options, message):
     status, _, error = run(capsys, "calibrate", str(trained), "--mc", "2", "--sites", "as_is", *options)
     assert status == 2 and message in error and len(error.strip().splitlines()) == 1, error
     assert sorted(trained.iterdir()) == before
+
+
+def test_void_labels_are_refused(tmp_path, monkeypatch):
+    info = SimpleNamespace(ignore_class=255)
+    monkeypatch.setattr(calibrate, "held_out", lambda path, wanted, say: ([], None, info, "cells"))
+    with pytest.raises(ValueError, match="a run with --ignore-class cannot be calibrated"):
+        calibrate.calibrate_run(tmp_path, calibrate.CalibrationConfig())
 
 
 @pytest.mark.filterwarnings("always:.*training images of the run")
@@ -95,7 +107,7 @@ def test_a_file_is_calibrated_on_the_images_that_are_given(own, capsys, tmp_path
     assert serving.Calibration.load(tmp_path / "mine.calibration.json").data == "data"
 
 
-def test_masks_get_contours_and_intervals_of_measurements(capsys, tmp_path):
+def test_masks_get_contours_and_intervals_of_measurements(capsys, tmp_path, monkeypatch):
     random = np.random.default_rng(0)
     for folder in ("images", "masks"):
         (tmp_path / "cells" / folder).mkdir(parents=True)
@@ -116,4 +128,12 @@ def test_masks_get_contours_and_intervals_of_measurements(capsys, tmp_path):
     cal = serving.Calibration.load(tmp_path / "cells.calibration.json")
     assert cal.guarantees.keys() == {"miss", "false"} and cal.guarantees["miss"].classes == (1,)
     assert "The outer contour holds at least 80 of 100 points" in out
-    assert (tmp_path / "cells.measurements.json").is_file(), out
+    measured = tmp_path / "cells.measurements.json"
+    assert json.loads(measured.read_text())["how"]["split"] is False, out
+    # The objects that the user chose stay; intervals that cannot be fitted again go.
+    measured.write_text(measured.read_text().replace('"split": false', '"split": true'))
+    assert run(capsys, "calibrate", str(tmp_path / "cells.keras"), *options)[0] == 0
+    assert json.loads(measured.read_text())["how"]["split"] is True
+    monkeypatch.setattr(measure, "fit_measurements", lambda *_: check_positive(0, "images"))
+    status, out, _ = run(capsys, "calibrate", str(tmp_path / "cells.keras"), *options)
+    assert status == 0 and "has no calibrated intervals" in out and not measured.exists()

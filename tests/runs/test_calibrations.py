@@ -12,6 +12,11 @@ CAL = serving.Calibration(1.5, {}, {}, Facts("multi_class", ((4,),), (4,), {}, 1
 PLACES = {
     "a run": ("run", ["run/run.json", "run/model.keras"], "run/calibration.json"),
     "the model of a run": ("run/model.keras", ["run/run.json", "run/model.keras"], "run/calibration.json"),
+    "the last snapshot": (
+        "snap/model.keras",
+        ["snap/ensemble.json", "snap/run.json", "snap/model.keras"],
+        "snap/model.calibration.json",
+    ),
     "a file": ("mine.keras", ["mine.keras", "calibration.json"], "mine.calibration.json"),
     "an export": ("cnn/3", ["cnn/3/saved_model.pb"], "cnn/3/assets.extra/calibration.json"),
     "the newest version": (

@@ -145,6 +145,8 @@ def test_what_does_not_fit_is_refused_and_leaves_nothing(tmp_path):
         (ensemble, {"calibration": cal}, "number of members"),
         (ensemble, {"num_samples": 7}, "are its 2 members"),
         (ensemble, {"task": "binary"}, "knows what its outputs mean"),
+        (ensemble, {"sampling": "balanced"}, "An ensemble draws nothing"),
+        (ensemble, {"seed": 7}, "An ensemble draws nothing"),
     ]
     for what, options, message in refused:
         with pytest.raises(ValueError, match=message):

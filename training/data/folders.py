@@ -24,7 +24,7 @@ from dropzoo.training.data.images import other_channels, read_alpha, read_image,
 from dropzoo.training.data.pipeline import Source, Split, numbered_split
 
 # Files beside masks that name the classes, and those that also have their colours.
-_NAMES = ("classes.txt", "class_names.txt", "codes.txt", "labels.txt", "names.txt", "classes.csv", "labels.csv")
+_NAMES = ("classes.txt", "class_names.txt", "codes.txt", "labels.txt", "names.txt", "classes.csv")
 _COLOURS = (
     "class_dict.csv",
     "label_colors.txt",
@@ -86,17 +86,20 @@ def read_folder(folder: Path, reading: Reading) -> Source:
         ignore_class=ignored,
         summary=summary,
         check=lambda: refuse_broken(reader.find_broken()),
-        key=lambda: _key(table, reading),
+        key=lambda: _key(table, reading, f"{meaning} {classes} {names}"),
         is_large=decoded > MOST_OF_FILES,
     )
 
 
-def _key(table: Table, reading: Reading) -> str:
+def _key(table: Table, reading: Reading, meaning: str) -> str:
     """Returns text that changes with the files of a table and with how they are read."""
-    digest = hashlib.sha256(repr(reading).encode())
+    digest = hashlib.sha256(f"{reading} {meaning}".encode())
     for sample in table.samples:
-        status = sample.image.stat()
-        digest.update(f"{sample} {status.st_size} {status.st_mtime_ns}".encode())
+        digest.update(repr(sample).encode())
+        for path in (sample.image, sample.mask):
+            if isinstance(path, Path):
+                status = path.stat()
+                digest.update(f"{status.st_size} {status.st_mtime_ns}".encode())
     return digest.hexdigest()
 
 
@@ -145,10 +148,11 @@ def _undecodable(table: Table, facts: dict[Path, Facts]) -> dict[Path, str]:
     """Decodes every image and mask, and returns the reasons for those that cannot be."""
 
     def reason(sample: Sample) -> str:
+        page = 0 if facts[sample.image].pages > 1 else None
         try:
-            read_image(sample.image)
+            read_image(sample.image, page)
             if isinstance(sample.mask, Path):
-                look(sample, Meaning(found=False))
+                look(dataclasses.replace(sample, page=page), Meaning(found=False))
         except ValueError as error:
             return str(error) if "Cannot read" in str(error) else ""
         return ""
@@ -218,7 +222,7 @@ def _classes(
                 )
         return Meaning(), {}, _label_names(table, reading), []
     palette, palette_file = _colours_beside(folder)
-    meaning = parse_meaning(reading.masks_as, palette)
+    meaning = parse_meaning(reading.masks_as, palette, folder)
     if meaning.kind == "palette" and meaning.palette is None:
         files = [sample for sample in table.samples if isinstance(sample.mask, Path)]
         meaning = dataclasses.replace(meaning, palette=_occurring(files))
@@ -363,8 +367,6 @@ def _mask_names(
     if meaning.kind == "palette" and meaning.palette is not None:
         return meaning.palette.names
     for path in _beside(folder, (*_NAMES, *_COLOURS)):
-        if path.suffix == ".csv" and path.name == "labels.csv":
-            continue
         names = list(read_palette(path).names) if path.name in _COLOURS else read_names(path)
         if len(names) >= count and len(names) <= count + 64:
             table.notes.append(f"The names of the classes are those of {path}")

@@ -187,6 +187,8 @@ def load_data(
     """
     size = None if image_size is None else check_pair(image_size, "image_size")
     _check_arguments(batch_size, seed, validation_split, limit, num_channels)
+    if test_split is not None and not 0 <= test_split <= 1:
+        raise ValueError(f"`test_split` must be in [0, 1]. Received: test_split={test_split!r}")
     augmentation, cache = make_augment(augment), check_cache(cache)
     reading = Reading(
         images=images,
@@ -215,7 +217,7 @@ def load_data(
         )
     train, validation = _training_splits(source, limit, fold)
     parts = [each and conform(each, size, channels) for each in (train, validation, source.test)]
-    kept = _kept(parts, cache, source)
+    kept = _kept(parts, cache, source, f"{limit} {fold}")
 
     def evaluation(split: Split | None) -> tf.data.Dataset | None:
         return None if split is None else evaluation_batches(split, 1 if sizes_vary else batch_size)
@@ -248,8 +250,11 @@ def load_data(
     )
 
 
-def _kept(parts: list[Split | None], cache: str, source: Source) -> list[Split | None]:
-    """Returns the splits, decoded once if that is wanted; an error names the files that cannot be decoded."""
+def _kept(parts: list[Split | None], cache: str, source: Source, cut: str) -> list[Split | None]:
+    """Returns the splits, decoded once if that is wanted; an error names the files that cannot be decoded.
+
+    `cut` is text that says which part of the training images is which split.
+    """
     if cache == "auto":
         # Images of several sizes are held too, as nothing tells their sum before they are read.
         size = sum(size_of(part) for part in parts)
@@ -257,7 +262,7 @@ def _kept(parts: list[Split | None], cache: str, source: Source) -> list[Split |
         most = MOST_IN_MEMORY if source.summary is None else MOST_OF_FILES
         cache = "memory" if size <= most or (size == math.inf and not source.is_large) else "none"
     try:
-        key = source.key() if cache == "disk" else ""
+        key = f"{source.name} {source.key()} {cut}" if cache == "disk" else ""
         return [part and keep(part, cache, f"{key} {n}") for n, part in enumerate(parts)]
     except tf.errors.OpError:
         source.check()

@@ -64,7 +64,7 @@ class Source:
     summary: Summary | None = None
     #: Raises the error that names the files that cannot be read, if there are any.
     check: Callable[[], None] = lambda: None
-    #: Returns text that is the same for the same files.
+    #: Returns text that is the same for the same examples in the same splits.
     key: Callable[[], str] = lambda: ""
     #: Whether images of several sizes may be too many for memory.
     is_large: bool = False

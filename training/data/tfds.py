@@ -65,6 +65,7 @@ def read_tfds(
         train=train,
         validation=validation,
         test=test,
+        key=lambda: f"{builder.info.full_name} {builder.data_path} {validation_split} {seed}",
     )
 
 

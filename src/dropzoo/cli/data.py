@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dropzoo.cli.data_options import FolderOptions
+from dropzoo.cli.data_options import FolderOptions, given
 from dropzoo.cli.options import console, options_in_errors, say, with_groups
 
 
@@ -52,4 +52,6 @@ def inspect(
         )
     if found.info.num_train:
         model = "unet" if summary.task == "segmentation" else "simple_cnn"
-        say(f"Next: dropzoo train {model} --data {quote(str(data))}")
+        said = given(reading) + [f"--channels={channels}"] * (channels is not None)
+        said += [f"--validation-split={validation_split:g}"] * (validation_split != 0.1)
+        say(" ".join([f"Next: dropzoo train {model} --data {quote(str(data))}", *said]))

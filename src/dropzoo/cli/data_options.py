@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from shlex import quote
 from typing import Annotated, Any
 
 import typer
@@ -88,3 +89,15 @@ class FolderOptions:
         str,
         _option("--cache", text="Where decoded images stay: memory, disk, none; auto: memory for up to 128 MB."),
     ] = "auto"
+
+
+def given(options: FolderOptions) -> list[str]:
+    """Returns the options that differ from their defaults, as they are written on the command line."""
+    words = []
+    for field in dataclasses.fields(options):
+        value = getattr(options, field.name)
+        if value != field.default:
+            text = ",".join(f"{each:g}" for each in value) if isinstance(value, tuple) else str(value)
+            # With "=", a value may begin with a minus.
+            words.append(f"--{field.name.replace('_', '-')}={quote(text)}")
+    return words

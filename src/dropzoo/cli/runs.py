@@ -286,20 +286,34 @@ def export(
     from dropzoo.runs.run import load_run
 
     known: dict[str, Any] = {}
+    value_range = None
     exported: Any
     if run.suffix == ".keras":
         exported = load_model(run)
     else:
         _, config, info = load_run(first_run(run))
         members = load_members(run)
+        value_range = config.value_range
         exported = serving.Ensemble(members, task, from_logits) if len(members) > 1 else members[0]
         task, from_logits = (None, None) if len(members) > 1 else (task, from_logits)
         known = {"class_names": info.class_names, "card": {"data": config.data, "training": config.to_json()}}
     known |= {"image_dtype": image_dtype, "input_range": parse_range(input_range), "resize": resize}
     known |= {"task": task, "from_logits": from_logits, "overwrite": overwrite}
+    if value_range is not None and image_dtype != "float32":
+        raise ValueError(
+            f"The run reads the stored values {value_range[0]:g} to {value_range[1]:g} as 0 to 1 (--value-range), "
+            f"which an export cannot do. Received: --image-dtype {image_dtype}. Export it as float32, and scale "
+            "the images before they are sent"
+        )
     found = find_calibration(run, calibration)
     with options_in_errors():
         written = serving.export_model(exported, path, num_samples, calibration=found, **known)
+    if value_range is not None:
+        low, high = value_range
+        say(
+            "The export does not know the --value-range of the run, and takes images that are scaled: "
+            f"(value - ({low:g})) / {high - low:g}, cut to [0, 1]"
+        )
     if found is not None:
         say(f"The export answers by the calibration of {found.date[:10]}")
     say(f"Exported to {written}. Next: dropzoo predict IMAGE --model {quote(str(written))}")

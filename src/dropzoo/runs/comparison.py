@@ -131,7 +131,13 @@ def compare(
         columns |= [with_temperature(each, data)] if wanted.temperature else []
     scores = score_all(columns, dataset, info, temperatures)
     promises = None
-    if wanted.calibration is not None:
+    if wanted.calibration is not None and info.ignore_class is not None:
+        warnings.warn(
+            f"The calibration was fitted on all pixels, and pixels of the label {info.ignore_class} do not count "
+            "here: its answers and promises are not measured",
+            stacklevel=2,
+        )
+    elif wanted.calibration is not None:
         if (judged := judged_on(info, wanted.split)) != "test":
             warnings.warn(
                 f"The promises are measured on {judged} images, on which the calibration may have been fitted: "

@@ -72,6 +72,12 @@ class RunConfig(Settings):
                 f"{self.snapshots} snapshots need the cosine schedule and a multiple of {self.snapshots} epochs. "
                 f"Received: {self.epochs} epochs, schedule {self.learning_rate_schedule}"
             )
+        if self.snapshots and (self.patience or self.best or self.warmup or self.ema is not None):
+            raise ValueError(
+                "Snapshots are the weights at the ends of cycles of the learning rate. Leave out the early stop, "
+                "the best epoch, the warm-up and the moving average (--patience, --best, --warmup, --ema), or "
+                "pass --members N in place of snapshots:N"
+            )
         self.rate_callbacks()
         if self.patience is not None:
             check_count(self.patience, "patience")

@@ -39,6 +39,7 @@ from dropzoo.runs.figures import Figures
 from dropzoo.runs.files import read_json, write_history, write_json
 from dropzoo.runs.inputs import fed
 from dropzoo.runs.recipe import Patience, is_exhausted
+from dropzoo.runs.settings import READING_ELSEWHERE
 from dropzoo.serving.montecarlo.reader import check_single
 from dropzoo.training.loop.checkpoints import read_history, restore_best
 from dropzoo.training.loop.replicas import is_chief, scope
@@ -79,8 +80,8 @@ def train_run(
     more = _check_folder(out, config)
     if more:
         say(
-            f"{out} goes on from epoch {more} to {config.epochs}; schedules are those of {config.epochs} "
-            f"epochs from here"
+            f"{out} goes on from epoch {_epochs_done(out / 'checkpoints')} to {config.epochs}; schedules "
+            f"are those of {config.epochs} epochs from here"
         )
     elif (out / "results.json").exists():
         say(f"{out} holds this run already, finished; nothing to train")
@@ -136,6 +137,12 @@ def _epochs_left(checkpoints: Path, config: RunConfig) -> int:
     history = read_history(checkpoints) if checkpoints.is_dir() else {}
     losses = history.get("val_loss") or history.get("loss") or []
     return len(losses) if is_exhausted(losses, config.patience or 1) else config.epochs
+
+
+def _epochs_done(checkpoints: Path) -> int:
+    """Returns the number of epochs in the history of a run."""
+    history = read_history(checkpoints) if checkpoints.is_dir() else {}
+    return max(map(len, history.values()), default=0)
 
 
 def load_run(out: Path) -> tuple[keras.Model, RunConfig, training.DataInfo]:
@@ -230,7 +237,10 @@ def _reading_of(path: Path, model: keras.Model) -> dict[str, Any]:
     """Returns how the folder of a run was read, or, for a model alone, the label that its loss ignores."""
     if (path / "run.json").is_file():
         saved = RunConfig.from_json(read_json(path / "run.json")["config"])
-        return {name: getattr(saved, name) for name in ("masks_as", "ignore_class", "pages", "value_range")}
+        found = {name: getattr(saved, name) for name in READING_ELSEWHERE}
+        if saved.class_names is not None:  # a file of names may be in the folder of the run's data
+            found["class_names"] = ",".join(read_info(path).class_names)
+        return found
     ignored = getattr(getattr(model, "loss", None), "ignore_class", None)
     return {} if ignored is None else {"ignore_class": ignored}
 
@@ -266,16 +276,16 @@ class _Snapshots(keras.callbacks.Callback):
                 self.model.save(unfinished)
 
 
-def _check_folder(out: Path, config: RunConfig) -> int:
+def _check_folder(out: Path, config: RunConfig) -> bool:
     """Raises a ValueError if `out` holds anything but this run, or the same run of fewer epochs.
 
     Returns:
-        The number of epochs that the run in `out` had, if it is to go on for more; otherwise 0.
+        Whether the run in `out` is to go on for more epochs.
     """
     if out.is_file() or (out.is_dir() and any(out.iterdir()) and not (out / "run.json").exists()):
         raise ValueError(f"{out} holds something that is not a run; choose another folder with --out")
     if not (out / "run.json").exists():
-        return 0
+        return False
     saved, wanted = read_json(out / "run.json"), as_json(config)
     held = as_json(RunConfig.from_json(saved["config"]))  # a setting that the file lacks has its default
     folder = absolute(config.data)
@@ -287,14 +297,14 @@ def _check_folder(out: Path, config: RunConfig) -> int:
         and not config.snapshots
         and not differences({**held, "epochs": config.epochs}, wanted)
     ):
-        return epochs
+        return True
     changed = differences(held, wanted)
     if changed:
         raise ValueError(
             f"{out} holds another run; choose another folder with --out, or delete it. A run may only go on for "
             f"more --epochs. Differences: {changed}"
         )
-    return 0
+    return False
 
 
 def _write_config(out: Path, config: RunConfig, info: training.DataInfo) -> None:

@@ -7,8 +7,10 @@ from dropzoo.common.checks import check_choice, check_count, check_positive
 from dropzoo.runs.recipe import SCHEDULES
 from dropzoo.runs.recipe import optimizer as make_optimizer
 
-#: The fields that say how a folder is read, which are those of a model for other folders too.
+#: The fields that say how a folder is read.
 READING = ("images", "masks", "mask_suffix", "masks_as", "ignore_class", "class_names", "pages", "value_range")
+#: Those of them that hold for other folders too; the others name files of the folder itself.
+READING_ELSEWHERE = ("masks_as", "ignore_class", "class_names", "pages", "value_range")
 
 #: Fields that have another name in files, so that existing files stay readable.
 FILE_NAMES = {"learning_rate_schedule": "schedule"}

@@ -59,11 +59,13 @@ def _read(path: Path, root: Path, split: str) -> Table:
     content = json.loads(path.read_text())
     categories = sorted(content["categories"], key=lambda each: each["id"])
     classes = {each["id"]: number + 1 for number, each in enumerate(categories)}
-    by_name: dict[str, Path] = {file.name: file for file in Listing().images(root)}
+    by_name: dict[str, list[Path]] = {}
+    for file in Listing().images(root):
+        by_name.setdefault(file.name, []).append(file)
     shapes: dict[int, list[tuple[int, tuple[float, ...]]]] = {}
     encoded = 0
     for each in content["annotations"]:
-        if not isinstance(each.get("segmentation"), list):
+        if not isinstance(outlines := each.get("segmentation"), list) or not outlines:
             encoded += 1
             continue
         if each["category_id"] not in classes:
@@ -71,7 +73,7 @@ def _read(path: Path, root: Path, split: str) -> Table:
                 f"Annotation {each.get('id')} in {path} has the category {each['category_id']}, which is "
                 f"not listed"
             )
-        for corners in each["segmentation"]:
+        for corners in outlines:
             shapes.setdefault(each["image_id"], []).append(
                 (classes[each["category_id"]], tuple(map(float, corners)))
             )
@@ -83,13 +85,33 @@ def _read(path: Path, root: Path, split: str) -> Table:
         )
     samples, missing = [], []
     for image in sorted(content["images"], key=lambda each: each["file_name"]):
-        file = by_name.get(Path(image["file_name"]).name)
-        if file is None:
+        found = _find(image["file_name"], (path.parent, root), by_name, split)
+        if found is None:
             missing.append(image["file_name"])
             continue
         mask = Polygons((image["height"], image["width"]), tuple(shapes.get(image["id"], ())))
-        samples.append(Sample(file, mask=mask, split=split))
+        samples.append(Sample(found, mask=mask, split=split))
     if missing:
-        raise ValueError(f"{len(missing):,} images that {path} names are not there: {some(missing)}")
+        raise ValueError(
+            f"{len(missing):,} images that {path} names are not there, or several files have their "
+            f"names: {some(missing)}"
+        )
     names = ("background", *(str(each["name"]) for each in categories))
     return Table(root, samples, names, notes=[f"Masks are drawn from the polygons of {path}"])
+
+
+def _find(name: str, places: tuple[Path, ...], by_name: dict[str, list[Path]], split: str) -> Path | None:
+    """Returns the file that a name means from one of the places, or the only file of that name, or None."""
+    name = name.replace("\\", "/")
+    for place in places:
+        if (path := place / name).is_file():
+            return path
+    found = by_name.get(Path(name).name, [])
+    # The folder that is named counts first, then that of the split, such as train2017.
+    ends = [path for path in found if path.as_posix().endswith(f"/{name}")]
+    of_split = [path for path in found if split and split in map(split_of, _words(path.parent, places[-1]))]
+    return next((paths[0] for paths in (found, ends, of_split) if len(paths) == 1), None)
+
+
+def _words(folder: Path, root: Path) -> list[str]:
+    return re.split("[^a-z]+", str(folder.relative_to(root)).lower())

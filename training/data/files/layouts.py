@@ -10,7 +10,7 @@ from dropzoo.training.data.files import rows
 from dropzoo.training.data.files.coco import find_coco, read_coco
 from dropzoo.training.data.files.listing import BEHIND, MASKS, Listing, folders_in, has_images, is_mask_folder
 from dropzoo.training.data.files.pairs import pair
-from dropzoo.training.data.files.table import Reading, Sample, Table, counted, some, split_of
+from dropzoo.training.data.files.table import Polygons, Reading, Sample, Table, counted, some, split_of
 from dropzoo.training.data.images import IMAGE_SUFFIXES
 
 _IMAGES = ("images", "image", "imgs", "img", "jpegimages", "inputs", "input", "frames", "photos", "leftimg8bit")
@@ -159,9 +159,9 @@ def _inner(folder: Path, names: tuple[str, ...]) -> Path:
 
 def _merged(root: Path, tables: dict[str, Table]) -> Table:
     """Returns one table of the tables of the splits; each class has one number in all of them."""
-    names = sorted({name for each in tables.values() for name in each.class_names})
+    names = _names_of_all(list(tables.values()))
     samples: list[Sample] = []
-    merged = _table(root, samples, tuple(names))
+    merged = _table(root, samples, names)
     for split in sorted(tables, key=("train", "validation", "test").index):
         table = tables[split]
         for sample in table.samples:
@@ -180,12 +180,23 @@ def _merged(root: Path, tables: dict[str, Table]) -> Table:
     return merged
 
 
+def _names_of_all(tables: list[Table]) -> tuple[str, ...]:
+    """Returns the names of the classes of all tables, in the order of the numbers that drawn masks hold."""
+    given = {table.class_names for table in tables if table.class_names}
+    if any(isinstance(sample.mask, Polygons) for table in tables for sample in table.samples):
+        if len(given) > 1:
+            shown = "; ".join(f"{some(each.class_names)} in {each.root}" for each in tables if each.class_names)
+            raise ValueError(f"The files of the splits must have the same categories. Received: {shown}")
+        return given.pop()
+    return tuple(sorted({name for names in given for name in names}))
+
+
 def _images_and_masks(root: Path, reading: Reading, listing: Listing) -> Table | None:
     """Returns the table of `images/` and `masks/`, or of folders of such names; both may hold given splits."""
     folders = {each.name.lower(): each for each in folders_in(root)}
     images = next((folders[name] for name in _IMAGES if name in folders), None)
     masks = next((folders[name] for name in MASKS if name in folders), None)
-    if images is None or masks is None:
+    if images is None or masks is None or (not has_images(masks) and find_coco(root)):
         return None
     return _pairs(images, masks, reading, listing, root)
 
@@ -275,7 +286,7 @@ def _side_by_side(root: Path, reading: Reading, listing: Listing) -> Table | Non
     for end in ends:
         masks = [path for path in files if path.stem.endswith(end)]
         images = [path for path in files if not path.stem.endswith(end)]
-        if masks and len(masks) == len(images):
+        if images and 2 * len(masks) > len(images):  # `pair` names those that are missing
             listing.images(root)
             pairs = pair(images, masks, (root, root), end)
             return _table(root, [Sample(image, mask=mask) for image, mask in pairs])

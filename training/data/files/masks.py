@@ -68,8 +68,8 @@ class Values:
     dtype: str = "uint8"
 
 
-def parse_meaning(text: str | None, colours: Palette | None) -> Meaning:
-    """Returns the meaning that `masks_as` says; with None, what the colours of a file beside the masks say."""
+def parse_meaning(text: str | None, colours: Palette | None, root: Path) -> Meaning:
+    """Returns the meaning that `masks_as` says; a file of colours is named from here or from within `root`."""
     if text is None:
         return Meaning()
     kind, _, value = text.partition("=")
@@ -83,7 +83,10 @@ def parse_meaning(text: str | None, colours: Palette | None) -> Meaning:
                 f"`masks_as` (--masks-as) must be such as threshold=128. Received: {text!r}"
             ) from None
     if kind == "palette":
-        return Meaning(kind, palette=read_palette(Path(value)) if value else colours, found=False)
+        if value:
+            file = Path(value).expanduser()
+            colours = read_palette(root / file if not file.is_file() and (root / file).is_file() else file)
+        return Meaning(kind, palette=colours, found=False)
     return Meaning(kind, found=False)
 
 

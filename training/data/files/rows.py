@@ -66,8 +66,10 @@ def read_rows(path: Path, root: Path, reading: Reading) -> Table:
             f"columns may be "
             "label, mask, split and group"
         )
-    if reading.group_by is not None and reading.group_by in head:
-        columns["group"] = head.index(reading.group_by)
+    if reading.group_by is not None:
+        columns.pop("group", None)  # a regular expression counts in place of a column that nobody named
+        if reading.group_by in head:
+            columns["group"] = head.index(reading.group_by)
     finder = _Finder([path.parent, root])
     names = (
         _class_names([line[columns["label"]] for line in lines if len(line) > columns["label"]])
@@ -78,7 +80,7 @@ def read_rows(path: Path, root: Path, reading: Reading) -> Table:
     for line in lines:
         cells = {name: line[n].strip() if n < len(line) else "" for name, n in columns.items()}
         image = finder.find(cells["file"])
-        mask = finder.find(cells["mask"]) if cells.get("mask") else None
+        mask = finder.find(cells["mask"], mask=True) if cells.get("mask") else None
         if image is None or (cells.get("mask") and mask is None):
             missing.append(cells["file"] if image is None else cells["mask"])
             continue
@@ -132,7 +134,7 @@ def joined(table: Table, listed: Table, path: Path) -> Table:
 def with_split_lists(table: Table) -> Table:
     """Returns a table with the splits of the files train.txt, val.txt and test.txt, if such lists are there.
 
-    Each line begins with the name of an image, with or without a folder and an ending.
+    Each line is, or begins with, the name of an image, with or without its folders and an ending.
     """
     if not table.root.is_dir() or any(sample.split for sample in table.samples):
         return table
@@ -147,15 +149,21 @@ def with_split_lists(table: Table) -> Table:
         return table
     by_name: dict[str, list[int]] = {}
     for number, sample in enumerate(table.samples):
-        for name in {sample.image.stem, sample.image.name}:
+        for name in _names_of(sample.image):
             by_name.setdefault(name, []).append(number)
     splits: dict[int, str] = {}
+    lost: list[str] = []
     for split, path in lists.items():
-        for line in path.read_text().splitlines():
-            name = os.path.basename(line.split()[0]) if line.split() else ""
-            places_of = by_name.get(name, [])
-            if len(places_of) == 1:
-                splits[places_of[0]] = split
+        for line in filter(None, map(str.strip, path.read_text().splitlines())):
+            place = _place_of(line, by_name)
+            if place is None:
+                lost.append(f"{line} in {path.name}")
+            else:
+                splits[place] = split
+    if lost:
+        table.doubts.append(
+            f"{len(lost):,} lines of lists of splits name no image, or several, and are not used: {some(lost)}"
+        )
     if not splits:
         return table
     names = " and ".join(path.name for path in lists.values())
@@ -172,6 +180,22 @@ def with_split_lists(table: Table) -> Table:
     return dataclasses.replace(table, samples=kept)
 
 
+def _names_of(path: Path) -> set[str]:
+    """Returns the names by which a list may call a file: the ends of its path, with and without the ending."""
+    parts = path.parts
+    ends = ["/".join(parts[n:]) for n in range(len(parts))]
+    return {*ends, *(end.removesuffix(path.suffix) for end in ends)}
+
+
+def _place_of(line: str, by_name: dict[str, list[int]]) -> int | None:
+    """Returns the only image that a line of a list names, by all of the line or its first word, or None."""
+    names = [line]
+    for text in (line.split()[0], line):
+        parts = text.replace("\\", "/").split("/")
+        names += ["/".join(parts[n:]) for n in range(len(parts))]
+    return next((by_name[name][0] for name in names if len(by_name.get(name, [])) == 1), None)
+
+
 class _Finder:
     """Finds the files that a table names: from its folder, from the root, with or without an ending."""
 
@@ -179,7 +203,7 @@ class _Finder:
         self._places = places
         self._by_name: dict[str, list[Path]] | None = None
 
-    def find(self, name: str) -> Path | None:
+    def find(self, name: str, mask: bool = False) -> Path | None:
         for place in self._places:
             if (path := place / name).is_file():
                 return path
@@ -190,7 +214,7 @@ class _Finder:
                     self._by_name.setdefault(key, []).append(path)
         found = self._by_name.get(os.path.basename(name), [])
         if len(found) > 1:  # an image and its mask, often
-            found = [path for path in found if not is_mask_folder(path.parent.name)]
+            found = [path for path in found if is_mask_folder(path.parent.name) == mask]
         return found[0] if len(found) == 1 else None
 
 

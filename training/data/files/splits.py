@@ -96,9 +96,9 @@ def assign(table: Table, reading: Reading) -> Table:
         splits = [sample.split or "train" for sample in table.samples]
     else:
         fraction = TEST_FRACTION if reading.test_split is None else reading.test_split
-        splits = _cut(table.samples, ["train"] * len(table.samples), fraction, "test")
+        splits = _cut(table, ["train"] * len(table.samples), fraction, "test")
     if "validation" not in given:
-        splits = _cut(table.samples, splits, reading.validation_split, "validation")
+        splits = _cut(table, splits, reading.validation_split, "validation")
     samples = [
         dataclasses.replace(sample, split=split) for sample, split in zip(table.samples, splits, strict=True)
     ]
@@ -121,19 +121,31 @@ def _refuse_leaks(table: Table) -> None:
         raise ValueError(f"Each group must be in one split. Received {len(leaks)} groups in several: {shown}")
 
 
-def _cut(samples: Sequence[Sample], splits: list[str], fraction: float, name: str) -> list[str]:
+def _cut(table: Table, splits: list[str], fraction: float, name: str) -> list[str]:
     """Returns the splits with the last `fraction` of the training samples of each class named otherwise."""
-    cut = list(splits)
-    for places in _strata(samples, [n for n, split in enumerate(splits) if split == "train"]).values():
-        units = _units(samples, places)
+    cut, wanted_in_all, forced = list(splits), 0, 0
+    for places in _strata(table.samples, [n for n, split in enumerate(splits) if split == "train"]).values():
+        units = _units(table.samples, places)
         wanted, taken = tail_count(len(places), fraction), 0
+        chosen = []
         for unit in reversed(units):
-            # The group that comes nearer to the wanted number is still taken.
-            if taken >= wanted or len(unit) - (wanted - taken) > wanted - taken:
+            if taken >= wanted:
                 break
-            taken += len(unit)
-            for place in unit:
-                cut[place] = name
+            # The group that comes nearer to the wanted number is still taken; smaller ones may fit.
+            if len(unit) - (wanted - taken) <= wanted - taken:
+                chosen.append(unit)
+                taken += len(unit)
+        if wanted and not chosen and len(units) > 1:
+            chosen = [min(reversed(units), key=len)]
+            forced += len(chosen[0])
+            wanted_in_all += wanted
+        for place in itertools.chain(*chosen):
+            cut[place] = name
+    if forced:
+        table.doubts.append(
+            f"Groups are large, and stay whole: {forced:,} images are in the {name} set in place of "
+            f"{wanted_in_all:,}. For other sets, give the split yourself: `split_file` (--split-file)"
+        )
     return cut
 
 
