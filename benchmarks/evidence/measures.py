@@ -1,4 +1,4 @@
-"""What is measured after a training: four columns of figures, and what single claims need beside them.
+"""Measures of a trained network: the four columns of figures, and further figures that single claims need.
 
 The columns are `one` (one pass), `one_t` (one pass with temperature), `mc` (the mean over samples) and `mc_t`
 (samples with temperature). The samples of an ensemble are its members. Temperatures are fitted on validation

@@ -50,7 +50,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Condition:
-    """What is compared within a setting.
+    """One of the conditions that a claim compares within a setting.
 
     Attributes:
         name: Str, for the page.

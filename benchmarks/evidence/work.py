@@ -1,4 +1,4 @@
-"""What is left to do: the jobs that claims need and that have no row yet, and how long they take."""
+"""Lists the jobs that claims still need, because the file has no row for them, and how long these jobs take."""
 
 import statistics
 from collections.abc import Iterable, Iterator, Sequence

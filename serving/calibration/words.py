@@ -1,4 +1,4 @@
-"""What a calibration promises, in sentences for people who know nothing of statistics."""
+"""Says the promises of a calibration in sentences for people who know nothing of statistics."""
 
 import math
 

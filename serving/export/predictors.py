@@ -1,4 +1,4 @@
-"""What an export answers with: a model, its Monte-Carlo samples, or the members of an ensemble."""
+"""The predictors of an export: a model, its Monte-Carlo samples, or the members of an ensemble."""
 
 import contextlib
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ from dropzoo.serving.montecarlo.sampler import MonteCarlo
 
 @dataclass(frozen=True)
 class Predictors:
-    """What the signatures of an export answer with.
+    """The predictors that the signatures of an export call.
 
     Attributes:
         models: The model, or the members of an ensemble.

@@ -232,7 +232,7 @@ def _pixels_of(
 
 
 def _promised(made: Predictors) -> dict[str, object]:
-    """What the card and `info.json` say about the calibration; nothing without one."""
+    """Returns the entry of the card and of `info.json` for the calibration; nothing without one."""
     return {} if made.calibration is None else {"calibration": calibration_info(made.calibration)}
 
 

@@ -1,4 +1,4 @@
-"""What the page shows of the promises of a calibration: the decision, the contours, and sentences for everyone."""
+"""The promises of a calibration on the page: the decision, the contours, and sentences for everyone."""
 
 from typing import NotRequired, TypedDict
 

@@ -70,7 +70,7 @@ def assert_same_end(path, other):
             np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
 
 
-@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
 def test_a_killed_run_ends_as_one_that_was_not(tmp_path, whole, kills):
     draw = random.Random(kills)
     positions = []

@@ -191,7 +191,7 @@ def _check_server(answers: ModelAnswers, computing: Computing) -> None:
 
 
 def _settings(model: Path | None, answers: ModelAnswers, predictor: "Predictor") -> dict[str, Any]:
-    """What predictions depend on, for the journal."""
+    """Returns the settings that predictions depend on, for the journal."""
     from dropzoo.predictions.identity import stamp_of
 
     said = {name: value for name, value in vars(answers).items() if name != "token"}

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
@@ -62,11 +63,7 @@ def risk_coverage(scores: dict[str, Scores]) -> Figure:
         label = f"{title}: AURC {risk.mean():.3g}"
         axis.plot(coverage[shown], risk[shown], linestyle=dash, color=colour, linewidth=1.8, label=label)
     axis.set(xlabel="coverage: the surest share of the predictions", ylabel="error among them", xlim=(0, 1))
-    axis.set_ylim(bottom=0)
-    axis.xaxis.set_major_formatter(PercentFormatter(1))
-    axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
-    axis.legend(frameon=False, fontsize=8, loc="best")
-    plain([axis], labelsize=8)
+    _finish(axis)
     return figure
 
 
@@ -85,11 +82,7 @@ def guarantee(promises: Promises) -> Figure:
     )
     axis.axvline(kept, color=GREY, linewidth=1.4, label=f"kept: {kept:.1%}; the others go to a human")
     axis.set(xlabel="coverage: the share of the images that is kept", ylabel="error among them", xlim=(0, 1.02))
-    axis.set_ylim(bottom=0)
-    axis.xaxis.set_major_formatter(PercentFormatter(1))
-    axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
-    axis.legend(frameon=False, fontsize=8, loc="best")
-    plain([axis], labelsize=8)
+    _finish(axis)
     return figure
 
 
@@ -143,3 +136,12 @@ def save_plots(drawn: dict[str, Figure], folder: Path) -> list[Path]:
                 figure.savefig(unfinished, dpi=150, metadata=metadata)
             written.append(path)
     return written
+
+
+def _finish(axis: Axes) -> None:
+    """Gives an axis of errors against coverage its percent signs and its legend."""
+    axis.set_ylim(bottom=0)
+    axis.xaxis.set_major_formatter(PercentFormatter(1))
+    axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
+    axis.legend(frameon=False, fontsize=8, loc="best")
+    plain([axis], labelsize=8)

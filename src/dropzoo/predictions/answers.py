@@ -24,7 +24,7 @@ _MOST = 64  # images of a batch
 
 @dataclass
 class Answer:
-    """What a model says about an image.
+    """The answer of a model for an image.
 
     Attributes:
         page: The image file, and the number of the page within it.

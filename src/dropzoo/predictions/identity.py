@@ -1,4 +1,4 @@
-"""What tells a model on the disk from another one, or from itself after it was trained or exported again."""
+"""The identity of a model on the disk, which changes when the model is trained or exported again."""
 
 import hashlib
 from pathlib import Path

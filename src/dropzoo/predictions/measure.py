@@ -40,7 +40,7 @@ _SHOWN = 24  # images on the page, those of the least certain objects first
 
 @dataclass
 class MeasureReport:
-    """What became of the images.
+    """The outcome of a run of measurements.
 
     Attributes:
         rows: A row for each image and class.
@@ -165,7 +165,7 @@ def load_intervals(predictor: Predictor, model: Path, how: Measure) -> dict[str,
 
 
 def _answers(predictor: Predictor, model: Path) -> dict[str, Any]:
-    """What the answers of a model, and so its intervals, depend on."""
+    """Returns the settings that the answers of a model depend on, and so its intervals too."""
     return {
         "model": digest_of(model),
         "num_samples": predictor.num_samples,

@@ -19,7 +19,7 @@ _SAME = 0.5  # objects of two masks are the same if their intersection over unio
 
 @dataclass(frozen=True)
 class Measure:
-    """What counts as an object, and in which unit it is measured.
+    """The rules of measuring: which parts of a mask count as objects, and the unit of lengths.
 
     Attributes:
         split: Bool, whether to cut objects that touch.

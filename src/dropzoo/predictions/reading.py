@@ -50,7 +50,7 @@ class Page:
 
     @property
     def key(self) -> str:
-        """What tells the page from all others: the path, and the number of the page from 1."""
+        """The name of the page that no other page has: the path, and the number of the page from 1."""
         return f"{self.path}" if self.index is None else f"{self.path}#{self.index + 1}"
 
     def read(self, value_range: tuple[float, float] | None = None) -> np.ndarray:

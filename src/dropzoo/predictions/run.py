@@ -18,7 +18,7 @@ from dropzoo.runs.predictor import Predictor
 
 @dataclass(frozen=True)
 class Plan:
-    """What is written, and how images are computed.
+    """The settings of a run of predictions: which files it writes, and how it computes images.
 
     Attributes:
         out: Path of the folder of outputs.
@@ -45,7 +45,7 @@ class Plan:
 
 @dataclass
 class Report:
-    """What became of the images.
+    """The outcome of a run of predictions.
 
     Attributes:
         rows: The rows of the table, by what a person should look at first.
@@ -221,12 +221,12 @@ def _written(predictor: Predictor, answer: Answer, files: dict[str, Path]) -> Ro
 
 
 def _key(page: Page) -> str:
-    """What identifies a page in a journal, from whichever folder the command is given."""
+    """Returns the key of a page in a journal, which is the same from every working directory."""
     return dataclasses.replace(page, path=Path(os.path.abspath(page.path))).key
 
 
 def _stamp(path: Path) -> list[int]:
-    """What changes when a file is replaced."""
+    """Returns facts about a file that change when the file is replaced."""
     stat = path.stat()
     return [stat.st_size, stat.st_mtime_ns]
 

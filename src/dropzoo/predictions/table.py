@@ -150,7 +150,7 @@ class Journal:
 
 
 def _last(lines: list[str]) -> list[Any]:
-    """What the last line holds; nothing if a process was killed while it wrote the line."""
+    """Returns the content of the last line, or nothing if a process was killed while it wrote the line."""
     try:
         return [json.loads(lines[-1])]
     except (ValueError, IndexError):

@@ -1,4 +1,4 @@
-"""What an image file says about the size and the place of its pixels, which a mask of the same size keeps."""
+"""The tags of an image file for the size and the place of its pixels, which a mask of the same size keeps."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -208,7 +208,7 @@ def _npz(path: Path, kinds: tuple[str, ...]) -> Iterator[Add]:
 
 @contextlib.contextmanager
 def _picture(path: Path, kind: str, answer: Answer) -> Iterator[Add]:
-    """A picture for people. Of a large image it has every second row and column, or fewer."""
+    """Draws a picture for people. A picture of a large image keeps every second row and column, or fewer."""
     step = -(-max(answer.size) // _MOST[kind])
     kept: dict[str, list[np.ndarray]] = {}
     classes: list[int] = []

@@ -1,4 +1,4 @@
-"""What was understood of a data set on disk, as tables and lines for the terminal."""
+"""Describes a data set on disk in tables and lines for the terminal."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""What the promises of a calibration are worth on other images: the measured risks beside the levels."""
+"""Measures the promises of a calibration on other images: the measured risks beside the levels."""
 
 from dataclasses import dataclass
 from typing import Any

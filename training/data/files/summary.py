@@ -17,7 +17,7 @@ _RARE = 0.01
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """What was understood of a data set on disk.
+    """The facts that were read from a data set on disk.
 
     Attributes:
         place: The folder or file.

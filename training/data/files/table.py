@@ -77,7 +77,7 @@ class Table:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Reading:
-    """What the user says about a folder; the arguments of `load_data` of these names, and checked there.
+    """The options for reading a folder. They are arguments of `load_data`, which checks them.
 
     Attributes:
         images: Folder or pattern of the images, within the folder.
