@@ -8,12 +8,20 @@ import os
 import sys
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # for the tutorials too: their kernels inherit it
-
 import dropzoo
 
 DOCS = Path(__file__).parent
 sys.path.insert(0, str(DOCS / "_ext"))
+
+# The tutorials inherit this. Their pages show what Python prints, and not the log lines of TensorFlow's libraries.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ["IPYTHONDIR"] = str(DOCS / "_build" / "ipython")
+profile = DOCS / "_build" / "ipython" / "profile_default" / "ipython_kernel_config.py"
+profile.parent.mkdir(parents=True, exist_ok=True)
+profile.write_text(
+    "c.IPKernelApp.capture_fd_output = False\n"
+    "c.InlineBackend.print_figure_kwargs = {'dpi': 110, 'bbox_inches': 'tight'}\n"
+)
 
 project = "dropzoo"
 author = "the dropzoo authors"

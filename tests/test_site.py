@@ -3,11 +3,13 @@
 import ast
 import importlib
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
 import typer.main
 
+import dropzoo
 from dropzoo.cli.app import app
 
 ROOT = Path(__file__).parent.parent
@@ -79,5 +81,20 @@ def test_tutorials_are_notebooks_whose_code_parses(page):
             ast.parse(code)
 
 
+def test_the_version_is_the_same_everywhere():
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert dropzoo.__version__ == version
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text()
+
+
 def test_there_are_seven_tutorials():
     assert [page.name[0] for page in TUTORIALS] == list("1234567")
+
+
+def test_the_container_serves_without_rights_and_says_whether_it_is_healthy():
+    """No container tool is needed to see the lines that matter; the command is one that exists."""
+    lines = re.sub(r"\\\n\s*", "", (ROOT / "Containerfile").read_text()).splitlines()
+    words = {line.split()[0]: line for line in lines if line and line[0].isupper()}
+    assert words["USER"].split()[1] not in ("0", "root") and "/healthz" in words["HEALTHCHECK"]
+    assert words["FROM"].endswith("-slim") and words["ENTRYPOINT"] == 'ENTRYPOINT ["dropzoo", "serve"]'
+    assert "serve" in typer.main.get_command(app).commands

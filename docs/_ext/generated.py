@@ -15,7 +15,7 @@ from dropzoo.cli.app import app as command_line
 
 def command_page(name: str, command: typer.core.TyperCommand) -> str:
     """Returns the page of a command: what it does, how it is called, its arguments and options."""
-    text, _, example = inspect.cleandoc(command.help or "").partition("Example: ")
+    text, *examples = inspect.cleandoc(command.help or "").split("Example: ")
     arguments = [each for each in command.params if each.param_type_name == "argument"]
     options = [each for each in command.params if each.param_type_name == "option" and each.name != "help"]
     usage = [each.name.upper() if each.required else f"[{each.name.upper()}]" for each in arguments]
@@ -28,8 +28,8 @@ def command_page(name: str, command: typer.core.TyperCommand) -> str:
         " ".join(["dropzoo", name, *usage, "[OPTIONS]"]),
         "```",
     ]
-    if example:
-        lines += ["", "Example:", "", "```", example.strip(), "```"]
+    if examples:
+        lines += ["", "For example:", "", "```", *(example.strip() for example in examples), "```"]
     for title, parameters in (("Arguments", arguments), ("Options", options)):
         if parameters:
             lines += ["", f"## {title}", "", f"| {title[:-1].lower()} | | default |", "|---|---|---|"]

@@ -80,7 +80,7 @@ def test_doctor(capsys):
     found = json.loads(out)
     assert status == (1 if found["problems"] else 0)
     assert found["packages"]["dropzoo"] and found["packages"]["tensorflow"] and found["backend"]
-    assert any("CPU" in device for device in found["devices"]) and {"serve", "dev", "docs"} <= {*found["extras"]}
+    assert any("CPU" in device for device in found["devices"]) and {"serve", "dev"} <= {*found["extras"]}
     status, out, _ = run(capsys, "doctor")
     assert "tensorflow" in out and "extra serve" in out
 
