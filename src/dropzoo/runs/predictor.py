@@ -315,9 +315,18 @@ def two_classes(answers: Arrays) -> Arrays:
             both["variance"] = np.repeat(answers["variance"], 2, -1)
     out = answers | both
     if (samples := out.pop("samples", None)) is not None:
-        likeliest = samples.argmax(-1)
-        counts = [(likeliest == i).sum(1) for i in range(samples.shape[-1])]
-        out["votes"] = np.stack(counts, -1).astype(np.float32)
+        out["votes"] = _votes(samples)
     if "predictive_entropy" not in out:  # one pass is unsure too, though no samples say why
         out["predictive_entropy"] = -xlogy(out["mean"], out["mean"]).sum(-1)
     return out
+
+
+def _votes(samples: np.ndarray) -> np.ndarray:
+    """The number of samples, on axis 1, whose likeliest class it is; float32."""
+    if samples.shape[-1] == 2:  # a comparison is ten times as fast as `argmax`
+        second = (samples[..., 1] > samples[..., 0]).sum(1)
+        counts = [samples.shape[1] - second, second]
+    else:
+        likeliest = samples.argmax(-1)
+        counts = [(likeliest == i).sum(1) for i in range(samples.shape[-1])]
+    return np.stack(counts, -1).astype(np.float32)
