@@ -136,13 +136,22 @@ def _loaded(predictor: Predictor, pages: Iterable[Page], tile: int | None) -> It
             return Answer(page, error=error)
 
     ahead: deque[Future[_Loaded | Answer]] = deque()
+    most = 4 * _READERS
     with ThreadPoolExecutor(_READERS, "read") as pool:
         for page in pages:
             ahead.append(pool.submit(load, page))
-            if len(ahead) > 4 * _READERS:
-                yield ahead.popleft().result()
+            if len(ahead) > most:
+                result = ahead.popleft().result()
+                most = _ahead(result)
+                yield result
         while ahead:
             yield ahead.popleft().result()
+
+
+def _ahead(loaded: _Loaded | Answer) -> int:
+    """How many images to read ahead, if they are like this one."""
+    pixels = 0 if isinstance(loaded, Answer) else loaded.image.shape[0] * loaded.image.shape[1]
+    return int(np.clip(_HELD_PIXELS // (4 * pixels), 2 * _READERS, 2 * _MOST)) if pixels else 4 * _READERS
 
 
 def _is_large(shape: Sequence[int], tile: int) -> bool:

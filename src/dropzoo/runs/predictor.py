@@ -12,6 +12,7 @@ import tensorflow as tf
 from scipy.special import xlogy
 
 from dropzoo import serving
+from dropzoo.common.images import channels_first
 from dropzoo.common.pixels import Pixels, check_range
 from dropzoo.models.graph.record import load_model, remember, taken_by
 from dropzoo.runs.calibrations import export_folder, find_calibration
@@ -209,7 +210,7 @@ def _from_members(
     facts: dict[str, Any] = {"feed": feed, "sampler": ensemble, "calibration": calibration}
     facts |= {"num_samples": len(models), "is_map": len(models[0].output_shape) > 2, "value_range": value_range}
     facts |= {"members": tuple(serving.Ensemble([each], from_logits=from_logits) for each in models)}
-    return Predictor(predict, models[0].input_shape[1:], class_names, taken_by(models[0]), **facts)
+    return Predictor(predict, _image_shape(models[0].input_shape), class_names, taken_by(models[0]), **facts)
 
 
 def _from_keras(
@@ -240,7 +241,12 @@ def _from_keras(
 
         facts |= {"sampler": sample, "num_samples": sample.num_samples}
     facts |= {"is_map": len(model.output_shape) > 2}
-    return Predictor(predict, model.input_shape[1:], class_names, taken_by(model), **facts)
+    return Predictor(predict, _image_shape(model.input_shape), class_names, taken_by(model), **facts)
+
+
+def _image_shape(shape: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Returns `(height, width, channels)` of the images in the shape of an input, with the batch."""
+    return (*shape[2:], shape[1]) if channels_first(shape) else shape[1:]
 
 
 def _facts(path: Path) -> dict[str, Any]:
@@ -270,7 +276,7 @@ def _from_saved_model(path: Path, input_range: tuple[float, float] | None) -> Pr
     pixels.check_files()
     # An export scales images of integers itself.
     stored = dataclasses.replace(pixels, low=0.0, high=float(spec.dtype.max)) if spec.dtype.is_integer else pixels
-    feed = feeding_of(stored, spec.dtype.name)
+    feed = feeding_of(stored, spec.dtype.name, channels_first(spec.shape))
 
     def predict(images: np.ndarray) -> Arrays:
         given = feed(tf.constant(images))
@@ -283,7 +289,7 @@ def _from_saved_model(path: Path, input_range: tuple[float, float] | None) -> Pr
     names = tuple(info["class_names"]) if info.get("class_names") else None
     is_map = signatures["serving_default"].structured_outputs["probabilities"].shape.rank > 2
     count = int(info.get("num_samples") or 1) if "predict_mc" in signatures else 1
-    return Predictor(predict, tuple(spec.shape[1:]), names, pixels, num_samples=count, is_map=is_map)
+    return Predictor(predict, _image_shape(tuple(spec.shape)), names, pixels, num_samples=count, is_map=is_map)
 
 
 def _pixels_of_export(path: Path, info: dict[str, Any], said: tuple[float, float] | None) -> Pixels:
@@ -309,9 +315,18 @@ def two_classes(answers: Arrays) -> Arrays:
             both["variance"] = np.repeat(answers["variance"], 2, -1)
     out = answers | both
     if (samples := out.pop("samples", None)) is not None:
-        likeliest = samples.argmax(-1)
-        counts = [(likeliest == i).sum(1) for i in range(samples.shape[-1])]
-        out["votes"] = np.stack(counts, -1).astype(np.float32)
+        out["votes"] = _votes(samples)
     if "predictive_entropy" not in out:  # one pass is unsure too, though no samples say why
         out["predictive_entropy"] = -xlogy(out["mean"], out["mean"]).sum(-1)
     return out
+
+
+def _votes(samples: np.ndarray) -> np.ndarray:
+    """The number of samples, on axis 1, whose likeliest class it is; float32."""
+    if samples.shape[-1] == 2:  # a comparison is ten times as fast as `argmax`
+        second = (samples[..., 1] > samples[..., 0]).sum(1)
+        counts = [samples.shape[1] - second, second]
+    else:
+        likeliest = samples.argmax(-1)
+        counts = [(likeliest == i).sum(1) for i in range(samples.shape[-1])]
+    return np.stack(counts, -1).astype(np.float32)
