@@ -12,7 +12,8 @@ import tensorflow as tf
 
 from dropzoo.common.checks import check_count
 from dropzoo.predictions.reading import Page, Rows
-from dropzoo.predictions.summary import MaskSummary, Row, row_of_classes
+from dropzoo.predictions.summary import MaskSummary, Row, row_of_classes, row_of_labels
+from dropzoo.predictions.values import ValueSummary, row_of_values
 from dropzoo.runs.predictor import Arrays, Predictor
 from dropzoo.serving.montecarlo.tiles import tiled_strips
 
@@ -62,14 +63,19 @@ class Answer:
         promised = {
             kind: made[name].classes for kind, name in (("outer", "miss"), ("inner", "false")) if name in made
         }
-        summary = MaskSummary(predictor.class_names, predictor.num_samples, promised)
+        names, several = predictor.class_names, predictor.task == "multi_label"
+        values = predictor.task == "regression"
+        summary: MaskSummary | ValueSummary = (
+            ValueSummary(names) if values else MaskSummary(names, predictor.num_samples, promised, several)
+        )
+        row_of = row_of_values if values else row_of_labels if several else row_of_classes
         row: Row = {}
         for rows, strip in self.strips:
             see(rows, strip)
             if self.is_map:
                 summary.add(strip)
             else:
-                row = row_of_classes(strip, predictor.class_names)
+                row = row_of(strip, names)
         return summary.row(self.size) if self.is_map else row
 
 
