@@ -70,7 +70,8 @@ def kinds_for(task: str, wanted: Sequence[str] | None) -> tuple[str, ...]:
         ValueError: If a model of this output kind does not give something that is wanted.
     """
     if task == "regression":
-        there, default = _OF_VALUES, ("values", "deviation")
+        there: tuple[str, ...] = _OF_VALUES
+        default: tuple[str, ...] = ("values", "deviation")
     elif task == "multi_label":
         there = tuple(kind for kind in KINDS if kind not in (*_OF_VALUES, *_PICTURES))
         default = ("mask", "entropy")
