@@ -13,7 +13,7 @@ from dropzoo.predictions.paths import Found, Names, find_images
 from dropzoo.predictions.reading import Page, pages_of
 from dropzoo.predictions.summary import Row, urgency
 from dropzoo.predictions.table import Journal, check_table, write_table
-from dropzoo.predictions.writing import files_of, writing
+from dropzoo.predictions.writing import files_of, kinds_for, writing
 from dropzoo.runs.predictor import Predictor
 
 
@@ -23,7 +23,7 @@ class Plan:
 
     Attributes:
         out: Path of the folder of outputs.
-        kinds: Names of `KINDS`, what is saved for a model of masks.
+        kinds: Names of `KINDS`, what is saved for a model of masks; None for the default of its output kind.
         form: One of `FORMATS`.
         table: Path of the table; None for none.
         batch_size: Int or None, as for `answers`.
@@ -34,7 +34,7 @@ class Plan:
     """
 
     out: Path
-    kinds: tuple[str, ...] = ("mask", "picture")
+    kinds: tuple[str, ...] | None = None
     form: str = "png"
     table: Path | None = None
     batch_size: int | None = None
@@ -113,7 +113,7 @@ def predict_into(
         ValueError: If there are no images, an output would overwrite an image or a file of another origin, or the
             folder holds predictions with other settings.
     """
-    kinds = plan.kinds if predictor.is_map else ()
+    kinds = kinds_for(predictor.task, plan.kinds) if predictor.is_map else ()
     report = Report(table=None if plan.table is None else check_table(plan.table))
     journal = None if plan.table is None else _journal(plan, plan.table, bool(kinds))
     found = find_images(paths, plan.out, set() if journal is None else journal.written)
@@ -122,7 +122,7 @@ def predict_into(
     names = Names((name, key) for key, entry in done.items() if (name := entry.get("name")))
     keys = {page.key: _key(page) for page, _ in pages}
     named = {(key := keys[page.key]): names.of(key, wanted) for page, wanted in pages}
-    files = {key: files_of(plan.out, *name, kinds, plan.form) for key, name in named.items()}
+    files = {key: files_of(plan.out, *name, kinds, plan.form, predictor.task) for key, name in named.items()}
     _check_inputs_stay(found, files, plan.table)
     left = [page for page, _ in pages if not _is_done(done.get(key := keys[page.key]), page, files[key])]
     if not plan.overwrite:
@@ -219,7 +219,7 @@ def _written(predictor: Predictor, answer: Answer, files: dict[str, Path]) -> Ro
         row["page"] = page.index + 1
     if not answer.is_map:
         return row | answer.row(predictor)
-    with writing(answer, files) as add:
+    with writing(answer, files, predictor.task == "multi_label") as add:
         return row | answer.row(predictor, add)
 
 
