@@ -31,7 +31,7 @@ def indent_examples(
 def show_arguments(
     app: Sphinx, what: str, name: str, documented: object, options: object, signature: str, returns: str
 ) -> tuple[str, str] | None:
-    """Returns the arguments of a class that gets `(*args, **kwargs)`, since a base class of Keras has a `__new__`."""
+    """Returns the arguments of a class that shows `(*args, **kwargs)`, as layers do by the `__new__` of Keras."""
     if what != "class" or signature != "(*args, **kwargs)":
         return None
     own = inspect.signature(documented.__init__)
