@@ -13,8 +13,9 @@ import dropzoo
 DOCS = Path(__file__).parent
 sys.path.insert(0, str(DOCS / "_ext"))
 
-# The tutorials inherit this. Their pages show what Python prints, and not the log lines of TensorFlow's libraries.
+# The tutorials inherit this. They call `dropzoo` of this environment, and their pages show what Python prints, and not the log lines of TensorFlow's libraries.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
 os.environ["IPYTHONDIR"] = str(DOCS / "_build" / "ipython")
 profile = DOCS / "_build" / "ipython" / "profile_default" / "ipython_kernel_config.py"
 profile.parent.mkdir(parents=True, exist_ok=True)
