@@ -41,7 +41,7 @@ extensions = [
 ]
 exclude_patterns = ["_build", "images", "**.ipynb_checkpoints"]
 templates_path = ["_templates"]
-nitpicky = False
+smartquotes = False  # options and code in texts are to be copied as they are
 suppress_warnings = ["config.cache"]  # functions in the configuration cannot be pickled; nothing else is lost
 
 # Markdown
@@ -62,7 +62,6 @@ autosummary_ignore_module_all = False
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
-autodoc_default_options = {"show-inheritance": True}
 python_maximum_signature_line_length = 88
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False

@@ -1,11 +1,13 @@
 """Docstrings of this package on the site: examples as blocks of code, and links from short names."""
 
+import inspect
 import re
 
 from docutils import nodes
 from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
+from sphinx.util.inspect import stringify_signature
 
 #: How docstrings write the packages: `models.list_sites` means `dropzoo.models.list_sites`.
 _PACKAGES = ("layers", "models", "training", "serving", "sweep")
@@ -24,6 +26,17 @@ def indent_examples(
             inside = False
         found.append(f"    {line}" if inside and line and line != "Example:" else line)
     lines[:] = found
+
+
+def show_arguments(
+    app: Sphinx, what: str, name: str, documented: object, options: object, signature: str, returns: str
+) -> tuple[str, str] | None:
+    """Returns the arguments of a class that shows `(*args, **kwargs)`, as layers do by the `__new__` of Keras."""
+    if what != "class" or signature != "(*args, **kwargs)":
+        return None
+    own = inspect.signature(documented.__init__)
+    arguments = [each for each in own.parameters.values() if each.name != "self"]
+    return stringify_signature(own.replace(parameters=arguments), unqualified_typehints=True), returns
 
 
 def resolve(app: Sphinx, env: BuildEnvironment, node: pending_xref, content: nodes.Node) -> nodes.reference | None:
@@ -52,5 +65,6 @@ def resolve(app: Sphinx, env: BuildEnvironment, node: pending_xref, content: nod
 def setup(app: Sphinx) -> dict[str, bool]:
     """Connects the functions to the build; examples come before Napoleon."""
     app.connect("autodoc-process-docstring", indent_examples, priority=100)
+    app.connect("autodoc-process-signature", show_arguments)
     app.connect("missing-reference", resolve)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
