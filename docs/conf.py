@@ -13,8 +13,8 @@ import dropzoo
 DOCS = Path(__file__).parent
 sys.path.insert(0, str(DOCS / "_ext"))
 
-# The tutorials inherit this. They call the `dropzoo` of this environment, and show what Python prints, but not the log
-# lines of TensorFlow's libraries.
+# The tutorials inherit this. They call the `dropzoo` of this environment, and show
+# what Python prints, without the log lines of TensorFlow's libraries.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
 os.environ["IPYTHONDIR"] = str(DOCS / "_build" / "ipython")
