@@ -40,6 +40,7 @@ extensions = [
     "sphinx_design",
     "docstrings",
     "generated",
+    "tutorials",
 ]
 exclude_patterns = ["_build", "images", "**.ipynb_checkpoints"]
 templates_path = ["_templates"]
