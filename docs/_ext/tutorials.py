@@ -5,7 +5,7 @@ from sphinx.environment import BuildEnvironment
 
 
 def spread(app: Sphinx, env: BuildEnvironment, docnames: list[str]) -> None:
-    """Puts the tutorials at equal distances, since each process of `sphinx -j 2` gets a run of neighbouring pages."""
+    """Puts the tutorials at equal distances, since each process of `-j 2` gets a run of neighbouring pages."""
     slow = [name for name in docnames if name.startswith("tutorials/")]
     others = [name for name in docnames if name not in slow]
     step = len(others) // max(len(slow), 1) + 1
