@@ -108,6 +108,20 @@ class TrainingOptions:
         str,
         typer.Option("--precision", help="float32, mixed_bfloat16 or mixed_float16.", rich_help_panel=_HOW),
     ] = "float32"
+    mixup: Annotated[
+        float,
+        typer.Option("--mixup", help="Mixes images and labels of classifiers: 0.2.", rich_help_panel=_HOW),
+    ] = 0.0
+    cutmix: Annotated[
+        float,
+        typer.Option("--cutmix", help="Puts boxes of one image into another: 1.0.", rich_help_panel=_HOW),
+    ] = 0.0
+    deep_supervision: Annotated[
+        bool,
+        typer.Option(
+            "--deep-supervision", help="Losses at each stage of a U-Net's decoder.", rich_help_panel=_HOW
+        ),
+    ] = False
     learning_rate_schedule: Annotated[
         str,
         typer.Option(

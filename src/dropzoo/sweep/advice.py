@@ -220,5 +220,6 @@ def train_command(config: RunConfig) -> str:
     for name, flag in flags.items():
         value = getattr(config, name)
         if value != getattr(usual, name):
-            parts += [flag, "yes" if value is True else str(value)]
+            text = str(value) if not isinstance(value, bool) else "yes" if value else "none"
+            parts += [flag] if name == "deep_supervision" else [flag, text]
     return shlex.join(parts)
