@@ -18,6 +18,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from dropzoo import models, serving
 from dropzoo.common.files import whole_file
+from dropzoo.common.keras_versions import make_readable
 from dropzoo.runs.config import RunConfig
 from dropzoo.runs.data import judged_images
 from dropzoo.runs.evaluation import evaluate
@@ -159,6 +160,8 @@ def make(name: str, reference: Reference, data: Path | None) -> None:
     )
     with whole_file(folder / "model.keras") as unfinished:
         bare.save(unfinished)
+    for file in folder.rglob("model.keras"):  # the SavedModel has one too
+        make_readable(file)
     written = {"model": config.model, "weights": reference.weights, "options": options, "dropout": config.dropout}
     write_json(folder / "reference.json", written)
 

@@ -2,12 +2,12 @@
 
 import dataclasses
 import re
-from shlex import quote
 from typing import Annotated, Any
 
 import typer
 
 from dropzoo.common.pixels import check_range
+from dropzoo.common.shell import quote
 
 _FOLDER = "Data in a folder"
 

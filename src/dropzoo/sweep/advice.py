@@ -1,11 +1,11 @@
 """Recommends a plan from a sweep's records: the simplest that is about as good as the best, with its evidence."""
 
 import dataclasses
-import shlex
 from collections.abc import Iterable
 
 from dropzoo import layers
 from dropzoo.common.checks import unknown
+from dropzoo.common.shell import join
 from dropzoo.runs.config import RunConfig
 from dropzoo.runs.settings import Settings
 from dropzoo.sweep.stats import (
@@ -227,4 +227,4 @@ def train_command(config: RunConfig) -> str:
         value = getattr(config, name)
         if value != getattr(usual, name):
             parts += [flag, "yes" if value is True else str(value)]
-    return shlex.join(parts)
+    return join(parts)
