@@ -3,10 +3,10 @@
 import ast
 import importlib
 import re
-import tomllib
 from pathlib import Path
 
 import pytest
+import tomllib
 import typer.main
 
 import dropzoo

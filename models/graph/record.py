@@ -163,4 +163,4 @@ class _Record:
     def __call__(self, folder: str) -> None:
         if callable(self._own):
             self._own(folder)
-        (Path(folder) / _FILE).write_text(json.dumps(dataclasses.asdict(self.pixels)))
+        (Path(folder) / _FILE).write_text(json.dumps(dataclasses.asdict(self.pixels)), encoding="utf-8")

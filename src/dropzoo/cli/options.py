@@ -211,8 +211,11 @@ def say(text: str) -> None:
 
 
 def data_name(data: str) -> str:
-    """Returns a name for results on a data set: the name of the set or of its folder, even if that is "."."""
-    return Path(os.path.abspath(data)).name
+    """Returns a name for results on a data set: the name of the set or of its folder, even if that is ".".
+
+    The version of a set, as in `cifar10:3.0.2`, follows a hyphen: names of files may have no colon on Windows.
+    """
+    return Path(os.path.abspath(data)).name.replace(":", "-")
 
 
 def parse_augment(value: str | None) -> bool | str:

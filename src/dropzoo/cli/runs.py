@@ -4,7 +4,6 @@ import os
 import sys
 from functools import partial
 from pathlib import Path
-from shlex import quote
 from typing import Annotated, Any
 
 import typer
@@ -32,6 +31,7 @@ from dropzoo.cli.options import (
     say,
     with_groups,
 )
+from dropzoo.common.shell import quote
 from dropzoo.runs.tables import figures_table
 
 
