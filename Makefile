@@ -21,7 +21,7 @@ QUICK := tests/common tests/layers/test_contract.py tests/layers/test_layers.py 
   tests/training/test_losses_metrics.py tests/serving/test_monte_carlo_cut.py tests/sweep/test_sweep_space.py \
   tests/cli/test_options.py tests/test_evidence.py tests/test_house.py
 
-.PHONY: help check quick demo test test-all test-backends test-oldest test-middle test-nightly test-published lint bench evidence clean
+.PHONY: help check quick demo test test-all test-backends test-oldest test-middle test-nightly test-published lint docs bench evidence clean
 
 help:  ## prints this list
 	@sed -n 's/^\([a-z-]*\):.*  ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -62,6 +62,10 @@ lint: .venv/dev  ## checks format, style and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy -p dropzoo
 
+docs: .venv/docs  ## builds the site into docs/_build/html, runs its tutorials, and checks its links
+	$(KEEP_BYTECODE) $(BIN)/python -m sphinx -W --keep-going -j 2 -q -b html -d docs/_build/doctrees docs docs/_build/html
+	$(BIN)/python docs/links.py docs/_build/html
+
 bench: .venv/dev  ## runs the benchmarks, but not demo.py (an hour) and gpu.py; writes CSV files under benchmarks/results
 	@for script in $(filter-out benchmarks/gpu.py benchmarks/demo.py,$(wildcard benchmarks/[a-z]*.py)); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
@@ -69,7 +73,7 @@ evidence: .venv/dev  ## tries claims on dropout, for hours; writes docs/evidence
 	$(BIN)/python benchmarks/evidence/run.py $(ARGS)
 
 clean:
-	rm -rf .venv .venv-* build dist demo runs src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-* build dist demo runs docs/_build docs/api/generated src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 .venv/core: pyproject.toml constraints.txt
 	@echo "Setting up .venv (TensorFlow, Keras and friends; about a minute, more on a slow line)"
@@ -89,6 +93,10 @@ clean:
 	.venv-$*/bin/python -m pip install --quiet --no-compile -e ".[dev]" $(VERSIONS_$*)
 	$(if $(filter nightly,$*),.venv-nightly/bin/python -m pip uninstall --quiet --yes keras && \
 	  .venv-nightly/bin/python -m pip install --quiet --no-compile --no-deps --pre --force-reinstall keras-nightly)
+	@touch $@
+
+.venv/docs: .venv/dev
+	$(PIP) -e ".[docs]"
 	@touch $@
 
 .venv/backends: .venv/dev

@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary
 import tensorflow as tf
 from fastapi import Request, Response
 
+from dropzoo.common.images import sides_of
 from dropzoo.serving.server.arrays import read_arrays
 from dropzoo.serving.server.batching import Arrays, Batcher
 from dropzoo.serving.server.bodies import check_encoding, unzipped
@@ -240,14 +241,14 @@ def _from_file(body: bytes, signature: Signature, limits: Limits) -> _Question:
         raise Refused(400, f"This model takes several inputs ({names}), so one file is not enough: send JSON")
     ((name, spec),) = signature.specs.items()
     image, size = read_with_size(body, spec, limits, signature.pixels.get(name))
-    pixels = max(math.prod(image.shape[1:3]), signature.least)
+    pixels = max(math.prod(sides_of(image.shape)), signature.least)
     return _Question(signature, "instances", {name: image}, pixels, size)
 
 
 def _from_arrays(body: bytes, signature: Signature, limits: Limits) -> _Question:
     """The content of a request whose body is an array of NumPy, or several."""
     inputs, pixels = read_arrays(body, signature, limits)
-    shapes = [array.shape[1:3] for array in inputs.values() if array.ndim == 4]
+    shapes = [sides_of(array.shape) for array in inputs.values() if array.ndim == 4]
     size = (shapes[0][0], shapes[0][1]) if len(shapes) == 1 else None
     return _Question(signature, "instances", inputs, pixels, size)
 

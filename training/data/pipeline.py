@@ -155,7 +155,12 @@ def evaluation_batches(split: Split, batch_size: int) -> tf.data.Dataset:
 
 
 def training_batches(
-    split: Split, batch_size: int, augment: Augment | None, seed: int, balance: bool = False
+    split: Split,
+    batch_size: int,
+    augment: Augment | None,
+    seed: int,
+    balance: bool = False,
+    ignore_class: int | None = None,
 ) -> tf.data.Dataset:
     """Returns a dataset that shuffles, augments and batches examples anew for each epoch.
 
@@ -179,7 +184,7 @@ def training_batches(
             images, labels = _as_numbers(*examples)
             if augment is None:
                 return images, labels
-            return augment.apply_batch(images, labels, tf.gather(draws, indices))
+            return augment.apply_batch(images, labels, tf.gather(draws, indices), ignore_class)
 
         if split.gather is not None and one_size:
             gather = split.gather

@@ -24,7 +24,7 @@ def inspect(
     *,
     reading: FolderOptions,
 ) -> None:
-    """Shows what is understood of a folder: classes, sizes, splits, and what looks wrong. It decodes every file.
+    """Shows how a folder is read: classes, sizes, splits, and what looks wrong. It decodes every file.
 
     Example: dropzoo inspect cells --out sheet.html
     """

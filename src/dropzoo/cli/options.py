@@ -1,4 +1,4 @@
-"""The options that several commands share, the functions that parse them, and the console."""
+"""The options that several commands share, and the functions that parse them."""
 
 import ast
 import contextlib
@@ -7,19 +7,14 @@ import functools
 import inspect
 import math
 import os
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
+from dropzoo.cli.console import console
 from dropzoo.cli.data_options import parse_size
-from dropzoo.common.pixels import check_range
-
-# A file or a pipe has no width, so no table is cut there.
-console = Console(highlight=False, emoji=False, width=None if sys.stdout.isatty() else 10_000)
 
 DataOption = Annotated[str, typer.Option("--data", help="digits, digit_scenes, a TFDS name, or a folder.")]
 AugmentOption = Annotated[
@@ -247,6 +242,8 @@ def parse_range(value: str | None) -> tuple[float, float] | None:
     """Reads `--input-range` as `export_model` takes it: a pair of numbers, or None."""
     if value is None:
         return None
+    from dropzoo.common.pixels import check_range
+
     low, _, high = value.strip("()[] ").partition(",")
     try:
         return check_range((float(low), float(high)))

@@ -137,7 +137,7 @@ def evaluate(
     ] = None,
     split: Annotated[
         str | None,
-        typer.Option("--split", help="Images to judge on: test, validation, training, or all; by default test."),
+        typer.Option("--split", help="Images to evaluate on: test (the default), validation, training or all."),
     ] = None,
     per: Annotated[
         str | None,

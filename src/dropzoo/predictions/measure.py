@@ -92,11 +92,19 @@ def calibrate_intervals(
     Raises:
         ValueError: If the model has no masks, or there are too few images.
     """
-    if not predictor.is_map:
-        raise ValueError("Objects are measured in masks, and the model gives one class for an image")
+    _check_masks(predictor)
     wanted = CalibrationConfig(data=None if data == "validation" else data)
     _, batches, _, name = held_out(model, wanted, say, own_size=True)
     return fit_intervals(predictor, model, batches, name, how)
+
+
+def _check_masks(predictor: Predictor) -> None:
+    """Raises a ValueError if a model does not give each pixel one class."""
+    if not (predictor.is_map and predictor.has_classes):
+        what = "one answer for an image" if not predictor.is_map else f"the pixels task={predictor.task!r}"
+        raise ValueError(
+            f"Objects are measured in masks of classes, and the model gives {what}. Use: dropzoo predict"
+        )
 
 
 def fit_intervals(
@@ -218,10 +226,7 @@ def measure_into(
     Raises:
         ValueError: If there are no images, the model has no masks, or a file would be replaced.
     """
-    if not predictor.is_map:
-        raise ValueError(
-            "Objects are measured in masks, and the model gives one class for an image: dropzoo predict"
-        )
+    _check_masks(predictor)
     check_table(out)
     folder = out.with_name(f"{out.stem}_files")
     pages, failed = list_pages(images := find_images(paths, folder), predictor.input_shape[-1])

@@ -4,14 +4,17 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.markup import escape
 from rich.table import Column, Table
 
-from dropzoo import serving
 from dropzoo.common.files import whole_file
 from dropzoo.runs.figures import ByMethod, Corrupted, label, score_name, value
+
+if TYPE_CHECKING:  # imports TensorFlow, which the command line does not need to answer `--help`
+    from dropzoo.serving import Calibration
 
 
 def figures_table(columns: ByMethod, split: str = "") -> Table:
@@ -92,7 +95,7 @@ def ood_table(title: str, aurocs: dict[str, float]) -> Table:
     return table
 
 
-def calibration_table(found: serving.Calibration) -> Table:
+def calibration_table(found: "Calibration") -> Table:
     """Returns a table of the figures before and after a calibration, on the images that it was fitted on."""
     columns = ("accuracy", "nll", "ece")
     heads = (Column(label(name), justify="right") for name in columns)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -197,17 +197,25 @@ def names(found: list[Candidate]) -> list[str]:
     return [candidate.full_label if several else candidate.label for candidate in found]
 
 
-def candidates(records: Iterable[Record], metric: str = "nll") -> list[Candidate]:
+def ranking_metric(records: Iterable[Record]) -> str:
+    """Returns the figure that plans are compared by: the calibrated NLL, or the NLL if a trial lacks it."""
+    scored = [record for record in records if not record.error]
+    have = all("calibrated_nll" in record.outcome.validation for record in scored)
+    return "calibrated_nll" if scored and have else "nll"
+
+
+def candidates(records: Sequence[Record], metric: str | None = None) -> list[Candidate]:
     """Groups records by config.
 
     Args:
         records: Records of one sweep.
-        metric: Str, the figure on the validation images to sort by.
+        metric: Str, the figure on the validation images to sort by; None for `ranking_metric`.
 
     Returns:
         The candidates. Those trained longest are first; among these, those with failed trials are last, and the
         others go from the best to the worst.
     """
+    metric = metric or ranking_metric(records)
     groups: dict[str, list[Record]] = {}
     for record in records:
         groups.setdefault(record.trial.candidate, []).append(record)
@@ -240,7 +248,7 @@ def title(metric: str) -> str:
     return "train-validation gap" if metric == "gap" else label(metric)
 
 
-def what_mattered(found: list[Candidate], metric: str = "nll") -> dict[str, float]:
+def what_mattered(found: list[Candidate], metric: str) -> dict[str, float]:
     """Returns the share of a metric's variance over all runs that each axis explains alone.
 
     These are the main effects of a functional ANOVA: an additive model of the axes, the seeds and the folds,

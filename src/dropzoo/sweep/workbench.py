@@ -48,7 +48,6 @@ class Workbench:
         self._key = ""
         self._graph: _Graph | None = None
         self._data: collections.OrderedDict[str, _Kept] = collections.OrderedDict()
-        self._scores: dict[str, Scores] = {}
 
     def run(self, trial: Trial) -> Record:
         """Trains and evaluates one trial.
@@ -135,23 +134,20 @@ class Workbench:
         if not math.isfinite(history["val_nll"][-1]):
             raise FloatingPointError(f"The validation NLL is {history['val_nll'][-1]}")
         sets = {"train": self._plain_training_set(config, data), "test": data.test, "validation": data.validation}
-        scores = self._scores_of(data.info)
-        figures = {
-            name: score(graph.predict, dataset, scores.reset()).figures()
+        scores = {
+            name: score(graph.predict, dataset, Scores(data.info))
             for name, dataset in sets.items()
             if dataset is not None
         }
+        figures = {name: each.figures() for name, each in scores.items()}
         calibrated = _calibrated_nll(graph.predict, sets["validation"], sets["test"], data.info.ignore_class)
         for name, value in calibrated.items():
             figures[name]["calibrated_nll"] = value
-        bins = scores.calibration  # of the last set, the validation images
         epochs = [after - before for before, after in zip(ends, ends[1:], strict=False)]
         return {
             "curves": history,
             **figures,
-            "reliability": {
-                name: getattr(bins, name).numpy().tolist() for name in ("count", "correct", "confidence")
-            },
+            "reliability": {name: bins.tolist() for name, bins in scores["validation"].bins._asdict().items()},
             "seconds_per_epoch": statistics.median(epochs[1:] or epochs),  # the first may have traced
             "parameters": graph.model.count_params(),
             "mc_ms": self._latency(graph, data.validation),
@@ -163,13 +159,6 @@ class Workbench:
         if config.augment and None not in data.info.input_shape:
             data = self.load(dataclasses.replace(config, augment=False))
         return data.seen
-
-    def _scores_of(self, info: training.DataInfo) -> Scores:
-        """Returns the `Scores` of these classes, which are traced once for all trials."""
-        key = json.dumps([info.task, info.class_names, info.ignore_class])
-        if key not in self._scores:
-            self._scores[key] = Scores(info)
-        return self._scores[key]
 
     def _latency(self, graph: "_Graph", dataset: tf.data.Dataset) -> float | None:
         """Returns the milliseconds that all samples of one image take, measured once for each graph."""
