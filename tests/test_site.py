@@ -3,14 +3,19 @@
 import ast
 import importlib
 import re
+import sys
 from pathlib import Path
 
 import pytest
-import tomllib
 import typer.main
 
 import dropzoo
 from dropzoo.cli.app import app
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"

@@ -147,7 +147,7 @@ def load_model(path: Path, compile: bool = True) -> keras.Model:
 def _load_assets(model: keras.Model, folder: str | None) -> None:
     """The `load_assets` of Keras' models: keeps the record that the folder holds, if it holds one."""
     if folder is not None and (file := Path(folder) / _FILE).is_file():
-        remember(model, Pixels(**json.loads(file.read_text())))
+        remember(model, Pixels(**json.loads(file.read_text(encoding="utf-8"))))
 
 
 if not hasattr(keras.Model, "load_assets"):
