@@ -108,6 +108,20 @@ class TrainingOptions:
         str,
         typer.Option("--precision", help="float32, mixed_bfloat16 or mixed_float16.", rich_help_panel=_HOW),
     ] = "float32"
+    mixup: Annotated[
+        float,
+        typer.Option("--mixup", help="Mixes images and labels of classifiers: 0.2.", rich_help_panel=_HOW),
+    ] = 0.0
+    cutmix: Annotated[
+        float,
+        typer.Option("--cutmix", help="Puts boxes of one image into another: 1.0.", rich_help_panel=_HOW),
+    ] = 0.0
+    deep_supervision: Annotated[
+        bool,
+        typer.Option(
+            "--deep-supervision", help="Losses at each stage of a U-Net's decoder.", rich_help_panel=_HOW
+        ),
+    ] = False
     learning_rate_schedule: Annotated[
         str,
         typer.Option(
@@ -197,8 +211,11 @@ def say(text: str) -> None:
 
 
 def data_name(data: str) -> str:
-    """Returns a name for results on a data set: the name of the set or of its folder, even if that is "."."""
-    return Path(os.path.abspath(data)).name
+    """Returns a name for results on a data set: the name of the set or of its folder, even if that is ".".
+
+    The version of a set, as in `cifar10:3.0.2`, follows a hyphen: names of files may have no colon on Windows.
+    """
+    return Path(os.path.abspath(data)).name.replace(":", "-")
 
 
 def parse_augment(value: str | None) -> bool | str:

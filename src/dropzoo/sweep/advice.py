@@ -1,11 +1,11 @@
 """Recommends a plan from a sweep's records: the simplest that is about as good as the best, with its evidence."""
 
 import dataclasses
-import shlex
 from collections.abc import Iterable
 
 from dropzoo import layers
 from dropzoo.common.checks import unknown
+from dropzoo.common.shell import join
 from dropzoo.runs.config import RunConfig
 from dropzoo.runs.settings import Settings
 from dropzoo.sweep.stats import (
@@ -220,5 +220,6 @@ def train_command(config: RunConfig) -> str:
     for name, flag in flags.items():
         value = getattr(config, name)
         if value != getattr(usual, name):
-            parts += [flag, "yes" if value is True else str(value)]
-    return shlex.join(parts)
+            text = str(value) if not isinstance(value, bool) else "yes" if value else "none"
+            parts += [flag] if name == "deep_supervision" else [flag, text]
+    return join(parts)

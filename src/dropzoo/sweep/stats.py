@@ -131,6 +131,7 @@ class Candidate:
             parts = [f"{axes.sites} {axes.spec} {axes.rate:g}"]
             parts += [axes.rate_schedule] * (axes.rate_schedule != "constant")
         usual = {"normalization": "own", "augment": "none", "weight_decay": "own", "label_smoothing": 0.0}
+        usual |= {"recipe": "own"}
         values = {name: getattr(axes, name) for name in usual}
         parts += [f"{name.replace('_', ' ')} {value}" for name, value in values.items() if value != usual[name]]
         return ", ".join(parts)
@@ -186,7 +187,7 @@ class Candidate:
         """A key that sorts simpler plans first: fewer patterns, a fixed rate, fewer regularisers, a lower rate."""
         axes, dropout = self.axes, self.config.dropout
         sites = 0 if self.is_baseline else len(dropout) if isinstance(dropout, dict) else 1
-        regularisers = (axes.normalization, axes.augment, axes.weight_decay, axes.label_smoothing)
+        regularisers = (axes.normalization, axes.augment, axes.weight_decay, axes.label_smoothing, axes.recipe)
         others = sum(value not in ("own", "none", 0.0) for value in regularisers)
         return sites, axes.rate_schedule != "constant", others, axes.spec != "dropout", axes.rate or 0.0
 

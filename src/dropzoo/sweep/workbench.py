@@ -147,7 +147,7 @@ class Workbench:
         return {
             "curves": history,
             **figures,
-            "reliability": {name: bins.tolist() for name, bins in scores["validation"].bins._asdict().items()},
+            "reliability": {name: bins.tolist() for name, bins in vars(scores["validation"].bins).items()},
             "seconds_per_epoch": statistics.median(epochs[1:] or epochs),  # the first may have traced
             "parameters": graph.model.count_params(),
             "mc_ms": self._latency(graph, data.validation),
@@ -189,8 +189,11 @@ class _Graph:
         # The loss that trials are compared by: without smoothing, Dice and penalties.
         metrics.append(training.NegativeLogLikelihood(name="nll", ignore_class=info.ignore_class))
         self.trainer = config.trainer(model, info, metrics=metrics)
-        model.optimizer.build(model.trainable_variables)
-        self.optimizer = [(variable, variable.numpy()) for variable in model.optimizer.variables]
+        trained, own = self.trainer.model, {id(variable) for variable in self.variables}
+        trained.optimizer.build(trained.trainable_variables)
+        heads = [variable for variable in trained.trainable_variables if id(variable) not in own]
+        # Those of the heads of deep supervision begin alike in each trial.
+        self.others = [(variable, variable.numpy()) for variable in (*trained.optimizer.variables, *heads)]
         # Concrete, since TensorFlow warns of a function that is traced often, and each graph needs its own.
         images = tf.TensorSpec((None, *info.input_shape), tf.float32)
         self.predict: LogProbabilities = tf.function(log_probabilities(model)).get_concrete_function(images)
@@ -203,7 +206,7 @@ class _Graph:
         for layer, new in zip(layers.dropouts(self.model), layers.dropouts(fresh), strict=True):
             if layers.has_live_rate(layer):
                 layer.rate = new.rate
-        for variable, value in self.optimizer:
+        for variable, value in self.others:
             variable.assign(value)
 
 
@@ -270,7 +273,7 @@ def _graph_key(model: keras.Model, config: RunConfig, info: training.DataInfo) -
         drops.append([type(layer).__name__, layer.get_config() | dict.fromkeys(free)])
     names = (
         *("model", "options", "learning_rate", "learning_rate_schedule", "label_smoothing", "warmup", "optimizer"),
-        *("clip_norm", "ema", "precision"),
+        *("clip_norm", "ema", "precision", "mixup", "cutmix", "deep_supervision"),
     )
     settings = [getattr(config, name) for name in names]
     # The number of steps is part of the learning-rate schedule, which is part of the graph.
