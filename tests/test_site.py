@@ -23,7 +23,7 @@ ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PAGES = sorted([*DOCS.glob("*.md"), *DOCS.glob("tutorials/*.md"), *DOCS.glob("coming-from/*.md")])
 TUTORIALS = sorted(DOCS.glob("tutorials/[0-9]*.md"))
-PACKAGES = ("layers", "models", "training", "serving", "sweep")
+PACKAGES = ("layers", "models", "training", "serving", "predictions", "sweep")
 
 
 def toctrees(page: Path) -> list[str]:
