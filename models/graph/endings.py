@@ -67,6 +67,14 @@ def output_activation(model: keras.Model) -> str | None:
     return meanings[0] if len(meanings) == 1 and meanings[0] in _ENDINGS else None
 
 
+def channels_first_outputs(model: keras.Model) -> list[bool]:
+    """Returns for each output of a model whether its channels are on axis 1, as its last layer has them.
+
+    Such a layer has `data_format="channels_first"`. Layers that keep the shape may follow it.
+    """
+    return [_Graph(model).channels_first(each) for each in getattr(model, "outputs", None) or []]
+
+
 class _Graph:
     """A model's own graph, also if the model has a `call` of its own."""
 
@@ -96,6 +104,19 @@ class _Graph:
         if _keeps_last_axis(last, len(tensor.shape)) or layers.is_dropout(last):
             return self.meaning(before[0])
         return None
+
+    def channels_first(self, tensor: keras.KerasTensor) -> bool:
+        """Returns whether a layer made a tensor of at least three axes with its channels on axis 1."""
+        if len(tensor.shape) < 3 or id(tensor) not in self._makers:
+            return False
+        node = self._makers[id(tensor)]
+        if isinstance(node.operation, keras.Model):
+            inner = recorded_graph(node.operation)
+            return bool(inner) and _Graph(node.operation).channels_first(_inside(node, tensor))
+        if hasattr(node.operation, "data_format"):
+            return node.operation.data_format == "channels_first"
+        before = node.input_tensors
+        return bool(before) and before[0].shape == tensor.shape and self.channels_first(before[0])
 
 
 def _keeps_last_axis(operation: Any, rank: int) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from dropzoo.common.images import channels_first
 from dropzoo.common.keras_internals import flatten_layers, nodes_of
 from dropzoo.common.pixels import RANGES, Pixels
 from dropzoo.models.graph.networks import network_in
@@ -66,7 +67,7 @@ def _of_input(graph: Any, tensor: keras.KerasTensor) -> Pixels | None:
     """Returns the images that one input of a Functional model takes, or None."""
     if len(tensor.shape) < 4:
         return None
-    channels = tensor.shape[-1]
+    channels = tensor.shape[1] if channels_first(tensor.shape) else tensor.shape[-1]
     dtype = keras.backend.standardize_dtype(tensor.dtype)
     if dtype in ("uint8", "uint16"):
         return Pixels(0.0, float(np.iinfo(dtype).max), int(dtype[4:]), channels, source=f"its dtype, {dtype}")

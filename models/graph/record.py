@@ -1,7 +1,9 @@
 """A record of the images that a model takes, kept with the model and in its `.keras` file.
 
-Keras writes the files of `save_assets`, which layers and models may define, into the `.keras` archive. It can also
-load such an archive into a model without `load_assets`.
+Keras writes the files of `save_assets`, which layers and models may define, into the `.keras` archive, and calls
+`load_assets` when it loads one. Keras' own models define neither. This module gives `keras.Model` a `load_assets`
+that reads the record, so that `keras.models.load_model` keeps it too; a class with a `load_assets` of its own uses
+that. Without this package, Keras loads the same file and leaves the record out.
 """
 
 import contextlib
@@ -130,7 +132,7 @@ def read_record(path: Path) -> Pixels | None:
 
 
 def load_model(path: Path, compile: bool = True) -> keras.Model:
-    """Loads a `.keras` file as Keras does, and keeps its record with the model.
+    """Loads a `.keras` file as Keras does, and keeps its record, also if the model loads its assets itself.
 
     Args:
         path: Path of the file.
@@ -142,6 +144,16 @@ def load_model(path: Path, compile: bool = True) -> keras.Model:
     return model
 
 
+def _load_assets(model: keras.Model, folder: str | None) -> None:
+    """The `load_assets` of Keras' models: keeps the record that the folder holds, if it holds one."""
+    if folder is not None and (file := Path(folder) / _FILE).is_file():
+        remember(model, Pixels(**json.loads(file.read_text(encoding="utf-8"))))
+
+
+if not hasattr(keras.Model, "load_assets"):
+    keras.Model.load_assets = _load_assets
+
+
 class _Record:
     """The `save_assets` of a model that has a record: it writes the record beside the model's own files."""
 
@@ -151,4 +163,4 @@ class _Record:
     def __call__(self, folder: str) -> None:
         if callable(self._own):
             self._own(folder)
-        (Path(folder) / _FILE).write_text(json.dumps(dataclasses.asdict(self.pixels)))
+        (Path(folder) / _FILE).write_text(json.dumps(dataclasses.asdict(self.pixels)), encoding="utf-8")

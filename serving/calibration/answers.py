@@ -4,6 +4,7 @@ They are pure operations, so a traced function or an export can hold them.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import tensorflow as tf
 
@@ -14,6 +15,41 @@ ANSWERS = ("set", "defer", "outer", "inner", "lower", "upper")
 """The names of the answers that guarantees are about."""
 KEEP_ALL = 2.0  # above the doubt of any image
 NEVER = 2.0  # above any probability
+
+
+class WholeImage(NamedTuple):
+    """The facts about a whole image that the answers for each of its pixels need.
+
+    Attributes:
+        share: Float32 tensor `(batch, 1, ..., 1, classes)`, the mean probability of each class.
+        seen: Bool tensor of this shape, whether the model sees the class somewhere; see `sees`.
+        doubt: Float32 tensor `(batch,)`, see `doubt`.
+    """
+
+    share: tf.Tensor
+    seen: tf.Tensor
+    doubt: tf.Tensor
+
+    @classmethod
+    def of(cls, mean: tf.Tensor, kind: str) -> "WholeImage":
+        """Returns the facts about images from the probabilities of all their pixels."""
+        return cls(_share(mean), sees(mean, kind), doubt(mean, kind))
+
+    @classmethod
+    def of_parts(cls, parts: Sequence["WholeImage"], pixels: Sequence[int]) -> "WholeImage":
+        """Returns the facts about an image from those about its parts.
+
+        Args:
+            parts: The facts about each part.
+            pixels: How many pixels each part has.
+        """
+        weights = tf.constant(pixels, tf.float64) / sum(pixels)
+
+        def mean(each: Sequence[tf.Tensor]) -> tf.Tensor:
+            return tf.cast(tf.tensordot(weights, tf.cast(tf.stack(each), tf.float64), 1), tf.float32)
+
+        seen = tf.reduce_any(tf.stack([part.seen for part in parts]), 0)
+        return cls(mean([part.share for part in parts]), seen, mean([part.doubt for part in parts]))
 
 
 def class_probabilities(mean: tf.Tensor) -> tf.Tensor:
@@ -58,7 +94,7 @@ def sees(mean: tf.Tensor, kind: str) -> tf.Tensor:
     return tf.reduce_any(here, list(range(1, len(mean.shape) - 1)), keepdims=True)
 
 
-def by_size(mean: tf.Tensor, floors: Sequence[float]) -> tf.Tensor:
+def by_size(mean: tf.Tensor, floors: Sequence[float], share: tf.Tensor | None = None) -> tf.Tensor:
     """Returns probabilities over the expected size of their class in the image, in [0, 1].
 
     A pixel of a small object is a larger share of its object than a pixel of a large one. With
@@ -70,15 +106,20 @@ def by_size(mean: tf.Tensor, floors: Sequence[float]) -> tf.Tensor:
     Args:
         mean: Float32 tensor `(batch, ..., classes)`.
         floors: For each class, a share of the image in (0, 1].
+        share: The mean over the image of p, as in `WholeImage`; None if `mean` is that of the whole image.
     """
     least = tf.constant(floors, tf.float32)
-    share = (
-        tf.reduce_mean(mean, list(range(1, len(mean.shape) - 1)), keepdims=True) if len(mean.shape) > 2 else 0.0
-    )
+    share = _share(mean) if share is None else share
     return mean * (least / tf.maximum(share, least))
 
 
-def within(mean: tf.Tensor, floors: Sequence[float], thresholds: Sequence[float]) -> tf.Tensor:
+def _share(mean: tf.Tensor) -> tf.Tensor:
+    """The mean probability of each class over an image; 0 for an answer that has no pixels."""
+    axes = list(range(1, len(mean.shape) - 1))
+    return tf.reduce_mean(mean, axes, keepdims=True) if axes else tf.zeros_like(mean)
+
+
+def within(mean: tf.Tensor, floors: Sequence[float], thresholds: Sequence[float], share: tf.Tensor) -> tf.Tensor:
     """Returns a mask that lies in the outer mask and that is a mask of one threshold of the grid in each image.
 
     Its pixels are those whose probability reaches the least threshold of `probability_grid` at which no pixel lies
@@ -89,9 +130,8 @@ def within(mean: tf.Tensor, floors: Sequence[float], thresholds: Sequence[float]
         mean: Float32 tensor `(batch, ..., classes)`.
         floors: The floors of the outer masks, as for `by_size`.
         thresholds: The thresholds of the outer masks, one for each class.
+        share: The mean over the whole image, as in `WholeImage`.
     """
-    axes = list(range(1, len(mean.shape) - 1))
-    share = tf.reduce_mean(mean, axes, keepdims=True) if axes else tf.zeros_like(mean)
     least = tf.constant(floors, tf.float32)
     # A little more than the threshold of the outer mask, so that rounding lets no pixel out of it.
     wanted = tf.constant(thresholds, tf.float32) * (tf.maximum(share, least) / least) * (1.0 + 1e-6)

@@ -12,12 +12,11 @@ import tensorflow as tf
 
 from dropzoo.common.files import whole_file
 from dropzoo.serving.calibration.answers import (
+    WholeImage,
     by_size,
     class_probabilities,
     deviation,
-    doubt,
     reaches,
-    sees,
     within,
 )
 from dropzoo.serving.calibration.facts import Facts, differences
@@ -77,7 +76,7 @@ class Calibration:
         """
         return temper(p, self.temperature, self.facts.task)
 
-    def apply(self, out: Mapping[str, Any]) -> dict[str, tf.Tensor]:
+    def apply(self, out: Mapping[str, Any], image: WholeImage | None = None) -> dict[str, tf.Tensor]:
         """Returns calibrated statistics with the answers that the guarantees are about.
 
         It uses pure TensorFlow operations, so a traced function can call it.
@@ -85,6 +84,7 @@ class Calibration:
         Args:
             out: The statistics of samples after `temper`, as tensors or arrays by name: `mean` and, for intervals,
                 `variance`.
+            image: The facts about the whole image, if `out` is a part of it; None if `out` is all of it.
 
         Returns:
             `out` with more entries. `set`: bool `(batch, classes)`, the classes that may be true. `outer` and
@@ -93,25 +93,31 @@ class Calibration:
             the shape of `mean`.
         """
         mean = tf.convert_to_tensor(out["mean"], tf.float32)
+        image = WholeImage.of(mean, self.facts.task) if image is None else image
         more: dict[str, tf.Tensor] = {}
         for name, guarantee in self.guarantees.items():
             thresholds = guarantee.thresholds
             if name == "set":
                 more["set"] = reaches(class_probabilities(mean), thresholds)
             elif name == "miss":
-                more["outer"] = reaches(by_size(mean, guarantee.floors), thresholds)
+                more["outer"] = reaches(by_size(mean, guarantee.floors, image.share), thresholds)
             elif name == "false":
-                more["inner"] = reaches(mean, thresholds) & sees(mean, self.facts.task)
+                more["inner"] = reaches(mean, thresholds) & image.seen
             elif name == "error":
-                more["defer"] = doubt(mean, self.facts.task) >= tf.constant(thresholds[0], tf.float32)
+                more["defer"] = image.doubt >= tf.constant(thresholds[0], tf.float32)
             else:
                 reach = deviation(tf.convert_to_tensor(out["variance"], tf.float32), guarantee.floors)
                 reach *= tf.constant(thresholds, tf.float32)
                 more["lower"], more["upper"] = mean - reach, mean + reach
         if {"inner", "outer"} <= more.keys():
             miss = self.guarantees["miss"]
-            more["inner"] &= within(mean, miss.floors, miss.thresholds)
+            more["inner"] &= within(mean, miss.floors, miss.thresholds, image.share)
         return {**out, **more}
+
+    @property
+    def needs_image(self) -> bool:
+        """Whether an answer for a part of an image depends on all of the image."""
+        return bool({"miss", "false", "error"} & self.guarantees.keys())
 
     def check(self, found: Facts) -> None:
         """Raises a ValueError if it was made for another predictor, and warns if the weights have changed.
@@ -136,7 +142,7 @@ class Calibration:
         """
         text = json.dumps(self.content(), indent=2, allow_nan=False) + "\n"
         with whole_file(Path(path)) as unfinished:
-            unfinished.write_text(text)
+            unfinished.write_text(text, encoding="utf-8")
 
     def content(self) -> dict[str, Any]:
         """Returns what `save` writes, as a dict."""
@@ -153,7 +159,7 @@ class Calibration:
             ValueError: If the file holds no calibration, or one of another schema.
         """
         try:
-            content = json.loads(Path(path).read_text())
+            content = json.loads(Path(path).read_text(encoding="utf-8"))
             schema = content.pop("schema")
         except (json.JSONDecodeError, UnicodeDecodeError, AttributeError, KeyError, TypeError):
             raise ValueError(f"Expected a file that Calibration.save wrote. Received: {path}") from None

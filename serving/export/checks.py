@@ -6,6 +6,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from dropzoo.common.checks import check_pair, unknown
+from dropzoo.common.images import sides_of
 from dropzoo.serving.montecarlo.outputs import Output
 
 #: The names of the classes, labels or values, as `export_model` takes them: a list for a single output, or a dict.
@@ -35,8 +36,8 @@ def check_resize(
         shapes = ", ".join(str(tuple(spec.shape)) for spec in specs.values())
         raise ValueError(f"`resize` needs a model of images. Received: a model with the input {shapes}")
     for shape in images:
-        if any(n not in (None, wanted) for n, wanted in zip(shape[1:3], size, strict=True)):
-            raise ValueError(f"`resize` must be the model's size, {shape[1:3]}. Received: resize={resize!r}")
+        if any(n not in (None, wanted) for n, wanted in zip(sides_of(shape), size, strict=True)):
+            raise ValueError(f"`resize` must be the model's size, {sides_of(shape)}. Received: resize={resize!r}")
     return size
 
 

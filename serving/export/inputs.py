@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from dropzoo.common.images import CHANNELS, channels_first, sides_of
 from dropzoo.common.pixels import Pixels
 from dropzoo.models.graph.inputs import pixels_of
 from dropzoo.serving.decode import decode_file, is_deep
@@ -45,7 +46,10 @@ class Input:
     @property
     def spec(self) -> tf.TensorSpec:
         """The shape and the dtype of the input in a request."""
-        shape = (None, None, self.shape[-1]) if self.resize else self.shape[1:]
+        if not self.resize:
+            return tf.TensorSpec([None, *self.shape[1:]], self.dtype, self.name)
+        sides = [None, None]
+        shape = [self.channels, *sides] if self.channels_first else [*sides, self.channels]
         return tf.TensorSpec([None, *shape], self.dtype, self.name)
 
     @property
@@ -57,14 +61,24 @@ class Input:
     def is_file(self) -> bool:
         """Whether the input can be read from image files."""
         known = self.pixels is not None and self.pixels.from_files
-        return known and len(self.shape) == 4 and self.shape[-1] in (1, 3, 4)
+        return known and len(self.shape) == 4 and self.channels in CHANNELS
+
+    @property
+    def channels_first(self) -> bool:
+        """Whether the channels of images come before their height and width, in requests and in the model."""
+        return channels_first(self.shape)
+
+    @property
+    def channels(self) -> int | None:
+        """The number of channels."""
+        return self.shape[1] if self.channels_first else self.shape[-1]
 
     @property
     def fixed_size(self) -> tuple[int, int] | None:
         """`(height, width)` of all images that reach the model, or None if their sizes differ."""
         if len(self.shape) != 4:
             return None
-        height, width = self.resize or self.shape[1:3]
+        height, width = self.resize or sides_of(self.shape)
         return None if height is None or width is None else (height, width)
 
     def facts(self) -> dict[str, object]:
@@ -89,22 +103,27 @@ class Input:
         if self.dtype.startswith("uint") and self.dtype != self.model_dtype:
             numbers /= tf.as_dtype(self.dtype).max
             numbers = numbers if self.pixels is None else self.pixels.spread(numbers)
-        return self._cast(self._resized(numbers, self.resize))
+        if not self.channels_first:
+            return self._cast(self._resized(numbers, self.resize))
+        resized = self._resized(tf.transpose(numbers, [0, 2, 3, 1]), self.resize)
+        return self._cast(tf.transpose(resized, [0, 3, 1, 2]))
 
     def decoded(self, files: tf.Tensor) -> tf.Tensor:
         """Returns PNG or JPEG files, `(batch,)`, as images for the model.
 
         They are resized to the model's size. If it takes any size, all files must have the same size.
         """
-        pixels, channels = self.pixels or Pixels(), self.shape[-1] or 3
+        pixels, channels = self.pixels or Pixels(), self.channels or 3
 
         def decode(data: tf.Tensor) -> tf.Tensor:
             checks = [_check_deep(data, pixels)] if pixels.bits == 16 else []
             with tf.control_dependencies(checks):
                 image = pixels.scaled(decode_file(data, channels))
-            return self._cast(self._resized(image[None], self.fixed_size))[0]
+            image = self._cast(self._resized(image[None], self.fixed_size))[0]
+            return tf.transpose(image, [2, 0, 1]) if self.channels_first else image
 
-        each = tf.TensorSpec([*(self.fixed_size or (None, None)), channels], self._dtype)
+        sides = self.fixed_size or (None, None)
+        each = tf.TensorSpec([channels, *sides] if self.channels_first else [*sides, channels], self._dtype)
         return tf.map_fn(decode, files, fn_output_signature=each)
 
     @property

@@ -93,7 +93,7 @@ class Signatures:
         resized = next((each for each in self._inputs if each.resize), None)
         if resized is None:
             return answer
-        size = tf.shape(given[resized.name])[1:3]
+        size = tf.shape(given[resized.name])[2:4] if resized.channels_first else tf.shape(given[resized.name])[1:3]
         # A mask has the classes as a fourth axis, and its entropies have three.
         mask = next(value for name, value in answer.items() if name in ("p", "mean")).shape.rank == 4
         return {name: _enlarged(value, size) for name, value in answer.items()} if mask else answer

@@ -129,11 +129,17 @@ def _check_axis(values: np.ndarray, output: Output) -> None:
     """Raises a ValueError if values sum to 1 along another axis than the last."""
     for axis in range(1, values.ndim - 1):
         if np.abs(values.astype("float64").sum(axis) - 1).max() < 1e-2:
-            order = (*(i for i in range(1, values.ndim) if i != axis), axis)
-            raise ValueError(
-                f"The classes of the output {output.name!r} are on its axis {axis}, and they must be last. Put "
-                f"keras.layers.Permute({order}) behind it: keras.Model(model.inputs, ...)"
-            )
+            raise not_last(output.name, axis, values.ndim)
+
+
+def not_last(name: str, axis: int, rank: int) -> ValueError:
+    """Returns the error for an output whose classes or channels are on another axis than the last."""
+    order = (*(i for i in range(1, rank) if i != axis), axis)
+    return ValueError(
+        f"The classes of the output {name!r} are on its axis {axis}, and they must be last. Put "
+        f"keras.layers.Permute({order}) behind it: keras.Model(model.inputs, "
+        f"keras.layers.Permute({order})(model.output))"
+    )
 
 
 def meaning_of_values(values: np.ndarray, output: Output, rounding: float = 1e-4) -> Meaning | None:

@@ -9,10 +9,10 @@ import tensorflow as tf
 
 from dropzoo.common.checks import check_keras_model, check_tensorflow
 from dropzoo.common.keras_internals import flatten_layers, recorded_graph
-from dropzoo.models.graph.endings import output_meanings, recorded_meanings
+from dropzoo.models.graph.endings import channels_first_outputs, output_meanings, recorded_meanings
 from dropzoo.serving.montecarlo.inputs import Inputs, InputsLike
 from dropzoo.serving.montecarlo.kinds import compiled_losses, kind_by_loss, name_of_loss, says_nothing
-from dropzoo.serving.montecarlo.meaning import Meanings, Reading, read
+from dropzoo.serving.montecarlo.meaning import Meanings, Reading, not_last, read
 from dropzoo.serving.montecarlo.outputs import Output, by_output, joined, names_of_outputs
 
 Said = bool | Mapping[str, bool | None] | Sequence[bool | None] | None
@@ -147,6 +147,9 @@ class Reader:
                     "the output that it is made from: keras.Model(model.inputs, ...), or pass task='regression'"
                 )
             self.outputs.append(Output(name, full, chosen, len(shape) == 1))
+        for output, first in zip(self.outputs, channels_first_outputs(self.model), strict=False):
+            if first and output.kind != "regression":
+                raise not_last(output.name, 1, len(output.shape))
         if self._task is None:
             self._warn_of_mixture()
         self._meanings = Meanings(self.model, self.outputs, said, self.inputs.structure)

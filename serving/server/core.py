@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary
 import tensorflow as tf
 from fastapi import Request, Response
 
+from dropzoo.common.images import sides_of
 from dropzoo.serving.server.arrays import read_arrays
 from dropzoo.serving.server.batching import Arrays, Batcher
 from dropzoo.serving.server.bodies import check_encoding, unzipped
@@ -85,24 +86,18 @@ class Server:
         """
         limit = self.limits.max_body_bytes
         is_gzip = check_encoding(request.headers.get("content-encoding", ""))
-        too_large = Refused(413, f"The body may have {limit:,} bytes at most", _SMALLER)
         if int(request.headers.get("content-length", 0)) > limit:  # the HTTP parser lets only numbers through
-            raise too_large
+            raise _too_large(limit)
         self.arriving += 1
         try:
-            body = bytearray()
-            async with asyncio.timeout(self.limits.body_timeout_s):
-                async for chunk in request.stream():
-                    body += chunk
-                    if len(body) > limit:
-                        raise too_large
-        except TimeoutError:
+            body = await asyncio.wait_for(_read(request, limit), self.limits.body_timeout_s)
+        except asyncio.TimeoutError:  # another class than the built-in TimeoutError before Python 3.11
             raise Refused(408, f"The body did not arrive within {self.limits.body_timeout_s:g} s") from None
         finally:
             self.arriving -= 1
         if not is_gzip:
-            return bytes(body)
-        return await self._in_thread(unzipped, bytes(body), self.limits)
+            return body
+        return await self._in_thread(unzipped, body, self.limits)
 
     async def predict(self, request: Request, name: str, version: str | None, asked: str | None) -> Response:
         """Answers a Predict request: JSON, or an image file or an array as the body, in the form that is accepted.
@@ -224,6 +219,21 @@ class Server:
                 _log.exception("Looking for versions failed")
 
 
+async def _read(request: Request, limit: int) -> bytes:
+    """The body of a request, of at most `limit` bytes."""
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > limit:
+            raise _too_large(limit)
+    return bytes(body)
+
+
+def _too_large(limit: int) -> Refused:
+    """The refusal of a body of more than `limit` bytes."""
+    return Refused(413, f"The body may have {limit:,} bytes at most", _SMALLER)
+
+
 def _from_file(body: bytes, signature: Signature, limits: Limits) -> _Question:
     """The content of a request whose body is one image file."""
     if len(signature.specs) != 1:
@@ -231,14 +241,14 @@ def _from_file(body: bytes, signature: Signature, limits: Limits) -> _Question:
         raise Refused(400, f"This model takes several inputs ({names}), so one file is not enough: send JSON")
     ((name, spec),) = signature.specs.items()
     image, size = read_with_size(body, spec, limits, signature.pixels.get(name))
-    pixels = max(math.prod(image.shape[1:3]), signature.least)
+    pixels = max(math.prod(sides_of(image.shape)), signature.least)
     return _Question(signature, "instances", {name: image}, pixels, size)
 
 
 def _from_arrays(body: bytes, signature: Signature, limits: Limits) -> _Question:
     """The content of a request whose body is an array of NumPy, or several."""
     inputs, pixels = read_arrays(body, signature, limits)
-    shapes = [array.shape[1:3] for array in inputs.values() if array.ndim == 4]
+    shapes = [sides_of(array.shape) for array in inputs.values() if array.ndim == 4]
     size = (shapes[0][0], shapes[0][1]) if len(shapes) == 1 else None
     return _Question(signature, "instances", inputs, pixels, size)
 

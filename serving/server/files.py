@@ -13,7 +13,7 @@ from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
-from dropzoo.common.images import upright
+from dropzoo.common.images import CHANNELS, channels_first, sides_of, upright
 from dropzoo.common.pixels import Pixels
 from dropzoo.common.tiff import arranged
 from dropzoo.serving.decode import decode_jpeg
@@ -133,8 +133,10 @@ def read_with_size(
     Raises:
         Refused: If the signature takes no images, or the file is bad, too large, or of another size or depth.
     """
-    *size, channels = spec.shape[1:]
-    if spec.shape.rank != 4 or channels not in (1, 3, 4):
+    shape = spec.shape.as_list()
+    first, size = channels_first(shape), sides_of(shape)
+    channels = shape[1] if first else shape[-1]
+    if len(shape) != 4 or channels not in CHANNELS:
         raise Refused(400, f"This signature takes no image files; its input has the shape {spec.shape}")
     pixels = pixels or Pixels()
     if not pixels.from_files:
@@ -156,14 +158,16 @@ def read_with_size(
         raise Refused(400, f"The image must have the size {wanted}; received {image.shape[1]} x {image.shape[2]}")
     stored = spec.dtype.is_integer
     if fits and stored and image.dtype == spec.dtype.as_numpy_dtype and pixels.order != "bgr":
-        return image, own
+        return np.moveaxis(image, -1, 1) if first else image, own
     values = image.astype("float32") / np.float32(1 if image.dtype.kind == "f" else np.iinfo(image.dtype).max)
     if not fits:
         values = tf.image.resize(values, size, antialias=True).numpy()
     if not stored:
-        return pixels.scaled(values).astype("float32"), own
-    values = values[..., ::-1] if pixels.order == "bgr" else values
-    return np.rint(values * np.float32(spec.dtype.max)).astype(spec.dtype.as_numpy_dtype), own
+        values = pixels.scaled(values).astype("float32")
+    else:
+        values = values[..., ::-1] if pixels.order == "bgr" else values
+        values = np.rint(values * np.float32(spec.dtype.max)).astype(spec.dtype.as_numpy_dtype)
+    return np.moveaxis(values, -1, 1) if first else values, own
 
 
 def _decode(data: bytes, channels: int, limits: Limits) -> np.ndarray:

@@ -14,6 +14,7 @@ import orjson
 import tensorflow as tf
 
 from dropzoo.common.checks import did_you_mean
+from dropzoo.common.images import sides_of
 from dropzoo.common.pixels import Pixels, doubt
 from dropzoo.serving.server.batching import Arrays
 from dropzoo.serving.server.files import check_bits, check_image, is_deep
@@ -195,7 +196,7 @@ def check_numbers(
         message = f"{name!r} must have the shape ({wanted}); received {tuple(shape)}"
         raise Refused(400, message, about_shape(name, shape, spec))
     _check_rows(shape[0], limits)
-    pixels = shape[0] * max(math.prod(shape[1:3]), signature.least)
+    pixels = shape[0] * max(math.prod(sides_of(shape)), signature.least)
     _check_pixels(pixels, shape[0], limits, signature.least)
     array, wanted = np.array(numbers).reshape(shape), spec.dtype.as_numpy_dtype
     with np.errstate(over="ignore", invalid="ignore"):

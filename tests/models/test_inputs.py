@@ -228,14 +228,41 @@ def test_surgery_keeps_the_record():
 
 
 def test_a_record_goes_into_the_file_and_keras_loads_it(tmp_path):
-    """`model.save` writes the recorded range into the file, and `keras.models.load_model` still loads it."""
+    """`model.save` writes the recorded range into the file, and `keras.models.load_model` keeps it too."""
     model, pixels, path = net(), Pixels(0.0, 255.0, 8, 3, "rgb", "the training images"), tmp_path / "m.keras"
     assert recorded(model) is None
     remember(model, Pixels(0.0, 1.0))
     remember(model, pixels)
     model.save(path)
     assert recorded(model) == read_record(path) == recorded(load_model(path)) == pixels
-    x = np.ones((1, 8, 8, 3), "float32")
-    np.testing.assert_array_equal(keras.models.load_model(path)(x), model(x))
+    x, loaded = np.ones((1, 8, 8, 3), "float32"), keras.models.load_model(path)
+    np.testing.assert_array_equal(loaded(x), model(x))
+    assert recorded(loaded) == pixels
+    loaded.save(path)
+    assert read_record(path) == pixels
     net().save(path)
     assert read_record(path) is None and recorded(load_model(path)) is None
+
+
+@keras.saving.register_keras_serializable("test_inputs")
+class Remembers(keras.Sequential):
+    """A model that loads its own assets."""
+
+    def load_assets(self, folder):
+        self.folder = folder
+
+
+def test_records_of_nested_and_own_models_survive(tmp_path):
+    """A nested model keeps its own record, and a class with a `load_assets` of its own still gets it."""
+    inner = net()
+    remember(inner, Pixels(0.0, 65535.0))
+    outer = keras.Sequential([keras.Input((8, 8, 3)), inner])
+    outer.save(tmp_path / "m.keras")
+    loaded = keras.models.load_model(tmp_path / "m.keras")
+    assert recorded(loaded) is None and recorded(loaded.layers[0]) == Pixels(0.0, 65535.0)
+
+    own = Remembers([keras.Input((2,)), keras.layers.Dense(1)])
+    remember(own, Pixels(0.0, 255.0))
+    own.save(tmp_path / "own.keras")
+    assert recorded(load_model(tmp_path / "own.keras")) == Pixels(0.0, 255.0)
+    assert keras.models.load_model(tmp_path / "own.keras").folder is not None

@@ -46,7 +46,7 @@ class TestTestTimeAugmentation:
 def test_inner_masks_lie_in_outer_ones_at_a_threshold_of_the_grid(shape, floor):
     mean = np.random.default_rng(0).random(shape).astype("float32") ** 3
     outer = reaches(by_size(mean, [floor, 1.0]), thresholds := (0.2, 0.4)).numpy()
-    inside = within(tf.constant(mean), [floor, 1.0], thresholds).numpy()
+    inside = within(tf.constant(mean), [floor, 1.0], thresholds, mean.mean((1, 2), keepdims=True)).numpy()
     assert not (inside & ~outer).any() and (outer & ~inside).sum() <= 0.1 * outer.sum()
     grid = probability_grid()
     for image, mask in zip(mean.reshape(3, -1, 2), inside.reshape(3, -1, 2), strict=True):

@@ -155,7 +155,8 @@ class Augment:
         Returns:
             The new images and labels.
         """
-        self.check(*images.shape[1:], masks=labels.shape.rank == 3)
+        height, width, channels = images.shape[1:]
+        self.check(height, width, channels, labels.shape.rank == 3)
         seeds = changes.seeds_of(draws)
         if any((self.flip_horizontal, self.flip_vertical, self.rotation, self.shift, self.scale, self.crop)):
             shown = foreground_pixels(labels, seeds, self.foreground, ignore_class) if self.foreground else None

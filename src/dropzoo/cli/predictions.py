@@ -5,7 +5,6 @@ import logging
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
@@ -26,6 +25,7 @@ from dropzoo.cli.options import (
     with_groups,
 )
 from dropzoo.common.checks import unknown
+from dropzoo.common.shell import quote
 
 if TYPE_CHECKING:  # these import TensorFlow
     from dropzoo.predictions.run import Report
@@ -34,6 +34,7 @@ if TYPE_CHECKING:  # these import TensorFlow
 
 T = TypeVar("T")
 _SHOWN = 50  # rows of a table on the terminal
+_COLUMNS = 8
 _EVERY = 10.0  # seconds between two lines of progress where there is no terminal
 _errors = Console(stderr=True, highlight=False, emoji=False)
 
@@ -50,6 +51,14 @@ class ModelAnswers:
     seed: Annotated[int, typer.Option("--seed", help="Seed of the samples.")] = 0
     input_range: InputRangeOption = None
     from_logits: FromLogitsOption = None
+    task: Annotated[
+        str | None,
+        typer.Option(
+            "--task",
+            help="multi_class, binary, multi_label or regression. Without it, the model shows which.",
+            show_default=False,
+        ),
+    ] = None
     calibration: CalibrationOption = True
     server: Annotated[
         str | None,
@@ -66,7 +75,9 @@ class Computing:
 
     batch_size: Annotated[
         int | None,
-        typer.Option("--batch-size", min=1, help="Images, or tiles, at a time. Without it, as suits their size."),
+        typer.Option(
+            "--batch-size", min=1, help="Number of images or tiles at a time. By default it depends on their size."
+        ),
     ] = None
     tile: Annotated[
         int | None,
@@ -93,7 +104,8 @@ def predict(
         typer.Option(
             "--save",
             help="What to write for masks: mask, probabilities, entropy, mutual_information, inner, outer, "
-            'overlay, picture; or "none". By default mask,picture.',
+            'overlay, picture, values, deviation, lower, upper; or "none". By default mask,picture; mask,entropy '
+            "for several labels; values,deviation for a regression.",
         ),
     ] = None,
     form: Annotated[
@@ -104,13 +116,13 @@ def predict(
         Path | None,
         typer.Option(
             "--table",
-            help="A row an image, .csv or .json, the doubtful first. For masks OUT/predictions.csv by default.",
+            help="Table (.csv, .json), one row an image, uncertain ones first; OUT/predictions.csv for masks.",
         ),
     ] = None,
     answers: ModelAnswers,
     computing: Computing,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Begin anew. Without it, what is done is skipped.")
+        bool, typer.Option("--overwrite", help="Start again. By default, finished images are skipped.")
     ] = False,
 ) -> None:
     """Predicts images with the model's uncertainty: labels as a table, masks as files in the size of the image.
@@ -128,13 +140,13 @@ def predict(
     logging.getLogger("tifffile").addHandler(logging.NullHandler())  # a file that is damaged is in the list
     if form not in FORMATS:
         raise unknown("--format", form, FORMATS)
-    kinds = ("mask", "picture") if save is None else parse_kinds(save)
+    kinds = None if save is None else parse_kinds(save)
     predictor = _predictor(model, answers, computing)
     if table is None and predictor.is_map:
         table = out / "predictions.csv"
     plan = Plan(
         out=out,
-        kinds=kinds if predictor.is_map else (),
+        kinds=kinds,
         form=form,
         table=table,
         batch_size=computing.batch_size,
@@ -168,7 +180,7 @@ def _predictor(model: Path | None, answers: ModelAnswers, computing: Computing) 
     if computing.overlap is not None and computing.tile is None:
         raise ValueError("`--overlap` is what neighbouring tiles share. Pass --tile too")
     known: dict[str, Any] = {"input_range": parse_range(answers.input_range), "from_logits": answers.from_logits}
-    known |= {"calibrated": answers.calibration, "seed": answers.seed}
+    known |= {"calibrated": answers.calibration, "seed": answers.seed, "task": answers.task}
     known |= {"votes": True} if computing.tile is None else {"sampling": "fixed"}
     with options_in_errors():
         return load_predictor(model, answers.num_samples, say=say, **known)
@@ -241,18 +253,19 @@ def _end(failed: list[tuple[str, Exception]], done: int) -> None:
 
 
 def _print_labels(rows: list["Row"]) -> None:
-    labelled = [row for row in rows if "class" in row]
+    """Prints the rows of images that have one answer: a class, labels or values."""
+    labelled = [row for row in rows if "height" not in row]
     if not labelled:
         return
-    more = [name for name in ("set", "defer") if name in labelled[0]]
-    heads = ("label", "probability", "predictive entropy", "mutual information", *more)
-    table = Table(Column("image", overflow="fold"), *heads)
+    columns = [name for name in labelled[0] if name not in ("image", "page") and not name.startswith("p_")]
+    order = {"class": 0, "labels": 0, "set": 2, "defer": 3}
+    columns = sorted(columns, key=lambda name: order.get(name, 1))[:_COLUMNS]
+    heads = ("label" if name == "class" else name.replace("_", " ") for name in columns)
+    table = Table(Column("image", overflow="fold"), *map(escape, heads))
     for row in labelled[:_SHOWN]:
         page = f"#{row['page']}" if "page" in row else ""
-        names = ("probability", "predictive_entropy", "mutual_information")
-        cells = [f"{value:.3f}" if isinstance(value := row.get(name), float) else "-" for name in names]
-        said = [escape(str(row[name])) for name in more]
-        table.add_row(escape(f"{row['image']}{page}"), escape(str(row["class"])), *cells, *said)
+        cells = [f"{x:.3f}" if isinstance(x := row.get(name, "-"), float) else str(x) for name in columns]
+        table.add_row(*map(escape, (f"{row['image']}{page}", *cells)))
     console.print(table)
     if len(labelled) > _SHOWN:
         say(f"... and {len(labelled) - _SHOWN} more images, which the model is surer of: see --table")
@@ -290,7 +303,7 @@ def measure(
         str | None,
         typer.Option(
             "--calibrate",
-            help="First calibrate the intervals on images whose masks are known: a folder or a data set that is "
+            help="Calibrate the intervals first, on images whose masks are known: a folder or a data set that is "
             'new to the model, or "validation" for the validation images of a run. The model keeps them.',
         ),
     ] = None,

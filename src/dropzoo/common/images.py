@@ -1,6 +1,27 @@
-"""The orientation of photographs: cameras store the sensor's pixels, and say in EXIF how to turn them."""
+"""The axes of images: their orientation, which cameras say in EXIF, and the place of their channels."""
+
+from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
+
+Side = TypeVar("Side", int, int | None)
+
+CHANNELS = (1, 3, 4)
+"""How many channels an image that is read from a file can have."""
+
+
+def channels_first(shape: Sequence[int] | Sequence[int | None]) -> bool:
+    """Returns whether images of a shape, with the batch, have their channels before their height and width.
+
+    If both places could be the channels, they are last, as Keras has them by default.
+    """
+    return len(shape) == 4 and shape[1] in CHANNELS and shape[3] not in CHANNELS
+
+
+def sides_of(shape: Sequence[Side]) -> tuple[Side, ...]:
+    """Returns the height and the width in a shape of images, with the batch."""
+    return tuple(shape[2:4] if channels_first(shape) else shape[1:3])
 
 
 def upright(image: np.ndarray, orientation: int | None) -> np.ndarray:

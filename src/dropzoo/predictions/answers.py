@@ -1,20 +1,19 @@
 """Answers to many images: read ahead, computed in batches, or in tiles where an image is too large for that."""
 
-import contextlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from dropzoo.common.checks import check_count
-from dropzoo.predictions.reading import Page, Rows
-from dropzoo.predictions.summary import MaskSummary, Row, row_of_classes
+from dropzoo.predictions.reading import Page
+from dropzoo.predictions.summary import MaskSummary, Row, row_of_classes, row_of_labels
+from dropzoo.predictions.tiles import Tiles
+from dropzoo.predictions.values import ValueSummary, row_of_values
 from dropzoo.runs.predictor import Arrays, Predictor
-from dropzoo.serving.montecarlo.tiles import tiled_strips
 
 _READERS = 2  # threads that read files ahead
 _HELD_PIXELS = 2**22  # of images that are read ahead, which bounds the memory
@@ -62,14 +61,19 @@ class Answer:
         promised = {
             kind: made[name].classes for kind, name in (("outer", "miss"), ("inner", "false")) if name in made
         }
-        summary = MaskSummary(predictor.class_names, predictor.num_samples, promised)
+        names, several = predictor.class_names, predictor.task == "multi_label"
+        values = predictor.task == "regression"
+        summary: MaskSummary | ValueSummary = (
+            ValueSummary(names) if values else MaskSummary(names, predictor.num_samples, promised, several)
+        )
+        row_of = row_of_values if values else row_of_labels if several else row_of_classes
         row: Row = {}
         for rows, strip in self.strips:
             see(rows, strip)
             if self.is_map:
                 summary.add(strip)
             else:
-                row = row_of_classes(strip, predictor.class_names)
+                row = row_of(strip, names)
         return summary.row(self.size) if self.is_map else row
 
 
@@ -111,7 +115,9 @@ def answers(
         if isinstance(loaded, Answer):  # a large image, or one of the errors
             yield from _flush(predictor, pending, batch_size)
             pending, held = [], 0
-            yield loaded if tile is None or loaded.error else _tiled(predictor, loaded, tile, overlap, batch_size)
+            if tile is not None and loaded.error is None:
+                loaded = _tiled(predictor, loaded.page, tile, overlap, batch_size)
+            yield loaded
             continue
         pending.append(loaded)
         held += loaded.image.shape[0] * loaded.image.shape[1]
@@ -136,13 +142,22 @@ def _loaded(predictor: Predictor, pages: Iterable[Page], tile: int | None) -> It
             return Answer(page, error=error)
 
     ahead: deque[Future[_Loaded | Answer]] = deque()
+    most = 4 * _READERS
     with ThreadPoolExecutor(_READERS, "read") as pool:
         for page in pages:
             ahead.append(pool.submit(load, page))
-            if len(ahead) > 4 * _READERS:
-                yield ahead.popleft().result()
+            if len(ahead) > most:
+                result = ahead.popleft().result()
+                most = _ahead(result)
+                yield result
         while ahead:
             yield ahead.popleft().result()
+
+
+def _ahead(loaded: _Loaded | Answer) -> int:
+    """How many images to read ahead, if they are like this one."""
+    pixels = 0 if isinstance(loaded, Answer) else loaded.image.shape[0] * loaded.image.shape[1]
+    return int(np.clip(_HELD_PIXELS // (4 * pixels), 2 * _READERS, 2 * _MOST)) if pixels else 4 * _READERS
 
 
 def _is_large(shape: Sequence[int], tile: int) -> bool:
@@ -207,52 +222,10 @@ def in_size(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return made if values.ndim == 3 else made[..., 0]
 
 
-class _Scaled:
-    """A large image as the model takes it, converted part by part."""
-
-    ndim = 3
-
-    def __init__(self, predictor: Predictor, image: Any, name: str) -> None:
-        self._predictor, self._image, self._name = predictor, image, name
-        self.shape = (*image.shape[:2], predictor.input_shape[-1])
-
-    def converted(self, place: tuple[slice, ...]) -> np.ndarray:
-        return self._predictor.converted(np.asarray(self._image[place]), self._name)
-
-    def __getitem__(self, place: tuple[slice, ...]) -> np.ndarray:
-        part = self.converted(place)
-        feed = self._predictor.feed
-        return part if feed is None else np.asarray(feed(tf.constant(part)))
-
-
-def _opened(page: Page, value_range: tuple[float, float] | None, opened: contextlib.ExitStack) -> Any:
-    """A large image, read in parts if the file allows that."""
-    if page.place is not None:
-        try:
-            return opened.enter_context(contextlib.closing(Rows(page, value_range)))
-        except ValueError as error:
-            if "imagecodecs" not in str(error):
-                raise
-    return page.read(value_range)
-
-
-def _tiled(predictor: Predictor, answer: Answer, tile: int, overlap: int, batch_size: int | None) -> Answer:
-    page, sampler = answer.page, predictor.sampler
-    if sampler is None:
-        raise ValueError("Tiles need the Keras model: pass the run or the .keras file")
-    opened = contextlib.ExitStack()
+def _tiled(predictor: Predictor, page: Page, tile: int, overlap: int, batch_size: int | None) -> Answer:
+    """The answer to a large image, which is computed when its strips are read."""
     try:
-        image = _opened(page, predictor.value_range, opened)
-        scaled = _Scaled(predictor, image, page.key)
-        scaled.converted((slice(0, 1), slice(0, 1)))  # an image that does not fit is refused at once
-    except Exception as error:
-        opened.close()
+        image = Tiles(predictor, page, tile, overlap, batch_size)
+    except Exception as error:  # whatever a decoder raises: the other images go on
         return Answer(page, error=error)
-
-    def as_arrays() -> Iterator[tuple[slice, Arrays]]:
-        with opened:
-            for strip in tiled_strips(sampler, scaled, tile, overlap, batch_size=batch_size or 2):
-                yield strip.rows, predictor.arranged(strip.statistics[0])
-
-    size = (int(image.shape[0]), int(image.shape[1]))
-    return Answer(page, size, True, as_arrays(), lambda rows: scaled.converted((rows, slice(None))))
+    return Answer(page, image.size, True, image.strips(), image.rows)

@@ -73,7 +73,7 @@ def save_intervals(
     }
     path = intervals_file(model)
     with whole_file(path) as unfinished:
-        unfinished.write_text(json.dumps(content, indent=2) + "\n")
+        unfinished.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     return path
 
 
@@ -92,11 +92,19 @@ def calibrate_intervals(
     Raises:
         ValueError: If the model has no masks, or there are too few images.
     """
-    if not predictor.is_map:
-        raise ValueError("Objects are measured in masks, and the model gives one class for an image")
+    _check_masks(predictor)
     wanted = CalibrationConfig(data=None if data == "validation" else data)
     _, batches, _, name = held_out(model, wanted, say, own_size=True)
     return fit_intervals(predictor, model, batches, name, how)
+
+
+def _check_masks(predictor: Predictor) -> None:
+    """Raises a ValueError if a model does not give each pixel one class."""
+    if not (predictor.is_map and predictor.has_classes):
+        what = "one answer for an image" if not predictor.is_map else f"the pixels task={predictor.task!r}"
+        raise ValueError(
+            f"Objects are measured in masks of classes, and the model gives {what}. Use: dropzoo predict"
+        )
 
 
 def fit_intervals(
@@ -128,7 +136,7 @@ def fit_intervals(
 def objects_of_intervals(model: Path) -> Measure | None:
     """Returns what counted as an object when the intervals of a model were calibrated; None if they were not."""
     path = intervals_file(model)
-    return Measure(**json.loads(path.read_text())["how"]) if path.is_file() else None
+    return Measure(**json.loads(path.read_text(encoding="utf-8"))["how"]) if path.is_file() else None
 
 
 def load_intervals(predictor: Predictor, model: Path, how: Measure) -> dict[str, Interval]:
@@ -145,7 +153,7 @@ def load_intervals(predictor: Predictor, model: Path, how: Measure) -> dict[str,
     path = intervals_file(model)
     if not path.is_file():
         return {}
-    content = json.loads(path.read_text())
+    content = json.loads(path.read_text(encoding="utf-8"))
     there, now = content["how"], asdict(how)
     scale = now.pop("pixel_size") / there.pop("pixel_size")
     if changed := [name for name in now if now[name] != there[name]]:
@@ -218,10 +226,7 @@ def measure_into(
     Raises:
         ValueError: If there are no images, the model has no masks, or a file would be replaced.
     """
-    if not predictor.is_map:
-        raise ValueError(
-            "Objects are measured in masks, and the model gives one class for an image: dropzoo predict"
-        )
+    _check_masks(predictor)
     check_table(out)
     folder = out.with_name(f"{out.stem}_files")
     pages, failed = list_pages(images := find_images(paths, folder), predictor.input_shape[-1])

@@ -1,7 +1,8 @@
 """The image files that a user names: files, folders and patterns, and the names of what is written for each."""
 
 import glob
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +22,7 @@ class Found:
     name: Path
 
 
-def find_images(paths: Sequence[Path | str], avoid: Path | None = None) -> list[Found]:
+def find_images(paths: Sequence[Path | str], avoid: Path | None = None, made: Container[str] = ()) -> list[Found]:
     """Returns the image files that paths name, in the order of the paths and by name within a folder.
 
     A folder is searched with all folders in it. In a data set, a folder with `images` and `masks`, the masks are
@@ -29,38 +30,53 @@ def find_images(paths: Sequence[Path | str], avoid: Path | None = None) -> list[
 
     Args:
         paths: Files, folders and patterns.
-        avoid: Path of a folder of outputs, which is not searched, unless a path lies in it; None if there is none.
+        avoid: Path of a folder of outputs, which is not searched, unless a path is this folder or lies in it; None
+            if there is none.
+        made: The absolute paths of files that are outputs, which are left out where a folder or a pattern is
+            searched.
 
     Raises:
         ValueError: If a path does not exist, a pattern matches nothing, or a folder holds no images.
     """
     found: dict[Path, Found] = {}
     for path in map(Path, paths):
-        for each in _in_path(path, None if avoid is None or _lies_in(path, avoid) else avoid.resolve()):
+        outputs = _Outputs(None if avoid is None or _lies_in(path, avoid) else avoid.resolve(), made)
+        for each in _in_path(path, outputs):
             found.setdefault(each.path.resolve(), each)
     return list(found.values())
 
 
-def _in_path(path: Path, avoid: Path | None) -> list[Found]:
+@dataclass(frozen=True)
+class _Outputs:
+    """The outputs of earlier runs: a folder, and the absolute paths of files."""
+
+    folder: Path | None
+    files: Container[str]
+
+    def __contains__(self, path: Path) -> bool:
+        return os.path.abspath(path) in self.files or _within(path, self.folder)
+
+
+def _in_path(path: Path, outputs: _Outputs) -> list[Found]:
     if path.is_dir():
-        return _in_folder(path, avoid)
+        return _in_folder(path, outputs)
     if path.exists():
         return [Found(path, Path(path.stem))]
     if glob.has_magic(str(path)):
         matches = [Path(each) for each in sorted(glob.glob(str(path), recursive=True))]
-        files = [each for each in matches if each.suffix.lower() in IMAGE_SUFFIXES and not _within(each, avoid)]
-        folders = [] if files else [each for each in matches if each.is_dir() and not _within(each, avoid)]
-        inside = [each for folder in folders for each in _in_folder(folder, avoid)]
+        files = [each for each in matches if each.suffix.lower() in IMAGE_SUFFIXES and each not in outputs]
+        folders = [] if files else [each for each in matches if each.is_dir() and each not in outputs]
+        inside = [each for folder in folders for each in _in_folder(folder, outputs)]
         if not files and not inside:
             raise ValueError(f"The pattern matches no image: {path}. Images end in {_suffixes()}")
         return [Found(each, Path(each.stem)) for each in files] + inside
     raise ValueError(f"There is no file or folder {path}")
 
 
-def _in_folder(folder: Path, avoid: Path | None) -> list[Found]:
+def _in_folder(folder: Path, outputs: _Outputs) -> list[Found]:
     files = [each for each in sorted(folder.rglob("*")) if each.is_file()]
     inside = [each for each in files if not any(part.startswith(".") for part in each.relative_to(folder).parts)]
-    images = [each for each in inside if each.suffix.lower() in IMAGE_SUFFIXES and not _within(each, avoid)]
+    images = [each for each in inside if each.suffix.lower() in IMAGE_SUFFIXES and each not in outputs]
     images = [each for each in images if not _is_mask(each, folder)]
     if not images:
         others = f" It holds {len(inside)} other files." if inside else ""
@@ -75,11 +91,11 @@ def _is_mask(path: Path, folder: Path) -> bool:
 
 
 def _lies_in(path: Path, folder: Path) -> bool:
-    """Whether a path, or the part of a pattern before the first sign, lies in a folder and is not the folder."""
+    """Whether a path, or the part of a pattern before the first sign, is a folder or lies in it."""
     start = path
     while not start.exists() and glob.has_magic(str(start)):
         start = start.parent
-    return _within(start, folder.resolve()) and start.resolve() != folder.resolve()
+    return _within(start, folder.resolve())
 
 
 def _within(path: Path, folder: Path | None) -> bool:

@@ -11,9 +11,12 @@ from typing import Any
 import numpy as np
 
 from dropzoo.common.checks import unknown
+from dropzoo.common.images import channels_first
 from dropzoo.common.pixels import Pixels
+from dropzoo.runs.exported import image_shape
 from dropzoo.runs.inputs import feeding_of
-from dropzoo.runs.predictor import Arrays, Predictor, two_classes
+from dropzoo.runs.predictor import Predictor
+from dropzoo.runs.statistics import Arrays, arranged
 
 _SECONDS = 300.0
 
@@ -84,28 +87,29 @@ def connect(address: str, token: str | None = None) -> Predictor:
 
 def _predictor(connection: _Connection, path: str) -> Predictor:
     info = connection.get(f"{path}/info")
-    if (task := info.get("task", "multi_class")) not in ("multi_class", "binary"):
-        raise ValueError(
-            f"An image or pixel gets one class here, but the model of the server has task={task!r}. "
-            f"Send it requests: {connection.address}{path}:predict"
-        )
+    task = info.get("task", "multi_class")
     signatures = connection.get(f"{path}/metadata")["metadata"]["signature_def"]["signature_def"]
     inputs = signatures["serving_default"]["inputs"]
     outputs = signatures["serving_default"]["outputs"]
-    if len(inputs) != 1 or "probabilities" not in outputs:
-        raise ValueError("The model must take one image, and give an image or each pixel one class")
+    name = "values" if "values" in outputs else "probabilities"
+    if len(inputs) != 1 or name not in outputs:
+        raise ValueError(
+            "The model must take one image and give one answer. "
+            f"Received: inputs {', '.join(inputs)}, outputs {', '.join(outputs)}. Send it requests: "
+            f"{connection.address}{path}:predict"
+        )
     ((_, spec),) = inputs.items()
     sizes = [int(each["size"]) for each in spec["tensor_shape"]["dim"]]
     if len(sizes) != 4:
         raise ValueError(f"The model takes no images. It takes arrays of {len(sizes)} axes")
-    height, width, channels = (None if size < 0 else size for size in sizes[1:])
+    height, width, channels = image_shape(tuple(None if size < 0 else size for size in sizes))
     described = info.get("inputs") or [{}]
     pixels = Pixels(**(described[0].get("pixels") or {}))
     pixels.check_files()
     dtype = {"DT_FLOAT": "float32"}.get(spec["dtype"], spec["dtype"].removeprefix("DT_").lower())
     whole = np.dtype(dtype).kind in "iu"
     stored = Pixels(low=0.0, high=float(np.iinfo(dtype).max), order=pixels.order) if whole else pixels
-    feed = feeding_of(stored, dtype)
+    feed = feeding_of(stored, dtype, channels_first([None if size < 0 else size for size in sizes]))
     verb = "predict_mc" if "predict_mc" in signatures else "predict"
     headers = {"Content-Type": "application/x-npy", "Accept": "application/x-npz", "Accept-Encoding": "identity"}
 
@@ -114,13 +118,14 @@ def _predictor(connection: _Connection, path: str) -> Predictor:
         np.save(file, np.asarray(feed(images)))
         with np.load(io.BytesIO(connection.send(f"{path}:{verb}", file.getvalue(), dict(headers)))) as found:
             answers = {name: found[name] for name in found.files}
-        if "probabilities" in answers:
-            answers["mean"] = answers.pop("probabilities")
-        answers.pop("classes", None)
-        return two_classes(answers)
+        if name in answers:
+            answers["mean"] = answers.pop(name)
+        for other in ("classes", "labels"):
+            answers.pop(other, None)
+        return arranged(answers, task)
 
     names = tuple(info["class_names"]) if info.get("class_names") else None
     shape = (height, width, channels or 1)
-    rank = len(outputs["probabilities"]["tensor_shape"]["dim"])
+    rank = len(outputs[name]["tensor_shape"]["dim"])
     count = int(info.get("num_samples") or 1) if verb == "predict_mc" else 1
-    return Predictor(predict, shape, names, pixels, num_samples=count, is_map=rank > 2)
+    return Predictor(predict, shape, names, pixels, num_samples=count, is_map=rank > 2, task=task)

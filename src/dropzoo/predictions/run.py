@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from dropzoo.predictions.answers import Answer, answers
+from dropzoo.predictions.behind import written_behind
 from dropzoo.predictions.paths import Found, Names, find_images
 from dropzoo.predictions.reading import Page, pages_of
 from dropzoo.predictions.summary import Row, urgency
 from dropzoo.predictions.table import Journal, check_table, write_table
-from dropzoo.predictions.writing import files_of, writing
+from dropzoo.predictions.writing import files_of, kinds_for, writing
 from dropzoo.runs.predictor import Predictor
 
 
@@ -22,7 +23,7 @@ class Plan:
 
     Attributes:
         out: Path of the folder of outputs.
-        kinds: Names of `KINDS`, what is saved for a model of masks.
+        kinds: Names of `KINDS`, what is saved for a model of masks; None for the default of its output kind.
         form: One of `FORMATS`.
         table: Path of the table; None for none.
         batch_size: Int or None, as for `answers`.
@@ -33,7 +34,7 @@ class Plan:
     """
 
     out: Path
-    kinds: tuple[str, ...] = ("mask", "picture")
+    kinds: tuple[str, ...] | None = None
     form: str = "png"
     table: Path | None = None
     batch_size: int | None = None
@@ -112,40 +113,42 @@ def predict_into(
         ValueError: If there are no images, an output would overwrite an image or a file of another origin, or the
             folder holds predictions with other settings.
     """
-    pages, failed = list_pages(found := find_images(paths, plan.out), predictor.input_shape[-1])
-    report = Report(failed=failed, table=None if plan.table is None else check_table(plan.table))
-    kinds = plan.kinds if predictor.is_map else ()
+    kinds = kinds_for(predictor.task, plan.kinds) if predictor.is_map else ()
+    report = Report(table=None if plan.table is None else check_table(plan.table))
     journal = None if plan.table is None else _journal(plan, plan.table, bool(kinds))
+    found = find_images(paths, plan.out, set() if journal is None else journal.written)
+    pages, report.failed = list_pages(found, predictor.input_shape[-1])
     done = {} if journal is None else journal.done
     names = Names((name, key) for key, entry in done.items() if (name := entry.get("name")))
-    named = {(key := _key(page)): names.of(key, wanted) for page, wanted in pages}
-    files = {key: files_of(plan.out, *name, kinds, plan.form) for key, name in named.items()}
+    keys = {page.key: _key(page) for page, _ in pages}
+    named = {(key := keys[page.key]): names.of(key, wanted) for page, wanted in pages}
+    files = {key: files_of(plan.out, *name, kinds, plan.form, predictor.task) for key, name in named.items()}
     _check_inputs_stay(found, files, plan.table)
-    left = [page for page, _ in pages if not _is_done(done.get(_key(page)), page, files[_key(page)])]
+    left = [page for page, _ in pages if not _is_done(done.get(key := keys[page.key]), page, files[key])]
     if not plan.overwrite:
-        _check_files_stay(plan.table, journal, [files[_key(page)] for page in left])
+        _check_files_stay(plan.table, journal, [files[keys[page.key]] for page in left])
     report.skipped = len(pages) - len(left)
     found_answers = answers(predictor, left, batch_size=plan.batch_size, tile=plan.tile, overlap=plan.overlap)
     book = _Book(journal, plan.table, files)
-    book.forget(failed)
+    book.forget(report.failed)
     rows: dict[str, Row] = {key: done[key]["row"] for key in files if key in done}
+
+    def write(answer: Answer) -> Row:
+        return _written(predictor, answer, files[keys[answer.page.key]])
+
     try:
-        for answer in shown(found_answers, len(left)):
-            key = _key(answer.page)
-            try:
-                if answer.error is None:
-                    book.claim()
-                row = _written(predictor, answer, files[key])
-            except (ValueError, OSError) as error:
-                report.failed.append((answer.page.key, error))
+        for answer, row in written_behind(shown(found_answers, len(left)), write, book.claim):
+            key = keys[answer.page.key]
+            if isinstance(row, Exception):
+                report.failed.append((answer.page.key, row))
                 rows.pop(key, None)  # of the image that was there before
-                book.forget([(key, error)])
+                book.forget([(key, row)])
                 continue
             rows[key] = row
             if answer.is_map and files[key]:
                 report.written.append((answer.page.key, next(iter(files[key].values()))))
                 seen(*report.written[-1])
-            book.add(answer.page, named[key], row)
+            book.add(answer.page, key, named[key], row)
     finally:
         report.rows = sorted(rows.values(), key=urgency, reverse=True)
         book.close()
@@ -171,17 +174,19 @@ class _Book:
         self, journal: Journal | None, table: Path | None, files: Mapping[str, Mapping[str, Path]]
     ) -> None:
         self._journal, self._table, self._files = journal, table, files
+        self._claimed = False
 
     def claim(self) -> None:
         """Says which files the run writes, before it does."""
-        if self._journal is not None and self._table is not None:
+        if self._journal is not None and self._table is not None and not self._claimed:
             self._journal.claim(self._table, _paths(self._files.values()), self._files)
+            self._claimed = True
 
-    def add(self, page: Page, name: tuple[Path, str], row: Row) -> None:
+    def add(self, page: Page, key: str, name: tuple[Path, str], row: Row) -> None:
         """Adds the row of an image, with its name and the kinds that each of its files holds."""
         if self._journal is None:
             return
-        key, stamp = _key(page), _stamp(page.path)
+        stamp = _stamp(page.path)
         before = self._journal.done.get(key, {})
         files = (before["files"] if before and before["stamp"] == stamp else {}) | _kinds_of(self._files[key])
         self._journal.add({"key": key, "name": f"{name[0]}{name[1]}", "stamp": stamp, "row": row, "files": files})
@@ -208,15 +213,13 @@ class _Book:
 
 def _written(predictor: Predictor, answer: Answer, files: dict[str, Path]) -> Row:
     """Writes the files of an answer, and returns its row."""
-    if answer.error is not None:
-        raise answer.error if isinstance(answer.error, (ValueError, OSError)) else ValueError(str(answer.error))
     page = answer.page
     row: Row = {"image": str(page.path)}
     if page.index is not None:
         row["page"] = page.index + 1
     if not answer.is_map:
         return row | answer.row(predictor)
-    with writing(answer, files) as add:
+    with writing(answer, files, predictor.task == "multi_label") as add:
         return row | answer.row(predictor, add)
 
 

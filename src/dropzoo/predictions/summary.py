@@ -37,8 +37,26 @@ def row_of_classes(answer: Arrays, class_names: Sequence[str] | None) -> Row:
     return row | {f"p_{name}": float(p) for name, p in zip(names, mean, strict=True)}
 
 
+def row_of_labels(answer: Arrays, names: Sequence[str] | None) -> Row:
+    """Returns the row of an image that may have several labels.
+
+    Args:
+        answer: The statistics of the image: `mean`, `(labels,)`, and others by name.
+        names: The names of the labels, or None.
+    """
+    mean = answer["mean"]
+    known = names_of(names, len(mean))
+    row: Row = {"labels": "; ".join(name for name, p in zip(known, mean, strict=True) if p > 0.5)}
+    if "defer" in answer:
+        row["defer"] = bool(answer["defer"])
+    row |= {name: float(answer[name]) for name in _UNCERTAINTY if name in answer}
+    return row | {f"p_{name}": float(p) for name, p in zip(known, mean, strict=True)}
+
+
 class MaskSummary:
     """Collects the row of an image that has a class for each pixel, from strips of the image.
+
+    Of several labels, a pixel may have any number; each has a share of the pixels, and none is the background.
 
     The pairwise Dice score of a class compares each two samples of an image: the pixels that both give to the
     class, over the mean number of pixels that each of them gives to it, where sums over all pairs are divided.
@@ -50,6 +68,7 @@ class MaskSummary:
         num_samples: Int, the number T of samples.
         promised: The classes that a calibration is about, by `"inner"` and `"outer"`; all where it is not known.
             The masks of others are empty, so their rows have no areas.
+        several: Bool, whether a pixel may have several labels.
 
     Reference:
         Roy et al., "Bayesian QuickNAT", 2019, arXiv:1811.09800, for the agreement of samples as quality control.
@@ -60,8 +79,10 @@ class MaskSummary:
         class_names: Sequence[str] | None,
         num_samples: int,
         promised: Mapping[str, Collection[int]] = MappingProxyType({}),
+        several: bool = False,
     ) -> None:
         self._names, self._samples, self._promised = class_names, num_samples, promised
+        self._several = several
         self._counts = np.zeros(0)
         self._pixels = 0
         self._sums: dict[str, float] = {}
@@ -78,10 +99,12 @@ class MaskSummary:
             strip: Statistics `(rows, width, ...)` by name.
         """
         classes = strip["mean"].shape[-1]
-        labels = labels_of(strip)
-        counts = np.bincount(labels.ravel(), minlength=classes).astype(np.float64)
+        if self._several:
+            counts = labels_of(strip, True).reshape(-1, classes).sum(0, dtype=np.float64)
+        else:
+            counts = np.bincount(labels_of(strip).ravel(), minlength=classes).astype(np.float64)
         self._counts = counts if not self._pixels else self._counts + counts
-        self._pixels += labels.size
+        self._pixels += strip["mean"][..., 0].size
         for name in _UNCERTAINTY:
             if name in strip:
                 self._sums[name] = self._sums.get(name, 0.0) + float(strip[name].sum(dtype=np.float64))
@@ -112,7 +135,7 @@ class MaskSummary:
             row |= {f"{name}_mean": self._sums[name] / self._pixels, f"{name}_max": self._most[name]}
         dice = self._dice()
         if dice is not None:
-            found = [each for each in dice[1:] if each is not None]
+            found = [each for each in dice[0 if self._several else 1 :] if each is not None]
             row["pairwise_dice"] = sum(found) / len(found) if found else None
         row |= {f"share_{name}": float(n) / self._pixels for name, n in zip(names, self._counts, strict=True)}
         for kind, areas in self._areas.items():
@@ -130,8 +153,15 @@ class MaskSummary:
         return [float(both / ((self._samples - 1) * n)) if n else None for both, n in pairs]
 
 
-def labels_of(strip: Arrays) -> np.ndarray:
-    """Returns the likeliest class of each pixel, uint8, or uint16 where there are more than 256 classes."""
+def labels_of(strip: Arrays, several: bool = False) -> np.ndarray:
+    """Returns the likeliest class of each pixel, uint8, or uint16 where there are more than 256 classes.
+
+    Args:
+        strip: Statistics by name.
+        several: Bool, whether a pixel may have several labels. The result is then 0 or 1 for each label.
+    """
+    if several:
+        return (strip["mean"] > 0.5).astype(np.uint8)
     classes = strip["mean"].shape[-1]
     return strip["mean"].argmax(-1).astype(np.uint8 if classes <= 256 else np.uint16)
 
@@ -139,7 +169,8 @@ def labels_of(strip: Arrays) -> np.ndarray:
 def urgency(row: Row) -> tuple[float, ...]:
     """Returns a key that sorts rows by what a person should look at first: the largest comes first.
 
-    Images to defer come first; then those whose samples agree least; then those of the largest entropy.
+    Images to defer come first; then those whose samples agree least; then those of the largest entropy. For a
+    regression, the largest deviation comes first.
     """
     dice, entropy = row.get("pairwise_dice"), _entropy(row)
     doubt = 1.0 - float(dice) if isinstance(dice, (int, float)) else (0.0 if "pairwise_dice" in row else entropy)
@@ -147,7 +178,8 @@ def urgency(row: Row) -> tuple[float, ...]:
 
 
 def _entropy(row: Row) -> float:
-    for name in ("predictive_entropy", "predictive_entropy_mean"):
+    deviations = [name for name in row if name.startswith("deviation")]
+    for name in ("predictive_entropy", "predictive_entropy_mean", *deviations[:1]):
         value = row.get(name)
         if isinstance(value, (int, float)) and math.isfinite(value):
             return float(value)

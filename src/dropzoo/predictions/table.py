@@ -58,6 +58,12 @@ class Journal:
     The first line holds the settings. A row is of use only if its settings are those of the run. Before a run
     writes, it claims its table and its files: these may be replaced later, and no others.
 
+    Attributes:
+        done: What is known of each image, by its key.
+        files: The paths that this run may replace.
+        tables: The keys of the images in each table.
+        written: The paths that earlier runs claimed, also if this run begins anew. They are no images to predict.
+
     Args:
         place: Path of a file; the journal lies beside it, and has a name like it.
         settings: What the answers depend on, a dict that JSON can express.
@@ -72,18 +78,22 @@ class Journal:
         self.done: dict[str, dict[str, Any]] = {}
         self.files: set[str] = set()
         self.tables: dict[str, set[str]] = {}
+        self.written: set[str] = set()
         self._file: IO[str] | None = None
         self._settings = json.loads(json.dumps(settings))
-        if not overwrite and self.path.exists():
-            self._read(place)
+        if self.path.exists():
+            self._read(place, overwrite)
 
-    def _read(self, place: Path) -> None:
+    def _read(self, place: Path, overwrite: bool) -> None:
         lines = self.path.read_text(encoding="utf-8").splitlines()
         try:
             settings, *entries = [json.loads(line) for line in lines[:-1]] + _last(lines)
         except (ValueError, json.JSONDecodeError):
+            if overwrite:
+                return
             raise ValueError(f"{self.path} is damaged. To begin anew pass --overwrite") from None
-        for entry in entries:
+        self.written = {file for entry in entries for file in entry.get("files", ()) if "table" in entry}
+        for entry in [] if overwrite else entries:
             if "key" in entry:
                 self.done[entry["key"]] = entry
             else:

@@ -1,7 +1,7 @@
 """Writes what was predicted for an image into files of its size, from strips of the image."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from dropzoo.pages import pictures
 from dropzoo.predictions.answers import Answer
 from dropzoo.predictions.summary import labels_of
 from dropzoo.predictions.tags import Tags
+from dropzoo.predictions.values import with_deviation
 from dropzoo.runs.predictor import Arrays
 
 #: What can be saved, with what it is.
@@ -25,12 +26,17 @@ KINDS = {
     "mutual_information": "the mutual information",
     "inner": "where a class surely is, by the calibration",
     "outer": "where a class may be, by the calibration",
+    "values": "the values of a regression",
+    "deviation": "the standard deviation of the samples",
+    "lower": "the lower end of an interval, by the calibration",
+    "upper": "the upper end of an interval, by the calibration",
     "overlay": "the image with its mask in colours",
     "picture": "image, mask and uncertainty side by side",
 }
 FORMATS = ("png", "tiff", "npz")
 
-_VALUES = {"entropy": "predictive_entropy", "probabilities": "mean"}
+_VALUES = {"entropy": "predictive_entropy", "probabilities": "mean", "values": "mean"}
+_OF_VALUES = ("values", "deviation", "lower", "upper")
 _PICTURES = ("overlay", "picture")
 _MOST = {"overlay": 4096, "picture": 1024}  # pixels of the longer side of a picture
 
@@ -53,7 +59,36 @@ def parse_kinds(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def files_of(folder: Path, name: Path, again: str, kinds: tuple[str, ...], form: str) -> dict[str, Path]:
+def kinds_for(task: str, wanted: Sequence[str] | None) -> tuple[str, ...]:
+    """Returns what is saved for a model of masks: what is wanted, or the default for its output kind.
+
+    Args:
+        task: The output kind.
+        wanted: Names of `KINDS`; None for the default.
+
+    Raises:
+        ValueError: If a model of this output kind does not give something that is wanted.
+    """
+    if task == "regression":
+        there: tuple[str, ...] = _OF_VALUES
+        default: tuple[str, ...] = ("values", "deviation")
+    elif task == "multi_label":
+        there = tuple(kind for kind in KINDS if kind not in (*_OF_VALUES, *_PICTURES))
+        default = ("mask", "entropy")
+    else:
+        there = tuple(kind for kind in KINDS if kind not in ("values", "lower", "upper"))
+        default = ("mask", "picture")
+    if wrong := [kind for kind in wanted or () if kind not in there]:
+        raise ValueError(
+            f"A model with task={task!r} gives no {wrong[0].replace('_', ' ')}. Pass --save with some of: "
+            f"{', '.join(there)}"
+        )
+    return default if wanted is None else tuple(wanted)
+
+
+def files_of(
+    folder: Path, name: Path, again: str, kinds: tuple[str, ...], form: str, task: str = "multi_class"
+) -> dict[str, Path]:
     """Returns the path of each output of an image, by its kind.
 
     Args:
@@ -61,7 +96,8 @@ def files_of(folder: Path, name: Path, again: str, kinds: tuple[str, ...], form:
         name: Path without a suffix, relative to `folder`.
         again: Str, what tells it from an image of the same name.
         kinds: Names of `KINDS`.
-        form: One of `FORMATS`. PNG cannot hold fractions: these are then TIFF files.
+        form: One of `FORMATS`. PNG cannot hold fractions, nor several labels for a pixel: these are TIFF files.
+        task: The output kind.
     """
     files = {}
     for kind in kinds:
@@ -70,25 +106,26 @@ def files_of(folder: Path, name: Path, again: str, kinds: tuple[str, ...], form:
         elif form == "npz":
             ending = f"{again}.npz"
         else:
-            whole = kind == "mask" and form == "png"
+            whole = kind == "mask" and form == "png" and task != "multi_label"
             ending = f"_{kind}{again}{'.png' if whole else '.tif'}"
         files[kind] = folder / name.parent / f"{name.name}{ending}"
     return files
 
 
 @contextlib.contextmanager
-def writing(answer: Answer, files: Mapping[str, Path]) -> Iterator[Add]:
+def writing(answer: Answer, files: Mapping[str, Path], several: bool = False) -> Iterator[Add]:
     """Gives the block a function that writes rows; the files are whole after the block, or not there.
 
     Args:
         answer: The answer, of which only the size, the tags and the image are read.
         files: The path of each output, by its kind.
+        several: Bool, whether a pixel may have several labels.
     """
     arrays = {kind: path for kind, path in files.items() if path.suffix == ".npz"}
     with contextlib.ExitStack() as stack:
         adds: list[Add] = []
         if arrays:
-            adds.append(stack.enter_context(_npz(next(iter(arrays.values())), tuple(arrays))))
+            adds.append(stack.enter_context(_npz(next(iter(arrays.values())), tuple(arrays), several)))
         for kind, path in files.items():
             if kind in arrays:
                 continue
@@ -97,7 +134,7 @@ def writing(answer: Answer, files: Mapping[str, Path]) -> Iterator[Add]:
             elif path.suffix == ".png":
                 adds.append(stack.enter_context(_png(path, kind, answer.size, answer.page.tags)))
             else:
-                adds.append(stack.enter_context(_tiff(path, kind, answer.size, answer.page.tags)))
+                adds.append(stack.enter_context(_tiff(path, kind, answer, several)))
 
         def add(rows: slice, strip: Arrays) -> None:
             for each in adds:
@@ -106,17 +143,23 @@ def writing(answer: Answer, files: Mapping[str, Path]) -> Iterator[Add]:
         yield add
 
 
-def values_of(kind: str, strip: Arrays) -> np.ndarray:
+def values_of(kind: str, strip: Arrays, several: bool = False) -> np.ndarray:
     """Returns what a kind of output holds for a strip.
+
+    Args:
+        kind: One of `KINDS`.
+        strip: Statistics by name.
+        several: Bool, whether a pixel may have several labels.
 
     Raises:
         ValueError: If the model does not say it.
     """
     if kind == "mask":
-        return labels_of(strip)
+        return labels_of(strip, several)
+    strip = with_deviation(strip) if kind == "deviation" else strip
     name = _VALUES.get(kind, kind)
     if name not in strip:
-        calibrated = kind in ("inner", "outer")
+        calibrated = kind in ("inner", "outer", "lower", "upper")
         way = (
             "Calibrate the model with such a guarantee first: dropzoo calibrate"
             if calibrated
@@ -145,15 +188,15 @@ def _png(path: Path, kind: str, size: tuple[int, int], tags: Tags) -> Iterator[A
 
 
 @contextlib.contextmanager
-def _tiff(path: Path, kind: str, size: tuple[int, int], tags: Tags) -> Iterator[Add]:
+def _tiff(path: Path, kind: str, answer: Answer, several: bool) -> Iterator[Add]:
     """A TIFF file whose rows are written as they come: one plane, or one for each class."""
     with whole_file(path) as unfinished, contextlib.ExitStack() as stack:
         opened: list[Any] = []
 
         def add(rows: slice, strip: Arrays) -> None:
-            values = values_of(kind, strip)
+            values = values_of(kind, strip, several)
             if not opened:
-                opened.append(stack.enter_context(_Raster(unfinished, size, values, tags)))
+                opened.append(stack.enter_context(_Raster(unfinished, answer.size, values, answer.page.tags)))
             opened[0].write(rows.start, values)
 
         yield add
@@ -192,13 +235,13 @@ class _Raster:
 
 
 @contextlib.contextmanager
-def _npz(path: Path, kinds: tuple[str, ...]) -> Iterator[Add]:
+def _npz(path: Path, kinds: tuple[str, ...], several: bool) -> Iterator[Add]:
     """A file of NumPy with an array of each kind."""
     held: dict[str, list[np.ndarray]] = {kind: [] for kind in kinds}
 
     def add(rows: slice, strip: Arrays) -> None:
         for kind in kinds:
-            held[kind].append(values_of(kind, strip))
+            held[kind].append(values_of(kind, strip, several))
 
     with whole_file(path) as unfinished:
         yield add

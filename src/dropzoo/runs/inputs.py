@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 
 from dropzoo import training
+from dropzoo.common.images import channels_first
 from dropzoo.common.pixels import Pixels
 from dropzoo.models.graph.inputs import hint_of
 from dropzoo.models.graph.record import remember, taken_by
@@ -55,16 +56,23 @@ def check_bits(pixels: Pixels, info: training.DataInfo) -> None:
 
 def feeding(model: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
     """Returns a function that scales RGB or grey images in [0, 1] to the range and dtype that a model takes."""
-    return feeding_of(taken_by(model), model.inputs[0].dtype)
+    return feeding_of(taken_by(model), model.inputs[0].dtype, channels_first(model.inputs[0].shape))
 
 
-def feeding_of(pixels: Pixels, dtype: str) -> Callable[[tf.Tensor], tf.Tensor]:
-    """Returns a function that scales RGB or grey images in [0, 1] to a range and a dtype."""
+def feeding_of(pixels: Pixels, dtype: str, first: bool = False) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Returns a function that scales RGB or grey images in [0, 1] to a range and a dtype.
+
+    Args:
+        pixels: The range.
+        dtype: Str, the dtype.
+        first: Bool, whether the channels come before the height and the width.
+    """
     whole = tf.as_dtype(dtype).is_integer
 
     def feed(images: tf.Tensor) -> tf.Tensor:
         given = pixels.scaled(images)
-        return tf.cast(tf.round(given), dtype) if whole else given
+        given = tf.cast(tf.round(given), dtype) if whole else given
+        return tf.transpose(given, [0, 3, 1, 2]) if first else given
 
     return feed
 
@@ -77,7 +85,7 @@ def fed(batches: tf.data.Dataset, model: keras.Model) -> tf.data.Dataset:
         model: A model of one image input.
     """
     taken, feed = taken_by(model), feeding(model)
-    if taken.range == (0, 1):
+    if taken.range == (0, 1) and not channels_first(model.inputs[0].shape):
         return batches
 
     def changed(given: tf.data.Dataset) -> tf.data.Dataset:

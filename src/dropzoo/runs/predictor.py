@@ -9,22 +9,19 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from scipy.special import xlogy
 
 from dropzoo import serving
-from dropzoo.common.pixels import Pixels, check_range
+from dropzoo.common.pixels import Pixels
 from dropzoo.models.graph.record import load_model, remember, taken_by
 from dropzoo.runs.calibrations import export_folder, find_calibration
-from dropzoo.runs.files import read_json
-from dropzoo.runs.inputs import feeding, feeding_of, settle_range
+from dropzoo.runs.exported import Export, facts_of_export, image_shape, pixels_of_export
+from dropzoo.runs.inputs import feeding, settle_range
 from dropzoo.runs.members import first_run, load_members
 from dropzoo.runs.run import load_run
+from dropzoo.runs.statistics import Arrays, arranged
 from dropzoo.serving.montecarlo.active import NothingDraws
 from dropzoo.serving.montecarlo.reader import check_single
 from dropzoo.training.data.images import read_images
-
-#: What `MonteCarlo` returns, as arrays by name.
-Arrays = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -34,11 +31,12 @@ class Predictor:
     Attributes:
         predict: Function from float32 images in [0, 1], `(batch, height, width, channels)`, to a dict of arrays:
             the probabilities `mean` and, if the model has dropout, `variance`, `predictive_entropy` and
-            `mutual_information`. A model with a single output unit gives the probabilities of two classes.
-            With `votes`, also `votes`, `(batch, ..., classes)`: the number of samples whose likeliest class it is.
-            With a calibration, also the answers of its guarantees.
+            `mutual_information`. A model with a single output unit gives the probabilities of two classes. For a
+            regression, `mean` is values, and there are no entropies.
+            With `votes`, also `votes`, `(batch, ..., classes)`: the number of samples whose likeliest class it is,
+            or that see the label. With a calibration, also the answers of its guarantees.
         input_shape: `(height, width, channels)`, with None for a size that is not fixed.
-        class_names: Tuple of the names of the classes; None if they are not known.
+        class_names: Tuple of the names of the classes, labels or values; None if they are not known.
         pixels: The range of the images that the model takes.
         feed: Function from RGB or grey images in [0, 1] to the model's range.
         sampler: The sampler of the model, from which tiles and coherent samples can be had; None for an export.
@@ -47,6 +45,7 @@ class Predictor:
         is_map: Bool, whether there is an answer for each pixel.
         value_range: The values in files that become 0 and 1, if the training images had such a range; or None.
         members: The members of an ensemble, each as an ensemble of one; empty for other models.
+        task: The output kind.
     """
 
     predict: Callable[[np.ndarray], Arrays]
@@ -60,6 +59,12 @@ class Predictor:
     is_map: bool = False
     value_range: tuple[float, float] | None = None
     members: tuple[serving.Ensemble, ...] = ()
+    task: str = "multi_class"
+
+    @property
+    def has_classes(self) -> bool:
+        """Whether an image or pixel has one class."""
+        return self.task in ("multi_class", "binary")
 
     def read(self, path: Path) -> np.ndarray:
         """Returns an image file as this model takes it: float32 `(height, width, channels)` in [0, 1].
@@ -108,8 +113,8 @@ class Predictor:
         return {name: value[0] for name, value in self.predict(image[None]).items()}
 
     def arranged(self, statistics: Arrays) -> Arrays:
-        """Returns statistics of the sampler as `predict` returns them: with the probabilities of two classes."""
-        return two_classes(statistics)
+        """Returns statistics of the sampler as `predict` returns them."""
+        return arranged(statistics, self.task)
 
     def label(self, probabilities: np.ndarray) -> tuple[str, float]:
         """Returns the name and the probability of the likeliest class."""
@@ -128,6 +133,7 @@ def load_predictor(
     calibrated: bool = True,
     votes: bool = False,
     sampling: str = "balanced",
+    task: str | None = None,
 ) -> Predictor:
     """Loads a model that predicts image files.
 
@@ -143,9 +149,10 @@ def load_predictor(
         votes: Bool, whether answers count the samples that vote for each class. An export does not count them.
         sampling: As for `MonteCarlo`, unless a calibration says otherwise. For tiles and for samples of a whole
             image it is `"fixed"`, for which an export must hold its Keras model.
+        task: The output kind of a `.keras` file, as for `MonteCarlo`; None to find out.
 
     Raises:
-        ValueError: If `path` is none of these, or its model does not predict one class for an image or pixel.
+        ValueError: If `path` is none of these, or its model does not take one image and give one answer.
     """
     names: tuple[str, ...] | None = None
     export = export_folder(path)
@@ -176,20 +183,21 @@ def load_predictor(
             )
         if from_logits is not None:
             raise ValueError(f"An export knows whether its output is logits. Leave out `from_logits` for {path}")
-        return _from_saved_model(export, input_range)
+        return _from_saved_model(export, input_range, task)
     elif export is not None and inside is not None:
         model = load_model(inside)
-        said = _facts(export)
-        remember(model, _pixels_of_export(export, said, input_range))
+        said = facts_of_export(export)
+        remember(model, pixels_of_export(export, said, input_range))
         names, input_range = tuple(said["class_names"]) if said.get("class_names") else None, None
+        task = task or said.get("task")
     else:
         raise ValueError(f"Expected a run's folder, a .keras file or a SavedModel. Received: {path}")
     check_single(model)
     settle_range(model, input_range, say)
-    options: dict[str, Any] = {"seed": seed, "from_logits": from_logits, "return_samples": votes}
+    options: dict[str, Any] = {"seed": seed, "from_logits": from_logits, "return_samples": votes, "task": task}
     if calibration is None:
         options |= {"num_samples": 30 if num_samples is None else num_samples, "sampling": sampling}
-    found = _from_keras(model, names, from_logits, calibration, options)
+    found = _from_keras(model, names, calibration, options)
     return dataclasses.replace(found, value_range=value_range)
 
 
@@ -202,20 +210,20 @@ def _from_members(
 ) -> Predictor:
     feed = feeding(models[0])
     ensemble = serving.Ensemble(models, from_logits=from_logits, calibration=calibration)
+    task = str(ensemble.task)
 
     def predict(images: np.ndarray) -> Arrays:
-        return two_classes({name: value.numpy() for name, value in ensemble(feed(images)).items()})
+        return arranged({name: value.numpy() for name, value in ensemble(feed(images)).items()}, task)
 
     facts: dict[str, Any] = {"feed": feed, "sampler": ensemble, "calibration": calibration}
     facts |= {"num_samples": len(models), "is_map": len(models[0].output_shape) > 2, "value_range": value_range}
-    facts |= {"members": tuple(serving.Ensemble([each], from_logits=from_logits) for each in models)}
-    return Predictor(predict, models[0].input_shape[1:], class_names, taken_by(models[0]), **facts)
+    facts |= {"task": task, "members": tuple(serving.Ensemble([each], from_logits=from_logits) for each in models)}
+    return Predictor(predict, image_shape(models[0].input_shape), class_names, taken_by(models[0]), **facts)
 
 
 def _from_keras(
     model: keras.Model,
     class_names: tuple[str, ...] | None,
-    from_logits: bool | None,
     calibration: serving.Calibration | None,
     options: dict[str, Any],
 ) -> Predictor:
@@ -224,94 +232,43 @@ def _from_keras(
     try:
         sample = serving.MonteCarlo(model, calibration=calibration, **options)
     except NothingDraws:
-        one = serving.Ensemble([model], from_logits=from_logits)
-        reader = one.reader
+        one = serving.Ensemble([model], options["task"], options["from_logits"])
+        reader, task = one.reader, str(one.task)
         run = reader.traced(lambda flat: reader.read(reader.call(flat)))
 
         def predict(images: np.ndarray) -> Arrays:
             (mean,) = run(reader.check(feed(images)))
-            return two_classes({"mean": mean.numpy()})
+            return arranged({"mean": mean.numpy()}, task)
 
         facts |= {"sampler": one}
     else:
+        task = str(sample.reader.task)
 
         def predict(images: np.ndarray) -> Arrays:
-            return two_classes({name: value.numpy() for name, value in sample(feed(images)).items()})
+            return arranged({name: value.numpy() for name, value in sample(feed(images)).items()}, task)
 
         facts |= {"sampler": sample, "num_samples": sample.num_samples}
-    facts |= {"is_map": len(model.output_shape) > 2}
-    return Predictor(predict, model.input_shape[1:], class_names, taken_by(model), **facts)
+    facts |= {"is_map": len(model.output_shape) > 2, "task": task}
+    return Predictor(predict, image_shape(model.input_shape), class_names, taken_by(model), **facts)
 
 
-def _facts(path: Path) -> dict[str, Any]:
-    """Returns what the `info.json` of an export says."""
-    facts = path / "assets.extra" / "info.json"
-    return read_json(facts) if facts.exists() else {}
-
-
-def _from_saved_model(path: Path, input_range: tuple[float, float] | None) -> Predictor:
-    info = _facts(path)
-    if (task := info.get("task", "multi_class")) not in ("multi_class", "binary"):
-        raise ValueError(
-            f"An image or pixel gets one class here, but the export {path} has task={task!r}. Use: dropzoo serve"
-        )
-    loaded = tf.saved_model.load(str(path))
-    signatures = loaded.signatures
-    specs = signatures["serving_default"].structured_input_signature[1]
-    if list(specs) != ["images"] or len(info.get("outputs") or [{}]) > 1:
-        raise ValueError(
-            f"Expected one image input and one output. Received: {path}, which takes "
-            f"{', '.join(sorted(specs))} and returns "
-            f"{', '.join(sorted(signatures['serving_default'].structured_outputs))}. Use: dropzoo serve"
-        )
-    spec = specs["images"]
-
-    pixels = _pixels_of_export(path, info, input_range)
-    pixels.check_files()
-    # An export scales images of integers itself.
-    stored = dataclasses.replace(pixels, low=0.0, high=float(spec.dtype.max)) if spec.dtype.is_integer else pixels
-    feed = feeding_of(stored, spec.dtype.name)
+def _from_saved_model(path: Path, input_range: tuple[float, float] | None, task: str | None) -> Predictor:
+    info = facts_of_export(path)
+    kind = info.get("task", "multi_class")
+    if task not in (None, kind):
+        raise ValueError(f"The export {path} has task={kind!r}. Leave out task={task!r}")
+    export = Export(path, info, pixels_of_export(path, info, input_range))
 
     def predict(images: np.ndarray) -> Arrays:
-        given = feed(tf.constant(images))
-        if "predict_mc" not in signatures:
-            return two_classes({"mean": signatures["serving_default"](images=given)["probabilities"].numpy()})
-        found = signatures["predict_mc"](images=given)
-        return two_classes({name: value.numpy() for name, value in found.items()})
+        return arranged(export(images), kind)
 
-    predict.loaded = loaded  # type: ignore[attr-defined]  # signatures die with the object that they were loaded from
     names = tuple(info["class_names"]) if info.get("class_names") else None
-    is_map = signatures["serving_default"].structured_outputs["probabilities"].shape.rank > 2
-    count = int(info.get("num_samples") or 1) if "predict_mc" in signatures else 1
-    return Predictor(predict, tuple(spec.shape[1:]), names, pixels, num_samples=count, is_map=is_map)
-
-
-def _pixels_of_export(path: Path, info: dict[str, Any], said: tuple[float, float] | None) -> Pixels:
-    """Returns the range that an export takes: that of its `info.json`, or else `said`."""
-    inputs = info.get("inputs") or [{}]
-    pixels = Pixels(**inputs[0].get("pixels") or {})
-    if said is None or check_range(said) == pixels.range:
-        return pixels
-    if pixels.source and pixels.from_files:
-        raise ValueError(
-            f"The export {path} takes pixels from {pixels.words}. Received: --input-range {said!r}. Leave it out"
-        )
-    return pixels.of_range(*check_range(said))
-
-
-def two_classes(answers: Arrays) -> Arrays:
-    """Turns a single probability, that of the second of two classes, into both, and samples into votes."""
-    if answers["mean"].shape[-1] > 1:
-        both = {}
-    else:
-        both = {name: np.concatenate([1 - p, p], -1) for name, p in answers.items() if name in ("mean", "samples")}
-        if "variance" in answers:
-            both["variance"] = np.repeat(answers["variance"], 2, -1)
-    out = answers | both
-    if (samples := out.pop("samples", None)) is not None:
-        likeliest = samples.argmax(-1)
-        counts = [(likeliest == i).sum(1) for i in range(samples.shape[-1])]
-        out["votes"] = np.stack(counts, -1).astype(np.float32)
-    if "predictive_entropy" not in out:  # one pass is unsure too, though no samples say why
-        out["predictive_entropy"] = -xlogy(out["mean"], out["mean"]).sum(-1)
-    return out
+    return Predictor(
+        predict,
+        export.input_shape,
+        names,
+        export.pixels,
+        num_samples=int(info.get("num_samples") or 1) if export.samples else 1,
+        is_map=export.is_map,
+        task=kind,
+    )

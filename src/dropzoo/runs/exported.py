@@ -1,0 +1,89 @@
+"""A SavedModel as a function of images, and what its `info.json` says."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from dropzoo.common.images import channels_first
+from dropzoo.common.pixels import Pixels, check_range
+from dropzoo.runs.files import read_json
+from dropzoo.runs.inputs import feeding_of
+from dropzoo.runs.statistics import Arrays
+
+
+class Export:
+    """A SavedModel that takes one image input and gives one answer.
+
+    Args:
+        path: Path of the folder.
+        info: What its `info.json` says.
+        pixels: The range of the images that it takes.
+
+    Attributes:
+        input_shape: `(height, width, channels)`, with None for a size that is not fixed.
+        pixels: As the argument.
+        samples: Bool, whether it draws Monte-Carlo samples.
+        is_map: Bool, whether there is an answer for each pixel.
+
+    Raises:
+        ValueError: If it has several inputs or outputs, or takes no image.
+    """
+
+    def __init__(self, path: Path, info: dict[str, Any], pixels: Pixels) -> None:
+        self._loaded = tf.saved_model.load(str(path))  # its signatures die with it
+        self._signatures = self._loaded.signatures
+        default = self._signatures["serving_default"]
+        specs, outputs = default.structured_input_signature[1], default.structured_outputs
+        if list(specs) != ["images"] or len(info.get("outputs") or [{}]) > 1:
+            raise ValueError(
+                f"Expected one image input and one output. Received: {path}, which takes "
+                f"{', '.join(sorted(specs))} and returns {', '.join(sorted(outputs))}. Use: dropzoo serve"
+            )
+        spec = specs["images"]
+        pixels.check_files()
+        # An export scales images of integers itself.
+        whole = spec.dtype.is_integer
+        stored = dataclasses.replace(pixels, low=0.0, high=float(spec.dtype.max)) if whole else pixels
+        self._feed = feeding_of(stored, spec.dtype.name, channels_first(spec.shape))
+        self._name = "values" if "values" in outputs else "probabilities"
+        self.input_shape, self.pixels = image_shape(tuple(spec.shape)), pixels
+        self.samples = "predict_mc" in self._signatures
+        self.is_map = outputs[self._name].shape.rank > 2
+
+    def __call__(self, images: np.ndarray) -> Arrays:
+        """Returns the statistics of float32 images in [0, 1], `(batch, height, width, channels)`."""
+        given = self._feed(tf.constant(images))
+        if self.samples:
+            return {name: value.numpy() for name, value in self._signatures["predict_mc"](images=given).items()}
+        found = self._signatures["serving_default"](images=given)
+        more = {
+            name: value.numpy() for name, value in found.items() if name not in (self._name, "classes", "labels")
+        }
+        return {"mean": found[self._name].numpy(), **more}
+
+
+def image_shape(shape: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Returns `(height, width, channels)` of the images in the shape of an input, with the batch."""
+    return (*shape[2:], shape[1]) if channels_first(shape) else shape[1:]
+
+
+def facts_of_export(path: Path) -> dict[str, Any]:
+    """Returns what the `info.json` of an export says."""
+    facts = path / "assets.extra" / "info.json"
+    return read_json(facts) if facts.exists() else {}
+
+
+def pixels_of_export(path: Path, info: dict[str, Any], said: tuple[float, float] | None) -> Pixels:
+    """Returns the range that an export takes: that of its `info.json`, or else `said`."""
+    inputs = info.get("inputs") or [{}]
+    pixels = Pixels(**inputs[0].get("pixels") or {})
+    if said is None or check_range(said) == pixels.range:
+        return pixels
+    if pixels.source and pixels.from_files:
+        raise ValueError(
+            f"The export {path} takes pixels from {pixels.words}. Received: --input-range {said!r}. Leave it out"
+        )
+    return pixels.of_range(*check_range(said))

@@ -1,0 +1,110 @@
+"""Models whose images have their channels first take image files at every door, and never mix up the axes.
+
+The rule: a file gets the axes that the model takes, so that it has the answer of the same pixels as numbers. The
+classes of an output must be last; a model that has them first is refused with the layer that turns them.
+"""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from dropzoo.common.images import channels_first, sides_of
+from dropzoo.models.graph.record import taken_by
+from dropzoo.runs.predictor import load_predictor
+from dropzoo.serving.export.inputs import inputs_of, specs_of
+from dropzoo.serving.export.predictors import Predictors
+from dropzoo.serving.export.signatures import Signatures
+from dropzoo.serving.montecarlo.reader import Reader
+from dropzoo.serving.montecarlo.sampler import MonteCarlo
+from dropzoo.serving.server.files import read_image
+from dropzoo.serving.server.limits import Limits
+
+kl = keras.layers
+RGB = np.random.default_rng(0).integers(0, 256, (12, 10, 3), "uint8")
+
+
+def net(shape: tuple[int | None, ...], dtype: str = "float32") -> keras.Model:
+    """A classifier of images with channels first, which turns them."""
+    keras.utils.set_random_seed(0)
+    x = inputs = keras.Input(shape, dtype=dtype)
+    x = kl.Conv2D(4, 3, activation="relu")(kl.Permute((2, 3, 1))(kl.Rescaling(1 / 255)(x)))
+    return keras.Model(inputs, kl.Dense(3)(kl.GlobalAveragePooling2D()(kl.Dropout(0.3)(x))))
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "resize"),
+    [
+        ((3, 12, 10), "float32", None),
+        ((3, None, None), "float32", None),
+        ((3, 12, 10), "uint8", None),
+        ((3, 6, 5), "float32", (6, 5)),
+        ((1, 12, 10), "float32", None),
+    ],
+)
+def test_a_file_has_the_answer_of_its_pixels(shape, dtype, resize):
+    model = net(shape, dtype)
+    reader, pixels = Reader(model), taken_by(model)
+    assert pixels.range == (0, 255) and pixels.channels == shape[0]
+    (given,) = inputs = inputs_of(specs_of(reader, None), dtype, resize, [pixels])
+    functions = Signatures(Predictors([model], reader, None, None, None), inputs, 0).functions()
+    stored = RGB if shape[0] == 3 else RGB[..., :1]
+    file = tf.io.encode_png(stored).numpy()
+    numbers = np.moveaxis(stored, -1, 0)[None].astype(dtype)
+    found = functions["serving_default"](images=numbers)["probabilities"]
+    if resize is None:
+        np.testing.assert_allclose(found, tf.nn.softmax(model(numbers)), atol=1e-5)
+    np.testing.assert_allclose(read_image(file, given.spec, Limits(), pixels), numbers, atol=1e-4)
+    answer = functions["predict_bytes"](image_bytes=[file])["probabilities"]
+    np.testing.assert_allclose(answer, found, atol=1e-5)
+
+
+def test_a_predictor_of_files_turns_them(tmp_path):
+    model = net((3, 12, 10))
+    model.save(tmp_path / "m.keras")
+    (tmp_path / "a.png").write_bytes(tf.io.encode_png(RGB).numpy())
+    predictor = load_predictor(tmp_path / "m.keras", 30)
+    assert predictor.input_shape == (12, 10, 3)
+    expected = MonteCarlo(model)(np.moveaxis(RGB, -1, 0)[None].astype("float32"))["mean"]
+    mean = predictor.predict(predictor.read(tmp_path / "a.png")[None])["mean"]
+    np.testing.assert_allclose(mean, expected, atol=1e-5)
+
+
+ENDS = {
+    "conv": [],
+    "softmax of the last axis": [kl.Softmax()],
+    "layers that keep the shape": [kl.BatchNormalization(axis=1), kl.Activation("relu"), kl.Dropout(0.2)],
+}
+
+
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
+def test_outputs_with_channels_first_are_refused(end, nested):
+    x = inputs = keras.Input((3, 6, 8))
+    for layer in [kl.Conv2D(2, 1, data_format="channels_first"), *end]:
+        x = type(layer).from_config(layer.get_config())(x)
+    model = keras.Model(inputs, x)
+    if nested:
+        model = keras.Model(inputs, model(inputs))
+    with pytest.raises(
+        ValueError, match=r"on its axis 1, and they must be last. Put keras.layers.Permute\(\(2, 3, 1"
+    ):
+        Reader(model)
+    turned = keras.Model(model.inputs, kl.Permute((2, 3, 1))(model.output))
+    assert Reader(turned, from_logits=True).outputs[0].classes == 2
+    assert Reader(model, "regression").outputs[0].kind == "regression"
+
+
+@pytest.mark.parametrize(
+    ("shape", "first", "sides"),
+    [
+        ((None, 3, None, None), True, (None, None)),
+        ((2, 1, 28, 30), True, (28, 30)),
+        ((None, 28, 28, 1), False, (28, 28)),
+        ((None, 3, 32, 3), False, (3, 32)),
+        ((None, None, None, 3), False, (None, None)),
+        ((None, 9, 8, 7), False, (9, 8)),
+    ],
+)
+def test_the_place_of_the_channels(shape, first, sides):
+    assert channels_first(shape) == first and sides_of(shape) == sides
