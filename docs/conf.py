@@ -57,6 +57,7 @@ nb_execution_mode = os.environ.get("DROPZOO_DOCS_EXECUTION", "cache")
 nb_execution_timeout = 600  # seconds for a cell: a busy machine may take long
 nb_execution_raise_on_error = True
 nb_execution_show_tb = True
+nb_execution_in_temp = True  # a tutorial writes files
 nb_merge_streams = True
 
 # The API, from the docstrings
