@@ -13,8 +13,10 @@ import dropzoo
 DOCS = Path(__file__).parent
 sys.path.insert(0, str(DOCS / "_ext"))
 
-# The tutorials inherit this. Their pages show what Python prints, and not the log lines of TensorFlow's libraries.
+# The tutorials inherit this. They call the `dropzoo` of this environment, and show
+# what Python prints, without the log lines of TensorFlow's libraries.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
 os.environ["IPYTHONDIR"] = str(DOCS / "_build" / "ipython")
 profile = DOCS / "_build" / "ipython" / "profile_default" / "ipython_kernel_config.py"
 profile.parent.mkdir(parents=True, exist_ok=True)
@@ -38,6 +40,7 @@ extensions = [
     "sphinx_design",
     "docstrings",
     "generated",
+    "tutorials",
 ]
 exclude_patterns = ["_build", "images", "**.ipynb_checkpoints"]
 templates_path = ["_templates"]
@@ -51,7 +54,7 @@ myst_url_schemes = ["http", "https", "mailto"]
 
 # Tutorials. A page is executed again only if its code has changed.
 nb_execution_mode = os.environ.get("DROPZOO_DOCS_EXECUTION", "cache")
-nb_execution_timeout = 300
+nb_execution_timeout = 600  # seconds for a cell: a busy machine may take long
 nb_execution_raise_on_error = True
 nb_execution_show_tb = True
 nb_merge_streams = True

@@ -21,6 +21,7 @@ from references import REFERENCES, Reference
 
 from dropzoo import models, serving
 from dropzoo.common.files import whole_file
+from dropzoo.common.keras_versions import make_readable
 from dropzoo.runs.files import write_json
 from dropzoo.runs.inputs import fed
 from dropzoo.runs.ways import judge
@@ -71,6 +72,8 @@ def make(name: str, reference: Reference, data: Path | None) -> None:
     with whole_file(folder / "model.keras") as unfinished:
         bare.save(unfinished)
     calibration.save(folder / "calibration.json")
+    for file in folder.rglob("model.keras"):  # the SavedModel has one too
+        make_readable(file)
     written = {"model": config.model, "weights": reference.weights, "options": options, "dropout": config.dropout}
     write_json(folder / "reference.json", written)
 

@@ -140,10 +140,13 @@ class Calibration:
         Args:
             path: Path of the file, such as `"calibration.json"`.
         """
-        content = {"schema": SCHEMA, **asdict(self)}
-        text = json.dumps(content, indent=2, allow_nan=False) + "\n"
+        text = json.dumps(self.content(), indent=2, allow_nan=False) + "\n"
         with whole_file(Path(path)) as unfinished:
-            unfinished.write_text(text)
+            unfinished.write_text(text, encoding="utf-8")
+
+    def content(self) -> dict[str, Any]:
+        """Returns what `save` writes, as a dict."""
+        return {"schema": SCHEMA, **asdict(self)}
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "Calibration":
@@ -156,7 +159,7 @@ class Calibration:
             ValueError: If the file holds no calibration, or one of another schema.
         """
         try:
-            content = json.loads(Path(path).read_text())
+            content = json.loads(Path(path).read_text(encoding="utf-8"))
             schema = content.pop("schema")
         except (json.JSONDecodeError, UnicodeDecodeError, AttributeError, KeyError, TypeError):
             raise ValueError(f"Expected a file that Calibration.save wrote. Received: {path}") from None

@@ -1,10 +1,11 @@
 """Turns an answer into what the page shows: bars for classes, pictures for masks and uncertainty."""
 
 from collections.abc import Sequence
-from typing import Any, NotRequired, TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 from scipy import ndimage
+from typing_extensions import NotRequired
 
 from dropzoo.serving.server.batching import Arrays
 from dropzoo.serving.server.forms import likeliest

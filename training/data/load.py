@@ -347,5 +347,5 @@ def find_folder(name: str | os.PathLike) -> Path | None:
     is_path = isinstance(name, os.PathLike) or text.startswith(("~", "."))
     if not is_path and os.path.isdir(text):
         is_path = not is_known(text) or has_images(Path(text))
-    is_path = is_path or (os.sep in text and not is_known(text))
+    is_path = is_path or (any(sign in text for sign in ("/", os.sep)) and not is_known(text))
     return Path(name).expanduser() if is_path else None

@@ -2,13 +2,13 @@
 
 import warnings
 from pathlib import Path
-from shlex import quote
 from typing import Annotated
 
 import typer
 
 from dropzoo.cli.data_options import FolderOptions, given
 from dropzoo.cli.options import console, options_in_errors, say, with_groups
+from dropzoo.common.shell import quote
 
 
 @with_groups

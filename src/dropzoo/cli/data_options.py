@@ -2,10 +2,11 @@
 
 import dataclasses
 import re
-from shlex import quote
 from typing import Annotated, Any
 
 import typer
+
+from dropzoo.common.shell import quote
 
 _FOLDER = "Data in a folder"
 

@@ -211,8 +211,11 @@ def say(text: str) -> None:
 
 
 def data_name(data: str) -> str:
-    """Returns a name for results on a data set: the name of the set or of its folder, even if that is "."."""
-    return Path(os.path.abspath(data)).name
+    """Returns a name for results on a data set: the name of the set or of its folder, even if that is ".".
+
+    The version of a set, as in `cifar10:3.0.2`, follows a hyphen: names of files may have no colon on Windows.
+    """
+    return Path(os.path.abspath(data)).name.replace(":", "-")
 
 
 def parse_augment(value: str | None) -> bool | str:
@@ -235,6 +238,9 @@ _OPTIONS = {
     "temperature='per_class'": "--temperature per_class",
     "temperature=True in place of 'per_class'": "--temperature one in place of per_class",
     "`classes`": "--classes",
+    " format=": " --format ",
+    " precision=": " --precision ",
+    "`precision`": "--precision",
 }
 
 
@@ -243,7 +249,7 @@ def options_in_errors() -> Iterator[None]:
     """Replaces the arguments of the API by the options of the command line in the errors of the block."""
     try:
         yield
-    except ValueError as error:
+    except (ValueError, ImportError) as error:
         said = str(error)
         for argument, option in _OPTIONS.items():
             said = said.replace(argument, option)

@@ -5,7 +5,6 @@ import logging
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
@@ -26,6 +25,7 @@ from dropzoo.cli.options import (
     with_groups,
 )
 from dropzoo.common.checks import unknown
+from dropzoo.common.shell import quote
 
 if TYPE_CHECKING:  # these import TensorFlow
     from dropzoo.predictions.run import Report

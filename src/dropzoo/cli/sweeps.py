@@ -2,7 +2,6 @@
 
 import dataclasses
 from pathlib import Path
-from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -20,6 +19,7 @@ from dropzoo.cli.options import (
     say,
     with_groups,
 )
+from dropzoo.common.shell import quote
 
 if TYPE_CHECKING:
     from dropzoo.sweep.space import Space

@@ -26,7 +26,8 @@ def reliability(scores: dict[str, Scores]) -> Figure:
     figure = Figure(figsize=(max(3.0 * len(scores), 4.2), 4.6), layout="constrained")
     axes = figure.subplots(2, len(scores), squeeze=False, sharex=True, sharey="row", height_ratios=(3, 1))
     for (top, bottom), (title, score) in zip(axes.T, scores.items(), strict=True):
-        confidence, correct, count = score.bins
+        bins = score.bins
+        count, correct, confidence = bins.count, bins.correct, bins.confidence
         middle, width = (np.arange(len(count)) + 0.5) / len(count), 1 / len(count)
         filled = count > 0
         accuracy, sure = (each[filled] / count[filled] for each in (correct, confidence))

@@ -13,7 +13,6 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from shlex import quote
 from typing import Any
 
 import keras
@@ -22,6 +21,7 @@ import tensorflow as tf
 from dropzoo import models, training
 from dropzoo.common.files import whole_file
 from dropzoo.common.pixels import Pixels
+from dropzoo.common.shell import quote
 from dropzoo.models.graph.record import load_model, recorded, remember
 from dropzoo.runs.config import RunConfig, as_json, check_fit
 from dropzoo.runs.data import (

@@ -1,7 +1,8 @@
 """The figures of one model on one data set, summed batch by batch."""
 
 import functools
-from typing import NamedTuple, TypeAlias, cast
+from dataclasses import dataclass
+from typing import TypeAlias, cast
 
 import numpy as np
 import tensorflow as tf
@@ -30,7 +31,8 @@ class Sample:
         return tuple(each.reshape(-1, *each.shape[2:]) for each in flat)
 
 
-class Bins(NamedTuple):
+@dataclass(frozen=True)
+class Bins:
     """The sums of an expected calibration error by bins of equal width.
 
     Attributes:

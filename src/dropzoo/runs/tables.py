@@ -125,7 +125,7 @@ def write_figures(path: Path, clean: ByMethod, found: Corrupted) -> Path:
             classes = {f"iou {name}": iou for name, iou in figures.get("iou", {}).items()}
             rest = {name: each for name, each in figures.items() if name != "iou"}
             rows.append({"corruption": name, "severity": severity, "predictor": method, **rest, **classes})
-    with whole_file(path) as unfinished, open(unfinished, "w", newline="") as file:
+    with whole_file(path) as unfinished, open(unfinished, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)

@@ -1,11 +1,11 @@
 """Recommends a plan from a sweep's records: the simplest that is about as good as the best, with its evidence."""
 
 import dataclasses
-import shlex
 from collections.abc import Iterable
 
 from dropzoo import layers
 from dropzoo.common.checks import unknown
+from dropzoo.common.shell import join
 from dropzoo.runs.config import RunConfig
 from dropzoo.runs.settings import Settings
 from dropzoo.sweep.stats import (
@@ -222,4 +222,4 @@ def train_command(config: RunConfig) -> str:
         if value != getattr(usual, name):
             text = str(value) if not isinstance(value, bool) else "yes" if value else "none"
             parts += [flag] if name == "deep_supervision" else [flag, text]
-    return shlex.join(parts)
+    return join(parts)

@@ -147,7 +147,7 @@ class Workbench:
         return {
             "curves": history,
             **figures,
-            "reliability": {name: bins.tolist() for name, bins in scores["validation"].bins._asdict().items()},
+            "reliability": {name: bins.tolist() for name, bins in vars(scores["validation"].bins).items()},
             "seconds_per_epoch": statistics.median(epochs[1:] or epochs),  # the first may have traced
             "parameters": graph.model.count_params(),
             "mc_ms": self._latency(graph, data.validation),
