@@ -140,10 +140,13 @@ class Calibration:
         Args:
             path: Path of the file, such as `"calibration.json"`.
         """
-        content = {"schema": SCHEMA, **asdict(self)}
-        text = json.dumps(content, indent=2, allow_nan=False) + "\n"
+        text = json.dumps(self.content(), indent=2, allow_nan=False) + "\n"
         with whole_file(Path(path)) as unfinished:
             unfinished.write_text(text, encoding="utf-8")
+
+    def content(self) -> dict[str, Any]:
+        """Returns what `save` writes, as a dict."""
+        return {"schema": SCHEMA, **asdict(self)}
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "Calibration":

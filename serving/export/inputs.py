@@ -13,6 +13,7 @@ from dropzoo.common.images import CHANNELS, channels_first, sides_of
 from dropzoo.common.pixels import Pixels
 from dropzoo.models.graph.inputs import pixels_of
 from dropzoo.serving.decode import decode_file, is_deep
+from dropzoo.serving.export.resizing import resized
 from dropzoo.serving.montecarlo.ensembles import Ensemble
 from dropzoo.serving.montecarlo.reader import Reader
 from dropzoo.serving.montecarlo.sampler import MonteCarlo
@@ -30,6 +31,7 @@ class Input:
         dtype: The dtype in a request.
         pixels: The images that the model takes; None if the input is no image.
         resize: `(height, width)` to which images are resized, or None.
+        portable: Whether images are resized by operations that every runtime has.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Input:
     dtype: str
     pixels: Pixels | None = None
     resize: tuple[int, int] | None = None
+    portable: bool = False
 
     @property
     def spec(self) -> tf.TensorSpec:
@@ -115,7 +118,11 @@ class Input:
         def decode(data: tf.Tensor) -> tf.Tensor:
             checks = [_check_deep(data, pixels)] if pixels.bits == 16 else []
             with tf.control_dependencies(checks):
-                image = pixels.scaled(decode_file(data, channels))
+                image = decode_file(data, channels)
+                if pixels.stored is not None:
+                    largest = tf.where(is_deep(data), 65535.0, 255.0)
+                    image = tf.clip_by_value(pixels.fractions(image * largest, 1.0), 0.0, 1.0)
+                image = pixels.scaled(image)
             image = self._cast(self._resized(image[None], self.fixed_size))[0]
             return tf.transpose(image, [2, 0, 1]) if self.channels_first else image
 
@@ -133,7 +140,9 @@ class Input:
         return tf.cast(tf.round(images), self._dtype) if self._dtype.is_integer else images
 
     def _resized(self, images: tf.Tensor, size: tuple[int, int] | None) -> tf.Tensor:
-        return images if size is None else tf.image.resize(images, size, antialias=True)
+        if size is None:
+            return images
+        return resized(images, size) if self.portable else tf.image.resize(images, size, antialias=True)
 
 
 def specs_of(reader: Reader, sampler: MonteCarlo | Ensemble | None) -> dict[str, tf.TensorSpec]:
@@ -224,6 +233,13 @@ def inputs_of(
 
 def _check_dtype(image_dtype: str, dtype: str, pixels: Pixels) -> None:
     """Raises a ValueError if images in this dtype cannot hold the pixels that the model takes."""
+    if pixels.stored is not None and image_dtype != "float32":
+        low, high = pixels.stored
+        raise ValueError(
+            f"The model was trained on files with black at {low:g} and white at {high:g} (`value_range`), which "
+            f"arrays of integers cannot be scaled by. Received: image_dtype={image_dtype!r}. Export it as "
+            "image_dtype='float32', and scale the images before they are sent"
+        )
     if not tf.as_dtype(dtype).is_floating:
         wanted = "uint16" if dtype == "uint16" else "uint8"
         if image_dtype != wanted:

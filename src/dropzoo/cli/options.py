@@ -228,6 +228,7 @@ _OPTIONS = {
     "overwrite=True": "--overwrite",
     "num_samples=0": "--num-samples 0",
     "`num_samples`": "--num-samples",
+    "(`value_range`)": "(--value-range)",
     "image_dtype=": "--image-dtype ",
     "input_range=": "--input-range ",
     "from_logits=True": "--from-logits",
@@ -237,6 +238,9 @@ _OPTIONS = {
     "temperature='per_class'": "--temperature per_class",
     "temperature=True in place of 'per_class'": "--temperature one in place of per_class",
     "`classes`": "--classes",
+    " format=": " --format ",
+    " precision=": " --precision ",
+    "`precision`": "--precision",
 }
 
 
@@ -245,7 +249,7 @@ def options_in_errors() -> Iterator[None]:
     """Replaces the arguments of the API by the options of the command line in the errors of the block."""
     try:
         yield
-    except ValueError as error:
+    except (ValueError, ImportError) as error:
         said = str(error)
         for argument, option in _OPTIONS.items():
             said = said.replace(argument, option)
