@@ -119,7 +119,11 @@ class Input:
         def decode(data: tf.Tensor) -> tf.Tensor:
             checks = [_check_deep(data, pixels)] if pixels.bits == 16 else []
             with tf.control_dependencies(checks):
-                image = pixels.scaled(decode_file(data, channels))
+                image = decode_file(data, channels)
+                if pixels.stored is not None:
+                    largest = tf.where(is_deep(data), 65535.0, 255.0)
+                    image = tf.clip_by_value(pixels.fractions(image * largest, 1.0), 0.0, 1.0)
+                image = pixels.scaled(image)
             image = self._cast(self._resized(image[None], self.fixed_size))[0]
             return tf.transpose(image, [2, 0, 1]) if self.channels_first else image
 
@@ -262,6 +266,13 @@ def inputs_of(
 
 def _check_dtype(image_dtype: str, dtype: str, pixels: Pixels) -> None:
     """Raises a ValueError if images in this dtype cannot hold the pixels that the model takes."""
+    if pixels.stored is not None and image_dtype != "float32":
+        low, high = pixels.stored
+        raise ValueError(
+            f"The model was trained on files with black at {low:g} and white at {high:g} (`value_range`), which "
+            f"arrays of integers cannot be scaled by. Received: image_dtype={image_dtype!r}. Export it as "
+            "image_dtype='float32', and scale the images before they are sent"
+        )
     if not tf.as_dtype(dtype).is_floating:
         wanted = "uint16" if dtype == "uint16" else "uint8"
         if image_dtype != wanted:
