@@ -279,7 +279,7 @@ def export(
         Path,
         typer.Argument(
             help="The SavedModel's folder: saved_models/NAME/VERSION, or NAME for the next version. For other "
-            "formats the file: NAME.onnx."
+            "formats the file: NAME.onnx, NAME.tflite or NAME.xml."
         ),
     ],
     num_samples: Annotated[
@@ -306,7 +306,10 @@ def export(
     from_logits: FromLogitsOption = None,
     calibration: CalibrationOption = True,
     format: Annotated[
-        str, typer.Option("--format", help="saved_model, or onnx for one file that ONNX Runtime runs.")
+        str,
+        typer.Option(
+            "--format", help="saved_model, or one file: onnx for ONNX Runtime, litert, openvino (no samples)."
+        ),
     ] = "saved_model",
     precision: Annotated[
         str, typer.Option("--precision", help="float32, or float16 for a file of half the size.")
