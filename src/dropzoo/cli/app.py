@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from dropzoo.cli import bench, calibrations, data, models, predictions, runs, serve, sweeps
+from dropzoo.cli import bench, calibrations, data, measurements, models, predictions, runs, serve, sweeps
 
 app = typer.Typer(
     help="CNNs and U-Nets for Keras in which every dropout site has a name.",
@@ -39,7 +39,7 @@ for command in (
     sweeps.sweep,
     sweeps.recommend,
     predictions.predict,
-    predictions.measure,
+    measurements.measure,
     runs.export,
     serve.serve,
     bench.bench,

@@ -281,6 +281,7 @@ def export(
     """
     from dropzoo import serving
     from dropzoo.models.graph.record import load_model
+    from dropzoo.predictions.measure import export_counts
     from dropzoo.runs.calibrations import find_calibration
     from dropzoo.runs.members import first_run, load_members
     from dropzoo.runs.run import load_run
@@ -316,6 +317,8 @@ def export(
         )
     if found is not None:
         say(f"The export answers by the calibration of {found.date[:10]}")
+    if export_counts(run, written, num_samples if found is None else found.facts.num_samples, found is not None):
+        say("The page of the server shows counts of objects with their intervals")
     say(f"Exported to {written}. Next: dropzoo predict IMAGE --model {quote(str(written))}")
 
 
