@@ -7,13 +7,21 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-com
 # forbids to write any: to compile TensorFlow's modules again takes 6 s a process.
 KEEP_BYTECODE := PYTHONDONTWRITEBYTECODE= PYTHONPYCACHEPREFIX=$(CURDIR)/.venv/bytecode
 
+# Environments beside .venv: the Python, TensorFlow and Keras of each. constraints.txt holds for .venv alone.
+PYTHON_oldest ?= python3.10
+PYTHON_middle ?= python3.12
+PYTHON_nightly ?= $(PYTHON)
+VERSIONS_oldest := "tensorflow==2.18.*" "keras==3.10.*"
+VERSIONS_middle := "tensorflow==2.20.*" "keras==3.12.*"
+run_in = $(KEEP_BYTECODE) .venv-$1/bin/python -m pytest -q -n auto --maxprocesses 8 --dist worksteal $(ARGS)
+
 # The tests of `make check`: those of rooms that others build on, and a few with no training, process or server.
 QUICK := tests/common tests/layers/test_contract.py tests/layers/test_layers.py tests/layers/test_site_layers.py \
   tests/models/test_models.py tests/models/test_plans.py tests/models/test_surgery_edges.py \
   tests/training/test_losses_metrics.py tests/serving/test_monte_carlo_cut.py tests/sweep/test_sweep_space.py \
   tests/cli/test_options.py tests/test_evidence.py tests/test_house.py
 
-.PHONY: help check quick demo test test-all test-published lint bench evidence clean
+.PHONY: help check quick demo test test-all test-backends test-oldest test-middle test-nightly test-published lint docs bench evidence clean
 
 help:  ## prints this list
 	@sed -n 's/^\([a-z-]*\):.*  ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -34,6 +42,15 @@ test-all: .venv/dev  ## runs every case of every test and the slow ones, for an 
 test-backends: .venv/backends  ## runs the layers, models and rate schedules on JAX and PyTorch
 	$(KEEP_BYTECODE) $(BIN)/python -m pytest -q -rs tests/layers/test_backends.py
 
+test-oldest: .venv-oldest/dev  ## runs the tests on the oldest TensorFlow, Keras and Python (ARGS="tests/layers --cases few")
+	$(call run_in,oldest)
+
+test-middle: .venv-middle/dev  ## runs the tests on a TensorFlow and a Keras in the middle of the supported range
+	$(call run_in,middle)
+
+test-nightly: .venv-nightly/dev  ## runs the tests on the newest TensorFlow with the nightly build of Keras
+	$(call run_in,nightly)
+
 test-published: .venv/published  ## tries networks that others publish, from five packages, for half an hour
 	$(KEEP_BYTECODE) $(BIN)/python -m pytest -q -m slow tests/published
 
@@ -45,6 +62,10 @@ lint: .venv/dev  ## checks format, style and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy -p dropzoo
 
+docs: .venv/docs  ## builds the site into docs/_build/html, runs its tutorials, and checks its links
+	$(KEEP_BYTECODE) $(BIN)/python -m sphinx -W --keep-going -j 2 -q -b html -d docs/_build/doctrees docs docs/_build/html
+	$(BIN)/python docs/links.py docs/_build/html
+
 bench: .venv/dev  ## runs the benchmarks, but not demo.py (an hour) and gpu.py; writes CSV files under benchmarks/results
 	@for script in $(filter-out benchmarks/gpu.py benchmarks/demo.py,$(wildcard benchmarks/[a-z]*.py)); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
@@ -52,7 +73,7 @@ evidence: .venv/dev  ## tries claims on dropout, for hours; writes docs/evidence
 	$(BIN)/python benchmarks/evidence/run.py $(ARGS)
 
 clean:
-	rm -rf .venv build dist demo runs src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-* build dist demo runs docs/_build docs/api/generated src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 .venv/core: pyproject.toml constraints.txt
 	@echo "Setting up .venv (TensorFlow, Keras and friends; about a minute, more on a slow line)"
@@ -62,6 +83,20 @@ clean:
 
 .venv/dev: .venv/core
 	$(PIP) -e ".[dev]"
+	@touch $@
+
+.venv/docs: .venv/dev
+	$(PIP) -e ".[docs]"
+	@touch $@
+
+# An old pip takes a quarter of an hour to choose the versions.
+.venv-%/dev: pyproject.toml
+	@echo "Setting up .venv-$*"
+	test -x .venv-$*/bin/python || $(PYTHON_$*) -m venv .venv-$*
+	.venv-$*/bin/python -m pip install --quiet --upgrade "pip>=25"
+	.venv-$*/bin/python -m pip install --quiet --no-compile -e ".[dev]" $(VERSIONS_$*)
+	$(if $(filter nightly,$*),.venv-nightly/bin/python -m pip uninstall --quiet --yes keras && \
+	  .venv-nightly/bin/python -m pip install --quiet --no-compile --no-deps --pre --force-reinstall keras-nightly)
 	@touch $@
 
 .venv/backends: .venv/dev

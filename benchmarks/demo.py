@@ -14,8 +14,9 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from _shared import write_csv
-from dropzoo.demo import RUNS, judge
+from dropzoo.demo import NUM_SAMPLES, RUNS
 from dropzoo.runs.config import RunConfig
+from dropzoo.runs.ways import judge
 from dropzoo.sweep.workbench import Workbench
 
 RESULTS = Path(__file__).parent / "results" / "demo.csv"
@@ -29,13 +30,13 @@ def rows_of(name: str, config: RunConfig, seed: int) -> list[dict[str, object]]:
         run = dataclasses.replace(config, dropout=dropout, seed=seed)
         outcome = bench.train(run)
         data = run.load_data()
-        for way, scores in judge(title, bench.model, data).items():
+        for way, scores in judge(bench.model, data, NUM_SAMPLES).items():
             found = scores.figures()
             score = found.get("mean_iou", found["accuracy"])
             figures = {"score": score, "nll": found["nll"], "ece": found["ece"], "aurc": found["aurc"]}
             trained = outcome.train.get("mean_iou", outcome.train["accuracy"])
             rounded = {key: round(float(value or 0), 5) for key, value in {"train": trained, **figures}.items()}
-            rows.append({"run": name, "seed": seed, "way": way, **rounded})
+            rows.append({"run": name, "seed": seed, "way": f"{title}, {way}", **rounded})
     return rows
 
 
@@ -45,7 +46,7 @@ def counts(rows: list[dict[str, str]], name: str) -> str:
     lower, lowest = 0, 0
     for seed in seeds:
         nll = {row["way"]: float(row["nll"]) for row in rows if (row["run"], row["seed"]) == (name, seed)}
-        lower += nll["with dropout"] < nll["without dropout"]
+        lower += nll["with dropout, one pass"] < nll["without dropout, one pass"]
         lowest += "samples, temperature" in min(nll, key=lambda way: nll[way])
     return (
         f"{name}: the NLL of one pass is lower with dropout in {lower} of {len(seeds)} seeds; samples with "

@@ -28,6 +28,7 @@ import tensorflow as tf
 from _rivals import PlainDropBlock2D, timm_drop_block
 from _shared import cnn, write_csv
 from dropzoo import layers
+from dropzoo.training.loop.mixing import Mixed, Mixing
 from dropzoo.training.loop.program import Program
 
 RESULTS = Path(__file__).parent / "results"
@@ -139,8 +140,8 @@ def time_step(by: Callable[[keras.Model], Function], **others: Callable[[], kera
 
 
 def trainer_step(model: keras.Model) -> Function:
-    program = Program(model, None, jit_compile=False, r_drop=0.0)
-    return lambda batch: program._train_step(batch, None)
+    program = Program(model, None, jit_compile=False, r_drop=0.0, mixing=Mixing(0.0, 0.0, model))
+    return lambda batch: program._train_step(Mixed(batch), None)
 
 
 class Copy(keras.layers.Layer):

@@ -1,4 +1,4 @@
-"""Writes the tables of README.md, docs/models.md and docs/choosing-a-layer.md from the code; a test compares them.
+"""Writes the tables of docs/models.md and docs/choosing-a-layer.md from the code; a test compares them.
 
 python docs/tables.py
 
@@ -7,7 +7,6 @@ A table stands between `<!-- table: NAME -->` and `<!-- end -->`; the rest of a 
 
 import inspect
 import os
-import re
 from collections import Counter
 from pathlib import Path
 
@@ -18,7 +17,7 @@ import numpy as np
 from dropzoo import layers, models
 
 ROOT = Path(__file__).parents[1]
-README, MODELS, CHOOSING = (ROOT / name for name in ("README.md", "docs/models.md", "docs/choosing-a-layer.md"))
+MODELS, CHOOSING = ROOT / "docs" / "models.md", ROOT / "docs" / "choosing-a-layer.md"
 
 
 def paragraphs(documented: object) -> list[str]:
@@ -61,30 +60,11 @@ def model_row(name: str) -> str:
     return f"| `{name}` | {what} | {gives} | {count:,} | {len(sites)} | {placed} |"
 
 
-def model_sizes(gives: str) -> str:
-    """``"`unet` 31.04, ..."``: the parameters in millions, as docs/models.md has them."""
-    found = re.findall(rf"^\| `(\w+)` \|.*\| {gives} \| ([\d,]+) \|", MODELS.read_text(), re.M)
-    return ", ".join(f"`{name}` {int(count.replace(',', '')) / 1e6:.2f}" for name, count in found)
-
-
-def in_short() -> dict[str, list[str]]:
-    """The tables of README, of as many lines however many layers and models there are."""
-    at_sites = layers.list_layers(sites_only=True)
-    others = sorted({*layers.list_layers()} - {*at_sites})
-    return {
-        "layers": [
-            "| layers | |",
-            "|---|---|",
-            f"| at any site of a model | {', '.join(f'`{name}`' for name in at_sites)} |",
-            f"| in place of a layer | {', '.join(f'`{name}`' for name in others)} |",
-        ],
-        "models": [
-            "| models | and their parameters in millions |",
-            "|---|---|",
-            f"| that classify | {model_sizes('classes')} |",
-            f"| that segment | {model_sizes('masks')} |",
-        ],
-    }
+def of_plans() -> dict[str, list[str]]:
+    """The table of the plans in docs/models.md."""
+    head = ["| plan | what it drops | reported | paper |", "|---|---|---|---|"]
+    plans = [(name, models.get_plan(name)) for name in models.list_plans()]
+    return {"plans": head + [f"| `{n}` | {p.description} | {p.effect or ''} | {p.reference} |" for n, p in plans]}
 
 
 def of_layers() -> dict[str, list[str]]:
@@ -94,7 +74,7 @@ def of_layers() -> dict[str, list[str]]:
 
 
 def of_models(names: list[str]) -> dict[str, list[str]]:
-    """The table of docs/models.md."""
+    """The table of the models in docs/models.md."""
     head = ["| model | what it is | gives | parameters | sites | paper |", "|---|---|---|---|---|---|"]
     return {"models": head + [model_row(name) for name in names]}
 
@@ -111,9 +91,8 @@ def filled(page: str, tables: dict[str, list[str]]) -> str:
 
 
 def main() -> None:
-    MODELS.write_text(filled(MODELS.read_text(), of_models(models.list_models())))
+    MODELS.write_text(filled(MODELS.read_text(), of_plans() | of_models(models.list_models())))
     CHOOSING.write_text(filled(CHOOSING.read_text(), of_layers()))
-    README.write_text(filled(README.read_text(), in_short()))
 
 
 if __name__ == "__main__":

@@ -79,4 +79,4 @@ class MaxPoolDropout2D(LiveRate, RandomPooling2D):
         places = ops.arange(falling.shape[-1], dtype="float32")
         weight = ops.cast((1.0 - rate) * ops.power(rate, places), inputs.dtype)
         parts = ops.where(weight > 0, falling * weight, ops.zeros((), inputs.dtype))
-        return ops.sum(ops.where(ops.isneginf(falling), ops.zeros((), inputs.dtype), parts), axis=-1)
+        return ops.sum(ops.where(falling == float("-inf"), ops.zeros((), inputs.dtype), parts), axis=-1)

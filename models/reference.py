@@ -67,6 +67,6 @@ def _references() -> dict[tuple[str, str], tuple[Path, dict[str, Any]]]:
     """Returns the file and the options of each reference model, by the names of the model and of its data."""
     found = {}
     for path in sorted(FOLDER.glob("*/reference.json")):
-        told = json.loads(path.read_text())
+        told = json.loads(path.read_text(encoding="utf-8"))
         found[told["model"], told["weights"]] = path.with_name("model.keras"), told["options"]
     return found

@@ -118,12 +118,18 @@ class MaxUnpooling2D(keras.Layer):
     def call(self, inputs: Any) -> Any:
         small, large = inputs
         batch, height, width, channels = ops.shape(large)
-        split = (batch, height // 2, 2, width // 2, 2, channels)
-        squares = ops.transpose(ops.reshape(large, split), (0, 1, 3, 5, 2, 4))  # (..., row, column) of each square
-        place = ops.argmax(ops.reshape(squares, (batch, height // 2, width // 2, channels, 4)), axis=-1)
-        chosen = ops.one_hot(place, 4, dtype=small.dtype) * ops.expand_dims(small, -1)
-        chosen = ops.reshape(chosen, (batch, height // 2, width // 2, channels, 2, 2))
-        return ops.reshape(ops.transpose(chosen, (0, 1, 4, 2, 5, 3)), (batch, height, width, channels))
+        units = [large[:, row::2, column::2] for row in (0, 1) for column in (0, 1)]  # of each square, in order
+        largest = ops.maximum(ops.maximum(units[0], units[1]), ops.maximum(units[2], units[3]))
+        # Comparisons instead of an `argmax`: Keras reads the bits of numbers in it, and many runtimes cannot.
+        free, placed = ops.ones_like(large[:, ::2, ::2], dtype="bool"), []
+        for unit in units[:3]:
+            here = ops.logical_and(free, unit == largest)
+            placed.append(ops.where(here, small, ops.zeros((), small.dtype)))
+            free = ops.logical_and(free, ops.logical_not(here))
+        placed.append(ops.where(free, small, ops.zeros((), small.dtype)))
+        half = (batch, height // 2, width, channels)
+        rows = [ops.reshape(ops.stack(placed[i : i + 2], axis=3), half) for i in (0, 2)]
+        return ops.reshape(ops.stack(rows, axis=2), (batch, height, width, channels))
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return (*input_shape[1][:-1], input_shape[0][-1])

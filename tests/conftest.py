@@ -56,8 +56,12 @@ def pytest_configure(config: pytest.Config) -> None:
     """Sets TensorFlow up; the process that only hands tests out to others does not pay for its import."""
     if getattr(config.option, "numprocesses", None) and not hasattr(config, "workerinput"):
         return
+    import keras
     import tensorflow as tf
 
+    if tuple(map(int, keras.__version__.split(".")[:2])) < (3, 11):
+        # It warns of each model of one input that was loaded from a file, although the input is right.
+        config.addinivalue_line("filterwarnings", "ignore:The structure of `inputs` doesn't match:UserWarning")
     # Test processes that run side by side share the cores: with a thread a core each, they wait for each other.
     share = (os.cpu_count() or 1) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
     tf.config.threading.set_intra_op_parallelism_threads(max(1, share))

@@ -24,7 +24,7 @@ def folder(tmp_path_factory):
     }
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(demo, "RUNS", runs)
-        patch.setattr(demo, "_NUM_SAMPLES", 2)
+        patch.setattr(demo, "NUM_SAMPLES", 2)
         said: list[str] = []
         demo.run_demo(out, say=said.append)
         assert any("loading it in a process without this package" in line for line in said)

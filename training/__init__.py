@@ -3,6 +3,7 @@
 from dropzoo.training.data.augment import Augment
 from dropzoo.training.data.corruptions import corrupt, list_corruptions
 from dropzoo.training.data.load import Data, DataInfo, list_data, load_data
+from dropzoo.training.loggers import CSVLogger, MLflowLogger, TensorBoardLogger
 from dropzoo.training.loop.workers import multi_worker_strategy
 from dropzoo.training.losses import (
     Dice,
@@ -37,23 +38,28 @@ from dropzoo.training.schedules import (
     linear,
     step,
 )
+from dropzoo.training.supervision import DeepSupervision
 from dropzoo.training.trainer import Trainer
 
 __all__ = [
     "AdaptiveCalibrationError",
     "Augment",
     "BrierScore",
+    "CSVLogger",
     "ClasswiseCalibrationError",
     "Data",
     "DataInfo",
+    "DeepSupervision",
     "Dice",
     "DiceCrossEntropy",
     "ExpectedCalibrationError",
     "FocalCrossEntropy",
+    "MLflowLogger",
     "MeanIoU",
     "NegativeLogLikelihood",
     "RateSchedule",
     "SmoothedCrossEntropy",
+    "TensorBoardLogger",
     "Trainer",
     "Tversky",
     "aurc",

@@ -16,6 +16,7 @@ from dropzoo.training.loop import batches, checkpoints, pixels, replicas
 from dropzoo.training.loop.compiling import Asked, Settled, check_compile, check_targets, settle
 from dropzoo.training.loop.feeds import Feed
 from dropzoo.training.loop.forms import DataLike, feed_of, given
+from dropzoo.training.loop.mixing import Mixing
 from dropzoo.training.loop.options import check_device, check_options, xla_pays
 from dropzoo.training.loop.ordered import Order
 from dropzoo.training.loop.program import Program
@@ -80,6 +81,11 @@ class Trainer:
         input_range: The values of a black and of a white pixel in the training images, such as `(0, 255)`. None
             means the range of `load_data`, or the one that the first batches show. It is kept with the model and
             in its `.keras` file, so that servers and exports give the model such images.
+        mixup: Float, 0 or more. Trains classifiers on weighted means of two images, and on the labels of both,
+            with shares from Beta(mixup, mixup) (Zhang et al., 2017, arXiv:1710.09412); 0.2 is usual. Any loss will
+            do. Metrics of the training count the label with the larger share.
+        cutmix: Float, 0 or more. The same with a box of the other image in place of means, and shares by area (Yun
+            et al., 2019, arXiv:1905.04899); 1.0 is usual. With both, each batch gets one of them.
 
     Raises:
         ValueError: If an argument is invalid.
@@ -112,6 +118,8 @@ class Trainer:
         task: str | Mapping[str, str] | Sequence[str] | None = None,
         weighted_metrics: Metrics | Mapping[str, Any] | None = None,
         input_range: tuple[float, float] | None = None,
+        mixup: float = 0.0,
+        cutmix: float = 0.0,
     ) -> None:
         check_keras_model(model)
         check_tensorflow("`Trainer`")
@@ -121,6 +129,7 @@ class Trainer:
         self._asked = dataclasses.replace(asked, optimizer="adam" if asked.optimizer is None else asked.optimizer)
         replicas.prepare(strategy, model, self._asked.optimizer, jit_compile)
         batches.check_r_drop(model, r_drop)
+        self._mixing = Mixing(mixup, cutmix, model)
         self.model = model
         self.strategy = strategy
         self.deterministic = deterministic
@@ -128,7 +137,8 @@ class Trainer:
         self.on_nan = on_nan
         self._images = pixels.Images(model, input_range)
         self._jit_compile, self._r_drop, self._prefetch_to = jit_compile, r_drop, prefetch_to
-        self._described = checkpoints.describe(model)  # described now, because the rates change during the run
+        # The layers are described now, because the rates change during the run.
+        self._described = [*checkpoints.describe(model), *self._mixing.described]
         self._settled: Settled | None = None
         self._said: set[str] = set()
         self._program: Program | None = None
@@ -358,5 +368,5 @@ class Trainer:
             )
         if self._program is None or self._program.jit_compile != wanted:
             checks = self._settled.checks if self._settled else None
-            self._program = Program(self.model, self.strategy, bool(wanted), self._r_drop, checks)
+            self._program = Program(self.model, self.strategy, bool(wanted), self._r_drop, self._mixing, checks)
         return self._program

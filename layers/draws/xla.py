@@ -7,6 +7,7 @@ import contextlib
 import contextvars
 import functools
 import math
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -100,7 +101,12 @@ def gradients_of_weights_only() -> Iterator[None]:
 
 @functools.cache
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Returns the function compiled by XLA, as one `tf.function` for all its callers."""
+    """Returns the function compiled by XLA, as one `tf.function` for all its callers.
+
+    Without a compiler for the devices of this machine, it returns the function itself.
+    """
+    if not has_compiler():
+        return function
     run = tf.function(function, jit_compile=True, autograph=False, reduce_retracing=True)
 
     def call(*args: Any) -> Any:
@@ -109,6 +115,11 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
         return run(*(tf.identity(x) if tf.is_symbolic_tensor(x) else x for x in args))
 
     return call
+
+
+def has_compiler() -> bool:
+    """Returns whether XLA can compile for all devices here; tensorflow-metal, for the GPUs of Macs, cannot."""
+    return not (sys.platform == "darwin" and tf.config.list_physical_devices("GPU"))
 
 
 def gate(x: tf.Tensor, keep: tf.Tensor, rate: tf.Tensor, relu: bool = False) -> tf.Tensor:

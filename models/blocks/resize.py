@@ -26,17 +26,42 @@ class PadToMultiple(keras.Layer):
 
     def call(self, inputs: Any) -> Any:
         _, height, width, _ = ops.shape(inputs)
-        down, right = -height % self.multiple, -width % self.multiple
+        down, right = _missing(height, self.multiple), _missing(width, self.multiple)
         if isinstance(down, int) and isinstance(right, int) and down == right == 0:
             return inputs
-        return ops.pad(inputs, ((0, 0), (0, down), (0, right), (0, 0)))
+        return _with_zeros(_with_zeros(inputs, 1, 0, down), 2, 0, right)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         batch, *size, channels = input_shape
-        return (batch, *(n if n is None else n + -n % self.multiple for n in size), channels)
+        return (batch, *(n if n is None else n + _missing(n, self.multiple) for n in size), channels)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "multiple": self.multiple}
+
+
+def _missing(size: Any, multiple: int) -> Any:
+    """How much is missing to the next multiple. Some runtimes get the remainder of a negative number wrong."""
+    return (multiple - size % multiple) % multiple
+
+
+def _with_zeros(x: Any, axis: int, before: Any, after: Any) -> Any:
+    """A map with rows or columns of zeros at both ends of an axis.
+
+    This is a concatenation, since OpenVINO merges a `pad` with the convolution after it, and then forgets that the
+    convolution pads too.
+    """
+
+    def zeros(count: Any) -> list[Any]:
+        shape = [count if i == axis else n for i, n in enumerate(ops.shape(x))]
+        return [] if isinstance(count, int) and count == 0 else [ops.zeros(shape, x.dtype)]
+
+    parts = [*zeros(before), x, *zeros(after)]
+    return parts[0] if len(parts) == 1 else ops.concatenate(parts, axis)
+
+
+def _positive(number: Any) -> Any:
+    """The number, or 0 if it is negative."""
+    return max(number, 0) if isinstance(number, int) else ops.maximum(number, 0)
 
 
 @keras.saving.register_keras_serializable(package="dropzoo")
@@ -78,11 +103,9 @@ class FitTo(keras.Layer):
         x, like = inputs
         for axis in (1, 2):
             missing = ops.shape(like)[axis] - ops.shape(x)[axis]
-            before = missing // 2
-            more, less = ops.maximum(missing, 0), ops.maximum(-missing, 0)
-            padding = [(0, 0)] * 4
-            padding[axis] = (ops.maximum(before, 0), more - ops.maximum(before, 0))
-            x = ops.pad(x, padding)
+            more, less = _positive(missing), _positive(-missing)
+            before = more // 2
+            x = _with_zeros(x, axis, before, more - before)
             start = less // 2
             size = ops.shape(like)[axis]
             x = x[:, start : start + size] if axis == 1 else x[:, :, start : start + size]

@@ -145,7 +145,7 @@ def load_model(path: Path, compile: bool = True) -> keras.Model:
 def _load_assets(model: keras.Model, folder: str | None) -> None:
     """The `load_assets` of Keras' models: keeps the record that the folder holds, if it holds one."""
     if folder is not None and (file := Path(folder) / _FILE).is_file():
-        remember(model, Pixels(**json.loads(file.read_text())))
+        remember(model, Pixels(**json.loads(file.read_text(encoding="utf-8"))))
 
 
 if not hasattr(keras.Model, "load_assets"):
@@ -161,4 +161,4 @@ class _Record:
     def __call__(self, folder: str) -> None:
         if callable(self._own):
             self._own(folder)
-        (Path(folder) / _FILE).write_text(json.dumps(dataclasses.asdict(self.pixels)))
+        (Path(folder) / _FILE).write_text(json.dumps(dataclasses.asdict(self.pixels)), encoding="utf-8")

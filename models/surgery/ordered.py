@@ -25,10 +25,11 @@ class Functional(KerasFunctional):
         order: List of strs, names of layers. Layers that are not in it come last.
     """
 
-    def __init__(self, inputs: Any, outputs: Any, name: str | None = None, **kwargs: Any) -> None:
+    # Keras up to 3.13 saves the graph only of a class whose `__init__` has these very arguments.
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         # Not by assignment: Keras allows that only after its own `__init__`, which already reads `layers`.
         object.__setattr__(self, "order", list(kwargs.pop("order", ())))
-        super().__init__(inputs, outputs, name=name, **kwargs)
+        super().__init__(*args, **kwargs)
 
     @property
     def layers(self) -> list[keras.Layer]:

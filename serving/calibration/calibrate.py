@@ -146,7 +146,7 @@ def calibrate(
         figures=figures,
         n=len(heldout.keys),
         data=data,
-        date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        date=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         versions=_versions(),
     )
 

@@ -151,7 +151,7 @@ class Calibration:
             write_member(Path(path), _MEMBER, text)
             return
         with whole_file(Path(path)) as unfinished:
-            unfinished.write_text(text)
+            unfinished.write_text(text, encoding="utf-8")
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "Calibration":
@@ -198,7 +198,7 @@ def holds_calibration(path: Path) -> bool:
 def _text_of(path: Path) -> str:
     """The text of a JSON file, or of the calibration in a `.keras` file."""
     if path.suffix != ".keras":
-        return path.read_text()
+        return path.read_text(encoding="utf-8")
     text = read_member(path, _MEMBER)
     if text is None:
         raise ValueError(f"The file holds no calibration: dropzoo calibrate {path} --data DATA. Received: {path}")

@@ -47,7 +47,9 @@ def fit_temperature(
 ) -> float | tuple[float, ...]:
     """Returns the temperature at which the mean of the samples has the least negative log-likelihood.
 
-    The temperature lies in [0.05, 20]. It is 1 if no other is better.
+    The temperature lies in [0.05, 20]. It is 1 if no other is better. A few rows that are all right would ask for
+    endless certainty. So each label counts as wrong with the probability 1 / (n + 2) for n rows, which is
+    Laplace's rule of succession: as if one more answer had been right and one wrong.
 
     Args:
         p: Float32 array `(rows, samples, classes)` of probabilities.
@@ -56,23 +58,24 @@ def fit_temperature(
         per_class: Bool, whether to fit a temperature for each class.
 
     Reference:
-        Guo, Pleiss, Sun and Weinberger, "On Calibration of Modern Neural Networks", 2017, arXiv:1706.04599.
+        Guo, Pleiss, Sun and Weinberger, "On Calibration of Modern Neural Networks", 2017, arXiv:1706.04599; the
+        rule of succession for labels: Platt, "Probabilistic Outputs for Support Vector Machines", 1999.
     """
     coins = is_coins(kind, p.shape[-1])
-    logits = _logits(p, coins)
+    logits, targets = _logits(p, coins), _targets(labels, p.shape[-1], coins)
     bounds = np.log(_BOUNDS)
     one = optimize.minimize_scalar(
-        lambda x: _nll_and_slope(logits, labels, np.full(p.shape[-1], x), coins)[0],
+        lambda x: _nll_and_slope(logits, targets, np.full(p.shape[-1], x), coins)[0],
         bounds=tuple(bounds),
         method="bounded",
         options={"xatol": 1e-3},
     ).x
     if not per_class:
-        plain, fitted = (nll(p, labels, kind, t) for t in (1.0, float(np.exp(one))))
+        plain, fitted = (_nll_and_slope(logits, targets, np.full(p.shape[-1], x), coins)[0] for x in (0.0, one))
         return float(np.exp(one)) if fitted < plain else 1.0
     start = np.full(p.shape[-1], one)
     found = optimize.minimize(
-        lambda x: _nll_and_slope(logits, labels, x, coins), start, jac=True, bounds=[tuple(bounds)] * len(start)
+        lambda x: _nll_and_slope(logits, targets, x, coins), start, jac=True, bounds=[tuple(bounds)] * len(start)
     )
     return tuple(float(t) for t in np.exp(found.x))
 
@@ -110,21 +113,30 @@ def _logits(p: np.ndarray, coins: bool) -> np.ndarray:
     return np.log(inside) - np.log1p(-inside) if coins else np.log(inside)
 
 
-def _nll_and_slope(logits: np.ndarray, labels: np.ndarray, x: np.ndarray, coins: bool) -> tuple[float, np.ndarray]:
-    """The mean negative log-likelihood and its slope in each `x = log T`."""
+def _targets(labels: np.ndarray, classes: int, coins: bool) -> np.ndarray:
+    """The probability of each class that the fit aims at, by the rule of succession: `(rows, classes)`."""
+    doubt = 1 / (len(labels) + 2)
+    if coins:
+        return np.where(labels.reshape(-1, classes) == 1, 1 - doubt, doubt)
+    targets = np.full((len(labels), classes), doubt / (classes - 1))
+    targets[np.arange(len(labels)), labels] = 1 - doubt
+    return targets
+
+
+def _nll_and_slope(
+    logits: np.ndarray, targets: np.ndarray, x: np.ndarray, coins: bool
+) -> tuple[float, np.ndarray]:
+    """The mean cross-entropy of the targets and the mean of the samples, and its slope in each `x = log T`."""
     scaled = logits * np.exp(-x).astype(np.float32)
     if coins:
         p = 1.0 / (1.0 + np.exp(-np.clip(scaled, -80, 80)))
-        sign = np.where(labels.reshape(len(p), -1) == 1, 1.0, -1.0)
-        right = np.where(sign == 1, p.mean(1), 1.0 - p.mean(1)).clip(1e-12)
-        slope = (p * (1 - p) * scaled).mean(1) * sign / right
-        return float(-np.log(right).sum(-1).mean()), slope.mean(0)
+        mean = p.mean(1, dtype=np.float64).clip(1e-12, 1 - 1e-12)
+        loss = -(targets * np.log(mean) + (1 - targets) * np.log1p(-mean)).sum(-1).mean()
+        slope = (targets / mean - (1 - targets) / (1 - mean)) * (p * (1 - p) * scaled).mean(1)
+        return float(loss), slope.mean(0)
     p = np.exp(scaled - scaled.max(-1, keepdims=True))
     p /= p.sum(-1, keepdims=True)
-    own = np.take_along_axis(p, labels[:, None, None], -1)  # (rows, samples, 1)
-    right = own.mean(1).clip(1e-12)
-    slope = -(p * own * scaled).mean(1)
-    slope[np.arange(len(p)), labels] += (
-        own[..., 0] * np.take_along_axis(scaled, labels[:, None, None], -1)[..., 0]
-    ).mean(1)
-    return float(-np.log(right).mean()), (slope / right).mean(0)
+    mean = p.mean(1).clip(1e-12)
+    weighted = p * (targets / mean)[:, None]
+    slope = (scaled * (weighted - p * weighted.sum(-1, keepdims=True))).mean(1)
+    return float(-(targets * np.log(mean)).sum(-1).mean()), slope.mean(0)

@@ -32,7 +32,7 @@ def model_card(
     model = members[0]
     card = {
         "name": model.name,
-        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "parameters": sum(member.count_params() for member in members),
         **({"members": len(members)} if len(members) > 1 else {}),
         "plan": _plan(model),
@@ -122,12 +122,12 @@ def info_of(
 
 def write_card(folder: Path, card: Mapping[str, object]) -> None:
     """Writes `model_card.json` and `model_card.md` to a folder."""
-    (folder / "model_card.json").write_text(json.dumps(card, indent=2) + "\n")
+    (folder / "model_card.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
     lines = [f"# {card['name']}", ""]
     for title, value in card.items():
         if title != "name":
             lines += [f"## {str(title).replace('_', ' ').capitalize()}", "", *_section(value), ""]
-    (folder / "model_card.md").write_text("\n".join(lines))
+    (folder / "model_card.md").write_text("\n".join(lines), encoding="utf-8")
 
 
 def _section(value: object) -> list[str]:

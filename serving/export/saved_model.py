@@ -169,7 +169,7 @@ def export_model(
         _save_members(made.models, extra, pixels)
         if made.calibration is not None:
             made.calibration.save(extra / "calibration.json")
-        (extra / "info.json").write_text(json.dumps(info | _promised(made), indent=2) + "\n")
+        (extra / "info.json").write_text(json.dumps(info | _promised(made), indent=2) + "\n", encoding="utf-8")
         write_card(extra, filled)
         requests = warmup_requests(signatures.specs(), files)
         write_warmup(extra / "tf_serving_warmup_requests", version.parent.name, requests)

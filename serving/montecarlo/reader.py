@@ -256,10 +256,13 @@ class LogProbabilities:
         self._reader = Reader(model, "multi_class", from_logits)
         if len(self._reader.outputs) > 1:
             raise ValueError(f"The model must have one output. Received: {len(self._reader.outputs)}")
-        self._run = tf.function(self._log_p, reduce_retracing=True, autograph=False)
+        self._run: Callable[..., tf.Tensor] | None = None
 
     def __call__(self, inputs: InputsLike) -> tf.Tensor:
-        return self._run(self._reader.check(inputs))
+        flat = self._reader.check(inputs)
+        if self._run is None:
+            self._run = self._reader.traced(self._log_p)
+        return self._run(flat)
 
     def _log_p(self, flat: list[tf.Tensor]) -> tf.Tensor:
         (raw,) = self._reader.call(flat)

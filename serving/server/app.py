@@ -11,12 +11,13 @@ import logging
 import re
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import TypedDict, Unpack
+from typing import TypedDict
 
 import jinja2
 import uvicorn
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
+from typing_extensions import Unpack
 
 from dropzoo.serving.server.core import Server
 from dropzoo.serving.server.http import Rooted, add_errors
@@ -143,7 +144,7 @@ def page_for(name: str, limits: Limits, names: Sequence[str] = (), root_path: st
     """
     if not re.fullmatch(r"[\w.+-]+", name, re.ASCII):
         raise ValueError(f"A model's name may have letters, digits and _ . + - only. Received: {name!r}")
-    page = (Path(__file__).parent / "page.html").read_text()
+    page = (Path(__file__).parent / "page.html").read_text(encoding="utf-8")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
     others = [each for each in names if each != name]
     values = {"name": name, "others": others, "root": root_path, "max_pixels": limits.max_pixels}

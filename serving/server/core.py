@@ -86,24 +86,18 @@ class Server:
         """
         limit = self.limits.max_body_bytes
         is_gzip = check_encoding(request.headers.get("content-encoding", ""))
-        too_large = Refused(413, f"The body may have {limit:,} bytes at most", _SMALLER)
         if int(request.headers.get("content-length", 0)) > limit:  # the HTTP parser lets only numbers through
-            raise too_large
+            raise _too_large(limit)
         self.arriving += 1
         try:
-            body = bytearray()
-            async with asyncio.timeout(self.limits.body_timeout_s):
-                async for chunk in request.stream():
-                    body += chunk
-                    if len(body) > limit:
-                        raise too_large
-        except TimeoutError:
+            body = await asyncio.wait_for(_read(request, limit), self.limits.body_timeout_s)
+        except asyncio.TimeoutError:  # another class than the built-in TimeoutError before Python 3.11
             raise Refused(408, f"The body did not arrive within {self.limits.body_timeout_s:g} s") from None
         finally:
             self.arriving -= 1
         if not is_gzip:
-            return bytes(body)
-        return await self._in_thread(unzipped, bytes(body), self.limits)
+            return body
+        return await self._in_thread(unzipped, body, self.limits)
 
     async def predict(self, request: Request, name: str, version: str | None, asked: str | None) -> Response:
         """Answers a Predict request: JSON, or an image file or an array as the body, in the form that is accepted.
@@ -223,6 +217,21 @@ class Server:
                     self.settle()
             except Exception:
                 _log.exception("Looking for versions failed")
+
+
+async def _read(request: Request, limit: int) -> bytes:
+    """The body of a request, of at most `limit` bytes."""
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > limit:
+            raise _too_large(limit)
+    return bytes(body)
+
+
+def _too_large(limit: int) -> Refused:
+    """The refusal of a body of more than `limit` bytes."""
+    return Refused(413, f"The body may have {limit:,} bytes at most", _SMALLER)
 
 
 def _from_file(body: bytes, signature: Signature, limits: Limits) -> _Question:

@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, NotRequired, TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 from scipy import ndimage
+from typing_extensions import NotRequired
 
 from dropzoo.serving.server.batching import Arrays
 from dropzoo.serving.server.counts import Count

@@ -1,8 +1,9 @@
 """The promises of a calibration on the page: the decision, the contours, and sentences for everyone."""
 
-from typing import NotRequired, TypedDict
+from typing import TypedDict
 
 import numpy as np
+from typing_extensions import NotRequired
 
 from dropzoo.serving.calibration.answers import ANSWERS, class_probabilities
 from dropzoo.serving.server.batching import Arrays

@@ -12,9 +12,10 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Any, Unpack
+from typing import Any
 
 from fastapi import FastAPI
+from typing_extensions import Unpack
 
 # Ray reads this when it is imported. Without it, Ray reports its use.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")

@@ -5,15 +5,32 @@ which need TensorFlow, are imported when they are first used.
 """
 
 import importlib
+import sys
+from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
-from dropzoo import layers, models
+if TYPE_CHECKING:
+    from dropzoo import layers, models
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["layers", "models", "serving", "training"]
 
 
 def __getattr__(name: str) -> ModuleType:
-    if name in ("serving", "training"):
+    if name in __all__:
         return importlib.import_module(f"dropzoo.{name}")
     raise AttributeError(f"module 'dropzoo' has no attribute {name!r}")
+
+
+def _is_command_line() -> bool:
+    """Whether this process is the command `dropzoo`, which answers `--help` without waiting for Keras."""
+    program = sys.argv[0] if sys.argv else ""
+    if program == "-m":  # `python -m dropzoo.cli`: until the module is found, only the whole line has its name
+        program = sys.orig_argv[-len(sys.argv)]
+    return Path(program).name.removesuffix(".exe") in ("dropzoo", "dropzoo.cli")
+
+
+if not _is_command_line():
+    importlib.import_module("dropzoo.layers")
+    importlib.import_module("dropzoo.models")

@@ -11,16 +11,16 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from dropzoo import layers, serving, training
+from dropzoo import serving
 from dropzoo.pages.demo import Section, write_report
 from dropzoo.runs.config import RunConfig
 from dropzoo.runs.data import judged_images
-from dropzoo.runs.evaluation import evaluate, log_probabilities, score
+from dropzoo.runs.evaluation import evaluate
 from dropzoo.runs.files import read_history
 from dropzoo.runs.run import train_run
-from dropzoo.runs.scores import Scores
+from dropzoo.runs.ways import judge
 
-_NUM_SAMPLES = 10
+NUM_SAMPLES = 10
 #: The runs of the demo. There are few training images, and enough epochs to fit them, so that the networks without
 #: dropout overfit. `benchmarks/demo.py` repeats them with ten seeds.
 RUNS = {
@@ -82,36 +82,6 @@ def run_demo(out: Path, say: Callable[[str], None] = print) -> Path:
     return report
 
 
-def judge(title: str, model: keras.Model, data: training.Data) -> dict[str, Scores]:
-    """Returns the scores on test images of each way to predict with a model.
-
-    Args:
-        title: Str, the model in words.
-        model: The model.
-        data: The data. The temperatures are fitted on the validation images.
-
-    Returns:
-        Dict of scores: one pass, one pass with temperature and, if the model drops, samples without and with it.
-    """
-    ways: dict[str, serving.MonteCarlo | None] = {
-        title: None,
-        f"{title}, temperature": _calibrated(model, model, data),
-    }
-    if layers.dropouts(model):
-        sampled = serving.MonteCarlo(model, num_samples=_NUM_SAMPLES)
-        ways[f"{title}, {_NUM_SAMPLES} samples"] = sampled
-        ways[f"{title}, {_NUM_SAMPLES} samples, temperature"] = _calibrated(model, sampled, data)
-    test = judged_images(data)
-    return {name: score(log_probabilities(model, way), test, Scores(data.info)) for name, way in ways.items()}
-
-
-def _calibrated(
-    model: keras.Model, predictor: keras.Model | serving.MonteCarlo, data: training.Data
-) -> serving.MonteCarlo:
-    """Returns a predictor with the temperature that fits the validation images."""
-    return serving.MonteCarlo(model, calibration=serving.calibrate(predictor, data.validation, verbose=0))
-
-
 def _run(name: str, config: RunConfig, out: Path, say: Callable[[str], None]) -> Section:
     trained: dict[str, keras.Model] = {}
     histories = {}
@@ -125,16 +95,18 @@ def _run(name: str, config: RunConfig, out: Path, say: Callable[[str], None]) ->
     test = judged_images(data)
     model = trained["with dropout"]
 
-    say(f"{name}: evaluating in one pass and by {_NUM_SAMPLES} samples, each with a temperature too")
+    say(f"{name}: evaluating in one pass and by {NUM_SAMPLES} samples, each with a temperature too")
     train = {title: evaluate(each, data.train.at_epoch(0), data.info) for title, each in trained.items()}
-    scores = {way: found for title, each in trained.items() for way, found in judge(title, each, data).items()}
-    monte_carlo = serving.MonteCarlo(model, num_samples=_NUM_SAMPLES)
+    scores = {
+        f"{title}, {way}".replace(", one pass", "").replace("samples", f"{NUM_SAMPLES} samples"): found
+        for title, each in trained.items()
+        for way, found in judge(each, data, NUM_SAMPLES).items()
+    }
+    monte_carlo = serving.MonteCarlo(model, num_samples=NUM_SAMPLES)
 
     export = out / "saved_models" / name / "1"
     say(f"{name}: exporting to {export} and loading it in a process without this package")
-    serving.export_model(
-        model, export, num_samples=_NUM_SAMPLES, class_names=data.info.class_names, overwrite=True
-    )
+    serving.export_model(model, export, num_samples=NUM_SAMPLES, class_names=data.info.class_names, overwrite=True)
     difference = _check_export(model, export, next(iter(test))[0].numpy()[:4], out)
     say(f"  the largest difference between the export's and the model's probabilities is {difference:.1e}")
 

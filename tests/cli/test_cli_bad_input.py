@@ -138,7 +138,7 @@ def test_every_help_shows_an_example_that_parses():
     names = (
         "list sites plot retrofit inspect train evaluate calibrate sweep recommend predict measure export serve"
     )
-    assert set(commands) == {*names.split(), "bench", "bench-input", "demo"}
+    assert set(commands) == {*names.split(), "bench", "bench-input", "demo", "doctor"}
     for name, command in commands.items():
         examples = re.findall(r"Example: dropzoo (.*)", command.help)
         assert examples, name

@@ -1,10 +1,6 @@
 """The ground floor: checks, whole files, orientation."""
 
-import ast
 import math
-import sys
-import types
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -81,39 +77,6 @@ def test_a_file_has_one_writer_at_a_time(tmp_path):
             lock(other)
         one.close()
         lock(other)
-
-
-def test_on_windows_a_byte_far_behind_the_end_is_locked_and_the_file_can_be_read(tmp_path, monkeypatch):
-    locked = []
-
-    def locking(fd, mode, count):
-        position = one.tell()
-        if position in locked:
-            raise PermissionError(13, "Permission denied")
-        locked.append(position)
-
-    with open(tmp_path / "file", "ab", buffering=0) as one:
-        one.write(b"first")
-        monkeypatch.setattr(sys, "platform", "win32")
-        monkeypatch.setitem(sys.modules, "msvcrt", types.SimpleNamespace(locking=locking, LK_NBLCK=2))
-        monkeypatch.setitem(sys.modules, "fcntl", None)
-        lock(one)
-        with pytest.raises(BlockingIOError):
-            lock(one)
-        monkeypatch.undo()
-        one.write(b", second")
-    assert locked == [2**30] and (tmp_path / "file").read_bytes() == b"first, second"
-
-
-def test_no_module_needs_a_system_of_one_kind_to_be_imported():
-    root = Path(__file__).parents[2]
-    for folder in ("layers", "models", "training", "serving", "src"):
-        for path in (root / folder).rglob("*.py"):
-            top = [
-                node for node in ast.parse(path.read_text()).body if isinstance(node, (ast.Import, ast.ImportFrom))
-            ]
-            names = {alias.name for node in top if isinstance(node, ast.Import) for alias in node.names}
-            assert not names & {"fcntl", "msvcrt", "pwd", "resource", "termios"}, path
 
 
 def test_close_names_are_suggested_or_else_names_that_contain_the_word():

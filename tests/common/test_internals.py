@@ -4,6 +4,7 @@ import ast
 import functools
 import importlib
 import pkgutil
+import re
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +13,8 @@ from typing import Any
 import keras
 import pytest
 import tensorflow as tf
+from packaging.specifiers import SpecifierSet
+from packaging.version import Version
 
 from dropzoo.common.keras_internals import shadowed_calls
 from dropzoo.common.tensorflow_internals import codes_of_recompute_grad
@@ -70,6 +73,15 @@ EXAMPLES: dict[str, Callable[[], Any]] = {
     "CacheDataset": lambda: tf.data.Dataset.range(1).cache(),
     "": lambda: importlib.import_module("tensorflow.python.data.ops.snapshot_op"),
 }
+
+
+@pytest.mark.parametrize("home", HOMES)
+def test_the_bounds_of_the_package_enclose_the_versions_that_were_seen(home):
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    package = home.__name__.rpartition(".")[2].removesuffix("_internals")
+    bounds = SpecifierSet(re.search(rf'"{package}([><=][^"]*)"', text)[1])
+    first, last = Version(home.FIRST_SEEN), Version(home.LAST_SEEN)
+    assert first in bounds and last in bounds and Version(f"{first.major}.{first.minor - 1}.99") not in bounds
 
 
 def find(owner: str) -> Any:

@@ -11,7 +11,7 @@ from dropzoo.serving.calibration.answers import by_size
 from dropzoo.serving.calibration.heldout import HeldOut
 from dropzoo.serving.calibration.rows import Rows
 from dropzoo.serving.calibration.settings import settings_of
-from dropzoo.serving.calibration.temperature import fit_temperature, nll, temper
+from dropzoo.serving.calibration.temperature import fit_temperature, mean_at, nll, temper
 
 
 class TestTemperature:
@@ -49,6 +49,16 @@ class TestTemperature:
             assert np.isfinite(temper(tf.constant(p), 3.0, kind)).all()
         labels = np.array([0, 2])
         assert np.isfinite(nll(p, labels, "multi_class", fit_temperature(p, labels, "multi_class")))
+
+    @pytest.mark.parametrize("kind", ["multi_class", "binary"])
+    def test_few_rows_that_are_all_right_are_not_endless_certainty(self, kind):
+        """30 right of 30 are as certain as 31 right of 32, whatever the samples say."""
+        logits = RANDOM.normal(3.0, 1.0, (30, 20, 1)).astype("float32")
+        p = tf.sigmoid(tf.concat([-logits, logits], -1) if kind == "multi_class" else logits).numpy()
+        labels = np.ones(30, int)
+        p = p / p.sum(-1, keepdims=True) if kind == "multi_class" else p
+        found = fit_temperature(p, labels, kind)
+        assert mean_at(p, kind, found)[:, -1].mean() == pytest.approx(31 / 32, abs=0.01)
 
     def test_none_is_fitted_if_none_is_asked(self, identity):
         images, labels = answers(60)

@@ -167,13 +167,13 @@ def test_what_mattered_is_what_was_made_to():
     effects = {"none": 0.0, "module?": 0.0, "dense*": 1.0}
     space = dataclasses.replace(SPACE, plans=(), augments=(False, True))
     found = candidates(swept(lambda axes: 3 + effects[axes.sites] + 0.5 * (axes.augment == "yes"), 0.0, space))
-    shares = what_mattered([c for c in found if not c.is_baseline])
+    shares = what_mattered([c for c in found if not c.is_baseline], "nll")
     var = {"sites": 0.25, "augment": 0.0625, "seed": 0.04 * np.var(np.sin(range(5)))}
     for name, expected in var.items():
         assert shares[name] == pytest.approx(expected / sum(var.values()), abs=1e-6)
     assert shares["rate"] == pytest.approx(0, abs=1e-6) and list(shares)[0] == "sites"
     assert shares["interactions and noise"] == pytest.approx(0, abs=1e-6)
-    assert what_mattered([Candidate(found[0].records[:1])]) == {}
+    assert what_mattered([Candidate(found[0].records[:1])], "nll") == {}
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Runs killed at any moment, asked to stop, and out of room: what is left is whole, and goes on exactly."""
 
 import contextlib
+import functools
 import os
 import random
 import resource
@@ -12,9 +13,10 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import PIL.Image
 import pytest
 
-from _killed import EPOCHS, LINES
+from _killed import EPOCHS, LINES, RUNS
 from _trainer_runs import dataset, linear_model
 from dropzoo.training.trainer import Trainer
 
@@ -48,9 +50,9 @@ def begun(*args):
         process.wait()
 
 
-def finished(folder, end):
+def finished(run, folder, end):
     """The end of the run, trained to it in a process of its own: other threads would add in another order."""
-    with begun(folder, end) as process:
+    with begun(*run, folder, end) as process:
         output = process.communicate()[0]
         assert process.returncode == 0, output
     return end
@@ -58,9 +60,40 @@ def finished(folder, end):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """The end of the run that nothing stops."""
-    folder = tmp_path_factory.mktemp("whole")
-    return finished(folder, folder / "end.npz")
+    """For the name of a run: its first arguments, and the end of the run that nothing stops."""
+
+    @functools.cache
+    def of(name):
+        data, folder = tmp_path_factory.mktemp(name), tmp_path_factory.mktemp("whole")
+        DATA[name](data)
+        return (name, data), finished((name, data), folder, folder / "end.npz")
+
+    return of
+
+
+def write_masks(data):
+    """Bright squares on noise, with a rim of void."""
+    for number in range(32):
+        image = np.random.default_rng(number).integers(0, 100, (12, 12), dtype="uint8")
+        mask = np.zeros_like(image)
+        mask[2 + number % 4 : 8, 3:9] = 1
+        image[mask == 1] += 100
+        mask[0] = 255
+        for kind, pixels in (("images", image), ("masks", mask)):
+            (data / kind).mkdir(exist_ok=True)
+            PIL.Image.fromarray(pixels).save(data / kind / f"{number:02}.png")
+
+
+def write_labels(data):
+    """Dark and bright noise, in three and in one of four images."""
+    for number in range(32):
+        label = int(number % 4 == 0)
+        pixels = np.random.default_rng(number).integers(0, 150, (8, 8), dtype="uint8") + 90 * label
+        (data / str(label)).mkdir(exist_ok=True)
+        PIL.Image.fromarray(pixels.astype("uint8")).save(data / str(label) / f"{number:02}.png")
+
+
+DATA = {"masks": write_masks, "labels": write_labels}
 
 
 def assert_same_end(path, other):
@@ -70,26 +103,31 @@ def assert_same_end(path, other):
             np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
-def test_a_killed_run_ends_as_one_that_was_not(tmp_path, whole, kills):
+@pytest.mark.parametrize(
+    "name, kills",
+    [*((name, 1) for name in RUNS), *(pytest.param(name, 20, marks=pytest.mark.slow) for name in RUNS)],
+)
+def test_a_killed_run_ends_as_one_that_was_not(tmp_path, whole, name, kills):
+    run, end = whole(name)
     draw = random.Random(kills)
     positions = []
     for _ in range(kills):
-        with begun(tmp_path) as process:
+        with begun(*run, tmp_path) as process:
             # In a step, in the writing of a checkpoint, in validation, anywhere.
             for _ in range(draw.randint(1, 3 * EPOCHS * LINES // (2 * kills + 1))):
                 process.stdout.readline()
             process.send_signal(signal.SIGKILL)
             process.wait()
         positions.append(max((path.name for path in tmp_path.glob(CHECKPOINTS)), default=""))
-    assert positions == sorted(positions) and positions[0] < positions[-1]
-    assert_same_end(finished(tmp_path, tmp_path / "end.npz"), whole)
+    assert positions == sorted(positions) and "" < positions[-1] and (kills == 1 or positions[0] < positions[-1])
+    assert_same_end(finished(run, tmp_path, tmp_path / "end.npz"), end)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number, code", [(signal.SIGTERM, 143), (signal.SIGINT, -signal.SIGINT)])
 def test_a_signal_saves_says_where_and_ends(tmp_path, whole, number, code):
-    with begun(tmp_path) as process:
+    run, end = whole("masks")
+    with begun(*run, tmp_path) as process:
         process.send_signal(number)
         output = process.communicate()[0]
     assert process.returncode == code, output
@@ -97,7 +135,7 @@ def test_a_signal_saves_says_where_and_ends(tmp_path, whole, number, code):
     newest = max(tmp_path.glob(CHECKPOINTS))
     assert f"Interrupted. Saved to {newest}" in output
     assert ("Traceback" in output) == (number == signal.SIGINT)  # Python's own way to end by Ctrl-C
-    assert_same_end(finished(tmp_path, tmp_path / "end.npz"), whole)
+    assert_same_end(finished(run, tmp_path, tmp_path / "end.npz"), end)
 
 
 def test_a_signal_in_validation_and_a_handler_of_the_users_own(tmp_path):

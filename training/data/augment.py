@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from dropzoo.common.checks import check_pair, unknown
 from dropzoo.training.data import changes
+from dropzoo.training.data.windows import foreground_pixels
 
 #: The number of random numbers for each example, whichever changes are on.
 NUM_DRAWS = 11
@@ -31,6 +32,9 @@ class Augment:
         shift: Float in [0, 1], the fraction of the height and of the width, to either side.
         scale: Float in [0, 1). Zoom by a factor from `1 - scale` to `1 + scale`.
         crop: Int, `(height, width)` or None. The size of a random window to train on.
+        foreground: Float in [0, 1]. The fraction of the windows that are laid around a pixel of the foreground of
+            the mask, with all classes but class 0 equally likely; the others are laid anywhere. Good for small
+            objects in large images. 0.33 is usual.
         brightness: Float in [0, 1], added to all channels, up or down.
         contrast: Float in [0, 1]. The distance to the mean of the channel grows or shrinks by this fraction.
         saturation: Float in [0, 1]. The distance to the grey image grows or shrinks by this fraction; RGB only.
@@ -59,6 +63,7 @@ class Augment:
     shift: float = 0.0
     scale: float = 0.0
     crop: int | tuple[int, int] | None = None
+    foreground: float = 0.0
     brightness: float = 0.0
     contrast: float = 0.0
     saturation: float = 0.0
@@ -71,7 +76,7 @@ class Augment:
         for name in ("flip_horizontal", "flip_vertical"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"`{name}` must be True or False. Received: {name}={getattr(self, name)!r}")
-        for name in (*_LIMITS, "shift", "scale", "brightness", "contrast", "saturation", "noise"):
+        for name in (*_LIMITS, "shift", "scale", "brightness", "contrast", "saturation", "noise", "foreground"):
             value, limit = getattr(self, name), _LIMITS.get(name, 1)
             number = isinstance(value, int | float) and not isinstance(value, bool)
             if not (number and 0 <= value <= limit) or (name == "scale" and value == 1):
@@ -79,18 +84,30 @@ class Augment:
                 raise ValueError(f"`{name}` must be a number in {interval}. Received: {name}={value!r}")
         if self.crop is not None:
             object.__setattr__(self, "crop", check_pair(self.crop, "crop"))
+        elif self.foreground:
+            raise ValueError(
+                "`foreground` is the fraction of random windows that show foreground: pass their size too, as in "
+                f'"crop=128,foreground=0.33". Received: foreground={self.foreground!r} without `crop`'
+            )
 
-    def check(self, height: int | None, width: int | None, channels: int) -> None:
+    def check(self, height: int | None, width: int | None, channels: int, masks: bool = True) -> None:
         """Raises an error if images of this shape cannot get these changes.
 
         Args:
             height: Int, pixels; None if it is not known.
             width: Int, pixels; None if it is not known.
             channels: Int, the number of channels.
+            masks: Bool. Whether the labels are masks.
 
         Raises:
-            ValueError: If `saturation` is set for images without colour, or `crop` is larger than the images.
+            ValueError: If `saturation` is set for images without colour, `crop` is larger than the images, or
+                `foreground` is set for labels that are not masks.
         """
+        if self.foreground and not masks:
+            raise ValueError(
+                f"`foreground` needs masks, and the images have labels. Received: foreground={self.foreground}. "
+                "For rare classes of images, pass balance=True (--balance sampling)"
+            )
         if self.saturation and channels != 3:
             raise ValueError(
                 f"`saturation` needs RGB images. Received: saturation={self.saturation}, {channels} channel(s)"
@@ -99,7 +116,11 @@ class Augment:
             raise ValueError(f"`crop` must fit in the images of {height}x{width}. Received: crop={self.crop}")
 
     def apply(
-        self, image: tf.Tensor, label: tf.Tensor, seed: tuple[int, int] | tf.Tensor
+        self,
+        image: tf.Tensor,
+        label: tf.Tensor,
+        seed: tuple[int, int] | tf.Tensor,
+        ignore_class: int | None = None,
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Augments one example.
 
@@ -107,6 +128,7 @@ class Augment:
             image: Float32 tensor `(height, width, channels)` in [0, 1].
             label: Mask `(height, width)`, which moves with the image; a label of another rank stays as it is.
             seed: Two ints. Equal seeds give equal results.
+            ignore_class: Int or None. The label of pixels that are no foreground, such as 255.
 
         Returns:
             The new image and label.
@@ -116,27 +138,32 @@ class Augment:
         """
         image, label = tf.convert_to_tensor(image), tf.convert_to_tensor(label)
         draws = tf.random.stateless_uniform([1, NUM_DRAWS], seed, -1.0, 1.0)
-        images, labels = self.apply_batch(image[None], label[None], draws)
+        images, labels = self.apply_batch(image[None], label[None], draws, ignore_class)
         return images[0], labels[0]
 
-    def apply_batch(self, images: tf.Tensor, labels: tf.Tensor, draws: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def apply_batch(
+        self, images: tf.Tensor, labels: tf.Tensor, draws: tf.Tensor, ignore_class: int | None = None
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         """Augments a batch, each example by random numbers of its own.
 
         Args:
             images: Float32 tensor `(batch, height, width, channels)` in [0, 1].
             labels: Masks `(batch, height, width)`, which move with the images, or labels of another rank.
             draws: Float32 tensor `(batch, NUM_DRAWS)`, uniform in [-1, 1).
+            ignore_class: Int or None. The label of pixels that are no foreground.
 
         Returns:
             The new images and labels.
         """
-        self.check(*images.shape[1:])
+        height, width, channels = images.shape[1:]
+        self.check(height, width, channels, labels.shape.rank == 3)
+        seeds = changes.seeds_of(draws)
         if any((self.flip_horizontal, self.flip_vertical, self.rotation, self.shift, self.scale, self.crop)):
-            size, transforms = self._transforms(tf.shape(images)[1:3], draws)
+            shown = foreground_pixels(labels, seeds, self.foreground, ignore_class) if self.foreground else None
+            size, transforms = self._transforms(tf.shape(images)[1:3], draws, shown)
             images = self._move(images, size, transforms, "BILINEAR")
             if labels.shape.rank == 3:
                 labels = self._move(labels[..., None], size, transforms, "NEAREST")[..., 0]
-        seeds = changes.seeds_of(draws)
         if self.elastic:
             moving = labels.shape.rank == 3
             images, bent = changes.elastic(images, labels if moving else None, seeds, self.elastic)
@@ -161,8 +188,13 @@ class Augment:
             images = changes.noise(images, seeds, self.noise)
         return tf.clip_by_value(images, 0.0, 1.0), labels
 
-    def _transforms(self, size: tf.Tensor, draws: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns the size of the outputs, and the maps from their pixels to those of the inputs, `(batch, 8)`."""
+    def _transforms(
+        self, size: tf.Tensor, draws: tf.Tensor, shown: tuple[tf.Tensor, tf.Tensor] | None
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns the size of the outputs, and the maps from their pixels to those of the inputs, `(batch, 8)`.
+
+        `shown` is what `foreground_pixels` returns, or None.
+        """
         height, width = tf.cast(size[0], tf.float32), tf.cast(size[1], tf.float32)
         mirror_x, mirror_y, turn, zoom, right, down, along, across = tf.unstack(draws[:, :8], axis=-1)  # (batch,)
         flip_x = tf.where(mirror_x < 0, -1.0, 1.0) if self.flip_horizontal else 1.0
@@ -177,10 +209,23 @@ class Augment:
             left = tf.floor((width - self.crop[1] + 1) * (across + 1) / 2)
             size = tf.constant(self.crop)
         x, y = (width - 1) / 2, (height - 1) / 2  # flips, rotation and zoom are about the input's centre
+        if shown is not None:
+            (row, column), wanted = tf.unstack(shown[0], axis=1), shown[1]
+            # Where the map puts the pixel: the inverse of the map, around the window.
+            right_of, below = column - x - self.shift * right * width, row - y - self.shift * down * height
+            scale = xx * yy - xy * yx
+            left = tf.where(wanted, self._around((yy * right_of - xy * below) / scale + x, width, 1), left)
+            top = tf.where(wanted, self._around((xx * below - yx * right_of) / scale + y, height, 0), top)
         dx = xx * (left - x) + xy * (top - y) + x + self.shift * right * width
         dy = yx * (left - x) + yy * (top - y) + y + self.shift * down * height
         zero = tf.zeros_like(dx)
         return size, tf.stack([xx, xy, dx, yx, yy, dy, zero, zero], axis=1)
+
+    def _around(self, place: tf.Tensor, size: tf.Tensor, axis: int) -> tf.Tensor:
+        """Returns the corner of the window with a place in its middle, or as near to it as the image allows."""
+        side = self.crop[axis] if isinstance(self.crop, tuple) else size
+        last = size - side
+        return tf.clip_by_value(tf.round(place - (side - 1) / 2), tf.minimum(last, 0), tf.maximum(last, 0))
 
     def _move(self, pixels: tf.Tensor, size: tf.Tensor, transforms: tf.Tensor, interpolation: str) -> tf.Tensor:
         """Returns the pixels at the mapped places."""

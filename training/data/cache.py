@@ -96,6 +96,19 @@ def _gathered(split: Split, gather: Read) -> Split:
     return dataclasses.replace(split, examples=examples, read=gather, gather=gather, in_memory=True)
 
 
+def _write(split: Split, paths: list[Path]) -> None:
+    """Writes the examples of a split to two files and closes them, because Windows renames no open file."""
+    arrays = [
+        np.lib.format.open_memmap(
+            path, mode="w+", dtype=spec.dtype.as_numpy_dtype, shape=(split.count, *spec.shape)
+        )
+        for path, spec in zip(paths, split.examples.element_spec, strict=True)
+    ]
+    _filled(split, arrays)
+    for array in arrays:
+        array.flush()
+
+
 def _on_disk(split: Split, name: str) -> Split:
     """Returns a split whose examples are in two files in the temporary folder, which later runs find again."""
     specs = split.examples.element_spec
@@ -106,17 +119,10 @@ def _on_disk(split: Split, name: str) -> Split:
         folder.mkdir(parents=True, exist_ok=True)
         unfinished = [path.with_suffix(f".{os.getpid()}.unfinished") for path in paths]
         try:
-            arrays = [
-                np.lib.format.open_memmap(
-                    path, mode="w+", dtype=spec.dtype.as_numpy_dtype, shape=(split.count, *spec.shape)
-                )
-                for path, spec in zip(unfinished, specs, strict=True)
-            ]
-            _filled(split, arrays)
-            for array in arrays:
-                array.flush()
+            _write(split, unfinished)
             for path, target in zip(unfinished, paths, strict=True):
-                os.replace(path, target)
+                if not target.exists():  # another process may have been faster, and may read it
+                    os.replace(path, target)
         finally:
             for path in unfinished:
                 path.unlink(missing_ok=True)

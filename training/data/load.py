@@ -209,7 +209,7 @@ def load_data(
     source = _source(name, reading, seed, data_dir, manual_dir)
     height, width, channels = _shape(source, size, num_channels)
     sizes_vary = height is None or width is None
-    crop = _crop(augmentation, height, width, channels)
+    crop = _crop(augmentation, height, width, channels, source.task == "segmentation")
     if sizes_vary and batch_size > 1 and crop is None:
         raise ValueError(
             "Images of different sizes cannot form a batch. Pass `image_size=(height, width)`, `batch_size=1`, or "
@@ -226,7 +226,7 @@ def load_data(
         raise ValueError(
             "`balance` is for classes of images. For masks, weigh the classes: `class_weight` of `fit`"
         )
-    batches = training_batches(kept[0] or train, batch_size, augmentation, seed, balance)
+    batches = training_batches(kept[0] or train, batch_size, augmentation, seed, balance, source.ignore_class)
     batches.as_stored = lambda: evaluation(kept[0])
     batches.ignore_class = source.ignore_class
     return Data(
@@ -320,12 +320,12 @@ def _shape(
 
 
 def _crop(
-    augmentation: Augment | None, height: int | None, width: int | None, channels: int
+    augmentation: Augment | None, height: int | None, width: int | None, channels: int, masks: bool
 ) -> tuple[int, int] | None:
     """Returns the size of the windows to train on, or None; checks that the augmentation suits the images."""
     if augmentation is None:
         return None
-    augmentation.check(height, width, channels)
+    augmentation.check(height, width, channels, masks)
     return augmentation.crop if isinstance(augmentation.crop, tuple) else None
 
 
@@ -347,5 +347,5 @@ def find_folder(name: str | os.PathLike) -> Path | None:
     is_path = isinstance(name, os.PathLike) or text.startswith(("~", "."))
     if not is_path and os.path.isdir(text):
         is_path = not is_known(text) or has_images(Path(text))
-    is_path = is_path or (os.sep in text and not is_known(text))
+    is_path = is_path or (any(sign in text for sign in ("/", os.sep)) and not is_known(text))
     return Path(name).expanduser() if is_path else None

@@ -155,7 +155,12 @@ def evaluation_batches(split: Split, batch_size: int) -> tf.data.Dataset:
 
 
 def training_batches(
-    split: Split, batch_size: int, augment: Augment | None, seed: int, balance: bool = False
+    split: Split,
+    batch_size: int,
+    augment: Augment | None,
+    seed: int,
+    balance: bool = False,
+    ignore_class: int | None = None,
 ) -> tf.data.Dataset:
     """Returns a dataset that shuffles, augments and batches examples anew for each epoch.
 
@@ -171,15 +176,18 @@ def training_batches(
     # Images of several sizes must be cropped before they make a batch, so they are augmented one by one.
     one_size = all(spec[0].shape)
 
+    # Traced once, and not in each epoch, which takes a second for many changes.
+    @tf.function(autograph=False, reduce_retracing=True)
+    def changed(images: tf.Tensor, labels: tf.Tensor, draws: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        images, labels = _as_numbers(images, labels)
+        return (images, labels) if augment is None else augment.apply_batch(images, labels, draws, ignore_class)
+
     def at_epoch(epoch: int | tf.Tensor) -> tf.data.Dataset:
         epoch = tf.cast(epoch, tf.int64)
         draws = tf.random.stateless_uniform([count, NUM_DRAWS], tf.stack([seed, epoch]), -1.0, 1.0)
 
         def finish(indices: tf.Tensor, examples: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
-            images, labels = _as_numbers(*examples)
-            if augment is None:
-                return images, labels
-            return augment.apply_batch(images, labels, tf.gather(draws, indices))
+            return changed(*examples, tf.gather(draws, indices))
 
         if split.gather is not None and one_size:
             gather = split.gather

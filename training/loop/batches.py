@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from dropzoo.common.tensorflow_internals import writes_files
 from dropzoo.models.graph.endings import output_activation
+from dropzoo.training.supervision import DeepSupervision
 
 #: The argument that limits the batches of each kind of data.
 STEPS = {"train": "steps_per_epoch", "validation_data": "validation_steps", "dataset": "steps"}
@@ -43,6 +44,10 @@ def check_r_drop(model: keras.Model, r_drop: float) -> None:
     """Raises a ValueError for R-Drop with a model that has its own `train_step` or ends in probabilities."""
     if not r_drop:
         return
+    if isinstance(model, DeepSupervision):
+        raise ValueError(
+            f"`r_drop` needs a single answer, and deep supervision has several. Received: r_drop={r_drop}"
+        )
     if has_own_step(model):
         raise ValueError(
             f"`r_drop` needs Keras' `train_step`, but the model has its own. Received: r_drop={r_drop}"

@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from dropzoo.common.checks import check_choice, check_count
 from dropzoo.common.keras_internals import flatten_layers
+from dropzoo.layers.draws.xla import has_compiler
 
 
 def check_options(
@@ -34,4 +35,4 @@ def xla_pays(model: keras.Model, strategy: tf.distribute.Strategy | None, determ
     """Returns whether `jit_compile="auto"` compiles the steps."""
     if strategy is not None or deterministic or not tf.config.list_physical_devices("GPU"):
         return False
-    return all(layer.supports_jit for layer in flatten_layers(model))
+    return has_compiler() and all(layer.supports_jit for layer in flatten_layers(model))

@@ -10,6 +10,7 @@ import tensorflow as tf
 from dropzoo.common.pixels import Pixels, check_range, doubt, nearest_range
 from dropzoo.models.graph.inputs import pixels_of
 from dropzoo.models.graph.record import remember
+from dropzoo.training.supervision import DeepSupervision
 
 STEPS = 4  # the number of steps whose pixels are looked at
 _BITS = {"uint8": 8, "uint16": 16}
@@ -95,6 +96,8 @@ class Images:
 
     def __init__(self, model: keras.Model, said: tuple[float, float] | None) -> None:
         self.range = None if said is None else check_range(said)
+        # The model itself is what users of `DeepSupervision` save.
+        self._trained = [model, model.original] if isinstance(model, DeepSupervision) else [model]
         self._model, self._said, self._known = model, said is not None, said is not None
 
     def know(self, found: tuple[float, float] | None, bits: int | None) -> None:
@@ -117,9 +120,7 @@ class Images:
             self._keep(self.range, _BITS.get(look.dtype), look.channels)
         elif images.min() < _STANDARDISED[0] or images.max() > _STANDARDISED[1]:
             seen = float(images.min()), float(images.max())
-            remember(
-                self._model, Pixels(*seen, None, look.channels, None, "the training images", from_files=False)
-            )
+            self._remember(Pixels(*seen, None, look.channels, None, "the training images", from_files=False))
 
     @functools.cached_property
     def _shown(self) -> Pixels | None:
@@ -141,4 +142,8 @@ class Images:
         """Keeps a range with the model."""
         shown = self._shown or Pixels()
         source = "the argument `input_range` of the trainer" if self._said else "the training images"
-        remember(self._model, Pixels(*found, bits, channels or shown.channels, shown.order, source))
+        self._remember(Pixels(*found, bits, channels or shown.channels, shown.order, source))
+
+    def _remember(self, pixels: Pixels) -> None:
+        for model in self._trained:
+            remember(model, pixels)

@@ -12,13 +12,14 @@ from dropzoo.layers.draws.xla import gradients_of_weights_only
 from dropzoo.training.loop.adam import fused
 from dropzoo.training.loop.batches import Batch, has_own_step
 from dropzoo.training.loop.labels import REFUSED, LabelChecks, checked, refusals_named
+from dropzoo.training.loop.mixing import Mixed, Mixing, of_masks
 from dropzoo.training.loop.pixels import Look
 
 # The device on which tf.data leaves a batch. A replica takes its rows there, so that no device gets other rows.
 _HOST = "/device:CPU:0"
 
 Logs: TypeAlias = dict[str, tf.Tensor]
-Step: TypeAlias = Callable[[Batch, tf.Tensor | None], tuple[tf.Tensor, tf.Tensor]]
+Step: TypeAlias = Callable[[Mixed, tf.Tensor | None], tuple[tf.Tensor, tf.Tensor]]
 
 
 class Execution(NamedTuple):
@@ -50,6 +51,7 @@ class Program:
         strategy: A `tf.distribute.Strategy` or None.
         jit_compile: Bool. Whether XLA compiles each step.
         r_drop: Float, 0 or more. The weight of `r_drop_loss`.
+        mixing: The mixing of the examples of a batch.
         checks: The checks of the labels, or None.
 
     Attributes:
@@ -63,8 +65,10 @@ class Program:
         strategy: tf.distribute.Strategy | None,
         jit_compile: bool,
         r_drop: float,
+        mixing: Mixing,
         checks: LabelChecks | None = None,
     ) -> None:
+        self._mixing = mixing
         self._model, self._strategy, self._r_drop, self.jit_compile = model, strategy, r_drop, jit_compile
         self._checks, self.look = checks, Look()
         self._replicas = 1 if strategy is None else strategy.num_replicas_in_sync
@@ -77,7 +81,9 @@ class Program:
         # The last logs that the model's own `train_step` returned, if it has one. The run reports these, as `fit`.
         self._given: dict[str, tf.Variable] = {}
 
-    def run(self, batches: tf.data.Iterator, steps: int, stop: bool, counted: bool) -> Execution:
+    def run(
+        self, batches: tf.data.Iterator, steps: int, stop: bool, counted: bool, position: tuple[int, int, int]
+    ) -> Execution:
         """Trains `steps` steps, or fewer if the data end or the loss of a step is not finite.
 
         Args:
@@ -85,9 +91,11 @@ class Program:
             steps: Int above 0.
             stop: Bool. Whether this process is asked to stop.
             counted: Bool. Whether the iterator is known to hold at least `steps` batches.
+            position: The seed of the run, the epoch, and the next step within it, from 0.
         """
+        at = tf.constant(position, "int64")
         with refusals_named():
-            found = self.train(batches, tf.constant(steps, "int64"), tf.constant(int(stop)), counted)
+            found = self.train(batches, tf.constant(steps, "int64"), tf.constant(int(stop)), counted, at)
         done, loss, norm, asked, logs = found
         return Execution(int(done), float(loss), float(norm), int(asked), logs)
 
@@ -102,7 +110,7 @@ class Program:
         return given or self._model.get_metrics_result()
 
     def _train(
-        self, iterator: tf.data.Iterator, steps: tf.Tensor, stop: tf.Tensor, counted: bool
+        self, iterator: tf.data.Iterator, steps: tf.Tensor, stop: tf.Tensor, counted: bool, position: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor, Logs]:
         """Returns the fields of `Execution` as tensors."""
 
@@ -110,7 +118,8 @@ class Program:
             with tf.device(_HOST):
                 self.look.at(batch, self.steps + done)
                 batch = checked(batch, self._checks, "`train`")
-            return tf.constant(True), *self._on_replicas(self._step or self._train_step, batch)
+            mixed = self._mixing.apply(batch, position + tf.stack([0, 0, done]))
+            return tf.constant(True), *self._on_replicas(self._step or self._train_step, mixed)
 
         def body(done: tf.Tensor, more: tf.Tensor, loss: tf.Tensor, norm: tf.Tensor) -> tuple[tf.Tensor, ...]:
             if counted:
@@ -147,14 +156,14 @@ class Program:
         self._strategy.run(replica_step)
         return self._model.get_metrics_result()
 
-    def _on_replicas(self, step: Step, batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:
+    def _on_replicas(self, step: Step, mixed: Mixed) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns the loss and the gradient norm of one step, summed over the replicas."""
         if self._strategy is None:
-            return step(batch, None)
+            return step(mixed, None)
 
         def replica_step() -> tuple[tf.Tensor, tf.Tensor]:
-            rows = self._rows(batch)
-            total, own = (tf.shape(tf.nest.flatten(those)[0])[0] for those in (batch, rows))
+            rows = Mixed(self._rows(mixed.batch), self._rows(mixed.partner), mixed.share)
+            total, own = (tf.shape(tf.nest.flatten(those.batch)[0])[0] for those in (mixed, rows))
             message = [
                 f"{REFUSED} a batch of `train` has",
                 total,
@@ -174,17 +183,19 @@ class Program:
             first, end = (size * (replica + n) // replicas for n in (0, 1))
             return tf.nest.map_structure(lambda tensor: tensor[first:end], batch)
 
-    def _train_step(self, batch: Batch, share: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor]:
+    def _train_step(self, mixed: Mixed, share: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor]:
         """Does what Keras' `train_step` does, and returns the loss and the gradient norm."""
         model = self._model
         if has_own_step(model):
-            return self._own_step(batch)
-        x, y, weights = keras.utils.unpack_x_y_sample_weight(batch)
+            return self._own_step(mixed.batch)
+        x, y, weights = keras.utils.unpack_x_y_sample_weight(mixed.batch)
         if self._r_drop:
             x, y, weights = keras.tree.map_structure(_twice, (x, y, weights))
         with tf.GradientTape() as tape, gradients_of_weights_only():
             predicted = model(x, **_training_for(model.call))
-            loss = model.compute_loss(x, y, predicted, weights, **_training_for(model.compute_loss))
+            loss = self._loss(x, y, predicted, weights)
+            if mixed.share is not None:
+                loss = mixed.share * loss + (1 - mixed.share) * self._partner_loss(x, mixed, predicted)
             if self._r_drop:
                 loss += self._r_drop / self._replicas * r_drop_loss(predicted)
             counted = loss if share is None else loss * tf.cast(share, loss.dtype)
@@ -202,6 +213,18 @@ class Program:
         model.optimizer.apply_gradients(zip(gradients, variables, strict=True))
         model.compute_metrics(x, y, predicted, sample_weight=weights)
         return tf.cast(counted, "float32"), norm
+
+    def _loss(self, x: Any, y: Any, predicted: Any, weights: Any) -> tf.Tensor:
+        return self._model.compute_loss(x, y, predicted, weights, **_training_for(self._model.compute_loss))
+
+    def _partner_loss(self, x: Any, mixed: Mixed, predicted: Any) -> tf.Tensor:
+        """Returns the loss for the targets of the other examples of a mixed batch."""
+        if any(leaf.shape.rank > 2 for leaf in tf.nest.flatten(predicted)):
+            raise of_masks()
+        y, weights = (*mixed.partner, None)[:2]
+        if self._r_drop:
+            y, weights = keras.tree.map_structure(_twice, (y, weights))
+        return self._loss(x, y, predicted, weights)
 
     def _own_step(self, batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:
         """Runs the model's own `train_step` and keeps the logs that it returns."""

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from dropzoo.common.keras_internals import flatten_layers
+from dropzoo.training.loggers import CSVLogger, MLflowLogger
 from dropzoo.training.loop.checkpoints import Checkpoint
 
 # Callbacks that write files: one process writes for all workers.
@@ -18,6 +19,8 @@ _WRITERS = (
     keras.callbacks.CSVLogger,
     keras.callbacks.ModelCheckpoint,
     keras.callbacks.TensorBoard,
+    CSVLogger,
+    MLflowLogger,
 )
 # Options with which an optimizer acts only once in several steps.
 _CONDITIONAL = ("gradient_accumulation_steps", "ema_overwrite_frequency")

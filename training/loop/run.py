@@ -147,7 +147,7 @@ class Run:
             size = self._size(step, left)
             self.callbacks.on_train_batch_begin(step)
             done, loss, norm, asked, logs = self.program.run(
-                box[0], size, self.signals.received > 0, reading.counted
+                box[0], size, self.signals.received > 0, reading.counted, (settings.order.seed, epoch, step)
             )
             more, left, step = done == size, left - done, step + done
             if done:

@@ -130,7 +130,9 @@ class AdaptiveCalibrationError(BinnedError):
         mass = ops.concatenate([start, ops.cumsum(self.count)])  # (fine bins + 1,): the mass below each edge
         gap = ops.concatenate([start, ops.cumsum(self.correct - self.confidence)])
         edges = mass[-1] * (ops.arange(self.num_bins + 1, dtype="float64") / self.num_bins)
-        above = ops.clip(ops.searchsorted(mass, edges), 1, _FINE)
+        # The first place that is not below the edge; `ops.searchsorted` of Keras 3.10 takes no symbolic tensor.
+        above = ops.sum(ops.cast(mass[None] < edges[:, None], "int32"), axis=1)
+        above = ops.clip(above, 1, _FINE)
         low, high = ops.take(mass, above - 1), ops.take(mass, above)
         share = ops.divide_no_nan(edges - low, high - low)
         at_edges = (1.0 - share) * ops.take(gap, above - 1) + share * ops.take(gap, above)

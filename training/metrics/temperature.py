@@ -17,13 +17,17 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike, ignore_class: int | No
     is that of the foreground of a binary task. Log-probabilities, such as the log of a Monte-Carlo mean, may take
     the place of logits.
 
+    A few labels that are all predicted right would ask for endless certainty. So each label counts as wrong with
+    the probability 1 / (n + 2) for n labels, which is Laplace's rule of succession: as if one more prediction had
+    been right and one wrong. With thousands of labels this changes nothing.
+
     Args:
         logits: Float array `(batch, ..., classes)`, finite.
         labels: Int array `(batch, ...)` or `(batch, ..., 1)`.
         ignore_class: Int, for example 255, or None. Pixels with this label do not count.
 
     Returns:
-        Float in [0.01, 100]. It is 0.01 if no prediction is wrong, because then more certainty is always better.
+        Float in [0.01, 100].
 
     Raises:
         ValueError: If the shapes do not fit, a label is no class, no label is left, or a logit is not finite.
@@ -31,13 +35,14 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike, ignore_class: int | No
     Example:
     >>> import numpy as np
     >>> from dropzoo import training
-    >>> logits = np.array([[2.0, 0.0], [2.0, 0.0], [2.0, 0.0], [2.0, 0.0]])  # 88 % certain
-    >>> T = training.fit_temperature(logits, [0, 0, 0, 1])  # 75 % right
-    >>> round(T, 3), round(float(1 / (1 + np.exp(-2 / T))), 3)
+    >>> logits = np.tile([2.0, 0.0], (1000, 1))  # 88 % certain
+    >>> T = training.fit_temperature(logits, [0] * 750 + [1] * 250)  # 75 % right
+    >>> round(T, 2), round(float(1 / (1 + np.exp(-2 / T))), 3)
     (1.82, 0.75)
 
     Reference:
-        Guo et al., "On Calibration of Modern Neural Networks", 2017, arXiv:1706.04599.
+        Guo et al., "On Calibration of Modern Neural Networks", 2017, arXiv:1706.04599; the rule of succession for
+        labels: Platt, "Probabilistic Outputs for Support Vector Machines", 1999.
     """
     scores, classes = np.asarray(logits, "float64"), np.asarray(labels)
     if scores.ndim and classes.shape == (*scores.shape[:-1], 1):
@@ -58,12 +63,14 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike, ignore_class: int | No
     wrong = (classes < 0) | (classes >= scores.shape[-1])
     if wrong.any():
         raise ValueError(f"`labels` must be in [0, {scores.shape[-1]}). Received: {classes[wrong][0]}")
-    if (scores.argmax(-1) == classes).all():
-        return _COLDEST
-    rows = np.arange(len(classes))
+    rows, others = np.arange(len(classes)), scores.shape[-1] - 1
+    doubt = 1 / (len(classes) + 2) if others else 0.0
 
     def nll(log_temperature: float) -> float:
-        return -float(log_softmax(scores / np.exp(log_temperature), axis=-1)[rows, classes].mean())
+        log_p = log_softmax(scores / np.exp(log_temperature), axis=-1)
+        right = log_p[rows, classes]
+        wrong = (log_p.sum(-1) - right) / max(others, 1)
+        return -float(((1 - doubt) * right + doubt * wrong).mean())
 
     # The function is convex in 1 / T, so it has one minimum in log T.
     bounds = (np.log(_COLDEST), np.log(_HOTTEST))

@@ -8,43 +8,58 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from dropzoo.cli import bench, calibrations, data, measurements, models, predictions, runs, serve, sweeps
+from dropzoo import __version__
+from dropzoo.cli import bench, calibrations, data, doctor, measurements, models, predictions, runs, serve, sweeps
+from dropzoo.cli.console import with_json
+from dropzoo.cli.quiet import silence_tensorflow
 
 app = typer.Typer(
     help="CNNs and U-Nets for Keras in which every dropout site has a name.",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
 errors = Console(stderr=True, highlight=False, emoji=False)
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"dropzoo {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
 def _options(
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error, and the log lines of TensorFlow.")
+    ] = False,
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True),
+    ] = False,
 ) -> None:
     """Defines the options that come before a command. `main` reads `--debug` itself, since errors end there."""
 
 
-app.command("list")(models.list_)
+app.command("list")(with_json(models.list_))
 for command in (
-    models.sites,
+    with_json(models.sites),
     models.plot,
     models.retrofit,
-    data.inspect,
-    runs.train,
-    runs.evaluate,
-    calibrations.calibrate,
+    with_json(data.inspect),
+    with_json(runs.train),
+    with_json(runs.evaluate),
+    with_json(calibrations.calibrate),
     sweeps.sweep,
-    sweeps.recommend,
-    predictions.predict,
+    with_json(sweeps.recommend),
+    with_json(predictions.predict),
     measurements.measure,
     runs.export,
     serve.serve,
-    bench.bench,
-    bench.bench_input,
+    with_json(bench.bench),
+    with_json(bench.bench_input),
     runs.demo,
+    doctor.doctor,
 ):
     app.command()(command)
 
@@ -59,6 +74,8 @@ def main(args: list[str] | None = None) -> None:
         args: List of str, the arguments; those of the process by default. Commands find them as `context.obj`.
     """
     args = sys.argv[1:] if args is None else args
+    if "--debug" not in args:
+        silence_tensorflow()
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _warn  # type: ignore[assignment]

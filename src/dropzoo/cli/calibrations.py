@@ -1,7 +1,6 @@
 """The command `dropzoo calibrate`."""
 
 from pathlib import Path
-from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -10,6 +9,7 @@ from rich.table import Column, Table
 
 from dropzoo.cli.options import FromLogitsOption, InputRangeOption, console, options_in_errors, parse_range, say
 from dropzoo.common.checks import unknown
+from dropzoo.common.shell import quote
 
 if TYPE_CHECKING:
     from dropzoo.runs.calibrate import Calibrated, CalibrationConfig

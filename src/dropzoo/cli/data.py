@@ -2,13 +2,13 @@
 
 import warnings
 from pathlib import Path
-from shlex import quote
 from typing import Annotated
 
 import typer
 
 from dropzoo.cli.data_options import FolderOptions, given
 from dropzoo.cli.options import console, options_in_errors, say, with_groups
+from dropzoo.common.shell import quote
 
 
 @with_groups
@@ -24,7 +24,7 @@ def inspect(
     *,
     reading: FolderOptions,
 ) -> None:
-    """Shows what is understood of a folder: classes, sizes, splits, and what looks wrong. It decodes every file.
+    """Shows how a folder is read: classes, sizes, splits, and what looks wrong. It decodes every file.
 
     Example: dropzoo inspect cells --out sheet.html
     """

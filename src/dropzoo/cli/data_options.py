@@ -2,12 +2,11 @@
 
 import dataclasses
 import re
-from shlex import quote
 from typing import Annotated, Any
 
 import typer
 
-from dropzoo.common.pixels import check_range
+from dropzoo.common.shell import quote
 
 _FOLDER = "Data in a folder"
 
@@ -29,6 +28,8 @@ def parse_size(value: str) -> int | tuple[int, int]:
 
 def parse_values(value: str) -> tuple[float, float]:
     """Reads `--value-range` as `load_data` takes it: a pair of numbers."""
+    from dropzoo.common.pixels import check_range
+
     low, _, high = value.strip("()[] ").partition(",")
     try:
         return check_range((float(low), float(high)), "value_range")

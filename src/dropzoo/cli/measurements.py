@@ -2,7 +2,6 @@
 
 import logging
 from pathlib import Path
-from shlex import quote
 from typing import Annotated, Any
 
 import typer
@@ -19,6 +18,7 @@ from dropzoo.cli.options import (
 )
 from dropzoo.cli.progress import end, shown
 from dropzoo.common.checks import unknown
+from dropzoo.common.shell import quote
 
 
 @with_groups
@@ -53,7 +53,7 @@ def measure(
         str | None,
         typer.Option(
             "--calibrate",
-            help="First calibrate the intervals on images whose masks are known: a folder or a data set that is "
+            help="Calibrate the intervals first, on images whose masks are known: a folder or a data set that is "
             'new to the model, or "validation" for the validation images of a run. The model keeps them.',
         ),
     ] = None,

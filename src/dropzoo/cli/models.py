@@ -2,18 +2,18 @@
 
 import fnmatch
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import keras
 import typer
 from rich.markup import escape
 from rich.table import Column, Table
 
-from dropzoo import layers, models
 from dropzoo.cli.options import DropoutOption, ModelOptions, console, parse_dropout, parse_options, say
 from dropzoo.common.checks import unknown
 from dropzoo.common.files import whole_file
-from dropzoo.models.graph.record import load_model
+
+if TYPE_CHECKING:  # the import takes seconds, so each command imports what it needs
+    import keras
 
 
 def list_(
@@ -24,7 +24,7 @@ def list_(
 
     Example: dropzoo list models
     """
-    from dropzoo import training
+    from dropzoo import layers, models, training
 
     def first_line(thing: object) -> str:
         return (thing.__doc__ or "").partition("\n")[0]
@@ -71,6 +71,8 @@ def sites(
 
     Example: dropzoo sites unet --dropout bayesian_segnet
     """
+    from dropzoo import models
+
     sites = models.list_sites(_model(model, dropout, option), edges=edges)
     inside = any(site.inside for site in sites)
     table = Table("site", "kind", "shape", "dropout", *(["inside"] if inside else []))
@@ -125,6 +127,9 @@ def retrofit(
         raise ValueError(f"The new file must be a .keras file. Received: {out}")
     if out.exists() and not overwrite:
         raise ValueError(f"{out} exists. Pass another name, or --overwrite")
+    from dropzoo import models
+    from dropzoo.models.graph.record import load_model
+
     old = load_model(model)
     new = models.strip_dropout(old) if strip else models.retrofit(old, parse_dropout(dropout))
     with whole_file(out) as unfinished:
@@ -134,8 +139,11 @@ def retrofit(
     say(f"Wrote {out}")
 
 
-def _model(model: str, dropout: list[str] | None, option: list[str] | None) -> keras.Model:
+def _model(model: str, dropout: list[str] | None, option: list[str] | None) -> "keras.Model":
     """Builds a model by name with its dropout, or loads one from a .keras file and retrofits it."""
+    from dropzoo import models
+    from dropzoo.models.graph.record import load_model
+
     plan = parse_dropout(dropout)
     if not model.endswith(".keras"):
         return models.build_model(model, dropout=plan, **parse_options(option))

@@ -1,4 +1,4 @@
-"""The options that several commands share, the functions that parse them, and the console."""
+"""The options that several commands share, and the functions that parse them."""
 
 import ast
 import contextlib
@@ -7,19 +7,14 @@ import functools
 import inspect
 import math
 import os
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
+from dropzoo.cli.console import console
 from dropzoo.cli.data_options import parse_size
-from dropzoo.common.pixels import check_range
-
-# A file or a pipe has no width, so no table is cut there.
-console = Console(highlight=False, emoji=False, width=None if sys.stdout.isatty() else 10_000)
 
 DataOption = Annotated[str, typer.Option("--data", help="digits, digit_scenes, a TFDS name, or a folder.")]
 AugmentOption = Annotated[
@@ -113,6 +108,20 @@ class TrainingOptions:
         str,
         typer.Option("--precision", help="float32, mixed_bfloat16 or mixed_float16.", rich_help_panel=_HOW),
     ] = "float32"
+    mixup: Annotated[
+        float,
+        typer.Option("--mixup", help="Mixes images and labels of classifiers: 0.2.", rich_help_panel=_HOW),
+    ] = 0.0
+    cutmix: Annotated[
+        float,
+        typer.Option("--cutmix", help="Puts boxes of one image into another: 1.0.", rich_help_panel=_HOW),
+    ] = 0.0
+    deep_supervision: Annotated[
+        bool,
+        typer.Option(
+            "--deep-supervision", help="Losses at each stage of a U-Net's decoder.", rich_help_panel=_HOW
+        ),
+    ] = False
     learning_rate_schedule: Annotated[
         str,
         typer.Option(
@@ -202,8 +211,11 @@ def say(text: str) -> None:
 
 
 def data_name(data: str) -> str:
-    """Returns a name for results on a data set: the name of the set or of its folder, even if that is "."."""
-    return Path(os.path.abspath(data)).name
+    """Returns a name for results on a data set: the name of the set or of its folder, even if that is ".".
+
+    The version of a set, as in `cifar10:3.0.2`, follows a hyphen: names of files may have no colon on Windows.
+    """
+    return Path(os.path.abspath(data)).name.replace(":", "-")
 
 
 def parse_augment(value: str | None) -> bool | str:
@@ -244,6 +256,8 @@ def parse_range(value: str | None) -> tuple[float, float] | None:
     """Reads `--input-range` as `export_model` takes it: a pair of numbers, or None."""
     if value is None:
         return None
+    from dropzoo.common.pixels import check_range
+
     low, _, high = value.strip("()[] ").partition(",")
     try:
         return check_range((float(low), float(high)))

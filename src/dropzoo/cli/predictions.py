@@ -68,7 +68,9 @@ class Computing:
 
     batch_size: Annotated[
         int | None,
-        typer.Option("--batch-size", min=1, help="Images, or tiles, at a time. Without it, as suits their size."),
+        typer.Option(
+            "--batch-size", min=1, help="Number of images or tiles at a time. By default it depends on their size."
+        ),
     ] = None
     tile: Annotated[
         int | None,
@@ -107,13 +109,13 @@ def predict(
         Path | None,
         typer.Option(
             "--table",
-            help="A row an image, .csv or .json, the doubtful first. For masks OUT/predictions.csv by default.",
+            help="Table (.csv, .json), one row an image, uncertain ones first; OUT/predictions.csv for masks.",
         ),
     ] = None,
     answers: ModelAnswers,
     computing: Computing,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Begin anew. Without it, what is done is skipped.")
+        bool, typer.Option("--overwrite", help="Start again. By default, finished images are skipped.")
     ] = False,
 ) -> None:
     """Predicts images with the model's uncertainty: labels as a table, masks as files in the size of the image.

@@ -4,7 +4,6 @@ import os
 import sys
 from functools import partial
 from pathlib import Path
-from shlex import quote
 from typing import Annotated, Any
 
 import typer
@@ -32,6 +31,7 @@ from dropzoo.cli.options import (
     say,
     with_groups,
 )
+from dropzoo.common.shell import quote
 from dropzoo.runs.tables import figures_table
 
 
@@ -52,6 +52,14 @@ def train(
         float, typer.Option("--label-smoothing", help="Share of uniform labels, in [0, 1).")
     ] = 0.0,
     seed: Annotated[int, typer.Option("--seed")] = 0,
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            "--recipe",
+            help="Settings for a small (up to some thousand images) or medium data set, where no option says "
+            "otherwise.",
+        ),
+    ] = None,
     patience: Annotated[
         int | None,
         typer.Option("--patience", min=1, help="Stop after this many epochs without a better validation loss."),
@@ -61,6 +69,14 @@ def train(
     ] = False,
     training: TrainingOptions,
     reading: FolderOptions,
+    log: Annotated[
+        str | None,
+        typer.Option(
+            "--log",
+            help="Where to log each epoch, with the rate and dropped fraction of each site: csv, tensorboard, "
+            'mlflow, or several: "csv,mlflow".',
+        ),
+    ] = None,
     steps_per_execution: Annotated[
         int,
         typer.Option(
@@ -85,13 +101,24 @@ def train(
     from dropzoo.runs.config import RunConfig
     from dropzoo.runs.data import judged_on, load_run_data, read_info
     from dropzoo.runs.description import show
+    from dropzoo.runs.logs import parse_log
     from dropzoo.runs.members import first_run, parse_members, snapshot_figures, train_members
+    from dropzoo.runs.presets import recipe_of
     from dropzoo.runs.run import train_run
     from dropzoo.training.loop.workers import run_workers
 
     count, snapshots = parse_members(members)
     if count and workers > 1:
         raise ValueError("`--members` trains one member after another. Pass --workers 1")
+    asked: dict[str, Any] = {
+        "augment": parse_augment(augment),
+        "label_smoothing": label_smoothing,
+        **vars(training),
+    }
+    if recipe is not None:
+        settings = {n: v for n, v in recipe_of(recipe, model).items() if not _was_given(context, n)}
+        asked |= settings
+        say(f"Recipe {recipe}: {', '.join(f'{name} {value}' for name, value in settings.items())}")
     config = RunConfig(
         snapshots=snapshots,
         model=model,
@@ -99,12 +126,10 @@ def train(
         dropout=parse_dropout(dropout),
         options=parse_options(option),
         rate_schedule=parse_rate_schedule(rate_schedule),
-        augment=parse_augment(augment),
-        label_smoothing=label_smoothing,
         seed=seed,
         patience=patience,
         best=best,
-        **vars(training),
+        **asked,
         **vars(reading),
     )
     folder = out or Path("runs") / f"{model}-{data_name(data)}"
@@ -114,6 +139,7 @@ def train(
     options: dict[str, Any] = {
         "say": say,
         "steps_per_execution": steps_per_execution,
+        "log": parse_log(log),
         "show": lambda found: show(found, console.print, say),
     }
     with options_in_errors():
@@ -124,6 +150,12 @@ def train(
             columns = snapshot_figures(folder, figures) if snapshots else {judged_on(read_info(folder)): figures}
     console.print(figures_table(columns, judged_on(read_info(first_run(folder))) if members else ""))
     say(f"Saved in {folder}. Next: dropzoo evaluate {quote(str(folder))} --mc 30")
+
+
+def _was_given(context: typer.Context, name: str) -> bool:
+    """Returns whether an option is on the command line."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name != "DEFAULT"
 
 
 @with_groups
@@ -137,7 +169,7 @@ def evaluate(
     ] = None,
     split: Annotated[
         str | None,
-        typer.Option("--split", help="Images to judge on: test, validation, training, or all; by default test."),
+        typer.Option("--split", help="Images to evaluate on: test (the default), validation, training or all."),
     ] = None,
     per: Annotated[
         str | None,

@@ -2,7 +2,6 @@
 
 import dataclasses
 from pathlib import Path
-from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -20,6 +19,7 @@ from dropzoo.cli.options import (
     say,
     with_groups,
 )
+from dropzoo.common.shell import quote
 
 if TYPE_CHECKING:
     from dropzoo.sweep.space import Space
@@ -70,6 +70,10 @@ class SpaceOptions:
     label_smoothing: Annotated[list[float] | None, _many("label smoothing, in [0, 1).", "--label-smoothing")] = (
         None
     )
+    recipe: Annotated[
+        list[str] | None,
+        _many('settings to try: small, medium, own, or "optimizer=sgd:momentum=0.9; mixup=0.2".', "--recipe"),
+    ] = None
     seeds: Annotated[
         int,
         typer.Option(
@@ -105,6 +109,7 @@ class SpaceOptions:
             "augments": [parse_augment(each) for each in self.augment or ()],
             "weight_decays": self.weight_decay,
             "label_smoothings": self.label_smoothing,
+            "recipes": self.recipe,
         }
         others: dict[str, Any] = {
             "seeds": range(self.seeds),
@@ -189,8 +194,8 @@ def sweep(
 
     Each of --sites is tried with each --spec, --rate and --rate-schedule, and each
     --plan is tried as it is. All of these, and the model without dropout, are tried
-    with each --normalization, --augment, --weight-decay and --label-smoothing. All
-    trials of one seed start from the same weights and see the same batches, so their
+    with each --normalization, --augment, --weight-decay, --label-smoothing and
+    --recipe. All trials of one seed start from the same weights and see the same batches, so their
     differences are paired.
 
     To continue a stopped sweep, start it again; you may then add more to try. When it

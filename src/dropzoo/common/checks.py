@@ -1,4 +1,7 @@
-"""Argument checks whose errors have one form: what was expected, what came, what to do."""
+"""Argument checks whose errors have one form: what was expected, what came, what to do.
+
+Keras is imported in the checks that need it. The command line uses the others, and answers without Keras.
+"""
 
 import ast
 import difflib
@@ -7,9 +10,6 @@ import numbers
 import re
 from collections.abc import Iterable
 from typing import Any, TypeVar
-
-import keras
-import numpy as np
 
 T = TypeVar("T")
 
@@ -62,7 +62,8 @@ def check_rate(rate: Any, name: str = "rate") -> float:
     is_number = isinstance(rate, numbers.Real) and not isinstance(rate, bool)
     if not is_number or math.isnan(rate) or not 0 <= rate < 1 - 2**-25:
         raise ValueError(f"`{name}` must be a number in [0, 1), the fraction to drop. Received: {name}={rate!r}")
-    return float(str(rate)) if isinstance(rate, np.floating) else float(rate)
+    # A NumPy float knows its type, and a Python float has none: NumPy need not be imported to tell them apart.
+    return float(str(rate)) if hasattr(rate, "dtype") else float(rate)
 
 
 def check_count(value: Any, name: str) -> int:
@@ -82,6 +83,8 @@ def check_positive(value: Any, name: str) -> float:
 
 def check_tensorflow(what: str) -> None:
     """Raises a RuntimeError if Keras does not run on TensorFlow, which a part of the package needs."""
+    import keras
+
     backend = keras.backend.backend()
     if backend != "tensorflow":
         raise RuntimeError(
@@ -118,6 +121,8 @@ def check_pair(value: Any, name: str) -> tuple[int, int]:
 
 def check_data_format(data_format: str | None) -> str:
     """Returns `data_format`, or Keras' global setting if it is None; raises a ValueError for other values."""
+    import keras
+
     data_format = data_format or keras.config.image_data_format()
     return check_choice(data_format, "data_format", ("channels_last", "channels_first"))
 
@@ -129,6 +134,8 @@ def check_keras_model(model: Any, name: str = "model") -> None:
         model: The argument to check.
         name: Str. Name of the argument, for the error.
     """
+    import keras
+
     if isinstance(model, keras.Model):
         return
     homes = [f"{cls.__module__}." for cls in type(model).__mro__]

@@ -3,12 +3,14 @@
 import contextlib
 import os
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
 # Windows refuses to read locked bytes, so the lock is on a single byte far beyond the end of the file.
 _LOCKED_BYTE = 2**30
+_TRIES = 20
 
 
 @contextlib.contextmanager
@@ -36,10 +38,20 @@ def whole_file(path: Path) -> Iterator[Path]:
     unfinished = path.with_name(f"{path.stem}.unfinished{path.suffix}")
     try:
         yield unfinished
-        os.replace(unfinished, path)
+        _replace(unfinished, path)
     finally:
         with contextlib.suppress(OSError):  # the disk may be gone; the block's own error says so
             unfinished.unlink(missing_ok=True)
+
+
+def _replace(new: Path, path: Path) -> None:
+    """Renames a file. On Windows it waits up to a second for other programs that have the old file open."""
+    for _ in range(_TRIES if sys.platform == "win32" else 0):
+        with contextlib.suppress(PermissionError):
+            os.replace(new, path)
+            return
+        time.sleep(1 / _TRIES)
+    os.replace(new, path)
 
 
 def lock(file: IO[bytes]) -> None:

@@ -13,8 +13,8 @@ import keras
 from keras.src.models.functional import Functional
 from keras.src.saving.serialization_lib import SafeModeScope
 
-#: The version in which all of `NAMES` were last seen.
-LAST_SEEN = "3.15.1"
+#: The oldest and the newest version in which all of `NAMES` were seen. The bounds in pyproject.toml enclose them.
+FIRST_SEEN, LAST_SEEN = "3.10.0", "3.15.1"
 
 #: The class of Keras' Functional models, for isinstance checks and for subclasses. A `keras.Model(inputs,
 #: outputs)` is an instance, but making one to learn its type would increment the automatic names of the user's

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import tensorflow as tf
 
-#: The version in which all of `NAMES` were last seen.
-LAST_SEEN = "2.21.0"
+#: The oldest and the newest version in which all of `NAMES` were seen. The bounds in pyproject.toml enclose them.
+FIRST_SEEN, LAST_SEEN = "2.18.0", "2.21.0"
 
 #: Each name with a path to its owner, the function that relies on it, and why.
 NAMES = {

@@ -26,8 +26,8 @@ def reliability(scores: dict[str, Scores]) -> Figure:
     figure = Figure(figsize=(max(3.0 * len(scores), 4.2), 4.6), layout="constrained")
     axes = figure.subplots(2, len(scores), squeeze=False, sharex=True, sharey="row", height_ratios=(3, 1))
     for (top, bottom), (title, score) in zip(axes.T, scores.items(), strict=True):
-        bins = score.calibration
-        count, correct, confidence = (np.asarray(each) for each in (bins.count, bins.correct, bins.confidence))
+        bins = score.bins
+        count, correct, confidence = bins.count, bins.correct, bins.confidence
         middle, width = (np.arange(len(count)) + 0.5) / len(count), 1 / len(count)
         filled = count > 0
         accuracy, sure = (each[filled] / count[filled] for each in (correct, confidence))
@@ -37,7 +37,7 @@ def reliability(scores: dict[str, Scores]) -> Figure:
         top.bar(middle[filled], gap, 0.92 * width, low, label="gap to the mean confidence", **style)
         top.plot([0, 1], [0, 1], color=INK, linewidth=1, linestyle="--", label="perfect calibration")
         top.set(ylim=(0, 1), xlim=(0, 1))
-        lines = [*title.split(", "), f"ECE {float(bins.result()):.3f}"]
+        lines = [*title.split(", "), f"ECE {score.figures()['ece']:.3f}"]
         top.set_title("\n".join(lines), fontsize=9)
         bottom.bar(middle, count / count.sum(), 0.92 * width, color=GREY)
         bottom.set(xlabel="confidence", ylim=(0, 1))

@@ -73,7 +73,7 @@ def save_intervals(
     }
     path = intervals_file(model)
     with whole_file(path) as unfinished:
-        unfinished.write_text(json.dumps(content, indent=2) + "\n")
+        unfinished.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     return path
 
 
@@ -136,7 +136,7 @@ def fit_intervals(
 def objects_of_intervals(model: Path) -> Measure | None:
     """Returns what counted as an object when the intervals of a model were calibrated; None if they were not."""
     path = intervals_file(model)
-    return Measure(**json.loads(path.read_text())["how"]) if path.is_file() else None
+    return Measure(**json.loads(path.read_text(encoding="utf-8"))["how"]) if path.is_file() else None
 
 
 def load_intervals(predictor: Predictor, model: Path, how: Measure) -> dict[str, Interval]:
@@ -153,7 +153,7 @@ def load_intervals(predictor: Predictor, model: Path, how: Measure) -> dict[str,
     path = intervals_file(model)
     if not path.is_file():
         return {}
-    content = json.loads(path.read_text())
+    content = json.loads(path.read_text(encoding="utf-8"))
     there, now = content["how"], asdict(how)
     scale = now.pop("pixel_size") / there.pop("pixel_size")
     if changed := [name for name in now if now[name] != there[name]]:
@@ -201,15 +201,16 @@ def export_counts(model: Path, export: Path, num_samples: int, calibrated: bool)
     path = intervals_file(model)
     if not path.is_file():
         return False
-    content = json.loads(path.read_text())
+    content = json.loads(path.read_text(encoding="utf-8"))
     before, how = content.get("answers", {}), Measure(**content["how"])
     same = (before.get("num_samples"), before.get("calibration")) == (num_samples, calibrated)
     if not same or before.get("model") != digest_of(model) or how.split or how.min_area > 1:
         return False
     ending = " bare count"
     counts = {key.removesuffix(ending): x for key, x in content["intervals"].items() if key.endswith(ending)}
+    text = json.dumps({"data": content["data"], "counts": counts}, indent=2) + "\n"
     with whole_file(export / "assets.extra" / "counts.json") as unfinished:
-        unfinished.write_text(json.dumps({"data": content["data"], "counts": counts}, indent=2) + "\n")
+        unfinished.write_text(text, encoding="utf-8")
     return bool(counts)
 
 

@@ -64,7 +64,7 @@ def write_geojson(path: Path, labels: np.ndarray, objects: Sequence[Row], tags: 
     if place is not _unplaced and (code := next((keys[k] for k in _EPSG if 0 < keys.get(k, 0) < 32767), None)):
         content["crs"] = {"type": "name", "properties": {"name": f"urn:ogc:def:crs:EPSG::{code}"}}
     with whole_file(path) as unfinished:
-        unfinished.write_text(json.dumps(content) + "\n")
+        unfinished.write_text(json.dumps(content) + "\n", encoding="utf-8")
     return path
 
 

@@ -14,6 +14,7 @@ from dropzoo.common.images import image_shape
 from dropzoo.runs.recipe import learning_rate
 from dropzoo.runs.recipe import optimizer as make_optimizer
 from dropzoo.runs.settings import FILE_NAMES, READING, Settings, renamed
+from dropzoo.training.loop.replicas import scope
 from dropzoo.training.losses.cross_entropy import check_smoothing
 
 #: The fields of a run's config that say which images it sees, and in which order.
@@ -135,7 +136,10 @@ class RunConfig(Settings):
         return self.epochs * math.ceil(info.num_train / self.batch_size)
 
     def trainer(self, model: keras.Model, info: training.DataInfo, **options: Any) -> training.Trainer:
-        """Returns a `Trainer` of the model for this config; `options` are further arguments of `Trainer`."""
+        """Returns a `Trainer` of the model for this config; `options` are further arguments of `Trainer`.
+
+        With deep supervision, `trainer.model` is another model with the same layers.
+        """
         rate: Any = self.learning_rate
         if self.snapshots:
             cycle = self.steps(info) // self.snapshots
@@ -145,7 +149,11 @@ class RunConfig(Settings):
             rate = learning_rate(rate, self.learning_rate_schedule, self.steps(info), warm_up)
         loss = training.default_loss(info.task, info.num_classes, self.label_smoothing, info.ignore_class)
         chosen = make_optimizer(self.optimizer, rate, self.clip_norm, self.ema)
-        return training.Trainer(model, chosen, loss, **options)
+        if self.deep_supervision:
+            model.compile(loss=loss)  # so that the file of the model knows its loss
+            with scope(options.get("strategy")):
+                model = training.DeepSupervision(model)
+        return training.Trainer(model, chosen, loss, mixup=self.mixup, cutmix=self.cutmix, **options)
 
 
 def class_weights(train: Any, info: training.DataInfo) -> dict[int, float]:

@@ -226,7 +226,7 @@ def _ratio(part: float, whole: float) -> float | None:
 
 
 def _write(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
-    with whole_file(path) as unfinished, open(unfinished, "w", newline="") as file:
+    with whole_file(path) as unfinished, open(unfinished, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)

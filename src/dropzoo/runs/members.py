@@ -8,12 +8,12 @@ results.json   the figures of the ensemble; written when all members are finishe
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from shlex import quote
 from typing import Any
 
 import keras
 
 from dropzoo import serving
+from dropzoo.common.shell import quote
 from dropzoo.runs.config import RunConfig, as_json
 from dropzoo.runs.data import differences, judged_images, load_run_data
 from dropzoo.runs.evaluation import evaluate_with

@@ -11,9 +11,8 @@ results.json   the figures on the test set, or the images that stand in for it; 
 import dataclasses
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from shlex import quote
 from typing import Any
 
 import keras
@@ -23,6 +22,7 @@ from dropzoo import models, training
 from dropzoo.common.files import whole_file
 from dropzoo.common.images import image_shape
 from dropzoo.common.pixels import Pixels
+from dropzoo.common.shell import quote
 from dropzoo.models.graph.record import load_model, recorded, remember
 from dropzoo.runs.config import RunConfig, as_json, check_fit
 from dropzoo.runs.data import (
@@ -39,6 +39,7 @@ from dropzoo.runs.evaluation import evaluate
 from dropzoo.runs.figures import Figures
 from dropzoo.runs.files import read_json, write_history, write_json
 from dropzoo.runs.inputs import fed
+from dropzoo.runs.logs import loggers_of
 from dropzoo.runs.recipe import Patience, is_exhausted
 from dropzoo.runs.settings import READING_ELSEWHERE
 from dropzoo.serving.montecarlo.reader import check_single
@@ -52,6 +53,7 @@ def train_run(
     say: Callable[[str], None] = print,
     verbose: int | None = None,
     steps_per_execution: int = 1,
+    log: Sequence[str] = (),
     show: Callable[[training.Data], None] = lambda data: None,
 ) -> tuple[keras.Model, Figures]:
     """Trains in the folder `out`, or continues there if a run of the same config was stopped.
@@ -64,6 +66,7 @@ def train_run(
         say: Function that prints a line.
         verbose: Int, as for `Trainer.fit`; None for a progress bar in a terminal, and elsewhere a line per epoch.
         steps_per_execution: Int above 0, as for `Trainer`.
+        log: Names of `LOGGERS`, which write the course of the training into the folder, or to MLflow.
         show: Function that gets the data before the training begins.
 
     Returns:
@@ -96,7 +99,8 @@ def train_run(
     callbacks = config.rate_callbacks()
     for callback in callbacks:
         callback.match(model)  # a pattern without a site is an error before anything is written
-    snapshots = [_Snapshots(out, config.epochs // config.snapshots)] if config.snapshots and chief else []
+    loggers = loggers_of(log, out, config, data) if chief else []
+    snapshots = [_Snapshots(model, out, config.epochs // config.snapshots)] if config.snapshots and chief else []
     epochs = config.epochs
     if config.patience is not None:
         callbacks.append(Patience(config.patience))
@@ -116,12 +120,12 @@ def train_run(
         fed(data.train, model),
         validation_data=None if data.validation is None else fed(data.validation, model),
         epochs=epochs,
-        callbacks=[*callbacks, *snapshots],
+        callbacks=[*callbacks, *snapshots, *loggers],
         class_weight=config.class_weight(data.train, data.info),
         checkpoint_dir=out / "checkpoints",
         verbose=(1 if sys.stdout.isatty() else 2) if verbose is None else verbose,
     ).history
-    if config.best and (best := restore_best(out / "checkpoints", model)):
+    if config.best and (best := restore_best(out / "checkpoints", trainer.model)):
         say(f"The model is that of epoch {best}, which has the best loss")
     if chief:
         write_history(out / "history.csv", history)
@@ -266,15 +270,15 @@ def snapshot_file(out: Path, number: int) -> Path:
 class _Snapshots(keras.callbacks.Callback):
     """Saves the model at the end of each cycle, before the checkpoint of that epoch is written."""
 
-    def __init__(self, out: Path, every: int) -> None:
+    def __init__(self, model: keras.Model, out: Path, every: int) -> None:
         super().__init__()
-        self._out, self._every = out, every
+        self._saved, self._out, self._every = model, out, every
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         number, rest = divmod(epoch + 1, self._every)
         if not rest:
             with whole_file(snapshot_file(self._out, number - 1)) as unfinished:
-                self.model.save(unfinished)
+                self._saved.save(unfinished)
 
 
 def _check_folder(out: Path, config: RunConfig) -> bool:

@@ -1,6 +1,8 @@
 """The figures of one model on one data set, summed batch by batch."""
 
-from typing import cast
+import functools
+from dataclasses import dataclass
+from typing import TypeAlias, cast
 
 import numpy as np
 import tensorflow as tf
@@ -10,6 +12,7 @@ from dropzoo.runs.figures import Figures
 
 # AURC and AUROC need all predictions at once, so a larger image is represented by this many random pixels.
 _PIXELS = 4096
+_Sums: TypeAlias = list[list[tf.Tensor]]
 
 
 class Sample:
@@ -28,6 +31,67 @@ class Sample:
         return tuple(each.reshape(-1, *each.shape[2:]) for each in flat)
 
 
+@dataclass(frozen=True)
+class Bins:
+    """The sums of an expected calibration error by bins of equal width.
+
+    Attributes:
+        confidence: Array `(bins,)`, the sum of the confidences.
+        correct: Array `(bins,)`, the number of right answers.
+        count: Array `(bins,)`, the number of predictions.
+    """
+
+    confidence: np.ndarray
+    correct: np.ndarray
+    count: np.ndarray
+
+
+class _Metrics:
+    """The metrics of one kind of data set. Their sums are kept by the `Scores`, which share one trace."""
+
+    def __init__(self, task: str, classes: int, ignored: int | None) -> None:
+        self._metrics = {  # they take logits, and log p will do, since the softmax of log p is p
+            "nll": training.NegativeLogLikelihood(ignore_class=ignored),
+            "brier": training.BrierScore(ignore_class=ignored),
+            "ece": training.ExpectedCalibrationError(ignore_class=ignored),
+            "ece_adaptive": training.AdaptiveCalibrationError(ignore_class=ignored),
+            "ece_classwise": training.ClasswiseCalibrationError(classes, ignore_class=ignored),
+        }
+        shape = [None] * (3 if task == "segmentation" else 1)
+        sums = [[tf.TensorSpec(v.shape, v.dtype) for v in each.variables] for each in self._metrics.values()]
+        spec = (tf.TensorSpec(shape, tf.int32), tf.TensorSpec([*shape, classes], tf.float32), sums)
+        self._traced = tf.function(self._updated, input_signature=spec, autograph=False)
+
+    def zeros(self) -> _Sums:
+        """Returns the sums before any batch."""
+        return [[tf.zeros(v.shape, v.dtype) for v in each.variables] for each in self._metrics.values()]
+
+    def update(self, labels: tf.Tensor, log_p: tf.Tensor, sums: _Sums) -> tuple[tf.Tensor, _Sums]:
+        """Returns the entropy of each prediction, and the sums with a batch added."""
+        return self._traced(labels, log_p, sums)
+
+    def _updated(self, labels: tf.Tensor, log_p: tf.Tensor, sums: _Sums) -> tuple[tf.Tensor, _Sums]:
+        each = zip(self._metrics.values(), sums, strict=True)
+        return entropy(log_p), [metric.stateless_update_state(own, labels, log_p) for metric, own in each]
+
+    def results(self, sums: _Sums) -> dict[str, float]:
+        """Returns the values of the metrics by their names."""
+        each = zip(self._metrics.items(), sums, strict=True)
+        return {name: float(metric.stateless_result(own)) for (name, metric), own in each}
+
+    def bins(self, sums: _Sums) -> Bins:
+        """Returns the bins of the expected calibration error."""
+        metric, own = self._metrics["ece"], sums[list(self._metrics).index("ece")]
+        by_name = {variable.name: value.numpy() for variable, value in zip(metric.variables, own, strict=True)}
+        return Bins(**by_name)
+
+
+@functools.lru_cache(maxsize=32)
+def _metrics_of(task: str, classes: int, ignored: int | None) -> _Metrics:
+    """The metrics of a kind of data set: their trace costs more than the evaluation of a small one."""
+    return _Metrics(task, classes, ignored)
+
+
 class Scores:
     """Computes accuracy, IoU, calibration and the worth of the uncertainty from labels and log-probabilities.
 
@@ -40,35 +104,27 @@ class Scores:
 
     def __init__(self, info: training.DataInfo) -> None:
         self.info = info
-        ignored = info.ignore_class
-        self.calibration = training.ExpectedCalibrationError(ignore_class=ignored)
-        self.metrics = {  # they take logits, and log p will do, since the softmax of log p is p
-            "nll": training.NegativeLogLikelihood(ignore_class=ignored),
-            "brier": training.BrierScore(ignore_class=ignored),
-            "ece": self.calibration,
-            "ece_adaptive": training.AdaptiveCalibrationError(ignore_class=ignored),
-            "ece_classwise": training.ClasswiseCalibrationError(info.num_classes, ignore_class=ignored),
-        }
-        shape = [None] * (3 if info.task == "segmentation" else 1)
-        spec = (tf.TensorSpec(shape, tf.int32), tf.TensorSpec([*shape, info.num_classes], tf.float32))
-        # Concrete, since TensorFlow warns when a method is traced again for each object.
-        update = tf.function(self._add_to_metrics, input_signature=spec, autograph=False)
-        self._update = update.get_concrete_function()
+        self._metrics = _metrics_of(info.task, info.num_classes, info.ignore_class)
         self.reset()
 
     def reset(self) -> "Scores":
-        """Forgets all batches, which is cheaper than a new object that TensorFlow has to trace; returns itself."""
-        for metric in self.metrics.values():
-            metric.reset_state()
+        """Forgets all batches; returns itself."""
+        self._sums = self._metrics.zeros()
         self.count = 0
         self._confusion = np.zeros((self.info.num_classes, self.info.num_classes), "int64")
         self._kept: list[tuple[np.ndarray, ...]] = []
         self._sample = Sample()
         return self
 
+    @property
+    def bins(self) -> Bins:
+        """The bins of the expected calibration error."""
+        return self._metrics.bins(self._sums)
+
     def add(self, labels: tf.Tensor, log_p: tf.Tensor) -> None:
         """Adds a batch: labels `(batch, ...)` and log-probabilities `(batch, ..., classes)`."""
-        uncertainty = self._update(tf.cast(labels, tf.int32), log_p).numpy()
+        uncertainty, self._sums = self._metrics.update(tf.cast(labels, tf.int32), log_p, self._sums)
+        uncertainty = uncertainty.numpy()
         labels, classes = np.asarray(labels), np.argmax(log_p, -1)
         counts = (
             np.ones(labels.shape, bool) if self.info.ignore_class is None else labels != self.info.ignore_class
@@ -78,11 +134,6 @@ class Scores:
         uncertainties, errors, kept = self._sample(uncertainty, classes != labels, counts)
         self._kept.append((uncertainties[kept], errors[kept]))
         self.count += len(labels)
-
-    def _add_to_metrics(self, labels: tf.Tensor, log_p: tf.Tensor) -> tf.Tensor:
-        for metric in self.metrics.values():
-            metric.update_state(labels, log_p)
-        return entropy(log_p)
 
     def uncertainty_and_errors(self) -> tuple[np.ndarray, np.ndarray]:
         """Returns the entropy of each prediction that was kept, and whether it is wrong."""
@@ -104,7 +155,7 @@ class Scores:
             iou = [float(c / u) if u else None for c, u in zip(confusion.diagonal(), union, strict=True)]
             figures["mean_iou"] = float(np.mean([each for each in iou if each is not None]))
             figures["iou"] = dict(zip(self.info.class_names, iou, strict=True))
-        figures |= {name: float(metric.result()) for name, metric in self.metrics.items()}
+        figures |= self._metrics.results(self._sums)
         return cast(Figures, {**figures, **self._detection(), "count": self.count})
 
     def _detection(self) -> dict[str, float | None]:

@@ -6,6 +6,7 @@ from typing import Any
 from dropzoo.common.checks import check_choice, check_count, check_positive
 from dropzoo.runs.recipe import SCHEDULES
 from dropzoo.runs.recipe import optimizer as make_optimizer
+from dropzoo.training.loop.mixing import check_mix
 
 #: The fields that say how a folder is read.
 READING = ("images", "masks", "mask_suffix", "masks_as", "ignore_class", "class_names", "pages", "value_range")
@@ -31,6 +32,9 @@ class Settings:
         clip_norm: Positive float, the largest norm of all gradients together; None to leave them.
         ema: Float in [0, 1), the momentum of a moving average of the weights, which replaces them; None for none.
         precision: `"float32"`, `"mixed_bfloat16"` or `"mixed_float16"`.
+        mixup: Float, 0 or more, as for `Trainer`; for classifiers.
+        cutmix: Float, 0 or more, as for `Trainer`; for classifiers.
+        deep_supervision: Bool. Whether a U-Net also learns at the end of each stage of its decoder.
         image_size, num_channels, validation_split, limit, manual_dir, data_dir, cache: As for `load_data`.
         test_split, images, masks, mask_suffix, masks_as, ignore_class, class_names, split_file, group_by, pages,
             value_range, broken: As for `load_data`.
@@ -51,6 +55,9 @@ class Settings:
     clip_norm: float | None = None
     ema: float | None = None
     precision: str = "float32"
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    deep_supervision: bool = False
     image_size: int | tuple[int, int] | None = None
     num_channels: int | None = None
     validation_split: float = 0.1
@@ -89,6 +96,8 @@ class Settings:
         if self.ema is not None and not 0 <= self.ema < 1:
             raise ValueError(f"`ema` must be in [0, 1). Received: ema={self.ema}")
         make_optimizer(self.optimizer, self.learning_rate)
+        for name in ("mixup", "cutmix"):
+            check_mix(getattr(self, name), name)
 
     def settings(self) -> dict[str, Any]:
         """Returns the fields of this class by name, without those of a subclass."""

@@ -4,14 +4,17 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.markup import escape
 from rich.table import Column, Table
 
-from dropzoo import serving
 from dropzoo.common.files import whole_file
 from dropzoo.runs.figures import ByMethod, Corrupted, label, score_name, value
+
+if TYPE_CHECKING:  # imports TensorFlow, which the command line does not need to answer `--help`
+    from dropzoo.serving import Calibration
 
 
 def figures_table(columns: ByMethod, split: str = "") -> Table:
@@ -92,7 +95,7 @@ def ood_table(title: str, aurocs: dict[str, float]) -> Table:
     return table
 
 
-def calibration_table(found: serving.Calibration) -> Table:
+def calibration_table(found: "Calibration") -> Table:
     """Returns a table of the figures before and after a calibration, on the images that it was fitted on."""
     columns = ("accuracy", "nll", "ece")
     heads = (Column(label(name), justify="right") for name in columns)
@@ -122,7 +125,7 @@ def write_figures(path: Path, clean: ByMethod, found: Corrupted) -> Path:
             classes = {f"iou {name}": iou for name, iou in figures.get("iou", {}).items()}
             rest = {name: each for name, each in figures.items() if name != "iou"}
             rows.append({"corruption": name, "severity": severity, "predictor": method, **rest, **classes})
-    with whole_file(path) as unfinished, open(unfinished, "w", newline="") as file:
+    with whole_file(path) as unfinished, open(unfinished, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)

@@ -1,11 +1,11 @@
 """Recommends a plan from a sweep's records: the simplest that is about as good as the best, with its evidence."""
 
 import dataclasses
-import shlex
 from collections.abc import Iterable
 
 from dropzoo import layers
 from dropzoo.common.checks import unknown
+from dropzoo.common.shell import join
 from dropzoo.runs.config import RunConfig
 from dropzoo.runs.settings import Settings
 from dropzoo.sweep.stats import (
@@ -16,6 +16,7 @@ from dropzoo.sweep.stats import (
     candidates,
     difference,
     interval_text,
+    ranking_metric,
     title,
 )
 from dropzoo.sweep.trials import Record
@@ -76,7 +77,7 @@ def recommend(records: Iterable[Record], metric: str | None = None) -> Recommend
         Breiman et al., "Classification and Regression Trees", 1984, section 3.4.3, for the rule.
     """
     records = list(records)
-    metric = _default_metric(records) if metric is None else metric
+    metric = ranking_metric(records) if metric is None else metric
     if metric not in METRICS:
         raise unknown("metric", metric, METRICS)
     found = [c for c in candidates(records, metric) if c.scored]
@@ -109,13 +110,6 @@ def recommend(records: Iterable[Record], metric: str | None = None) -> Recommend
         compared=len(ranked),
         partly_failed=len(found) - len(ranked),
     )
-
-
-def _default_metric(records: list[Record]) -> str:
-    """Returns the calibrated NLL, or the NLL if a trial was recorded without it."""
-    scored = [record for record in records if not record.error]
-    have = all("calibrated_nll" in record.outcome.validation for record in scored)
-    return "calibrated_nll" if scored and have else "nll"
 
 
 def _why_not(records: list[Record], metric: str) -> str:
@@ -226,5 +220,6 @@ def train_command(config: RunConfig) -> str:
     for name, flag in flags.items():
         value = getattr(config, name)
         if value != getattr(usual, name):
-            parts += [flag, "yes" if value is True else str(value)]
-    return shlex.join(parts)
+            text = str(value) if not isinstance(value, bool) else "yes" if value else "none"
+            parts += [flag] if name == "deep_supervision" else [flag, text]
+    return join(parts)

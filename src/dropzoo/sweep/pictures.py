@@ -9,19 +9,24 @@ from dropzoo.pages.style import BLUE, GREY, INK, LINES, plain
 from dropzoo.sweep.stats import Candidate, Interval, baseline_of, difference, title
 
 
-def intervals(found: list[Candidate]) -> Figure:
-    """Draws the means and 95 % intervals of four figures, a row for each candidate, numbered from the top."""
+def intervals(found: list[Candidate], metric: str) -> Figure:
+    """Draws the means and 95 % intervals of four figures, a row for each candidate, numbered from the top.
+
+    Args:
+        found: The candidates.
+        metric: Str, the first of the figures, by which the candidates are ranked.
+    """
     figure = Figure(figsize=(7.0, 1.6 + 0.5 * len(found)), layout="constrained")
     rows = np.arange(len(found))
-    metrics = ("nll", found[0].score, "gap", "ece")
-    for axis, metric in zip(figure.subplots(2, 2, sharey=True).ravel(), metrics, strict=True):
+    shown = (metric, found[0].score, "gap", "ece")
+    for axis, name in zip(figure.subplots(2, 2, sharey=True).ravel(), shown, strict=True):
         for row, candidate in zip(rows, found, strict=True):
-            value = candidate.interval(metric)
+            value = candidate.interval(name)
             colour = GREY if candidate.is_baseline else BLUE
-            axis.plot(list(candidate.values(metric).values()), [row] * value.count, "|", color=colour, alpha=0.6)
+            axis.plot(list(candidate.values(name).values()), [row] * value.count, "|", color=colour, alpha=0.6)
             marker = "s" if candidate.is_baseline else "o"
             axis.errorbar(value.mean, row, xerr=value.half, fmt=marker, color=colour, capsize=3, markersize=5)
-        axis.set_title(title(metric), fontsize=10)
+        axis.set_title(title(name), fontsize=10)
         axis.set_yticks(rows, [_number(i, c) for i, c in enumerate(found, start=1)])
         axis.set_ylim(len(found) - 0.5, -0.5)
         axis.xaxis.set_major_locator(MaxNLocator(5))
@@ -29,7 +34,7 @@ def intervals(found: list[Candidate]) -> Figure:
     return figure
 
 
-def effects(found: list[Candidate], metric: str = "nll") -> Figure | None:
+def effects(found: list[Candidate], metric: str) -> Figure | None:
     """Draws the mean effects of dropout, by sites and spec (rows) and rate (columns).
 
     An effect is the difference from the same configuration without dropout.

@@ -17,6 +17,7 @@ from dropzoo.sweep.stats import (
     difference,
     interval_text,
     names,
+    ranking_metric,
     title,
     what_mattered,
 )
@@ -44,6 +45,7 @@ class _Results:
     evidence: list[str]
     command: str
     count: int
+    metric: str
     score: str
     leaders: list[list[str]]
     intervals: _Picture
@@ -118,16 +120,18 @@ def _summary(records: list[Record], found: list[Candidate]) -> str:
 
 def _results(records: list[Record], found: list[Candidate]) -> _Results:
     recommended = recommend(records)
+    metric = ranking_metric(records)
     shown, first = _with_baselines(found, _LEADERS), _first(found)
-    effects, shares = sweep_pictures.effects(found), what_mattered(found)
+    effects, shares = sweep_pictures.effects(found, metric), what_mattered(found, metric)
     reliability = sweep_pictures.reliability(first)
     return _Results(
         evidence=in_words(recommended),
         command=train_command(recommended.chosen.config),
         count=len(found),
+        metric=title(metric),
         score=title(found[0].score),
-        leaders=_numbered(shown, [_leader(each, found) for _, each in shown]),
-        intervals=_picture(sweep_pictures.intervals([each for _, each in shown])),
+        leaders=_numbered(shown, [_leader(each, found, metric) for _, each in shown]),
+        intervals=_picture(sweep_pictures.intervals([each for _, each in shown], metric)),
         effects=_picture(effects) if effects else None,
         curves=_picture(sweep_pictures.convergence(first)),
         calibration=_numbered(shown, [_calibration(each) for _, each in shown]),
@@ -144,19 +148,19 @@ def _numbered(shown: _Ranked, rows: list[list[str]]) -> list[list[str]]:
     return [[str(n), label, *row] for (n, _), label, row in zip(shown, labels, rows, strict=True)]
 
 
-def _leader(each: Candidate, found: list[Candidate]) -> list[str]:
+def _leader(each: Candidate, found: list[Candidate], metric: str) -> list[str]:
     baseline = baseline_of(each, found)
-    effect = None if baseline is None or each.is_baseline else difference(each, baseline, "nll")
+    effect = None if baseline is None or each.is_baseline else difference(each, baseline, metric)
     against = interval_text(effect) if effect else "-"
     if effect and effect.mean >= 0:
         against = f"+{against}"
-    nll, score, gap = (interval_text(each.interval(metric)) for metric in ("nll", each.score, "gap"))
-    return [str(len(each.scored)), nll, against, score, gap, interval_text(each.interval(each.score, "test"))]
+    ranked, score, gap = (interval_text(each.interval(name)) for name in (metric, each.score, "gap"))
+    return [str(len(each.scored)), ranked, against, score, gap, interval_text(each.interval(each.score, "test"))]
 
 
 def _calibration(each: Candidate) -> list[str]:
-    validation = [interval_text(each.interval(metric)) for metric in ("nll", "ece", "brier")]
-    return validation + [interval_text(each.interval(metric, "test")) for metric in ("nll", "ece")]
+    validation = [interval_text(each.interval(metric)) for metric in ("nll", "calibrated_nll", "ece", "brier")]
+    return validation + [interval_text(each.interval(name, "test")) for name in ("nll", "calibrated_nll", "ece")]
 
 
 def _cost(each: Candidate) -> list[str]:

@@ -171,7 +171,7 @@ def _rounds(space: Space, known: dict[str, Record]) -> Iterator[tuple[list[Trial
     for number, epochs in enumerate(rungs):
         trials = [trial for trial in space.trials(epochs) if trial.axes in alive]
         yield trials, dropped
-        ranked = [c for c in candidates(known[t.key] for t in trials) if not c.is_baseline]
+        ranked = [c for c in candidates([known[t.key] for t in trials]) if not c.is_baseline]
         best = [c for c in ranked if c.scored][: max(1, round(len(ranked) / space.eta))]
         kept = {c.axes for c in best} | {t.axes for t in trials if t.is_baseline}
         later = [trial for rung in rungs[number + 1 :] for trial in space.trials(rung)]

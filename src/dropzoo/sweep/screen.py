@@ -9,7 +9,7 @@ from rich.live import Live
 from rich.table import Column, Table
 from rich.text import Text
 
-from dropzoo.sweep.stats import Candidate, candidates, figure, interval_text, names, title
+from dropzoo.sweep.stats import Candidate, candidates, figure, interval_text, names, ranking_metric, title
 from dropzoo.sweep.trials import Record, Trial
 
 _ROWS = 8
@@ -81,10 +81,11 @@ def leaders_table(found: list[Candidate]) -> Table:
     if not found:
         return table
     name = found[0].score
-    for head in ("runs", "NLL", title(name), "ECE"):
+    ranked = ranking_metric([record for each in found for record in each.records])
+    for head in ("runs", title(ranked), title(name), "ECE"):
         table.add_column(head, justify="right", overflow="fold")
     for label, each in zip(names(found), found, strict=True):
-        figures = (interval_text(each.interval(metric)) for metric in ("nll", name, "ece"))
+        figures = (interval_text(each.interval(metric)) for metric in (ranked, name, "ece"))
         table.add_row(Text(label), str(len(each.scored)), *figures)
     return table
 

@@ -17,6 +17,7 @@ from dropzoo import layers
 from dropzoo.common.checks import check_count, check_rate, unknown
 from dropzoo.models.sites import CannotPlace
 from dropzoo.runs.config import RunConfig
+from dropzoo.runs.presets import in_words, recipe_of
 from dropzoo.runs.settings import FILE_NAMES, Settings, renamed
 from dropzoo.sweep.trials import Axes, Trial
 from dropzoo.training import get_schedule
@@ -59,7 +60,7 @@ def _takes_other_names(cls: type[_T]) -> type[_T]:
 @_takes_other_names
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Space(Settings):
-    """Models x sites x specs x rates x rate schedules x other regularisers x seeds, and how each is trained.
+    """Models x sites x specs x rates x rate schedules x other regularisers x recipes x seeds.
 
     Each of `sites` is combined with all specs, rates and rate schedules; each of `plans` is taken as it is. The
     baseline without dropout is always part of the space, once for each combination of the other regularisers.
@@ -78,6 +79,9 @@ class Space(Settings):
         weight_decays: List of values for the models' option `weight_decay`; if empty, their defaults.
         augments: List of augmentations, each as for `load_data`.
         label_smoothings: List of floats in [0, 1).
+        recipes: List of settings of the training that go together: `"small"`, `"medium"`, text such as
+            `"optimizer=adamw:weight_decay=0.05; mixup=0.2"`, or dicts. They replace those below, except for the
+            epochs. `"own"` replaces nothing; if the list is empty, it is the only one.
         seeds: List of ints in [0, 2**32); each combination is trained once with each.
         options: Dict of options that all models get.
         leave_out: List of combinations `(model, sites, spec)` that are not tried.
@@ -113,6 +117,7 @@ class Space(Settings):
     weight_decays: tuple[float, ...] = ()
     augments: tuple[bool | str, ...] = (False,)
     label_smoothings: tuple[float, ...] = (0.0,)
+    recipes: tuple[Any, ...] = ()
     seeds: tuple[int, ...] = (0, 1, 2)
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
     leave_out: tuple[Any, ...] = ()
@@ -185,6 +190,15 @@ class Space(Settings):
             get_schedule(_rate_schedule(shape, 0.5) or 0.5)
         for spec in self.specs:
             layers.get(_spec_at(spec, 0.1))
+        for model, recipe in itertools.product(self.models, self.recipes):
+            settings = self._recipe(recipe, model)
+            RunConfig(model=model, **{**self.settings(), **settings})  # its checks
+            for name, usual in (("augment", (False,)), ("label_smoothing", (0.0,))):
+                if name in settings and getattr(self, f"{name}s") != usual:
+                    raise ValueError(
+                        f"The recipe {in_words(recipe)!r} has its own `{name}`, so the sweep can have no other "
+                        f"values of it. Leave out `{name}s` (--{name.replace('_', '-')})"
+                    )
 
     @property
     def variants(self) -> tuple[str, ...]:
@@ -258,31 +272,46 @@ class Space(Settings):
         words = [f"{s} with {v} in {m}. {why.split(': ')[0]}" for (m, s, v), why in refused.items()]
         return dataclasses.replace(self, leave_out=tuple(refused)), words
 
+    def _recipe(self, recipe: Any, model: str) -> dict[str, Any]:
+        """Returns the settings of a recipe; all trials have the same number of epochs."""
+        if recipe == "own":
+            return {}
+        settings = recipe_of(recipe, model)
+        if "epochs" in settings and not (isinstance(recipe, str) and "=" not in recipe):
+            raise ValueError(f"All trials have the same `epochs` (--epochs). Received: the recipe {recipe!r}")
+        return {name: value for name, value in settings.items() if name != "epochs"}
+
     def _round(self, epochs: int) -> Iterator[Trial]:
         """Yields the trials of one round; seeds, folds and rates of a graph follow each other."""
         settings = self.settings() | {"epochs": epochs}
         decays: tuple[float | str, ...] = self.weight_decays or ("own",)
         folds: list[tuple[int, int] | None] = [(k, self.folds) for k in range(self.folds)] or [None]
-        for model, norm, decay, smoothing in itertools.product(
-            self.models, self.normalizations or ("own",), decays, self.label_smoothings
+        for model, norm, decay, smoothing, recipe in itertools.product(
+            self.models, self.normalizations or ("own",), decays, self.label_smoothings, self.recipes or ("own",)
         ):
+            replaced = self._recipe(recipe, model)
             options = dict(self.options)
             options |= {} if norm == "own" else {"normalization": norm}
             options |= {} if decay == "own" else {"weight_decay": decay}
-            shared = Axes(model=model, normalization=_text(norm), weight_decay=decay, label_smoothing=smoothing)
+            shared = Axes(
+                model=model,
+                normalization=_text(norm),
+                weight_decay=decay,
+                label_smoothing=smoothing,
+                recipe=in_words(recipe),
+            )
             graphs = itertools.groupby(self._plans(model), lambda p: (p.axes.get("sites"), p.axes.get("spec")))
             for _, plans in graphs:
                 for seed, fold, augment, plan in itertools.product(self.seeds, folds, self.augments, list(plans)):
+                    regularisers = {"augment": augment, "label_smoothing": smoothing}
                     config = RunConfig(
                         model=model,
                         dropout=plan.dropout,
                         options=options,
                         rate_schedule=plan.rate_schedule,
-                        augment=augment,
-                        label_smoothing=smoothing,
                         seed=seed,
                         fold=fold,
-                        **settings,
+                        **{**settings, **regularisers, **replaced},
                     )
                     axes = dataclasses.replace(shared, augment=_text(augment), **plan.axes)
                     yield Trial(axes=axes, config=config)

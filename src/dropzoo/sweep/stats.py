@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -131,6 +131,7 @@ class Candidate:
             parts = [f"{axes.sites} {axes.spec} {axes.rate:g}"]
             parts += [axes.rate_schedule] * (axes.rate_schedule != "constant")
         usual = {"normalization": "own", "augment": "none", "weight_decay": "own", "label_smoothing": 0.0}
+        usual |= {"recipe": "own"}
         values = {name: getattr(axes, name) for name in usual}
         parts += [f"{name.replace('_', ' ')} {value}" for name, value in values.items() if value != usual[name]]
         return ", ".join(parts)
@@ -186,7 +187,7 @@ class Candidate:
         """A key that sorts simpler plans first: fewer patterns, a fixed rate, fewer regularisers, a lower rate."""
         axes, dropout = self.axes, self.config.dropout
         sites = 0 if self.is_baseline else len(dropout) if isinstance(dropout, dict) else 1
-        regularisers = (axes.normalization, axes.augment, axes.weight_decay, axes.label_smoothing)
+        regularisers = (axes.normalization, axes.augment, axes.weight_decay, axes.label_smoothing, axes.recipe)
         others = sum(value not in ("own", "none", 0.0) for value in regularisers)
         return sites, axes.rate_schedule != "constant", others, axes.spec != "dropout", axes.rate or 0.0
 
@@ -197,17 +198,25 @@ def names(found: list[Candidate]) -> list[str]:
     return [candidate.full_label if several else candidate.label for candidate in found]
 
 
-def candidates(records: Iterable[Record], metric: str = "nll") -> list[Candidate]:
+def ranking_metric(records: Iterable[Record]) -> str:
+    """Returns the figure that plans are compared by: the calibrated NLL, or the NLL if a trial lacks it."""
+    scored = [record for record in records if not record.error]
+    have = all("calibrated_nll" in record.outcome.validation for record in scored)
+    return "calibrated_nll" if scored and have else "nll"
+
+
+def candidates(records: Sequence[Record], metric: str | None = None) -> list[Candidate]:
     """Groups records by config.
 
     Args:
         records: Records of one sweep.
-        metric: Str, the figure on the validation images to sort by.
+        metric: Str, the figure on the validation images to sort by; None for `ranking_metric`.
 
     Returns:
         The candidates. Those trained longest are first; among these, those with failed trials are last, and the
         others go from the best to the worst.
     """
+    metric = metric or ranking_metric(records)
     groups: dict[str, list[Record]] = {}
     for record in records:
         groups.setdefault(record.trial.candidate, []).append(record)
@@ -240,7 +249,7 @@ def title(metric: str) -> str:
     return "train-validation gap" if metric == "gap" else label(metric)
 
 
-def what_mattered(found: list[Candidate], metric: str = "nll") -> dict[str, float]:
+def what_mattered(found: list[Candidate], metric: str) -> dict[str, float]:
     """Returns the share of a metric's variance over all runs that each axis explains alone.
 
     These are the main effects of a functional ANOVA: an additive model of the axes, the seeds and the folds,

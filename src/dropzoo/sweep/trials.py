@@ -38,6 +38,7 @@ class Axes:
         augment: Str, the augmentation in words.
         weight_decay: Float, the model's option; `"own"` for the model's default.
         label_smoothing: Float in [0, 1).
+        recipe: Str, settings of the training in words; `"own"` for those of the space.
     """
 
     model: str
@@ -49,6 +50,7 @@ class Axes:
     augment: str = "none"
     weight_decay: float | str = "own"
     label_smoothing: float = 0.0
+    recipe: str = "own"
 
     @property
     def is_baseline(self) -> bool:

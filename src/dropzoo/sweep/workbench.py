@@ -48,7 +48,6 @@ class Workbench:
         self._key = ""
         self._graph: _Graph | None = None
         self._data: collections.OrderedDict[str, _Kept] = collections.OrderedDict()
-        self._scores: dict[str, Scores] = {}
 
     def run(self, trial: Trial) -> Record:
         """Trains and evaluates one trial.
@@ -135,23 +134,20 @@ class Workbench:
         if not math.isfinite(history["val_nll"][-1]):
             raise FloatingPointError(f"The validation NLL is {history['val_nll'][-1]}")
         sets = {"train": self._plain_training_set(config, data), "test": data.test, "validation": data.validation}
-        scores = self._scores_of(data.info)
-        figures = {
-            name: score(graph.predict, dataset, scores.reset()).figures()
+        scores = {
+            name: score(graph.predict, dataset, Scores(data.info))
             for name, dataset in sets.items()
             if dataset is not None
         }
+        figures = {name: each.figures() for name, each in scores.items()}
         calibrated = _calibrated_nll(graph.predict, sets["validation"], sets["test"], data.info.ignore_class)
         for name, value in calibrated.items():
             figures[name]["calibrated_nll"] = value
-        bins = scores.calibration  # of the last set, the validation images
         epochs = [after - before for before, after in zip(ends, ends[1:], strict=False)]
         return {
             "curves": history,
             **figures,
-            "reliability": {
-                name: getattr(bins, name).numpy().tolist() for name in ("count", "correct", "confidence")
-            },
+            "reliability": {name: bins.tolist() for name, bins in vars(scores["validation"].bins).items()},
             "seconds_per_epoch": statistics.median(epochs[1:] or epochs),  # the first may have traced
             "parameters": graph.model.count_params(),
             "mc_ms": self._latency(graph, data.validation),
@@ -163,13 +159,6 @@ class Workbench:
         if config.augment and None not in data.info.input_shape:
             data = self.load(dataclasses.replace(config, augment=False))
         return data.seen
-
-    def _scores_of(self, info: training.DataInfo) -> Scores:
-        """Returns the `Scores` of these classes, which are traced once for all trials."""
-        key = json.dumps([info.task, info.class_names, info.ignore_class])
-        if key not in self._scores:
-            self._scores[key] = Scores(info)
-        return self._scores[key]
 
     def _latency(self, graph: "_Graph", dataset: tf.data.Dataset) -> float | None:
         """Returns the milliseconds that all samples of one image take, measured once for each graph."""
@@ -200,8 +189,11 @@ class _Graph:
         # The loss that trials are compared by: without smoothing, Dice and penalties.
         metrics.append(training.NegativeLogLikelihood(name="nll", ignore_class=info.ignore_class))
         self.trainer = config.trainer(model, info, metrics=metrics)
-        model.optimizer.build(model.trainable_variables)
-        self.optimizer = [(variable, variable.numpy()) for variable in model.optimizer.variables]
+        trained, own = self.trainer.model, {id(variable) for variable in self.variables}
+        trained.optimizer.build(trained.trainable_variables)
+        heads = [variable for variable in trained.trainable_variables if id(variable) not in own]
+        # Those of the heads of deep supervision begin alike in each trial.
+        self.others = [(variable, variable.numpy()) for variable in (*trained.optimizer.variables, *heads)]
         # Concrete, since TensorFlow warns of a function that is traced often, and each graph needs its own.
         images = tf.TensorSpec((None, *info.input_shape), tf.float32)
         self.predict: LogProbabilities = tf.function(log_probabilities(model)).get_concrete_function(images)
@@ -214,7 +206,7 @@ class _Graph:
         for layer, new in zip(layers.dropouts(self.model), layers.dropouts(fresh), strict=True):
             if layers.has_live_rate(layer):
                 layer.rate = new.rate
-        for variable, value in self.optimizer:
+        for variable, value in self.others:
             variable.assign(value)
 
 
@@ -281,7 +273,7 @@ def _graph_key(model: keras.Model, config: RunConfig, info: training.DataInfo) -
         drops.append([type(layer).__name__, layer.get_config() | dict.fromkeys(free)])
     names = (
         *("model", "options", "learning_rate", "learning_rate_schedule", "label_smoothing", "warmup", "optimizer"),
-        *("clip_norm", "ema", "precision"),
+        *("clip_norm", "ema", "precision", "mixup", "cutmix", "deep_supervision"),
     )
     settings = [getattr(config, name) for name in names]
     # The number of steps is part of the learning-rate schedule, which is part of the graph.

@@ -30,7 +30,7 @@ def find_coco(root: Path) -> dict[str, Path]:
 
 def _is_coco(path: Path) -> bool:
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
     except (ValueError, OSError):
         return False
     return isinstance(content, dict) and {"images", "annotations", "categories"} <= content.keys()
@@ -56,7 +56,7 @@ def _read(path: Path, root: Path, split: str) -> Table:
     Raises:
         ValueError: If images are missing, or annotations are no polygons.
     """
-    content = json.loads(path.read_text())
+    content = json.loads(path.read_text(encoding="utf-8-sig"))
     categories = sorted(content["categories"], key=lambda each: each["id"])
     classes = {each["id"]: number + 1 for number, each in enumerate(categories)}
     by_name: dict[str, list[Path]] = {}

@@ -89,7 +89,7 @@ def _facts(path: Path, pages: str) -> Facts:
         if header.startswith(PNG):
             if not _ends(file, b"IEND"):
                 _decode(path)
-            height, width = (int.from_bytes(header[n : n + 4]) for n in (20, 16))
+            height, width = (int.from_bytes(header[n : n + 4], "big") for n in (20, 16))
             dtype = "uint16" if header[24] == 16 else "uint8"
             return Facts(height, width, _PNG_CHANNELS[header[25]], dtype, plain=True)
     with Image.open(path) as image:

@@ -154,7 +154,7 @@ def with_split_lists(table: Table) -> Table:
     splits: dict[int, str] = {}
     lost: list[str] = []
     for split, path in lists.items():
-        for line in filter(None, map(str.strip, path.read_text().splitlines())):
+        for line in filter(None, map(str.strip, path.read_text(encoding="utf-8-sig").splitlines())):
             place = _place_of(line, by_name)
             if place is None:
                 lost.append(f"{line} in {path.name}")

@@ -69,8 +69,10 @@ def with_groups(table: Table, group_by: str | None) -> Table:
 
 
 def _below(sample: Sample, table: Table) -> str:
+    """The path of an image below the root, with slashes: patterns and splits are the same on every system."""
     root = table.root if table.root.is_dir() else table.root.parent
-    return str(sample.image.relative_to(root)) if sample.image.is_relative_to(root) else str(sample.image)
+    path = sample.image.relative_to(root) if sample.image.is_relative_to(root) else sample.image
+    return path.as_posix()
 
 
 def assign(table: Table, reading: Reading) -> Table:

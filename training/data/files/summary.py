@@ -52,11 +52,11 @@ class Summary:
     example: Callable[[int], tuple[np.ndarray, np.ndarray | None]]
 
     def files(self, split: str) -> list[str]:
-        """Returns the files of the images of a split, in the order of its batches; pages have numbers."""
+        """Returns the files of a split, in the order of its batches, with slashes; pages have numbers."""
         found = [self.samples[number] for number in in_turns(self.samples, split)]
         root = self.place if self.place.is_dir() else self.place.parent
         names = [
-            str(each.image.relative_to(root)) if each.image.is_relative_to(root) else str(each.image)
+            (each.image.relative_to(root) if each.image.is_relative_to(root) else each.image).as_posix()
             for each in found
         ]
         return [

@@ -1,0 +1,126 @@
+"""`dropzoo doctor`: what a bug report needs."""
+
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from dropzoo.cli.console import console
+
+
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+) -> None:
+    """Prints versions, devices, extras and known problems of this installation: what a bug report needs.
+
+    The exit status is 1 if there is a problem.
+
+    Example: dropzoo doctor --json
+    """
+    required, extras = requirements()
+    found: dict[str, Any] = {
+        "system": {"python": platform.python_version(), "platform": platform.platform(), "cpus": os.cpu_count()},
+        "packages": {name: version_of(name) for name in ("dropzoo", *required)},
+        "extras": {name: missing(wanted) for name, wanted in extras.items()},
+        **_tensorflow(),
+    }
+    found["problems"] = problems(required, found)
+    if as_json:
+        print(json.dumps(found, indent=2))
+    else:
+        _show(found)
+    if found["problems"]:
+        raise typer.Exit(1)
+
+
+def requirements() -> tuple[dict[str, str], dict[str, dict[str, str]]]:
+    """Returns the required packages with their versions, and the same for each extra."""
+    from packaging.requirements import Requirement
+
+    required: dict[str, str] = {}
+    extras: dict[str, dict[str, str]] = {}
+    for line in importlib.metadata.requires("dropzoo") or ():
+        wanted = Requirement(line)
+        extra = line.partition("extra ==")[2].strip(" '\"") if "extra ==" in line else ""
+        if wanted.name != "dropzoo" and (wanted.marker is None or wanted.marker.evaluate({"extra": extra})):
+            (extras.setdefault(extra, {}) if extra else required)[wanted.name] = str(wanted.specifier)
+    return required, extras
+
+
+def version_of(name: str) -> str | None:
+    """Returns the version of an installed package, or None."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def missing(wanted: dict[str, str]) -> list[str]:
+    """Returns those packages that are not installed in a version that is wanted, as pip takes them."""
+    from packaging.specifiers import SpecifierSet
+
+    versions = {name: version_of(name) for name in wanted}
+    return [
+        name + wanted[name]
+        for name, version in versions.items()
+        if version is None or not SpecifierSet(wanted[name]).contains(version, prereleases=True)
+    ]
+
+
+def problems(required: dict[str, str], found: dict[str, Any]) -> list[str]:
+    """Returns what is known not to work, with what to do about it."""
+    said = [f"{each} is required, but {_have(each)}: pip install '{each}'" for each in missing(required)]
+    if found["error"]:
+        said.append(f"TensorFlow cannot be used: {found['error']}")
+    if found["backend"] not in (None, "tensorflow"):
+        said.append(
+            f"Keras runs on {found['backend']}: layers, models and surgery work; training.Trainer, serving and "
+            "the commands need KERAS_BACKEND=tensorflow"
+        )
+    if os.environ.get("TF_USE_LEGACY_KERAS", "0").lower() in ("1", "true"):
+        said.append("TF_USE_LEGACY_KERAS is set, so that tf.keras is Keras 2, which dropzoo refuses: unset it")
+    if shutil.which("nvidia-smi") and not any("GPU" in each for each in found["devices"]):
+        said.append("There is a driver of NVIDIA, but TensorFlow sees no GPU: pip install 'dropzoo[gpu]'")
+    if len(both := [name for name in ("tensorflow", "tensorflow-cpu") if version_of(name)]) == 2:
+        said.append(f"{' and '.join(both)} are both installed, in one folder: uninstall both and install one")
+    return said
+
+
+def _have(requirement: str) -> str:
+    name = requirement.rstrip("0123456789.,<>=!~*")
+    version = version_of(name)
+    return f"version {version} is installed" if version else "it is not installed"
+
+
+def _tensorflow() -> dict[str, Any]:
+    """Returns the devices and the backend; an import that fails becomes an error to print."""
+    try:
+        import keras
+        import tensorflow as tf
+
+        devices = [f"{each.device_type} {each.name}" for each in tf.config.list_physical_devices()]
+        details = {"backend": keras.backend.backend(), "policy": keras.config.dtype_policy().name}
+        return {"devices": devices, **details, "error": None}
+    except Exception as error:  # a broken installation raises anything, and is what this command is for
+        return {"devices": [], "backend": None, "policy": None, "error": f"{type(error).__name__}: {error}"}
+
+
+def _show(found: dict[str, Any]) -> None:
+    table = Table("what", "found", show_header=False)
+    for name, value in found["system"].items():
+        table.add_row(name, escape(str(value)))
+    for name, version in found["packages"].items():
+        table.add_row(name, version or "not installed")
+    table.add_row("Keras backend, policy", f"{found['backend']}, {found['policy']}")
+    table.add_row("devices", escape(", ".join(found["devices"])) or "none")
+    for name, lacking in found["extras"].items():
+        table.add_row(f"extra {name}", escape(f"not installed: {', '.join(lacking)}") if lacking else "installed")
+    console.print(table)
+    for each in found["problems"] or ["No problem found."]:
+        console.print(escape(each), soft_wrap=True)

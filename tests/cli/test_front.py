@@ -1,0 +1,139 @@
+"""The front of the command line: what it loads, its version, tables as JSON, `doctor`, log lines of TensorFlow."""
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from rich.table import Table
+
+import dropzoo
+from _cli import run
+from dropzoo.cli import doctor, quiet
+from dropzoo.cli.console import console, rows_of
+
+LIGHT = "import sys; sys.argv = ['dropzoo']; import dropzoo.cli.app; print(*sys.modules)"
+
+
+def test_the_command_line_loads_neither_keras_nor_numpy():
+    """So `--help` and bad options are answered at once; the commands import the rest when they run."""
+    loaded = subprocess.run(
+        [sys.executable, "-c", LIGHT], check=True, capture_output=True, text=True
+    ).stdout.split()
+    assert "dropzoo.cli.app" in loaded
+    assert not {"keras", "tensorflow", "numpy", "matplotlib", "PIL", "scipy", "dropzoo.layers"} & {*loaded}
+
+
+@pytest.mark.parametrize(
+    ("argv", "line", "is_command"),
+    [
+        (["/usr/bin/dropzoo", "train"], None, True),
+        (["C:/Scripts/dropzoo.exe"], None, True),
+        (["-m", "list"], ["python", "-X", "dev", "-m", "dropzoo.cli", "list"], True),
+        (["-m"], ["python", "-m", "dropzoo"], True),
+        (["-m"], ["python", "-m", "pytest"], False),
+        (["train.py", "dropzoo"], None, False),
+        (["-c"], ["python", "-c", "..."], False),
+        ([], None, False),
+    ],
+)
+def test_only_the_command_puts_off_the_import_of_the_layers(monkeypatch, argv, line, is_command):
+    monkeypatch.setattr(sys, "argv", argv)
+    monkeypatch.setattr(sys, "orig_argv", line or argv)
+    assert dropzoo._is_command_line() == is_command
+
+
+def test_version(capsys):
+    assert run(capsys, "--version") == (0, f"dropzoo {dropzoo.__version__}\n", "")
+
+
+@pytest.mark.parametrize("arguments", [["list", "layers"], ["list", "plans"], ["sites", "lenet5"]])
+def test_tables_as_json(capsys, arguments):
+    """The same rows as the table, on stdout alone."""
+    status, table, _ = run(capsys, *arguments)
+    assert status == 0
+    status, out, _ = run(capsys, *arguments, "--json")
+    (found,) = json.loads(out)["tables"]
+    assert status == 0 and len(found["rows"]) > 5 and console.kept is None
+    first = list(found["rows"][0])[0]
+    assert all(row[first] in table for row in found["rows"])
+
+
+def test_cells_become_numbers():
+    table = Table("", "NLL\nof T", "n", title="a")
+    table.add_row("[bold]no dropout[/bold]", "0.109 ± 0.042", "1,234")
+    table.add_row("a [b\\]", "-", "")
+    uncertain = {"value": 0.109, "plus_minus": 0.042}
+    assert rows_of(table)[0] == {"name": "no dropout", "NLL of T": uncertain, "n": 1234.0}
+    assert rows_of(table)[1]["NLL of T"] is None and rows_of(table)[1]["n"] is None
+
+
+def test_an_error_leaves_no_json(capsys):
+    status, out, err = run(capsys, "list", "nothing", "--json")
+    assert (status, out) == (2, "") and "Unknown kind of list" in err and console.kept is None
+
+
+def test_doctor(capsys):
+    status, out, _ = run(capsys, "doctor", "--json")
+    found = json.loads(out)
+    assert status == (1 if found["problems"] else 0)
+    assert found["packages"]["dropzoo"] and found["packages"]["tensorflow"] and found["backend"]
+    assert any("CPU" in device for device in found["devices"]) and {"serve", "dev"} <= {*found["extras"]}
+    status, out, _ = run(capsys, "doctor")
+    assert "tensorflow" in out and "extra serve" in out
+
+
+@pytest.mark.parametrize(
+    ("found", "environment", "said"),
+    [
+        ({}, {}, None),
+        ({"backend": "jax"}, {}, "KERAS_BACKEND=tensorflow"),
+        ({"error": "ImportError: no"}, {}, "TensorFlow cannot be used: ImportError: no"),
+        ({}, {"TF_USE_LEGACY_KERAS": "1"}, "unset it"),
+    ],
+)
+def test_doctor_says_what_is_known_not_to_work(monkeypatch, found, environment, said):
+    monkeypatch.setattr(doctor.shutil, "which", lambda name: None)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    whole = {"backend": "tensorflow", "devices": ["CPU"], "error": None, **found}
+    problems = doctor.problems({"keras": ">=3"}, whole)
+    assert [said in each for each in problems] == ([] if said is None else [True])
+
+
+def test_doctor_names_packages_that_are_missing_or_too_old():
+    wanted = {"keras": ">=99", "no-such-package": ">=1", "numpy": ">=1"}
+    assert doctor.missing(wanted) == ["keras>=99", "no-such-package>=1"]
+    problems = doctor.problems(wanted, {"backend": "tensorflow", "devices": ["GPU"], "error": None})
+    assert "version" in problems[0] and "it is not installed" in problems[1]
+
+
+class Noisy:
+    """A loader of a module that writes to file descriptor 2."""
+
+    def __init__(self, error: bool) -> None:
+        self.error = error
+
+    def create_module(self, spec):
+        return None
+
+    def exec_module(self, module):
+        os.write(2, b"a line of a library\n")
+        if self.error:
+            raise ImportError("broken")
+
+
+@pytest.mark.parametrize("error", [False, True])
+def test_lines_of_a_library_are_kept_aside_unless_its_import_fails(capfd, error):
+    spec = importlib.util.spec_from_loader("noisy", quiet._Loader(Noisy(error)))
+    module = importlib.util.module_from_spec(spec)
+    if error:
+        with pytest.raises(ImportError, match="broken"):
+            spec.loader.exec_module(module)
+    else:
+        spec.loader.exec_module(module)
+        assert isinstance(module.__loader__, Noisy)
+    os.write(2, b"after\n")
+    assert capfd.readouterr().err == ("a line of a library\nafter\n" if error else "after\n")

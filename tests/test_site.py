@@ -1,0 +1,105 @@
+"""The pages of the site, without building it: every public name and command has one, links lead somewhere."""
+
+import ast
+import importlib
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import typer.main
+
+import dropzoo
+from dropzoo.cli.app import app
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+PAGES = sorted([*DOCS.glob("*.md"), *DOCS.glob("tutorials/*.md"), *DOCS.glob("coming-from/*.md")])
+TUTORIALS = sorted(DOCS.glob("tutorials/[0-9]*.md"))
+PACKAGES = ("layers", "models", "training", "serving", "sweep")
+
+
+def toctrees(page: Path) -> list[str]:
+    """The pages that a page lists."""
+    blocks = re.findall(r"```\{toctree\}\n(.*?)```", page.read_text(), re.S)
+    return [line for block in blocks for line in block.split("\n") if line and not line.startswith(":")]
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_every_public_name_is_on_one_page(package):
+    """A new name is added to a list of docs/api/PACKAGE.rst; its own page is made from its docstring."""
+    page = (DOCS / "api" / f"{package}.rst").read_text()
+    listed = re.findall(r"^   (\w+)$", page, re.M)
+    assert sorted(listed) == sorted(importlib.import_module(f"dropzoo.{package}").__all__)
+
+
+def test_every_command_is_on_one_page():
+    """A new command is added to docs/api/commands/index.md; its own page is made from its help."""
+    assert sorted(toctrees(DOCS / "api/commands/index.md")) == sorted(typer.main.get_command(app).commands)
+
+
+def test_every_page_is_in_the_navigation():
+    inside = {"": DOCS / "index.md", "tutorials/": DOCS / "tutorials/index.md"}
+    inside |= {"coming-from/": DOCS / "coming-from/index.md"}
+    listed = {f"{folder}{name}" for folder, page in inside.items() for name in toctrees(page)} | {"index"}
+    written = {page.relative_to(DOCS).with_suffix("").as_posix() for page in PAGES}
+    assert written <= listed
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of the headings of a page, as code hosts and the site make them."""
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.S)
+    heads = [re.sub(r"[`*\[\]]", "", head) for head in re.findall(r"^#+ (.*)$", text, re.M)]
+    return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
+
+
+@pytest.mark.parametrize(
+    "page", [*PAGES, ROOT / "README.md", ROOT / "CONTRIBUTING.md"], ids=lambda page: page.name
+)
+def test_links_lead_somewhere(page):
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.S)
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        if link.startswith(("http://", "https://", "mailto:")):
+            continue
+        name, _, anchor = link.partition("#")
+        target = (page.parent / name).resolve() if name else page
+        made = target.parent.name == "commands"  # pages that are made when the site is built
+        assert target.exists() or made, f"{page.name}: {link}"
+        if anchor and target.suffix == ".md" and not made:
+            assert anchor in anchors(target), f"{page.name}: {link}"
+
+
+@pytest.mark.parametrize("page", TUTORIALS, ids=lambda page: page.stem)
+def test_tutorials_are_notebooks_whose_code_parses(page):
+    text = page.read_text()
+    assert text.startswith("---\nfile_format: mystnb\nkernelspec:\n")
+    cells = re.findall(r"```\{code-cell\}\n(.*?)```", text, re.S)
+    assert len(cells) > 3 and "caption:" in text
+    for cell in cells:
+        code = re.sub(r"\A(?::[^\n]*\n|---\n.*?\n---\n)*", "", cell, flags=re.S)
+        if not code.startswith("!"):
+            ast.parse(code)
+
+
+def test_the_version_is_the_same_everywhere():
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert dropzoo.__version__ == version
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text()
+
+
+def test_there_are_seven_tutorials():
+    assert [page.name[0] for page in TUTORIALS] == list("1234567")
+
+
+def test_the_container_serves_without_rights_and_says_whether_it_is_healthy():
+    """No container tool is needed to see the lines that matter; the command is one that exists."""
+    lines = re.sub(r"\\\n\s*", "", (ROOT / "Containerfile").read_text()).splitlines()
+    words = {line.split()[0]: line for line in lines if line and line[0].isupper()}
+    assert words["USER"].split()[1] not in ("0", "root") and "/healthz" in words["HEALTHCHECK"]
+    assert words["FROM"].endswith("-slim") and words["ENTRYPOINT"] == 'ENTRYPOINT ["dropzoo", "serve"]'
+    assert "serve" in typer.main.get_command(app).commands

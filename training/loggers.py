@@ -1,0 +1,199 @@
+"""Loggers: callbacks that write the metrics of each epoch, and the rate and dropped fraction of every site."""
+
+import csv
+import importlib
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from dropzoo import models
+from dropzoo.common.files import whole_file
+from dropzoo.models.names import named_layers
+from dropzoo.training.supervision import DeepSupervision
+
+_MASKS = 8  # drawn at each site to measure what it drops
+_EXAMPLES = 8
+
+
+def site_logs(model: keras.Model, images: Any = None) -> dict[str, float]:
+    """Returns the live rate and the measured fraction that is dropped, of every dropout site of a model.
+
+    The measurement is that of `models.dropout_report`, which changes neither the weights nor the seeds of the
+    model, so a run with loggers ends as one without.
+
+    Args:
+        model: The model that is trained. Without a graph, it has rates only.
+        images: Inputs to measure with, of which the first 8 are used; None for random ones.
+
+    Returns:
+        Dict with the keys `"rate/<site>"` and `"dropped/<site>"`.
+
+    Example:
+    >>> from dropzoo import models
+    >>> from dropzoo.training.loggers import site_logs
+    >>> model = models.build_model("lenet5", dropout={"dense1": 0.5})
+    >>> {name: round(value, 1) for name, value in site_logs(model).items()}
+    {'rate/dense1': 0.5, 'dropped/dense1': 0.5}
+    """
+    model = model.original if isinstance(model, DeepSupervision) else model
+    if not named_layers(model):
+        return {}
+    few = None if images is None else keras.tree.map_structure(lambda leaf: leaf[:_EXAMPLES], images)
+    found: dict[str, float] = {}
+    try:
+        rows = [(row.site, row.rate, row.dropped) for row in models.dropout_report(model, few, _MASKS)]
+    except ValueError:  # no graph, so no places: the layers still have rates
+        rows = [(each.site, each.random.rate, None) for each in named_layers(model)]
+    for site, rate, dropped in rows:
+        found |= {f"rate/{site}": float(rate)} if rate is not None else {}
+        found |= {f"dropped/{site}": float(dropped)} if dropped is not None else {}
+    return found
+
+
+class CSVLogger(keras.callbacks.Callback):
+    """Writes a CSV file with a row for each epoch: all metrics, and the rate and dropped fraction of every site.
+
+    The file is whole after each epoch. A run that goes on continues the file: rows of epochs that are trained once
+    more are replaced. Keras' own `CSVLogger` has neither the sites nor that.
+
+    Args:
+        path: Path of the file.
+        images: Inputs to measure the dropped fractions with; None for random ones.
+
+    Example:
+    >>> import tempfile, numpy as np
+    >>> from dropzoo import models, training
+    >>> model = models.build_model("lenet5", input_shape=(28, 28, 1), num_classes=2, dropout={"dense1": 0.5})
+    >>> path = f"{tempfile.mkdtemp()}/log.csv"
+    >>> data = (np.ones((4, 28, 28, 1)), np.array([0, 1, 0, 1]))
+    >>> history = training.Trainer(model).fit(data, callbacks=[training.CSVLogger(path)], verbose=0)
+    >>> open(path).readline().strip()
+    'epoch,accuracy,loss,rate/dense1,dropped/dense1'
+    """
+
+    def __init__(self, path: str | Path, images: Any = None) -> None:
+        super().__init__()
+        self.path, self._images = Path(path), images
+        self._rows: list[dict[str, Any]] | None = None
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        self._rows = None
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        if self._rows is None:  # only here is it known where the run goes on
+            self._rows = [row for row in _read(self.path) if int(row["epoch"]) < epoch] if epoch else []
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        rows = self._rows = [*(self._rows or ()), {"epoch": epoch, **_numbers(self.model, logs, self._images)}]
+        columns = list(dict.fromkeys(name for row in rows for name in row))
+        with whole_file(self.path) as unfinished, open(unfinished, "w", newline="") as file:
+            writer = csv.DictWriter(file, columns)
+            writer.writeheader()
+            writer.writerows(rows)
+
+
+class TensorBoardLogger(keras.callbacks.TensorBoard):
+    """Keras' `TensorBoard`, whose scalars also have the rate and the dropped fraction of every site.
+
+    It needs the package tensorboard: `pip install 'dropzoo[track]'`. Look at the curves with
+    `tensorboard --logdir FOLDER`.
+
+    Args:
+        folder: Folder of the logs.
+        images: Inputs to measure the dropped fractions with; None for random ones.
+        options: Further arguments of `keras.callbacks.TensorBoard`. The graph is written only with
+            `write_graph=True`.
+
+    Raises:
+        ImportError: If the package is missing.
+    """
+
+    def __init__(self, folder: str | Path, images: Any = None, **options: Any) -> None:
+        _needed("tensorboard")
+        super().__init__(str(folder), **{"write_graph": False, **options})
+        self._images = images
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        super().on_epoch_end(epoch, _numbers(self.model, logs, self._images))
+
+
+class MLflowLogger(keras.callbacks.Callback):
+    """Writes the metrics of each epoch to MLflow, with the rate and the dropped fraction of every site.
+
+    It needs the package mlflow: `pip install 'dropzoo[track]'`. If a run of MLflow is active, it logs there;
+    otherwise it begins a run, and ends it after the training. The server is that of `mlflow.set_tracking_uri`, or
+    of the variable `MLFLOW_TRACKING_URI`.
+
+    Args:
+        params: Dict of settings to log at the start, or None.
+        images: Inputs to measure the dropped fractions with; None for random ones.
+        name: Str, the name of the run of MLflow; None for one that MLflow makes.
+        id_file: Path of a file that keeps the id of MLflow's run, so that a training that goes on continues it;
+            None to begin another run each time.
+
+    Raises:
+        ImportError: If the package is missing.
+    """
+
+    def __init__(
+        self,
+        params: Mapping[str, Any] | None = None,
+        images: Any = None,
+        name: str | None = None,
+        id_file: str | Path | None = None,
+    ) -> None:
+        super().__init__()
+        self._mlflow = _needed("mlflow")
+        self._params, self._images, self._name = dict(params or {}), images, name
+        self._id_file = None if id_file is None else Path(id_file)
+        self._begun = False
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        if self._mlflow.active_run() is not None:
+            return
+        known = self._id_file.read_text().strip() if self._id_file and self._id_file.exists() else None
+        run = self._mlflow.start_run(run_id=known, run_name=None if known else self._name)
+        self._begun = True
+        if known is None:
+            self._mlflow.log_params({name: str(value)[:500] for name, value in self._params.items()})
+            if self._id_file is not None:
+                with whole_file(self._id_file) as unfinished:
+                    unfinished.write_text(run.info.run_id)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        numbers = _numbers(self.model, logs, self._images)
+        # MLflow takes letters, digits, spaces and _ - . / in names.
+        clean = {re.sub(r"[^\w\-./ ]", "_", name): value for name, value in numbers.items()}
+        self._mlflow.log_metrics(clean, step=epoch)
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        if self._begun:
+            self._mlflow.end_run()
+            self._begun = False
+
+
+def _numbers(model: keras.Model, logs: Mapping[str, Any] | None, images: Any) -> dict[str, float]:
+    """Returns the metrics that are single numbers, and the figures of the sites."""
+    single = {name: float(value) for name, value in (logs or {}).items() if np.ndim(value) == 0}
+    return {**single, **site_logs(model, images)}
+
+
+def _read(path: Path) -> Sequence[dict[str, Any]]:
+    """Returns the rows of a log, or nothing if there is none that can be read."""
+    if not path.is_file():
+        return []
+    with open(path, newline="") as file:
+        rows = list(csv.DictReader(file))
+    return rows if rows and rows[0].get("epoch", "").isdigit() else []
+
+
+def _needed(package: str) -> Any:
+    """Returns a module, or raises an ImportError that says how to install it."""
+    try:
+        return importlib.import_module(package)
+    except ImportError:
+        raise ImportError(f"The package {package} is missing. Install it: pip install 'dropzoo[track]'") from None

@@ -1,0 +1,138 @@
+"""Deep supervision: a U-Net that learns at several resolutions at once."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+from keras import layers as kl
+
+from dropzoo import models
+from dropzoo.common.checks import check_keras_model, did_you_mean, unknown
+from dropzoo.models.blocks.resize import CropLike
+
+_STAGES = re.compile(r"(decoder\d+|node1_\d+)_")  # the stages of the decoders of this package's models
+_SIDE = 256  # pixels, where a model takes images of any size
+
+
+class DeepSupervision(keras.Model):
+    """A model of masks with a loss at the end of each stage of its decoder, for the training alone.
+
+    Each stage gets a convolution of size 1 to the classes, and its logits are resized to the masks. So the
+    gradient reaches the deep stages directly, which helps networks of several poolings, few images and small
+    objects. The weight of a loss is half as large for each halving of the size, and all weights sum to 1.
+
+    The layers are those of `model`, which is trained with it: predict with `model`, save and export `model`. In
+    inference both are the same. Train with `fit` or with the `Trainer`; metrics are those of the masks in full
+    size.
+
+    Args:
+        model: A Functional model of one image and one mask of logits, such as `unet`.
+        sites: The names of the sites with a loss of their own. None means the last site of each stage of the
+            decoder but the last; in a `unet_plus_plus`, those of full size.
+        name: Str. The name of the model; None for that of `model`.
+
+    Raises:
+        ValueError: If the model is of another kind, or has no such sites.
+
+    Example:
+    >>> from dropzoo import models, training
+    >>> model = models.build_model("unet", depth=3, filters=4)
+    >>> deep = training.DeepSupervision(model)
+    >>> deep.sites
+    ('decoder1_conv2', 'decoder2_conv2')
+    >>> [round(weight, 3) for weight in deep.weights_of_losses]
+    [0.571, 0.143, 0.286]
+
+    Reference:
+        Lee et al., "Deeply-Supervised Nets", 2014, arXiv:1409.5185. The weights are those of nnU-Net: Isensee et
+        al., 2018, arXiv:1809.10486.
+    """
+
+    def __init__(self, model: keras.Model, sites: Sequence[str] | None = None, name: str | None = None) -> None:
+        check_keras_model(model)
+        _check(model)
+        known = [site.name for site in models.list_sites(model)]
+        chosen = _stages(model, known) if sites is None else tuple(sites)
+        for site in chosen:
+            if site not in known:
+                raise unknown("site", site, known)
+        maps = [_read_from(model, site) for site in chosen]
+        ratios = _ratios(model, maps)
+        heads = [_head(*each, model.output) for each in zip(chosen, maps, ratios, strict=True)]
+        super().__init__(inputs=model.input, outputs=model.output, name=name or model.name)
+        self.original, self.sites = model, chosen
+        self._with_heads = keras.Model(model.input, [model.output, *heads])
+        shares = [1.0, *(1.0 / ratio for ratio in ratios)]
+        #: The weights of the losses: of the masks in full size, then of each site.
+        self.weights_of_losses = [share / sum(shares) for share in shares]
+
+    # Not `call`: a model whose graph runs its calls has sites by name, for rate schedules and reports.
+    def __call__(self, inputs: Any, *args: Any, training: bool | None = None, **kwargs: Any) -> Any:
+        """Returns the logits; in training, a list of them and those of each site."""
+        if training:
+            return self._with_heads(inputs, training=True)
+        return super().__call__(inputs, *args, training=training, **kwargs)
+
+    def compute_loss(
+        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
+    ) -> tf.Tensor:
+        """Returns the weighted sum of the losses."""
+        if not isinstance(y_pred, list):
+            return super().compute_loss(x, y, y_pred, sample_weight, training=training)
+        losses = [
+            super(DeepSupervision, self).compute_loss(x, y, each, sample_weight, training) for each in y_pred
+        ]
+        return sum(weight * loss for weight, loss in zip(self.weights_of_losses, losses, strict=True))
+
+    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
+        """Updates the metrics by the masks in full size, and returns them."""
+        logits = y_pred[0] if isinstance(y_pred, list) else y_pred
+        return super().compute_metrics(x, y, logits, sample_weight)
+
+
+def _check(model: keras.Model) -> None:
+    """Raises a ValueError for a model that cannot be supervised at its sites."""
+    if type(model).train_step is not keras.Model.train_step:
+        raise ValueError("Deep supervision needs Keras' `train_step`, but the model has its own")
+    shapes = [getattr(model, name, None) for name in ("input_shape", "output_shape")]
+    if any(not isinstance(shape, tuple) or len(shape) != 4 for shape in shapes):
+        raise ValueError(
+            "Deep supervision is for models of one image, (batch, height, width, channels), and one mask of "
+            f"logits, such as unet. Received: a model of {shapes[0]} and {shapes[1]}"
+        )
+
+
+def _stages(model: keras.Model, known: Sequence[str]) -> tuple[str, ...]:
+    """Returns the last site of each stage of the decoder but the last stage."""
+    last = {found[1]: site for site in known if (found := _STAGES.match(site))}
+    if len(last) < 2:
+        raise ValueError(
+            f"The model {model.name!r} has no decoder of several stages. Choose other sites, `sites=`, from: "
+            f"{', '.join(known[:12])}{', ...' if len(known) > 12 else ''}{did_you_mean('decoder', list(known))}"
+        )
+    return tuple(last.values())[:-1]
+
+
+def _read_from(model: keras.Model, site: str) -> keras.KerasTensor:
+    """Returns the map at a site, after its dropout."""
+    names = {layer.name for layer in model.layers}
+    return model.get_layer(f"{site}_dropout" if f"{site}_dropout" in names else site).output
+
+
+def _ratios(model: keras.Model, maps: Sequence[keras.KerasTensor]) -> list[int]:
+    """Returns how much smaller each map is than the masks."""
+    _, height, width, channels = model.input_shape
+    size = (1, height or _SIDE, width or _SIDE, channels)
+    *sizes, full = keras.Model(model.input, [*maps, model.output]).compute_output_shape(size)
+    return [-(-full[1] // each[1]) for each in sizes]
+
+
+def _head(site: str, x: keras.KerasTensor, ratio: int, logits: keras.KerasTensor) -> keras.KerasTensor:
+    """Returns the logits at a site in the size of the masks. They begin at 0, so no random number is drawn."""
+    x = kl.Conv2D(
+        logits.shape[-1], 1, kernel_initializer="zeros", dtype="float32", name=f"{site}_supervised_conv"
+    )(x)
+    x = kl.UpSampling2D(ratio, interpolation="bilinear", dtype="float32", name=f"{site}_supervised_resize")(x)
+    return CropLike(dtype="float32", name=f"{site}_supervised")([x, logits])
