@@ -40,6 +40,7 @@ extensions = [
     "sphinx_design",
     "docstrings",
     "generated",
+    "tutorials",
 ]
 exclude_patterns = ["_build", "images", "**.ipynb_checkpoints"]
 templates_path = ["_templates"]
@@ -53,7 +54,7 @@ myst_url_schemes = ["http", "https", "mailto"]
 
 # Tutorials. A page is executed again only if its code has changed.
 nb_execution_mode = os.environ.get("DROPZOO_DOCS_EXECUTION", "cache")
-nb_execution_timeout = 300
+nb_execution_timeout = 600  # seconds for a cell: a busy machine may take long
 nb_execution_raise_on_error = True
 nb_execution_show_tb = True
 nb_merge_streams = True

@@ -143,10 +143,11 @@ def main() -> None:
             for dropout in (True, False):
                 known = [(each["model"], each["variant"], each["seed"]) for each in read()]
                 if (name, VARIANTS[dropout], str(seed)) not in known:
-                    write([*read(), *rows_of(name, arguments.data, seed, dropout)])
+                    rows = rows_of(name, arguments.data, seed, dropout)
+                    write([*read(), *rows])  # another process may have written in the meantime
                     keras.backend.clear_session()
-        rest = [each for each in read() if (each["model"], each["seed"]) != (name, "all")]
-        write([*rest, ensemble_row(name, arguments.data, arguments.seeds)])
+        ensemble = ensemble_row(name, arguments.data, arguments.seeds)
+        write([*(each for each in read() if (each["model"], each["seed"]) != (name, "all")), ensemble])
     print_table(arguments.names)
 
 

@@ -2,7 +2,9 @@
 
 import ast
 import importlib
+import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -21,7 +23,7 @@ ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PAGES = sorted([*DOCS.glob("*.md"), *DOCS.glob("tutorials/*.md"), *DOCS.glob("coming-from/*.md")])
 TUTORIALS = sorted(DOCS.glob("tutorials/[0-9]*.md"))
-PACKAGES = ("layers", "models", "training", "serving", "sweep")
+PACKAGES = ("layers", "models", "training", "serving", "predictions", "sweep")
 
 
 def toctrees(page: Path) -> list[str]:
@@ -74,16 +76,36 @@ def test_links_lead_somewhere(page):
             assert anchor in anchors(target), f"{page.name}: {link}"
 
 
+def cells(page: Path) -> list[str]:
+    """The code of a tutorial, cell by cell; a line for the shell becomes a call of the command."""
+    found = re.findall(r"```\{code-cell\}\n(.*?)```", page.read_text(), re.S)
+    code = [re.sub(r"\A(?::[^\n]*\n|---\n.*?\n---\n)*", "", cell, flags=re.S) for cell in found]
+    call = (
+        r"import subprocess, sys; subprocess.run([sys.executable, '-m', 'dropzoo.cli', *'\1'.split()], check=True)"
+    )
+    return [re.sub(r"\A!dropzoo (.*)", call, cell) for cell in code]
+
+
 @pytest.mark.parametrize("page", TUTORIALS, ids=lambda page: page.stem)
 def test_tutorials_are_notebooks_whose_code_parses(page):
     text = page.read_text()
-    assert text.startswith("---\nfile_format: mystnb\nkernelspec:\n")
-    cells = re.findall(r"```\{code-cell\}\n(.*?)```", text, re.S)
-    assert len(cells) > 3 and "caption:" in text
-    for cell in cells:
-        code = re.sub(r"\A(?::[^\n]*\n|---\n.*?\n---\n)*", "", cell, flags=re.S)
-        if not code.startswith("!"):
-            ast.parse(code)
+    assert text.startswith("---\nfile_format: mystnb\nkernelspec:\n") and "caption:" in text
+    assert len(cells(page)) > 3
+    for cell in cells(page):
+        ast.parse(cell)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", TUTORIALS, ids=lambda page: page.stem)
+def test_tutorials_run_from_top_to_bottom(page, tmp_path):
+    """In a process and a folder of their own, as plain programs; `make docs` runs them as notebooks."""
+    program = tmp_path / "tutorial.py"
+    program.write_text("\n".join(cells(page)))
+    environment = {**os.environ, "MPLBACKEND": "Agg"}
+    run = subprocess.run(
+        [sys.executable, program.name], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
 
 
 def test_the_version_is_the_same_everywhere():

@@ -10,7 +10,7 @@ from sphinx.environment import BuildEnvironment
 from sphinx.util.inspect import stringify_signature
 
 #: How docstrings write the packages: `models.list_sites` means `dropzoo.models.list_sites`.
-_PACKAGES = ("layers", "models", "training", "serving", "sweep")
+_PACKAGES = ("layers", "models", "training", "serving", "predictions", "sweep")
 _NAME = re.compile(r"[A-Za-z_][\w.]*")
 
 

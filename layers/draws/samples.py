@@ -1,6 +1,7 @@
 """Random draws for Monte-Carlo samples on TensorFlow: each row has a key, and samples can be stratified."""
 
 import functools
+import math
 import zlib
 from typing import Any
 
@@ -12,6 +13,15 @@ from dropzoo.layers.draws.draw import Draw
 from dropzoo.layers.draws.hash import Shape, derive_key, keep_mask, mix, positions, row_bits, u32
 from dropzoo.layers.draws.xla import compiled, gate, shape_of_mask
 
+# Factors of the inverse of the error function near the middle, and in the tails.
+_MIDDLE = (
+    2.81022636e-08, 3.43273939e-07, -3.5233877e-06, -4.39150654e-06, 0.00021858087, -0.00125372503, -0.00417768164,
+    0.246640727, 1.50140941,
+)  # fmt: skip
+_TAILS = (
+    -0.000200214257, 0.000100950558, 0.00134934322, -0.00367342844, 0.00573950773, -0.0076224613, 0.00943887047,
+    1.00167406, 2.83297682,
+)  # fmt: skip
 _ORDERS = 1024  # random permutations of the samples; a power of 2, since 10 bits of a hash choose one
 
 
@@ -26,7 +36,7 @@ class SampleDraw(Draw):
         sample: Int tensor in [0, num_samples), a scalar or `(rows, 1)`: the number of the sample.
         num_samples: Positive int, the number of samples.
         balanced: Bool. Whether to stratify the bits over the samples.
-        plain: Bool. Whether to leave XLA out.
+        plain: Bool. Whether to use only operations that every runtime has, and no XLA.
     """
 
     def __init__(
@@ -56,6 +66,16 @@ class SampleDraw(Draw):
             balanced=self._balanced,
             plain=self._plain,
         )
+
+    def keep(self, shape: Shape, rate: tf.Tensor) -> tf.Tensor:
+        if not self._plain:
+            return super().keep(shape, rate)
+        # Not every runtime compares unsigned integers: both sides are moved by half of the range.
+        limit = tf.cast(tf.cast(rate, tf.float32) * 4294967296.0, tf.uint32)
+        return _signed(self.bits(shape)) >= _signed(limit)
+
+    def normal(self, shape: Shape) -> tf.Tensor:
+        return standard_normal_plainly(self.uniform(shape)) if self._plain else super().normal(shape)
 
     def drop_units(self, inputs: tf.Tensor, mask_shape: Shape, rate: tf.Tensor) -> tf.Tensor:
         if self._plain:
@@ -122,7 +142,7 @@ def sample_bits(
     Returns:
         A uint32 tensor of `shape`.
     """
-    draw = _bits if plain else compiled(_bits)
+    draw = _plain_bits if plain else compiled(_bits)
     bits = draw(tf.stack(shape), key, rows, tf.cast(sample, tf.uint32), num_samples if balanced else 1)
     return tf.ensure_shape(bits, [n if isinstance(n, int) else None for n in shape])
 
@@ -148,17 +168,39 @@ def _content_keys(images: tf.Tensor) -> tf.Tensor:
 
 
 def _bits(shape: tf.Tensor, key: tf.Tensor, rows: tf.Tensor, sample: tf.Tensor, count: int) -> tf.Tensor:
-    size = ops.prod(shape[1:])
-    rows, sample = _spread(shape[0], rows, sample)
-    first, second = rows + key[0], ops.bitwise_xor(rows, key[1])
-    unit = row_bits(first, second, size)  # (rows, units): the same for all samples
-    place = mix(second)[:, None] + positions(size)
-    bits = mix(ops.bitwise_xor(mix(unit + mix(sample + u32(1))), place))
+    unit, sample, bits = _unit_and_bits(shape, key, rows, sample)
     if count > 1:
         # In 64 bits: where T does not divide 2**32, strata of equal whole widths would leave a gap at the top.
         wide = ops.cast(_stratum(sample, unit, count), "uint64") * tf.constant(2**32, tf.uint64)
         bits = ops.cast((wide + ops.cast(bits, "uint64")) // tf.constant(count, tf.uint64), "uint32")
     return ops.reshape(bits, shape)
+
+
+def _plain_bits(shape: tf.Tensor, key: tf.Tensor, rows: tf.Tensor, sample: tf.Tensor, count: int) -> tf.Tensor:
+    """Returns the same as `_bits` in 32 bits, and without differences and "and", which some runtimes lack."""
+    unit, sample, bits = _unit_and_bits(shape, key, rows, sample)
+    if 1 < count < _ORDERS * 16:
+        stratum = plain_stratum(tf.cast(sample, tf.int32), unit, _orders(count))
+        whole, rest = divmod(2**32, count)
+        half = tf.cast(tf.bitwise.right_shift(bits, u32(1)), tf.int32)
+        last = tf.cast(bits + tf.cast(half, tf.uint32) * _minus(2), tf.int32)
+        times = half // count
+        more = (2 * (half - times * count) + last + stratum * rest) // count
+        bits = tf.cast(2 * times + more, tf.uint32) + tf.cast(stratum, tf.uint32) * u32(whole)
+        return ops.reshape(bits, shape)
+    return _bits(shape, key, rows, sample, count)
+
+
+def _unit_and_bits(
+    shape: tf.Tensor, key: tf.Tensor, rows: tf.Tensor, sample: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """The bits of each unit, the sample of each row, and independent bits for each unit and sample."""
+    size = ops.prod(shape[1:])
+    rows, sample = _spread(shape[0], rows, sample)
+    first, second = rows + key[0], ops.bitwise_xor(rows, key[1])
+    unit = row_bits(first, second, size)  # (rows, units): the same for all samples
+    place = mix(second)[:, None] + positions(size)
+    return unit, sample, mix(ops.bitwise_xor(mix(unit + mix(sample + u32(1))), place))
 
 
 def _spread(length: tf.Tensor, rows: tf.Tensor, sample: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -202,6 +244,53 @@ def _stratum(sample: tf.Tensor, unit: tf.Tensor, count: int) -> tf.Tensor:
 
     place = look_up(sample, one) + ops.cast(turn, "uint32")
     return look_up(ops.where(place >= u32(count), place - u32(count), place), other)
+
+
+def plain_stratum(sample: tf.Tensor, unit: tf.Tensor, orders: np.ndarray) -> tf.Tensor:
+    """Returns the same as `_stratum`, int32, by numbers of 32 bits."""
+    count = orders.shape[0]
+    table = tf.constant(orders.astype("int32").ravel())
+    high, low = tf.bitwise.right_shift(unit, u32(10)), tf.bitwise.right_shift(unit, u32(20))
+    one, other = unit + high * _minus(_ORDERS), high + low * _minus(_ORDERS)
+    # The upper half of a product of 64 bits, from two halves of 16 bits.
+    upper = tf.bitwise.right_shift(unit, u32(16))
+    lower = tf.bitwise.right_shift((unit + upper * _minus(1 << 16)) * u32(count), u32(16))
+    turn = tf.bitwise.right_shift(upper * u32(count) + lower, u32(16))
+
+    def look_up(place: tf.Tensor, order: tf.Tensor) -> tf.Tensor:
+        return tf.gather(table, place * _ORDERS + tf.cast(order, tf.int32))
+
+    place = look_up(sample, one) + tf.cast(turn, tf.int32)
+    return look_up(place - count * tf.cast(place >= count, tf.int32), other)
+
+
+def _minus(value: int) -> tf.Tensor:
+    """A factor whose product, modulo 2**32, is that of the negative number."""
+    return u32(2**32 - value)
+
+
+def _signed(bits: tf.Tensor) -> tf.Tensor:
+    """Unsigned numbers as signed ones in the same order."""
+    return tf.cast(tf.bitwise.bitwise_xor(bits, u32(1 << 31)), tf.int32)
+
+
+def standard_normal_plainly(uniform: tf.Tensor) -> tf.Tensor:
+    """Returns the same as `standard_normal` from draws of U(0, 1), by a polynomial that every runtime computes.
+
+    Args:
+        uniform: Float32 tensor.
+
+    Reference:
+        Giles, "Approximating the erfinv function", 2011.
+    """
+    x = 2.0 * uniform - 1.0
+    w = -tf.math.log((1.0 - x) * (1.0 + x))
+
+    def polynomial(at: tf.Tensor, factors: tuple[float, ...]) -> tf.Tensor:
+        return functools.reduce(lambda total, factor: total * at + factor, factors[1:], tf.constant(factors[0]))
+
+    middle, tails = polynomial(w - 2.5, _MIDDLE), polynomial(tf.sqrt(w) - 3.0, _TAILS)
+    return math.sqrt(2.0) * tf.where(w < 5.0, middle, tails) * x
 
 
 @functools.cache

@@ -145,13 +145,16 @@ class Calibration:
         Args:
             path: Path of the file, such as `"calibration.json"`, or of a `.keras` file that exists.
         """
-        content = {"schema": SCHEMA, **asdict(self)}
-        text = json.dumps(content, indent=2, allow_nan=False) + "\n"
+        text = json.dumps(self.content(), indent=2, allow_nan=False) + "\n"
         if Path(path).suffix == ".keras":
             write_member(Path(path), _MEMBER, text)
             return
         with whole_file(Path(path)) as unfinished:
             unfinished.write_text(text, encoding="utf-8")
+
+    def content(self) -> dict[str, Any]:
+        """Returns what `save` writes, as a dict."""
+        return {"schema": SCHEMA, **asdict(self)}
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "Calibration":

@@ -13,6 +13,7 @@ from dropzoo.common.images import CHANNELS, channels_first, sides_of
 from dropzoo.common.pixels import Pixels
 from dropzoo.models.graph.inputs import pixels_of
 from dropzoo.serving.decode import decode_file, is_deep
+from dropzoo.serving.export.resizing import resized
 from dropzoo.serving.montecarlo.ensembles import Ensemble
 from dropzoo.serving.montecarlo.reader import Reader
 from dropzoo.serving.montecarlo.sampler import MonteCarlo
@@ -30,6 +31,7 @@ class Input:
         dtype: The dtype in a request.
         pixels: The images that the model takes; None if the input is no image.
         resize: `(height, width)` to which images are resized, or None.
+        portable: Whether images are resized by operations that every runtime has.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Input:
     dtype: str
     pixels: Pixels | None = None
     resize: tuple[int, int] | None = None
+    portable: bool = False
 
     @property
     def spec(self) -> tf.TensorSpec:
@@ -134,7 +137,9 @@ class Input:
         return tf.cast(tf.round(images), self._dtype) if self._dtype.is_integer else images
 
     def _resized(self, images: tf.Tensor, size: tuple[int, int] | None) -> tf.Tensor:
-        return images if size is None else tf.image.resize(images, size, antialias=True)
+        if size is None:
+            return images
+        return resized(images, size) if self.portable else tf.image.resize(images, size, antialias=True)
 
 
 def specs_of(reader: Reader, sampler: MonteCarlo | Ensemble | None) -> dict[str, tf.TensorSpec]:

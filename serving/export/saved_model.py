@@ -23,7 +23,9 @@ from dropzoo.serving.calibration.calibration import Calibration
 from dropzoo.serving.calibration.words import calibration_info
 from dropzoo.serving.export.card import facts_of, info_of, model_card, write_card
 from dropzoo.serving.export.checks import ClassNames, check_names, check_path, check_resize
+from dropzoo.serving.export.files import check_format, write_file
 from dropzoo.serving.export.inputs import Input, inputs_of, settle, specs_of
+from dropzoo.serving.export.parts import Unrolled
 from dropzoo.serving.export.predictors import Predictors, or_without_samples, predictors_of
 from dropzoo.serving.export.signatures import Signatures
 from dropzoo.serving.export.warmup import warmup_requests, write_warmup
@@ -60,11 +62,13 @@ def export_model(
     class_names: ClassNames = None,
     card: Mapping[str, object] | None = None,
     overwrite: bool = False,
+    format: str = "saved_model",
+    precision: str = "float32",
 ) -> Path:
-    """Writes a SavedModel that loads without this package and without Keras.
+    """Writes a SavedModel that loads without this package and without Keras, or a file for another runtime.
 
-    Its signatures take `images`, `(batch, height, width, channels)`. Height and width are unknown if the model
-    takes any size or `resize` is given. A model of several inputs takes each by its name.
+    The signatures of a SavedModel take `images`, `(batch, height, width, channels)`. Height and width are unknown
+    if the model takes any size or `resize` is given. A model of several inputs takes each by its name.
 
     - `serving_default` returns `probabilities` and `classes` (int32, the likeliest class); for several labels
       `probabilities` and `labels` (int32, 1 for a probability above a half); for regression `values`. It is
@@ -90,16 +94,22 @@ def export_model(
     If a model has several outputs, each name in an answer begins with the name of the output:
     `prob_probabilities`, `prob_mean`, `dist_values`.
 
-    `assets.extra` holds `model.keras`, which is the model itself, because a SavedModel cannot be trained further
-    (for an ensemble `member1.keras` and so on); `calibration.json`, if there is one;
-    `info.json`, with the task, the class names, the number of samples, and the size and range of the images;
-    `model_card.md` and `model_card.json`; and `tf_serving_warmup_requests`.
+    With `format="onnx"` it writes one file with the answers of `serving_default` and of `predict_mc`, from the
+    same masks to the bit. The answers have the same names, and the file takes images of every size that the model
+    takes. Before it is written, ONNX Runtime runs it on random images, and the answers must be those of
+    TensorFlow. The properties of the file hold what `info.json`, `model_card.json` and `calibration.json` say. The
+    guide on serving shows how to run it.
+
+    `assets.extra` of a SavedModel holds `model.keras`, which is the model itself, because a SavedModel cannot be
+    trained further (for an ensemble `member1.keras` and so on); `calibration.json`, if there is one; `info.json`,
+    with the task, the class names, the number of samples, and the size and range of the images; `model_card.md`
+    and `model_card.json`; and `tf_serving_warmup_requests`.
 
     Args:
         model: A Keras model that is built, or an `Ensemble`. Its inputs have any dtype. The inputs of a model with
             a `call` of its own have the shapes with which it was built.
-        path: The folder to write: `NAME/VERSION`, or `NAME` for the next version in it. It appears as a whole or
-            not at all.
+        path: The folder to write: `NAME/VERSION`, or `NAME` for the next version in it; for other formats the
+            file, `NAME.onnx`. It appears as a whole or not at all.
         num_samples: Int, the number of Monte-Carlo samples. 0 leaves `predict_mc` out.
         calibration: A `Calibration` that `calibrate` fitted for this model or ensemble, or None. It sets the
             number of samples, the sampling and the sites. An `Ensemble` with a calibration keeps its own.
@@ -123,15 +133,22 @@ def export_model(
             the export fills in the section of that name itself.
         overwrite: Bool, whether to replace the folder at `path`, which must be `NAME/VERSION`, once the new export
             is complete. An error leaves the old export in place. If the process is killed between the two renames,
-            both exports stay beside `path`, the old one as `.VERSION-PROCESS-unfinished-old`.
+            both exports stay beside `path`, the old one as `.VERSION-PROCESS-unfinished-old`. A file is replaced
+            at once.
+        format: `"saved_model"` or `"onnx"`, which needs `pip install 'dropzoo[onnx]'`.
+        precision: `"float32"`, or for a file `"float16"`, which stores the weights in half the bytes. Masks and
+            arithmetic stay in 32 bits.
 
     Returns:
-        The `Path` of the version, `NAME/VERSION`.
+        The `Path` of the version, `NAME/VERSION`, or of the file.
 
     Raises:
         ValueError: If an argument is bad, `path` exists and `overwrite` is False, there is no dropout to sample,
             `sampling` or `seed` is given without samples, the output does not fit the task, it is not known
-            whether it is logits, or the model was trained on another range than `input_range`.
+            whether it is logits, the model was trained on another range than `input_range`, or the format cannot
+            express the model.
+        ImportError: If a package for the format is missing.
+        RuntimeError: If the runtime of the format gives other answers than TensorFlow.
 
     Example:
     >>> import tempfile
@@ -143,6 +160,8 @@ def export_model(
     ('1', ['model.keras', 'model_card.json', 'model_card.md'])
     """
     check_choice(image_dtype, "image_dtype", ("float32", "uint8", "uint16"))
+    check_format(format, precision, Path(path), overwrite)
+    is_file = format != "saved_model"
     made = predictors_of(
         model, num_samples, sampling, seed, calibration, {"task": task, "from_logits": from_logits}
     )
@@ -155,11 +174,16 @@ def export_model(
         settle(reader, inputs)
     _say_range(made.models[0], inputs)
     names = check_names(made.reader.outputs, class_names)
-    version = check_path(Path(path), overwrite)
-    signatures = Signatures(made, inputs, seed)
-    facts = facts_of(made.reader.outputs, inputs, names, made.card() | _purity(made.monte_carlo))
+    version = Path(path) if is_file else check_path(Path(path), overwrite)
+    purity = {} if is_file else _purity(made.monte_carlo)
+    facts = facts_of(made.reader.outputs, inputs, names, made.card() | purity)
     filled = model_card(made.models, facts | _promised(made), card or {})
     info = info_of(made.reader.outputs, inputs, names, made.num_samples) | {"members": len(made.models)}
+    if is_file:
+        said = {"info": info | _promised(made), "model_card": filled}
+        said |= {} if made.calibration is None else {"calibration": made.calibration.content()}
+        return write_file(version, format, precision, Unrolled(made, inputs, seed), said)
+    signatures = Signatures(made, inputs, seed)
     functions, files = signatures.functions(), {each.file_name for each in inputs if each.is_file}
 
     with _whole_version(version, overwrite) as unfinished:

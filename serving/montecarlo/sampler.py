@@ -212,6 +212,11 @@ class MonteCarlo:
         return make_cut(self._stage.trunk, shapes, self.max_samples, self._stage.plain)
 
     @property
+    def stage(self) -> Stage:
+        """The model made ready for sampling; a subclassed model must have been sampled before."""
+        return self._stage
+
+    @property
     def plain_passes(self) -> str | None:
         """The layers that are sampled by plain passes, with reasons; None if the sampler draws all masks."""
         if not self._is_open or not self._stage.plain:
@@ -240,6 +245,16 @@ class MonteCarlo:
             )
         flat = self.reader.inputs.check(images)
         return self._statistics(flat, seed, plain)
+
+    def draw(self, stream: str, rows: tf.Tensor, sample: tf.Tensor) -> Draw:
+        """Returns the draws of one stream with this object's seed, without operations that only XLA can run.
+
+        Args:
+            stream: Str, the name of the stream.
+            rows: uint32 tensor, the keys of the rows.
+            sample: Int32 tensor, the number of the sample; a scalar, or `(rows, 1)`.
+        """
+        return self._draw(stream, tf.constant(self.seed, tf.int64), rows, sample, True)
 
     def attribute(self, images: InputsLike) -> Attribution:
         """Returns how much of the variance and of the mutual information comes from each active site.

@@ -1,6 +1,7 @@
 """The front of the command line: what it loads, its version, tables as JSON, `doctor`, log lines of TensorFlow."""
 
 import importlib
+import importlib.metadata
 import json
 import os
 import subprocess
@@ -101,6 +102,19 @@ def test_doctor_says_what_is_known_not_to_work(monkeypatch, found, environment, 
     whole = {"backend": "tensorflow", "devices": ["CPU"], "error": None, **found}
     problems = doctor.problems({"keras": ">=3"}, whole)
     assert [said in each for each in problems] == ([] if said is None else [True])
+
+
+def test_tensorflow_cpu_does_the_work_of_tensorflow(monkeypatch):
+    def version(name: str) -> str:
+        if name == "tensorflow":
+            raise importlib.metadata.PackageNotFoundError(name)
+        return "2.21.0"
+
+    monkeypatch.setattr(doctor.importlib.metadata, "version", version)
+    assert doctor.missing({"tensorflow": ">=2.18"}) == []
+    monkeypatch.setattr(doctor, "installed", lambda name: True)
+    problems = doctor.problems({}, {"backend": "tensorflow", "devices": ["GPU"], "error": None})
+    assert len(problems) == 1 and "uninstall both" in problems[0]
 
 
 def test_doctor_names_packages_that_are_missing_or_too_old():

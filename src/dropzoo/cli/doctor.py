@@ -13,6 +13,9 @@ from rich.table import Table
 
 from dropzoo.cli.console import console
 
+#: Packages that hold the same module as another one, and do its work.
+_SAME = {"tensorflow": "tensorflow-cpu"}
+
 
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
@@ -54,11 +57,16 @@ def requirements() -> tuple[dict[str, str], dict[str, dict[str, str]]]:
 
 
 def version_of(name: str) -> str | None:
-    """Returns the version of an installed package, or None."""
+    """Returns the version of an installed package, or of another one that does its work, or None."""
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
-        return None
+        return version_of(_SAME[name]) if name in _SAME else None
+
+
+def installed(name: str) -> bool:
+    """Whether a package of exactly this name is installed."""
+    return any(True for _ in importlib.metadata.distributions(name=name))
 
 
 def missing(wanted: dict[str, str]) -> list[str]:
@@ -87,8 +95,9 @@ def problems(required: dict[str, str], found: dict[str, Any]) -> list[str]:
         said.append("TF_USE_LEGACY_KERAS is set, so that tf.keras is Keras 2, which dropzoo refuses: unset it")
     if shutil.which("nvidia-smi") and not any("GPU" in each for each in found["devices"]):
         said.append("There is a driver of NVIDIA, but TensorFlow sees no GPU: pip install 'dropzoo[gpu]'")
-    if len(both := [name for name in ("tensorflow", "tensorflow-cpu") if version_of(name)]) == 2:
-        said.append(f"{' and '.join(both)} are both installed, in one folder: uninstall both and install one")
+    for name, other in _SAME.items():
+        if installed(name) and installed(other):
+            said.append(f"{name} and {other} are both installed, in one folder: uninstall both and install one")
     return said
 
 

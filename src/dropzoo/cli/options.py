@@ -237,6 +237,9 @@ _OPTIONS = {
     "temperature='per_class'": "--temperature per_class",
     "temperature=True in place of 'per_class'": "--temperature one in place of per_class",
     "`classes`": "--classes",
+    " format=": " --format ",
+    " precision=": " --precision ",
+    "`precision`": "--precision",
 }
 
 
@@ -245,7 +248,7 @@ def options_in_errors() -> Iterator[None]:
     """Replaces the arguments of the API by the options of the command line in the errors of the block."""
     try:
         yield
-    except ValueError as error:
+    except (ValueError, ImportError) as error:
         said = str(error)
         for argument, option in _OPTIONS.items():
             said = said.replace(argument, option)

@@ -277,7 +277,10 @@ def export(
     run: Annotated[Path, typer.Argument(help="A run's folder, or a .keras file.")],
     path: Annotated[
         Path,
-        typer.Argument(help="The SavedModel's folder: saved_models/NAME/VERSION, or NAME for the next version."),
+        typer.Argument(
+            help="The SavedModel's folder: saved_models/NAME/VERSION, or NAME for the next version. For other "
+            "formats the file: NAME.onnx."
+        ),
     ],
     num_samples: Annotated[
         int,
@@ -302,12 +305,18 @@ def export(
     ] = None,
     from_logits: FromLogitsOption = None,
     calibration: CalibrationOption = True,
+    format: Annotated[
+        str, typer.Option("--format", help="saved_model, or onnx for one file that ONNX Runtime runs.")
+    ] = "saved_model",
+    precision: Annotated[
+        str, typer.Option("--precision", help="float32, or float16 for a file of half the size.")
+    ] = "float32",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing export.")] = False,
 ) -> None:
-    """Writes a SavedModel with a deterministic and a Monte-Carlo signature.
+    """Writes a SavedModel, or a file for another runtime, with deterministic and Monte-Carlo answers.
 
-    If the model has a calibration, the Monte-Carlo signature answers by it: sets of
-    classes, outer and inner masks, and which images to hand to a human.
+    If the model has a calibration, the Monte-Carlo answers follow it: sets of classes,
+    outer and inner masks, and which images to hand to a human.
 
     Example: dropzoo export runs/unet-digit_scenes saved_models/unet/1
     """
@@ -332,6 +341,7 @@ def export(
         known = {"class_names": info.class_names, "card": {"data": config.data, "training": config.to_json()}}
     known |= {"image_dtype": image_dtype, "input_range": parse_range(input_range), "resize": resize}
     known |= {"task": task, "from_logits": from_logits, "overwrite": overwrite}
+    known |= {"format": format, "precision": precision}
     if value_range is not None and image_dtype != "float32":
         raise ValueError(
             f"The run reads the stored values {value_range[0]:g} to {value_range[1]:g} as 0 to 1 (--value-range), "
@@ -349,9 +359,11 @@ def export(
         )
     if found is not None:
         say(f"The export answers by the calibration of {found.date[:10]}")
-    if export_counts(run, written, num_samples if found is None else found.facts.num_samples, found is not None):
+    drawn = num_samples if found is None else found.facts.num_samples
+    if format == "saved_model" and export_counts(run, written, drawn, found is not None):
         say("The page of the server shows counts of objects with their intervals")
-    say(f"Exported to {written}. Next: dropzoo predict IMAGE --model {quote(str(written))}")
+    then = f" Next: dropzoo predict IMAGE --model {quote(str(written))}" if format == "saved_model" else ""
+    say(f"Exported to {written}.{then}")
 
 
 def demo(

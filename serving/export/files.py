@@ -1,0 +1,131 @@
+"""Exports in one file, for runtimes other than TensorFlow."""
+
+import importlib.util
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from dropzoo.common.checks import check_choice
+from dropzoo.common.files import whole_file
+from dropzoo.serving.export import onnx_file
+from dropzoo.serving.export.parts import Parts, Unrolled
+
+FORMATS = ("saved_model", "onnx")
+_SUFFIXES = {"onnx": ".onnx"}
+_PACKAGES = {"onnx": ("onnx", "onnxruntime", "tf2onnx")}
+_PRECISIONS = {"saved_model": ("float32",), "onnx": ("float32", "float16")}
+# A sample may move a unit across a threshold that depends on activations, where two runtimes round differently.
+_CLOSE, _SHARE = 1e-3, 0.01
+_LENGTH, _LENGTH_OF_VOLUMES = (76, 92), 20  # of axes that the model leaves open; no multiples of 16, on purpose
+
+
+def check_format(format: str, precision: str, path: Path, overwrite: bool) -> None:
+    """Raises an error if an export in this format cannot be written to this path.
+
+    Args:
+        format: One of `FORMATS`.
+        precision: The precision of the weights.
+        path: Path of the file; it is not checked for `"saved_model"`, apart from its suffix.
+        overwrite: Bool, whether an existing file may be replaced.
+
+    Raises:
+        ValueError: If an argument is bad, they do not go together, or the file exists.
+        ImportError: If a package is missing.
+    """
+    check_choice(format, "format", FORMATS)
+    if precision not in _PRECISIONS[format]:
+        raise ValueError(
+            f"`precision` must be one of {', '.join(_PRECISIONS[format])} for format={format!r}. "
+            f"Received: precision={precision!r}"
+        )
+    meant = next((name for name, suffix in _SUFFIXES.items() if path.suffix == suffix), "saved_model")
+    if format == "saved_model":
+        if meant != format:
+            raise ValueError(
+                f"`path` of a SavedModel is a folder. Pass format={meant!r} for a {path.suffix} file. "
+                f"Received: path={str(path)!r}"
+            )
+        return
+    if meant != format:
+        raise ValueError(f"`path` must end in {_SUFFIXES[format]!r} for format={format!r}. Received: {path}")
+    if missing := [name for name in _PACKAGES[format] if importlib.util.find_spec(name) is None]:
+        raise ImportError(
+            f"An export with format={format!r} needs {', '.join(missing)}: pip install 'dropzoo[{format}]'"
+        )
+    if path.exists() and (path.is_dir() or not overwrite):
+        raise ValueError(f"{path} exists already; choose another path, or pass overwrite=True to replace a file")
+
+
+def write_file(path: Path, format: str, precision: str, signatures: Unrolled, facts: Mapping[str, object]) -> Path:
+    """Writes an export to one file, after a check that the runtime gives the answers of TensorFlow.
+
+    Args:
+        path: Path of the file.
+        format: One of `FORMATS`, except `"saved_model"`.
+        precision: The precision of the weights.
+        signatures: The signatures of the export.
+        facts: What the file says about itself, by name.
+
+    Raises:
+        ValueError: If the format cannot express the model.
+        RuntimeError: If the runtime gives other answers than TensorFlow.
+    """
+    parts = signatures.parts()
+    content = onnx_file.content_of(parts, precision, {name: json.dumps(value) for name, value in facts.items()})
+    given = _example(parts)
+    _compare(_by_tensorflow(parts, given), onnx_file.run(content, given), format, precision)
+    with whole_file(path) as unfinished:
+        unfinished.write_bytes(content)
+    return path
+
+
+def _example(parts: Parts) -> dict[str, np.ndarray]:
+    """A random batch of two for the check."""
+    random, given = np.random.default_rng(0), {}
+    for name, spec in parts.before.structured_input_signature[1].items():
+        lengths = [_LENGTH_OF_VOLUMES] * 3 if len(spec.shape) == 5 else [*_LENGTH]
+        shape = [2, *(lengths[i % len(lengths)] if n is None else n for i, n in enumerate(spec.shape[1:]))]
+        high = 255.0 if spec.dtype.is_integer else 1.0
+        given[name] = random.uniform(0.0, high, shape).astype(spec.dtype.as_numpy_dtype)
+    return given
+
+
+def _by_tensorflow(parts: Parts, given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The answers of TensorFlow to a batch."""
+    inputs = {name: tf.constant(x) for name, x in given.items()}
+    first = parts.before(**inputs)
+    found = {name: first[name] for name in parts.answers}
+    if parts.turn is not None:
+        shared = {name: first[name] for name in parts.shared}
+        sums = [tf.constant(zero) for zero in parts.zeros]
+        for turn in range(parts.turns):
+            values = {f"sum_{i}": x for i, x in enumerate(sums)}
+            totals = parts.turn(turn=tf.constant(turn), **values, **shared)
+            sums = [totals[f"total_{i}"] for i in range(len(sums))]
+        found |= parts.after(**{f"total_{i}": x for i, x in enumerate(sums)}, **inputs)
+    return {name: x.numpy() for name, x in found.items()}
+
+
+def _compare(
+    wanted: Mapping[str, np.ndarray], found: Mapping[str, np.ndarray], format: str, precision: str
+) -> None:
+    """Raises a RuntimeError if two answers differ by more than rounding."""
+    for name, value in wanted.items():
+        other = found[name]
+        if value.shape != other.shape:
+            far = 1.0
+        elif value.dtype.kind == "f":
+            scale = max(1.0, float(np.abs(value).mean()))
+            allowed = _CLOSE if precision == "float32" else 50 * _CLOSE
+            far = float(np.mean(~(np.abs(value.astype("float64") - other) <= allowed * scale)))
+        else:
+            far = float(np.mean(value != other))
+        if far > (_SHARE if precision == "float32" else 10 * _SHARE):
+            raise RuntimeError(
+                f"The file of format={format!r} would give another {name!r} than TensorFlow: {far:.1%} of its "
+                f"values differ for random inputs (shapes {other.shape} and {value.shape}). Nothing was written; "
+                "use format='saved_model', and please report the model"
+            )

@@ -1,0 +1,181 @@
+"""Converts the functions of an export to ONNX, and joins them to one graph around a loop."""
+
+import contextlib
+import hashlib
+import logging
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from dropzoo.serving.export.onnx_operations import handlers
+from dropzoo.serving.export.parts import Parts
+
+OPSET = 18  # the newest that tf2onnx writes; it brought the operations on bits
+_IR_VERSION = 9  # that of ONNX 1.14, of May 2023
+
+
+def graph_of(parts: Parts) -> Any:
+    """Returns the ONNX model of an export.
+
+    Args:
+        parts: The functions of the export.
+
+    Raises:
+        ValueError: If ONNX has no operation for one of TensorFlow.
+    """
+    import onnx
+    from onnx import helper
+
+    first = _converted(parts.before, "before")
+    nodes, constants = list(first.node), list(first.initializer)
+    outputs = [output for output in first.output if output.name in parts.answers]
+    if parts.turn is not None:
+        moved, loop, more = _loop(parts, _converted(parts.turn, "turn", whole=True))
+        last = _converted(parts.after, "after")
+        nodes += [*moved, loop, *last.node]
+        constants += [*more, *last.initializer]
+        outputs += last.output
+    graph = helper.make_graph(nodes, "dropzoo", list(first.input), outputs, constants)
+    _name_axes(graph)
+    _merge_constants(graph)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="dropzoo")
+    model.ir_version = _IR_VERSION
+    onnx.checker.check_model(model)
+    return model
+
+
+class _Traced:
+    """A traced function as tf2onnx takes one."""
+
+    def __init__(self, function: Any) -> None:
+        self._function = function
+
+    def get_concrete_function(self, *specs: tf.TensorSpec) -> Any:
+        return self._function
+
+
+def _converted(function: Any, prefix: str, whole: bool = False) -> Any:
+    """A function as a graph of ONNX, whose inner names begin with a prefix; with `whole`, all names do."""
+    import onnx
+    import tf2onnx
+
+    errors: list[Exception] = []
+    try:
+        with _quiet():
+            model, _ = tf2onnx.convert.from_function(
+                _Traced(function), [], opset=OPSET, custom_op_handlers=handlers(errors)
+            )
+    finally:
+        if errors:
+            raise errors[0]
+    if missing := {node.op_type for node in model.graph.node if not onnx.defs.has(node.op_type)}:
+        raise ValueError(
+            f"ONNX has no operation for {', '.join(sorted(missing))}, which the model uses. Export it with "
+            "format='saved_model', or without the layer that needs it"
+        )
+    return onnx.compose.add_prefix(model, f"{prefix}/", rename_inputs=whole, rename_outputs=whole).graph
+
+
+def _loop(parts: Parts, body: Any) -> tuple[list[Any], Any, list[Any]]:
+    """The nodes before the loop, the loop, and the constants of both.
+
+    Nodes of the body that are the same in every turn are moved out of the loop.
+    """
+    from onnx import TensorProto, helper, numpy_helper
+
+    shared = {f"turn/{name}": name for name in parts.shared}
+    for node in body.node:
+        node.input[:] = [shared.get(name, name) for name in node.input]
+    outer = {*parts.shared, *(constant.name for constant in body.initializer)}
+    moved, kept = _parted(body.node, outer)
+    begin = [
+        helper.make_node("Cast", ["turn/number"], ["turn/turn"], to=TensorProto.INT32),
+        helper.make_node("Identity", ["turn/on"], ["turn/go_on"]),
+    ]
+    zeros = [numpy_helper.from_array(zero, f"sum_{i}") for i, zero in enumerate(parts.zeros)]
+    types = [helper.np_dtype_to_tensor_dtype(zero.dtype) for zero in parts.zeros]
+
+    def sums(name: str) -> list[Any]:
+        each = zip(parts.zeros, types, strict=True)
+        return [
+            helper.make_tensor_value_info(f"turn/{name}_{i}", t, [None] * z.ndim) for i, (z, t) in enumerate(each)
+        ]
+
+    inputs = [
+        helper.make_tensor_value_info("turn/number", TensorProto.INT64, []),
+        helper.make_tensor_value_info("turn/on", TensorProto.BOOL, []),
+    ]
+    go_on = helper.make_tensor_value_info("turn/go_on", TensorProto.BOOL, [])
+    graph = helper.make_graph([*begin, *kept], "samples", [*inputs, *sums("sum")], [go_on, *sums("total")])
+    turns = numpy_helper.from_array(np.array(parts.turns, np.int64), "turns")
+    names = [f"total_{i}" for i in range(len(zeros))]
+    loop = helper.make_node("Loop", ["turns", "", *(z.name for z in zeros)], names, name="samples", body=graph)
+    return moved, loop, [turns, *zeros, *body.initializer]
+
+
+def _parted(nodes: Sequence[Any], outer: set[str]) -> tuple[list[Any], list[Any]]:
+    """The nodes that read only what is known outside of the loop, and the other nodes."""
+    known, moved, kept = set(outer), [], []
+    for node in nodes:  # in the order in which they run
+        inside = any(name and name not in known for name in node.input) or any(a.g.node for a in node.attribute)
+        if inside:
+            kept.append(node)
+        else:
+            moved.append(node)
+            known.update(node.output)
+    return moved, kept
+
+
+def _merge_constants(graph: Any) -> None:
+    """Keeps one of all equal constants."""
+    kept: dict[bytes, str] = {}
+    instead, unique = {}, []
+    for constant in graph.initializer:
+        data = constant.SerializeToString()
+        name, constant.name = constant.name, ""
+        key = hashlib.sha256(constant.SerializeToString()).digest()
+        constant.ParseFromString(data)
+        if key in kept:
+            instead[name] = kept[key]
+        else:
+            kept[key] = name
+            unique.append(constant)
+    del graph.initializer[:]
+    graph.initializer.extend(unique)
+    for node in _all_nodes(graph):
+        node.input[:] = [instead.get(name, name) for name in node.input]
+
+
+def _all_nodes(graph: Any) -> Iterator[Any]:
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            if attribute.g.node:
+                yield from _all_nodes(attribute.g)
+
+
+def _name_axes(graph: Any) -> None:
+    """Gives the axes of unknown length names that people understand; other axes of outputs lose theirs."""
+    single = len(graph.input) == 1 and len(graph.input[0].type.tensor_type.shape.dim) == 4
+    for value in (*graph.input, *graph.output):
+        for axis, dim in enumerate(value.type.tensor_type.shape.dim):
+            if dim.HasField("dim_value") and axis:
+                continue
+            dim.Clear()
+            name = ("batch", "height", "width")[axis] if axis < 3 else ""
+            if axis == 0 or (single and name):
+                dim.dim_param = name
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps the log of tf2onnx to errors that nobody else reports."""
+    log = logging.getLogger("tf2onnx")
+    before = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        log.setLevel(before)

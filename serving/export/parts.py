@@ -1,0 +1,131 @@
+"""The answers of an export as functions around one loop, for runtimes whose files hold the loop themselves."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from dropzoo.layers.draws.samples import SharedMaskError
+from dropzoo.serving.export.inputs import Input
+from dropzoo.serving.export.predictors import Predictors
+from dropzoo.serving.export.signatures import Answer, Signatures
+from dropzoo.serving.montecarlo.ensembles import Ensemble
+from dropzoo.serving.montecarlo.sampler import MonteCarlo
+from dropzoo.serving.montecarlo.steps import Steps
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The functions of an export, traced; each takes and returns tensors by name.
+
+    Attributes:
+        before: From the inputs to the answers that need no loop, and to what all samples share.
+        turn: From `turn`, the sums, `sum_0` and so on, and what is shared to the new sums, `total_0` and so on;
+            None without a loop.
+        after: From the totals and the inputs to the answers of the samples; None without a loop.
+        turns: Int, the number of turns of the loop.
+        answers: The names of the answers that `before` returns.
+        shared: The names of what all samples share.
+        zeros: The sums before the first turn.
+    """
+
+    before: Any
+    turn: Any = None
+    after: Any = None
+    turns: int = 0
+    answers: tuple[str, ...] = ()
+    shared: tuple[str, ...] = ()
+    zeros: tuple[np.ndarray, ...] = ()
+
+
+class Unrolled(Signatures):
+    """Signatures without loops of TensorFlow; the arguments are those of `Signatures`.
+
+    Raises:
+        ValueError: If masks depend on pixels that two runtimes may round differently.
+    """
+
+    def __init__(self, predictors: Predictors, inputs: Sequence[Input], seed: int) -> None:
+        sampler = predictors.monte_carlo
+        if sampler is not None and sampler.sampling != "fixed" and any(each.resize for each in inputs):
+            raise ValueError(
+                "The masks of an image depend on its pixels, and other runtimes round differently when they "
+                "resize it. Pass sampling='fixed', or resize the images before and leave `resize` out. "
+                f"Received: sampling={sampler.sampling!r}"
+            )
+        super().__init__(predictors, [dataclasses.replace(each, portable=True) for each in inputs], seed)
+
+    def parts(self) -> Parts:
+        """Returns the functions of the export.
+
+        Raises:
+            ValueError: If only a SavedModel can hold the samples of the model.
+        """
+        sampled = self._predictors.sampled
+        if not isinstance(sampled, MonteCarlo):
+            return self._without_loop()
+        steps = Steps(sampled)
+        try:
+            return self._without_loop() if steps.turns == 1 else self._with_loop(steps)
+        except SharedMaskError:  # samples cannot differ in a mask that serves a whole batch
+            steps.at_once = 1
+            return self._with_loop(steps)
+
+    def _without_loop(self) -> Parts:
+        def before(**given: tf.Tensor) -> Answer:
+            answers = self._serving_default(**given)
+            return answers if self._predictors.sampled is None else answers | self._predict_mc(**given)
+
+        traced = _traced(before, self._given())
+        return Parts(traced, answers=tuple(traced.structured_outputs))
+
+    def _with_loop(self, steps: Steps) -> Parts:
+        def before(**given: tf.Tensor) -> Answer:
+            shared = steps.start(self._taken(given))
+            return self._serving_default(**given) | {f"shared_{i}": x for i, x in enumerate(shared)}
+
+        def turn(turn: tf.Tensor, **values: tf.Tensor) -> Answer:
+            return _numbered("total", steps.add(turn, _listed("sum", values), _listed("shared", values)))
+
+        def after(**values: tf.Tensor) -> Answer:
+            found = steps.finish(_listed("total", values))
+            each = [found] if len(self._reader.outputs) == 1 else [found[o.name] for o in self._reader.outputs]
+            return self._prefixed([self._restored(answer, values) for answer in each])
+
+        first = _traced(before, self._given())
+        shared = _specs({name: x for name, x in first.structured_outputs.items() if name.startswith("shared_")})
+        zeros = [x.numpy() for x in steps.zeros()]
+        sums = [tf.TensorSpec([None] * x.ndim, x.dtype, f"sum_{i}") for i, x in enumerate(zeros)]
+        one = _traced(turn, [tf.TensorSpec([], tf.int32, "turn"), *sums, *shared])
+        last = _traced(after, [*_specs(one.structured_outputs), *self._given()])
+        names = tuple(name for name in first.structured_outputs if not name.startswith("shared_"))
+        return Parts(first, one, last, steps.turns, names, tuple(s.name for s in shared), tuple(zeros))
+
+    def _given(self) -> list[tf.TensorSpec]:
+        return [each.spec for each in self._inputs]
+
+    def _statistics(self, predictor: MonteCarlo | Ensemble | None, flat: list[tf.Tensor]) -> list[Answer]:
+        if not isinstance(predictor, MonteCarlo):
+            return super()._statistics(predictor, flat)
+        steps = Steps(predictor)
+        found = steps.finish(steps.add(tf.constant(0), steps.zeros(), steps.start(flat)))
+        return [found] if len(self._reader.outputs) == 1 else [found[o.name] for o in self._reader.outputs]
+
+
+def _traced(function: Callable[..., Answer], specs: list[tf.TensorSpec]) -> Any:
+    return tf.function(function, autograph=False).get_concrete_function(**{str(s.name): s for s in specs})
+
+
+def _specs(tensors: dict[str, tf.Tensor]) -> list[tf.TensorSpec]:
+    return [tf.TensorSpec(x.shape, x.dtype, name) for name, x in tensors.items()]
+
+
+def _numbered(name: str, tensors: list[tf.Tensor]) -> Answer:
+    return {f"{name}_{i}": x for i, x in enumerate(tensors)}
+
+
+def _listed(name: str, values: Answer) -> list[tf.Tensor]:
+    return [values[f"{name}_{i}"] for i in range(sum(key.startswith(f"{name}_") for key in values))]

@@ -1,0 +1,125 @@
+"""The work of a sampler in three steps, for runtimes whose files hold the loop over the samples themselves."""
+
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+from dropzoo.common.keras_internals import mask_of
+from dropzoo.serving.calibration.use import answered, tempered
+from dropzoo.serving.montecarlo.folding import tile, unfold
+from dropzoo.serving.montecarlo.inputs import keys_of
+from dropzoo.serving.montecarlo.outputs import joined
+from dropzoo.serving.montecarlo.sampler import MonteCarlo
+from dropzoo.serving.montecarlo.statistics import Sums
+
+
+class Steps:
+    """What a sampler computes before, in and after its loop over the samples, with the same masks.
+
+    Args:
+        sampler: The sampler, with a fixed number of samples.
+
+    Attributes:
+        at_once: Int, how many samples `add` computes at a time; it divides the number of samples.
+        turns: Int, how often `add` has to be called.
+
+    Raises:
+        ValueError: If a layer is sampled by plain passes, or keeps a state from batch to batch.
+    """
+
+    def __init__(self, sampler: MonteCarlo) -> None:
+        self._sampler, self._stage = sampler, sampler.stage
+        _check(sampler)
+        self.at_once = self._samples_at_once()
+
+    @property
+    def turns(self) -> int:
+        """How often `add` has to be called."""
+        return self._sampler.max_samples // self.at_once
+
+    def start(self, flat: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+        """Returns what all samples share: a key for each image, and the tensors of the trunk.
+
+        Args:
+            flat: The inputs of the model, in order.
+        """
+        fixed = self._sampler.sampling == "fixed"
+        rows = tf.zeros([tf.shape(flat[0])[0]], tf.uint32) if fixed else keys_of(flat)
+        frontier = self._stage.trunk.run_trunk(flat)
+        if any(mask_of(x) is not None for x in frontier):
+            raise ValueError(
+                "The model masks the steps of sequences, which only a SavedModel can sample. Pass num_samples=0 "
+                "for the deterministic answer, or format='saved_model'"
+            )
+        return [rows, *frontier]
+
+    def zeros(self) -> list[tf.Tensor]:
+        """Returns the sums of no samples, for each output three; they broadcast."""
+        return [x for output in self._sampler.reader.outputs for x in Sums.zero(output)]
+
+    def add(self, turn: tf.Tensor, sums: Sequence[tf.Tensor], shared: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+        """Returns the sums after the samples of one turn.
+
+        Args:
+            turn: Int32 scalar in [0, turns).
+            sums: The sums before.
+            shared: The tensors that `start` returns.
+        """
+        sampler, stage, count = self._sampler, self._stage, self.at_once
+        rows, *frontier = shared
+        batch, first = tf.shape(rows)[0], turn * count
+        if count > 1:
+            first = tf.reshape(
+                tf.tile((first + tf.range(count))[:, None], tf.stack([1, batch])), [-1, 1]
+            )  # (samples * batch, 1)
+            signed = tf.tile(tf.bitcast(rows, tf.int32), [count])  # few runtimes tile unsigned integers
+            rows, frontier = tf.bitcast(signed, tf.uint32), [tile(x, tf.constant(count)) for x in frontier]
+        raw = stage.run_head(
+            frontier, lambda stream: sampler.draw(stream, stage.rows_of(stream, rows), first), 0, 0, first
+        )
+        outputs = sampler.reader.outputs
+        found = [unfold(p, count, batch) for p in tempered(sampler.reader.read(raw), sampler.calibration)]
+        added = zip(self._grouped(sums), found, outputs, strict=True)
+        return [x for each, p, output in added for x in each.add(p, output.kind)]
+
+    def finish(self, sums: Sequence[tf.Tensor]) -> dict:
+        """Returns the statistics of the samples, as `MonteCarlo` does, from the sums after all turns.
+
+        Args:
+            sums: The sums.
+        """
+        sampler, outputs = self._sampler, self._sampler.reader.outputs
+        each = zip(self._grouped(sums), outputs, strict=True)
+        found = [one.statistics(sampler.max_samples, output) for one, output in each]
+        return answered(joined(found, sampler.reader.names), sampler.calibration)
+
+    def _grouped(self, sums: Sequence[tf.Tensor]) -> list[Sums]:
+        return [Sums(*sums[i : i + 3]) for i in range(0, len(sums), 3)]
+
+    def _samples_at_once(self) -> int:
+        """The most samples that fit in the memory budget for one image and divide the number of samples."""
+        sampler, stage = self._sampler, self._stage
+        costs = None if stage.why_not_folded else stage.costs[1]
+        if costs is None or not all(_is_known(shape) for shape in sampler.reader.inputs.shapes):
+            return 1
+        fits = max(sampler.memory_budget // max(costs.head_bytes, 1), 1)
+        count = sampler.max_samples
+        return max(n for n in range(1, count + 1) if n <= fits and count % n == 0)
+
+
+def _is_known(shape: Sequence[int | None]) -> bool:
+    return None not in shape[1:]
+
+
+def _check(sampler: MonteCarlo) -> None:
+    """Raises a ValueError if only TensorFlow can draw the masks or keep the states of the model."""
+    if sampler.plain_passes:
+        raise ValueError(
+            f"Only a SavedModel can sample {sampler.plain_passes}. Use dropout of `layers` instead, pass "
+            "num_samples=0 for the deterministic answer, or format='saved_model'"
+        )
+    if sampler.stage.states.variables:
+        raise ValueError(
+            "The model has layers with a state that lasts from batch to batch, which only a SavedModel can hold. "
+            "Pass num_samples=0 for the deterministic answer, or format='saved_model'"
+        )

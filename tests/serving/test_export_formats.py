@@ -1,0 +1,38 @@
+"""What `export_model` says to formats, precisions and paths that it cannot write."""
+
+import importlib.util
+
+import pytest
+
+from _small_cnn import small_cnn
+from dropzoo import serving
+
+
+@pytest.mark.parametrize(
+    "name, options, message",
+    [
+        ("a.onnx", {"format": "onxx"}, "`format` must be"),
+        ("a.onnx", {}, "Pass format='onnx' for a .onnx file"),
+        ("a", {"format": "onnx"}, "`path` must end in '.onnx'"),
+        ("a.onnx", {"format": "onnx", "precision": "int8"}, "`precision` must be one of float32, float16"),
+        ("a", {"precision": "float16"}, "`precision` must be one of float32 for format='saved_model'"),
+    ],
+)
+def test_bad_arguments(name, options, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        serving.export_model(small_cnn(), tmp_path / name, 2, **options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_missing_packages_are_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=r"onnxruntime, tf2onnx: pip install 'dropzoo\[onnx\]'"):
+        serving.export_model(small_cnn(), tmp_path / "a.onnx", 2, format="onnx")
+
+
+def test_an_existing_file_is_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: True)
+    (tmp_path / "a.onnx").write_text("mine")
+    with pytest.raises(ValueError, match="exists already; choose another path, or pass overwrite=True"):
+        serving.export_model(small_cnn(), tmp_path / "a.onnx", 2, format="onnx")
+    assert (tmp_path / "a.onnx").read_text() == "mine"
