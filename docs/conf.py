@@ -57,10 +57,11 @@ nb_execution_mode = os.environ.get("DROPZOO_DOCS_EXECUTION", "cache")
 nb_execution_timeout = 600  # seconds for a cell: a busy machine may take long
 nb_execution_raise_on_error = True
 nb_execution_show_tb = True
+nb_execution_in_temp = True  # a tutorial writes files
 nb_merge_streams = True
 
 # The API, from the docstrings
-autosummary_generate = True
+autosummary_generate = sorted(page.relative_to(DOCS).as_posix() for page in DOCS.glob("api/*.rst"))
 autosummary_ignore_module_all = False
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"

@@ -65,13 +65,13 @@ class CSVLogger(keras.callbacks.Callback):
         images: Inputs to measure the dropped fractions with; None for random ones.
 
     Example:
-    >>> import tempfile, numpy as np
+    >>> import pathlib, tempfile, numpy as np
     >>> from dropzoo import models, training
     >>> model = models.build_model("lenet5", input_shape=(28, 28, 1), num_classes=2, dropout={"dense1": 0.5})
     >>> path = f"{tempfile.mkdtemp()}/log.csv"
     >>> data = (np.ones((4, 28, 28, 1)), np.array([0, 1, 0, 1]))
     >>> history = training.Trainer(model).fit(data, callbacks=[training.CSVLogger(path)], verbose=0)
-    >>> open(path).readline().strip()
+    >>> pathlib.Path(path).read_text().splitlines()[0]
     'epoch,accuracy,loss,rate/dense1,dropped/dense1'
     """
 

@@ -234,7 +234,8 @@ class Trainer:
         checkpoint = saved[0] if saved else None
         replicas.check_checkpoint(self.strategy, checkpoint)
         order.seed = checkpoint.seed if checkpoint else order.seed
-        self._images.know(feed.input_range or (checkpoint.input_range if checkpoint else None), feed.bits)
+        known = feed.input_range or (checkpoint.input_range if checkpoint else None)
+        self._images.know(known, feed.bits, feed.value_range)
         feed.prepare = lambda data: batches.ahead(
             batches.weighted(data, class_weight, self.model), self._prefetch_to
         )

@@ -1,6 +1,7 @@
 """A layer's own draws on JAX: eager calls run compiled functions, as XLA merges all steps of the hash into one."""
 
 import functools
+import math
 from typing import Any
 
 import jax
@@ -36,4 +37,8 @@ def _keep(seed: Any, rate: Any, shape: tuple[int, ...]) -> Any:
 @functools.partial(jax.jit, static_argnums=3)
 def _drop(x: Any, seed: Any, rate: Any, shape: tuple[int, ...]) -> Any:
     scale = ops.cast(1.0 / (1.0 - rate), x.dtype)
-    return ops.where(_keep(seed, rate, shape), x * scale, ops.zeros((), x.dtype))
+    keep = _keep(seed, rate, shape)
+    if math.prod(shape) < x.size:
+        # Without the barrier XLA merges the two loops, and draws a shared element again for each place.
+        keep = jax.lax.optimization_barrier(keep)
+    return ops.where(keep, x * scale, ops.zeros((), x.dtype))

@@ -2,21 +2,31 @@
 
 import importlib.util
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from dropzoo.common.checks import check_choice
 from dropzoo.common.files import whole_file
-from dropzoo.serving.export import onnx_file
+from dropzoo.serving.export import litert_file, onnx_file, openvino_file
 from dropzoo.serving.export.parts import Parts, Unrolled
 
-FORMATS = ("saved_model", "onnx")
-_SUFFIXES = {"onnx": ".onnx"}
-_PACKAGES = {"onnx": ("onnx", "onnxruntime", "tf2onnx")}
-_PRECISIONS = {"saved_model": ("float32",), "onnx": ("float32", "float16")}
+FORMATS = ("saved_model", "onnx", "litert", "openvino")
+_SUFFIXES = {"onnx": ".onnx", "litert": ".tflite", "openvino": ".xml"}
+_PACKAGES = {
+    "onnx": ("onnx", "onnxruntime", "tf2onnx"),
+    "litert": ("ai_edge_litert",),
+    "openvino": ("onnx", "openvino", "tf2onnx"),
+}
+_PRECISIONS = {
+    "saved_model": ("float32",),
+    "onnx": ("float32", "float16"),
+    "litert": ("float32", "float16", "int8"),
+    "openvino": ("float32", "float16"),
+}
 # A sample may move a unit across a threshold that depends on activations, where two runtimes round differently.
 _CLOSE, _SHARE = 1e-3, 0.01
 _LENGTH, _LENGTH_OF_VOLUMES = (76, 92), 20  # of axes that the model leaves open; no multiples of 16, on purpose
@@ -59,7 +69,15 @@ def check_format(format: str, precision: str, path: Path, overwrite: bool) -> No
         raise ValueError(f"{path} exists already; choose another path, or pass overwrite=True to replace a file")
 
 
-def write_file(path: Path, format: str, precision: str, signatures: Unrolled, facts: Mapping[str, object]) -> Path:
+def write_file(
+    path: Path,
+    format: str,
+    precision: str,
+    signatures: Unrolled,
+    facts: Mapping[str, object],
+    held: tf.Module,
+    examples: Sequence[Mapping[str, np.ndarray]],
+) -> Path:
     """Writes an export to one file, after a check that the runtime gives the answers of TensorFlow.
 
     Args:
@@ -68,24 +86,45 @@ def write_file(path: Path, format: str, precision: str, signatures: Unrolled, fa
         precision: The precision of the weights.
         signatures: The signatures of the export.
         facts: What the file says about itself, by name.
+        held: The variables that the signatures read.
+        examples: Batches of inputs, for `"int8"`.
 
     Raises:
         ValueError: If the format cannot express the model.
         RuntimeError: If the runtime gives other answers than TensorFlow.
     """
-    parts = signatures.parts()
-    content = onnx_file.content_of(parts, precision, {name: json.dumps(value) for name, value in facts.items()})
-    given = _example(parts)
-    _compare(_by_tensorflow(parts, given), onnx_file.run(content, given), format, precision)
+    texts = {name: json.dumps(value) for name, value in facts.items()}
+    if format == "litert":
+        functions = signatures.looped()
+        content = litert_file.content_of(functions, held, precision, texts, examples)
+        given = examples[0] if precision == "int8" else _example(functions["serving_default"])
+        wanted = [function(**_tensors(given)) for function in functions.values()]
+        found = litert_file.run(content, given)
+        _compare({name: x.numpy() for each in wanted for name, x in each.items()}, found, format, precision)
+    else:
+        if format == "openvino":
+            openvino_file.check(signatures)
+        parts = signatures.parts()
+        given = _example(parts.before)
+        content = onnx_file.content_of(parts, precision if format == "onnx" else "float32", texts)
+        run = onnx_file.run if format == "onnx" else openvino_file.run
+        _compare(_by_tensorflow(parts, given), run(content, given), format, precision)
+    if format == "openvino":
+        openvino_file.write(path, content, precision, texts)
+        return path
     with whole_file(path) as unfinished:
         unfinished.write_bytes(content)
     return path
 
 
-def _example(parts: Parts) -> dict[str, np.ndarray]:
+def _tensors(given: Mapping[str, np.ndarray]) -> dict[str, tf.Tensor]:
+    return {name: tf.constant(x) for name, x in given.items()}
+
+
+def _example(function: Any) -> dict[str, np.ndarray]:
     """A random batch of two for the check."""
     random, given = np.random.default_rng(0), {}
-    for name, spec in parts.before.structured_input_signature[1].items():
+    for name, spec in function.structured_input_signature[1].items():
         lengths = [_LENGTH_OF_VOLUMES] * 3 if len(spec.shape) == 5 else [*_LENGTH]
         shape = [2, *(lengths[i % len(lengths)] if n is None else n for i, n in enumerate(spec.shape[1:]))]
         high = 255.0 if spec.dtype.is_integer else 1.0
@@ -95,7 +134,7 @@ def _example(parts: Parts) -> dict[str, np.ndarray]:
 
 def _by_tensorflow(parts: Parts, given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The answers of TensorFlow to a batch."""
-    inputs = {name: tf.constant(x) for name, x in given.items()}
+    inputs = _tensors(given)
     first = parts.before(**inputs)
     found = {name: first[name] for name in parts.answers}
     if parts.turn is not None:
@@ -119,11 +158,11 @@ def _compare(
             far = 1.0
         elif value.dtype.kind == "f":
             scale = max(1.0, float(np.abs(value).mean()))
-            allowed = _CLOSE if precision == "float32" else 50 * _CLOSE
+            allowed = {"float32": 1, "float16": 50, "int8": 250}[precision] * _CLOSE
             far = float(np.mean(~(np.abs(value.astype("float64") - other) <= allowed * scale)))
         else:
             far = float(np.mean(value != other))
-        if far > (_SHARE if precision == "float32" else 10 * _SHARE):
+        if far > {"float32": 1, "float16": 10, "int8": 30}[precision] * _SHARE:
             raise RuntimeError(
                 f"The file of format={format!r} would give another {name!r} than TensorFlow: {far:.1%} of its "
                 f"values differ for random inputs (shapes {other.shape} and {value.shape}). Nothing was written; "

@@ -15,6 +15,7 @@ from dropzoo.models.graph.inputs import pixels_of
 from dropzoo.serving.decode import decode_file, is_deep
 from dropzoo.serving.export.resizing import resized
 from dropzoo.serving.montecarlo.ensembles import Ensemble
+from dropzoo.serving.montecarlo.inputs import InputsLike
 from dropzoo.serving.montecarlo.reader import Reader
 from dropzoo.serving.montecarlo.sampler import MonteCarlo
 
@@ -119,7 +120,11 @@ class Input:
         def decode(data: tf.Tensor) -> tf.Tensor:
             checks = [_check_deep(data, pixels)] if pixels.bits == 16 else []
             with tf.control_dependencies(checks):
-                image = pixels.scaled(decode_file(data, channels))
+                image = decode_file(data, channels)
+                if pixels.stored is not None:
+                    largest = tf.where(is_deep(data), 65535.0, 255.0)
+                    image = tf.clip_by_value(pixels.fractions(image * largest, 1.0), 0.0, 1.0)
+                image = pixels.scaled(image)
             image = self._cast(self._resized(image[None], self.fixed_size))[0]
             return tf.transpose(image, [2, 0, 1]) if self.channels_first else image
 
@@ -192,6 +197,38 @@ def settle(reader: Reader, inputs: Sequence[Input]) -> None:
     reader.check(reader.inputs.pack(batch))
 
 
+def examples_of(
+    reader: Reader, inputs: Sequence[Input], examples: InputsLike, precision: str, num_samples: int
+) -> list[dict[str, np.ndarray]]:
+    """Returns batches of one row, by the names in requests, from which a runtime learns the ranges of integers.
+
+    Args:
+        reader: The model.
+        inputs: Its inputs.
+        examples: What the user passes, as Keras takes it, or None.
+        precision: The precision of the export.
+        num_samples: Int, the number of samples that the user asks for.
+
+    Raises:
+        ValueError: If `"int8"` lacks examples or is to be sampled, or examples are given for another precision.
+    """
+    if (precision == "int8") != (examples is not None):
+        raise ValueError(
+            "precision='int8' needs `examples`, some typical inputs, and only this precision takes them. "
+            f"Received: precision={precision!r}, examples of type {type(examples).__name__}"
+        )
+    if examples is None:
+        return []
+    if num_samples:
+        raise ValueError(
+            "A file of integers holds the deterministic answer alone: pass num_samples=0. "
+            f"Received: precision='int8', num_samples={num_samples}"
+        )
+    flat = reader.inputs.in_order(examples)
+    each = [(one.name, np.asarray(x, one.dtype)) for one, x in zip(inputs, flat, strict=True)]
+    return [{name: x[i : i + 1] for name, x in each} for i in range(min(len(each[0][1]), 200))]
+
+
 def inputs_of(
     specs: Mapping[str, tf.TensorSpec],
     image_dtype: str,
@@ -230,6 +267,13 @@ def inputs_of(
 
 def _check_dtype(image_dtype: str, dtype: str, pixels: Pixels) -> None:
     """Raises a ValueError if images in this dtype cannot hold the pixels that the model takes."""
+    if pixels.stored is not None and image_dtype != "float32":
+        low, high = pixels.stored
+        raise ValueError(
+            f"The model was trained on files with black at {low:g} and white at {high:g} (`value_range`), which "
+            f"arrays of integers cannot be scaled by. Received: image_dtype={image_dtype!r}. Export it as "
+            "image_dtype='float32', and scale the images before they are sent"
+        )
     if not tf.as_dtype(dtype).is_floating:
         wanted = "uint16" if dtype == "uint16" else "uint8"
         if image_dtype != wanted:

@@ -60,8 +60,12 @@ def _store_in_half(graph: Any) -> None:
         if np.abs(array).max() > np.finfo(np.float16).max:
             continue
         name, half = constant.name, f"{constant.name}/half"
-        constant.CopyFrom(numpy_helper.from_array(array.astype(np.float16), half))
+        constant.CopyFrom(numpy_helper.from_array(array.astype(np.float16), half))  # this changes its name
         casts.append(helper.make_node("Cast", [half], [name], to=TensorProto.FLOAT))
     nodes = [*casts, *graph.node]
     del graph.node[:]
     graph.node.extend(nodes)
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.g.node:
+                _store_in_half(attribute.g)

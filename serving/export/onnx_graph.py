@@ -19,6 +19,8 @@ _IR_VERSION = 9  # that of ONNX 1.14, of May 2023
 def graph_of(parts: Parts) -> Any:
     """Returns the ONNX model of an export.
 
+    If it has a loop, its last input, `sampled`, has the default True. With False, no sample is computed.
+
     Args:
         parts: The functions of the export.
 
@@ -29,15 +31,16 @@ def graph_of(parts: Parts) -> Any:
     from onnx import helper
 
     first = _converted(parts.before, "before")
-    nodes, constants = list(first.node), list(first.initializer)
+    nodes, constants, inputs = list(first.node), list(first.initializer), list(first.input)
     outputs = [output for output in first.output if output.name in parts.answers]
     if parts.turn is not None:
         moved, loop, more = _loop(parts, _converted(parts.turn, "turn", whole=True))
+        inputs.append(helper.make_tensor_value_info("sampled", onnx.TensorProto.BOOL, []))
         last = _converted(parts.after, "after")
         nodes += [*moved, loop, *last.node]
         constants += [*more, *last.initializer]
         outputs += last.output
-    graph = helper.make_graph(nodes, "dropzoo", list(first.input), outputs, constants)
+    graph = helper.make_graph(nodes, "dropzoo", inputs, outputs, constants)
     _name_axes(graph)
     _merge_constants(graph)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="dropzoo")
@@ -88,8 +91,7 @@ def _loop(parts: Parts, body: Any) -> tuple[list[Any], Any, list[Any]]:
     shared = {f"turn/{name}": name for name in parts.shared}
     for node in body.node:
         node.input[:] = [shared.get(name, name) for name in node.input]
-    outer = {*parts.shared, *(constant.name for constant in body.initializer)}
-    moved, kept = _parted(body.node, outer)
+    moved, kept = _parted(body.node, {*parts.shared, *(constant.name for constant in body.initializer)})
     begin = [
         helper.make_node("Cast", ["turn/number"], ["turn/turn"], to=TensorProto.INT32),
         helper.make_node("Identity", ["turn/on"], ["turn/go_on"]),
@@ -108,11 +110,20 @@ def _loop(parts: Parts, body: Any) -> tuple[list[Any], Any, list[Any]]:
         helper.make_tensor_value_info("turn/on", TensorProto.BOOL, []),
     ]
     go_on = helper.make_tensor_value_info("turn/go_on", TensorProto.BOOL, [])
-    graph = helper.make_graph([*begin, *kept], "samples", [*inputs, *sums("sum")], [go_on, *sums("total")])
+    # ONNX Runtime changes the layout of kernels that lie in the loop, which makes convolutions 1.4 times faster.
+    kernels = {node.input[1] for node in kept if node.op_type == "Conv"} - {
+        n for node in moved for n in node.input
+    }
+    inner, outer = ([x for x in body.initializer if (x.name in kernels) is inside] for inside in (True, False))
+    turn = [*inputs, *sums("sum")], [go_on, *sums("total")]
+    graph = helper.make_graph([*begin, *kept], "samples", *turn, inner)
     turns = numpy_helper.from_array(np.array(parts.turns, np.int64), "turns")
+    sampled = numpy_helper.from_array(np.array(True), "sampled")
     names = [f"total_{i}" for i in range(len(zeros))]
-    loop = helper.make_node("Loop", ["turns", "", *(z.name for z in zeros)], names, name="samples", body=graph)
-    return moved, loop, [turns, *zeros, *body.initializer]
+    loop = helper.make_node(
+        "Loop", ["turns", "sampled", *(z.name for z in zeros)], names, name="samples", body=graph
+    )
+    return moved, loop, [turns, sampled, *zeros, *outer]
 
 
 def _parted(nodes: Sequence[Any], outer: set[str]) -> tuple[list[Any], list[Any]]:
@@ -158,7 +169,10 @@ def _all_nodes(graph: Any) -> Iterator[Any]:
 
 def _name_axes(graph: Any) -> None:
     """Gives the axes of unknown length names that people understand; other axes of outputs lose theirs."""
-    single = len(graph.input) == 1 and len(graph.input[0].type.tensor_type.shape.dim) == 4
+    single = (
+        len({value.name for value in graph.input} - {"sampled"}) == 1
+        and len(graph.input[0].type.tensor_type.shape.dim) == 4
+    )
     for value in (*graph.input, *graph.output):
         for axis, dim in enumerate(value.type.tensor_type.shape.dim):
             if dim.HasField("dim_value") and axis:

@@ -58,6 +58,12 @@ class Unrolled(Signatures):
             )
         super().__init__(predictors, [dataclasses.replace(each, portable=True) for each in inputs], seed)
 
+    @property
+    def draws(self) -> bool:
+        """Whether masks are drawn."""
+        sampler = self._predictors.monte_carlo
+        return sampler is not None and sampler.sites != {}
+
     def parts(self) -> Parts:
         """Returns the functions of the export.
 
@@ -73,6 +79,38 @@ class Unrolled(Signatures):
         except SharedMaskError:  # samples cannot differ in a mask that serves a whole batch
             steps.at_once = 1
             return self._with_loop(steps)
+
+    def looped(self) -> dict[str, Any]:
+        """Returns the functions behind `serving_default` and `predict_mc`, traced, with a loop of TensorFlow.
+
+        Raises:
+            ValueError: If only a SavedModel can hold the samples of the model.
+        """
+        found = {"serving_default": _traced(self._serving_default, self._given())}
+        sampled = self._predictors.sampled
+        if sampled is not None:
+            predict = (
+                self._in_loop(Steps(sampled, fold=False)) if isinstance(sampled, MonteCarlo) else self._predict_mc
+            )
+            found["predict_mc"] = _traced(predict, self._given())
+        return found
+
+    def _in_loop(self, steps: Steps) -> Callable[..., Answer]:
+        def predict(**given: tf.Tensor) -> Answer:
+            shared, sums = steps.start(self._taken(given)), steps.zeros()
+            _, sums = tf.while_loop(
+                lambda turn, sums: turn < steps.turns,
+                lambda turn, sums: (turn + 1, steps.add(turn, sums, shared)),
+                (tf.constant(0), sums),
+                shape_invariants=(tf.TensorShape([]), [tf.TensorShape([None] * x.shape.rank) for x in sums]),
+            )
+            return self._answer(steps.finish(sums), given)
+
+        return predict
+
+    def _answer(self, found: Any, given: Answer) -> Answer:
+        each = [found] if len(self._reader.outputs) == 1 else [found[o.name] for o in self._reader.outputs]
+        return self._prefixed([self._restored(answer, given) for answer in each])
 
     def _without_loop(self) -> Parts:
         def before(**given: tf.Tensor) -> Answer:
@@ -91,9 +129,7 @@ class Unrolled(Signatures):
             return _numbered("total", steps.add(turn, _listed("sum", values), _listed("shared", values)))
 
         def after(**values: tf.Tensor) -> Answer:
-            found = steps.finish(_listed("total", values))
-            each = [found] if len(self._reader.outputs) == 1 else [found[o.name] for o in self._reader.outputs]
-            return self._prefixed([self._restored(answer, values) for answer in each])
+            return self._answer(steps.finish(_listed("total", values)), values)
 
         first = _traced(before, self._given())
         shared = _specs({name: x for name, x in first.structured_outputs.items() if name.startswith("shared_")})

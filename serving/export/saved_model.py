@@ -24,12 +24,13 @@ from dropzoo.serving.calibration.words import calibration_info
 from dropzoo.serving.export.card import facts_of, info_of, model_card, write_card
 from dropzoo.serving.export.checks import ClassNames, check_names, check_path, check_resize
 from dropzoo.serving.export.files import check_format, write_file
-from dropzoo.serving.export.inputs import Input, inputs_of, settle, specs_of
+from dropzoo.serving.export.inputs import Input, examples_of, inputs_of, settle, specs_of
 from dropzoo.serving.export.parts import Unrolled
 from dropzoo.serving.export.predictors import Predictors, or_without_samples, predictors_of
 from dropzoo.serving.export.signatures import Signatures
 from dropzoo.serving.export.warmup import warmup_requests, write_warmup
 from dropzoo.serving.montecarlo.ensembles import Ensemble
+from dropzoo.serving.montecarlo.inputs import InputsLike
 from dropzoo.serving.montecarlo.reader import Said, Tasks
 from dropzoo.serving.montecarlo.sampler import MonteCarlo
 from dropzoo.serving.montecarlo.states import States
@@ -64,6 +65,7 @@ def export_model(
     overwrite: bool = False,
     format: str = "saved_model",
     precision: str = "float32",
+    examples: InputsLike = None,
 ) -> Path:
     """Writes a SavedModel that loads without this package and without Keras, or a file for another runtime.
 
@@ -94,11 +96,11 @@ def export_model(
     If a model has several outputs, each name in an answer begins with the name of the output:
     `prob_probabilities`, `prob_mean`, `dist_values`.
 
-    With `format="onnx"` it writes one file with the answers of `serving_default` and of `predict_mc`, from the
-    same masks to the bit. The answers have the same names, and the file takes images of every size that the model
-    takes. Before it is written, ONNX Runtime runs it on random images, and the answers must be those of
-    TensorFlow. The properties of the file hold what `info.json`, `model_card.json` and `calibration.json` say. The
-    guide on serving shows how to run it.
+    The other formats are files for one runtime, which holds no TensorFlow: `"onnx"` for ONNX Runtime, `"litert"`
+    for phones, `"openvino"` for processors of Intel. The answers have the same names. ONNX and LiteRT sample with
+    the same masks to the bit; OpenVINO gives deterministic answers and ensembles. Before a file is written, its
+    runtime runs it on random images, and the answers must be those of TensorFlow. The file also holds what
+    `info.json`, `model_card.json` and `calibration.json` say. The guide on serving shows how to run each.
 
     `assets.extra` of a SavedModel holds `model.keras`, which is the model itself, because a SavedModel cannot be
     trained further (for an ensemble `member1.keras` and so on); `calibration.json`, if there is one; `info.json`,
@@ -109,7 +111,7 @@ def export_model(
         model: A Keras model that is built, or an `Ensemble`. Its inputs have any dtype. The inputs of a model with
             a `call` of its own have the shapes with which it was built.
         path: The folder to write: `NAME/VERSION`, or `NAME` for the next version in it; for other formats the
-            file, `NAME.onnx`. It appears as a whole or not at all.
+            file, `NAME.onnx`, `NAME.tflite` or `NAME.xml`. It appears as a whole or not at all.
         num_samples: Int, the number of Monte-Carlo samples. 0 leaves `predict_mc` out.
         calibration: A `Calibration` that `calibrate` fitted for this model or ensemble, or None. It sets the
             number of samples, the sampling and the sites. An `Ensemble` with a calibration keeps its own.
@@ -135,9 +137,11 @@ def export_model(
             is complete. An error leaves the old export in place. If the process is killed between the two renames,
             both exports stay beside `path`, the old one as `.VERSION-PROCESS-unfinished-old`. A file is replaced
             at once.
-        format: `"saved_model"` or `"onnx"`, which needs `pip install 'dropzoo[onnx]'`.
-        precision: `"float32"`, or for a file `"float16"`, which stores the weights in half the bytes. Masks and
-            arithmetic stay in 32 bits.
+        format: `"saved_model"`, `"onnx"`, `"litert"` or `"openvino"`. The last three need
+            `pip install 'dropzoo[onnx]'` and so on.
+        precision: `"float32"`, or for a file `"float16"`, which stores the weights in half the bytes; masks and
+            arithmetic stay in 32 bits. `"int8"` quantises a model for LiteRT, with num_samples=0.
+        examples: For `"int8"`, some typical inputs as in requests, which set the ranges of the integers.
 
     Returns:
         The `Path` of the version, `NAME/VERSION`, or of the file.
@@ -182,7 +186,9 @@ def export_model(
     if is_file:
         said = {"info": info | _promised(made), "model_card": filled}
         said |= {} if made.calibration is None else {"calibration": made.calibration.content()}
-        return write_file(version, format, precision, Unrolled(made, inputs, seed), said)
+        shown = examples_of(made.reader, inputs, examples, precision, num_samples)
+        unrolled = Unrolled(made, inputs, seed)
+        return write_file(version, format, precision, unrolled, said, _module(made.models), shown)
     signatures = Signatures(made, inputs, seed)
     functions, files = signatures.functions(), {each.file_name for each in inputs if each.is_file}
 

@@ -52,7 +52,8 @@ class Sums(NamedTuple):
             output: The model's output.
         """
         n = tf.cast(count, self.p.dtype)
-        mean = tf.ensure_shape(self.p / _along(n, self.p), [None, *output.shape[1:]])
+        mean = self.p / _along(n, self.p)
+        mean.set_shape([None, *output.shape[1:]])  # without an operation, for runtimes that have none for it
         variance = tf.maximum(self.squares / _along(n, self.p) - mean * mean, 0.0)
         out = {"mean": tf.cast(mean, tf.float32), "variance": tf.cast(variance, tf.float32)}
         if output.flat:

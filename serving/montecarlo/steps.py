@@ -18,6 +18,7 @@ class Steps:
 
     Args:
         sampler: The sampler, with a fixed number of samples.
+        fold: Bool, whether `add` may compute several samples at a time.
 
     Attributes:
         at_once: Int, how many samples `add` computes at a time; it divides the number of samples.
@@ -27,10 +28,10 @@ class Steps:
         ValueError: If a layer is sampled by plain passes, or keeps a state from batch to batch.
     """
 
-    def __init__(self, sampler: MonteCarlo) -> None:
+    def __init__(self, sampler: MonteCarlo, fold: bool = True) -> None:
         self._sampler, self._stage = sampler, sampler.stage
         _check(sampler)
-        self.at_once = self._samples_at_once()
+        self.at_once = self._samples_at_once() if fold else 1
 
     @property
     def turns(self) -> int:

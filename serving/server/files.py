@@ -58,12 +58,13 @@ def _convert(data: bytes) -> str:
     return f"It seems to be {kind} file: save it as PNG" if kind else ""
 
 
-def read_tiff(data: bytes, limits: Limits) -> np.ndarray:
+def read_tiff(data: bytes, limits: Limits, any_numbers: bool = False) -> np.ndarray:
     """Returns the first page of a TIFF file, uint8, uint16 or float32 in [0, 1], `(height, width, channels)`.
 
     Args:
         data: Bytes of the file.
         limits: Limits of a request.
+        any_numbers: Bool. Whether floats may have any values, and integers any number of bits.
 
     Raises:
         Refused: If the file cannot be read, has numbers of another kind, or has too many pixels.
@@ -82,6 +83,8 @@ def read_tiff(data: bytes, limits: Limits) -> np.ndarray:
     image = image.astype("uint8") * np.uint8(255) if image.dtype == bool else image
     if image.dtype in (np.uint8, np.uint16):
         return image
+    if any_numbers and image.dtype.kind in "fiu" and np.isfinite(image).all():
+        return image.astype("float32")
     if image.dtype.kind == "f" and image.size and 0 <= image.min() and image.max() <= 1:
         return image.astype("float32")
     raise Refused(400, f"A TIFF file must have 8 or 16 bits, or floats in [0, 1]; received {image.dtype.name}")
@@ -141,7 +144,7 @@ def read_with_size(
     pixels = pixels or Pixels()
     if not pixels.from_files:
         raise Refused(400, f"The model takes pixels from {pixels.words}, so it takes no image files: send JSON")
-    image = _decode(data, channels, limits)[None]
+    image = _decode(data, channels, limits, any_numbers=pixels.stored is not None)[None]
     own = (image.shape[1], image.shape[2])
     check_bits(image.dtype != np.uint8, pixels)
     if spec.dtype == tf.uint8 and image.dtype != np.uint8:
@@ -157,9 +160,17 @@ def read_with_size(
         wanted = " x ".join("any" if n is None else str(n) for n in size)
         raise Refused(400, f"The image must have the size {wanted}; received {image.shape[1]} x {image.shape[2]}")
     stored = spec.dtype.is_integer
-    if fits and stored and image.dtype == spec.dtype.as_numpy_dtype and pixels.order != "bgr":
+    if (
+        fits
+        and stored
+        and pixels.stored is None
+        and image.dtype == spec.dtype.as_numpy_dtype
+        and pixels.order != "bgr"
+    ):
         return np.moveaxis(image, -1, 1) if first else image, own
-    values = image.astype("float32") / np.float32(1 if image.dtype.kind == "f" else np.iinfo(image.dtype).max)
+    largest = 1.0 if image.dtype.kind == "f" else float(np.iinfo(image.dtype).max)
+    values = pixels.fractions(image.astype("float32"), largest)
+    values = values if pixels.stored is None else np.clip(values, 0, 1)
     if not fits:
         values = tf.image.resize(values, size, antialias=True).numpy()
     if not stored:
@@ -170,10 +181,10 @@ def read_with_size(
     return np.moveaxis(values, -1, 1) if first else values, own
 
 
-def _decode(data: bytes, channels: int, limits: Limits) -> np.ndarray:
+def _decode(data: bytes, channels: int, limits: Limits, any_numbers: bool) -> np.ndarray:
     """The pixels of a file, uint8, uint16 or float32 `(height, width, channels)`, upright."""
     if data.startswith(_TIFF):
-        image = read_tiff(data, limits)
+        image = read_tiff(data, limits, any_numbers)
         if image.shape[-1] == channels:
             return image
         if {image.shape[-1], channels} != {1, 3}:

@@ -105,10 +105,10 @@ def test_names_of_classes_hold_for_other_folders(finished, tmp_path):
     assert (config.ignore_class, config.value_range) == (VOID, (-1000.0, 2000.0))
 
 
-def test_an_export_says_that_it_does_not_know_the_range_of_values(finished, tmp_path, capsys, monkeypatch):
+def test_an_export_says_what_is_scaled_by_the_range_of_values(finished, tmp_path, capsys, monkeypatch):
     target = str(tmp_path / "served")
     status, _, error = command(capsys, "export", str(finished), target, "--image-dtype", "uint16")
-    assert status == 2 and "-1000 to 2000 as 0 to 1 (--value-range), which an export cannot do" in error
+    assert status == 2 and "black at -1000 and white at 2000 (--value-range), which arrays of integers" in error
     monkeypatch.setattr(serving, "export_model", lambda model, path, num_samples, **options: path)
     status, out, error = command(capsys, "export", str(finished), target)
     assert status == 0 and "(value - (-1000)) / 3000, cut to [0, 1]" in out, error

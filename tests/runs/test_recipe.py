@@ -10,7 +10,9 @@ import tensorflow as tf
 from dropzoo import training
 from dropzoo.runs.config import RunConfig, class_weights
 from dropzoo.runs.recipe import OPTIMIZERS, SCHEDULES, Patience, WarmUp, is_exhausted, learning_rate, optimizer
+from dropzoo.training.data.augment import make_augment
 from dropzoo.training.data.load import DataInfo
+from dropzoo.training.data.pipeline import Split, training_batches
 from dropzoo.training.loop.checkpoints import read_history, restore_best
 
 STEPS = 4
@@ -145,3 +147,51 @@ def test_files_of_older_runs_are_read():
     config = RunConfig.from_json({"model": "simple_cnn", "data": "digits", "schedule": "constant"})
     assert RunConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
     assert (config.optimizer, config.ignore_class, config.cache) == ("adam", None, "auto")
+
+
+def small_unet() -> keras.Model:
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((8, 8, 1))
+    x = keras.layers.Conv2D(2, 3, padding="same", name="decoder1_conv1")(keras.layers.MaxPooling2D()(inputs))
+    x = keras.layers.Conv2D(2, 3, padding="same", name="decoder2_conv1")(keras.layers.UpSampling2D()(x))
+    return keras.Model(inputs, keras.layers.Conv2D(2, 1)(x))
+
+
+def small_cnn() -> keras.Model:
+    keras.utils.set_random_seed(0)
+    return keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(2)])
+
+
+def images(masks: bool, augment: str, balance: bool) -> tf.data.Dataset:
+    x = np.random.default_rng(0).random((STEPS * 4, 10, 10, 1)).astype("float32")
+    y = (x[..., 0] > 0.6).astype("int32") if masks else (np.arange(len(x)) % 4 == 0).astype("int32")
+    rows = tf.data.Dataset.from_tensor_slices((x, y))
+    return training_batches(Split(rows, len(x), in_memory=True), 4, make_augment(augment), 5, balance)
+
+
+CHANGES = "crop=8,flip_horizontal,rotation=20,scale=0.1,elastic=1,gamma=0.3,noise=0.05,blur=0.5"
+MORE = {
+    "masks": (
+        lambda: training.DeepSupervision(small_unet()),
+        images(True, f"{CHANGES},foreground=0.5", False),
+        {},
+    ),
+    "labels": (small_cnn, images(False, CHANGES, True), {"mixup": 0.2, "cutmix": 1.0, "r_drop": 0.5}),
+}
+
+
+@pytest.mark.parametrize("name", MORE)
+def test_mixing_windows_and_deep_supervision_resume_exactly(tmp_path, name):
+    make, data, options = MORE[name]
+
+    def run(folder, callbacks=()):
+        trainer = training.Trainer(make(), optimizer("adamw", 0.01, ema=0.9), **options)
+        fit = {"class_weight": {0: 0.5}, "checkpoint_dir": folder, "verbose": 0}
+        trainer.fit(data, epochs=3, callbacks=list(callbacks), **fit)
+        net = trainer.model
+        return [variable.numpy() for variable in (*net.variables, *net.optimizer.variables)]
+
+    whole = run(tmp_path / "whole")
+    run(tmp_path / "stopped", [StopAt(STEPS + 2)])
+    for found, expected in zip(run(tmp_path / "stopped"), whole, strict=True):
+        np.testing.assert_array_equal(found, expected)

@@ -15,6 +15,9 @@ from dropzoo import serving
         ("a.onnx", {}, "Pass format='onnx' for a .onnx file"),
         ("a", {"format": "onnx"}, "`path` must end in '.onnx'"),
         ("a.onnx", {"format": "onnx", "precision": "int8"}, "`precision` must be one of float32, float16"),
+        ("a.onnx", {"format": "litert"}, "`path` must end in '.tflite'"),
+        ("a.tflite", {}, "Pass format='litert' for a .tflite file"),
+        ("a.onnx", {"format": "openvino"}, "`path` must end in '.xml'"),
         ("a", {"precision": "float16"}, "`precision` must be one of float32 for format='saved_model'"),
     ],
 )

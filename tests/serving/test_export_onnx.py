@@ -59,6 +59,9 @@ def images(*size, channels=1, batch=2, dtype="float32"):
 def test_u_net_of_any_size(sampling, tmp_path):
     path = check(unet(), tmp_path, images(11, 8), images(6, 7, batch=3), sampling=sampling)
     session = onnxruntime.InferenceSession(path)
+    off = session.run(["probabilities"], {"images": images(6, 7), "sampled": np.array(False)})
+    np.testing.assert_array_equal(off, session.run(["probabilities"], {"images": images(6, 7)}))
+    assert [x.name for x in session.get_inputs()] == ["images"]
     assert session.get_inputs()[0].shape == ["batch", "height", "width", 1]
     facts = session.get_modelmeta().custom_metadata_map
     assert json.loads(facts["info"])["num_samples"] == 3

@@ -94,6 +94,7 @@ def test_a_file_of_version_1_goes_on():
         "augment": "none",
         "weight_decay": "own",
         "label_smoothing": 0.0,
+        "recipe": "own",
     }
     assert trial.config.to_json()["schedule"] == "cosine"
 

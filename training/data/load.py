@@ -228,7 +228,7 @@ def load_data(
         )
     batches = training_batches(kept[0] or train, batch_size, augmentation, seed, balance, source.ignore_class)
     batches.as_stored = lambda: evaluation(kept[0])
-    batches.ignore_class = source.ignore_class
+    batches.ignore_class, batches.value_range = source.ignore_class, reading.value_range
     return Data(
         train=batches,
         validation=evaluation(kept[1]),

@@ -50,6 +50,7 @@ class Feed:
         described: List of str. Settings that a resumed run must not change.
         input_range: The values of a black and of a white pixel, or None if the data do not have this attribute.
         bits: Int or None. The bits of a pixel in the files, or None if the data do not have this attribute.
+        value_range: The values in files that are black and white, if the data have this attribute, or None.
         ignore_class: Int or None. The label that does not count, if the data have this attribute.
     """
 
@@ -60,6 +61,7 @@ class Feed:
     described: Sequence[str] = ()
     input_range: tuple[float, float] | None = None
     bits: int | None = None
+    value_range: tuple[float, float] | None = None
     ignore_class: int | None = None
 
     def __init__(self, name: str) -> None:
@@ -100,6 +102,7 @@ class Epoched(Feed):
         self._data, self._take = data, steps
         self.input_range, self.bits = getattr(data, "input_range", None), getattr(data, "bits", None)
         self.ignore_class = getattr(data, "ignore_class", None)
+        self.value_range = getattr(data, "value_range", None)
         first = self.epoch(0, 0)
         self.spec = first.element_spec
         self.steps = max(int(first.cardinality()), 0) or None

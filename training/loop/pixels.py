@@ -100,14 +100,25 @@ class Images:
         self._trained = [model, model.original] if isinstance(model, DeepSupervision) else [model]
         self._model, self._said, self._known = model, said is not None, said is not None
 
-    def know(self, found: tuple[float, float] | None, bits: int | None) -> None:
-        """Takes the range from the data or from a checkpoint, unless the user has passed one."""
+    def know(
+        self,
+        found: tuple[float, float] | None,
+        bits: int | None,
+        stored: tuple[float, float] | None = None,
+    ) -> None:
+        """Takes the range from the data or from a checkpoint, unless the user has passed one.
+
+        Args:
+            found: The values of a black and of a white pixel, or None.
+            bits: Int, the bits of a pixel in the files, or None.
+            stored: The values in the files that are black and white, or None for the usual ones.
+        """
         if not self._said and found is not None:
             low, high = self.range = check_range(found)
             self._check(np.array([low, (low + high) / 2, high]))
         self._known = self.range is not None
         if self.range is not None:
-            self._keep(self.range, bits, None)
+            self._keep(self.range, bits, None, stored)
 
     def look(self, look: Look) -> None:
         """Takes the range from the pixels of the first steps, unless it is known."""
@@ -138,11 +149,17 @@ class Images:
             "model without the layer that divides them. If the images are right, pass Trainer(input_range=(0, 1))"
         )
 
-    def _keep(self, found: tuple[float, float], bits: int | None, channels: int | None) -> None:
+    def _keep(
+        self,
+        found: tuple[float, float],
+        bits: int | None,
+        channels: int | None,
+        stored: tuple[float, float] | None = None,
+    ) -> None:
         """Keeps a range with the model."""
         shown = self._shown or Pixels()
         source = "the argument `input_range` of the trainer" if self._said else "the training images"
-        self._remember(Pixels(*found, bits, channels or shown.channels, shown.order, source))
+        self._remember(Pixels(*found, bits, channels or shown.channels, shown.order, source, stored=stored))
 
     def _remember(self, pixels: Pixels) -> None:
         for model in self._trained:

@@ -279,7 +279,7 @@ def export(
         Path,
         typer.Argument(
             help="The SavedModel's folder: saved_models/NAME/VERSION, or NAME for the next version. For other "
-            "formats the file: NAME.onnx."
+            "formats the file: NAME.onnx, NAME.tflite or NAME.xml."
         ),
     ],
     num_samples: Annotated[
@@ -306,7 +306,10 @@ def export(
     from_logits: FromLogitsOption = None,
     calibration: CalibrationOption = True,
     format: Annotated[
-        str, typer.Option("--format", help="saved_model, or onnx for one file that ONNX Runtime runs.")
+        str,
+        typer.Option(
+            "--format", help="saved_model, or one file: onnx for ONNX Runtime, litert, openvino (no samples)."
+        ),
     ] = "saved_model",
     precision: Annotated[
         str, typer.Option("--precision", help="float32, or float16 for a file of half the size.")
@@ -342,19 +345,13 @@ def export(
     known |= {"image_dtype": image_dtype, "input_range": parse_range(input_range), "resize": resize}
     known |= {"task": task, "from_logits": from_logits, "overwrite": overwrite}
     known |= {"format": format, "precision": precision}
-    if value_range is not None and image_dtype != "float32":
-        raise ValueError(
-            f"The run reads the stored values {value_range[0]:g} to {value_range[1]:g} as 0 to 1 (--value-range), "
-            f"which an export cannot do. Received: --image-dtype {image_dtype}. Export it as float32, and scale "
-            "the images before they are sent"
-        )
     found = find_calibration(run, calibration)
     with options_in_errors():
         written = serving.export_model(exported, path, num_samples, calibration=found, **known)
     if value_range is not None:
         low, high = value_range
         say(
-            "The export does not know the --value-range of the run, and takes images that are scaled: "
+            "dropzoo scales files by the --value-range of the run. Arrays must be scaled before they are sent: "
             f"(value - ({low:g})) / {high - low:g}, cut to [0, 1]"
         )
     if found is not None:

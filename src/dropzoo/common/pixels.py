@@ -22,6 +22,8 @@ class Pixels:
         source: Str. The source of the range, in words that follow "known from"; empty if it is only assumed.
         from_files: Bool, whether the pixels of files can be scaled to this range. False for a model that was
             trained on standardised images or the like: `low` and `high` are then the least and the greatest value.
+        stored: The values in files that are black and white, such as (-1000, 2000) for CT; None for 0 and the
+            largest value that the type of the file can hold.
     """
 
     low: float = 0.0
@@ -31,6 +33,11 @@ class Pixels:
     order: str | None = None
     source: str = ""
     from_files: bool = True
+    stored: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.stored, list):  # a pair is a list in files
+            object.__setattr__(self, "stored", tuple(self.stored))
 
     @property
     def range(self) -> tuple[float, float]:
@@ -50,7 +57,8 @@ class Pixels:
         """The range and its source, in words."""
         known = f"known from {self.source}" if self.source else "assumed, because nothing says so"
         no_range = "" if self.from_files else ", which is no range of files"
-        return f"{self.low:.5g} to {self.high:.5g} ({known}{no_range})"
+        stored = "" if self.stored is None else f"; files hold {self.stored[0]:g} to {self.stored[1]:g}"
+        return f"{self.low:.5g} to {self.high:.5g} ({known}{no_range}{stored})"
 
     def of_range(self, low: float, high: float) -> "Pixels":
         """Returns the same images with the range that the argument `input_range` says."""
@@ -65,6 +73,16 @@ class Pixels:
                 f"The model takes pixels from {self.words}. Put the layer that scales the images into the model, "
                 "such as Normalization, or pass the values of a black and a white pixel: input_range=(low, high)"
             )
+
+    def fractions(self, values: Any, largest: float) -> Any:
+        """Returns stored values with black at 0 and white at 1; those outside of `stored` are beyond.
+
+        Args:
+            values: Float array or tensor of the values in a file.
+            largest: Float, the largest value that the type of the file can hold; 1 for floats.
+        """
+        low, high = self.stored or (0.0, largest)
+        return (values - low) / (high - low)
 
     def scaled(self, images: Any) -> Any:
         """Returns images as the model takes them.

@@ -51,7 +51,7 @@ def write_report(path: Path, sections: list[Section], out: Path) -> Path:
         title="dropzoo demo",
         sections=[_values(section) for section in sections],
         unet_run=out / "runs" / "unet_with_dropout",
-        unet_export=sections[0].export,
+        unet_export=next(each.export for each in sections if each.config.model == "unet"),
     )
 
 

@@ -93,6 +93,7 @@ def fed(batches: tf.data.Dataset, model: keras.Model) -> tf.data.Dataset:
 
     made = changed(batches)
     made.input_range, made.bits = taken.range, getattr(batches, "bits", None)  # as from `load_data`
+    made.value_range = getattr(batches, "value_range", None)
     if (at_epoch := getattr(batches, "at_epoch", None)) is not None:
         made.at_epoch = lambda epoch: changed(at_epoch(epoch))
     return made

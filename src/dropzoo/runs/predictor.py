@@ -62,6 +62,10 @@ class Predictor:
     members: tuple[serving.Ensemble, ...] = ()
     task: str = "multi_class"
 
+    def __post_init__(self) -> None:
+        if self.value_range is None:  # runs that are older than this record have it in their config
+            object.__setattr__(self, "value_range", self.pixels.stored)
+
     @property
     def has_classes(self) -> bool:
         """Whether an image or pixel has one class."""

@@ -163,7 +163,11 @@ def load_run(out: Path) -> tuple[keras.Model, RunConfig, training.DataInfo]:
             "To evaluate another model, pass its data: --data DATA"
         )
     config = RunConfig.from_json(read_json(out / "run.json")["config"])
-    return load_run_model(out / "model.keras"), config, read_info(out)
+    model = load_run_model(out / "model.keras")
+    known = recorded(model)
+    if known is not None and known.stored is None and config.value_range is not None:  # an older run
+        remember(model, dataclasses.replace(known, stored=config.value_range))
+    return model, config, read_info(out)
 
 
 def load_run_for(
@@ -239,15 +243,16 @@ def load_model_for(
 
 
 def _reading_of(path: Path, model: keras.Model) -> dict[str, Any]:
-    """Returns how the folder of a run was read, or, for a model alone, the label that its loss ignores."""
+    """Returns how the folder of a run was read, or, for a model alone, what its file says about that."""
     if (path / "run.json").is_file():
         saved = RunConfig.from_json(read_json(path / "run.json")["config"])
         found = {name: getattr(saved, name) for name in READING_ELSEWHERE}
         if saved.class_names is not None:  # a file of names may be in the folder of the run's data
             found["class_names"] = ",".join(read_info(path).class_names)
         return found
-    ignored = getattr(getattr(model, "loss", None), "ignore_class", None)
-    return {} if ignored is None else {"ignore_class": ignored}
+    ignored, known = getattr(getattr(model, "loss", None), "ignore_class", None), recorded(model)
+    found = {"ignore_class": ignored, "value_range": None if known is None else known.stored}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def load_run_model(file: Path) -> keras.Model:

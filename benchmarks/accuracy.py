@@ -1,0 +1,161 @@
+"""Trains the recipes that the project promises figures of, and prints the figures beside what they must reach.
+
+    python benchmarks/accuracy.py nuclei --data FOLDER
+    python benchmarks/accuracy.py membranes --data FOLDER
+    python benchmarks/accuracy.py cifar10_jpeg --data FOLDER
+
+FOLDER holds the data sets. Each row is one run in runs/accuracy/NAME: a row that was stopped goes on when it is
+started again, log.csv has the course, and figures.json the figures with the seconds that the training took in all.
+`--epochs 2` tries a row out, in a folder of its own.
+"""
+
+import argparse
+import dataclasses
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+from rich.console import Console
+
+from dropzoo.runs.comparison import Wanted, compare
+from dropzoo.runs.config import RunConfig
+from dropzoo.runs.files import read_json, write_json
+from dropzoo.runs.run import load_run_for, train_run
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the table.
+
+    Attributes:
+        config: Dict of the fields of the run's config, without its data.
+        must: Dict of the figures that it must reach: the name, and the least value, or the largest one for errors.
+        per: The names of the tables of scores to print.
+    """
+
+    config: dict[str, Any]
+    must: dict[str, float]
+    per: tuple[str, ...] = field(default=("class",))
+
+
+_CELLS = (
+    "flip_horizontal,flip_vertical,rotation=180,scale=0.2,elastic=4,crop=128,brightness=0.1,contrast=0.2,gamma=0.2"
+)
+ROWS = {
+    "nuclei": Row(
+        {
+            "data": "dsb2018_nuclei",
+            "model": "unet",
+            "options": {"depth": 4, "filters": 16},
+            "dropout": {"bottleneck*": 0.3, "decoder*_conv2": "spatial_dropout2d:0.1"},
+            "augment": _CELLS,
+            "deep_supervision": True,
+            "optimizer": "adamw:weight_decay=0.01",
+            "learning_rate": 2e-3,
+            "warmup": 5.0,
+            "clip_norm": 1.0,
+            "ema": 0.99,
+            "epochs": 250,
+            "batch_size": 8,
+        },
+        {"foreground IoU": 0.825},
+        ("class", "object"),
+    ),
+    "membranes": Row(
+        {
+            "data": "isbi2012_membranes",
+            "model": "unet",
+            "options": {"depth": 4, "filters": 16},
+            "dropout": {"bottleneck*": 0.3, "decoder*_conv2": "spatial_dropout2d:0.1"},
+            "augment": _CELLS,
+            "deep_supervision": True,
+            "optimizer": "adamw:weight_decay=0.01",
+            "learning_rate": 2e-3,
+            "warmup": 5.0,
+            "clip_norm": 1.0,
+            "ema": 0.99,
+            "epochs": 1000,
+            "batch_size": 8,
+            "validation_split": 0.05,
+        },
+        {"pixel error": 0.075, "mean IoU": 0.80},
+    ),
+    "cifar10_jpeg": Row(
+        {
+            "data": "cifar10_jpeg",
+            "model": "simple_cnn",
+            "options": {"filters": (48, 96, 192), "convs_per_module": 2, "head": "average_pool", "dense": ()},
+            "dropout": {"module?": 0.1, "features": 0.3},
+            "augment": "flip_horizontal,shift=0.12,scale=0.1,brightness=0.1,contrast=0.2,saturation=0.2",
+            "cutmix": 1.0,
+            "mixup": 0.2,
+            "optimizer": "adamw:weight_decay=0.05",
+            "learning_rate": 3e-3,
+            "learning_rate_schedule": "one_cycle",
+            "clip_norm": 1.0,
+            "epochs": 100,
+            "batch_size": 64,
+        },
+        {"accuracy": 0.70},
+    ),
+}
+
+
+def train(name: str, data: Path, epochs: int | None, out: Path, say: Callable[[str], None]) -> None:
+    """Trains a row, or goes on where it was stopped, and prints its figures."""
+    row = ROWS[name]
+    given = {**row.config, "data": str(data / row.config["data"])}
+    config = RunConfig(**given)
+    folder = out / (name if epochs is None else f"{name}-{epochs}-epochs")
+    if epochs is not None:
+        config = dataclasses.replace(config, epochs=epochs, warmup=min(config.warmup, epochs / 2))
+    clock = folder / "seconds.json"
+    before = read_json(clock)["seconds"] if clock.exists() else 0.0
+    start = time.perf_counter()
+    if (folder / "results.json").exists():
+        say(f"{folder} is finished")
+    else:
+        try:
+            train_run(config, folder, say=say, verbose=2, log=("csv",))
+        finally:
+            if folder.is_dir():
+                write_json(clock, {"seconds": before + time.perf_counter() - start})
+    model, config, loaded = load_run_for(folder)
+    compare(model, loaded, Wanted(per=row.per), Console().print)
+    figures = judged(read_json(folder / "results.json"), loaded.info.task)
+    for figure, bound in row.must.items():
+        found = figures[figure]
+        good = found <= bound if "error" in figure else found >= bound
+        say(f"{name}: {figure} {found:.4f}, must be {bound:g}: {'reached' if good else 'NOT reached'}")
+    seconds = read_json(clock)["seconds"]
+    say(f"{name}: {seconds / 60:.0f} minutes in all")
+    write_json(folder / "figures.json", {**figures, "seconds": seconds})
+
+
+def judged(results: dict[str, Any], task: str) -> dict[str, float]:
+    """Returns the figures of the table from those of a run."""
+    found = {"accuracy": results["accuracy"]}
+    if task == "segmentation":
+        found |= {"pixel error": 1 - results["accuracy"], "mean IoU": results["mean_iou"]}
+        found["foreground IoU"] = list(results["iou"].values())[-1]  # of two classes, the second
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="+", metavar="NAME", choices=ROWS, help=", ".join(ROWS))
+    parser.add_argument("--data", type=Path, required=True, help="folder of the data sets")
+    parser.add_argument("--epochs", type=int, help="train only so long, to try a row out")
+    parser.add_argument("--out", type=Path, default=Path("runs") / "accuracy")
+    arguments = parser.parse_args()
+    for name in arguments.names:
+        train(name, arguments.data, arguments.epochs, arguments.out, print)
+
+
+if __name__ == "__main__":
+    main()

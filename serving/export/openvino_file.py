@@ -1,0 +1,70 @@
+"""Files of OpenVINO: a graph, `.xml`, and its weights, `.bin`, for processors of Intel and others."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dropzoo.common.files import whole_file
+from dropzoo.serving.export.parts import Unrolled
+
+_FULL = {"INFERENCE_PRECISION_HINT": "f32"}  # by default it computes in 16 bits where the processor can
+
+
+def check(signatures: Unrolled) -> None:
+    """Raises a ValueError if masks would have to be drawn.
+
+    OpenVINO computes unsigned integers of 32 bits as signed ones on CPUs, so its masks would be others.
+
+    Args:
+        signatures: The signatures of the export.
+    """
+    if signatures.draws:
+        raise ValueError(
+            "OpenVINO cannot draw the masks of dropout, since it computes unsigned integers as signed ones. Pass "
+            "num_samples=0 for the deterministic answer, export an Ensemble, or use format='onnx' for the samples"
+        )
+
+
+def write(path: Path, content: bytes, precision: str, facts: Mapping[str, str]) -> None:
+    """Writes the two files.
+
+    Args:
+        path: Path of the graph; the weights lie beside it, with the suffix `.bin`.
+        content: The model as a file of ONNX.
+        precision: `"float32"`, or `"float16"` to store the weights in half precision.
+        facts: Texts that the file holds, by name.
+    """
+    import openvino
+
+    model = _model(content)
+    for name, text in facts.items():
+        model.set_rt_info(text, ["dropzoo", name])
+    with whole_file(path) as unfinished:
+        weights = unfinished.with_suffix(".bin")
+        try:
+            openvino.save_model(model, unfinished, compress_to_fp16=precision == "float16")
+            os.replace(weights, path.with_suffix(".bin"))
+        finally:
+            weights.unlink(missing_ok=True)
+
+
+def run(content: bytes, given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns the answers of OpenVINO by name.
+
+    Args:
+        content: The model as a file of ONNX.
+        given: The inputs by name.
+    """
+    import openvino
+
+    answers = openvino.Core().compile_model(_model(content), "CPU", _FULL)(dict(given))
+    return {name: value for output, value in answers.items() for name in output.get_names()}
+
+
+def _model(content: bytes) -> Any:
+    import openvino
+
+    return openvino.Core().read_model(content)

@@ -1,0 +1,98 @@
+"""Image files: every file type and number type comes out as it was stored."""
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import ExifTags, Image, ImageOps
+
+from _pictures import pixels, stored, write
+from dropzoo.training.data.images import read_images, read_mask
+from dropzoo.training.data.load import load_data
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_whole_numbers_are_scaled_by_their_type(tmp_path, suffix, channels, dtype):
+    image = pixels(channels=channels, dtype=dtype)
+    write(tmp_path / "images" / f"a{suffix}", image)
+    np.testing.assert_array_equal(
+        stored(tmp_path / "images" / f"a{suffix}"), image.astype("f4") / np.iinfo(dtype).max
+    )
+
+
+@pytest.mark.parametrize("suffix", [".bmp", ".gif"])
+def test_other_lossless_files(tmp_path, suffix):
+    image = np.repeat(pixels(channels=1), 3, axis=2)  # a GIF has 256 colours
+    write(tmp_path / "images" / f"a{suffix}", image)
+    np.testing.assert_array_equal(stored(tmp_path / "images" / f"a{suffix}"), image.astype("f4") / 255)
+
+
+def test_jpeg(tmp_path):
+    write(tmp_path / "images" / "a.jpg", np.full((6, 8, 3), 100, "uint8"))
+    np.testing.assert_allclose(stored(tmp_path / "images" / "a.jpg"), 100 / 255, atol=2 / 255)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_jpeg_is_as_the_camera_was_held(tmp_path, orientation):
+    path = tmp_path / "a.jpg"
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    Image.fromarray(np.kron(pixels(2, 3, 1)[..., 0], np.ones((8, 8), "uint8"))).save(path, exif=exif)
+    with Image.open(path) as image:
+        expected = np.asarray(ImageOps.exif_transpose(image))[..., None]
+    np.testing.assert_allclose(read_images([path])[0], expected, atol=2)  # the decoders round differently
+
+
+@pytest.mark.parametrize("suffix", [".bmp", ".tif"])
+def test_palettes_colour_images_and_number_masks(tmp_path, suffix):
+    ids, colours = pixels(channels=1)[..., 0] % 3, pixels(1, 3)[0]
+    image = Image.fromarray(ids)
+    image.putpalette(colours.tobytes())
+    image.save(tmp_path / f"a{suffix}")
+    np.testing.assert_array_equal(read_images([tmp_path / f"a{suffix}"])[0], colours[ids])
+    np.testing.assert_array_equal(read_mask(tmp_path / f"a{suffix}")[..., 0], ids)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_white_is_white_where_a_tiff_counts_from_it(tmp_path, dtype):
+    path, image = tmp_path / "a.tif", pixels(channels=1, dtype=dtype)[..., 0]
+    tifffile.imwrite(path, image, photometric="miniswhite")
+    np.testing.assert_array_equal(read_images([path])[0][..., 0], np.iinfo(dtype).max - image)
+    np.testing.assert_array_equal(read_mask(path)[..., 0], image)
+    tifffile.imwrite(path, image > 127, photometric="miniswhite")
+    np.testing.assert_array_equal(read_images([path])[0][..., 0], np.where(image > 127, 0, 255))
+    np.testing.assert_array_equal(read_mask(path)[..., 0], image > 127)
+
+
+@pytest.mark.parametrize("channels", [2, 4])
+def test_alpha_is_dropped(tmp_path, channels):
+    image = pixels(channels=channels)
+    write(tmp_path / "images" / "a.png", image)
+    np.testing.assert_array_equal(stored(tmp_path / "images" / "a.png"), image[..., :-1].astype("f4") / 255)
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["channels_first", "channels_last"])
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+def test_tiff_of_five_channels(tmp_path, first, byteorder):
+    image = pixels(channels=5, dtype=np.uint16)
+    (tmp_path / "images").mkdir()
+    path = tmp_path / "images" / "a.tif"
+    if first:
+        tifffile.imwrite(path, np.moveaxis(image, 2, 0), photometric="minisblack", byteorder=byteorder)
+    else:
+        tifffile.imwrite(path, image, photometric="minisblack", planarconfig="contig", byteorder=byteorder)
+    np.testing.assert_array_equal(stored(path), image.astype("f4") / 65535)
+
+
+def test_float_tiff(tmp_path):
+    image = np.linspace(0, 1, 48, dtype="float32").reshape(6, 8, 1)
+    write(tmp_path / "images" / "a.tif", image)
+    np.testing.assert_array_equal(stored(tmp_path / "images" / "a.tif"), image)
+
+
+def test_number_types_may_be_mixed(tmp_path):
+    write(tmp_path / "a" / "0.png", np.full((2, 2, 1), 255, "uint8"))
+    write(tmp_path / "b" / "0.png", np.full((2, 2, 1), 65535, "uint16"))
+    images, _ = next(iter(load_data(tmp_path).train))
+    np.testing.assert_array_equal(images, np.ones((2, 2, 2, 1)))
