@@ -27,6 +27,7 @@ import numpy as np
 import tifffile
 from PIL import Image
 
+from _intervals import over_splits
 from dropzoo import models, serving
 
 _TILE, _OVERLAP = 512, 64
@@ -74,32 +75,44 @@ def _difference(folder: Path, model: Path) -> float:
 
 
 def folder(count: int) -> None:
-    """Predicts a folder of images, against a plain loop over the files."""
-    from dropzoo.predictions.run import Plan, predict_into
-    from dropzoo.runs.predictor import load_predictor
-
+    """Predicts a folder of images, against a plain loop over the files, with a U-Net and with a classifier."""
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         (root / "images").mkdir()
         random = np.random.default_rng(0)
         for i in range(count):
             Image.fromarray(random.integers(0, 256, (64, 64), "uint8")).save(root / "images" / f"{i:04}.png")
-        path = _unet(root / "unet.keras", depth=2, filters=8)
-        predictor = load_predictor(path, 10, votes=True, say=lambda text: None)
-        mc = load_predictor(path, 10, say=lambda text: None).sampler
-        predictor.predict(np.zeros((1, 64, 64, 1), "float32"))
-        mc(np.zeros((1, 64, 64, 1), "float32"))
-        start, begun = time.perf_counter(), time.process_time()
-        for file in sorted((root / "images").glob("*.png")):
-            image = np.asarray(Image.open(file), "float32")[None, ..., None] / 255
-            mask = np.asarray(mc(image)["mean"][0]).argmax(-1).astype("uint8")
-            Image.fromarray(mask).save(root / file.name)
-        loop, busy = time.perf_counter() - start, time.process_time() - begun
-        start, begun = time.perf_counter(), time.process_time()
-        predict_into(predictor, [root / "images"], Plan(root / "out", ("mask",), table=root / "t.csv"))
-        ours, less = time.perf_counter() - start, time.process_time() - begun
-        print(f"| {count} images | loop {loop:.1f} s | folder {ours:.1f} s | {loop / ours:.1f} times as fast |")
-        print(f"| processor time | loop {busy:.1f} s | folder {less:.1f} s | {busy / less:.1f} times less |")
+        _compare(root, _unet(root / "unet.keras", depth=2, filters=8))
+        cnn = models.build_model("simple_cnn", input_shape=(64, 64, 1), dropout={"dense1": 0.5})
+        cnn.save(root / "cnn.keras")
+        _compare(root, root / "cnn.keras")
+
+
+def _compare(root: Path, path: Path) -> None:
+    """Predicts the images with a model in both ways."""
+    from dropzoo.predictions.run import Plan, predict_into
+    from dropzoo.runs.predictor import load_predictor
+
+    predictor = load_predictor(path, 10, votes=True, say=lambda text: None)
+    mc = load_predictor(path, 10, say=lambda text: None).sampler
+    predictor.predict(np.zeros((1, 64, 64, 1), "float32"))
+    mc(np.zeros((1, 64, 64, 1), "float32"))
+    files, lines = sorted((root / "images").glob("*.png")), []
+    start, begun = time.perf_counter(), time.process_time()
+    for file in files:
+        image = np.asarray(Image.open(file), "float32")[None, ..., None] / 255
+        best = np.asarray(mc(image)["mean"][0]).argmax(-1)
+        if predictor.is_map:
+            Image.fromarray(best.astype("uint8")).save(root / file.name)
+        else:
+            lines.append(f"{file},{best}")
+    (root / "loop.csv").write_text("\n".join(lines))
+    loop, busy = time.perf_counter() - start, time.process_time() - begun
+    start, begun = time.perf_counter(), time.process_time()
+    predict_into(predictor, [root / "images"], Plan(root / path.stem, ("mask",), table=root / f"{path.stem}.csv"))
+    ours, less = time.perf_counter() - start, time.process_time() - begun
+    print(f"| {path.stem}, {len(files)} images | loop {loop:.1f} s | folder {ours:.1f} s | {loop / ours:.1f} x |")
+    print(f"| processor time | loop {busy:.1f} s | folder {less:.1f} s | {busy / less:.1f} x |")
 
 
 def answers(repeats: int = 15) -> None:
@@ -156,7 +169,6 @@ def answers(repeats: int = 15) -> None:
 
 def intervals(count: int, splits: int = 200) -> None:
     """Calibrates intervals on half of the scenes, and counts how often they hold on the other half."""
-    from dropzoo.predictions.intervals import fit
     from dropzoo.predictions.measuring import Measure, masks_of_samples, numbers_of
     from dropzoo.runs.predictor import load_predictor
     from dropzoo.training.data.digits import digits_by_split, draw_scene
@@ -174,21 +186,10 @@ def intervals(count: int, splits: int = 200) -> None:
         sampled = [numbers_of(how.objects((each > 0).astype(int), 1, image), how) for each in samples]
         for name in found:
             found[name].append((estimate[name], float(np.std([each[name] for each in sampled])), truth[name]))
-    random = np.random.default_rng(0)
     for name, triples in found.items():
-        e, s, t = np.array(triples).T
-        covered, widths, bare = [], [], []
-        for _ in range(splits):
-            order = random.permutation(len(e))
-            known, new = order[: len(e) // 2], order[len(e) // 2 :]
-            interval = fit(e[known], s[known], t[known])
-            low, high = np.array([interval.around(*each) for each in zip(e[new], s[new], strict=True)]).T
-            covered.append(np.mean((low <= t[new]) & (t[new] <= high)))
-            widths.append((high - low).mean())
-            errors = np.sort(np.abs(t[known] - e[known]))
-            bare.append(2 * errors[int(np.ceil((len(known) + 1) * 0.9)) - 1])
-        wide, plain = np.mean(widths), np.mean(bare)
-        print(f"| {name} | covered {np.mean(covered):.3f} | width {wide:.2f} | on the bare number {plain:.2f} |")
+        row = over_splits(np.array(triples), splits)
+        shown = f"covered {row['covered']:.3f} | width {row['width']:.2f} | on the bare number {row['bare']:.2f}"
+        print(f"| {name} | {shown} |")
 
 
 if __name__ == "__main__":

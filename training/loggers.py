@@ -90,7 +90,7 @@ class CSVLogger(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         rows = self._rows = [*(self._rows or ()), {"epoch": epoch, **_numbers(self.model, logs, self._images)}]
         columns = list(dict.fromkeys(name for row in rows for name in row))
-        with whole_file(self.path) as unfinished, open(unfinished, "w", newline="") as file:
+        with whole_file(self.path) as unfinished, open(unfinished, "w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, columns)
             writer.writeheader()
             writer.writerows(rows)
@@ -155,14 +155,16 @@ class MLflowLogger(keras.callbacks.Callback):
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         if self._mlflow.active_run() is not None:
             return
-        known = self._id_file.read_text().strip() if self._id_file and self._id_file.exists() else None
+        known = (
+            self._id_file.read_text(encoding="utf-8").strip() if self._id_file and self._id_file.exists() else None
+        )
         run = self._mlflow.start_run(run_id=known, run_name=None if known else self._name)
         self._begun = True
         if known is None:
             self._mlflow.log_params({name: str(value)[:500] for name, value in self._params.items()})
             if self._id_file is not None:
                 with whole_file(self._id_file) as unfinished:
-                    unfinished.write_text(run.info.run_id)
+                    unfinished.write_text(run.info.run_id, encoding="utf-8")
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         numbers = _numbers(self.model, logs, self._images)

@@ -10,12 +10,12 @@ import contextlib
 import dataclasses
 import json
 import warnings
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import keras
 
+from dropzoo.common.archives import read_member
 from dropzoo.common.checks import unknown
 from dropzoo.common.pixels import Pixels, check_range
 from dropzoo.models.graph.inputs import input_pixels, pixels_of
@@ -125,10 +125,8 @@ def taken_by_each(
 
 def read_record(path: Path) -> Pixels | None:
     """Returns the record in a `.keras` file, or None if the file has none."""
-    with zipfile.ZipFile(path) as archive:
-        if f"assets/{_FILE}" not in archive.namelist():
-            return None
-        return Pixels(**json.loads(archive.read(f"assets/{_FILE}")))
+    text = read_member(path, f"assets/{_FILE}")
+    return None if text is None else Pixels(**json.loads(text))
 
 
 def load_model(path: Path, compile: bool = True) -> keras.Model:

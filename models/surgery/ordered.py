@@ -1,11 +1,12 @@
 """Models whose layers keep their order, so that weights files load with any dropout."""
 
+import warnings
 from typing import Any
 
 import keras
 
 from dropzoo.common.keras_internals import KerasFunctional
-from dropzoo.models.graph.walk import calls_of
+from dropzoo.models.graph.walk import calls_of, makers_of
 
 
 @keras.saving.register_keras_serializable(package="dropzoo", name="OrderedModel")
@@ -43,4 +44,28 @@ class Functional(KerasFunctional):
 def in_forward_order(inputs: Any, outputs: Any, name: str) -> Functional:
     """Returns a model whose layers are in the order of the forward pass, which does not depend on dropout."""
     order = [call.layer.name for call in calls_of(keras.Model(inputs, outputs))]
+    return Functional(inputs, outputs, name=name, order=order)
+
+
+def in_order(cls: type, inputs: Any, outputs: Any, name: str, order: list[str]) -> keras.Model:
+    """Returns a model whose layers are in `order`, and the new layers after those that they read."""
+    new = cls(inputs, outputs, name=name)
+    kept = [layer.name for layer in new.layers if layer.name in order and layer.weights]
+    if kept == [name for name in order if name in kept]:
+        return new
+    if cls is not keras.Model:
+        warnings.warn(
+            f"Weights files of {name!r} do not load with other dropout: the order of its layers would differ, and "
+            f"a {cls.__name__} cannot be given an order.",
+            stacklevel=2,
+        )
+        return new
+    order = [known for known in order if known in {layer.name for layer in new.layers}]
+    calls = calls_of(new)
+    makers = makers_of(calls)
+    sources = {call.layer.name: makers[id(call.inputs[0])].layer.name for call in calls if call.inputs}
+    for layer in new.layers:
+        if layer.name not in order:
+            source = sources[layer.name]
+            order.insert(order.index(source) + 1 if source in order else len(order), layer.name)
     return Functional(inputs, outputs, name=name, order=order)

@@ -1,7 +1,6 @@
 """Builds the graph of a model again, with some dropout put in and some taken out."""
 
 import copy
-import inspect
 import warnings
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,24 +9,19 @@ import keras
 
 from dropzoo import layers
 from dropzoo.common.keras_internals import (
-    KerasFunctional,
     calls_of_operation,
-    flatten_layers,
     forget_calls,
-    output_shape_of_lambda,
-    own_code_is_safe,
     set_trainable_alone,
     takes_training,
 )
 from dropzoo.models.graph.walk import Call, calls_of, makers_of, model_in
 from dropzoo.models.sites import layer_at, put_at
 from dropzoo.models.surgery.check import is_custom
-from dropzoo.models.surgery.ordered import Functional
-from dropzoo.models.surgery.quiet import is_quietable, quiet_config
+from dropzoo.models.surgery.copying import REMEDY, class_for, copied, copied_around
+from dropzoo.models.surgery.ordered import in_order
+from dropzoo.models.surgery.quiet import is_quietable
 
-_REMEDY = "Define a `get_config` that its constructor takes, or pass share_weights=True."
 _DENSE = (keras.layers.Dense, keras.layers.EinsumDense)
-_STEPS = ("train_step", "test_step", "predict_step", "compute_loss", "compile")
 
 
 @dataclass(frozen=True)
@@ -123,7 +117,7 @@ class Rebuild:
         if len(stack) == 1:  # a model of an input alone cannot be called
             stack.append(keras.layers.Identity(name=_free("identity", names)))
         try:
-            new = _class_of(old, "layers", keras.Sequential)(stack, name=old.name)
+            new = class_for(old, "layers", keras.Sequential)(stack, name=old.name)
         except Exception as error:  # the code of a custom layer may raise anything
             self._blame_a_copy(error)
             raise
@@ -163,7 +157,7 @@ class Rebuild:
             call.layer.name: self._parts[id(call.layer)][0].name for call in calls if id(call.layer) in self._parts
         }
         order = [linear.get(layer.name, layer.name) for layer in old.layers]
-        return _in_order(_class_of(old, "outputs", keras.Model), inputs, outputs, old.name, order)
+        return in_order(class_for(old, "outputs", keras.Model), inputs, outputs, old.name, order)
 
     def _stack(self, call: Call, names: set[str]) -> list[Any]:
         """Returns the layers in place of a call: the new layer or its two parts, then the dropout after it."""
@@ -209,19 +203,19 @@ class Rebuild:
         """Returns the new layer for the layer of a call: one new layer for all calls of the old one."""
         old = call.layer
         if isinstance(old, keras.layers.InputLayer):  # one for each model that shares it: dropout may come between
-            return _from_config(old)
+            return copied(old)
         if id(old) not in self._made:
             if (inner := model_in(old)) is not None:
                 new = self._model_in(inner, f"{call.path}{old.name}/")
                 if inner is not old:
-                    new = _around(old, new)
+                    new = copied_around(old, new)
             elif not isinstance(old, keras.Layer):  # an operation without state
                 new = copy.copy(old)
                 forget_calls(new)
             elif self._share and not layers.is_dropout(old):
                 new = old
             else:
-                new = _from_config(old, quiet=self._changes.quiet and is_quietable(old))
+                new = copied(old, quiet=self._changes.quiet and is_quietable(old))
                 self.pairs.append((old, new))
             self._made[id(old)] = new
         return self._made[id(old)]
@@ -232,7 +226,7 @@ class Rebuild:
         if before != after and is_custom(call.layer):
             raise ValueError(
                 f"Cannot copy layer {call.layer.name!r}: {type(call.layer).__name__}.from_config(config) "
-                f"gives the shapes {after}, and the original gives {before}. {_REMEDY}"
+                f"gives the shapes {after}, and the original gives {before}. {REMEDY}"
             )
 
     def _blame_a_copy(self, error: Exception) -> None:
@@ -246,7 +240,7 @@ class Rebuild:
         for old in unbuilt or uncalled:
             raise ValueError(
                 f"Cannot copy layer {old.name!r}: {type(old).__name__}.from_config(layer.get_config()) makes "
-                f"a layer that fails with {error!r}. {_REMEDY}"
+                f"a layer that fails with {error!r}. {REMEDY}"
             ) from None
 
     def _model_in(self, old: keras.Model, path: str) -> keras.Model:
@@ -264,7 +258,7 @@ class Rebuild:
             )
         if id(old) not in self._parts:
             name = _free(f"{old.name}_{'dense' if isinstance(old, _DENSE) else 'conv'}", names)
-            linear = _from_config(old, activation=None, activity_regularizer=None, name=name)
+            linear = copied(old, activation=None, activity_regularizer=None, name=name)
             activation = keras.layers.Activation(
                 old.activation,
                 name=old.name,
@@ -299,99 +293,6 @@ class Rebuild:
                 return keras.config.image_data_format()
             call = before[0]
         return call.layer.data_format
-
-
-def _from_config(old: keras.Layer, quiet: bool = False, **changes: Any) -> keras.Layer:
-    """Returns a copy of a layer, with changes to its config, and without the dropout inside it if `quiet`."""
-    try:
-        config = _config(old) | changes
-        config = quiet_config(config) if quiet else config
-        with own_code_is_safe(), keras.saving.custom_object_scope(_classes_in(old)):
-            new = type(old)(**config) if type(old) is keras.layers.Lambda else type(old).from_config(config)
-    except Exception as error:  # the code of a custom layer may raise anything
-        raise ValueError(
-            f"Cannot copy layer {old.name!r}: {type(old).__name__}.from_config(layer.get_config()) fails with "
-            f"{error!r}. {_REMEDY}"
-        ) from None
-    new.name = changes.get("name", old.name)
-    if new.dtype_policy != old.dtype_policy:  # some configs lack it, such as that of Keras' SpatialDropout2D
-        new.dtype_policy = old.dtype_policy
-    return new
-
-
-def _classes_in(old: keras.Layer) -> dict[str, type]:
-    """Returns the custom classes inside a layer, such as cells, by name: they need not be registered."""
-    inside = flatten_layers(old, include_self=False)
-    return {type(layer).__name__: type(layer) for layer in inside if is_custom(layer)}
-
-
-def _around(old: keras.layers.TimeDistributed, model: keras.Model) -> keras.layers.TimeDistributed:
-    """Returns a copy of a wrapper around another model."""
-    config = keras.layers.Layer.get_config(old)
-    try:
-        new = type(old)(model, **config)
-    except Exception as error:  # the code of a custom layer may raise anything
-        raise ValueError(
-            f"Cannot put another model into layer {old.name!r}: {type(old).__name__}(model, **config) fails with "
-            f"{error!r}. Use keras.layers.TimeDistributed itself."
-        ) from None
-    set_trainable_alone(new, old.trainable)
-    return new
-
-
-def _config(old: keras.Layer) -> dict[str, Any]:
-    """Returns the config of a layer, in which its functions are not serialized.
-
-    From a serialized config, Keras would not find a function that is not registered, and a lambda would lose the
-    globals of its module.
-    """
-    if type(old) is keras.layers.Lambda:
-        own = {"function": old.function, "output_shape": output_shape_of_lambda(old), "mask": old.mask}
-        return keras.layers.Layer.get_config(old) | own | {"arguments": old.arguments}
-    config = old.get_config()
-    activations = {key: getattr(old, key, None) for key in config if key.endswith("activation")}
-    return config | {key: value for key, value in activations.items() if inspect.isfunction(value)}
-
-
-def _class_of(old: keras.Model, parameter: str, plain: type) -> type:
-    """Returns the class for a model like `old`: its own if the constructor takes a graph, else the plain one."""
-    cls = type(old)
-    if cls in (KerasFunctional, Functional):
-        return plain
-    if cls is plain or parameter in inspect.signature(cls.__init__).parameters:
-        return cls
-    changed = [step for step in _STEPS if getattr(cls, step) is not getattr(plain, step)]
-    if changed:
-        raise ValueError(
-            f"{cls.__name__} overrides {', '.join(changed)} and its constructor does not take `{parameter}`, so "
-            "it cannot be built around another graph. Pass keras.Model(model.inputs, model.outputs), and wrap "
-            "the result in that class again."
-        )
-    return plain
-
-
-def _in_order(cls: type, inputs: Any, outputs: Any, name: str, order: list[str]) -> keras.Model:
-    """Returns a model whose layers are in `order`, and the new layers after those that they read."""
-    new = cls(inputs, outputs, name=name)
-    kept = [layer.name for layer in new.layers if layer.name in order and layer.weights]
-    if kept == [name for name in order if name in kept]:
-        return new
-    if cls is not keras.Model:
-        warnings.warn(
-            f"Weights files of {name!r} do not load with other dropout: the order of its layers would differ, and "
-            f"a {cls.__name__} cannot be given an order.",
-            stacklevel=2,
-        )
-        return new
-    order = [known for known in order if known in {layer.name for layer in new.layers}]
-    calls = calls_of(new)
-    makers = makers_of(calls)
-    sources = {call.layer.name: makers[id(call.inputs[0])].layer.name for call in calls if call.inputs}
-    for layer in new.layers:
-        if layer.name not in order:
-            source = sources[layer.name]
-            order.insert(order.index(source) + 1 if source in order else len(order), layer.name)
-    return Functional(inputs, outputs, name=name, order=order)
 
 
 def _free(name: str, names: set[str]) -> str:

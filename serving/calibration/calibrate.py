@@ -38,6 +38,7 @@ def calibrate(
     classes: Sequence[int] | None = None,
     task: str | None = None,
     data: str = "",
+    ignore_class: int | None = None,
     batch_size: int = 32,
     seed: int = 0,
     verbose: int = 1,
@@ -76,6 +77,8 @@ def calibrate(
             held-out examples, for `"set"` too.
         task: What the output of a model means, as for `MonteCarlo`; None for the task of the predictor.
         data: Str, the name of the held-out data, for the record.
+        ignore_class: Int, the label of pixels that do not count, as in Keras' `MeanIoU`, or of images that do not;
+            None if all count. It is for one class a pixel or image.
         batch_size: Int, how many images to read at a time.
         seed: Int in [0, 2**32), the seed by which the images are split.
         verbose: 1 for a progress bar, 0 for none.
@@ -111,7 +114,8 @@ def calibrate(
     tempers = bool(temperature) and source.kind != "regression"
     fits = tempers or sites == "search" or bool(_PREPARED & promises.keys())
 
-    heldout = HeldOut(images, labels, source.kind, shape, check_count(batch_size, "batch_size"))
+    _check_ignored(ignore_class, source.kind)
+    heldout = HeldOut(images, labels, source.kind, shape, check_count(batch_size, "batch_size"), ignore_class)
     heldout.scan()
     first, then = heldout.split(_FIT_SHARE if promises and fits else float(fits), check_seed(seed))
     _check_examples(heldout, about, promises, temperature)
@@ -179,6 +183,14 @@ def _check_options(temperature: Any, sites: Any, confidence: Any) -> None:
     check_choice(sites, "sites", ("as_is", "search"))
     if isinstance(confidence, bool) or not isinstance(confidence, (int, float)) or not 0 < confidence < 1:
         raise ValueError(f"`confidence` must be in (0, 1). Received: confidence={confidence!r}")
+
+
+def _check_ignored(ignore_class: int | None, kind: str) -> None:
+    if ignore_class is not None and kind not in ("multi_class", "binary"):
+        raise ValueError(
+            f"`ignore_class` is for one class a pixel or image, and the task is {kind!r}. Leave it out. Received: "
+            f"ignore_class={ignore_class!r}"
+        )
 
 
 def _check_classes(classes: Sequence[int] | None, width: int) -> tuple[int, ...]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from dropzoo.common.archives import read_member, write_member
 from dropzoo.common.files import whole_file
 from dropzoo.serving.calibration.answers import (
     WholeImage,
@@ -24,6 +25,7 @@ from dropzoo.serving.calibration.guarantee import Guarantee
 from dropzoo.serving.calibration.temperature import temper
 
 SCHEMA = 1
+_MEMBER = "assets/dropzoo_calibration.json"  # in a `.keras` file; Keras leaves assets alone that it does not know
 
 
 @dataclass(frozen=True)
@@ -135,12 +137,18 @@ class Calibration:
             )
 
     def save(self, path: str | os.PathLike) -> None:
-        """Writes the calibration to a JSON file. If that fails, no part of a file is left.
+        """Writes the calibration to a JSON file, or into the `.keras` file of its model.
+
+        If that fails, the file is unchanged. A `.keras` file loads as before, also without this package, and takes
+        the calibration along when it is moved.
 
         Args:
-            path: Path of the file, such as `"calibration.json"`.
+            path: Path of the file, such as `"calibration.json"`, or of a `.keras` file that exists.
         """
         text = json.dumps(self.content(), indent=2, allow_nan=False) + "\n"
+        if Path(path).suffix == ".keras":
+            write_member(Path(path), _MEMBER, text)
+            return
         with whole_file(Path(path)) as unfinished:
             unfinished.write_text(text, encoding="utf-8")
 
@@ -153,13 +161,13 @@ class Calibration:
         """Returns the calibration that a file holds.
 
         Args:
-            path: Path of a file that `save` wrote.
+            path: Path of a file that `save` wrote, or of a `.keras` file that holds a calibration.
 
         Raises:
             ValueError: If the file holds no calibration, or one of another schema.
         """
         try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
+            content = json.loads(_text_of(Path(path)))
             schema = content.pop("schema")
         except (json.JSONDecodeError, UnicodeDecodeError, AttributeError, KeyError, TypeError):
             raise ValueError(f"Expected a file that Calibration.save wrote. Received: {path}") from None
@@ -183,6 +191,21 @@ class Calibration:
         for name, figures in self.figures.items():
             lines.append(f"{name}: " + ", ".join(f"{key} {value:.4g}" for key, value in figures.items()))
         return "\n".join([*lines, *map(str, self.guarantees.values())])
+
+
+def holds_calibration(path: Path) -> bool:
+    """Returns whether a `.keras` file holds a calibration."""
+    return read_member(path, _MEMBER) is not None
+
+
+def _text_of(path: Path) -> str:
+    """The text of a JSON file, or of the calibration in a `.keras` file."""
+    if path.suffix != ".keras":
+        return path.read_text(encoding="utf-8")
+    text = read_member(path, _MEMBER)
+    if text is None:
+        raise ValueError(f"The file holds no calibration: dropzoo calibrate {path} --data DATA. Received: {path}")
+    return text
 
 
 def _tuples(content: Mapping[str, Any]) -> dict[str, Any]:

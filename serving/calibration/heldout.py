@@ -11,6 +11,8 @@ import tensorflow as tf
 
 from dropzoo.serving.calibration.temperature import is_coins
 
+VOID = -1
+"""The label of positions that do not count."""
 _VALUES = 1 << 24  # at most this many numbers in the samples of a batch
 
 
@@ -20,7 +22,8 @@ class Batch(NamedTuple):
     Attributes:
         inputs: The inputs of the model: an array with the batch axis first, or a structure of such arrays.
         labels: Int array `(batch, positions)`; `(batch, positions, labels)` for several labels; float array
-            `(batch, positions, outputs)` for regression. An image with one answer has one position.
+            `(batch, positions, outputs)` for regression. An image with one answer has one position. Positions that
+            do not count are `VOID`.
         keys: Uint64 array `(batch,)`, a number for the content of each image.
     """
 
@@ -39,15 +42,23 @@ class HeldOut:
         kind: The output kind.
         output_shape: The shape of the model's output, with the batch.
         batch_size: Int, how many images to read at a time; a dataset has batches of its own.
+        ignore_class: Int, the label of positions that do not count; None if all count. An image without any other
+            label is left out.
 
     Raises:
         ValueError: If there are no images, they do not fit the labels, or the labels do not fit the output.
     """
 
     def __init__(
-        self, images: Any, labels: Any, kind: str, output_shape: tuple[int | None, ...], batch_size: int
+        self,
+        images: Any,
+        labels: Any,
+        kind: str,
+        output_shape: tuple[int | None, ...],
+        batch_size: int,
+        ignore_class: int | None = None,
     ) -> None:
-        self._kind, self._output_shape = kind, output_shape
+        self._kind, self._output_shape, self._ignored = kind, output_shape, ignore_class
         if isinstance(images, tf.data.Dataset):
             _check_dataset(images, labels)
             self._pairs: Callable[[], Iterable[tuple[Any, Any]]] = images.__iter__
@@ -130,9 +141,13 @@ class HeldOut:
             flat, count = keras.tree.flatten(arrays), len(labels)
             if any(len(x) != count for x in flat):
                 raise ValueError(f"Each image needs one label. Received: {len(flat[0])} images, {count} labels")
-            checked = check_labels(np.asarray(labels), self._kind, self._output_shape, seen)
+            checked = check_labels(np.asarray(labels), self._kind, self._output_shape, seen, self._ignored)
             seen += count
-            yield Batch(arrays, checked, np.array([_key(x[i] for x in flat) for i in range(count)], np.uint64))
+            keys = np.array([_key(x[i] for x in flat) for i in range(count)], np.uint64)
+            if self._ignored is not None and not (some := (checked != VOID).any(1)).all():
+                arrays, checked = keras.tree.map_structure(lambda x, some=some: x[some], arrays), checked[some]
+                keys = keys[some]
+            yield Batch(arrays, checked, keys)
 
 
 def truth_of(labels: np.ndarray, k: int, classes: int) -> np.ndarray:
@@ -149,7 +164,11 @@ def truth_of(labels: np.ndarray, k: int, classes: int) -> np.ndarray:
 
 
 def check_labels(
-    labels: np.ndarray, kind: str, output_shape: tuple[int | None, ...], first: int = 0
+    labels: np.ndarray,
+    kind: str,
+    output_shape: tuple[int | None, ...],
+    first: int = 0,
+    ignore_class: int | None = None,
 ) -> np.ndarray:
     """Returns labels in the form that `Batch` describes, or raises a ValueError if they do not fit the output.
 
@@ -158,6 +177,7 @@ def check_labels(
         kind: The output kind.
         output_shape: The shape of the model's output, with the batch.
         first: Int, how many images came before these, for the error.
+        ignore_class: Int, the label of positions that do not count, which become `VOID`; None if all count.
     """
     classes, middle = output_shape[-1], output_shape[1:-1]
     if (
@@ -186,14 +206,17 @@ def check_labels(
     if kind == "regression":
         return labels.reshape(len(labels), -1, classes or 1).astype(np.float64)
     whole = np.rint(labels).astype(np.int64)
+    void = np.zeros(whole.shape, bool) if ignore_class is None else whole == ignore_class
     top = 2 if is_coins(kind, classes or 1) else classes or 1
-    bad = (whole < 0) | (whole >= top) | (whole != labels)
+    bad = ((whole < 0) | (whole >= top) | (whole != labels)) & ~void
+    whole[void] = VOID
     if bad.any():
         image = first + int(np.flatnonzero(bad.reshape(len(bad), -1).any(1))[0])
         raise ValueError(
             f"`labels` must be whole numbers from 0 to {top - 1}, because the model has "
             f"{top if not each else classes} {'classes' if not each else 'labels'}. "
-            f"Received: {labels[bad].ravel()[0]} for image {image}"
+            f"Received: {labels[bad].ravel()[0]} for image {image}. If pixels of this label do not count, pass "
+            "it as `ignore_class`"
         )
     return whole.reshape(len(whole), -1, classes or 1) if each else whole.reshape(len(whole), -1)
 

@@ -8,6 +8,7 @@ import numpy as np
 from dropzoo.serving.calibration import bounds, grids
 from dropzoo.serving.calibration.answers import KEEP_ALL, class_probabilities, doubt
 from dropzoo.serving.calibration.guarantee import Guarantee
+from dropzoo.serving.calibration.heldout import VOID
 from dropzoo.serving.calibration.promise import Answers, Promise, Terms
 from dropzoo.serving.calibration.temperature import is_coins
 
@@ -104,7 +105,9 @@ class ErrorPromise(Promise):
             wrong = (mean >= 0.5) != (labels.reshape(mean.shape) == 1)
         else:
             wrong = mean.argmax(-1) != labels
-        return doubt(out["mean"], self.terms.kind).numpy(), wrong.reshape(len(labels), -1).mean(1)
+        counts = (labels != VOID).reshape(wrong.shape)
+        wrong, counts = ((wrong & counts).reshape(len(labels), -1), counts.reshape(len(labels), -1))
+        return doubt(out["mean"], self.terms.kind).numpy(), wrong.sum(1) / counts.sum(1)
 
 
 def _least(threshold: Callable[[float], float | None], level: float) -> float:

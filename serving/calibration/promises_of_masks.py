@@ -5,7 +5,7 @@ import numpy as np
 from dropzoo.serving.calibration import bounds, grids
 from dropzoo.serving.calibration.answers import NEVER, by_size, sees
 from dropzoo.serving.calibration.guarantee import Guarantee
-from dropzoo.serving.calibration.heldout import truth_of
+from dropzoo.serving.calibration.heldout import VOID, truth_of
 from dropzoo.serving.calibration.promise import Answers, Promise, Terms
 
 
@@ -46,13 +46,14 @@ class MaskPromise(Promise):
         mean = by_size(out["mean"], self.floors).numpy()
         seen = sees(out["mean"], self.terms.kind).numpy().reshape(len(mean), -1)
         p = mean.reshape(len(mean), -1, self.terms.width)
+        counts = labels != VOID if labels.ndim == 2 else np.ones(labels.shape[:2], bool)
         for k in self.terms.classes:
             truth = truth_of(labels, k, self.terms.width)
             here = truth.any(1) if self.name == "miss" else seen[:, k]
             share = grids.missed_share if self.name == "miss" else grids.false_share
             for i in np.flatnonzero(here):
                 values = np.ascontiguousarray(p[i, :, k])
-                self._total[k] += share(values, truth[i], self._grid)
+                self._total[k] += share(values[counts[i]], truth[i][counts[i]], self._grid)
                 self._areas[k] += grids.count_at_least(values, self._grid) / len(values)
                 self._n[k] += 1
 

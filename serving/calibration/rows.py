@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from dropzoo.serving.calibration.heldout import VOID
+
 _PER_IMAGE = 256  # positions that are kept of each image
 _MOST = 1 << 15
 _VALUES = 1 << 23  # at most this many numbers are kept
@@ -26,12 +28,12 @@ class Rows:
         Args:
             keys: Uint64 array `(batch,)`, a number for each image.
             answers: Array `(batch, samples, positions, outputs)`.
-            labels: Array `(batch, positions, ...)`.
+            labels: Array `(batch, positions, ...)`, as in `Batch`.
         """
         for key, answer, label in zip(keys, answers, labels, strict=True):
             random = np.random.default_rng(int(key))
-            positions = len(label)
-            chosen = random.permutation(positions)[:_PER_IMAGE]
+            counts = np.flatnonzero(label != VOID) if label.ndim == 1 else np.arange(len(label))
+            chosen = counts[random.permutation(len(counts))[:_PER_IMAGE]]
             weights = random.random(len(chosen))
             rows = np.moveaxis(answer[:, chosen], 0, 1)
             self._parts.append((weights, np.full(len(chosen), key), rows, label[chosen]))

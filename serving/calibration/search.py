@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from dropzoo.serving.calibration.heldout import Batch, HeldOut
+from dropzoo.serving.calibration.heldout import VOID, Batch, HeldOut
 from dropzoo.serving.calibration.rows import image_means
 from dropzoo.serving.calibration.sampling import check_positions
 from dropzoo.serving.calibration.settings import settings_of
@@ -187,7 +187,9 @@ def _scorer(source: Source) -> Scorer:
             step = -(-labels.shape[1] // _PIXELS)
             p, labels = p[:, ::step], labels[:, ::step]
             keys = np.repeat(batch.keys, labels.shape[1])
-            parts.append((keys, p.reshape(-1, *p.shape[2:]), labels.reshape(-1, *labels.shape[2:])))
+            p, labels = p.reshape(-1, *p.shape[2:]), labels.reshape(-1, *labels.shape[2:])
+            counts = labels != VOID if labels.ndim == 1 else np.ones(len(labels), bool)
+            parts.append((keys[counts], p[counts], labels[counts]))
         keys, answers, truth = (np.concatenate(each) for each in zip(*parts, strict=True))
         if temperature is None:
             temperature = float(np.mean(fit_temperature(answers, truth, source.kind)))

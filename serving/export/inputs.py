@@ -79,7 +79,8 @@ class Input:
         """`(height, width)` of all images that reach the model, or None if their sizes differ."""
         if len(self.shape) != 4:
             return None
-        height, width = self.resize or sides_of(self.shape)
+        sides: tuple[int | None, int | None] = sides_of(self.shape)
+        height, width = self.resize or sides
         return None if height is None or width is None else (height, width)
 
     def facts(self) -> dict[str, object]:

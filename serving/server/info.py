@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import orjson
 
 from dropzoo.common.pixels import Pixels
 from dropzoo.serving.montecarlo.outputs import KINDS
+from dropzoo.serving.server.counts import Count, read_counts
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class Output:
         class_names: Names of the classes, labels or values; None if the export does not give them.
         promises: The promises of the calibration, a sentence each, by the names of the guarantees.
         condition: The sentence on when the promises hold.
+        counts: The intervals of counts of objects, by the name of the class.
     """
 
     name: str = ""
@@ -29,6 +31,7 @@ class Output:
     class_names: tuple[str, ...] | None = None
     promises: Mapping[str, str] = field(default_factory=dict)
     condition: str = ""
+    counts: Mapping[str, Count] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ def read_info(folder: Path) -> Info:
     if isinstance(outputs, list) and len(outputs) > 1:
         found = tuple(_output(each, str(each["name"])) for each in outputs)
     else:
-        found = (_output(info, ""),)
+        found = (replace(_output(info, ""), counts=read_counts(folder)),)
     known = size if isinstance(size, list) and all(isinstance(n, int) for n in size) else [0]
     inputs = info.get("inputs")
     pixels: dict[str, Pixels] = {}

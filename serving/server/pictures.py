@@ -1,6 +1,7 @@
 """Turns an answer into what the page shows: bars for classes, pictures for masks and uncertainty."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, TypedDict
 
 import numpy as np
@@ -8,6 +9,7 @@ from scipy import ndimage
 from typing_extensions import NotRequired
 
 from dropzoo.serving.server.batching import Arrays
+from dropzoo.serving.server.counts import Count
 from dropzoo.serving.server.forms import likeliest
 from dropzoo.serving.server.info import Output
 from dropzoo.serving.server.limits import Refused
@@ -35,6 +37,9 @@ class Row(TypedDict):
     value: NotRequired[float]
     deviation: NotRequired[float]
     objects: NotRequired[int]
+    least: NotRequired[int]  # the ends of the interval of `objects`, which holds for the share `level` of images
+    most: NotRequired[int]
+    level: NotRequired[float]
     colour: NotRequired[str]
 
 
@@ -73,7 +78,7 @@ def pictures(answer: Arrays, outputs: Sequence[Output]) -> dict[str, Any]:
         start = f"{each.name}_" if len(outputs) > 1 else ""
         part = {name: answer[start + name] for name in _NAMES if start + name in answer}
         if _can_be_shown(part):
-            shown.append({"output": each.name, **picture(part, each.class_names, each.kind)})
+            shown.append({"output": each.name, **picture(part, each.class_names, each.kind, each.counts)})
             if (promise := promised(answer, each)) is not None:  # only a model of one output has a calibration
                 shown[-1]["promise"] = promise
     if not shown:
@@ -88,13 +93,19 @@ def _can_be_shown(answer: Arrays) -> bool:
     return any(value.ndim in (2, 4) for name, value in answer.items() if name in _MAIN)
 
 
-def picture(outputs: Arrays, class_names: Sequence[str] | None, kind: str = "multi_class") -> Shown:
+def picture(
+    outputs: Arrays,
+    class_names: Sequence[str] | None,
+    kind: str = "multi_class",
+    counts: Mapping[str, Count] = MappingProxyType({}),
+) -> Shown:
     """Returns the data that the page shows for the first image of an answer.
 
     Args:
         outputs: Answer of `predict_mc` or `serving_default`, arrays by the name of the output.
         class_names: Names of the classes, labels or values; None for their numbers.
         kind: One of `KINDS`, what the output means.
+        counts: The intervals of counts of objects, by the name of the class.
     """
     answer = {name: value[0] for name, value in outputs.items()}
     (p,) = (np.asarray(answer[name], "float64") for name in _MAIN if name in answer)
@@ -119,7 +130,7 @@ def picture(outputs: Arrays, class_names: Sequence[str] | None, kind: str = "mul
     heat = answer["predictive_entropy"] if "predictive_entropy" in answer else 1 - p.max(-1)
     return {
         **shown,
-        **_class_map(p, names, kind),
+        **_class_map(p, names, kind, counts),
         "heat": data_address(np.clip(heat / shown["most"] * 255, 0, 255), _scale()),
     }
 
@@ -133,7 +144,7 @@ def _bars(p: np.ndarray, deviation: np.ndarray | None, names: list[str]) -> list
     return bars
 
 
-def _class_map(p: np.ndarray, names: list[str], kind: str) -> Shown:
+def _class_map(p: np.ndarray, names: list[str], kind: str, counts: Mapping[str, Count]) -> Shown:
     """The likeliest class of each pixel, and each class's share of the pixels."""
     best = likeliest(p, kind)
     if kind == "multi_label":
@@ -149,6 +160,9 @@ def _class_map(p: np.ndarray, names: list[str], kind: str) -> Shown:
         for row in classes:
             if (i := names.index(row["name"])) > 0:  # the first class is mostly the background
                 row["objects"] = int(ndimage.label(best == i, np.ones((3, 3)))[1])
+                if (known := counts.get(row["name"])) is not None:
+                    row["least"], row["most"] = known.around(row["objects"])
+                    row["level"] = known.level
     palette = [tuple(bytes.fromhex(c[1:])) for c in _COLOURS]
     return {"view": "class_map", "classes": classes, "mask": data_address(best % len(_COLOURS), palette)}
 

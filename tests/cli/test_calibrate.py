@@ -79,11 +79,18 @@ def test_bad_input_writes_nothing(trained, capsys, options, message):
     assert sorted(trained.iterdir()) == before
 
 
-def test_void_labels_are_refused(tmp_path, monkeypatch):
+def test_void_labels_are_left_out(monkeypatch):
+    """The label that a run ignores in its masks is ignored in its calibration."""
+    asked = {}
     info = SimpleNamespace(ignore_class=255)
-    monkeypatch.setattr(calibrate, "held_out", lambda path, wanted, say: ([], None, info, "cells"))
-    with pytest.raises(ValueError, match="a run with --ignore-class cannot be calibrated"):
-        calibrate.calibrate_run(tmp_path, calibrate.CalibrationConfig())
+    monkeypatch.setattr(calibrate, "held_out", lambda path, wanted, say: (["model"], "images", info, "cells"))
+    for name in ("settle_range", "check_bits", "keep_calibration", "_predictor", "_classes"):
+        monkeypatch.setattr(calibrate, name, lambda *_: None)
+    monkeypatch.setattr(calibrate, "fed", lambda images, model: images)
+    monkeypatch.setattr(calibrate, "named_sites", lambda model: {})
+    monkeypatch.setattr(serving, "calibrate", lambda *args, **options: asked.update(options))
+    calibrate.calibrate_run(Path("run"), calibrate.CalibrationConfig())
+    assert asked["ignore_class"] == 255
 
 
 @pytest.mark.filterwarnings("always:.*training images of the run")

@@ -1,51 +1,17 @@
-"""The command line: every command on a tiny case, and every kind of bad input."""
+"""The command line: every command on a tiny case."""
 
 import json
 import re
-import shlex
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
-import typer
 from PIL import Image
 
 from _cli import TINY, run
 from dropzoo import layers, models, training
-from dropzoo.cli import app as cli
-
-
-@pytest.fixture(scope="session")
-def cnn_run(tmp_path_factory) -> Path:
-    out = tmp_path_factory.mktemp("runs") / "cnn"
-    with pytest.raises(SystemExit) as stop:
-        cli.main(["train", "simple_cnn", "--data", "digits", "--dropout", "head=0.3", "--out", str(out), *TINY])
-    assert stop.value.code == 0
-    return out
-
-
-@pytest.fixture(scope="session")
-def unet_run(tmp_path_factory) -> Path:
-    """On a folder of RGB images of a size that is no power of two."""
-    root = tmp_path_factory.mktemp("cells")
-    random = np.random.default_rng(0)
-    for folder in ("images", "masks"):
-        (root / folder).mkdir()
-    for i in range(10):
-        mask = random.random((22, 30)) > 0.5
-        noisy = (mask[..., None] * 180 + random.random((22, 30, 3)) * 60).astype("uint8")
-        Image.fromarray(noisy).save(root / "images" / f"{i}.png")
-        Image.fromarray(mask.astype("uint8")).save(root / "masks" / f"{i}.png")
-    out = root / "run"
-    options = ["--option", "depth=2", "--option", "filters=4", "--epochs", "2", "--batch-size", "2"]
-    with pytest.raises(SystemExit) as stop:
-        cli.main(["train", "unet", "--data", str(root), "--dropout", "paper", "--out", str(out), *options])
-    assert stop.value.code == 0
-    return out
 
 
 def test_bench(capsys):
@@ -274,136 +240,3 @@ def test_predict_one_logit_as_two_classes_and_images_of_one_name(tmp_path, capsy
     np.testing.assert_array_equal(*pictures)
     half = pictures[0][:, pictures[0].shape[1] // 2 :, :3].astype(int)
     assert (half.max(-1) - half.min(-1)).max() > 50  # the foreground has a colour
-
-
-def bad_inputs(tmp: Path, cnn: Path) -> dict[str, tuple[list[str], str]]:
-    # A few images on the disk: most of the time goes into loading them.
-    train = ["train", "simple_cnn", "--data", str(tmp / "letters"), "--epochs", "1", "--out", str(tmp / "out")]
-    (tmp / "full").mkdir()
-    (tmp / "full" / "thesis.txt").write_text("mine")
-    (tmp / "empty").mkdir()
-    for name in "abcdefghij":
-        (tmp / "letters" / name).mkdir(parents=True)
-        for i in range(3):
-            Image.new("L", (8, 8)).save(tmp / "letters" / name / f"{i}.png")
-    for name in ("images", "masks"):
-        (tmp / "cells" / name).mkdir(parents=True)
-        for i in range(5):
-            Image.new("L", (8, 8), i % 2).save(tmp / "cells" / name / f"{i}.png")
-    (tmp / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nno more")
-    Image.new("RGBA", (8, 8)).save(tmp / "fine.png")
-    return {
-        "model": (
-            ["train", "simpel_cnn", *train[2:]],
-            "Did you mean 'simple_cnn'",
-        ),
-        "data": (["train", "simple_cnn", "--data", "digit", "--out", str(tmp / "out")], "Did you mean 'digits'"),
-        "plan": ([*train, "--dropout", "hed"], "Did you mean 'head'"),
-        "site": ([*train, "--dropout", "modul1=0.2"], "Did you mean 'module1'"),
-        "layer": ([*train, "--dropout", "head=dropot:0.2"], "Did you mean 'dropout'"),
-        "rate": ([*train, "--dropout", "1.2"], "rate=1.2"),
-        "mixed": ([*train, "--dropout", "0.2", "--dropout", "head=0.3"], 'must each be "pattern=spec"'),
-        "rate pattern": (
-            [*train, "--dropout", "head=0", "--rate-schedule", "hed=0.1"],
-            "Unknown dropout site 'hed'. Did you mean 'head'",
-        ),
-        "rate without dropout": ([*train, "--rate-schedule", "head=linear:0,0.3"], "no dropout layer"),
-        "rate schedule": ([*train, "--rate-schedule", "head=liner:0,0.3"], "Did you mean 'linear'"),
-        "rate arguments": ([*train, "--rate-schedule", "head=linear:0"], "missing 1 required"),
-        "rate form": ([*train, "--rate-schedule", "head=linear:0,,"], 'Expected "name:value,option=value"'),
-        "rates": ([*train, "--rate-schedule", "head=late:1.5"], "rate=1.5"),
-        "rates mixed": (
-            [*train, "--rate-schedule", "0.2", "--rate-schedule", "head=0.3"],
-            'must each be "pattern=schedule"',
-        ),
-        "option": ([*train, "--option", "filtrs=3"], "Did you mean 'filters'"),
-        "option form": ([*train, "--option", "filters"], '"name=value"'),
-        "schedule": ([*train, "--schedule", "linear"], "schedule='linear'"),
-        "task": (["train", "unet", *train[2:]], "is a classification data set"),
-        "classes": ([*train, "--option", "num_classes=3"], "has 10 classes. Received: a model of 3"),
-        "channels": ([*train, "--option", "input_shape=(8, 8, 3)"], "but the model takes (8, 8, 3)"),
-        "folder": (["train", "unet", "--data", str(tmp / "nowhere"), "--out", str(tmp / "out")], "nowhere"),
-        "empty folder": (["train", "unet", "--data", str(tmp / "empty"), "--out", str(tmp / "out")], "empty"),
-        "occupied": (
-            ["train", "simple_cnn", "--data", "digits", "--out", str(tmp / "full")],
-            "something that is not a run",
-        ),
-        "occupied demo": (["demo", "--out", str(tmp / "full")], "something that is not a demo"),
-        "run": (["evaluate", str(tmp / "full")], "holds no finished run"),
-        "no keras file": (
-            ["evaluate", str(tmp / "full"), "--data", "digits"],
-            "Expected a .keras file, or a folder",
-        ),
-        "no data": (["evaluate", str(cnn / "model.keras")], "To evaluate another model, pass its data: --data"),
-        "data of archives": (["evaluate", str(cnn), "--manual-dir", str(tmp)], "Pass --data too"),
-        "other task": (["evaluate", str(cnn), "--data", str(tmp / "cells")], "is a segmentation data set"),
-        "other classes": (
-            ["evaluate", str(cnn), "--data", str(tmp / "letters")],
-            "was trained on other data than 'letters' holds now",
-        ),
-        "engine": (["serve", str(tmp), "--engine", "rays"], "Did you mean 'ray'"),
-        "replicas": (["serve", str(tmp), "--replicas", "2"], "are for --engine ray"),
-        "no samples": (["evaluate", str(cnn), "--ood", "digit_scenes"], "Pass --mc 30 too"),
-        "own data": (["evaluate", str(cnn), "--mc", "2", "--ood", "digits"], "another data set than the run's"),
-        "corruption": (["evaluate", str(cnn), "--corruptions", "blurr"], "Did you mean 'blur'"),
-        "image": (["predict", str(tmp / "broken.png"), "--model", str(cnn)], "broken.png"),
-        "no image": (["predict", str(tmp / "none.png"), "--model", str(cnn)], "none.png"),
-        "no model": (["predict", str(tmp / "fine.png"), "--model", str(tmp / "full")], "Expected a run's folder"),
-        "list": (["list", "modles"], "Did you mean 'models'"),
-        "command": (["trian"], "trian"),
-        "argument": (["train", "simple_cnn"], "--data"),
-        "samples": (["predict", "x.png", "--model", "y", "--num-samples", "0"], "num-samples"),
-    }
-
-
-def test_bad_input_is_one_line_and_status_2(tmp_path, cnn_run, capsys, monkeypatch):
-    load, loaded = training.load_data, {}
-
-    def load_once(name, **options):
-        key = name, repr(sorted(options.items()))
-        if key not in loaded:
-            loaded[key] = load(name, **options)
-        return loaded[key]
-
-    monkeypatch.setattr(training, "load_data", load_once)  # the same digits each time
-    for name, (args, message) in bad_inputs(tmp_path, cnn_run).items():
-        status, _, err = run(capsys, *args)
-        text = " ".join(err.split())
-        assert status == 2 and message in text and "Traceback" not in text, (name, status, text)
-        assert not (tmp_path / "out").exists(), name
-    assert (tmp_path / "full" / "thesis.txt").read_text() == "mine"
-
-
-@pytest.mark.slow
-def test_debug_shows_the_traceback():
-    command = [sys.executable, "-m", "dropzoo.cli", "--debug", "sites", "unett"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 1 and "Traceback" in done.stderr
-
-
-def test_the_number_of_samples_has_two_flags_everywhere():
-    commands = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
-    found = {}
-    for name, command in commands.items():
-        for parameter in command.params:
-            if {"--mc", "--num-samples"} & set(parameter.opts):
-                found[name] = (parameter.name, set(parameter.opts))
-    assert found == dict.fromkeys(
-        ("evaluate", "calibrate", "sweep", "predict", "measure", "export"),
-        ("num_samples", {"--mc", "--num-samples"}),
-    )
-
-
-def test_every_help_shows_an_example_that_parses():
-    commands = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
-    names = (
-        "list sites plot retrofit inspect train evaluate calibrate sweep recommend predict measure export serve"
-    )
-    assert set(commands) == {*names.split(), "bench", "bench-input", "demo", "doctor"}
-    for name, command in commands.items():
-        examples = re.findall(r"Example: dropzoo (.*)", command.help)
-        assert examples, name
-        for example in examples:
-            first, *rest = shlex.split(example)
-            assert first == name
-            command.make_context(name, rest)

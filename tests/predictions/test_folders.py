@@ -7,16 +7,18 @@ their order, and an image whose files cannot be written fails alone.
 import threading
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 from PIL import Image
 
+from dropzoo import layers, serving
 from dropzoo.common.pixels import Pixels
-from dropzoo.predictions.answers import Answer
+from dropzoo.predictions.answers import Answer, answers
 from dropzoo.predictions.behind import written_behind
 from dropzoo.predictions.reading import Page
 from dropzoo.predictions.run import Plan, predict_into
-from dropzoo.runs.predictor import Predictor
+from dropzoo.runs.predictor import Predictor, load_predictor
 
 
 def sees(images):
@@ -101,3 +103,34 @@ def test_a_run_claims_its_files_once(folder, monkeypatch):
     monkeypatch.setattr(Journal, "claim", lambda self, *args: calls.append(1) or claim(self, *args))
     plan = Plan(folder / "out", ("mask",), table=folder / "t.csv")
     assert len(predict_into(PREDICTOR, [folder], plan).rows) == 2 and len(calls) == 1
+
+
+def test_tiles_have_the_answers_of_a_calibration(tmp_path):
+    """An inner or outer mask depends on the whole image, and is the same as from `predict_tiled`."""
+    x = keras.Input((None, None, 1))
+    y = layers.SpatialDropout2D(0.2, name="x_dropout")(keras.layers.Identity(name="x")(x))
+    model = keras.Model(x, keras.layers.Conv2D(2, 1)(y))
+    model.set_weights([np.float32([[[[-6.0, 6.0]]]]), np.float32([3.0, -3.0])])
+    random = np.random.default_rng(0)
+    labels = (random.random((30, 8, 8)) < 0.3).astype(int)
+    images = (labels * 0.4 + random.random(labels.shape) * 0.6)[..., None].astype("float32")
+    guarantee = {"miss": 0.2, "false": 0.5, "error": 0.3}
+    mc = serving.MonteCarlo(model, 3, sampling="fixed")
+    cal = serving.calibrate(mc, images, labels, guarantee=guarantee, verbose=0)
+    model.save(tmp_path / "m.keras")
+    cal.save(tmp_path / "m.keras")
+    large = np.round(random.random((30, 13)) * 255).astype("uint8")
+    Image.fromarray(large).save(tmp_path / "a.png")
+    said = {"sampling": "fixed", "say": lambda text: None, "input_range": (0, 1)}
+    predictor = load_predictor(tmp_path / "m.keras", **said)
+    (found,) = answers(predictor, [Page(tmp_path / "a.png")], tile=8, overlap=2)
+    whole = found.whole()
+    expected = serving.predict_tiled(
+        serving.MonteCarlo(model, calibration=cal), large[..., None] / np.float32(255), tile=8, overlap=2
+    )
+    for name in ("outer", "inner", "mean"):
+        np.testing.assert_allclose(whole[name], expected[name], atol=1e-6)
+    assert bool(whole["defer"]) == bool(expected["defer"])
+    assert whole["outer"].any() and not whole["outer"].all() and whole["outer"].shape == (30, 13, 2)
+    (again,) = answers(predictor, [Page(tmp_path / "a.png")], tile=8, overlap=2)
+    assert {"inner_1", "outer_1", "defer"} <= again.row(predictor).keys()

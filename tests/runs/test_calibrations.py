@@ -1,9 +1,14 @@
 """The calibration that belongs to what a user names: a run, a `.keras` file, a SavedModel."""
 
+import zipfile
+
+import keras
 import pytest
 
 from dropzoo import serving
-from dropzoo.runs.calibrations import find_calibration
+from dropzoo.common.pixels import Pixels
+from dropzoo.models.graph.record import read_record, recorded, remember
+from dropzoo.runs.calibrations import calibration_file, find_calibration, keep_calibration
 from dropzoo.serving.calibration.facts import Facts
 
 CAL = serving.Calibration(1.5, {}, {}, Facts("multi_class", ((4,),), (4,), {}, 1, 1, None, 0), data="digits")
@@ -45,3 +50,30 @@ def test_it_is_found(named, tmp_path):
 
 def test_a_path_of_nothing_has_none(tmp_path):
     assert find_calibration(tmp_path / "nothing") is find_calibration(tmp_path / "nothing.keras") is None
+
+
+def test_a_file_takes_its_calibration_along(tmp_path):
+    """Where both exist, the file beside it counts. Keras loads the archive; a model saved anew has none."""
+    path, moved = tmp_path / "mine.keras", tmp_path / "moved" / "other.keras"
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    remember(model, Pixels(0.0, 255.0))
+    model.save(path)
+    members = zipfile.ZipFile(path).namelist()
+    keep_calibration(path, CAL)
+    keep_calibration(path, CAL)  # again: in place of the first
+    assert sorted(zipfile.ZipFile(path).namelist()) == sorted([*members, "assets/dropzoo_calibration.json"])
+    moved.parent.mkdir()
+    path.rename(moved)
+    assert find_calibration(moved) == serving.Calibration.load(moved) == CAL
+    assert find_calibration(moved, wanted=False) is None
+    newer = serving.Calibration(**{**vars(CAL), "temperature": 2.0})
+    newer.save(calibration_file(moved))
+    assert find_calibration(moved) == newer
+    loaded = keras.models.load_model(moved)
+    assert recorded(loaded) == read_record(moved) == Pixels(0.0, 255.0)
+    loaded.save(path)
+    with pytest.raises(ValueError, match="holds no calibration: dropzoo calibrate"):
+        serving.Calibration.load(path)
+    with pytest.raises(ValueError, match="a .keras file that exists"):
+        CAL.save(tmp_path / "none.keras")
+    assert not (tmp_path / "none.keras").exists()

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from _answers import answers
 from dropzoo import serving
-from dropzoo.serving.calibration.answers import by_size, reaches, within
+from dropzoo.serving.calibration.answers import WholeImage, by_size, reaches, within
 from dropzoo.serving.calibration.grids import probability_grid
 from dropzoo.serving.calibration.heldout import HeldOut
 
@@ -46,7 +46,8 @@ class TestTestTimeAugmentation:
 def test_inner_masks_lie_in_outer_ones_at_a_threshold_of_the_grid(shape, floor):
     mean = np.random.default_rng(0).random(shape).astype("float32") ** 3
     outer = reaches(by_size(mean, [floor, 1.0]), thresholds := (0.2, 0.4)).numpy()
-    inside = within(tf.constant(mean), [floor, 1.0], thresholds, mean.mean((1, 2), keepdims=True)).numpy()
+    share = WholeImage.of(tf.constant(mean), "multi_label").share
+    inside = within(tf.constant(mean), [floor, 1.0], thresholds, share).numpy()
     assert not (inside & ~outer).any() and (outer & ~inside).sum() <= 0.1 * outer.sum()
     grid = probability_grid()
     for image, mask in zip(mean.reshape(3, -1, 2), inside.reshape(3, -1, 2), strict=True):

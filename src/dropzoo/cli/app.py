@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from dropzoo import __version__
-from dropzoo.cli import bench, calibrations, data, doctor, models, predictions, runs, serve, sweeps
+from dropzoo.cli import bench, calibrations, data, doctor, measurements, models, predictions, runs, serve, sweeps
 from dropzoo.cli.console import with_json
 from dropzoo.cli.quiet import silence_tensorflow
 
@@ -53,7 +53,7 @@ for command in (
     sweeps.sweep,
     with_json(sweeps.recommend),
     with_json(predictions.predict),
-    predictions.measure,
+    measurements.measure,
     runs.export,
     serve.serve,
     with_json(bench.bench),

@@ -1,16 +1,12 @@
-"""The commands that use a model on images: predict and measure."""
+"""The command `dropzoo predict`."""
 
 import dataclasses
 import logging
-import time
-from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
 from dropzoo.cli.options import (
@@ -24,19 +20,16 @@ from dropzoo.cli.options import (
     say,
     with_groups,
 )
+from dropzoo.cli.progress import end, shown
 from dropzoo.common.checks import unknown
-from dropzoo.common.shell import quote
 
 if TYPE_CHECKING:  # these import TensorFlow
     from dropzoo.predictions.run import Report
     from dropzoo.predictions.summary import Row
     from dropzoo.runs.predictor import Predictor
 
-T = TypeVar("T")
 _SHOWN = 50  # rows of a table on the terminal
 _COLUMNS = 8
-_EVERY = 10.0  # seconds between two lines of progress where there is no terminal
-_errors = Console(stderr=True, highlight=False, emoji=False)
 
 PathsArgument = Annotated[
     list[Path], typer.Argument(help='Image files, folders, or patterns such as "scans/**/*.tif".')
@@ -156,7 +149,7 @@ def predict(
         settings=_settings(model, answers, predictor),
     )
     with options_in_errors():
-        report = predict_into(predictor, paths, plan, _shown, lambda key, path: say(f"{key} -> {path}"))
+        report = predict_into(predictor, paths, plan, shown, lambda key, path: say(f"{key} -> {path}"))
     _tell(report)
 
 
@@ -211,25 +204,6 @@ def _settings(model: Path | None, answers: ModelAnswers, predictor: "Predictor")
     return {"model": str(model and model.resolve()), "stamp": stamp_of(model), **said}
 
 
-def _shown(found: Iterable[T], total: int) -> Iterator[T]:
-    """Shows the progress with the time left: a bar on a terminal, and elsewhere a line now and then."""
-    if not _errors.is_terminal:
-        start = told = time.monotonic()
-        for i, answer in enumerate(found, 1):
-            yield answer
-            if (now := time.monotonic()) - told > _EVERY:
-                told = now
-                left = (now - start) / i * (total - i)
-                _errors.print(f"{i} of {total} images, {left:.0f} s left")
-        return
-    columns = (TextColumn("Images"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=_errors, transient=True) as bar:
-        task = bar.add_task("images", total=total)
-        for answer in found:
-            yield answer
-            bar.advance(task)
-
-
 def _tell(report: "Report") -> None:
     """Prints the labels, what was skipped, and the files without an answer."""
     _print_labels(report.rows)
@@ -237,19 +211,7 @@ def _tell(report: "Report") -> None:
         say(f"{report.skipped} images were done already; --overwrite predicts them again")
     if report.table is not None and report.rows:
         say(f"Saved {report.table}")
-    _end(report.failed, len(report.rows))
-
-
-def _end(failed: list[tuple[str, Exception]], done: int) -> None:
-    """Lists the files without an answer, and ends with the status 1, or 2 if no image has one."""
-    if not failed:
-        return
-    if len(failed) == 1 and not done:
-        raise failed[0][1]
-    listed = "\n".join(dict.fromkeys(f"  {key.rpartition('#')[0] or key}: {error}" for key, error in failed))
-    said = f"{len(failed)} of {len(failed) + done} images have no answer:\n{listed}"
-    _errors.print(f"[red]Error:[/red] {escape(said)}", soft_wrap=True)
-    raise typer.Exit(1 if done else 2)
+    end(report.failed, len(report.rows))
 
 
 def _print_labels(rows: list["Row"]) -> None:
@@ -269,104 +231,3 @@ def _print_labels(rows: list["Row"]) -> None:
     console.print(table)
     if len(labelled) > _SHOWN:
         say(f"... and {len(labelled) - _SHOWN} more images, which the model is surer of: see --table")
-
-
-@with_groups
-def measure(
-    model: Annotated[Path, typer.Option("--model", help="A run's folder, a .keras file or a SavedModel.")],
-    paths: Annotated[
-        list[Path] | None, typer.Argument(help='Image files, folders, or patterns such as "scans/**/*.tif".')
-    ] = None,
-    out: Annotated[
-        Path, typer.Option("--out", help="The table, .csv or .json: a row for each image and class.")
-    ] = Path("measurements.csv"),
-    *,
-    save: Annotated[
-        str,
-        typer.Option(
-            "--save",
-            help="Files beside the table: objects (a table), labels (TIFF), geojson, page (HTML); or none.",
-        ),
-    ] = "objects,page",
-    split: Annotated[bool, typer.Option("--split", help="Cut objects that touch, by a watershed.")] = False,
-    min_area: Annotated[int, typer.Option("--min-area", min=1, help="Leave out smaller objects, in pixels.")] = 1,
-    pixel_size: Annotated[
-        float, typer.Option("--pixel-size", help="Length of a side of a pixel, for areas and perimeters.")
-    ] = 1.0,
-    intervals: Annotated[
-        str | None,
-        typer.Option(
-            "--intervals", help="calibrated, or samples. By default calibrated, if the model was calibrated."
-        ),
-    ] = None,
-    calibrate: Annotated[
-        str | None,
-        typer.Option(
-            "--calibrate",
-            help="Calibrate the intervals first, on images whose masks are known: a folder or a data set that is "
-            'new to the model, or "validation" for the validation images of a run. The model keeps them.',
-        ),
-    ] = None,
-    num_samples: SamplesOption = 30,
-    seed: Annotated[int, typer.Option("--seed", help="Seed of the samples.")] = 0,
-    input_range: InputRangeOption = None,
-    from_logits: FromLogitsOption = None,
-    calibration: CalibrationOption = True,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing tables and files.")] = False,
-) -> None:
-    """Measures the objects in images: counts, areas and perimeters with 90 % intervals, and intensities without.
-
-    Each object has the probability that it exists: the share of Monte-Carlo samples in which it is there.
-
-    Example: dropzoo measure scans --model runs/unet-nuclei --split --save objects,labels,geojson,page
-
-    Example: dropzoo measure --model runs/unet-nuclei --calibrate validation
-    """
-    from dropzoo.common.checks import check_choice, check_positive
-    from dropzoo.predictions.measure import (
-        SAVED,
-        calibrate_intervals,
-        intervals_file,
-        load_intervals,
-        measure_into,
-    )
-    from dropzoo.predictions.measuring import Measure
-    from dropzoo.runs.predictor import load_predictor
-
-    logging.getLogger("tifffile").addHandler(logging.NullHandler())
-    saved = [] if save == "none" else [each.strip() for each in save.split(",")]
-    for name in saved:
-        if name not in SAVED:
-            raise unknown("output for --save", name, SAVED)
-    if intervals is not None:
-        check_choice(intervals, "--intervals", ("calibrated", "samples"))
-    if not paths and calibrate is None:
-        raise ValueError("Pass images to measure, or --calibrate DATA to calibrate the intervals")
-    if paths and out.exists() and not overwrite:
-        raise ValueError(f"{out} exists. To replace it pass --overwrite, or choose another name with --out")
-    how = Measure(split, min_area, check_positive(pixel_size, "--pixel-size"))
-    options: dict[str, Any] = {"input_range": parse_range(input_range), "from_logits": from_logits, "seed": seed}
-    options |= {"calibrated": calibration, "votes": True, "sampling": "fixed"}
-    predictor = None
-    if calibrate is not None:
-        with options_in_errors():
-            predictor = load_predictor(model, num_samples, say=say, **options)
-            say(f"Saved {calibrate_intervals(predictor, model, calibrate, how, say)}")
-        if not paths:
-            return
-    if intervals == "calibrated" and not intervals_file(model).is_file():
-        raise ValueError(
-            f"The intervals of {model} were not calibrated. Calibrate the model on images whose masks are known: "
-            f"dropzoo measure --model {quote(str(model))} --calibrate DATA; or pass --intervals samples"
-        )
-    with options_in_errors():
-        predictor = predictor or load_predictor(model, num_samples, say=say, **options)
-        known = {} if intervals == "samples" else load_intervals(predictor, model, how)
-        report = measure_into(predictor, paths or [], out, how, known, saved, _shown, overwrite)
-    if not known and report.rows and predictor.num_samples < 2:
-        say("The model has no dropout, so its intervals have no width: --calibrate DATA makes them hold")
-    elif not known and report.rows:
-        say("The intervals are those of the samples, and may be too narrow: --calibrate DATA makes them hold")
-    for path in report.written:
-        say(f"Saved {path}")
-    _end(report.failed, len({(row["image"], row.get("page")) for row in report.rows}))

@@ -325,6 +325,7 @@ def export(
     """
     from dropzoo import serving
     from dropzoo.models.graph.record import load_model
+    from dropzoo.predictions.measure import export_counts
     from dropzoo.runs.calibrations import find_calibration
     from dropzoo.runs.members import first_run, load_members
     from dropzoo.runs.run import load_run
@@ -355,6 +356,9 @@ def export(
         )
     if found is not None:
         say(f"The export answers by the calibration of {found.date[:10]}")
+    drawn = num_samples if found is None else found.facts.num_samples
+    if format == "saved_model" and export_counts(run, written, drawn, found is not None):
+        say("The page of the server shows counts of objects with their intervals")
     then = f" Next: dropzoo predict IMAGE --model {quote(str(written))}" if format == "saved_model" else ""
     say(f"Exported to {written}.{then}")
 

@@ -5,13 +5,13 @@ from typing import TypeVar
 
 import numpy as np
 
-Side = TypeVar("Side", int, int | None)
+Side = TypeVar("Side", bound="int | None")
 
 CHANNELS = (1, 3, 4)
 """How many channels an image that is read from a file can have."""
 
 
-def channels_first(shape: Sequence[int] | Sequence[int | None]) -> bool:
+def channels_first(shape: Sequence[int | None]) -> bool:
     """Returns whether images of a shape, with the batch, have their channels before their height and width.
 
     If both places could be the channels, they are last, as Keras has them by default.
@@ -19,9 +19,16 @@ def channels_first(shape: Sequence[int] | Sequence[int | None]) -> bool:
     return len(shape) == 4 and shape[1] in CHANNELS and shape[3] not in CHANNELS
 
 
-def sides_of(shape: Sequence[Side]) -> tuple[Side, ...]:
+def sides_of(shape: Sequence[Side]) -> tuple[Side, Side]:
     """Returns the height and the width in a shape of images, with the batch."""
-    return tuple(shape[2:4] if channels_first(shape) else shape[1:3])
+    first = 2 if channels_first(shape) else 1
+    return shape[first], shape[first + 1]
+
+
+def image_shape(shape: Sequence[Side]) -> tuple[Side, Side, Side]:
+    """Returns `(height, width, channels)` in a shape of images, with the batch."""
+    height, width = sides_of(shape)
+    return height, width, shape[1] if channels_first(shape) else shape[-1]
 
 
 def upright(image: np.ndarray, orientation: int | None) -> np.ndarray:

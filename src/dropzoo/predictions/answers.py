@@ -48,7 +48,12 @@ class Answer:
         strips = [strip for _, strip in self.strips]
         if len(strips) == 1:
             return strips[0]
-        return {name: np.concatenate([strip[name] for strip in strips]) for name in strips[0]}
+        return {
+            name: np.concatenate([strip[name] for strip in strips])
+            if first.ndim
+            else first  # `defer` is one answer
+            for name, first in strips[0].items()
+        }
 
     def row(self, predictor: Predictor, see: Callable[[slice, Arrays], None] = lambda rows, strip: None) -> Row:
         """Returns the row of the table; the strips are then used up.

@@ -186,6 +186,34 @@ def _in_words(answers: Mapping[str, Any]) -> str:
     return ", ".join(f"{name}={value}" for name, value in answers.items() if name != "model") or "unknown"
 
 
+def export_counts(model: Path, export: Path, num_samples: int, calibrated: bool) -> bool:
+    """Writes the intervals of counts into an export, for the page of a server; returns whether they hold there.
+
+    They hold if the export answers as the model did when its intervals were calibrated, and if an object is a
+    connected part of the mask.
+
+    Args:
+        model: Path of the run's folder or `.keras` file.
+        export: Path of the export.
+        num_samples: Int, the number of samples of the export.
+        calibrated: Bool, whether the export answers by a calibration.
+    """
+    path = intervals_file(model)
+    if not path.is_file():
+        return False
+    content = json.loads(path.read_text(encoding="utf-8"))
+    before, how = content.get("answers", {}), Measure(**content["how"])
+    same = (before.get("num_samples"), before.get("calibration")) == (num_samples, calibrated)
+    if not same or before.get("model") != digest_of(model) or how.split or how.min_area > 1:
+        return False
+    ending = " bare count"
+    counts = {key.removesuffix(ending): x for key, x in content["intervals"].items() if key.endswith(ending)}
+    text = json.dumps({"data": content["data"], "counts": counts}, indent=2) + "\n"
+    with whole_file(export / "assets.extra" / "counts.json") as unfinished:
+        unfinished.write_text(text, encoding="utf-8")
+    return bool(counts)
+
+
 def intervals_file(model: Path) -> Path:
     """Returns where the calibrated intervals of a model are kept: `measurements.json` beside its calibration."""
     file = calibration_file(model)

@@ -202,6 +202,8 @@ def fit_measurements(
 ) -> dict[str, Interval]:
     """Returns the calibrated intervals of a model, by `"CLASS number"`, from images whose masks are known.
 
+    Those of `"CLASS bare count"` need no samples: they follow from the count in the mask of the mean.
+
     Args:
         predictor: The model, loaded with `sampling="fixed"` and its samples kept.
         known: Pairs of an image, float32 in [0, 1] `(height, width, channels)`, and its mask of class ids,
@@ -227,4 +229,6 @@ def fit_measurements(
     for key, each in triples.items():
         estimates, deviations, truths = np.array(each).T
         found[key] = fit(estimates, deviations, truths, how.level)
+        if key.endswith(" count"):  # for an export, which gives no single samples
+            found[f"{key.removesuffix(' count')} bare count"] = fit(estimates, 0 * deviations, truths, how.level)
     return found

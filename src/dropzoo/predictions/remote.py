@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 
 from dropzoo.common.checks import unknown
-from dropzoo.common.images import channels_first
+from dropzoo.common.images import channels_first, image_shape
 from dropzoo.common.pixels import Pixels
-from dropzoo.runs.exported import image_shape
 from dropzoo.runs.inputs import feeding_of
 from dropzoo.runs.predictor import Predictor
 from dropzoo.runs.statistics import Arrays, arranged

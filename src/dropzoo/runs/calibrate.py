@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from dropzoo import serving, training
 from dropzoo.common.checks import unknown
-from dropzoo.runs.calibrations import calibration_file
+from dropzoo.runs.calibrations import keep_calibration
 from dropzoo.runs.config import RunConfig
 from dropzoo.runs.data import absolute, check_same_data, judged_images, load_run_data
 from dropzoo.runs.inputs import check_bits, fed, settle_range
@@ -89,11 +89,6 @@ def calibrate_run(
         ValueError: If there are no held-out images, or as `calibrate` does. Nothing is written then.
     """
     members, images, info, name = held_out(path, wanted, say)
-    if info.ignore_class is not None:
-        raise ValueError(
-            "A calibration cannot leave out pixels that do not count yet, and a run with --ignore-class cannot be "
-            f"calibrated. Received: masks with the label {info.ignore_class} for such pixels"
-        )
     model = members[0]
     check_bits(settle_range(model, wanted.input_range, say), info)
     searched = len(members) == 1 and any(map(can_set, named_sites(model).values()))
@@ -106,9 +101,10 @@ def calibrate_run(
         confidence=wanted.confidence,
         classes=_classes(wanted.classes, info),
         data=name,
+        ignore_class=info.ignore_class,
         verbose=verbose,
     )
-    calibration.save(calibration_file(path))
+    keep_calibration(path, calibration)
     return Calibrated(calibration, images, info)
 
 

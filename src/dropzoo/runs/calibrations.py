@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from dropzoo import serving
+from dropzoo.serving.calibration.calibration import holds_calibration
 
 _NAME = "calibration.json"
 
@@ -25,6 +26,24 @@ def calibration_file(path: Path) -> Path:
     return path / _NAME
 
 
+def keep_calibration(path: Path, calibration: serving.Calibration) -> None:
+    """Writes the calibration of a model to `calibration_file(path)`, and also into a `.keras` file.
+
+    The `.keras` file then takes it along. Where both exist, the file beside it counts.
+
+    Args:
+        path: Path of a run's folder, or of a `.keras` file.
+        calibration: The calibration.
+    """
+    calibration.save(calibration_file(path))
+    if _is_file(path):
+        calibration.save(path)
+
+
+def _is_file(path: Path) -> bool:
+    return path.suffix == ".keras" and path.is_file()
+
+
 def find_calibration(path: Path, wanted: bool = True) -> serving.Calibration | None:
     """Returns the calibration of a model, or None if it has none.
 
@@ -39,8 +58,8 @@ def find_calibration(path: Path, wanted: bool = True) -> serving.Calibration | N
         ValueError: If the file is no calibration, or a SavedModel that answers by a calibration should not do so.
     """
     file = calibration_file(path)
-    if not file.is_file():
-        return None
+    if not file.is_file():  # a file that was moved has it inside
+        return serving.Calibration.load(path) if wanted and _is_file(path) and holds_calibration(path) else None
     if wanted:
         return serving.Calibration.load(file)
     if export_folder(path) is not None:

@@ -131,13 +131,7 @@ def compare(
         columns |= [with_temperature(each, data)] if wanted.temperature else []
     scores = score_all(columns, dataset, info, temperatures)
     promises = None
-    if wanted.calibration is not None and info.ignore_class is not None:
-        warnings.warn(
-            f"The calibration was fitted on all pixels, and pixels of the label {info.ignore_class} do not count "
-            "here: its answers and promises are not measured",
-            stacklevel=2,
-        )
-    elif wanted.calibration is not None:
+    if wanted.calibration is not None:
         if (judged := judged_on(info, wanted.split)) != "test":
             warnings.warn(
                 f"The promises are measured on {judged} images, on which the calibration may have been fitted: "
@@ -217,7 +211,7 @@ def _score_calibrated(
         predictor = serving.Ensemble(wanted.members, from_logits=said, calibration=calibration)
     else:
         predictor = serving.MonteCarlo(model, from_logits=said, calibration=calibration)
-    promises = Promises(calibration, info.class_names)  # type: ignore[arg-type]  # the caller has one
+    promises = Promises(calibration, info.class_names, info.ignore_class)  # type: ignore[arg-type]  # the caller has one
     passes = "one pass" if predictor.num_samples == 1 else f"{predictor.num_samples} passes"
     scores[f"calibrated, {passes}"] = added = Scores(info)
     feed = feeding(model)

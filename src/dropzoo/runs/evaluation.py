@@ -11,9 +11,6 @@ from dropzoo.common.checks import unknown
 from dropzoo.runs.figures import Corrupted, Figures
 from dropzoo.runs.inputs import fed, feeding
 from dropzoo.runs.scores import Sample, Scores
-from dropzoo.serving.calibration.rows import Rows
-from dropzoo.serving.calibration.sampling import by_position
-from dropzoo.serving.calibration.temperature import fit_temperature, temper
 from dropzoo.serving.montecarlo import reader
 
 #: A function from images `(batch, height, width, channels)` to log-probabilities `(batch, ..., classes)`.
@@ -92,47 +89,16 @@ def with_temperature(predictor: Sampler, data: training.Data) -> tuple[str, LogP
         predictor: Samples or an ensemble.
         data: The data, with validation images.
     """
-    if data.info.ignore_class is not None:
-        return _with_temperature_of_some(predictor, data.validation, data.info)
     model, said = predictor.model, predictor.from_logits
-    found = serving.calibrate(predictor, fed(data.validation, model), verbose=0)
+    found = serving.calibrate(
+        predictor, fed(data.validation, model), ignore_class=data.info.ignore_class, verbose=0
+    )
     scaled: Sampler
     if isinstance(predictor, serving.Ensemble):
         scaled = serving.Ensemble(predictor.models, from_logits=said, calibration=found)
     else:
         scaled = serving.MonteCarlo(model, from_logits=said, calibration=found)
     return f"{title_of(predictor)}, T = {found.temperature:.2f}", log_of_mean(scaled)
-
-
-def _with_temperature_of_some(
-    predictor: Sampler, validation: tf.data.Dataset, info: training.DataInfo
-) -> tuple[str, LogProbabilities]:
-    """Returns what `with_temperature` does, for masks with pixels that do not count, which `calibrate` refuses."""
-    samples = _samples_of(predictor)
-    rows = Rows(int(predictor.num_samples), info.num_classes)
-    # One image at a time, because its samples take much memory.
-    for number, (images, labels) in enumerate(validation.unbatch().batch(1)):
-        rows.add(np.array([number], np.uint64), by_position(samples(images)), labels.numpy().reshape(1, -1))
-    _, p, found = rows.arrays()
-    counts = found != info.ignore_class
-    temperature = fit_temperature(p[counts], found[counts], "multi_class")
-
-    def predict(images: tf.Tensor) -> tf.Tensor:
-        tempered = [temper(samples(image[None]), temperature, "multi_class") for image in images]
-        return reader.log_of_probabilities(tf.concat([tf.reduce_mean(p, 1) for p in tempered], 0))
-
-    return f"{title_of(predictor)}, T = {temperature:.2f}", predict
-
-
-def _samples_of(predictor: Sampler) -> Callable[[tf.Tensor], tf.Tensor]:
-    """Returns the function from images in [0, 1] to samples, `(batch, samples, ..., classes)`."""
-    model, feed = predictor.model, feeding(predictor.model)
-    if isinstance(predictor, serving.Ensemble):
-        return lambda images: tf.stack([each[0] for each in predictor.each(feed(images))], 1)
-    kept = serving.MonteCarlo(
-        model, num_samples=predictor.num_samples, from_logits=predictor.from_logits, return_samples=True
-    )
-    return lambda images: kept(feed(images))["samples"]
 
 
 def fit_temperatures(methods: dict[str, LogProbabilities], data: training.Data) -> dict[str, float]:

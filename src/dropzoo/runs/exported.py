@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from dropzoo.common.images import channels_first
+from dropzoo.common.images import channels_first, image_shape
 from dropzoo.common.pixels import Pixels, check_range
 from dropzoo.runs.files import read_json
 from dropzoo.runs.inputs import feeding_of
@@ -63,11 +63,6 @@ class Export:
             name: value.numpy() for name, value in found.items() if name not in (self._name, "classes", "labels")
         }
         return {"mean": found[self._name].numpy(), **more}
-
-
-def image_shape(shape: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Returns `(height, width, channels)` of the images in the shape of an input, with the batch."""
-    return (*shape[2:], shape[1]) if channels_first(shape) else shape[1:]
 
 
 def facts_of_export(path: Path) -> dict[str, Any]:

@@ -11,10 +11,11 @@ import numpy as np
 import tensorflow as tf
 
 from dropzoo import serving
+from dropzoo.common.images import image_shape
 from dropzoo.common.pixels import Pixels
 from dropzoo.models.graph.record import load_model, remember, taken_by
 from dropzoo.runs.calibrations import export_folder, find_calibration
-from dropzoo.runs.exported import Export, facts_of_export, image_shape, pixels_of_export
+from dropzoo.runs.exported import Export, facts_of_export, pixels_of_export
 from dropzoo.runs.inputs import feeding, settle_range
 from dropzoo.runs.members import first_run, load_members
 from dropzoo.runs.run import load_run

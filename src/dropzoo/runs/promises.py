@@ -37,10 +37,13 @@ class Promises:
     Args:
         calibration: The calibration.
         class_names: The names of the classes.
+        ignore_class: Int, the label of pixels that do not count; None if all count.
     """
 
-    def __init__(self, calibration: serving.Calibration, class_names: tuple[str, ...]) -> None:
-        self.calibration, self._names = calibration, class_names
+    def __init__(
+        self, calibration: serving.Calibration, class_names: tuple[str, ...], ignore_class: int | None = None
+    ) -> None:
+        self.calibration, self._names, self._ignored = calibration, class_names, ignore_class
         self._losses: dict[str, list[float]] = {}
         self._costs: dict[str, list[float]] = {}
         self._doubts: list[float] = []
@@ -51,13 +54,16 @@ class Promises:
 
         Args:
             labels: Int array `(batch, ...)`, the classes.
-            out: The statistics and answers of the calibrated predictor for the batch.
+            out: The statistics and answers of the calibrated predictor for the batch, with two classes or more.
         """
         kind = self.calibration.facts.task
-        mean = np.asarray(out["mean"])
-        if mean.shape[-1] == 1:
-            mean = np.concatenate([1 - mean, mean], -1)
-        wrong = (mean.argmax(-1) != labels).reshape(len(labels), -1).mean(1)
+        counts = np.ones(labels.shape, bool) if self._ignored is None else labels != self._ignored
+        some = counts.reshape(len(labels), -1).any(1)
+        if not some.all():  # an image of which nothing counts has no risk
+            labels, counts = labels[some], counts[some]
+            out = {name: np.asarray(value)[some] for name, value in out.items()}
+        wrong = ((np.asarray(out["mean"]).argmax(-1) != labels) & counts).reshape(len(labels), -1).sum(1)
+        wrong = wrong / counts.reshape(len(labels), -1).sum(1)
         self._doubts += doubt(out["mean"], kind).numpy().tolist()
         self._errors += wrong.tolist()
         for name, guarantee in self.calibration.guarantees.items():
@@ -71,15 +77,18 @@ class Promises:
                 seen = sees(out["mean"], kind).numpy().reshape(len(labels), -1)
                 masks = np.asarray(out["outer" if name == "miss" else "inner"])
                 for k in guarantee.classes:
-                    self._add_mask(name, k, masks[..., k], labels == (k if masks.shape[-1] > 1 else 1), seen[:, k])
+                    self._add_mask(f"{name} {k}", masks[..., k], labels == k, counts, seen[:, k])
 
-    def _add_mask(self, name: str, k: int, masks: np.ndarray, truth: np.ndarray, seen: np.ndarray) -> None:
+    def _add_mask(
+        self, key: str, masks: np.ndarray, truth: np.ndarray, counts: np.ndarray, seen: np.ndarray
+    ) -> None:
         """Adds the masks of one class, `(batch, height, width)`."""
+        name = key.partition(" ")[0]
         right = (masks & truth).sum((1, 2))
-        size, area = masks.sum((1, 2)), truth.sum((1, 2))
+        size, area = (masks & counts).sum((1, 2)), truth.sum((1, 2))
         here = area > 0 if name == "miss" else seen
         loss = 1 - right / np.maximum(area, 1) if name == "miss" else (size - right) / np.maximum(size, 1)
-        self._note(f"{name} {k}", loss[here], masks[here].mean((1, 2)))
+        self._note(key, loss[here], masks[here].mean((1, 2)))
 
     def _note(self, key: str, losses: np.ndarray, costs: np.ndarray) -> None:
         self._losses.setdefault(key, []).extend(np.asarray(losses, float).tolist())

@@ -20,6 +20,7 @@ import tensorflow as tf
 
 from dropzoo import models, training
 from dropzoo.common.files import whole_file
+from dropzoo.common.images import image_shape
 from dropzoo.common.pixels import Pixels
 from dropzoo.common.shell import quote
 from dropzoo.models.graph.record import load_model, recorded, remember
@@ -216,7 +217,7 @@ def load_model_for(
     check_single(model)
     if len(model.input_shape) != 4:
         raise ValueError(f"{file} does not take (batch, height, width, channels). Received: {model.input_shape}")
-    height, width, channels = model.input_shape[1:]
+    height, width, channels = image_shape(model.input_shape)
     config = RunConfig(
         model=str(path),
         data=data,

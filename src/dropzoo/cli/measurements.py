@@ -1,0 +1,122 @@
+"""The command `dropzoo measure`."""
+
+import logging
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from dropzoo.cli.options import (
+    CalibrationOption,
+    FromLogitsOption,
+    InputRangeOption,
+    SamplesOption,
+    options_in_errors,
+    parse_range,
+    say,
+    with_groups,
+)
+from dropzoo.cli.progress import end, shown
+from dropzoo.common.checks import unknown
+from dropzoo.common.shell import quote
+
+
+@with_groups
+def measure(
+    model: Annotated[Path, typer.Option("--model", help="A run's folder, a .keras file or a SavedModel.")],
+    paths: Annotated[
+        list[Path] | None, typer.Argument(help='Image files, folders, or patterns such as "scans/**/*.tif".')
+    ] = None,
+    out: Annotated[
+        Path, typer.Option("--out", help="The table, .csv or .json: a row for each image and class.")
+    ] = Path("measurements.csv"),
+    *,
+    save: Annotated[
+        str,
+        typer.Option(
+            "--save",
+            help="Files beside the table: objects (a table), labels (TIFF), geojson, page (HTML); or none.",
+        ),
+    ] = "objects,page",
+    split: Annotated[bool, typer.Option("--split", help="Cut objects that touch, by a watershed.")] = False,
+    min_area: Annotated[int, typer.Option("--min-area", min=1, help="Leave out smaller objects, in pixels.")] = 1,
+    pixel_size: Annotated[
+        float, typer.Option("--pixel-size", help="Length of a side of a pixel, for areas and perimeters.")
+    ] = 1.0,
+    intervals: Annotated[
+        str | None,
+        typer.Option(
+            "--intervals", help="calibrated, or samples. By default calibrated, if the model was calibrated."
+        ),
+    ] = None,
+    calibrate: Annotated[
+        str | None,
+        typer.Option(
+            "--calibrate",
+            help="Calibrate the intervals first, on images whose masks are known: a folder or a data set that is "
+            'new to the model, or "validation" for the validation images of a run. The model keeps them.',
+        ),
+    ] = None,
+    num_samples: SamplesOption = 30,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the samples.")] = 0,
+    input_range: InputRangeOption = None,
+    from_logits: FromLogitsOption = None,
+    calibration: CalibrationOption = True,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing tables and files.")] = False,
+) -> None:
+    """Measures the objects in images: counts, areas and perimeters with 90 % intervals, and intensities without.
+
+    Each object has the probability that it exists: the share of Monte-Carlo samples in which it is there.
+
+    Example: dropzoo measure scans --model runs/unet-nuclei --split --save objects,labels,geojson,page
+
+    Example: dropzoo measure --model runs/unet-nuclei --calibrate validation
+    """
+    from dropzoo.common.checks import check_choice, check_positive
+    from dropzoo.predictions.measure import (
+        SAVED,
+        calibrate_intervals,
+        intervals_file,
+        load_intervals,
+        measure_into,
+    )
+    from dropzoo.predictions.measuring import Measure
+    from dropzoo.runs.predictor import load_predictor
+
+    logging.getLogger("tifffile").addHandler(logging.NullHandler())
+    saved = [] if save == "none" else [each.strip() for each in save.split(",")]
+    for name in saved:
+        if name not in SAVED:
+            raise unknown("output for --save", name, SAVED)
+    if intervals is not None:
+        check_choice(intervals, "--intervals", ("calibrated", "samples"))
+    if not paths and calibrate is None:
+        raise ValueError("Pass images to measure, or --calibrate DATA to calibrate the intervals")
+    if paths and out.exists() and not overwrite:
+        raise ValueError(f"{out} exists. To replace it pass --overwrite, or choose another name with --out")
+    how = Measure(split, min_area, check_positive(pixel_size, "--pixel-size"))
+    options: dict[str, Any] = {"input_range": parse_range(input_range), "from_logits": from_logits, "seed": seed}
+    options |= {"calibrated": calibration, "votes": True, "sampling": "fixed"}
+    predictor = None
+    if calibrate is not None:
+        with options_in_errors():
+            predictor = load_predictor(model, num_samples, say=say, **options)
+            say(f"Saved {calibrate_intervals(predictor, model, calibrate, how, say)}")
+        if not paths:
+            return
+    if intervals == "calibrated" and not intervals_file(model).is_file():
+        raise ValueError(
+            f"The intervals of {model} were not calibrated. Calibrate the model on images whose masks are known: "
+            f"dropzoo measure --model {quote(str(model))} --calibrate DATA; or pass --intervals samples"
+        )
+    with options_in_errors():
+        predictor = predictor or load_predictor(model, num_samples, say=say, **options)
+        known = {} if intervals == "samples" else load_intervals(predictor, model, how)
+        report = measure_into(predictor, paths or [], out, how, known, saved, shown, overwrite)
+    if not known and report.rows and predictor.num_samples < 2:
+        say("The model has no dropout, so its intervals have no width: --calibrate DATA makes them hold")
+    elif not known and report.rows:
+        say("The intervals are those of the samples, and may be too narrow: --calibrate DATA makes them hold")
+    for path in report.written:
+        say(f"Saved {path}")
+    end(report.failed, len({(row["image"], row.get("page")) for row in report.rows}))
