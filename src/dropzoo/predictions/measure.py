@@ -28,7 +28,7 @@ from dropzoo.predictions.polygons import outlines, write_geojson
 from dropzoo.predictions.reading import Page
 from dropzoo.predictions.run import list_pages
 from dropzoo.predictions.summary import Row
-from dropzoo.predictions.table import check_table, write_table
+from dropzoo.predictions.table import check_table, claim_files, write_table
 from dropzoo.runs.calibrate import CalibrationConfig, held_out
 from dropzoo.runs.calibrations import calibration_file
 from dropzoo.runs.predictor import Predictor
@@ -263,6 +263,8 @@ def measure_into(
     planned = [path for each in targets.values() for path in _files(each, saved).values()]
     _check_stays([*_beside(out, saved), *planned], {each.path.resolve() for each in images}, overwrite)
     report, classes, objects, outlined = MeasureReport(failed=failed), classes_of(predictor), [], []
+    if planned:
+        claim_files(out, planned)
     for page, _ in shown(pages, len(pages)):
         try:
             image = predictor.converted(page.read(predictor.value_range), page.key)

@@ -2,10 +2,11 @@
 
 import glob
 import os
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from dropzoo.predictions.table import claimed_in
 from dropzoo.training.data.images import IMAGE_SUFFIXES
 
 
@@ -22,62 +23,57 @@ class Found:
     name: Path
 
 
-def find_images(paths: Sequence[Path | str], avoid: Path | None = None, made: Container[str] = ()) -> list[Found]:
+def find_images(paths: Sequence[Path | str], avoid: Path | None = None) -> list[Found]:
     """Returns the image files that paths name, in the order of the paths and by name within a folder.
 
     A folder is searched with all folders in it. In a data set, a folder with `images` and `masks`, the masks are
-    left out. A path with `*`, `?` or `[` that is no file is a pattern, in which `**` stands for any folders.
+    left out. So are the files that the commands wrote, which they list in journals above these files, and files
+    that were not finished. A path with `*`, `?` or `[` that is no file is a pattern, in which `**` stands for any
+    folders.
 
     Args:
         paths: Files, folders and patterns.
         avoid: Path of a folder of outputs, which is not searched, unless a path is this folder or lies in it; None
             if there is none.
-        made: The absolute paths of files that are outputs, which are left out where a folder or a pattern is
-            searched.
 
     Raises:
         ValueError: If a path does not exist, a pattern matches nothing, or a folder holds no images.
     """
     found: dict[Path, Found] = {}
     for path in map(Path, paths):
-        outputs = _Outputs(None if avoid is None or _lies_in(path, avoid) else avoid.resolve(), made)
-        for each in _in_path(path, outputs):
+        for each in _in_path(path, None if avoid is None or _lies_in(path, avoid) else avoid.resolve()):
             found.setdefault(each.path.resolve(), each)
     return list(found.values())
 
 
-@dataclass(frozen=True)
-class _Outputs:
-    """The outputs of earlier runs: a folder, and the absolute paths of files."""
-
-    folder: Path | None
-    files: Container[str]
-
-    def __contains__(self, path: Path) -> bool:
-        return os.path.abspath(path) in self.files or _within(path, self.folder)
-
-
-def _in_path(path: Path, outputs: _Outputs) -> list[Found]:
+def _in_path(path: Path, avoid: Path | None) -> list[Found]:
     if path.is_dir():
-        return _in_folder(path, outputs)
+        return _in_folder(path, avoid)
     if path.exists():
         return [Found(path, Path(path.stem))]
     if glob.has_magic(str(path)):
         matches = [Path(each) for each in sorted(glob.glob(str(path), recursive=True))]
-        files = [each for each in matches if each.suffix.lower() in IMAGE_SUFFIXES and each not in outputs]
-        folders = [] if files else [each for each in matches if each.is_dir() and each not in outputs]
-        inside = [each for folder in folders for each in _in_folder(folder, outputs)]
+        files = _images(matches, avoid)
+        folders = [] if files else [each for each in matches if each.is_dir() and not _within(each, avoid)]
+        inside = [each for folder in folders for each in _in_folder(folder, avoid)]
         if not files and not inside:
             raise ValueError(f"The pattern matches no image: {path}. Images end in {_suffixes()}")
         return [Found(each, Path(each.stem)) for each in files] + inside
     raise ValueError(f"There is no file or folder {path}")
 
 
-def _in_folder(folder: Path, outputs: _Outputs) -> list[Found]:
+def _images(files: Iterable[Path], avoid: Path | None) -> list[Path]:
+    """The images among files: neither outputs of the commands nor files that were not finished."""
+    images = [each for each in files if each.suffix.lower() in IMAGE_SUFFIXES and not _within(each, avoid)]
+    above = {folder for each in images for folder in Path(os.path.abspath(each)).parents}
+    made = {file for folder in above for journal in folder.glob(".*.journal") for file in claimed_in(journal)}
+    return [each for each in images if not each.stem.endswith(".unfinished") and os.path.abspath(each) not in made]
+
+
+def _in_folder(folder: Path, avoid: Path | None) -> list[Found]:
     files = [each for each in sorted(folder.rglob("*")) if each.is_file()]
     inside = [each for each in files if not any(part.startswith(".") for part in each.relative_to(folder).parts)]
-    images = [each for each in inside if each.suffix.lower() in IMAGE_SUFFIXES and each not in outputs]
-    images = [each for each in images if not _is_mask(each, folder)]
+    images = [each for each in _images(inside, avoid) if not _is_mask(each, folder)]
     if not images:
         others = f" It holds {len(inside)} other files." if inside else ""
         raise ValueError(f"The folder {folder} holds no images, which end in {_suffixes()}.{others}")

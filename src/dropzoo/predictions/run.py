@@ -116,7 +116,7 @@ def predict_into(
     kinds = kinds_for(predictor.task, plan.kinds) if predictor.is_map else ()
     report = Report(table=None if plan.table is None else check_table(plan.table))
     journal = None if plan.table is None else _journal(plan, plan.table, bool(kinds))
-    found = find_images(paths, plan.out, set() if journal is None else journal.written)
+    found = find_images(paths, plan.out)
     pages, report.failed = list_pages(found, predictor.input_shape[-1])
     done = {} if journal is None else journal.done
     names = Names((name, key) for key, entry in done.items() if (name := entry.get("name")))
@@ -124,12 +124,13 @@ def predict_into(
     named = {(key := keys[page.key]): names.of(key, wanted) for page, wanted in pages}
     files = {key: files_of(plan.out, *name, kinds, plan.form, predictor.task) for key, name in named.items()}
     _check_inputs_stay(found, files, plan.table)
-    left = [page for page, _ in pages if not _is_done(done.get(key := keys[page.key]), page, files[key])]
+    stamps = {keys[page.key]: _stamp(page.path) for page, _ in pages}  # of the files as they will be read
+    left = [page for page, _ in pages if not _is_done(done.get(k := keys[page.key]), stamps[k], files[k])]
     if not plan.overwrite:
         _check_files_stay(plan.table, journal, [files[keys[page.key]] for page in left])
     report.skipped = len(pages) - len(left)
     found_answers = answers(predictor, left, batch_size=plan.batch_size, tile=plan.tile, overlap=plan.overlap)
-    book = _Book(journal, plan.table, files)
+    book = _Book(journal, plan.table, files, stamps)
     book.forget(report.failed)
     rows: dict[str, Row] = {key: done[key]["row"] for key in files if key in done}
 
@@ -148,7 +149,7 @@ def predict_into(
             if answer.is_map and files[key]:
                 report.written.append((answer.page.key, next(iter(files[key].values()))))
                 seen(*report.written[-1])
-            book.add(answer.page, key, named[key], row)
+            book.add(key, named[key], row)
     finally:
         report.rows = sorted(rows.values(), key=urgency, reverse=True)
         book.close()
@@ -168,12 +169,17 @@ class _Book:
         journal: The journal, or None.
         table: Path of the table, or None.
         files: The paths of the outputs of each page, by its key and their kinds.
+        stamps: The stamp of the file of each page, by its key, from before the file was read.
     """
 
     def __init__(
-        self, journal: Journal | None, table: Path | None, files: Mapping[str, Mapping[str, Path]]
+        self,
+        journal: Journal | None,
+        table: Path | None,
+        files: Mapping[str, Mapping[str, Path]],
+        stamps: Mapping[str, list[int]],
     ) -> None:
-        self._journal, self._table, self._files = journal, table, files
+        self._journal, self._table, self._files, self._stamps = journal, table, files, stamps
         self._claimed = False
 
     def claim(self) -> None:
@@ -182,11 +188,11 @@ class _Book:
             self._journal.claim(self._table, _paths(self._files.values()), self._files)
             self._claimed = True
 
-    def add(self, page: Page, key: str, name: tuple[Path, str], row: Row) -> None:
+    def add(self, key: str, name: tuple[Path, str], row: Row) -> None:
         """Adds the row of an image, with its name and the kinds that each of its files holds."""
         if self._journal is None:
             return
-        stamp = _stamp(page.path)
+        stamp = self._stamps[key]
         before = self._journal.done.get(key, {})
         files = (before["files"] if before and before["stamp"] == stamp else {}) | _kinds_of(self._files[key])
         self._journal.add({"key": key, "name": f"{name[0]}{name[1]}", "stamp": stamp, "row": row, "files": files})
@@ -246,8 +252,8 @@ def _paths(files: Iterable[Mapping[str, Path]]) -> list[Path]:
     return [path for each in files for path in each.values()]
 
 
-def _is_done(entry: dict[str, Any] | None, page: Page, files: Mapping[str, Path]) -> bool:
-    if entry is None or entry["stamp"] != _stamp(page.path):
+def _is_done(entry: dict[str, Any] | None, stamp: list[int], files: Mapping[str, Path]) -> bool:
+    if entry is None or entry["stamp"] != stamp:
         return False
     wanted = _kinds_of(files).items()
     return all(Path(path).exists() and set(kinds) <= set(entry["files"].get(path, ())) for path, kinds in wanted)

@@ -1,5 +1,6 @@
 """The table of predictions, and the journal from which a stopped run goes on."""
 
+import contextlib
 import csv
 import json
 import os
@@ -60,9 +61,8 @@ class Journal:
 
     Attributes:
         done: What is known of each image, by its key.
-        files: The paths that this run may replace.
+        files: The paths that this run may replace: those that it and earlier runs claimed.
         tables: The keys of the images in each table.
-        written: The paths that earlier runs claimed, also if this run begins anew. They are no images to predict.
 
     Args:
         place: Path of a file; the journal lies beside it, and has a name like it.
@@ -78,13 +78,13 @@ class Journal:
         self.done: dict[str, dict[str, Any]] = {}
         self.files: set[str] = set()
         self.tables: dict[str, set[str]] = {}
-        self.written: set[str] = set()
         self._file: IO[str] | None = None
         self._settings = json.loads(json.dumps(settings))
         if self.path.exists():
             self._read(place, overwrite)
 
     def _read(self, place: Path, overwrite: bool) -> None:
+        self.files = claimed_in(self.path)
         lines = self.path.read_text(encoding="utf-8").splitlines()
         try:
             settings, *entries = [json.loads(line) for line in lines[:-1]] + _last(lines)
@@ -92,7 +92,6 @@ class Journal:
             if overwrite:
                 return
             raise ValueError(f"{self.path} is damaged. To begin anew pass --overwrite") from None
-        self.written = {file for entry in entries for file in entry.get("files", ()) if "table" in entry}
         for entry in [] if overwrite else entries:
             if "key" in entry:
                 self.done[entry["key"]] = entry
@@ -115,19 +114,25 @@ class Journal:
             files: Paths of the files.
             keys: The keys of the images that the table is about.
         """
+        paths = {os.path.abspath(each) for each in files}
         claim: dict[str, Any] = {
             "table": os.path.abspath(table),
-            "files": [os.path.abspath(each) for each in files],
+            "files": self._relative(paths),
             "keys": list(keys),
         }
         known = self.tables.get(claim["table"], set())
-        if not self.files.issuperset(claim["files"]) or not known or not known.issuperset(claim["keys"]):
+        if not self.files.issuperset(paths) or not known or not known.issuperset(claim["keys"]):
             self._write(claim)
             self._claim(claim)
+            self.files |= paths
 
     def _claim(self, claim: dict[str, Any]) -> None:
-        self.files.update(claim["files"])
-        self.tables.setdefault(claim["table"], set()).update(claim["keys"])
+        if "table" in claim:
+            self.tables.setdefault(claim["table"], set()).update(claim["keys"])
+
+    def _relative(self, paths: Iterable[str]) -> list[str]:
+        """Paths from the folder of the journal on, so that they stay true when the folder is moved."""
+        return sorted(_from(path, self.path.parent) for path in paths)
 
     def add(self, entry: dict[str, Any]) -> None:
         """Adds what is known of one image, with its `key` and its `row`."""
@@ -143,9 +148,8 @@ class Journal:
         if self._file is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             # Written anew, so that half a line at the end of a journal does not stay.
-            claims = [{"table": table, "files": [], "keys": sorted(keys)} for table, keys in self.tables.items()]
-            if claims:
-                claims[0]["files"] = sorted(self.files)
+            tables = [{"table": table, "files": [], "keys": sorted(keys)} for table, keys in self.tables.items()]
+            claims = [{"files": self._relative(self.files)}, *tables]
             with whole_file(self.path) as unfinished, open(unfinished, "w", encoding="utf-8") as file:
                 for each in (self._settings, *claims, *self.done.values()):
                     file.write(json.dumps(each) + "\n")
@@ -157,6 +161,45 @@ class Journal:
         """Closes the file."""
         if self._file is not None:
             self._file.close()
+
+
+def claimed_in(journal: Path) -> set[str]:
+    """Returns the absolute paths of the files that a journal claims, also if parts of it are damaged.
+
+    Args:
+        journal: Path of the journal. A file of another kind claims nothing.
+    """
+    claimed: set[str] = set()
+    try:
+        lines = journal.read_text(encoding="utf-8", errors="replace").splitlines()[1:]
+    except OSError:
+        return claimed
+    for line in lines:
+        with contextlib.suppress(ValueError):
+            entry = json.loads(line)
+            if isinstance(entry, dict) and "key" not in entry:
+                claimed |= {os.path.abspath(journal.parent / file) for file in entry.get("files", ())}
+    return claimed
+
+
+def claim_files(place: Path, files: Iterable[Path]) -> None:
+    """Says that files beside a table are outputs and no images, for a command that does not go on after a stop.
+
+    Args:
+        place: Path of the table. The journal lies beside it, and has a name like it.
+        files: Paths of the files.
+    """
+    journal = place.with_name(f".{place.name}.files.journal")
+    paths = claimed_in(journal).union(map(os.path.abspath, files))
+    claim = {"files": sorted(_from(path, journal.parent) for path in paths)}
+    with whole_file(journal) as unfinished:
+        unfinished.write_text(f"{{}}\n{json.dumps(claim)}\n", encoding="utf-8")
+
+
+def _from(path: str, folder: Path) -> str:
+    """A path from a folder on, if it lies in it."""
+    full = Path(os.path.abspath(folder))
+    return Path(path).relative_to(full).as_posix() if Path(path).is_relative_to(full) else path
 
 
 def _last(lines: list[str]) -> list[Any]:
