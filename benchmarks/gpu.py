@@ -114,7 +114,7 @@ def main() -> None:
     options = parser.parse_args()
     print(prepare_devices())
     if not options.smoke and not tf.config.list_physical_devices("GPU"):
-        raise SystemExit("No GPU is visible to TensorFlow: pip install dropzoo[gpu], or try --smoke")
+        raise SystemExit("No GPU is visible to TensorFlow: pip install '.[gpu]', or try --smoke")
     start, longest, rows = time.monotonic(), 0.0, []
     settings = [(n, p, xla) for xla in (False, True) for p in reversed(PRECISIONS) for n in NETWORKS]
     for network, precision, xla in settings:

@@ -1,6 +1,6 @@
 """Latency and size of exports in ONNX Runtime against TensorFlow: a U-Net of 128 x 128 pixels with 10 samples.
 
-Run `python benchmarks/runtimes.py [threads]` after `pip install 'dropzoo[onnx]'`; it writes
+Run `python benchmarks/runtimes.py [threads]` after `pip install '.[onnx]'`; it writes
 benchmarks/results/runtimes.csv. Times are medians; the runtimes take turns, so that both see the same machine.
 """
 

@@ -99,7 +99,7 @@ class CSVLogger(keras.callbacks.Callback):
 class TensorBoardLogger(keras.callbacks.TensorBoard):
     """Keras' `TensorBoard`, whose scalars also have the rate and the dropped fraction of every site.
 
-    It needs the package tensorboard: `pip install 'dropzoo[track]'`. Look at the curves with
+    It needs the package tensorboard: `pip install '.[track]'`. Look at the curves with
     `tensorboard --logdir FOLDER`.
 
     Args:
@@ -124,7 +124,7 @@ class TensorBoardLogger(keras.callbacks.TensorBoard):
 class MLflowLogger(keras.callbacks.Callback):
     """Writes the metrics of each epoch to MLflow, with the rate and the dropped fraction of every site.
 
-    It needs the package mlflow: `pip install 'dropzoo[track]'`. If a run of MLflow is active, it logs there;
+    It needs the package mlflow: `pip install '.[track]'`. If a run of MLflow is active, it logs there;
     otherwise it begins a run, and ends it after the training. The server is that of `mlflow.set_tracking_uri`, or
     of the variable `MLFLOW_TRACKING_URI`.
 
@@ -198,4 +198,4 @@ def _needed(package: str) -> Any:
     try:
         return importlib.import_module(package)
     except ImportError:
-        raise ImportError(f"The package {package} is missing. Install it: pip install 'dropzoo[track]'") from None
+        raise ImportError(f"The package {package} is missing. Install it: pip install '.[track]'") from None

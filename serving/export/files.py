@@ -63,7 +63,7 @@ def check_format(format: str, precision: str, path: Path, overwrite: bool) -> No
         raise ValueError(f"`path` must end in {_SUFFIXES[format]!r} for format={format!r}. Received: {path}")
     if missing := [name for name in _PACKAGES[format] if importlib.util.find_spec(name) is None]:
         raise ImportError(
-            f"An export with format={format!r} needs {', '.join(missing)}: pip install 'dropzoo[{format}]'"
+            f"An export with format={format!r} needs {', '.join(missing)}: pip install '.[{format}]'"
         )
     for each in [path, openvino_file.weights_of(path)] if format == "openvino" else [path]:
         if each.exists() and (each.is_dir() or not overwrite):

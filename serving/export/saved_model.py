@@ -138,7 +138,7 @@ def export_model(
             both exports stay beside `path`, the old one as `.VERSION-PROCESS-unfinished-old`. A file is replaced
             at once.
         format: `"saved_model"`, `"onnx"`, `"litert"` or `"openvino"`. The last three need
-            `pip install 'dropzoo[onnx]'` and so on.
+            `pip install '.[onnx]'` and so on.
         precision: `"float32"`, or for a file `"float16"`, which stores the weights in half the bytes; masks and
             arithmetic stay in 32 bits. `"int8"` quantises a model for LiteRT, with num_samples=0. A calibration
             holds for `"float32"` alone.

@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+import typer
 from rich.table import Table
 
 import dropzoo
@@ -71,6 +72,32 @@ def test_cells_become_numbers():
     assert rows_of(table)[1]["NLL of T"] is None and rows_of(table)[1]["n"] is None
 
 
+def test_names_stay_text_and_every_row_is_whole():
+    table = Table("", "name", "class", "what", "x\ny", "x y")
+    table.add_row("007", "1", "3", "0.5", "nan", "1 ± nan")
+    table.add_row("", "2", "-", "a:0.5", "inf", "2")
+    assert rows_of(table) == [
+        {
+            "name": "007",
+            "name (2)": 1.0,
+            "class": "3",
+            "what": "0.5",
+            "x y": None,
+            "x y (2)": {"value": 1.0, "plus_minus": None},
+        },
+        {"name": "007", "name (2)": 2.0, "class": None, "what": "a:0.5", "x y": None, "x y (2)": 2.0},
+    ]
+
+
+@pytest.mark.parametrize("status", [1, 2])
+def test_tables_are_json_also_if_the_command_ends_with_a_status(capsys, status):
+    with pytest.raises(typer.Exit) as ended, console.as_json():
+        console.print(Table("image", title="a"))
+        raise typer.Exit(status)
+    assert ended.value.exit_code == status and console.kept is None
+    assert json.loads(capsys.readouterr().out) == {"tables": [{"title": "a", "rows": []}]}
+
+
 def test_an_error_leaves_no_json(capsys):
     status, out, err = run(capsys, "list", "nothing", "--json")
     assert (status, out) == (2, "") and "Unknown kind of list" in err and console.kept is None
@@ -124,6 +151,33 @@ def test_doctor_names_packages_that_are_missing_or_too_old():
     assert "version" in problems[0] and "it is not installed" in problems[1]
 
 
+def test_doctor_knows_what_the_extras_of_a_package_need(monkeypatch):
+    versions = {"tensorflow": "2.21.0", "jinja2": "3.1.6", "numpy": "2.0"}
+    needs = {"tensorflow": ["numpy>=1", "nvidia-thing>=1; extra == 'and-cuda'", "jinja2>=4; extra == 'other'"]}
+
+    def version(name: str) -> str:
+        if name not in versions:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return versions[name]
+
+    monkeypatch.setattr(doctor.importlib.metadata, "version", version)
+    monkeypatch.setattr(doctor.importlib.metadata, "requires", needs.get)
+    monkeypatch.setattr(doctor, "installed", lambda name: name in versions)
+    assert doctor.missing({"tensorflow": ">=2.18"}) == []
+    assert doctor.missing({"tensorflow[and-cuda]": ">=2.18"}) == ["tensorflow[and-cuda]>=2.18"]
+    versions["nvidia-thing"] = "1.0"
+    assert doctor.missing({"tensorflow[and-cuda]": ">=2.18"}) == []
+    assert doctor._have("jinja2>=4") == "version 3.1.6 is installed"
+
+
+def test_doctor_reads_extras_in_brackets(monkeypatch):
+    lines = ["jinja2>=3.1", "ray[tune,serve]>=2.50; extra == 'ray'", "tensorflow[and-cuda]>=2; extra == 'gpu'"]
+    monkeypatch.setattr(doctor.importlib.metadata, "requires", lambda name: lines)
+    required, extras = doctor.requirements()
+    assert required == {"jinja2": ">=3.1"}
+    assert extras == {"ray": {"ray[serve,tune]": ">=2.50"}, "gpu": {"tensorflow[and-cuda]": ">=2"}}
+
+
 class Noisy:
     """A loader of a module that writes to file descriptor 2."""
 
@@ -151,3 +205,20 @@ def test_lines_of_a_library_are_kept_aside_unless_its_import_fails(capfd, error)
         assert isinstance(module.__loader__, Noisy)
     os.write(2, b"after\n")
     assert capfd.readouterr().err == ("a line of a library\nafter\n" if error else "after\n")
+
+
+@pytest.mark.parametrize("lacking", ["stderr", "descriptor", "folder"])
+def test_without_stderr_or_a_folder_for_files_a_module_is_still_imported(monkeypatch, lacking):
+    def fail(*_):
+        raise OSError("there is none")
+
+    if lacking == "stderr":
+        monkeypatch.setattr(sys, "stderr", None)
+    elif lacking == "descriptor":
+        monkeypatch.setattr(quiet.os, "dup", fail)
+    else:
+        monkeypatch.setattr(quiet.tempfile, "TemporaryFile", fail)
+    spec = importlib.util.spec_from_loader("noisy", quiet._Loader(Noisy(False)))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert isinstance(module.__loader__, Noisy)

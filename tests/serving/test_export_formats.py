@@ -30,7 +30,7 @@ def test_bad_arguments(name, options, message, tmp_path):
 
 def test_missing_packages_are_named(tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ImportError, match=r"onnxruntime, tf2onnx: pip install 'dropzoo\[onnx\]'"):
+    with pytest.raises(ImportError, match=r"onnxruntime, tf2onnx: pip install '\.\[onnx\]'"):
         serving.export_model(small_cnn(), tmp_path / "a.onnx", 2, format="onnx")
 
 

@@ -228,7 +228,7 @@ def test_the_commands(tmp_path, capsys, whole):
 @pytest.mark.slow
 def test_ray_with_two_workers_finds_the_same(tmp_path, whole):
     if importlib.util.find_spec("ray") is None:
-        pytest.skip("Ray is not installed: pip install 'dropzoo[ray]'")
+        pytest.skip("Ray is not installed: pip install '.[ray]'")
     command = [sys.executable, "-m", "dropzoo.cli", "sweep", *FLAGS, "--out", str(tmp_path / "ray")]
     subprocess.run([*command, "--engine", "ray", "--workers", "2"], check=True, timeout=400)
     assert table(tmp_path / "ray") == table(whole)
@@ -238,6 +238,6 @@ def test_ray_with_two_workers_finds_the_same(tmp_path, whole):
 
 def test_without_ray_the_engine_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "dropzoo.sweep.ray", None)
-    with pytest.raises(ValueError, match=r"pip install 'dropzoo\[ray\]'"):
+    with pytest.raises(ValueError, match=r"pip install '\.\[ray\]'"):
         sweep(SPACE, tmp_path / "out", engine="ray")
     assert not (tmp_path / "out").exists()

@@ -17,7 +17,7 @@ from dropzoo.sweep.trials import Outcome, Record
 from dropzoo.sweep.workbench import versions
 
 needs_ray = pytest.mark.skipif(
-    importlib.util.find_spec("ray") is None, reason="Ray is not installed: pip install 'dropzoo[ray]'"
+    importlib.util.find_spec("ray") is None, reason="Ray is not installed: pip install '.[ray]'"
 )
 SPACE = Space(
     models=["simple_cnn"],

@@ -137,5 +137,5 @@ def test_mlflow(tmp_path, monkeypatch):
 def test_a_missing_package(make, monkeypatch):
     for package in ("mlflow", "tensorboard"):
         monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(ImportError, match=r"pip install 'dropzoo\[track\]'"):
+    with pytest.raises(ImportError, match=r"pip install '\.\[track\]'"):
         make()

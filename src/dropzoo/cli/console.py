@@ -4,6 +4,7 @@ import contextlib
 import functools
 import inspect
 import json
+import math
 import sys
 from collections.abc import Callable, Iterator
 from typing import Annotated, Any
@@ -30,25 +31,50 @@ class TableConsole(Console):
 
     @contextlib.contextmanager
     def as_json(self) -> Iterator[None]:
-        """Prints the tables of the block as JSON on stdout when it ends, and everything else on stderr."""
-        self.kept, self.file = [], sys.stderr
+        """Prints the tables of the block as JSON on stdout when it ends, and everything else on stderr.
+
+        A block that ends with a status, such as 1 after a file that cannot be read, has tables too.
+        """
+        kept: list[Table] = []
+        self.kept, self.file = kept, sys.stderr
+        status: typer.Exit | None = None
         try:
             yield
-            tables = [{"title": str(table.title or ""), "rows": rows_of(table)} for table in self.kept]
+        except typer.Exit as ended:
+            status = ended
         finally:
             self.kept, self.file = None, None  # type: ignore[assignment]  # the stdout of the moment
-        print(json.dumps({"tables": tables}, indent=2, ensure_ascii=False))
+        tables = [{"title": str(table.title or ""), "rows": rows_of(table)} for table in kept]
+        print(json.dumps({"tables": tables}, indent=2, ensure_ascii=False, allow_nan=False))
+        if status is not None:
+            raise status
 
 
 # A file or a pipe has no width, so no table is cut there.
 console = TableConsole(highlight=False, emoji=False, width=None if sys.stdout.isatty() else 10_000)
 
 
+# Columns of names, which may look like numbers: the classes of digits do.
+_NAMES = ("class", "label", "labels", "predicted", "set", "true")
+
+
 def rows_of(table: Table) -> list[dict[str, Any]]:
-    """Returns the rows of a table as dicts, with numbers where the cells are numbers."""
+    """Returns the rows of a table as dicts, with numbers in the columns that have nothing but numbers.
+
+    The first column and columns of names stay text. An empty cell in the first column repeats the one above it.
+    """
     heads = [" ".join(_plain(column.header).split()) for column in table.columns]
-    names = [head or ("name" if place == 0 else f"column {place + 1}") for place, head in enumerate(heads)]
-    cells = [[_value(_plain(cell)) for cell in column.cells] for column in table.columns]
+    names: list[str] = []
+    for place, head in enumerate(heads):
+        name = head or ("name" if place == 0 else f"column {place + 1}")
+        alike = sum(each == name or each.startswith(f"{name} (") for each in names)
+        names.append(f"{name} ({alike + 1})" if name in names else name)
+    columns = [[_plain(cell) for cell in column.cells] for column in table.columns]
+    first: list[str] = []
+    for cell in columns[0] if columns else ():
+        first.append(cell or (first[-1] if first else ""))
+    cells: list[list[Any]] = [first]
+    cells += [_values(column, head in _NAMES) for head, column in zip(heads[1:], columns[1:], strict=True)]
     return [dict(zip(names, row, strict=True)) for row in zip(*cells, strict=True)]
 
 
@@ -74,13 +100,22 @@ def _plain(cell: Any) -> str:
     return cell.plain if isinstance(cell, Text) else Text.from_markup(str(cell or "")).plain
 
 
-def _value(text: str) -> Any:
-    """Reads a cell: a number, a number with its uncertainty, nothing, or a text."""
-    if text in ("", "-"):
-        return None
+def _values(cells: list[str], are_names: bool) -> list[Any]:
+    """Reads a column: numbers, numbers with their uncertainty, or texts; None where there is nothing."""
+    given = [None if cell in ("", "-") else cell for cell in cells]
+    with contextlib.suppress(ValueError):
+        return given if are_names else [cell and _number(cell) for cell in given]
+    return given
+
+
+def _number(text: str) -> float | dict[str, float | None] | None:
+    """Reads a number; JSON has none that is infinite or no number."""
     middle, sign, width = text.partition(" ± ")
-    try:
-        number = float(middle.replace(",", ""))
-        return {"value": number, "plus_minus": float(width)} if sign else number
-    except ValueError:
-        return text
+    if sign:
+        return {"value": _finite(middle), "plus_minus": _finite(width)}
+    return _finite(middle)
+
+
+def _finite(text: str) -> float | None:
+    number = float(text.replace(",", ""))
+    return number if math.isfinite(number) else None

@@ -43,7 +43,7 @@ def doctor(
 
 
 def requirements() -> tuple[dict[str, str], dict[str, dict[str, str]]]:
-    """Returns the required packages with their versions, and the same for each extra."""
+    """Returns the required packages, such as `"ray[tune]"`, with their versions, and the same for each extra."""
     from packaging.requirements import Requirement
 
     required: dict[str, str] = {}
@@ -52,7 +52,8 @@ def requirements() -> tuple[dict[str, str], dict[str, dict[str, str]]]:
         wanted = Requirement(line)
         extra = line.partition("extra ==")[2].strip(" '\"") if "extra ==" in line else ""
         if wanted.name != "dropzoo" and (wanted.marker is None or wanted.marker.evaluate({"extra": extra})):
-            (extras.setdefault(extra, {}) if extra else required)[wanted.name] = str(wanted.specifier)
+            name = wanted.name + (f"[{','.join(sorted(wanted.extras))}]" if wanted.extras else "")
+            (extras.setdefault(extra, {}) if extra else required)[name] = str(wanted.specifier)
     return required, extras
 
 
@@ -71,14 +72,26 @@ def installed(name: str) -> bool:
 
 def missing(wanted: dict[str, str]) -> list[str]:
     """Returns those packages that are not installed in a version that is wanted, as pip takes them."""
-    from packaging.specifiers import SpecifierSet
+    return [name + versions for name, versions in wanted.items() if not _is_met(name + versions)]
 
-    versions = {name: version_of(name) for name in wanted}
-    return [
-        name + wanted[name]
-        for name, version in versions.items()
-        if version is None or not SpecifierSet(wanted[name]).contains(version, prereleases=True)
-    ]
+
+def _is_met(requirement: str) -> bool:
+    """Whether a package is installed in a version that is wanted, with what its own extras need."""
+    from packaging.requirements import Requirement
+
+    wanted = Requirement(requirement)
+    version = version_of(wanted.name)
+    if version is None or not wanted.specifier.contains(version, prereleases=True):
+        return False
+    holder = wanted.name if installed(wanted.name) else _SAME.get(wanted.name, wanted.name)
+    for line in (importlib.metadata.requires(holder) or ()) if wanted.extras else ():
+        marker = Requirement(line).marker
+        if marker is None or marker.evaluate({"extra": ""}):
+            continue  # needed without the extras too
+        if any(marker.evaluate({"extra": extra}) for extra in wanted.extras):
+            if not _is_met(line.partition(";")[0].strip()):
+                return False
+    return True
 
 
 def problems(required: dict[str, str], found: dict[str, Any]) -> list[str]:
@@ -94,7 +107,7 @@ def problems(required: dict[str, str], found: dict[str, Any]) -> list[str]:
     if os.environ.get("TF_USE_LEGACY_KERAS", "0").lower() in ("1", "true"):
         said.append("TF_USE_LEGACY_KERAS is set, so that tf.keras is Keras 2, which dropzoo refuses: unset it")
     if shutil.which("nvidia-smi") and not any("GPU" in each for each in found["devices"]):
-        said.append("There is a driver of NVIDIA, but TensorFlow sees no GPU: pip install 'dropzoo[gpu]'")
+        said.append("There is a driver of NVIDIA, but TensorFlow sees no GPU: pip install '.[gpu]'")
     for name, other in _SAME.items():
         if installed(name) and installed(other):
             said.append(f"{name} and {other} are both installed, in one folder: uninstall both and install one")
@@ -102,8 +115,9 @@ def problems(required: dict[str, str], found: dict[str, Any]) -> list[str]:
 
 
 def _have(requirement: str) -> str:
-    name = requirement.rstrip("0123456789.,<>=!~*")
-    version = version_of(name)
+    from packaging.requirements import Requirement
+
+    version = version_of(Requirement(requirement).name)
     return f"version {version} is installed" if version else "it is not installed"
 
 

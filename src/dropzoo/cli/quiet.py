@@ -1,5 +1,6 @@
 """Keeps the log lines of TensorFlow's libraries away from what the commands print."""
 
+import contextlib
 import importlib.abc
 import importlib.machinery
 import importlib.util
@@ -8,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from types import ModuleType
+from typing import IO
 
 
 def silence_tensorflow() -> None:
@@ -49,19 +51,42 @@ class _Loader(importlib.abc.Loader):
         module.__loader__ = self.loader
         if module.__spec__ is not None:
             module.__spec__.loader = self.loader
-        sys.stderr.flush()
-        screen = os.dup(2)
-        with tempfile.TemporaryFile() as kept:
-            os.dup2(kept.fileno(), 2)
-            try:
+        with contextlib.ExitStack() as stack:
+            aside = _aside(stack)
+            if aside is None:
                 self.loader.exec_module(module)
-                if config := getattr(module, "config", None):  # the search for a GPU has lines of its own
-                    config.list_physical_devices()
-            except BaseException:
-                kept.seek(0)
-                os.write(screen, kept.read())
-                raise
-            finally:
-                sys.stderr.flush()
-                os.dup2(screen, 2)
-                os.close(screen)
+            else:
+                self._execute(module, *aside)
+
+    def _execute(self, module: ModuleType, screen: int, kept: IO[bytes]) -> None:
+        """Executes the module while descriptor 2 leads to `kept`, which is printed on `screen` if that fails."""
+        _flush()
+        os.dup2(kept.fileno(), 2)
+        try:
+            self.loader.exec_module(module)
+            if config := getattr(module, "config", None):  # the search for a GPU has lines of its own
+                config.list_physical_devices()
+        except BaseException:
+            kept.seek(0)
+            os.write(screen, kept.read())
+            raise
+        finally:
+            _flush()
+            os.dup2(screen, 2)
+
+
+def _aside(stack: contextlib.ExitStack) -> tuple[int, IO[bytes]] | None:
+    """Returns a copy of descriptor 2 and a file; None without stderr, as in a service, or where no file can be."""
+    if sys.stderr is None:
+        return None
+    try:
+        screen = os.dup(2)
+        stack.callback(os.close, screen)
+        return screen, stack.enter_context(tempfile.TemporaryFile())
+    except OSError:
+        return None
+
+
+def _flush() -> None:
+    if sys.stderr is not None:
+        sys.stderr.flush()

@@ -96,7 +96,7 @@ def serve(
         from dropzoo.serving.server.limits import Limits
     except ModuleNotFoundError as error:
         extra = "serve,ray" if engine == "ray" else "serve"
-        raise ValueError(f"The server needs the extra: pip install 'dropzoo[{extra}]' ({error})") from None
+        raise ValueError(f"The server needs the extra: pip install '.[{extra}]' ({error})") from None
     options: dict[str, Any] = {"host": host, "port": port, "token": token, "keep": keep}
     options |= {"allow_origins": allow_origin or (), "root_path": root_path}
     options |= {"limits": Limits(**limits.arguments())}

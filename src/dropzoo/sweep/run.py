@@ -131,7 +131,7 @@ def _check_engine(engine: str, workers: int | None, resources: dict[str, float] 
         try:
             return importlib.import_module("dropzoo.sweep.ray")
         except ModuleNotFoundError as error:
-            raise ValueError(f"--engine ray needs the extra: pip install 'dropzoo[ray]' ({error})") from None
+            raise ValueError(f"--engine ray needs the extra: pip install '.[ray]' ({error})") from None
     for name, value in (("workers", workers), ("resources", resources)):
         if value is not None:
             raise ValueError(f"`{name}` need engine='ray'. Received: {name}={value} with engine='local'")
