@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -18,6 +19,7 @@ from dropzoo.predictions.answers import answers
 from dropzoo.predictions.reading import Page
 from dropzoo.predictions.run import Plan, predict_into
 from dropzoo.predictions.summary import urgency
+from dropzoo.runs import predictor as predictor_room
 from dropzoo.runs.predictor import Predictor, is_of_pixels, load_predictor
 from dropzoo.serving.calibration.calibration import Calibration
 from dropzoo.serving.calibration.facts import Facts
@@ -109,3 +111,18 @@ def test_json_holds_all_rows_and_columns():
     found = rows_of(tables[0])
     assert len(found) == 61 and found[59]["p_x_y"] == 0.123456789 and found[59]["class"] == "[a]"
     assert found[60]["height"] == 4 and found[60]["probability"] is None and json.dumps(found)
+
+
+@pytest.mark.parametrize("task", ["multi_label", "regression"])
+def test_the_task_of_an_ensemble(task, tmp_path, monkeypatch):
+    members = []
+    for _ in range(2):
+        x = keras.Input((4, 4, 1))
+        members.append(keras.Model(x, kl.Dense(3)(kl.Flatten()(x))))
+    (tmp_path / "ensemble.json").write_text("{}")
+    monkeypatch.setattr(predictor_room, "load_members", lambda path: members)
+    described = SimpleNamespace(value_range=None), SimpleNamespace(class_names=None)
+    monkeypatch.setattr(predictor_room, "load_run", lambda path: (None, *described))
+    monkeypatch.setattr(predictor_room, "first_run", lambda path: path)
+    found = load_predictor(tmp_path, say=lambda text: None, input_range=(0, 1), task=task)
+    assert found.task == task and {member.task for member in found.members} == {task}
