@@ -23,14 +23,15 @@ class DeepSupervision(keras.Model):
     gradient reaches the deep stages directly, which helps networks of several poolings, few images and small
     objects. The weight of a loss is half as large for each halving of the size, and all weights sum to 1.
 
-    The layers are those of `model`, which is trained with it: predict with `model`, save and export `model`. In
-    inference both are the same. Train with `fit` or with the `Trainer`; metrics are those of the masks in full
-    size.
+    The layers are those of `model`, which is trained with it: predict with `model`. In inference both are the
+    same, and `save` and `export`, and so the callback `ModelCheckpoint`, write `model`. Train with `fit` or with
+    the `Trainer`; metrics are those of the masks in full size.
 
     Args:
         model: A Functional model of one image and one mask of logits, such as `unet`.
         sites: The names of the sites with a loss of their own. None means the last site of each stage of the
-            decoder but the last; in a `unet_plus_plus`, those of full size.
+            decoder but the last; in a `unet_plus_plus`, those of full size. In an `fc_densenet` a site has the
+            maps that its layer adds, not those of the whole stage.
         name: Str. The name of the model; None for that of `model`.
 
     Raises:
@@ -59,7 +60,7 @@ class DeepSupervision(keras.Model):
             if site not in known:
                 raise unknown("site", site, known)
         maps = [_read_from(model, site) for site in chosen]
-        ratios = _ratios(model, maps)
+        ratios = _ratios(model, maps, known)
         heads = [_head(*each, model.output) for each in zip(chosen, maps, ratios, strict=True)]
         super().__init__(inputs=model.input, outputs=model.output, name=name or model.name)
         self.original, self.sites = model, chosen
@@ -91,6 +92,14 @@ class DeepSupervision(keras.Model):
         logits = y_pred[0] if isinstance(y_pred, list) else y_pred
         return super().compute_metrics(x, y, logits, sample_weight)
 
+    def save(self, *args: Any, **kwargs: Any) -> Any:
+        """Saves the model that is trained, without the heads, so that callbacks write files that can be loaded."""
+        return self.original.save(*args, **kwargs)
+
+    def export(self, *args: Any, **kwargs: Any) -> Any:
+        """Exports the model that is trained, without the heads."""
+        return self.original.export(*args, **kwargs)
+
 
 def _check(model: keras.Model) -> None:
     """Raises a ValueError for a model that cannot be supervised at its sites."""
@@ -121,12 +130,16 @@ def _read_from(model: keras.Model, site: str) -> keras.KerasTensor:
     return model.get_layer(f"{site}_dropout" if f"{site}_dropout" in names else site).output
 
 
-def _ratios(model: keras.Model, maps: Sequence[keras.KerasTensor]) -> list[int]:
-    """Returns how much smaller each map is than the masks."""
+def _ratios(model: keras.Model, maps: Sequence[keras.KerasTensor], known: Sequence[str]) -> list[int]:
+    """Returns how much smaller each map is than the image in the model, which may be padded."""
     _, height, width, channels = model.input_shape
     size = (1, height or _SIDE, width or _SIDE, channels)
-    *sizes, full = keras.Model(model.input, [*maps, model.output]).compute_output_shape(size)
-    return [-(-full[1] // each[1]) for each in sizes]
+    others = [model.get_layer(site).output for site in known]
+    shapes = keras.Model(model.input, [model.output, *maps, *others]).compute_output_shape(size)
+    masks = shapes[0][1]
+    full = max(shape[1] for shape in shapes if len(shape) == 4)  # masks are cropped to the image, maps are not
+    # A map must not become smaller than the masks, which it could where an encoder does not halve exactly.
+    return [max(round(full / each[1]), -(-masks // each[1])) for each in shapes[1 : len(maps) + 1]]
 
 
 def _head(site: str, x: keras.KerasTensor, ratio: int, logits: keras.KerasTensor) -> keras.KerasTensor:

@@ -1,4 +1,6 @@
-"""The order in which pages are read: the tutorials, which are executed, apart from each other."""
+"""The tutorials: a link to each as a notebook, and the order in which they are executed."""
+
+import re
 
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
@@ -14,7 +16,16 @@ def spread(app: Sphinx, env: BuildEnvironment, docnames: list[str]) -> None:
     docnames[:] = others
 
 
+def add_download(app: Sphinx, docname: str, source: list[str]) -> None:
+    """Puts a link to the executed notebook below the title of a tutorial."""
+    folder, _, name = docname.rpartition("/")
+    if folder == "tutorials" and name != "index":
+        link = f"{{nb-download}}`Download this page as a notebook <{name}.ipynb>`"
+        source[0] = re.sub(r"^(# .*\n)", rf"\1\n{link}\n", source[0], count=1, flags=re.M)
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
-    """Connects the function to the build."""
+    """Connects the functions to the build."""
     app.connect("env-before-read-docs", spread)
+    app.connect("source-read", add_download)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -65,8 +65,11 @@ def check_format(format: str, precision: str, path: Path, overwrite: bool) -> No
         raise ImportError(
             f"An export with format={format!r} needs {', '.join(missing)}: pip install 'dropzoo[{format}]'"
         )
-    if path.exists() and (path.is_dir() or not overwrite):
-        raise ValueError(f"{path} exists already; choose another path, or pass overwrite=True to replace a file")
+    for each in [path, openvino_file.weights_of(path)] if format == "openvino" else [path]:
+        if each.exists() and (each.is_dir() or not overwrite):
+            raise ValueError(
+                f"{each} exists already; choose another path, or pass overwrite=True to replace a file"
+            )
 
 
 def write_file(

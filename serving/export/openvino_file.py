@@ -28,11 +28,20 @@ def check(signatures: Unrolled) -> None:
         )
 
 
+def weights_of(path: Path) -> Path:
+    """Returns the path of the weights, which lie beside the graph.
+
+    Args:
+        path: Path of the graph.
+    """
+    return path.with_suffix(".bin")
+
+
 def write(path: Path, content: bytes, precision: str, facts: Mapping[str, str]) -> None:
     """Writes the two files.
 
     Args:
-        path: Path of the graph; the weights lie beside it, with the suffix `.bin`.
+        path: Path of the graph.
         content: The model as a file of ONNX.
         precision: `"float32"`, or `"float16"` to store the weights in half precision.
         facts: Texts that the file holds, by name.
@@ -43,10 +52,11 @@ def write(path: Path, content: bytes, precision: str, facts: Mapping[str, str]) 
     for name, text in facts.items():
         model.set_rt_info(text, ["dropzoo", name])
     with whole_file(path) as unfinished:
-        weights = unfinished.with_suffix(".bin")
+        weights = weights_of(unfinished)
         try:
             openvino.save_model(model, unfinished, compress_to_fp16=precision == "float16")
-            os.replace(weights, path.with_suffix(".bin"))
+            path.unlink(missing_ok=True)  # a process that is killed here leaves no graph with other weights
+            os.replace(weights, weights_of(path))
         finally:
             weights.unlink(missing_ok=True)
 

@@ -140,7 +140,8 @@ def export_model(
         format: `"saved_model"`, `"onnx"`, `"litert"` or `"openvino"`. The last three need
             `pip install 'dropzoo[onnx]'` and so on.
         precision: `"float32"`, or for a file `"float16"`, which stores the weights in half the bytes; masks and
-            arithmetic stay in 32 bits. `"int8"` quantises a model for LiteRT, with num_samples=0.
+            arithmetic stay in 32 bits. `"int8"` quantises a model for LiteRT, with num_samples=0. A calibration
+            holds for `"float32"` alone.
         examples: For `"int8"`, some typical inputs as in requests, which set the ranges of the integers.
 
     Returns:
@@ -169,6 +170,7 @@ def export_model(
     made = predictors_of(
         model, num_samples, sampling, seed, calibration, {"task": task, "from_logits": from_logits}
     )
+    _check_calibrated(made.calibration, precision)
     with or_without_samples():
         specs = specs_of(made.reader, made.sampled or made.default)
     size = check_resize(specs, resize)
@@ -204,6 +206,15 @@ def export_model(
         requests = warmup_requests(signatures.specs(), files)
         write_warmup(extra / "tf_serving_warmup_requests", version.parent.name, requests)
     return version
+
+
+def _check_calibrated(calibration: Calibration | None, precision: str) -> None:
+    """Raises a ValueError if the answers are rounded, since thresholds hold only for those that fitted them."""
+    if calibration is not None and precision != "float32":
+        raise ValueError(
+            "The calibration holds for float32 answers: pass precision='float32', or export the model without its "
+            f"calibration. Received: precision={precision!r}"
+        )
 
 
 def _say_range(model: keras.Model, inputs: Sequence[Input]) -> None:

@@ -2,9 +2,10 @@
 
 import importlib.util
 
+import numpy as np
 import pytest
 
-from _small_cnn import small_cnn
+from _small_cnn import images, small_cnn
 from dropzoo import serving
 
 
@@ -39,3 +40,28 @@ def test_an_existing_file_is_kept(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="exists already; choose another path, or pass overwrite=True"):
         serving.export_model(small_cnn(), tmp_path / "a.onnx", 2, format="onnx")
     assert (tmp_path / "a.onnx").read_text() == "mine"
+
+
+@pytest.mark.parametrize("overwrite, kind", [(False, "file"), (True, "folder")])
+def test_existing_weights_of_openvino_are_kept(overwrite, kind, tmp_path, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: True)
+    beside = tmp_path / "a.bin"
+    beside.write_text("mine") if kind == "file" else beside.mkdir()
+    with pytest.raises(ValueError, match="a.bin exists already"):
+        serving.export_model(small_cnn(), tmp_path / "a.xml", 0, format="openvino", overwrite=overwrite)
+    assert [file.name for file in tmp_path.iterdir()] == ["a.bin"]
+
+
+@pytest.mark.parametrize("of_ensemble", [False, True])
+def test_a_calibration_needs_float32(of_ensemble, tmp_path, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: True)
+    x, labels = images(40), np.arange(40) % 4
+    model = serving.Ensemble([small_cnn(), small_cnn(weights_seed=1)]) if of_ensemble else small_cnn()
+    found = serving.calibrate(model, x, labels, guarantee={"set": 0.3})
+    if of_ensemble:
+        model, found = serving.Ensemble(model.models, calibration=found), None
+    for precision, options in [("float16", {}), ("int8", {"examples": x})]:
+        with pytest.raises(ValueError, match="holds for float32 answers: pass precision='float32'"):
+            options |= {"format": "litert", "precision": precision, "calibration": found}
+            serving.export_model(model, tmp_path / "a.tflite", 0, **options)
+    assert not list(tmp_path.iterdir())

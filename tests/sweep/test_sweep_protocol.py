@@ -84,3 +84,17 @@ def test_the_calibrated_nll_is_that_of_the_temperature_of_the_validation_images(
     true = -np.take_along_axis(tf.nn.log_softmax(logits[10:]).numpy(), labels[10:, None], -1).mean()
     assert found["validation"] == pytest.approx(true, abs=0.01) and set(found) == {"validation", "test"}
     assert set(workbench._calibrated_nll(lambda x: tf.nn.log_softmax(x), images, None, 255)) == {"validation"}
+
+
+def test_balanced_data_are_not_those_of_another_trial():
+    bench, config = workbench.Workbench(), SPACE.trials()[0].config
+    plain = bench.load(config)
+    assert bench.load(dataclasses.replace(config, balance="sampling")) is not plain
+    assert bench.load(dataclasses.replace(config, balance="weights", epochs=1)) is plain
+
+
+def test_ray_promotes_by_the_calibrated_nll():
+    ray = pytest.importorskip("dropzoo.sweep.ray", reason="the extra `ray` is not installed", exc_type=ImportError)
+    [both, plain] = (records(without=names)[0] for names in ((), ("calibrated_nll",)))
+    assert ray._nll(both) == both.outcome.validation["calibrated_nll"]
+    assert ray._nll(plain) == plain.outcome.validation["nll"]

@@ -79,6 +79,28 @@ def test_chosen_sites():
     assert deep.weights_of_losses == pytest.approx([1 / 2.25, 0.25 / 2.25, 1 / 2.25])
 
 
+@pytest.mark.parametrize("side, depth, ratios", [(28, 4, [8, 4, 2]), (300, 4, [8, 4, 2]), (None, 3, [4, 2])])
+def test_maps_are_resized_as_the_padded_image(side, depth, ratios):
+    model = models.build_model("unet", input_shape=(side, side, 1), num_classes=2, depth=depth, filters=2)
+    deep = training.DeepSupervision(model)
+    found = [deep._with_heads.get_layer(f"{site}_supervised_resize").size for site in deep.sites]
+    assert found == [(ratio, ratio) for ratio in ratios]
+
+
+def test_callbacks_save_the_model_that_is_trained(tmp_path):
+    deep, (images, masks) = training.DeepSupervision(build()), data()
+    kept = keras.callbacks.ModelCheckpoint(str(tmp_path / "model.keras"), save_best_only=False)
+    deep.compile("sgd", training.DiceCrossEntropy())
+    deep.fit(images, masks, callbacks=[kept], verbose=0)
+    again = keras.models.load_model(tmp_path / "model.keras", compile=False)
+    np.testing.assert_allclose(again(images), deep(images), atol=1e-6)
+
+
+def test_training_without_masks_is_refused():
+    with pytest.raises(ValueError, match="target"):
+        Trainer(training.DeepSupervision(build())).fit(data()[0], verbose=0)
+
+
 class OwnStep(keras.Model):
     def train_step(self, data):
         return {}

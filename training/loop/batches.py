@@ -66,6 +66,8 @@ def has_own_step(model: keras.Model) -> bool:
 
 def may_need_no_loss(model: keras.Model) -> bool:
     """Returns whether a model overrides `train_step` or `compute_loss`, so that it may compute its own loss."""
+    if isinstance(model, DeepSupervision):  # its loss is Keras', at each of its sites
+        return False
     return has_own_step(model) or type(model).compute_loss is not keras.Model.compute_loss
 
 

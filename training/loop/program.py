@@ -162,7 +162,8 @@ class Program:
             return step(mixed, None)
 
         def replica_step() -> tuple[tf.Tensor, tf.Tensor]:
-            rows = Mixed(self._rows(mixed.batch), self._rows(mixed.partner), mixed.share)
+            partner = self._rows(mixed.partner) if mixed.partner else ()  # rows of nothing have no size
+            rows = Mixed(self._rows(mixed.batch), partner, mixed.share)
             total, own = (tf.shape(tf.nest.flatten(those.batch)[0])[0] for those in (mixed, rows))
             message = [
                 f"{REFUSED} a batch of `train` has",

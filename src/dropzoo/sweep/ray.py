@@ -141,8 +141,8 @@ class Cluster:
         """Runs asynchronous successive halving with Ray's own scheduler.
 
         Each plan runs all of its seeds and folds for the epochs of a round. It goes on to the next round if the
-        mean of its validation NLL is among the best 1 / `eta` of the plans that have finished the round so far.
-        Baselines always go on.
+        mean of its calibrated validation NLL is among the best 1 / `eta` of the plans that have finished the round
+        so far. Baselines always go on.
 
         Args:
             plans: The trials of each plan, sorted by epochs.
@@ -234,6 +234,7 @@ def _left(tuned: Any) -> list[Trial]:
 
 
 def _nll(record: Record) -> float:
-    """Returns the NLL of the validation images; infinity if the trial failed."""
-    nll = record.outcome.validation.get("nll")
+    """Returns the NLL of the validation images, calibrated if it was measured; infinity if the trial failed."""
+    found = record.outcome.validation
+    nll = found.get("calibrated_nll", found.get("nll"))
     return math.inf if nll is None else float(nll)

@@ -160,10 +160,10 @@ def _checked(space: Space, console: Console) -> Space:
 def _rounds(space: Space, known: dict[str, Record]) -> Iterator[tuple[list[Trial], list[Trial]]]:
     """Yields the trials of each round, and the trials of later rounds that were dropped before it.
 
-    Halving promotes candidates by the mean of their validation NLL over seeds and folds. It always promotes
-    baselines, since effects are measured against them. Each round trains from the start, so that the schedules of
-    rates and learning rates run to their ends in every round, which makes it a fair comparison. To continue from
-    the round before would save 1 / `eta` of the epochs of a round.
+    Halving promotes candidates by the mean of their calibrated validation NLL over seeds and folds. It always
+    promotes baselines, since effects are measured against them. Each round trains from the start, so that the
+    schedules of rates and learning rates run to their ends in every round, which makes it a fair comparison. To
+    continue from the round before would save 1 / `eta` of the epochs of a round.
     """
     rungs = space.rungs()
     alive: set[Axes] = {trial.axes for trial in space.trials(rungs[0])}

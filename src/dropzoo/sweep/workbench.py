@@ -16,7 +16,7 @@ import tensorflow as tf
 
 import dropzoo
 from dropzoo import layers, serving, training
-from dropzoo.runs.config import DATA_ARGUMENTS, RunConfig
+from dropzoo.runs.config import RunConfig
 from dropzoo.runs.evaluation import LogProbabilities, log_probabilities, score
 from dropzoo.runs.scores import Sample, Scores
 from dropzoo.sweep.trials import Outcome, Record, Trial, as_json
@@ -96,7 +96,7 @@ class Workbench:
 
     def load(self, config: RunConfig) -> "_Kept":
         """Returns the data of a config, from memory if they are there."""
-        key = json.dumps([config.data, *(getattr(config, name) for name in DATA_ARGUMENTS)])
+        key = json.dumps([config.data, config.balance == "sampling", config.data_arguments()])
         if key not in self._data:
             self._data[key] = _Kept(config.load_data())
             if len(self._data) > _KEPT_DATA:
