@@ -45,9 +45,9 @@ def site_logs(model: keras.Model, images: Any = None) -> dict[str, float]:
         return {}
     few = None if images is None else keras.tree.map_structure(lambda leaf: leaf[:_EXAMPLES], images)
     found: dict[str, float] = {}
-    try:
+    if getattr(model, "inputs", None):
         rows = [(row.site, row.rate, row.dropped) for row in models.dropout_report(model, few, _MASKS)]
-    except ValueError:  # no graph, so no places: the layers still have rates
+    else:  # no graph, so no places: the layers still have rates
         rows = [(each.site, each.random.rate, None) for each in named_layers(model)]
     for site, rate, dropped in rows:
         found |= {f"rate/{site}": float(rate)} if rate is not None else {}

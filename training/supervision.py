@@ -11,6 +11,7 @@ from keras import layers as kl
 from dropzoo import models
 from dropzoo.common.checks import check_keras_model, did_you_mean, unknown
 from dropzoo.models.blocks.resize import CropLike
+from dropzoo.models.graph.endings import output_activation
 
 _STAGES = re.compile(r"(decoder\d+|node1_\d+)_")  # the stages of the decoders of this package's models
 _SIDE = 256  # pixels, where a model takes images of any size
@@ -110,6 +111,11 @@ def _check(model: keras.Model) -> None:
         raise ValueError(
             "Deep supervision is for models of one image, (batch, height, width, channels), and one mask of "
             f"logits, such as unet. Received: a model of {shapes[0]} and {shapes[1]}"
+        )
+    if (ending := output_activation(model)) is not None:
+        raise ValueError(
+            f"Deep supervision needs logits, but the model ends in a {ending}. Leave it out, and use a loss with "
+            "from_logits=True"
         )
 
 

@@ -101,6 +101,10 @@ def test_training_without_masks_is_refused():
         Trainer(training.DeepSupervision(build())).fit(data()[0], verbose=0)
 
 
+def ending(model, activation):
+    return keras.Model(model.input, keras.layers.Activation(activation)(model.output))
+
+
 class OwnStep(keras.Model):
     def train_step(self, data):
         return {}
@@ -112,6 +116,7 @@ class OwnStep(keras.Model):
         (lambda: training.DeepSupervision(build(), ["decoder1_conv3"]), "Did you mean 'decoder1_conv"),
         (lambda: training.DeepSupervision(build(depth=1)), "no decoder of several stages"),
         (lambda: training.DeepSupervision(models.build_model("lenet5")), "one mask of logits"),
+        (lambda: training.DeepSupervision(ending(build(), "softmax"), ["decoder1_conv1"]), "ends in a softmax"),
         (lambda: training.DeepSupervision(OwnStep(*[keras.Input((8, 8, 1))] * 2)), "has its own"),
         (lambda: Trainer(training.DeepSupervision(build()), r_drop=1.0), "`r_drop` needs a single answer"),
     ],
