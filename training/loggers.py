@@ -1,5 +1,6 @@
 """Loggers: callbacks that write the metrics of each epoch, and the rate and dropped fraction of every site."""
 
+import contextlib
 import csv
 import importlib
 import re
@@ -118,26 +119,29 @@ class TensorBoardLogger(keras.callbacks.TensorBoard):
         self._images = images
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        super().on_epoch_end(epoch, _numbers(self.model, logs, self._images))
+        if not _is_unfinished(self):
+            super().on_epoch_end(epoch, _numbers(self.model, logs, self._images))
 
 
 class MLflowLogger(keras.callbacks.Callback):
     """Writes the metrics of each epoch to MLflow, with the rate and the dropped fraction of every site.
 
     It needs the package mlflow: `pip install '.[track]'`. If a run of MLflow is active, it logs there;
-    otherwise it begins a run, and ends it after the training. The server is that of `mlflow.set_tracking_uri`, or
-    of the variable `MLFLOW_TRACKING_URI`.
+    otherwise it begins a run, and ends it after the training. A run that a failed training left open is ended when
+    the next one begins. The server is that of `mlflow.set_tracking_uri`, or of the variable `MLFLOW_TRACKING_URI`.
 
     Args:
         params: Dict of settings to log at the start, or None.
         images: Inputs to measure the dropped fractions with; None for random ones.
         name: Str, the name of the run of MLflow; None for one that MLflow makes.
-        id_file: Path of a file that keeps the id of MLflow's run, so that a training that goes on continues it;
-            None to begin another run each time.
+        id_file: Path of a file that keeps the id of MLflow's run, so that a training that goes on continues it,
+            unless MLflow no longer has that run; None to begin another run each time.
 
     Raises:
         ImportError: If the package is missing.
     """
+
+    _open: str | None = None  # the id of the run that a logger has begun and not yet ended
 
     def __init__(
         self,
@@ -153,20 +157,34 @@ class MLflowLogger(keras.callbacks.Callback):
         self._begun = False
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        if self._mlflow.active_run() is not None:
-            return
-        known = (
-            self._id_file.read_text(encoding="utf-8").strip() if self._id_file and self._id_file.exists() else None
-        )
-        run = self._mlflow.start_run(run_id=known, run_name=None if known else self._name)
-        self._begun = True
-        if known is None:
-            self._mlflow.log_params({name: str(value)[:500] for name, value in self._params.items()})
-            if self._id_file is not None:
-                with whole_file(self._id_file) as unfinished:
-                    unfinished.write_text(run.info.run_id, encoding="utf-8")
+        active = self._mlflow.active_run()
+        if active is not None and active.info.run_id == MLflowLogger._open:  # left by a training that failed
+            self._mlflow.end_run("FAILED")
+            active = None
+        self._begun = False
+        if active is None:
+            run, again = self._started()
+            self._begun, MLflowLogger._open = True, run.info.run_id
+            if again:
+                return
+        else:
+            run = active
+        self._mlflow.log_params({name: str(value)[:500] for name, value in self._params.items()})
+        if self._id_file is not None:
+            with whole_file(self._id_file) as unfinished:
+                unfinished.write_text(run.info.run_id, encoding="utf-8")
+
+    def _started(self) -> tuple[Any, bool]:
+        """Starts the run of the file, or another one, and returns it and whether it is that of the file."""
+        if self._id_file is not None and self._id_file.exists():
+            known = self._id_file.read_text(encoding="utf-8").strip()
+            with contextlib.suppress(self._mlflow.exceptions.MlflowException):  # deleted, or of another server
+                return self._mlflow.start_run(run_id=known), True
+        return self._mlflow.start_run(run_name=self._name), False
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        if _is_unfinished(self):
+            return
         numbers = _numbers(self.model, logs, self._images)
         # MLflow takes letters, digits, spaces and _ - . / in names.
         clean = {re.sub(r"[^\w\-./ ]", "_", name): value for name, value in numbers.items()}
@@ -175,7 +193,12 @@ class MLflowLogger(keras.callbacks.Callback):
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         if self._begun:
             self._mlflow.end_run()
-            self._begun = False
+            self._begun, MLflowLogger._open = False, None
+
+
+def _is_unfinished(callback: keras.callbacks.Callback) -> bool:
+    """Returns whether the `Trainer` was stopped within the epoch, whose metrics are those of a part of it."""
+    return bool((callback.params or {}).get("unfinished"))
 
 
 def _numbers(model: keras.Model, logs: Mapping[str, Any] | None, images: Any) -> dict[str, float]:
@@ -188,7 +211,7 @@ def _read(path: Path) -> Sequence[dict[str, Any]]:
     """Returns the rows of a log, or nothing if there is none that can be read."""
     if not path.is_file():
         return []
-    with open(path, newline="") as file:
+    with open(path, newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     return rows if rows and rows[0].get("epoch", "").isdigit() else []
 

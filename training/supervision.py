@@ -134,7 +134,8 @@ def _ratios(model: keras.Model, maps: Sequence[keras.KerasTensor], known: Sequen
     """Returns how much smaller each map is than the image in the model, which may be padded."""
     _, height, width, channels = model.input_shape
     size = (1, height or _SIDE, width or _SIDE, channels)
-    others = [model.get_layer(site).output for site in known]
+    outputs = [layer.output for layer in model.layers if layer.name in known]  # sites may be in nested models
+    others = [output for output in outputs if isinstance(output, keras.KerasTensor)]
     shapes = keras.Model(model.input, [model.output, *maps, *others]).compute_output_shape(size)
     masks = shapes[0][1]
     full = max(shape[1] for shape in shapes if len(shape) == 4)  # masks are cropped to the image, maps are not

@@ -87,8 +87,10 @@ def _of_input(graph: Any, tensor: keras.KerasTensor) -> Pixels | None:
 def _images(shape: tuple[int | None, ...]) -> np.ndarray:
     """Returns one constant image for each of `_LEVELS`, and one whose channels have the values 0, 1, 2, ..."""
     size = _size(shape)
+    axis = 0 if channels_first(shape) else -1
     flat = [np.full(size, level, "float32") for level in _LEVELS]
-    return np.stack([*flat, np.broadcast_to(np.arange(size[-1], dtype="float32"), size)])
+    numbers = np.arange(size[axis], dtype="float32").reshape([-1, 1, 1] if axis == 0 else [-1])
+    return np.stack([*flat, np.broadcast_to(numbers, size)])
 
 
 def _size(shape: tuple[int | None, ...]) -> list[int]:
@@ -165,6 +167,8 @@ def _same(value: Any, other: Any) -> bool:
 
 def _levels(images: np.ndarray) -> np.ndarray:
     """Returns the level of each channel of constant images, `(images, channels)`; padding does not affect it."""
+    if channels_first(images.shape):
+        images = np.moveaxis(images, 1, -1)
     return np.median(images.astype("float64").reshape(len(images), -1, images.shape[-1]), 1)
 
 

@@ -143,9 +143,15 @@ def load_model(path: Path, compile: bool = True) -> keras.Model:
 
 
 def _load_assets(model: keras.Model, folder: str | None) -> None:
-    """The `load_assets` of Keras' models: keeps the record that the folder holds, if it holds one."""
+    """The `load_assets` of Keras' models: keeps the record that the folder holds, if it holds one.
+
+    A class that a model has behind `keras.Model`, such as a mixin, still loads its own assets.
+    """
     if folder is not None and (file := Path(folder) / _FILE).is_file():
         remember(model, Pixels(**json.loads(file.read_text(encoding="utf-8"))))
+    own = getattr(super(keras.Model, model), "load_assets", None)
+    if callable(own):
+        own(folder)
 
 
 if not hasattr(keras.Model, "load_assets"):

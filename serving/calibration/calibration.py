@@ -95,23 +95,24 @@ class Calibration:
             the shape of `mean`.
         """
         mean = tf.convert_to_tensor(out["mean"], tf.float32)
-        image = WholeImage.of(mean, self.facts.task) if image is None else image
+        if image is None and self.needs_image:
+            image = WholeImage.of(mean, self.facts.task)
         more: dict[str, tf.Tensor] = {}
         for name, guarantee in self.guarantees.items():
             thresholds = guarantee.thresholds
             if name == "set":
                 more["set"] = reaches(class_probabilities(mean), thresholds)
-            elif name == "miss":
+            elif image is not None and name == "miss":
                 more["outer"] = reaches(by_size(mean, guarantee.floors, image.share), thresholds)
-            elif name == "false":
+            elif image is not None and name == "false":
                 more["inner"] = reaches(mean, thresholds) & image.seen
-            elif name == "error":
+            elif image is not None and name == "error":
                 more["defer"] = image.doubt >= tf.constant(thresholds[0], tf.float32)
             else:
                 reach = deviation(tf.convert_to_tensor(out["variance"], tf.float32), guarantee.floors)
                 reach *= tf.constant(thresholds, tf.float32)
                 more["lower"], more["upper"] = mean - reach, mean + reach
-        if {"inner", "outer"} <= more.keys():
+        if image is not None and {"inner", "outer"} <= more.keys():
             miss = self.guarantees["miss"]
             more["inner"] &= within(mean, miss.floors, miss.thresholds, image.share)
         return {**out, **more}

@@ -4,7 +4,6 @@ import importlib.util
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -12,6 +11,7 @@ import tensorflow as tf
 from dropzoo.common.checks import check_choice
 from dropzoo.common.files import whole_file
 from dropzoo.serving.export import litert_file, onnx_file, openvino_file
+from dropzoo.serving.export.inputs import Input
 from dropzoo.serving.export.parts import Parts, Unrolled
 
 FORMATS = ("saved_model", "onnx", "litert", "openvino")
@@ -100,18 +100,18 @@ def write_file(
     if format == "litert":
         functions = signatures.looped()
         content = litert_file.content_of(functions, held, precision, texts, examples)
-        given = examples[0] if precision == "int8" else _example(functions["serving_default"])
+        given = examples[0] if precision == "int8" else example_of(signatures.inputs)
         wanted = [function(**_tensors(given)) for function in functions.values()]
         found = litert_file.run(content, given)
-        _compare({name: x.numpy() for each in wanted for name, x in each.items()}, found, format, precision)
+        compare({name: x.numpy() for each in wanted for name, x in each.items()}, found, format, precision)
     else:
         if format == "openvino":
             openvino_file.check(signatures)
         parts = signatures.parts()
-        given = _example(parts.before)
+        given = example_of(signatures.inputs)
         content = onnx_file.content_of(parts, precision if format == "onnx" else "float32", texts)
         run = onnx_file.run if format == "onnx" else openvino_file.run
-        _compare(_by_tensorflow(parts, given), run(content, given), format, precision)
+        compare(_by_tensorflow(parts, given), run(content, given), format, precision)
     if format == "openvino":
         openvino_file.write(path, content, precision, texts)
         return path
@@ -124,14 +124,27 @@ def _tensors(given: Mapping[str, np.ndarray]) -> dict[str, tf.Tensor]:
     return {name: tf.constant(x) for name, x in given.items()}
 
 
-def _example(function: Any) -> dict[str, np.ndarray]:
-    """A random batch of two for the check."""
+def example_of(inputs: Sequence[Input]) -> dict[str, np.ndarray]:
+    """Returns a random batch of two for the check.
+
+    Images have the range of the model. Other integers are 0 or 1, since a table of tokens has these at least.
+
+    Args:
+        inputs: The inputs.
+    """
     random, given = np.random.default_rng(0), {}
-    for name, spec in function.structured_input_signature[1].items():
+    for each in inputs:
+        spec = each.spec
+        dtype = spec.dtype.as_numpy_dtype
         lengths = [_LENGTH_OF_VOLUMES] * 3 if len(spec.shape) == 5 else [*_LENGTH]
         shape = [2, *(lengths[i % len(lengths)] if n is None else n for i, n in enumerate(spec.shape[1:]))]
-        high = 255.0 if spec.dtype.is_integer else 1.0
-        given[name] = random.uniform(0.0, high, shape).astype(spec.dtype.as_numpy_dtype)
+        if spec.dtype.is_floating:
+            low, high = (0.0, 1.0) if each.pixels is None else each.pixels.range
+            given[each.name] = random.uniform(low, high, shape).astype(dtype)
+        else:
+            of_files = each.pixels is not None or each.dtype != each.model_dtype
+            largest = np.iinfo(dtype).max if of_files else 1
+            given[each.name] = random.integers(0, min(largest, 65535), shape, endpoint=True).astype(dtype)
     return given
 
 
@@ -151,16 +164,28 @@ def _by_tensorflow(parts: Parts, given: Mapping[str, np.ndarray]) -> dict[str, n
     return {name: x.numpy() for name, x in found.items()}
 
 
-def _compare(
+def compare(
     wanted: Mapping[str, np.ndarray], found: Mapping[str, np.ndarray], format: str, precision: str
 ) -> None:
-    """Raises a RuntimeError if two answers differ by more than rounding."""
+    """Raises an error if two answers differ by more than rounding.
+
+    Args:
+        wanted: The answers of TensorFlow by name.
+        found: The answers of the runtime by name.
+        format: The format of the file.
+        precision: The precision of the weights.
+
+    Raises:
+        RuntimeError: If too many values of an answer differ.
+    """
     for name, value in wanted.items():
         other = found[name]
         if value.shape != other.shape:
             far = 1.0
         elif value.dtype.kind == "f":
-            scale = max(1.0, float(np.abs(value).mean()))
+            sizes = np.abs(value.astype("float64"))
+            # Numbers of eight bits are rounded by the whole range of the values, floats by their own size.
+            scale = np.maximum(sizes, (sizes.max() if precision == "int8" else sizes.mean()) + _CLOSE)
             allowed = {"float32": 1, "float16": 50, "int8": 250}[precision] * _CLOSE
             far = float(np.mean(~(np.abs(value.astype("float64") - other) <= allowed * scale)))
         else:

@@ -141,7 +141,7 @@ class Unrolled(Signatures):
         return Parts(first, one, last, steps.turns, names, tuple(s.name for s in shared), tuple(zeros))
 
     def _given(self) -> list[tf.TensorSpec]:
-        return [each.spec for each in self._inputs]
+        return [each.spec for each in self.inputs]
 
     def _statistics(self, predictor: MonteCarlo | Ensemble | None, flat: list[tf.Tensor]) -> list[Answer]:
         if not isinstance(predictor, MonteCarlo):

@@ -21,18 +21,21 @@ class Signatures:
         predictors: The predictors behind the signatures.
         inputs: The inputs, as requests send them.
         seed: Int in [0, 2**32), the seed of the masks.
+
+    Attributes:
+        inputs: The inputs, as requests send them.
     """
 
     def __init__(self, predictors: Predictors, inputs: Sequence[Input], seed: int) -> None:
-        self._predictors, self._reader, self._inputs, self._seed = predictors, predictors.reader, inputs, seed
+        self._predictors, self._reader, self.inputs, self._seed = predictors, predictors.reader, inputs, seed
 
     def specs(self) -> dict[str, list[tf.TensorSpec]]:
         """Returns the shapes and dtypes of the inputs of each signature, by the name of the signature."""
-        found = {"serving_default": [each.spec for each in self._inputs]}
-        if any(each.is_file for each in self._inputs):
-            found["predict_bytes"] = [each.file_spec for each in self._inputs]
+        found = {"serving_default": [each.spec for each in self.inputs]}
+        if any(each.is_file for each in self.inputs):
+            found["predict_bytes"] = [each.file_spec for each in self.inputs]
         if self._predictors.sampled is not None:
-            found["predict_mc"] = [each.spec for each in self._inputs]
+            found["predict_mc"] = [each.spec for each in self.inputs]
         return found
 
     def functions(self) -> dict[str, Callable[..., Answer]]:
@@ -49,7 +52,7 @@ class Signatures:
     def _predict_bytes(self, **given: tf.Tensor) -> Answer:
         taken = [
             each.decoded(given[each.file_name]) if each.is_file else each.taken(given[each.name])
-            for each in self._inputs
+            for each in self.inputs
         ]
         return self._named(self._once(taken))
 
@@ -75,7 +78,7 @@ class Signatures:
         return [found] if len(self._reader.outputs) == 1 else [found[each.name] for each in self._reader.outputs]
 
     def _taken(self, given: Answer) -> list[tf.Tensor]:
-        return [each.taken(given[each.name]) for each in self._inputs]
+        return [each.taken(given[each.name]) for each in self.inputs]
 
     def _named(self, found: Sequence[Answer]) -> Answer:
         outputs = self._reader.outputs
@@ -90,7 +93,7 @@ class Signatures:
 
     def _restored(self, answer: Answer, given: Answer) -> Answer:
         """An answer with its masks resized to the size of the images. Other answers do not change."""
-        resized = next((each for each in self._inputs if each.resize), None)
+        resized = next((each for each in self.inputs if each.resize), None)
         if resized is None:
             return answer
         size = tf.shape(given[resized.name])[2:4] if resized.channels_first else tf.shape(given[resized.name])[1:3]

@@ -165,6 +165,19 @@ def test_the_order_of_the_channels(layer, order):
     assert pixels_of(net(layer())).order == order
 
 
+@pytest.mark.parametrize(("means", "order"), [(MEANS, "rgb"), (MEANS[::-1], "bgr")])
+@pytest.mark.parametrize("turned", [False, True])
+def test_the_order_of_channels_that_come_first(means, order, turned):
+    """The channels may be turned to the end before they are scaled, or not."""
+    x = inputs = keras.Input((3, 8, 9))
+    x = kl.Permute((2, 3, 1))(x) if turned else x
+    offset = -means if turned else -means.reshape(3, 1, 1)
+    x = kl.Rescaling(1.0, keras.ops.convert_to_numpy(offset).tolist())(x)
+    x = x if turned else kl.Permute((2, 3, 1))(x)
+    model = keras.Model(inputs, kl.Dense(2)(kl.Flatten()(kl.Conv2D(2, 3)(x))))
+    assert pixels_of(model) == Pixels(0.0, 255.0, 8, 3, order, pixels_of(model).source)
+
+
 def test_several_inputs():
     image, mask, table = (
         keras.Input((8, 8, 3), name="image"),
@@ -252,6 +265,16 @@ class Remembers(keras.Sequential):
         self.folder = folder
 
 
+class Mixin:
+    def load_assets(self, folder):
+        self.folder = folder
+
+
+@keras.saving.register_keras_serializable("test_inputs")
+class Mixed(keras.Sequential, Mixin):
+    """A model whose mixin, which comes after Keras' class, loads its assets."""
+
+
 def test_records_of_nested_and_own_models_survive(tmp_path):
     """A nested model keeps its own record, and a class with a `load_assets` of its own still gets it."""
     inner = net()
@@ -261,8 +284,9 @@ def test_records_of_nested_and_own_models_survive(tmp_path):
     loaded = keras.models.load_model(tmp_path / "m.keras")
     assert recorded(loaded) is None and recorded(loaded.layers[0]) == Pixels(0.0, 65535.0)
 
-    own = Remembers([keras.Input((2,)), keras.layers.Dense(1)])
-    remember(own, Pixels(0.0, 255.0))
-    own.save(tmp_path / "own.keras")
-    assert recorded(load_model(tmp_path / "own.keras")) == Pixels(0.0, 255.0)
-    assert keras.models.load_model(tmp_path / "own.keras").folder is not None
+    for kind in (Remembers, Mixed):
+        own = kind([keras.Input((2,)), keras.layers.Dense(1)])
+        remember(own, Pixels(0.0, 255.0))
+        own.save(tmp_path / "own.keras")
+        assert recorded(load_model(tmp_path / "own.keras")) == Pixels(0.0, 255.0)
+        assert keras.models.load_model(tmp_path / "own.keras").folder is not None

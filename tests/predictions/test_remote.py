@@ -18,25 +18,27 @@ SIGNATURE = {
 @pytest.mark.parametrize(
     "info, words",
     [
+        *(({"task": task}, None) for task in ("multi_class", "binary", "multi_label", "regression")),
         ({}, None),
-        ({"task": "binary"}, None),
-        ({"task": "multi_label"}, "has task='multi_label'"),
-        ({"task": "regression"}, "has task='regression'"),
         ({"inputs": [{"pixels": {"low": -3.0, "high": 3.0, "from_files": False}}]}, "takes pixels from -3 to 3"),
     ],
 )
-def test_a_server_whose_model_does_not_give_one_class_is_refused(info, words, monkeypatch):
+def test_servers_of_every_output_kind_and_their_ranges(info, words, monkeypatch):
+    output = "values" if info.get("task") == "regression" else "probabilities"
+    signature = SIGNATURE | {"outputs": {output: SIGNATURE["outputs"]["probabilities"]}}
     answers = {
         "/v1/models": {"models": [{"name": "a"}]},
         "/v1/models/a/info": info,
         "/v1/models/a/metadata": {
-            "metadata": {"signature_def": {"signature_def": {"serving_default": SIGNATURE}}}
+            "metadata": {"signature_def": {"signature_def": {"serving_default": signature}}}
         },
     }
     served = SimpleNamespace(get=answers.__getitem__, address="http://x")
     monkeypatch.setattr(remote, "_Connection", lambda *_: served)
     if words is None:
-        assert remote.connect("http://x").input_shape == (8, 8, 1)
+        found = remote.connect("http://x")
+        assert found.input_shape == (8, 8, 1) and found.task == info.get("task", "multi_class")
+        assert not found.is_map
         return
     with pytest.raises(ValueError, match=words):
         remote.connect("http://x")

@@ -11,6 +11,8 @@ import tensorflow as tf
 
 from _trainer_runs import StopAt, dataset
 from dropzoo import layers, models, training
+from dropzoo.runs.config import RunConfig
+from dropzoo.runs.logs import loggers_of
 from dropzoo.training.loggers import CSVLogger, MLflowLogger, TensorBoardLogger, site_logs
 from dropzoo.training.trainer import Trainer
 
@@ -97,18 +99,22 @@ class FakeMLflow(types.ModuleType):
 
     def __init__(self):
         super().__init__("mlflow")
-        self.runs, self.active = {}, None
+        self.runs, self.active, self.ends = {}, None, []
+        self.exceptions = types.SimpleNamespace(MlflowException=LookupError)
 
     def active_run(self):
         return self.active
 
     def start_run(self, run_id=None, run_name=None):
+        if run_id is not None and run_id not in self.runs:
+            raise LookupError(run_id)
         run_id = run_id or f"run{len(self.runs)}"
         self.active = types.SimpleNamespace(info=types.SimpleNamespace(run_id=run_id))
         self.runs.setdefault(run_id, {"name": run_name, "params": {}, "metrics": []})
         return self.active
 
-    def end_run(self):
+    def end_run(self, status="FINISHED"):
+        self.ends.append(status)
         self.active = None
 
     def log_params(self, params):
@@ -131,6 +137,43 @@ def test_mlflow(tmp_path, monkeypatch):
     fake.start_run()  # the user's own run
     Trainer(model()).fit(dataset(), callbacks=[MLflowLogger()], verbose=0)
     assert fake.active is not None and len(fake.runs["run1"]["metrics"]) == 1
+
+
+def test_mlflow_runs_that_are_active_unknown_or_left_open(tmp_path, monkeypatch):
+    fake, file = FakeMLflow(), tmp_path / "id.txt"
+    monkeypatch.setitem(sys.modules, "mlflow", fake)
+    file.write_text("deleted", encoding="utf-8")
+    first = MLflowLogger({"rate": 0.3}, id_file=file)
+    first.on_train_begin()  # and fails before its end
+    assert file.read_text(encoding="utf-8") == "run0" and fake.runs["run0"]["params"] == {"rate": "0.3"}
+    second = MLflowLogger({"rate": 0.5})
+    second.on_train_begin()
+    assert fake.active.info.run_id == "run1" and fake.ends == ["FAILED"]
+    second.on_train_end()
+    fake.start_run()  # the user's own run
+    mine = MLflowLogger({"rate": 0.7}, id_file=file)
+    mine.on_train_begin()
+    mine.on_train_end()
+    assert fake.active.info.run_id == file.read_text(encoding="utf-8") == "run2"
+    assert fake.runs["run2"]["params"] == {"rate": "0.7"} and fake.ends == ["FAILED", "FINISHED"]
+
+
+def test_an_epoch_that_was_stopped_is_no_point(tmp_path, monkeypatch):
+    fake = FakeMLflow()
+    monkeypatch.setitem(sys.modules, "mlflow", fake)
+    for stop in ([StopAt(6)], []):  # within the second epoch
+        log = MLflowLogger(id_file=tmp_path / "id.txt")
+        fit = dict(epochs=2, callbacks=[log, *stop], checkpoint_dir=tmp_path / "c", verbose=0)
+        Trainer(model()).fit(dataset(), **fit)
+        steps = [step for step, _ in fake.runs["run0"]["metrics"]]
+        assert steps == ([0] if stop else [0, 1])
+
+
+def test_the_loggers_of_a_run_measure_on_crops(tmp_path):
+    config = RunConfig(model="unet", data="digit_scenes", augment="crop=16", limit=20, options={"filters": 2})
+    found = config.load_data()
+    [log] = loggers_of(["csv"], tmp_path, config, found, config.build(found.info))
+    assert log._images.shape == (8, 16, 16, 1)
 
 
 @pytest.mark.parametrize("make", [MLflowLogger, lambda: TensorBoardLogger("logs")])

@@ -215,7 +215,10 @@ def _tell(report: "Report") -> None:
 
 
 def _print_labels(rows: list["Row"]) -> None:
-    """Prints the rows of images that have one answer: a class, labels or values."""
+    """Prints the rows of images that have one answer: a class, labels or values; as JSON, all rows whole."""
+    if console.kept is not None:
+        _print_whole(rows)
+        return
     labelled = [row for row in rows if "height" not in row]
     if not labelled:
         return
@@ -231,3 +234,13 @@ def _print_labels(rows: list["Row"]) -> None:
     console.print(table)
     if len(labelled) > _SHOWN:
         say(f"... and {len(labelled) - _SHOWN} more images, which the model is surer of: see --table")
+
+
+def _print_whole(rows: list["Row"]) -> None:
+    """Prints all rows and columns of the table, for JSON, with the names of the table."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    table = Table(*map(escape, columns))
+    for row in rows:
+        table.add_row(*("" if (x := row.get(name)) is None else escape(str(x)) for name in columns))
+    if columns:
+        console.print(table)

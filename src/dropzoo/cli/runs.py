@@ -56,8 +56,8 @@ def train(
         str | None,
         typer.Option(
             "--recipe",
-            help="Settings for a small (up to some thousand images) or medium data set, where no option says "
-            "otherwise.",
+            help="Settings for a small (up to some thousand images) or medium data set, or your own, as in "
+            '"optimizer=sgd; mixup=0.2". Options that are given win.',
         ),
     ] = None,
     patience: Annotated[
@@ -116,9 +116,7 @@ def train(
         **vars(training),
     }
     if recipe is not None:
-        settings = {n: v for n, v in recipe_of(recipe, model).items() if not _was_given(context, n)}
-        asked |= settings
-        say(f"Recipe {recipe}: {', '.join(f'{name} {value}' for name, value in settings.items())}")
+        asked |= (settings := {n: v for n, v in recipe_of(recipe, model).items() if not _was_given(context, n)})
     config = RunConfig(
         snapshots=snapshots,
         model=model,
@@ -136,6 +134,8 @@ def train(
     if workers > 1 and "TF_CONFIG" not in os.environ:
         load_run_data(config, folder)  # prepares the data once, before the workers read them at the same time
         raise typer.Exit(run_workers([sys.executable, "-m", "dropzoo.cli", *context.obj], workers))
+    if recipe is not None:  # only here, so that with several workers it is shown once
+        say(f"Recipe {recipe}: {', '.join(f'{name} {value}' for name, value in settings.items())}")
     options: dict[str, Any] = {
         "say": say,
         "steps_per_execution": steps_per_execution,

@@ -1,5 +1,6 @@
 """Answers to many images: read ahead, computed in batches, or in tiles where an image is too large for that."""
 
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,7 +12,7 @@ import tensorflow as tf
 from dropzoo.common.checks import check_count
 from dropzoo.predictions.reading import Page
 from dropzoo.predictions.summary import MaskSummary, Row, row_of_classes, row_of_labels
-from dropzoo.predictions.tiles import Tiles
+from dropzoo.predictions.tiles import Tiles, check_order
 from dropzoo.predictions.values import ValueSummary, row_of_values
 from dropzoo.runs.predictor import Arrays, Predictor
 
@@ -121,6 +122,7 @@ def answers(
             yield from _flush(predictor, pending, batch_size)
             pending, held = [], 0
             if tile is not None and loaded.error is None:
+                check_order(predictor)
                 loaded = _tiled(predictor, loaded.page, tile, overlap, batch_size)
             yield loaded
             continue
@@ -146,17 +148,58 @@ def _loaded(predictor: Predictor, pages: Iterable[Page], tile: int | None) -> It
         except Exception as error:  # whatever a decoder raises: the other images go on
             return Answer(page, error=error)
 
-    ahead: deque[Future[_Loaded | Answer]] = deque()
+    held = _Held()
+
+    def begun(page: Page) -> _Loaded | Answer | Page:
+        if not held.has_room():
+            return page  # it is read when its turn comes
+        result = load(page)
+        held.add(result)
+        return result
+
+    def ended(result: _Loaded | Answer | Page) -> _Loaded | Answer:
+        if isinstance(result, Page):
+            return load(result)
+        held.remove(result)
+        return result
+
+    ahead: deque[Future[_Loaded | Answer | Page]] = deque()
     most = 4 * _READERS
     with ThreadPoolExecutor(_READERS, "read") as pool:
         for page in pages:
-            ahead.append(pool.submit(load, page))
-            if len(ahead) > most:
-                result = ahead.popleft().result()
+            ahead.append(pool.submit(begun, page))
+            while len(ahead) > most:
+                result = ended(ahead.popleft().result())
                 most = _ahead(result)
                 yield result
         while ahead:
-            yield ahead.popleft().result()
+            yield ended(ahead.popleft().result())
+
+
+class _Held:
+    """How many images were read ahead, and how many pixels they have."""
+
+    def __init__(self) -> None:
+        self._lock, self._images, self._pixels = threading.Lock(), 0, 0
+
+    def has_room(self) -> bool:
+        """Whether another image may be read: there are few, or they are small."""
+        with self._lock:
+            return self._images < 2 * _READERS or self._pixels < _HELD_PIXELS
+
+    def add(self, result: _Loaded | Answer) -> None:
+        """Counts an image that was read."""
+        self._count(result, 1)
+
+    def remove(self, result: _Loaded | Answer) -> None:
+        """Forgets an image that is not held here any more."""
+        self._count(result, -1)
+
+    def _count(self, result: _Loaded | Answer, sign: int) -> None:
+        if isinstance(result, _Loaded):
+            with self._lock:
+                self._images += sign
+                self._pixels += sign * result.image.shape[0] * result.image.shape[1]
 
 
 def _ahead(loaded: _Loaded | Answer) -> int:

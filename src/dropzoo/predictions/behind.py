@@ -8,7 +8,7 @@ from math import prod
 from dropzoo.predictions.answers import Answer
 from dropzoo.predictions.summary import Row
 
-_HELD_PIXELS = 2**22  # of answers that wait to be written, which bounds the memory
+_HELD_VALUES = 2**23  # pixels times classes of answers that wait to be written, which bounds the memory
 _HELD = 256  # answers that wait
 
 
@@ -17,8 +17,8 @@ def written_behind(
 ) -> Iterator[tuple[Answer, Row | Exception]]:
     """Yields each answer, in order, with its row or with the error that it or its files have.
 
-    One thread writes, because the pictures of Matplotlib cannot be drawn in several. The answer of tiles computes
-    while it is written, so nothing else is computed meanwhile.
+    One thread writes at a time, because the pictures of Matplotlib cannot be drawn in several. The answer of tiles
+    computes while it is written, so the caller's thread writes it: an interrupt then stops it within a tile.
 
     Args:
         found: The answers.
@@ -33,12 +33,15 @@ def written_behind(
     pool = ThreadPoolExecutor(1, "write")
     try:
         for answer in found:
-            waiting.append((answer, _begun(pool, answer, write, before)))
-            held += prod(answer.size)
             whole = isinstance(answer.strips, list) or answer.error is not None
-            while waiting and (waiting[0][1].done() or not whole or held > _HELD_PIXELS or len(waiting) > _HELD):
-                held -= prod(waiting[0][0].size)
+            if whole:
+                waiting.append((answer, _begun(pool, answer, write, before)))
+                held += _values(answer)
+            while waiting and (waiting[0][1].done() or not whole or held > _HELD_VALUES or len(waiting) > _HELD):
+                held -= _values(waiting[0][0])
                 yield waiting[0][0], _outcome(waiting.popleft()[1])
+            if not whole:
+                yield answer, _written_now(answer, write, before)
         while waiting:
             yield waiting[0][0], _outcome(waiting.popleft()[1])
     finally:
@@ -59,6 +62,22 @@ def _begun(
     except (ValueError, OSError) as other:
         failed.set_exception(other)
     return failed
+
+
+def _values(answer: Answer) -> int:
+    """How many numbers one statistic of an answer has."""
+    strips = answer.strips
+    classes = strips[0][1]["mean"].shape[-1] if isinstance(strips, list) and strips else 1
+    return prod(answer.size) * classes
+
+
+def _written_now(answer: Answer, write: Callable[[Answer], Row], before: Callable[[], None]) -> Row | Exception:
+    """The row of an answer that computes while it is written, or the error of its file."""
+    try:
+        before()
+        return write(answer)
+    except (ValueError, OSError) as error:
+        return error
 
 
 def _outcome(future: Future[Row]) -> Row | Exception:

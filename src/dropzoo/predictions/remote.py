@@ -14,7 +14,7 @@ from dropzoo.common.checks import unknown
 from dropzoo.common.images import channels_first, image_shape
 from dropzoo.common.pixels import Pixels
 from dropzoo.runs.inputs import feeding_of
-from dropzoo.runs.predictor import Predictor
+from dropzoo.runs.predictor import Predictor, is_of_pixels
 from dropzoo.runs.statistics import Arrays, arranged
 
 _SECONDS = 300.0
@@ -125,6 +125,6 @@ def _predictor(connection: _Connection, path: str) -> Predictor:
 
     names = tuple(info["class_names"]) if info.get("class_names") else None
     shape = (height, width, channels or 1)
-    rank = len(outputs[name]["tensor_shape"]["dim"])
+    of_pixels = is_of_pixels([int(each["size"]) for each in outputs[name]["tensor_shape"]["dim"]])
     count = int(info.get("num_samples") or 1) if verb == "predict_mc" else 1
-    return Predictor(predict, shape, names, pixels, num_samples=count, is_map=rank > 2, task=task)
+    return Predictor(predict, shape, names, pixels, num_samples=count, is_map=of_pixels, task=task)

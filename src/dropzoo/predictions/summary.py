@@ -178,9 +178,11 @@ def urgency(row: Row) -> tuple[float, ...]:
 
 
 def _entropy(row: Row) -> float:
-    deviations = [name for name in row if name.startswith("deviation")]
-    for name in ("predictive_entropy", "predictive_entropy_mean", *deviations[:1]):
+    """The entropy of an image, or the largest deviation of its values."""
+    for name in ("predictive_entropy", "predictive_entropy_mean"):
         value = row.get(name)
         if isinstance(value, (int, float)) and math.isfinite(value):
             return float(value)
-    return 0.0
+    start = "deviation_mean" if "height" in row else "deviation"
+    found = [x for name, x in row.items() if name.startswith(start) and isinstance(x, (int, float))]
+    return max((float(x) for x in found if math.isfinite(x)), default=0.0)

@@ -16,6 +16,16 @@ from dropzoo.serving.calibration.calibration import Calibration
 from dropzoo.serving.montecarlo.tiles import tiled_strips
 
 
+def check_order(predictor: Predictor) -> None:
+    """Raises a ValueError if a model takes images whose channels come first, of which there are no tiles."""
+    shape = (1, 2, 3, predictor.input_shape[-1])
+    if predictor.feed is not None and tuple(predictor.feed(tf.zeros(shape)).shape) != shape:
+        raise ValueError(
+            "Tiles need channels last, and the model takes them first. Put keras.layers.Permute((3, 1, 2)) behind "
+            "an input (height, width, channels), and save that model; or leave out --tile"
+        )
+
+
 class Tiles:
     """A large image, opened but not read.
 

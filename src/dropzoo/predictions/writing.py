@@ -59,19 +59,20 @@ def parse_kinds(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def kinds_for(task: str, wanted: Sequence[str] | None) -> tuple[str, ...]:
+def kinds_for(task: str, wanted: Sequence[str] | None, sampled: bool = True) -> tuple[str, ...]:
     """Returns what is saved for a model of masks: what is wanted, or the default for its output kind.
 
     Args:
         task: The output kind.
         wanted: Names of `KINDS`; None for the default.
+        sampled: Bool, whether the model gives several samples, without which there is no deviation.
 
     Raises:
         ValueError: If a model of this output kind does not give something that is wanted.
     """
     if task == "regression":
         there: tuple[str, ...] = _OF_VALUES
-        default: tuple[str, ...] = ("values", "deviation")
+        default: tuple[str, ...] = ("values", "deviation") if sampled else ("values",)
     elif task == "multi_label":
         there = tuple(kind for kind in KINDS if kind not in (*_OF_VALUES, *_PICTURES))
         default = ("mask", "entropy")

@@ -26,7 +26,7 @@ class Export:
         input_shape: `(height, width, channels)`, with None for a size that is not fixed.
         pixels: As the argument.
         samples: Bool, whether it draws Monte-Carlo samples.
-        is_map: Bool, whether there is an answer for each pixel.
+        output_shape: The shape of its output, with the batch.
 
     Raises:
         ValueError: If it has several inputs or outputs, or takes no image.
@@ -51,7 +51,7 @@ class Export:
         self._name = "values" if "values" in outputs else "probabilities"
         self.input_shape, self.pixels = image_shape(tuple(spec.shape)), pixels
         self.samples = "predict_mc" in self._signatures
-        self.is_map = outputs[self._name].shape.rank > 2
+        self.output_shape = tuple(outputs[self._name].shape)
 
     def __call__(self, images: np.ndarray) -> Arrays:
         """Returns the statistics of float32 images in [0, 1], `(batch, height, width, channels)`."""

@@ -9,6 +9,7 @@ import keras
 from dropzoo import training
 from dropzoo.common.checks import unknown
 from dropzoo.runs.config import RunConfig
+from dropzoo.runs.inputs import fed
 
 #: The loggers by their names; each takes the folder of the run, its config and images to measure with.
 LOGGERS: dict[str, Callable[[Path, RunConfig, Any], keras.callbacks.Callback]] = {
@@ -33,21 +34,25 @@ def parse_log(value: str | None) -> tuple[str, ...]:
     return names
 
 
-def loggers_of(names: Sequence[str], out: Path, config: RunConfig, data: training.Data) -> list[Any]:
+def loggers_of(
+    names: Sequence[str], out: Path, config: RunConfig, data: training.Data, model: keras.Model
+) -> list[Any]:
     """Returns the callbacks of a run that log its course.
 
     Args:
         names: Names of `LOGGERS`.
         out: The folder of the run.
         config: The config of the run.
-        data: Its data; the first training images show how much each site drops.
+        data: Its data; the first training images, as the model gets them, show how much each site drops.
+        model: Its model.
 
     Raises:
         ValueError: If the package of a logger is missing.
     """
     if not names:
         return []
-    images = next(iter(data.train.as_stored()))[0]
+    # Cropped as in the training: whole images may not fit into memory.
+    images = next(iter(fed(data.train, model).at_epoch(0)))[0][:8]
     try:
         return [LOGGERS[name](out, config, images) for name in names]
     except ImportError as error:

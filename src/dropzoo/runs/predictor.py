@@ -1,7 +1,7 @@
 """Predictions for image files, from a run's folder, a `.keras` file or a SavedModel."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -176,7 +176,7 @@ def load_predictor(
         if len(models) > 1:
             for member in models:
                 settle_range(member, input_range, say)
-            return _from_members(models, names, from_logits, calibration, value_range)
+            return _from_members(models, names, from_logits, calibration, value_range, task)
         (model,) = models
     elif path.suffix == ".keras" and path.is_file():
         model = load_model(path)
@@ -194,7 +194,7 @@ def load_predictor(
         said = facts_of_export(export)
         remember(model, pixels_of_export(export, said, input_range))
         names, input_range = tuple(said["class_names"]) if said.get("class_names") else None, None
-        task = task or said.get("task")
+        task = _task_of_export(export, said, task)
     else:
         raise ValueError(f"Expected a run's folder, a .keras file or a SavedModel. Received: {path}")
     check_single(model)
@@ -212,17 +212,23 @@ def _from_members(
     from_logits: bool | None,
     calibration: serving.Calibration | None,
     value_range: tuple[float, float] | None,
+    said: str | None,
 ) -> Predictor:
     feed = feeding(models[0])
-    ensemble = serving.Ensemble(models, from_logits=from_logits, calibration=calibration)
+    ensemble = serving.Ensemble(models, said, from_logits, calibration=calibration)
     task = str(ensemble.task)
 
     def predict(images: np.ndarray) -> Arrays:
         return arranged({name: value.numpy() for name, value in ensemble(feed(images)).items()}, task)
 
     facts: dict[str, Any] = {"feed": feed, "sampler": ensemble, "calibration": calibration}
-    facts |= {"num_samples": len(models), "is_map": len(models[0].output_shape) > 2, "value_range": value_range}
-    facts |= {"task": task, "members": tuple(serving.Ensemble([each], from_logits=from_logits) for each in models)}
+    facts |= {
+        "num_samples": len(models),
+        "is_map": is_of_pixels(models[0].output_shape),
+        "value_range": value_range,
+    }
+    members = tuple(serving.Ensemble([each], said, from_logits) for each in models)
+    facts |= {"task": task, "members": members}
     return Predictor(predict, image_shape(models[0].input_shape), class_names, taken_by(models[0]), **facts)
 
 
@@ -253,15 +259,40 @@ def _from_keras(
             return arranged({name: value.numpy() for name, value in sample(feed(images)).items()}, task)
 
         facts |= {"sampler": sample, "num_samples": sample.num_samples}
-    facts |= {"is_map": len(model.output_shape) > 2, "task": task}
+    facts |= {"is_map": is_of_pixels(model.output_shape), "task": task}
     return Predictor(predict, image_shape(model.input_shape), class_names, taken_by(model), **facts)
+
+
+def is_of_pixels(shape: Sequence[int | None]) -> bool:
+    """Returns whether an output of this shape, with the batch, has an answer for each pixel.
+
+    Args:
+        shape: The shape of the output: `(batch,)`, `(batch, classes)` or `(batch, height, width, classes)`.
+
+    Raises:
+        ValueError: If it has three axes, which are neither answers for an image nor for each pixel.
+    """
+    if len(shape) == 3:
+        _, first, second = shape
+        raise ValueError(
+            "The output of the model must be (batch, classes) or (batch, height, width, classes). "
+            f"Received: {tuple(shape)}. Add keras.layers.Flatten() to the model for several values of an image, "
+            f"or keras.layers.Reshape(({first}, {second}, 1)) for one value of each pixel"
+        )
+    return len(shape) > 2
+
+
+def _task_of_export(path: Path, info: Mapping[str, Any], said: str | None) -> str:
+    """Returns the output kind of an export, or raises a ValueError if the caller says another."""
+    kind = info.get("task", "multi_class")
+    if said not in (None, kind):
+        raise ValueError(f"The export {path} has task={kind!r}. Leave out task={said!r}")
+    return kind
 
 
 def _from_saved_model(path: Path, input_range: tuple[float, float] | None, task: str | None) -> Predictor:
     info = facts_of_export(path)
-    kind = info.get("task", "multi_class")
-    if task not in (None, kind):
-        raise ValueError(f"The export {path} has task={kind!r}. Leave out task={task!r}")
+    kind = _task_of_export(path, info, task)
     export = Export(path, info, pixels_of_export(path, info, input_range))
 
     def predict(images: np.ndarray) -> Arrays:
@@ -274,6 +305,6 @@ def _from_saved_model(path: Path, input_range: tuple[float, float] | None, task:
         names,
         export.pixels,
         num_samples=int(info.get("num_samples") or 1) if export.samples else 1,
-        is_map=export.is_map,
+        is_map=is_of_pixels(export.output_shape),
         task=kind,
     )

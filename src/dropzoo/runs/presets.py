@@ -66,6 +66,8 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     },
 }
 
+_WORDS = {"yes": True, "true": True, "no": False, "false": False, "none": False, None: False}
+
 
 def task_of(model: str) -> str:
     """Returns the task that a model of `list_models` is for: `"classification"` or `"segmentation"`."""
@@ -96,7 +98,7 @@ def recipe_of(spec: str | Mapping[str, Any], model: str) -> dict[str, Any]:
     for name in settings:
         if name not in FIELDS:
             raise unknown("setting of a recipe", name, FIELDS)
-    return settings
+    return {name: _meant(name, value) for name, value in settings.items()}
 
 
 def in_words(spec: str | Mapping[str, Any]) -> str:
@@ -114,6 +116,14 @@ def _parsed(part: str) -> tuple[str, Any]:
         return name.strip(), ast.literal_eval(text.strip())
     except (ValueError, SyntaxError):
         return name.strip(), text.strip()
+
+
+def _meant(name: str, value: Any) -> Any:
+    """Returns a value whose words, as `yes` and `none`, are read like those of the options."""
+    word = value.lower() if isinstance(value, str) else value
+    if name in ("augment", "deep_supervision"):
+        return _WORDS.get(word, value) if word is None or isinstance(word, str) else value
+    return None if name in ("clip_norm", "ema") and word == "none" else value
 
 
 def _named(name: str) -> str:

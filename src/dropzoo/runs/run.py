@@ -99,7 +99,7 @@ def train_run(
     callbacks = config.rate_callbacks()
     for callback in callbacks:
         callback.match(model)  # a pattern without a site is an error before anything is written
-    loggers = loggers_of(log, out, config, data) if chief else []
+    loggers = loggers_of(log, out, config, data, model) if chief else []
     snapshots = [_Snapshots(model, out, config.epochs // config.snapshots)] if config.snapshots and chief else []
     epochs = config.epochs
     if config.patience is not None:

@@ -95,6 +95,10 @@ class Settings:
             check_positive(self.clip_norm, "clip_norm")
         if self.ema is not None and not 0 <= self.ema < 1:
             raise ValueError(f"`ema` must be in [0, 1). Received: ema={self.ema}")
+        if not isinstance(self.deep_supervision, bool):
+            raise ValueError(
+                f"`deep_supervision` must be True or False. Received: deep_supervision={self.deep_supervision!r}"
+            )
         make_optimizer(self.optimizer, self.learning_rate)
         for name in ("mixup", "cutmix"):
             check_mix(getattr(self, name), name)

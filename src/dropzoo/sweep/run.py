@@ -17,6 +17,7 @@ from pathlib import Path
 from rich.console import Console
 
 from dropzoo.common.checks import check_choice
+from dropzoo.runs.config import RunConfig
 from dropzoo.sweep.report import write_report
 from dropzoo.sweep.screen import Screen, trials_and_epochs
 from dropzoo.sweep.space import Space
@@ -141,11 +142,13 @@ def _check_engine(engine: str, workers: int | None, resources: dict[str, float] 
 def _checked(space: Space, console: Console) -> Space:
     """Returns the space without impossible combinations, before anything is written or trained."""
     info = None
-    for augment in reversed(space.augments):
-        first = space.trials(space.epochs)[0].config
-        fold = (space.folds - 1, space.folds) if space.folds else None
+    fold = (space.folds - 1, space.folds) if space.folds else None
+    configs: dict[object, RunConfig] = {}  # one for each way to read the data; recipes have their own
+    for config in (trial.config for trial in space.trials(space.epochs)):
+        configs.setdefault((config.augment, config.batch_size, config.balance), config)
+    for config in reversed(configs.values()):
         # Loading is the check: it raises for an augmentation or a fold that the data do not allow.
-        data = dataclasses.replace(first, augment=augment, fold=fold).load_data()
+        data = dataclasses.replace(config, fold=fold).load_data()
         if data.validation is None:
             raise ValueError(f"Trials are compared on validation images, and {space.data!r} has none here")
         info = data.info

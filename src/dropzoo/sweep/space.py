@@ -249,17 +249,18 @@ class Space(Settings):
             The space with these combinations in `leave_out`, and a line of text on each of them.
 
         Raises:
-            ValueError: For unknown models, options, sites and plans, and for sites or a spec that fit nowhere.
+            ValueError: For unknown models, options, sites and plans, for sites or a spec that fit nowhere, and for
+                recipes that a model cannot be trained with.
         """
         built: set[Any] = set()
         refused: dict[tuple[str, str, str], str] = {}
         for trial in {t.candidate: t for t in self.trials(self.epochs)}.values():
             where = (trial.axes.model, trial.axes.sites, trial.axes.spec)
-            keys = {where, json.dumps([trial.config.model, trial.config.options])}
+            keys = {where, json.dumps([trial.config.model, trial.config.options, trial.axes.recipe])}
             if where in refused or keys <= built:
                 continue
             try:
-                trial.config.build(info)
+                trial.config.trainer(trial.config.build(info), info)  # which checks the recipe
                 built |= keys
             except CannotPlace as error:
                 if trial.axes.sites not in self.sites:  # nothing may be left out of a whole plan
@@ -303,7 +304,9 @@ class Space(Settings):
             graphs = itertools.groupby(self._plans(model), lambda p: (p.axes.get("sites"), p.axes.get("spec")))
             for _, plans in graphs:
                 for seed, fold, augment, plan in itertools.product(self.seeds, folds, self.augments, list(plans)):
-                    regularisers = {"augment": augment, "label_smoothing": smoothing}
+                    merged = {**settings, "augment": augment, "label_smoothing": smoothing, **replaced}
+                    if epochs != self.epochs:  # the warm-up is the same part of a shorter training
+                        merged["warmup"] *= epochs / self.epochs
                     config = RunConfig(
                         model=model,
                         dropout=plan.dropout,
@@ -311,7 +314,7 @@ class Space(Settings):
                         rate_schedule=plan.rate_schedule,
                         seed=seed,
                         fold=fold,
-                        **{**settings, **regularisers, **replaced},
+                        **merged,
                     )
                     axes = dataclasses.replace(shared, augment=_text(augment), **plan.axes)
                     yield Trial(axes=axes, config=config)
