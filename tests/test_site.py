@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,18 @@ def test_every_public_name_is_on_one_page(package):
 def test_every_command_is_on_one_page():
     """A new command is added to docs/api/commands/index.md; its own page is made from its help."""
     assert sorted(toctrees(DOCS / "api/commands/index.md")) == sorted(typer.main.get_command(app).commands)
+
+
+def test_the_page_of_a_command_says_what_is_required(monkeypatch):
+    application = types.ModuleType("sphinx.application")
+    application.Sphinx = object  # Sphinx itself is not needed here
+    monkeypatch.setitem(sys.modules, "sphinx.application", application)
+    monkeypatch.setitem(sys.modules, "sphinx", types.ModuleType("sphinx"))
+    monkeypatch.syspath_prepend(DOCS / "_ext")
+    generated = importlib.import_module("generated")
+    page = generated.command_page("train", typer.main.get_command(app).commands["train"])
+    assert "dropzoo train MODEL --data DATA [OPTIONS]" in page
+    assert re.search(r"^\| `--data` \|.*\| required \|$", page, re.M) and "| `10` |" in page
 
 
 def test_every_page_is_in_the_navigation():

@@ -19,13 +19,14 @@ def command_page(name: str, command: typer.core.TyperCommand) -> str:
     arguments = [each for each in command.params if each.param_type_name == "argument"]
     options = [each for each in command.params if each.param_type_name == "option" and each.name != "help"]
     usage = [each.name.upper() if each.required else f"[{each.name.upper()}]" for each in arguments]
+    needed = [f"{max(each.opts, key=len)} {each.name.upper()}" for each in options if each.required]
     lines = [
         f"# dropzoo {name}",
         "",
         text.strip(),
         "",
         "```",
-        " ".join(["dropzoo", name, *usage, "[OPTIONS]"]),
+        " ".join(["dropzoo", name, *usage, *needed, "[OPTIONS]"]),
         "```",
     ]
     if examples:
@@ -48,7 +49,8 @@ def row(parameter: typer.core.TyperOption | typer.core.TyperArgument) -> str:
         text = text.replace(mark, f"\\{mark}")
     value = parameter.default
     shown = isinstance(value, (str, int, float)) and not isinstance(value, bool)
-    return f"| {names} | {text} | {f'`{value}`' if shown else ''} |"
+    default = f"`{value}`" if shown else ""
+    return f"| {names} | {text} | {'required' if parameter.required else default} |"
 
 
 def builders_page() -> str:
