@@ -13,12 +13,13 @@ from dropzoo.layers.draws.draw import Draw
 from dropzoo.layers.draws.hash import Shape, derive_key, keep_mask, mix, positions, row_bits, u32
 from dropzoo.layers.draws.xla import compiled, gate, shape_of_mask
 
-# Factors of the inverse of the error function near the middle, and in the tails.
-_MIDDLE = (
+# Factors of the inverse of the error function near the middle, and in the tails, for every runtime; from Giles,
+# "Approximating the erfinv function", 2011.
+MIDDLE = (
     2.81022636e-08, 3.43273939e-07, -3.5233877e-06, -4.39150654e-06, 0.00021858087, -0.00125372503, -0.00417768164,
     0.246640727, 1.50140941,
 )  # fmt: skip
-_TAILS = (
+TAILS = (
     -0.000200214257, 0.000100950558, 0.00134934322, -0.00367342844, 0.00573950773, -0.0076224613, 0.00943887047,
     1.00167406, 2.83297682,
 )  # fmt: skip
@@ -289,7 +290,7 @@ def standard_normal_plainly(uniform: tf.Tensor) -> tf.Tensor:
     def polynomial(at: tf.Tensor, factors: tuple[float, ...]) -> tf.Tensor:
         return functools.reduce(lambda total, factor: total * at + factor, factors[1:], tf.constant(factors[0]))
 
-    middle, tails = polynomial(w - 2.5, _MIDDLE), polynomial(tf.sqrt(w) - 3.0, _TAILS)
+    middle, tails = polynomial(w - 2.5, MIDDLE), polynomial(tf.sqrt(w) - 3.0, TAILS)
     return math.sqrt(2.0) * tf.where(w < 5.0, middle, tails) * x
 
 

@@ -157,10 +157,10 @@ def _by_tensorflow(parts: Parts, given: Mapping[str, np.ndarray]) -> dict[str, n
         shared = {name: first[name] for name in parts.shared}
         sums = [tf.constant(zero) for zero in parts.zeros]
         for turn in range(parts.turns):
-            values = {f"sum_{i}": x for i, x in enumerate(sums)}
+            values = {f"dz_sum_{i}": x for i, x in enumerate(sums)}
             totals = parts.turn(turn=tf.constant(turn), **values, **shared)
-            sums = [totals[f"total_{i}"] for i in range(len(sums))]
-        found |= parts.after(**{f"total_{i}": x for i, x in enumerate(sums)}, **inputs)
+            sums = [totals[f"dz_total_{i}"] for i in range(len(sums))]
+        found |= parts.after(**{f"dz_total_{i}": x for i, x in enumerate(sums)}, **inputs)
     return {name: x.numpy() for name, x in found.items()}
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from dropzoo.common.images import channels_first
 from dropzoo.serving.export.onnx_operations import handlers
 from dropzoo.serving.export.parts import Parts
 
@@ -25,7 +26,7 @@ def graph_of(parts: Parts) -> Any:
         parts: The functions of the export.
 
     Raises:
-        ValueError: If ONNX has no operation for one of TensorFlow.
+        ValueError: If ONNX has no operation for one of TensorFlow, or an input has the name of another value.
     """
     import onnx
     from onnx import helper
@@ -40,6 +41,7 @@ def graph_of(parts: Parts) -> Any:
         nodes += [*moved, loop, *last.node]
         constants += [*more, *last.initializer]
         outputs += last.output
+    _check_names([value.name for value in inputs], [value.name for value in outputs])
     graph = helper.make_graph(nodes, "dropzoo", inputs, outputs, constants)
     _name_axes(graph)
     _merge_constants(graph)
@@ -47,6 +49,16 @@ def graph_of(parts: Parts) -> Any:
     model.ir_version = _IR_VERSION
     onnx.checker.check_model(model)
     return model
+
+
+def _check_names(inputs: Sequence[str], outputs: Sequence[str]) -> None:
+    """Raises a ValueError if two values of the graph would have one name, of which ONNX has one list only."""
+    taken = {name for name in inputs if inputs.count(name) > 1 or name in outputs}
+    if taken:
+        raise ValueError(
+            f"In a file of ONNX no input of the model can be called {', '.join(sorted(taken))}, since the file "
+            "has an input or an answer of that name. Rename the `keras.Input`, or use format='saved_model'"
+        )
 
 
 class _Traced:
@@ -96,7 +108,7 @@ def _loop(parts: Parts, body: Any) -> tuple[list[Any], Any, list[Any]]:
         helper.make_node("Cast", ["turn/number"], ["turn/turn"], to=TensorProto.INT32),
         helper.make_node("Identity", ["turn/on"], ["turn/go_on"]),
     ]
-    zeros = [numpy_helper.from_array(zero, f"sum_{i}") for i, zero in enumerate(parts.zeros)]
+    zeros = [numpy_helper.from_array(zero, f"dz_sum_{i}") for i, zero in enumerate(parts.zeros)]
     types = [helper.np_dtype_to_tensor_dtype(zero.dtype) for zero in parts.zeros]
 
     def sums(name: str) -> list[Any]:
@@ -115,13 +127,13 @@ def _loop(parts: Parts, body: Any) -> tuple[list[Any], Any, list[Any]]:
         n for node in moved for n in node.input
     }
     inner, outer = ([x for x in body.initializer if (x.name in kernels) is inside] for inside in (True, False))
-    turn = [*inputs, *sums("sum")], [go_on, *sums("total")]
+    turn = [*inputs, *sums("dz_sum")], [go_on, *sums("dz_total")]
     graph = helper.make_graph([*begin, *kept], "samples", *turn, inner)
-    turns = numpy_helper.from_array(np.array(parts.turns, np.int64), "turns")
+    turns = numpy_helper.from_array(np.array(parts.turns, np.int64), "dz_turns")
     sampled = numpy_helper.from_array(np.array(True), "sampled")
-    names = [f"total_{i}" for i in range(len(zeros))]
+    names = [f"dz_total_{i}" for i in range(len(zeros))]
     loop = helper.make_node(
-        "Loop", ["turns", "sampled", *(z.name for z in zeros)], names, name="samples", body=graph
+        "Loop", ["dz_turns", "sampled", *(z.name for z in zeros)], names, name="samples", body=graph
     )
     return moved, loop, [turns, sampled, *zeros, *outer]
 
@@ -144,6 +156,9 @@ def _merge_constants(graph: Any) -> None:
     kept: dict[bytes, str] = {}
     instead, unique = {}, []
     for constant in graph.initializer:
+        if constant.name == "sampled":  # the default of an input, which no other node may read
+            unique.append(constant)
+            continue
         data = constant.SerializeToString()
         name, constant.name = constant.name, ""
         key = hashlib.sha256(constant.SerializeToString()).digest()
@@ -168,19 +183,23 @@ def _all_nodes(graph: Any) -> Iterator[Any]:
 
 
 def _name_axes(graph: Any) -> None:
-    """Gives the axes of unknown length names that people understand; other axes of outputs lose theirs."""
-    single = (
-        len({value.name for value in graph.input} - {"sampled"}) == 1
-        and len(graph.input[0].type.tensor_type.shape.dim) == 4
-    )
+    """Names the batch, and the height and width of a model's only images; other open axes lose their names.
+
+    Equal names mean equal sizes, and the maps of an answer may be smaller than the images.
+    """
+    inputs = [value for value in graph.input if value.name != "sampled"]
     for value in (*graph.input, *graph.output):
-        for axis, dim in enumerate(value.type.tensor_type.shape.dim):
+        dims = value.type.tensor_type.shape.dim
+        names = {0: "batch"}
+        if len(dims) == 4 and len(inputs) == 1 and value is inputs[0]:
+            first = channels_first([dim.dim_value if dim.HasField("dim_value") else None for dim in dims])
+            names |= {2: "height", 3: "width"} if first else {1: "height", 2: "width"}
+        for axis, dim in enumerate(dims):
             if dim.HasField("dim_value") and axis:
                 continue
             dim.Clear()
-            name = ("batch", "height", "width")[axis] if axis < 3 else ""
-            if axis == 0 or (single and name):
-                dim.dim_param = name
+            if axis in names:
+                dim.dim_param = names[axis]
 
 
 @contextlib.contextmanager

@@ -5,16 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from dropzoo.layers.draws.samples import MIDDLE, TAILS
+
 _LARGEST = 127  # the largest exponent of a float32; the smallest of a normal number is -126
-# Polynomials in Giles, "Approximating the erfinv function", 2011, for the middle and for the tails.
-_MIDDLE = (
-    2.81022636e-08, 3.43273939e-07, -3.5233877e-06, -4.39150654e-06, 0.00021858087, -0.00125372503, -0.00417768164,
-    0.246640727, 1.50140941,
-)  # fmt: skip
-_TAILS = (
-    -0.000200214257, 0.000100950558, 0.00134934322, -0.00367342844, 0.00573950773, -0.0076224613, 0.00943887047,
-    1.00167406, 2.83297682,
-)  # fmt: skip
 
 
 class _Maker:
@@ -107,7 +100,7 @@ def _erfinv(make: _Maker) -> None:
     (x,) = make.inputs
     w = make("Neg", make("Log", make("Mul", make("Sub", 1.0, x), make("Add", 1.0, x))))
     parts = []
-    for moved, factors in ((make("Sub", w, 2.5), _MIDDLE), (make("Sub", make("Sqrt", w), 3.0), _TAILS)):
+    for moved, factors in ((make("Sub", w, 2.5), MIDDLE), (make("Sub", make("Sqrt", w), 3.0), TAILS)):
         total = make.constant(factors[0])
         for factor in factors[1:]:
             total = make("Add", make("Mul", total, moved), factor)

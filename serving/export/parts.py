@@ -1,6 +1,7 @@
 """The answers of an export as functions around one loop, for runtimes whose files hold the loop themselves."""
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,8 +24,8 @@ class Parts:
 
     Attributes:
         before: From the inputs to the answers that need no loop, and to what all samples share.
-        turn: From `turn`, the sums, `sum_0` and so on, and what is shared to the new sums, `total_0` and so on;
-            None without a loop.
+        turn: From `turn`, the sums, `dz_sum_0` and so on, and what is shared to the new sums,
+            `dz_total_0` and so on; None without a loop.
         after: From the totals and the inputs to the answers of the samples; None without a loop.
         turns: Int, the number of turns of the loop.
         answers: The names of the answers that `before` returns.
@@ -51,9 +52,10 @@ class Unrolled(Signatures):
     def __init__(self, predictors: Predictors, inputs: Sequence[Input], seed: int) -> None:
         sampler = predictors.monte_carlo
         if sampler is not None and sampler.sampling != "fixed" and any(each.resize for each in inputs):
+            advice = "Pass sampling='fixed'" if sampler.calibration is None else "Calibrate with sampling='fixed'"
             raise ValueError(
                 "The masks of an image depend on its pixels, and other runtimes round differently when they "
-                "resize it. Pass sampling='fixed', or resize the images before and leave `resize` out. "
+                f"resize it. {advice}, or resize the images before and leave `resize` out. "
                 f"Received: sampling={sampler.sampling!r}"
             )
         super().__init__(predictors, [dataclasses.replace(each, portable=True) for each in inputs], seed)
@@ -109,8 +111,7 @@ class Unrolled(Signatures):
         return predict
 
     def _answer(self, found: Any, given: Answer) -> Answer:
-        each = [found] if len(self._reader.outputs) == 1 else [found[o.name] for o in self._reader.outputs]
-        return self._prefixed([self._restored(answer, given) for answer in each])
+        return self._prefixed([self._restored(answer, given) for answer in self._of_each(found)])
 
     def _without_loop(self) -> Parts:
         def before(**given: tf.Tensor) -> Answer:
@@ -121,24 +122,27 @@ class Unrolled(Signatures):
         return Parts(traced, answers=tuple(traced.structured_outputs))
 
     def _with_loop(self, steps: Steps) -> Parts:
+        names: list[str] = []
+
         def before(**given: tf.Tensor) -> Answer:
             shared = steps.start(self._taken(given))
-            return self._serving_default(**given) | {f"shared_{i}": x for i, x in enumerate(shared)}
+            answers = self._serving_default(**given)
+            names.extend(answers)
+            return answers | _numbered("dz_shared", shared)
 
         def turn(turn: tf.Tensor, **values: tf.Tensor) -> Answer:
-            return _numbered("total", steps.add(turn, _listed("sum", values), _listed("shared", values)))
+            return _numbered("dz_total", steps.add(turn, _listed("dz_sum", values), _listed("dz_shared", values)))
 
         def after(**values: tf.Tensor) -> Answer:
-            return self._answer(steps.finish(_listed("total", values)), values)
+            return self._answer(steps.finish(_listed("dz_total", values)), values)
 
         first = _traced(before, self._given())
-        shared = _specs({name: x for name, x in first.structured_outputs.items() if name.startswith("shared_")})
+        shared = _specs({name: x for name, x in first.structured_outputs.items() if name not in names})
         zeros = [x.numpy() for x in steps.zeros()]
-        sums = [tf.TensorSpec([None] * x.ndim, x.dtype, f"sum_{i}") for i, x in enumerate(zeros)]
+        sums = [tf.TensorSpec([None] * x.ndim, x.dtype, f"dz_sum_{i}") for i, x in enumerate(zeros)]
         one = _traced(turn, [tf.TensorSpec([], tf.int32, "turn"), *sums, *shared])
         last = _traced(after, [*_specs(one.structured_outputs), *self._given()])
-        names = tuple(name for name in first.structured_outputs if not name.startswith("shared_"))
-        return Parts(first, one, last, steps.turns, names, tuple(s.name for s in shared), tuple(zeros))
+        return Parts(first, one, last, steps.turns, tuple(names), tuple(s.name for s in shared), tuple(zeros))
 
     def _given(self) -> list[tf.TensorSpec]:
         return [each.spec for each in self.inputs]
@@ -148,7 +152,7 @@ class Unrolled(Signatures):
             return super()._statistics(predictor, flat)
         steps = Steps(predictor)
         found = steps.finish(steps.add(tf.constant(0), steps.zeros(), steps.start(flat)))
-        return [found] if len(self._reader.outputs) == 1 else [found[o.name] for o in self._reader.outputs]
+        return self._of_each(found)
 
 
 def _traced(function: Callable[..., Answer], specs: list[tf.TensorSpec]) -> Any:
@@ -164,4 +168,6 @@ def _numbered(name: str, tensors: list[tf.Tensor]) -> Answer:
 
 
 def _listed(name: str, values: Answer) -> list[tf.Tensor]:
-    return [values[f"{name}_{i}"] for i in range(sum(key.startswith(f"{name}_") for key in values))]
+    """The numbered tensors among others, whose names are those of the user's inputs."""
+    names = itertools.takewhile(values.__contains__, (f"{name}_{i}" for i in itertools.count()))
+    return [values[each] for each in names]

@@ -1,6 +1,7 @@
 """The functions behind the signatures of an export, with the preprocessing inside."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import tensorflow as tf
 
@@ -75,7 +76,12 @@ class Signatures:
             found = predictor.sample(inputs, tf.constant(self._seed, tf.int64), plain=True)
         else:
             found = predictor.sample(inputs)  # type: ignore[union-attr]  # None has no signature
-        return [found] if len(self._reader.outputs) == 1 else [found[each.name] for each in self._reader.outputs]
+        return self._of_each(found)
+
+    def _of_each(self, found: Any) -> list[Answer]:
+        """The statistics of each output, from those of a predictor."""
+        outputs = self._reader.outputs
+        return [found] if len(outputs) == 1 else [found[each.name] for each in outputs]
 
     def _taken(self, given: Answer) -> list[tf.Tensor]:
         return [each.taken(given[each.name]) for each in self.inputs]

@@ -12,6 +12,8 @@ from dropzoo.serving.montecarlo.outputs import joined
 from dropzoo.serving.montecarlo.sampler import MonteCarlo
 from dropzoo.serving.montecarlo.statistics import Sums
 
+_BATCH = 32  # a file takes batches of any size, and folds the same number of samples for all of them
+
 
 class Steps:
     """What a sampler computes before, in and after its loop over the samples, with the same masks.
@@ -98,12 +100,12 @@ class Steps:
         return [Sums(*sums[i : i + 3]) for i in range(0, len(sums), 3)]
 
     def _samples_at_once(self) -> int:
-        """The most samples that fit in the memory budget for one image and divide the number of samples."""
+        """The most samples that fit in the memory budget for a usual batch and divide the number of samples."""
         sampler, stage = self._sampler, self._stage
         costs = None if stage.why_not_folded else stage.costs[1]
         if costs is None or not all(_is_known(shape) for shape in sampler.reader.inputs.shapes):
             return 1
-        fits = max(sampler.memory_budget // max(costs.head_bytes, 1), 1)
+        fits = max(sampler.memory_budget // max(_BATCH * costs.head_bytes, 1), 1)
         count = sampler.max_samples
         return max(n for n in range(1, count + 1) if n <= fits and count % n == 0)
 
