@@ -4,6 +4,7 @@ import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 import numpy as np
@@ -224,9 +225,23 @@ def examples_of(
             "A file of integers holds the deterministic answer alone: pass num_samples=0. "
             f"Received: precision='int8', num_samples={num_samples}"
         )
-    flat = reader.inputs.in_order(examples)
-    each = [(one.name, np.asarray(x, one.dtype)) for one, x in zip(inputs, flat, strict=True)]
+    if isinstance(examples, Mapping) and {one.name for one in inputs} <= set(examples):
+        flat = [examples[one.name] for one in inputs]
+    else:
+        flat = reader.inputs.in_order(examples)
+    each = [(one.name, _example(one, x)) for one, x in zip(inputs, flat, strict=True)]
     return [{name: x[i : i + 1] for name, x in each} for i in range(min(len(each[0][1]), 200))]
+
+
+def _example(one: Input, values: Any) -> np.ndarray:
+    """The examples of one input in the dtype of a request; a cast would turn images in [0, 1] into black ones."""
+    array = np.asarray(values)
+    if array.dtype.kind == "f" and not tf.as_dtype(one.dtype).is_floating:
+        raise ValueError(
+            f"`examples` must be as in requests, which send {one.name!r} as {one.dtype}: pass them in this dtype. "
+            f"Received: {array.dtype}"
+        )
+    return array.astype(one.dtype)
 
 
 def inputs_of(

@@ -178,6 +178,7 @@ def export_model(
     inputs = inputs_of(specs, image_dtype, size, pixels)
     for reader in made.readers:
         settle(reader, inputs)
+    shown = examples_of(made.reader, inputs, examples, precision, num_samples)
     _say_range(made.models[0], inputs)
     names = check_names(made.reader.outputs, class_names)
     version = Path(path) if is_file else check_path(Path(path), overwrite)
@@ -188,7 +189,6 @@ def export_model(
     if is_file:
         said = {"info": info | _promised(made), "model_card": filled}
         said |= {} if made.calibration is None else {"calibration": made.calibration.content()}
-        shown = examples_of(made.reader, inputs, examples, precision, num_samples)
         unrolled = Unrolled(made, inputs, seed)
         return write_file(version, format, precision, unrolled, said, _module(made.models), shown)
     signatures = Signatures(made, inputs, seed)

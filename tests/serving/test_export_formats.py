@@ -65,3 +65,17 @@ def test_a_calibration_needs_float32(of_ensemble, tmp_path, monkeypatch):
             options |= {"format": "litert", "precision": precision, "calibration": found}
             serving.export_model(model, tmp_path / "a.tflite", 0, **options)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "name, options, message",
+    [
+        ("a", {"examples": np.zeros((2, 8, 8, 1), "float32")}, "only this precision takes them"),
+        ("a.tflite", {"format": "litert", "precision": "int8", "image_dtype": "uint8"}, "as uint8.*float64"),
+    ],
+)
+def test_bad_examples(name, options, message, tmp_path, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: True)
+    with pytest.raises(ValueError, match=message):
+        serving.export_model(small_cnn(), tmp_path / name, 0, **{"examples": np.ones((2, 8, 8, 1)), **options})
+    assert not list(tmp_path.iterdir())

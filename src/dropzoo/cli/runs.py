@@ -324,7 +324,7 @@ def export(
     Example: dropzoo export runs/unet-digit_scenes saved_models/unet/1
     """
     from dropzoo import serving
-    from dropzoo.models.graph.record import load_model
+    from dropzoo.models.graph.record import load_model, recorded
     from dropzoo.predictions.measure import export_counts
     from dropzoo.runs.calibrations import find_calibration
     from dropzoo.runs.members import first_run, load_members
@@ -335,6 +335,8 @@ def export(
     exported: Any
     if run.suffix == ".keras":
         exported = load_model(run)
+        record = recorded(exported)
+        value_range = None if record is None else record.stored
     else:
         _, config, info = load_run(first_run(run))
         members = load_members(run)
@@ -348,11 +350,11 @@ def export(
     found = find_calibration(run, calibration)
     with options_in_errors():
         written = serving.export_model(exported, path, num_samples, calibration=found, **known)
-    if value_range is not None:
+    if value_range is not None and format == "saved_model":  # other files read no images
         low, high = value_range
         say(
-            "dropzoo scales files by the --value-range of the run. Arrays must be scaled before they are sent: "
-            f"(value - ({low:g})) / {high - low:g}, cut to [0, 1]"
+            "dropzoo scales files by the --value-range of the training. Arrays must be scaled before they are "
+            f"sent: (value - ({low:g})) / {high - low:g}, cut to [0, 1]"
         )
     if found is not None:
         say(f"The export answers by the calibration of {found.date[:10]}")
