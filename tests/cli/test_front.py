@@ -89,12 +89,12 @@ def test_names_stay_text_and_every_row_is_whole():
     ]
 
 
-@pytest.mark.parametrize("status", [1, 2])
-def test_tables_are_json_also_if_the_command_ends_with_a_status(capsys, status):
-    with pytest.raises(typer.Exit) as ended, console.as_json():
+@pytest.mark.parametrize("end", [typer.Exit(1), typer.Exit(2), ValueError("3 files cannot be read")])
+def test_tables_are_json_also_if_the_command_ends_with_a_status_or_an_error(capsys, end):
+    with pytest.raises(type(end)) as ended, console.as_json():
         console.print(Table("image", title="a"))
-        raise typer.Exit(status)
-    assert ended.value.exit_code == status and console.kept is None
+        raise end
+    assert ended.value is end and console.kept is None
     assert json.loads(capsys.readouterr().out) == {"tables": [{"title": "a", "rows": []}]}
 
 

@@ -33,21 +33,24 @@ class TableConsole(Console):
     def as_json(self) -> Iterator[None]:
         """Prints the tables of the block as JSON on stdout when it ends, and everything else on stderr.
 
-        A block that ends with a status, such as 1 after a file that cannot be read, has tables too.
+        A block that ends with a status has tables too, and so has one with an error after its tables: both tell of
+        files that cannot be read.
         """
         kept: list[Table] = []
         self.kept, self.file = kept, sys.stderr
-        status: typer.Exit | None = None
+        ended: Exception | None = None
         try:
             yield
-        except typer.Exit as ended:
-            status = ended
+        except Exception as error:
+            if not kept and not isinstance(error, typer.Exit):
+                raise
+            ended = error
         finally:
             self.kept, self.file = None, None  # type: ignore[assignment]  # the stdout of the moment
         tables = [{"title": str(table.title or ""), "rows": rows_of(table)} for table in kept]
         print(json.dumps({"tables": tables}, indent=2, ensure_ascii=False, allow_nan=False))
-        if status is not None:
-            raise status
+        if ended is not None:
+            raise ended
 
 
 # A file or a pipe has no width, so no table is cut there.
