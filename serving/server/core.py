@@ -3,7 +3,6 @@
 import asyncio
 import gc
 import logging
-import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -25,7 +24,7 @@ from dropzoo.serving.server.limits import Limits, Refused
 from dropzoo.serving.server.metrics import Metrics
 from dropzoo.serving.server.models import Models
 from dropzoo.serving.server.pictures import pictures
-from dropzoo.serving.server.requests import read_predict, to_arrays, to_json
+from dropzoo.serving.server.requests import pixels_of, read_predict, to_arrays, to_json
 from dropzoo.serving.server.versions import Signature, Version, Versions
 
 # Numbers in JSON take 10 to 20 bytes a value.
@@ -241,7 +240,7 @@ def _from_file(body: bytes, signature: Signature, limits: Limits) -> _Question:
         raise Refused(400, f"This model takes several inputs ({names}), so one file is not enough: send JSON")
     ((name, spec),) = signature.specs.items()
     image, size = read_with_size(body, spec, limits, signature.pixels.get(name))
-    pixels = max(math.prod(sides_of(image.shape)), signature.least)
+    pixels = max(pixels_of(image.shape), signature.least)
     return _Question(signature, "instances", {name: image}, pixels, size)
 
 

@@ -170,6 +170,11 @@ def _is_file(value: Any) -> bool:
     return isinstance(first, dict) and "b64" in first
 
 
+def pixels_of(shape: Sequence[int]) -> int:
+    """Returns the number of pixels of one row; a row that is no image has as many as it has numbers, at most."""
+    return math.prod(sides_of(shape) if len(shape) == 4 else shape[1:3])
+
+
 def check_numbers(
     name: str,
     shape: Sequence[int],
@@ -196,7 +201,7 @@ def check_numbers(
         message = f"{name!r} must have the shape ({wanted}); received {tuple(shape)}"
         raise Refused(400, message, about_shape(name, shape, spec))
     _check_rows(shape[0], limits)
-    pixels = shape[0] * max(math.prod(sides_of(shape)), signature.least)
+    pixels = shape[0] * max(pixels_of(shape), signature.least)
     _check_pixels(pixels, shape[0], limits, signature.least)
     array, wanted = np.array(numbers).reshape(shape), spec.dtype.as_numpy_dtype
     with np.errstate(over="ignore", invalid="ignore"):

@@ -14,9 +14,12 @@ CHANNELS = (1, 3, 4)
 def channels_first(shape: Sequence[int | None]) -> bool:
     """Returns whether images of a shape, with the batch, have their channels before their height and width.
 
-    If both places could be the channels, they are last, as Keras has them by default.
+    That is so if the first axis has 1, 3 or 4 places and both other axes have more. If the last axis could be the
+    channels too, they are last, as Keras has them by default.
     """
-    return len(shape) == 4 and shape[1] in CHANNELS and shape[3] not in CHANNELS
+    if len(shape) != 4 or shape[1] not in CHANNELS or shape[3] in CHANNELS:
+        return False
+    return all(side is None or side > shape[1] for side in shape[2:])
 
 
 def sides_of(shape: Sequence[Side]) -> tuple[Side, Side]:

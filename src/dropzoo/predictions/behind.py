@@ -44,6 +44,10 @@ def written_behind(
                 yield answer, _written_now(answer, write, before)
         while waiting:
             yield waiting[0][0], _outcome(waiting.popleft()[1])
+    except (Exception, KeyboardInterrupt):
+        while waiting:  # what is computed already keeps its files and its row
+            yield waiting[0][0], _outcome(waiting.popleft()[1])
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
 
