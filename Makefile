@@ -66,8 +66,8 @@ docs: .venv/docs  ## builds the site into docs/_build/html, runs its tutorials, 
 	$(KEEP_BYTECODE) $(BIN)/python -m sphinx -W --keep-going -j 2 -q -b html -d docs/_build/doctrees docs docs/_build/html
 	$(BIN)/python docs/links.py docs/_build/html
 
-bench: .venv/dev  ## runs the benchmarks, but not demo.py (an hour) and gpu.py; writes CSV files under benchmarks/results
-	@for script in $(filter-out benchmarks/gpu.py benchmarks/demo.py,$(wildcard benchmarks/[a-z]*.py)); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+bench: .venv/dev  ## runs the benchmarks that need no data, GPU, extra or hours; writes CSV files under benchmarks/results
+	@for script in $(filter-out $(addprefix benchmarks/,gpu.py demo.py accuracy.py input_pipeline.py nuclei_intervals.py predictions.py recipes.py runtimes.py serving_forms.py),$(wildcard benchmarks/[a-z]*.py)); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 evidence: .venv/dev  ## tries claims on dropout, for hours; writes docs/evidence.md (ARGS="--list", "--claim 13", "--quick")
 	$(BIN)/python benchmarks/evidence/run.py $(ARGS)

@@ -13,6 +13,7 @@ import numpy as np
 
 from dropzoo import models
 from dropzoo.common.files import whole_file
+from dropzoo.models.graph.walk import graph_of
 from dropzoo.models.names import named_layers
 from dropzoo.training.supervision import DeepSupervision
 
@@ -45,7 +46,7 @@ def site_logs(model: keras.Model, images: Any = None) -> dict[str, float]:
         return {}
     few = None if images is None else keras.tree.map_structure(lambda leaf: leaf[:_EXAMPLES], images)
     found: dict[str, float] = {}
-    if getattr(model, "inputs", None):
+    if graph_of(model) is not None:
         rows = [(row.site, row.rate, row.dropped) for row in models.dropout_report(model, few, _MASKS)]
     else:  # no graph, so no places: the layers still have rates
         rows = [(each.site, each.random.rate, None) for each in named_layers(model)]
@@ -169,7 +170,11 @@ class MLflowLogger(keras.callbacks.Callback):
                 return
         else:
             run = active
-        self._mlflow.log_params({name: str(value)[:500] for name, value in self._params.items()})
+        try:
+            self._mlflow.log_params({name: str(value)[:500] for name, value in self._params.items()})
+        except self._mlflow.exceptions.MlflowException:
+            if active is None:  # an active run keeps other values of an earlier training
+                raise
         if self._id_file is not None:
             with whole_file(self._id_file) as unfinished:
                 unfinished.write_text(run.info.run_id, encoding="utf-8")

@@ -9,7 +9,8 @@ from protocol import Rows, found_rows, value_of
 
 _HEAD = """# What dropout buys: claims, tried
 
-Made by `make evidence` from `benchmarks/evidence/results/trainings.csv`; `--list` says what is left to train.
+Made by `make evidence` from `benchmarks/evidence/results/trainings.csv`. `make evidence ARGS="--list"` says what
+is left to train.
 
 """
 _ALWAYS = """**If you only read one paragraph.** Train until the training accuracy has stopped

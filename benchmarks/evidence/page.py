@@ -33,14 +33,15 @@ COLUMNS = {
 }
 _PROTOCOL = f"""## The protocol, in ten lines
 
-1. Each condition is at its best: its rate, learning rate and number of epochs are chosen, one after the other,
-   from the grid that the page states, by the calibrated NLL on validation images, with two seeds that serve for
-   nothing else.
+1. Except in the control and where a claim says so, each condition is at its best: its rate, learning rate and
+   number of epochs are chosen, one after the other, from the grid that the page states, by the calibrated NLL on
+   validation images, with two seeds that serve for nothing else.
 2. Only the chosen trainings, with seeds of their own, see the test images.
 3. AdamW; the learning rate falls to 0 along a cosine. The longest training of a choice is tried with twice its
    epochs: the NLL on validation images should change by less than its standard error. The page says where it
    does not.
-4. Each claim is tried where the network without dropout fits its training images, and where it does not.
+4. Where possible, a claim is tried where the network without dropout fits its training images, and where it
+   does not.
 5. A positive control comes first: a set-up that cannot show a known effect cannot deny one.
 6. Ten seeds where a training takes under a minute, five elsewhere. A seed fixes the images, the weights and the
    order.

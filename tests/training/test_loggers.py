@@ -118,6 +118,9 @@ class FakeMLflow(types.ModuleType):
         self.active = None
 
     def log_params(self, params):
+        known = self.runs[self.active.info.run_id]["params"]
+        if any(known.get(name, value) != value for name, value in params.items()):
+            raise LookupError("Changing param values is not allowed")
         self.runs[self.active.info.run_id]["params"] |= params
 
     def log_metrics(self, metrics, step):
@@ -156,6 +159,8 @@ def test_mlflow_runs_that_are_active_unknown_or_left_open(tmp_path, monkeypatch)
     mine.on_train_end()
     assert fake.active.info.run_id == file.read_text(encoding="utf-8") == "run2"
     assert fake.runs["run2"]["params"] == {"rate": "0.7"} and fake.ends == ["FAILED", "FINISHED"]
+    MLflowLogger({"rate": 0.9}).on_train_begin()  # a second training in it, with other settings
+    assert fake.runs["run2"]["params"] == {"rate": "0.7"}
 
 
 def test_an_epoch_that_was_stopped_is_no_point(tmp_path, monkeypatch):

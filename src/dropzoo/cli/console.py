@@ -42,7 +42,7 @@ class TableConsole(Console):
         try:
             yield
         except Exception as error:
-            if not kept and not isinstance(error, typer.Exit):
+            if not kept:  # a command whose workers print, or an error before any table
                 raise
             ended = error
         finally:
@@ -58,6 +58,7 @@ console = TableConsole(highlight=False, emoji=False, width=None if sys.stdout.is
 
 
 # Columns of names, which may look like numbers: the classes of digits do.
+_TRUTHS = {"True": True, "False": False, None: None}
 _NAMES = ("class", "label", "labels", "predicted", "set", "true")
 
 
@@ -104,8 +105,10 @@ def _plain(cell: Any) -> str:
 
 
 def _values(cells: list[str], are_names: bool) -> list[Any]:
-    """Reads a column: numbers, numbers with their uncertainty, or texts; None where there is nothing."""
+    """Reads a column: truths, numbers, numbers with their uncertainty, or texts; None where there is nothing."""
     given = [None if cell in ("", "-") else cell for cell in cells]
+    if not are_names and any(given) and all(cell in _TRUTHS for cell in given):
+        return [_TRUTHS[cell] for cell in given]
     with contextlib.suppress(ValueError):
         return given if are_names else [cell and _number(cell) for cell in given]
     return given

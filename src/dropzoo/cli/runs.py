@@ -350,12 +350,12 @@ def export(
     found = find_calibration(run, calibration)
     with options_in_errors():
         written = serving.export_model(exported, path, num_samples, calibration=found, **known)
-    if value_range is not None and format == "saved_model":  # other files read no images
+    if value_range is not None:
         low, high = value_range
-        say(
-            "dropzoo scales files by the --value-range of the training. Arrays must be scaled before they are "
-            f"sent: (value - ({low:g})) / {high - low:g}, cut to [0, 1]"
-        )
+        reads = format == "saved_model"  # other files of models read no images
+        first = "dropzoo scales files by the --value-range of the training. " if reads else ""
+        scaled = f"(value - ({low:g})) / {high - low:g}, cut to [0, 1]"
+        say(f"{first}Arrays must be scaled before they are sent: {scaled}")
     if found is not None:
         say(f"The export answers by the calibration of {found.date[:10]}")
     drawn = num_samples if found is None else found.facts.num_samples

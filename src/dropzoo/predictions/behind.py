@@ -39,11 +39,13 @@ def written_behind(
                 held += _values(answer)
             while waiting and (waiting[0][1].done() or not whole or held > _HELD_VALUES or len(waiting) > _HELD):
                 held -= _values(waiting[0][0])
-                yield waiting[0][0], _outcome(waiting.popleft()[1])
+                row = _outcome(waiting[0][1])
+                yield waiting.popleft()[0], row
             if not whole:
                 yield answer, _written_now(answer, write, before)
         while waiting:
-            yield waiting[0][0], _outcome(waiting.popleft()[1])
+            row = _outcome(waiting[0][1])
+            yield waiting.popleft()[0], row
     except (Exception, KeyboardInterrupt):
         while waiting:  # what is computed already keeps its files and its row
             yield waiting[0][0], _outcome(waiting.popleft()[1])

@@ -9,6 +9,7 @@ These two lines do the same as `dropzoo sweep`:
 import contextlib
 import dataclasses
 import importlib
+import json
 import runpy
 import types
 from collections.abc import Callable, Iterator
@@ -143,9 +144,9 @@ def _checked(space: Space, console: Console) -> Space:
     """Returns the space without impossible combinations, before anything is written or trained."""
     info = None
     fold = (space.folds - 1, space.folds) if space.folds else None
-    configs: dict[object, RunConfig] = {}  # one for each way to read the data; recipes have their own
+    configs: dict[str, RunConfig] = {}  # one for each way to read the data; recipes have their own
     for config in (trial.config for trial in space.trials(space.epochs)):
-        configs.setdefault((config.augment, config.batch_size, config.balance), config)
+        configs.setdefault(json.dumps([config.augment, config.batch_size, config.balance], default=str), config)
     for config in reversed(configs.values()):
         # Loading is the check: it raises for an augmentation or a fold that the data do not allow.
         data = dataclasses.replace(config, fold=fold).load_data()
