@@ -226,7 +226,11 @@ def test_a_stop_can_be_asked_for_without_posix_signals(monkeypatch):
     """Windows knows SIGINT and SIGTERM, though no process can send the second."""
     for name in ("SIGKILL", "SIGHUP", "SIGUSR1", "SIGALRM"):
         monkeypatch.delattr(signal, name, raising=False)
-    with StopSignals(alone=True) as signals:
-        signal.raise_signal(signal.SIGINT)
-        with pytest.raises(KeyboardInterrupt):
-            signals.check()
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore SIGINT
+    try:
+        with StopSignals(alone=True) as signals:
+            signal.raise_signal(signal.SIGINT)
+            with pytest.raises(KeyboardInterrupt):
+                signals.check()
+    finally:
+        signal.signal(signal.SIGINT, before)

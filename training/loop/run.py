@@ -132,7 +132,8 @@ class Run:
         logs = self.program.logs()
         if self.settings.validation is not None:
             logs |= self.validate(self.settings.validation)
-        self.callbacks.params["unfinished"] = stopped_within  # loggers leave out a point of part of an epoch
+        if stopped_within:
+            self.callbacks.params["unfinished"] = True  # loggers leave out a point of part of an epoch
         self.callbacks.on_epoch_end(epoch, logs)
         if not stopped_within:
             self._mark = (epoch + 1, int(self.program.steps))
