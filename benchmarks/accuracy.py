@@ -46,22 +46,25 @@ class Row:
 _CELLS = (
     "flip_horizontal,flip_vertical,rotation=180,scale=0.2,elastic=4,crop=128,brightness=0.1,contrast=0.2,gamma=0.2"
 )
+_UNET = {
+    "model": "unet",
+    "options": {"depth": 4, "filters": 16},
+    "dropout": {"bottleneck*": 0.3, "decoder*_conv2": "spatial_dropout2d:0.1"},
+    "augment": _CELLS,
+    "deep_supervision": True,
+    "optimizer": "adamw:weight_decay=0.01",
+    "learning_rate": 2e-3,
+    "warmup": 5.0,
+    "clip_norm": 1.0,
+    "ema": 0.99,
+    "batch_size": 8,
+}
 ROWS = {
     "nuclei": Row(
         {
             "data": "dsb2018_nuclei",
-            "model": "unet",
-            "options": {"depth": 4, "filters": 16},
-            "dropout": {"bottleneck*": 0.3, "decoder*_conv2": "spatial_dropout2d:0.1"},
-            "augment": _CELLS,
-            "deep_supervision": True,
-            "optimizer": "adamw:weight_decay=0.01",
-            "learning_rate": 2e-3,
-            "warmup": 5.0,
-            "clip_norm": 1.0,
-            "ema": 0.99,
+            **_UNET,
             "epochs": 250,
-            "batch_size": 8,
         },
         {"foreground IoU": 0.825},
         ("class", "object"),
@@ -69,18 +72,8 @@ ROWS = {
     "membranes": Row(
         {
             "data": "isbi2012_membranes",
-            "model": "unet",
-            "options": {"depth": 4, "filters": 16},
-            "dropout": {"bottleneck*": 0.3, "decoder*_conv2": "spatial_dropout2d:0.1"},
-            "augment": _CELLS,
-            "deep_supervision": True,
-            "optimizer": "adamw:weight_decay=0.01",
-            "learning_rate": 2e-3,
-            "warmup": 5.0,
-            "clip_norm": 1.0,
-            "ema": 0.99,
+            **_UNET,
             "epochs": 1000,
-            "batch_size": 8,
             "validation_split": 0.05,
         },
         {"pixel error": 0.075, "mean IoU": 0.80},

@@ -53,6 +53,14 @@ class Reference:
 _CLASSES = {"set": 0.05, "error": 0.05}
 _MASKS = {"miss": 0.1, "false": 0.1}
 _TURNS = "flip_horizontal,flip_vertical,rotation=90,crop=128,brightness=0.1,contrast=0.1"
+_UNET = {
+    "model": "unet",
+    "options": {"depth": 4, "filters": 12},
+    "dropout": {"bottleneck*": 0.3, "decoder*_conv2": "spatial_dropout2d:0.1"},
+    "augment": _TURNS,
+    "batch_size": 8,
+    "learning_rate": 2e-3,
+}
 
 REFERENCES = {
     "fashion_mnist_cnn": Reference(
@@ -79,14 +87,9 @@ REFERENCES = {
     "dsb2018_nuclei_unet": Reference(
         "dsb2018_nuclei",
         {
-            "model": "unet",
+            **_UNET,
             "data": "dsb2018_nuclei",
-            "options": {"depth": 4, "filters": 12},
-            "dropout": {"bottleneck*": 0.3, "decoder*_conv2": "spatial_dropout2d:0.1"},
-            "augment": _TURNS,
             "epochs": 120,
-            "batch_size": 8,
-            "learning_rate": 2e-3,
             "validation_split": 0.2,
         },
         _MASKS,
@@ -97,14 +100,9 @@ REFERENCES = {
     "isbi2012_membranes_unet": Reference(
         "isbi2012_membranes",
         {
-            "model": "unet",
+            **_UNET,
             "data": "isbi2012_membranes",
-            "options": {"depth": 4, "filters": 12},
-            "dropout": {"bottleneck*": 0.3, "decoder*_conv2": "spatial_dropout2d:0.1"},
-            "augment": _TURNS,
             "epochs": 300,
-            "batch_size": 8,
-            "learning_rate": 2e-3,
             "validation_split": 0.05,
         },
         {},

@@ -16,7 +16,7 @@ _BATCH = 32  # a file takes batches of any size, and folds the same number of sa
 
 
 class Steps:
-    """What a sampler computes before, in and after its loop over the samples, with the same masks.
+    """The computations of a sampler before, in and after its loop over the samples, with the same masks.
 
     Args:
         sampler: The sampler, with a fixed number of samples.

@@ -57,7 +57,7 @@ def functions(tree: ast.AST, name: str = "") -> Iterator[tuple[str, ast.AST]]:
 
 
 def needs_one_system(path: Path) -> Iterator[str]:
-    """What a module uses that Windows or POSIX lacks, and text files that it opens in the system's encoding."""
+    """The names in a module that Windows or POSIX lacks, and text files that it opens in the system's encoding."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     asked = {
         (call.args[0].id, call.args[1].value)

@@ -93,7 +93,7 @@ def test_the_advice_for_a_subclassed_model_works():
 
 
 class OfKeras2:
-    """What a model of Keras 2 looks like from outside."""
+    """A stand-in that looks like a model of Keras 2 from outside."""
 
 
 OfKeras2.__module__ = "tf_keras.src.engine.sequential"

@@ -49,7 +49,7 @@ def test_an_output_that_is_neither_of_an_image_nor_of_pixels(shape):
 
 
 def test_small_images_before_large_ones(tmp_path, monkeypatch):
-    """What is read ahead of the model is bounded in pixels, and the order stays."""
+    """Images are read ahead only up to a number of pixels, and keep their order."""
     monkeypatch.setattr(room, "_HELD_PIXELS", 500)
     most, lock_held = [0], room._Held._count
 

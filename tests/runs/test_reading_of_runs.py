@@ -1,4 +1,4 @@
-"""What a run knows about its folder holds for other folders, temperatures and exports; no run is trained."""
+"""Other folders, temperatures and exports use what a run knows about its folder; no run is trained."""
 
 import dataclasses
 import json

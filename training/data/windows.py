@@ -10,7 +10,7 @@ def foreground_pixels(
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns a pixel of the foreground of each mask, and whether the window is to show it.
 
-    Of the classes in a mask, all but class 0 are equally likely, and so are all pixels of a class.
+    Each class in a mask except class 0 is equally likely, and each pixel of a class too.
 
     Args:
         masks: Int tensor `(batch, height, width)`.

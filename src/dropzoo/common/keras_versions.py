@@ -1,4 +1,4 @@
-"""What differs between the versions of Keras that dropzoo runs on, from 3.10 to the newest."""
+"""The differences between the versions of Keras that dropzoo runs on, from 3.10 to the newest."""
 
 import json
 import zipfile

@@ -56,7 +56,7 @@ def row_of_labels(answer: Arrays, names: Sequence[str] | None) -> Row:
 class MaskSummary:
     """Collects the row of an image that has a class for each pixel, from strips of the image.
 
-    Of several labels, a pixel may have any number; each has a share of the pixels, and none is the background.
+    A pixel may have any number of several labels; each has a share of the pixels, and none is the background.
 
     The pairwise Dice score of a class compares each two samples of an image: the pixels that both give to the
     class, over the mean number of pixels that each of them gives to it, where sums over all pairs are divided.

@@ -80,7 +80,7 @@ def _at(columns: Mapping[str, np.ndarray], place: int) -> list[tuple[str, float]
 
 
 def _endings(names: Sequence[str] | None, count: int) -> list[str]:
-    """What follows the name of a column: nothing for a single value without a name."""
+    """The end of the name of a column: nothing for a single value without a name."""
     if names is None and count == 1:
         return [""]
     return [f"_{name}" for name in names or map(str, range(count))]
