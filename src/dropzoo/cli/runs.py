@@ -12,12 +12,12 @@ from rich.progress import track
 from dropzoo.cli.data_options import FolderOptions
 from dropzoo.cli.options import (
     AugmentOption,
-    CalibrationOption,
     DataOption,
     DropoutOption,
     FromLogitsOption,
     InputRangeOption,
     ModelOptions,
+    NoCalibrationOption,
     RateScheduleOption,
     TrainingOptions,
     console,
@@ -184,7 +184,7 @@ def evaluate(
     num_samples: Annotated[
         int,
         typer.Option(
-            "--num-samples", "--mc", min=0, help="Also evaluate the mean over this many Monte-Carlo samples."
+            "--mc", "--num-samples", min=0, help="Also evaluate the mean over this many Monte-Carlo samples."
         ),
     ] = 0,
     temperature: Annotated[
@@ -212,7 +212,7 @@ def evaluate(
     ] = None,
     input_range: InputRangeOption = None,
     from_logits: FromLogitsOption = None,
-    calibration: CalibrationOption = True,
+    no_calibration: NoCalibrationOption = False,
     *,
     reading: FolderOptions,
 ) -> None:
@@ -263,7 +263,7 @@ def evaluate(
         split=split,
         per=parse_per(per),
         members=load_members(run) if is_ensemble(run) else [],
-        calibration=find_calibration(run, calibration),
+        calibration=find_calibration(run, not no_calibration),
     )
     show_progress = partial(track, description="Corrupted images", console=console, transient=True)
     with options_in_errors():
@@ -284,7 +284,7 @@ def export(
     ],
     num_samples: Annotated[
         int,
-        typer.Option("--num-samples", "--mc", min=0, help="Monte-Carlo samples; 0 for a model without dropout."),
+        typer.Option("--mc", "--num-samples", min=0, help="Monte-Carlo samples; 0 for a model without dropout."),
     ] = 30,
     image_dtype: Annotated[
         str,
@@ -304,7 +304,7 @@ def export(
         typer.Option("--task", help="The task of the output: multi_class, binary, multi_label or regression."),
     ] = None,
     from_logits: FromLogitsOption = None,
-    calibration: CalibrationOption = True,
+    no_calibration: NoCalibrationOption = False,
     format: Annotated[
         str,
         typer.Option(
@@ -347,7 +347,7 @@ def export(
     known |= {"image_dtype": image_dtype, "input_range": parse_range(input_range), "resize": resize}
     known |= {"task": task, "from_logits": from_logits, "overwrite": overwrite}
     known |= {"format": format, "precision": precision}
-    found = find_calibration(run, calibration)
+    found = find_calibration(run, not no_calibration)
     with options_in_errors():
         written = serving.export_model(exported, path, num_samples, calibration=found, **known)
     if value_range is not None:

@@ -61,9 +61,7 @@ class SpaceOptions:
     normalization: Annotated[
         list[str] | None, _many("the models' normalization: batch, group, layer or none.", "--normalization")
     ] = None
-    augment: Annotated[
-        list[str] | None, _many('none, yes (mild), or "flip_horizontal,rotation=15".', "--augment")
-    ] = None
+    augment: Annotated[list[str] | None, _many('none, yes (mild), or "rotation=15,crop=128".', "--augment")] = None
     weight_decay: Annotated[
         list[float] | None, _many("an L2 penalty on the models' weights.", "--weight-decay")
     ] = None
@@ -160,8 +158,8 @@ class RunningOptions:
     num_samples: Annotated[
         int,
         typer.Option(
-            "--num-samples",
             "--mc",
+            "--num-samples",
             min=0,
             help="Number of samples to measure the Monte-Carlo latency with; 0 to leave it out.",
             rich_help_panel=_RUNNING,
