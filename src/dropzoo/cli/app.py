@@ -10,7 +10,19 @@ from rich.console import Console
 from rich.markup import escape
 
 from dropzoo import __version__
-from dropzoo.cli import bench, calibrations, data, doctor, measurements, models, predictions, runs, serve, sweeps
+from dropzoo.cli import (
+    bench,
+    calibrations,
+    data,
+    doctor,
+    measurements,
+    models,
+    predictions,
+    runs,
+    serve,
+    sweeps,
+    training,
+)
 from dropzoo.cli.console import with_json
 from dropzoo.cli.quiet import silence_tensorflow
 
@@ -53,7 +65,7 @@ for command in (
     models.plot,
     models.retrofit,
     with_json(data.inspect),
-    with_json(runs.train),
+    with_json(training.train),
     with_json(runs.evaluate),
     with_json(calibrations.calibrate),
     sweeps.sweep,
@@ -64,7 +76,7 @@ for command in (
     serve.serve,
     with_json(bench.bench),
     with_json(bench.bench_input),
-    runs.demo,
+    training.demo,
     doctor.doctor,
 ):
     app.command(help=_unwrapped(command.__doc__ or ""))(command)
