@@ -74,13 +74,14 @@ NoCalibrationOption = Annotated[
     ),
 ]
 SamplesOption = Annotated[int, typer.Option("--mc", "--num-samples", min=1, help="Number of Monte-Carlo samples.")]
+EpochsOption = Annotated[int, typer.Option("--epochs", min=1, rich_help_panel=_HOW)]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainingOptions:
     """The fields of `Settings` as options of the command line, except for the name of the data."""
 
-    epochs: Annotated[int, typer.Option("--epochs", min=1, rich_help_panel=_HOW)] = 10
+    epochs: EpochsOption = 10
     batch_size: BatchSizeOption = 32
     learning_rate: Annotated[
         float, typer.Option("--learning-rate", help="The largest learning rate.", rich_help_panel=_HOW)

@@ -8,6 +8,7 @@ import typer
 
 from dropzoo.cli.data_options import FolderOptions
 from dropzoo.cli.options import (
+    EpochsOption,
     ModelOptions,
     TrainingOptions,
     console,
@@ -30,6 +31,13 @@ _RUNNING = "How the sweep runs"
 
 def _many(text: str, *flags: str) -> Any:
     return typer.Option(*flags, help=f"Repeatable: {text}", rich_help_panel=_SPACE)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrialOptions(TrainingOptions):
+    """The options of training, with the defaults of `Space`."""
+
+    epochs: EpochsOption = 30
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -90,7 +98,7 @@ class SpaceOptions:
         self,
         models: list[str],
         data: str,
-        training: TrainingOptions,
+        training: "TrialOptions",
         folder: FolderOptions,
         running: "RunningOptions",
     ) -> "Space":
@@ -184,7 +192,7 @@ def sweep(
         Path | None, typer.Option("--out", help="The sweep's folder; sweeps/MODEL-DATA by default.")
     ] = None,
     axes: SpaceOptions,
-    training: TrainingOptions,
+    training: TrialOptions,
     folder: FolderOptions,
     running: RunningOptions,
 ) -> None:
