@@ -1,5 +1,6 @@
 """The command line: `dropzoo --help` lists its commands."""
 
+import inspect
 import sys
 import warnings
 from typing import Annotated, Any
@@ -53,7 +54,12 @@ def _options(
     """Defines the options that come before a command. `main` reads `--debug` itself, since errors end there."""
 
 
-app.command("list")(with_json(models.list_))
+def _unwrapped(text: str) -> str:
+    """Joins the lines of each paragraph: Typer does so for the first one only."""
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in inspect.cleandoc(text).split("\n\n"))
+
+
+app.command("list", help=_unwrapped(models.list_.__doc__ or ""))(with_json(models.list_))
 for command in (
     with_json(models.sites),
     models.plot,
@@ -73,7 +79,7 @@ for command in (
     training.demo,
     doctor.doctor,
 ):
-    app.command()(command)
+    app.command(help=_unwrapped(command.__doc__ or ""))(command)
 
 
 def main(args: list[str] | None = None) -> None:

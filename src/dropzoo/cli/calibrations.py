@@ -55,8 +55,8 @@ def calibrate(
     num_samples: Annotated[
         int | None,
         typer.Option(
-            "--num-samples",
             "--mc",
+            "--num-samples",
             min=0,
             help="Number of Monte-Carlo samples; 0 for one pass. Without it, 30 if the model has dropout.",
         ),

@@ -113,7 +113,7 @@ def retrofit(
         typer.Option(
             "--dropout",
             help='Repeatable: "after:Conv2D=0.1", "before:Flatten=0.5", "inside:backbone after:Conv2D=0.1", '
-            '"before_activation:conv4_*=drop_block2d:0.1", "pattern*=none"; or a plan\'s name.',
+            '"before_activation:conv*=0.1", "Conv2D=drop_block2d:0.1", "pattern*=none"; or a plan\'s name.',
         ),
     ] = None,
     strip: Annotated[bool, typer.Option("--strip", help="Remove all dropout instead.")] = False,

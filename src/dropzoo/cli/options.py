@@ -11,14 +11,13 @@ import typer
 from dropzoo.cli.parsing import parse_augment, parse_size
 
 DataOption = Annotated[str, typer.Option("--data", help="digits, digit_scenes, a TFDS name, or a folder.")]
-AugmentOption = Annotated[
-    str | None, typer.Option("--augment", help='"yes" (mild), or "flip_horizontal,rotation=15,crop=128".')
-]
+AugmentOption = Annotated[str | None, typer.Option("--augment", help='"yes" (mild), or "rotation=15,crop=128".')]
 DropoutOption = Annotated[
     list[str] | None,
     typer.Option(
         "--dropout",
-        help='A rate, a plan\'s name, or "pattern=spec" (repeatable), such as "decoder*=spatial_dropout2d:0.2".',
+        help='A rate, a plan\'s name, or "pattern=spec" (repeatable), such as "decoder*=0.2". '
+        "Specs: dropzoo list layers.",
     ),
 ]
 ModelOptions = Annotated[
@@ -29,7 +28,7 @@ RateScheduleOption = Annotated[
     list[str] | None,
     typer.Option(
         "--rate-schedule",
-        help='Changes rates during training. Repeatable: "pattern=schedule", such as "decoder*=linear:0.0,0.3"; '
+        help='Changes rates during training. Repeatable: "pattern=schedule", such as "skip*=linear:0,0.3"; '
         "or one schedule for all sites. Schedules: constant, linear, cosine, step, curriculum, early, late.",
     ),
 ]
@@ -61,21 +60,22 @@ FromLogitsOption = Annotated[
         show_default=False,
     ),
 ]
-CalibrationOption = Annotated[
+NoCalibrationOption = Annotated[
     bool,
     typer.Option(
-        "--calibration/--no-calibration",
-        help="Whether to use the model's calibration, if it has one: dropzoo calibrate.",
+        "--no-calibration",
+        help="Leave out the calibration that dropzoo calibrate has made for the model.",
     ),
 ]
-SamplesOption = Annotated[int, typer.Option("--num-samples", "--mc", min=1, help="Number of Monte-Carlo samples.")]
+SamplesOption = Annotated[int, typer.Option("--mc", "--num-samples", min=1, help="Number of Monte-Carlo samples.")]
+EpochsOption = Annotated[int, typer.Option("--epochs", min=1, rich_help_panel=_HOW)]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainingOptions:
     """The fields of `Settings` as options of the command line, except for the name of the data."""
 
-    epochs: Annotated[int, typer.Option("--epochs", min=1, rich_help_panel=_HOW)] = 10
+    epochs: EpochsOption = 10
     batch_size: BatchSizeOption = 32
     learning_rate: Annotated[
         float, typer.Option("--learning-rate", help="The largest learning rate.", rich_help_panel=_HOW)
@@ -83,7 +83,7 @@ class TrainingOptions:
     optimizer: Annotated[
         str,
         typer.Option(
-            "--optimizer", help='adam, adamw, sgd, lion; "sgd:momentum=0.9,nesterov=True".', rich_help_panel=_HOW
+            "--optimizer", help='adam, adamw, sgd, lion; with settings: "sgd:momentum=0.9".', rich_help_panel=_HOW
         ),
     ] = "adam"
     warmup: Annotated[

@@ -10,7 +10,7 @@ from rich.progress import track
 from dropzoo.cli.console import console, say
 from dropzoo.cli.data_options import FolderOptions
 from dropzoo.cli.errors import options_in_errors
-from dropzoo.cli.options import CalibrationOption, FromLogitsOption, InputRangeOption, with_groups
+from dropzoo.cli.options import FromLogitsOption, InputRangeOption, NoCalibrationOption, with_groups
 from dropzoo.cli.parsing import parse_range
 from dropzoo.common.shell import quote
 
@@ -41,7 +41,7 @@ def evaluate(
     num_samples: Annotated[
         int,
         typer.Option(
-            "--num-samples", "--mc", min=0, help="Also evaluate the mean over this many Monte-Carlo samples."
+            "--mc", "--num-samples", min=0, help="Also evaluate the mean over this many Monte-Carlo samples."
         ),
     ] = 0,
     temperature: Annotated[
@@ -69,7 +69,7 @@ def evaluate(
     ] = None,
     input_range: InputRangeOption = None,
     from_logits: FromLogitsOption = None,
-    calibration: CalibrationOption = True,
+    no_calibration: NoCalibrationOption = False,
     *,
     reading: FolderOptions,
 ) -> None:
@@ -120,7 +120,7 @@ def evaluate(
         split=split,
         per=parse_per(per),
         members=load_members(run) if is_ensemble(run) else [],
-        calibration=find_calibration(run, calibration),
+        calibration=find_calibration(run, not no_calibration),
     )
     show_progress = partial(track, description="Corrupted images", console=console, transient=True)
     with options_in_errors():
@@ -141,7 +141,7 @@ def export(
     ],
     num_samples: Annotated[
         int,
-        typer.Option("--num-samples", "--mc", min=0, help="Monte-Carlo samples; 0 for a model without dropout."),
+        typer.Option("--mc", "--num-samples", min=0, help="Monte-Carlo samples; 0 for a model without dropout."),
     ] = 30,
     image_dtype: Annotated[
         str,
@@ -161,7 +161,7 @@ def export(
         typer.Option("--task", help="The task of the output: multi_class, binary, multi_label or regression."),
     ] = None,
     from_logits: FromLogitsOption = None,
-    calibration: CalibrationOption = True,
+    no_calibration: NoCalibrationOption = False,
     format: Annotated[
         str,
         typer.Option(
@@ -204,7 +204,7 @@ def export(
     known |= {"image_dtype": image_dtype, "input_range": parse_range(input_range), "resize": resize}
     known |= {"task": task, "from_logits": from_logits, "overwrite": overwrite}
     known |= {"format": format, "precision": precision}
-    found = find_calibration(run, calibration)
+    found = find_calibration(run, not no_calibration)
     with options_in_errors():
         written = serving.export_model(exported, path, num_samples, calibration=found, **known)
     if value_range is not None:

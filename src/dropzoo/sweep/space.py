@@ -80,8 +80,9 @@ class Space(Settings):
         draw_seed: Int, the seed of that draw.
         eta: Int from 2 up, for `"halving"`.
         min_epochs: Int above 0, the least number of epochs of the first round of `"halving"`.
-        data, epochs, batch_size, learning_rate, learning_rate_schedule, ...: See `Settings`; `epochs` are those
-            of a whole training. `learning_rate_schedule` is also accepted as `schedule`.
+        epochs: Int above 0, the epochs of a whole training.
+        data, batch_size, learning_rate, learning_rate_schedule, ...: See `Settings`. `learning_rate_schedule` is
+            also accepted as `schedule`.
 
     Raises:
         ValueError: If the space is empty or impossible.
@@ -104,6 +105,7 @@ class Space(Settings):
     augments: tuple[bool | str, ...] = (False,)
     label_smoothings: tuple[float, ...] = (0.0,)
     recipes: tuple[Any, ...] = ()
+    epochs: int = 30  # more than Settings has: in short trainings, dropout seems to hurt
     seeds: tuple[int, ...] = (0, 1, 2)
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
     leave_out: tuple[Any, ...] = ()
