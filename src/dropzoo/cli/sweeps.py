@@ -6,20 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dropzoo.cli.console import console, say
 from dropzoo.cli.data_options import FolderOptions
-from dropzoo.cli.options import (
-    EpochsOption,
-    ModelOptions,
-    TrainingOptions,
-    console,
-    data_name,
-    parse_augment,
-    parse_dropout,
-    parse_options,
-    parse_resources,
-    say,
-    with_groups,
-)
+from dropzoo.cli.options import EpochsOption, ModelOptions, TrainingOptions, with_groups
+from dropzoo.cli.parsing import data_name, parse_augment, parse_dropout, parse_options, parse_resources
 from dropzoo.common.shell import quote
 
 if TYPE_CHECKING:
