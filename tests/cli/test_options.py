@@ -3,9 +3,11 @@
 import dataclasses
 
 import pytest
+import typer
 
 from _cli import run
 from dropzoo.cli import options
+from dropzoo.cli.app import app
 from dropzoo.cli.data_options import FolderOptions
 from dropzoo.runs.settings import Settings
 
@@ -69,3 +71,14 @@ def test_groups_of_options_are_flags_with_all_their_names(capsys, monkeypatch, c
     monkeypatch.setenv("COLUMNS", "200")
     status, out, _ = run(capsys, command, "--help")
     assert status == 0 and all(flag in out for flag in flags.split())
+
+
+@pytest.mark.parametrize(
+    "command", typer.main.get_command(app).commands.values(), ids=lambda command: command.name
+)
+def test_help_is_whole_in_a_narrow_terminal(capsys, monkeypatch, command):
+    """No example is cut, and no paragraph breaks where its docstring does. Second names of flags may be cut."""
+    monkeypatch.setenv("COLUMNS", "90")
+    status, out, _ = run(capsys, command.name, "--help")
+    assert status == 0 and "\n" not in command.help.replace("\n\n", "")
+    assert [line for line in out.splitlines() if "…" in line and "--" not in line] == []

@@ -6,16 +6,10 @@ from typing import Annotated, Any
 
 import typer
 
-from dropzoo.cli.options import (
-    CalibrationOption,
-    FromLogitsOption,
-    InputRangeOption,
-    SamplesOption,
-    options_in_errors,
-    parse_range,
-    say,
-    with_groups,
-)
+from dropzoo.cli.console import say
+from dropzoo.cli.errors import options_in_errors
+from dropzoo.cli.options import FromLogitsOption, InputRangeOption, NoCalibrationOption, SamplesOption, with_groups
+from dropzoo.cli.parsing import parse_range
 from dropzoo.cli.progress import end, shown
 from dropzoo.common.checks import unknown
 from dropzoo.common.shell import quote
@@ -61,7 +55,7 @@ def measure(
     seed: Annotated[int, typer.Option("--seed", help="Seed of the samples.")] = 0,
     input_range: InputRangeOption = None,
     from_logits: FromLogitsOption = None,
-    calibration: CalibrationOption = True,
+    no_calibration: NoCalibrationOption = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing tables and files.")] = False,
 ) -> None:
     """Measures the objects in images: counts, areas and perimeters with 90 % intervals, and intensities without.
@@ -96,7 +90,7 @@ def measure(
         raise ValueError(f"{out} exists. To replace it pass --overwrite, or choose another name with --out")
     how = Measure(split, min_area, check_positive(pixel_size, "--pixel-size"))
     options: dict[str, Any] = {"input_range": parse_range(input_range), "from_logits": from_logits, "seed": seed}
-    options |= {"calibrated": calibration, "votes": True, "sampling": "fixed"}
+    options |= {"calibrated": not no_calibration, "votes": True, "sampling": "fixed"}
     predictor = None
     if calibrate is not None:
         with options_in_errors():

@@ -8,7 +8,9 @@ import typer
 from rich.markup import escape
 from rich.table import Column, Table
 
-from dropzoo.cli.options import DropoutOption, ModelOptions, console, parse_dropout, parse_options, say
+from dropzoo.cli.console import console, say
+from dropzoo.cli.options import DropoutOption, ModelOptions
+from dropzoo.cli.parsing import parse_dropout, parse_options
 from dropzoo.common.checks import unknown
 from dropzoo.common.files import whole_file
 
@@ -111,7 +113,7 @@ def retrofit(
         typer.Option(
             "--dropout",
             help='Repeatable: "after:Conv2D=0.1", "before:Flatten=0.5", "inside:backbone after:Conv2D=0.1", '
-            '"before_activation:conv4_*=drop_block2d:0.1", "pattern*=none"; or a plan\'s name.',
+            '"before_activation:conv*=0.1", "Conv2D=drop_block2d:0.1", "pattern*=none"; or a plan\'s name.',
         ),
     ] = None,
     strip: Annotated[bool, typer.Option("--strip", help="Remove all dropout instead.")] = False,

@@ -9,17 +9,10 @@ import typer
 from rich.markup import escape
 from rich.table import Column, Table
 
-from dropzoo.cli.options import (
-    CalibrationOption,
-    FromLogitsOption,
-    InputRangeOption,
-    SamplesOption,
-    console,
-    options_in_errors,
-    parse_range,
-    say,
-    with_groups,
-)
+from dropzoo.cli.console import console, say
+from dropzoo.cli.errors import options_in_errors
+from dropzoo.cli.options import FromLogitsOption, InputRangeOption, NoCalibrationOption, SamplesOption, with_groups
+from dropzoo.cli.parsing import parse_range
 from dropzoo.cli.progress import end, shown
 from dropzoo.common.checks import unknown
 
@@ -52,7 +45,7 @@ class ModelAnswers:
             show_default=False,
         ),
     ] = None
-    calibration: CalibrationOption = True
+    no_calibration: NoCalibrationOption = False
     server: Annotated[
         str | None,
         typer.Option("--server", help="Address of a running dropzoo serve that answers, in place of --model."),
@@ -109,7 +102,7 @@ def predict(
         Path | None,
         typer.Option(
             "--table",
-            help="Table (.csv, .json), one row an image, uncertain ones first; OUT/predictions.csv for masks.",
+            help="Table (.csv, .json), one row an image, uncertain ones first; for masks, predictions.csv in OUT.",
         ),
     ] = None,
     answers: ModelAnswers,
@@ -173,7 +166,7 @@ def _predictor(model: Path | None, answers: ModelAnswers, computing: Computing) 
     if computing.overlap is not None and computing.tile is None:
         raise ValueError("`--overlap` is what neighbouring tiles share. Pass --tile too")
     known: dict[str, Any] = {"input_range": parse_range(answers.input_range), "from_logits": answers.from_logits}
-    known |= {"calibrated": answers.calibration, "seed": answers.seed, "task": answers.task}
+    known |= {"calibrated": not answers.no_calibration, "seed": answers.seed, "task": answers.task}
     known |= {"votes": True} if computing.tile is None else {"sampling": "fixed"}
     with options_in_errors():
         return load_predictor(model, answers.num_samples, say=say, **known)
@@ -181,9 +174,8 @@ def _predictor(model: Path | None, answers: ModelAnswers, computing: Computing) 
 
 def _check_server(answers: ModelAnswers, computing: Computing) -> None:
     """Raises a ValueError if an option says how a model answers, which a server has settled."""
-    flags = {"calibration": "--no-calibration"}
     said = [
-        flags.get(each.name, f"--{each.name.replace('_', '-')}")
+        f"--{each.name.replace('_', '-')}"
         for each in dataclasses.fields(answers)
         if each.name not in ("server", "token") and getattr(answers, each.name) != each.default
     ]
