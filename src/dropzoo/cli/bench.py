@@ -6,16 +6,9 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from dropzoo.cli.options import (
-    DataOption,
-    DropoutOption,
-    InputOptions,
-    ModelOptions,
-    console,
-    parse_dropout,
-    parse_options,
-    with_groups,
-)
+from dropzoo.cli.console import console
+from dropzoo.cli.options import DataOption, DropoutOption, InputOptions, ModelOptions, with_groups
+from dropzoo.cli.parsing import parse_dropout, parse_options
 
 
 @with_groups

@@ -7,7 +7,10 @@ import typer
 from rich.markup import escape
 from rich.table import Column, Table
 
-from dropzoo.cli.options import FromLogitsOption, InputRangeOption, console, options_in_errors, parse_range, say
+from dropzoo.cli.console import console, say
+from dropzoo.cli.errors import options_in_errors
+from dropzoo.cli.options import FromLogitsOption, InputRangeOption
+from dropzoo.cli.parsing import parse_range
 from dropzoo.common.checks import unknown
 from dropzoo.common.shell import quote
 

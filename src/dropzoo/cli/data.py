@@ -6,8 +6,10 @@ from typing import Annotated
 
 import typer
 
+from dropzoo.cli.console import console, say
 from dropzoo.cli.data_options import FolderOptions, given
-from dropzoo.cli.options import console, options_in_errors, say, with_groups
+from dropzoo.cli.errors import options_in_errors
+from dropzoo.cli.options import with_groups
 from dropzoo.common.shell import quote
 
 

@@ -1,11 +1,11 @@
 """The options on how a folder of images is read, which train, sweep, evaluate and inspect share."""
 
 import dataclasses
-import re
 from typing import Annotated, Any
 
 import typer
 
+from dropzoo.cli.parsing import parse_values
 from dropzoo.common.shell import quote
 
 _FOLDER = "Data in a folder"
@@ -13,30 +13,6 @@ _FOLDER = "Data in a folder"
 
 def _option(*flags: str, text: str, **more: Any) -> Any:
     return typer.Option(*flags, help=text, rich_help_panel=_FOLDER, **more)
-
-
-def parse_size(value: str) -> int | tuple[int, int]:
-    """Reads `--image-size` as `load_data` takes it: a number, or height and width, as in 360x480."""
-    numbers = re.fullmatch(r"[(\[]?\s*(\d+)\s*(?:[x,]\s*(\d+)\s*)?[)\]]?", value)
-    if numbers is None or not all(int(each) for each in numbers.groups() if each):
-        raise typer.BadParameter(
-            f"expected pixels, such as 256, or height and width, such as 360x480. Received: {value!r}"
-        )
-    height, width = numbers.groups()
-    return int(height) if width is None else (int(height), int(width))
-
-
-def parse_values(value: str) -> tuple[float, float]:
-    """Reads `--value-range` as `load_data` takes it: a pair of numbers."""
-    from dropzoo.common.pixels import check_range
-
-    low, _, high = value.strip("()[] ").partition(",")
-    try:
-        return check_range((float(low), float(high)), "value_range")
-    except ValueError:
-        raise typer.BadParameter(
-            f"expected the values that become black and white, such as -1000,2000. Received: {value!r}"
-        ) from None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

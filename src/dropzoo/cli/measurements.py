@@ -6,16 +6,10 @@ from typing import Annotated, Any
 
 import typer
 
-from dropzoo.cli.options import (
-    FromLogitsOption,
-    InputRangeOption,
-    NoCalibrationOption,
-    SamplesOption,
-    options_in_errors,
-    parse_range,
-    say,
-    with_groups,
-)
+from dropzoo.cli.console import say
+from dropzoo.cli.errors import options_in_errors
+from dropzoo.cli.options import FromLogitsOption, InputRangeOption, NoCalibrationOption, SamplesOption, with_groups
+from dropzoo.cli.parsing import parse_range
 from dropzoo.cli.progress import end, shown
 from dropzoo.common.checks import unknown
 from dropzoo.common.shell import quote

@@ -8,7 +8,9 @@ import typer
 from rich.markup import escape
 from rich.table import Column, Table
 
-from dropzoo.cli.options import DropoutOption, ModelOptions, console, parse_dropout, parse_options, say
+from dropzoo.cli.console import console, say
+from dropzoo.cli.options import DropoutOption, ModelOptions
+from dropzoo.cli.parsing import parse_dropout, parse_options
 from dropzoo.common.checks import unknown
 from dropzoo.common.files import whole_file
 

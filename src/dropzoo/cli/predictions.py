@@ -9,17 +9,10 @@ import typer
 from rich.markup import escape
 from rich.table import Column, Table
 
-from dropzoo.cli.options import (
-    FromLogitsOption,
-    InputRangeOption,
-    NoCalibrationOption,
-    SamplesOption,
-    console,
-    options_in_errors,
-    parse_range,
-    say,
-    with_groups,
-)
+from dropzoo.cli.console import console, say
+from dropzoo.cli.errors import options_in_errors
+from dropzoo.cli.options import FromLogitsOption, InputRangeOption, NoCalibrationOption, SamplesOption, with_groups
+from dropzoo.cli.parsing import parse_range
 from dropzoo.cli.progress import end, shown
 from dropzoo.common.checks import unknown
 

@@ -7,17 +7,11 @@ from typing import Annotated, Any
 import typer
 from rich.progress import track
 
+from dropzoo.cli.console import console, say
 from dropzoo.cli.data_options import FolderOptions
-from dropzoo.cli.options import (
-    FromLogitsOption,
-    InputRangeOption,
-    NoCalibrationOption,
-    console,
-    options_in_errors,
-    parse_range,
-    say,
-    with_groups,
-)
+from dropzoo.cli.errors import options_in_errors
+from dropzoo.cli.options import FromLogitsOption, InputRangeOption, NoCalibrationOption, with_groups
+from dropzoo.cli.parsing import parse_range
 from dropzoo.common.shell import quote
 
 

@@ -6,19 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dropzoo.cli.console import console, say
 from dropzoo.cli.data_options import FolderOptions
-from dropzoo.cli.options import (
-    ModelOptions,
-    TrainingOptions,
-    console,
-    data_name,
-    parse_augment,
-    parse_dropout,
-    parse_options,
-    parse_resources,
-    say,
-    with_groups,
-)
+from dropzoo.cli.options import EpochsOption, ModelOptions, TrainingOptions, with_groups
+from dropzoo.cli.parsing import data_name, parse_augment, parse_dropout, parse_options, parse_resources
 from dropzoo.common.shell import quote
 
 if TYPE_CHECKING:
@@ -30,6 +21,13 @@ _RUNNING = "How the sweep runs"
 
 def _many(text: str, *flags: str) -> Any:
     return typer.Option(*flags, help=f"Repeatable: {text}", rich_help_panel=_SPACE)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrialOptions(TrainingOptions):
+    """The options of training, with the defaults of `Space`."""
+
+    epochs: EpochsOption = 30
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -90,7 +88,7 @@ class SpaceOptions:
         self,
         models: list[str],
         data: str,
-        training: TrainingOptions,
+        training: "TrialOptions",
         folder: FolderOptions,
         running: "RunningOptions",
     ) -> "Space":
@@ -184,7 +182,7 @@ def sweep(
         Path | None, typer.Option("--out", help="The sweep's folder; sweeps/MODEL-DATA by default.")
     ] = None,
     axes: SpaceOptions,
-    training: TrainingOptions,
+    training: TrialOptions,
     folder: FolderOptions,
     running: RunningOptions,
 ) -> None:

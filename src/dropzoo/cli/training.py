@@ -7,7 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
+from dropzoo.cli.console import console, say
 from dropzoo.cli.data_options import FolderOptions
+from dropzoo.cli.errors import options_in_errors
 from dropzoo.cli.options import (
     AugmentOption,
     DataOption,
@@ -15,16 +17,9 @@ from dropzoo.cli.options import (
     ModelOptions,
     RateScheduleOption,
     TrainingOptions,
-    console,
-    data_name,
-    options_in_errors,
-    parse_augment,
-    parse_dropout,
-    parse_options,
-    parse_rate_schedule,
-    say,
     with_groups,
 )
+from dropzoo.cli.parsing import data_name, parse_augment, parse_dropout, parse_options, parse_rate_schedule
 from dropzoo.common.shell import quote
 from dropzoo.runs.tables import figures_table
 
