@@ -41,7 +41,7 @@ def read_coco(files: dict[str, Path], root: Path) -> Table:
     tables = [_read(path, root, split) for split, path in files.items()]
     if len({table.class_names for table in tables}) > 1:
         raise ValueError(
-            "The files of the splits must have the same categories. Received: "
+            f"The files of the splits must have the same categories. Received: "
             f"{some(list(map(str, files.values())))}"
         )
     samples = [sample for table in tables for sample in table.samples]
@@ -79,8 +79,9 @@ def _read(path: Path, root: Path, split: str) -> Table:
             )
     if encoded:
         raise ValueError(
-            f"{encoded:,} annotations in {path} are no polygons (run-length codes, or boxes alone). Save the "
-            "masks as PNG files of class ids instead"
+            f"{encoded:,} annotations in {path} are no polygons (run-length codes, or boxes alone). Save "
+            f"the masks as "
+            "PNG files of class ids instead"
         )
     samples, missing = [], []
     for image in sorted(content["images"], key=lambda each: each["file_name"]):

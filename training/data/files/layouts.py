@@ -17,8 +17,9 @@ _IMAGES = ("images", "image", "imgs", "img", "jpegimages", "inputs", "input", "f
 # What the name of a mask has behind that of its image, if both are in one folder.
 _ENDS = ("_mask", "_seg", "_label", "_labels", "_gt", "_annotation")
 _WAYS = (
-    "Otherwise name the folders or patterns of files, `images` and `masks` (--images, --masks), or a CSV with a "
-    "row for each image and the columns file, label or mask, and split, `split_file` (--split-file)"
+    "Otherwise name the folders or patterns of files, `images` and `masks` (--images, --masks), or a CSV "
+    "with a row "
+    "for each image and the columns file, label or mask, and split, `split_file` (--split-file)"
 )
 
 
@@ -271,8 +272,9 @@ def _class_table(root: Path, folders: list[Path], listing: Listing) -> Table:
     ]
     if masks:
         table.doubts.append(
-            f"{len(masks):,} images bear the name of another and look like its mask, such as {masks[0]}: they are "
-            "read as images of a class. To train on masks, pass `masks` (--masks), such as '**/*_mask*'"
+            f"{len(masks):,} images bear the name of another and look like its mask, such as {masks[0]}: "
+            f"they are read "
+            "as images of a class. To train on masks, pass `masks` (--masks), such as '**/*_mask*'"
         )
     return table
 

@@ -62,8 +62,9 @@ def read_rows(path: Path, root: Path, reading: Reading) -> Table:
     columns = _columns(head)
     if "file" not in columns:
         raise ValueError(
-            f"A table of images needs a column `file`. Received: {path} with {some(head)}. Its other columns may "
-            "be label, mask, split and group"
+            f"A table of images needs a column `file`. Received: {path} with {some(head)}. Its other "
+            f"columns may be "
+            "label, mask, split and group"
         )
     if reading.group_by is not None:
         columns.pop("group", None)  # a regular expression counts in place of a column that nobody named
