@@ -8,15 +8,15 @@ import tensorflow as tf
 from dropzoo.common.checks import check_count, check_seed, unknown
 from dropzoo.layers.draws import Draw
 from dropzoo.serving.calibration.calibration import Calibration
-from dropzoo.serving.calibration.use import check_calibration, sampling_of
 from dropzoo.serving.montecarlo.active import TRACING
 from dropzoo.serving.montecarlo.attribution import Attribution, attribution_of
+from dropzoo.serving.montecarlo.calibrated import check_calibration, sampling_of
 from dropzoo.serving.montecarlo.counts import check_auto, count_or_auto
 from dropzoo.serving.montecarlo.cut import Cut, fill_shapes, make_cut
 from dropzoo.serving.montecarlo.inputs import InputsLike
 from dropzoo.serving.montecarlo.outputs import by_output
 from dropzoo.serving.montecarlo.reader import Reader, Said, Tasks
-from dropzoo.serving.montecarlo.samples import Samples, Wanted
+from dropzoo.serving.montecarlo.samples import SampleGraph, Wanted
 from dropzoo.serving.montecarlo.stage import Stage
 
 _SAMPLINGS = ("balanced", "independent", "fixed")
@@ -236,7 +236,7 @@ class MonteCarlo:
                 "A subclassed model shows its inputs in the first call: sample one batch eagerly first"
             )
         flat = self.reader.inputs.check(images)
-        return self._samples.statistics(flat, seed, plain)
+        return self._graph.statistics(flat, seed, plain)
 
     def draw(self, stream: str, rows: tf.Tensor, sample: tf.Tensor) -> Draw:
         """Returns the draws of one stream with this object's seed, without operations that only XLA can run.
@@ -246,7 +246,7 @@ class MonteCarlo:
             rows: uint32 tensor, the keys of the rows.
             sample: Int32 tensor, the number of the sample; a scalar, or `(rows, 1)`.
         """
-        return self._samples.draw(stream, tf.constant(self.seed, tf.int64), rows, sample, True)
+        return self._graph.draw(stream, tf.constant(self.seed, tf.int64), rows, sample, True)
 
     def attribute(self, images: InputsLike) -> Attribution:
         """Returns how much of the variance and of the mutual information comes from each active site.
@@ -276,7 +276,7 @@ class MonteCarlo:
                 f"draws. Received: num_samples={self.num_samples!r}, outputs: {names}, plain passes: "
                 f"{self.plain_passes}"
             )
-        return attribution_of(self, self._stage, flat)
+        return attribution_of(self._graph, self.seed, flat)
 
     def _open(self) -> None:
         """Makes the model ready for sampling, once its inputs and outputs are known."""
@@ -297,6 +297,6 @@ class MonteCarlo:
             fold=self.fold,
             memory_budget=self.memory_budget,
         )
-        self._samples = Samples(self.reader, self._stage, wanted, self.calibration)
-        self._run = self.reader.traced(self._samples.statistics, tf.TensorSpec([], tf.int64))
+        self._graph = SampleGraph(self.reader, self._stage, wanted, self.calibration)
+        self._run = self.reader.traced(self._graph.statistics, tf.TensorSpec([], tf.int64))
         self._is_open = True

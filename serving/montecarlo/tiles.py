@@ -10,8 +10,8 @@ import keras
 import numpy as np
 
 from dropzoo.common.checks import check_count
-from dropzoo.serving.calibration.use import answered_whole
 from dropzoo.serving.montecarlo.blending import Blend, Window, cut_all, windows_of
+from dropzoo.serving.montecarlo.calibrated import answered_whole
 from dropzoo.serving.montecarlo.ensembles import Rival
 from dropzoo.serving.montecarlo.inputs import InputsLike, is_nested
 from dropzoo.serving.montecarlo.outputs import joined

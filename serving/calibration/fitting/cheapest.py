@@ -9,9 +9,9 @@ import numpy as np
 import tensorflow as tf
 from scipy import stats
 
-from dropzoo.serving.calibration.heldout import check_labels
+from dropzoo.serving.calibration.fitting.heldout import check_labels
+from dropzoo.serving.calibration.fitting.sources import rates_of
 from dropzoo.serving.calibration.sites import can_set, named_sites
-from dropzoo.serving.calibration.sources import rates_of
 from dropzoo.serving.montecarlo.attribution import Attribution
 from dropzoo.serving.montecarlo.sampler import MonteCarlo
 

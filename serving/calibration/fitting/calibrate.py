@@ -12,14 +12,14 @@ import tensorflow as tf
 
 from dropzoo.common.checks import check_choice, check_count, check_seed
 from dropzoo.serving.calibration.calibration import Calibration
-from dropzoo.serving.calibration.figures import figures_of
-from dropzoo.serving.calibration.heldout import HeldOut, first_of
-from dropzoo.serving.calibration.promise import Promise
-from dropzoo.serving.calibration.promises import promises_of
-from dropzoo.serving.calibration.rows import Rows
-from dropzoo.serving.calibration.sampling import Reader, by_position, statistics_at
-from dropzoo.serving.calibration.search import search
-from dropzoo.serving.calibration.sources import Samples, Source, source_of
+from dropzoo.serving.calibration.fitting.figures import figures_of
+from dropzoo.serving.calibration.fitting.heldout import HeldOut, first_of
+from dropzoo.serving.calibration.fitting.promise import Promise
+from dropzoo.serving.calibration.fitting.promises import promises_of
+from dropzoo.serving.calibration.fitting.rows import Rows
+from dropzoo.serving.calibration.fitting.sampling import Reader, by_position, statistics_at
+from dropzoo.serving.calibration.fitting.search import search
+from dropzoo.serving.calibration.fitting.sources import Samples, Source, source_of
 from dropzoo.serving.calibration.temperature import fit_temperature
 
 _FIT_SHARE = 1 / 3
