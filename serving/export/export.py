@@ -175,7 +175,8 @@ def export_model(
         unrolled = Unrolled(made, inputs, seed)
         return write_file(version, format, precision, unrolled, said, module_of(made.models), shown)
     signatures = Signatures(made, inputs, seed)
-    write_saved_model(version, overwrite, made, signatures, pixels, info | _promised(made), filled)
+    functions = signatures.functions()
+    write_saved_model(version, overwrite, made, signatures, functions, pixels, info | _promised(made), filled)
     return version
 
 
