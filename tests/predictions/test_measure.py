@@ -14,10 +14,11 @@ from _cli import run
 from dropzoo import layers
 from dropzoo.common.pixels import Pixels
 from dropzoo.predictions.intervals import Interval, fit, of_samples
-from dropzoo.predictions.measure import load_intervals, measure_into, save_intervals
+from dropzoo.predictions.measure import measure_into
 from dropzoo.predictions.measuring import NUMBERS, Measure, fit_measurements, measure_image
 from dropzoo.predictions.objects import find_objects
 from dropzoo.predictions.polygons import outlines, write_geojson
+from dropzoo.predictions.saved_intervals import load_intervals, save_intervals
 from dropzoo.predictions.tags import Tags
 from dropzoo.runs import calibrate
 from dropzoo.runs.config import RunConfig

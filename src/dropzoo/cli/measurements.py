@@ -70,14 +70,9 @@ def measure(
     Example: dropzoo measure --model runs/unet-nuclei --calibrate validation
     """
     from dropzoo.common.checks import check_choice, check_positive
-    from dropzoo.predictions.measure import (
-        SAVED,
-        calibrate_intervals,
-        intervals_file,
-        load_intervals,
-        measure_into,
-    )
+    from dropzoo.predictions.measure import SAVED, measure_into
     from dropzoo.predictions.measuring import Measure
+    from dropzoo.predictions.saved_intervals import calibrate_intervals, intervals_file, load_intervals
     from dropzoo.runs.predictor import load_predictor
 
     logging.getLogger("tifffile").addHandler(logging.NullHandler())

@@ -194,7 +194,7 @@ def export(
     """
     from dropzoo import serving
     from dropzoo.models.graph.record import load_model, recorded
-    from dropzoo.predictions.measure import export_counts
+    from dropzoo.predictions.saved_intervals import export_counts
     from dropzoo.runs.calibrations import find_calibration
     from dropzoo.runs.loading import load_run
     from dropzoo.runs.members import first_run, load_members

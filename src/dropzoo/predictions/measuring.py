@@ -88,6 +88,15 @@ def _likeliest(p: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return (p.argmax(-1) if p.shape[-1] > 1 else p[..., 0] > 0.5).astype(np.uint8)
 
 
+def check_masks(predictor: Predictor) -> None:
+    """Raises a ValueError if a model does not give each pixel one class."""
+    if not (predictor.is_map and predictor.has_classes):
+        what = "one answer for an image" if not predictor.is_map else f"the pixels task={predictor.task!r}"
+        raise ValueError(
+            f"Objects are measured in masks of classes, and the model gives {what}. Use: dropzoo predict"
+        )
+
+
 def measure_image(
     mean: np.ndarray,
     samples: np.ndarray,
