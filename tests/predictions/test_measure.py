@@ -22,7 +22,7 @@ from dropzoo.predictions.saved_intervals import load_intervals, save_intervals
 from dropzoo.predictions.tags import Tags
 from dropzoo.runs import calibrate
 from dropzoo.runs.config import RunConfig
-from dropzoo.runs.predictor import load_predictor
+from dropzoo.runs.predictors import load_predictor
 
 Y, X = np.mgrid[:120, :120]
 ONES = np.ones((120, 120, 1), "float32")

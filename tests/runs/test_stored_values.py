@@ -12,7 +12,7 @@ from dropzoo import serving, training
 from dropzoo.common.pixels import Pixels
 from dropzoo.models.graph.record import load_model, recorded
 from dropzoo.runs.loading import load_model_for
-from dropzoo.runs.predictor import load_predictor
+from dropzoo.runs.predictors import load_predictor
 from dropzoo.serving.server.files import read_image
 from dropzoo.serving.server.limits import Limits
 

@@ -73,7 +73,7 @@ def measure(
     from dropzoo.predictions.measure import SAVED, measure_into
     from dropzoo.predictions.measuring import Measure
     from dropzoo.predictions.saved_intervals import calibrate_intervals, intervals_file, load_intervals
-    from dropzoo.runs.predictor import load_predictor
+    from dropzoo.runs.predictors import load_predictor
 
     logging.getLogger("tifffile").addHandler(logging.NullHandler())
     saved = [] if save == "none" else [each.strip() for each in save.split(",")]
