@@ -115,12 +115,15 @@ def evaluate(
         else:
             model, config, loaded = load_model_for(first_run(run), data, manual_dir, split=split, reading=asked)
             typer.echo(how_many_are_judged(loaded, split), err=True, nl=False)
-    check_bits(settle_range(model, parse_range(input_range), say), loaded.info)
+    taken = settle_range(model, parse_range(input_range), say)
+    check_bits(taken, loaded.info)
+    with options_in_errors():
+        foreign = load_foreign(ood, loaded, config, taken, ood_manual_dir) if ood else None
     wanted = Wanted(
         num_samples=num_samples,
         temperature=temperature,
         corruptions=names,
-        foreign=load_foreign(ood, loaded, config.batch_size, ood_manual_dir) if ood else None,
+        foreign=foreign,
         examples=plots is not None,
         from_logits=from_logits,
         split=split,
