@@ -172,7 +172,7 @@ def _fit(
     return fitted, figures
 
 
-def _check_options(temperature: Any, sites: Any, confidence: Any) -> None:
+def _check_options(temperature: object, sites: object, confidence: object) -> None:
     if not isinstance(temperature, bool) and temperature != "per_class":
         raise ValueError(
             f"`temperature` must be True, False or 'per_class'. Received: temperature={temperature!r}"
