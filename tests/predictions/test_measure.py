@@ -217,9 +217,8 @@ def test_calibrated_intervals_cover_and_the_command_uses_them(model, tmp_path, c
             Image.fromarray(pixels).save(tmp_path / "known" / kind / f"{i}.png")
     status, out, error = run(capsys, *command[:1], *command[5:], "--calibrate", str(tmp_path / "known"))
     assert status == 0 and "grey.measurements.json" in out, error
-    assert (
-        load_intervals(predictor, model, Measure())["1 count"].n < found["1 count"].n
-    )  # the last fifth stays for tests
+    # The last fifth stays for tests.
+    assert load_intervals(predictor, model, Measure())["1 count"].n < found["1 count"].n
     save_intervals(predictor, model, found, Measure(), "scenes")
     status, _, error = run(capsys, *command)
     assert status == 2 and "measurements.csv exists" in error

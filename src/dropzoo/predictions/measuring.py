@@ -185,9 +185,8 @@ def _matches(found: Objects, sample: Objects) -> Iterable[tuple[int, float]]:
     each = np.stack([found.labels[both], sample.labels[both]])
     pairs, counts = np.unique(each, axis=1, return_counts=True)
     i, j = pairs[0] - 1, pairs[1] - 1
-    same = (
-        counts / (found.area[i] + sample.area[j] - counts) > _SAME
-    )  # above a half, an object has one partner at most
+    # Above a half, an object has one partner at most.
+    same = counts / (found.area[i] + sample.area[j] - counts) > _SAME
     yield from zip(i[same].tolist(), sample.area[j[same]].tolist(), strict=True)
 
 
