@@ -263,21 +263,36 @@ def inputs_of(
         pixels: The images that each input takes; None for inputs that are no images.
 
     Raises:
-        ValueError: If images cannot be sent in `image_dtype`.
+        ValueError: If images cannot be sent in `image_dtype`, or two inputs would have the same name.
     """
-    found = []
+    found: list[Input] = []
     for (name, spec), each in zip(specs.items(), pixels, strict=True):
         single, dtype = len(specs) == 1, spec.dtype.name
         image = each is not None or (single and spec.dtype.is_floating)
         safe = re.sub(r"\W", "_", name)  # the names in a signature must be valid in Python
         signature_name = "images" if single and image else safe
         file_name = "image_bytes" if single else f"{safe}_bytes"
-        sent = image_dtype if image else dtype
-        if each is not None:
+        # Beside images in another dtype, integers such as maps of labels keep theirs.
+        own = not single and not spec.dtype.is_floating and image_dtype != _stored(dtype)
+        sent = image_dtype if image and not own else dtype
+        if each is not None and not own:
             _check_dtype(sent, dtype, each)
         size = resize if each is not None and len(spec.shape) == 4 else None
         found.append(Input(signature_name, file_name, tuple(spec.shape), dtype, sent, each, size))
+    _check_names(found)
     return found
+
+
+def _check_names(inputs: Sequence[Input]) -> None:
+    """Raises a ValueError if two inputs have the same name in a signature."""
+    in_files = [each.file_name if each.is_file else each.name for each in inputs]
+    for names in ([each.name for each in inputs], in_files):
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ValueError(
+                f"Each input needs a name of its own, and two would be called {twice[0]!r}: other characters than "
+                "letters and digits become '_' in the signatures, and `_bytes` is added where files are sent. "
+                "Rename one: keras.Input(..., name=...)"
+            )
 
 
 def _check_dtype(image_dtype: str, dtype: str, pixels: Pixels) -> None:
@@ -290,7 +305,7 @@ def _check_dtype(image_dtype: str, dtype: str, pixels: Pixels) -> None:
             "image_dtype='float32', and scale the images before they are sent"
         )
     if not tf.as_dtype(dtype).is_floating:
-        wanted = "uint16" if dtype == "uint16" else "uint8"
+        wanted = _stored(dtype)
         if image_dtype != wanted:
             raise ValueError(
                 f"A model that takes {dtype} takes pixels as they are: pass image_dtype={wanted!r}. "
@@ -303,6 +318,11 @@ def _check_dtype(image_dtype: str, dtype: str, pixels: Pixels) -> None:
             f"The model takes images of 16 bits, with pixels from {pixels.words}. Pass image_dtype='uint16', or "
             "'float32'. Received: image_dtype='uint8'"
         )
+
+
+def _stored(dtype: str) -> str:
+    """The dtype in which files store the pixels of a model of integers."""
+    return "uint16" if dtype == "uint16" else "uint8"
 
 
 def _check_deep(data: tf.Tensor, pixels: Pixels) -> tf.Operation:
