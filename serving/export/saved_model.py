@@ -4,6 +4,7 @@ import contextlib
 import json
 import logging
 import os
+import secrets
 import shutil
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -135,8 +136,8 @@ def export_model(
             the export fills in the section of that name itself.
         overwrite: Bool, whether to replace the folder at `path`, which must be `NAME/VERSION`, once the new export
             is complete. An error leaves the old export in place. If the process is killed between the two renames,
-            both exports stay beside `path`, the old one as `.VERSION-PROCESS-unfinished-old`. A file is replaced
-            at once.
+            both exports stay beside `path`, the old one as `.VERSION-CODE-unfinished-old`. A file is replaced at
+            once. A folder that holds no export is refused.
         format: `"saved_model"`, `"onnx"`, `"litert"` or `"openvino"`. The last three need
             `pip install '.[onnx]'` and so on.
         precision: `"float32"`, or for a file `"float16"`, which stores the weights in half the bytes; masks and
@@ -313,7 +314,8 @@ def _module(members: Sequence[keras.Model]) -> tf.Module:
 def _whole_version(version: Path, overwrite: bool) -> Iterator[Path]:
     """Yields a folder to write to, which becomes the version after the block. After an error nothing is left."""
     version.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = version.parent / f".{version.name}-{os.getpid()}-unfinished"
+    # A number of the process would come again in a container, and be shared by threads.
+    unfinished = version.parent / f".{version.name}-{secrets.token_hex(8)}-unfinished"
     try:
         yield unfinished
         if overwrite:
