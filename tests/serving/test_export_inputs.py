@@ -11,7 +11,7 @@ from dropzoo.models.graph.record import taken_by_each
 from dropzoo.serving.export.checks import check_path
 from dropzoo.serving.export.inputs import inputs_of, specs_of
 from dropzoo.serving.export.predictors import Predictors
-from dropzoo.serving.export.saved_model import _whole_version
+from dropzoo.serving.export.saved_model_folder import _whole_version
 from dropzoo.serving.export.signatures import Signatures
 from dropzoo.serving.montecarlo.reader import Reader
 

@@ -47,6 +47,8 @@ class Predictor:
         value_range: The values in files that become 0 and 1, if the training images had such a range; or None.
         members: The members of an ensemble, each as an ensemble of one; empty for other models.
         task: The output kind.
+        served: Str. The name and the version of the model on a server, with a digest of its facts; empty for a
+            model on the disk.
     """
 
     predict: Callable[[np.ndarray], Arrays]
@@ -61,6 +63,7 @@ class Predictor:
     value_range: tuple[float, float] | None = None
     members: tuple[serving.Ensemble, ...] = ()
     task: str = "multi_class"
+    served: str = ""
 
     def __post_init__(self) -> None:
         if self.value_range is None:  # runs that are older than this record have it in their config
