@@ -16,8 +16,9 @@ from dropzoo.serving.calibration.calibration import Calibration
 from dropzoo.serving.calibration.words import calibration_info
 from dropzoo.serving.export.card import facts_of, info_of, model_card
 from dropzoo.serving.export.checks import ClassNames, check_names, check_path, check_resize
+from dropzoo.serving.export.examples import examples_of
 from dropzoo.serving.export.files import check_format, write_file
-from dropzoo.serving.export.inputs import Input, examples_of, inputs_of, settle, specs_of
+from dropzoo.serving.export.inputs import Input, inputs_of, settle, specs_of
 from dropzoo.serving.export.parts import Unrolled
 from dropzoo.serving.export.predictors import Predictors, or_without_samples, predictors_of
 from dropzoo.serving.export.saved_model_folder import module_of, write_saved_model
