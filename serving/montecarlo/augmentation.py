@@ -27,12 +27,12 @@ _TRANSFORMS = {
 
 
 class TestTimeAugmentation(Rival):
-    """Averages one model's answers to an image that is mirrored and turned.
+    """Averages the answers of one model to mirrored and rotated versions of an image.
 
-    It needs neither dropout nor a second model, and it measures something else: how far the answer depends on the
-    orientation of the image. Use it only if an image keeps its meaning when it is mirrored or turned. An answer
-    for each pixel, `(batch, height, width, classes)`, is turned back. Values that are directions in the image are
-    moved to their pixels, but not rotated themselves.
+    It needs neither dropout nor a second model, and it measures something different: how much the answer depends
+    on the orientation of the image. Use it only if an image keeps its meaning when it is mirrored or rotated.
+    Answers for each pixel, `(batch, height, width, classes)`, are transformed back. If the values of a pixel are
+    directions in the image, they are moved with the pixel, but not rotated themselves.
 
     Args:
         model: A Keras model of images. Its dropout is off. If it has several inputs, those with the most axes are

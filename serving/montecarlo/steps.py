@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from dropzoo.common.keras_internals import mask_of
-from dropzoo.serving.calibration.use import answered, tempered
+from dropzoo.serving.montecarlo.calibrated import answered, tempered
 from dropzoo.serving.montecarlo.folding import tile, unfold
 from dropzoo.serving.montecarlo.inputs import keys_of
 from dropzoo.serving.montecarlo.outputs import joined

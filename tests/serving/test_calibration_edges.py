@@ -7,8 +7,8 @@ import tensorflow as tf
 
 from dropzoo import layers, serving
 from dropzoo.layers.draws.samples import SampleDraw
+from dropzoo.serving.calibration.fitting.heldout import HeldOut
 from dropzoo.serving.calibration.guarantee import Guarantee
-from dropzoo.serving.calibration.heldout import HeldOut
 from dropzoo.serving.calibration.sites import can_set
 from dropzoo.serving.calibration.words import promises_in_words
 from dropzoo.serving.export.inputs import inputs_of, specs_of

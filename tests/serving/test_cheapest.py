@@ -6,7 +6,7 @@ import pytest
 
 from dropzoo import layers, serving
 from dropzoo.pages.drawing import draw_sites
-from dropzoo.serving.montecarlo.cheapest import _auroc, _like
+from dropzoo.serving.calibration.fitting.cheapest import _auroc, _like
 
 
 @pytest.fixture(scope="module")

@@ -33,7 +33,7 @@ from _drawing import (
     of_sequences,
 )
 from dropzoo import layers, models, serving
-from dropzoo.serving.calibration.sources import rates_of
+from dropzoo.serving.calibration.fitting.sources import rates_of
 
 
 def nested():

@@ -17,8 +17,8 @@ from dropzoo.models.graph.record import load_model, remember, taken_by
 from dropzoo.runs.calibrations import export_folder, find_calibration
 from dropzoo.runs.exported import Export, facts_of_export, pixels_of_export
 from dropzoo.runs.inputs import feeding, settle_range
+from dropzoo.runs.loading import load_run
 from dropzoo.runs.members import first_run, load_members
-from dropzoo.runs.run import load_run
 from dropzoo.runs.statistics import Arrays, arranged
 from dropzoo.serving.montecarlo.active import NothingDraws
 from dropzoo.serving.montecarlo.reader import check_single

@@ -7,8 +7,9 @@ import keras
 import tensorflow as tf
 
 from dropzoo import models
-from dropzoo.serving.calibration.facts import Facts, check_one_output, facts_of
+from dropzoo.serving.calibration.facts import Facts
 from dropzoo.serving.calibration.sites import Sites, can_set, named_sites
+from dropzoo.serving.montecarlo.calibrated import check_one_output, facts_of
 from dropzoo.serving.montecarlo.ensembles import Ensemble, Rival
 from dropzoo.serving.montecarlo.outputs import Output
 from dropzoo.serving.montecarlo.reader import Reader

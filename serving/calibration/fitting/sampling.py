@@ -7,8 +7,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from dropzoo.serving.calibration.heldout import Batch, HeldOut
-from dropzoo.serving.calibration.sources import Source
+from dropzoo.serving.calibration.fitting.heldout import Batch, HeldOut
+from dropzoo.serving.calibration.fitting.sources import Source
 from dropzoo.serving.calibration.temperature import temper
 from dropzoo.serving.montecarlo.outputs import Output
 from dropzoo.serving.montecarlo.statistics import Sums
