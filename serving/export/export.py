@@ -16,8 +16,9 @@ from dropzoo.serving.calibration.calibration import Calibration
 from dropzoo.serving.calibration.words import calibration_info
 from dropzoo.serving.export.card import facts_of, info_of, model_card
 from dropzoo.serving.export.checks import ClassNames, check_names, check_path, check_resize
+from dropzoo.serving.export.examples import examples_of
 from dropzoo.serving.export.files import check_format, write_file
-from dropzoo.serving.export.inputs import Input, examples_of, inputs_of, settle, specs_of
+from dropzoo.serving.export.inputs import Input, inputs_of, settle, specs_of
 from dropzoo.serving.export.parts import Unrolled
 from dropzoo.serving.export.predictors import Predictors, or_without_samples, predictors_of
 from dropzoo.serving.export.saved_model_folder import module_of, write_saved_model
@@ -122,8 +123,8 @@ def export_model(
             the export fills in the section of that name itself.
         overwrite: Bool, whether to replace the folder at `path`, which must be `NAME/VERSION`, once the new export
             is complete. If there is an error, the old export stays in place. If the process is killed between the
-            two renames, both exports stay next to `path`, the old one as `.VERSION-PROCESS-unfinished-old`. Files
-            are replaced in a single step.
+            two renames, both exports stay next to `path`, the old one as `.VERSION-CODE-unfinished-old`. Files
+            are replaced in a single step. A folder that holds no export is refused.
         format: `"saved_model"`, `"onnx"`, `"litert"` or `"openvino"`. The last three need
             `pip install '.[onnx]'` and so on.
         precision: `"float32"`, or for a file `"float16"`, which stores the weights in half the bytes; masks and

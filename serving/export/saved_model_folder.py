@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import secrets
 import shutil
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -105,7 +106,8 @@ def _save_keras(model: keras.Model, path: Path, pixels: Sequence[Pixels | None])
 def _whole_version(version: Path, overwrite: bool) -> Iterator[Path]:
     """Yields a folder to write to, which becomes the version after the block. After an error nothing is left."""
     version.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = version.parent / f".{version.name}-{os.getpid()}-unfinished"
+    # A number of the process would come again in a container, and be shared by threads.
+    unfinished = version.parent / f".{version.name}-{secrets.token_hex(8)}-unfinished"
     try:
         yield unfinished
         if overwrite:

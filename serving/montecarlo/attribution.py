@@ -1,5 +1,6 @@
 """Attribution: how much of the uncertainty comes from each site, by pick-freeze on the sampler's own masks."""
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ from dropzoo.serving.montecarlo.active import TRACING
 from dropzoo.serving.montecarlo.calibrated import tempered
 from dropzoo.serving.montecarlo.cut import costs_or_none, fill_shapes
 from dropzoo.serving.montecarlo.inputs import keys_of
+from dropzoo.serving.montecarlo.outputs import Output
 from dropzoo.serving.montecarlo.reader import Reader
 from dropzoo.serving.montecarlo.samples import SampleGraph
 from dropzoo.serving.montecarlo.trunk import Trunk
@@ -158,8 +160,7 @@ def attribution_of(drawn: SampleGraph, seed: int, flat: list[tf.Tensor]) -> Attr
 
     specs = [tf.TensorSpec([], tf.int32), tf.TensorSpec([], tf.int64), tf.TensorSpec([], tf.int64)]
     run = reader.traced(sample, *specs)
-    size = sum(int(np.prod(x.shape[1:])) for x in flat) * count
-    at_once = max(1, min(64, _VALUES // size))
+    at_once = max(1, min(64, _VALUES // (_numbers(flat, output) * count)))
     batches = ([x[i : i + at_once] for x in flat] for i in range(0, int(flat[0].shape[0]), at_once))
 
     def swapped(inputs: list[tf.Tensor], which: int, first: int, second: int) -> np.ndarray:
@@ -173,6 +174,18 @@ def attribution_of(drawn: SampleGraph, seed: int, flat: list[tf.Tensor]) -> Attr
     sites = tuple(named.get(id(each.layer), each.stream) for each in stage.active)
     cost = np.array([_cost(reader, [each.layer], count) for each in stage.active])
     return Attribution(sites, first, total, own, all_of_it, per_image, cost)
+
+
+def _numbers(flat: list[tf.Tensor], output: Output) -> int:
+    """The numbers of the inputs or of the output of one image, whichever are more.
+
+    An output of any size has as many positions as the largest input.
+    """
+    rows = [tuple(x.shape[1:]) for x in flat]
+    known = [n for n in output.shape[1:-1] if n is not None]
+    is_open = len(known) < len(output.shape) - 2
+    positions = max(math.prod(row[:-1]) for row in rows) if is_open else math.prod(known)
+    return max(sum(map(math.prod, rows)), positions * (output.classes or 1))
 
 
 def _cost(reader: Reader, active: list[keras.Layer], count: int) -> float:

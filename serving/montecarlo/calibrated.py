@@ -12,28 +12,38 @@ from dropzoo.serving.montecarlo.reader import Reader
 
 
 def sampling_of(
-    calibration: Calibration, num_samples: int | str, sites: dict[str, float | bool] | None, default: int
+    calibration: Calibration,
+    num_samples: int | str,
+    sampling: str,
+    sites: dict[str, float | bool] | None,
+    defaults: tuple[int, str],
 ) -> tuple[int, str, dict[str, float | bool]]:
     """Returns the number of samples, the sampling and the sites of a calibration.
 
     Args:
         calibration: The calibration.
         num_samples: The number of samples that the user asks for.
+        sampling: The sampling that the user asks for.
         sites: The sites that the user asks for, which must be None.
-        default: Int, the default number of samples.
+        defaults: The default number of samples, and the default sampling.
 
     Raises:
-        ValueError: If `calibration` is no `Calibration`, or was made for another number of samples, or sites are
-            asked for.
+        ValueError: If `calibration` is no `Calibration`, or was made for another number of samples or another
+            sampling, or sites are asked for.
     """
     check_type(calibration)
     if sites is not None:
         raise ValueError(f"`calibration` says which sites drop: leave `sites` out. Received: sites={sites!r}")
     facts = calibration.facts
-    if num_samples not in (default, facts.num_samples):
+    if num_samples not in (defaults[0], facts.num_samples):
         raise ValueError(
             f"The calibration was made for num_samples={facts.num_samples}: leave `num_samples` out, or calibrate "
             f"again. Received: num_samples={num_samples!r}"
+        )
+    if facts.sampling is not None and sampling not in (defaults[1], facts.sampling):
+        raise ValueError(
+            f"The calibration was made for sampling={facts.sampling!r}: leave `sampling` out, or calibrate a "
+            f"MonteCarlo with this sampling. Received: sampling={sampling!r}"
         )
     return facts.num_samples, facts.sampling or "fixed", dict(calibration.sites)
 

@@ -82,15 +82,16 @@ class MonteCarlo:
             entropies are summed over the labels. `"regression"`: values; there are no entropies. For several
             outputs, a dict by name or a list in order; a single string is for all outputs. By default, the loss of
             a compiled model shows whether an output is a regression or multi-label; any other output is
-            `"multi_class"`.
+            `"multi_class"`. An output that ends in a softmax or a sigmoid is not taken for a regression, whatever
+            its loss.
         from_logits: Bool, whether the output is logits; for several outputs also a dict by name or a list in
             order. By default, this is read off the graph of the model. If the graph does not show it, the values
             of the first batch decide: probabilities of classes sum to 1 at every position, and logits lie clearly
             outside [0, 1]. If the values could be either, the loss of a compiled model decides. Otherwise, an
             error asks for this argument.
-        calibration: A `Calibration` that `calibrate` fitted for this model. It sets the number of samples, the
-            sites that drop, their rates, and the temperature of each sample, and adds the answers of its
-            guarantees, such as `set` and `defer`; see `Calibration.apply`.
+        calibration: A `Calibration` that `calibrate` fitted for this model. It sets the number of samples and
+            the sampling in place of their defaults, the sites that drop, their rates, and the temperature of each
+            sample, and adds the answers of its guarantees, such as `set` and `defer`; see `Calibration.apply`.
 
     Call arguments:
         images: One batch of the inputs, as Keras takes them: an array, or for several inputs a list in order or a
@@ -143,7 +144,8 @@ class MonteCarlo:
         calibration: Calibration | None = None,
     ) -> None:
         if calibration is not None:
-            num_samples, sampling, sites = sampling_of(calibration, num_samples, sites, _SAMPLES)
+            defaults = (_SAMPLES, _SAMPLINGS[0])
+            num_samples, sampling, sites = sampling_of(calibration, num_samples, sampling, sites, defaults)
         elif sites is not None and not sites:
             raise ValueError("`sites` must name at least one site, or be None for all of them. Received: sites={}")
         self.calibration = calibration
@@ -240,6 +242,8 @@ class MonteCarlo:
                 "A subclassed model shows its inputs in the first call: sample one batch eagerly first"
             )
         flat = self.reader.inputs.check(images)
+        if not tf.executing_eagerly():
+            flat = [_of_any_rows(x) for x in flat]
         return self._graph.statistics(flat, seed, plain)
 
     def draw(self, stream: str, rows: tf.Tensor, sample: tf.Tensor) -> Draw:
@@ -304,3 +308,10 @@ class MonteCarlo:
         self._graph = SampleGraph(self.reader, self._stage, wanted, self.calibration)
         self._run = self.reader.traced(self._graph.statistics, tf.TensorSpec([], tf.int64))
         self._is_open = True
+
+
+def _of_any_rows(x: tf.Tensor) -> tf.Tensor:
+    """A tensor whose number of rows is open: a single row would not show whether a mask is shared by all rows."""
+    if x.shape[0] is None:
+        return x
+    return tf.raw_ops.PlaceholderWithDefault(input=x, shape=[None, *x.shape[1:]])

@@ -37,6 +37,7 @@ def calibrate(
     confidence: float = 0.9,
     classes: Sequence[int] | None = None,
     task: str | None = None,
+    from_logits: bool | None = None,
     data: str = "",
     ignore_class: int | None = None,
     batch_size: int = 32,
@@ -76,6 +77,8 @@ def calibrate(
         classes: The classes for which `"miss"` and `"false"` hold; None for all classes. Each class needs held-out
             examples, for `"set"` too.
         task: What the output of a model means, as for `MonteCarlo`; None for the task of the predictor.
+        from_logits: Whether the output of a model is logits, as for `MonteCarlo`; None to find it out, or for what
+            the predictor knows.
         data: Str, the name of the held-out data, for the record.
         ignore_class: Int, the label of pixels or images that do not count, as in Keras' `MeanIoU`; None if all
             count. Only for tasks with one class for each pixel or image.
@@ -107,7 +110,7 @@ def calibrate(
         dropout that is added after training: Ledda, Fumera and Roli, 2023, arXiv:2302.02924.
     """
     _check_options(temperature, sites, confidence)
-    source = source_of(predictor, task, first_of(images))
+    source = source_of(predictor, task, first_of(images), from_logits)
     shape = source.output.shape
     about = _check_classes(classes, shape[-1] or 1)
     promises = promises_of(guarantee or {}, source.kind, shape, confidence, about)

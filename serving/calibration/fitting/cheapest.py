@@ -64,8 +64,8 @@ def cheapest_sites(mc: MonteCarlo, images: Any, labels: Any, keep: float = 0.95)
         A `Cheapest`. Printing it gives a summary.
 
     Raises:
-        ValueError: If all answers or none are right, if the labels do not fit, or for the same reasons as in
-            `mc.attribute`.
+        ValueError: If all answers or none are right, if the labels do not fit, if `mc` has a calibration, or for
+            the same reasons as in `mc.attribute`.
 
     Example:
     >>> import numpy as np
@@ -78,6 +78,11 @@ def cheapest_sites(mc: MonteCarlo, images: Any, labels: Any, keep: float = 0.95)
     """
     if isinstance(keep, bool) or not isinstance(keep, (int, float)) or not 0 < keep <= 1:
         raise ValueError(f"`keep` must be in (0, 1]. Received: keep={keep!r}")
+    if mc.calibration is not None:
+        raise ValueError(
+            "A calibration holds for its own sites: choose the cheapest sites of a MonteCarlo without "
+            "`calibration=`, then calibrate one with these sites. Received: a sampler with a calibration"
+        )
     attribution = mc.attribute(images)
     output = mc.reader.outputs[0]
     if output.kind == "regression":
