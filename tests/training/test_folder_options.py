@@ -12,7 +12,8 @@ import tifffile
 from _folders import RANDOM, SIZE, counts, ids, mask, picture, train_and_test
 from dropzoo.training.data.files.table import Reading
 from dropzoo.training.data.folders import read_folder
-from dropzoo.training.data.load import find_folder, load_data
+from dropzoo.training.data.load import load_data
+from dropzoo.training.data.sources import find_folder
 
 
 def test_groups_stay_together(tmp_path):

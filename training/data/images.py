@@ -9,7 +9,7 @@ import tensorflow as tf
 import tifffile
 from PIL import ExifTags, Image
 
-from dropzoo.common.images import upright
+from dropzoo.common.images import unreadable, upright
 from dropzoo.common.tiff import arranged
 
 TIFF_SUFFIXES = {".tif", ".tiff"}
@@ -98,8 +98,7 @@ def _named(read: Callable[[Path, int | None], np.ndarray], path: Path, page: int
     try:
         return read(path, page)
     except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"Cannot read {path}. Replace or remove the file. The decoder says: {reason}") from error
+        raise unreadable(path, error) from error
 
 
 def _image(path: Path, page: int | None) -> np.ndarray:
