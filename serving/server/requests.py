@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import codecs
 import itertools
 import logging
 import math
@@ -53,8 +54,10 @@ def read_predict(body: bytes, signature_name: str | None = None) -> Predict:
         Refused: If the body is not a Predict request, or asks for another signature than the address.
     """
     try:
-        request = orjson.loads(body)
+        request = orjson.loads(body.removeprefix(codecs.BOM_UTF8))
     except orjson.JSONDecodeError as error:
+        if body.startswith(b"\x1f\x8b"):
+            raise Refused(400, "The body is gzip. Send it with the header Content-Encoding: gzip") from None
         hint = "; NaN and Infinity are not JSON" if b"NaN" in body or b"Infinity" in body else ""
         raise Refused(400, f"JSON Parse error: {error}{hint}") from None
     if not isinstance(request, dict):
@@ -260,7 +263,8 @@ def _from_base64(name: str, value: Any) -> bytes:
     try:
         return base64.b64decode(text, validate=True)  # type: ignore[arg-type]
     except (TypeError, ValueError, binascii.Error):
-        raise Refused(400, f'{name!r} must be {{"b64": ...}}, with base64 text') from None
+        hint = "Write it with + and /, padded by =, and without line breaks" if isinstance(text, str) else ""
+        raise Refused(400, f'{name!r} must be {{"b64": ...}}, with base64 text', hint) from None
 
 
 def _encoded(
