@@ -33,6 +33,7 @@ from dropzoo.runs.data import (
     judged_images,
     load_run_data,
     read_info,
+    under_one_name,
 )
 from dropzoo.runs.devices import prepare_devices
 from dropzoo.runs.evaluation import evaluate
@@ -298,9 +299,7 @@ def _check_folder(out: Path, config: RunConfig) -> bool:
         return False
     saved, wanted = read_json(out / "run.json"), as_json(config)
     held = as_json(RunConfig.from_json(saved["config"]))  # a setting that the file lacks has its default
-    folder = absolute(config.data)
-    if folder and folder == saved.get("folder"):  # the same folder under another name
-        held["data"] = wanted["data"]
+    held = under_one_name(held, wanted, saved.get("folder"))
     epochs: Any = held["epochs"]
     if (
         config.epochs > epochs
