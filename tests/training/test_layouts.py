@@ -47,6 +47,24 @@ def voc(root):
         (lists / f"{name}.txt").write_text("".join(f"{n:02}\n" for n in numbers))
 
 
+def whole_voc(root):
+    """With the boxes, the lists of other tasks, and the many images that have no mask."""
+    voc(root)
+    (root / "Annotations").mkdir()
+    for number in range(16, 40):
+        picture(root / "JPEGImages" / f"{number:02}.jpg")
+        (root / "Annotations" / f"{number:02}.xml").write_text("<annotation/>")
+    main = root / "ImageSets" / "Main"
+    main.mkdir()
+    (main / "train.txt").write_text("".join(f"{n:02}\n" for n in range(40)))
+
+
+def rows_of_some(root):
+    """A table of splits that names the images with a mask alone."""
+    split_alone(root)
+    picture(root / "images" / "99.png")
+
+
 def fastai(root):
     pairs(root, 16, "images/{:02}.png", "labels/{:02}_P.png")
     (root / "valid.txt").write_text("".join(f"{n:02}.png\n" for n in (8, 9, 10)))
@@ -100,6 +118,9 @@ GIVEN, FIFTH = (8, 3, 5), (12, 1, 3)
         (cityscapes, {}, GIVEN),
         (underscores, {}, GIVEN),
         (voc, {}, GIVEN),
+        (whole_voc, {}, GIVEN),
+        (whole_voc, {"images": "JPEGImages", "masks": "SegmentationClass"}, GIVEN),
+        (rows_of_some, {"split_file": "split.csv"}, GIVEN),
         (fastai, {}, (13, 3, 0)),
         (listed, {"split_file": "split.csv"}, GIVEN),
         (listed, {}, GIVEN),

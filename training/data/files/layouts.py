@@ -32,6 +32,7 @@ def read_layout(root: Path, reading: Reading) -> Table:
     if not root.is_dir():
         raise ValueError(f"No such folder: {root}. Expected images/ and masks/, or one folder a class")
     listing = Listing()
+    listing.is_listed = rows.names_of_lists(root) or listing.is_listed
     table = _named(root, reading, listing) or _found(root, reading, listing)
     if table is None:
         raise ValueError(f"Expected images/ and masks/, or at least two class folders, in {root}. {_WAYS}")
@@ -53,6 +54,8 @@ def _named(root: Path, reading: Reading, listing: Listing) -> Table | None:
             return listed
         # The file gives splits and groups alone; the folders give the labels.
         rest = dataclasses.replace(reading, split_file=None)
+        named = {os.path.realpath(sample.image) for sample in listed.samples}
+        listing.is_listed = lambda image: os.path.realpath(image) in named
         table = _named(root, rest, listing) or _found(root, rest, listing)
         return None if table is None else rows.joined(table, listed, path)
     if reading.masks is None and reading.images is None:
@@ -71,11 +74,8 @@ def _named(root: Path, reading: Reading, listing: Listing) -> Table | None:
     for name, paths in (("images", images), ("masks", masks)):
         if not paths:
             raise ValueError(f"No image files. Received: {name}={getattr(reading, name)!r} (--{name}) in {root}")
-    samples = [
-        Sample(image, mask=mask, split=_split_in(image, images_root))
-        for image, mask in pair(images, masks, (images_root, masks_root), reading.mask_suffix)
-    ]
-    return _table(root, samples)
+    pairs = pair(images, masks, (images_root, masks_root), reading.mask_suffix, listing.is_listed)
+    return _of_pairs(root, images_root, images, pairs)
 
 
 def _glob(root: Path, text: str, listing: Listing) -> tuple[Path, list[Path]]:
@@ -194,11 +194,16 @@ def _names_of_all(tables: list[Table]) -> tuple[str, ...]:
 def _images_and_masks(root: Path, reading: Reading, listing: Listing) -> Table | None:
     """Returns the table of `images/` and `masks/`, or of folders of such names; both may hold given splits."""
     folders = {each.name.lower(): each for each in folders_in(root)}
-    images = next((folders[name] for name in _IMAGES if name in folders), None)
-    masks = next((folders[name] for name in MASKS if name in folders), None)
+    images, masks = _first(folders, _IMAGES), _first(folders, MASKS)
     if images is None or masks is None or (not has_images(masks) and find_coco(root)):
         return None
     return _pairs(images, masks, reading, listing, root)
+
+
+def _first(folders: dict[str, Path], names: tuple[str, ...]) -> Path | None:
+    """Returns the folder of the first name, rather one that holds images: Pascal VOC has XML in Annotations/."""
+    found = [folders[name] for name in names if name in folders]
+    return next(filter(has_images, found), found[0] if found else None)
 
 
 def _pairs(images: Path, masks: Path, reading: Reading, listing: Listing, root: Path | None = None) -> Table:
@@ -210,11 +215,17 @@ def _pairs(images: Path, masks: Path, reading: Reading, listing: Listing, root: 
             raise ValueError(f"No images in {folder}. Expected files ending in {endings}")
         files.append(found)
     files = [_drop_previews(each) for each in files]
-    samples = [
-        Sample(image, mask=mask, split=_split_in(image, images))
-        for image, mask in pair(files[0], files[1], (images, masks), reading.mask_suffix)
-    ]
-    return _table(root or images.parent, samples)
+    pairs = pair(files[0], files[1], (images, masks), reading.mask_suffix, listing.is_listed)
+    return _of_pairs(root or images.parent, images, files[0], pairs)
+
+
+def _of_pairs(root: Path, folder: Path, images: list[Path], pairs: list[tuple[Path, Path]]) -> Table:
+    """Returns the table of pairs; `folder` is that of the images."""
+    samples = [Sample(image, mask=mask, split=_split_in(image, folder)) for image, mask in pairs]
+    table = _table(root, samples)
+    if alone := len(images) - len(pairs):
+        table.doubts.append(f"{alone:,} images have no mask, and no list of a split names them; they are left out")
+    return table
 
 
 def _drop_previews(paths: list[Path]) -> list[Path]:
@@ -288,8 +299,7 @@ def _side_by_side(root: Path, reading: Reading, listing: Listing) -> Table | Non
         images = [path for path in files if not path.stem.endswith(end)]
         if images and 2 * len(masks) > len(images):  # `pair` names those that are missing
             listing.images(root)
-            pairs = pair(images, masks, (root, root), end)
-            return _table(root, [Sample(image, mask=mask) for image, mask in pairs])
+            return _of_pairs(root, root, images, pair(images, masks, (root, root), end, listing.is_listed))
     return None
 
 

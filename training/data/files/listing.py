@@ -2,6 +2,7 @@
 
 import os
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 from dropzoo.training.data.images import IMAGE_SUFFIXES
@@ -23,9 +24,12 @@ class Listing:
     Attributes:
         left_out: The number of files that are no images, by their endings.
         litter: The number of hidden files and of those that systems leave behind.
+        is_listed: Function that says whether a list of the splits names an image, or there is no such list. Other
+            images may lack a mask.
     """
 
     def __init__(self) -> None:
+        self.is_listed: Callable[[Path], bool] = lambda image: True
         self.left_out: Counter[str] = Counter()
         self.litter = 0
 

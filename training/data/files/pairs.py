@@ -11,7 +11,11 @@ from dropzoo.training.data.files.table import some
 
 
 def pair(
-    images: Sequence[Path], masks: Sequence[Path], roots: tuple[Path, Path], mask_suffix: str | None = None
+    images: Sequence[Path],
+    masks: Sequence[Path],
+    roots: tuple[Path, Path],
+    mask_suffix: str | None = None,
+    is_listed: Callable[[Path], bool] = lambda image: True,
 ) -> list[tuple[Path, Path]]:
     """Returns each image with its mask.
 
@@ -23,6 +27,7 @@ def pair(
         masks: The files of the masks.
         roots: The folders of the images and of the masks; files in folders below are paired folder by folder.
         mask_suffix: The text behind the name of the image, or None to find it.
+        is_listed: Function that says whether an image must have a mask; others are left out if they have none.
 
     Raises:
         ValueError: With the names of the files that do not pair.
@@ -44,7 +49,7 @@ def pair(
                 f"Names must differ by more than their endings. Received in {paths[0].parent}: "
                 f"{some(sorted(twice))}"
             )
-    alone = sorted(image.name for image in images if keys[0](image) not in best)
+    alone = sorted(image.name for image in images if keys[0](image) not in best and is_listed(image))
     spare = sorted(mask.name for mask in masks if keys[1](mask) not in best)
     if alone or spare:
         parts = [f"images without a mask: {some(alone)}"] * bool(alone)
@@ -55,7 +60,7 @@ def pair(
             'of masks end in more, pass it as `mask_suffix` (--mask-suffix), such as "_seg". Or name the pairs in '
             "a CSV with the columns file and mask, and pass it as `split_file` (--split-file)"
         )
-    return [(image, best[keys[0](image)]) for image in images]
+    return [(image, best[key]) for image in images if (key := keys[0](image)) in best]
 
 
 def _ways(

@@ -4,7 +4,7 @@ import csv
 import dataclasses
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from dropzoo.common.checks import did_you_mean
@@ -138,13 +138,7 @@ def with_split_lists(table: Table) -> Table:
     """
     if not table.root.is_dir() or any(sample.split for sample in table.samples):
         return table
-    places = [table.root, *sorted(table.root.glob("ImageSets/*/")), *sorted(table.root.glob("[Ss]plits/"))]
-    lists = {
-        split_of(path.stem): path
-        for place in places
-        for path in sorted(place.glob("*.txt"))
-        if split_of(path.stem)
-    }
+    lists = _lists(table.root)
     if not lists:
         return table
     by_name: dict[str, list[int]] = {}
@@ -154,7 +148,7 @@ def with_split_lists(table: Table) -> Table:
     splits: dict[int, str] = {}
     lost: list[str] = []
     for split, path in lists.items():
-        for line in filter(None, map(str.strip, path.read_text(encoding="utf-8-sig").splitlines())):
+        for line in _lines(path):
             place = _place_of(line, by_name)
             if place is None:
                 lost.append(f"{line} in {path.name}")
@@ -180,6 +174,29 @@ def with_split_lists(table: Table) -> Table:
     return dataclasses.replace(table, samples=kept)
 
 
+def names_of_lists(root: Path) -> Callable[[Path], bool] | None:
+    """Returns the function that says whether a list of a split names an image.
+
+    It is None if there are no lists, or none of training images: then the images that no list names train.
+    """
+    lists = _lists(root)
+    if "train" not in lists:
+        return None
+    names = {name for path in lists.values() for line in _lines(path) for name in _names_in(line)}
+    return lambda image: not names.isdisjoint(_names_of(image))
+
+
+def _lists(root: Path) -> dict[str, Path]:
+    """Returns the lists of images of each split in a folder."""
+    places = [root, *sorted(root.glob("ImageSets/*/")), *sorted(root.glob("[Ss]plits/"))]
+    found = [path for place in places for path in sorted(place.glob("*.txt"))]
+    return {split_of(path.stem): path for path in found if split_of(path.stem)}
+
+
+def _lines(path: Path) -> Iterator[str]:
+    return filter(None, map(str.strip, path.read_text(encoding="utf-8-sig").splitlines()))
+
+
 def _names_of(path: Path) -> set[str]:
     """Returns the names by which a list may call a file: the ends of its path, with and without the ending."""
     parts = path.parts
@@ -189,11 +206,16 @@ def _names_of(path: Path) -> set[str]:
 
 def _place_of(line: str, by_name: dict[str, list[int]]) -> int | None:
     """Returns the only image that a line of a list names, by all of the line or its first word, or None."""
+    return next((by_name[name][0] for name in _names_in(line) if len(by_name.get(name, [])) == 1), None)
+
+
+def _names_in(line: str) -> list[str]:
+    """Returns the names that a line of a list may mean: all of it or its first word, with folders or without."""
     names = [line]
     for text in (line.split()[0], line):
         parts = text.replace("\\", "/").split("/")
         names += ["/".join(parts[n:]) for n in range(len(parts))]
-    return next((by_name[name][0] for name in names if len(by_name.get(name, [])) == 1), None)
+    return names
 
 
 class _Finder:
