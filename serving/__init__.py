@@ -2,7 +2,7 @@
 
 from dropzoo.serving.calibration.calibrate import calibrate
 from dropzoo.serving.calibration.calibration import Calibration
-from dropzoo.serving.export.saved_model import export_model
+from dropzoo.serving.export.export import export_model
 from dropzoo.serving.montecarlo.augmentation import TestTimeAugmentation
 from dropzoo.serving.montecarlo.cheapest import cheapest_sites
 from dropzoo.serving.montecarlo.ensembles import Ensemble

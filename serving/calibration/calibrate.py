@@ -129,10 +129,7 @@ def calibrate(
     judged = source.kind != "regression" and fits  # values have no figures
     reads = heldout.count(first) * (judged + bool(promises)) + heldout.count(then) * bool(promises)
     reader = Reader(heldout, reads, verbose)
-    fitted: float | tuple[float, ...] = 1.0
-    figures: dict[str, dict[str, float]] = {}
-    if judged:
-        fitted, figures = _fit(source, reader, first, temperature if tempers else False)
+    fitted, figures = _fit(source, reader, first, temperature if tempers else False) if judged else (1.0, {})
     for part in (first, then) if promises else ():
         for batch, samples in reader.answers(source, part):
             out = statistics_at(samples, fitted, source.output)

@@ -6,7 +6,7 @@ import pytest
 import typer
 
 from _cli import run
-from dropzoo.cli import options
+from dropzoo.cli import options, parsing
 from dropzoo.cli.app import app
 from dropzoo.cli.data_options import FolderOptions
 from dropzoo.runs.settings import Settings
@@ -23,7 +23,7 @@ from dropzoo.runs.settings import Settings
     ],
 )
 def test_parse_dropout(values, plan):
-    assert options.parse_dropout(values) == plan
+    assert parsing.parse_dropout(values) == plan
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def test_parse_dropout(values, plan):
     ],
 )
 def test_parse_rate_schedule(values, schedules):
-    assert options.parse_rate_schedule(values) == schedules
+    assert parsing.parse_rate_schedule(values) == schedules
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_parse_rate_schedule(values, schedules):
     [(None, False), ("", False), ("none", False), ("yes", True), ("rotation=15", "rotation=15")],
 )
 def test_parse_augment(value, augment):
-    assert options.parse_augment(value) == augment
+    assert parsing.parse_augment(value) == augment
 
 
 def test_training_options_are_the_settings_of_a_run():

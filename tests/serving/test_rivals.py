@@ -90,6 +90,44 @@ def test_ensemble_of_saved_models(tmp_path):
         np.testing.assert_allclose(value, expected[name], atol=1e-6)
 
 
+def own_loss(y, p):
+    return keras.ops.mean(keras.ops.abs(y - p), -1)
+
+
+@pytest.mark.parametrize(
+    ("units", "loss", "kind"),
+    [
+        (1, "mse", "regression"),
+        (1, None, "multi_class"),
+        (3, keras.losses.Huber(), "regression"),
+        (5, keras.losses.BinaryCrossentropy(from_logits=True), "multi_label"),
+        (5, {"value": "mae"}, "regression"),
+    ],
+)
+def test_a_file_tells_the_task_as_the_model_does(units, loss, kind, tmp_path):
+    x = keras.Input((3,))
+    model = keras.Model(x, keras.layers.Dense(units, name="value")(x))
+    if loss is not None:
+        model.compile("adam", loss)
+    model.save(tmp_path / "a.keras")
+    for members in ([tmp_path / "a.keras"], [model, tmp_path / "a.keras"], [model]):
+        assert serving.Ensemble(members).task == kind
+
+
+def test_members_of_different_tasks(tmp_path):
+    x = keras.Input((3,))
+    model = keras.Model(x, keras.layers.Dense(1)(x))
+    serving.export_model(model, tmp_path / "a", num_samples=0, task="regression")
+    assert serving.Ensemble([tmp_path / "a" / "1"]).task == "regression"
+    with pytest.raises(ValueError, match="'regression' for the first, 'multi_class' for number 2"):
+        serving.Ensemble([tmp_path / "a" / "1", model])
+    model.compile("sgd", own_loss)
+    model.save(tmp_path / "b.keras")
+    with pytest.raises(ValueError, match="compiled with the loss 'own_loss'.*Pass task='regression'"):
+        serving.Ensemble([tmp_path / "b.keras"])
+    assert serving.Ensemble([tmp_path / "b.keras"], task="regression").task == "regression"
+
+
 def test_an_ensemble_follows_its_members():
     """They may be trained on after it was made."""
     members = [small_cnn(weights_seed=i) for i in range(2)]

@@ -18,8 +18,9 @@ from dropzoo.training.data import folders
 from dropzoo.training.data.augment import make_augment
 from dropzoo.training.data.files.table import Reading
 from dropzoo.training.data.folders import read_folder
-from dropzoo.training.data.load import find_folder, load_data
+from dropzoo.training.data.load import load_data
 from dropzoo.training.data.pipeline import Split, training_batches
+from dropzoo.training.data.sources import find_folder
 from dropzoo.training.trainer import Trainer
 
 

@@ -160,9 +160,8 @@ def _pages(table: Table, facts: dict[Path, Facts]) -> Table:
         count = facts[sample.image].pages
         samples += [dataclasses.replace(sample, page=page) for page in range(count)] if count > 1 else [sample]
     note = (
-        f"{len(stacks):,} files are stacks, of which each page is an image: {len(samples):,} images in all. "
-        f"If the "
-        "pages are channels of one image, pass pages='channels' (--pages channels)"
+        f"{len(stacks):,} files are stacks, of which each page is an image: {len(samples):,} images in all. If "
+        "the pages are channels of one image, pass pages='channels' (--pages channels)"
     )
     return dataclasses.replace(table, samples=samples, doubts=[*table.doubts, note])
 

@@ -4,7 +4,6 @@ import dataclasses
 import math
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
 import tensorflow as tf
 
@@ -12,10 +11,8 @@ from dropzoo.common.checks import check_choice, check_count, check_pair, check_s
 from dropzoo.common.pixels import check_range
 from dropzoo.training.data.augment import Augment, AugmentLike, make_augment
 from dropzoo.training.data.cache import MOST_IN_MEMORY, MOST_OF_FILES, check_cache, keep, size_of
-from dropzoo.training.data.files.listing import has_images
 from dropzoo.training.data.files.summary import Summary
 from dropzoo.training.data.files.table import Reading
-from dropzoo.training.data.folders import read_folder
 from dropzoo.training.data.pipeline import (
     Source,
     Split,
@@ -25,7 +22,8 @@ from dropzoo.training.data.pipeline import (
     first,
     training_batches,
 )
-from dropzoo.training.data.tfds import EMBEDDED, is_known, read_tfds
+from dropzoo.training.data.sources import read_source
+from dropzoo.training.data.tfds import EMBEDDED
 
 
 @dataclasses.dataclass(frozen=True)
@@ -206,7 +204,7 @@ def load_data(
         test_split=test_split,
         num_channels=num_channels,
     )
-    source = _source(name, reading, seed, data_dir, manual_dir)
+    source = read_source(name, reading, seed, data_dir, manual_dir)
     height, width, channels = _shape(source, size, num_channels)
     sizes_vary = height is None or width is None
     crop = _crop(augmentation, height, width, channels, source.task == "segmentation")
@@ -286,31 +284,6 @@ def _check_arguments(
     check_choice(num_channels, "num_channels", (None, 1, 3))
 
 
-def _source(
-    name: str | os.PathLike,
-    reading: Reading,
-    seed: int,
-    data_dir: str | os.PathLike | None,
-    manual_dir: str | os.PathLike | None,
-) -> Source:
-    """Reads a folder, or a data set of TFDS."""
-    if folder := find_folder(name):
-        if data_dir or manual_dir:
-            raise ValueError(
-                f"`data_dir` and `manual_dir` are for TFDS names. Received one with the folder {name}"
-            )
-        return read_folder(folder, reading)
-    for field in dataclasses.fields(Reading):
-        value = getattr(reading, field.name)
-        if field.name not in ("validation_split", "num_channels") and value != field.default:
-            raise ValueError(
-                f"`{field.name}` is for folders of files. Received: {field.name}={value!r} with the data set "
-                f"{os.fspath(name)!r}. For a folder of this name, pass ./{os.fspath(name)}"
-            )
-    directories = (None if d is None else os.path.expanduser(d) for d in (data_dir, manual_dir))
-    return read_tfds(os.fspath(name), reading.validation_split, seed, *directories)
-
-
 def _shape(
     source: Source, size: tuple[int, int] | None, num_channels: int | None
 ) -> tuple[int | None, int | None, int]:
@@ -340,17 +313,3 @@ def _training_splits(
     """Returns the images to train on and to validate on."""
     train = first(source.train, min(source.train.count, limit or source.train.count))
     return cut_fold(train, *fold, by_label=source.task == "classification") if fold else (train, source.validation)
-
-
-def find_folder(name: str | os.PathLike) -> Path | None:
-    """Returns the folder to which a name refers, or None for the name of a data set.
-
-    The folder need not exist, if the name is a path. A folder of a name that TFDS knows is meant if it holds files
-    of data, as `cifar10/train` does; a folder that TFDS has prepared is not.
-    """
-    text = os.fspath(name)
-    is_path = isinstance(name, os.PathLike) or text.startswith(("~", "."))
-    if not is_path and os.path.isdir(text):
-        is_path = not is_known(text) or has_images(Path(text))
-    is_path = is_path or (any(sign in text for sign in ("/", os.sep)) and not is_known(text))
-    return Path(name).expanduser() if is_path else None

@@ -41,14 +41,14 @@ class ModelAnswers:
         str | None,
         typer.Option(
             "--task",
-            help="multi_class, binary, multi_label or regression. Without it, the model shows which.",
+            help="multi_class, binary, multi_label or regression. By default, it is read off the model.",
             show_default=False,
         ),
     ] = None
     no_calibration: NoCalibrationOption = False
     server: Annotated[
         str | None,
-        typer.Option("--server", help="Address of a running dropzoo serve that answers, in place of --model."),
+        typer.Option("--server", help="Address of a running dropzoo server to use instead of --model."),
     ] = None
     token: Annotated[str | None, typer.Option("--token", envvar="DROPZOO_TOKEN", help="Token of the server.")] = (
         None
@@ -67,7 +67,9 @@ class Computing:
     ] = None
     tile: Annotated[
         int | None,
-        typer.Option("--tile", min=1, help="Compute larger images in tiles of this size; TIFF is read in parts."),
+        typer.Option(
+            "--tile", min=1, help="Compute larger images in tiles of this size. TIFF files are then read in parts."
+        ),
     ] = None
     overlap: Annotated[
         int | None,
@@ -83,7 +85,7 @@ def predict(
     model: Annotated[
         Path | None, typer.Option("--model", help="A run's folder, a .keras file or a SavedModel.")
     ] = None,
-    out: Annotated[Path, typer.Option("--out", help="Folder of masks and pictures.")] = Path("predictions"),
+    out: Annotated[Path, typer.Option("--out", help="Folder for masks and pictures.")] = Path("predictions"),
     *,
     save: Annotated[
         str | None,
@@ -96,25 +98,32 @@ def predict(
     ] = None,
     form: Annotated[
         str,
-        typer.Option("--format", help="png (fractions become TIFF), tiff, or npz with all arrays of an image."),
+        typer.Option(
+            "--format",
+            help="png (maps with fractions are written as TIFF), tiff, or npz with all arrays of an image.",
+        ),
     ] = "png",
     table: Annotated[
         Path | None,
         typer.Option(
             "--table",
-            help="Table (.csv, .json), one row an image, uncertain ones first; for masks, predictions.csv in OUT.",
+            help="Table (.csv or .json) with one row per image, the most uncertain first. For masks, "
+            "OUT/predictions.csv by default.",
         ),
     ] = None,
     answers: ModelAnswers,
     computing: Computing,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Start again. By default, finished images are skipped.")
+        bool,
+        typer.Option(
+            "--overwrite", help="Start again, and replace existing files. By default, finished images are skipped."
+        ),
     ] = False,
 ) -> None:
-    """Predicts images with the model's uncertainty: labels as a table, masks as files in the size of the image.
+    """Predicts images with the uncertainty of the model: labels as a table, masks as files of the image's size.
 
-    Give the same command again to go on after a stop, or to add images. Files that cannot be read are listed at
-    the end, and the status is then 1.
+    Run the same command again to continue after a stop, or to add images. Files that cannot be read are listed at
+    the end; the exit status is then 1.
 
     Example: dropzoo predict cell.png --model runs/unet-nuclei
 

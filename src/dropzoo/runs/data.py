@@ -13,7 +13,7 @@ from dropzoo import training
 from dropzoo.common.checks import unknown
 from dropzoo.runs.config import RunConfig
 from dropzoo.runs.files import read_json
-from dropzoo.training.data.load import find_folder
+from dropzoo.training.data.sources import find_folder
 
 #: The values of `split`: the images to judge on.
 SPLITS = ("test", "validation", "training", "all")

@@ -16,7 +16,7 @@ from dropzoo.runs.scores import entropy
 from dropzoo.runs.settings import Settings
 from dropzoo.training.data.files.layouts import read_layout
 from dropzoo.training.data.files.table import Reading
-from dropzoo.training.data.load import find_folder
+from dropzoo.training.data.sources import find_folder
 
 MEASURES = ("predictive_entropy", "mutual_information")
 

@@ -70,9 +70,8 @@ def _occurring(samples: list[Sample]) -> Palette:
     if len(found) > 256:
         raise ValueError(
             f"Masks hold {len(found):,} colours, too many for classes. Pass a file of colours, of which the "
-            f"nearest "
-            "counts: masks_as='palette=FILE' (--masks-as palette=FILE), with a line for each class: red, green, "
-            "blue, name"
+            "nearest counts: masks_as='palette=FILE' (--masks-as palette=FILE), with a line for each class: red, "
+            "green, blue, name"
         )
     return palette_of(found)
 
@@ -101,9 +100,8 @@ def _refuse_alpha(table: Table, found: list[Values], meaning: Meaning) -> None:
         alpha = read_alpha(sample.mask) if isinstance(sample.mask, Path) else None
         if alpha is not None and len(np.unique(alpha)) > 1:
             raise ValueError(
-                f"Masks are of one colour, and their shapes are in the alpha channel. Received: "
-                f"{sample.mask}. Pass "
-                "masks_as='alpha' (--masks-as alpha) to count what is opaque as foreground"
+                f"Masks are of one colour, and their shapes are in the alpha channel. Received: {sample.mask}. "
+                "Pass masks_as='alpha' (--masks-as alpha) to count what is opaque as foreground"
             )
 
 
@@ -171,9 +169,8 @@ def _mask_names(
         pixels = sum(int(each.counts[np.isin(each.values, outside)].sum()) for each in found)
         raise ValueError(
             f"Labels must be those of the {len(asked)} classes of `class_names`, 0 to {len(asked) - 1}. Received: "
-            f"{some(list(map(str, outside)))}, at {pixels:,} pixels, in {some(list(map(str, holders)), 2)}. "
-            f"If one of "
-            f"them marks pixels that do not count, pass it: ignore_class={outside[-1]} (--ignore-class "
+            f"{some(list(map(str, outside)))}, at {pixels:,} pixels, in {some(list(map(str, holders)), 2)}. If "
+            f"one of them marks pixels that do not count, pass it: ignore_class={outside[-1]} (--ignore-class "
             f"{outside[-1]})"
         )
     if asked:

@@ -120,9 +120,8 @@ def one_channel(stored: np.ndarray, path: Path) -> np.ndarray:
             f"A mask must hold class ids in one channel. Received: {path} with {stored.shape[2]} channels and "
             f"{colours:,} colours. "
             + (
-                "If each colour is a class, pass masks_as='palette' (--masks-as palette), or 'palette=FILE' "
-                "with a "
-                "line for each class: red, green, blue, name"
+                "If each colour is a class, pass masks_as='palette' (--masks-as palette), or 'palette=FILE' with "
+                "a line for each class: red, green, blue, name"
                 if few
                 else "These are too many for classes: is it a photograph, or a mask saved as JPEG or made "
                 "smaller? Pass its original, or a file of colours, of which the nearest counts: --masks-as "
@@ -185,9 +184,8 @@ def settle(found: list[Values], ignored: int | None, meaning: Meaning) -> dict[i
     _refuse_smooth(found, classes)
     if classes and classes[-1] == 255 and 0 < classes[-2] < 254:
         raise ValueError(
-            f"Masks hold ids up to {classes[-2]}, and 255, which would be 256 classes. If 255 marks pixels "
-            f"that do "
-            "not count, pass ignore_class=255 (--ignore-class 255). If it is a class, pass masks_as='ids' "
+            f"Masks hold ids up to {classes[-2]}, and 255, which would be 256 classes. If 255 marks pixels that "
+            "do not count, pass ignore_class=255 (--ignore-class 255). If it is a class, pass masks_as='ids' "
             "(--masks-as ids)"
         )
     _refuse_instances(found, classes)
@@ -198,11 +196,9 @@ def _refuse_jpeg(found: list[Values]) -> None:
     for each in found:
         if each.is_jpeg and len(each.values) > 1:
             raise ValueError(
-                f"JPEG does not keep class ids: save the original masks as PNG instead. Received: "
-                f"{each.path} with "
-                f"{len(each.values)} values from {each.values[0]} to {each.values[-1]}. If the masks are "
-                f"black and "
-                "white, pass masks_as='threshold' (--masks-as threshold)"
+                f"JPEG does not keep class ids: save the original masks as PNG instead. Received: {each.path} "
+                f"with {len(each.values)} values from {each.values[0]} to {each.values[-1]}. If the masks are "
+                "black and white, pass masks_as='threshold' (--masks-as threshold)"
             )
 
 
@@ -255,9 +251,7 @@ def _refuse_instances(found: list[Values], classes: list[int]) -> None:
         most = max(ids, key=len)
         raise ValueError(
             f"Masks hold {len(classes)} values, up to {len(most)} in one image, and look as if each object had a "
-            f"number of its own. Received: {some([str(each.path) for each in found], 2)}. If all but 0 is "
-            f"one class, "
-            "pass masks_as='instances' (--masks-as instances). If they are classes, pass masks_as='ids' "
-            "(--masks-as "
-            "ids)"
+            f"number of its own. Received: {some([str(each.path) for each in found], 2)}. If all but 0 is one "
+            "class, pass masks_as='instances' (--masks-as instances). If they are classes, pass masks_as='ids' "
+            "(--masks-as ids)"
         )

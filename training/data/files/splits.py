@@ -43,8 +43,7 @@ def with_groups(table: Table, group_by: str | None) -> Table:
         lost = [sample.image.name for sample, place in zip(samples, places, strict=True) if place is None]
         if lost:
             raise ValueError(
-                f"`group_by` (--group-by) must be found in each path, such as 'patient\\d+', or be a column "
-                f"of the "
+                "`group_by` (--group-by) must be found in each path, such as 'patient\\d+', or be a column of the "
                 f"split file. Received: {group_by!r}, which is not in {some(lost)}"
             )
         groups = [(place[1] if place.re.groups else place[0]) for place in places if place]
@@ -62,8 +61,7 @@ def with_groups(table: Table, group_by: str | None) -> Table:
         if all(found) and 1 < len(names) < len(found):
             table.doubts.append(
                 f"Names such as {min(names)} may be groups that should stay together: pass `group_by` "
-                f"(--group-by), "
-                f"such as '{next(place for place in found if place)[1]}\\d+'"
+                f"(--group-by), such as '{next(place for place in found if place)[1]}\\d+'"
             )
     return dataclasses.replace(table, samples=samples)
 
