@@ -101,6 +101,14 @@ def with_temperature(predictor: Sampler, data: training.Data) -> tuple[str, LogP
     return f"{title_of(predictor)}, T = {found.temperature:.2f}", log_of_mean(scaled)
 
 
+def sampled(predict: LogProbabilities, dataset: tf.data.Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the labels of a data set and their log-probabilities; some pixels stand for all of large masks."""
+    sample = Sample()
+    found = [sample(labels.numpy(), predict(images).numpy()) for images, labels in dataset]
+    labels, log_p = (np.concatenate(each) for each in zip(*found, strict=True))
+    return labels, log_p
+
+
 def fit_temperatures(methods: dict[str, LogProbabilities], data: training.Data) -> dict[str, float]:
     """Returns, for each method, the temperature of its log-probabilities that fits the validation data best.
 
@@ -115,13 +123,8 @@ def fit_temperatures(methods: dict[str, LogProbabilities], data: training.Data) 
         )
     temperatures = {}
     for title, predict in methods.items():
-        sample, fitted = Sample(), []
-        for images, labels in data.validation:
-            fitted.append(sample(labels.numpy(), predict(images).numpy()))
-        labels, log_p = (np.concatenate(each) for each in zip(*fitted, strict=True))
-        if data.info.ignore_class is not None:
-            labels, log_p = (each[labels != data.info.ignore_class] for each in (labels, log_p))
-        temperatures[title] = training.fit_temperature(log_p, labels)
+        labels, log_p = sampled(predict, data.validation)
+        temperatures[title] = training.fit_temperature(log_p, labels, data.info.ignore_class)
     return temperatures
 
 
