@@ -12,6 +12,7 @@ import tensorflow as tf
 import tifffile
 
 from _folders import RANDOM, SIZE, counts, ids, mask, picture, train_and_test
+from dropzoo.runs.evaluation import evaluate
 from dropzoo.runs.inputs import fed
 from dropzoo.training import default_loss
 from dropzoo.training.data import folders
@@ -159,15 +160,14 @@ def test_every_cache_gives_the_same_epochs(tmp_path, monkeypatch, cache):
             np.testing.assert_array_equal(one, other)
 
 
-@pytest.mark.parametrize("use", ["fit", "fit with a given loss", "validation", "evaluate"])
+@pytest.mark.parametrize("use", ["fit", "fit with a given loss", "validation", "evaluate", "command"])
 def test_a_file_that_breaks_in_a_training_is_named(tmp_path, use):
     """Without a cache, files are not decoded before the training, and the middle of this one is damaged."""
     for name in ("cat", "dog"):
         for n in range(6):
             picture(tmp_path / name / f"{n}.png")
     data = load_data(tmp_path, cache="none", batch_size=4, validation_split=0.3)
-    split = {"validation": data.validation, "evaluate": data.test}.get(use, data.train)
-    number = {"validation": "4", "evaluate": "5"}.get(use, "1")
+    number = {"validation": "4", "evaluate": "5", "command": "5"}.get(use, "1")
     broken = tmp_path / "dog" / f"{number}.png"
     content = bytearray(broken.read_bytes())
     content[len(content) // 2] ^= 255
@@ -176,7 +176,9 @@ def test_a_file_that_breaks_in_a_training_is_named(tmp_path, use):
     trainer = Trainer(model, loss=None if use == "fit" else default_loss("classification", 2))
     with pytest.raises(ValueError, match=f"Cannot read {re.escape(str(broken))}.*--broken skip"):
         if use == "evaluate":
-            trainer.evaluate(split)
+            trainer.evaluate(data.test)
+        elif use == "command":
+            evaluate(model, data.test, data.info)
         else:
             trainer.fit(fed(data.train, model), data.validation, verbose=0)
 

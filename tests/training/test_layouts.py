@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from _folders import SIZE, counts, ids, mask, pairs, picture, train_and_test
+from dropzoo.predictions.table import claim_files
 from dropzoo.training.data.files.table import Reading
 from dropzoo.training.data.folders import read_folder
 from dropzoo.training.data.load import load_data
@@ -57,6 +58,15 @@ def whole_voc(root):
     main = root / "ImageSets" / "Main"
     main.mkdir()
     (main / "train.txt").write_text("".join(f"{n:02}\n" for n in range(40)))
+
+
+def with_predictions(root):
+    """The masks and pictures that `predict` wrote beside the images are no images."""
+    pairs(root, 16, "images/{:02}.png", "masks/{:02}.png")
+    made = [root / "images" / f"{n:02}_{kind}.png" for n in range(3) for kind in ("mask", "prediction")]
+    for path in made:
+        picture(path)
+    claim_files(root / "images" / "predictions.csv", made)
 
 
 def rows_of_some(root):
@@ -120,6 +130,8 @@ GIVEN, FIFTH = (8, 3, 5), (12, 1, 3)
         (voc, {}, GIVEN),
         (whole_voc, {}, GIVEN),
         (whole_voc, {"images": "JPEGImages", "masks": "SegmentationClass"}, GIVEN),
+        (with_predictions, {}, FIFTH),
+        (with_predictions, {"images": "images/*.png", "masks": "masks"}, FIFTH),
         (rows_of_some, {"split_file": "split.csv"}, GIVEN),
         (fastai, {}, (13, 3, 0)),
         (listed, {"split_file": "split.csv"}, GIVEN),

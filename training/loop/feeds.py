@@ -21,14 +21,18 @@ _LOOKED_AT = 4  # the number of batches in `Feed.first`
 
 
 @contextlib.contextmanager
-def unreadable_named(*feeds: "Feed | None") -> Iterator[None]:
-    """Raises the error that names the files that cannot be read, in place of TensorFlow's, which names none."""
+def unreadable_named(*data: Any) -> Iterator[None]:
+    """Raises the error that names the files that cannot be read, in place of TensorFlow's, which names none.
+
+    Args:
+        *data: Feeds or datasets that are read in the block; those without an attribute `check_files` do not count.
+    """
     try:
         yield
     except (tf.errors.InvalidArgumentError, tf.errors.NotFoundError, tf.errors.UnknownError):
-        for feed in feeds:
-            if feed is not None:
-                feed.check_files()
+        for each in data:
+            if (check_files := getattr(each, "check_files", None)) is not None:
+                check_files()
         raise
 
 

@@ -1,12 +1,11 @@
 """The image files that a user names: files, folders and patterns, and the names of what is written for each."""
 
 import glob
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dropzoo.predictions.table import claimed_in
+from dropzoo.common.claims import without_claimed
 from dropzoo.training.data.images import IMAGE_SUFFIXES
 
 
@@ -65,9 +64,7 @@ def _in_path(path: Path, avoid: Path | None) -> list[Found]:
 def _images(files: Iterable[Path], avoid: Path | None) -> list[Path]:
     """The images among files: neither outputs of the commands nor files that were not finished."""
     images = [each for each in files if each.suffix.lower() in IMAGE_SUFFIXES and not _within(each, avoid)]
-    above = {folder for each in images for folder in Path(os.path.abspath(each)).parents}
-    made = {file for folder in above for journal in folder.glob(".*.journal") for file in claimed_in(journal)}
-    return [each for each in images if not each.stem.endswith(".unfinished") and os.path.abspath(each) not in made]
+    return without_claimed(each for each in images if not each.stem.endswith(".unfinished"))
 
 
 def _in_folder(folder: Path, avoid: Path | None) -> list[Found]:

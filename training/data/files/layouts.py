@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from dropzoo.common.claims import without_claimed
 from dropzoo.training.data.files import rows
 from dropzoo.training.data.files.coco import find_coco, read_coco
 from dropzoo.training.data.files.listing import BEHIND, MASKS, Listing, folders_in, has_images, is_mask_folder
@@ -40,6 +41,8 @@ def read_layout(root: Path, reading: Reading) -> Table:
         raise ValueError(f"No images in {root}. Expected files ending in {', '.join(sorted(IMAGE_SUFFIXES))}")
     if listing.left_out:
         table.doubts.append(f"Left out files that are no images by their endings: {counted(listing.left_out)}")
+    if listing.made:
+        table.notes.append(f"Files that dropzoo wrote beside the images were skipped: {listing.made:,}")
     if listing.litter:
         table.notes.append(f"Hidden files and those of the system were skipped: {listing.litter:,}")
     return rows.with_split_lists(table)
@@ -90,7 +93,7 @@ def _glob(root: Path, text: str, listing: Listing) -> tuple[Path, list[Path]]:
         )
     fixed = Path(str(path).split("*")[0].split("?")[0].split("[")[0])
     found = [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]
-    kept = [each for each in found if each.is_file() and each.suffix.lower() in IMAGE_SUFFIXES]
+    kept = without_claimed(each for each in found if each.is_file() and each.suffix.lower() in IMAGE_SUFFIXES)
     return fixed if str(path).startswith(str(fixed) + os.sep) else fixed.parent, kept
 
 

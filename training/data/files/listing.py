@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+from dropzoo.common.claims import without_claimed
 from dropzoo.training.data.images import IMAGE_SUFFIXES
 
 #: Names of folders of masks.
@@ -24,6 +25,7 @@ class Listing:
     Attributes:
         left_out: The number of files that are no images, by their endings.
         litter: The number of hidden files and of those that systems leave behind.
+        made: The number of images that commands of dropzoo wrote.
         is_listed: Function that says whether a list of the splits names an image, or there is no such list. Other
             images may lack a mask.
     """
@@ -31,17 +33,26 @@ class Listing:
     def __init__(self) -> None:
         self.is_listed: Callable[[Path], bool] = lambda image: True
         self.left_out: Counter[str] = Counter()
-        self.litter = 0
+        self.litter = self.made = 0
 
     def images(self, folder: Path, deep: bool = True) -> list[Path]:
-        """Returns the image files in a folder, and with `deep` below it, in the order of their paths."""
+        """Returns the image files in a folder, and with `deep` below it, in the order of their paths.
+
+        Predictions that `dropzoo predict` and `measure` wrote beside the images are left out.
+        """
+        found = self._images(folder, deep)
+        kept = without_claimed(found)
+        self.made += len(found) - len(kept)
+        return kept
+
+    def _images(self, folder: Path, deep: bool) -> list[Path]:
         found: list[Path] = []
         with os.scandir(folder) as entries:
             for entry in sorted(entries, key=lambda each: each.name):
                 if is_litter(entry.name):
                     self.litter += 1
                 elif entry.is_dir():
-                    found += self.images(Path(entry.path)) if deep else []
+                    found += self._images(Path(entry.path), deep) if deep else []
                 elif (suffix := os.path.splitext(entry.name)[1].lower()) in IMAGE_SUFFIXES:
                     found.append(Path(entry.path))
                 else:

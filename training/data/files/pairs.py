@@ -60,7 +60,7 @@ def pair(
             'of masks end in more, pass it as `mask_suffix` (--mask-suffix), such as "_seg". Or name the pairs in '
             "a CSV with the columns file and mask, and pass it as `split_file` (--split-file)"
         )
-    return [(image, best[key]) for image in images if (key := keys[0](image)) in best]
+    return [(image, best[name]) for image in images if (name := keys[0](image)) in best]
 
 
 def _ways(
