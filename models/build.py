@@ -25,13 +25,13 @@ def build_model(
         dropout: The plan, which says what to drop where.
             None: drop nothing; the graph has no dropout layer at all.
             A dict from fnmatch patterns of site names to specs for `layers.get`, such as
-            `{"decoder*": "spatial_dropout2d:0.2", "bottleneck*": 0.5}`. Later entries win, and None leaves a site
-            alone. Rates that rise with depth are `{"*_branch": models.ramp(0.0, 0.2)}`.
-            `"paper"`: the dropout of the model's own paper; a float: the paper's layers at this rate.
+            `{"decoder*": "spatial_dropout2d:0.2", "bottleneck*": 0.5}`. If several patterns match a site, the last
+            one wins; None means no dropout. For rates that rise with depth, use `{"*_branch": models.ramp(0.0,
+            0.2)}`. `"paper"`: the dropout of the model's own paper; a float: the paper's layers at this rate.
             Another string: a plan of `list_plans()`.
-        weights: None for random weights; a file of weights (`.weights.h5`, `.keras`); or the name of the data that
-            reference weights were trained on, see `list_weights()`. In the last case the options default to those
-            of the reference model.
+        weights: None for random weights; a weights file (`.weights.h5`, `.keras`); or the name of the data that
+            reference weights were trained on, see `list_weights()`. With reference weights, the options default to
+            those of the reference model.
         options: The model's own options, including `input_shape` and `num_classes`; see
             `help(models.get_builder(name))`.
 
@@ -78,11 +78,11 @@ def list_sites(model: str | keras.Model, *, edges: bool = False, **options: Any)
     """Returns the dropout sites of a model, in the order of its forward pass.
 
     Args:
-        model: The name of a model, which is built with `options`, or a Functional or Sequential model, from this
-            package or not. A site in a nested model is called `<nested model>/<site>`; a layer that is called
-            several times has the sites `<layer>_call1`, `<layer>_call2`, ...
-        edges: Bool. If True, the result also has the edges `"enc->join"` of each tensor that several layers read,
-            after its site. Dropout on an edge leaves the other readers alone.
+        model: A Functional or Sequential model, or the name of a model, which is then built with `options`. A site
+            in a nested model is called `<nested model>/<site>`. A layer that is called several times has the sites
+            `<layer>_call1`, `<layer>_call2`, ...
+        edges: Bool. If True, the result also lists the edges, such as `"enc->join"`, of each tensor that several
+            layers read. Dropout on an edge only affects one of these layers.
         options: If `model` is a name, the options of `build_model`; all have defaults.
 
     Raises:

@@ -18,7 +18,7 @@ class Plan:
         description: Which dropout the plan puts where.
         reference: The paper that the plan comes from.
         choose: Function from the sites of a model to a dict from names of sites to specs.
-        effect: The effect that its authors report; empty if they give no figure.
+        effect: The effect that the authors report; empty if they report none.
     """
 
     name: str
@@ -34,8 +34,8 @@ class Plan:
             sites: The sites of the model, as `list_sites` returns them.
 
         Raises:
-            ValueError: If the model has none of the sites that the plan is for, and for the plan `"paper"`, which
-                is different for each model.
+            ValueError: If the model has none of the plan's sites, or if the plan is `"paper"`, which is different
+                for each model.
         """
         if self.name == "paper":
             raise ValueError("Plan 'paper' is each model's own: pass dropout='paper' to build_model")

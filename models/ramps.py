@@ -33,7 +33,7 @@ class Ramp:
 
 
 def ramp(start: float, end: float, layer: str = "drop_path", **options: Any) -> Ramp:
-    """Returns a value for a plan: a rate that changes in a straight line over the sites that a pattern matches.
+    """Returns a value for a plan: rates that change linearly with depth over the sites that a pattern matches.
 
     The i-th of n sites, in the order of the forward pass, gets `start + (end - start) * i / (n - 1)`.
 

@@ -29,37 +29,39 @@ Metrics: TypeAlias = Sequence[str | keras.metrics.Metric | Callable[..., tf.Tens
 
 
 class Trainer:
-    """Trains a Keras model as `model.fit` does, many steps in one `tf.function`, and resumes exactly.
+    """Trains a Keras model like `model.fit`, runs many steps in one `tf.function`, and resumes exactly.
 
     Each step does what Keras' own `train_step` does after `compile`. So losses, regularisation, metrics, sample
     weights and loss scaling mean the same as in `fit`, and so do callbacks, the history, and the optimizer's own
     arguments: clipping, accumulation, EMA. The trainer adds training on several devices and workers, checkpoints
-    of the whole state (including seed generators and live rates), and an error instead of a model full of NaN.
-    With the checkpoints, a run that was stopped anywhere ends with the same weights.
+    of the complete state (including seed generators and dropout rates), and an error instead of a model full of
+    NaN. A run that was stopped at any step and resumed from a checkpoint ends with the same weights as a run that
+    was not stopped.
 
-    A compiled model trains with the settings of its `compile`; an argument that is passed here replaces the one of
-    `compile`. Without a loss, the targets in the first batches decide the loss of each output, and `fit` prints
-    which one and why: whole numbers within the outputs are classes, vectors of 0 and 1 that sum to 1 are one-hot,
-    other vectors of 0 and 1 are labels that do not exclude each other, 0 and 1 for one output are a binary task,
-    and other floats are a regression. Masks get `DiceCrossEntropy`. If the targets do not decide, `fit` raises an
-    error. Labels are checked for these losses, and for those whose labels can only be classes. A custom loss may
-    have any targets, as in `fit`.
+    A compiled model is trained with the settings of its `compile`; arguments that you pass here replace them. If
+    there is no loss, the targets in the first batches determine the loss of each output, and `fit` prints the loss
+    and the reason: whole numbers below the number of outputs are classes, vectors of 0 and 1 that sum to 1 are
+    one-hot, other vectors of 0 and 1 are labels that do not exclude each other, 0 and 1 for one output are a
+    binary task, and other floats are a regression. Masks get `DiceCrossEntropy`. If the targets are ambiguous,
+    `fit` raises an error. With these losses, and with other losses whose labels can only be classes, labels are
+    checked. With a custom loss, targets may be anything, as in Keras' `fit`.
 
     Args:
-        model: A built or unbuilt `keras.Model`. Freeze layers before you make the trainer. Losses and metrics
-            get the model's outputs as they are.
+        model: A built or unbuilt `keras.Model`. Freeze layers before you make the trainer. Losses and metrics get
+            the unchanged outputs of the model.
         optimizer: As for `compile`. None means the optimizer of a compiled model, or else Adam.
-        loss: As for `compile`: one loss, or a list or dict of losses for the outputs. Models here return logits,
-            but a name such as `"sparse_categorical_crossentropy"` means probabilities: pass objects with
-            `from_logits=True`. A mismatch that the graph of the model shows raises a warning. None means the loss
-            that the model was compiled with, or a default; `[]` means only those that the model adds (`add_loss`).
+        loss: As for `compile`: one loss, or a list or dict of losses for the outputs. dropzoo's models return
+            logits, but a loss name such as `"sparse_categorical_crossentropy"` expects probabilities, so pass loss
+            objects with `from_logits=True`. If the graph of the model shows a mismatch, a warning is raised. None
+            means the loss that the model was compiled with, or a default; `[]` means only those that the model
+            adds (`add_loss`).
         metrics: As for `compile`; Keras resolves names. None means those of a compiled model, or else the usual
             ones for the loss: accuracy, the mean IoU of masks, the mean absolute error of a regression, and none
             for a custom loss. `[]` means none.
         strategy: A `tf.distribute.MirroredStrategy` or `MultiWorkerMirroredStrategy` under whose scope the model
-            was built, or None. The batches of `train` are the global ones, the same on every worker. Each replica
-            takes its rows, and all replicas together take the step that one device would take, with `synchronized`
-            batch normalisation. Only the chief writes.
+            was built, or None. The batches of `train` are global batches, and every worker must get the same ones.
+            Each replica processes its rows, and all replicas together make the same step as a single device, with
+            `synchronized` batch normalisation. Only the chief writes files.
         deterministic: Bool. Makes TensorFlow's operations deterministic from the first `fit` on, for the whole
             process (`tf.config.experimental.enable_op_determinism`). Some operations are slower then, and those
             that draw random numbers without a seed raise.
@@ -69,10 +71,11 @@ class Trainer:
         steps_per_execution: Int above 0. The number of steps to run on the device for each call from Python.
             Callbacks see only the last of these steps, and rates change once for each call. A resumed run should
             therefore use the same number.
-        on_nan: What happens before the error when the loss is not finite. `"stop"`: nothing; `"restore"`: the last
-            good checkpoint is put back into the model.
+        on_nan: What happens if the loss is not finite. `"stop"` raises an error; `"restore"` first restores the
+            last good checkpoint, and then raises the error.
         r_drop: Float, 0 or more. The weight alpha of R-Drop (Liang et al., 2021, arXiv:2106.14448), which passes
-            each batch twice and pulls the two predictions together. It needs a model with one output, in logits.
+            each batch through the model twice and penalises differences between the two predictions. It needs a
+            model with one output, in logits.
         loss_weights: As for `compile`. The weights of several outputs, for example of auxiliary losses.
         prefetch_to: Str or None. A device, for example `"GPU:0"`, to which the next batches are copied while a
             step runs. Not with a strategy.
@@ -80,13 +83,14 @@ class Trainer:
             `"regression"`; for several outputs a list, or a dict by their names.
         weighted_metrics: As for `compile`.
         input_range: The values of a black and of a white pixel in the training images, such as `(0, 255)`. None
-            means the range of `load_data`, or the one that the first batches show. It is kept with the model and
-            in its `.keras` file, so that servers and exports give the model such images.
+            means the range of `load_data`, or the one that the first batches show. It is stored in the model and
+            in its `.keras` file, so that exports and servers scale images to this range.
         mixup: Float, 0 or more. Trains classifiers on weighted means of two images, and on the labels of both,
-            with shares from Beta(mixup, mixup) (Zhang et al., 2017, arXiv:1710.09412); 0.2 is usual. Any loss will
-            do. Metrics of the training count the label with the larger share.
-        cutmix: Float, 0 or more. The same with a box of the other image in place of means, and shares by area (Yun
-            et al., 2019, arXiv:1905.04899); 1.0 is usual. With both, each batch gets one of them.
+            with weights from Beta(mixup, mixup) (Zhang et al., 2017, arXiv:1710.09412); 0.2 is usual. Works with
+            any loss. Training metrics use the label with the larger weight.
+        cutmix: Float, 0 or more. The same, but a box of one image is replaced by the other image, and the weights
+            are the shares of the area (Yun et al., 2019, arXiv:1905.04899); 1.0 is usual. With both, each batch
+            gets one of them.
 
     Raises:
         ValueError: If an argument is invalid.
@@ -165,23 +169,23 @@ class Trainer:
         steps_per_epoch: int | None = None,
         validation_steps: int | None = None,
     ) -> keras.callbacks.History:
-        """Trains until `epochs` epochs are done, including the epochs before a resume.
+        """Trains for `epochs` epochs in total, including the epochs before a resume.
 
-        If `checkpoint_dir` holds checkpoints, the run resumes from the newest. It ends with the weights that it
-        would have had without the stop (to the bit with `deterministic=True`) if it sees the same batches. A stop
-        within an epoch (`model.stop_training`, Ctrl-C, SIGTERM) saves the position there. Callbacks start anew
-        after a resume: `EarlyStopping` counts from zero.
+        If `checkpoint_dir` contains checkpoints, the run resumes from the newest. If it then sees the same
+        batches, it ends with the same weights as a run without the stop (bit for bit with `deterministic=True`).
+        If training is stopped within an epoch (by `model.stop_training`, Ctrl-C or SIGTERM), the position in the
+        epoch is saved. Callbacks are not saved: after a resume, `EarlyStopping` counts from zero.
 
         The data may have any form that `fit` takes, with or without targets and sample weights, and each of these
-        may be a structure of arrays for several inputs or outputs. A resumed run sees the same batches
+        may be a structure of arrays for several inputs or outputs. A resumed run sees the same batches from
 
-        - of an object whose `at_epoch(epoch)` returns the `tf.data.Dataset` of an epoch, always;
-        - of another `tf.data.Dataset`, if each pass gives the same batches;
-        - of arrays `(x, y)`, if they are the same: their order depends only on the epoch and on a seed in the
+        - an object whose `at_epoch(epoch)` returns the `tf.data.Dataset` of an epoch, always;
+        - another `tf.data.Dataset`, if each pass gives the same batches;
+        - arrays `(x, y)`, if they are the same: their order depends only on the epoch and on a seed in the
           checkpoint;
-        - of a `keras.utils.PyDataset`, if a batch depends only on its index and on the calls of `on_epoch_begin`
+        - a `keras.utils.PyDataset`, if a batch depends only on its index and on the calls of `on_epoch_begin`
           and `on_epoch_end`: the calls of past epochs are repeated;
-        - of a generator, if it gives the same batches each time it is made: past batches are read and skipped.
+        - a generator, if it yields the same batches each time it is created: past batches are read and skipped.
 
         Args:
             train: The training data: a `tf.data.Dataset`, an object with `at_epoch`, a `PyDataset`, a generator of
@@ -204,8 +208,8 @@ class Trainer:
             shuffle: Bool. Whether each epoch has its own order of the rows of arrays, or of the batches of a
                 `PyDataset`.
             steps_per_epoch: Int above 0 or None. The number of batches of an epoch; None means all batches of the
-                data. A generator needs it. With it, an epoch begins where the one before ended, except for an
-                object with `at_epoch`.
+                data. A generator needs it. If it is given, an epoch begins where the previous one ended, except
+                for an object with `at_epoch`.
             validation_steps: Int above 0 or None. The number of batches of `validation_data` to evaluate.
 
         Returns:
@@ -276,11 +280,11 @@ class Trainer:
         return self.model.history
 
     def goes_on_from(self, checkpoint_dir: str | Path) -> None:
-        """Lets the next `fit` go on from the checkpoint of a run with other settings.
+        """Lets the next `fit` continue from the checkpoint of a run with other settings.
 
-        It is for a finished run that is to train for more epochs: its learning-rate schedule gets another length.
-        The variables must be the same; the settings of the layers, the optimizer and the data may be others. The
-        end is not that of a run with these settings from the start.
+        Use it to train a finished run for more epochs, with a longer learning-rate schedule. The variables must be
+        the same; the settings of the layers, the optimizer and the data may differ. The result differs from a run
+        that had these settings from the start.
 
         Args:
             checkpoint_dir: Folder of the checkpoints of the other run.

@@ -39,9 +39,9 @@ class Calibration:
             set). Empty for one pass without dropout.
         guarantees: Dict of `Guarantee` by name.
         facts: `Facts` of the predictor that the calibration was made for.
-        figures: Dict of figures on the images that temperature and sites were fitted on: `"one_pass"` and
-            `"samples"` before the temperature, `"one_pass_temperature"` and `"samples_temperature"` after it, as
-            far as they exist. Each is a dict of `"nll"`, `"ece"` and `"accuracy"`.
+        figures: Dict of scores on the images that temperature and sites were fitted on: `"one_pass"` and
+            `"samples"` without the temperature, and `"one_pass_temperature"` and `"samples_temperature"` with it,
+            where they exist. Each is a dict of `"nll"`, `"ece"` and `"accuracy"`.
         n: Int, the number of held-out images.
         data: Str, the name of the held-out data.
         date: Str, when it was fitted, in UTC.
@@ -95,6 +95,8 @@ class Calibration:
             the shape of `mean`.
         """
         mean = tf.convert_to_tensor(out["mean"], tf.float32)
+        if mean.shape.rank == 1 and self.facts.task != "regression":
+            mean = mean[:, None]  # of a model that returns `(batch,)`
         if image is None and self.needs_image:
             image = WholeImage.of(mean, self.facts.task)
         more: dict[str, tf.Tensor] = {}
@@ -119,11 +121,11 @@ class Calibration:
 
     @property
     def needs_image(self) -> bool:
-        """Whether an answer for a part of an image depends on all of the image."""
+        """Whether an answer for a part of an image depends on the whole image."""
         return bool({"miss", "false", "error"} & self.guarantees.keys())
 
     def check(self, found: Facts) -> None:
-        """Raises a ValueError if it was made for another predictor, and warns if the weights have changed.
+        """Raises a ValueError if the predictor is not the calibrated one, and warns if its weights have changed.
 
         Args:
             found: The facts of the predictor that is to use the calibration.
@@ -140,8 +142,8 @@ class Calibration:
     def save(self, path: str | os.PathLike) -> None:
         """Writes the calibration to a JSON file, or into the `.keras` file of its model.
 
-        If that fails, the file is unchanged. A `.keras` file loads as before, also without this package, and takes
-        the calibration along when it is moved.
+        If writing fails, the file is unchanged. A `.keras` file with a calibration still loads as usual, even
+        without this package.
 
         Args:
             path: Path of the file, such as `"calibration.json"`, or of a `.keras` file that exists.

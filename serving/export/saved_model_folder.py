@@ -3,9 +3,10 @@
 import contextlib
 import json
 import os
+import secrets
 import shutil
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from dropzoo.common.pixels import Pixels
 from dropzoo.models.graph.record import remembering
 from dropzoo.serving.export.card import write_card
 from dropzoo.serving.export.predictors import Predictors
-from dropzoo.serving.export.signatures import Signatures
+from dropzoo.serving.export.signatures import Answer, Signatures
 from dropzoo.serving.export.warmup import warmup_requests, write_warmup
 from dropzoo.serving.montecarlo.states import States
 
@@ -38,6 +39,7 @@ def write_saved_model(
     overwrite: bool,
     made: Predictors,
     signatures: Signatures,
+    functions: Mapping[str, Callable[..., Answer]],
     pixels: Sequence[Pixels | None],
     info: Mapping[str, object],
     card: Mapping[str, object],
@@ -49,11 +51,11 @@ def write_saved_model(
         overwrite: Bool, whether to replace the folder that may be there.
         made: The predictors behind the signatures.
         signatures: The signatures.
+        functions: The signatures, traced, by name.
         pixels: The images that each input takes.
         info: The content of `info.json`.
         card: The content of the model card.
     """
-    functions = signatures.functions()  # an error in these leaves no folder
     with _whole_version(version, overwrite) as unfinished:
         tf.saved_model.save(module_of(made.models), str(unfinished), signatures=functions)
         extra = unfinished / "assets.extra"
@@ -104,7 +106,8 @@ def _save_keras(model: keras.Model, path: Path, pixels: Sequence[Pixels | None])
 def _whole_version(version: Path, overwrite: bool) -> Iterator[Path]:
     """Yields a folder to write to, which becomes the version after the block. After an error nothing is left."""
     version.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = version.parent / f".{version.name}-{os.getpid()}-unfinished"
+    # A number of the process would come again in a container, and be shared by threads.
+    unfinished = version.parent / f".{version.name}-{secrets.token_hex(8)}-unfinished"
     try:
         yield unfinished
         if overwrite:

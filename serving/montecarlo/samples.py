@@ -11,7 +11,7 @@ import tensorflow as tf
 from dropzoo.layers.draws import Draw
 from dropzoo.layers.draws.samples import SampleDraw, SharedMaskError
 from dropzoo.serving.calibration.calibration import Calibration
-from dropzoo.serving.calibration.use import answered, tempered
+from dropzoo.serving.montecarlo.calibrated import answered, tempered
 from dropzoo.serving.montecarlo.folding import tile, unfold
 from dropzoo.serving.montecarlo.inputs import keys_of
 from dropzoo.serving.montecarlo.outputs import joined
@@ -45,7 +45,7 @@ class Wanted:
     memory_budget: int
 
 
-class Samples:
+class SampleGraph:
     """Draws and sums the samples of a batch, for use inside a graph.
 
     Args:
@@ -53,10 +53,13 @@ class Samples:
         stage: The model made ready for sampling.
         wanted: Which samples are wanted.
         calibration: The calibration that the answers follow, or None.
+
+    Attributes:
+        reader, stage, wanted, calibration: The arguments.
     """
 
     def __init__(self, reader: Reader, stage: Stage, wanted: Wanted, calibration: Calibration | None) -> None:
-        self._reader, self._stage, self._wanted, self._calibration = reader, stage, wanted, calibration
+        self.reader, self.stage, self.wanted, self.calibration = reader, stage, wanted, calibration
         self._group_size = min(_GROUP, wanted.count) if wanted.auto else wanted.count
         self._balanced = wanted.sampling == "balanced"
 
@@ -74,15 +77,15 @@ class Samples:
         try:
             return self._sample(flat, seed, plain, self.at_once(flat))
         except SharedMaskError:
-            if self._wanted.fold != "auto":
+            if self.wanted.fold != "auto":
                 raise ValueError(
                     "A dropout layer draws one mask for the whole batch, in which samples cannot differ; "
-                    f"pass fold=1. Received: fold={self._wanted.fold!r}"
+                    f"pass fold=1. Received: fold={self.wanted.fold!r}"
                 ) from None
             return self._sample(flat, seed, plain, 1)
 
     def _sample(self, flat: list[tf.Tensor], seed: tf.Tensor, plain: bool, at_once: int | tf.Tensor) -> Any:
-        batch, outputs, stage, wanted = tf.shape(flat[0])[0], self._reader.outputs, self._stage, self._wanted
+        batch, outputs, stage, wanted = tf.shape(flat[0])[0], self.reader.outputs, self.stage, self.wanted
         rows = tf.zeros([batch], tf.uint32) if wanted.sampling == "fixed" else keys_of(flat, plain)
         states = stage.states.read()
         frontier = stage.trunk.run_trunk(flat)
@@ -105,7 +108,7 @@ class Samples:
                 group,
                 t,
             )
-            return [unfold(p, count, batch) for p in tempered(self._reader.read(raw), self._calibration)]
+            return [unfold(p, count, batch) for p in tempered(self.reader.read(raw), self.calibration)]
 
         def sums_of(group: int | tf.Tensor) -> tuple[list[Sums], list[tf.Tensor]]:
             return sum_samples(partial(samples, group), self._group_size, at_once, outputs, wanted.keep)
@@ -130,21 +133,21 @@ class Samples:
                 each["samples"] = tf.experimental.numpy.moveaxis(drawn, 0, 1)
         stage.states.write(states)
         found = [s.statistics(count, output) | m for s, output, m in zip(sums, outputs, more, strict=True)]
-        return answered(joined(found, self._reader.names), self._calibration)
+        return answered(joined(found, self.reader.names), self.calibration)
 
     def at_once(self, flat: Sequence[tf.Tensor]) -> int | tf.Tensor:
         """Returns how many samples to compute at a time: an int, or a tensor if it depends on the images."""
-        if isinstance(self._wanted.fold, int):
-            return min(self._wanted.fold, self._group_size)
-        if self._group_size == 1 or self._stage.why_not_folded:
+        if isinstance(self.wanted.fold, int):
+            return min(self.wanted.fold, self._group_size)
+        if self._group_size == 1 or self.stage.why_not_folded:
             return 1
-        shapes, costs = self._stage.costs
+        shapes, costs = self.stage.costs
         if costs is None:
             return 1
         largest = max(range(len(flat)), key=lambda i: math.prod(shapes[i]))
         size = tf.size(flat[largest], tf.int64)
         each = size * max(costs.head_bytes, 1) // math.prod(shapes[largest])  # bytes in one sample
-        fitting = tf.clip_by_value(self._wanted.memory_budget // tf.maximum(each, 1), 1, self._group_size)
+        fitting = tf.clip_by_value(self.wanted.memory_budget // tf.maximum(each, 1), 1, self._group_size)
         chunks = -(-self._group_size // fitting)  # rounded up, here and below
         return tf.cast(-(-self._group_size // chunks), tf.int32)  # so that all chunks have about the same size
 

@@ -106,9 +106,14 @@ def to_arrays(request: Predict, signature: Signature, limits: Limits) -> tuple[A
         read = _numbers if spec.dtype != tf.string else _encoded if name in signature.files else _texts
         arrays[name], found = read(name, value[name], spec, limits, signature)
         pixels += found
+    check_same_rows(arrays)
+    return arrays, pixels
+
+
+def check_same_rows(arrays: Mapping[str, np.ndarray]) -> None:
+    """Raises Refused if the inputs of a request are not equally many."""
     if len({len(array) for array in arrays.values()}) != 1:
         raise Refused(400, "The inputs must have the same batch size")
-    return arrays, pixels
 
 
 def check_names(given: Mapping[str, Any], names: list[str]) -> None:

@@ -18,7 +18,8 @@ from dropzoo.predictions.answers import Answer, answers
 from dropzoo.predictions.behind import written_behind
 from dropzoo.predictions.reading import Page
 from dropzoo.predictions.run import Plan, predict_into
-from dropzoo.runs.predictor import Predictor, load_predictor
+from dropzoo.runs.predictor import Predictor
+from dropzoo.runs.predictors import load_predictor
 
 
 def sees(images):

@@ -14,14 +14,15 @@ from _cli import run
 from dropzoo import layers
 from dropzoo.common.pixels import Pixels
 from dropzoo.predictions.intervals import Interval, fit, of_samples
-from dropzoo.predictions.measure import load_intervals, measure_into, save_intervals
+from dropzoo.predictions.measure import measure_into
 from dropzoo.predictions.measuring import NUMBERS, Measure, fit_measurements, likeliest, measure_image
 from dropzoo.predictions.objects import find_objects
 from dropzoo.predictions.polygons import outlines, write_geojson
+from dropzoo.predictions.saved_intervals import load_intervals, save_intervals
 from dropzoo.predictions.tags import Tags
 from dropzoo.runs import calibrate
 from dropzoo.runs.config import RunConfig
-from dropzoo.runs.predictor import load_predictor
+from dropzoo.runs.predictors import load_predictor
 
 Y, X = np.mgrid[:120, :120]
 ONES = np.ones((120, 120, 1), "float32")
@@ -228,9 +229,8 @@ def test_calibrated_intervals_cover_and_the_command_uses_them(model, tmp_path, c
             Image.fromarray(pixels).save(tmp_path / "known" / kind / f"{i}.png")
     status, out, error = run(capsys, *command[:1], *command[5:], "--calibrate", str(tmp_path / "known"))
     assert status == 0 and "grey.measurements.json" in out, error
-    assert (
-        load_intervals(predictor, model, Measure())["1 count"].n < found["1 count"].n
-    )  # the last fifth stays for tests
+    # The last fifth stays for tests.
+    assert load_intervals(predictor, model, Measure())["1 count"].n < found["1 count"].n
     save_intervals(predictor, model, found, Measure(), "scenes")
     status, _, error = run(capsys, *command)
     assert status == 2 and "measurements.csv exists" in error

@@ -17,7 +17,8 @@ from dropzoo.runs.calibrate import CalibrationConfig, held_out
 from dropzoo.runs.comparison import Wanted, compare
 from dropzoo.runs.config import RunConfig
 from dropzoo.runs.evaluation import fit_temperatures, log_probabilities, with_temperature
-from dropzoo.runs.run import load_model_for, train_run
+from dropzoo.runs.loading import load_model_for
+from dropzoo.runs.run import train_run
 
 VOID = 255
 

@@ -26,7 +26,7 @@ from dropzoo import serving, training
 from dropzoo.common.pixels import Pixels
 from dropzoo.models.graph.record import read_record, recorded, remember, taken_by
 from dropzoo.runs.inputs import settle_range
-from dropzoo.runs.predictor import load_predictor
+from dropzoo.runs.predictors import load_predictor
 from dropzoo.serving.decode import decode_file
 from dropzoo.serving.export.export import _say_range
 from dropzoo.serving.export.inputs import inputs_of, specs_of

@@ -25,7 +25,7 @@ def test_figures_are_those_of_the_samples(sampling):
     seen = []
     rows = _samples.content_keys(tf.constant(x)) if sampling != "fixed" else tf.zeros([2], tf.uint32)
     for t in range(6):
-        draw = mc._samples.draw("site", tf.constant(3, tf.int64), rows, tf.constant(t), plain=True)
+        draw = mc._graph.draw("site", tf.constant(3, tf.int64), rows, tf.constant(t), plain=True)
         y = model.layers[1].drop(tf.constant(x), tf.constant(0.4), draw).numpy().astype("float64")
         seen.append(np.exp(y) / np.exp(y).sum(-1, keepdims=True))
     p = np.stack(seen)

@@ -125,7 +125,7 @@ def test_each_site_drops_at_its_rate(sampling):
     masks = []
     for active, rate in zip(mc.stage.active, (0.7, 0.25), strict=True):
         samples = [
-            active.sample(ones, mc._samples.draw(active.stream, seed, rows, tf.constant(t), plain=True))
+            active.sample(ones, mc._graph.draw(active.stream, seed, rows, tf.constant(t), plain=True))
             for t in range(10)
         ]
         dropped = np.stack(samples)[:, 0] == 0  # (samples, units)

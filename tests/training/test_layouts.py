@@ -69,12 +69,6 @@ def with_predictions(root):
     claim_files(root / "images" / "predictions.csv", made)
 
 
-def rows_of_some(root):
-    """A table of splits that names the images with a mask alone."""
-    split_alone(root)
-    picture(root / "images" / "99.png")
-
-
 def fastai(root):
     pairs(root, 16, "images/{:02}.png", "labels/{:02}_P.png")
     (root / "valid.txt").write_text("".join(f"{n:02}.png\n" for n in (8, 9, 10)))
@@ -132,7 +126,6 @@ GIVEN, FIFTH = (8, 3, 5), (12, 1, 3)
         (whole_voc, {"images": "JPEGImages", "masks": "SegmentationClass"}, GIVEN),
         (with_predictions, {}, FIFTH),
         (with_predictions, {"images": "images/*.png", "masks": "masks"}, FIFTH),
-        (rows_of_some, {"split_file": "split.csv"}, GIVEN),
         (fastai, {}, (13, 3, 0)),
         (listed, {"split_file": "split.csv"}, GIVEN),
         (listed, {}, GIVEN),

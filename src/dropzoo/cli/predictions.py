@@ -157,7 +157,7 @@ def predict(
 
 def _predictor(model: Path | None, answers: ModelAnswers, computing: Computing) -> "Predictor":
     """Loads what answers: a model, or a server."""
-    from dropzoo.runs.predictor import load_predictor
+    from dropzoo.runs.predictors import load_predictor
 
     if (model is None) == (answers.server is None):
         raise ValueError(

@@ -90,6 +90,15 @@ def likeliest(p: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return (p.argmax(-1) if p.shape[-1] > 1 else p[..., 0] > 0.5).astype(ids)
 
 
+def check_masks(predictor: Predictor) -> None:
+    """Raises a ValueError if a model does not give each pixel one class."""
+    if not (predictor.is_map and predictor.has_classes):
+        what = "one answer for an image" if not predictor.is_map else f"the pixels task={predictor.task!r}"
+        raise ValueError(
+            f"Objects are measured in masks of classes, and the model gives {what}. Use: dropzoo predict"
+        )
+
+
 def measure_image(
     mean: np.ndarray,
     samples: np.ndarray,
@@ -178,9 +187,8 @@ def _matches(found: Objects, sample: Objects) -> Iterable[tuple[int, float]]:
     each = np.stack([found.labels[both], sample.labels[both]])
     pairs, counts = np.unique(each, axis=1, return_counts=True)
     i, j = pairs[0] - 1, pairs[1] - 1
-    same = (
-        counts / (found.area[i] + sample.area[j] - counts) > _SAME
-    )  # above a half, an object has one partner at most
+    # Above a half, an object has one partner at most.
+    same = counts / (found.area[i] + sample.area[j] - counts) > _SAME
     yield from zip(i[same].tolist(), sample.area[j[same]].tolist(), strict=True)
 
 

@@ -16,8 +16,8 @@ from dropzoo.runs.calibrations import keep_calibration
 from dropzoo.runs.config import RunConfig
 from dropzoo.runs.data import absolute, check_same_data, judged_images, load_run_data, read_info
 from dropzoo.runs.inputs import check_bits, fed, settle_range
+from dropzoo.runs.loading import load_model_for, load_run
 from dropzoo.runs.members import first_run, load_members
-from dropzoo.runs.run import load_model_for, load_run
 from dropzoo.runs.settings import READING, READING_ELSEWHERE
 from dropzoo.serving.calibration.sites import can_set, named_sites
 from dropzoo.serving.montecarlo.active import NothingDraws

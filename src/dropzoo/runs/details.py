@@ -1,6 +1,5 @@
 """Scores by class, by image and by object, with intervals over images: `dropzoo evaluate --per`."""
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from dropzoo import training
 from dropzoo.common.checks import unknown
-from dropzoo.common.files import whole_file
+from dropzoo.runs.files import write_rows
 from dropzoo.runs.objects import Objects, boundary_distances, compare_objects, hd95, surface_dice
 from dropzoo.runs.scores import Sample, entropy
 
@@ -218,24 +217,19 @@ class Details:
                 {"true": name, **{f"predicted {names[n]}": int(count) for n, count in enumerate(row)}}
                 for name, row in zip(names, self.confusion, strict=True)
             ]
-            paths += [_write(folder / "confusion.csv", cells), _write(folder / "classes.csv", self.classes())]
+            paths += [
+                write_rows(folder / "confusion.csv", cells),
+                write_rows(folder / "classes.csv", self.classes()),
+            ]
         if "image" in self.per:
-            paths.append(_write(folder / "images.csv", self.images))
+            paths.append(write_rows(folder / "images.csv", self.images))
         if "object" in self.per and self.info.task == "segmentation":
-            paths.append(_write(folder / "objects.csv", self.of_objects()))
+            paths.append(write_rows(folder / "objects.csv", self.of_objects()))
         return paths
 
 
 def _ratio(part: float, whole: float) -> float | None:
     return float(part / whole) if whole else None
-
-
-def _write(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
-    with whole_file(path) as unfinished, open(unfinished, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    return path
 
 
 def detail_tables(found: Details) -> list[tuple[str, list[str], list[list[str]]]]:

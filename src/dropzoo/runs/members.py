@@ -19,7 +19,8 @@ from dropzoo.runs.data import differences, judged_images, load_run_data, under_o
 from dropzoo.runs.evaluation import evaluate_with
 from dropzoo.runs.figures import ByMethod, Figures
 from dropzoo.runs.files import read_json, write_json
-from dropzoo.runs.run import load_run, load_run_model, snapshot_file, train_run
+from dropzoo.runs.loading import load_run, load_run_model
+from dropzoo.runs.run import snapshot_file, train_run
 
 _RECORD = "ensemble.json"
 

@@ -70,7 +70,7 @@ def run_sweep(
     retry_failed: bool = False,
     console: Console | None = None,
 ) -> Path:
-    """Runs the trials of a space that are not in the folder's file yet, then writes its report.
+    """Runs all trials of a space that are not in the file of the folder yet, and then writes the report.
 
     Each trial is recorded as it ends, so a stopped sweep, even a killed one, continues when it is started again. A
     trial that fails is recorded with its error. Trials in the file that are not in the space stay in the file.
@@ -81,9 +81,9 @@ def run_sweep(
         engine: `"local"`, which runs one trial after the other in this process, or `"ray"`, which uses Ray Tune.
         workers: Int above 0, the number of trials that Ray runs at a time; None for as many as its cluster has
             room for.
-        resources: Dict of the amounts that Ray gives to each trial, with memory in bytes, such as
-            `{"cpu": 2, "gpu": 0.5, "memory": 4e9}`; None to share out all.
-        mc_samples: Int, the number of samples that the Monte-Carlo latency is measured with; 0 to leave it out.
+        resources: Dict of the resources that Ray gives to each trial, with memory in bytes, such as `{"cpu": 2,
+            "gpu": 0.5, "memory": 4e9}`; None to divide all resources among the trials.
+        mc_samples: Int, the number of samples for measuring the Monte-Carlo latency; 0 to skip this.
         retry_failed: Bool. Whether to run failed trials again.
         console: Rich console that shows the progress; None for the terminal.
 

@@ -238,7 +238,7 @@ def _calibrated_nll(
     return found
 
 
-def _in_memory(dataset: Any, info: training.DataInfo) -> Any:
+def _in_memory(dataset: tf.data.Dataset | None, info: training.DataInfo) -> tf.data.Dataset | None:
     """Returns a data set as few large batches in memory; large sets and varying sizes stay as they are."""
     height, width, channels = info.input_shape
     if dataset is None or height is None or width is None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dropzoo.training.data.files.broken import refuse_broken
 from dropzoo.training.data.files.colours import Palette, find_colours, palette_of, read_names, read_palette
 from dropzoo.training.data.files.headers import Facts
 from dropzoo.training.data.files.masks import Meaning, Values, look, parse_meaning, settle
@@ -45,7 +46,7 @@ def find_classes(
         table.notes.append("The classes of colours are in the order of their codes, #000000 first")
     elif meaning.kind == "palette" and reading.masks_as == "palette":
         table.notes.append(f"The colours of the classes are those of {palette_file}")
-    found = map_files(lambda sample: look(sample, meaning), table.samples)
+    found = _looked_at(table, meaning)
     _refuse_sizes(table, facts, found)
     _refuse_alpha(table, found, meaning)
     classes = _drawn(found) if table.class_names else settle(found, reading.ignore_class, meaning)
@@ -54,6 +55,28 @@ def find_classes(
     if reading.ignore_class is not None and reading.ignore_class not in present:
         table.doubts.append(f"No pixel has the label ignore_class={reading.ignore_class} (--ignore-class)")
     return meaning, classes, names, found
+
+
+def _looked_at(table: Table, meaning: Meaning) -> list[Values]:
+    """Returns the values of all masks, or raises the error that names all masks that cannot be read."""
+
+    def values(sample: Sample) -> Values | ValueError:
+        try:
+            return look(sample, meaning)
+        except ValueError as error:
+            return error
+
+    found: list[Values] = []
+    broken: dict[Path, str] = {}
+    for sample, each in zip(table.samples, map_files(values, table.samples), strict=True):
+        if isinstance(each, Values):
+            found.append(each)
+        elif "Cannot read" not in str(each):
+            raise each
+        else:
+            broken[sample.mask if isinstance(sample.mask, Path) else sample.image] = str(each)
+    refuse_broken(broken)
+    return found
 
 
 def _drawn(found: list[Values]) -> dict[int, int]:
