@@ -222,7 +222,11 @@ def load_data(
     kept = _kept(parts, cache, source, f"{limit} {fold}")
 
     def evaluation(split: Split | None) -> tf.data.Dataset | None:
-        return None if split is None else evaluation_batches(split, 1 if sizes_vary else batch_size)
+        if split is None:
+            return None
+        found = evaluation_batches(split, 1 if sizes_vary else batch_size)
+        found.check_files = source.check
+        return found
 
     if balance and source.task != "classification":
         raise ValueError(
@@ -231,6 +235,7 @@ def load_data(
         )
     batches = training_batches(kept[0] or train, batch_size, augmentation, seed, balance, source.ignore_class)
     batches.as_stored = lambda: evaluation(kept[0])
+    batches.check_files = source.check
     batches.ignore_class, batches.value_range = source.ignore_class, reading.value_range
     # The model trains on windows and is tested on whole images: it must take both.
     shape = (height, width, channels) if crop in (None, (height, width)) else (None, None, channels)

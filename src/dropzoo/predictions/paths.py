@@ -2,12 +2,11 @@
 
 import functools
 import glob
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dropzoo.predictions.table import claimed_in
+from dropzoo.common.claims import without_claimed
 from dropzoo.training.data.files.listing import folders_in, has_images, is_mask_folder
 from dropzoo.training.data.files.pair_folders import IMAGES
 from dropzoo.training.data.images import IMAGE_SUFFIXES
@@ -68,9 +67,7 @@ def _in_path(path: Path, avoid: Path | None) -> list[Found]:
 def _images(files: Iterable[Path], avoid: Path | None) -> list[Path]:
     """The images among files: neither outputs of the commands nor files that were not finished."""
     images = [each for each in files if each.suffix.lower() in IMAGE_SUFFIXES and not _within(each, avoid)]
-    above = {folder for each in images for folder in Path(os.path.abspath(each)).parents}
-    made = {file for folder in above for journal in folder.glob(".*.journal") for file in claimed_in(journal)}
-    return [each for each in images if not each.stem.endswith(".unfinished") and os.path.abspath(each) not in made]
+    return without_claimed(each for each in images if not each.stem.endswith(".unfinished"))
 
 
 def _in_folder(folder: Path, avoid: Path | None) -> list[Found]:

@@ -23,11 +23,11 @@ from dropzoo.common.files import whole_file
 from dropzoo.models.graph.record import load_model
 from dropzoo.runs.config import RunConfig, as_json
 from dropzoo.runs.data import (
-    absolute,
     data_folder,
     differences,
     judged_images,
     load_run_data,
+    under_one_name,
 )
 from dropzoo.runs.devices import prepare_devices
 from dropzoo.runs.evaluation import evaluate
@@ -183,9 +183,7 @@ def _check_folder(out: Path, config: RunConfig) -> bool:
         return False
     saved, wanted = read_json(out / "run.json"), as_json(config)
     held = as_json(RunConfig.from_json(saved["config"]))  # a setting that the file lacks has its default
-    folder = absolute(config.data)
-    if folder and folder == saved.get("folder"):  # the same folder under another name
-        held["data"] = wanted["data"]
+    held = under_one_name(held, wanted, saved.get("folder"))
     epochs: Any = held["epochs"]
     if (
         config.epochs > epochs

@@ -87,7 +87,7 @@ def assign(table: Table, reading: Reading) -> Table:
     if reading.test_split == 1:
         return _all(table, "test")
     _refuse_leaks(table)
-    if "test" in given or given & {"train", "validation"}:
+    if given:
         if reading.test_split is not None:
             raise ValueError(
                 f"The data have a split of their own: {', '.join(sorted(given))}. Received: "
@@ -209,15 +209,19 @@ def fold_of(labels: np.ndarray, groups: Sequence[str], folds: int) -> np.ndarray
     return fold
 
 
-def find_doubles(samples: Sequence[Sample]) -> list[tuple[Sample, Sample]]:
-    """Returns pairs of samples of one content, of which the first trains and the second judges."""
+def find_doubles(samples: Sequence[Sample], most: int) -> list[tuple[Sample, Sample]] | None:
+    """Returns pairs of samples of one content, of which the first trains and the second judges.
+
+    Only files of equal size are read. It is None if these are of more than `most` bytes.
+    """
     sizes: dict[tuple[int, int | None], list[Sample]] = {}
     for sample in samples:
         sizes.setdefault((sample.image.stat().st_size, sample.page), []).append(sample)
+    alike = {size: same for size, same in sizes.items() if len({sample.split for sample in same}) > 1}
+    if sum(size * len(same) for (size, _), same in alike.items()) > most:
+        return None
     found = []
-    for same in sizes.values():
-        if len({sample.split for sample in same}) < 2:
-            continue
+    for same in alike.values():
         seen: dict[bytes, Sample] = {}
         for sample in sorted(same, key=lambda each: each.split != "train"):
             digest = hashlib.blake2b(sample.image.read_bytes()).digest()
