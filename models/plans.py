@@ -38,7 +38,7 @@ class Plan:
                 for each model.
         """
         if self.name == "paper":
-            raise ValueError("Plan 'paper' is each model's own: pass dropout='paper' to build_model")
+            raise ValueError("The plan 'paper' is different for each model: pass dropout='paper' to build_model")
         chosen = self.choose(sites)
         if not chosen and self.name != "none":
             raise ValueError(

@@ -368,7 +368,8 @@ class Trainer:
             wanted = resumed if resumed is not None else xla_pays(self.model, self.strategy, self.deterministic)
         elif resumed not in (None, wanted):
             warnings.warn(
-                f"The run began with jit_compile={resumed} and goes on with {wanted}: not the same bit for bit",
+                f"The run began with jit_compile={resumed} and continues with {wanted}, so the result is not "
+                f"identical bit for bit",
                 stacklevel=3,
             )
         if self._program is None or self._program.jit_compile != wanted:

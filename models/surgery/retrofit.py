@@ -143,17 +143,17 @@ def _tell_what_stays(model: keras.Model, new: keras.Model, certain: bool) -> Non
         left = [f"{layer.name!r} (draws in inference too)" for layer in draws_in_inference(new, every)]
     if left:
         warnings.warn(
-            "The copy still draws at random in layers that do more than dropout, or in the code of a layer: "
-            f"{', '.join(left)}. Set the `rate` of the layer to 0 if it has one, see models.match_sites, or build "
-            "the model without that dropout.",
+            "The copy still draws random numbers in layers that do more than dropout, or in the code of a "
+            f"layer: {', '.join(left)}. If such a layer has a `rate`, set it to 0 (see models.match_sites); "
+            "otherwise build the model without this dropout.",
             stacklevel=3,
         )
     stays = {each.site for each in named}
     inside = [each.site for each in named_layers(model) if each.random.holder is not None]
     if quiet := [site for site in inside if site not in stays]:
         warnings.warn(
-            f"The layers with this dropout stay in the copy, with a rate of 0: {', '.join(quiet)}. On a GPU their "
-            "outputs may differ from those of the original by rounding.",
+            f"These layers stay in the copy, with a dropout rate of 0: {', '.join(quiet)}. On a GPU, their "
+            f"outputs may differ from those of the original by rounding.",
             stacklevel=3,
         )
 

@@ -162,10 +162,10 @@ def source_of(predictor: Any, task: str | None, example: Any) -> Source:
             f"Received: {predictor!r}"
         )
     if task not in (None, predictor.task):
-        raise ValueError(f"The predictor has task={predictor.task!r}. Received: task={task!r}")
+        raise ValueError(f"`task` must be the task of the predictor, {predictor.task!r}. Received: task={task!r}")
     if predictor.calibration is not None:
         raise ValueError(
-            "Calibrate the predictor without its calibration: make it again without `calibration=`. "
+            "A predictor that already has a calibration cannot be calibrated: create it without `calibration=`. "
             "Received: a predictor with a calibration"
         )
     if isinstance(predictor, Rival):

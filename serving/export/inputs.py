@@ -166,8 +166,8 @@ def specs_of(reader: Reader, sampler: MonteCarlo | Ensemble | None) -> dict[str,
     built = (reader.model.get_build_config() or {}).get("input_shape")
     if built is None:
         raise ValueError(
-            "A model with a `call` of its own must be built, so that its inputs are known: call it on a batch "
-            f"before the export. Received: {reader.model!r}"
+            "A subclassed model must be built, so that its inputs are known: call it on a batch before the "
+            f"export. Received: {reader.model!r}"
         )
     low, high = (pixels_of(reader.model) or Pixels()).range
     random = np.random.default_rng(0)
@@ -215,14 +215,14 @@ def examples_of(
     """
     if (precision == "int8") != (examples is not None):
         raise ValueError(
-            "precision='int8' needs `examples`, some typical inputs, and only this precision takes them. "
+            "`examples`, some typical inputs, are required for precision='int8', and only for this precision. "
             f"Received: precision={precision!r}, examples of type {type(examples).__name__}"
         )
     if examples is None:
         return []
     if num_samples:
         raise ValueError(
-            "A file of integers holds the deterministic answer alone: pass num_samples=0. "
+            "With precision='int8', a file only gives the deterministic answer: pass num_samples=0. "
             f"Received: precision='int8', num_samples={num_samples}"
         )
     if isinstance(examples, Mapping) and {one.name for one in inputs} <= set(examples):
@@ -238,7 +238,7 @@ def _example(one: Input, values: Any) -> np.ndarray:
     array = np.asarray(values)
     if array.dtype.kind == "f" and not tf.as_dtype(one.dtype).is_floating:
         raise ValueError(
-            f"`examples` must be as in requests, which send {one.name!r} as {one.dtype}: pass them in this dtype. "
+            f"`examples` must have the form of requests, in which {one.name!r} has the dtype {one.dtype}. "
             f"Received: {array.dtype}"
         )
     return array.astype(one.dtype)
@@ -285,8 +285,9 @@ def _check_dtype(image_dtype: str, dtype: str, pixels: Pixels) -> None:
     if pixels.stored is not None and image_dtype != "float32":
         low, high = pixels.stored
         raise ValueError(
-            f"The model was trained on files with black at {low:g} and white at {high:g} (`value_range`), which "
-            f"arrays of integers cannot be scaled by. Received: image_dtype={image_dtype!r}. Export it as "
+            f"The model was trained on files with black at {low:g} and white at {high:g} (`value_range`), and "
+            f"arrays of integers cannot be scaled by this range. Received: image_dtype={image_dtype!r}. Export "
+            f"it as "
             "image_dtype='float32', and scale the images before they are sent"
         )
     if not tf.as_dtype(dtype).is_floating:
@@ -300,8 +301,8 @@ def _check_dtype(image_dtype: str, dtype: str, pixels: Pixels) -> None:
         pixels.check_files()
     if tf.as_dtype(dtype).is_floating and image_dtype == "uint8" and pixels.bits == 16:
         raise ValueError(
-            f"The model takes images of 16 bits, with pixels from {pixels.words}. Pass image_dtype='uint16', or "
-            "'float32'. Received: image_dtype='uint8'"
+            f"The model takes 16-bit images, with pixels from {pixels.words}. Pass image_dtype='uint16', or "
+            f"'float32'. Received: image_dtype='uint8'"
         )
 
 

@@ -211,7 +211,9 @@ class MonteCarlo:
             ValueError: If `size` does not fit the model, or a subclassed model has not been sampled yet.
         """
         if not self._is_open:
-            raise ValueError("A subclassed model shows its inputs in the first call: sample one batch, then cut")
+            raise ValueError(
+                "The inputs of a subclassed model are not known before its first call: sample one batch first"
+            )
         shapes = fill_shapes(self.reader.inputs, size)
         return make_cut(self._stage.trunk, shapes, self.max_samples, self._stage.plain)
 
@@ -245,7 +247,8 @@ class MonteCarlo:
         """
         if not self._is_open:
             raise ValueError(
-                "A subclassed model shows its inputs in the first call: sample one batch eagerly first"
+                "The inputs of a subclassed model are not known before its first call: sample one batch eagerly "
+                "first"
             )
         flat = self.reader.inputs.check(images)
         return self._statistics(flat, seed, plain)

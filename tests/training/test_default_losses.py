@@ -188,7 +188,7 @@ def test_an_end_that_nothing_shows_is_an_error():
             return self.last(x)
 
     model = Own()
-    with pytest.raises(ValueError, match=r"its values are in \[0, 1\].*Pass a `loss` with `from_logits=True`"):
+    with pytest.raises(ValueError, match=r"the values are in \[0, 1\].*Pass a `loss` with `from_logits=True`"):
         Trainer(model).fit((np.ones((4, 3), "float32"), np.array([0, 1, 0, 1])), verbose=0)
 
 

@@ -107,7 +107,7 @@ def test_two_workers_do_50_steps_of_one_device(folder, one):
 def test_a_worker_that_dies_stops_the_other_and_a_restart_goes_on(folder):
     (error, code), (_, killed) = workers(folder, "dead", 0.5, folder / "checkpoints", {1: signal.SIGKILL})
     assert killed == -9 and code == 1
-    assert "Another worker is gone" in error and "the run goes on from" in error
+    assert "Another worker is gone" in error and "the run continues from" in error
     assert list((folder / "checkpoints").glob("*.npz"))
     resumed = workers(folder, "resumed", 0.5, folder / "checkpoints")
     whole = workers(folder, "whole", 0.5)
@@ -132,7 +132,7 @@ def test_a_worker_that_hangs_stops_the_other_in_time(folder):
         hung.kill()
         hung.communicate()
     assert code == 1 and "Another worker is gone, or did not answer in time" in error
-    assert "the run goes on from" in error
+    assert "the run continues from" in error
 
 
 @pytest.mark.slow

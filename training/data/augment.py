@@ -107,7 +107,8 @@ class Augment:
         """
         if self.foreground and not masks:
             raise ValueError(
-                f"`foreground` needs masks, and the images have labels. Received: foreground={self.foreground}. "
+                f"`foreground` needs masks, but these images have class labels. Received: "
+                f"foreground={self.foreground}. "
                 "For rare classes of images, pass balance=True (--balance sampling)"
             )
         if self.saturation and channels != 3:

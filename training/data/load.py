@@ -225,9 +225,7 @@ def load_data(
         return None if split is None else evaluation_batches(split, 1 if sizes_vary else batch_size)
 
     if balance and source.task != "classification":
-        raise ValueError(
-            "`balance` is for classes of images. For masks, weigh the classes: `class_weight` of `fit`"
-        )
+        raise ValueError("`balance` is for images with class labels. For masks, pass `class_weight` to `fit`")
     batches = training_batches(kept[0] or train, batch_size, augmentation, seed, balance, source.ignore_class)
     batches.as_stored = lambda: evaluation(kept[0])
     batches.ignore_class, batches.value_range = source.ignore_class, reading.value_range
@@ -290,7 +288,7 @@ def _shape(
     height, width, channels = source.image_shape
     if num_channels and channels not in (1, 3):
         raise ValueError(
-            "`num_channels` turns images of 1 or 3 channels. "
+            "`num_channels` converts images with 1 or 3 channels. "
             f"Received: num_channels={num_channels} for {channels} channels"
         )
     return *(size or (height, width)), num_channels or channels

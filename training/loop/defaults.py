@@ -175,8 +175,9 @@ def default_for(output: Output, task: Task, meaning: str | None, ignore_class: i
         return Default(loss, metrics_for(output, task, False), None, words)
     if meaning is None:
         raise ValueError(
-            f"The loss of {output.words} must be given: its values are in [0, 1], so they may be probabilities or "
-            "logits, and the model does not show which. Pass a `loss` with `from_logits=True` or False"
+            f"The default loss of {output.words} is unclear: the values are in [0, 1], so they may be "
+            f"probabilities or logits, and the model does not show which. Pass a `loss` with `from_logits=True` "
+            f"or False"
         )
     if meaning not in ("logits", _MEANINGS[task.kind]):
         raise ValueError(

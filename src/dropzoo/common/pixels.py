@@ -70,8 +70,9 @@ class Pixels:
         """Raises a ValueError if the pixels of files cannot be scaled to the range of the model."""
         if not self.from_files:
             raise ValueError(
-                f"The model takes pixels from {self.words}. Put the layer that scales the images into the model, "
-                "such as Normalization, or pass the values of a black and a white pixel: input_range=(low, high)"
+                f"The model takes pixels from {self.words}. Add the layer that scales the images, such as "
+                f"Normalization, to the model, or pass the values of black and white pixels: input_range=(low, "
+                f"high)"
             )
 
     def fractions(self, values: Any, largest: float) -> Any:

@@ -103,7 +103,7 @@ def _check_masks(predictor: Predictor) -> None:
     if not (predictor.is_map and predictor.has_classes):
         what = "one answer for an image" if not predictor.is_map else f"the pixels task={predictor.task!r}"
         raise ValueError(
-            f"Objects are measured in masks of classes, and the model gives {what}. Use: dropzoo predict"
+            f"Objects can only be measured in masks of classes, and the model returns {what}. Use: dropzoo predict"
         )
 
 
@@ -305,7 +305,7 @@ def _check_stays(planned: Iterable[Path], images: Container[Path], overwrite: bo
     """Raises a ValueError if a file would replace an image, or any other file without `overwrite`."""
     for path in planned:
         if path.resolve() in images:
-            raise ValueError(f"{path} is one of the images, which is not overwritten: choose another --out")
+            raise ValueError(f"{path} is one of the images and is not overwritten: choose another --out")
         if path.exists() and not overwrite:
             raise ValueError(f"{path} exists. To replace it pass --overwrite, or choose another name with --out")
 

@@ -94,8 +94,8 @@ class Predictor:
         """
         if self.pixels.bits == 16 and image.dtype == np.uint8:
             raise ValueError(
-                f"The model takes images of 16 bits, with pixels from {self.pixels.words}. Received: {name} of 8 "
-                "bits. Pass the original file of 16 bits"
+                f"The model takes 16-bit images, with pixels from {self.pixels.words}. Received: the 8-bit file "
+                f"{name}. Pass the original 16-bit file"
             )
         scale = np.float32(np.iinfo(image.dtype).max if image.dtype.kind == "u" else 1)
         pixels = image.astype(np.float32) / scale
@@ -187,7 +187,10 @@ def load_predictor(
                 "Keras model, which draws them. Pass the run or the .keras file"
             )
         if from_logits is not None:
-            raise ValueError(f"An export knows whether its output is logits. Leave out `from_logits` for {path}")
+            raise ValueError(
+                f"Whether the output of an export is logits was settled when it was made. Leave "
+                f"out `from_logits` for {path}"
+            )
         return _from_saved_model(export, input_range, task)
     elif export is not None and inside is not None:
         model = load_model(inside)

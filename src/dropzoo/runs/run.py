@@ -84,7 +84,7 @@ def train_run(
     more = _check_folder(out, config)
     if more:
         say(
-            f"{out} goes on from epoch {_epochs_done(out / 'checkpoints')} to {config.epochs}; schedules "
+            f"{out} continues from epoch {_epochs_done(out / 'checkpoints')} to {config.epochs}; schedules "
             f"are those of {config.epochs} epochs from here"
         )
     elif (out / "results.json").exists():
@@ -311,8 +311,8 @@ def _check_folder(out: Path, config: RunConfig) -> bool:
     changed = differences(held, wanted)
     if changed:
         raise ValueError(
-            f"{out} holds another run; choose another folder with --out, or delete it. A run may only go on for "
-            f"more --epochs. Differences: {changed}"
+            f"{out} holds another run; choose another folder with --out, or delete it. A run can only be "
+            f"continued with more --epochs. Differences: {changed}"
         )
     return False
 

@@ -331,5 +331,6 @@ def _plain(value: Any) -> Any:
     if value is None or isinstance(value, (str, int, float)):
         return value
     raise ValueError(
-        f"A space is saved as JSON, so it takes numbers, text, and lists and dicts of them. Received: {value!r}"
+        f"A space is saved as JSON, so it can only have numbers, text, and lists and dicts of these. Received: "
+        f"{value!r}"
     )

@@ -30,7 +30,9 @@ def read_layout(root: Path, reading: Reading) -> Table:
         ValueError: If there is no such folder, or its layout is not known.
     """
     if not root.is_dir():
-        raise ValueError(f"No such folder: {root}. Expected images/ and masks/, or one folder a class")
+        raise ValueError(
+            f"No such folder: {root}. Expected a folder with images/ and masks/, or with one folder for each class"
+        )
     listing = Listing()
     table = _named(root, reading, listing) or _found(root, reading, listing)
     if table is None:

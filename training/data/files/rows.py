@@ -95,13 +95,14 @@ def read_rows(path: Path, root: Path, reading: Reading) -> Table:
         samples.append(Sample(image, -1 if mask else label, mask, split, cells.get("group", "")))
     if missing and (len(missing) == len(lines) or reading.broken != "skip"):
         raise ValueError(
-            f"{len(missing):,} of {len(lines):,} files in {path} are not there: {some(missing)}. To go on without "
-            "them, pass broken='skip' (--broken skip)"
+            f"{len(missing):,} of {len(lines):,} files in {path} do not exist: {some(missing)}. To continue "
+            f"without them, pass broken='skip' (--broken skip)"
         )
     twice = len(samples) - len({(sample.image, sample.mask) for sample in samples})
     if twice:
         raise ValueError(
-            f"Each image needs one row. Received: {twice} rows for files that {path} has named already"
+            f"Each image must have exactly one row. Received: {twice} rows for files that {path} has already "
+            f"listed"
         )
     table = Table(path, samples, names)
     if missing:
@@ -227,7 +228,7 @@ def _read(path: Path) -> tuple[list[str], list[list[str]]]:
     ]
     if not lines:
         raise ValueError(
-            f"A table of images needs a head and a row for each image. Received: {path}, which is empty"
+            f"A table of images needs a header line and a row for each image. Received: {path}, which is empty"
         )
     return [cell.strip() for cell in lines[0]], lines[1:]
 

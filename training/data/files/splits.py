@@ -92,7 +92,7 @@ def assign(table: Table, reading: Reading) -> Table:
     if "test" in given or given & {"train", "validation"}:
         if reading.test_split is not None:
             raise ValueError(
-                f"The data have a split of their own: {', '.join(sorted(given))}. Received: "
+                f"The data have their own split: {', '.join(sorted(given))}. Received: "
                 f"test_split={reading.test_split}. Leave it out, or pass 1 to test on all images"
             )
         splits = [sample.split or "train" for sample in table.samples]
