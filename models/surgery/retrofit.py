@@ -35,17 +35,16 @@ def retrofit(model: keras.Model, plan: dict[Key, Any] | str, share_weights: bool
             nested model that is called several times has the same dropout in all calls.
         plan: The name of a plan of `list_plans()`, or a dict from keys to specs for `layers.get`, None, or
             `ramp(...)`. If several keys match a site, the last one wins. The keys:
-            `"name"`, `"pattern*"`: sites by name, see `list_sites`, by the name of the dropout layer that stands
-            there, or by the name of a model whose output the site is. A name is matched literally first, and only
-            then as a pattern. A name that is in several models needs its path, `"encoder/conv1"`.
-            `"after:Conv2D"`, `"before:Flatten"`: the outputs, or the inputs, of layers of exactly this class; or,
-            with a name or pattern, `"after:conv4_*"`.
-            `"before_activation:conv4_*"`: between a layer (by name, pattern or class) and its activation, which
-            may be fused or a layer of its own. A layer with a fused activation is split: it becomes `<name>_conv`
-            or `<name>_dense`, and its activation gets the name `<name>`.
-            `"enc->join"`: the output of `enc`, but only as `join` sees it, such as a skip connection; other layers
-            that read `enc` are not affected. Both may be patterns, `"enc*->join*"`. `"inside:encoder"`: all sites
-            in a nested model; `"inside:encoder after:Conv2D"`: some of them. A callable from a `Site` to a bool.
+            `"name"`, `"pattern*"`: sites by name, see `list_sites`, by the name of the dropout layer at the site,
+            or by the name of a nested model that has this output. A name is matched literally first, and only then
+            as a pattern. A name that is in several models needs its path, `"encoder/conv1"`. `"after:Conv2D"`,
+            `"before:Flatten"`: the outputs, or the inputs, of layers of exactly this class; or, with a name or
+            pattern, `"after:conv4_*"`. `"before_activation:conv4_*"`: between a layer (by name, pattern or class)
+            and its activation, which may be fused or a layer of its own. A layer with a fused activation is split:
+            it becomes `<name>_conv` or `<name>_dense`, and its activation gets the name `<name>`. `"enc->join"`:
+            the output of `enc`, but only as `join` sees it, such as a skip connection; other layers that read
+            `enc` are not affected. Both may be patterns, `"enc*->join*"`. `"inside:encoder"`: all sites in a
+            nested model; `"inside:encoder after:Conv2D"`: some of them. A callable from a `Site` to a bool.
         share_weights: Bool. If True, the copy uses the layers of the original, so that training one model trains
             both.
 

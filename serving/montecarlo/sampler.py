@@ -57,9 +57,9 @@ class MonteCarlo:
     `cut()` returns how much the first one saves.
 
     Args:
-        model: A Keras model that draws at random. It may have several inputs and outputs of any dtype. It may also
-            be a subclassed model, whose inputs and outputs become known in the first call. Outputs are logits,
-            probabilities or values: see `task` and `from_logits`.
+        model: A Keras model with layers that draw random numbers. It may have several inputs and outputs of any
+            dtype. It may also be a subclassed model, whose inputs and outputs become known in the first call.
+            Outputs are logits, probabilities or values: see `task` and `from_logits`.
         num_samples: Int, the number T of samples, or `"auto"` for as many samples as each image needs (see
             `tolerance`).
         sampling: `"balanced"`: each unit's draws are stratified over the T samples. Each sample has the same

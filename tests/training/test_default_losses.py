@@ -231,7 +231,7 @@ def test_later_batches_that_contradict_a_default_are_an_error():
 
     heights = np.concatenate([np.arange(16) % 2, [62.5, 80.0, 71.3, 90.0]])
     with pytest.raises(
-        ValueError, match="has 4 targets in a batch that are no class from 0 to 1; pass `task` or `loss`"
+        ValueError, match="has 4 targets in a batch that are not a class from 0 to 1; pass `task` or `loss`"
     ):
         fit(1, heights)
     several = np.concatenate([np.eye(3)[np.arange(16) % 3], np.ones((4, 3))])

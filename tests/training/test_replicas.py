@@ -214,4 +214,4 @@ def test_the_command_line_starts_two_workers(tmp_path, data_dir):
         "results.json",
     }
     again = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=False)
-    assert again.returncode == 0 and "finished; nothing to train" in again.stdout, again.stderr
+    assert again.returncode == 0 and "it is finished. There is nothing to train" in again.stdout, again.stderr

@@ -131,7 +131,7 @@ class Augment:
             image: Float32 tensor `(height, width, channels)` in [0, 1].
             label: Mask `(height, width)`, which moves with the image; a label of another rank stays as it is.
             seed: Two ints. Equal seeds give equal results.
-            ignore_class: Int or None. The label of pixels that are no foreground, such as 255.
+            ignore_class: Int or None. The label of pixels that are not foreground, such as 255.
 
         Returns:
             The new image and label.
@@ -153,7 +153,7 @@ class Augment:
             images: Float32 tensor `(batch, height, width, channels)` in [0, 1].
             labels: Masks `(batch, height, width)`, which move with the images, or labels of another rank.
             draws: Float32 tensor `(batch, NUM_DRAWS)`, uniform in [-1, 1).
-            ignore_class: Int or None. The label of pixels that are no foreground.
+            ignore_class: Int or None. The label of pixels that are not foreground.
 
         Returns:
             The new images and labels.

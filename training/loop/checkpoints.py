@@ -302,7 +302,7 @@ def warn_of_own_optimizers(model: keras.Model) -> None:
     ]
     if own:
         warnings.warn(
-            f"The checkpoints do not contain the state of {', '.join(own)}. A resumed run creates them anew, so "
+            f"The checkpoints do not contain the state of {', '.join(own)}. A resumed run creates new ones, so "
             f"it is not exact. Use only the optimizer of `compile`, or save the variables of the others yourself",
             stacklevel=4,
         )

@@ -125,7 +125,9 @@ def _of_one_number(output: Output, targets: Targets) -> Task:
 def _of_labels(output: Output, targets: Targets) -> Task:
     """Returns the task of an output of several numbers, with one target for each."""
     if not targets.whole:
-        raise _undecided(output, targets, f"they are no classes, but there are {output.classes} outputs for each")
+        raise _undecided(
+            output, targets, f"they are not classes, but there are {output.classes} outputs for each target"
+        )
     if targets.low < 0 or targets.high >= output.classes:
         raise _undecided(
             output,

@@ -88,7 +88,7 @@ def train_run(
             f"are those of {config.epochs} epochs from here"
         )
     elif (out / "results.json").exists():
-        say(f"{out} holds this run already, finished; nothing to train")
+        say(f"{out} already holds this run, and it is finished. There is nothing to train")
         return load_model(out / "model.keras"), read_json(out / "results.json")
 
     data = load_run_data(config, out, "num_train")  # with more or fewer images the batches would differ

@@ -145,7 +145,7 @@ def _cut(table: Table, splits: list[str], fraction: float, name: str) -> list[st
             cut[place] = name
     if forced:
         table.doubts.append(
-            f"Groups are large, and stay whole: {forced:,} images are in the {name} set in place of "
+            f"The groups are large and are not divided: {forced:,} images are in the {name} set in place of "
             f"{wanted_in_all:,}. For other sets, give the split yourself: `split_file` (--split-file)"
         )
     return cut
