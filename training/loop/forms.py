@@ -82,13 +82,15 @@ def given(train: Any, x: Any, y: Any, sample_weight: Any, validation_data: Any) 
         )
     if x is None:
         if train is None or y is not None or sample_weight is not None:
-            raise ValueError("Give the training data as `train`, or arrays as `x`, `y` and `sample_weight`")
+            raise ValueError("Pass the training data as `train`, or arrays as `x`, `y` and `sample_weight`")
         return train
     if train is not None:
-        raise ValueError("Give the training data as `train` or as `x`, not both")
+        raise ValueError("Pass the training data as `train` or as `x`, not both")
     if not is_arrays(x):
         if y is not None or sample_weight is not None:
-            raise ValueError(f"`y` and `sample_weight` go with arrays. Received: x={type(x).__name__}")
+            raise ValueError(
+                f"`y` and `sample_weight` can only be passed with arrays. Received: x={type(x).__name__}"
+            )
         return x
     return (x, y, sample_weight)
 

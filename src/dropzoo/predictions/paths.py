@@ -61,7 +61,7 @@ def _in_path(path: Path, avoid: Path | None) -> list[Found]:
         if not files and not inside:
             raise ValueError(f"The pattern matches no image: {path}. Images end in {_suffixes()}")
         return [Found(each, Path(each.stem)) for each in files] + inside
-    raise ValueError(f"There is no file or folder {path}")
+    raise ValueError(f"No such file or folder: {path}")
 
 
 def _images(files: Iterable[Path], avoid: Path | None) -> list[Path]:

@@ -48,7 +48,9 @@ def read_layout(root: Path, reading: Reading) -> Table:
             "(--split-file), an archive must be unpacked, and arrays can be passed to `Trainer`"
         )
     if not root.is_dir():
-        raise ValueError(f"No such folder: {root}. Expected images/ and masks/, or one folder a class")
+        raise ValueError(
+            f"No such folder: {root}. Expected a folder with images/ and masks/, or with one folder for each class"
+        )
     listing = Listing()
     table = _named(root, reading, listing) or _found(root, reading, listing) or _below(root, reading, listing)
     if table is None:
