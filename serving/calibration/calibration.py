@@ -95,6 +95,8 @@ class Calibration:
             the shape of `mean`.
         """
         mean = tf.convert_to_tensor(out["mean"], tf.float32)
+        if mean.shape.rank == 1 and self.facts.task != "regression":
+            mean = mean[:, None]  # of a model that returns `(batch,)`
         if image is None and self.needs_image:
             image = WholeImage.of(mean, self.facts.task)
         more: dict[str, tf.Tensor] = {}

@@ -9,9 +9,9 @@ import keras
 
 from dropzoo.common.checks import check_keras_model
 from dropzoo.serving.calibration.calibration import Calibration
-from dropzoo.serving.calibration.use import check_type
 from dropzoo.serving.export.checks import check_samples
 from dropzoo.serving.montecarlo.active import NothingDraws
+from dropzoo.serving.montecarlo.calibrated import check_type
 from dropzoo.serving.montecarlo.ensembles import Ensemble
 from dropzoo.serving.montecarlo.reader import Reader
 from dropzoo.serving.montecarlo.sampler import MonteCarlo

@@ -16,6 +16,7 @@ from dropzoo import layers, models
 from dropzoo.common.checks import check_rate
 from dropzoo.common.keras_internals import shadowed_calls
 from dropzoo.layers.draws import Draw
+from dropzoo.models.graph.random import random_layers
 from dropzoo.serving.montecarlo.probe import Code, held_back
 
 # Held while a function is traced with redirected layers, because two threads must not do this at the same time.
@@ -47,9 +48,12 @@ class Active:
 def redirectable(model: keras.Model) -> list[keras.Layer]:
     """Returns the dropout layers whose masks a sampler can draw, in the order of the model.
 
-    A subclass of a user's own that overrides `call` is left out: only its code knows what it does.
+    A subclass of a user's own that overrides `call` is left out: only its code knows what it does. So is the
+    dropout of rate 0 that Keras puts into each of its attention layers.
     """
-    return [layer for layer in layers.dropouts(model) if _has_no_call_of_its_own(layer)]
+    known = {id(each.layer) for each in random_layers(model)}
+    found = [layer for layer in layers.dropouts(model) if id(layer) in known]
+    return [layer for layer in found if _has_no_call_of_its_own(layer)]
 
 
 def choose(

@@ -1,11 +1,13 @@
 """Test-time augmentation: the mean over an image that is mirrored and turned."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import keras
 import tensorflow as tf
 
 from dropzoo.common.checks import unknown
+from dropzoo.common.images import CHANNELS, channels_first
+from dropzoo.common.keras_internals import flatten_layers
 from dropzoo.serving.calibration.calibration import Calibration
 from dropzoo.serving.montecarlo.ensembles import Pass, Rival, answer_of
 from dropzoo.serving.montecarlo.reader import Reader, Said, Tasks
@@ -38,7 +40,8 @@ class TestTimeAugmentation(Rival):
         transforms: List of different names: `"identity"`, `"flip_horizontal"` (left to right), `"flip_vertical"`,
             `"rotate_90"` (counter-clockwise), `"rotate_180"`, `"rotate_270"`, `"transpose"`, `"anti_transpose"`.
             Transforms that swap height and width need a model that takes square images, or images of any size.
-            For volumes they act on the last two spatial axes; a signal can only be flipped horizontally.
+            For volumes they act on the last two spatial axes; a signal can only be flipped horizontally. Images
+            may have their channels first.
         task: What the output means, as for `MonteCarlo`.
         from_logits: Whether the output is logits, as for `MonteCarlo`.
         calibration: A `Calibration` that `calibrate` fitted for this model and these transforms, as for
@@ -89,7 +92,7 @@ class TestTimeAugmentation(Rival):
         if len(set(transforms)) < len(transforms):
             raise ValueError(f"`transforms` must name each transform once. Received: {transforms!r}")
         self.transforms = tuple(transforms)
-        passes = [_seen(answer_of(reader, calibration), *_TRANSFORMS[name]) for name in transforms]
+        passes = [_seen(reader, answer_of(reader, calibration), *_TRANSFORMS[name]) for name in transforms]
         super().__init__([reader], passes, task, from_logits, calibration)
         if reader.known:
             self._check_known()
@@ -108,15 +111,30 @@ class TestTimeAugmentation(Rival):
         if turning and rank < 4:
             raise ValueError(f"{turning} need two spatial axes. Received: a model that takes {shapes[0]}")
         swapping = [name for name in turning if _TRANSFORMS[name][1] % 2]
-        for shape in shapes:
-            if swapping and len(shape) == rank and shape[-3] != shape[-2]:
+        for shape, first in zip(shapes, _channels_first(self.reader), strict=True):
+            height, width = shape[-2:] if first else shape[-3:-1]
+            if swapping and len(shape) == rank and height != width:
                 raise ValueError(
                     f"{swapping} swap height and width, so the model must take square images. Received: {shape}"
                 )
         super()._check_known()
 
 
-def _seen(answer: Pass, flip: bool, turns: int) -> Pass:
+def _channels_first(reader: Reader) -> list[bool]:
+    """Returns for each input whether its channels come before its spatial axes.
+
+    Its shape says so, or a layer with `data_format="channels_first"`, unless a `Permute` may stand between them.
+    """
+    held = flatten_layers(reader.model)
+    firsts = [layer for layer in held if getattr(layer, "data_format", None) == "channels_first"]
+    permuted = any(isinstance(layer, keras.layers.Permute) for layer in held)
+    specs = [] if permuted else [layer.input_spec for layer in firsts if layer.input_spec is not None]
+    ranks = {spec.ndim or spec.min_ndim for spec in specs}
+    shapes = reader.inputs.seen or reader.inputs.shapes
+    return [channels_first(shape) or (len(shape) in ranks and shape[-1] not in CHANNELS) for shape in shapes]
+
+
+def _seen(reader: Reader, answer: Pass, flip: bool, turns: int) -> Pass:
     """The answer to transformed images. A map is transformed back.
 
     Images are the inputs with the most axes; other inputs, such as a vector of features, stay as they are.
@@ -124,10 +142,25 @@ def _seen(answer: Pass, flip: bool, turns: int) -> Pass:
 
     def transformed(flat: list[tf.Tensor]) -> list[tf.Tensor]:
         rank = max(len(x.shape) for x in flat)
-        seen = [_turn(_mirror(x, flip), turns) if len(x.shape) == rank else x for x in flat]
+        firsts = _channels_first(reader)
+        seen = [
+            _with_channels_last(lambda image: _turn(_mirror(image, flip), turns), x, first)
+            if len(x.shape) == rank
+            else x
+            for x, first in zip(flat, firsts, strict=True)
+        ]
         return [_mirror(_turn(y, -turns), flip) if len(y.shape) == rank else y for y in answer(seen)]
 
     return transformed
+
+
+def _with_channels_last(change: Callable[[tf.Tensor], tf.Tensor], x: tf.Tensor, first: bool) -> tf.Tensor:
+    """Returns changed images. Channels that are first are last while the images are changed."""
+    if not first:
+        return change(x)
+    axes = range(1, len(x.shape))
+    last = change(tf.transpose(x, [0, *axes[1:], 1]))
+    return tf.transpose(last, [0, len(x.shape) - 1, *axes[:-1]])
 
 
 def _mirror(x: tf.Tensor, flip: bool) -> tf.Tensor:

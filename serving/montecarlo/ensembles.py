@@ -11,8 +11,8 @@ import tensorflow as tf
 
 from dropzoo.models.graph.record import load_model
 from dropzoo.serving.calibration.calibration import Calibration
-from dropzoo.serving.calibration.use import answered, check_calibration, tempered
 from dropzoo.serving.montecarlo.active import TRACING
+from dropzoo.serving.montecarlo.calibrated import answered, check_calibration, tempered
 from dropzoo.serving.montecarlo.inputs import InputsLike
 from dropzoo.serving.montecarlo.kinds import saved_loss
 from dropzoo.serving.montecarlo.outputs import joined

@@ -1,8 +1,5 @@
 """Monte-Carlo dropout: predictions with the dropout left on, averaged, with their uncertainty."""
 
-import math
-from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import keras
@@ -10,23 +7,20 @@ import tensorflow as tf
 
 from dropzoo.common.checks import check_count, check_seed, unknown
 from dropzoo.layers.draws import Draw
-from dropzoo.layers.draws.samples import SampleDraw, SharedMaskError
 from dropzoo.serving.calibration.calibration import Calibration
-from dropzoo.serving.calibration.use import answered, check_calibration, sampling_of, tempered
 from dropzoo.serving.montecarlo.active import TRACING
 from dropzoo.serving.montecarlo.attribution import Attribution, attribution_of
+from dropzoo.serving.montecarlo.calibrated import check_calibration, sampling_of
 from dropzoo.serving.montecarlo.counts import check_auto, count_or_auto
 from dropzoo.serving.montecarlo.cut import Cut, fill_shapes, make_cut
-from dropzoo.serving.montecarlo.folding import tile, unfold
-from dropzoo.serving.montecarlo.inputs import InputsLike, keys_of
-from dropzoo.serving.montecarlo.outputs import by_output, joined
+from dropzoo.serving.montecarlo.inputs import InputsLike
+from dropzoo.serving.montecarlo.outputs import by_output
 from dropzoo.serving.montecarlo.reader import Reader, Said, Tasks
+from dropzoo.serving.montecarlo.samples import SampleGraph, Wanted
 from dropzoo.serving.montecarlo.stage import Stage
-from dropzoo.serving.montecarlo.statistics import Sums, sum_samples, sum_until
 
 _SAMPLINGS = ("balanced", "independent", "fixed")
 _SAMPLES = 30
-_GROUP = 8  # with num_samples="auto", samples are balanced within groups of this size, and compared group by group
 
 
 class MonteCarlo:
@@ -88,15 +82,16 @@ class MonteCarlo:
             entropies are summed over the labels. `"regression"`: values; there are no entropies. For several
             outputs, a dict by name or a list in order; a single string is for all outputs. By default, the loss of
             a compiled model shows whether an output is a regression or multi-label; any other output is
-            `"multi_class"`.
+            `"multi_class"`. An output that ends in a softmax or a sigmoid is not taken for a regression, whatever
+            its loss.
         from_logits: Bool, whether the output is logits; for several outputs also a dict by name or a list in
             order. By default, this is read off the graph of the model. If the graph does not show it, the values
             of the first batch decide: probabilities of classes sum to 1 at every position, and logits lie clearly
             outside [0, 1]. If the values could be either, the loss of a compiled model decides. Otherwise, an
             error asks for this argument.
-        calibration: A `Calibration` that `calibrate` fitted for this model. It sets the number of samples, the
-            sites that drop, their rates, and the temperature of each sample, and adds the answers of its
-            guarantees, such as `set` and `defer`; see `Calibration.apply`.
+        calibration: A `Calibration` that `calibrate` fitted for this model. It sets the number of samples and
+            the sampling in place of their defaults, the sites that drop, their rates, and the temperature of each
+            sample, and adds the answers of its guarantees, such as `set` and `defer`; see `Calibration.apply`.
 
     Call arguments:
         images: One batch of the inputs, as Keras takes them: an array, or for several inputs a list in order or a
@@ -149,7 +144,8 @@ class MonteCarlo:
         calibration: Calibration | None = None,
     ) -> None:
         if calibration is not None:
-            num_samples, sampling, sites = sampling_of(calibration, num_samples, sites, _SAMPLES)
+            defaults = (_SAMPLES, _SAMPLINGS[0])
+            num_samples, sampling, sites = sampling_of(calibration, num_samples, sampling, sites, defaults)
         elif sites is not None and not sites:
             raise ValueError("`sites` must name at least one site, or be None for all of them. Received: sites={}")
         self.calibration = calibration
@@ -169,8 +165,6 @@ class MonteCarlo:
         self.task: Any = task
         self.seed = seed
         self.return_samples = return_samples
-        self._group_size = min(_GROUP, self.max_samples) if self.auto else self.max_samples
-        self._balanced = sampling == "balanced"
         self.sites, self._cache = sites, cache
         self._traced = self._is_open = False
         if self.reader.known:  # a subclassed model is known on the first batch
@@ -251,7 +245,9 @@ class MonteCarlo:
                 "first"
             )
         flat = self.reader.inputs.check(images)
-        return self._statistics(flat, seed, plain)
+        if not tf.executing_eagerly():
+            flat = [_of_any_rows(x) for x in flat]
+        return self._graph.statistics(flat, seed, plain)
 
     def draw(self, stream: str, rows: tf.Tensor, sample: tf.Tensor) -> Draw:
         """Returns the draws of one stream with this object's seed, without operations that only XLA can run.
@@ -261,7 +257,7 @@ class MonteCarlo:
             rows: uint32 tensor, the keys of the rows.
             sample: Int32 tensor, the number of the sample; a scalar, or `(rows, 1)`.
         """
-        return self._draw(stream, tf.constant(self.seed, tf.int64), rows, sample, True)
+        return self._graph.draw(stream, tf.constant(self.seed, tf.int64), rows, sample, True)
 
     def attribute(self, images: InputsLike) -> Attribution:
         """Returns how much of the variance and of the mutual information comes from each active site.
@@ -291,106 +287,34 @@ class MonteCarlo:
                 f"draws. Received: num_samples={self.num_samples!r}, outputs: {names}, plain passes: "
                 f"{self.plain_passes}"
             )
-        return attribution_of(self, self._stage, flat)
+        return attribution_of(self._graph, self.seed, flat)
 
     def _open(self) -> None:
         """Makes the model ready for sampling, once its inputs and outputs are known."""
         self.task = self.reader.task if self.task is None else self.task
-        self._tolerances = by_output(self.tolerance, self.reader.names, "tolerance", 0.01)
         self._stage = Stage(self.reader, self.sites, self._cache)
-        self._active = self._stage.active
         if self.fold not in ("auto", 1) and (why := self._stage.why_not_folded):
             raise ValueError(f"{why}; pass fold=1. Received: fold={self.fold!r}")
         self._stage.warn(self.sampling)
         if self.calibration is not None:
             drops = self.sampling if self.sites else None
             check_calibration(self.calibration, [self.reader], self.max_samples, drops)
-        self._run = self.reader.traced(self._statistics, tf.TensorSpec([], tf.int64))
+        wanted = Wanted(
+            count=self.max_samples,
+            auto=self.auto,
+            sampling=self.sampling,
+            tolerances=by_output(self.tolerance, self.reader.names, "tolerance", 0.01),
+            keep=self.return_samples,
+            fold=self.fold,
+            memory_budget=self.memory_budget,
+        )
+        self._graph = SampleGraph(self.reader, self._stage, wanted, self.calibration)
+        self._run = self.reader.traced(self._graph.statistics, tf.TensorSpec([], tf.int64))
         self._is_open = True
 
-    def _statistics(self, flat: list[tf.Tensor], seed: tf.Tensor, plain: bool = False) -> Any:
-        try:
-            return self._sample(flat, seed, plain, self._at_once(flat))
-        except SharedMaskError:
-            if self.fold != "auto":
-                raise ValueError(
-                    "A dropout layer draws one mask for the whole batch, in which samples cannot differ; "
-                    f"pass fold=1. Received: fold={self.fold!r}"
-                ) from None
-            return self._sample(flat, seed, plain, 1)
 
-    def _sample(self, flat: list[tf.Tensor], seed: tf.Tensor, plain: bool, at_once: int | tf.Tensor) -> Any:
-        batch, outputs, stage = tf.shape(flat[0])[0], self.reader.outputs, self._stage
-        fixed = self.sampling == "fixed"
-        rows = tf.zeros([batch], tf.uint32) if fixed else keys_of(flat, plain)
-        states = stage.states.read()
-        frontier = stage.trunk.run_trunk(flat)
-
-        def samples(group: int | tf.Tensor, start: tf.Tensor, stop: tf.Tensor) -> list[tf.Tensor]:
-            """Probabilities of the samples of a group from `start` to `stop`, (samples, batch, ..., classes)."""
-            if isinstance(at_once, int) and at_once == 1:
-                count, keys, inputs, t = 1, rows, frontier, start
-            else:
-                count = stop - start
-                keys, inputs = tf.tile(rows, [count]), [tile(x, count) for x in frontier]
-                t = tf.repeat(tf.range(start, stop), batch)[:, None]  # (samples * batch, 1)
-            if not self._balanced:  # one sequence over all groups
-                t, group = t + group * self._group_size, 0
-            stage.states.write(states)
-            raw = stage.run_head(
-                inputs,
-                lambda stream: self._draw(stream, seed, stage.rows_of(stream, keys), t, plain, group),
-                seed,
-                group,
-                t,
-            )
-            return [unfold(p, count, batch) for p in tempered(self.reader.read(raw), self.calibration)]
-
-        def sums_of(group: int | tf.Tensor) -> tuple[list[Sums], list[tf.Tensor]]:
-            return sum_samples(partial(samples, group), self._group_size, at_once, outputs, self.return_samples)
-
-        more: list[dict[str, tf.Tensor]] = [{} for _ in outputs]
-        count: int | tf.Tensor = self._group_size
-        if self.auto:
-            groups = self.max_samples // self._group_size
-            sums, count = sum_until(
-                lambda g: sums_of(g)[0], self._group_size, groups, self._tolerances, batch, outputs, self._balanced
-            )
-            more = [{"num_samples": count} for _ in outputs]
-        else:
-            sums, kept = sums_of(0)
-            for each, samples_kept in zip(more, kept, strict=False):
-                each["samples"] = tf.experimental.numpy.moveaxis(
-                    samples_kept, 0, 1
-                )  # (batch, samples, ..., classes)
-        stage.states.write(states)
-        found = [s.statistics(count, output) | m for s, output, m in zip(sums, outputs, more, strict=True)]
-        return answered(joined(found, self.reader.names), self.calibration)
-
-    def _at_once(self, flat: Sequence[tf.Tensor]) -> int | tf.Tensor:
-        """How many samples to compute at a time: an int, or a tensor if it depends on the images."""
-        if isinstance(self.fold, int):
-            return min(self.fold, self._group_size)
-        if self._group_size == 1 or self._stage.why_not_folded:
-            return 1
-        shapes, costs = self._stage.costs
-        if costs is None:
-            return 1
-        largest = max(range(len(flat)), key=lambda i: math.prod(shapes[i]))
-        size = tf.size(flat[largest], tf.int64)
-        each = size * max(costs.head_bytes, 1) // math.prod(shapes[largest])  # bytes in one sample
-        fitting = tf.clip_by_value(self.memory_budget // tf.maximum(each, 1), 1, self._group_size)
-        chunks = -(-self._group_size // fitting)  # rounded up, here and below
-        return tf.cast(-(-self._group_size // chunks), tf.int32)  # so that all chunks have about the same size
-
-    def _draw(
-        self,
-        stream: str,
-        seed: tf.Tensor,
-        rows: tf.Tensor,
-        t: tf.Tensor,
-        plain: bool,
-        group: int | tf.Tensor = 0,
-    ) -> Draw:
-        """The draws of one stream in sample `t`, an int scalar, or `(rows, 1)` if each row has its own sample."""
-        return SampleDraw(stream, seed, group, rows, t, self._group_size, self._balanced, plain)
+def _of_any_rows(x: tf.Tensor) -> tf.Tensor:
+    """A tensor whose number of rows is open: a single row would not show whether a mask is shared by all rows."""
+    if x.shape[0] is None:
+        return x
+    return tf.raw_ops.PlaceholderWithDefault(input=x, shape=[None, *x.shape[1:]])

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from dropzoo.common.keras_internals import mask_of
-from dropzoo.serving.calibration.use import answered, tempered
+from dropzoo.serving.montecarlo.calibrated import answered, tempered
 from dropzoo.serving.montecarlo.folding import tile, unfold
 from dropzoo.serving.montecarlo.inputs import keys_of
 from dropzoo.serving.montecarlo.outputs import joined
@@ -72,9 +72,8 @@ class Steps:
         rows, *frontier = shared
         batch, first = tf.shape(rows)[0], turn * count
         if count > 1:
-            first = tf.reshape(
-                tf.tile((first + tf.range(count))[:, None], tf.stack([1, batch])), [-1, 1]
-            )  # (samples * batch, 1)
+            numbers = tf.tile((first + tf.range(count))[:, None], tf.stack([1, batch]))
+            first = tf.reshape(numbers, [-1, 1])  # (samples * batch, 1)
             signed = tf.tile(tf.bitcast(rows, tf.int32), [count])  # few runtimes tile unsigned integers
             rows, frontier = tf.bitcast(signed, tf.uint32), [tile(x, tf.constant(count)) for x in frontier]
         raw = stage.run_head(

@@ -10,8 +10,8 @@ import keras
 import numpy as np
 
 from dropzoo.common.checks import check_count
-from dropzoo.serving.calibration.use import answered_whole
 from dropzoo.serving.montecarlo.blending import Blend, Window, cut_all, windows_of
+from dropzoo.serving.montecarlo.calibrated import answered_whole
 from dropzoo.serving.montecarlo.ensembles import Rival
 from dropzoo.serving.montecarlo.inputs import InputsLike, is_nested
 from dropzoo.serving.montecarlo.outputs import joined
@@ -209,7 +209,8 @@ def _check_sampler(mc: MonteCarlo | Rival) -> None:
     if not isinstance(mc, (MonteCarlo, Rival)):
         raise ValueError(f"`mc` must be a MonteCarlo, an Ensemble or a TestTimeAugmentation. Received: {mc!r}")
     if isinstance(mc, MonteCarlo) and mc.sampling != "fixed":
-        raise ValueError(f"Tiles need the same masks: use sampling='fixed'. Received: {mc.sampling!r}")
+        what = "use" if mc.calibration is None else "calibrate a MonteCarlo with"
+        raise ValueError(f"Tiles need the same masks: {what} sampling='fixed'. Received: {mc.sampling!r}")
     if isinstance(mc, MonteCarlo) and (mc.auto or mc.return_samples):
         raise ValueError(
             "Tiles need a fixed number of samples and cannot return the samples. "

@@ -10,7 +10,7 @@ from dropzoo.common.pixels import Pixels
 from dropzoo.models.graph.record import recorded, remember
 from dropzoo.runs.evaluation import log_probabilities
 from dropzoo.runs.inputs import check_bits, fed, settle_range
-from dropzoo.runs.run import load_model_for
+from dropzoo.runs.loading import load_model_for
 
 kl = keras.layers
 

@@ -8,8 +8,8 @@ import tensorflow as tf
 from _answers import answers
 from dropzoo import serving
 from dropzoo.serving.calibration.answers import WholeImage, by_size, reaches, within
+from dropzoo.serving.calibration.fitting.heldout import HeldOut
 from dropzoo.serving.calibration.grids import probability_grid
-from dropzoo.serving.calibration.heldout import HeldOut
 
 
 class TestTestTimeAugmentation:

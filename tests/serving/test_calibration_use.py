@@ -204,6 +204,7 @@ class TestUse:
             ({"num_samples": 7}, "made for num_samples=5"),
             ({"sites": {"first": True}}, "leave `sites` out"),
             ({"num_samples": "auto"}, "made for num_samples=5"),
+            ({"sampling": "fixed"}, "made for sampling='balanced'"),
         ):
             with pytest.raises(ValueError, match=message):
                 serving.MonteCarlo(dropping, calibration=cal, **options)

@@ -86,6 +86,22 @@ def test_openvino_gives_the_deterministic_answer(openvino, precision, atol, tmp_
     np.testing.assert_allclose(found["probabilities"], keras.ops.softmax(model(x)), atol=atol)
 
 
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_openvino_runs_the_very_file_before_it_stands(openvino, precision, tmp_path):
+    """A weight that half precision cannot hold is cut to 65504."""
+    x = keras.Input((4,))
+    kernel = keras.initializers.Constant([[1.0], [2.0], [3.0], [1e6]])
+    model, path = keras.Model(x, keras.layers.Dense(1, kernel_initializer=kernel)(x)), tmp_path / "a.xml"
+    options = {"task": "regression", "format": "openvino", "precision": precision}
+    if precision == "float32":
+        serving.export_model(model, path, 0, **options)
+        assert {file.name for file in tmp_path.iterdir()} == {"a.xml", "a.bin"}
+        return
+    with pytest.raises(RuntimeError, match="would give another 'values' than TensorFlow.*Nothing was written"):
+        serving.export_model(model, path, 0, **options)
+    assert not list(tmp_path.iterdir())
+
+
 def test_openvino_says_that_it_cannot_draw_masks(openvino, tmp_path):
     with pytest.raises(ValueError, match="num_samples=0 for the deterministic answer.*format='onnx'"):
         serving.export_model(tiny_unet(), tmp_path / "a.xml", 2, format="openvino")

@@ -18,7 +18,7 @@ pytest.importorskip("fastapi", reason="needs the extra `serve`")
 
 from _live import live
 from dropzoo import serving
-from dropzoo.runs.predictor import load_predictor
+from dropzoo.runs.predictors import load_predictor
 from dropzoo.serving.server.limits import Limits, Refused
 from dropzoo.serving.server.pictures import pictures
 from dropzoo.serving.server.requests import read_predict, to_arrays

@@ -26,11 +26,11 @@ from dropzoo import serving, training
 from dropzoo.common.pixels import Pixels
 from dropzoo.models.graph.record import read_record, recorded, remember, taken_by
 from dropzoo.runs.inputs import settle_range
-from dropzoo.runs.predictor import load_predictor
+from dropzoo.runs.predictors import load_predictor
 from dropzoo.serving.decode import decode_file
+from dropzoo.serving.export.export import _say_range
 from dropzoo.serving.export.inputs import inputs_of, specs_of
 from dropzoo.serving.export.predictors import Predictors
-from dropzoo.serving.export.saved_model import _say_range
 from dropzoo.serving.export.signatures import Signatures
 from dropzoo.serving.montecarlo.reader import Reader
 from dropzoo.serving.server.files import read_image

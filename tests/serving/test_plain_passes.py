@@ -33,6 +33,7 @@ from _drawing import (
     of_sequences,
 )
 from dropzoo import layers, models, serving
+from dropzoo.serving.calibration.fitting.sources import rates_of
 
 
 def nested():
@@ -144,6 +145,7 @@ def test_suspicion_is_not_proof():
     model = of_images(lambda x: kl.Dropout(0.3)(kl.Conv2D(2, 1, name="conv")(Calm(0.5, name="calm")(x))))
     mc = serving.MonteCarlo(model, 4, fold=2, task="regression")
     assert mc.plain_passes is None and mc.cut().frontier == ("conv",)
+    assert [*rates_of(mc).values()] == [0.3]  # a calibration names no site that draws nothing
     with pytest.raises(ValueError, match="'calm' does not draw random numbers, so it cannot be in"):
         serving.MonteCarlo(model, 2, sites={"calm": True})
 

@@ -304,7 +304,7 @@ def test_a_member_after_the_limit_is_not_unpacked():
 
 def test_the_command_line_can_ask_a_server(both, unet_export):
     from dropzoo.predictions.remote import connect
-    from dropzoo.runs.predictor import load_predictor
+    from dropzoo.runs.predictors import load_predictor
 
     address = f"http://127.0.0.1:{both.port}"
     predictor = connect(f"{address}/v1/models/cells")

@@ -215,6 +215,19 @@ def test_halving_trains_the_better_ones_longer(tmp_path, made_up, no_page):
     assert not made_up
 
 
+def test_halving_knows_a_plan_that_another_space_spelt_otherwise(tmp_path, made_up, no_page):
+    rates = (0.1, 0.5, 0.9)
+    first = dataclasses.replace(SPACE, sites=("module?,dense*",), rates=rates, epochs=1, seeds=(0, 1))
+    sweep.run_sweep(first, tmp_path / "out", console=Console(file=io.StringIO()))
+    made_up.clear()
+    again = dataclasses.replace(first, sites=("module?, dense*",), strategy="halving", epochs=3, eta=3)
+    sweep.run_sweep(again, tmp_path / "out", console=Console(file=io.StringIO()))
+    assert {(t.axes.rate, t.config.epochs) for t in made_up} == {(0.0, 3), (0.9, 3)}
+    found = sweep_file.read(tmp_path / "out").of_space()
+    assert recommend(found).chosen.axes.rate == 0.9
+    assert {each.trial.axes.sites for each in found} == {"none", "module?, dense*"}
+
+
 def test_a_terminal_gets_a_live_table_of_the_leaders():
     file = io.StringIO()
     trials = SPACE.trials()

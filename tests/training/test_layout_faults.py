@@ -155,7 +155,7 @@ def test_coco_images_of_one_name_in_the_folders_of_splits(tmp_path):
 
 def test_coco_of_boxes_alone_is_refused(tmp_path):
     coco(tmp_path / "a.json", [picture(tmp_path / "1.png").name], ["cell"], segmentation=[])
-    with pytest.raises(ValueError, match="1 annotations in .* are not polygons"):
+    with pytest.raises(ValueError, match="1 annotations in .* have no outline"):
         read_folder(tmp_path, Reading())
 
 

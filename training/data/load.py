@@ -223,31 +223,46 @@ def load_data(
     kept = _kept(parts, cache, source, f"{limit} {fold}")
 
     def evaluation(split: Split | None) -> tf.data.Dataset | None:
-        return None if split is None else evaluation_batches(split, 1 if sizes_vary else batch_size)
+        if split is None:
+            return None
+        found = evaluation_batches(split, 1 if sizes_vary else batch_size)
+        found.check_files = source.check
+        return found
 
     if balance and source.task != "classification":
-        raise ValueError("`balance` is for images with class labels. For masks, pass `class_weight` to `fit`")
+        raise ValueError(
+            "`balance` is for classes of images. For masks, weigh the classes: --balance weights, or the argument "
+            "`class_weight` of `fit`"
+        )
     batches = training_batches(kept[0] or train, batch_size, augmentation, seed, balance, source.ignore_class)
     batches.as_stored = lambda: evaluation(kept[0])
+    batches.check_files = source.check
     batches.ignore_class, batches.value_range = source.ignore_class, reading.value_range
+    # The model trains on windows and is tested on whole images: it must take both.
+    shape = (height, width, channels) if crop in (None, (height, width)) else (None, None, channels)
     return Data(
         train=batches,
         validation=evaluation(kept[1]),
         test=evaluation(kept[2]),
-        info=DataInfo(
-            name=source.name,
-            task=source.task,
-            num_classes=len(source.class_names),
-            class_names=source.class_names,
-            # The model trains on windows and is tested on whole images: it must take both.
-            input_shape=(height, width, channels) if crop in (None, (height, width)) else (None, None, channels),
-            num_train=train.count,
-            num_validation=validation.count if validation else 0,
-            num_test=source.test.count if source.test else 0,
-            bits=train.bits,
-            ignore_class=source.ignore_class,
-        ),
+        info=_info(source, (train, validation, source.test), shape),
         summary=source.summary,
+    )
+
+
+def _info(source: Source, parts: Sequence[Split | None], shape: tuple[int | None, int | None, int]) -> DataInfo:
+    """Returns the facts about a data set, from its splits and the shape of the images that the model gets."""
+    train, validation, test = (0 if part is None else part.count for part in parts)
+    return DataInfo(
+        name=source.name,
+        task=source.task,
+        num_classes=len(source.class_names),
+        class_names=source.class_names,
+        input_shape=shape,
+        num_train=train,
+        num_validation=validation,
+        num_test=test,
+        bits=source.train.bits,
+        ignore_class=source.ignore_class,
     )
 
 

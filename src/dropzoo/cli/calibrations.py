@@ -123,10 +123,10 @@ def calibrate(
 
 def _calibrate_measurements(run: Path, calibrated: "Calibrated", wanted: "CalibrationConfig") -> None:
     """Calibrates the intervals of `dropzoo measure` too, for the same objects; too few images are no error."""
-    from dropzoo.predictions.measure import fit_intervals, intervals_file, objects_of_intervals
     from dropzoo.predictions.measuring import Measure
+    from dropzoo.predictions.saved_intervals import fit_intervals, intervals_file, objects_of_intervals
     from dropzoo.runs.calibrate import held_out
-    from dropzoo.runs.predictor import load_predictor
+    from dropzoo.runs.predictors import load_predictor
 
     how = objects_of_intervals(run) or Measure()
     said: dict[str, Any] = {"input_range": wanted.input_range, "from_logits": wanted.from_logits}

@@ -70,15 +70,10 @@ def measure(
     Example: dropzoo measure --model runs/unet-nuclei --calibrate validation
     """
     from dropzoo.common.checks import check_choice, check_positive
-    from dropzoo.predictions.measure import (
-        SAVED,
-        calibrate_intervals,
-        intervals_file,
-        load_intervals,
-        measure_into,
-    )
+    from dropzoo.predictions.measure import SAVED, measure_into
     from dropzoo.predictions.measuring import Measure
-    from dropzoo.runs.predictor import load_predictor
+    from dropzoo.predictions.saved_intervals import calibrate_intervals, intervals_file, load_intervals
+    from dropzoo.runs.predictors import load_predictor
 
     logging.getLogger("tifffile").addHandler(logging.NullHandler())
     saved = [] if save == "none" else [each.strip() for each in save.split(",")]

@@ -157,7 +157,7 @@ def predict(
 
 def _predictor(model: Path | None, answers: ModelAnswers, computing: Computing) -> "Predictor":
     """Loads what answers: a model, or a server."""
-    from dropzoo.runs.predictor import load_predictor
+    from dropzoo.runs.predictors import load_predictor
 
     if (model is None) == (answers.server is None):
         raise ValueError(
@@ -202,7 +202,9 @@ def _settings(model: Path | None, answers: ModelAnswers, predictor: "Predictor")
 
     said = {name: value for name, value in vars(answers).items() if name != "token"}
     said["num_samples"] = predictor.num_samples
-    return {"model": str(model and model.resolve()), "stamp": stamp_of(model), **said}
+    if model is None:
+        return {"model": predictor.served, **said}
+    return {"model": str(model.resolve()), "stamp": stamp_of(model), **said}
 
 
 def _tell(report: "Report") -> None:

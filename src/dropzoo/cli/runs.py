@@ -98,8 +98,8 @@ def evaluate(
     from dropzoo.runs.details import parse_per
     from dropzoo.runs.evaluation import parse_corruptions
     from dropzoo.runs.inputs import check_bits, settle_range
+    from dropzoo.runs.loading import load_model_for, load_run_for
     from dropzoo.runs.members import first_run, is_ensemble, load_members
-    from dropzoo.runs.run import load_model_for, load_run_for
     from dropzoo.runs.uncertainty import load_foreign
 
     if ood and not num_samples:
@@ -194,10 +194,10 @@ def export(
     """
     from dropzoo import serving
     from dropzoo.models.graph.record import load_model, recorded
-    from dropzoo.predictions.measure import export_counts
+    from dropzoo.predictions.saved_intervals import export_counts
     from dropzoo.runs.calibrations import find_calibration
+    from dropzoo.runs.loading import load_run
     from dropzoo.runs.members import first_run, load_members
-    from dropzoo.runs.run import load_run
 
     known: dict[str, Any] = {}
     value_range = None

@@ -6,7 +6,8 @@ from pathlib import Path
 from dropzoo.predictions.answers import Answer, answers
 from dropzoo.predictions.paths import find_images
 from dropzoo.predictions.run import list_pages
-from dropzoo.runs.predictor import Predictor, load_predictor
+from dropzoo.runs.predictor import Predictor
+from dropzoo.runs.predictors import load_predictor
 
 
 def predict_files(

@@ -132,7 +132,7 @@ def compare(
     scores = score_all(columns, dataset, info, temperatures)
     promises = None
     if wanted.calibration is not None:
-        if (judged := judged_on(info, wanted.split)) != "test":
+        if (judged := judged_on(info, wanted.split) or "all") != "test":
             warnings.warn(
                 f"The guarantees are checked on {judged} images on which the calibration may have been fitted. "
                 f"Only other images show whether the guarantees hold",
@@ -142,7 +142,7 @@ def compare(
     figures = {title: each.figures() for title, each in scores.items()}
     show(figures_table(figures, judged_on(info, wanted.split)))
     if promises is not None and (measured := promises.measured()):
-        show(promises_table(measured, judged_on(info, wanted.split)))
+        show(promises_table(measured, judged_on(info, wanted.split) or "all"))
 
     uncertainty, aurocs = None, {}
     if monte_carlo is not None and (wanted.examples or wanted.foreign):

@@ -94,6 +94,8 @@ def fed(batches: tf.data.Dataset, model: keras.Model) -> tf.data.Dataset:
     made = changed(batches)
     made.input_range, made.bits = taken.range, getattr(batches, "bits", None)  # as from `load_data`
     made.value_range = getattr(batches, "value_range", None)
+    if (check_files := getattr(batches, "check_files", None)) is not None:
+        made.check_files = check_files
     if (at_epoch := getattr(batches, "at_epoch", None)) is not None:
         made.at_epoch = lambda epoch: changed(at_epoch(epoch))
     return made

@@ -274,5 +274,9 @@ def _key(parts: Iterator[np.ndarray]) -> int:
     """A number for the content of an image."""
     digest = hashlib.blake2b(digest_size=8)
     for part in parts:
-        digest.update(np.ascontiguousarray(part).tobytes())
+        if part.dtype.kind in "OSU":  # texts: the bytes of an array may hold their addresses or their padding
+            texts = [text if isinstance(text, bytes) else str(text).encode() for text in part.ravel().tolist()]
+            digest.update(b"".join(len(text).to_bytes(8, "little") + text for text in texts))
+        else:
+            digest.update(np.ascontiguousarray(part).tobytes())
     return int.from_bytes(digest.digest(), "little")

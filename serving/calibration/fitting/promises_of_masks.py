@@ -2,11 +2,12 @@
 
 import numpy as np
 
-from dropzoo.serving.calibration import bounds, grids
+from dropzoo.serving.calibration import grids
 from dropzoo.serving.calibration.answers import NEVER, by_size, sees
+from dropzoo.serving.calibration.fitting import bounds
+from dropzoo.serving.calibration.fitting.heldout import VOID, truth_of
+from dropzoo.serving.calibration.fitting.promise import Answers, Promise, Terms
 from dropzoo.serving.calibration.guarantee import Guarantee
-from dropzoo.serving.calibration.heldout import VOID, truth_of
-from dropzoo.serving.calibration.promise import Answers, Promise, Terms
 
 
 class MaskPromise(Promise):

@@ -9,9 +9,9 @@ import numpy as np
 import tensorflow as tf
 from scipy import stats
 
-from dropzoo.serving.calibration.heldout import check_labels
+from dropzoo.serving.calibration.fitting.heldout import check_labels
+from dropzoo.serving.calibration.fitting.sources import rates_of
 from dropzoo.serving.calibration.sites import can_set, named_sites
-from dropzoo.serving.calibration.sources import rates_of
 from dropzoo.serving.montecarlo.attribution import Attribution
 from dropzoo.serving.montecarlo.sampler import MonteCarlo
 
@@ -64,8 +64,8 @@ def cheapest_sites(mc: MonteCarlo, images: Any, labels: Any, keep: float = 0.95)
         A `Cheapest`. Printing it gives a summary.
 
     Raises:
-        ValueError: If all answers or none are right, if the labels do not fit, or for the same reasons as in
-            `mc.attribute`.
+        ValueError: If all answers or none are right, if the labels do not fit, if `mc` has a calibration, or for
+            the same reasons as in `mc.attribute`.
 
     Example:
     >>> import numpy as np
@@ -78,6 +78,11 @@ def cheapest_sites(mc: MonteCarlo, images: Any, labels: Any, keep: float = 0.95)
     """
     if isinstance(keep, bool) or not isinstance(keep, (int, float)) or not 0 < keep <= 1:
         raise ValueError(f"`keep` must be in (0, 1]. Received: keep={keep!r}")
+    if mc.calibration is not None:
+        raise ValueError(
+            "A calibration holds for its own sites: choose the cheapest sites of a MonteCarlo without "
+            "`calibration=`, then calibrate one with these sites. Received: a sampler with a calibration"
+        )
     attribution = mc.attribute(images)
     output = mc.reader.outputs[0]
     if output.kind == "regression":

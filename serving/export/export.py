@@ -1,50 +1,34 @@
-"""Writes SavedModels that have deterministic and Monte-Carlo signatures, with their preprocessing inside."""
+"""Exports of models: SavedModels with deterministic and Monte-Carlo signatures, and files for other runtimes."""
 
-import contextlib
-import json
 import logging
 import os
-import shutil
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import keras
-import tensorflow as tf
 
-from dropzoo import layers
 from dropzoo.common.checks import check_choice
-from dropzoo.common.keras_internals import flatten_layers
 from dropzoo.common.pixels import Pixels
 from dropzoo.models.graph.inputs import hint_of
-from dropzoo.models.graph.record import Ranges, remembering, taken_by_each
+from dropzoo.models.graph.record import Ranges, taken_by_each
 from dropzoo.serving.calibration.calibration import Calibration
 from dropzoo.serving.calibration.words import calibration_info
-from dropzoo.serving.export.card import facts_of, info_of, model_card, write_card
+from dropzoo.serving.export.card import facts_of, info_of, model_card
 from dropzoo.serving.export.checks import ClassNames, check_names, check_path, check_resize
+from dropzoo.serving.export.examples import examples_of
 from dropzoo.serving.export.files import check_format, write_file
-from dropzoo.serving.export.inputs import Input, examples_of, inputs_of, settle, specs_of
+from dropzoo.serving.export.inputs import Input, inputs_of, settle, specs_of
 from dropzoo.serving.export.parts import Unrolled
 from dropzoo.serving.export.predictors import Predictors, or_without_samples, predictors_of
+from dropzoo.serving.export.saved_model_folder import module_of, write_saved_model
 from dropzoo.serving.export.signatures import Signatures
-from dropzoo.serving.export.warmup import warmup_requests, write_warmup
 from dropzoo.serving.montecarlo.ensembles import Ensemble
 from dropzoo.serving.montecarlo.inputs import InputsLike
 from dropzoo.serving.montecarlo.reader import Said, Tasks
 from dropzoo.serving.montecarlo.sampler import MonteCarlo
-from dropzoo.serving.montecarlo.states import States
 
 _log = logging.getLogger("dropzoo.serving")
-# Classes of TensorFlow objects with a state, which layers may hold.
-_HELD = (
-    tf.Variable,
-    tf.random.Generator,
-    tf.lookup.StaticHashTable,
-    tf.lookup.StaticVocabularyTable,
-    tf.lookup.experimental.MutableHashTable,
-    tf.lookup.experimental.DenseHashTable,
-)
 
 
 def export_model(
@@ -139,8 +123,8 @@ def export_model(
             the export fills in the section of that name itself.
         overwrite: Bool, whether to replace the folder at `path`, which must be `NAME/VERSION`, once the new export
             is complete. If there is an error, the old export stays in place. If the process is killed between the
-            two renames, both exports stay next to `path`, the old one as `.VERSION-PROCESS-unfinished-old`. Files
-            are replaced in a single step.
+            two renames, both exports stay next to `path`, the old one as `.VERSION-CODE-unfinished-old`. Files
+            are replaced in a single step. A folder that holds no export is refused.
         format: `"saved_model"`, `"onnx"`, `"litert"` or `"openvino"`. The last three need
             `pip install '.[onnx]'` and so on.
         precision: `"float32"`, or for a file `"float16"`, which stores the weights in half the bytes; masks and
@@ -195,21 +179,10 @@ def export_model(
         said = {"info": info | _promised(made), "model_card": filled}
         said |= {} if made.calibration is None else {"calibration": made.calibration.content()}
         unrolled = Unrolled(made, inputs, seed)
-        return write_file(version, format, precision, unrolled, said, _module(made.models), shown)
+        return write_file(version, format, precision, unrolled, said, module_of(made.models), shown)
     signatures = Signatures(made, inputs, seed)
-    functions, files = signatures.functions(), {each.file_name for each in inputs if each.is_file}
-
-    with _whole_version(version, overwrite) as unfinished:
-        tf.saved_model.save(_module(made.models), str(unfinished), signatures=functions)
-        extra = unfinished / "assets.extra"
-        extra.mkdir()
-        _save_members(made.models, extra, pixels)
-        if made.calibration is not None:
-            made.calibration.save(extra / "calibration.json")
-        (extra / "info.json").write_text(json.dumps(info | _promised(made), indent=2) + "\n", encoding="utf-8")
-        write_card(extra, filled)
-        requests = warmup_requests(signatures.specs(), files)
-        write_warmup(extra / "tf_serving_warmup_requests", version.parent.name, requests)
+    functions = signatures.functions()
+    write_saved_model(version, overwrite, made, signatures, functions, pixels, info | _promised(made), filled)
     return version
 
 
@@ -281,66 +254,3 @@ def _pixels_of(
 def _promised(made: Predictors) -> dict[str, object]:
     """Returns the entry of the card and of `info.json` for the calibration; nothing without one."""
     return {} if made.calibration is None else {"calibration": calibration_info(made.calibration)}
-
-
-def _save_members(members: Sequence[keras.Model], folder: Path, pixels: Sequence[Pixels | None]) -> None:
-    """Saves a model as `model.keras`, or the members of an ensemble as `member1.keras` and so on."""
-    for number, member in enumerate(members, 1):
-        _save_keras(member, folder / ("model.keras" if len(members) == 1 else f"member{number}.keras"), pixels)
-
-
-def _save_keras(model: keras.Model, path: Path, pixels: Sequence[Pixels | None]) -> None:
-    """Saves the model with the range of its images, or warns if Keras cannot save it."""
-    known = pixels[0] if len(pixels) == 1 else None
-    try:
-        with remembering(model, known) if known is not None and known.source else nullcontext():
-            model.save(path)
-    except (NotImplementedError, TypeError, ValueError) as error:  # a class without a `get_config` that works
-        path.unlink(missing_ok=True)
-        warnings.warn(f"`model.keras` is left out, because Keras cannot save the model: {error}", stacklevel=3)
-
-
-def _module(members: Sequence[keras.Model]) -> tf.Module:
-    """An object that holds all variables that the signatures read, without which TensorFlow cannot save them."""
-    module = tf.Module()
-    module.held = []
-    for model in members:
-        # `model.variables` does not list live rates, the states of stateful layers, or the tables of words.
-        rates = [layer.live_rate() for layer in layers.dropouts(model) if layers.has_live_rate(layer)]
-        own = [
-            value for layer in flatten_layers(model) for value in vars(layer).values() if isinstance(value, _HELD)
-        ]
-        states = States(model).variables
-        module.held += [variable.value for variable in model.variables] + states + rates + own
-    return module
-
-
-@contextlib.contextmanager
-def _whole_version(version: Path, overwrite: bool) -> Iterator[Path]:
-    """Yields a folder to write to, which becomes the version after the block. After an error nothing is left."""
-    version.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = version.parent / f".{version.name}-{os.getpid()}-unfinished"
-    try:
-        yield unfinished
-        if overwrite:
-            _replace(unfinished, version)
-        else:
-            os.rename(unfinished, version)  # fails if another export was faster
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-
-
-def _replace(new: Path, path: Path) -> None:
-    """Moves a folder to `path`, in place of the folder that may be there. An error leaves the old folder there."""
-    if not path.exists():
-        os.rename(new, path)
-        return
-    old = new.with_name(f"{new.name}-old")
-    try:
-        os.rename(path, old)
-        os.rename(new, path)
-    finally:
-        if path.exists():  # it holds the new export, or the export of another process that was faster
-            shutil.rmtree(old, ignore_errors=True)
-        else:
-            os.rename(old, path)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from dropzoo.serving.calibration import bounds
+from dropzoo.serving.calibration.fitting import bounds
 from dropzoo.serving.calibration.guarantee import Guarantee
 
 #: The statistics that `MonteCarlo` returns, as tensors by name.

@@ -12,14 +12,14 @@ import tensorflow as tf
 
 from dropzoo.common.checks import check_choice, check_count, check_seed
 from dropzoo.serving.calibration.calibration import Calibration
-from dropzoo.serving.calibration.figures import figures_of
-from dropzoo.serving.calibration.heldout import HeldOut, first_of
-from dropzoo.serving.calibration.promise import Promise
-from dropzoo.serving.calibration.promises import promises_of
-from dropzoo.serving.calibration.rows import Rows
-from dropzoo.serving.calibration.sampling import Reader, by_position, statistics_at
-from dropzoo.serving.calibration.search import search
-from dropzoo.serving.calibration.sources import Samples, Source, source_of
+from dropzoo.serving.calibration.fitting.figures import figures_of
+from dropzoo.serving.calibration.fitting.heldout import HeldOut, first_of
+from dropzoo.serving.calibration.fitting.promise import Promise
+from dropzoo.serving.calibration.fitting.promises import promises_of
+from dropzoo.serving.calibration.fitting.rows import Rows
+from dropzoo.serving.calibration.fitting.sampling import Reader, by_position, statistics_at
+from dropzoo.serving.calibration.fitting.search import search
+from dropzoo.serving.calibration.fitting.sources import Samples, Source, source_of
 from dropzoo.serving.calibration.temperature import fit_temperature
 
 _FIT_SHARE = 1 / 3
@@ -37,6 +37,7 @@ def calibrate(
     confidence: float = 0.9,
     classes: Sequence[int] | None = None,
     task: str | None = None,
+    from_logits: bool | None = None,
     data: str = "",
     ignore_class: int | None = None,
     batch_size: int = 32,
@@ -76,6 +77,8 @@ def calibrate(
         classes: The classes for which `"miss"` and `"false"` hold; None for all classes. Each class needs held-out
             examples, for `"set"` too.
         task: What the output of a model means, as for `MonteCarlo`; None for the task of the predictor.
+        from_logits: Whether the output of a model is logits, as for `MonteCarlo`; None to find it out, or for what
+            the predictor knows.
         data: Str, the name of the held-out data, for the record.
         ignore_class: Int, the label of pixels or images that do not count, as in Keras' `MeanIoU`; None if all
             count. Only for tasks with one class for each pixel or image.
@@ -107,7 +110,7 @@ def calibrate(
         dropout that is added after training: Ledda, Fumera and Roli, 2023, arXiv:2302.02924.
     """
     _check_options(temperature, sites, confidence)
-    source = source_of(predictor, task, first_of(images))
+    source = source_of(predictor, task, first_of(images), from_logits)
     shape = source.output.shape
     about = _check_classes(classes, shape[-1] or 1)
     promises = promises_of(guarantee or {}, source.kind, shape, confidence, about)
@@ -129,10 +132,7 @@ def calibrate(
     judged = source.kind != "regression" and fits  # values have no figures
     reads = heldout.count(first) * (judged + bool(promises)) + heldout.count(then) * bool(promises)
     reader = Reader(heldout, reads, verbose)
-    fitted: float | tuple[float, ...] = 1.0
-    figures: dict[str, dict[str, float]] = {}
-    if judged:
-        fitted, figures = _fit(source, reader, first, temperature if tempers else False)
+    fitted, figures = _fit(source, reader, first, temperature if tempers else False) if judged else (1.0, {})
     for part in (first, then) if promises else ():
         for batch, samples in reader.answers(source, part):
             out = statistics_at(samples, fitted, source.output)
@@ -175,7 +175,7 @@ def _fit(
     return fitted, figures
 
 
-def _check_options(temperature: Any, sites: Any, confidence: Any) -> None:
+def _check_options(temperature: object, sites: object, confidence: object) -> None:
     if not isinstance(temperature, bool) and temperature != "per_class":
         raise ValueError(
             f"`temperature` must be True, False or 'per_class'. Received: temperature={temperature!r}"

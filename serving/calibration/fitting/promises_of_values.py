@@ -2,10 +2,11 @@
 
 import numpy as np
 
-from dropzoo.serving.calibration import bounds, grids
+from dropzoo.serving.calibration import grids
 from dropzoo.serving.calibration.answers import deviation
+from dropzoo.serving.calibration.fitting import bounds
+from dropzoo.serving.calibration.fitting.promise import Answers, Promise, Terms
 from dropzoo.serving.calibration.guarantee import Guarantee
-from dropzoo.serving.calibration.promise import Answers, Promise, Terms
 
 
 class IntervalPromise(Promise):

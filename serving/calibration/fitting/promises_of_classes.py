@@ -5,11 +5,12 @@ from collections.abc import Callable
 
 import numpy as np
 
-from dropzoo.serving.calibration import bounds, grids
+from dropzoo.serving.calibration import grids
 from dropzoo.serving.calibration.answers import KEEP_ALL, class_probabilities, doubt
+from dropzoo.serving.calibration.fitting import bounds
+from dropzoo.serving.calibration.fitting.heldout import VOID
+from dropzoo.serving.calibration.fitting.promise import Answers, Promise, Terms
 from dropzoo.serving.calibration.guarantee import Guarantee
-from dropzoo.serving.calibration.heldout import VOID
-from dropzoo.serving.calibration.promise import Answers, Promise, Terms
 from dropzoo.serving.calibration.temperature import is_coins
 
 
