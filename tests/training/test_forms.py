@@ -306,10 +306,10 @@ def test_validation_data_of_each_form(validation, steps):
 def test_data_that_run_out_stop_the_run_with_a_warning():
     few = (batch for batch in list(itertools.islice(generator(), 5)))
     trainer = Trainer(one(), "sgd", CROSS_ENTROPY, [])
-    with pytest.warns(UserWarning, match="came to an end after 1 of the 4 batches of epoch 2"):
+    with pytest.warns(UserWarning, match="ended after 1 of the 4 batches of epoch 2"):
         assert trainer.fit(few, steps_per_epoch=4, epochs=5, verbose=0).epoch == [0, 1]
     few = (batch for batch in list(itertools.islice(generator(), 4)))
-    with pytest.warns(UserWarning, match="came to an end after 0 of the 4 batches of epoch 2"):
+    with pytest.warns(UserWarning, match="ended after 0 of the 4 batches of epoch 2"):
         assert trainer.fit(few, steps_per_epoch=4, epochs=5, verbose=0).epoch == [0]
 
 
