@@ -14,9 +14,10 @@ from dropzoo.common.checks import check_keras_model, check_tensorflow
 from dropzoo.common.keras_internals import build_for, forget_loss
 from dropzoo.training.loop import batches, checkpoints, pixels, replicas
 from dropzoo.training.loop.compiling import Asked, Settled, check_compile, check_targets, settle
-from dropzoo.training.loop.feeds import Feed
+from dropzoo.training.loop.feeds import Feed, unreadable_named
 from dropzoo.training.loop.forms import DataLike, feed_of, given
 from dropzoo.training.loop.mixing import Mixing
+from dropzoo.training.loop.moving import moved
 from dropzoo.training.loop.options import check_device, check_options, xla_pays
 from dropzoo.training.loop.ordered import Order
 from dropzoo.training.loop.program import Program
@@ -78,7 +79,7 @@ class Trainer:
         loss_weights: As for `compile`. The weights of several outputs, for example of auxiliary losses.
         prefetch_to: Str or None. A device, for example `"GPU:0"`, to which the next batches are copied while a
             step runs. Not with a strategy.
-        task: The task of the output, in place of a loss: `"multi_class"`, `"binary"`, `"multi_label"` or
+        task: The meaning of the output, instead of a loss: `"multi_class"`, `"binary"`, `"multi_label"` or
             `"regression"`; for several outputs a list, or a dict by their names.
         weighted_metrics: As for `compile`.
         input_range: The values of a black and of a white pixel in the training images, such as `(0, 255)`. None
@@ -143,6 +144,7 @@ class Trainer:
         self._jit_compile, self._r_drop, self._prefetch_to = jit_compile, r_drop, prefetch_to
         # The layers are described now, because the rates change during the run.
         self._described = [*checkpoints.describe(model), *self._mixing.described]
+        self._described += [f"trainer.r_drop: {r_drop}"] * bool(r_drop)
         self._settled: Settled | None = None
         self._said: set[str] = set()
         self._program: Program | None = None
@@ -198,10 +200,11 @@ class Trainer:
             class_weight: Dict from labels to weights, or None. Other labels have the weight 1. In masks, each
                 pixel has the weight of its label.
             verbose: As for Keras' `fit`. Unless it is 0, `fit` also prints the loss that it has chosen.
-            x: Arrays of inputs, in place of `train`, as for Keras' `fit`.
+            x: Arrays of inputs, instead of `train`, as in Keras' `fit`.
             y: Arrays of targets, with `x`.
             sample_weight: Arrays of weights, with `x`.
-            batch_size: Int above 0 or None. The size of the batches that are cut from arrays; None means 32.
+            batch_size: Int above 0 or None. The size of the batches that are cut from arrays; None means 32, or
+                as many rows as make `steps_per_epoch` batches.
             shuffle: Bool. Whether each epoch has its own order of the rows of arrays, or of the batches of a
                 `PyDataset`.
             steps_per_epoch: Int above 0 or None. The number of batches of an epoch; None means all batches of the
@@ -234,8 +237,13 @@ class Trainer:
             self._say(self._settled.words if self._settled else "")
             self._say(feed.resumes if directory else "")
         described = [*self._described, *feed.described]
-        saved = checkpoints.restore(directory, self.model, described) if directory else None
+        saved = None
+        if directory:
+            may_differ = moved(callbacks, self.model, described)
+            saved = checkpoints.restore(directory, self.model, described, may_differ)
         checkpoint = saved[0] if saved else None
+        if checkpoint is not None and checkpoint.described is not None:
+            described = checkpoint.described  # the rates may have moved since
         replicas.check_checkpoint(self.strategy, checkpoint)
         order.seed = checkpoint.seed if checkpoint else order.seed
         known = feed.input_range or (checkpoint.input_range if checkpoint else None)
@@ -272,15 +280,16 @@ class Trainer:
         return self.model.history
 
     def goes_on_from(self, checkpoint_dir: str | Path) -> None:
-        """Lets the next `fit` continue from the checkpoint of a run with other optimizer settings.
+        """Lets the next `fit` continue from the checkpoint of a run with other settings.
 
         Use it to train a finished run for more epochs, with a longer learning-rate schedule. The variables must be
-        the same. The result differs from a run that had these settings from the start.
+        the same; the settings of the layers, the optimizer and the data may differ. The result differs from a run
+        that had these settings from the start.
 
         Args:
             checkpoint_dir: Folder of the checkpoints of the other run.
         """
-        checkpoints.describe_anew(Path(checkpoint_dir), self._described)
+        checkpoints.accept_other_settings(Path(checkpoint_dir))
 
     @property
     def input_range(self) -> tuple[float, float] | None:
@@ -294,7 +303,8 @@ class Trainer:
 
         Args:
             dataset: Data in one of the forms that `fit` takes.
-            batch_size: Int above 0 or None. The size of the batches that are cut from arrays; None means 32.
+            batch_size: Int above 0 or None. The size of the batches that are cut from arrays; None means 32, or
+                as many rows as make `steps` batches.
             steps: Int above 0 or None. The number of batches to evaluate; None for all.
 
         Returns:
@@ -307,7 +317,8 @@ class Trainer:
         self._build(feed, None)
         callbacks = keras.callbacks.CallbackList(model=self.model)
         try:
-            logs = evaluate(self.model, self._program or self._compiled(), feed, callbacks)
+            with unreadable_named(feed):
+                logs = evaluate(self.model, self._program or self._compiled(), feed, callbacks)
         finally:
             feed.end()
         return {name: float(value) if value.ndim == 0 else value for name, value in logs.items()}
@@ -368,7 +379,8 @@ class Trainer:
             wanted = resumed if resumed is not None else xla_pays(self.model, self.strategy, self.deterministic)
         elif resumed not in (None, wanted):
             warnings.warn(
-                f"The run began with jit_compile={resumed} and goes on with {wanted}: not the same bit for bit",
+                f"The run began with jit_compile={resumed} and continues with {wanted}, so the result is not "
+                f"identical bit for bit",
                 stacklevel=3,
             )
         if self._program is None or self._program.jit_compile != wanted:

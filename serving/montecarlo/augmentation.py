@@ -103,8 +103,8 @@ class TestTimeAugmentation(Rival):
         if rank < 3 or any(len(answer) not in (2, rank) for answer in answers):
             one = shapes[0] if len(shapes) == 1 else shapes
             raise ValueError(
-                "The model must take (batch, height, width, channels), with more or fewer spatial axes, and "
-                "answer with (batch, classes) or a value for each pixel. Received: "
+                "The model must take inputs of the shape (batch, height, width, channels), possibly with more "
+                "or fewer spatial axes, and return (batch, classes) or a value for each pixel. Received: "
                 f"{one} to {', '.join(map(str, answers))}"
             )
         turning = [name for name in self.transforms if _TRANSFORMS[name][1]]

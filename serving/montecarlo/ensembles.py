@@ -90,7 +90,9 @@ class Rival:
             ValueError: If a subclassed model has not been called yet, so that its inputs are not known.
         """
         if not all(reader.known for reader in self.readers):
-            raise ValueError("A subclassed model shows its inputs in the first call: call it on one batch first")
+            raise ValueError(
+                "The inputs of a subclassed model are not known before its first call: call it on one batch first"
+            )
         return self._statistics(self._passes, self.reader.inputs.check(images))
 
     def _statistics(self, passes: Sequence[Pass], flat: list[tf.Tensor]) -> Any:

@@ -96,7 +96,9 @@ def read_tiff(data: bytes, limits: Limits, any_numbers: bool = False) -> np.ndar
         return image.astype("float32")
     if image.dtype.kind == "f" and image.size and 0 <= image.min() and image.max() <= 1:
         return image.astype("float32")
-    raise Refused(400, f"A TIFF file must have 8 or 16 bits, or floats in [0, 1]; received {image.dtype.name}")
+    raise Refused(
+        400, f"A TIFF file must have 8-bit or 16-bit pixels, or floats in [0, 1]; received {image.dtype.name}"
+    )
 
 
 def _by_pillow(data: bytes) -> np.ndarray:
@@ -126,8 +128,8 @@ def check_bits(deep: bool, pixels: Pixels) -> None:
     if pixels.bits == 16 and not deep:
         raise Refused(
             400,
-            f"The model takes images of 16 bits, with pixels from {pixels.words}. Received: a file of 8 bits. "
-            "Send the original as a PNG or TIFF file of 16 bits",
+            f"The model takes 16-bit images, with pixels from {pixels.words}. Received: an 8-bit file. Send the "
+            f"original as a 16-bit PNG or TIFF file",
         )
 
 
@@ -168,8 +170,8 @@ def read_with_size(
     if spec.dtype == tf.uint8 and image.dtype != np.uint8:
         raise Refused(
             400,
-            "This export takes images of 8 bits, and the file has more. Export it with image_dtype='uint16' "
-            "or 'float32', or send a file of 8 bits",
+            "This export takes 8-bit images, and the file has more bits. Export the model with "
+            "image_dtype='uint16' or 'float32', or send an 8-bit file",
         )
     # NumPy does only the steps that are needed: one eager operation of TensorFlow takes longer than all the work
     # on a small image.

@@ -136,8 +136,8 @@ def _check_pixels(pixels: int, rows: int, limits: Limits, least: int) -> None:
     if pixels > max(limits.max_pixels, least):
         raise Refused(
             413,
-            f"A request may have {limits.max_pixels:,} pixels at most, where a small image counts with the size "
-            f"to which the model resizes it; received {pixels:,} (images: {rows:,}). Send fewer or smaller images",
+            f"A request may have {limits.max_pixels:,} pixels at most, where the size after resizing counts if "
+            f"the model enlarges an image; received {pixels:,} (images: {rows:,}). Send fewer or smaller images",
         )
 
 
@@ -259,7 +259,7 @@ def _from_base64(name: str, value: Any) -> bytes:
     """The bytes in `{"b64": ...}`, the form in which TensorFlow Serving's clients send them."""
     text = value.get("b64") if isinstance(value, dict) and len(value) == 1 else None
     if isinstance(text, str) and text.startswith("data:"):
-        raise Refused(400, f"{name!r} must be base64 alone. Leave out {text.partition(',')[0][:40] + ','!r}")
+        raise Refused(400, f"{name!r} must only contain base64. Leave out {text.partition(',')[0][:40] + ','!r}")
     try:
         return base64.b64decode(text, validate=True)  # type: ignore[arg-type]
     except (TypeError, ValueError, binascii.Error):

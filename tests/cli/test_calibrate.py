@@ -100,7 +100,7 @@ def test_training_images_are_warned_of(own, capsys, tmp_path):
     shutil.copytree(data, tmp_path / "again")
     options = ["--data", str(tmp_path / "again"), "--mc", "0"]
     status, _, error = run(capsys, "calibrate", str(own), *options)
-    assert status == 0 and "were training images of the run: no guarantee holds" in error
+    assert status == 0 and "were training images of the run, so no guarantee holds" in error
     assert serving.Calibration.load(own / "calibration.json").sites == {}
 
 

@@ -15,7 +15,7 @@ from dropzoo import layers
 from dropzoo.common.pixels import Pixels
 from dropzoo.predictions.intervals import Interval, fit, of_samples
 from dropzoo.predictions.measure import measure_into
-from dropzoo.predictions.measuring import NUMBERS, Measure, fit_measurements, measure_image
+from dropzoo.predictions.measuring import NUMBERS, Measure, fit_measurements, likeliest, measure_image
 from dropzoo.predictions.objects import find_objects
 from dropzoo.predictions.polygons import outlines, write_geojson
 from dropzoo.predictions.saved_intervals import load_intervals, save_intervals
@@ -94,10 +94,22 @@ def test_intervals_cover_at_their_level_and_are_short_where_samples_agree(level)
     assert found.around(0.0, 0.0)[0] >= 0
 
 
-def test_too_few_images_for_intervals():
-    with pytest.raises(ValueError, match="need at least"):
-        fit([1.0] * 5, [1.0] * 5, [1.0] * 5)
+@pytest.mark.parametrize("level, least", [(0.5, 2), (0.8, 6), (0.9, 14), (0.95, 29), (0.99, 149)])
+def test_too_few_images_for_intervals(level, least):
+    with pytest.raises(ValueError, match=f"need at least {least} known images. Received: {least - 1}$"):
+        fit(*np.ones((3, least - 1)), level=level)
+    assert fit(*np.ones((3, least)), level=level).level == level
+
+
+def test_the_interval_of_samples():
     assert of_samples(np.arange(101.0)) == pytest.approx((5, 95))
+
+
+@pytest.mark.parametrize("classes", [2, 256, 300])
+def test_ids_of_many_classes_stay(classes):
+    p = np.zeros((2, 3, classes), "float32")
+    p[..., -1] = 1
+    assert (likeliest(p, (2, 3)) == classes - 1).all()
 
 
 def test_an_object_exists_in_a_share_of_the_samples():

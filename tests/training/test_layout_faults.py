@@ -209,7 +209,7 @@ def test_large_groups_leave_images_in_each_split(sizes, counts, is_said):
     table = assign(grouped(sizes), Reading())
     found = [sample.split for sample in table.samples]
     assert tuple(found.count(split) for split in ("train", "validation", "test")) == counts
-    assert any("Groups are large" in doubt for doubt in table.doubts) == is_said
+    assert any("The groups are large" in doubt for doubt in table.doubts) == is_said
 
 
 def test_a_mask_of_the_name_of_its_image_is_not_the_image(tmp_path):

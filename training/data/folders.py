@@ -24,7 +24,7 @@ from dropzoo.training.data.images import other_channels, read_image, usual
 from dropzoo.training.data.pipeline import Source, Split, numbered_split
 
 _USUAL_CHANNELS = 4
-_MOST_TO_COMPARE = 2**28  # bytes of files whose contents are compared at every start
+_MOST_TO_COMPARE = 2**28  # bytes of files of equal size whose contents are compared at every start
 
 
 def read_folder(folder: Path, reading: Reading) -> Source:
@@ -200,10 +200,13 @@ def _images(
 
 def _compare(table: Table) -> None:
     """Adds a doubt if images of one content are in the training set and in another."""
-    if sum(sample.image.stat().st_size for sample in table.samples) > _MOST_TO_COMPARE:
-        return
-    doubles = find_doubles(table.samples)
-    if doubles:
+    doubles = find_doubles(table.samples, _MOST_TO_COMPARE)
+    if doubles is None:
+        table.notes.append(
+            "Too many files have equal sizes to be compared: it is not known whether images of the training set "
+            "are in another set too"
+        )
+    elif doubles:
         first, second = doubles[0]
         table.doubts.append(
             f"{len(doubles):,} images are in the training set and again in another, such as {first.image} and "

@@ -125,9 +125,10 @@ def load_data(
     same epochs.
 
     A folder may have any usual layout: `images/` and `masks/`, or folders of other names (`masks`); one folder for
-    each class; either of these within `train/`, `val/` and `test/`, or beside `trainannot/`; one folder with
-    `07.png` and `07_mask.png`; images with a CSV, or with a JSON file of COCO. If the folder has its own split, it
-    is used. Otherwise, the last fifth of each class is the test set. Files are read when they are needed.
+    each class; either of these within `train/`, `val/` and `test/`, or `train/` next to `trainannot/`; one folder
+    with `07.png` and `07_mask.png`; images with a CSV, or with a JSON file of COCO. If the folder has its own
+    split, it is used. Otherwise, the last fifth of each class is the test set. Files are read when they are
+    needed.
 
     Args:
         name: `"digits"`, `"digit_scenes"`, a name of TFDS such as `"fashion_mnist"` or `"cifar10:3.*.*"`, or a
@@ -222,7 +223,11 @@ def load_data(
     kept = _kept(parts, cache, source, f"{limit} {fold}")
 
     def evaluation(split: Split | None) -> tf.data.Dataset | None:
-        return None if split is None else evaluation_batches(split, 1 if sizes_vary else batch_size)
+        if split is None:
+            return None
+        found = evaluation_batches(split, 1 if sizes_vary else batch_size)
+        found.check_files = source.check
+        return found
 
     if balance and source.task != "classification":
         raise ValueError(
@@ -231,6 +236,7 @@ def load_data(
         )
     batches = training_batches(kept[0] or train, batch_size, augmentation, seed, balance, source.ignore_class)
     batches.as_stored = lambda: evaluation(kept[0])
+    batches.check_files = source.check
     batches.ignore_class, batches.value_range = source.ignore_class, reading.value_range
     # The model trains on windows and is tested on whole images: it must take both.
     shape = (height, width, channels) if crop in (None, (height, width)) else (None, None, channels)
@@ -298,7 +304,7 @@ def _shape(
     height, width, channels = source.image_shape
     if num_channels and channels not in (1, 3):
         raise ValueError(
-            "`num_channels` turns images of 1 or 3 channels. "
+            "`num_channels` converts images with 1 or 3 channels. "
             f"Received: num_channels={num_channels} for {channels} channels"
         )
     return *(size or (height, width)), num_channels or channels

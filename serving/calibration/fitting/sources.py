@@ -173,7 +173,7 @@ def source_of(predictor: Any, task: str | None, example: Any, from_logits: bool 
         )
     if predictor.calibration is not None:
         raise ValueError(
-            "Calibrate the predictor without its calibration: make it again without `calibration=`. "
+            "A predictor that already has a calibration cannot be calibrated: create it without `calibration=`. "
             "Received: a predictor with a calibration"
         )
     if isinstance(predictor, Rival):

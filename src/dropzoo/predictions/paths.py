@@ -2,12 +2,11 @@
 
 import functools
 import glob
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dropzoo.predictions.table import claimed_in
+from dropzoo.common.claims import without_claimed
 from dropzoo.training.data.files.listing import folders_in, has_images, is_mask_folder
 from dropzoo.training.data.files.pair_folders import IMAGES
 from dropzoo.training.data.images import IMAGE_SUFFIXES
@@ -62,15 +61,13 @@ def _in_path(path: Path, avoid: Path | None) -> list[Found]:
         if not files and not inside:
             raise ValueError(f"The pattern matches no image: {path}. Images end in {_suffixes()}")
         return [Found(each, Path(each.stem)) for each in files] + inside
-    raise ValueError(f"There is no file or folder {path}")
+    raise ValueError(f"No such file or folder: {path}")
 
 
 def _images(files: Iterable[Path], avoid: Path | None) -> list[Path]:
     """The images among files: neither outputs of the commands nor files that were not finished."""
     images = [each for each in files if each.suffix.lower() in IMAGE_SUFFIXES and not _within(each, avoid)]
-    above = {folder for each in images for folder in Path(os.path.abspath(each)).parents}
-    made = {file for folder in above for journal in folder.glob(".*.journal") for file in claimed_in(journal)}
-    return [each for each in images if not each.stem.endswith(".unfinished") and os.path.abspath(each) not in made]
+    return without_claimed(each for each in images if not each.stem.endswith(".unfinished"))
 
 
 def _in_folder(folder: Path, avoid: Path | None) -> list[Found]:

@@ -88,14 +88,14 @@ class Details:
         right, of_true, of_said = cells.diagonal(), cells.sum(1), cells.sum(0)
         for kept, each in ((self._right, right), (self._true, of_true), (self._said, of_said)):
             kept.append(each)
-        total = max(int(of_true.sum()), 1)
+        total = int(of_true.sum())
         likely = np.take_along_axis(log_p, np.where(counts, true, 0)[..., None], -1)[..., 0]
         nll = float(-likely[counts].mean()) if counts.any() else None
         row: dict[str, Any] = {"image": self._names[number] if self._names else number}
         if self.info.task == "classification":
             row |= {"label": self.info.class_names[int(true)], "predicted": self.info.class_names[int(said)]}
         row |= {
-            "accuracy": right.sum() / total,
+            "accuracy": _ratio(right.sum(), total),  # none for an image of void pixels alone
             "nll": nll,
             "entropy": float(unsure[counts].mean()) if counts.any() else None,
         }
@@ -111,8 +111,8 @@ class Details:
         union = of_true + of_said - right
         here = union > 0
         row: dict[str, float | None] = {
-            "mean_iou": float((right[here] / union[here]).mean()),
-            "mean_dice": float((2 * right[here] / (of_true + of_said)[here]).mean()),
+            "mean_iou": float((right[here] / union[here]).mean()) if here.any() else None,
+            "mean_dice": float((2 * right[here] / (of_true + of_said)[here]).mean()) if here.any() else None,
         }
         if not {"image", "object"} & set(self.per):
             return row
@@ -140,7 +140,9 @@ class Details:
         The images are drawn anew 1,000 times; pixels of one image are not independent, so they are never drawn.
         """
         right, true, said = (np.stack(each).astype(float) for each in (self._right, self._true, self._said))
-        if right.size > _MOST:
+        counts = true.sum(1) > 0
+        right, true, said = right[counts], true[counts], said[counts]
+        if right.size > _MOST or not len(right):
             return {}
         random = np.random.default_rng(0)
         weights = random.multinomial(len(right), np.full(len(right), 1 / len(right)), _RESAMPLES)
@@ -199,9 +201,12 @@ class Details:
         return {"AUROC": float(roc_auc_score(labels, p)), "AUPR": float(average_precision_score(labels, p))}
 
     def worst(self) -> list[dict[str, Any]]:
-        """Returns the rows of all images, the worst first: by mean IoU or accuracy, then by NLL."""
+        """Returns the rows of all images, the worst first: by mean IoU or accuracy, then by NLL.
+
+        Images without a pixel that counts are the last.
+        """
         score = "mean_iou" if self.info.task == "segmentation" else "accuracy"
-        return sorted(self.images, key=lambda row: (row[score], -(row["nll"] or 0)))
+        return sorted(self.images, key=lambda row: (row[score] is None, row[score] or 0, -(row["nll"] or 0)))
 
     def write(self, folder: Path) -> list[Path]:
         """Writes what was asked for as CSV files, and returns their paths."""

@@ -23,11 +23,11 @@ from dropzoo.common.files import whole_file
 from dropzoo.models.graph.record import load_model
 from dropzoo.runs.config import RunConfig, as_json
 from dropzoo.runs.data import (
-    absolute,
     data_folder,
     differences,
     judged_images,
     load_run_data,
+    under_one_name,
 )
 from dropzoo.runs.devices import prepare_devices
 from dropzoo.runs.evaluation import evaluate
@@ -80,7 +80,7 @@ def train_run(
         said = f"{out} goes on from epoch {done} to {config.epochs}"
         say(f"{said}; schedules are those of {config.epochs} epochs from here")
     elif (out / "results.json").exists():
-        say(f"{out} holds this run already, finished; nothing to train")
+        say(f"{out} already holds this run, and it is finished. There is nothing to train")
         return load_model(out / "model.keras"), read_json(out / "results.json")
 
     data = load_run_data(config, out, "num_train")  # with more or fewer images the batches would differ
@@ -183,9 +183,7 @@ def _check_folder(out: Path, config: RunConfig) -> bool:
         return False
     saved, wanted = read_json(out / "run.json"), as_json(config)
     held = as_json(RunConfig.from_json(saved["config"]))  # a setting that the file lacks has its default
-    folder = absolute(config.data)
-    if folder and folder == saved.get("folder"):  # the same folder under another name
-        held["data"] = wanted["data"]
+    held = under_one_name(held, wanted, saved.get("folder"))
     epochs: Any = held["epochs"]
     if (
         config.epochs > epochs
@@ -196,8 +194,8 @@ def _check_folder(out: Path, config: RunConfig) -> bool:
     changed = differences(held, wanted)
     if changed:
         raise ValueError(
-            f"{out} holds another run; choose another folder with --out, or delete it. A run may only go on for "
-            f"more --epochs. Differences: {changed}"
+            f"{out} holds another run; choose another folder with --out, or delete it. A run can only be "
+            f"continued with more --epochs. Differences: {changed}"
         )
     return False
 

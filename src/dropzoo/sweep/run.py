@@ -23,7 +23,7 @@ from dropzoo.sweep.report import write_report
 from dropzoo.sweep.screen import Screen, trials_and_epochs
 from dropzoo.sweep.space import Space
 from dropzoo.sweep.stats import candidates
-from dropzoo.sweep.store import SweepFile
+from dropzoo.sweep.store import SweepFile, placed
 from dropzoo.sweep.trials import Axes, Record, Trial
 from dropzoo.sweep.workbench import Workbench
 
@@ -102,7 +102,8 @@ def run_sweep(
         failed = {key for key, record in file.records.items() if record.error and retry_failed}
         known = {key: record for key, record in file.records.items() if key not in failed}
         trials = space.trials()
-        done = [known[trial.key] for trial in trials if trial.key in known]
+        done = placed(known, trials)
+        known |= {each.trial.key: each for each in done}
         progress = f"{len(trials)} trials at most, {len(done)} of them done already"
         console.print(f"{progress}; in {file.path}", soft_wrap=True, markup=False)
         with Screen(console, *trials_and_epochs(trials), done) as screen:

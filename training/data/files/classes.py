@@ -172,7 +172,7 @@ def _asked_names(root: Path, reading: Reading) -> list[str]:
     if "," not in names:
         raise ValueError(
             f"`class_names` (--class-names) must be names with commas, or a file. Received: {names!r}, "
-            f"which is no file"
+            f"which is not a file"
         )
     return [name.strip() for name in names.split(",")]
 

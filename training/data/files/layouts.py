@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+from dropzoo.common.claims import without_claimed
 from dropzoo.training.data.files import rows
 from dropzoo.training.data.files.class_folders import class_folders, read_classes
 from dropzoo.training.data.files.coco import find_coco, read_coco
@@ -47,7 +48,9 @@ def read_layout(root: Path, reading: Reading) -> Table:
             "(--split-file), an archive must be unpacked, and arrays can be passed to `Trainer`"
         )
     if not root.is_dir():
-        raise ValueError(f"No such folder: {root}. Expected images/ and masks/, or one folder a class")
+        raise ValueError(
+            f"No such folder: {root}. Expected a folder with images/ and masks/, or with one folder for each class"
+        )
     listing = Listing()
     table = _named(root, reading, listing) or _found(root, reading, listing) or _below(root, reading, listing)
     if table is None:
@@ -58,6 +61,8 @@ def read_layout(root: Path, reading: Reading) -> Table:
         raise ValueError(f"No images in {root}. Expected files ending in {', '.join(sorted(IMAGE_SUFFIXES))}")
     if listing.left_out:
         table.doubts.append(f"Left out files that are no images by their endings: {counted(listing.left_out)}")
+    if listing.made:
+        table.notes.append(f"Files that dropzoo wrote beside the images were skipped: {listing.made:,}")
     if listing.litter:
         table.notes.append(f"Hidden files and those of the system were skipped: {listing.litter:,}")
     return with_split_lists(table)
@@ -125,7 +130,7 @@ def _glob(root: Path, text: str, listing: Listing) -> tuple[Path, list[Path]]:
         )
     fixed = Path(str(path).split("*")[0].split("?")[0].split("[")[0])
     found = [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]
-    kept = [each for each in found if each.is_file() and each.suffix.lower() in IMAGE_SUFFIXES]
+    kept = without_claimed(each for each in found if each.is_file() and each.suffix.lower() in IMAGE_SUFFIXES)
     return fixed if str(path).startswith(str(fixed) + os.sep) else fixed.parent, kept
 
 

@@ -4,6 +4,7 @@ import os
 from collections import Counter
 from pathlib import Path
 
+from dropzoo.common.claims import without_claimed
 from dropzoo.training.data.images import IMAGE_SUFFIXES
 
 #: Names of folders of masks.
@@ -23,17 +24,25 @@ class Listing:
     Attributes:
         left_out: The number of files that are no images, by their endings.
         litter: The number of hidden files and of those that systems leave behind.
+        made: The number of images that commands of dropzoo wrote.
     """
 
     def __init__(self) -> None:
         self.left_out: Counter[str] = Counter()
-        self.litter = 0
+        self.litter = self.made = 0
 
-    def images(self, folder: Path, above: tuple[str, ...] = ()) -> list[Path]:
+    def images(self, folder: Path) -> list[Path]:
         """Returns the image files in a folder and below it, in the order of their paths.
 
-        A link to a folder above it is not followed: such links run in circles.
+        A link to a folder above it is not followed: such links run in circles. Files that `dropzoo predict` and
+        `measure` wrote beside the images are left out.
         """
+        found = self._images(folder, ())
+        kept = without_claimed(found)
+        self.made += len(found) - len(kept)
+        return kept
+
+    def _images(self, folder: Path, above: tuple[str, ...]) -> list[Path]:
         found: list[Path] = []
         above = (*above, os.path.realpath(folder))
         with os.scandir(folder) as entries:
@@ -42,7 +51,7 @@ class Listing:
                     self.litter += 1
                 elif entry.is_dir():
                     if not entry.is_symlink() or not _is_above(os.path.realpath(entry.path), above):
-                        found += self.images(Path(entry.path), above)
+                        found += self._images(Path(entry.path), above)
                 elif (suffix := os.path.splitext(entry.name)[1].lower()) in IMAGE_SUFFIXES:
                     found.append(Path(entry.path))
                 else:

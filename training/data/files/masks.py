@@ -228,7 +228,8 @@ def _refuse_mixtures(found: list[Values], ignored: int | None) -> None:
         stored = " and ".join(f"0 and {value} in {path}" for value, path in sorted(tops.items()))
         raise ValueError(
             f"Masks of two classes must all be stored alike, as 0 and 1 or as 0 and 255. Received: {stored}. "
-            "Store them anew, or pass masks_as='instances' (--masks-as instances): all but 0 is foreground"
+            "Store all of them in one way, or pass masks_as='instances' (--masks-as instances), so that every "
+            "value except 0 is foreground"
         )
 
 
