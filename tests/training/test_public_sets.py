@@ -278,7 +278,7 @@ def a_file(root):
         (run_lengths, {"split_file": "train.csv"}, "Masks as run lengths are not read.*EncodedPixels"),
         (nuclei, {}, "several masks of it.*--masks-as instances"),
         (kitti, {}, r"other looks like the masks of .*image_2.*\(--masks\)"),
-        (elsewhere, {"split_file": "rows.csv"}, "1 of 4 files in .* are not there: a/3.png"),
+        (elsewhere, {"split_file": "rows.csv"}, "1 of 4 files in .*: a/3.png"),
         (several_labels, {}, "rows that mark 0 or 1 or 2 of the columns a, b, c"),
         (ages, {}, "Labels must be classes. Received: 8 numbers"),
         (latin, {"split_file": "rows.csv"}, "Expected text in UTF-8.*0xe4"),

@@ -118,7 +118,7 @@ def test_five_channels_cannot_be_turned_grey(tmp_path):
     write(tmp_path / "images" / "a.tif", pixels(channels=5))
     write(tmp_path / "masks" / "a.png", pixels(channels=1) // 128)
     with pytest.raises(
-        ValueError, match="turns images of 1 or 3 channels. Received: num_channels=1 for 5 channels"
+        ValueError, match="converts images with 1 or 3 channels. Received: num_channels=1 for 5 channels"
     ):
         load_data(tmp_path, num_channels=1)
 

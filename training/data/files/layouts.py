@@ -60,7 +60,7 @@ def read_layout(root: Path, reading: Reading) -> Table:
     if not table.samples:
         raise ValueError(f"No images in {root}. Expected files ending in {', '.join(sorted(IMAGE_SUFFIXES))}")
     if listing.left_out:
-        table.doubts.append(f"Left out files that are no images by their endings: {counted(listing.left_out)}")
+        table.doubts.append(f"Left out files whose endings are not those of images: {counted(listing.left_out)}")
     if listing.made:
         table.notes.append(f"Files that dropzoo wrote beside the images were skipped: {listing.made:,}")
     if listing.litter:
