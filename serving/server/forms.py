@@ -194,13 +194,9 @@ def gzipped(body: bytes, accept_encoding: str, form: str) -> bytes | None:
     """
     if len(body) < _SMALL or form.startswith("image/"):
         return None
-    for part in accept_encoding.lower().split(","):
-        name, _, q = part.replace(" ", "").partition(";q=")
-        if name in ("gzip", "x-gzip", "*"):
-            try:
-                if float(q or 1) > 0:
-                    packer = zlib.compressobj(1, wbits=31)  # the fastest level: a model's answer should not wait
-                    return packer.compress(body) + packer.flush()
-            except ValueError:
-                continue
-    return None
+    parts = [part.replace(" ", "").partition(";q=") for part in accept_encoding.lower().split(",")]
+    weights = {name: _weight([f"q={q or 1}"]) for name, _, q in parts}
+    if not next((weights[name] for name in ("gzip", "x-gzip", "*") if name in weights), 0) > 0:
+        return None
+    packer = zlib.compressobj(1, wbits=31)  # the fastest level: a model's answer should not wait
+    return packer.compress(body) + packer.flush()

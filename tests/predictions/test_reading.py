@@ -5,6 +5,7 @@ import contextlib
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image
 
 from dropzoo.predictions.paths import find_images
 from dropzoo.predictions.reading import Rows, pages_of
@@ -81,3 +82,33 @@ def test_which_files_are_images(tmp_path):
     for name, words in refused.items():
         with pytest.raises(ValueError, match=words):
             find_images([tmp_path / name])
+
+
+def by_pillow(path, pages):
+    first, *more = [Image.fromarray(page) for page in pages]
+    first.save(path, save_all=True, append_images=more)
+
+
+WRITERS = {
+    "Pillow": by_pillow,
+    "plain": lambda path, pages: tifffile.imwrite(path, pages, metadata=None, photometric="minisblack"),
+    "ImageJ": lambda path, pages: tifffile.imwrite(path, pages, imagej=True, metadata={"axes": "ZYX"}),
+    "OME": lambda path, pages: tifffile.imwrite(path, pages, ome=True, metadata={"axes": "TYX"}),
+    "OME, compressed": lambda path, pages: tifffile.imwrite(
+        path, pages, ome=True, metadata={"axes": "ZYX"}, compression="zlib"
+    ),
+}
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("count", [3, 4])
+@pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
+def test_stacks_of_other_programs(tmp_path, write, count, channels):
+    stack = np.random.default_rng(0).integers(0, 255, (count, 16, 20), dtype=np.uint8)
+    write(tmp_path / "a.tif", stack)
+    pages = pages_of(tmp_path / "a.tif", channels)
+    np.testing.assert_array_equal([page.read()[..., 0] for page in pages], stack)
+    for page, wanted in zip(pages, stack, strict=True):
+        rows = Rows(page)
+        np.testing.assert_array_equal(rows[2:9, 3:20][..., 0], wanted[2:9, 3:20])
+        rows.close()

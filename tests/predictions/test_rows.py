@@ -17,6 +17,7 @@ def test_names_and_kinds():
     assert [names.of(key, Path("x")) for key in ("a", "b", "a", "old")] == [
         (Path("x"), ""), (Path("x"), "_3"), (Path("x"), ""), (Path("x"), "_2")
     ]  # fmt: skip
+    assert Names([("A", "one")]).of("two", Path("a")) == (Path("a"), "_2")  # one file on some systems
     assert (
         parse_kinds("mask, mutual-information,mask") == ("mask", "mutual_information")
         and parse_kinds("none") == ()

@@ -12,6 +12,7 @@ pytest.importorskip("fastapi", reason="needs the extra `serve`")
 
 from dropzoo.serving.server.bodies import unzipped
 from dropzoo.serving.server.files import read_tiff
+from dropzoo.serving.server.forms import gzipped
 from dropzoo.serving.server.limits import Limits, Refused
 from dropzoo.serving.server.requests import _from_base64, read_predict
 
@@ -63,6 +64,23 @@ def test_gzip_of_very_many_members():
     assert unzipped(gzip.compress(b"a") * 3, LIMITS) == b"aaa"
     with pytest.raises(Refused, match="A gzip body may have 100 members at most"):
         unzipped(gzip.compress(b"") * 500, LIMITS)
+
+
+@pytest.mark.parametrize(
+    ("accepted", "is_packed"),
+    [
+        ("gzip, deflate, br", True),
+        ("*", True),
+        ("gzip;q=0, *", False),
+        ("GZIP; q=0.5", True),
+        ("identity", False),
+        ("gzip;q=x", False),
+        ("", False),
+    ],
+)
+def test_which_answers_are_compressed(accepted, is_packed):
+    packed = gzipped(b"a" * 5000, accepted, "application/json")
+    assert (packed is not None) == is_packed and (packed is None or gzip.decompress(packed) == b"a" * 5000)
 
 
 @pytest.mark.parametrize("text", ["aGVsbG8", "aGVs\nbG8=", "_-_-"])

@@ -77,8 +77,8 @@ COMPILED = {
 def test_what_was_compiled_is_trained_as_in_fit(name, copied, capsys):
     models_of = [flat(1), flat(1)]
     models_of[1].set_weights(models_of[0].get_weights())
-    for model in models_of:
-        model.compile(keras.optimizers.SGD(1e-5, momentum=0.5), **COMPILED[name]())
+    for model, eagerly in zip(models_of, (True, False), strict=True):
+        model.compile(keras.optimizers.SGD(1e-5, momentum=0.5), **COMPILED[name](), run_eagerly=eagerly)
     first, second = models_of
     if copied:
         second = models.retrofit(second, {})

@@ -13,6 +13,7 @@ from _folders import SIZE, ids, mask, pairs, picture
 from dropzoo.training.data.files.coco import unpacked
 from dropzoo.training.data.files.layouts import read_layout
 from dropzoo.training.data.files.masks import Meaning, draw, read_ids
+from dropzoo.training.data.files.splits import fold_of
 from dropzoo.training.data.files.table import Polygons, Reading, Runs, Sample
 from dropzoo.training.data.folders import read_folder
 
@@ -66,6 +67,13 @@ def split_in_class(root):
         images(root, f"{name}/test/{{}}.png", range(3, 4))
 
 
+def intel(root):
+    for split, numbers in (("train", range(3)), ("test", range(3, 4))):
+        for name in "ab":
+            images(root, f"seg_{split}/seg_{split}/{name}/{{}}.jpg", numbers)
+    images(root, "seg_pred/seg_pred/{}.jpg", range(5))
+
+
 def dogs(root):
     for name in "ab":
         images(root, f"Images/{name}/{{}}.jpg", range(3))
@@ -101,6 +109,7 @@ def accents(root):
         (one_hot, {"": 6}),
         (food, {"train": 6, "test": 2}),
         (split_in_class, {"train": 6, "test": 2}),
+        (intel, {"train": 6, "test": 2}),
         (dogs, {"": 6}),
         (linked, {"": 6}),
         (spreadsheet, {"": 6}),
@@ -325,6 +334,11 @@ def test_all_masks_that_cannot_be_read_are_named(tmp_path):
         read_folder(tmp_path, Reading())
     with pytest.warns(UserWarning, match="Left out 2 files .*masks/1.png, .*masks/3.png"):
         assert len(read_folder(tmp_path, Reading(broken="skip")).summary.samples) == 3
+
+
+def test_rows_without_a_group_are_groups_of_their_own():
+    fold = fold_of(np.zeros(6, int), ["p", "p", "", "", "", ""], 5)
+    assert fold[0] == fold[1] and len(set(fold.tolist())) == 5
 
 
 def test_run_lengths_are_columns_of_pixels():

@@ -143,7 +143,7 @@ def _undecodable(table: Table, facts: dict[Path, Facts]) -> dict[Path, str]:
 def _pages(table: Table, facts: dict[Path, Facts], reading: Reading) -> Table:
     """Returns a table with a sample for each page of the stacks."""
     stacks = {sample.image for sample in table.samples if facts[sample.image].pages > 1}
-    most = max(facts[sample.image].channels for sample in table.samples)
+    most = max(facts[sample.image].channels * facts[sample.image].is_open for sample in table.samples)
     if most > _USUAL_CHANNELS and not stacks and reading.pages == "auto":
         table.doubts.append(
             f"Images have {most} channels. If these are images of their own, such as slices, pass pages='images' "

@@ -42,7 +42,7 @@ def find_images(paths: Sequence[Path | str], avoid: Path | None = None) -> list[
         ValueError: If a path does not exist, a pattern matches nothing, or a folder holds no images.
     """
     found: dict[Path, Found] = {}
-    for path in map(Path, paths):
+    for path in (Path(each).expanduser() for each in paths):
         for each in _in_path(path, None if avoid is None or _lies_in(path, avoid) else avoid.resolve()):
             found.setdefault(each.path.resolve(), each)
     return list(found.values())
@@ -123,7 +123,7 @@ class Names:
     """
 
     def __init__(self, taken: Iterable[tuple[str, str]] = ()) -> None:
-        self._keys = dict(taken)
+        self._keys = {name.casefold(): key for name, key in taken}  # a.png and A.PNG are one file on some systems
 
     def of(self, key: str, wanted: Path) -> tuple[Path, str]:
         """Returns a name, and "" or a number such as "_2" that tells it from an equal name of another page.
@@ -135,6 +135,6 @@ class Names:
         number = 1
         while True:
             again = f"_{number}" if number > 1 else ""
-            if self._keys.setdefault(f"{wanted}{again}", key) == key:
+            if self._keys.setdefault(f"{wanted}{again}".casefold(), key) == key:
                 return wanted, again
             number += 1

@@ -113,6 +113,8 @@ def predict_into(
         ValueError: If there are no images, an output would overwrite an image or a file of another origin, or the
             folder holds predictions with other settings.
     """
+    if plan.out.is_file():
+        raise ValueError(f"`out` (--out) must be a folder. Received the file {plan.out}")
     sampled = predictor.num_samples > 1
     kinds = kinds_for(predictor.task, plan.kinds, sampled) if predictor.is_map else ()
     report = Report(table=None if plan.table is None else check_table(plan.table))

@@ -38,6 +38,7 @@ class Facts(NamedTuple):
         dtype: Str, the type of the stored values.
         plain: Bool. Whether the decoder of TensorFlow gives the image as it is shown.
         pages: Int, the number of images in the file.
+        is_open: Bool. Whether the file leaves it open that its last axis is channels.
     """
 
     height: int
@@ -46,6 +47,7 @@ class Facts(NamedTuple):
     dtype: str = "uint8"
     plain: bool = False
     pages: int = 1
+    is_open: bool = False
 
 
 def read_facts(paths: Sequence[Path], pages: str = "auto") -> tuple[dict[Path, Facts], dict[Path, str]]:
@@ -91,7 +93,8 @@ def _facts(path: Path, pages: str) -> Facts:
             return Facts(height, width, 1, array.dtype.name, pages=count)
         array = channels_last(array)
         height, width = array.shape[:2]
-        return Facts(height, width, array.shape[2] if array.ndim == 3 else 1, array.dtype.name)
+        channels = array.shape[2] if array.ndim == 3 else 1
+        return Facts(height, width, channels, array.dtype.name, is_open=True)
     with path.open("rb") as file:
         header = file.read(33)
         if not header:
@@ -160,4 +163,4 @@ def _tiff_facts(path: Path, pages: str) -> Facts:
         if kind == "PALETTE":
             return Facts(height, width, 3, "uint8", pages=count)
         channels -= bool(page.extrasamples) and kind == "RGB"
-        return Facts(height, width, channels, dtype.name, pages=count)
+        return Facts(height, width, channels, dtype.name, pages=count, is_open="Q" in axes)

@@ -12,7 +12,7 @@ from dropzoo.common.claims import without_claimed
 from dropzoo.training.data.files import rows
 from dropzoo.training.data.files.class_folders import class_folders, read_classes
 from dropzoo.training.data.files.coco import find_coco, read_coco
-from dropzoo.training.data.files.listing import BEHIND, MASKS, Listing, folders_in, has_images, is_litter
+from dropzoo.training.data.files.listing import BEHIND, MASKS, Listing, descend, folders_in, has_images, is_litter
 from dropzoo.training.data.files.lists import with_split_lists
 from dropzoo.training.data.files.merge import merge_splits
 from dropzoo.training.data.files.pair_folders import (
@@ -157,7 +157,7 @@ def _given_splits(root: Path, reading: Reading, listing: Listing) -> Table | Non
         chosen = choose_masks([each for each in masks if _masks_of(each.name, folder.name, split)])
         if chosen is not None:
             tables[split] = read_pairs(inner(folder, IMAGES), inner(chosen, MASKS), reading, listing)
-        elif (found := _split_table(folder, root, reading, listing)) is not None:
+        elif (found := _split_table(descend(folder), root, reading, listing)) is not None:
             tables[split] = found
     if not tables:
         return _listed_splits(root, folders, reading, listing)
@@ -165,7 +165,8 @@ def _given_splits(root: Path, reading: Reading, listing: Listing) -> Table | Non
     if len(folders) == 1 and not any(split_of(folder.name) for folder in folders.values()):
         # The only folder, of a name such as Training_Input, is no split beside another.
         table.samples = [dataclasses.replace(sample, split="") for sample in table.samples]
-    _say_unused(table, {folders[split] for split in folders.keys() - tables.keys()}, listing)
+    known = {folders[split] for split in tables}
+    _say_unused(table, {each for each in folders_in(root) if each not in known and each not in masks}, listing)
     return table
 
 
@@ -176,17 +177,26 @@ def _split_folders(root: Path) -> tuple[dict[str, Path], list[Path]]:
     others = [each for each in folders if each not in exact.values() and has_images(each)]
     masks = [each for each in others if holds_masks(each)]
     images = [each for each in others if each not in masks]
-    if exact or not images:
-        return ({} if images else exact), masks
-    splits = [split_in_name(each.name) for each in images]
-    if "train" not in splits or "" in splits or len(set(splits)) < len(splits):
+    if not exact and not images:  # names such as seg_train, beside which are no images
+        images, masks = masks, []
+    named = exact | {split: each for each in images if (split := split_in_name(each.name)) and split not in exact}
+    spare = [each for each in images if each not in named.values()]
+    if "train" in named and len(named) > 1 and all(_is_flat(each) for each in spare):
+        spare = [] if len(folders_in(descend(named["train"]))) > 1 else spare  # images to predict, beside classes
+    if spare or (not exact and "train" not in named):
         return {}, []
-    return dict(zip(splits, images, strict=True)), masks
+    return named, masks
+
+
+def _is_flat(folder: Path) -> bool:
+    """Returns whether a folder holds images and no folders of images."""
+    return not any(has_images(each) for each in folders_in(descend(folder)))
 
 
 def _say_unused(table: Table, folders: set[Path], listing: Listing) -> None:
     for folder in sorted(folders):
-        if count := len(listing.images(folder)):
+        if has_images(folder):
+            count = len(listing.images(folder))
             table.doubts.append(f"{folder} holds {count:,} images without masks or labels; they are not used")
 
 

@@ -68,6 +68,16 @@ def folders_in(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_dir() and not is_litter(path.name))
 
 
+def descend(folder: Path) -> Path:
+    """Returns the folder below a folder that holds several folders of images, as archives put one into another."""
+    while True:
+        inner = [each for each in folders_in(folder) if has_images(each)]
+        if len(inner) != 1 or not any(has_images(each) for each in folders_in(inner[0])):
+            # The last of such folders may hold images alone, and bear the name of the one above.
+            return inner[0] if len(inner) == 1 and inner[0].name == folder.name else folder
+        folder = inner[0]
+
+
 def is_litter(name: str) -> bool:
     """Returns whether a file or folder is hidden, or one that systems leave behind."""
     return name.startswith(".") or name.lower() in _LITTER

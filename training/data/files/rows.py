@@ -97,7 +97,11 @@ def read_rows(path: Path, root: Path, reading: Reading) -> Table:
             f"{len(missing):,} of {len(lines):,} files in {path} do not exist: {some(missing)}. To continue "
             f"without them, pass broken='skip' (--broken skip)"
         )
-    table = Table(path, _grouped(samples, path), () if "mask" in columns else names)
+    table = Table(
+        path,
+        _grouped(samples, path, reading.group_by is not None and "group" not in columns),
+        () if "mask" in columns else names,
+    )
     if missing:
         table.doubts.append(f"{len(missing):,} files in {path} are not there and are left out: {some(missing)}")
     if several := combinations(table.class_names):
@@ -140,8 +144,11 @@ def _split(cells: dict[str, str], path: Path) -> str:
     return split
 
 
-def _grouped(samples: list[Sample], path: Path) -> list[Sample]:
-    """Returns samples of which those of one image, with masks by several people, are a group."""
+def _grouped(samples: list[Sample], path: Path, by_path: bool) -> list[Sample]:
+    """Returns samples of which those of one image, with masks by several people, are a group.
+
+    With `by_path`, the paths of the images will tell their groups.
+    """
     if len({(sample.image, sample.mask) for sample in samples}) < len(samples):
         twice = len(samples) - len({(sample.image, sample.mask) for sample in samples})
         raise ValueError(
@@ -157,6 +164,8 @@ def _grouped(samples: list[Sample], path: Path) -> list[Sample]:
     rows: dict[Path, list[Sample]] = {}
     for sample in samples:
         rows.setdefault(sample.image, []).append(sample)
+    if by_path:
+        return samples
     groups = {path: next((each.group for each in found if each.group), str(path)) for path, found in rows.items()}
     return [
         dataclasses.replace(sample, group=groups[sample.image]) if len(rows[sample.image]) > 1 else sample

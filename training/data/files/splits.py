@@ -193,8 +193,9 @@ def fold_of(labels: np.ndarray, groups: Sequence[str], folds: int) -> np.ndarray
         ValueError: If there are fewer groups than folds.
     """
     samples = [Sample(Path(), int(label), group=group) for label, group in zip(labels, groups, strict=True)]
-    if len(set(groups)) < folds:
-        raise ValueError(f"`folds` must be at most the number of groups, {len(set(groups))}. Received: {folds}")
+    count = len(set(groups) - {""}) + list(groups).count("")  # one without a group is a group of its own
+    if count < folds:
+        raise ValueError(f"`folds` must be at most the number of groups, {count}. Received: {folds}")
     fold = np.zeros(len(samples), np.int64)
     total = np.zeros(folds, np.int64)
     for places in _strata(samples, range(len(samples))).values():
