@@ -12,7 +12,7 @@ import argparse
 import statistics
 from typing import Any
 
-from dropzoo.cli.options import parse_options
+from dropzoo.cli.parsing import parse_options
 from dropzoo.runs.config import RunConfig
 from dropzoo.runs.presets import recipe_of
 from dropzoo.sweep.workbench import Workbench

@@ -206,5 +206,5 @@ def test_the_first_paragraph_quotes_the_control():
             figures = {name: 0.4 if job.drops or name.endswith("_t") else 0.6 for name in names}
             rows[job] = jobs.row_of(job, ["columns"], 1.0, {**figures, "train_score": 1.0})
     words = " ".join(advice.first_paragraph(rows).split())
-    assert "an NLL of 0.60 and" in words and "(2 of 10 seeds so far). Most of that" in words
-    assert "On 2,000 images" not in advice.first_paragraph({})
+    assert "an NLL of 0.60 and" in words and "(2 of 10 seeds so far). Most of this" in words
+    assert "2,000 training images" not in advice.first_paragraph({})

@@ -7,28 +7,27 @@ from control import CONTROL
 from jobs import Row
 from protocol import Rows, found_rows, value_of
 
-_HEAD = """# What dropout buys: claims, tried
+_HEAD = """# Evidence: what dropout does, and what it does not
 
-Made by `make evidence` from `benchmarks/evidence/results/trainings.csv`. `make evidence ARGS="--list"` says what
-is left to train.
+`make evidence` generates this page from `benchmarks/evidence/results/trainings.csv`. `make evidence ARGS="--list"`
+lists the trainings that are still missing.
 
 """
-_ALWAYS = """**If you only read one paragraph.** Train until the training accuracy has stopped
-rising, with a learning rate that falls to 0; then look at it. If the network fits its training images,
-and its validation NLL is far above its training NLL, it overfits, and dropout is worth trying: `module?
-0.2` and `dense* 0.5`, or the like. If it does not fit them, train longer before you drop more. Fit a
-temperature on held-out images in any case: it costs nothing. Sample if you need to know where the
-network is unsure."""
+_ALWAYS = """**If you only read one paragraph:** Train with a learning rate that falls to 0, until the training
+accuracy stops rising. If the network then fits its training images, and its validation NLL is far above its
+training NLL, it overfits, and dropout is worth trying, for example `module? 0.2` and `dense* 0.5`. If it does not
+fit its training images, train longer before you add dropout. In any case, fit a temperature on held-out images:
+it costs nothing. Use Monte-Carlo samples if you need to know where the network is unsure."""
 
 
-_FIGURES = """ On 2,000 images of Fashion-MNIST that a CNN fits completely, one pass without dropout
-has an accuracy of {none[score_one]:.3f}, an NLL of {none[nll_one]:.2f} and an ECE of
+_FIGURES = """ Here are the results for a CNN that fits its 2,000 training images of Fashion-MNIST perfectly.
+One pass without dropout has an accuracy of {none[score_one]:.3f}, an NLL of {none[nll_one]:.2f} and an ECE of
 {none[ece_one]:.3f}. With dropout and 30 samples these are {dropout[score_mc]:.3f}, {dropout[nll_mc]:.2f}
 and {dropout[ece_mc]:.3f} ({seeds})."""
-_TEMPERATURE = """ Most of that is overconfidence, which a temperature mends as well: it brings the NLL
-and the ECE of the network without dropout to {none[nll_one_t]:.3f} and {none[ece_one_t]:.3f}. The
-network with dropout then has {dropout[nll_one_t]:.3f} and {dropout[ece_one_t]:.3f} in one pass,
-{dropout[nll_mc_t]:.3f} and {dropout[ece_mc_t]:.3f} with samples."""
+_TEMPERATURE = """ Most of this improvement is a reduction of overconfidence, and a temperature alone achieves
+it too: it brings the NLL and the ECE of the network without dropout to {none[nll_one_t]:.3f} and
+{none[ece_one_t]:.3f}. With a temperature, the network with dropout has {dropout[nll_one_t]:.3f} and
+{dropout[ece_one_t]:.3f} in one pass, and {dropout[nll_mc_t]:.3f} and {dropout[ece_mc_t]:.3f} with samples."""
 
 
 def first_paragraph(rows: Rows) -> str:

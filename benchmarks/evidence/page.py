@@ -31,36 +31,42 @@ COLUMNS = {
     "mc": "samples",
     "mc_t": "samples, T",
 }
-_PROTOCOL = f"""## The protocol, in ten lines
+_PROTOCOL = f"""## The protocol
 
-1. Except in the control and where a claim says so, each condition is at its best: its rate, learning rate and
-   number of epochs are chosen, one after the other, from the grid that the page states, by the calibrated NLL on
-   validation images, with two seeds that serve for nothing else.
-2. Only the chosen trainings, with seeds of their own, see the test images.
-3. AdamW; the learning rate falls to 0 along a cosine. The longest training of a choice is tried with twice its
-   epochs: the NLL on validation images should change by less than its standard error. The page says where it
-   does not.
-4. Where possible, a claim is tried where the network without dropout fits its training images, and where it
-   does not.
-5. A positive control comes first: a set-up that cannot show a known effect cannot deny one.
-6. Ten seeds where a training takes under a minute, five elsewhere. A seed fixes the images, the weights and the
-   order.
-7. Differences are taken seed by seed, with Student's 95 % interval.
-8. Four columns: one pass; one pass with temperature; the mean of 30 samples (10 for masks); samples with
-   temperature. Temperatures are fitted on the validation images.
-9. *holds* and *the opposite*: Student's test at 5 %, with Holm's correction over all statements of a claim.
-   *Too small to matter*: the interval lies within ±{BANDS["score"]} of accuracy or IoU, ±{BANDS["nll"]} of NLL,
-   ±{BANDS["ece"]} of ECE. *Not shown*: neither; more seeds or images may show it.
-10. Small networks, small data, CPUs: what holds here need not hold for a network a hundred times as large.
+1. Each condition is compared at its best settings, except in the control and where a claim says otherwise. The
+   plan, the learning rate and the number of epochs are chosen one after another, by the calibrated NLL on
+   validation images: from the plans that this page lists below the tables, from the learning rates of the setting
+   (mostly 0.002 and 0.0005), and from its number of epochs and a quarter of it. Two seeds are used for these
+   choices and for nothing else.
+2. The chosen settings are then trained with other seeds. Only these trainings are evaluated on the test images.
+3. The optimizer is AdamW, and the learning rate falls to 0 along a cosine. To check that trainings are long
+   enough, the choices of some conditions with dropout are repeated with twice the chosen epochs. If that lowers
+   the NLL on validation images by more than its standard error, the longer training is the choice. The page
+   prints the change where this was done; for all other conditions it was not.
+4. Where possible, a claim is tested in two situations: where the network without dropout fits its training
+   images, and where it does not.
+5. A positive control comes first: if an experiment cannot show an effect that is known to exist, it cannot show
+   that another effect does not exist.
+6. There are ten seeds where a training takes less than a minute, and five elsewhere. A seed determines the
+   training images, the initial weights and the order of the images.
+7. Differences are computed seed by seed, and have a 95 % interval from Student's t distribution.
+8. Results are shown for four ways to predict: one pass; one pass with temperature; the mean of 30 Monte-Carlo
+   samples (10 for masks); and samples with temperature. Temperatures are fitted on the validation images.
+9. The verdicts *holds* and *the opposite* mean that Student's test is significant at 5 %, with Holm's correction
+   over all statements of a claim. *Too small to matter* means that the interval lies within ±{BANDS["score"]} of
+   accuracy or IoU, ±{BANDS["nll"]} of NLL, ±{BANDS["ece"]} of ECE. *Not shown* means none of these; more seeds or
+   images might decide.
+10. The networks and data sets are small, because everything runs on CPUs. What holds here need not hold for a
+    network that is a hundred times as large.
 """
-_BEFORE = """## What version 1 of this page said, and why it differed
+_BEFORE = """## What version 1 of this page said, and why it was different
 
-Version 1 trained small CNNs for 5 to 60 epochs, mostly 20, all conditions for the same number, and found that
-dropout lowers the accuracy and does little for the NLL. The trainings had been stopped early: before the
-networks without dropout had become overconfident, and before those with dropout had learned what they can. Its
-verdicts say no more than "do not add dropout to a training that is too short". It compared equal rates where it
-should have compared best rates, it had no temperatures, and it did not correct for the number of statements.
-Its rows are in the history of the repository.
+Version 1 trained small CNNs for 5 to 60 epochs, mostly 20, with the same number for all conditions. It found that
+dropout lowers the accuracy and does little for the NLL. But these trainings were stopped too early: the networks
+without dropout had not yet become overconfident, and the networks with dropout had not finished learning. So its
+verdicts only say "do not add dropout to a training that is too short". Version 1 also compared equal rates, where
+it should have compared the best rate of each layer; it had no temperature scaling; and it did not correct for the
+number of statements. Its results are in the history of the repository.
 
 """
 
@@ -101,8 +107,9 @@ def state(claim: Claim, rows: Rows, found: list[Effect]) -> str:
 
 def _overview(claims: list[Claim], rows: Rows, found: dict[int, list[Effect]]) -> str:
     lines = [
-        "## The claims\n\nA claim that is *not tried yet* was at most tried in version 1, which stopped its "
-        "trainings early.\n\n| | claim | verdicts, by statement and setting |\n|---|---|---|\n"
+        "## The claims\n\nClaims that are *not tried yet* have not been tested with this protocol. Version 1 of "
+        "this page tested some of them, but stopped its trainings too early.\n\n| | claim | verdicts, by "
+        "statement and setting |\n|---|---|---|\n"
     ]
     for claim in claims:
         name = "control" if claim.number == 0 else f"claim {claim.number}"
@@ -122,9 +129,11 @@ def _section(claim: Claim, rows: Rows, found: list[Effect], images: Path) -> str
     done, total = progress(claim, rows)
     if not found:
         known = f" Known from trainings that were stopped early: {claim.before}" if claim.before else ""
-        return "".join([*parts, f"**Not tried by the protocol yet** ({done} of {total} trainings).{known}\n\n"])
+        return "".join([*parts, f"**Not tried with this protocol yet** ({done} of {total} trainings).{known}\n\n"])
     if done < total:
-        parts.append(f"**Not finished**: {done} of {total} trainings. The intervals say what is known so far.\n\n")
+        parts.append(
+            f"**Not finished**: {done} of {total} trainings. The intervals show what is known so far.\n\n"
+        )
     picture = images / f"evidence_{claim.number}.png"
     if pictures.draw(claim, rows, picture):
         parts.append(f"![{pictures.caption(claim)}](images/{picture.name})\n\n")

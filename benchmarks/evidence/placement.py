@@ -108,17 +108,19 @@ CLAIMS = (
     Claim(
         1,
         "Dropout narrows the gap between training and test, and so it generalises better.",
-        "The CNN on 200 to 58,000 images, on colour images, a ResNet and U-Nets; without dropout and with it, "
-        "each with its own rate, learning rate and number of epochs.",
+        "The settings are the CNN on 200 to 58,000 images, the CNN on colour images, a ResNet, and U-Nets. Each "
+        "is trained without dropout and with dropout, each with its own best rate, learning rate and number of "
+        "epochs.",
         (*_PAIRS, *_OTHERS),
         (Statement("The gap in accuracy is smaller", "gap", "dropout", "none", -1), *ONE_PASS),
-        "version 1 trained both for the same 5 to 60 epochs: the gap was smaller everywhere, and the accuracy "
-        "lower, because dropout had not been trained to its end.",
+        "version 1 trained both for the same 5 to 60 epochs. With dropout, the gap was smaller everywhere and "
+        "the accuracy lower, because the trainings with dropout were not finished.",
     ),
     Claim(
         2,
         "Dropout helps most after dense layers.",
-        "Dropout at one kind of site of the small CNN, or in one part of a U-Net, each at its best rate.",
+        "Dropout is placed at one kind of site of the small CNN, or in one part of a U-Net, each time at its "
+        "best rate.",
         (
             (SMALL, (NONE, *SITES.values())),
             (NUCLEI[1], (NONE, *UNET_SITES.values())),
@@ -139,22 +141,23 @@ CLAIMS = (
     ),
     Claim(
         3,
-        "On convolutional maps element-wise dropout is weaker than SpatialDropout2D and DropBlock.",
-        "Each kind after every convolution of the small CNN, at its best rate.",
+        "On feature maps of convolutions, element-wise dropout is weaker than SpatialDropout2D and DropBlock.",
+        "Each kind of dropout is placed after every convolution of the small CNN, at its best rate.",
         ((SMALL, (NONE, SITES["after conv"], *KINDS.values())),),
         tuple(
             Statement(f"{name}: {text} than element-wise", figure, name, "after conv", sign)
             for name in KINDS
             for text, figure, sign in BEST
         ),
-        "version 1 compared equal rates, at which the structured kinds drop more: they lowered the training "
-        "accuracy more and were no better.",
+        "version 1 compared equal rates. At equal rates, SpatialDropout2D and DropBlock regularise more; they "
+        "lowered the training accuracy more and were no better.",
     ),
     Claim(
         4,
         "Batch normalisation, augmentation or weight decay helps more, and dropout before BatchNorm hurts.",
-        "The small CNN without any of them, with one, and with all; each without dropout and with it (between "
-        "modules and after the dense layer). Then dropout only before BatchNorms, and only behind the last.",
+        "The small CNN is trained with none of these regularisers, with one of them, and with all; each time "
+        "without dropout and with dropout (between modules and after the dense layer). In addition, it is "
+        "trained with dropout only before the BatchNorms, and only after the last one.",
         ((FIVE, _regularisers()),),
         (
             *(
@@ -183,10 +186,11 @@ CLAIMS = (
         5,
         "Dropout slows convergence; early dropout helps networks that underfit, late dropout those that overfit; "
         "the validation loss falls more smoothly; too much dropout makes training unstable.",
-        "Fixed rates and 60 epochs, since the claim is about the way and not the end: the epochs until the "
-        "validation NLL is below 0.65, its mean second difference (wiggle), and the spread of the gradient norm "
-        "over its mean. Early dropout ends, and late dropout begins, after a sixth of the epochs, as in the "
-        "paper.",
+        "The rates are fixed and there are 60 epochs (20 for the tiny CNN), because the claim is about the "
+        "course of training and not about its result. The page shows the number of epochs until the validation "
+        "NLL is below 0.65, the mean second difference of the validation NLL (wiggle), and the spread of the "
+        "gradient norm divided by its mean. Early dropout ends, and late dropout begins, after a sixth of the "
+        "epochs, as in the paper.",
         ((FIVE, _WATCHED), (UNDERFITS, _TIMES), (replace(FIVE, name=f"{SMALL.name}, times"), _TIMES)),
         (
             Statement("More epochs to the given loss", "epochs_to_given_nll", "0.3", "none", 1),
@@ -196,13 +200,15 @@ CLAIMS = (
             Statement("Early dropout: accuracy is higher than without", "score_one", "early", "none", 1),
             Statement("Late dropout: NLL is lower than all along", "nll", "late", "all along", -1),
         ),
-        "version 1 found that dropout rises less after its best; its networks that underfit had two epochs.",
+        "version 1 found that with dropout the validation loss rises less after its minimum. Its networks that "
+        "underfit were trained for only two epochs.",
         ("epochs_to_given_nll", "wiggle", "rise_after_best", "gradient_variation"),
     ),
     Claim(
         6,
         "Too high a rate underfits; each site has its own best rate.",
-        "One kind of site of the small CNN at a time, at 0.1, 0.5 and 0.9, for 60 epochs.",
+        "Dropout is placed at one kind of site of the small CNN at a time, at the rates 0.1, 0.5 and 0.9, for "
+        "60 epochs.",
         (
             (
                 FIVE,
@@ -229,8 +235,8 @@ CLAIMS = (
 )
 LEARNING_CURVE = Claim(
     13,
-    "With enough images dropout stops paying.",
-    "The trainings of claim 1, by the number of images.",
+    "With enough training images, dropout no longer helps.",
+    "The trainings of claim 1 are compared by the number of images.",
     _PAIRS,
     tuple(
         Statement(text, figure, "dropout", "none", sign)

@@ -55,9 +55,9 @@ CLAIMS = (
     Claim(
         7,
         "Averaging over masks (Monte Carlo) is better than one pass with scaled weights.",
-        "The same trained networks by 30 samples (10 for masks) and in one pass, each without and with its own "
-        "temperature. Corrupted: the mean over six corruptions of middle severity, at the temperature of clean "
-        "images.",
+        "The same trained networks predict with 30 samples (10 for masks) and in one pass, each without a "
+        "temperature and with its own. The results on corrupted images are means over six corruptions at medium "
+        "severity, at the temperature that was fitted on clean images.",
         (
             (OVERFITS, (_WORSE,)),
             (_PLENTY, (DROPOUT,)),
@@ -78,10 +78,11 @@ CLAIMS = (
     ),
     Claim(
         8,
-        "Dropout makes the network robust to noise and missing information, and redundant; structured dropping "
-        "differs from Gaussian noise of the same power.",
-        "Accuracy under corruptions of severity 3 (one pass); after removing 30 and 60 % of the units before "
-        "Flatten at random; the mean absolute correlation of the units before the classifier.",
+        "Dropout makes the network robust to noise and to missing information, and makes its units redundant; "
+        "structured dropout differs from Gaussian noise of the same power.",
+        "The page shows the accuracy (one pass) under corruptions of severity 3, and after removing a random 30 "
+        "or 60 % of the units before Flatten; and the mean absolute correlation of the units before the "
+        "classifier.",
         ((FIVE, _KINDS),),
         (
             *(
@@ -102,15 +103,17 @@ CLAIMS = (
                 for n in ("missing_patches", "occlusion")
             ),
         ),
-        "version 1 found dropout more robust to few of them, after 20 epochs.",
+        "version 1 found that dropout makes the network more robust to only a few of the corruptions, after 20 "
+        "epochs.",
         (*(f"{name}_score_one" for name in list_corruptions()), "without_30", "without_60", "correlation"),
     ),
     Claim(
         9,
-        "Without dropout the first samples have an excessive influence, and later ones are not learned.",
-        "Ten images of circles one after the other, then ten of squares, five steps an image; and digits class "
-        "after class in every epoch. The advantage of the first over the last is the difference of their test "
-        "accuracies in order, minus that of the same images shuffled.",
+        "Without dropout, the first images have an excessive influence, and later ones are not learned.",
+        "The network is trained on ten images of circles one after another, and then on ten images of squares, "
+        "with five steps for each image; and on digits that are sorted by class in every epoch. The advantage "
+        "of the first class over the last is the difference between their test accuracies after training in "
+        "this order, minus the same difference after training on shuffled images.",
         (
             (Setting("Ten circles, then ten squares", "circles, then squares", 20, _NET, 5, (1e-3,)), _ORDERED),
             (Setting("Digits, class after class", "digits, class after class", 1400, _NET, 20, (1e-3,)), _ORDERED),
@@ -120,13 +123,13 @@ CLAIMS = (
             Statement("Dropout makes that advantage smaller", "advantage_of_first", "dropout", "none", -1),
             Statement("In order, dropout is better", "ordered_score", "dropout", "none", 1),
         ),
-        "version 1 found the opposite: the last classes win, with dropout and without.",
+        "version 1 found the opposite: the last classes have the advantage, with dropout and without.",
         ("ordered_first", "ordered_last", "shuffled_first", "shuffled_last", "advantage_of_first"),
     ),
     Claim(
         10,
-        "One network with dropout does what an ensemble of different architectures does.",
-        "Five architectures without dropout, averaged, against one network with dropout and its samples.",
+        "One network with dropout is as good as an ensemble of different architectures.",
+        "The mean of five architectures without dropout is compared with the samples of one network with dropout.",
         ((_FIRST_FIVE, (NONE, DROPOUT, _FAMILY)),),
         (
             Statement("NLL is lower than one network's", "nll", "dropout", "none", -1),
@@ -137,9 +140,10 @@ CLAIMS = (
     ),
     Claim(
         11,
-        "Calibrated samples do what an ensemble of 5 does, at equal cost.",
-        "Equal cost of inference: 5 samples against 5 members. Equal cost of training: one network with dropout "
-        "against 5 members with a fifth of its epochs each. All with temperature.",
+        "Calibrated samples are as good as an ensemble of 5, at equal cost.",
+        "For equal cost of inference, 5 samples are compared with 5 members. For equal cost of training, one "
+        "network with dropout is compared with 5 members that are each trained for a fifth of its epochs. All "
+        "have a temperature.",
         ((_FIRST_FIVE, (NONE, DROPOUT, _ENSEMBLE, _SHORT, _DROPPED)),),
         (
             Statement("Samples: NLL is lower than one pass", "nll_mc_t", "dropout", "dropout", -1, "nll_one_t"),
@@ -177,9 +181,9 @@ CLAIMS = (
     ),
     Claim(
         12,
-        "A few sites carry the uncertainty, and dropping only there keeps it.",
-        "`mc.attribute` gives each site's share of the variance; then only the strongest site drops at "
-        "inference, with a temperature of its own.",
+        "A few sites contribute most of the uncertainty, and dropout at these sites alone preserves it.",
+        "`mc.attribute` computes the share of the variance that each site contributes. Then only the strongest "
+        "site drops at inference, with its own temperature.",
         ((OVERFITS, (_TRACED,)),),
         (
             Statement(

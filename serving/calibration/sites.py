@@ -19,5 +19,10 @@ def named_sites(model: keras.Model) -> dict[str, keras.Layer]:
 
 
 def can_set(layer: keras.Layer) -> bool:
-    """Returns whether a layer has a rate that Monte-Carlo sampling can set."""
-    return layers.is_dropout(layer) and hasattr(layers.counterpart(layer), "drop")
+    """Returns whether a layer has a rate that Monte-Carlo sampling can set, and is off at a rate of 0.
+
+    `ShakeDrop` and `Dropout(scaling="standard")` scale their inputs by their rate in inference, so a network in
+    which they drop nothing is not the one in which they are off.
+    """
+    scales = isinstance(layer, layers.ShakeDrop) or getattr(layer, "scaling", "inverted") == "standard"
+    return layers.is_dropout(layer) and hasattr(layers.counterpart(layer), "drop") and not scales

@@ -1,5 +1,6 @@
 """Alternatives to Monte-Carlo dropout with the same statistics: their base class, and deep ensembles."""
 
+import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,9 +11,10 @@ import tensorflow as tf
 
 from dropzoo.models.graph.record import load_model
 from dropzoo.serving.calibration.calibration import Calibration
-from dropzoo.serving.calibration.use import answered, check_calibration, tempered
 from dropzoo.serving.montecarlo.active import TRACING
+from dropzoo.serving.montecarlo.calibrated import answered, check_calibration, tempered
 from dropzoo.serving.montecarlo.inputs import InputsLike
+from dropzoo.serving.montecarlo.kinds import saved_loss
 from dropzoo.serving.montecarlo.outputs import joined
 from dropzoo.serving.montecarlo.reader import Reader, Said, Tasks
 from dropzoo.serving.montecarlo.statistics import Sums
@@ -88,7 +90,9 @@ class Rival:
             ValueError: If a subclassed model has not been called yet, so that its inputs are not known.
         """
         if not all(reader.known for reader in self.readers):
-            raise ValueError("A subclassed model shows its inputs in the first call: call it on one batch first")
+            raise ValueError(
+                "The inputs of a subclassed model are not known before its first call: call it on one batch first"
+            )
         return self._statistics(self._passes, self.reader.inputs.check(images))
 
     def _statistics(self, passes: Sequence[Pass], flat: list[tf.Tensor]) -> Any:
@@ -107,15 +111,17 @@ class Rival:
 
 
 class Ensemble(Rival):
-    """Averages a deep ensemble: models trained alike from different initial weights.
+    """Averages a deep ensemble: models that were trained in the same way from different initial weights.
 
-    An ensemble is the usual yardstick for uncertainty, and costs the training, the memory and the time of M
-    models. The statistics are those of `MonteCarlo`, with the members in place of samples: the variance divides by
-    M, and the mutual information measures how far the members disagree. Dropout is off.
+    An ensemble is the usual reference for the quality of uncertainty estimates. With M members, training, memory
+    and inference cost M times as much. The statistics are the same as those of `MonteCarlo`, with members instead
+    of samples: the variance divides by M, and the mutual information measures how much the members disagree.
+    Dropout is off.
 
     Args:
         models: List of members: models, `.keras` files, or folders that `export_model` wrote. All members have
-            the same shapes of inputs and outputs.
+            the same shapes of inputs and outputs. The loss in a file, or the `info.json` of a folder, tells the
+            task, as the loss of a model does.
         task: What the outputs mean, as for `MonteCarlo`.
         from_logits: Whether the outputs are logits, as for `MonteCarlo`.
         calibration: A `Calibration` that `calibrate` fitted for these members in this order, as for `MonteCarlo`.
@@ -154,8 +160,9 @@ class Ensemble(Rival):
     ) -> None:
         if not isinstance(models, (list, tuple)) or not models:
             raise ValueError(f"`models` must be a list of models or paths, at least one. Received: {models!r}")
-        self.models = [each if isinstance(each, keras.Model) else _load(each) for each in models]
-        readers = [Reader(each, task, from_logits) for each in self.models]
+        members = [(each, None) if isinstance(each, keras.Model) else _load(each) for each in models]
+        self.models = [model for model, _ in members]
+        readers = [Reader(model, known if task is None else task, from_logits) for model, known in members]
         super().__init__(
             readers, [answer_of(each, calibration) for each in readers], task, from_logits, calibration
         )
@@ -170,16 +177,43 @@ class Ensemble(Rival):
                     "The members must have the same shapes of input and output. "
                     f"Received: {first} for the first, {_shapes(reader)} for number {i + 1}"
                 )
+            if _kinds(reader) != _kinds(self.readers[0]):
+                raise ValueError(
+                    "The outputs of all members must have the same task; pass `task`. Received: "
+                    f"{self.readers[0].task!r} for the first, {reader.task!r} for number {i + 1}"
+                )
         super()._check_known()
 
 
-def _load(path: str | os.PathLike) -> keras.Model:
-    """The model in a `.keras` file or in the folder of an export."""
+def _load(path: str | os.PathLike) -> tuple[keras.Model, list[str] | None]:
+    """The model in a `.keras` file or in the folder of an export, and the output kinds that the folder tells."""
     if isinstance(path, (str, os.PathLike)):
-        for file in (Path(path), Path(path) / "assets.extra" / "model.keras"):
+        folder = Path(path) / "assets.extra"
+        for file, info in ((Path(path), None), (folder / "model.keras", folder / "info.json")):
             if file.is_file() and file.suffix == ".keras":
-                return load_model(file, compile=False)
+                return _with_loss(file), _exported_kinds(info)
     raise ValueError(f"Expected a model, a .keras file or a folder that export_model wrote. Received: {path!r}")
+
+
+def _with_loss(file: Path) -> keras.Model:
+    """The model in a `.keras` file with the loss that tells its task, and without the weights of its optimizer."""
+    model, loss = load_model(file, compile=False), saved_loss(file)
+    if loss is not None:
+        keras.Model.compile(model, loss=loss)
+    return model
+
+
+def _exported_kinds(info: Path | None) -> list[str] | None:
+    """The output kinds in the `info.json` of an export, in order; None if there is no such file."""
+    if info is None or not info.is_file():
+        return None
+    return [output["task"] for output in json.loads(info.read_text(encoding="utf-8"))["outputs"]]
+
+
+def _kinds(reader: Reader) -> list[str]:
+    """The output kinds of a model; a single logit of classes is a binary output."""
+    pairs = [(output.kind, output.classes) for output in reader.outputs]
+    return ["binary" if pair == ("multi_class", 1) else pair[0] for pair in pairs]
 
 
 def _shapes(reader: Reader) -> tuple[Any, Any]:

@@ -1,10 +1,13 @@
 """The kind of an output by the loss that the model was compiled with, where the user says none."""
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import keras
 
+from dropzoo.common.archives import read_member
 from dropzoo.common.keras_internals import compile_arguments
 
 _REGRESSION = frozenset(
@@ -29,6 +32,30 @@ def compiled_losses(model: keras.Model, names: Sequence[str]) -> list[Any]:
     if isinstance(loss, (list, tuple)):
         return list(loss) if len(loss) == len(names) else [None] * len(names)
     return [loss] * len(names)
+
+
+def saved_loss(path: Path) -> Any:
+    """Returns the loss in a `.keras` file as `compile` takes it, or None if the model was not compiled.
+
+    A loss of a user's own whose code is not loaded is returned as its name, which may still tell the kind.
+
+    Args:
+        path: Path of the file.
+    """
+    compiled = json.loads(read_member(path, "config.json") or "{}").get("compile_config")
+    return _revived((compiled or {}).get("loss"))
+
+
+def _revived(saved: Any) -> Any:
+    if isinstance(saved, list):
+        return [_revived(each) for each in saved]
+    if isinstance(saved, dict) and "class_name" not in saved:  # a loss for each output
+        return {name: _revived(each) for name, each in saved.items()}
+    try:
+        return keras.saving.deserialize_keras_object(saved)
+    except (TypeError, ValueError):
+        config = saved["config"]  # the name of a function, or the arguments of a class
+        return config if isinstance(config, str) else saved["class_name"]
 
 
 def kind_by_loss(loss: Any, classes: int | None) -> str | None:

@@ -3,9 +3,11 @@
 import dataclasses
 
 import pytest
+import typer
 
 from _cli import run
-from dropzoo.cli import options
+from dropzoo.cli import options, parsing
+from dropzoo.cli.app import app
 from dropzoo.cli.data_options import FolderOptions
 from dropzoo.runs.settings import Settings
 
@@ -21,7 +23,7 @@ from dropzoo.runs.settings import Settings
     ],
 )
 def test_parse_dropout(values, plan):
-    assert options.parse_dropout(values) == plan
+    assert parsing.parse_dropout(values) == plan
 
 
 @pytest.mark.parametrize(
@@ -37,7 +39,7 @@ def test_parse_dropout(values, plan):
     ],
 )
 def test_parse_rate_schedule(values, schedules):
-    assert options.parse_rate_schedule(values) == schedules
+    assert parsing.parse_rate_schedule(values) == schedules
 
 
 @pytest.mark.parametrize(
@@ -45,7 +47,7 @@ def test_parse_rate_schedule(values, schedules):
     [(None, False), ("", False), ("none", False), ("yes", True), ("rotation=15", "rotation=15")],
 )
 def test_parse_augment(value, augment):
-    assert options.parse_augment(value) == augment
+    assert parsing.parse_augment(value) == augment
 
 
 def test_training_options_are_the_settings_of_a_run():
@@ -69,3 +71,14 @@ def test_groups_of_options_are_flags_with_all_their_names(capsys, monkeypatch, c
     monkeypatch.setenv("COLUMNS", "200")
     status, out, _ = run(capsys, command, "--help")
     assert status == 0 and all(flag in out for flag in flags.split())
+
+
+@pytest.mark.parametrize(
+    "command", typer.main.get_command(app).commands.values(), ids=lambda command: command.name
+)
+def test_help_is_whole_in_a_narrow_terminal(capsys, monkeypatch, command):
+    """No example is cut, and no paragraph breaks where its docstring does. Second names of flags may be cut."""
+    monkeypatch.setenv("COLUMNS", "90")
+    status, out, _ = run(capsys, command.name, "--help")
+    assert status == 0 and "\n" not in command.help.replace("\n\n", "")
+    assert [line for line in out.splitlines() if "…" in line and "--" not in line] == []

@@ -16,7 +16,7 @@ import pytest
 import tensorflow as tf
 
 from dropzoo import layers
-from dropzoo.cli.options import data_name
+from dropzoo.cli.parsing import data_name
 from dropzoo.common.files import lock, whole_file
 from dropzoo.common.shell import join, quote
 from dropzoo.layers.draws import xla

@@ -1,6 +1,5 @@
 """Predictions of many images: which files are read, what is written, and how a stopped run goes on."""
 
-import contextlib
 import csv
 import dataclasses
 import json
@@ -15,13 +14,10 @@ from _cli import run
 from dropzoo import models, serving
 from dropzoo.predictions import predict_files
 from dropzoo.predictions.answers import answers
-from dropzoo.predictions.paths import Names, find_images
-from dropzoo.predictions.reading import Rows, pages_of
+from dropzoo.predictions.reading import pages_of
 from dropzoo.predictions.run import Plan, predict_into
-from dropzoo.predictions.summary import MaskSummary, urgency
-from dropzoo.predictions.table import Journal, write_table
-from dropzoo.predictions.writing import files_of, parse_kinds
-from dropzoo.runs.predictor import load_predictor
+from dropzoo.predictions.summary import urgency
+from dropzoo.runs.predictors import load_predictor
 
 RANDOM = np.random.default_rng(0)
 GEO = [
@@ -160,13 +156,15 @@ def test_nothing_of_the_user_is_overwritten(predictor, images, tmp_path):
         predict_into(predictor, [images / "a.png"], Plan(tmp_path / "out", ("mask",), table=tmp_path / "t.csv"))
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "a_mask.png").write_text("mine")
-    with pytest.raises(ValueError, match="a_mask.png exists, and is no prediction.*--overwrite.*--out"):
+    with pytest.raises(
+        ValueError, match="a_mask.png exists, and was not written by this command.*--overwrite.*--out"
+    ):
         predict_into(predictor, [images / "a.png"], Plan(tmp_path / "out", ("mask",)))
     assert (tmp_path / "out" / "a_mask.png").read_text() == "mine"
     Image.fromarray(grey(8, 8)).save(images / "a_mask.png")
     before = (images / "a_mask.png").read_bytes()
     both = [images / "a.png", images / "a_mask.png"]
-    with pytest.raises(ValueError, match="a_mask.png is one of the images, which is not overwritten"):
+    with pytest.raises(ValueError, match="a_mask.png is one of the images and is not overwritten"):
         predict_into(predictor, both, Plan(images, ("mask",)))
     assert (images / "a_mask.png").read_bytes() == before and (tmp_path / "t.csv").read_text() == "mine"
 
@@ -225,131 +223,6 @@ def test_tiles_of_a_file_are_those_of_the_array(fixed, tmp_path):
     np.testing.assert_allclose(found, wanted["predictive_entropy"], atol=1e-6)
     np.testing.assert_array_equal(tifffile.imread(tmp_path / "out" / "tiled_mask.tif"), wanted["mean"].argmax(-1))
     assert np.asarray(Image.open(tmp_path / "out" / "tiled_overlay.png")).shape == (75, 50, 3)
-
-
-SAVED = {
-    "grey": (grey(21, 17), {}),
-    "colour, in tiles": (grey(21, 17, 3), {"tile": (16, 16), "compression": "zlib"}),
-    "colour, in planes": (grey(3, 21, 17), {"planarconfig": "separate", "photometric": "rgb"}),
-    "in strips": (grey(21, 17), {"rowsperstrip": 4, "compression": "zlib"}),
-    "white is 0": (grey(21, 17), {"photometric": "miniswhite"}),
-    "big-endian": (RANDOM.integers(0, 65535, (21, 17), "uint16"), {"byteorder": ">"}),
-    "floats": (RANDOM.random((21, 17), "float32"), {}),
-    "bits": (grey(21, 17) > 99, {}),
-}
-
-
-@pytest.mark.parametrize("pixels, how", SAVED.values(), ids=SAVED)
-def test_parts_of_a_file_are_parts_of_the_image(pixels, how, tmp_path):
-    tifffile.imwrite(tmp_path / "a.tif", pixels, **how)
-    (page,) = pages_of(tmp_path / "a.tif", 3)
-    whole = page.read()
-    with contextlib.closing(Rows(page)) as rows:
-        assert rows.shape == whole.shape == (21, 17, whole.shape[2])
-        for place in ((slice(0, 21), slice(0, 17)), (slice(3, 11), slice(5, 16)), (slice(20, 40), slice(0, 1))):
-            np.testing.assert_array_equal(rows[place], whole[place])
-
-
-@pytest.mark.parametrize(
-    "shape, axes, channels, pages",
-    [
-        ((5, 9, 8), "ZYX", 1, 5),
-        ((5, 9, 8), "ZYX", 5, 1),  # channels, as when a folder is loaded
-        ((2, 3, 9, 8), "TZYX", 1, 6),
-        ((4, 9, 8, 3), "ZYXS", 3, 4),
-        ((3, 2, 9, 8), "ZCYX", 2, 3),
-        ((9, 8), "YX", 1, 1),
-    ],
-)
-def test_the_pages_of_a_stack(shape, axes, channels, pages, tmp_path):
-    pixels = grey(*shape)
-    kind = "rgb" if axes.endswith("S") else "minisblack"
-    tifffile.imwrite(tmp_path / "a.tif", pixels, metadata={"axes": axes}, photometric=kind, ome=False)
-    found = pages_of(tmp_path / "a.tif", channels)
-    assert len(found) == pages
-    first = (
-        np.moveaxis(pixels, 0, -1)
-        if pages == 1 and len(shape) == 3
-        else pixels[(0,) * (axes.index("Y") - ("C" in axes))]
-    )
-    wanted = np.moveaxis(first, 0, -1) if axes == "ZCYX" else first.reshape(9, 8, -1)
-    np.testing.assert_array_equal(found[0].read(), wanted)
-
-
-def test_which_files_are_images(tmp_path):
-    for name in ("images/1.png", "masks/1.png", "b.PNG", ".hidden/c.png", "d.txt"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-    names = [str(each.name) for each in find_images([tmp_path])]
-    assert names == ["b", "images/1"]  # not the masks of a data set
-    assert [str(each.name) for each in find_images([tmp_path / "masks", tmp_path / "masks" / "1.png"])] == ["1"]
-    assert [str(each.name) for each in find_images([f"{tmp_path}/**/*.png"])] == ["1", "1"]
-    inside = (tmp_path, str(tmp_path / "*/*.png"), tmp_path / "images" / "1.png")
-    assert [len(find_images([path], tmp_path / "images")) for path in inside] == [1, 1, 1]
-    assert [str(each.name) for each in find_images([tmp_path / "images"], tmp_path)] == ["1"]
-    (tmp_path / "empty").mkdir()
-    refused = {"empty": "holds no images", ".hidden/*.jpg": "matches no image", "x.png": "no file or folder"}
-    for name, words in refused.items():
-        with pytest.raises(ValueError, match=words):
-            find_images([tmp_path / name])
-
-
-def test_names_and_kinds():
-    names = Names([("x_2", "old")])
-    assert [names.of(key, Path("x")) for key in ("a", "b", "a", "old")] == [
-        (Path("x"), ""), (Path("x"), "_3"), (Path("x"), ""), (Path("x"), "_2")
-    ]  # fmt: skip
-    assert (
-        parse_kinds("mask, mutual-information,mask") == ("mask", "mutual_information")
-        and parse_kinds("none") == ()
-    )
-    with pytest.raises(ValueError, match="Did you mean 'mask'"):
-        parse_kinds("masks")
-    files = files_of(Path("o"), Path("s/x"), "_2", ("mask", "entropy", "picture"), "png")
-    assert [str(path) for path in files.values()] == [
-        "o/s/x_mask_2.png",
-        "o/s/x_entropy_2.tif",
-        "o/s/x_prediction_2.png",
-    ]
-
-
-def test_the_pairwise_dice_of_samples_by_hand():
-    samples = np.array([[[0, 1, 1, 0]], [[0, 1, 0, 0]], [[1, 1, 0, 0]]])  # (samples, 1, 4)
-    votes = np.stack([(samples == i).sum(0) for i in (0, 1)], -1).astype("float32")
-    summary = MaskSummary(None, 3)
-    summary.add({"mean": votes[:, :2] / 3, "votes": votes[:, :2]})
-    summary.add({"mean": votes[:, 2:] / 3, "votes": votes[:, 2:]})  # in two strips, as for the whole
-    pairs = [(a, b) for i, a in enumerate(samples) for b in samples[i + 1 :]]
-    for name in (0, 1):
-        both = sum(((a == name) & (b == name)).sum() for a, b in pairs)
-        each = sum((a == name).sum() + (b == name).sum() for a, b in pairs)
-        assert summary.row((1, 4))[f"dice_{name}"] == pytest.approx(2 * both / each)
-    assert summary.row((1, 4))["pairwise_dice"] == summary.row((1, 4))["dice_1"]
-
-
-def test_a_class_that_is_nowhere_sure_has_no_sure_pixels():
-    for promised, wanted in (({}, {"inner_a": 1, "inner_b": 0}), ({"inner": (1,)}, {"inner_b": 0})):
-        summary = MaskSummary(("a", "b"), 1, promised)
-        inner = np.stack([np.ones((2, 2), bool), np.zeros((2, 2), bool)], -1)
-        summary.add({"mean": np.full((2, 2, 2), 0.5, "float32"), "inner": inner})
-        row = summary.row((2, 2))
-        assert {name: row[name] for name in row if name.startswith("inner")} == wanted
-
-
-def test_what_to_look_at_first(tmp_path):
-    rows = [{"image": n, "pairwise_dice": d, "predictive_entropy_mean": 0.1} for n, d in (("a", 0.9), ("b", 0.2))]
-    rows += [{"image": "c", "pairwise_dice": None, "predictive_entropy_mean": 0.2}]
-    rows += [{"image": "d", "pairwise_dice": 0.99, "predictive_entropy_mean": 0.0, "defer": True}]
-    write_table(tmp_path / "t.csv", rows, urgency)
-    assert [row["image"] for row in csv.DictReader((tmp_path / "t.csv").read_text().splitlines())] == [
-        "d",
-        "b",
-        "a",
-        "c",
-    ]
-    with pytest.raises(ValueError, match="is damaged"):
-        (tmp_path / ".t.csv.journal").write_text("x\ny\n")
-        Journal(tmp_path / "t.csv", {})
 
 
 def test_a_table_is_written_even_if_no_masks_are(unet, images, tmp_path, capsys):

@@ -4,12 +4,15 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+import tifffile
 from sklearn.metrics import roc_auc_score
 
 from dropzoo import layers, serving, training
+from dropzoo.common.pixels import Pixels
 from dropzoo.pages import pictures
 from dropzoo.pages.evaluation import overlays
 from dropzoo.runs import uncertainty
+from dropzoo.runs.config import RunConfig
 from dropzoo.runs.evaluation import log_probabilities
 
 
@@ -71,19 +74,60 @@ def test_foreign_images_are_told_by_each_measure_as_scikit_learn_says():
     assert aurocs["entropy, deterministic"] > 0.6  # the weaker images are less sure
 
 
+HERE = RunConfig(model="x", data="own", batch_size=5)
+GREY = Pixels(0, 1, source="the training images")
+
+
 def test_foreign_images_take_the_size_and_channels_of_ours():
     def own(shape):
         return training.Data(None, None, dataset(2), info("classification", input_shape=shape))
 
-    foreign = uncertainty.load_foreign("digits", own((10, 12, 3)), 5)
+    foreign = uncertainty.load_foreign("digits", own((10, 12, 3)), HERE, GREY)
     assert next(iter(foreign.batches))[0].shape == (5, 10, 12, 3) and foreign.split == "test"
-    foreign = uncertainty.load_foreign("digits", own((None, None, 1)), 5)
+    foreign = uncertainty.load_foreign("digits", own((None, None, 1)), HERE, GREY)
     assert next(iter(foreign.batches))[0].shape == (5, 4, 6, 1)
     with pytest.raises(ValueError, match="'digits' have 1 channels, but the model takes 2"):
-        uncertainty.load_foreign("digits", own((8, 8, 2)), 5)
+        uncertainty.load_foreign("digits", own((8, 8, 2)), HERE, GREY)
     data = training.load_data("digits")
-    with pytest.raises(ValueError, match="another data set than the run's. Received: 'digits'"):
-        uncertainty.load_foreign("digits", data, 5)
+    with pytest.raises(ValueError, match="a different data set from that of the run. Received: 'digits'"):
+        uncertainty.load_foreign("digits", data, HERE, GREY)
+
+
+def scans(folder, kind=np.uint16, masks=(0, 255)):
+    """Images from 0 to 4095, as many scanners make them."""
+    for number in range(4):
+        for name, pixels in (
+            ("images", np.array([[0, 4095]] * 2)),
+            ("masks", np.array([masks] * 2, np.uint8)),
+        ):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+            kept = pixels.astype(kind if name == "images" else np.uint8)
+            tifffile.imwrite(folder / name / f"{number}.tif", kept + number % 2)
+    return folder
+
+
+@pytest.mark.parametrize("kind", [np.uint16, np.int16, np.float32])
+def test_foreign_files_are_scaled_as_ours(tmp_path, kind):
+    """Two folders of one name, each with black at 0 and white at 4095; the model alone may know that."""
+    read = {"value_range": (0, 4096), "masks_as": "threshold"}
+    own = training.load_data(scans(tmp_path / "a" / "scans", kind, (0, 200)), **read)
+    other = str(scans(tmp_path / "b" / "scans", kind, (0, 200)))
+    for config, taken in (
+        (RunConfig(model="x", data="own", **read), GREY),
+        (RunConfig(model="x", data="own", masks_as="threshold"), Pixels(stored=(0, 4096))),
+    ):
+        foreign = uncertainty.load_foreign(other, own, config, taken)
+        images = next(iter(foreign.batches))[0]
+        np.testing.assert_allclose(images[0], next(iter(own.test))[0][0])
+        assert images.numpy().max() > 0.99
+    with pytest.raises(ValueError, match="must be a different data set"):
+        uncertainty.load_foreign(f"{tmp_path}/b/../a/scans", own, config, taken)
+
+
+def test_foreign_images_of_8_bits_do_not_test_a_model_of_16():
+    own = training.Data(None, None, dataset(2), info("classification", input_shape=(8, 8, 1)))
+    with pytest.raises(ValueError, match="takes 16-bit images.*'digits', whose images have 8 bits"):
+        uncertainty.load_foreign("digits", own, HERE, Pixels(bits=16))
 
 
 def test_blended_colours_stay_in_range():

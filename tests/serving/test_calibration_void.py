@@ -14,10 +14,10 @@ import tensorflow as tf
 from _answers import answers
 from dropzoo import serving
 from dropzoo.runs.promises import Promises
-from dropzoo.serving.calibration.heldout import VOID, check_labels
-from dropzoo.serving.calibration.promise import Terms
-from dropzoo.serving.calibration.promises_of_classes import ErrorPromise
-from dropzoo.serving.calibration.promises_of_masks import MaskPromise
+from dropzoo.serving.calibration.fitting.heldout import VOID, check_labels
+from dropzoo.serving.calibration.fitting.promise import Terms
+from dropzoo.serving.calibration.fitting.promises_of_classes import ErrorPromise
+from dropzoo.serving.calibration.fitting.promises_of_masks import MaskPromise
 
 GUARANTEE = {"miss": 0.3, "false": 0.9, "error": 0.4}
 
@@ -96,7 +96,9 @@ def test_measured_promises_leave_out_void_pixels():
 def test_what_cannot_be_ignored_is_refused(identity):
     x = keras.Input((2,))
     values = keras.Model(x, keras.layers.Identity()(x))
-    with pytest.raises(ValueError, match="for one class a pixel or image, and the task is 'regression'"):
+    with pytest.raises(
+        ValueError, match="for tasks with one class for each pixel or image, and the task is 'regression'"
+    ):
         serving.calibrate(values, np.ones((9, 2)), np.ones((9, 2)), task="regression", ignore_class=1, verbose=0)
     with pytest.raises(ValueError, match="pass it as `ignore_class`"):
         check_labels(np.array([0, 255]), "multi_class", (None, 3))

@@ -199,6 +199,9 @@ def compiled(units, loss, activation=None):
         (3, keras.losses.BinaryCrossentropy(from_logits=True), None, "multi_label"),
         (1, keras.losses.BinaryCrossentropy(from_logits=True), None, "multi_class"),
         (3, "mse", "softmax", "multi_class"),
+        (3, "binary_crossentropy", "sigmoid", "multi_label"),
+        (1, "binary_crossentropy", "sigmoid", "multi_class"),
+        (3, "binary_crossentropy", "softmax", "multi_class"),
         (3, keras.losses.SparseCategoricalCrossentropy(from_logits=True), None, "multi_class"),
         (2, masked_cross_entropy, None, "multi_class"),
         (2, lambda y, p: ops.mean((y - p) ** 2), "softmax", "multi_class"),
@@ -243,7 +246,9 @@ def test_a_linear_output_beside_probabilities_is_named():
     inputs = keras.Input((4,))
     h = kl.Dropout(0.3)(inputs)
     model = keras.Model(inputs, [kl.Dense(3, "softmax", name="cls")(h), kl.Dense(4, name="box")(h)])
-    with pytest.warns(UserWarning, match="box: taken for logits of classes.*task={'box': 'regression'}"):
+    with pytest.warns(
+        UserWarning, match="The outputs box are treated as logits of classes.*task={'box': 'regression'}"
+    ):
         serving.MonteCarlo(model, 2)
     serving.MonteCarlo(model, 2, task={"box": "regression"})
     model.compile("adam", {"cls": "sparse_categorical_crossentropy", "box": "mse"})
@@ -264,5 +269,5 @@ def test_classes_on_another_axis(ending):
 
 def test_integers_are_no_probabilities():
     model = model_of(lambda h: ops.argmax(kl.Softmax()(kl.Flatten()(h)), -1))
-    with pytest.raises(ValueError, match="gives int32, which is neither logits nor probabilities"):
+    with pytest.raises(ValueError, match="is int32, so it is neither logits nor probabilities"):
         serving.MonteCarlo(model, 2)

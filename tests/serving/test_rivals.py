@@ -90,6 +90,44 @@ def test_ensemble_of_saved_models(tmp_path):
         np.testing.assert_allclose(value, expected[name], atol=1e-6)
 
 
+def own_loss(y, p):
+    return keras.ops.mean(keras.ops.abs(y - p), -1)
+
+
+@pytest.mark.parametrize(
+    ("units", "loss", "kind"),
+    [
+        (1, "mse", "regression"),
+        (1, None, "multi_class"),
+        (3, keras.losses.Huber(), "regression"),
+        (5, keras.losses.BinaryCrossentropy(from_logits=True), "multi_label"),
+        (5, {"value": "mae"}, "regression"),
+    ],
+)
+def test_a_file_tells_the_task_as_the_model_does(units, loss, kind, tmp_path):
+    x = keras.Input((3,))
+    model = keras.Model(x, keras.layers.Dense(units, name="value")(x))
+    if loss is not None:
+        model.compile("adam", loss)
+    model.save(tmp_path / "a.keras")
+    for members in ([tmp_path / "a.keras"], [model, tmp_path / "a.keras"], [model]):
+        assert serving.Ensemble(members).task == kind
+
+
+def test_members_of_different_tasks(tmp_path):
+    x = keras.Input((3,))
+    model = keras.Model(x, keras.layers.Dense(1)(x))
+    serving.export_model(model, tmp_path / "a", num_samples=0, task="regression")
+    assert serving.Ensemble([tmp_path / "a" / "1"]).task == "regression"
+    with pytest.raises(ValueError, match="'regression' for the first, 'multi_class' for number 2"):
+        serving.Ensemble([tmp_path / "a" / "1", model])
+    model.compile("sgd", own_loss)
+    model.save(tmp_path / "b.keras")
+    with pytest.raises(ValueError, match="compiled with the loss 'own_loss'.*Pass task='regression'"):
+        serving.Ensemble([tmp_path / "b.keras"])
+    assert serving.Ensemble([tmp_path / "b.keras"], task="regression").task == "regression"
+
+
 def test_an_ensemble_follows_its_members():
     """They may be trained on after it was made."""
     members = [small_cnn(weights_seed=i) for i in range(2)]
@@ -123,6 +161,25 @@ def test_augmentation_by_task(task):
     model, x = unet(TASKS[task][0]), images(2, (6, 8))
     flipped = model(x[:, :, ::-1], training=False).numpy()[:, :, ::-1]
     check(serving.TestTimeAugmentation(model, task=task)(x), np.stack([model(x).numpy(), flipped]), task)
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 8), (1, 6, 6), (2, 6, 6), (2, 9), (2, 5, 6, 6)])
+def test_images_with_their_channels_first(shape):
+    """They are seen as the same images with their channels last are."""
+    keras.utils.set_random_seed(0)
+    padding = {2: keras.layers.ZeroPadding1D, 3: keras.layers.ZeroPadding2D, 4: keras.layers.ZeroPadding3D}
+    pad = padding[len(shape)](1, data_format="channels_first")
+    dense = keras.layers.Dense(3)
+    rank = len(shape)
+    first, last = keras.Input(shape), keras.Input((*shape[1:], shape[0]))
+    to_first = keras.layers.Permute((rank, *range(1, rank)))
+    one = keras.Model(first, dense(keras.layers.Flatten()(pad(first))))
+    other = keras.Model(last, dense(keras.layers.Flatten()(pad(to_first(last)))))
+    names = ["identity", "flip_horizontal"] if rank == 2 else list(TRANSFORMS)
+    x = np.random.default_rng(0).random((2, *shape)).astype("float32")
+    wanted = serving.TestTimeAugmentation(other, names)(np.moveaxis(x, 1, -1))
+    for name, value in serving.TestTimeAugmentation(one, names)(x).items():
+        np.testing.assert_allclose(value, wanted[name], atol=1e-5)
 
 
 def test_over_all_ways_to_see_it_the_answer_turns_with_the_image():

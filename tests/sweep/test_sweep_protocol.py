@@ -93,6 +93,19 @@ def test_balanced_data_are_not_those_of_another_trial():
     assert bench.load(dataclasses.replace(config, balance="weights", epochs=1)) is plain
 
 
+@pytest.mark.parametrize(
+    "changed", [{"augment": "noise=0.5"}, {"augment": "crop=6,flip_horizontal"}, {"balance": "sampling"}]
+)
+def test_the_training_images_are_judged_as_they_are_stored(changed):
+    config = dataclasses.replace(SPACE.trials()[0].config, limit=12, batch_size=4)
+    plain, other = (
+        workbench.Workbench().load(each).seen.unbatch()
+        for each in (config, dataclasses.replace(config, **changed))
+    )
+    for one, two in zip(plain, other, strict=True):
+        np.testing.assert_array_equal(one[0], two[0])
+
+
 def test_ray_promotes_by_the_calibrated_nll():
     ray = pytest.importorskip("dropzoo.sweep.ray", reason="the extra `ray` is not installed", exc_type=ImportError)
     [both, plain] = (records(without=names)[0] for names in ((), ("calibrated_nll",)))

@@ -10,7 +10,7 @@ import types
 import pytest
 from rich.console import Console
 
-from dropzoo.cli.options import parse_resources
+from dropzoo.cli.parsing import parse_resources
 from dropzoo.sweep import store as sweep_file
 from dropzoo.sweep.run import Space, run_sweep
 from dropzoo.sweep.trials import Outcome, Record

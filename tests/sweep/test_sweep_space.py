@@ -78,9 +78,8 @@ def test_earlier_names_mean_the_same(tmp_path):
 
 def test_a_file_of_version_1_goes_on():
     """Keys, axes and configs are on disk in sweeps that people have."""
-    trial = Space(**SMALL, sites=["dense*"], specs=["max_dropout"], rates=[0.1], rate_schedules=["late"]).trials()[
-        3
-    ]
+    axes = {"sites": ["dense*"], "specs": ["max_dropout"], "rates": [0.1], "rate_schedules": ["late"]}
+    trial = Space(**SMALL, **axes, epochs=10).trials()[3]  # 10 was the default
     assert trial.key == "279f2dcbb1986e26" and trial.candidate == "1f75a3bce77a154b"
     other = dataclasses.replace(trial, config=dataclasses.replace(trial.config, optimizer="sgd"))
     assert other.key != trial.key  # a later field counts where it is set

@@ -77,7 +77,8 @@ class Program:
         self._step = tf.function(self._train_step, jit_compile=True, autograph=False) if jit_compile else None
         # Without AutoGraph, as in Keras, which itself converts the `call` of layers that need it.
         self.train = tf.function(self._train, reduce_retracing=True, autograph=False)
-        self._tested = tf.function(self._test, reduce_retracing=True, autograph=False, jit_compile=jit_compile)
+        self._test_step = tf.function(model.test_step, jit_compile=True, autograph=False) if jit_compile else None
+        self._tested = tf.function(self._test, reduce_retracing=True, autograph=False)
         # The last logs that the model's own `train_step` returned, if it has one. The run reports these, as `fit`.
         self._given: dict[str, tf.Variable] = {}
 
@@ -141,11 +142,10 @@ class Program:
         return done, loss, norm, stop, self.logs()
 
     def _test(self, batch: Batch) -> Logs:
-        if not self.jit_compile:  # XLA has no assertions
-            with tf.device(_HOST):
-                batch = checked(batch, self._checks, "the data of the evaluation")
+        with tf.device(_HOST):  # and not within what XLA compiles, which has no assertions
+            batch = checked(batch, self._checks, "the data of the evaluation")
         if self._strategy is None:
-            return self._model.test_step(batch)
+            return (self._test_step or self._model.test_step)(batch)
 
         def replica_step() -> None:
             rows = self._rows(batch)

@@ -1,5 +1,6 @@
 """The command line: `dropzoo --help` lists its commands."""
 
+import inspect
 import sys
 import warnings
 from typing import Annotated, Any
@@ -9,7 +10,19 @@ from rich.console import Console
 from rich.markup import escape
 
 from dropzoo import __version__
-from dropzoo.cli import bench, calibrations, data, doctor, measurements, models, predictions, runs, serve, sweeps
+from dropzoo.cli import (
+    bench,
+    calibrations,
+    data,
+    doctor,
+    measurements,
+    models,
+    predictions,
+    runs,
+    serve,
+    sweeps,
+    training,
+)
 from dropzoo.cli.console import with_json
 from dropzoo.cli.quiet import silence_tensorflow
 
@@ -31,7 +44,7 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def _options(
     debug: Annotated[
-        bool, typer.Option("--debug", help="Show the traceback of an error, and the log lines of TensorFlow.")
+        bool, typer.Option("--debug", help="Show tracebacks of errors, and TensorFlow's log messages.")
     ] = False,
     version: Annotated[
         bool,
@@ -41,13 +54,18 @@ def _options(
     """Defines the options that come before a command. `main` reads `--debug` itself, since errors end there."""
 
 
-app.command("list")(with_json(models.list_))
+def _unwrapped(text: str) -> str:
+    """Joins the lines of each paragraph: Typer does so for the first one only."""
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in inspect.cleandoc(text).split("\n\n"))
+
+
+app.command("list", help=_unwrapped(models.list_.__doc__ or ""))(with_json(models.list_))
 for command in (
     with_json(models.sites),
     models.plot,
     models.retrofit,
     with_json(data.inspect),
-    with_json(runs.train),
+    with_json(training.train),
     with_json(runs.evaluate),
     with_json(calibrations.calibrate),
     sweeps.sweep,
@@ -58,10 +76,10 @@ for command in (
     serve.serve,
     with_json(bench.bench),
     with_json(bench.bench_input),
-    runs.demo,
+    training.demo,
     doctor.doctor,
 ):
-    app.command()(command)
+    app.command(help=_unwrapped(command.__doc__ or ""))(command)
 
 
 def main(args: list[str] | None = None) -> None:

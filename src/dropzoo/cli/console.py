@@ -57,6 +57,11 @@ class TableConsole(Console):
 console = TableConsole(highlight=False, emoji=False, width=None if sys.stdout.isatty() else 10_000)
 
 
+def say(text: str) -> None:
+    """Prints a line as it is: square brackets are not markup, and a long line is not broken."""
+    console.print(text, soft_wrap=True, markup=False)
+
+
 # Columns of names, which may look like numbers: the classes of digits do.
 _TRUTHS = {"True": True, "False": False, None: None}
 _NAMES = ("class", "label", "labels", "predicted", "set", "true")

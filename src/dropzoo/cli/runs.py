@@ -1,7 +1,5 @@
-"""The commands on runs: train, evaluate and export; and the demo, which does most of these."""
+"""The commands on finished runs: evaluate and export."""
 
-import os
-import sys
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,160 +7,19 @@ from typing import Annotated, Any
 import typer
 from rich.progress import track
 
+from dropzoo.cli.console import console, say
 from dropzoo.cli.data_options import FolderOptions
-from dropzoo.cli.options import (
-    AugmentOption,
-    CalibrationOption,
-    DataOption,
-    DropoutOption,
-    FromLogitsOption,
-    InputRangeOption,
-    ModelOptions,
-    RateScheduleOption,
-    TrainingOptions,
-    console,
-    data_name,
-    options_in_errors,
-    parse_augment,
-    parse_dropout,
-    parse_options,
-    parse_range,
-    parse_rate_schedule,
-    say,
-    with_groups,
-)
+from dropzoo.cli.errors import options_in_errors
+from dropzoo.cli.options import FromLogitsOption, InputRangeOption, NoCalibrationOption, with_groups
+from dropzoo.cli.parsing import parse_range
 from dropzoo.common.shell import quote
-from dropzoo.runs.tables import figures_table
-
-
-@with_groups
-def train(
-    context: typer.Context,
-    model: Annotated[str, typer.Argument(help="A model's name: dropzoo list models.")],
-    data: DataOption,
-    out: Annotated[
-        Path | None, typer.Option("--out", help="The run's folder; runs/MODEL-DATA by default.")
-    ] = None,
-    *,
-    dropout: DropoutOption = None,
-    option: ModelOptions = None,
-    rate_schedule: RateScheduleOption = None,
-    augment: AugmentOption = None,
-    label_smoothing: Annotated[
-        float, typer.Option("--label-smoothing", help="Share of uniform labels, in [0, 1).")
-    ] = 0.0,
-    seed: Annotated[int, typer.Option("--seed")] = 0,
-    recipe: Annotated[
-        str | None,
-        typer.Option(
-            "--recipe",
-            help="Settings for a small (up to some thousand images) or medium data set, or your own, as in "
-            '"optimizer=sgd; mixup=0.2". Options that are given win.',
-        ),
-    ] = None,
-    patience: Annotated[
-        int | None,
-        typer.Option("--patience", min=1, help="Stop after this many epochs without a better validation loss."),
-    ] = None,
-    best: Annotated[
-        bool, typer.Option("--best", help="Keep the model of the epoch with the best validation loss.")
-    ] = False,
-    training: TrainingOptions,
-    reading: FolderOptions,
-    log: Annotated[
-        str | None,
-        typer.Option(
-            "--log",
-            help="Where to log each epoch, with the rate and dropped fraction of each site: csv, tensorboard, "
-            'mlflow, or several: "csv,mlflow".',
-        ),
-    ] = None,
-    steps_per_execution: Annotated[
-        int,
-        typer.Option(
-            "--steps-per-execution", min=1, help="Steps in one call of the graph: faster if steps are short."
-        ),
-    ] = 1,
-    workers: Annotated[
-        int, typer.Option("--workers", min=1, help="Number of processes on this machine that share each batch.")
-    ] = 1,
-    members: Annotated[
-        str | None,
-        typer.Option(
-            "--members",
-            help='Train an ensemble: this many runs, one after another, or "snapshots:5", snapshots of one run.',
-        ),
-    ] = None,
-) -> None:
-    """Trains a model and writes the run to a folder. To continue a stopped run, give the command again.
-
-    Example: dropzoo train unet --data digit_scenes --dropout "bottleneck*=0.5" --option filters=16 --epochs 5
-    """
-    from dropzoo.runs.config import RunConfig
-    from dropzoo.runs.data import judged_on, load_run_data, read_info
-    from dropzoo.runs.description import show
-    from dropzoo.runs.logs import parse_log
-    from dropzoo.runs.members import first_run, parse_members, snapshot_figures, train_members
-    from dropzoo.runs.presets import recipe_of
-    from dropzoo.runs.run import train_run
-    from dropzoo.training.loop.workers import run_workers
-
-    count, snapshots = parse_members(members)
-    if count and workers > 1:
-        raise ValueError("`--members` trains one member after another. Pass --workers 1")
-    asked: dict[str, Any] = {
-        "augment": parse_augment(augment),
-        "label_smoothing": label_smoothing,
-        **vars(training),
-    }
-    if recipe is not None:
-        asked |= (settings := {n: v for n, v in recipe_of(recipe, model).items() if not _was_given(context, n)})
-    config = RunConfig(
-        snapshots=snapshots,
-        model=model,
-        data=data,
-        dropout=parse_dropout(dropout),
-        options=parse_options(option),
-        rate_schedule=parse_rate_schedule(rate_schedule),
-        seed=seed,
-        patience=patience,
-        best=best,
-        **asked,
-        **vars(reading),
-    )
-    folder = out or Path("runs") / f"{model}-{data_name(data)}"
-    if workers > 1 and "TF_CONFIG" not in os.environ:
-        load_run_data(config, folder)  # prepares the data once, before the workers read them at the same time
-        raise typer.Exit(run_workers([sys.executable, "-m", "dropzoo.cli", *context.obj], workers))
-    if recipe is not None:  # only here, so that with several workers it is shown once
-        say(f"Recipe {recipe}: {', '.join(f'{name} {value}' for name, value in settings.items())}")
-    options: dict[str, Any] = {
-        "say": say,
-        "steps_per_execution": steps_per_execution,
-        "log": parse_log(log),
-        "show": lambda found: show(found, console.print, say),
-    }
-    with options_in_errors():
-        if count:
-            columns = train_members(config, folder, count, **options)
-        else:
-            _, figures = train_run(config, folder, **options)
-            columns = snapshot_figures(folder, figures) if snapshots else {judged_on(read_info(folder)): figures}
-    console.print(figures_table(columns, judged_on(read_info(first_run(folder))) if members else ""))
-    say(f"Saved in {folder}. Next: dropzoo evaluate {quote(str(folder))} --mc 30")
-
-
-def _was_given(context: typer.Context, name: str) -> bool:
-    """Returns whether an option is on the command line."""
-    source = context.get_parameter_source(name)
-    return source is not None and source.name != "DEFAULT"
 
 
 @with_groups
 def evaluate(
     run: Annotated[
         Path,
-        typer.Argument(help="A run's folder; or, with --data, any .keras file, or a folder with a model.keras."),
+        typer.Argument(help="A run's folder; or (with --data) any .keras file, or a folder with a model.keras."),
     ],
     data: Annotated[
         str | None, typer.Option("--data", help="Data to use instead of the run's: digits, a TFDS name, a folder.")
@@ -175,7 +32,8 @@ def evaluate(
         str | None,
         typer.Option(
             "--per",
-            help='Scores by class, image or object, with intervals: "class,image", or all. CSV with --plots.',
+            help='Also show scores by class, image or object, with intervals: "class,image", or all. '
+            "--plots writes them as CSV.",
         ),
     ] = None,
     manual_dir: Annotated[
@@ -184,13 +42,13 @@ def evaluate(
     num_samples: Annotated[
         int,
         typer.Option(
-            "--num-samples", "--mc", min=0, help="Also evaluate the mean over this many Monte-Carlo samples."
+            "--mc", "--num-samples", min=0, help="Also evaluate the mean over this many Monte-Carlo samples."
         ),
     ] = 0,
     temperature: Annotated[
         bool,
         typer.Option(
-            "--temperature", help="Also evaluate at the temperature that best fits the validation images."
+            "--temperature", help="Also evaluate with a temperature that is fitted on the validation images."
         ),
     ] = False,
     corruptions: Annotated[
@@ -201,28 +59,33 @@ def evaluate(
         Path | None,
         typer.Option(
             "--plots",
-            help="Folder for figures (CSV), plots and a page; with --mc also the most and least certain images.",
+            help="Folder for scores (CSV), plots and an HTML page; with --mc, also for the most and least "
+            "certain images.",
         ),
     ] = None,
     ood: Annotated[
-        str | None, typer.Option("--ood", help="Another data set: can the uncertainty tell its images from yours?")
+        str | None,
+        typer.Option(
+            "--ood",
+            help="Another data set, to test whether the uncertainty tells its "
+            "images from yours (out-of-distribution detection).",
+        ),
     ] = None,
     ood_manual_dir: Annotated[
         str | None, typer.Option("--ood-manual-dir", help="Folder with the archives of --ood.")
     ] = None,
     input_range: InputRangeOption = None,
     from_logits: FromLogitsOption = None,
-    calibration: CalibrationOption = True,
+    no_calibration: NoCalibrationOption = False,
     *,
     reading: FolderOptions,
 ) -> None:
-    """Evaluates a model on a test set: accuracy, IoU, NLL, calibration, and how useful its uncertainty is.
+    """Evaluates a model on test images: accuracy, IoU, NLL, calibration, and the quality of its uncertainty.
 
-    Images are scaled to the range that the model takes: that of its training images,
-    the one that its first layers show, such as Rescaling, or --input-range. If the
-    data are a folder without a split of its own, the last fifth is the test set, as in
-    training; --split all judges all images. If the model has a calibration, its answers
-    are evaluated too, and its promises are measured.
+    Images are scaled to the pixel range that the model takes. This is the range of its training images, the range
+    that its first layers show (such as Rescaling), or --input-range. If the data are a folder without a split of
+    its own, the last fifth is the test set, as in training; --split all uses all images. If the model has a
+    calibration, the calibrated answers are evaluated too, and the guarantees are checked.
 
     Example: dropzoo evaluate runs/unet-digit_scenes --mc 30 --temperature --plots plots --ood digits
 
@@ -235,8 +98,8 @@ def evaluate(
     from dropzoo.runs.details import parse_per
     from dropzoo.runs.evaluation import parse_corruptions
     from dropzoo.runs.inputs import check_bits, settle_range
+    from dropzoo.runs.loading import load_model_for, load_run_for
     from dropzoo.runs.members import first_run, is_ensemble, load_members
-    from dropzoo.runs.run import load_model_for, load_run_for
     from dropzoo.runs.uncertainty import load_foreign
 
     if ood and not num_samples:
@@ -252,18 +115,21 @@ def evaluate(
         else:
             model, config, loaded = load_model_for(first_run(run), data, manual_dir, split=split, reading=asked)
             typer.echo(how_many_are_judged(loaded, split), err=True, nl=False)
-    check_bits(settle_range(model, parse_range(input_range), say), loaded.info)
+    taken = settle_range(model, parse_range(input_range), say)
+    check_bits(taken, loaded.info)
+    with options_in_errors():
+        foreign = load_foreign(ood, loaded, config, taken, ood_manual_dir) if ood else None
     wanted = Wanted(
         num_samples=num_samples,
         temperature=temperature,
         corruptions=names,
-        foreign=load_foreign(ood, loaded, config.batch_size, ood_manual_dir) if ood else None,
+        foreign=foreign,
         examples=plots is not None,
         from_logits=from_logits,
         split=split,
         per=parse_per(per),
         members=load_members(run) if is_ensemble(run) else [],
-        calibration=find_calibration(run, calibration),
+        calibration=find_calibration(run, not no_calibration),
     )
     show_progress = partial(track, description="Corrupted images", console=console, transient=True)
     with options_in_errors():
@@ -284,12 +150,15 @@ def export(
     ],
     num_samples: Annotated[
         int,
-        typer.Option("--num-samples", "--mc", min=0, help="Monte-Carlo samples; 0 for a model without dropout."),
+        typer.Option(
+            "--mc", "--num-samples", min=0, help="Number of Monte-Carlo samples; 0 for a model without dropout."
+        ),
     ] = 30,
     image_dtype: Annotated[
         str,
         typer.Option(
-            "--image-dtype", help="The dtype of the images: float32 in the model's range, uint8 or uint16."
+            "--image-dtype",
+            help="The dtype of images in requests: float32 (in the model's own range), uint8 or uint16.",
         ),
     ] = "float32",
     input_range: InputRangeOption = None,
@@ -301,34 +170,34 @@ def export(
     ] = None,
     task: Annotated[
         str | None,
-        typer.Option("--task", help="The task of the output: multi_class, binary, multi_label or regression."),
+        typer.Option("--task", help="The meaning of the output: multi_class, binary, multi_label or regression."),
     ] = None,
     from_logits: FromLogitsOption = None,
-    calibration: CalibrationOption = True,
+    no_calibration: NoCalibrationOption = False,
     format: Annotated[
         str,
         typer.Option(
-            "--format", help="saved_model, or one file: onnx for ONNX Runtime, litert, openvino (no samples)."
+            "--format", help="saved_model, or one file: onnx (ONNX Runtime), litert, openvino (without samples)."
         ),
     ] = "saved_model",
     precision: Annotated[
-        str, typer.Option("--precision", help="float32, or float16 for a file of half the size.")
+        str, typer.Option("--precision", help="float32, or float16 for a file of about half the size.")
     ] = "float32",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing export.")] = False,
 ) -> None:
     """Writes a SavedModel, or a file for another runtime, with deterministic and Monte-Carlo answers.
 
-    If the model has a calibration, the Monte-Carlo answers follow it: sets of classes,
-    outer and inner masks, and which images to hand to a human.
+    If the model has a calibration, the Monte-Carlo answers include its guarantees: sets of classes, outer and
+    inner masks, and which images to leave to a human.
 
     Example: dropzoo export runs/unet-digit_scenes saved_models/unet/1
     """
     from dropzoo import serving
     from dropzoo.models.graph.record import load_model, recorded
-    from dropzoo.predictions.measure import export_counts
+    from dropzoo.predictions.saved_intervals import export_counts
     from dropzoo.runs.calibrations import find_calibration
+    from dropzoo.runs.loading import load_run
     from dropzoo.runs.members import first_run, load_members
-    from dropzoo.runs.run import load_run
 
     known: dict[str, Any] = {}
     value_range = None
@@ -347,7 +216,7 @@ def export(
     known |= {"image_dtype": image_dtype, "input_range": parse_range(input_range), "resize": resize}
     known |= {"task": task, "from_logits": from_logits, "overwrite": overwrite}
     known |= {"format": format, "precision": precision}
-    found = find_calibration(run, calibration)
+    found = find_calibration(run, not no_calibration)
     with options_in_errors():
         written = serving.export_model(exported, path, num_samples, calibration=found, **known)
     if value_range is not None:
@@ -363,15 +232,3 @@ def export(
         say("The page of the server shows counts of objects with their intervals")
     then = f" Next: dropzoo predict IMAGE --model {quote(str(written))}" if format == "saved_model" else ""
     say(f"Exported to {written}.{then}")
-
-
-def demo(
-    out: Annotated[Path, typer.Option("--out", help="The demo's folder.")] = Path("demo"),
-) -> None:
-    """Trains a CNN and a U-Net with and without dropout, samples and exports them, and writes OUT/report.html.
-
-    Example: dropzoo demo --out demo
-    """
-    from dropzoo.demo import run_demo
-
-    run_demo(out, say=say)

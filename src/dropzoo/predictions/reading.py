@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 import tifffile
 
+from dropzoo.common.images import unreadable
 from dropzoo.common.tiff import arranged
 from dropzoo.predictions.tags import Tags, tags_of_picture, tags_of_tiff
 from dropzoo.training.data.images import ARRAY_SUFFIXES, TIFF_SUFFIXES, read_images, read_tiff, usual
 
+_OF_COLOURS = (3, 4)  # channels
 _KEPT_BYTES = 64 * 2**20  # of decoded parts of a compressed file
 
 
@@ -97,21 +99,33 @@ def pages_of(path: Path, channels: int) -> list[Page]:
             first = series.keyframe
             if number and first.is_reduced:
                 continue  # a thumbnail
-            outer = series.get_axes(squeeze=False)[: -len(first.axes)] if len(first.axes) else ""
-            shape = series.get_shape(squeeze=False)[: len(outer)]
+            outer, shape = _outer(series)
             tags, size = tags_of_tiff(first), (first.imagelength, first.imagewidth)
             pages += [(tags, each, size) for each in _places(number, outer, shape, first.axes, channels)]
     several = len(pages) > 1
     return [Page(path, i if several else None, *each) for i, each in enumerate(pages)]
 
 
+def _outer(series: Any) -> tuple[str, tuple[int, ...]]:
+    """The axes of a series beyond those of a page, and their sizes.
+
+    The other axes are those of the page and some of size 1, such as S behind YX, which no page names.
+    """
+    shape = series.get_shape(squeeze=False)
+    pages = math.prod(shape) // max(1, math.prod(series.keyframe.shape))
+    count = next((n for n in range(len(shape)) if math.prod(shape[:n]) == pages), 0)
+    return series.get_axes(squeeze=False)[:count], shape[:count]
+
+
 def _places(number: int, outer: str, shape: tuple[int, ...], inner: str, channels: int) -> Iterator[_Place]:
     """The places of the images of a series whose pages have the axes `inner`."""
     has_samples = "S" in inner or "C" in inner
+    # A model of colours takes three slices as three grey images; one of seven channels takes them as its channels.
+    without_meaning = "Q" if channels in _OF_COLOURS else "QIZT"
     kept = [
         i
         for i, (letter, count) in enumerate(zip(outer, shape, strict=True))
-        if letter in "CS" or (letter in "QIZT" and count == channels > 1 and not has_samples)
+        if letter in "CS" or (letter in without_meaning and count == channels > 1 and not has_samples)
     ]
     kept = [i for i in kept if shape[i] > 1][:1]
     letters = "C" * len(kept) + inner
@@ -239,5 +253,4 @@ def _reading(path: Path) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, ValueError) and ("Received: " in str(error) or str(error).startswith("Cannot read")):
             raise  # this package's own, which names the file
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"Cannot read {path}. Replace or remove the file. The decoder says: {reason}") from error
+        raise unreadable(path, error) from error

@@ -113,6 +113,8 @@ def predict_into(
         ValueError: If there are no images, an output would overwrite an image or a file of another origin, or the
             folder holds predictions with other settings.
     """
+    if plan.out.is_file():
+        raise ValueError(f"`out` (--out) must be a folder. Received the file {plan.out}")
     sampled = predictor.num_samples > 1
     kinds = kinds_for(predictor.task, plan.kinds, sampled) if predictor.is_map else ()
     report = Report(table=None if plan.table is None else check_table(plan.table))
@@ -268,7 +270,7 @@ def _check_files_stay(table: Path | None, journal: Journal | None, left: Sequenc
     for path in _paths(left):
         if path.exists() and os.path.abspath(path) not in ours:
             raise ValueError(
-                f"{path} exists, and is no prediction of this command. To replace it pass --overwrite, or choose "
+                f"{path} exists, and was not written by this command. To replace it, pass --overwrite, or choose "
                 "another folder with --out"
             )
 
@@ -279,5 +281,5 @@ def _check_inputs_stay(found: Sequence[Found], files: dict[str, dict[str, Path]]
     for path in _paths(files.values()) + ([] if table is None else [table]):
         if path.resolve() in inputs:
             raise ValueError(
-                f"{path} is one of the images, which is not overwritten: choose another folder with --out"
+                f"{path} is one of the images and is not overwritten: choose another folder with --out"
             )

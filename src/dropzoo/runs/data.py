@@ -13,7 +13,7 @@ from dropzoo import training
 from dropzoo.common.checks import unknown
 from dropzoo.runs.config import RunConfig
 from dropzoo.runs.files import read_json
-from dropzoo.training.data.load import find_folder
+from dropzoo.training.data.sources import find_folder
 
 #: The values of `split`: the images to judge on.
 SPLITS = ("test", "validation", "training", "all")
@@ -115,6 +115,20 @@ def absolute(data: str) -> str | None:
     """Returns the absolute path of a folder of images; None if `data` is no folder."""
     folder = find_folder(data)
     return os.path.abspath(folder) if folder is not None and folder.is_dir() else None
+
+
+def under_one_name(
+    held: Mapping[str, object], wanted: Mapping[str, object], folder: str | None
+) -> dict[str, object]:
+    """Returns settings that a file holds, with the wanted name of the data if both names are of one folder.
+
+    Args:
+        held: The settings of a run.
+        wanted: The settings of another run.
+        folder: The absolute path of the folder that the first run was trained on; None for other data.
+    """
+    here = absolute(str(wanted["data"]))
+    return {**held, "data": wanted["data"]} if here is not None and here == folder else dict(held)
 
 
 def check_same_data(out: Path, info: training.DataInfo, facts: tuple[str, ...], advice: str) -> None:

@@ -1,15 +1,22 @@
 """The uncertainty of a model on whole data sets: its most and least certain images, and foreign images."""
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from dropzoo import serving, training
+from dropzoo.common.pixels import Pixels
 from dropzoo.runs.evaluation import LogProbabilities
-from dropzoo.runs.inputs import feeding
+from dropzoo.runs.inputs import check_bits, feeding
 from dropzoo.runs.scores import entropy
+from dropzoo.runs.settings import Settings
+from dropzoo.training.data.files.layouts import read_layout
+from dropzoo.training.data.files.table import Reading
+from dropzoo.training.data.sources import find_folder
 
 MEASURES = ("predictive_entropy", "mutual_information")
 
@@ -86,29 +93,39 @@ def entropies(predict: LogProbabilities, dataset: tf.data.Dataset) -> np.ndarray
     return np.concatenate([per_image(entropy(predict(images)).numpy()) for images, _ in dataset])
 
 
-def load_foreign(name: str, own: training.Data, batch_size: int, manual_dir: str | None = None) -> Foreign:
+def load_foreign(
+    name: str, own: training.Data, config: Settings, taken: Pixels, manual_dir: str | None = None
+) -> Foreign:
     """Loads the images of another data set as the model takes them: resized, and converted to grey or RGB.
+
+    The stored values that are black and white, and the meaning of pages and of masks, are those of the model's own
+    data. Otherwise the uncertainty would tell the scales of the two apart, and not their images.
 
     Args:
         name: Str, a data set or a folder, as for `load_data`.
         own: The data of the model.
-        batch_size: Int above 0.
+        config: The settings that say how the own data were loaded.
+        taken: The images that the model takes.
         manual_dir: Str, a folder with the archives of the other data set, or None.
 
     Returns:
         The test images, or else the validation images, or else the training images.
 
     Raises:
-        ValueError: If it is the model's own data set, or if its channels cannot be converted to the model's.
+        ValueError: If it is the model's own data set, if its channels cannot be converted to the model's, or if
+            its images have 8 bits and the model takes 16.
     """
     height, width, channels = own.info.input_shape
     if height is None or width is None:
         height, width = next(iter(own.test or own.train))[0].shape[1:3]
     convert = channels if channels in (1, 3) else None
     options: dict[str, Any] = {"image_size": (height, width), "num_channels": convert, "manual_dir": manual_dir}
-    data = training.load_data(name, batch_size=batch_size, **options)
-    if data.info.name == own.info.name:
-        raise ValueError(f"Foreign images must be of another data set than the run's. Received: {name!r}")
+    if folder := find_folder(name):
+        options |= _reading_as(config, taken, folder)
+    data = training.load_data(name, batch_size=config.batch_size, **options)
+    if _is_same(data, own):
+        raise ValueError(f"`--ood` must be a different data set from that of the run. Received: {name!r}")
+    check_bits(taken, data.info)
     if data.info.input_shape[2] != channels:
         raise ValueError(
             f"The images of {name!r} have {data.info.input_shape[2]} channels, but the model takes {channels}"
@@ -118,6 +135,20 @@ def load_foreign(name: str, own: training.Data, batch_size: int, manual_dir: str
     if data.validation is not None:
         return Foreign(name, "validation", data.validation)
     return Foreign(name, "training", data.train.at_epoch(0))
+
+
+def _reading_as(config: Settings, taken: Pixels, folder: Path) -> dict[str, Any]:
+    """Returns how the files of another folder are read, so that they mean what those of the own data mean."""
+    names = ["pages"]
+    if read_layout(folder, Reading()).task == "segmentation":
+        names += ["masks_as", "ignore_class"]
+    return {**{name: getattr(config, name) for name in names}, "value_range": config.value_range or taken.stored}
+
+
+def _is_same(data: training.Data, own: training.Data) -> bool:
+    """Returns whether two data sets are one folder, or have one name if they are no folders."""
+    places = [None if each.summary is None else os.path.realpath(each.summary.place) for each in (data, own)]
+    return places[0] == places[1] and (places[0] is not None or data.info.name == own.info.name)
 
 
 def ood_aurocs(

@@ -6,7 +6,6 @@ import itertools
 import json
 import math
 import random
-import re
 import typing
 from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
@@ -19,6 +18,7 @@ from dropzoo.models.sites import CannotPlace
 from dropzoo.runs.config import RunConfig
 from dropzoo.runs.presets import in_words, recipe_of
 from dropzoo.runs.settings import FILE_NAMES, Settings, renamed
+from dropzoo.sweep.plans import TrialPlan, grid_of_plans, rate_schedule_at, spec_at, text_of, whole_plan
 from dropzoo.sweep.trials import Axes, Trial
 from dropzoo.training import get_schedule
 from dropzoo.training.data.augment import make_augment
@@ -26,22 +26,8 @@ from dropzoo.training.data.load import DataInfo
 
 _T = TypeVar("_T")
 STRATEGIES = ("grid", "random", "halving")
-#: Short names of rate schedules. In these, as in any other schedule, the word `rate` stands for the rate.
-_SHAPES = {
-    **{word: f"{word}:0.0,rate" for word in ("linear", "cosine")},
-    **{word: f"{word}:rate" for word in ("curriculum", "early", "late")},
-}
 # Fields that have another name in files; callers may use it too.
 _FILE_NAMES = {"specs": "variants", "rate_schedules": "schedules", **FILE_NAMES}
-
-
-@dataclasses.dataclass(frozen=True)
-class _Plan:
-    """The dropout of a trial: its place on the axes of the space, and the arguments of `RunConfig`."""
-
-    axes: dict[str, Any] = dataclasses.field(default_factory=dict)
-    dropout: Any = None
-    rate_schedule: dict[str, Any] | None = None
 
 
 def _takes_other_names(cls: type[_T]) -> type[_T]:
@@ -62,13 +48,14 @@ def _takes_other_names(cls: type[_T]) -> type[_T]:
 class Space(Settings):
     """Models x sites x specs x rates x rate schedules x other regularisers x recipes x seeds.
 
-    Each of `sites` is combined with all specs, rates and rate schedules; each of `plans` is taken as it is. The
-    baseline without dropout is always part of the space, once for each combination of the other regularisers.
+    Each entry of `sites` is combined with all specs, rates and rate schedules; the entries of `plans` are complete
+    plans. The baseline without dropout is always part of the space, once for each combination of the other
+    regularisers.
 
     Args:
         models: List of the names of models.
         sites: List of str. Each is one or more patterns of site names, separated by commas: `"module?,dense*"`.
-        specs: List of the layers that may stand at any site, with or without options, such as
+        specs: List of dropout layers that can be used at any site, with or without options, such as
             `"drop_block2d:block_size=5"`. Also accepted as `variants`.
         rates: List of floats in [0, 1).
         rate_schedules: List of str: `"constant"`; `"linear"` or `"cosine"`, from 0 to the rate; `"curriculum"`,
@@ -79,9 +66,9 @@ class Space(Settings):
         weight_decays: List of values for the models' option `weight_decay`; if empty, their defaults.
         augments: List of augmentations, each as for `load_data`.
         label_smoothings: List of floats in [0, 1).
-        recipes: List of settings of the training that go together: `"small"`, `"medium"`, text such as
-            `"optimizer=adamw:weight_decay=0.05; mixup=0.2"`, or dicts. They replace those below, except for the
-            epochs. `"own"` replaces nothing; if the list is empty, it is the only one.
+        recipes: List of training settings to compare: `"small"`, `"medium"`, text such as
+            `"optimizer=adamw:weight_decay=0.05; mixup=0.2"`, or dicts. They replace the settings below, except for
+            the epochs. `"own"` replaces nothing; it is the default.
         seeds: List of ints in [0, 2**32); each combination is trained once with each.
         options: Dict of options that all models get.
         leave_out: List of combinations `(model, sites, spec)` that are not tried.
@@ -93,9 +80,10 @@ class Space(Settings):
         samples: Int above 0, the number of plans that `"random"` draws for each model.
         draw_seed: Int, the seed of that draw.
         eta: Int from 2 up, for `"halving"`.
-        min_epochs: Int above 0, the least number of epochs of the first round of `"halving"`.
-        data, epochs, batch_size, learning_rate, learning_rate_schedule, ...: See `Settings`; `epochs` are those
-            of a whole training. `learning_rate_schedule` is also accepted as `schedule`.
+        min_epochs: Int above 0, the minimum number of epochs in the first round of `"halving"`.
+        epochs: Int above 0, the epochs of a whole training.
+        data, batch_size, learning_rate, learning_rate_schedule, ...: See `Settings`. `learning_rate_schedule` is
+            also accepted as `schedule`.
 
     Raises:
         ValueError: If the space is empty or impossible.
@@ -118,6 +106,7 @@ class Space(Settings):
     augments: tuple[bool | str, ...] = (False,)
     label_smoothings: tuple[float, ...] = (0.0,)
     recipes: tuple[Any, ...] = ()
+    epochs: int = 30  # more than Settings has: in short trainings, dropout seems to hurt
     seeds: tuple[int, ...] = (0, 1, 2)
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
     leave_out: tuple[Any, ...] = ()
@@ -187,9 +176,9 @@ class Space(Settings):
         for augment in self.augments:
             make_augment(augment)
         for shape in self.rate_schedules:
-            get_schedule(_rate_schedule(shape, 0.5) or 0.5)
+            get_schedule(rate_schedule_at(shape, 0.5) or 0.5)
         for spec in self.specs:
-            layers.get(_spec_at(spec, 0.1))
+            layers.get(spec_at(spec, 0.1))
         for model, recipe in itertools.product(self.models, self.recipes):
             settings = self._recipe(recipe, model)
             RunConfig(model=model, **{**self.settings(), **settings})  # its checks
@@ -230,7 +219,7 @@ class Space(Settings):
         """Returns the trials; trials that share a graph follow each other.
 
         Args:
-            epochs: Int, to return only the round of this many epochs; None for all rounds.
+            epochs: Int, the number of epochs of the round to return; None for all rounds.
         """
         rounds = self.rungs() if epochs is None else [epochs]
         found: dict[str, Trial] = {}
@@ -240,7 +229,7 @@ class Space(Settings):
         return list(found.values())
 
     def check(self, info: DataInfo) -> tuple["Space", list[str]]:
-        """Builds each graph once, and leaves out the combinations that no model takes.
+        """Builds each graph once, and leaves out the combinations that are impossible for a model.
 
         Args:
             info: The facts of the data set.
@@ -296,7 +285,7 @@ class Space(Settings):
             options |= {} if decay == "own" else {"weight_decay": decay}
             shared = Axes(
                 model=model,
-                normalization=_text(norm),
+                normalization=text_of(norm),
                 weight_decay=decay,
                 label_smoothing=smoothing,
                 recipe=in_words(recipe),
@@ -316,47 +305,19 @@ class Space(Settings):
                         fold=fold,
                         **merged,
                     )
-                    axes = dataclasses.replace(shared, augment=_text(augment), **plan.axes)
+                    axes = dataclasses.replace(shared, augment=text_of(augment), **plan.axes)
                     yield Trial(axes=axes, config=config)
 
-    def _plans(self, model: str) -> list[_Plan]:
+    def _plans(self, model: str) -> list[TrialPlan]:
         """Returns the plans for a model: the baseline, then the grid or a draw from it."""
-        plans = []
-        for sites, spec, rate, shape in itertools.product(self.sites, self.specs, self.rates, self.rate_schedules):
-            if [model, sites, spec] in self.leave_out:  # lists, as `_plain` makes them of tuples
-                continue
-            patterns, schedule = [p.strip() for p in sites.split(",")], _rate_schedule(shape, rate)
-            axes = {"sites": sites, "spec": spec, "rate": rate, "rate_schedule": shape}
-            over = dict.fromkeys(patterns, schedule) if schedule else None
-            plans.append(_Plan(axes, dict.fromkeys(patterns, _spec_at(spec, rate)), over))
-        for plan in self.plans:
-            if plan not in (None, "none", {}):  # these are the baseline
-                plans.append(_Plan({"sites": _text(plan), "spec": "plan", "rate": None}, plan))
+        grid = grid_of_plans(self.sites, self.specs, self.rates, self.rate_schedules)
+        # Lists, as `_plain` makes them of tuples.
+        plans = [p for p in grid if [model, p.axes["sites"], p.axes["spec"]] not in self.leave_out]
+        plans += [whole_plan(plan) for plan in self.plans if plan not in (None, "none", {})]  # not the baseline
         if self.strategy == "random" and self.samples < len(plans):
             chosen = random.Random(f"{self.draw_seed} {model}").sample(range(len(plans)), self.samples)
             plans = [plans[i] for i in sorted(chosen)]
-        return [_Plan(), *plans]
-
-
-def _spec_at(spec: str, rate: float) -> float | str:
-    """Returns a spec with its rate, as a plan holds it."""
-    name, _, options = spec.partition(":")
-    if name == "dropout" and not options:
-        return rate
-    return f"{name}:{rate},{options}".rstrip(",")
-
-
-def _rate_schedule(shape: str, rate: float) -> str | None:
-    """Returns a schedule with its rate, as `RateSchedule` takes it; None for a constant rate."""
-    if shape == "constant":
-        return None
-    text = re.sub(r"\brate\b", str(rate), _SHAPES.get(shape, shape))
-    if text == shape:
-        raise ValueError(
-            f"A schedule must be one of constant, {', '.join(_SHAPES)}, or contain the word `rate`, as in "
-            f"'late:rate,start=0.5'. Received: {shape!r}"
-        )
-    return text
+        return [TrialPlan(), *plans]
 
 
 def _plain(value: Any) -> Any:
@@ -370,13 +331,6 @@ def _plain(value: Any) -> Any:
     if value is None or isinstance(value, (str, int, float)):
         return value
     raise ValueError(
-        f"A space is saved as JSON, so it takes numbers, text, and lists and dicts of them. Received: {value!r}"
+        f"A space is saved as JSON, so it can only have numbers, text, and lists and dicts of these. Received: "
+        f"{value!r}"
     )
-
-
-def _text(value: Any) -> str:
-    """Returns a value in words."""
-    if isinstance(value, dict):
-        return ", ".join(f"{k}={v}" for k, v in value.items()) or "none"
-    words = {False: "none", None: "none", True: "yes"}
-    return words[value] if value is None or isinstance(value, bool) else str(value)

@@ -1,7 +1,6 @@
 """Runs the trials of a sweep one after the other in this process, and reuses traced graphs."""
 
 import collections
-import dataclasses
 import functools
 import gc
 import json
@@ -17,8 +16,8 @@ import tensorflow as tf
 import dropzoo
 from dropzoo import layers, serving, training
 from dropzoo.runs.config import RunConfig
-from dropzoo.runs.evaluation import LogProbabilities, log_probabilities, score
-from dropzoo.runs.scores import Sample, Scores
+from dropzoo.runs.evaluation import LogProbabilities, log_probabilities, sampled, score
+from dropzoo.runs.scores import Scores
 from dropzoo.sweep.trials import Outcome, Record, Trial, as_json
 
 # Number of loaded data sets to keep: trials that follow each other differ in few seeds and augmentations.
@@ -133,7 +132,7 @@ class Workbench:
         ).history
         if not math.isfinite(history["val_nll"][-1]):
             raise FloatingPointError(f"The validation NLL is {history['val_nll'][-1]}")
-        sets = {"train": self._plain_training_set(config, data), "test": data.test, "validation": data.validation}
+        sets = {"train": data.seen, "test": data.test, "validation": data.validation}
         scores = {
             name: score(graph.predict, dataset, Scores(data.info))
             for name, dataset in sets.items()
@@ -153,12 +152,6 @@ class Workbench:
             "mc_ms": self._latency(graph, data.validation),
             "mc_samples": self.mc_samples,
         }
-
-    def _plain_training_set(self, config: RunConfig, data: "_Kept") -> tf.data.Dataset:
-        """Returns the training images without augmentation, unless only its crops give them one size."""
-        if config.augment and None not in data.info.input_shape:
-            data = self.load(dataclasses.replace(config, augment=False))
-        return data.seen
 
     def _latency(self, graph: "_Graph", dataset: tf.data.Dataset) -> float | None:
         """Returns the milliseconds that all samples of one image take, measured once for each graph."""
@@ -221,8 +214,8 @@ class _Kept:
 
     @functools.cached_property
     def seen(self) -> tf.data.Dataset:
-        """The training images, to evaluate on."""
-        return _in_memory(self.at_epoch(0), self.info)
+        """The training images as they are stored, each once and without augmentation, to evaluate on."""
+        return _in_memory(self.train.as_stored(), self.info)
 
 
 def _calibrated_nll(
@@ -236,10 +229,7 @@ def _calibrated_nll(
     for name, dataset in {"validation": validation, "test": test}.items():
         if dataset is None:
             continue
-        sample, kept = Sample(), []
-        for images, labels in dataset:
-            kept.append(sample(labels.numpy(), predict(images).numpy()))
-        classes, log_p = (np.concatenate(each) for each in zip(*kept, strict=True))
+        classes, log_p = sampled(predict, dataset)
         if name == "validation":
             temperature = training.fit_temperature(log_p, classes, ignore_class)
         counts = classes != ignore_class
@@ -248,7 +238,7 @@ def _calibrated_nll(
     return found
 
 
-def _in_memory(dataset: Any, info: training.DataInfo) -> Any:
+def _in_memory(dataset: tf.data.Dataset | None, info: training.DataInfo) -> tf.data.Dataset | None:
     """Returns a data set as few large batches in memory; large sets and varying sizes stay as they are."""
     height, width, channels = info.input_shape
     if dataset is None or height is None or width is None:

@@ -17,6 +17,7 @@ from dropzoo.training.data.images import (
     JPEG,
     PNG,
     TIFF_SUFFIXES,
+    channels_last,
     single_array,
     stack_axis,
 )
@@ -37,6 +38,7 @@ class Facts(NamedTuple):
         dtype: Str, the type of the stored values.
         plain: Bool. Whether the decoder of TensorFlow gives the image as it is shown.
         pages: Int, the number of images in the file.
+        is_open: Bool. Whether the file leaves it open that its last axis is channels.
     """
 
     height: int
@@ -45,6 +47,7 @@ class Facts(NamedTuple):
     dtype: str = "uint8"
     plain: bool = False
     pages: int = 1
+    is_open: bool = False
 
 
 def read_facts(paths: Sequence[Path], pages: str = "auto") -> tuple[dict[Path, Facts], dict[Path, str]]:
@@ -66,6 +69,19 @@ def read_facts(paths: Sequence[Path], pages: str = "auto") -> tuple[dict[Path, F
     return good, {path: each for path, each in found.items() if isinstance(each, str)}
 
 
+def count_pages(path: Path) -> int:
+    """Returns the number of images in the file of a mask, whether or not it says that its pages are a stack."""
+    suffix = path.suffix.lower()
+    if suffix in ARRAY_SUFFIXES:
+        shape = single_array(path).shape
+        return shape[0] if len(shape) == 3 else 1
+    if suffix not in TIFF_SUFFIXES:
+        return 1
+    with tifffile.TiffFile(path) as file:
+        stack = stack_axis(file.series[0].axes, file.series[0].shape, "ZTIQ")
+        return 1 if stack is None else int(file.series[0].shape[stack])
+
+
 def _facts(path: Path, pages: str) -> Facts:
     suffix = path.suffix.lower()
     if suffix in TIFF_SUFFIXES:
@@ -75,8 +91,10 @@ def _facts(path: Path, pages: str) -> Facts:
         if array.ndim == 3 and pages == "images":
             count, height, width = array.shape
             return Facts(height, width, 1, array.dtype.name, pages=count)
+        array = channels_last(array)
         height, width = array.shape[:2]
-        return Facts(height, width, array.shape[2] if array.ndim == 3 else 1, array.dtype.name)
+        channels = array.shape[2] if array.ndim == 3 else 1
+        return Facts(height, width, channels, array.dtype.name, is_open=True)
     with path.open("rb") as file:
         header = file.read(33)
         if not header:
@@ -145,4 +163,4 @@ def _tiff_facts(path: Path, pages: str) -> Facts:
         if kind == "PALETTE":
             return Facts(height, width, 3, "uint8", pages=count)
         channels -= bool(page.extrasamples) and kind == "RGB"
-        return Facts(height, width, channels, dtype.name, pages=count)
+        return Facts(height, width, channels, dtype.name, pages=count, is_open="Q" in axes)

@@ -7,8 +7,9 @@ import keras
 import tensorflow as tf
 
 from dropzoo import models
-from dropzoo.serving.calibration.facts import Facts, check_one_output, facts_of
+from dropzoo.serving.calibration.facts import Facts
 from dropzoo.serving.calibration.sites import Sites, can_set, named_sites
+from dropzoo.serving.montecarlo.calibrated import check_one_output, facts_of
 from dropzoo.serving.montecarlo.ensembles import Ensemble, Rival
 from dropzoo.serving.montecarlo.outputs import Output
 from dropzoo.serving.montecarlo.reader import Reader
@@ -141,7 +142,7 @@ class Samples(Source):
         return once + self.num_samples * (1.0 - once)
 
 
-def source_of(predictor: Any, task: str | None, example: Any) -> Source:
+def source_of(predictor: Any, task: str | None, example: Any, from_logits: bool | None = None) -> Source:
     """Returns the source of a model (one pass), a `MonteCarlo`, an `Ensemble` or a `TestTimeAugmentation`.
 
     Args:
@@ -149,23 +150,30 @@ def source_of(predictor: Any, task: str | None, example: Any) -> Source:
         task: The output kind of a model; None for that of its compiled loss or `"multi_class"`, or for that of a
             sampler or an ensemble.
         example: Inputs of a few images.
+        from_logits: Whether the output of a model is logits; None to find it out, or for that of a sampler or an
+            ensemble.
 
     Raises:
-        ValueError: If `predictor` is none of these or has a calibration, `task` is not that of the predictor, or
-            the model has several outputs.
+        ValueError: If `predictor` is none of these or has a calibration, `task` or `from_logits` is not that of
+            the predictor, or the model has several outputs.
     """
     if isinstance(predictor, keras.Model):
-        return Passes(Ensemble([predictor], task), example)
+        return Passes(Ensemble([predictor], task, from_logits), example)
     if not isinstance(predictor, (MonteCarlo, Rival)):
         raise ValueError(
             "`predictor` must be a model, a MonteCarlo, an Ensemble or a TestTimeAugmentation. "
             f"Received: {predictor!r}"
         )
     if task not in (None, predictor.task):
-        raise ValueError(f"The predictor has task={predictor.task!r}. Received: task={task!r}")
+        raise ValueError(f"`task` must be the task of the predictor, {predictor.task!r}. Received: task={task!r}")
+    if from_logits not in (None, predictor.from_logits):
+        raise ValueError(
+            f"The predictor has from_logits={predictor.from_logits!r}: make it with the other value. "
+            f"Received: from_logits={from_logits!r}"
+        )
     if predictor.calibration is not None:
         raise ValueError(
-            "Calibrate the predictor without its calibration: make it again without `calibration=`. "
+            "A predictor that already has a calibration cannot be calibrated: create it without `calibration=`. "
             "Received: a predictor with a calibration"
         )
     if isinstance(predictor, Rival):
@@ -191,8 +199,12 @@ def rates_of(mc: MonteCarlo) -> Sites:
     """
     named = named_sites(mc.model)
     rates: dict[str, Any] = {}
-    given: Mapping[str, Any] = dict.fromkeys(named, True) if mc.sites is None else mc.sites
-    for pattern, value in given.items():
+    if mc.sites is None:  # without layers under suspicion that draw nothing
+        on = {id(each.layer) for each in mc.stage.active}
+        rates = {name: float(x.rate) if can_set(x) else True for name, x in named.items() if id(x) in on}
+        plain = [name for name, _ in mc.stage.plain]
+        return rates | {name: True for name in plain if name.removesuffix("_dropout") not in rates}
+    for pattern, value in mc.sites.items():
         try:
             matched = models.match_sites(mc.model, [pattern])[pattern]
         except ValueError:  # a step that is sampled by plain passes may have a name that is no site
@@ -201,6 +213,4 @@ def rates_of(mc: MonteCarlo) -> Sites:
         for name, layer in named.items():
             if layer in matched:
                 rates[name] = float(layer.rate) if value is True and can_set(layer) else value
-    if mc.sites is None:
-        rates |= {name: True for name, _ in mc.cut().plain if name not in rates}
     return rates

@@ -1,0 +1,225 @@
+"""The classes of a folder: what its masks mean, which class each value is, and the names of the classes."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from dropzoo.training.data.files.broken import refuse_broken
+from dropzoo.training.data.files.colours import Palette, find_colours, palette_of, read_names, read_palette
+from dropzoo.training.data.files.headers import Facts
+from dropzoo.training.data.files.masks import Meaning, Values, look, parse_meaning, settle
+from dropzoo.training.data.files.table import Reading, Sample, Table, some
+from dropzoo.training.data.files.threads import map_files
+from dropzoo.training.data.images import read_alpha, read_image
+
+# Files beside masks that name the classes, and those that also have their colours.
+_NAMES = ("classes.txt", "class_names.txt", "codes.txt", "labels.txt", "names.txt", "classes.csv")
+_COLOURS = (
+    "class_dict.csv",
+    "label_colors.txt",
+    "label_colours.txt",
+    "labelmap.txt",
+    "colors.txt",
+    "colours.txt",
+    "palette.txt",
+)
+
+
+def find_classes(
+    folder: Path, table: Table, facts: dict[Path, Facts], reading: Reading
+) -> tuple[Meaning, dict[int, int], tuple[str, ...], list[Values]]:
+    """Returns the meaning of the masks, the class of each value, the names of the classes, and the values."""
+    if table.task == "classification":
+        for name in ("masks_as", "ignore_class", "mask_suffix"):
+            if getattr(reading, name) is not None:
+                raise ValueError(
+                    f"`{name}` is for masks. Received: {name}={getattr(reading, name)!r} for {folder}"
+                )
+        return Meaning(), {}, _label_names(table, reading), []
+    palette, palette_file = _colours_beside(folder)
+    meaning = parse_meaning(reading.masks_as, palette, folder)
+    if meaning.kind == "palette" and meaning.palette is None:
+        files = [sample for sample in table.samples if isinstance(sample.mask, Path)]
+        meaning = dataclasses.replace(meaning, palette=_occurring(files))
+        table.notes.append("The classes of colours are in the order of their codes, #000000 first")
+    elif meaning.kind == "palette" and reading.masks_as == "palette":
+        table.notes.append(f"The colours of the classes are those of {palette_file}")
+    found = _looked_at(table, meaning)
+    _refuse_sizes(table, facts, found)
+    _refuse_alpha(table, found, meaning)
+    classes = _drawn(found) if table.class_names else settle(found, reading.ignore_class, meaning)
+    names = _mask_names(folder, table, reading, meaning, classes, found, palette_file)
+    present = {int(value) for each in found for value in each.values}
+    if reading.ignore_class is not None and reading.ignore_class not in present:
+        table.doubts.append(f"No pixel has the label ignore_class={reading.ignore_class} (--ignore-class)")
+    return meaning, classes, names, found
+
+
+def _looked_at(table: Table, meaning: Meaning) -> list[Values]:
+    """Returns the values of all masks, or raises the error that names all masks that cannot be read."""
+
+    def values(sample: Sample) -> Values | ValueError:
+        try:
+            return look(sample, meaning)
+        except ValueError as error:
+            return error
+
+    found: list[Values] = []
+    broken: dict[Path, str] = {}
+    for sample, each in zip(table.samples, map_files(values, table.samples), strict=True):
+        if isinstance(each, Values):
+            found.append(each)
+        elif "Cannot read" not in str(each):
+            raise each
+        else:
+            broken[sample.mask if isinstance(sample.mask, Path) else sample.image] = str(each)
+    refuse_broken(broken)
+    return found
+
+
+def _drawn(found: list[Values]) -> dict[int, int]:
+    return {int(value): int(value) for each in found for value in each.values}
+
+
+def _occurring(samples: list[Sample]) -> Palette:
+    """Returns the colours in all masks, or raises a ValueError if they are too many for classes."""
+
+    def colours(sample: Sample) -> Palette:
+        return find_colours([read_image(Path(str(sample.mask)), sample.page)])
+
+    found = sorted({colour for each in map_files(colours, samples) for colour in each.colours})
+    if len(found) > 256:
+        raise ValueError(
+            f"Masks hold {len(found):,} colours, too many for classes. Pass a file of colours, of which the "
+            "nearest counts: masks_as='palette=FILE' (--masks-as palette=FILE), with a line for each class: red, "
+            "green, blue, name"
+        )
+    return palette_of(found)
+
+
+def _refuse_sizes(table: Table, facts: dict[Path, Facts], found: list[Values]) -> None:
+    wrong = [
+        (sample, each)
+        for sample, each in zip(table.samples, found, strict=True)
+        if each.size != (facts[sample.image].height, facts[sample.image].width)
+    ]
+    if wrong:
+        sample, each = wrong[0]
+        more = f", and {len(wrong) - 1:,} more pairs" if len(wrong) > 1 else ""
+        raise ValueError(
+            f"A mask must have its image's height and width. Received: {sample.image} of "
+            f"{facts[sample.image].height}x{facts[sample.image].width} with {each.path} of "
+            f"{each.size[0]}x{each.size[1]}{more}"
+        )
+
+
+def _refuse_alpha(table: Table, found: list[Values], meaning: Meaning) -> None:
+    """Raises a ValueError if all masks are of one value, and their shapes are in the alpha channel."""
+    if not meaning.found or any(len(each.values) > 1 for each in found):
+        return
+    for sample in table.samples[:20]:
+        alpha = read_alpha(sample.mask) if isinstance(sample.mask, Path) else None
+        if alpha is not None and len(np.unique(alpha)) > 1:
+            raise ValueError(
+                f"The masks have a single colour, and the shapes are in their alpha channel. Received: "
+                f"{sample.mask}. "
+                "Pass masks_as='alpha' (--masks-as alpha) to count what is opaque as foreground"
+            )
+
+
+def _colours_beside(folder: Path) -> tuple[Palette | None, Path | None]:
+    for path in _beside(folder, _COLOURS):
+        try:
+            return read_palette(path), path
+        except ValueError:
+            continue
+    return None, None
+
+
+def _beside(folder: Path, names: Sequence[str]) -> list[Path]:
+    return [folder / name for name in names if (folder / name).is_file()]
+
+
+def _label_names(table: Table, reading: Reading) -> tuple[str, ...]:
+    """Returns the names of the classes of labels; `class_names` sets their order, as in Keras."""
+    wanted = _asked_names(table.root, reading)
+    if not wanted:
+        return table.class_names
+    if len(set(wanted)) < len(wanted) or not set(table.class_names) <= set(wanted):
+        raise ValueError(
+            f"`class_names` must hold the names of the classes, in any order: {', '.join(table.class_names)}. "
+            f"Received: {', '.join(wanted)}"
+        )
+    absent = [name for name in wanted if name not in table.class_names]
+    if absent:  # as in a test folder that holds some classes of a model
+        table.doubts.append(f"There are no images of the class {some(absent)}, which `class_names` has")
+    order = [wanted.index(name) for name in table.class_names]
+    table.samples[:] = [dataclasses.replace(sample, label=order[sample.label]) for sample in table.samples]
+    return tuple(wanted)
+
+
+def _asked_names(root: Path, reading: Reading) -> list[str]:
+    """Returns the names that the user gives: a list, text with commas, or a file."""
+    names = reading.class_names
+    if names is None:
+        return []
+    if not isinstance(names, str):
+        return [str(name) for name in names]
+    for path in (Path(names).expanduser(), root / names):
+        if path.is_file():
+            return read_names(path)
+    if "," not in names:
+        raise ValueError(
+            f"`class_names` (--class-names) must be names with commas, or a file. Received: {names!r}, "
+            f"which is not a file"
+        )
+    return [name.strip() for name in names.split(",")]
+
+
+def _mask_names(
+    folder: Path,
+    table: Table,
+    reading: Reading,
+    meaning: Meaning,
+    classes: dict[int, int],
+    found: list[Values],
+    palette_file: Path | None,
+) -> tuple[str, ...]:
+    """Returns the names of the classes of masks: those that the user gives, or a file beside them, or numbers."""
+    ids = [number for number in classes.values() if number != reading.ignore_class]
+    count = max([*ids, 1]) + 1
+    asked = _asked_names(folder, reading)
+    if asked and len(asked) < count:
+        outside = [value for value, number in classes.items() if number >= len(asked)]
+        holders = [each.path for each in found if np.isin(each.values, outside).any()]
+        pixels = sum(int(each.counts[np.isin(each.values, outside)].sum()) for each in found)
+        raise ValueError(
+            f"Labels must be those of the {len(asked)} classes of `class_names`, 0 to {len(asked) - 1}. Received: "
+            f"{some(list(map(str, outside)))}, at {pixels:,} pixels, in {some(list(map(str, holders)), 2)}. If "
+            f"one of them marks pixels that do not count, pass it: ignore_class={outside[-1]} (--ignore-class "
+            f"{outside[-1]})"
+        )
+    if len(asked) > count and meaning.kind == "palette" and reading.masks_as == "palette" and not palette_file:
+        raise ValueError(
+            f"`class_names` has {len(asked)} names, but masks have {count} colours, which are numbered as they "
+            "occur. Name the colour of each class in a file: masks_as='palette=FILE' (--masks-as palette=FILE)"
+        )
+    if asked:
+        return tuple(asked)
+    if table.class_names:
+        return table.class_names
+    if meaning.kind == "palette" and meaning.palette is not None:
+        return meaning.palette.names
+    for path in _beside(folder, (*_NAMES, *_COLOURS)):
+        names = list(read_palette(path).names) if path.name in _COLOURS else read_names(path)
+        if len(names) >= count and len(names) <= count + 64:
+            table.notes.append(f"The names of the classes are those of {path}")
+            return tuple(names)
+        void = f". If {count - 1} marks pixels that do not count, pass --ignore-class {count - 1}"
+        table.doubts.append(
+            f"{path} names {len(names)} classes, but masks hold ids up to {count - 1}; it is not used"
+            + void * (len(names) == count - 1)
+        )
+    return tuple(str(number) for number in range(count))
