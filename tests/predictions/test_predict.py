@@ -164,7 +164,7 @@ def test_nothing_of_the_user_is_overwritten(predictor, images, tmp_path):
     Image.fromarray(grey(8, 8)).save(images / "a_mask.png")
     before = (images / "a_mask.png").read_bytes()
     both = [images / "a.png", images / "a_mask.png"]
-    with pytest.raises(ValueError, match="a_mask.png is one of the images, which is not overwritten"):
+    with pytest.raises(ValueError, match="a_mask.png is one of the images and is not overwritten"):
         predict_into(predictor, both, Plan(images, ("mask",)))
     assert (images / "a_mask.png").read_bytes() == before and (tmp_path / "t.csv").read_text() == "mine"
 
