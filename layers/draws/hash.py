@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import keras
+import numpy as np
 from keras import ops
 
 Tensor: TypeAlias = Any
@@ -34,9 +35,9 @@ def hash_bits(shape: Any, key: Tensor) -> Tensor:
         A uint32 tensor of `shape`.
     """
     h = positions(math.prod(shape) if isinstance(shape, tuple) else ops.prod(shape))
-    h = _wrapped(h * ops.bitwise_or(key[1], u32(1)) + key[0])
+    h = _wrapped(h * (key[1] | u32(1)) + key[0])
     for shift, factor in STEPS:
-        h = ops.bitwise_xor(h, ops.right_shift(h, u32(shift)))
+        h = h ^ ops.right_shift(h, shift)
         h = h if factor is None else _wrapped(h * u32(factor))
     return ops.reshape(h, shape)
 
@@ -52,7 +53,7 @@ def row_bits(first: Tensor, second: Tensor, size: int | Tensor) -> Tensor:
     Returns:
         A uint32 tensor `(rows, size)`.
     """
-    return mix(ops.bitwise_xor(mix(positions(size)[None] + mix(first)[:, None]), mix(second)[:, None]))
+    return mix(mix(positions(size)[None] + mix(first)[:, None]) ^ mix(second)[:, None])
 
 
 def derive_key(seed: Tensor, replica: int | Tensor = 0) -> Tensor:
@@ -66,27 +67,27 @@ def derive_key(seed: Tensor, replica: int | Tensor = 0) -> Tensor:
         A uint32 tensor `(2,)`.
     """
     seed = _wrapped(ops.cast(seed, "uint32"))
-    first = mix(mix(ops.bitwise_xor(seed[0], u32(0x9E3779B9))) + seed[1])
-    second = mix(mix(ops.bitwise_xor(seed[1], u32(0x85EBCA6B))) + seed[0])
-    return ops.stack([first, ops.bitwise_xor(second, mix(ops.cast(replica, "uint32")))])
+    first = mix(mix(seed[0] ^ u32(0x9E3779B9)) + seed[1])
+    second = mix(mix(seed[1] ^ u32(0x85EBCA6B)) + seed[0])
+    return ops.stack([first, second ^ mix(ops.cast(replica, "uint32"))])
 
 
 def mix(h: Tensor) -> Tensor:
     """Returns the hash lowbias32, by the same author, of each element of a uint32 tensor."""
     h = _wrapped(h)
-    h = _wrapped(ops.bitwise_xor(h, ops.right_shift(h, u32(16))) * u32(0x7FEB352D))
-    h = _wrapped(ops.bitwise_xor(h, ops.right_shift(h, u32(15))) * u32(0x846CA68B))
-    return ops.bitwise_xor(h, ops.right_shift(h, u32(16)))
+    h = _wrapped((h ^ ops.right_shift(h, 16)) * u32(0x7FEB352D))
+    h = _wrapped((h ^ ops.right_shift(h, 15)) * u32(0x846CA68B))
+    return h ^ ops.right_shift(h, 16)
 
 
 def _wrapped(h: Tensor) -> Tensor:
     """Returns numbers modulo 2**32. On PyTorch, Keras' uint32 is an int64, which does not wrap around there."""
-    return ops.bitwise_and(h, u32(0xFFFFFFFF)) if keras.backend.backend() == "torch" else h
+    return h & u32(0xFFFFFFFF) if keras.backend.backend() == "torch" else h
 
 
 def u32(value: int) -> Tensor:
-    """Returns a uint32 scalar."""
-    return ops.convert_to_tensor(value, dtype="uint32")
+    """Returns a uint32 scalar. A Python int would become a constant of another type and a cast in each graph."""
+    return ops.convert_to_tensor(np.array(value, "uint32"), dtype="uint32")
 
 
 def keep_mask(bits: Tensor, rate: float | Tensor) -> Tensor:
@@ -99,7 +100,7 @@ def uniform(bits: Tensor) -> Tensor:
 
     They use 23 bits, so that adding 0.5 to them is exact in float32.
     """
-    return (ops.cast(ops.right_shift(bits, u32(9)), "float32") + 0.5) * 2.0**-23
+    return (ops.cast(ops.right_shift(bits, 9), "float32") + 0.5) * 2.0**-23
 
 
 def standard_normal(bits: Tensor) -> Tensor:

@@ -95,7 +95,7 @@ class SampleDraw(Draw):
     def _next_key(self) -> tf.Tensor:
         name = zlib.crc32(f"{self._stream} {self._calls}".encode()) & 0x7FFFFFFF
         self._calls += 1
-        word = ops.bitwise_xor(u32(name), mix(tf.cast(self._group, tf.uint32)))
+        word = u32(name) ^ mix(tf.cast(self._group, tf.uint32))
         return derive_key(tf.stack([tf.cast(self._seed, tf.uint32), word]))
 
     def _rows_of(self, shape: Shape) -> tf.Tensor:
@@ -183,7 +183,7 @@ def _plain_bits(shape: tf.Tensor, key: tf.Tensor, rows: tf.Tensor, sample: tf.Te
     if 1 < count < _ORDERS * 16:
         stratum = plain_stratum(tf.cast(sample, tf.int32), unit, _orders(count))
         whole, rest = divmod(2**32, count)
-        half = tf.cast(tf.bitwise.right_shift(bits, u32(1)), tf.int32)
+        half = tf.cast(tf.bitwise.right_shift(bits, 1), tf.int32)
         last = tf.cast(bits + tf.cast(half, tf.uint32) * _minus(2), tf.int32)
         times = half // count
         more = (2 * (half - times * count) + last + stratum * rest) // count
@@ -198,10 +198,10 @@ def _unit_and_bits(
     """The bits of each unit, the sample of each row, and independent bits for each unit and sample."""
     size = ops.prod(shape[1:])
     rows, sample = _spread(shape[0], rows, sample)
-    first, second = rows + key[0], ops.bitwise_xor(rows, key[1])
+    first, second = rows + key[0], rows ^ key[1]
     unit = row_bits(first, second, size)  # (rows, units): the same for all samples
     place = mix(second)[:, None] + positions(size)
-    return unit, sample, mix(ops.bitwise_xor(mix(unit + mix(sample + u32(1))), place))
+    return unit, sample, mix(mix(unit + mix(sample + u32(1))) ^ place)
 
 
 def _spread(length: tf.Tensor, rows: tf.Tensor, sample: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -218,7 +218,7 @@ def _spread(length: tf.Tensor, rows: tf.Tensor, sample: tf.Tensor) -> tuple[tf.T
     keys = tf.bitcast(tf.gather(tf.bitcast(rows, tf.int32), image), tf.uint32)
     several = tf.bitcast(tf.reshape(sample, [-1, 1]), tf.int32)  # one for all rows, or one for each image
     chosen = tf.gather(several, tf.minimum(image, tf.shape(several)[0] - 1))
-    return ops.bitwise_xor(keys, place), tf.bitcast(chosen, tf.uint32)
+    return keys ^ place, tf.bitcast(chosen, tf.uint32)
 
 
 def _drop(
@@ -236,8 +236,8 @@ def _drop(
 def _stratum(sample: tf.Tensor, unit: tf.Tensor, count: int) -> tf.Tensor:
     """Returns the place of `sample` in each unit's own permutation of the samples."""
     table = tf.constant(_orders(count).ravel())
-    one = ops.bitwise_and(unit, u32(_ORDERS - 1))
-    other = ops.bitwise_and(ops.right_shift(unit, u32(10)), u32(_ORDERS - 1))
+    one = unit & u32(_ORDERS - 1)
+    other = tf.bitwise.right_shift(unit, 10) & u32(_ORDERS - 1)
     turn = ops.cast(unit, "uint64") * tf.constant(count, tf.uint64) // tf.constant(2**32, tf.uint64)
 
     def look_up(place: tf.Tensor, order: tf.Tensor) -> tf.Tensor:
@@ -251,12 +251,12 @@ def plain_stratum(sample: tf.Tensor, unit: tf.Tensor, orders: np.ndarray) -> tf.
     """Returns the same as `_stratum`, int32, by numbers of 32 bits."""
     count = orders.shape[0]
     table = tf.constant(orders.astype("int32").ravel())
-    high, low = tf.bitwise.right_shift(unit, u32(10)), tf.bitwise.right_shift(unit, u32(20))
+    high, low = tf.bitwise.right_shift(unit, 10), tf.bitwise.right_shift(unit, 20)
     one, other = unit + high * _minus(_ORDERS), high + low * _minus(_ORDERS)
     # The upper half of a product of 64 bits, from two halves of 16 bits.
-    upper = tf.bitwise.right_shift(unit, u32(16))
-    lower = tf.bitwise.right_shift((unit + upper * _minus(1 << 16)) * u32(count), u32(16))
-    turn = tf.bitwise.right_shift(upper * u32(count) + lower, u32(16))
+    upper = tf.bitwise.right_shift(unit, 16)
+    lower = tf.bitwise.right_shift((unit + upper * _minus(1 << 16)) * u32(count), 16)
+    turn = tf.bitwise.right_shift(upper * u32(count) + lower, 16)
 
     def look_up(place: tf.Tensor, order: tf.Tensor) -> tf.Tensor:
         return tf.gather(table, place * _ORDERS + tf.cast(order, tf.int32))
@@ -272,7 +272,7 @@ def _minus(value: int) -> tf.Tensor:
 
 def _signed(bits: tf.Tensor) -> tf.Tensor:
     """Unsigned numbers as signed ones in the same order."""
-    return tf.cast(tf.bitwise.bitwise_xor(bits, u32(1 << 31)), tf.int32)
+    return tf.cast(bits ^ u32(1 << 31), tf.int32)
 
 
 def standard_normal_plainly(uniform: tf.Tensor) -> tf.Tensor:
@@ -316,6 +316,6 @@ def _shuffle(sample: tf.Tensor, unit: tf.Tensor, count: int) -> tf.Tensor:
     for turn in range(1, 11):
         unit = mix(unit + u32(0x9E3779B9 * turn & 0xFFFFFFFF))
         partner = (unit % u32(count) + u32(count) - place) % u32(count)
-        coin = mix(ops.bitwise_xor(unit, ops.maximum(place, partner) * u32(0x85EBCA6B)))
-        place = ops.where(ops.right_shift(coin, u32(31)) == u32(1), partner, place)
+        coin = mix(unit ^ (ops.maximum(place, partner) * u32(0x85EBCA6B)))
+        place = ops.where(tf.bitwise.right_shift(coin, 31) == u32(1), partner, place)
     return place

@@ -241,8 +241,8 @@ def _check_names(inputs: Sequence[Input]) -> None:
     for names in ([each.name for each in inputs], in_files):
         if twice := [name for name in names if names.count(name) > 1]:
             raise ValueError(
-                f"Each input needs a name of its own, and two would be called {twice[0]!r}: other characters than "
-                "letters and digits become '_' in the signatures, and `_bytes` is added where files are sent. "
+                f"Each input needs its own name, but two would be called {twice[0]!r}: characters other than "
+                f"letters and digits become '_' in the signatures, and `_bytes` is added where files are sent. "
                 "Rename one: keras.Input(..., name=...)"
             )
 

@@ -112,8 +112,8 @@ class TestTimeAugmentation(Rival):
             raise ValueError(f"{turning} need two spatial axes. Received: a model that takes {shapes[0]}")
         swapping = [name for name in turning if _TRANSFORMS[name][1] % 2]
         for shape, first in zip(shapes, _channels_first(self.reader), strict=True):
-            height, width = shape[-2:] if first else shape[-3:-1]
-            if swapping and len(shape) == rank and height != width:
+            sides = shape[-2:] if first else shape[-3:-1]
+            if swapping and len(shape) == rank and sides[0] != sides[1]:
                 raise ValueError(
                     f"{swapping} swap height and width, so the model must take square images. Received: {shape}"
                 )

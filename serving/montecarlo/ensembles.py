@@ -179,7 +179,7 @@ class Ensemble(Rival):
                 )
             if _kinds(reader) != _kinds(self.readers[0]):
                 raise ValueError(
-                    "The outputs of all members must mean the same; pass `task`. Received: "
+                    "The outputs of all members must have the same task; pass `task`. Received: "
                     f"{self.readers[0].task!r} for the first, {reader.task!r} for number {i + 1}"
                 )
         super()._check_known()

@@ -75,7 +75,7 @@ def read_tiff(data: bytes, limits: Limits, any_numbers: bool = False) -> np.ndar
         with tifffile.TiffFile(io.BytesIO(data)) as file:
             page: Any = file.pages[0]  # `series` may name further files
             if any(not each.is_reduced for each in itertools.islice(file.pages, 1, 4)):
-                raise Refused(400, "The TIFF file has several pages. Send each page as a file of its own")
+                raise Refused(400, "The TIFF file has several pages. Send each page as a separate file")
             width, height = page.imagewidth, page.imagelength
             if math.prod(page.shape) > 4 * limits.max_pixels:
                 raise Refused(413, f"The image has {width} x {height} pixels; {limits.max_pixels:,} are allowed")

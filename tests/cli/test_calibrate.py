@@ -58,7 +58,7 @@ def test_a_run_is_calibrated_on_its_validation_images(own, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--guarantee", "set=0.001"], "the least level is 0.0"),
+        (["--guarantee", "set=0.001"], "the lowest possible level is 0.0"),
         (["--guarantee", "set=0"], "must be in (0, 1)"),
         (["--guarantee", "set"], '"name=level"'),
         (["--guarantee", "set=0.1", "--guarantee", "set=0.2"], "must be given once"),

@@ -56,9 +56,9 @@ WRONG = [
     (functional, {3: 0.1}, "a string or a callable"),
     (functional, {lambda site: False: 0.1}, "returns True for no site"),
     (nested, {"inside:inner after:Dense": 0.1}, "Unknown layer or class 'Dense'"),
-    (siamese, {"tower_call2": 0.1}, "Write 'tower' for all"),
-    (siamese, {"tower_call1/conv": 0.1}, "Write 'tower/conv' for all"),
-    (siamese, {"inside:tower_call2": 0.1}, "Write 'inside:tower' for all"),
+    (siamese, {"tower_call2": 0.1}, "use the key 'tower'"),
+    (siamese, {"tower_call1/conv": 0.1}, "use the key 'tower/conv'"),
+    (siamese, {"inside:tower_call2": 0.1}, "use the key 'inside:tower'"),
 ]
 
 
@@ -81,7 +81,8 @@ def test_ambiguous_names():
     both = K.Add(name="Dense")([tower("left")(inputs), tower("right")(inputs)])
     model = keras.Model(inputs, K.Dense(2, name="logits")(both))
     with pytest.raises(
-        ValueError, match="in several models. Say which: 'left/dense', 'right/dense', or '\\*dense'"
+        ValueError,
+        match="have a layer of this name. Use one of these keys: 'left/dense', 'right/dense', or '\\*dense'",
     ):
         models.retrofit(model, {"dense": 0.1})
     assert standing(models.retrofit(model, {"right/dense": 0.1})) == ["right/dense"]

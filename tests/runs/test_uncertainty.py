@@ -89,7 +89,7 @@ def test_foreign_images_take_the_size_and_channels_of_ours():
     with pytest.raises(ValueError, match="'digits' have 1 channels, but the model takes 2"):
         uncertainty.load_foreign("digits", own((8, 8, 2)), HERE, GREY)
     data = training.load_data("digits")
-    with pytest.raises(ValueError, match="another data set than the run's. Received: 'digits'"):
+    with pytest.raises(ValueError, match="a different data set from that of the run. Received: 'digits'"):
         uncertainty.load_foreign("digits", data, HERE, GREY)
 
 

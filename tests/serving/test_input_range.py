@@ -131,7 +131,10 @@ def test_samples_and_predictions_of_files(tmp_path):
     ("make", "words"),
     [
         (lambda: net(), "are assumed for 'images'.*input_range=.low, high. to settle it.$"),
-        (lambda: trained_on(-124, 151, from_files=False), "Files cannot be read for 'images'.*from -124 to 151"),
+        (
+            lambda: trained_on(-124, 151, from_files=False),
+            "Image files cannot be converted to the range of 'images'.*from -124 to 151",
+        ),
         (lambda: net(kl.Rescaling(1 / 255)), None),
     ],
 )
@@ -212,14 +215,15 @@ def test_a_model_of_standardised_images_takes_no_files(tmp_path):
     version = load(path)
     assert list(version.signatures) == ["serving_default"]
     assert (
-        "-2.1 to 2.6 (known from the training images, which" in (path / "assets.extra/model_card.md").read_text()
+        "-2.1 to 2.6 (known from the training images; image files"
+        in (path / "assets.extra/model_card.md").read_text()
     )
     signature, file = version.signatures["serving_default"], tf.io.encode_png(np.zeros((8, 8, 3), "uint8")).numpy()
     with pytest.raises(Refused, match="from -2.1 to 2.6 .*so it takes no image files: send JSON"):
         read_image(file, signature.specs["images"], Limits(), signature.pixels["images"])
     with pytest.raises(ValueError, match="-2.1 to 2.6.*Add the layer that scales the images"):
         serving.export_model(model, tmp_path / "m" / "2", 0, image_dtype="uint8")
-    with pytest.raises(ValueError, match="or pass the values of a black and a white pixel: --input-range"):
+    with pytest.raises(ValueError, match="or pass the values of black and white pixels: --input-range"):
         settle_range(model, None, print)
     assert settle_range(model, (-2, 2), print).from_files
 

@@ -146,7 +146,7 @@ def test_suspicion_is_not_proof():
     mc = serving.MonteCarlo(model, 4, fold=2, task="regression")
     assert mc.plain_passes is None and mc.cut().frontier == ("conv",)
     assert [*rates_of(mc).values()] == [0.3]  # a calibration names no site that draws nothing
-    with pytest.raises(ValueError, match="'calm' draws nothing at random, so it is no site"):
+    with pytest.raises(ValueError, match="'calm' does not draw random numbers, so it cannot be in"):
         serving.MonteCarlo(model, 2, sites={"calm": True})
 
 
@@ -197,7 +197,9 @@ def test_what_is_stuck_or_cannot_be_fixed_is_named():
     model = of_images(
         lambda x: kl.Dropout(0.2, name="known")(kl.Lambda(lambda y: tf.nn.dropout(y, 0.5), name="stuck")(x))
     )
-    with pytest.warns(UserWarning, match="Not turned off: stuck draws in inference too") as caught:
+    with pytest.warns(
+        UserWarning, match="stuck is not in `sites`, but it draws random numbers in inference too"
+    ) as caught:
         serving.MonteCarlo(model, 2, sites={"known": True})
     assert caught[0].filename == __file__
     path = of_images(lambda x: SeededPath(0.5, name="mine")(x))
@@ -227,7 +229,7 @@ def test_outputs_for_training_only():
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         serving.MonteCarlo(deeper, 4)
-    text = "Not sampled: the dropout of deeper, which has other outputs in training mode"
+    text = "The dropout in deeper is not sampled, because the layer has different outputs in training mode"
     assert any(text in str(w.message) for w in said)
 
 

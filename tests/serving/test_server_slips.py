@@ -45,7 +45,7 @@ def test_tiff_files_of_usual_compressions(pixels, compression):
 
 def test_a_stack_is_not_answered_by_its_first_page():
     for stack in (np.stack([GREY] * 5), np.stack([RGB] * 3)):
-        with pytest.raises(Refused, match="several pages. Send each page as a file of its own"):
+        with pytest.raises(Refused, match="several pages. Send each page as a separate file"):
             read_tiff(by_tifffile(stack, photometric="rgb" if stack.ndim == 4 else "minisblack"), LIMITS)
     file = io.BytesIO()
     with tifffile.TiffWriter(file) as writer:

@@ -20,12 +20,12 @@ def augment(request) -> bool:
 def test_epochs_are_repeatable_and_distinct(load, augment):
     data, again = load(augment=augment, seed=3), load(augment=augment, seed=3)
     keras.utils.set_random_seed(7)  # the global seed plays no part
-    epochs = [arrays(data.train) for _ in range(3)]
+    epochs = [arrays(data.train) for _ in range(2)]
     for number, epoch in enumerate(epochs):
         assert_equal(epoch, arrays(again.train))
         assert_equal(epoch, arrays(data.train.at_epoch(number)))
         assert_equal(epoch, arrays(again.train.at_epoch(number)))
-    assert len({images_of(epoch)[0] for epoch in epochs}) == 3
+    assert len({images_of(epoch)[0] for epoch in epochs}) == 2
     assert images_of(arrays(load(augment=augment, seed=4).train)) != images_of(epochs[0])
 
 
@@ -80,7 +80,7 @@ def test_the_cache_outlives_an_epoch(size):
 def test_fit_under_a_strategy(load, two_devices):
     with two_devices.scope():
         model = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(10)])
-        model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=False)
     data = load(batch_size=100, augment=True)
     model.fit(data.train, validation_data=data.validation, epochs=2, shuffle=False, verbose=0)
     assert model.optimizer.iterations.numpy() == 2 * 13

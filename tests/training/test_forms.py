@@ -192,7 +192,7 @@ NOT_IN_FIT = ("a dataset in parts", "a PyDataset whose hooks change it")
 def test_each_form_trains_as_in_fit(name):
     build, loss, data, options = FORMS[name]
     first, second = build(), build()
-    first.compile(keras.optimizers.SGD(0.1), loss or None)
+    first.compile(keras.optimizers.SGD(0.1), loss or None, jit_compile=False)
     fit = {**options, "epochs": 3, "shuffle": False, "verbose": 0}
     expected = first.fit(**data(), **fit).history
     found = Trainer(second, keras.optimizers.SGD(0.1), loss, []).fit(**data(), **fit).history
@@ -306,10 +306,10 @@ def test_validation_data_of_each_form(validation, steps):
 def test_data_that_run_out_stop_the_run_with_a_warning():
     few = (batch for batch in list(itertools.islice(generator(), 5)))
     trainer = Trainer(one(), "sgd", CROSS_ENTROPY, [])
-    with pytest.warns(UserWarning, match="came to an end after 1 of the 4 batches of epoch 2"):
+    with pytest.warns(UserWarning, match="ended after 1 of the 4 batches of epoch 2"):
         assert trainer.fit(few, steps_per_epoch=4, epochs=5, verbose=0).epoch == [0, 1]
     few = (batch for batch in list(itertools.islice(generator(), 4)))
-    with pytest.warns(UserWarning, match="came to an end after 0 of the 4 batches of epoch 2"):
+    with pytest.warns(UserWarning, match="ended after 0 of the 4 batches of epoch 2"):
         assert trainer.fit(few, steps_per_epoch=4, epochs=5, verbose=0).epoch == [0]
 
 

@@ -87,7 +87,7 @@ def test_sites_of_any_model():
 def test_tensorboard(tmp_path):
     pytest.importorskip("tensorboard", reason="the extra `track` is not installed")
     net = model()
-    net.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    net.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=False)
     net.fit(dataset(), epochs=2, shuffle=False, callbacks=[TensorBoardLogger(tmp_path)], verbose=0)
     [file] = (tmp_path / "train").glob("events*")
     events = [v for event in tf.compat.v1.train.summary_iterator(str(file)) for v in event.summary.value]

@@ -90,7 +90,7 @@ def test_maps_are_resized_as_the_padded_image(side, depth, ratios):
 def test_callbacks_save_the_model_that_is_trained(tmp_path):
     deep, (images, masks) = training.DeepSupervision(build()), data()
     kept = keras.callbacks.ModelCheckpoint(str(tmp_path / "model.keras"), save_best_only=False)
-    deep.compile("sgd", training.DiceCrossEntropy())
+    deep.compile("sgd", training.DiceCrossEntropy(), jit_compile=False)
     deep.fit(images, masks, callbacks=[kept], verbose=0)
     again = keras.models.load_model(tmp_path / "model.keras", compile=False)
     np.testing.assert_allclose(again(images), deep(images), atol=1e-6)

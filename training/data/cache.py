@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from dropzoo.common.checks import check_choice
-from dropzoo.training.data.pipeline import Read, Split
+from dropzoo.training.data.pipeline import Read, Split, as_written
 
 #: The values of `cache`.
 CACHES = ("auto", "memory", "disk", "none")
@@ -92,6 +92,7 @@ def _filled(split: Split, arrays: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
 
 
 def _gathered(split: Split, gather: Read) -> Split:
+    gather = as_written(gather)
     examples = tf.data.Dataset.range(split.count).map(gather, num_parallel_calls=tf.data.AUTOTUNE)
     return dataclasses.replace(split, examples=examples, read=gather, gather=gather, in_memory=True)
 

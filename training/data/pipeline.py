@@ -17,6 +17,9 @@ _SHUFFLE_WINDOW = 10_000
 _BITS = {tf.uint8: 8, tf.uint16: 16}
 
 
+#: Marks a function that a dataset traces. There is nothing to convert, and the search takes time in each epoch.
+as_written = tf.autograph.experimental.do_not_convert
+
 #: A function from a place, or from several, to the example there, or to a batch.
 Read: TypeAlias = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 
@@ -105,8 +108,8 @@ def pick(split: Split, wanted: np.ndarray) -> Split:
     """Returns the examples for which `wanted`, a bool array `(count,)`, is true."""
     size = int(wanted.sum())
     if split.read is None:
-        numbered = split.examples.enumerate().filter(lambda index, example: tf.gather(wanted, index))
-        examples = numbered.map(lambda index, example: example)
+        numbered = split.examples.enumerate().filter(as_written(lambda index, _: tf.gather(wanted, index)))
+        examples = numbered.map(as_written(lambda _, example: example))
         return Split(examples.apply(tf.data.experimental.assert_cardinality(size)), size)
     places, read = tf.constant(np.flatnonzero(wanted)), split.read
     labels = None if split.labels is None else split.labels[wanted]
@@ -118,7 +121,7 @@ def numbered_split(
     read: Read, count: int, labels: np.ndarray | None = None, groups: tuple[str, ...] = ()
 ) -> Split:
     """Returns the split of examples that can be read in any order."""
-    read = tf.autograph.experimental.do_not_convert(read)  # there is nothing to convert, and the search is slow
+    read = as_written(read)
     examples = tf.data.Dataset.range(count).map(read, num_parallel_calls=tf.data.AUTOTUNE)
     return Split(examples, count, read, labels=labels, groups=groups)
 
@@ -126,6 +129,7 @@ def numbered_split(
 def conform(split: Split, size: tuple[int, int] | None, channels: int) -> Split:
     """Returns the examples with images and masks of the wanted size and channels. Their dtypes do not change."""
 
+    @as_written
     def conform_one(image: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         if image.shape[-1] != channels:
             image = tf.image.rgb_to_grayscale(image) if channels == 1 else grey_to_rgb(image)
@@ -148,9 +152,12 @@ def evaluation_batches(split: Split, batch_size: int) -> tf.data.Dataset:
     if split.gather is not None:
         gather = split.gather
         places = tf.data.Dataset.range(split.count).batch(batch_size)
-        batches = places.map(lambda place: _as_numbers(*gather(place)), num_parallel_calls=tf.data.AUTOTUNE)
+        read = as_written(lambda place: _as_numbers(*gather(place)))
+        batches = places.map(read, num_parallel_calls=tf.data.AUTOTUNE)
     else:
-        batches = split.examples.batch(batch_size).map(_as_numbers, num_parallel_calls=tf.data.AUTOTUNE)
+        batches = split.examples.batch(batch_size).map(
+            as_written(_as_numbers), num_parallel_calls=tf.data.AUTOTUNE
+        )
     return batches.prefetch(tf.data.AUTOTUNE)
 
 
@@ -182,6 +189,7 @@ def training_batches(
         images, labels = _as_numbers(images, labels)
         return (images, labels) if augment is None else augment.apply_batch(images, labels, draws, ignore_class)
 
+    @as_written
     def at_epoch(epoch: int | tf.Tensor) -> tf.data.Dataset:
         epoch = tf.cast(epoch, tf.int64)
         draws = tf.random.stateless_uniform([count, NUM_DRAWS], tf.stack([seed, epoch]), -1.0, 1.0)

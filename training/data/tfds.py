@@ -17,7 +17,7 @@ from dropzoo.common.checks import did_you_mean
 from dropzoo.common.seeds import random_untouched
 from dropzoo.training.data import digits
 from dropzoo.training.data.files.splits import tail_count
-from dropzoo.training.data.pipeline import Source, Split, pick
+from dropzoo.training.data.pipeline import Source, Split, as_written, pick
 
 EMBEDDED = [digits.Digits.name, digits.DigitScenes.name]
 
@@ -39,7 +39,7 @@ def read_tfds(
         # The order on disk is fixed; `load_data` decides whether to cache.
         config = tfds.ReadConfig(try_autocache=False)
         examples = builder.as_dataset(split=key, shuffle_files=False, read_config=config)
-        pairs = examples.map(lambda example: (example[image_key], example[label_key]))
+        pairs = examples.map(as_written(lambda example: (example[image_key], example[label_key])))
         return Split(pairs, splits[key].num_examples)
 
     train = split("train")

@@ -136,6 +136,7 @@ def weighted(data: tf.data.Dataset, class_weight: dict[int, float] | None, model
     table = np.ones(max(names) + 2, "float32")  # the last entry is for all larger labels
     table[names] = list(class_weight.values())
 
+    @tf.autograph.experimental.do_not_convert  # there is nothing to convert, and the search is slow
     def weigh(x: Any, y: tf.Tensor) -> Batch:
         labels = y
         if len(y.shape) == out.rank:

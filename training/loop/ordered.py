@@ -117,10 +117,12 @@ class Arrays(Feed):
         indices = pieces[0]
         for piece in pieces[1:]:
             indices = indices.concatenate(piece)
-        rows = indices.map(
-            lambda rows: tf.nest.map_structure(lambda part: tf.gather(part, rows), self._parts),
-            num_parallel_calls=tf.data.AUTOTUNE,
-        )
+
+        @tf.autograph.experimental.do_not_convert  # there is nothing to convert, and the search is slow
+        def rows_of(places: tf.Tensor) -> Batch:
+            return tf.nest.map_structure(lambda part: tf.gather(part, places), self._parts)
+
+        rows = indices.map(rows_of, num_parallel_calls=tf.data.AUTOTUNE)
         return rows.prefetch(tf.data.AUTOTUNE)
 
     def _pass(self, turn: int, numbers: list[int]) -> tf.data.Dataset:

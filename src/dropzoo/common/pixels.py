@@ -56,7 +56,7 @@ class Pixels:
     def words(self) -> str:
         """The range and its source, in words."""
         known = f"known from {self.source}" if self.source else "assumed, because nothing says so"
-        no_range = "" if self.from_files else ", which image files do not have"
+        no_range = "" if self.from_files else "; image files have no such range"
         stored = "" if self.stored is None else f"; files hold {self.stored[0]:g} to {self.stored[1]:g}"
         return f"{self.low:.5g} to {self.high:.5g} ({known}{no_range}{stored})"
 

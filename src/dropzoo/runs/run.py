@@ -77,7 +77,7 @@ def train_run(
     more = _check_folder(out, config)
     if more:
         done = _epochs_done(out / "checkpoints")
-        said = f"{out} goes on from epoch {done} to {config.epochs}"
+        said = f"{out} continues from epoch {done} to {config.epochs}"
         say(f"{said}; schedules are those of {config.epochs} epochs from here")
     elif (out / "results.json").exists():
         say(f"{out} already holds this run, and it is finished. There is nothing to train")

@@ -123,7 +123,8 @@ def _refuse_alpha(table: Table, found: list[Values], meaning: Meaning) -> None:
         alpha = read_alpha(sample.mask) if isinstance(sample.mask, Path) else None
         if alpha is not None and len(np.unique(alpha)) > 1:
             raise ValueError(
-                f"Masks are of one colour, and their shapes are in the alpha channel. Received: {sample.mask}. "
+                f"The masks have a single colour, and the shapes are in their alpha channel. Received: "
+                f"{sample.mask}. "
                 "Pass masks_as='alpha' (--masks-as alpha) to count what is opaque as foreground"
             )
 

@@ -85,7 +85,7 @@ def _read(path: Path, root: Path, split: str) -> Table:
             shapes.setdefault(each["image_id"], []).append((classes[each["category_id"]], shape))
     if boxes:
         raise ValueError(
-            f"{boxes:,} annotations in {path} have no outline, but a box at most. Remove them, or save masks as "
+            f"{boxes:,} annotations in {path} have no outline, but at most a box. Remove them, or save masks as "
             "PNG files of class ids"
         )
     images = sorted(content["images"], key=lambda each: each["file_name"])

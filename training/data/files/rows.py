@@ -71,8 +71,8 @@ def read_rows(path: Path, root: Path, reading: Reading) -> Table:
     hot = {} if {"label", "mask"} & set(columns) else one_hot(head, lines, columns, path)
     if len(columns) == 1 and not hot:
         raise ValueError(
-            f"A table of images says something of them: label, mask, split or group. Received: {path} with the "
-            f"columns {some(head)}. Rename the one that holds it"
+            f"A table of images must have a column label, mask, split or group. Received: {path} with the "
+            f"columns {some(head)}. Rename the column that holds this information"
         )
     labels = labels_of(lines, columns, hot, path)
     names = class_names_of(labels)
@@ -123,8 +123,8 @@ def _refuse_columns(path: Path, head: Sequence[str], columns: dict[str, int]) ->
     runs = [name for name in head if squashed(name) in RUN_LENGTHS]
     if runs and "mask" not in columns and "label" not in columns:
         raise ValueError(
-            f"Masks as run lengths are not read. Received: {path} with the column {runs[0]}. Draw them into PNG "
-            "files of class ids, and name these in a column `mask`"
+            f"Masks as run lengths cannot be read. Received: {path} with the column {runs[0]}. Convert them to "
+            f"PNG files of class ids, and list these in a column `mask`"
         )
     if "file" not in columns:
         raise ValueError(
