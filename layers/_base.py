@@ -103,8 +103,9 @@ class LiveRate(Stochastic):
     def rate(self, value: float) -> None:
         if is_in_step(self._live_rate.variable):
             raise RuntimeError(
-                f"`fit` holds the rate of {self.name!r} while it runs on JAX. Set it in a callback, on the "
-                "layer that `self.model.get_layer` gives there, or use training.RateSchedule."
+                f"On JAX, the rate of {self.name!r} cannot be set from outside while `fit` is running. Set it "
+                f"in a callback, on the layer that `self.model.get_layer` returns there, or use "
+                f"training.RateSchedule."
             )
         self._live_rate.assign(check_rate(value))
 

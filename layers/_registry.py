@@ -118,7 +118,7 @@ def get(spec: Any) -> keras.Layer:
     if isinstance(spec, dict) and "name" in spec:
         return _make(spec, spec["name"], (), {key: value for key, value in spec.items() if key != "name"})
     raise ValueError(
-        'A dropout is described by a float, "name:rate,option=value", a dict with "name", or a layer. '
+        'A dropout spec must be a float, "name:rate,option=value", a dict with "name", or a layer. '
         f"Received: {spec!r}"
     )
 

@@ -80,7 +80,9 @@ class ConcreteDropout(Stochastic, keras.layers.Wrapper):
         if not isinstance(layer, (keras.layers.Dense, keras.layers.Conv2D)):
             raise ValueError(f"`layer` must be a keras.layers.Dense or Conv2D. Received: layer={layer!r}")
         if spatial and not isinstance(layer, keras.layers.Conv2D):
-            raise ValueError(f"`spatial=True` is for Conv2D: a dense layer has no maps. Received: layer={layer!r}")
+            raise ValueError(
+                f"`spatial=True` is only for Conv2D: a dense layer has no feature maps. Received: layer={layer!r}"
+            )
         super().__init__(layer, seed=seed, **kwargs)
         self._initial_rate = check_rate(rate)
         self.data_size = check_positive(data_size, "data_size")

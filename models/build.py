@@ -40,7 +40,7 @@ def build_model(
         logits. For a given random seed its initial weights do not depend on the plan.
 
     Raises:
-        ValueError: For an unknown model, option, plan, layer or name of weights, for a layer that cannot stand at
+        ValueError: For an unknown model, option, plan, layer or name of weights, for a layer that cannot be put at
             a site, and for a pattern that matches no site.
 
     Example:
@@ -51,8 +51,8 @@ def build_model(
     """
     if keras.config.image_data_format() != "channels_last":
         raise ValueError(
-            "The models take images of data format 'channels_last'. Received: "
-            f"{keras.config.image_data_format()!r}, the global setting of Keras; call "
+            "The models need the image data format 'channels_last'. Received: "
+            f"{keras.config.image_data_format()!r}, Keras' global setting. Call "
             "keras.config.set_image_data_format('channels_last') first"
         )
     if weights is not None:
@@ -99,5 +99,7 @@ def list_sites(model: str | keras.Model, *, edges: bool = False, **options: Any)
         with random_untouched():
             return sites_of(build_model(model, **options), edges)
     if options:
-        raise ValueError(f"Options are for a model given by name. Received: a model and {sorted(options)}")
+        raise ValueError(
+            f"Options can only be passed with the name of a model. Received: a model and {sorted(options)}"
+        )
     return sites_of(model, edges)

@@ -59,7 +59,7 @@ def ramp(start: float, end: float, layer: str = "drop_path", **options: Any) -> 
     for taken in ("rate", "name"):
         if taken in options:
             raise ValueError(
-                "The options of a ramp are those of its layer except `rate`, which rises, and `name`. "
+                "The options of a ramp must be options of its layer, except `rate` and `name`. "
                 f"Received: {taken}={options[taken]!r}; use `layer` for the layer, `start` and `end` for the rate"
             )
     layers.get({"name": layer, "rate": check_rate(start, "start"), **options})  # raises for a wrong option

@@ -77,8 +77,8 @@ def simple_cnn(
         raise ValueError(f"`filters` must be a tuple of ints, one for each module. Received: filters={filters!r}")
     if downsample == "valid" and (strides is not None or padding not in (None, "valid")):
         raise ValueError(
-            "`downsample='valid'` shrinks by unpadded convolutions alone, so it takes neither `strides` nor "
-            f"another `padding`. Received: strides={strides!r}, padding={padding!r}"
+            "With `downsample='valid'`, only convolutions without padding reduce the size, so `strides` or "
+            f"another `padding` cannot be passed. Received: strides={strides!r}, padding={padding!r}"
         )
     modules = range(1, len(filters) + 1)
     convs = _per_module("convs_per_module", convs_per_module, len(filters))

@@ -177,8 +177,8 @@ def check_site_layer(layer: keras.Layer) -> keras.Layer:
     """Returns a layer that can stand at a site; raises a ValueError for one that takes the place of a layer."""
     if layers.is_stochastic(layer) and not layers.is_dropout(layer):
         raise ValueError(
-            f"{type(layer).__name__} replaces a layer of a model, so it cannot stand at a site. Layers "
-            f"that can: {', '.join(layers.list_layers(sites_only=True))}"
+            f"{type(layer).__name__} replaces a layer of a model, so it cannot be put at a site. Layers that "
+            f"can: {', '.join(layers.list_layers(sites_only=True))}"
         )
     return layer
 
@@ -222,7 +222,8 @@ def put_at(
         raise CannotPlace(f"Cannot put {layers.describe(layer)!r} at site {site!r}: {error}") from None
     if tensor.shape != dropped.shape or placed.weights:
         raise ValueError(
-            f"A layer at a site keeps the shape and has no weights. Received: {placed!r} at site {site!r}"
+            f"A layer at a site must keep the shape of its input and have no weights. Received: {placed!r} at "
+            f"site {site!r}"
         )
     return dropped
 
@@ -241,7 +242,7 @@ def as_patterns(dropout: DropoutPlan, paper: dict[str, Any]) -> dict[str, Any]:
         return {}
     if not paper and (dropout == "paper" or isinstance(dropout, numbers.Real)):
         raise ValueError(
-            f"The paper's dropout has no site in this model: pass a dict. Received: dropout={dropout!r}"
+            f"This model has none of the sites of its paper's dropout: pass a dict. Received: dropout={dropout!r}"
         )
     if isinstance(dropout, str) and dropout == "paper":
         return paper

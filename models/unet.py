@@ -39,7 +39,7 @@ def unet(
     Sites: `encoder1_conv1`, `encoder1_conv2`, `skip1`, `encoder1_pool`, ..., `bottleneck_conv1`,
     `bottleneck_conv2`, `decoder1_up`, `decoder1_conv1`, `decoder1_conv2`, ..., `head`. `encoder1` and `skip1` are
     full resolution; `decoder1` is the deepest. Dropout at `encoderN_conv2` acts on the skip and on the pool;
-    dropout at `skipN` acts on the skip alone, and at `encoderN_pool` on the way down alone.
+    dropout at `skipN` only acts on the skip, and dropout at `encoderN_pool` only on the path down.
     Plan `"paper"`: 0.5 at the end of the contracting path, on the deepest skip and the bottleneck.
 
     With an encoder from keras.applications, the sites are the layers of the encoder under their own names, then

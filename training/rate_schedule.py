@@ -64,7 +64,9 @@ class RateSchedule(keras.callbacks.Callback):
             ValueError: If the model has no dropout layer, a pattern matches none, or a rate cannot be set.
         """
         if not random_layers(model):
-            raise ValueError("The model has no dropout layer. For a rate that rises from 0, add a layer of rate 0")
+            raise ValueError(
+                "The model has no dropout layer. For a rate that rises from 0, add a dropout layer with rate 0"
+            )
         matched = models.match_sites(model, self.schedules)
         last = {layer: pattern for pattern, found in matched.items() for layer in found}
         found = {
@@ -144,6 +146,6 @@ def _check_live(layer: keras.Layer, pattern: str) -> None:
             f"is a {kind} with dropout in its own code, whose rate is fixed once it is traced: use a dropout layer"
         )
     raise ValueError(
-        f"{layer.name!r}, which {pattern!r} matches, {why}, or leave it alone with a later pattern: "
+        f"{layer.name!r}, which {pattern!r} matches, {why}, or exclude it with a later pattern: "
         f"{{{layer.name!r}: None}}"
     )

@@ -125,7 +125,7 @@ def _stages(model: keras.Model, known: Sequence[str]) -> tuple[str, ...]:
     last = {found[1]: site for site in known if (found := _STAGES.match(site))}
     if len(last) < 2:
         raise ValueError(
-            f"The model {model.name!r} has no decoder of several stages. Choose other sites, `sites=`, from: "
+            f"The decoder of the model {model.name!r} does not have several stages. Pass `sites=` with some of: "
             f"{', '.join(known[:12])}{', ...' if len(known) > 12 else ''}{did_you_mean('decoder', list(known))}"
         )
     return tuple(last.values())[:-1]

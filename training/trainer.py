@@ -79,7 +79,7 @@ class Trainer:
         loss_weights: As for `compile`. The weights of several outputs, for example of auxiliary losses.
         prefetch_to: Str or None. A device, for example `"GPU:0"`, to which the next batches are copied while a
             step runs. Not with a strategy.
-        task: The task of the output, in place of a loss: `"multi_class"`, `"binary"`, `"multi_label"` or
+        task: The meaning of the output, instead of a loss: `"multi_class"`, `"binary"`, `"multi_label"` or
             `"regression"`; for several outputs a list, or a dict by their names.
         weighted_metrics: As for `compile`.
         input_range: The values of a black and of a white pixel in the training images, such as `(0, 255)`. None
@@ -200,7 +200,7 @@ class Trainer:
             class_weight: Dict from labels to weights, or None. Other labels have the weight 1. In masks, each
                 pixel has the weight of its label.
             verbose: As for Keras' `fit`. Unless it is 0, `fit` also prints the loss that it has chosen.
-            x: Arrays of inputs, in place of `train`, as for Keras' `fit`.
+            x: Arrays of inputs, instead of `train`, as in Keras' `fit`.
             y: Arrays of targets, with `x`.
             sample_weight: Arrays of weights, with `x`.
             batch_size: Int above 0 or None. The size of the batches that are cut from arrays; None means 32, or
@@ -379,7 +379,8 @@ class Trainer:
             wanted = resumed if resumed is not None else xla_pays(self.model, self.strategy, self.deterministic)
         elif resumed not in (None, wanted):
             warnings.warn(
-                f"The run began with jit_compile={resumed} and goes on with {wanted}: not the same bit for bit",
+                f"The run began with jit_compile={resumed} and continues with {wanted}, so the result is not "
+                f"identical bit for bit",
                 stacklevel=3,
             )
         if self._program is None or self._program.jit_compile != wanted:

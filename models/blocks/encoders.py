@@ -67,7 +67,8 @@ def encoder_unet(
     """Builds the decoder of `unet` on the features of a network of keras.applications; see `unet`."""
     if check_input_shape(input_shape)[2] not in (1, 3):
         raise ValueError(
-            "Networks of keras.applications take images of 3 channels, or of 1, which is repeated. Received: "
+            "An `encoder` of keras.applications takes images with 3 channels, or with 1, which is then "
+            "repeated. Received: "
             f"input_shape={input_shape!r}"
         )
     inputs = keras.Input(input_shape, name="images")  # (batch, height, width, channels)

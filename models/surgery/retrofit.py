@@ -35,17 +35,16 @@ def retrofit(model: keras.Model, plan: dict[Key, Any] | str, share_weights: bool
             nested model that is called several times has the same dropout in all calls.
         plan: The name of a plan of `list_plans()`, or a dict from keys to specs for `layers.get`, None, or
             `ramp(...)`. If several keys match a site, the last one wins. The keys:
-            `"name"`, `"pattern*"`: sites by name, see `list_sites`, by the name of the dropout layer that stands
-            there, or by the name of a model whose output the site is. A name is matched literally first, and only
-            then as a pattern. A name that is in several models needs its path, `"encoder/conv1"`.
-            `"after:Conv2D"`, `"before:Flatten"`: the outputs, or the inputs, of layers of exactly this class; or,
-            with a name or pattern, `"after:conv4_*"`.
-            `"before_activation:conv4_*"`: between a layer (by name, pattern or class) and its activation, which
-            may be fused or a layer of its own. A layer with a fused activation is split: it becomes `<name>_conv`
-            or `<name>_dense`, and its activation gets the name `<name>`.
-            `"enc->join"`: the output of `enc`, but only as `join` sees it, such as a skip connection; other layers
-            that read `enc` are not affected. Both may be patterns, `"enc*->join*"`. `"inside:encoder"`: all sites
-            in a nested model; `"inside:encoder after:Conv2D"`: some of them. A callable from a `Site` to a bool.
+            `"name"`, `"pattern*"`: sites by name, see `list_sites`, by the name of the dropout layer at the site,
+            or by the name of a nested model that has this output. A name is matched literally first, and only then
+            as a pattern. A name that is in several models needs its path, `"encoder/conv1"`. `"after:Conv2D"`,
+            `"before:Flatten"`: the outputs, or the inputs, of layers of exactly this class; or, with a name or
+            pattern, `"after:conv4_*"`. `"before_activation:conv4_*"`: between a layer (by name, pattern or class)
+            and its activation, which may be fused or a layer of its own. A layer with a fused activation is split:
+            it becomes `<name>_conv` or `<name>_dense`, and its activation gets the name `<name>`. `"enc->join"`:
+            the output of `enc`, but only as `join` sees it, such as a skip connection; other layers that read
+            `enc` are not affected. Both may be patterns, `"enc*->join*"`. `"inside:encoder"`: all sites in a
+            nested model; `"inside:encoder after:Conv2D"`: some of them. A callable from a `Site` to a bool.
         share_weights: Bool. If True, the copy uses the layers of the original, so that training one model trains
             both.
 
@@ -143,17 +142,17 @@ def _tell_what_stays(model: keras.Model, new: keras.Model, certain: bool) -> Non
         left = [f"{layer.name!r} (draws in inference too)" for layer in draws_in_inference(new, every)]
     if left:
         warnings.warn(
-            "The copy still draws at random in layers that do more than dropout, or in the code of a layer: "
-            f"{', '.join(left)}. Set the `rate` of the layer to 0 if it has one, see models.match_sites, or build "
-            "the model without that dropout.",
+            "The copy still draws random numbers in layers that do more than dropout, or in the code of a "
+            f"layer: {', '.join(left)}. If such a layer has a `rate`, set it to 0 (see models.match_sites); "
+            "otherwise build the model without this dropout.",
             stacklevel=3,
         )
     stays = {each.site for each in named}
     inside = [each.site for each in named_layers(model) if each.random.holder is not None]
     if quiet := [site for site in inside if site not in stays]:
         warnings.warn(
-            f"The layers with this dropout stay in the copy, with a rate of 0: {', '.join(quiet)}. On a GPU their "
-            "outputs may differ from those of the original by rounding.",
+            f"These layers stay in the copy, with a dropout rate of 0: {', '.join(quiet)}. On a GPU, their "
+            f"outputs may differ from those of the original by rounding.",
             stacklevel=3,
         )
 

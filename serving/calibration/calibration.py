@@ -134,8 +134,8 @@ class Calibration:
             raise ValueError(f"The calibration was made for another predictor: {'; '.join(different)}")
         if found.weights != self.facts.weights:
             warnings.warn(
-                "The weights are not those that the calibration was made for, so its temperature and guarantees "
-                "may not hold: calibrate again",
+                "The weights have changed since the calibration was made, so its temperature and guarantees may "
+                "not hold. Calibrate again",
                 stacklevel=3,
             )
 
@@ -184,7 +184,7 @@ class Calibration:
             content["guarantees"] = {n: Guarantee(**_tuples(g)) for n, g in content["guarantees"].items()}
             return cls(**_tuples(content))
         except (KeyError, TypeError, AttributeError):
-            raise ValueError(f"Expected a file that Calibration.save wrote, whole. Received: {path}") from None
+            raise ValueError(f"Expected a complete file that Calibration.save wrote. Received: {path}") from None
 
     def __str__(self) -> str:
         number = self.temperature
@@ -207,7 +207,10 @@ def _text_of(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     text = read_member(path, _MEMBER)
     if text is None:
-        raise ValueError(f"The file holds no calibration: dropzoo calibrate {path} --data DATA. Received: {path}")
+        raise ValueError(
+            f"The file holds no calibration. To make one, run: dropzoo calibrate {path} --data "
+            f"DATA. Received: {path}"
+        )
     return text
 
 

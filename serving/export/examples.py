@@ -28,14 +28,14 @@ def examples_of(
     """
     if (precision == "int8") != (examples is not None):
         raise ValueError(
-            "precision='int8' needs `examples`, some typical inputs, and only this precision takes them. "
+            "`examples`, some typical inputs, are required for precision='int8', and only for this precision. "
             f"Received: precision={precision!r}, examples of type {type(examples).__name__}"
         )
     if examples is None:
         return []
     if num_samples:
         raise ValueError(
-            "A file of integers holds the deterministic answer alone: pass num_samples=0. "
+            "With precision='int8', a file only gives the deterministic answer: pass num_samples=0. "
             f"Received: precision='int8', num_samples={num_samples}"
         )
     if isinstance(examples, Mapping) and {one.name for one in inputs} <= set(examples):
@@ -51,7 +51,7 @@ def _example(one: Input, values: Any) -> np.ndarray:
     array = np.asarray(values)
     if array.dtype.kind == "f" and not tf.as_dtype(one.dtype).is_floating:
         raise ValueError(
-            f"`examples` must be as in requests, which send {one.name!r} as {one.dtype}: pass them in this dtype. "
+            f"`examples` must have the form of requests, in which {one.name!r} has the dtype {one.dtype}. "
             f"Received: {array.dtype}"
         )
     return array.astype(one.dtype)

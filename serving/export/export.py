@@ -206,8 +206,8 @@ def _say_range(model: keras.Model, inputs: Sequence[Input]) -> None:
             continue
         if not each.pixels.from_files:
             _log.warning(
-                "Files cannot be read for %r, so `predict_bytes` takes none: the model takes pixels from %s. "
-                "Put the preprocessing into the model, or pass input_range=(low, high)",
+                "Image files cannot be converted to the range of %r, so `predict_bytes` does not take any: the "
+                "model takes pixels from %s. Add the preprocessing to the model, or pass input_range=(low, high)",
                 each.name,
                 each.pixels.words,
             )
@@ -228,8 +228,9 @@ def _purity(monte_carlo: MonteCarlo | None) -> dict[str, object]:
     if reason is None:
         return {}
     warnings.warn(
-        f"`predict_mc` samples by plain passes ({reason}), so its answer for an image depends on its place in the "
-        "batch. Use dropout of `layers` instead, or pass num_samples=0 to leave `predict_mc` out",
+        f"`predict_mc` samples by plain passes ({reason}), so the answer for an image depends on its place in "
+        f"the batch. Use a dropout layer of dropzoo.layers instead, or pass num_samples=0 to leave `predict_mc` "
+        f"out",
         stacklevel=3,
     )
     return {"plain_passes": f"{reason}. The answer for an image depends on its place in the batch"}

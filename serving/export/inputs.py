@@ -164,8 +164,8 @@ def specs_of(reader: Reader, sampler: MonteCarlo | Ensemble | None) -> dict[str,
     built = (reader.model.get_build_config() or {}).get("input_shape")
     if built is None:
         raise ValueError(
-            "A model with a `call` of its own must be built, so that its inputs are known: call it on a batch "
-            f"before the export. Received: {reader.model!r}"
+            "A subclassed model must be built, so that its inputs are known: call it on a batch before the "
+            f"export. Received: {reader.model!r}"
         )
     low, high = (pixels_of(reader.model) or Pixels()).range
     random = np.random.default_rng(0)
@@ -241,8 +241,8 @@ def _check_names(inputs: Sequence[Input]) -> None:
     for names in ([each.name for each in inputs], in_files):
         if twice := [name for name in names if names.count(name) > 1]:
             raise ValueError(
-                f"Each input needs a name of its own, and two would be called {twice[0]!r}: other characters than "
-                "letters and digits become '_' in the signatures, and `_bytes` is added where files are sent. "
+                f"Each input needs its own name, but two would be called {twice[0]!r}: characters other than "
+                f"letters and digits become '_' in the signatures, and `_bytes` is added where files are sent. "
                 "Rename one: keras.Input(..., name=...)"
             )
 
@@ -252,8 +252,9 @@ def _check_dtype(image_dtype: str, dtype: str, pixels: Pixels) -> None:
     if pixels.stored is not None and image_dtype != "float32":
         low, high = pixels.stored
         raise ValueError(
-            f"The model was trained on files with black at {low:g} and white at {high:g} (`value_range`), which "
-            f"arrays of integers cannot be scaled by. Received: image_dtype={image_dtype!r}. Export it as "
+            f"The model was trained on files with black at {low:g} and white at {high:g} (`value_range`), and "
+            f"arrays of integers cannot be scaled by this range. Received: image_dtype={image_dtype!r}. Export "
+            f"it as "
             "image_dtype='float32', and scale the images before they are sent"
         )
     if not tf.as_dtype(dtype).is_floating:
@@ -267,8 +268,8 @@ def _check_dtype(image_dtype: str, dtype: str, pixels: Pixels) -> None:
         pixels.check_files()
     if tf.as_dtype(dtype).is_floating and image_dtype == "uint8" and pixels.bits == 16:
         raise ValueError(
-            f"The model takes images of 16 bits, with pixels from {pixels.words}. Pass image_dtype='uint16', or "
-            "'float32'. Received: image_dtype='uint8'"
+            f"The model takes 16-bit images, with pixels from {pixels.words}. Pass image_dtype='uint16', or "
+            f"'float32'. Received: image_dtype='uint8'"
         )
 
 

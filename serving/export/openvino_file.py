@@ -23,7 +23,7 @@ def check(signatures: Unrolled) -> None:
     """
     if signatures.draws:
         raise ValueError(
-            "OpenVINO cannot draw the masks of dropout, since it computes unsigned integers as signed ones. Pass "
+            "OpenVINO cannot draw dropout masks, because it treats unsigned integers as signed. Pass "
             "num_samples=0 for the deterministic answer, export an Ensemble, or use format='onnx' for the samples"
         )
 

@@ -103,8 +103,8 @@ class TestTimeAugmentation(Rival):
         if rank < 3 or any(len(answer) not in (2, rank) for answer in answers):
             one = shapes[0] if len(shapes) == 1 else shapes
             raise ValueError(
-                "The model must take (batch, height, width, channels), with more or fewer spatial axes, and "
-                "answer with (batch, classes) or a value for each pixel. Received: "
+                "The model must take inputs of the shape (batch, height, width, channels), possibly with more "
+                "or fewer spatial axes, and return (batch, classes) or a value for each pixel. Received: "
                 f"{one} to {', '.join(map(str, answers))}"
             )
         turning = [name for name in self.transforms if _TRANSFORMS[name][1]]
@@ -112,8 +112,8 @@ class TestTimeAugmentation(Rival):
             raise ValueError(f"{turning} need two spatial axes. Received: a model that takes {shapes[0]}")
         swapping = [name for name in turning if _TRANSFORMS[name][1] % 2]
         for shape, first in zip(shapes, _channels_first(self.reader), strict=True):
-            height, width = shape[-2:] if first else shape[-3:-1]
-            if swapping and len(shape) == rank and height != width:
+            sides = shape[-2:] if first else shape[-3:-1]
+            if swapping and len(shape) == rank and sides[0] != sides[1]:
                 raise ValueError(
                     f"{swapping} swap height and width, so the model must take square images. Received: {shape}"
                 )

@@ -33,7 +33,9 @@ def sampling_of(
     """
     check_type(calibration)
     if sites is not None:
-        raise ValueError(f"`calibration` says which sites drop: leave `sites` out. Received: sites={sites!r}")
+        raise ValueError(
+            f"The calibration determines which sites drop: leave `sites` out. Received: sites={sites!r}"
+        )
     facts = calibration.facts
     if num_samples not in (defaults[0], facts.num_samples):
         raise ValueError(

@@ -90,7 +90,9 @@ class Rival:
             ValueError: If a subclassed model has not been called yet, so that its inputs are not known.
         """
         if not all(reader.known for reader in self.readers):
-            raise ValueError("A subclassed model shows its inputs in the first call: call it on one batch first")
+            raise ValueError(
+                "The inputs of a subclassed model are not known before its first call: call it on one batch first"
+            )
         return self._statistics(self._passes, self.reader.inputs.check(images))
 
     def _statistics(self, passes: Sequence[Pass], flat: list[tf.Tensor]) -> Any:
@@ -177,7 +179,7 @@ class Ensemble(Rival):
                 )
             if _kinds(reader) != _kinds(self.readers[0]):
                 raise ValueError(
-                    "The outputs of all members must mean the same; pass `task`. Received: "
+                    "The outputs of all members must have the same task; pass `task`. Received: "
                     f"{self.readers[0].task!r} for the first, {reader.task!r} for number {i + 1}"
                 )
         super()._check_known()

@@ -143,8 +143,9 @@ class Reader:
             chosen = self._kind(i, name, kind, losses[i], full[-1])
             if chosen != "regression" and not keras.backend.is_float_dtype(tensor.dtype):
                 raise ValueError(
-                    f"The output {name!r} gives {tensor.dtype}, which is neither logits nor probabilities. Sample "
-                    "the output that it is made from: keras.Model(model.inputs, ...), or pass task='regression'"
+                    f"The output {name!r} is {tensor.dtype}, so it is neither logits nor probabilities. Sample "
+                    f"the tensor that it is computed from: keras.Model(model.inputs, ...), or pass "
+                    f"task='regression'"
                 )
             self.outputs.append(Output(name, full, chosen, len(shape) == 1))
         for output, first in zip(self.outputs, channels_first_outputs(self.model), strict=False):
@@ -176,7 +177,7 @@ class Reader:
         if said is None and by_loss is not None:
             return by_loss
         raise ValueError(
-            f"The output {name!r} was compiled with a loss for task={by_loss!r}, but task={said!r} is asked. Pass "
+            f"The output {name!r} was compiled with a loss for task={by_loss!r}, but `task` is {said!r}. Pass "
             f"task={by_loss!r}, or compile the model with another loss"
         )
 
@@ -191,8 +192,8 @@ class Reader:
         loose = [o.name for o, known, loss in each if not known and o.kind != "regression" and loss is None]
         if loose:
             warnings.warn(
-                f"{', '.join(loose)}: taken for logits of classes, while other outputs are probabilities. For "
-                f"values, pass task={{{loose[0]!r}: 'regression'}}",
+                f"The outputs {', '.join(loose)} are treated as logits of classes, while other outputs are "
+                f"probabilities. If they are values, pass task={{{loose[0]!r}: 'regression'}}",
                 stacklevel=5,
             )
 

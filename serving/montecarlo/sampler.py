@@ -51,9 +51,9 @@ class MonteCarlo:
     `cut()` returns how much the first one saves.
 
     Args:
-        model: A Keras model that draws at random. It may have several inputs and outputs of any dtype. It may also
-            be a subclassed model, whose inputs and outputs become known in the first call. Outputs are logits,
-            probabilities or values: see `task` and `from_logits`.
+        model: A Keras model with layers that draw random numbers. It may have several inputs and outputs of any
+            dtype. It may also be a subclassed model, whose inputs and outputs become known in the first call.
+            Outputs are logits, probabilities or values: see `task` and `from_logits`.
         num_samples: Int, the number T of samples, or `"auto"` for as many samples as each image needs (see
             `tolerance`).
         sampling: `"balanced"`: each unit's draws are stratified over the T samples. Each sample has the same
@@ -205,7 +205,9 @@ class MonteCarlo:
             ValueError: If `size` does not fit the model, or a subclassed model has not been sampled yet.
         """
         if not self._is_open:
-            raise ValueError("A subclassed model shows its inputs in the first call: sample one batch, then cut")
+            raise ValueError(
+                "The inputs of a subclassed model are not known before its first call: sample one batch first"
+            )
         shapes = fill_shapes(self.reader.inputs, size)
         return make_cut(self._stage.trunk, shapes, self.max_samples, self._stage.plain)
 
@@ -239,7 +241,8 @@ class MonteCarlo:
         """
         if not self._is_open:
             raise ValueError(
-                "A subclassed model shows its inputs in the first call: sample one batch eagerly first"
+                "The inputs of a subclassed model are not known before its first call: sample one batch eagerly "
+                "first"
             )
         flat = self.reader.inputs.check(images)
         if not tf.executing_eagerly():

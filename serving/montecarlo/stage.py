@@ -28,7 +28,7 @@ class Stage:
     Args:
         reader: The model, with its inputs and outputs known.
         sites: Which sites drop, as for `MonteCarlo`.
-        cache: Bool, whether layers that no active dropout reaches are computed once.
+        cache: Bool, whether layers that do not depend on active dropout are computed only once.
 
     Attributes:
         active: The dropout layers whose masks the sampler draws.

@@ -51,7 +51,7 @@ class Steps:
         frontier = self._stage.trunk.run_trunk(flat)
         if any(mask_of(x) is not None for x in frontier):
             raise ValueError(
-                "The model masks the steps of sequences, which only a SavedModel can sample. Pass num_samples=0 "
+                "The model uses masked sequences, which only a SavedModel can sample. Pass num_samples=0 "
                 "for the deterministic answer, or format='saved_model'"
             )
         return [rows, *frontier]
@@ -117,11 +117,12 @@ def _check(sampler: MonteCarlo) -> None:
     """Raises a ValueError if only TensorFlow can draw the masks or keep the states of the model."""
     if sampler.plain_passes:
         raise ValueError(
-            f"Only a SavedModel can sample {sampler.plain_passes}. Use dropout of `layers` instead, pass "
+            f"Only a SavedModel can sample {sampler.plain_passes}. Use a dropout layer of dropzoo.layers "
+            f"instead, pass "
             "num_samples=0 for the deterministic answer, or format='saved_model'"
         )
     if sampler.stage.states.variables:
         raise ValueError(
-            "The model has layers with a state that lasts from batch to batch, which only a SavedModel can hold. "
+            "The model has stateful layers, which only a SavedModel supports. "
             "Pass num_samples=0 for the deterministic answer, or format='saved_model'"
         )

@@ -234,8 +234,8 @@ def _check_maps(mc: MonteCarlo | Rival) -> None:
     rank = max(map(len, shapes))
     if rank < 3 or any(len(answer) != rank for answer in answers):
         raise ValueError(
-            "Tiles need a model from images to maps, both of the shape (batch, height, width, channels), with "
-            "more or fewer spatial axes. "
+            "Tiles need a model that takes images and returns maps, both of the shape (batch, height, width, "
+            "channels), possibly with more or fewer spatial axes. "
             f"Received: {', '.join(map(str, shapes))} to {', '.join(map(str, answers))}"
         )
 

@@ -58,7 +58,7 @@ def test_a_run_is_calibrated_on_its_validation_images(own, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--guarantee", "set=0.001"], "the least level is 0.0"),
+        (["--guarantee", "set=0.001"], "the lowest possible level is 0.0"),
         (["--guarantee", "set=0"], "must be in (0, 1)"),
         (["--guarantee", "set"], '"name=level"'),
         (["--guarantee", "set=0.1", "--guarantee", "set=0.2"], "must be given once"),
@@ -100,7 +100,7 @@ def test_training_images_are_warned_of(own, capsys, tmp_path):
     shutil.copytree(data, tmp_path / "again")
     options = ["--data", str(tmp_path / "again"), "--mc", "0"]
     status, _, error = run(capsys, "calibrate", str(own), *options)
-    assert status == 0 and "were training images of the run: no guarantee holds" in error
+    assert status == 0 and "were training images of the run, so no guarantee holds" in error
     assert serving.Calibration.load(own / "calibration.json").sites == {}
 
 

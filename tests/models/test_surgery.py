@@ -39,14 +39,14 @@ class Configless(K.Layer):
 WRONG = [
     (functional, None, "`plan` must be a dict"),
     (functional, 0.3, "`plan` must be a dict"),
-    (functional, "paper", "each model's own"),
+    (functional, "paper", "different for each model"),
     (functional, "unet_2015", "finds none of its sites"),
     (functional, "no_such_plan", "Unknown plan 'no_such_plan'"),
     (functional, {"conv3": 0.1}, "Unknown site 'conv3'. Did you mean 'conv"),
     (functional, {"conv1": 1.5}, r"`rate` must be a number in \[0, 1\)"),
     (functional, {"conv1": "drop_blok2d:0.1"}, "Unknown layer 'drop_blok2d'. Did you mean 'drop_block2d'"),
-    (functional, {"conv1": layers.DropConnectDense(3, 0.1)}, "cannot stand at a site"),
-    (functional, {"conv1": K.Dense(3)}, "keeps the shape and has no weights"),
+    (functional, {"conv1": layers.DropConnectDense(3, 0.1)}, "cannot be put at a site"),
+    (functional, {"conv1": K.Dense(3)}, "must keep the shape of its input and have no weights"),
     (functional, {"flatten": "spatial_dropout2d:0.1"}, "Cannot put 'spatial_dropout2d:0.1' at site 'flatten'"),
     (functional, {"after:Conv3D": 0.1}, "Unknown layer or class 'Conv3D'. Did you mean 'Conv2D'"),
     (functional, {"beside:Conv2D": 0.1}, "Unknown kind of key 'beside'"),
@@ -54,11 +54,11 @@ WRONG = [
     (functional, {"before_activation:norm1": 0.1}, "have no activation"),
     (functional, {"inside:encoder": 0.1}, "Unknown model inside 'encoder'"),
     (functional, {3: 0.1}, "a string or a callable"),
-    (functional, {lambda site: False: 0.1}, "is true of no site"),
+    (functional, {lambda site: False: 0.1}, "returns True for no site"),
     (nested, {"inside:inner after:Dense": 0.1}, "Unknown layer or class 'Dense'"),
-    (siamese, {"tower_call2": 0.1}, "Write 'tower' for all"),
-    (siamese, {"tower_call1/conv": 0.1}, "Write 'tower/conv' for all"),
-    (siamese, {"inside:tower_call2": 0.1}, "Write 'inside:tower' for all"),
+    (siamese, {"tower_call2": 0.1}, "use the key 'tower'"),
+    (siamese, {"tower_call1/conv": 0.1}, "use the key 'tower/conv'"),
+    (siamese, {"inside:tower_call2": 0.1}, "use the key 'inside:tower'"),
 ]
 
 
@@ -81,7 +81,8 @@ def test_ambiguous_names():
     both = K.Add(name="Dense")([tower("left")(inputs), tower("right")(inputs)])
     model = keras.Model(inputs, K.Dense(2, name="logits")(both))
     with pytest.raises(
-        ValueError, match="in several models. Say which: 'left/dense', 'right/dense', or '\\*dense'"
+        ValueError,
+        match="have a layer of this name. Use one of these keys: 'left/dense', 'right/dense', or '\\*dense'",
     ):
         models.retrofit(model, {"dense": 0.1})
     assert standing(models.retrofit(model, {"right/dense": 0.1})) == ["right/dense"]

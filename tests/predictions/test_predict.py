@@ -156,13 +156,15 @@ def test_nothing_of_the_user_is_overwritten(predictor, images, tmp_path):
         predict_into(predictor, [images / "a.png"], Plan(tmp_path / "out", ("mask",), table=tmp_path / "t.csv"))
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "a_mask.png").write_text("mine")
-    with pytest.raises(ValueError, match="a_mask.png exists, and is no prediction.*--overwrite.*--out"):
+    with pytest.raises(
+        ValueError, match="a_mask.png exists, and was not written by this command.*--overwrite.*--out"
+    ):
         predict_into(predictor, [images / "a.png"], Plan(tmp_path / "out", ("mask",)))
     assert (tmp_path / "out" / "a_mask.png").read_text() == "mine"
     Image.fromarray(grey(8, 8)).save(images / "a_mask.png")
     before = (images / "a_mask.png").read_bytes()
     both = [images / "a.png", images / "a_mask.png"]
-    with pytest.raises(ValueError, match="a_mask.png is one of the images, which is not overwritten"):
+    with pytest.raises(ValueError, match="a_mask.png is one of the images and is not overwritten"):
         predict_into(predictor, both, Plan(images, ("mask",)))
     assert (images / "a_mask.png").read_bytes() == before and (tmp_path / "t.csv").read_text() == "mine"
 

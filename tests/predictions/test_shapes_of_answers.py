@@ -83,7 +83,7 @@ def test_tiles_of_channels_first_are_refused_once(tmp_path):
     )
     assert predictor.input_shape == (None, None, 3)
     pages = images(tmp_path, 20, 20)
-    with pytest.raises(ValueError, match="Tiles need channels last"):
+    with pytest.raises(ValueError, match="Tiles need images with channels last"):
         list(answers(predictor, pages, tile=8, overlap=2))
     assert len(list(answers(predictor, pages, tile=32))) == 2
 

@@ -179,7 +179,7 @@ def test_an_ensemble_goes_on_with_another_name_of_its_folder(name, is_same, tmp_
 def test_an_export_says_what_is_scaled_by_the_range_of_values(finished, tmp_path, capsys, monkeypatch):
     target = str(tmp_path / "served")
     status, _, error = command(capsys, "export", str(finished), target, "--image-dtype", "uint16")
-    assert status == 2 and "black at -1000 and white at 2000 (--value-range), which arrays of integers" in error
+    assert status == 2 and "black at -1000 and white at 2000 (--value-range), and arrays of integers" in error
     monkeypatch.setattr(serving, "export_model", lambda model, path, num_samples, **options: path)
     status, out, error = command(capsys, "export", str(finished), target)
     assert status == 0 and "(value - (-1000)) / 3000, cut to [0, 1]" in out, error
@@ -211,4 +211,4 @@ def test_a_stopped_run_goes_on_from_the_epochs_that_are_done(finished, tmp_path)
 
     with pytest.raises(KeyboardInterrupt):
         train_run(RunConfig.from_json({**saved, "epochs": 20}), finished, lines.append, show=stop)
-    assert any("goes on from epoch 3 to 20; schedules are those of 20 epochs" in line for line in lines)
+    assert any("continues from epoch 3 to 20; schedules are those of 20 epochs" in line for line in lines)

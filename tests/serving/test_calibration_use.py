@@ -53,7 +53,7 @@ class TestFile:
             ValueError, match=r"\(4,\) in the calibration, \(5,\) here; sites that are new here: head"
         ):
             cal.check(other)
-        with pytest.warns(UserWarning, match="calibrate again"):
+        with pytest.warns(UserWarning, match="Calibrate again"):
             cal.check(replace(cal.facts, weights=1))
         cal.check(cal.facts)
 
@@ -67,10 +67,10 @@ class TestBadInput:
             ({"guarantee": {"set": 1}}, r"level of `set` must be in \(0, 1\)"),
             (
                 {"guarantee": {"set": 0.01}, "temperature": False},
-                "with 50 held-out images the least level is 0.0197",
+                "with 50 held-out images the lowest possible level is 0.0197",
             ),
-            ({"guarantee": {"set": 0.02}}, "with 33 held-out images the least level is 0.0295"),
-            ({"guarantee": {"error": 0.02}}, "with 33 held-out images the least level is 0.0674"),
+            ({"guarantee": {"set": 0.02}}, "with 33 held-out images the lowest possible level is 0.0295"),
+            ({"guarantee": {"error": 0.02}}, "with 33 held-out images the lowest possible level is 0.0674"),
             (
                 {"guarantee": {"miss": 0.1}},
                 "`miss` is not a guarantee for multi_class images, which have: set, error",
@@ -109,7 +109,7 @@ class TestBadInput:
             (lambda x, y: (x[y != 2], y[y != 2]), "none of class 2"),
             (lambda x, y: (tf.data.Dataset.from_tensor_slices((x, y)).batch(8), y), "leave `labels` out"),
             (lambda x, y: (tf.data.Dataset.from_tensor_slices(x).batch(8), None), r"batches \(images, labels\)"),
-            (lambda x, y: (tf.data.Dataset.from_tensor_slices((x, y)).batch(8).repeat(), None), "must end"),
+            (lambda x, y: (tf.data.Dataset.from_tensor_slices((x, y)).batch(8).repeat(), None), "must be finite"),
         ],
     )
     def test_bad_images_and_labels(self, identity, change, message):
@@ -138,13 +138,13 @@ class TestBadInput:
     def test_a_class_in_too_few_images(self, masks):
         model, images, labels = masks
         labels = np.where(np.arange(60)[:, None, None] < 55, 0, labels)
-        with pytest.raises(ValueError, match=r"images of class 1 the least level is 0\.\d+"):
+        with pytest.raises(ValueError, match=r"images of class 1 the lowest possible level is 0\.\d+"):
             serving.calibrate(model, images, labels, guarantee={"miss": 0.1}, verbose=0)
 
     def test_an_error_rate_that_no_threshold_keeps(self, identity):
         images, labels = answers(300)
         with pytest.raises(
-            ValueError, match="cannot be promised at the level 0.05.*least level for these 200 images"
+            ValueError, match="cannot be guaranteed at the level 0.05.*lowest level for these 200 images"
         ):
             serving.calibrate(identity, images, (labels + 1) % 4, guarantee={"error": 0.05}, verbose=0)
 
@@ -195,7 +195,7 @@ class TestUse:
                 serving.Ensemble(wrong, calibration=cal)
         with pytest.warns((UserWarning, DeprecationWarning)) as caught:  # NumPy warns of TensorFlow too
             serving.Ensemble([other, dropping], calibration=cal)
-        assert any("calibrate again" in str(each.message) for each in caught)
+        assert any("Calibrate again" in str(each.message) for each in caught)
 
     def test_what_does_not_fit_is_refused(self, dropping, identity):
         images, labels = answers(60)
@@ -211,7 +211,7 @@ class TestUse:
         one = serving.calibrate(identity, images, labels, verbose=0)
         with pytest.raises(ValueError, match="sites that are new here: first, second"):
             serving.MonteCarlo(dropping, calibration=one)
-        with pytest.raises(ValueError, match="without its calibration"):
+        with pytest.raises(ValueError, match="already has a calibration"):
             serving.calibrate(serving.MonteCarlo(dropping, calibration=cal), images, labels, verbose=0)
         with pytest.raises(ValueError, match="a Calibration"):
             serving.MonteCarlo(dropping, calibration="calibration.json")

@@ -96,7 +96,9 @@ def test_measured_promises_leave_out_void_pixels():
 def test_what_cannot_be_ignored_is_refused(identity):
     x = keras.Input((2,))
     values = keras.Model(x, keras.layers.Identity()(x))
-    with pytest.raises(ValueError, match="for one class a pixel or image, and the task is 'regression'"):
+    with pytest.raises(
+        ValueError, match="for tasks with one class for each pixel or image, and the task is 'regression'"
+    ):
         serving.calibrate(values, np.ones((9, 2)), np.ones((9, 2)), task="regression", ignore_class=1, verbose=0)
     with pytest.raises(ValueError, match="pass it as `ignore_class`"):
         check_labels(np.array([0, 255]), "multi_class", (None, 3))

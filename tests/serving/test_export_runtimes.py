@@ -66,7 +66,7 @@ def test_litert_samples_every_layer(litert, tmp_path):
 @pytest.mark.slow
 def test_litert_in_eight_bits(litert, tmp_path):
     model, x = small_cnn(), images(20)
-    with pytest.raises(ValueError, match="needs `examples`"):
+    with pytest.raises(ValueError, match="are required for precision"):
         serving.export_model(model, tmp_path / "a.tflite", 0, format="litert", precision="int8")
     with pytest.raises(ValueError, match="pass num_samples=0"):
         serving.export_model(model, tmp_path / "a.tflite", format="litert", precision="int8", examples=x)

@@ -131,7 +131,10 @@ def test_samples_and_predictions_of_files(tmp_path):
     ("make", "words"),
     [
         (lambda: net(), "are assumed for 'images'.*input_range=.low, high. to settle it.$"),
-        (lambda: trained_on(-124, 151, from_files=False), "Files cannot be read for 'images'.*from -124 to 151"),
+        (
+            lambda: trained_on(-124, 151, from_files=False),
+            "Image files cannot be converted to the range of 'images'.*from -124 to 151",
+        ),
         (lambda: net(kl.Rescaling(1 / 255)), None),
     ],
 )
@@ -193,7 +196,7 @@ def test_the_card_says_what_is_taken_and_how_it_is_known(tmp_path):
         (
             lambda: trained_on(0, 1, bits=16),
             {"image_dtype": "uint8"},
-            "takes images of 16 bits.*Pass image_dtype='uint16'",
+            "takes 16-bit images.*Pass image_dtype='uint16'",
         ),
     ],
 )
@@ -212,14 +215,15 @@ def test_a_model_of_standardised_images_takes_no_files(tmp_path):
     version = load(path)
     assert list(version.signatures) == ["serving_default"]
     assert (
-        "-2.1 to 2.6 (known from the training images, which" in (path / "assets.extra/model_card.md").read_text()
+        "-2.1 to 2.6 (known from the training images; image files"
+        in (path / "assets.extra/model_card.md").read_text()
     )
     signature, file = version.signatures["serving_default"], tf.io.encode_png(np.zeros((8, 8, 3), "uint8")).numpy()
     with pytest.raises(Refused, match="from -2.1 to 2.6 .*so it takes no image files: send JSON"):
         read_image(file, signature.specs["images"], Limits(), signature.pixels["images"])
-    with pytest.raises(ValueError, match="-2.1 to 2.6.*Put the layer that scales the images into the model"):
+    with pytest.raises(ValueError, match="-2.1 to 2.6.*Add the layer that scales the images"):
         serving.export_model(model, tmp_path / "m" / "2", 0, image_dtype="uint8")
-    with pytest.raises(ValueError, match="or pass the values of a black and a white pixel: --input-range"):
+    with pytest.raises(ValueError, match="or pass the values of black and white pixels: --input-range"):
         settle_range(model, None, print)
     assert settle_range(model, (-2, 2), print).from_files
 
@@ -258,19 +262,19 @@ def test_files_of_8_bits_are_refused_for_a_model_of_16(tmp_path):
     path = serving.export_model(trained_on(0, 1, bits=16, channels=1), tmp_path / "m" / "1", 0)
     version, file = load(path), tf.io.encode_png(np.full((8, 8, 1), 9, "uint8")).numpy()
     signature = version.signatures["serving_default"]
-    with pytest.raises(Refused, match="images of 16 bits.*a file of 8 bits"):
+    with pytest.raises(Refused, match="16-bit images.*an 8-bit file"):
         read_image(file, signature.specs["images"], Limits(), signature.pixels["images"])
     with pytest.raises(tf.errors.InvalidArgumentError, match="16 bits"):
         version.signatures["predict_bytes"].run({"image_bytes": np.array([file], object)})
     (tmp_path / "a.png").write_bytes(file)
-    with pytest.raises(ValueError, match="takes images of 16 bits.*a.png of 8 bits"):
+    with pytest.raises(ValueError, match="takes 16-bit images.*8-bit file .*a.png"):
         load_predictor(path).read(tmp_path / "a.png")
 
 
 def test_an_export_of_8_bits_refuses_files_of_16():
     """It would round 12 bits to a few levels, and answer all the same."""
     file = tf.io.encode_png(np.full((8, 8, 1), 900, "uint16")).numpy()
-    with pytest.raises(Refused, match="images of 8 bits, and the file has more. Export .*image_dtype='uint16'"):
+    with pytest.raises(Refused, match="8-bit images, and the file has more bits. Export .*image_dtype='uint16'"):
         read_image(file, tf.TensorSpec([None, 8, 8, 1], tf.uint8), Limits())
 
 

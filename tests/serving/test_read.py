@@ -246,7 +246,9 @@ def test_a_linear_output_beside_probabilities_is_named():
     inputs = keras.Input((4,))
     h = kl.Dropout(0.3)(inputs)
     model = keras.Model(inputs, [kl.Dense(3, "softmax", name="cls")(h), kl.Dense(4, name="box")(h)])
-    with pytest.warns(UserWarning, match="box: taken for logits of classes.*task={'box': 'regression'}"):
+    with pytest.warns(
+        UserWarning, match="The outputs box are treated as logits of classes.*task={'box': 'regression'}"
+    ):
         serving.MonteCarlo(model, 2)
     serving.MonteCarlo(model, 2, task={"box": "regression"})
     model.compile("adam", {"cls": "sparse_categorical_crossentropy", "box": "mse"})
@@ -267,5 +269,5 @@ def test_classes_on_another_axis(ending):
 
 def test_integers_are_no_probabilities():
     model = model_of(lambda h: ops.argmax(kl.Softmax()(kl.Flatten()(h)), -1))
-    with pytest.raises(ValueError, match="gives int32, which is neither logits nor probabilities"):
+    with pytest.raises(ValueError, match="is int32, so it is neither logits nor probabilities"):
         serving.MonteCarlo(model, 2)

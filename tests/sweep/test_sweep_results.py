@@ -250,7 +250,7 @@ def test_the_line_to_paste_says_every_plan_there_is():
     assert all("--label-smoothing 0.1" in line for line in found)
 
 
-@pytest.mark.filterwarnings("default:.* is not whole")
+@pytest.mark.filterwarnings("default:.* is incomplete")
 def test_a_file_that_is_not_whole_is_read_as_far_as_it_goes(tmp_path, made_up, no_page, capsys):
     sweep.run_sweep(SPACE, tmp_path / "out", console=Console(file=io.StringIO()))
     file = tmp_path / "out" / "sweep.jsonl"
@@ -260,7 +260,7 @@ def test_a_file_that_is_not_whole_is_read_as_far_as_it_goes(tmp_path, made_up, n
         cli.main(["recommend", str(file)])
     shown = capsys.readouterr()
     assert stop.value.code == 0 and "The sweep is not done: 12 of 35 trials." in shown.out
-    assert shown.err.startswith("Warning: ") and "line 14 is not whole" in shown.err and ".py" not in shown.err
+    assert shown.err.startswith("Warning: ") and "line 14 is incomplete" in shown.err and ".py" not in shown.err
     file.write_bytes(lines[0].replace(b'"folds"', b'"fields"'))
     with pytest.raises(
         ValueError, match="another version: line 1: Unknown argument of Space 'fields'. Did you mean"

@@ -306,10 +306,10 @@ def test_validation_data_of_each_form(validation, steps):
 def test_data_that_run_out_stop_the_run_with_a_warning():
     few = (batch for batch in list(itertools.islice(generator(), 5)))
     trainer = Trainer(one(), "sgd", CROSS_ENTROPY, [])
-    with pytest.warns(UserWarning, match="came to an end after 1 of the 4 batches of epoch 2"):
+    with pytest.warns(UserWarning, match="ended after 1 of the 4 batches of epoch 2"):
         assert trainer.fit(few, steps_per_epoch=4, epochs=5, verbose=0).epoch == [0, 1]
     few = (batch for batch in list(itertools.islice(generator(), 4)))
-    with pytest.warns(UserWarning, match="came to an end after 0 of the 4 batches of epoch 2"):
+    with pytest.warns(UserWarning, match="ended after 0 of the 4 batches of epoch 2"):
         assert trainer.fit(few, steps_per_epoch=4, epochs=5, verbose=0).epoch == [0]
 
 
@@ -322,9 +322,12 @@ def test_bad_data_are_refused_with_the_way_out():
         ({"train": (X, LABELS), "validation_data": generator()}, "pass `validation_steps`"),
         ({"train": X, "validation_data": LABELS}, r"fit\(\(x, y\)\) or fit\(x=x, y=y\)"),
         ({"train": X}, r"inputs without targets, but the loss needs them: give \(x, y\)"),
-        ({"train": (X, LABELS), "y": LABELS}, "Give the training data as `train`, or arrays as `x`"),
-        ({"x": Batches(), "y": LABELS}, "`y` and `sample_weight` go with arrays. Received: x=Batches"),
-        ({}, "Give the training data"),
+        ({"train": (X, LABELS), "y": LABELS}, "Pass the training data as `train`, or arrays as `x`"),
+        (
+            {"x": Batches(), "y": LABELS},
+            "`y` and `sample_weight` can only be passed with arrays. Received: x=Batches",
+        ),
+        ({}, "Pass the training data"),
         ({"train": iter([])}, "pass `steps_per_epoch`"),
         ({"train": iter([]), "steps_per_epoch": 2}, "`train` is empty"),
         ({"train": (X, LABELS), "steps_per_epoch": 0}, "`steps_per_epoch` must be a positive int"),

@@ -148,7 +148,7 @@ def test_coco_images_of_one_name_in_the_folders_of_splits(tmp_path):
         assert sample.image.parent.name == f"{sample.split}2017"
     picture(tmp_path / "more" / "train2017" / "1.png")
     with pytest.raises(
-        ValueError, match="1 images that .* names are not there, or several files have their names: 1"
+        ValueError, match="1 images that .* lists do not exist, or several files have the same name: 1"
     ):
         read_folder(tmp_path, Reading())
 
@@ -209,7 +209,7 @@ def test_large_groups_leave_images_in_each_split(sizes, counts, is_said):
     table = assign(grouped(sizes), Reading())
     found = [sample.split for sample in table.samples]
     assert tuple(found.count(split) for split in ("train", "validation", "test")) == counts
-    assert any("Groups are large" in doubt for doubt in table.doubts) == is_said
+    assert any("The groups are large" in doubt for doubt in table.doubts) == is_said
 
 
 def test_a_mask_of_the_name_of_its_image_is_not_the_image(tmp_path):

@@ -207,7 +207,7 @@ def test_all_images_of_a_folder_are_test_images_if_asked(tmp_path):
     data = load_data(tmp_path, test_split=1, cache="none", batch_size=4)
     assert (data.info.num_train, data.info.num_test) == (0, 26)
     assert sum(len(labels) for _, labels in data.test) == 26
-    with pytest.raises(ValueError, match="have a split of their own: test, train. Received: test_split=0.5"):
+    with pytest.raises(ValueError, match="have their own split: test, train. Received: test_split=0.5"):
         load_data(tmp_path, test_split=0.5)
 
 

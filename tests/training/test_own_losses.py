@@ -147,7 +147,9 @@ def test_a_model_that_compiles_and_trains_itself_is_left_as_it_is(tmp_path):
     assert set(histories[0]) == set(histories[1])
     for key, values in histories[0].items():
         np.testing.assert_allclose(histories[1][key], values, rtol=1e-5)
-    with pytest.raises(ValueError, match="TwoPlayers has its own `compile`, with the arguments first, second"):
+    with pytest.raises(
+        ValueError, match="TwoPlayers has its own `compile` method, with the arguments first, second"
+    ):
         Trainer(model, "adam").fit(data, verbose=0)
-    with pytest.warns(UserWarning, match="do not hold the state of first, second"):
+    with pytest.warns(UserWarning, match="do not contain the state of first, second"):
         Trainer(model).fit(data, checkpoint_dir=tmp_path, verbose=0)

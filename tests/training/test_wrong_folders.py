@@ -50,7 +50,10 @@ def empty_class(folder):
 @pytest.mark.parametrize(
     "make, messages",
     [
-        (lambda folder: folder.rmdir(), ["No such folder", "Expected images/ and masks/, or one folder a class"]),
+        (
+            lambda folder: folder.rmdir(),
+            ["No such folder", "Expected a folder with images/ and masks/, or with one folder for each class"],
+        ),
         (lambda folder: None, ["Expected images/ and masks/, or at least two class folders, in"]),
         (lambda folder: write(folder / "images" / "0.png", pixels()), ["Expected images/ and masks/"]),
         (empty_class, ["No images in", "Expected files ending in .bmp, .gif"]),
@@ -115,7 +118,7 @@ def test_five_channels_cannot_be_turned_grey(tmp_path):
     write(tmp_path / "images" / "a.tif", pixels(channels=5))
     write(tmp_path / "masks" / "a.png", pixels(channels=1) // 128)
     with pytest.raises(
-        ValueError, match="turns images of 1 or 3 channels. Received: num_channels=1 for 5 channels"
+        ValueError, match="converts images with 1 or 3 channels. Received: num_channels=1 for 5 channels"
     ):
         load_data(tmp_path, num_channels=1)
 

@@ -107,7 +107,8 @@ class Augment:
         """
         if self.foreground and not masks:
             raise ValueError(
-                f"`foreground` needs masks, and the images have labels. Received: foreground={self.foreground}. "
+                f"`foreground` needs masks, but these images have class labels. Received: "
+                f"foreground={self.foreground}. "
                 "For rare classes of images, pass balance=True (--balance sampling)"
             )
         if self.saturation and channels != 3:
@@ -130,7 +131,7 @@ class Augment:
             image: Float32 tensor `(height, width, channels)` in [0, 1].
             label: Mask `(height, width)`, which moves with the image; a label of another rank stays as it is.
             seed: Two ints. Equal seeds give equal results.
-            ignore_class: Int or None. The label of pixels that are no foreground, such as 255.
+            ignore_class: Int or None. The label of pixels that are not foreground, such as 255.
 
         Returns:
             The new image and label.
@@ -152,7 +153,7 @@ class Augment:
             images: Float32 tensor `(batch, height, width, channels)` in [0, 1].
             labels: Masks `(batch, height, width)`, which move with the images, or labels of another rank.
             draws: Float32 tensor `(batch, NUM_DRAWS)`, uniform in [-1, 1).
-            ignore_class: Int or None. The label of pixels that are no foreground.
+            ignore_class: Int or None. The label of pixels that are not foreground.
 
         Returns:
             The new images and labels.

@@ -125,9 +125,10 @@ def load_data(
     same epochs.
 
     A folder may have any usual layout: `images/` and `masks/`, or folders of other names (`masks`); one folder for
-    each class; either of these within `train/`, `val/` and `test/`, or beside `trainannot/`; one folder with
-    `07.png` and `07_mask.png`; images with a CSV, or with a JSON file of COCO. If the folder has its own split, it
-    is used. Otherwise, the last fifth of each class is the test set. Files are read when they are needed.
+    each class; either of these within `train/`, `val/` and `test/`, or `train/` next to `trainannot/`; one folder
+    with `07.png` and `07_mask.png`; images with a CSV, or with a JSON file of COCO. If the folder has its own
+    split, it is used. Otherwise, the last fifth of each class is the test set. Files are read when they are
+    needed.
 
     Args:
         name: `"digits"`, `"digit_scenes"`, a name of TFDS such as `"fashion_mnist"` or `"cifar10:3.*.*"`, or a
@@ -230,7 +231,8 @@ def load_data(
 
     if balance and source.task != "classification":
         raise ValueError(
-            "`balance` is for classes of images. For masks, weigh the classes: `class_weight` of `fit`"
+            "`balance` is for classes of images. For masks, weigh the classes: --balance weights, or the argument "
+            "`class_weight` of `fit`"
         )
     batches = training_batches(kept[0] or train, batch_size, augmentation, seed, balance, source.ignore_class)
     batches.as_stored = lambda: evaluation(kept[0])
@@ -302,7 +304,7 @@ def _shape(
     height, width, channels = source.image_shape
     if num_channels and channels not in (1, 3):
         raise ValueError(
-            "`num_channels` turns images of 1 or 3 channels. "
+            "`num_channels` converts images with 1 or 3 channels. "
             f"Received: num_channels={num_channels} for {channels} channels"
         )
     return *(size or (height, width)), num_channels or channels

@@ -118,7 +118,7 @@ def _check_finite(model: keras.Model, checkpoint: Checkpoint, directory: Path) -
         if not np.isfinite(np.asarray(variable.numpy(), "float32")).all():
             raise FloatingPointError(
                 f"{variable.path} is not finite before step {checkpoint.step + 1} of epoch "
-                f"{checkpoint.epoch + 1}, though the loss still is: nothing is saved. Last good checkpoint: "
+                f"{checkpoint.epoch + 1}, although the loss is finite. Nothing was saved. Last good checkpoint: "
                 f"{_newest(directory)}"
             )
 
@@ -134,8 +134,9 @@ def _write(path: Path, meta: dict[str, Any], arrays: dict[str, np.ndarray]) -> N
     except OSError as error:
         raise OSError(
             error.errno,
-            f"The checkpoint {path} could not be written ({error.strerror or error}). The last one that is whole: "
-            f"{_newest(path.parent)}. Make room and start again: the run goes on from there",
+            f"The checkpoint {path} could not be written ({error.strerror or error}). The newest complete "
+            f"checkpoint: {_newest(path.parent)}. Free some disk space and start again: the run continues from "
+            f"there",
         ) from error
 
 
@@ -219,7 +220,7 @@ def restore(
         return Checkpoint(**{name: meta[name] for name in fields}), path
     if paths:
         raise ValueError(
-            f"None of the {len(paths)} checkpoints in {directory} can be read. Delete them to start anew."
+            f"None of the {len(paths)} checkpoints in {directory} can be read. Delete them to start again."
         )
     return None
 
@@ -316,8 +317,8 @@ def warn_of_own_optimizers(model: keras.Model) -> None:
     ]
     if own:
         warnings.warn(
-            f"The checkpoints do not hold the state of {', '.join(own)}: a resumed run uses new ones, so it "
-            "is not exact. Use only the optimizer of `compile`, or save the variables of the others yourself",
+            f"The checkpoints do not contain the state of {', '.join(own)}. A resumed run creates new ones, so "
+            f"it is not exact. Use only the optimizer of `compile`, or save the variables of the others yourself",
             stacklevel=4,
         )
 

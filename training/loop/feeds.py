@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from dropzoo.training.loop import batches
 from dropzoo.training.loop.batches import Batch, Epochs
-from dropzoo.training.loop.rows import as_batch, merged_spec
+from dropzoo.training.loop.rows import as_batch, first_batches, merged_spec
 
 Prepare: TypeAlias = Callable[[tf.data.Dataset], tf.data.Dataset]
 
@@ -173,9 +173,7 @@ class Generator(Stream):
     """A Python generator or iterator of batches, of which an epoch draws `steps`."""
 
     def __init__(self, name: str, data: Iterator[Any], steps: int) -> None:
-        first = [as_batch(batch) for batch in itertools.islice(data, 2)]
-        if not first:
-            raise batches.empty(name)
+        first = first_batches(data, name)
 
         def draw() -> Iterator[Batch]:
             yield from first

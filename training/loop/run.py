@@ -175,8 +175,8 @@ class Run:
         """Stops a run whose data end within an epoch, with a warning, as `fit` does."""
         self.model.stop_training = True
         warnings.warn(
-            f"`train` came to an end after {done} of the {self.settings.train.steps} batches of epoch "
-            f"{epoch + 1}, and the run stops there. Pass a smaller `steps_per_epoch`, or more data",
+            f"`train` ended after {done} of the {self.settings.train.steps} batches of epoch {epoch + 1}, so "
+            f"the run stops. Pass a smaller `steps_per_epoch`, or more data",
             stacklevel=2,
         )
 

@@ -33,7 +33,7 @@ class ExpectedCalibrationError(BinnedError):
         ValueError: If `num_bins` is not a positive int, or the shapes of the data do not fit.
 
     Call arguments:
-        y_true: Int tensor `(batch, ...)` or `(batch, ..., 1)`. Labels; one that is no class makes the result NaN.
+        y_true: Int tensor `(batch, ...)` or `(batch, ..., 1)`. Labels; labels that are not classes give NaN.
         y_pred: Float tensor `(batch, ..., classes)`; one output is the foreground of a binary task.
         sample_weight: Float tensor or None, `(batch,)` or one weight for each label.
 
@@ -88,7 +88,7 @@ class AdaptiveCalibrationError(BinnedError):
         ValueError: If `num_bins` is not a positive int, or the shapes of the data do not fit.
 
     Call arguments:
-        y_true: Int tensor `(batch, ...)` or `(batch, ..., 1)`. Labels; one that is no class makes the result NaN.
+        y_true: Int tensor `(batch, ...)` or `(batch, ..., 1)`. Labels; labels that are not classes give NaN.
         y_pred: Float tensor `(batch, ..., classes)`; one output is the foreground of a binary task.
         sample_weight: Float tensor or None, `(batch,)` or one weight for each label; weights count as mass.
 
@@ -162,7 +162,7 @@ class ClasswiseCalibrationError(BinnedError):
         ValueError: If `num_classes` or `num_bins` is not a positive int, or the shapes of the data do not fit.
 
     Call arguments:
-        y_true: Int tensor `(batch, ...)` or `(batch, ..., 1)`. Labels; one that is no class makes the result NaN.
+        y_true: Int tensor `(batch, ...)` or `(batch, ..., 1)`. Labels; labels that are not classes give NaN.
         y_pred: Float tensor `(batch, ..., classes)`; one output is the foreground of a binary task.
         sample_weight: Float tensor or None, `(batch,)` or one weight for each label.
 

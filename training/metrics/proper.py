@@ -32,7 +32,7 @@ class _MeanScore(ProbabilityMetric):
 
 @keras.saving.register_keras_serializable(package="dropzoo")
 class NegativeLogLikelihood(_MeanScore):
-    """Negative log-likelihood: the mean of `-log p(label)`, in nats.
+    """Negative log-likelihood (NLL): the mean of `-log p(label)`, in nats.
 
     This is the cross-entropy as a metric. It measures both whether the class is right and whether the confidence
     is right; confident wrong predictions cost most. Unlike the means of Keras' losses, it sums in float64, does
@@ -49,7 +49,7 @@ class NegativeLogLikelihood(_MeanScore):
         ValueError: If the shapes of the data do not fit.
 
     Call arguments:
-        y_true: Int tensor `(batch, ...)` or `(batch, ..., 1)`. Labels; one that is no class makes the result NaN.
+        y_true: Int tensor `(batch, ...)` or `(batch, ..., 1)`. Labels; labels that are not classes give NaN.
         y_pred: Float tensor `(batch, ..., classes)`; one output is the foreground of a binary task.
         sample_weight: Float tensor or None, `(batch,)` or one weight for each label.
 
@@ -102,7 +102,7 @@ class BrierScore(_MeanScore):
         ValueError: If the shapes of the data do not fit.
 
     Call arguments:
-        y_true: Int tensor `(batch, ...)` or `(batch, ..., 1)`. Labels; one that is no class makes the result NaN.
+        y_true: Int tensor `(batch, ...)` or `(batch, ..., 1)`. Labels; labels that are not classes give NaN.
         y_pred: Float tensor `(batch, ..., classes)`; one output is the foreground of a binary task.
         sample_weight: Float tensor or None, `(batch,)` or one weight for each label.
 

@@ -30,7 +30,8 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike, ignore_class: int | No
         Float in [0.01, 100].
 
     Raises:
-        ValueError: If the shapes do not fit, a label is no class, no label is left, or a logit is not finite.
+        ValueError: If the shapes do not fit, if a label is not a class, if all labels are ignored, or if a logit
+            is not finite.
 
     Example:
     >>> import numpy as np

@@ -188,7 +188,8 @@ def _check_options(temperature: object, sites: object, confidence: object) -> No
 def _check_ignored(ignore_class: int | None, kind: str) -> None:
     if ignore_class is not None and kind not in ("multi_class", "binary"):
         raise ValueError(
-            f"`ignore_class` is for one class a pixel or image, and the task is {kind!r}. Leave it out. Received: "
+            f"`ignore_class` is only for tasks with one class for each pixel or image, and the task is "
+            f"{kind!r}. Leave `ignore_class` out. Received: "
             f"ignore_class={ignore_class!r}"
         )
 
@@ -212,8 +213,9 @@ def _check_examples(
     needed = range(heldout.classes) if temperature == "per_class" else about
     if missing := [k for k in needed if not heldout.images_with(k)]:
         raise ValueError(
-            f"Each class needs held-out examples. Received: none of class {', '.join(map(str, missing))}. Give "
-            "images of it; or leave it out of `classes`, and pass temperature=True in place of 'per_class'"
+            f"Each class needs held-out examples. Received: none of class {', '.join(map(str, missing))}. Add "
+            f"images of this class; or leave it out of `classes`, and pass temperature=True in place of "
+            f"'per_class'"
         )
 
 

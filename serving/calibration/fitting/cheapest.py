@@ -86,7 +86,10 @@ def cheapest_sites(mc: MonteCarlo, images: Any, labels: Any, keep: float = 0.95)
     attribution = mc.attribute(images)
     output = mc.reader.outputs[0]
     if output.kind == "regression":
-        raise ValueError("The values of a regression are not right or wrong. Received: a model of a regression")
+        raise ValueError(
+            "Cheapest sites need answers that are right or wrong, and a regression has none. "
+            "Received: a regression model"
+        )
     truth = check_labels(np.asarray(labels), output.kind, output.shape)
     named = named_sites(mc.model)
     own = {name: rate for name, rate in rates_of(mc).items() if name in attribution.sites}

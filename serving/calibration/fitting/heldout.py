@@ -251,9 +251,9 @@ def _slices(images: Any, labels: np.ndarray, size: int) -> Iterator[tuple[Any, n
 
 def _check_dataset(images: tf.data.Dataset, labels: Any) -> None:
     if labels is not None:
-        raise ValueError("A dataset holds the labels itself: leave `labels` out. Received: both")
+        raise ValueError("A dataset already contains the labels: leave `labels` out. Received: both")
     if images.cardinality() == tf.data.INFINITE_CARDINALITY:
-        raise ValueError("The dataset must end: leave out `repeat()`. Received: a dataset without an end")
+        raise ValueError("The dataset must be finite: leave out `repeat()`. Received: an infinite dataset")
 
 
 def _check_arrays(images: Any, labels: Any) -> tuple[Any, np.ndarray]:

@@ -85,10 +85,10 @@ class ErrorPromise(Promise):
         found = threshold(terms.level)
         if found is None:
             raise ValueError(
-                f"`error` cannot be promised at the level {terms.level:g}: too many of the surest answers are "
-                f"wrong. The least level for these {len(doubts)} images is about "
-                f"{_least(threshold, terms.level):.2g}. A level that these images have chosen is no promise: "
-                "ask for it with other held-out images"
+                f"`error` cannot be guaranteed at the level {terms.level:g}, because too many of the most "
+                f"certain answers are wrong. The lowest level for these {len(doubts)} images is about "
+                f"{_least(threshold, terms.level):.2g}. If you choose the level by looking at these images, it "
+                f"is not guaranteed: calibrate with other held-out images"
             )
         kept = float((doubts < found).mean())
         return Guarantee(

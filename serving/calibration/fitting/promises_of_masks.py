@@ -65,8 +65,8 @@ class MaskPromise(Promise):
             if not n:
                 which = "of" if self.name == "miss" else "in which the model sees"
                 raise ValueError(
-                    f"`{self.name}` needs held-out images {which} each class. Received: none for class {k}. Give "
-                    "images of it, or leave it out with `classes`"
+                    f"`{self.name}` needs held-out images {which} each class. Received: none for class {k}. Add "
+                    f"images of this class, or leave it out with `classes`"
                 )
             self.check(n, f" for class {k}" if terms.width > 1 else "")
             if self.name == "miss":

@@ -74,7 +74,7 @@ class IntervalPromise(Promise):
         if not np.isfinite(found).all():
             raise ValueError(
                 "`interval` needs predictions that are roughly right: check the scale of `labels`. Received: "
-                "predictions whose errors are too large for an interval"
+                "predictions with errors that are too large"
             )
         widths = {f"mean_width_{k}": float(2 * q * self._widths[k] / n) for k, q in enumerate(found)}
         return Guarantee("interval", terms.level, tuple(found), n=(n,), floors=self.floors, figures=widths)

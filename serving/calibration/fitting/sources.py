@@ -165,7 +165,7 @@ def source_of(predictor: Any, task: str | None, example: Any, from_logits: bool 
             f"Received: {predictor!r}"
         )
     if task not in (None, predictor.task):
-        raise ValueError(f"The predictor has task={predictor.task!r}. Received: task={task!r}")
+        raise ValueError(f"`task` must be the task of the predictor, {predictor.task!r}. Received: task={task!r}")
     if from_logits not in (None, predictor.from_logits):
         raise ValueError(
             f"The predictor has from_logits={predictor.from_logits!r}: make it with the other value. "
@@ -173,7 +173,7 @@ def source_of(predictor: Any, task: str | None, example: Any, from_logits: bool 
         )
     if predictor.calibration is not None:
         raise ValueError(
-            "Calibrate the predictor without its calibration: make it again without `calibration=`. "
+            "A predictor that already has a calibration cannot be calibrated: create it without `calibration=`. "
             "Received: a predictor with a calibration"
         )
     if isinstance(predictor, Rival):

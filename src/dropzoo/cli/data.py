@@ -46,7 +46,7 @@ def inspect(
         )
     summary = found.summary
     if summary is None:
-        raise ValueError(f"`inspect` looks at folders of images. Received: {str(data)!r}")
+        raise ValueError(f"`inspect` needs a folder of images. Received: {str(data)!r}")
     show(found, console.print, say, every=True)
     for path, reason in summary.unreadable.items():
         say(reason if str(path) in reason else f"{path}: {reason}")

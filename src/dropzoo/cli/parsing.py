@@ -9,8 +9,6 @@ from typing import Any
 
 import typer
 
-from dropzoo.common.pixels import check_range
-
 
 def data_name(data: str) -> str:
     """Returns a name for results on a data set: the name of the set or of its folder, even if that is ".".
@@ -103,6 +101,8 @@ def parse_resources(values: list[str] | None) -> dict[str, float] | None:
 
 
 def _pair(text: str) -> tuple[float, float]:
+    from dropzoo.common.pixels import check_range  # which imports NumPy
+
     low, _, high = text.strip("()[] ").partition(",")
     return check_range((float(low), float(high)))
 

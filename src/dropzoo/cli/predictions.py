@@ -169,11 +169,11 @@ def _predictor(model: Path | None, answers: ModelAnswers, computing: Computing) 
         _check_server(answers, computing)
         if computing.tile is not None:
             raise ValueError(
-                "--tile needs the model itself, whose masks are then the same in all tiles. Pass --model"
+                "--tile needs the model itself, to use the same dropout masks in all tiles. Pass --model"
             )
         return connect(str(answers.server), answers.token)
     if computing.overlap is not None and computing.tile is None:
-        raise ValueError("`--overlap` is what neighbouring tiles share. Pass --tile too")
+        raise ValueError("`--overlap` is the number of pixels that neighbouring tiles share. Pass --tile too")
     known: dict[str, Any] = {"input_range": parse_range(answers.input_range), "from_logits": answers.from_logits}
     known |= {"calibrated": not answers.no_calibration, "seed": answers.seed, "task": answers.task}
     known |= {"votes": True} if computing.tile is None else {"sampling": "fixed"}
@@ -191,8 +191,8 @@ def _check_server(answers: ModelAnswers, computing: Computing) -> None:
     said += ["--overlap"] if computing.overlap is not None and computing.tile is None else []
     if said:
         raise ValueError(
-            f"A server answers as its model was exported, and {', '.join(said)} cannot change that. Leave it out, "
-            "or pass --model"
+            f"{', '.join(said)} cannot change how the model of a server was exported. Leave it out, or use "
+            f"--model instead of --server"
         )
 
 

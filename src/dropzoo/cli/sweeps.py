@@ -286,4 +286,4 @@ def _refuse_space_flags(context: typer.Context) -> None:
         name = str(parameter.name)
         source = context.get_parameter_source(name)
         if name not in allowed and source is not None and source.name == "COMMANDLINE":
-            raise ValueError(f"A space that is defined in a file takes no {parameter.opts[0]}; set it in the file")
+            raise ValueError(f"{parameter.opts[0]} cannot be passed with a space in a file; set it in the file")

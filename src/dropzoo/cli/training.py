@@ -101,7 +101,9 @@ def train(
 
     count, snapshots = parse_members(members)
     if count and workers > 1:
-        raise ValueError("`--members` trains one member after another. Pass --workers 1")
+        raise ValueError(
+            "`--members` trains one member after another and cannot use several workers. Pass --workers 1"
+        )
     asked: dict[str, Any] = {
         "augment": parse_augment(augment),
         "label_smoothing": label_smoothing,

@@ -123,7 +123,7 @@ def _check_stays(planned: Iterable[Path], images: Container[Path], overwrite: bo
     """Raises a ValueError if a file would replace an image, or any other file without `overwrite`."""
     for path in planned:
         if path.resolve() in images:
-            raise ValueError(f"{path} is one of the images, which is not overwritten: choose another --out")
+            raise ValueError(f"{path} is one of the images and is not overwritten: choose another --out")
         if path.exists() and not overwrite:
             raise ValueError(f"{path} exists. To replace it pass --overwrite, or choose another name with --out")
 

@@ -95,7 +95,7 @@ def check_masks(predictor: Predictor) -> None:
     if not (predictor.is_map and predictor.has_classes):
         what = "one answer for an image" if not predictor.is_map else f"the pixels task={predictor.task!r}"
         raise ValueError(
-            f"Objects are measured in masks of classes, and the model gives {what}. Use: dropzoo predict"
+            f"Objects can only be measured in masks of classes, and the model returns {what}. Use: dropzoo predict"
         )
 
 

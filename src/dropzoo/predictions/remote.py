@@ -74,7 +74,7 @@ def connect(address: str, token: str | None = None) -> Predictor:
     name, _, version = rest.strip("/").partition(":")[0].partition("/")
     if version:
         raise ValueError(
-            f"A server answers with the newest version. Leave out /{version}: {base}/v1/models/{name}"
+            f"A server always answers with the newest version. Leave out /{version}: {base}/v1/models/{name}"
         )
     models = {each["name"]: each.get("versions") or [] for each in connection.get("/v1/models")["models"]}
     names = list(models)

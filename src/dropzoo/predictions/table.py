@@ -91,7 +91,7 @@ class Journal:
         except (ValueError, json.JSONDecodeError):
             if overwrite:
                 return
-            raise ValueError(f"{self.path} is damaged. To begin anew pass --overwrite") from None
+            raise ValueError(f"{self.path} is damaged. To start again, pass --overwrite") from None
         for entry in [] if overwrite else entries:
             if "key" in entry:
                 self.done[entry["key"]] = entry

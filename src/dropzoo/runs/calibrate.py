@@ -191,8 +191,8 @@ def _warn_of_training_images(images: tf.data.Dataset, own: training.Data, name: 
     keys = list(_keys(images))
     if seen := sum(key in known for key in keys):
         warnings.warn(
-            f"{seen:,} of the {len(keys):,} images of {name} were training images of the run: no guarantee holds, "
-            "and the temperature is too low. Calibrate on images that are new to the model",
+            f"{seen:,} of the {len(keys):,} images of {name} were training images of the run, so no guarantee "
+            f"holds, and the temperature is too low. Calibrate on images that are new to the model",
             stacklevel=3,
         )
 

@@ -76,9 +76,9 @@ class RunConfig(Settings):
             )
         if self.snapshots and (self.patience or self.best or self.warmup or self.ema is not None):
             raise ValueError(
-                "Snapshots are the weights at the ends of cycles of the learning rate. Leave out the early stop, "
+                "Snapshots are the weights at the end of each learning-rate cycle. Leave out the early stop, "
                 "the best epoch, the warm-up and the moving average (--patience, --best, --warmup, --ema), or "
-                "pass --members N in place of snapshots:N"
+                "pass --members N instead of snapshots:N"
             )
         self.rate_callbacks()
         if self.patience is not None:

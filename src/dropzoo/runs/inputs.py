@@ -49,8 +49,8 @@ def check_bits(pixels: Pixels, info: training.DataInfo) -> None:
     """Raises a ValueError if a model takes images of 16 bits and the images of a data set have 8."""
     if pixels.bits == 16 and info.bits == 8:
         raise ValueError(
-            f"The model takes images of 16 bits, with pixels from {pixels.words}. Received: {info.name!r}, whose "
-            "images have 8 bits. Pass the original files of 16 bits"
+            f"The model takes 16-bit images, with pixels from {pixels.words}. Received: {info.name!r}, whose "
+            f"images have 8 bits. Pass the original 16-bit files"
         )
 
 

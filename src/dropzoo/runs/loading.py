@@ -102,13 +102,21 @@ def load_model_for(
         model,
         config.model,
         loaded.info,
-        "Choose another model",
+        _all_classes(path),
         "They are resized only for a model that takes squares",
     )
     if (path / "run.json").is_file():
         advice = f"If the classes mean the same, pass {file}, which does not record their names"
         check_same_data(path, loaded.info, ("class_names",), advice)
     return model, config, loaded
+
+
+def _all_classes(path: Path) -> str:
+    """Returns the advice for data of fewer classes than the model, which may be some of its own."""
+    names = ",".join(read_info(path).class_names) if (path / "run.json").is_file() else "NAME,NAME,..."
+    return (
+        f"Choose another model; or, if the data hold some of its classes, name all of them: --class-names {names}"
+    )
 
 
 def _reading_of(path: Path, model: keras.Model) -> dict[str, Any]:

@@ -85,8 +85,8 @@ class Predictor:
         """
         if self.pixels.bits == 16 and image.dtype == np.uint8:
             raise ValueError(
-                f"The model takes images of 16 bits, with pixels from {self.pixels.words}. Received: {name} of 8 "
-                "bits. Pass the original file of 16 bits"
+                f"The model takes 16-bit images, with pixels from {self.pixels.words}. Received: the 8-bit file "
+                f"{name}. Pass the original 16-bit file"
             )
         scale = np.float32(np.iinfo(image.dtype).max if image.dtype.kind == "u" else 1)
         pixels = image.astype(np.float32) / scale

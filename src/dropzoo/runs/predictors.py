@@ -81,7 +81,10 @@ def load_predictor(
                 "Keras model, which draws them. Pass the run or the .keras file"
             )
         if from_logits is not None:
-            raise ValueError(f"An export knows whether its output is logits. Leave out `from_logits` for {path}")
+            raise ValueError(
+                f"Whether the output of an export is logits was settled when it was made. Leave "
+                f"out `from_logits` for {path}"
+            )
         return _from_saved_model(export, input_range, task)
     elif export is not None and inside is not None:
         model = load_model(inside)

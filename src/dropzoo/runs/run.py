@@ -77,10 +77,10 @@ def train_run(
     more = _check_folder(out, config)
     if more:
         done = _epochs_done(out / "checkpoints")
-        said = f"{out} goes on from epoch {done} to {config.epochs}"
+        said = f"{out} continues from epoch {done} to {config.epochs}"
         say(f"{said}; schedules are those of {config.epochs} epochs from here")
     elif (out / "results.json").exists():
-        say(f"{out} holds this run already, finished; nothing to train")
+        say(f"{out} already holds this run, and it is finished. There is nothing to train")
         return load_model(out / "model.keras"), read_json(out / "results.json")
 
     data = load_run_data(config, out, "num_train")  # with more or fewer images the batches would differ
@@ -194,8 +194,8 @@ def _check_folder(out: Path, config: RunConfig) -> bool:
     changed = differences(held, wanted)
     if changed:
         raise ValueError(
-            f"{out} holds another run; choose another folder with --out, or delete it. A run may only go on for "
-            f"more --epochs. Differences: {changed}"
+            f"{out} holds another run; choose another folder with --out, or delete it. A run can only be "
+            f"continued with more --epochs. Differences: {changed}"
         )
     return False
 

@@ -55,7 +55,7 @@ class Space(Settings):
     Args:
         models: List of the names of models.
         sites: List of str. Each is one or more patterns of site names, separated by commas: `"module?,dense*"`.
-        specs: List of the layers that may stand at any site, with or without options, such as
+        specs: List of dropout layers that can be used at any site, with or without options, such as
             `"drop_block2d:block_size=5"`. Also accepted as `variants`.
         rates: List of floats in [0, 1).
         rate_schedules: List of str: `"constant"`; `"linear"` or `"cosine"`, from 0 to the rate; `"curriculum"`,
@@ -331,5 +331,6 @@ def _plain(value: Any) -> Any:
     if value is None or isinstance(value, (str, int, float)):
         return value
     raise ValueError(
-        f"A space is saved as JSON, so it takes numbers, text, and lists and dicts of them. Received: {value!r}"
+        f"A space is saved as JSON, so it can only have numbers, text, and lists and dicts of these. Received: "
+        f"{value!r}"
     )

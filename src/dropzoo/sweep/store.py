@@ -76,7 +76,7 @@ def read(path: Path) -> Recorded:
         for number, line in enumerate(file, start=1):
             entry = _entry(line)
             if entry is None and not line.endswith(b"\n"):
-                warnings.warn(f"{path}: line {number} is not whole; its trial is left out", stacklevel=2)
+                warnings.warn(f"{path}: line {number} is incomplete; its trial is left out", stacklevel=2)
                 break
             if entry is None:
                 raise ValueError(f"{path} is not the file of a sweep: line {number} cannot be read")

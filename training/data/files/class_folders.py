@@ -42,7 +42,8 @@ def read_classes(root: Path, folders: list[Path], listing: Listing) -> Table:
         if not found:
             endings = ", ".join(sorted(IMAGE_SUFFIXES))
             raise ValueError(
-                f"No images in {folder}. Expected files ending in {endings}. Remove the folder if it is no class"
+                f"No images in {folder}. Expected files ending in {endings}. Remove the folder if it is not a "
+                f"class"
             )
         samples += [Sample(path, label, split=split_in(path, folder)) for path in found]
     if not all(sample.split for sample in samples):

@@ -28,7 +28,7 @@ def find_coco(root: Path) -> dict[str, Path]:
     splits = {next((split_of(word) for word in words[path] if split_of(word)), ""): path for path in found}
     if len(splits) < len(found) or "" in splits:
         raise ValueError(
-            f"Expected one file of annotations a split in {root}. Received: {some(list(map(str, found)))}"
+            f"Expected one file of annotations for each split in {root}. Received: {some(list(map(str, found)))}"
         )
     return splits
 
@@ -85,7 +85,7 @@ def _read(path: Path, root: Path, split: str) -> Table:
             shapes.setdefault(each["image_id"], []).append((classes[each["category_id"]], shape))
     if boxes:
         raise ValueError(
-            f"{boxes:,} annotations in {path} have no outline, but a box at most. Remove them, or save masks as "
+            f"{boxes:,} annotations in {path} have no outline, but at most a box. Remove them, or save masks as "
             "PNG files of class ids"
         )
     images = sorted(content["images"], key=lambda each: each["file_name"])
@@ -107,8 +107,8 @@ def _read(path: Path, root: Path, split: str) -> Table:
         samples.append(Sample(found, mask=mask, split=split))
     if missing:
         raise ValueError(
-            f"{len(missing):,} images that {path} names are not there, or several files have their "
-            f"names: {some(missing)}"
+            f"{len(missing):,} images that {path} lists do not exist, or several files have the same name: "
+            f"{some(missing)}"
         )
     names = ("background", *(str(each["name"]) for each in categories))
     return Table(root, samples, names, notes=[f"Masks are drawn from the outlines of {path}"])

@@ -39,7 +39,8 @@ class Palette:
             if self.exact and len(colours) <= 256:
                 shown = ", ".join(_code(*colour) for colour in colours[:5])
                 raise ValueError(
-                    f"Colours that are no class. Received: {path} with {int(strange.sum()):,} pixels of "
+                    f"Each colour of a mask must be a class. Received: {path} with {int(strange.sum()):,} "
+                    f"pixels of "
                     f"{len(colours)} other colours: {shown}. Add them to the file of colours"
                 )
             distances = ((pixels[strange][:, None].astype(int) - np.array(self.colours)) ** 2).sum(-1)

@@ -109,7 +109,8 @@ def refuse_measured(names: Sequence[str], count: int, path: Path) -> None:
     if values > _MOST_VALUES or values > max(2, count // 2):
         raise ValueError(
             f"Labels must be classes. Received: {len(names):,} numbers in {path}, such as {some(names, 3)}. "
-            "Folders hold classes and masks; to train on measured values, pass arrays or a dataset to `Trainer`"
+            f"Data folders are only for classes and masks; to train on measured values, pass arrays or a "
+            f"dataset to `Trainer`"
         )
 
 

@@ -48,7 +48,9 @@ def read_layout(root: Path, reading: Reading) -> Table:
             "(--split-file), an archive must be unpacked, and arrays can be passed to `Trainer`"
         )
     if not root.is_dir():
-        raise ValueError(f"No such folder: {root}. Expected images/ and masks/, or one folder a class")
+        raise ValueError(
+            f"No such folder: {root}. Expected a folder with images/ and masks/, or with one folder for each class"
+        )
     listing = Listing()
     table = _named(root, reading, listing) or _found(root, reading, listing) or _below(root, reading, listing)
     if table is None:
@@ -58,7 +60,7 @@ def read_layout(root: Path, reading: Reading) -> Table:
     if not table.samples:
         raise ValueError(f"No images in {root}. Expected files ending in {', '.join(sorted(IMAGE_SUFFIXES))}")
     if listing.left_out:
-        table.doubts.append(f"Left out files that are no images by their endings: {counted(listing.left_out)}")
+        table.doubts.append(f"Left out files whose endings are not those of images: {counted(listing.left_out)}")
     if listing.made:
         table.notes.append(f"Files that dropzoo wrote beside the images were skipped: {listing.made:,}")
     if listing.litter:

@@ -228,7 +228,8 @@ def _refuse_mixtures(found: list[Values], ignored: int | None) -> None:
         stored = " and ".join(f"0 and {value} in {path}" for value, path in sorted(tops.items()))
         raise ValueError(
             f"Masks of two classes must all be stored alike, as 0 and 1 or as 0 and 255. Received: {stored}. "
-            "Store them anew, or pass masks_as='instances' (--masks-as instances): all but 0 is foreground"
+            "Store all of them in one way, or pass masks_as='instances' (--masks-as instances), so that every "
+            "value except 0 is foreground"
         )
 
 
@@ -276,8 +277,8 @@ def _refuse_instances(found: list[Values], classes: list[int]) -> None:
     if own or numbered or len(classes) > 256:
         most = max(ids, key=len)
         raise ValueError(
-            f"Masks hold {len(classes)} values, up to {len(most)} in one image, and look as if each object had a "
-            f"number of its own. Received: {some([str(each.path) for each in found], 2)}. If all but 0 is one "
+            f"Masks hold {len(classes)} values, up to {len(most)} in one image, and look as if each object had "
+            f"its own number. Received: {some([str(each.path) for each in found], 2)}. If all but 0 is one "
             "class, pass masks_as='instances' (--masks-as instances). If they are classes, pass masks_as='ids' "
             "(--masks-as ids)"
         )

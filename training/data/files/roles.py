@@ -69,7 +69,8 @@ def refuse_no_classes(root: Path, folders: Sequence[Path]) -> None:
     shared = set.intersection(*(set(words(folder.name)) for folder in folders)) & _PART_WORDS
     if shared and len({re.sub(r"\d+", "", folder.name) for folder in folders}) == 1:
         raise ValueError(
-            f"Folders that look like parts of one set are no classes: {names} in {root}. Name the label of each "
+            f"Folders that look like parts of one data set are not classes: {names} in {root}. Name the label "
+            f"of each "
             "image in a CSV with the columns file and label, and pass it as `split_file` (--split-file)"
         )
     if all((folder / "images").is_dir() and (folder / "masks").is_dir() for folder in folders):

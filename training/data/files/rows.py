@@ -71,8 +71,8 @@ def read_rows(path: Path, root: Path, reading: Reading) -> Table:
     hot = {} if {"label", "mask"} & set(columns) else one_hot(head, lines, columns, path)
     if len(columns) == 1 and not hot:
         raise ValueError(
-            f"A table of images says something of them: label, mask, split or group. Received: {path} with the "
-            f"columns {some(head)}. Rename the one that holds it"
+            f"A table of images must have a column label, mask, split or group. Received: {path} with the "
+            f"columns {some(head)}. Rename the column that holds this information"
         )
     labels = labels_of(lines, columns, hot, path)
     names = class_names_of(labels)
@@ -94,8 +94,8 @@ def read_rows(path: Path, root: Path, reading: Reading) -> Table:
         samples.append(Sample(image, number, mask, _split(cells, path), cells.get("group", "")))
     if missing and (len(missing) == len(lines) or reading.broken != "skip"):
         raise ValueError(
-            f"{len(missing):,} of {len(lines):,} files in {path} are not there: {some(missing)}. To go on without "
-            "them, pass broken='skip' (--broken skip)"
+            f"{len(missing):,} of {len(lines):,} files in {path} do not exist: {some(missing)}. To continue "
+            f"without them, pass broken='skip' (--broken skip)"
         )
     table = Table(path, _grouped(samples, path), () if "mask" in columns else names)
     if missing:
@@ -119,8 +119,8 @@ def _refuse_columns(path: Path, head: Sequence[str], columns: dict[str, int]) ->
     runs = [name for name in head if squashed(name) in RUN_LENGTHS]
     if runs and "mask" not in columns and "label" not in columns:
         raise ValueError(
-            f"Masks as run lengths are not read. Received: {path} with the column {runs[0]}. Draw them into PNG "
-            "files of class ids, and name these in a column `mask`"
+            f"Masks as run lengths cannot be read. Received: {path} with the column {runs[0]}. Convert them to "
+            f"PNG files of class ids, and list these in a column `mask`"
         )
     if "file" not in columns:
         raise ValueError(
@@ -145,7 +145,8 @@ def _grouped(samples: list[Sample], path: Path) -> list[Sample]:
     if len({(sample.image, sample.mask) for sample in samples}) < len(samples):
         twice = len(samples) - len({(sample.image, sample.mask) for sample in samples})
         raise ValueError(
-            f"Each image needs one row. Received: {twice} rows for files that {path} has named already"
+            f"Each image must have exactly one row. Received: {twice} rows for files that {path} has already "
+            f"listed"
         )
     lacking = [sample.image.name for sample in samples if sample.mask is None]
     if len(lacking) < len(samples) and lacking:
@@ -193,6 +194,6 @@ def _read(path: Path) -> tuple[list[str], list[list[str]]]:
     ]
     if not lines:
         raise ValueError(
-            f"A table of images needs a head and a row for each image. Received: {path}, which is empty"
+            f"A table of images needs a header line and a row for each image. Received: {path}, which is empty"
         )
     return [cell.strip() for cell in lines[0]], lines[1:]

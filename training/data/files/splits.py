@@ -90,7 +90,7 @@ def assign(table: Table, reading: Reading) -> Table:
     if given:
         if reading.test_split is not None:
             raise ValueError(
-                f"The data have a split of their own: {', '.join(sorted(given))}. Received: "
+                f"The data have their own split: {', '.join(sorted(given))}. Received: "
                 f"test_split={reading.test_split}. Leave it out, or pass 1 to test on all images"
             )
         splits = [sample.split or "train" for sample in table.samples]
@@ -143,7 +143,7 @@ def _cut(table: Table, splits: list[str], fraction: float, name: str) -> list[st
             cut[place] = name
     if forced:
         table.doubts.append(
-            f"Groups are large, and stay whole: {forced:,} images are in the {name} set in place of "
+            f"The groups are large and are not divided: {forced:,} images are in the {name} set in place of "
             f"{wanted_in_all:,}. For other sets, give the split yourself: `split_file` (--split-file)"
         )
     return cut
