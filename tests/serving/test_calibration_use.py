@@ -67,10 +67,10 @@ class TestBadInput:
             ({"guarantee": {"set": 1}}, r"level of `set` must be in \(0, 1\)"),
             (
                 {"guarantee": {"set": 0.01}, "temperature": False},
-                "with 50 held-out images the least level is 0.0197",
+                "with 50 held-out images the lowest possible level is 0.0197",
             ),
-            ({"guarantee": {"set": 0.02}}, "with 33 held-out images the least level is 0.0295"),
-            ({"guarantee": {"error": 0.02}}, "with 33 held-out images the least level is 0.0674"),
+            ({"guarantee": {"set": 0.02}}, "with 33 held-out images the lowest possible level is 0.0295"),
+            ({"guarantee": {"error": 0.02}}, "with 33 held-out images the lowest possible level is 0.0674"),
             (
                 {"guarantee": {"miss": 0.1}},
                 "`miss` is not a guarantee for multi_class images, which have: set, error",
@@ -138,7 +138,7 @@ class TestBadInput:
     def test_a_class_in_too_few_images(self, masks):
         model, images, labels = masks
         labels = np.where(np.arange(60)[:, None, None] < 55, 0, labels)
-        with pytest.raises(ValueError, match=r"images of class 1 the least level is 0\.\d+"):
+        with pytest.raises(ValueError, match=r"images of class 1 the lowest possible level is 0\.\d+"):
             serving.calibrate(model, images, labels, guarantee={"miss": 0.1}, verbose=0)
 
     def test_an_error_rate_that_no_threshold_keeps(self, identity):
