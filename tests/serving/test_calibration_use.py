@@ -144,7 +144,7 @@ class TestBadInput:
     def test_an_error_rate_that_no_threshold_keeps(self, identity):
         images, labels = answers(300)
         with pytest.raises(
-            ValueError, match="cannot be promised at the level 0.05.*least level for these 200 images"
+            ValueError, match="cannot be guaranteed at the level 0.05.*lowest level for these 200 images"
         ):
             serving.calibrate(identity, images, (labels + 1) % 4, guarantee={"error": 0.05}, verbose=0)
 
