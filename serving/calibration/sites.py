@@ -4,6 +4,7 @@ import keras
 
 from dropzoo import layers
 from dropzoo.models.graph.random import random_layers
+from dropzoo.serving.montecarlo.active import has_known_call
 
 #: Dict from the sites that drop to their rates (True if the rate cannot be set). Empty for one pass.
 Sites = dict[str, float | bool]
@@ -20,4 +21,4 @@ def named_sites(model: keras.Model) -> dict[str, keras.Layer]:
 
 def can_set(layer: keras.Layer) -> bool:
     """Returns whether a layer has a rate that Monte-Carlo sampling can set."""
-    return layers.is_dropout(layer) and hasattr(layers.counterpart(layer), "drop")
+    return layers.is_dropout(layer) and has_known_call(layer) and hasattr(layers.counterpart(layer), "drop")

@@ -190,6 +190,7 @@ def rates_of(mc: MonteCarlo) -> Sites:
         mc: The sampler.
     """
     named = named_sites(mc.model)
+    drawn = {id(each.layer) for each in mc.stage.active}  # others are sampled by plain passes, at their own rates
     rates: dict[str, Any] = {}
     given: Mapping[str, Any] = dict.fromkeys(named, True) if mc.sites is None else mc.sites
     for pattern, value in given.items():
@@ -200,7 +201,9 @@ def rates_of(mc: MonteCarlo) -> Sites:
             continue
         for name, layer in named.items():
             if layer in matched:
-                rates[name] = float(layer.rate) if value is True and can_set(layer) else value
+                sets = value is True and can_set(layer) and id(layer) in drawn
+                rates[name] = float(layer.rate) if sets else value
     if mc.sites is None:
-        rates |= {name: True for name, _ in mc.cut().plain if name not in rates}
+        others = [name for name, _ in mc.cut().plain if not {name, name.removesuffix("_dropout")} & rates.keys()]
+        rates |= dict.fromkeys(others, True)
     return rates

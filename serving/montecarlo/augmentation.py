@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 
 from dropzoo.common.checks import unknown
+from dropzoo.models.graph.order import channels_first_inputs
 from dropzoo.serving.calibration.calibration import Calibration
 from dropzoo.serving.montecarlo.ensembles import Pass, Rival, answer_of
 from dropzoo.serving.montecarlo.reader import Reader, Said, Tasks
@@ -89,7 +90,8 @@ class TestTimeAugmentation(Rival):
         if len(set(transforms)) < len(transforms):
             raise ValueError(f"`transforms` must name each transform once. Received: {transforms!r}")
         self.transforms = tuple(transforms)
-        passes = [_seen(answer_of(reader, calibration), *_TRANSFORMS[name]) for name in transforms]
+        first = channels_first_inputs(model)
+        passes = [_seen(answer_of(reader, calibration), first, *_TRANSFORMS[name]) for name in transforms]
         super().__init__([reader], passes, task, from_logits, calibration)
         if reader.known:
             self._check_known()
@@ -108,23 +110,32 @@ class TestTimeAugmentation(Rival):
         if turning and rank < 4:
             raise ValueError(f"{turning} need two spatial axes. Received: a model that takes {shapes[0]}")
         swapping = [name for name in turning if _TRANSFORMS[name][1] % 2]
-        for shape in shapes:
-            if swapping and len(shape) == rank and shape[-3] != shape[-2]:
+        first = channels_first_inputs(self.model) or [False] * len(shapes)
+        for shape, is_first in zip(shapes, first, strict=True):
+            height, width = shape[-2:] if is_first else shape[-3:-1]
+            if swapping and len(shape) == rank and height != width:
                 raise ValueError(
                     f"{swapping} swap height and width, so the model must take square images. Received: {shape}"
                 )
         super()._check_known()
 
 
-def _seen(answer: Pass, flip: bool, turns: int) -> Pass:
+def _seen(answer: Pass, first: Sequence[bool], flip: bool, turns: int) -> Pass:
     """The answer to transformed images. A map is transformed back.
 
-    Images are the inputs with the most axes; other inputs, such as a vector of features, stay as they are.
+    Images are the inputs with the most axes; other inputs, such as a vector of features, stay as they are. `first`
+    tells for each input of a model with a graph whether the channels come first.
     """
+
+    def seen_image(x: tf.Tensor, is_first: bool) -> tf.Tensor:
+        if not is_first:
+            return _turn(_mirror(x, flip), turns)
+        return tf.experimental.numpy.moveaxis(seen_image(tf.experimental.numpy.moveaxis(x, 1, -1), False), -1, 1)
 
     def transformed(flat: list[tf.Tensor]) -> list[tf.Tensor]:
         rank = max(len(x.shape) for x in flat)
-        seen = [_turn(_mirror(x, flip), turns) if len(x.shape) == rank else x for x in flat]
+        orders = first or [False] * len(flat)
+        seen = [seen_image(x, o) if len(x.shape) == rank else x for x, o in zip(flat, orders, strict=True)]
         return [_mirror(_turn(y, -turns), flip) if len(y.shape) == rank else y for y in answer(seen)]
 
     return transformed

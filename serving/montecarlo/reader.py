@@ -165,7 +165,8 @@ class Reader:
         if meanings and meanings[i] is None:
             meanings = output_meanings(self.model, self.inputs.structure)
         if meanings and meanings[i] in ("softmax", "sigmoid"):  # probabilities can be trained by any loss
-            return default
+            labels = said is None and by_loss == "multi_label" and meanings[i] == "sigmoid"
+            return "multi_label" if labels else default
         if unclear:
             raise ValueError(
                 f"The output {name!r} was compiled with the loss {name_of_loss(loss)!r}, which does not say what "
