@@ -25,7 +25,8 @@ from rich.console import Console
 from dropzoo.runs.comparison import Wanted, compare
 from dropzoo.runs.config import RunConfig
 from dropzoo.runs.files import read_json, write_json
-from dropzoo.runs.run import load_run_for, train_run
+from dropzoo.runs.loading import load_run_for
+from dropzoo.runs.run import train_run
 
 
 @dataclass(frozen=True)

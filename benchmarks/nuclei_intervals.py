@@ -27,7 +27,7 @@ from dropzoo import training
 from dropzoo.common.files import whole_file
 from dropzoo.predictions.measuring import Measure, masks_of_samples, numbers_of
 from dropzoo.runs.config import RunConfig
-from dropzoo.runs.predictor import load_predictor
+from dropzoo.runs.predictors import load_predictor
 from dropzoo.runs.run import train_run
 
 RESULTS = Path(__file__).parent / "results" / "nuclei_intervals.csv"

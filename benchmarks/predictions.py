@@ -62,7 +62,7 @@ def large(side: int) -> None:
 
 def _difference(folder: Path, model: Path) -> float:
     """The largest difference to one whole pass over a part of the image, away from the borders of the part."""
-    from dropzoo.runs.predictor import load_predictor
+    from dropzoo.runs.predictors import load_predictor
 
     size, far = 1200, 128
     predictor = load_predictor(model, 2, sampling="fixed", say=lambda text: None)
@@ -91,7 +91,7 @@ def folder(count: int) -> None:
 def _compare(root: Path, path: Path) -> None:
     """Predicts the images with a model in both ways."""
     from dropzoo.predictions.run import Plan, predict_into
-    from dropzoo.runs.predictor import load_predictor
+    from dropzoo.runs.predictors import load_predictor
 
     predictor = load_predictor(path, 10, votes=True, say=lambda text: None)
     mc = load_predictor(path, 10, say=lambda text: None).sampler
@@ -170,7 +170,7 @@ def answers(repeats: int = 15) -> None:
 def intervals(count: int, splits: int = 200) -> None:
     """Calibrates intervals on half of the scenes, and counts how often they hold on the other half."""
     from dropzoo.predictions.measuring import Measure, masks_of_samples, numbers_of
-    from dropzoo.runs.predictor import load_predictor
+    from dropzoo.runs.predictors import load_predictor
     from dropzoo.training.data.digits import digits_by_split, draw_scene
 
     path = Path(__file__).parent.parent / "saved_models" / "digit_scenes_unet"

@@ -62,7 +62,7 @@ def model_row(name: str) -> str:
 
 def of_plans() -> dict[str, list[str]]:
     """The table of the plans in docs/models.md."""
-    head = ["| plan | what it drops | reported | paper |", "|---|---|---|---|"]
+    head = ["| plan | what it drops | reported effect | paper |", "|---|---|---|---|"]
     plans = [(name, models.get_plan(name)) for name in models.list_plans()]
     return {"plans": head + [f"| `{n}` | {p.description} | {p.effect or ''} | {p.reference} |" for n, p in plans]}
 
@@ -75,7 +75,7 @@ def of_layers() -> dict[str, list[str]]:
 
 def of_models(names: list[str]) -> dict[str, list[str]]:
     """The table of the models in docs/models.md."""
-    head = ["| model | what it is | gives | parameters | sites | paper |", "|---|---|---|---|---|---|"]
+    head = ["| model | what it is | output | parameters | sites | paper |", "|---|---|---|---|---|---|"]
     return {"models": head + [model_row(name) for name in names]}
 
 

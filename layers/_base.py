@@ -12,10 +12,10 @@ from dropzoo.layers.draws import Draw, Tensor, own_draw
 
 
 class Stochastic(keras.Layer):
-    """Base of all layers that draw at random: it holds the seed, and tells training from inference.
+    """Base of all layers that draw random numbers: it holds the seed and distinguishes training from inference.
 
-    A subclass defines `sample` for training and `infer` for inference. A layer that replaces a layer of Keras has
-    two bases: this class first, then the class of that layer.
+    A subclass defines `sample` for training and `infer` for inference. A layer that replaces a Keras layer has two
+    base classes: first this class, then the class of the Keras layer.
 
     Args:
         args: Positional arguments of the next base.
@@ -68,12 +68,12 @@ class Stochastic(keras.Layer):
 
 
 class LiveRate(Stochastic):
-    """Base of the layers that drop at a rate which can be changed at any time.
+    """Base of the layers whose dropout rate can be changed at any time.
 
-    A new `rate` acts at once, even in traced functions and in a running `fit`. On JAX, `fit` holds the rates while
-    it runs: only a callback can set them then, on layers that it takes from its `self.model`. A function that you
-    compile with `jax.jit` has to take the model's `non_trainable_variables`, or it keeps the rate of its trace.
-    The rate is not a weight: weights files, `get_weights()` and `count_params()` do not include it.
+    A new `rate` takes effect at once, even in traced functions and while `fit` is running. On JAX, only a callback
+    can set rates while `fit` is running, on layers that it takes from its `self.model`. If you compile a function
+    with `jax.jit`, pass the model's `non_trainable_variables` to it; otherwise it keeps the rate at which it was
+    traced. The rate is not a weight: weights files, `get_weights()` and `count_params()` do not include it.
 
     A subclass defines `drop` for training and `infer` for inference.
 
@@ -103,8 +103,9 @@ class LiveRate(Stochastic):
     def rate(self, value: float) -> None:
         if is_in_step(self._live_rate.variable):
             raise RuntimeError(
-                f"`fit` holds the rate of {self.name!r} while it runs on JAX. Set it in a callback, on the "
-                "layer that `self.model.get_layer` gives there, or use training.RateSchedule."
+                f"On JAX, the rate of {self.name!r} cannot be set from outside while `fit` is running. Set it "
+                f"in a callback, on the layer that `self.model.get_layer` returns there, or use "
+                f"training.RateSchedule."
             )
         self._live_rate.assign(check_rate(value))
 
@@ -117,7 +118,7 @@ class LiveRate(Stochastic):
         return self.drop(inputs, ops.copy(self.live_rate()), draw)
 
     def drop(self, inputs: Tensor, rate: Tensor, draw: Draw) -> Tensor:
-        """Returns `inputs` with the fraction `rate` dropped: the layer's formula, free of state.
+        """Returns `inputs` with the fraction `rate` dropped; this formula of the layer must not use any state.
 
         Args:
             inputs: Floating point tensor.
@@ -134,10 +135,10 @@ class LiveRate(Stochastic):
 
 
 class BaseDropout(LiveRate):
-    """Base of the site layers, which can stand anywhere in a model.
+    """Base of the site layers, which can be used at any site of a model.
 
-    They have no weights and keep the shape of their inputs, which can be any shape with a batch axis. A subclass
-    defines `drop`, and `infer` if it is not the identity in inference.
+    A site layer has no weights and keeps the shape of its inputs, which can be any shape with a batch axis. A
+    subclass defines `drop`, and also `infer` if the layer changes its inputs in inference.
 
     Args:
         rate: Float in [0, 1). Fraction to drop.

@@ -25,7 +25,7 @@ _KERAS = (  # subclasses first: a spatial dropout of Keras is a Dropout of Keras
 
 
 def register_layer(cls: type[keras.Layer]) -> type[keras.Layer]:
-    """Registers a layer under its snake-cased class name, and with Keras for loading. A class decorator.
+    """Class decorator that registers a layer under its class name in snake case, here and with Keras.
 
     Args:
         cls: Subclass of `keras.Layer`. `DropBlock2D` is registered as `"drop_block2d"`.
@@ -53,8 +53,8 @@ def list_layers(pattern: str = "*", sites_only: bool = False) -> list[str]:
 
     Args:
         pattern: Str. An fnmatch pattern for the names.
-        sites_only: Bool. Whether to list only layers that can stand at any site: those without weights that keep
-            the shape of their inputs.
+        sites_only: Bool. Whether to list only layers that can be used at any site: layers without weights that
+            keep the shape of their inputs.
 
     Returns:
         A sorted list of str; it is empty if no name matches.
@@ -94,8 +94,8 @@ def get(spec: Any) -> keras.Layer:
     """Returns a new dropout layer made from a spec.
 
     Args:
-        spec: One of: a float in [0, 1), which means `Dropout`; `"name:rate"` or `"name:rate,option=value"`;
-            a dict with `"name"` and the arguments of the layer; a layer, which is copied.
+        spec: A float in [0, 1), which means `Dropout`; or text, `"name:rate"` or `"name:rate,option=value"`; or a
+            dict with `"name"` and the arguments of the layer; or a layer, which is copied.
 
     Returns:
         A new `keras.Layer`, not built.
@@ -118,7 +118,7 @@ def get(spec: Any) -> keras.Layer:
     if isinstance(spec, dict) and "name" in spec:
         return _make(spec, spec["name"], (), {key: value for key, value in spec.items() if key != "name"})
     raise ValueError(
-        'A dropout is described by a float, "name:rate,option=value", a dict with "name", or a layer. '
+        'A dropout spec must be a float, "name:rate,option=value", a dict with "name", or a layer. '
         f"Received: {spec!r}"
     )
 
@@ -153,7 +153,7 @@ def describe(layer: keras.Layer) -> str:
 
 
 def is_dropout(layer: keras.Layer) -> bool:
-    """Returns whether a layer can stand at a site: a site layer of ours or a dropout layer of Keras.
+    """Returns whether a layer can be used at a site: a site layer of this package, or a dropout layer of Keras.
 
     Args:
         layer: Any Keras layer.
@@ -165,7 +165,7 @@ def is_dropout(layer: keras.Layer) -> bool:
 
 
 def is_stochastic(layer: keras.Layer) -> bool:
-    """Returns whether a layer draws at random: dropout of units, of weights, in pooling or in branches.
+    """Returns whether a layer draws random numbers: to drop units, weights or branches, or to pool.
 
     Args:
         layer: Any Keras layer.
@@ -177,7 +177,7 @@ def is_stochastic(layer: keras.Layer) -> bool:
 
 
 def dropouts(model: keras.Layer) -> list[keras.Layer]:
-    """Returns the layers of a model that draw at random, in the model's order, each once.
+    """Returns the layers of a model that draw random numbers, each once, in the order of the model.
 
     They include layers inside other layers and inside nested models.
 
@@ -196,9 +196,9 @@ def dropouts(model: keras.Layer) -> list[keras.Layer]:
 
 
 def has_live_rate(layer: keras.Layer) -> bool:
-    """Returns whether a layer has a rate that can be set and that traced functions read.
+    """Returns whether the rate of a layer can be changed after functions have been traced.
 
-    The dropout layers of Keras have none: their rate is fixed once they are traced.
+    The dropout layers of Keras have no live rate: it is fixed once they have been traced.
 
     Args:
         layer: Any Keras layer.

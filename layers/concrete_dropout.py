@@ -14,21 +14,22 @@ from dropzoo.layers.draws import Draw, Tensor
 
 @register_layer
 class ConcreteDropout(Stochastic, keras.layers.Wrapper):
-    """Dropout of the inputs of a dense layer or convolution, whose rate is learned with the weights.
+    """Dropout on the inputs of a dense layer or convolution, at a rate that is learned like a weight.
 
-    The rate adapts to the uncertainty of the data: it rises if the data say little, and falls with more data.
+    The rate adapts to the uncertainty: it is high if the data are few or noisy, and falls as more data are added.
 
     In training the inputs are multiplied by `(1 - z) / (1 - rate)` with the relaxed draw
     `z = sigmoid((logit(rate) + logit(u)) / temperature)`, `u ~ U(0, 1)`, which gives the rate a gradient. For
-    convolutions one draw serves a whole feature map. In inference the wrapped layer acts alone.
+    convolutions, a whole feature map uses the same draw. In inference, the layer is the same as the wrapped layer.
 
     The layer adds `(length_scale**2 / 2 * sum(kernel**2) / (1 - rate) - K * H(rate)) / data_size` to the loss,
-    with `K` the number of inputs (features or channels) and `H` the entropy of a coin. Without the entropy every
-    rate would go to zero. The loss of the model must be the mean over the samples of the negative log-likelihood
-    (cross-entropy).
+    with `K` the number of inputs (features or channels) and `H` the entropy of a coin. Without the entropy term,
+    every rate would go to zero. The loss of the model must be the negative log-likelihood (cross-entropy),
+    averaged over the samples.
 
-    Unlike the other layers this one has a weight, the logit of its rate. So weights files differ from those of a
-    model without the layer, `count_params()` is one larger, and `layer.rate` reports the learned rate.
+    Unlike the other layers, this layer has a weight of its own: the logit of its rate. So its weights files differ
+    from those of a model without the layer, `count_params()` is larger by one, and `layer.rate` returns the
+    learned rate.
 
     Differs from the paper: spatial draws are the default for convolutions, and the factors of the two terms follow
     from the likelihood alone (the authors' regression code doubles both, for a loss without the factor 1 / 2).
@@ -37,9 +38,10 @@ class ConcreteDropout(Stochastic, keras.layers.Wrapper):
         layer: The layer to wrap, a `keras.layers.Dense` or `keras.layers.Conv2D`.
         data_size: Positive int. Number of training samples.
         rate: Float in [0, 1). Initial rate.
-        spatial: Bool or None. Whether one draw serves a whole feature map; None means True for convolutions.
+        spatial: Bool or None. Whether a whole feature map uses the same draw; None means True for convolutions.
         length_scale: Positive float. Length scale of the prior: larger means smoother functions and more decay.
-        temperature: Positive float. Temperature of the relaxation; smaller draws are closer to 0 or 1.
+        temperature: Positive float. Temperature of the relaxation. At a lower temperature, the draws are closer to
+            0 or 1.
         seed: Int or None. Seed of the draws; None takes one from Keras' global seed.
 
     Call arguments:
@@ -78,7 +80,9 @@ class ConcreteDropout(Stochastic, keras.layers.Wrapper):
         if not isinstance(layer, (keras.layers.Dense, keras.layers.Conv2D)):
             raise ValueError(f"`layer` must be a keras.layers.Dense or Conv2D. Received: layer={layer!r}")
         if spatial and not isinstance(layer, keras.layers.Conv2D):
-            raise ValueError(f"`spatial=True` is for Conv2D: a dense layer has no maps. Received: layer={layer!r}")
+            raise ValueError(
+                f"`spatial=True` is only for Conv2D: a dense layer has no feature maps. Received: layer={layer!r}"
+            )
         super().__init__(layer, seed=seed, **kwargs)
         self._initial_rate = check_rate(rate)
         self.data_size = check_positive(data_size, "data_size")

@@ -13,18 +13,18 @@ from dropzoo.layers.draws import Draw, Tensor
 
 @register_layer
 class CutoutDropout(BaseDropout):
-    """Drops one rectangle out of all feature maps of a sample; each unit with probability `rate`.
+    """Drops the same rectangle from all feature maps of a sample; each unit is dropped with probability `rate`.
 
-    This is Cutout for feature maps; at the site `input` it is the augmentation itself. One part of the picture is
-    missing, so the network has to look at the others. `DropBlock2D` instead removes several blocks, and different
-    ones from each map.
+    This is the Cutout augmentation for feature maps; at the site `input`, it is Cutout itself. One part of the
+    picture is missing, so the network has to use the other parts. `DropBlock2D` differs: it removes several
+    blocks, and different blocks from each map.
 
     The rectangle has the proportions of the map and lies anywhere, even partly outside. A rectangle of `h` rows
     can lie at `size + h - 1` places on a map of `size` rows, and `h` of these places cover a given row, wherever
     that row is. So the row is covered with probability `h / (size + h - 1)`. `h` is drawn from the two
     neighbouring whole numbers that give the probabilities just below and just above `sqrt(rate)`, so that the
     probability is `sqrt(rate)` on average. The width is drawn in the same way. So every unit is dropped with
-    probability `rate`, at the border as in the middle. Kept units are scaled by `1 / (1 - rate)`.
+    probability `rate`, at the border as well as in the middle. Kept units are scaled by `1 / (1 - rate)`.
 
     Differs from the paper, where the square has a fixed side and its centre lies on the image, so that the middle
     is covered more often than the border, and where pixels are not scaled.

@@ -13,15 +13,16 @@ from dropzoo.layers.draws import Draw, Tensor
 
 @register_layer
 class DropBlock2D(BaseDropout):
-    """Drops contiguous blocks of each feature map; each unit with probability `rate`.
+    """Drops contiguous blocks of each feature map; each unit is dropped with probability `rate`.
 
-    For convolutional layers: a block removes a whole semantic part, which its neighbours cannot fill in.
+    For convolutional layers: dropping a block removes a whole part of the object, whose content the neighbouring
+    units cannot supply.
 
     Every position whose block touches the map, even if only in part, starts a block with probability `g`,
     independently of the others. The blocks of `n = block_height * block_width` such positions cover a given unit,
     wherever it is, so the unit is dropped with probability `1 - (1 - g)**n`. With `g = 1 - (1 - rate)**(1 / n)`
-    this is exactly `rate`, at the border as in the middle, and also on maps that are smaller than the block. Kept
-    units are scaled by `1 / (1 - rate)`.
+    this is exactly `rate`, at the border as well as in the middle, and also on maps that are smaller than the
+    block. Kept units are scaled by `1 / (1 - rate)`.
 
     Differs from the paper, where only whole blocks are placed, `g` is an approximation that ignores overlaps,
     borders are dropped less often than the middle, and the scale is the realised fraction of the batch (so that a

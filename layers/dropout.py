@@ -14,9 +14,9 @@ from dropzoo.layers.draws import Draw, Shape, Tensor
 class Dropout(BaseDropout):
     """Drops each unit with probability `rate`.
 
-    This is the reference point for all other variants, and the usual choice after dense layers. On feature maps
-    the neighbours of a dropped unit carry nearly the same information, so `SpatialDropout2D` and `DropBlock2D`
-    regularise more there at the same rate.
+    This is the original dropout, and the usual choice after dense layers. On feature maps, the neighbours of a
+    dropped unit carry nearly the same information, so at the same rate `SpatialDropout2D` and `DropBlock2D`
+    regularise more.
 
     In training `y = x * m / (1 - rate)` with `m ~ Bernoulli(1 - rate)` for each unit, so that the expectation of
     `y` is `x`; in inference `y = x`. That is `scaling="inverted"`. The first papers scaled in inference instead:

@@ -11,8 +11,8 @@ from dropzoo.layers.draws import Draw, Tensor
 class GaussianDropout(BaseDropout):
     """Multiplies each unit by Gaussian noise with mean 1 and the variance of dropout at `rate`.
 
-    No unit is set to zero, so none is ever entirely missing. The mean and the variance of each unit are those that
-    `Dropout` gives.
+    No unit is set to zero, so no unit is ever completely missing. The mean and the variance of each unit are the
+    same as with `Dropout`.
 
     In training `y = x * (1 + s * e)` with `e ~ N(0, 1)` for each unit and `s = sqrt(rate / (1 - rate))`; in
     inference `y = x`.
@@ -21,7 +21,7 @@ class GaussianDropout(BaseDropout):
     instead of in the first step.
 
     Args:
-        rate: Float in [0, 1). Rate of the dropout whose variance the noise has.
+        rate: Float in [0, 1). The rate at which `Dropout` has the same variance as the noise.
         seed: Int or None. Seed of the noise; None takes one from Keras' global seed.
 
     Call arguments:

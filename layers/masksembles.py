@@ -14,23 +14,24 @@ from dropzoo.layers.draws import Draw, Tensor
 
 @register_layer
 class Masksembles(BaseDropout):
-    """Drops channels by one of a few fixed masks; each mask drops about the fraction `rate`.
+    """Drops channels with one of a few fixed masks; each mask drops about the fraction `rate`.
 
     A network with this layer is an ensemble of `masks` networks that share most of their weights. Each sample of a
-    batch is trained with one of them. It lies between dropout, whose members are all different, and a deep
-    ensemble, whose members share nothing: use it where an ensemble is wanted and only one network can be stored.
-    `MonteCarlo(model, num_samples=masks)` takes each mask of the layer once for each image, since its samples are
-    balanced.
+    batch is trained with one of these networks. The layer is a compromise between dropout, where each sample is a
+    new network, and a deep ensemble, whose members share no weights: use it if you want an ensemble but can only
+    store one network. `MonteCarlo(model, num_samples=masks)` uses each mask of the layer once for each image,
+    because its samples are balanced.
 
     Mask m drops channel c if `v[m, c] < rate`, where `v[m, c] = (p[m, c] + u[c]) / masks`, `p[:, c]` is a
-    permutation of 0, ..., masks - 1, and `u` is a permutation of `(i + 1/2) / channels`. Therefore `masks * rate`
-    masks, rounded up or down, drop a channel, and a larger rate only adds to what a mask drops. Over all masks the
-    share is `rate` to within `1 / (2 * masks * channels)`. Kept units are scaled by `1 / (1 - rate)`.
+    permutation of 0, ..., masks - 1, and `u` is a permutation of `(i + 1/2) / channels`. So each channel is
+    dropped by `masks * rate` masks, rounded up or down, and if the rate rises, a mask keeps dropping the same
+    channels and drops some more. Over all masks, the dropped fraction is `rate` to within `1 / (2 * masks *
+    channels)`. Kept units are scaled by `1 / (1 - rate)`.
 
-    Differs from the paper: a sample's mask is drawn, instead of being given by its place in the batch; masks of
-    several layers are drawn independently; the fraction is the argument, instead of a scale of the overlap; and
-    inference uses no mask, as for all layers here. The masks depend on `mask_seed` and on the number of channels
-    alone, so a saved model keeps them.
+    Differs from the paper: the mask of a sample is random, instead of depending on its place in the batch; the
+    masks of several layers are drawn independently; the argument is the dropped fraction, instead of a scale for
+    the overlap of the masks; and inference uses no mask, as in all layers of this package. The masks only depend
+    on `mask_seed` and on the number of channels, so a saved model keeps them.
 
     Args:
         rate: Float in [0, 1). Fraction of the channels that each mask drops, to within a channel.

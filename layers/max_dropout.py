@@ -9,7 +9,7 @@ from dropzoo.layers.draws import Draw, Tensor
 
 @register_layer
 class MaxDropout(BaseDropout):
-    """Drops the units with the largest values: at most those in the top fraction `rate` of each sample's range.
+    """Drops the units with the largest values, at most those in the top `rate` of each sample's value range.
 
     The network has to work without its strongest units.
 

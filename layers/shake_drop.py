@@ -15,8 +15,8 @@ class ShakeDrop(BaseDropout):
     """Multiplies a residual branch by noise, and its gradient by other noise, for the fraction `rate` of samples.
 
     For the end of a residual branch, before the addition, with rates that rise with depth (see `models.ramp`),
-    mostly to 0.5. It is stronger than `DropPath`: a branch that is not kept gets a random sign and size, and its
-    gradient gets a different size.
+    usually to 0.5. It is stronger than `DropPath`: a branch that is not kept is multiplied by a random number,
+    which may be negative, and its gradient is multiplied by a different one.
 
     In training `y = x` for the fraction `1 - rate` of the samples. For the others `y = alpha * x` with
     `alpha ~ U(-1, 1)`, and their gradient is multiplied by `beta ~ U(0, 1)` instead of alpha. In inference

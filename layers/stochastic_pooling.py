@@ -11,9 +11,10 @@ from dropzoo.layers.draws import Draw, Tensor
 
 @register_layer
 class StochasticPooling2D(RandomPooling2D):
-    """Pools by picking one unit of each window, with a probability in proportion to its activation.
+    """Pools by picking one unit of each window at random, with a probability proportional to its activation.
 
-    Its noise lies between max and average pooling, and there is no rate to choose: the activations decide.
+    It is a random mixture between max pooling and average pooling. There is no rate to choose, because the
+    activations determine the probabilities.
 
     In training the result is unit `i` of the window with probability `p_i = a_i / sum_j a_j`, where
     `a = max(x, 0)`. In inference it is the expectation, `sum_i p_i * a_i`. Both are 0 if no unit is positive.

@@ -24,7 +24,7 @@ def all_cnn_c(
     include_top: bool = True,
     name: str = "all_cnn_c",
 ) -> keras.Model:
-    """All-CNN-C: nine convolutions and no pooling; maps shrink by strides.
+    """All-CNN-C: nine convolutions without pooling; strides reduce the size of the maps.
 
     Sites: `input`, `module1_conv1` to `module1_conv3` (the one with the stride), `module1` (its end),
     `module2_...`, `module3_conv1`, `module3_conv2`, `features`. Plan `"paper"`: 0.2 on the input, 0.5 after each
@@ -82,7 +82,7 @@ def network_in_network(
     include_top: bool = True,
     name: str = "network_in_network",
 ) -> keras.Model:
-    """Network in Network: each convolution is followed by two of size 1, a small dense network for each pixel.
+    """Network in Network: after each convolution, two 1x1 convolutions act as a dense network for each pixel.
 
     Sites: `module1_conv1` to `module1_conv3`, `module1` (its pooling), `module2_...`, `module3_conv1`,
     `module3_conv2`, `features`. Plan `"paper"`: 0.5 after the two poolings.

@@ -25,13 +25,13 @@ def build_model(
         dropout: The plan, which says what to drop where.
             None: drop nothing; the graph has no dropout layer at all.
             A dict from fnmatch patterns of site names to specs for `layers.get`, such as
-            `{"decoder*": "spatial_dropout2d:0.2", "bottleneck*": 0.5}`. Later entries win, and None leaves a site
-            alone. Rates that rise with depth are `{"*_branch": models.ramp(0.0, 0.2)}`.
-            `"paper"`: the dropout of the model's own paper; a float: the paper's layers at this rate.
+            `{"decoder*": "spatial_dropout2d:0.2", "bottleneck*": 0.5}`. If several patterns match a site, the last
+            one wins; None means no dropout. For rates that rise with depth, use `{"*_branch": models.ramp(0.0,
+            0.2)}`. `"paper"`: the dropout of the model's own paper; a float: the paper's layers at this rate.
             Another string: a plan of `list_plans()`.
-        weights: None for random weights; a file of weights (`.weights.h5`, `.keras`); or the name of the data that
-            reference weights were trained on, see `list_weights()`. In the last case the options default to those
-            of the reference model.
+        weights: None for random weights; a weights file (`.weights.h5`, `.keras`); or the name of the data that
+            reference weights were trained on, see `list_weights()`. With reference weights, the options default to
+            those of the reference model.
         options: The model's own options, including `input_shape` and `num_classes`; see
             `help(models.get_builder(name))`.
 
@@ -40,7 +40,7 @@ def build_model(
         logits. For a given random seed its initial weights do not depend on the plan.
 
     Raises:
-        ValueError: For an unknown model, option, plan, layer or name of weights, for a layer that cannot stand at
+        ValueError: For an unknown model, option, plan, layer or name of weights, for a layer that cannot be put at
             a site, and for a pattern that matches no site.
 
     Example:
@@ -51,8 +51,8 @@ def build_model(
     """
     if keras.config.image_data_format() != "channels_last":
         raise ValueError(
-            "The models take images of data format 'channels_last'. Received: "
-            f"{keras.config.image_data_format()!r}, the global setting of Keras; call "
+            "The models need the image data format 'channels_last'. Received: "
+            f"{keras.config.image_data_format()!r}, Keras' global setting. Call "
             "keras.config.set_image_data_format('channels_last') first"
         )
     if weights is not None:
@@ -78,11 +78,11 @@ def list_sites(model: str | keras.Model, *, edges: bool = False, **options: Any)
     """Returns the dropout sites of a model, in the order of its forward pass.
 
     Args:
-        model: The name of a model, which is built with `options`, or a Functional or Sequential model, from this
-            package or not. A site in a nested model is called `<nested model>/<site>`; a layer that is called
-            several times has the sites `<layer>_call1`, `<layer>_call2`, ...
-        edges: Bool. If True, the result also has the edges `"enc->join"` of each tensor that several layers read,
-            after its site. Dropout on an edge leaves the other readers alone.
+        model: A Functional or Sequential model, or the name of a model, which is then built with `options`. A site
+            in a nested model is called `<nested model>/<site>`. A layer that is called several times has the sites
+            `<layer>_call1`, `<layer>_call2`, ...
+        edges: Bool. If True, the result also lists the edges, such as `"enc->join"`, of each tensor that several
+            layers read. Dropout on an edge only affects one of these layers.
         options: If `model` is a name, the options of `build_model`; all have defaults.
 
     Raises:
@@ -99,5 +99,7 @@ def list_sites(model: str | keras.Model, *, edges: bool = False, **options: Any)
         with random_untouched():
             return sites_of(build_model(model, **options), edges)
     if options:
-        raise ValueError(f"Options are for a model given by name. Received: a model and {sorted(options)}")
+        raise ValueError(
+            f"Options can only be passed with the name of a model. Received: a model and {sorted(options)}"
+        )
     return sites_of(model, edges)

@@ -27,9 +27,9 @@ def convnext_tiny(
 ) -> keras.Model:
     """ConvNeXt of 18 blocks in four stages.
 
-    A block is a 7x7 convolution of each channel, a normalisation, two dense layers for each pixel (the first has
-    four times as many units as there are channels), a learned scale, and the addition. The stem shrinks images by
-    a factor of four, and each further stage by a factor of two.
+    A block is a 7x7 depthwise convolution, a normalisation, two dense layers for each pixel (the first has four
+    times as many units as there are channels), a learned scale, and the addition of the shortcut. The stem reduces
+    the size of the images by a factor of four, and each further stage by a factor of two.
 
     Sites: for each block `stage1_block1_dense1` (inside the dense network), `stage1_block1_branch` (before the
     addition) and `stage1_block1`; `features` and `head`. Plan `"paper"`: `drop_path` at the branches, at rates

@@ -29,7 +29,7 @@ def fc_densenet103(
 ) -> keras.Model:
     """FC-DenseNet of 103 layers: a U-Net whose stages are dense blocks.
 
-    On the way up only the maps that the last block has added are enlarged, to limit the number of channels.
+    To limit the number of channels, the decoder only upsamples the maps that the last block has added.
 
     Sites: `conv1`, then `encoder1_conv1`, `encoder1_conv2`, ... (the convolutions of a block, before the next
     normalisation, where the paper drops), `encoder1_down` (the convolution of the transition), `encoder1_pool`,

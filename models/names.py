@@ -69,14 +69,14 @@ def named_layers(model: keras.Model, every: list[Place] | None = None) -> list[N
 
 
 def match_sites(model: keras.Model, patterns: Iterable[str]) -> dict[str, list[keras.Layer]]:
-    """Returns the layers that each pattern names, among those that draw at random.
+    """Returns the random layers that each pattern matches.
 
-    A dropout layer is known by its own name and by the name of its site, `"head_dropout"` and `"head"`. In a
-    nested model both are also known with a path, `"inner/head"`, which is how `list_sites` names sites. If a layer
-    is called several times, the dropout after one of its calls is known by the name of the call, `"dense_call2"`.
-    Dropout on an edge is known by the name of the edge, `"enc->join"`. Dropout in the code of another layer is
-    known by the names of both, `"block/drop"` and `"block"`. The result includes layers of Keras with dropout of
-    their own, such as `LSTM`, and layers under suspicion; `layers.is_stochastic` tells them from dropout layers.
+    A dropout layer has several names: its own name and the name of its site, `"head_dropout"` and `"head"`. In a
+    nested model, you can also use both with a path, `"inner/head"`, as `list_sites` prints them. If a layer is
+    called several times, the dropout after one of the calls has the name of the call, `"dense_call2"`. Dropout on
+    an edge has the name of the edge, `"enc->join"`. A dropout layer in the code of another layer has two names,
+    `"block/drop"` and `"block"`. The result includes Keras layers with dropout inside, such as `LSTM`, and other
+    layers that may draw random numbers; `layers.is_stochastic` tells dropout layers from these.
 
     A pattern that is one of these names is taken literally; otherwise it is an fnmatch pattern.
 

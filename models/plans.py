@@ -18,7 +18,7 @@ class Plan:
         description: Which dropout the plan puts where.
         reference: The paper that the plan comes from.
         choose: Function from the sites of a model to a dict from names of sites to specs.
-        effect: The effect that its authors report; empty if they give no figure.
+        effect: The effect that the authors report; empty if they report none.
     """
 
     name: str
@@ -34,11 +34,11 @@ class Plan:
             sites: The sites of the model, as `list_sites` returns them.
 
         Raises:
-            ValueError: If the model has none of the sites that the plan is for, and for the plan `"paper"`, which
-                is different for each model.
+            ValueError: If the model has none of the plan's sites, or if the plan is `"paper"`, which is different
+                for each model.
         """
         if self.name == "paper":
-            raise ValueError("Plan 'paper' is each model's own: pass dropout='paper' to build_model")
+            raise ValueError("The plan 'paper' is different for each model: pass dropout='paper' to build_model")
         chosen = self.choose(sites)
         if not chosen and self.name != "none":
             raise ValueError(
@@ -156,7 +156,7 @@ _PLANS = {
         Plan("none", "no dropout, the same as dropout=None", "", lambda sites: {}),
         Plan(
             "paper",
-            "the dropout of the model's own paper; a float in place of a plan is the paper's sites at that rate",
+            "the dropout of the model's own paper; a float instead of a plan means the same sites at that rate",
             "the reference in the model's docstring",
             lambda sites: {},
         ),
@@ -224,7 +224,7 @@ _PLANS = {
             "google/uncertainty-baselines, Wide ResNet with filter-wise Monte-Carlo dropout in every layer",
             _filter_wise,
             "their Wide ResNet 28-10 on CIFAR-10, 30 samples, with repeated examples: accuracy 96.0 % -> 96.2 %, "
-            "corrupted images 76.1 % -> 79.6 %, ECE 0.023 -> 0.005; with element-wise dropout in the blocks alone "
+            "corrupted images 76.1 % -> 79.6 %, ECE 0.023 -> 0.005; with element-wise dropout only in the blocks  "
             "70.0 % on corrupted images",
         ),
     ]

@@ -33,7 +33,7 @@ class Ramp:
 
 
 def ramp(start: float, end: float, layer: str = "drop_path", **options: Any) -> Ramp:
-    """Returns a value for a plan: a rate that changes in a straight line over the sites that a pattern matches.
+    """Returns a value for a plan: rates that change linearly with depth over the sites that a pattern matches.
 
     The i-th of n sites, in the order of the forward pass, gets `start + (end - start) * i / (n - 1)`.
 
@@ -59,7 +59,7 @@ def ramp(start: float, end: float, layer: str = "drop_path", **options: Any) -> 
     for taken in ("rate", "name"):
         if taken in options:
             raise ValueError(
-                "The options of a ramp are those of its layer except `rate`, which rises, and `name`. "
+                "The options of a ramp must be options of its layer, except `rate` and `name`. "
                 f"Received: {taken}={options[taken]!r}; use `layer` for the layer, `start` and `end` for the rate"
             )
     layers.get({"name": layer, "rate": check_rate(start, "start"), **options})  # raises for a wrong option

@@ -15,7 +15,7 @@ _MODELS: dict[str, Builder] = {}
 
 
 def register_model(builder: Builder) -> Builder:
-    """Registers a builder under the name of its function. A decorator.
+    """Decorator that registers a model builder under the name of its function.
 
     Args:
         builder: Function from `input_shape`, `num_classes` and keyword arguments, including `dropout` and `name`,
@@ -79,7 +79,7 @@ def list_models(pattern: str = "*") -> list[str]:
 
 
 def get_builder(name: str) -> Builder:
-    """Returns the function that builds a model; its docstring and signature say what the model can do.
+    """Returns the function that builds a model. Its docstring and signature describe the options of the model.
 
     Args:
         name: One of `list_models()`.

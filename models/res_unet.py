@@ -27,7 +27,7 @@ def res_unet(
     weight_decay: float = 0.0,
     name: str = "res_unet",
 ) -> keras.Model:
-    """U-Net whose stages are pre-activated residual units; maps shrink by strides.
+    """U-Net whose stages are residual units with pre-activation; strides reduce the size of the maps.
 
     Sites: for each stage `encoder1_conv1`, `encoder1_branch` (the end of the branch, before the addition: where
     whole branches are dropped) and `encoder1_block`; `skip1`, ..., `bottleneck_conv1`, `bottleneck_branch`,

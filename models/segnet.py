@@ -27,7 +27,7 @@ def segnet(
     weight_decay: float = 0.0,
     name: str = "segnet",
 ) -> keras.Model:
-    """SegNet: the 13 convolutions of VGG16 and their mirror image, with unpooling to the places of the maxima.
+    """SegNet: the 13 convolutions of VGG16, mirrored in a decoder that unpools to the positions of the maxima.
 
     Sites: `encoder1_conv1`, `encoder1_conv2`, `encoder1_pool`, ..., `encoder5_pool`, `decoder1_up` (the deepest
     unpooling), `decoder1_conv1`, ..., `decoder5_conv1`, `head`.

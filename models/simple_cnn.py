@@ -36,9 +36,9 @@ def simple_cnn(
 
     Sites: `input`, `module1_conv1`, `module1_conv2`, ..., `module1` (the module's end, however it shrinks),
     `module2_conv1`, ..., `features` (before Flatten or global pooling), `dense1`, ..., `head` (before the
-    classifier). These are the placements that people argue about: on the input, after each convolution (even
-    between two of them), between modules, before Flatten, between dense layers.
-    Plan `"paper"`: the rates that Srivastava et al. used in all layers of their convolutional networks, 0.1 on the
+    classifier). These are the placements that are discussed in the literature: on the input, after each
+    convolution (even between two convolutions), between modules, before Flatten, and between dense layers. Plan
+    `"paper"`: the rates that Srivastava et al. used in all layers of their convolutional networks, 0.1 on the
     input, 0.25 after each module except the last, 0.5 after the last module and after each dense layer.
 
     Args:
@@ -51,7 +51,7 @@ def simple_cnn(
         padding: `"same"` or `"valid"`, or a tuple of them, one for each module; by default `"same"`, and `"valid"`
             if `downsample="valid"`.
         downsample: Str. How a module shrinks its maps: `"max_pool"`, `"average_pool"`, `"stride"` (of its last
-            convolution) or `"valid"` (only by the edges that its unpadded convolutions cut off).
+            convolution) or `"valid"` (only by convolutions without padding).
         strides: Int, or a tuple of ints, one for each module: the factor by which it shrinks, 2 by default. Not
             allowed with `downsample="valid"`.
         head: `"flatten"`, `"average_pool"` or `"max_pool"` (global).
@@ -77,8 +77,8 @@ def simple_cnn(
         raise ValueError(f"`filters` must be a tuple of ints, one for each module. Received: filters={filters!r}")
     if downsample == "valid" and (strides is not None or padding not in (None, "valid")):
         raise ValueError(
-            "`downsample='valid'` shrinks by unpadded convolutions alone, so it takes neither `strides` nor "
-            f"another `padding`. Received: strides={strides!r}, padding={padding!r}"
+            "With `downsample='valid'`, only convolutions without padding reduce the size, so `strides` or "
+            f"another `padding` cannot be passed. Received: strides={strides!r}, padding={padding!r}"
         )
     modules = range(1, len(filters) + 1)
     convs = _per_module("convs_per_module", convs_per_module, len(filters))

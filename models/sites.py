@@ -37,7 +37,7 @@ class CannotPlace(ValueError):
 
 @dataclass(frozen=True)
 class Site:
-    """A place in a model where dropout can stand: the output of a layer, or that output on its way to one reader.
+    """A place in a model where dropout can go: the output of a layer, or an edge from it to one of its readers.
 
     Attributes:
         name: The name of the layer whose output it is, such as `"encoder1_conv2"`. An edge has the names of both
@@ -46,10 +46,10 @@ class Site:
             `"down"`, `"up"`, `"features"`, `"dense"`, `"head"`, `"input"` or `"edge"`. If the layer's name ends in
             none of these, as in most other models, the kind is the class of the layer in snake case.
         shape: `(batch, height, width, channels)` or `(batch, units)`, with None where a size is unknown.
-        spec: The dropout that stands there, as a spec for `layers.get`; None if there is none. Several specs are
-            joined by `" + "`.
-        inside: The layers that draw at random in the layer itself, in words, such as
-            `"lstm, dropout inside: 0.3"`; None if there are none. A plan cannot change them.
+        spec: The dropout at this site, as a spec for `layers.get`; None if there is none. Several specs are joined
+            by `" + "`.
+        inside: Description of the dropout inside the layer itself, which a plan cannot change, such as `"lstm,
+            dropout inside: 0.3"`; None if there is none.
     """
 
     name: str
@@ -117,8 +117,8 @@ def add_parts(*names: str) -> None:
 class Sites:
     """Puts the layers of a plan at the sites of a model while it is built.
 
-    A builder makes one at its top, calls it wherever dropout can stand, `x = drop(x, "encoder1_conv1")`, and calls
-    `drop.done()` at its end.
+    A builder creates one at the top, `drop = Sites(dropout, paper={...})`, calls it wherever dropout can go, `x =
+    drop(x, "encoder1_conv1")`, and calls `drop.done()` at the end.
 
     Args:
         dropout: The plan: None, `"paper"`, a rate, or a dict from fnmatch patterns of site names to specs.
@@ -132,7 +132,7 @@ class Sites:
         The output of the dropout layer, or `x` itself if the plan has no entry for the site.
 
     Raises:
-        ValueError: For a plan that cannot be read, and a layer that cannot stand at a site.
+        ValueError: For a plan that cannot be read, and for a layer that cannot be used at a site.
         CannotPlace: For a layer that cannot work on the tensor of a site.
 
     Example:
@@ -177,8 +177,8 @@ def check_site_layer(layer: keras.Layer) -> keras.Layer:
     """Returns a layer that can stand at a site; raises a ValueError for one that takes the place of a layer."""
     if layers.is_stochastic(layer) and not layers.is_dropout(layer):
         raise ValueError(
-            f"{type(layer).__name__} replaces a layer of a model, so it cannot stand at a site. Layers "
-            f"that can: {', '.join(layers.list_layers(sites_only=True))}"
+            f"{type(layer).__name__} replaces a layer of a model, so it cannot be put at a site. Layers that "
+            f"can: {', '.join(layers.list_layers(sites_only=True))}"
         )
     return layer
 
@@ -222,7 +222,8 @@ def put_at(
         raise CannotPlace(f"Cannot put {layers.describe(layer)!r} at site {site!r}: {error}") from None
     if tensor.shape != dropped.shape or placed.weights:
         raise ValueError(
-            f"A layer at a site keeps the shape and has no weights. Received: {placed!r} at site {site!r}"
+            f"A layer at a site must keep the shape of its input and have no weights. Received: {placed!r} at "
+            f"site {site!r}"
         )
     return dropped
 
@@ -241,7 +242,7 @@ def as_patterns(dropout: DropoutPlan, paper: dict[str, Any]) -> dict[str, Any]:
         return {}
     if not paper and (dropout == "paper" or isinstance(dropout, numbers.Real)):
         raise ValueError(
-            f"The paper's dropout has no site in this model: pass a dict. Received: dropout={dropout!r}"
+            f"This model has none of the sites of its paper's dropout: pass a dict. Received: dropout={dropout!r}"
         )
     if isinstance(dropout, str) and dropout == "paper":
         return paper

@@ -32,20 +32,21 @@ def unet(
 ) -> keras.Model:
     """U-Net: a contracting and an expanding path, joined by skips.
 
-    Differs from the paper: convolutions are padded, so that the output has the input's size, and normalised; an
-    image whose size is not a multiple of `2**depth` is padded with zeros and the logits are cropped.
+    Differs from the paper: convolutions are normalised, and padded, so that the output has the size of the input.
+    If the size of an image is not a multiple of `2**depth`, the image is padded with zeros and the logits are
+    cropped.
 
     Sites: `encoder1_conv1`, `encoder1_conv2`, `skip1`, `encoder1_pool`, ..., `bottleneck_conv1`,
     `bottleneck_conv2`, `decoder1_up`, `decoder1_conv1`, `decoder1_conv2`, ..., `head`. `encoder1` and `skip1` are
     full resolution; `decoder1` is the deepest. Dropout at `encoderN_conv2` acts on the skip and on the pool;
-    dropout at `skipN` acts on the skip alone, and at `encoderN_pool` on the way down alone.
+    dropout at `skipN` only acts on the skip, and dropout at `encoderN_pool` only on the path down.
     Plan `"paper"`: 0.5 at the end of the contracting path, on the deepest skip and the bottleneck.
 
     With an encoder from keras.applications, the sites are the layers of the encoder under their own names, then
-    `bottleneck`, `skipN` for each resolution at which the encoder has features (few have any at full resolution),
-    the sites of the decoder, and `head`. Plan `"paper"` is then 0.5 at `bottleneck`. The encoder's own dropout is
-    left out. Images have values in [0, 1], as for all models; the preprocessing of the encoder is part of the
-    model. The encoder sets the least size of an image, such as 75 for Inception.
+    `bottleneck`, `skipN` for each resolution at which the encoder has features (few encoders have features at full
+    resolution), the sites of the decoder, and `head`. Plan `"paper"` is then 0.5 at `bottleneck`. The encoder's
+    own dropout is left out. Images have values in [0, 1], as for all models; the preprocessing of the encoder is
+    part of the model. The encoder determines the smallest possible size of an image, such as 75 for Inception.
 
     Args:
         input_shape: `(height, width, channels)`; height and width may have any size, or be None.

@@ -28,7 +28,7 @@ def unet_plus_plus(
     weight_decay: float = 0.0,
     name: str = "unet_plus_plus",
 ) -> keras.Model:
-    """U-Net++: the decoders of all shallower U-Nets stand between encoder and decoder, joined by dense skips.
+    """U-Net++: a U-Net whose skips contain the decoders of all shallower U-Nets, with dense connections.
 
     The paper calls its nodes `X^{i,j}` (level `i` from 0, column `j`). Here the nodes of column 0 are the encoder,
     `encoder1` to `encoder4` and `bottleneck`; the others are `node1_1`, ..., by level (from 1) and column.

@@ -26,7 +26,7 @@ def vgg16(
     include_top: bool = True,
     name: str = "vgg16",
 ) -> keras.Model:
-    """VGG of 13 convolutions in five stages, with a head for small images or that of ImageNet.
+    """VGG16: 13 convolutions in five stages, with a head for small images or for ImageNet.
 
     Sites: `stage1_conv1`, `stage1_conv2`, `stage1_pool`, ..., `features`, `dense1` (and `dense2`), `head`.
     Plan `"paper"` for `head="cifar"`: that of Liu and Deng, 0.3 after the very first convolution, 0.4 after the
@@ -101,6 +101,6 @@ for _layers, _convs in ((11, (1, 1, 2, 2, 2)), (13, (2, 2, 2, 2, 2)), (19, (2, 2
     register_variant(
         vgg16,
         f"vgg{_layers}",
-        f"VGG of {_layers - 3} convolutions, with a head for small images or ImageNet.",
+        f"VGG{_layers}: {_layers - 3} convolutions in five stages, with a head for small images or for ImageNet.",
         convs=_convs,
     )

@@ -26,7 +26,7 @@ def wide_resnet_28_10(
     include_top: bool = True,
     name: str = "wide_resnet_28_10",
 ) -> keras.Model:
-    """A wide residual network of 28 layers, ten times as wide as a plain one, for small images.
+    """A wide residual network of 28 layers, ten times as wide as a standard ResNet, for small images.
 
     Blocks are pre-activated: normalisation and activation come before a convolution.
 
@@ -90,7 +90,7 @@ def wide_resnet_28_10(
 register_variant(
     wide_resnet_28_10,
     "wide_resnet_16_8",
-    "A wide residual network of 16 layers, eight times as wide as a plain one, for small images.",
+    "A wide residual network of 16 layers, eight times as wide as a standard ResNet, for small images.",
     blocks=2,
     width=8,
 )

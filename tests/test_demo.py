@@ -32,7 +32,7 @@ def folder(tmp_path_factory):
         again = shutil.copytree(out, out.with_name("again"))
         patch.setattr(demo, "_check_export", lambda *_: 0.0)
         demo.run_demo(again, say=said.append)  # a second time there is nothing left to train
-        assert sum("finished; nothing to train" in line for line in said) == 4
+        assert sum("it is finished. There is nothing to train" in line for line in said) == 4
     return out
 
 

@@ -1,6 +1,7 @@
 """The house: which package may import which, what is private, what ships, and that types are checked."""
 
 import ast
+import graphlib
 import os
 import shutil
 import subprocess
@@ -29,6 +30,14 @@ MAY_USE = {
     "serving": ("common", "layers", "models"),
     "runs": ("common", *FLOORS),
     "pages": ("common", *FLOORS, "runs"),
+}
+
+# What a room within `serving` may import of the others. Those that are not listed may use all.
+MAY_USE_IN_SERVING = {
+    "calibration": (),
+    "montecarlo": ("calibration",),
+    "calibration.fitting": ("calibration", "montecarlo"),
+    "export": ("calibration", "montecarlo"),
 }
 
 # These modules of the floors below `training` may import TensorFlow.
@@ -114,6 +123,35 @@ def test_arrows_run_one_way(name):
         if room(used) not in allowed
     ]
     assert found == []
+
+
+@pytest.mark.parametrize("name", MAY_USE_IN_SERVING)
+def test_arrows_run_one_way_within_serving(name):
+    rooms = {module for module, path in modules() if path.name == "__init__.py"}
+
+    def room_of(used: str) -> str:
+        while used not in rooms:
+            used = used.rpartition(".")[0]
+        return used.removeprefix("dropzoo.serving.")
+
+    here = {module: path for module, path in modules() if room_of(module) == name and path.name != "__init__.py"}
+    others = [
+        (module, room_of(used)) for module, path in here.items() for used in imports(path) if ".serving." in used
+    ]
+    assert (
+        here
+        and [each for each in others if each[1] not in (name, "dropzoo.serving", *MAY_USE_IN_SERVING[name])] == []
+    )
+
+
+def test_no_module_imports_itself_through_others():
+    """Not even for the type checker alone: two files that need each other are one subject, or share a third."""
+    files = dict(modules())
+    uses = {
+        module: {used if used in files else used.rpartition(".")[0] for used in imports(path)} & files.keys()
+        for module, path in files.items()
+    }
+    graphlib.TopologicalSorter({module: used - {module} for module, used in uses.items()}).prepare()
 
 
 def test_no_module_imports_a_private_one_of_another_package():

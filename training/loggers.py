@@ -59,8 +59,8 @@ def site_logs(model: keras.Model, images: Any = None) -> dict[str, float]:
 class CSVLogger(keras.callbacks.Callback):
     """Writes a CSV file with a row for each epoch: all metrics, and the rate and dropped fraction of every site.
 
-    The file is whole after each epoch. A run that goes on continues the file: rows of epochs that are trained once
-    more are replaced. Keras' own `CSVLogger` has neither the sites nor that.
+    The file is complete after each epoch. A resumed run continues the file, and replaces the rows of epochs that
+    are trained again. Keras' own `CSVLogger` does neither, and does not log the sites.
 
     Args:
         path: Path of the file.
@@ -99,7 +99,7 @@ class CSVLogger(keras.callbacks.Callback):
 
 
 class TensorBoardLogger(keras.callbacks.TensorBoard):
-    """Keras' `TensorBoard`, whose scalars also have the rate and the dropped fraction of every site.
+    """Keras' `TensorBoard` callback, which also logs the rate and the dropped fraction of every site.
 
     It needs the package tensorboard: `pip install '.[track]'`. Look at the curves with
     `tensorboard --logdir FOLDER`.
@@ -127,16 +127,17 @@ class TensorBoardLogger(keras.callbacks.TensorBoard):
 class MLflowLogger(keras.callbacks.Callback):
     """Writes the metrics of each epoch to MLflow, with the rate and the dropped fraction of every site.
 
-    It needs the package mlflow: `pip install '.[track]'`. If a run of MLflow is active, it logs there;
-    otherwise it begins a run, and ends it after the training. A run that a failed training left open is ended when
-    the next one begins. The server is that of `mlflow.set_tracking_uri`, or of the variable `MLFLOW_TRACKING_URI`.
+    It needs the package mlflow: `pip install '.[track]'`. If an MLflow run is active, the callback logs to this
+    run. Otherwise it starts a run and ends it after the training. If a failed training has left its run open, the
+    callback ends it before it starts a new one. The server is set by `mlflow.set_tracking_uri`, or by the
+    environment variable `MLFLOW_TRACKING_URI`.
 
     Args:
         params: Dict of settings to log at the start, or None.
         images: Inputs to measure the dropped fractions with; None for random ones.
-        name: Str, the name of the run of MLflow; None for one that MLflow makes.
-        id_file: Path of a file that keeps the id of MLflow's run, so that a training that goes on continues it,
-            unless MLflow no longer has that run; None to begin another run each time.
+        name: Str, the name of the MLflow run; None for a name that MLflow generates.
+        id_file: Path of a file that stores the id of the MLflow run, so that a resumed training continues this
+            run, unless MLflow no longer has it; None to start a new run each time.
 
     Raises:
         ImportError: If the package is missing.

@@ -14,21 +14,21 @@ from dropzoo.training.schedules import Schedule, get_schedule
 class RateSchedule(keras.callbacks.Callback):
     """Sets the rates of dropout layers before each step of `model.fit` or `Trainer.fit`.
 
-    Nothing is traced again, because the rates are live. Progress is the number of steps done divided by the number
-    of steps of the whole run, `epochs * steps per epoch`, so it is just below 1 at the last step. It counts from
-    the start of the run, also in a resumed run (`fit(initial_epoch=...)`, or the Trainer's checkpoints). If Keras
-    does not know the number of steps, the callback counts them during the first epoch, which then runs at one
-    rate. With `steps_per_execution` the rates change once for each execution.
+    TensorFlow does not retrace the step, because the rates are live. The progress is the number of finished steps
+    divided by the number of steps in the whole run, `epochs * steps per epoch`, so it is just below 1 at the last
+    step. In a resumed run (`fit(initial_epoch=...)`, or the Trainer's checkpoints), it counts from the start of
+    the original run. If Keras does not know the number of steps, the callback counts them during the first epoch,
+    which then runs at one rate. With `steps_per_execution` the rates change once for each execution.
 
-    The callback ignores the rates that the layers had before. After the run the layers keep their last rates and
-    are saved with them. The logs of each epoch, and so the history, get `"rate/<pattern>"`, the rate of the last
-    step.
+    The callback ignores the rates that the layers had before. After the run, the layers keep their last rates,
+    also when the model is saved. The logs of each epoch, and the history, contain `"rate/<pattern>"`, the rate at
+    the last step.
 
     Args:
         schedules: Dict from patterns to rate schedules. A pattern is the name of a site or of a dropout layer as
             `models.list_sites` prints it, `"inner/head"` in a nested model, or an fnmatch pattern of these names.
-            Later patterns win. A rate schedule is a function, a number, or text such as `"linear:0.0,0.3"`; None
-            leaves the layers alone.
+            If several patterns match a layer, the last one wins. A rate schedule is a function, a number, or text
+            such as `"linear:0.0,0.3"`; None does not change the rates of the layers.
 
     Raises:
         ValueError: If `schedules` is not such a dict. Before the first step: if a pattern matches nothing, if a
@@ -64,7 +64,9 @@ class RateSchedule(keras.callbacks.Callback):
             ValueError: If the model has no dropout layer, a pattern matches none, or a rate cannot be set.
         """
         if not random_layers(model):
-            raise ValueError("The model has no dropout layer. For a rate that rises from 0, add a layer of rate 0")
+            raise ValueError(
+                "The model has no dropout layer. For a rate that rises from 0, add a dropout layer with rate 0"
+            )
         matched = models.match_sites(model, self.schedules)
         last = {layer: pattern for pattern, found in matched.items() for layer in found}
         found = {
@@ -144,6 +146,6 @@ def _check_live(layer: keras.Layer, pattern: str) -> None:
             f"is a {kind} with dropout in its own code, whose rate is fixed once it is traced: use a dropout layer"
         )
     raise ValueError(
-        f"{layer.name!r}, which {pattern!r} matches, {why}, or leave it alone with a later pattern: "
+        f"{layer.name!r}, which {pattern!r} matches, {why}, or exclude it with a later pattern: "
         f"{{{layer.name!r}: None}}"
     )

@@ -66,7 +66,7 @@ def constant(rate: float) -> Schedule:
 def linear(start: float, end: float) -> Schedule:
     """Returns a rate schedule that is a straight line: `start * (1 - t) + end * t`.
 
-    DropBlock was trained with `start=0`: its authors found a rate that grows better than a fixed one.
+    The authors of DropBlock used `start=0`: in their experiments, a rising rate was better than a fixed rate.
 
     Args:
         start: Float in [0, 1). The rate at progress 0.
@@ -124,12 +124,12 @@ def step(rates: Mapping[float, float]) -> Schedule:
 def curriculum(rate: float, gamma: float = 10.0) -> Schedule:
     """Returns the rate schedule of curriculum dropout, from 0 up to `rate`: `rate * (1 - exp(-gamma * t))`.
 
-    The problem gets harder as the network learns: at first it sees the whole signal, later less. The paper writes
-    it as the probability to keep a unit, `theta(t) = (1 - theta_bar) * exp(-gamma * t) + theta_bar`, where
-    `theta_bar` is `1 - rate`.
+    The task gets harder as the network learns: at first the network sees the whole signal, and later less of it.
+    The paper defines the schedule by the probability of keeping a unit, `theta(t) = (1 - theta_bar) * exp(-gamma *
+    t) + theta_bar`, where `theta_bar` is `1 - rate`.
 
-    Differs from the paper: `t` is the progress of the run and not the number of steps, so its heuristic
-    `gamma = 10 / steps` is 10 here.
+    Differs from the paper: `t` is the progress of the run and not the number of steps, so the paper's heuristic
+    `gamma = 10 / steps` becomes `gamma=10`.
 
     Args:
         rate: Float in [0, 1). The limit; at the end of the run the rate is `rate * (1 - exp(-gamma))`.
@@ -148,7 +148,8 @@ def curriculum(rate: float, gamma: float = 10.0) -> Schedule:
 def early(rate: float, end: float = 1 / 6, decay: str = "linear") -> Schedule:
     """Returns the rate schedule of early dropout, which is on at the beginning only; for networks that underfit.
 
-    At the beginning dropout makes the gradients of different batches agree more; later it would cost capacity.
+    At the beginning of training, dropout makes the gradients of different batches agree more; later it would
+    reduce the capacity of the network.
 
     Args:
         rate: Float in [0, 1). The rate at the beginning.

@@ -18,21 +18,22 @@ _SIDE = 256  # pixels, where a model takes images of any size
 
 
 class DeepSupervision(keras.Model):
-    """A model of masks with a loss at the end of each stage of its decoder, for the training alone.
+    """A segmentation model with a loss at the end of each stage of its decoder, for training only.
 
-    Each stage gets a convolution of size 1 to the classes, and its logits are resized to the masks. So the
-    gradient reaches the deep stages directly, which helps networks of several poolings, few images and small
-    objects. The weight of a loss is half as large for each halving of the size, and all weights sum to 1.
+    Each stage gets a 1x1 convolution that predicts the classes, and its logits are resized to the size of the
+    masks. So the gradient reaches the deep stages directly, which helps with deep networks, few images and small
+    objects. With each halving of the size, the weight of the loss is halved; all weights sum to 1.
 
-    The layers are those of `model`, which is trained with it: predict with `model`. In inference both are the
-    same, and `save` and `export`, and so the callback `ModelCheckpoint`, write `model`. Train with `fit` or with
-    the `Trainer`; metrics are those of the masks in full size.
+    This model uses the layers of `model`, so training it trains `model`: predict with `model` afterwards. In
+    inference, both give the same outputs. `save`, `export` and the callback `ModelCheckpoint` write `model`,
+    without the additional losses. Train with `fit` or with the `Trainer`. Metrics are computed on the full-size
+    masks.
 
     Args:
-        model: A Functional model of one image and one mask of logits, such as `unet`.
-        sites: The names of the sites with a loss of their own. None means the last site of each stage of the
-            decoder but the last; in a `unet_plus_plus`, those of full size. In an `fc_densenet` a site has the
-            maps that its layer adds, not those of the whole stage.
+        model: A Functional model with one image as input and the logits of one mask as output, such as `unet`.
+        sites: The names of the sites that get a loss. None means the last site of each decoder stage except the
+            final one; in a `unet_plus_plus`, the full-size nodes. In an `fc_densenet`, a site only has the maps
+            that its layer adds, not the maps of the whole stage.
         name: Str. The name of the model; None for that of `model`.
 
     Raises:
@@ -124,7 +125,7 @@ def _stages(model: keras.Model, known: Sequence[str]) -> tuple[str, ...]:
     last = {found[1]: site for site in known if (found := _STAGES.match(site))}
     if len(last) < 2:
         raise ValueError(
-            f"The model {model.name!r} has no decoder of several stages. Choose other sites, `sites=`, from: "
+            f"The decoder of the model {model.name!r} does not have several stages. Pass `sites=` with some of: "
             f"{', '.join(known[:12])}{', ...' if len(known) > 12 else ''}{did_you_mean('decoder', list(known))}"
         )
     return tuple(last.values())[:-1]

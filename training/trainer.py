@@ -14,9 +14,10 @@ from dropzoo.common.checks import check_keras_model, check_tensorflow
 from dropzoo.common.keras_internals import build_for, forget_loss
 from dropzoo.training.loop import batches, checkpoints, pixels, replicas
 from dropzoo.training.loop.compiling import Asked, Settled, check_compile, check_targets, settle
-from dropzoo.training.loop.feeds import Feed
+from dropzoo.training.loop.feeds import Feed, unreadable_named
 from dropzoo.training.loop.forms import DataLike, feed_of, given
 from dropzoo.training.loop.mixing import Mixing
+from dropzoo.training.loop.moving import moved
 from dropzoo.training.loop.options import check_device, check_options, xla_pays
 from dropzoo.training.loop.ordered import Order
 from dropzoo.training.loop.program import Program
@@ -28,37 +29,39 @@ Metrics: TypeAlias = Sequence[str | keras.metrics.Metric | Callable[..., tf.Tens
 
 
 class Trainer:
-    """Trains a Keras model as `model.fit` does, many steps in one `tf.function`, and resumes exactly.
+    """Trains a Keras model like `model.fit`, runs many steps in one `tf.function`, and resumes exactly.
 
     Each step does what Keras' own `train_step` does after `compile`. So losses, regularisation, metrics, sample
     weights and loss scaling mean the same as in `fit`, and so do callbacks, the history, and the optimizer's own
     arguments: clipping, accumulation, EMA. The trainer adds training on several devices and workers, checkpoints
-    of the whole state (including seed generators and live rates), and an error instead of a model full of NaN.
-    With the checkpoints, a run that was stopped anywhere ends with the same weights.
+    of the complete state (including seed generators and dropout rates), and an error instead of a model full of
+    NaN. A run that was stopped at any step and resumed from a checkpoint ends with the same weights as a run that
+    was not stopped.
 
-    A compiled model trains with the settings of its `compile`; an argument that is passed here replaces the one of
-    `compile`. Without a loss, the targets in the first batches decide the loss of each output, and `fit` prints
-    which one and why: whole numbers within the outputs are classes, vectors of 0 and 1 that sum to 1 are one-hot,
-    other vectors of 0 and 1 are labels that do not exclude each other, 0 and 1 for one output are a binary task,
-    and other floats are a regression. Masks get `DiceCrossEntropy`. If the targets do not decide, `fit` raises an
-    error. Labels are checked for these losses, and for those whose labels can only be classes. A custom loss may
-    have any targets, as in `fit`.
+    A compiled model is trained with the settings of its `compile`; arguments that you pass here replace them. If
+    there is no loss, the targets in the first batches determine the loss of each output, and `fit` prints the loss
+    and the reason: whole numbers below the number of outputs are classes, vectors of 0 and 1 that sum to 1 are
+    one-hot, other vectors of 0 and 1 are labels that do not exclude each other, 0 and 1 for one output are a
+    binary task, and other floats are a regression. Masks get `DiceCrossEntropy`. If the targets are ambiguous,
+    `fit` raises an error. With these losses, and with other losses whose labels can only be classes, labels are
+    checked. With a custom loss, targets may be anything, as in Keras' `fit`.
 
     Args:
-        model: A built or unbuilt `keras.Model`. Freeze layers before you make the trainer. Losses and metrics
-            get the model's outputs as they are.
+        model: A built or unbuilt `keras.Model`. Freeze layers before you make the trainer. Losses and metrics get
+            the unchanged outputs of the model.
         optimizer: As for `compile`. None means the optimizer of a compiled model, or else Adam.
-        loss: As for `compile`: one loss, or a list or dict of losses for the outputs. Models here return logits,
-            but a name such as `"sparse_categorical_crossentropy"` means probabilities: pass objects with
-            `from_logits=True`. A mismatch that the graph of the model shows raises a warning. None means the loss
-            that the model was compiled with, or a default; `[]` means only those that the model adds (`add_loss`).
+        loss: As for `compile`: one loss, or a list or dict of losses for the outputs. dropzoo's models return
+            logits, but a loss name such as `"sparse_categorical_crossentropy"` expects probabilities, so pass loss
+            objects with `from_logits=True`. If the graph of the model shows a mismatch, a warning is raised. None
+            means the loss that the model was compiled with, or a default; `[]` means only those that the model
+            adds (`add_loss`).
         metrics: As for `compile`; Keras resolves names. None means those of a compiled model, or else the usual
             ones for the loss: accuracy, the mean IoU of masks, the mean absolute error of a regression, and none
             for a custom loss. `[]` means none.
         strategy: A `tf.distribute.MirroredStrategy` or `MultiWorkerMirroredStrategy` under whose scope the model
-            was built, or None. The batches of `train` are the global ones, the same on every worker. Each replica
-            takes its rows, and all replicas together take the step that one device would take, with `synchronized`
-            batch normalisation. Only the chief writes.
+            was built, or None. The batches of `train` are global batches, and every worker must get the same ones.
+            Each replica processes its rows, and all replicas together make the same step as a single device, with
+            `synchronized` batch normalisation. Only the chief writes files.
         deterministic: Bool. Makes TensorFlow's operations deterministic from the first `fit` on, for the whole
             process (`tf.config.experimental.enable_op_determinism`). Some operations are slower then, and those
             that draw random numbers without a seed raise.
@@ -68,24 +71,26 @@ class Trainer:
         steps_per_execution: Int above 0. The number of steps to run on the device for each call from Python.
             Callbacks see only the last of these steps, and rates change once for each call. A resumed run should
             therefore use the same number.
-        on_nan: What happens before the error when the loss is not finite. `"stop"`: nothing; `"restore"`: the last
-            good checkpoint is put back into the model.
+        on_nan: What happens if the loss is not finite. `"stop"` raises an error; `"restore"` first restores the
+            last good checkpoint, and then raises the error.
         r_drop: Float, 0 or more. The weight alpha of R-Drop (Liang et al., 2021, arXiv:2106.14448), which passes
-            each batch twice and pulls the two predictions together. It needs a model with one output, in logits.
+            each batch through the model twice and penalises differences between the two predictions. It needs a
+            model with one output, in logits.
         loss_weights: As for `compile`. The weights of several outputs, for example of auxiliary losses.
         prefetch_to: Str or None. A device, for example `"GPU:0"`, to which the next batches are copied while a
             step runs. Not with a strategy.
-        task: The task of the output, in place of a loss: `"multi_class"`, `"binary"`, `"multi_label"` or
+        task: The meaning of the output, instead of a loss: `"multi_class"`, `"binary"`, `"multi_label"` or
             `"regression"`; for several outputs a list, or a dict by their names.
         weighted_metrics: As for `compile`.
         input_range: The values of a black and of a white pixel in the training images, such as `(0, 255)`. None
-            means the range of `load_data`, or the one that the first batches show. It is kept with the model and
-            in its `.keras` file, so that servers and exports give the model such images.
+            means the range of `load_data`, or the one that the first batches show. It is stored in the model and
+            in its `.keras` file, so that exports and servers scale images to this range.
         mixup: Float, 0 or more. Trains classifiers on weighted means of two images, and on the labels of both,
-            with shares from Beta(mixup, mixup) (Zhang et al., 2017, arXiv:1710.09412); 0.2 is usual. Any loss will
-            do. Metrics of the training count the label with the larger share.
-        cutmix: Float, 0 or more. The same with a box of the other image in place of means, and shares by area (Yun
-            et al., 2019, arXiv:1905.04899); 1.0 is usual. With both, each batch gets one of them.
+            with weights from Beta(mixup, mixup) (Zhang et al., 2017, arXiv:1710.09412); 0.2 is usual. Works with
+            any loss. Training metrics use the label with the larger weight.
+        cutmix: Float, 0 or more. The same, but a box of one image is replaced by the other image, and the weights
+            are the shares of the area (Yun et al., 2019, arXiv:1905.04899); 1.0 is usual. With both, each batch
+            gets one of them.
 
     Raises:
         ValueError: If an argument is invalid.
@@ -139,6 +144,7 @@ class Trainer:
         self._jit_compile, self._r_drop, self._prefetch_to = jit_compile, r_drop, prefetch_to
         # The layers are described now, because the rates change during the run.
         self._described = [*checkpoints.describe(model), *self._mixing.described]
+        self._described += [f"trainer.r_drop: {r_drop}"] * bool(r_drop)
         self._settled: Settled | None = None
         self._said: set[str] = set()
         self._program: Program | None = None
@@ -163,23 +169,23 @@ class Trainer:
         steps_per_epoch: int | None = None,
         validation_steps: int | None = None,
     ) -> keras.callbacks.History:
-        """Trains until `epochs` epochs are done, including the epochs before a resume.
+        """Trains for `epochs` epochs in total, including the epochs before a resume.
 
-        If `checkpoint_dir` holds checkpoints, the run resumes from the newest. It ends with the weights that it
-        would have had without the stop (to the bit with `deterministic=True`) if it sees the same batches. A stop
-        within an epoch (`model.stop_training`, Ctrl-C, SIGTERM) saves the position there. Callbacks start anew
-        after a resume: `EarlyStopping` counts from zero.
+        If `checkpoint_dir` contains checkpoints, the run resumes from the newest. If it then sees the same
+        batches, it ends with the same weights as a run without the stop (bit for bit with `deterministic=True`).
+        If training is stopped within an epoch (by `model.stop_training`, Ctrl-C or SIGTERM), the position in the
+        epoch is saved. Callbacks are not saved: after a resume, `EarlyStopping` counts from zero.
 
         The data may have any form that `fit` takes, with or without targets and sample weights, and each of these
-        may be a structure of arrays for several inputs or outputs. A resumed run sees the same batches
+        may be a structure of arrays for several inputs or outputs. A resumed run sees the same batches from
 
-        - of an object whose `at_epoch(epoch)` returns the `tf.data.Dataset` of an epoch, always;
-        - of another `tf.data.Dataset`, if each pass gives the same batches;
-        - of arrays `(x, y)`, if they are the same: their order depends only on the epoch and on a seed in the
+        - an object whose `at_epoch(epoch)` returns the `tf.data.Dataset` of an epoch, always;
+        - another `tf.data.Dataset`, if each pass gives the same batches;
+        - arrays `(x, y)`, if they are the same: their order depends only on the epoch and on a seed in the
           checkpoint;
-        - of a `keras.utils.PyDataset`, if a batch depends only on its index and on the calls of `on_epoch_begin`
+        - a `keras.utils.PyDataset`, if a batch depends only on its index and on the calls of `on_epoch_begin`
           and `on_epoch_end`: the calls of past epochs are repeated;
-        - of a generator, if it gives the same batches each time it is made: past batches are read and skipped.
+        - a generator, if it yields the same batches each time it is created: past batches are read and skipped.
 
         Args:
             train: The training data: a `tf.data.Dataset`, an object with `at_epoch`, a `PyDataset`, a generator of
@@ -194,15 +200,16 @@ class Trainer:
             class_weight: Dict from labels to weights, or None. Other labels have the weight 1. In masks, each
                 pixel has the weight of its label.
             verbose: As for Keras' `fit`. Unless it is 0, `fit` also prints the loss that it has chosen.
-            x: Arrays of inputs, in place of `train`, as for Keras' `fit`.
+            x: Arrays of inputs, instead of `train`, as in Keras' `fit`.
             y: Arrays of targets, with `x`.
             sample_weight: Arrays of weights, with `x`.
-            batch_size: Int above 0 or None. The size of the batches that are cut from arrays; None means 32.
+            batch_size: Int above 0 or None. The size of the batches that are cut from arrays; None means 32, or
+                as many rows as make `steps_per_epoch` batches.
             shuffle: Bool. Whether each epoch has its own order of the rows of arrays, or of the batches of a
                 `PyDataset`.
             steps_per_epoch: Int above 0 or None. The number of batches of an epoch; None means all batches of the
-                data. A generator needs it. With it, an epoch begins where the one before ended, except for an
-                object with `at_epoch`.
+                data. A generator needs it. If it is given, an epoch begins where the previous one ended, except
+                for an object with `at_epoch`.
             validation_steps: Int above 0 or None. The number of batches of `validation_data` to evaluate.
 
         Returns:
@@ -230,8 +237,13 @@ class Trainer:
             self._say(self._settled.words if self._settled else "")
             self._say(feed.resumes if directory else "")
         described = [*self._described, *feed.described]
-        saved = checkpoints.restore(directory, self.model, described) if directory else None
+        saved = None
+        if directory:
+            may_differ = moved(callbacks, self.model, described)
+            saved = checkpoints.restore(directory, self.model, described, may_differ)
         checkpoint = saved[0] if saved else None
+        if checkpoint is not None and checkpoint.described is not None:
+            described = checkpoint.described  # the rates may have moved since
         replicas.check_checkpoint(self.strategy, checkpoint)
         order.seed = checkpoint.seed if checkpoint else order.seed
         known = feed.input_range or (checkpoint.input_range if checkpoint else None)
@@ -268,15 +280,16 @@ class Trainer:
         return self.model.history
 
     def goes_on_from(self, checkpoint_dir: str | Path) -> None:
-        """Lets the next `fit` go on from the checkpoint of a run with other settings of the optimizer.
+        """Lets the next `fit` continue from the checkpoint of a run with other settings.
 
-        It is for a finished run that is to train for more epochs: its learning-rate schedule gets another length.
-        The variables must be the same. The end is not that of a run with these settings from the start.
+        Use it to train a finished run for more epochs, with a longer learning-rate schedule. The variables must be
+        the same; the settings of the layers, the optimizer and the data may differ. The result differs from a run
+        that had these settings from the start.
 
         Args:
             checkpoint_dir: Folder of the checkpoints of the other run.
         """
-        checkpoints.describe_anew(Path(checkpoint_dir), self._described)
+        checkpoints.accept_other_settings(Path(checkpoint_dir))
 
     @property
     def input_range(self) -> tuple[float, float] | None:
@@ -290,7 +303,8 @@ class Trainer:
 
         Args:
             dataset: Data in one of the forms that `fit` takes.
-            batch_size: Int above 0 or None. The size of the batches that are cut from arrays; None means 32.
+            batch_size: Int above 0 or None. The size of the batches that are cut from arrays; None means 32, or
+                as many rows as make `steps` batches.
             steps: Int above 0 or None. The number of batches to evaluate; None for all.
 
         Returns:
@@ -303,7 +317,8 @@ class Trainer:
         self._build(feed, None)
         callbacks = keras.callbacks.CallbackList(model=self.model)
         try:
-            logs = evaluate(self.model, self._program or self._compiled(), feed, callbacks)
+            with unreadable_named(feed):
+                logs = evaluate(self.model, self._program or self._compiled(), feed, callbacks)
         finally:
             feed.end()
         return {name: float(value) if value.ndim == 0 else value for name, value in logs.items()}
@@ -364,7 +379,8 @@ class Trainer:
             wanted = resumed if resumed is not None else xla_pays(self.model, self.strategy, self.deterministic)
         elif resumed not in (None, wanted):
             warnings.warn(
-                f"The run began with jit_compile={resumed} and goes on with {wanted}: not the same bit for bit",
+                f"The run began with jit_compile={resumed} and continues with {wanted}, so the result is not "
+                f"identical bit for bit",
                 stacklevel=3,
             )
         if self._program is None or self._program.jit_compile != wanted:

@@ -7,7 +7,7 @@ import numpy as np
 from calibrating.data import CLASSES, LEVELS, Row, predictions, splits
 from calibrating.masks import mask_curves, usual_size
 
-from dropzoo.serving.calibration import bounds
+from dropzoo.serving.calibration.fitting import bounds
 
 
 def outer(name: str, arguments: argparse.Namespace) -> Iterator[tuple[str, Callable[[], Row]]]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from calibrating.data import LEVELS, Row, predictions, splits
 
-from dropzoo.serving.calibration import bounds
+from dropzoo.serving.calibration.fitting import bounds
 
 #: A function from known probabilities, their labels, new probabilities and a level to the mean size of sets of the
 #: new ones; None if the package is not installed.

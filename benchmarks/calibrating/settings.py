@@ -8,7 +8,7 @@ import numpy as np
 from calibrating.data import Row, images_of, reference
 
 from dropzoo import serving, training
-from dropzoo.serving.calibration.figures import expected_calibration_error
+from dropzoo.serving.calibration.fitting.figures import expected_calibration_error
 
 _MEASURED: dict[tuple[str, str], dict[str, Any]] = {}
 

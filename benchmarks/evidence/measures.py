@@ -16,7 +16,7 @@ from jobs import BASE, Figures, Job
 from networks import Images
 
 from dropzoo import models, serving, training
-from dropzoo.serving.calibration.figures import expected_calibration_error
+from dropzoo.serving.calibration.fitting.figures import expected_calibration_error
 from dropzoo.serving.calibration.temperature import fit_temperature, mean_at, row_nll
 
 SAMPLES = {"classification": 30, "segmentation": 10}

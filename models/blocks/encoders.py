@@ -67,7 +67,7 @@ def encoder_unet(
     """Builds the decoder of `unet` on the features of a network of keras.applications; see `unet`."""
     if check_input_shape(input_shape)[2] not in (1, 3):
         raise ValueError(
-            f"Networks of keras.applications take images of 3 channels, or of 1, which is repeated. Received: "
+            "Networks of keras.applications take images of 3 channels, or of 1, which is repeated. Received: "
             f"input_shape={input_shape!r}"
         )
     inputs = keras.Input(input_shape, name="images")  # (batch, height, width, channels)

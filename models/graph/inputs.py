@@ -18,6 +18,7 @@ from dropzoo.models.graph.networks import network_in
 from dropzoo.models.graph.walk import graph_of
 
 _LEVELS = (0.0, 1.0, 255.0, 65535.0, -1.0)
+_WIDE_INTEGERS = ("int16", "int32", "int64", "uint32", "uint64")
 _SIDE = 16  # the height and width of the images, where a model takes any
 # The means of the red, green and blue pixels of ImageNet, in [0, 1].
 _IMAGENET = np.array([0.485, 0.456, 0.406])
@@ -71,6 +72,14 @@ def _of_input(graph: Any, tensor: keras.KerasTensor) -> Pixels | None:
     dtype = keras.backend.standardize_dtype(tensor.dtype)
     if dtype in ("uint8", "uint16"):
         return Pixels(0.0, float(np.iinfo(dtype).max), int(dtype[4:]), channels, source=f"its dtype, {dtype}")
+    shown = _by_trace(graph, tensor, channels, dtype)
+    if shown is None and dtype in _WIDE_INTEGERS:  # values in [0, 1] would be black and white alone
+        return Pixels(0.0, 255.0, None, channels, source=f"its dtype, {dtype}")
+    return shown
+
+
+def _by_trace(graph: Any, tensor: keras.KerasTensor, channels: int | None, dtype: str) -> Pixels | None:
+    """Returns the images that one input takes by the layers that change them, or None."""
     trace = _Trace(_images(tensor.shape).astype(dtype))
     try:
         arrived = list(trace.through(graph, tensor))

@@ -111,7 +111,7 @@ def taken_by_each(
     images = [name for name, shape in shapes.items() if len(shape) > 3]
     named = dict(said) if isinstance(said, Mapping) else dict.fromkeys(images, said)
     if not images and said is not None:
-        raise ValueError(f"`input_range` is for models of images. Received: input_range={said!r}")
+        raise ValueError(f"`input_range` is only for models that take images. Received: input_range={said!r}")
     for name in named:
         if name not in images:
             raise unknown("image in `input_range`", name, images)

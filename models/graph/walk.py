@@ -106,14 +106,14 @@ def check_graph(model: keras.Model) -> None:
         )
     if "call" in vars(model):
         raise ValueError(
-            "The sites of a model are read off its graph, but its attribute `call` is set, which runs instead. "
-            f"Delete it with `del model.call`. Received: {model!r}"
+            "The sites of a model are read from its graph, but the attribute `call` of this model is set, which "
+            f"runs instead of the graph. Delete it with `del model.call`. Received: {model!r}"
         )
     raise ValueError(
-        "The sites of a model are read off its graph, so it must be Functional or Sequential. A subclassed model "
-        "is Python code. If its `call` has only layers and keras.ops, make a graph of its layers: inputs = "
-        "keras.Input(...), then keras.Model(inputs, model.call(inputs)), and pass that. Otherwise write "
-        f"layers.get(...) into its `call`. Received: {model!r}"
+        "The sites of a model are read from its graph, so the model must be Functional or Sequential. A "
+        "subclassed model has no graph. If its `call` only uses layers and keras.ops, build a Functional model: "
+        "inputs = keras.Input(...), then keras.Model(inputs, model.call(inputs)). Otherwise add layers.get(...) "
+        f"to its `call`. Received: {model!r}"
     )
 
 

@@ -42,8 +42,8 @@ def check_copy(model: keras.Model, new: keras.Model, pairs: Pairs, rounding: flo
         batch, seen = _first_run(model, [old for old, _ in own])
     except Exception as error:  # the code of a model may ask anything of its inputs
         warnings.warn(
-            "The copy is not compared with the original, because no random batch runs through the model: "
-            f"{error!r}. Compare the outputs of both for your own inputs.",
+            "The copy was not compared with the original, because the model could not run a random batch: "
+            f"{error!r}. Compare the outputs of the two models on your own inputs.",
             stacklevel=5,
         )
         seen = {}

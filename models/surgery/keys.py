@@ -99,14 +99,16 @@ class Scope:
                 "have no activation" if kind == "before_activation" else "make outputs of the model, or no floats"
             )
             matched = ", ".join(call.path + call.name for call in self._calls if meant(call))
-            raise ValueError(f"{key!r} is no place for dropout: the layers that it matches {why}: {matched}")
+            raise ValueError(
+                f"{key!r} is not a place for dropout, because the layers that it matches {why}: {matched}"
+            )
         return found
 
     def _by_condition(self, condition: Callable[[Site], bool]) -> list[Target]:
         found: list[Target] = [place for place in self.listed if condition(as_site(place))]
         if not found:
             names = ", ".join(place.name for place in self.listed)
-            raise ValueError(f"{condition!r} is true of no site. Sites: {names}")
+            raise ValueError(f"{condition!r} returns True for no site. Sites: {names}")
         return found
 
     def _refuse_one_call_of_a_model(self, key: str) -> None:
@@ -117,8 +119,8 @@ class Scope:
             named = (call.name, *(path + call.name for path in call.paths))
             if any(part.partition("/")[0] == call.name or part in named for part in re.split("[: ]", key)):
                 raise ValueError(
-                    f"{key!r} means one call of {call.layer.name!r}, a model that is called several times: its "
-                    f"inside is the same in all calls. Write {key.replace(call.name, call.layer.name)!r} for all."
+                    f"{key!r} means one call of {call.layer.name!r}, a model that is called several times. It "
+                    f"has the same dropout in all calls: use the key {key.replace(call.name, call.layer.name)!r}."
                 )
 
     def _by_name(self, wanted: str) -> list[Target]:
@@ -138,9 +140,9 @@ class Scope:
                 known = (inner.name, f"{call.layer.name}/{inner.name}", type(inner).__name__)
                 if _is_called(wanted, self._known, *known):
                     raise ValueError(
-                        f"{key!r} means {inner.name!r}, which the code of layer {call.layer.name!r}, a "
-                        f"{type(call.layer).__name__}, calls. No dropout can be put there: put it at "
-                        f"{call.layer.name!r}, or write layers.get(...) into that code."
+                        f"{key!r} means {inner.name!r}, which is called in the code of layer "
+                        f"{call.layer.name!r}, a {type(call.layer).__name__}. Dropout cannot be put inside that "
+                        f"code: put it at {call.layer.name!r}, or add layers.get(...) to the code."
                     )
 
     def _refuse_several_models(self, wanted: str, found: list[Place]) -> None:
@@ -148,7 +150,8 @@ class Scope:
         paths = sorted({place.call.path for place in found if wanted in names_of_place(place)})
         if len(paths) > 1 and not any(wanted == place.name for place in found):
             raise ValueError(
-                f"{wanted!r} is ambiguous: it is in several models. Say which: "
+                f"{wanted!r} is ambiguous, because several nested models have a layer of this name. Use one of "
+                f"these keys: "
                 f"{', '.join(repr(path + wanted) for path in paths)}, or '*{wanted}' for all"
             )
 

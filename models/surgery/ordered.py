@@ -55,8 +55,8 @@ def in_order(cls: type, inputs: Any, outputs: Any, name: str, order: list[str]) 
         return new
     if cls is not keras.Model:
         warnings.warn(
-            f"Weights files of {name!r} do not load with other dropout: the order of its layers would differ, and "
-            f"a {cls.__name__} cannot be given an order.",
+            f"Weights files of {name!r} do not load into a copy with other dropout, because the order of the "
+            f"layers differs, and the order cannot be set for a {cls.__name__}.",
             stacklevel=2,
         )
         return new

@@ -253,8 +253,8 @@ class Rebuild:
         """Returns a layer in two parts: linear, and its activation."""
         if isinstance(old.activation, keras.Layer):
             raise ValueError(
-                f"The activation of layer {old.name!r} is a layer, {old.activation!r}, which cannot be split off. "
-                "Write it as a layer of its own after a linear one."
+                f"The activation of layer {old.name!r} is itself a layer, {old.activation!r}, and cannot be "
+                f"split off. Use a linear layer, followed by the activation as a separate layer."
             )
         if id(old) not in self._parts:
             name = _free(f"{old.name}_{'dense' if isinstance(old, _DENSE) else 'conv'}", names)

@@ -69,15 +69,15 @@ class DropoutReport(list[SiteReport]):
 
 
 def dropout_report(model: keras.Model, images: Any = None, masks: int = 64) -> DropoutReport:
-    """Measures the dropout of a model, site by site, in a training pass that leaves the model as it is.
+    """Measures the dropout at each site of a model in a training pass, without changing the model.
 
-    The report also has rows for layers that cannot be measured, with their `kind`: recurrent layers with dropout
-    inside, layers under suspicion, and layers that draw in inference too.
+    The report also has rows, with their `kind`, for layers that cannot be measured: recurrent layers with dropout
+    inside, other layers that may draw random numbers, and layers that drop in inference too.
 
     A unit counts as dropped if the output does not depend on its input. The report notes a rate of 0 or 1; a layer
-    that never drops, or whose inputs are all zero; a rate of 0.5 and more on feature maps; and dropout before a
-    BatchNormalization with at most one layer with weights in between: the statistics of the normalisation come
-    from training, where the variance is greater than at inference (Li et al., 2019).
+    that never drops, or whose inputs are all zero; and a rate of 0.5 or more on feature maps. It also notes
+    dropout before a BatchNormalization with at most one layer with weights in between, because the normalisation
+    learns its statistics in training, where the variance is larger than in inference (Li et al., 2019).
 
     Args:
         model: A Functional or Sequential model, built.
@@ -112,7 +112,7 @@ def dropout_report(model: keras.Model, images: Any = None, masks: int = 64) -> D
         known = {id(each.random.layer) for each in named}
         others = [layer for layer in flatten_layers(model, include_self=False) if id(layer) not in known]
         for layer in draws_in_inference(model, others, batch):
-            note = "draws at random in inference too, by a function"
+            note = "draws random numbers in inference too, in a function"
             report.append(
                 SiteReport(layer.name, snake_case(type(layer).__name__), None, None, (note,), "suspected")
             )

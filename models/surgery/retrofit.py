@@ -22,42 +22,40 @@ from dropzoo.models.surgery.state import compile_like, copy_state
 
 
 def retrofit(model: keras.Model, plan: dict[Key, Any] | str, share_weights: bool = False) -> keras.Model:
-    """Returns a copy of any Keras model with dropout where a plan says.
+    """Returns a copy of a Keras model, with dropout at the sites of a plan.
 
     A site is a tensor; every layer that reads it gets the dropped version. The copy has the weights, the compile
-    settings and the optimizer state of the original, and the same output at inference to the bit. The original is
-    not changed. Dropout that is in the model already stays, unless the plan names its site: then the plan replaces
-    it, or removes it if the spec is None.
+    settings and the optimizer state of the original, and gives exactly the same outputs in inference. The original
+    is not changed. Dropout that the model already has stays, unless the plan has a key for its site: then the plan
+    replaces it, or removes it if the spec is None.
 
     Args:
         model: A Functional or Sequential model, built. It may have models inside it to any depth, shared layers,
-            and several inputs and outputs. If a layer is called several times, each call is a site of its own; the
-            inside of a model that is called several times is the same in all calls.
+            and several inputs and outputs. If a layer is called several times, each call is a separate site. A
+            nested model that is called several times has the same dropout in all calls.
         plan: The name of a plan of `list_plans()`, or a dict from keys to specs for `layers.get`, None, or
-            `ramp(...)`. Later entries win. The keys:
-            `"name"`, `"pattern*"`: sites by name, see `list_sites`, by the name of the dropout layer that stands
-            there, or by the name of a model whose output the site is. A name is matched literally first, and only
-            then as a pattern. A name that is in several models needs its path, `"encoder/conv1"`.
-            `"after:Conv2D"`, `"before:Flatten"`: the outputs, or the inputs, of layers of exactly this class; or,
-            with a name or pattern, `"after:conv4_*"`.
-            `"before_activation:conv4_*"`: between a layer (by name, pattern or class) and its activation, which
-            may be fused or a layer of its own. A layer with a fused activation is split: it becomes `<name>_conv`
-            or `<name>_dense`, and its activation gets the name `<name>`.
-            `"enc->join"`: the output of `enc` on its way to `join` alone, such as a skip connection; other layers
-            that read it are left alone. Both may be patterns, `"enc*->join*"`.
-            `"inside:encoder"`: all sites in a nested model; `"inside:encoder after:Conv2D"`: some of them.
-            A callable from a `Site` to a bool.
+            `ramp(...)`. If several keys match a site, the last one wins. The keys:
+            `"name"`, `"pattern*"`: sites by name, see `list_sites`, by the name of the dropout layer at the site,
+            or by the name of a nested model that has this output. A name is matched literally first, and only then
+            as a pattern. A name that is in several models needs its path, `"encoder/conv1"`. `"after:Conv2D"`,
+            `"before:Flatten"`: the outputs, or the inputs, of layers of exactly this class; or, with a name or
+            pattern, `"after:conv4_*"`. `"before_activation:conv4_*"`: between a layer (by name, pattern or class)
+            and its activation, which may be fused or a layer of its own. A layer with a fused activation is split:
+            it becomes `<name>_conv` or `<name>_dense`, and its activation gets the name `<name>`. `"enc->join"`:
+            the output of `enc`, but only as `join` sees it, such as a skip connection; other layers that read
+            `enc` are not affected. Both may be patterns, `"enc*->join*"`. `"inside:encoder"`: all sites in a
+            nested model; `"inside:encoder after:Conv2D"`: some of them. A callable from a `Site` to a bool.
         share_weights: Bool. If True, the copy uses the layers of the original, so that training one model trains
             both.
 
     Returns:
         A model of the same kind. The dropout at a site is called `<site>_dropout`. Weights files of each model
-        load into the other; where they do not, a warning says why.
+        load into the other; if they cannot, a warning says why.
 
     Raises:
-        ValueError: For a model without a graph; a key that matches nothing, or layers of several models by one
-            name; a layer that cannot stand at a site; a plan that finds none of its sites; a layer that cannot be
-            copied.
+        ValueError: For a model without a graph; for a key that matches nothing, or a name that occurs in several
+            models; for a layer that cannot be used at a site; for a plan whose sites the model does not have; and
+            for a layer that cannot be copied.
 
     Example:
     >>> import keras
@@ -94,18 +92,19 @@ def retrofit(model: keras.Model, plan: dict[Key, Any] | str, share_weights: bool
 
 
 def strip_dropout(model: keras.Model, share_weights: bool = False) -> keras.Model:
-    """Returns a copy of any Keras model without its dropout layers.
+    """Returns a copy of a Keras model without its dropout layers.
 
-    Weights, inference, compile settings and optimizer state are those of the original, which is not changed. If a
-    dropout layer makes an output of the model, it becomes an `Identity` of the same name, so that losses keyed by
-    name still work. A custom layer is removed too if its class has "drop" or "StochasticDepth" in its name, if it
-    has no weights, and if it returns its input in inference. Recurrent and attention layers of Keras get a dropout
-    of 0. A warning names the layers that still draw at random in the copy.
+    The copy has the weights, the outputs in inference, the compile settings and the optimizer state of the
+    original, which is not changed. If the output of a dropout layer is an output of the model, the layer becomes
+    an `Identity` of the same name, so that losses that refer to it by name still work. A custom layer is removed
+    too if its class has "drop" or "StochasticDepth" in its name, if it has no weights, and if it returns its input
+    in inference. The dropout of Keras' recurrent and attention layers is set to 0. A warning names the layers that
+    still draw random numbers in the copy.
 
     Args:
         model: A Functional or Sequential model, built, as for `retrofit`.
         share_weights: Bool. If True, the copy uses the layers of the original, so that training one model trains
-            both. A layer whose config is not complete needs this.
+            both. Layers whose config is not complete require this.
 
     Returns:
         A model of the same kind.
@@ -144,17 +143,17 @@ def _tell_what_stays(model: keras.Model, new: keras.Model, certain: bool) -> Non
         left = [f"{layer.name!r} (draws in inference too)" for layer in draws_in_inference(new, every)]
     if left:
         warnings.warn(
-            "The copy still draws at random in layers that do more than dropout, or in the code of a layer: "
-            f"{', '.join(left)}. Set the `rate` of the layer to 0 if it has one, see models.match_sites, or build "
-            "the model without that dropout.",
+            "The copy still draws random numbers in layers that do more than dropout, or in the code of a "
+            f"layer: {', '.join(left)}. If such a layer has a `rate`, set it to 0 (see models.match_sites); "
+            "otherwise build the model without this dropout.",
             stacklevel=3,
         )
     stays = {each.site for each in named}
     inside = [each.site for each in named_layers(model) if each.random.holder is not None]
     if quiet := [site for site in inside if site not in stays]:
         warnings.warn(
-            f"The layers with this dropout stay in the copy, with a rate of 0: {', '.join(quiet)}. On a GPU their "
-            "outputs may differ from those of the original by rounding.",
+            f"These layers stay in the copy, with a dropout rate of 0: {', '.join(quiet)}. On a GPU, their "
+            f"outputs may differ from those of the original by rounding.",
             stacklevel=3,
         )
 

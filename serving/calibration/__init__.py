@@ -1,1 +1,1 @@
-"""Calibration on held-out images: temperatures, the sites that drop, and promises that hold at a stated level."""
+"""Calibrations: temperatures, sites that drop, and promises that hold at a stated level; how they are applied."""

@@ -39,9 +39,9 @@ class Calibration:
             set). Empty for one pass without dropout.
         guarantees: Dict of `Guarantee` by name.
         facts: `Facts` of the predictor that the calibration was made for.
-        figures: Dict of figures on the images that temperature and sites were fitted on: `"one_pass"` and
-            `"samples"` before the temperature, `"one_pass_temperature"` and `"samples_temperature"` after it, as
-            far as they exist. Each is a dict of `"nll"`, `"ece"` and `"accuracy"`.
+        figures: Dict of scores on the images that temperature and sites were fitted on: `"one_pass"` and
+            `"samples"` without the temperature, and `"one_pass_temperature"` and `"samples_temperature"` with it,
+            where they exist. Each is a dict of `"nll"`, `"ece"` and `"accuracy"`.
         n: Int, the number of held-out images.
         data: Str, the name of the held-out data.
         date: Str, when it was fitted, in UTC.
@@ -95,6 +95,8 @@ class Calibration:
             the shape of `mean`.
         """
         mean = tf.convert_to_tensor(out["mean"], tf.float32)
+        if mean.shape.rank == 1 and self.facts.task != "regression":
+            mean = mean[:, None]  # of a model that returns `(batch,)`
         if image is None and self.needs_image:
             image = WholeImage.of(mean, self.facts.task)
         more: dict[str, tf.Tensor] = {}
@@ -119,11 +121,11 @@ class Calibration:
 
     @property
     def needs_image(self) -> bool:
-        """Whether an answer for a part of an image depends on all of the image."""
+        """Whether an answer for a part of an image depends on the whole image."""
         return bool({"miss", "false", "error"} & self.guarantees.keys())
 
     def check(self, found: Facts) -> None:
-        """Raises a ValueError if it was made for another predictor, and warns if the weights have changed.
+        """Raises a ValueError if the predictor is not the calibrated one, and warns if its weights have changed.
 
         Args:
             found: The facts of the predictor that is to use the calibration.
@@ -132,16 +134,16 @@ class Calibration:
             raise ValueError(f"The calibration was made for another predictor: {'; '.join(different)}")
         if found.weights != self.facts.weights:
             warnings.warn(
-                "The weights are not those that the calibration was made for, so its temperature and guarantees "
-                "may not hold: calibrate again",
+                "The weights have changed since the calibration was made, so its temperature and guarantees may "
+                "not hold. Calibrate again",
                 stacklevel=3,
             )
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes the calibration to a JSON file, or into the `.keras` file of its model.
 
-        If that fails, the file is unchanged. A `.keras` file loads as before, also without this package, and takes
-        the calibration along when it is moved.
+        If writing fails, the file is unchanged. A `.keras` file with a calibration still loads as usual, even
+        without this package.
 
         Args:
             path: Path of the file, such as `"calibration.json"`, or of a `.keras` file that exists.
@@ -182,7 +184,7 @@ class Calibration:
             content["guarantees"] = {n: Guarantee(**_tuples(g)) for n, g in content["guarantees"].items()}
             return cls(**_tuples(content))
         except (KeyError, TypeError, AttributeError):
-            raise ValueError(f"Expected a file that Calibration.save wrote, whole. Received: {path}") from None
+            raise ValueError(f"Expected a complete file that Calibration.save wrote. Received: {path}") from None
 
     def __str__(self) -> str:
         number = self.temperature
@@ -205,7 +207,10 @@ def _text_of(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     text = read_member(path, _MEMBER)
     if text is None:
-        raise ValueError(f"The file holds no calibration: dropzoo calibrate {path} --data DATA. Received: {path}")
+        raise ValueError(
+            f"The file holds no calibration. To make one, run: dropzoo calibrate {path} --data "
+            f"DATA. Received: {path}"
+        )
     return text
 
 

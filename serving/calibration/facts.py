@@ -6,9 +6,6 @@ from dataclasses import asdict, dataclass
 
 import keras
 
-from dropzoo.serving.calibration.sites import named_sites
-from dropzoo.serving.montecarlo.reader import Reader
-
 
 @dataclass(frozen=True)
 class Facts:
@@ -35,41 +32,6 @@ class Facts:
     sampling: str | None
     weights: int
     transforms: tuple[str, ...] = ()
-
-
-def facts_of(
-    readers: Sequence[Reader], num_samples: int, sampling: str | None, transforms: tuple[str, ...] = ()
-) -> Facts:
-    """Returns the facts of a predictor.
-
-    Args:
-        readers: The model of the predictor, or the members of an ensemble, with inputs and outputs known.
-        num_samples: Int, the number of samples of an answer.
-        sampling: How masks are drawn; None if nothing drops.
-        transforms: The transforms of test-time augmentation.
-
-    Raises:
-        ValueError: If the model has several outputs.
-    """
-    first = readers[0]
-    check_one_output(first)
-    return Facts(
-        first.outputs[0].kind,
-        tuple(tuple(shape[1:]) for shape in first.inputs.shapes),
-        tuple(first.outputs[0].shape[1:]),
-        {name: type(layer).__name__ for name, layer in named_sites(first.model).items()},
-        len(readers),
-        num_samples,
-        sampling,
-        checksum([reader.model for reader in readers]),
-        transforms,
-    )
-
-
-def check_one_output(reader: Reader) -> None:
-    """Raises a ValueError if a model has several outputs."""
-    if len(reader.outputs) != 1:
-        raise ValueError(f"A calibration is for a model of one output. Received: {', '.join(reader.names)}")
 
 
 def checksum(models: Sequence[keras.Model]) -> int:

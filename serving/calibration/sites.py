@@ -3,8 +3,7 @@
 import keras
 
 from dropzoo import layers
-from dropzoo.models.graph.random import random_layers
-from dropzoo.serving.montecarlo.active import has_known_call
+from dropzoo.models.graph.random import has_known_call, random_layers
 
 #: Dict from the sites that drop to their rates (True if the rate cannot be set). Empty for one pass.
 Sites = dict[str, float | bool]
@@ -20,5 +19,11 @@ def named_sites(model: keras.Model) -> dict[str, keras.Layer]:
 
 
 def can_set(layer: keras.Layer) -> bool:
-    """Returns whether a layer has a rate that Monte-Carlo sampling can set."""
-    return layers.is_dropout(layer) and has_known_call(layer) and hasattr(layers.counterpart(layer), "drop")
+    """Returns whether a layer has a rate that Monte-Carlo sampling can set, and is off at a rate of 0.
+
+    `ShakeDrop` and `Dropout(scaling="standard")` scale their inputs by their rate in inference, so a network in
+    which they drop nothing is not the one in which they are off.
+    """
+    scales = isinstance(layer, layers.ShakeDrop) or getattr(layer, "scaling", "inverted") == "standard"
+    sets = layers.is_dropout(layer) and has_known_call(layer) and hasattr(layers.counterpart(layer), "drop")
+    return sets and not scales

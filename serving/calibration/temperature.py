@@ -45,10 +45,10 @@ def temper(p: tf.Tensor, temperature: float | Sequence[float], kind: str) -> tf.
 def fit_temperature(
     p: np.ndarray, labels: np.ndarray, kind: str, per_class: bool = False
 ) -> float | tuple[float, ...]:
-    """Returns the temperature at which the mean of the samples has the least negative log-likelihood.
+    """Returns the temperature at which the mean of the samples has the lowest negative log-likelihood.
 
-    The temperature lies in [0.05, 20]. It is 1 if no other is better. A few rows that are all right would ask for
-    endless certainty. So each label counts as wrong with the probability 1 / (n + 2) for n rows, which is
+    The temperature lies in [0.05, 20]. It is 1 if no other is better. If a few rows are all right, the best
+    temperature would be 0. So each of n labels counts as wrong with the probability 1 / (n + 2), which is
     Laplace's rule of succession: as if one more answer had been right and one wrong.
 
     Args:

@@ -75,5 +75,5 @@ def _sentence(guarantee: Guarantee) -> str:
     level = guarantee.level
     many = next((m for m in (100, 1000) if abs(level * m - round(level * m)) < 1e-6), 10_000)
     sentence = _SENTENCES[guarantee.name].format(f"{many - math.ceil(level * many - 1e-6):,} of {many:,}")
-    sure = f" This holds with a probability of {guarantee.confidence:.0%}." if guarantee.confidence else ""
+    sure = f" This holds with a probability of {100 * guarantee.confidence:.10g}%." if guarantee.confidence else ""
     return sentence + sure

@@ -44,7 +44,9 @@ def model_card(
         },
     }
     if both := sorted(card.keys() & told.keys()):
-        raise ValueError(f"`card` must not contain what the export fills in itself. Received: {', '.join(both)}")
+        raise ValueError(
+            f"`card` must not contain sections that the export fills in itself. Received: {', '.join(both)}"
+        )
     open_sections = [name for name in ("data", "metrics", "calibration", "commit") if name not in card]
     card |= {name: told.get(name) for name in open_sections} | dict(told)
     try:

@@ -82,4 +82,9 @@ def check_path(path: Path, overwrite: bool) -> Path:
         return path / str(max(taken, default=0) + 1)
     if path.exists() and not overwrite:
         raise ValueError(f"{path} exists already; choose another version, or pass overwrite=True")
+    if path.exists() and any(path.iterdir()) and not (path / "saved_model.pb").is_file():
+        raise ValueError(
+            f"{path} holds no export (there is no saved_model.pb in it), so overwrite=True would delete other "
+            "files: choose another version, or move the folder away"
+        )
     return path

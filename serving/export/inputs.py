@@ -4,7 +4,6 @@ import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import keras
 import numpy as np
@@ -16,7 +15,6 @@ from dropzoo.models.graph.inputs import pixels_of
 from dropzoo.serving.decode import decode_file, is_deep
 from dropzoo.serving.export.resizing import resized
 from dropzoo.serving.montecarlo.ensembles import Ensemble
-from dropzoo.serving.montecarlo.inputs import InputsLike
 from dropzoo.serving.montecarlo.reader import Reader
 from dropzoo.serving.montecarlo.sampler import MonteCarlo
 
@@ -166,8 +164,8 @@ def specs_of(reader: Reader, sampler: MonteCarlo | Ensemble | None) -> dict[str,
     built = (reader.model.get_build_config() or {}).get("input_shape")
     if built is None:
         raise ValueError(
-            "A model with a `call` of its own must be built, so that its inputs are known: call it on a batch "
-            f"before the export. Received: {reader.model!r}"
+            "A subclassed model must be built, so that its inputs are known: call it on a batch before the "
+            f"export. Received: {reader.model!r}"
         )
     low, high = (pixels_of(reader.model) or Pixels()).range
     random = np.random.default_rng(0)
@@ -198,52 +196,6 @@ def settle(reader: Reader, inputs: Sequence[Input]) -> None:
     reader.check(reader.inputs.pack(batch))
 
 
-def examples_of(
-    reader: Reader, inputs: Sequence[Input], examples: InputsLike, precision: str, num_samples: int
-) -> list[dict[str, np.ndarray]]:
-    """Returns batches of one row, by the names in requests, from which a runtime learns the ranges of integers.
-
-    Args:
-        reader: The model.
-        inputs: Its inputs.
-        examples: What the user passes, as Keras takes it, or None.
-        precision: The precision of the export.
-        num_samples: Int, the number of samples that the user asks for.
-
-    Raises:
-        ValueError: If `"int8"` lacks examples or is to be sampled, or examples are given for another precision.
-    """
-    if (precision == "int8") != (examples is not None):
-        raise ValueError(
-            "precision='int8' needs `examples`, some typical inputs, and only this precision takes them. "
-            f"Received: precision={precision!r}, examples of type {type(examples).__name__}"
-        )
-    if examples is None:
-        return []
-    if num_samples:
-        raise ValueError(
-            "A file of integers holds the deterministic answer alone: pass num_samples=0. "
-            f"Received: precision='int8', num_samples={num_samples}"
-        )
-    if isinstance(examples, Mapping) and {one.name for one in inputs} <= set(examples):
-        flat = [examples[one.name] for one in inputs]
-    else:
-        flat = reader.inputs.in_order(examples)
-    each = [(one.name, _example(one, x)) for one, x in zip(inputs, flat, strict=True)]
-    return [{name: x[i : i + 1] for name, x in each} for i in range(min(len(each[0][1]), 200))]
-
-
-def _example(one: Input, values: Any) -> np.ndarray:
-    """The examples of one input in the dtype of a request; a cast would turn images in [0, 1] into black ones."""
-    array = np.asarray(values)
-    if array.dtype.kind == "f" and not tf.as_dtype(one.dtype).is_floating:
-        raise ValueError(
-            f"`examples` must be as in requests, which send {one.name!r} as {one.dtype}: pass them in this dtype. "
-            f"Received: {array.dtype}"
-        )
-    return array.astype(one.dtype)
-
-
 def inputs_of(
     specs: Mapping[str, tf.TensorSpec],
     image_dtype: str,
@@ -263,21 +215,36 @@ def inputs_of(
         pixels: The images that each input takes; None for inputs that are no images.
 
     Raises:
-        ValueError: If images cannot be sent in `image_dtype`.
+        ValueError: If images cannot be sent in `image_dtype`, or two inputs would have the same name.
     """
-    found = []
+    found: list[Input] = []
     for (name, spec), each in zip(specs.items(), pixels, strict=True):
         single, dtype = len(specs) == 1, spec.dtype.name
         image = each is not None or (single and spec.dtype.is_floating)
         safe = re.sub(r"\W", "_", name)  # the names in a signature must be valid in Python
         signature_name = "images" if single and image else safe
         file_name = "image_bytes" if single else f"{safe}_bytes"
-        sent = image_dtype if image else dtype
-        if each is not None:
+        # Beside images in another dtype, integers such as maps of labels keep theirs.
+        own = not single and not spec.dtype.is_floating and image_dtype != _stored(dtype)
+        sent = image_dtype if image and not own else dtype
+        if each is not None and not own:
             _check_dtype(sent, dtype, each)
         size = resize if each is not None and len(spec.shape) == 4 else None
         found.append(Input(signature_name, file_name, tuple(spec.shape), dtype, sent, each, size))
+    _check_names(found)
     return found
+
+
+def _check_names(inputs: Sequence[Input]) -> None:
+    """Raises a ValueError if two inputs have the same name in a signature."""
+    in_files = [each.file_name if each.is_file else each.name for each in inputs]
+    for names in ([each.name for each in inputs], in_files):
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ValueError(
+                f"Each input needs a name of its own, and two would be called {twice[0]!r}: other characters than "
+                "letters and digits become '_' in the signatures, and `_bytes` is added where files are sent. "
+                "Rename one: keras.Input(..., name=...)"
+            )
 
 
 def _check_dtype(image_dtype: str, dtype: str, pixels: Pixels) -> None:
@@ -285,12 +252,13 @@ def _check_dtype(image_dtype: str, dtype: str, pixels: Pixels) -> None:
     if pixels.stored is not None and image_dtype != "float32":
         low, high = pixels.stored
         raise ValueError(
-            f"The model was trained on files with black at {low:g} and white at {high:g} (`value_range`), which "
-            f"arrays of integers cannot be scaled by. Received: image_dtype={image_dtype!r}. Export it as "
+            f"The model was trained on files with black at {low:g} and white at {high:g} (`value_range`), and "
+            f"arrays of integers cannot be scaled by this range. Received: image_dtype={image_dtype!r}. Export "
+            f"it as "
             "image_dtype='float32', and scale the images before they are sent"
         )
     if not tf.as_dtype(dtype).is_floating:
-        wanted = "uint16" if dtype == "uint16" else "uint8"
+        wanted = _stored(dtype)
         if image_dtype != wanted:
             raise ValueError(
                 f"A model that takes {dtype} takes pixels as they are: pass image_dtype={wanted!r}. "
@@ -300,9 +268,14 @@ def _check_dtype(image_dtype: str, dtype: str, pixels: Pixels) -> None:
         pixels.check_files()
     if tf.as_dtype(dtype).is_floating and image_dtype == "uint8" and pixels.bits == 16:
         raise ValueError(
-            f"The model takes images of 16 bits, with pixels from {pixels.words}. Pass image_dtype='uint16', or "
-            "'float32'. Received: image_dtype='uint8'"
+            f"The model takes 16-bit images, with pixels from {pixels.words}. Pass image_dtype='uint16', or "
+            f"'float32'. Received: image_dtype='uint8'"
         )
+
+
+def _stored(dtype: str) -> str:
+    """The dtype in which files store the pixels of a model of integers."""
+    return "uint16" if dtype == "uint16" else "uint8"
 
 
 def _check_deep(data: tf.Tensor, pixels: Pixels) -> tf.Operation:

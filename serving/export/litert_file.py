@@ -42,9 +42,8 @@ def content_of(
             converter.representative_dataset = lambda: (("serving_default", each) for each in examples)
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter(
-                    "ignore"
-                )  # TensorFlow's own interpreter, which finds the ranges, is deprecated
+                # TensorFlow's own interpreter, which finds the ranges, is deprecated.
+                warnings.simplefilter("ignore")
                 content = converter.convert()
         except Exception as error:  # of a private class of TensorFlow
             raise ValueError(_reason(str(error))) from error

@@ -56,8 +56,8 @@ def _check_names(inputs: Sequence[str], outputs: Sequence[str]) -> None:
     taken = {name for name in inputs if inputs.count(name) > 1 or name in outputs}
     if taken:
         raise ValueError(
-            f"In a file of ONNX no input of the model can be called {', '.join(sorted(taken))}, since the file "
-            "has an input or an answer of that name. Rename the `keras.Input`, or use format='saved_model'"
+            f"In an ONNX file, no input of the model can be called {', '.join(sorted(taken))}, because the file "
+            f"already has an input or output of this name. Rename the `keras.Input`, or use format='saved_model'"
         )
 
 
@@ -87,8 +87,8 @@ def _converted(function: Any, prefix: str, whole: bool = False) -> Any:
             raise errors[0]
     if missing := {node.op_type for node in model.graph.node if not onnx.defs.has(node.op_type)}:
         raise ValueError(
-            f"ONNX has no operation for {', '.join(sorted(missing))}, which the model uses. Export it with "
-            "format='saved_model', or without the layer that needs it"
+            f"ONNX has no operation for {', '.join(sorted(missing))}, which the model uses. Export the model "
+            f"with format='saved_model', or without the layer that needs the operation"
         )
     return onnx.compose.add_prefix(model, f"{prefix}/", rename_inputs=whole, rename_outputs=whole).graph
 

@@ -1,7 +1,7 @@
 """Files of OpenVINO: a graph, `.xml`, and its weights, `.bin`, for processors of Intel and others."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ def check(signatures: Unrolled) -> None:
     """
     if signatures.draws:
         raise ValueError(
-            "OpenVINO cannot draw the masks of dropout, since it computes unsigned integers as signed ones. Pass "
+            "OpenVINO cannot draw dropout masks, because it treats unsigned integers as signed. Pass "
             "num_samples=0 for the deterministic answer, export an Ensemble, or use format='onnx' for the samples"
         )
 
@@ -37,14 +37,17 @@ def weights_of(path: Path) -> Path:
     return path.with_suffix(".bin")
 
 
-def write(path: Path, content: bytes, precision: str, facts: Mapping[str, str]) -> None:
-    """Writes the two files.
+def write(
+    path: Path, content: bytes, precision: str, facts: Mapping[str, str], accept: Callable[[Path], None]
+) -> None:
+    """Writes the two files, after a check of the files themselves.
 
     Args:
         path: Path of the graph.
         content: The model as a file of ONNX.
         precision: `"float32"`, or `"float16"` to store the weights in half precision.
         facts: Texts that the file holds, by name.
+        accept: Function of the path of the finished graph, which raises an error to refuse the files.
     """
     import openvino
 
@@ -55,22 +58,23 @@ def write(path: Path, content: bytes, precision: str, facts: Mapping[str, str]) 
         weights = weights_of(unfinished)
         try:
             openvino.save_model(model, unfinished, compress_to_fp16=precision == "float16")
+            accept(unfinished)
             path.unlink(missing_ok=True)  # a process that is killed here leaves no graph with other weights
             os.replace(weights, weights_of(path))
         finally:
             weights.unlink(missing_ok=True)
 
 
-def run(content: bytes, given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def run(file: Path, given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Returns the answers of OpenVINO by name.
 
     Args:
-        content: The model as a file of ONNX.
+        file: The path of the graph.
         given: The inputs by name.
     """
     import openvino
 
-    answers = openvino.Core().compile_model(_model(content), "CPU", _FULL)(dict(given))
+    answers = openvino.Core().compile_model(openvino.Core().read_model(file), "CPU", _FULL)(dict(given))
     return {name: value for output, value in answers.items() for name in output.get_names()}
 
 

@@ -9,9 +9,9 @@ import keras
 
 from dropzoo.common.checks import check_keras_model
 from dropzoo.serving.calibration.calibration import Calibration
-from dropzoo.serving.calibration.use import check_type
 from dropzoo.serving.export.checks import check_samples
 from dropzoo.serving.montecarlo.active import NothingDraws
+from dropzoo.serving.montecarlo.calibrated import check_type
 from dropzoo.serving.montecarlo.ensembles import Ensemble
 from dropzoo.serving.montecarlo.reader import Reader
 from dropzoo.serving.montecarlo.sampler import MonteCarlo
@@ -87,7 +87,7 @@ def predictors_of(
     if isinstance(model, Ensemble):
         if (sampling, seed) != ("fixed", 0):
             raise ValueError(
-                "An ensemble draws nothing: leave `sampling` and `seed` out. "
+                "An ensemble draws no random numbers: leave `sampling` and `seed` out. "
                 f"Received: sampling={sampling!r}, seed={seed}"
             )
         return _of_ensemble(model, num_samples, calibration, said)
@@ -117,10 +117,12 @@ def _of_ensemble(
 ) -> Predictors:
     """The predictors of an ensemble, whose members take the place of samples."""
     if any(value is not None for value in said.values()):
-        raise ValueError(f"An ensemble knows what its outputs mean: leave them out. Received: {said}")
+        raise ValueError(
+            f"The meaning of the outputs is set in the ensemble: leave these arguments out. Received: {said}"
+        )
     if calibration is not None and ensemble.calibration not in (None, calibration):
         raise ValueError(
-            "The ensemble has another calibration: leave `calibration` out. Received: two calibrations"
+            "The ensemble already has a different calibration: leave `calibration` out. Received: two calibrations"
         )
     if calibration is not None and ensemble.calibration is None:
         ensemble = Ensemble(ensemble.models, ensemble.task, ensemble.from_logits, calibration)

@@ -66,7 +66,13 @@ class Signatures:
         if self._predictors.default is None:
             return [{"p": p} for p in self._reader.read(self._reader.call(flat))]
         found = self._statistics(self._predictors.default, flat)
-        return [{"p": each["mean"]} | {name: each[name] for name in ANSWERS if name in each} for each in found]
+        means = [
+            # The mean of a model that returns `(batch,)` has its shape, and probabilities are `(batch, 1)`.
+            each["mean"][:, None] if output.flat else each["mean"]
+            for output, each in zip(self._reader.outputs, found, strict=True)
+        ]
+        answers = [{name: each[name] for name in ANSWERS if name in each} for each in found]
+        return [{"p": mean} | each for mean, each in zip(means, answers, strict=True)]
 
     def _statistics(self, predictor: MonteCarlo | Ensemble | None, flat: list[tf.Tensor]) -> list[Answer]:
         """The statistics of each output."""

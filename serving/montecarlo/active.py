@@ -16,6 +16,7 @@ from dropzoo import layers, models
 from dropzoo.common.checks import check_rate
 from dropzoo.common.keras_internals import shadowed_calls
 from dropzoo.layers.draws import Draw
+from dropzoo.models.graph.random import has_known_call, random_layers
 from dropzoo.serving.montecarlo.probe import Code, held_back
 
 # Held while a function is traced with redirected layers, because two threads must not do this at the same time.
@@ -47,9 +48,12 @@ class Active:
 def redirectable(model: keras.Model) -> list[keras.Layer]:
     """Returns the dropout layers whose masks a sampler can draw, in the order of the model.
 
-    A subclass of a user's own that overrides `call` is left out: only its code knows what it does.
+    A subclass of a user's own that overrides `call` is left out: only its code knows what it does. So is the
+    dropout of rate 0 that Keras puts into each of its attention layers.
     """
-    return [layer for layer in layers.dropouts(model) if has_known_call(layer)]
+    known = {id(each.layer) for each in random_layers(model)}
+    found = [layer for layer in layers.dropouts(model) if id(layer) in known]
+    return [layer for layer in found if has_known_call(layer)]
 
 
 def choose(
@@ -75,8 +79,8 @@ def choose(
     drawing = [code for code in codes if code.draws]
     if not found and not drawing:
         raise NothingDraws(
-            "The model has no dropout layer to sample. Build it with one: "
-            "models.build_model(..., dropout={'head': 0.5}), or add some: models.retrofit(model, {'name': 0.5})"
+            "The model has no dropout layer to sample. Build it with dropout, models.build_model(..., "
+            "dropout={'head': 0.5}), or add dropout, models.retrofit(model, {'name': 0.5})"
         )
     streams = _streams(found)
     if sites is None:
@@ -102,13 +106,14 @@ def _rates(
         known = [layer for layer in matched if layer in found]
         if not known and not codes:
             raise ValueError(
-                f"{pattern!r} draws nothing at random, so it is no site. Received: sites={dict(sites)!r}"
+                f"{pattern!r} does not draw random numbers, so it cannot be in `sites`. Received: "
+                f"sites={dict(sites)!r}"
             )
         for code in codes:
             if rate is not True and rate != 0:
                 raise ValueError(
-                    f"{code.names[0]!r} is sampled by plain passes ({code.why}), so it has no rate to set: give "
-                    f"it True, or 0.0 to leave it off. Received: sites={dict(sites)!r}"
+                    f"{code.names[0]!r} is sampled by plain passes ({code.why}), so its rate cannot be set: "
+                    f"pass True, or 0.0 to turn it off. Received: sites={dict(sites)!r}"
                 )
             on[code] = rate is True
         held |= {id(layer): rate is True for layer in matched if id(layer) in held}
@@ -116,7 +121,8 @@ def _rates(
     for layer, rate in rates.items():
         if rate is not True and isinstance(layer, layers.Stochastic) and not layers.has_live_rate(layer):
             raise ValueError(
-                f"{_site(layer)!r} is a {type(layer).__name__}, which has no rate to set: give it True. "
+                f"{_site(layer)!r} is a {type(layer).__name__}, whose rate cannot be set: pass True instead of "
+                f"a rate. "
                 f"Received: sites={sites!r}"
             )
     codes_on = [code for code, is_on in on.items() if is_on or any(held[key] for key in code.held)]
@@ -151,30 +157,26 @@ def _streams(found: Sequence[keras.Layer]) -> dict[keras.Layer, str]:
     return streams
 
 
-def has_known_call(layer: keras.Layer) -> bool:
-    """Returns whether the `call` of a dropout layer is that of Keras or of this package, and not a user's own."""
-    owner = next(cls for cls in type(layer).__mro__ if "call" in vars(cls))
-    return owner.__module__.startswith(("keras.", "dropzoo."))
-
-
 def warn_of(codes: Sequence[Code], on: Sequence[Code], not_fixed: Sequence[str]) -> None:
     """Warns of draws that are lost, that no seed repeats, that nothing turns off, or that are not fixed."""
     if gone := [code.step.operation.name for code in codes if code.lost]:
         warnings.warn(
-            f"Not sampled: the dropout of {', '.join(gone)}, which has other outputs in training mode. Make its "
-            "outputs the same in both modes",
+            f"The dropout in {', '.join(gone)} is not sampled, because the layer has different outputs in "
+            f"training mode. Give it the same outputs in both modes",
             stacklevel=5,
         )
     drawing = [code for code in codes if code.draws]
     if loose := [name for code in drawing if code in on and not code.repeatable for name in code.names]:
         warnings.warn(
-            f"The draws of {', '.join(loose)} cannot be given a seed, so the same call twice gives two answers. "
+            f"The random numbers of {', '.join(loose)} cannot be seeded, so two identical calls give different "
+            f"answers. "
             "Draw with keras.random and a keras.random.SeedGenerator outside of loops, or use a dropout layer",
             stacklevel=5,
         )
     if stuck := [name for code in drawing if code not in on and code.always for name in code.names]:
         warnings.warn(
-            f"Not turned off: {', '.join(stuck)} draws in inference too, although `sites` does not name it",
+            f"{', '.join(stuck)} is not in `sites`, but it draws random numbers in inference too and cannot be "
+            f"turned off",
             stacklevel=5,
         )
     if not_fixed:

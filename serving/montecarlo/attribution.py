@@ -1,26 +1,26 @@
 """Attribution: how much of the uncertainty comes from each site, by pick-freeze on the sampler's own masks."""
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from dropzoo.layers.draws.samples import SampleDraw
+from dropzoo.layers.draws import Draw
 from dropzoo.models.graph.unroll import Unrolled
 from dropzoo.serving.calibration.sites import named_sites
 from dropzoo.serving.calibration.temperature import is_coins
-from dropzoo.serving.calibration.use import tempered
 from dropzoo.serving.montecarlo.active import TRACING
+from dropzoo.serving.montecarlo.calibrated import tempered
 from dropzoo.serving.montecarlo.cut import costs_or_none, fill_shapes
 from dropzoo.serving.montecarlo.inputs import keys_of
-from dropzoo.serving.montecarlo.stage import Stage
+from dropzoo.serving.montecarlo.outputs import Output
+from dropzoo.serving.montecarlo.reader import Reader
+from dropzoo.serving.montecarlo.samples import SampleGraph
 from dropzoo.serving.montecarlo.trunk import Trunk
-
-if TYPE_CHECKING:
-    from dropzoo.serving.montecarlo.sampler import MonteCarlo
 
 _VALUES = 1 << 23  # at most this many numbers in the samples of a batch
 _LEAST = 1e-12
@@ -126,31 +126,31 @@ def _by_image(values: np.ndarray) -> np.ndarray:
     return values.reshape(len(values), -1).sum(1)
 
 
-def attribution_of(mc: "MonteCarlo", stage: Stage, flat: list[tf.Tensor]) -> Attribution:
+def attribution_of(drawn: SampleGraph, seed: int, flat: list[tf.Tensor]) -> Attribution:
     """Returns the attribution of a sampler; see `MonteCarlo.attribute`.
 
     Args:
-        mc: The sampler, with one output and a fixed number of samples.
-        stage: The model of the sampler, made ready for sampling.
+        drawn: The samples, of one output and a fixed number.
+        seed: Int in [0, 2**32), the seed of the sampler.
         flat: The inputs, in the model's order.
     """
+    reader, stage, count = drawn.reader, drawn.stage, drawn.wanted.count
     streams = {each.stream: i for i, each in enumerate(stage.active)}
-    output, count, balanced = mc.reader.outputs[0], mc.max_samples, mc.sampling == "balanced"
+    output = reader.outputs[0]
 
     def sample(flat: list[tf.Tensor], swap: tf.Tensor, first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:
         batch = tf.shape(flat[0])[0]
-        rows = tf.zeros([batch], tf.uint32) if mc.sampling == "fixed" else keys_of(flat, False)
+        rows = tf.zeros([batch], tf.uint32) if drawn.wanted.sampling == "fixed" else keys_of(flat, False)
         states = stage.states.read()
         frontier = stage.trunk.run_trunk(flat)
 
         def one(t: tf.Tensor) -> tf.Tensor:
-            def source(stream: str) -> SampleDraw:
+            def source(stream: str) -> Draw:
                 swaps = (swap == -2) | (swap == streams[stream])
-                seed = tf.where(swaps, second, first)
-                return SampleDraw(stream, seed, 0, rows, t, count, balanced, False)
+                return drawn.draw(stream, tf.where(swaps, second, first), rows, t, plain=False)
 
             stage.states.write(states)
-            (p,) = tempered(mc.reader.read(stage.run_head(frontier, source, first, 0, t)), mc.calibration)
+            (p,) = tempered(reader.read(stage.run_head(frontier, source, first, 0, t)), drawn.calibration)
             return p
 
         signature = tf.TensorSpec([None, *output.shape[1:]], tf.float32)
@@ -159,28 +159,39 @@ def attribution_of(mc: "MonteCarlo", stage: Stage, flat: list[tf.Tensor]) -> Att
         return values
 
     specs = [tf.TensorSpec([], tf.int32), tf.TensorSpec([], tf.int64), tf.TensorSpec([], tf.int64)]
-    run = mc.reader.traced(sample, *specs)
-    size = sum(int(np.prod(x.shape[1:])) for x in flat) * count
-    at_once = max(1, min(64, _VALUES // size))
+    run = reader.traced(sample, *specs)
+    at_once = max(1, min(64, _VALUES // (_numbers(flat, output) * count)))
     batches = ([x[i : i + at_once] for x in flat] for i in range(0, int(flat[0].shape[0]), at_once))
 
     def swapped(inputs: list[tf.Tensor], which: int, first: int, second: int) -> np.ndarray:
         with TRACING:
-            seeds = [tf.constant(seed, tf.int64) for seed in (first, second)]
+            seeds = [tf.constant(each, tf.int64) for each in (first, second)]
             return run(inputs, tf.constant(which), *seeds).numpy()
 
-    seeds = (mc.seed, (mc.seed + 0x9E3779B9) % 2**32)
+    seeds = (seed, (seed + 0x9E3779B9) % 2**32)
     first, total, own, all_of_it, per_image = shares(swapped, batches, len(streams), seeds, output.kind)
-    named = {id(layer): name for name, layer in named_sites(mc.model).items()}
+    named = {id(layer): name for name, layer in named_sites(reader.model).items()}
     sites = tuple(named.get(id(each.layer), each.stream) for each in stage.active)
-    cost = np.array([_cost(mc, [each.layer]) for each in stage.active])
+    cost = np.array([_cost(reader, [each.layer], count) for each in stage.active])
     return Attribution(sites, first, total, own, all_of_it, per_image, cost)
 
 
-def _cost(mc: "MonteCarlo", active: list[keras.Layer]) -> float:
+def _numbers(flat: list[tf.Tensor], output: Output) -> int:
+    """The numbers of the inputs or of the output of one image, whichever are more.
+
+    An output of any size has as many positions as the largest input.
+    """
+    rows = [tuple(x.shape[1:]) for x in flat]
+    known = [n for n in output.shape[1:-1] if n is not None]
+    is_open = len(known) < len(output.shape) - 2
+    positions = max(math.prod(row[:-1]) for row in rows) if is_open else math.prod(known)
+    return max(sum(map(math.prod, rows)), positions * (output.classes or 1))
+
+
+def _cost(reader: Reader, active: list[keras.Layer], count: int) -> float:
     """The multiplications of all samples, as a number of passes, if only these layers drop."""
-    trunk = Trunk(Unrolled(mc.model, mc.reader.inputs.structure, mc.reader.symbols), active, [], True)
-    costs = costs_or_none(trunk, fill_shapes(mc.reader.inputs))
+    trunk = Trunk(Unrolled(reader.model, reader.inputs.structure, reader.symbols), active, [], True)
+    costs = costs_or_none(trunk, fill_shapes(reader.inputs))
     if costs is None or not costs.trunk_macs + costs.head_macs:
         return float("nan")
-    return (costs.trunk_macs + mc.max_samples * costs.head_macs) / (costs.trunk_macs + costs.head_macs)
+    return (costs.trunk_macs + count * costs.head_macs) / (costs.trunk_macs + costs.head_macs)

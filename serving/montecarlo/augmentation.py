@@ -1,11 +1,13 @@
 """Test-time augmentation: the mean over an image that is mirrored and turned."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import keras
 import tensorflow as tf
 
 from dropzoo.common.checks import unknown
+from dropzoo.common.images import CHANNELS, channels_first
+from dropzoo.common.keras_internals import flatten_layers
 from dropzoo.models.graph.order import channels_first_inputs
 from dropzoo.serving.calibration.calibration import Calibration
 from dropzoo.serving.montecarlo.ensembles import Pass, Rival, answer_of
@@ -26,12 +28,12 @@ _TRANSFORMS = {
 
 
 class TestTimeAugmentation(Rival):
-    """Averages one model's answers to an image that is mirrored and turned.
+    """Averages the answers of one model to mirrored and rotated versions of an image.
 
-    It needs neither dropout nor a second model, and it measures something else: how far the answer depends on the
-    orientation of the image. Use it only if an image keeps its meaning when it is mirrored or turned. An answer
-    for each pixel, `(batch, height, width, classes)`, is turned back. Values that are directions in the image are
-    moved to their pixels, but not rotated themselves.
+    It needs neither dropout nor a second model, and it measures something different: how much the answer depends
+    on the orientation of the image. Use it only if an image keeps its meaning when it is mirrored or rotated.
+    Answers for each pixel, `(batch, height, width, classes)`, are transformed back. If the values of a pixel are
+    directions in the image, they are moved with the pixel, but not rotated themselves.
 
     Args:
         model: A Keras model of images. Its dropout is off. If it has several inputs, those with the most axes are
@@ -39,7 +41,8 @@ class TestTimeAugmentation(Rival):
         transforms: List of different names: `"identity"`, `"flip_horizontal"` (left to right), `"flip_vertical"`,
             `"rotate_90"` (counter-clockwise), `"rotate_180"`, `"rotate_270"`, `"transpose"`, `"anti_transpose"`.
             Transforms that swap height and width need a model that takes square images, or images of any size.
-            For volumes they act on the last two spatial axes; a signal can only be flipped horizontally.
+            For volumes they act on the last two spatial axes; a signal can only be flipped horizontally. Images
+            may have their channels first.
         task: What the output means, as for `MonteCarlo`.
         from_logits: Whether the output is logits, as for `MonteCarlo`.
         calibration: A `Calibration` that `calibrate` fitted for this model and these transforms, as for
@@ -90,8 +93,7 @@ class TestTimeAugmentation(Rival):
         if len(set(transforms)) < len(transforms):
             raise ValueError(f"`transforms` must name each transform once. Received: {transforms!r}")
         self.transforms = tuple(transforms)
-        first = channels_first_inputs(model)
-        passes = [_seen(answer_of(reader, calibration), first, *_TRANSFORMS[name]) for name in transforms]
+        passes = [_seen(reader, answer_of(reader, calibration), *_TRANSFORMS[name]) for name in transforms]
         super().__init__([reader], passes, task, from_logits, calibration)
         if reader.known:
             self._check_known()
@@ -102,17 +104,16 @@ class TestTimeAugmentation(Rival):
         if rank < 3 or any(len(answer) not in (2, rank) for answer in answers):
             one = shapes[0] if len(shapes) == 1 else shapes
             raise ValueError(
-                "The model must take (batch, height, width, channels), with more or fewer spatial axes, and "
-                "answer with (batch, classes) or a value for each pixel. Received: "
+                "The model must take inputs of the shape (batch, height, width, channels), possibly with more "
+                "or fewer spatial axes, and return (batch, classes) or a value for each pixel. Received: "
                 f"{one} to {', '.join(map(str, answers))}"
             )
         turning = [name for name in self.transforms if _TRANSFORMS[name][1]]
         if turning and rank < 4:
             raise ValueError(f"{turning} need two spatial axes. Received: a model that takes {shapes[0]}")
         swapping = [name for name in turning if _TRANSFORMS[name][1] % 2]
-        first = channels_first_inputs(self.model) or [False] * len(shapes)
-        for shape, is_first in zip(shapes, first, strict=True):
-            height, width = shape[-2:] if is_first else shape[-3:-1]
+        for shape, first in zip(shapes, _channels_first(self.reader), strict=True):
+            height, width = shape[-2:] if first else shape[-3:-1]
             if swapping and len(shape) == rank and height != width:
                 raise ValueError(
                     f"{swapping} swap height and width, so the model must take square images. Received: {shape}"
@@ -120,25 +121,50 @@ class TestTimeAugmentation(Rival):
         super()._check_known()
 
 
-def _seen(answer: Pass, first: Sequence[bool], flip: bool, turns: int) -> Pass:
+def _channels_first(reader: Reader) -> list[bool]:
+    """Returns for each input whether its channels come before its spatial axes.
+
+    The first convolution of a graph says so. For a model without a graph its shape says so, or a layer with
+    `data_format="channels_first"`, unless a `Permute` may stand between them.
+    """
+    if known := channels_first_inputs(reader.model):
+        return known
+    held = flatten_layers(reader.model)
+    firsts = [layer for layer in held if getattr(layer, "data_format", None) == "channels_first"]
+    permuted = any(isinstance(layer, keras.layers.Permute) for layer in held)
+    specs = [] if permuted else [layer.input_spec for layer in firsts if layer.input_spec is not None]
+    ranks = {spec.ndim or spec.min_ndim for spec in specs}
+    shapes = reader.inputs.seen or reader.inputs.shapes
+    return [channels_first(shape) or (len(shape) in ranks and shape[-1] not in CHANNELS) for shape in shapes]
+
+
+def _seen(reader: Reader, answer: Pass, flip: bool, turns: int) -> Pass:
     """The answer to transformed images. A map is transformed back.
 
-    Images are the inputs with the most axes; other inputs, such as a vector of features, stay as they are. `first`
-    tells for each input of a model with a graph whether the channels come first.
+    Images are the inputs with the most axes; other inputs, such as a vector of features, stay as they are.
     """
-
-    def seen_image(x: tf.Tensor, is_first: bool) -> tf.Tensor:
-        if not is_first:
-            return _turn(_mirror(x, flip), turns)
-        return tf.experimental.numpy.moveaxis(seen_image(tf.experimental.numpy.moveaxis(x, 1, -1), False), -1, 1)
 
     def transformed(flat: list[tf.Tensor]) -> list[tf.Tensor]:
         rank = max(len(x.shape) for x in flat)
-        orders = first or [False] * len(flat)
-        seen = [seen_image(x, o) if len(x.shape) == rank else x for x, o in zip(flat, orders, strict=True)]
+        firsts = _channels_first(reader)
+        seen = [
+            _with_channels_last(lambda image: _turn(_mirror(image, flip), turns), x, first)
+            if len(x.shape) == rank
+            else x
+            for x, first in zip(flat, firsts, strict=True)
+        ]
         return [_mirror(_turn(y, -turns), flip) if len(y.shape) == rank else y for y in answer(seen)]
 
     return transformed
+
+
+def _with_channels_last(change: Callable[[tf.Tensor], tf.Tensor], x: tf.Tensor, first: bool) -> tf.Tensor:
+    """Returns changed images. Channels that are first are last while the images are changed."""
+    if not first:
+        return change(x)
+    axes = range(1, len(x.shape))
+    last = change(tf.transpose(x, [0, *axes[1:], 1]))
+    return tf.transpose(last, [0, len(x.shape) - 1, *axes[:-1]])
 
 
 def _mirror(x: tf.Tensor, flip: bool) -> tf.Tensor:

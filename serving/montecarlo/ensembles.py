@@ -11,8 +11,8 @@ import tensorflow as tf
 
 from dropzoo.models.graph.record import load_model
 from dropzoo.serving.calibration.calibration import Calibration
-from dropzoo.serving.calibration.use import answered, check_calibration, tempered
 from dropzoo.serving.montecarlo.active import TRACING
+from dropzoo.serving.montecarlo.calibrated import answered, check_calibration, tempered
 from dropzoo.serving.montecarlo.inputs import InputsLike, emptied, filled
 from dropzoo.serving.montecarlo.kinds import saved_loss
 from dropzoo.serving.montecarlo.outputs import joined
@@ -90,7 +90,9 @@ class Rival:
             ValueError: If a subclassed model has not been called yet, so that its inputs are not known.
         """
         if not all(reader.known for reader in self.readers):
-            raise ValueError("A subclassed model shows its inputs in the first call: call it on one batch first")
+            raise ValueError(
+                "The inputs of a subclassed model are not known before its first call: call it on one batch first"
+            )
         return self._statistics(self._passes, self.reader.inputs.check(images))
 
     def _statistics(self, passes: Sequence[Pass], flat: list[tf.Tensor]) -> Any:
@@ -109,11 +111,12 @@ class Rival:
 
 
 class Ensemble(Rival):
-    """Averages a deep ensemble: models trained alike from different initial weights.
+    """Averages a deep ensemble: models that were trained in the same way from different initial weights.
 
-    An ensemble is the usual yardstick for uncertainty, and costs the training, the memory and the time of M
-    models. The statistics are those of `MonteCarlo`, with the members in place of samples: the variance divides by
-    M, and the mutual information measures how far the members disagree. Dropout is off.
+    An ensemble is the usual reference for the quality of uncertainty estimates. With M members, training, memory
+    and inference cost M times as much. The statistics are the same as those of `MonteCarlo`, with members instead
+    of samples: the variance divides by M, and the mutual information measures how much the members disagree.
+    Dropout is off.
 
     Args:
         models: List of members: models, `.keras` files, or folders that `export_model` wrote. All members have

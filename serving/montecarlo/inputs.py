@@ -158,7 +158,7 @@ class Inputs:
         )
         given += f" of {len(inputs)}" if isinstance(inputs, (list, tuple)) else ""
         what = "the input" if count == 1 else f"{count} inputs,"
-        how = "pass it alone, or" if count == 1 else "pass a list in this order, or"
+        how = "pass a single array, or" if count == 1 else "pass a list in this order, or"
         raise ValueError(
             f"`images` must fit the model, which takes {what} {listed}: {how} a dict by name. Received: {given}"
         )

@@ -85,7 +85,7 @@ class Reader:
         """
         mapped = any(isinstance(layer, keras.layers.TimeDistributed) for layer in flatten_layers(self.model))
         if mapped and any(None in shape[1:] for shape in self.inputs.shapes):
-            return tf.function(function, autograph=False)
+            return _BySize(function, others)
         return tf.function(function, input_signature=[list(self.inputs.specs), *others], autograph=False)
 
     def check(self, inputs: InputsLike) -> list[tf.Tensor]:
@@ -143,8 +143,9 @@ class Reader:
             chosen = self._kind(i, name, kind, losses[i], full[-1])
             if chosen != "regression" and not keras.backend.is_float_dtype(tensor.dtype):
                 raise ValueError(
-                    f"The output {name!r} gives {tensor.dtype}, which is neither logits nor probabilities. Sample "
-                    "the output that it is made from: keras.Model(model.inputs, ...), or pass task='regression'"
+                    f"The output {name!r} is {tensor.dtype}, so it is neither logits nor probabilities. Sample "
+                    f"the tensor that it is computed from: keras.Model(model.inputs, ...), or pass "
+                    f"task='regression'"
                 )
             self.outputs.append(Output(name, full, chosen, len(shape) == 1))
         for output, first in zip(self.outputs, channels_first_outputs(self.model), strict=False):
@@ -176,7 +177,7 @@ class Reader:
         if said is None and by_loss is not None:
             return by_loss
         raise ValueError(
-            f"The output {name!r} was compiled with a loss for task={by_loss!r}, but task={said!r} is asked. Pass "
+            f"The output {name!r} was compiled with a loss for task={by_loss!r}, but `task` is {said!r}. Pass "
             f"task={by_loss!r}, or compile the model with another loss"
         )
 
@@ -191,8 +192,8 @@ class Reader:
         loose = [o.name for o, known, loss in each if not known and o.kind != "regression" and loss is None]
         if loose:
             warnings.warn(
-                f"{', '.join(loose)}: taken for logits of classes, while other outputs are probabilities. For "
-                f"values, pass task={{{loose[0]!r}: 'regression'}}",
+                f"The outputs {', '.join(loose)} are treated as logits of classes, while other outputs are "
+                f"probabilities. If they are values, pass task={{{loose[0]!r}: 'regression'}}",
                 stacklevel=5,
             )
 
@@ -201,6 +202,35 @@ class Reader:
         found = self.model(self.inputs.pack(flat), training=False)
         symbols = keras.tree.map_structure(_symbol, found)
         self._open(symbols, [f"output_{i + 1}" for i in range(len(keras.tree.flatten(found)))])
+
+
+class _BySize:
+    """A function with a trace for each size of its inputs and for all numbers of rows.
+
+    A trace for one row would not show whether a mask is that of the row or is shared by all rows.
+
+    Args:
+        function: Function of the inputs, as a list, and of other tensors.
+        others: The specs of the other tensors.
+    """
+
+    def __init__(self, function: Callable[..., Any], others: Sequence[tf.TensorSpec]) -> None:
+        self._function, self._others = function, others
+        self._of_size: dict[tuple[tf.TensorSpec, ...], Any] = {}
+
+    def __call__(self, flat: list[tf.Tensor], *others: tf.Tensor) -> Any:
+        return self._traced(flat)(flat, *others)
+
+    def get_concrete_function(self, flat: list[tf.Tensor], *others: tf.Tensor) -> Any:
+        """Returns the trace for inputs of this size."""
+        return self._traced(flat).get_concrete_function(flat, *others)
+
+    def _traced(self, flat: list[tf.Tensor]) -> Any:
+        specs = tuple(tf.TensorSpec([None, *x.shape[1:]], x.dtype) for x in flat)
+        if specs not in self._of_size:
+            signature = [list(specs), *self._others]
+            self._of_size[specs] = tf.function(self._function, input_signature=signature, autograph=False)
+        return self._of_size[specs]
 
 
 def _symbol(value: Any) -> keras.KerasTensor:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from dropzoo.common.keras_internals import mask_of
-from dropzoo.serving.calibration.use import answered, tempered
+from dropzoo.serving.montecarlo.calibrated import answered, tempered
 from dropzoo.serving.montecarlo.folding import tile, unfold
 from dropzoo.serving.montecarlo.inputs import keys_of
 from dropzoo.serving.montecarlo.outputs import joined
@@ -51,7 +51,7 @@ class Steps:
         frontier = self._stage.trunk.run_trunk(flat)
         if any(mask_of(x) is not None for x in frontier):
             raise ValueError(
-                "The model masks the steps of sequences, which only a SavedModel can sample. Pass num_samples=0 "
+                "The model uses masked sequences, which only a SavedModel can sample. Pass num_samples=0 "
                 "for the deterministic answer, or format='saved_model'"
             )
         return [rows, *frontier]
@@ -72,9 +72,8 @@ class Steps:
         rows, *frontier = shared
         batch, first = tf.shape(rows)[0], turn * count
         if count > 1:
-            first = tf.reshape(
-                tf.tile((first + tf.range(count))[:, None], tf.stack([1, batch])), [-1, 1]
-            )  # (samples * batch, 1)
+            numbers = tf.tile((first + tf.range(count))[:, None], tf.stack([1, batch]))
+            first = tf.reshape(numbers, [-1, 1])  # (samples * batch, 1)
             signed = tf.tile(tf.bitcast(rows, tf.int32), [count])  # few runtimes tile unsigned integers
             rows, frontier = tf.bitcast(signed, tf.uint32), [tile(x, tf.constant(count)) for x in frontier]
         raw = stage.run_head(
@@ -118,11 +117,12 @@ def _check(sampler: MonteCarlo) -> None:
     """Raises a ValueError if only TensorFlow can draw the masks or keep the states of the model."""
     if sampler.plain_passes:
         raise ValueError(
-            f"Only a SavedModel can sample {sampler.plain_passes}. Use dropout of `layers` instead, pass "
+            f"Only a SavedModel can sample {sampler.plain_passes}. Use a dropout layer of dropzoo.layers "
+            f"instead, pass "
             "num_samples=0 for the deterministic answer, or format='saved_model'"
         )
     if sampler.stage.states.variables:
         raise ValueError(
-            "The model has layers with a state that lasts from batch to batch, which only a SavedModel can hold. "
+            "The model has stateful layers, which only a SavedModel supports. "
             "Pass num_samples=0 for the deterministic answer, or format='saved_model'"
         )

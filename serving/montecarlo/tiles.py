@@ -11,8 +11,8 @@ import numpy as np
 
 from dropzoo.common.checks import check_count
 from dropzoo.models.graph.order import channels_first_inputs
-from dropzoo.serving.calibration.use import answered_whole
 from dropzoo.serving.montecarlo.blending import Blend, Window, cut_all, windows_of
+from dropzoo.serving.montecarlo.calibrated import answered_whole
 from dropzoo.serving.montecarlo.ensembles import Rival
 from dropzoo.serving.montecarlo.inputs import InputsLike, is_nested
 from dropzoo.serving.montecarlo.outputs import joined
@@ -33,17 +33,18 @@ def predict_tiled(
 ) -> Any:
     """Returns the statistics of `MonteCarlo` for one image or volume of any size, from overlapping tiles.
 
-    All tiles have the same size and the same T masks, so the uncertainty has no seams. The last tiles end where
-    the image ends. Only `batch_size` tiles are on the device at a time. If an axis of the image is shorter than
-    the tile, the tiles are as short as the image. If the model's size is fixed, the image is instead extended to
-    that size, by mirroring it at its end.
+    All tiles have the same size and use the same T masks, so the uncertainty has no seams. The last tiles are
+    placed so that they end at the border of the image. Only `batch_size` tiles are on the device at the same time.
+    If an axis of the image is shorter than the tile, the tiles are as short as the image; or, if the model only
+    takes one size, the image is extended to that size by mirroring it at its end.
 
-    In the overlap of two tiles, one fades into the other along a squared cosine. The fade takes up the middle half
-    of the overlap. In the quarter at either end, the tile that ends there has no weight, because it does not see
-    beyond its edge. A model whose pixels see at most `overlap // 4` pixels to each side therefore gives the same
-    answer as for the whole image, if its masks do not depend on the position, like those of `SpatialDropout2D`.
-    Masks of single units repeat in each tile. A model that shrinks its maps by a factor sees them on the same grid
-    in each tile if the factor divides `tile - overlap` and, for the last tiles, `size - tile`.
+    Where two tiles overlap, their answers are blended with squared-cosine weights. The weights change in the
+    middle half of the overlap. In the outer quarter at each end, the tile that ends there has no weight, because
+    it does not see beyond its edge. So if each output pixel depends on at most `overlap // 4` pixels to each side,
+    the answer is the same as for the whole image, provided that the masks do not depend on the position, like
+    those of `SpatialDropout2D`. Masks of single units repeat in each tile. If the model reduces the size of its
+    maps by a factor, all tiles use the same grid if this factor divides `tile - overlap` and, for the last tiles,
+    `size - tile`.
 
     Let `w_i` be the weights of the tiles at a pixel; they sum to one. Then `mean = sum w_i mean_i`. The mean
     square and the mean entropy of the samples are averaged in the same way, and the variance and the mutual
@@ -55,12 +56,13 @@ def predict_tiled(
             images.
         image: Floating point array `(height, width, channels)`, a volume `(depth, height, width, channels)` or a
             signal `(length, channels)`. It is read tile by tile, and may be a memory map. For a model of several
-            inputs, a list or a dict by name: the inputs with the most axes are cut into tiles, and each tile gets
-            the others, such as a vector of features.
+            inputs, a list or a dict by name: the inputs with the most axes are cut into tiles, and the other
+            inputs, such as a feature vector, are passed with each tile.
         tile: Int or `(height, width)`, the size of a tile in pixels. It must be the model's size if that is fixed.
             For volumes an int or three ints.
-        overlap: Int or `(height, width)`, how many pixels neighbouring tiles share, from 0 to half a tile.
-        batch_size: Int, how many tiles are computed at a time.
+        overlap: Int or `(height, width)`, the number of pixels that neighbouring tiles share, from 0 to half a
+            tile.
+        batch_size: Int, the number of tiles that are computed at the same time.
 
     Returns:
         A dict of float32 NumPy arrays, like the tensors from `mc` but without the batch axis: `mean` and
@@ -209,7 +211,8 @@ def _check_sampler(mc: MonteCarlo | Rival) -> None:
     if not isinstance(mc, (MonteCarlo, Rival)):
         raise ValueError(f"`mc` must be a MonteCarlo, an Ensemble or a TestTimeAugmentation. Received: {mc!r}")
     if isinstance(mc, MonteCarlo) and mc.sampling != "fixed":
-        raise ValueError(f"Tiles need the same masks: use sampling='fixed'. Received: {mc.sampling!r}")
+        what = "use" if mc.calibration is None else "calibrate a MonteCarlo with"
+        raise ValueError(f"Tiles need the same masks: {what} sampling='fixed'. Received: {mc.sampling!r}")
     if isinstance(mc, MonteCarlo) and (mc.auto or mc.return_samples):
         raise ValueError(
             "Tiles need a fixed number of samples and cannot return the samples. "
@@ -233,8 +236,8 @@ def _check_maps(mc: MonteCarlo | Rival) -> None:
     rank = max(map(len, shapes))
     if rank < 3 or any(len(answer) != rank for answer in answers):
         raise ValueError(
-            "Tiles need a model from images to maps, both of the shape (batch, height, width, channels), with "
-            "more or fewer spatial axes. "
+            "Tiles need a model that takes images and returns maps, both of the shape (batch, height, width, "
+            "channels), possibly with more or fewer spatial axes. "
             f"Received: {', '.join(map(str, shapes))} to {', '.join(map(str, answers))}"
         )
 

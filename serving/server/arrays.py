@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from dropzoo.serving.server.batching import Arrays
 from dropzoo.serving.server.limits import Limits, Refused
-from dropzoo.serving.server.requests import check_names, check_numbers
+from dropzoo.serving.server.requests import check_names, check_numbers, check_same_rows
 from dropzoo.serving.server.versions import Signature
 
 
@@ -44,8 +44,7 @@ def read_arrays(body: bytes, signature: Signature, limits: Limits) -> tuple[Arra
         value = value[None] if spec.shape.rank is not None and value.ndim == spec.shape.rank - 1 else value
         arrays[name], found = check_numbers(name, list(value.shape), value, spec, limits, signature)
         pixels += found
-    if len({len(array) for array in arrays.values()}) != 1:
-        raise Refused(400, "The inputs must have the same batch size")
+    check_same_rows(arrays)
     return arrays, pixels
 
 

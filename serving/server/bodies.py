@@ -15,6 +15,7 @@ _STARTS = {
     b"\x93NUMPY": "application/x-npy",
     b"PK\x03\x04": "application/x-npz",
 }
+_MOST_MEMBERS = 100
 #: Types under which clients send a file if nobody told them its type.
 UNTOLD = ("", "application/x-www-form-urlencoded", "application/octet-stream", "binary/octet-stream", "*/*")
 
@@ -54,7 +55,7 @@ def unzipped(body: bytes, limits: Limits) -> bytes:
     out = bytearray()
     rest = body
     try:
-        while rest:  # a file may have several members
+        for _ in range(_MOST_MEMBERS):  # a file may have several members; each one copies the rest of the body
             member = zlib.decompressobj(wbits=31)
             out += member.decompress(rest, limits.max_body_bytes + 1 - len(out))
             if len(out) > limits.max_body_bytes:
@@ -62,8 +63,10 @@ def unzipped(body: bytes, limits: Limits) -> bytes:
             if not member.eof:
                 raise Refused(400, "The gzip body is cut short")
             rest = member.unused_data
+            if not rest:
+                return bytes(out)
     except zlib.error:
         raise Refused(
             400, "The body is not gzip, as its header Content-Encoding says. Leave out the header, or compress it"
         ) from None
-    return bytes(out)
+    raise Refused(400, f"A gzip body may have {_MOST_MEMBERS} members at most: compress it as a whole")

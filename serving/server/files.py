@@ -1,6 +1,7 @@
 """Reads image files into the input of a signature, with all checks."""
 
 import io
+import itertools
 import math
 from typing import Any
 
@@ -8,10 +9,11 @@ import numpy as np
 import tensorflow as tf
 import tifffile
 from PIL.ExifTags import Base
-from PIL.Image import Exif
+from PIL.Image import Exif, Image
 from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
+from PIL.TiffImagePlugin import TiffImageFile
 
 from dropzoo.common.images import CHANNELS, upright
 from dropzoo.common.pixels import Pixels
@@ -59,7 +61,7 @@ def _convert(data: bytes) -> str:
 
 
 def read_tiff(data: bytes, limits: Limits, any_numbers: bool = False) -> np.ndarray:
-    """Returns the first page of a TIFF file, uint8, uint16 or float32 in [0, 1], `(height, width, channels)`.
+    """Returns the only page of a TIFF file, uint8, uint16 or float32 in [0, 1], `(height, width, channels)`.
 
     Args:
         data: Bytes of the file.
@@ -72,10 +74,17 @@ def read_tiff(data: bytes, limits: Limits, any_numbers: bool = False) -> np.ndar
     try:
         with tifffile.TiffFile(io.BytesIO(data)) as file:
             page: Any = file.pages[0]  # `series` may name further files
+            if any(not each.is_reduced for each in itertools.islice(file.pages, 1, 4)):
+                raise Refused(400, "The TIFF file has several pages. Send each page as a file of its own")
             width, height = page.imagewidth, page.imagelength
             if math.prod(page.shape) > 4 * limits.max_pixels:
                 raise Refused(413, f"The image has {width} x {height} pixels; {limits.max_pixels:,} are allowed")
-            image = arranged(page.asarray(maxworkers=1), page.axes, page)
+            try:
+                image = arranged(page.asarray(maxworkers=1), page.axes, page)
+            except ValueError as error:
+                if "imagecodecs" not in str(error):
+                    raise
+                image = _by_pillow(data)  # a compression that only Pillow knows, such as LZW
     except Refused:
         raise
     except Exception:  # whatever a hostile file makes the parser raise
@@ -87,7 +96,18 @@ def read_tiff(data: bytes, limits: Limits, any_numbers: bool = False) -> np.ndar
         return image.astype("float32")
     if image.dtype.kind == "f" and image.size and 0 <= image.min() and image.max() <= 1:
         return image.astype("float32")
-    raise Refused(400, f"A TIFF file must have 8 or 16 bits, or floats in [0, 1]; received {image.dtype.name}")
+    raise Refused(
+        400, f"A TIFF file must have 8-bit or 16-bit pixels, or floats in [0, 1]; received {image.dtype.name}"
+    )
+
+
+def _by_pillow(data: bytes) -> np.ndarray:
+    """The pixels of a TIFF file of a usual kind, `(height, width, channels)`, without alpha."""
+    image: Image = TiffImageFile(io.BytesIO(data))
+    if image.mode not in ("1", "L", "P", "RGB", "RGBA", "I;16"):
+        raise ValueError(image.mode)
+    pixels = np.asarray(image.convert("RGB") if image.mode in ("P", "RGBA") else image)
+    return pixels[..., None] if pixels.ndim == 2 else pixels
 
 
 def is_deep(data: bytes) -> bool:
@@ -108,8 +128,8 @@ def check_bits(deep: bool, pixels: Pixels) -> None:
     if pixels.bits == 16 and not deep:
         raise Refused(
             400,
-            f"The model takes images of 16 bits, with pixels from {pixels.words}. Received: a file of 8 bits. "
-            "Send the original as a PNG or TIFF file of 16 bits",
+            f"The model takes 16-bit images, with pixels from {pixels.words}. Received: an 8-bit file. Send the "
+            f"original as a 16-bit PNG or TIFF file",
         )
 
 
@@ -151,8 +171,8 @@ def read_with_size(
     if spec.dtype == tf.uint8 and image.dtype != np.uint8:
         raise Refused(
             400,
-            "This export takes images of 8 bits, and the file has more. Export it with image_dtype='uint16' "
-            "or 'float32', or send a file of 8 bits",
+            "This export takes 8-bit images, and the file has more bits. Export the model with "
+            "image_dtype='uint16' or 'float32', or send an 8-bit file",
         )
     # NumPy does only the steps that are needed: one eager operation of TensorFlow takes longer than all the work
     # on a small image.

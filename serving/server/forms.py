@@ -95,7 +95,9 @@ def encoded(
     rows = len(next(iter(answer.values())))
     if rows != 1:
         raise Refused(
-            400, f"An image answers one image; the request has {rows}. Ask for Accept: application/x-npz"
+            400,
+            f"A mask can only be returned for one image; the request has {rows}. Ask for Accept: "
+            f"application/x-npz",
         )
     if not asked:
         values, kind = _main(answer, outputs)
@@ -133,7 +135,7 @@ def likeliest(p: np.ndarray, kind: str) -> np.ndarray:
 def _labels(p: np.ndarray, outputs: Sequence[Output]) -> np.ndarray:
     """The class of each pixel; of labels, the likeliest above a half plus 1."""
     if p.ndim != 3:
-        raise Refused(406, "This model gives no mask. Ask for Accept: application/json, or application/x-npz")
+        raise Refused(406, "This model returns no mask. Ask for Accept: application/json, or application/x-npz")
     return likeliest(p, outputs[0].kind)
 
 
@@ -155,12 +157,14 @@ def _image(form: str, values: np.ndarray, name: str) -> bytes:
     if form == "image/png":
         if values.ndim != 2 or values.dtype not in (np.uint8, np.uint16):
             raise Refused(
-                406, f"PNG holds a mask, not {name or 'values'}: ask for Accept: image/tiff, or application/x-npy"
+                406,
+                f"PNG can only hold a mask, not {name or 'values'}: ask for Accept: image/tiff, or "
+                f"application/x-npy",
             )
         Image.fromarray(values).save(file, "PNG", compress_level=3)
         return file.getvalue()
     if values.ndim not in (2, 3):
-        raise Refused(406, f"TIFF holds maps, and {name} is none: ask for Accept: application/x-npz")
+        raise Refused(406, f"TIFF can only hold maps, and {name} is not a map: ask for Accept: application/x-npz")
     planes = values if values.ndim == 2 else np.moveaxis(values, -1, 0)
     how = None if values.ndim == 2 else "separate"
     options = {"photometric": "minisblack", "compression": "zlib", "metadata": None}

@@ -57,7 +57,7 @@ class Models:
         """Whether a folder is one of versions. The log says once that a folder is a version itself."""
         if _is_version(folder) and folder not in self._told:
             self._told.add(folder)
-            _log.warning("%s is no model, but a version of one: move it to %s", folder, folder / "1")
+            _log.warning("%s is not a model, but a version of one: move it to %s", folder, folder / "1")
         return _has_versions(folder) and not _is_version(folder)
 
     def loaded(self) -> list[Version]:
@@ -69,7 +69,7 @@ class Models:
         if name in self.by_name:
             return self.by_name[name]
         if name.endswith((":predict", ":predict_mc")):
-            raise Refused(405, f"Predictions are asked for with POST, not GET: {name[:80]}. Use POST")
+            raise Refused(405, f"Predictions need a POST request, not GET: {name[:80]}")
         if self.single:
             return self.first  # whose error says which versions there are
         there = ", ".join(sorted(self.by_name)) or "none"

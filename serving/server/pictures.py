@@ -83,7 +83,7 @@ def pictures(answer: Arrays, outputs: Sequence[Output]) -> dict[str, Any]:
                 shown[-1]["promise"] = promise
     if not shown:
         raise Refused(
-            400, "This model gives neither one answer for an image nor a map of it, so it cannot be shown here"
+            400, "This model returns neither one answer for an image nor a map, so its answer cannot be shown here"
         )
     return shown[0] if len(outputs) == 1 else {"outputs": shown}
 

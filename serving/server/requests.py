@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import codecs
 import itertools
 import logging
 import math
@@ -53,8 +54,10 @@ def read_predict(body: bytes, signature_name: str | None = None) -> Predict:
         Refused: If the body is not a Predict request, or asks for another signature than the address.
     """
     try:
-        request = orjson.loads(body)
+        request = orjson.loads(body.removeprefix(codecs.BOM_UTF8))
     except orjson.JSONDecodeError as error:
+        if body.startswith(b"\x1f\x8b"):
+            raise Refused(400, "The body is gzip. Send it with the header Content-Encoding: gzip") from None
         hint = "; NaN and Infinity are not JSON" if b"NaN" in body or b"Infinity" in body else ""
         raise Refused(400, f"JSON Parse error: {error}{hint}") from None
     if not isinstance(request, dict):
@@ -106,9 +109,14 @@ def to_arrays(request: Predict, signature: Signature, limits: Limits) -> tuple[A
         read = _numbers if spec.dtype != tf.string else _encoded if name in signature.files else _texts
         arrays[name], found = read(name, value[name], spec, limits, signature)
         pixels += found
+    check_same_rows(arrays)
+    return arrays, pixels
+
+
+def check_same_rows(arrays: Mapping[str, np.ndarray]) -> None:
+    """Raises Refused if the inputs of a request are not equally many."""
     if len({len(array) for array in arrays.values()}) != 1:
         raise Refused(400, "The inputs must have the same batch size")
-    return arrays, pixels
 
 
 def check_names(given: Mapping[str, Any], names: list[str]) -> None:
@@ -128,8 +136,8 @@ def _check_pixels(pixels: int, rows: int, limits: Limits, least: int) -> None:
     if pixels > max(limits.max_pixels, least):
         raise Refused(
             413,
-            f"A request may have {limits.max_pixels:,} pixels at most, where a small image counts with the size "
-            f"to which the model resizes it; received {pixels:,} (images: {rows:,}). Send fewer or smaller images",
+            f"A request may have {limits.max_pixels:,} pixels at most, where the size after resizing counts if "
+            f"the model enlarges an image; received {pixels:,} (images: {rows:,}). Send fewer or smaller images",
         )
 
 
@@ -251,11 +259,12 @@ def _from_base64(name: str, value: Any) -> bytes:
     """The bytes in `{"b64": ...}`, the form in which TensorFlow Serving's clients send them."""
     text = value.get("b64") if isinstance(value, dict) and len(value) == 1 else None
     if isinstance(text, str) and text.startswith("data:"):
-        raise Refused(400, f"{name!r} must be base64 alone. Leave out {text.partition(',')[0][:40] + ','!r}")
+        raise Refused(400, f"{name!r} must only contain base64. Leave out {text.partition(',')[0][:40] + ','!r}")
     try:
         return base64.b64decode(text, validate=True)  # type: ignore[arg-type]
     except (TypeError, ValueError, binascii.Error):
-        raise Refused(400, f'{name!r} must be {{"b64": ...}}, with base64 text') from None
+        hint = "Write it with + and /, padded by =, and without line breaks" if isinstance(text, str) else ""
+        raise Refused(400, f'{name!r} must be {{"b64": ...}}, with base64 text', hint) from None
 
 
 def _encoded(

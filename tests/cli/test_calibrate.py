@@ -14,7 +14,7 @@ from _cli import TINY, run
 from dropzoo import serving
 from dropzoo.cli import app as cli
 from dropzoo.common.checks import check_positive
-from dropzoo.predictions import measure
+from dropzoo.predictions import saved_intervals
 from dropzoo.runs import calibrate
 
 
@@ -100,7 +100,7 @@ def test_training_images_are_warned_of(own, capsys, tmp_path):
     shutil.copytree(data, tmp_path / "again")
     options = ["--data", str(tmp_path / "again"), "--mc", "0"]
     status, _, error = run(capsys, "calibrate", str(own), *options)
-    assert status == 0 and "were training images of the run: no guarantee holds" in error
+    assert status == 0 and "were training images of the run, so no guarantee holds" in error
     assert serving.Calibration.load(own / "calibration.json").sites == {}
 
 
@@ -141,6 +141,6 @@ def test_masks_get_contours_and_intervals_of_measurements(capsys, tmp_path, monk
     measured.write_text(measured.read_text().replace('"split": false', '"split": true'))
     assert run(capsys, "calibrate", str(tmp_path / "cells.keras"), *options)[0] == 0
     assert json.loads(measured.read_text())["how"]["split"] is True
-    monkeypatch.setattr(measure, "fit_measurements", lambda *_: check_positive(0, "images"))
+    monkeypatch.setattr(saved_intervals, "fit_measurements", lambda *_: check_positive(0, "images"))
     status, out, _ = run(capsys, "calibrate", str(tmp_path / "cells.keras"), *options)
     assert status == 0 and "has no calibrated intervals" in out and not measured.exists()

@@ -83,7 +83,10 @@ def bad_inputs(tmp: Path, cnn: Path) -> dict[str, tuple[list[str], str]]:
         "engine": (["serve", str(tmp), "--engine", "rays"], "Did you mean 'ray'"),
         "replicas": (["serve", str(tmp), "--replicas", "2"], "are for --engine ray"),
         "no samples": (["evaluate", str(cnn), "--ood", "digit_scenes"], "Pass --mc 30 too"),
-        "own data": (["evaluate", str(cnn), "--mc", "2", "--ood", "digits"], "another data set than the run's"),
+        "own data": (
+            ["evaluate", str(cnn), "--mc", "2", "--ood", "digits"],
+            "a different data set from that of the run",
+        ),
         "corruption": (["evaluate", str(cnn), "--corruptions", "blurr"], "Did you mean 'blur'"),
         "image": (["predict", str(tmp / "broken.png"), "--model", str(cnn)], "broken.png"),
         "no image": (["predict", str(tmp / "none.png"), "--model", str(cnn)], "none.png"),

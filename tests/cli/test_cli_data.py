@@ -108,7 +108,7 @@ def test_what_is_printed_can_be_used(two_classes, tmp_path, capsys):
     assert status == 0 and f"Saved in {folder}. Next: dropzoo evaluate '{folder}' --mc 30\n" in out
     assert re.search(r"2 images.* test ", out)
     status, out, _ = run(capsys, *two_classes)
-    assert f"{folder} holds this run already, finished" in out
+    assert f"{folder} already holds this run" in out
     status, out, _ = run(capsys, "evaluate", folder, "--plots", folder)
     assert status == 0 and "2 test images" in out and f"Saved {folder}/figures.csv\n" in out
     bright = f"{folder}/{'long_' * 10}[1].png"

@@ -46,7 +46,7 @@ def test_it_is_calibrated_evaluated_and_exported(ensemble, capsys, tmp_path):
     assert heads.count("deterministic") == heads.count("ensemble of 2") == 2 and heads.count("T = ") == 2
     assert "Promises, measured on test images" in out and "classes in a set" in out
     status, out, error = run(capsys, "export", str(ensemble), str(tmp_path / "served"))
-    assert status == 0 and "answers by the calibration" in out, error
+    assert status == 0 and "always uses the calibration" in out, error
     loaded = tf.saved_model.load(str(tmp_path / "served" / "1"))
     x = np.random.default_rng(0).random((3, 8, 8, 1), "float32")
     served = loaded.signatures["predict_mc"](images=tf.constant(x))

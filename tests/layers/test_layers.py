@@ -44,8 +44,8 @@ def test_get_and_describe_are_inverse(spec, description):
         ("dropout:0.3,rates=2", "rates"),
         ("dropout:0.3,seed", "Cannot make|Received"),
         ("dropout:0.3,5 5", "name:rate,option=value"),
-        ({"rate": 0.3}, "described by a float"),
-        (None, "described by a float"),
+        ({"rate": 0.3}, "A dropout spec must be a float"),
+        (None, "A dropout spec must be a float"),
         (1.0, "rate=1.0"),
     ],
 )
@@ -62,7 +62,7 @@ def test_numbers_of_numpy_are_rates():
     layer.rate = np.float32(0.7)
     assert layer.get_config()["rate"] == 0.7
     assert layers.get(np.int64(0)).rate == 0.0
-    with pytest.raises(ValueError, match="Received: rate=np.True_|described by a float"):
+    with pytest.raises(ValueError, match="Received: rate=np.True_|A dropout spec must be a float"):
         layers.get(np.bool_(True))
 
 

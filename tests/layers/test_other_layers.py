@@ -86,7 +86,7 @@ ROWS = {
         shape=(6, 7),
         mean_not_kept=LEARNED,
         weights=1,
-        wrong=(({"temperature": 0}, "temperature=0"), ({"spatial": True}, "`spatial=True` is for Conv2D")),
+        wrong=(({"temperature": 0}, "temperature=0"), ({"spatial": True}, "`spatial=True` is only for Conv2D")),
     ),
     "concrete_dropout-conv2d": Row(
         concrete(lambda **kwargs: keras.layers.Conv2D(3, 3, **kwargs)),

@@ -119,7 +119,7 @@ def test_a_schedule_sets_or_says_why_not(name):
         if layers.has_live_rate(each.layer) and each.kind == "dropout":
             assert schedule.match(model) == {each.path: [each.layer]}
         else:
-            with pytest.raises(ValueError, match=f"'{each.layer.name}'.*leave it alone with a later pattern"):
+            with pytest.raises(ValueError, match=f"'{each.layer.name}'.*exclude it with a later pattern"):
                 schedule.match(model)
 
 
@@ -162,7 +162,7 @@ def test_a_drop_layer_that_does_more_is_left_and_named():
             return {**super().get_config(), "rate": self.rate}
 
     model = stack(DropAndScale(0.5, name="own"))
-    with pytest.warns(UserWarning, match=r"still draws at random.*'own' \(drop_and_scale:0.5\)"):
+    with pytest.warns(UserWarning, match=r"still draws random numbers.*'own' \(drop_and_scale:0.5\)"):
         models.strip_dropout(model)
 
 
@@ -176,7 +176,7 @@ def test_a_lambda_that_hides_its_function_is_found_by_trying():
     assert (row.site, row.kind, row.notes) == (
         "permanent",
         "suspected",
-        ("draws at random in inference too, by a function",),
+        ("draws random numbers in inference too, in a function",),
     )
     with pytest.warns(UserWarning, match="'permanent' .draws in inference too"):
         models.strip_dropout(model)

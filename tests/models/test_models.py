@@ -146,7 +146,7 @@ def test_unknown_names_and_plans_that_do_not_fit():
         models.register_model(models.get_builder("unet"))
     with pytest.raises(ValueError, match="must be Functional or Sequential"):
         models.list_sites(keras.Model())
-    with pytest.raises(ValueError, match="Options are for a model given by name"):
+    with pytest.raises(ValueError, match="Options can only be passed with the name of a model"):
         models.list_sites(build("unet"), depth=2)
 
 

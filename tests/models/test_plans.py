@@ -48,7 +48,7 @@ def test_a_layer_of_several_outputs_is_no_site():
 def test_plans_say_where_they_come_from(name):
     plan = models.get_plan(name)
     if name == "paper":
-        with pytest.raises(ValueError, match="each model's own"):
+        with pytest.raises(ValueError, match="different for each model"):
             plan.patterns([])
     assert plan.name == name and plan.description and (plan.reference or name == "none")
 
@@ -74,8 +74,14 @@ def test_a_ramp_rises_over_the_sites_it_matches_and_later_entries_win():
     [
         (lambda: {"head": models.ramp(0.0, 0.2, layer="dropout", rate=0.5)}, "Received: rate=0.5; .*`start`"),
         (lambda: {"head": models.ramp(0.0, 0.2, name="dropout")}, "Received: name='dropout'; .*`layer`"),
-        (lambda: {"head": keras.layers.Dense(7)}, "keeps the shape and has no weights.*Dense.*'head'"),
-        (lambda: {"head": keras.layers.LayerNormalization()}, "keeps the shape and has no weights.*'head'"),
+        (
+            lambda: {"head": keras.layers.Dense(7)},
+            "must keep the shape of its input and have no weights.*Dense.*'head'",
+        ),
+        (
+            lambda: {"head": keras.layers.LayerNormalization()},
+            "must keep the shape of its input and have no weights.*'head'",
+        ),
         (lambda: {5: 0.5}, "A key of a plan is a string.*Received: 5"),
         (lambda: {5: models.ramp(0.0, 0.2)}, "A key of a plan is a string.*Received: 5"),
         (lambda: {lambda site: True: 0.5}, "`retrofit` takes callables too"),

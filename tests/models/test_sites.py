@@ -160,7 +160,7 @@ def test_a_graph_that_is_not_what_runs_is_none():
     inputs = keras.Input((4,))
     outputs = layers.Dropout(0.5, name="a_dropout")(K.Dense(4, name="a")(inputs))
     own, plain = CallsItself(inputs, outputs), keras.Model(inputs, K.Dense(1)(outputs))
-    with pytest.raises(ValueError, match="read off its graph"):
+    with pytest.raises(ValueError, match="read from its graph"):
         models.list_sites(own)
     assert len(models.list_sites(HandsOn(inputs, K.Dense(1)(outputs)))) == 1
     with shadowed_calls([(plain, lambda inputs: inputs)]), pytest.raises(ValueError, match="`del model.call`"):

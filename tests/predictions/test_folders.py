@@ -16,9 +16,11 @@ from dropzoo import layers, serving
 from dropzoo.common.pixels import Pixels
 from dropzoo.predictions.answers import Answer, answers
 from dropzoo.predictions.behind import written_behind
+from dropzoo.predictions.paths import find_images
 from dropzoo.predictions.reading import Page
 from dropzoo.predictions.run import Plan, predict_into
-from dropzoo.runs.predictor import Predictor, load_predictor
+from dropzoo.runs.predictor import Predictor
+from dropzoo.runs.predictors import load_predictor
 
 
 def sees(images):
@@ -135,3 +137,22 @@ def test_tiles_have_the_answers_of_a_calibration(tmp_path):
     assert whole["outer"].any() and not whole["outer"].all() and whole["outer"].shape == (30, 13, 2)
     (again,) = answers(predictor, [Page(tmp_path / "a.png")], tile=8, overlap=2)
     assert {"inner_1", "outer_1", "defer"} <= again.row(predictor).keys()
+
+
+@pytest.mark.parametrize(
+    ("names", "count"),
+    [
+        (["images/0", "masks/0"], 1),
+        (["JPEGImages/0", "SegmentationClass/0"], 1),
+        (["images/train/0", "labels/train/0"], 1),
+        (["train/0", "trainannot/0", "test/1", "testannot/1"], 2),
+        (["with_mask/0", "without_mask/0"], 2),  # classes
+        (["masks/0", "faces/1"], 2),
+        (["labels/0"], 1),
+    ],
+)
+def test_masks_of_a_data_set_are_no_images(tmp_path, names, count):
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (4, 4)).save(tmp_path / f"{name}.png")
+    assert len(find_images([tmp_path])) == count

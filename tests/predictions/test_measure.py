@@ -14,14 +14,15 @@ from _cli import run
 from dropzoo import layers
 from dropzoo.common.pixels import Pixels
 from dropzoo.predictions.intervals import Interval, fit, of_samples
-from dropzoo.predictions.measure import load_intervals, measure_into, save_intervals
-from dropzoo.predictions.measuring import NUMBERS, Measure, fit_measurements, measure_image
+from dropzoo.predictions.measure import measure_into
+from dropzoo.predictions.measuring import NUMBERS, Measure, fit_measurements, likeliest, measure_image
 from dropzoo.predictions.objects import find_objects
 from dropzoo.predictions.polygons import outlines, write_geojson
+from dropzoo.predictions.saved_intervals import load_intervals, save_intervals
 from dropzoo.predictions.tags import Tags
 from dropzoo.runs import calibrate
 from dropzoo.runs.config import RunConfig
-from dropzoo.runs.predictor import load_predictor
+from dropzoo.runs.predictors import load_predictor
 
 Y, X = np.mgrid[:120, :120]
 ONES = np.ones((120, 120, 1), "float32")
@@ -93,10 +94,22 @@ def test_intervals_cover_at_their_level_and_are_short_where_samples_agree(level)
     assert found.around(0.0, 0.0)[0] >= 0
 
 
-def test_too_few_images_for_intervals():
-    with pytest.raises(ValueError, match="need at least"):
-        fit([1.0] * 5, [1.0] * 5, [1.0] * 5)
+@pytest.mark.parametrize("level, least", [(0.5, 2), (0.8, 6), (0.9, 14), (0.95, 29), (0.99, 149)])
+def test_too_few_images_for_intervals(level, least):
+    with pytest.raises(ValueError, match=f"need at least {least} known images. Received: {least - 1}$"):
+        fit(*np.ones((3, least - 1)), level=level)
+    assert fit(*np.ones((3, least)), level=level).level == level
+
+
+def test_the_interval_of_samples():
     assert of_samples(np.arange(101.0)) == pytest.approx((5, 95))
+
+
+@pytest.mark.parametrize("classes", [2, 256, 300])
+def test_ids_of_many_classes_stay(classes):
+    p = np.zeros((2, 3, classes), "float32")
+    p[..., -1] = 1
+    assert (likeliest(p, (2, 3)) == classes - 1).all()
 
 
 def test_an_object_exists_in_a_share_of_the_samples():
@@ -216,9 +229,8 @@ def test_calibrated_intervals_cover_and_the_command_uses_them(model, tmp_path, c
             Image.fromarray(pixels).save(tmp_path / "known" / kind / f"{i}.png")
     status, out, error = run(capsys, *command[:1], *command[5:], "--calibrate", str(tmp_path / "known"))
     assert status == 0 and "grey.measurements.json" in out, error
-    assert (
-        load_intervals(predictor, model, Measure())["1 count"].n < found["1 count"].n
-    )  # the last fifth stays for tests
+    # The last fifth stays for tests.
+    assert load_intervals(predictor, model, Measure())["1 count"].n < found["1 count"].n
     save_intervals(predictor, model, found, Measure(), "scenes")
     status, _, error = run(capsys, *command)
     assert status == 2 and "measurements.csv exists" in error

@@ -17,7 +17,7 @@ from dropzoo.predictions.answers import answers
 from dropzoo.predictions.reading import pages_of
 from dropzoo.predictions.run import Plan, predict_into
 from dropzoo.predictions.summary import urgency
-from dropzoo.runs.predictor import load_predictor
+from dropzoo.runs.predictors import load_predictor
 
 RANDOM = np.random.default_rng(0)
 GEO = [

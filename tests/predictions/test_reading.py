@@ -77,7 +77,7 @@ def test_which_files_are_images(tmp_path):
     assert [len(find_images([path], tmp_path / "images")) for path in inside] == [1, 1, 1]
     assert [str(each.name) for each in find_images([tmp_path / "images"], tmp_path)] == ["1"]
     (tmp_path / "empty").mkdir()
-    refused = {"empty": "holds no images", ".hidden/*.jpg": "matches no image", "x.png": "no file or folder"}
+    refused = {"empty": "holds no images", ".hidden/*.jpg": "matches no image", "x.png": "No such file or folder"}
     for name, words in refused.items():
         with pytest.raises(ValueError, match=words):
             find_images([tmp_path / name])

@@ -19,8 +19,9 @@ from dropzoo.predictions.answers import answers
 from dropzoo.predictions.reading import Page
 from dropzoo.predictions.run import Plan, predict_into
 from dropzoo.predictions.summary import urgency
-from dropzoo.runs import predictor as predictor_room
-from dropzoo.runs.predictor import Predictor, is_of_pixels, load_predictor
+from dropzoo.runs import predictors as predictors_room
+from dropzoo.runs.predictor import Predictor, is_of_pixels
+from dropzoo.runs.predictors import load_predictor
 from dropzoo.serving.calibration.calibration import Calibration
 from dropzoo.serving.calibration.facts import Facts
 from dropzoo.serving.calibration.guarantee import Guarantee
@@ -82,7 +83,7 @@ def test_tiles_of_channels_first_are_refused_once(tmp_path):
     )
     assert predictor.input_shape == (None, None, 3)
     pages = images(tmp_path, 20, 20)
-    with pytest.raises(ValueError, match="Tiles need channels last"):
+    with pytest.raises(ValueError, match="Tiles need images with channels last"):
         list(answers(predictor, pages, tile=8, overlap=2))
     assert len(list(answers(predictor, pages, tile=32))) == 2
 
@@ -120,9 +121,9 @@ def test_the_task_of_an_ensemble(task, tmp_path, monkeypatch):
         x = keras.Input((4, 4, 1))
         members.append(keras.Model(x, kl.Dense(3)(kl.Flatten()(x))))
     (tmp_path / "ensemble.json").write_text("{}")
-    monkeypatch.setattr(predictor_room, "load_members", lambda path: members)
+    monkeypatch.setattr(predictors_room, "load_members", lambda path: members)
     described = SimpleNamespace(value_range=None), SimpleNamespace(class_names=None)
-    monkeypatch.setattr(predictor_room, "load_run", lambda path: (None, *described))
-    monkeypatch.setattr(predictor_room, "first_run", lambda path: path)
+    monkeypatch.setattr(predictors_room, "load_run", lambda path: (None, *described))
+    monkeypatch.setattr(predictors_room, "first_run", lambda path: path)
     found = load_predictor(tmp_path, say=lambda text: None, input_range=(0, 1), task=task)
     assert found.task == task and {member.task for member in found.members} == {task}

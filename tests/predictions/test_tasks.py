@@ -19,7 +19,8 @@ from dropzoo.common.pixels import Pixels
 from dropzoo.predictions.run import Plan, predict_into
 from dropzoo.predictions.summary import urgency
 from dropzoo.predictions.writing import kinds_for
-from dropzoo.runs.predictor import Predictor, load_predictor
+from dropzoo.runs.predictor import Predictor
+from dropzoo.runs.predictors import load_predictor
 from dropzoo.runs.statistics import arranged
 
 kl = keras.layers

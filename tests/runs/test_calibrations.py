@@ -72,7 +72,7 @@ def test_a_file_takes_its_calibration_along(tmp_path):
     loaded = keras.models.load_model(moved)
     assert recorded(loaded) == read_record(moved) == Pixels(0.0, 255.0)
     loaded.save(path)
-    with pytest.raises(ValueError, match="holds no calibration: dropzoo calibrate"):
+    with pytest.raises(ValueError, match="holds no calibration. To make one, run: dropzoo calibrate"):
         serving.Calibration.load(path)
     with pytest.raises(ValueError, match="a .keras file that exists"):
         CAL.save(tmp_path / "none.keras")

@@ -73,6 +73,24 @@ def test_masks_as_scikit_learn_scores_them(classes, ignored):
         assert found["AUPR"] == pytest.approx(metrics.average_precision_score(y, score))
 
 
+@pytest.mark.parametrize("void", [slice(2, 3), slice(0, 5), slice(None)])
+def test_an_image_of_void_pixels_alone_is_not_the_worst(void):
+    """It has no score, and changes no interval, though some draws of the images hold nothing else."""
+    true = blobs(1)
+    p = log_p(true, 2)
+    true[1] = 1 - true[1]
+    true[void] = 255
+    found = details(true, p, info("segmentation", 2, 255))
+    rows, count = found.worst(), len(true[void])
+    assert [row["mean_iou"] is None for row in rows] == [False] * (6 - count) + [True] * count
+    assert [row["accuracy"] is None for row in rows] == [False] * (6 - count) + [True] * count
+    assert void != slice(2, 3) or rows[0]["image"] == 1
+    assert np.isfinite(list(found.intervals().values())).all() and detail_tables(found)
+    kept = [n for n in range(6) if n not in range(6)[void]]
+    if kept:
+        assert found.intervals() == details(true[kept], p[kept], found.info).intervals()
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_boundaries_as_all_pairs_of_pixels_give_them(seed):
     one, other = blobs(seed)[0] > 0, np.roll(blobs(seed)[0] > 0, 2, 0)

@@ -10,7 +10,7 @@ from dropzoo.common.pixels import Pixels
 from dropzoo.models.graph.record import recorded, remember
 from dropzoo.runs.evaluation import log_probabilities
 from dropzoo.runs.inputs import check_bits, fed, settle_range
-from dropzoo.runs.run import load_model_for
+from dropzoo.runs.loading import load_model_for
 
 kl = keras.layers
 
@@ -86,7 +86,5 @@ def test_a_model_of_the_tutorial_is_evaluated_as_keras_does(tmp_path):
 def test_images_of_8_bits_do_not_evaluate_a_model_of_16():
     info = training.load_data("digits", batch_size=4, limit=8).info
     check_bits(Pixels(bits=8), info)
-    with pytest.raises(
-        ValueError, match="takes images of 16 bits.*'digits', whose images have 8 bits. Pass the orig"
-    ):
+    with pytest.raises(ValueError, match="takes 16-bit images.*'digits', whose images have 8 bits. Pass the orig"):
         check_bits(Pixels(bits=16, source="the training images"), info)

@@ -51,7 +51,7 @@ def test_recipes_in_full(spec, expected):
     [
         ("smal", "Unknown recipe 'smal'. Did you mean 'small'"),
         ("optimiser=sgd", "Did you mean 'optimizer'"),
-        ("mixup=0.2; sgd", "settings as"),
+        ("mixup=0.2; sgd", "settings such as"),
         ("seed=1", "Unknown setting of a recipe"),
     ],
 )

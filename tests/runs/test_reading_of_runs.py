@@ -12,10 +12,13 @@ from PIL import Image
 from _cli import run as command
 from dropzoo import serving, training
 from dropzoo.cli.data_options import FolderOptions, given
+from dropzoo.runs import members
+from dropzoo.runs.calibrate import CalibrationConfig, held_out
 from dropzoo.runs.comparison import Wanted, compare
 from dropzoo.runs.config import RunConfig
 from dropzoo.runs.evaluation import fit_temperatures, log_probabilities, with_temperature
-from dropzoo.runs.run import load_model_for, train_run
+from dropzoo.runs.loading import load_model_for
+from dropzoo.runs.run import train_run
 
 VOID = 255
 
@@ -104,6 +107,73 @@ def test_names_of_classes_hold_for_other_folders(finished, tmp_path):
     _, config, loaded = load_model_for(finished, str(write(tmp_path / "other")), split="all")
     assert loaded.info.class_names == ("sky", "road", "car") and loaded.info.num_test == 8
     assert (config.ignore_class, config.value_range) == (VOID, (-1000.0, 2000.0))
+
+
+def run_of(out: Path, data: Path | str, **settings) -> Path:
+    """A run's folder, as far as `calibrate` reads it, whose data are `data`."""
+    config = RunConfig(model="x", data=str(data), validation_split=0.5, **settings)
+    out.mkdir(parents=True)
+    info = dataclasses.asdict(config.load_data().info)
+    (out / "run.json").write_text(json.dumps({"config": config.to_json(), "info": info, "folder": None}))
+    network().save(out / "model.keras")
+    return out
+
+
+def class_folders(root: Path, split: str = "") -> Path:
+    """Class folders of the digits, within the folder of a given split if it has a name."""
+    for digit in range(10):
+        folder = root / split / str(digit)
+        folder.mkdir(parents=True)
+        for n in range(4):
+            Image.fromarray(np.full((8, 8), 20 * digit + n, np.uint8)).save(folder / f"{n}.png")
+    return root
+
+
+SCENES = ",".join(training.load_data("digit_scenes", limit=2).info.class_names)
+
+
+@pytest.mark.parametrize(
+    "data, settings, other",
+    [
+        ("digits", {"data_dir": "prepared"}, lambda root: class_folders(root / "o")),
+        (class_folders, {"test_split": 0.3}, lambda root: class_folders(root / "o", "train")),
+        (class_folders, {"class_names": "names.txt"}, lambda root: class_folders(root / "o")),
+        (class_folders, {"value_range": (0, 510)}, lambda root: class_folders(root / "o")),
+        (write, {"broken": "skip", "class_names": SCENES, "ignore_class": VOID}, lambda root: "digit_scenes"),
+    ],
+    ids=["data_dir", "test_split", "class_names", "value_range", "ignore_class"],
+)
+@pytest.mark.filterwarnings("ignore:.*were training images of the run")
+def test_a_run_is_calibrated_on_other_data(data, settings, other, tmp_path):
+    own = data if isinstance(data, str) else data(tmp_path / "own")
+    if "class_names" in settings and not isinstance(own, str):
+        (own / "names.txt").write_text("\n".join(map(str, range(10))))
+    run = run_of(tmp_path / "run", own, **settings)
+    wanted = CalibrationConfig(data=str(other(tmp_path)))
+    _, images, info, _ = held_out(run, wanted, lambda line: None)
+    assert sum(len(labels) for _, labels in images) == info.num_train + info.num_validation
+    highest = max(float(batch.numpy().max()) for batch, _ in images)
+    assert highest == pytest.approx(182 / 510 if "value_range" in settings else highest)
+
+
+@pytest.mark.parametrize("name, is_same", [("./own", True), ("other", False)])
+def test_an_ensemble_goes_on_with_another_name_of_its_folder(name, is_same, tmp_path, monkeypatch):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    for folder in ("own", "other"):
+        class_folders(tmp_path / folder)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(members, "train_run", stop)
+    run = run_of(tmp_path / "all" / "member1", "own")
+    saved = json.loads((run / "run.json").read_text()) | {"folder": str(tmp_path / "own")}
+    (run / "run.json").write_text(json.dumps(saved))
+    (tmp_path / "all" / "ensemble.json").write_text(json.dumps({"config": saved["config"], "members": 2}))
+    config = dataclasses.replace(RunConfig.from_json(saved["config"]), data=name)
+    with pytest.raises(
+        KeyboardInterrupt if is_same else ValueError, match=None if is_same else "another ensemble"
+    ):
+        members.train_members(config, tmp_path / "all", 2, lambda line: None)
 
 
 def test_an_export_says_what_is_scaled_by_the_range_of_values(finished, tmp_path, capsys, monkeypatch):

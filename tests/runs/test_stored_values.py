@@ -11,8 +11,8 @@ import tifffile
 from dropzoo import serving, training
 from dropzoo.common.pixels import Pixels
 from dropzoo.models.graph.record import load_model, recorded
-from dropzoo.runs.predictor import load_predictor
-from dropzoo.runs.run import load_model_for
+from dropzoo.runs.loading import load_model_for
+from dropzoo.runs.predictors import load_predictor
 from dropzoo.serving.server.files import read_image
 from dropzoo.serving.server.limits import Limits
 

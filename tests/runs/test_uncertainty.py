@@ -120,13 +120,13 @@ def test_foreign_files_are_scaled_as_ours(tmp_path, kind):
         images = next(iter(foreign.batches))[0]
         np.testing.assert_allclose(images[0], next(iter(own.test))[0][0])
         assert images.numpy().max() > 0.99
-    with pytest.raises(ValueError, match="must be of another data set"):
+    with pytest.raises(ValueError, match="must be a different data set"):
         uncertainty.load_foreign(f"{tmp_path}/b/../a/scans", own, config, taken)
 
 
 def test_foreign_images_of_8_bits_do_not_test_a_model_of_16():
     own = training.Data(None, None, dataset(2), info("classification", input_shape=(8, 8, 1)))
-    with pytest.raises(ValueError, match="takes images of 16 bits.*'digits', whose images have 8 bits"):
+    with pytest.raises(ValueError, match="takes 16-bit images.*'digits', whose images have 8 bits"):
         uncertainty.load_foreign("digits", own, HERE, Pixels(bits=16))
 
 

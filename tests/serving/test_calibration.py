@@ -8,9 +8,9 @@ import tensorflow as tf
 from _answers import RANDOM, answers
 from dropzoo import layers, serving
 from dropzoo.serving.calibration.answers import by_size
-from dropzoo.serving.calibration.heldout import HeldOut
-from dropzoo.serving.calibration.rows import Rows
-from dropzoo.serving.calibration.settings import settings_of
+from dropzoo.serving.calibration.fitting.heldout import HeldOut
+from dropzoo.serving.calibration.fitting.rows import Rows
+from dropzoo.serving.calibration.fitting.settings import settings_of
 from dropzoo.serving.calibration.temperature import fit_temperature, mean_at, nll, temper
 
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from dropzoo.serving.calibration import bounds, grids
+from dropzoo.serving.calibration import grids
+from dropzoo.serving.calibration.fitting import bounds
 
 LEVELS = [0.05, 0.1, 0.2]
 SPLITS = 200

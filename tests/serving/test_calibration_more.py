@@ -8,8 +8,8 @@ import tensorflow as tf
 from _answers import answers
 from dropzoo import serving
 from dropzoo.serving.calibration.answers import WholeImage, by_size, reaches, within
+from dropzoo.serving.calibration.fitting.heldout import HeldOut
 from dropzoo.serving.calibration.grids import probability_grid
-from dropzoo.serving.calibration.heldout import HeldOut
 
 
 class TestTestTimeAugmentation:
@@ -68,7 +68,7 @@ def test_one_image_is_too_few_to_fit_and_to_promise(identity):
 
 def test_a_level_that_the_images_have_chosen_is_no_promise(identity):
     images, labels = answers(60)
-    with pytest.raises(ValueError, match="no promise: ask for it with other held-out images"):
+    with pytest.raises(ValueError, match="it is not guaranteed: calibrate with other held-out images"):
         serving.calibrate(identity, images, (labels + 1) % 4, guarantee={"error": 0.1}, verbose=0)
 
 

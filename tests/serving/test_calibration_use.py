@@ -53,7 +53,7 @@ class TestFile:
             ValueError, match=r"\(4,\) in the calibration, \(5,\) here; sites that are new here: head"
         ):
             cal.check(other)
-        with pytest.warns(UserWarning, match="calibrate again"):
+        with pytest.warns(UserWarning, match="Calibrate again"):
             cal.check(replace(cal.facts, weights=1))
         cal.check(cal.facts)
 
@@ -109,7 +109,7 @@ class TestBadInput:
             (lambda x, y: (x[y != 2], y[y != 2]), "none of class 2"),
             (lambda x, y: (tf.data.Dataset.from_tensor_slices((x, y)).batch(8), y), "leave `labels` out"),
             (lambda x, y: (tf.data.Dataset.from_tensor_slices(x).batch(8), None), r"batches \(images, labels\)"),
-            (lambda x, y: (tf.data.Dataset.from_tensor_slices((x, y)).batch(8).repeat(), None), "must end"),
+            (lambda x, y: (tf.data.Dataset.from_tensor_slices((x, y)).batch(8).repeat(), None), "must be finite"),
         ],
     )
     def test_bad_images_and_labels(self, identity, change, message):
@@ -195,7 +195,7 @@ class TestUse:
                 serving.Ensemble(wrong, calibration=cal)
         with pytest.warns((UserWarning, DeprecationWarning)) as caught:  # NumPy warns of TensorFlow too
             serving.Ensemble([other, dropping], calibration=cal)
-        assert any("calibrate again" in str(each.message) for each in caught)
+        assert any("Calibrate again" in str(each.message) for each in caught)
 
     def test_what_does_not_fit_is_refused(self, dropping, identity):
         images, labels = answers(60)
@@ -204,13 +204,14 @@ class TestUse:
             ({"num_samples": 7}, "made for num_samples=5"),
             ({"sites": {"first": True}}, "leave `sites` out"),
             ({"num_samples": "auto"}, "made for num_samples=5"),
+            ({"sampling": "fixed"}, "made for sampling='balanced'"),
         ):
             with pytest.raises(ValueError, match=message):
                 serving.MonteCarlo(dropping, calibration=cal, **options)
         one = serving.calibrate(identity, images, labels, verbose=0)
         with pytest.raises(ValueError, match="sites that are new here: first, second"):
             serving.MonteCarlo(dropping, calibration=one)
-        with pytest.raises(ValueError, match="without its calibration"):
+        with pytest.raises(ValueError, match="already has a calibration"):
             serving.calibrate(serving.MonteCarlo(dropping, calibration=cal), images, labels, verbose=0)
         with pytest.raises(ValueError, match="a Calibration"):
             serving.MonteCarlo(dropping, calibration="calibration.json")

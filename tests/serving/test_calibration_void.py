@@ -14,10 +14,10 @@ import tensorflow as tf
 from _answers import answers
 from dropzoo import serving
 from dropzoo.runs.promises import Promises
-from dropzoo.serving.calibration.heldout import VOID, check_labels
-from dropzoo.serving.calibration.promise import Terms
-from dropzoo.serving.calibration.promises_of_classes import ErrorPromise
-from dropzoo.serving.calibration.promises_of_masks import MaskPromise
+from dropzoo.serving.calibration.fitting.heldout import VOID, check_labels
+from dropzoo.serving.calibration.fitting.promise import Terms
+from dropzoo.serving.calibration.fitting.promises_of_classes import ErrorPromise
+from dropzoo.serving.calibration.fitting.promises_of_masks import MaskPromise
 
 GUARANTEE = {"miss": 0.3, "false": 0.9, "error": 0.4}
 

@@ -12,7 +12,7 @@ import tensorflow as tf
 from dropzoo.common.images import channels_first, sides_of
 from dropzoo.models.graph.order import channels_first_inputs
 from dropzoo.models.graph.record import taken_by
-from dropzoo.runs.predictor import load_predictor
+from dropzoo.runs.predictors import load_predictor
 from dropzoo.serving.export.inputs import inputs_of, specs_of
 from dropzoo.serving.export.predictors import Predictors
 from dropzoo.serving.export.signatures import Signatures

@@ -6,7 +6,7 @@ import pytest
 
 from dropzoo import layers, serving
 from dropzoo.pages.drawing import draw_sites
-from dropzoo.serving.montecarlo.cheapest import _auroc, _like
+from dropzoo.serving.calibration.fitting.cheapest import _auroc, _like
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +53,9 @@ def test_bad_input(mc, held_out):
     ):
         with pytest.raises(ValueError, match=message):
             serving.cheapest_sites(mc, images, options.pop("labels", labels), **options)
+    cal = serving.calibrate(mc, images, labels, verbose=0)
+    with pytest.raises(ValueError, match="choose the cheapest sites of a MonteCarlo without `calibration=`"):
+        serving.cheapest_sites(serving.MonteCarlo(mc.model, calibration=cal), images, labels)
 
 
 def test_the_drawing_fills_bars_to_their_share(mc):

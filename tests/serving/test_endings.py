@@ -29,7 +29,7 @@ from _small_cnn import images
 from dropzoo import layers, models, serving, training
 from dropzoo.models.graph.endings import output_activation
 from dropzoo.runs import evaluation
-from dropzoo.runs.predictor import load_predictor
+from dropzoo.runs.predictors import load_predictor
 
 MULTI_CLASS, MULTI_LABEL, BINARY = ("multi_class", 3), ("multi_label", 3), ("binary", 1)
 # By name: the task and the number of outputs, the activation, and what turns logits into what the model gives.

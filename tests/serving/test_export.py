@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 from dropzoo import models, serving
-from dropzoo.serving.export import saved_model as export
+from dropzoo.serving.export import saved_model_folder
 
 # Answers for the images from a process that has TensorFlow, but neither this package nor Keras.
 FRESH = """
@@ -214,7 +214,7 @@ def test_the_old_and_the_new_one_are_both_there_at_every_step(tmp_path, monkeypa
     """So that a kill loses neither."""
     path, new, seen = folder_of(tmp_path / "1", "old"), folder_of(tmp_path / ".1-7-unfinished", "new"), []
     monkeypatch.setattr(os, "rename", renaming(lambda source: seen.append(texts(tmp_path))))
-    export._replace(new, path)
+    saved_model_folder._replace(new, path)
     assert seen == [
         {"1": "old", ".1-7-unfinished": "new"},
         {".1-7-unfinished-old": "old", ".1-7-unfinished": "new"},
@@ -232,7 +232,7 @@ def test_the_old_one_stays_if_a_rename_fails(ending, tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "rename", renaming(fail))
     with pytest.raises(OSError, match="no space left"):
-        export._replace(new, path)
+        saved_model_folder._replace(new, path)
     assert texts(tmp_path) == {"1": "old", ".1-7-unfinished": "new"}  # which `export_model` removes
 
 
@@ -241,7 +241,7 @@ def test_another_export_that_is_faster_stays(tmp_path, monkeypatch):
     other = lambda source: source.endswith("-unfinished") and folder_of(path, "another's")  # noqa: E731
     monkeypatch.setattr(os, "rename", renaming(other))
     with pytest.raises(OSError):
-        export._replace(new, path)
+        saved_model_folder._replace(new, path)
     assert texts(tmp_path) == {"1": "another's", ".1-7-unfinished": "mine"}
 
 

@@ -144,14 +144,14 @@ def test_what_does_not_fit_is_refused_and_leaves_nothing(tmp_path):
         (model, {"calibration": cal, "card": {"calibration": "mine"}}, "fills in itself"),
         (ensemble, {"calibration": cal}, "number of members"),
         (ensemble, {"num_samples": 7}, "are its 2 members"),
-        (ensemble, {"task": "binary"}, "knows what its outputs mean"),
-        (ensemble, {"sampling": "balanced"}, "An ensemble draws nothing"),
-        (ensemble, {"seed": 7}, "An ensemble draws nothing"),
+        (ensemble, {"task": "binary"}, "The meaning of the outputs is set in the ensemble"),
+        (ensemble, {"sampling": "balanced"}, "An ensemble draws no random numbers"),
+        (ensemble, {"seed": 7}, "An ensemble draws no random numbers"),
     ]
     for what, options, message in refused:
         with pytest.raises(ValueError, match=message):
             serving.export_model(what, tmp_path / "m", **options)
     other = serving.Ensemble([model], calibration=serving.calibrate(model, x, y, verbose=0))
-    with pytest.raises(ValueError, match="another calibration"):
+    with pytest.raises(ValueError, match="a different calibration"):
         serving.export_model(other, tmp_path / "m", calibration=replace(other.calibration, data="other"))
     assert not (tmp_path / "m").exists()

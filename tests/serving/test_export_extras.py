@@ -102,7 +102,10 @@ def test_model_card(tmp_path):
         ({"resize": 9}, r"`resize` must be the model's size, \(8, 8\). Received: resize=9"),
         ({"resize": (8, 0)}, "`resize` must be a positive int or a pair"),
         ({"class_names": ["a", "b"]}, "`class_names` must have 4 names. Received: 2"),
-        ({"card": {"plan": "mine"}}, "`card` must not contain what the export fills in itself. Received: plan"),
+        (
+            {"card": {"plan": "mine"}},
+            "`card` must not contain sections that the export fills in itself. Received: plan",
+        ),
         ({"card": {"metrics": {"nll": float("nan")}}}, "`card` must hold only values that JSON can express"),
         ({"card": {"data": object()}}, "`card` must hold only values that JSON can express"),
     ],

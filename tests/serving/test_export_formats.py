@@ -70,7 +70,7 @@ def test_a_calibration_needs_float32(of_ensemble, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "name, options, message",
     [
-        ("a", {"examples": np.zeros((2, 8, 8, 1), "float32")}, "only this precision takes them"),
+        ("a", {"examples": np.zeros((2, 8, 8, 1), "float32")}, "only for this precision"),
         ("a.tflite", {"format": "litert", "precision": "int8", "image_dtype": "uint8"}, "as uint8.*float64"),
     ],
 )

@@ -66,7 +66,7 @@ def test_litert_samples_every_layer(litert, tmp_path):
 @pytest.mark.slow
 def test_litert_in_eight_bits(litert, tmp_path):
     model, x = small_cnn(), images(20)
-    with pytest.raises(ValueError, match="needs `examples`"):
+    with pytest.raises(ValueError, match="are required for precision"):
         serving.export_model(model, tmp_path / "a.tflite", 0, format="litert", precision="int8")
     with pytest.raises(ValueError, match="pass num_samples=0"):
         serving.export_model(model, tmp_path / "a.tflite", format="litert", precision="int8", examples=x)
@@ -84,6 +84,22 @@ def test_openvino_gives_the_deterministic_answer(openvino, precision, atol, tmp_
     assert {file.name for file in tmp_path.iterdir()} == {"a.xml", "a.bin"}
     found = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})({"images": x})
     np.testing.assert_allclose(found["probabilities"], keras.ops.softmax(model(x)), atol=atol)
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_openvino_runs_the_very_file_before_it_stands(openvino, precision, tmp_path):
+    """A weight that half precision cannot hold is cut to 65504."""
+    x = keras.Input((4,))
+    kernel = keras.initializers.Constant([[1.0], [2.0], [3.0], [1e6]])
+    model, path = keras.Model(x, keras.layers.Dense(1, kernel_initializer=kernel)(x)), tmp_path / "a.xml"
+    options = {"task": "regression", "format": "openvino", "precision": precision}
+    if precision == "float32":
+        serving.export_model(model, path, 0, **options)
+        assert {file.name for file in tmp_path.iterdir()} == {"a.xml", "a.bin"}
+        return
+    with pytest.raises(RuntimeError, match="would give another 'values' than TensorFlow.*Nothing was written"):
+        serving.export_model(model, path, 0, **options)
+    assert not list(tmp_path.iterdir())
 
 
 def test_openvino_says_that_it_cannot_draw_masks(openvino, tmp_path):

@@ -18,7 +18,7 @@ pytest.importorskip("fastapi", reason="needs the extra `serve`")
 
 from _live import live
 from dropzoo import serving
-from dropzoo.runs.predictor import load_predictor
+from dropzoo.runs.predictors import load_predictor
 from dropzoo.serving.server.limits import Limits, Refused
 from dropzoo.serving.server.pictures import pictures
 from dropzoo.serving.server.requests import read_predict, to_arrays
@@ -291,7 +291,10 @@ def test_what_is_sampled_by_plain_passes_is_said(tmp_path):
         warnings.simplefilter("always")
         path = serving.export_model(model, tmp_path / "1", 4, sampling="independent")
     said = [str(each.message) for each in caught if "plain passes (own" in str(each.message)]
-    assert len(said) == 1 and "depends on its place in the batch. Use dropout of `layers` instead" in said[0]
+    assert (
+        len(said) == 1
+        and "depends on its place in the batch. Use a dropout layer of dropzoo.layers instead" in said[0]
+    )
     assert "its place in the batch" in (path / "assets.extra" / "model_card.md").read_text()
     run = tf.saved_model.load(str(path)).signatures["predict_mc"]
     first, again = run(images=GREY), run(images=GREY)
@@ -319,7 +322,7 @@ def test_what_is_sampled_by_plain_passes_is_said(tmp_path):
             {"input_range": {"foto": (0, 1)}},
             "Unknown image in `input_range` 'foto'",
         ),
-        (tokens, {"input_range": (0, 1)}, "`input_range` is for models of images"),
+        (tokens, {"input_range": (0, 1)}, "`input_range` is only for models that take images"),
         (tokens, {"resize": 8}, "`resize` needs a model of images"),
         (lambda: Own(), {"num_samples": 0}, "call it on a batch before the export"),
         (lambda: built_by_a_call(Certain), {}, "no dropout layer to sample; pass num_samples=0"),

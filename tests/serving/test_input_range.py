@@ -26,11 +26,11 @@ from dropzoo import serving, training
 from dropzoo.common.pixels import Pixels
 from dropzoo.models.graph.record import read_record, recorded, remember, taken_by
 from dropzoo.runs.inputs import settle_range
-from dropzoo.runs.predictor import load_predictor
+from dropzoo.runs.predictors import load_predictor
 from dropzoo.serving.decode import decode_file
+from dropzoo.serving.export.export import _say_range
 from dropzoo.serving.export.inputs import inputs_of, specs_of
 from dropzoo.serving.export.predictors import Predictors
-from dropzoo.serving.export.saved_model import _say_range
 from dropzoo.serving.export.signatures import Signatures
 from dropzoo.serving.montecarlo.reader import Reader
 from dropzoo.serving.server.files import read_image
@@ -193,7 +193,7 @@ def test_the_card_says_what_is_taken_and_how_it_is_known(tmp_path):
         (
             lambda: trained_on(0, 1, bits=16),
             {"image_dtype": "uint8"},
-            "takes images of 16 bits.*Pass image_dtype='uint16'",
+            "takes 16-bit images.*Pass image_dtype='uint16'",
         ),
     ],
 )
@@ -217,7 +217,7 @@ def test_a_model_of_standardised_images_takes_no_files(tmp_path):
     signature, file = version.signatures["serving_default"], tf.io.encode_png(np.zeros((8, 8, 3), "uint8")).numpy()
     with pytest.raises(Refused, match="from -2.1 to 2.6 .*so it takes no image files: send JSON"):
         read_image(file, signature.specs["images"], Limits(), signature.pixels["images"])
-    with pytest.raises(ValueError, match="-2.1 to 2.6.*Put the layer that scales the images into the model"):
+    with pytest.raises(ValueError, match="-2.1 to 2.6.*Add the layer that scales the images"):
         serving.export_model(model, tmp_path / "m" / "2", 0, image_dtype="uint8")
     with pytest.raises(ValueError, match="or pass the values of a black and a white pixel: --input-range"):
         settle_range(model, None, print)
@@ -258,19 +258,19 @@ def test_files_of_8_bits_are_refused_for_a_model_of_16(tmp_path):
     path = serving.export_model(trained_on(0, 1, bits=16, channels=1), tmp_path / "m" / "1", 0)
     version, file = load(path), tf.io.encode_png(np.full((8, 8, 1), 9, "uint8")).numpy()
     signature = version.signatures["serving_default"]
-    with pytest.raises(Refused, match="images of 16 bits.*a file of 8 bits"):
+    with pytest.raises(Refused, match="16-bit images.*an 8-bit file"):
         read_image(file, signature.specs["images"], Limits(), signature.pixels["images"])
     with pytest.raises(tf.errors.InvalidArgumentError, match="16 bits"):
         version.signatures["predict_bytes"].run({"image_bytes": np.array([file], object)})
     (tmp_path / "a.png").write_bytes(file)
-    with pytest.raises(ValueError, match="takes images of 16 bits.*a.png of 8 bits"):
+    with pytest.raises(ValueError, match="takes 16-bit images.*8-bit file .*a.png"):
         load_predictor(path).read(tmp_path / "a.png")
 
 
 def test_an_export_of_8_bits_refuses_files_of_16():
     """It would round 12 bits to a few levels, and answer all the same."""
     file = tf.io.encode_png(np.full((8, 8, 1), 900, "uint16")).numpy()
-    with pytest.raises(Refused, match="images of 8 bits, and the file has more. Export .*image_dtype='uint16'"):
+    with pytest.raises(Refused, match="8-bit images, and the file has more bits. Export .*image_dtype='uint16'"):
         read_image(file, tf.TensorSpec([None, 8, 8, 1], tf.uint8), Limits())
 
 

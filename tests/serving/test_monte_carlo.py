@@ -25,7 +25,7 @@ def test_figures_are_those_of_the_samples(sampling):
     seen = []
     rows = _samples.content_keys(tf.constant(x)) if sampling != "fixed" else tf.zeros([2], tf.uint32)
     for t in range(6):
-        draw = mc._draw("site", tf.constant(3, tf.int64), rows, tf.constant(t), plain=True)
+        draw = mc._graph.draw("site", tf.constant(3, tf.int64), rows, tf.constant(t), plain=True)
         y = model.layers[1].drop(tf.constant(x), tf.constant(0.4), draw).numpy().astype("float64")
         seen.append(np.exp(y) / np.exp(y).sum(-1, keepdims=True))
     p = np.stack(seen)
@@ -103,7 +103,7 @@ def test_threads():
     expected, plain = serving.MonteCarlo(model, 3)(x)["mean"].numpy(), model(x).numpy()
     both, got = [serving.MonteCarlo(model, 3) for _ in range(2)], {}
     threads = [threading.Thread(target=lambda i=i, mc=mc: got.update({i: mc(x)})) for i, mc in enumerate(both)]
-    with _active.redirected(both[0]._active, lambda stream: None):
+    with _active.redirected(both[0].stage.active, lambda stream: None):
         other = threading.Thread(target=lambda: got.update(plain=model(x)))
         other.start()
         other.join()

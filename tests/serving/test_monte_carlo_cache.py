@@ -21,8 +21,8 @@ def passes(model, x, sampling, sites=None, num_samples=T, seed=3) -> np.ndarray:
     rows = _samples.content_keys(tf.constant(x)) if sampling != "fixed" else tf.zeros([len(x)], tf.uint32)
     key, seen = tf.constant(seed, tf.int64), []
     for t in range(num_samples):
-        draw = lambda stream, t=t: mc._draw(stream, key, rows, tf.constant(t), plain=True)  # noqa: E731
-        with _active.redirected(mc._active, draw):
+        draw = lambda stream, t=t: mc._graph.draw(stream, key, rows, tf.constant(t), plain=True)  # noqa: E731
+        with _active.redirected(mc.stage.active, draw):
             logits = tf.cast(model(x, training=False), tf.float32)
         seen.append(tf.sigmoid(logits) if logits.shape[-1] == 1 else tf.nn.softmax(logits))
     return np.stack(seen)
@@ -94,12 +94,12 @@ def test_folding_by_the_memory_budget():
     seen = []
     for budget in (1, 60_000, 1 << 40):
         mc = serving.MonteCarlo(model, T, memory_budget=budget)
-        seen.append(int(mc._at_once([tf.constant(x)])))
+        seen.append(int(mc._graph.at_once([tf.constant(x)])))
         for key, value in mc(x).items():
             np.testing.assert_allclose(value, expected[key], atol=1e-5)
     assert seen[0] == 1 < seen[1] < T == seen[2]
     small = serving.MonteCarlo(model, T, memory_budget=60_000)
-    assert int(small._at_once([tf.constant(images(12, (9, 7)))])) < seen[1]
+    assert int(small._graph.at_once([tf.constant(images(12, (9, 7)))])) < seen[1]
 
 
 def test_mixed_precision_is_the_same_with_and_without_the_cache():

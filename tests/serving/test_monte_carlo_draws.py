@@ -123,9 +123,10 @@ def test_each_site_drops_at_its_rate(sampling):
     mc = serving.MonteCarlo(model, num_samples=10, sampling=sampling)
     ones, rows, seed = tf.ones((1, 2000)), tf.constant([5], tf.uint32), tf.constant(0, tf.int64)
     masks = []
-    for active, rate in zip(mc._active, (0.7, 0.25), strict=True):
+    for active, rate in zip(mc.stage.active, (0.7, 0.25), strict=True):
         samples = [
-            active.sample(ones, mc._draw(active.stream, seed, rows, tf.constant(t), plain=True)) for t in range(10)
+            active.sample(ones, mc._graph.draw(active.stream, seed, rows, tf.constant(t), plain=True))
+            for t in range(10)
         ]
         dropped = np.stack(samples)[:, 0] == 0  # (samples, units)
         assert (abs(dropped.mean(1) - rate) < 5 * np.sqrt(rate * (1 - rate) / 2000)).all()

@@ -33,6 +33,7 @@ from _drawing import (
     of_sequences,
 )
 from dropzoo import layers, models, serving
+from dropzoo.serving.calibration.fitting.sources import rates_of
 
 
 def nested():
@@ -96,7 +97,7 @@ def test_samples_are_those_of_plain_passes(name):
         first, second = mc(x), mc(x)
     for variable, value in zip(model.variables, before, strict=True):
         np.testing.assert_array_equal(variable.numpy(), value)
-    assert bool(said) == (name in LOOSE) and all("cannot be given a seed" in str(w.message) for w in said)
+    assert bool(said) == (name in LOOSE) and all("cannot be seeded" in str(w.message) for w in said)
     if name not in LOOSE:
         np.testing.assert_array_equal(first["mean"], second["mean"])
     assert (mc.plain_passes is None) == (plain is None) and (plain or "") in (mc.plain_passes or "")
@@ -144,6 +145,7 @@ def test_suspicion_is_not_proof():
     model = of_images(lambda x: kl.Dropout(0.3)(kl.Conv2D(2, 1, name="conv")(Calm(0.5, name="calm")(x))))
     mc = serving.MonteCarlo(model, 4, fold=2, task="regression")
     assert mc.plain_passes is None and mc.cut().frontier == ("conv",)
+    assert [*rates_of(mc).values()] == [0.3]  # a calibration names no site that draws nothing
     with pytest.raises(ValueError, match="'calm' draws nothing at random, so it is no site"):
         serving.MonteCarlo(model, 2, sites={"calm": True})
 
@@ -173,9 +175,7 @@ def test_sites_choose_among_plain_passes():
     assert 0 < known < path < both
     np.testing.assert_allclose(variance({"*": True, "mine": 0.0}), known, rtol=1e-5)
     assert variance({"mine": 0.0, "known": 0.0}) < 1e-9
-    with pytest.raises(
-        ValueError, match="'mine' is sampled by plain passes.*give it True, or 0.0 to leave it off"
-    ):
+    with pytest.raises(ValueError, match="'mine' is sampled by plain passes.*pass True, or 0.0 to turn it off"):
         variance({"mine": 0.3})
     with pytest.raises(ValueError, match="Unknown dropout site 'mime'"):
         variance({"mime": True})
@@ -234,7 +234,7 @@ def test_outputs_for_training_only():
 def test_a_subclassed_model_in_every_sampler():
     model = Subclassed(path=False)
     mc, x = serving.MonteCarlo(model, 3), batch(model)
-    with pytest.raises(ValueError, match="sample one batch, then cut"):
+    with pytest.raises(ValueError, match="sample one batch first"):
         mc.cut()
     assert mc(x)["mean"].shape == (12, 2) and mc(x[:3])["mean"].shape == (3, 2)
     assert serving.Ensemble([model, Subclassed(path=False)])(x)["variance"].numpy().max() > 0

@@ -163,6 +163,25 @@ def test_augmentation_by_task(task):
     check(serving.TestTimeAugmentation(model, task=task)(x), np.stack([model(x).numpy(), flipped]), task)
 
 
+@pytest.mark.parametrize("shape", [(3, 8, 8), (1, 6, 6), (2, 6, 6), (2, 9), (2, 5, 6, 6)])
+def test_images_with_their_channels_first(shape):
+    """They are seen as the same images with their channels last are."""
+    keras.utils.set_random_seed(0)
+    padding = {2: keras.layers.ZeroPadding1D, 3: keras.layers.ZeroPadding2D, 4: keras.layers.ZeroPadding3D}
+    pad = padding[len(shape)](1, data_format="channels_first")
+    dense = keras.layers.Dense(3)
+    rank = len(shape)
+    first, last = keras.Input(shape), keras.Input((*shape[1:], shape[0]))
+    to_first = keras.layers.Permute((rank, *range(1, rank)))
+    one = keras.Model(first, dense(keras.layers.Flatten()(pad(first))))
+    other = keras.Model(last, dense(keras.layers.Flatten()(pad(to_first(last)))))
+    names = ["identity", "flip_horizontal"] if rank == 2 else list(TRANSFORMS)
+    x = np.random.default_rng(0).random((2, *shape)).astype("float32")
+    wanted = serving.TestTimeAugmentation(other, names)(np.moveaxis(x, 1, -1))
+    for name, value in serving.TestTimeAugmentation(one, names)(x).items():
+        np.testing.assert_allclose(value, wanted[name], atol=1e-5)
+
+
 def test_over_all_ways_to_see_it_the_answer_turns_with_the_image():
     tta, x = serving.TestTimeAugmentation(unet(), tuple(TRANSFORMS)), images(2, (6, 8))
     out, turned = tta(x), tta(np.rot90(x, axes=(1, 2)))

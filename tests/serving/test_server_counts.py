@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("fastapi", reason="needs the extra `serve`")
 
 from dropzoo.predictions.intervals import fit
-from dropzoo.predictions.measure import export_counts
+from dropzoo.predictions.saved_intervals import export_counts
 from dropzoo.serving.server.counts import Count, read_counts
 from dropzoo.serving.server.info import read_info
 from dropzoo.serving.server.pictures import picture
@@ -59,9 +59,9 @@ def test_the_page_gets_counts_with_their_ends(known):
     + [({"split": True}, False), ({"min_area": 5}, False)],
 )
 def test_an_export_gets_the_intervals_that_hold_for_it(tmp_path, monkeypatch, change, written):
-    from dropzoo.predictions import measure
+    from dropzoo.predictions import saved_intervals
 
-    monkeypatch.setattr(measure, "digest_of", lambda model: "digest")
+    monkeypatch.setattr(saved_intervals, "digest_of", lambda model: "digest")
     answers = {"model": "digest", "num_samples": 30, "calibration": False}
     how = {"split": False, "min_area": 1, "pixel_size": 1.0}
     content = {

@@ -190,7 +190,7 @@ REFUSED = {
         406,
         "An answer may be application/json, image/png",
     ),
-    "a mask of a class": (CNN, png(GREY), {"accept": "image/png"}, 406, "gives no mask"),
+    "a mask of a class": (CNN, png(GREY), {"accept": "image/png"}, 406, "returns no mask"),
     "a mask of two images": (CELLS, npy(np.stack([RGB, RGB])), {"accept": "image/png"}, 400, "application/x-npz"),
     "an unknown output": (
         f"{CELLS}:predict?output=means",
@@ -214,7 +214,7 @@ def test_what_is_refused_comes_with_what_to_send(path, body, headers, status, wo
 @pytest.mark.parametrize(
     "method, path, words",
     [
-        ("GET", f"{CNN}:predict", "Use POST"),
+        ("GET", f"{CNN}:predict", "need a POST request"),
         ("POST", f"{CNN}/predict", "/v1/models/NAME:predict"),
         ("POST", "/predict", "GET /v1/models lists the names"),
     ],
@@ -304,7 +304,7 @@ def test_a_member_after_the_limit_is_not_unpacked():
 
 def test_the_command_line_can_ask_a_server(both, unet_export):
     from dropzoo.predictions.remote import connect
-    from dropzoo.runs.predictor import load_predictor
+    from dropzoo.runs.predictors import load_predictor
 
     address = f"http://127.0.0.1:{both.port}"
     predictor = connect(f"{address}/v1/models/cells")

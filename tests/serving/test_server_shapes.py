@@ -22,7 +22,7 @@ def test_a_plain_saved_model_does_not_stop_the_others(tmp_path, caplog):
         models.refresh()
         models.refresh()
     assert set(models.by_name) == {"a"}
-    assert sum("is no model, but a version" in record.getMessage() for record in caplog.records) == 1
+    assert sum("is not a model, but a version" in record.getMessage() for record in caplog.records) == 1
     (tmp_path / "a").rename(tmp_path / ".a")
     with pytest.raises(ValueError, match="Received a version"):
         Models(tmp_path / "b", 2)

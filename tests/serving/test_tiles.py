@@ -146,7 +146,7 @@ def test_bad_input():
         tiled(fixed(net(), return_samples=True), image)
     with pytest.raises(ValueError, match="must be a MonteCarlo.* Received: <Functional"):
         tiled(net(), image)
-    with pytest.raises(ValueError, match="images to maps.*to .None, 4."):
+    with pytest.raises(ValueError, match="images and returns maps.*to .None, 4."):
         tiled(fixed(small_cnn()), image)
     with pytest.raises(
         ValueError, match=r"`image` must have the shape \(height, width, 1\). Received: \(1, 40, 40, 1\)"

@@ -164,10 +164,10 @@ def test_a_sweep_that_was_killed_ends_as_one_that_was_not(tmp_path, whole):
     assert 2 <= done < 6 and not (folder / "report.html").exists()
     torn = file.read_bytes()[:-40]  # as if it had died while it wrote
     file.write_bytes(torn)
-    with pytest.warns(UserWarning, match="is not whole; its trial is left out"):
+    with pytest.warns(UserWarning, match="is incomplete; its trial is left out"):
         assert len(sweep_file.read(folder).records) == done - 1
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".* is not whole; its trial is left out")
+        warnings.filterwarnings("ignore", ".* is incomplete; its trial is left out")
         assert f"{done - 1} of them done already" in sweep(SPACE, folder)
     assert outcome(folder) == outcome(whole) and table(folder) == table(whole)
 

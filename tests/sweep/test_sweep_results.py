@@ -215,6 +215,19 @@ def test_halving_trains_the_better_ones_longer(tmp_path, made_up, no_page):
     assert not made_up
 
 
+def test_halving_knows_a_plan_that_another_space_spelt_otherwise(tmp_path, made_up, no_page):
+    rates = (0.1, 0.5, 0.9)
+    first = dataclasses.replace(SPACE, sites=("module?,dense*",), rates=rates, epochs=1, seeds=(0, 1))
+    sweep.run_sweep(first, tmp_path / "out", console=Console(file=io.StringIO()))
+    made_up.clear()
+    again = dataclasses.replace(first, sites=("module?, dense*",), strategy="halving", epochs=3, eta=3)
+    sweep.run_sweep(again, tmp_path / "out", console=Console(file=io.StringIO()))
+    assert {(t.axes.rate, t.config.epochs) for t in made_up} == {(0.0, 3), (0.9, 3)}
+    found = sweep_file.read(tmp_path / "out").of_space()
+    assert recommend(found).chosen.axes.rate == 0.9
+    assert {each.trial.axes.sites for each in found} == {"none", "module?, dense*"}
+
+
 def test_a_terminal_gets_a_live_table_of_the_leaders():
     file = io.StringIO()
     trials = SPACE.trials()
@@ -237,7 +250,7 @@ def test_the_line_to_paste_says_every_plan_there_is():
     assert all("--label-smoothing 0.1" in line for line in found)
 
 
-@pytest.mark.filterwarnings("default:.* is not whole")
+@pytest.mark.filterwarnings("default:.* is incomplete")
 def test_a_file_that_is_not_whole_is_read_as_far_as_it_goes(tmp_path, made_up, no_page, capsys):
     sweep.run_sweep(SPACE, tmp_path / "out", console=Console(file=io.StringIO()))
     file = tmp_path / "out" / "sweep.jsonl"
@@ -247,7 +260,7 @@ def test_a_file_that_is_not_whole_is_read_as_far_as_it_goes(tmp_path, made_up, n
         cli.main(["recommend", str(file)])
     shown = capsys.readouterr()
     assert stop.value.code == 0 and "The sweep is not done: 12 of 35 trials." in shown.out
-    assert shown.err.startswith("Warning: ") and "line 14 is not whole" in shown.err and ".py" not in shown.err
+    assert shown.err.startswith("Warning: ") and "line 14 is incomplete" in shown.err and ".py" not in shown.err
     file.write_bytes(lines[0].replace(b'"folds"', b'"fields"'))
     with pytest.raises(
         ValueError, match="another version: line 1: Unknown argument of Space 'fields'. Did you mean"

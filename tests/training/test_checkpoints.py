@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from _trainer_runs import Shuffled, dataset, dropout_model, linear_model
+from _trainer_runs import Shuffled, StopAt, dataset, digits, dropout_model, linear_model
 from dropzoo import layers
 from dropzoo.training.rate_schedule import RateSchedule
 from dropzoo.training.schedules import linear
@@ -107,27 +107,75 @@ def test_a_checkpoint_of_another_model_is_refused_with_the_difference(tmp_path):
         fit(dropout_model(), metrics=[])
 
 
-@pytest.mark.parametrize("changed", ["rate", "block size", "momentum", "activation"])
+@pytest.mark.parametrize("changed", ["rate", "block size", "momentum", "activation", "r_drop"])
 def test_a_changed_plan_optimizer_or_layer_is_refused_with_the_difference(tmp_path, changed):
-    def fit(rate=0.1, block_size=3, momentum=0.9, activation="relu"):
+    def fit(rate=0.1, block_size=3, momentum=0.9, activation="relu", r_drop=0.0, moving=True):
         inputs = keras.Input((8, 8, 1))
         x = keras.layers.Conv2D(2, 3, activation=activation, name="conv")(inputs)
         x = layers.DropBlock2D(rate, block_size=block_size, name="conv_dropout")(x)
         model = keras.Model(inputs, keras.layers.Dense(10)(keras.layers.Flatten()(x)))
         optimizer = keras.optimizers.SGD(0.1, momentum=momentum)
-        fit = {"checkpoint_dir": tmp_path, "callbacks": [RateSchedule({"*": linear(0.0, 0.4)})], "verbose": 0}
-        return Trainer(model, optimizer).fit(dataset(), epochs=2, **fit)
+        rates = [RateSchedule({"*": linear(0.0, 0.4)})] * moving
+        fit = {"checkpoint_dir": tmp_path, "callbacks": rates, "verbose": 0}
+        return Trainer(model, optimizer, r_drop=r_drop).fit(dataset(), epochs=2, **fit)
 
     fit()
     assert fit().epoch == [0, 1]
     argument, message = {
-        "rate": ({"rate": 0.3}, "- conv_dropout.rate: 0.1\n[+] conv_dropout.rate: 0.3"),
+        "rate": ({"rate": 0.3, "moving": False}, "- conv_dropout.rate: 0.1\n[+] conv_dropout.rate: 0.3"),
         "block size": ({"block_size": 5}, "- conv_dropout.block_size: 3\n[+] conv_dropout.block_size: 5"),
         "momentum": ({"momentum": 0.5}, "- optimizer.config.momentum: 0.9\n[+] optimizer.config.momentum: 0.5"),
+        "r_drop": ({"r_drop": 1.0}, "[+] trainer.r_drop: 1.0"),
         "activation": ({"activation": "tanh"}, '- conv.activation: "relu"\n[+] conv.activation: "tanh"'),
     }[changed]
     with pytest.raises(ValueError, match=message):
         fit(**argument)
+
+
+@pytest.mark.parametrize(
+    "moving",
+    [
+        RateSchedule({"*": linear(0.0, 0.4)}),
+        keras.callbacks.ReduceLROnPlateau("loss", patience=1, min_delta=100.0),
+        keras.callbacks.LearningRateScheduler(lambda epoch: 0.1 / (1 + epoch)),
+    ],
+    ids=lambda each: type(each).__name__,
+)
+def test_a_model_that_was_stopped_goes_on_though_its_rates_have_moved(tmp_path, moving):
+    model = keras.Sequential(
+        [keras.Input((8, 8, 1)), keras.layers.Flatten(), layers.Dropout(0.5), keras.layers.Dense(10)]
+    )
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    for stop in ([StopAt(10)], []):
+        fit = {"epochs": 4, "checkpoint_dir": tmp_path, "callbacks": [moving, *stop], "verbose": 0}
+        history = Trainer(model).fit(dataset(), **fit)
+    assert history.epoch == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("form", ["arrays", "generator", "dataset in parts"])
+def test_a_finished_run_goes_on_with_other_settings(tmp_path, form):
+    """Whatever the data are, and also where the loss is known only from the first batch."""
+
+    def trainer(steps):
+        return Trainer(linear_model(), keras.optimizers.SGD(keras.optimizers.schedules.CosineDecay(0.1, steps)))
+
+    def fit(trainer, epochs):
+        data = {
+            "arrays": {"x": digits(48)[0], "y": digits(48)[1], "batch_size": 6 * epochs},
+            "generator": {"train": iter(dataset(48 * 9)), "steps_per_epoch": 2 * epochs},
+            "dataset in parts": {"train": dataset(), "steps_per_epoch": 2 * epochs},
+        }[form]
+        return trainer.fit(**data, epochs=epochs, checkpoint_dir=tmp_path, verbose=0).epoch
+
+    fit(trainer(2), 1)
+    with pytest.raises(ValueError, match="is of another model, optimizer"):
+        fit(trainer(4), 2)
+    other = trainer(4)
+    other.goes_on_from(tmp_path)
+    assert fit(other, 2) == [0, 1]
+    assert fit(trainer(4), 2) == [0, 1]  # which is the same run now
+    with pytest.raises(ValueError, match="is of another model, optimizer"):
+        fit(trainer(2), 2)
 
 
 def test_a_checkpoint_of_version_1_goes_on(tmp_path):

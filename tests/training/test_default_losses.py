@@ -188,7 +188,7 @@ def test_an_end_that_nothing_shows_is_an_error():
             return self.last(x)
 
     model = Own()
-    with pytest.raises(ValueError, match=r"its values are in \[0, 1\].*Pass a `loss` with `from_logits=True`"):
+    with pytest.raises(ValueError, match=r"the values are in \[0, 1\].*Pass a `loss` with `from_logits=True`"):
         Trainer(model).fit((np.ones((4, 3), "float32"), np.array([0, 1, 0, 1])), verbose=0)
 
 
@@ -231,7 +231,7 @@ def test_later_batches_that_contradict_a_default_are_an_error():
 
     heights = np.concatenate([np.arange(16) % 2, [62.5, 80.0, 71.3, 90.0]])
     with pytest.raises(
-        ValueError, match="has 4 targets in a batch that are no class from 0 to 1; pass `task` or `loss`"
+        ValueError, match="has 4 targets in a batch that are not a class from 0 to 1; pass `task` or `loss`"
     ):
         fit(1, heights)
     several = np.concatenate([np.eye(3)[np.arange(16) % 3], np.ones((4, 3))])

@@ -5,15 +5,24 @@ import re
 from collections import Counter
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 import tifffile
 
 from _folders import RANDOM, SIZE, counts, ids, mask, picture, train_and_test
+from dropzoo.runs.evaluation import evaluate
+from dropzoo.runs.inputs import fed
+from dropzoo.training import default_loss
+from dropzoo.training.data import folders
+from dropzoo.training.data.augment import make_augment
 from dropzoo.training.data.files.table import Reading
 from dropzoo.training.data.folders import read_folder
 from dropzoo.training.data.load import load_data
+from dropzoo.training.data.pipeline import Split, training_batches
 from dropzoo.training.data.sources import find_folder
+from dropzoo.training.trainer import Trainer
 
 
 def test_groups_stay_together(tmp_path):
@@ -108,7 +117,7 @@ def test_files_that_are_no_images_are_counted(tmp_path):
             picture(tmp_path / name / f"{n}.jpg")
         (tmp_path / name / "Thumbs.db").write_bytes(b"x")
         (tmp_path / name / "notes.heic").write_bytes(b"x")
-    with pytest.warns(UserWarning, match="Left out files that are no images by their endings: 2 .heic"):
+    with pytest.warns(UserWarning, match="Left out files whose endings are not those of images: 2 .heic"):
         source = read_folder(tmp_path, Reading())
     assert any("skipped: 2" in note for note in source.summary.notes)
 
@@ -151,6 +160,42 @@ def test_every_cache_gives_the_same_epochs(tmp_path, monkeypatch, cache):
             np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.parametrize("use", ["fit", "fit with a given loss", "validation", "evaluate", "command"])
+def test_a_file_that_breaks_in_a_training_is_named(tmp_path, use):
+    """Without a cache, files are not decoded before the training, and the middle of this one is damaged."""
+    for name in ("cat", "dog"):
+        for n in range(6):
+            picture(tmp_path / name / f"{n}.png")
+    data = load_data(tmp_path, cache="none", batch_size=4, validation_split=0.3)
+    number = {"validation": "4", "evaluate": "5", "command": "5"}.get(use, "1")
+    broken = tmp_path / "dog" / f"{number}.png"
+    content = bytearray(broken.read_bytes())
+    content[len(content) // 2] ^= 255
+    broken.write_bytes(content)
+    model = keras.Sequential([keras.Input((*SIZE, 3)), keras.layers.Flatten(), keras.layers.Dense(2)])
+    trainer = Trainer(model, loss=None if use == "fit" else default_loss("classification", 2))
+    with pytest.raises(ValueError, match=f"Cannot read {re.escape(str(broken))}.*--broken skip"):
+        if use == "evaluate":
+            trainer.evaluate(data.test)
+        elif use == "command":
+            evaluate(model, data.test, data.info)
+        else:
+            trainer.fit(fed(data.train, model), data.validation, verbose=0)
+
+
+def test_files_of_equal_size_are_compared_up_to_a_limit(tmp_path, monkeypatch):
+    for split in ("train", "test"):
+        for name in ("cat", "dog"):
+            for n in range(2):
+                (tmp_path / split / name).mkdir(parents=True, exist_ok=True)
+                np.save(tmp_path / split / name / f"{n}.npy", np.full((*SIZE, 3), n, np.uint8))
+    with pytest.warns(UserWarning, match="images are in the training set and again in another"):
+        read_folder(tmp_path, Reading(validation_split=0))
+    monkeypatch.setattr(folders, "_MOST_TO_COMPARE", 1000)
+    source = read_folder(tmp_path, Reading(validation_split=0))
+    assert "it is not known whether images of the training set are in another" in source.summary.notes[-1]
+
+
 def test_balance_draws_all_classes_equally_often(tmp_path):
     for name, count in (("many", 45), ("few", 5)):
         for n in range(count):
@@ -158,6 +203,21 @@ def test_balance_draws_all_classes_equally_often(tmp_path):
     data = load_data(tmp_path, balance=True, test_split=0.0, validation_split=0, batch_size=50)
     labels = np.concatenate([labels for epoch in range(8) for _, labels in data.train.at_epoch(epoch)])
     assert len(labels) == 400 and 0.4 < labels.mean() < 0.6
+
+
+def test_balance_draws_from_images_of_several_sizes_that_come_in_their_order():
+    """As those of a TFDS set do, which are cropped to one size."""
+    labels = [0] * 9 + [1]
+    images = [np.full((8 + n, 9, 1), n, np.uint8) for n in range(10)]
+    spec = (tf.TensorSpec((None, None, 1), tf.uint8), tf.TensorSpec((), tf.int64))
+    examples = tf.data.Dataset.from_generator(lambda: zip(images, labels, strict=True), output_signature=spec)
+    split = Split(examples, 10)
+    data = training_batches(split, 10, make_augment("crop=6"), seed=0, balance=True)
+    found = [(x.numpy(), y.numpy()) for epoch in range(8) for x, y in data.at_epoch(epoch)]
+    drawn = np.concatenate([y for _, y in found])
+    assert len(drawn) == 80 and 0.3 < drawn.mean() < 0.7
+    for x, y in found:
+        assert x.shape == (10, 6, 6, 1) and ((x.max((1, 2, 3)) > 8.5 / 255) == y).all()
 
 
 def test_masks_among_the_images_of_classes_are_doubted(tmp_path):

@@ -178,12 +178,12 @@ def test_a_full_disk_leaves_the_old_checkpoint_whole_and_says_so(tmp_path):
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(content) // 2, limits[1]))
     try:
-        with pytest.raises(OSError, match="could not be written.*The last one that is whole") as error:
+        with pytest.raises(OSError, match="could not be written.*The newest complete checkpoint") as error:
             Trainer(linear_model()).fit(dataset(), epochs=2, checkpoint_dir=tmp_path, verbose=0)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, handler)
-    assert str(whole) in str(error.value) and "Make room and start again" in str(error.value)
+    assert str(whole) in str(error.value) and "Free some disk space and start again" in str(error.value)
     assert [path.name for path in tmp_path.iterdir()] == [whole.name]
     assert whole.read_bytes() == content
     assert Trainer(linear_model()).fit(dataset(), epochs=2, checkpoint_dir=tmp_path, verbose=0).epoch == [0, 1]

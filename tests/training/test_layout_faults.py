@@ -155,7 +155,7 @@ def test_coco_images_of_one_name_in_the_folders_of_splits(tmp_path):
 
 def test_coco_of_boxes_alone_is_refused(tmp_path):
     coco(tmp_path / "a.json", [picture(tmp_path / "1.png").name], ["cell"], segmentation=[])
-    with pytest.raises(ValueError, match="1 annotations in .* are no polygons"):
+    with pytest.raises(ValueError, match="1 annotations in .* have no outline"):
         read_folder(tmp_path, Reading())
 
 
@@ -209,7 +209,7 @@ def test_large_groups_leave_images_in_each_split(sizes, counts, is_said):
     table = assign(grouped(sizes), Reading())
     found = [sample.split for sample in table.samples]
     assert tuple(found.count(split) for split in ("train", "validation", "test")) == counts
-    assert any("Groups are large" in doubt for doubt in table.doubts) == is_said
+    assert any("The groups are large" in doubt for doubt in table.doubts) == is_said
 
 
 def test_a_mask_of_the_name_of_its_image_is_not_the_image(tmp_path):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from _folders import SIZE, counts, ids, mask, pairs, picture, train_and_test
+from dropzoo.predictions.table import claim_files
 from dropzoo.training.data.files.table import Reading
 from dropzoo.training.data.folders import read_folder
 from dropzoo.training.data.load import load_data
@@ -45,6 +46,27 @@ def voc(root):
     lists.mkdir(parents=True)
     for name, numbers in (("train", range(8)), ("val", range(8, 11)), ("test", range(11, 16))):
         (lists / f"{name}.txt").write_text("".join(f"{n:02}\n" for n in numbers))
+
+
+def whole_voc(root):
+    """With the boxes, the lists of other tasks, and the many images that have no mask."""
+    voc(root)
+    (root / "Annotations").mkdir()
+    for number in range(16, 40):
+        picture(root / "JPEGImages" / f"{number:02}.jpg")
+        (root / "Annotations" / f"{number:02}.xml").write_text("<annotation/>")
+    main = root / "ImageSets" / "Main"
+    main.mkdir()
+    (main / "train.txt").write_text("".join(f"{n:02}\n" for n in range(40)))
+
+
+def with_predictions(root):
+    """The masks and pictures that `predict` wrote beside the images are no images."""
+    pairs(root, 16, "images/{:02}.png", "masks/{:02}.png")
+    made = [root / "images" / f"{n:02}_{kind}.png" for n in range(3) for kind in ("mask", "prediction")]
+    for path in made:
+        picture(path)
+    claim_files(root / "images" / "predictions.csv", made)
 
 
 def fastai(root):
@@ -100,6 +122,10 @@ GIVEN, FIFTH = (8, 3, 5), (12, 1, 3)
         (cityscapes, {}, GIVEN),
         (underscores, {}, GIVEN),
         (voc, {}, GIVEN),
+        (whole_voc, {}, GIVEN),
+        (whole_voc, {"images": "JPEGImages", "masks": "SegmentationClass"}, GIVEN),
+        (with_predictions, {}, FIFTH),
+        (with_predictions, {"images": "images/*.png", "masks": "masks"}, FIFTH),
         (fastai, {}, (13, 3, 0)),
         (listed, {"split_file": "split.csv"}, GIVEN),
         (listed, {}, GIVEN),

@@ -120,7 +120,7 @@ def test_what_cannot_be_mixed(net, options, match):
 @pytest.mark.parametrize(
     "rows, match",
     [
-        ((tf.zeros((2, 4)),), "targets too"),
+        ((tf.zeros((2, 4)),), "also mix the targets"),
         (((tf.zeros((2, 4)), tf.zeros((2, 4))), tf.zeros(2)), "one input of images"),
         ((tf.zeros((2, 4), tf.int32), tf.zeros(2)), "one input of images"),
     ],

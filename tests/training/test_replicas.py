@@ -107,7 +107,7 @@ def test_two_workers_do_50_steps_of_one_device(folder, one):
 def test_a_worker_that_dies_stops_the_other_and_a_restart_goes_on(folder):
     (error, code), (_, killed) = workers(folder, "dead", 0.5, folder / "checkpoints", {1: signal.SIGKILL})
     assert killed == -9 and code == 1
-    assert "Another worker is gone" in error and "the run goes on from" in error
+    assert "Another worker is gone" in error and "the run continues from" in error
     assert list((folder / "checkpoints").glob("*.npz"))
     resumed = workers(folder, "resumed", 0.5, folder / "checkpoints")
     whole = workers(folder, "whole", 0.5)
@@ -132,7 +132,7 @@ def test_a_worker_that_hangs_stops_the_other_in_time(folder):
         hung.kill()
         hung.communicate()
     assert code == 1 and "Another worker is gone, or did not answer in time" in error
-    assert "the run goes on from" in error
+    assert "the run continues from" in error
 
 
 @pytest.mark.slow
@@ -214,4 +214,4 @@ def test_the_command_line_starts_two_workers(tmp_path, data_dir):
         "results.json",
     }
     again = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=False)
-    assert again.returncode == 0 and "finished; nothing to train" in again.stdout, again.stderr
+    assert again.returncode == 0 and "it is finished. There is nothing to train" in again.stdout, again.stderr

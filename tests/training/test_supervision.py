@@ -114,11 +114,14 @@ class OwnStep(keras.Model):
     "make, match",
     [
         (lambda: training.DeepSupervision(build(), ["decoder1_conv3"]), "Did you mean 'decoder1_conv"),
-        (lambda: training.DeepSupervision(build(depth=1)), "no decoder of several stages"),
+        (lambda: training.DeepSupervision(build(depth=1)), "does not have several stages"),
         (lambda: training.DeepSupervision(models.build_model("lenet5")), "one mask of logits"),
         (lambda: training.DeepSupervision(ending(build(), "softmax"), ["decoder1_conv1"]), "ends in a softmax"),
         (lambda: training.DeepSupervision(OwnStep(*[keras.Input((8, 8, 1))] * 2)), "has its own"),
-        (lambda: Trainer(training.DeepSupervision(build()), r_drop=1.0), "`r_drop` needs a single answer"),
+        (
+            lambda: Trainer(training.DeepSupervision(build()), r_drop=1.0),
+            "`r_drop` needs a model with a single output",
+        ),
     ],
 )
 def test_what_cannot_be_supervised(make, match):

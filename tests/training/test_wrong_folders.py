@@ -50,7 +50,10 @@ def empty_class(folder):
 @pytest.mark.parametrize(
     "make, messages",
     [
-        (lambda folder: folder.rmdir(), ["No such folder", "Expected images/ and masks/, or one folder a class"]),
+        (
+            lambda folder: folder.rmdir(),
+            ["No such folder", "Expected a folder with images/ and masks/, or with one folder for each class"],
+        ),
         (lambda folder: None, ["Expected images/ and masks/, or at least two class folders, in"]),
         (lambda folder: write(folder / "images" / "0.png", pixels()), ["Expected images/ and masks/"]),
         (empty_class, ["No images in", "Expected files ending in .bmp, .gif"]),

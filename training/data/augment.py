@@ -20,7 +20,7 @@ _LIMITS = {"rotation": 180, "elastic": 100, "gamma": 2, "blur": 10}
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Augment:
-    """The random changes of training images. Every amount is the half-width of a uniform distribution.
+    """Random augmentation of training images. Every amount is the half-width of a uniform distribution.
 
     Flips, rotation, shift, scale and crop are one affine map, so an image is interpolated only once (bilinear, and
     its mask by nearest neighbour). Uncovered pixels are filled with the mirror image. Colours stay in [0, 1].
@@ -32,17 +32,19 @@ class Augment:
         shift: Float in [0, 1], the fraction of the height and of the width, to either side.
         scale: Float in [0, 1). Zoom by a factor from `1 - scale` to `1 + scale`.
         crop: Int, `(height, width)` or None. The size of a random window to train on.
-        foreground: Float in [0, 1]. The fraction of the windows that are laid around a pixel of the foreground of
-            the mask, with all classes but class 0 equally likely; the others are laid anywhere. Good for small
-            objects in large images. 0.33 is usual.
+        foreground: Float in [0, 1]. The fraction of the crops that are placed around a foreground pixel of the
+            mask, with equal probability for all classes except class 0; the other crops are placed anywhere. Good
+            for small objects in large images. 0.33 is usual.
         brightness: Float in [0, 1], added to all channels, up or down.
         contrast: Float in [0, 1]. The distance to the mean of the channel grows or shrinks by this fraction.
         saturation: Float in [0, 1]. The distance to the grey image grows or shrinks by this fraction; RGB only.
         elastic: Float in [0, 100], pixels. Bends images and masks: the standard deviation of the displacements of
             a grid of 3 x 3 points, with a smooth surface in between. Good for tissue and cells, with few images.
-        gamma: Float in [0, 2]. Images to the power of `exp(u)`, `u` uniform to either side: another exposure.
-        noise: Float in [0, 1]. Adds normal noise of a standard deviation from 0 to this.
-        blur: Float in [0, 10], pixels. A Gaussian of a standard deviation from 0 to this: another focus.
+        gamma: Float in [0, 2]. Raises images to the power of `exp(u)`, where `u` is uniform: simulates another
+            exposure.
+        noise: Float in [0, 1]. Adds normal noise with a random standard deviation from 0 to this value.
+        blur: Float in [0, 10], pixels. Blurs with a Gaussian whose standard deviation is random, from 0 to this
+            value: simulates another focus.
 
     Raises:
         ValueError: If an argument is out of its range.
@@ -91,7 +93,7 @@ class Augment:
             )
 
     def check(self, height: int | None, width: int | None, channels: int, masks: bool = True) -> None:
-        """Raises an error if images of this shape cannot get these changes.
+        """Raises an error if images of this shape cannot be augmented in this way.
 
         Args:
             height: Int, pixels; None if it is not known.
@@ -105,7 +107,8 @@ class Augment:
         """
         if self.foreground and not masks:
             raise ValueError(
-                f"`foreground` needs masks, and the images have labels. Received: foreground={self.foreground}. "
+                f"`foreground` needs masks, but these images have class labels. Received: "
+                f"foreground={self.foreground}. "
                 "For rare classes of images, pass balance=True (--balance sampling)"
             )
         if self.saturation and channels != 3:
@@ -128,7 +131,7 @@ class Augment:
             image: Float32 tensor `(height, width, channels)` in [0, 1].
             label: Mask `(height, width)`, which moves with the image; a label of another rank stays as it is.
             seed: Two ints. Equal seeds give equal results.
-            ignore_class: Int or None. The label of pixels that are no foreground, such as 255.
+            ignore_class: Int or None. The label of pixels that are not foreground, such as 255.
 
         Returns:
             The new image and label.
@@ -144,13 +147,13 @@ class Augment:
     def apply_batch(
         self, images: tf.Tensor, labels: tf.Tensor, draws: tf.Tensor, ignore_class: int | None = None
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Augments a batch, each example by random numbers of its own.
+        """Augments a batch, each example with its own random numbers.
 
         Args:
             images: Float32 tensor `(batch, height, width, channels)` in [0, 1].
             labels: Masks `(batch, height, width)`, which move with the images, or labels of another rank.
             draws: Float32 tensor `(batch, NUM_DRAWS)`, uniform in [-1, 1).
-            ignore_class: Int or None. The label of pixels that are no foreground.
+            ignore_class: Int or None. The label of pixels that are not foreground.
 
         Returns:
             The new images and labels.

@@ -139,7 +139,7 @@ class DigitScenes(tfds.core.GeneratorBasedBuilder):
         return tfds.core.DatasetInfo(
             builder=self,
             description="Scenes of scattered, turned, scaled and noised handwritten digits, with the class of "
-            "each pixel. Scenes of one split are made of the digits of that split alone.",
+            "each pixel. The scenes of a split only contain digits of the same split.",
             features=tfds.features.FeaturesDict(
                 {
                     "image": tfds.features.Image(shape=shape),

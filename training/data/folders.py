@@ -10,8 +10,9 @@ import numpy as np
 
 from dropzoo.common.checks import check_choice
 from dropzoo.training.data.cache import MOST_OF_FILES
+from dropzoo.training.data.files.broken import refuse_broken
 from dropzoo.training.data.files.classes import find_classes
-from dropzoo.training.data.files.headers import Facts, read_facts
+from dropzoo.training.data.files.headers import Facts, count_pages, read_facts
 from dropzoo.training.data.files.layouts import read_layout
 from dropzoo.training.data.files.masks import Meaning, look
 from dropzoo.training.data.files.reader import Examples, Reader
@@ -22,7 +23,8 @@ from dropzoo.training.data.files.threads import map_files
 from dropzoo.training.data.images import other_channels, read_image, usual
 from dropzoo.training.data.pipeline import Source, Split, numbered_split
 
-_MOST_TO_COMPARE = 2**28  # bytes of files whose contents are compared at every start
+_USUAL_CHANNELS = 4
+_MOST_TO_COMPARE = 2**28  # bytes of files of equal size whose contents are compared at every start
 
 
 def read_folder(folder: Path, reading: Reading) -> Source:
@@ -35,7 +37,7 @@ def read_folder(folder: Path, reading: Reading) -> Source:
     check_choice(reading.pages, "pages", ("auto", "images", "channels"))
     table = read_layout(folder, reading)
     facts, table = _headers(table, reading)
-    table = _pages(table, facts)
+    table = _pages(table, facts, reading)
     shape, dtype = _images(table, facts, reading)
     meaning, classes, names, found = find_classes(folder, table, facts, reading)
     table = assign(with_groups(table, reading.group_by), reading)
@@ -73,7 +75,7 @@ def read_folder(folder: Path, reading: Reading) -> Source:
         test=parts["test"],
         ignore_class=ignored,
         summary=summary,
-        check=lambda: _refuse_broken(reader.find_broken()),
+        check=lambda: refuse_broken(reader.find_broken()),
         key=lambda: _key(table, reading, f"{meaning} {classes} {names}"),
         is_large=decoded > MOST_OF_FILES,
     )
@@ -98,23 +100,6 @@ def _split(reader: Reader, numbers: list[int], empty: bool = False) -> Split | N
     return numbered_split(examples.read, len(numbers), examples.labels, examples.groups)
 
 
-def _refuse_broken(broken: dict[Path, str]) -> None:
-    """Raises the error for files that cannot be read, if there are any."""
-    if not broken:
-        return
-    advice = "Replace or remove the file{}, or pass broken='skip' (--broken skip) to go on without"
-    advice = advice.format("" if len(broken) == 1 else "s")
-    if len(broken) == 1:
-        path, reason = next(iter(broken.items()))
-        if "Received: " in reason:  # the file is whole, and something else is wrong with it
-            raise ValueError(reason)
-        said = reason.partition("The decoder says: ")[2] or reason
-        raise ValueError(f"Cannot read {path}. {advice}. The decoder says: {said}")
-    named = "; ".join(str(path) for path in list(broken)[:20])
-    more = f" and {len(broken) - 20:,} more" if len(broken) > 20 else ""
-    raise ValueError(f"Cannot read {len(broken):,} files. {advice}. Received: {named}{more}")
-
-
 def _headers(table: Table, reading: Reading) -> tuple[dict[Path, Facts], Table]:
     """Returns the facts about all images, and the table without the broken files that are to be skipped."""
     paths = list(dict.fromkeys(sample.image for sample in table.samples))
@@ -122,9 +107,9 @@ def _headers(table: Table, reading: Reading) -> tuple[dict[Path, Facts], Table]:
     if reading.broken == "skip":
         broken |= _undecodable(table, facts)
     if broken and reading.broken == "refuse":
-        _refuse_broken(broken)
+        refuse_broken(broken)
     if broken:
-        samples = [sample for sample in table.samples if sample.image not in broken]
+        samples = [sample for sample in table.samples if not {sample.image, sample.mask} & broken.keys()]
         doubt = f"Left out {len(broken):,} files that cannot be read: {some(list(map(str, broken)))}"
         table = dataclasses.replace(table, samples=samples, doubts=[*table.doubts, doubt], unreadable=broken)
     if not table.samples:
@@ -135,34 +120,49 @@ def _headers(table: Table, reading: Reading) -> tuple[dict[Path, Facts], Table]:
 def _undecodable(table: Table, facts: dict[Path, Facts]) -> dict[Path, str]:
     """Decodes every image and mask, and returns the reasons for those that cannot be."""
 
-    def reason(sample: Sample) -> str:
+    def reasons(sample: Sample) -> dict[Path, str]:
         page = 0 if facts[sample.image].pages > 1 else None
-        try:
-            read_image(sample.image, page)
-            if isinstance(sample.mask, Path):
-                look(dataclasses.replace(sample, page=page), Meaning(found=False))
-        except ValueError as error:
-            return str(error) if "Cannot read" in str(error) else ""
-        return ""
+        found: dict[Path, str] = {}
+        for path in (sample.image, sample.mask):
+            if not isinstance(path, Path):
+                continue
+            try:
+                if path == sample.image:
+                    read_image(path, page)
+                else:
+                    look(dataclasses.replace(sample, page=page), Meaning(found=False))
+            except ValueError as error:
+                if "Cannot read" in str(error):
+                    found[path] = str(error)
+        return found
 
     samples = [sample for sample in table.samples if sample.image in facts]
-    found = map_files(reason, samples)
-    return {sample.image: text for sample, text in zip(samples, found, strict=True) if text}
+    return {path: text for found in map_files(reasons, samples) for path, text in found.items()}
 
 
-def _pages(table: Table, facts: dict[Path, Facts]) -> Table:
+def _pages(table: Table, facts: dict[Path, Facts], reading: Reading) -> Table:
     """Returns a table with a sample for each page of the stacks."""
     stacks = {sample.image for sample in table.samples if facts[sample.image].pages > 1}
+    most = max(facts[sample.image].channels for sample in table.samples)
+    if most > _USUAL_CHANNELS and not stacks and reading.pages == "auto":
+        table.doubts.append(
+            f"Images have {most} channels. If these are images of their own, such as slices, pass pages='images' "
+            "(--pages images), and pages='channels' if not"
+        )
     if not stacks:
         return table
     samples: list[Sample] = []
     for sample in table.samples:
         count = facts[sample.image].pages
+        if count > 1 and isinstance(sample.mask, Path) and (own := count_pages(sample.mask)) != count:
+            raise ValueError(
+                f"A mask must have a page for each page of its image. Received: {sample.image} with {count} "
+                f"pages, and {sample.mask} with {own}"
+            )
         samples += [dataclasses.replace(sample, page=page) for page in range(count)] if count > 1 else [sample]
     note = (
-        f"{len(stacks):,} files are stacks, of which each page is an image: {len(samples):,} images in all. "
-        f"If the "
-        "pages are channels of one image, pass pages='channels' (--pages channels)"
+        f"{len(stacks):,} files are stacks, of which each page is an image: {len(samples):,} images in all. If "
+        "the pages are channels of one image, pass pages='channels' (--pages channels)"
     )
     return dataclasses.replace(table, samples=samples, doubts=[*table.doubts, note])
 
@@ -200,10 +200,13 @@ def _images(
 
 def _compare(table: Table) -> None:
     """Adds a doubt if images of one content are in the training set and in another."""
-    if sum(sample.image.stat().st_size for sample in table.samples) > _MOST_TO_COMPARE:
-        return
-    doubles = find_doubles(table.samples)
-    if doubles:
+    doubles = find_doubles(table.samples, _MOST_TO_COMPARE)
+    if doubles is None:
+        table.notes.append(
+            "Too many files have equal sizes to be compared: it is not known whether images of the training set "
+            "are in another set too"
+        )
+    elif doubles:
         first, second = doubles[0]
         table.doubts.append(
             f"{len(doubles):,} images are in the training set and again in another, such as {first.image} and "

@@ -9,12 +9,13 @@ import tensorflow as tf
 import tifffile
 from PIL import ExifTags, Image
 
-from dropzoo.common.images import upright
+from dropzoo.common.images import unreadable, upright
 from dropzoo.common.tiff import arranged
 
 TIFF_SUFFIXES = {".tif", ".tiff"}
 ARRAY_SUFFIXES = {".npy", ".npz"}
-IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".jfif"} | TIFF_SUFFIXES | ARRAY_SUFFIXES
+_OTHERS = {".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".pbm", ".pnm"}
+IMAGE_SUFFIXES = _OTHERS | TIFF_SUFFIXES | ARRAY_SUFFIXES
 JPEG, PNG, BMP, GIF = b"\xff\xd8", b"\x89PNG", b"BM", b"GIF8"
 _DECODED_BY_TENSORFLOW = (JPEG, PNG, BMP, GIF)
 
@@ -97,8 +98,7 @@ def _named(read: Callable[[Path, int | None], np.ndarray], path: Path, page: int
     try:
         return read(path, page)
     except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"Cannot read {path}. Replace or remove the file. The decoder says: {reason}") from error
+        raise unreadable(path, error) from error
 
 
 def _image(path: Path, page: int | None) -> np.ndarray:
@@ -146,7 +146,8 @@ def _special(path: Path, page: int | None, is_mask: bool) -> np.ndarray | None:
     if suffix in TIFF_SUFFIXES:
         return read_tiff(path, is_mask, page)
     if suffix in ARRAY_SUFFIXES:
-        pixels = np.array(single_array(path) if page is None else single_array(path)[page])
+        array = single_array(path)
+        pixels = np.array(channels_last(array) if page is None else array[page])
         return pixels[..., None] if pixels.ndim == 2 else pixels
     return None
 
@@ -163,6 +164,12 @@ def single_array(path: Path) -> np.ndarray:
     if array.ndim not in (2, 3):
         raise ValueError(f"expected an array (height, width) or (height, width, channels), received {array.shape}")
     return array
+
+
+def channels_last(array: np.ndarray) -> np.ndarray:
+    """Returns an array `(height, width, channels)`; PyTorch stores 1, 3 or 4 channels first."""
+    is_first = array.ndim == 3 and array.shape[0] in (1, 3, 4) and min(array.shape[1:]) > 4
+    return np.moveaxis(array, 0, -1) if is_first else array
 
 
 def _by_tensorflow(data: bytes) -> np.ndarray:

@@ -59,9 +59,9 @@ class DataInfo:
 class Data:
     """Batches `(images, labels)` of a data set.
 
-    Images are float32 in [0, 1], `(batch, height, width, channels)`: stored values divided by the largest that
-    their type can hold, 255 for 8 bits and 65535 for 16. Images of 12 bits in files of 16 end at 0.0625. Labels
-    are int32, `(batch,)`; masks are int32, `(batch, height, width)`.
+    Images are float32 in [0, 1], `(batch, height, width, channels)`: the stored values are divided by the largest
+    value of their type, 255 for 8 bits and 65535 for 16. If a 16-bit file holds 12-bit values, its images end at
+    0.0625. Labels are int32, `(batch,)`; masks are int32, `(batch, height, width)`.
 
     Attributes:
         train: The training batches. The first iteration gives epoch 0, the second gives epoch 1, and so on, each
@@ -70,7 +70,7 @@ class Data:
         validation: The validation batches, or None.
         test: The test batches, or None.
         info: The facts about the data set.
-        summary: What was understood of a folder: its sizes, splits and classes, and what looks wrong; or None.
+        summary: How a folder was read: its sizes, splits and classes, and what looks wrong; None for other data.
     """
 
     train: tf.data.Dataset
@@ -121,23 +121,25 @@ def load_data(
 ) -> Data:
     """Loads a data set for classification or segmentation.
 
-    The batches are a function of `seed`: two calls with equal arguments give equal epochs, image by image.
+    The batches only depend on the arguments: two calls with the same arguments, including `seed`, give exactly the
+    same epochs.
 
     A folder may have any usual layout: `images/` and `masks/`, or folders of other names (`masks`); one folder for
-    each class; either of these within `train/`, `val/` and `test/`, or beside `trainannot/`; one folder with
-    `07.png` and `07_mask.png`; images with a CSV, or with a JSON file of COCO. A split that the layout gives is
-    kept. Without one, the last fifth of each class is the test set. Files are read when they are needed.
+    each class; either of these within `train/`, `val/` and `test/`, or `train/` next to `trainannot/`; one folder
+    with `07.png` and `07_mask.png`; images with a CSV, or with a JSON file of COCO. If the folder has its own
+    split, it is used. Otherwise, the last fifth of each class is the test set. Files are read when they are
+    needed.
 
     Args:
         name: `"digits"`, `"digit_scenes"`, a name of TFDS such as `"fashion_mnist"` or `"cifar10:3.*.*"`, or a
-            folder of your own, whose name wins over that of a TFDS set.
-        batch_size: Int above 0. Where images differ in size, they are validated and tested one by one.
+            folder of your own, which is preferred to a TFDS set of the same name.
+        batch_size: Int above 0. If the images differ in size, validation and test batches have one image.
         augment: True (mild changes), text such as `"flip_horizontal,rotation=15,crop=128"`, a dict, an `Augment`,
             or False.
         seed: Int in [0, 2**32), for the order, the augmentation, and the validation images of a TFDS set.
         validation_split: Float in [0, 1). The fraction of the training images that is kept for validation. A TFDS
             set that has a validation split keeps its own.
-        image_size: Int, `(height, width)` or None. Resizes all images to this size.
+        image_size: Int, `(height, width)` or None. Resizes all images to this size; None keeps their sizes.
         data_dir: Folder in which TFDS keeps prepared sets; None for its default.
         manual_dir: Folder with the original archives of a TFDS set, instead of a download.
         cache: Where decoded images stay: `"memory"` (or True), `"disk"` for images of one size, or `"none"` (or
@@ -145,21 +147,24 @@ def load_data(
             512 MB of a TFDS set, and none for more.
         limit: Int above 0 or None. The number of training images to use, counted from the first; None for all.
         num_channels: 1, 3 or None. Turns RGB images grey (1), or grey images to RGB (3); a folder may hold both.
-        fold: `(k, folds)` or None, for cross-validation. The training images (after `limit`) are cut into `folds`
-            parts. The parts hold equal shares of each class and do not depend on `seed`. Part k, counted from 0,
-            is the validation set. It replaces `validation_split` and the data's own validation set.
-        test_split: Float in [0, 1] or None. The fraction of a folder without a given split that is the test set;
-            None means 0.2. With 1 all images are test images, also those of given splits.
+        fold: `(k, folds)` or None, for cross-validation. The training images (after `limit`) are divided into
+            `folds` parts. Each part has an equal share of every class, and the parts do not depend on `seed`. Part
+            k, counted from 0, is the validation set. It replaces `validation_split` and the data's own validation
+            set.
+        test_split: Float in [0, 1] or None. The fraction of test images, if the folder has no split of its own;
+            None means 0.2. With 1, all images are test images, even if the folder has its own split.
         images: Folder or pattern of the images within the folder, such as `"**/*_sat.jpg"`; None to find them.
         masks: Folder or pattern of the masks, such as `"gt"` or `"**/*_mask.png"`; None to find them.
-        mask_suffix: The end of the name of a mask behind that of its image, such as `"_seg"`; None to find it.
+        mask_suffix: The ending that the name of a mask has after the name of its image, such as `"_seg"`; None to
+            find it.
         masks_as: The meaning of masks: `"ids"` of classes; `"instances"`, numbers of objects of one class;
             `"threshold"` or `"threshold=128"`, for grey masks of two classes; `"palette"`, a class for each
             colour, or `"palette=FILE"`, with a line `red,green,blue,name` for each class; `"alpha"`. None accepts
-            ids, and 0 with 255, and refuses masks that may be anything else, with the argument to pass.
+            class ids, or only 0 and 255; for masks that may mean anything else, it raises an error with the
+            argument to pass.
         ignore_class: Int or None. The label of pixels that do not count, such as 255 (void).
-        class_names: The names of the classes: a sequence, text with commas, or a file with a name a line. None
-            takes those of class folders, or of a file such as `classes.txt` beside masks.
+        class_names: The names of the classes: a sequence, text with commas, or a file with one name per line. None
+            takes the names of class folders, or reads a file such as `classes.txt` next to the masks.
         split_file: A CSV with a row for each image and some of the columns file, label, mask, split and group.
         group_by: A regular expression for the paths of images, such as `"patient\\d+"`, or a column of
             `split_file`. Images of one group stay in one split and one fold.
@@ -167,8 +172,8 @@ def load_data(
         value_range: The stored values that become 0 and 1, for floats beyond [0, 1] and for signed integers.
         broken: `"refuse"` raises an error that names the files that cannot be read; `"skip"` decodes all files
             first, and leaves out those that cannot be read, with a warning.
-        balance: Bool. Whether an epoch shows the training images of all classes equally often: it draws as many
-            images as there are, those of rare classes several times. For classification.
+        balance: Bool, for classification. Whether all classes are equally frequent in an epoch. An epoch then has
+            as many images as the training set, but images of rare classes occur several times.
 
     Returns:
         `Data` with the batches of the three splits and the `DataInfo`.
@@ -218,33 +223,46 @@ def load_data(
     kept = _kept(parts, cache, source, f"{limit} {fold}")
 
     def evaluation(split: Split | None) -> tf.data.Dataset | None:
-        return None if split is None else evaluation_batches(split, 1 if sizes_vary else batch_size)
+        if split is None:
+            return None
+        found = evaluation_batches(split, 1 if sizes_vary else batch_size)
+        found.check_files = source.check
+        return found
 
     if balance and source.task != "classification":
         raise ValueError(
-            "`balance` is for classes of images. For masks, weigh the classes: `class_weight` of `fit`"
+            "`balance` is for classes of images. For masks, weigh the classes: --balance weights, or the argument "
+            "`class_weight` of `fit`"
         )
     batches = training_batches(kept[0] or train, batch_size, augmentation, seed, balance, source.ignore_class)
     batches.as_stored = lambda: evaluation(kept[0])
+    batches.check_files = source.check
     batches.ignore_class, batches.value_range = source.ignore_class, reading.value_range
+    # The model trains on windows and is tested on whole images: it must take both.
+    shape = (height, width, channels) if crop in (None, (height, width)) else (None, None, channels)
     return Data(
         train=batches,
         validation=evaluation(kept[1]),
         test=evaluation(kept[2]),
-        info=DataInfo(
-            name=source.name,
-            task=source.task,
-            num_classes=len(source.class_names),
-            class_names=source.class_names,
-            # The model trains on windows and is tested on whole images: it must take both.
-            input_shape=(height, width, channels) if crop in (None, (height, width)) else (None, None, channels),
-            num_train=train.count,
-            num_validation=validation.count if validation else 0,
-            num_test=source.test.count if source.test else 0,
-            bits=train.bits,
-            ignore_class=source.ignore_class,
-        ),
+        info=_info(source, (train, validation, source.test), shape),
         summary=source.summary,
+    )
+
+
+def _info(source: Source, parts: Sequence[Split | None], shape: tuple[int | None, int | None, int]) -> DataInfo:
+    """Returns the facts about a data set, from its splits and the shape of the images that the model gets."""
+    train, validation, test = (0 if part is None else part.count for part in parts)
+    return DataInfo(
+        name=source.name,
+        task=source.task,
+        num_classes=len(source.class_names),
+        class_names=source.class_names,
+        input_shape=shape,
+        num_train=train,
+        num_validation=validation,
+        num_test=test,
+        bits=source.train.bits,
+        ignore_class=source.ignore_class,
     )
 
 
@@ -286,7 +304,7 @@ def _shape(
     height, width, channels = source.image_shape
     if num_channels and channels not in (1, 3):
         raise ValueError(
-            "`num_channels` turns images of 1 or 3 channels. "
+            "`num_channels` converts images with 1 or 3 channels. "
             f"Received: num_channels={num_channels} for {channels} channels"
         )
     return *(size or (height, width)), num_channels or channels

@@ -256,10 +256,16 @@ def _in_any_order(split: Split) -> Split:
     """Returns a split that can be read in any order, with its labels; others are read into memory."""
     if split.read is not None and split.labels is not None:
         return split
-    images, labels = split.examples.batch(split.count).get_single_element()
-    return numbered_split(
-        lambda place: (tf.gather(images, place), tf.gather(labels, place)), split.count, labels.numpy()
-    )
+    spec, _ = split.examples.element_spec
+    stored = list(split.examples.as_numpy_iterator())  # a list, since the sizes of images may differ
+    labels = np.array([label for _, label in stored])
+
+    def read(place: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        image = tf.numpy_function(lambda number: stored[number][0], [place], spec.dtype, stateful=False)
+        image.set_shape(spec.shape)
+        return image, tf.gather(labels, place)
+
+    return numbered_split(read, split.count, labels)
 
 
 def _as_numbers(image: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

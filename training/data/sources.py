@@ -43,7 +43,8 @@ def find_folder(name: str | os.PathLike) -> Path | None:
     of data, as `cifar10/train` does; a folder that TFDS has prepared is not.
     """
     text = os.fspath(name)
-    is_path = isinstance(name, os.PathLike) or text.startswith(("~", "."))
+    # A file is no data set either; `read_layout` says what to pass in its place.
+    is_path = isinstance(name, os.PathLike) or text.startswith(("~", ".")) or os.path.isfile(text)
     if not is_path and os.path.isdir(text):
         is_path = not is_known(text) or has_images(Path(text))
     is_path = is_path or (any(sign in text for sign in ("/", os.sep)) and not is_known(text))

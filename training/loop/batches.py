@@ -46,7 +46,8 @@ def check_r_drop(model: keras.Model, r_drop: float) -> None:
         return
     if isinstance(model, DeepSupervision):
         raise ValueError(
-            f"`r_drop` needs a single answer, and deep supervision has several. Received: r_drop={r_drop}"
+            f"`r_drop` needs a model with a single output, but deep supervision has several. Received: "
+            f"r_drop={r_drop}"
         )
     if has_own_step(model):
         raise ValueError(
@@ -54,8 +55,8 @@ def check_r_drop(model: keras.Model, r_drop: float) -> None:
         )
     if ending := output_activation(model):
         raise ValueError(
-            f"`r_drop` needs logits, but the model ends in a {ending}. Leave that out: MonteCarlo and "
-            f"exports turn logits into probabilities. Received: r_drop={r_drop}"
+            f"`r_drop` needs logits, but the model ends in a {ending}. Remove it from the model: MonteCarlo and "
+            f"exports convert logits to probabilities. Received: r_drop={r_drop}"
         )
 
 
@@ -99,7 +100,9 @@ def checked(found: tf.data.Dataset, name: str) -> tf.data.Dataset:
     if isinstance(spec, tuple) and len(spec) > 3:
         raise ValueError(f"`{name}` must give x, (x, y) or (x, y, sample_weight). Received: {spec}")
     if any(leaf.shape.rank is None for leaf in tf.nest.flatten(spec)):
-        raise ValueError(f"`{name}` must have elements of known rank (see tf.ensure_shape). Received: {spec}")
+        raise ValueError(
+            f"The elements of `{name}` must have a known rank (see tf.ensure_shape). Received: {spec}"
+        )
     if int(found.cardinality()) == 0:
         raise empty(name)
     return found
@@ -124,10 +127,12 @@ def weighted(data: tf.data.Dataset, class_weight: dict[int, float] | None, model
         return data
     out = output(model)
     if out is None or not isinstance(data.element_spec, tuple) or len(data.element_spec) != 2:
-        raise ValueError("`class_weight` needs a model of one output, and (x, y) data without sample weights")
+        raise ValueError(
+            "`class_weight` needs a model with one output, and data of the form (x, y) without sample weights"
+        )
     names = [name for name in class_weight if isinstance(name, (int, np.integer))]
     if not names or len(names) < len(class_weight) or min(names) < 0 or max(names) >= max(out.classes, 2):
-        raise ValueError(f"`class_weight` must name classes of the model. Received: {class_weight}")
+        raise ValueError(f"The keys of `class_weight` must be classes of the model. Received: {class_weight}")
     table = np.ones(max(names) + 2, "float32")  # the last entry is for all larger labels
     table[names] = list(class_weight.values())
 

@@ -9,6 +9,7 @@ import re
 import warnings
 import zipfile
 import zlib
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ _NAME = re.compile(r"epoch(\d+)_step(\d+)\.npz")
 # Keras numbers names over the life of a process ("dense_1", "adam/dense_1_kernel_momentum"), so a model that is
 # built twice gets different names. The numbers are therefore not part of a variable's identity.
 _NUMBER = re.compile(r"_\d+(?=[_/]|$)")
+_UNREADABLE = (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error)
 _MARKS = ("--", "++", "@@")  # lines of a diff that begin like this are headers
 
 
@@ -37,7 +39,8 @@ class Checkpoint:
         step: Int from 0. The next step within that epoch.
         steps: Int or None. The number of steps of the first epoch; None while it is not known.
         history: Dict from the names of logs to one value for each epoch.
-        described: List of str. What `describe` returned when the run began.
+        described: List of str. What `describe` returned when the run began; None if a run with other settings may
+            go on from it.
         jit_compile: Bool. Whether XLA compiles the steps.
         seed: Int. The seed of the order in which arrays and a `PyDataset` are read.
         input_range: The values of a black and of a white pixel in the training images, or None.
@@ -47,7 +50,7 @@ class Checkpoint:
     step: int
     steps: int | None
     history: dict[str, list[float]]
-    described: list[str]
+    described: list[str] | None
     jit_compile: bool
     seed: int = 0
     input_range: tuple[float, float] | None = None
@@ -115,7 +118,7 @@ def _check_finite(model: keras.Model, checkpoint: Checkpoint, directory: Path) -
         if not np.isfinite(np.asarray(variable.numpy(), "float32")).all():
             raise FloatingPointError(
                 f"{variable.path} is not finite before step {checkpoint.step + 1} of epoch "
-                f"{checkpoint.epoch + 1}, though the loss still is: nothing is saved. Last good checkpoint: "
+                f"{checkpoint.epoch + 1}, although the loss is finite. Nothing was saved. Last good checkpoint: "
                 f"{_newest(directory)}"
             )
 
@@ -131,8 +134,9 @@ def _write(path: Path, meta: dict[str, Any], arrays: dict[str, np.ndarray]) -> N
     except OSError as error:
         raise OSError(
             error.errno,
-            f"The checkpoint {path} could not be written ({error.strerror or error}). The last one that is whole: "
-            f"{_newest(path.parent)}. Make room and start again: the run goes on from there",
+            f"The checkpoint {path} could not be written ({error.strerror or error}). The newest complete "
+            f"checkpoint: {_newest(path.parent)}. Free some disk space and start again: the run continues from "
+            f"there",
         ) from error
 
 
@@ -174,12 +178,17 @@ def describe(thing: keras.Model | keras.optimizers.Optimizer) -> list[str]:
                 config = layer.get_config()
             except NotImplementedError:
                 config = {}
-            add(_NUMBER.sub("", layer.name), {"class": type(layer).__name__, **config})
+            add(identity_of_layer(layer), {"class": type(layer).__name__, **config})
     return lines
 
 
+def identity_of_layer(layer: keras.Layer) -> str:
+    """Returns the name of a layer in what `describe` returns, without the number that Keras gives it."""
+    return _NUMBER.sub("", layer.name)
+
+
 def restore(
-    directory: Path, model: keras.Model, described: list[str] | None = None
+    directory: Path, model: keras.Model, described: list[str] | None = None, moved: Collection[str] = ()
 ) -> tuple[Checkpoint, Path] | None:
     """Puts the newest readable checkpoint into a built model.
 
@@ -187,6 +196,7 @@ def restore(
         directory: Folder of the checkpoints.
         model: A compiled model with all its variables.
         described: What `describe` returned when the run began; None to compare the variables alone.
+        moved: Names of settings that need not be the same, because callbacks change them.
 
     Returns:
         The checkpoint and its file, or None if there is no checkpoint.
@@ -200,17 +210,17 @@ def restore(
             with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
                 arrays = dict(file)  # reads the whole file, and so verifies the checksum of each array
             meta = json.loads(str(arrays["meta"]))
-        except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        except _UNREADABLE as error:
             warnings.warn(f"The checkpoint {path} cannot be read and is skipped: {error}", stacklevel=3)
             continue
-        _check(model, meta, described, path)
+        _check(model, meta, described, path, moved)
         _assign(model, meta, arrays)
         # A file may lack fields that have been added since.
         fields = [field.name for field in dataclasses.fields(Checkpoint) if field.name in meta]
         return Checkpoint(**{name: meta[name] for name in fields}), path
     if paths:
         raise ValueError(
-            f"None of the {len(paths)} checkpoints in {directory} can be read. Delete them to start anew."
+            f"None of the {len(paths)} checkpoints in {directory} can be read. Delete them to start again."
         )
     return None
 
@@ -218,7 +228,7 @@ def restore(
 def read_history(directory: Path) -> dict[str, list[float]]:
     """Returns the history in the newest checkpoint; it is empty if there is none that can be read."""
     for path in _newest_first(directory):
-        with contextlib.suppress(OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error):
+        with contextlib.suppress(*_UNREADABLE):
             with np.load(path, allow_pickle=False) as file:
                 return json.loads(str(file["meta"]))["history"]
     return {}
@@ -244,30 +254,36 @@ def restore_best(directory: Path, model: keras.Model) -> int:
     return int(name[5:10])
 
 
-def describe_anew(directory: Path, described: list[str]) -> None:
-    """Writes other settings into the newest checkpoint, so that a run with these settings goes on from it.
+def accept_other_settings(directory: Path) -> None:
+    """Removes the settings from the newest readable checkpoint: any run with its variables may go on from it.
 
     Such a run is not one that had these settings from the start. A run that goes on for more epochs has a
     learning-rate schedule of another length, for example.
 
     Args:
         directory: Folder of the checkpoints.
-        described: What `describe` returns of the model and of the optimizer of the run that goes on.
     """
-    path = _newest(directory)
-    if path is None:
+    for path in _newest_first(directory):
+        with contextlib.suppress(*_UNREADABLE):
+            with np.load(path, allow_pickle=False) as file:
+                arrays = dict(file)
+            meta = json.loads(str(arrays.pop("meta"))) | {"described": None}
+            break
+    else:
         return
-    with np.load(path, allow_pickle=False) as file:
-        arrays = dict(file)
-    meta = json.loads(str(arrays.pop("meta"))) | {"described": described}
     _write(path, meta, arrays)
 
 
-def _check(model: keras.Model, meta: dict[str, Any], described: list[str] | None, path: Path) -> None:
+def _check(
+    model: keras.Model, meta: dict[str, Any], described: list[str] | None, path: Path, moved: Collection[str]
+) -> None:
     """Raises a ValueError that shows the differences if the checkpoint is of another model or run."""
     saved, here = meta["variables"], [_identity(variable) for variable in _variables(model)]
-    if saved == here and described is not None:  # sorted, since a config's order is no setting
-        saved, here = sorted(meta["described"]), sorted(described)
+    if saved == here and described is not None and meta["described"] is not None:
+        saved, here = (  # sorted, since a config's order is no setting
+            sorted(line for line in lines if line.partition(": ")[0] not in moved)
+            for lines in (meta["described"], described)
+        )
     rates = len(_live_layers(model))
     if saved != here or len(meta["rates"]) != rates:
         diff = difflib.unified_diff(saved, here, n=0, lineterm="")
@@ -301,8 +317,8 @@ def warn_of_own_optimizers(model: keras.Model) -> None:
     ]
     if own:
         warnings.warn(
-            f"The checkpoints do not hold the state of {', '.join(own)}: a resumed run uses new ones, so it "
-            "is not exact. Use only the optimizer of `compile`, or save the variables of the others yourself",
+            f"The checkpoints do not contain the state of {', '.join(own)}. A resumed run creates new ones, so "
+            f"it is not exact. Use only the optimizer of `compile`, or save the variables of the others yourself",
             stacklevel=4,
         )
 

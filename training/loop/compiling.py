@@ -128,8 +128,9 @@ def check_compile(model: keras.Model) -> None:
     taken = inspect.signature(model.compile).parameters
     if "loss_weights" not in taken and all(each.kind is not each.VAR_KEYWORD for each in taken.values()):
         raise ValueError(
-            f"{type(model).__name__} has its own `compile`, with the arguments {', '.join(taken)}. Call it "
-            "yourself, and pass the compiled model to the Trainer without `optimizer`, `loss` and `metrics`"
+            f"{type(model).__name__} has its own `compile` method, with the arguments {', '.join(taken)}. Call "
+            f"this method yourself, and pass the compiled model to the Trainer without `optimizer`, `loss` and "
+            f"`metrics`"
         )
 
 
@@ -229,8 +230,8 @@ def _warn_of_logits(output: Output, fact: Known | None) -> None:
     if fact.from_logits != (output.meaning == "logits"):
         ending = "gives logits" if output.meaning == "logits" else f"goes through a {output.meaning}"
         warnings.warn(
-            f"The loss has from_logits={fact.from_logits}, but {output.words} {ending}: the model learns badly or "
-            f"not at all. Pass a loss with from_logits={not fact.from_logits}",
+            f"The loss has from_logits={fact.from_logits}, but {output.words} {ending}. The model will learn "
+            f"badly or not at all. Pass a loss with from_logits={not fact.from_logits}",
             stacklevel=5,
         )
 

@@ -125,7 +125,9 @@ def _of_one_number(output: Output, targets: Targets) -> Task:
 def _of_labels(output: Output, targets: Targets) -> Task:
     """Returns the task of an output of several numbers, with one target for each."""
     if not targets.whole:
-        raise _undecided(output, targets, f"they are no classes, but there are {output.classes} outputs for each")
+        raise _undecided(
+            output, targets, f"they are not classes, but there are {output.classes} outputs for each target"
+        )
     if targets.low < 0 or targets.high >= output.classes:
         raise _undecided(
             output,
@@ -175,8 +177,9 @@ def default_for(output: Output, task: Task, meaning: str | None, ignore_class: i
         return Default(loss, metrics_for(output, task, False), None, words)
     if meaning is None:
         raise ValueError(
-            f"The loss of {output.words} must be given: its values are in [0, 1], so they may be probabilities or "
-            "logits, and the model does not show which. Pass a `loss` with `from_logits=True` or False"
+            f"The default loss of {output.words} is unclear: the values are in [0, 1], so they may be "
+            f"probabilities or logits, and the model does not show which. Pass a `loss` with `from_logits=True` "
+            f"or False"
         )
     if meaning not in ("logits", _MEANINGS[task.kind]):
         raise ValueError(

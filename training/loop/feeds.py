@@ -3,6 +3,7 @@
 A run can resume at any step. `Feed.resumes` says what the data need for that.
 """
 
+import contextlib
 import functools
 import itertools
 from collections.abc import Callable, Iterator, Sequence
@@ -12,11 +13,27 @@ import tensorflow as tf
 
 from dropzoo.training.loop import batches
 from dropzoo.training.loop.batches import Batch, Epochs
-from dropzoo.training.loop.rows import as_batch, merged_spec
+from dropzoo.training.loop.rows import as_batch, first_batches, merged_spec
 
 Prepare: TypeAlias = Callable[[tf.data.Dataset], tf.data.Dataset]
 
 _LOOKED_AT = 4  # the number of batches in `Feed.first`
+
+
+@contextlib.contextmanager
+def unreadable_named(*data: Any) -> Iterator[None]:
+    """Raises the error that names the files that cannot be read, in place of TensorFlow's, which names none.
+
+    Args:
+        *data: Feeds or datasets that are read in the block; those without an attribute `check_files` do not count.
+    """
+    try:
+        yield
+    except (tf.errors.InvalidArgumentError, tf.errors.NotFoundError, tf.errors.UnknownError):
+        for each in data:
+            if (check_files := getattr(each, "check_files", None)) is not None:
+                check_files()
+        raise
 
 
 class Reading(NamedTuple):
@@ -52,6 +69,7 @@ class Feed:
         bits: Int or None. The bits of a pixel in the files, or None if the data do not have this attribute.
         value_range: The values in files that are black and white, if the data have this attribute, or None.
         ignore_class: Int or None. The label that does not count, if the data have this attribute.
+        check_files: Function that raises the error that names the files that cannot be read, if there are any.
     """
 
     spec: Any
@@ -66,6 +84,7 @@ class Feed:
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.check_files: Callable[[], None] = lambda: None
         self.prepare: Prepare = lambda dataset: dataset
 
     def epoch(self, epoch: int, skip: int) -> tf.data.Dataset:
@@ -75,7 +94,8 @@ class Feed:
     @functools.cached_property
     def first(self) -> list[Batch]:
         """The first few batches, for choosing the loss. The run reads them again when it begins, as in `fit`."""
-        found = [as_batch(batch) for batch in itertools.islice(self.epoch(0, 0), _LOOKED_AT)]
+        with unreadable_named(self):
+            found = [as_batch(batch) for batch in itertools.islice(self.epoch(0, 0), _LOOKED_AT)]
         if not found:
             raise batches.empty(self.name)
         return found
@@ -103,6 +123,7 @@ class Epoched(Feed):
         self.input_range, self.bits = getattr(data, "input_range", None), getattr(data, "bits", None)
         self.ignore_class = getattr(data, "ignore_class", None)
         self.value_range = getattr(data, "value_range", None)
+        self.check_files = getattr(data, "check_files", self.check_files)
         first = self.epoch(0, 0)
         self.spec = first.element_spec
         self.steps = max(int(first.cardinality()), 0) or None
@@ -152,9 +173,7 @@ class Generator(Stream):
     """A Python generator or iterator of batches, of which an epoch draws `steps`."""
 
     def __init__(self, name: str, data: Iterator[Any], steps: int) -> None:
-        first = [as_batch(batch) for batch in itertools.islice(data, 2)]
-        if not first:
-            raise batches.empty(name)
+        first = first_batches(data, name)
 
         def draw() -> Iterator[Batch]:
             yield from first

@@ -1,6 +1,5 @@
 """The forms of data that `fit` takes, and the feed of each."""
 
-import itertools
 from collections.abc import Iterable, Iterator
 from typing import Any, TypeAlias
 
@@ -13,7 +12,7 @@ from dropzoo.training.loop import batches
 from dropzoo.training.loop.batches import Epochs
 from dropzoo.training.loop.feeds import Epoched, Feed, Generator, Stream
 from dropzoo.training.loop.ordered import Arrays, Numbered, Order
-from dropzoo.training.loop.rows import as_batch, is_arrays, merged_spec
+from dropzoo.training.loop.rows import as_batch, first_batches, is_arrays, merged_spec
 
 #: The types of `train` and `validation_data` of `Trainer.fit`.
 DataLike: TypeAlias = (
@@ -83,21 +82,21 @@ def given(train: Any, x: Any, y: Any, sample_weight: Any, validation_data: Any) 
         )
     if x is None:
         if train is None or y is not None or sample_weight is not None:
-            raise ValueError("Give the training data as `train`, or arrays as `x`, `y` and `sample_weight`")
+            raise ValueError("Pass the training data as `train`, or arrays as `x`, `y` and `sample_weight`")
         return train
     if train is not None:
-        raise ValueError("Give the training data as `train` or as `x`, not both")
+        raise ValueError("Pass the training data as `train` or as `x`, not both")
     if not is_arrays(x):
         if y is not None or sample_weight is not None:
-            raise ValueError(f"`y` and `sample_weight` go with arrays. Received: x={type(x).__name__}")
+            raise ValueError(
+                f"`y` and `sample_weight` can only be passed with arrays. Received: x={type(x).__name__}"
+            )
         return x
     return (x, y, sample_weight)
 
 
 def _of_loader(data: Any, name: str) -> tf.data.Dataset:
     """Returns the batches of an object that can be iterated again and again, such as a `DataLoader` of PyTorch."""
-    first = [as_batch(batch) for batch in itertools.islice(data, 2)]
-    if not first:
-        raise batches.empty(name)
+    first = first_batches(data, name)
     dataset = tf.data.Dataset.from_generator(lambda: map(as_batch, data), output_signature=merged_spec(first))
     return dataset.apply(tf.data.experimental.assert_cardinality(len(data)))

@@ -12,7 +12,7 @@ from dropzoo.training.loop.batches import Batch
 REFUSED = "Refused:"  # a failed assertion in the graph begins with this word
 _MORE = (
     "To leave a label out, pass it as `ignore_class` to a loss such as training.DiceCrossEntropy; for numbers "
-    "that are no classes, pass a `loss` such as loss='mse'"
+    "that are not classes, pass a `loss` such as loss='mse'"
 )
 _WAYS = "pass `task` or `loss` to say what they are"
 
@@ -75,7 +75,7 @@ def _tests(labels: tf.Tensor, check: LabelCheck, where: str) -> list[tf.Operatio
         bad = (values != tf.round(values)) | (values < 0) | (values >= max(check.classes, 2))
         if check.ignored is not None:
             bad &= values != check.ignored
-        wanted = f"that are no class from 0 to {max(check.classes, 2) - 1}; {_WAYS}"
+        wanted = f"that are not a class from 0 to {max(check.classes, 2) - 1}; {_WAYS}"
     elif check.form == "zero_or_one":
         bad, wanted = (values != 0) & (values != 1), f"that are neither 0 nor 1; {_WAYS}"
     else:

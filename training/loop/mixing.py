@@ -78,7 +78,7 @@ class Mixing:
         if not self:
             return Mixed(batch)
         if not isinstance(batch, tuple) or len(batch) < 2:
-            raise ValueError("`mixup` and `cutmix` mix the targets too: give batches of (x, y)")
+            raise ValueError("`mixup` and `cutmix` also mix the targets: pass batches of (x, y)")
         x = tf.nest.flatten(batch[0])
         if len(x) > 1 or x[0].shape.rank < 2 or (not x[0].dtype.is_floating and x[0].shape.rank < 4):
             raise ValueError(f"`mixup` and `cutmix` need one input of images, or of floats. Received: {batch[0]}")

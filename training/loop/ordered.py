@@ -24,7 +24,8 @@ class Order:
         steps: Int or None. The number of batches of an epoch; None for all of them.
         shuffle: Bool. Whether each epoch has its own random order.
         seed: Int. The seed of these orders; a resumed run takes it from its checkpoint.
-        batch_size: Int or None. The size of the batches that are cut from arrays; None for 32.
+        batch_size: Int or None. The size of the batches that are cut from arrays; None for 32, or for as
+            many rows as make `steps` batches.
     """
 
     steps: int | None = None

@@ -145,7 +145,8 @@ class Images:
             return
         raise ValueError(
             f"The model takes pixels from {taken.words}, but those of `train` are from {images.min():.4g} to "
-            f"{images.max():.4g}: it would see black images. Multiply the images by {taken.high:g}, or build the "
+            f"{images.max():.4g}: for the model, these images are black. Multiply the images by {taken.high:g}, "
+            f"or build the "
             "model without the layer that divides them. If the images are right, pass Trainer(input_range=(0, 1))"
         )
 

@@ -87,15 +87,16 @@ def prepare(
     for option in _CONDITIONAL:
         if value := getattr(inner, option, None):
             raise ValueError(
-                f"Keras optimizers cannot do `{option}` under a strategy: it puts the exchange between replicas "
-                "into a condition. Give larger batches instead of accumulating; EMA without an overwrite "
-                f"frequency replaces the weights when `fit` ends. Received: {option}={value}"
+                f"Keras optimizers do not support `{option}` under a strategy, because the exchange between "
+                f"replicas would be conditional. Use larger batches instead of accumulating gradients; an EMA "
+                f"without an overwrite frequency replaces the weights at the end of `fit`. Received: "
+                f"{option}={value}"
             )
     inside = [strategy.extended.variable_created_in_scope(variable.value) for variable in model.variables]
     if not inside or not all(inside):
         raise ValueError(
-            "The model must be built under the strategy: `with strategy.scope(): model = ...`. "
-            f"Received: a model with {'only some' if any(inside) else 'none'} of its variables from there"
+            "The model must be built under the strategy: `with strategy.scope(): model = ...`. Received: a "
+            f"model with {'only some' if any(inside) else 'none'} of its variables created there"
         )
     for layer in flatten_layers(model):
         if isinstance(layer, keras.layers.BatchNormalization):
@@ -166,6 +167,6 @@ def lost_worker_named(strategy: tf.distribute.Strategy | None, last: Callable[[]
             raise
         raise RuntimeError(
             "Another worker is gone, or did not answer in time. Start all workers again: "
-            f"{'the run goes on from ' + str(last()) if last() else 'without a checkpoint the run starts anew'}.\n"
+            f"{f'the run continues from {last()}' if last() else 'without a checkpoint the run starts again'}.\n"
             f"TensorFlow says: {str(error)[:300]}"
         ) from error

@@ -1,15 +1,16 @@
 """Batches of NumPy arrays and tensors in one form, their specs, and the workers that read them."""
 
 import collections
+import itertools
 import multiprocessing.pool
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from dropzoo.training.loop.batches import Batch
+from dropzoo.training.loop.batches import Batch, empty
 
 
 def as_batch(batch: Any) -> Batch:
@@ -27,6 +28,18 @@ def as_batch(batch: Any) -> Batch:
             f"Received: {type(batch).__name__} of {len(parts)}"
         )
     return keras.tree.map_structure(_array, keras.tree.lists_to_tuples(parts))
+
+
+def first_batches(data: Iterable[Any], name: str) -> list[Batch]:
+    """Returns the first two batches of the data, which show the shapes that all have.
+
+    Raises:
+        ValueError: If there is no batch.
+    """
+    found = [as_batch(batch) for batch in itertools.islice(data, 2)]
+    if not found:
+        raise empty(name)
+    return found
 
 
 def tensors(parts: Batch) -> Batch:

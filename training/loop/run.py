@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from dropzoo.training.loop import batches, checkpoints, replicas
 from dropzoo.training.loop.checkpoints import Checkpoint
-from dropzoo.training.loop.feeds import Feed
+from dropzoo.training.loop.feeds import Feed, unreadable_named
 from dropzoo.training.loop.ordered import Order
 from dropzoo.training.loop.pixels import STEPS, Images
 from dropzoo.training.loop.program import Program
@@ -96,7 +96,11 @@ class Run:
         """Trains to the end of `epochs` epochs, or until a callback or a signal stops the run."""
         logs = None
         try:
-            with self.signals, replicas.lost_worker_named(self.settings.strategy, lambda: self.last):
+            with (
+                self.signals,
+                replicas.lost_worker_named(self.settings.strategy, lambda: self.last),
+                unreadable_named(self.settings.train, self.settings.validation),
+            ):
                 for epoch in range(self.start, epochs):
                     logs = self.epoch(epoch)
                     if self.model.stop_training:
@@ -171,8 +175,8 @@ class Run:
         """Stops a run whose data end within an epoch, with a warning, as `fit` does."""
         self.model.stop_training = True
         warnings.warn(
-            f"`train` came to an end after {done} of the {self.settings.train.steps} batches of epoch "
-            f"{epoch + 1}, and the run stops there. Pass a smaller `steps_per_epoch`, or more data",
+            f"`train` ended after {done} of the {self.settings.train.steps} batches of epoch {epoch + 1}, so "
+            f"the run stops. Pass a smaller `steps_per_epoch`, or more data",
             stacklevel=2,
         )
 

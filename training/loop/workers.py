@@ -19,11 +19,11 @@ def multi_worker_strategy(
 ) -> tf.distribute.Strategy:
     """Returns a `MultiWorkerMirroredStrategy` in which no worker waits forever for another.
 
-    Call it before any other function of TensorFlow, because it opens the connections of the cluster.
+    Call this before any other TensorFlow function, because it opens the connections of the cluster.
 
     Args:
-        timeout: Float, seconds. The time that a worker waits for the others in a step; it must be longer than the
-            slowest worker needs to trace its first step.
+        timeout: Float, seconds. How long a worker waits for the others in a step. It must be longer than the time
+            that the slowest worker needs to trace its first step.
         resolver: A cluster resolver that says who takes part, for example
             `tf.distribute.cluster_resolver.SlurmClusterResolver()` under Slurm; None reads `TF_CONFIG`.
 

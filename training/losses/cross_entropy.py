@@ -11,9 +11,9 @@ from keras import ops
 class SmoothedCrossEntropy(keras.losses.Loss):
     """Cross-entropy between logits and integer labels, with label smoothing.
 
-    Each label is trusted a little less than fully, so that no logit gains by growing without end. The target is
-    `1 - label_smoothing` at the label, plus `label_smoothing` spread evenly over all classes. Keras has this for
-    one-hot labels only.
+    The loss does not fully trust the labels, so that logits do not grow without limit. The target is
+    `1 - label_smoothing` at the label, plus `label_smoothing` spread evenly over all classes. Keras supports label
+    smoothing only for one-hot labels.
 
     Args:
         label_smoothing: Float in [0, 1). The share that is spread.

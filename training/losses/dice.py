@@ -19,15 +19,16 @@ class Dice(PixelLoss):
     one image is one minus the mean over classes of `(2 sum(p g) + smooth) / (sum(p) + sum(g) + smooth)`, where `p`
     is the softmax of the logits, `g` is the one-hot mask, and the sums run over the pixels.
 
-    The mean is over the classes that are present in the image's mask. An absent class has no overlap to gain: its
-    Dice is the noise of tiny probabilities, and its false positives already lower the Dice of the present classes.
-    One logit means a sigmoid. Then only the foreground counts, even in images without any.
+    The mean is over the classes that are present in the mask of the image. Absent classes do not count: their Dice
+    would only be noise from tiny probabilities, and their false positives already lower the Dice of the classes
+    that are present. For a single logit, `p` is its sigmoid, and only the foreground counts, even in images
+    without foreground.
 
     The loss is computed for each image and averaged over the images. So it does not depend on how images are
-    batched, and weights of images mean the same as in every Keras loss.
+    batched, and sample weights mean the same as in every Keras loss.
 
-    Differs from the paper: the denominator sums `p` and `g` and not their squares (as in nnU-Net), and each class
-    is scored, not the foreground alone.
+    Differs from the paper: the denominator sums `p` and `g` instead of their squares (as in nnU-Net), and every
+    class counts, not only the foreground.
 
     Args:
         smooth: Float above 0. Keeps the ratio and its gradient finite where an image has no foreground.
@@ -110,11 +111,12 @@ class DiceCrossEntropy(Dice):
 
     This is the usual default for segmentation: cross-entropy gives every pixel a smooth, calibrated gradient, and
     Dice keeps small classes from being outweighed. The cross-entropy of an image is the mean over the pixels that
-    count. Weights enter as in Keras (which divides by the number of pixels, not by the sum of the weights), so
+    count. Weights are used as in Keras (which divides by the number of pixels, not by the sum of the weights), so
     `dice_weight=0` is `keras.losses.SparseCategoricalCrossentropy(from_logits=True)`. One logit means binary
     cross-entropy.
 
-    Differs from the paper: it is half of the plain sum, and Dice is averaged as in `Dice`.
+    Differs from the paper: with the default weight, the loss is half of the sum of the two, and Dice is averaged
+    as in `Dice`.
 
     Args:
         dice_weight: Float in [0, 1]. The share of Dice.

@@ -13,7 +13,7 @@ from dropzoo.training.losses.base import PixelLoss, Pixels, mean_over_pixels
 
 @keras.saving.register_keras_serializable(package="dropzoo")
 class FocalCrossEntropy(PixelLoss):
-    """Focal loss: cross-entropy in which predictions that are already right count little.
+    """Focal loss: cross-entropy that gives little weight to predictions that are already right.
 
     The loss of a pixel is `-(1 - p)**gamma log p`, where `p` is the probability of the true class, and the loss of
     an image is the mean over its pixels that count. Labels of shape `(batch,)` make it a loss for classification.

@@ -12,19 +12,19 @@ from dropzoo.training.losses.dice import Dice
 
 @keras.saving.register_keras_serializable(package="dropzoo")
 class Tversky(Dice):
-    """Tversky loss: `Dice` with different costs for missed pixels and for false alarms.
+    """Tversky loss: like `Dice`, but with different costs for missed pixels and for false alarms.
 
     The loss of one class of an image is `1 - (2 t + smooth) / (2 (t + alpha p + beta n) + smooth)`, where `t` is
     the overlap, `p` the sum of the false positives, and `n` the sum of the false negatives. The loss is raised to
-    `gamma`. A `gamma` below 1 gives classes that are nearly right more of the gradient. `alpha=beta=0.5` is
-    `Dice`. Classes and images are averaged as in `Dice`.
+    the power of `gamma`. With a `gamma` below 1, classes that are nearly right get a larger gradient.
+    `alpha=beta=0.5` gives `Dice`. Classes and images are averaged as in `Dice`.
 
-    Differs from the paper: each class is scored, not the foreground alone. The exponent of the focal form is
-    `gamma`, where Abraham and Khan write `1 / gamma`; their choice is `gamma=0.75` here.
+    Differs from the paper: every class counts, not only the foreground. The exponent is `gamma`, where Abraham and
+    Khan write `1 / gamma`; their recommended value is `gamma=0.75` here.
 
     Args:
         alpha: Float, 0 or more. The weight of false positives.
-        beta: Float, 0 or more. The weight of false negatives; larger than `alpha` where recall matters.
+        beta: Float, 0 or more. The weight of false negatives; use a larger value than `alpha` if recall matters.
         gamma: Float above 0. The exponent.
         smooth: Float above 0, see `Dice`.
         ignore_class: Int or None. Pixels with this label do not count.

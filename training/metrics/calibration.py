@@ -16,7 +16,7 @@ _FINE, _LOW, _HIGH = 4096, -10.0, 18.0
 
 @keras.saving.register_keras_serializable(package="dropzoo")
 class ExpectedCalibrationError(BinnedError):
-    """Expected calibration error: the distance of confidence from accuracy.
+    """Expected calibration error: the mean difference between confidence and accuracy.
 
     Predictions fall into `num_bins` bins of equal width by confidence, `((m - 1) / M, m / M]`. The error is the
     mean of `|accuracy - mean confidence|` over the bins, weighted by their share of the predictions. Each pixel is
@@ -33,7 +33,7 @@ class ExpectedCalibrationError(BinnedError):
         ValueError: If `num_bins` is not a positive int, or the shapes of the data do not fit.
 
     Call arguments:
-        y_true: Int tensor `(batch, ...)` or `(batch, ..., 1)`. Labels; one that is no class makes the result NaN.
+        y_true: Int tensor `(batch, ...)` or `(batch, ..., 1)`. Labels; labels that are not classes give NaN.
         y_pred: Float tensor `(batch, ..., classes)`; one output is the foreground of a binary task.
         sample_weight: Float tensor or None, `(batch,)` or one weight for each label.
 
@@ -67,15 +67,15 @@ class ExpectedCalibrationError(BinnedError):
 class AdaptiveCalibrationError(BinnedError):
     """Expected calibration error over bins that hold equally many predictions.
 
-    Most predictions of a trained network are nearly sure, so most of them share the last bin of equal width, where
-    over- and underconfidence cancel out. Bins of equal mass follow the predictions instead.
+    Most predictions of a trained network have a confidence near 1. With bins of equal width, most of them are in
+    the last bin, where over- and underconfidence cancel out. Bins with equally many predictions avoid this.
 
-    Exact bins would need all predictions at once. This metric streams: it sums confidence and right answers, in
-    float64, over a fine histogram of 4,096 steps of the log odds, and `result()` merges the steps into bins of
-    equal mass. A step (or one prediction) that lies across an edge is shared between both sides in proportion. The
-    result differs from the exact error only by predictions within one step of an edge, which is at most 0.2 % of
-    confidence. Predictions of equal confidence count as if they were mixed evenly, whereas sorting would keep them
-    in their order of arrival.
+    Exact bins would need all predictions at once. This metric is a streaming approximation: it sums confidence and
+    right answers, in float64, over a fine histogram of 4,096 steps of the log odds, and `result()` merges the
+    steps into bins of equal mass. A step (or one prediction) that lies across an edge is shared between both sides
+    in proportion. The result differs from the exact error only by predictions within one step of an edge, which is
+    at most 0.2 % of confidence. Predictions with the same confidence are divided evenly, while an exact
+    computation would sort them in their order of arrival.
 
     Args:
         num_bins: Int above 0. The number of bins of equal mass.
@@ -88,7 +88,7 @@ class AdaptiveCalibrationError(BinnedError):
         ValueError: If `num_bins` is not a positive int, or the shapes of the data do not fit.
 
     Call arguments:
-        y_true: Int tensor `(batch, ...)` or `(batch, ..., 1)`. Labels; one that is no class makes the result NaN.
+        y_true: Int tensor `(batch, ...)` or `(batch, ..., 1)`. Labels; labels that are not classes give NaN.
         y_pred: Float tensor `(batch, ..., classes)`; one output is the foreground of a binary task.
         sample_weight: Float tensor or None, `(batch,)` or one weight for each label; weights count as mass.
 
@@ -142,7 +142,7 @@ class AdaptiveCalibrationError(BinnedError):
 
 @keras.saving.register_keras_serializable(package="dropzoo")
 class ClasswiseCalibrationError(BinnedError):
-    """Calibration error of the probabilities of all classes, not of the predicted class alone.
+    """Calibration error of the probabilities of all classes, not only of the predicted class.
 
     For each class, all predictions fall into bins of equal width by the probability of that class. The error of a
     class is the mean of `|share of the class - mean probability|` over the bins, weighted by their share of the
@@ -162,7 +162,7 @@ class ClasswiseCalibrationError(BinnedError):
         ValueError: If `num_classes` or `num_bins` is not a positive int, or the shapes of the data do not fit.
 
     Call arguments:
-        y_true: Int tensor `(batch, ...)` or `(batch, ..., 1)`. Labels; one that is no class makes the result NaN.
+        y_true: Int tensor `(batch, ...)` or `(batch, ..., 1)`. Labels; labels that are not classes give NaN.
         y_pred: Float tensor `(batch, ..., classes)`; one output is the foreground of a binary task.
         sample_weight: Float tensor or None, `(batch,)` or one weight for each label.
 

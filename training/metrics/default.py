@@ -13,8 +13,8 @@ from dropzoo.training.metrics.iou import MeanIoU
 def default_metrics(task: str, num_classes: int, ignore_class: int | None = None) -> list[keras.metrics.Metric]:
     """Returns the usual metrics of a task, from logits: accuracy, and for segmentation also the mean IoU.
 
-    The accuracy of a segmentation counts pixels. Keras' own `"accuracy"` asks whether one output exceeds 0.5,
-    which is right for a probability only; a logit predicts the foreground above 0.
+    The accuracy of a segmentation counts pixels. For a single output, Keras' own `"accuracy"` tests whether the
+    output exceeds 0.5. This is right for a probability, but a logit predicts the foreground if it is above 0.
 
     Args:
         task: `"classification"` or `"segmentation"`.

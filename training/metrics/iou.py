@@ -12,10 +12,10 @@ from dropzoo.training.metrics.base import Values, flatten, predicted_classes
 class MeanIoU(keras.metrics.MeanIoU):
     """Mean intersection over union of the predicted classes, from logits.
 
-    `keras.metrics.MeanIoU` counts the pixels, and this class lets it read logits. Keras' own `sparse_y_pred=False`
-    takes the argmax, which is always 0 for one logit. Here one logit predicts 1 where it is positive. Counts are
-    float64, which is exact up to 2**53 pixels (Keras counts in whole numbers and truncates sample weights). The
-    mean leaves out classes that are neither in the masks nor in the predictions.
+    This is `keras.metrics.MeanIoU` for logits. With `sparse_y_pred=False`, Keras takes the argmax, which is always
+    0 for a single logit; here a single logit predicts 1 where it is positive. Counts are float64, which is exact
+    up to 2**53 pixels (Keras counts in whole numbers and truncates sample weights). Classes that are neither in
+    the masks nor in the predictions do not count in the mean.
 
     Args:
         num_classes: Int above 0. The number of outputs of the model; 1 means one logit and counts two classes.

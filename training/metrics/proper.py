@@ -32,12 +32,12 @@ class _MeanScore(ProbabilityMetric):
 
 @keras.saving.register_keras_serializable(package="dropzoo")
 class NegativeLogLikelihood(_MeanScore):
-    """Negative log-likelihood: the mean of `-log p(label)`, in nats.
+    """Negative log-likelihood (NLL): the mean of `-log p(label)`, in nats.
 
-    This is the cross-entropy as a metric. It asks for the right class and for the right confidence at once, and a
-    wrong prediction of high confidence costs most. Unlike Keras' losses and their `Mean`, it sums in float64,
-    leaves ignored pixels out of the count, and takes a single logit, logits or probabilities. Probabilities
-    below 1e-12 count as 1e-12, so a prediction costs at most 27.6; logits have no such bound.
+    This is the cross-entropy as a metric. It measures both whether the class is right and whether the confidence
+    is right; confident wrong predictions cost most. Unlike the means of Keras' losses, it sums in float64, does
+    not count ignored pixels, and takes a single logit, logits or probabilities. Probabilities below 1e-12 count as
+    1e-12, so a prediction costs at most 27.6; logits have no such bound.
 
     Args:
         from_logits: Bool. Whether `y_pred` holds logits rather than probabilities.
@@ -49,7 +49,7 @@ class NegativeLogLikelihood(_MeanScore):
         ValueError: If the shapes of the data do not fit.
 
     Call arguments:
-        y_true: Int tensor `(batch, ...)` or `(batch, ..., 1)`. Labels; one that is no class makes the result NaN.
+        y_true: Int tensor `(batch, ...)` or `(batch, ..., 1)`. Labels; labels that are not classes give NaN.
         y_pred: Float tensor `(batch, ..., classes)`; one output is the foreground of a binary task.
         sample_weight: Float tensor or None, `(batch,)` or one weight for each label.
 
@@ -89,8 +89,8 @@ class BrierScore(_MeanScore):
 
     Let `y` be the label as a one-hot vector. The score is `sum_k (p_k - y_k)**2` for three or more classes, and
     `(p_1 - y_1)**2` for two classes or one output, which is half of that sum. This is the convention of
-    `sklearn.metrics.brier_score_loss`. A wrong prediction costs a bounded amount, so a few wrong predictions of
-    high confidence do not decide the score, whereas they decide the negative log-likelihood.
+    `sklearn.metrics.brier_score_loss`. The cost of a wrong prediction is bounded, so a few confident wrong
+    predictions do not dominate the score, as they do in the negative log-likelihood.
 
     Args:
         from_logits: Bool. Whether `y_pred` holds logits rather than probabilities.
@@ -102,7 +102,7 @@ class BrierScore(_MeanScore):
         ValueError: If the shapes of the data do not fit.
 
     Call arguments:
-        y_true: Int tensor `(batch, ...)` or `(batch, ..., 1)`. Labels; one that is no class makes the result NaN.
+        y_true: Int tensor `(batch, ...)` or `(batch, ..., 1)`. Labels; labels that are not classes give NaN.
         y_pred: Float tensor `(batch, ..., classes)`; one output is the foreground of a binary task.
         sample_weight: Float tensor or None, `(batch,)` or one weight for each label.
 

@@ -6,10 +6,10 @@ from sklearn.metrics import roc_auc_score
 
 
 def risk_coverage(uncertainty: ArrayLike, errors: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the mean error of the most certain predictions, from the first one alone to all of them.
+    """Returns the mean error of the k most certain predictions, for every k from 1 to all of them.
 
     The predictions are put in the order of their uncertainty; `risk[k - 1]` is the mean error of the first `k`.
-    Predictions of equal uncertainty all count as their mean error, which is the average over random orders.
+    Predictions with the same uncertainty all get their mean error, which is the average over all orders.
 
     Args:
         uncertainty: Array of any shape, one number for each prediction; a higher number is less certain: entropy,
@@ -43,8 +43,9 @@ def risk_coverage(uncertainty: ArrayLike, errors: ArrayLike) -> tuple[np.ndarray
 def aurc(uncertainty: ArrayLike, errors: ArrayLike) -> float:
     """Returns the area under the risk-coverage curve: the mean of the risk over all coverages.
 
-    It is 0 if there are no errors. It depends on two things: the number of errors, and how late in the order they
-    come. A random uncertainty gives the error rate `e`, and even the best one gives `e + (1 - e) log(1 - e)`.
+    It is 0 if there are no errors. It depends on the number of errors, and on how late they come in the order from
+    certain to uncertain. With a random uncertainty it is the error rate `e`, and with the best possible
+    uncertainty it is `e + (1 - e) log(1 - e)`.
 
     Args:
         uncertainty: Array of any shape, one number for each prediction; a higher number is less certain.

@@ -14,12 +14,12 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike, ignore_class: int | No
 
     The temperature is one number. It makes a network less certain (T > 1) or more certain (T < 1) and changes no
     predicted class. Fit it on data that the model was not trained on and that is not the test set. A single logit
-    is that of the foreground of a binary task. Log-probabilities, such as the log of a Monte-Carlo mean, may take
-    the place of logits.
+    is the logit of the foreground in a binary task. You can also pass log-probabilities, such as the log of a
+    Monte-Carlo mean.
 
-    A few labels that are all predicted right would ask for endless certainty. So each label counts as wrong with
-    the probability 1 / (n + 2) for n labels, which is Laplace's rule of succession: as if one more prediction had
-    been right and one wrong. With thousands of labels this changes nothing.
+    If a few labels are all predicted right, the best temperature would be 0. So each of n labels counts as wrong
+    with the probability 1 / (n + 2), which is Laplace's rule of succession: as if one more prediction had been
+    right and one wrong. With thousands of labels, this makes no difference.
 
     Args:
         logits: Float array `(batch, ..., classes)`, finite.
@@ -30,7 +30,8 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike, ignore_class: int | No
         Float in [0.01, 100].
 
     Raises:
-        ValueError: If the shapes do not fit, a label is no class, no label is left, or a logit is not finite.
+        ValueError: If the shapes do not fit, if a label is not a class, if all labels are ignored, or if a logit
+            is not finite.
 
     Example:
     >>> import numpy as np

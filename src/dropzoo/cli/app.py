@@ -44,7 +44,7 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def _options(
     debug: Annotated[
-        bool, typer.Option("--debug", help="Show the traceback of an error, and the log lines of TensorFlow.")
+        bool, typer.Option("--debug", help="Show tracebacks of errors, and TensorFlow's log messages.")
     ] = False,
     version: Annotated[
         bool,

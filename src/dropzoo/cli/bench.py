@@ -16,10 +16,10 @@ def bench_input(
     data: DataOption,
     reading: InputOptions,
     seconds: Annotated[
-        float, typer.Option("--seconds", min=0.1, help="About how many seconds to measure for.")
+        float, typer.Option("--seconds", min=0.1, help="About how long to measure, in seconds.")
     ] = 10.0,
 ) -> None:
-    """Measures the input pipeline alone, in images a second: while the cache fills, and afterwards.
+    """Measures the speed of the input pipeline alone, in images per second, with an empty and a full cache.
 
     To compare it with the training steps, run: dropzoo bench
 
@@ -41,18 +41,20 @@ def bench_input(
 
 @with_groups
 def bench(
-    model: Annotated[str, typer.Argument(help="A model's name: dropzoo list models.")],
+    model: Annotated[str, typer.Argument(help="Name of a model. To list the names: dropzoo list models.")],
     data: DataOption,
     dropout: DropoutOption = None,
     option: ModelOptions = None,
     *,
     reading: InputOptions,
-    steps: Annotated[int, typer.Option("--steps", min=1, help="Steps in one round.")] = 20,
+    steps: Annotated[
+        int, typer.Option("--steps", min=1, help="Number of training steps in each measurement.")
+    ] = 20,
     seconds: Annotated[
-        float, typer.Option("--seconds", min=0.1, help="About how many seconds to measure the input for.")
+        float, typer.Option("--seconds", min=0.1, help="About how long to measure the input pipeline, in seconds.")
     ] = 5.0,
 ) -> None:
-    """Measures training steps with and without XLA, and the input, and says which of the two is slower.
+    """Measures training steps, with and without XLA, and the input pipeline, and says which is slower.
 
     Example: dropzoo bench unet --data digit_scenes --dropout 0.3 --option filters=16
     """

@@ -21,21 +21,22 @@ _TEMPERATURES: dict[str, Any] = {"one": True, "per_class": "per_class", "none": 
 
 
 def calibrate(
-    run: Annotated[Path, typer.Argument(help="A run's folder; or, with --data, any .keras file.")],
+    run: Annotated[Path, typer.Argument(help="A run's folder, or any .keras file (with --data).")],
     guarantee: Annotated[
         list[str] | None,
         typer.Option(
             "--guarantee",
-            help='Repeatable: what is promised, and the largest share of errors, such as "miss=0.1". For images '
-            "set (classes that may be true) and error (ask a human); for masks miss (outer), false (inner).",
+            help='Repeatable: a guarantee and its largest error rate, such as "miss=0.1". For classes of images: '
+            "set (the classes that may be true), error (ask a human). For masks: miss (outer mask), false "
+            "(inner mask), error.",
         ),
     ] = None,
     data: Annotated[
         str | None,
         typer.Option(
             "--data",
-            help="Images that are new to the model, in place of the run's validation images: all images of a "
-            "folder or a data set but its test images.",
+            help="A folder or a data set of images that are new to the model, to use instead of the run's "
+            "validation images. Its test images are left out.",
         ),
     ] = None,
     manual_dir: Annotated[
@@ -45,12 +46,12 @@ def calibrate(
         str | None,
         typer.Option(
             "--sites",
-            help="search: choose which sites drop, and at which share of their rates, or one pass. as_is: leave "
-            "them. Without it, search if the model has dropout.",
+            help="search: choose which sites drop at inference, at which fraction of their rates, or one pass "
+            "without dropout. as_is: keep sites and rates. The default is search if the model has dropout.",
         ),
     ] = None,
     temperature: Annotated[
-        str, typer.Option("--temperature", help="one, per_class (many images of each class), or none.")
+        str, typer.Option("--temperature", help="one; per_class, which needs many images of each class; or none.")
     ] = "one",
     num_samples: Annotated[
         int | None,
@@ -58,25 +59,27 @@ def calibrate(
             "--mc",
             "--num-samples",
             min=0,
-            help="Number of Monte-Carlo samples; 0 for one pass. Without it, 30 if the model has dropout.",
+            help="Number of Monte-Carlo samples; 0 for one pass. The default is 30 if the model has dropout.",
         ),
     ] = None,
     classes: Annotated[
         str | None,
         typer.Option(
-            "--classes", help='The classes that miss and false are about, such as "cell,edge". All by default.'
+            "--classes", help='The classes for the guarantees miss and false, such as "cell,edge". All by default.'
         ),
     ] = None,
     confidence: Annotated[
-        float, typer.Option("--confidence", help="The probability with which error holds, in (0, 1).")
+        float,
+        typer.Option("--confidence", help="The probability with which the guarantee error holds, in (0, 1)."),
     ] = 0.9,
     input_range: InputRangeOption = None,
     from_logits: FromLogitsOption = None,
 ) -> None:
     """Calibrates a model on images that it has not seen, and writes RUN/calibration.json.
 
-    evaluate, predict, export and serve use the calibration from then on; --no-calibration leaves it out.
-    The images are the run's validation images. They are never its test images, which judge the result.
+    From then on, evaluate, predict, measure and export use the calibration, unless you pass --no-calibration. By
+    default, the images are the validation images of the run. Test images are never used, so that they can judge
+    the result.
 
     Example: dropzoo calibrate runs/unet-digit_scenes --guarantee miss=0.1 --guarantee false=0.1
     """
@@ -120,10 +123,10 @@ def calibrate(
 
 def _calibrate_measurements(run: Path, calibrated: "Calibrated", wanted: "CalibrationConfig") -> None:
     """Calibrates the intervals of `dropzoo measure` too, for the same objects; too few images are no error."""
-    from dropzoo.predictions.measure import fit_intervals, intervals_file, objects_of_intervals
     from dropzoo.predictions.measuring import Measure
+    from dropzoo.predictions.saved_intervals import fit_intervals, intervals_file, objects_of_intervals
     from dropzoo.runs.calibrate import held_out
-    from dropzoo.runs.predictor import load_predictor
+    from dropzoo.runs.predictors import load_predictor
 
     how = objects_of_intervals(run) or Measure()
     said: dict[str, Any] = {"input_range": wanted.input_range, "from_logits": wanted.from_logits}

@@ -17,16 +17,20 @@ from dropzoo.common.shell import quote
 def inspect(
     data: Annotated[Path, typer.Argument(help="A folder of images.")],
     out: Annotated[
-        Path | None, typer.Option("--out", help="A page (HTML) with the tables and some images of each class.")
+        Path | None,
+        typer.Option("--out", help="Write an HTML page with the tables and some images of each class."),
     ] = None,
-    channels: Annotated[int | None, typer.Option("--channels", help="1 or 3: turn images grey or RGB.")] = None,
+    channels: Annotated[
+        int | None, typer.Option("--channels", help="Convert images to grey (1) or RGB (3).")
+    ] = None,
     validation_split: Annotated[
-        float, typer.Option("--validation-split", help="Share of the training images kept for validation.")
+        float,
+        typer.Option("--validation-split", help="Fraction of the training images that is kept for validation."),
     ] = 0.1,
     *,
     reading: FolderOptions,
 ) -> None:
-    """Shows how a folder is read: classes, sizes, splits, and what looks wrong. It decodes every file.
+    """Shows how a folder is read: classes, sizes, splits, and likely mistakes. Decodes every file.
 
     Example: dropzoo inspect cells --out sheet.html
     """
@@ -42,7 +46,7 @@ def inspect(
         )
     summary = found.summary
     if summary is None:
-        raise ValueError(f"`inspect` looks at folders of images. Received: {str(data)!r}")
+        raise ValueError(f"`inspect` needs a folder of images. Received: {str(data)!r}")
     show(found, console.print, say, every=True)
     for path, reason in summary.unreadable.items():
         say(reason if str(path) in reason else f"{path}: {reason}")

@@ -26,13 +26,15 @@ class FolderOptions:
         str | None, _option("--masks", text='Folder or pattern of the masks, as in "**/*_mask.png".')
     ] = None
     mask_suffix: Annotated[
-        str | None, _option("--mask-suffix", text='What names of masks have behind those of images: "_seg".')
+        str | None,
+        _option("--mask-suffix", text='The ending that mask names have after the image name, such as "_seg".'),
     ] = None
     masks_as: Annotated[
         str | None,
         _option(
             "--masks-as",
-            text="What masks hold: ids, instances, threshold or threshold=128, palette or palette=FILE, alpha.",
+            text="Meaning of mask values: ids, instances, threshold or threshold=128, palette or palette=FILE, "
+            "alpha.",
         ),
     ] = None
     ignore_class: Annotated[
@@ -43,28 +45,45 @@ class FolderOptions:
     ] = None
     split_file: Annotated[
         str | None,
-        _option("--split-file", text="CSV with the columns file and label, mask, split or group, a row an image."),
+        _option(
+            "--split-file",
+            text="CSV with one row per image: column file, and some of label, mask, split and group.",
+        ),
     ] = None
     group_by: Annotated[
         str | None,
-        _option("--group-by", text='What names of images that belong together share, "patient\\d+"; or a column.'),
+        _option(
+            "--group-by",
+            text="Keep images in one split if this pattern finds the same text in their paths, such as "
+            '"patient\\d+"; or if they have the same value in this column of the CSV.',
+        ),
     ] = None
     test_split: Annotated[
-        float | None, _option("--test-split", text="Share of a folder without a split that tests; 0.2 by default.")
+        float | None,
+        _option(
+            "--test-split", text="Fraction of test images, if the folder has no split of its own; 0.2 by default."
+        ),
     ] = None
-    pages: Annotated[str, _option("--pages", text="What pages of TIFF stacks are: images, channels, or auto.")] = (
-        "auto"
-    )
+    pages: Annotated[
+        str, _option("--pages", text="Meaning of the pages of TIFF stacks: images, channels, or auto.")
+    ] = "auto"
     value_range: Annotated[
         str | None,
-        _option("--value-range", text="Values that become black and white: -1000,2000.", parser=parse_values),
+        _option(
+            "--value-range",
+            text="The stored values that become black and white, such as -1000,2000.",
+            parser=parse_values,
+        ),
     ] = None
     broken: Annotated[
         str, _option("--broken", text="What to do about files that cannot be read: refuse or skip.")
     ] = "refuse"
     cache: Annotated[
         str,
-        _option("--cache", text="Where decoded images stay: memory, disk, none; auto: memory for up to 128 MB."),
+        _option(
+            "--cache",
+            text="Where to keep decoded images: memory, disk or none. auto: memory up to 128 MB, else none.",
+        ),
     ] = "auto"
 
 

@@ -20,7 +20,7 @@ _SAME = {"tensorflow": "tensorflow-cpu"}
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
-    """Prints versions, devices, extras and known problems of this installation: what a bug report needs.
+    """Prints the versions, devices, extras and known problems of this installation, for bug reports.
 
     The exit status is 1 if there is a problem.
 

@@ -22,33 +22,36 @@ def measure(
         list[Path] | None, typer.Argument(help='Image files, folders, or patterns such as "scans/**/*.tif".')
     ] = None,
     out: Annotated[
-        Path, typer.Option("--out", help="The table, .csv or .json: a row for each image and class.")
+        Path, typer.Option("--out", help="The table (.csv or .json), with a row for each image and class.")
     ] = Path("measurements.csv"),
     *,
     save: Annotated[
         str,
         typer.Option(
             "--save",
-            help="Files beside the table: objects (a table), labels (TIFF), geojson, page (HTML); or none.",
+            help="More files to write: objects (a table), labels (TIFF), geojson, page (HTML); or none.",
         ),
     ] = "objects,page",
-    split: Annotated[bool, typer.Option("--split", help="Cut objects that touch, by a watershed.")] = False,
-    min_area: Annotated[int, typer.Option("--min-area", min=1, help="Leave out smaller objects, in pixels.")] = 1,
+    split: Annotated[bool, typer.Option("--split", help="Separate touching objects with a watershed.")] = False,
+    min_area: Annotated[int, typer.Option("--min-area", min=1, help="Leave out objects with fewer pixels.")] = 1,
     pixel_size: Annotated[
-        float, typer.Option("--pixel-size", help="Length of a side of a pixel, for areas and perimeters.")
+        float, typer.Option("--pixel-size", help="Side length of a pixel, in your unit, for areas and perimeters.")
     ] = 1.0,
     intervals: Annotated[
         str | None,
         typer.Option(
-            "--intervals", help="calibrated, or samples. By default calibrated, if the model was calibrated."
+            "--intervals",
+            help="calibrated, or samples (the spread of the samples). The default is calibrated "
+            "if the model was calibrated.",
         ),
     ] = None,
     calibrate: Annotated[
         str | None,
         typer.Option(
             "--calibrate",
-            help="Calibrate the intervals first, on images whose masks are known: a folder or a data set that is "
-            'new to the model, or "validation" for the validation images of a run. The model keeps them.',
+            help="First calibrate the intervals, on images with known masks: a folder or a data set that is new "
+            "to "
+            'the model, or "validation" for the validation images of a run. The result is saved with the model.',
         ),
     ] = None,
     num_samples: SamplesOption = 30,
@@ -58,24 +61,19 @@ def measure(
     no_calibration: NoCalibrationOption = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing tables and files.")] = False,
 ) -> None:
-    """Measures the objects in images: counts, areas and perimeters with 90 % intervals, and intensities without.
+    """Measures the objects in images: counts, areas and perimeters with 90 % intervals, and mean intensities.
 
-    Each object has the probability that it exists: the share of Monte-Carlo samples in which it is there.
+    Each object gets the probability that it exists: the share of Monte-Carlo samples that contain it.
 
     Example: dropzoo measure scans --model runs/unet-nuclei --split --save objects,labels,geojson,page
 
     Example: dropzoo measure --model runs/unet-nuclei --calibrate validation
     """
     from dropzoo.common.checks import check_choice, check_positive
-    from dropzoo.predictions.measure import (
-        SAVED,
-        calibrate_intervals,
-        intervals_file,
-        load_intervals,
-        measure_into,
-    )
+    from dropzoo.predictions.measure import SAVED, measure_into
     from dropzoo.predictions.measuring import Measure
-    from dropzoo.runs.predictor import load_predictor
+    from dropzoo.predictions.saved_intervals import calibrate_intervals, intervals_file, load_intervals
+    from dropzoo.runs.predictors import load_predictor
 
     logging.getLogger("tifffile").addHandler(logging.NullHandler())
     saved = [] if save == "none" else [each.strip() for each in save.split(",")]

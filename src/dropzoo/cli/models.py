@@ -22,7 +22,7 @@ def list_(
     kind: Annotated[str, typer.Argument(help="models, layers, plans or data")],
     pattern: Annotated[str, typer.Argument(help="Only names that match, such as '*unet*'.")] = "*",
 ) -> None:
-    """Lists models, layers, plans or data sets, with a line on each.
+    """Lists models, layers, plans or data sets, with one line about each.
 
     Example: dropzoo list models
     """
@@ -64,12 +64,15 @@ def sites(
     option: ModelOptions = None,
     edges: Annotated[
         bool,
-        typer.Option("--edges", help="Also list edges, such as 'enc->join': an output on its way to one reader."),
+        typer.Option(
+            "--edges",
+            help="Also list edges, such as 'enc->join': an output as one of the layers that read it sees it.",
+        ),
     ] = False,
 ) -> None:
-    """Shows a model's dropout sites, and what a plan puts there.
+    """Shows the dropout sites of a model, and the dropout that a plan puts there.
 
-    A last column shows what draws at random inside of layers, where a plan changes nothing, if there is any.
+    If layers have dropout inside, which a plan cannot change, a last column shows it.
 
     Example: dropzoo sites unet --dropout bayesian_segnet
     """
@@ -92,7 +95,7 @@ def plot(
     dropout: DropoutOption = None,
     option: ModelOptions = None,
     size: Annotated[
-        int, typer.Option("--size", min=1, help="Height and width of the images, if the model takes any.")
+        int, typer.Option("--size", min=1, help="Height and width of the images, if the model takes any size.")
     ] = 128,
 ) -> None:
     """Draws a network with its dropout sites, for a paper or a slide.

@@ -48,15 +48,15 @@ InputRangeOption = Annotated[
     str | None,
     typer.Option(
         "--input-range",
-        help="The values of a black and a white pixel that the model takes, such as 0,255. "
-        "Without it, the model or its training images show them.",
+        help="The values of black and white pixels that the model takes, such as 0,255. By default, they are "
+        "read off the model.",
     ),
 ]
 FromLogitsOption = Annotated[
     bool | None,
     typer.Option(
         "--from-logits/--probabilities",
-        help="Whether the model's output is logits, or probabilities. Without it, the model shows which.",
+        help="Whether the model's output is logits or probabilities. By default, this is read off the model.",
         show_default=False,
     ),
 ]
@@ -64,7 +64,7 @@ NoCalibrationOption = Annotated[
     bool,
     typer.Option(
         "--no-calibration",
-        help="Leave out the calibration that dropzoo calibrate has made for the model.",
+        help="Ignore the model's calibration (from dropzoo calibrate).",
     ),
 ]
 SamplesOption = Annotated[int, typer.Option("--mc", "--num-samples", min=1, help="Number of Monte-Carlo samples.")]
@@ -88,15 +88,23 @@ class TrainingOptions:
     ] = "adam"
     warmup: Annotated[
         float,
-        typer.Option("--warmup", help="Epochs in which the learning rate grows from 0.", rich_help_panel=_HOW),
+        typer.Option(
+            "--warmup", help="Number of epochs in which the learning rate rises from 0.", rich_help_panel=_HOW
+        ),
     ] = 0.0
     clip_norm: Annotated[
         float | None,
-        typer.Option("--clip-norm", help="Largest norm of all gradients together.", rich_help_panel=_HOW),
+        typer.Option(
+            "--clip-norm", help="Clip the global norm of the gradients to this value.", rich_help_panel=_HOW
+        ),
     ] = None
     ema: Annotated[
         float | None,
-        typer.Option("--ema", help="Momentum of a moving average of the weights: 0.99.", rich_help_panel=_HOW),
+        typer.Option(
+            "--ema",
+            help="Momentum of an exponential moving average of the weights, such as 0.99.",
+            rich_help_panel=_HOW,
+        ),
     ] = None
     precision: Annotated[
         str,
@@ -104,16 +112,16 @@ class TrainingOptions:
     ] = "float32"
     mixup: Annotated[
         float,
-        typer.Option("--mixup", help="Mixes images and labels of classifiers: 0.2.", rich_help_panel=_HOW),
+        typer.Option("--mixup", help="Strength of mixup (for classifiers), such as 0.2.", rich_help_panel=_HOW),
     ] = 0.0
     cutmix: Annotated[
         float,
-        typer.Option("--cutmix", help="Puts boxes of one image into another: 1.0.", rich_help_panel=_HOW),
+        typer.Option("--cutmix", help="Strength of CutMix (for classifiers), such as 1.0.", rich_help_panel=_HOW),
     ] = 0.0
     deep_supervision: Annotated[
         bool,
         typer.Option(
-            "--deep-supervision", help="Losses at each stage of a U-Net's decoder.", rich_help_panel=_HOW
+            "--deep-supervision", help="Add a loss at each stage of a U-Net's decoder.", rich_help_panel=_HOW
         ),
     ] = False
     learning_rate_schedule: Annotated[
@@ -121,23 +129,27 @@ class TrainingOptions:
         typer.Option(
             "--schedule",
             "--learning-rate-schedule",
-            help="Schedule of the learning rate: cosine (down to 0), constant, one_cycle, polynomial.",
+            help="Learning-rate schedule: cosine (down to 0), constant, one_cycle, polynomial.",
             rich_help_panel=_HOW,
         ),
     ] = "cosine"
     image_size: ImageSizeOption = None
     num_channels: Annotated[
-        int | None, typer.Option("--channels", help="1 or 3: turn images grey or RGB.", rich_help_panel=_HOW)
+        int | None, typer.Option("--channels", help="Convert images to grey (1) or RGB (3).", rich_help_panel=_HOW)
     ] = None
     validation_split: Annotated[
         float,
         typer.Option(
-            "--validation-split", help="Share of the training images kept for validation.", rich_help_panel=_HOW
+            "--validation-split",
+            help="Fraction of the training images that is kept for validation.",
+            rich_help_panel=_HOW,
         ),
     ] = 0.1
     limit: Annotated[
         int | None,
-        typer.Option("--limit", help="Number of training images to use, from the first.", rich_help_panel=_HOW),
+        typer.Option(
+            "--limit", help="Use only the first images of the training set: this many.", rich_help_panel=_HOW
+        ),
     ] = None
     manual_dir: Annotated[
         str | None,

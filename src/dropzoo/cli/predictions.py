@@ -41,14 +41,14 @@ class ModelAnswers:
         str | None,
         typer.Option(
             "--task",
-            help="multi_class, binary, multi_label or regression. Without it, the model shows which.",
+            help="multi_class, binary, multi_label or regression. By default, it is read off the model.",
             show_default=False,
         ),
     ] = None
     no_calibration: NoCalibrationOption = False
     server: Annotated[
         str | None,
-        typer.Option("--server", help="Address of a running dropzoo serve that answers, in place of --model."),
+        typer.Option("--server", help="Address of a running dropzoo server to use instead of --model."),
     ] = None
     token: Annotated[str | None, typer.Option("--token", envvar="DROPZOO_TOKEN", help="Token of the server.")] = (
         None
@@ -67,7 +67,9 @@ class Computing:
     ] = None
     tile: Annotated[
         int | None,
-        typer.Option("--tile", min=1, help="Compute larger images in tiles of this size; TIFF is read in parts."),
+        typer.Option(
+            "--tile", min=1, help="Compute larger images in tiles of this size. TIFF files are then read in parts."
+        ),
     ] = None
     overlap: Annotated[
         int | None,
@@ -83,7 +85,7 @@ def predict(
     model: Annotated[
         Path | None, typer.Option("--model", help="A run's folder, a .keras file or a SavedModel.")
     ] = None,
-    out: Annotated[Path, typer.Option("--out", help="Folder of masks and pictures.")] = Path("predictions"),
+    out: Annotated[Path, typer.Option("--out", help="Folder for masks and pictures.")] = Path("predictions"),
     *,
     save: Annotated[
         str | None,
@@ -96,25 +98,32 @@ def predict(
     ] = None,
     form: Annotated[
         str,
-        typer.Option("--format", help="png (fractions become TIFF), tiff, or npz with all arrays of an image."),
+        typer.Option(
+            "--format",
+            help="png (maps with fractions are written as TIFF), tiff, or npz with all arrays of an image.",
+        ),
     ] = "png",
     table: Annotated[
         Path | None,
         typer.Option(
             "--table",
-            help="Table (.csv, .json), one row an image, uncertain ones first; for masks, predictions.csv in OUT.",
+            help="Table (.csv or .json) with one row per image, the most uncertain first. For masks, "
+            "OUT/predictions.csv by default.",
         ),
     ] = None,
     answers: ModelAnswers,
     computing: Computing,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Start again. By default, finished images are skipped.")
+        bool,
+        typer.Option(
+            "--overwrite", help="Start again, and replace existing files. By default, finished images are skipped."
+        ),
     ] = False,
 ) -> None:
-    """Predicts images with the model's uncertainty: labels as a table, masks as files in the size of the image.
+    """Predicts images with the uncertainty of the model: labels as a table, masks as files of the image's size.
 
-    Give the same command again to go on after a stop, or to add images. Files that cannot be read are listed at
-    the end, and the status is then 1.
+    Run the same command again to continue after a stop, or to add images. Files that cannot be read are listed at
+    the end; the exit status is then 1.
 
     Example: dropzoo predict cell.png --model runs/unet-nuclei
 
@@ -148,7 +157,7 @@ def predict(
 
 def _predictor(model: Path | None, answers: ModelAnswers, computing: Computing) -> "Predictor":
     """Loads what answers: a model, or a server."""
-    from dropzoo.runs.predictor import load_predictor
+    from dropzoo.runs.predictors import load_predictor
 
     if (model is None) == (answers.server is None):
         raise ValueError(
@@ -160,11 +169,11 @@ def _predictor(model: Path | None, answers: ModelAnswers, computing: Computing) 
         _check_server(answers, computing)
         if computing.tile is not None:
             raise ValueError(
-                "--tile needs the model itself, whose masks are then the same in all tiles. Pass --model"
+                "--tile needs the model itself, to use the same dropout masks in all tiles. Pass --model"
             )
         return connect(str(answers.server), answers.token)
     if computing.overlap is not None and computing.tile is None:
-        raise ValueError("`--overlap` is what neighbouring tiles share. Pass --tile too")
+        raise ValueError("`--overlap` is the number of pixels that neighbouring tiles share. Pass --tile too")
     known: dict[str, Any] = {"input_range": parse_range(answers.input_range), "from_logits": answers.from_logits}
     known |= {"calibrated": not answers.no_calibration, "seed": answers.seed, "task": answers.task}
     known |= {"votes": True} if computing.tile is None else {"sampling": "fixed"}
@@ -182,8 +191,8 @@ def _check_server(answers: ModelAnswers, computing: Computing) -> None:
     said += ["--overlap"] if computing.overlap is not None and computing.tile is None else []
     if said:
         raise ValueError(
-            f"A server answers as its model was exported, and {', '.join(said)} cannot change that. Leave it out, "
-            "or pass --model"
+            f"{', '.join(said)} cannot change how the model of a server was exported. Leave it out, or use "
+            f"--model instead of --server"
         )
 
 
@@ -193,7 +202,9 @@ def _settings(model: Path | None, answers: ModelAnswers, predictor: "Predictor")
 
     said = {name: value for name, value in vars(answers).items() if name != "token"}
     said["num_samples"] = predictor.num_samples
-    return {"model": str(model and model.resolve()), "stamp": stamp_of(model), **said}
+    if model is None:
+        return {"model": predictor.served, **said}
+    return {"model": str(model.resolve()), "stamp": stamp_of(model), **said}
 
 
 def _tell(report: "Report") -> None:

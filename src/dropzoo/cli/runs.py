@@ -19,7 +19,7 @@ from dropzoo.common.shell import quote
 def evaluate(
     run: Annotated[
         Path,
-        typer.Argument(help="A run's folder; or, with --data, any .keras file, or a folder with a model.keras."),
+        typer.Argument(help="A run's folder; or (with --data) any .keras file, or a folder with a model.keras."),
     ],
     data: Annotated[
         str | None, typer.Option("--data", help="Data to use instead of the run's: digits, a TFDS name, a folder.")
@@ -32,7 +32,8 @@ def evaluate(
         str | None,
         typer.Option(
             "--per",
-            help='Scores by class, image or object, with intervals: "class,image", or all. CSV with --plots.',
+            help='Also show scores by class, image or object, with intervals: "class,image", or all. '
+            "--plots writes them as CSV.",
         ),
     ] = None,
     manual_dir: Annotated[
@@ -47,7 +48,7 @@ def evaluate(
     temperature: Annotated[
         bool,
         typer.Option(
-            "--temperature", help="Also evaluate at the temperature that best fits the validation images."
+            "--temperature", help="Also evaluate with a temperature that is fitted on the validation images."
         ),
     ] = False,
     corruptions: Annotated[
@@ -58,11 +59,17 @@ def evaluate(
         Path | None,
         typer.Option(
             "--plots",
-            help="Folder for figures (CSV), plots and a page; with --mc also the most and least certain images.",
+            help="Folder for scores (CSV), plots and an HTML page; with --mc, also for the most and least "
+            "certain images.",
         ),
     ] = None,
     ood: Annotated[
-        str | None, typer.Option("--ood", help="Another data set: can the uncertainty tell its images from yours?")
+        str | None,
+        typer.Option(
+            "--ood",
+            help="Another data set, to test whether the uncertainty tells its "
+            "images from yours (out-of-distribution detection).",
+        ),
     ] = None,
     ood_manual_dir: Annotated[
         str | None, typer.Option("--ood-manual-dir", help="Folder with the archives of --ood.")
@@ -73,13 +80,12 @@ def evaluate(
     *,
     reading: FolderOptions,
 ) -> None:
-    """Evaluates a model on a test set: accuracy, IoU, NLL, calibration, and how useful its uncertainty is.
+    """Evaluates a model on test images: accuracy, IoU, NLL, calibration, and the quality of its uncertainty.
 
-    Images are scaled to the range that the model takes: that of its training images,
-    the one that its first layers show, such as Rescaling, or --input-range. If the
-    data are a folder without a split of its own, the last fifth is the test set, as in
-    training; --split all judges all images. If the model has a calibration, its answers
-    are evaluated too, and its promises are measured.
+    Images are scaled to the pixel range that the model takes. This is the range of its training images, the range
+    that its first layers show (such as Rescaling), or --input-range. If the data are a folder without a split of
+    its own, the last fifth is the test set, as in training; --split all uses all images. If the model has a
+    calibration, the calibrated answers are evaluated too, and the guarantees are checked.
 
     Example: dropzoo evaluate runs/unet-digit_scenes --mc 30 --temperature --plots plots --ood digits
 
@@ -92,8 +98,8 @@ def evaluate(
     from dropzoo.runs.details import parse_per
     from dropzoo.runs.evaluation import parse_corruptions
     from dropzoo.runs.inputs import check_bits, settle_range
+    from dropzoo.runs.loading import load_model_for, load_run_for
     from dropzoo.runs.members import first_run, is_ensemble, load_members
-    from dropzoo.runs.run import load_model_for, load_run_for
     from dropzoo.runs.uncertainty import load_foreign
 
     if ood and not num_samples:
@@ -144,12 +150,15 @@ def export(
     ],
     num_samples: Annotated[
         int,
-        typer.Option("--mc", "--num-samples", min=0, help="Monte-Carlo samples; 0 for a model without dropout."),
+        typer.Option(
+            "--mc", "--num-samples", min=0, help="Number of Monte-Carlo samples; 0 for a model without dropout."
+        ),
     ] = 30,
     image_dtype: Annotated[
         str,
         typer.Option(
-            "--image-dtype", help="The dtype of the images: float32 in the model's range, uint8 or uint16."
+            "--image-dtype",
+            help="The dtype of images in requests: float32 (in the model's own range), uint8 or uint16.",
         ),
     ] = "float32",
     input_range: InputRangeOption = None,
@@ -161,34 +170,34 @@ def export(
     ] = None,
     task: Annotated[
         str | None,
-        typer.Option("--task", help="The task of the output: multi_class, binary, multi_label or regression."),
+        typer.Option("--task", help="The meaning of the output: multi_class, binary, multi_label or regression."),
     ] = None,
     from_logits: FromLogitsOption = None,
     no_calibration: NoCalibrationOption = False,
     format: Annotated[
         str,
         typer.Option(
-            "--format", help="saved_model, or one file: onnx for ONNX Runtime, litert, openvino (no samples)."
+            "--format", help="saved_model, or one file: onnx (ONNX Runtime), litert, openvino (without samples)."
         ),
     ] = "saved_model",
     precision: Annotated[
-        str, typer.Option("--precision", help="float32, or float16 for a file of half the size.")
+        str, typer.Option("--precision", help="float32, or float16 for a file of about half the size.")
     ] = "float32",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing export.")] = False,
 ) -> None:
     """Writes a SavedModel, or a file for another runtime, with deterministic and Monte-Carlo answers.
 
-    If the model has a calibration, the Monte-Carlo answers follow it: sets of classes,
-    outer and inner masks, and which images to hand to a human.
+    If the model has a calibration, the Monte-Carlo answers include its guarantees: sets of classes, outer and
+    inner masks, and which images to leave to a human.
 
     Example: dropzoo export runs/unet-digit_scenes saved_models/unet/1
     """
     from dropzoo import serving
     from dropzoo.models.graph.record import load_model, recorded
-    from dropzoo.predictions.measure import export_counts
+    from dropzoo.predictions.saved_intervals import export_counts
     from dropzoo.runs.calibrations import find_calibration
+    from dropzoo.runs.loading import load_run
     from dropzoo.runs.members import first_run, load_members
-    from dropzoo.runs.run import load_run
 
     known: dict[str, Any] = {}
     value_range = None

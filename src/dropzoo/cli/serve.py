@@ -18,23 +18,40 @@ class LimitOptions:
         float, typer.Option("--max-body-mib", help="Largest request, in MiB.", rich_help_panel="Limits")
     ] = 16.0
     max_pixels: Annotated[
-        int, typer.Option("--max-pixels", help="Most pixels in the images of a request.", rich_help_panel="Limits")
+        int,
+        typer.Option(
+            "--max-pixels",
+            help="Largest number of pixels in all images of a request together.",
+            rich_help_panel="Limits",
+        ),
     ] = 4 * 2**20
     max_rows: Annotated[
-        int, typer.Option("--max-rows", help="Most images in a request.", rich_help_panel="Limits")
+        int, typer.Option("--max-rows", help="Largest number of images in a request.", rich_help_panel="Limits")
     ] = 4096
     max_batch_size: Annotated[
-        int, typer.Option("--max-batch-size", help="Most images at a time.", rich_help_panel="Limits")
+        int,
+        typer.Option(
+            "--max-batch-size",
+            help="Largest number of images that the model computes at once.",
+            rich_help_panel="Limits",
+        ),
     ] = 64
     max_wait_ms: Annotated[
         float,
-        typer.Option("--max-wait-ms", help="Longest wait for others, to share a batch.", rich_help_panel="Limits"),
+        typer.Option(
+            "--max-wait-ms",
+            help="Longest time that a batch waits for more requests, in milliseconds.",
+            rich_help_panel="Limits",
+        ),
     ] = 2.0
     max_queue: Annotated[
-        int, typer.Option("--max-queue", help="Most requests that wait.", rich_help_panel="Limits")
+        int, typer.Option("--max-queue", help="Largest number of waiting requests.", rich_help_panel="Limits")
     ] = 256
     body_timeout: Annotated[
-        float, typer.Option("--body-timeout", help="Seconds to send a request in.", rich_help_panel="Limits")
+        float,
+        typer.Option(
+            "--body-timeout", help="Longest time to send a request, in seconds.", rich_help_panel="Limits"
+        ),
     ] = 30.0
 
     def arguments(self) -> dict[str, Any]:
@@ -49,36 +66,37 @@ def serve(
     folder: Annotated[
         Path,
         typer.Argument(
-            help="A model's folder of versions, saved_models/NAME; or a folder of several such models."
+            help="A model's folder with its versions (saved_models/NAME), or a folder with several models."
         ),
     ],
     host: Annotated[
-        str, typer.Option("--host", help="Address to listen on; the default serves this machine only.")
+        str, typer.Option("--host", help="Address to listen on. By default, only this machine can connect.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=0, max=65535)] = 8501,
     token: Annotated[
         str | None, typer.Option("--token", envvar="DROPZOO_TOKEN", help="Token that requests must carry.")
     ] = None,
-    keep: Annotated[int, typer.Option("--keep", min=1, help="Number of newest versions to serve.")] = 2,
+    keep: Annotated[int, typer.Option("--keep", min=1, help="How many of the newest versions to serve.")] = 2,
     allow_origin: Annotated[
         list[str] | None,
         typer.Option(
             "--allow-origin",
-            help="Repeatable: the origin of a page that may ask from a browser, https://app.example; * for all.",
+            help="Repeatable: an origin whose web pages may send requests, as in https://app.example; * for all.",
         ),
     ] = None,
     root_path: Annotated[
-        str, typer.Option("--root-path", help="Path under which a proxy shows the server, such as /models.")
+        str, typer.Option("--root-path", help="Path under which a proxy serves this server, such as /models.")
     ] = "",
     *,
     limits: LimitOptions,
-    engine: Annotated[str, typer.Option("--engine", help="uvicorn, or ray for several processes.")] = "uvicorn",
+    engine: Annotated[str, typer.Option("--engine", help="uvicorn; or ray, for several processes.")] = "uvicorn",
     replicas: Annotated[int, typer.Option("--replicas", min=1, help="Number of processes, for --engine ray.")] = 1,
     max_replicas: Annotated[
-        int | None, typer.Option("--max-replicas", min=1, help="Largest number of processes under load, for ray.")
+        int | None,
+        typer.Option("--max-replicas", min=1, help="Largest number of processes under load, for --engine ray."),
     ] = None,
 ) -> None:
-    """Serves exports over HTTP: TensorFlow Serving's REST API, predict_mc, and a page to try it.
+    """Serves exports over HTTP, with TensorFlow Serving's REST API, predict_mc, and a web page to try the model.
 
     Example: dropzoo serve saved_models/unet
 

@@ -37,24 +37,30 @@ class SpaceOptions:
     sites: Annotated[
         list[str] | None,
         _many(
-            'patterns of sites to drop at, separated by commas: "module?,dense*". See: dropzoo sites.', "--sites"
+            'patterns of the sites to drop at, separated by commas, such as "module?,dense*". To list the '
+            "sites: dropzoo sites.",
+            "--sites",
         ),
     ] = None
     spec: Annotated[
         list[str] | None,
-        _many('a layer to put there, such as dropout or "drop_block2d:block_size=3".', "--spec", "--variant"),
+        _many(
+            'a dropout layer to use at the sites, such as dropout or "drop_block2d:block_size=3".',
+            "--spec",
+            "--variant",
+        ),
     ] = None
     rate: Annotated[list[float] | None, _many("the fraction to drop; 0.1, 0.3, 0.5 by default.", "--rate")] = None
     rate_schedule: Annotated[
         list[str] | None,
         _many(
-            'constant, linear, cosine, curriculum, early, late, or in full: "late:rate,start=0.5".',
+            'constant, linear, cosine, curriculum, early, late; or with options, as in "late:rate,start=0.5".',
             "--rate-schedule",
         ),
     ] = None
     plan: Annotated[
         list[str] | None,
-        _many('a whole plan as it is: a name, a rate, or "pattern=spec;pattern=spec".', "--plan"),
+        _many('a complete plan: a name, a rate, or "pattern=spec;pattern=spec".', "--plan"),
     ] = None
     normalization: Annotated[
         list[str] | None, _many("the models' normalization: batch, group, layer or none.", "--normalization")
@@ -68,18 +74,22 @@ class SpaceOptions:
     )
     recipe: Annotated[
         list[str] | None,
-        _many('settings to try: small, medium, own, or "optimizer=sgd:momentum=0.9; mixup=0.2".', "--recipe"),
+        _many('training settings: small, medium, own, or "optimizer=sgd:momentum=0.9; mixup=0.2".', "--recipe"),
     ] = None
     seeds: Annotated[
         int,
         typer.Option(
-            "--seeds", min=1, help="Trainings of each combination; intervals need 2 or more, 5 are better."
+            "--seeds",
+            min=1,
+            help="Number of trainings of each combination. Intervals need at least 2; 5 are better.",
         ),
     ] = 3
     folds: Annotated[
         int,
         typer.Option(
-            "--folds", min=0, help="Parts of a cross-validation, for small data sets; 0 for a single split."
+            "--folds",
+            min=0,
+            help="Number of folds of a cross-validation, for small data sets; 0 for a single split.",
         ),
     ] = 0
     option: ModelOptions = None
@@ -126,30 +136,38 @@ class RunningOptions:
         str,
         typer.Option(
             "--strategy",
-            help="grid: everything; random: --samples plans of the grid; halving: the grid for few epochs, then "
-            "the best third of it for more, and so on.",
+            help="grid: all plans; random: --samples plans of the grid; halving: all plans for a few epochs, "
+            "then the best third for more epochs, and so on.",
             rich_help_panel=_RUNNING,
         ),
     ] = "grid"
     samples: Annotated[
         int,
-        typer.Option("--samples", min=1, help="Number of plans that random draws.", rich_help_panel=_RUNNING),
+        typer.Option("--samples", min=1, help="Number of plans for --strategy random.", rich_help_panel=_RUNNING),
     ] = 20
     engine: Annotated[
         str,
         typer.Option(
-            "--engine", help="local: one graph for all rates, in this process; or ray.", rich_help_panel=_RUNNING
+            "--engine",
+            help="local: in this process, with one graph for all rates; or ray.",
+            rich_help_panel=_RUNNING,
         ),
     ] = "local"
     workers: Annotated[
         int | None,
-        typer.Option("--workers", min=1, help="Number of trials at a time, for ray.", rich_help_panel=_RUNNING),
+        typer.Option(
+            "--workers",
+            min=1,
+            help="Number of trials that run at the same time, for --engine ray.",
+            rich_help_panel=_RUNNING,
+        ),
     ] = None
     resource: Annotated[
         list[str] | None,
         typer.Option(
             "--resource",
-            help="Repeatable, for ray: what each trial gets, as in cpu=2, gpu=0.5, memory=4e9 (bytes).",
+            help="Repeatable, for --engine ray: resources for each trial, such as cpu=2, gpu=0.5, memory=4e9 "
+            "(bytes).",
             rich_help_panel=_RUNNING,
         ),
     ] = None
@@ -159,7 +177,7 @@ class RunningOptions:
             "--mc",
             "--num-samples",
             min=0,
-            help="Number of samples to measure the Monte-Carlo latency with; 0 to leave it out.",
+            help="Number of samples for measuring the Monte-Carlo latency; 0 to skip this.",
             rich_help_panel=_RUNNING,
         ),
     ] = 30
@@ -186,16 +204,15 @@ def sweep(
     folder: FolderOptions,
     running: RunningOptions,
 ) -> None:
-    """Finds out where to drop, what, and how much: trains every combination, and writes OUT/report.html.
+    """Finds out where, what and how much to drop: trains all combinations and writes OUT/report.html.
 
-    Each of --sites is tried with each --spec, --rate and --rate-schedule, and each
-    --plan is tried as it is. All of these, and the model without dropout, are tried
-    with each --normalization, --augment, --weight-decay, --label-smoothing and
-    --recipe. All trials of one seed start from the same weights and see the same batches, so their
-    differences are paired.
+    The sweep combines each --sites with each --spec, --rate and --rate-schedule, and adds each --plan. It trains
+    all of these, and the model without dropout, with each --normalization, --augment, --weight-decay,
+    --label-smoothing and --recipe. Trials with the same seed start from the same weights and see the same batches,
+    so they can be compared in pairs.
 
-    To continue a stopped sweep, start it again; you may then add more to try. When it
-    is done, run: dropzoo recommend OUT
+    To continue a stopped sweep, start it again; you can add more values at the same time. When it is done, run:
+    dropzoo recommend OUT
 
     Example: dropzoo sweep simple_cnn --data digits --sites "module?" --sites "dense*" --rate 0.2 --rate 0.5
 
@@ -236,17 +253,17 @@ def recommend(
         str | None,
         typer.Option(
             "--by",
-            help="The validation figure to choose by: calibrated_nll (the default), nll, accuracy, mean_iou, "
+            help="The validation metric to choose by: calibrated_nll (the default), nll, accuracy, mean_iou, "
             "brier or ece.",
         ),
     ] = None,
 ) -> None:
-    """Recommends a plan from a sweep, with the evidence: the simplest within one standard error of the best.
+    """Recommends a plan from a sweep: the simplest one within one standard error of the best.
 
-    The standard error is that of the differences between plans, taken seed by seed. A
-    sweep with a single seed has no standard error, so the best mean wins. The sweep may
-    still be running. A warning says if its trainings were too short. The last line of
-    the output is the command that trains the plan.
+    The standard error is that of the differences between plans, seed by seed. With a single seed there is no
+    standard error, so the plan with the best mean is recommended. You can run this command while the sweep is
+    running. A warning appears if the trainings were too short. The last line of the output is the command that
+    trains the recommended plan.
 
     Example: dropzoo recommend sweeps/simple_cnn-digits
 
@@ -269,4 +286,4 @@ def _refuse_space_flags(context: typer.Context) -> None:
         name = str(parameter.name)
         source = context.get_parameter_source(name)
         if name not in allowed and source is not None and source.name == "COMMANDLINE":
-            raise ValueError(f"A space that is defined in a file takes no {parameter.opts[0]}; set it in the file")
+            raise ValueError(f"{parameter.opts[0]} cannot be passed with a space in a file; set it in the file")

@@ -27,7 +27,7 @@ from dropzoo.runs.tables import figures_table
 @with_groups
 def train(
     context: typer.Context,
-    model: Annotated[str, typer.Argument(help="A model's name: dropzoo list models.")],
+    model: Annotated[str, typer.Argument(help="Name of a model. To list the names: dropzoo list models.")],
     data: DataOption,
     out: Annotated[
         Path | None, typer.Option("--out", help="The run's folder; runs/MODEL-DATA by default.")
@@ -38,14 +38,14 @@ def train(
     rate_schedule: RateScheduleOption = None,
     augment: AugmentOption = None,
     label_smoothing: Annotated[
-        float, typer.Option("--label-smoothing", help="Share of uniform labels, in [0, 1).")
+        float, typer.Option("--label-smoothing", help="Amount of label smoothing, in [0, 1).")
     ] = 0.0,
     seed: Annotated[int, typer.Option("--seed")] = 0,
     recipe: Annotated[
         str | None,
         typer.Option(
             "--recipe",
-            help="Settings for a small (up to some thousand images) or medium data set, or your own, as in "
+            help="Training settings: small (for up to a few thousand images), medium, or your own, as in "
             '"optimizer=sgd; mixup=0.2". Options that are given win.',
         ),
     ] = None,
@@ -62,14 +62,16 @@ def train(
         str | None,
         typer.Option(
             "--log",
-            help="Where to log each epoch, with the rate and dropped fraction of each site: csv, tensorboard, "
-            'mlflow, or several: "csv,mlflow".',
+            help="Log the metrics of each epoch, and the rate and dropped fraction of each site, to csv, "
+            'tensorboard, mlflow, or several: "csv,mlflow".',
         ),
     ] = None,
     steps_per_execution: Annotated[
         int,
         typer.Option(
-            "--steps-per-execution", min=1, help="Steps in one call of the graph: faster if steps are short."
+            "--steps-per-execution",
+            min=1,
+            help="Steps to run in each call of the graph; more is faster if steps are short.",
         ),
     ] = 1,
     workers: Annotated[
@@ -79,11 +81,12 @@ def train(
         str | None,
         typer.Option(
             "--members",
-            help='Train an ensemble: this many runs, one after another, or "snapshots:5", snapshots of one run.',
+            help='Train an ensemble of this many runs, one after another; or "snapshots:5", five snapshots '
+            "of a single run.",
         ),
     ] = None,
 ) -> None:
-    """Trains a model and writes the run to a folder. To continue a stopped run, give the command again.
+    """Trains a model and writes the run to a folder. To continue a stopped run, repeat the command.
 
     Example: dropzoo train unet --data digit_scenes --dropout "bottleneck*=0.5" --option filters=16 --epochs 5
     """
@@ -98,7 +101,9 @@ def train(
 
     count, snapshots = parse_members(members)
     if count and workers > 1:
-        raise ValueError("`--members` trains one member after another. Pass --workers 1")
+        raise ValueError(
+            "`--members` trains one member after another and cannot use several workers. Pass --workers 1"
+        )
     asked: dict[str, Any] = {
         "augment": parse_augment(augment),
         "label_smoothing": label_smoothing,

@@ -1,6 +1,7 @@
-"""The axes of images: their orientation, which cameras say in EXIF, and the place of their channels."""
+"""Images in files: their orientation, which cameras say in EXIF, the place of their channels, and damage."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -9,6 +10,12 @@ Side = TypeVar("Side", bound="int | None")
 
 CHANNELS = (1, 3, 4)
 """How many channels an image that is read from a file can have."""
+
+
+def unreadable(path: Path, error: Exception) -> ValueError:
+    """Returns the error for a file that a decoder cannot read, with the first line of what the decoder says."""
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return ValueError(f"Cannot read {path}. Replace or remove the file. The decoder says: {reason}")
 
 
 def channels_first(shape: Sequence[int | None]) -> bool:

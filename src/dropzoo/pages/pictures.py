@@ -126,9 +126,8 @@ def blend(image: np.ndarray, mask: np.ndarray, classes: int) -> np.ndarray:
     counts = (mask >= 0) & (mask < classes)  # a label that is ignored has no colour
     mask = np.where(counts, mask, 0)
     colours = np.concatenate([np.zeros((1, 3)), palette])[mask]
-    return np.where(mask[..., None] > 0, 0.4 * grey + 0.6 * colours, grey).clip(
-        0, 1
-    )  # matplotlib warns of 1 + 6e-9
+    blended = np.where(mask[..., None] > 0, 0.4 * grey + 0.6 * colours, grey)
+    return blended.clip(0, 1)  # matplotlib warns of 1 + 6e-9
 
 
 def save(figure: Figure, path: Path) -> Path:

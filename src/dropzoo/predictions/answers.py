@@ -14,7 +14,8 @@ from dropzoo.predictions.reading import Page
 from dropzoo.predictions.summary import MaskSummary, Row, row_of_classes, row_of_labels
 from dropzoo.predictions.tiles import Tiles, check_order
 from dropzoo.predictions.values import ValueSummary, row_of_values
-from dropzoo.runs.predictor import Arrays, Predictor
+from dropzoo.runs.predictor import Predictor
+from dropzoo.runs.statistics import Arrays
 
 _READERS = 2  # threads that read files ahead
 _HELD_PIXELS = 2**22  # of images that are read ahead, which bounds the memory

@@ -6,7 +6,8 @@ from pathlib import Path
 from dropzoo.predictions.answers import Answer, answers
 from dropzoo.predictions.paths import find_images
 from dropzoo.predictions.run import list_pages
-from dropzoo.runs.predictor import Predictor, load_predictor
+from dropzoo.runs.predictor import Predictor
+from dropzoo.runs.predictors import load_predictor
 
 
 def predict_files(
@@ -19,22 +20,21 @@ def predict_files(
     overlap: int = 64,
     on_error: Callable[[Path, Exception], None] | None = None,
 ) -> Iterator[Answer]:
-    """Yields the answer of a model to each image in files, folders and stacks; only a few are held at a time.
+    """Yields the model's answer to each image in files, folders and stacks, and holds only a few in memory.
 
-    Files are read ahead, and images of one size are computed together. The answers to masks have the size of the
-    image. Use it as `dropzoo predict` does, from a program.
+    Use it in a program instead of the command `dropzoo predict`. Files are read ahead, and images of the same size
+    are computed together. Predicted masks have the size of the image.
 
     Args:
-        paths: Files, folders (searched with all folders in them), and patterns such as `"scans/**/*.tif"`.
-        model: A run's folder, a `.keras` file or a SavedModel; or what `load_predictor` returned.
-        num_samples: Int, the number of Monte-Carlo samples; None for that of the model's calibration or export, or
-            else 30.
+        paths: Files, folders (their sub-folders are searched too), and patterns such as `"scans/**/*.tif"`.
+        model: A run's folder, a `.keras` file or a SavedModel; or a predictor that `load_predictor` returned.
+        num_samples: Int, the number of Monte-Carlo samples; None for the number in the model's calibration or
+            export, or else 30.
         batch_size: Int, how many images, or tiles, are computed at a time; None for as many as suit their size.
-        tile: Int, the size of the tiles of images that are larger, which are then read in parts; None for whole
-            images.
+        tile: Int, the tile size; larger images are read and computed in tiles of this size. None for whole images.
         overlap: Int, how many pixels neighbouring tiles share, at most half of `tile`.
-        on_error: Function that is called with the path and the error of an image that cannot be read, after which
-            the others go on; None to raise the error.
+        on_error: Function that is called with the path and the error of an image that cannot be read; the other
+            images are then computed. None raises the error.
 
     Yields:
         An `Answer` for each image: `answer.page.path`, `answer.size`, `answer.whole()["mean"]`, or strip by strip

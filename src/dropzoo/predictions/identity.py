@@ -22,14 +22,12 @@ def digest_of(model: Path) -> str:
     return digest.hexdigest()
 
 
-def stamp_of(model: Path | None) -> list[list[int]]:
-    """Returns the sizes and the times of the files of a model; empty for a model elsewhere.
+def stamp_of(model: Path) -> list[list[int]]:
+    """Returns the sizes and the times of the files of a model.
 
     Args:
-        model: Path of a run's folder, a `.keras` file, a SavedModel or a folder of versions; or None.
+        model: Path of a run's folder, a `.keras` file, a SavedModel or a folder of versions.
     """
-    if model is None:
-        return []
     stats = [each.stat() for each in _files(model)]
     return [[stat.st_size, stat.st_mtime_ns] for stat in stats]
 

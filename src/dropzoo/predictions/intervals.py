@@ -6,6 +6,7 @@ samples. The interval is `e - q s` to `e + q s`, where q is the conformal quanti
 known images.
 """
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -82,9 +83,9 @@ def fit(
     first = np.arange(len(e)) % 3 == 0
     rest = ~first
     n = int(rest.sum())
-    rank = math.ceil((n + 1) * level)
+    rank = _rank(n, level)
     if rank > n:
-        least = 3 * math.ceil(level / (1 - level)) // 2 + 2
+        least = next(each for each in itertools.count(1) if _rank(2 * each // 3, level) <= 2 * each // 3)
         raise ValueError(
             f"Intervals at the level {level:g} need at least {least} known images. Received: {len(e)}"
         )
@@ -98,6 +99,11 @@ def fit(
     scale = _scale(e, s, tuple(weights))
     scores = np.sort(error[rest] / scale[rest])
     return Interval(level, float(scores[rank - 1]), tuple(map(float, weights)), bias, n)  # type: ignore[arg-type]
+
+
+def _rank(count: int, level: float) -> int:
+    """Returns which of the errors of `count` images, counted from 1 and the least first, is the quantile."""
+    return math.ceil((count + 1) * level)
 
 
 def _scale(estimates: np.ndarray, deviations: np.ndarray, weights: Sequence[float]) -> np.ndarray:

@@ -75,17 +75,28 @@ def masks_of_samples(predictor: Predictor, image: np.ndarray) -> tuple[np.ndarra
         raise ValueError("Measurements need the Keras model: pass the run or the .keras file")
     given = feed(tf.constant(predictor.sized(image)[None]))
     out = sampler(given)
-    mean = _likeliest(out["mean"][0].numpy(), size)
+    mean = likeliest(out["mean"][0].numpy(), size)
     if len(predictor.members) > 1:
-        return mean, np.stack([_likeliest(each(given)["mean"][0].numpy(), size) for each in predictor.members])
+        return mean, np.stack([likeliest(each(given)["mean"][0].numpy(), size) for each in predictor.members])
     if "samples" not in out:
         return mean, mean[None]
-    return mean, np.stack([_likeliest(each, size) for each in out["samples"][0].numpy()])
+    return mean, np.stack([likeliest(each, size) for each in out["samples"][0].numpy()])
 
 
-def _likeliest(p: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def likeliest(p: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Returns the likeliest class of each pixel of probabilities that are resized to `size`."""
     p = in_size(p, size)
-    return (p.argmax(-1) if p.shape[-1] > 1 else p[..., 0] > 0.5).astype(np.uint8)
+    ids = np.uint8 if p.shape[-1] <= 256 else np.uint16
+    return (p.argmax(-1) if p.shape[-1] > 1 else p[..., 0] > 0.5).astype(ids)
+
+
+def check_masks(predictor: Predictor) -> None:
+    """Raises a ValueError if a model does not give each pixel one class."""
+    if not (predictor.is_map and predictor.has_classes):
+        what = "one answer for an image" if not predictor.is_map else f"the pixels task={predictor.task!r}"
+        raise ValueError(
+            f"Objects are measured in masks of classes, and the model gives {what}. Use: dropzoo predict"
+        )
 
 
 def measure_image(
@@ -176,9 +187,8 @@ def _matches(found: Objects, sample: Objects) -> Iterable[tuple[int, float]]:
     each = np.stack([found.labels[both], sample.labels[both]])
     pairs, counts = np.unique(each, axis=1, return_counts=True)
     i, j = pairs[0] - 1, pairs[1] - 1
-    same = (
-        counts / (found.area[i] + sample.area[j] - counts) > _SAME
-    )  # above a half, an object has one partner at most
+    # Above a half, an object has one partner at most.
+    same = counts / (found.area[i] + sample.area[j] - counts) > _SAME
     yield from zip(i[same].tolist(), sample.area[j[same]].tolist(), strict=True)
 
 

@@ -1,12 +1,14 @@
 """The image files that a user names: files, folders and patterns, and the names of what is written for each."""
 
+import functools
 import glob
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dropzoo.predictions.table import claimed_in
+from dropzoo.common.claims import without_claimed
+from dropzoo.training.data.files.listing import folders_in, has_images, is_mask_folder
+from dropzoo.training.data.files.pair_folders import IMAGES
 from dropzoo.training.data.images import IMAGE_SUFFIXES
 
 
@@ -59,31 +61,42 @@ def _in_path(path: Path, avoid: Path | None) -> list[Found]:
         if not files and not inside:
             raise ValueError(f"The pattern matches no image: {path}. Images end in {_suffixes()}")
         return [Found(each, Path(each.stem)) for each in files] + inside
-    raise ValueError(f"There is no file or folder {path}")
+    raise ValueError(f"No such file or folder: {path}")
 
 
 def _images(files: Iterable[Path], avoid: Path | None) -> list[Path]:
     """The images among files: neither outputs of the commands nor files that were not finished."""
     images = [each for each in files if each.suffix.lower() in IMAGE_SUFFIXES and not _within(each, avoid)]
-    above = {folder for each in images for folder in Path(os.path.abspath(each)).parents}
-    made = {file for folder in above for journal in folder.glob(".*.journal") for file in claimed_in(journal)}
-    return [each for each in images if not each.stem.endswith(".unfinished") and os.path.abspath(each) not in made]
+    return without_claimed(each for each in images if not each.stem.endswith(".unfinished"))
 
 
 def _in_folder(folder: Path, avoid: Path | None) -> list[Found]:
     files = [each for each in sorted(folder.rglob("*")) if each.is_file()]
     inside = [each for each in files if not any(part.startswith(".") for part in each.relative_to(folder).parts)]
-    images = [each for each in _images(inside, avoid) if not _is_mask(each, folder)]
+    is_of_masks = functools.cache(_is_folder_of_masks)
+    images = [
+        each
+        for each in _images(inside, avoid)
+        if not any(
+            is_of_masks(parent) for parent in each.parents if parent != folder and parent.is_relative_to(folder)
+        )
+    ]
     if not images:
         others = f" It holds {len(inside)} other files." if inside else ""
         raise ValueError(f"The folder {folder} holds no images, which end in {_suffixes()}.{others}")
     return [Found(each, each.relative_to(folder).with_suffix("")) for each in images]
 
 
-def _is_mask(path: Path, folder: Path) -> bool:
-    """Whether a file lies in the folder `masks` beside a folder `images`."""
-    parents = [each for each in path.parents if each.is_relative_to(folder) and each != folder]
-    return any(each.name == "masks" and each.with_name("images").is_dir() for each in parents)
+def _is_folder_of_masks(folder: Path) -> bool:
+    """Whether a folder of masks lies beside its images: `masks` beside `images`, `trainannot` beside `train`."""
+    if not is_mask_folder(folder.name):
+        return False
+    for other in folders_in(folder.parent):
+        rest = folder.name.lower().removeprefix(other.name.lower())
+        is_images = other.name.lower() in IMAGES or (rest != folder.name.lower() and is_mask_folder(rest))
+        if other != folder and is_images and has_images(other):
+            return True
+    return False
 
 
 def _lies_in(path: Path, folder: Path) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import tifffile
 
+from dropzoo.common.images import unreadable
 from dropzoo.common.tiff import arranged
 from dropzoo.predictions.tags import Tags, tags_of_picture, tags_of_tiff
 from dropzoo.training.data.images import ARRAY_SUFFIXES, TIFF_SUFFIXES, read_images, read_tiff, usual
@@ -239,5 +240,4 @@ def _reading(path: Path) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, ValueError) and ("Received: " in str(error) or str(error).startswith("Cannot read")):
             raise  # this package's own, which names the file
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"Cannot read {path}. Replace or remove the file. The decoder says: {reason}") from error
+        raise unreadable(path, error) from error

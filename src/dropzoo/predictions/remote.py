@@ -1,5 +1,6 @@
 """A running server as a predictor: images are sent as arrays, and the answers come back as arrays."""
 
+import hashlib
 import io
 import json
 import urllib.error
@@ -73,19 +74,25 @@ def connect(address: str, token: str | None = None) -> Predictor:
     name, _, version = rest.strip("/").partition(":")[0].partition("/")
     if version:
         raise ValueError(
-            f"A server answers with the newest version. Leave out /{version}: {base}/v1/models/{name}"
+            f"A server always answers with the newest version. Leave out /{version}: {base}/v1/models/{name}"
         )
-    names = [each["name"] for each in connection.get("/v1/models")["models"]]
+    models = {each["name"]: each.get("versions") or [] for each in connection.get("/v1/models")["models"]}
+    names = list(models)
     if not name and len(names) != 1:
         raise ValueError(f"The server has several models; name one: {base}/v1/models/NAME, of {', '.join(names)}")
     name = name or names[0]
     if name not in names:
         raise unknown("model of the server", name, names)
-    return _predictor(connection, f"/v1/models/{urllib.parse.quote(name)}")
+    return _predictor(connection, name, max(map(int, models[name]), default=None))
 
 
-def _predictor(connection: _Connection, path: str) -> Predictor:
+def _predictor(connection: _Connection, model: str, version: int | None) -> Predictor:
+    """Returns the predictor of one version, so that all answers are those of one model."""
+    path = f"/v1/models/{urllib.parse.quote(model)}"
     info = connection.get(f"{path}/info")
+    digest = hashlib.blake2b(json.dumps(info, sort_keys=True).encode(), digest_size=8).hexdigest()
+    if version is not None:
+        path += f"/versions/{version}"
     task = info.get("task", "multi_class")
     signatures = connection.get(f"{path}/metadata")["metadata"]["signature_def"]["signature_def"]
     inputs = signatures["serving_default"]["inputs"]
@@ -127,4 +134,5 @@ def _predictor(connection: _Connection, path: str) -> Predictor:
     shape = (height, width, channels or 1)
     of_pixels = is_of_pixels([int(each["size"]) for each in outputs[name]["tensor_shape"]["dim"]])
     count = int(info.get("num_samples") or 1) if verb == "predict_mc" else 1
-    return Predictor(predict, shape, names, pixels, num_samples=count, is_map=of_pixels, task=task)
+    served = f"{model}, version {version or 'unknown'}, {digest}"
+    return Predictor(predict, shape, names, pixels, num_samples=count, is_map=of_pixels, task=task, served=served)

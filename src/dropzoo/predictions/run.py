@@ -268,7 +268,7 @@ def _check_files_stay(table: Path | None, journal: Journal | None, left: Sequenc
     for path in _paths(left):
         if path.exists() and os.path.abspath(path) not in ours:
             raise ValueError(
-                f"{path} exists, and is no prediction of this command. To replace it pass --overwrite, or choose "
+                f"{path} exists, and was not written by this command. To replace it, pass --overwrite, or choose "
                 "another folder with --out"
             )
 
@@ -279,5 +279,5 @@ def _check_inputs_stay(found: Sequence[Found], files: dict[str, dict[str, Path]]
     for path in _paths(files.values()) + ([] if table is None else [table]):
         if path.resolve() in inputs:
             raise ValueError(
-                f"{path} is one of the images, which is not overwritten: choose another folder with --out"
+                f"{path} is one of the images and is not overwritten: choose another folder with --out"
             )

@@ -29,12 +29,7 @@ def row_of_classes(answer: Arrays, class_names: Sequence[str] | None) -> Row:
     names = names_of(class_names, len(mean))
     best = int(mean.argmax())
     row: Row = {"class": names[best], "probability": float(mean[best])}
-    if "defer" in answer:
-        row["defer"] = bool(answer["defer"])
-    if "set" in answer:
-        row["set"] = "; ".join(name for name, there in zip(names, answer["set"], strict=True) if there)
-    row |= {name: float(answer[name]) for name in _UNCERTAINTY if name in answer}
-    return row | {f"p_{name}": float(p) for name, p in zip(names, mean, strict=True)}
+    return _finished(row, answer, names)
 
 
 def row_of_labels(answer: Arrays, names: Sequence[str] | None) -> Row:
@@ -47,10 +42,17 @@ def row_of_labels(answer: Arrays, names: Sequence[str] | None) -> Row:
     mean = answer["mean"]
     known = names_of(names, len(mean))
     row: Row = {"labels": "; ".join(name for name, p in zip(known, mean, strict=True) if p > 0.5)}
+    return _finished(row, answer, known)
+
+
+def _finished(row: Row, answer: Arrays, names: Sequence[str]) -> Row:
+    """Returns a row with what follows the answer: promises, the uncertainty, and all probabilities."""
     if "defer" in answer:
         row["defer"] = bool(answer["defer"])
+    if "set" in answer:
+        row["set"] = "; ".join(name for name, there in zip(names, answer["set"], strict=True) if there)
     row |= {name: float(answer[name]) for name in _UNCERTAINTY if name in answer}
-    return row | {f"p_{name}": float(p) for name, p in zip(known, mean, strict=True)}
+    return row | {f"p_{name}": float(p) for name, p in zip(names, answer["mean"], strict=True)}
 
 
 class MaskSummary:

@@ -1,6 +1,5 @@
 """The table of predictions, and the journal from which a stopped run goes on."""
 
-import contextlib
 import csv
 import json
 import os
@@ -8,6 +7,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import IO, Any
 
+from dropzoo.common.claims import claimed_in
 from dropzoo.common.files import whole_file
 from dropzoo.predictions.summary import Row
 
@@ -91,7 +91,7 @@ class Journal:
         except (ValueError, json.JSONDecodeError):
             if overwrite:
                 return
-            raise ValueError(f"{self.path} is damaged. To begin anew pass --overwrite") from None
+            raise ValueError(f"{self.path} is damaged. To start again, pass --overwrite") from None
         for entry in [] if overwrite else entries:
             if "key" in entry:
                 self.done[entry["key"]] = entry
@@ -161,25 +161,6 @@ class Journal:
         """Closes the file."""
         if self._file is not None:
             self._file.close()
-
-
-def claimed_in(journal: Path) -> set[str]:
-    """Returns the absolute paths of the files that a journal claims, also if parts of it are damaged.
-
-    Args:
-        journal: Path of the journal. A file of another kind claims nothing.
-    """
-    claimed: set[str] = set()
-    try:
-        lines = journal.read_text(encoding="utf-8", errors="replace").splitlines()[1:]
-    except OSError:
-        return claimed
-    for line in lines:
-        with contextlib.suppress(ValueError):
-            entry = json.loads(line)
-            if isinstance(entry, dict) and "key" not in entry:
-                claimed |= {os.path.abspath(journal.parent / file) for file in entry.get("files", ())}
-    return claimed
 
 
 def claim_files(place: Path, files: Iterable[Path]) -> None:

@@ -1,6 +1,7 @@
 """The tags of an image file for the size and the place of its pixels, which a mask of the same size keeps."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -55,7 +56,7 @@ def tags_of_tiff(page: Any) -> Tags:
     return Tags(resolution, unit, geo, _note(str(tags.valueof("ImageDescription", "") or "")))
 
 
-def tags_of_picture(path: Any) -> Tags:
+def tags_of_picture(path: Path) -> Tags:
     """Returns the tags of a PNG, JPEG or BMP file."""
     with Image.open(path) as image:
         dpi = image.info.get("dpi")
@@ -64,7 +65,7 @@ def tags_of_picture(path: Any) -> Tags:
     return Tags((float(dpi[0]), float(dpi[1])), "inch")
 
 
-def _ratio(value: Any) -> float:
+def _ratio(value: float | tuple[int, int]) -> float:
     above, below = value if isinstance(value, tuple) else (value, 1)
     return float(above) / float(below) if below else 0.0
 

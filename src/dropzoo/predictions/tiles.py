@@ -21,8 +21,9 @@ def check_order(predictor: Predictor) -> None:
     shape = (1, 2, 3, predictor.input_shape[-1])
     if predictor.feed is not None and tuple(predictor.feed(tf.zeros(shape)).shape) != shape:
         raise ValueError(
-            "Tiles need channels last, and the model takes them first. Put keras.layers.Permute((3, 1, 2)) behind "
-            "an input (height, width, channels), and save that model; or leave out --tile"
+            "Tiles need images with channels last, but the model takes channels first. Build a model with an "
+            "input of (height, width, channels) and keras.layers.Permute((3, 1, 2)) after it, and save that "
+            "model; or leave out --tile"
         )
 
 

@@ -16,7 +16,7 @@ from dropzoo.predictions.answers import Answer
 from dropzoo.predictions.summary import labels_of
 from dropzoo.predictions.tags import Tags
 from dropzoo.predictions.values import with_deviation
-from dropzoo.runs.predictor import Arrays
+from dropzoo.runs.statistics import Arrays
 
 #: What can be saved, with what it is.
 KINDS = {

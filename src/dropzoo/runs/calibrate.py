@@ -14,10 +14,11 @@ from dropzoo import serving, training
 from dropzoo.common.checks import unknown
 from dropzoo.runs.calibrations import keep_calibration
 from dropzoo.runs.config import RunConfig
-from dropzoo.runs.data import absolute, check_same_data, judged_images, load_run_data
+from dropzoo.runs.data import absolute, check_same_data, judged_images, load_run_data, read_info
 from dropzoo.runs.inputs import check_bits, fed, settle_range
+from dropzoo.runs.loading import load_model_for, load_run
 from dropzoo.runs.members import first_run, load_members
-from dropzoo.runs.run import load_model_for, load_run
+from dropzoo.runs.settings import READING, READING_ELSEWHERE
 from dropzoo.serving.calibration.sites import can_set, named_sites
 from dropzoo.serving.montecarlo.active import NothingDraws
 
@@ -142,17 +143,30 @@ def held_out(
                 "held-out images: --data DATA"
             )
         return members, own.validation, own.info, f"{own.info.name}, validation images"
-    # How masks are read stays; where the files of the run's own folder are does not.
-    elsewhere: dict[str, Any] = dict.fromkeys(
-        ("images", "masks", "mask_suffix", "split_file", "group_by", "limit", "fold")
+    other = dataclasses.replace(
+        config, data=wanted.data, manual_dir=wanted.manual_dir, **_reading_of(run, config, wanted.data)
     )
-    other = dataclasses.replace(config, data=wanted.data, manual_dir=wanted.manual_dir, **elsewhere)
     data = other.load_data()
     advice = "If the classes mean the same, give them the same names"
     check_same_data(run, data.info, ("task", "class_names"), advice)
     images = _all_but_test(data)
     _warn_of_training_images(images, own, wanted.data)
     return members, images, data.info, data.info.name
+
+
+def _reading_of(run: Path, config: RunConfig, data: str) -> dict[str, Any]:
+    """Returns the fields of a run's config that are others for other data.
+
+    Files of other data mean the same as those of the run. The places of the files of the run, and the parts of its
+    data, are not those of other data.
+    """
+    kept = {"data_dir"} if absolute(data) is None else {*READING_ELSEWHERE, "broken"}
+    fields = {*READING, "split_file", "group_by", "limit", "fold", "test_split", "data_dir", "broken"}
+    defaults = {field.name: field.default for field in dataclasses.fields(RunConfig)}
+    found = {name: defaults[name] for name in fields - kept}
+    if config.class_names is not None and "class_names" in kept:  # a file of names may be in the run's own folder
+        found["class_names"] = ",".join(read_info(run).class_names)
+    return found
 
 
 def _in_own_size(config: RunConfig) -> RunConfig:
@@ -177,8 +191,8 @@ def _warn_of_training_images(images: tf.data.Dataset, own: training.Data, name: 
     keys = list(_keys(images))
     if seen := sum(key in known for key in keys):
         warnings.warn(
-            f"{seen:,} of the {len(keys):,} images of {name} were training images of the run: no guarantee holds, "
-            "and the temperature is too low. Calibrate on images that are new to the model",
+            f"{seen:,} of the {len(keys):,} images of {name} were training images of the run, so no guarantee "
+            f"holds, and the temperature is too low. Calibrate on images that are new to the model",
             stacklevel=3,
         )
 

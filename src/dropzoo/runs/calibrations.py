@@ -64,7 +64,7 @@ def find_calibration(path: Path, wanted: bool = True) -> serving.Calibration | N
         return serving.Calibration.load(file)
     if export_folder(path) is not None:
         raise ValueError(
-            f"The export {path} answers by the calibration that it was made with. Leave out --no-calibration, or "
+            f"The export {path} always uses the calibration that it was made with. Leave out --no-calibration, or "
             "export the run again with --no-calibration"
         )
     return None

@@ -132,17 +132,17 @@ def compare(
     scores = score_all(columns, dataset, info, temperatures)
     promises = None
     if wanted.calibration is not None:
-        if (judged := judged_on(info, wanted.split)) != "test":
+        if (judged := judged_on(info, wanted.split) or "all") != "test":
             warnings.warn(
-                f"The promises are measured on {judged} images, on which the calibration may have been fitted: "
-                "only other images show what they are worth",
+                f"The guarantees are checked on {judged} images on which the calibration may have been fitted. "
+                f"Only other images show whether the guarantees hold",
                 stacklevel=2,
             )
         promises = _score_calibrated(model, wanted, dataset, info, scores)
     figures = {title: each.figures() for title, each in scores.items()}
     show(figures_table(figures, judged_on(info, wanted.split)))
     if promises is not None and (measured := promises.measured()):
-        show(promises_table(measured, judged_on(info, wanted.split)))
+        show(promises_table(measured, judged_on(info, wanted.split) or "all"))
 
     uncertainty, aurocs = None, {}
     if monte_carlo is not None and (wanted.examples or wanted.foreign):

@@ -78,7 +78,7 @@ class RunConfig(Settings):
             raise ValueError(
                 "Snapshots are the weights at the ends of cycles of the learning rate. Leave out the early stop, "
                 "the best epoch, the warm-up and the moving average (--patience, --best, --warmup, --ema), or "
-                "pass --members N in place of snapshots:N"
+                "pass --members N instead of snapshots:N"
             )
         self.rate_callbacks()
         if self.patience is not None:

@@ -117,6 +117,20 @@ def absolute(data: str) -> str | None:
     return os.path.abspath(folder) if folder is not None and folder.is_dir() else None
 
 
+def under_one_name(
+    held: Mapping[str, object], wanted: Mapping[str, object], folder: str | None
+) -> dict[str, object]:
+    """Returns settings that a file holds, with the wanted name of the data if both names are of one folder.
+
+    Args:
+        held: The settings of a run.
+        wanted: The settings of another run.
+        folder: The absolute path of the folder that the first run was trained on; None for other data.
+    """
+    here = absolute(str(wanted["data"]))
+    return {**held, "data": wanted["data"]} if here is not None and here == folder else dict(held)
+
+
 def check_same_data(out: Path, info: training.DataInfo, facts: tuple[str, ...], advice: str) -> None:
     """Raises a ValueError if `facts`, fields of `DataInfo`, differ from those that the run in `out` recorded."""
     # Through JSON, which makes lists of tuples, as in the file.

@@ -3,9 +3,10 @@
 from collections.abc import Callable
 
 from rich.markup import escape
-from rich.table import Column, Table
+from rich.table import Table
 
 from dropzoo import training
+from dropzoo.runs.tables import text_table
 from dropzoo.training.data.files.summary import Summary
 
 _MOST_CLASSES = 30
@@ -55,10 +56,9 @@ def cells(summary: Summary) -> tuple[list[str], list[list[str]]]:
 
 def _counts(summary: Summary) -> Table:
     heads, rows = cells(summary)
-    columns = [Column(heads[0], overflow="fold"), *(Column(head, justify="right") for head in heads[1:])]
-    found = Table(*columns, title=escape(str(summary.place)))
-    for number, row in enumerate(rows):
-        found.add_row(*map(escape, row), end_section=number == len(rows) - 2)
+    found = text_table(escape(str(summary.place)), heads, rows)
+    if len(rows) > 1:
+        found.rows[-2].end_section = True  # a line above the sums
     return found
 
 

@@ -1,6 +1,5 @@
 """Scores by class, by image and by object, with intervals over images: `dropzoo evaluate --per`."""
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from dropzoo import training
 from dropzoo.common.checks import unknown
-from dropzoo.common.files import whole_file
+from dropzoo.runs.files import write_rows
 from dropzoo.runs.objects import Objects, boundary_distances, compare_objects, hd95, surface_dice
 from dropzoo.runs.scores import Sample, entropy
 
@@ -89,14 +88,14 @@ class Details:
         right, of_true, of_said = cells.diagonal(), cells.sum(1), cells.sum(0)
         for kept, each in ((self._right, right), (self._true, of_true), (self._said, of_said)):
             kept.append(each)
-        total = max(int(of_true.sum()), 1)
+        total = int(of_true.sum())
         likely = np.take_along_axis(log_p, np.where(counts, true, 0)[..., None], -1)[..., 0]
         nll = float(-likely[counts].mean()) if counts.any() else None
         row: dict[str, Any] = {"image": self._names[number] if self._names else number}
         if self.info.task == "classification":
             row |= {"label": self.info.class_names[int(true)], "predicted": self.info.class_names[int(said)]}
         row |= {
-            "accuracy": right.sum() / total,
+            "accuracy": _ratio(right.sum(), total),  # none for an image of void pixels alone
             "nll": nll,
             "entropy": float(unsure[counts].mean()) if counts.any() else None,
         }
@@ -112,8 +111,8 @@ class Details:
         union = of_true + of_said - right
         here = union > 0
         row: dict[str, float | None] = {
-            "mean_iou": float((right[here] / union[here]).mean()),
-            "mean_dice": float((2 * right[here] / (of_true + of_said)[here]).mean()),
+            "mean_iou": float((right[here] / union[here]).mean()) if here.any() else None,
+            "mean_dice": float((2 * right[here] / (of_true + of_said)[here]).mean()) if here.any() else None,
         }
         if not {"image", "object"} & set(self.per):
             return row
@@ -141,7 +140,9 @@ class Details:
         The images are drawn anew 1,000 times; pixels of one image are not independent, so they are never drawn.
         """
         right, true, said = (np.stack(each).astype(float) for each in (self._right, self._true, self._said))
-        if right.size > _MOST:
+        counts = true.sum(1) > 0
+        right, true, said = right[counts], true[counts], said[counts]
+        if right.size > _MOST or not len(right):
             return {}
         random = np.random.default_rng(0)
         weights = random.multinomial(len(right), np.full(len(right), 1 / len(right)), _RESAMPLES)
@@ -200,9 +201,12 @@ class Details:
         return {"AUROC": float(roc_auc_score(labels, p)), "AUPR": float(average_precision_score(labels, p))}
 
     def worst(self) -> list[dict[str, Any]]:
-        """Returns the rows of all images, the worst first: by mean IoU or accuracy, then by NLL."""
+        """Returns the rows of all images, the worst first: by mean IoU or accuracy, then by NLL.
+
+        Images without a pixel that counts are the last.
+        """
         score = "mean_iou" if self.info.task == "segmentation" else "accuracy"
-        return sorted(self.images, key=lambda row: (row[score], -(row["nll"] or 0)))
+        return sorted(self.images, key=lambda row: (row[score] is None, row[score] or 0, -(row["nll"] or 0)))
 
     def write(self, folder: Path) -> list[Path]:
         """Writes what was asked for as CSV files, and returns their paths."""
@@ -213,24 +217,19 @@ class Details:
                 {"true": name, **{f"predicted {names[n]}": int(count) for n, count in enumerate(row)}}
                 for name, row in zip(names, self.confusion, strict=True)
             ]
-            paths += [_write(folder / "confusion.csv", cells), _write(folder / "classes.csv", self.classes())]
+            paths += [
+                write_rows(folder / "confusion.csv", cells),
+                write_rows(folder / "classes.csv", self.classes()),
+            ]
         if "image" in self.per:
-            paths.append(_write(folder / "images.csv", self.images))
+            paths.append(write_rows(folder / "images.csv", self.images))
         if "object" in self.per and self.info.task == "segmentation":
-            paths.append(_write(folder / "objects.csv", self.of_objects()))
+            paths.append(write_rows(folder / "objects.csv", self.of_objects()))
         return paths
 
 
 def _ratio(part: float, whole: float) -> float | None:
     return float(part / whole) if whole else None
-
-
-def _write(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
-    with whole_file(path) as unfinished, open(unfinished, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    return path
 
 
 def detail_tables(found: Details) -> list[tuple[str, list[str], list[list[str]]]]:

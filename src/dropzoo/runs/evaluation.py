@@ -12,6 +12,7 @@ from dropzoo.runs.figures import Corrupted, Figures
 from dropzoo.runs.inputs import fed, feeding
 from dropzoo.runs.scores import Sample, Scores
 from dropzoo.serving.montecarlo import reader
+from dropzoo.training.loop.feeds import unreadable_named
 
 #: A function from images `(batch, height, width, channels)` to log-probabilities `(batch, ..., classes)`.
 LogProbabilities = Callable[[tf.Tensor], tf.Tensor]
@@ -68,8 +69,9 @@ def log_probabilities(
 
 def score(predict: LogProbabilities, dataset: tf.data.Dataset, scores: Scores) -> Scores:
     """Adds what `predict` returns for a data set to `scores`, and returns them."""
-    for images, labels in dataset:
-        scores.add(labels, predict(images))
+    with unreadable_named(dataset):
+        for images, labels in dataset:
+            scores.add(labels, predict(images))
     return scores
 
 
@@ -101,6 +103,15 @@ def with_temperature(predictor: Sampler, data: training.Data) -> tuple[str, LogP
     return f"{title_of(predictor)}, T = {found.temperature:.2f}", log_of_mean(scaled)
 
 
+def sampled(predict: LogProbabilities, dataset: tf.data.Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the labels of a data set and their log-probabilities; some pixels stand for all of large masks."""
+    sample = Sample()
+    with unreadable_named(dataset):
+        found = [sample(labels.numpy(), predict(images).numpy()) for images, labels in dataset]
+    labels, log_p = (np.concatenate(each) for each in zip(*found, strict=True))
+    return labels, log_p
+
+
 def fit_temperatures(methods: dict[str, LogProbabilities], data: training.Data) -> dict[str, float]:
     """Returns, for each method, the temperature of its log-probabilities that fits the validation data best.
 
@@ -115,13 +126,8 @@ def fit_temperatures(methods: dict[str, LogProbabilities], data: training.Data) 
         )
     temperatures = {}
     for title, predict in methods.items():
-        sample, fitted = Sample(), []
-        for images, labels in data.validation:
-            fitted.append(sample(labels.numpy(), predict(images).numpy()))
-        labels, log_p = (np.concatenate(each) for each in zip(*fitted, strict=True))
-        if data.info.ignore_class is not None:
-            labels, log_p = (each[labels != data.info.ignore_class] for each in (labels, log_p))
-        temperatures[title] = training.fit_temperature(log_p, labels)
+        labels, log_p = sampled(predict, data.validation)
+        temperatures[title] = training.fit_temperature(log_p, labels, data.info.ignore_class)
     return temperatures
 
 
@@ -140,10 +146,11 @@ def score_all(
             score(predict, dataset, plain)
             continue
         scaled = scores[f"{title}, T = {temperature:.2f}"] = Scores(info)
-        for images, labels in dataset:
-            log_p = predict(images)
-            plain.add(labels, log_p)
-            scaled.add(labels, tf.nn.log_softmax(log_p / temperature))
+        with unreadable_named(dataset):
+            for images, labels in dataset:
+                log_p = predict(images)
+                plain.add(labels, log_p)
+                scaled.add(labels, tf.nn.log_softmax(log_p / temperature))
     return scores
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,15 @@ def write_history(path: Path, history: dict[str, list[float]]) -> None:
         writer = csv.writer(file)
         writer.writerow(history)
         writer.writerows(zip(*history.values(), strict=True))
+
+
+def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
+    """Writes rows as CSV, with the columns of the first, and returns the path."""
+    with whole_file(path) as unfinished, open(unfinished, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
 
 
 def read_json(path: Path) -> Any:

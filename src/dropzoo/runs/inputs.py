@@ -48,8 +48,8 @@ def check_bits(pixels: Pixels, info: training.DataInfo) -> None:
     """Raises a ValueError if a model takes images of 16 bits and the images of a data set have 8."""
     if pixels.bits == 16 and info.bits == 8:
         raise ValueError(
-            f"The model takes images of 16 bits, with pixels from {pixels.words}. Received: {info.name!r}, whose "
-            "images have 8 bits. Pass the original files of 16 bits"
+            f"The model takes 16-bit images, with pixels from {pixels.words}. Received: {info.name!r}, whose "
+            f"images have 8 bits. Pass the original 16-bit files"
         )
 
 
@@ -94,6 +94,8 @@ def fed(batches: tf.data.Dataset, model: keras.Model) -> tf.data.Dataset:
     made = changed(batches)
     made.input_range, made.bits = taken.range, getattr(batches, "bits", None)  # as from `load_data`
     made.value_range = getattr(batches, "value_range", None)
+    if (check_files := getattr(batches, "check_files", None)) is not None:
+        made.check_files = check_files
     if (at_epoch := getattr(batches, "at_epoch", None)) is not None:
         made.at_epoch = lambda epoch: changed(at_epoch(epoch))
     return made

@@ -15,11 +15,12 @@ import keras
 from dropzoo import serving
 from dropzoo.common.shell import quote
 from dropzoo.runs.config import RunConfig, as_json
-from dropzoo.runs.data import differences, judged_images, load_run_data
+from dropzoo.runs.data import differences, judged_images, load_run_data, under_one_name
 from dropzoo.runs.evaluation import evaluate_with
 from dropzoo.runs.figures import ByMethod, Figures
 from dropzoo.runs.files import read_json, write_json
-from dropzoo.runs.run import load_run, load_run_model, snapshot_file, train_run
+from dropzoo.runs.loading import load_run, load_run_model
+from dropzoo.runs.run import snapshot_file, train_run
 
 _RECORD = "ensemble.json"
 
@@ -107,8 +108,8 @@ def load_members(path: Path) -> list[keras.Model]:
         folders = [_member(path, number) for number in range(count)]
         if unfinished := [each.name for each in folders if not (each / "model.keras").is_file()]:
             raise ValueError(
-                f"{', '.join(unfinished)} of the ensemble {path} is not trained yet. Give the command again that "
-                "started the training"
+                f"{', '.join(unfinished)} of the ensemble {path} is not trained yet. Repeat the command that "
+                f"started the training"
             )
         return [load_run(each)[0] for each in folders]
     model, config, _ = load_run(path)
@@ -129,8 +130,10 @@ def _check_folder(out: Path, config: RunConfig, count: int) -> None:
         if out.is_file() or (out.is_dir() and any(each.name not in known for each in out.iterdir())):
             raise ValueError(f"{out} holds something that is not an ensemble; choose another folder with --out")
         return
-    saved = read_json(out / _RECORD)
-    changed = differences(as_json(RunConfig.from_json(saved["config"])), as_json(config))
+    saved, wanted = read_json(out / _RECORD), as_json(config)
+    folder = read_json(_member(out, 0) / "run.json").get("folder")
+    held = under_one_name(as_json(RunConfig.from_json(saved["config"])), wanted, folder)
+    changed = differences(held, wanted)
     if changed or saved["members"] > count:
         if not changed:
             changed = f"members: {saved['members']} -> {count}"

@@ -111,7 +111,9 @@ def in_words(spec: str | Mapping[str, Any]) -> str:
 def _parsed(part: str) -> tuple[str, Any]:
     name, equals, text = part.strip().partition("=")
     if not equals:
-        raise ValueError(f'A recipe is a name, or has settings as "name=value; name=value". Received: {part!r}')
+        raise ValueError(
+            f'A recipe must be a name, or settings such as "name=value; name=value". Received: {part!r}'
+        )
     try:
         return name.strip(), ast.literal_eval(text.strip())
     except (ValueError, SyntaxError):

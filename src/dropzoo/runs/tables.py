@@ -1,6 +1,5 @@
 """Figures of evaluations as tables for the terminal, and as a file."""
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
@@ -10,8 +9,8 @@ from rich import box
 from rich.markup import escape
 from rich.table import Column, Table
 
-from dropzoo.common.files import whole_file
 from dropzoo.runs.figures import ByMethod, Corrupted, label, score_name, value
+from dropzoo.runs.files import write_rows
 
 if TYPE_CHECKING:  # imports TensorFlow, which the command line does not need to answer `--help`
     from dropzoo.serving import Calibration
@@ -125,11 +124,7 @@ def write_figures(path: Path, clean: ByMethod, found: Corrupted) -> Path:
             classes = {f"iou {name}": iou for name, iou in figures.get("iou", {}).items()}
             rest = {name: each for name, each in figures.items() if name != "iou"}
             rows.append({"corruption": name, "severity": severity, "predictor": method, **rest, **classes})
-    with whole_file(path) as unfinished, open(unfinished, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    return path
+    return write_rows(path, rows)
 
 
 def _cell(value: float | None, digits: int, small: int | None = None) -> str:

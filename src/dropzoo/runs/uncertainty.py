@@ -124,7 +124,7 @@ def load_foreign(
         options |= _reading_as(config, taken, folder)
     data = training.load_data(name, batch_size=config.batch_size, **options)
     if _is_same(data, own):
-        raise ValueError(f"Foreign images must be of another data set than the run's. Received: {name!r}")
+        raise ValueError(f"`--ood` must be a different data set from that of the run. Received: {name!r}")
     check_bits(taken, data.info)
     if data.info.input_shape[2] != channels:
         raise ValueError(

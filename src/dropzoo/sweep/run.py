@@ -23,7 +23,7 @@ from dropzoo.sweep.report import write_report
 from dropzoo.sweep.screen import Screen, trials_and_epochs
 from dropzoo.sweep.space import Space
 from dropzoo.sweep.stats import candidates
-from dropzoo.sweep.store import SweepFile
+from dropzoo.sweep.store import SweepFile, placed
 from dropzoo.sweep.trials import Axes, Record, Trial
 from dropzoo.sweep.workbench import Workbench
 
@@ -70,7 +70,7 @@ def run_sweep(
     retry_failed: bool = False,
     console: Console | None = None,
 ) -> Path:
-    """Runs the trials of a space that are not in the folder's file yet, then writes its report.
+    """Runs all trials of a space that are not in the file of the folder yet, and then writes the report.
 
     Each trial is recorded as it ends, so a stopped sweep, even a killed one, continues when it is started again. A
     trial that fails is recorded with its error. Trials in the file that are not in the space stay in the file.
@@ -81,9 +81,9 @@ def run_sweep(
         engine: `"local"`, which runs one trial after the other in this process, or `"ray"`, which uses Ray Tune.
         workers: Int above 0, the number of trials that Ray runs at a time; None for as many as its cluster has
             room for.
-        resources: Dict of the amounts that Ray gives to each trial, with memory in bytes, such as
-            `{"cpu": 2, "gpu": 0.5, "memory": 4e9}`; None to share out all.
-        mc_samples: Int, the number of samples that the Monte-Carlo latency is measured with; 0 to leave it out.
+        resources: Dict of the resources that Ray gives to each trial, with memory in bytes, such as `{"cpu": 2,
+            "gpu": 0.5, "memory": 4e9}`; None to divide all resources among the trials.
+        mc_samples: Int, the number of samples for measuring the Monte-Carlo latency; 0 to skip this.
         retry_failed: Bool. Whether to run failed trials again.
         console: Rich console that shows the progress; None for the terminal.
 
@@ -102,7 +102,8 @@ def run_sweep(
         failed = {key for key, record in file.records.items() if record.error and retry_failed}
         known = {key: record for key, record in file.records.items() if key not in failed}
         trials = space.trials()
-        done = [known[trial.key] for trial in trials if trial.key in known]
+        done = placed(known, trials)
+        known |= {each.trial.key: each for each in done}
         progress = f"{len(trials)} trials at most, {len(done)} of them done already"
         console.print(f"{progress}; in {file.path}", soft_wrap=True, markup=False)
         with Screen(console, *trials_and_epochs(trials), done) as screen:

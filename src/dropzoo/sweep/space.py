@@ -48,13 +48,14 @@ def _takes_other_names(cls: type[_T]) -> type[_T]:
 class Space(Settings):
     """Models x sites x specs x rates x rate schedules x other regularisers x recipes x seeds.
 
-    Each of `sites` is combined with all specs, rates and rate schedules; each of `plans` is taken as it is. The
-    baseline without dropout is always part of the space, once for each combination of the other regularisers.
+    Each entry of `sites` is combined with all specs, rates and rate schedules; the entries of `plans` are complete
+    plans. The baseline without dropout is always part of the space, once for each combination of the other
+    regularisers.
 
     Args:
         models: List of the names of models.
         sites: List of str. Each is one or more patterns of site names, separated by commas: `"module?,dense*"`.
-        specs: List of the layers that may stand at any site, with or without options, such as
+        specs: List of dropout layers that can be used at any site, with or without options, such as
             `"drop_block2d:block_size=5"`. Also accepted as `variants`.
         rates: List of floats in [0, 1).
         rate_schedules: List of str: `"constant"`; `"linear"` or `"cosine"`, from 0 to the rate; `"curriculum"`,
@@ -65,9 +66,9 @@ class Space(Settings):
         weight_decays: List of values for the models' option `weight_decay`; if empty, their defaults.
         augments: List of augmentations, each as for `load_data`.
         label_smoothings: List of floats in [0, 1).
-        recipes: List of settings of the training that go together: `"small"`, `"medium"`, text such as
-            `"optimizer=adamw:weight_decay=0.05; mixup=0.2"`, or dicts. They replace those below, except for the
-            epochs. `"own"` replaces nothing; if the list is empty, it is the only one.
+        recipes: List of training settings to compare: `"small"`, `"medium"`, text such as
+            `"optimizer=adamw:weight_decay=0.05; mixup=0.2"`, or dicts. They replace the settings below, except for
+            the epochs. `"own"` replaces nothing; it is the default.
         seeds: List of ints in [0, 2**32); each combination is trained once with each.
         options: Dict of options that all models get.
         leave_out: List of combinations `(model, sites, spec)` that are not tried.
@@ -79,7 +80,7 @@ class Space(Settings):
         samples: Int above 0, the number of plans that `"random"` draws for each model.
         draw_seed: Int, the seed of that draw.
         eta: Int from 2 up, for `"halving"`.
-        min_epochs: Int above 0, the least number of epochs of the first round of `"halving"`.
+        min_epochs: Int above 0, the minimum number of epochs in the first round of `"halving"`.
         epochs: Int above 0, the epochs of a whole training.
         data, batch_size, learning_rate, learning_rate_schedule, ...: See `Settings`. `learning_rate_schedule` is
             also accepted as `schedule`.
@@ -218,7 +219,7 @@ class Space(Settings):
         """Returns the trials; trials that share a graph follow each other.
 
         Args:
-            epochs: Int, to return only the round of this many epochs; None for all rounds.
+            epochs: Int, the number of epochs of the round to return; None for all rounds.
         """
         rounds = self.rungs() if epochs is None else [epochs]
         found: dict[str, Trial] = {}
@@ -228,7 +229,7 @@ class Space(Settings):
         return list(found.values())
 
     def check(self, info: DataInfo) -> tuple["Space", list[str]]:
-        """Builds each graph once, and leaves out the combinations that no model takes.
+        """Builds each graph once, and leaves out the combinations that are impossible for a model.
 
         Args:
             info: The facts of the data set.
@@ -330,5 +331,6 @@ def _plain(value: Any) -> Any:
     if value is None or isinstance(value, (str, int, float)):
         return value
     raise ValueError(
-        f"A space is saved as JSON, so it takes numbers, text, and lists and dicts of them. Received: {value!r}"
+        f"A space is saved as JSON, so it can only have numbers, text, and lists and dicts of these. Received: "
+        f"{value!r}"
     )

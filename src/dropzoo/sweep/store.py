@@ -4,12 +4,13 @@ import dataclasses
 import json
 import os
 import warnings
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from dropzoo.common.files import lock
 from dropzoo.sweep.space import Space
-from dropzoo.sweep.trials import Record
+from dropzoo.sweep.trials import Record, Trial
 
 #: Name of the file in a sweep's folder.
 NAME = "sweep.jsonl"
@@ -35,7 +36,20 @@ class Recorded:
         """Returns the records of the space's trials, in the space's order."""
         if self.space is None:
             return []
-        return [self.records[trial.key] for trial in self.space.trials() if trial.key in self.records]
+        return placed(self.records, self.space.trials())
+
+
+def placed(records: Mapping[str, Record], trials: Iterable[Trial]) -> list[Record]:
+    """Returns the records of those trials that have one, each at the place that the trial has in its space.
+
+    The record in a file has the place of the space that ran it. Another space may describe the same training
+    otherwise: as a plan, or with its patterns spelt in another way.
+
+    Args:
+        records: Records by key.
+        trials: The trials of a space.
+    """
+    return [dataclasses.replace(records[trial.key], trial=trial) for trial in trials if trial.key in records]
 
 
 def read(path: Path) -> Recorded:
@@ -62,7 +76,7 @@ def read(path: Path) -> Recorded:
         for number, line in enumerate(file, start=1):
             entry = _entry(line)
             if entry is None and not line.endswith(b"\n"):
-                warnings.warn(f"{path}: line {number} is not whole; its trial is left out", stacklevel=2)
+                warnings.warn(f"{path}: line {number} is incomplete; its trial is left out", stacklevel=2)
                 break
             if entry is None:
                 raise ValueError(f"{path} is not the file of a sweep: line {number} cannot be read")

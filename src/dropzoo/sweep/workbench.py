@@ -16,8 +16,8 @@ import tensorflow as tf
 import dropzoo
 from dropzoo import layers, serving, training
 from dropzoo.runs.config import RunConfig
-from dropzoo.runs.evaluation import LogProbabilities, log_probabilities, score
-from dropzoo.runs.scores import Sample, Scores
+from dropzoo.runs.evaluation import LogProbabilities, log_probabilities, sampled, score
+from dropzoo.runs.scores import Scores
 from dropzoo.sweep.trials import Outcome, Record, Trial, as_json
 
 # Number of loaded data sets to keep: trials that follow each other differ in few seeds and augmentations.
@@ -229,10 +229,7 @@ def _calibrated_nll(
     for name, dataset in {"validation": validation, "test": test}.items():
         if dataset is None:
             continue
-        sample, kept = Sample(), []
-        for images, labels in dataset:
-            kept.append(sample(labels.numpy(), predict(images).numpy()))
-        classes, log_p = (np.concatenate(each) for each in zip(*kept, strict=True))
+        classes, log_p = sampled(predict, dataset)
         if name == "validation":
             temperature = training.fit_temperature(log_p, classes, ignore_class)
         counts = classes != ignore_class
@@ -241,7 +238,7 @@ def _calibrated_nll(
     return found
 
 
-def _in_memory(dataset: Any, info: training.DataInfo) -> Any:
+def _in_memory(dataset: tf.data.Dataset | None, info: training.DataInfo) -> tf.data.Dataset | None:
     """Returns a data set as few large batches in memory; large sets and varying sizes stay as they are."""
     height, width, channels = info.input_shape
     if dataset is None or height is None or width is None:

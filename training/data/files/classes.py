@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dropzoo.training.data.files.broken import refuse_broken
 from dropzoo.training.data.files.colours import Palette, find_colours, palette_of, read_names, read_palette
 from dropzoo.training.data.files.headers import Facts
 from dropzoo.training.data.files.masks import Meaning, Values, look, parse_meaning, settle
@@ -45,15 +46,37 @@ def find_classes(
         table.notes.append("The classes of colours are in the order of their codes, #000000 first")
     elif meaning.kind == "palette" and reading.masks_as == "palette":
         table.notes.append(f"The colours of the classes are those of {palette_file}")
-    found = map_files(lambda sample: look(sample, meaning), table.samples)
+    found = _looked_at(table, meaning)
     _refuse_sizes(table, facts, found)
     _refuse_alpha(table, found, meaning)
     classes = _drawn(found) if table.class_names else settle(found, reading.ignore_class, meaning)
-    names = _mask_names(folder, table, reading, meaning, classes, found)
+    names = _mask_names(folder, table, reading, meaning, classes, found, palette_file)
     present = {int(value) for each in found for value in each.values}
     if reading.ignore_class is not None and reading.ignore_class not in present:
         table.doubts.append(f"No pixel has the label ignore_class={reading.ignore_class} (--ignore-class)")
     return meaning, classes, names, found
+
+
+def _looked_at(table: Table, meaning: Meaning) -> list[Values]:
+    """Returns the values of all masks, or raises the error that names all masks that cannot be read."""
+
+    def values(sample: Sample) -> Values | ValueError:
+        try:
+            return look(sample, meaning)
+        except ValueError as error:
+            return error
+
+    found: list[Values] = []
+    broken: dict[Path, str] = {}
+    for sample, each in zip(table.samples, map_files(values, table.samples), strict=True):
+        if isinstance(each, Values):
+            found.append(each)
+        elif "Cannot read" not in str(each):
+            raise each
+        else:
+            broken[sample.mask if isinstance(sample.mask, Path) else sample.image] = str(each)
+    refuse_broken(broken)
+    return found
 
 
 def _drawn(found: list[Values]) -> dict[int, int]:
@@ -70,9 +93,8 @@ def _occurring(samples: list[Sample]) -> Palette:
     if len(found) > 256:
         raise ValueError(
             f"Masks hold {len(found):,} colours, too many for classes. Pass a file of colours, of which the "
-            f"nearest "
-            "counts: masks_as='palette=FILE' (--masks-as palette=FILE), with a line for each class: red, green, "
-            "blue, name"
+            "nearest counts: masks_as='palette=FILE' (--masks-as palette=FILE), with a line for each class: red, "
+            "green, blue, name"
         )
     return palette_of(found)
 
@@ -101,9 +123,8 @@ def _refuse_alpha(table: Table, found: list[Values], meaning: Meaning) -> None:
         alpha = read_alpha(sample.mask) if isinstance(sample.mask, Path) else None
         if alpha is not None and len(np.unique(alpha)) > 1:
             raise ValueError(
-                f"Masks are of one colour, and their shapes are in the alpha channel. Received: "
-                f"{sample.mask}. Pass "
-                "masks_as='alpha' (--masks-as alpha) to count what is opaque as foreground"
+                f"Masks are of one colour, and their shapes are in the alpha channel. Received: {sample.mask}. "
+                "Pass masks_as='alpha' (--masks-as alpha) to count what is opaque as foreground"
             )
 
 
@@ -125,11 +146,14 @@ def _label_names(table: Table, reading: Reading) -> tuple[str, ...]:
     wanted = _asked_names(table.root, reading)
     if not wanted:
         return table.class_names
-    if sorted(wanted) != sorted(table.class_names):
+    if len(set(wanted)) < len(wanted) or not set(table.class_names) <= set(wanted):
         raise ValueError(
             f"`class_names` must hold the names of the classes, in any order: {', '.join(table.class_names)}. "
             f"Received: {', '.join(wanted)}"
         )
+    absent = [name for name in wanted if name not in table.class_names]
+    if absent:  # as in a test folder that holds some classes of a model
+        table.doubts.append(f"There are no images of the class {some(absent)}, which `class_names` has")
     order = [wanted.index(name) for name in table.class_names]
     table.samples[:] = [dataclasses.replace(sample, label=order[sample.label]) for sample in table.samples]
     return tuple(wanted)
@@ -148,7 +172,7 @@ def _asked_names(root: Path, reading: Reading) -> list[str]:
     if "," not in names:
         raise ValueError(
             f"`class_names` (--class-names) must be names with commas, or a file. Received: {names!r}, "
-            f"which is no file"
+            f"which is not a file"
         )
     return [name.strip() for name in names.split(",")]
 
@@ -160,6 +184,7 @@ def _mask_names(
     meaning: Meaning,
     classes: dict[int, int],
     found: list[Values],
+    palette_file: Path | None,
 ) -> tuple[str, ...]:
     """Returns the names of the classes of masks: those that the user gives, or a file beside them, or numbers."""
     ids = [number for number in classes.values() if number != reading.ignore_class]
@@ -171,10 +196,14 @@ def _mask_names(
         pixels = sum(int(each.counts[np.isin(each.values, outside)].sum()) for each in found)
         raise ValueError(
             f"Labels must be those of the {len(asked)} classes of `class_names`, 0 to {len(asked) - 1}. Received: "
-            f"{some(list(map(str, outside)))}, at {pixels:,} pixels, in {some(list(map(str, holders)), 2)}. "
-            f"If one of "
-            f"them marks pixels that do not count, pass it: ignore_class={outside[-1]} (--ignore-class "
+            f"{some(list(map(str, outside)))}, at {pixels:,} pixels, in {some(list(map(str, holders)), 2)}. If "
+            f"one of them marks pixels that do not count, pass it: ignore_class={outside[-1]} (--ignore-class "
             f"{outside[-1]})"
+        )
+    if len(asked) > count and meaning.kind == "palette" and reading.masks_as == "palette" and not palette_file:
+        raise ValueError(
+            f"`class_names` has {len(asked)} names, but masks have {count} colours, which are numbered as they "
+            "occur. Name the colour of each class in a file: masks_as='palette=FILE' (--masks-as palette=FILE)"
         )
     if asked:
         return tuple(asked)

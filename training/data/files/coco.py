@@ -2,11 +2,14 @@
 
 import dataclasses
 import json
+import os
 import re
 from pathlib import Path
+from typing import Any
 
 from dropzoo.training.data.files.listing import Listing
-from dropzoo.training.data.files.table import Polygons, Sample, Table, some, split_of
+from dropzoo.training.data.files.names import FileNames
+from dropzoo.training.data.files.table import Polygons, Runs, Sample, Shape, Table, some, split_of
 
 
 def find_coco(root: Path) -> dict[str, Path]:
@@ -17,13 +20,15 @@ def find_coco(root: Path) -> dict[str, Path]:
     """
     places = [*sorted(root.glob("*.json")), *sorted(root.glob("annotations/*.json"))]
     found = [path for path in places if _is_coco(path)]
+    # COCO has files of other kinds for the same images: person_keypoints_train2017.json.
+    found = [path for path in found if path.stem.startswith("instances")] or found
     if len(found) < 2:
         return {"": found[0]} if found else {}
     words = {path: re.split("[^a-z]+", path.stem.lower()) for path in found}
     splits = {next((split_of(word) for word in words[path] if split_of(word)), ""): path for path in found}
     if len(splits) < len(found) or "" in splits:
         raise ValueError(
-            f"Expected one file of annotations a split in {root}. Received: {some(list(map(str, found)))}"
+            f"Expected one file of annotations for each split in {root}. Received: {some(list(map(str, found)))}"
         )
     return splits
 
@@ -45,8 +50,14 @@ def read_coco(files: dict[str, Path], root: Path) -> Table:
             f"{some(list(map(str, files.values())))}"
         )
     samples = [sample for table in tables for sample in table.samples]
+    named = {os.path.realpath(sample.image) for sample in samples}
+    unnamed = [file.name for file in Listing().images(root) if os.path.realpath(file) not in named]
+    doubts = [f"{len(unnamed):,} images are in no list of annotations and are left out: {some(unnamed)}"]
     return dataclasses.replace(
-        tables[0], samples=samples, notes=[note for table in tables for note in table.notes]
+        tables[0],
+        samples=samples,
+        notes=[note for table in tables for note in table.notes],
+        doubts=doubts if unnamed else [],
     )
 
 
@@ -59,33 +70,36 @@ def _read(path: Path, root: Path, split: str) -> Table:
     content = json.loads(path.read_text(encoding="utf-8-sig"))
     categories = sorted(content["categories"], key=lambda each: each["id"])
     classes = {each["id"]: number + 1 for number, each in enumerate(categories)}
-    by_name: dict[str, list[Path]] = {}
-    for file in Listing().images(root):
-        by_name.setdefault(file.name, []).append(file)
-    shapes: dict[int, list[tuple[int, tuple[float, ...]]]] = {}
-    encoded = 0
+    shapes: dict[int, list[tuple[int, Shape]]] = {}
+    boxes = 0
     for each in content["annotations"]:
-        if not isinstance(outlines := each.get("segmentation"), list) or not outlines:
-            encoded += 1
+        if not (outlines := each.get("segmentation")):
+            boxes += 1
             continue
         if each["category_id"] not in classes:
             raise ValueError(
                 f"Annotation {each.get('id')} in {path} has the category {each['category_id']}, which is "
                 f"not listed"
             )
-        for corners in outlines:
-            shapes.setdefault(each["image_id"], []).append(
-                (classes[each["category_id"]], tuple(map(float, corners)))
-            )
-    if encoded:
+        for shape in _shapes(outlines):
+            shapes.setdefault(each["image_id"], []).append((classes[each["category_id"]], shape))
+    if boxes:
         raise ValueError(
-            f"{encoded:,} annotations in {path} are no polygons (run-length codes, or boxes alone). Save "
-            f"the masks as "
-            "PNG files of class ids instead"
+            f"{boxes:,} annotations in {path} have no outline, but a box at most. Remove them, or save masks as "
+            "PNG files of class ids"
         )
+    images = sorted(content["images"], key=lambda each: each["file_name"])
+    files = Listing().images(root)
+
+    def is_of_split(file: Path) -> bool:
+        return bool(split) and split in map(split_of, _words(file.parent, root))
+
+    # The folder that is named counts first, then that of the split, such as train2017.
+    places = FileNames(lambda: files, [path.parent, root]).find_all(
+        [image["file_name"] for image in images], is_of_split
+    )
     samples, missing = [], []
-    for image in sorted(content["images"], key=lambda each: each["file_name"]):
-        found = _find(image["file_name"], (path.parent, root), by_name, split)
+    for image, found in zip(images, places, strict=True):
         if found is None:
             missing.append(image["file_name"])
             continue
@@ -93,24 +107,36 @@ def _read(path: Path, root: Path, split: str) -> Table:
         samples.append(Sample(found, mask=mask, split=split))
     if missing:
         raise ValueError(
-            f"{len(missing):,} images that {path} names are not there, or several files have their "
-            f"names: {some(missing)}"
+            f"{len(missing):,} images that {path} lists do not exist, or several files have the same name: "
+            f"{some(missing)}"
         )
     names = ("background", *(str(each["name"]) for each in categories))
-    return Table(root, samples, names, notes=[f"Masks are drawn from the polygons of {path}"])
+    return Table(root, samples, names, notes=[f"Masks are drawn from the outlines of {path}"])
 
 
-def _find(name: str, places: tuple[Path, ...], by_name: dict[str, list[Path]], split: str) -> Path | None:
-    """Returns the file that a name means from one of the places, or the only file of that name, or None."""
-    name = name.replace("\\", "/")
-    for place in places:
-        if (path := place / name).is_file():
-            return path
-    found = by_name.get(Path(name).name, [])
-    # The folder that is named counts first, then that of the split, such as train2017.
-    ends = [path for path in found if path.as_posix().endswith(f"/{name}")]
-    of_split = [path for path in found if split and split in map(split_of, _words(path.parent, places[-1]))]
-    return next((paths[0] for paths in (found, ends, of_split) if len(paths) == 1), None)
+def _shapes(outlines: Any) -> list[Shape]:
+    """Returns the polygons of an annotation, or its run lengths."""
+    if isinstance(outlines, list):
+        return [tuple(map(float, corners)) for corners in outlines]
+    counts = outlines["counts"]
+    return [Runs(tuple(counts if isinstance(counts, list) else unpacked(counts)))]
+
+
+def unpacked(text: str) -> list[int]:
+    """Returns the run lengths in COCO's text: 5 bits a sign, lowest first, as differences from the fourth on."""
+    counts: list[int] = []
+    value = shift = 0
+    for sign in text:
+        bits = ord(sign) - 48
+        value |= (bits & 31) << shift
+        shift += 5
+        if bits & 32:
+            continue
+        if bits & 16:  # a negative difference
+            value -= 1 << shift
+        counts.append(value + counts[-2] if len(counts) > 2 else value)
+        value = shift = 0
+    return counts
 
 
 def _words(folder: Path, root: Path) -> list[str]:

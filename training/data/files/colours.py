@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from dropzoo.training.data.files.table import read_text
+
 
 @dataclass(frozen=True)
 class Palette:
@@ -37,7 +39,8 @@ class Palette:
             if self.exact and len(colours) <= 256:
                 shown = ", ".join(_code(*colour) for colour in colours[:5])
                 raise ValueError(
-                    f"Colours that are no class. Received: {path} with {int(strange.sum()):,} pixels of "
+                    f"Each colour of a mask must be a class. Received: {path} with {int(strange.sum()):,} "
+                    f"pixels of "
                     f"{len(colours)} other colours: {shown}. Add them to the file of colours"
                 )
             distances = ((pixels[strange][:, None].astype(int) - np.array(self.colours)) ** 2).sum(-1)
@@ -62,9 +65,7 @@ def read_palette(path: Path) -> Palette:
         raise ValueError(
             f"No such file of colours: {path}. Expected a line for each class: red, green, blue, name"
         )
-    found = [
-        each for line in path.read_text(encoding="utf-8-sig").splitlines() if (each := _colour(line)) is not None
-    ]
+    found = [each for line in read_text(path).splitlines() if (each := _colour(line)) is not None]
     colours = [colour for colour, _ in found]
     if not colours or len(set(colours)) < len(colours):
         wrong = "no colours" if not colours else "the same colour twice"
@@ -111,7 +112,7 @@ def read_names(path: Path) -> list[str]:
 
     A number in front of the name, as in `3,car`, is the id of the class, and the lines are put into this order.
     """
-    text = path.read_text(encoding="utf-8-sig")
+    text = read_text(path)
     lines = [line.strip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("# ")]
     rows = list(csv.reader(lines, delimiter="\t" if "\t" in text else ";" if ";" in text else ","))
     head = [cell.strip().lower() for cell in rows[0]] if rows else []

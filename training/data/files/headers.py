@@ -17,6 +17,7 @@ from dropzoo.training.data.images import (
     JPEG,
     PNG,
     TIFF_SUFFIXES,
+    channels_last,
     single_array,
     stack_axis,
 )
@@ -66,6 +67,19 @@ def read_facts(paths: Sequence[Path], pages: str = "auto") -> tuple[dict[Path, F
     return good, {path: each for path, each in found.items() if isinstance(each, str)}
 
 
+def count_pages(path: Path) -> int:
+    """Returns the number of images in the file of a mask, whether or not it says that its pages are a stack."""
+    suffix = path.suffix.lower()
+    if suffix in ARRAY_SUFFIXES:
+        shape = single_array(path).shape
+        return shape[0] if len(shape) == 3 else 1
+    if suffix not in TIFF_SUFFIXES:
+        return 1
+    with tifffile.TiffFile(path) as file:
+        stack = stack_axis(file.series[0].axes, file.series[0].shape, "ZTIQ")
+        return 1 if stack is None else int(file.series[0].shape[stack])
+
+
 def _facts(path: Path, pages: str) -> Facts:
     suffix = path.suffix.lower()
     if suffix in TIFF_SUFFIXES:
@@ -75,6 +89,7 @@ def _facts(path: Path, pages: str) -> Facts:
         if array.ndim == 3 and pages == "images":
             count, height, width = array.shape
             return Facts(height, width, 1, array.dtype.name, pages=count)
+        array = channels_last(array)
         height, width = array.shape[:2]
         return Facts(height, width, array.shape[2] if array.ndim == 3 else 1, array.dtype.name)
     with path.open("rb") as file:

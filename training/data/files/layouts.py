@@ -2,20 +2,33 @@
 
 import dataclasses
 import glob
+import itertools
 import os
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+from dropzoo.common.claims import without_claimed
 from dropzoo.training.data.files import rows
+from dropzoo.training.data.files.class_folders import class_folders, read_classes
 from dropzoo.training.data.files.coco import find_coco, read_coco
-from dropzoo.training.data.files.listing import BEHIND, MASKS, Listing, folders_in, has_images, is_mask_folder
-from dropzoo.training.data.files.pairs import pair
-from dropzoo.training.data.files.table import Polygons, Reading, Sample, Table, counted, some, split_of
+from dropzoo.training.data.files.listing import BEHIND, MASKS, Listing, folders_in, has_images, is_litter
+from dropzoo.training.data.files.lists import with_split_lists
+from dropzoo.training.data.files.merge import merge_splits
+from dropzoo.training.data.files.pair_folders import (
+    IMAGES,
+    images_and_masks,
+    inner,
+    paired,
+    read_pairs,
+    side_by_side,
+)
+from dropzoo.training.data.files.roles import choose_masks, holds_masks, split_in_name
+from dropzoo.training.data.files.table import Reading, Table, counted, split_of
+from dropzoo.training.data.files.tables import listed_in_csv
 from dropzoo.training.data.images import IMAGE_SUFFIXES
 
-_IMAGES = ("images", "image", "imgs", "img", "jpegimages", "inputs", "input", "frames", "photos", "leftimg8bit")
-# What the name of a mask has behind that of its image, if both are in one folder.
-_ENDS = ("_mask", "_seg", "_label", "_labels", "_gt", "_annotation")
+_MOST_COUNTED = 10_000
 _WAYS = (
     "Otherwise name the folders or patterns of files, `images` and `masks` (--images, --masks), or a CSV "
     "with a row "
@@ -29,19 +42,50 @@ def read_layout(root: Path, reading: Reading) -> Table:
     Raises:
         ValueError: If there is no such folder, or its layout is not known.
     """
+    if root.is_file():
+        raise ValueError(
+            f"Expected a folder. Received the file {root}. Pass its folder; a table of images is `split_file` "
+            "(--split-file), an archive must be unpacked, and arrays can be passed to `Trainer`"
+        )
     if not root.is_dir():
-        raise ValueError(f"No such folder: {root}. Expected images/ and masks/, or one folder a class")
+        raise ValueError(
+            f"No such folder: {root}. Expected a folder with images/ and masks/, or with one folder for each class"
+        )
     listing = Listing()
-    table = _named(root, reading, listing) or _found(root, reading, listing)
+    table = _named(root, reading, listing) or _found(root, reading, listing) or _below(root, reading, listing)
     if table is None:
-        raise ValueError(f"Expected images/ and masks/, or at least two class folders, in {root}. {_WAYS}")
+        raise ValueError(
+            f"Expected images/ and masks/, or at least two class folders, in {root}.{_others(root)} {_WAYS}"
+        )
     if not table.samples:
         raise ValueError(f"No images in {root}. Expected files ending in {', '.join(sorted(IMAGE_SUFFIXES))}")
     if listing.left_out:
         table.doubts.append(f"Left out files that are no images by their endings: {counted(listing.left_out)}")
+    if listing.made:
+        table.notes.append(f"Files that dropzoo wrote beside the images were skipped: {listing.made:,}")
     if listing.litter:
         table.notes.append(f"Hidden files and those of the system were skipped: {listing.litter:,}")
-    return rows.with_split_lists(table)
+    return with_split_lists(table)
+
+
+def _below(root: Path, reading: Reading, listing: Listing) -> Table | None:
+    """Returns the table of the only folder with images, if the root itself holds none, as in many archives."""
+    folders = [each for each in folders_in(root) if has_images(each)]
+    if len(folders) != 1 or any(path.suffix.lower() in IMAGE_SUFFIXES for path in root.iterdir()):
+        return None
+    table = _found(folders[0], reading, listing) or _below(folders[0], reading, listing)
+    if table is None:
+        return None
+    table.notes.append(f"All images are in {folders[0]}")
+    return table if table.root.is_file() else dataclasses.replace(table, root=root)
+
+
+def _others(root: Path) -> str:
+    """Returns a sentence on the files that are no images, such as those of annotations of other kinds."""
+    files = (path for path in root.rglob("*") if path.is_file() and not is_litter(path.name))
+    kinds = Counter(path.suffix.lower() or path.name for path in itertools.islice(files, _MOST_COUNTED))
+    kinds = Counter({kind: count for kind, count in kinds.items() if kind not in IMAGE_SUFFIXES})
+    return f" Other files in it: {counted(kinds)}." if kinds else ""
 
 
 def _named(root: Path, reading: Reading, listing: Listing) -> Table | None:
@@ -71,11 +115,7 @@ def _named(root: Path, reading: Reading, listing: Listing) -> Table | None:
     for name, paths in (("images", images), ("masks", masks)):
         if not paths:
             raise ValueError(f"No image files. Received: {name}={getattr(reading, name)!r} (--{name}) in {root}")
-    samples = [
-        Sample(image, mask=mask, split=_split_in(image, images_root))
-        for image, mask in pair(images, masks, (images_root, masks_root), reading.mask_suffix)
-    ]
-    return _table(root, samples)
+    return paired(root, (images_root, masks_root), (images, masks), reading)
 
 
 def _glob(root: Path, text: str, listing: Listing) -> tuple[Path, list[Path]]:
@@ -90,208 +130,104 @@ def _glob(root: Path, text: str, listing: Listing) -> tuple[Path, list[Path]]:
         )
     fixed = Path(str(path).split("*")[0].split("?")[0].split("[")[0])
     found = [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]
-    kept = [each for each in found if each.is_file() and each.suffix.lower() in IMAGE_SUFFIXES]
+    kept = without_claimed(each for each in found if each.is_file() and each.suffix.lower() in IMAGE_SUFFIXES)
     return fixed if str(path).startswith(str(fixed) + os.sep) else fixed.parent, kept
-
-
-def _split_in(path: Path, root: Path) -> str:
-    """Returns the split that a folder between a root and a file means, or ""."""
-    return next((found for part in path.relative_to(root).parts[:-1] if (found := split_of(part))), "")
 
 
 def _found(root: Path, reading: Reading, listing: Listing) -> Table | None:
     """Returns the table of the first layout that a folder has, or None."""
     layouts: tuple[Callable[[Path, Reading, Listing], Table | None], ...] = (
         _given_splits,
-        _images_and_masks,
+        images_and_masks,
         _coco,
-        _listed_in_csv,
-        _classes,
-        _side_by_side,
+        listed_in_csv,
+        class_folders,
+        side_by_side,
     )
     return next((table for layout in layouts if (table := layout(root, reading, listing)) is not None), None)
 
 
 def _given_splits(root: Path, reading: Reading, listing: Listing) -> Table | None:
     """Returns the table of `train/`, `val/` and `test/`, which hold pairs, class folders, or files of a list."""
-    folders = {split_of(each.name): each for each in folders_in(root) if split_of(each.name)}
-    beside = {each.name for each in folders_in(root)} - {each.name for each in folders.values()}
-    if not folders or any(has_images(root / name) and not is_mask_folder(name) for name in beside):
-        return None  # a class may be called "test"
+    folders, masks = _split_folders(root)
+    if not folders:
+        return None
     tables: dict[str, Table] = {}
     for split, folder in folders.items():
-        masks = next((root / name for name in sorted(beside) if _masks_of(name, folder.name)), None)
-        if masks is not None:
-            tables[split] = _pairs(_inner(folder, _IMAGES), _inner(masks, MASKS), reading, listing)
+        chosen = choose_masks([each for each in masks if _masks_of(each.name, folder.name, split)])
+        if chosen is not None:
+            tables[split] = read_pairs(inner(folder, IMAGES), inner(chosen, MASKS), reading, listing)
         elif (found := _split_table(folder, root, reading, listing)) is not None:
             tables[split] = found
     if not tables:
+        return _listed_splits(root, folders, reading, listing)
+    table = merge_splits(root, tables)
+    if len(folders) == 1 and not any(split_of(folder.name) for folder in folders.values()):
+        # The only folder, of a name such as Training_Input, is no split beside another.
+        table.samples = [dataclasses.replace(sample, split="") for sample in table.samples]
+    _say_unused(table, {folders[split] for split in folders.keys() - tables.keys()}, listing)
+    return table
+
+
+def _split_folders(root: Path) -> tuple[dict[str, Path], list[Path]]:
+    """Returns the folders of splits, and those of masks; none if another folder holds images, as a class may."""
+    folders = folders_in(root)
+    exact = {split_of(each.name): each for each in folders if split_of(each.name)}
+    others = [each for each in folders if each not in exact.values() and has_images(each)]
+    masks = [each for each in others if holds_masks(each)]
+    images = [each for each in others if each not in masks]
+    if exact or not images:
+        return ({} if images else exact), masks
+    splits = [split_in_name(each.name) for each in images]
+    if "train" not in splits or "" in splits or len(set(splits)) < len(splits):
+        return {}, []
+    return dict(zip(splits, images, strict=True)), masks
+
+
+def _say_unused(table: Table, folders: set[Path], listing: Listing) -> None:
+    for folder in sorted(folders):
+        if count := len(listing.images(folder)):
+            table.doubts.append(f"{folder} holds {count:,} images without masks or labels; they are not used")
+
+
+def _listed_splits(root: Path, folders: dict[str, Path], reading: Reading, listing: Listing) -> Table | None:
+    """Returns the table of CSV files beside the folders of splits, such as train.csv for train/."""
+    table = listed_in_csv(root, reading, listing)
+    if table is None:
         return None
-    table = _merged(root, tables)
-    for split in folders.keys() - tables.keys():
-        count = len(listing.images(folders[split]))
-        table.doubts.append(f"{folders[split]} holds {count:,} images without masks or labels; they are not used")
+    used = {split: 0 for split in folders}
+    splits = []
+    for sample in table.samples:
+        split = next((name for name, folder in folders.items() if sample.image.is_relative_to(folder)), "")
+        used[split] = used.get(split, 0) + 1
+        splits.append(split)
+    _say_unused(table, {folder for split, folder in folders.items() if not used[split]}, listing)
+    if sum(map(bool, used.values())) > 1 and not any(sample.split for sample in table.samples):
+        pairs = zip(table.samples, splits, strict=True)
+        table.samples = [dataclasses.replace(sample, split=split) for sample, split in pairs]
     return table
 
 
 def _split_table(folder: Path, root: Path, reading: Reading, listing: Listing) -> Table | None:
-    for layout in (_images_and_masks, _coco, _listed_in_csv, _classes, _side_by_side):
+    for layout in (images_and_masks, _coco, listed_in_csv, class_folders, side_by_side):
         if (table := layout(folder, reading, listing)) is not None:
             return table
     names = folders_in(folder)
     if len(names) == 1 and has_images(names[0]):  # a split with a single class
-        return _class_table(folder, names, listing)
+        return read_classes(folder, names, listing)
     return None
 
 
-def _masks_of(name: str, images: str) -> bool:
+def _masks_of(name: str, images: str, split: str) -> bool:
     """Returns whether a folder's name is that of the masks of a folder of images: trainannot, train_masks."""
+    if split_in_name(name) == split:
+        return True
     rest = name.lower().removeprefix(images.lower()).strip("_- ").rstrip("s")
     before = name.lower().removesuffix(images.lower()).strip("_- ").rstrip("s")
     known = {each.rstrip("s") for each in (*BEHIND, *MASKS)}
     return name.lower() != images.lower() and (rest in known or before in known)
 
 
-def _inner(folder: Path, names: tuple[str, ...]) -> Path:
-    """Returns the folder within a folder that bears one of the names, if there is one, or else the folder."""
-    return next((each for each in folders_in(folder) if each.name.lower() in names), folder)
-
-
-def _merged(root: Path, tables: dict[str, Table]) -> Table:
-    """Returns one table of the tables of the splits; each class has one number in all of them."""
-    names = _names_of_all(list(tables.values()))
-    samples: list[Sample] = []
-    merged = _table(root, samples, names)
-    for split in sorted(tables, key=("train", "validation", "test").index):
-        table = tables[split]
-        for sample in table.samples:
-            label = names.index(table.class_names[sample.label]) if sample.label >= 0 else -1
-            samples.append(dataclasses.replace(sample, split=split, label=label))
-        merged.notes += table.notes
-        merged.doubts += table.doubts
-    for split, table in tables.items():
-        missing = [name for name in names if name not in table.class_names]
-        if missing and table.class_names and split == "train":
-            raise ValueError(
-                f"Each class needs training images. Received: none of {some(missing)} in {table.root}"
-            )
-        if missing and table.class_names:
-            merged.doubts.append(f"No image of {some(missing)} in {table.root}")
-    return merged
-
-
-def _names_of_all(tables: list[Table]) -> tuple[str, ...]:
-    """Returns the names of the classes of all tables, in the order of the numbers that drawn masks hold."""
-    given = {table.class_names for table in tables if table.class_names}
-    if any(isinstance(sample.mask, Polygons) for table in tables for sample in table.samples):
-        if len(given) > 1:
-            shown = "; ".join(f"{some(each.class_names)} in {each.root}" for each in tables if each.class_names)
-            raise ValueError(f"The files of the splits must have the same categories. Received: {shown}")
-        return given.pop()
-    return tuple(sorted({name for names in given for name in names}))
-
-
-def _images_and_masks(root: Path, reading: Reading, listing: Listing) -> Table | None:
-    """Returns the table of `images/` and `masks/`, or of folders of such names; both may hold given splits."""
-    folders = {each.name.lower(): each for each in folders_in(root)}
-    images = next((folders[name] for name in _IMAGES if name in folders), None)
-    masks = next((folders[name] for name in MASKS if name in folders), None)
-    if images is None or masks is None or (not has_images(masks) and find_coco(root)):
-        return None
-    return _pairs(images, masks, reading, listing, root)
-
-
-def _pairs(images: Path, masks: Path, reading: Reading, listing: Listing, root: Path | None = None) -> Table:
-    files = []
-    for folder in (images, masks):
-        found = listing.images(folder)
-        if not found:
-            endings = ", ".join(sorted(IMAGE_SUFFIXES))
-            raise ValueError(f"No images in {folder}. Expected files ending in {endings}")
-        files.append(found)
-    files = [_drop_previews(each) for each in files]
-    samples = [
-        Sample(image, mask=mask, split=_split_in(image, images))
-        for image, mask in pair(files[0], files[1], (images, masks), reading.mask_suffix)
-    ]
-    return _table(root or images.parent, samples)
-
-
-def _drop_previews(paths: list[Path]) -> list[Path]:
-    """Leaves out the coloured and instance versions that Cityscapes has beside its masks of ids."""
-    ids = [path for path in paths if path.stem.endswith("_labelIds")]
-    return ids if ids and len(ids) < len(paths) else paths
-
-
 def _coco(root: Path, reading: Reading, listing: Listing) -> Table | None:
     files = find_coco(root)
     return read_coco(files, root) if files else None
-
-
-def _listed_in_csv(root: Path, reading: Reading, listing: Listing) -> Table | None:
-    """Returns the table of the one CSV in a folder whose images are in no class folders."""
-    tables = sorted(path for path in root.iterdir() if path.suffix.lower() in (".csv", ".tsv"))
-    tables = [path for path in tables if rows.lists_images(path)]
-    # Class folders beside a list of labels would win, but no class folders are beside a list of masks.
-    folders = [each for each in folders_in(root) if has_images(each)]
-    if len(tables) != 1 or (len(folders) > 1 and not rows.lists_masks(tables[0])):
-        return None
-    table = rows.read_rows(tables[0], root, reading)
-    if not any(sample.label >= 0 or sample.mask is not None for sample in table.samples):
-        return None
-    table.notes.append(f"Labels are those of {tables[0]}")
-    return table
-
-
-def _classes(root: Path, reading: Reading, listing: Listing) -> Table | None:
-    """Returns the table of class folders."""
-    folders = folders_in(root)
-    if len(folders) < 2 or not any(has_images(each) for each in folders):
-        return None
-    return _class_table(root, folders, listing)
-
-
-def _class_table(root: Path, folders: list[Path], listing: Listing) -> Table:
-    samples = []
-    for label, folder in enumerate(folders):
-        found = listing.images(folder)
-        if not found:
-            endings = ", ".join(sorted(IMAGE_SUFFIXES))
-            raise ValueError(f"No images in {folder}. Expected files ending in {endings}")
-        samples += [Sample(path, label) for path in found]
-    table = _table(root, samples, tuple(folder.name for folder in folders))
-    known = {(sample.image.parent, sample.image.stem) for sample in samples}
-    masks = [
-        sample.image
-        for sample in samples
-        if any(
-            (sample.image.parent, sample.image.stem.removesuffix(end)) in known
-            for end in _ENDS
-            if sample.image.stem.endswith(end)
-        )
-    ]
-    if masks:
-        table.doubts.append(
-            f"{len(masks):,} images bear the name of another and look like its mask, such as {masks[0]}: "
-            f"they are read "
-            "as images of a class. To train on masks, pass `masks` (--masks), such as '**/*_mask*'"
-        )
-    return table
-
-
-def _side_by_side(root: Path, reading: Reading, listing: Listing) -> Table | None:
-    """Returns the table of images and masks in one folder: `07.png` and `07_mask.png`."""
-    files = Listing().images(root)
-    ends = [reading.mask_suffix] if reading.mask_suffix else list(_ENDS)
-    for end in ends:
-        masks = [path for path in files if path.stem.endswith(end)]
-        images = [path for path in files if not path.stem.endswith(end)]
-        if images and 2 * len(masks) > len(images):  # `pair` names those that are missing
-            listing.images(root)
-            pairs = pair(images, masks, (root, root), end)
-            return _table(root, [Sample(image, mask=mask) for image, mask in pairs])
-    return None
-
-
-def _table(root: Path, samples: list[Sample], class_names: tuple[str, ...] = ()) -> Table:
-    return Table(root, samples, class_names)

@@ -4,6 +4,7 @@ import os
 from collections import Counter
 from pathlib import Path
 
+from dropzoo.common.claims import without_claimed
 from dropzoo.training.data.images import IMAGE_SUFFIXES
 
 #: Names of folders of masks.
@@ -23,26 +24,43 @@ class Listing:
     Attributes:
         left_out: The number of files that are no images, by their endings.
         litter: The number of hidden files and of those that systems leave behind.
+        made: The number of images that commands of dropzoo wrote.
     """
 
     def __init__(self) -> None:
         self.left_out: Counter[str] = Counter()
-        self.litter = 0
+        self.litter = self.made = 0
 
-    def images(self, folder: Path, deep: bool = True) -> list[Path]:
-        """Returns the image files in a folder, and with `deep` below it, in the order of their paths."""
+    def images(self, folder: Path) -> list[Path]:
+        """Returns the image files in a folder and below it, in the order of their paths.
+
+        A link to a folder above it is not followed: such links run in circles. Files that `dropzoo predict` and
+        `measure` wrote beside the images are left out.
+        """
+        found = self._images(folder, ())
+        kept = without_claimed(found)
+        self.made += len(found) - len(kept)
+        return kept
+
+    def _images(self, folder: Path, above: tuple[str, ...]) -> list[Path]:
         found: list[Path] = []
+        above = (*above, os.path.realpath(folder))
         with os.scandir(folder) as entries:
             for entry in sorted(entries, key=lambda each: each.name):
                 if is_litter(entry.name):
                     self.litter += 1
                 elif entry.is_dir():
-                    found += self.images(Path(entry.path)) if deep else []
+                    if not entry.is_symlink() or not _is_above(os.path.realpath(entry.path), above):
+                        found += self._images(Path(entry.path), above)
                 elif (suffix := os.path.splitext(entry.name)[1].lower()) in IMAGE_SUFFIXES:
                     found.append(Path(entry.path))
                 else:
                     self.left_out[suffix or entry.name] += 1
         return found
+
+
+def _is_above(folder: str, others: tuple[str, ...]) -> bool:
+    return any(each == folder or each.startswith(folder.rstrip(os.sep) + os.sep) for each in others)
 
 
 def folders_in(folder: Path) -> list[Path]:
@@ -56,8 +74,13 @@ def is_litter(name: str) -> bool:
 
 
 def has_images(folder: Path) -> bool:
-    """Returns whether an image file is somewhere below a folder."""
-    for _, folders, files in os.walk(folder):
+    """Returns whether an image file is somewhere below a folder; links to folders are followed."""
+    seen: set[str] = set()
+    for place, folders, files in os.walk(folder, followlinks=True):
+        if os.path.realpath(place) in seen:  # a link to a folder above
+            folders.clear()
+            continue
+        seen.add(os.path.realpath(place))
         folders[:] = [name for name in folders if not is_litter(name)]
         if any(os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES and not is_litter(name) for name in files):
             return True

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 
 from dropzoo.common.checks import unknown
 from dropzoo.training.data.files.colours import Palette, read_palette
-from dropzoo.training.data.files.table import Polygons, Sample, some
+from dropzoo.training.data.files.table import Polygons, Runs, Sample, some
 from dropzoo.training.data.images import JPEG, read_alpha, read_image, read_mask
 
 #: The values of `masks_as`; "palette" and "threshold" may be followed by "=" and a file or a number.
@@ -49,7 +49,9 @@ class Meaning:
         if self.kind == "threshold":
             limit = self.threshold
             if limit is None:
-                limit = 0 if values.max() <= 1 else 127 if values.dtype.itemsize == 1 else float(values.max()) / 2
+                # A JPEG that is black all over may hold 1.
+                zero = values.max() <= 1 and not _starts(path, JPEG)
+                limit = 0 if zero else 127 if values.dtype.itemsize == 1 else float(values.max()) / 2
             return (values > limit).astype(np.uint8)
         if self.kind == "instances":
             return (values > 0).astype(np.uint8)
@@ -100,15 +102,25 @@ def read_ids(sample: Sample, meaning: Meaning) -> np.ndarray:
 
 
 def draw(mask: Polygons) -> np.ndarray:
-    """Returns polygons as ids, `(height, width)`."""
+    """Returns polygons and run lengths as ids, `(height, width)`."""
     height, width = mask.size
     image = Image.new("I", (width, height))
     pen = ImageDraw.Draw(image)
-    for number, corners in mask.shapes:
-        if len(corners) >= 6:
-            pen.polygon(list(corners), fill=number)
+    for number, shape in mask.shapes:
+        if isinstance(shape, Runs):
+            image.paste(number, mask=Image.fromarray(_inside(shape, height, width)))
+        elif len(shape) >= 6:
+            pen.polygon(list(shape), fill=number)
     ids = np.asarray(image)
     return ids.astype(np.uint8 if ids.max(initial=0) < 256 else np.int32)
+
+
+def _inside(runs: Runs, height: int, width: int) -> np.ndarray:
+    """Returns run lengths as a mask of True and False, `(height, width)`."""
+    flat = np.repeat(np.arange(len(runs.counts)) % 2 == 1, runs.counts)
+    if flat.size != height * width:
+        raise ValueError(f"Run lengths must cover {height}x{width} pixels. Received: {flat.size:,}")
+    return np.ascontiguousarray(flat.reshape(width, height).T)
 
 
 def one_channel(stored: np.ndarray, path: Path) -> np.ndarray:
@@ -120,9 +132,8 @@ def one_channel(stored: np.ndarray, path: Path) -> np.ndarray:
             f"A mask must hold class ids in one channel. Received: {path} with {stored.shape[2]} channels and "
             f"{colours:,} colours. "
             + (
-                "If each colour is a class, pass masks_as='palette' (--masks-as palette), or 'palette=FILE' "
-                "with a "
-                "line for each class: red, green, blue, name"
+                "If each colour is a class, pass masks_as='palette' (--masks-as palette), or 'palette=FILE' with "
+                "a line for each class: red, green, blue, name"
                 if few
                 else "These are too many for classes: is it a photograph, or a mask saved as JPEG or made "
                 "smaller? Pass its original, or a file of colours, of which the nearest counts: --masks-as "
@@ -183,11 +194,11 @@ def settle(found: list[Values], ignored: int | None, meaning: Meaning) -> dict[i
     if classes and classes[-1] in (255, 65535) and not any(classes[:-1]):
         return {value: int(value > 0) for value in classes}
     _refuse_smooth(found, classes)
+    _refuse_spread(found, classes)
     if classes and classes[-1] == 255 and 0 < classes[-2] < 254:
         raise ValueError(
-            f"Masks hold ids up to {classes[-2]}, and 255, which would be 256 classes. If 255 marks pixels "
-            f"that do "
-            "not count, pass ignore_class=255 (--ignore-class 255). If it is a class, pass masks_as='ids' "
+            f"Masks hold ids up to {classes[-2]}, and 255, which would be 256 classes. If 255 marks pixels that "
+            "do not count, pass ignore_class=255 (--ignore-class 255). If it is a class, pass masks_as='ids' "
             "(--masks-as ids)"
         )
     _refuse_instances(found, classes)
@@ -198,11 +209,9 @@ def _refuse_jpeg(found: list[Values]) -> None:
     for each in found:
         if each.is_jpeg and len(each.values) > 1:
             raise ValueError(
-                f"JPEG does not keep class ids: save the original masks as PNG instead. Received: "
-                f"{each.path} with "
-                f"{len(each.values)} values from {each.values[0]} to {each.values[-1]}. If the masks are "
-                f"black and "
-                "white, pass masks_as='threshold' (--masks-as threshold)"
+                f"JPEG does not keep class ids: save the original masks as PNG instead. Received: {each.path} "
+                f"with {len(each.values)} values from {each.values[0]} to {each.values[-1]}. If the masks are "
+                "black and white, pass masks_as='threshold' (--masks-as threshold)"
             )
 
 
@@ -219,7 +228,8 @@ def _refuse_mixtures(found: list[Values], ignored: int | None) -> None:
         stored = " and ".join(f"0 and {value} in {path}" for value, path in sorted(tops.items()))
         raise ValueError(
             f"Masks of two classes must all be stored alike, as 0 and 1 or as 0 and 255. Received: {stored}. "
-            "Store them anew, or pass masks_as='instances' (--masks-as instances): all but 0 is foreground"
+            "Store all of them in one way, or pass masks_as='instances' (--masks-as instances), so that every "
+            "value except 0 is foreground"
         )
 
 
@@ -240,6 +250,19 @@ def _refuse_smooth(found: list[Values], classes: list[int]) -> None:
         )
 
 
+def _refuse_spread(found: list[Values], classes: list[int]) -> None:
+    """Raises a ValueError for a few greys that are far apart, such as 0, 128 and 255: one each for a class."""
+    steps = np.diff([0, *classes])
+    if len(classes) < 2 or classes[-1] < 64 or len(classes) > 16 or (steps[steps > 0] < 16).any():
+        return
+    raise ValueError(
+        f"Masks hold {len(classes)} values that are far apart: {', '.join(map(str, classes))}, which would be "
+        f"{classes[-1] + 1} classes. Received: {found[0].path} and {len(found) - 1} more. If each grey is a "
+        "class, pass masks_as='palette' (--masks-as palette), which numbers them in this order. If they are "
+        "the numbers of classes, pass masks_as='ids' (--masks-as ids)"
+    )
+
+
 def _refuse_instances(found: list[Values], classes: list[int]) -> None:
     """Raises a ValueError for masks that number the objects of each image."""
     ids = [each.values[each.values > 0] for each in found]
@@ -255,9 +278,7 @@ def _refuse_instances(found: list[Values], classes: list[int]) -> None:
         most = max(ids, key=len)
         raise ValueError(
             f"Masks hold {len(classes)} values, up to {len(most)} in one image, and look as if each object had a "
-            f"number of its own. Received: {some([str(each.path) for each in found], 2)}. If all but 0 is "
-            f"one class, "
-            "pass masks_as='instances' (--masks-as instances). If they are classes, pass masks_as='ids' "
-            "(--masks-as "
-            "ids)"
+            f"number of its own. Received: {some([str(each.path) for each in found], 2)}. If all but 0 is one "
+            "class, pass masks_as='instances' (--masks-as instances). If they are classes, pass masks_as='ids' "
+            "(--masks-as ids)"
         )

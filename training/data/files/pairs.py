@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from itertools import product
 from pathlib import Path
 
+from dropzoo.training.data.files.names import normal
 from dropzoo.training.data.files.table import some
 
 
@@ -63,25 +64,43 @@ def _ways(
 ) -> list[tuple[Callable[[Path], str], Callable[[Path], str]]]:
     """Returns pairs of functions that give the key of an image and of a mask, the plainest first."""
 
-    def key(root: Path, start: str, end: str) -> Callable[[Path], str]:
+    def key(root: Path, start: str, end: str, shared: frozenset[int] = frozenset()) -> Callable[[Path], str]:
         def name(path: Path) -> str:
             stem = path.stem.removeprefix(start)
             stem = stem.removesuffix(end) if end else stem
-            folder = os.path.relpath(path.parent, root)
-            return stem if folder == "." else f"{folder}/{stem}"
+            return normal("/".join([*_folders(path, root, shared), stem]))
 
         return name
 
+    # Folders that all images, or all masks, have at the same place tell none from another: train/images/07.png.
+    common = (_shared(images, roots[0]), _shared(masks, roots[1]))
+    folders = [(frozenset[int](), frozenset[int]())] + [common] * any(common)
     if mask_suffix is not None:
-        return [(key(roots[0], "", ""), key(roots[1], "", mask_suffix))]
+        return [(key(roots[0], "", "", own), key(roots[1], "", mask_suffix, its)) for own, its in folders]
     ends = [_common_end(paths) for paths in (images, masks)]
     starts = [_common_start(paths) for paths in (images, masks)]
     over = _rest(images, masks)
     tails = list(dict.fromkeys([("", ""), ("", over), ("", ends[1]), (ends[0], ends[1])]))
     heads = list(dict.fromkeys([("", ""), ("", starts[1]), (starts[0], starts[1])]))
     return [
-        (key(roots[0], head[0], tail[0]), key(roots[1], head[1], tail[1])) for head, tail in product(heads, tails)
+        (key(roots[0], head[0], tail[0], own), key(roots[1], head[1], tail[1], its))
+        for (own, its), head, tail in product(folders, heads, tails)
     ]
+
+
+def _folders(path: Path, root: Path, shared: frozenset[int]) -> list[str]:
+    """Returns the folders between a root and a file, without those at the places `shared`."""
+    folder = os.path.relpath(path.parent, root)
+    parts = [] if folder == "." else folder.split(os.sep)
+    return [part for place, part in enumerate(parts) if place not in shared]
+
+
+def _shared(paths: Sequence[Path], root: Path) -> frozenset[int]:
+    """Returns the places at which all paths have the same folder, if all are equally deep."""
+    parts = {tuple(_folders(path, root, frozenset())) for path in paths}
+    if len({len(each) for each in parts}) != 1:
+        return frozenset()
+    return frozenset(place for place, names in enumerate(zip(*parts, strict=True)) if len(set(names)) == 1)
 
 
 def _rest(images: Sequence[Path], masks: Sequence[Path]) -> str:

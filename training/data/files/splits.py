@@ -43,8 +43,7 @@ def with_groups(table: Table, group_by: str | None) -> Table:
         lost = [sample.image.name for sample, place in zip(samples, places, strict=True) if place is None]
         if lost:
             raise ValueError(
-                f"`group_by` (--group-by) must be found in each path, such as 'patient\\d+', or be a column "
-                f"of the "
+                "`group_by` (--group-by) must be found in each path, such as 'patient\\d+', or be a column of the "
                 f"split file. Received: {group_by!r}, which is not in {some(lost)}"
             )
         groups = [(place[1] if place.re.groups else place[0]) for place in places if place]
@@ -62,8 +61,7 @@ def with_groups(table: Table, group_by: str | None) -> Table:
         if all(found) and 1 < len(names) < len(found):
             table.doubts.append(
                 f"Names such as {min(names)} may be groups that should stay together: pass `group_by` "
-                f"(--group-by), "
-                f"such as '{next(place for place in found if place)[1]}\\d+'"
+                f"(--group-by), such as '{next(place for place in found if place)[1]}\\d+'"
             )
     return dataclasses.replace(table, samples=samples)
 
@@ -89,10 +87,10 @@ def assign(table: Table, reading: Reading) -> Table:
     if reading.test_split == 1:
         return _all(table, "test")
     _refuse_leaks(table)
-    if "test" in given or given & {"train", "validation"}:
+    if given:
         if reading.test_split is not None:
             raise ValueError(
-                f"The data have a split of their own: {', '.join(sorted(given))}. Received: "
+                f"The data have their own split: {', '.join(sorted(given))}. Received: "
                 f"test_split={reading.test_split}. Leave it out, or pass 1 to test on all images"
             )
         splits = [sample.split or "train" for sample in table.samples]
@@ -145,7 +143,7 @@ def _cut(table: Table, splits: list[str], fraction: float, name: str) -> list[st
             cut[place] = name
     if forced:
         table.doubts.append(
-            f"Groups are large, and stay whole: {forced:,} images are in the {name} set in place of "
+            f"The groups are large and are not divided: {forced:,} images are in the {name} set in place of "
             f"{wanted_in_all:,}. For other sets, give the split yourself: `split_file` (--split-file)"
         )
     return cut
@@ -211,15 +209,19 @@ def fold_of(labels: np.ndarray, groups: Sequence[str], folds: int) -> np.ndarray
     return fold
 
 
-def find_doubles(samples: Sequence[Sample]) -> list[tuple[Sample, Sample]]:
-    """Returns pairs of samples of one content, of which the first trains and the second judges."""
+def find_doubles(samples: Sequence[Sample], most: int) -> list[tuple[Sample, Sample]] | None:
+    """Returns pairs of samples of one content, of which the first trains and the second judges.
+
+    Only files of equal size are read. It is None if these are of more than `most` bytes.
+    """
     sizes: dict[tuple[int, int | None], list[Sample]] = {}
     for sample in samples:
         sizes.setdefault((sample.image.stat().st_size, sample.page), []).append(sample)
+    alike = {size: same for size, same in sizes.items() if len({sample.split for sample in same}) > 1}
+    if sum(size * len(same) for (size, _), same in alike.items()) > most:
+        return None
     found = []
-    for same in sizes.values():
-        if len({sample.split for sample in same}) < 2:
-            continue
+    for same in alike.values():
         seen: dict[bytes, Sample] = {}
         for sample in sorted(same, key=lambda each: each.split != "train"):
             digest = hashlib.blake2b(sample.image.read_bytes()).digest()

@@ -4,13 +4,25 @@ import dataclasses
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 #: The splits of a data set, in their order, and the names of folders and files that mean each.
 SPLITS: dict[str, tuple[str, ...]] = {
-    "train": ("train", "training", "trn"),
+    "train": ("train", "training", "trn", "trainval"),
     "validation": ("validation", "val", "valid", "dev"),
     "test": ("test", "testing", "tst"),
 }
+
+
+@dataclasses.dataclass(frozen=True)
+class Runs:
+    """The pixels of an object, column by column: how many are outside, then inside, then outside, and so on."""
+
+    counts: tuple[int, ...]
+
+
+#: The corners of a polygon, `x0, y0, x1, y1, ...`, or run lengths.
+Shape: TypeAlias = tuple[float, ...] | Runs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,11 +31,11 @@ class Polygons:
 
     Attributes:
         size: The height and the width of the image.
-        shapes: Pairs of a class id and the corners of a polygon, `x0, y0, x1, y1, ...`.
+        shapes: Pairs of a class id and a shape.
     """
 
     size: tuple[int, int]
-    shapes: tuple[tuple[int, tuple[float, ...]], ...]
+    shapes: tuple[tuple[int, Shape], ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,6 +127,23 @@ class Reading:
 def split_of(name: str) -> str:
     """Returns the split that a name such as "valid" means, or "" for any other name."""
     return next((split for split, names in SPLITS.items() if name.lower() in names), "")
+
+
+def read_text(path: Path) -> str:
+    """Returns the text of a file that people write: a table, a list, names.
+
+    Raises:
+        ValueError: If its letters are encoded neither as UTF-8 nor as marked UTF-16.
+    """
+    data = path.read_bytes()
+    try:
+        text = data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"Expected text in UTF-8. Received: {path} with the byte {data[error.start]:#04x}. Save it as UTF-8, "
+            'such as "CSV UTF-8" in a spreadsheet'
+        ) from None
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def some(names: Sequence[str], most: int = 5) -> str:

@@ -251,9 +251,9 @@ def _slices(images: Any, labels: np.ndarray, size: int) -> Iterator[tuple[Any, n
 
 def _check_dataset(images: tf.data.Dataset, labels: Any) -> None:
     if labels is not None:
-        raise ValueError("A dataset holds the labels itself: leave `labels` out. Received: both")
+        raise ValueError("A dataset already contains the labels: leave `labels` out. Received: both")
     if images.cardinality() == tf.data.INFINITE_CARDINALITY:
-        raise ValueError("The dataset must end: leave out `repeat()`. Received: a dataset without an end")
+        raise ValueError("The dataset must be finite: leave out `repeat()`. Received: an infinite dataset")
 
 
 def _check_arrays(images: Any, labels: Any) -> tuple[Any, np.ndarray]:
@@ -274,5 +274,9 @@ def _key(parts: Iterator[np.ndarray]) -> int:
     """A number for the content of an image."""
     digest = hashlib.blake2b(digest_size=8)
     for part in parts:
-        digest.update(np.ascontiguousarray(part).tobytes())
+        if part.dtype.kind in "OSU":  # texts: the bytes of an array may hold their addresses or their padding
+            texts = [text if isinstance(text, bytes) else str(text).encode() for text in part.ravel().tolist()]
+            digest.update(b"".join(len(text).to_bytes(8, "little") + text for text in texts))
+        else:
+            digest.update(np.ascontiguousarray(part).tobytes())
     return int.from_bytes(digest.digest(), "little")

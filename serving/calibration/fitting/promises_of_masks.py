@@ -2,11 +2,12 @@
 
 import numpy as np
 
-from dropzoo.serving.calibration import bounds, grids
+from dropzoo.serving.calibration import grids
 from dropzoo.serving.calibration.answers import NEVER, by_size, sees
+from dropzoo.serving.calibration.fitting import bounds
+from dropzoo.serving.calibration.fitting.heldout import VOID, truth_of
+from dropzoo.serving.calibration.fitting.promise import Answers, Promise, Terms
 from dropzoo.serving.calibration.guarantee import Guarantee
-from dropzoo.serving.calibration.heldout import VOID, truth_of
-from dropzoo.serving.calibration.promise import Answers, Promise, Terms
 
 
 class MaskPromise(Promise):
@@ -64,8 +65,8 @@ class MaskPromise(Promise):
             if not n:
                 which = "of" if self.name == "miss" else "in which the model sees"
                 raise ValueError(
-                    f"`{self.name}` needs held-out images {which} each class. Received: none for class {k}. Give "
-                    "images of it, or leave it out with `classes`"
+                    f"`{self.name}` needs held-out images {which} each class. Received: none for class {k}. Add "
+                    f"images of this class, or leave it out with `classes`"
                 )
             self.check(n, f" for class {k}" if terms.width > 1 else "")
             if self.name == "miss":

@@ -9,9 +9,9 @@ import numpy as np
 import tensorflow as tf
 from scipy import stats
 
-from dropzoo.serving.calibration.heldout import check_labels
+from dropzoo.serving.calibration.fitting.heldout import check_labels
+from dropzoo.serving.calibration.fitting.sources import rates_of
 from dropzoo.serving.calibration.sites import can_set, named_sites
-from dropzoo.serving.calibration.sources import rates_of
 from dropzoo.serving.montecarlo.attribution import Attribution
 from dropzoo.serving.montecarlo.sampler import MonteCarlo
 
@@ -49,10 +49,10 @@ class Cheapest:
 def cheapest_sites(mc: MonteCarlo, images: Any, labels: Any, keep: float = 0.95) -> Cheapest:
     """Returns the cheapest sites whose samples find errors nearly as well as those of all sites.
 
-    Late sites are cheap, because the layers before them are computed once. The candidates are all sites from each
-    site on, and the sites with the largest totals of `mc.attribute`. A candidate is good if its AUROC is at least
-    `keep` times that of all sites; the cheapest good one is returned. Use images that the model was not trained
-    on. The model is traced once for all candidates.
+    Late sites are cheap, because the layers before them are computed once. The candidates are, for each site, this
+    site with all later sites; and the sites with the largest totals in `mc.attribute`. A candidate is good enough
+    if its AUROC is at least `keep` times that of all sites; the cheapest of these is returned. Use images that the
+    model was not trained on. The model is traced once for all candidates.
 
     Args:
         mc: A `MonteCarlo` with a fixed number of samples and one output that is not a regression.
@@ -64,8 +64,8 @@ def cheapest_sites(mc: MonteCarlo, images: Any, labels: Any, keep: float = 0.95)
         A `Cheapest`. Printing it gives a summary.
 
     Raises:
-        ValueError: If the model makes no errors on the images or only errors, the labels do not fit, or as
-            `mc.attribute` does.
+        ValueError: If all answers or none are right, if the labels do not fit, if `mc` has a calibration, or for
+            the same reasons as in `mc.attribute`.
 
     Example:
     >>> import numpy as np
@@ -78,10 +78,18 @@ def cheapest_sites(mc: MonteCarlo, images: Any, labels: Any, keep: float = 0.95)
     """
     if isinstance(keep, bool) or not isinstance(keep, (int, float)) or not 0 < keep <= 1:
         raise ValueError(f"`keep` must be in (0, 1]. Received: keep={keep!r}")
+    if mc.calibration is not None:
+        raise ValueError(
+            "A calibration holds for its own sites: choose the cheapest sites of a MonteCarlo without "
+            "`calibration=`, then calibrate one with these sites. Received: a sampler with a calibration"
+        )
     attribution = mc.attribute(images)
     output = mc.reader.outputs[0]
     if output.kind == "regression":
-        raise ValueError("The values of a regression are not right or wrong. Received: a model of a regression")
+        raise ValueError(
+            "Cheapest sites need answers that are right or wrong, and a regression has none. "
+            "Received: a regression model"
+        )
     truth = check_labels(np.asarray(labels), output.kind, output.shape)
     named = named_sites(mc.model)
     own = {name: rate for name, rate in rates_of(mc).items() if name in attribution.sites}

@@ -6,12 +6,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from dropzoo.serving.calibration.heldout import VOID, Batch, HeldOut
-from dropzoo.serving.calibration.rows import image_means
-from dropzoo.serving.calibration.sampling import check_positions
-from dropzoo.serving.calibration.settings import settings_of
+from dropzoo.serving.calibration.fitting.heldout import VOID, Batch, HeldOut
+from dropzoo.serving.calibration.fitting.rows import image_means
+from dropzoo.serving.calibration.fitting.sampling import check_positions
+from dropzoo.serving.calibration.fitting.settings import settings_of
+from dropzoo.serving.calibration.fitting.sources import Source
 from dropzoo.serving.calibration.sites import can_set, named_sites
-from dropzoo.serving.calibration.sources import Source
 from dropzoo.serving.calibration.temperature import fit_temperature, row_nll
 
 LEAST_IMAGES = 20

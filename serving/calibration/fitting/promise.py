@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from dropzoo.serving.calibration import bounds
+from dropzoo.serving.calibration.fitting import bounds
 from dropzoo.serving.calibration.guarantee import Guarantee
 
 #: The statistics that `MonteCarlo` returns, as tensors by name.
@@ -67,8 +67,8 @@ class Promise:
         if self.terms.level < least - 1e-12:
             raise ValueError(
                 f"Too few images for `{self.name}` at the level {self.terms.level:g}: with {n} held-out "
-                f"images{which} the least level is {math.ceil(least * 1e4) / 1e4:g}. Give more images, or ask for "
-                "a higher level"
+                f"images{which} the lowest possible level is {math.ceil(least * 1e4) / 1e4:g}. Use more images, "
+                f"or ask for a higher level"
             )
 
     @property

@@ -12,14 +12,14 @@ import tensorflow as tf
 
 from dropzoo.common.checks import check_choice, check_count, check_seed
 from dropzoo.serving.calibration.calibration import Calibration
-from dropzoo.serving.calibration.figures import figures_of
-from dropzoo.serving.calibration.heldout import HeldOut, first_of
-from dropzoo.serving.calibration.promise import Promise
-from dropzoo.serving.calibration.promises import promises_of
-from dropzoo.serving.calibration.rows import Rows
-from dropzoo.serving.calibration.sampling import Reader, by_position, statistics_at
-from dropzoo.serving.calibration.search import search
-from dropzoo.serving.calibration.sources import Samples, Source, source_of
+from dropzoo.serving.calibration.fitting.figures import figures_of
+from dropzoo.serving.calibration.fitting.heldout import HeldOut, first_of
+from dropzoo.serving.calibration.fitting.promise import Promise
+from dropzoo.serving.calibration.fitting.promises import promises_of
+from dropzoo.serving.calibration.fitting.rows import Rows
+from dropzoo.serving.calibration.fitting.sampling import Reader, by_position, statistics_at
+from dropzoo.serving.calibration.fitting.search import search
+from dropzoo.serving.calibration.fitting.sources import Samples, Source, source_of
 from dropzoo.serving.calibration.temperature import fit_temperature
 
 _FIT_SHARE = 1 / 3
@@ -37,6 +37,7 @@ def calibrate(
     confidence: float = 0.9,
     classes: Sequence[int] | None = None,
     task: str | None = None,
+    from_logits: bool | None = None,
     data: str = "",
     ignore_class: int | None = None,
     batch_size: int = 32,
@@ -45,12 +46,12 @@ def calibrate(
 ) -> Calibration:
     """Fits a temperature, the sites that drop, and guarantees on held-out images.
 
-    The images must be new to the model: it was neither trained on them nor chosen by them. A guarantee holds for
-    new images from the same source as the held-out ones.
+    The images must be new to the model: it was not trained on them, and they were not used to choose it. A
+    guarantee holds for new images from the same source as the held-out ones.
 
-    If you ask for a guarantee and something else is fitted too (a temperature, sites, or what a guarantee may
-    choose freely), a third of the images is used for fitting, and the guarantee rests on the others, so that it
-    holds exactly. The content of an image decides to which part it belongs, so the order of the images does not
+    If you ask for a guarantee and something else is fitted too (a temperature, sites, or free parameters of a
+    guarantee), a third of the images is used for fitting, and the guarantee is based on the others, so that it
+    holds exactly. The content of an image determines which part it belongs to, so the order of the images does not
     matter.
 
     Args:
@@ -63,9 +64,9 @@ def calibrate(
             the values.
         temperature: True for one temperature, `"per_class"` for one temperature for each class (each class needs
             many examples), or False for none. A regression has no temperature.
-        sites: `"as_is"` leaves the sites of `predictor` as they are. `"search"` chooses which sites drop, and at
-            which share of their rates, for the least NLL. One pass without dropout is among the choices, and wins
-            unless another choice is better by a standard error.
+        sites: `"as_is"` keeps the sites and rates of `predictor`. `"search"` chooses which sites drop, and at
+            which fraction of their rates, to minimise the NLL. It chooses one pass without dropout unless another
+            choice is better by more than a standard error.
         guarantee: Dict from names of guarantees to their levels in (0, 1). `"set"`: the set of
             classes misses the true class in at most this share of images. `"miss"`: the outer mask misses at most
             this share of a class's pixels. `"false"`: at most this share of the inner mask is wrong. `"error"`: at
@@ -73,12 +74,14 @@ def calibrate(
             values lie outside their intervals. See docs/guarantees.md for the conditions.
         confidence: Float in (0, 1), the probability with which `"error"` holds. The other guarantees hold on
             average.
-        classes: The classes that `"miss"` and `"false"` are about; None for all classes. Each of them needs
-            held-out examples, for `"set"` too.
+        classes: The classes for which `"miss"` and `"false"` hold; None for all classes. Each class needs held-out
+            examples, for `"set"` too.
         task: What the output of a model means, as for `MonteCarlo`; None for the task of the predictor.
+        from_logits: Whether the output of a model is logits, as for `MonteCarlo`; None to find it out, or for what
+            the predictor knows.
         data: Str, the name of the held-out data, for the record.
-        ignore_class: Int, the label of pixels that do not count, as in Keras' `MeanIoU`, or of images that do not;
-            None if all count. It is for one class a pixel or image.
+        ignore_class: Int, the label of pixels or images that do not count, as in Keras' `MeanIoU`; None if all
+            count. Only for tasks with one class for each pixel or image.
         batch_size: Int, how many images to read at a time.
         seed: Int in [0, 2**32), the seed by which the images are split.
         verbose: 1 for a progress bar, 0 for none.
@@ -87,9 +90,9 @@ def calibrate(
         A `Calibration`.
 
     Raises:
-        ValueError: If there are too few images for a level (the error says the least level), a class has no
-            held-out example, a label is not one of the model's classes, a level is not in (0, 1), a guarantee is
-            unknown or not for such outputs, or no threshold keeps the level.
+        ValueError: If there are too few images for a level (the error says the lowest possible level), a class has
+            no held-out example, a label is not one of the model's classes, a level is not in (0, 1), a guarantee
+            is unknown or not for such outputs, or no threshold keeps the level.
 
     Example:
     >>> import numpy as np
@@ -103,11 +106,11 @@ def calibrate(
     (90, (60,))
 
     Reference:
-        Angelopoulos and Bates, "A Gentle Introduction to Conformal Prediction", 2021, arXiv:2107.07511; dropout
-        that is added after training: Ledda, Fumera and Roli, 2023, arXiv:2302.02924.
+        Angelopoulos and Bates, "A Gentle Introduction to Conformal Prediction", 2021, arXiv:2107.07511; for
+        dropout that is added after training: Ledda, Fumera and Roli, 2023, arXiv:2302.02924.
     """
     _check_options(temperature, sites, confidence)
-    source = source_of(predictor, task, first_of(images))
+    source = source_of(predictor, task, first_of(images), from_logits)
     shape = source.output.shape
     about = _check_classes(classes, shape[-1] or 1)
     promises = promises_of(guarantee or {}, source.kind, shape, confidence, about)
@@ -129,10 +132,7 @@ def calibrate(
     judged = source.kind != "regression" and fits  # values have no figures
     reads = heldout.count(first) * (judged + bool(promises)) + heldout.count(then) * bool(promises)
     reader = Reader(heldout, reads, verbose)
-    fitted: float | tuple[float, ...] = 1.0
-    figures: dict[str, dict[str, float]] = {}
-    if judged:
-        fitted, figures = _fit(source, reader, first, temperature if tempers else False)
+    fitted, figures = _fit(source, reader, first, temperature if tempers else False) if judged else (1.0, {})
     for part in (first, then) if promises else ():
         for batch, samples in reader.answers(source, part):
             out = statistics_at(samples, fitted, source.output)
@@ -175,7 +175,7 @@ def _fit(
     return fitted, figures
 
 
-def _check_options(temperature: Any, sites: Any, confidence: Any) -> None:
+def _check_options(temperature: object, sites: object, confidence: object) -> None:
     if not isinstance(temperature, bool) and temperature != "per_class":
         raise ValueError(
             f"`temperature` must be True, False or 'per_class'. Received: temperature={temperature!r}"
@@ -188,7 +188,8 @@ def _check_options(temperature: Any, sites: Any, confidence: Any) -> None:
 def _check_ignored(ignore_class: int | None, kind: str) -> None:
     if ignore_class is not None and kind not in ("multi_class", "binary"):
         raise ValueError(
-            f"`ignore_class` is for one class a pixel or image, and the task is {kind!r}. Leave it out. Received: "
+            f"`ignore_class` is only for tasks with one class for each pixel or image, and the task is "
+            f"{kind!r}. Leave `ignore_class` out. Received: "
             f"ignore_class={ignore_class!r}"
         )
 
@@ -212,8 +213,9 @@ def _check_examples(
     needed = range(heldout.classes) if temperature == "per_class" else about
     if missing := [k for k in needed if not heldout.images_with(k)]:
         raise ValueError(
-            f"Each class needs held-out examples. Received: none of class {', '.join(map(str, missing))}. Give "
-            "images of it; or leave it out of `classes`, and pass temperature=True in place of 'per_class'"
+            f"Each class needs held-out examples. Received: none of class {', '.join(map(str, missing))}. Add "
+            f"images of this class; or leave it out of `classes`, and pass temperature=True in place of "
+            f"'per_class'"
         )
 
 

@@ -1,13 +1,14 @@
 """Reads the samples of a source for held-out images, and computes their statistics at a temperature."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from dropzoo.serving.calibration.heldout import Batch, HeldOut
-from dropzoo.serving.calibration.sources import Source
+from dropzoo.serving.calibration.fitting.heldout import Batch, HeldOut
+from dropzoo.serving.calibration.fitting.sources import Source
 from dropzoo.serving.calibration.temperature import temper
 from dropzoo.serving.montecarlo.outputs import Output
 from dropzoo.serving.montecarlo.statistics import Sums
@@ -63,7 +64,7 @@ def check_positions(samples: tf.Tensor, batch: Batch) -> None:
 def statistics_at(
     samples: tf.Tensor, temperature: float | Sequence[float], output: Output
 ) -> dict[str, tf.Tensor]:
-    """Returns the statistics of samples at a temperature, as `MonteCarlo` returns them.
+    """Returns the statistics of samples at a temperature, as `MonteCarlo` returns them, with the axis of classes.
 
     Args:
         samples: Float32 tensor `(batch, samples, ..., outputs)`.
@@ -71,4 +72,4 @@ def statistics_at(
         output: The output of the model.
     """
     p = tf.experimental.numpy.moveaxis(temper(samples, temperature, output.kind), 1, 0)
-    return Sums.zero(output).add(p, output.kind).statistics(samples.shape[1], output)
+    return Sums.zero(output).add(p, output.kind).statistics(samples.shape[1], replace(output, flat=False))

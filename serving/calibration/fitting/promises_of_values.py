@@ -2,10 +2,11 @@
 
 import numpy as np
 
-from dropzoo.serving.calibration import bounds, grids
+from dropzoo.serving.calibration import grids
 from dropzoo.serving.calibration.answers import deviation
+from dropzoo.serving.calibration.fitting import bounds
+from dropzoo.serving.calibration.fitting.promise import Answers, Promise, Terms
 from dropzoo.serving.calibration.guarantee import Guarantee
-from dropzoo.serving.calibration.promise import Answers, Promise, Terms
 
 
 class IntervalPromise(Promise):
@@ -73,7 +74,7 @@ class IntervalPromise(Promise):
         if not np.isfinite(found).all():
             raise ValueError(
                 "`interval` needs predictions that are roughly right: check the scale of `labels`. Received: "
-                "predictions whose errors are too large for an interval"
+                "predictions with errors that are too large"
             )
         widths = {f"mean_width_{k}": float(2 * q * self._widths[k] / n) for k, q in enumerate(found)}
         return Guarantee("interval", terms.level, tuple(found), n=(n,), floors=self.floors, figures=widths)

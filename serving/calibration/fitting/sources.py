@@ -7,8 +7,9 @@ import keras
 import tensorflow as tf
 
 from dropzoo import models
-from dropzoo.serving.calibration.facts import Facts, check_one_output, facts_of
+from dropzoo.serving.calibration.facts import Facts
 from dropzoo.serving.calibration.sites import Sites, can_set, named_sites
+from dropzoo.serving.montecarlo.calibrated import check_one_output, facts_of
 from dropzoo.serving.montecarlo.ensembles import Ensemble, Rival
 from dropzoo.serving.montecarlo.outputs import Output
 from dropzoo.serving.montecarlo.reader import Reader
@@ -141,7 +142,7 @@ class Samples(Source):
         return once + self.num_samples * (1.0 - once)
 
 
-def source_of(predictor: Any, task: str | None, example: Any) -> Source:
+def source_of(predictor: Any, task: str | None, example: Any, from_logits: bool | None = None) -> Source:
     """Returns the source of a model (one pass), a `MonteCarlo`, an `Ensemble` or a `TestTimeAugmentation`.
 
     Args:
@@ -149,13 +150,15 @@ def source_of(predictor: Any, task: str | None, example: Any) -> Source:
         task: The output kind of a model; None for that of its compiled loss or `"multi_class"`, or for that of a
             sampler or an ensemble.
         example: Inputs of a few images.
+        from_logits: Whether the output of a model is logits; None to find it out, or for that of a sampler or an
+            ensemble.
 
     Raises:
-        ValueError: If `predictor` is none of these or has a calibration, `task` is not that of the predictor, or
-            the model has several outputs.
+        ValueError: If `predictor` is none of these or has a calibration, `task` or `from_logits` is not that of
+            the predictor, or the model has several outputs.
     """
     if isinstance(predictor, keras.Model):
-        return Passes(Ensemble([predictor], task), example)
+        return Passes(Ensemble([predictor], task, from_logits), example)
     if not isinstance(predictor, (MonteCarlo, Rival)):
         raise ValueError(
             "`predictor` must be a model, a MonteCarlo, an Ensemble or a TestTimeAugmentation. "
@@ -163,9 +166,14 @@ def source_of(predictor: Any, task: str | None, example: Any) -> Source:
         )
     if task not in (None, predictor.task):
         raise ValueError(f"The predictor has task={predictor.task!r}. Received: task={task!r}")
+    if from_logits not in (None, predictor.from_logits):
+        raise ValueError(
+            f"The predictor has from_logits={predictor.from_logits!r}: make it with the other value. "
+            f"Received: from_logits={from_logits!r}"
+        )
     if predictor.calibration is not None:
         raise ValueError(
-            "Calibrate the predictor without its calibration: make it again without `calibration=`. "
+            "A predictor that already has a calibration cannot be calibrated: create it without `calibration=`. "
             "Received: a predictor with a calibration"
         )
     if isinstance(predictor, Rival):
@@ -192,8 +200,11 @@ def rates_of(mc: MonteCarlo) -> Sites:
     named = named_sites(mc.model)
     drawn = {id(each.layer) for each in mc.stage.active}  # others are sampled by plain passes, at their own rates
     rates: dict[str, Any] = {}
-    given: Mapping[str, Any] = dict.fromkeys(named, True) if mc.sites is None else mc.sites
-    for pattern, value in given.items():
+    if mc.sites is None:  # without layers under suspicion that draw nothing
+        rates = {name: float(x.rate) if can_set(x) else True for name, x in named.items() if id(x) in drawn}
+        plain = [name for name, _ in mc.stage.plain]
+        return rates | {name: True for name in plain if name.removesuffix("_dropout") not in rates}
+    for pattern, value in mc.sites.items():
         try:
             matched = models.match_sites(mc.model, [pattern])[pattern]
         except ValueError:  # a step that is sampled by plain passes may have a name that is no site
@@ -203,7 +214,4 @@ def rates_of(mc: MonteCarlo) -> Sites:
             if layer in matched:
                 sets = value is True and can_set(layer) and id(layer) in drawn
                 rates[name] = float(layer.rate) if sets else value
-    if mc.sites is None:
-        others = [name for name, _ in mc.cut().plain if not {name, name.removesuffix("_dropout")} & rates.keys()]
-        rates |= dict.fromkeys(others, True)
     return rates

@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 
 from dropzoo.common.checks import unknown
-from dropzoo.serving.calibration.promise import Promise, Terms
-from dropzoo.serving.calibration.promises_of_classes import ErrorPromise, SetPromise
-from dropzoo.serving.calibration.promises_of_masks import MaskPromise
-from dropzoo.serving.calibration.promises_of_values import IntervalPromise
+from dropzoo.serving.calibration.fitting.promise import Promise, Terms
+from dropzoo.serving.calibration.fitting.promises_of_classes import ErrorPromise, SetPromise
+from dropzoo.serving.calibration.fitting.promises_of_masks import MaskPromise
+from dropzoo.serving.calibration.fitting.promises_of_values import IntervalPromise
 
 #: For each promise, the output kinds that it is for.
 KINDS = {

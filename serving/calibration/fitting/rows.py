@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from dropzoo.serving.calibration.heldout import VOID
+from dropzoo.serving.calibration.fitting.heldout import VOID
 
 _PER_IMAGE = 256  # positions that are kept of each image
 _MOST = 1 << 15

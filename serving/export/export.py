@@ -1,53 +1,38 @@
-"""Writes SavedModels that have deterministic and Monte-Carlo signatures, with their preprocessing inside."""
+"""Exports of models: SavedModels with deterministic and Monte-Carlo signatures, and files for other runtimes."""
 
-import contextlib
-import json
 import logging
 import os
-import shutil
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import keras
 import tensorflow as tf
 
-from dropzoo import layers
 from dropzoo.common.checks import check_choice
-from dropzoo.common.keras_internals import flatten_layers
 from dropzoo.common.pixels import Pixels
 from dropzoo.models.graph.inputs import hint_of
 from dropzoo.models.graph.random import random_layers
-from dropzoo.models.graph.record import Ranges, remembering, taken_by_each
+from dropzoo.models.graph.record import Ranges, taken_by_each
 from dropzoo.serving.calibration.calibration import Calibration
 from dropzoo.serving.calibration.words import calibration_info
-from dropzoo.serving.export.card import facts_of, info_of, model_card, write_card
+from dropzoo.serving.export.card import facts_of, info_of, model_card
 from dropzoo.serving.export.checks import ClassNames, check_names, check_path, check_resize
+from dropzoo.serving.export.examples import examples_of
 from dropzoo.serving.export.files import check_format, write_file
-from dropzoo.serving.export.inputs import Input, examples_of, inputs_of, settle, specs_of
+from dropzoo.serving.export.inputs import Input, inputs_of, settle, specs_of
 from dropzoo.serving.export.parts import Unrolled
 from dropzoo.serving.export.predictors import Predictors, or_without_samples, predictors_of
+from dropzoo.serving.export.saved_model_folder import module_of, write_saved_model
 from dropzoo.serving.export.signatures import Signatures
-from dropzoo.serving.export.warmup import warmup_requests, write_warmup
 from dropzoo.serving.montecarlo.active import redirectable
 from dropzoo.serving.montecarlo.ensembles import Ensemble
 from dropzoo.serving.montecarlo.inputs import InputsLike
 from dropzoo.serving.montecarlo.probe import random_operations
 from dropzoo.serving.montecarlo.reader import Said, Tasks
 from dropzoo.serving.montecarlo.sampler import MonteCarlo
-from dropzoo.serving.montecarlo.states import States
 
 _log = logging.getLogger("dropzoo.serving")
-# Classes of TensorFlow objects with a state, which layers may hold.
-_HELD = (
-    tf.Variable,
-    tf.random.Generator,
-    tf.lookup.StaticHashTable,
-    tf.lookup.StaticVocabularyTable,
-    tf.lookup.experimental.MutableHashTable,
-    tf.lookup.experimental.DenseHashTable,
-)
 
 
 def export_model(
@@ -72,39 +57,43 @@ def export_model(
 ) -> Path:
     """Writes a SavedModel that loads without this package and without Keras, or a file for another runtime.
 
-    The signatures of a SavedModel take `images`, `(batch, height, width, channels)`. Height and width are unknown
-    if the model takes any size or `resize` is given. A model of several inputs takes each by its name.
+    The signatures of a SavedModel take `images`, `(batch, height, width, channels)`. The height and width are None
+    if the model takes any size or `resize` is given. If a model has several inputs, the signatures take them by
+    name.
 
-    - `serving_default` returns `probabilities` and `classes` (int32, the likeliest class); for several labels
-      `probabilities` and `labels` (int32, 1 for a probability above a half); for regression `values`. It is
+    - `serving_default` returns `probabilities` and `classes` (int32, the likeliest class); for a multi-label model
+      `probabilities` and `labels` (int32, 1 if the probability is above 0.5); for regression `values`. It is
       deterministic, with no random operation in its graph. If code of the model draws at random in inference too,
-      a warning and the card say so.
+      a warning and the model card say so.
     - `predict_mc` returns `mean`, `variance` and, except for regression, `predictive_entropy` and
-      `mutual_information`, as `MonteCarlo` does. It is a pure function: the answer for an image does not depend on
-      the other images, on earlier requests, or on the process. If layers are sampled by plain passes (see
-      `MonteCarlo`), the answer does depend on the place in the batch, and a warning and the card say so.
-    - `predict_bytes` takes `image_bytes`, `(batch,)`, which are PNG or JPEG files. It turns photographs upright,
-      and converts files to the model's range, channels (1, 3 or 4) and size; a PNG file of 16 bits keeps them. It
-      returns the same outputs as `serving_default`, and masks have the model's size. If the model takes any size,
-      all images of a batch must have the same size. If a model has several inputs, an image called `photo` is
-      `photo_bytes` here, and the others are as in the other signatures.
+      `mutual_information`, as `MonteCarlo` does. The same image always gets the same answer: it does not depend on
+      the other images, on earlier requests, or on the process. There is one exception: if layers are sampled by
+      plain passes (see `MonteCarlo`), the answer depends on the place of the image in the batch; a warning and the
+      model card say so.
+    - `predict_bytes` takes `image_bytes`, `(batch,)`, which are PNG or JPEG files. It rotates photographs upright
+      according to their EXIF data, and converts files to the model's range, channels (1, 3 or 4) and size; a
+      16-bit PNG file keeps its 16 bits. It returns the same outputs as `serving_default`, and masks have the
+      model's size. If the model takes any size, all images of a batch must have the same size. If a model has
+      several inputs, the image input `photo` is called `photo_bytes` in this signature, and the other inputs are
+      the same as in the other signatures.
 
-    With a `calibration`, `predict_mc` answers by it: the names stay, and the answers of its guarantees are added:
-    `set` and `defer` for classes, `outer`, `inner` and `defer` for masks, `lower` and `upper` for regression (see
-    `Calibration.apply`). If the calibration is for one pass, this is so for `serving_default` and `predict_bytes`
-    too. Otherwise these two are one pass without the calibration.
+    With a `calibration`, `predict_mc` returns calibrated outputs under the same names, and also the answers of the
+    guarantees: `set` and `defer` for classes, `outer`, `inner` and `defer` for masks, `lower` and `upper` for
+    regression (see `Calibration.apply`). If the calibration is for one pass, `serving_default` and `predict_bytes`
+    do the same. Otherwise these two signatures do not use the calibration.
 
-    For an `Ensemble`, `serving_default` and `predict_bytes` return the mean of the members, and `predict_mc` has
-    the members in place of samples. All members are in one SavedModel.
+    For an `Ensemble`, `serving_default` and `predict_bytes` return the mean of the members, and `predict_mc` uses
+    the members instead of samples. One SavedModel contains all members.
 
     If a model has several outputs, each name in an answer begins with the name of the output:
     `prob_probabilities`, `prob_mean`, `dist_values`.
 
-    The other formats are files for one runtime, which holds no TensorFlow: `"onnx"` for ONNX Runtime, `"litert"`
-    for phones, `"openvino"` for processors of Intel. The answers have the same names. ONNX and LiteRT sample with
-    the same masks to the bit; OpenVINO gives deterministic answers and ensembles. Before a file is written, its
-    runtime runs it on random images, and the answers must be those of TensorFlow. The file also holds what
-    `info.json`, `model_card.json` and `calibration.json` say. The guide on serving shows how to run each.
+    The other formats are single files for runtimes that do not need TensorFlow: `"onnx"` for ONNX Runtime,
+    `"litert"` for phones, `"openvino"` for Intel processors. The answers have the same names. ONNX and LiteRT
+    files draw exactly the same masks; OpenVINO files only give deterministic answers and those of ensembles.
+    Before a file is written, it is tested: its runtime must give the same answers as TensorFlow for random images.
+    The file also contains `info.json`, `model_card.json` and `calibration.json`. The guide on serving shows how to
+    run each format.
 
     `assets.extra` of a SavedModel holds `model.keras`, which is the model itself, because a SavedModel cannot be
     trained further (for an ensemble `member1.keras` and so on); `calibration.json`, if there is one; `info.json`,
@@ -112,41 +101,42 @@ def export_model(
     and `model_card.json`; and `tf_serving_warmup_requests`.
 
     Args:
-        model: A Keras model that is built, or an `Ensemble`. Its inputs have any dtype. The inputs of a model with
-            a `call` of its own have the shapes with which it was built.
+        model: A built Keras model, or an `Ensemble`. Its inputs can have any dtype. For a subclassed model, the
+            inputs have the shapes with which it was built.
         path: The folder to write: `NAME/VERSION`, or `NAME` for the next version in it; for other formats the
-            file, `NAME.onnx`, `NAME.tflite` or `NAME.xml`. It appears as a whole or not at all.
+            file, `NAME.onnx`, `NAME.tflite` or `NAME.xml`. It is written completely or not at all.
         num_samples: Int, the number of Monte-Carlo samples. 0 leaves `predict_mc` out.
         calibration: A `Calibration` that `calibrate` fitted for this model or ensemble, or None. It sets the
             number of samples, the sampling and the sites. An `Ensemble` with a calibration keeps its own.
         image_dtype: Dtype of the images in a request: `"float32"` for pixels in the range that the model takes;
-            `"uint8"` or `"uint16"` for pixels as files store them, which are scaled inside. A model of integers
-            takes its own dtype.
+            `"uint8"` or `"uint16"` for pixels as files store them, which are scaled inside. If the model itself
+            takes integers, pass its own dtype.
         input_range: `(low, high)`, the values of a black and of a white pixel that the model takes, such as
-            `(0, 255)`; or a dict of such pairs by the name of the input. None for the range of the images that it
-            was trained on with `Trainer`, or else the range that its first layers show, such as `Rescaling`, or
-            else (0, 1), which the card calls assumed.
+            `(0, 255)`; or a dict of such pairs by the name of the input. None takes the range of the images that
+            the model was trained on with `Trainer`, or else the range that its first layers show (such as
+            `Rescaling`), or else (0, 1), which the card calls assumed.
         resize: Int or `(height, width)`. Images of any size are resized to this size, and masks are resized back.
         sampling: As for `MonteCarlo`. With `"fixed"` all images have the same masks.
         seed: Int in [0, 2**32), the seed of the masks.
         task: What each output means, as for `MonteCarlo`.
-        from_logits: Whether each output is logits, as for `MonteCarlo`. None to find it out, from the model's
-            graph or from its outputs for random images.
+        from_logits: Whether each output is logits, as for `MonteCarlo`. With None, this is found out from the
+            model's graph, or from its outputs for random images.
         class_names: List of the names of the classes, labels or values, for `info.json`; for several outputs a
             dict of lists by output.
         card: Dict of the sections of the model card that the export cannot know: `data`, `metrics`, `calibration`,
             `commit`, or sections of your own. Its values are those that JSON can express. With a `calibration`,
             the export fills in the section of that name itself.
         overwrite: Bool, whether to replace the folder at `path`, which must be `NAME/VERSION`, once the new export
-            is complete. An error leaves the old export in place. If the process is killed between the two renames,
-            both exports stay beside `path`, the old one as `.VERSION-PROCESS-unfinished-old`. A file is replaced
-            at once.
+            is complete. If there is an error, the old export stays in place. If the process is killed between the
+            two renames, both exports stay next to `path`, the old one as `.VERSION-CODE-unfinished-old`. Files
+            are replaced in a single step. A folder that holds no export is refused.
         format: `"saved_model"`, `"onnx"`, `"litert"` or `"openvino"`. The last three need
             `pip install '.[onnx]'` and so on.
         precision: `"float32"`, or for a file `"float16"`, which stores the weights in half the bytes; masks and
             arithmetic stay in 32 bits. `"int8"` quantises a model for LiteRT, with num_samples=0. A calibration
-            holds for `"float32"` alone.
-        examples: For `"int8"`, some typical inputs as in requests, which set the ranges of the integers.
+            requires `"float32"`.
+        examples: Some typical inputs, in the form of requests, which determine the ranges of the integers for
+            `"int8"`.
 
     Returns:
         The `Path` of the version, `NAME/VERSION`, or of the file.
@@ -154,8 +144,8 @@ def export_model(
     Raises:
         ValueError: If an argument is bad, `path` exists and `overwrite` is False, there is no dropout to sample,
             `sampling` or `seed` is given without samples, the output does not fit the task, it is not known
-            whether it is logits, the model was trained on another range than `input_range`, or the format cannot
-            express the model.
+            whether the output is logits, the model was trained on a range other than `input_range`, or the format
+            cannot express the model.
         ImportError: If a package for the format is missing.
         RuntimeError: If the runtime of the format gives other answers than TensorFlow.
 
@@ -194,24 +184,11 @@ def export_model(
         said = {"info": info | _promised(made), "model_card": filled}
         said |= {} if made.calibration is None else {"calibration": made.calibration.content()}
         unrolled = Unrolled(made, inputs, seed)
-        return write_file(version, format, precision, unrolled, said, _module(made.models), shown)
+        return write_file(version, format, precision, unrolled, said, module_of(made.models), shown)
     signatures = Signatures(made, inputs, seed)
-    functions, files = signatures.functions(), {each.file_name for each in inputs if each.is_file}
+    functions = signatures.functions()
     filled |= _loose_answer(functions["serving_default"], made.models)
-
-    with _whole_version(version, overwrite) as unfinished:
-        module = _module(made.models)
-        module.held += [variable for each in functions.values() for variable in each.graph.variables]
-        tf.saved_model.save(module, str(unfinished), signatures=functions)
-        extra = unfinished / "assets.extra"
-        extra.mkdir()
-        _save_members(made.models, extra, pixels)
-        if made.calibration is not None:
-            made.calibration.save(extra / "calibration.json")
-        (extra / "info.json").write_text(json.dumps(info | _promised(made), indent=2) + "\n", encoding="utf-8")
-        write_card(extra, filled)
-        requests = warmup_requests(signatures.specs(), files)
-        write_warmup(extra / "tf_serving_warmup_requests", version.parent.name, requests)
+    write_saved_model(version, overwrite, made, signatures, functions, pixels, info | _promised(made), filled)
     return version
 
 
@@ -235,8 +212,8 @@ def _say_range(model: keras.Model, inputs: Sequence[Input]) -> None:
             continue
         if not each.pixels.from_files:
             _log.warning(
-                "Files cannot be read for %r, so `predict_bytes` takes none: the model takes pixels from %s. "
-                "Put the preprocessing into the model, or pass input_range=(low, high)",
+                "Image files cannot be converted to the range of %r, so `predict_bytes` does not take any: the "
+                "model takes pixels from %s. Add the preprocessing to the model, or pass input_range=(low, high)",
                 each.name,
                 each.pixels.words,
             )
@@ -257,8 +234,9 @@ def _purity(monte_carlo: MonteCarlo | None) -> dict[str, object]:
     if reason is None:
         return {}
     warnings.warn(
-        f"`predict_mc` samples by plain passes ({reason}), so its answer for an image depends on its place in the "
-        "batch. Use dropout of `layers` instead, or pass num_samples=0 to leave `predict_mc` out",
+        f"`predict_mc` samples by plain passes ({reason}), so the answer for an image depends on its place in "
+        f"the batch. Use a dropout layer of dropzoo.layers instead, or pass num_samples=0 to leave `predict_mc` "
+        f"out",
         stacklevel=3,
     )
     return {"plain_passes": f"{reason}. The answer for an image depends on its place in the batch"}
@@ -302,66 +280,3 @@ def _pixels_of(
 def _promised(made: Predictors) -> dict[str, object]:
     """Returns the entry of the card and of `info.json` for the calibration; nothing without one."""
     return {} if made.calibration is None else {"calibration": calibration_info(made.calibration)}
-
-
-def _save_members(members: Sequence[keras.Model], folder: Path, pixels: Sequence[Pixels | None]) -> None:
-    """Saves a model as `model.keras`, or the members of an ensemble as `member1.keras` and so on."""
-    for number, member in enumerate(members, 1):
-        _save_keras(member, folder / ("model.keras" if len(members) == 1 else f"member{number}.keras"), pixels)
-
-
-def _save_keras(model: keras.Model, path: Path, pixels: Sequence[Pixels | None]) -> None:
-    """Saves the model with the range of its images, or warns if Keras cannot save it."""
-    known = pixels[0] if len(pixels) == 1 else None
-    try:
-        with remembering(model, known) if known is not None and known.source else nullcontext():
-            model.save(path)
-    except (NotImplementedError, TypeError, ValueError) as error:  # a class without a `get_config` that works
-        path.unlink(missing_ok=True)
-        warnings.warn(f"`model.keras` is left out, because Keras cannot save the model: {error}", stacklevel=3)
-
-
-def _module(members: Sequence[keras.Model]) -> tf.Module:
-    """An object that holds all variables that the signatures read, without which TensorFlow cannot save them."""
-    module = tf.Module()
-    module.held = []
-    for model in members:
-        # `model.variables` does not list live rates, the states of stateful layers, or the tables of words.
-        rates = [layer.live_rate() for layer in layers.dropouts(model) if layers.has_live_rate(layer)]
-        own = [
-            value for layer in flatten_layers(model) for value in vars(layer).values() if isinstance(value, _HELD)
-        ]
-        states = States(model).variables
-        module.held += [variable.value for variable in model.variables] + states + rates + own
-    return module
-
-
-@contextlib.contextmanager
-def _whole_version(version: Path, overwrite: bool) -> Iterator[Path]:
-    """Yields a folder to write to, which becomes the version after the block. After an error nothing is left."""
-    version.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = version.parent / f".{version.name}-{os.getpid()}-unfinished"
-    try:
-        yield unfinished
-        if overwrite:
-            _replace(unfinished, version)
-        else:
-            os.rename(unfinished, version)  # fails if another export was faster
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-
-
-def _replace(new: Path, path: Path) -> None:
-    """Moves a folder to `path`, in place of the folder that may be there. An error leaves the old folder there."""
-    if not path.exists():
-        os.rename(new, path)
-        return
-    old = new.with_name(f"{new.name}-old")
-    try:
-        os.rename(path, old)
-        os.rename(new, path)
-    finally:
-        if path.exists():  # it holds the new export, or the export of another process that was faster
-            shutil.rmtree(old, ignore_errors=True)
-        else:
-            os.rename(old, path)

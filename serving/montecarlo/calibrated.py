@@ -6,33 +6,46 @@ from typing import Any
 import tensorflow as tf
 
 from dropzoo.serving.calibration.calibration import Calibration
-from dropzoo.serving.calibration.facts import facts_of
+from dropzoo.serving.calibration.facts import Facts, checksum
+from dropzoo.serving.calibration.sites import named_sites
 from dropzoo.serving.montecarlo.reader import Reader
 
 
 def sampling_of(
-    calibration: Calibration, num_samples: int | str, sites: dict[str, float | bool] | None, default: int
+    calibration: Calibration,
+    num_samples: int | str,
+    sampling: str,
+    sites: dict[str, float | bool] | None,
+    defaults: tuple[int, str],
 ) -> tuple[int, str, dict[str, float | bool]]:
     """Returns the number of samples, the sampling and the sites of a calibration.
 
     Args:
         calibration: The calibration.
         num_samples: The number of samples that the user asks for.
+        sampling: The sampling that the user asks for.
         sites: The sites that the user asks for, which must be None.
-        default: Int, the default number of samples.
+        defaults: The default number of samples, and the default sampling.
 
     Raises:
-        ValueError: If `calibration` is no `Calibration`, or was made for another number of samples, or sites are
-            asked for.
+        ValueError: If `calibration` is no `Calibration`, or was made for another number of samples or another
+            sampling, or sites are asked for.
     """
     check_type(calibration)
     if sites is not None:
-        raise ValueError(f"`calibration` says which sites drop: leave `sites` out. Received: sites={sites!r}")
+        raise ValueError(
+            f"The calibration determines which sites drop: leave `sites` out. Received: sites={sites!r}"
+        )
     facts = calibration.facts
-    if num_samples not in (default, facts.num_samples):
+    if num_samples not in (defaults[0], facts.num_samples):
         raise ValueError(
             f"The calibration was made for num_samples={facts.num_samples}: leave `num_samples` out, or calibrate "
             f"again. Received: num_samples={num_samples!r}"
+        )
+    if facts.sampling is not None and sampling not in (defaults[1], facts.sampling):
+        raise ValueError(
+            f"The calibration was made for sampling={facts.sampling!r}: leave `sampling` out, or calibrate a "
+            f"MonteCarlo with this sampling. Received: sampling={sampling!r}"
         )
     return facts.num_samples, facts.sampling or "fixed", dict(calibration.sites)
 
@@ -55,6 +68,41 @@ def check_calibration(
     """
     check_type(calibration)
     calibration.check(facts_of(readers, num_samples, sampling, transforms))
+
+
+def facts_of(
+    readers: Sequence[Reader], num_samples: int, sampling: str | None, transforms: tuple[str, ...] = ()
+) -> Facts:
+    """Returns the facts of a predictor.
+
+    Args:
+        readers: The model of the predictor, or the members of an ensemble, with inputs and outputs known.
+        num_samples: Int, the number of samples of an answer.
+        sampling: How masks are drawn; None if nothing drops.
+        transforms: The transforms of test-time augmentation.
+
+    Raises:
+        ValueError: If the model has several outputs.
+    """
+    first = readers[0]
+    check_one_output(first)
+    return Facts(
+        first.outputs[0].kind,
+        tuple(tuple(shape[1:]) for shape in first.inputs.shapes),
+        tuple(first.outputs[0].shape[1:]),
+        {name: type(layer).__name__ for name, layer in named_sites(first.model).items()},
+        len(readers),
+        num_samples,
+        sampling,
+        checksum([reader.model for reader in readers]),
+        transforms,
+    )
+
+
+def check_one_output(reader: Reader) -> None:
+    """Raises a ValueError if a model has several outputs."""
+    if len(reader.outputs) != 1:
+        raise ValueError(f"A calibration is for a model of one output. Received: {', '.join(reader.names)}")
 
 
 def tempered(each: Sequence[tf.Tensor], calibration: Calibration | None) -> list[tf.Tensor]:

@@ -5,11 +5,12 @@ from collections.abc import Callable
 
 import numpy as np
 
-from dropzoo.serving.calibration import bounds, grids
+from dropzoo.serving.calibration import grids
 from dropzoo.serving.calibration.answers import KEEP_ALL, class_probabilities, doubt
+from dropzoo.serving.calibration.fitting import bounds
+from dropzoo.serving.calibration.fitting.heldout import VOID
+from dropzoo.serving.calibration.fitting.promise import Answers, Promise, Terms
 from dropzoo.serving.calibration.guarantee import Guarantee
-from dropzoo.serving.calibration.heldout import VOID
-from dropzoo.serving.calibration.promise import Answers, Promise, Terms
 from dropzoo.serving.calibration.temperature import is_coins
 
 
@@ -84,10 +85,10 @@ class ErrorPromise(Promise):
         found = threshold(terms.level)
         if found is None:
             raise ValueError(
-                f"`error` cannot be promised at the level {terms.level:g}: too many of the surest answers are "
-                f"wrong. The least level for these {len(doubts)} images is about "
-                f"{_least(threshold, terms.level):.2g}. A level that these images have chosen is no promise: "
-                "ask for it with other held-out images"
+                f"`error` cannot be guaranteed at the level {terms.level:g}, because too many of the most "
+                f"certain answers are wrong. The lowest level for these {len(doubts)} images is about "
+                f"{_least(threshold, terms.level):.2g}. If you choose the level by looking at these images, it "
+                f"is not guaranteed: calibrate with other held-out images"
             )
         kept = float((doubts < found).mean())
         return Guarantee(

@@ -1,0 +1,152 @@
+"""The columns of a table of images: what they hold, and the label of each row."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from dropzoo.training.data.files.table import some
+
+# The heads of the columns, as people write them: small letters and digits alone count.
+_COLUMNS = {
+    "file": (
+        *(
+            "file",
+            "filename",
+            "image",
+            "imagepath",
+            "path",
+            "filepath",
+            "img",
+            "imageid",
+            "imagename",
+            "imagefile",
+        ),
+        *("imagefilename", "imgname", "imgpath", "imgid", "fname", "relativepath", "id", "name"),
+    ),
+    "mask": ("mask", "maskpath", "maskfile", "maskname", "segmentation", "annotation"),
+    "label": (
+        *("label", "class", "classname", "category", "target", "diagnosis", "y", "labels", "classid", "labelname"),
+        *("dx", "breed", "species"),
+    ),
+    "split": ("split", "set", "subset", "partition"),
+    "group": (
+        *("group", "patient", "patientid", "subject", "subjectid", "case", "caseid", "lesionid", "studyid"),
+        *("participant", "participantid"),
+    ),
+}
+#: The heads of columns of masks as run lengths.
+RUN_LENGTHS = ("encodedpixels", "rle", "rlemask")
+_EMPTY = {"", "nan", "na", "n/a", "null", "<na>"}  # what programs write for a value that is missing
+_MOST_VALUES = 20  # labels with fractions, beyond which they are measured values
+
+
+def squashed(name: str) -> str:
+    """Returns the small letters and digits of a name."""
+    return re.sub("[^a-z0-9]", "", name.lower())
+
+
+def find_columns(head: Sequence[str], lines: Sequence[Sequence[str]]) -> dict[str, int]:
+    """Returns the places of the columns that a table has; the only other one beside that of files is the label."""
+    heads = [squashed(name) for name in head]
+    found = {}
+    for column, names in _COLUMNS.items():
+        place = next((heads.index(name) for name in names if name in heads), None)
+        if place is not None:
+            found[column] = place
+    if "mask" in found and not any(cell_of(line, found["mask"]) for line in lines):
+        del found["mask"]
+    if len(head) == 2 and list(found) == ["file"] and heads[1 - found["file"]] not in RUN_LENGTHS:
+        found["label"] = 1 - found["file"]
+    return found
+
+
+def cell_of(line: Sequence[str], place: int) -> str:
+    """Returns the text of a cell, or "" where a value is missing."""
+    text = line[place].strip() if place < len(line) else ""
+    return "" if text.lower() in _EMPTY else text
+
+
+def labels_of(
+    lines: Sequence[Sequence[str]], columns: dict[str, int], hot: dict[str, int], path: Path
+) -> list[str]:
+    """Returns the label of each row; of a table with a column for each class, the name of the one that holds 1."""
+    if hot:
+        return [next(name for name, place in hot.items() if float(line[place]) == 1) for line in lines]
+    if "label" not in columns:
+        return [""] * len(lines)
+    place = columns["label"]
+    labels = [_plain_label(line[place]) if place < len(line) else "" for line in lines]
+    labels = ["" if label.lower() == "nan" else label for label in labels]
+    if "mask" not in columns and (without := labels.count("")):
+        raise ValueError(
+            f"Each row needs a label. Received: {without:,} of {len(lines):,} rows without, in {path}"
+        )
+    return labels
+
+
+def class_names_of(labels: list[str]) -> tuple[str, ...]:
+    """Returns the classes of a column: numbers in their order, other names in that of the alphabet."""
+    names = {_plain_label(label) for label in labels if label.strip()}
+    return tuple(sorted(names, key=lambda name: (0, int(name), "") if name.isdigit() else (1, 0, name)))
+
+
+def _plain_label(label: str) -> str:
+    """Returns a label as it is written, but 3.0, as spreadsheets make of 3, without its end."""
+    label = label.strip()
+    return label[:-2] if label.endswith(".0") and label[:-2].isdigit() else label
+
+
+def refuse_measured(names: Sequence[str], count: int, path: Path) -> None:
+    """Raises a ValueError for labels that are measured values rather than classes."""
+
+    def is_fraction(name: str) -> bool:
+        try:
+            return not float(name).is_integer()
+        except (ValueError, OverflowError):
+            return False
+
+    values = sum(map(is_fraction, names))
+    if values > _MOST_VALUES or values > max(2, count // 2):
+        raise ValueError(
+            f"Labels must be classes. Received: {len(names):,} numbers in {path}, such as {some(names, 3)}. "
+            "Folders hold classes and masks; to train on measured values, pass arrays or a dataset to `Trainer`"
+        )
+
+
+def marked_columns(head: Sequence[str], lines: Sequence[Sequence[str]], columns: dict[str, int]) -> dict[str, int]:
+    """Returns the columns besides the known ones, if all of them hold 0 and 1 alone and there are several."""
+    # The first column of a table may number its rows; pandas writes its head as "" or "Unnamed: 0".
+    rest = [n for n in range(len(head)) if n not in columns.values() and squashed(head[n]) not in ("", "unnamed0")]
+    is_hot = all(cell_of(line, n) in ("0", "1", "0.0", "1.0") for line in lines for n in rest)
+    return {head[n]: n for n in rest} if len(rest) > 1 and is_hot else {}
+
+
+def one_hot(
+    head: Sequence[str], lines: Sequence[Sequence[str]], columns: dict[str, int], path: Path
+) -> dict[str, int]:
+    """Returns the columns that are classes, of which each row marks one with 1.
+
+    Raises:
+        ValueError: If rows mark several columns, or none.
+    """
+    hot = marked_columns(head, lines, columns)
+    counts = {int(sum(float(line[n]) for n in hot.values())) for line in lines} if hot else {1}
+    if counts != {1} and {"split", "group"} & set(columns):
+        return {}  # facts about the images, whose labels are elsewhere
+    if counts != {1}:
+        raise ValueError(
+            f"Each image needs one class. Received: {path} with rows that mark "
+            f"{' or '.join(map(str, sorted(counts)))} of the columns {some(list(hot))}. For several labels of an "
+            "image, pass arrays or a dataset to `Trainer`"
+        )
+    return hot
+
+
+def combinations(names: Sequence[str]) -> list[str]:
+    """Returns the labels that look like several: "sky road", if other labels have the words `sky` and `road`."""
+    parts = {name: [word for word in re.split(r"[\s,;|]+", name) if word] for name in names}
+    common = {
+        word for words in parts.values() for word in words if sum(word in each for each in parts.values()) > 1
+    }
+    found = [name for name, words in parts.items() if len(words) > 1 and common >= set(words)]
+    return found if len(found) > 1 else []

@@ -1,0 +1,97 @@
+"""Layouts of images and masks: two folders, or one in which names tell them apart."""
+
+from pathlib import Path
+
+from dropzoo.training.data.files.listing import Listing, folders_in, has_images
+from dropzoo.training.data.files.lists import find_lists, listed
+from dropzoo.training.data.files.pairs import pair
+from dropzoo.training.data.files.roles import choose_masks
+from dropzoo.training.data.files.table import Reading, Sample, Table, some, split_of
+
+#: Names of folders of images.
+IMAGES = ("images", "image", "imgs", "img", "jpegimages", "inputs", "input", "frames", "photos", "leftimg8bit")
+#: What the name of a mask has behind that of its image, if both are in one folder.
+ENDS = ("_mask", "_seg", "_label", "_labels", "_gt", "_annotation")
+
+
+def images_and_masks(root: Path, reading: Reading, listing: Listing) -> Table | None:
+    """Returns the table of `images/` and `masks/`, or of folders of such names; both may hold given splits."""
+    folders = {each.name.lower(): each for each in folders_in(root)}
+    images = next((folders[name] for name in IMAGES if name in folders), None)
+    if images is None or not has_images(images):
+        return None
+    masks = choose_masks([folder for folder in folders.values() if folder != images])
+    return None if masks is None else read_pairs(images, masks, reading, listing, root)
+
+
+def read_pairs(images: Path, masks: Path, reading: Reading, listing: Listing, root: Path | None = None) -> Table:
+    root = root or images.parent
+    files = [_drop_previews(listing.images(folder)) for folder in (images, masks)]
+    return paired(root, (images, masks), (files[0], files[1]), reading)
+
+
+def paired(root: Path, roots: tuple[Path, Path], files: tuple[list[Path], list[Path]], reading: Reading) -> Table:
+    """Returns the table of images and masks; images that are to be without a mask are left out."""
+    images, masks = files
+    doubts = []
+    lists = find_lists(root)
+    if "train" in lists:  # as VOC has it: most images have no mask, and lists name those that have one
+        named = listed(images, lists)[0].keys()
+        if named and len(masks) < len(images):
+            doubts += [f"{len(images) - len(named):,} images are in no list of a split and are left out"]
+            images = [image for image in images if image in named]
+    splits = {split_in(mask, roots[1]) for mask in masks}
+    bare = [image for image in images if (split := split_in(image, roots[0])) and split not in splits]
+    if bare and len(bare) < len(images) and "" not in splits:
+        doubts += [
+            f"{len(bare):,} images are in splits without masks and are left out: {some([b.name for b in bare])}"
+        ]
+        images = [image for image in images if image not in set(bare)]
+    table = Table(root, [])
+    for apart in _apart(images, masks, roots):
+        some_images, some_masks = (
+            [path for path in paths if apart is None or split_in(path, root) == apart]
+            for paths, root in zip((images, masks), roots, strict=True)
+        )
+        table.samples += [
+            Sample(image, mask=mask, split=split_in(image, roots[0]))
+            for image, mask in pair(some_images, some_masks, roots, reading.mask_suffix)
+        ]
+    table.doubts += doubts
+    return table
+
+
+def _apart(images: list[Path], masks: list[Path], roots: tuple[Path, Path]) -> list[str | None]:
+    """Returns the splits whose names are paired apart: 21_training.tif, and 01_test.tif; None for all together."""
+    splits = [{split_in(path, root) for path in paths} for paths, root in zip((images, masks), roots, strict=True)]
+    return list(sorted(splits[0])) if splits[0] == splits[1] and "" not in splits[0] else [None]
+
+
+def _drop_previews(paths: list[Path]) -> list[Path]:
+    """Leaves out the coloured and instance versions that Cityscapes has beside its masks of ids."""
+    ids = [path for path in paths if path.stem.endswith("_labelIds")]
+    return ids if ids and len(ids) < len(paths) else paths
+
+
+def side_by_side(root: Path, reading: Reading, listing: Listing) -> Table | None:
+    """Returns the table of images and masks in one folder: `07.png` and `07_mask.png`."""
+    files = Listing().images(root)
+    ends = [reading.mask_suffix] if reading.mask_suffix else list(ENDS)
+    for end in ends:
+        masks = [path for path in files if path.stem.endswith(end)]
+        images = [path for path in files if not path.stem.endswith(end)]
+        if images and 2 * len(masks) > len(images):  # `pair` names those that are missing
+            listing.images(root)
+            pairs = pair(images, masks, (root, root), end)
+            return Table(root, [Sample(image, mask=mask) for image, mask in pairs])
+    return None
+
+
+def inner(folder: Path, names: tuple[str, ...]) -> Path:
+    """Returns the folder within a folder that bears one of the names, if there is one, or else the folder."""
+    return next((each for each in folders_in(folder) if each.name.lower() in names), folder)
+
+
+def split_in(path: Path, root: Path) -> str:
+    """Returns the split that a folder between a root and a file means, or ""."""
+    return next((found for part in path.relative_to(root).parts[:-1] if (found := split_of(part))), "")

@@ -1,0 +1,117 @@
+"""What a folder holds, by the words in its name and by its files: images, masks, or a split of both."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from dropzoo.training.data.files.listing import MASKS, Listing, has_images, is_mask_folder
+from dropzoo.training.data.files.pairs import pair
+from dropzoo.training.data.files.table import some, split_of
+from dropzoo.training.data.images import read_mask
+
+_MASK_WORDS = {*MASKS, "seg", "segs", "semantic", "truth", "trimap", "trimaps", "manuals"}
+# Other versions of the same masks, which many sets have beside them.
+_VERSIONS = {
+    *("instance", "instances", "object", "objects", "coarse", "color", "colors", "colour", "colours", "colored"),
+    *("coloured", "colormap", "rgb", "vis", "visual", "overlay", "overlays", "preview", "previews"),
+}
+_PART_WORDS = {"part", "batch", "chunk", "images", "image", "imgs", "photos", "frames"}
+_FEW, _MANY = 16, 64  # numbers of colours of a mask at most, and of a photograph at least
+_MOST_FOLDERS = 12
+
+
+def words(name: str) -> list[str]:
+    """Returns the words of a name in small letters: `GroundTruth_v2` has `ground`, `truth` and `v`."""
+    return [word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", name)]
+
+
+def split_in_name(name: str) -> str:
+    """Returns the only split that a name or one of its words means, as in `stage1_train`, or ""."""
+    found = {split for word in [name, *words(name)] if (split := split_of(word))}
+    return found.pop() if len(found) == 1 else ""
+
+
+def holds_masks(folder: Path) -> bool:
+    """Returns whether the name of a folder says that it holds masks."""
+    return is_mask_folder(folder.name) or bool(_MASK_WORDS & set(words(folder.name)))
+
+
+def choose_masks(folders: Sequence[Path]) -> Path | None:
+    """Returns the one folder of masks among folders that hold images, or None if there is none.
+
+    Raises:
+        ValueError: If several folders may be meant.
+    """
+    found = [folder for folder in folders if holds_masks(folder) and has_images(folder)]
+    plain = [folder for folder in found if not _VERSIONS & set(words(folder.name))] or found
+    if len(plain) > 1:
+        raise ValueError(
+            f"Several folders may hold the masks: {some([str(folder) for folder in plain])}. Name the one, and "
+            f"the images: masks='**/{plain[0].name}/*' (--masks) and images='**/images/*' (--images)"
+        )
+    return plain[0] if plain else None
+
+
+def refuse_no_classes(root: Path, folders: Sequence[Path]) -> None:
+    """Raises a ValueError if folders are certainly not classes, although they hold images."""
+    if len(folders) < 2:
+        return
+    names = some([folder.name for folder in folders])
+    splits = {split_in_name(folder.name) for folder in folders}
+    if "train" in splits and "" not in splits and len(splits) > 1:
+        raise ValueError(
+            f"Folders that look like splits hold neither masks nor class folders: {names} in {root}. Name the "
+            "label or the mask of each image in a CSV with the columns file and label, or file and mask, and pass "
+            "it as `split_file` (--split-file)"
+        )
+    shared = set.intersection(*(set(words(folder.name)) for folder in folders)) & _PART_WORDS
+    if shared and len({re.sub(r"\d+", "", folder.name) for folder in folders}) == 1:
+        raise ValueError(
+            f"Folders that look like parts of one set are no classes: {names} in {root}. Name the label of each "
+            "image in a CSV with the columns file and label, and pass it as `split_file` (--split-file)"
+        )
+    if all((folder / "images").is_dir() and (folder / "masks").is_dir() for folder in folders):
+        raise ValueError(
+            f"Each folder holds an image and several masks of it: {names} in {root}. Each image needs one mask: "
+            "join them into one file, with a number for each object, and pass masks_as='instances' (--masks-as "
+            "instances)"
+        )
+    if len(folders) <= _MOST_FOLDERS and (found := _images_with_masks(folders)):
+        image, mask = found
+        raise ValueError(
+            f"{mask} looks like the masks of {image}, and not like a class. Name both: images='**/{image.name}/*' "
+            f"(--images) and masks='**/{mask.name}/*' (--masks). If they are classes, name the label of each "
+            "image in a CSV with the columns file and label, and pass it as `split_file` (--split-file)"
+        )
+
+
+def _images_with_masks(folders: Sequence[Path]) -> tuple[Path, Path] | None:
+    """Returns a folder of photographs and one of files of their names in few colours, or None."""
+    colours = {folder: _colours(folder) for folder in folders}
+    files = {folder: Listing().images(folder) for folder in folders}
+    for mask in folders:
+        for image in folders:
+            if not colours[mask] or not colours[image] or colours[image][0] < _MANY:
+                continue
+            if not 1 < colours[mask][-1] <= _FEW:
+                continue
+            try:
+                pair(files[image], files[mask], (image, mask))
+            except ValueError:
+                continue
+            return image, mask
+    return None
+
+
+def _colours(folder: Path) -> list[int]:
+    """Returns the numbers of colours in the first files of a folder, in order."""
+    found = []
+    for path in Listing().images(folder)[:3]:
+        try:
+            pixels = read_mask(path)
+        except ValueError:
+            continue
+        found.append(len(np.unique(pixels.reshape(-1, pixels.shape[-1]), axis=0)))
+    return sorted(found)

@@ -1,0 +1,58 @@
+"""Layouts of images and tables: one CSV, or one for each split."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from dropzoo.training.data.files.listing import Listing, folders_in, has_images
+from dropzoo.training.data.files.merge import merge_splits
+from dropzoo.training.data.files.roles import split_in_name
+from dropzoo.training.data.files.rows import lists_images, read_rows
+from dropzoo.training.data.files.table import Reading, Table, some
+
+
+def listed_in_csv(root: Path, reading: Reading, listing: Listing) -> Table | None:
+    """Returns the table of the CSV in a folder whose labels are not those of class folders."""
+    files = sorted(path for path in root.iterdir() if path.suffix.lower() in (".csv", ".tsv"))
+    files = [path for path in files if lists_images(path, root)]
+    examples = [path for path in files if "submission" in path.stem.lower()]  # forms with labels that mean nothing
+    files = [path for path in files if path not in examples]
+    if not files:
+        return None
+    folders = [each for each in folders_in(root) if has_images(each)]
+    are_classes = len(folders) > 1 and not all(split_in_name(each.name) for each in folders)
+    if are_classes and len(files) > 1:
+        return None
+    table = _of_files(root, files, reading)
+    if are_classes and table.task == "classification" and _follows(table, folders):
+        return None
+    table.notes.append(f"Labels are those of {' and '.join(map(str, files))}")
+    if examples:
+        table.notes.append(
+            f"{some([path.name for path in examples])} looks like a form to fill in and is not read"
+        )
+    return table
+
+
+def _of_files(root: Path, files: Sequence[Path], reading: Reading) -> Table:
+    """Returns the table of one CSV, or of one for each split: train.csv and test.csv."""
+    tables = {path: read_rows(path, root, reading) for path in files}
+    if len(files) == 1:
+        return tables[files[0]]
+    splits = [split_in_name(path.stem) for path in files]
+    if "" in splits or len(set(splits)) < len(splits):
+        raise ValueError(
+            f"Several tables list images: {some([str(path) for path in files])}. Pass the one that counts as "
+            "`split_file` (--split-file)"
+        )
+    return merge_splits(root, dict(zip(splits, tables.values(), strict=True)))
+
+
+def _follows(table: Table, folders: Sequence[Path]) -> bool:
+    """Returns whether the labels of a table are those of class folders, by their names or one for each folder."""
+    if set(table.class_names) & {folder.name for folder in folders}:
+        return True
+    labels = {
+        folder: {sample.label for sample in table.samples if sample.image.is_relative_to(folder)}
+        for folder in folders
+    }
+    return all(len(found) < 2 for found in labels.values())
