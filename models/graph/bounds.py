@@ -65,19 +65,19 @@ def meanings_by_bounds(model: keras.Model, structure: Any) -> list[Any]:
     """Returns the meaning of each output of a model, as `output_meanings` does, from its bounds.
 
     An output between 0 and 1 is `"softmax"` if its last axis sums to 1, else `"sigmoid"`. An output without bounds
-    is `"logits"`. The list is empty if the code of the model cannot be traced.
+    on either side is `"logits"`. The list is empty if the code of the model cannot be traced.
 
     Args:
         model: A built model; Keras runs on TensorFlow.
         structure: The structure of the inputs, with symbolic tensors.
     """
-    return [_meaning(each) for each in _bounds_of_outputs(model, structure)]
+    return [_meaning(each) for each in output_bounds(model, structure)]
 
 
 def _meaning(bounds: Bounds | None) -> str | None:
     if bounds is None:
         return None
-    if math.isinf(bounds.low) or math.isinf(bounds.high):
+    if math.isinf(bounds.low) and math.isinf(bounds.high):
         return "logits"
     if bounds.low < -1e-6 or bounds.high > 1 + 1e-6:
         return None
@@ -85,8 +85,15 @@ def _meaning(bounds: Bounds | None) -> str | None:
     return "softmax" if sums_to_one else "sigmoid"
 
 
-def _bounds_of_outputs(model: keras.Model, structure: Any) -> list[Bounds | None]:
-    """Traces a model in inference mode."""
+def output_bounds(model: keras.Model, structure: Any) -> list[Bounds | None]:
+    """Returns the bounds of each output of a model in inference mode, or None for an output that is not known.
+
+    The list is empty if the code of the model cannot be traced.
+
+    Args:
+        model: A built model; Keras runs on TensorFlow.
+        structure: The structure of the inputs, with symbolic tensors.
+    """
     import tensorflow as tf  # here, since models are built on other backends too
 
     def run(*inputs: Any) -> list[Any]:
@@ -121,6 +128,8 @@ class _Search:
             return Bounds(float(np.min(value)), float(np.max(value)))
         if kind in _FIXED or kind in _WITHOUT_BOUNDS:
             return _FIXED.get(kind, _ANY)
+        if kind == "Exp" and operation.inputs[0].op.type == "LogSoftmax":
+            return _FIXED["Softmax"]
         if kind == "ClipByValue":
             return self._clipped(operation, depth)
         if kind == "RealDiv" and self._is_own_sum(*operation.inputs):
@@ -233,8 +242,8 @@ def _product(kind: str, a: Bounds, b: Bounds) -> Bounds | None:
         low = 0.0 if a.low < 0 < a.high else min(a.low**2, a.high**2)
         return Bounds(low, max(a.low**2, a.high**2))
     if kind == "RealDiv":
-        if b.low <= 0 <= b.high:
-            return _ANY
+        if b.low <= 0 <= b.high:  # the sum of `a`, by other operations, could give probabilities
+            return None
         b = Bounds(1 / b.high, 1 / b.low)
     corners = [0.0 if 0.0 in (x, y) else x * y for x in (a.low, a.high) for y in (b.low, b.high)]
     for one, other in ((a, b), (b, a)):

@@ -93,7 +93,7 @@ class _Graph:
         if function in _ENDINGS:
             return function
         if kind in _ACTIVATED and kind != "activation" and function in _UNBOUNDED:
-            return "logits"
+            return None if function == "relu" and tensor.shape[-1] == 1 else "logits"  # a logit can be negative
         if kind == "average":
             meanings = {self.meaning(each) for each in before}
             return meanings.pop() if len(meanings) == 1 else None

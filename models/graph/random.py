@@ -86,6 +86,12 @@ def random_layers(model: keras.Layer) -> list[RandomLayer]:
     return list(found.values())
 
 
+def has_known_call(layer: keras.Layer) -> bool:
+    """Returns whether the `call` of a dropout layer is that of Keras or of this package, and not a user's own."""
+    owner = next(cls for cls in type(layer).__mro__ if "call" in vars(cls))
+    return owner.__module__.startswith(("keras.", "dropzoo."))
+
+
 def augmentations(model: keras.Layer) -> list[keras.Layer]:
     """Returns the layers of a model that augment images at random in training, such as `RandomFlip`.
 

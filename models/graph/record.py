@@ -17,8 +17,10 @@ import keras
 
 from dropzoo.common.archives import read_member
 from dropzoo.common.checks import unknown
+from dropzoo.common.images import channels_first
 from dropzoo.common.pixels import Pixels, check_range
 from dropzoo.models.graph.inputs import input_pixels, pixels_of
+from dropzoo.models.graph.order import channels_first_inputs
 
 _FILE = "dropzoo_images.json"
 #: The type of the argument `input_range`: a range for all images, or a dict of ranges by the name of the input.
@@ -73,7 +75,7 @@ def taken_by(model: keras.Model, said: tuple[float, float] | None = None) -> Pix
         raise ValueError(
             f"The model takes pixels from {known.words}. Received: input_range={said!r}. Leave it out"
         )
-    return known or _settled(shown, said)
+    return _with_order(known or _settled(shown, said), model, 0)
 
 
 def _settled(shown: Pixels | None, said: tuple[float, float] | None) -> Pixels:
@@ -119,8 +121,17 @@ def taken_by_each(
     found: list[Pixels | None] = []
     for i, name in enumerate(shapes):
         known = shown[i] if len(shown) == len(shapes) else None
-        found.append(_settled(known, named.get(name)) if name in images else None)
+        found.append(_with_order(_settled(known, named.get(name)), model, i) if name in images else None)
     return found
+
+
+def _with_order(pixels: Pixels, model: keras.Model, i: int) -> Pixels:
+    """Returns the images of input `i`, with the place of their channels if their shape tells another one."""
+    said = channels_first_inputs(model)
+    if len(said) <= i or said[i] == channels_first(model.inputs[i].shape):
+        return pixels
+    channels = pixels.channels and model.inputs[i].shape[1 if said[i] else -1]
+    return dataclasses.replace(pixels, first=said[i], channels=channels)
 
 
 def read_record(path: Path) -> Pixels | None:

@@ -15,7 +15,7 @@ from dropzoo.models.graph.record import recorded, remember
 from dropzoo.models.graph.walk import Call, check_graph, walk
 from dropzoo.models.names import named_layers
 from dropzoo.models.sites import check_site_layer
-from dropzoo.models.surgery.check import check_copy, draws_in_inference, gives_its_input
+from dropzoo.models.surgery.check import check_copy, draws_in_inference, gives_its_input, is_custom
 from dropzoo.models.surgery.keys import Key, resolve
 from dropzoo.models.surgery.rebuild import Changes, Detour, Put, Rebuild
 from dropzoo.models.surgery.state import compile_like, copy_state
@@ -133,12 +133,13 @@ def strip_dropout(model: keras.Model, share_weights: bool = False) -> keras.Mode
 def _tell_what_stays(model: keras.Model, new: keras.Model, certain: bool) -> None:
     """Warns if a model without dropout layers still draws at random, or has layers whose rate was set to 0.
 
-    If it is not certain that inference draws nothing, the layers are run twice to see.
+    The layers are run twice if they hold code that may draw in inference, or the copy could not be compared.
     """
     named = [each for each in named_layers(new) if each.random.rate != 0]
     left = [f"{each.site!r} ({describe_random(each.random)})" for each in named]
-    if not named and not certain:
-        every = flatten_layers(new, include_self=False)
+    every = flatten_layers(new, include_self=False)
+    hides = any(isinstance(layer, keras.layers.Lambda) or is_custom(layer) for layer in every)
+    if not named and (hides or not certain):
         left = [f"{layer.name!r} (draws in inference too)" for layer in draws_in_inference(new, every)]
     if left:
         warnings.warn(

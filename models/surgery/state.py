@@ -51,6 +51,8 @@ def copy_state(pairs: list[tuple[keras.Layer, keras.Layer]]) -> dict[int, keras.
                 copied.trainable = variable.trainable
             variables[id(variable)] = copied
         for part, copied in parts:
+            for state, kept in zip(_states(part), _states(copied), strict=False):
+                kept.assign(state.value)
             if isinstance(copied, keras.layers.Normalization):  # it computes with a copy of its variables
                 copied.finalize_state()
             if hasattr(part, "save_assets"):  # vocabularies
@@ -61,6 +63,12 @@ def copy_state(pairs: list[tuple[keras.Layer, keras.Layer]]) -> dict[int, keras.
                     part.save_assets(folder)
                     copied.load_assets(folder)
     return variables
+
+
+def _states(layer: keras.Layer) -> list[keras.Variable]:
+    """Returns the states of a stateful recurrent layer, which Keras does not list as variables."""
+    held = keras.tree.flatten(getattr(layer, "states", None)) if getattr(layer, "stateful", False) else []
+    return [state for state in held if isinstance(state, keras.Variable)]
 
 
 def _both(old: keras.Layer, new: keras.Layer) -> list[tuple[keras.Variable, keras.Variable]]:

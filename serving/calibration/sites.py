@@ -3,7 +3,7 @@
 import keras
 
 from dropzoo import layers
-from dropzoo.models.graph.random import random_layers
+from dropzoo.models.graph.random import has_known_call, random_layers
 
 #: Dict from the sites that drop to their rates (True if the rate cannot be set). Empty for one pass.
 Sites = dict[str, float | bool]
@@ -25,4 +25,5 @@ def can_set(layer: keras.Layer) -> bool:
     which they drop nothing is not the one in which they are off.
     """
     scales = isinstance(layer, layers.ShakeDrop) or getattr(layer, "scaling", "inverted") == "standard"
-    return layers.is_dropout(layer) and hasattr(layers.counterpart(layer), "drop") and not scales
+    sets = layers.is_dropout(layer) and has_known_call(layer) and hasattr(layers.counterpart(layer), "drop")
+    return sets and not scales

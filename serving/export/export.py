@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import keras
+import tensorflow as tf
 
 from dropzoo.common.checks import check_choice
 from dropzoo.common.pixels import Pixels
 from dropzoo.models.graph.inputs import hint_of
+from dropzoo.models.graph.random import random_layers
 from dropzoo.models.graph.record import Ranges, taken_by_each
 from dropzoo.serving.calibration.calibration import Calibration
 from dropzoo.serving.calibration.words import calibration_info
@@ -23,8 +25,10 @@ from dropzoo.serving.export.parts import Unrolled
 from dropzoo.serving.export.predictors import Predictors, or_without_samples, predictors_of
 from dropzoo.serving.export.saved_model_folder import module_of, write_saved_model
 from dropzoo.serving.export.signatures import Signatures
+from dropzoo.serving.montecarlo.active import redirectable
 from dropzoo.serving.montecarlo.ensembles import Ensemble
 from dropzoo.serving.montecarlo.inputs import InputsLike
+from dropzoo.serving.montecarlo.probe import random_operations
 from dropzoo.serving.montecarlo.reader import Said, Tasks
 from dropzoo.serving.montecarlo.sampler import MonteCarlo
 
@@ -59,7 +63,8 @@ def export_model(
 
     - `serving_default` returns `probabilities` and `classes` (int32, the likeliest class); for a multi-label model
       `probabilities` and `labels` (int32, 1 if the probability is above 0.5); for regression `values`. It is
-      deterministic, with no random operation in its graph.
+      deterministic, with no random operation in its graph. If code of the model draws at random in inference too,
+      a warning and the model card say so.
     - `predict_mc` returns `mean`, `variance` and, except for regression, `predictive_entropy` and
       `mutual_information`, as `MonteCarlo` does. The same image always gets the same answer: it does not depend on
       the other images, on earlier requests, or on the process. There is one exception: if layers are sampled by
@@ -182,6 +187,7 @@ def export_model(
         return write_file(version, format, precision, unrolled, said, module_of(made.models), shown)
     signatures = Signatures(made, inputs, seed)
     functions = signatures.functions()
+    filled |= _loose_answer(functions["serving_default"], made.models)
     write_saved_model(version, overwrite, made, signatures, functions, pixels, info | _promised(made), filled)
     return version
 
@@ -234,6 +240,26 @@ def _purity(monte_carlo: MonteCarlo | None) -> dict[str, object]:
         stacklevel=3,
     )
     return {"plain_passes": f"{reason}. The answer for an image depends on its place in the batch"}
+
+
+def _loose_answer(
+    function: tf.types.experimental.ConcreteFunction, members: Sequence[keras.Model]
+) -> dict[str, object]:
+    """What the card says about `serving_default` if code of the model draws at random in inference too."""
+    if not random_operations(function.graph):
+        return {}
+    known = {id(layer) for member in members for layer in redirectable(member)}
+    found = [each.path for member in members for each in random_layers(member) if id(each.layer) not in known]
+    which = ", ".join(dict.fromkeys(found)) or "code of the model"
+    reason = (
+        f"{which} draws at random in inference too, so the answer for an image differs from request to request"
+    )
+    warnings.warn(
+        f"`serving_default` is not deterministic: {reason}. Let that code draw only if `training` is true, or use "
+        "a dropout layer",
+        stacklevel=3,
+    )
+    return {"serving_default": f"Not deterministic: {reason}"}
 
 
 def _pixels_of(

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from dropzoo.common.images import CHANNELS, channels_first, sides_of
+from dropzoo.common.images import CHANNELS
 from dropzoo.common.pixels import Pixels
 from dropzoo.models.graph.inputs import pixels_of
 from dropzoo.serving.decode import decode_file, is_deep
@@ -66,7 +66,7 @@ class Input:
     @property
     def channels_first(self) -> bool:
         """Whether the channels of images come before their height and width, in requests and in the model."""
-        return channels_first(self.shape)
+        return (self.pixels or Pixels()).channels_first(self.shape)
 
     @property
     def channels(self) -> int | None:
@@ -78,7 +78,7 @@ class Input:
         """`(height, width)` of all images that reach the model, or None if their sizes differ."""
         if len(self.shape) != 4:
             return None
-        sides: tuple[int | None, int | None] = sides_of(self.shape)
+        sides = self.shape[2:4] if self.channels_first else self.shape[1:3]
         height, width = self.resize or sides
         return None if height is None or width is None else (height, width)
 

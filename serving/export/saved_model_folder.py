@@ -6,7 +6,7 @@ import os
 import secrets
 import shutil
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from dropzoo.common.pixels import Pixels
 from dropzoo.models.graph.record import remembering
 from dropzoo.serving.export.card import write_card
 from dropzoo.serving.export.predictors import Predictors
-from dropzoo.serving.export.signatures import Answer, Signatures
+from dropzoo.serving.export.signatures import Signatures
 from dropzoo.serving.export.warmup import warmup_requests, write_warmup
 from dropzoo.serving.montecarlo.states import States
 
@@ -39,7 +39,7 @@ def write_saved_model(
     overwrite: bool,
     made: Predictors,
     signatures: Signatures,
-    functions: Mapping[str, Callable[..., Answer]],
+    functions: Mapping[str, tf.types.experimental.ConcreteFunction],
     pixels: Sequence[Pixels | None],
     info: Mapping[str, object],
     card: Mapping[str, object],
@@ -57,7 +57,9 @@ def write_saved_model(
         card: The content of the model card.
     """
     with _whole_version(version, overwrite) as unfinished:
-        tf.saved_model.save(module_of(made.models), str(unfinished), signatures=functions)
+        module = module_of(made.models)
+        module.held += [variable for each in functions.values() for variable in each.graph.variables]
+        tf.saved_model.save(module, str(unfinished), signatures=functions)
         extra = unfinished / "assets.extra"
         extra.mkdir()
         _save_members(made.models, extra, pixels)

@@ -1,6 +1,6 @@
 """The functions behind the signatures of an export, with the preprocessing inside."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -39,7 +39,7 @@ class Signatures:
             found["predict_mc"] = [each.spec for each in self.inputs]
         return found
 
-    def functions(self) -> dict[str, Callable[..., Answer]]:
+    def functions(self) -> dict[str, tf.types.experimental.ConcreteFunction]:
         """Returns the signatures, traced, by name."""
         found = {}
         for name, specs in self.specs().items():

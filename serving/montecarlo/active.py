@@ -16,7 +16,7 @@ from dropzoo import layers, models
 from dropzoo.common.checks import check_rate
 from dropzoo.common.keras_internals import shadowed_calls
 from dropzoo.layers.draws import Draw
-from dropzoo.models.graph.random import random_layers
+from dropzoo.models.graph.random import has_known_call, random_layers
 from dropzoo.serving.montecarlo.probe import Code, held_back
 
 # Held while a function is traced with redirected layers, because two threads must not do this at the same time.
@@ -53,13 +53,15 @@ def redirectable(model: keras.Model) -> list[keras.Layer]:
     """
     known = {id(each.layer) for each in random_layers(model)}
     found = [layer for layer in layers.dropouts(model) if id(layer) in known]
-    return [layer for layer in found if _has_no_call_of_its_own(layer)]
+    return [layer for layer in found if has_known_call(layer)]
 
 
 def choose(
     model: keras.Model, found: Sequence[keras.Layer], codes: Sequence[Code], sites: Sites
-) -> tuple[list[Active], list[Code]]:
+) -> tuple[list[Active], list[Code], set[int]]:
     """Returns the dropout layers that drop while sampling, and the steps of the model that draw by themselves.
+
+    The third value has the ids of the layers in such steps that `sites` does not name, and that stay off.
 
     Args:
         model: A built model.
@@ -73,7 +75,7 @@ def choose(
             cannot be set.
     """
     if sites is not None and not sites:
-        return [], []
+        return [], [], set()
     drawing = [code for code in codes if code.draws]
     if not found and not drawing:
         raise NothingDraws(
@@ -82,17 +84,21 @@ def choose(
         )
     streams = _streams(found)
     if sites is None:
-        return [_activate(streams[layer], layer, True) for layer in found], drawing
-    chosen, codes_on = _rates(model, set(found), drawing, sites)
-    return [_activate(streams[layer], layer, rate) for layer, rate in chosen.items()], codes_on
+        return [_activate(streams[layer], layer, True) for layer in found], drawing, set()
+    chosen, codes_on, off = _rates(model, set(found), drawing, sites)
+    return [_activate(streams[layer], layer, rate) for layer, rate in chosen.items()], codes_on, off
 
 
 def _rates(
     model: keras.Model, found: Collection[keras.Layer], drawing: Sequence[Code], sites: Mapping[str, float | bool]
-) -> tuple[dict[keras.Layer, float | bool], list[Code]]:
-    """The layers and steps that `sites` names, with rates. If several patterns match, the last one counts."""
+) -> tuple[dict[keras.Layer, float | bool], list[Code], set[int]]:
+    """The layers and steps that `sites` names, with rates, and the ids of the layers in steps that stay off.
+
+    If several patterns match, the last one counts.
+    """
     rates: dict[keras.Layer, float | bool] = {}
     on: dict[Code, bool] = {}
+    held: dict[int, bool] = {key: False for code in drawing for key in code.held}
     for pattern, value in sites.items():
         own = value is True or isinstance(value, tf.Variable)  # a search sets variables itself
         rate = value if own else check_rate(value, f"sites[{pattern!r}]")
@@ -110,6 +116,7 @@ def _rates(
                     f"pass True, or 0.0 to turn it off. Received: sites={dict(sites)!r}"
                 )
             on[code] = rate is True
+        held |= {id(layer): rate is True for layer in matched if id(layer) in held}
         rates |= dict.fromkeys(known, rate)
     for layer, rate in rates.items():
         if rate is not True and isinstance(layer, layers.Stochastic) and not layers.has_live_rate(layer):
@@ -118,7 +125,8 @@ def _rates(
                 f"a rate. "
                 f"Received: sites={sites!r}"
             )
-    return rates, [code for code, is_on in on.items() if is_on]
+    codes_on = [code for code, is_on in on.items() if is_on or any(held[key] for key in code.held)]
+    return rates, codes_on, {key for key, is_on in held.items() if not is_on}
 
 
 def _matched(model: keras.Model, drawing: Sequence[Code], pattern: str) -> tuple[list[keras.Layer], list[Code]]:
@@ -147,12 +155,6 @@ def _streams(found: Sequence[keras.Layer]) -> dict[keras.Layer, str]:
         streams[layer] = f"{name}#{seen[name]}" if seen[name] else name
         seen[name] += 1
     return streams
-
-
-def _has_no_call_of_its_own(layer: keras.Layer) -> bool:
-    """Whether the `call` of a dropout layer is that of Keras or of this package."""
-    owner = next(cls for cls in type(layer).__mro__ if "call" in vars(cls))
-    return owner.__module__.startswith(("keras.", "dropzoo."))
 
 
 def warn_of(codes: Sequence[Code], on: Sequence[Code], not_fixed: Sequence[str]) -> None:

@@ -8,6 +8,7 @@ import tensorflow as tf
 from dropzoo.common.checks import unknown
 from dropzoo.common.images import CHANNELS, channels_first
 from dropzoo.common.keras_internals import flatten_layers
+from dropzoo.models.graph.order import channels_first_inputs
 from dropzoo.serving.calibration.calibration import Calibration
 from dropzoo.serving.montecarlo.ensembles import Pass, Rival, answer_of
 from dropzoo.serving.montecarlo.reader import Reader, Said, Tasks
@@ -123,8 +124,11 @@ class TestTimeAugmentation(Rival):
 def _channels_first(reader: Reader) -> list[bool]:
     """Returns for each input whether its channels come before its spatial axes.
 
-    Its shape says so, or a layer with `data_format="channels_first"`, unless a `Permute` may stand between them.
+    The first convolution of a graph says so. For a model without a graph its shape says so, or a layer with
+    `data_format="channels_first"`, unless a `Permute` may stand between them.
     """
+    if known := channels_first_inputs(reader.model):
+        return known
     held = flatten_layers(reader.model)
     firsts = [layer for layer in held if getattr(layer, "data_format", None) == "channels_first"]
     permuted = any(isinstance(layer, keras.layers.Permute) for layer in held)

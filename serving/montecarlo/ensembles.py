@@ -13,7 +13,7 @@ from dropzoo.models.graph.record import load_model
 from dropzoo.serving.calibration.calibration import Calibration
 from dropzoo.serving.montecarlo.active import TRACING
 from dropzoo.serving.montecarlo.calibrated import answered, check_calibration, tempered
-from dropzoo.serving.montecarlo.inputs import InputsLike
+from dropzoo.serving.montecarlo.inputs import InputsLike, emptied, filled
 from dropzoo.serving.montecarlo.kinds import saved_loss
 from dropzoo.serving.montecarlo.outputs import joined
 from dropzoo.serving.montecarlo.reader import Reader, Said, Tasks
@@ -57,7 +57,7 @@ class Rival:
 
     def __call__(self, images: InputsLike) -> Any:
         checked = self._ready(images)
-        return self._statistics(self._traced, checked)
+        return emptied(self._statistics(self._traced, filled(checked)), checked)
 
     def each(self, images: InputsLike) -> list[list[tf.Tensor]]:
         """Returns the outputs of each pass, `(batch, ..., classes)`, at the temperature of the calibration.

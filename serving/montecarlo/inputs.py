@@ -138,6 +138,10 @@ class Inputs:
             for names in (self.names, self.layer_names):
                 if set(names) <= set(inputs):
                     return [inputs[name] for name in names]
+            paths = [path for path, _ in keras.tree.flatten_with_path(self.structure)]
+            nested = keras.tree.flatten_with_path(inputs)
+            if [path for path, _ in nested] == paths:
+                return [value for _, value in nested]
         elif is_nested(inputs) and (count > 1 or isinstance(self.structure, (list, tuple, dict))):
             flat = keras.tree.flatten(inputs)  # no walrus: AutoGraph cannot transform one, and warns
             if len(flat) == count and all(np.ndim(x) or tf.is_tensor(x) for x in flat):
@@ -188,6 +192,22 @@ def keys_of(inputs: Sequence[tf.Tensor], plain: bool = True) -> tf.Tensor:
     for x in inputs[1:]:
         keys = mix(keys) + content_keys(_words(x), plain)
     return keys
+
+
+def filled(flat: list[tf.Tensor]) -> list[tf.Tensor]:
+    """Returns a batch, or a row of zeros for an empty one, which convolutions of TensorFlow give a wrong shape.
+
+    Args:
+        flat: The inputs of a batch.
+    """
+    if flat[0].shape[0] != 0:
+        return flat
+    return [tf.zeros([1, *x.shape[1:]], x.dtype) for x in flat]
+
+
+def emptied(answer: Any, flat: Sequence[tf.Tensor]) -> Any:
+    """Returns an answer without its rows if the batch that `filled` got was empty."""
+    return answer if flat[0].shape[0] != 0 else keras.tree.map_structure(lambda x: x[:0], answer)
 
 
 def _words(x: tf.Tensor) -> tf.Tensor:

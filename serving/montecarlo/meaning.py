@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from dropzoo.common.checks import unknown
+from dropzoo.models.graph.bounds import output_bounds
 from dropzoo.models.graph.endings import Meaning, output_meanings, recorded_meanings
 from dropzoo.serving.montecarlo.kinds import compiled_losses
 from dropzoo.serving.montecarlo.outputs import KINDS, Output
@@ -44,7 +45,7 @@ class Meanings:
     def __init__(
         self, model: keras.Model, outputs: Sequence[Output], said: Sequence[bool | None], structure: Any
     ) -> None:
-        self._model, self._outputs, self._said = model, list(outputs), list(said)
+        self._model, self._outputs, self._said, self._structure = model, list(outputs), list(said), structure
         needed = any(o.kind != "regression" and s is None for o, s in zip(outputs, said, strict=True))
         recorded = recorded_meanings(model) or [None] * len(self._outputs)
         shown = output_meanings(model, structure) if needed else []
@@ -102,6 +103,8 @@ class Meanings:
                 found = "sigmoid"
             if found is None and _excluding(output):
                 _check_axis(array, output)
+            if found == "logits":
+                self._check_scale(i, array)
             found = found or _compiled(self._model, output, self._outputs)
             if found is None:
                 span = f"{array.min():.3g} to {array.max():.3g}"
@@ -120,6 +123,23 @@ class Meanings:
             if each is False and _excluding(output):
                 _check_axis(array, output)
         self._checked = True
+
+    def _check_scale(self, i: int, values: np.ndarray) -> None:
+        """Raises a ValueError if values above 1 come from an output that is no logit, since it is never negative.
+
+        A ReLU may end the logits of classes, but not a single logit, which would never be for the first class. An
+        output between 0 and 5 is a rating, and one between 0 and 100 a percentage.
+        """
+        bounds = output_bounds(self._model, self._structure)
+        known = bounds[i] if len(bounds) == len(self._outputs) else None
+        if known is None or known.low < 0 or (known.high == np.inf and _excluding(self._outputs[i])):
+            return
+        most = "" if known.high == np.inf else f" and at most {known.high:.4g}"
+        raise ValueError(
+            f"The output {self._outputs[i].name!r} has values up to {values.max():.3g}, and by its graph it is at "
+            f"least {known.low:.4g}{most}, so it is neither logits nor probabilities. Pass task='regression' for "
+            "values, scale probabilities to [0, 1], or pass from_logits=True for logits"
+        )
 
     def _open(self) -> list[int]:
         return [i for i, o in enumerate(self._outputs) if o.kind != "regression" and self._found[i] is None]

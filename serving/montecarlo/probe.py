@@ -196,11 +196,17 @@ def _is_plain(layer: keras.Layer) -> bool:
     return type(layer) in _PLAIN and layer.built and layer.activity_regularizer is None
 
 
-def _blank(layer: keras.Layer) -> Any:
-    """Returns a stand-in for the `call` of a plain layer: a tensor like its output, not computed."""
+def _blank(layer: keras.Layer, read: list[Any]) -> Any:
+    """Returns a stand-in for the `call` of a plain layer: a tensor like its output, not computed.
+
+    Args:
+        layer: The layer.
+        read: List to which the inputs of the layer are added, since nothing else in the graph may read them.
+    """
     original = layer.call
 
     def call(inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        read.append(inputs)
         try:
             shape = layer.compute_output_shape(inputs.shape)
         except Exception:  # an input whose shape the layer cannot tell
@@ -216,6 +222,7 @@ def _trace(step: Step, graph: Unrolled, redirected: Sequence[keras.Layer]) -> _T
     """Traces one step while the dropout that a sampler redirects is off."""
     found = _Trace()
     graphs: list[tf.Graph] = []
+    read: list[Any] = []
 
     def watched(layer: keras.Layer) -> Any:
         run = held_back(layer)
@@ -243,14 +250,39 @@ def _trace(step: Step, graph: Unrolled, redirected: Sequence[keras.Layer]) -> _T
     ]
     stand_ins = [(layer, watched(layer)) for layer in redirected]
     stand_ins += [(layer, held_back(layer)) for layer in frozen_layers(step.operation)]
-    stand_ins += [(layer, _blank(layer)) for layer in flatten_layers(step.operation) if _is_plain(layer)]
+    stand_ins += [(layer, _blank(layer, read)) for layer in flatten_layers(step.operation) if _is_plain(layer)]
     with shadowed_calls(stand_ins):
         traced = tf.function(run, input_signature=specs, autograph=False).get_concrete_function().graph
-    definition = traced.as_graph_def()
-    nodes = [*definition.node, *(node for function in definition.library.function for node in function.node_def)]
-    found.random = {node.op for node in nodes if _RANDOM.match(node.op)}
+    outermost = [x for x in keras.tree.flatten(read) if tf.is_tensor(x) and x.graph is graphs[-1]]
+    found.random = random_operations(traced, [traced.get_operation_by_name(x.op.name) for x in outermost])
     found.unseeded |= not all(kind.startswith("Stateless") for kind in found.random)
     return found
+
+
+def random_operations(graph: Any, more: Sequence[tf.Operation] = ()) -> set[str]:
+    """Returns the types of the operations that draw at random and that the outputs of a traced function depend on.
+
+    A recurrent layer of Keras makes its masks in inference too, and does not use them there.
+
+    Args:
+        graph: The graph of a concrete function.
+        more: Further operations in the graph that the outputs depend on.
+    """
+    pending = [*(tensor.op for tensor in graph.outputs), *more]
+    reached = {operation.name for operation in pending}
+    for operation in pending:  # the list grows
+        before = [tensor.op for tensor in operation.inputs] + list(operation.control_inputs)
+        new = {each.name: each for each in before if each.name not in reached}
+        reached |= new.keys()
+        pending += new.values()
+    definition = graph.as_graph_def()
+    nodes = [node for node in definition.node if node.name in reached]
+    bodies = {function.signature.name: function.node_def for function in definition.library.function}
+    for node in nodes:  # the list grows by the bodies of loops and branches
+        for value in node.attr.values():
+            for called in (value.func, *value.list.func):
+                nodes += bodies.pop(called.name, ())
+    return {node.op for node in nodes if _RANDOM.match(node.op)}
 
 
 def out_of_order(

@@ -13,7 +13,7 @@ from dropzoo.serving.montecarlo.attribution import Attribution, attribution_of
 from dropzoo.serving.montecarlo.calibrated import check_calibration, sampling_of
 from dropzoo.serving.montecarlo.counts import check_auto, count_or_auto
 from dropzoo.serving.montecarlo.cut import Cut, fill_shapes, make_cut
-from dropzoo.serving.montecarlo.inputs import InputsLike
+from dropzoo.serving.montecarlo.inputs import InputsLike, emptied, filled
 from dropzoo.serving.montecarlo.outputs import by_output
 from dropzoo.serving.montecarlo.reader import Reader, Said, Tasks
 from dropzoo.serving.montecarlo.samples import SampleGraph, Wanted
@@ -180,7 +180,8 @@ class MonteCarlo:
         self._seed = check_seed(value)
 
     def __call__(self, images: InputsLike, seed: int | None = None) -> Any:
-        checked = self.reader.check(images)
+        given = self.reader.check(images)
+        checked = filled(given)
         chosen = self.seed if seed is None else check_seed(seed)
         seed_tensor = tf.constant(chosen, tf.int64)
         if not self._traced:  # only tracing needs the lock: traced calls of many threads run side by side
@@ -190,7 +191,7 @@ class MonteCarlo:
                 self._run.get_concrete_function(checked, seed_tensor)
             self._traced = True
         with self._stage.unchanged(chosen):
-            return self._run(checked, seed_tensor)
+            return emptied(self._run(checked, seed_tensor), given)
 
     def cut(self, size: tuple[int, ...] | None = None) -> Cut:
         """Returns where the model is cut for sampling, and how much the cut saves.

@@ -46,7 +46,7 @@ class Stage:
             if looped := {key for code in self._codes for key in code.looped}:
                 self._found = [layer for layer in self._found if id(layer) not in looped]
                 self._codes = codes_of(model, self._graph, self._found)
-        self.active, self._on = choose(model, self._found, self._codes, sites)
+        self.active, self._on, self._off = choose(model, self._found, self._codes, sites)
         on_layers = {id(each.layer) for each in self.active}
         self._trained: list[Any] = []  # the operations that run in training mode
         drawing = []
@@ -170,9 +170,12 @@ class Stage:
     def _held_back(self, on_layers: set[int]) -> list[keras.Layer]:
         """The layers that stay in inference mode inside of steps that run in training mode, without repeats."""
         held: dict[int, keras.Layer] = {}
+        on = on_layers.union(*(code.held for code in self._codes)) - self._off
         for operation in self._trained:
             inside = {id(layer) for layer in flatten_layers(operation)}
             off = [layer for layer in self._found if id(layer) in inside and id(layer) not in on_layers]
+            loose = [layer for layer in flatten_layers(operation) if id(layer) in self._off]
+            off += [layer for layer in loose if on.isdisjoint(map(id, flatten_layers(layer)))]
             held |= {id(layer): layer for layer in [*frozen_layers(operation), *off]}
         return list(held.values())
 

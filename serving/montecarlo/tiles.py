@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from dropzoo.common.checks import check_count
+from dropzoo.models.graph.order import channels_first_inputs
 from dropzoo.serving.montecarlo.blending import Blend, Window, cut_all, windows_of
 from dropzoo.serving.montecarlo.calibrated import answered_whole
 from dropzoo.serving.montecarlo.ensembles import Rival
@@ -146,6 +147,7 @@ def tiled_strips(
     if not mc.reader.known:
         mc.reader.check(_first_batch(image, tile))
     _check_maps(mc)
+    _check_order(mc)
     shapes = mc.reader.inputs.shapes
     rank = max(map(len, shapes))
     space = next(shape[1:-1] for shape in shapes if len(shape) == rank)
@@ -237,6 +239,16 @@ def _check_maps(mc: MonteCarlo | Rival) -> None:
             "Tiles need a model that takes images and returns maps, both of the shape (batch, height, width, "
             "channels), possibly with more or fewer spatial axes. "
             f"Received: {', '.join(map(str, shapes))} to {', '.join(map(str, answers))}"
+        )
+
+
+def _check_order(mc: MonteCarlo | Rival) -> None:
+    """Raises a ValueError if the channels of images come before their height and width."""
+    if any(channels_first_inputs(mc.model)):
+        raise ValueError(
+            "Tiles need images with their channels last. Put keras.layers.Permute((3, 1, 2)) before the model: "
+            "inputs = keras.Input((None, None, channels)), then keras.Model(inputs, "
+            f"model(keras.layers.Permute((3, 1, 2))(inputs))). Received: {mc.model.name!r}, which has them first"
         )
 
 

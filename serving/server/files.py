@@ -15,7 +15,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
-from dropzoo.common.images import CHANNELS, channels_first, sides_of, upright
+from dropzoo.common.images import CHANNELS, upright
 from dropzoo.common.pixels import Pixels
 from dropzoo.common.tiff import arranged
 from dropzoo.serving.decode import decode_jpeg
@@ -157,7 +157,8 @@ def read_with_size(
         Refused: If the signature takes no images, or the file is bad, too large, or of another size or depth.
     """
     shape = spec.shape.as_list()
-    first, size = channels_first(shape), sides_of(shape)
+    first = (pixels or Pixels()).channels_first(shape)
+    size = shape[2:4] if first else shape[1:3]
     channels = shape[1] if first else shape[-1]
     if len(shape) != 4 or channels not in CHANNELS:
         raise Refused(400, f"This signature takes no image files; its input has the shape {spec.shape}")

@@ -53,6 +53,7 @@ ENDINGS = {
         "a temperature": lambda h: ops.softmax(h / 3.0),
         "a model": lambda h: Head()(h),
         "normalised by hand": lambda h: kl.Lambda(normalised)(h),
+        "log-probabilities, exponentiated": lambda h: ops.exp(ops.log_softmax(h)),
         "some rows": lambda h: kl.Softmax()(h)[:, 2:5],
         "half precision": lambda h: kl.Activation("softmax", dtype="float16")(h),
         "a ReLU that changes nothing": lambda h: kl.Activation(kl.ReLU())(kl.Softmax()(h)),
@@ -77,7 +78,6 @@ ENDINGS = {
         "normalised": kl.BatchNormalization(),
         "a mean and dropout": lambda h: kl.GlobalAveragePooling2D()(kl.Dropout(0.1)(h)),
         "log-probabilities": ops.log_softmax,
-        "a ReLU": lambda h: ops.relu(h),
         "a GELU": lambda h: ops.gelu(h),
         "scaled": lambda h: 0.1 * h,
     },
@@ -85,6 +85,11 @@ ENDINGS = {
         "a tanh": lambda h: ops.tanh(h),
         "a state": lambda h: kl.LSTM(3)(kl.Reshape((64, 3))(h)),
         "a sum of probabilities": lambda h: kl.Softmax()(h) + Coin()(h),
+        "a ReLU": lambda h: ops.relu(h),
+        "a percentage": lambda h: kl.Rescaling(100.0)(kl.Softmax()(h)),
+        "never negative": lambda h: conv(1, "relu")(h),
+        "a share": lambda h: (lambda e: e / ops.sum(e, -1)[..., None])(ops.exp(h)),
+        "an exponential": lambda h: ops.exp(h - ops.logsumexp(h, -1, keepdims=True)),
     },
 }
 

@@ -147,3 +147,13 @@ def test_strip_says_what_it_cannot_take(recwarn):
         "'connect' (drop_connect_dense:rate=0.5), 'secret/inner' (dropout:0.5). If such a layer has a `rate`, set"
     )
     assert any(left in str(w.message) for w in recwarn)
+
+
+def test_a_stateful_layer_goes_on_where_it_was():
+    """Keras does not list the states of a recurrent layer as variables; the copy has them all the same."""
+    inputs = keras.Input(batch_shape=(2, 3, 4))
+    model = keras.Model(inputs, K.Dense(2)(K.Dropout(0.4)(K.LSTM(3, stateful=True)(inputs))))
+    x = np.random.default_rng(0).random((2, 3, 4), "float32")
+    model(x)
+    new = models.strip_dropout(model)
+    np.testing.assert_array_equal(new(x), model(x))

@@ -10,13 +10,16 @@ import pytest
 import tensorflow as tf
 
 from dropzoo.common.images import channels_first, sides_of
+from dropzoo.models.graph.order import channels_first_inputs
 from dropzoo.models.graph.record import taken_by
 from dropzoo.runs.predictors import load_predictor
 from dropzoo.serving.export.inputs import inputs_of, specs_of
 from dropzoo.serving.export.predictors import Predictors
 from dropzoo.serving.export.signatures import Signatures
+from dropzoo.serving.montecarlo.augmentation import TestTimeAugmentation
 from dropzoo.serving.montecarlo.reader import Reader
 from dropzoo.serving.montecarlo.sampler import MonteCarlo
+from dropzoo.serving.montecarlo.tiles import predict_tiled
 from dropzoo.serving.server.files import read_image
 from dropzoo.serving.server.limits import Limits
 
@@ -108,3 +111,47 @@ def test_outputs_with_channels_first_are_refused(end, nested):
 )
 def test_the_place_of_the_channels(shape, first, sides):
     assert channels_first(shape) == first and sides_of(shape) == sides
+
+
+FLIPS = {
+    "identity": lambda x: x,
+    "flip_horizontal": lambda x: x[..., ::-1],
+    "flip_vertical": lambda x: x[..., ::-1, :],
+}
+
+
+def test_augmentation_turns_height_and_width():
+    model, x = net((3, 8, 8)), np.moveaxis(RGB[:8, :8], -1, 0)[None].astype("float32")
+    for name, flip in FLIPS.items():
+        found = TestTimeAugmentation(model, [name])(x)["mean"]
+        np.testing.assert_allclose(found, tf.nn.softmax(model(flip(x))), atol=1e-5, err_msg=name)
+    turned = TestTimeAugmentation(model, ["rotate_90"])(x)["mean"]
+    np.testing.assert_allclose(turned, tf.nn.softmax(model(np.rot90(x, 1, (2, 3)))), atol=1e-5)
+
+
+def test_tiles_are_refused_with_a_way_out():
+    images = keras.Input((3, None, None))
+    maps = keras.Model(images, kl.Conv2D(2, 1)(kl.SpatialDropout2D(0.2)(kl.Permute((2, 3, 1))(images))))
+    mc = MonteCarlo(maps, 2, "fixed")
+    with pytest.raises(ValueError, match=r"channels last. Put keras.layers.Permute\(\(3, 1, 2\)\) before"):
+        predict_tiled(mc, np.zeros((3, 20, 20), "float32"), 8, 2)
+    whole = keras.Input((None, None, 3))
+    mc = MonteCarlo(keras.Model(whole, maps(kl.Permute((3, 1, 2))(whole))), 2, "fixed")
+    assert predict_tiled(mc, np.zeros((20, 18, 3), "float32"), 8, 2)["mean"].shape == (20, 18, 2)
+
+
+@pytest.mark.parametrize("shape", [(1, 32, 16), (3, 32, 16), (3, 3, 8)])
+@pytest.mark.parametrize("nested", [False, True])
+def test_the_first_convolution_says_where_the_channels_are(shape, nested):
+    """Electrodes or bands may be 16 channels of a map that is one or three pixels high."""
+    inputs = keras.Input(shape)
+    model = keras.Model(inputs, kl.Conv2D(2, (1, 3))(kl.Dropout(0.1)(inputs)))
+    if nested:
+        model = keras.Model(inputs, model(kl.Rescaling(1 / 255)(inputs)))
+    assert channels_first_inputs(model) == [False]
+    (given,) = inputs_of(specs_of(Reader(model, "regression"), None), "float32", None, [taken_by(model)])
+    assert given.channels == shape[-1] and not given.is_file and given.fixed_size == shape[:2]
+    first = keras.Input((3, 32, 32))
+    assert channels_first_inputs(keras.Model(first, kl.Conv2D(2, 3, data_format="channels_first")(first))) == [
+        True
+    ]

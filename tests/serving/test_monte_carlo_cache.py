@@ -132,6 +132,10 @@ def test_an_empty_batch():
     for options in ({"num_samples": 3}, {"num_samples": "auto"}, {"num_samples": 3, "return_samples": True}):
         out = serving.MonteCarlo(small_cnn(), **options)(np.zeros((0, 8, 8, 1), "float32"))
         assert out["mean"].shape == (0, 4) and out["mutual_information"].shape == (0,)
+    maps = keras.Sequential(
+        [keras.Input((8, 8, 1)), keras.layers.SpatialDropout2D(0.4), keras.layers.Conv2D(2, 1)]
+    )
+    assert serving.MonteCarlo(maps, 3)(np.zeros((0, 8, 8, 1), "float32"))["mean"].shape == (0, 8, 8, 2)
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ def test_a_plain_layer_gives_a_tensor_like_its_output(make, rank):
 
     @tf.function(input_signature=[tf.TensorSpec(shape)], autograph=False)
     def run(x):
-        return probe._blank(layer)(x)
+        return probe._blank(layer, [])(x)
 
     traced = run.get_concrete_function().graph
     (output,) = traced.outputs
@@ -54,7 +54,7 @@ def test_a_plain_layer_gives_a_tensor_like_its_output(make, rank):
 def test_a_layer_that_leaves_a_length_open_is_traced():
     layer = kl.EinsumDense("abc,cd->abd", (None, 3))
     layer.build((5, 8, 4))
-    run = tf.function(probe._blank(layer), input_signature=[tf.TensorSpec((5, 8, 4))], autograph=False)
+    run = tf.function(probe._blank(layer, []), input_signature=[tf.TensorSpec((5, 8, 4))], autograph=False)
     assert run.get_concrete_function().outputs[0].shape == (5, 8, 3)
 
 

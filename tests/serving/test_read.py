@@ -82,6 +82,8 @@ ENDINGS = {
     "one of several": (lambda h: ops.take(kl.Softmax()(h), [1], axis=-1), {}, same),
     "a gate": (lambda h: (lambda g: g * kl.Softmax()(h) + (1 - g) * kl.Softmax()(h))(coin(h)), {}, same),
     "a tanh": (lambda h: ops.tanh(h), {}, softmax),
+    "log-probabilities, exponentiated": (lambda h: ops.exp(ops.log_softmax(h)), {}, same),
+    "a share": (lambda h: (lambda e: e / ops.sum(e, -1)[..., None])(ops.exp(h)), {}, same),
     "a ReLU": (lambda h: ops.relu(h), {}, softmax),
 }
 
@@ -138,6 +140,25 @@ def test_where_nothing_decides_an_error_names_the_ways_out(use):
         use(model)(X)
     for said in (True, False):
         use(model, from_logits=said)(X)
+
+
+SCALED = {
+    "a percentage": lambda h: kl.Rescaling(100.0)(kl.Softmax()(h)),
+    "a rating": lambda h: 5 * coin(h),
+    "a ReLU of one unit": kl.Conv2D(1, 1, activation="relu", bias_initializer="ones"),
+    "a softplus of one unit": kl.Conv2D(1, 1, activation="softplus", bias_initializer="ones"),
+}
+
+
+@pytest.mark.parametrize("name", SCALED)
+def test_what_is_never_negative_and_above_one_is_no_logit(name):
+    """Neither a softmax nor a sigmoid is applied to a percentage, a rating or a count."""
+    model = model_of(SCALED[name])
+    with pytest.raises(ValueError, match="neither logits nor probabilities. Pass task='regression' for values"):
+        serving.MonteCarlo(model, 2)(X)
+    out = serving.MonteCarlo(model, 2, task="regression")(X)
+    np.testing.assert_allclose(out["mean"], model(X), rtol=1e-4, atol=1e-5)
+    serving.MonteCarlo(model, 2, from_logits=True)(X)
 
 
 def test_logits_that_look_like_probabilities():
@@ -205,6 +226,7 @@ def compiled(units, loss, activation=None):
         (3, keras.losses.SparseCategoricalCrossentropy(from_logits=True), None, "multi_class"),
         (2, masked_cross_entropy, None, "multi_class"),
         (2, lambda y, p: ops.mean((y - p) ** 2), "softmax", "multi_class"),
+        (3, "binary_crossentropy", "sigmoid", "multi_label"),
     ],
 )
 def test_the_loss_of_a_compiled_model_is_the_default_kind(units, loss, activation, kind):

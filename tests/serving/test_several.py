@@ -52,6 +52,23 @@ def test_every_form_is_the_same(by_name):
     assert "multiplications for an image of" in str(cut)
 
 
+def test_dicts_in_dicts():
+    """Inputs and outputs keep the structure that the model has; the names are paths."""
+    deep = {
+        "a": {"x": keras.Input((2,), name="x"), "y": keras.Input((2,), name="y")},
+        "b": keras.Input((3,), name="b"),
+    }
+    joined = kl.Concatenate()([deep["a"]["x"], deep["a"]["y"], deep["b"]])
+    outputs = {"p": {"q": kl.Dense(2, activation="softmax")(kl.Dropout(0.3)(joined))}, "r": kl.Dense(1)(joined)}
+    mc = serving.MonteCarlo(keras.Model(deep, outputs), 2, sites={"*": 0.0}, task={"r": "regression"})
+    given = {"b": FIXED[:, :3], "a": {"y": FIXED[:, 1:3], "x": FIXED[:, :2]}}
+    found, expected = mc(given), mc.model(given)
+    np.testing.assert_allclose(found["p/q"]["mean"], expected["p"]["q"], atol=1e-6)
+    np.testing.assert_allclose(found["r"]["mean"], expected["r"], atol=1e-6)
+    with pytest.raises(ValueError, match="takes 3 inputs, a/x, a/y, b"):
+        mc({"a": {"x": FIXED[:, :2]}, "b": FIXED[:, :3]})
+
+
 def test_masks_are_keyed_by_all_inputs():
     a, b = keras.Input((200,)), keras.Input((3,))
     model = keras.Model([a, b], layers.Dropout(0.5)(a + 0 * ops.sum(b, -1, keepdims=True)))

@@ -198,10 +198,10 @@ def rates_of(mc: MonteCarlo) -> Sites:
         mc: The sampler.
     """
     named = named_sites(mc.model)
+    drawn = {id(each.layer) for each in mc.stage.active}  # others are sampled by plain passes, at their own rates
     rates: dict[str, Any] = {}
     if mc.sites is None:  # without layers under suspicion that draw nothing
-        on = {id(each.layer) for each in mc.stage.active}
-        rates = {name: float(x.rate) if can_set(x) else True for name, x in named.items() if id(x) in on}
+        rates = {name: float(x.rate) if can_set(x) else True for name, x in named.items() if id(x) in drawn}
         plain = [name for name, _ in mc.stage.plain]
         return rates | {name: True for name in plain if name.removesuffix("_dropout") not in rates}
     for pattern, value in mc.sites.items():
@@ -212,5 +212,6 @@ def rates_of(mc: MonteCarlo) -> Sites:
             continue
         for name, layer in named.items():
             if layer in matched:
-                rates[name] = float(layer.rate) if value is True and can_set(layer) else value
+                sets = value is True and can_set(layer) and id(layer) in drawn
+                rates[name] = float(layer.rate) if sets else value
     return rates

@@ -1,9 +1,12 @@
 """The range of the pixels that a model takes, and a check whether images can have that range."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+
+from dropzoo.common.images import channels_first
 
 #: The usual ranges of stored and computed images, the likelier first.
 RANGES = ((0.0, 1.0), (0.0, 255.0), (-1.0, 1.0), (0.0, 65535.0))
@@ -24,6 +27,7 @@ class Pixels:
             trained on standardised images or the like: `low` and `high` are then the least and the greatest value.
         stored: The values in files that are black and white, such as (-1000, 2000) for CT; None for 0 and the
             largest value that the type of the file can hold.
+        first: Bool, whether the channels come before the height and width; None if the shape of the images tells.
     """
 
     low: float = 0.0
@@ -34,6 +38,7 @@ class Pixels:
     source: str = ""
     from_files: bool = True
     stored: tuple[float, float] | None = None
+    first: bool | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.stored, list):  # a pair is a list in files
@@ -65,6 +70,10 @@ class Pixels:
         bits = {255.0: 8}.get(high, 16 if high > 255 else None)
         source = "the argument `input_range`"
         return replace(self, low=low, high=high, bits=bits, source=source, from_files=True)
+
+    def channels_first(self, shape: Sequence[int | None]) -> bool:
+        """Returns whether images of a shape, with the batch, have their channels before their height and width."""
+        return channels_first(shape) if self.first is None else self.first
 
     def check_files(self) -> None:
         """Raises a ValueError if the pixels of files cannot be scaled to the range of the model."""

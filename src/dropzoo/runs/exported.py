@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from dropzoo.common.images import channels_first, image_shape
+from dropzoo.common.images import image_shape
 from dropzoo.common.pixels import Pixels, check_range
 from dropzoo.runs.files import read_json
 from dropzoo.runs.inputs import feeding_of
@@ -47,7 +47,7 @@ class Export:
         # An export scales images of integers itself.
         whole = spec.dtype.is_integer
         stored = dataclasses.replace(pixels, low=0.0, high=float(spec.dtype.max)) if whole else pixels
-        self._feed = feeding_of(stored, spec.dtype.name, channels_first(spec.shape))
+        self._feed = feeding_of(stored, spec.dtype.name, pixels.channels_first(spec.shape))
         self._name = "values" if "values" in outputs else "probabilities"
         self.input_shape, self.pixels = image_shape(tuple(spec.shape)), pixels
         self.samples = "predict_mc" in self._signatures

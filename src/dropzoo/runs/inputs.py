@@ -6,7 +6,6 @@ import keras
 import tensorflow as tf
 
 from dropzoo import training
-from dropzoo.common.images import channels_first
 from dropzoo.common.pixels import Pixels
 from dropzoo.models.graph.inputs import hint_of
 from dropzoo.models.graph.record import remember, taken_by
@@ -56,7 +55,8 @@ def check_bits(pixels: Pixels, info: training.DataInfo) -> None:
 
 def feeding(model: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
     """Returns a function that scales RGB or grey images in [0, 1] to the range and dtype that a model takes."""
-    return feeding_of(taken_by(model), model.inputs[0].dtype, channels_first(model.inputs[0].shape))
+    taken = taken_by(model)
+    return feeding_of(taken, model.inputs[0].dtype, taken.channels_first(model.inputs[0].shape))
 
 
 def feeding_of(pixels: Pixels, dtype: str, first: bool = False) -> Callable[[tf.Tensor], tf.Tensor]:
@@ -85,7 +85,7 @@ def fed(batches: tf.data.Dataset, model: keras.Model) -> tf.data.Dataset:
         model: A model of one image input.
     """
     taken, feed = taken_by(model), feeding(model)
-    if taken.range == (0, 1) and not channels_first(model.inputs[0].shape):
+    if taken.range == (0, 1) and not taken.channels_first(model.inputs[0].shape):
         return batches
 
     def changed(given: tf.data.Dataset) -> tf.data.Dataset:
