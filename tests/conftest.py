@@ -80,11 +80,18 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+#: The file of the last test.
+_modules: list[os.PathLike[str]] = []
+
+
 @pytest.fixture(autouse=True)
 def _fresh_state(request: pytest.FixtureRequest) -> Iterator[None]:
     import keras
     import tensorflow as tf
 
+    if _modules != [request.path]:  # makes TensorFlow forget the kernels, so that they do not fill the memory
+        _modules[:] = [request.path]
+        keras.utils.set_random_seed(0)
     with mock.patch.object(tf.random, "set_seed", functools.partial(_seed, request.node.nodeid)):
         keras.utils.set_random_seed(0)
     yield
@@ -92,7 +99,7 @@ def _fresh_state(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 def _seed(test: str, seed: int) -> None:
-    """Sets TensorFlow's seed for a test, and leaves the kernels of the tests before it.
+    """Sets TensorFlow's seed for a test, and keeps the kernels of the tests before it in the same file.
 
     `tf.random.set_seed` makes TensorFlow forget all kernels, because a random operation would otherwise continue
     the stream of an earlier one with the same seed. To make them again takes a fifth of the time of a small test.

@@ -204,7 +204,7 @@ def test_before_activation_of_one_call_and_of_separate_layers():
     assert standing(new) == ["d1_dense", "d2"]
     assert dropouts(models.retrofit(new, {"before_activation:Dense": None})) == []
     layered = keras.Sequential([keras.Input((4,)), K.Dense(3, activation=K.LeakyReLU(), name="d"), K.Dense(1)])
-    with pytest.raises(ValueError, match="activation of layer 'd' is a layer"):
+    with pytest.raises(ValueError, match="activation of layer 'd' is itself a layer"):
         models.retrofit(layered, {"before_activation:d": 0.1})
 
 

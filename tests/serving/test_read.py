@@ -235,7 +235,7 @@ def test_the_loss_of_a_compiled_model_is_the_default_kind(units, loss, activatio
     assert mc.task == kind and Reader(model).task == kind
     if kind == "regression":
         np.testing.assert_allclose(mc(x)["mean"], model(x), rtol=1e-5)
-        with pytest.raises(ValueError, match="a loss for task='regression', but task='multi_class' is asked"):
+        with pytest.raises(ValueError, match="a loss for task='regression', but `task` is 'multi_class'"):
             serving.MonteCarlo(model, 2, task="multi_class")
         assert serving.Ensemble([model]).task == "regression"
 

@@ -207,7 +207,7 @@ BAD = {
     "engine": ([*SWEEP, "--plan", "paper", "--engine", "spark"], "`engine` must be"),
     "workers without ray": ([*SWEEP, "--plan", "paper", "--workers", "2"], "`workers` need engine="),
     "no such file": (["missing.py"], "No such file"),
-    "flags beside a file": (["space.py", "--rate", "0.1"], "takes no --rate"),
+    "flags beside a file": (["space.py", "--rate", "0.1"], "--rate cannot be passed with a space in a file"),
     "unknown flag": ([*SWEEP, "--site", "dense*"], "See: dropzoo sweep --help"),
     "resources without ray": ([*SWEEP, "--plan", "paper", "--resource", "cpu=2"], "`resources` need engine="),
     "a resource of no amount": ([*SWEEP, "--plan", "paper", "--resource", "cpu"], 'must be "name=amount"'),

@@ -211,7 +211,7 @@ def test_the_rule_of_xla_is_kept_by_a_resumed_run(tmp_path, monkeypatch):
     assert not program("auto", None).jit_compile
     assert program(True).jit_compile
     assert program("auto").jit_compile
-    with pytest.warns(UserWarning, match="jit_compile=True and goes on with False"):
+    with pytest.warns(UserWarning, match="jit_compile=True and continues with False"):
         assert not program(False).jit_compile
 
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: ["GPU:0"])

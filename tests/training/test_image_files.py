@@ -1,5 +1,7 @@
 """Image files: every file type and number type comes out as it was stored."""
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 import tifffile
@@ -82,7 +84,9 @@ def test_tiff_of_five_channels(tmp_path, first, byteorder):
         tifffile.imwrite(path, np.moveaxis(image, 2, 0), photometric="minisblack", byteorder=byteorder)
     else:
         tifffile.imwrite(path, image, photometric="minisblack", planarconfig="contig", byteorder=byteorder)
-    np.testing.assert_array_equal(stored(path), image.astype("f4") / 65535)
+    doubt = pytest.warns(UserWarning, match="Images have 5 channels.*--pages") if first else nullcontext()
+    with doubt:  # pages of numbers may also be slices
+        np.testing.assert_array_equal(stored(path), image.astype("f4") / 65535)
 
 
 def test_float_tiff(tmp_path):

@@ -226,7 +226,7 @@ def export(
         scaled = f"(value - ({low:g})) / {high - low:g}, cut to [0, 1]"
         say(f"{first}Arrays must be scaled before they are sent: {scaled}")
     if found is not None:
-        say(f"The export answers by the calibration of {found.date[:10]}")
+        say(f"The export always uses the calibration of {found.date[:10]}")
     drawn = num_samples if found is None else found.facts.num_samples
     if format == "saved_model" and export_counts(run, written, drawn, found is not None):
         say("The page of the server shows counts of objects with their intervals")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dropzoo.training.data.files.table import read_text
+from dropzoo.training.data.files.table import written_in
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def read_palette(path: Path) -> Palette:
         raise ValueError(
             f"No such file of colours: {path}. Expected a line for each class: red, green, blue, name"
         )
-    found = [each for line in read_text(path).splitlines() if (each := _colour(line)) is not None]
+    found = [each for line in written_in(path).splitlines() if (each := _colour(line)) is not None]
     colours = [colour for colour, _ in found]
     if not colours or len(set(colours)) < len(colours):
         wrong = "no colours" if not colours else "the same colour twice"
@@ -112,7 +112,7 @@ def read_names(path: Path) -> list[str]:
 
     A number in front of the name, as in `3,car`, is the id of the class, and the lines are put into this order.
     """
-    text = read_text(path)
+    text = written_in(path)
     lines = [line.strip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("# ")]
     rows = list(csv.reader(lines, delimiter="\t" if "\t" in text else ";" if ";" in text else ","))
     head = [cell.strip().lower() for cell in rows[0]] if rows else []

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from dropzoo.training.data.files.listing import folders_in
 from dropzoo.training.data.files.names import FileNames
-from dropzoo.training.data.files.table import SPLITS, Table, read_text, some, split_of
+from dropzoo.training.data.files.table import SPLITS, Table, some, split_of, written_in
 
 _BOTH = "trainval"  # the images of train.txt and val.txt together; read if there is no train.txt
 
@@ -27,7 +27,7 @@ def listed(images: Sequence[Path], lists: dict[str, Path]) -> tuple[dict[Path, s
     lines = [
         (split, line.strip(), path)
         for split, path in lists.items()
-        for line in read_text(path).splitlines()
+        for line in written_in(path).splitlines()
         if line.strip()
     ]
     # Each line is, or begins with, the name of an image, with or without its folders and an ending.

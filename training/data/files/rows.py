@@ -22,7 +22,7 @@ from dropzoo.training.data.files.columns import (
 )
 from dropzoo.training.data.files.listing import Listing, is_mask_folder
 from dropzoo.training.data.files.names import FileNames
-from dropzoo.training.data.files.table import SPLITS, Reading, Sample, Table, read_text, some, split_of
+from dropzoo.training.data.files.table import SPLITS, Reading, Sample, Table, some, split_of, written_in
 
 _LOOKED_AT = 20  # rows whose files are looked for, to tell a table of images from others
 
@@ -195,7 +195,7 @@ def _finder(path: Path, root: Path) -> FileNames:
 
 
 def _read(path: Path) -> tuple[list[str], list[list[str]]]:
-    text = read_text(path)
+    text = written_in(path)
     first = text.partition("\n")[0]
     delimiter = max(",;\t|", key=first.count)
     lines = [

@@ -129,7 +129,7 @@ def split_of(name: str) -> str:
     return next((split for split, names in SPLITS.items() if name.lower() in names), "")
 
 
-def read_text(path: Path) -> str:
+def written_in(path: Path) -> str:
     """Returns the text of a file that people write: a table, a list, names.
 
     Raises:
