@@ -94,7 +94,7 @@ class Calibration:
             leaves out is empty. `defer`: bool `(batch,)`, whether to ask a human. `lower` and `upper`: float32, of
             the shape of `mean`.
         """
-        mean = tf.convert_to_tensor(out["mean"], tf.float32)
+        mean = plain = tf.convert_to_tensor(out["mean"], tf.float32)
         if mean.shape.rank == 1 and self.facts.task != "regression":
             mean = mean[:, None]  # of a model that returns `(batch,)`
         if image is None and self.needs_image:
@@ -113,7 +113,7 @@ class Calibration:
             else:
                 reach = deviation(tf.convert_to_tensor(out["variance"], tf.float32), guarantee.floors)
                 reach *= tf.constant(thresholds, tf.float32)
-                more["lower"], more["upper"] = mean - reach, mean + reach
+                more["lower"], more["upper"] = plain - reach, plain + reach
         if image is not None and {"inner", "outer"} <= more.keys():
             miss = self.guarantees["miss"]
             more["inner"] &= within(mean, miss.floors, miss.thresholds, image.share)

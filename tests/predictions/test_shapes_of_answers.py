@@ -93,8 +93,6 @@ def test_a_calibration_of_answers_without_an_axis(task):
     facts = Facts(**{each.name: None for each in dataclasses.fields(Facts)} | {"task": task})
     calibration = Calibration(1.0, {}, {}, facts)
     assert set(calibration.apply({"mean": np.float32([0.2, 0.7])})) == {"mean"}
-    if task != "regression":  # only a regression has intervals
-        return
     interval = Guarantee(**{each.name: None for each in dataclasses.fields(Guarantee)})
     interval = dataclasses.replace(interval, thresholds=(2.0,), floors=(0.0,))
     found = dataclasses.replace(calibration, guarantees={"interval": interval})

@@ -6,24 +6,11 @@ import keras
 import numpy as np
 import pytest
 
+from _drawing import SeededPath
 from dropzoo import serving
 
 kl = keras.layers
 X = np.random.default_rng(0).integers(1, 9, (4, 6))
-
-
-class Path(kl.Layer):
-    """Drops whole rows by code of its own."""
-
-    def __init__(self, rate, **kwargs):
-        super().__init__(**kwargs)
-        self.rate, self.draws = rate, keras.random.SeedGenerator(1)
-
-    def call(self, x, training=False):
-        if not training:
-            return x
-        keep = keras.random.uniform((keras.ops.shape(x)[0], 1), seed=self.draws) >= self.rate
-        return x * keras.ops.cast(keep, x.dtype) / (1 - self.rate)
 
 
 class Net(keras.Model):
@@ -32,7 +19,7 @@ class Net(keras.Model):
     def __init__(self):
         super().__init__()
         self.words, self.memory = kl.Embedding(9, 4, mask_zero=True), kl.LSTM(4, dropout=0.6, name="memory")
-        self.loose, self.known, self.end = Path(0.5, name="path"), kl.Dropout(0.5, name="known"), kl.Dense(2)
+        self.loose, self.known, self.end = SeededPath(0.5, name="path"), kl.Dropout(0.5, name="known"), kl.Dense(2)
 
     def call(self, x, training=None, mask=None):
         x = self.memory(self.words(x), training=training)
