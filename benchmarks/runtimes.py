@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from dropzoo import models, serving
 
-SIZE, SAMPLES, REPEATS = 128, 10, 7
+SIZE, SAMPLES, REPEATS = 128, 10, 25
 PLANS = {
     "paper": "paper",
     "spatial": {"decoder*_conv2": "spatial_dropout2d:0.2"},

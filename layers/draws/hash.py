@@ -53,7 +53,7 @@ def row_bits(first: Tensor, second: Tensor, size: int | Tensor) -> Tensor:
     Returns:
         A uint32 tensor `(rows, size)`.
     """
-    return mix(mix(positions(size)[None] + mix(first)[:, None]) ^ mix(second)[:, None])
+    return mix_twice(positions(size)[None] + mix(first)[:, None], mix(second)[:, None])
 
 
 def derive_key(seed: Tensor, replica: int | Tensor = 0) -> Tensor:
@@ -74,10 +74,31 @@ def derive_key(seed: Tensor, replica: int | Tensor = 0) -> Tensor:
 
 def mix(h: Tensor) -> Tensor:
     """Returns the hash lowbias32, by the same author, of each element of a uint32 tensor."""
-    h = _wrapped(h)
-    h = _wrapped((h ^ ops.right_shift(h, 16)) * u32(0x7FEB352D))
-    h = _wrapped((h ^ ops.right_shift(h, 15)) * u32(0x846CA68B))
+    return _folded(_multiplied(_folded(_wrapped(h))))
+
+
+def mix_twice(h: Tensor, between: Tensor) -> Tensor:
+    """Returns `mix(mix(h) ^ between)` with two thirds of the operations on each element of `h`.
+
+    `_folded` undoes itself, so the end of the first hash and the beginning of the second cancel.
+
+    Args:
+        h: uint32 tensor.
+        between: uint32 tensor that broadcasts to the shape of `h`.
+
+    Returns:
+        A uint32 tensor like `h`.
+    """
+    return _folded(_multiplied(_multiplied(_folded(_wrapped(h))) ^ _folded(_wrapped(between))))
+
+
+def _folded(h: Tensor) -> Tensor:
     return h ^ ops.right_shift(h, 16)
+
+
+def _multiplied(h: Tensor) -> Tensor:
+    h = _wrapped(h * u32(0x7FEB352D))
+    return _wrapped((h ^ ops.right_shift(h, 15)) * u32(0x846CA68B))
 
 
 def _wrapped(h: Tensor) -> Tensor:

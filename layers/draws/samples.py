@@ -10,7 +10,7 @@ import tensorflow as tf
 from keras import ops
 
 from dropzoo.layers.draws.draw import Draw
-from dropzoo.layers.draws.hash import Shape, derive_key, keep_mask, mix, positions, row_bits, u32
+from dropzoo.layers.draws.hash import Shape, derive_key, keep_mask, mix, mix_twice, positions, row_bits, u32
 from dropzoo.layers.draws.xla import compiled, gate, shape_of_mask
 
 # Factors of the inverse of the error function near the middle, and in the tails, for every runtime; from Giles,
@@ -201,7 +201,7 @@ def _unit_and_bits(
     first, second = rows + key[0], rows ^ key[1]
     unit = row_bits(first, second, size)  # (rows, units): the same for all samples
     place = mix(second)[:, None] + positions(size)
-    return unit, sample, mix(mix(unit + mix(sample + u32(1))) ^ place)
+    return unit, sample, mix_twice(unit + mix(sample + u32(1)), place)
 
 
 def _spread(length: tf.Tensor, rows: tf.Tensor, sample: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -272,7 +272,7 @@ def _minus(value: int) -> tf.Tensor:
 
 def _signed(bits: tf.Tensor) -> tf.Tensor:
     """Unsigned numbers as signed ones in the same order."""
-    return tf.cast(bits ^ u32(1 << 31), tf.int32)
+    return tf.cast(bits + u32(1 << 31), tf.int32)
 
 
 def standard_normal_plainly(uniform: tf.Tensor) -> tf.Tensor:
