@@ -188,7 +188,7 @@ def measure(case: Case) -> dict[str, Any]:
         "no_fold": serving.MonteCarlo(model, count, fold=1),
         "independent": serving.MonteCarlo(model, count, "independent"),
         "ours_fewer": serving.MonteCarlo(model, fewer),
-        "trunk": repeated(mc._trunk.run_trunk),
+        "trunk": repeated(lambda images: mc.stage.trunk.run_trunk([images])),
     }
     calls = {name: partial(function, x) for name, function in functions.items()}
     ms = interleaved(calls, case.repeats)

@@ -32,8 +32,9 @@ def in_float32(models: Sequence[keras.Model], format: str, calibrated: bool = Fa
     if mixed and calibrated:
         raise ValueError(
             f"A file of format={format!r} computes in float32, and the calibration was fitted to answers in "
-            f"{mixed[0].compute_dtype}. Build the model again after keras.config.set_dtype_policy('float32'), give "
-            "it the weights: new.set_weights(model.get_weights()), and calibrate that; or use format='saved_model'"
+            f"{mixed[0].compute_dtype}. Build the model again after keras.config.set_dtype_policy('float32'), "
+            "give it the weights: new.set_weights(model.get_weights()), and calibrate that; or use "
+            "format='saved_model'"
         )
     before = [(layer, layer.dtype_policy) for layer in mixed]
     try:

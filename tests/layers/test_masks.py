@@ -13,7 +13,7 @@ from scipy import stats
 
 from dropzoo import layers
 from dropzoo.layers.draws import Draw, own_draw
-from dropzoo.layers.draws.hash import standard_normal, uniform
+from dropzoo.layers.draws.hash import mix, mix_twice, standard_normal, uniform
 
 SHAPE = (16, 32, 48, 16)  # 393,216 units
 Source = Callable[[float, int, int], Iterator[np.ndarray]]
@@ -197,6 +197,13 @@ def binary_rank(rows: list[int]) -> int:
             low = pivot & -pivot
             rows = [row ^ pivot if row & low else row for row in rows]
     return rank
+
+
+def test_a_double_hash_is_two_hashes():
+    h, between = (np.random.default_rng(seed).integers(0, 2**32, 10_000, "uint32") for seed in (0, 1))
+    wanted = lowbias32(lowbias32(h) ^ between)
+    np.testing.assert_array_equal(mix_twice(tf.constant(h), tf.constant(between)), wanted)
+    np.testing.assert_array_equal(mix(mix(tf.constant(h)) ^ tf.constant(between)), wanted)
 
 
 def test_the_extreme_bits_stay_inside_the_ends():

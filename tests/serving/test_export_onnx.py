@@ -77,6 +77,19 @@ def test_small_cnn_folds_its_samples(tmp_path):
     assert "Loop" not in {node.op_type for node in onnx.load(path).graph.node}
 
 
+def test_a_loop_holds_no_copy_and_hashes_once(tmp_path):
+    """Kernels that the loop and the single pass share are stored once; the hash of a unit is for all samples."""
+    import onnx
+
+    path = serving.export_model(unet(), tmp_path / "a.onnx", 3, format="onnx", sampling="balanced")
+    (loop,) = (node for node in onnx.load(path).graph.node if node.op_type == "Loop")
+    body = loop.attribute[0].g
+    assert not [constant.name for constant in body.initializer if np.prod(constant.dims) > 8]
+    (first,) = (node for node in body.node if node.op_type == "If")  # of the decoder, whose maps arise in the loop
+    hashes = [[node.op_type for node in branch.g.node] for branch in first.attribute]
+    assert sorted(each.count("BitwiseXor") > 5 for each in hashes) == [False, True]
+
+
 def test_pixels_of_files_and_resized_images(tmp_path):
     options = {"image_dtype": "uint8", "resize": (8, 8)}
     check(small_cnn(), tmp_path, images(13, 9, dtype="uint8"), images(5, 20, dtype="uint8"), **options)

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from dropzoo.training.data.files.headers import Facts
 from dropzoo.training.data.files.masks import Meaning, read_ids
-from dropzoo.training.data.files.table import Polygons, Sample
+from dropzoo.training.data.files.table import Drawn, Sample
 from dropzoo.training.data.files.threads import map_files
 from dropzoo.training.data.images import PNG, as_fractions, read_image, usual, with_channels
 
@@ -90,7 +90,7 @@ class Examples:
         self._all_plain = bool(samples) and bool(np.all(self._plain.numpy()))
         self._none_plain = not np.any(self._plain.numpy())
         if self._has_masks:
-            masks = ["" if isinstance(each.mask, Polygons) else str(each.mask) for each in samples]
+            masks = ["" if isinstance(each.mask, Drawn) else str(each.mask) for each in samples]
             self._masks = tf.constant(masks)
             simple = reader.meaning.kind in ("ids", "instances") and reader.ids == "uint8"
             plain = [simple and _is_grey_png(sample) for sample in samples]

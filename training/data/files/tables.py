@@ -6,7 +6,7 @@ from pathlib import Path
 from dropzoo.training.data.files.listing import Listing, folders_in, has_images
 from dropzoo.training.data.files.merge import merge_splits
 from dropzoo.training.data.files.roles import split_in_name
-from dropzoo.training.data.files.rows import lists_images, read_rows
+from dropzoo.training.data.files.rows import lists_images, lists_runs, read_rows
 from dropzoo.training.data.files.table import Reading, Table, some
 
 
@@ -16,6 +16,7 @@ def listed_in_csv(root: Path, reading: Reading, listing: Listing) -> Table | Non
     files = [path for path in files if lists_images(path, root)]
     examples = [path for path in files if "submission" in path.stem.lower()]  # forms with labels that mean nothing
     files = [path for path in files if path not in examples]
+    files = [path for path in files if lists_runs(path)] or files  # masks count more than facts about images
     if not files:
         return None
     folders = [each for each in folders_in(root) if has_images(each)]
