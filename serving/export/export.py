@@ -168,8 +168,8 @@ def export_model(
     _check_calibrated(made.calibration, precision)
     with or_without_samples():
         specs = specs_of(made.reader, made.sampled or made.default)
-    size = check_resize(specs, resize)
     pixels = _pixels_of(made.models, {name: tuple(spec.shape) for name, spec in specs.items()}, input_range)
+    size = check_resize(specs, pixels, resize)
     inputs = inputs_of(specs, image_dtype, size, pixels)
     for reader in made.readers:
         settle(reader, inputs)

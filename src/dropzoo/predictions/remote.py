@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from dropzoo.common.checks import unknown
-from dropzoo.common.images import channels_first, image_shape
+from dropzoo.common.images import image_shape
 from dropzoo.common.pixels import Pixels
 from dropzoo.runs.inputs import feeding_of
 from dropzoo.runs.predictor import Predictor, is_of_pixels
@@ -108,14 +108,16 @@ def _predictor(connection: _Connection, model: str, version: int | None) -> Pred
     sizes = [int(each["size"]) for each in spec["tensor_shape"]["dim"]]
     if len(sizes) != 4:
         raise ValueError(f"The model takes no images. It takes arrays of {len(sizes)} axes")
-    height, width, channels = image_shape(tuple(None if size < 0 else size for size in sizes))
+    sizes_or_open = tuple(None if size < 0 else size for size in sizes)
     described = info.get("inputs") or [{}]
     pixels = Pixels(**(described[0].get("pixels") or {}))
+    first = pixels.channels_first(sizes_or_open)
+    height, width, channels = image_shape(sizes_or_open, first)
     pixels.check_files()
     dtype = {"DT_FLOAT": "float32"}.get(spec["dtype"], spec["dtype"].removeprefix("DT_").lower())
     whole = np.dtype(dtype).kind in "iu"
     stored = Pixels(low=0.0, high=float(np.iinfo(dtype).max), order=pixels.order) if whole else pixels
-    feed = feeding_of(stored, dtype, channels_first([None if size < 0 else size for size in sizes]))
+    feed = feeding_of(stored, dtype, first)
     verb = "predict_mc" if "predict_mc" in signatures else "predict"
     headers = {"Content-Type": "application/x-npy", "Accept": "application/x-npz", "Accept-Encoding": "identity"}
 

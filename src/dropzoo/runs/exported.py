@@ -48,8 +48,9 @@ class Export:
         whole = spec.dtype.is_integer
         stored = dataclasses.replace(pixels, low=0.0, high=float(spec.dtype.max)) if whole else pixels
         self._feed = feeding_of(stored, spec.dtype.name, pixels.channels_first(spec.shape))
+        shape = image_shape(tuple(spec.shape), pixels.channels_first(spec.shape))
         self._name = "values" if "values" in outputs else "probabilities"
-        self.input_shape, self.pixels = image_shape(tuple(spec.shape)), pixels
+        self.input_shape, self.pixels = shape, pixels
         self.samples = "predict_mc" in self._signatures
         self.output_shape = tuple(outputs[self._name].shape)
 
