@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from dropzoo.common.keras_internals import mask_of
+from dropzoo.common.keras_internals import mask_of, put_mask
 from dropzoo.serving.montecarlo.calibrated import answered, tempered
 from dropzoo.serving.montecarlo.folding import tile, unfold
 from dropzoo.serving.montecarlo.inputs import keys_of
@@ -34,6 +34,7 @@ class Steps:
         self._sampler, self._stage, self._small = sampler, sampler.stage, small
         _check(sampler)
         self.at_once = 1 if small else self._samples_at_once()
+        self._masked: list[int] = []
 
     @property
     def turns(self) -> int:
@@ -41,7 +42,7 @@ class Steps:
         return self._sampler.max_samples // self.at_once
 
     def start(self, flat: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-        """Returns what all samples share: a key for each image, and the tensors of the trunk.
+        """Returns what all samples share: a key for each image, the tensors of the trunk, and their Keras masks.
 
         Args:
             flat: The inputs of the model, in order.
@@ -49,12 +50,9 @@ class Steps:
         fixed = self._sampler.sampling == "fixed"
         rows = tf.zeros([tf.shape(flat[0])[0]], tf.uint32) if fixed else keys_of(flat)
         frontier = self._stage.trunk.run_trunk(flat)
-        if any(mask_of(x) is not None for x in frontier):
-            raise ValueError(
-                "The model uses masked sequences, which only a SavedModel can sample. Pass num_samples=0 "
-                "for the deterministic answer, or format='saved_model'"
-            )
-        return [rows, *frontier]
+        masks = [mask_of(x) for x in frontier]
+        self._masked = [i for i, mask in enumerate(masks) if mask is not None]
+        return [rows, *frontier, *(mask for mask in masks if mask is not None)]
 
     def zeros(self) -> list[tf.Tensor]:
         """Returns the sums of no samples, for each output two or three; they broadcast."""
@@ -70,6 +68,7 @@ class Steps:
         """
         sampler, stage, count = self._sampler, self._stage, self.at_once
         rows, *frontier = shared
+        frontier = self._with_masks(frontier)
         batch, first = tf.shape(rows)[0], turn * count
         if count > 1:
             numbers = tf.tile((first + tf.range(count))[:, None], tf.stack([1, batch]))
@@ -98,6 +97,14 @@ class Steps:
         each = zip(self._grouped(sums), outputs, strict=True)
         found = [one.statistics(sampler.max_samples, output) for one, output in each]
         return answered(joined(found, sampler.reader.names), sampler.calibration)
+
+    def _with_masks(self, tensors: list[tf.Tensor]) -> list[tf.Tensor]:
+        """Returns the tensors of the trunk with the masks that follow them."""
+        frontier = tensors[: len(tensors) - len(self._masked)]
+        for i, mask in zip(self._masked, tensors[len(frontier) :], strict=True):
+            frontier[i] = tf.identity(frontier[i])
+            put_mask(frontier[i], mask)
+        return frontier
 
     def _kind_of(self, output: Output) -> type[Sums] | type[Moments]:
         return Moments if self._small and output.kind == "regression" else Sums

@@ -43,10 +43,18 @@ def adapted():
     return layer
 
 
+def masked(x):
+    """A sequence whose zeros are masked before a dropout, and in a pooling after it."""
+    x = kl.Dropout(0.4)(kl.Masking()(kl.Reshape((-1, 2))(x)))
+    return kl.GlobalAveragePooling1D()(x)
+
+
 # The shape, what stands before the dropout, the options of the sampler, and whether the runtime is small.
 SAMPLED = {
     "windows": ((5, 6), windows, {"sampling": "fixed"}, False),
     "independent windows": ((5, 6), windows, {"sampling": "independent"}, False),
+    "masked": ((6,), masked, {"sampling": "fixed"}, False),
+    "masked in a small runtime": ((6,), masked, {"sampling": "fixed"}, True),
     "regression": ((5,), lambda x: x, {"task": "regression"}, True),
     "regression far from zero": ((5,), lambda x: x * 20.0 + 1000.0, {"task": "regression"}, True),
 }
@@ -56,6 +64,7 @@ SAMPLED = {
 def test_steps_give_the_answers_of_the_sampler(kind):
     shape, inside, options, small = SAMPLED[kind]
     model, x = model_of(shape, inside), values(shape)
+    x[0, 2:] = 0
     mc = serving.MonteCarlo(model, 4, **options)
     expected, steps = mc(x), Steps(mc, small)
     shared, sums = steps.start(mc.reader.check(x)), steps.zeros()
