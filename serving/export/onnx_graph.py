@@ -17,13 +17,14 @@ OPSET = 18  # the newest that tf2onnx writes; it brought the operations on bits
 _IR_VERSION = 9  # that of ONNX 1.14, of May 2023
 
 
-def graph_of(parts: Parts) -> Any:
+def graph_of(parts: Parts, simple: bool = False) -> Any:
     """Returns the ONNX model of an export.
-
-    If it has a loop, its last input, `sampled`, has the default True. With False, no sample is computed.
 
     Args:
         parts: The functions of the export.
+        simple: Bool. Whether to leave out what OpenVINO does not have: inputs with a default, and values of a loop
+            that change their sizes. Otherwise, if the model has a loop, its last input, `sampled`, has the default
+            True. With False, no sample is computed.
 
     Raises:
         ValueError: If ONNX has no operation for one of TensorFlow, or an input has the name of another value.
@@ -35,8 +36,9 @@ def graph_of(parts: Parts) -> Any:
     nodes, constants, inputs = list(first.node), list(first.initializer), list(first.input)
     outputs = [output for output in first.output if output.name in parts.answers]
     if parts.turn is not None:
-        moved, loop, more = loop_of(parts, _converted(parts.turn, "turn", whole=True))
-        inputs.append(helper.make_tensor_value_info("sampled", onnx.TensorProto.BOOL, []))
+        moved, loop, more = loop_of(parts, _converted(parts.turn, "turn", whole=True), hand_on=not simple)
+        if not simple:
+            inputs.append(helper.make_tensor_value_info("sampled", onnx.TensorProto.BOOL, []))
         last = _converted(parts.after, "after")
         nodes += [*moved, loop, *last.node]
         constants += [*more, *last.initializer]

@@ -192,7 +192,10 @@ def _load(path: str | os.PathLike) -> tuple[keras.Model, list[str] | None]:
         for file, info in ((Path(path), None), (folder / "model.keras", folder / "info.json")):
             if file.is_file() and file.suffix == ".keras":
                 return _with_loss(file), _exported_kinds(info)
-    raise ValueError(f"Expected a model, a .keras file or a folder that export_model wrote. Received: {path!r}")
+    raise ValueError(
+        "Expected a model, a .keras file or a folder that export_model wrote; load another file yourself, with "
+        f"keras.models.load_model, and pass the model. Received: {path!r}"
+    )
 
 
 def _with_loss(file: Path) -> keras.Model:
