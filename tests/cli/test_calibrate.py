@@ -61,7 +61,7 @@ def test_a_run_is_calibrated_on_its_validation_images(own, capsys):
         (["--guarantee", "set=0.001"], "the lowest possible level is 0.0"),
         (["--guarantee", "set=0"], "must be in (0, 1)"),
         (["--guarantee", "set"], '"name=level"'),
-        (["--guarantee", "set=0.1", "--guarantee", "set=0.2"], "must be given once"),
+        (["--guarantee", "set=0.1", "--guarantee", "set=0.2"], "can be given only once"),
         (["--guarantee", "sets=0.1"], "Did you mean 'set'"),
         (["--guarantee", "miss=0.1"], "have: set, error"),
         (["--guarantee", "set=0.1", "--classes", "lite"], "Did you mean 'light'"),

@@ -80,14 +80,15 @@ def cheapest_sites(mc: MonteCarlo, images: Any, labels: Any, keep: float = 0.95)
         raise ValueError(f"`keep` must be in (0, 1]. Received: keep={keep!r}")
     if mc.calibration is not None:
         raise ValueError(
-            "A calibration holds for its own sites: choose the cheapest sites of a MonteCarlo without "
-            "`calibration=`, then calibrate one with these sites. Received: a sampler with a calibration"
+            "A calibration only holds for its own sites. First choose the cheapest sites with a MonteCarlo "
+            "without `calibration=`, then calibrate a MonteCarlo with these sites. Received: a sampler with a "
+            "calibration"
         )
     attribution = mc.attribute(images)
     output = mc.reader.outputs[0]
     if output.kind == "regression":
         raise ValueError(
-            "Cheapest sites need answers that are right or wrong, and a regression has none. "
+            "`cheapest_sites` needs answers that are either right or wrong, which those of a regression are not. "
             "Received: a regression model"
         )
     truth = check_labels(np.asarray(labels), output.kind, output.shape)

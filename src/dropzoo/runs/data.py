@@ -138,7 +138,7 @@ def check_same_data(out: Path, info: training.DataInfo, facts: tuple[str, ...], 
     changed = differences(read_json(out / "run.json")["info"], now)
     if changed:
         raise ValueError(
-            f"{out} was trained on other data than {info.name!r} holds now. {advice}. Differences: {changed}"
+            f"The data in {info.name!r} have changed since {out} was trained. {advice}. Differences: {changed}"
         )
 
 

@@ -33,6 +33,7 @@ def settle_range(model: keras.Model, said: tuple[float, float] | None, say: Call
             str(error)
             .replace("input_range=(low, high)", "--input-range")
             .replace("input_range=", "--input-range ")
+            .replace("`input_range`", "--input-range")
         ) from error
     if pixels.source:
         remember(model, pixels)
