@@ -68,7 +68,7 @@ def test_a_run_is_calibrated_on_its_validation_images(own, capsys):
         (["--temperature", "two"], "Unknown temperature 'two'"),
         (["--sites", "all"], "'as_is', 'search'"),
         (["--confidence", "2"], "`confidence` must be in (0, 1)"),
-        (["--data", "digits"], "was trained on other data"),
+        (["--data", "digits"], "was trained on data that differ from"),
         (["--manual-dir", "."], "Pass --data too"),
     ],
 )

@@ -138,7 +138,8 @@ def check_same_data(out: Path, info: training.DataInfo, facts: tuple[str, ...], 
     changed = differences(read_json(out / "run.json")["info"], now)
     if changed:
         raise ValueError(
-            f"The data in {info.name!r} have changed since {out} was trained. {advice}. Differences: {changed}"
+            f"{out} was trained on data that differ from those that {info.name!r} holds now. {advice}. "
+            f"Differences: {changed}"
         )
 
 
