@@ -66,7 +66,7 @@ def taken_by(model: keras.Model, said: tuple[float, float] | None = None) -> Pix
         said: `(low, high)`, the argument `input_range` of the caller, or None.
 
     Raises:
-        ValueError: If the record has another range than `said`.
+        ValueError: If the record has a range other than `said`.
     """
     shown, known = pixels_of(model), recorded(model)
     if known is not None and not known.from_files and said is not None:

@@ -34,7 +34,7 @@ def check_copy(model: keras.Model, new: keras.Model, pairs: Pairs, rounding: flo
         outputs each time or, with a warning, if no random batch runs through it.
 
     Raises:
-        ValueError: If a layer or the model gives another output than the original; the error names the layer.
+        ValueError: If a layer or the model gives a different output from the original; the error names the layer.
     """
     alike = [(old, copied) for old, copied in pairs if old.name == copied.name]  # others are parts of a layer
     own = [(old, copied) for old, copied in alike if is_custom(old)]
@@ -187,7 +187,7 @@ def _is_plain(value: Any) -> bool:
 
 
 def _compare_calls(old: keras.Layer, copied: keras.Layer, calls: Recorded) -> None:
-    """Raises a ValueError if a copied layer gives another output than the original did."""
+    """Raises a ValueError if a copied layer does not give the output of the original."""
     for args, kwargs, output in calls:
         if _equal(output, _run(copied, *args, **kwargs)):
             continue

@@ -222,7 +222,7 @@ class Rebuild:
         return self._made[id(old)]
 
     def _check_shapes(self, call: Call, outputs: list[keras.KerasTensor]) -> None:
-        """Raises a ValueError if the copy of a custom layer gives another shape than the original."""
+        """Raises a ValueError if the copy of a custom layer gives a different shape from the original."""
         before, after = ([tensor.shape for tensor in tensors] for tensors in (call.outputs, outputs))
         if before != after and is_custom(call.layer):
             raise ValueError(

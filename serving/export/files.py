@@ -94,7 +94,7 @@ def write_file(
 
     Raises:
         ValueError: If the format cannot express the model.
-        RuntimeError: If the runtime gives other answers than TensorFlow.
+        RuntimeError: If the runtime gives different answers from TensorFlow.
     """
     texts = {name: json.dumps(value) for name, value in facts.items()}
     if format == "litert":

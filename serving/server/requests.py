@@ -51,7 +51,7 @@ def read_predict(body: bytes, signature_name: str | None = None) -> Predict:
         signature_name: Name of the signature that the address asks for; None if it asks for none.
 
     Raises:
-        Refused: If the body is not a Predict request, or asks for another signature than the address.
+        Refused: If the body is not a Predict request, or asks for a signature other than that of the address.
     """
     try:
         request = orjson.loads(body.removeprefix(codecs.BOM_UTF8))

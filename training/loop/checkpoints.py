@@ -90,7 +90,7 @@ def save(directory: Path, model: keras.Model, checkpoint: Checkpoint, write: boo
 
     Raises:
         FloatingPointError: If a weight is not finite; nothing is written.
-        OSError: If the file cannot be written; older files are whole.
+        OSError: If the file cannot be written; older files stay intact.
     """
     variables = _variables(model)
     checkpoint = dataclasses.replace(checkpoint, history=_ended_epochs(checkpoint))

@@ -114,7 +114,7 @@ def cheapest_sites(mc: MonteCarlo, images: Any, labels: Any, keep: float = 0.95)
 
 
 def _candidates(free: list[str], attribution: Attribution) -> list[list[str]]:
-    """Sets of sites: all from one on, and those that bring most; none is empty."""
+    """Returns sets of sites: each with all later ones, and those that bring most; none is empty."""
     order = np.argsort(-attribution.total, kind="stable")
     ranked = [attribution.sites[i] for i in order if attribution.sites[i] in free]
     sets = [free[i:] for i in range(len(free))] + [ranked[:k] for k in range(1, len(free))]

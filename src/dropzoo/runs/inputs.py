@@ -23,7 +23,7 @@ def settle_range(model: keras.Model, said: tuple[float, float] | None, say: Call
         The images that the model takes.
 
     Raises:
-        ValueError: If the model was trained on images of another range than `said`.
+        ValueError: If the model was trained on images of a range other than `said`.
     """
     try:
         pixels = taken_by(model, said)

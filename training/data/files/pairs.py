@@ -16,8 +16,9 @@ def pair(
 ) -> list[tuple[Path, Path]]:
     """Returns each image with its mask.
 
-    A mask has the name of its image, up to the ending. All masks, and all images, may also have something in front
-    of that name or behind it: `07_mask.gif` belongs to `07.jpg`, and `mask-07.png` to `image-07.png`.
+    A mask has the name of its image, apart from the file extension. All masks, and all images, may also have
+    something in front of that name or behind it: `07_mask.gif` belongs to `07.jpg`, and `mask-07.png` to
+    `image-07.png`.
 
     Args:
         images: The files of the images.
