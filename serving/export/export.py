@@ -22,6 +22,7 @@ from dropzoo.serving.export.examples import examples_of
 from dropzoo.serving.export.files import check_format, write_file
 from dropzoo.serving.export.inputs import Input, inputs_of, settle, specs_of
 from dropzoo.serving.export.parts import Unrolled
+from dropzoo.serving.export.precision import in_float32
 from dropzoo.serving.export.predictors import Predictors, or_without_samples, predictors_of
 from dropzoo.serving.export.saved_model_folder import module_of, write_saved_model
 from dropzoo.serving.export.signatures import Signatures
@@ -185,7 +186,8 @@ def export_model(
         said = {"info": info | _promised(made), "model_card": filled}
         said |= {} if made.calibration is None else {"calibration": made.calibration.content()}
         unrolled = Unrolled(made, inputs, seed)
-        return write_file(version, format, precision, unrolled, said, module_of(made.models), shown)
+        with in_float32(made.models, format, made.calibration is not None):
+            return write_file(version, format, precision, unrolled, said, module_of(made.models), shown)
     signatures = Signatures(made, inputs, seed)
     functions = signatures.functions()
     filled |= _loose_answer(functions["serving_default"], made.models)

@@ -1,6 +1,7 @@
 """Masks that are drawn from objects: a file for each object, and run lengths in tables."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -201,7 +202,7 @@ def test_classes_of_run_lengths(tmp_path, make, names, said):
     assert not source.summary.example(4)[1].any()
     assert len(source.summary.doubts) == bool(said)
     if said:
-        pytest.importorskip("re").search(said, source.summary.doubts[0])
+        assert re.search(said, source.summary.doubts[0])
 
 
 def test_runs_along_rows_are_told_by_their_distances(tmp_path):
@@ -317,3 +318,20 @@ def test_pairs_count_before_a_table(tmp_path):
     pairs(tmp_path, 4, "train/images/{}.png", "train/masks/{}.png")
     write(tmp_path / "train.csv", "id,rle_mask", *(f"{n},1 2" for n in range(4)))
     assert all(not isinstance(sample.mask, Drawn) for sample in read_layout(tmp_path, Reading()).samples)
+
+
+@pytest.mark.parametrize("make", [labels_beside, ships, cell_lists], ids=lambda each: each.__name__)
+@pytest.mark.filterwarnings("ignore:.*images (without masks|have no row)")
+def test_instances_keep_objects_apart(tmp_path, make):
+    make(tmp_path)
+    assert read_folder(tmp_path, Reading()).summary.objects is None
+    summary = read_folder(tmp_path, Reading(masks_as="instances")).summary
+    assert summary.class_names == ("background", "object")
+    np.testing.assert_array_equal(summary.objects(0), np.where(SECOND > 0, 2, FIRST))
+    np.testing.assert_array_equal(summary.example(0)[1], BOTH)
+
+
+def test_numbers_in_masks_are_objects(tmp_path):
+    pairs(tmp_path, 3, "images/{}.png", "masks/{}.png", values=7 * FIRST + 90 * (SECOND & ~FIRST))
+    summary = read_folder(tmp_path, Reading(masks_as="instances")).summary
+    assert np.unique(summary.objects(0)).tolist() == [0, 7, 90] and summary.example(0)[1].max() == 1

@@ -25,10 +25,16 @@ def object_folders(root: Path, reading: Reading, listing: Listing) -> Table | No
     cases = _cases(root)
     if cases is None:
         return None
+    files: dict[str, list[Path]] = {}
+    for path in listing.images(*(case for case, _, _ in cases)):
+        files.setdefault(path.relative_to(root).parts[0], []).append(path)
     found: list[tuple[Path, Sequence[Path]]] = []
-    for images_folder, masks_folder in cases:
-        images = [path for path in listing.images(images_folder) if masks_folder not in path.parents]
-        masks = [] if masks_folder is None else listing.images(masks_folder)
+    for case, images_folder, masks_folder in cases:
+        masks = [path for path in files.get(case.name, ()) if masks_folder and _is_in(path, masks_folder)]
+        of_masks = set(masks)
+        images = [
+            path for path in files.get(case.name, ()) if path not in of_masks and _is_in(path, images_folder)
+        ]
         if not images and masks:
             raise ValueError(f"Masks without an image: {some([str(mask) for mask in masks])}. Remove them")
         if len(images) == 1 or not masks:
@@ -43,10 +49,10 @@ def object_folders(root: Path, reading: Reading, listing: Listing) -> Table | No
     return table
 
 
-def _cases(root: Path) -> list[tuple[Path, Path | None]] | None:
-    """Returns the folders of images and of masks in each folder; None if not most folders have both."""
+def _cases(root: Path) -> list[tuple[Path, Path, Path | None]] | None:
+    """Returns each folder, and the folders of images and of masks in it; None if not most have both."""
     folders = _folders(root)
-    cases: list[tuple[Path, Path | None]] = []
+    cases: list[tuple[Path, Path, Path | None]] = []
     for folder in folders:
         inner = _folders(folder)
         masks = next((each for each in inner if is_mask_folder(each.name)), None)
@@ -55,9 +61,13 @@ def _cases(root: Path) -> list[tuple[Path, Path | None]] | None:
             images = folder  # beside their masks
         if images is None:
             return None
-        cases.append((images, masks))
-    with_masks = sum(masks is not None for _, masks in cases)
+        cases.append((folder, images, masks))
+    with_masks = sum(masks is not None for _, _, masks in cases)
     return cases if len(cases) > 1 and 2 * with_masks > len(cases) else None
+
+
+def _is_in(path: Path, folder: Path) -> bool:
+    return str(path).startswith(f"{folder}{os.sep}")
 
 
 def _folders(folder: Path) -> list[Path]:

@@ -2,7 +2,6 @@
 
 import csv
 import dataclasses
-import functools
 import io
 import itertools
 import os
@@ -39,7 +38,7 @@ def find_file(root: Path, name: str) -> Path:
     )
 
 
-def lists_images(path: Path, root: Path) -> bool:
+def lists_images(path: Path, finder: FileNames) -> bool:
     """Returns whether a table names images that are there, and the label or the mask of each."""
     try:
         if (found := columns_of_runs(*_read(path, _LOOKED_AT))) is not None:
@@ -55,7 +54,7 @@ def lists_images(path: Path, root: Path) -> bool:
     ):
         return False
     names = [cell_of(line, columns["file"]) for line in lines[:_LOOKED_AT]]
-    return any(_finder(path, root).find_all(names))
+    return any(finder.find_all(names))
 
 
 def lists_runs(path: Path) -> bool:
@@ -63,13 +62,14 @@ def lists_runs(path: Path) -> bool:
     return column_of_runs(*_read(path, _LOOKED_AT)) is not None
 
 
-def lists_masks(path: Path) -> bool:
-    """Returns whether a CSV has a column of masks."""
-    return lists_runs(path) or "mask" in find_columns(*_read(path))
-
-
-def read_rows(path: Path, root: Path, reading: Reading) -> Table:
+def read_rows(path: Path, root: Path, reading: Reading, finder: FileNames | None = None) -> Table:
     """Returns the table of a CSV with the columns file, label, mask, split and group, or some of these.
+
+    Args:
+        path: The file.
+        root: The folder of the images.
+        reading: The options.
+        finder: What `finder_in` returns, if it has been used already.
 
     Raises:
         ValueError: If there is no column of files or none about them, or files are missing.
@@ -77,7 +77,7 @@ def read_rows(path: Path, root: Path, reading: Reading) -> Table:
     head, lines = _read(path)
     if (runs := columns_of_runs(head, lines)) is not None:
         _refuse_columns(path, head, columns_beside_runs(*runs))
-        return read_runs(path, runs, reading, functools.cache(lambda: Listing().images(root)), [path.parent, root])
+        return read_runs(path, runs, reading, finder or finder_in(root, path.parent))
     columns = find_columns(head, lines)
     _refuse_columns(path, head, columns)
     if reading.group_by is not None:
@@ -94,7 +94,7 @@ def read_rows(path: Path, root: Path, reading: Reading) -> Table:
     names = class_names_of(labels)
     refuse_measured(names, len(lines), path)
     table_cells = [{name: cell_of(line, n) for name, n in columns.items()} for line in lines]
-    finder = _finder(path, root)
+    finder = finder or finder_in(root, path.parent)
     images = finder.find_all(
         [cells["file"] for cells in table_cells], lambda each: not is_mask_folder(each.parent.name)
     )
@@ -200,8 +200,9 @@ def joined(table: Table, listed: Table, path: Path) -> Table:
     return dataclasses.replace(table, samples=samples)
 
 
-def _finder(path: Path, root: Path) -> FileNames:
-    return FileNames(lambda: Listing().images(root), [path.parent, root])
+def finder_in(root: Path, beside: Path) -> FileNames:
+    """Returns what finds images by their names, which may be paths from a folder or from beside a table."""
+    return FileNames(lambda: Listing().images(root), [beside, root])
 
 
 def _read(path: Path, most: int | None = None) -> tuple[list[str], list[list[str]]]:

@@ -1,7 +1,7 @@
 """Tables of run lengths: a CSV with a row for each object, or for each image, as on Kaggle."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from dropzoo.training.data.files.columns import (
@@ -49,8 +49,7 @@ def read_runs(
     path: Path,
     found: tuple[list[str], list[list[str]], int],
     reading: Reading,
-    files: Callable[[], Sequence[Path]],
-    places: Sequence[Path],
+    finder: FileNames,
 ) -> Table:
     """Returns the table of a CSV of run lengths: class 0 is the background, and the classes of a column follow.
 
@@ -58,8 +57,7 @@ def read_runs(
         path: The file.
         found: What `columns_of_runs` returns.
         reading: The options.
-        files: Function that returns all image files.
-        places: The folders from which the names of files may be paths.
+        finder: Finds the images.
 
     Raises:
         ValueError: If images do not exist, or a cell does not hold pairs of numbers.
@@ -82,7 +80,7 @@ def read_runs(
         if text := runs_in(line, place):
             _refuse_text(text, name, path)
             objects.append((numbers.get(label, 1), Starts(text)))
-    images = FileNames(files, places).find_all(list(shapes), lambda each: not is_mask_folder(each.parent.name))
+    images = finder.find_all(list(shapes), lambda each: not is_mask_folder(each.parent.name))
     missing = [name for name, image in zip(shapes, images, strict=True) if image is None]
     if missing and (len(missing) == len(shapes) or reading.broken != "skip"):
         raise ValueError(
@@ -97,7 +95,7 @@ def read_runs(
     table = Table(path, samples, (NAMES[0], *classes) if classes else NAMES)
     if missing:
         table.doubts.append(f"{len(missing):,} files in {path} are not there and are left out: {some(missing)}")
-    _add_unlisted(table, files())
+    _add_unlisted(table, finder.files)
     table.samples.sort(key=lambda sample: sample.image)
     return table
 
