@@ -97,7 +97,7 @@ def dropout_report(model: keras.Model, images: Any = None, masks: int = 64) -> D
     >>> model = models.build_model("lenet5", dropout={"module1": 0.5, "head": 0.0})
     >>> for row in models.dropout_report(model):
     ...     print(row.site, row.rate, round(row.dropped, 1), row.notes)
-    module1 0.5 0.5 ('0.5 and more on feature maps is much: spatial or block dropout, or a lower rate',)
+    module1 0.5 0.5 ('0.5 or more is a high rate on feature maps: use spatial or block dropout, or a lower rate',)
     head 0.0 0.0 ('the rate is 0',)
 
     Reference:
@@ -213,10 +213,12 @@ def _notes(
         notes.append("drops nothing: it adds noise or scales, or found nothing to drop")
     if place is not None:
         if layer.rate >= 0.5 and len(place.tensor.shape) >= 4:
-            notes.append("0.5 and more on feature maps is much: spatial or block dropout, or a lower rate")
+            notes.append(
+                "0.5 or more is a high rate on feature maps: use spatial or block dropout, or a lower rate"
+            )
         norm = _next_norm(place, every)
         if norm and layer.rate > 0:
-            notes.append(f"precedes BatchNormalization {norm!r}: variance shift (Li 2019)")
+            notes.append(f"precedes BatchNormalization {norm!r}: variance shift (Li 2018)")
     return notes
 
 

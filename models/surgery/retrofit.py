@@ -166,8 +166,8 @@ def _detour(edge: Edge, layer: keras.Layer | None) -> Detour:
     """Returns the detour for the reader of an edge: around the dropout there, and through the new layer."""
     if edge.via is not None and edge.via.call.path != edge.reader.path:
         raise ValueError(
-            f"The dropout {edge.via.name!r} on the edge {edge.name!r} is in another model than its reader, and "
-            f"has other readers. Use the name of the dropout as the key: {edge.via.name!r}."
+            f"The dropout {edge.via.name!r} on the edge {edge.name!r} is not in the same model as the layer that "
+            f"reads it, and other layers read it too. Use the name of the dropout as the key: {edge.via.name!r}."
         )
     put = None if layer is None else Put(layer, edge.name, edge.dropout_name)
     return Detour(edge.tensor, edge.place.call, put)

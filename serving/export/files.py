@@ -95,7 +95,7 @@ def write_file(
 
     Raises:
         ValueError: If the format cannot express the model.
-        RuntimeError: If the runtime gives other answers than TensorFlow.
+        RuntimeError: If the runtime gives different answers from TensorFlow.
     """
     check_texts(signatures.inputs, signatures.models, format)
     texts = {name: json.dumps(value) for name, value in facts.items()}
@@ -215,7 +215,7 @@ def compare(
             far = float(np.mean(value != other))
         if far > {"float32": 1, "float16": 10, "int8": 30}[precision] * _SHARE:
             raise RuntimeError(
-                f"The file of format={format!r} would give another {name!r} than TensorFlow: {far:.1%} of its "
+                f"The file of format={format!r} would not give the {name!r} of TensorFlow: {far:.1%} of its "
                 f"values differ for random inputs (shapes {other.shape} and {value.shape}). Nothing was written; "
                 "use format='saved_model', and please report the model"
             )

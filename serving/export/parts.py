@@ -56,7 +56,7 @@ class Unrolled(Signatures):
             advice = "Pass sampling='fixed'" if sampler.calibration is None else "Calibrate with sampling='fixed'"
             raise ValueError(
                 "The masks of an image depend on its pixels, and other runtimes round differently when they "
-                f"resize it. {advice}, or resize the images before and leave `resize` out. "
+                f"resize it. {advice}, or resize the images beforehand and leave `resize` out. "
                 f"Received: sampling={sampler.sampling!r}"
             )
         super().__init__(predictors, [dataclasses.replace(each, portable=True) for each in inputs], seed)

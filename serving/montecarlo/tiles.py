@@ -215,10 +215,10 @@ def _check_sampler(mc: MonteCarlo | Rival) -> None:
         raise ValueError(f"`mc` must be a MonteCarlo, an Ensemble or a TestTimeAugmentation. Received: {mc!r}")
     if isinstance(mc, MonteCarlo) and mc.sampling != "fixed":
         what = "use" if mc.calibration is None else "calibrate a MonteCarlo with"
-        raise ValueError(f"Tiles need the same masks: {what} sampling='fixed'. Received: {mc.sampling!r}")
+        raise ValueError(f"All tiles need the same masks: {what} sampling='fixed'. Received: {mc.sampling!r}")
     if isinstance(mc, MonteCarlo) and (mc.auto or mc.return_samples):
         raise ValueError(
-            "Tiles need a fixed number of samples and cannot return the samples. "
+            "`predict_tiled` needs a fixed number of samples, and cannot return the samples. "
             f"Received: num_samples={mc.num_samples!r}, return_samples={mc.return_samples}"
         )
 
@@ -239,9 +239,9 @@ def _check_maps(mc: MonteCarlo | Rival) -> None:
     rank = max(map(len, shapes))
     if rank < 3 or any(len(answer) != rank for answer in answers):
         raise ValueError(
-            "Tiles need a model that takes images and returns maps, both of the shape (batch, height, width, "
-            "channels), possibly with more or fewer spatial axes. "
-            f"Received: {', '.join(map(str, shapes))} to {', '.join(map(str, answers))}"
+            "`predict_tiled` needs a model that takes images and returns maps, both of the shape (batch, height, "
+            f"width, channels), possibly with more or fewer spatial axes. Received: {', '.join(map(str, shapes))} "
+            f"to {', '.join(map(str, answers))}"
         )
 
 

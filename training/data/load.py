@@ -231,8 +231,8 @@ def load_data(
 
     if balance and source.task != "classification":
         raise ValueError(
-            "`balance` is for classes of images. For masks, weigh the classes: --balance weights, or the argument "
-            "`class_weight` of `fit`"
+            "`balance` is for classes of images. For masks, weight the classes: --balance weights, or the "
+            "argument `class_weight` of `fit`"
         )
     batches = training_batches(kept[0] or train, batch_size, augmentation, seed, balance, source.ignore_class)
     batches.as_stored = lambda: evaluation(kept[0])

@@ -80,14 +80,15 @@ def cheapest_sites(mc: MonteCarlo, images: Any, labels: Any, keep: float = 0.95)
         raise ValueError(f"`keep` must be in (0, 1]. Received: keep={keep!r}")
     if mc.calibration is not None:
         raise ValueError(
-            "A calibration holds for its own sites: choose the cheapest sites of a MonteCarlo without "
-            "`calibration=`, then calibrate one with these sites. Received: a sampler with a calibration"
+            "A calibration only holds for its own sites. First choose the cheapest sites with a MonteCarlo "
+            "without `calibration=`, then calibrate a MonteCarlo with these sites. Received: a sampler with a "
+            "calibration"
         )
     attribution = mc.attribute(images)
     output = mc.reader.outputs[0]
     if output.kind == "regression":
         raise ValueError(
-            "Cheapest sites need answers that are right or wrong, and a regression has none. "
+            "`cheapest_sites` needs answers that are either right or wrong, which those of a regression are not. "
             "Received: a regression model"
         )
     truth = check_labels(np.asarray(labels), output.kind, output.shape)
@@ -113,7 +114,7 @@ def cheapest_sites(mc: MonteCarlo, images: Any, labels: Any, keep: float = 0.95)
 
 
 def _candidates(free: list[str], attribution: Attribution) -> list[list[str]]:
-    """Sets of sites: all from one on, and those that bring most; none is empty."""
+    """Returns sets of sites: each with all later ones, and those that bring most; none is empty."""
     order = np.argsort(-attribution.total, kind="stable")
     ranked = [attribution.sites[i] for i in order if attribution.sites[i] in free]
     sets = [free[i:] for i in range(len(free))] + [ranked[:k] for k in range(1, len(free))]

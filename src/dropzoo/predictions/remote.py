@@ -47,7 +47,7 @@ class _Connection:
             except (ValueError, KeyError, TypeError):
                 said = said[:200]
             way = " (pass --token, or set DROPZOO_TOKEN)" if error.code == 401 else ""
-            raise ValueError(f"The server refuses with {error.code}: {said}{way}") from error
+            raise ValueError(f"The server refused the request with status {error.code}: {said}{way}") from error
         except (urllib.error.URLError, TimeoutError, OSError) as error:
             reason = getattr(error, "reason", error)
             said = f"The server at {self.address} does not answer: {reason}. Start it with dropzoo serve"
@@ -79,7 +79,7 @@ def connect(address: str, token: str | None = None) -> Predictor:
     models = {each["name"]: each.get("versions") or [] for each in connection.get("/v1/models")["models"]}
     names = list(models)
     if not name and len(names) != 1:
-        raise ValueError(f"The server has several models; name one: {base}/v1/models/NAME, of {', '.join(names)}")
+        raise ValueError(f"The server has several models: {', '.join(names)}. Name one: {base}/v1/models/NAME")
     name = name or names[0]
     if name not in names:
         raise unknown("model of the server", name, names)

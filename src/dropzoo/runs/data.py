@@ -152,7 +152,8 @@ def check_same_data(out: Path, info: training.DataInfo, facts: tuple[str, ...], 
     changed = differences(read_json(out / "run.json")["info"], now)
     if changed:
         raise ValueError(
-            f"{out} was trained on other data than {info.name!r} holds now. {advice}. Differences: {changed}"
+            f"{out} was trained on data that differ from those that {info.name!r} holds now. {advice}. "
+            f"Differences: {changed}"
         )
 
 

@@ -80,6 +80,7 @@ def pixels_of_export(path: Path, info: dict[str, Any], said: tuple[float, float]
         return pixels
     if pixels.source and pixels.from_files:
         raise ValueError(
-            f"The export {path} takes pixels from {pixels.words}. Received: --input-range {said!r}. Leave it out"
+            f"The export {path} takes pixels from {pixels.words}. Received: --input-range {said!r}. Leave "
+            "--input-range out"
         )
     return pixels.of_range(*check_range(said))

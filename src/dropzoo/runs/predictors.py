@@ -82,8 +82,7 @@ def load_predictor(
             )
         if from_logits is not None:
             raise ValueError(
-                f"Whether the output of an export is logits was settled when it was made. Leave "
-                f"out `from_logits` for {path}"
+                f"An export already knows whether its output is logits. Leave out `from_logits` for {path}"
             )
         return _from_saved_model(export, input_range, task)
     elif export is not None and inside is not None:

@@ -90,7 +90,9 @@ class Settings:
         check_choice(self.learning_rate_schedule, "learning_rate_schedule", SCHEDULES)
         check_choice(self.precision, "precision", ("float32", "mixed_bfloat16", "mixed_float16"))
         if not 0 <= self.warmup < self.epochs:
-            raise ValueError(f"`warmup` must be from 0 to below the number of epochs. Received: {self.warmup}")
+            raise ValueError(
+                f"`warmup` must be at least 0 and less than the number of epochs. Received: {self.warmup}"
+            )
         if self.clip_norm is not None:
             check_positive(self.clip_norm, "clip_norm")
         if self.ema is not None and not 0 <= self.ema < 1:

@@ -1,4 +1,4 @@
-"""Runs sweeps: many trainings that differ in what is dropped, where and how much, compared fairly.
+"""Runs sweeps: many training runs that differ in what is dropped, where and how much, compared fairly.
 
 These two lines do the same as `dropzoo sweep`:
 

@@ -106,7 +106,7 @@ class Space(Settings):
     augments: tuple[bool | str, ...] = (False,)
     label_smoothings: tuple[float, ...] = (0.0,)
     recipes: tuple[Any, ...] = ()
-    epochs: int = 30  # more than Settings has: in short trainings, dropout seems to hurt
+    epochs: int = 30  # more than Settings has: in short training runs, dropout seems to hurt
     seeds: tuple[int, ...] = (0, 1, 2)
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
     leave_out: tuple[Any, ...] = ()
@@ -151,7 +151,7 @@ class Space(Settings):
     def _check_there_is_something_to_try(self) -> None:
         for name in ("models", "augments", "label_smoothings", "seeds", "rate_schedules"):
             if not getattr(self, name):
-                raise ValueError(f"The space is empty: `{name}` must hold at least one. Received: {name}=()")
+                raise ValueError(f"The space is empty: `{name}` must have at least one entry. Received: {name}=()")
         if not self.plans and not self.sites:
             raise ValueError("The space is empty: it needs `sites` or `plans` (--sites, --plan)")
         if self.sites and not (self.specs and self.rates):
@@ -331,6 +331,5 @@ def _plain(value: Any) -> Any:
     if value is None or isinstance(value, (str, int, float)):
         return value
     raise ValueError(
-        f"A space is saved as JSON, so it can only have numbers, text, and lists and dicts of these. Received: "
-        f"{value!r}"
+        f"A space is saved as JSON, so it can only contain numbers, text, lists and dicts. Received: {value!r}"
     )

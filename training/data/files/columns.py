@@ -108,7 +108,7 @@ def labels_of(
     labels = ["" if label.lower() == "nan" else label for label in labels]
     if "mask" not in columns and (without := labels.count("")):
         raise ValueError(
-            f"Each row needs a label. Received: {without:,} of {len(lines):,} rows without, in {path}"
+            f"Each row needs a label. Received: {without:,} of {len(lines):,} rows without a label, in {path}"
         )
     return labels
 

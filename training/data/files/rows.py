@@ -33,7 +33,9 @@ def find_file(root: Path, name: str) -> Path:
     for path in (Path(name).expanduser(), root / name):
         if path.is_file():
             return path
-    raise ValueError(f"No such file: {name}. `split_file` (--split-file) is looked for here and in {root}")
+    raise ValueError(
+        f"No such file: {name}. `split_file` (--split-file) is looked for in the current folder and in {root}"
+    )
 
 
 def lists_images(path: Path, finder: FileNames) -> bool:
@@ -166,8 +168,8 @@ def _grouped(samples: list[Sample], path: Path, by_path: bool) -> list[Sample]:
     lacking = [sample.image.name for sample in samples if sample.mask is None]
     if len(lacking) < len(samples) and lacking:
         raise ValueError(
-            f"Each row needs a mask. Received: {len(lacking):,} of {len(samples):,} rows of {path} without: "
-            f"{some(lacking)}. Remove these rows, or give them masks of 0"
+            f"Each row needs a mask. Received: {len(lacking):,} of {len(samples):,} rows without a mask, in "
+            f"{path}: {some(lacking)}. Remove these rows, or give them masks of 0"
         )
     rows: dict[Path, list[Sample]] = {}
     for sample in samples:

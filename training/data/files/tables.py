@@ -44,7 +44,7 @@ def _of_files(root: Path, files: Sequence[Path], reading: Reading, finder: FileN
     splits = [split_in_name(path.stem) for path in files]
     if "" in splits or len(set(splits)) < len(splits):
         raise ValueError(
-            f"Several tables list images: {some([str(path) for path in files])}. Pass the one that counts as "
+            f"Several tables list images: {some([str(path) for path in files])}. Pass the right one as "
             "`split_file` (--split-file)"
         )
     return merge_splits(root, dict(zip(splits, tables.values(), strict=True)))
