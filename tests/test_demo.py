@@ -15,25 +15,33 @@ TITLE = "<script>document.title = [...document.images].every(i => i.naturalWidth
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    out = tmp_path_factory.mktemp("demo") / "demo"
-    small = {"cnn": {"filters": [4], "dense": [8]}, "unet": {"depth": 1, "filters": 2}}
+def small():
+    """Makes the demo short."""
+    sizes = {"cnn": {"filters": [4], "dense": [8]}, "unet": {"depth": 1, "filters": 2}}
     runs = {
-        name: dataclasses.replace(config, epochs=1, limit=48, options=small[name])
+        name: dataclasses.replace(config, epochs=1, limit=48, options=sizes[name])
         for name, config in demo.RUNS.items()
     }
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(demo, "RUNS", runs)
         patch.setattr(demo, "NUM_SAMPLES", 2)
-        said: list[str] = []
-        demo.run_demo(out, say=said.append)
-        assert any("loading it in a process without this package" in line for line in said)
-        said.clear()
-        again = shutil.copytree(out, out.with_name("again"))
-        patch.setattr(demo, "_check_export", lambda *_: 0.0)
-        demo.run_demo(again, say=said.append)  # a second time there is nothing left to train
-        assert sum("it is finished. There is nothing to train" in line for line in said) == 4
+        yield
+
+
+@pytest.fixture(scope="module")
+def folder(small, tmp_path_factory):
+    out = tmp_path_factory.mktemp("demo") / "demo"
+    said: list[str] = []
+    demo.run_demo(out, say=said.append)
+    assert any("loading it in a process without this package" in line for line in said)
     return out
+
+
+@pytest.mark.slow
+def test_a_second_run_trains_nothing(folder, tmp_path):
+    said: list[str] = []
+    demo.run_demo(shutil.copytree(folder, tmp_path / "again"), say=said.append)
+    assert sum("it is finished. There is nothing to train" in line for line in said) == 4
 
 
 def test_it_leaves_runs_exports_and_a_page_that_needs_no_network(folder):

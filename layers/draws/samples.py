@@ -145,7 +145,11 @@ def sample_bits(
     """
     draw = _plain_bits if plain else compiled(_bits)
     bits = draw(tf.stack(shape), key, rows, tf.cast(sample, tf.uint32), num_samples if balanced else 1)
-    return tf.ensure_shape(bits, [n if isinstance(n, int) else None for n in shape])
+    known = [n if isinstance(n, int) else None for n in shape]
+    if not plain:
+        return tf.ensure_shape(bits, known)
+    bits.set_shape(known)  # without an operation, for runtimes that have none for it
+    return bits
 
 
 def content_keys(images: tf.Tensor, plain: bool = True) -> tf.Tensor:
@@ -179,17 +183,17 @@ def _bits(shape: tf.Tensor, key: tf.Tensor, rows: tf.Tensor, sample: tf.Tensor, 
 
 def _plain_bits(shape: tf.Tensor, key: tf.Tensor, rows: tf.Tensor, sample: tf.Tensor, count: int) -> tf.Tensor:
     """Returns the same as `_bits` in 32 bits, and without differences and "and", which some runtimes lack."""
+    if not 1 < count < _ORDERS * 16:
+        return _bits(shape, key, rows, sample, count)
     unit, sample, bits = _unit_and_bits(shape, key, rows, sample)
-    if 1 < count < _ORDERS * 16:
-        stratum = plain_stratum(tf.cast(sample, tf.int32), unit, _orders(count))
-        whole, rest = divmod(2**32, count)
-        half = tf.cast(tf.bitwise.right_shift(bits, 1), tf.int32)
-        last = tf.cast(bits + tf.cast(half, tf.uint32) * _minus(2), tf.int32)
-        times = half // count
-        more = (2 * (half - times * count) + last + stratum * rest) // count
-        bits = tf.cast(2 * times + more, tf.uint32) + tf.cast(stratum, tf.uint32) * u32(whole)
-        return ops.reshape(bits, shape)
-    return _bits(shape, key, rows, sample, count)
+    stratum = plain_stratum(tf.cast(sample, tf.int32), unit, _orders(count))
+    whole, rest = divmod(2**32, count)
+    half = tf.cast(tf.bitwise.right_shift(bits, 1), tf.int32)
+    last = tf.cast(bits + tf.cast(half, tf.uint32) * _minus(2), tf.int32)
+    times = half // count
+    more = (2 * (half - times * count) + last + stratum * rest) // count
+    bits = tf.cast(2 * times + more, tf.uint32) + tf.cast(stratum, tf.uint32) * u32(whole)
+    return ops.reshape(bits, shape)
 
 
 def _unit_and_bits(

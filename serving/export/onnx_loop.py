@@ -14,12 +14,13 @@ from dropzoo.serving.export.parts import Parts
 _SIZES_FROM_VALUES = {"Compress", "NonZero", "Unique"}  # operations whose answers may differ in size in each turn
 
 
-def loop_of(parts: Parts, body: Any) -> tuple[list[Any], Any, list[Any]]:
+def loop_of(parts: Parts, body: Any, hand_on: bool) -> tuple[list[Any], Any, list[Any]]:
     """Returns the nodes before the loop, the loop, and the constants of both.
 
     Args:
         parts: The functions of the export.
         body: The graph of `parts.turn`, in which all names begin with `turn/`.
+        hand_on: Bool. Whether the first turn hands its hashes on, which OpenVINO has no operation for.
     """
     from onnx import TensorProto, helper, numpy_helper
 
@@ -29,7 +30,9 @@ def loop_of(parts: Parts, body: Any) -> tuple[list[Any], Any, list[Any]]:
         node.input[:] = [shared.get(name, name) for name in node.input]
     known = {*parts.shared, *(constant.name for constant in body.initializer)}
     moved, kept = _parted(body.node, known)
-    kept, carried = _computed_once(kept, known.union(*(node.output for node in moved)), types)
+    carried: list[str] = []
+    if hand_on:
+        kept, carried = _computed_once(kept, known.union(*(node.output for node in moved)), types)
     kept, shapes = _kernels_inside(kept, body.initializer)
     begin = [
         helper.make_node("Cast", ["turn/number"], ["turn/turn"], to=TensorProto.INT32),

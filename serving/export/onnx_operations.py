@@ -1,5 +1,6 @@
 """The operations of TensorFlow that tf2onnx cannot convert, or converts wrongly, in operations of ONNX."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +21,7 @@ class _Maker:
         self.inputs, self._outputs = list(node.input), list(node.output)
         self._name, self._dtypes, self._shapes = node.name, node.output_dtypes, node.output_shapes
         self.keeps_axes = int(node.get_attr_value("keep_dims", False) or False)
+        self.boundaries = np.array(node.get_attr_value("boundaries", None) or [], np.float32)
         self.dtype, self.given = node.output_dtypes[0], graph.get_dtype(node.input[0])
         graph.remove_node(node.name)
 
@@ -63,15 +65,15 @@ def _bitcast(make: _Maker) -> None:
 
 
 def _bits_of_float(make: _Maker, x: str) -> str:
-    """The bits of a float32, exactly, as int64: a sign, an exponent and a fraction. All NaN have the same bits."""
-    broken = make("IsNaN", x)
+    """The bits of a float32, exactly, as int32: a sign, an exponent and a fraction. All NaN have the same bits."""
+    broken, infinite = make("IsNaN", x), make("IsInf", x)
     x = make("Where", broken, 0.0, x)
-    size = make("Abs", x)
+    size = make("Where", infinite, 0.0, make("Abs", x))
     guess = make("Floor", make("Mul", make("Log", size), float(1 / np.log(2))))
-    place = make.cast(make("Clip", guess, -126.0, float(_LARGEST)), "int64")
+    place = make.cast(make("Clip", guess, -126.0, float(_LARGEST)), "int32")
     exponents = np.arange(-126, _LARGEST + 1)
     half = exponents // 2  # two factors, since the smallest one alone would not be a normal number
-    scaled, row = size, make("Add", place, np.int64(126))
+    scaled, row = size, make("Add", place, np.int32(126))
     for powers in (half, exponents - half):
         scaled = make("Mul", scaled, make("Gather", (2.0**-powers).astype("float32"), row))
     # The logarithm may be off by one at a power of two.
@@ -79,21 +81,52 @@ def _bits_of_float(make: _Maker, x: str) -> str:
     scaled = make(
         "Where", above, make("Mul", scaled, 0.5), make("Where", below, make("Add", scaled, scaled), scaled)
     )
-    place = make("Sub", make("Add", place, make.cast(above, "int64")), make.cast(below, "int64"))
-    fraction = make.cast(make("Mul", make("Sub", scaled, 1.0), 2.0**23), "int64")
-    normal = make("Add", make("Mul", make("Add", place, np.int64(127)), np.int64(2**23)), fraction)
-    tiny = make.cast(make("Mul", make("Mul", size, 2.0**100), 2.0**49), "int64")
-    bits = make("Where", make("Less", size, 2.0**-126), tiny, normal)
-    bits = make("Where", make("IsInf", x), np.int64(0x7F800000), bits)
+    place = make("Sub", make("Add", place, make.cast(above, "int32")), make.cast(below, "int32"))
+    fraction = make.cast(make("Mul", make("Sub", scaled, 1.0), 2.0**23), "int32")
+    normal = make("Add", make("Mul", make("Add", place, np.int32(127)), np.int32(2**23)), fraction)
+    # The bound also keeps OpenVINO from one product with both factors, which would be infinite.
+    tiny = make.cast(make("Mul", make("Min", make("Mul", size, 2.0**126), 1.0), 2.0**23), "int32")
     negative = make("Or", make("Less", x, 0.0), make("Less", make("Div", 1.0, x), 0.0))  # -0 too
-    bits = make("Add", bits, make("Mul", make.cast(negative, "int64"), np.int64(2**31)))
-    return make("Where", broken, np.int64(0x7FC00000), bits)
+    # Products with 0 and 1 choose, since not every runtime chooses between large integers exactly.
+    is_tiny = make("Less", size, 2.0**-126)
+    chosen = (
+        (make("Not", is_tiny), normal),
+        (is_tiny, tiny),
+        (infinite, np.int32(0x7F800000)),
+        (broken, np.int32(0x7FC00000)),
+        (negative, np.int32(-(2**31))),
+    )
+    first, *others = (make("Mul", make.cast(condition, "int32"), bits) for condition, bits in chosen)
+    return functools.reduce(lambda total, bits: make("Add", total, bits), others, first)
 
 
 def _xlogy(make: _Maker) -> None:
     x, y = make.inputs
     zero = make("CastLike", 0.0, x)
     make.result("Where", make("Equal", x, zero), zero, make("Mul", x, make("Log", y)))
+
+
+def _erfc(make: _Maker) -> None:
+    (x,) = make.inputs
+    make.result("Sub", make("CastLike", 1.0, x), make("Erf", x))
+
+
+def _expm1(make: _Maker) -> None:
+    (x,) = make.inputs
+    make.result("Sub", make("Exp", x), make("CastLike", 1.0, x))
+
+
+def _log1p(make: _Maker) -> None:
+    (x,) = make.inputs
+    make.result("Log", make("Add", x, make("CastLike", 1.0, x)))
+
+
+def _bucketize(make: _Maker) -> None:
+    """How many of the sorted boundaries are not greater than each value."""
+    last = np.array([-1], np.int64)
+    above = make("GreaterOrEqual", make("Unsqueeze", make.cast(make.inputs[0], "float"), last), make.boundaries)
+    count = make("ReduceSum", make.cast(above, "int64"), last, keepdims=0)
+    make.result("Cast", count, to=make.dtype)
 
 
 def _erfinv(make: _Maker) -> None:
@@ -161,6 +194,10 @@ def handlers(errors: list[Exception]) -> dict[str, tuple[Callable[..., None], li
     known = {
         "Bitcast": _bitcast,
         "Xlogy": _xlogy,
+        "Bucketize": _bucketize,
+        "Erfc": _erfc,
+        "Expm1": _expm1,
+        "Log1p": _log1p,
         "Erfinv": _erfinv,
         "LowerBound": _bound("Less"),
         "Prod": _reduced("ReduceProd"),

@@ -3,28 +3,30 @@
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from dropzoo.common.files import whole_file
-from dropzoo.serving.export.parts import Unrolled
+from dropzoo.serving.export.onnx_graph import graph_of
+from dropzoo.serving.export.openvino_bits import make_signed, read
+from dropzoo.serving.export.parts import Parts, Unrolled
 
 _FULL = {"INFERENCE_PRECISION_HINT": "f32"}  # by default it computes in 16 bits where the processor can
 
 
 def check(signatures: Unrolled) -> None:
-    """Raises a ValueError if masks would have to be drawn.
+    """Raises a ValueError if OpenVINO would lose the spread of the samples.
 
-    OpenVINO computes unsigned integers of 32 bits as signed ones on CPUs, so its masks would be others.
+    Sums of a regression are in 64 bits, since a variance may be small beside the squares; OpenVINO computes them
+    in 32 bits on processors.
 
     Args:
         signatures: The signatures of the export.
     """
-    if signatures.draws:
+    if signatures.samples_regression:
         raise ValueError(
-            "OpenVINO cannot draw dropout masks, because it treats unsigned integers as signed. Pass "
-            "num_samples=0 for the deterministic answer, export an Ensemble, or use format='onnx' for the samples"
+            "OpenVINO has no 64-bit arithmetic, which the variance of a regression needs. Pass num_samples=0 for "
+            "the deterministic answer, export an Ensemble, or use format='onnx' for the samples"
         )
 
 
@@ -38,20 +40,29 @@ def weights_of(path: Path) -> Path:
 
 
 def write(
-    path: Path, content: bytes, precision: str, facts: Mapping[str, str], accept: Callable[[Path], None]
+    path: Path, parts: Parts, precision: str, facts: Mapping[str, str], accept: Callable[[Path], None]
 ) -> None:
     """Writes the two files, after a check of the files themselves.
 
     Args:
         path: Path of the graph.
-        content: The model as a file of ONNX.
+        parts: The functions of the export.
         precision: `"float32"`, or `"float16"` to store the weights in half precision.
         facts: Texts that the file holds, by name.
         accept: Function of the path of the finished graph, which raises an error to refuse the files.
+
+    Raises:
+        ValueError: If ONNX or OpenVINO has no operation for one of TensorFlow.
     """
     import openvino
 
-    model = _model(content)
+    graph = graph_of(parts, simple=True)
+    make_signed(graph)
+    model = read(graph.SerializeToString())
+    names = {value.name for value in (*graph.graph.input, *graph.graph.output)}
+    for node in model.get_ops():  # OpenVINO adds the names of inner values to those of inputs and outputs
+        for value in node.outputs():
+            value.get_tensor().set_names(value.get_names() & names)
     for name, text in facts.items():
         model.set_rt_info(text, ["dropzoo", name])
     with whole_file(path) as unfinished:
@@ -76,9 +87,3 @@ def run(file: Path, given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
     answers = openvino.Core().compile_model(openvino.Core().read_model(file), "CPU", _FULL)(dict(given))
     return {name: value for output, value in answers.items() for name in output.get_names()}
-
-
-def _model(content: bytes) -> Any:
-    import openvino
-
-    return openvino.Core().read_model(content)

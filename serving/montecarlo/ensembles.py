@@ -120,8 +120,8 @@ class Ensemble(Rival):
 
     Args:
         models: List of members: models, `.keras` files, or folders that `export_model` wrote. All members have
-            the same shapes of inputs and outputs. The loss in a file, or the `info.json` of a folder, tells the
-            task, as the loss of a model does.
+            the same shapes of inputs and outputs. The loss in a file, or the `info.json` of a folder, determines
+            the task, as the loss of a model does.
         task: What the outputs mean, as for `MonteCarlo`.
         from_logits: Whether the outputs are logits, as for `MonteCarlo`.
         calibration: A `Calibration` that `calibrate` fitted for these members in this order, as for `MonteCarlo`.
@@ -192,7 +192,10 @@ def _load(path: str | os.PathLike) -> tuple[keras.Model, list[str] | None]:
         for file, info in ((Path(path), None), (folder / "model.keras", folder / "info.json")):
             if file.is_file() and file.suffix == ".keras":
                 return _with_loss(file), _exported_kinds(info)
-    raise ValueError(f"Expected a model, a .keras file or a folder that export_model wrote. Received: {path!r}")
+    raise ValueError(
+        "Expected a model, a .keras file or a folder that export_model wrote; load another file yourself, with "
+        f"keras.models.load_model, and pass the model. Received: {path!r}"
+    )
 
 
 def _with_loss(file: Path) -> keras.Model:

@@ -8,6 +8,7 @@ import tensorflow as tf
 from _answers import RANDOM, answers
 from dropzoo import layers, serving
 from dropzoo.serving.calibration.answers import by_size
+from dropzoo.serving.calibration.fitting.forms import pairs_of
 from dropzoo.serving.calibration.fitting.heldout import HeldOut
 from dropzoo.serving.calibration.fitting.rows import Rows
 from dropzoo.serving.calibration.fitting.settings import settings_of
@@ -191,7 +192,7 @@ class TestHeldOutImages:
         """A third fits the temperature, the others promise, and copies of an image stay together."""
         images, labels = answers(90)
         images[1::2] = images[::2]
-        heldout = HeldOut(images, labels, "multi_class", (None, 4), 32)
+        heldout = HeldOut(pairs_of(images, labels, 32), "multi_class", (None, 4))
         heldout.scan()
         first, then = heldout.split(1 / 3, 0)
         assert not first & then and heldout.count(first) + heldout.count(then) == 90 and heldout.count(first) == 30

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from dropzoo import layers, serving
 from dropzoo.layers.draws.samples import SampleDraw
+from dropzoo.serving.calibration.fitting.forms import pairs_of
 from dropzoo.serving.calibration.fitting.heldout import HeldOut
 from dropzoo.serving.calibration.guarantee import Guarantee
 from dropzoo.serving.calibration.sites import can_set
@@ -94,7 +95,7 @@ def test_texts_are_known_by_their_content():
     keys = []
     for images in [*forms, tf.data.Dataset.from_tensor_slices((tf.constant(texts), labels)).batch(8)]:
         given = (images, None) if isinstance(images, tf.data.Dataset) else (images, labels)
-        held = HeldOut(*given, "multi_class", (None, 2), 7)
+        held = HeldOut(pairs_of(*given, 7), "multi_class", (None, 2))
         held.scan()
         keys.append(held.keys.tolist())
         assert sum(len(batch.keys) for batch in held.batches(set(keys[-1]), 1)) == 20

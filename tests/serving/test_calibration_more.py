@@ -8,6 +8,7 @@ import tensorflow as tf
 from _answers import answers
 from dropzoo import serving
 from dropzoo.serving.calibration.answers import WholeImage, by_size, reaches, within
+from dropzoo.serving.calibration.fitting.forms import pairs_of
 from dropzoo.serving.calibration.fitting.heldout import HeldOut
 from dropzoo.serving.calibration.grids import probability_grid
 
@@ -61,7 +62,7 @@ def test_one_image_is_too_few_to_fit_and_to_promise(identity):
     images, labels = answers(1)
     with pytest.raises(ValueError, match="Too few images for `error`.*the lowest possible level is 1"):
         serving.calibrate(identity, images, labels, guarantee={"error": 0.5}, verbose=0)
-    two = HeldOut(*answers(2), "multi_class", (None, 4), 32)
+    two = HeldOut(pairs_of(*answers(2), 32), "multi_class", (None, 4))
     two.scan()
     assert [len(part) for part in two.split(1 / 3, 0)] == [1, 1]
 

@@ -6,10 +6,13 @@ import zipfile
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from _small_cnn import images, small_cnn
 from dropzoo import layers, models, serving
 from dropzoo.serving.export import litert_file
+
+SITE_LAYERS = [name for name in layers.list_layers(sites_only=True) if not name.endswith(("1d", "3d"))]
 
 
 @pytest.fixture
@@ -23,9 +26,10 @@ def openvino():
     return pytest.importorskip("openvino", reason="needs dropzoo[openvino]")
 
 
-def tiny_unet(shape=(None, None, 1)):
+def tiny_unet(shape=(None, None, 1), layer=None):
     keras.utils.set_random_seed(0)
-    plan = {"encoder1_conv1": "spatial_dropout2d:0.3", "decoder1_conv1": "dropout:0.3"}
+    first, second = [layer] * 2 if layer else ("spatial_dropout2d", "dropout")
+    plan = {"encoder1_conv1": f"{first}:0.3", "decoder1_conv1": f"{second}:0.3"}
     return models.build_model("unet", input_shape=shape, depth=1, filters=2, dropout=plan)
 
 
@@ -56,9 +60,8 @@ def test_litert_samples_every_layer(litert, tmp_path):
     keras.utils.set_random_seed(0)
     x = inputs = keras.Input((9, 7, 1))
     x = keras.layers.Conv2D(6, 3, padding="same")(x)
-    for name in layers.list_layers(sites_only=True):
-        if not name.endswith(("1d", "3d")):
-            x = layers.get(f"{name}:0.1")(x)
+    for name in SITE_LAYERS:
+        x = layers.get(f"{name}:0.1")(x)
     outputs = keras.layers.Dense(3)(keras.layers.GlobalAveragePooling2D()(x))
     check(keras.Model(inputs, outputs), tmp_path / "a.tflite", images(2, (9, 7)), 2)
 
@@ -102,6 +105,44 @@ def test_openvino_runs_the_very_file_before_it_stands(openvino, precision, tmp_p
     assert not list(tmp_path.iterdir())
 
 
-def test_openvino_says_that_it_cannot_draw_masks(openvino, tmp_path):
-    with pytest.raises(ValueError, match="num_samples=0 for the deterministic answer.*format='onnx'"):
-        serving.export_model(tiny_unet(), tmp_path / "a.xml", 2, format="openvino")
+def check_openvino(openvino, model, folder, *batches, num_samples=3, atol=1e-5, **options):
+    """Compares files of OpenVINO with the SavedModel: a mask that differs in one unit shows."""
+    saved = serving.export_model(model, folder / "model", num_samples, **options)
+    path = serving.export_model(model, folder / "a.xml", num_samples, format="openvino", **options)
+    run = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    assert [value.get_names() for value in run.inputs] == [{"images"}]
+    signatures = tf.saved_model.load(saved).signatures
+    for x in batches:
+        found = {name: value for output, value in run({"images": x}).items() for name in output.get_names()}
+        wanted = signatures["serving_default"](images=x) | signatures["predict_mc"](images=x)
+        assert set(found) == set(wanted)
+        for name, value in wanted.items():
+            np.testing.assert_allclose(found[name], value, atol=atol, err_msg=name)
+
+
+@pytest.mark.parametrize("sampling", ["fixed", pytest.param("balanced", marks=pytest.mark.slow)])
+def test_openvino_samples_a_u_net_of_any_size(openvino, sampling, tmp_path):
+    check_openvino(openvino, tiny_unet(), tmp_path, images(2, (11, 8)), images(3, (6, 7)), sampling=sampling)
+
+
+def test_openvino_samples_a_cnn_by_content(openvino, tmp_path):
+    model = small_cnn(scale=1.0)  # of answers that no softmax hides
+    check_openvino(openvino, model, tmp_path, images(2), -images(3), sampling="balanced", seed=2**32 - 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layer", SITE_LAYERS)
+@pytest.mark.parametrize("family", ["unet", "cnn"])
+def test_openvino_table_of_layers(openvino, family, layer, tmp_path):
+    if family == "cnn":
+        model, sizes = small_cnn({"module1": f"{layer}:0.3"}, input_shape=(64, 64, 1), scale=1.0), [(64, 64)]
+    else:
+        model, sizes = tiny_unet(layer=layer), [(64, 64), (30, 45), (61, 17)]
+    check_openvino(openvino, model, tmp_path, *(images(2, size) for size in sizes))
+
+
+def test_openvino_has_no_64_bits_for_the_variance_of_a_regression(openvino, tmp_path):
+    model = small_cnn(num_classes=1)
+    with pytest.raises(ValueError, match="num_samples=0 for.*format='onnx'"):
+        serving.export_model(model, tmp_path / "a.xml", 2, format="openvino", task="regression")
+    assert not list(tmp_path.iterdir())

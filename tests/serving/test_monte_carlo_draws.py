@@ -54,6 +54,18 @@ def test_bits_compile_to_the_same(balanced):
     np.testing.assert_array_equal(bits(4, balanced, plain=True), bits(4, balanced, plain=False))
 
 
+@pytest.mark.parametrize("balanced", [True, False])
+@pytest.mark.parametrize("length", [6, 12, 15, 1])
+def test_bits_of_windows_compile_to_the_same(length, balanced):
+    """Six images, two in each of three samples, and a first axis that holds several rows for each image."""
+    rows, sample = tf.constant([7, 9] * 3, tf.uint32), tf.constant([[0], [0], [1], [1], [2], [2]])
+    given = (length, 50), tf.constant([1, 2], tf.uint32), rows, sample, 3
+    plain, compiled = (_samples.sample_bits(*given, balanced=balanced, plain=p) for p in (True, False))
+    np.testing.assert_array_equal(plain, compiled)
+    if length == 12:
+        assert len(np.unique(plain.numpy(), axis=0)) == 12
+
+
 def test_independent_samples_rows_and_units_are_uncorrelated():
     drawn = (bits(8, balanced=False) / 2**32 - 0.5) * np.sqrt(12)
     limit = 5 / np.sqrt(drawn.size)

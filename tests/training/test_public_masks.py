@@ -7,10 +7,11 @@ from PIL import Image
 
 from _folders import SIZE, ids, pairs
 from dropzoo.training.data.files.coco import unpacked
+from dropzoo.training.data.files.drawing import draw
 from dropzoo.training.data.files.layouts import read_layout
-from dropzoo.training.data.files.masks import Meaning, draw, read_ids
+from dropzoo.training.data.files.masks import Meaning, read_ids
 from dropzoo.training.data.files.splits import fold_of
-from dropzoo.training.data.files.table import Polygons, Reading, Runs, Sample
+from dropzoo.training.data.files.table import Drawn, Reading, Runs, Sample
 from dropzoo.training.data.folders import read_folder
 
 
@@ -63,7 +64,7 @@ def test_rows_without_a_group_are_groups_of_their_own():
 
 
 def test_run_lengths_are_columns_of_pixels():
-    inside = draw(Polygons((3, 4), ((2, Runs((2, 3, 4, 1, 2))),)))
+    inside = draw(Drawn((3, 4), ((2, Runs((2, 3, 4, 1, 2))),)), np.load)
     np.testing.assert_array_equal(inside, [[0, 2, 0, 2], [0, 2, 0, 0], [2, 0, 0, 0]])
 
 

@@ -205,19 +205,6 @@ def parts(root):
     images(root, "images_part_2/{}.png", range(2, 4))
 
 
-def run_lengths(root):
-    images(root, "train_v2/{}.png", range(2))
-    images(root, "test_v2/{}.png", range(2, 4))
-    write(root / "train.csv", "ImageId,EncodedPixels\n0.png,1 3\n")
-
-
-def nuclei(root):
-    for n in range(3):
-        picture(root / f"id{n}" / "images" / f"id{n}.png")
-        for k in range(2):
-            mask(root / f"id{n}" / "masks" / f"{n}{k}.png")
-
-
 def kitti(root):
     for n in range(3):
         Image.fromarray(np.arange(768, dtype=np.uint8).reshape(16, 16, 3) + np.uint8(n)).save(
@@ -269,9 +256,6 @@ def a_file(root):
     [
         (drive, {}, "Several folders may hold the masks: .*--masks"),
         (parts, {}, "look like parts of one data set are not classes.*--split-file"),
-        (run_lengths, {}, "look like splits hold neither masks nor class folders: test_v2, train_v2"),
-        (run_lengths, {"split_file": "train.csv"}, "Masks as run lengths cannot be read.*EncodedPixels"),
-        (nuclei, {}, "several masks of it.*--masks-as instances"),
         (kitti, {}, r"other looks like the masks of .*image_2.*\(--masks\)"),
         (elsewhere, {"split_file": "rows.csv"}, "1 of 4 files in .* do not exist: a/3.png"),
         (several_labels, {}, "rows that mark 0 or 1 or 2 of the columns a, b, c"),

@@ -16,11 +16,12 @@ from dropzoo.training.data.files.headers import Facts, count_pages, read_facts
 from dropzoo.training.data.files.layouts import read_layout
 from dropzoo.training.data.files.masks import Meaning, look
 from dropzoo.training.data.files.reader import Examples, Reader
+from dropzoo.training.data.files.sizes import with_sizes
 from dropzoo.training.data.files.splits import assign, find_doubles, in_turns, with_groups
 from dropzoo.training.data.files.summary import histogram, summarise
 from dropzoo.training.data.files.table import SPLITS, Reading, Sample, Table, some
 from dropzoo.training.data.files.threads import map_files
-from dropzoo.training.data.images import other_channels, read_image, usual
+from dropzoo.training.data.images import other_channels, read_image, read_mask, usual
 from dropzoo.training.data.pipeline import Source, Split, numbered_split
 
 _USUAL_CHANNELS = 4
@@ -38,6 +39,7 @@ def read_folder(folder: Path, reading: Reading) -> Source:
     table = read_layout(folder, reading)
     facts, table = _headers(table, reading)
     table = _pages(table, facts, reading)
+    table = with_sizes(table, facts, reading)
     shape, dtype = _images(table, facts, reading)
     meaning, classes, names, found = find_classes(folder, table, facts, reading)
     table = assign(with_groups(table, reading.group_by), reading)
@@ -86,10 +88,9 @@ def _key(table: Table, reading: Reading, meaning: str) -> str:
     digest = hashlib.sha256(f"{reading} {meaning}".encode())
     for sample in table.samples:
         digest.update(repr(sample).encode())
-        for path in (sample.image, sample.mask):
-            if isinstance(path, Path):
-                status = path.stat()
-                digest.update(f"{status.st_size} {status.st_mtime_ns}".encode())
+        for path in sample.files:
+            status = path.stat()
+            digest.update(f"{status.st_size} {status.st_mtime_ns}".encode())
     return digest.hexdigest()
 
 
@@ -109,7 +110,7 @@ def _headers(table: Table, reading: Reading) -> tuple[dict[Path, Facts], Table]:
     if broken and reading.broken == "refuse":
         refuse_broken(broken)
     if broken:
-        samples = [sample for sample in table.samples if not {sample.image, sample.mask} & broken.keys()]
+        samples = [sample for sample in table.samples if not set(sample.files) & broken.keys()]
         doubt = f"Left out {len(broken):,} files that cannot be read: {some(list(map(str, broken)))}"
         table = dataclasses.replace(table, samples=samples, doubts=[*table.doubts, doubt], unreadable=broken)
     if not table.samples:
@@ -123,14 +124,14 @@ def _undecodable(table: Table, facts: dict[Path, Facts]) -> dict[Path, str]:
     def reasons(sample: Sample) -> dict[Path, str]:
         page = 0 if facts[sample.image].pages > 1 else None
         found: dict[Path, str] = {}
-        for path in (sample.image, sample.mask):
-            if not isinstance(path, Path):
-                continue
+        for path in sample.files:
             try:
                 if path == sample.image:
                     read_image(path, page)
-                else:
+                elif path == sample.mask:
                     look(dataclasses.replace(sample, page=page), Meaning(found=False))
+                else:
+                    read_mask(path)
             except ValueError as error:
                 if "Cannot read" in str(error):
                     found[path] = str(error)

@@ -13,7 +13,8 @@ import tensorflow as tf
 from dropzoo.common.checks import check_choice, check_count, check_seed
 from dropzoo.serving.calibration.calibration import Calibration
 from dropzoo.serving.calibration.fitting.figures import figures_of
-from dropzoo.serving.calibration.fitting.heldout import HeldOut, first_of
+from dropzoo.serving.calibration.fitting.forms import first_of, pairs_of
+from dropzoo.serving.calibration.fitting.heldout import HeldOut
 from dropzoo.serving.calibration.fitting.promise import Promise
 from dropzoo.serving.calibration.fitting.promises import promises_of
 from dropzoo.serving.calibration.fitting.rows import Rows
@@ -57,11 +58,11 @@ def calibrate(
     Args:
         predictor: A Keras model (one pass, its dropout off), a `MonteCarlo` with a fixed number of samples, an
             `Ensemble`, or a `TestTimeAugmentation`.
-        images: Array of images, or a `tf.data.Dataset` of batches `(images, labels)`, which is read several times
-            and may be larger than memory.
+        images: Array of images, or batches `(images, labels)`: a `tf.data.Dataset`, a `keras.utils.PyDataset` or a
+            `DataLoader`, which is read several times and may be larger than memory.
         labels: Array of labels; None with a dataset. For `"multi_class"` and `"binary"` they are the numbers of
-            the classes, one for each image or pixel; for `"multi_label"` 0 or 1 for each label; for `"regression"`
-            the values.
+            the classes, one for each image or pixel, also one-hot; for `"multi_label"` 0 or 1 for each label; for
+            `"regression"` the values.
         temperature: True for one temperature, `"per_class"` for one temperature for each class (each class needs
             many examples), or False for none. A regression has no temperature.
         sites: `"as_is"` keeps the sites and rates of `predictor`. `"search"` chooses which sites drop, and at
@@ -77,7 +78,7 @@ def calibrate(
         classes: The classes for which `"miss"` and `"false"` hold; None for all classes. Each class needs held-out
             examples, for `"set"` too.
         task: What the output of a model means, as for `MonteCarlo`; None for the task of the predictor.
-        from_logits: Whether the output of a model is logits, as for `MonteCarlo`; None to find it out, or for what
+        from_logits: Whether the output of a model is logits, as for `MonteCarlo`; None to find out, or to use what
             the predictor knows.
         data: Str, the name of the held-out data, for the record.
         ignore_class: Int, the label of pixels or images that do not count, as in Keras' `MeanIoU`; None if all
@@ -92,7 +93,7 @@ def calibrate(
     Raises:
         ValueError: If there are too few images for a level (the error says the lowest possible level), a class has
             no held-out example, a label is not one of the model's classes, a level is not in (0, 1), a guarantee
-            is unknown or not for such outputs, or no threshold keeps the level.
+            is unknown or not for such outputs, or no threshold achieves the level.
 
     Example:
     >>> import numpy as np
@@ -110,7 +111,10 @@ def calibrate(
         dropout that is added after training: Ledda, Fumera and Roli, 2023, arXiv:2302.02924.
     """
     _check_options(temperature, sites, confidence)
-    source = source_of(predictor, task, first_of(images), from_logits)
+    pairs = pairs_of(images, labels, check_count(batch_size, "batch_size"))
+    example = first_of(pairs)
+    source = source_of(predictor, task, example, from_logits)
+    source.readers[0].inputs.check(example)
     shape = source.output.shape
     about = _check_classes(classes, shape[-1] or 1)
     promises = promises_of(guarantee or {}, source.kind, shape, confidence, about)
@@ -118,7 +122,7 @@ def calibrate(
     fits = tempers or sites == "search" or bool(_PREPARED & promises.keys())
 
     _check_ignored(ignore_class, source.kind)
-    heldout = HeldOut(images, labels, source.kind, shape, check_count(batch_size, "batch_size"), ignore_class)
+    heldout = HeldOut(pairs, source.kind, shape, ignore_class)
     heldout.scan()
     first, then = heldout.split(_FIT_SHARE if promises and fits else float(fits), check_seed(seed))
     _check_examples(heldout, about, promises, temperature)

@@ -1,14 +1,13 @@
 """Held-out images and labels, which are checked once, split in two by their content, and read batch by batch."""
 
 import hashlib
-from collections.abc import Callable, Collection, Iterable, Iterator
-from functools import partial
+from collections.abc import Collection, Iterator
 from typing import Any, NamedTuple
 
 import keras
 import numpy as np
-import tensorflow as tf
 
+from dropzoo.serving.calibration.fitting.forms import Pairs
 from dropzoo.serving.calibration.temperature import is_coins
 
 VOID = -1
@@ -36,12 +35,9 @@ class HeldOut:
     """Held-out images with their labels.
 
     Args:
-        images: Array with the batch first, or a structure of such arrays; or a `tf.data.Dataset` of batches
-            `(images, labels)` that yields the same images each time it is read, in any order.
-        labels: Array of labels, or None with a dataset.
+        pairs: The images and labels, as `pairs_of` returns them: the same ones each time, in any order.
         kind: The output kind.
         output_shape: The shape of the model's output, with the batch.
-        batch_size: Int, how many images to read at a time; a dataset has batches of its own.
         ignore_class: Int, the label of positions that do not count; None if all count. An image without any other
             label is left out.
 
@@ -51,20 +47,12 @@ class HeldOut:
 
     def __init__(
         self,
-        images: Any,
-        labels: Any,
+        pairs: Pairs,
         kind: str,
         output_shape: tuple[int | None, ...],
-        batch_size: int,
         ignore_class: int | None = None,
     ) -> None:
-        self._kind, self._output_shape, self._ignored = kind, output_shape, ignore_class
-        if isinstance(images, tf.data.Dataset):
-            _check_dataset(images, labels)
-            self._pairs: Callable[[], Iterable[tuple[Any, Any]]] = images.__iter__
-        else:
-            arrays, truth = _check_arrays(images, labels)
-            self._pairs = partial(_slices, arrays, truth, batch_size)
+        self._pairs, self._kind, self._output_shape, self._ignored = pairs, kind, output_shape, ignore_class
         self.classes = 1 if kind == "regression" else output_shape[-1] or 1
         self.keys = np.zeros(0, np.uint64)
         self._holds = np.zeros((0, self.classes), bool)
@@ -188,6 +176,8 @@ def check_labels(
     ):
         labels = labels[..., 0] if kind != "multi_label" or classes != 1 else labels
     each = kind in ("multi_label", "regression")
+    if not each and len(labels.shape) == len(output_shape) and (classes or 1) > 1 and labels.shape[-1] == classes:
+        labels = _of_one_hot(labels)
     if kind == "regression" and labels.ndim == len(output_shape) - 1 and classes == 1:
         labels = labels[..., None]
     wanted = (*middle, classes) if each else middle
@@ -221,53 +211,15 @@ def check_labels(
     return whole.reshape(len(whole), -1, classes or 1) if each else whole.reshape(len(whole), -1)
 
 
-def first_of(images: Any) -> Any:
-    """Returns the inputs of the first images, or of the first batch of a dataset.
-
-    Args:
-        images: The images as `HeldOut` takes them.
-
-    Raises:
-        ValueError: If there are none.
-    """
-    if not isinstance(images, tf.data.Dataset):
-        first = keras.tree.map_structure(lambda x: np.asarray(x)[:16], images)
-        if all(x.size for x in keras.tree.flatten(first)):
-            return first
-        raise ValueError("Calibration needs held-out images. Received: none")
-    if not isinstance(images.element_spec, tuple) or len(images.element_spec) != 2:
-        raise ValueError(f"The dataset must give batches (images, labels). Received: {images.element_spec}")
-    for inputs, _ in images.take(1):
-        return inputs
-    raise ValueError("Calibration needs held-out images. Received: none")
-
-
-def _slices(images: Any, labels: np.ndarray, size: int) -> Iterator[tuple[Any, np.ndarray]]:
-    """Yields arrays in batches."""
-    for first in range(0, len(labels), size):
-        places = slice(first, first + size)
-        yield keras.tree.map_structure(lambda x, places=places: x[places], images), labels[places]
-
-
-def _check_dataset(images: tf.data.Dataset, labels: Any) -> None:
-    if labels is not None:
-        raise ValueError("A dataset already contains the labels: leave `labels` out. Received: both")
-    if images.cardinality() == tf.data.INFINITE_CARDINALITY:
-        raise ValueError("The dataset must be finite: leave out `repeat()`. Received: an infinite dataset")
-
-
-def _check_arrays(images: Any, labels: Any) -> tuple[Any, np.ndarray]:
-    if labels is None:
-        raise ValueError("Calibration needs `labels`, or a tf.data.Dataset of (images, labels). Received: None")
-    truth = np.asarray(labels)
-    # A list or dict holds one array for each input, as in Keras.
-    arrays = keras.tree.map_structure(np.asarray, images)
-    sizes = {len(x) if x.ndim else 0 for x in keras.tree.flatten(arrays)}
-    if not truth.ndim or not len(truth) or sizes == {0}:
-        raise ValueError("Calibration needs held-out images. Received: none")
-    if sizes != {len(truth)}:
-        raise ValueError(f"Each image needs one label. Received: {sorted(sizes)} images, {len(truth)} labels")
-    return arrays, truth
+def _of_one_hot(labels: np.ndarray) -> np.ndarray:
+    """Returns the numbers of the classes of one-hot labels; raises a ValueError for labels of another form."""
+    fits = np.isin(labels, (0, 1)).all(-1) & (labels.sum(-1) == 1)
+    if not fits.all():
+        raise ValueError(
+            "`labels` must be the numbers of classes, or one-hot: 1 for one class and 0 for the others. Received: "
+            f"{labels[~fits][0]}. For the likeliest class, pass np.argmax(labels, -1)"
+        )
+    return labels.argmax(-1)
 
 
 def _key(parts: Iterator[np.ndarray]) -> int:

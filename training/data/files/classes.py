@@ -10,10 +10,11 @@ from dropzoo.training.data.files.broken import refuse_broken
 from dropzoo.training.data.files.colours import Palette, find_colours, palette_of, read_names, read_palette
 from dropzoo.training.data.files.headers import Facts
 from dropzoo.training.data.files.masks import Meaning, Values, look, parse_meaning, settle
-from dropzoo.training.data.files.table import Reading, Sample, Table, some
+from dropzoo.training.data.files.table import Drawn, Reading, Sample, Table, some
 from dropzoo.training.data.files.threads import map_files
 from dropzoo.training.data.images import read_alpha, read_image
 
+_MOST_LOOKED_AT = 2000  # masks of single objects that are read at the start
 # Files beside masks that name the classes, and those that also have their colours.
 _NAMES = ("classes.txt", "class_names.txt", "codes.txt", "labels.txt", "names.txt", "classes.csv")
 _COLOURS = (
@@ -40,16 +41,17 @@ def find_classes(
         return Meaning(), {}, _label_names(table, reading), []
     palette, palette_file = _colours_beside(folder)
     meaning = parse_meaning(reading.masks_as, palette, folder)
+    _refuse_drawn(table, meaning)
     if meaning.kind == "palette" and meaning.palette is None:
         files = [sample for sample in table.samples if isinstance(sample.mask, Path)]
         meaning = dataclasses.replace(meaning, palette=_occurring(files))
         table.notes.append("The classes of colours are in the order of their codes, #000000 first")
     elif meaning.kind == "palette" and reading.masks_as == "palette":
         table.notes.append(f"The colours of the classes are those of {palette_file}")
-    found = _looked_at(table, meaning)
+    found = _looked_at(table, meaning, facts, reading.broken == "skip")
     _refuse_sizes(table, facts, found)
     _refuse_alpha(table, found, meaning)
-    classes = _drawn(found) if table.class_names else settle(found, reading.ignore_class, meaning)
+    classes = _drawn(table, found) if table.class_names else settle(found, reading.ignore_class, meaning)
     names = _mask_names(folder, table, reading, meaning, classes, found, palette_file)
     present = {int(value) for each in found for value in each.values}
     if reading.ignore_class is not None and reading.ignore_class not in present:
@@ -57,10 +59,19 @@ def find_classes(
     return meaning, classes, names, found
 
 
-def _looked_at(table: Table, meaning: Meaning) -> list[Values]:
-    """Returns the values of all masks, or raises the error that names all masks that cannot be read."""
+def _looked_at(table: Table, meaning: Meaning, facts: dict[Path, Facts], every: bool) -> list[Values]:
+    """Returns the values of all masks, or raises the error that names all masks that cannot be read.
 
-    def values(sample: Sample) -> Values | ValueError:
+    There may be tens of thousands of masks of single objects, whose values are known. Unless `every` is true, only
+    some of them are read to estimate the shares of the classes; the others have no values here.
+    """
+    chosen = set(range(len(table.samples))) if every else _some_images(table)
+
+    def values(number: int) -> Values | ValueError:
+        sample = table.samples[number]
+        if number not in chosen:
+            none = np.array([], np.int64)
+            return Values(sample.image, none, none, size=facts[sample.image][:2])
         try:
             return look(sample, meaning)
         except ValueError as error:
@@ -68,7 +79,7 @@ def _looked_at(table: Table, meaning: Meaning) -> list[Values]:
 
     found: list[Values] = []
     broken: dict[Path, str] = {}
-    for sample, each in zip(table.samples, map_files(values, table.samples), strict=True):
+    for sample, each in zip(table.samples, map_files(values, range(len(table.samples))), strict=True):
         if isinstance(each, Values):
             found.append(each)
         elif "Cannot read" not in str(each):
@@ -79,8 +90,44 @@ def _looked_at(table: Table, meaning: Meaning) -> list[Values]:
     return found
 
 
-def _drawn(found: list[Values]) -> dict[int, int]:
-    return {int(value): int(value) for each in found for value in each.values}
+def _some_images(table: Table) -> set[int]:
+    """Returns the numbers of the samples whose masks are looked at: some of those with files of single objects."""
+    files = [len(sample.files) - 1 if isinstance(sample.mask, Drawn) else 0 for sample in table.samples]
+    if sum(files) <= _MOST_LOOKED_AT:
+        return set(range(len(files)))
+    step = sum(files) / _MOST_LOOKED_AT
+    joined = [number for number, count in enumerate(files) if count]
+    chosen = {joined[int(place)] for place in np.arange(0, len(joined), step)}
+    table.notes.append(
+        f"The shares of the classes are those of {len(chosen):,} of the images with objects; `dropzoo inspect` "
+        "counts all of them"
+    )
+    return chosen | {number for number, count in enumerate(files) if not count}
+
+
+def _refuse_drawn(table: Table, meaning: Meaning) -> None:
+    """Raises a ValueError for a meaning that masks of objects cannot have."""
+    drawn = [sample for sample in table.samples if isinstance(sample.mask, Drawn)]
+    if not drawn or meaning.found or meaning.kind == "instances":
+        return
+    if not any(len(sample.files) > 1 for sample in drawn):
+        raise ValueError(
+            "The masks are outlines or run lengths, which hold no values. Received: masks_as="
+            f"{meaning.kind!r} (--masks-as). Leave it out, or pass 'instances' to keep objects apart in scores"
+        )
+    if meaning.kind in ("ids", "palette"):
+        raise ValueError(
+            "Each file is the mask of a single object of one class. Received: masks_as="
+            f"{meaning.kind!r} (--masks-as). Draw objects of several classes into one file of class ids"
+        )
+
+
+def _drawn(table: Table, found: list[Values]) -> dict[int, int]:
+    """Returns the classes of masks that are drawn."""
+    drawn = {
+        label for sample in table.samples if isinstance(sample.mask, Drawn) for label, _ in sample.mask.shapes
+    }
+    return {number: number for number in sorted(drawn | {int(value) for each in found for value in each.values})}
 
 
 def _occurring(samples: list[Sample]) -> Palette:

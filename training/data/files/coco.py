@@ -9,7 +9,7 @@ from typing import Any
 
 from dropzoo.training.data.files.listing import Listing
 from dropzoo.training.data.files.names import FileNames
-from dropzoo.training.data.files.table import Polygons, Runs, Sample, Shape, Table, some, split_of
+from dropzoo.training.data.files.table import Drawn, Runs, Sample, Shape, Table, some, split_of
 
 
 def find_coco(root: Path) -> dict[str, Path]:
@@ -81,8 +81,7 @@ def _read(path: Path, root: Path, split: str) -> Table:
                 f"Annotation {each.get('id')} in {path} has the category {each['category_id']}, which is "
                 f"not listed"
             )
-        for shape in _shapes(outlines):
-            shapes.setdefault(each["image_id"], []).append((classes[each["category_id"]], shape))
+        shapes.setdefault(each["image_id"], []).append((classes[each["category_id"]], _shape(outlines)))
     if boxes:
         raise ValueError(
             f"{boxes:,} annotations in {path} have no outline, but at most a box. Remove them, or save masks as "
@@ -103,7 +102,7 @@ def _read(path: Path, root: Path, split: str) -> Table:
         if found is None:
             missing.append(image["file_name"])
             continue
-        mask = Polygons((image["height"], image["width"]), tuple(shapes.get(image["id"], ())))
+        mask = Drawn((image["height"], image["width"]), tuple(shapes.get(image["id"], ())))
         samples.append(Sample(found, mask=mask, split=split))
     if missing:
         raise ValueError(
@@ -114,12 +113,12 @@ def _read(path: Path, root: Path, split: str) -> Table:
     return Table(root, samples, names, notes=[f"Masks are drawn from the outlines of {path}"])
 
 
-def _shapes(outlines: Any) -> list[Shape]:
+def _shape(outlines: Any) -> Shape:
     """Returns the polygons of an annotation, or its run lengths."""
     if isinstance(outlines, list):
-        return [tuple(map(float, corners)) for corners in outlines]
+        return tuple(tuple(map(float, corners)) for corners in outlines)
     counts = outlines["counts"]
-    return [Runs(tuple(counts if isinstance(counts, list) else unpacked(counts)))]
+    return Runs(tuple(counts if isinstance(counts, list) else unpacked(counts)))
 
 
 def unpacked(text: str) -> list[int]:

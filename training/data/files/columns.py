@@ -34,8 +34,10 @@ _COLUMNS = {
         *("participant", "participantid"),
     ),
 }
-#: The heads of columns of masks as run lengths.
-RUN_LENGTHS = ("encodedpixels", "rle", "rlemask")
+#: The heads of columns of masks as run lengths, and those of columns that may hold them.
+RUN_LENGTHS = ("encodedpixels", "encodedpixel", "rle", "rles", "rlemask", "maskrle", "runlengths", "runlength")
+_MAYBE_RUNS = ("mask", "annotation", "segmentation", "pixels")
+_RUNS = re.compile(r"\d+ \d+( \d+ \d+)*")
 _EMPTY = {"", "nan", "na", "n/a", "null", "<na>"}  # what programs write for a value that is missing
 _MOST_VALUES = 20  # labels with fractions, beyond which they are measured values
 
@@ -58,6 +60,33 @@ def find_columns(head: Sequence[str], lines: Sequence[Sequence[str]]) -> dict[st
     if len(head) == 2 and list(found) == ["file"] and heads[1 - found["file"]] not in RUN_LENGTHS:
         found["label"] = 1 - found["file"]
     return found
+
+
+def column_of_runs(head: Sequence[str], lines: Sequence[Sequence[str]]) -> int | None:
+    """Returns the place of the column of run lengths, or None for a table without one."""
+    heads = [squashed(name) for name in head]
+    for place, name in enumerate(heads):
+        if name in RUN_LENGTHS:
+            return place
+        cells = [runs_in(line, place) for line in lines] if name in _MAYBE_RUNS else []
+        if any(cells) and all(_RUNS.fullmatch(cell) for cell in cells if cell):
+            return place
+    return None
+
+
+def runs_in(line: Sequence[str], place: int) -> str:
+    """Returns the run lengths in a cell, with spaces between numbers; "" if there is no object, as for -1."""
+    text = " ".join(re.sub(r"[\[\](),;]", " ", cell_of(line, place)).split())
+    return "" if text == "-1" else text
+
+
+def joint_column(head: Sequence[str]) -> int | None:
+    """Returns the place of a column such as `ImageId_ClassId` or `Image_Label`, or None."""
+    for place, name in enumerate(head):
+        parts = [squashed(part) for part in re.split("[_ -]", name)]
+        if len(parts) == 2 and parts[0] in _COLUMNS["file"] and parts[1] in _COLUMNS["label"]:
+            return place
+    return None
 
 
 def cell_of(line: Sequence[str], place: int) -> str:

@@ -15,8 +15,8 @@ from dropzoo.training.data.files.coco import find_coco, read_coco
 from dropzoo.training.data.files.listing import BEHIND, MASKS, Listing, descend, folders_in, has_images, is_litter
 from dropzoo.training.data.files.lists import with_split_lists
 from dropzoo.training.data.files.merge import merge_splits
+from dropzoo.training.data.files.objects import IMAGES, object_folders
 from dropzoo.training.data.files.pair_folders import (
-    IMAGES,
     images_and_masks,
     inner,
     paired,
@@ -139,6 +139,7 @@ def _found(root: Path, reading: Reading, listing: Listing) -> Table | None:
     layouts: tuple[Callable[[Path, Reading, Listing], Table | None], ...] = (
         _given_splits,
         images_and_masks,
+        object_folders,
         _coco,
         listed_in_csv,
         class_folders,
@@ -161,6 +162,8 @@ def _given_splits(root: Path, reading: Reading, listing: Listing) -> Table | Non
             tables[split] = found
     if not tables:
         return _listed_splits(root, folders, reading, listing)
+    if len({table.task for table in tables.values()}) > 1:  # folders of images to predict, beside those with masks
+        tables = {split: table for split, table in tables.items() if table.task == "segmentation"}
     table = merge_splits(root, tables)
     if len(folders) == 1 and not any(split_of(folder.name) for folder in folders.values()):
         # The only folder, of a name such as Training_Input, is no split beside another.
@@ -219,11 +222,12 @@ def _listed_splits(root: Path, folders: dict[str, Path], reading: Reading, listi
 
 
 def _split_table(folder: Path, root: Path, reading: Reading, listing: Listing) -> Table | None:
-    for layout in (images_and_masks, _coco, listed_in_csv, class_folders, side_by_side):
+    for layout in (images_and_masks, object_folders, _coco, listed_in_csv, class_folders, side_by_side):
         if (table := layout(folder, reading, listing)) is not None:
             return table
     names = folders_in(folder)
-    if len(names) == 1 and has_images(names[0]):  # a split with a single class
+    is_class = len(names) == 1 and names[0].name.lower() not in IMAGES
+    if is_class and has_images(names[0]):  # a split with a single class
         return read_classes(folder, names, listing)
     return None
 

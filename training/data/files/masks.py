@@ -5,11 +5,11 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw
 
 from dropzoo.common.checks import unknown
 from dropzoo.training.data.files.colours import Palette, read_palette
-from dropzoo.training.data.files.table import Polygons, Runs, Sample, some
+from dropzoo.training.data.files.drawing import counts_of, draw
+from dropzoo.training.data.files.table import Drawn, Sample, some
 from dropzoo.training.data.images import JPEG, read_alpha, read_image, read_mask
 
 #: The values of `masks_as`; "palette" and "threshold" may be followed by "=" and a file or a number.
@@ -57,6 +57,21 @@ class Meaning:
             return (values > 0).astype(np.uint8)
         return values
 
+    def inside(self, path: Path) -> np.ndarray:
+        """Returns where the object is in the file of its own mask, `(height, width)` of bool."""
+        stored = read_mask(path)
+        if self.kind in ("threshold", "alpha"):
+            return self.ids(stored, path) > 0
+        values = stored.max(-1)
+        if self.found and ((values != 0) & (values != values.max(initial=0))).any():
+            raise ValueError(
+                f"The mask of a single object must hold 0 and one other value. Received: {path} with "
+                f"{len(np.unique(values)):,} values. If it has greys in between, as after JPEG or a smooth change "
+                "of size, pass masks_as='threshold' (--masks-as threshold). If every value except 0 is the "
+                "object, pass masks_as='instances' (--masks-as instances)"
+            )
+        return values > 0
+
 
 @dataclasses.dataclass
 class Values:
@@ -94,33 +109,11 @@ def parse_meaning(text: str | None, colours: Palette | None, root: Path) -> Mean
 
 def read_ids(sample: Sample, meaning: Meaning) -> np.ndarray:
     """Returns the mask of a sample as ids, `(height, width)`."""
-    if isinstance(sample.mask, Polygons):
-        return draw(sample.mask)
+    if isinstance(sample.mask, Drawn):
+        return draw(sample.mask, meaning.inside)
     path = Path(str(sample.mask))
     read = read_image if meaning.kind == "palette" else read_mask  # colours rather than the indices of a palette
     return meaning.ids(read(path, sample.page), path)
-
-
-def draw(mask: Polygons) -> np.ndarray:
-    """Returns polygons and run lengths as ids, `(height, width)`."""
-    height, width = mask.size
-    image = Image.new("I", (width, height))
-    pen = ImageDraw.Draw(image)
-    for number, shape in mask.shapes:
-        if isinstance(shape, Runs):
-            image.paste(number, mask=Image.fromarray(_inside(shape, height, width)))
-        elif len(shape) >= 6:
-            pen.polygon(list(shape), fill=number)
-    ids = np.asarray(image)
-    return ids.astype(np.uint8 if ids.max(initial=0) < 256 else np.int32)
-
-
-def _inside(runs: Runs, height: int, width: int) -> np.ndarray:
-    """Returns run lengths as a mask of True and False, `(height, width)`."""
-    flat = np.repeat(np.arange(len(runs.counts)) % 2 == 1, runs.counts)
-    if flat.size != height * width:
-        raise ValueError(f"Run lengths must cover {height}x{width} pixels. Received: {flat.size:,}")
-    return np.ascontiguousarray(flat.reshape(width, height).T)
 
 
 def one_channel(stored: np.ndarray, path: Path) -> np.ndarray:
@@ -145,7 +138,10 @@ def one_channel(stored: np.ndarray, path: Path) -> np.ndarray:
 
 def look(sample: Sample, meaning: Meaning) -> Values:
     """Returns the values of a sample's mask, and checks that they are whole numbers."""
-    path = sample.image if isinstance(sample.mask, Polygons) else Path(str(sample.mask))
+    path = sample.image if isinstance(sample.mask, Drawn) else Path(str(sample.mask))
+    if isinstance(sample.mask, Drawn) and (counts_by_class := counts_of(sample.mask)) is not None:
+        numbers = [np.array(each, np.int64) for each in zip(*counts_by_class.items(), strict=True)]
+        return Values(path, numbers[0], numbers[1], size=sample.mask.size)
     ids = read_ids(sample, meaning)
     if ids.dtype.kind == "f" or ids.dtype == bool:
         if (ids != np.floor(ids)).any() or not np.isfinite(ids).all():
@@ -167,7 +163,7 @@ def look(sample: Sample, meaning: Meaning) -> Values:
         counts = counts[values]
     else:
         values, counts = np.unique(ids, return_counts=True)
-    jpeg = meaning.found and not isinstance(sample.mask, Polygons) and _starts(path, JPEG)
+    jpeg = meaning.found and not isinstance(sample.mask, Drawn) and _starts(path, JPEG)
     return Values(path, values.astype(np.int64), counts, jpeg, (ids.shape[0], ids.shape[1]), str(ids.dtype))
 
 

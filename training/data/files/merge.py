@@ -3,7 +3,7 @@
 import dataclasses
 from pathlib import Path
 
-from dropzoo.training.data.files.table import Polygons, Sample, Table, some
+from dropzoo.training.data.files.table import Drawn, Sample, Table, some
 
 
 def merge_splits(root: Path, tables: dict[str, Table]) -> Table:
@@ -32,7 +32,7 @@ def merge_splits(root: Path, tables: dict[str, Table]) -> Table:
 def _names_of_all(tables: list[Table]) -> tuple[str, ...]:
     """Returns the names of the classes of all tables, in the order of the numbers that drawn masks hold."""
     given = {table.class_names for table in tables if table.class_names}
-    if any(isinstance(sample.mask, Polygons) for table in tables for sample in table.samples):
+    if any(isinstance(sample.mask, Drawn) for table in tables for sample in table.samples):
         if len(given) > 1:
             shown = "; ".join(f"{some(each.class_names)} in {each.root}" for each in tables if each.class_names)
             raise ValueError(f"The files of the splits must have the same categories. Received: {shown}")

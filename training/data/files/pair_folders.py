@@ -1,15 +1,15 @@
 """Layouts of images and masks: two folders, or one in which names tell them apart."""
 
+import dataclasses
+import re
 from pathlib import Path
 
 from dropzoo.training.data.files.listing import Listing, folders_in, has_images
 from dropzoo.training.data.files.lists import find_lists, listed
-from dropzoo.training.data.files.pairs import pair
+from dropzoo.training.data.files.objects import IMAGES, NAMES, samples_of
 from dropzoo.training.data.files.roles import choose_masks
-from dropzoo.training.data.files.table import Reading, Sample, Table, some, split_of
+from dropzoo.training.data.files.table import Drawn, Reading, Table, some, split_of
 
-#: Names of folders of images.
-IMAGES = ("images", "image", "imgs", "img", "jpegimages", "inputs", "input", "frames", "photos", "leftimg8bit")
 #: What the name of a mask has behind that of its image, if both are in one folder.
 ENDS = ("_mask", "_seg", "_label", "_labels", "_gt", "_annotation")
 
@@ -54,10 +54,17 @@ def paired(root: Path, roots: tuple[Path, Path], files: tuple[list[Path], list[P
             for paths, root in zip((images, masks), roots, strict=True)
         )
         table.samples += [
-            Sample(image, mask=mask, split=split_in(image, roots[0]))
-            for image, mask in pair(some_images, some_masks, roots, reading.mask_suffix)
+            dataclasses.replace(sample, split=split_in(sample.image, roots[0]))
+            for sample in samples_of(some_images, some_masks, roots, reading.mask_suffix)
         ]
     table.doubts += doubts
+    return with_names(table)
+
+
+def with_names(table: Table) -> Table:
+    """Returns a table with the names of two classes, if its masks are files of single objects."""
+    if any(isinstance(sample.mask, Drawn) for sample in table.samples):
+        table.class_names = NAMES
     return table
 
 
@@ -74,16 +81,19 @@ def _drop_previews(paths: list[Path]) -> list[Path]:
 
 
 def side_by_side(root: Path, reading: Reading, listing: Listing) -> Table | None:
-    """Returns the table of images and masks in one folder: `07.png` and `07_mask.png`."""
-    files = Listing().images(root)
+    """Returns the table of images and masks in one folder: `07.png` and `07_mask.png`, or `07_mask_1.png` too."""
+    files = [(path, path.stem) for path in Listing().images(root)]
     ends = [reading.mask_suffix] if reading.mask_suffix else list(ENDS)
     for end in ends:
-        masks = [path for path in files if path.stem.endswith(end)]
-        images = [path for path in files if not path.stem.endswith(end)]
+        name = re.compile(re.escape(end) + r"([-_ ]?\d+)?$")  # with a number, the masks are of single objects
+        masks = [path for path, stem in files if end in stem and name.search(stem)]
+        if not masks:
+            continue
+        of_masks = set(masks)
+        images = [path for path, _ in files if path not in of_masks]
         if images and 2 * len(masks) > len(images):  # `pair` names those that are missing
             listing.images(root)
-            pairs = pair(images, masks, (root, root), end)
-            return Table(root, [Sample(image, mask=mask) for image, mask in pairs])
+            return with_names(Table(root, samples_of(images, masks, (root, root), end)))
     return None
 
 

@@ -78,7 +78,7 @@ def _ways(
     if mask_suffix is not None:
         return [(key(roots[0], "", "", own), key(roots[1], "", mask_suffix, its)) for own, its in folders]
     ends = [_common_end(paths) for paths in (images, masks)]
-    starts = [_common_start(paths) for paths in (images, masks)]
+    starts = [shared_start(paths) for paths in (images, masks)]
     over = _rest(images, masks)
     tails = list(dict.fromkeys([("", ""), ("", over), ("", ends[1]), (ends[0], ends[1])]))
     heads = list(dict.fromkeys([("", ""), ("", starts[1]), (starts[0], starts[1])]))
@@ -121,7 +121,7 @@ def _common_end(paths: Sequence[Path]) -> str:
     return found[0] if found and len(paths) > 1 else ""
 
 
-def _common_start(paths: Sequence[Path]) -> str:
+def shared_start(paths: Sequence[Path]) -> str:
     """Returns the start that all names share, up to a sign such as "_" or a digit."""
     shared = os.path.commonprefix([path.stem for path in paths])
     found = re.match(r"[A-Za-z]+[^0-9A-Za-z]*", shared)

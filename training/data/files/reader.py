@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from dropzoo.training.data.files.drawing import draw
 from dropzoo.training.data.files.headers import Facts
 from dropzoo.training.data.files.masks import Meaning, read_ids
-from dropzoo.training.data.files.table import Polygons, Sample
+from dropzoo.training.data.files.table import Drawn, Sample
 from dropzoo.training.data.files.threads import map_files
 from dropzoo.training.data.images import PNG, as_fractions, read_image, usual, with_channels
 
@@ -59,6 +60,13 @@ class Reader:
         """Returns the image of a sample, and its mask `(height, width)` or None."""
         return self.image(number), None if self.samples[number].mask is None else self.mask(number)[..., 0]
 
+    def objects(self, number: int) -> np.ndarray:
+        """Returns the mask of a sample with a number for each object, `(height, width)`; 0 is the background."""
+        sample = self.samples[number]
+        if isinstance(sample.mask, Drawn):
+            return draw(sample.mask, self.meaning.inside, apart=True)
+        return read_ids(sample, Meaning(found=False))
+
     def find_broken(self) -> dict[Path, str]:
         """Returns the reason for each file that cannot be decoded; it decodes all of them."""
 
@@ -90,7 +98,7 @@ class Examples:
         self._all_plain = bool(samples) and bool(np.all(self._plain.numpy()))
         self._none_plain = not np.any(self._plain.numpy())
         if self._has_masks:
-            masks = ["" if isinstance(each.mask, Polygons) else str(each.mask) for each in samples]
+            masks = ["" if isinstance(each.mask, Drawn) else str(each.mask) for each in samples]
             self._masks = tf.constant(masks)
             simple = reader.meaning.kind in ("ids", "instances") and reader.ids == "uint8"
             plain = [simple and _is_grey_png(sample) for sample in samples]

@@ -73,12 +73,6 @@ def refuse_no_classes(root: Path, folders: Sequence[Path]) -> None:
             f"of each "
             "image in a CSV with the columns file and label, and pass it as `split_file` (--split-file)"
         )
-    if all((folder / "images").is_dir() and (folder / "masks").is_dir() for folder in folders):
-        raise ValueError(
-            f"Each folder holds an image and several masks of it: {names} in {root}. Each image needs one mask: "
-            "join them into one file, with a number for each object, and pass masks_as='instances' (--masks-as "
-            "instances)"
-        )
     if len(folders) <= _MOST_FOLDERS and (found := _images_with_masks(folders)):
         image, mask = found
         raise ValueError(

@@ -3,25 +3,26 @@
 import csv
 import dataclasses
 import io
+import itertools
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from dropzoo.common.checks import did_you_mean
 from dropzoo.training.data.files.columns import (
-    RUN_LENGTHS,
     cell_of,
     class_names_of,
+    column_of_runs,
     combinations,
     find_columns,
     labels_of,
     marked_columns,
     one_hot,
     refuse_measured,
-    squashed,
 )
 from dropzoo.training.data.files.listing import Listing, is_mask_folder
 from dropzoo.training.data.files.names import FileNames
+from dropzoo.training.data.files.run_lengths import columns_beside_runs, columns_of_runs, read_runs
 from dropzoo.training.data.files.table import SPLITS, Reading, Sample, Table, some, split_of, written_in
 
 _LOOKED_AT = 20  # rows whose files are looked for, to tell a table of images from others
@@ -35,33 +36,46 @@ def find_file(root: Path, name: str) -> Path:
     raise ValueError(f"No such file: {name}. `split_file` (--split-file) is looked for here and in {root}")
 
 
-def lists_images(path: Path, root: Path) -> bool:
+def lists_images(path: Path, finder: FileNames) -> bool:
     """Returns whether a table names images that are there, and the label or the mask of each."""
     try:
-        head, lines = _read(path)
+        if (found := columns_of_runs(*_read(path, _LOOKED_AT))) is not None:
+            head, lines, place = found
+            columns = columns_beside_runs(head, lines, place) | {"mask": place}
+        else:
+            head, lines = _read(path)
+            columns = find_columns(head, lines)
     except ValueError:
         return False
-    columns = find_columns(head, lines)
     if "file" not in columns or not (
         "label" in columns or "mask" in columns or marked_columns(head, lines, columns)
     ):
         return False
     names = [cell_of(line, columns["file"]) for line in lines[:_LOOKED_AT]]
-    return any(_finder(path, root).find_all(names))
+    return any(finder.find_all(names))
 
 
-def lists_masks(path: Path) -> bool:
-    """Returns whether a CSV has a column of masks."""
-    return "mask" in find_columns(*_read(path))
+def lists_runs(path: Path) -> bool:
+    """Returns whether a CSV has a column of run lengths."""
+    return column_of_runs(*_read(path, _LOOKED_AT)) is not None
 
 
-def read_rows(path: Path, root: Path, reading: Reading) -> Table:
+def read_rows(path: Path, root: Path, reading: Reading, finder: FileNames | None = None) -> Table:
     """Returns the table of a CSV with the columns file, label, mask, split and group, or some of these.
+
+    Args:
+        path: The file.
+        root: The folder of the images.
+        reading: The options.
+        finder: What `finder_in` returns, if it has been used already.
 
     Raises:
         ValueError: If there is no column of files or none about them, or files are missing.
     """
     head, lines = _read(path)
+    if (runs := columns_of_runs(head, lines)) is not None:
+        _refuse_columns(path, head, columns_beside_runs(*runs))
+        return read_runs(path, runs, reading, finder or finder_in(root, path.parent))
     columns = find_columns(head, lines)
     _refuse_columns(path, head, columns)
     if reading.group_by is not None:
@@ -78,7 +92,7 @@ def read_rows(path: Path, root: Path, reading: Reading) -> Table:
     names = class_names_of(labels)
     refuse_measured(names, len(lines), path)
     table_cells = [{name: cell_of(line, n) for name, n in columns.items()} for line in lines]
-    finder = _finder(path, root)
+    finder = finder or finder_in(root, path.parent)
     images = finder.find_all(
         [cells["file"] for cells in table_cells], lambda each: not is_mask_folder(each.parent.name)
     )
@@ -119,13 +133,7 @@ def read_rows(path: Path, root: Path, reading: Reading) -> Table:
 
 
 def _refuse_columns(path: Path, head: Sequence[str], columns: dict[str, int]) -> None:
-    """Raises a ValueError for a table that does not name files, or whose masks are numbers in the table."""
-    runs = [name for name in head if squashed(name) in RUN_LENGTHS]
-    if runs and "mask" not in columns and "label" not in columns:
-        raise ValueError(
-            f"Masks as run lengths cannot be read. Received: {path} with the column {runs[0]}. Convert them to "
-            f"PNG files of class ids, and list these in a column `mask`"
-        )
+    """Raises a ValueError for a table that does not name files."""
     if "file" not in columns:
         raise ValueError(
             f"A table of images needs a column `file`. Received: {path} with {some(head)}. Its other "
@@ -190,17 +198,18 @@ def joined(table: Table, listed: Table, path: Path) -> Table:
     return dataclasses.replace(table, samples=samples)
 
 
-def _finder(path: Path, root: Path) -> FileNames:
-    return FileNames(lambda: Listing().images(root), [path.parent, root])
+def finder_in(root: Path, beside: Path) -> FileNames:
+    """Returns what finds images by their names, which may be paths from a folder or from beside a table."""
+    return FileNames(lambda: Listing().images(root), [beside, root])
 
 
-def _read(path: Path) -> tuple[list[str], list[list[str]]]:
+def _read(path: Path, most: int | None = None) -> tuple[list[str], list[list[str]]]:
+    """Returns the head of a table and its lines, or the first ones."""
     text = written_in(path)
     first = text.partition("\n")[0]
     delimiter = max(",;\t|", key=first.count)
-    lines = [
-        line for line in csv.reader(io.StringIO(text), delimiter=delimiter) if any(cell.strip() for cell in line)
-    ]
+    rows = csv.reader(io.StringIO(text), delimiter=delimiter)
+    lines = list(itertools.islice((line for line in rows if any(cell.strip() for cell in line)), most))
     if not lines:
         raise ValueError(
             f"A table of images needs a header line and a row for each image. Received: {path}, which is empty"

@@ -21,17 +21,30 @@ class Runs:
     counts: tuple[int, ...]
 
 
-#: The corners of a polygon, `x0, y0, x1, y1, ...`, or run lengths.
-Shape: TypeAlias = tuple[float, ...] | Runs
+@dataclasses.dataclass(frozen=True)
+class Starts:
+    """The pixels of an object, as tables write them: the first pixel of each run, counted from 1, and its length.
+
+    Attributes:
+        text: Numbers with spaces between them: `"1 3 10 2"` means the pixels 1, 2, 3, 10 and 11.
+        by_rows: Bool. Whether pixels are counted along the rows, and not down the columns.
+    """
+
+    text: str
+    by_rows: bool = False
+
+
+#: The pixels of an object: polygons, each with the corners `x0, y0, x1, y1, ...`; run lengths; or a file.
+Shape: TypeAlias = tuple[tuple[float, ...], ...] | Runs | Starts | Path
 
 
 @dataclasses.dataclass(frozen=True)
-class Polygons:
-    """The mask of an image as outlines, which COCO files hold: later ones cover earlier ones.
+class Drawn:
+    """The mask of an image as its objects, which are drawn when it is read: later ones cover earlier ones.
 
     Attributes:
-        size: The height and the width of the image.
-        shapes: Pairs of a class id and a shape.
+        size: The height and the width of the image; `(0, 0)` until its file was looked at.
+        shapes: Pairs of a class id and a shape, one for each object.
     """
 
     size: tuple[int, int]
@@ -45,7 +58,7 @@ class Sample:
     Attributes:
         image: The file of the image.
         label: The class of the image; -1 if it has a mask.
-        mask: The file or the polygons of its mask, or None.
+        mask: The file or the objects of its mask, or None.
         split: A key of `SPLITS`, or "" if the layout gives no split.
         group: Images of one group, such as a patient, stay in one split; "" if the layout gives no groups.
         page: The number of the page in a stack of images, or None.
@@ -53,10 +66,17 @@ class Sample:
 
     image: Path
     label: int = -1
-    mask: Path | Polygons | None = None
+    mask: Path | Drawn | None = None
     split: str = ""
     group: str = ""
     page: int | None = None
+
+    @property
+    def files(self) -> list[Path]:
+        """The file of the image, and those of its mask."""
+        mask = self.mask
+        masks = [shape for _, shape in mask.shapes] if isinstance(mask, Drawn) else [mask]
+        return [self.image, *(each for each in masks if isinstance(each, Path))]
 
 
 @dataclasses.dataclass

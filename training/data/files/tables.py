@@ -5,24 +5,27 @@ from pathlib import Path
 
 from dropzoo.training.data.files.listing import Listing, folders_in, has_images
 from dropzoo.training.data.files.merge import merge_splits
+from dropzoo.training.data.files.names import FileNames
 from dropzoo.training.data.files.roles import split_in_name
-from dropzoo.training.data.files.rows import lists_images, read_rows
+from dropzoo.training.data.files.rows import finder_in, lists_images, lists_runs, read_rows
 from dropzoo.training.data.files.table import Reading, Table, some
 
 
 def listed_in_csv(root: Path, reading: Reading, listing: Listing) -> Table | None:
     """Returns the table of the CSV in a folder whose labels are not those of class folders."""
     files = sorted(path for path in root.iterdir() if path.suffix.lower() in (".csv", ".tsv"))
-    files = [path for path in files if lists_images(path, root)]
+    finder = finder_in(root, root)
+    files = [path for path in files if lists_images(path, finder)]
     examples = [path for path in files if "submission" in path.stem.lower()]  # forms with labels that mean nothing
     files = [path for path in files if path not in examples]
+    files = [path for path in files if lists_runs(path)] or files  # masks count more than facts about images
     if not files:
         return None
     folders = [each for each in folders_in(root) if has_images(each)]
     are_classes = len(folders) > 1 and not all(split_in_name(each.name) for each in folders)
     if are_classes and len(files) > 1:
         return None
-    table = _of_files(root, files, reading)
+    table = _of_files(root, files, reading, finder)
     if are_classes and table.task == "classification" and _follows(table, folders):
         return None
     table.notes.append(f"Labels are those of {' and '.join(map(str, files))}")
@@ -33,9 +36,9 @@ def listed_in_csv(root: Path, reading: Reading, listing: Listing) -> Table | Non
     return table
 
 
-def _of_files(root: Path, files: Sequence[Path], reading: Reading) -> Table:
+def _of_files(root: Path, files: Sequence[Path], reading: Reading, finder: FileNames) -> Table:
     """Returns the table of one CSV, or of one for each split: train.csv and test.csv."""
-    tables = {path: read_rows(path, root, reading) for path in files}
+    tables = {path: read_rows(path, root, reading, finder) for path in files}
     if len(files) == 1:
         return tables[files[0]]
     splits = [split_in_name(path.stem) for path in files]
