@@ -29,7 +29,7 @@ def attention_unet(
     weight_decay: float = 0.0,
     name: str = "attention_unet",
 ) -> keras.Model:
-    """U-Net with attention gates: the deeper level weights each pixel of the skips.
+    """U-Net with attention gates, in which the deeper level gives each pixel of a skip a weight.
 
     The gate of a skip is `sigmoid(psi(relu(theta(skip) + phi(deeper))))`, resized to the skip and multiplied with
     it; `theta` halves the size, so that both terms have the size of the deeper level.
