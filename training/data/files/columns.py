@@ -26,7 +26,7 @@ _COLUMNS = {
     "mask": ("mask", "maskpath", "maskfile", "maskname", "segmentation", "annotation"),
     "label": (
         *("label", "class", "classname", "category", "target", "diagnosis", "y", "labels", "classid", "labelname"),
-        *("dx", "breed", "species"),
+        *("dx", "breed", "species", "celltype"),
     ),
     "split": ("split", "set", "subset", "partition"),
     "group": (
