@@ -200,11 +200,18 @@ def steel_with_joint_names(root):
     write(root / "train.csv", "ImageId_ClassId,EncodedPixels", *rows)
 
 
+def steel_from_a_spreadsheet(root):
+    images(root, "train_images/{}.jpg", range(5))
+    rows = [f"{n}.jpg;{label};{runs(each)}" for n in range(4) for label, each in ((3.0, FIRST), (1.0, SECOND))]
+    write(root / "train.csv", "ImageId;ClassId;EncodedPixels", *rows, "4.jpg;nan;nan")
+
+
 @pytest.mark.parametrize(
     "make, names, said",
     [
         (steel, ("background", "1", "3"), "1 images have no row in .* read as images without an object: 4.jpg"),
         (steel_with_joint_names, ("background", "1", "2", "3"), ""),
+        (steel_from_a_spreadsheet, ("background", "1", "3"), ""),
     ],
     ids=lambda each: getattr(each, "__name__", ""),
 )
@@ -361,6 +368,34 @@ def test_many_masks_are_looked_at_in_part(tmp_path, monkeypatch):
     assert sum(sum(row.values()) for row in summary.counts.values()) == 2 * 48
     every = read_folder(tmp_path, Reading(broken="skip")).summary  # as in `inspect`
     assert sum(sum(row.values()) for row in every.counts.values()) == 5 * 48
+
+
+def test_a_damaged_mask_is_named_while_training(tmp_path, monkeypatch):
+    monkeypatch.setattr(classes, "_MOST_LOOKED_AT", 1)
+    nuclei(tmp_path)
+    path = tmp_path / "id3" / "masks" / "3e2c.png"
+    data = bytearray(path.read_bytes())
+    data[-20] ^= 255  # within the pixels: the header and the end are whole
+    path.write_bytes(data)
+    source = read_folder(tmp_path, Reading())
+    with pytest.raises(ValueError, match="Cannot read .*3e2c.png"):
+        source.check()
+
+
+def test_tables_of_runs_give_splits_and_groups(tmp_path):
+    images(tmp_path, "photos/{}.png", range(6))
+    splits = ("train", "train", "train", "valid", "test", "test")
+    rows = [f"{n},{runs(each)},{split},p{n // 2}" for n, split in enumerate(splits) for each in (FIRST, SECOND)]
+    write(tmp_path / "rows.csv", "image,rle,split,case", *rows)
+    with pytest.raises(ValueError, match=r"p1 \(train, validation\)"):
+        read_folder(tmp_path, Reading())
+    summary = read_folder(tmp_path, Reading(group_by=r"photos/\d")).summary
+    assert [sample.split for sample in summary.samples] == [
+        split.replace("valid", "validation") for split in splits
+    ]
+    write(tmp_path / "rows.csv", "image,rle,split", "0,1 2,trian")
+    with pytest.raises(ValueError, match="must be train, validation or test. Received: 'trian' for 0"):
+        read_folder(tmp_path, Reading())
 
 
 def test_pairs_count_before_a_table(tmp_path):

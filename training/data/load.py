@@ -126,10 +126,10 @@ def load_data(
 
     A folder may have any usual layout: `images/` and `masks/`, or folders of other names (`masks`); one folder for
     each class; either of these within `train/`, `val/` and `test/`, or `train/` next to `trainannot/`; one folder
-    with `07.png` and `07_mask.png`; images with a CSV of labels, masks or run lengths, or with a JSON file of COCO;
-    one mask file for each object, as in `ID/images/ID.png` and `ID/masks/*.png`, which are joined to a mask of two
-    classes. If the folder has its own split, it is used. Otherwise, the last fifth of each class is the test set.
-    Files are read when they are needed.
+    with `07.png` and `07_mask.png`; images with a CSV of labels, masks or run lengths, or with a JSON file of
+    COCO; one mask file for each object, as in `ID/images/ID.png` and `ID/masks/*.png`, which are joined to a mask
+    of two classes. If the folder has its own split, it is used. Otherwise, the last fifth of each class is the
+    test set. Files are read when they are needed.
 
     Args:
         name: `"digits"`, `"digit_scenes"`, a name of TFDS such as `"fashion_mnist"` or `"cifar10:3.*.*"`, or a
