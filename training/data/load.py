@@ -126,8 +126,10 @@ def load_data(
 
     A folder may have any usual layout: `images/` and `masks/`, or folders of other names (`masks`); one folder for
     each class; either of these within `train/`, `val/` and `test/`, or `train/` next to `trainannot/`; one folder
-    with `07.png` and `07_mask.png`; images with a CSV file or a COCO JSON file. If the folder has its own split,
-    it is used. Otherwise, the last fifth of each class is the test set. Files are read when they are needed.
+    with `07.png` and `07_mask.png`; images with a CSV of labels, masks or run lengths, or with a COCO JSON file;
+    one mask file for each object, as in `ID/images/ID.png` and `ID/masks/*.png`, which are joined to a mask of two
+    classes. If the folder has its own split, it is used. Otherwise, the last fifth of each class is the test set.
+    Files are read when they are needed.
 
     Args:
         name: `"digits"`, `"digit_scenes"`, a name of TFDS such as `"fashion_mnist"` or `"cifar10:3.*.*"`, or a
@@ -157,7 +159,8 @@ def load_data(
         masks: Folder or pattern of the masks, such as `"gt"` or `"**/*_mask.png"`; None to find them.
         mask_suffix: The ending that the name of a mask has after the name of its image, such as `"_seg"`; None to
             find it.
-        masks_as: The meaning of masks: `"ids"` of classes; `"instances"`, numbers of objects of one class;
+        masks_as: The meaning of masks: `"ids"` of classes; `"instances"`, numbers, files or rows of single
+            objects, which `dropzoo evaluate --per object` keeps apart; every number except 0 is foreground;
             `"threshold"` or `"threshold=128"`, for grey masks of two classes; `"palette"`, a class for each
             colour, or `"palette=FILE"`, with a line `red,green,blue,name` for each class; `"alpha"`. None accepts
             class ids, or only 0 and 255. If the masks could mean something else, an error names the argument to

@@ -10,6 +10,7 @@ from dropzoo.training.data.files.broken import refuse_broken
 from dropzoo.training.data.files.colours import Palette, find_colours, palette_of, read_names, read_palette
 from dropzoo.training.data.files.headers import Facts
 from dropzoo.training.data.files.masks import Meaning, Values, look, parse_meaning, settle
+from dropzoo.training.data.files.overlaps import doubt_overlaps
 from dropzoo.training.data.files.table import Drawn, Reading, Sample, Table, some
 from dropzoo.training.data.files.threads import map_files
 from dropzoo.training.data.images import read_alpha, read_image
@@ -42,6 +43,7 @@ def find_classes(
     palette, palette_file = _colours_beside(folder)
     meaning = parse_meaning(reading.masks_as, palette, folder)
     _refuse_drawn(table, meaning)
+    doubt_overlaps(table, meaning)
     if meaning.kind == "palette" and meaning.palette is None:
         files = [sample for sample in table.samples if isinstance(sample.mask, Path)]
         meaning = dataclasses.replace(meaning, palette=_occurring(files))

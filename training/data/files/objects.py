@@ -92,7 +92,7 @@ def pair_or_join(
     try:
         return [(image, [mask]) for image, mask in pair(images, masks, roots, mask_suffix)]
     except ValueError:
-        joined = join(images, masks, roots)
+        joined = join(images, masks, roots, mask_suffix or "")
         if joined is None:
             raise
         return list(joined.items())
@@ -105,7 +105,9 @@ def samples_of(
     return [Sample(image, mask=_mask(files)) for image, files in pair_or_join(images, masks, roots, mask_suffix)]
 
 
-def join(images: Sequence[Path], masks: Sequence[Path], roots: _Roots) -> dict[Path, list[Path]] | None:
+def join(
+    images: Sequence[Path], masks: Sequence[Path], roots: _Roots, mask_suffix: str = ""
+) -> dict[Path, list[Path]] | None:
     """Returns the masks of each image, if they are of single objects by their names, or else None.
 
     `IMAGE_1.png` and `IMAGE/1.png` belong to `IMAGE.png`. An image without masks holds no object.
@@ -114,6 +116,7 @@ def join(images: Sequence[Path], masks: Sequence[Path], roots: _Roots) -> dict[P
         images: The files of the images.
         masks: The files of the masks.
         roots: The folders of the images and of the masks.
+        mask_suffix: The text between the name of the image and the rest of that of a mask.
 
     Raises:
         ValueError: If masks belong to no image, or their names say that they are not of single objects.
@@ -123,6 +126,7 @@ def join(images: Sequence[Path], masks: Sequence[Path], roots: _Roots) -> dict[P
     for starts in (plain, shared):
         owners = _owners(images, masks, roots, starts)
         best = owners if len(owners) > len(best) else best
+    best = {mask: (image, rest) for mask, (image, rest) in best.items() if rest.startswith(mask_suffix)}
     found: dict[Path, list[Path]] = {image: [] for image in images}
     rests: dict[Path, list[str]] = {image: [] for image in images}
     for mask, (image, rest) in best.items():

@@ -78,7 +78,11 @@ class Reader:
             return ""
 
         found = map_files(reason, range(len(self.samples)))
-        return {self.samples[number].image: text for number, text in enumerate(found) if text}
+        broken = {}
+        for sample, text in zip(self.samples, found, strict=True):
+            if text:  # which names the image or a file of its mask
+                broken[next((file for file in sample.files if str(file) in text), sample.image)] = text
+        return broken
 
 
 class Examples:

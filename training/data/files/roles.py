@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from dropzoo.training.data.files.listing import MASKS, Listing, has_images, is_mask_folder
-from dropzoo.training.data.files.pairs import pair
+from dropzoo.training.data.files.objects import pair_or_join
 from dropzoo.training.data.files.table import some, split_of
 from dropzoo.training.data.images import read_mask
 
@@ -92,9 +92,10 @@ def _images_with_masks(folders: Sequence[Path]) -> tuple[Path, Path] | None:
             if not 1 < colours[mask][-1] <= _FEW:
                 continue
             try:
-                pair(files[image], files[mask], (image, mask))
+                pair_or_join(files[image], files[mask], (image, mask), None)
             except ValueError:
-                continue
+                if not holds_masks(mask):
+                    continue
             return image, mask
     return None
 

@@ -8,7 +8,6 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from dropzoo.common.checks import did_you_mean
 from dropzoo.training.data.files.columns import (
     cell_of,
     class_names_of,
@@ -19,11 +18,12 @@ from dropzoo.training.data.files.columns import (
     marked_columns,
     one_hot,
     refuse_measured,
+    split_of_row,
 )
 from dropzoo.training.data.files.listing import Listing, is_mask_folder
 from dropzoo.training.data.files.names import FileNames
 from dropzoo.training.data.files.run_lengths import columns_beside_runs, columns_of_runs, read_runs
-from dropzoo.training.data.files.table import SPLITS, Reading, Sample, Table, some, split_of, written_in
+from dropzoo.training.data.files.table import Reading, Sample, Table, some, written_in
 
 _LOOKED_AT = 20  # rows whose files are looked for, to tell a table of images from others
 
@@ -107,7 +107,15 @@ def read_rows(path: Path, root: Path, reading: Reading, finder: FileNames | None
             missing.append(cells["file"] if image is None else cells["mask"])
             continue
         number = names.index(label) if label and "mask" not in columns else -1
-        samples.append(Sample(image, number, mask, _split(cells, path), cells.get("group", "")))
+        samples.append(
+            Sample(
+                image,
+                number,
+                mask,
+                split_of_row(cells.get("split", ""), cells["file"], path),
+                cells.get("group", ""),
+            )
+        )
     if missing and (len(missing) == len(lines) or reading.broken != "skip"):
         raise ValueError(
             f"{len(missing):,} of {len(lines):,} files in {path} do not exist: {some(missing)}. To continue "
@@ -141,17 +149,6 @@ def _refuse_columns(path: Path, head: Sequence[str], columns: dict[str, int]) ->
             f"A table of images needs a column `file`. Received: {path} with {some(head)}. Its other "
             "columns may be label, mask, split and group"
         )
-
-
-def _split(cells: dict[str, str], path: Path) -> str:
-    split = split_of(cells.get("split", ""))
-    if cells.get("split") and not split:
-        known = [name for each in SPLITS.values() for name in each]
-        raise ValueError(
-            f"A split must be train, validation or test. Received: {cells['split']!r} for {cells['file']} in "
-            f"{path}.{did_you_mean(cells['split'], known)}"
-        )
-    return split
 
 
 def _grouped(samples: list[Sample], path: Path, by_path: bool) -> list[Sample]:

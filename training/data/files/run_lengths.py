@@ -11,7 +11,9 @@ from dropzoo.training.data.files.columns import (
     find_columns,
     joint_column,
     labels_of,
+    plain_label,
     runs_in,
+    split_of_row,
 )
 from dropzoo.training.data.files.listing import is_mask_folder
 from dropzoo.training.data.files.names import FileNames
@@ -64,6 +66,8 @@ def read_runs(
     """
     head, lines, place = found
     columns = columns_beside_runs(head, lines, place)
+    if reading.group_by is not None:
+        columns.pop("group", None)  # a regular expression counts in place of a column that nobody named
     if reading.group_by in head:
         columns["group"] = head.index(str(reading.group_by))
     labels = _labels(lines, columns, place, path)
@@ -76,10 +80,10 @@ def read_runs(
         objects = shapes.setdefault(name, [])
         split, group = (cell_of(line, columns[each]) if each in columns else "" for each in ("split", "group"))
         if not facts.get(name, ("", ""))[0]:
-            facts[name] = split, group
+            facts[name] = split_of_row(split, name, path), group
         if text := runs_in(line, place):
             _refuse_text(text, name, path)
-            objects.append((numbers.get(label, 1), Starts(text)))
+            objects.append((numbers[label] if classes else 1, Starts(text)))
     images = finder.find_all(list(shapes), lambda each: not is_mask_folder(each.parent.name))
     missing = [name for name, image in zip(shapes, images, strict=True) if image is None]
     if missing and (len(missing) == len(shapes) or reading.broken != "skip"):
@@ -106,7 +110,7 @@ def _labels(lines: Sequence[Sequence[str]], columns: dict[str, int], place: int,
         return [""] * len(lines)
     drawn = [line for line in lines if runs_in(line, place)]
     labels_of(drawn, columns, {}, path)  # an object needs a class; an image without any does not
-    return [cell_of(line, columns["label"]) for line in lines]
+    return [plain_label(cell_of(line, columns["label"])) for line in lines]
 
 
 def _refuse_text(text: str, name: str, path: Path) -> None:
