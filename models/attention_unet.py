@@ -34,8 +34,8 @@ def attention_unet(
     The gate of a skip is `sigmoid(psi(relu(theta(skip) + phi(deeper))))`, resized to the skip and multiplied with
     it; `theta` halves the size, so that both terms have the size of the deeper level.
 
-    Sites: those of `unet`; `skip1` is the skip after its gate. Plan `"paper"`: Oktay et al. used no dropout, so
-    it is the plan of the U-Net, 0.5 at the end of the deepest encoder stage and of the bottleneck.
+    Sites: those of `unet`; `skip1` is the skip after its gate. Plan `"paper"`: that of the U-Net, because Oktay et
+    al. used no dropout: 0.5 at the end of the deepest encoder stage and of the bottleneck.
 
     Differs from the paper: the model is two-dimensional and has no deep supervision.
 

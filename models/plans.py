@@ -17,7 +17,7 @@ class Plan:
         name: The plan's name, for `build_model(..., dropout=name)`.
         description: Which dropout the plan puts where.
         reference: The paper that the plan comes from.
-        choose: Function from the sites of a model to a dict from names of sites to specs.
+        choose: Function that takes the sites of a model and returns a dict that maps names of sites to specs.
         effect: The effect that the authors report; empty if they report none.
     """
 

@@ -13,6 +13,7 @@ from dropzoo.common.files import whole_file
 from dropzoo.serving.export import litert_file, onnx_file, openvino_file
 from dropzoo.serving.export.inputs import Input
 from dropzoo.serving.export.parts import Parts, Unrolled
+from dropzoo.serving.export.unsupported import UnsupportedError, check_texts, refusal
 
 FORMATS = ("saved_model", "onnx", "litert", "openvino")
 _SUFFIXES = {"onnx": ".onnx", "litert": ".tflite", "openvino": ".xml"}
@@ -96,7 +97,28 @@ def write_file(
         ValueError: If the format cannot express the model.
         RuntimeError: If the runtime gives other answers than TensorFlow.
     """
+    check_texts(signatures.inputs, signatures.models, format)
     texts = {name: json.dumps(value) for name, value in facts.items()}
+    try:
+        content = _content_of(path, format, precision, signatures, texts, held, examples)
+    except UnsupportedError as error:
+        raise refusal(error, signatures.models, format, signatures.samples) from error
+    if content is not None:
+        with whole_file(path) as unfinished:
+            unfinished.write_bytes(content)
+    return path
+
+
+def _content_of(
+    path: Path,
+    format: str,
+    precision: str,
+    signatures: Unrolled,
+    texts: Mapping[str, str],
+    held: tf.Module,
+    examples: Sequence[Mapping[str, np.ndarray]],
+) -> bytes | None:
+    """The content of a file after its check; None for OpenVINO, whose two files are written here."""
     if format == "litert":
         functions = signatures.looped()
         content = litert_file.content_of(functions, held, precision, texts, examples)
@@ -115,12 +137,10 @@ def write_file(
                 compare(_by_tensorflow(parts, given), openvino_file.run(file, given), format, precision)
 
             openvino_file.write(path, parts, precision, texts, accept)
-            return path
+            return None
         content = onnx_file.content_of(parts, precision, texts)
         compare(_by_tensorflow(parts, given), onnx_file.run(content, given), format, precision)
-    with whole_file(path) as unfinished:
-        unfinished.write_bytes(content)
-    return path
+    return content
 
 
 def _tensors(given: Mapping[str, np.ndarray]) -> dict[str, tf.Tensor]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -61,6 +62,16 @@ class Unrolled(Signatures):
         super().__init__(predictors, [dataclasses.replace(each, portable=True) for each in inputs], seed)
 
     @property
+    def models(self) -> list[keras.Model]:
+        """The models behind the signatures."""
+        return self._predictors.models
+
+    @property
+    def samples(self) -> bool:
+        """Whether there are samples of dropout."""
+        return isinstance(self._predictors.sampled, MonteCarlo)
+
+    @property
     def samples_regression(self) -> bool:
         """Whether samples of a regression are computed."""
         sampler = self._predictors.monte_carlo
@@ -93,7 +104,7 @@ class Unrolled(Signatures):
         sampled = self._predictors.sampled
         if sampled is not None:
             predict = (
-                self._in_loop(Steps(sampled, fold=False)) if isinstance(sampled, MonteCarlo) else self._predict_mc
+                self._in_loop(Steps(sampled, small=True)) if isinstance(sampled, MonteCarlo) else self._predict_mc
             )
             found["predict_mc"] = _traced(predict, self._given())
         return found

@@ -66,6 +66,52 @@ class Sums(NamedTuple):
         return out | {"predictive_entropy": predictive, "mutual_information": information}
 
 
+class Moments(NamedTuple):
+    """The same as `Sums` of a regression, in float32, for runtimes without float64.
+
+    The mean and the squares of the deviations are updated sample by sample, so that a variance that is small
+    beside the squares is not lost.
+
+    Attributes:
+        mean: Mean of the samples so far, `(batch, ..., outputs)`.
+        squares: Sum of the squares of their deviations from this mean, `(batch, ..., outputs)`.
+
+    Reference:
+        Welford, "Note on a Method for Calculating Corrected Sums of Squares and Products", 1962.
+    """
+
+    mean: tf.Tensor
+    squares: tf.Tensor
+
+    @classmethod
+    def zero(cls, output: Output) -> "Moments":
+        """Returns the moments of no samples. They broadcast, since the size of the output is not known yet."""
+        return cls(*[tf.zeros([1] * len(output.shape), tf.float32) for _ in range(2)])
+
+    def add(self, p: tf.Tensor, count: tf.Tensor) -> "Moments":
+        """Returns the moments after one more sample.
+
+        Args:
+            p: Float32 tensor `(batch, ..., outputs)`.
+            count: Int scalar, the number of samples before it.
+        """
+        change = p - self.mean
+        mean = self.mean + change / tf.cast(count + 1, tf.float32)
+        return Moments(mean, self.squares + change * (p - mean))
+
+    def statistics(self, count: int, output: Output) -> dict[str, tf.Tensor]:
+        """Returns the statistics that `MonteCarlo` returns, float32 tensors by name.
+
+        Args:
+            count: Int, the number of samples.
+            output: The model's output.
+        """
+        out = {"mean": self.mean, "variance": tf.maximum(self.squares / float(count), 0.0)}
+        for value in out.values():
+            value.set_shape([None, *output.shape[1:]])
+        return {name: value[:, 0] for name, value in out.items()} if output.flat else out
+
+
 def sum_samples(
     samples: Callable[[tf.Tensor, tf.Tensor], list[tf.Tensor]],
     count: int,

@@ -8,9 +8,9 @@ from dropzoo.common.keras_internals import mask_of
 from dropzoo.serving.montecarlo.calibrated import answered, tempered
 from dropzoo.serving.montecarlo.folding import tile, unfold
 from dropzoo.serving.montecarlo.inputs import keys_of
-from dropzoo.serving.montecarlo.outputs import joined
+from dropzoo.serving.montecarlo.outputs import Output, joined
 from dropzoo.serving.montecarlo.sampler import MonteCarlo
-from dropzoo.serving.montecarlo.statistics import Sums
+from dropzoo.serving.montecarlo.statistics import Moments, Sums
 
 _BATCH = 32  # a file takes batches of any size, and folds the same number of samples for all of them
 
@@ -20,7 +20,7 @@ class Steps:
 
     Args:
         sampler: The sampler, with a fixed number of samples.
-        fold: Bool, whether `add` may compute several samples at a time.
+        small: Bool, whether the runtime has no float64, and `add` computes one sample at a time, as on phones.
 
     Attributes:
         at_once: Int, how many samples `add` computes at a time; it divides the number of samples.
@@ -30,10 +30,10 @@ class Steps:
         ValueError: If a layer is sampled by plain passes, or keeps a state from batch to batch.
     """
 
-    def __init__(self, sampler: MonteCarlo, fold: bool = True) -> None:
-        self._sampler, self._stage = sampler, sampler.stage
+    def __init__(self, sampler: MonteCarlo, small: bool = False) -> None:
+        self._sampler, self._stage, self._small = sampler, sampler.stage, small
         _check(sampler)
-        self.at_once = self._samples_at_once() if fold else 1
+        self.at_once = 1 if small else self._samples_at_once()
 
     @property
     def turns(self) -> int:
@@ -57,8 +57,8 @@ class Steps:
         return [rows, *frontier]
 
     def zeros(self) -> list[tf.Tensor]:
-        """Returns the sums of no samples, for each output three; they broadcast."""
-        return [x for output in self._sampler.reader.outputs for x in Sums.zero(output)]
+        """Returns the sums of no samples, for each output two or three; they broadcast."""
+        return [x for output in self._sampler.reader.outputs for x in self._kind_of(output).zero(output)]
 
     def add(self, turn: tf.Tensor, sums: Sequence[tf.Tensor], shared: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         """Returns the sums after the samples of one turn.
@@ -82,7 +82,11 @@ class Steps:
         outputs = sampler.reader.outputs
         found = [unfold(p, count, batch) for p in tempered(sampler.reader.read(raw), sampler.calibration)]
         added = zip(self._grouped(sums), found, outputs, strict=True)
-        return [x for each, p, output in added for x in each.add(p, output.kind)]
+        return [
+            x
+            for each, p, output in added
+            for x in (each.add(p[0], turn) if isinstance(each, Moments) else each.add(p, output.kind))
+        ]
 
     def finish(self, sums: Sequence[tf.Tensor]) -> dict:
         """Returns the statistics of the samples, as `MonteCarlo` does, from the sums after all turns.
@@ -95,8 +99,17 @@ class Steps:
         found = [one.statistics(sampler.max_samples, output) for one, output in each]
         return answered(joined(found, sampler.reader.names), sampler.calibration)
 
-    def _grouped(self, sums: Sequence[tf.Tensor]) -> list[Sums]:
-        return [Sums(*sums[i : i + 3]) for i in range(0, len(sums), 3)]
+    def _kind_of(self, output: Output) -> type[Sums] | type[Moments]:
+        return Moments if self._small and output.kind == "regression" else Sums
+
+    def _grouped(self, sums: Sequence[tf.Tensor]) -> list[Sums | Moments]:
+        """The sums of each output."""
+        rest, found = list(sums), list[Sums | Moments]()
+        for kind in map(self._kind_of, self._sampler.reader.outputs):
+            count = len(kind._fields)
+            found.append(kind(*rest[:count]))
+            del rest[:count]
+        return found
 
     def _samples_at_once(self) -> int:
         """The most samples that fit in the memory budget for a usual batch and divide the number of samples."""

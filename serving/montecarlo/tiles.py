@@ -38,13 +38,15 @@ def predict_tiled(
     If an axis of the image is shorter than the tile, the tiles are as short as the image; or, if the model only
     takes one size, the image is extended to that size by mirroring it at its end.
 
-    Where two tiles overlap, their answers are blended with squared-cosine weights. The weights change in the
-    middle half of the overlap. In the outer quarter at each end, the tile that ends there has no weight, because
-    it does not see beyond its edge. So if each output pixel depends on at most `overlap // 4` pixels to each side,
-    the answer is the same as for the whole image, provided that the masks do not depend on the position, like
-    those of `SpatialDropout2D`. Masks of single units repeat in each tile. If the model reduces the size of its
-    maps by a factor, all tiles use the same grid if this factor divides `tile - overlap` and, for the last tiles,
-    `size - tile`.
+    Where two tiles overlap, their answers are blended with squared-cosine weights, which change in the middle half
+    of the overlap. In the quarter of the overlap next to its own edge, a tile has no weight, because it does not
+    see beyond this edge. So the answer is the same as for the whole image, if three conditions hold:
+
+    - Each output pixel depends on at most `overlap // 4` pixels to each side.
+    - The masks do not depend on the position, as with `SpatialDropout2D`. Masks of single units, as with
+      `Dropout`, repeat in each tile.
+    - If the model reduces the size of its maps by a factor, this factor divides `tile - overlap` and, for the last
+      tiles, `size - tile`, so that the reduced maps of all tiles lie on the same grid.
 
     Let `w_i` be the weights of the tiles at a pixel; they sum to one. Then `mean = sum w_i mean_i`. The mean
     square and the mean entropy of the samples are averaged in the same way, and the variance and the mutual

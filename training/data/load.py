@@ -60,8 +60,8 @@ class Data:
     """Batches `(images, labels)` of a data set.
 
     Images are float32 in [0, 1], `(batch, height, width, channels)`: the stored values are divided by the largest
-    value of their type, 255 for 8 bits and 65535 for 16. If a 16-bit file holds 12-bit values, its images end at
-    0.0625. Labels are int32, `(batch,)`; masks are int32, `(batch, height, width)`.
+    value of their type, 255 for 8 bits and 65535 for 16. If a 16-bit file holds 12-bit values, the largest
+    possible value is therefore 0.0625. Labels are int32, `(batch,)`; masks are int32, `(batch, height, width)`.
 
     Attributes:
         train: The training batches. The first iteration gives epoch 0, the second gives epoch 1, and so on, each
@@ -81,7 +81,7 @@ class Data:
 
 
 def list_data() -> list[str]:
-    """Returns the names of the data sets that need neither a network nor files.
+    """Returns the names of the data sets that need neither internet access nor files.
 
     Example:
     >>> from dropzoo import training
@@ -144,10 +144,11 @@ def load_data(
         data_dir: Folder in which TFDS keeps prepared sets; None for its default.
         manual_dir: Folder with the original archives of a TFDS set, instead of a download.
         cache: Where decoded images stay: `"memory"` (or True), `"disk"` for images of one size, or `"none"` (or
-            False), which reads files again in each epoch. `"auto"` means memory for up to 128 MB of a folder and
-            512 MB of a TFDS set, and none for more.
+            False), which reads files again in each epoch. `"auto"` means memory if the images take up to 128 MB
+            (512 MB for a TFDS set), and otherwise none.
         limit: Int above 0 or None. The number of training images to use, counted from the first; None for all.
-        num_channels: 1, 3 or None. Turns RGB images grey (1), or grey images to RGB (3); a folder may hold both.
+        num_channels: 1, 3 or None. Converts RGB images to grey (1), or grey images to RGB (3); a folder may hold
+            both.
         fold: `(k, folds)` or None, for cross-validation. The training images (after `limit`) are divided into
             `folds` parts. Each part has an equal share of every class, and the parts do not depend on `seed`. Part
             k, counted from 0, is the validation set. It replaces `validation_split` and the data's own validation
@@ -162,11 +163,11 @@ def load_data(
             objects, which `dropzoo evaluate --per object` keeps apart; every number except 0 is foreground;
             `"threshold"` or `"threshold=128"`, for grey masks of two classes; `"palette"`, a class for each
             colour, or `"palette=FILE"`, with a line `red,green,blue,name` for each class; `"alpha"`. None accepts
-            class ids, or only 0 and 255; for masks that may mean anything else, it raises an error with the
-            argument to pass.
+            class ids, or only 0 and 255. If the masks could mean something else, an error names the argument to
+            pass.
         ignore_class: Int or None. The label of pixels that do not count, such as 255 (void).
-        class_names: The names of the classes: a sequence, text with commas, or a file with one name per line. None
-            takes the names of class folders, or reads a file such as `classes.txt` next to the masks.
+        class_names: The names of the classes: a sequence, comma-separated text, or a file with one name per line.
+            None takes the names of class folders, or reads a file such as `classes.txt` next to the masks.
         split_file: A CSV with a row for each image and some of the columns file, label, mask, split and group.
         group_by: A regular expression for the paths of images, such as `"patient\\d+"`, or a column of
             `split_file`. Images of one group stay in one split and one fold.

@@ -49,10 +49,10 @@ class Cheapest:
 def cheapest_sites(mc: MonteCarlo, images: Any, labels: Any, keep: float = 0.95) -> Cheapest:
     """Returns the cheapest sites whose samples find errors nearly as well as those of all sites.
 
-    Late sites are cheap, because the layers before them are computed once. The candidates are, for each site, this
-    site with all later sites; and the sites with the largest totals in `mc.attribute`. A candidate is good enough
-    if its AUROC is at least `keep` times that of all sites; the cheapest of these is returned. Use images that the
-    model was not trained on. The model is traced once for all candidates.
+    Late sites are cheap, because the layers before them are computed once. The candidates are each site together
+    with all later sites, and, for every k, the k sites with the largest totals in `mc.attribute`. A candidate is
+    good enough if its AUROC is at least `keep` times that of all sites; the cheapest one that is good enough is
+    returned. Use images that the model was not trained on. The model is traced once for all candidates.
 
     Args:
         mc: A `MonteCarlo` with a fixed number of samples and one output that is not a regression.
@@ -64,8 +64,8 @@ def cheapest_sites(mc: MonteCarlo, images: Any, labels: Any, keep: float = 0.95)
         A `Cheapest`. Printing it gives a summary.
 
     Raises:
-        ValueError: If all answers or none are right, if the labels do not fit, if `mc` has a calibration, or for
-            the same reasons as in `mc.attribute`.
+        ValueError: If the answers are all right or all wrong, if the labels do not fit, if `mc` has a calibration,
+            or for the same reasons as in `mc.attribute`.
 
     Example:
     >>> import numpy as np

@@ -23,7 +23,8 @@ class Plan:
 
     Attributes:
         out: Path of the folder of outputs.
-        kinds: Names of `KINDS`, what is saved for a model of masks; None for the default of its output kind.
+        kinds: What is saved for a model that predicts masks: names from `KINDS`. None for the default of its
+            output kind.
         form: One of `FORMATS`.
         table: Path of the table; None for none.
         batch_size: Int or None, as for `answers`.

@@ -38,7 +38,7 @@ class Settings:
         image_size, num_channels, validation_split, limit, manual_dir, data_dir, cache: As for `load_data`.
         test_split, images, masks, mask_suffix, masks_as, ignore_class, class_names, split_file, group_by, pages,
             value_range, broken: As for `load_data`.
-        balance: `"none"`; `"weights"`, which weighs each class by the median of the frequencies of all classes
+        balance: `"none"`; `"weights"`, which weights each class by the median of the frequencies of all classes
             divided by its own, for images or pixels; or `"sampling"`, which shows all classes equally often.
 
     Raises:

@@ -74,19 +74,19 @@ class Space(Settings):
         leave_out: List of combinations `(model, sites, spec)` that are not tried.
         folds: Int from 2 up, the number of parts of a cross-validation over the training images; 0 for a single
             split.
-        strategy: `"grid"`; `"random"`, which draws `samples` plans from the grid; or `"halving"`, which trains
-            the whole grid for few epochs, then the best 1 / `eta` of it for `eta` times as many, and so on up to
+        strategy: `"grid"`; `"random"`, which draws `samples` plans from the grid; or `"halving"`, which trains the
+            whole grid for a few epochs, then the best 1 / `eta` of it for `eta` times as many, and so on up to
             `epochs`.
         samples: Int above 0, the number of plans that `"random"` draws for each model.
         draw_seed: Int, the seed of that draw.
         eta: Int from 2 up, for `"halving"`.
         min_epochs: Int above 0, the minimum number of epochs in the first round of `"halving"`.
-        epochs: Int above 0, the epochs of a whole training.
+        epochs: Int above 0, the epochs of a whole training run.
         data, batch_size, learning_rate, learning_rate_schedule, ...: See `Settings`. `learning_rate_schedule` is
             also accepted as `schedule`.
 
     Raises:
-        ValueError: If the space is empty or impossible.
+        ValueError: If the space is empty, or its arguments do not fit together.
 
     Example:
     >>> from dropzoo.sweep import Space
@@ -205,7 +205,7 @@ class Space(Settings):
         return self.learning_rate_schedule
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the space as files hold it; `Space(**space.to_json())` is the same space."""
+        """Returns the space as a dict for JSON files; `Space(**space.to_json())` is the same space."""
         return renamed(dataclasses.asdict(self), _FILE_NAMES)
 
     def rungs(self) -> list[int]:
