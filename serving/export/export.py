@@ -89,11 +89,10 @@ def export_model(
     `prob_probabilities`, `prob_mean`, `dist_values`.
 
     The other formats are single files for runtimes that do not need TensorFlow: `"onnx"` for ONNX Runtime,
-    `"litert"` for phones, `"openvino"` for Intel processors. The answers have the same names. ONNX and LiteRT
-    files draw exactly the same masks; OpenVINO files only give deterministic answers and those of ensembles.
-    Before a file is written, it is tested: its runtime must give the same answers as TensorFlow for random images.
-    The file also contains `info.json`, `model_card.json` and `calibration.json`. The guide on serving shows how to
-    run each format.
+    `"litert"` for phones, `"openvino"` for Intel processors. The answers have the same names, and the files
+    draw exactly the same masks. Before a file is written, it is tested: its runtime must give the same answers as
+    TensorFlow for random images. The file also contains `info.json`, `model_card.json` and `calibration.json`. The
+    guide on serving shows how to run each format.
 
     `assets.extra` of a SavedModel holds `model.keras`, which is the model itself, because a SavedModel cannot be
     trained further (for an ensemble `member1.keras` and so on); `calibration.json`, if there is one; `info.json`,

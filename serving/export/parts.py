@@ -60,13 +60,6 @@ class Unrolled(Signatures):
             )
         super().__init__(predictors, [dataclasses.replace(each, portable=True) for each in inputs], seed)
 
-    @property
-    def samples_regression(self) -> bool:
-        """Whether samples of a regression are computed."""
-        sampler = self._predictors.monte_carlo
-        kinds = {output.kind for output in self._reader.outputs}
-        return sampler is not None and sampler.sites != {} and "regression" in kinds
-
     def parts(self) -> Parts:
         """Returns the functions of the export.
 

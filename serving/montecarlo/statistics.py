@@ -66,6 +66,48 @@ class Sums(NamedTuple):
         return out | {"predictive_entropy": predictive, "mutual_information": information}
 
 
+class Differences(NamedTuple):
+    """Sums over samples of a regression, less the first sample, for runtimes that have no 64 bits.
+
+    The differences are as small as the spread of the samples, so float32 holds their squares well enough.
+
+    Attributes:
+        p: Sum of the differences, `(batch, ..., values)`.
+        squares: Sum of their squares, `(batch, ..., values)`.
+        first: The first sample, `(batch, ..., values)`.
+    """
+
+    p: tf.Tensor
+    squares: tf.Tensor
+    first: tf.Tensor
+
+    @classmethod
+    def zero(cls, output: Output) -> "Differences":
+        """Returns the sums of no samples. They broadcast, since the size of the output is not known yet."""
+        return cls(*[tf.zeros([1] * len(output.shape)) for _ in cls._fields])
+
+    def add(self, p: tf.Tensor, turn: tf.Tensor) -> "Differences":
+        """Returns the sums after samples are added.
+
+        Args:
+            p: Float32 tensor `(samples, batch, ..., values)`.
+            turn: Int32 scalar, 0 for the first samples.
+        """
+        first = tf.where(turn == 0, p[0], self.first)
+        p = p - first
+        return Differences(self.p + tf.reduce_sum(p, 0), self.squares + tf.reduce_sum(p * p, 0), first)
+
+    def statistics(self, count: int, output: Output) -> dict[str, tf.Tensor]:
+        """Returns the statistics that `MonteCarlo` returns, float32 tensors by name.
+
+        Args:
+            count: Int, the number of samples.
+            output: The model's output.
+        """
+        found = Sums(*self).statistics(count, output)
+        return found | {"mean": found["mean"] + (self.first[:, 0] if output.flat else self.first)}
+
+
 def sum_samples(
     samples: Callable[[tf.Tensor, tf.Tensor], list[tf.Tensor]],
     count: int,

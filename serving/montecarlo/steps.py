@@ -8,9 +8,9 @@ from dropzoo.common.keras_internals import mask_of
 from dropzoo.serving.montecarlo.calibrated import answered, tempered
 from dropzoo.serving.montecarlo.folding import tile, unfold
 from dropzoo.serving.montecarlo.inputs import keys_of
-from dropzoo.serving.montecarlo.outputs import joined
+from dropzoo.serving.montecarlo.outputs import Output, joined
 from dropzoo.serving.montecarlo.sampler import MonteCarlo
-from dropzoo.serving.montecarlo.statistics import Sums
+from dropzoo.serving.montecarlo.statistics import Differences, Sums
 
 _BATCH = 32  # a file takes batches of any size, and folds the same number of samples for all of them
 
@@ -58,7 +58,8 @@ class Steps:
 
     def zeros(self) -> list[tf.Tensor]:
         """Returns the sums of no samples, for each output three; they broadcast."""
-        return [x for output in self._sampler.reader.outputs for x in Sums.zero(output)]
+        outputs = self._sampler.reader.outputs
+        return [x for output in outputs for x in _sums_of(output).zero(output)]
 
     def add(self, turn: tf.Tensor, sums: Sequence[tf.Tensor], shared: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         """Returns the sums after the samples of one turn.
@@ -82,7 +83,11 @@ class Steps:
         outputs = sampler.reader.outputs
         found = [unfold(p, count, batch) for p in tempered(sampler.reader.read(raw), sampler.calibration)]
         added = zip(self._grouped(sums), found, outputs, strict=True)
-        return [x for each, p, output in added for x in each.add(p, output.kind)]
+        return [
+            x
+            for each, p, output in added
+            for x in (each.add(p, turn) if isinstance(each, Differences) else each.add(p, output.kind))
+        ]
 
     def finish(self, sums: Sequence[tf.Tensor]) -> dict:
         """Returns the statistics of the samples, as `MonteCarlo` does, from the sums after all turns.
@@ -95,8 +100,9 @@ class Steps:
         found = [one.statistics(sampler.max_samples, output) for one, output in each]
         return answered(joined(found, sampler.reader.names), sampler.calibration)
 
-    def _grouped(self, sums: Sequence[tf.Tensor]) -> list[Sums]:
-        return [Sums(*sums[i : i + 3]) for i in range(0, len(sums), 3)]
+    def _grouped(self, sums: Sequence[tf.Tensor]) -> list[Sums | Differences]:
+        outputs = self._sampler.reader.outputs
+        return [_sums_of(output)(*sums[3 * i : 3 * i + 3]) for i, output in enumerate(outputs)]
 
     def _samples_at_once(self) -> int:
         """The most samples that fit in the memory budget for a usual batch and divide the number of samples."""
@@ -107,6 +113,10 @@ class Steps:
         fits = max(sampler.memory_budget // max(_BATCH * costs.head_bytes, 1), 1)
         count = sampler.max_samples
         return max(n for n in range(1, count + 1) if n <= fits and count % n == 0)
+
+
+def _sums_of(output: Output) -> type[Sums] | type[Differences]:
+    return Differences if output.kind == "regression" else Sums
 
 
 def _is_known(shape: Sequence[int | None]) -> bool:

@@ -177,7 +177,7 @@ def export(
     format: Annotated[
         str,
         typer.Option(
-            "--format", help="saved_model, or one file: onnx (ONNX Runtime), litert, openvino (without samples)."
+            "--format", help="saved_model, or a file for another runtime: onnx (ONNX Runtime), litert, openvino."
         ),
     ] = "saved_model",
     precision: Annotated[
