@@ -90,11 +90,10 @@ def export_model(
     `prob_probabilities`, `prob_mean`, `dist_values`.
 
     The other formats are files for runtimes that do not need TensorFlow: `"onnx"` for ONNX Runtime, `"litert"` for
-    phones, `"openvino"` for Intel processors (two files, `.xml` and `.bin`). The answers have the same names. ONNX
-    and LiteRT files draw exactly the same masks; OpenVINO files only give deterministic answers and those of
-    ensembles. Before a file is written, it is tested: its runtime must give the same answers as TensorFlow for
-    random images. The file also contains `info.json`, `model_card.json` and `calibration.json`. The guide on
-    serving shows how to run each format.
+    phones, `"openvino"` for Intel processors (two files, `.xml` and `.bin`). The answers have the same names, and
+    the files draw exactly the same masks. Before a file is written, it is tested: its runtime must give the same
+    answers as TensorFlow for random images. The file also contains `info.json`, `model_card.json` and
+    `calibration.json`. The guide on serving shows how to run each format.
 
     `assets.extra` of a SavedModel holds the model itself as `model.keras` (for an ensemble `member1.keras` and so
     on), so that you can train it further, which a SavedModel does not allow; `calibration.json`, if there is one;

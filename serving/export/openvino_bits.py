@@ -1,21 +1,18 @@
-"""Random bits in OpenVINO, which computes unsigned integers as signed ones, and some operations by way of floats.
+"""Random bits in a graph of ONNX, as OpenVINO computes them exactly.
 
-On processors, OpenVINO adds, multiplies and shifts signed integers of 32 bits exactly, and their bits are those of
-unsigned ones. It compares, selects, divides and sums them in float32, which keeps 24 of the 32 bits. So the random
-bits of an ONNX graph become signed here, and the operations that would round them get names of their own, which
-OpenVINO reads as exact ones. The files that it writes only contain its own operations.
+On processors, OpenVINO computes unsigned integers of 32 bits as signed ones, whose sums and products have the same
+bits, and some operations in float32. So the random bits of a graph become signed here, and the operations that
+would be inexact are marked. OpenVINO reads these as exact operations, and its files hold its own operations only.
 """
 
-from collections.abc import Callable, Iterator
-from typing import Any, TypeAlias
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
-Value: TypeAlias = Any
-"""The output of a node of OpenVINO."""
+from dropzoo.serving.export.openvino_operations import conversions
 
 _DOMAIN = "dropzoo"
-_TOP = np.int32(-(2**31))  # the highest bit
 _EXACT = {
     "Add", "BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor", "Concat", "Expand", "Flatten", "Gather",
     "GatherND", "Identity", "If", "Loop", "Mul", "Neg", "Reshape", "Shape", "Size", "Slice", "Split", "Squeeze",
@@ -39,13 +36,14 @@ def make_signed(model: Any) -> None:
 
     types = _types_of(model)
     bits = _bits_of(model.graph, types)
-    shifted = {name for node in _all_nodes(model.graph) if node.op_type == "BitShift" for name in node.output}
     constants = {x.name: onnx.numpy_helper.to_array(x) for g in _all_graphs(model.graph) for x in g.initializer}
+    small = {node.output[0] for node in _all_nodes(model.graph) if _shifts_right(node, constants)}
+    given = {value.name for value in (*model.graph.input, *model.graph.output)}
     for node in _all_nodes(model.graph):
-        _Marker(node, types, bits, shifted, constants).mark()
+        _Marker(node, types, bits, small, constants).mark()
     for graph in _all_graphs(model.graph):
         for value in (*graph.input, *graph.output, *graph.value_info):
-            if value.type.tensor_type.elem_type == TensorProto.UINT32 and not _is_given(value, model):
+            if value.type.tensor_type.elem_type == TensorProto.UINT32 and value.name not in given:
                 value.type.tensor_type.elem_type = TensorProto.INT32
         for constant in graph.initializer:
             if constant.data_type == TensorProto.UINT32:
@@ -65,18 +63,26 @@ def read(content: bytes) -> Any:
     from openvino.frontend.onnx import ConversionExtension
 
     core = openvino.Core()
-    for name, convert in _CONVERSIONS.items():
+    for name, convert in conversions().items():
         core.add_extension(ConversionExtension(name, _DOMAIN, convert))
     return core.read_model(content)
 
 
 class _Marker:
-    """Marks one node, if it reads random bits."""
+    """Marks one node, if it reads random bits.
+
+    Args:
+        node: The node.
+        types: The type of each value.
+        bits: The names of integers that are random bits.
+        small: The names of unsigned integers that are the same as signed ones.
+        constants: The constants by name.
+    """
 
     def __init__(
-        self, node: Any, types: dict[str, int], bits: set[str], shifted: set[str], constants: dict[str, np.ndarray]
+        self, node: Any, types: dict[str, int], bits: set[str], small: set[str], constants: dict[str, np.ndarray]
     ) -> None:
-        self._node, self._types, self._shifted, self._constants = node, types, shifted, constants
+        self._node, self._types, self._small, self._constants = node, types, small, constants
         self._reads = [name for name in node.input if name in bits]
 
     def mark(self) -> None:
@@ -113,17 +119,23 @@ class _Marker:
             to.i = TensorProto.INT32
             if given in floats:
                 node.domain, node.op_type = _DOMAIN, "FromFloat"
-        elif given == TensorProto.UINT32 and to.i in floats and node.input[0] not in self._shifted:
-            node.domain, node.op_type = _DOMAIN, "ToFloat"
-        elif (given == TensorProto.UINT32 and to.i in wide) or to.i == TensorProto.UINT64:
-            if node.input[0] not in self._shifted:
+        elif given == TensorProto.UINT32 and node.input[0] not in self._small:
+            if to.i in floats:
+                node.domain, node.op_type = _DOMAIN, "ToFloat"
+            elif to.i in wide:
                 self._refuse("a cast to 64 bits")
 
     def _refuse(self, what: str) -> None:
         raise ValueError(
-            f"OpenVINO cannot compute {what} of random bits exactly, as {self._node.name!r} needs. Use "
+            f"OpenVINO cannot compute {what} of random bits exactly, which {self._node.name!r} needs. Use "
             "format='onnx', or pass num_samples=0 for the deterministic answer"
         )
+
+
+def _shifts_right(node: Any, constants: dict[str, np.ndarray]) -> bool:
+    """Whether a node moves bits to the right, so that the highest one is 0."""
+    directions = [attribute.s for attribute in node.attribute if attribute.name == "direction"]
+    return node.op_type == "BitShift" and directions == [b"RIGHT"] and bool(constants.get(node.input[1], 0))
 
 
 def _types_of(model: Any) -> dict[str, int]:
@@ -179,10 +191,6 @@ def _read_inputs_as_signed(graph: Any) -> None:
     graph.node.extend(nodes)
 
 
-def _is_given(value: Any, model: Any) -> bool:
-    return any(value is other for other in (*model.graph.input, *model.graph.output))
-
-
 def _all_graphs(graph: Any) -> Iterator[Any]:
     yield graph
     for node in graph.node:
@@ -197,205 +205,3 @@ def _all_nodes(graph: Any) -> Iterator[Any]:
 
 def _graphs(node: Any) -> list[Any]:
     return [attribute.g for attribute in node.attribute if attribute.g.node]
-
-
-def _bit_shift(node: Any) -> list[Value]:
-    from openvino import opset15 as ops
-
-    x, places = _signed(node, 0), node.get_attribute("places")
-    if node.get_attribute("direction") == "LEFT":
-        return _outputs(ops.multiply(x, _int(2**places)))
-    return _outputs(_shifted(x, places))
-
-
-def _shifted(x: Value, places: int) -> Value:
-    """The bits of x, moved to the right. OpenVINO's own shift takes 40 times as long as its other operations.
-
-    A division in float32 is exact for the 24 highest bits, once the others are 0.
-    """
-    from openvino import opset15 as ops
-
-    if places == 0:
-        return x
-    if 8 <= places <= 16:
-        high = ops.divide(ops.bitwise_and(x, _int(-(2**places))), _int(2**places))
-        return ops.bitwise_and(high, _int(2 ** (32 - places) - 1))
-    upper = _shifted(x, 16)
-    if places > 16:
-        return ops.divide(upper, _int(2 ** (places - 16)))
-    lower = ops.divide(ops.bitwise_and(x, _int(0xFFFF)), _int(2**places))
-    return ops.add(ops.multiply(upper, _int(2 ** (16 - places))), lower)
-
-
-def _from_float(node: Any) -> list[Value]:
-    """Floats in [0, 2**32) as integers, by halves of the range that signed integers can hold."""
-    from openvino import opset15 as ops
-
-    x = node.get_input(0)
-    top = ops.greater_equal(x, _like(x, 2.0**31))
-    rest = ops.subtract(x, ops.multiply(ops.convert(top, x.get_element_type().to_string()), _like(x, 2.0**31)))
-    return _outputs(ops.add(ops.convert(rest, "i32"), ops.multiply(ops.convert(top, "i32"), _int(_TOP))))
-
-
-def _to_float(node: Any) -> list[Value]:
-    """Unsigned integers as floats, by halves, which floats hold exactly; their sum is rounded once."""
-    from openvino import opset15 as ops
-
-    x = _signed(node, 0)
-    low = ops.convert(ops.bitwise_and(x, _int(0xFFFF)), "f32")
-    high = ops.convert(_shifted(x, 16), "f32")
-    return _outputs(ops.add(ops.multiply(high, ops.constant(np.float32(2**16))), low))
-
-
-def _comparison(compare: Callable[[Value, Value], Value]) -> Callable[[Any], list[Value]]:
-    def convert(node: Any) -> list[Value]:
-        return _outputs(compare(*_ordered(node)))
-
-    return convert
-
-
-def _at_least(x: Value, y: Value) -> Value:
-    """Whether x >= y. As floats, the two are in the same order or equal; then their difference is small."""
-    from openvino import opset15 as ops
-
-    close = ops.greater_equal(ops.subtract(x, y), _int(0))
-    return ops.logical_or(ops.greater(x, y), ops.logical_and(ops.equal(x, y), close))
-
-
-def _less(x: Value, y: Value) -> Value:
-    from openvino import opset15 as ops
-
-    return ops.logical_not(_at_least(x, y))
-
-
-def _equal(x: Value, y: Value) -> Value:
-    from openvino import opset15 as ops
-
-    return ops.equal(ops.bitwise_xor(x, y), _int(0))
-
-
-def _where(node: Any) -> list[Value]:
-    return _as_given(node, 1, _selected(node.get_input(0), _signed(node, 1), _signed(node, 2)))
-
-
-def _extreme(larger: bool) -> Callable[[Any], list[Value]]:
-    def convert(node: Any) -> list[Value]:
-        x, y = _ordered(node)
-        first = _at_least(x, y) if larger else _at_least(y, x)
-        return _as_given(node, 0, _selected(first, _signed(node, 0), _signed(node, 1)))
-
-    return convert
-
-
-def _selected(condition: Value, x: Value, y: Value) -> Value:
-    from openvino import opset15 as ops
-
-    mask = ops.subtract(_int(0), ops.convert(condition, "i32"))
-    return ops.bitwise_xor(y, ops.bitwise_and(ops.bitwise_xor(x, y), mask))
-
-
-def _div(node: Any) -> list[Value]:
-    """The quotient, rounded towards 0."""
-    from openvino import opset15 as ops
-
-    x, y = _signed(node, 0), _signed(node, 1)
-    whole, rest = _divided(x, y)
-    negative = ops.not_equal(ops.less(x, _int(0)), ops.less(y, _int(0)))
-    up = ops.logical_and(negative, ops.not_equal(rest, _int(0)))
-    return _as_given(node, 0, ops.add(whole, ops.convert(up, "i32")))
-
-
-def _mod(node: Any) -> list[Value]:
-    """The remainder with the sign of the divisor."""
-    return _as_given(node, 0, _divided(_signed(node, 0), _signed(node, 1))[1])
-
-
-def _divided(x: Value, y: Value) -> tuple[Value, Value]:
-    """The quotient of x and y, |y| < 2**20, rounded down, and the remainder.
-
-    What floats lose of the first quotient is so small that they can divide it exactly. A product with an inverse
-    may take the place of a division, so that half a unit keeps the quotient away from whole numbers.
-    """
-    from openvino import opset15 as ops
-
-    divisor = ops.convert(y, "f32")
-    rough = ops.convert(ops.divide(ops.convert(x, "f32"), divisor), "i32")
-    lost = ops.convert(ops.subtract(x, ops.multiply(rough, y)), "f32")
-    half = ops.multiply(ops.sign(divisor), ops.constant(np.float32(0.5)))
-    more = ops.convert(ops.floor(ops.divide(ops.add(lost, half), divisor)), "i32")
-    whole = ops.add(rough, more)
-    return whole, ops.subtract(x, ops.multiply(whole, y))
-
-
-def _reduce_sum(node: Any) -> list[Value]:
-    """A sum that wraps around. Running sums are exact; their last ones are the sums."""
-    from openvino import opset15 as ops
-
-    total = _signed(node, 0)
-    axes = np.array(node.get_attribute("axes"), np.int64)
-    for axis in axes:
-        total = ops.gather(
-            ops.cum_sum(total, ops.constant(axis)), ops.constant(np.array([-1])), ops.constant(axis)
-        )
-    if not node.get_attribute("keepdims"):
-        total = ops.squeeze(total, ops.constant(axes))
-    return _as_given(node, 0, total)
-
-
-def _ordered(node: Any) -> tuple[Value, Value]:
-    """The two inputs as signed numbers in the order of the graph's own numbers."""
-    from openvino import opset15 as ops
-
-    x, y = _signed(node, 0), _signed(node, 1)
-    if node.get_attribute("unsigned"):
-        return ops.add(x, _int(_TOP)), ops.add(y, _int(_TOP))
-    return x, y
-
-
-def _signed(node: Any, index: int) -> Value:
-    from openvino import opset15 as ops
-
-    x = node.get_input(index)
-    return x if x.get_element_type().to_string() == "i32" else ops.convert(x, "i32")
-
-
-def _as_given(node: Any, index: int, x: Any) -> list[Value]:
-    """A result in the type of an input of the node."""
-    from openvino import opset15 as ops
-
-    dtype = node.get_input(index).get_element_type().to_string()
-    return _outputs(x if dtype == "i32" else ops.convert(x, dtype))
-
-
-def _outputs(x: Any) -> list[Value]:
-    return list(x.outputs())
-
-
-def _int(value: int | np.integer) -> Value:
-    from openvino import opset15 as ops
-
-    return ops.constant(np.int32(value))
-
-
-def _like(x: Value, value: float) -> Value:
-    from openvino import opset15 as ops
-
-    return ops.constant(value, x.get_element_type())
-
-
-_CONVERSIONS: dict[str, Callable[[Any], list[Value]]] = {
-    "BitShift": _bit_shift,
-    "Div": _div,
-    "Equal": _comparison(_equal),
-    "FromFloat": _from_float,
-    "Greater": _comparison(lambda x, y: _less(y, x)),
-    "GreaterOrEqual": _comparison(_at_least),
-    "Less": _comparison(_less),
-    "LessOrEqual": _comparison(lambda x, y: _at_least(y, x)),
-    "Max": _extreme(larger=True),
-    "Min": _extreme(larger=False),
-    "Mod": _mod,
-    "ReduceSum": _reduce_sum,
-    "ToFloat": _to_float,
-    "Where": _where,
-}

@@ -9,25 +9,9 @@ import numpy as np
 from dropzoo.common.files import whole_file
 from dropzoo.serving.export.onnx_graph import graph_of
 from dropzoo.serving.export.openvino_bits import make_signed, read
-from dropzoo.serving.export.parts import Parts, Unrolled
+from dropzoo.serving.export.parts import Parts
 
 _FULL = {"INFERENCE_PRECISION_HINT": "f32"}  # by default it computes in 16 bits where the processor can
-
-
-def check(signatures: Unrolled) -> None:
-    """Raises a ValueError if OpenVINO would lose the spread of the samples.
-
-    Sums of a regression are in 64 bits, since a variance may be small beside the squares; OpenVINO computes them
-    in 32 bits on processors.
-
-    Args:
-        signatures: The signatures of the export.
-    """
-    if signatures.samples_regression:
-        raise ValueError(
-            "OpenVINO has no 64-bit arithmetic, which the variance of a regression needs. Pass num_samples=0 for "
-            "the deterministic answer, export an Ensemble, or use format='onnx' for the samples"
-        )
 
 
 def weights_of(path: Path) -> Path:

@@ -71,13 +71,6 @@ class Unrolled(Signatures):
         """Whether there are samples of dropout."""
         return isinstance(self._predictors.sampled, MonteCarlo)
 
-    @property
-    def samples_regression(self) -> bool:
-        """Whether samples of a regression are computed."""
-        sampler = self._predictors.monte_carlo
-        kinds = {output.kind for output in self._reader.outputs}
-        return sampler is not None and sampler.sites != {} and "regression" in kinds
-
     def parts(self) -> Parts:
         """Returns the functions of the export.
 
@@ -104,7 +97,7 @@ class Unrolled(Signatures):
         sampled = self._predictors.sampled
         if sampled is not None:
             predict = (
-                self._in_loop(Steps(sampled, small=True)) if isinstance(sampled, MonteCarlo) else self._predict_mc
+                self._in_loop(Steps(sampled, fold=False)) if isinstance(sampled, MonteCarlo) else self._predict_mc
             )
             found["predict_mc"] = _traced(predict, self._given())
         return found

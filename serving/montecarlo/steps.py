@@ -10,7 +10,7 @@ from dropzoo.serving.montecarlo.folding import tile, unfold
 from dropzoo.serving.montecarlo.inputs import keys_of
 from dropzoo.serving.montecarlo.outputs import Output, joined
 from dropzoo.serving.montecarlo.sampler import MonteCarlo
-from dropzoo.serving.montecarlo.statistics import Moments, Sums
+from dropzoo.serving.montecarlo.statistics import Differences, Sums
 
 _BATCH = 32  # a file takes batches of any size, and folds the same number of samples for all of them
 
@@ -20,7 +20,7 @@ class Steps:
 
     Args:
         sampler: The sampler, with a fixed number of samples.
-        small: Bool, whether the runtime has no float64, and `add` computes one sample at a time, as on phones.
+        fold: Bool, whether `add` computes several samples at a time.
 
     Attributes:
         at_once: Int, how many samples `add` computes at a time; it divides the number of samples.
@@ -30,10 +30,10 @@ class Steps:
         ValueError: If a layer is sampled by plain passes, or keeps a state from batch to batch.
     """
 
-    def __init__(self, sampler: MonteCarlo, small: bool = False) -> None:
-        self._sampler, self._stage, self._small = sampler, sampler.stage, small
+    def __init__(self, sampler: MonteCarlo, fold: bool = True) -> None:
+        self._sampler, self._stage = sampler, sampler.stage
         _check(sampler)
-        self.at_once = 1 if small else self._samples_at_once()
+        self.at_once = self._samples_at_once() if fold else 1
         self._masked: list[int] = []
 
     @property
@@ -55,8 +55,9 @@ class Steps:
         return [rows, *frontier, *(mask for mask in masks if mask is not None)]
 
     def zeros(self) -> list[tf.Tensor]:
-        """Returns the sums of no samples, for each output two or three; they broadcast."""
-        return [x for output in self._sampler.reader.outputs for x in self._kind_of(output).zero(output)]
+        """Returns the sums of no samples, for each output three; they broadcast."""
+        outputs = self._sampler.reader.outputs
+        return [x for output in outputs for x in _sums_of(output).zero(output)]
 
     def add(self, turn: tf.Tensor, sums: Sequence[tf.Tensor], shared: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         """Returns the sums after the samples of one turn.
@@ -84,7 +85,7 @@ class Steps:
         return [
             x
             for each, p, output in added
-            for x in (each.add(p[0], turn) if isinstance(each, Moments) else each.add(p, output.kind))
+            for x in (each.add(p, turn) if isinstance(each, Differences) else each.add(p, output.kind))
         ]
 
     def finish(self, sums: Sequence[tf.Tensor]) -> dict:
@@ -106,17 +107,9 @@ class Steps:
             put_mask(frontier[i], mask)
         return frontier
 
-    def _kind_of(self, output: Output) -> type[Sums] | type[Moments]:
-        return Moments if self._small and output.kind == "regression" else Sums
-
-    def _grouped(self, sums: Sequence[tf.Tensor]) -> list[Sums | Moments]:
-        """The sums of each output."""
-        rest, found = list(sums), list[Sums | Moments]()
-        for kind in map(self._kind_of, self._sampler.reader.outputs):
-            count = len(kind._fields)
-            found.append(kind(*rest[:count]))
-            del rest[:count]
-        return found
+    def _grouped(self, sums: Sequence[tf.Tensor]) -> list[Sums | Differences]:
+        outputs = self._sampler.reader.outputs
+        return [_sums_of(output)(*sums[3 * i : 3 * i + 3]) for i, output in enumerate(outputs)]
 
     def _samples_at_once(self) -> int:
         """The most samples that fit in the memory budget for a usual batch and divide the number of samples."""
@@ -127,6 +120,10 @@ class Steps:
         fits = max(sampler.memory_budget // max(_BATCH * costs.head_bytes, 1), 1)
         count = sampler.max_samples
         return max(n for n in range(1, count + 1) if n <= fits and count % n == 0)
+
+
+def _sums_of(output: Output) -> type[Sums] | type[Differences]:
+    return Differences if output.kind == "regression" else Sums
 
 
 def _is_known(shape: Sequence[int | None]) -> bool:

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from _small_cnn import images, small_cnn
 from dropzoo import layers, models, serving
-from dropzoo.serving.export import litert_file
+from dropzoo.serving.export import litert_file, openvino_file
 
 SITE_LAYERS = [name for name in layers.list_layers(sites_only=True) if not name.endswith(("1d", "3d"))]
 
@@ -122,12 +122,23 @@ def check_openvino(openvino, model, folder, *batches, num_samples=3, atol=1e-5, 
 
 @pytest.mark.parametrize("sampling", ["fixed", pytest.param("balanced", marks=pytest.mark.slow)])
 def test_openvino_samples_a_u_net_of_any_size(openvino, sampling, tmp_path):
-    check_openvino(openvino, tiny_unet(), tmp_path, images(2, (11, 8)), images(3, (6, 7)), sampling=sampling)
+    model, path = tiny_unet(), tmp_path / "a.xml"
+    serving.export_model(model, path, 3, format="openvino", sampling=sampling)
+    sampler = serving.MonteCarlo(model, 3, sampling)
+    for x in (images(2, (11, 8)), images(3, (6, 7))):
+        found = openvino_file.run(path, {"images": x})
+        for name, value in sampler(x).items():
+            np.testing.assert_allclose(found[name], value, atol=1e-5)
 
 
 def test_openvino_samples_a_cnn_by_content(openvino, tmp_path):
-    model = small_cnn(scale=1.0)  # of answers that no softmax hides
-    check_openvino(openvino, model, tmp_path, images(2), -images(3), sampling="balanced", seed=2**32 - 1)
+    model, path = small_cnn(scale=1.0), tmp_path / "a.xml"  # its softmax hides no mask
+    serving.export_model(model, path, 3, format="openvino", sampling="balanced", seed=2**32 - 1)
+    sampler = serving.MonteCarlo(model, 3, "balanced", seed=2**32 - 1)
+    for x in (images(2), np.round(images(3)) - 1.0):
+        found = openvino_file.run(path, {"images": x})
+        for name, value in sampler(x).items():
+            np.testing.assert_allclose(found[name], value, atol=1e-5)
 
 
 @pytest.mark.slow
@@ -141,8 +152,18 @@ def test_openvino_table_of_layers(openvino, family, layer, tmp_path):
     check_openvino(openvino, model, tmp_path, *(images(2, size) for size in sizes))
 
 
-def test_openvino_has_no_64_bits_for_the_variance_of_a_regression(openvino, tmp_path):
-    model = small_cnn(num_classes=1)
-    with pytest.raises(ValueError, match="num_samples=0 for.*format='onnx'"):
-        serving.export_model(model, tmp_path / "a.xml", 2, format="openvino", task="regression")
-    assert not list(tmp_path.iterdir())
+@pytest.mark.parametrize("runtime", ["openvino", "litert"])
+def test_samples_of_a_regression_need_no_64_bits(runtime, request, tmp_path):
+    """Values far from 0 keep the variance of their samples."""
+    request.getfixturevalue(runtime)
+    x = keras.Input((5,))
+    far = keras.layers.Dense(2, bias_initializer=keras.initializers.Constant(1000.0))
+    model = keras.Model(x, far(layers.Dropout(0.3)(x)))
+    path, given = tmp_path / f"a{'.xml' if runtime == 'openvino' else '.tflite'}", np.ones((3, 5), "float32")
+    serving.export_model(model, path, 4, format=runtime, task="regression")
+    inputs = {"images": given}
+    found = (
+        openvino_file.run(path, inputs) if runtime == "openvino" else litert_file.run(path.read_bytes(), inputs)
+    )
+    for name, value in serving.MonteCarlo(model, 4, "fixed", task="regression")(given).items():
+        np.testing.assert_allclose(found[name], value, atol=1e-3)

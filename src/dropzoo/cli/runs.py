@@ -179,7 +179,7 @@ def export(
         str,
         typer.Option(
             "--format",
-            help="saved_model, or a file: onnx (ONNX Runtime), litert, openvino (.xml and .bin, without samples).",
+            help="saved_model, or a file for another runtime: onnx (ONNX Runtime), litert, openvino (two files).",
         ),
     ] = "saved_model",
     precision: Annotated[
