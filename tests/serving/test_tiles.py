@@ -165,6 +165,6 @@ def test_bad_input():
     inputs = keras.Input((None, None, 1))
     small = keras.Model(inputs, kl.Conv2D(2, 3, strides=2)(layers.Dropout(0.5)(inputs)))
     with pytest.raises(
-        ValueError, match="height and width of the images. Received: .19, 19. for images of .40, 40."
+        ValueError, match="height and width of the images: add .*Received: .19, 19. for images of .40, 40."
     ):
         tiled(fixed(small), image)
