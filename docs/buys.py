@@ -2,7 +2,7 @@
 
 python docs/buys.py
 
-It draws the trainings of the positive control that are in benchmarks/evidence/results/trainings.csv.
+It draws the training runs of the positive control that are in benchmarks/evidence/results/trainings.csv.
 """
 
 import csv

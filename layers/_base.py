@@ -71,8 +71,8 @@ class LiveRate(Stochastic):
     """Base of the layers whose dropout rate can be changed at any time.
 
     A new `rate` takes effect at once, even in traced functions and while `fit` is running. On JAX, only a callback
-    can set rates while `fit` is running, on layers that it takes from its `self.model`. If you compile a function
-    with `jax.jit`, pass the model's `non_trainable_variables` to it; otherwise it keeps the rate at which it was
+    can set rates while `fit` is running, and only on layers of its `self.model`. If you compile a function with
+    `jax.jit`, pass the model's `non_trainable_variables` to it; otherwise it keeps the rate at which it was
     traced. The rate is not a weight: weights files, `get_weights()` and `count_params()` do not include it.
 
     A subclass defines `drop` for training and `infer` for inference.
@@ -118,7 +118,7 @@ class LiveRate(Stochastic):
         return self.drop(inputs, ops.copy(self.live_rate()), draw)
 
     def drop(self, inputs: Tensor, rate: Tensor, draw: Draw) -> Tensor:
-        """Returns `inputs` with the fraction `rate` dropped; this formula of the layer must not use any state.
+        """Returns `inputs` with the fraction `rate` dropped. An implementation must not use any state.
 
         Args:
             inputs: Floating point tensor.

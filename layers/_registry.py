@@ -198,7 +198,7 @@ def dropouts(model: keras.Layer) -> list[keras.Layer]:
 def has_live_rate(layer: keras.Layer) -> bool:
     """Returns whether the rate of a layer can be changed after functions have been traced.
 
-    The dropout layers of Keras have no live rate: it is fixed once they have been traced.
+    The dropout layers of Keras have no live rate: their rate is fixed once they have been traced.
 
     Args:
         layer: Any Keras layer.

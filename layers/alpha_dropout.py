@@ -15,7 +15,7 @@ _OFF = -1.0507009873554805 * 1.6732632423543772
 
 @register_layer
 class AlphaDropout(BaseDropout):
-    """Drops units to the negative saturation value of SELU and restores mean and variance.
+    """Sets dropped units to the negative saturation value of SELU, and restores mean and variance.
 
     For networks of `selu` units with `lecun_normal` weights, whose activations have mean 0 and variance 1. This
     layer keeps both; `Dropout` does not.

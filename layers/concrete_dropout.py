@@ -19,17 +19,18 @@ class ConcreteDropout(Stochastic, keras.layers.Wrapper):
     The rate adapts to the uncertainty: it is high if the data are few or noisy, and falls as more data are added.
 
     In training the inputs are multiplied by `(1 - z) / (1 - rate)` with the relaxed draw
-    `z = sigmoid((logit(rate) + logit(u)) / temperature)`, `u ~ U(0, 1)`, which gives the rate a gradient. For
-    convolutions, a whole feature map uses the same draw. In inference, the layer is the same as the wrapped layer.
+    `z = sigmoid((logit(rate) + logit(u)) / temperature)`, where `u ~ U(0, 1)`. The relaxation gives the rate a
+    gradient. For convolutions, a whole feature map uses the same draw. In inference, the layer is the same as the
+    wrapped layer.
 
     The layer adds `(length_scale**2 / 2 * sum(kernel**2) / (1 - rate) - K * H(rate)) / data_size` to the loss,
-    with `K` the number of inputs (features or channels) and `H` the entropy of a coin. Without the entropy term,
-    every rate would go to zero. The loss of the model must be the negative log-likelihood (cross-entropy),
+    where `K` is the number of inputs (features or channels) and `H` is the binary entropy. Without the entropy
+    term, every rate would go to zero. The loss of the model must be the negative log-likelihood (cross-entropy),
     averaged over the samples.
 
-    Unlike the other layers, this layer has a weight of its own: the logit of its rate. So its weights files differ
-    from those of a model without the layer, `count_params()` is larger by one, and `layer.rate` returns the
-    learned rate.
+    Unlike the other layers, this layer has a weight of its own: the logit of its rate. So the weights files of a
+    model with this layer differ from those of a model without it, `count_params()` is larger by one, and
+    `layer.rate` returns the learned rate.
 
     Differs from the paper: spatial draws are the default for convolutions, and the factors of the two terms follow
     from the likelihood alone (the authors' regression code doubles both, for a loss without the factor 1 / 2).
@@ -123,7 +124,7 @@ class ConcreteDropout(Stochastic, keras.layers.Wrapper):
         return self.drop(inputs, self.live_rate(), draw)
 
     def drop(self, inputs: Tensor, rate: Tensor, draw: Draw) -> Tensor:
-        """Returns the layer's output with the fraction `rate` of its inputs dropped: the formula, free of state.
+        """Returns the layer's output with the fraction `rate` of its inputs dropped, without using any state.
 
         Args:
             inputs: Floating point tensor.

@@ -26,8 +26,8 @@ class DropBlock2D(BaseDropout):
 
     Differs from the paper, where only whole blocks are placed, `g` is an approximation that ignores overlaps,
     borders are dropped less often than the middle, and the scale is the realised fraction of the batch (so that a
-    sample depends on its neighbours). At rate 0.1 and block size 7 the paper's formula would drop far more than
-    10 % of a small map if blocks could lie anywhere.
+    sample depends on the rest of its batch). At rate 0.1 and block size 7 the paper's formula would drop far more
+    than 10 % of a small map if blocks could lie anywhere.
 
     Args:
         rate: Float in [0, 1). Fraction of the units to drop.

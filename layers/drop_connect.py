@@ -15,7 +15,7 @@ class DropConnectDense(LiveRate, keras.layers.Dense):
     """A dense layer that drops each of its weights with probability `rate`.
 
     Dropout on the inputs always removes a whole row of the kernel. This layer drops each connection separately, so
-    the noise is finer, and the ensemble of networks that is averaged is larger.
+    the noise is finer and the ensemble of networks is larger.
 
     In training `y = activation(x @ (w * m / (1 - rate)) + b)` with `m ~ Bernoulli(1 - rate)` for each weight; in
     inference it is the plain dense layer.

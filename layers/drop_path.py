@@ -13,7 +13,7 @@ class DropPath(BaseDropout):
 
     For the end of a residual branch, before the addition. If the branch of a block is dropped, only the shortcut
     remains, so each sample trains a shallower network. Rates usually rise linearly with depth, from 0 at the first
-    block to 0.1 or 0.5 at the last: see `models.ramp`. At any other site, this layer would lose the whole signal
+    block to 0.1 or 0.5 at the last: see `models.ramp`. At any other site, this layer would erase the whole signal
     of a sample.
 
     In training `y[n] = x[n] * m[n] / (1 - rate)` with `m ~ Bernoulli(1 - rate)`; in inference `y = x`.

@@ -17,16 +17,16 @@ class Masksembles(BaseDropout):
     """Drops channels with one of a few fixed masks; each mask drops about the fraction `rate`.
 
     A network with this layer is an ensemble of `masks` networks that share most of their weights. Each sample of a
-    batch is trained with one of these networks. The layer is a compromise between dropout, where each sample is a
-    new network, and a deep ensemble, whose members share no weights: use it if you want an ensemble but can only
-    store one network. `MonteCarlo(model, num_samples=masks)` uses each mask of the layer once for each image,
-    because its samples are balanced.
+    batch trains one of these networks. The layer is a compromise between dropout, where each sample is a new
+    network, and a deep ensemble, whose members share no weights: use it if you want an ensemble but can only store
+    one network. The samples of `MonteCarlo` are balanced (spread evenly over the masks), so `MonteCarlo(model,
+    num_samples=masks)` uses each mask once for each image.
 
     Mask m drops channel c if `v[m, c] < rate`, where `v[m, c] = (p[m, c] + u[c]) / masks`, `p[:, c]` is a
     permutation of 0, ..., masks - 1, and `u` is a permutation of `(i + 1/2) / channels`. So each channel is
-    dropped by `masks * rate` masks, rounded up or down, and if the rate rises, a mask keeps dropping the same
-    channels and drops some more. Over all masks, the dropped fraction is `rate` to within `1 / (2 * masks *
-    channels)`. Kept units are scaled by `1 / (1 - rate)`.
+    dropped by `masks * rate` masks, rounded up or down. If the rate rises, a mask drops the same channels and some
+    more. Over all masks, the dropped fraction is `rate` to within `1 / (2 * masks * channels)`. Kept units are
+    scaled by `1 / (1 - rate)`.
 
     Differs from the paper: the mask of a sample is random, instead of depending on its place in the batch; the
     masks of several layers are drawn independently; the argument is the dropped fraction, instead of a scale for

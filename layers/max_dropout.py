@@ -9,17 +9,17 @@ from dropzoo.layers.draws import Draw, Tensor
 
 @register_layer
 class MaxDropout(BaseDropout):
-    """Drops the units with the largest values, at most those in the top `rate` of each sample's value range.
+    """Drops the largest units of each sample: those above a random threshold in the top `rate` of its value range.
 
     The network has to work without its strongest units.
 
-    Each sample is scaled to [0, 1] by its smallest and largest value, and units above `1 - r` are set to zero,
-    where `r ~ U(0, rate)` for each sample. The others keep their values, unscaled. So `rate` is not a fraction of
-    the units: it says how far below the maximum a unit can be dropped. The number of units dropped depends on the
-    distribution of the values.
+    The values of each sample are mapped to [0, 1] by their minimum and maximum, and units that are mapped above `1
+    - r` are set to zero, where `r ~ U(0, rate)` for each sample. The other units keep their original values. So
+    `rate` is not a fraction of the units: it says how far below the maximum a unit can be dropped. The number of
+    units dropped depends on the distribution of the values.
 
     Differs from the paper, where the whole batch is scaled to [0, 1] together and has one threshold, so that a
-    sample depends on its neighbours.
+    sample depends on the rest of its batch.
 
     Args:
         rate: Float in [0, 1). Largest fraction of the range, counted from the top, whose units can be dropped.

@@ -27,7 +27,7 @@ class ShakeDrop(BaseDropout):
 
     Args:
         rate: Float in [0, 1). Fraction of the samples whose branch is shaken.
-        level: Str, `"sample"`, `"channel"` or `"unit"`. Each of these has its own alpha and beta. The channels are
+        level: Str. Each `"sample"`, each `"channel"` or each `"unit"` has its own alpha and beta. The channels are
             the last axis.
         seed: Int or None. Seed of the noise; None takes one from Keras' global seed.
 

@@ -13,7 +13,7 @@ from dropzoo.layers.draws import Draw, Tensor
 class StochasticPooling2D(RandomPooling2D):
     """Pools by picking one unit of each window at random, with a probability proportional to its activation.
 
-    It is a random mixture between max pooling and average pooling. There is no rate to choose, because the
+    It is a random compromise between max pooling and average pooling. There is no rate to choose, because the
     activations determine the probabilities.
 
     In training the result is unit `i` of the window with probability `p_i = a_i / sum_j a_j`, where

@@ -13,7 +13,7 @@ class UOut(BaseDropout):
 
     For networks with batch normalisation. With dropout, the variance of a unit is different in training and in
     inference, so a BatchNormalization after the dropout learns the wrong variance. The noise of this layer has a
-    variance of only `rate**2 / 3`, and that of dropout `rate / (1 - rate)`.
+    variance of only `rate**2 / 3`, compared with `rate / (1 - rate)` for dropout.
 
     In training `y = x * (1 + u)` with `u ~ U(-rate, rate)` for each unit; in inference `y = x`. The paper calls
     the rate beta.

@@ -91,8 +91,8 @@ def network_in_network(
         input_shape: `(height, width, channels)`; height and width may be None.
         num_classes: Int, number of logits; 1 for a single logit.
         dropout: The plan, see `build_model`.
-        filters: Int, channels of a convolution; as in the authors' network, the second and third one of the first
-            module have 5/6 and 1/2 as many.
+        filters: Int, channels of a convolution. As in the authors' network, the second and third convolutions of
+            the first module have 5/6 and 1/2 of this number.
         normalization: `"batch"`, `"group"`, `"layer"` or None.
         activation: Name of a Keras activation.
         weight_decay: Float of at least 0, the L2 penalty on the kernels.

@@ -29,13 +29,13 @@ def attention_unet(
     weight_decay: float = 0.0,
     name: str = "attention_unet",
 ) -> keras.Model:
-    """U-Net with attention gates: the deeper level weights each pixel of the skips.
+    """U-Net with attention gates, in which the deeper level gives each pixel of a skip a weight.
 
     The gate of a skip is `sigmoid(psi(relu(theta(skip) + phi(deeper))))`, resized to the skip and multiplied with
     it; `theta` halves the size, so that both terms have the size of the deeper level.
 
-    Sites: those of `unet`; `skip1` is the skip after its gate. Plan `"paper"`: Oktay et al. used no dropout, so
-    it is the plan of the U-Net, 0.5 at the end of the deepest encoder stage and of the bottleneck.
+    Sites: those of `unet`; `skip1` is the skip after its gate. Plan `"paper"`: that of the U-Net, because Oktay et
+    al. used no dropout: 0.5 at the end of the deepest encoder stage and of the bottleneck.
 
     Differs from the paper: the model is two-dimensional and has no deep supervision.
 

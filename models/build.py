@@ -27,8 +27,8 @@ def build_model(
             A dict from fnmatch patterns of site names to specs for `layers.get`, such as
             `{"decoder*": "spatial_dropout2d:0.2", "bottleneck*": 0.5}`. If several patterns match a site, the last
             one wins; None means no dropout. For rates that rise with depth, use `{"*_branch": models.ramp(0.0,
-            0.2)}`. `"paper"`: the dropout of the model's own paper; a float: the paper's layers at this rate.
-            Another string: a plan of `list_plans()`.
+            0.2)}`. `"paper"`: the dropout of the model's own paper; a float: the same layers at the same sites,
+            all at this rate. Another string: a plan of `list_plans()`.
         weights: None for random weights; a weights file (`.weights.h5`, `.keras`); or the name of the data that
             reference weights were trained on, see `list_weights()`. With reference weights, the options default to
             those of the reference model.
@@ -81,8 +81,8 @@ def list_sites(model: str | keras.Model, *, edges: bool = False, **options: Any)
         model: A Functional or Sequential model, or the name of a model, which is then built with `options`. A site
             in a nested model is called `<nested model>/<site>`. A layer that is called several times has the sites
             `<layer>_call1`, `<layer>_call2`, ...
-        edges: Bool. If True, the result also lists the edges, such as `"enc->join"`, of each tensor that several
-            layers read. Dropout on an edge only affects one of these layers.
+        edges: Bool. If True, the result also has edges: if several layers read a tensor, one edge for each of
+            them, such as `"enc->join"`. Dropout on an edge only affects this layer.
         options: If `model` is a name, the options of `build_model`; all have defaults.
 
     Raises:

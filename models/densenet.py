@@ -29,8 +29,8 @@ def densenet_bc_100_12(
     outputs of all layers before it.
 
     Sites: `conv1`, then `block1_layer1_conv1` and `block1_layer1_conv2` (the convolutions themselves, before the
-    next normalisation, where the paper drops), `transition1_conv1`, `transition1_pool`, ..., `features`, `head`.
-    Plan `"paper"`: 0.2 after each convolution except the first; the paper uses dropout only without data
+    next normalisation, where the paper has its dropout), `transition1_conv1`, `transition1_pool`, ..., `features`,
+    `head`. Plan `"paper"`: 0.2 after each convolution except the first; the paper uses dropout only without data
     augmentation.
 
     Args:

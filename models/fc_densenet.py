@@ -32,9 +32,9 @@ def fc_densenet103(
     To limit the number of channels, the decoder only upsamples the maps that the last block has added.
 
     Sites: `conv1`, then `encoder1_conv1`, `encoder1_conv2`, ... (the convolutions of a block, before the next
-    normalisation, where the paper drops), `encoder1_down` (the convolution of the transition), `encoder1_pool`,
-    `skip1`, ..., `bottleneck_conv1`, ..., `decoder1_up`, `decoder1_conv1`, ..., `head`.
-    Plan `"paper"`: 0.2 after each convolution except the first and the last.
+    normalisation, where the paper has its dropout), `encoder1_down` (the convolution of the transition),
+    `encoder1_pool`, `skip1`, ..., `bottleneck_conv1`, ..., `decoder1_up`, `decoder1_conv1`, ..., `head`. Plan
+    `"paper"`: 0.2 after each convolution except the first and the last.
 
     Args:
         input_shape: `(height, width, channels)`; height and width may have any size, or be None.

@@ -69,14 +69,14 @@ def named_layers(model: keras.Model, every: list[Place] | None = None) -> list[N
 
 
 def match_sites(model: keras.Model, patterns: Iterable[str]) -> dict[str, list[keras.Layer]]:
-    """Returns the random layers that each pattern matches.
+    """Returns the layers that draw random numbers and match a pattern, for each pattern.
 
     A dropout layer has several names: its own name and the name of its site, `"head_dropout"` and `"head"`. In a
     nested model, you can also use both with a path, `"inner/head"`, as `list_sites` prints them. If a layer is
     called several times, the dropout after one of the calls has the name of the call, `"dense_call2"`. Dropout on
     an edge has the name of the edge, `"enc->join"`. A dropout layer in the code of another layer has two names,
     `"block/drop"` and `"block"`. The result includes Keras layers with dropout inside, such as `LSTM`, and other
-    layers that may draw random numbers; `layers.is_stochastic` tells dropout layers from these.
+    layers that may draw random numbers; `layers.is_stochastic` returns False for both.
 
     A pattern that is one of these names is taken literally; otherwise it is an fnmatch pattern.
 

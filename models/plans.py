@@ -17,7 +17,7 @@ class Plan:
         name: The plan's name, for `build_model(..., dropout=name)`.
         description: Which dropout the plan puts where.
         reference: The paper that the plan comes from.
-        choose: Function from the sites of a model to a dict from names of sites to specs.
+        choose: Function that takes the sites of a model and returns a dict that maps names of sites to specs.
         effect: The effect that the authors report; empty if they report none.
     """
 
@@ -156,7 +156,7 @@ _PLANS = {
         Plan("none", "no dropout, the same as dropout=None", "", lambda sites: {}),
         Plan(
             "paper",
-            "the dropout of the model's own paper; a float instead of a plan means the same sites at that rate",
+            "the dropout of the model's own paper; a float means the same layers and sites, all at that rate",
             "the reference in the model's docstring",
             lambda sites: {},
         ),
@@ -180,8 +180,8 @@ _PLANS = {
         ),
         Plan(
             "bayesian_segnet",
-            "0.5 in the central encoder and decoder: after the poolings of the deeper half of the encoder, the "
-            "bottleneck, and the last convolution of each stage of the deeper half of the decoder",
+            "0.5 in the deeper half of the encoder and decoder: after each pooling of the encoder, after the "
+            "bottleneck, and after the last convolution of each decoder stage",
             "Kendall et al. 2015, arXiv:1511.02680",
             _bayesian_segnet,
         ),
@@ -216,16 +216,16 @@ _PLANS = {
             "7x7 blocks at 0.1 in the convolutions, branches and blocks of the last two stages",
             "Ghiasi et al. 2018, arXiv:1810.12890 (groups 3 and 4 of a ResNet-50)",
             _drop_block,
-            "the authors' ResNet-50 on ImageNet: accuracy 76.51 % without, 78.13 % with it",
+            "the authors' ResNet-50 on ImageNet: accuracy 76.51 % without DropBlock, 78.13 % with it",
         ),
         Plan(
             "filter_wise",
-            "whole feature maps at 0.1 after every convolution, also at the ends of branches",
+            "whole feature maps at 0.1 after every convolution, including those at the ends of branches",
             "google/uncertainty-baselines, Wide ResNet with filter-wise Monte-Carlo dropout in every layer",
             _filter_wise,
-            "their Wide ResNet 28-10 on CIFAR-10, 30 samples, with repeated examples: accuracy 96.0 % -> 96.2 %, "
-            "corrupted images 76.1 % -> 79.6 %, ECE 0.023 -> 0.005; with element-wise dropout only in the blocks  "
-            "70.0 % on corrupted images",
+            "the authors' Wide ResNet 28-10 on CIFAR-10, 30 samples, with repeated examples: accuracy 96.0 % -> "
+            "96.2 %, on corrupted images 76.1 % -> 79.6 %, ECE 0.023 -> 0.005; with element-wise dropout, in the "
+            "blocks only, the accuracy on corrupted images is 70.0 %",
         ),
     ]
 }

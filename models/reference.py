@@ -14,7 +14,7 @@ FOLDER = Path(__file__).resolve().parents[1] / "saved_models"
 
 
 def list_weights(name: str | None = None) -> list[str]:
-    """Returns the names of the weights that `build_model` knows: the data that they were trained on, sorted.
+    """Returns the sorted names of the weights that `build_model` knows; a name is that of the training data.
 
     Args:
         name: The name of a model; None for the weights of all models.
@@ -51,7 +51,7 @@ def options_of(name: str, weights: str, given: dict[str, Any]) -> dict[str, Any]
         plain = json.loads(json.dumps(value, default=lambda v: v.tolist() if hasattr(v, "tolist") else repr(v)))
         if option not in trained or trained[option] != plain:
             raise ValueError(
-                f"`weights={weights!r}` are of a {name} with {option}={trained.get(option, 'its default')!r}. "
+                f"`weights={weights!r}` belong to a {name} with {option}={trained.get(option, 'its default')!r}. "
                 f"Received: {option}={value!r}"
             )
     return {option: tuple(value) if isinstance(value, list) else value for option, value in trained.items()}

@@ -18,8 +18,8 @@ def register_model(builder: Builder) -> Builder:
     """Decorator that registers a model builder under the name of its function.
 
     Args:
-        builder: Function from `input_shape`, `num_classes` and keyword arguments, including `dropout` and `name`,
-            to a model. Its docstring describes the model.
+        builder: Function that takes `input_shape`, `num_classes` and keyword arguments, including `dropout` and
+            `name`, and returns a model. Its docstring describes the model.
 
     Returns:
         The same function.

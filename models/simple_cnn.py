@@ -32,9 +32,9 @@ def simple_cnn(
     weight_decay: float = 0.0,
     name: str = "simple_cnn",
 ) -> keras.Model:
-    """A CNN of modules (convolutions, then downsampling), features, dense layers and a classifier.
+    """A CNN of modules (convolutions, then downsampling), dense layers and a classifier.
 
-    Sites: `input`, `module1_conv1`, `module1_conv2`, ..., `module1` (the module's end, however it shrinks),
+    Sites: `input`, `module1_conv1`, `module1_conv2`, ..., `module1` (the module's end, after its downsampling),
     `module2_conv1`, ..., `features` (before Flatten or global pooling), `dense1`, ..., `head` (before the
     classifier). These are the placements that are discussed in the literature: on the input, after each
     convolution (even between two convolutions), between modules, before Flatten, and between dense layers. Plan

@@ -115,10 +115,10 @@ def add_parts(*names: str) -> None:
 
 
 class Sites:
-    """Puts the layers of a plan at the sites of a model while it is built.
+    """Puts the layers of a plan at the sites of a model that is being built.
 
-    A builder creates one at the top, `drop = Sites(dropout, paper={...})`, calls it wherever dropout can go, `x =
-    drop(x, "encoder1_conv1")`, and calls `drop.done()` at the end.
+    A builder first creates `drop = Sites(dropout, paper={...})`. It calls `x = drop(x, "encoder1_conv1")` wherever
+    dropout can go, and `drop.done()` at the end.
 
     Args:
         dropout: The plan: None, `"paper"`, a rate, or a dict from fnmatch patterns of site names to specs.

@@ -37,10 +37,11 @@ def unet(
     cropped.
 
     Sites: `encoder1_conv1`, `encoder1_conv2`, `skip1`, `encoder1_pool`, ..., `bottleneck_conv1`,
-    `bottleneck_conv2`, `decoder1_up`, `decoder1_conv1`, `decoder1_conv2`, ..., `head`. `encoder1` and `skip1` are
-    full resolution; `decoder1` is the deepest. Dropout at `encoderN_conv2` acts on the skip and on the pool;
-    dropout at `skipN` only acts on the skip, and dropout at `encoderN_pool` only on the path down.
-    Plan `"paper"`: 0.5 at the end of the contracting path, on the deepest skip and the bottleneck.
+    `bottleneck_conv2`, `decoder1_up`, `decoder1_conv1`, `decoder1_conv2`, ..., `head`. `encoder1` and `skip1` have
+    the full resolution; `decoder1` is the deepest stage of the decoder. Dropout at `encoderN_conv2` acts on the
+    skip and on the pool; dropout at `skipN` only acts on the skip, and dropout at `encoderN_pool` only on the path
+    down. Plan `"paper"`: 0.5 at the end of the contracting path, that is, of the deepest encoder stage and of the
+    bottleneck.
 
     With an encoder from keras.applications, the sites are the layers of the encoder under their own names, then
     `bottleneck`, `skipN` for each resolution at which the encoder has features (few encoders have features at full

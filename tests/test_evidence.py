@@ -184,15 +184,15 @@ def test_a_sample_of_the_experiments(tmp_path):
 
 def test_the_page_says_what_is_known_and_what_is_not(tmp_path):
     made = claim(MORE)
-    other = Claim(6, "Not tried.", "", ((SETTING, (Condition("none"),)),), (MORE,), "it said much.")
+    other = Claim(6, "Not tried.", "", ((SETTING, (Condition("none"),)),), (MORE,), "said much.")
     (tmp_path / "images").mkdir()
     rows = rows_of(NONE, [0.1, 0.2]) | rows_of(ONE, [0.4, 0.5])
     page.write([made, other], rows, tmp_path / "evidence.md")
     text = (tmp_path / "evidence.md").read_text()
-    assert "| [claim 1](#claim-1) | One is more. | 1 holds; not finished (4 of 10 trainings) |" in text
+    assert "| [claim 1](#claim-1) | One is more. | holds: 1; not finished (4 of 10 training runs) |" in text
     assert "| Not tried. | not tried yet |" in text
-    assert "(0 of 5 trainings). Known from trainings that were stopped early: it said much." in text
-    assert "0.450 ± 0.635 | 2 |" in text and "It said much" not in text  # 12.706 * 0.05
+    assert "(0 of 5 training runs). Version 1 of this page stopped training too early. It said much." in text
+    assert "0.450 ± 0.635 | 2 |" in text and "| It said much" not in text  # 12.706 * 0.05
     assert {each.name for each in tmp_path.iterdir()} == {"images", "evidence.md"}
     assert [each.name for each in (tmp_path / "images").iterdir()] == ["evidence_1.png"]
 

@@ -60,7 +60,7 @@ class CSVLogger(keras.callbacks.Callback):
     """Writes a CSV file with a row for each epoch: all metrics, and the rate and dropped fraction of every site.
 
     The file is complete after each epoch. A resumed run continues the file, and replaces the rows of epochs that
-    are trained again. Keras' own `CSVLogger` does neither, and does not log the sites.
+    are trained again. Keras' own `CSVLogger` does not replace such rows, and does not log the sites.
 
     Args:
         path: Path of the file.
@@ -128,9 +128,9 @@ class MLflowLogger(keras.callbacks.Callback):
     """Writes the metrics of each epoch to MLflow, with the rate and the dropped fraction of every site.
 
     It needs the package mlflow: `pip install '.[track]'`. If an MLflow run is active, the callback logs to this
-    run. Otherwise it starts a run and ends it after the training. If a failed training has left its run open, the
-    callback ends it before it starts a new one. The server is set by `mlflow.set_tracking_uri`, or by the
-    environment variable `MLFLOW_TRACKING_URI`.
+    run. Otherwise it starts a run and ends it after the training. If a failed training has left open a run that
+    this callback started, the callback ends that run, and starts a new one. The server is set by
+    `mlflow.set_tracking_uri`, or by the environment variable `MLFLOW_TRACKING_URI`.
 
     Args:
         params: Dict of settings to log at the start, or None.

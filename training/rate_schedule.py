@@ -20,8 +20,8 @@ class RateSchedule(keras.callbacks.Callback):
     the original run. If Keras does not know the number of steps, the callback counts them during the first epoch,
     which then runs at one rate. With `steps_per_execution` the rates change once for each execution.
 
-    The callback ignores the rates that the layers had before. After the run, the layers keep their last rates,
-    also when the model is saved. The logs of each epoch, and the history, contain `"rate/<pattern>"`, the rate at
+    The callback ignores the rates that the layers had before. After the run, the layers keep their last rates, and
+    a saved model contains them. The logs of each epoch, and the history, contain `"rate/<pattern>"`, the rate at
     the last step.
 
     Args:
@@ -31,8 +31,8 @@ class RateSchedule(keras.callbacks.Callback):
             such as `"linear:0.0,0.3"`; None does not change the rates of the layers.
 
     Raises:
-        ValueError: If `schedules` is not such a dict. Before the first step: if a pattern matches nothing, if a
-            rate that it matches cannot change (layers of Keras), or if a rate schedule leaves [0, 1).
+        ValueError: If `schedules` is not such a dict. Also, before the first step: if a pattern matches nothing,
+            or a layer whose rate cannot change (such as Keras' own), or if a rate schedule leaves [0, 1).
 
     Example:
     >>> from dropzoo import models, training
@@ -55,7 +55,7 @@ class RateSchedule(keras.callbacks.Callback):
         self.schedules = {p: None if s is None else get_schedule(s) for p, s in schedules.items()}
 
     def match(self, model: keras.Model) -> dict[str, list[keras.Layer]]:
-        """Returns the layers that each pattern sets, without the patterns that later patterns overrule.
+        """Returns the layers that each pattern sets, leaving out those that a later pattern matches too.
 
         Args:
             model: A model with dropout layers.

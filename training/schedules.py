@@ -83,7 +83,7 @@ def linear(start: float, end: float) -> Schedule:
 
 
 def cosine(start: float, end: float) -> Schedule:
-    """Returns a rate schedule along half a cosine, slow at both ends: `linear` of `(1 - cos(pi t)) / 2`.
+    """Returns a rate schedule along half a cosine, slow at both ends: `linear` at progress `(1 - cos(pi t)) / 2`.
 
     Args:
         start: Float in [0, 1). The rate at progress 0.
@@ -153,7 +153,8 @@ def early(rate: float, end: float = 1 / 6, decay: str = "linear") -> Schedule:
 
     Args:
         rate: Float in [0, 1). The rate at the beginning.
-        end: Float in (0, 1]. The progress from which on the rate is 0; it is 50 epochs of 300 in the paper.
+        end: Float in (0, 1]. The progress at which the rate becomes 0; in the paper, this is after 50 of 300
+            epochs.
         decay: `"linear"` from `rate` down to 0 at `end`, as in the paper's main results, or `"constant"`.
 
     Raises:
@@ -175,8 +176,8 @@ def late(rate: float, start: float = 1 / 6) -> Schedule:
     """Returns the rate schedule of late dropout, 0 until `start` and then `rate`; for networks that overfit.
 
     Args:
-        rate: Float in [0, 1). The rate afterwards.
-        start: Float in [0, 1). The progress at which dropout begins; it is 50 epochs of 300 in the paper.
+        rate: Float in [0, 1). The rate from `start` on.
+        start: Float in [0, 1). The progress at which dropout begins; in the paper, this is after 50 of 300 epochs.
 
     Raises:
         ValueError: If an argument is out of its range.

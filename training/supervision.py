@@ -90,7 +90,7 @@ class DeepSupervision(keras.Model):
         return sum(weight * loss for weight, loss in zip(self.weights_of_losses, losses, strict=True))
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
-        """Updates the metrics by the masks in full size, and returns them."""
+        """Updates the metrics with the full-size masks, and returns the metrics."""
         logits = y_pred[0] if isinstance(y_pred, list) else y_pred
         return super().compute_metrics(x, y, logits, sample_weight)
 

@@ -33,18 +33,23 @@ class Trainer:
 
     Each step does what Keras' own `train_step` does after `compile`. So losses, regularisation, metrics, sample
     weights and loss scaling mean the same as in `fit`, and so do callbacks, the history, and the optimizer's own
-    arguments: clipping, accumulation, EMA. The trainer adds training on several devices and workers, checkpoints
-    of the complete state (including seed generators and dropout rates), and an error instead of a model full of
-    NaN. A run that was stopped at any step and resumed from a checkpoint ends with the same weights as a run that
-    was not stopped.
+    arguments: clipping, accumulation, EMA. The trainer adds training on several devices and workers, and
+    checkpoints of the complete state (including seed generators and dropout rates). It stops with an error before
+    the model is full of NaN. A run that was stopped at any step and resumed from a checkpoint ends with the same
+    weights as a run that was not stopped.
 
     A compiled model is trained with the settings of its `compile`; arguments that you pass here replace them. If
-    there is no loss, the targets in the first batches determine the loss of each output, and `fit` prints the loss
-    and the reason: whole numbers below the number of outputs are classes, vectors of 0 and 1 that sum to 1 are
-    one-hot, other vectors of 0 and 1 are labels that do not exclude each other, 0 and 1 for one output are a
-    binary task, and other floats are a regression. Masks get `DiceCrossEntropy`. If the targets are ambiguous,
-    `fit` raises an error. With these losses, and with other losses whose labels can only be classes, labels are
-    checked. With a custom loss, targets may be anything, as in Keras' `fit`.
+    there is no loss, the targets in the first batches determine the loss of each output:
+
+    - Whole numbers below the number of outputs are classes.
+    - Vectors of 0 and 1 that sum to 1 are one-hot.
+    - Other vectors of 0 and 1 are labels that do not exclude each other.
+    - For a single output, 0 and 1 are a binary task.
+    - Other floats are a regression.
+
+    Masks get `DiceCrossEntropy`. `fit` prints the loss and the reason; if the targets are ambiguous, it raises an
+    error. With these losses, and with others that only take class labels, a label that does not fit raises an
+    error. With a custom loss, targets may be anything, as in Keras' `fit`.
 
     Args:
         model: A built or unbuilt `keras.Model`. Freeze layers before you make the trainer. Losses and metrics get
@@ -69,8 +74,8 @@ class Trainer:
             a strategy, a layer that XLA cannot compile, or `deterministic`. It never compiles on a CPU, where
             compiled steps are slower. A resumed run compiles if the run that wrote the checkpoint did.
         steps_per_execution: Int above 0. The number of steps to run on the device for each call from Python.
-            Callbacks see only the last of these steps, and rates change once for each call. A resumed run should
-            therefore use the same number.
+            Callbacks see only the last of these steps, and rates change once for each call. To end with the same
+            weights, a resumed run must use the same number.
         on_nan: What happens if the loss is not finite. `"stop"` raises an error; `"restore"` first restores the
             last good checkpoint, and then raises the error.
         r_drop: Float, 0 or more. The weight alpha of R-Drop (Liang et al., 2021, arXiv:2106.14448), which passes
@@ -195,8 +200,8 @@ class Trainer:
             callbacks: A Keras callback, a list of callbacks, or None.
             checkpoint_dir: Folder for a checkpoint after each epoch, or None. The newest three checkpoints stay,
                 and the one with the lowest validation loss (or training loss). All workers share one folder.
-            checkpoint_every: Int above 0 or None. A checkpoint is also written each time that this many steps of
-                an epoch are done.
+            checkpoint_every: Int above 0 or None. If it is given, checkpoints are also written within an epoch,
+                one after every `checkpoint_every` steps.
             class_weight: Dict from labels to weights, or None. Other labels have the weight 1. In masks, each
                 pixel has the weight of its label.
             verbose: As for Keras' `fit`. Unless it is 0, `fit` also prints the loss that it has chosen.
@@ -216,10 +221,10 @@ class Trainer:
             Keras' `History`, including the epochs before a resume.
 
         Raises:
-            ValueError: For invalid data or arguments, for targets that do not decide the loss, or for a checkpoint
-                of another model or run.
-            FloatingPointError: Once the loss is not finite.
-            OSError: If a checkpoint cannot be written; older ones are whole.
+            ValueError: For invalid data or arguments, if the targets do not determine the loss, or for a
+                checkpoint of another model or run.
+            FloatingPointError: If the loss is not finite.
+            OSError: If a checkpoint cannot be written; older ones stay intact.
             RuntimeError: If another worker is gone.
         """
         if self.deterministic:

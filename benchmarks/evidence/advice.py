@@ -10,7 +10,7 @@ from protocol import Rows, found_rows, value_of
 _HEAD = """# Evidence: what dropout does, and what it does not
 
 `make evidence` generates this page from `benchmarks/evidence/results/trainings.csv`. `make evidence ARGS="--list"`
-lists the trainings that are still missing.
+lists the training runs that are still missing.
 
 """
 _ALWAYS = """**If you only read one paragraph:** Train with a learning rate that falls to 0, until the training

@@ -1,4 +1,4 @@
-"""Makes docs/evidence.md from the rows of the trainings; nothing on the page is written by hand but its words."""
+"""Makes docs/evidence.md from the rows of training runs; nothing on the page is written by hand but its words."""
 
 import math
 import os
@@ -33,40 +33,52 @@ COLUMNS = {
 }
 _PROTOCOL = f"""## The protocol
 
-1. Each condition is compared at its best settings, except in the control and where a claim says otherwise. The
-   plan, the learning rate and the number of epochs are chosen one after another, by the calibrated NLL on
-   validation images: from the plans that this page lists below the tables, from the learning rates of the setting
-   (mostly 0.002 and 0.0005), and from its number of epochs and a quarter of it. Two seeds are used for these
-   choices and for nothing else.
-2. The chosen settings are then trained with other seeds. Only these trainings are evaluated on the test images.
-3. The optimizer is AdamW, and the learning rate falls to 0 along a cosine. To check that trainings are long
-   enough, the choices of some conditions with dropout are repeated with twice the chosen epochs. If that lowers
-   the NLL on validation images by more than its standard error, the longer training is the choice. The page
-   prints the change where this was done; for all other conditions it was not.
+These words have a fixed meaning on this page:
+
+- A *setting* is a data set, a number of training images and a network. The tables name it in the column "where".
+- A *condition* is what a claim compares within a setting, such as "no dropout" and "dropout after dense layers".
+- The *calibrated NLL* of a condition is its NLL with a temperature: that of the samples if it has dropout, and
+  that of one pass if it has none.
+
+1. Each condition is compared at its best, except in the control and where a claim says otherwise. Its plan, its
+   learning rate and its number of epochs are chosen in this order, each by the lowest calibrated NLL on validation
+   images. The plans to choose from are listed below the tables. The learning rates are mostly 0.002 and 0.0005.
+   The number of epochs is the full number of the setting, or a quarter of it. Two seeds are used for these choices
+   and for nothing else.
+2. Each condition is then trained with other seeds. Only these training runs are evaluated on the test images.
+3. The optimizer is AdamW, and the learning rate falls to 0 along a cosine. To check that training is long enough,
+   some conditions with dropout are also trained for twice the chosen number of epochs, with the two seeds of
+   item 1. If that lowers the calibrated NLL on validation images by more than its standard error, the longer
+   training is used. For each condition that was checked in this way, the page prints the change below the table.
 4. Where possible, a claim is tested in two situations: where the network without dropout fits its training
    images, and where it does not.
 5. A positive control comes first: if an experiment cannot show an effect that is known to exist, it cannot show
    that another effect does not exist.
-6. There are ten seeds where a training takes less than a minute, and five elsewhere. A seed determines the
+6. There are ten seeds if a training run takes less than a minute, and otherwise five. A seed determines the
    training images, the initial weights and the order of the images.
 7. Differences are computed seed by seed, and have a 95 % interval from Student's t distribution.
-8. Results are shown for four ways to predict: one pass; one pass with temperature; the mean of 30 Monte-Carlo
-   samples (10 for masks); and samples with temperature. Temperatures are fitted on the validation images.
-9. The verdicts *holds* and *the opposite* mean that Student's test is significant at 5 %, with Holm's correction
-   over all statements of a claim. *Too small to matter* means that the interval lies within ±{BANDS["score"]} of
-   accuracy or IoU, ±{BANDS["nll"]} of NLL, ±{BANDS["ece"]} of ECE. *Not shown* means none of these; more seeds or
-   images might decide.
-10. The networks and data sets are small, because everything runs on CPUs. What holds here need not hold for a
+8. There are four ways to predict: one pass; one pass with a temperature; the mean of 30 Monte-Carlo samples (10
+   for masks); and the mean of samples with a temperature. Temperatures are fitted on the validation images. In the
+   tables, *T* stands for a temperature, *train* for the score of one pass on the training images, and *chosen* for
+   the plan, the number of epochs and the learning rate.
+9. A statement compares samples with a temperature. For a condition without dropout, it uses one pass with a
+   temperature instead. If a statement uses another way to predict, the statement or the description of its claim
+   says so.
+10. Each statement gets one of four verdicts. *Too small to matter* means that the interval of the difference lies
+    within ±{BANDS["score"]} for accuracy or IoU, ±{BANDS["nll"]} for NLL, or ±{BANDS["ece"]} for ECE. If it does
+    not, *holds* and *the opposite* mean that Student's test is significant at 5 %, with Holm's correction over
+    all statements of a claim. *Not shown* is everything else: more seeds or images might settle it.
+11. The networks and data sets are small, because everything runs on CPUs. What holds here need not hold for a
     network that is a hundred times as large.
 """
 _BEFORE = """## What version 1 of this page said, and why it was different
 
 Version 1 trained small CNNs for 5 to 60 epochs, mostly 20, with the same number for all conditions. It found that
-dropout lowers the accuracy and does little for the NLL. But these trainings were stopped too early: the networks
-without dropout had not yet become overconfident, and the networks with dropout had not finished learning. So its
-verdicts only say "do not add dropout to a training that is too short". Version 1 also compared equal rates, where
-it should have compared the best rate of each layer; it had no temperature scaling; and it did not correct for the
-number of statements. Its results are in the history of the repository.
+dropout lowers the accuracy and does little for the NLL. But training was stopped too early: the networks without
+dropout had not yet become overconfident, and the networks with dropout had not finished learning. So its verdicts
+only say "do not add dropout if you train for too short a time". Version 1 had three other faults: it compared
+equal rates, where it should have compared the best rate of each layer; it had no temperature scaling; and it did
+not correct for the number of statements. Its results are in the history of the repository.
 
 """
 
@@ -79,7 +91,7 @@ def write(claims: Iterable[Claim], rows: Rows, page: Path = PAGE) -> None:
     for claim in claims:
         parts.append(_section(claim, rows, found[claim.number], page.parent / "images"))
     before = [
-        f"| {claim.number} | {claim.before[0].upper()}{claim.before[1:]} |\n"
+        f"| {claim.number} | It {claim.before} |\n"
         for claim in claims
         if claim.before and found[claim.number]  # the sections of others say it
     ]
@@ -90,7 +102,7 @@ def write(claims: Iterable[Claim], rows: Rows, page: Path = PAGE) -> None:
 
 
 def progress(claim: Claim, rows: Rows) -> tuple[int, int]:
-    """Returns how many of a claim's trainings with test figures are done, and how many there are."""
+    """Returns how many of a claim's training runs with test figures are done, and how many there are."""
     done = [len(found_rows(setting, condition, rows)) for setting, condition in claim.each()]
     return sum(done), sum(setting.seeds for setting, _ in claim.each())
 
@@ -101,15 +113,16 @@ def state(claim: Claim, rows: Rows, found: list[Effect]) -> str:
     if not found:
         return "not tried yet"
     counts = [(sum(each.verdict == word for each in found), word) for word in VERDICTS]
-    words = ", ".join(f"{count} {word}" for count, word in counts if count)
-    return words if done >= total else f"{words}; not finished ({done} of {total} trainings)"
+    words = ", ".join(f"{word}: {count}" for count, word in counts if count)
+    return words if done >= total else f"{words}; not finished ({done} of {total} training runs)"
 
 
 def _overview(claims: list[Claim], rows: Rows, found: dict[int, list[Effect]]) -> str:
     lines = [
-        "## The claims\n\nClaims that are *not tried yet* have not been tested with this protocol. Version 1 of "
-        "this page tested some of them, but stopped its trainings too early.\n\n| | claim | verdicts, by "
-        "statement and setting |\n|---|---|---|\n"
+        "## The claims\n\nA claim consists of statements, and each statement is tested in one or more settings. "
+        "The last column counts the verdicts. Claims that are *not tried yet* have not been tested with the "
+        "protocol below. Some of them were tested for version 1 of this page, but training was stopped too "
+        "early.\n\n| | claim | verdicts |\n|---|---|---|\n"
     ]
     for claim in claims:
         name = "control" if claim.number == 0 else f"claim {claim.number}"
@@ -128,11 +141,12 @@ def _section(claim: Claim, rows: Rows, found: list[Effect], images: Path) -> str
     parts = [f"## {title}\n\n**{claim.text}** {claim.method}\n\n"]
     done, total = progress(claim, rows)
     if not found:
-        known = f" Known from trainings that were stopped early: {claim.before}" if claim.before else ""
-        return "".join([*parts, f"**Not tried with this protocol yet** ({done} of {total} trainings).{known}\n\n"])
+        known = f" Version 1 of this page stopped training too early. It {claim.before}" if claim.before else ""
+        runs = f"({done} of {total} training runs)"
+        return "".join([*parts, f"**Not tried with this protocol yet** {runs}.{known}\n\n"])
     if done < total:
         parts.append(
-            f"**Not finished**: {done} of {total} trainings. The intervals show what is known so far.\n\n"
+            f"**Not finished**: {done} of {total} training runs. The intervals show what is known so far.\n\n"
         )
     picture = images / f"evidence_{claim.number}.png"
     if pictures.draw(claim, rows, picture):
@@ -185,7 +199,7 @@ def _table(claim: Claim, setting: Setting, conditions: tuple[Condition, ...], ro
 def _verdict_on_epochs(change: float, error: float) -> str:
     if change < -error:
         return ". The longer training was taken, and a still longer one might be better."
-    return ", so the training is long enough." if change <= error else ", so longer trainings are worse."
+    return ", so the training is long enough." if change <= error else ", so longer training is worse."
 
 
 def _head(figure: str) -> str:

@@ -53,6 +53,7 @@ KINDS = {
         "Gaussian dropout", tuple(f"module?_conv? gaussian_dropout:{rate}" for rate in (0.1, 0.2, 0.4))
     ),
 }
+ELEMENTS = replace(SITES["after conv"], name="element-wise dropout")
 _AUGMENT, _DECAY = ("augment", "shift=0.1,rotation=10"), ("decay", 0.1)
 _NO_NORM = ("network", "small CNN without BatchNorm")
 _BESIDE = {
@@ -109,18 +110,20 @@ CLAIMS = (
         1,
         "Dropout narrows the gap between training and test, and so it generalises better.",
         "The settings are the CNN on 200 to 58,000 images, the CNN on colour images, a ResNet, and U-Nets. Each "
-        "is trained without dropout and with dropout, each with its own best rate, learning rate and number of "
-        "epochs.",
+        "network is trained without dropout, and with dropout at its best rate. Both conditions have their own "
+        "best learning rate and number of epochs. The gap is the training accuracy minus the test accuracy, in "
+        "one pass.",
         (*_PAIRS, *_OTHERS),
         (Statement("The gap in accuracy is smaller", "gap", "dropout", "none", -1), *ONE_PASS),
-        "version 1 trained both for the same 5 to 60 epochs. With dropout, the gap was smaller everywhere and "
-        "the accuracy lower, because the trainings with dropout were not finished.",
+        "trained with and without dropout for the same 5 to 60 epochs. With dropout, the gap was smaller "
+        "everywhere. The accuracy was lower, because the training with dropout was not finished.",
     ),
     Claim(
         2,
         "Dropout helps most after dense layers.",
-        "Dropout is placed at one kind of site of the small CNN, or in one part of a U-Net, each time at its "
-        "best rate.",
+        "In each condition, dropout is at one kind of site of the small CNN, or in one part of a U-Net, at its "
+        "best rate. The statements compare accuracy and calibrated NLL: of samples with a temperature if there "
+        "is dropout, and of one pass with a temperature if there is none.",
         (
             (SMALL, (NONE, *SITES.values())),
             (NUCLEI[1], (NONE, *UNET_SITES.values())),
@@ -137,27 +140,28 @@ CLAIMS = (
                 if name != "after dense"
             ),
         ),
-        "version 1 found no site that helps, with one rate for each site and 20 epochs.",
+        "found no site that helps, with one rate for each site and 20 epochs.",
     ),
     Claim(
         3,
         "On feature maps of convolutions, element-wise dropout is weaker than SpatialDropout2D and DropBlock.",
-        "Each kind of dropout is placed after every convolution of the small CNN, at its best rate.",
-        ((SMALL, (NONE, SITES["after conv"], *KINDS.values())),),
+        "Each kind of dropout is placed after every convolution of the small CNN, at its best rate. The "
+        "statements compare the accuracy and the NLL of samples with a temperature.",
+        ((SMALL, (NONE, ELEMENTS, *KINDS.values())),),
         tuple(
-            Statement(f"{name}: {text} than element-wise", figure, name, "after conv", sign)
+            Statement(f"{name}: {text} than element-wise", figure, name, ELEMENTS.name, sign)
             for name in KINDS
             for text, figure, sign in BEST
         ),
-        "version 1 compared equal rates. At equal rates, SpatialDropout2D and DropBlock regularise more; they "
+        "compared equal rates. At equal rates, SpatialDropout2D and DropBlock regularise more; they "
         "lowered the training accuracy more and were no better.",
     ),
     Claim(
         4,
         "Batch normalisation, augmentation or weight decay helps more, and dropout before BatchNorm hurts.",
         "The small CNN is trained with none of these regularisers, with one of them, and with all; each time "
-        "without dropout and with dropout (between modules and after the dense layer). In addition, it is "
-        "trained with dropout only before the BatchNorms, and only after the last one.",
+        "without dropout and with dropout (between modules and after the dense layer). In two more conditions, "
+        "dropout is only before the BatchNorms, or only after the last BatchNorm.",
         ((FIVE, _regularisers()),),
         (
             *(
@@ -180,35 +184,38 @@ CLAIMS = (
                 1,
             ),
         ),
-        "version 1 found augmentation better than dropout, and dropout beside BatchNorm harmful, after 20 epochs.",
+        "found, after 20 epochs, that augmentation is better than dropout, and that dropout next to BatchNorm is "
+        "harmful.",
     ),
     Claim(
         5,
         "Dropout slows convergence; early dropout helps networks that underfit, late dropout those that overfit; "
         "the validation loss falls more smoothly; too much dropout makes training unstable.",
         "The rates are fixed and there are 60 epochs (20 for the tiny CNN), because the claim is about the "
-        "course of training and not about its result. The page shows the number of epochs until the validation "
+        "course of training and not about its result. The measures are the number of epochs until the validation "
         "NLL is below 0.65, the mean second difference of the validation NLL (wiggle), and the spread of the "
         "gradient norm divided by its mean. Early dropout ends, and late dropout begins, after a sixth of the "
-        "epochs, as in the paper.",
+        "epochs, as in Liu et al., 2023.",
         ((FIVE, _WATCHED), (UNDERFITS, _TIMES), (replace(FIVE, name=f"{SMALL.name}, times"), _TIMES)),
         (
             Statement("More epochs to the given loss", "epochs_to_given_nll", "0.3", "none", 1),
             Statement("The curve of the validation loss is smoother", "wiggle", "0.3", "none", -1),
             Statement("It rises less after its best", "rise_after_best", "0.3", "none", -1),
             Statement("The gradient norm varies more at 0.8", "gradient_variation", "0.8", "0.3", 1),
-            Statement("Early dropout: accuracy is higher than without", "score_one", "early", "none", 1),
+            Statement(
+                "Early dropout: accuracy of one pass is higher than without", "score_one", "early", "none", 1
+            ),
             Statement("Late dropout: NLL is lower than all along", "nll", "late", "all along", -1),
         ),
-        "version 1 found that with dropout the validation loss rises less after its minimum. Its networks that "
-        "underfit were trained for only two epochs.",
+        "found that with dropout, the validation loss rises less after its minimum. The networks that were meant "
+        "to underfit were trained for only two epochs.",
         ("epochs_to_given_nll", "wiggle", "rise_after_best", "gradient_variation"),
     ),
     Claim(
         6,
-        "Too high a rate underfits; each site has its own best rate.",
+        "With too high a rate, the network underfits; each site has its own best rate.",
         "Dropout is placed at one kind of site of the small CNN at a time, at the rates 0.1, 0.5 and 0.9, for "
-        "60 epochs.",
+        "60 epochs. The accuracy is that of one pass.",
         (
             (
                 FIVE,
@@ -230,13 +237,13 @@ CLAIMS = (
                 for n in _ALONE
             ),
         ),
-        "version 1 found the same, after 20 epochs.",
+        "found that the claim holds, after 20 epochs.",
     ),
 )
 LEARNING_CURVE = Claim(
     13,
     "With enough training images, dropout no longer helps.",
-    "The trainings of claim 1 are compared by the number of images.",
+    "The training runs of claim 1 are compared by the number of images.",
     _PAIRS,
     tuple(
         Statement(text, figure, "dropout", "none", sign)

@@ -186,7 +186,7 @@ class Claim:
         method: Str, how it is tried, in a sentence or two.
         trials: Tuple of pairs of a setting and the conditions that are tried in it.
         statements: Tuple of the statements that make up the claim.
-        before: Str, what version 1 of the page said.
+        before: Str, what version 1 of the page did or found, as a predicate: "found the opposite."
         shown: Tuple of the columns that its tables show beside the usual ones.
     """
 

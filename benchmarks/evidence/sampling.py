@@ -74,15 +74,15 @@ CLAIMS = (
             _against_itself("NLL is lower, corrupted, both with temperature", "worse_nll", -1, "mc_t", "one_t"),
             _against_itself("ECE is lower, corrupted, both with temperature", "worse_ece", -1, "mc_t", "one_t"),
         ),
-        "version 1 found mixed results: its networks had been stopped before they were overconfident.",
+        "found mixed results, because its networks were not yet overconfident.",
     ),
     Claim(
         8,
         "Dropout makes the network robust to noise and to missing information, and makes its units redundant; "
         "structured dropout differs from Gaussian noise of the same power.",
-        "The page shows the accuracy (one pass) under corruptions of severity 3, and after removing a random 30 "
-        "or 60 % of the units before Flatten; and the mean absolute correlation of the units before the "
-        "classifier.",
+        "The measures are the accuracy under corruptions of severity 3, the accuracy after removing a random 30 "
+        "or 60 % of the units before Flatten, and the mean absolute correlation of the units before the "
+        "classifier. All are those of one pass.",
         ((FIVE, _KINDS),),
         (
             *(
@@ -103,27 +103,32 @@ CLAIMS = (
                 for n in ("missing_patches", "occlusion")
             ),
         ),
-        "version 1 found that dropout makes the network more robust to only a few of the corruptions, after 20 "
-        "epochs.",
+        "found that dropout makes the network more robust to only a few of the corruptions, after 20 epochs.",
         (*(f"{name}_score_one" for name in list_corruptions()), "without_30", "without_60", "correlation"),
     ),
     Claim(
         9,
         "Without dropout, the first images have an excessive influence, and later ones are not learned.",
-        "The network is trained on ten images of circles one after another, and then on ten images of squares, "
-        "with five steps for each image; and on digits that are sorted by class in every epoch. The advantage "
-        "of the first class over the last is the difference between their test accuracies after training in "
-        "this order, minus the same difference after training on shuffled images.",
+        "There are two experiments. In one, the network is trained on ten images of circles, one after another, "
+        "and then on ten images of squares, with five steps for each image. In the other, it is trained on "
+        "digits that are sorted by class in every epoch; the first three classes are compared with the last "
+        "three. The *advantage of the first* is the test accuracy of the first classes minus that of the last "
+        "classes, after training in this order. The same difference after training on shuffled images is "
+        "subtracted from it. All accuracies are those of one pass.",
         (
             (Setting("Ten circles, then ten squares", "circles, then squares", 20, _NET, 5, (1e-3,)), _ORDERED),
             (Setting("Digits, class after class", "digits, class after class", 1400, _NET, 20, (1e-3,)), _ORDERED),
         ),
         (
-            Statement("Without dropout the first have the advantage", "advantage_of_first", "none", "", 1),
+            Statement(
+                "Without dropout, the first classes have the advantage", "advantage_of_first", "none", "", 1
+            ),
             Statement("Dropout makes that advantage smaller", "advantage_of_first", "dropout", "none", -1),
-            Statement("In order, dropout is better", "ordered_score", "dropout", "none", 1),
+            Statement(
+                "After training in order, accuracy is higher with dropout", "ordered_score", "dropout", "none", 1
+            ),
         ),
-        "version 1 found the opposite: the last classes have the advantage, with dropout and without.",
+        "found the opposite: the last classes have the advantage, with dropout and without.",
         ("ordered_first", "ordered_last", "shuffled_first", "shuffled_last", "advantage_of_first"),
     ),
     Claim(
@@ -136,14 +141,14 @@ CLAIMS = (
             Statement("Accuracy is higher than the ensemble's", "score", "dropout", "five architectures", 1),
             Statement("NLL is lower than the ensemble's", "nll", "dropout", "five architectures", -1),
         ),
-        "version 1 found the opposite, with a network that had been stopped early.",
+        "found the opposite.",
     ),
     Claim(
         11,
         "Calibrated samples are as good as an ensemble of 5, at equal cost.",
         "For equal cost of inference, 5 samples are compared with 5 members. For equal cost of training, one "
         "network with dropout is compared with 5 members that are each trained for a fifth of its epochs. All "
-        "have a temperature.",
+        "predictions have a temperature.",
         ((_FIRST_FIVE, (NONE, DROPOUT, _ENSEMBLE, _SHORT, _DROPPED)),),
         (
             Statement("Samples: NLL is lower than one pass", "nll_mc_t", "dropout", "dropout", -1, "nll_one_t"),
@@ -165,10 +170,14 @@ CLAIMS = (
                 "score_mc_t",
             ),
             Statement(
-                "Samples: NLL is lower than that of 5 short trainings", "nll_mc_t", "dropout", _SHORT.name, -1
+                "Samples: NLL is lower than that of 5 members with short training",
+                "nll_mc_t",
+                "dropout",
+                _SHORT.name,
+                -1,
             ),
             Statement(
-                "Samples: accuracy is higher than that of 5 short trainings",
+                "Samples: accuracy is higher than that of 5 members with short training",
                 "score_mc_t",
                 "dropout",
                 _SHORT.name,

@@ -58,7 +58,7 @@ class Trial:
     def retrofit(self) -> None:
         """Puts dropout in; inference stays the same to the bit.
 
-        A class that cannot be made around another graph is first replaced by `keras.Model`, as the error advises.
+        A class that cannot be built around another graph is first replaced by `keras.Model`, as the error advises.
         """
         try:
             self.model = self._copied(lambda share: models.retrofit(self.original, self.published.plan, share))
@@ -66,8 +66,8 @@ class Trial:
             if "keras.Model(model.inputs, model.outputs)" not in str(error):
                 raise
             self.notes["class"] = (
-                f"as `keras.Model(model.inputs, model.outputs)`, since `{type(self.original).__name__}` "
-                "cannot be made around another graph"
+                f"as `keras.Model(model.inputs, model.outputs)`: `{type(self.original).__name__}` cannot be built "
+                "around another graph"
             )
             self.original = keras.Model(self.original.inputs, self.original.outputs)
             self.model = self._copied(lambda share: models.retrofit(self.original, self.published.plan, share))
@@ -94,7 +94,9 @@ class Trial:
         unnamed = [path for path in left if path.rpartition("/")[2] not in " ".join(texts)]
         _check(not unnamed, f"left, and not named: {unnamed}")
         if left:
-            self.notes["left"] = f"`strip_dropout` leaves and names {len(left)} layers in the code of others"
+            self.notes["left"] = (
+                f"`strip_dropout` names {len(left)} dropout layers inside other layers, which it cannot remove"
+            )
 
     def rate_0(self) -> None:
         """At rate 0 the mean of the samples is the answer of the model."""
@@ -152,7 +154,7 @@ class Trial:
             if named is None or "share_weights=True" not in str(error):
                 raise
             kind = type(next(x for x in flatten_layers(self.original) if x.name == named[1])).__name__
-            self.notes["share"] = f"with `share_weights=True`, since the config of `{kind}` does not make it again"
+            self.notes["share"] = f"needs `share_weights=True`: `{kind}` cannot be rebuilt from its config"
             return make(True)
 
     def _sampler(self, **options: Any) -> serving.MonteCarlo:

@@ -71,8 +71,11 @@ def _result(row: Row) -> str:
 
 def _remarks(row: Row) -> str:
     found = [row["build"], *(row[step] for step in Trial.STEPS)]
-    found += [row["note_plain"], row["note_class"], row["note_share"], row["note_left"], row["note_warned"]]
-    return "; ".join(_short(each.replace("|", "/")) for each in found if each)
+    found += [row["note_plain"], row["note_class"], row["note_share"], row["note_left"]]
+    short = [_short(each.replace("|", "/")) for each in found if each]
+    if row["note_warned"]:
+        short.append(f'a warning: "{_short(row["note_warned"].replace("|", "/"))}"')
+    return "; ".join(short)
 
 
 def _short(text: str, longest: int = 160) -> str:

@@ -145,7 +145,11 @@ def sample_bits(
     """
     draw = _plain_bits if plain else compiled(_bits)
     bits = draw(tf.stack(shape), key, rows, tf.cast(sample, tf.uint32), num_samples if balanced else 1)
-    return tf.ensure_shape(bits, [n if isinstance(n, int) else None for n in shape])
+    known = [n if isinstance(n, int) else None for n in shape]
+    if not plain:
+        return tf.ensure_shape(bits, known)
+    bits.set_shape(known)  # without an operation, for runtimes that have none for it
+    return bits
 
 
 def content_keys(images: tf.Tensor, plain: bool = True) -> tf.Tensor:

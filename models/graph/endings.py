@@ -76,7 +76,7 @@ def channels_first_outputs(model: keras.Model) -> list[bool]:
 
 
 class _Graph:
-    """A model's own graph, also if the model has a `call` of its own."""
+    """A model's own graph, even if the model has a `call` of its own."""
 
     def __init__(self, model: keras.Model) -> None:
         self._makers = {id(tensor): node for node in nodes_of(recorded_graph(model)) for tensor in node.outputs}

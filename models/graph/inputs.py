@@ -15,6 +15,7 @@ from dropzoo.common.images import channels_first
 from dropzoo.common.keras_internals import flatten_layers, nodes_of
 from dropzoo.common.pixels import RANGES, Pixels
 from dropzoo.models.graph.networks import network_in
+from dropzoo.models.graph.order import is_channels_first
 from dropzoo.models.graph.walk import graph_of
 
 _LEVELS = (0.0, 1.0, 255.0, 65535.0, -1.0)
@@ -68,24 +69,30 @@ def _of_input(graph: Any, tensor: keras.KerasTensor) -> Pixels | None:
     """Returns the images that one input of a Functional model takes, or None."""
     if len(tensor.shape) < 4:
         return None
-    channels = tensor.shape[1] if channels_first(tensor.shape) else tensor.shape[-1]
+    first = is_channels_first(graph, tensor)
+    channels = tensor.shape[1] if first else tensor.shape[-1]
     dtype = keras.backend.standardize_dtype(tensor.dtype)
     if dtype in ("uint8", "uint16"):
         return Pixels(0.0, float(np.iinfo(dtype).max), int(dtype[4:]), channels, source=f"its dtype, {dtype}")
-    shown = _by_trace(graph, tensor, channels, dtype)
+    shown = _by_trace(graph, tensor, first, dtype)
     if shown is None and dtype in _WIDE_INTEGERS:  # values in [0, 1] would be black and white alone
         return Pixels(0.0, 255.0, None, channels, source=f"its dtype, {dtype}")
     return shown
 
 
-def _by_trace(graph: Any, tensor: keras.KerasTensor, channels: int | None, dtype: str) -> Pixels | None:
+def _by_trace(graph: Any, tensor: keras.KerasTensor, first: bool, dtype: str) -> Pixels | None:
     """Returns the images that one input takes by the layers that change them, or None."""
-    trace = _Trace(_images(tensor.shape).astype(dtype))
+    images, channels = _images(tensor.shape, first).astype(dtype), tensor.shape[1 if first else -1]
+    trace = _Trace(images)
     try:
         arrived = list(trace.through(graph, tensor))
     except Exception:  # a custom layer may raise anything for these images; the graph then shows nothing
         return None
-    found = {pixels for value, names in arrived if (pixels := _read(value, names, channels)) is not None}
+    each = [
+        _read(value, names, channels, first if value.shape == images.shape else channels_first(value.shape))
+        for value, names in arrived
+    ]
+    found = {pixels for pixels in each if pixels is not None}
     ranges = {each.range for each in found}
     known = [network for network in map(network_in, trace.entered) if network is not None]
     if not ranges and known and known[0][1] == "symmetric" and not any(names for _, names in arrived):
@@ -93,10 +100,10 @@ def _by_trace(graph: Any, tensor: keras.KerasTensor, channels: int | None, dtype
     return max(found, key=lambda each: (each.order is not None, each.source)) if len(ranges) == 1 else None
 
 
-def _images(shape: tuple[int | None, ...]) -> np.ndarray:
+def _images(shape: tuple[int | None, ...], first: bool) -> np.ndarray:
     """Returns one constant image for each of `_LEVELS`, and one whose channels have the values 0, 1, 2, ..."""
     size = _size(shape)
-    axis = 0 if channels_first(shape) else -1
+    axis = 0 if first else -1
     flat = [np.full(size, level, "float32") for level in _LEVELS]
     numbers = np.arange(size[axis], dtype="float32").reshape([-1, 1, 1] if axis == 0 else [-1])
     return np.stack([*flat, np.broadcast_to(numbers, size)])
@@ -170,13 +177,14 @@ def _numbers(value: tuple[Any, tuple[str, ...]]) -> tuple[np.ndarray, tuple[str,
 
 def _same(value: Any, other: Any) -> bool:
     """Returns whether a layer has left the first three images, which every dtype holds, as they were."""
-    new, old = (_levels(keras.ops.convert_to_numpy(each[:3])).mean(-1) for each in (value, other))
+    arrays = [keras.ops.convert_to_numpy(each[:3]) for each in (value, other)]
+    new, old = (_levels(array, channels_first(array.shape)).mean(-1) for array in arrays)
     return np.allclose(new, old, rtol=1e-3)
 
 
-def _levels(images: np.ndarray) -> np.ndarray:
+def _levels(images: np.ndarray, first: bool) -> np.ndarray:
     """Returns the level of each channel of constant images, `(images, channels)`; padding does not affect it."""
-    if channels_first(images.shape):
+    if first:
         images = np.moveaxis(images, 1, -1)
     return np.median(images.astype("float64").reshape(len(images), -1, images.shape[-1]), 1)
 
@@ -224,17 +232,17 @@ def _guess(model: keras.Model, tensor: keras.KerasTensor | None) -> Pixels | Non
         return None
     channels = tensor.shape[-1] if tensor is not None else len(np.ravel(getattr(scale, "scale", 0.0)))
     try:
-        value = scale(_images((None, 1, 1, channels)))
+        value = scale(_images((None, 1, 1, channels), False))
     except Exception:  # a normalization of other axes
         return None
-    return _read(*_numbers((value, (scale.name,))), None if tensor is None else channels)
+    return _read(*_numbers((value, (scale.name,))), None if tensor is None else channels, False)
 
 
-def _read(value: np.ndarray, names: tuple[str, ...], channels: int | None) -> Pixels | None:
+def _read(value: np.ndarray, names: tuple[str, ...], channels: int | None, first: bool) -> Pixels | None:
     """Returns the images for which `value`, the trial images as they arrive, is in a range that networks take."""
     if not names or value.ndim < 2 or len(value) != len(_LEVELS) + 1:
         return None
-    rows = _levels(value)
+    rows = _levels(value, first)
     rows = rows[:, (rows != rows[:1]).any(0)]  # without channels that do not depend on the image
     if not rows.size:
         return None

@@ -4,7 +4,7 @@ from typing import Any
 
 import keras
 
-from dropzoo.common.images import channels_first
+from dropzoo.common.images import channels_first, image_shape
 from dropzoo.common.keras_internals import nodes_of, recorded_graph
 
 
@@ -20,11 +20,28 @@ def channels_first_inputs(model: Any) -> list[bool]:
         model: Any Keras model.
     """
     graph = recorded_graph(model)
-    inputs = [] if graph is None else graph.inputs
-    said = [_said(graph, tensor) for tensor in inputs]
-    return [
-        channels_first(tensor.shape) if each is None else each for tensor, each in zip(inputs, said, strict=True)
-    ]
+    return [] if graph is None else [is_channels_first(graph, tensor) for tensor in graph.inputs]
+
+
+def shape_of_images(model: Any) -> tuple[int | None, int | None, int]:
+    """Returns `(height, width, channels)` of the images that a model of one input takes.
+
+    Args:
+        model: A Keras model whose only input has four axes.
+    """
+    said = channels_first_inputs(model)
+    return image_shape(model.input_shape, said[0] if said else None)
+
+
+def is_channels_first(graph: Any, tensor: keras.KerasTensor) -> bool:
+    """Returns whether an input of a graph has its channels on axis 1, as `channels_first_inputs` does.
+
+    Args:
+        graph: The graph of a model.
+        tensor: One of its inputs.
+    """
+    said = _said(graph, tensor)
+    return channels_first(tensor.shape) if said is None else said
 
 
 def _said(graph: Any, tensor: keras.KerasTensor) -> bool | None:

@@ -66,14 +66,14 @@ def taken_by(model: keras.Model, said: tuple[float, float] | None = None) -> Pix
         said: `(low, high)`, the argument `input_range` of the caller, or None.
 
     Raises:
-        ValueError: If the record has another range than `said`.
+        ValueError: If the record has a range other than `said`.
     """
     shown, known = pixels_of(model), recorded(model)
     if known is not None and not known.from_files and said is not None:
         known = None
     if known is not None and said is not None and check_range(said) != known.range:
         raise ValueError(
-            f"The model takes pixels from {known.words}. Received: input_range={said!r}. Leave it out"
+            f"The model takes pixels from {known.words}. Received: input_range={said!r}. Leave `input_range` out"
         )
     return _with_order(known or _settled(shown, said), model, 0)
 
@@ -86,8 +86,8 @@ def _settled(shown: Pixels | None, said: tuple[float, float] | None) -> Pixels:
     low, high = check_range(said)
     if shown is not None:
         warnings.warn(
-            f"The model takes pixels from {shown.words}. Received: input_range={said!r}, which is used. Leave it "
-            "out unless the model was trained on such images",
+            f"The model takes pixels from {shown.words}. Received: input_range={said!r}, which is used all the "
+            "same. Leave `input_range` out unless the model was trained on such images",
             stacklevel=4,
         )
     return found.of_range(low, high)
@@ -141,7 +141,7 @@ def read_record(path: Path) -> Pixels | None:
 
 
 def load_model(path: Path, compile: bool = True) -> keras.Model:
-    """Loads a `.keras` file as Keras does, and keeps its record, also if the model loads its assets itself.
+    """Loads a `.keras` file as Keras does, and keeps its record, even if the model loads its assets itself.
 
     Args:
         path: Path of the file.

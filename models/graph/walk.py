@@ -106,8 +106,8 @@ def check_graph(model: keras.Model) -> None:
         )
     if "call" in vars(model):
         raise ValueError(
-            "The sites of a model are read from its graph, but the attribute `call` of this model is set, which "
-            f"runs instead of the graph. Delete it with `del model.call`. Received: {model!r}"
+            "The sites of a model are read from its graph, but this model has an attribute `call`, which runs "
+            f"instead of the graph. Delete it with `del model.call`. Received: {model!r}"
         )
     raise ValueError(
         "The sites of a model are read from its graph, so the model must be Functional or Sequential. A "

@@ -34,7 +34,7 @@ def check_copy(model: keras.Model, new: keras.Model, pairs: Pairs, rounding: flo
         outputs each time or, with a warning, if no random batch runs through it.
 
     Raises:
-        ValueError: If a layer or the model gives another output than the original; the error names the layer.
+        ValueError: If a layer or the model gives a different output from the original; the error names the layer.
     """
     alike = [(old, copied) for old, copied in pairs if old.name == copied.name]  # others are parts of a layer
     own = [(old, copied) for old, copied in alike if is_custom(old)]
@@ -60,7 +60,7 @@ def check_copy(model: keras.Model, new: keras.Model, pairs: Pairs, rounding: flo
             return False
     where = _first_difference(model, new, batch, alike)
     raise ValueError(
-        f"The copy computes something else than the original{where}. Pass share_weights=True, which uses the "
+        f"The copy does not compute the same as the original{where}. Pass share_weights=True, which uses the "
         "layers of the original, or define a `get_config` that has all arguments of the layer."
     )
 
@@ -187,7 +187,7 @@ def _is_plain(value: Any) -> bool:
 
 
 def _compare_calls(old: keras.Layer, copied: keras.Layer, calls: Recorded) -> None:
-    """Raises a ValueError if a copied layer gives another output than the original did."""
+    """Raises a ValueError if a copied layer does not give the output of the original."""
     for args, kwargs, output in calls:
         if _equal(output, _run(copied, *args, **kwargs)):
             continue
@@ -195,9 +195,10 @@ def _compare_calls(old: keras.Layer, copied: keras.Layer, calls: Recorded) -> No
             if not _equal(output, _run(old, *args, **kwargs)):
                 continue
         raise ValueError(
-            f"The copy of layer {old.name!r} computes something else than the original: "
-            f"{type(old).__name__}.from_config(layer.get_config()) is another layer. Define a `get_config` with "
-            f"all arguments of {type(old).__name__}, or pass share_weights=True, which uses the original's layers."
+            f"The copy of layer {old.name!r} does not compute the same as the original: "
+            f"{type(old).__name__}.from_config(layer.get_config()) returns a different layer. Define a "
+            f"`get_config` with all arguments of {type(old).__name__}, or pass share_weights=True, which uses the "
+            "original's layers."
         )
 
 

@@ -108,7 +108,7 @@ class Scope:
         found: list[Target] = [place for place in self.listed if condition(as_site(place))]
         if not found:
             names = ", ".join(place.name for place in self.listed)
-            raise ValueError(f"{condition!r} returns True for no site. Sites: {names}")
+            raise ValueError(f"{condition!r} does not return True for any site. Sites: {names}")
         return found
 
     def _refuse_one_call_of_a_model(self, key: str) -> None:

@@ -105,8 +105,9 @@ class Rebuild:
             new.dtype_policy = old.dtype_policy
         if path and type(new).__name__ != type(old).__name__:
             warnings.warn(
-                "Weights files of the original do not load into the copy: files call a nested model by its class, "
-                f"and {old.name!r} was a {type(old).__name__}, which cannot be built around a graph.",
+                "Weights files of the original do not load into the copy: they name a nested model after its "
+                f"class, and the copy of {old.name!r} is not a {type(old).__name__}, because this class cannot be "
+                "built around a graph.",
                 stacklevel=2,
             )
         return new
@@ -221,7 +222,7 @@ class Rebuild:
         return self._made[id(old)]
 
     def _check_shapes(self, call: Call, outputs: list[keras.KerasTensor]) -> None:
-        """Raises a ValueError if the copy of a custom layer gives another shape than the original."""
+        """Raises a ValueError if the copy of a custom layer gives a different shape from the original."""
         before, after = ([tensor.shape for tensor in tensors] for tensors in (call.outputs, outputs))
         if before != after and is_custom(call.layer):
             raise ValueError(

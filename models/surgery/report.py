@@ -74,15 +74,16 @@ def dropout_report(model: keras.Model, images: Any = None, masks: int = 64) -> D
     The report also has rows, with their `kind`, for layers that cannot be measured: recurrent layers with dropout
     inside, other layers that may draw random numbers, and layers that drop in inference too.
 
-    A unit counts as dropped if the output does not depend on its input. The report notes a rate of 0 or 1; a layer
-    that never drops, or whose inputs are all zero; and a rate of 0.5 or more on feature maps. It also notes
-    dropout before a BatchNormalization with at most one layer with weights in between, because the normalisation
-    learns its statistics in training, where the variance is larger than in inference (Li et al., 2019).
+    A unit counts as dropped if the layer's output does not depend on this unit of the input. The report notes a
+    rate of 0 or 1; a layer that never drops, or whose inputs are all zero; and a rate of 0.5 or more on feature
+    maps. It also notes dropout that precedes a BatchNormalization, with at most one layer with weights in between:
+    the normalisation learns its statistics in training, where the variance is larger than in inference (Li et al.,
+    2018).
 
     Args:
         model: A Functional or Sequential model, built.
-        images: A batch of inputs, in the structure that the model takes. None for 8 random inputs (floats in
-            [0, 1), indices or words), 64 wide and high if the model leaves its size open.
+        images: A batch of inputs, in the structure that the model takes. None for 8 random inputs (floats in [0,
+            1), indices or words); images have 64 x 64 pixels if the model takes any size.
         masks: Positive int, the number of masks to draw at each site.
 
     Returns:
@@ -96,11 +97,11 @@ def dropout_report(model: keras.Model, images: Any = None, masks: int = 64) -> D
     >>> model = models.build_model("lenet5", dropout={"module1": 0.5, "head": 0.0})
     >>> for row in models.dropout_report(model):
     ...     print(row.site, row.rate, round(row.dropped, 1), row.notes)
-    module1 0.5 0.5 ('0.5 and more on feature maps is much: spatial or block dropout, or a lower rate',)
+    module1 0.5 0.5 ('0.5 or more is a high rate on feature maps: use spatial or block dropout, or a lower rate',)
     head 0.0 0.0 ('the rate is 0',)
 
     Reference:
-        Li et al., "Understanding the Disharmony between Dropout and Batch Normalization by Variance Shift", 2019,
+        Li et al., "Understanding the Disharmony between Dropout and Batch Normalization by Variance Shift", 2018,
         arXiv:1801.05134.
     """
     every = places(model, final=True)
@@ -212,10 +213,12 @@ def _notes(
         notes.append("drops nothing: it adds noise or scales, or found nothing to drop")
     if place is not None:
         if layer.rate >= 0.5 and len(place.tensor.shape) >= 4:
-            notes.append("0.5 and more on feature maps is much: spatial or block dropout, or a lower rate")
+            notes.append(
+                "0.5 or more is a high rate on feature maps: use spatial or block dropout, or a lower rate"
+            )
         norm = _next_norm(place, every)
         if norm and layer.rate > 0:
-            notes.append(f"precedes BatchNormalization {norm!r}: variance shift (Li 2019)")
+            notes.append(f"precedes BatchNormalization {norm!r}: variance shift (Li 2018)")
     return notes
 
 

@@ -33,24 +33,28 @@ def retrofit(model: keras.Model, plan: dict[Key, Any] | str, share_weights: bool
         model: A Functional or Sequential model, built. It may have models inside it to any depth, shared layers,
             and several inputs and outputs. If a layer is called several times, each call is a separate site. A
             nested model that is called several times has the same dropout in all calls.
-        plan: The name of a plan of `list_plans()`, or a dict from keys to specs for `layers.get`, None, or
-            `ramp(...)`. If several keys match a site, the last one wins. The keys:
-            `"name"`, `"pattern*"`: sites by name, see `list_sites`, by the name of the dropout layer at the site,
-            or by the name of a nested model that has this output. A name is matched literally first, and only then
-            as a pattern. A name that is in several models needs its path, `"encoder/conv1"`. `"after:Conv2D"`,
-            `"before:Flatten"`: the outputs, or the inputs, of layers of exactly this class; or, with a name or
-            pattern, `"after:conv4_*"`. `"before_activation:conv4_*"`: between a layer (by name, pattern or class)
-            and its activation, which may be fused or a layer of its own. A layer with a fused activation is split:
-            it becomes `<name>_conv` or `<name>_dense`, and its activation gets the name `<name>`. `"enc->join"`:
-            the output of `enc`, but only as `join` sees it, such as a skip connection; other layers that read
-            `enc` are not affected. Both may be patterns, `"enc*->join*"`. `"inside:encoder"`: all sites in a
-            nested model; `"inside:encoder after:Conv2D"`: some of them. A callable from a `Site` to a bool.
+        plan: The name of a plan of `list_plans()`, or a dict that maps keys to specs: what `layers.get` takes,
+            None, or `ramp(...)`. If several keys match a site, the last one wins. A key is one of these:
+
+            - `"name"` or `"pattern*"`: sites by their name, see `list_sites`. The name of the dropout layer at a
+              site also works, and so does the name of a nested model whose output is the site. A name is matched
+              literally first, and only then as a pattern. A name that is in several models needs its path,
+              `"encoder/conv1"`.
+            - `"after:Conv2D"` or `"before:Flatten"`: the outputs or inputs of all layers of exactly this class. A
+              name or pattern may replace the class, as in `"after:conv4_*"`.
+            - `"before_activation:conv4_*"`: between a layer (by name, pattern or class) and its activation, which
+              may be fused or a layer of its own. A layer with a fused activation is split: it becomes
+              `<name>_conv` or `<name>_dense`, and its activation gets the name `<name>`.
+            - `"enc->join"`: the output of `enc`, but only as an input of `join`, such as a skip connection. Other
+              layers that read `enc` are not affected. Both names may be patterns, as in `"enc*->join*"`.
+            - `"inside:encoder"`: all sites in a nested model; `"inside:encoder after:Conv2D"`: some of them.
+            - A function that takes a `Site` and returns a bool: the sites for which it returns True.
         share_weights: Bool. If True, the copy uses the layers of the original, so that training one model trains
             both.
 
     Returns:
-        A model of the same kind. The dropout at a site is called `<site>_dropout`. Weights files of each model
-        load into the other; if they cannot, a warning says why.
+        A model of the same kind. The dropout at a site is called `<site>_dropout`. Weights files of the original
+        load into the copy and vice versa; if they cannot, a warning says why.
 
     Raises:
         ValueError: For a model without a graph; for a key that matches nothing, or a name that occurs in several
@@ -97,9 +101,9 @@ def strip_dropout(model: keras.Model, share_weights: bool = False) -> keras.Mode
     The copy has the weights, the outputs in inference, the compile settings and the optimizer state of the
     original, which is not changed. If the output of a dropout layer is an output of the model, the layer becomes
     an `Identity` of the same name, so that losses that refer to it by name still work. A custom layer is removed
-    too if its class has "drop" or "StochasticDepth" in its name, if it has no weights, and if it returns its input
-    in inference. The dropout of Keras' recurrent and attention layers is set to 0. A warning names the layers that
-    still draw random numbers in the copy.
+    too if all of this holds: the name of its class contains "drop" or "StochasticDepth", it has no weights, and it
+    returns its input in inference. The dropout of Keras' recurrent and attention layers is set to 0. A warning
+    names the layers that still draw random numbers in the copy.
 
     Args:
         model: A Functional or Sequential model, built, as for `retrofit`.
@@ -162,8 +166,8 @@ def _detour(edge: Edge, layer: keras.Layer | None) -> Detour:
     """Returns the detour for the reader of an edge: around the dropout there, and through the new layer."""
     if edge.via is not None and edge.via.call.path != edge.reader.path:
         raise ValueError(
-            f"The dropout {edge.via.name!r} on the edge {edge.name!r} is in another model than its reader, and "
-            f"has other readers. Use the name of the dropout as the key: {edge.via.name!r}."
+            f"The dropout {edge.via.name!r} on the edge {edge.name!r} is not in the same model as the layer that "
+            f"reads it, and other layers read it too. Use the name of the dropout as the key: {edge.via.name!r}."
         )
     put = None if layer is None else Put(layer, edge.name, edge.dropout_name)
     return Detour(edge.tensor, edge.place.call, put)

@@ -55,7 +55,7 @@ class Calibration:
     >>> labels = np.arange(60) % 3
     >>> cal = serving.calibrate(model, images, labels, guarantee={"set": 0.1}, verbose=0)
     >>> print(cal.guarantees["set"])
-    set: the true class is missing from the set in at most 0.1 of images (40 held-out images)
+    set: the true class is missing from the set in at most 10 % of images (40 held-out images)
     >>> cal.apply({"mean": np.float32([[1.0, 0.0, 0.0]])})["set"].shape
     TensorShape([1, 3])
     """

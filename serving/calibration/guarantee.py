@@ -32,7 +32,7 @@ class Guarantee:
     figures: Mapping[str, float] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        share, n = f"{self.level:.3g}", " to ".join(map(str, sorted({min(self.n), max(self.n)})))
+        share, n = f"{self.level * 100:.3g} %", " to ".join(map(str, sorted({min(self.n), max(self.n)})))
         text = {
             "set": f"the true class is missing from the set in at most {share} of images",
             "miss": f"the outer mask misses at most {share} of a class's pixels, on average over images with it",

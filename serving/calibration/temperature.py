@@ -24,7 +24,7 @@ def temper(p: tf.Tensor, temperature: float | Sequence[float], kind: str) -> tf.
     """Returns the probabilities of samples at a temperature.
 
     Softmax probabilities become `softmax(log p / T)`, which is the softmax of the logits divided by T. With one
-    temperature for each class, `log p_k` is divided by `T_k`. Probabilities of coins become
+    temperature for each class, `log p_k` is divided by `T_k`. Probabilities that do not sum to 1 become
     `sigmoid(logit p / T)`. Each sample is tempered, and not their mean, so that the mutual information never
     exceeds the entropy.
 
@@ -47,13 +47,13 @@ def fit_temperature(
 ) -> float | tuple[float, ...]:
     """Returns the temperature at which the mean of the samples has the lowest negative log-likelihood.
 
-    The temperature lies in [0.05, 20]. It is 1 if no other is better. If a few rows are all right, the best
-    temperature would be 0. So each of n labels counts as wrong with the probability 1 / (n + 2), which is
-    Laplace's rule of succession: as if one more answer had been right and one wrong.
+    The temperature lies in [0.05, 20]. It is 1 if no other is better. If there are only a few rows, and all are
+    predicted correctly, the best temperature would be 0. So each of n labels counts as wrong with the probability
+    1 / (n + 2). This is Laplace's rule of succession: as if there were two more answers, one right and one wrong.
 
     Args:
         p: Float32 array `(rows, samples, classes)` of probabilities.
-        labels: Int array `(rows,)`, or `(rows, classes)` of 0 and 1 if each output is a coin.
+        labels: Int array `(rows,)`, or `(rows, classes)` of 0 and 1 if each output is a probability of its own.
         kind: The output kind, except `"regression"`.
         per_class: Bool, whether to fit a temperature for each class.
 
@@ -85,7 +85,7 @@ def nll(p: np.ndarray, labels: np.ndarray, kind: str, temperature: float | Seque
 
     Args:
         p: Float32 array `(rows, samples, classes)` of probabilities.
-        labels: Int array `(rows,)`, or `(rows, classes)` of 0 and 1 if each output is a coin.
+        labels: Int array `(rows,)`, or `(rows, classes)` of 0 and 1 if each output is a probability of its own.
         kind: The output kind, except `"regression"`.
         temperature: Float above 0, or one for each class.
     """

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from dropzoo.common.checks import check_pair, unknown
 from dropzoo.common.images import sides_of
+from dropzoo.common.pixels import Pixels
 from dropzoo.serving.montecarlo.outputs import Output
 
 #: The names of the classes, labels or values, as `export_model` takes them: a list for a single output, or a dict.
@@ -25,19 +26,27 @@ def check_samples(num_samples: int, sampling: str, seed: int) -> None:
 
 
 def check_resize(
-    specs: Mapping[str, tf.TensorSpec], resize: int | tuple[int, int] | None
+    specs: Mapping[str, tf.TensorSpec], pixels: Sequence[Pixels | None], resize: int | tuple[int, int] | None
 ) -> tuple[int, int] | None:
-    """Returns `resize` as a pair, or None; raises a ValueError if the model takes no images of this size."""
+    """Returns `resize` as a pair, or None; raises a ValueError if the model takes no images of this size.
+
+    Args:
+        specs: The shape of each input, with the batch, by its name.
+        pixels: The images that each input takes; None for inputs that are no images.
+        resize: The argument of `export_model`.
+    """
     if resize is None:
         return None
     size = check_pair(resize, "resize")
-    images = [tuple(spec.shape) for spec in specs.values() if len(spec.shape) == 4]
+    pairs = zip(specs.values(), pixels, strict=True)
+    images = [(tuple(spec.shape), each or Pixels()) for spec, each in pairs if len(spec.shape) == 4]
     if not images:
         shapes = ", ".join(str(tuple(spec.shape)) for spec in specs.values())
         raise ValueError(f"`resize` needs a model of images. Received: a model with the input {shapes}")
-    for shape in images:
-        if any(n not in (None, wanted) for n, wanted in zip(sides_of(shape), size, strict=True)):
-            raise ValueError(f"`resize` must be the model's size, {sides_of(shape)}. Received: resize={resize!r}")
+    for shape, each in images:
+        sides = sides_of(shape, each.channels_first(shape))
+        if any(n not in (None, wanted) for n, wanted in zip(sides, size, strict=True)):
+            raise ValueError(f"`resize` must be the model's size, {sides}. Received: resize={resize!r}")
     return size
 
 

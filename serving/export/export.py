@@ -22,6 +22,7 @@ from dropzoo.serving.export.examples import examples_of
 from dropzoo.serving.export.files import check_format, write_file
 from dropzoo.serving.export.inputs import Input, inputs_of, settle, specs_of
 from dropzoo.serving.export.parts import Unrolled
+from dropzoo.serving.export.precision import in_float32
 from dropzoo.serving.export.predictors import Predictors, or_without_samples, predictors_of
 from dropzoo.serving.export.saved_model_folder import module_of, write_saved_model
 from dropzoo.serving.export.signatures import Signatures
@@ -88,16 +89,16 @@ def export_model(
     If a model has several outputs, each name in an answer begins with the name of the output:
     `prob_probabilities`, `prob_mean`, `dist_values`.
 
-    The other formats are single files for runtimes that do not need TensorFlow: `"onnx"` for ONNX Runtime,
-    `"litert"` for phones, `"openvino"` for Intel processors. The answers have the same names, and the files
-    draw exactly the same masks. Before a file is written, it is tested: its runtime must give the same answers as
-    TensorFlow for random images. The file also contains `info.json`, `model_card.json` and `calibration.json`. The
-    guide on serving shows how to run each format.
+    The other formats are files for runtimes that do not need TensorFlow: `"onnx"` for ONNX Runtime, `"litert"` for
+    phones, `"openvino"` for Intel processors (two files, `.xml` and `.bin`). The answers have the same names, and
+    the files draw exactly the same masks. Before a file is written, it is tested: its runtime must give the same
+    answers as TensorFlow for random images. The file also contains `info.json`, `model_card.json` and
+    `calibration.json`. The guide on serving shows how to run each format.
 
-    `assets.extra` of a SavedModel holds `model.keras`, which is the model itself, because a SavedModel cannot be
-    trained further (for an ensemble `member1.keras` and so on); `calibration.json`, if there is one; `info.json`,
-    with the task, the class names, the number of samples, and the size and range of the images; `model_card.md`
-    and `model_card.json`; and `tf_serving_warmup_requests`.
+    `assets.extra` of a SavedModel holds the model itself as `model.keras` (for an ensemble `member1.keras` and so
+    on), so that you can train it further, which a SavedModel does not allow; `calibration.json`, if there is one;
+    `info.json`, with the task, the class names, the number of samples, and the size and range of the images;
+    `model_card.md` and `model_card.json`; and `tf_serving_warmup_requests`.
 
     Args:
         model: A built Keras model, or an `Ensemble`. Its inputs can have any dtype. For a subclassed model, the
@@ -123,12 +124,13 @@ def export_model(
         class_names: List of the names of the classes, labels or values, for `info.json`; for several outputs a
             dict of lists by output.
         card: Dict of the sections of the model card that the export cannot know: `data`, `metrics`, `calibration`,
-            `commit`, or sections of your own. Its values are those that JSON can express. With a `calibration`,
-            the export fills in the section of that name itself.
+            `commit`, or sections of your own. The values must be expressible in JSON. With a `calibration`, the
+            export fills in the section of that name itself.
         overwrite: Bool, whether to replace the folder at `path`, which must be `NAME/VERSION`, once the new export
-            is complete. If there is an error, the old export stays in place. If the process is killed between the
-            two renames, both exports stay next to `path`, the old one as `.VERSION-CODE-unfinished-old`. Files
-            are replaced in a single step. A folder that holds no export is refused.
+            is complete. If there is an error, the old export stays in place. The new export replaces the old one
+            by two renames. If the process is killed between them, both exports stay next to `path`, the old one as
+            `.VERSION-CODE-unfinished-old`. Files are replaced in a single step. A folder that holds no export is
+            refused.
         format: `"saved_model"`, `"onnx"`, `"litert"` or `"openvino"`. The last three need
             `pip install '.[onnx]'` and so on.
         precision: `"float32"`, or for a file `"float16"`, which stores the weights in half the bytes; masks and
@@ -146,7 +148,7 @@ def export_model(
             whether the output is logits, the model was trained on a range other than `input_range`, or the format
             cannot express the model.
         ImportError: If a package for the format is missing.
-        RuntimeError: If the runtime of the format gives other answers than TensorFlow.
+        RuntimeError: If the runtime of the format gives different answers from TensorFlow.
 
     Example:
     >>> import tempfile
@@ -166,8 +168,8 @@ def export_model(
     _check_calibrated(made.calibration, precision)
     with or_without_samples():
         specs = specs_of(made.reader, made.sampled or made.default)
-    size = check_resize(specs, resize)
     pixels = _pixels_of(made.models, {name: tuple(spec.shape) for name, spec in specs.items()}, input_range)
+    size = check_resize(specs, pixels, resize)
     inputs = inputs_of(specs, image_dtype, size, pixels)
     for reader in made.readers:
         settle(reader, inputs)
@@ -183,7 +185,8 @@ def export_model(
         said = {"info": info | _promised(made), "model_card": filled}
         said |= {} if made.calibration is None else {"calibration": made.calibration.content()}
         unrolled = Unrolled(made, inputs, seed)
-        return write_file(version, format, precision, unrolled, said, module_of(made.models), shown)
+        with in_float32(made.models, format, made.calibration is not None):
+            return write_file(version, format, precision, unrolled, said, module_of(made.models), shown)
     signatures = Signatures(made, inputs, seed)
     functions = signatures.functions()
     filled |= _loose_answer(functions["serving_default"], made.models)

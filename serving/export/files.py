@@ -13,6 +13,7 @@ from dropzoo.common.files import whole_file
 from dropzoo.serving.export import litert_file, onnx_file, openvino_file
 from dropzoo.serving.export.inputs import Input
 from dropzoo.serving.export.parts import Parts, Unrolled
+from dropzoo.serving.export.unsupported import UnsupportedError, check_texts, refusal
 
 FORMATS = ("saved_model", "onnx", "litert", "openvino")
 _SUFFIXES = {"onnx": ".onnx", "litert": ".tflite", "openvino": ".xml"}
@@ -94,9 +95,30 @@ def write_file(
 
     Raises:
         ValueError: If the format cannot express the model.
-        RuntimeError: If the runtime gives other answers than TensorFlow.
+        RuntimeError: If the runtime gives different answers from TensorFlow.
     """
+    check_texts(signatures.inputs, signatures.models, format)
     texts = {name: json.dumps(value) for name, value in facts.items()}
+    try:
+        content = _content_of(path, format, precision, signatures, texts, held, examples)
+    except UnsupportedError as error:
+        raise refusal(error, signatures.models, format, signatures.samples) from error
+    if content is not None:
+        with whole_file(path) as unfinished:
+            unfinished.write_bytes(content)
+    return path
+
+
+def _content_of(
+    path: Path,
+    format: str,
+    precision: str,
+    signatures: Unrolled,
+    texts: Mapping[str, str],
+    held: tf.Module,
+    examples: Sequence[Mapping[str, np.ndarray]],
+) -> bytes | None:
+    """The content of a file after its check; None for OpenVINO, whose two files are written here."""
     if format == "litert":
         functions = signatures.looped()
         content = litert_file.content_of(functions, held, precision, texts, examples)
@@ -105,7 +127,7 @@ def write_file(
         found = litert_file.run(content, given)
         compare({name: x.numpy() for each in wanted for name, x in each.items()}, found, format, precision)
     else:
-        parts = signatures.parts()
+        parts = signatures.parts(small=format == "openvino")
         given = example_of(signatures.inputs)
         if format == "openvino":
 
@@ -113,12 +135,10 @@ def write_file(
                 compare(_by_tensorflow(parts, given), openvino_file.run(file, given), format, precision)
 
             openvino_file.write(path, parts, precision, texts, accept)
-            return path
+            return None
         content = onnx_file.content_of(parts, precision, texts)
         compare(_by_tensorflow(parts, given), onnx_file.run(content, given), format, precision)
-    with whole_file(path) as unfinished:
-        unfinished.write_bytes(content)
-    return path
+    return content
 
 
 def _tensors(given: Mapping[str, np.ndarray]) -> dict[str, tf.Tensor]:
@@ -193,7 +213,7 @@ def compare(
             far = float(np.mean(value != other))
         if far > {"float32": 1, "float16": 10, "int8": 30}[precision] * _SHARE:
             raise RuntimeError(
-                f"The file of format={format!r} would give another {name!r} than TensorFlow: {far:.1%} of its "
+                f"The file of format={format!r} would not give the {name!r} of TensorFlow: {far:.1%} of its "
                 f"values differ for random inputs (shapes {other.shape} and {value.shape}). Nothing was written; "
                 "use format='saved_model', and please report the model"
             )

@@ -261,7 +261,7 @@ def _check_dtype(image_dtype: str, dtype: str, pixels: Pixels) -> None:
         wanted = _stored(dtype)
         if image_dtype != wanted:
             raise ValueError(
-                f"A model that takes {dtype} takes pixels as they are: pass image_dtype={wanted!r}. "
+                f"The model takes {dtype}, so pixels are not converted: pass image_dtype={wanted!r}. "
                 f"Received: image_dtype={image_dtype!r}"
             )
     elif image_dtype != "float32":

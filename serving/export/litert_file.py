@@ -1,6 +1,7 @@
 """Files of LiteRT, which was TensorFlow Lite: signatures for phones and small machines."""
 
 import io
+import re
 import tempfile
 import warnings
 import zipfile
@@ -9,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+
+from dropzoo.serving.export.unsupported import UnsupportedError
 
 
 def content_of(
@@ -28,7 +31,7 @@ def content_of(
         examples: For `"int8"`, batches of inputs by name, whose values set the ranges of the integers.
 
     Raises:
-        ValueError: If LiteRT has no operation for one of TensorFlow.
+        UnsupportedError: If LiteRT has no operation for one of TensorFlow.
     """
     lite = tf.lite
     with tempfile.TemporaryDirectory() as folder:
@@ -46,7 +49,7 @@ def content_of(
                 warnings.simplefilter("ignore")
                 content = converter.convert()
         except Exception as error:  # of a private class of TensorFlow
-            raise ValueError(_reason(str(error))) from error
+            raise _reason(str(error)) from error
     return content + _archive(facts)
 
 
@@ -75,15 +78,12 @@ def _archive(facts: Mapping[str, str]) -> bytes:
     return data.getvalue()
 
 
-def _reason(error: str) -> str:
+def _reason(error: str) -> UnsupportedError:
+    """The error for the text of an error of the converter, which lists operations and their places."""
     starts = ("TF Select ops:", "Custom ops:")
-    names = [line.partition(":")[2].strip() for line in error.splitlines() if line.startswith(starts)]
-    what = (
-        f"has no operation for {', '.join(names)}, which the model uses"
-        if names
-        else f"cannot express the model: {error[-200:]}"
-    )
-    return (
-        f"LiteRT {what}. Export it with format='onnx' or 'saved_model', or pass num_samples=0 for the "
-        "deterministic answer"
-    )
+    lines = error.splitlines()
+    names = [
+        name for line in lines if line.startswith(starts) for name in re.findall(r"\w+", line.partition(":")[2])
+    ]
+    places = re.findall(r'fused\["\w+:", "([^"@]+)', "".join(line for line in lines if "error:" in line))
+    return UnsupportedError(names, places)

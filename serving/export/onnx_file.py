@@ -1,5 +1,6 @@
 """Files of ONNX, which ONNX Runtime, OpenVINO, Triton and others run."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -7,6 +8,7 @@ import numpy as np
 
 from dropzoo.serving.export.onnx_graph import graph_of
 from dropzoo.serving.export.parts import Parts
+from dropzoo.serving.export.unsupported import UnsupportedError
 
 _HALF_FROM = 256  # elements; smaller constants may be thresholds, and stay exact
 
@@ -21,7 +23,7 @@ def content_of(parts: Parts, precision: str, facts: Mapping[str, str]) -> bytes:
         facts: Texts that the file holds, by name.
 
     Raises:
-        ValueError: If ONNX has no operation for one of TensorFlow.
+        UnsupportedError: If ONNX has no operation for one of TensorFlow.
     """
     from onnx import helper
 
@@ -38,14 +40,20 @@ def run(content: bytes, given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray
     Args:
         content: The content of a file.
         given: The inputs by name.
+
+    Raises:
+        UnsupportedError: If ONNX Runtime cannot run the file.
     """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # its errors are raised too
-    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    names = [output.name for output in session.get_outputs()]
-    return dict(zip(names, session.run(names, dict(given)), strict=True))
+    try:
+        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        names = [output.name for output in session.get_outputs()]
+        return dict(zip(names, session.run(names, dict(given)), strict=True))
+    except Exception as error:  # of classes of its own
+        raise UnsupportedError([], re.findall(r"[\w/]+/[\w/]+", str(error))) from error
 
 
 def _store_in_half(graph: Any) -> None:

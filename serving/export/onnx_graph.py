@@ -9,9 +9,11 @@ from typing import Any
 import tensorflow as tf
 
 from dropzoo.common.images import channels_first
+from dropzoo.common.tensorflow_internals import inlined
 from dropzoo.serving.export.onnx_loop import loop_of
 from dropzoo.serving.export.onnx_operations import handlers
 from dropzoo.serving.export.parts import Parts
+from dropzoo.serving.export.unsupported import UnsupportedError
 
 OPSET = 18  # the newest that tf2onnx writes; it brought the operations on bits
 _IR_VERSION = 9  # that of ONNX 1.14, of May 2023
@@ -27,7 +29,8 @@ def graph_of(parts: Parts, simple: bool = False) -> Any:
             True. With False, no sample is computed.
 
     Raises:
-        ValueError: If ONNX has no operation for one of TensorFlow, or an input has the name of another value.
+        ValueError: If an input has the name of another value.
+        UnsupportedError: If ONNX has no operation for one of TensorFlow.
     """
     import onnx
     from onnx import helper
@@ -80,19 +83,27 @@ def _converted(function: Any, prefix: str, whole: bool = False) -> Any:
 
     errors: list[Exception] = []
     try:
-        with _quiet():
+        with _quiet(), inlined(function.graph):
             model, _ = tf2onnx.convert.from_function(
                 _Traced(function), [], opset=OPSET, custom_op_handlers=handlers(errors)
             )
     finally:
         if errors:
             raise errors[0]
-    if missing := {node.op_type for node in model.graph.node if not onnx.defs.has(node.op_type)}:
-        raise ValueError(
-            f"ONNX has no operation for {', '.join(sorted(missing))}, which the model uses. Export the model "
-            f"with format='saved_model', or without the layer that needs the operation"
-        )
+    if missing := [node for node in model.graph.node if not onnx.defs.has(node.op_type)]:
+        raise UnsupportedError([node.op_type for node in missing], [node.name for node in missing])
+    _keep_captured(model.graph, function.graph)
     return onnx.compose.add_prefix(model, f"{prefix}/", rename_inputs=whole, rename_outputs=whole).graph
+
+
+def _keep_captured(graph: Any, traced: Any) -> None:
+    """Makes constants of the tensors that a function reads from outside, such as the mean of a `Normalization`."""
+    from onnx import numpy_helper
+
+    outside = {inner.name: outer for outer, inner in traced.captures if outer.dtype != tf.resource}
+    for value in [value for value in graph.input if value.name in outside]:
+        graph.input.remove(value)
+        graph.initializer.append(numpy_helper.from_array(outside[value.name].numpy(), value.name))
 
 
 def _merge_constants(graph: Any) -> None:

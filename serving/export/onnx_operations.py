@@ -21,6 +21,7 @@ class _Maker:
         self.inputs, self._outputs = list(node.input), list(node.output)
         self._name, self._dtypes, self._shapes = node.name, node.output_dtypes, node.output_shapes
         self.keeps_axes = int(node.get_attr_value("keep_dims", False) or False)
+        self.boundaries = np.array(node.get_attr_value("boundaries", None) or [], np.float32)
         self.dtype, self.given = node.output_dtypes[0], graph.get_dtype(node.input[0])
         graph.remove_node(node.name)
 
@@ -105,6 +106,29 @@ def _xlogy(make: _Maker) -> None:
     make.result("Where", make("Equal", x, zero), zero, make("Mul", x, make("Log", y)))
 
 
+def _erfc(make: _Maker) -> None:
+    (x,) = make.inputs
+    make.result("Sub", make("CastLike", 1.0, x), make("Erf", x))
+
+
+def _expm1(make: _Maker) -> None:
+    (x,) = make.inputs
+    make.result("Sub", make("Exp", x), make("CastLike", 1.0, x))
+
+
+def _log1p(make: _Maker) -> None:
+    (x,) = make.inputs
+    make.result("Log", make("Add", x, make("CastLike", 1.0, x)))
+
+
+def _bucketize(make: _Maker) -> None:
+    """How many of the sorted boundaries are not greater than each value."""
+    last = np.array([-1], np.int64)
+    above = make("GreaterOrEqual", make("Unsqueeze", make.cast(make.inputs[0], "float"), last), make.boundaries)
+    count = make("ReduceSum", make.cast(above, "int64"), last, keepdims=0)
+    make.result("Cast", count, to=make.dtype)
+
+
 def _erfinv(make: _Maker) -> None:
     (x,) = make.inputs
     w = make("Neg", make("Log", make("Mul", make("Sub", 1.0, x), make("Add", 1.0, x))))
@@ -170,6 +194,10 @@ def handlers(errors: list[Exception]) -> dict[str, tuple[Callable[..., None], li
     known = {
         "Bitcast": _bitcast,
         "Xlogy": _xlogy,
+        "Bucketize": _bucketize,
+        "Erfc": _erfc,
+        "Expm1": _expm1,
+        "Log1p": _log1p,
         "Erfinv": _erfinv,
         "LowerBound": _bound("Less"),
         "Prod": _reduced("ReduceProd"),

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -55,13 +56,26 @@ class Unrolled(Signatures):
             advice = "Pass sampling='fixed'" if sampler.calibration is None else "Calibrate with sampling='fixed'"
             raise ValueError(
                 "The masks of an image depend on its pixels, and other runtimes round differently when they "
-                f"resize it. {advice}, or resize the images before and leave `resize` out. "
+                f"resize it. {advice}, or resize the images beforehand and leave `resize` out. "
                 f"Received: sampling={sampler.sampling!r}"
             )
         super().__init__(predictors, [dataclasses.replace(each, portable=True) for each in inputs], seed)
 
-    def parts(self) -> Parts:
+    @property
+    def models(self) -> list[keras.Model]:
+        """The models behind the signatures."""
+        return self._predictors.models
+
+    @property
+    def samples(self) -> bool:
+        """Whether there are samples of dropout."""
+        return isinstance(self._predictors.sampled, MonteCarlo)
+
+    def parts(self, small: bool = False) -> Parts:
         """Returns the functions of the export.
+
+        Args:
+            small: Bool, whether the runtime has no float64, so that it samples a regression one sample at a time.
 
         Raises:
             ValueError: If only a SavedModel can hold the samples of the model.
@@ -69,7 +83,7 @@ class Unrolled(Signatures):
         sampled = self._predictors.sampled
         if not isinstance(sampled, MonteCarlo):
             return self._without_loop()
-        steps = Steps(sampled)
+        steps = Steps(sampled, small and any(output.kind == "regression" for output in self._reader.outputs))
         try:
             return self._without_loop() if steps.turns == 1 else self._with_loop(steps)
         except SharedMaskError:  # samples cannot differ in a mask that serves a whole batch
@@ -86,7 +100,7 @@ class Unrolled(Signatures):
         sampled = self._predictors.sampled
         if sampled is not None:
             predict = (
-                self._in_loop(Steps(sampled, fold=False)) if isinstance(sampled, MonteCarlo) else self._predict_mc
+                self._in_loop(Steps(sampled, small=True)) if isinstance(sampled, MonteCarlo) else self._predict_mc
             )
             found["predict_mc"] = _traced(predict, self._given())
         return found

@@ -105,7 +105,7 @@ def predictors_of(
     if not num_samples and facts.num_samples > 1:
         raise ValueError(
             f"The calibration was made for num_samples={facts.num_samples}: leave `num_samples` out, or calibrate "
-            "one pass. Received: num_samples=0"
+            "the model without samples. Received: num_samples=0"
         )
     mc = MonteCarlo(model, num_samples or facts.num_samples, seed=seed, calibration=calibration, **said)
     one_pass = mc if not calibration.sites else None

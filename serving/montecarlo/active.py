@@ -161,8 +161,8 @@ def warn_of(codes: Sequence[Code], on: Sequence[Code], not_fixed: Sequence[str])
     """Warns of draws that are lost, that no seed repeats, that nothing turns off, or that are not fixed."""
     if gone := [code.step.operation.name for code in codes if code.lost]:
         warnings.warn(
-            f"The dropout in {', '.join(gone)} is not sampled, because the layer has different outputs in "
-            f"training mode. Give it the same outputs in both modes",
+            f"The dropout in {', '.join(gone)} is not sampled, because the outputs of the layer have other "
+            "shapes, or another number, in training mode. Return outputs of the same shapes in both modes",
             stacklevel=5,
         )
     drawing = [code for code in codes if code.draws]

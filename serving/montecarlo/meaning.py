@@ -136,9 +136,9 @@ class Meanings:
             return
         most = "" if known.high == np.inf else f" and at most {known.high:.4g}"
         raise ValueError(
-            f"The output {self._outputs[i].name!r} has values up to {values.max():.3g}, and by its graph it is at "
-            f"least {known.low:.4g}{most}, so it is neither logits nor probabilities. Pass task='regression' for "
-            "values, scale probabilities to [0, 1], or pass from_logits=True for logits"
+            f"The output {self._outputs[i].name!r} has values up to {values.max():.3g}, and its graph shows that "
+            f"they are at least {known.low:.4g}{most}, so it is neither logits nor probabilities. Pass "
+            "task='regression' for values, scale probabilities to [0, 1], or pass from_logits=True for logits"
         )
 
     def _open(self) -> list[int]:
@@ -146,14 +146,14 @@ class Meanings:
 
 
 def _check_axis(values: np.ndarray, output: Output) -> None:
-    """Raises a ValueError if values sum to 1 along another axis than the last."""
+    """Raises a ValueError if values sum to 1 along an axis other than the last."""
     for axis in range(1, values.ndim - 1):
         if np.abs(values.astype("float64").sum(axis) - 1).max() < 1e-2:
             raise not_last(output.name, axis, values.ndim)
 
 
 def not_last(name: str, axis: int, rank: int) -> ValueError:
-    """Returns the error for an output whose classes or channels are on another axis than the last."""
+    """Returns the error for an output whose classes or channels are on an axis other than the last."""
     order = (*(i for i in range(1, rank) if i != axis), axis)
     return ValueError(
         f"The classes of the output {name!r} are on its axis {axis}, and they must be last. Put "

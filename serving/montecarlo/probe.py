@@ -175,7 +175,7 @@ def _reason(random: RandomLayer) -> str:
     if random.kind == "inside":
         return f"dropout inside {name}"
     looped = random.kind == "dropout" and not _is_foreign(random.layer)
-    return f"{name} is called inside of a loop" if looped else f"{name} draws by code of its own"
+    return f"{name} is called inside of a loop" if looped else f"{name} draws its own random numbers"
 
 
 def _both_modes(

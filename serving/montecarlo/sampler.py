@@ -27,9 +27,9 @@ class MonteCarlo:
     """Monte-Carlo dropout: samples a model with its dropout on, and returns the mean and the uncertainty.
 
     The spread of the samples (mutual information) shows where a model is unsure because it has not seen enough
-    data. It does not show where the classes themselves overlap. Only the dropout layers are in training mode.
-    BatchNorm and all other layers run in inference mode, and the state of the model, including its seeds, does not
-    change.
+    data. It does not show where the classes themselves overlap. Only dropout layers, and other layers that draw
+    random numbers, are in training mode. BatchNorm, image augmentation and all other layers run in inference mode,
+    and the state of the model, including its seeds, does not change.
 
     Every layer that draws random numbers is sampled. The sampler itself draws the masks of the dropout layers of
     this package and of Keras. All other random layers are sampled by plain passes: the layer runs in training mode
@@ -42,13 +42,13 @@ class MonteCarlo:
     Let `p_t` be the probabilities of sample `t` of T. Then
     `mean = avg p_t`, `variance = avg p_t**2 - mean**2` (divided by T, since balanced samples are not independent),
     `predictive_entropy = H(mean)` and `mutual_information = H(mean) - avg H(p_t)`, in nats. For a single logit,
-    `p_t` is its sigmoid, and the entropies are those of a coin. See `task` for other outputs.
+    `p_t` is its sigmoid, and the entropies are those of two classes. See `task` for other outputs.
 
     Each sample starts from the current states of the model's stateful layers, as a single pass would.
 
-    Layers that do not depend on active dropout are computed once instead of T times, and several small samples are
-    computed at the same time. Neither of these changes the masks, and the statistics only change by rounding.
-    `cut()` returns how much the first one saves.
+    Layers that do not depend on active dropout are computed once instead of T times; `cut()` returns how much this
+    saves. Several small samples are computed at the same time. Both leave the masks unchanged, and change the
+    statistics only by rounding.
 
     Args:
         model: A Keras model with layers that draw random numbers. It may have several inputs and outputs of any
@@ -58,8 +58,9 @@ class MonteCarlo:
             `tolerance`).
         sampling: `"balanced"`: each unit's draws are stratified over the T samples. Each sample has the same
             distribution as an independent one, and the mean has a smaller error. `"independent"`: independent
-            masks. `"fixed"`: independent masks, the same T for all images, so that tiles and video frames agree.
-            Unless this is `"fixed"`, the masks of an image depend on the seed and on the content of its inputs.
+            masks. `"fixed"`: T independent masks that are the same for all images, so that tiles and video frames
+            agree. Unless this is `"fixed"`, the masks of an image depend on the seed and on the content of its
+            inputs.
         sites: Dict that selects the dropout layers that are on; None for all. The keys are names or patterns of
             sites, as in `models.list_sites`. The values are True, for the layer's live rate, or another rate in
             [0, 1).
@@ -71,10 +72,10 @@ class MonteCarlo:
         memory_budget: Int, bytes of activations that `fold="auto"` may use; a single sample may need more. On a
             CPU, budgets well above 32 MiB are slower, because activations no longer fit in the cache.
         tolerance: Float of at least 0, for `num_samples="auto"`. An image has enough samples when the standard
-            error of its mean, as the root mean square over classes and pixels, is at most `tolerance`. For
-            regression it is in the unit of the output. A dict gives it for each output by name. Defaults to 0.01.
+            error of its mean (its root mean square over classes and pixels) is at most `tolerance`. For regression
+            it is in the unit of the output. A dict gives it for each output by name. Defaults to 0.01.
         max_samples: Int, the largest number of samples for `num_samples="auto"`. Samples are taken in groups of 8,
-            so a larger number is rounded down to a multiple of 8. Defaults to 128.
+            so a number above 8 is rounded down to a multiple of 8. Defaults to 128.
         return_samples: Bool, whether to return the probabilities of each sample too.
         task: What the model's output means. `"multi_class"`: logits of classes that exclude each other, or one
             logit for the second of two classes. `"binary"`: only one logit, for the second of two classes.
@@ -89,9 +90,9 @@ class MonteCarlo:
             of the first batch decide: probabilities of classes sum to 1 at every position, and logits lie clearly
             outside [0, 1]. If the values could be either, the loss of a compiled model decides. Otherwise, an
             error asks for this argument.
-        calibration: A `Calibration` that `calibrate` fitted for this model. It sets the number of samples and
-            the sampling in place of their defaults, the sites that drop, their rates, and the temperature of each
-            sample, and adds the answers of its guarantees, such as `set` and `defer`; see `Calibration.apply`.
+        calibration: A `Calibration` that `calibrate` fitted for this model. It sets the number of samples, the
+            sampling, the sites that drop, their rates, and the temperature of each sample, and adds the answers of
+            its guarantees, such as `set` and `defer`; see `Calibration.apply`.
 
     Call arguments:
         images: One batch of the inputs, as Keras takes them: an array, or for several inputs a list in order or a
@@ -264,8 +265,8 @@ class MonteCarlo:
         """Returns how much of the variance and of the mutual information comes from each active site.
 
         All masks are drawn twice. Then each site in turn uses its masks from the second draw, while the other
-        sites use those from the first. This takes `sites + 2` times as many samples. With 100 samples or more, the
-        average over several images is accurate to about 0.02.
+        sites use those from the first. This takes `sites + 2` times as many samples as a call. With 100 samples or
+        more, the average over several images is accurate to about 0.02.
 
         Args:
             images: The inputs, as Keras takes them.

@@ -66,36 +66,38 @@ class Sums(NamedTuple):
         return out | {"predictive_entropy": predictive, "mutual_information": information}
 
 
-class Differences(NamedTuple):
-    """Sums over samples of a regression, less the first sample, for runtimes that have no 64 bits.
+class Moments(NamedTuple):
+    """The same as `Sums` of a regression, in float32, for runtimes without float64.
 
-    The differences are as small as the spread of the samples, so float32 holds their squares well enough.
+    The mean and the squares of the deviations are updated sample by sample, so that a variance that is small
+    beside the squares is not lost.
 
     Attributes:
-        p: Sum of the differences, `(batch, ..., values)`.
-        squares: Sum of their squares, `(batch, ..., values)`.
-        first: The first sample, `(batch, ..., values)`.
+        mean: Mean of the samples so far, `(batch, ..., outputs)`.
+        squares: Sum of the squares of their deviations from this mean, `(batch, ..., outputs)`.
+
+    Reference:
+        Welford, "Note on a Method for Calculating Corrected Sums of Squares and Products", 1962.
     """
 
-    p: tf.Tensor
+    mean: tf.Tensor
     squares: tf.Tensor
-    first: tf.Tensor
 
     @classmethod
-    def zero(cls, output: Output) -> "Differences":
-        """Returns the sums of no samples. They broadcast, since the size of the output is not known yet."""
-        return cls(*[tf.zeros([1] * len(output.shape)) for _ in cls._fields])
+    def zero(cls, output: Output) -> "Moments":
+        """Returns the moments of no samples. They broadcast, since the size of the output is not known yet."""
+        return cls(*[tf.zeros([1] * len(output.shape), tf.float32) for _ in range(2)])
 
-    def add(self, p: tf.Tensor, turn: tf.Tensor) -> "Differences":
-        """Returns the sums after samples are added.
+    def add(self, p: tf.Tensor, count: tf.Tensor) -> "Moments":
+        """Returns the moments after one more sample.
 
         Args:
-            p: Float32 tensor `(samples, batch, ..., values)`.
-            turn: Int32 scalar, 0 for the first samples.
+            p: Float32 tensor `(batch, ..., outputs)`.
+            count: Int scalar, the number of samples before it.
         """
-        first = tf.where(turn == 0, p[0], self.first)
-        p = p - first
-        return Differences(self.p + tf.reduce_sum(p, 0), self.squares + tf.reduce_sum(p * p, 0), first)
+        change = p - self.mean
+        mean = self.mean + change / tf.cast(count + 1, tf.float32)
+        return Moments(mean, self.squares + change * (p - mean))
 
     def statistics(self, count: int, output: Output) -> dict[str, tf.Tensor]:
         """Returns the statistics that `MonteCarlo` returns, float32 tensors by name.
@@ -104,8 +106,10 @@ class Differences(NamedTuple):
             count: Int, the number of samples.
             output: The model's output.
         """
-        found = Sums(*self).statistics(count, output)
-        return found | {"mean": found["mean"] + (self.first[:, 0] if output.flat else self.first)}
+        out = {"mean": self.mean, "variance": tf.maximum(self.squares / float(count), 0.0)}
+        for value in out.values():
+            value.set_shape([None, *output.shape[1:]])
+        return {name: value[:, 0] for name, value in out.items()} if output.flat else out
 
 
 def sum_samples(

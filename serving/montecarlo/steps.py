@@ -4,13 +4,13 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from dropzoo.common.keras_internals import mask_of
+from dropzoo.common.keras_internals import mask_of, put_mask
 from dropzoo.serving.montecarlo.calibrated import answered, tempered
 from dropzoo.serving.montecarlo.folding import tile, unfold
 from dropzoo.serving.montecarlo.inputs import keys_of
 from dropzoo.serving.montecarlo.outputs import Output, joined
 from dropzoo.serving.montecarlo.sampler import MonteCarlo
-from dropzoo.serving.montecarlo.statistics import Differences, Sums
+from dropzoo.serving.montecarlo.statistics import Moments, Sums
 
 _BATCH = 32  # a file takes batches of any size, and folds the same number of samples for all of them
 
@@ -20,7 +20,7 @@ class Steps:
 
     Args:
         sampler: The sampler, with a fixed number of samples.
-        fold: Bool, whether `add` may compute several samples at a time.
+        small: Bool, whether the runtime has no float64, and `add` computes one sample at a time, as on phones.
 
     Attributes:
         at_once: Int, how many samples `add` computes at a time; it divides the number of samples.
@@ -30,10 +30,11 @@ class Steps:
         ValueError: If a layer is sampled by plain passes, or keeps a state from batch to batch.
     """
 
-    def __init__(self, sampler: MonteCarlo, fold: bool = True) -> None:
-        self._sampler, self._stage = sampler, sampler.stage
+    def __init__(self, sampler: MonteCarlo, small: bool = False) -> None:
+        self._sampler, self._stage, self._small = sampler, sampler.stage, small
         _check(sampler)
-        self.at_once = self._samples_at_once() if fold else 1
+        self.at_once = 1 if small else self._samples_at_once()
+        self._masked: list[int] = []
 
     @property
     def turns(self) -> int:
@@ -41,7 +42,7 @@ class Steps:
         return self._sampler.max_samples // self.at_once
 
     def start(self, flat: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-        """Returns what all samples share: a key for each image, and the tensors of the trunk.
+        """Returns what all samples share: a key for each image, the tensors of the trunk, and their Keras masks.
 
         Args:
             flat: The inputs of the model, in order.
@@ -49,17 +50,13 @@ class Steps:
         fixed = self._sampler.sampling == "fixed"
         rows = tf.zeros([tf.shape(flat[0])[0]], tf.uint32) if fixed else keys_of(flat)
         frontier = self._stage.trunk.run_trunk(flat)
-        if any(mask_of(x) is not None for x in frontier):
-            raise ValueError(
-                "The model uses masked sequences, which only a SavedModel can sample. Pass num_samples=0 "
-                "for the deterministic answer, or format='saved_model'"
-            )
-        return [rows, *frontier]
+        masks = [mask_of(x) for x in frontier]
+        self._masked = [i for i, mask in enumerate(masks) if mask is not None]
+        return [rows, *frontier, *(mask for mask in masks if mask is not None)]
 
     def zeros(self) -> list[tf.Tensor]:
-        """Returns the sums of no samples, for each output three; they broadcast."""
-        outputs = self._sampler.reader.outputs
-        return [x for output in outputs for x in _sums_of(output).zero(output)]
+        """Returns the sums of no samples, for each output two or three; they broadcast."""
+        return [x for output in self._sampler.reader.outputs for x in self._kind_of(output).zero(output)]
 
     def add(self, turn: tf.Tensor, sums: Sequence[tf.Tensor], shared: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         """Returns the sums after the samples of one turn.
@@ -71,6 +68,7 @@ class Steps:
         """
         sampler, stage, count = self._sampler, self._stage, self.at_once
         rows, *frontier = shared
+        frontier = self._with_masks(frontier)
         batch, first = tf.shape(rows)[0], turn * count
         if count > 1:
             numbers = tf.tile((first + tf.range(count))[:, None], tf.stack([1, batch]))
@@ -86,7 +84,7 @@ class Steps:
         return [
             x
             for each, p, output in added
-            for x in (each.add(p, turn) if isinstance(each, Differences) else each.add(p, output.kind))
+            for x in (each.add(p[0], turn) if isinstance(each, Moments) else each.add(p, output.kind))
         ]
 
     def finish(self, sums: Sequence[tf.Tensor]) -> dict:
@@ -100,9 +98,25 @@ class Steps:
         found = [one.statistics(sampler.max_samples, output) for one, output in each]
         return answered(joined(found, sampler.reader.names), sampler.calibration)
 
-    def _grouped(self, sums: Sequence[tf.Tensor]) -> list[Sums | Differences]:
-        outputs = self._sampler.reader.outputs
-        return [_sums_of(output)(*sums[3 * i : 3 * i + 3]) for i, output in enumerate(outputs)]
+    def _with_masks(self, tensors: list[tf.Tensor]) -> list[tf.Tensor]:
+        """Returns the tensors of the trunk with the masks that follow them."""
+        frontier = tensors[: len(tensors) - len(self._masked)]
+        for i, mask in zip(self._masked, tensors[len(frontier) :], strict=True):
+            frontier[i] = tf.identity(frontier[i])
+            put_mask(frontier[i], mask)
+        return frontier
+
+    def _kind_of(self, output: Output) -> type[Sums] | type[Moments]:
+        return Moments if self._small and output.kind == "regression" else Sums
+
+    def _grouped(self, sums: Sequence[tf.Tensor]) -> list[Sums | Moments]:
+        """The sums of each output."""
+        rest, found = list(sums), list[Sums | Moments]()
+        for kind in map(self._kind_of, self._sampler.reader.outputs):
+            count = len(kind._fields)
+            found.append(kind(*rest[:count]))
+            del rest[:count]
+        return found
 
     def _samples_at_once(self) -> int:
         """The most samples that fit in the memory budget for a usual batch and divide the number of samples."""
@@ -113,10 +127,6 @@ class Steps:
         fits = max(sampler.memory_budget // max(_BATCH * costs.head_bytes, 1), 1)
         count = sampler.max_samples
         return max(n for n in range(1, count + 1) if n <= fits and count % n == 0)
-
-
-def _sums_of(output: Output) -> type[Sums] | type[Differences]:
-    return Differences if output.kind == "regression" else Sums
 
 
 def _is_known(shape: Sequence[int | None]) -> bool:

@@ -38,13 +38,15 @@ def predict_tiled(
     If an axis of the image is shorter than the tile, the tiles are as short as the image; or, if the model only
     takes one size, the image is extended to that size by mirroring it at its end.
 
-    Where two tiles overlap, their answers are blended with squared-cosine weights. The weights change in the
-    middle half of the overlap. In the outer quarter at each end, the tile that ends there has no weight, because
-    it does not see beyond its edge. So if each output pixel depends on at most `overlap // 4` pixels to each side,
-    the answer is the same as for the whole image, provided that the masks do not depend on the position, like
-    those of `SpatialDropout2D`. Masks of single units repeat in each tile. If the model reduces the size of its
-    maps by a factor, all tiles use the same grid if this factor divides `tile - overlap` and, for the last tiles,
-    `size - tile`.
+    Where two tiles overlap, their answers are blended with squared-cosine weights, which change in the middle half
+    of the overlap. In the quarter of the overlap next to its own edge, a tile has no weight, because it does not
+    see beyond this edge. So the answer is the same as for the whole image, if three conditions hold:
+
+    - Each output pixel depends on at most `overlap // 4` pixels to each side.
+    - The masks do not depend on the position, as with `SpatialDropout2D`. Masks of single units, as with
+      `Dropout`, repeat in each tile.
+    - If the model reduces the size of its maps by a factor, this factor divides `tile - overlap` and, for the last
+      tiles, `size - tile`, so that the reduced maps of all tiles lie on the same grid.
 
     Let `w_i` be the weights of the tiles at a pixel; they sum to one. Then `mean = sum w_i mean_i`. The mean
     square and the mean entropy of the samples are averaged in the same way, and the variance and the mutual
@@ -194,7 +196,8 @@ def _answers(
         for each in arrays:
             if each["mean"].shape[1:-1] != shape:
                 raise ValueError(
-                    "The output must have the height and width of the images. "
+                    "The output must have the height and width of the images: add keras.layers.UpSampling2D, or "
+                    "another layer that enlarges the maps, at the end of the model. "
                     f"Received: {each['mean'].shape[1:-1]} for images of {shape}"
                 )
         for i, window in enumerate(some):
@@ -212,10 +215,10 @@ def _check_sampler(mc: MonteCarlo | Rival) -> None:
         raise ValueError(f"`mc` must be a MonteCarlo, an Ensemble or a TestTimeAugmentation. Received: {mc!r}")
     if isinstance(mc, MonteCarlo) and mc.sampling != "fixed":
         what = "use" if mc.calibration is None else "calibrate a MonteCarlo with"
-        raise ValueError(f"Tiles need the same masks: {what} sampling='fixed'. Received: {mc.sampling!r}")
+        raise ValueError(f"All tiles need the same masks: {what} sampling='fixed'. Received: {mc.sampling!r}")
     if isinstance(mc, MonteCarlo) and (mc.auto or mc.return_samples):
         raise ValueError(
-            "Tiles need a fixed number of samples and cannot return the samples. "
+            "`predict_tiled` needs a fixed number of samples, and cannot return the samples. "
             f"Received: num_samples={mc.num_samples!r}, return_samples={mc.return_samples}"
         )
 
@@ -236,9 +239,9 @@ def _check_maps(mc: MonteCarlo | Rival) -> None:
     rank = max(map(len, shapes))
     if rank < 3 or any(len(answer) != rank for answer in answers):
         raise ValueError(
-            "Tiles need a model that takes images and returns maps, both of the shape (batch, height, width, "
-            "channels), possibly with more or fewer spatial axes. "
-            f"Received: {', '.join(map(str, shapes))} to {', '.join(map(str, answers))}"
+            "`predict_tiled` needs a model that takes images and returns maps, both of the shape (batch, height, "
+            f"width, channels), possibly with more or fewer spatial axes. Received: {', '.join(map(str, shapes))} "
+            f"to {', '.join(map(str, answers))}"
         )
 
 

@@ -143,7 +143,9 @@ def page_for(name: str, limits: Limits, names: Sequence[str] = (), root_path: st
         ValueError: If the name, which comes from a folder, has characters other than letters, digits and `_.+-`.
     """
     if not re.fullmatch(r"[\w.+-]+", name, re.ASCII):
-        raise ValueError(f"A model's name may have letters, digits and _ . + - only. Received: {name!r}")
+        raise ValueError(
+            f"A model's name may only have letters, digits and the signs _ . + - in it. Received: {name!r}"
+        )
     page = (Path(__file__).parent / "page.html").read_text(encoding="utf-8")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
     others = [each for each in names if each != name]

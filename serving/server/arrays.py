@@ -37,7 +37,7 @@ def read_arrays(body: bytes, signature: Signature, limits: Limits) -> tuple[Arra
     arrays, pixels = {}, 0
     for name, spec in signature.specs.items():
         if spec.dtype == tf.string:
-            raise Refused(400, f"{name!r} takes files or texts, not numbers. Call serving_default or predict_mc")
+            raise Refused(400, f"{name!r} takes files or strings, not numbers. Call serving_default or predict_mc")
         value = given[name]
         if value.dtype.kind not in "fiu":
             raise Refused(400, f"{name!r} must be an array of numbers. Received: {value.dtype.name}")

@@ -59,7 +59,7 @@ def unzipped(body: bytes, limits: Limits) -> bytes:
             member = zlib.decompressobj(wbits=31)
             out += member.decompress(rest, limits.max_body_bytes + 1 - len(out))
             if len(out) > limits.max_body_bytes:
-                raise Refused(413, f"The body may have {limits.max_body_bytes:,} bytes at most, after gzip too")
+                raise Refused(413, f"The unpacked body may have {limits.max_body_bytes:,} bytes at most")
             if not member.eof:
                 raise Refused(400, "The gzip body is cut short")
             rest = member.unused_data
@@ -67,6 +67,8 @@ def unzipped(body: bytes, limits: Limits) -> bytes:
                 return bytes(out)
     except zlib.error:
         raise Refused(
-            400, "The body is not gzip, as its header Content-Encoding says. Leave out the header, or compress it"
+            400,
+            "The header Content-Encoding says gzip, but the body is not gzip. Leave out the header, or compress "
+            "the body",
         ) from None
     raise Refused(400, f"A gzip body may have {_MOST_MEMBERS} members at most: compress it as a whole")

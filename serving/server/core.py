@@ -14,6 +14,7 @@ import tensorflow as tf
 from fastapi import Request, Response
 
 from dropzoo.common.images import sides_of
+from dropzoo.common.pixels import Pixels
 from dropzoo.serving.server.arrays import read_arrays
 from dropzoo.serving.server.batching import Arrays, Batcher
 from dropzoo.serving.server.bodies import check_encoding, unzipped
@@ -247,7 +248,12 @@ def _from_file(body: bytes, signature: Signature, limits: Limits) -> _Question:
 def _from_arrays(body: bytes, signature: Signature, limits: Limits) -> _Question:
     """The content of a request whose body is an array of NumPy, or several."""
     inputs, pixels = read_arrays(body, signature, limits)
-    shapes = [sides_of(array.shape) for array in inputs.values() if array.ndim == 4]
+    taken = {name: signature.pixels.get(name) or Pixels() for name in inputs}
+    shapes = [
+        sides_of(array.shape, taken[name].channels_first(array.shape))
+        for name, array in inputs.items()
+        if array.ndim == 4
+    ]
     size = (shapes[0][0], shapes[0][1]) if len(shapes) == 1 else None
     return _Question(signature, "instances", inputs, pixels, size)
 

@@ -164,7 +164,10 @@ def read_with_size(
         raise Refused(400, f"This signature takes no image files; its input has the shape {spec.shape}")
     pixels = pixels or Pixels()
     if not pixels.from_files:
-        raise Refused(400, f"The model takes pixels from {pixels.words}, so it takes no image files: send JSON")
+        raise Refused(
+            400,
+            f"The model takes pixels from {pixels.words}, to which files cannot be converted: send JSON",
+        )
     image = _decode(data, channels, limits, any_numbers=pixels.stored is not None)[None]
     own = (image.shape[1], image.shape[2])
     check_bits(image.dtype != np.uint8, pixels)

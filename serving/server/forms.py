@@ -86,7 +86,8 @@ def encoded(
     if asked and asked not in answer:
         raise Refused(
             400,
-            f"There is no output {asked!r}.{did_you_mean(asked, answer)} There is: {', '.join(sorted(answer))}",
+            f"There is no output {asked!r}.{did_you_mean(asked, answer)} The outputs are: "
+            f"{', '.join(sorted(answer))}",
         )
     if form == "application/x-npz":
         return _npz({asked: answer[asked]} if asked else answer)

@@ -17,7 +17,7 @@ def send_file(kind: str = "image/png") -> str:
 
 
 def about_shape(name: str, shape: Sequence[int], spec: tf.TensorSpec) -> str:
-    """Returns what may be wrong with an array of another shape than a signature takes; perhaps empty.
+    """Returns what may be wrong with an array whose shape a signature does not take; perhaps empty.
 
     Args:
         name: Name of the input.

@@ -51,7 +51,7 @@ def read_predict(body: bytes, signature_name: str | None = None) -> Predict:
         signature_name: Name of the signature that the address asks for; None if it asks for none.
 
     Raises:
-        Refused: If the body is not a Predict request, or asks for another signature than the address.
+        Refused: If the body is not a Predict request, or asks for a signature other than that of the address.
     """
     try:
         request = orjson.loads(body.removeprefix(codecs.BOM_UTF8))
@@ -136,8 +136,8 @@ def _check_pixels(pixels: int, rows: int, limits: Limits, least: int) -> None:
     if pixels > max(limits.max_pixels, least):
         raise Refused(
             413,
-            f"A request may have {limits.max_pixels:,} pixels at most, where the size after resizing counts if "
-            f"the model enlarges an image; received {pixels:,} (images: {rows:,}). Send fewer or smaller images",
+            f"A request may have {limits.max_pixels:,} pixels at most (after resizing, if the model enlarges "
+            f"images); received {pixels:,} (images: {rows:,}). Send fewer or smaller images",
         )
 
 
@@ -247,7 +247,7 @@ def _texts(
         level = list(itertools.chain.from_iterable(level))
     if not level or not spec.shape.is_compatible_with(shape):
         wanted = ", ".join("any" if n is None else str(n) for n in spec.shape)
-        raise Refused(400, f"{name!r} must be texts of the shape ({wanted}); received {tuple(shape)}")
+        raise Refused(400, f"{name!r} must be strings of the shape ({wanted}); received {tuple(shape)}")
     _check_rows(shape[0], limits)
     texts = [each.encode() if isinstance(each, str) else _from_base64(name, each) for each in level]
     array = np.empty(len(texts), object)

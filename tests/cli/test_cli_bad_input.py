@@ -78,7 +78,7 @@ def bad_inputs(tmp: Path, cnn: Path) -> dict[str, tuple[list[str], str]]:
         "other task": (["evaluate", str(cnn), "--data", str(tmp / "cells")], "is a segmentation data set"),
         "other classes": (
             ["evaluate", str(cnn), "--data", str(tmp / "letters")],
-            "was trained on other data than 'letters' holds now",
+            "was trained on data that differ from those that 'letters' holds now",
         ),
         "engine": (["serve", str(tmp), "--engine", "rays"], "Did you mean 'ray'"),
         "replicas": (["serve", str(tmp), "--replicas", "2"], "are for --engine ray"),

@@ -90,7 +90,7 @@ def test_snapshots_of_one_run(capsys, tmp_path):
     "text", ["1", "0", "-2", "five", "snapshots:1", "snapshots", "folds:5", "snapshots:", "2.5"]
 )
 def test_bad_members(text):
-    with pytest.raises(ValueError, match="--members must be a number of runs from 2 on"):
+    with pytest.raises(ValueError, match="--members must be a number of runs, at least 2"):
         parse_members(text)
     assert (
         parse_members(None) == (0, 0) and parse_members("5") == (5, 0) and parse_members("snapshots:3") == (0, 3)

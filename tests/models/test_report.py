@@ -74,9 +74,9 @@ def test_notes():
     Dropout = K.Dropout
     notes = noted(cnn(conv1=Dropout(0.2), relu1=Dropout(0.5), relu2=Dropout(0.5), pool=Dropout(0.5)))
     assert notes == {
-        "conv1": "precedes BatchNormalization 'norm1': variance shift (Li 2019)",
-        "relu1": "0.5 and more on feature maps is much: spatial or block dropout, or a lower rate",
-        "relu2": "0.5 and more on feature maps is much: spatial or block dropout, or a lower rate",
+        "conv1": "precedes BatchNormalization 'norm1': variance shift (Li 2018)",
+        "relu1": "0.5 or more is a high rate on feature maps: use spatial or block dropout, or a lower rate",
+        "relu2": "0.5 or more is a high rate on feature maps: use spatial or block dropout, or a lower rate",
         "pool": "",
     }
     assert noted(cnn(conv1=Dropout(0.0))) == {"conv1": "the rate is 0"}

@@ -54,7 +54,7 @@ WRONG = [
     (functional, {"before_activation:norm1": 0.1}, "have no activation"),
     (functional, {"inside:encoder": 0.1}, "Unknown model inside 'encoder'"),
     (functional, {3: 0.1}, "a string or a callable"),
-    (functional, {lambda site: False: 0.1}, "returns True for no site"),
+    (functional, {lambda site: False: 0.1}, "does not return True for any site"),
     (nested, {"inside:inner after:Dense": 0.1}, "Unknown layer or class 'Dense'"),
     (siamese, {"tower_call2": 0.1}, "use the key 'tower'"),
     (siamese, {"tower_call1/conv": 0.1}, "use the key 'tower/conv'"),

@@ -96,7 +96,7 @@ def test_intervals_cover_at_their_level_and_are_short_where_samples_agree(level)
 
 @pytest.mark.parametrize("level, least", [(0.5, 2), (0.8, 6), (0.9, 14), (0.95, 29), (0.99, 149)])
 def test_too_few_images_for_intervals(level, least):
-    with pytest.raises(ValueError, match=f"need at least {least} known images. Received: {least - 1}$"):
+    with pytest.raises(ValueError, match=f"need at least {least} images with known masks. Received: {least - 1}$"):
         fit(*np.ones((3, least - 1)), level=level)
     assert fit(*np.ones((3, least)), level=level).level == level
 
@@ -181,7 +181,7 @@ def test_files_of_the_user_stay(model, tmp_path):
     saved, out = ("objects", "labels", "geojson", "page"), tmp_path / "scans" / "x.csv"
     for name in ("x_objects.csv", "x.html", "x_files/a_labels.tif", "x_files/a.geojson", "x.csv"):
         (tmp_path / "scans" / name).write_text("mine")
-        with pytest.raises(ValueError, match=f"{name} exists. To replace it pass --overwrite"):
+        with pytest.raises(ValueError, match=f"{name} exists. To replace it, pass --overwrite"):
             measure_into(predictor, [tmp_path / "scans" / "x_files" / "a.png"], out, Measure(), {}, saved)
         assert (tmp_path / "scans" / name).read_text() == "mine"
         (tmp_path / "scans" / name).unlink()
@@ -244,7 +244,7 @@ def test_calibrated_intervals_cover_and_the_command_uses_them(model, tmp_path, c
     assert labels.shape == (48, 48) and labels.max() == sum(row["image"] == "0.png" for row in objects)
     assert len(json.loads((tmp_path / "measurements_files" / "0.geojson").read_text())["features"]) == labels.max()
     assert "<img" in (tmp_path / "measurements.html").read_text()
-    with pytest.raises(ValueError, match="calibrated for other objects"):
+    with pytest.raises(ValueError, match="calibrated with other options"):
         load_intervals(predictor, model, Measure(split=True))
     assert load_intervals(predictor, model, Measure(pixel_size=2.0))["1 area"].around(4.0, 0.0) != found[
         "1 area"

@@ -1,5 +1,6 @@
 """A server as a predictor: what it must be, and which options it cannot follow."""
 
+import io
 from types import SimpleNamespace
 
 import numpy as np
@@ -44,6 +45,30 @@ def test_servers_of_every_output_kind_and_their_ranges(info, words, monkeypatch)
         return
     with pytest.raises(ValueError, match=words):
         remote.connect("http://x")
+
+
+@pytest.mark.parametrize("first, images", [(None, (8, 8, 1)), (False, (8, 8, 1)), (True, (8, 1, 8))])
+def test_the_record_of_an_export_says_where_the_channels_are(first, images, monkeypatch):
+    sent = []
+
+    def send(path, body, headers):
+        sent.append(np.load(io.BytesIO(body)).shape)
+        raise ValueError
+
+    answers = {
+        "/v1/models": {"models": [{"name": "a"}]},
+        "/v1/models/a/info": {"inputs": [{"pixels": {"first": first}}]},
+        "/v1/models/a/metadata": {
+            "metadata": {"signature_def": {"signature_def": {"serving_default": SIGNATURE}}}
+        },
+    }
+    found = SimpleNamespace(get=answers.__getitem__, send=send, address="http://x")
+    monkeypatch.setattr(remote, "_Connection", lambda *_: found)
+    predictor = remote.connect("http://x")
+    assert predictor.input_shape == images
+    with pytest.raises(ValueError):
+        predictor.predict(np.zeros((2, *images), "float32"))
+    assert sent == [(2, 8, 8, 1)]
 
 
 def served(monkeypatch, versions, info):

@@ -139,3 +139,16 @@ def test_names_of_per():
     assert parse_per("class, object") == ("class", "object")
     with pytest.raises(ValueError, match="Did you mean 'class'"):
         parse_per("clas")
+
+
+@pytest.mark.parametrize("size", [(6, 8), (12, 16)])
+def test_objects_that_touch_are_told_by_their_numbers(size):
+    numbers = np.zeros((6, 8), int)
+    numbers[1:5, 1:4], numbers[1:5, 4:7] = 3, 9
+    true = np.kron(numbers > 0, np.ones((size[0] // 6, size[1] // 8), int)).astype(int)
+    facts = info("segmentation", 2)
+    p = log_p(true[None], 2)
+    for objects, expected in ((None, (1, 0, 0)), (lambda place: numbers, (0, 1, 2))):
+        found = Details(facts, ("object",), objects=objects)
+        found.add(tf.constant(true[None]), tf.constant(p))
+        assert found.objects[1][:3] == expected  # both are one region in the prediction

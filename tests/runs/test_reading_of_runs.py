@@ -144,7 +144,8 @@ SCENES = ",".join(training.load_data("digit_scenes", limit=2).info.class_names)
     ids=["data_dir", "test_split", "class_names", "value_range", "ignore_class"],
 )
 @pytest.mark.filterwarnings("ignore:.*were training images of the run")
-def test_a_run_is_calibrated_on_other_data(data, settings, other, tmp_path):
+def test_a_run_is_calibrated_on_other_data(data, settings, other, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # TFDS writes its files there
     own = data if isinstance(data, str) else data(tmp_path / "own")
     if "class_names" in settings and not isinstance(own, str):
         (own / "names.txt").write_text("\n".join(map(str, range(10))))

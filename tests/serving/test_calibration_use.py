@@ -34,7 +34,7 @@ class TestFile:
 
     def test_it_reads_as_a_promise(self, cal):
         text = str(cal)
-        assert "at most 0.1 of images (133 held-out images)" in text and "with a confidence of 0.9" in text
+        assert "at most 10 % of images (133 held-out images)" in text and "with a confidence of 0.9" in text
 
     def test_other_files_are_refused(self, cal, tmp_path):
         path = tmp_path / "calibration.json"

@@ -10,9 +10,11 @@ import pytest
 import tensorflow as tf
 
 from dropzoo.common.images import channels_first, sides_of
-from dropzoo.models.graph.order import channels_first_inputs
+from dropzoo.models.graph.inputs import input_pixels
+from dropzoo.models.graph.order import channels_first_inputs, shape_of_images
 from dropzoo.models.graph.record import taken_by
 from dropzoo.runs.predictors import load_predictor
+from dropzoo.serving.export.checks import check_resize
 from dropzoo.serving.export.inputs import inputs_of, specs_of
 from dropzoo.serving.export.predictors import Predictors
 from dropzoo.serving.export.signatures import Signatures
@@ -155,3 +157,49 @@ def test_the_first_convolution_says_where_the_channels_are(shape, nested):
     assert channels_first_inputs(keras.Model(first, kl.Conv2D(2, 3, data_format="channels_first")(first))) == [
         True
     ]
+
+
+# The shape of the input, whether its channels are first, and the images as `(height, width, channels)`. The shape
+# alone tells another place in each.
+MISLEADING = [
+    ((1, 64, 22), False, (1, 64, 22)),
+    ((3, 9, 8), False, (3, 9, 8)),
+    ((3, 8, 4), True, (8, 4, 3)),
+    ((8, 12, 10), True, (12, 10, 8)),
+]
+
+
+def padded(shape, first, dtype="float32"):
+    """A model whose first spatial layer says where the channels are."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input(shape, dtype=dtype)
+    x = kl.Rescaling(1 / 255)(inputs)
+    x = kl.ZeroPadding2D(1, data_format="channels_first" if first else "channels_last")(x)
+    return keras.Model(inputs, kl.Dense(3)(kl.Dropout(0.3)(kl.Flatten()(x))))
+
+
+@pytest.mark.parametrize(("shape", "first", "images"), MISLEADING)
+def test_the_layer_is_asked_before_the_shape(shape, first, images):
+    model = padded(shape, first)
+    assert channels_first((None, *shape)) != first
+    assert channels_first_inputs(model) == [first] and shape_of_images(model) == images
+    (shown,) = input_pixels(model).values()
+    assert shown.channels == images[2] and shown.range == (0, 255)
+    (whole,) = input_pixels(padded(shape, first, "uint8")).values()
+    assert whole.channels == images[2]
+    specs = specs_of(Reader(model), None)
+    assert check_resize(specs, [taken_by(model)], images[:2]) == images[:2]
+    with pytest.raises(ValueError, match=rf"must be the model's size, \({images[0]}, {images[1]}\)"):
+        check_resize(specs, [taken_by(model)], 50)
+
+
+def test_a_predictor_turns_images_as_the_first_layer_says(tmp_path):
+    """The last axis has four places, as many as the channels of a file can be."""
+    model = padded((3, 8, 4), True)
+    model.save(tmp_path / "m.keras")
+    predictor = load_predictor(tmp_path / "m.keras", 2, say=lambda text: None)
+    assert predictor.input_shape == (8, 4, 3)
+    x = RGB[None, :8, :4].astype("float32")
+    one = load_predictor(tmp_path / "m.keras", 2, say=lambda text: None).feed(x / 255)
+    np.testing.assert_allclose(one, np.moveaxis(x, -1, 1), atol=1e-4)
+    assert predictor.predict(x / 255)["mean"].shape == (1, 3)

@@ -122,7 +122,7 @@ def test_bytes_go_as_they_are_into_a_model_that_takes_them(tmp_path):
     inputs = keras.Input((8, 8, 1), dtype="uint8")
     x = keras.layers.Dropout(0.3)(keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(inputs)))
     model = keras.Model(inputs, {"logits": keras.layers.Dense(3, kernel_initializer="he_normal")(x)})
-    with pytest.raises(ValueError, match="takes pixels as they are: pass image_dtype='uint8'"):
+    with pytest.raises(ValueError, match="so pixels are not converted: pass image_dtype='uint8'"):
         serving.export_model(model, tmp_path / "1", 2)
     path = serving.export_model(model, tmp_path / "1", 2, image_dtype="uint8", resize=8)
     found = tf.saved_model.load(str(path)).signatures

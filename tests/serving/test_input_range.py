@@ -191,7 +191,7 @@ def test_the_card_says_what_is_taken_and_how_it_is_known(tmp_path):
         (
             lambda: net(channels=1, dtype="uint16"),
             {},
-            "takes uint16 takes pixels as they are: pass image_dtype='uint16",
+            "The model takes uint16, so pixels are not converted: pass image_dtype='uint16",
         ),
         (
             lambda: trained_on(0, 1, bits=16),
@@ -219,7 +219,7 @@ def test_a_model_of_standardised_images_takes_no_files(tmp_path):
         in (path / "assets.extra/model_card.md").read_text()
     )
     signature, file = version.signatures["serving_default"], tf.io.encode_png(np.zeros((8, 8, 3), "uint8")).numpy()
-    with pytest.raises(Refused, match="from -2.1 to 2.6 .*so it takes no image files: send JSON"):
+    with pytest.raises(Refused, match="from -2.1 to 2.6 .*to which files cannot be converted: send JSON"):
         read_image(file, signature.specs["images"], Limits(), signature.pixels["images"])
     with pytest.raises(ValueError, match="-2.1 to 2.6.*Add the layer that scales the images"):
         serving.export_model(model, tmp_path / "m" / "2", 0, image_dtype="uint8")
@@ -230,7 +230,9 @@ def test_a_model_of_standardised_images_takes_no_files(tmp_path):
 
 def test_a_range_that_the_graph_does_not_show_is_taken_with_a_warning():
     model = net(kl.Rescaling(1 / 255, name="scale"))
-    with pytest.warns(UserWarning, match="from 0 to 255 .*'scale'.*Received: input_range=.0, 1., which is used"):
+    with pytest.warns(
+        UserWarning, match="from 0 to 255 .*'scale'.*Received: input_range=.0, 1., which is used all the same"
+    ):
         assert taken_by(model, (0, 1)).range == (0, 1)
     assert taken_by(model, (0, 255)).source == "its layer 'scale'"
 

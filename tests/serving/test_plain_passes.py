@@ -131,8 +131,8 @@ def test_what_comes_before_is_computed_once():
     model = of_images(lambda x: SeededPath(0.5, name="mine")(kl.Conv2D(4, 3, name="stem")(x)))
     cut = serving.MonteCarlo(model, 8, task="regression").cut()
     assert cut.frontier == ("stem",) and cut.f > 0.5
-    assert cut.plain == (("mine", "SeededPath draws by code of its own"),)
-    assert "sampled by a plain pass in each sample: mine (SeededPath draws by code of its own)" in str(cut)
+    assert cut.plain == (("mine", "SeededPath draws its own random numbers"),)
+    assert "sampled by a plain pass in each sample: mine (SeededPath draws its own random numbers)" in str(cut)
 
 
 def test_suspicion_is_not_proof():
@@ -229,7 +229,7 @@ def test_outputs_for_training_only():
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         serving.MonteCarlo(deeper, 4)
-    text = "The dropout in deeper is not sampled, because the layer has different outputs in training mode"
+    text = "The dropout in deeper is not sampled, because the outputs of the layer have other shapes"
     assert any(text in str(w.message) for w in said)
 
 

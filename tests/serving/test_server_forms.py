@@ -134,8 +134,8 @@ def test_gzip_answers(both):
 
 LARGE = gzip.compress(bytes(10_000_000))
 REFUSED = {
-    "a bomb": (CNN, LARGE, {"content_encoding": "gzip"}, 413, "after gzip too"),
-    "no gzip": (CNN, b"{}", {"content_encoding": "gzip"}, 400, "is not gzip"),
+    "a bomb": (CNN, LARGE, {"content_encoding": "gzip"}, 413, "unpacked body may have"),
+    "no gzip": (CNN, b"{}", {"content_encoding": "gzip"}, 400, "the body is not gzip"),
     "gzip cut short": (CNN, gzip.compress(b"{}" * 99)[:-9], {"content_encoding": "gzip"}, 400, "cut short"),
     "another encoding": (CNN, b"{}", {"content_encoding": "br"}, 415, "gzip"),
     "a PNG as JSON": (CNN, png(GREY), {"content_type": "application/json"}, 400, "-H 'Content-Type: image/png'"),
@@ -297,7 +297,7 @@ def test_paths_and_folders_of_another_form(tmp_path):
 
 
 def test_a_member_after_the_limit_is_not_unpacked():
-    with pytest.raises(Refused, match="after gzip"):
+    with pytest.raises(Refused, match="unpacked body may have"):
         unzipped(gzip.compress(bytes(90_000)) * 2, LIMITS)
     assert zipfile.is_zipfile(io.BytesIO(npz(a=BATCH)))
 
@@ -316,12 +316,12 @@ def test_the_command_line_can_ask_a_server(both, unet_export):
         np.testing.assert_allclose(found[name], wanted[name], atol=1e-5)
     assert connect(f"{address}/v1/models/cnn").predict(np.zeros((1, 8, 8, 1)))["mean"].shape == (1, 4)
     for wrong, words in (
-        (address, "several models; name one"),
+        (address, "several models: .*Name one: "),
         (f"{address}/v1/models/cell", "Did you mean 'cells'"),
     ):
         with pytest.raises(ValueError, match=words):
             connect(wrong)
     with pytest.raises(ValueError, match="does not answer"):
         connect("127.0.0.1:9")
-    with pytest.raises(ValueError, match="The server refuses with 413"):
+    with pytest.raises(ValueError, match="The server refused the request with status 413"):
         predictor.predict(np.zeros((3, 100, 100, 3), "float32"))

@@ -148,7 +148,7 @@ def test_coco_images_of_one_name_in_the_folders_of_splits(tmp_path):
         assert sample.image.parent.name == f"{sample.split}2017"
     picture(tmp_path / "more" / "train2017" / "1.png")
     with pytest.raises(
-        ValueError, match="1 images that .* lists do not exist, or several files have the same name: 1"
+        ValueError, match="1 images that .* lists are missing, or several files have their name: 1"
     ):
         read_folder(tmp_path, Reading())
 

@@ -33,7 +33,7 @@ def test_mask_values(tmp_path, values, expected, num_classes):
     [
         ((0, 2, 255), "256 classes.*--ignore-class 255.*--masks-as ids"),
         ((7, 255, 255), "ids up to 7"),
-        ((1, 254, 255), "close to black or to white.*--masks-as threshold"),
+        ((1, 254, 255), "close to black or white.*--masks-as threshold"),
         ((0, 255, 255), None),
     ],
 )

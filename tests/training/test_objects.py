@@ -1,12 +1,14 @@
 """Masks that are drawn from objects: a file for each object, and run lengths in tables."""
 
 import json
+import re
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from _folders import SIZE, mask, pairs, picture
+from dropzoo.training.data.files import classes
 from dropzoo.training.data.files.drawing import counts_of, draw
 from dropzoo.training.data.files.layouts import read_layout
 from dropzoo.training.data.files.table import Drawn, Reading, Starts
@@ -92,6 +94,19 @@ def colours(root):
         mask(path, np.where(inside, np.uint8((250, 120, 0, 255)), np.uint8((0, 0, 0, 255))))
 
 
+def science_bowl_without_masks(root):
+    for n in range(5):
+        picture(root / "stage1_train" / f"id{n}" / "images" / f"id{n}.png")
+    rows = [f"id{n},{runs(each)}" for n in range(5) for each in (FIRST, SECOND)]
+    write(root / "stage1_train_labels.csv", "ImageId,EncodedPixels", *rows)
+
+
+def named_apart(root):
+    images(root, "images/image-{:03}.png", range(5))
+    for n in range(5):
+        parts(root, f"masks/mask-{n:03}-{{}}.tif")
+
+
 def cell_lists(root):
     images(root, "images/{}.png", range(5))
     places = {"train": (0, 1, 2), "val": (3,), "test": (4,)}
@@ -145,6 +160,8 @@ def along_rows(root):
         (below_in_splits, 6, 0, "12 masks of single objects"),
         (ultrasound, 4, 0, "8 masks of single objects"),
         (colours, 5, 0, "10 masks of single objects"),
+        (named_apart, 5, 0, "10 masks of single objects"),
+        (science_bowl_without_masks, 5, 0, "run lengths of 10 objects"),
         (cell_lists, 5, 0, "drawn from the outlines"),
         (ships, 5, 1, "run lengths of 8 objects"),
         (salt, 5, 1, "run lengths of 4 objects"),
@@ -183,11 +200,18 @@ def steel_with_joint_names(root):
     write(root / "train.csv", "ImageId_ClassId,EncodedPixels", *rows)
 
 
+def steel_from_a_spreadsheet(root):
+    images(root, "train_images/{}.jpg", range(5))
+    rows = [f"{n}.jpg;{label};{runs(each)}" for n in range(4) for label, each in ((3.0, FIRST), (1.0, SECOND))]
+    write(root / "train.csv", "ImageId;ClassId;EncodedPixels", *rows, "4.jpg;nan;nan")
+
+
 @pytest.mark.parametrize(
     "make, names, said",
     [
         (steel, ("background", "1", "3"), "1 images have no row in .* read as images without an object: 4.jpg"),
         (steel_with_joint_names, ("background", "1", "2", "3"), ""),
+        (steel_from_a_spreadsheet, ("background", "1", "3"), ""),
     ],
     ids=lambda each: getattr(each, "__name__", ""),
 )
@@ -201,7 +225,7 @@ def test_classes_of_run_lengths(tmp_path, make, names, said):
     assert not source.summary.example(4)[1].any()
     assert len(source.summary.doubts) == bool(said)
     if said:
-        pytest.importorskip("re").search(said, source.summary.doubts[0])
+        assert re.search(said, source.summary.doubts[0])
 
 
 def test_runs_along_rows_are_told_by_their_distances(tmp_path):
@@ -270,6 +294,12 @@ def annotators(root):
             mask(root / "masks" / f"Image_{n}_{name}.png")
 
 
+def names_without_files(root):
+    for n in range(2):
+        images(root, f"train/case{n}/scans/slice_{{}}_6_8.png", range(3))
+    write(root / "train.csv", "id,class,segmentation", "case0_slice_0,stomach,1 2", "case0_slice_1,stomach,")
+
+
 def table(*rows):
     def make(root):
         images(root, "photos/{}.png", range(2))
@@ -287,6 +317,8 @@ def table(*rows):
         (spare, {}, "masks without an image: .*other_1.png"),
         (organs, {}, "differ in words: liver, spleen.*class ids"),
         (annotators, {}, "differ in words: ndho, stho.*--split-file"),
+        (names_without_files, {}, "train.csv holds masks as run lengths, but its first names"),
+        (numbered, {"mask_suffix": "_1"}, "masks without an image: cell_10_2.png"),
         (nuclei, {"masks_as": "ids"}, "mask of a single object of one class.*--masks-as"),
         (ships, {"masks_as": "palette"}, "outlines or run lengths, which hold no values.*--masks-as"),
         (table("0,1 2", "1,40 20"), {}, "the 48 pixels of an image of 6x8.*1.png.*up to pixel 59"),
@@ -313,7 +345,77 @@ def test_greys_and_broken_files_have_ways_on(tmp_path):
     assert len(read_folder(tmp_path, Reading(broken="skip", masks_as="instances")).summary.samples) == 4
 
 
+def test_masks_that_cover_each_other_are_doubted(tmp_path):
+    images(tmp_path, "images/{}.png", range(4))
+    for n in range(4):
+        for person in range(3):
+            mask(tmp_path / "masks" / f"{n}_{person}.png", FIRST)
+    with pytest.warns(UserWarning, match="cover each other.*several people.*--split-file"):
+        read_folder(tmp_path, Reading())
+
+
+def test_folders_of_one_pair_are_ordinary_masks(tmp_path):
+    pairs(tmp_path, 4, "{0}/images/slice.png", "{0}/masks/slice.png", values=BOTH * np.uint8(2))
+    source = read_folder(tmp_path, Reading())
+    assert source.class_names == ("0", "1", "2") and source.summary.example(0)[1].max() == 2
+
+
+def test_many_masks_are_looked_at_in_part(tmp_path, monkeypatch):
+    monkeypatch.setattr(classes, "_MOST_LOOKED_AT", 4)
+    nuclei(tmp_path)
+    summary = read_folder(tmp_path, Reading()).summary
+    assert "shares of the classes are those of 2 of the images" in " ".join(summary.notes)
+    assert sum(sum(row.values()) for row in summary.counts.values()) == 2 * 48
+    every = read_folder(tmp_path, Reading(broken="skip")).summary  # as in `inspect`
+    assert sum(sum(row.values()) for row in every.counts.values()) == 5 * 48
+
+
+def test_a_damaged_mask_is_named_while_training(tmp_path, monkeypatch):
+    monkeypatch.setattr(classes, "_MOST_LOOKED_AT", 1)
+    nuclei(tmp_path)
+    path = tmp_path / "id3" / "masks" / "3e2c.png"
+    data = bytearray(path.read_bytes())
+    data[-20] ^= 255  # within the pixels: the header and the end are whole
+    path.write_bytes(data)
+    source = read_folder(tmp_path, Reading())
+    with pytest.raises(ValueError, match="Cannot read .*3e2c.png"):
+        source.check()
+
+
+def test_tables_of_runs_give_splits_and_groups(tmp_path):
+    images(tmp_path, "photos/{}.png", range(6))
+    splits = ("train", "train", "train", "valid", "test", "test")
+    rows = [f"{n},{runs(each)},{split},p{n // 2}" for n, split in enumerate(splits) for each in (FIRST, SECOND)]
+    write(tmp_path / "rows.csv", "image,rle,split,case", *rows)
+    with pytest.raises(ValueError, match=r"p1 \(train, validation\)"):
+        read_folder(tmp_path, Reading())
+    summary = read_folder(tmp_path, Reading(group_by=r"photos/\d")).summary
+    assert [sample.split for sample in summary.samples] == [
+        split.replace("valid", "validation") for split in splits
+    ]
+    write(tmp_path / "rows.csv", "image,rle,split", "0,1 2,trian")
+    with pytest.raises(ValueError, match="must be train, validation or test. Received: 'trian' for 0"):
+        read_folder(tmp_path, Reading())
+
+
 def test_pairs_count_before_a_table(tmp_path):
     pairs(tmp_path, 4, "train/images/{}.png", "train/masks/{}.png")
     write(tmp_path / "train.csv", "id,rle_mask", *(f"{n},1 2" for n in range(4)))
     assert all(not isinstance(sample.mask, Drawn) for sample in read_layout(tmp_path, Reading()).samples)
+
+
+@pytest.mark.parametrize("make", [labels_beside, ships, cell_lists], ids=lambda each: each.__name__)
+@pytest.mark.filterwarnings("ignore:.*images (without masks|have no row)")
+def test_instances_keep_objects_apart(tmp_path, make):
+    make(tmp_path)
+    assert read_folder(tmp_path, Reading()).summary.objects is None
+    summary = read_folder(tmp_path, Reading(masks_as="instances")).summary
+    assert summary.class_names == ("background", "object")
+    np.testing.assert_array_equal(summary.objects(0), np.where(SECOND > 0, 2, FIRST))
+    np.testing.assert_array_equal(summary.example(0)[1], BOTH)
+
+
+def test_numbers_in_masks_are_objects(tmp_path):
+    pairs(tmp_path, 3, "images/{}.png", "masks/{}.png", values=7 * FIRST + 90 * (SECOND & ~FIRST))
+    summary = read_folder(tmp_path, Reading(masks_as="instances")).summary
+    assert np.unique(summary.objects(0)).tolist() == [0, 7, 90] and summary.example(0)[1].max() == 1

@@ -58,7 +58,7 @@ def empty_class(folder):
         (lambda folder: write(folder / "images" / "0.png", pixels()), ["Expected images/ and masks/"]),
         (empty_class, ["No images in", "Expected files ending in .bmp, .gif"]),
         (unpaired, ["images without a mask: 01.png; masks without an image: 07.png"]),
-        (twins, ["Names must differ by more than their endings", "00"]),
+        (twins, ["File names must differ in more than their extensions", "00"]),
         (truncated(".png"), ["Cannot read", "01.png", "Replace or remove the file"]),
         (truncated(".jpg"), ["Cannot read", "01.jpg"]),
         (truncated(".bmp"), ["Cannot read", "01.bmp"]),

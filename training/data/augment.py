@@ -20,10 +20,11 @@ _LIMITS = {"rotation": 180, "elastic": 100, "gamma": 2, "blur": 10}
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Augment:
-    """Random augmentation of training images. Every amount is the half-width of a uniform distribution.
+    """Random augmentation of training images.
 
     Flips, rotation, shift, scale and crop are one affine map, so an image is interpolated only once (bilinear, and
     its mask by nearest neighbour). Uncovered pixels are filled with the mirror image. Colours stay in [0, 1].
+    Unless stated otherwise, an amount is the half-width of a uniform distribution.
 
     Args:
         flip_horizontal: Bool. Mirror left and right, half of the time.
@@ -38,8 +39,9 @@ class Augment:
         brightness: Float in [0, 1], added to all channels, up or down.
         contrast: Float in [0, 1]. The distance to the mean of the channel grows or shrinks by this fraction.
         saturation: Float in [0, 1]. The distance to the grey image grows or shrinks by this fraction; RGB only.
-        elastic: Float in [0, 100], pixels. Bends images and masks: the standard deviation of the displacements of
-            a grid of 3 x 3 points, with a smooth surface in between. Good for tissue and cells, with few images.
+        elastic: Float in [0, 100], pixels. Bends images and masks: a grid of 3 x 3 points is displaced with this
+            standard deviation, and the displacements in between are interpolated smoothly. Good for tissue and
+            cells, with few images.
         gamma: Float in [0, 2]. Raises images to the power of `exp(u)`, where `u` is uniform: simulates another
             exposure.
         noise: Float in [0, 1]. Adds normal noise with a random standard deviation from 0 to this value.
@@ -137,7 +139,7 @@ class Augment:
             The new image and label.
 
         Raises:
-            ValueError: If images of this shape cannot get these changes.
+            ValueError: If images of this shape cannot be augmented in this way.
         """
         image, label = tf.convert_to_tensor(image), tf.convert_to_tensor(label)
         draws = tf.random.stateless_uniform([1, NUM_DRAWS], seed, -1.0, 1.0)

@@ -33,14 +33,14 @@ def corrupt(images: tf.Tensor | np.ndarray, name: str, severity: int, seed: int 
     - `gaussian_noise` adds noise with a standard deviation of 0.05 to 0.4.
     - `blur` convolves with a Gaussian whose standard deviation is 0.16 to 0.6 times the square root of the shorter
       side.
-    - `contrast` keeps 75 to 10 % of the distance of each channel to its mean.
+    - `contrast` keeps 75 to 10 % of the difference of each pixel from the mean of its channel.
     - `brightness` adds 0.1 to 0.5 to dark images and subtracts it from bright ones.
     - `occlusion` puts a grey square on the image, whose sides are 20 to 70 % of the image's shorter side.
     - `missing_patches` sets 10 to 60 % of the patches of a grid, about eight along the shorter side, to 0.
 
     This is not CIFAR-C or ImageNet-C (Hendrycks and Dietterich, 2019, arXiv:1903.12261): the corruptions and their
-    strengths differ, and there is no JPEG. Figures on these images compare models with each other, but not with
-    published figures.
+    strengths differ, and there is no JPEG. Use results on these images to compare models with each other, but not
+    with published results.
 
     Random draws depend only on the seed and on the pixels of the image, so the same image is corrupted in the
     same way in any batch, order, process or graph. A higher severity changes an image at least as much as a lower

@@ -255,8 +255,8 @@ def usual(image: np.ndarray, path: Path, value_range: tuple[float, float] | None
     )
     if image.dtype.kind != "f":
         raise ValueError(
-            f"Expected 8-bit, 16-bit or float images. Received: {path} with {image.dtype} from {image.min()} to "
-            f"{image.max()}. {ways}"
+            f"Expected 8-bit, 16-bit or float images. Received: {path} with {image.dtype} values from "
+            f"{image.min()} to {image.max()}. {ways}"
         )
     if not np.isfinite(image).all():
         raise ValueError(f"Float images must be in [0, 1]. Received: {path} with NaN or infinite values")

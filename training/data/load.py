@@ -60,8 +60,8 @@ class Data:
     """Batches `(images, labels)` of a data set.
 
     Images are float32 in [0, 1], `(batch, height, width, channels)`: the stored values are divided by the largest
-    value of their type, 255 for 8 bits and 65535 for 16. If a 16-bit file holds 12-bit values, its images end at
-    0.0625. Labels are int32, `(batch,)`; masks are int32, `(batch, height, width)`.
+    value of their type, 255 for 8 bits and 65535 for 16. If a 16-bit file holds 12-bit values, the largest
+    possible value is therefore 0.0625. Labels are int32, `(batch,)`; masks are int32, `(batch, height, width)`.
 
     Attributes:
         train: The training batches. The first iteration gives epoch 0, the second gives epoch 1, and so on, each
@@ -81,7 +81,7 @@ class Data:
 
 
 def list_data() -> list[str]:
-    """Returns the names of the data sets that need neither a network nor files.
+    """Returns the names of the data sets that need neither internet access nor files.
 
     Example:
     >>> from dropzoo import training
@@ -126,9 +126,10 @@ def load_data(
 
     A folder may have any usual layout: `images/` and `masks/`, or folders of other names (`masks`); one folder for
     each class; either of these within `train/`, `val/` and `test/`, or `train/` next to `trainannot/`; one folder
-    with `07.png` and `07_mask.png`; images with a CSV, or with a JSON file of COCO. If the folder has its own
-    split, it is used. Otherwise, the last fifth of each class is the test set. Files are read when they are
-    needed.
+    with `07.png` and `07_mask.png`; images with a CSV of labels, masks or run lengths, or with a COCO JSON file;
+    one mask file for each object, as in `ID/images/ID.png` and `ID/masks/*.png`, which are joined to a mask of two
+    classes. If the folder has its own split, it is used. Otherwise, the last fifth of each class is the test set.
+    Files are read when they are needed.
 
     Args:
         name: `"digits"`, `"digit_scenes"`, a name of TFDS such as `"fashion_mnist"` or `"cifar10:3.*.*"`, or a
@@ -143,10 +144,11 @@ def load_data(
         data_dir: Folder in which TFDS keeps prepared sets; None for its default.
         manual_dir: Folder with the original archives of a TFDS set, instead of a download.
         cache: Where decoded images stay: `"memory"` (or True), `"disk"` for images of one size, or `"none"` (or
-            False), which reads files again in each epoch. `"auto"` means memory for up to 128 MB of a folder and
-            512 MB of a TFDS set, and none for more.
+            False), which reads files again in each epoch. `"auto"` means memory if the images take up to 128 MB
+            (512 MB for a TFDS set), and otherwise none.
         limit: Int above 0 or None. The number of training images to use, counted from the first; None for all.
-        num_channels: 1, 3 or None. Turns RGB images grey (1), or grey images to RGB (3); a folder may hold both.
+        num_channels: 1, 3 or None. Converts RGB images to grey (1), or grey images to RGB (3); a folder may hold
+            both.
         fold: `(k, folds)` or None, for cross-validation. The training images (after `limit`) are divided into
             `folds` parts. Each part has an equal share of every class, and the parts do not depend on `seed`. Part
             k, counted from 0, is the validation set. It replaces `validation_split` and the data's own validation
@@ -157,14 +159,15 @@ def load_data(
         masks: Folder or pattern of the masks, such as `"gt"` or `"**/*_mask.png"`; None to find them.
         mask_suffix: The ending that the name of a mask has after the name of its image, such as `"_seg"`; None to
             find it.
-        masks_as: The meaning of masks: `"ids"` of classes; `"instances"`, numbers of objects of one class;
+        masks_as: The meaning of masks: `"ids"` of classes; `"instances"`, numbers, files or rows of single
+            objects, which `dropzoo evaluate --per object` keeps apart; every number except 0 is foreground;
             `"threshold"` or `"threshold=128"`, for grey masks of two classes; `"palette"`, a class for each
             colour, or `"palette=FILE"`, with a line `red,green,blue,name` for each class; `"alpha"`. None accepts
-            class ids, or only 0 and 255; for masks that may mean anything else, it raises an error with the
-            argument to pass.
+            class ids, or only 0 and 255. If the masks could mean something else, an error names the argument to
+            pass.
         ignore_class: Int or None. The label of pixels that do not count, such as 255 (void).
-        class_names: The names of the classes: a sequence, text with commas, or a file with one name per line. None
-            takes the names of class folders, or reads a file such as `classes.txt` next to the masks.
+        class_names: The names of the classes: a sequence, comma-separated text, or a file with one name per line.
+            None takes the names of class folders, or reads a file such as `classes.txt` next to the masks.
         split_file: A CSV with a row for each image and some of the columns file, label, mask, split and group.
         group_by: A regular expression for the paths of images, such as `"patient\\d+"`, or a column of
             `split_file`. Images of one group stay in one split and one fold.
@@ -231,8 +234,8 @@ def load_data(
 
     if balance and source.task != "classification":
         raise ValueError(
-            "`balance` is for classes of images. For masks, weigh the classes: --balance weights, or the argument "
-            "`class_weight` of `fit`"
+            "`balance` is for classes of images. For masks, weight the classes: --balance weights, or the "
+            "argument `class_weight` of `fit`"
         )
     batches = training_batches(kept[0] or train, batch_size, augmentation, seed, balance, source.ignore_class)
     batches.as_stored = lambda: evaluation(kept[0])

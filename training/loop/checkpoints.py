@@ -90,7 +90,7 @@ def save(directory: Path, model: keras.Model, checkpoint: Checkpoint, write: boo
 
     Raises:
         FloatingPointError: If a weight is not finite; nothing is written.
-        OSError: If the file cannot be written; older files are whole.
+        OSError: If the file cannot be written; older files stay intact.
     """
     variables = _variables(model)
     checkpoint = dataclasses.replace(checkpoint, history=_ended_epochs(checkpoint))
@@ -157,7 +157,7 @@ def _best(history: dict[str, list[float]]) -> str | None:
 
 
 def describe(thing: keras.Model | keras.optimizers.Optimizer) -> list[str]:
-    """Returns the settings of a model's layers or of an optimizer: with the variables, they define a run."""
+    """Returns what defines a run, apart from the variables: the settings of a model's layers or an optimizer."""
     lines: list[str] = []
 
     def add(name: str, value: Any) -> None:
@@ -292,9 +292,9 @@ def _check(
         shown = [line for sign in "-+ " for line in [line for line in lines if line[0] == sign][:5]]
         more = [f"  and {len(lines) - len(shown)} more"] * (len(lines) > len(shown))
         raise ValueError(
-            f"The checkpoint {path} is of another model, optimizer or metrics (- saved, + here):\n"
+            f"The checkpoint {path} belongs to another model, optimizer or set of metrics (- saved, + here):\n"
             + "\n".join([*shown, *more, ""])
-            + "Go on with what was saved, or choose another folder for the checkpoints."
+            + "Use the settings that were saved, or choose another folder for the checkpoints."
         )
 
 
@@ -317,8 +317,8 @@ def warn_of_own_optimizers(model: keras.Model) -> None:
     ]
     if own:
         warnings.warn(
-            f"The checkpoints do not contain the state of {', '.join(own)}. A resumed run creates new ones, so "
-            f"it is not exact. Use only the optimizer of `compile`, or save the variables of the others yourself",
+            f"The checkpoints do not contain the state of the optimizers {', '.join(own)}. A resumed run creates "
+            "them anew, so it is not exact. Use only the optimizer of `compile`, or save their variables yourself",
             stacklevel=4,
         )
 

@@ -116,7 +116,7 @@ def _of_one_number(output: Output, targets: Targets) -> Task:
     if targets.zero_or_one:
         raise _undecided(output, targets, "the first batches do not show whether they are labels or numbers")
     if targets.integer:
-        raise _undecided(output, targets, "they may be classes, for which there are too few outputs, or numbers")
+        raise _undecided(output, targets, "they may be numbers, or classes, for which there are too few outputs")
     if output.meaning in ("softmax", "sigmoid"):
         raise _undecided(output, targets, f"the output goes through a {output.meaning}")
     return Task("regression", why=f"the targets are {targets.words}")
@@ -183,8 +183,8 @@ def default_for(output: Output, task: Task, meaning: str | None, ignore_class: i
         )
     if meaning not in ("logits", _MEANINGS[task.kind]):
         raise ValueError(
-            f"The loss of {output.words} must be given: it goes through a {meaning}, but {task.why}, which needs "
-            f"logits or a {_MEANINGS[task.kind]}. Pass `loss` and `metrics`"
+            f"The loss of {output.words} must be given: the output goes through a {meaning}, but {task.why}, "
+            f"which needs logits or a {_MEANINGS[task.kind]}. Pass `loss` and `metrics`"
         )
     logits = meaning == "logits"
     ignored = ignore_class if len(output.shape) > 2 and task.kind in ("multi_class", "binary") else None

@@ -22,7 +22,7 @@ class FocalCrossEntropy(PixelLoss):
     Args:
         gamma: Float, 0 or more; 2 in the paper.
         alpha: None, or the weight of each class. For one logit it is a float in (0, 1), the weight of the
-            foreground; the background has `1 - alpha` (0.25 in the paper). Otherwise a list or array with one
+            foreground (0.25 in the paper); the background has `1 - alpha`. Otherwise a list or array with one
             weight for each class.
         ignore_class: Int or None. Pixels with this label do not count.
         reduction: Str or None. How Keras combines the losses of the images.
@@ -36,7 +36,7 @@ class FocalCrossEntropy(PixelLoss):
     Call arguments:
         y_true: Int tensor `(batch, ...)` or `(batch, ..., 1)`. Labels.
         y_pred: Float tensor `(batch, ..., classes)`. Logits.
-        sample_weight: Float tensor or None. `(batch,)` weighs images, `(batch, ...)` weighs pixels.
+        sample_weight: Float tensor or None. `(batch,)` weights images, `(batch, ...)` weights pixels.
 
     Output shape:
         A scalar in [0, inf); `(batch,)` if `reduction=None`.

@@ -72,10 +72,10 @@ class AdaptiveCalibrationError(BinnedError):
 
     Exact bins would need all predictions at once. This metric is a streaming approximation: it sums confidence and
     right answers, in float64, over a fine histogram of 4,096 steps of the log odds, and `result()` merges the
-    steps into bins of equal mass. A step (or one prediction) that lies across an edge is shared between both sides
-    in proportion. The result differs from the exact error only by predictions within one step of an edge, which is
-    at most 0.2 % of confidence. Predictions with the same confidence are divided evenly, while an exact
-    computation would sort them in their order of arrival.
+    steps into bins of equal mass. A step that lies across an edge is shared between both sides in proportion, even
+    if it holds a single prediction. The result differs from the exact error only by predictions within one step
+    (at most 0.2 % of confidence) of an edge. Predictions with the same confidence are divided evenly, while an
+    exact computation would sort them in their order of arrival.
 
     Args:
         num_bins: Int above 0. The number of bins of equal mass.

@@ -9,7 +9,8 @@ def risk_coverage(uncertainty: ArrayLike, errors: ArrayLike) -> tuple[np.ndarray
     """Returns the mean error of the k most certain predictions, for every k from 1 to all of them.
 
     The predictions are put in the order of their uncertainty; `risk[k - 1]` is the mean error of the first `k`.
-    Predictions with the same uncertainty all get their mean error, which is the average over all orders.
+    Predictions with equal uncertainty all count with the mean of their errors, the average over all ways to order
+    them.
 
     Args:
         uncertainty: Array of any shape, one number for each prediction; a higher number is less certain: entropy,

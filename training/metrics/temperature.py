@@ -17,9 +17,9 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike, ignore_class: int | No
     is the logit of the foreground in a binary task. You can also pass log-probabilities, such as the log of a
     Monte-Carlo mean.
 
-    If a few labels are all predicted right, the best temperature would be 0. So each of n labels counts as wrong
-    with the probability 1 / (n + 2), which is Laplace's rule of succession: as if one more prediction had been
-    right and one wrong. With thousands of labels, this makes no difference.
+    If there are only a few labels, and all are predicted correctly, the best temperature would be 0. So each of n
+    labels counts as wrong with the probability 1 / (n + 2). This is Laplace's rule of succession: as if there were
+    two more predictions, one right and one wrong. With thousands of labels, this makes no difference.
 
     Args:
         logits: Float array `(batch, ..., classes)`, finite.

@@ -78,7 +78,7 @@ def calibrate(
         classes: The classes for which `"miss"` and `"false"` hold; None for all classes. Each class needs held-out
             examples, for `"set"` too.
         task: What the output of a model means, as for `MonteCarlo`; None for the task of the predictor.
-        from_logits: Whether the output of a model is logits, as for `MonteCarlo`; None to find it out, or for what
+        from_logits: Whether the output of a model is logits, as for `MonteCarlo`; None to find out, or to use what
             the predictor knows.
         data: Str, the name of the held-out data, for the record.
         ignore_class: Int, the label of pixels or images that do not count, as in Keras' `MeanIoU`; None if all
@@ -93,7 +93,7 @@ def calibrate(
     Raises:
         ValueError: If there are too few images for a level (the error says the lowest possible level), a class has
             no held-out example, a label is not one of the model's classes, a level is not in (0, 1), a guarantee
-            is unknown or not for such outputs, or no threshold keeps the level.
+            is unknown or not for such outputs, or no threshold achieves the level.
 
     Example:
     >>> import numpy as np

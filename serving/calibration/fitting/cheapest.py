@@ -49,10 +49,10 @@ class Cheapest:
 def cheapest_sites(mc: MonteCarlo, images: Any, labels: Any, keep: float = 0.95) -> Cheapest:
     """Returns the cheapest sites whose samples find errors nearly as well as those of all sites.
 
-    Late sites are cheap, because the layers before them are computed once. The candidates are, for each site, this
-    site with all later sites; and the sites with the largest totals in `mc.attribute`. A candidate is good enough
-    if its AUROC is at least `keep` times that of all sites; the cheapest of these is returned. Use images that the
-    model was not trained on. The model is traced once for all candidates.
+    Late sites are cheap, because the layers before them are computed once. The candidates are each site together
+    with all later sites, and, for every k, the k sites with the largest totals in `mc.attribute`. A candidate is
+    good enough if its AUROC is at least `keep` times that of all sites; the cheapest one that is good enough is
+    returned. Use images that the model was not trained on. The model is traced once for all candidates.
 
     Args:
         mc: A `MonteCarlo` with a fixed number of samples and one output that is not a regression.
@@ -64,8 +64,8 @@ def cheapest_sites(mc: MonteCarlo, images: Any, labels: Any, keep: float = 0.95)
         A `Cheapest`. Printing it gives a summary.
 
     Raises:
-        ValueError: If all answers or none are right, if the labels do not fit, if `mc` has a calibration, or for
-            the same reasons as in `mc.attribute`.
+        ValueError: If the answers are all right or all wrong, if the labels do not fit, if `mc` has a calibration,
+            or for the same reasons as in `mc.attribute`.
 
     Example:
     >>> import numpy as np
@@ -80,14 +80,15 @@ def cheapest_sites(mc: MonteCarlo, images: Any, labels: Any, keep: float = 0.95)
         raise ValueError(f"`keep` must be in (0, 1]. Received: keep={keep!r}")
     if mc.calibration is not None:
         raise ValueError(
-            "A calibration holds for its own sites: choose the cheapest sites of a MonteCarlo without "
-            "`calibration=`, then calibrate one with these sites. Received: a sampler with a calibration"
+            "A calibration only holds for its own sites. First choose the cheapest sites with a MonteCarlo "
+            "without `calibration=`, then calibrate a MonteCarlo with these sites. Received: a sampler with a "
+            "calibration"
         )
     attribution = mc.attribute(images)
     output = mc.reader.outputs[0]
     if output.kind == "regression":
         raise ValueError(
-            "Cheapest sites need answers that are right or wrong, and a regression has none. "
+            "`cheapest_sites` needs answers that are either right or wrong, which those of a regression are not. "
             "Received: a regression model"
         )
     truth = check_labels(np.asarray(labels), output.kind, output.shape)
@@ -113,7 +114,7 @@ def cheapest_sites(mc: MonteCarlo, images: Any, labels: Any, keep: float = 0.95)
 
 
 def _candidates(free: list[str], attribution: Attribution) -> list[list[str]]:
-    """Sets of sites: all from one on, and those that bring most; none is empty."""
+    """Returns sets of sites: each with all later ones, and those that bring most; none is empty."""
     order = np.argsort(-attribution.total, kind="stable")
     ranked = [attribution.sites[i] for i in order if attribution.sites[i] in free]
     sets = [free[i:] for i in range(len(free))] + [ranked[:k] for k in range(1, len(free))]

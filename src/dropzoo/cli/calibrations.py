@@ -26,9 +26,9 @@ def calibrate(
         list[str] | None,
         typer.Option(
             "--guarantee",
-            help='Repeatable: a guarantee and its largest error rate, such as "miss=0.1". For classes of images: '
-            "set (the classes that may be true), error (ask a human). For masks: miss (outer mask), false "
-            "(inner mask), error.",
+            help='Repeatable: a guarantee and its largest error rate, such as "miss=0.1". For image '
+            "classification: set (the classes that may be true), error (ask a human). For masks: miss (outer "
+            "mask), false (inner mask), error.",
         ),
     ] = None,
     data: Annotated[
@@ -36,7 +36,7 @@ def calibrate(
         typer.Option(
             "--data",
             help="A folder or a data set of images that are new to the model, to use instead of the run's "
-            "validation images. Its test images are left out.",
+            "validation images. The test images in it are left out.",
         ),
     ] = None,
     manual_dir: Annotated[
@@ -46,8 +46,9 @@ def calibrate(
         str | None,
         typer.Option(
             "--sites",
-            help="search: choose which sites drop at inference, at which fraction of their rates, or one pass "
-            "without dropout. as_is: keep sites and rates. The default is search if the model has dropout.",
+            help="search: choose which sites drop at inference, and at which fraction of their rates, or choose "
+            "one pass without dropout. as_is: keep sites and rates. The default is search if the model has "
+            "dropout.",
         ),
     ] = None,
     temperature: Annotated[
@@ -65,12 +66,13 @@ def calibrate(
     classes: Annotated[
         str | None,
         typer.Option(
-            "--classes", help='The classes for the guarantees miss and false, such as "cell,edge". All by default.'
+            "--classes",
+            help='The classes that the guarantees "miss" and "false" cover, such as "cell,edge". All by default.',
         ),
     ] = None,
     confidence: Annotated[
         float,
-        typer.Option("--confidence", help="The probability with which the guarantee error holds, in (0, 1)."),
+        typer.Option("--confidence", help='The probability with which the guarantee "error" holds, in (0, 1).'),
     ] = 0.9,
     input_range: InputRangeOption = None,
     from_logits: FromLogitsOption = None,
@@ -78,8 +80,8 @@ def calibrate(
     """Calibrates a model on images that it has not seen, and writes RUN/calibration.json.
 
     From then on, evaluate, predict, measure and export use the calibration, unless you pass --no-calibration. By
-    default, the images are the validation images of the run. Test images are never used, so that they can judge
-    the result.
+    default, the images are the validation images of the run. Test images are never used, so that the result
+    can be checked on them.
 
     Example: dropzoo calibrate runs/unet-digit_scenes --guarantee miss=0.1 --guarantee false=0.1
     """
@@ -154,5 +156,7 @@ def _levels(values: list[str] | None) -> dict[str, float]:
                 f'`--guarantee` must be "name=level", such as "miss=0.1". Received: {value!r}'
             ) from None
         if levels.setdefault(name.strip(), number) != number:
-            raise ValueError(f"`--guarantee {name}` must be given once. Received: {levels[name]:g} and {number:g}")
+            raise ValueError(
+                f"`--guarantee {name}` can be given only once. Received: {levels[name]:g} and {number:g}"
+            )
     return levels

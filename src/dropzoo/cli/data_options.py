@@ -33,8 +33,8 @@ class FolderOptions:
         str | None,
         _option(
             "--masks-as",
-            text="Meaning of mask values: ids, instances, threshold or threshold=128, palette or palette=FILE, "
-            "alpha.",
+            text="Meaning of mask values: ids, instances (single objects, which scores keep apart), threshold or "
+            "threshold=128, palette or palette=FILE, alpha.",
         ),
     ] = None
     ignore_class: Annotated[
@@ -47,15 +47,15 @@ class FolderOptions:
         str | None,
         _option(
             "--split-file",
-            text="CSV with one row per image: column file, and some of label, mask, split and group.",
+            text='CSV with one row per image: a column "file", and any of "label", "mask", "split" and "group".',
         ),
     ] = None
     group_by: Annotated[
         str | None,
         _option(
             "--group-by",
-            text="Keep images in one split if this pattern finds the same text in their paths, such as "
-            '"patient\\d+"; or if they have the same value in this column of the CSV.',
+            text='A pattern, such as "patient\\d+", or a column of the CSV. Images with the same match '
+            "in their paths, or the same value in the column, stay in one split.",
         ),
     ] = None
     test_split: Annotated[
@@ -71,7 +71,7 @@ class FolderOptions:
         str | None,
         _option(
             "--value-range",
-            text="The stored values that become black and white, such as -1000,2000.",
+            text="The stored values to read as black and as white, such as -1000,2000.",
             parser=parse_values,
         ),
     ] = None
@@ -82,7 +82,8 @@ class FolderOptions:
         str,
         _option(
             "--cache",
-            text="Where to keep decoded images: memory, disk or none. auto: memory up to 128 MB, else none.",
+            text="Where to keep decoded images: memory, disk or none. auto: memory if they take up to 128 MB "
+            "(512 MB for a TFDS set), else none.",
         ),
     ] = "auto"
 

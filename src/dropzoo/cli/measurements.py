@@ -85,7 +85,7 @@ def measure(
     if not paths and calibrate is None:
         raise ValueError("Pass images to measure, or --calibrate DATA to calibrate the intervals")
     if paths and out.exists() and not overwrite:
-        raise ValueError(f"{out} exists. To replace it pass --overwrite, or choose another name with --out")
+        raise ValueError(f"{out} exists. To replace it, pass --overwrite, or choose another name with --out")
     how = Measure(split, min_area, check_positive(pixel_size, "--pixel-size"))
     options: dict[str, Any] = {"input_range": parse_range(input_range), "from_logits": from_logits, "seed": seed}
     options |= {"calibrated": not no_calibration, "votes": True, "sampling": "fixed"}

@@ -66,13 +66,13 @@ def sites(
         bool,
         typer.Option(
             "--edges",
-            help="Also list edges, such as 'enc->join': an output as one of the layers that read it sees it.",
+            help="Also list edges, such as 'enc->join': the output of enc, but only as an input of join.",
         ),
     ] = False,
 ) -> None:
     """Shows the dropout sites of a model, and the dropout that a plan puts there.
 
-    If layers have dropout inside, which a plan cannot change, a last column shows it.
+    If layers have dropout inside, an extra column shows it; a plan cannot change this dropout.
 
     Example: dropzoo sites unet --dropout bayesian_segnet
     """
@@ -119,7 +119,7 @@ def retrofit(
             '"before_activation:conv*=0.1", "Conv2D=drop_block2d:0.1", "pattern*=none"; or a plan\'s name.',
         ),
     ] = None,
-    strip: Annotated[bool, typer.Option("--strip", help="Remove all dropout instead.")] = False,
+    strip: Annotated[bool, typer.Option("--strip", help="Remove all dropout instead of adding any.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
 ) -> None:
     """Adds dropout to an existing model and reports on it, or removes all dropout.

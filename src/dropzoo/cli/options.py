@@ -48,15 +48,15 @@ InputRangeOption = Annotated[
     str | None,
     typer.Option(
         "--input-range",
-        help="The values of black and white pixels that the model takes, such as 0,255. By default, they are "
-        "read off the model.",
+        help="The values that the model takes for black and for white, such as 0,255. By default, they are read "
+        "from the model.",
     ),
 ]
 FromLogitsOption = Annotated[
     bool | None,
     typer.Option(
         "--from-logits/--probabilities",
-        help="Whether the model's output is logits or probabilities. By default, this is read off the model.",
+        help="Whether the model's output is logits or probabilities. By default, this is read from the model.",
         show_default=False,
     ),
 ]
@@ -148,20 +148,22 @@ class TrainingOptions:
     limit: Annotated[
         int | None,
         typer.Option(
-            "--limit", help="Use only the first images of the training set: this many.", rich_help_panel=_HOW
+            "--limit", help="Use only this many training images, counted from the first.", rich_help_panel=_HOW
         ),
     ] = None
     manual_dir: Annotated[
         str | None,
-        typer.Option("--manual-dir", help="Folder with the archives of a TFDS data set.", rich_help_panel=_HOW),
+        typer.Option(
+            "--manual-dir", help="Folder with the downloaded archives of a TFDS data set.", rich_help_panel=_HOW
+        ),
     ] = None
     data_dir: DataDirOption = None
     balance: Annotated[
         str,
         typer.Option(
             "--balance",
-            help="For rare classes. weights: by median frequency, of images or pixels; sampling: images of all "
-            "classes equally often; none.",
+            help="For rare classes. weights: weight classes by the median frequency of their images or pixels; "
+            "sampling: show images of all classes equally often; none.",
             rich_help_panel=_HOW,
         ),
     ] = "none"

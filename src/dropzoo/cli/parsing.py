@@ -40,7 +40,7 @@ def parse_values(value: str) -> tuple[float, float]:
         return _pair(value)
     except ValueError:
         raise typer.BadParameter(
-            f"expected the values that become black and white, such as -1000,2000. Received: {value!r}"
+            f"expected the values to read as black and as white, such as -1000,2000. Received: {value!r}"
         ) from None
 
 

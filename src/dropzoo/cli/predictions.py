@@ -41,7 +41,7 @@ class ModelAnswers:
         str | None,
         typer.Option(
             "--task",
-            help="multi_class, binary, multi_label or regression. By default, it is read off the model.",
+            help="multi_class, binary, multi_label or regression. By default, it is read from the model.",
             show_default=False,
         ),
     ] = None
@@ -93,7 +93,7 @@ def predict(
             "--save",
             help="What to write for masks: mask, probabilities, entropy, mutual_information, inner, outer, "
             'overlay, picture, values, deviation, lower, upper; or "none". By default mask,picture; mask,entropy '
-            "for several labels; values,deviation for a regression.",
+            "for a multi-label model; values,deviation for a regression.",
         ),
     ] = None,
     form: Annotated[
@@ -120,7 +120,7 @@ def predict(
         ),
     ] = False,
 ) -> None:
-    """Predicts images with the uncertainty of the model: labels as a table, masks as files of the image's size.
+    """Predicts labels or masks of images, with the model's uncertainty: a table of labels, or masks as files.
 
     Run the same command again to continue after a stop, or to add images. Files that cannot be read are listed at
     the end; the exit status is then 1.

@@ -67,8 +67,8 @@ def evaluate(
         str | None,
         typer.Option(
             "--ood",
-            help="Another data set, to test whether the uncertainty tells its "
-            "images from yours (out-of-distribution detection).",
+            help="Another data set, to test whether the model is less certain about its images than about yours "
+            "(out-of-distribution detection).",
         ),
     ] = None,
     ood_manual_dir: Annotated[
@@ -82,10 +82,11 @@ def evaluate(
 ) -> None:
     """Evaluates a model on test images: accuracy, IoU, NLL, calibration, and the quality of its uncertainty.
 
-    Images are scaled to the pixel range that the model takes. This is the range of its training images, the range
-    that its first layers show (such as Rescaling), or --input-range. If the data are a folder without a split of
-    its own, the last fifth is the test set, as in training; --split all uses all images. If the model has a
-    calibration, the calibrated answers are evaluated too, and the guarantees are checked.
+    Images are scaled to the pixel range that the model takes. This is the range of its training images, or else
+    --input-range, or else the range that its first layers show (such as Rescaling). If the data are a folder
+    without a split of its own, the last fifth of each class is the test set, as in training; --split all uses all
+    images. If the model has a calibration, the calibrated answers are evaluated too, and the guarantees are
+    checked.
 
     Example: dropzoo evaluate runs/unet-digit_scenes --mc 30 --temperature --plots plots --ood digits
 
@@ -177,7 +178,8 @@ def export(
     format: Annotated[
         str,
         typer.Option(
-            "--format", help="saved_model, or a file for another runtime: onnx (ONNX Runtime), litert, openvino."
+            "--format",
+            help="saved_model, or a file: onnx (ONNX Runtime), litert, openvino (.xml and .bin).",
         ),
     ] = "saved_model",
     precision: Annotated[

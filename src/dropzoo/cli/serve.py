@@ -45,7 +45,12 @@ class LimitOptions:
         ),
     ] = 2.0
     max_queue: Annotated[
-        int, typer.Option("--max-queue", help="Largest number of waiting requests.", rich_help_panel="Limits")
+        int,
+        typer.Option(
+            "--max-queue",
+            help="Largest number of requests that wait for one signature of the model.",
+            rich_help_panel="Limits",
+        ),
     ] = 256
     body_timeout: Annotated[
         float,

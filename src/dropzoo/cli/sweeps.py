@@ -74,14 +74,19 @@ class SpaceOptions:
     )
     recipe: Annotated[
         list[str] | None,
-        _many('training settings: small, medium, own, or "optimizer=sgd:momentum=0.9; mixup=0.2".', "--recipe"),
+        _many(
+            'training settings: small, medium, own (the options of this command), or "optimizer=sgd:momentum=0.9; '
+            'mixup=0.2".',
+            "--recipe",
+        ),
     ] = None
     seeds: Annotated[
         int,
         typer.Option(
             "--seeds",
             min=1,
-            help="Number of trainings of each combination. Intervals need at least 2; 5 are better.",
+            help="How many times to train each combination, each time with another seed. Intervals need at "
+            "least 2; 5 are better.",
         ),
     ] = 3
     folds: Annotated[
@@ -207,9 +212,9 @@ def sweep(
     """Finds out where, what and how much to drop: trains all combinations and writes OUT/report.html.
 
     The sweep combines each --sites with each --spec, --rate and --rate-schedule, and adds each --plan. It trains
-    all of these, and the model without dropout, with each --normalization, --augment, --weight-decay,
-    --label-smoothing and --recipe. Trials with the same seed start from the same weights and see the same batches,
-    so they can be compared in pairs.
+    all of these, and the model without dropout, with every combination of --normalization, --augment,
+    --weight-decay, --label-smoothing and --recipe. Trials with the same seed start from the same weights and see
+    the same batches, so they can be compared in pairs.
 
     To continue a stopped sweep, start it again; you can add more values at the same time. When it is done, run:
     dropzoo recommend OUT
@@ -260,10 +265,10 @@ def recommend(
 ) -> None:
     """Recommends a plan from a sweep: the simplest one within one standard error of the best.
 
-    The standard error is that of the differences between plans, seed by seed. With a single seed there is no
-    standard error, so the plan with the best mean is recommended. You can run this command while the sweep is
-    running. A warning appears if the trainings were too short. The last line of the output is the command that
-    trains the recommended plan.
+    The standard error is computed from the differences between plans with the same seed. With a single seed there
+    is no standard error, so the plan with the best mean is recommended. You can run this command while the sweep
+    is running. A warning appears if the training runs were too short. The last line of the output is the command
+    that trains the recommended plan.
 
     Example: dropzoo recommend sweeps/simple_cnn-digits
 

@@ -46,7 +46,7 @@ def train(
         typer.Option(
             "--recipe",
             help="Training settings: small (for up to a few thousand images), medium, or your own, as in "
-            '"optimizer=sgd; mixup=0.2". Options that are given win.',
+            '"optimizer=sgd; mixup=0.2". Options that you pass override it.',
         ),
     ] = None,
     patience: Annotated[

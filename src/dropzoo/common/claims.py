@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def claimed_in(journal: Path) -> set[str]:
-    """Returns the absolute paths of the files that a journal claims, also if parts of it are damaged.
+    """Returns the absolute paths of the files that a journal claims, even if parts of it are damaged.
 
     Args:
         journal: Path of the journal. A file of another kind claims nothing.

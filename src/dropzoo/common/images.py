@@ -29,16 +29,26 @@ def channels_first(shape: Sequence[int | None]) -> bool:
     return all(side is None or side > shape[1] for side in shape[2:])
 
 
-def sides_of(shape: Sequence[Side]) -> tuple[Side, Side]:
-    """Returns the height and the width in a shape of images, with the batch."""
-    first = 2 if channels_first(shape) else 1
-    return shape[first], shape[first + 1]
+def sides_of(shape: Sequence[Side], first: bool | None = None) -> tuple[Side, Side]:
+    """Returns the height and the width in a shape of images, with the batch.
+
+    Args:
+        shape: The shape.
+        first: Whether the channels come before the height and width; None if the shape has to tell.
+    """
+    axis = 2 if (channels_first(shape) if first is None else first) else 1
+    return shape[axis], shape[axis + 1]
 
 
-def image_shape(shape: Sequence[Side]) -> tuple[Side, Side, Side]:
-    """Returns `(height, width, channels)` in a shape of images, with the batch."""
-    height, width = sides_of(shape)
-    return height, width, shape[1] if channels_first(shape) else shape[-1]
+def image_shape(shape: Sequence[Side], first: bool | None = None) -> tuple[Side, Side, Side]:
+    """Returns `(height, width, channels)` in a shape of images, with the batch.
+
+    Args:
+        shape: The shape.
+        first: Whether the channels come before the height and width; None if the shape has to tell.
+    """
+    first = channels_first(shape) if first is None else first
+    return *sides_of(shape, first), shape[1] if first else shape[-1]
 
 
 def upright(image: np.ndarray, orientation: int | None) -> np.ndarray:

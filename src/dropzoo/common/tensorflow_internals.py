@@ -5,6 +5,7 @@ TensorFlow has no public way to do what these functions do, and each docstring s
 answer.
 """
 
+import contextlib
 import functools
 import inspect
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ NAMES = {
     "CacheDataset._filename": "writes_files: whether a cache is in a file or in memory",
     "_SnapshotDataset": "writes_files: the type of a dataset that takes a snapshot",
     "tf.recompute_grad.inner": "recomputed_calls: the function that runs the forward pass",
+    "_XlaMustCompile, _noinline": "inlined: the attributes of functions that TensorFlow never inlines",
     "tf.recompute_grad.inner_recompute_grad": "recomputed_calls: the function that runs it again",
 }
 
@@ -79,3 +81,30 @@ def codes_of_recompute_grad() -> dict[CodeType, bool]:
             if code.co_name in names:
                 found[code] = names[code.co_name]
     return found if len(found) == len(names) else {}
+
+
+@contextlib.contextmanager
+def inlined(graph: Any) -> Iterator[None]:
+    """Lets TensorFlow inline all functions of a traced graph during the block.
+
+    Keras compiles some operations by XLA, such as convolutions of several groups. TensorFlow keeps these as
+    functions, which no other runtime can call. If the private names are gone, the functions stay.
+
+    Args:
+        graph: The graph of a concrete function.
+    """
+    original = graph.as_graph_def
+
+    def definition(*args: Any, **kwargs: Any) -> Any:
+        found = original(*args, **kwargs)
+        functions = found.library.function
+        for each in (*found.node, *functions, *(node for function in functions for node in function.node_def)):
+            for name in ("_XlaMustCompile", "_noinline"):
+                each.attr.pop(name, None)
+        return found
+
+    graph.as_graph_def = definition
+    try:
+        yield
+    finally:
+        del graph.as_graph_def

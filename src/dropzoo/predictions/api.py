@@ -38,7 +38,7 @@ def predict_files(
 
     Yields:
         An `Answer` for each image: `answer.page.path`, `answer.size`, `answer.whole()["mean"]`, or strip by strip
-        `answer.strips`. A strip can be read once.
+        `answer.strips`. Each strip can be read only once.
 
     Raises:
         ValueError: If there are no images, the model cannot be loaded, or a file cannot be read.

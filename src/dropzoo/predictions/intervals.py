@@ -87,7 +87,7 @@ def fit(
     if rank > n:
         least = next(each for each in itertools.count(1) if _rank(2 * each // 3, level) <= 2 * each // 3)
         raise ValueError(
-            f"Intervals at the level {level:g} need at least {least} known images. Received: {len(e)}"
+            f"Intervals at the level {level:g} need at least {least} images with known masks. Received: {len(e)}"
         )
     bias = float(np.median((t - e)[first]))
     error = np.abs(t - e - bias)

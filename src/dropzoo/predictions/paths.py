@@ -83,7 +83,7 @@ def _in_folder(folder: Path, avoid: Path | None) -> list[Found]:
     ]
     if not images:
         others = f" It holds {len(inside)} other files." if inside else ""
-        raise ValueError(f"The folder {folder} holds no images, which end in {_suffixes()}.{others}")
+        raise ValueError(f"The folder {folder} holds no images (files that end in {_suffixes()}).{others}")
     return [Found(each, each.relative_to(folder).with_suffix("")) for each in images]
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from dropzoo.common.checks import unknown
-from dropzoo.common.images import channels_first, image_shape
+from dropzoo.common.images import image_shape
 from dropzoo.common.pixels import Pixels
 from dropzoo.runs.inputs import feeding_of
 from dropzoo.runs.predictor import Predictor, is_of_pixels
@@ -47,7 +47,7 @@ class _Connection:
             except (ValueError, KeyError, TypeError):
                 said = said[:200]
             way = " (pass --token, or set DROPZOO_TOKEN)" if error.code == 401 else ""
-            raise ValueError(f"The server refuses with {error.code}: {said}{way}") from error
+            raise ValueError(f"The server refused the request with status {error.code}: {said}{way}") from error
         except (urllib.error.URLError, TimeoutError, OSError) as error:
             reason = getattr(error, "reason", error)
             said = f"The server at {self.address} does not answer: {reason}. Start it with dropzoo serve"
@@ -79,7 +79,7 @@ def connect(address: str, token: str | None = None) -> Predictor:
     models = {each["name"]: each.get("versions") or [] for each in connection.get("/v1/models")["models"]}
     names = list(models)
     if not name and len(names) != 1:
-        raise ValueError(f"The server has several models; name one: {base}/v1/models/NAME, of {', '.join(names)}")
+        raise ValueError(f"The server has several models: {', '.join(names)}. Name one: {base}/v1/models/NAME")
     name = name or names[0]
     if name not in names:
         raise unknown("model of the server", name, names)
@@ -108,14 +108,16 @@ def _predictor(connection: _Connection, model: str, version: int | None) -> Pred
     sizes = [int(each["size"]) for each in spec["tensor_shape"]["dim"]]
     if len(sizes) != 4:
         raise ValueError(f"The model takes no images. It takes arrays of {len(sizes)} axes")
-    height, width, channels = image_shape(tuple(None if size < 0 else size for size in sizes))
+    sizes_or_open = tuple(None if size < 0 else size for size in sizes)
     described = info.get("inputs") or [{}]
     pixels = Pixels(**(described[0].get("pixels") or {}))
+    first = pixels.channels_first(sizes_or_open)
+    height, width, channels = image_shape(sizes_or_open, first)
     pixels.check_files()
     dtype = {"DT_FLOAT": "float32"}.get(spec["dtype"], spec["dtype"].removeprefix("DT_").lower())
     whole = np.dtype(dtype).kind in "iu"
     stored = Pixels(low=0.0, high=float(np.iinfo(dtype).max), order=pixels.order) if whole else pixels
-    feed = feeding_of(stored, dtype, channels_first([None if size < 0 else size for size in sizes]))
+    feed = feeding_of(stored, dtype, first)
     verb = "predict_mc" if "predict_mc" in signatures else "predict"
     headers = {"Content-Type": "application/x-npy", "Accept": "application/x-npz", "Accept-Encoding": "identity"}
 

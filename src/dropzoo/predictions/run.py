@@ -23,7 +23,8 @@ class Plan:
 
     Attributes:
         out: Path of the folder of outputs.
-        kinds: Names of `KINDS`, what is saved for a model of masks; None for the default of its output kind.
+        kinds: What is saved for a model that predicts masks: names from `KINDS`. None for the default of its
+            output kind.
         form: One of `FORMATS`.
         table: Path of the table; None for none.
         batch_size: Int or None, as for `answers`.
@@ -265,7 +266,7 @@ def _is_done(entry: dict[str, Any] | None, stamp: list[int], files: Mapping[str,
 def _check_files_stay(table: Path | None, journal: Journal | None, left: Sequence[Mapping[str, Path]]) -> None:
     """Raises a ValueError if the run would replace a table or a file that earlier runs did not write."""
     if table is not None and table.exists() and (journal is None or os.path.abspath(table) not in journal.tables):
-        raise ValueError(f"{table} exists. To replace it pass --overwrite, or choose another name with --table")
+        raise ValueError(f"{table} exists. To replace it, pass --overwrite, or choose another name with --table")
     ours = set() if journal is None else journal.files
     for path in _paths(left):
         if path.exists() and os.path.abspath(path) not in ours:

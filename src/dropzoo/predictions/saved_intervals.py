@@ -115,14 +115,14 @@ def load_intervals(predictor: Predictor, model: Path, how: Measure) -> dict[str,
     if changed := [name for name in now if now[name] != there[name]]:
         said = ", ".join(f"{name}={there[name]!r} there, {now[name]!r} now" for name in changed)
         raise ValueError(
-            f"The intervals in {path} were calibrated for other objects ({said}). Measure in that way, pass "
+            f"The intervals in {path} were calibrated with other options ({said}). Use those options, pass "
             "--intervals samples, or calibrate again"
         )
     before = content.get("answers", {})
     if changed := [name for name, value in _answers(predictor, model).items() if before.get(name) != value]:
         raise ValueError(
             f"The intervals in {path} were calibrated for another {', '.join(changed).replace('_', ' ')}. "
-            f"Measure in that way ({_in_words(before)}), pass --intervals samples, or calibrate again"
+            f"Use the same as there ({_in_words(before)}), pass --intervals samples, or calibrate again"
         )
     found = {key: Interval.from_json(each) for key, each in content["intervals"].items()}
     return found if scale == 1 else {key: _in_unit(key, each, scale) for key, each in found.items()}

@@ -10,7 +10,7 @@ import tensorflow as tf
 from rich.table import Table
 
 from dropzoo import serving, training
-from dropzoo.runs.data import judged_files, judged_images, judged_on
+from dropzoo.runs.data import judged_files, judged_images, judged_objects, judged_on
 from dropzoo.runs.details import Details, detail_tables
 from dropzoo.runs.evaluation import (
     LogProbabilities,
@@ -183,7 +183,8 @@ def _details(
     wanted: Wanted,
 ) -> Details:
     """Returns the details of the last way to predict, which is that of samples if there are any."""
-    found = Details(data.info, wanted.per, judged_files(data, wanted.split))
+    files, objects = judged_files(data, wanted.split), judged_objects(data, wanted.split)
+    found = Details(data.info, wanted.per, files, objects)
     if not samplers:
         (predict,) = ways.values()
         for images, labels in dataset:

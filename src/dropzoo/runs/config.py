@@ -10,7 +10,7 @@ import numpy as np
 
 from dropzoo import models, training
 from dropzoo.common.checks import check_count
-from dropzoo.common.images import image_shape
+from dropzoo.models.graph.order import shape_of_images
 from dropzoo.runs.recipe import learning_rate
 from dropzoo.runs.recipe import optimizer as make_optimizer
 from dropzoo.runs.settings import FILE_NAMES, READING, Settings, renamed
@@ -207,9 +207,9 @@ def check_fit(
     if model.output_shape[-1] != info.num_classes:
         given = model.output_shape[-1]
         raise ValueError(f"{info.name!r} has {info.num_classes} classes. Received: a model of {given}. {classes}")
-    pairs = zip(image_shape(model.input_shape), info.input_shape, strict=True)
+    taken = shape_of_images(model)
+    pairs = zip(taken, info.input_shape, strict=True)
     if any(n is not None and n != given for n, given in pairs):
         raise ValueError(
-            f"The images of {info.name!r} have the shape {info.input_shape}, but the model takes "
-            f"{image_shape(model.input_shape)}. {size}"
+            f"The images of {info.name!r} have the shape {info.input_shape}, but the model takes {taken}. {size}"
         )

@@ -3,10 +3,11 @@
 import dataclasses
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from dropzoo import training
@@ -62,6 +63,19 @@ def judged_files(data: training.Data, split: str | None = None) -> list[str] | N
     files = summary.files("train" if name == "training" else name)
     count = {"test": data.info.num_test, "validation": data.info.num_validation, "training": data.info.num_train}
     return files if len(files) == count[name] else None
+
+
+def judged_objects(data: training.Data, split: str | None = None) -> Callable[[int], np.ndarray] | None:
+    """Returns the function from the place of one of `judged_images` to its mask with a number for each object.
+
+    It is None if the masks do not keep objects apart.
+    """
+    summary = data.summary
+    if summary is None or summary.objects is None or judged_files(data, split) is None:
+        return None
+    read, name = summary.objects, judged_on(data.info, split) or "test"
+    numbers = summary.numbers("train" if name == "training" else name)
+    return lambda place: read(numbers[place])
 
 
 def how_many_are_judged(data: training.Data, split: str | None) -> str:
@@ -138,7 +152,8 @@ def check_same_data(out: Path, info: training.DataInfo, facts: tuple[str, ...], 
     changed = differences(read_json(out / "run.json")["info"], now)
     if changed:
         raise ValueError(
-            f"{out} was trained on other data than {info.name!r} holds now. {advice}. Differences: {changed}"
+            f"{out} was trained on data that differ from those that {info.name!r} holds now. {advice}. "
+            f"Differences: {changed}"
         )
 
 

@@ -1,6 +1,6 @@
 """Scores by class, by image and by object, with intervals over images: `dropzoo evaluate --per`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +40,18 @@ class Details:
         info: The facts of the data set.
         per: Names of `PER`.
         names: The files of the images, in their order; None to number them.
+        objects: Function that returns the true mask of an image, by its place, with a number for each object; None
+            if the connected regions of a class are its objects.
     """
 
-    def __init__(self, info: training.DataInfo, per: Sequence[str], names: Sequence[str] | None = None) -> None:
-        self.info, self.per, self._names = info, per, names
+    def __init__(
+        self,
+        info: training.DataInfo,
+        per: Sequence[str],
+        names: Sequence[str] | None = None,
+        objects: Callable[[int], np.ndarray] | None = None,
+    ) -> None:
+        self.info, self.per, self._names, self._objects_of = info, per, names, objects
         self.images: list[dict[str, Any]] = []
         self._right: list[np.ndarray] = []
         self._true: list[np.ndarray] = []
@@ -117,10 +125,11 @@ class Details:
         if not {"image", "object"} & set(self.per):
             return row
         found, distances = Objects(), {}
+        numbers = None if self._objects_of is None else _of_size(self._objects_of(len(self.images)), true.shape)
         for label in range(1, self.info.num_classes):
             if not here[label]:
                 continue
-            objects = compare_objects(said == label, true == label)
+            objects = compare_objects(said == label, true == label, numbers)
             self.objects[label] = self.objects[label].plus(objects)
             found = found.plus(objects)
             if (both := boundary_distances(said == label, true == label)) is not None:
@@ -230,6 +239,16 @@ class Details:
 
 def _ratio(part: float, whole: float) -> float | None:
     return float(part / whole) if whole else None
+
+
+def _of_size(mask: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+    """Returns a mask in another size, by nearest neighbours as the masks of batches."""
+    if mask.shape == size:
+        return mask
+    rows, columns = (
+        ((np.arange(new) + 0.5) * old / new).astype(int) for old, new in zip(mask.shape, size, strict=True)
+    )
+    return mask[np.ix_(rows, columns)]
 
 
 def detail_tables(found: Details) -> list[tuple[str, list[str], list[list[str]]]]:

@@ -48,8 +48,9 @@ class Export:
         whole = spec.dtype.is_integer
         stored = dataclasses.replace(pixels, low=0.0, high=float(spec.dtype.max)) if whole else pixels
         self._feed = feeding_of(stored, spec.dtype.name, pixels.channels_first(spec.shape))
+        shape = image_shape(tuple(spec.shape), pixels.channels_first(spec.shape))
         self._name = "values" if "values" in outputs else "probabilities"
-        self.input_shape, self.pixels = image_shape(tuple(spec.shape)), pixels
+        self.input_shape, self.pixels = shape, pixels
         self.samples = "predict_mc" in self._signatures
         self.output_shape = tuple(outputs[self._name].shape)
 
@@ -79,6 +80,7 @@ def pixels_of_export(path: Path, info: dict[str, Any], said: tuple[float, float]
         return pixels
     if pixels.source and pixels.from_files:
         raise ValueError(
-            f"The export {path} takes pixels from {pixels.words}. Received: --input-range {said!r}. Leave it out"
+            f"The export {path} takes pixels from {pixels.words}. Received: --input-range {said!r}. Leave "
+            "--input-range out"
         )
     return pixels.of_range(*check_range(said))

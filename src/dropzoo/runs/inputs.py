@@ -23,7 +23,7 @@ def settle_range(model: keras.Model, said: tuple[float, float] | None, say: Call
         The images that the model takes.
 
     Raises:
-        ValueError: If the model was trained on images of another range than `said`.
+        ValueError: If the model was trained on images of a range other than `said`.
     """
     try:
         pixels = taken_by(model, said)
@@ -33,6 +33,7 @@ def settle_range(model: keras.Model, said: tuple[float, float] | None, say: Call
             str(error)
             .replace("input_range=(low, high)", "--input-range")
             .replace("input_range=", "--input-range ")
+            .replace("`input_range`", "--input-range")
         ) from error
     if pixels.source:
         remember(model, pixels)

@@ -8,9 +8,9 @@ from typing import Any
 import keras
 
 from dropzoo import training
-from dropzoo.common.images import image_shape
 from dropzoo.common.pixels import Pixels
 from dropzoo.common.shell import quote
+from dropzoo.models.graph.order import shape_of_images
 from dropzoo.models.graph.record import load_model, recorded, remember
 from dropzoo.runs.config import RunConfig, check_fit
 from dropzoo.runs.data import absolute, check_same_data, load_run_data, read_info
@@ -86,7 +86,7 @@ def load_model_for(
     check_single(model)
     if len(model.input_shape) != 4:
         raise ValueError(f"{file} does not take (batch, height, width, channels). Received: {model.input_shape}")
-    height, width, channels = image_shape(model.input_shape)
+    height, width, channels = shape_of_images(model)
     config = RunConfig(
         model=str(path),
         data=data,

@@ -160,7 +160,7 @@ def parse_members(text: str | None) -> tuple[int, int]:
     kind, _, number = text.rpartition(":")
     if kind not in ("", "snapshots") or not number.isdigit() or int(number) < 2:
         raise ValueError(
-            "--members must be a number of runs from 2 on, such as 5, or snapshots of one run, such as "
+            "--members must be a number of runs, at least 2, such as 5, or snapshots of one run, such as "
             f'"snapshots:5". Received: {text!r}'
         )
     return (0, int(number)) if kind else (int(number), 0)

@@ -44,11 +44,24 @@ class Objects(NamedTuple):
         return self.overlap / count if count else None
 
 
-def compare_objects(predicted: np.ndarray, true: np.ndarray) -> Objects:
-    """Returns the objects of two masks, `(height, width)` of bool: the connected regions, also over corners."""
+def compare_objects(predicted: np.ndarray, true: np.ndarray, numbers: np.ndarray | None = None) -> Objects:
+    """Returns the objects of two masks: the connected regions, also over corners.
+
+    Args:
+        predicted: Array `(height, width)` of bool.
+        true: Array of the same shape.
+        numbers: Int array of the same shape, the numbers of the true objects, which may touch; None if the regions
+            are the objects.
+    """
     corners = np.ones((3, 3), bool)
     own, count = ndimage.label(predicted, corners)
-    theirs, wanted = ndimage.label(true, corners)
+    if numbers is None:
+        theirs, wanted = ndimage.label(true, corners)
+    else:
+        inside = true & (numbers > 0)
+        values, places = np.unique(numbers[inside], return_inverse=True)
+        wanted, theirs = len(values), np.zeros(true.shape, np.int64)
+        theirs[inside] = places + 1
     if not count or not wanted:
         return Objects(0, count, wanted)
     shared = np.bincount((own * (wanted + 1) + theirs).ravel(), minlength=(count + 1) * (wanted + 1))

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from dropzoo import serving
-from dropzoo.common.images import image_shape
+from dropzoo.models.graph.order import shape_of_images
 from dropzoo.models.graph.record import load_model, remember, taken_by
 from dropzoo.runs.calibrations import export_folder, find_calibration
 from dropzoo.runs.exported import Export, facts_of_export, pixels_of_export
@@ -82,8 +82,7 @@ def load_predictor(
             )
         if from_logits is not None:
             raise ValueError(
-                f"Whether the output of an export is logits was settled when it was made. Leave "
-                f"out `from_logits` for {path}"
+                f"An export already knows whether its output is logits. Leave out `from_logits` for {path}"
             )
         return _from_saved_model(export, input_range, task)
     elif export is not None and inside is not None:
@@ -122,7 +121,7 @@ def _from_members(
     facts |= {"num_samples": len(models), "is_map": is_of_pixels(models[0].output_shape), "task": task}
     facts |= {"members": tuple(serving.Ensemble([each], said, from_logits) for each in models)}
     facts |= {"value_range": value_range}
-    return Predictor(predict, image_shape(models[0].input_shape), class_names, taken_by(models[0]), **facts)
+    return Predictor(predict, shape_of_images(models[0]), class_names, taken_by(models[0]), **facts)
 
 
 def _from_keras(
@@ -153,7 +152,7 @@ def _from_keras(
 
         facts |= {"sampler": sample, "num_samples": sample.num_samples}
     facts |= {"is_map": is_of_pixels(model.output_shape), "task": task}
-    return Predictor(predict, image_shape(model.input_shape), class_names, taken_by(model), **facts)
+    return Predictor(predict, shape_of_images(model), class_names, taken_by(model), **facts)
 
 
 def _task_of_export(path: Path, info: Mapping[str, Any], said: str | None) -> str:

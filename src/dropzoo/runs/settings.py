@@ -38,7 +38,7 @@ class Settings:
         image_size, num_channels, validation_split, limit, manual_dir, data_dir, cache: As for `load_data`.
         test_split, images, masks, mask_suffix, masks_as, ignore_class, class_names, split_file, group_by, pages,
             value_range, broken: As for `load_data`.
-        balance: `"none"`; `"weights"`, which weighs each class by the median of the frequencies of all classes
+        balance: `"none"`; `"weights"`, which weights each class by the median of the frequencies of all classes
             divided by its own, for images or pixels; or `"sampling"`, which shows all classes equally often.
 
     Raises:
@@ -90,7 +90,9 @@ class Settings:
         check_choice(self.learning_rate_schedule, "learning_rate_schedule", SCHEDULES)
         check_choice(self.precision, "precision", ("float32", "mixed_bfloat16", "mixed_float16"))
         if not 0 <= self.warmup < self.epochs:
-            raise ValueError(f"`warmup` must be from 0 to below the number of epochs. Received: {self.warmup}")
+            raise ValueError(
+                f"`warmup` must be at least 0 and less than the number of epochs. Received: {self.warmup}"
+            )
         if self.clip_norm is not None:
             check_positive(self.clip_norm, "clip_norm")
         if self.ema is not None and not 0 <= self.ema < 1:

@@ -1,4 +1,4 @@
-"""Sweeps: many trainings that differ in their dropout, compared fairly."""
+"""Sweeps: many training runs that differ in their dropout, compared fairly."""
 
 from dropzoo.sweep.run import Space, Trial, load_space, run_sweep
 

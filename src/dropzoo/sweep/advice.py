@@ -165,7 +165,7 @@ def in_words(found: Recommendation) -> list[str]:
 
 
 def _was_it_long_enough(found: Recommendation) -> list[str]:
-    """Returns warnings of trainings that were too short to judge dropout by."""
+    """Returns warnings of training runs that were too short to judge dropout by."""
     compared = [c for c in (found.baseline or found.chosen, found.runner_up) if c is not None]
     lines = []
     if any(candidate.underfits for candidate in compared):
@@ -177,7 +177,7 @@ def _was_it_long_enough(found: Recommendation) -> list[str]:
     elif any(candidate.ends_at_its_best for candidate in compared):
         lines.append(
             f"Warning: the validation NLL was lowest in the last of {found.chosen.epochs} epochs. Longer "
-            "trainings may change the order, since dropout needs more epochs: try twice as many."
+            "training may change the order, since dropout needs more epochs: try twice as many."
         )
     return lines
 

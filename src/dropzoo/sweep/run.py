@@ -1,4 +1,4 @@
-"""Runs sweeps: many trainings that differ in what is dropped, where and how much, compared fairly.
+"""Runs sweeps: many training runs that differ in what is dropped, where and how much, compared fairly.
 
 These two lines do the same as `dropzoo sweep`:
 
@@ -70,7 +70,7 @@ def run_sweep(
     retry_failed: bool = False,
     console: Console | None = None,
 ) -> Path:
-    """Runs all trials of a space that are not in the file of the folder yet, and then writes the report.
+    """Runs all trials of a space that are not yet in the folder's `sweep.jsonl`, and then writes the report.
 
     Each trial is recorded as it ends, so a stopped sweep, even a killed one, continues when it is started again. A
     trial that fails is recorded with its error. Trials in the file that are not in the space stay in the file.
@@ -91,8 +91,8 @@ def run_sweep(
         The path of the report.
 
     Raises:
-        ValueError: If the space is impossible, if the engine or its options do not exist, or if the folder holds
-            something else.
+        ValueError: If the space is empty or its arguments do not fit together, if the engine or its options do not
+            exist, or if the folder holds something else.
     """
     console, out = console or Console(highlight=False), Path(out)
     ray = _check_engine(engine, workers, resources)

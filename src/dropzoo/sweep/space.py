@@ -74,19 +74,19 @@ class Space(Settings):
         leave_out: List of combinations `(model, sites, spec)` that are not tried.
         folds: Int from 2 up, the number of parts of a cross-validation over the training images; 0 for a single
             split.
-        strategy: `"grid"`; `"random"`, which draws `samples` plans from the grid; or `"halving"`, which trains
-            the whole grid for few epochs, then the best 1 / `eta` of it for `eta` times as many, and so on up to
+        strategy: `"grid"`; `"random"`, which draws `samples` plans from the grid; or `"halving"`, which trains the
+            whole grid for a few epochs, then the best 1 / `eta` of it for `eta` times as many, and so on up to
             `epochs`.
         samples: Int above 0, the number of plans that `"random"` draws for each model.
         draw_seed: Int, the seed of that draw.
         eta: Int from 2 up, for `"halving"`.
         min_epochs: Int above 0, the minimum number of epochs in the first round of `"halving"`.
-        epochs: Int above 0, the epochs of a whole training.
+        epochs: Int above 0, the epochs of a whole training run.
         data, batch_size, learning_rate, learning_rate_schedule, ...: See `Settings`. `learning_rate_schedule` is
             also accepted as `schedule`.
 
     Raises:
-        ValueError: If the space is empty or impossible.
+        ValueError: If the space is empty, or its arguments do not fit together.
 
     Example:
     >>> from dropzoo.sweep import Space
@@ -106,7 +106,7 @@ class Space(Settings):
     augments: tuple[bool | str, ...] = (False,)
     label_smoothings: tuple[float, ...] = (0.0,)
     recipes: tuple[Any, ...] = ()
-    epochs: int = 30  # more than Settings has: in short trainings, dropout seems to hurt
+    epochs: int = 30  # more than Settings has: in short training runs, dropout seems to hurt
     seeds: tuple[int, ...] = (0, 1, 2)
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
     leave_out: tuple[Any, ...] = ()
@@ -151,7 +151,7 @@ class Space(Settings):
     def _check_there_is_something_to_try(self) -> None:
         for name in ("models", "augments", "label_smoothings", "seeds", "rate_schedules"):
             if not getattr(self, name):
-                raise ValueError(f"The space is empty: `{name}` must hold at least one. Received: {name}=()")
+                raise ValueError(f"The space is empty: `{name}` must have at least one entry. Received: {name}=()")
         if not self.plans and not self.sites:
             raise ValueError("The space is empty: it needs `sites` or `plans` (--sites, --plan)")
         if self.sites and not (self.specs and self.rates):
@@ -205,7 +205,7 @@ class Space(Settings):
         return self.learning_rate_schedule
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the space as files hold it; `Space(**space.to_json())` is the same space."""
+        """Returns the space as a dict for JSON files; `Space(**space.to_json())` is the same space."""
         return renamed(dataclasses.asdict(self), _FILE_NAMES)
 
     def rungs(self) -> list[int]:
@@ -331,6 +331,5 @@ def _plain(value: Any) -> Any:
     if value is None or isinstance(value, (str, int, float)):
         return value
     raise ValueError(
-        f"A space is saved as JSON, so it can only have numbers, text, and lists and dicts of these. Received: "
-        f"{value!r}"
+        f"A space is saved as JSON, so it can only contain numbers, text, lists and dicts. Received: {value!r}"
     )

@@ -172,7 +172,7 @@ class Candidate:
 
     @property
     def ends_at_its_best(self) -> bool:
-        """Whether the validation NLL was lowest at the last of several epochs, in most of the trainings."""
+        """Whether the validation NLL was lowest at the last of several epochs, in most of the training runs."""
         curves = [outcome.curves.get("val_nll", []) for outcome in self.outcomes]
         last = [len(curve) > 1 and curve[-1] < min(curve[:-1]) for curve in curves]
         return 2 * sum(last) > len(last)

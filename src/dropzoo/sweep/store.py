@@ -87,9 +87,11 @@ def read(path: Path) -> Recorded:
                 else:
                     records[entry["key"]] = Record.from_json(entry)
             except (TypeError, ValueError) as error:
-                raise ValueError(f"{path} is of another version: line {number}: {error}") from error
+                raise ValueError(
+                    f"{path} seems to be from another version of dropzoo: line {number}: {error}"
+                ) from error
     if space is None and whole:
-        raise ValueError(f"{path} is not the file of a sweep: it names no space")
+        raise ValueError(f"{path} is not the file of a sweep: it does not contain a space")
     return Recorded(space, records, whole)
 
 

@@ -86,7 +86,7 @@ class Trial:
 
     @functools.cached_property
     def key(self) -> str:
-        """Text that identifies a training: it is the same for the same training in every sweep and process."""
+        """Text that identifies a training run, the same in every sweep and process."""
         return _digest(self.config, _PLACES)
 
     @functools.cached_property

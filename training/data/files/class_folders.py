@@ -1,6 +1,7 @@
 """Layouts of classes: a folder for each."""
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from dropzoo.training.data.files.roles import holds_masks, refuse_no_classes
 from dropzoo.training.data.files.table import Reading, Sample, Table, some, split_of
 from dropzoo.training.data.images import IMAGE_SUFFIXES
 
+_FEW = 8
 _TEXTS = {".txt", ".csv", ".tsv", ".json", ".xml", ".md", ".mat", ".pdf", ".html", ".yaml", ".yml", ".py", ""}
 
 
@@ -20,13 +22,19 @@ def class_folders(root: Path, reading: Reading, listing: Listing) -> Table | Non
         return None
     beside = [each for each in folders if not has_images(each) and (_holds_texts(each) or holds_masks(each))]
     classes = [each for each in folders if each not in beside]
-    if len(classes) < 2:
+    if len(classes) < 2 or all(_is_of_one_image(each) for each in classes):
         return None
     refuse_no_classes(root, [each for each in classes if has_images(each)])
     table = read_classes(root, classes, listing)
     if beside:
         table.doubts.append(f"Folders without images are no classes: {some([str(each) for each in beside])}")
     return table
+
+
+def _is_of_one_image(folder: Path) -> bool:
+    """Returns whether a folder holds a single image, of its own name: `ID/images/ID.png`."""
+    names = [path.stem for path in itertools.islice(folder.rglob("*"), _FEW) if path.is_file()]
+    return names == [folder.name]
 
 
 def _holds_texts(folder: Path) -> bool:

@@ -10,6 +10,7 @@ from dropzoo.training.data.files.broken import refuse_broken
 from dropzoo.training.data.files.colours import Palette, find_colours, palette_of, read_names, read_palette
 from dropzoo.training.data.files.headers import Facts
 from dropzoo.training.data.files.masks import Meaning, Values, look, parse_meaning, settle
+from dropzoo.training.data.files.overlaps import doubt_overlaps
 from dropzoo.training.data.files.table import Drawn, Reading, Sample, Table, some
 from dropzoo.training.data.files.threads import map_files
 from dropzoo.training.data.images import read_alpha, read_image
@@ -42,6 +43,7 @@ def find_classes(
     palette, palette_file = _colours_beside(folder)
     meaning = parse_meaning(reading.masks_as, palette, folder)
     _refuse_drawn(table, meaning)
+    doubt_overlaps(table, meaning)
     if meaning.kind == "palette" and meaning.palette is None:
         files = [sample for sample in table.samples if isinstance(sample.mask, Path)]
         meaning = dataclasses.replace(meaning, palette=_occurring(files))
@@ -139,9 +141,9 @@ def _occurring(samples: list[Sample]) -> Palette:
     found = sorted({colour for each in map_files(colours, samples) for colour in each.colours})
     if len(found) > 256:
         raise ValueError(
-            f"Masks hold {len(found):,} colours, too many for classes. Pass a file of colours, of which the "
-            "nearest counts: masks_as='palette=FILE' (--masks-as palette=FILE), with a line for each class: red, "
-            "green, blue, name"
+            f"Masks hold {len(found):,} colours, too many for classes. Pass a file of colours, so that each pixel "
+            "gets the class of the nearest colour: masks_as='palette=FILE' (--masks-as palette=FILE), with a line "
+            "for each class: red, green, blue, name"
         )
     return palette_of(found)
 
@@ -172,7 +174,7 @@ def _refuse_alpha(table: Table, found: list[Values], meaning: Meaning) -> None:
             raise ValueError(
                 f"The masks have a single colour, and the shapes are in their alpha channel. Received: "
                 f"{sample.mask}. "
-                "Pass masks_as='alpha' (--masks-as alpha) to count what is opaque as foreground"
+                "Pass masks_as='alpha' (--masks-as alpha) to use opaque pixels as foreground"
             )
 
 
@@ -208,7 +210,7 @@ def _label_names(table: Table, reading: Reading) -> tuple[str, ...]:
 
 
 def _asked_names(root: Path, reading: Reading) -> list[str]:
-    """Returns the names that the user gives: a list, text with commas, or a file."""
+    """Returns the names that the user gives: a list, comma-separated text, or a file."""
     names = reading.class_names
     if names is None:
         return []
@@ -219,8 +221,8 @@ def _asked_names(root: Path, reading: Reading) -> list[str]:
             return read_names(path)
     if "," not in names:
         raise ValueError(
-            f"`class_names` (--class-names) must be names with commas, or a file. Received: {names!r}, "
-            f"which is not a file"
+            f"`class_names` (--class-names) must be comma-separated names, or a file. Received: "
+            f"{names!r}, which is not a file"
         )
     return [name.strip() for name in names.split(",")]
 
@@ -250,8 +252,9 @@ def _mask_names(
         )
     if len(asked) > count and meaning.kind == "palette" and reading.masks_as == "palette" and not palette_file:
         raise ValueError(
-            f"`class_names` has {len(asked)} names, but masks have {count} colours, which are numbered as they "
-            "occur. Name the colour of each class in a file: masks_as='palette=FILE' (--masks-as palette=FILE)"
+            f"`class_names` has {len(asked)} names, but masks have {count} colours, which are numbered in the "
+            "order in which they occur. Name the colour of each class in a file: masks_as='palette=FILE' "
+            "(--masks-as palette=FILE)"
         )
     if asked:
         return tuple(asked)

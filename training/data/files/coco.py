@@ -84,8 +84,8 @@ def _read(path: Path, root: Path, split: str) -> Table:
         shapes.setdefault(each["image_id"], []).append((classes[each["category_id"]], _shape(outlines)))
     if boxes:
         raise ValueError(
-            f"{boxes:,} annotations in {path} have no outline, but at most a box. Remove them, or save masks as "
-            "PNG files of class ids"
+            f"{boxes:,} annotations in {path} have no outline, only a box or nothing. Remove them, or save masks "
+            "as PNG files of class ids"
         )
     images = sorted(content["images"], key=lambda each: each["file_name"])
     files = Listing().images(root)
@@ -106,7 +106,7 @@ def _read(path: Path, root: Path, split: str) -> Table:
         samples.append(Sample(found, mask=mask, split=split))
     if missing:
         raise ValueError(
-            f"{len(missing):,} images that {path} lists do not exist, or several files have the same name: "
+            f"{len(missing):,} images that {path} lists are missing, or several files have their name: "
             f"{some(missing)}"
         )
     names = ("background", *(str(each["name"]) for each in categories))

@@ -18,7 +18,7 @@ class Palette:
     Attributes:
         colours: Red, green and blue of each class, from 0 to 255.
         names: The names of the classes.
-        exact: Bool. Whether a colour that is not listed is an error; otherwise the nearest counts.
+        exact: Bool. Whether a colour that is not listed is an error; otherwise a pixel gets the nearest.
     """
 
     colours: tuple[tuple[int, int, int], ...]

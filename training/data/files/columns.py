@@ -4,7 +4,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from dropzoo.training.data.files.table import some
+from dropzoo.common.checks import did_you_mean
+from dropzoo.training.data.files.table import SPLITS, some, split_of
 
 # The heads of the columns, as people write them: small letters and digits alone count.
 _COLUMNS = {
@@ -26,7 +27,7 @@ _COLUMNS = {
     "mask": ("mask", "maskpath", "maskfile", "maskname", "segmentation", "annotation"),
     "label": (
         *("label", "class", "classname", "category", "target", "diagnosis", "y", "labels", "classid", "labelname"),
-        *("dx", "breed", "species"),
+        *("dx", "breed", "species", "celltype"),
     ),
     "split": ("split", "set", "subset", "partition"),
     "group": (
@@ -104,22 +105,34 @@ def labels_of(
     if "label" not in columns:
         return [""] * len(lines)
     place = columns["label"]
-    labels = [_plain_label(line[place]) if place < len(line) else "" for line in lines]
+    labels = [plain_label(line[place]) if place < len(line) else "" for line in lines]
     labels = ["" if label.lower() == "nan" else label for label in labels]
     if "mask" not in columns and (without := labels.count("")):
         raise ValueError(
-            f"Each row needs a label. Received: {without:,} of {len(lines):,} rows without, in {path}"
+            f"Each row needs a label. Received: {without:,} of {len(lines):,} rows without a label, in {path}"
         )
     return labels
 
 
+def split_of_row(text: str, file: str, path: Path) -> str:
+    """Returns the split that the cell of a file means, or "" for an empty cell."""
+    split = split_of(text)
+    if text and not split:
+        known = [name for each in SPLITS.values() for name in each]
+        raise ValueError(
+            f"A split must be train, validation or test. Received: {text!r} for {file} in {path}."
+            f"{did_you_mean(text, known)}"
+        )
+    return split
+
+
 def class_names_of(labels: list[str]) -> tuple[str, ...]:
     """Returns the classes of a column: numbers in their order, other names in that of the alphabet."""
-    names = {_plain_label(label) for label in labels if label.strip()}
+    names = {plain_label(label) for label in labels if label.strip()}
     return tuple(sorted(names, key=lambda name: (0, int(name), "") if name.isdigit() else (1, 0, name)))
 
 
-def _plain_label(label: str) -> str:
+def plain_label(label: str) -> str:
     """Returns a label as it is written, but 3.0, as spreadsheets make of 3, without its end."""
     label = label.strip()
     return label[:-2] if label.endswith(".0") and label[:-2].isdigit() else label

@@ -25,7 +25,7 @@ from dropzoo.training.data.files.pair_folders import (
 )
 from dropzoo.training.data.files.roles import choose_masks, holds_masks, split_in_name
 from dropzoo.training.data.files.table import Reading, Table, counted, split_of
-from dropzoo.training.data.files.tables import listed_in_csv
+from dropzoo.training.data.files.tables import has_runs, listed_in_csv
 from dropzoo.training.data.images import IMAGE_SUFFIXES
 
 _MOST_COUNTED = 10_000
@@ -44,8 +44,8 @@ def read_layout(root: Path, reading: Reading) -> Table:
     """
     if root.is_file():
         raise ValueError(
-            f"Expected a folder. Received the file {root}. Pass its folder; a table of images is `split_file` "
-            "(--split-file), an archive must be unpacked, and arrays can be passed to `Trainer`"
+            f"Expected a folder. Received the file {root}. Pass its folder. Pass a table of images as "
+            "`split_file` (--split-file), unpack an archive, or pass arrays to `Trainer`"
         )
     if not root.is_dir():
         raise ValueError(
@@ -160,7 +160,8 @@ def _given_splits(root: Path, reading: Reading, listing: Listing) -> Table | Non
             tables[split] = read_pairs(inner(folder, IMAGES), inner(chosen, MASKS), reading, listing)
         elif (found := _split_table(descend(folder), root, reading, listing)) is not None:
             tables[split] = found
-    if not tables:
+    labels = all(table.task == "classification" for table in tables.values())
+    if not tables or (labels and has_runs(root)):  # masks in a table count more than folders that may be classes
         return _listed_splits(root, folders, reading, listing)
     if len({table.task for table in tables.values()}) > 1:  # folders of images to predict, beside those with masks
         tables = {split: table for split, table in tables.items() if table.task == "segmentation"}

@@ -31,13 +31,13 @@ class Listing:
         self.left_out: Counter[str] = Counter()
         self.litter = self.made = 0
 
-    def images(self, folder: Path) -> list[Path]:
-        """Returns the image files in a folder and below it, in the order of their paths.
+    def images(self, *folders: Path) -> list[Path]:
+        """Returns the image files in folders and below them, folder by folder in the order of their paths.
 
         A link to a folder above it is not followed: such links run in circles. Files that `dropzoo predict` and
         `measure` wrote beside the images are left out.
         """
-        found = self._images(folder, ())
+        found = [path for folder in folders for path in self._images(folder, ())]
         kept = without_claimed(found)
         self.made += len(found) - len(kept)
         return kept

@@ -66,9 +66,9 @@ class Meaning:
         if self.found and ((values != 0) & (values != values.max(initial=0))).any():
             raise ValueError(
                 f"The mask of a single object must hold 0 and one other value. Received: {path} with "
-                f"{len(np.unique(values)):,} values. If it has greys in between, as after JPEG or a smooth change "
-                "of size, pass masks_as='threshold' (--masks-as threshold). If every value except 0 is the "
-                "object, pass masks_as='instances' (--masks-as instances)"
+                f"{len(np.unique(values)):,} values. If it has greys in between, as after JPEG compression or "
+                "resizing with interpolation, pass masks_as='threshold' (--masks-as threshold). If every value "
+                "except 0 is the object, pass masks_as='instances' (--masks-as instances)"
             )
         return values > 0
 
@@ -97,7 +97,7 @@ def parse_meaning(text: str | None, colours: Palette | None, root: Path) -> Mean
             return Meaning(kind, float(value), found=False)
         except ValueError:
             raise ValueError(
-                f"`masks_as` (--masks-as) must be such as threshold=128. Received: {text!r}"
+                f"`masks_as` (--masks-as) needs a number after threshold=, as in threshold=128. Received: {text!r}"
             ) from None
     if kind == "palette":
         if value:
@@ -128,9 +128,9 @@ def one_channel(stored: np.ndarray, path: Path) -> np.ndarray:
                 "If each colour is a class, pass masks_as='palette' (--masks-as palette), or 'palette=FILE' with "
                 "a line for each class: red, green, blue, name"
                 if few
-                else "These are too many for classes: is it a photograph, or a mask saved as JPEG or made "
-                "smaller? Pass its original, or a file of colours, of which the nearest counts: --masks-as "
-                "palette=FILE"
+                else "These are too many for classes: is it a photograph, or a mask that was saved as JPEG or "
+                "resized? Pass the original mask, or a file of colours, so that each pixel gets the class of the "
+                "nearest colour: --masks-as palette=FILE"
             )
         )
     return stored[..., 0]
@@ -152,7 +152,8 @@ def look(sample: Sample, meaning: Meaning) -> Values:
         ids = ids.astype(np.int64)
     if ids.dtype.kind == "i" and (ids < 0).any():
         raise ValueError(
-            f"A mask must hold whole numbers, 0 and above. Received: {path} with {ids.dtype} down to {ids.min()}"
+            f"A mask must hold whole numbers of at least 0. Received: {path} with {ids.dtype} values down "
+            f"to {ids.min()}"
         )
     if ids.dtype == np.uint8:
         # `bincount` makes 64-bit numbers of all values, so it gets a few of a large mask at a time.
@@ -240,9 +241,9 @@ def _refuse_smooth(found: list[Values], classes: list[int]) -> None:
     whites = sum(value >= 192 for value in classes)
     if dark + light >= 0.8 * sum(total.values()) and (whites > 1 or len(classes) > 100) and dark and light:
         raise ValueError(
-            f"Masks hold {len(classes)} values, nearly all close to black or to white, as after JPEG or a smooth "
-            f"change of size. Received: {found[0].path} and {len(found) - 1} more. Pass masks_as='threshold' "
-            "(--masks-as threshold) to count what is brighter than 127 as foreground"
+            f"Masks hold {len(classes)} values, nearly all close to black or white, as after JPEG compression or "
+            f"resizing with interpolation. Received: {found[0].path} and {len(found) - 1} more. Pass "
+            "masks_as='threshold' (--masks-as threshold) to use pixels above 127 as foreground"
         )
 
 
@@ -274,7 +275,7 @@ def _refuse_instances(found: list[Values], classes: list[int]) -> None:
         most = max(ids, key=len)
         raise ValueError(
             f"Masks hold {len(classes)} values, up to {len(most)} in one image, and look as if each object had "
-            f"its own number. Received: {some([str(each.path) for each in found], 2)}. If all but 0 is one "
-            "class, pass masks_as='instances' (--masks-as instances). If they are classes, pass masks_as='ids' "
-            "(--masks-as ids)"
+            f"its own number. Received: {some([str(each.path) for each in found], 2)}. If all values "
+            "except 0 are one class, pass masks_as='instances' (--masks-as instances). If they are classes, pass "
+            "masks_as='ids' (--masks-as ids)"
         )

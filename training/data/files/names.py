@@ -1,5 +1,6 @@
 """Finds the files that tables and lists name, as people write them: with or without folders and endings."""
 
+import functools
 import os
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
@@ -25,8 +26,13 @@ class FileNames:
     """
 
     def __init__(self, files: Callable[[], Iterable[Path]], places: Sequence[Path] = ()) -> None:
-        self._files, self._places = files, places
+        self._list, self._places = files, places
         self._by_end: dict[str, list[Path]] | None = None
+
+    @functools.cached_property
+    def files(self) -> list[Path]:
+        """All files."""
+        return list(self._list())
 
     def find_all(
         self, names: Sequence[str | Sequence[str]], prefer: Callable[[Path], bool] | None = None
@@ -66,11 +72,11 @@ class FileNames:
         """Returns the files by each end of their paths, with and without the ending."""
         if self._by_end is None:
             self._by_end = {}
-            for path in self._files():
-                parts = [normal(part) for part in path.parts]
-                for n in range(max(0, len(parts) - _LONGEST), len(parts)):
-                    end = "/".join(parts[n:])
-                    for key in {end, end.removesuffix(path.suffix)}:
+            for path in self.files:
+                parts, suffix = normal(str(path)).split("/"), path.suffix
+                for n in range(1, min(_LONGEST, len(parts)) + 1):
+                    end = "/".join(parts[-n:])
+                    for key in (end, end.removesuffix(suffix)) if suffix else (end,):
                         self._by_end.setdefault(key, []).append(path)
         return self._by_end
 

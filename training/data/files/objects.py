@@ -25,10 +25,16 @@ def object_folders(root: Path, reading: Reading, listing: Listing) -> Table | No
     cases = _cases(root)
     if cases is None:
         return None
+    files: dict[str, list[Path]] = {}
+    for path in listing.images(*(case for case, _, _ in cases)):
+        files.setdefault(path.relative_to(root).parts[0], []).append(path)
     found: list[tuple[Path, Sequence[Path]]] = []
-    for images_folder, masks_folder in cases:
-        images = [path for path in listing.images(images_folder) if masks_folder not in path.parents]
-        masks = [] if masks_folder is None else listing.images(masks_folder)
+    for case, images_folder, masks_folder in cases:
+        masks = [path for path in files.get(case.name, ()) if masks_folder and _is_in(path, masks_folder)]
+        of_masks = set(masks)
+        images = [
+            path for path in files.get(case.name, ()) if path not in of_masks and _is_in(path, images_folder)
+        ]
         if not images and masks:
             raise ValueError(f"Masks without an image: {some([str(mask) for mask in masks])}. Remove them")
         if len(images) == 1 or not masks:
@@ -43,10 +49,10 @@ def object_folders(root: Path, reading: Reading, listing: Listing) -> Table | No
     return table
 
 
-def _cases(root: Path) -> list[tuple[Path, Path | None]] | None:
-    """Returns the folders of images and of masks in each folder; None if not most folders have both."""
+def _cases(root: Path) -> list[tuple[Path, Path, Path | None]] | None:
+    """Returns each folder, and the folders of images and of masks in it; None if not most have both."""
     folders = _folders(root)
-    cases: list[tuple[Path, Path | None]] = []
+    cases: list[tuple[Path, Path, Path | None]] = []
     for folder in folders:
         inner = _folders(folder)
         masks = next((each for each in inner if is_mask_folder(each.name)), None)
@@ -55,9 +61,13 @@ def _cases(root: Path) -> list[tuple[Path, Path | None]] | None:
             images = folder  # beside their masks
         if images is None:
             return None
-        cases.append((images, masks))
-    with_masks = sum(masks is not None for _, masks in cases)
+        cases.append((folder, images, masks))
+    with_masks = sum(masks is not None for _, _, masks in cases)
     return cases if len(cases) > 1 and 2 * with_masks > len(cases) else None
+
+
+def _is_in(path: Path, folder: Path) -> bool:
+    return str(path).startswith(f"{folder}{os.sep}")
 
 
 def _folders(folder: Path) -> list[Path]:
@@ -82,7 +92,7 @@ def pair_or_join(
     try:
         return [(image, [mask]) for image, mask in pair(images, masks, roots, mask_suffix)]
     except ValueError:
-        joined = join(images, masks, roots)
+        joined = join(images, masks, roots, mask_suffix or "")
         if joined is None:
             raise
         return list(joined.items())
@@ -95,7 +105,9 @@ def samples_of(
     return [Sample(image, mask=_mask(files)) for image, files in pair_or_join(images, masks, roots, mask_suffix)]
 
 
-def join(images: Sequence[Path], masks: Sequence[Path], roots: _Roots) -> dict[Path, list[Path]] | None:
+def join(
+    images: Sequence[Path], masks: Sequence[Path], roots: _Roots, mask_suffix: str = ""
+) -> dict[Path, list[Path]] | None:
     """Returns the masks of each image, if they are of single objects by their names, or else None.
 
     `IMAGE_1.png` and `IMAGE/1.png` belong to `IMAGE.png`. An image without masks holds no object.
@@ -104,6 +116,7 @@ def join(images: Sequence[Path], masks: Sequence[Path], roots: _Roots) -> dict[P
         images: The files of the images.
         masks: The files of the masks.
         roots: The folders of the images and of the masks.
+        mask_suffix: The text between the name of the image and the rest of that of a mask.
 
     Raises:
         ValueError: If masks belong to no image, or their names say that they are not of single objects.
@@ -113,6 +126,7 @@ def join(images: Sequence[Path], masks: Sequence[Path], roots: _Roots) -> dict[P
     for starts in (plain, shared):
         owners = _owners(images, masks, roots, starts)
         best = owners if len(owners) > len(best) else best
+    best = {mask: (image, rest) for mask, (image, rest) in best.items() if rest.startswith(mask_suffix)}
     found: dict[Path, list[Path]] = {image: [] for image in images}
     rests: dict[Path, list[str]] = {image: [] for image in images}
     for mask, (image, rest) in best.items():

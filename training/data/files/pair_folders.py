@@ -82,12 +82,15 @@ def _drop_previews(paths: list[Path]) -> list[Path]:
 
 def side_by_side(root: Path, reading: Reading, listing: Listing) -> Table | None:
     """Returns the table of images and masks in one folder: `07.png` and `07_mask.png`, or `07_mask_1.png` too."""
-    files = Listing().images(root)
+    files = [(path, path.stem) for path in Listing().images(root)]
     ends = [reading.mask_suffix] if reading.mask_suffix else list(ENDS)
     for end in ends:
         name = re.compile(re.escape(end) + r"([-_ ]?\d+)?$")  # with a number, the masks are of single objects
-        masks = [path for path in files if name.search(path.stem)]
-        images = [path for path in files if not name.search(path.stem)]
+        masks = [path for path, stem in files if end in stem and name.search(stem)]
+        if not masks:
+            continue
+        of_masks = set(masks)
+        images = [path for path, _ in files if path not in of_masks]
         if images and 2 * len(masks) > len(images):  # `pair` names those that are missing
             listing.images(root)
             return with_names(Table(root, samples_of(images, masks, (root, root), end)))

@@ -16,8 +16,9 @@ def pair(
 ) -> list[tuple[Path, Path]]:
     """Returns each image with its mask.
 
-    A mask has the name of its image, up to the ending. All masks, and all images, may also have something in front
-    of that name or behind it: `07_mask.gif` belongs to `07.jpg`, and `mask-07.png` to `image-07.png`.
+    A mask has the name of its image, apart from the file extension. All masks, and all images, may also have
+    something in front of that name or behind it: `07_mask.gif` belongs to `07.jpg`, and `mask-07.png` to
+    `image-07.png`.
 
     Args:
         images: The files of the images.
@@ -42,7 +43,7 @@ def pair(
         twice = [name for name, count in Counter(map(key, paths)).items() if count > 1]
         if twice:
             raise ValueError(
-                f"Names must differ by more than their endings. Received in {paths[0].parent}: "
+                f"File names must differ in more than their extensions. Received in {paths[0].parent}: "
                 f"{some(sorted(twice))}"
             )
     alone = sorted(image.name for image in images if keys[0](image) not in best)
@@ -51,10 +52,11 @@ def pair(
         parts = [f"images without a mask: {some(alone)}"] * bool(alone)
         parts += [f"masks without an image: {some(spare)}"] * bool(spare)
         raise ValueError(
-            f"Each image needs a mask of the same name, up to the ending. Received {'; '.join(parts)}. If "
-            f"the names "
-            'of masks end in more, pass it as `mask_suffix` (--mask-suffix), such as "_seg". Or name the pairs in '
-            "a CSV with the columns file and mask, and pass it as `split_file` (--split-file)"
+            "Each image needs a mask with the same name; only the file extension may differ. Received "
+            f"{'; '.join(parts)}. "
+            'If the names of masks have an additional ending, such as "_seg", pass it as `mask_suffix` '
+            "(--mask-suffix). Or name the pairs in a CSV with the columns file and mask, and pass it as "
+            "`split_file` (--split-file)"
         )
     return [(image, best[keys[0](image)]) for image in images]
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from dropzoo.training.data.files.drawing import draw
 from dropzoo.training.data.files.headers import Facts
 from dropzoo.training.data.files.masks import Meaning, read_ids
 from dropzoo.training.data.files.table import Drawn, Sample
@@ -59,6 +60,13 @@ class Reader:
         """Returns the image of a sample, and its mask `(height, width)` or None."""
         return self.image(number), None if self.samples[number].mask is None else self.mask(number)[..., 0]
 
+    def objects(self, number: int) -> np.ndarray:
+        """Returns the mask of a sample with a number for each object, `(height, width)`; 0 is the background."""
+        sample = self.samples[number]
+        if isinstance(sample.mask, Drawn):
+            return draw(sample.mask, self.meaning.inside, apart=True)
+        return read_ids(sample, Meaning(found=False))
+
     def find_broken(self) -> dict[Path, str]:
         """Returns the reason for each file that cannot be decoded; it decodes all of them."""
 
@@ -70,7 +78,11 @@ class Reader:
             return ""
 
         found = map_files(reason, range(len(self.samples)))
-        return {self.samples[number].image: text for number, text in enumerate(found) if text}
+        broken = {}
+        for sample, text in zip(self.samples, found, strict=True):
+            if text:  # which names the image or a file of its mask
+                broken[next((file for file in sample.files if str(file) in text), sample.image)] = text
+        return broken
 
 
 class Examples:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from dropzoo.training.data.files.listing import MASKS, Listing, has_images, is_mask_folder
-from dropzoo.training.data.files.pairs import pair
+from dropzoo.training.data.files.objects import pair_or_join
 from dropzoo.training.data.files.table import some, split_of
 from dropzoo.training.data.images import read_mask
 
@@ -48,8 +48,8 @@ def choose_masks(folders: Sequence[Path]) -> Path | None:
     plain = [folder for folder in found if not _VERSIONS & set(words(folder.name))] or found
     if len(plain) > 1:
         raise ValueError(
-            f"Several folders may hold the masks: {some([str(folder) for folder in plain])}. Name the one, and "
-            f"the images: masks='**/{plain[0].name}/*' (--masks) and images='**/images/*' (--images)"
+            f"Several folders may hold the masks: {some([str(folder) for folder in plain])}. Name the right "
+            f"one, and the images: masks='**/{plain[0].name}/*' (--masks) and images='**/images/*' (--images)"
         )
     return plain[0] if plain else None
 
@@ -62,16 +62,15 @@ def refuse_no_classes(root: Path, folders: Sequence[Path]) -> None:
     splits = {split_in_name(folder.name) for folder in folders}
     if "train" in splits and "" not in splits and len(splits) > 1:
         raise ValueError(
-            f"Folders that look like splits hold neither masks nor class folders: {names} in {root}. Name the "
-            "label or the mask of each image in a CSV with the columns file and label, or file and mask, and pass "
-            "it as `split_file` (--split-file)"
+            f"These folders look like splits, but hold neither masks nor class folders: {names} in {root}. Name "
+            "the label or the mask of each image in a CSV with the columns file and label, or file and mask, and "
+            "pass it as `split_file` (--split-file)"
         )
     shared = set.intersection(*(set(words(folder.name)) for folder in folders)) & _PART_WORDS
     if shared and len({re.sub(r"\d+", "", folder.name) for folder in folders}) == 1:
         raise ValueError(
-            f"Folders that look like parts of one data set are not classes: {names} in {root}. Name the label "
-            f"of each "
-            "image in a CSV with the columns file and label, and pass it as `split_file` (--split-file)"
+            f"These folders look like parts of one data set, not like classes: {names} in {root}. Name the label "
+            "of each image in a CSV with the columns file and label, and pass it as `split_file` (--split-file)"
         )
     if len(folders) <= _MOST_FOLDERS and (found := _images_with_masks(folders)):
         image, mask = found
@@ -93,9 +92,10 @@ def _images_with_masks(folders: Sequence[Path]) -> tuple[Path, Path] | None:
             if not 1 < colours[mask][-1] <= _FEW:
                 continue
             try:
-                pair(files[image], files[mask], (image, mask))
+                pair_or_join(files[image], files[mask], (image, mask), None)
             except ValueError:
-                continue
+                if not holds_masks(mask):
+                    continue
             return image, mask
     return None
 

@@ -2,14 +2,12 @@
 
 import csv
 import dataclasses
-import functools
 import io
 import itertools
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from dropzoo.common.checks import did_you_mean
 from dropzoo.training.data.files.columns import (
     cell_of,
     class_names_of,
@@ -20,11 +18,12 @@ from dropzoo.training.data.files.columns import (
     marked_columns,
     one_hot,
     refuse_measured,
+    split_of_row,
 )
 from dropzoo.training.data.files.listing import Listing, is_mask_folder
 from dropzoo.training.data.files.names import FileNames
 from dropzoo.training.data.files.run_lengths import columns_beside_runs, columns_of_runs, read_runs
-from dropzoo.training.data.files.table import SPLITS, Reading, Sample, Table, some, split_of, written_in
+from dropzoo.training.data.files.table import Reading, Sample, Table, some, written_in
 
 _LOOKED_AT = 20  # rows whose files are looked for, to tell a table of images from others
 
@@ -34,10 +33,12 @@ def find_file(root: Path, name: str) -> Path:
     for path in (Path(name).expanduser(), root / name):
         if path.is_file():
             return path
-    raise ValueError(f"No such file: {name}. `split_file` (--split-file) is looked for here and in {root}")
+    raise ValueError(
+        f"No such file: {name}. `split_file` (--split-file) is looked for in the current folder and in {root}"
+    )
 
 
-def lists_images(path: Path, root: Path) -> bool:
+def lists_images(path: Path, finder: FileNames) -> bool:
     """Returns whether a table names images that are there, and the label or the mask of each."""
     try:
         if (found := columns_of_runs(*_read(path, _LOOKED_AT))) is not None:
@@ -53,7 +54,7 @@ def lists_images(path: Path, root: Path) -> bool:
     ):
         return False
     names = [cell_of(line, columns["file"]) for line in lines[:_LOOKED_AT]]
-    return any(_finder(path, root).find_all(names))
+    return any(finder.find_all(names))
 
 
 def lists_runs(path: Path) -> bool:
@@ -61,13 +62,14 @@ def lists_runs(path: Path) -> bool:
     return column_of_runs(*_read(path, _LOOKED_AT)) is not None
 
 
-def lists_masks(path: Path) -> bool:
-    """Returns whether a CSV has a column of masks."""
-    return lists_runs(path) or "mask" in find_columns(*_read(path))
-
-
-def read_rows(path: Path, root: Path, reading: Reading) -> Table:
+def read_rows(path: Path, root: Path, reading: Reading, finder: FileNames | None = None) -> Table:
     """Returns the table of a CSV with the columns file, label, mask, split and group, or some of these.
+
+    Args:
+        path: The file.
+        root: The folder of the images.
+        reading: The options.
+        finder: What `finder_in` returns, if it has been used already.
 
     Raises:
         ValueError: If there is no column of files or none about them, or files are missing.
@@ -75,7 +77,7 @@ def read_rows(path: Path, root: Path, reading: Reading) -> Table:
     head, lines = _read(path)
     if (runs := columns_of_runs(head, lines)) is not None:
         _refuse_columns(path, head, columns_beside_runs(*runs))
-        return read_runs(path, runs, reading, functools.cache(lambda: Listing().images(root)), [path.parent, root])
+        return read_runs(path, runs, reading, finder or finder_in(root, path.parent))
     columns = find_columns(head, lines)
     _refuse_columns(path, head, columns)
     if reading.group_by is not None:
@@ -92,7 +94,7 @@ def read_rows(path: Path, root: Path, reading: Reading) -> Table:
     names = class_names_of(labels)
     refuse_measured(names, len(lines), path)
     table_cells = [{name: cell_of(line, n) for name, n in columns.items()} for line in lines]
-    finder = _finder(path, root)
+    finder = finder or finder_in(root, path.parent)
     images = finder.find_all(
         [cells["file"] for cells in table_cells], lambda each: not is_mask_folder(each.parent.name)
     )
@@ -105,7 +107,15 @@ def read_rows(path: Path, root: Path, reading: Reading) -> Table:
             missing.append(cells["file"] if image is None else cells["mask"])
             continue
         number = names.index(label) if label and "mask" not in columns else -1
-        samples.append(Sample(image, number, mask, _split(cells, path), cells.get("group", "")))
+        samples.append(
+            Sample(
+                image,
+                number,
+                mask,
+                split_of_row(cells.get("split", ""), cells["file"], path),
+                cells.get("group", ""),
+            )
+        )
     if missing and (len(missing) == len(lines) or reading.broken != "skip"):
         raise ValueError(
             f"{len(missing):,} of {len(lines):,} files in {path} do not exist: {some(missing)}. To continue "
@@ -141,17 +151,6 @@ def _refuse_columns(path: Path, head: Sequence[str], columns: dict[str, int]) ->
         )
 
 
-def _split(cells: dict[str, str], path: Path) -> str:
-    split = split_of(cells.get("split", ""))
-    if cells.get("split") and not split:
-        known = [name for each in SPLITS.values() for name in each]
-        raise ValueError(
-            f"A split must be train, validation or test. Received: {cells['split']!r} for {cells['file']} in "
-            f"{path}.{did_you_mean(cells['split'], known)}"
-        )
-    return split
-
-
 def _grouped(samples: list[Sample], path: Path, by_path: bool) -> list[Sample]:
     """Returns samples of which those of one image, with masks by several people, are a group.
 
@@ -166,8 +165,8 @@ def _grouped(samples: list[Sample], path: Path, by_path: bool) -> list[Sample]:
     lacking = [sample.image.name for sample in samples if sample.mask is None]
     if len(lacking) < len(samples) and lacking:
         raise ValueError(
-            f"Each row needs a mask. Received: {len(lacking):,} of {len(samples):,} rows of {path} without: "
-            f"{some(lacking)}. Remove these rows, or give them masks of 0"
+            f"Each row needs a mask. Received: {len(lacking):,} of {len(samples):,} rows without a mask, in "
+            f"{path}: {some(lacking)}. Remove these rows, or give them masks of 0"
         )
     rows: dict[Path, list[Sample]] = {}
     for sample in samples:
@@ -198,8 +197,9 @@ def joined(table: Table, listed: Table, path: Path) -> Table:
     return dataclasses.replace(table, samples=samples)
 
 
-def _finder(path: Path, root: Path) -> FileNames:
-    return FileNames(lambda: Listing().images(root), [path.parent, root])
+def finder_in(root: Path, beside: Path) -> FileNames:
+    """Returns what finds images by their names, which may be paths from a folder or from beside a table."""
+    return FileNames(lambda: Listing().images(root), [beside, root])
 
 
 def _read(path: Path, most: int | None = None) -> tuple[list[str], list[list[str]]]:

@@ -1,7 +1,7 @@
 """Tables of run lengths: a CSV with a row for each object, or for each image, as on Kaggle."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from dropzoo.training.data.files.columns import (
@@ -11,7 +11,9 @@ from dropzoo.training.data.files.columns import (
     find_columns,
     joint_column,
     labels_of,
+    plain_label,
     runs_in,
+    split_of_row,
 )
 from dropzoo.training.data.files.listing import is_mask_folder
 from dropzoo.training.data.files.names import FileNames
@@ -49,8 +51,7 @@ def read_runs(
     path: Path,
     found: tuple[list[str], list[list[str]], int],
     reading: Reading,
-    files: Callable[[], Sequence[Path]],
-    places: Sequence[Path],
+    finder: FileNames,
 ) -> Table:
     """Returns the table of a CSV of run lengths: class 0 is the background, and the classes of a column follow.
 
@@ -58,14 +59,15 @@ def read_runs(
         path: The file.
         found: What `columns_of_runs` returns.
         reading: The options.
-        files: Function that returns all image files.
-        places: The folders from which the names of files may be paths.
+        finder: Finds the images.
 
     Raises:
         ValueError: If images do not exist, or a cell does not hold pairs of numbers.
     """
     head, lines, place = found
     columns = columns_beside_runs(head, lines, place)
+    if reading.group_by is not None:
+        columns.pop("group", None)  # a regular expression counts in place of a column that nobody named
     if reading.group_by in head:
         columns["group"] = head.index(str(reading.group_by))
     labels = _labels(lines, columns, place, path)
@@ -78,11 +80,11 @@ def read_runs(
         objects = shapes.setdefault(name, [])
         split, group = (cell_of(line, columns[each]) if each in columns else "" for each in ("split", "group"))
         if not facts.get(name, ("", ""))[0]:
-            facts[name] = split, group
+            facts[name] = split_of_row(split, name, path), group
         if text := runs_in(line, place):
             _refuse_text(text, name, path)
-            objects.append((numbers.get(label, 1), Starts(text)))
-    images = FileNames(files, places).find_all(list(shapes), lambda each: not is_mask_folder(each.parent.name))
+            objects.append((numbers[label] if classes else 1, Starts(text)))
+    images = finder.find_all(list(shapes), lambda each: not is_mask_folder(each.parent.name))
     missing = [name for name, image in zip(shapes, images, strict=True) if image is None]
     if missing and (len(missing) == len(shapes) or reading.broken != "skip"):
         raise ValueError(
@@ -97,7 +99,7 @@ def read_runs(
     table = Table(path, samples, (NAMES[0], *classes) if classes else NAMES)
     if missing:
         table.doubts.append(f"{len(missing):,} files in {path} are not there and are left out: {some(missing)}")
-    _add_unlisted(table, files())
+    _add_unlisted(table, finder.files)
     table.samples.sort(key=lambda sample: sample.image)
     return table
 
@@ -108,7 +110,7 @@ def _labels(lines: Sequence[Sequence[str]], columns: dict[str, int], place: int,
         return [""] * len(lines)
     drawn = [line for line in lines if runs_in(line, place)]
     labels_of(drawn, columns, {}, path)  # an object needs a class; an image without any does not
-    return [cell_of(line, columns["label"]) for line in lines]
+    return [plain_label(cell_of(line, columns["label"])) for line in lines]
 
 
 def _refuse_text(text: str, name: str, path: Path) -> None:

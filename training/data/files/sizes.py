@@ -22,8 +22,8 @@ def with_sizes(table: Table, facts: dict[Path, Facts], reading: Reading) -> Tabl
     Only the headers of the files are read.
 
     Raises:
-        ValueError: If a mask of an object cannot be read or has another size than its image, or run lengths do not
-            fit into it.
+        ValueError: If a mask of an object cannot be read or does not have the size of its image, or run lengths do
+            not fit into it.
     """
     if not any(isinstance(sample.mask, Drawn) and sample.mask.size == _OPEN for sample in table.samples):
         return table

@@ -43,8 +43,8 @@ def with_groups(table: Table, group_by: str | None) -> Table:
         lost = [sample.image.name for sample, place in zip(samples, places, strict=True) if place is None]
         if lost:
             raise ValueError(
-                "`group_by` (--group-by) must be found in each path, such as 'patient\\d+', or be a column of the "
-                f"split file. Received: {group_by!r}, which is not in {some(lost)}"
+                "`group_by` (--group-by) must be a pattern that occurs in each path, such as 'patient\\d+', or a "
+                f"column of the split file. Received: {group_by!r}, which is not in {some(lost)}"
             )
         groups = [(place[1] if place.re.groups else place[0]) for place in places if place]
         samples = [dataclasses.replace(sample, group=group) for sample, group in zip(samples, groups, strict=True)]

@@ -34,6 +34,8 @@ class Summary:
         doubts: Sentences on what looks wrong with the files, of which `load_data` warns.
         hints: Sentences on what looks wrong with the numbers.
         example: Function that reads the image of a sample, and its mask `(height, width)` or None, by its number.
+        objects: Function that reads the mask of a sample with a number for each object, `(height, width)`; None if
+            the masks do not keep objects apart.
     """
 
     place: Path
@@ -50,10 +52,15 @@ class Summary:
     doubts: list[str]
     hints: list[str]
     example: Callable[[int], tuple[np.ndarray, np.ndarray | None]]
+    objects: Callable[[int], np.ndarray] | None = None
+
+    def numbers(self, split: str) -> list[int]:
+        """Returns the numbers of the samples of a split, in the order of its batches."""
+        return in_turns(self.samples, split)
 
     def files(self, split: str) -> list[str]:
         """Returns the files of a split, in the order of its batches, with slashes; pages have numbers."""
-        found = [self.samples[number] for number in in_turns(self.samples, split)]
+        found = [self.samples[number] for number in self.numbers(split)]
         root = self.place if self.place.is_dir() else self.place.parent
         names = [
             (each.image.relative_to(root) if each.image.is_relative_to(root) else each.image).as_posix()
@@ -110,6 +117,7 @@ def summarise(
         doubts=table.doubts,
         hints=hints,
         example=reader.example,
+        objects=reader.objects if reader.meaning.kind == "instances" else None,
     )
 
 

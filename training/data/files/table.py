@@ -118,7 +118,7 @@ class Reading:
         mask_suffix: The end of the name of a mask, behind the name of its image.
         masks_as: The meaning of the numbers or colours in masks.
         ignore_class: The label of pixels that do not count.
-        class_names: The names of the classes: a sequence, text with commas, or a file.
+        class_names: The names of the classes: a sequence, comma-separated text, or a file.
         group_by: A regular expression, or a column of `split_file`.
         pages: The meaning of the pages of a stack: `"auto"`, `"images"` or `"channels"`.
         value_range: The values that become 0 and 1.

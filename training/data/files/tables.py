@@ -5,17 +5,41 @@ from pathlib import Path
 
 from dropzoo.training.data.files.listing import Listing, folders_in, has_images
 from dropzoo.training.data.files.merge import merge_splits
+from dropzoo.training.data.files.names import FileNames
 from dropzoo.training.data.files.roles import split_in_name
-from dropzoo.training.data.files.rows import lists_images, lists_runs, read_rows
+from dropzoo.training.data.files.rows import finder_in, lists_images, lists_runs, read_rows
 from dropzoo.training.data.files.table import Reading, Table, some
+
+
+def has_runs(root: Path) -> bool:
+    """Returns whether a folder holds a table of run lengths that is no form to fill in."""
+    return any(not is_form(path) and _has_runs(path) for path in _tables_in(root))
+
+
+def _has_runs(path: Path) -> bool:
+    try:
+        return lists_runs(path)
+    except ValueError:
+        return False
+
+
+def _tables_in(root: Path) -> list[Path]:
+    return sorted(path for path in root.iterdir() if path.suffix.lower() in (".csv", ".tsv"))
+
+
+def is_form(path: Path) -> bool:
+    """Returns whether a table is an example of a submission, whose labels mean nothing."""
+    return "submission" in path.stem.lower()
 
 
 def listed_in_csv(root: Path, reading: Reading, listing: Listing) -> Table | None:
     """Returns the table of the CSV in a folder whose labels are not those of class folders."""
-    files = sorted(path for path in root.iterdir() if path.suffix.lower() in (".csv", ".tsv"))
-    files = [path for path in files if lists_images(path, root)]
-    examples = [path for path in files if "submission" in path.stem.lower()]  # forms with labels that mean nothing
-    files = [path for path in files if path not in examples]
+    files = _tables_in(root)
+    finder = finder_in(root, root)
+    found = [path for path in files if lists_images(path, finder)]
+    _refuse_lost([path for path in files if path not in found and not is_form(path)], finder)
+    files = [path for path in found if not is_form(path)]
+    examples = [path for path in found if is_form(path)]
     files = [path for path in files if lists_runs(path)] or files  # masks count more than facts about images
     if not files:
         return None
@@ -23,10 +47,11 @@ def listed_in_csv(root: Path, reading: Reading, listing: Listing) -> Table | Non
     are_classes = len(folders) > 1 and not all(split_in_name(each.name) for each in folders)
     if are_classes and len(files) > 1:
         return None
-    table = _of_files(root, files, reading)
+    table = _of_files(root, files, reading, finder)
     if are_classes and table.task == "classification" and _follows(table, folders):
         return None
-    table.notes.append(f"Labels are those of {' and '.join(map(str, files))}")
+    what = "Masks" if table.task == "segmentation" else "Labels"
+    table.notes.append(f"{what} are those of {' and '.join(map(str, files))}")
     if examples:
         table.notes.append(
             f"{some([path.name for path in examples])} looks like a form to fill in and is not read"
@@ -34,15 +59,25 @@ def listed_in_csv(root: Path, reading: Reading, listing: Listing) -> Table | Non
     return table
 
 
-def _of_files(root: Path, files: Sequence[Path], reading: Reading) -> Table:
+def _refuse_lost(files: Sequence[Path], finder: FileNames) -> None:
+    """Raises a ValueError for a table of run lengths whose images have other names, if there are images."""
+    for path in files:
+        if _has_runs(path) and finder.files:
+            raise ValueError(
+                f"{path} holds masks as run lengths, but its first names of images are no files. Write the path "
+                "of each image into its column of files, or move the table away if it is not needed"
+            )
+
+
+def _of_files(root: Path, files: Sequence[Path], reading: Reading, finder: FileNames) -> Table:
     """Returns the table of one CSV, or of one for each split: train.csv and test.csv."""
-    tables = {path: read_rows(path, root, reading) for path in files}
+    tables = {path: read_rows(path, root, reading, finder) for path in files}
     if len(files) == 1:
         return tables[files[0]]
     splits = [split_in_name(path.stem) for path in files]
     if "" in splits or len(set(splits)) < len(splits):
         raise ValueError(
-            f"Several tables list images: {some([str(path) for path in files])}. Pass the one that counts as "
+            f"Several tables list images: {some([str(path) for path in files])}. Pass the right one as "
             "`split_file` (--split-file)"
         )
     return merge_splits(root, dict(zip(splits, tables.values(), strict=True)))
