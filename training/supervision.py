@@ -10,6 +10,7 @@ from keras import layers as kl
 
 from dropzoo import models
 from dropzoo.common.checks import check_keras_model, did_you_mean, unknown
+from dropzoo.common.keras_internals import hold_layer
 from dropzoo.models.blocks.resize import CropLike
 from dropzoo.models.graph.endings import output_activation
 
@@ -67,6 +68,7 @@ class DeepSupervision(keras.Model):
         super().__init__(inputs=model.input, outputs=model.output, name=name or model.name)
         self.original, self.sites = model, chosen
         self._with_heads = keras.Model(model.input, [model.output, *heads])
+        hold_layer(self, self._with_heads)
         shares = [1.0, *(1.0 / ratio for ratio in ratios)]
         #: The weights of the losses: of the masks in full size, then of each site.
         self.weights_of_losses = [share / sum(shares) for share in shares]

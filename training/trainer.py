@@ -366,8 +366,8 @@ class Trainer:
                 optimizer,
                 settled.loss,
                 loss_weights=asked.loss_weights,
-                metrics=metrics,
-                weighted_metrics=weighted,
+                metrics=metrics or None,  # Keras 3.10 refuses an empty list for several outputs
+                weighted_metrics=weighted or None,
                 jit_compile=False,
             )
 

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from dropzoo.common.checks import check_keras_model, check_tensorflow
 from dropzoo.common.keras_internals import flatten_layers, recorded_graph
+from dropzoo.common.keras_versions import NEED_SIZES
 from dropzoo.models.graph.endings import channels_first_outputs, output_meanings, recorded_meanings
 from dropzoo.serving.montecarlo.inputs import Inputs, InputsLike
 from dropzoo.serving.montecarlo.kinds import compiled_losses, kind_by_loss, name_of_loss, says_nothing
@@ -76,15 +77,14 @@ class Reader:
     def traced(self, function: Callable[..., Any], *others: tf.TensorSpec) -> Any:
         """Returns a `tf.function` of the inputs, as a list, and of other tensors, with one trace for all sizes.
 
-        Keras can run a `TimeDistributed` in a graph only if its length is known. With such a layer each size has a
-        trace.
+        Keras can run some layers in a graph only if their sizes are known. With such a layer each size has a trace.
 
         Args:
             function: The function to trace.
             others: The specs of the other tensors.
         """
-        mapped = any(isinstance(layer, keras.layers.TimeDistributed) for layer in flatten_layers(self.model))
-        if mapped and any(None in shape[1:] for shape in self.inputs.shapes):
+        sized = any(isinstance(layer, NEED_SIZES) for layer in flatten_layers(self.model))
+        if sized and any(None in shape[1:] for shape in self.inputs.shapes):
             return _BySize(function, others)
         return tf.function(function, input_signature=[list(self.inputs.specs), *others], autograph=False)
 

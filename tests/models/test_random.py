@@ -25,7 +25,10 @@ class PathDrop(K.Layer):
         self.rate, self.draws = rate, keras.random.SeedGenerator(1)
 
     def call(self, x, training=False):
-        return x if not training else x * (keras.random.uniform((1,), seed=self.draws) >= self.rate)
+        if not training:
+            return x
+        keep = keras.random.uniform((1,), seed=self.draws) >= self.rate
+        return x * keras.ops.cast(keep, x.dtype)
 
 
 class SurvivalDrop(K.Layer):

@@ -186,7 +186,7 @@ def test_litert_agrees_on_the_deterministic_signature(tmp_path):
     x = np.random.default_rng(0).random((1, 16, 16, 1), "float32")
     path = serving.export_model(tiny_unet((16, 16, 1)), tmp_path / "1", 0)
     converted = tf.lite.TFLiteConverter.from_saved_model(str(path), signature_keys=["serving_default"]).convert()
-    with pytest.warns(UserWarning, match="tf.lite.Interpreter is deprecated"):
+    with pytest.warns(UserWarning, match="tf.lite.Interpreter is deprecated|Please use the LiteRT interpreter"):
         interpreter = tf.lite.Interpreter(model_content=converted)
     found = interpreter.get_signature_runner("serving_default")(images=x)
     for key, value in load(path).signatures["serving_default"](images=x).items():

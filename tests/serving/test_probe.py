@@ -36,8 +36,8 @@ PLAIN = {  # the layer, and the rank of its inputs
 @pytest.mark.parametrize(("make", "rank"), PLAIN.values(), ids=PLAIN)
 def test_a_plain_layer_gives_a_tensor_like_its_output(make, rank):
     layer, shape = make(), (5, *[8] * (rank - 2), 4)
-    like = layer.compute_output_spec(keras.KerasTensor(shape))
     layer.build(shape)
+    like = layer.compute_output_spec(keras.KerasTensor(shape))
     assert probe._is_plain(layer)
 
     @tf.function(input_signature=[tf.TensorSpec(shape)], autograph=False)

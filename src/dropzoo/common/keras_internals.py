@@ -27,7 +27,7 @@ NAMES = {
     "keras.src.models.functional.Functional": "KerasFunctional",
     "keras.src.saving.serialization_lib.SafeModeScope": "own_code_is_safe",
     "keras.Model._flatten_layers": "flatten_layers",
-    "keras.Layer._layers": "sublayers_of",
+    "keras.Layer._layers": "sublayers_of, hold_layer",
     "keras.Layer._seed_generators": "seed_generators_of, hand_to_steps",
     "keras.Variable._value": "is_in_step",
     "keras.Sequential._functional": "recorded_graph",
@@ -73,6 +73,15 @@ def flatten_layers(model: keras.Layer, include_self: bool = True) -> list[keras.
 def sublayers_of(layer: keras.Layer) -> list[keras.Layer]:
     """Returns the direct sublayers of a layer, each once; only models have a public `layers`."""
     return list({id(child): child for child in layer._layers}.values())
+
+
+def hold_layer(model: keras.Model, layer: keras.Layer) -> None:
+    """Makes the variables of a layer that is an attribute of a Functional model variables of the model.
+
+    Keras does so from version 3.13 on. Before, they are not trained.
+    """
+    if layer not in sublayers_of(model):
+        model._layers.append(layer)
 
 
 def seed_generators_of(layer: keras.Layer) -> list[keras.random.SeedGenerator]:

@@ -5,6 +5,8 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import keras
+
 from dropzoo.common.files import whole_file
 
 #: Arguments that later versions add to the configs of layers and initializers that Keras 3.10 has too, with their
@@ -18,6 +20,11 @@ NEWER_ARGUMENTS = {
     "renorm_clipping": None,
     "renorm_momentum": 0.99,
 }
+
+#: Layers that run in a graph only if the sizes of their inputs are known.
+NEED_SIZES: tuple[type[keras.Layer], ...] = (keras.layers.TimeDistributed,)
+if tuple(map(int, keras.__version__.split(".")[:2])) < (3, 12):
+    NEED_SIZES += (keras.layers.Flatten,)
 
 
 def without_newer_arguments(config: Any) -> Any:
