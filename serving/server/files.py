@@ -170,6 +170,10 @@ def read_with_size(
         )
     image = _decode(data, channels, limits, any_numbers=pixels.stored is not None)[None]
     own = (image.shape[1], image.shape[2])
+    if 0 in own:  # newer versions of tifffile read some damaged files so
+        raise Refused(
+            400, "The image has no pixels, so the file may be damaged. Save the image again, and send it"
+        )
     check_bits(image.dtype != np.uint8, pixels)
     if spec.dtype == tf.uint8 and image.dtype != np.uint8:
         raise Refused(

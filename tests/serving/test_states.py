@@ -31,6 +31,13 @@ KINDS = {
 }
 
 
+known_batches = pytest.mark.skipif(
+    keras.__version__.startswith("3.12."),
+    reason="Keras 3.12 cannot run stateful layers in a graph with batches of any size",
+)
+
+
+@known_batches
 @pytest.mark.parametrize("make", KINDS.values(), ids=KINDS)
 def test_samples_begin_with_the_same_states(make):
     model = make()
@@ -50,6 +57,7 @@ def test_samples_begin_with_the_same_states(make):
     np.testing.assert_allclose(samples, np.stack([expected] * 3, 1), atol=1e-6)
 
 
+@known_batches
 def test_attributions_and_exports_begin_with_the_same_states(tmp_path):
     model = KINDS["before"]()
     model(X)

@@ -111,10 +111,17 @@ def _outer(series: Any) -> tuple[str, tuple[int, ...]]:
 
     The other axes are those of the page and some of size 1, such as S behind YX, which no page names.
     """
-    shape = series.get_shape(squeeze=False)
+    axes, shape = _axes(series)
     pages = math.prod(shape) // max(1, math.prod(series.keyframe.shape))
     count = next((n for n in range(len(shape)) if math.prod(shape[:n]) == pages), 0)
-    return series.get_axes(squeeze=False)[:count], shape[:count]
+    return axes[:count], shape[:count]
+
+
+def _axes(series: Any) -> tuple[str, tuple[int, ...]]:
+    """The axes of a series and their sizes. Older versions of tifffile leave out those of size 1 unless they are asked."""
+    if hasattr(series, "get_shape"):
+        return series.get_axes(squeeze=False), series.get_shape(squeeze=False)
+    return series.axes, series.shape
 
 
 def _places(number: int, outer: str, shape: tuple[int, ...], inner: str, channels: int) -> Iterator[_Place]:
@@ -136,7 +143,7 @@ def _places(number: int, outer: str, shape: tuple[int, ...], inner: str, channel
 
 def _planes(series: Any, place: _Place) -> list[int]:
     """The numbers of the pages of the file that an image consists of: one, or one for each channel."""
-    shape = series.get_shape(squeeze=False)[: len(place.index)]
+    shape = _axes(series)[1][: len(place.index)]
     counts = [range(n) if i is None else [i] for i, n in zip(place.index, shape, strict=True)]
     grid = np.arange(math.prod(shape)).reshape(shape)
     return [int(n) for n in grid[np.ix_(*counts)].ravel()] if shape else [0]
