@@ -118,7 +118,7 @@ def _outer(series: Any) -> tuple[str, tuple[int, ...]]:
 
 
 def _axes(series: Any) -> tuple[str, tuple[int, ...]]:
-    """The axes of a series and their sizes. Older versions of tifffile leave out those of size 1 unless they are asked."""
+    """The axes of a series and their sizes, those of size 1 too in versions of tifffile that can give them."""
     if hasattr(series, "get_shape"):
         return series.get_axes(squeeze=False), series.get_shape(squeeze=False)
     return series.axes, series.shape
