@@ -77,7 +77,7 @@ class Reader:
     def traced(self, function: Callable[..., Any], *others: tf.TensorSpec) -> Any:
         """Returns a `tf.function` of the inputs, as a list, and of other tensors, with one trace for all sizes.
 
-        Keras can run some layers in a graph only if their sizes are known. With such a layer each size has a trace.
+        Keras can run some layers in a graph only if their sizes are known. With such a layer, each size has one.
 
         Args:
             function: The function to trace.
