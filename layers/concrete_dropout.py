@@ -16,7 +16,7 @@ from dropzoo.layers.draws import Draw, Tensor
 class ConcreteDropout(Stochastic, keras.layers.Wrapper):
     """Dropout on the inputs of a dense layer or convolution, at a rate that is learned like a weight.
 
-    The rate adapts to the uncertainty: it is high if the data are few or noisy, and falls as more data are added.
+    The rate adapts to the uncertainty: it is high if data are scarce or noisy, and falls as more data are added.
 
     In training the inputs are multiplied by `(1 - z) / (1 - rate)` with the relaxed draw
     `z = sigmoid((logit(rate) + logit(u)) / temperature)`, where `u ~ U(0, 1)`. The relaxation gives the rate a

@@ -21,10 +21,10 @@ class CutoutDropout(BaseDropout):
 
     The rectangle has the proportions of the map and lies anywhere, even partly outside. A rectangle of `h` rows
     can lie at `size + h - 1` places on a map of `size` rows, and `h` of these places cover a given row, wherever
-    that row is. So the row is covered with probability `h / (size + h - 1)`. `h` is drawn from the two
-    neighbouring whole numbers whose probabilities are just below and just above `sqrt(rate)`, such that a row is
-    covered with probability `sqrt(rate)` on average. The width is drawn in the same way. So every unit is dropped
-    with probability `rate`, at the border as well as in the middle. Kept units are scaled by `1 / (1 - rate)`.
+    that row is. So the row is covered with probability `h / (size + h - 1)`. `h` is drawn from two neighbouring
+    whole numbers, one for which this probability is just below `sqrt(rate)` and one for which it is just above, so
+    that it is `sqrt(rate)` on average. The width is drawn in the same way. So every unit is dropped with
+    probability `rate`, at the border as well as in the middle. Kept units are scaled by `1 / (1 - rate)`.
 
     Differs from the paper, where the square has a fixed side and its centre lies on the image, so that the middle
     is covered more often than the border, and where pixels are not scaled.

@@ -81,8 +81,8 @@ def list_sites(model: str | keras.Model, *, edges: bool = False, **options: Any)
         model: A Functional or Sequential model, or the name of a model, which is then built with `options`. A site
             in a nested model is called `<nested model>/<site>`. A layer that is called several times has the sites
             `<layer>_call1`, `<layer>_call2`, ...
-        edges: Bool. If True, the result also has edges: if several layers read a tensor, one edge for each of
-            them, such as `"enc->join"`. Dropout on an edge only affects this layer.
+        edges: Bool. If True, the result also has edges: a tensor that several layers read has one edge for each of
+            them, such as `"enc->join"`. Dropout on this edge only affects `join`.
         options: If `model` is a name, the options of `build_model`; all have defaults.
 
     Raises:

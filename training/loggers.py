@@ -128,8 +128,8 @@ class MLflowLogger(keras.callbacks.Callback):
     """Writes the metrics of each epoch to MLflow, with the rate and the dropped fraction of every site.
 
     It needs the package mlflow: `pip install '.[track]'`. If an MLflow run is active, the callback logs to this
-    run. Otherwise it starts a run and ends it after the training. If a failed training has left open a run that
-    this callback started, the callback ends that run, and starts a new one. The server is set by
+    run. Otherwise it starts a run and ends it after the training. If a run that this callback started was left
+    open because training failed, the callback ends that run and starts a new one. The server is set by
     `mlflow.set_tracking_uri`, or by the environment variable `MLFLOW_TRACKING_URI`.
 
     Args:

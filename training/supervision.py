@@ -97,7 +97,7 @@ class DeepSupervision(keras.Model):
         return super().compute_metrics(x, y, logits, sample_weight)
 
     def save(self, *args: Any, **kwargs: Any) -> Any:
-        """Saves the model that is trained, without the heads, so that callbacks write files that can be loaded."""
+        """Saves `model` without the additional convolutions, so that callbacks write files that can be loaded."""
         return self.original.save(*args, **kwargs)
 
     def export(self, *args: Any, **kwargs: Any) -> Any:

@@ -142,7 +142,8 @@ class Scope:
                     raise ValueError(
                         f"{key!r} means {inner.name!r}, which is called in the code of layer "
                         f"{call.layer.name!r}, a {type(call.layer).__name__}. Dropout cannot be put inside that "
-                        f"code: put it at {call.layer.name!r}, or add layers.get(...) to the code."
+                        f"code: put it at {call.layer.name!r}, or create layers.get(...) in its "
+                        "`__init__` and call it in its `call`."
                     )
 
     def _refuse_several_models(self, wanted: str, found: list[Place]) -> None:

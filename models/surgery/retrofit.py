@@ -101,9 +101,9 @@ def strip_dropout(model: keras.Model, share_weights: bool = False) -> keras.Mode
     The copy has the weights, the outputs in inference, the compile settings and the optimizer state of the
     original, which is not changed. If the output of a dropout layer is an output of the model, the layer becomes
     an `Identity` of the same name, so that losses that refer to it by name still work. A custom layer is removed
-    too if all of this holds: the name of its class contains "drop" or "StochasticDepth", it has no weights, and it
-    returns its input in inference. The dropout of Keras' recurrent and attention layers is set to 0. A warning
-    names the layers that still draw random numbers in the copy.
+    too if its class name contains "drop" or "StochasticDepth", it has no weights, and it returns its input in
+    inference. The dropout of Keras' recurrent and attention layers is set to 0. A warning names the layers that
+    still draw random numbers in the copy.
 
     Args:
         model: A Functional or Sequential model, built, as for `retrofit`.

@@ -254,8 +254,7 @@ def _check_dtype(image_dtype: str, dtype: str, pixels: Pixels) -> None:
         raise ValueError(
             f"The model was trained on files with black at {low:g} and white at {high:g} (`value_range`), and "
             f"arrays of integers cannot be scaled by this range. Received: image_dtype={image_dtype!r}. Export "
-            f"it as "
-            "image_dtype='float32', and scale the images before they are sent"
+            "the model with image_dtype='float32', and scale the images before you send them"
         )
     if not tf.as_dtype(dtype).is_floating:
         wanted = _stored(dtype)

@@ -52,8 +52,8 @@ def _check(layers: Sequence[keras.Layer], format: str) -> None:
         dtype, holds = layer.compute_dtype, layer.weights and not flatten_layers(layer, include_self=False)
         if holds and keras.backend.is_float_dtype(dtype) and dtype not in _KNOWN[format]:
             raise ValueError(
-                f"A file of format={format!r} computes in float32. Received: the layer {layer.name!r} with "
-                f"weights and numbers of {layer.variable_dtype}. Build the model again after "
+                f"A file of format={format!r} computes in float32. Received: the layer {layer.name!r}, "
+                f"which computes in {dtype}. Build the model again after "
                 "keras.config.set_dtype_policy('float32'), and give it the weights: "
                 "new.set_weights(model.get_weights()); or use format='saved_model'"
             )

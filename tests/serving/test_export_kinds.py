@@ -142,9 +142,7 @@ class TestPrecision:
         if fits:
             with in_float32([model], format):
                 return
-        with pytest.raises(
-            ValueError, match=f"the layer 'wide' with weights and numbers of {policy}.*set_weights"
-        ):
+        with pytest.raises(ValueError, match=f"the layer 'wide', which computes in {policy}.*set_weights"):
             with in_float32([model], format):
                 pass
 

@@ -60,9 +60,9 @@ def calibrate(
             `Ensemble`, or a `TestTimeAugmentation`.
         images: Array of images, or batches `(images, labels)`: a `tf.data.Dataset`, a `keras.utils.PyDataset` or a
             `DataLoader`, which is read several times and may be larger than memory.
-        labels: Array of labels; None with a dataset. For `"multi_class"` and `"binary"` they are the numbers of
-            the classes, one for each image or pixel, also one-hot; for `"multi_label"` 0 or 1 for each label; for
-            `"regression"` the values.
+        labels: Array of labels; None with a dataset. For `"multi_class"` and `"binary"` they are class numbers, or
+            one-hot vectors, for each image or pixel; for `"multi_label"` 0 or 1 for each label; for `"regression"`
+            the values.
         temperature: True for one temperature, `"per_class"` for one temperature for each class (each class needs
             many examples), or False for none. A regression has no temperature.
         sites: `"as_is"` keeps the sites and rates of `predictor`. `"search"` chooses which sites drop, and at
@@ -75,8 +75,8 @@ def calibrate(
             values lie outside their intervals. See docs/guarantees.md for the conditions.
         confidence: Float in (0, 1), the probability with which `"error"` holds. The other guarantees hold on
             average.
-        classes: The classes for which `"miss"` and `"false"` hold; None for all classes. Each class needs held-out
-            examples, for `"set"` too.
+        classes: The classes for which `"miss"` and `"false"` hold; None for all classes. Each of them needs
+            held-out examples; for `"set"`, every class does.
         task: What the output of a model means, as for `MonteCarlo`; None for the task of the predictor.
         from_logits: Whether the output of a model is logits, as for `MonteCarlo`; None to find out, or to use what
             the predictor knows.

@@ -20,7 +20,7 @@ def predict_files(
     overlap: int = 64,
     on_error: Callable[[Path, Exception], None] | None = None,
 ) -> Iterator[Answer]:
-    """Yields the model's answer to each image in files, folders and stacks, and holds only a few in memory.
+    """Yields the model's answer to each image in files, folders and stacks, and holds only a few images in memory.
 
     Use it in a program instead of the command `dropzoo predict`. Files are read ahead, and images of the same size
     are computed together. Predicted masks have the size of the image.

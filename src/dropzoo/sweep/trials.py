@@ -74,7 +74,7 @@ class Axes:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Trial:
-    """One training: the config of a run, and its place in the space.
+    """One training run: its config, and its place in the space.
 
     Args:
         axes: The place in the space.

@@ -44,8 +44,8 @@ def read_layout(root: Path, reading: Reading) -> Table:
     """
     if root.is_file():
         raise ValueError(
-            f"Expected a folder. Received the file {root}. Pass its folder. Pass a table of images as "
-            "`split_file` (--split-file), unpack an archive, or pass arrays to `Trainer`"
+            f"Expected a folder. Received the file {root}. Pass its folder; or, for a table of images, "
+            "`split_file` (--split-file); or unpack it, if it is an archive; or pass arrays to `Trainer`"
         )
     if not root.is_dir():
         raise ValueError(
