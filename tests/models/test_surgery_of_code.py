@@ -64,7 +64,7 @@ def test_subclasses(recwarn):
     assert type(plain) is type(keras.Model(plain.inputs, plain.outputs))
     outer = keras.Sequential([keras.Input((4,)), Backbone(3, name="back"), K.Dense(2)])
     assert standing(models.retrofit(outer, {"dense": 0.1})) == ["back/dense"]
-    assert any("'back' was a Backbone" in str(w.message) for w in recwarn)
+    assert any("the copy of 'back' is not a Backbone" in str(w.message) for w in recwarn)
 
 
 class Tower(keras.Model):

@@ -66,7 +66,7 @@ def test_optimizers_that_are_wrong(spec, match):
     "options, match",
     [
         ({"schedule": "linear"}, "cosine"),
-        ({"warmup": 10.0}, "below the number of epochs"),
+        ({"warmup": 10.0}, "less than the number of epochs"),
         ({"ema": 1.0}, r"in \[0, 1\)"),
         ({"clip_norm": 0}, "positive"),
         ({"patience": 0}, "positive"),

@@ -102,8 +102,8 @@ class TestBadInput:
             (lambda x, y: (x, y - 1), "Received: -1"),
             (lambda x, y: (x, y + 0.5), "whole numbers"),
             (
-                lambda x, y: (x, np.eye(4)[y]),
-                r"number of a class, of the shape \(images\). Received: the shape \(32, 4\)",
+                lambda x, y: (x, np.eye(3)[y % 3]),
+                r"number of a class, of the shape \(images\). Received: the shape \(32, 3\)",
             ),
             (lambda x, y: (x, np.where(y == 0, np.nan, y)), "finite"),
             (lambda x, y: (x[y != 2], y[y != 2]), "none of class 2"),

@@ -54,7 +54,7 @@ def test_bad_input(mc, held_out):
         with pytest.raises(ValueError, match=message):
             serving.cheapest_sites(mc, images, options.pop("labels", labels), **options)
     cal = serving.calibrate(mc, images, labels, verbose=0)
-    with pytest.raises(ValueError, match="choose the cheapest sites of a MonteCarlo without `calibration=`"):
+    with pytest.raises(ValueError, match="choose the cheapest sites with a MonteCarlo without `calibration=`"):
         serving.cheapest_sites(serving.MonteCarlo(mc.model, calibration=cal), images, labels)
 
 

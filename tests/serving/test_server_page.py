@@ -126,7 +126,7 @@ def test_the_page_needs_no_network_and_a_name_is_no_markup(cnn_export, tmp_path)
     page = module.page_for("cnn", Limits())
     assert not re.findall(r"(?:src|href)=[\"'](?!data:)|url\(|https?://|@import", page)
     assert 'const MODEL = "cnn", MOST_PIXELS = 4194304;' in page and "<title>cnn</title>" in page
-    with pytest.raises(ValueError, match="A model's name may have letters"):
+    with pytest.raises(ValueError, match="A model's name may only have letters"):
         module.page_for("<script>", Limits())
 
 

@@ -263,7 +263,7 @@ def test_a_file_that_is_not_whole_is_read_as_far_as_it_goes(tmp_path, made_up, n
     assert shown.err.startswith("Warning: ") and "line 14 is incomplete" in shown.err and ".py" not in shown.err
     file.write_bytes(lines[0].replace(b'"folds"', b'"fields"'))
     with pytest.raises(
-        ValueError, match="another version: line 1: Unknown argument of Space 'fields'. Did you mean"
+        ValueError, match="another version of dropzoo: line 1: Unknown argument of Space 'fields'. Did you mean"
     ):
         sweep_file.read(file)
 

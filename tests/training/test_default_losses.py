@@ -153,7 +153,11 @@ UNDECIDED = {
     "a void label of 255": (dense, np.where(MASKS == 2, 255, MASKS), "labels up to 255.*ignore_class"),
     "identities as floats": (flat, LABELS * 300.0, "classes would be from 0 to 2.*ignore_class"),
     "fractions for classes": (flat, HEIGHTS, "they are not classes, but there are 3 outputs"),
-    "ages for one output": (lambda: flat(1), LABELS * 30, "there are too few outputs, or numbers"),
+    "ages for one output": (
+        lambda: flat(1),
+        LABELS * 30,
+        "they may be numbers, or classes, for which there are too few outputs",
+    ),
     "heights for a sigmoid": (lambda: flat(1, "sigmoid"), HEIGHTS, "goes through a sigmoid"),
     "only 0.0": (lambda: flat(1), np.zeros(ROWS), "do not show whether they are labels or numbers"),
     "shares for logits": (flat, RNG.dirichlet(np.ones(3), ROWS), "they may be labels or numbers"),

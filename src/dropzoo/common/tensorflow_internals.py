@@ -24,7 +24,6 @@ NAMES = {
     "CacheDataset._filename": "writes_files: whether a cache is in a file or in memory",
     "_SnapshotDataset": "writes_files: the type of a dataset that takes a snapshot",
     "tf.recompute_grad.inner": "recomputed_calls: the function that runs the forward pass",
-    "_XlaMustCompile, _noinline": "inlined: the attributes of functions that TensorFlow never inlines",
     "tf.recompute_grad.inner_recompute_grad": "recomputed_calls: the function that runs it again",
 }
 
