@@ -78,7 +78,7 @@ def sublayers_of(layer: keras.Layer) -> list[keras.Layer]:
 def hold_layer(model: keras.Model, layer: keras.Layer) -> None:
     """Makes the variables of a layer that is an attribute of a Functional model variables of the model.
 
-    Keras does so from version 3.13 on. Before, they are not trained.
+    Keras 3.15 does so itself. Keras 3.12 and older do not, and such variables would not be trained.
     """
     if layer not in sublayers_of(model):
         model._layers.append(layer)
