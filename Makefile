@@ -21,7 +21,7 @@ QUICK := tests/common tests/layers/test_contract.py tests/layers/test_layers.py 
   tests/training/test_losses_metrics.py tests/serving/test_monte_carlo_cut.py tests/sweep/test_sweep_space.py \
   tests/cli/test_options.py tests/test_evidence.py tests/test_house.py
 
-.PHONY: help check quick demo test test-all test-backends test-oldest test-middle test-nightly test-published lint docs bench evidence clean
+.PHONY: help check quick demo test test-more test-all test-backends test-oldest test-middle test-nightly test-published lint docs bench evidence clean
 
 help:  ## prints this list
 	@sed -n 's/^\([a-z-]*\):.*  ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -32,8 +32,11 @@ check: .venv/dev  ## runs lint and quick, for the inner loop
 demo: .venv/core  ## trains, samples and exports two models; writes demo/report.html
 	$(KEEP_BYTECODE) $(BIN)/dropzoo demo --out demo
 
-test: .venv/dev  ## runs all tests but the slow ones; of large tables a part that covers every row and value
-	$(KEEP_BYTECODE) $(BIN)/python -m pytest -q -n auto --maxprocesses 8 --dist worksteal
+test: .venv/dev  ## runs the tests, in six minutes on two cores; of tests that take seconds a part, or none
+	$(KEEP_BYTECODE) $(BIN)/python -m pytest -q -n auto --maxprocesses 8 --dist worksteal --cases main
+
+test-more: .venv/dev  ## runs all tests but the slow ones, in a quarter of an hour, before a change is merged
+	$(KEEP_BYTECODE) $(BIN)/python -m pytest -q -n auto --maxprocesses 8 --dist worksteal $(ARGS)
 
 test-all: .venv/dev  ## runs every case of every test and the slow ones, for an hour or two, before a release
 	$(KEEP_BYTECODE) $(BIN)/python -m pytest -q -n auto --maxprocesses 8 --dist worksteal --cases all -m "not gpu" \

@@ -16,13 +16,14 @@ import _covering
 
 FEW = 3
 HELP = (
-    f"few: the first {FEW} cases of each test. covering (the default): of a test with the mark `covering`, each "
-    "row and each value and pair of values beside the rows; of other tests, all. all: all cases of all tests."
+    f"few: the first {FEW} cases of each test. main: of a test with the mark `costly`, as many cases as the mark keeps. "
+    "covering (the default): of a test with the mark `covering`, each row and each value and pair of values beside the "
+    "rows; of other tests, all. all: all cases of all tests. few and main hold for covering, too."
 )
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--cases", choices=("few", "covering", "all"), default="covering", help=HELP)
+    parser.addoption("--cases", choices=("few", "main", "covering", "all"), default="covering", help=HELP)
 
 
 @pytest.hookimpl(trylast=True)  # when the slow ones are out already
@@ -34,7 +35,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     tests: dict[str, list[pytest.Item]] = {}
     for item in items:
         tests.setdefault(item.nodeid.partition("[")[0], []).append(item)
-    kept = {item for cases in tests.values() for item in covering(cases)[: FEW if asked == "few" else None]}
+    parts = {"few": lambda cases: main(cases)[:FEW], "main": main, "covering": lambda cases: cases}
+    kept = {item for cases in tests.values() for item in parts[asked](covering(cases))}
     config.hook.pytest_deselected(items=[item for item in items if item not in kept])
     items[:] = [item for item in items if item in kept]
 
@@ -48,12 +50,24 @@ def covering(cases: list[pytest.Item]) -> list[pytest.Item]:
     return [cases[i] for i in _covering.covering(params, rows=mark.args[0])]
 
 
+def main(cases: list[pytest.Item]) -> list[pytest.Item]:
+    """Returns as many cases of a test as its mark `costly` keeps, evenly from the table, of each test from others."""
+    mark = cases[0].get_closest_marker("costly")
+    if mark is None:
+        return cases
+    keep, first = mark.kwargs["keep"], zlib.crc32(cases[0].nodeid.partition("[")[0].encode())
+    chosen = {(first + i * len(cases) // keep) % len(cases) for i in range(min(keep, len(cases)))}
+    return [cases[i] for i in sorted(chosen)]
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    if config.getoption("cases") == "few":
-        terminalreporter.write_line(
-            f"Left out: more than {FEW} cases of a test, and the files on training, sampling, export, "
-            "servers, sweeps and the command line. `make test` runs them."
-        )
+    left_out = {
+        "few": f"more than {FEW} cases of a test, and the files on training, sampling, export, servers, sweeps and "
+        "the command line. `make test` runs them.",
+        "main": "tests that take seconds, and most cases of tests with costly cases. `make test-more` runs them.",
+    }
+    if config.getoption("cases") in left_out:
+        terminalreporter.write_line(f"Left out: {left_out[config.getoption('cases')]}")
 
 
 def pytest_configure(config: pytest.Config) -> None:

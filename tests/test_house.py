@@ -112,6 +112,7 @@ def test_a_wrong_call_across_two_packages_is_reported(tmp_path):
     assert '"int", variable has type "str"' in run.stdout and '"dropzoo.nothing"' in run.stdout
 
 
+@pytest.mark.costly(keep=3)
 @pytest.mark.parametrize("name", MAY_USE)
 def test_arrows_run_one_way(name):
     allowed = (name, *MAY_USE[name])

@@ -95,6 +95,7 @@ def test_public_names_exist(name):
         assert getattr(module, public).__doc__
 
 
+@pytest.mark.costly(keep=3)
 @pytest.mark.parametrize("name", MODULES)
 def test_examples_in_docstrings_run(name):
     if name.endswith(".ray"):
@@ -107,6 +108,7 @@ def test_examples_in_docstrings_run(name):
     assert failed == 0
 
 
+@pytest.mark.costly(keep=3)
 @pytest.mark.parametrize(
     "page", ["README.md", "docs/training.md", "docs/uncertainty.md", "docs/guarantees.md", "docs/predictions.md"]
 )
@@ -154,6 +156,7 @@ def test_the_tables_of_layers_and_plans_are_those_of_the_code(tables):
     assert re.findall(r"^\| `(\w+)` \|", models_table, re.M) == dropzoo.models.list_models(), STALE
 
 
+@pytest.mark.costly(keep=3)
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=[pytest.mark.slow] * (n in LARGE)) for n in dropzoo.models.list_models()]
 )

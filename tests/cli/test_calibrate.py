@@ -42,6 +42,7 @@ def own(trained, tmp_path) -> Path:
     return Path(shutil.copytree(trained, tmp_path / "run"))
 
 
+@pytest.mark.costly(keep=0)
 def test_a_run_is_calibrated_on_its_validation_images(own, capsys):
     status, out, error = run(
         capsys, "calibrate", str(own), "--guarantee", "set=0.1", "--guarantee", "error=0.8", "--mc", "4"
@@ -55,6 +56,7 @@ def test_a_run_is_calibrated_on_its_validation_images(own, capsys):
     assert "It does not hold for images from elsewhere" in out and "Saved" in out
 
 
+@pytest.mark.costly(keep=3)
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -93,6 +95,7 @@ def test_void_labels_are_left_out(monkeypatch):
     assert asked["ignore_class"] == 255
 
 
+@pytest.mark.costly(keep=0)
 @pytest.mark.filterwarnings("always:.*training images of the run")
 def test_training_images_are_warned_of(own, capsys, tmp_path):
     """A folder of another name that holds images that the run was trained on."""
@@ -114,6 +117,7 @@ def test_a_file_is_calibrated_on_the_images_that_are_given(own, capsys, tmp_path
     assert serving.Calibration.load(tmp_path / "mine.calibration.json").data == "data"
 
 
+@pytest.mark.costly(keep=0)
 def test_masks_get_contours_and_intervals_of_measurements(capsys, tmp_path, monkeypatch):
     random = np.random.default_rng(0)
     for folder in ("images", "masks"):

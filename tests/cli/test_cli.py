@@ -14,6 +14,7 @@ from _cli import TINY, run
 from dropzoo import layers, models, training
 
 
+@pytest.mark.costly(keep=0)
 def test_bench(capsys):
     data = ["--data", "digits", "--batch-size", "64", "--seconds", "0.1"]
     status, out, _ = run(capsys, "bench-input", *data, "--augment", "yes")
@@ -110,6 +111,7 @@ def test_a_setting_that_a_runs_file_lacks_has_its_default(cnn_run, tmp_path, cap
     assert status == 2 and "label_smoothing" in err
 
 
+@pytest.mark.costly(keep=0)
 def test_rates_on_a_schedule(tmp_path, capsys):
     out = tmp_path / "run"
     command = ["train", "simple_cnn", "--data", "digits", "--out", str(out), *TINY, "--dropout", "head=0"]
@@ -121,6 +123,7 @@ def test_rates_on_a_schedule(tmp_path, capsys):
     assert status == 2 and "holds another run" in err and "start=0.7" in err
 
 
+@pytest.mark.costly(keep=0)
 def test_a_stopped_run_goes_on(tmp_path, capsys):
     """Stopped after its first epoch, it ends with the weights of the run that was not."""
     import keras
@@ -172,6 +175,7 @@ def test_evaluate(cnn_run, capsys):
     )
 
 
+@pytest.mark.costly(keep=0)
 def test_evaluate_any_model_on_any_data(cnn_run, unet_run, capsys):
     own = run(capsys, "evaluate", str(cnn_run))
     for model in (cnn_run, cnn_run / "model.keras"):

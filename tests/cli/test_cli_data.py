@@ -83,6 +83,7 @@ def test_a_run_whose_data_have_changed(trained, capsys, change, says, evaluates)
     assert status == 2 and says in err and Path("run/run.json").read_bytes() == before
 
 
+@pytest.mark.costly(keep=0)
 def test_a_run_finds_its_data_from_elsewhere(two_classes, tmp_path, capsys, monkeypatch):
     assert run(capsys, *two_classes)[0] == 0
     shown = run(capsys, "evaluate", "run")
@@ -99,6 +100,7 @@ def test_a_run_finds_its_data_from_elsewhere(two_classes, tmp_path, capsys, monk
     assert run(capsys, "evaluate", "../run") == shown
 
 
+@pytest.mark.costly(keep=0)
 def test_what_is_printed_can_be_used(two_classes, tmp_path, capsys):
     """Brackets of a path are there, commands can be pasted, no name is cut, and the images judged on are named."""
     folder = "runs/ü [v2] " + "x" * 80
@@ -127,6 +129,7 @@ def test_what_is_printed_can_be_used(two_classes, tmp_path, capsys):
     assert status == 2 and "'[x]'" in err
 
 
+@pytest.mark.costly(keep=1)
 @pytest.mark.parametrize("split, used", [("0.25", "validation"), ("0", "training")])
 def test_the_images_judged_on_are_named(two_classes, tmp_path, capsys, split, used):
     for name in "ac":  # of two, the last fifth is none

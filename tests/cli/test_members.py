@@ -54,6 +54,7 @@ def test_it_is_calibrated_evaluated_and_exported(ensemble, capsys, tmp_path):
     assert all(np.allclose(served[name], expected[name], atol=1e-6) for name in expected)
 
 
+@pytest.mark.costly(keep=0)
 def test_a_stopped_training_goes_on(ensemble, capsys, tmp_path):
     out = tmp_path / "again"
     shutil.copytree(ensemble, out)
@@ -73,6 +74,7 @@ def test_a_stopped_training_goes_on(ensemble, capsys, tmp_path):
     assert status == 2 and "members: 3 -> 2" in error
 
 
+@pytest.mark.costly(keep=0)
 def test_snapshots_of_one_run(capsys, tmp_path):
     out = tmp_path / "one"
     options = [*OPTIONS, "--members", "snapshots:2", "--out", str(out)]

@@ -94,6 +94,7 @@ def text_without_encoding(call: ast.Call) -> str:
     return "" if any("b" in mode for mode in modes if isinstance(mode, str)) else name
 
 
+@pytest.mark.costly(keep=3)
 @pytest.mark.parametrize("folder", ["layers", "models", "training", "serving", "src"])
 def test_no_module_needs_a_system_of_one_kind(folder):
     found = [use for path in MODULES if path.is_relative_to(ROOT / folder) for use in needs_one_system(path)]

@@ -209,6 +209,7 @@ def test_drops_the_rate_and_keeps_the_mean(case, size, rate, compile_from):
         np.testing.assert_allclose(y[y != 0], 1 if case.not_scaled else 1 / (1 - rate), rtol=1e-6)
 
 
+@pytest.mark.costly(keep=3)
 @every_layer
 def test_same_seed_same_mask_and_another_at_each_call(case):
     x = data(case.shape)
@@ -219,6 +220,7 @@ def test_same_seed_same_mask_and_another_at_each_call(case):
     assert not np.array_equal(first, case.make(seed=8)(x, training=True))
 
 
+@pytest.mark.costly(keep=3)
 @every_layer
 def test_set_random_seed_repeats_an_unseeded_layer(case):
     x, seen = data(case.shape), []
@@ -228,6 +230,7 @@ def test_set_random_seed_repeats_an_unseeded_layer(case):
     np.testing.assert_array_equal(*seen)
 
 
+@pytest.mark.costly(keep=3)
 @every_layer
 def test_eager_and_xla_agree(case):
     x, layer = data(case.shape), case.make()
@@ -238,6 +241,7 @@ def test_eager_and_xla_agree(case):
     np.testing.assert_allclose(xla, eager, rtol=1e-5, atol=2e-5)
 
 
+@pytest.mark.costly(keep=3)
 @pytest.mark.covering("case", "way")
 @every_layer
 @pytest.mark.parametrize("way", ["plain in a graph", "compiled", "compiled in a graph"])
@@ -261,6 +265,7 @@ def test_compiled_and_plain_paths_agree(case, way, compile_from):
         np.testing.assert_allclose(first, second, rtol=1e-5, atol=2e-5)
 
 
+@pytest.mark.costly(keep=3)
 @every_layer
 def test_in_loops_and_conditions_it_does_what_it_does_outside(case, compile_from):
     """Outputs and gradients; compiled functions must not depend on what only a body or a branch knows."""
@@ -315,6 +320,7 @@ def test_nan_and_inf_are_gone_where_dropped(case):
         assert not np.isfinite(y[~dropped]).any()
 
 
+@pytest.mark.costly(keep=3)
 @pytest.mark.covering("case", "jit_compile")
 @every_layer
 @pytest.mark.parametrize("jit_compile", [False, True], ids=["graph", "xla"])
@@ -350,6 +356,7 @@ def test_rate_is_no_weight(case):
     assert layer.weights == [] and layer.get_weights() == [] and layer.count_params() == 0
 
 
+@pytest.mark.costly(keep=3)
 @pytest.mark.covering("case", "path", "dtype")
 @every_layer
 @pytest.mark.usefixtures("path")
@@ -378,6 +385,7 @@ def test_config_round_trip(case, policy):
     assert revived(data(case.shape), training=True).dtype == layer.compute_dtype
 
 
+@pytest.mark.costly(keep=3)
 @every_layer
 def test_keras_file_round_trip_in_a_model(case, tmp_path):
     inputs = keras.Input(case.shape[1:])
@@ -391,6 +399,7 @@ def test_keras_file_round_trip_in_a_model(case, tmp_path):
     np.testing.assert_array_equal(loaded(x, training=True), model(x, training=True))
 
 
+@pytest.mark.costly(keep=3)
 @every_layer
 def test_unknown_batch_and_spatial_sizes_and_an_empty_batch(case):
     layer = case.make(0.5)
@@ -400,6 +409,7 @@ def test_unknown_batch_and_spatial_sizes_and_an_empty_batch(case):
         assert run(data(shape)).shape == shape
 
 
+@pytest.mark.costly(keep=3)
 @pytest.mark.covering("case", "path")
 @every_layer
 @pytest.mark.usefixtures("path")
@@ -419,6 +429,7 @@ def test_replicas_draw_different_masks_reproducibly(case):
     np.testing.assert_array_equal(a, case.make(0.5, seed=3)(x, training=True))  # replica 0 is the one device
 
 
+@pytest.mark.costly(keep=3)
 @pytest.mark.covering("case", "run_eagerly")
 @every_layer
 @pytest.mark.parametrize("run_eagerly", [False, True], ids=["graph", "eager"])

@@ -28,6 +28,7 @@ def test_every_other_layer_is_here():
     assert set(OTHERS) == set(layers.list_layers()) - set(layers.list_layers(sites_only=True))
 
 
+@pytest.mark.costly(keep=3)
 @pytest.mark.parametrize("make", [all_site_layers, *OTHERS.values()], ids=["sites", *OTHERS])
 def test_saved_model_and_lite_give_what_the_model_gives(make, tmp_path):
     inputs = keras.Input(SHAPE[1:])

@@ -54,6 +54,7 @@ def check(layer, shape):
     np.testing.assert_array_equal(again(x, training=True), y)
 
 
+@pytest.mark.costly(keep=0)
 @settings(max_examples=120, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(layer_and_shape())
 def test_any_shape_dtype_rate_and_option(given_):

@@ -167,6 +167,7 @@ def test_a_layer_of_ones_own_may_make_it_late_and_read_its_rate_while_traced():
     assert (y == 0).mean() == pytest.approx(0.25, abs=0.02) and outer.inner.drop.rate == 0.25
 
 
+@pytest.mark.costly(keep=0)
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_it_trains_in_a_recurrent_cell(jit_compile):
     class Cell(keras.layers.Layer):

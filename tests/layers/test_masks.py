@@ -137,11 +137,13 @@ def test_keras_masks_pass():
     assert {k: v for k, v in battery(KERAS).items() if not v < 4.5} == {}
 
 
+@pytest.mark.costly(keep=3)
 @pytest.mark.parametrize("name", BAD)
 def test_bad_masks_are_caught(name):
     assert any(z > 8 for rate in (0.3, 0.05) for z in battery(BAD[name], rate).values())
 
 
+@pytest.mark.costly(keep=3)
 @pytest.mark.parametrize("rate", [0.001, 0.05, 0.1, 0.3, 0.5, 0.9, 0.999])
 def test_the_rate_is_exact(rate):
     """Over 1e8 draws, within 5 standard errors."""

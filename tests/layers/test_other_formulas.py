@@ -93,6 +93,7 @@ def test_concrete_dropout_is_relaxed_dropout_with_its_regulariser():
     assert float(layer.losses[0]) == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.costly(keep=0)
 def test_concrete_dropout_learns_lower_rates_from_more_data():
     """The same weak slope in noise, from 20 and from 2000 samples: what is left of the doubt is less."""
     rates = []

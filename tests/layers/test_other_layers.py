@@ -117,6 +117,7 @@ def test_every_registered_layer_has_a_row():
     assert {name.partition("-")[0] for name in ROWS} == others
 
 
+@pytest.mark.costly(keep=3)
 @every_row
 def test_inference_is_that_of_the_plain_layer(row):
     x = data(row.shape)
@@ -130,6 +131,7 @@ def test_inference_is_that_of_the_plain_layer(row):
         assert layer.count_params() == plain.count_params() + row.weights
 
 
+@pytest.mark.costly(keep=3)
 @every_row
 def test_training_has_the_mean_of_inference(row):
     """So that inference is the right average; within 5 standard errors, at every unit."""
@@ -151,6 +153,7 @@ def test_rate_zero_is_inference(row):
         np.testing.assert_allclose(layer(x, training=True), layer(x), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.costly(keep=3)
 @every_row
 def test_same_seed_same_draws_and_others_at_each_call(row):
     x = data(row.shape)
@@ -161,6 +164,7 @@ def test_same_seed_same_draws_and_others_at_each_call(row):
     assert not np.array_equal(first, built(row, rate=0.5, seed=8)(x, training=True))
 
 
+@pytest.mark.costly(keep=3)
 @pytest.mark.covering("row", "way")
 @every_row
 @pytest.mark.parametrize("way", ["plain in a graph", "compiled", "compiled in a graph", "compiled under XLA"])
@@ -174,12 +178,14 @@ def test_compiled_and_plain_paths_agree(row, way, compile_from):
     np.testing.assert_allclose(*results, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.costly(keep=3)
 @every_row
 def test_eager_and_xla_agree(row):
     x, run = data(row.shape), tf.function(built(row), jit_compile=True)
     np.testing.assert_allclose(run(x, training=True), built(row)(x, training=True), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.costly(keep=3)
 @pytest.mark.covering("row", "jit_compile")
 @every_row
 @pytest.mark.parametrize("jit_compile", [False, True], ids=["graph", "xla"])
@@ -201,6 +207,7 @@ def test_rate_is_live_in_traced_functions(row, jit_compile):
     assert run.experimental_get_tracing_count() == 1
 
 
+@pytest.mark.costly(keep=3)
 @every_row
 def test_every_weight_gets_a_gradient(row):
     x, layer = tf.constant(data(row.shape)), built(row)
@@ -224,6 +231,7 @@ def test_config_round_trip(row, policy):
         assert revived.rate == pytest.approx(0.3, rel=1e-5)
 
 
+@pytest.mark.costly(keep=3)
 @every_row
 def test_files_round_trip(row, tmp_path):
     inputs = keras.Input(row.shape[1:])
@@ -245,6 +253,7 @@ def test_files_round_trip(row, tmp_path):
     np.testing.assert_array_equal(other(x), model(x))
 
 
+@pytest.mark.costly(keep=3)
 @every_row
 def test_unknown_batch_and_spatial_sizes_and_an_empty_batch(row):
     layer = built(row)
@@ -258,6 +267,7 @@ def test_unknown_batch_and_spatial_sizes_and_an_empty_batch(row):
             assert run(data(shape)).shape == layer.compute_output_shape(shape) == layer(data(shape)).shape
 
 
+@pytest.mark.costly(keep=3)
 @every_row
 def test_replicas_draw_differently_and_reproducibly(row):
     strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
@@ -274,6 +284,7 @@ def test_replicas_draw_differently_and_reproducibly(row):
     np.testing.assert_array_equal((a, b), again)
 
 
+@pytest.mark.costly(keep=3)
 @every_row
 def test_monte_carlo_samples_it(row):
     """Its mean over many samples is inference, as in training; and inference itself is left as it was."""

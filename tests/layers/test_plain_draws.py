@@ -8,6 +8,7 @@ from dropzoo.layers.draws.hash import keep_mask
 from dropzoo.layers.draws.samples import SampleDraw, sample_bits
 
 
+@pytest.mark.costly(keep=3)
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 30, 64, 1000])
 def test_bits_are_those_of_the_compiled_draws(count):
     random = np.random.default_rng(count)

@@ -42,6 +42,7 @@ SPECS = [
 ]
 
 
+@pytest.mark.costly(keep=3)
 @pytest.mark.parametrize(
     ("spec", "mode"), [*((spec, "eager") for spec in SPECS), (SPECS[0], "graph"), (SPECS[3], "xla")]
 )
@@ -112,6 +113,7 @@ def test_keras_scope():
     assert mismatches(with_gradient(lambda x: drop(x, training=True)), tf.ones([8, 32])) == 0
 
 
+@pytest.mark.costly(keep=0)
 def test_fit():
     """The weights move as without recomputation."""
     ends = []

@@ -108,6 +108,7 @@ def test_cutout_drops_one_rectangle_as_often_at_the_border(size):
         assert (np.diff(rows.astype(int)) == 1).sum() <= 1 and (np.diff(columns.astype(int)) == 1).sum() <= 1
 
 
+@pytest.mark.costly(keep=3)
 @pytest.mark.parametrize("size", [(3, 3), (7, 7), (14, 14), (24, 8), (28, 28), (56, 56), (112, 112)], ids=str)
 def test_drop_block_drops_the_rate_on_maps_of_every_size(size):
     """Maps are independent, the units of one are not: the standard error is that of the maps' fractions."""
@@ -134,6 +135,7 @@ def test_a_layer_of_ones_own_may_call_the_draw():
     assert 0.4 < float(tf.reduce_mean(serving.MonteCarlo(model, 2, task="regression")(x)["mean"])) < 0.6
 
 
+@pytest.mark.costly(keep=0)
 def test_the_two_scalings_agree_in_expectation():
     """The mean over many masks is what inference gives: with "standard" too, which scales there."""
     x, rate, repeats = maps((8, 5, 3)), 0.3, 4000

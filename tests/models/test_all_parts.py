@@ -74,6 +74,7 @@ MODELS = {
 TAKEN_AWAY = {"own drop path", "by function", "streams", "frames", "nested"}  # without a word
 
 
+@pytest.mark.costly(keep=3)
 @pytest.mark.parametrize("name", MODELS)
 def test_all_parts_see_the_same(name):
     model = MODELS[name]()
@@ -96,6 +97,7 @@ def test_all_parts_see_the_same(name):
         assert each.layer in models.match_sites(model, [each.path])[each.path]
 
 
+@pytest.mark.costly(keep=3)
 @pytest.mark.parametrize("name", MODELS)
 def test_strip_takes_away_or_names(name):
     model = MODELS[name]()

@@ -77,6 +77,7 @@ CASES = [
 ]
 
 
+@pytest.mark.costly(keep=3)
 @pytest.mark.parametrize(
     ("make", "key", "site", "reader", "others"), CASES, ids=[f"{c[0].__name__} {c[1]}" for c in CASES]
 )

@@ -32,6 +32,7 @@ def images(height, width, channels=3, batch=1):
     return np.random.default_rng(0).random((batch, height, width, channels), "float32")
 
 
+@pytest.mark.costly(keep=0)
 @pytest.mark.parametrize("encoder", [pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in ENCODERS])
 def test_every_family(encoder, tmp_path):
     skips, smallest = ENCODERS[encoder]
@@ -57,6 +58,7 @@ def test_every_family(encoder, tmp_path):
     assert same(fresh(x), model(x))
 
 
+@pytest.mark.costly(keep=0)
 def test_plans_on_an_encoder():
     placed = {
         plan if isinstance(plan, str) else "paper at another rate": [
@@ -73,6 +75,7 @@ def test_plans_on_an_encoder():
     assert len([s for s in models.list_sites(by_class) if s.spec]) == 17
 
 
+@pytest.mark.costly(keep=0)
 def test_it_learns_and_comes_back(tmp_path):
     model = models.build_model("unet", encoder="VGG16", depth=2, filters=4, num_classes=3, dropout={"skip*": 0.1})
     x = images(16, 16, 1, batch=4)
@@ -95,6 +98,7 @@ def test_nasnet_of_one_size():
     assert len([s for s in models.list_sites(model) if s.spec]) == 4
 
 
+@pytest.mark.costly(keep=0)
 def test_a_shallower_one_leaves_out_the_rest():
     shallow = models.build_model("unet", depth=3, **TINY)
     assert shallow.count_params() < models.build_model("unet", **TINY).count_params() / 4
@@ -110,6 +114,7 @@ def test_the_encoders_own_preprocessing(module):
     np.testing.assert_array_equal(EncoderInput(module)(grey), EncoderInput(module)(np.repeat(grey, 3, -1)))
 
 
+@pytest.mark.costly(keep=1)
 @pytest.mark.parametrize(
     ("options", "message"),
     [

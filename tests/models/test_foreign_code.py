@@ -45,6 +45,7 @@ def small(**compiled):
     return model
 
 
+@pytest.mark.costly(keep=0)
 @pytest.mark.covering("rate", "share_weights")
 @pytest.mark.parametrize("share_weights", [False, True])
 @pytest.mark.parametrize("rate", [Halving(0.1), lambda: 0.1], ids=["schedule", "callable"])

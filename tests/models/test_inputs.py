@@ -117,6 +117,7 @@ CASES = {
 }
 
 
+@pytest.mark.costly(keep=3)
 @pytest.mark.parametrize(("make", "expected"), CASES.values(), ids=CASES)
 def test_the_range_of_the_pixels(make, expected):
     found = pixels_of(make())

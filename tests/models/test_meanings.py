@@ -94,6 +94,7 @@ ENDINGS = {
 }
 
 
+@pytest.mark.costly(keep=3)
 @pytest.mark.parametrize(("meaning", "name"), [(m, name) for m, those in ENDINGS.items() for name in those])
 def test_meaning(meaning, name):
     image = keras.Input((8, 8, 3))

@@ -19,6 +19,7 @@ def test_every_registered_model_has_a_row():
     assert {*TINY, *(v for same in VARIANTS.values() for v in same)} == set(models.list_models())
 
 
+@pytest.mark.costly(keep=3)
 @pytest.mark.covering("name", "plan")
 @every_model
 @pytest.mark.parametrize("plan", [None, "paper", {"*": 0.2}], ids=["no plan", "paper", "all"])
@@ -40,12 +41,14 @@ def check_sites(model: keras.Model, any_placed: bool) -> None:
     assert all(model.get_layer(f"{site.name}_dropout").rate == layers.get(site.spec).rate for site in placed)
 
 
+@pytest.mark.costly(keep=3)
 @pytest.mark.covering("name", "plan")
 @pytest.mark.parametrize(("name", "plan"), [(n, p) for n, t in TINY.items() for p in (*t.plans, 0.3)])
 def test_every_plan_builds_with_the_rates_that_its_sites_tell(name, plan):
     check_sites(build(name, dropout=plan), any_placed=plan != "none")
 
 
+@pytest.mark.costly(keep=3)
 @pytest.mark.covering("name", "variant")
 @every_model
 @pytest.mark.parametrize("variant", ["dropout:{}", "spatial_dropout2d:{}", "drop_block2d:{},block_size=3"])
@@ -62,6 +65,7 @@ def test_every_site_takes_dropout(name, variant):
         assert [w.path for w in model.weights] == paths  # in this order they are written to files
 
 
+@pytest.mark.costly(keep=3)
 @pytest.mark.covering("name", "plan")
 @every_model
 @pytest.mark.parametrize("plan", ["paper", {"*": 0.4}], ids=["paper", "all"])
@@ -86,6 +90,7 @@ def test_a_plan_changes_nothing_but_the_dropout_layers(name, plan, tmp_path):
     np.testing.assert_array_equal(model(x), plain(x))
 
 
+@pytest.mark.costly(keep=3)
 @every_model
 def test_a_loaded_model_knows_its_sites(name, tmp_path):
     model = build(name, dropout={"*": "dropout:0.2"})
@@ -97,6 +102,7 @@ def test_a_loaded_model_knows_its_sites(name, tmp_path):
     np.testing.assert_array_equal(loaded(x, training=True), model(x, training=True))
 
 
+@pytest.mark.costly(keep=3)
 @pytest.mark.parametrize(
     ("name", "policy"), [*((name, "mixed_float16") for name in TINY), ("simple_cnn", "mixed_bfloat16")]
 )
@@ -106,6 +112,7 @@ def test_logits_are_float32_in_mixed_precision_also_a_single_one(name, policy):
     assert logits.dtype == "float32" and logits.shape[-1] == 1
 
 
+@pytest.mark.costly(keep=3)
 @pytest.mark.covering("name", "normalization")
 @pytest.mark.parametrize(("name", "normalization"), [(m, n) for m, t in TINY.items() for n in t.normalizations])
 def test_learns(name, normalization):
@@ -122,6 +129,7 @@ def test_learns(name, normalization):
     assert min(losses[4:]) < losses[0]
 
 
+@pytest.mark.costly(keep=3)
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
@@ -150,6 +158,7 @@ def test_unknown_names_and_plans_that_do_not_fit():
         models.list_sites(build("unet"), depth=2)
 
 
+@pytest.mark.costly(keep=0)
 def test_unet_takes_any_size_static_or_not():
     for size in [(30, 30), (61, 47), (1, 1), (16, 32)]:
         dynamic = build("unet", dropout="paper")

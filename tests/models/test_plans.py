@@ -109,6 +109,7 @@ DEEPER = [f"stage{stage}_block1{end}" for stage in (2, 3) for end in ("_conv1", 
 CONVS = ["conv1", *(f"stage{stage}_block1_{end}" for stage in (1, 2, 3) for end in ("conv1", "branch"))]
 
 
+@pytest.mark.costly(keep=3)
 @pytest.mark.parametrize(
     ("name", "plan", "expected"),
     [

@@ -59,11 +59,13 @@ PUBLISHED = [
 ]
 
 
+@pytest.mark.costly(keep=3)
 @pytest.mark.parametrize(("name", "options", "count"), PUBLISHED)
 def test_parameters(name, options, count):
     assert trainable(models.build_model(name, **options)) == count
 
 
+@pytest.mark.costly(keep=3)
 @pytest.mark.parametrize(
     ("name", "options", "shape"),
     [

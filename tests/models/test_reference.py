@@ -13,6 +13,7 @@ from dropzoo.models.reference import FOLDER
 from dropzoo.runs.evaluation import evaluate
 
 
+@pytest.mark.costly(keep=1)
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*/reference.json")), ids=lambda path: path.parent.name)
 def test_reference_is_complete_and_small(path):
     told = json.loads(path.read_text())

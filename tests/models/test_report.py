@@ -39,6 +39,7 @@ def cnn(**dropout):
     return keras.Model(inputs, x)
 
 
+@pytest.mark.costly(keep=3)
 @pytest.mark.parametrize(
     ("spec", "rate", "draws"),
     [

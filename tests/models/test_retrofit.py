@@ -27,6 +27,7 @@ CASES = [
 ]
 
 
+@pytest.mark.costly(keep=3)
 @pytest.mark.parametrize(("name", "plan", "sites"), CASES)
 def test_retrofit(name, plan, sites, tmp_path):
     model = shake(FOREIGN[name].make())
@@ -76,6 +77,7 @@ def test_retrofit(name, plan, sites, tmp_path):
     assert [layer.name for layer in flatten_layers(again)] == [layer.name for layer in flatten_layers(stripped)]
 
 
+@pytest.mark.costly(keep=0)
 @pytest.mark.parametrize("optimizer", ["adam", "sgd", "loss_scale"])
 def test_state_of_training_is_carried(optimizer):
     """A copy trains on as the original does, also when its layers come in another order."""
@@ -155,6 +157,7 @@ APPLICATIONS = {
 FAST = ("EfficientNetB0", "VGG16")  # branches that join are among ours
 
 
+@pytest.mark.costly(keep=1)
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=[pytest.mark.slow] * (n not in FAST)) for n in APPLICATIONS]
 )

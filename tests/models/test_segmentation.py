@@ -99,6 +99,7 @@ PLACES = {
 }
 
 
+@pytest.mark.costly(keep=3)
 @pytest.mark.parametrize("plan", PLACES)
 def test_bayesian_segnet_plans(plan):
     options = {"convs": (2, 1, 1), "filters": 2}

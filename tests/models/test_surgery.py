@@ -62,6 +62,7 @@ WRONG = [
 ]
 
 
+@pytest.mark.costly(keep=3)
 @pytest.mark.parametrize(("make", "plan", "message"), WRONG)
 def test_bad_plans(make, plan, message):
     model = make()
@@ -133,6 +134,7 @@ def test_named_plans_and_our_own_models():
     assert [layer.name for layer in by_plan.layers] == [layer.name for layer in built.layers]
 
 
+@pytest.mark.costly(keep=0)
 def test_a_fresh_process_loads_it_and_it_can_be_served(tmp_path):
     model = models.retrofit(residual(), {"left1": 0.3, "before:logits": "dropout:0.5"})
     x = inputs_for(model)
@@ -218,6 +220,7 @@ def test_weights_that_cannot_stay_shared_are_refused():
     assert standing(models.retrofit(model, {"both": 0.1}, share_weights=True)) == ["both"]
 
 
+@pytest.mark.costly(keep=0)
 def test_dropout_on_an_input_is_listed_and_quantized_models_run():
     inputs = keras.Input((4,), name="image")
     model = keras.Model(inputs, K.Dense(3, name="dense")(K.Dropout(0.2, name="drop")(inputs)))

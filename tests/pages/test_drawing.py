@@ -58,6 +58,7 @@ def test_only_lengths_that_are_open_are_filled_in(shape, conv, drawn):
     assert "conv" in {text.get_text() for text in draw_sites(model).axes[0].texts}
 
 
+@pytest.mark.costly(keep=1)
 @pytest.mark.parametrize("name", ["simple_cnn", "resnet20", "segnet"])
 def test_every_site_is_drawn(name):
     model = models.build_model(name, dropout={"*": 0.1})

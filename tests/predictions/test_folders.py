@@ -108,6 +108,7 @@ def test_a_run_claims_its_files_once(folder, monkeypatch):
     assert len(predict_into(PREDICTOR, [folder], plan).rows) == 2 and len(calls) == 1
 
 
+@pytest.mark.costly(keep=0)
 def test_tiles_have_the_answers_of_a_calibration(tmp_path):
     """An inner or outer mask depends on the whole image, and is the same as from `predict_tiled`."""
     x = keras.Input((None, None, 1))

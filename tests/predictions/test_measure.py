@@ -206,6 +206,7 @@ def scene(random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     return image[..., None], mask
 
 
+@pytest.mark.costly(keep=0)
 def test_calibrated_intervals_cover_and_the_command_uses_them(model, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     random = np.random.default_rng(0)

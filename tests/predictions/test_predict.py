@@ -72,6 +72,7 @@ def grey(*size: int) -> np.ndarray:
     return RANDOM.integers(0, 256, size, "uint8")
 
 
+@pytest.mark.costly(keep=0)
 def test_a_folder_of_all_kinds(predictor, images, tmp_path):
     kinds = ("mask", "probabilities", "entropy", "overlay")
     plan = Plan(tmp_path / "out", kinds, table=tmp_path / "out" / "t.csv")
@@ -204,6 +205,7 @@ def test_an_npz_file_is_done_if_it_holds_all_kinds(predictor, images, tmp_path):
     assert set(np.load(tmp_path / "a.npz")) == {"entropy"}
 
 
+@pytest.mark.costly(keep=0)
 def test_tiles_of_a_file_are_those_of_the_array(fixed, tmp_path):
     """The strips that are read, computed and written in parts are `predict_tiled` of the whole image."""
     image = RANDOM.integers(0, 65535, (75, 50), "uint16")

@@ -124,6 +124,7 @@ def net(units: int, flat: bool = False) -> keras.Model:
     return keras.Model(inputs, keras.ops.squeeze(x, -1) if flat else x)
 
 
+@pytest.mark.costly(keep=3)
 @pytest.mark.parametrize(
     ("units", "flat", "loss", "said", "task"),
     [

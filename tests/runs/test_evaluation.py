@@ -93,6 +93,7 @@ def test_without_errors_there_is_nothing_to_detect():
         Scores(info()).figures()
 
 
+@pytest.mark.costly(keep=0)
 def test_a_temperature_is_fitted_on_the_validation_images_and_said():
     validation, test = (labelled((4000,), true=2.0, seed=seed) for seed in (1, 2))
     data = training.Data(dataset(*test), dataset(*validation), dataset(*test), info())
@@ -109,6 +110,7 @@ def test_a_temperature_is_fitted_on_the_validation_images_and_said():
             evaluation.fit_temperatures({"one": tf.identity}, rest)
 
 
+@pytest.mark.costly(keep=0)
 def test_corruptions_side_by_side(tmp_path):
     rng = np.random.default_rng(0)
     images = rng.random((24, 8, 8, 1)).astype("float32")
@@ -162,6 +164,7 @@ def test_corruptions_by_name():
             evaluation.parse_corruptions(text)
 
 
+@pytest.mark.costly(keep=0)
 def test_plots_are_written_and_equal_for_equal_scores(tmp_path):
     scores = {
         "deterministic": score(*labelled((300,))),

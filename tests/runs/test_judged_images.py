@@ -3,11 +3,13 @@
 import dataclasses
 
 import numpy as np
+import pytest
 
 from dropzoo import training
 from dropzoo.runs.data import judged_images
 
 
+@pytest.mark.costly(keep=0)
 def test_training_images_that_judge_are_not_augmented(tmp_path):
     def images(**options):
         data = training.load_data("digits", data_dir=tmp_path, limit=20, batch_size=8, **options)

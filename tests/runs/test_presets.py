@@ -98,6 +98,7 @@ def test_short_rounds_have_a_short_warm_up(given):
     assert {(t.config.epochs, t.config.warmup) for t in space.trials()} == {(1, 0.5), (2, 1.0), (4, 2.0)}
 
 
+@pytest.mark.costly(keep=1)
 @pytest.mark.parametrize(
     "model, recipe, match",
     [

@@ -76,6 +76,7 @@ def test_void_pixels_do_not_count_for_the_temperature_of_samples(data):
     np.testing.assert_allclose(predict(images), scaled, atol=1e-2)
 
 
+@pytest.mark.costly(keep=0)
 def test_samples_and_their_temperature_are_evaluated_with_void_pixels(data):
     found = compare(network(), data, Wanted(num_samples=3, temperature=True, from_logits=True), lambda table: None)
     assert sum("T = " in title for title in found.figures) == 2
@@ -132,6 +133,7 @@ def class_folders(root: Path, split: str = "") -> Path:
 SCENES = ",".join(training.load_data("digit_scenes", limit=2).info.class_names)
 
 
+@pytest.mark.costly(keep=3)
 @pytest.mark.parametrize(
     "data, settings, other",
     [

@@ -87,6 +87,7 @@ RECIPES = {
 }
 
 
+@pytest.mark.costly(keep=1)
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_resumes_exactly(tmp_path, name):
     spec, schedule, warm_up, clip, ema = RECIPES[name]
@@ -113,6 +114,7 @@ def test_patience_is_a_function_of_the_history(losses, patience, ended):
     assert is_exhausted(losses, patience) is ended
 
 
+@pytest.mark.costly(keep=0)
 def test_patience_stops_where_it_would_without_a_resume_and_the_best_epoch_is_kept(tmp_path):
     worse = batches().map(lambda x, y: (x, 1 - y))  # the loss on these grows as the other falls
 
@@ -180,6 +182,7 @@ MORE = {
 }
 
 
+@pytest.mark.costly(keep=0)
 @pytest.mark.parametrize("name", MORE)
 def test_mixing_windows_and_deep_supervision_resume_exactly(tmp_path, name):
     make, data, options = MORE[name]

@@ -1,6 +1,7 @@
 """How fast the input and the steps are, on data that take no time."""
 
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from dropzoo import training
@@ -29,6 +30,7 @@ def test_the_rate_of_the_input_until_the_time_is_over():
     assert several.steady is not None and several.steady > 0
 
 
+@pytest.mark.costly(keep=0)
 def test_the_time_of_a_step_without_and_with_xla():
     config = RunConfig(model="simple_cnn", data="digits", options={"filters": [2], "dense": [2]})
     times = step_times(config, blank(), steps=2, rounds=1)

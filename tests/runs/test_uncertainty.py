@@ -36,6 +36,7 @@ def info(task, **options):
     return training.DataInfo("own", task, 2, ("no", "yes"), **given)
 
 
+@pytest.mark.costly(keep=1)
 @pytest.mark.parametrize("maps", [False, True])
 def test_both_ends_of_the_uncertainty(maps):
     _, mc = sampler(maps)
@@ -78,6 +79,7 @@ HERE = RunConfig(model="x", data="own", batch_size=5)
 GREY = Pixels(0, 1, source="the training images")
 
 
+@pytest.mark.costly(keep=0)
 def test_foreign_images_take_the_size_and_channels_of_ours():
     def own(shape):
         return training.Data(None, None, dataset(2), info("classification", input_shape=shape))

@@ -52,6 +52,7 @@ def enumerated(image):
     return np.array(first), np.array(total)
 
 
+@pytest.mark.costly(keep=0)
 def test_it_agrees_with_the_enumeration_of_all_masks(three):
     image = np.float32([1.5, -1.0, 2.0])
     first, total = enumerated(image)

@@ -238,6 +238,7 @@ class TestSearch:
         )
         assert dropping.get_layer("first_dropout").rate == pytest.approx(0.2)
 
+    @pytest.mark.costly(keep=0)
     def test_it_finds_noise_that_helps(self):
         """One pass is sure and often wrong where a unit is on; dropping that unit says so."""
         x = keras.Input((3,))

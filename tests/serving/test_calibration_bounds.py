@@ -70,6 +70,7 @@ def test_inner_masks_are_wrong_by_at_most_the_level(masks, level):
     holds(risks, level)
 
 
+@pytest.mark.costly(keep=3)
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("binary", [True, False])
 def test_what_is_not_deferred_has_at_most_the_error_asked(level, binary):

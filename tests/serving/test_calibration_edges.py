@@ -46,6 +46,7 @@ def test_a_flat_output_is_exported_with_a_class_for_each_row(members):
     np.testing.assert_array_equal(found["classes"], Y)
 
 
+@pytest.mark.costly(keep=3)
 @pytest.mark.parametrize("of", ["a model", "samples"])
 @pytest.mark.parametrize("guarantee", [{"set": 0.1}, {"error": 0.3}, {"set": 0.1, "error": 0.3}])
 def test_a_flat_output_is_calibrated_row_by_row(of, guarantee):

@@ -152,6 +152,7 @@ class TestBadInput:
 class TestUse:
     """What was calibrated is what answers: `MonteCarlo` and `Ensemble` take a calibration."""
 
+    @pytest.mark.costly(keep=0)
     def test_monte_carlo_samples_as_it_was_calibrated(self, dropping):
         images, _ = answers(120)
         labels = dropping(images).numpy().argmax(1)
@@ -216,6 +217,7 @@ class TestUse:
         with pytest.raises(ValueError, match="a Calibration"):
             serving.MonteCarlo(dropping, calibration="calibration.json")
 
+    @pytest.mark.costly(keep=0)
     def test_tiles_have_the_answers_too(self):
         x = keras.Input((None, None, 2))
         y = layers.SpatialDropout2D(0.2, name="x_dropout")(keras.layers.Identity(name="x")(x))

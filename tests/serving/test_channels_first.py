@@ -37,6 +37,7 @@ def net(shape: tuple[int | None, ...], dtype: str = "float32") -> keras.Model:
     return keras.Model(inputs, kl.Dense(3)(kl.GlobalAveragePooling2D()(kl.Dropout(0.3)(x))))
 
 
+@pytest.mark.costly(keep=3)
 @pytest.mark.parametrize(
     ("shape", "dtype", "resize"),
     [

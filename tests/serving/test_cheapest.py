@@ -27,6 +27,7 @@ def held_out(mc):
     return images, (p + np.random.default_rng(1).normal(0, p.std(), p.shape)).argmax(1)
 
 
+@pytest.mark.costly(keep=0)
 def test_the_late_site_is_enough(mc, held_out):
     found = serving.cheapest_sites(mc, *held_out, keep=0.9)
     assert found.sites == {"late": 0.5} and found.cost < 0.5 * found.cost_of_all
@@ -43,6 +44,7 @@ def test_all_sites_may_be_needed(mc, held_out):
     assert only.sites == {"late": 0.3} and only.cost == only.cost_of_all
 
 
+@pytest.mark.costly(keep=0)
 def test_bad_input(mc, held_out):
     images, labels = held_out
     for options, message in (

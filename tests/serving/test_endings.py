@@ -65,6 +65,7 @@ def nested(inner):
     return keras.Sequential([keras.Input((8, 8, 1)), inner])
 
 
+@pytest.mark.costly(keep=3)
 @pytest.mark.parametrize("name", ENDINGS)
 def test_sampled_like_its_logits(name):
     ended, logits, task = pair(name)
@@ -75,6 +76,7 @@ def test_sampled_like_its_logits(name):
         np.testing.assert_allclose(mine[figure], value, atol=1e-5)
 
 
+@pytest.mark.costly(keep=3)
 @pytest.mark.covering("name", "inside")
 @pytest.mark.parametrize("name", ENDINGS)
 @pytest.mark.parametrize("inside", [False, True])
@@ -95,6 +97,7 @@ def test_a_nested_one_is_sampled_too(name):
     assert set(out) == set(alone)
 
 
+@pytest.mark.costly(keep=1)
 @pytest.mark.parametrize("name", ["in the layer", "one coin", "labels"])
 def test_exported_predicted_and_scored_like_its_logits(name, tmp_path):
     ended, logits, task = pair(name)

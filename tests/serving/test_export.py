@@ -69,6 +69,7 @@ def test_answers_in_a_process_without_this_package(tmp_path):
             np.testing.assert_allclose(answers[f"alone predict_mc {key}"], value[1:2], atol=1e-5)
 
 
+@pytest.mark.costly(keep=0)
 @pytest.mark.parametrize("sampling", ["balanced", "independent"])
 def test_an_image_has_the_same_answer_alone_whatever_the_sampling(sampling, tmp_path):
     model, x = build(), images()
@@ -80,6 +81,7 @@ def test_an_image_has_the_same_answer_alone_whatever_the_sampling(sampling, tmp_
         np.testing.assert_allclose(alone[key], whole[key][1:2], atol=1e-6)
 
 
+@pytest.mark.costly(keep=0)
 def test_a_model_with_keras_own_layers(tmp_path):
     kl = keras.layers
     stack = [kl.Conv2D(4, 3), kl.SpatialDropout2D(0.3), kl.Flatten(), kl.Dropout(0.3), kl.Dense(3)]
@@ -106,6 +108,7 @@ def test_signatures(tmp_path):
     np.testing.assert_array_equal(default(images=tf.constant(x))["probabilities"], before)
 
 
+@pytest.mark.costly(keep=0)
 def test_bytes_are_scaled_inside(tmp_path):
     model = build()
     loaded = tf.saved_model.load(str(serving.export_model(model, tmp_path / "1", 3, image_dtype="uint8")))
@@ -163,6 +166,7 @@ def test_without_samples(tmp_path):
     assert not (tmp_path / "2").exists()
 
 
+@pytest.mark.costly(keep=0)
 def test_overwriting_is_asked_for_and_failure_leaves_all_as_it_was(tmp_path, monkeypatch):
     path = serving.export_model(build(), tmp_path / "1", num_samples=0)
     before = sorted(p.relative_to(tmp_path) for p in tmp_path.rglob("*"))

@@ -69,6 +69,7 @@ SHAPES = {
 }
 
 
+@pytest.mark.costly(keep=3)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_what_is_served_is_what_was_calibrated(shape, tmp_path):
     build, predictor_of, kind, guarantee, added = SHAPES[shape]

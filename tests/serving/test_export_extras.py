@@ -29,6 +29,7 @@ def png(image: np.ndarray) -> bytes:
     return tf.io.encode_png(image).numpy()
 
 
+@pytest.mark.costly(keep=0)
 def test_resize_brings_any_image_to_the_models_size(tmp_path):
     model, x = small_cnn(), pixels(2, 20, 13, 1)
     path = serving.export_model(model, tmp_path / "1", 3, image_dtype="uint8", resize=8)
@@ -40,6 +41,7 @@ def test_resize_brings_any_image_to_the_models_size(tmp_path):
         np.testing.assert_allclose(sampled[key], value, atol=1e-5)
 
 
+@pytest.mark.costly(keep=0)
 def test_masks_come_back_in_the_size_of_the_image(tmp_path):
     loaded = load(serving.export_model(tiny_unet(), tmp_path / "1", 3, resize=(8, 12)))
     x = pixels(2, 19, 30, 1) / np.float32(255)
@@ -72,6 +74,7 @@ def test_encoded_images_of_any_size_where_the_model_takes_any(tmp_path):
     np.testing.assert_allclose(found["probabilities"], tf.nn.softmax(model(x / np.float32(255))), atol=1e-6)
 
 
+@pytest.mark.costly(keep=0)
 def test_a_name_without_a_version_means_the_next(tmp_path):
     for expected in ("1", "2"):
         assert serving.export_model(small_cnn(), tmp_path / "cnn", 0).name == expected
@@ -82,6 +85,7 @@ def test_a_name_without_a_version_means_the_next(tmp_path):
         serving.export_model(small_cnn(), tmp_path / "cnn", 2, overwrite=True)
 
 
+@pytest.mark.costly(keep=0)
 def test_model_card(tmp_path):
     told = {"data": "digits", "metrics": {"accuracy": 0.98765}, "limits": "A | B", "commit": "abc"}
     path = serving.export_model(small_cnn(), tmp_path / "1", 2, class_names=list("abcd"), card=told, resize=8)
@@ -182,6 +186,7 @@ def test_warm_up_requests_can_be_replayed(bytes_export, parse):
     assert replay(bytes_export, parse) == {(name, count) for name in names for count in (1, 4)}
 
 
+@pytest.mark.costly(keep=0)
 def test_litert_agrees_on_the_deterministic_signature(tmp_path):
     x = np.random.default_rng(0).random((1, 16, 16, 1), "float32")
     path = serving.export_model(tiny_unet((16, 16, 1)), tmp_path / "1", 0)

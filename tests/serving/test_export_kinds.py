@@ -60,6 +60,7 @@ SAMPLED = {
 }
 
 
+@pytest.mark.costly(keep=3)
 @pytest.mark.parametrize("kind", SAMPLED)
 def test_steps_give_the_answers_of_the_sampler(kind):
     shape, inside, options, small = SAMPLED[kind]

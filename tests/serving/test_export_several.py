@@ -121,6 +121,7 @@ MODELS = {
 }
 
 
+@pytest.mark.costly(keep=3)
 @pytest.mark.parametrize(("make", "x", "options"), MODELS.values(), ids=MODELS)
 def test_an_export_answers_as_the_sampler_and_the_model(make, x, options, tmp_path):
     model = make()
@@ -267,6 +268,7 @@ ENDINGS = {  # the model's last layers, and whether its output is logits
 }
 
 
+@pytest.mark.costly(keep=3)
 @pytest.mark.parametrize(("layers", "logits"), ENDINGS.values(), ids=ENDINGS)
 def test_any_ending_is_exported_for_what_it_is(layers, logits, tmp_path):
     model = one_of(kl.Dropout(0.3), *layers)

@@ -61,6 +61,7 @@ def test_the_card_says_the_task(exported):
     assert f"## Task\n\n{task}\n" in (extra / "model_card.md").read_text()
 
 
+@pytest.mark.costly(keep=1)
 def test_the_server_answers_each_task(exported):
     pytest.importorskip("fastapi", reason="needs the extra `serve`")
     from _live import live, png

@@ -87,6 +87,7 @@ KINDS = {
 }
 
 
+@pytest.mark.costly(keep=3)
 @pytest.mark.parametrize(("make", "options", "bits", "taken"), KINDS.values(), ids=KINDS)
 def test_an_image_has_one_answer_in_every_form(make, options, bits, taken):
     model, channels = make(), 1 if bits == 16 else 3
@@ -111,6 +112,7 @@ def test_an_image_has_one_answer_in_every_form(make, options, bits, taken):
         np.testing.assert_allclose(answer["probabilities"], expected, atol=2e-5)
 
 
+@pytest.mark.costly(keep=0)
 def test_samples_and_predictions_of_files(tmp_path):
     model, file = net(kl.Rescaling(1 / 255)), tmp_path / "a.png"
     stored = np.random.default_rng(0).integers(0, 256, (8, 8, 3), "uint8")

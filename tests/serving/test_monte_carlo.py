@@ -41,6 +41,7 @@ def test_figures_are_those_of_the_samples(sampling):
         np.testing.assert_allclose(out[name], value, atol=2e-6, err_msg=name)
 
 
+@pytest.mark.costly(keep=0)
 def test_the_model_is_untouched():
     """Weights, BatchNorm, seed generators and graph; Keras' own recipe, training=True, changes the first three."""
     model = small_cnn({"*": "drop_block2d:0.2,block_size=2", "dense1": 0.3, "head": 0.3})
@@ -62,6 +63,7 @@ def test_the_model_is_untouched():
     )
 
 
+@pytest.mark.costly(keep=1)
 @pytest.mark.covering("name", "sampling")
 @pytest.mark.parametrize("sampling", SAMPLINGS)
 @pytest.mark.parametrize(
@@ -121,6 +123,7 @@ def test_threads():
     assert "late" in got
 
 
+@pytest.mark.costly(keep=0)
 def test_no_retrace_for_other_sizes():
     model = models.build_model("unet", depth=1, filters=2, dropout={"skip1": 0.2, "head": 0.2})
     mc = serving.MonteCarlo(model, num_samples=2)
@@ -129,6 +132,7 @@ def test_no_retrace_for_other_sizes():
     assert mc._run.experimental_get_tracing_count() == 1
 
 
+@pytest.mark.costly(keep=3)
 @pytest.mark.parametrize(
     "layer",
     [

@@ -52,6 +52,7 @@ WAYS = {
 }
 
 
+@pytest.mark.costly(keep=3)
 @pytest.mark.covering("name", "sampling", "way")
 @pytest.mark.parametrize(
     ("name", "way"),
@@ -76,6 +77,7 @@ SITES = [n for n in layers.list_layers(sites_only=True) if n not in ("spatial_dr
 OTHERS = [layers.ConcreteDropout(kl.Conv2D(4, 3), 100), layers.MaxPoolDropout2D(0.3), layers.StochasticPooling2D()]
 
 
+@pytest.mark.costly(keep=3)
 @pytest.mark.parametrize("kind", [*SITES, *range(len(OTHERS))])
 def test_every_layer_folds(kind):
     layer = OTHERS[kind] if isinstance(kind, int) else layers.get({"name": kind, "rate": 0.3})
@@ -88,6 +90,7 @@ def test_every_layer_folds(kind):
     check(folded, passes(model, x, "balanced", num_samples=4))
 
 
+@pytest.mark.costly(keep=0)
 def test_folding_by_the_memory_budget():
     model, x = unet(), images(3, (9, 7))
     expected = serving.MonteCarlo(model, T, fold=1)(x)
@@ -102,6 +105,7 @@ def test_folding_by_the_memory_budget():
     assert int(small._graph.at_once([tf.constant(images(12, (9, 7)))])) < seen[1]
 
 
+@pytest.mark.costly(keep=0)
 def test_mixed_precision_is_the_same_with_and_without_the_cache():
     keras.config.set_dtype_policy("mixed_float16")
     for build, size in (MODELS["nested"], MODELS["joined"]):
@@ -128,6 +132,7 @@ def test_uncertainty_has_a_gradient_by_the_pixels():
     np.testing.assert_allclose(gradient(plain=False), expected, atol=1e-5)
 
 
+@pytest.mark.costly(keep=0)
 def test_an_empty_batch():
     for options in ({"num_samples": 3}, {"num_samples": "auto"}, {"num_samples": 3, "return_samples": True}):
         out = serving.MonteCarlo(small_cnn(), **options)(np.zeros((0, 8, 8, 1), "float32"))
@@ -138,6 +143,7 @@ def test_an_empty_batch():
     assert serving.MonteCarlo(maps, 3)(np.zeros((0, 8, 8, 1), "float32"))["mean"].shape == (0, 8, 8, 2)
 
 
+@pytest.mark.costly(keep=1)
 @pytest.mark.parametrize(
     ("name", "sampling"),  # how masks are drawn has nothing to do with where the model is cut
     [("late cnn", "fixed"), ("unet one logit", "balanced"), ("one mask for all", "independent")],

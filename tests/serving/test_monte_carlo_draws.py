@@ -57,6 +57,7 @@ def test_bits_compile_to_the_same(balanced):
     np.testing.assert_array_equal(bits(4, balanced, plain=True), bits(4, balanced, plain=False))
 
 
+@pytest.mark.costly(keep=3)
 @pytest.mark.parametrize("balanced", [True, False])
 @pytest.mark.parametrize("length", [6, 12, 15, 1])
 def test_bits_of_windows_compile_to_the_same(length, balanced):
@@ -115,6 +116,7 @@ def test_seeds(sampling):
     np.testing.assert_array_equal(serving.MonteCarlo(model, 3, sampling, seed=5)(x)["mean"], first)
 
 
+@pytest.mark.costly(keep=0)
 def test_balanced_masks_lower_the_error_of_the_mean():
     """The squared error at T = 8 against a reference of 1,000 samples, over two sets of initial weights.
 

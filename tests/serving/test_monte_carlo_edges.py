@@ -58,6 +58,7 @@ def test_a_single_row_has_its_own_masks(options):
             np.testing.assert_allclose(mc(x[i : i + 1])["mean"][0], whole["mean"][i], atol=1e-6)
 
 
+@pytest.mark.costly(keep=0)
 def test_a_single_row_in_a_graph_of_the_user():
     x = keras.Input((4,))
     mc = serving.MonteCarlo(keras.Model(x, kl.Dense(3)(layers.Dropout(0.5, name="d_dropout")(x))), 3, fold=1)

@@ -84,6 +84,7 @@ def batch(model, rows=12):
     return np.random.default_rng(0).normal(size=(rows, *(5 if n is None else n for n in shape))).astype("float32")
 
 
+@pytest.mark.costly(keep=3)
 @pytest.mark.parametrize("name", MODELS)
 def test_samples_are_those_of_plain_passes(name):
     make, plain = MODELS[name]

@@ -98,6 +98,7 @@ def both(p):
     return np.concatenate([1 - p, p], -1) if p.shape[-1] == 1 else p
 
 
+@pytest.mark.costly(keep=3)
 @pytest.mark.parametrize("name", ENDINGS)
 def test_the_mean_is_that_of_predict(name):
     ending, options, turn = ENDINGS[name]
@@ -211,6 +212,7 @@ def compiled(units, loss, activation=None):
     return model
 
 
+@pytest.mark.costly(keep=3)
 @pytest.mark.parametrize(
     ("units", "loss", "activation", "kind"),
     [
@@ -244,6 +246,7 @@ def gaussian_nll(y, p):
     return ops.mean((y - p[:, :1]) ** 2 * ops.exp(-p[:, 1:]) + p[:, 1:])
 
 
+@pytest.mark.costly(keep=3)
 @pytest.mark.parametrize(
     "loss",
     [

@@ -137,6 +137,7 @@ def test_an_ensemble_follows_its_members():
     np.testing.assert_allclose(ensemble(images())["variance"], 0.0, atol=1e-6)
 
 
+@pytest.mark.costly(keep=3)
 @pytest.mark.covering("name", "build")
 @pytest.mark.parametrize("name", TRANSFORMS)
 @pytest.mark.parametrize("build", [cnn, unet])
@@ -163,6 +164,7 @@ def test_augmentation_by_task(task):
     check(serving.TestTimeAugmentation(model, task=task)(x), np.stack([model(x).numpy(), flipped]), task)
 
 
+@pytest.mark.costly(keep=3)
 @pytest.mark.parametrize("shape", [(3, 8, 8), (1, 6, 6), (2, 6, 6), (2, 9), (2, 5, 6, 6)])
 def test_images_with_their_channels_first(shape):
     """They are seen as the same images with their channels last are."""
@@ -182,6 +184,7 @@ def test_images_with_their_channels_first(shape):
         np.testing.assert_allclose(value, wanted[name], atol=1e-5)
 
 
+@pytest.mark.costly(keep=0)
 def test_over_all_ways_to_see_it_the_answer_turns_with_the_image():
     tta, x = serving.TestTimeAugmentation(unet(), tuple(TRANSFORMS)), images(2, (6, 8))
     out, turned = tta(x), tta(np.rot90(x, axes=(1, 2)))
@@ -189,6 +192,7 @@ def test_over_all_ways_to_see_it_the_answer_turns_with_the_image():
         np.testing.assert_allclose(turned[name], np.rot90(value, axes=(1, 2)), atol=1e-5)
 
 
+@pytest.mark.costly(keep=0)
 def test_in_tiles():
     x = images(1, (60, 45))[0]
     for rival in (serving.Ensemble([unet(), unet(seed=2)]), serving.TestTimeAugmentation(unet())):

@@ -196,6 +196,7 @@ def test_the_description_names_the_bodies_the_errors_and_the_token(cnn, cnn_expo
     assert "security" not in closed["paths"]["/healthz"]["get"]
 
 
+@pytest.mark.costly(keep=0)
 def test_a_new_version_takes_over_while_a_request_finishes_on_the_old(tmp_path, x):
     folder = tmp_path / "cnn"
     serving.export_model(small_cnn(weights_seed=1), folder, 0)
@@ -216,6 +217,7 @@ def test_a_new_version_takes_over_while_a_request_finishes_on_the_old(tmp_path, 
         assert status == 404 and "Specific(cnn, 1); there is cnn, versions: 2" in answer["error"]
 
 
+@pytest.mark.costly(keep=0)
 def test_versions_that_cannot_be_served_leave_the_others_alone(tmp_path, plain_export, x):
     folder = tmp_path / "cnn"
     shutil.copytree(plain_export, folder)

@@ -214,6 +214,7 @@ def test_a_body_without_a_length_is_not_read_beyond_the_limit(cnn):
     assert sent < 200 * LIMITS.max_body_bytes
 
 
+@pytest.mark.costly(keep=0)
 def test_a_body_that_does_not_come_is_not_waited_for(cnn):
     with socket.create_connection(("127.0.0.1", cnn.port), 30) as client:
         client.sendall(f"POST {PREDICT} HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n[".encode())

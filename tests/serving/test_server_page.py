@@ -74,6 +74,7 @@ def noise(*shape: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, shape, "uint8")
 
 
+@pytest.mark.costly(keep=0)
 @pytest.mark.parametrize("width", [1280, 500])
 def test_a_classifier(width, cnn_export, tmp_path):
     with live(cnn_export) as running:
@@ -83,6 +84,7 @@ def test_a_classifier(width, cnn_export, tmp_path):
     assert "of at most 1.39" in seen["sure"] and seen["say"] == "Answered by version 1."
 
 
+@pytest.mark.costly(keep=0)
 @pytest.mark.parametrize("width", [1280, 500])
 def test_a_segmentation_model(width, unet_export, tmp_path):
     with live(unet_export) as running:
@@ -91,6 +93,7 @@ def test_a_segmentation_model(width, unet_export, tmp_path):
     assert seen["sizes"] == [[30, 20]] * 3 and 1 <= seen["bars"] <= 3 and seen["wide"] == 0
 
 
+@pytest.mark.costly(keep=0)
 @pytest.mark.parametrize(
     ("task", "count", "said"),
     [("multi_label", 4, r"None of the labels|\w(, \w)*"), ("regression", 2, r"0: -?[\d.]+(e-\d+)?")],
@@ -104,6 +107,7 @@ def test_other_tasks(task, count, said, tmp_path):
     assert ("deviation of the samples" in seen["sure"]) == (task == "regression")
 
 
+@pytest.mark.costly(keep=0)
 def test_a_map_of_values(tmp_path):
     model = models.build_model("unet", num_classes=1, depth=1, filters=4, dropout={"bottleneck*": 0.4})
     export = serving.export_model(model, tmp_path / "depth", 4, task="regression", class_names=["metres"])
@@ -113,6 +117,7 @@ def test_a_map_of_values(tmp_path):
     assert seen["sizes"] == [[30, 20]] * 3 and seen["bars"] == 0
 
 
+@pytest.mark.costly(keep=0)
 def test_images_that_are_too_large_are_made_smaller_and_others_are_explained(unet_export, tmp_path):
     with live(unet_export, limits=Limits(max_pixels=400)) as running:
         seen = browse(running, png(noise(40, 50, 3)), tmp_path)
@@ -141,6 +146,7 @@ def test_what_is_shown_of_one_logit_and_without_samples(sampled):
     assert picture({"probabilities": masks}, None)["view"] == "class_map"
 
 
+@pytest.mark.costly(keep=0)
 def test_a_model_of_several_outputs(tmp_path):
     image = keras.Input((8, 8, 1))
     x = keras.layers.Conv2D(4, 3, padding="same")(image)

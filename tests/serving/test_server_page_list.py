@@ -47,6 +47,7 @@ const watch = setInterval(() => {
 </script></body>"""
 
 
+@pytest.mark.costly(keep=0)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_several_images(scheme, unet_export, tmp_path):
     browser = shutil.which("chromium")

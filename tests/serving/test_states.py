@@ -37,6 +37,7 @@ known_batches = pytest.mark.skipif(
 )
 
 
+@pytest.mark.costly(keep=3)
 @known_batches
 @pytest.mark.parametrize("make", KINDS.values(), ids=KINDS)
 def test_samples_begin_with_the_same_states(make):
@@ -57,6 +58,7 @@ def test_samples_begin_with_the_same_states(make):
     np.testing.assert_allclose(samples, np.stack([expected] * 3, 1), atol=1e-6)
 
 
+@pytest.mark.costly(keep=0)
 @known_batches
 def test_attributions_and_exports_begin_with_the_same_states(tmp_path):
     model = KINDS["before"]()

@@ -68,6 +68,7 @@ def batch(shape=(8, 8, 3), rows=6):
     return np.random.default_rng(0).normal(size=(rows, *shape)).astype("float32")
 
 
+@pytest.mark.costly(keep=3)
 @pytest.mark.parametrize(
     ("fold", "drop"), [*[(name, "dropout:0.5") for name in FOLDS], ("windows", "drop_path:0.4")]
 )

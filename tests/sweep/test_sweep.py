@@ -79,6 +79,7 @@ def test_a_narrow_table_is_not_cut(whole):
     assert letters[0] == letters[1]
 
 
+@pytest.mark.costly(keep=0)
 def test_a_trial_does_not_depend_on_those_before_it():
     options = {"options": {**TINY["options"], "normalization": "batch"}, "schedules": ["constant", "late"]}
     space = Space(**TINY | options, sites=["module?,dense*"], rates=[0.3, 0.5], seeds=[0, 1], augments=[True])
@@ -99,6 +100,7 @@ def test_a_trial_does_not_depend_on_those_before_it():
         assert bins["count"].sum() == outcome.validation["count"]
 
 
+@pytest.mark.costly(keep=0)
 def test_a_trial_is_the_run_of_dropzoo_train(tmp_path, whole):
     record = outcome(whole)[3]
     config = next(t.config for t in SPACE.trials() if t.key == record.trial.key)
@@ -108,6 +110,7 @@ def test_a_trial_is_the_run_of_dropzoo_train(tmp_path, whole):
     assert results["nll"] == pytest.approx(record.outcome.test["nll"], rel=1e-6)
 
 
+@pytest.mark.costly(keep=0)
 def test_started_again_nothing_is_left_to_do_and_a_larger_space_goes_on(tmp_path, whole):
     folder = shutil.copytree(whole, tmp_path / "copy")
     lines = (folder / "sweep.jsonl").read_text().splitlines()
@@ -141,6 +144,7 @@ def test_a_failing_trial_is_recorded_and_the_sweep_goes_on(tmp_path, whole, monk
     assert outcome(tmp_path / "out") == expected
 
 
+@pytest.mark.costly(keep=0)
 def test_a_diverging_trial_is_a_failed_one():
     bench = workbench.Workbench()
     trial = next(t for t in SPACE.trials() if not t.is_baseline)
@@ -205,6 +209,7 @@ def test_files_and_folders_of_others_are_left_alone(tmp_path, whole):
     assert (tmp_path / "file").read_text() == "mine"
 
 
+@pytest.mark.costly(keep=0)
 def test_the_commands(tmp_path, capsys, whole):
     def run(*args):
         with pytest.raises(SystemExit) as stop:

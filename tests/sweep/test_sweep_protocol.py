@@ -86,6 +86,7 @@ def test_the_calibrated_nll_is_that_of_the_temperature_of_the_validation_images(
     assert set(workbench._calibrated_nll(lambda x: tf.nn.log_softmax(x), images, None, 255)) == {"validation"}
 
 
+@pytest.mark.costly(keep=0)
 def test_balanced_data_are_not_those_of_another_trial():
     bench, config = workbench.Workbench(), SPACE.trials()[0].config
     plain = bench.load(config)
@@ -93,6 +94,7 @@ def test_balanced_data_are_not_those_of_another_trial():
     assert bench.load(dataclasses.replace(config, balance="weights", epochs=1)) is plain
 
 
+@pytest.mark.costly(keep=1)
 @pytest.mark.parametrize(
     "changed", [{"augment": "noise=0.5"}, {"augment": "crop=6,flip_horizontal"}, {"balance": "sampling"}]
 )

@@ -199,6 +199,7 @@ def no_page(monkeypatch):
     monkeypatch.setattr(sweep, "write_report", lambda path, file: path)
 
 
+@pytest.mark.costly(keep=0)
 def test_halving_trains_the_better_ones_longer(tmp_path, made_up, no_page):
     rates = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
     space = dataclasses.replace(
@@ -215,6 +216,7 @@ def test_halving_trains_the_better_ones_longer(tmp_path, made_up, no_page):
     assert not made_up
 
 
+@pytest.mark.costly(keep=0)
 def test_halving_knows_a_plan_that_another_space_spelt_otherwise(tmp_path, made_up, no_page):
     rates = (0.1, 0.5, 0.9)
     first = dataclasses.replace(SPACE, sites=("module?,dense*",), rates=rates, epochs=1, seeds=(0, 1))
@@ -268,6 +270,7 @@ def test_a_file_that_is_not_whole_is_read_as_far_as_it_goes(tmp_path, made_up, n
         sweep_file.read(file)
 
 
+@pytest.mark.costly(keep=0)
 def test_the_page_shows_calibration_and_the_config_behind_each_leader(tmp_path, monkeypatch):
     def engine(mc_samples):
         def run(trials, add):

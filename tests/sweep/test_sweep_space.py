@@ -114,6 +114,7 @@ def test_halving_goes_up_to_the_whole_epochs():
     assert {t.config.epochs for t in space.trials()} == {3, 7, 20}
 
 
+@pytest.mark.costly(keep=0)
 def test_folds_part_the_training_images_and_hold_the_classes_alike():
     def rows(dataset):
         return [
@@ -215,6 +216,7 @@ BAD = {
 }
 
 
+@pytest.mark.costly(keep=3)
 @pytest.mark.parametrize("case", BAD)
 def test_bad_input_is_one_clear_error(case, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -30,6 +30,7 @@ def every_variable_counts_as_large(monkeypatch):
     monkeypatch.setattr(_adam, "SMALL", 0)
 
 
+@pytest.mark.costly(keep=3)
 @pytest.mark.parametrize(
     ("build", "make", "options"),
     [

@@ -100,6 +100,7 @@ def test_rotation_turns_about_the_centre():
         assert moved[4, 4, 0] == pytest.approx(1, abs=1e-5)
 
 
+@pytest.mark.costly(keep=3)
 @pytest.mark.parametrize("name, value", EVERYTHING.items())
 def test_every_change_acts_and_is_a_function_of_the_seed(name, value):
     image, augment = noise(), Augment(**{name: value})

@@ -81,6 +81,7 @@ each = pytest.mark.parametrize("name", METRICS)
 KINDS = list(METRICS)[:5]
 
 
+@pytest.mark.costly(keep=3)
 @each
 @pytest.mark.parametrize("classes", [1, 2, 6])
 @pytest.mark.parametrize("shape", [(400,), (4, 6, 17)])
@@ -102,6 +103,7 @@ def test_streamed_it_is_its_definition_on_all_at_once(name, classes, shape):
         assert float(one.result()) == pytest.approx(expected, abs=tolerance)
 
 
+@pytest.mark.costly(keep=3)
 @each
 @pytest.mark.parametrize("classes", [1, 3])
 def test_weights_and_the_ignored_label(name, classes):
@@ -164,6 +166,7 @@ def test_in_fit_and_in_graphs(jit):
         assert evaluated[metric.name] > 0
 
 
+@pytest.mark.costly(keep=0)
 def test_replicas_add_up(two_devices):
     """Two of them, each with half of a batch."""
     labels, images = random(3, (64,))

@@ -62,6 +62,7 @@ def test_checkpoints_of_bfloat16_weights(tmp_path):
         assert np.array_equal(variable.numpy(), value.numpy())
 
 
+@pytest.mark.costly(keep=1)
 @pytest.mark.parametrize("damage", ["truncated", "empty", "flipped"])
 def test_a_damaged_checkpoint_is_passed_over(tmp_path, damage):
     Trainer(linear_model()).fit(dataset(), epochs=2, checkpoint_dir=tmp_path, verbose=0)
@@ -107,6 +108,7 @@ def test_a_checkpoint_of_another_model_is_refused_with_the_difference(tmp_path):
         fit(dropout_model(), metrics=[])
 
 
+@pytest.mark.costly(keep=3)
 @pytest.mark.parametrize("changed", ["rate", "block size", "momentum", "activation", "r_drop"])
 def test_a_changed_plan_optimizer_or_layer_is_refused_with_the_difference(tmp_path, changed):
     def fit(rate=0.1, block_size=3, momentum=0.9, activation="relu", r_drop=0.0, moving=True):

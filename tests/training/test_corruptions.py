@@ -26,6 +26,7 @@ def test_there_are_six_of_five_severities():
     assert all(len(strengths) == 5 for _, strengths in CORRUPTIONS.values())
 
 
+@pytest.mark.costly(keep=3)
 @every
 @pytest.mark.parametrize("shape", SHAPES + TINY)
 def test_shape_range_and_order_of_severities(name, shape):
@@ -42,6 +43,7 @@ def test_shape_range_and_order_of_severities(name, shape):
         assert np.all(np.mean(changes, 1)[1:] > np.mean(changes, 1)[:-1]) and np.mean(changes[0]) > 1e-5
 
 
+@pytest.mark.costly(keep=3)
 @every
 def test_severities_are_in_order_on_real_digits(name):
     batch, _ = next(iter(load_data("digits", batch_size=256).test))
@@ -62,6 +64,7 @@ def test_it_depends_on_the_image_and_the_seed_alone(name):
     assert np.array_equal(other, whole) == (name not in RANDOM)
 
 
+@pytest.mark.costly(keep=3)
 @every
 def test_in_graphs_and_pipelines_of_unknown_size(name):
     spec = tf.TensorSpec([None, None, None, None])

@@ -13,6 +13,7 @@ from dropzoo.training.data.digits import SCENES, digits_by_split, draw_scene
 from dropzoo.training.data.load import list_data, load_data
 
 
+@pytest.mark.costly(keep=0)
 def test_preparing_a_set_leaves_the_seeds_alone(tmp_path):
     random.seed(3)
     expected = random.random()
@@ -106,6 +107,7 @@ def test_the_embedded_sets_ask_no_network(tmp_path, monkeypatch):
         load_data("digit", data_dir=tmp_path)
 
 
+@pytest.mark.costly(keep=0)
 def test_two_runs_may_prepare_a_set_at_once(tmp_path):
     """TFDS alone would give both one temporary folder here, for both have the same global random state."""
     failures: list[Exception] = []
@@ -127,6 +129,7 @@ def test_two_runs_may_prepare_a_set_at_once(tmp_path):
     assert not list(tmp_path.glob("incomplete.*"))
 
 
+@pytest.mark.costly(keep=0)
 def test_a_look_at_the_test_set_leaves_it_whole():
     for _ in range(3):  # it came out short of what was read next, now and then
         data = load_data("digits", batch_size=64, validation_split=0.3)

@@ -114,6 +114,7 @@ CHOICES = {
 }
 
 
+@pytest.mark.costly(keep=3)
 @pytest.mark.parametrize("name", CHOICES)
 def test_a_default_fits_the_targets_and_the_end_of_the_model(name):
     build, targets, loss, from_logits, metrics = CHOICES[name]

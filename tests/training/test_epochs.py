@@ -17,6 +17,7 @@ def augment(request) -> bool:
     return request.param
 
 
+@pytest.mark.costly(keep=0)
 def test_epochs_are_repeatable_and_distinct(load, augment):
     data, again = load(augment=augment, seed=3), load(augment=augment, seed=3)
     keras.utils.set_random_seed(7)  # the global seed plays no part
@@ -29,6 +30,7 @@ def test_epochs_are_repeatable_and_distinct(load, augment):
     assert images_of(arrays(load(augment=augment, seed=4).train)) != images_of(epochs[0])
 
 
+@pytest.mark.costly(keep=0)
 def test_an_epoch_holds_every_image_once(load):
     data = load(batch_size=50, seed=1)
     first, second = images_of(arrays(data.train)), images_of(arrays(data.train))
@@ -39,6 +41,7 @@ def test_an_epoch_holds_every_image_once(load):
     assert len(everything) == 1442
 
 
+@pytest.mark.costly(keep=0)
 def test_augmentation_acts_on_training_images_alone(load):
     plain, augmented = load(), load(augment=True)
     assert_equal(arrays(plain.validation), arrays(augmented.validation))
@@ -50,6 +53,7 @@ def test_augmentation_acts_on_training_images_alone(load):
     assert not set(images_of(other)) & set(images_of([(changed, labels)]))
 
 
+@pytest.mark.costly(keep=0)
 def test_an_epoch_can_be_resumed(load, augment):
     whole = arrays(load(augment=augment).train.at_epoch(2))
     assert_equal(arrays(load(augment=augment).train.at_epoch(2).skip(30)), whole[30:])
@@ -77,6 +81,7 @@ def test_the_cache_outlives_an_epoch(size):
     assert all(sorted(order) == [0, 1, 2, 3, 4] for order in orders)
 
 
+@pytest.mark.costly(keep=0)
 def test_fit_under_a_strategy(load, two_devices):
     with two_devices.scope():
         model = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(10)])
@@ -87,6 +92,7 @@ def test_fit_under_a_strategy(load, two_devices):
     assert np.isfinite(model.evaluate(data.test, verbose=0))
 
 
+@pytest.mark.costly(keep=0)
 def test_limit_and_validation_split(load):
     data = load(limit=10, validation_split=0.5)
     assert (data.info.num_train, data.info.num_validation, data.info.num_test) == (10, 721, 355)
@@ -101,6 +107,7 @@ def test_the_seed_chooses_the_validation_images(load):
     assert len(zero) == len(one) and set(zero) != set(one)
 
 
+@pytest.mark.costly(keep=0)
 def test_image_size_and_num_channels(load):
     data = load("digit_scenes", image_size=(16, 24), num_channels=3, limit=8)
     images, masks = arrays(data.train)[0]

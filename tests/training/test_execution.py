@@ -27,6 +27,7 @@ def any_determinism():
     disable_op_determinism()
 
 
+@pytest.mark.costly(keep=0)
 @pytest.mark.parametrize("unknown", [False, True], ids=["counted", "of unknown length"])
 def test_executions_change_no_step(unknown):
     data = dataset(110, 12)  # 10 batches, the last one short
@@ -49,6 +50,7 @@ def test_executions_change_no_step(unknown):
     assert runs[2][2] == [0, 9] * (1 if unknown else 2) + [0, 9] * unknown
 
 
+@pytest.mark.costly(keep=1)
 @pytest.mark.parametrize("unknown", [False, True])
 def test_batches_copied_ahead_to_a_device_train_the_same(unknown):
     def run(device):
@@ -82,6 +84,7 @@ def test_an_epoch_does_not_wait_for_its_iterator_to_close():
     assert closed.wait(10)
 
 
+@pytest.mark.costly(keep=3)
 @pytest.mark.parametrize("kind", ["plain", "cache in memory", "cache in a file", "part of a file", "snapshot"])
 def test_no_epoch_holds_its_iterator_and_one_that_writes_a_file_is_gone_before_the_next(
     kind, tmp_path, monkeypatch
@@ -139,6 +142,7 @@ def test_an_epoch_ends_where_tensorflow_renames_what_tells_of_files(broken, monk
     assert history.epoch == [0, 1] and closed == [True] * 4
 
 
+@pytest.mark.costly(keep=0)
 @pytest.mark.parametrize("stop", [2, 5])
 def test_resumes_between_executions_with_a_schedule_of_rates(tmp_path, stop):
     def run(directory=None, callbacks=()):
@@ -158,6 +162,7 @@ def test_resumes_between_executions_with_a_schedule_of_rates(tmp_path, stop):
         np.testing.assert_array_equal(variable.numpy(), value.numpy(), err_msg=variable.path)
 
 
+@pytest.mark.costly(keep=3)
 @pytest.mark.parametrize(
     "options",
     [
@@ -235,6 +240,7 @@ def test_r_drop_is_the_formula_of_the_paper():
     assert float(r_drop_loss(logits[..., :1])) == pytest.approx(float(r_drop_loss(binary)), rel=1e-6)
 
 
+@pytest.mark.costly(keep=0)
 def test_r_drop_passes_each_batch_twice_and_draws_them_together():
     def run(alpha, rate):
         keras.utils.set_random_seed(2)

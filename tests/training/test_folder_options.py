@@ -160,6 +160,7 @@ def test_every_cache_gives_the_same_epochs(tmp_path, monkeypatch, cache):
             np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.costly(keep=3)
 @pytest.mark.parametrize("use", ["fit", "fit with a given loss", "validation", "evaluate", "command"])
 def test_a_file_that_breaks_in_a_training_is_named(tmp_path, use):
     """Without a cache, files are not decoded before the training, and the middle of this one is damaged."""

@@ -24,6 +24,7 @@ def share_of(masks: np.ndarray, label: int) -> float:
     return float((masks == label).any((1, 2)).mean())
 
 
+@pytest.mark.costly(keep=0)
 def test_each_class_is_in_the_wanted_share_of_the_windows():
     anywhere = windows(Augment(crop=8))[1]
     assert share_of(anywhere, 1) < 0.15 and share_of(anywhere, 2) < 0.25
@@ -55,6 +56,7 @@ def test_windows_stay_within_the_image_and_masks_without_foreground_are_cut_anyw
         np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.costly(keep=0)
 def test_void_is_no_foreground_and_one_example_is_as_one_of_a_batch():
     top = windows(Augment(crop=8, foreground=1.0), mask=np.where(MASK == 255, MASK, 0), ignore_class=None)[1]
     assert share_of(top, 255) == 1
@@ -63,6 +65,7 @@ def test_void_is_no_foreground_and_one_example_is_as_one_of_a_batch():
     assert np.isin([1, 2], one[1]).any()
 
 
+@pytest.mark.costly(keep=0)
 def test_it_needs_a_window_and_masks(load):
     with pytest.raises(ValueError, match="crop=128,foreground=0.33"):
         Augment(foreground=0.3)

@@ -188,6 +188,7 @@ def any_determinism():
 NOT_IN_FIT = ("a dataset in parts", "a PyDataset whose hooks change it")
 
 
+@pytest.mark.costly(keep=3)
 @pytest.mark.parametrize("name", [name for name in FORMS if name not in NOT_IN_FIT])
 def test_each_form_trains_as_in_fit(name):
     build, loss, data, options = FORMS[name]
@@ -203,6 +204,7 @@ def test_each_form_trains_as_in_fit(name):
         np.testing.assert_allclose(variable.numpy(), value.numpy(), atol=1e-5)
 
 
+@pytest.mark.costly(keep=3)
 @pytest.mark.parametrize(
     "name",
     [

@@ -12,6 +12,7 @@ from dropzoo.training.data.images import read_images, read_mask
 from dropzoo.training.data.load import load_data
 
 
+@pytest.mark.costly(keep=3)
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])

@@ -58,6 +58,7 @@ SEEN = {
 }
 
 
+@pytest.mark.costly(keep=3)
 @pytest.mark.parametrize("name", SEEN)
 def test_the_range_is_seen_in_the_first_steps_and_kept(name):
     build_one, images, expected, bits = SEEN[name]
@@ -72,6 +73,7 @@ def test_the_range_is_seen_in_the_first_steps_and_kept(name):
         assert bits is None or kept.bits == bits
 
 
+@pytest.mark.costly(keep=0)
 @pytest.mark.parametrize("form", ["dataset", "arrays", "dict"])
 def test_fractions_for_a_model_that_divides_by_255_are_an_error_that_says_both(form):
     for first in (

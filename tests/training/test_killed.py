@@ -103,6 +103,7 @@ def assert_same_end(path, other):
             np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
 
 
+@pytest.mark.costly(keep=0)
 @pytest.mark.parametrize(
     "name, kills",
     [*((name, 1) for name in RUNS), *(pytest.param(name, 20, marks=pytest.mark.slow) for name in RUNS)],
@@ -139,6 +140,7 @@ def test_a_signal_saves_says_where_and_ends(tmp_path, whole, number, code):
     assert_same_end(finished(run, tmp_path, tmp_path / "end.npz"), end)
 
 
+@pytest.mark.costly(keep=0)
 def test_a_signal_in_validation_and_a_handler_of_the_users_own(tmp_path):
     class Raise(keras.callbacks.Callback):
         def on_test_batch_begin(self, batch, logs=None):

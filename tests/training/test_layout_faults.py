@@ -54,6 +54,7 @@ def epoch(data) -> list[np.ndarray]:
     return [np.sort(images.numpy().mean((1, 2, 3))) for images, _ in (*data.train.as_stored(), *data.validation)]
 
 
+@pytest.mark.costly(keep=0)
 def test_folds_and_limits_do_not_share_a_file_on_disk(stored):
     for n in range(12):
         picture(stored / "ab"[n % 2] / f"{n}.png", 20 * n)

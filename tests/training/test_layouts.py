@@ -113,6 +113,7 @@ def coco(root):
 GIVEN, FIFTH = (8, 3, 5), (12, 1, 3)
 
 
+@pytest.mark.costly(keep=3)
 @pytest.mark.parametrize(
     "make, options, expected",
     [

@@ -31,6 +31,7 @@ def rows(path):
         return list(csv.DictReader(file))
 
 
+@pytest.mark.costly(keep=0)
 def test_the_csv_has_the_sites_of_each_epoch_and_goes_on_after_a_stop(tmp_path):
     def run(folder, *callbacks, epochs=3):
         net = model()
@@ -174,6 +175,7 @@ def test_an_epoch_that_was_stopped_is_no_point(tmp_path, monkeypatch):
         assert steps == ([0] if stop else [0, 1])
 
 
+@pytest.mark.costly(keep=0)
 def test_the_loggers_of_a_run_measure_on_crops(tmp_path):
     config = RunConfig(model="unet", data="digit_scenes", augment="crop=16", limit=20, options={"filters": 2})
     found = config.load_data()

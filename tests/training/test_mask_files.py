@@ -10,6 +10,7 @@ from _pictures import pixels, write, write_pairs
 from dropzoo.training.data.load import load_data
 
 
+@pytest.mark.costly(keep=3)
 @pytest.mark.parametrize(
     "values, expected, num_classes",
     [

@@ -35,6 +35,7 @@ MASKS = {
 }
 
 
+@pytest.mark.costly(keep=3)
 @pytest.mark.parametrize("name", MASKS)
 def test_masks_are_read_or_refused_with_the_option_that_reads_them(tmp_path, name):
     make, refused, said, classes = MASKS[name]
@@ -77,6 +78,7 @@ def _bits(row, bits):
     return (row[:, None] >> np.arange(bits - 1, -1, -1)) & 1
 
 
+@pytest.mark.costly(keep=3)
 @pytest.mark.parametrize(
     "lines",
     ["0,0,0,road\n255,0,0,car\n", "0 0 0\troad\n255 0 0\tcar\n", "road:0,0,0::\ncar:255,0,0::\n",

@@ -21,6 +21,7 @@ def batch(count=4, dtype="float32"):
     return tf.constant(images), tf.range(count) % 3
 
 
+@pytest.mark.costly(keep=3)
 @pytest.mark.parametrize("dtype", ["float32", "float16", "uint8"])
 @pytest.mark.parametrize("mixup, cutmix", [(0.2, 0), (0, 1.0), (1.0, 0.5)])
 def test_the_share_is_that_of_the_pixels(dtype, mixup, cutmix):

@@ -34,6 +34,7 @@ from dropzoo.training.data.files.table import Drawn, Reading, Starts
 from dropzoo.training.data.folders import read_folder
 
 
+@pytest.mark.costly(keep=3)
 @pytest.mark.parametrize(
     "make, count, without, said",
     [

@@ -39,6 +39,7 @@ BY_NAME = {"kind": KINDS, "height": HEIGHTS, "sick": SICK}
 TARGETS = {"in order": [KINDS, HEIGHTS, SICK], "by name": BY_NAME}
 
 
+@pytest.mark.costly(keep=1)
 @pytest.mark.parametrize("as_dict", [False, True])
 @pytest.mark.parametrize("targets", TARGETS)
 def test_each_output_gets_the_default_for_its_targets(as_dict, targets, capsys):
@@ -105,6 +106,7 @@ SAID = {
 }
 
 
+@pytest.mark.costly(keep=1)
 @pytest.mark.covering("how", "compiled")
 @pytest.mark.parametrize("how", SAID)
 @pytest.mark.parametrize("compiled", [False, True])
@@ -135,6 +137,7 @@ def test_the_labels_of_each_output_are_checked_for_themselves():
     Trainer(build(True), loss=own).fit(((X, SIDE), wrong), verbose=0)
 
 
+@pytest.mark.costly(keep=0)
 def test_replicas_take_the_steps_of_one_device(two_devices):
     """The last batch, of 4 of 20 rows, is uneven beside the others, and 7 rows a replica are not the same."""
     losses = {"kind": CROSS_ENTROPY, "height": "mse", "sick": keras.losses.BinaryCrossentropy(from_logits=True)}

@@ -49,6 +49,7 @@ OWN = {
 }
 
 
+@pytest.mark.costly(keep=3)
 @pytest.mark.parametrize("name", OWN)
 def test_targets_of_a_loss_of_ones_own_train_as_in_fit(name):
     build, targets, loss = OWN[name]

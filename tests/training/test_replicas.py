@@ -94,6 +94,7 @@ def test_replicas_drop_differently_and_reproducibly_and_still_learn(folder, one)
     assert abs(loss[-1] - single_loss[-1]) < 0.3 * abs(single_loss[-1] - without[-1])  # their effect is not
 
 
+@pytest.mark.costly(keep=0)
 def test_two_workers_do_50_steps_of_one_device(folder, one):
     runs = workers(folder, "workers")
     assert [code for _, code in runs] == [0, 0], runs

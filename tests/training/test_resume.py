@@ -63,6 +63,7 @@ def test_resumes_in_another_process(tmp_path, deterministic, whole):
         np.testing.assert_array_equal(result["arr_0"], whole_history.history["val_loss"])
 
 
+@pytest.mark.costly(keep=0)
 @pytest.mark.parametrize("where", ["step", "validation", "epoch end"])
 def test_interrupt_saves_and_goes_on(tmp_path, deterministic, whole, capsys, where):
     def interrupt(*_, **__):

@@ -181,6 +181,7 @@ def test_the_rate_at_every_execution():
     assert record.rates == [schedule(n / 10) for n in (0, 2, 4, 5, 7, 9)]
 
 
+@pytest.mark.costly(keep=0)
 @pytest.mark.covering("stop_after", "known")
 @pytest.mark.parametrize("stop_after", [3, STEPS, STEPS + 2])
 @pytest.mark.parametrize("known", [True, False])

@@ -87,6 +87,7 @@ def test_maps_are_resized_as_the_padded_image(side, depth, ratios):
     assert found == [(ratio, ratio) for ratio in ratios]
 
 
+@pytest.mark.costly(keep=0)
 def test_callbacks_save_the_model_that_is_trained(tmp_path):
     deep, (images, masks) = training.DeepSupervision(build()), data()
     kept = keras.callbacks.ModelCheckpoint(str(tmp_path / "model.keras"), save_best_only=False)
@@ -110,6 +111,7 @@ class OwnStep(keras.Model):
         return {}
 
 
+@pytest.mark.costly(keep=3)
 @pytest.mark.parametrize(
     "make, match",
     [

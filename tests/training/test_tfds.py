@@ -23,6 +23,7 @@ def describe(folder: Path, name: str, counts: dict[str, int]) -> None:
     builder.info.write_to_directory(builder.data_path)
 
 
+@pytest.mark.costly(keep=1)
 @pytest.mark.parametrize("name", ["fashion_mnist", "cifar10", "cifar10:3.*.*"])
 def test_classification_by_name(tmp_path, name):
     describe(tmp_path, name, {"train": 20, "test": 20})
@@ -43,6 +44,7 @@ def test_a_set_keeps_the_validation_split_it_brings(tmp_path):
     assert (info.num_train, info.num_validation, info.num_test) == (8, 8, 8)
 
 
+@pytest.mark.costly(keep=0)
 def test_segmentation_by_name(tmp_path):
     """Classes count from 1, and a mask has not its image's size (as in the mock of TFDS)."""
 

@@ -35,6 +35,7 @@ def test_learns_digits():
     assert trainer.evaluate(test)["accuracy"] == pytest.approx(history["val_accuracy"][-1])
 
 
+@pytest.mark.costly(keep=0)
 @pytest.mark.parametrize("weighting", [None, "sample", "class"])
 def test_history_is_that_of_keras_fit(weighting):
     data, validation = dataset(50), dataset(20)  # the last batch is short
@@ -117,6 +118,7 @@ def test_mixed_precision_trains(policy):
     assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer) == (policy == "mixed_float16")
 
 
+@pytest.mark.costly(keep=0)
 @pytest.mark.parametrize("classes", [1, 3])
 def test_masks_get_their_defaults_and_weights_a_pixel(classes):
     rng = np.random.default_rng(0)
@@ -187,6 +189,7 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.costly(keep=0)
 def test_labels_beyond_the_model_are_refused():
     def fit(labels, outputs, shape=(8, 8, 1), **options):
         model = keras.Sequential([keras.Input(shape), keras.layers.Conv2D(outputs, 1)])
