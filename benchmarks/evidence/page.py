@@ -181,7 +181,7 @@ def _table(claim: Claim, setting: Setting, conditions: tuple[Condition, ...], ro
         name for name in [*figures, *claim.shown] if any(name in row for some in found.values() for row in some)
     ]
     heads = ["", "chosen", "train", *(_head(name) for name in figures), "seeds"]
-    lines = [f"\n{setting.name}, means over seeds with their intervals:\n\n| {' | '.join(heads)} |\n"]
+    lines = [f"\n**{setting.name}**, means over seeds with 95 % intervals:\n\n| {' | '.join(heads)} |\n"]
     lines.append("|---" * len(heads) + "|\n")
     notes = []
     for condition, some in found.items():

@@ -129,12 +129,12 @@ CLAIMS = (
         ),
         (
             *(
-                Statement(f"{name}: {text} than without", figure, name, "none", sign)
+                Statement(f"{name}: {text} than without dropout", figure, name, "none", sign)
                 for name in (*SITES, *UNET_SITES)
                 for text, figure, sign in BEST
             ),
             *(
-                Statement(f"After dense: NLL is lower than {name}", "nll", "after dense", name, -1)
+                Statement(f"after dense: calibrated NLL is lower than {name}", "nll", "after dense", name, -1)
                 for name in SITES
                 if name != "after dense"
             ),
@@ -149,7 +149,7 @@ CLAIMS = (
         "statements compare accuracy and calibrated NLL.",
         ((SMALL, (NONE, ELEMENTS, *KINDS.values())),),
         tuple(
-            Statement(f"{name}: {text} than element-wise", figure, name, ELEMENTS.name, sign)
+            Statement(f"{name}: {text} than with element-wise dropout", figure, name, ELEMENTS.name, sign)
             for name in KINDS
             for text, figure, sign in BEST
         ),
