@@ -80,7 +80,7 @@ class TestBadInput:
             ({"temperature": "per class"}, "`temperature` must be"),
             ({"sites": "all"}, "`sites` must be one of 'as_is', 'search'"),
             ({"confidence": 1.0}, "`confidence` must be in"),
-            ({"classes": [4]}, "`classes` must be numbers from 0 to 3"),
+            ({"classes": [4]}, "`classes` must hold at least one number, each from 0 to 3"),
             ({"classes": []}, "`classes` must be numbers"),
             ({"task": "binary"}, "task='binary' needs"),
             ({"batch_size": 0}, "`batch_size` must be a positive int"),
