@@ -81,7 +81,7 @@ class TestBadInput:
             ({"sites": "all"}, "`sites` must be one of 'as_is', 'search'"),
             ({"confidence": 1.0}, "`confidence` must be in"),
             ({"classes": [4]}, "`classes` must hold at least one number, each from 0 to 3"),
-            ({"classes": []}, "`classes` must be numbers"),
+            ({"classes": []}, "`classes` must hold at least one number"),
             ({"task": "binary"}, "task='binary' needs"),
             ({"batch_size": 0}, "`batch_size` must be a positive int"),
             ({"seed": -1}, "`seed` must be"),
