@@ -1,4 +1,4 @@
-"""Bases of the layers: `Stochastic` draws at random, `LiveRate` drops at a rate, `BaseDropout` stands at sites."""
+"""Base classes: `Stochastic` draws random numbers, `LiveRate` drops at a rate, `BaseDropout` is for sites."""
 
 from typing import Any
 
@@ -18,9 +18,9 @@ class Stochastic(keras.Layer):
     base classes: first this class, then the class of the Keras layer.
 
     Args:
-        args: Positional arguments of the next base.
+        args: Positional arguments of the next base class.
         seed: Int or None. The seed of the draws; None takes one from Keras' global seed.
-        kwargs: Keyword arguments of the next base.
+        kwargs: Keyword arguments of the next base class.
     """
 
     def __init__(self, *args: Any, seed: int | None = None, **kwargs: Any) -> None:
@@ -78,10 +78,10 @@ class LiveRate(Stochastic):
     A subclass defines `drop` for training and `infer` for inference.
 
     Args:
-        args: Positional arguments of the next base.
+        args: Positional arguments of the next base class.
         rate: Float in [0, 1). Fraction to drop.
         seed: Int or None. The seed of the draws; None takes one from Keras' global seed.
-        kwargs: Keyword arguments of the next base.
+        kwargs: Keyword arguments of the next base class.
 
     Raises:
         ValueError: If `rate` is not a number in [0, 1).

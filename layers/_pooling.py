@@ -11,7 +11,7 @@ from dropzoo.layers.draws import Tensor
 
 
 class RandomPooling2D(Stochastic):
-    """Base of the pooling layers that draw at random.
+    """Base of the pooling layers that draw random numbers.
 
     They do not subclass `keras.layers.MaxPooling2D`: its `__init__` builds the layer, after which it cannot get a
     seed generator.

@@ -131,7 +131,7 @@ def describe(layer: keras.Layer) -> str:
 
     Returns:
         A str with the layer's name, its rate, and the options that differ from their defaults. For a layer that
-        replaces another one, such as `DropConnectDense`, only the name and the rate.
+        replaces another one, such as `DropConnectDense`, it has only the name and the rate.
 
     Example:
     >>> from dropzoo import layers
@@ -165,7 +165,9 @@ def is_dropout(layer: keras.Layer) -> bool:
 
 
 def is_stochastic(layer: keras.Layer) -> bool:
-    """Returns whether a layer draws random numbers: to drop units, weights or branches, or to pool.
+    """Returns whether a layer of this package, or a dropout layer of Keras, draws random numbers.
+
+    The result is False for all other layers, even for those that have dropout inside, such as `LSTM`.
 
     Args:
         layer: Any Keras layer.
@@ -177,7 +179,7 @@ def is_stochastic(layer: keras.Layer) -> bool:
 
 
 def dropouts(model: keras.Layer) -> list[keras.Layer]:
-    """Returns the layers of a model that draw random numbers, each once, in the order of the model.
+    """Returns the layers of a model for which `is_stochastic` is True, each once, in the order of the model.
 
     They include layers inside other layers and inside nested models.
 

@@ -23,8 +23,8 @@ class AlphaDropout(BaseDropout):
     In training `y = a * (x if kept else o) + b` with `o = -1.758` (SELU's limit),
     `a = ((1 - rate) * (1 + rate * o**2)) ** -0.5` and `b = -a * rate * o`; in inference `y = x`.
 
-    Differs from `keras.layers.AlphaDropout`: `rate` is live, and `rate=1` raises at once instead of in the first
-    step.
+    Differs from `keras.layers.AlphaDropout`: `rate` is live (see `LiveRate`), and `rate=1` raises an error at once
+    instead of in the first step.
 
     Args:
         rate: Float in [0, 1). Fraction of the units to drop.

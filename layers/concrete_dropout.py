@@ -20,20 +20,21 @@ class ConcreteDropout(Stochastic, keras.layers.Wrapper):
 
     In training the inputs are multiplied by `(1 - z) / (1 - rate)` with the relaxed draw
     `z = sigmoid((logit(rate) + logit(u)) / temperature)`, where `u ~ U(0, 1)`. The relaxation gives the rate a
-    gradient. For convolutions, a whole feature map uses the same draw. In inference, the layer is the same as the
-    wrapped layer.
+    gradient. For convolutions, a whole feature map uses the same draw by default. In inference, the layer is the
+    same as the wrapped layer.
 
     The layer adds `(length_scale**2 / 2 * sum(kernel**2) / (1 - rate) - K * H(rate)) / data_size` to the loss,
     where `K` is the number of inputs (features or channels) and `H` is the binary entropy. Without the entropy
-    term, every rate would go to zero. The loss of the model must be the negative log-likelihood (cross-entropy),
-    averaged over the samples.
+    term, every rate would go to zero. The loss of the model must be the negative log-likelihood (such as the
+    cross-entropy), averaged over the samples.
 
     Unlike the other layers, this layer has a weight of its own: the logit of its rate. So the weights files of a
     model with this layer differ from those of a model without it, `count_params()` is larger by one, and
     `layer.rate` returns the learned rate.
 
-    Differs from the paper: spatial draws are the default for convolutions, and the factors of the two terms follow
-    from the likelihood alone (the authors' regression code doubles both, for a loss without the factor 1 / 2).
+    Differs from the paper: by default, convolutions draw once for each feature map. The weights of the `kernel`
+    term and of the `H` term fit a negative log-likelihood. (The authors' regression code doubles both, because its
+    loss lacks the factor 1 / 2.)
 
     Args:
         layer: The layer to wrap, a `keras.layers.Dense` or `keras.layers.Conv2D`.

@@ -21,10 +21,11 @@ class CutoutDropout(BaseDropout):
 
     The rectangle has the proportions of the map and lies anywhere, even partly outside. A rectangle of `h` rows
     can lie at `size + h - 1` places on a map of `size` rows, and `h` of these places cover a given row, wherever
-    that row is. So the row is covered with probability `h / (size + h - 1)`. `h` is drawn from two neighbouring
-    whole numbers, one for which this probability is just below `sqrt(rate)` and one for which it is just above, so
-    that it is `sqrt(rate)` on average. The width is drawn in the same way. So every unit is dropped with
-    probability `rate`, at the border as well as in the middle. Kept units are scaled by `1 / (1 - rate)`.
+    that row is. So the row is covered with probability `h / (size + h - 1)`. Because `h` is a whole number, it is
+    drawn at random from two neighbouring values: this probability is just below `sqrt(rate)` for one and just
+    above for the other, so that it is `sqrt(rate)` on average. The width is drawn in the same way. So every unit
+    is dropped with probability `rate`, at the border as well as in the middle. Kept units are scaled by
+    `1 / (1 - rate)`.
 
     Differs from the paper, where the square has a fixed side and its centre lies on the image, so that the middle
     is covered more often than the border, and where pixels are not scaled.
@@ -78,7 +79,7 @@ class CutoutDropout(BaseDropout):
 
 
 def _covered(size: int | Tensor, rate: Tensor, first: Tensor, second: Tensor) -> Tensor:
-    """Returns an interval, made of two draws of U(0, 1), that covers each of the rows with probability `rate`."""
+    """Returns an interval, made from two draws of U(0, 1), that covers each row with probability `rate`."""
     rows = ops.cast(ops.arange(size), "float32")[None]  # (1, size)
     size = ops.cast(size, "float32")
     length = ops.floor(rate * (size - 1.0) / (1.0 - rate))  # the longest that covers at most `rate`

@@ -18,16 +18,16 @@ class DropBlock2D(BaseDropout):
     For convolutional layers: dropping a block removes a whole part of the object, whose content the neighbouring
     units cannot supply.
 
-    Every position whose block touches the map, even if only in part, starts a block with probability `g`,
-    independently of the others. The blocks of `n = block_height * block_width` such positions cover a given unit,
-    wherever it is, so the unit is dropped with probability `1 - (1 - g)**n`. With `g = 1 - (1 - rate)**(1 / n)`
-    this is exactly `rate`, at the border as well as in the middle, and also on maps that are smaller than the
-    block. Kept units are scaled by `1 / (1 - rate)`.
+    A block starts with probability `g`, independently, at every position from which it would touch the map, even
+    if only in part. Every unit, wherever it is, can be covered by the blocks of `n = block_height * block_width`
+    positions, so it is dropped with probability `1 - (1 - g)**n`. With `g = 1 - (1 - rate)**(1 / n)` this is
+    exactly `rate`, at the border as well as in the middle, and also on maps that are smaller than the block. Kept
+    units are scaled by `1 / (1 - rate)`.
 
     Differs from the paper, where only whole blocks are placed, `g` is an approximation that ignores overlaps,
     borders are dropped less often than the middle, and the scale is the realised fraction of the batch (so that a
-    sample depends on the rest of its batch). At rate 0.1 and block size 7 the paper's formula would drop far more
-    than 10 % of a small map if blocks could lie anywhere.
+    sample depends on the rest of its batch). For blocks that can lie anywhere, as here, the paper's formula would
+    drop far more than 10 % of a small map at rate 0.1 and block size 7.
 
     Args:
         rate: Float in [0, 1). Fraction of the units to drop.

@@ -22,7 +22,8 @@ class DropConnectDense(LiveRate, keras.layers.Dense):
 
     Differs from the paper: the whole batch shares one mask, because a mask for each sample would need a kernel for
     each sample; biases are never dropped; inference takes the mean of the weights instead of sampling the
-    distribution of the activations (`serving.MonteCarlo` does sample, with a new mask for each sample).
+    distribution of the activations (`serving.MonteCarlo` does sample it, with a new mask for each Monte-Carlo
+    sample).
 
     Args:
         units: Int. Size of the output.

@@ -22,8 +22,9 @@ class Dropout(BaseDropout):
     `y` is `x`; in inference `y = x`. That is `scaling="inverted"`. The first papers scaled in inference instead:
     with `scaling="standard"`, `y = x * m` in training and `y = x * (1 - rate)` in inference.
 
-    Differs from `keras.layers.Dropout`: `rate` is live (see `LiveRate`), `rate=1` raises, a seed gives the same
-    mask eagerly, in a graph and under XLA, and the replicas of a `tf.distribute` strategy draw different masks.
+    Differs from `keras.layers.Dropout`: `rate` is live (see `LiveRate`); `rate=1` raises an error; a seed gives
+    the same mask eagerly, in a graph and under XLA; and the replicas of a `tf.distribute` strategy draw different
+    masks.
 
     Args:
         rate: Float in [0, 1). Fraction of the units to drop.

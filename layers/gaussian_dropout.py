@@ -17,8 +17,8 @@ class GaussianDropout(BaseDropout):
     In training `y = x * (1 + s * e)` with `e ~ N(0, 1)` for each unit and `s = sqrt(rate / (1 - rate))`; in
     inference `y = x`.
 
-    Differs from `keras.layers.GaussianDropout`: `rate` is live, and `rate=1` (an infinite variance) raises at once
-    instead of in the first step.
+    Differs from `keras.layers.GaussianDropout`: `rate` is live (see `LiveRate`), and `rate=1` (an infinite
+    variance) raises an error at once instead of in the first step.
 
     Args:
         rate: Float in [0, 1). The rate at which `Dropout` has the same variance as the noise.

@@ -14,7 +14,7 @@ from dropzoo.layers.draws import Draw, Tensor
 
 @register_layer
 class Masksembles(BaseDropout):
-    """Drops channels with one of a few fixed masks; each mask drops about the fraction `rate`.
+    """Drops channels with one of a few fixed masks; each mask drops a fraction of about `rate`.
 
     A network with this layer is an ensemble of `masks` networks that share most of their weights. Each sample of a
     batch trains one of these networks. The layer is a compromise between dropout, where each sample is a new
@@ -30,7 +30,7 @@ class Masksembles(BaseDropout):
 
     Differs from the paper: the mask of a sample is random, instead of depending on its place in the batch; the
     masks of several layers are drawn independently; the argument is the dropped fraction, instead of a scale for
-    the overlap of the masks; and inference uses no mask, as in all layers of this package. The masks only depend
+    the overlap of the masks; and inference uses no mask, as for all layers of this package. The masks only depend
     on `mask_seed` and on the number of channels, so a saved model keeps them.
 
     Args:

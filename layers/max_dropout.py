@@ -13,16 +13,16 @@ class MaxDropout(BaseDropout):
 
     The network has to work without its strongest units.
 
-    The values of each sample are mapped to [0, 1] by their minimum and maximum, and units that are mapped above `1
-    - r` are set to zero, where `r ~ U(0, rate)` for each sample. The other units keep their original values. So
-    `rate` is not a fraction of the units: it says how far below the maximum a unit can be dropped. The number of
-    units dropped depends on the distribution of the values.
+    The values of each sample are mapped to [0, 1] by their minimum and maximum, and units that are mapped above
+    `1 - r` are set to zero, where `r ~ U(0, rate)` for each sample. The other units keep their original values. So
+    `rate` is not a fraction of the units: it says how far below the maximum a unit can be and still be dropped.
+    The number of units dropped depends on the distribution of the values.
 
     Differs from the paper, where the whole batch is scaled to [0, 1] together and has one threshold, so that a
     sample depends on the rest of its batch.
 
     Args:
-        rate: Float in [0, 1). Largest fraction of the range, counted from the top, whose units can be dropped.
+        rate: Float in [0, 1). A unit can be dropped if its value is in this top fraction of the range of values.
         seed: Int or None. Seed of the thresholds; None takes one from Keras' global seed.
 
     Call arguments:

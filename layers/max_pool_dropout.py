@@ -21,8 +21,8 @@ class MaxPoolDropout2D(LiveRate, RandomPooling2D):
     is the expectation, `sum_i (1 - rate) * rate**i * a_i` over the units of a window in falling order
     (probabilistic weighted pooling). With `rate=0` the layer is plain max-pooling.
 
-    Differs from the paper, which sets dropped units to zero. For non-negative inputs the two are the same; in this
-    layer, the formula holds for negative inputs too.
+    Differs from the paper, which sets dropped units to zero. For non-negative inputs, this gives the same results;
+    in this layer, the formula also holds for negative inputs.
 
     Args:
         rate: Float in [0, 1). Fraction of the units to drop.

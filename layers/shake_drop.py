@@ -12,13 +12,13 @@ from dropzoo.layers.draws import Draw, Tensor
 
 @register_layer
 class ShakeDrop(BaseDropout):
-    """Multiplies a residual branch by noise, and its gradient by other noise, for the fraction `rate` of samples.
+    """Multiplies a residual branch and its gradient by different noise, for a fraction `rate` of the samples.
 
     For the end of a residual branch, before the addition, with rates that rise with depth (see `models.ramp`),
     usually to 0.5. It is stronger than `DropPath`: a branch that is not kept is multiplied by a random number,
     which may be negative, and its gradient is multiplied by a different one.
 
-    In training `y = x` for the fraction `1 - rate` of the samples. For the others `y = alpha * x` with
+    In training `y = x` for a fraction `1 - rate` of the samples. For the others `y = alpha * x` with
     `alpha ~ U(-1, 1)`, and their gradient is multiplied by `beta ~ U(0, 1)` instead of alpha. In inference
     `y = (1 - rate) * x`, the expectation.
 
@@ -27,8 +27,8 @@ class ShakeDrop(BaseDropout):
 
     Args:
         rate: Float in [0, 1). Fraction of the samples whose branch is shaken.
-        level: Str. Each `"sample"`, each `"channel"` or each `"unit"` has its own alpha and beta. The channels are
-            the last axis.
+        level: Str, `"sample"`, `"channel"` or `"unit"`: whether each sample, each channel of a sample or each unit
+            has its own alpha and beta. The channels are the last axis.
         seed: Int or None. Seed of the noise; None takes one from Keras' global seed.
 
     Call arguments:

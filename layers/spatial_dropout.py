@@ -82,9 +82,9 @@ class SpatialDropout2D(_SpatialDropout):
     In training `y[n, :, :, c] = x[n, :, :, c] * m[n, c] / (1 - rate)` with `m ~ Bernoulli(1 - rate)`; in inference
     `y = x`.
 
-    Differs from `keras.layers.SpatialDropout2D`: `rate` is live, `get_config` keeps the dtype policy and
-    `trainable`, `rate=1` raises, a seed gives the same mask eagerly, in a graph and under XLA, and replicas draw
-    different masks.
+    Differs from `keras.layers.SpatialDropout2D`: `rate` is live (see `LiveRate`); `get_config` keeps the dtype
+    policy and `trainable`; `rate=1` raises an error; a seed gives the same mask eagerly, in a graph and under XLA;
+    and the replicas of a `tf.distribute` strategy draw different masks.
 
     Args:
         rate: Float in [0, 1). Fraction of the feature maps to drop.

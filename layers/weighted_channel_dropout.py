@@ -13,7 +13,7 @@ from dropzoo.layers.draws import Draw, Tensor
 
 @register_layer
 class WeightedChannelDropout(BaseDropout):
-    """Drops the fraction `rate` of the feature maps of each sample; maps with a high mean are kept more often.
+    """Drops a fraction `rate` of the feature maps of each sample; maps with a high mean are kept more often.
 
     For the last stages of a network that is fine-tuned on few images. There, only a few maps respond to the
     object. This layer mostly keeps these maps, and drops the others, which are mostly noise.

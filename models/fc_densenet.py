@@ -37,7 +37,7 @@ def fc_densenet103(
     `"paper"`: 0.2 after each convolution except the first and the last.
 
     Args:
-        input_shape: `(height, width, channels)`; height and width may have any size, or be None.
+        input_shape: `(height, width, channels)`; height and width may be any numbers, or None.
         num_classes: Int, number of logits for each pixel; 1 for a single logit.
         dropout: The plan, see `build_model`.
         filters: Int, channels of the first convolution.

@@ -1,4 +1,4 @@
-"""The names of the layers that draw at random: each part of the package takes every name that another prints."""
+"""Names of the layers that draw random numbers: each part of the package takes every name that another prints."""
 
 import fnmatch
 import re
@@ -16,14 +16,14 @@ from dropzoo.models.graph.walk import Call, graph_of, walk
 
 @dataclass(frozen=True, eq=False)
 class Named:
-    """A layer that draws at random, with its names.
+    """A layer that draws random numbers, with its names.
 
     Attributes:
         random: The layer and the facts about it.
         site: The name that all parts print: that of the place where the layer stands, or else its path.
         place: The place where it stands, the first one if there are several; None if it stands at none.
         names: The names that mean this layer.
-        holders: The names of the layer whose code it is in. They mean this layer if no other layer has them.
+        holders: The names of the layer whose code calls it. They mean this layer if no other layer has them.
     """
 
     random: RandomLayer
@@ -41,7 +41,7 @@ class Named:
 
 
 def named_layers(model: keras.Model, every: list[Place] | None = None) -> list[Named]:
-    """Returns the layers of a model that draw at random, with their names, in the order of the forward pass.
+    """Returns the layers of a model that draw random numbers, with their names, in the order of the forward pass.
 
     Args:
         model: Any Keras model. Without a graph, its layers have no sites, only paths.
@@ -69,14 +69,14 @@ def named_layers(model: keras.Model, every: list[Place] | None = None) -> list[N
 
 
 def match_sites(model: keras.Model, patterns: Iterable[str]) -> dict[str, list[keras.Layer]]:
-    """Returns the layers that draw random numbers and match a pattern, for each pattern.
+    """Returns, for each pattern, the matching layers that draw random numbers.
 
     A dropout layer has several names: its own name and the name of its site, `"head_dropout"` and `"head"`. In a
     nested model, you can also use both with a path, `"inner/head"`, as `list_sites` prints them. If a layer is
     called several times, the dropout after one of the calls has the name of the call, `"dense_call2"`. Dropout on
     an edge has the name of the edge, `"enc->join"`. A dropout layer in the code of another layer has two names,
-    `"block/drop"` and `"block"`. The result includes Keras layers with dropout inside, such as `LSTM`, and other
-    layers that may draw random numbers; `layers.is_stochastic` returns False for both.
+    `"block/drop"` and `"block"`. The result also includes layers for which `layers.is_stochastic` is False: Keras
+    layers with dropout inside, such as `LSTM`, and other layers that may draw random numbers.
 
     A pattern that is one of these names is taken literally; otherwise it is an fnmatch pattern.
 

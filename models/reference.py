@@ -14,7 +14,7 @@ FOLDER = Path(__file__).resolve().parents[1] / "saved_models"
 
 
 def list_weights(name: str | None = None) -> list[str]:
-    """Returns the sorted names of the weights that `build_model` knows; a name is that of the training data.
+    """Returns the sorted names of the weights that `build_model` knows: the names of their training data.
 
     Args:
         name: The name of a model; None for the weights of all models.

@@ -38,7 +38,7 @@ def res_unet(
     Differs from the paper: after the resizing in the decoder, a convolution halves the channels.
 
     Args:
-        input_shape: `(height, width, channels)`; height and width may have any size, or be None.
+        input_shape: `(height, width, channels)`; height and width may be any numbers, or None.
         num_classes: Int, number of logits for each pixel; 1 for a single logit.
         dropout: The plan, see `build_model`.
         depth: Int, number of halvings.

@@ -34,7 +34,7 @@ def resnet20(
 
     Sites: `conv1`, then for each block `stage1_block1_conv1`, `stage1_block1_branch` (the end of the branch,
     before the addition: where whole branches are dropped) and `stage1_block1`; `features` and `head`.
-    Plan `"paper"`: the stochastic depth that Huang et al. made for these networks, because He et al. used no
+    Plan `"paper"`: the stochastic depth that Huang et al. used in these networks, because He et al. used no
     dropout: `drop_path` on block `l` of `L` at the rate `0.5 * l / L`.
 
     Args:

@@ -36,7 +36,7 @@ def segnet(
     `"bayesian_segnet_center"`, `"bayesian_segnet_encoder_decoder"` and `"bayesian_segnet_classifier"`.
 
     Args:
-        input_shape: `(height, width, channels)`; height and width may have any size, or be None.
+        input_shape: `(height, width, channels)`; height and width may be any numbers, or None.
         num_classes: Int, number of logits for each pixel; 1 for a single logit.
         dropout: The plan, see `build_model`.
         filters: Int, channels of the first stage; each further stage has twice as many, up to eight times.

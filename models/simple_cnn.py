@@ -48,12 +48,12 @@ def simple_cnn(
         filters: Tuple of ints, channels of each module; its length is the number of modules.
         convs_per_module: Int, or a tuple of ints, one for each module.
         kernel_size: Int, or a tuple of ints, one for each module.
-        padding: `"same"` or `"valid"`, or a tuple of them, one for each module; by default `"same"`, and `"valid"`
-            if `downsample="valid"`.
+        padding: `"same"` or `"valid"`, or a tuple of them, one for each module; `"valid"` by default if
+            `downsample="valid"`, otherwise `"same"`.
         downsample: Str. How a module shrinks its maps: `"max_pool"`, `"average_pool"`, `"stride"` (of its last
             convolution) or `"valid"` (only by convolutions without padding).
-        strides: Int, or a tuple of ints, one for each module: the factor by which it shrinks, 2 by default. Not
-            allowed with `downsample="valid"`.
+        strides: Int, or a tuple of ints, one for each module: the factor by which a module shrinks its maps, 2 by
+            default. Not allowed with `downsample="valid"`.
         head: `"flatten"`, `"average_pool"` or `"max_pool"` (global).
         dense: Int or tuple of ints, units of the dense layers; `()` for none.
         normalization: `"batch"`, `"group"`, `"layer"` or None.

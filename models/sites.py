@@ -40,8 +40,8 @@ class Site:
     """A place in a model where dropout can go: the output of a layer, or an edge from it to one of its readers.
 
     Attributes:
-        name: The name of the layer whose output it is, such as `"encoder1_conv2"`. An edge has the names of both
-            layers, `"encoder1_conv2->skip1"`.
+        name: The name of the layer that makes this output, such as `"encoder1_conv2"`. An edge has the names of
+            both layers, `"encoder1_conv2->skip1"`.
         kind: `"conv"`, `"branch"` (the end of a residual branch), `"block"`, `"module"`, `"pool"`, `"skip"`,
             `"down"`, `"up"`, `"features"`, `"dense"`, `"head"`, `"input"` or `"edge"`. If the layer's name ends in
             none of these, as in most other models, the kind is the class of the layer in snake case.

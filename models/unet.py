@@ -50,7 +50,7 @@ def unet(
     part of the model. The encoder determines the smallest possible size of an image, such as 75 for Inception.
 
     Args:
-        input_shape: `(height, width, channels)`; height and width may have any size, or be None.
+        input_shape: `(height, width, channels)`; height and width may be any numbers, or None.
         num_classes: Int, channels of the logits; 1 for a single logit.
         dropout: The plan, see `build_model`.
         depth: Int, number of poolings; 4 by default, or 5 with an encoder.

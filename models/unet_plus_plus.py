@@ -41,7 +41,7 @@ def unet_plus_plus(
     Differs from the paper: there is no deep supervision; the logits are those of the last node of level 1.
 
     Args:
-        input_shape: `(height, width, channels)`; height and width may have any size, or be None.
+        input_shape: `(height, width, channels)`; height and width may be any numbers, or None.
         num_classes: Int, number of logits for each pixel; 1 for a single logit.
         dropout: The plan, see `build_model`.
         depth: Int, number of halvings.

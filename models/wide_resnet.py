@@ -30,8 +30,8 @@ def wide_resnet_28_10(
 
     Blocks are pre-activated: normalisation and activation come before a convolution.
 
-    Sites: `conv1`, then for each block `stage1_block1_conv1` (after the first convolution, the second
-    normalisation and activation), `stage1_block1_branch` (the second convolution, before the addition) and
+    Sites: `conv1`, then for each block `stage1_block1_conv1` (after the first convolution and the normalisation
+    and activation that follow it), `stage1_block1_branch` (the second convolution, before the addition) and
     `stage1_block1`; `features` and `head`. Plan `"paper"`: 0.3 at each `stage*_block*_conv1`, between the
     convolutions of a block. The plan `"filter_wise"` drops whole filters after every convolution.
 

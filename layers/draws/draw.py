@@ -12,8 +12,8 @@ from dropzoo.layers.draws.hash import Shape, Tensor, keep_mask, standard_normal,
 class Draw(abc.ABC):
     """Source of a layer's random draws: everything random in the layer's formula comes from it.
 
-    Each call draws anew. A subclass says where the bits come from. It may also override the other methods to
-    compute the same result faster.
+    Each call draws new numbers. A subclass says where the bits come from. It may also override the other methods
+    to compute the same result faster.
     """
 
     @abc.abstractmethod

@@ -182,7 +182,7 @@ def _bits(shape: tf.Tensor, key: tf.Tensor, rows: tf.Tensor, sample: tf.Tensor, 
 
 
 def _plain_bits(shape: tf.Tensor, key: tf.Tensor, rows: tf.Tensor, sample: tf.Tensor, count: int) -> tf.Tensor:
-    """Returns the same as `_bits` in 32 bits, and without differences and "and", which some runtimes lack."""
+    """Returns the same as `_bits`, in 32 bits, without subtraction and bitwise "and", which some runtimes lack."""
     if not 1 < count < _ORDERS * 16:
         return _bits(shape, key, rows, sample, count)
     unit, sample, bits = _unit_and_bits(shape, key, rows, sample)

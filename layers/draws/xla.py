@@ -125,8 +125,8 @@ def has_compiler() -> bool:
 def gate(x: tf.Tensor, keep: tf.Tensor, rate: tf.Tensor, relu: bool = False) -> tf.Tensor:
     """Returns `x / (1 - rate)` where `keep`, else 0; with `relu`, a ReLU comes first.
 
-    It is the smaller of two bit patterns. A select costs twice as much (LLVM turns it into masked loads), and a
-    product would keep NaN.
+    The result is the smaller of two bit patterns. A select costs twice as much (LLVM turns it into masked loads),
+    and a product would keep NaN.
     """
     bits = {2: tf.uint16, 4: tf.uint32, 8: tf.uint64}[x.dtype.size]
     x = tf.nn.relu(x) if relu else x

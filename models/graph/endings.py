@@ -15,7 +15,7 @@ Meaning = Literal["softmax", "sigmoid", "logits"]
 _ENDINGS = ("softmax", "sigmoid")
 # Layers that end in their `activation`; recurrent layers do not.
 _ACTIVATED = ("activation", "dense", "einsumdense", "conv", "depthwiseconv", "separableconv")
-# Activations that bound nothing, so that a layer of weights that ends in one gives logits.
+# Activations without bounds: a layer of weights that ends in one of them gives logits.
 _UNBOUNDED = frozenset("linear relu leaky_relu leakyrelu elu selu gelu silu swish mish log_softmax".split())
 # Layers and operations whose outputs have the meaning of their inputs, if they keep the last axis.
 _TRANSPARENT = frozenset(

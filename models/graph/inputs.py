@@ -51,7 +51,7 @@ def input_pixels(model: keras.Model) -> dict[str, Pixels | None]:
 
 
 def hint_of(model: keras.Model) -> str:
-    """Returns a sentence on a network whose weights expect images minus their means, or "" if the model has none.
+    """Returns a sentence about a network inside whose weights expect images minus means; "" if there is none.
 
     It is for models whose graph shows no range, because the preprocessing is not part of the model.
     """

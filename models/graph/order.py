@@ -1,4 +1,4 @@
-"""The place of the channels in the images that a model takes, as the layers that read them say it."""
+"""The axis of the channels in the images that a model takes, as the layers that read them show it."""
 
 from typing import Any
 
@@ -11,9 +11,9 @@ from dropzoo.common.keras_internals import nodes_of, recorded_graph
 def channels_first_inputs(model: Any) -> list[bool]:
     """Returns for each input of a model whether it has its channels on axis 1, in the order of `model.inputs`.
 
-    The first convolution, pooling or padding that reads an input says so by its `data_format`, also behind layers
-    that keep the shape and inside of nested models. If there is none, the shape of the input decides. An input
-    `(1, 64, 22)` that a convolution reads with channels last has 22 channels. The list is empty for a
+    The first convolution, pooling or padding that reads an input says so by its `data_format`, even if it is
+    behind layers that keep the shape or inside a nested model. If there is none, the shape of the input decides.
+    An input `(1, 64, 22)` that a convolution reads with channels last has 22 channels. The list is empty for a
     model without a graph.
 
     Args:
@@ -45,7 +45,7 @@ def is_channels_first(graph: Any, tensor: keras.KerasTensor) -> bool:
 
 
 def _said(graph: Any, tensor: keras.KerasTensor) -> bool | None:
-    """Returns what the first spatial layer says that reads a tensor; None if there is no such layer."""
+    """Returns the answer of the first spatial layer that reads a tensor, or None if there is no such layer."""
     if len(tensor.shape) < 3:
         return None
     pending = [tensor]

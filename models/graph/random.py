@@ -1,4 +1,4 @@
-"""The layers that draw at random in a model: dropout by class, dropout inside layers, layers under suspicion."""
+"""The layers of a model that draw random numbers: dropout layers, layers with dropout inside, suspected layers."""
 
 import dis
 import itertools
@@ -44,12 +44,12 @@ _READS = ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_ATTR", "LOAD_METHOD", "LOAD_DEREF") 
 
 @dataclass(frozen=True, eq=False)
 class RandomLayer:
-    """A layer that draws at random while a model trains.
+    """A layer that draws random numbers while a model trains.
 
     Attributes:
-        path: The name that all parts print and take: `"inner/site_dropout"` in a nested model, `"block/drop"` for
-            `drop` in the code of `block`. The dropout of a layer of Keras is called `"memory/dropout"`, whatever
-            the names of its cells.
+        path: The name that all parts of this package print and take: `"inner/site_dropout"` in a nested model,
+            `"block/drop"` for `drop` in the code of `block`. The dropout of a layer of Keras is called
+            `"memory/dropout"`, whatever the names of its cells.
         layer: The layer.
         kind: `"dropout"`: a layer of ours or a dropout layer of Keras, which a sampler can redirect. `"inside"`: a
             layer of Keras with dropout of its own, such as `LSTM`. `"suspected"`: another layer that holds a seed
@@ -69,11 +69,11 @@ class RandomLayer:
 
 
 def random_layers(model: keras.Layer) -> list[RandomLayer]:
-    """Returns the layers that draw at random while a model trains, in the order of the model, each layer once.
+    """Returns the layers that draw random numbers while a model trains, each once, in the order of the model.
 
-    The search enters nested models, wrappers, cells and the code of other layers. It leaves out layers under
-    suspicion whose rate is 0, and random augmentation of images, which is not dropout (see `augmentations`). It
-    does not find a random function that the code of a layer calls through another function.
+    The search enters nested models, wrappers, cells and the code of other layers. It leaves out suspected layers
+    whose rate is 0, and random augmentation of images, which is not dropout (see `augmentations`). It does not
+    find a random function that the code of a layer calls through another function.
 
     Args:
         model: Any Keras model or layer, built or not.

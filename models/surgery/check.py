@@ -91,10 +91,10 @@ def draws_in_inference(model: keras.Model, watched: list[keras.Layer], batch: An
 
 
 def gives_its_input(call: Call) -> bool:
-    """Returns whether a layer under suspicion is dropout in all but its class.
+    """Returns whether a suspected layer is dropout in all but its class.
 
-    The name of its class has "drop" or "StochasticDepth" in it, it has no weights, and in inference it returns its
-    input.
+    Such a layer has "drop" or "StochasticDepth" in the name of its class, has no weights, and returns its input in
+    inference.
     """
     name = type(call.layer).__name__.lower()
     if not ("drop" in name or "stochasticdepth" in name) or call.layer.weights:

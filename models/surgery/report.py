@@ -43,7 +43,7 @@ class SiteReport:
             for a layer that adds noise or scales, and None if nothing could be measured: see `notes`.
         notes: Findings that look wrong, one phrase each.
         kind: `"dropout"`; `"inside"` for a layer of Keras with dropout of its own, such as `LSTM`; `"suspected"`
-            for another layer that seems to draw at random.
+            for another layer that may draw random numbers.
     """
 
     site: str
@@ -71,8 +71,9 @@ class DropoutReport(list[SiteReport]):
 def dropout_report(model: keras.Model, images: Any = None, masks: int = 64) -> DropoutReport:
     """Measures the dropout at each site of a model in a training pass, without changing the model.
 
-    The report also has rows, with their `kind`, for layers that cannot be measured: recurrent layers with dropout
-    inside, other layers that may draw random numbers, and layers that drop in inference too.
+    Some layers cannot be measured: recurrent layers with dropout inside, other layers that may draw random
+    numbers, and layers that drop in inference too. Their rows have None as `dropped`, and `kind` says which they
+    are.
 
     A unit counts as dropped if the layer's output does not depend on this unit of the input. The report notes a
     rate of 0 or 1; a layer that never drops, or whose inputs are all zero; and a rate of 0.5 or more on feature
@@ -121,7 +122,7 @@ def dropout_report(model: keras.Model, images: Any = None, masks: int = 64) -> D
 
 
 def _row(each: Named, seen: dict[int, list[Any]], masks: int, every: list[Place]) -> SiteReport:
-    """Returns the row of a layer that draws at random."""
+    """Returns the row of a layer that draws random numbers."""
     layer, kind = each.random.layer, each.random.kind
     dropped, notes = None, [_NOT_MEASURED[kind]]
     if _is_measured(each):

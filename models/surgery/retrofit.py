@@ -135,7 +135,7 @@ def strip_dropout(model: keras.Model, share_weights: bool = False) -> keras.Mode
 
 
 def _tell_what_stays(model: keras.Model, new: keras.Model, certain: bool) -> None:
-    """Warns if a model without dropout layers still draws at random, or has layers whose rate was set to 0.
+    """Warns if a model without dropout layers still draws random numbers, or has layers whose rate was set to 0.
 
     The layers are run twice if they hold code that may draw in inference, or the copy could not be compared.
     """
