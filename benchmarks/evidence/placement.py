@@ -223,8 +223,8 @@ CLAIMS = (
     Claim(
         6,
         "With too high a rate, the network underfits; each site has its own best rate.",
-        "Dropout is placed at one kind of site of the small CNN at a time, at the rates 0.1, 0.5 and 0.9, for "
-        "60 epochs. The accuracy is measured in one pass.",
+        "In each condition, dropout is at one kind of site of the small CNN, at the rate 0.1, 0.5 or 0.9. "
+        "Training takes 60 epochs. The accuracy is measured in one pass.",
         (
             (
                 FIVE,

@@ -192,7 +192,7 @@ CLAIMS = (
         12,
         "A few sites contribute most of the uncertainty, and dropout at these sites alone preserves it.",
         "`mc.attribute` computes the share of the variance that each site contributes. Then only the strongest "
-        "site drops at inference, with its own temperature.",
+        "site drops at inference, with a temperature that is fitted for this site alone.",
         ((OVERFITS, (_TRACED,)),),
         (
             Statement(
