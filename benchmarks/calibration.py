@@ -2,10 +2,12 @@
 
     python benchmarks/calibration.py
     python benchmarks/calibration.py --what guarantees sets --data fashion_mnist --fashion FOLDER
+    python benchmarks/calibration.py --data nuclei --nuclei runs/nuclei_intervals
 
 The models are the reference models, and the images are their test images: `digits` (355), `fashion_mnist` (10,000,
-if its files are there) and `digit_scenes` (`--scenes` new scenes of test digits). Nothing is trained except the
-one epoch that the search is timed against.
+if its files are there) and `digit_scenes` (`--scenes` new scenes of test digits). The 160 images of nuclei are
+those of nuclei_intervals.py, each predicted by the one of its five networks that has not seen it; they are measured
+for `guarantees` and `outer`. Nothing is trained except the one epoch that the search is timed against.
 
 - `guarantees`: for each guarantee and level, the mean risk on new images over `--splits` random splits into
   held-out and new images. It must be at most the level plus two standard errors over the splits, and should be at
@@ -49,7 +51,7 @@ from calibrating.settings import settings
 from _shared import write_csv
 
 RESULTS = Path(__file__).parent / "results" / "calibration.csv"
-DATA = ("digits", "fashion_mnist", "digit_scenes")
+DATA = ("digits", "fashion_mnist", "digit_scenes", "nuclei")
 #: Functions of the name of the data and the arguments that yield cases and how to measure them.
 WHAT: dict[str, Callable[[str, argparse.Namespace], Iterator[tuple[str, Callable[[], Row]]]]] = {
     each.__name__: each for each in (guarantees, sets, outer, search, settings, overfitted, latency)
@@ -66,15 +68,19 @@ def main() -> None:
     parser.add_argument("--scene-seed", type=int, default=1, help="other scenes: `outer` names it in the case")
     parser.add_argument("--epochs", type=int, default=100, help="of the overfitted networks")
     parser.add_argument("--fashion", default=str(ROOT.parent / "shared" / "data" / "fashion_mnist"))
+    parser.add_argument("--nuclei", default="runs/nuclei_intervals", help="the --work of nuclei_intervals.py")
     parser.add_argument("--cache", default=str(Path(tempfile.gettempdir()) / "dropzoo-calibration"))
     parser.add_argument("--again", action="store_true", help="measure rows again that are in the results")
     arguments = parser.parse_args()
     rows = list(csv.DictReader(RESULTS.open())) if RESULTS.exists() else []
     for name in arguments.data:
-        if name == "fashion_mnist" and not Path(arguments.fashion).exists():
-            print(f"{name}: skipped, since {arguments.fashion} does not exist")
+        needed = {"fashion_mnist": Path(arguments.fashion), "nuclei": Path(arguments.nuclei)}.get(name, ROOT)
+        if not needed.exists():
+            print(f"{name}: skipped, since {needed} does not exist")
             continue
         for what in arguments.what:
+            if name == "nuclei" and what not in ("guarantees", "outer"):
+                continue
             for case, measure in WHAT[what](name, arguments):
                 same = [row for row in rows if (row["data"], row["what"], row["case"]) == (name, what, case)]
                 if same and not arguments.again:

@@ -16,9 +16,9 @@ import _covering
 
 FEW = 3
 HELP = (
-    f"few: the first {FEW} cases of each test. main: of a test with the mark `costly`, as many cases as the mark keeps. "
-    "covering (the default): of a test with the mark `covering`, each row and each value and pair of values beside the "
-    "rows; of other tests, all. all: all cases of all tests. few and main hold for covering, too."
+    "covering (the default): of a test with the mark `covering`, each row and each value and pair of values "
+    "beside the rows; of other tests, all. main: of these, as many cases as the mark `costly` keeps. few: of "
+    f"these, the first {FEW} cases of each test. all: all cases of all tests."
 )
 
 
@@ -51,19 +51,20 @@ def covering(cases: list[pytest.Item]) -> list[pytest.Item]:
 
 
 def main(cases: list[pytest.Item]) -> list[pytest.Item]:
-    """Returns as many cases of a test as its mark `costly` keeps, evenly from the table, of each test from others."""
+    """Returns as many cases of a test as its mark `costly` keeps, spread over the table, others in each test."""
     mark = cases[0].get_closest_marker("costly")
     if mark is None:
         return cases
-    keep, first = mark.kwargs["keep"], zlib.crc32(cases[0].nodeid.partition("[")[0].encode())
-    chosen = {(first + i * len(cases) // keep) % len(cases) for i in range(min(keep, len(cases)))}
+    keep = min(mark.kwargs["keep"], len(cases))
+    first = zlib.crc32(cases[0].nodeid.partition("[")[0].encode())
+    chosen = {(first + i * len(cases) // keep) % len(cases) for i in range(keep)}
     return [cases[i] for i in sorted(chosen)]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     left_out = {
-        "few": f"more than {FEW} cases of a test, and the files on training, sampling, export, servers, sweeps and "
-        "the command line. `make test` runs them.",
+        "few": f"more than {FEW} cases of a test, and the files on training, sampling, export, servers, sweeps "
+        "and the command line. `make test` runs them.",
         "main": "tests that take seconds, and most cases of tests with costly cases. `make test-more` runs them.",
     }
     if config.getoption("cases") in left_out:

@@ -70,16 +70,36 @@ def test_in_one(row, plan):
 @pytest.mark.parametrize("y", range(2))
 def test_plain(x, y):
     pass
+
+@pytest.mark.costly(keep=3)
+@pytest.mark.parametrize("x", range(10))
+def test_costly(x):
+    pass
+
+@pytest.mark.costly(keep=3)
+@pytest.mark.parametrize("x", range(10))
+def test_costly_too(x):
+    pass
+
+@pytest.mark.costly(keep=3)
+@pytest.mark.parametrize("x", range(2))
+def test_costly_short(x):
+    pass
+
+@pytest.mark.costly(keep=0)
+def test_journey():
+    pass
 """
 
 
-def test_the_option_and_the_mark(tmp_path):
+def test_the_option_and_the_marks(tmp_path):
     """The same cases whatever Python's hash seed is, or a process of xdist would have others."""
     (tmp_path / "test_it.py").write_text(FILE)
     conftest = Path(__file__).with_name("conftest.py").read_text().partition("def pytest_configure")[0]
     (tmp_path / "conftest.py").write_text(conftest)
     (tmp_path / "pytest.ini").write_text(
-        f"[pytest]\npythonpath = {Path(__file__).parent}\nmarkers =\n    covering(rows, *others): x\n"
+        f"[pytest]\npythonpath = {Path(__file__).parent}\n"
+        "markers =\n    covering(rows, *others): x\n    costly(keep): x\n"
     )
 
     def collected(seed: str, *options: str) -> list[str]:
@@ -88,14 +108,21 @@ def test_the_option_and_the_mark(tmp_path):
         done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
         return [line.partition("::")[2] for line in done.stdout.splitlines() if "::" in line]
 
+    def counts(found: list[str]) -> list[int]:
+        tests = ("table", "in_one", "plain", "costly", "costly_too", "costly_short", "journey")
+        return [sum(line.partition("[")[0] == f"test_{test}" for line in found) for test in tests]
+
     found = collected("1")
     assert found == collected("2")
-    assert [sum(line.startswith(test) for line in found) for test in ("test_table", "test_in", "test_pl")] == [
-        6,
-        3,
-        8,
-    ]
+    assert counts(found) == [6, 3, 8, 10, 10, 2, 1]
     everything = collected("1", "--cases", "all")
-    assert len(everything) == 18 + 5 + 8 and set(found) < set(everything)
-    assert len(collected("1", "--cases", "few")) == 9
+    assert counts(everything) == [18, 5, 8, 10, 10, 2, 1] and set(found) < set(everything)
+    main = collected("1", "--cases", "main")
+    assert main == collected("2", "--cases", "main")
+    assert counts(main) == [6, 3, 8, 3, 3, 2, 0] and set(main) < set(found)
+    rows = [
+        {line[-2] for line in main if line.startswith(f"{test}[")} for test in ("test_costly", "test_costly_too")
+    ]
+    assert rows[0] != rows[1], "each test keeps other rows"
+    assert counts(collected("1", "--cases", "few")) == [3, 3, 3, 3, 3, 2, 0]
     assert collected("1", "-k", "test_in_one and a-0.3") == ["test_in_one[a-0.3]"]

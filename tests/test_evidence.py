@@ -190,9 +190,11 @@ def test_the_page_says_what_is_known_and_what_is_not(tmp_path):
     page.write([made, other], rows, tmp_path / "evidence.md")
     text = (tmp_path / "evidence.md").read_text()
     assert "| [claim 1](#claim-1) | One is more. | holds: 1; not finished (4 of 10 training runs) |" in text
-    assert "| Not tried. | not tried yet |" in text
-    assert "(0 of 5 training runs). Version 1 of this page stopped training too early. It said much." in text
-    assert "0.450 ± 0.635 | 2 |" in text and "| It said much" not in text  # 12.706 * 0.05
+    assert "| Not tried. | not tested yet |" in text
+    assert (
+        "(0 of 5 training runs are done). Version 1 of this page, whose training runs were too short, said" in text
+    )
+    assert "0.450 ± 0.635 | 2 |" in text and "| Version 1 said much" not in text  # 12.706 * 0.05
     assert {each.name for each in tmp_path.iterdir()} == {"images", "evidence.md"}
     assert [each.name for each in (tmp_path / "images").iterdir()] == ["evidence_1.png"]
 

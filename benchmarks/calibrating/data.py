@@ -9,13 +9,14 @@ from typing import Any
 
 import keras
 import numpy as np
+from calibrating import nuclei
 
 from dropzoo import models, serving
 from dropzoo.training.data.digits import digits_by_split, draw_scene
 
 ROOT = Path(__file__).parents[2]
 LEVELS = (0.05, 0.1, 0.2)
-CLASSES = (2, 5, 9)  # the digits 1, 4 and 8 of digit_scenes
+CLASSES = {"digit_scenes": (2, 5, 9), "nuclei": (1,)}  # the digits 1, 4 and 8; the nuclei
 HELD_OUT = 0.75  # of the images of a split
 
 Row = dict[str, Any]
@@ -56,18 +57,19 @@ def predictions(name: str, arguments: argparse.Namespace) -> dict[str, np.ndarra
     path = Path(arguments.cache) / f"{name}-{arguments.samples}-{arguments.scenes}-{arguments.scene_seed}.npz"
     if path.exists():
         return dict(np.load(path))
-    images, labels = images_of(name, arguments)
-    model = reference(name)
-    found = {"labels": labels}
-    for column, predictor in (
-        ("one_pass", serving.Ensemble([model])),
-        ("samples", serving.MonteCarlo(model, arguments.samples)),
-    ):
-        batches = [predictor(images[i : i + 64])["mean"].numpy() for i in range(0, len(images), 64)]
-        found[column] = np.concatenate(batches)
+    found: dict[str, list[np.ndarray]] = {"labels": [], "one_pass": [], "samples": []}
+    all_parts = nuclei.parts(arguments) if name == "nuclei" else [(reference(name), *images_of(name, arguments))]
+    for model, images, labels in all_parts:
+        found["labels"].append(labels)
+        for column, predictor in (
+            ("one_pass", serving.Ensemble([model])),
+            ("samples", serving.MonteCarlo(model, arguments.samples)),
+        ):
+            found[column] += [predictor(images[i : i + 64])["mean"].numpy() for i in range(0, len(images), 64)]
+    joined = {column: np.concatenate(each) for column, each in found.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    np.savez(path, **found)
-    return found
+    np.savez(path, **joined)
+    return joined
 
 
 def splits(count: int, arguments: argparse.Namespace) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -17,7 +17,8 @@ def guarantees(name: str, arguments: argparse.Namespace) -> Iterator[tuple[str, 
         p = found[column]
         doubts = (1 - p.max(-1)).reshape(len(p), -1).mean(1)
         losses = (p.argmax(-1) != labels).reshape(len(p), -1).mean(1)
-        curves = {k: mask_curves(p, labels, k, usual_size(k)) for k in CLASSES} if labels.ndim > 1 else {}
+        classes = CLASSES.get(name, ())
+        curves = {k: mask_curves(p, labels, k, usual_size(name, labels, k)) for k in classes}
         for level in LEVELS:
             if labels.ndim == 1:
                 yield f"set {column} {level}", lambda p=p, a=level: set_risk(p, labels, a, arguments)

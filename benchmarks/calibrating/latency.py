@@ -23,7 +23,7 @@ def latency_of_calibration(name: str, arguments: argparse.Namespace) -> Row:
     images, labels = (each[:200] for each in images_of(name, arguments))
     mc = serving.MonteCarlo(model, arguments.samples)
     guarantee = {"set": 0.1} if labels.ndim == 1 else {"miss": 0.2}
-    options: dict[str, Any] = {} if labels.ndim == 1 else {"classes": CLASSES}
+    options: dict[str, Any] = {} if labels.ndim == 1 else {"classes": CLASSES[name]}
     cal = serving.calibrate(mc, images, labels, guarantee=guarantee, verbose=0, **options)
     with tempfile.TemporaryDirectory() as folder:
         loaded = [

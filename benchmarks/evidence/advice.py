@@ -9,8 +9,8 @@ from protocol import Rows, found_rows, value_of
 
 _HEAD = """# Evidence: what dropout does, and what it does not
 
-`make evidence` generates this page from `benchmarks/evidence/results/trainings.csv`. `make evidence ARGS="--list"`
-lists the training runs that are still missing.
+`make evidence` carries out the training runs that are missing in `benchmarks/evidence/results/trainings.csv`, and
+generates this page from that file. `make evidence ARGS="--list"` only lists the missing training runs.
 
 """
 _ALWAYS = """**If you only read one paragraph:** Train with a learning rate that falls to 0, until the training

@@ -43,17 +43,17 @@ These words have a fixed meaning on this page:
 1. Each condition is compared at its best, except in the control and where a claim says otherwise. Its plan, its
    learning rate and its number of epochs are chosen in this order, each by the lowest calibrated NLL on validation
    images. The plans to choose from are listed below the tables. The learning rates are mostly 0.002 and 0.0005.
-   The number of epochs is the full number of the setting, or a quarter of it. Two seeds are used for these choices
-   and for nothing else.
+   The number of epochs is the full number of the setting, or a quarter of it. Two seeds are used only for these
+   choices, and for the check in item 3.
 2. Each condition is then trained with other seeds. Only these training runs are evaluated on the test images.
 3. The optimizer is AdamW, and the learning rate falls to 0 along a cosine. To check that training is long enough,
    some conditions with dropout are also trained for twice the chosen number of epochs, with the two seeds of
    item 1. If that lowers the calibrated NLL on validation images by more than its standard error, the longer
-   training is used. For each condition that was checked in this way, the page prints the change below the table.
+   training is used. If a condition was checked in this way, a line below its table gives the change.
 4. Where possible, a claim is tested in two situations: where the network without dropout fits its training
    images, and where it does not.
-5. A positive control comes first: if an experiment cannot show an effect that is known to exist, it cannot show
-   that another effect does not exist.
+5. A positive control comes first: an experiment that misses a known effect is no evidence against any other
+   effect.
 6. There are ten seeds if a training run takes less than a minute, and otherwise five. A seed determines the
    training images, the initial weights and the order of the images.
 7. Differences are computed seed by seed, and have a 95 % interval from Student's t distribution.
@@ -61,24 +61,26 @@ These words have a fixed meaning on this page:
    for masks); and the mean of samples with a temperature. Temperatures are fitted on the validation images. In the
    tables, *T* stands for a temperature, *train* for the score of one pass on the training images, and *chosen* for
    the plan, the number of epochs and the learning rate.
-9. A statement compares samples with a temperature. For a condition without dropout, it uses one pass with a
-   temperature instead. If a statement uses another way to predict, the statement or the description of its claim
-   says so.
+9. A statement usually compares two conditions. The predictions of a condition are its samples with a temperature;
+   if it has no dropout, they are one pass with a temperature. If a statement uses other predictions, the statement
+   or the description of its claim says so.
 10. Each statement gets one of four verdicts. *Too small to matter* means that the interval of the difference lies
-    within ±{BANDS["score"]} for accuracy or IoU, ±{BANDS["nll"]} for NLL, or ±{BANDS["ece"]} for ECE. If it does
-    not, *holds* and *the opposite* mean that Student's test is significant at 5 %, with Holm's correction over
-    all statements of a claim. *Not shown* is everything else: more seeds or images might settle it.
+    within ±{BANDS["score"]} for accuracy or IoU, ±{BANDS["nll"]} for NLL, or ±{BANDS["ece"]} for ECE. Otherwise,
+    Student's t-test decides, at 5 % and with Holm's correction over all statements of a claim. *Holds* means that
+    the difference is significant in the direction of the statement, and *the opposite* that it is significant in
+    the other direction. *Not shown* is everything else: more seeds or images might settle it.
 11. The networks and data sets are small, because everything runs on CPUs. What holds here need not hold for a
     network that is a hundred times as large.
 """
 _BEFORE = """## What version 1 of this page said, and why it was different
 
-Version 1 trained small CNNs for 5 to 60 epochs, mostly 20, with the same number for all conditions. It found that
-dropout lowers the accuracy and does little for the NLL. But training was stopped too early: the networks without
-dropout had not yet become overconfident, and the networks with dropout had not finished learning. So its verdicts
-only say "do not add dropout if you train for too short a time". Version 1 had three other faults: it compared
-equal rates, where it should have compared the best rate of each layer; it had no temperature scaling; and it did
-not correct for the number of statements. Its results are in the history of the repository.
+For version 1, small CNNs were trained for 5 to 60 epochs, mostly 20, with the same number for all conditions.
+Version 1 found that dropout lowers the accuracy and does little for the NLL. But training was stopped too early:
+the networks without dropout had not yet become overconfident, and the networks with dropout had not finished
+learning. So the verdicts of version 1 only show that dropout does not help if training is too short. Version 1 had
+three other faults: it compared equal rates, where it should have compared the best rate of each layer; it had no
+temperature scaling; and it did not correct for the number of statements. Its results are in the history of the
+repository.
 
 """
 
@@ -91,11 +93,11 @@ def write(claims: Iterable[Claim], rows: Rows, page: Path = PAGE) -> None:
     for claim in claims:
         parts.append(_section(claim, rows, found[claim.number], page.parent / "images"))
     before = [
-        f"| {claim.number} | It {claim.before} |\n"
+        f"| {claim.number} | Version 1 {claim.before} |\n"
         for claim in claims
         if claim.before and found[claim.number]  # the sections of others say it
     ]
-    parts += [_BEFORE, *(["| claim | version 1 |\n|---|---|\n"] if before else []), *before]
+    parts += [_BEFORE, *(["| claim | what version 1 found |\n|---|---|\n"] if before else []), *before]
     temporary = page.with_suffix(".tmp")
     temporary.write_text("".join(parts))
     os.replace(temporary, page)
@@ -111,7 +113,7 @@ def state(claim: Claim, rows: Rows, found: list[Effect]) -> str:
     """Returns the state of a claim: its verdicts, and whether it is finished."""
     done, total = progress(claim, rows)
     if not found:
-        return "not tried yet"
+        return "not tested yet"
     counts = [(sum(each.verdict == word for each in found), word) for word in VERDICTS]
     words = ", ".join(f"{word}: {count}" for count, word in counts if count)
     return words if done >= total else f"{words}; not finished ({done} of {total} training runs)"
@@ -120,9 +122,10 @@ def state(claim: Claim, rows: Rows, found: list[Effect]) -> str:
 def _overview(claims: list[Claim], rows: Rows, found: dict[int, list[Effect]]) -> str:
     lines = [
         "## The claims\n\nA claim consists of statements, and each statement is tested in one or more settings. "
-        "The last column counts the verdicts. Claims that are *not tried yet* have not been tested with the "
-        "protocol below. Some of them were tested for version 1 of this page, but training was stopped too "
-        "early.\n\n| | claim | verdicts |\n|---|---|---|\n"
+        "The last column counts the verdicts on the finished statements, which may be only a part of the claim. "
+        "Claims that are *not tested yet* have not been tested with the protocol below. Some of them were tested "
+        "for version 1 of this page, but training was stopped too early.\n\n"
+        "| | claim | verdicts |\n|---|---|---|\n"
     ]
     for claim in claims:
         name = "control" if claim.number == 0 else f"claim {claim.number}"
@@ -141,12 +144,15 @@ def _section(claim: Claim, rows: Rows, found: list[Effect], images: Path) -> str
     parts = [f"## {title}\n\n**{claim.text}** {claim.method}\n\n"]
     done, total = progress(claim, rows)
     if not found:
-        known = f" Version 1 of this page stopped training too early. It {claim.before}" if claim.before else ""
-        runs = f"({done} of {total} training runs)"
-        return "".join([*parts, f"**Not tried with this protocol yet** {runs}.{known}\n\n"])
+        before = f" Version 1 of this page, whose training runs were too short, {claim.before}"
+        runs = f"({done} of {total} training runs are done)"
+        return "".join(
+            [*parts, f"**Not tested with this protocol yet** {runs}.{before if claim.before else ''}\n\n"]
+        )
     if done < total:
         parts.append(
-            f"**Not finished**: {done} of {total} training runs. The intervals show what is known so far.\n\n"
+            f"**Not finished** ({done} of {total} training runs are done). The intervals show what is known so "
+            "far.\n\n"
         )
     picture = images / f"evidence_{claim.number}.png"
     if pictures.draw(claim, rows, picture):
@@ -175,7 +181,7 @@ def _table(claim: Claim, setting: Setting, conditions: tuple[Condition, ...], ro
         name for name in [*figures, *claim.shown] if any(name in row for some in found.values() for row in some)
     ]
     heads = ["", "chosen", "train", *(_head(name) for name in figures), "seeds"]
-    lines = [f"\n{setting.name}, means over seeds with their intervals:\n\n| {' | '.join(heads)} |\n"]
+    lines = [f"\n**{setting.name}**, means over seeds with 95 % intervals:\n\n| {' | '.join(heads)} |\n"]
     lines.append("|---" * len(heads) + "|\n")
     notes = []
     for condition, some in found.items():

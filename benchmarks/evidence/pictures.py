@@ -26,7 +26,7 @@ def caption(claim: Claim) -> str:
         return "Accuracy and calibrated NLL by the number of images, with and without dropout, with 95 % intervals"
     if claim.number == 9:
         return "The advantage of the first classes over the last, with 95 % intervals"
-    return "The test NLL of each condition in four columns, with 95 % intervals"
+    return "The test NLL of each condition for four ways to predict, with 95 % intervals"
 
 
 def draw(claim: Claim, rows: Rows, path: Path) -> bool:

@@ -74,7 +74,7 @@ def _regularisers() -> tuple[Condition, ...]:
     return (
         *found,
         before,
-        Condition("dropout behind the last BatchNorm", ("dense* 0.3", "dense* 0.5", "dense* 0.7")),
+        Condition("dropout after the last BatchNorm", ("dense* 0.3", "dense* 0.5", "dense* 0.7")),
     )
 
 
@@ -108,34 +108,33 @@ _TIMES = (
 CLAIMS = (
     Claim(
         1,
-        "Dropout narrows the gap between training and test, and so it generalises better.",
+        "Dropout narrows the gap between training and test, so the network generalises better.",
         "The settings are the CNN on 200 to 58,000 images, the CNN on colour images, a ResNet, and U-Nets. Each "
         "network is trained without dropout, and with dropout at its best rate. Both conditions have their own "
         "best learning rate and number of epochs. The gap is the training accuracy minus the test accuracy, in "
         "one pass.",
         (*_PAIRS, *_OTHERS),
         (Statement("The gap in accuracy is smaller", "gap", "dropout", "none", -1), *ONE_PASS),
-        "trained with and without dropout for the same 5 to 60 epochs. With dropout, the gap was smaller "
-        "everywhere. The accuracy was lower, because the training with dropout was not finished.",
+        "compared networks with and without dropout after the same 5 to 60 epochs. With dropout, the gap was "
+        "smaller everywhere. The accuracy was lower, because the training with dropout was not finished.",
     ),
     Claim(
         2,
         "Dropout helps most after dense layers.",
         "In each condition, dropout is at one kind of site of the small CNN, or in one part of a U-Net, at its "
-        "best rate. The statements compare accuracy and calibrated NLL: of samples with a temperature if there "
-        "is dropout, and of one pass with a temperature if there is none.",
+        "best rate. The statements compare accuracy and calibrated NLL.",
         (
             (SMALL, (NONE, *SITES.values())),
             (NUCLEI[1], (NONE, *UNET_SITES.values())),
         ),
         (
             *(
-                Statement(f"{name}: {text} than without", figure, name, "none", sign)
+                Statement(f"{name}: {text} than without dropout", figure, name, "none", sign)
                 for name in (*SITES, *UNET_SITES)
                 for text, figure, sign in BEST
             ),
             *(
-                Statement(f"After dense: NLL is lower than {name}", "nll", "after dense", name, -1)
+                Statement(f"after dense: calibrated NLL is lower than {name}", "nll", "after dense", name, -1)
                 for name in SITES
                 if name != "after dense"
             ),
@@ -144,12 +143,13 @@ CLAIMS = (
     ),
     Claim(
         3,
-        "On feature maps of convolutions, element-wise dropout is weaker than SpatialDropout2D and DropBlock.",
+        "On feature maps of convolutions, element-wise dropout is weaker than SpatialDropout2D, DropBlock and "
+        "Gaussian dropout.",
         "Each kind of dropout is placed after every convolution of the small CNN, at its best rate. The "
-        "statements compare the accuracy and the NLL of samples with a temperature.",
+        "statements compare accuracy and calibrated NLL.",
         ((SMALL, (NONE, ELEMENTS, *KINDS.values())),),
         tuple(
-            Statement(f"{name}: {text} than element-wise", figure, name, ELEMENTS.name, sign)
+            Statement(f"{name}: {text} than with element-wise dropout", figure, name, ELEMENTS.name, sign)
             for name in KINDS
             for text, figure, sign in BEST
         ),
@@ -158,14 +158,17 @@ CLAIMS = (
     ),
     Claim(
         4,
-        "Batch normalisation, augmentation or weight decay helps more, and dropout before BatchNorm hurts.",
-        "The small CNN is trained with none of these regularisers, with one of them, and with all; each time "
-        "without dropout and with dropout (between modules and after the dense layer). In two more conditions, "
-        "dropout is only before the BatchNorms, or only after the last BatchNorm.",
+        "Batch normalisation, augmentation or weight decay helps more than dropout, and dropout before BatchNorm "
+        "hurts.",
+        "The small CNN is trained with none of these regularisers, with one of them, and with all of them; "
+        "each time without dropout, and with dropout between modules and after the dense layer. In two more "
+        "conditions, dropout is only before the BatchNorms, or only after the last BatchNorm.",
         ((FIVE, _regularisers()),),
         (
             *(
-                Statement(f"{name}: NLL is lower than dropout alone", "nll", name, "no regulariser + dropout", -1)
+                Statement(
+                    f"{name}: NLL is lower than with dropout alone", "nll", name, "no regulariser + dropout", -1
+                )
                 for name in ("BatchNorm", "augmentation", "weight decay")
             ),
             *(
@@ -174,38 +177,44 @@ CLAIMS = (
                 for text, figure, sign in BEST
             ),
             Statement(
-                "Before BatchNorm: NLL is higher than none", "nll", "dropout before BatchNorm", "BatchNorm", 1
-            ),
-            Statement(
-                "Before BatchNorm: NLL is higher than behind the last",
+                "Before BatchNorm: NLL is higher than without dropout",
                 "nll",
                 "dropout before BatchNorm",
-                "dropout behind the last BatchNorm",
+                "BatchNorm",
+                1,
+            ),
+            Statement(
+                "Before BatchNorm: NLL is higher than after the last BatchNorm",
+                "nll",
+                "dropout before BatchNorm",
+                "dropout after the last BatchNorm",
                 1,
             ),
         ),
-        "found, after 20 epochs, that augmentation is better than dropout, and that dropout next to BatchNorm is "
+        "found that, after 20 epochs, augmentation is better than dropout, and dropout next to BatchNorm is "
         "harmful.",
     ),
     Claim(
         5,
         "Dropout slows convergence; early dropout helps networks that underfit, late dropout those that overfit; "
         "the validation loss falls more smoothly; too much dropout makes training unstable.",
-        "The rates are fixed and there are 60 epochs (20 for the tiny CNN), because the claim is about the "
-        "course of training and not about its result. The measures are the number of epochs until the validation "
-        "NLL is below 0.65, the mean second difference of the validation NLL (wiggle), and the spread of the "
-        "gradient norm divided by its mean. Early dropout ends, and late dropout begins, after a sixth of the "
-        "epochs, as in Liu et al., 2023.",
+        "The rates are fixed, and training always takes 60 epochs (20 for the tiny CNN), because the claim is "
+        "about the course of training and not about its result. The measures are the number of epochs until the "
+        "validation NLL is below 0.65, the mean second difference of the validation NLL (wiggle), and the spread "
+        "of the gradient norm divided by its mean. Early dropout ends, and late dropout begins, after a sixth of "
+        "the epochs, as in Liu et al., 2023.",
         ((FIVE, _WATCHED), (UNDERFITS, _TIMES), (replace(FIVE, name=f"{SMALL.name}, times"), _TIMES)),
         (
             Statement("More epochs to the given loss", "epochs_to_given_nll", "0.3", "none", 1),
             Statement("The curve of the validation loss is smoother", "wiggle", "0.3", "none", -1),
-            Statement("It rises less after its best", "rise_after_best", "0.3", "none", -1),
+            Statement("The validation loss rises less after its minimum", "rise_after_best", "0.3", "none", -1),
             Statement("The gradient norm varies more at 0.8", "gradient_variation", "0.8", "0.3", 1),
             Statement(
                 "Early dropout: accuracy of one pass is higher than without", "score_one", "early", "none", 1
             ),
-            Statement("Late dropout: NLL is lower than all along", "nll", "late", "all along", -1),
+            Statement(
+                "Late dropout: NLL is lower than with dropout in all epochs", "nll", "late", "all along", -1
+            ),
         ),
         "found that with dropout, the validation loss rises less after its minimum. The networks that were meant "
         "to underfit were trained for only two epochs.",
@@ -227,7 +236,7 @@ CLAIMS = (
         ),
         (
             *(
-                Statement(f"0.9 {n}: accuracy is lower than none", "score_one", f"{n} 0.9", "none", -1)
+                Statement(f"0.9 {n}: accuracy is lower than without dropout", "score_one", f"{n} 0.9", "none", -1)
                 for n in _ALONE
             ),
             *(
@@ -237,7 +246,7 @@ CLAIMS = (
                 for n in _ALONE
             ),
         ),
-        "found that the claim holds, after 20 epochs.",
+        "found that the claim holds after 20 epochs.",
     ),
 )
 LEARNING_CURVE = Claim(

@@ -80,7 +80,7 @@ def _checked_files(table: Table, masks: Sequence[Drawn], reading: Reading) -> Ta
             f"The mask of an object must have its image's height and width. Received: {image} of "
             f"{size[0]}x{size[1]} with {file} of {facts[file].height}x{facts[file].width}{more}"
         )
-    table.notes.append(f"{len(files):,} masks of single objects are joined to one mask for each image")
+    table.notes.append(f"{len(files):,} masks of single objects are joined into one mask for each image")
     if broken:
         kept = [sample for sample in table.samples if not broken.keys() & set(sample.files)]
         table.doubts.append(
