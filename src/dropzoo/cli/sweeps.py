@@ -135,7 +135,7 @@ class SpaceOptions:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunningOptions:
-    """The options on how a sweep runs."""
+    """The options that say how a sweep runs."""
 
     strategy: Annotated[
         str,
