@@ -117,8 +117,8 @@ def _check(model: keras.Model) -> None:
         )
     if (ending := output_activation(model)) is not None:
         raise ValueError(
-            f"Deep supervision needs logits, but the model ends in a {ending}. Leave it out, and use a loss with "
-            "from_logits=True"
+            f"Deep supervision needs logits, but the model ends in a {ending}. Leave out the {ending}, and use a "
+            "loss with from_logits=True"
         )
 
 

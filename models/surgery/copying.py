@@ -53,7 +53,7 @@ def copied_around(old: keras.layers.TimeDistributed, model: keras.Model) -> kera
     except Exception as error:  # the code of a custom layer may raise anything
         raise ValueError(
             f"Cannot put another model into layer {old.name!r}: {type(old).__name__}(model, **config) fails with "
-            f"{error!r}. Use keras.layers.TimeDistributed itself."
+            f"{error!r}. Use keras.layers.TimeDistributed instead of {type(old).__name__}."
         ) from None
     set_trainable_alone(new, old.trainable)
     return new

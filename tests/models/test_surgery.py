@@ -50,7 +50,7 @@ WRONG = [
     (functional, {"flatten": "spatial_dropout2d:0.1"}, "Cannot put 'spatial_dropout2d:0.1' at site 'flatten'"),
     (functional, {"after:Conv3D": 0.1}, "Unknown layer or class 'Conv3D'. Did you mean 'Conv2D'"),
     (functional, {"beside:Conv2D": 0.1}, "Unknown kind of key 'beside'"),
-    (functional, {"after:logits": 0.1}, "make outputs of the model"),
+    (functional, {"after:logits": 0.1}, "produce outputs of the model"),
     (functional, {"before_activation:norm1": 0.1}, "have no activation"),
     (functional, {"inside:encoder": 0.1}, "Unknown model inside 'encoder'"),
     (functional, {3: 0.1}, "a string or a callable"),

@@ -218,7 +218,7 @@ def _check_examples(
     if missing := [k for k in needed if not heldout.images_with(k)]:
         raise ValueError(
             f"Each class needs held-out examples. Received: none of class {', '.join(map(str, missing))}. Add "
-            f"images of this class; or leave it out of `classes`, and pass temperature=True in place of "
+            f"images of this class; or leave it out of `classes`, and pass temperature=True instead of "
             f"'per_class'"
         )
 

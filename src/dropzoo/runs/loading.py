@@ -115,7 +115,8 @@ def _all_classes(path: Path) -> str:
     """Returns the advice for data of fewer classes than the model, which may be some of its own."""
     names = ",".join(read_info(path).class_names) if (path / "run.json").is_file() else "NAME,NAME,..."
     return (
-        f"Choose another model; or, if the data hold some of its classes, name all of them: --class-names {names}"
+        "Choose another model; or, if the data hold only some of its classes, pass the names of all classes of "
+        f"the model: --class-names {names}"
     )
 
 

@@ -47,7 +47,8 @@ def with_split_lists(table: Table) -> Table:
     splits, lost = listed(list(dict.fromkeys(sample.image for sample in table.samples)), lists)
     if lost:
         table.doubts.append(
-            f"{len(lost):,} lines of lists of splits name no image, or several, and are not used: {some(lost)}"
+            f"{len(lost):,} lines in the lists of splits match no image, or several images, and are not used: "
+            f"{some(lost)}"
         )
     if not splits:
         return table

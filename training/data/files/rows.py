@@ -127,17 +127,18 @@ def read_rows(path: Path, root: Path, reading: Reading, finder: FileNames | None
         () if "mask" in columns else names,
     )
     if missing:
-        table.doubts.append(f"{len(missing):,} files in {path} are not there and are left out: {some(missing)}")
+        table.doubts.append(f"{len(missing):,} files in {path} do not exist and are left out: {some(missing)}")
     if several := combinations(table.class_names):
         table.doubts.append(
-            f"Labels of {path} such as {several[0]!r} look like several labels of one image; each is one class"
+            f"Labels in {path} such as {several[0]!r} look like several labels of one image, but each is read as "
+            "one class"
         )
     if hot:
         table.notes.append(f"Each of the columns {some(list(hot))} of {path} is a class")
     for column in ("split", "group"):
         without = sum(not getattr(sample, column) for sample in samples)
         if column in columns and 0 < without < len(samples):
-            rest = "they train" if column == "split" else "each counts as a group of its own"
+            rest = "they are used for training" if column == "split" else "each counts as a group of its own"
             table.doubts.append(f"{without:,} rows of {path} have no {column}: {rest}")
     return table
 
@@ -166,7 +167,7 @@ def _grouped(samples: list[Sample], path: Path, by_path: bool) -> list[Sample]:
     if len(lacking) < len(samples) and lacking:
         raise ValueError(
             f"Each row needs a mask. Received: {len(lacking):,} of {len(samples):,} rows without a mask, in "
-            f"{path}: {some(lacking)}. Remove these rows, or give them masks of 0"
+            f"{path}: {some(lacking)}. Remove these rows, or give them masks that are 0 everywhere"
         )
     rows: dict[Path, list[Sample]] = {}
     for sample in samples:
