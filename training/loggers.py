@@ -22,10 +22,10 @@ _EXAMPLES = 8
 
 
 def site_logs(model: keras.Model, images: Any = None) -> dict[str, float]:
-    """Returns the live rate and the measured fraction that is dropped, of every dropout site of a model.
+    """Returns the live rate and the measured dropped fraction of every dropout site of a model.
 
     The measurement is that of `models.dropout_report`, which changes neither the weights nor the seeds of the
-    model, so a run with loggers ends as one without.
+    model, so a run with loggers ends exactly like a run without them.
 
     Args:
         model: The model that is trained. Without a graph, it has rates only.
@@ -86,7 +86,7 @@ class CSVLogger(keras.callbacks.Callback):
         self._rows = None
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        if self._rows is None:  # only here is it known where the run goes on
+        if self._rows is None:  # the epoch in which the run continues is known only here
             self._rows = [row for row in _read(self.path) if int(row["epoch"]) < epoch] if epoch else []
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
@@ -128,16 +128,16 @@ class MLflowLogger(keras.callbacks.Callback):
     """Writes the metrics of each epoch to MLflow, with the rate and the dropped fraction of every site.
 
     It needs the package mlflow: `pip install '.[track]'`. If an MLflow run is active, the callback logs to this
-    run. Otherwise it starts a run and ends it after the training. If a run that this callback started was left
-    open because training failed, the callback ends that run and starts a new one. The server is set by
-    `mlflow.set_tracking_uri`, or by the environment variable `MLFLOW_TRACKING_URI`.
+    run. Otherwise it starts a run and ends it after training. If training failed and left a run of this callback
+    open, the callback ends that run and starts a new one. The server is set by `mlflow.set_tracking_uri`, or by
+    the environment variable `MLFLOW_TRACKING_URI`.
 
     Args:
         params: Dict of settings to log at the start, or None.
         images: Inputs to measure the dropped fractions with; None for random ones.
         name: Str, the name of the MLflow run; None for a name that MLflow generates.
-        id_file: Path of a file that stores the id of the MLflow run, so that a resumed training continues this
-            run, unless MLflow no longer has it; None to start a new run each time.
+        id_file: Path of a file that stores the id of the MLflow run, so that training continues this run after a
+            resume, unless MLflow no longer has it; None to start a new run each time.
 
     Raises:
         ImportError: If the package is missing.
@@ -160,7 +160,7 @@ class MLflowLogger(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         active = self._mlflow.active_run()
-        if active is not None and active.info.run_id == MLflowLogger._open:  # left by a training that failed
+        if active is not None and active.info.run_id == MLflowLogger._open:  # left open when training failed
             self._mlflow.end_run("FAILED")
             active = None
         self._begun = False
@@ -174,7 +174,7 @@ class MLflowLogger(keras.callbacks.Callback):
         try:
             self._mlflow.log_params({name: str(value)[:500] for name, value in self._params.items()})
         except self._mlflow.exceptions.MlflowException:
-            if active is None:  # an active run keeps other values of an earlier training
+            if active is None:  # an active run keeps other values from earlier training
                 raise
         if self._id_file is not None:
             with whole_file(self._id_file) as unfinished:

@@ -31,8 +31,9 @@ class RateSchedule(keras.callbacks.Callback):
             such as `"linear:0.0,0.3"`; None does not change the rates of the layers.
 
     Raises:
-        ValueError: If `schedules` is not such a dict. Also, before the first step: if a pattern matches nothing,
-            or a layer whose rate cannot change (such as Keras' own), or if a rate schedule leaves [0, 1).
+        ValueError: If `schedules` is not such a dict; and before the first step, if a pattern matches no layer, or
+            a layer whose rate cannot change (such as Keras' own), or if a rate schedule gives a rate outside [0,
+            1).
 
     Example:
     >>> from dropzoo import models, training

@@ -1,4 +1,4 @@
-"""The usual rate schedules, by which dropout rates change while a model trains.
+"""The usual rate schedules, which change dropout rates while a model trains.
 
 A rate schedule is any function from the progress of the run, a float from 0 to 1, to a rate in [0, 1).
 """

@@ -97,11 +97,11 @@ class DeepSupervision(keras.Model):
         return super().compute_metrics(x, y, logits, sample_weight)
 
     def save(self, *args: Any, **kwargs: Any) -> Any:
-        """Saves `model` without the additional convolutions, so that callbacks write files that can be loaded."""
+        """Saves `model` without the additional convolutions, so that the files of callbacks can be loaded."""
         return self.original.save(*args, **kwargs)
 
     def export(self, *args: Any, **kwargs: Any) -> Any:
-        """Exports the model that is trained, without the heads."""
+        """Exports `model` without the additional convolutions."""
         return self.original.export(*args, **kwargs)
 
 
@@ -123,7 +123,7 @@ def _check(model: keras.Model) -> None:
 
 
 def _stages(model: keras.Model, known: Sequence[str]) -> tuple[str, ...]:
-    """Returns the last site of each stage of the decoder but the last stage."""
+    """Returns the last site of each stage of the decoder, except the last stage."""
     last = {found[1]: site for site in known if (found := _STAGES.match(site))}
     if len(last) < 2:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""A training loop that can stop at any step and go on in another process, bit for bit."""
+"""A training loop that can stop at any step and continue in another process, bit for bit."""
 
 import dataclasses
 import warnings
@@ -41,10 +41,10 @@ class Trainer:
     A compiled model is trained with the settings of its `compile`; arguments that you pass here replace them. If
     there is no loss, the targets in the first batches determine the loss of each output:
 
-    - Whole numbers below the number of outputs are classes.
+    - Whole numbers below the number of output units are classes.
     - Vectors of 0 and 1 that sum to 1 are one-hot.
     - Other vectors of 0 and 1 are labels that do not exclude each other.
-    - For a single output, 0 and 1 are a binary task.
+    - For a single output unit, 0 and 1 are a binary task.
     - Other floats are a regression.
 
     Masks get `DiceCrossEntropy`. `fit` prints the loss and the reason; if the targets are ambiguous, it raises an
@@ -65,11 +65,11 @@ class Trainer:
             for a custom loss. `[]` means none.
         strategy: A `tf.distribute.MirroredStrategy` or `MultiWorkerMirroredStrategy` under whose scope the model
             was built, or None. The batches of `train` are global batches, and every worker must get the same ones.
-            Each replica processes its rows, and all replicas together make the same step as a single device, with
-            `synchronized` batch normalisation. Only the chief writes files.
+            Each replica processes its rows, and all replicas together make the same step as a single device; for
+            this, the trainer sets `synchronized=True` on batch normalisation. Only the chief writes files.
         deterministic: Bool. Makes TensorFlow's operations deterministic from the first `fit` on, for the whole
-            process (`tf.config.experimental.enable_op_determinism`). Some operations are slower then, and those
-            that draw random numbers without a seed raise.
+            process (`tf.config.experimental.enable_op_determinism`). Some operations are then slower, and those
+            that draw random numbers without a seed raise an error.
         jit_compile: Bool or `"auto"`. Whether XLA compiles each step. `"auto"` compiles on a GPU, unless there is
             a strategy, a layer that XLA cannot compile, or `deterministic`. It never compiles on a CPU, where
             compiled steps are slower. A resumed run compiles if the run that wrote the checkpoint did.

@@ -41,7 +41,7 @@ def pixels_of(model: keras.Model) -> Pixels | None:
 def input_pixels(model: keras.Model) -> dict[str, Pixels | None]:
     """Returns, for each input of a model by its name, the images that it takes, as far as the graph shows.
 
-    The value is None for an input that is no image: an image has at least three axes besides the batch.
+    The value is None for an input that is not an image: an image has at least three axes besides the batch.
     """
     graph = graph_of(model)
     if graph is None:
@@ -264,7 +264,7 @@ def _read(value: np.ndarray, names: tuple[str, ...], channels: int | None, first
 
 
 def _exact(gain: np.ndarray, zero: np.ndarray) -> tuple[float, float] | None:
-    """Returns the range that a scaling maps to [0, 1], [-1, 1] or [-0.5, 0.5]; None if that is no usual range."""
+    """Returns the range that a scaling maps to [0, 1], [-1, 1] or [-0.5, 0.5]; None for an unusual range."""
     if np.ptp(gain) > 0.01 * abs(gain[0]) or np.ptp(zero) > 0.01 or gain[0] <= 0:
         return None
     scale, offset = float(gain.mean()), float(zero.mean())

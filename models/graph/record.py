@@ -96,7 +96,7 @@ def _settled(shown: Pixels | None, said: tuple[float, float] | None) -> Pixels:
 def taken_by_each(
     model: keras.Model, shapes: Mapping[str, Sequence[int | None]], said: Ranges = None
 ) -> list[Pixels | None]:
-    """Returns the images that each input of a model takes, as `taken_by` does; None for inputs that are no images.
+    """Returns the images that each input of a model takes, as `taken_by` does; None for other inputs.
 
     An image has at least three axes besides the batch.
 
@@ -106,7 +106,7 @@ def taken_by_each(
         said: `(low, high)` for all images, or a dict of such pairs by the name of the input, or None.
 
     Raises:
-        ValueError: If `said` names an input that is no image, if no input is an image, or as `taken_by` does.
+        ValueError: If `said` names an input that is not an image, if no input is an image, or as `taken_by` does.
     """
     images = [name for name, shape in shapes.items() if len(shape) > 3]
     named = dict(said) if isinstance(said, Mapping) else dict.fromkeys(images, said)

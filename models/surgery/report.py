@@ -37,7 +37,7 @@ class SiteReport:
 
     Attributes:
         site: The name of the layer's site, or the path of the layer itself if it is inside another layer.
-        spec: The layer at its present rate, as a spec for `layers.get`, or in words if it is no dropout layer.
+        spec: The layer at its present rate, as a spec for `layers.get`, or in words if it is not a dropout layer.
         rate: Float in [0, 1]; only Keras' own layers can have a rate of 1. None for a layer without a rate.
         dropped: Float, the fraction of its nonzero inputs that it drops in training, over many masks. It is 0.0
             for a layer that adds noise or scales, and None if nothing could be measured: see `notes`.

@@ -95,7 +95,7 @@ def sees(mean: tf.Tensor, kind: str) -> tf.Tensor:
 
 
 def by_size(mean: tf.Tensor, floors: Sequence[float], share: tf.Tensor | None = None) -> tf.Tensor:
-    """Returns probabilities over the expected size of their class in the image, in [0, 1].
+    """Returns probabilities divided by the expected size of their class in the image, in [0, 1].
 
     A pixel of a small object is a larger share of its object than a pixel of a large one. With
     `a = max(mean over the image of p, floor)`, the score of a pixel is `p * floor / a`. This score is proportional
@@ -120,7 +120,7 @@ def _share(mean: tf.Tensor) -> tf.Tensor:
 
 
 def within(mean: tf.Tensor, floors: Sequence[float], thresholds: Sequence[float], share: tf.Tensor) -> tf.Tensor:
-    """Returns a mask that lies in the outer mask and that is a mask of one threshold of the grid in each image.
+    """Returns a mask that lies in the outer mask and that one threshold of the grid gives in each image.
 
     Its pixels are those whose probability reaches the least threshold of `probability_grid` at which no pixel lies
     outside the outer mask. The promise on inner masks bounds the loss at every threshold of the grid, so it also

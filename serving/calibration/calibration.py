@@ -25,7 +25,7 @@ from dropzoo.serving.calibration.guarantee import Guarantee
 from dropzoo.serving.calibration.temperature import temper
 
 SCHEMA = 1
-_MEMBER = "assets/dropzoo_calibration.json"  # in a `.keras` file; Keras leaves assets alone that it does not know
+_MEMBER = "assets/dropzoo_calibration.json"  # in a `.keras` file; Keras ignores assets that it does not know
 
 
 @dataclass(frozen=True)

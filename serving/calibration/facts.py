@@ -44,7 +44,7 @@ def checksum(models: Sequence[keras.Model]) -> int:
 
 
 def differences(made_for: Facts, found: Facts) -> list[str]:
-    """Returns the differences because of which a calibration does not fit, in words; an empty list if it fits.
+    """Returns, in words, the differences that make a calibration unfit for a predictor; an empty list if it fits.
 
     Args:
         made_for: The facts of the predictor that the calibration was made for.

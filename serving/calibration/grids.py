@@ -70,7 +70,7 @@ def false_share(p: np.ndarray, truth: np.ndarray, grid: np.ndarray) -> np.ndarra
     """Returns, for each threshold, the largest false share of the masks at it and at all higher thresholds.
 
     The false share of a mask is the share of its pixels that are not of the class, and 0 for an empty mask. It
-    need not fall as the threshold rises: the surest pixel may be wrong. The largest share over all stricter
+    need not fall as the threshold rises: the most certain pixel may be wrong. The largest share over all stricter
     thresholds never rises, and it bounds the share at the threshold.
 
     Args:

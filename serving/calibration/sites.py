@@ -10,7 +10,7 @@ Sites = dict[str, float | bool]
 
 
 def named_sites(model: keras.Model) -> dict[str, keras.Layer]:
-    """Returns the layers of a model that draw at random, in its order, by the names of their sites."""
+    """Returns the layers of a model that draw random numbers, in its order, by the names of their sites."""
     named = {}
     for each in random_layers(model):
         name = each.path.removesuffix("_dropout") if each.kind == "dropout" else each.path

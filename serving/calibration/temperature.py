@@ -47,7 +47,7 @@ def fit_temperature(
 ) -> float | tuple[float, ...]:
     """Returns the temperature at which the mean of the samples has the lowest negative log-likelihood.
 
-    The temperature lies in [0.05, 20]. It is 1 if no other is better. If there are only a few rows, and all are
+    The temperature is in [0.05, 20]. It is 1 if no other is better. If there are only a few rows, and all are
     predicted correctly, the best temperature would be 0. So each of n labels counts as wrong with the probability
     1 / (n + 2). This is Laplace's rule of succession: as if there were two more answers, one right and one wrong.
 

@@ -1,4 +1,4 @@
-"""Says the promises of a calibration in sentences for people who know nothing of statistics."""
+"""The promises of a calibration in sentences for people who know nothing about statistics."""
 
 import math
 

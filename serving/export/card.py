@@ -79,7 +79,7 @@ def facts_of(
         outputs: The outputs of the model.
         inputs: The inputs of the signatures.
         names: The names of the classes, labels or values of each output.
-        monte_carlo: The section on the samples; empty if there are no samples.
+        monte_carlo: The section about the samples; empty if there are no samples.
     """
     meanings = [
         {"task": output.kind, "outputs" if output.kind == "regression" else "classes": each or output.shape[-1]}

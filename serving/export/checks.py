@@ -15,7 +15,7 @@ ClassNames = Sequence[str] | Mapping[str, Sequence[str]] | None
 
 
 def check_samples(num_samples: int, sampling: str, seed: int) -> None:
-    """Raises a ValueError if the arguments on the samples are bad or do not go together."""
+    """Raises a ValueError if the arguments for the samples are bad or do not go together."""
     if not isinstance(num_samples, int) or num_samples < 0:
         raise ValueError(f"`num_samples` must be an int of at least 0. Received: num_samples={num_samples!r}")
     if not num_samples and (sampling, seed) != ("fixed", 0):
@@ -32,7 +32,7 @@ def check_resize(
 
     Args:
         specs: The shape of each input, with the batch, by its name.
-        pixels: The images that each input takes; None for inputs that are no images.
+        pixels: The images that each input takes; None for inputs that are not images.
         resize: The argument of `export_model`.
     """
     if resize is None:

@@ -64,8 +64,8 @@ def export_model(
 
     - `serving_default` returns `probabilities` and `classes` (int32, the likeliest class); for a multi-label model
       `probabilities` and `labels` (int32, 1 if the probability is above 0.5); for regression `values`. It is
-      deterministic, with no random operation in its graph. If code of the model draws at random in inference too,
-      a warning and the model card say so.
+      deterministic, with no random operation in its graph, unless the model's own code draws random numbers in
+      inference too; a warning and the model card then say so.
     - `predict_mc` returns `mean`, `variance` and, except for regression, `predictive_entropy` and
       `mutual_information`, as `MonteCarlo` does. The same image always gets the same answer: it does not depend on
       the other images, on earlier requests, or on the process. There is one exception: if layers are sampled by
@@ -73,10 +73,10 @@ def export_model(
       model card say so.
     - `predict_bytes` takes `image_bytes`, `(batch,)`, which are PNG or JPEG files. It rotates photographs upright
       according to their EXIF data, and converts files to the model's range, channels (1, 3 or 4) and size; a
-      16-bit PNG file keeps its 16 bits. It returns the same outputs as `serving_default`, and masks have the
-      model's size. If the model takes any size, all images of a batch must have the same size. If a model has
-      several inputs, the image input `photo` is called `photo_bytes` in this signature, and the other inputs are
-      the same as in the other signatures.
+      16-bit PNG file keeps its 16 bits. It returns the same outputs as `serving_default`; masks have the model's
+      size, even with `resize`. If the model takes any size, all images of a batch must have the same size. If a
+      model has several inputs, the image input `photo` is called `photo_bytes` in this signature, and the other
+      inputs are the same as in the other signatures.
 
     With a `calibration`, `predict_mc` returns calibrated outputs under the same names, and also the answers of the
     guarantees: `set` and `defer` for classes, `outer`, `inner` and `defer` for masks, `lower` and `upper` for
@@ -95,10 +95,10 @@ def export_model(
     answers as TensorFlow for random images. The file also contains `info.json`, `model_card.json` and
     `calibration.json`. The guide on serving shows how to run each format.
 
-    `assets.extra` of a SavedModel holds the model itself as `model.keras` (for an ensemble `member1.keras` and so
-    on), so that you can train it further, which a SavedModel does not allow; `calibration.json`, if there is one;
-    `info.json`, with the task, the class names, the number of samples, and the size and range of the images;
-    `model_card.md` and `model_card.json`; and `tf_serving_warmup_requests`.
+    `assets.extra` of a SavedModel holds `model.keras` (for an ensemble `member1.keras` and so on);
+    `calibration.json`, if there is one; `info.json`, with the task, the class names, the number of samples, and
+    the size and range of the images; `model_card.md` and `model_card.json`; and `tf_serving_warmup_requests`. A
+    SavedModel cannot be trained further, but `model.keras` can.
 
     Args:
         model: A built Keras model, or an `Ensemble`. Its inputs can have any dtype. For a subclassed model, the
@@ -113,26 +113,28 @@ def export_model(
             takes integers, pass its own dtype.
         input_range: `(low, high)`, the values of a black and of a white pixel that the model takes, such as
             `(0, 255)`; or a dict of such pairs by the name of the input. None takes the range of the images that
-            the model was trained on with `Trainer`, or else the range that its first layers show (such as
-            `Rescaling`), or else (0, 1), which the card calls assumed.
+            the model was trained on with `Trainer`, or else the range that its first layers imply (such as
+            `Rescaling`), or else (0, 1), which the model card then marks as assumed.
         resize: Int or `(height, width)`. Images of any size are resized to this size, and masks are resized back.
         sampling: As for `MonteCarlo`. With `"fixed"` all images have the same masks.
         seed: Int in [0, 2**32), the seed of the masks.
         task: What each output means, as for `MonteCarlo`.
-        from_logits: Whether each output is logits, as for `MonteCarlo`. With None, this is found out from the
-            model's graph, or from its outputs for random images.
+        from_logits: Whether each output is logits, as for `MonteCarlo`. With None, the model's graph decides, or
+            its outputs for random images, or the loss of a compiled model; otherwise, an error asks for this
+            argument.
         class_names: List of the names of the classes, labels or values, for `info.json`; for several outputs a
             dict of lists by output.
         card: Dict of the sections of the model card that the export cannot know: `data`, `metrics`, `calibration`,
             `commit`, or sections of your own. The values must be expressible in JSON. With a `calibration`, the
             export fills in the section of that name itself.
         overwrite: Bool, whether to replace the folder at `path`, which must be `NAME/VERSION`, once the new export
-            is complete. If there is an error, the old export stays in place. The new export replaces the old one
-            by two renames. If the process is killed between them, both exports stay next to `path`, the old one as
-            `.VERSION-CODE-unfinished-old`. Files are replaced in a single step. A folder that holds no export is
-            refused.
-        format: `"saved_model"`, `"onnx"`, `"litert"` or `"openvino"`. The last three need
-            `pip install '.[onnx]'` and so on.
+            is complete. If there is an error, the old export stays in place. A folder is replaced by two renames:
+            if the process is killed between them, both exports stay next to `path`, the old one as
+            `.VERSION-CODE-unfinished-old`. A folder that holds no export is refused. For other formats, whether to
+            replace the file, which takes a single step (for `"openvino"`, `NAME.xml` is missing if the process is
+            killed in between).
+        format: `"saved_model"`, `"onnx"`, `"litert"` or `"openvino"`. The last three need an extra of the same
+            name: `pip install '.[onnx]'`.
         precision: `"float32"`, or for a file `"float16"`, which stores the weights in half the bytes; masks and
             arithmetic stay in 32 bits. `"int8"` quantises a model for LiteRT, with num_samples=0. A calibration
             requires `"float32"`.
@@ -195,7 +197,7 @@ def export_model(
 
 
 def _check_calibrated(calibration: Calibration | None, precision: str) -> None:
-    """Raises a ValueError if the answers are rounded, since thresholds hold only for those that fitted them."""
+    """Raises a ValueError for rounded answers, since thresholds hold only for the answers that fitted them."""
     if calibration is not None and precision != "float32":
         raise ValueError(
             "The calibration holds for float32 answers: pass precision='float32', or export the model without its "
@@ -247,7 +249,7 @@ def _purity(monte_carlo: MonteCarlo | None) -> dict[str, object]:
 def _loose_answer(
     function: tf.types.experimental.ConcreteFunction, members: Sequence[keras.Model]
 ) -> dict[str, object]:
-    """What the card says about `serving_default` if code of the model draws at random in inference too."""
+    """What the card says about `serving_default` if the model's own code draws random numbers in inference too."""
     if not random_operations(function.graph):
         return {}
     known = {id(layer) for member in members for layer in redirectable(member)}

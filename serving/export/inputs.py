@@ -29,7 +29,7 @@ class Input:
         shape: The shape that the model takes, with the batch axis.
         model_dtype: The dtype that the model takes.
         dtype: The dtype in a request.
-        pixels: The images that the model takes; None if the input is no image.
+        pixels: The images that the model takes; None if the input is not an image.
         resize: `(height, width)` to which images are resized, or None.
         portable: Whether images are resized by operations that every runtime has.
     """
@@ -212,7 +212,7 @@ def inputs_of(
         specs: The shape and the dtype of each input of the model, by its name.
         image_dtype: Dtype of the images in a request: `"float32"`, `"uint8"` or `"uint16"`.
         resize: `(height, width)` to which every image is resized, or None.
-        pixels: The images that each input takes; None for inputs that are no images.
+        pixels: The images that each input takes; None for inputs that are not images.
 
     Raises:
         ValueError: If images cannot be sent in `image_dtype`, or two inputs would have the same name.

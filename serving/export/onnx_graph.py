@@ -57,7 +57,7 @@ def graph_of(parts: Parts, simple: bool = False) -> Any:
 
 
 def _check_names(inputs: Sequence[str], outputs: Sequence[str]) -> None:
-    """Raises a ValueError if two values of the graph would have one name, of which ONNX has one list only."""
+    """Raises a ValueError if an input and an output have the same name, since ONNX has one list of names."""
     taken = {name for name in inputs if inputs.count(name) > 1 or name in outputs}
     if taken:
         raise ValueError(

@@ -1,7 +1,7 @@
 """The loop over samples in a graph of ONNX, which repeats only what differs from sample to sample.
 
-What reads nothing of the loop moves out of it. The hashes that choose a unit's masks are the same in each turn,
-but their number follows from the sizes of maps in the loop. The first turn computes them and hands them on.
+Nodes that read nothing of the loop move out of it. The hashes that choose a unit's masks are the same in each
+turn, but their number follows from the sizes of maps in the loop. The first turn computes them and hands them on.
 """
 
 from collections.abc import Iterable, Sequence
@@ -176,7 +176,7 @@ def _kernels_inside(nodes: list[Any], constants: Iterable[Any]) -> tuple[list[An
     """Copies the kernels of convolutions into the loop while a runtime loads the file, not in the file.
 
     ONNX Runtime changes the layout of kernels that lie in the loop, which makes convolutions 1.4 times faster.
-    It computes what depends on constants alone when it loads a file.
+    It computes everything that depends only on constants when it loads a file.
 
     Returns:
         The nodes, and the constants that they need in addition.

@@ -189,7 +189,7 @@ def handlers(errors: list[Exception]) -> dict[str, tuple[Callable[..., None], li
     """Returns the conversions by the name of the operation, as `custom_op_handlers` of tf2onnx takes them.
 
     Args:
-        errors: List to which the errors of the conversions are added, since tf2onnx goes on after an error.
+        errors: List to which the errors of the conversions are added, since tf2onnx continues after an error.
     """
     known = {
         "Bitcast": _bitcast,

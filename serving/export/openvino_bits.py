@@ -19,7 +19,7 @@ _EXACT = {
     "Sub", "Tile", "Transpose", "Unsqueeze",
 }  # fmt: skip
 _UNSIGNED = {"Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Max", "Min", "Where"}
-_SIGNED = {"Div", "Mod"}  # known for signed numbers alone
+_SIGNED = {"Div", "Mod"}  # known only for signed numbers
 
 
 def make_signed(model: Any) -> None:

@@ -9,7 +9,7 @@ from dropzoo.common.keras_internals import flatten_layers
 
 _HALF = ("float16", "bfloat16")
 _SINGLE = ("float32",)
-# What the runtimes of a format compute in; other dtypes that are no floats are for indices and texts.
+# The dtypes in which the runtimes of a format compute; others, which are not floats, are for indices and texts.
 _KNOWN = {"onnx": ("float32", "float64"), "litert": _SINGLE, "openvino": ("float32", "float64")}
 
 
@@ -23,8 +23,8 @@ def in_float32(models: Sequence[keras.Model], format: str, calibrated: bool = Fa
         calibrated: Whether the file has thresholds, which hold only for the answers that fitted them.
 
     Raises:
-        ValueError: If the weights of a layer have another dtype than the runtimes of the format compute in, or
-            a calibration was fitted in mixed precision.
+        ValueError: If the weights of a layer have a dtype in which the runtimes of the format do not compute, or a
+            calibration was fitted in mixed precision.
     """
     layers = {id(layer): layer for model in models for layer in [model, *flatten_layers(model)]}
     mixed = [each for each in layers.values() if each.compute_dtype in _HALF and each.variable_dtype == "float32"]

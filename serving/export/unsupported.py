@@ -1,4 +1,4 @@
-"""Errors for models that a format cannot express: they name the layer, and say how to go on."""
+"""Errors for models that a format cannot express: they name the layer, and say what to do."""
 
 import re
 from collections.abc import Collection, Sequence

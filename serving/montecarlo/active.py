@@ -27,7 +27,7 @@ Sites = Mapping[str, float | bool] | None
 
 
 class NothingDraws(ValueError):
-    """Raised if a model draws nothing at random, so that there is nothing to sample."""
+    """Raised if a model draws no random numbers, so that there is nothing to sample."""
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ class Attribution:
     Attributes:
         sites: The names of the active sites, in the order of the model.
         first: Float array `(sites,)`, the share of the variance that comes from a site by itself.
-        total: Float array `(sites,)`, the share of the variance that is gone without a site, with its
+        total: Float array `(sites,)`, the share of the variance that is gone without a site, including its
             interactions.
         information_first: Float array `(sites,)`, like `first` for the mutual information; NaN for regression.
         information_total: Float array `(sites,)`, like `total` for the mutual information; NaN for regression.

@@ -125,7 +125,7 @@ class Meanings:
         self._checked = True
 
     def _check_scale(self, i: int, values: np.ndarray) -> None:
-        """Raises a ValueError if values above 1 come from an output that is no logit, since it is never negative.
+        """Raises a ValueError if values above 1 come from an output that is never negative, so cannot be a logit.
 
         A ReLU may end the logits of classes, but not a single logit, which would never be for the first class. An
         output between 0 and 5 is a rating, and one between 0 and 100 a percentage.

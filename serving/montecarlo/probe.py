@@ -1,4 +1,4 @@
-"""Finds whether the code of a layer draws at random, and for which rows, in TensorFlow's graph of that code.
+"""Finds whether the code of a layer draws random numbers, and for which rows, in TensorFlow's graph of that code.
 
 Classes and seed generators do not tell everything: a lambda may call `tf.nn.dropout`, and a suspected layer may
 not draw at all. So each step of a model whose code is not known is traced twice, in inference and in training
@@ -86,7 +86,7 @@ class _Trace:
 
 
 def codes_of(model: keras.Model, graph: Unrolled, redirected: Collection[keras.Layer]) -> list[Code]:
-    """Returns the steps of a model whose code is not known and that draw at random, with how they draw.
+    """Returns the steps of a model whose code is not known and that draw random numbers, with how they draw.
 
     Args:
         model: The model.
@@ -126,7 +126,7 @@ def held_back(layer: keras.Layer) -> Any:
 
 
 def _is_unknown(operation: Any, suspects: Collection[int]) -> bool:
-    """Whether a step has code that is not Keras' or ours, or holds a layer under suspicion."""
+    """Whether a step has code that is not Keras' or ours, or holds a suspected layer."""
     if not isinstance(operation, keras.Layer):
         return False
     return any(id(layer) in suspects or _is_foreign(layer) for layer in flatten_layers(operation))
@@ -147,7 +147,7 @@ def _code_of(
     surely = bool(held) and not mine and all(each.kind == "inside" for each in held)
     lost = False
     if surely and not any(map(_is_foreign, within)):
-        rest, train = _Trace(), _Trace(random={"StatelessRandomUniformV2"})  # layers of Keras alone need no trace
+        rest, train = _Trace(), _Trace(random={"StatelessRandomUniformV2"})  # layers of Keras need no trace
     else:
         rest, train = _both_modes(step, graph, mine, bool(held))
         if rest.shapes != train.shapes:  # outputs that exist in training only, such as those of auxiliary heads
@@ -260,7 +260,7 @@ def _trace(step: Step, graph: Unrolled, redirected: Sequence[keras.Layer]) -> _T
 
 
 def random_operations(graph: Any, more: Sequence[tf.Operation] = ()) -> set[str]:
-    """Returns the types of the operations that draw at random and that the outputs of a traced function depend on.
+    """Returns the types of the random operations that the outputs of a traced function depend on.
 
     A recurrent layer of Keras makes its masks in inference too, and does not use them there.
 

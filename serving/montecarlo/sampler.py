@@ -27,17 +27,17 @@ class MonteCarlo:
     """Monte-Carlo dropout: samples a model with its dropout on, and returns the mean and the uncertainty.
 
     The spread of the samples (mutual information) shows where a model is unsure because it has not seen enough
-    data. It does not show where the classes themselves overlap. Only dropout layers, and other layers that draw
-    random numbers, are in training mode. BatchNorm, image augmentation and all other layers run in inference mode,
-    and the state of the model, including its seeds, does not change.
+    data. It does not show where the classes themselves overlap. Layers that draw random numbers, except image
+    augmentation, are in training mode. All other layers, such as BatchNorm, run in inference mode, and the state
+    of the model, including its seeds, does not change.
 
-    Every layer that draws random numbers is sampled. The sampler itself draws the masks of the dropout layers of
-    this package and of Keras. All other random layers are sampled by plain passes: the layer runs in training mode
-    once for each sample, while batch normalisation and image augmentation stay in inference mode. Examples are
-    dropout inside recurrent layers, a custom drop path, and `tf.nn.dropout` in a lambda. The masks of such a layer
-    depend on the place in the batch and not on the image, so `sampling` has no effect on them, and samples are not
-    folded into larger batches. If a layer draws without a Keras seed generator, its draws differ from call to
-    call, and a warning names it. `cut()` lists the layers that are sampled by plain passes, with the reasons.
+    Every layer in training mode is sampled. The sampler itself draws the masks of the dropout layers of this
+    package and of Keras. All other layers are sampled by plain passes: the layer runs in training mode once for
+    each sample, while batch normalisation and image augmentation stay in inference mode. Examples are dropout
+    inside recurrent layers, a custom drop path, and `tf.nn.dropout` in a lambda. The masks of such a layer depend
+    on the place in the batch and not on the image, so `sampling` has no effect on them, and samples are not folded
+    into larger batches. If a layer draws without a Keras seed generator, its draws differ from call to call, and a
+    warning names it. `cut()` lists the layers that are sampled by plain passes, with the reasons.
 
     Let `p_t` be the probabilities of sample `t` of T. Then
     `mean = avg p_t`, `variance = avg p_t**2 - mean**2` (divided by T, since balanced samples are not independent),
@@ -47,7 +47,7 @@ class MonteCarlo:
     Each sample starts from the current states of the model's stateful layers, as a single pass would.
 
     Layers that do not depend on active dropout are computed once instead of T times; `cut()` returns how much this
-    saves. Several small samples are computed at the same time. Both leave the masks unchanged, and change the
+    saves. Several small samples are computed at the same time. Neither changes the masks, and both change the
     statistics only by rounding.
 
     Args:
@@ -78,13 +78,12 @@ class MonteCarlo:
             so a number above 8 is rounded down to a multiple of 8. Defaults to 128.
         return_samples: Bool, whether to return the probabilities of each sample too.
         task: What the model's output means. `"multi_class"`: logits of classes that exclude each other, or one
-            logit for the second of two classes. `"binary"`: only one logit, for the second of two classes.
-            `"multi_label"`: one logit for each label; several labels may be true at the same time, and the
-            entropies are summed over the labels. `"regression"`: values; there are no entropies. For several
-            outputs, a dict by name or a list in order; a single string is for all outputs. By default, the loss of
-            a compiled model shows whether an output is a regression or multi-label; any other output is
-            `"multi_class"`. An output that ends in a softmax or a sigmoid is not taken for a regression, whatever
-            its loss.
+            logit for the second of two classes. `"binary"`: only the latter. `"multi_label"`: one logit for each
+            label; several labels may be true at the same time, and the entropies are summed over the labels.
+            `"regression"`: values; there are no entropies. For several outputs, a dict by name or a list in order;
+            a single string is for all outputs. By default, the loss of a compiled model shows whether an output is
+            a regression or multi-label; any other output is `"multi_class"`. An output that ends in a softmax or a
+            sigmoid is not taken for a regression, whatever its loss.
         from_logits: Bool, whether the output is logits; for several outputs also a dict by name or a list in
             order. By default, this is read off the graph of the model. If the graph does not show it, the values
             of the first batch decide: probabilities of classes sum to 1 at every position, and logits lie clearly

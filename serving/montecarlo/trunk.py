@@ -46,7 +46,7 @@ class Trunk:
     Args:
         graph: The steps of the model. They are changed where a layer is split.
         active: The layers that drop while sampling.
-        drawing: The steps that draw at random by themselves; see `probe`.
+        drawing: The steps that draw random numbers by themselves; see `probe`.
         cache: Bool. If False, the trunk is empty and the frontier is the inputs.
     """
 

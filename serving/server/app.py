@@ -111,7 +111,7 @@ def create_app(
 
 
 def check_origins(origins: Sequence[str]) -> list[str]:
-    """Returns origins as a browser sends them, or raises a ValueError if one is no origin."""
+    """Returns origins as a browser sends them, or raises a ValueError if one is not an origin."""
     if isinstance(origins, str):
         raise ValueError(f"`allow_origins` must be a list of origins. Received: {origins!r}")
     for origin in origins:

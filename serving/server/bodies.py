@@ -50,7 +50,7 @@ def unzipped(body: bytes, limits: Limits) -> bytes:
         limits: Limits of a request.
 
     Raises:
-        Refused: If the bytes are no gzip, are cut short, or hold too much.
+        Refused: If the bytes are not gzip, are cut short, or hold too much.
     """
     out = bytearray()
     rest = body

@@ -32,7 +32,7 @@ from dropzoo.serving.server.versions import Signature, Version, Versions
 _SMALLER = (
     "An image file or an array (application/x-npy) is smaller than JSON; dropzoo serve --max-body-mib allows more"
 )
-_LARGE = 2**16  # bytes; a larger request or answer is read or written in a thread, so that others go on
+_LARGE = 2**16  # bytes; a larger request or answer is read or written in a thread, so that others continue
 _log = logging.getLogger("dropzoo.serving")
 _P = ParamSpec("_P")
 _T = TypeVar("_T")

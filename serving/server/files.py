@@ -54,7 +54,7 @@ def check_image(data: bytes, limits: Limits) -> ImageFile:
 
 
 def _convert(data: bytes) -> str:
-    """How to convert a file of another kind; empty if it is no image."""
+    """How to convert a file of another kind; empty if it is not an image."""
     kinds = {b"GIF8": "a GIF", b"BM": "a BMP", b"RIFF": "a WebP", b"%PDF": "a PDF", b"\0\0\0": "a HEIC or AVIF"}
     kind = next((name for start, name in kinds.items() if data.startswith(start)), None)
     return f"It seems to be {kind} file: save it as PNG" if kind else ""

@@ -1,4 +1,4 @@
-"""Lines that work: what a client can send in place of a request that was refused."""
+"""Hints: a line that works in place of a request that was refused."""
 
 from collections.abc import Collection, Sequence
 

@@ -22,7 +22,7 @@ class Output:
         kind: Its output kind, one of `KINDS`.
         class_names: Names of the classes, labels or values; None if the export does not give them.
         promises: The promises of the calibration, a sentence each, by the names of the guarantees.
-        condition: The sentence on when the promises hold.
+        condition: The sentence that says when the promises hold.
         counts: The intervals of counts of objects, by the name of the class.
     """
 

@@ -6,7 +6,7 @@ from dropzoo.common.checks import check_positive
 
 
 class Refused(Exception):
-    """Refuses a request; the answer is a status and one sentence, or two where there is a line that works.
+    """Refuses a request; the answer is a status and one sentence, or two if there is a hint.
 
     Args:
         status: Int, the HTTP status.

@@ -15,14 +15,14 @@ _CONTOURS = [(0, 0, 0), (230, 159, 0), (0, 114, 178)]
 
 
 class Promised(TypedDict):
-    """The data on promises that the page shows.
+    """The data about promises that the page shows.
 
     Attributes:
         decision: The decision in words; it is empty if there is none to take.
         human: Whether to ask a human.
         contours: A picture of the contours as a data: address, to lay over the image.
         words: The promises, a sentence each.
-        condition: The sentence on when they hold.
+        condition: The sentence that says when they hold.
     """
 
     decision: str

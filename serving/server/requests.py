@@ -179,7 +179,7 @@ def _is_file(value: Any) -> bool:
 
 
 def pixels_of(shape: Sequence[int]) -> int:
-    """Returns the number of pixels of one row; a row that is no image has as many as it has numbers, at most."""
+    """Returns the number of pixels of one row; for a row that is not an image, at most the number of values."""
     return math.prod(sides_of(shape) if len(shape) == 4 else shape[1:3])
 
 

@@ -1,4 +1,4 @@
-"""The versions of a served model: numbered folders, loaded and replaced while requests go on.
+"""The versions of a served model: numbered folders, loaded and replaced while requests are answered.
 
 A request holds the version that answers it, so a replaced version lives until its last request is done.
 """
@@ -141,7 +141,7 @@ class Versions:
     def _load(self, folder: Path) -> Version | None:
         try:
             loaded = load(folder)
-        except Exception as error:  # whatever is wrong with it, the other versions go on
+        except Exception as error:  # whatever is wrong with it, the other versions are still served
             message = str(error).partition("\n")[0]
             self.failed = self.failed | {int(folder.name): message}
             _log.warning("Version %s of %s cannot be served: %s", folder.name, self.name, message)

@@ -112,7 +112,7 @@ def test_logits_are_float32_in_mixed_precision_also_a_single_one(name, policy):
     assert logits.dtype == "float32" and logits.shape[-1] == 1
 
 
-@pytest.mark.costly(keep=3)
+@pytest.mark.costly(keep=2)
 @pytest.mark.covering("name", "normalization")
 @pytest.mark.parametrize(("name", "normalization"), [(m, n) for m, t in TINY.items() for n in t.normalizations])
 def test_learns(name, normalization):

@@ -56,6 +56,7 @@ def test_the_loss_is_the_weighted_sum_and_metrics_are_those_of_full_size():
     assert float(found["accuracy"]) == pytest.approx(right, abs=1e-6)
 
 
+@pytest.mark.costly(keep=0)
 def test_it_trains_the_model_with_the_trainer_and_its_schedules(tmp_path):
     model = build(dropout={"bottleneck*": 0.1})
     deep = training.DeepSupervision(model)

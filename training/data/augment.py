@@ -10,7 +10,7 @@ from dropzoo.common.checks import check_pair, unknown
 from dropzoo.training.data import changes
 from dropzoo.training.data.windows import foreground_pixels
 
-#: The number of random numbers for each example, whichever changes are on.
+#: The number of random numbers for each example, no matter which changes are on.
 NUM_DRAWS = 11
 
 
@@ -34,19 +34,19 @@ class Augment:
         scale: Float in [0, 1). Zoom by a factor from `1 - scale` to `1 + scale`.
         crop: Int, `(height, width)` or None. The size of a random window to train on.
         foreground: Float in [0, 1]. The fraction of the crops that are placed around a foreground pixel of the
-            mask, with equal probability for all classes except class 0; the other crops are placed anywhere. Good
-            for small objects in large images. 0.33 is usual.
+            mask, with equal probability for all classes except class 0; the other crops are placed anywhere. This
+            helps with small objects in large images. 0.33 is usual.
         brightness: Float in [0, 1], added to all channels, up or down.
         contrast: Float in [0, 1]. The distance to the mean of the channel grows or shrinks by this fraction.
         saturation: Float in [0, 1]. The distance to the grey image grows or shrinks by this fraction; RGB only.
         elastic: Float in [0, 100], pixels. Bends images and masks: a grid of 3 x 3 points is displaced with this
-            standard deviation, and the displacements in between are interpolated smoothly. Good for tissue and
-            cells, with few images.
-        gamma: Float in [0, 2]. Raises images to the power of `exp(u)`, where `u` is uniform: simulates another
-            exposure.
+            standard deviation, and the displacements in between are interpolated smoothly. This suits tissue and
+            cells, if images are few.
+        gamma: Float in [0, 2]. Raises images to the power of `exp(u)`, where `u` is uniform. This simulates
+            another exposure.
         noise: Float in [0, 1]. Adds normal noise with a random standard deviation from 0 to this value.
         blur: Float in [0, 10], pixels. Blurs with a Gaussian whose standard deviation is random, from 0 to this
-            value: simulates another focus.
+            value. This simulates another focus.
 
     Raises:
         ValueError: If an argument is out of its range.

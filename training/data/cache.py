@@ -60,8 +60,8 @@ def keep(split: Split, cache: str, name: str) -> Split:
                 "`cache='disk'` (--cache disk) needs images of one size. Pass `image_size=(height, width)`, "
                 "or cache='none'"
             )
-        # It is filled here, because a cache that is iterated only half-way comes out short later, and so does one
-        # that several iterators fill at once, as under a strategy.
+        # It is filled here, because a cache that is iterated only half-way is too short later, and so is one that
+        # several iterators fill at once, as under a strategy.
         stored = split.examples.cache()
         stored.reduce(tf.constant(0), lambda total, *_: total)
         return dataclasses.replace(split, examples=stored, in_memory=True)

@@ -22,7 +22,7 @@ def for_each(seeds: tf.Tensor, shape: list[int] | tf.Tensor, salt: int, normal: 
     Args:
         seeds: What `seeds_of` returns.
         shape: The shape of the numbers of one image.
-        salt: Int, another one for each use.
+        salt: Int, a different one for each use.
         normal: Bool. Whether the numbers are normal rather than uniform.
     """
     draw: Callable[..., tf.Tensor] = tf.random.stateless_normal if normal else tf.random.stateless_uniform

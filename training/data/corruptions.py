@@ -35,7 +35,7 @@ def corrupt(images: tf.Tensor | np.ndarray, name: str, severity: int, seed: int 
       side.
     - `contrast` keeps 75 to 10 % of the difference of each pixel from the mean of its channel.
     - `brightness` adds 0.1 to 0.5 to dark images and subtracts it from bright ones.
-    - `occlusion` puts a grey square on the image, whose sides are 20 to 70 % of the image's shorter side.
+    - `occlusion` puts a grey square on the image; its sides are 20 to 70 % of the image's shorter side.
     - `missing_patches` sets 10 to 60 % of the patches of a grid, about eight along the shorter side, to 0.
 
     This is not CIFAR-C or ImageNet-C (Hendrycks and Dietterich, 2019, arXiv:1903.12261): the corruptions and their

@@ -65,7 +65,7 @@ class Data:
 
     Attributes:
         train: The training batches. The first iteration gives epoch 0, the second gives epoch 1, and so on, each
-            with its own order and augmentations; `train.at_epoch(k)` is a dataset of epoch k alone, and
+            with its own order and augmentations; `train.at_epoch(k)` is a dataset of only epoch k, and
             `train.as_stored()` gives the training images in their stored order, without augmentations.
         validation: The validation batches, or None.
         test: The test batches, or None.
@@ -124,12 +124,12 @@ def load_data(
     The batches only depend on the arguments: two calls with the same arguments, including `seed`, give exactly the
     same epochs.
 
-    A folder may have any usual layout: `images/` and `masks/`, or folders of other names (`masks`); one folder for
-    each class; either of these within `train/`, `val/` and `test/`, or `train/` next to `trainannot/`; one folder
-    with `07.png` and `07_mask.png`; images with a CSV of labels, masks or run lengths, or with a COCO JSON file;
-    one mask file for each object, as in `ID/images/ID.png` and `ID/masks/*.png`, which are joined to a mask of two
-    classes. If the folder has its own split, it is used. Otherwise, the last fifth of each class is the test set.
-    Files are read when they are needed.
+    A folder may have any usual layout: `images/` and `masks/`, or folders of other names (see the arguments
+    `images` and `masks`); one folder for each class; either of these within `train/`, `val/` and `test/`, or
+    `train/` next to `trainannot/`; one folder with `07.png` and `07_mask.png`; images with a CSV of labels, masks
+    or run lengths, or with a COCO JSON file; one mask file for each object, as in `ID/images/ID.png` and
+    `ID/masks/*.png` (the masks of an image are joined into one of two classes). If the folder has its own split,
+    it is used. Otherwise, the last fifth of each class is the test set. Files are read when they are needed.
 
     Args:
         name: `"digits"`, `"digit_scenes"`, a name of TFDS such as `"fashion_mnist"` or `"cifar10:3.*.*"`, or a
@@ -138,7 +138,7 @@ def load_data(
         augment: True (mild changes), text such as `"flip_horizontal,rotation=15,crop=128"`, a dict, an `Augment`,
             or False.
         seed: Int in [0, 2**32), for the order, the augmentation, and the validation images of a TFDS set.
-        validation_split: Float in [0, 1). The fraction of the training images that is kept for validation. A TFDS
+        validation_split: Float in [0, 1). The fraction of the training images that are kept for validation. A TFDS
             set that has a validation split keeps its own.
         image_size: Int, `(height, width)` or None. Resizes all images to this size; None keeps their sizes.
         data_dir: Folder in which TFDS keeps prepared sets; None for its default.
@@ -153,18 +153,18 @@ def load_data(
             `folds` parts. Each part has an equal share of every class, and the parts do not depend on `seed`. Part
             k, counted from 0, is the validation set. It replaces `validation_split` and the data's own validation
             set.
-        test_split: Float in [0, 1] or None. The fraction of test images, if the folder has no split of its own;
-            None means 0.2. With 1, all images are test images, even if the folder has its own split.
+        test_split: Float in [0, 1] or None. The fraction of test images in a folder without its own split; None
+            means 0.2. In any folder, 1 makes all images test images.
         images: Folder or pattern of the images within the folder, such as `"**/*_sat.jpg"`; None to find them.
         masks: Folder or pattern of the masks, such as `"gt"` or `"**/*_mask.png"`; None to find them.
         mask_suffix: The ending that the name of a mask has after the name of its image, such as `"_seg"`; None to
             find it.
-        masks_as: The meaning of masks: `"ids"` of classes; `"instances"`, numbers, files or rows of single
-            objects, which `dropzoo evaluate --per object` keeps apart; every number except 0 is foreground;
-            `"threshold"` or `"threshold=128"`, for grey masks of two classes; `"palette"`, a class for each
-            colour, or `"palette=FILE"`, with a line `red,green,blue,name` for each class; `"alpha"`. None accepts
-            class ids, or only 0 and 255. If the masks could mean something else, an error names the argument to
-            pass.
+        masks_as: The meaning of masks: `"ids"`, the ids of classes; `"instances"`, a number, a file or a row for
+            each object (every number except 0 is foreground, and `dropzoo evaluate --per object` scores each
+            object separately); `"threshold"` or `"threshold=128"`, for grey masks of two classes; `"palette"`, a
+            class for each colour, or `"palette=FILE"`, with a line `red,green,blue,name` for each class;
+            `"alpha"`, the shapes in the alpha channel. None accepts class ids, or only 0 and 255. If the masks
+            could mean something else, an error names the argument to pass.
         ignore_class: Int or None. The label of pixels that do not count, such as 255 (void).
         class_names: The names of the classes: a sequence, comma-separated text, or a file with one name per line.
             None takes the names of class folders, or reads a file such as `classes.txt` next to the masks.
@@ -173,8 +173,8 @@ def load_data(
             `split_file`. Images of one group stay in one split and one fold.
         pages: What the pages of TIFF stacks are: `"images"`, `"channels"`, or `"auto"`, which trusts the file.
         value_range: The stored values that become 0 and 1, for floats beyond [0, 1] and for signed integers.
-        broken: `"refuse"` raises an error that names the files that cannot be read; `"skip"` decodes all files
-            first, and leaves out those that cannot be read, with a warning.
+        broken: `"refuse"` raises an error that names the files that cannot be read; `"skip"` first decodes all
+            files, and leaves out those that cannot be read, with a warning.
         balance: Bool, for classification. Whether all classes are equally frequent in an epoch. An epoch then has
             as many images as the training set, but images of rare classes occur several times.
 

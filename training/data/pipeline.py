@@ -31,7 +31,8 @@ class Split:
     Attributes:
         examples: The dataset of the examples.
         count: Int, their number.
-        read: Function from a place, counted from 0, to the example there; None if they come in their order only.
+        read: Function from a place, counted from 0, to the example there; None if the examples can only be read in
+            order.
         gather: Function from several places to a batch, for examples that are held as arrays; or None.
         in_memory: Bool. Whether the examples are in memory, so that any order costs nothing.
         labels: The class of each example, if that is known without reading it.
@@ -169,12 +170,12 @@ def training_batches(
     balance: bool = False,
     ignore_class: int | None = None,
 ) -> tf.data.Dataset:
-    """Returns a dataset that shuffles, augments and batches examples anew for each epoch.
+    """Returns a dataset that shuffles, augments and batches examples again for each epoch.
 
     The order is a function of (seed, epoch), and the changes to an image are a function of (seed, epoch, index of
     the image). The first iteration over the dataset gives epoch 0, the second gives epoch 1, and so on; its
-    `at_epoch(epoch)` returns a dataset of one epoch. With `balance`, an epoch draws as many examples as there are,
-    equally often of each class.
+    `at_epoch(epoch)` returns a dataset of one epoch. With `balance`, an epoch has as many examples as the split,
+    drawn equally often from each class.
     """
     if balance:
         split = _in_any_order(split)

@@ -39,11 +39,11 @@ def read_source(
 def find_folder(name: str | os.PathLike) -> Path | None:
     """Returns the folder to which a name refers, or None for the name of a data set.
 
-    The folder need not exist, if the name is a path. A folder of a name that TFDS knows is meant if it holds files
-    of data, as `cifar10/train` does; a folder that TFDS has prepared is not.
+    If the name is a path, the folder need not exist. A folder whose name TFDS knows is meant if it holds files of
+    data, as `cifar10/train` does; a folder that TFDS has prepared is not meant.
     """
     text = os.fspath(name)
-    # A file is no data set either; `read_layout` says what to pass in its place.
+    # A file is not a data set either; `read_layout` says what to pass in its place.
     is_path = isinstance(name, os.PathLike) or text.startswith(("~", ".")) or os.path.isfile(text)
     if not is_path and os.path.isdir(text):
         is_path = not is_known(text) or has_images(Path(text))

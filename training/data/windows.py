@@ -1,4 +1,4 @@
-"""Random windows that show foreground more often than chance would have it."""
+"""Random windows that show foreground more often than by chance."""
 
 import tensorflow as tf
 
@@ -16,7 +16,7 @@ def foreground_pixels(
         masks: Int tensor `(batch, height, width)`.
         seeds: What `changes.seeds_of` returns.
         share: Float in [0, 1], the fraction of the windows that are to show a pixel of the foreground.
-        ignore_class: Int or None. A label that is no class.
+        ignore_class: Int or None. A label that is not a class.
 
     Returns:
         The places `(batch, 2)`, float32 rows and columns; and bool `(batch,)`, which is false for a mask without

@@ -1,4 +1,4 @@
-"""Training checkpoints: one `.npz` file holds everything that a run needs to go on as if it had never stopped."""
+"""Training checkpoints: one `.npz` file holds all that a run needs to continue as if it had never stopped."""
 
 import contextlib
 import dataclasses
@@ -40,7 +40,7 @@ class Checkpoint:
         steps: Int or None. The number of steps of the first epoch; None while it is not known.
         history: Dict from the names of logs to one value for each epoch.
         described: List of str. What `describe` returned when the run began; None if a run with other settings may
-            go on from it.
+            continue from it.
         jit_compile: Bool. Whether XLA compiles the steps.
         seed: Int. The seed of the order in which arrays and a `PyDataset` are read.
         input_range: The values of a black and of a white pixel in the training images, or None.
@@ -157,7 +157,7 @@ def _best(history: dict[str, list[float]]) -> str | None:
 
 
 def describe(thing: keras.Model | keras.optimizers.Optimizer) -> list[str]:
-    """Returns what defines a run, apart from the variables: the settings of a model's layers or an optimizer."""
+    """Returns the settings of a model's layers, or of an optimizer; with the variables, they define a run."""
     lines: list[str] = []
 
     def add(name: str, value: Any) -> None:
@@ -195,7 +195,7 @@ def restore(
     Args:
         directory: Folder of the checkpoints.
         model: A compiled model with all its variables.
-        described: What `describe` returned when the run began; None to compare the variables alone.
+        described: What `describe` returned when the run began; None to compare only the variables.
         moved: Names of settings that need not be the same, because callbacks change them.
 
     Returns:
@@ -255,10 +255,10 @@ def restore_best(directory: Path, model: keras.Model) -> int:
 
 
 def accept_other_settings(directory: Path) -> None:
-    """Removes the settings from the newest readable checkpoint: any run with its variables may go on from it.
+    """Removes the settings from the newest readable checkpoint, so that any run with its variables may continue.
 
-    Such a run is not one that had these settings from the start. A run that goes on for more epochs has a
-    learning-rate schedule of another length, for example.
+    The result differs from a run that had these settings from the start. A run that continues for more epochs, for
+    example, has a learning-rate schedule of another length.
 
     Args:
         directory: Folder of the checkpoints.
@@ -280,7 +280,7 @@ def _check(
     """Raises a ValueError that shows the differences if the checkpoint is of another model or run."""
     saved, here = meta["variables"], [_identity(variable) for variable in _variables(model)]
     if saved == here and described is not None and meta["described"] is not None:
-        saved, here = (  # sorted, since a config's order is no setting
+        saved, here = (  # sorted, since the order of a config does not matter
             sorted(line for line in lines if line.partition(": ")[0] not in moved)
             for lines in (meta["described"], described)
         )

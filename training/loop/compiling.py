@@ -31,7 +31,7 @@ class Asked:
         metrics: As for `compile`; an empty list for none.
         weighted_metrics: As for `compile`.
         task: The task of each output, in place of a loss: a name, or a list or dict of names.
-        taken: Str. A sentence on the loss that was taken from the compiled model; empty if none was.
+        taken: Str. A sentence about the loss that was taken from the compiled model; empty if none was.
         as_is: Bool. Whether nothing was passed, so that a compiled model can stay as it is.
     """
 
@@ -81,7 +81,7 @@ class Settled:
         loss: As for `compile`.
         metrics: As for `compile`.
         checks: The checks of the labels, or None.
-        words: Str. A sentence on the choice and its reason; empty if nothing was chosen.
+        words: Str. A sentence about the choice and its reason; empty if nothing was chosen.
         as_is: Bool. Whether the model is already compiled with these settings.
     """
 

@@ -42,7 +42,7 @@ class Default:
         loss: The loss.
         metrics: The metrics.
         check: The check of the targets, or None.
-        words: Str. A sentence on the choice and its reason.
+        words: Str. A sentence about the choice and its reason.
     """
 
     loss: keras.losses.Loss
@@ -143,7 +143,7 @@ def _of_labels(output: Output, targets: Targets) -> Task:
 
 
 def _of_vectors(output: Output, targets: Targets) -> Task:
-    """Returns the task of an output of several numbers, with as many targets."""
+    """Returns the task of an output of several numbers, with the same number of targets."""
     if targets.zero_or_one and output.meaning == "sigmoid":
         return Task(
             "multi_label", why="the targets are 0 and 1 for each label, and the output goes through a sigmoid"

@@ -61,7 +61,7 @@ class Feed:
     Attributes:
         spec: The specs of a batch, as `tf.data.Dataset.element_spec` gives them.
         steps: Int or None. The number of batches of an epoch, where it is known.
-        resumes: Str. A sentence on when a resumed run on such data is exact; empty if it always is.
+        resumes: Str. A sentence that says when a resumed run on such data is exact; empty if it always is.
         prepare: Function that is applied to the dataset of each epoch.
         ended: Bool. Whether the data have no more batches, in this epoch and in later ones.
         described: List of str. Settings that a resumed run must not change.

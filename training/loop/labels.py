@@ -47,7 +47,7 @@ def checked(batch: Batch, checks: LabelChecks | None, where: str) -> Batch:
     """Returns the same batch with assertions on its labels.
 
     Without them, the effect of a label that is not a class depends on the device: a loss of NaN, or a target that
-    is no class at all.
+    is not a class at all.
 
     Args:
         batch: A batch as the data give it.

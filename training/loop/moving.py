@@ -1,4 +1,4 @@
-"""The settings that callbacks change during training, which are therefore no part of what defines the run."""
+"""The settings that callbacks change during training, which are therefore not part of what defines the run."""
 
 from collections.abc import Iterable, Sequence
 

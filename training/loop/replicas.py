@@ -104,7 +104,7 @@ def prepare(
 
 
 def remade(strategy: tf.distribute.Strategy | None, thing: Any) -> Any:
-    """Returns optimizers or metrics made anew under the strategy, where their variables must be made.
+    """Returns new copies of optimizers or metrics, made under the strategy, where their variables must be made.
 
     Args:
         strategy: A strategy or None, with which `thing` is returned.
@@ -150,7 +150,7 @@ def same_everywhere(strategy: tf.distribute.Strategy | None, value: int) -> bool
 
 
 def check_checkpoint(strategy: tf.distribute.Strategy | None, checkpoint: Checkpoint | None) -> None:
-    """Raises a ValueError if the workers go on from different checkpoints."""
+    """Raises a ValueError if the workers continue from different checkpoints."""
     # Epoch and step as one number, because the workers can only compare numbers.
     position = checkpoint.epoch * 10**9 + checkpoint.step if checkpoint else 0
     if not same_everywhere(strategy, position):

@@ -59,7 +59,7 @@ class Run:
         callbacks: Keras' list of callbacks. The constructor calls its `on_train_begin`.
         signals: The signals that this process got.
         steps: Int or None. The number of steps of an epoch; None while it is not known.
-        saved: The checkpoint from which the run goes on, with its file, or None.
+        saved: The checkpoint from which the run continues, with its file, or None.
 
     Attributes:
         last: The path of the last checkpoint, or None.

@@ -54,7 +54,7 @@ def facts(name: str, found: Sequence[Any]) -> Targets:
         found: The targets of a few batches.
 
     Raises:
-        ValueError: If the targets are no numbers.
+        ValueError: If the targets are not numbers.
     """
     arrays = [np.asarray(each) for each in found]
     first = arrays[0]

@@ -1,4 +1,4 @@
-"""Streaming calibration errors: the distance of confidence from accuracy, over bins of three kinds."""
+"""Streaming calibration errors: the distance between confidence and accuracy, over bins of three kinds."""
 
 from typing import Any
 
@@ -18,9 +18,9 @@ _FINE, _LOW, _HIGH = 4096, -10.0, 18.0
 class ExpectedCalibrationError(BinnedError):
     """Expected calibration error: the mean difference between confidence and accuracy.
 
-    Predictions fall into `num_bins` bins of equal width by confidence, `((m - 1) / M, m / M]`. The error is the
-    mean of `|accuracy - mean confidence|` over the bins, weighted by their share of the predictions. Each pixel is
-    a prediction. The confidence of one logit is `max(p, 1 - p)`, the same as for two classes.
+    Predictions fall into `M = num_bins` bins of equal width by confidence; bin `m` is `((m - 1) / M, m / M]`. The
+    error is the mean of `|accuracy - mean confidence|` over the bins, weighted by their share of the predictions.
+    Each pixel is a prediction. The confidence of one logit is `max(p, 1 - p)`, the same as for two classes.
 
     Args:
         num_bins: Int above 0.
@@ -73,8 +73,8 @@ class AdaptiveCalibrationError(BinnedError):
     Exact bins would need all predictions at once. This metric is a streaming approximation: it sums confidence and
     right answers, in float64, over a fine histogram of 4,096 steps of the log odds, and `result()` merges the
     steps into bins of equal mass. A step that lies across an edge is shared between both sides in proportion, even
-    if it holds a single prediction. The result differs from the exact error only by predictions within one step
-    (at most 0.2 % of confidence) of an edge. Predictions with the same confidence are divided evenly, while an
+    if it holds a single prediction. Only predictions within one step (at most 0.2 % of confidence) of an edge can
+    make the result differ from the exact error. Predictions with the same confidence are divided evenly, while an
     exact computation would sort them in their order of arrival.
 
     Args:

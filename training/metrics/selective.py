@@ -1,4 +1,4 @@
-"""Figures that judge an uncertainty: does it defer doubtful predictions and find errors and foreign images?"""
+"""Figures that judge an uncertainty: does it find doubtful predictions, errors and foreign images?"""
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -9,8 +9,8 @@ def risk_coverage(uncertainty: ArrayLike, errors: ArrayLike) -> tuple[np.ndarray
     """Returns the mean error of the k most certain predictions, for every k from 1 to all of them.
 
     The predictions are put in the order of their uncertainty; `risk[k - 1]` is the mean error of the first `k`.
-    Predictions with equal uncertainty all count with the mean of their errors, the average over all ways to order
-    them.
+    Each of several predictions with equal uncertainty counts with the mean of their errors, which is the average
+    over all their orders.
 
     Args:
         uncertainty: Array of any shape, one number for each prediction; a higher number is less certain: entropy,

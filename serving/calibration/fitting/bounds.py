@@ -183,7 +183,7 @@ def selective_threshold(
     n = len(doubts)
     order = np.argsort(doubts, kind="stable")
     ranked = np.append(doubts[order], np.inf)
-    first = int(np.searchsorted(ranked[:n], start, side="left"))  # so many images are below the start
+    first = int(np.searchsorted(ranked[:n], start, side="left"))  # the number of images below the start
     later = np.arange(first + 1, n + 1)
     later = later[ranked[later] > ranked[later - 1]]  # images of equal doubt are kept or deferred together
     if not binary:  # each test reads all images again

@@ -51,17 +51,17 @@ def calibrate(
     guarantee holds for new images from the same source as the held-out ones.
 
     If you ask for a guarantee and something else is fitted too (a temperature, sites, or free parameters of a
-    guarantee), a third of the images is used for fitting, and the guarantee is based on the others, so that it
-    holds exactly. The content of an image determines which part it belongs to, so the order of the images does not
-    matter.
+    guarantee), a third of the images is used for fitting, and the guarantee is based only on the others, so that
+    the fitting does not weaken it. The seed and the content of an image determine which part it belongs to, so the
+    order of the images does not matter.
 
     Args:
         predictor: A Keras model (one pass, its dropout off), a `MonteCarlo` with a fixed number of samples, an
             `Ensemble`, or a `TestTimeAugmentation`.
         images: Array of images, or batches `(images, labels)`: a `tf.data.Dataset`, a `keras.utils.PyDataset` or a
             `DataLoader`, which is read several times and may be larger than memory.
-        labels: Array of labels; None with a dataset. For `"multi_class"` and `"binary"` they are class numbers, or
-            one-hot vectors, for each image or pixel; for `"multi_label"` 0 or 1 for each label; for `"regression"`
+        labels: Array of labels; None with a dataset. For `"multi_class"` and `"binary"`, a class number or a
+            one-hot vector for each image or pixel; for `"multi_label"`, 0 or 1 for each label; for `"regression"`,
             the values.
         temperature: True for one temperature, `"per_class"` for one temperature for each class (each class needs
             many examples), or False for none. A regression has no temperature.
@@ -75,16 +75,16 @@ def calibrate(
             values lie outside their intervals. See docs/guarantees.md for the conditions.
         confidence: Float in (0, 1), the probability with which `"error"` holds. The other guarantees hold on
             average.
-        classes: The classes for which `"miss"` and `"false"` hold; None for all classes. Each of them needs
-            held-out examples; for `"set"`, every class does.
+        classes: The classes for which `"miss"` and `"false"` hold; None for all classes. Each of these classes
+            needs held-out examples; for `"set"`, every class does.
         task: What the output of a model means, as for `MonteCarlo`; None for the task of the predictor.
-        from_logits: Whether the output of a model is logits, as for `MonteCarlo`; None to find out, or to use what
-            the predictor knows.
+        from_logits: Whether the output of a model is logits, as for `MonteCarlo`; None to find out, or to use the
+            setting of the predictor.
         data: Str, the name of the held-out data, for the record.
         ignore_class: Int, the label of pixels or images that do not count, as in Keras' `MeanIoU`; None if all
             count. Only for tasks with one class for each pixel or image.
         batch_size: Int, how many images to read at a time.
-        seed: Int in [0, 2**32), the seed by which the images are split.
+        seed: Int in [0, 2**32), the seed of the split of the images.
         verbose: 1 for a progress bar, 0 for none.
 
     Returns:
@@ -93,7 +93,7 @@ def calibrate(
     Raises:
         ValueError: If there are too few images for a level (the error says the lowest possible level), a class has
             no held-out example, a label is not one of the model's classes, a level is not in (0, 1), a guarantee
-            is unknown or not for such outputs, or no threshold achieves the level.
+            is unknown or not meant for such outputs, or no threshold achieves the level.
 
     Example:
     >>> import numpy as np

@@ -26,9 +26,9 @@ class Cheapest:
     Attributes:
         sites: Dict from the sites to their rates, as `MonteCarlo(sites=...)` takes it.
         auroc: Float, the AUROC with which the predictive entropy of these sites' samples finds errors.
-        auroc_of_all: Float, that of all active sites.
+        auroc_of_all: Float, the AUROC of all active sites.
         cost: Float, the multiplications of all samples, as a number of passes.
-        cost_of_all: Float, that of all active sites.
+        cost_of_all: Float, the cost of all active sites.
         attribution: The `Attribution` from which the candidates were made.
     """
 
@@ -49,10 +49,11 @@ class Cheapest:
 def cheapest_sites(mc: MonteCarlo, images: Any, labels: Any, keep: float = 0.95) -> Cheapest:
     """Returns the cheapest sites whose samples find errors nearly as well as those of all sites.
 
-    Late sites are cheap, because the layers before them are computed once. The candidates are each site together
-    with all later sites, and, for every k, the k sites with the largest totals in `mc.attribute`. A candidate is
-    good enough if its AUROC is at least `keep` times that of all sites; the cheapest one that is good enough is
-    returned. Use images that the model was not trained on. The model is traced once for all candidates.
+    Late sites are cheap, because the layers before them are computed once. The candidates are two kinds of sets of
+    sites: a site together with all later sites; and, for every k, the k sites that contribute most to the
+    uncertainty (those with the largest `total` in `mc.attribute`). A candidate is good enough if its AUROC is at
+    least `keep` times that of all sites; the cheapest one that is good enough is returned. Use images that the
+    model was not trained on. The model is traced once for all candidates.
 
     Args:
         mc: A `MonteCarlo` with a fixed number of samples and one output that is not a regression.
@@ -114,7 +115,7 @@ def cheapest_sites(mc: MonteCarlo, images: Any, labels: Any, keep: float = 0.95)
 
 
 def _candidates(free: list[str], attribution: Attribution) -> list[list[str]]:
-    """Returns sets of sites: each with all later ones, and those that bring most; none is empty."""
+    """Returns sets of sites: each site with all later ones, and those that contribute most; none is empty."""
     order = np.argsort(-attribution.total, kind="stable")
     ranked = [attribution.sites[i] for i in order if attribution.sites[i] in free]
     sets = [free[i:] for i in range(len(free))] + [ranked[:k] for k in range(1, len(free))]

@@ -46,7 +46,7 @@ class Promise:
         self.name, self.terms = name, terms
 
     def prepare(self, out: Answers, labels: np.ndarray) -> None:
-        """Reads images that the promise does not rest on, to choose what the promise may choose freely."""
+        """Reads images that the promise does not rest on, to choose its free parameters."""
 
     def add(self, out: Answers, labels: np.ndarray) -> None:
         """Reads images that the promise rests on."""

@@ -200,14 +200,14 @@ def rates_of(mc: MonteCarlo) -> Sites:
     named = named_sites(mc.model)
     drawn = {id(each.layer) for each in mc.stage.active}  # others are sampled by plain passes, at their own rates
     rates: dict[str, Any] = {}
-    if mc.sites is None:  # without layers under suspicion that draw nothing
+    if mc.sites is None:  # without suspected layers that draw nothing
         rates = {name: float(x.rate) if can_set(x) else True for name, x in named.items() if id(x) in drawn}
         plain = [name for name, _ in mc.stage.plain]
         return rates | {name: True for name in plain if name.removesuffix("_dropout") not in rates}
     for pattern, value in mc.sites.items():
         try:
             matched = models.match_sites(mc.model, [pattern])[pattern]
-        except ValueError:  # a step that is sampled by plain passes may have a name that is no site
+        except ValueError:  # a step that is sampled by plain passes may have a name that is not a site
             rates[pattern] = value
             continue
         for name, layer in named.items():

@@ -124,7 +124,7 @@ def calibrate(
 
 
 def _calibrate_measurements(run: Path, calibrated: "Calibrated", wanted: "CalibrationConfig") -> None:
-    """Calibrates the intervals of `dropzoo measure` too, for the same objects; too few images are no error."""
+    """Calibrates the intervals of `dropzoo measure` too, for the same objects; too few images are not an error."""
     from dropzoo.predictions.measuring import Measure
     from dropzoo.predictions.saved_intervals import fit_intervals, intervals_file, objects_of_intervals
     from dropzoo.runs.calibrate import held_out

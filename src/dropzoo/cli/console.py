@@ -33,8 +33,8 @@ class TableConsole(Console):
     def as_json(self) -> Iterator[None]:
         """Prints the tables of the block as JSON on stdout when it ends, and everything else on stderr.
 
-        A block that ends with a status has tables too, and so has one with an error after its tables: both tell of
-        files that cannot be read.
+        Tables are also printed if the block ends with an exit status, or with an error after its tables: both
+        report files that cannot be read.
         """
         kept: list[Table] = []
         self.kept, self.file = kept, sys.stderr

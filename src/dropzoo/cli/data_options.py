@@ -1,4 +1,4 @@
-"""The options on how a folder of images is read, which train, sweep, evaluate and inspect share."""
+"""The options that say how a folder of images is read; train, sweep, evaluate and inspect share them."""
 
 import dataclasses
 from typing import Annotated, Any

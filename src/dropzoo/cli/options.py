@@ -177,7 +177,7 @@ class TrainingOptions:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class InputOptions:
-    """The options on how images are read, for the commands that measure."""
+    """The options that say how images are read, for the commands that measure."""
 
     batch_size: BatchSizeOption = 32
     augment: AugmentOption = None

@@ -69,7 +69,7 @@ def parse_rate_schedule(values: list[str] | None) -> dict[str, Any] | None:
     """Reads `--rate-schedule` as `RateSchedule` takes it: a dict of patterns, or None."""
     if not values:
         return None
-    if len(values) == 1 and "=" not in values[0].partition(":")[0]:  # behind the colon it sets an option
+    if len(values) == 1 and "=" not in values[0].partition(":")[0]:  # after the colon it sets an option
         return {"*": _number(values[0])}
     return _by_pattern("--rate-schedule", "pattern=schedule", values)
 

@@ -31,7 +31,7 @@ PathsArgument = Annotated[
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelAnswers:
-    """The options on how a model answers."""
+    """The options that say how a model answers."""
 
     num_samples: SamplesOption = 30
     seed: Annotated[int, typer.Option("--seed", help="Seed of the samples.")] = 0
@@ -57,7 +57,7 @@ class ModelAnswers:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Computing:
-    """The options on how many images are computed at a time."""
+    """The options that say how many images are computed at a time."""
 
     batch_size: Annotated[
         int | None,

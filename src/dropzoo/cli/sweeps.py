@@ -138,7 +138,7 @@ class SpaceOptions:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunningOptions:
-    """The options on how a sweep runs."""
+    """The options that say how a sweep runs."""
 
     strategy: Annotated[
         str,

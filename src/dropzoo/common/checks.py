@@ -128,7 +128,7 @@ def check_data_format(data_format: str | None) -> str:
 
 
 def check_keras_model(model: Any, name: str = "model") -> None:
-    """Raises a ValueError if `model` is no model of Keras 3; the error names its type and says what to do.
+    """Raises a ValueError if `model` is not a model of Keras 3; the error names its type and says what to do.
 
     Args:
         model: The argument to check.

@@ -1,4 +1,4 @@
-"""The files that commands wrote, as journals beside or above them claim: they are no images of the user."""
+"""The files that commands wrote, and that journals in their folders or above claim: not images of the user."""
 
 import contextlib
 import json

@@ -90,7 +90,7 @@ def seed_generators_of(layer: keras.Layer) -> list[keras.random.SeedGenerator]:
 
 
 def hand_to_steps(layer: keras.Layer, holder: Any) -> None:
-    """Makes compiled steps on JAX take the variable `holder.state` of a layer, although it is no weight.
+    """Makes compiled steps on JAX take the variable `holder.state` of a layer, although it is not a weight.
 
     Keras does so for the states of seed generators, and has no other way. A variable that a compiled function only
     reads is a constant there.

@@ -53,7 +53,7 @@ def without_newer_arguments(config: Any) -> Any:
 
 
 def make_readable(path: Path) -> None:
-    """Writes a `.keras` file anew, so that Keras 3.10 can load it if it has all of the model's layers.
+    """Rewrites a `.keras` file, so that Keras 3.10 can load it if it has all of the model's layers.
 
     Args:
         path: Path of a file that `model.save` has written.

@@ -52,7 +52,7 @@ def reliability(scores: dict[str, Scores]) -> Figure:
 
 
 def risk_coverage(scores: dict[str, Scores]) -> Figure:
-    """Plots the error of the most certain predictions against the share that is kept; a lower curve is better."""
+    """Draws the error of the most certain predictions against the share that is kept; a lower curve is better."""
     figure = Figure(figsize=(5.6, 3.8), layout="constrained")
     axis = figure.subplots()
     for i, (title, score) in enumerate(scores.items()):

@@ -46,7 +46,7 @@ def save_all(folder: Path, title: str, found: Evaluation) -> list[Path]:
 
 
 def overlays(found: Uncertainty, info: DataInfo) -> dict[str, Figure]:
-    """Draws the images that the model is least and most sure of; returns `least_certain` and `most_certain`."""
+    """Draws the images with the least and the most certain answers, as `least_certain` and `most_certain`."""
     drawn = {}
     for name, examples in (("least_certain", found.least_certain), ("most_certain", found.most_certain)):
         images, labels = [each.image for each in examples], [each.label for each in examples]

@@ -104,13 +104,14 @@ def answers(
 ) -> Iterator[Answer]:
     """Yields the answer to each page in order; only a few images are held at a time.
 
-    Images of one size that follow each other closely are computed together. With `tile`, larger images are
-    computed in tiles; a TIFF file is then read in parts. A page that cannot be read has an `error`.
+    Images of the same size are computed together if they come soon after one another. With `tile`, larger images
+    are computed in tiles; a TIFF file is then read in parts. A page that cannot be read has an `error`.
 
     Args:
         predictor: The model. With `tile`, its sampler draws fixed masks.
         pages: The pages.
-        batch_size: Int, how many images, or tiles, are computed at a time; None for as many as suit their size.
+        batch_size: Int, how many images, or tiles, are computed at a time; None for a number that depends on their
+            size.
         tile: Int, the size of a tile in pixels; None for whole images.
         overlap: Int, how many pixels neighbouring tiles share.
     """
@@ -146,7 +147,7 @@ def _loaded(predictor: Predictor, pages: Iterable[Page], tile: int | None) -> It
             if tile is not None and _is_large(image.shape, tile):
                 return Answer(page, is_map=True)
             return _Loaded(page, image, predictor.sized(image))
-        except Exception as error:  # whatever a decoder raises: the other images go on
+        except Exception as error:  # whatever a decoder raises: the other images are still computed
             return Answer(page, error=error)
 
     held = _Held()
@@ -275,6 +276,6 @@ def _tiled(predictor: Predictor, page: Page, tile: int, overlap: int, batch_size
     """The answer to a large image, which is computed when its strips are read."""
     try:
         image = Tiles(predictor, page, tile, overlap, batch_size)
-    except Exception as error:  # whatever a decoder raises: the other images go on
+    except Exception as error:  # whatever a decoder raises: the other images are still computed
         return Answer(page, error=error)
     return Answer(page, image.size, True, image.strips(), image.rows)

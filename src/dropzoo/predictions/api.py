@@ -20,7 +20,7 @@ def predict_files(
     overlap: int = 64,
     on_error: Callable[[Path, Exception], None] | None = None,
 ) -> Iterator[Answer]:
-    """Yields the model's answer to each image in files, folders and stacks, and holds only a few images in memory.
+    """Yields the model's answer to each image in files, folders and stacks, and keeps only a few images in memory.
 
     Use it in a program instead of the command `dropzoo predict`. Files are read ahead, and images of the same size
     are computed together. Predicted masks have the size of the image.
@@ -30,15 +30,16 @@ def predict_files(
         model: A run's folder, a `.keras` file or a SavedModel; or a predictor that `load_predictor` returned.
         num_samples: Int, the number of Monte-Carlo samples; None for the number in the model's calibration or
             export, or else 30.
-        batch_size: Int, how many images, or tiles, are computed at a time; None for as many as suit their size.
+        batch_size: Int, how many images, or tiles, are computed at a time; None for a number that depends on their
+            size.
         tile: Int, the tile size; larger images are read and computed in tiles of this size. None for whole images.
         overlap: Int, how many pixels neighbouring tiles share, at most half of `tile`.
         on_error: Function that is called with the path and the error of an image that cannot be read; the other
             images are then computed. None raises the error.
 
     Yields:
-        An `Answer` for each image: `answer.page.path`, `answer.size`, `answer.whole()["mean"]`, or strip by strip
-        `answer.strips`. Each strip can be read only once.
+        An `Answer` for each image, with `answer.page.path`, `answer.size` and `answer.whole()["mean"]`. Instead of
+        the whole image, `answer.strips` gives the statistics strip by strip; each strip can be read only once.
 
     Raises:
         ValueError: If there are no images, the model cannot be loaded, or a file cannot be read.

@@ -29,9 +29,8 @@ def find_images(paths: Sequence[Path | str], avoid: Path | None = None) -> list[
     """Returns the image files that paths name, in the order of the paths and by name within a folder.
 
     A folder is searched with all folders in it. In a data set, a folder with `images` and `masks`, the masks are
-    left out. So are the files that the commands wrote, which they list in journals above these files, and files
-    that were not finished. A path with `*`, `?` or `[` that is no file is a pattern, in which `**` stands for any
-    folders.
+    left out. So are unfinished files, and the files that the commands wrote, which their journals in the folders
+    above list. A path with `*`, `?` or `[` is a pattern if it is not a file; `**` stands for any folders.
 
     Args:
         paths: Files, folders and patterns.

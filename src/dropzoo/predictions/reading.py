@@ -81,7 +81,7 @@ def pages_of(path: Path, channels: int) -> list[Page]:
     """Returns the pages of a file.
 
     A TIFF file may hold a stack. Its axes other than height, width and channels are pages. An axis without a
-    meaning is channels if it has as many entries as the model takes channels, as when a folder is loaded.
+    meaning is channels if its length is the number of channels that the model takes, as when a folder is loaded.
 
     Args:
         path: Path of the file.
@@ -210,7 +210,7 @@ class Rows:
         page = self._series.keyframe
         at = tuple(rows if axis == "Y" else columns if axis == "X" else slice(None) for axis in page.axes)
         if self._series.dataoffset is not None:
-            # Mapped anew each time, so that the parts that were read do not stay in memory.
+            # Mapped again each time, so that the parts that were read do not stay in memory.
             return np.array(_mapped(self._file, self._series)[number][at])
         height, width = page.imagelength, page.imagewidth
         (top, bottom, _), (left, right, _) = rows.indices(height), columns.indices(width)

@@ -1,4 +1,4 @@
-"""`dropzoo predict`: many images into files and a table, in a way that can be stopped and goes on."""
+"""`dropzoo predict`: answers for many images, as files and a table, in a run that can be stopped and continued."""
 
 import dataclasses
 import os

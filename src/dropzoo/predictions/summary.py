@@ -1,4 +1,4 @@
-"""The row of the table that an image gets: what was predicted, how sure the model is, how its samples agree."""
+"""The row of an image in the table: what was predicted, how certain the model is, how well its samples agree."""
 
 import math
 from collections.abc import Collection, Mapping, Sequence

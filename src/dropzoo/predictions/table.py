@@ -1,4 +1,4 @@
-"""The table of predictions, and the journal from which a stopped run goes on."""
+"""The table of predictions, and the journal from which a stopped run continues."""
 
 import csv
 import json
@@ -67,7 +67,7 @@ class Journal:
     Args:
         place: Path of a file; the journal lies beside it, and has a name like it.
         settings: What the answers depend on, a dict that JSON can express.
-        overwrite: Bool, whether to begin anew.
+        overwrite: Bool, whether to start again.
 
     Raises:
         ValueError: If there is a journal of other settings, and `overwrite` is False.
@@ -147,7 +147,7 @@ class Journal:
     def _write(self, entry: dict[str, Any]) -> None:
         if self._file is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            # Written anew, so that half a line at the end of a journal does not stay.
+            # Rewritten, so that half a line at the end of a journal does not stay.
             tables = [{"table": table, "files": [], "keys": sorted(keys)} for table, keys in self.tables.items()]
             claims = [{"files": self._relative(self.files)}, *tables]
             with whole_file(self.path) as unfinished, open(unfinished, "w", encoding="utf-8") as file:
@@ -164,7 +164,7 @@ class Journal:
 
 
 def claim_files(place: Path, files: Iterable[Path]) -> None:
-    """Says that files beside a table are outputs and no images, for a command that does not go on after a stop.
+    """Records that files beside a table are outputs and not images, for a command that cannot be continued.
 
     Args:
         place: Path of the table. The journal lies beside it, and has a name like it.

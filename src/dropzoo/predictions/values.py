@@ -1,4 +1,4 @@
-"""The row of the table that an image of a regression gets: its values, with their deviations and intervals."""
+"""The row of an image in the table of a regression: its values, with their deviations and intervals."""
 
 from collections.abc import Mapping, Sequence
 

@@ -27,7 +27,7 @@ _SAMPLES = 30
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CalibrationConfig:
-    """The wishes for a calibration.
+    """The settings of a calibration.
 
     Attributes:
         guarantee: Dict from names of guarantees to levels, as for `calibrate`.
@@ -79,7 +79,7 @@ def calibrate_run(
 
     Args:
         path: Path of a run's folder, or of a `.keras` file.
-        wanted: The wishes.
+        wanted: The settings.
         say: Function that prints a line.
         verbose: 1 for progress bars, 0 for none.
 
@@ -116,7 +116,7 @@ def held_out(
 
     Args:
         path: Path of a run's folder, or of a `.keras` file.
-        wanted: The wishes, of which only the data count here.
+        wanted: The settings, of which only the data count here.
         say: Function that prints a line.
         own_size: Bool, whether images keep the size of their files, one in a batch, in place of the run's size.
 
@@ -155,7 +155,7 @@ def held_out(
 
 
 def _reading_of(run: Path, config: RunConfig, data: str) -> dict[str, Any]:
-    """Returns the fields of a run's config that are others for other data.
+    """Returns the fields of a run's config that change for other data.
 
     Files of other data mean the same as those of the run. The places of the files of the run, and the parts of its
     data, are not those of other data.

@@ -55,7 +55,8 @@ def find_calibration(path: Path, wanted: bool = True) -> serving.Calibration | N
         wanted: Bool. False, the option `--no-calibration`, returns None.
 
     Raises:
-        ValueError: If the file is no calibration, or a SavedModel that answers by a calibration should not do so.
+        ValueError: If the file is not a calibration, or if a SavedModel that answers by a calibration should not
+            do so.
     """
     file = calibration_file(path)
     if not file.is_file():  # a file that was moved has it inside
@@ -71,7 +72,7 @@ def find_calibration(path: Path, wanted: bool = True) -> serving.Calibration | N
 
 
 def export_folder(path: Path) -> Path | None:
-    """Returns the folder of a SavedModel: `path`, or its newest version; None if `path` is no SavedModel."""
+    """Returns the folder of a SavedModel: `path`, or its newest version; None if `path` is not a SavedModel."""
     if (path / "saved_model.pb").is_file():
         return path
     versions = [each.parent for each in path.glob("*/saved_model.pb") if each.parent.name.isdigit()]

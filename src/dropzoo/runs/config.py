@@ -39,9 +39,9 @@ class RunConfig(Settings):
         data_seed: Int in [0, 2**32), which fixes the order of the images and the validation images in place of
             `seed`; None for `seed`. The members of an ensemble share it.
         snapshots: Int, how many snapshots to take at the ends of as many cycles of the learning rate; 0 for none.
-            They are the members of an ensemble that costs one training.
-        patience: Int above 0, the epochs without a better validation loss after which the training stops; None to
-            train to the end.
+            They are the members of an ensemble that costs one training run.
+        patience: Int above 0, the number of epochs without a better validation loss after which training stops;
+            None to train to the end.
         best: Bool. Whether the model is that of the epoch with the best validation loss, rather than the last.
         fold: Pair of ints `(k, n)` for part `k` of a cross-validation in `n` parts, or None, as for `load_data`.
         data, epochs, ...: See `Settings`.
@@ -131,7 +131,7 @@ class RunConfig(Settings):
         return model
 
     def steps(self, info: training.DataInfo) -> int:
-        """Returns the number of steps of the whole training."""
+        """Returns the number of steps of the whole run."""
         return self.epochs * math.ceil(info.num_train / self.batch_size)
 
     def trainer(self, model: keras.Model, info: training.DataInfo, **options: Any) -> training.Trainer:

@@ -129,7 +129,7 @@ def data_folder(config: RunConfig, out: Path) -> str | None:
 
 
 def absolute(data: str) -> str | None:
-    """Returns the absolute path of a folder of images; None if `data` is no folder."""
+    """Returns the absolute path of a folder of images; None if `data` is not a folder."""
     folder = find_folder(data)
     return os.path.abspath(folder) if folder is not None and folder.is_dir() else None
 

@@ -63,7 +63,7 @@ def _counts(summary: Summary) -> Table:
 
 
 def facts(summary: Summary) -> list[str]:
-    """Returns sentences on the sizes, the types and the splits of a data set."""
+    """Returns sentences about the sizes, the types and the splits of a data set."""
     several = len(summary.sizes) > 1
     common = [
         f"{height}x{width}x{channels}" + (f" ({count:,})" if several else "")

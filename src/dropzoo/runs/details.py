@@ -103,7 +103,7 @@ class Details:
         if self.info.task == "classification":
             row |= {"label": self.info.class_names[int(true)], "predicted": self.info.class_names[int(said)]}
         row |= {
-            "accuracy": _ratio(right.sum(), total),  # none for an image of void pixels alone
+            "accuracy": _ratio(right.sum(), total),  # none for an image of only void pixels
             "nll": nll,
             "entropy": float(unsure[counts].mean()) if counts.any() else None,
         }
@@ -146,7 +146,7 @@ class Details:
     def intervals(self) -> dict[str, tuple[float, float, float]]:
         """Returns the accuracy, the mean IoU and the mean Dice, each with its 95 % interval.
 
-        The images are drawn anew 1,000 times; pixels of one image are not independent, so they are never drawn.
+        The images are resampled 1,000 times. Pixels of one image are not independent, so they are never resampled.
         """
         right, true, said = (np.stack(each).astype(float) for each in (self._right, self._true, self._said))
         counts = true.sum(1) > 0

@@ -121,7 +121,7 @@ def _all_classes(path: Path) -> str:
 
 
 def _reading_of(path: Path, model: keras.Model) -> dict[str, Any]:
-    """Returns how the folder of a run was read, or, for a model alone, what its file says about that."""
+    """Returns how the folder of a run was read; for a model without a run, what its file says about that."""
     if (path / "run.json").is_file():
         saved = RunConfig.from_json(read_json(path / "run.json")["config"])
         found = {name: getattr(saved, name) for name in READING_ELSEWHERE}

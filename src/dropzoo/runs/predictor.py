@@ -66,8 +66,8 @@ class Predictor:
         """Returns an image file as this model takes it: float32 `(height, width, channels)` in [0, 1].
 
         Raises:
-            ValueError: If the file is no image, if its channels cannot be converted to those of the model, or if
-                it has 8 bits and the model takes 16.
+            ValueError: If the file is not an image, if its channels cannot be converted to those of the model, or
+                if it has 8 bits and the model takes 16.
         """
         (image,) = read_images([path], value_range=self.value_range)
         return self.sized(self.converted(image, str(path)))

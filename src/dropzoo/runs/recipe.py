@@ -8,7 +8,7 @@ from keras import ops
 
 from dropzoo.common.checks import parse_spec, unknown
 
-#: The optimizers by their names; each takes arguments of Keras behind a colon, as in "sgd:momentum=0.9".
+#: The optimizers by their names; each takes arguments of Keras after a colon, as in "sgd:momentum=0.9".
 OPTIMIZERS: dict[str, type[keras.optimizers.Optimizer]] = {
     "adam": keras.optimizers.Adam,
     "adamw": keras.optimizers.AdamW,
@@ -123,7 +123,7 @@ def is_exhausted(losses: Sequence[float], patience: int) -> bool:
 class Patience(keras.callbacks.Callback):
     """Stops a run whose validation loss has not improved for some epochs.
 
-    It looks at the history, which a resumed run goes on with, so that a run ends at the same epoch wherever it was
+    It looks at the history, which a resumed run continues, so that a run ends at the same epoch wherever it was
     stopped; Keras' `EarlyStopping` counts from zero after a resume.
 
     Args:

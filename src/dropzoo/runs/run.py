@@ -175,7 +175,7 @@ def _check_folder(out: Path, config: RunConfig) -> bool:
     """Raises a ValueError if `out` holds anything but this run, or the same run of fewer epochs.
 
     Returns:
-        Whether the run in `out` is to go on for more epochs.
+        Whether the run in `out` is to continue for more epochs.
     """
     if out.is_file() or (out.is_dir() and any(out.iterdir()) and not (out / "run.json").exists()):
         raise ValueError(f"{out} holds something that is not a run; choose another folder with --out")

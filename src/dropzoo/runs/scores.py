@@ -159,7 +159,7 @@ class Scores:
         return cast(Figures, {**figures, **self._detection(), "count": self.count})
 
     def _detection(self) -> dict[str, float | None]:
-        """Returns how well the uncertainty finds the errors; None if a training that diverged left NaN."""
+        """Returns how well the uncertainty finds the errors; None if training diverged and left NaN."""
         uncertainty, errors = self.uncertainty_and_errors()
         if not np.isfinite(uncertainty).all():
             return {"aurc": None, "error_auroc": None}

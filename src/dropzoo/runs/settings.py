@@ -28,7 +28,7 @@ class Settings:
         learning_rate: Positive float, the largest learning rate.
         learning_rate_schedule: `"cosine"`, down to 0, `"constant"`, `"one_cycle"` or `"polynomial"`.
         warmup: Float, the epochs in which the learning rate grows from 0 before its schedule begins.
-        optimizer: Str, a name with arguments of Keras behind a colon: `"adamw:weight_decay=0.05"`.
+        optimizer: Str, a name with arguments of Keras after a colon: `"adamw:weight_decay=0.05"`.
         clip_norm: Positive float, the largest norm of all gradients together; None to leave them.
         ema: Float in [0, 1), the momentum of a moving average of the weights, which replaces them; None for none.
         precision: `"float32"`, `"mixed_bfloat16"` or `"mixed_float16"`.

@@ -30,7 +30,7 @@ def arranged(answers: Arrays, task: str = "multi_class") -> Arrays:
             out["variance"] = np.repeat(out["variance"], 2, -1)
     if (samples := out.pop("samples", None)) is not None:
         out["votes"] = _votes(samples, task)
-    if "predictive_entropy" not in out:  # one pass is unsure too, though no samples say why
+    if "predictive_entropy" not in out:  # one pass has an entropy too, although no samples show its cause
         mean = out["mean"]
         coins = xlogy(1 - mean, 1 - mean) if task == "multi_label" else 0.0
         out["predictive_entropy"] = -(xlogy(mean, mean) + coins).sum(-1)

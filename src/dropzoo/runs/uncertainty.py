@@ -44,8 +44,8 @@ class Uncertainty:
 
     Attributes:
         measures: Dict with an array `(images,)` for each of `MEASURES`.
-        most_certain: Examples of the least entropy, the surest first.
-        least_certain: Examples of the most entropy, the least sure first.
+        most_certain: Examples of the least entropy, the most certain first.
+        least_certain: Examples of the most entropy, the least certain first.
     """
 
     measures: dict[str, np.ndarray]
@@ -146,7 +146,7 @@ def _reading_as(config: Settings, taken: Pixels, folder: Path) -> dict[str, Any]
 
 
 def _is_same(data: training.Data, own: training.Data) -> bool:
-    """Returns whether two data sets are one folder, or have one name if they are no folders."""
+    """Returns whether two data sets are one folder, or have one name if they are not folders."""
     places = [None if each.summary is None else os.path.realpath(each.summary.place) for each in (data, own)]
     return places[0] == places[1] and (places[0] is not None or data.info.name == own.info.name)
 

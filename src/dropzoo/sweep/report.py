@@ -178,7 +178,7 @@ def _samples(found: list[Candidate]) -> str:
 
 
 def _trial(record: Record) -> tuple[str, str]:
-    """Returns a line on a trial, and JSON of everything that is needed to repeat it."""
+    """Returns a line about a trial, and JSON of everything that is needed to repeat it."""
     config = record.trial.config
     fold = f", fold {config.fold[0] + 1}" if config.fold else ""
     nll = record.outcome.validation.get("nll")

@@ -80,7 +80,7 @@ def run_sweep(
     Args:
         space: `Space`, the trials to run.
         out: Path or str. A folder for `sweep.jsonl` and `report.html`.
-        engine: `"local"`, which runs one trial after the other in this process, or `"ray"`, which uses Ray Tune.
+        engine: `"local"`, which runs one trial after another in this process, or `"ray"`, which uses Ray Tune.
         workers: Int above 0, the number of trials that Ray runs at a time; None for as many as its cluster has
             room for.
         resources: Dict of the resources that Ray gives to each trial, with memory in bytes, such as `{"cpu": 2,
@@ -173,7 +173,7 @@ def _rounds(space: Space, known: dict[str, Record]) -> Iterator[tuple[list[Trial
     Halving promotes candidates by the mean of their calibrated validation NLL over seeds and folds. It always
     promotes baselines, since effects are measured against them. Each round trains from the start, so that the
     schedules of rates and learning rates run to their ends in every round, which makes it a fair comparison. To
-    continue from the round before would save 1 / `eta` of the epochs of a round.
+    continue from the previous round would save 1 / `eta` of the epochs of a round.
     """
     rungs = space.rungs()
     alive: set[Axes] = {trial.axes for trial in space.trials(rungs[0])}

@@ -46,7 +46,7 @@ def _takes_other_names(cls: type[_T]) -> type[_T]:
 @_takes_other_names
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Space(Settings):
-    """Models x sites x specs x rates x rate schedules x other regularisers x recipes x seeds.
+    """The training runs of a sweep: combinations of models, dropout, other regularisers, recipes and seeds.
 
     Each entry of `sites` is combined with all specs, rates and rate schedules; the entries of `plans` are complete
     plans. The baseline without dropout is always part of the space, once for each combination of the other
@@ -67,8 +67,8 @@ class Space(Settings):
         augments: List of augmentations, each as for `load_data`.
         label_smoothings: List of floats in [0, 1).
         recipes: List of training settings to compare: `"small"`, `"medium"`, text such as
-            `"optimizer=adamw:weight_decay=0.05; mixup=0.2"`, or dicts. They replace the settings below, except for
-            the epochs. `"own"` replaces nothing; it is the default.
+            `"optimizer=adamw:weight_decay=0.05; mixup=0.2"`, or dicts. In a sweep, a recipe replaces the other
+            training settings, except the number of epochs. `"own"` replaces nothing; it is the default.
         seeds: List of ints in [0, 2**32); each combination is trained once with each.
         options: Dict of options that all models get.
         leave_out: List of combinations `(model, sites, spec)` that are not tried.
@@ -191,17 +191,17 @@ class Space(Settings):
 
     @property
     def variants(self) -> tuple[str, ...]:
-        """Another name of `specs`."""
+        """Another name for `specs`."""
         return self.specs
 
     @property
     def schedules(self) -> tuple[str, ...]:
-        """Another name of `rate_schedules`."""
+        """Another name for `rate_schedules`."""
         return self.rate_schedules
 
     @property
     def schedule(self) -> str:
-        """Another name of `learning_rate_schedule`."""
+        """Another name for `learning_rate_schedule`."""
         return self.learning_rate_schedule
 
     def to_json(self) -> dict[str, Any]:
@@ -216,7 +216,7 @@ class Space(Settings):
         return found
 
     def trials(self, epochs: int | None = None) -> list[Trial]:
-        """Returns the trials; trials that share a graph follow each other.
+        """Returns the trials; those that share a graph are adjacent.
 
         Args:
             epochs: Int, the number of epochs of the round to return; None for all rounds.
@@ -225,7 +225,7 @@ class Space(Settings):
         found: dict[str, Trial] = {}
         for each in rounds:
             for trial in self._round(each):
-                found.setdefault(trial.key, trial)  # two ways to write the same training are one trial
+                found.setdefault(trial.key, trial)  # two ways to describe the same training run are one trial
         return list(found.values())
 
     def check(self, info: DataInfo) -> tuple["Space", list[str]]:
@@ -235,7 +235,7 @@ class Space(Settings):
             info: The facts of the data set.
 
         Returns:
-            The space with these combinations in `leave_out`, and a line of text on each of them.
+            The space with these combinations in `leave_out`, and a line of text about each of them.
 
         Raises:
             ValueError: For unknown models, options, sites and plans, for sites or a spec that fit nowhere, and for
@@ -275,7 +275,7 @@ class Space(Settings):
         return {name: value for name, value in settings.items() if name != "epochs"}
 
     def _round(self, epochs: int) -> Iterator[Trial]:
-        """Yields the trials of one round; seeds, folds and rates of a graph follow each other."""
+        """Yields the trials of one round; those that differ only in seeds, folds and rates are adjacent."""
         settings = self.settings() | {"epochs": epochs}
         decays: tuple[float | str, ...] = self.weight_decays or ("own",)
         folds: list[tuple[int, int] | None] = [(k, self.folds) for k in range(self.folds)] or [None]
@@ -297,7 +297,7 @@ class Space(Settings):
             for _, plans in graphs:
                 for seed, fold, augment, plan in itertools.product(self.seeds, folds, self.augments, list(plans)):
                     merged = {**settings, "augment": augment, "label_smoothing": smoothing, **replaced}
-                    if epochs != self.epochs:  # the warm-up is the same part of a shorter training
+                    if epochs != self.epochs:  # the warm-up is the same fraction of a shorter run
                         merged["warmup"] *= epochs / self.epochs
                     config = RunConfig(
                         model=model,

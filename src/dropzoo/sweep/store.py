@@ -42,8 +42,8 @@ class Recorded:
 def placed(records: Mapping[str, Record], trials: Iterable[Trial]) -> list[Record]:
     """Returns the records of those trials that have one, each at the place that the trial has in its space.
 
-    The record in a file has the place of the space that ran it. Another space may describe the same training
-    otherwise: as a plan, or with its patterns spelt in another way.
+    The record in a file has the place of the space that ran it. Another space may describe the same training run
+    differently: as a plan, or with other spellings of its patterns.
 
     Args:
         records: Records by key.

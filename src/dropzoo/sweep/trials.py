@@ -1,4 +1,4 @@
-"""A trial, one training of a sweep, and its record in the sweep's file."""
+"""A trial, one training run of a sweep, and its record in the sweep's file."""
 
 import dataclasses
 import functools
@@ -15,8 +15,8 @@ from dropzoo.runs.settings import renamed
 _FILE_NAMES = {"spec": "variant", "rate_schedule": "schedule"}
 # Fields that are not in a key, since moving the files or holding them elsewhere does not make another trial.
 _PLACES = ("data_dir", "manual_dir", "cache")
-# Fields that each key holds. Others are in a key only where they differ from their default, so that a sweep goes
-# on with a later version, which may have more fields.
+# Fields that each key holds. Others are in a key only where they differ from their default, so that a sweep
+# continues with a later version, which may have more fields.
 _ALWAYS = (
     *("data", "epochs", "batch_size", "learning_rate", "schedule", "image_size", "num_channels"),
     *("validation_split", "limit", "model", "dropout", "options", "rate_schedule", "augment", "label_smoothing"),
@@ -74,11 +74,11 @@ class Axes:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Trial:
-    """One training run: its config, and its place in the space.
+    """One training run: its config and its place in the space.
 
     Args:
         axes: The place in the space.
-        config: The config of the run; `dropzoo train` does the same training.
+        config: The config of the run; with it, `dropzoo train` trains the same model.
     """
 
     axes: Axes
@@ -102,7 +102,7 @@ class Trial:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """The figures of one training; all but `seconds` are empty if it failed.
+    """The figures of one training run; all but `seconds` are empty if it failed.
 
     Args:
         seconds: Float, the time of the whole trial.

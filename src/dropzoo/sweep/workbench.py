@@ -1,4 +1,4 @@
-"""Runs the trials of a sweep one after the other in this process, and reuses traced graphs."""
+"""Runs the trials of a sweep one after another in this process, and reuses traced graphs."""
 
 import collections
 import functools
@@ -20,7 +20,7 @@ from dropzoo.runs.evaluation import LogProbabilities, log_probabilities, sampled
 from dropzoo.runs.scores import Scores
 from dropzoo.sweep.trials import Outcome, Record, Trial, as_json
 
-# Number of loaded data sets to keep: trials that follow each other differ in few seeds and augmentations.
+# Number of loaded data sets to keep: adjacent trials differ in few seeds and augmentations.
 _KEPT_DATA = 8
 _STEPS_PER_EXECUTION = 32
 # Up to this size, images to evaluate on are kept as arrays: 64 MiB of float32.
@@ -38,7 +38,7 @@ class Workbench:
     Args:
         mc_samples: Int, the number of samples that the Monte-Carlo latency is measured with, once for each graph;
             0 to leave it out.
-        reuse: Bool. Whether to reuse graphs; False builds and traces each trial anew.
+        reuse: Bool. Whether to reuse graphs; False builds and traces each trial from the start.
     """
 
     def __init__(self, mc_samples: int = 0, reuse: bool = True) -> None:
@@ -60,7 +60,7 @@ class Workbench:
         start = time.perf_counter()
         try:
             return Record(trial=trial, versions=versions(), outcome=self.train(trial.config))
-        except Exception as error:  # any error: the sweep goes on with the next trial
+        except Exception as error:  # any error: the sweep continues with the next trial
             text = f"{type(error).__name__}: {str(error).strip()[:2000]}"
             seconds = round(time.perf_counter() - start, 3)
             return Record(trial=trial, versions=versions(), outcome=Outcome(seconds=seconds), error=text)
@@ -75,7 +75,7 @@ class Workbench:
             The figures.
 
         Raises:
-            FloatingPointError: If the training diverged.
+            FloatingPointError: If training diverged.
             ValueError: If the config does not fit its data.
         """
         start = time.perf_counter()

@@ -38,7 +38,7 @@ def _is_of_one_image(folder: Path) -> bool:
 
 
 def _holds_texts(folder: Path) -> bool:
-    """Returns whether a folder holds files, of which all are descriptions: lists, tables, annotations."""
+    """Returns whether a folder holds files, and all of them are descriptions: lists, tables, annotations."""
     files = [path for path in folder.rglob("*") if path.is_file() and not is_litter(path.name)]
     return bool(files) and all(path.suffix.lower() in _TEXTS for path in files)
 

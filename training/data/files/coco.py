@@ -65,7 +65,7 @@ def _read(path: Path, root: Path, split: str) -> Table:
     """Returns the table of a COCO file: class 0 is the background, and the categories follow in the order of ids.
 
     Raises:
-        ValueError: If images are missing, or annotations are no polygons.
+        ValueError: If images are missing, or annotations are not polygons.
     """
     content = json.loads(path.read_text(encoding="utf-8-sig"))
     categories = sorted(content["categories"], key=lambda each: each["id"])
@@ -121,7 +121,7 @@ def _shape(outlines: Any) -> Shape:
 
 
 def unpacked(text: str) -> list[int]:
-    """Returns the run lengths in COCO's text: 5 bits a sign, lowest first, as differences from the fourth on."""
+    """Returns the run lengths in COCO's text: 5 bits a character, lowest first; differences from the fourth on."""
     counts: list[int] = []
     value = shift = 0
     for sign in text:

@@ -7,7 +7,7 @@ from pathlib import Path
 from dropzoo.common.checks import did_you_mean
 from dropzoo.training.data.files.table import SPLITS, some, split_of
 
-# The heads of the columns, as people write them: small letters and digits alone count.
+# The heads of the columns, as people write them; only lower-case letters and digits count.
 _COLUMNS = {
     "file": (
         *(
@@ -40,11 +40,11 @@ RUN_LENGTHS = ("encodedpixels", "encodedpixel", "rle", "rles", "rlemask", "maskr
 _MAYBE_RUNS = ("mask", "annotation", "segmentation", "pixels")
 _RUNS = re.compile(r"\d+ \d+( \d+ \d+)*")
 _EMPTY = {"", "nan", "na", "n/a", "null", "<na>"}  # what programs write for a value that is missing
-_MOST_VALUES = 20  # labels with fractions, beyond which they are measured values
+_MOST_VALUES = 20  # labels with fractions; if there are more, they are measured values
 
 
 def squashed(name: str) -> str:
-    """Returns the small letters and digits of a name."""
+    """Returns a name in lower case, without anything but letters and digits."""
     return re.sub("[^a-z0-9]", "", name.lower())
 
 
@@ -99,7 +99,7 @@ def cell_of(line: Sequence[str], place: int) -> str:
 def labels_of(
     lines: Sequence[Sequence[str]], columns: dict[str, int], hot: dict[str, int], path: Path
 ) -> list[str]:
-    """Returns the label of each row; of a table with a column for each class, the name of the one that holds 1."""
+    """Returns the label of each row; in a table with a column for each class, the name of the column with a 1."""
     if hot:
         return [next(name for name, place in hot.items() if float(line[place]) == 1) for line in lines]
     if "label" not in columns:
@@ -127,13 +127,13 @@ def split_of_row(text: str, file: str, path: Path) -> str:
 
 
 def class_names_of(labels: list[str]) -> tuple[str, ...]:
-    """Returns the classes of a column: numbers in their order, other names in that of the alphabet."""
+    """Returns the classes of a column: numbers in their order, other names in alphabetical order."""
     names = {plain_label(label) for label in labels if label.strip()}
     return tuple(sorted(names, key=lambda name: (0, int(name), "") if name.isdigit() else (1, 0, name)))
 
 
 def plain_label(label: str) -> str:
-    """Returns a label as it is written, but 3.0, as spreadsheets make of 3, without its end."""
+    """Returns a label as it is written, but 3.0, which spreadsheets make of 3, as 3."""
     label = label.strip()
     return label[:-2] if label.endswith(".0") and label[:-2].isdigit() else label
 
@@ -157,7 +157,7 @@ def refuse_measured(names: Sequence[str], count: int, path: Path) -> None:
 
 
 def marked_columns(head: Sequence[str], lines: Sequence[Sequence[str]], columns: dict[str, int]) -> dict[str, int]:
-    """Returns the columns besides the known ones, if all of them hold 0 and 1 alone and there are several."""
+    """Returns the columns besides the known ones, if there are several and they hold nothing but 0 and 1."""
     # The first column of a table may number its rows; pandas writes its head as "" or "Unnamed: 0".
     rest = [n for n in range(len(head)) if n not in columns.values() and squashed(head[n]) not in ("", "unnamed0")]
     is_hot = all(cell_of(line, n) in ("0", "1", "0.0", "1.0") for line in lines for n in rest)
@@ -167,7 +167,7 @@ def marked_columns(head: Sequence[str], lines: Sequence[Sequence[str]], columns:
 def one_hot(
     head: Sequence[str], lines: Sequence[Sequence[str]], columns: dict[str, int], path: Path
 ) -> dict[str, int]:
-    """Returns the columns that are classes, of which each row marks one with 1.
+    """Returns the columns that are classes: each row has a 1 in one of them.
 
     Raises:
         ValueError: If rows mark several columns, or none.

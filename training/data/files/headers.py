@@ -1,4 +1,4 @@
-"""The facts about an image that its file tells before its pixels are decoded."""
+"""The facts about an image that can be read from its file before its pixels are decoded."""
 
 import os
 from collections.abc import Sequence
@@ -38,7 +38,7 @@ class Facts(NamedTuple):
         dtype: Str, the type of the stored values.
         plain: Bool. Whether the decoder of TensorFlow gives the image as it is shown.
         pages: Int, the number of images in the file.
-        is_open: Bool. Whether the file leaves it open that its last axis is channels.
+        is_open: Bool. Whether the file leaves open whether its last axis is channels.
     """
 
     height: int

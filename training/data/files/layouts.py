@@ -82,7 +82,7 @@ def _below(root: Path, reading: Reading, listing: Listing) -> Table | None:
 
 
 def _others(root: Path) -> str:
-    """Returns a sentence on the files that are no images, such as those of annotations of other kinds."""
+    """Returns a sentence about the files that are not images, such as those of annotations of other kinds."""
     files = (path for path in root.rglob("*") if path.is_file() and not is_litter(path.name))
     kinds = Counter(path.suffix.lower() or path.name for path in itertools.islice(files, _MOST_COUNTED))
     kinds = Counter({kind: count for kind, count in kinds.items() if kind not in IMAGE_SUFFIXES})
@@ -96,7 +96,7 @@ def _named(root: Path, reading: Reading, listing: Listing) -> Table | None:
         listed = rows.read_rows(path, root, reading)
         if any(sample.mask is not None or sample.label >= 0 for sample in listed.samples):
             return listed
-        # The file gives splits and groups alone; the folders give the labels.
+        # The file gives only splits and groups; the folders give the labels.
         rest = dataclasses.replace(reading, split_file=None)
         table = _named(root, rest, listing) or _found(root, rest, listing)
         return None if table is None else rows.joined(table, listed, path)
@@ -168,7 +168,7 @@ def _given_splits(root: Path, reading: Reading, listing: Listing) -> Table | Non
         tables = {split: table for split, table in tables.items() if table.task == "segmentation"}
     table = merge_splits(root, tables)
     if len(folders) == 1 and not any(split_of(folder.name) for folder in folders.values()):
-        # The only folder, of a name such as Training_Input, is no split beside another.
+        # A single folder with a name such as Training_Input is not a split beside another.
         table.samples = [dataclasses.replace(sample, split="") for sample in table.samples]
     known = {folders[split] for split in tables}
     _say_unused(table, {each for each in folders_in(root) if each not in known and each not in masks}, listing)
@@ -182,7 +182,7 @@ def _split_folders(root: Path) -> tuple[dict[str, Path], list[Path]]:
     others = [each for each in folders if each not in exact.values() and has_images(each)]
     masks = [each for each in others if holds_masks(each)]
     images = [each for each in others if each not in masks]
-    if not exact and not images:  # names such as seg_train, beside which are no images
+    if not exact and not images:  # names such as seg_train, without images beside them
         images, masks = masks, []
     named = exact | {split: each for each in images if (split := split_in_name(each.name)) and split not in exact}
     spare = [each for each in images if each not in named.values()]

@@ -12,7 +12,7 @@ MASKS = (
     *("masks", "mask", "labels", "label", "annotations", "annotation", "annot", "segmentationclass", "gt", "gts"),
     *("segmentations", "segmentation", "groundtruth", "ground_truth", "targets", "target", "gtfine", "manual"),
 )
-#: What the name of a folder of masks has behind the name of its folder of images: trainannot, train_masks.
+#: What the name of a folder of masks has after the name of its folder of images: trainannot, train_masks.
 BEHIND = ("annot", "mask", "label", "seg", "gt", "groundtruth")
 # Files and folders that systems leave behind; nobody misses them.
 _LITTER = {"thumbs.db", "desktop.ini", "__macosx", "ehthumbs.db"}
@@ -22,7 +22,7 @@ class Listing:
     """Lists image files, and counts the other files that it meets.
 
     Attributes:
-        left_out: The number of files that are no images, by their endings.
+        left_out: The number of files that are not images, by their endings.
         litter: The number of hidden files and of those that systems leave behind.
         made: The number of images that commands of dropzoo wrote.
     """
@@ -69,11 +69,11 @@ def folders_in(folder: Path) -> list[Path]:
 
 
 def descend(folder: Path) -> Path:
-    """Returns the folder below a folder that holds several folders of images, as archives put one into another."""
+    """Returns the folder below a folder that holds several folders of images, since archives nest folders."""
     while True:
         inner = [each for each in folders_in(folder) if has_images(each)]
         if len(inner) != 1 or not any(has_images(each) for each in folders_in(inner[0])):
-            # The last of such folders may hold images alone, and bear the name of the one above.
+            # The last of such folders may hold only images, and have the name of the one above.
             return inner[0] if len(inner) == 1 and inner[0].name == folder.name else folder
         folder = inner[0]
 
@@ -98,7 +98,7 @@ def has_images(folder: Path) -> bool:
 
 
 def is_mask_folder(name: str) -> bool:
-    """Returns whether a folder bears a name of masks, alone or with that of a split: trainannot."""
+    """Returns whether a folder has a name for masks, alone or with that of a split: trainannot."""
     parts = [name.lower()] + [
         name.lower().removeprefix(part) for part in ("train", "training", "val", "valid", "test")
     ]

@@ -16,7 +16,7 @@ def find_lists(root: Path) -> dict[str, Path]:
     places = [root, *folders_in(root), *sorted(root.glob("ImageSets/*/"))]
     stems = [name for names in SPLITS.values() for name in names if name != _BOTH]
     found: dict[str, Path] = {}
-    for stems_now in ([_BOTH], stems):  # a list of training images alone replaces that of both
+    for stems_now in ([_BOTH], stems):  # a list of only training images replaces that of both
         for place in places:
             found |= {split_of(stem): path for stem in stems_now if (path := place / f"{stem}.txt").is_file()}
     return found
@@ -53,7 +53,7 @@ def with_split_lists(table: Table) -> Table:
     if not splits:
         return table
     names = " and ".join(path.name for path in lists.values())
-    # A list of validation files alone, as fastai's sets have it, leaves the others for training.
+    # If there is only a list of validation files, as in fastai's sets, the other files are for training.
     rest = "" if "train" in lists else "train"
     kept = [
         dataclasses.replace(sample, split=splits.get(sample.image, rest))

@@ -10,15 +10,15 @@ _LONGEST = 3  # the folders and the name by which files are first looked for
 
 
 def normal(text: str) -> str:
-    """Returns text with slashes, and each letter in one sign: file systems differ in "e" with an accent."""
+    """Returns text with slashes, and each letter as one character: file systems differ in "e" with an accent."""
     return unicodedata.normalize("NFC", text.replace("\\", "/"))
 
 
 class FileNames:
     """Finds files by names: from a folder, or else by the end of their paths, with or without an ending.
 
-    If one of the names that are looked up together is found together with its folder, so must be the others: a
-    file that is missing is not replaced by another of the same name in another folder.
+    If one of several names that are looked up together is found with its folder, the others must be too: a missing
+    file is not replaced by a file of the same name in another folder.
 
     Args:
         files: Function that returns all files, which is called if a name is not a path from one of the places.
@@ -82,7 +82,7 @@ class FileNames:
 
 
 def _narrowed(paths: list[Path], parts: list[str]) -> list[Path]:
-    """Returns those of several files whose paths share most with a name."""
+    """Returns the files whose paths share most with a name."""
 
     def shared(path: Path) -> int:
         own = [normal(part) for part in path.parts[:-1]]

@@ -10,7 +10,7 @@ from dropzoo.training.data.files.objects import IMAGES, NAMES, samples_of
 from dropzoo.training.data.files.roles import choose_masks
 from dropzoo.training.data.files.table import Drawn, Reading, Table, some, split_of
 
-#: What the name of a mask has behind that of its image, if both are in one folder.
+#: What the name of a mask has after that of its image, if both are in one folder.
 ENDS = ("_mask", "_seg", "_label", "_labels", "_gt", "_annotation")
 
 
@@ -69,7 +69,7 @@ def with_names(table: Table) -> Table:
 
 
 def _apart(images: list[Path], masks: list[Path], roots: tuple[Path, Path]) -> list[str | None]:
-    """Returns the splits whose names are paired apart: 21_training.tif, and 01_test.tif; None for all together."""
+    """Returns the splits that are paired separately (21_training.tif, 01_test.tif); None for all together."""
     splits = [{split_in(path, root) for path in paths} for paths, root in zip((images, masks), roots, strict=True)]
     return list(sorted(splits[0])) if splits[0] == splits[1] and "" not in splits[0] else [None]
 
@@ -98,7 +98,7 @@ def side_by_side(root: Path, reading: Reading, listing: Listing) -> Table | None
 
 
 def inner(folder: Path, names: tuple[str, ...]) -> Path:
-    """Returns the folder within a folder that bears one of the names, if there is one, or else the folder."""
+    """Returns the folder within a folder that has one of the names, if there is one, or else the folder."""
     return next((each for each in folders_in(folder) if each.name.lower() in names), folder)
 
 

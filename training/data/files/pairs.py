@@ -17,14 +17,13 @@ def pair(
     """Returns each image with its mask.
 
     A mask has the name of its image, apart from the file extension. All masks, and all images, may also have
-    something in front of that name or behind it: `07_mask.gif` belongs to `07.jpg`, and `mask-07.png` to
-    `image-07.png`.
+    something before that name or after it: `07_mask.gif` belongs to `07.jpg`, and `mask-07.png` to `image-07.png`.
 
     Args:
         images: The files of the images.
         masks: The files of the masks.
         roots: The folders of the images and of the masks; files in folders below are paired folder by folder.
-        mask_suffix: The text behind the name of the image, or None to find it.
+        mask_suffix: The text after the name of the image, or None to find it.
 
     Raises:
         ValueError: With the names of the files that do not pair.
@@ -74,7 +73,7 @@ def _ways(
 
         return name
 
-    # Folders that all images, or all masks, have at the same place tell none from another: train/images/07.png.
+    # Folders that all images, or all masks, share at the same place do not distinguish files: train/images/07.png.
     common = (_shared(images, roots[0]), _shared(masks, roots[1]))
     folders = [(frozenset[int](), frozenset[int]())] + [common] * any(common)
     if mask_suffix is not None:
@@ -106,7 +105,7 @@ def _shared(paths: Sequence[Path], root: Path) -> frozenset[int]:
 
 
 def _rest(images: Sequence[Path], masks: Sequence[Path]) -> str:
-    """Returns the text that most masks have behind the name of an image."""
+    """Returns the text that most masks have after the name of an image."""
     stems = {image.stem for image in images}
     rests: Counter[str] = Counter()
     for mask in masks:
@@ -117,14 +116,14 @@ def _rest(images: Sequence[Path], masks: Sequence[Path]) -> str:
 
 
 def _common_end(paths: Sequence[Path]) -> str:
-    """Returns the end that all names share, from a sign such as "_" on."""
+    """Returns the end that all names share, from a character such as "_" on."""
     shared = os.path.commonprefix([path.stem[::-1] for path in paths])[::-1]
     found = re.search(r"[^0-9A-Za-z].*$", shared)
     return found[0] if found and len(paths) > 1 else ""
 
 
 def shared_start(paths: Sequence[Path]) -> str:
-    """Returns the start that all names share, up to a sign such as "_" or a digit."""
+    """Returns the start that all names share, up to a character such as "_" or a digit."""
     shared = os.path.commonprefix([path.stem for path in paths])
     found = re.match(r"[A-Za-z]+[^0-9A-Za-z]*", shared)
     return found[0] if found and len(paths) > 1 else ""

@@ -18,12 +18,12 @@ _VERSIONS = {
     *("coloured", "colormap", "rgb", "vis", "visual", "overlay", "overlays", "preview", "previews"),
 }
 _PART_WORDS = {"part", "batch", "chunk", "images", "image", "imgs", "photos", "frames"}
-_FEW, _MANY = 16, 64  # numbers of colours of a mask at most, and of a photograph at least
+_FEW, _MANY = 16, 64  # the most colours of a mask, and the fewest of a photograph
 _MOST_FOLDERS = 12
 
 
 def words(name: str) -> list[str]:
-    """Returns the words of a name in small letters: `GroundTruth_v2` has `ground`, `truth` and `v`."""
+    """Returns the words of a name in lower case: `GroundTruth_v2` has `ground`, `truth` and `v`."""
     return [word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", name)]
 
 

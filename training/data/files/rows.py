@@ -72,7 +72,7 @@ def read_rows(path: Path, root: Path, reading: Reading, finder: FileNames | None
         finder: What `finder_in` returns, if it has been used already.
 
     Raises:
-        ValueError: If there is no column of files or none about them, or files are missing.
+        ValueError: If there is no column of files, or no column with facts about them, or files are missing.
     """
     head, lines = _read(path)
     if (runs := columns_of_runs(head, lines)) is not None:
@@ -81,7 +81,7 @@ def read_rows(path: Path, root: Path, reading: Reading, finder: FileNames | None
     columns = find_columns(head, lines)
     _refuse_columns(path, head, columns)
     if reading.group_by is not None:
-        columns.pop("group", None)  # a regular expression counts in place of a column that nobody named
+        columns.pop("group", None)  # the regular expression replaces a column that nobody named
         if reading.group_by in head:
             columns["group"] = head.index(reading.group_by)
     hot = {} if {"label", "mask"} & set(columns) else one_hot(head, lines, columns, path)
@@ -153,7 +153,7 @@ def _refuse_columns(path: Path, head: Sequence[str], columns: dict[str, int]) ->
 
 
 def _grouped(samples: list[Sample], path: Path, by_path: bool) -> list[Sample]:
-    """Returns samples of which those of one image, with masks by several people, are a group.
+    """Returns samples; those of one image, with masks by several people, become a group.
 
     With `by_path`, the paths of the images will tell their groups.
     """
@@ -199,7 +199,7 @@ def joined(table: Table, listed: Table, path: Path) -> Table:
 
 
 def finder_in(root: Path, beside: Path) -> FileNames:
-    """Returns what finds images by their names, which may be paths from a folder or from beside a table."""
+    """Returns a finder of images by name; a name may be a path from a folder, or from that of a table."""
     return FileNames(lambda: Listing().images(root), [beside, root])
 
 

@@ -67,7 +67,7 @@ def read_runs(
     head, lines, place = found
     columns = columns_beside_runs(head, lines, place)
     if reading.group_by is not None:
-        columns.pop("group", None)  # a regular expression counts in place of a column that nobody named
+        columns.pop("group", None)  # the regular expression replaces a column that nobody named
     if reading.group_by in head:
         columns["group"] = head.index(str(reading.group_by))
     labels = _labels(lines, columns, place, path)
@@ -124,7 +124,7 @@ def _refuse_text(text: str, name: str, path: Path) -> None:
 
 
 def _add_unlisted(table: Table, files: Sequence[Path]) -> None:
-    """Adds the images that have no row, beside those that have one, if no row says that an image has no object."""
+    """Adds the images without a row in the same folders, if no row says that an image has no object."""
     listed = {sample.image for sample in table.samples}
     folders = {image.parent for image in listed}
     unlisted = [file for file in files if file.parent in folders and file not in listed]

@@ -54,7 +54,7 @@ def with_sizes(table: Table, facts: dict[Path, Facts], reading: Reading) -> Tabl
 
 
 def _drawn(mask: Path | Drawn | None, facts: Facts) -> Drawn:
-    """Returns a mask with a size; a file beside those of single objects is the file of an object too."""
+    """Returns a mask with a size. A single file, beside masks of single objects, holds one object too."""
     shapes = mask.shapes if isinstance(mask, Drawn) else ((1, mask),) if mask is not None else ()
     return Drawn((facts.height, facts.width), shapes)
 
@@ -104,7 +104,7 @@ def _check_runs(table: Table, masks: Sequence[Drawn]) -> None:
 
 
 def _wrong_in(shape: Starts, pixels: int) -> str:
-    """Returns what is wrong with run lengths for an image of so many pixels, or ""."""
+    """Returns what is wrong with run lengths for an image with this number of pixels, or ""."""
     starts, ends = ends_of(shape.text)
     if starts.min() < 0:
         return "a run that begins at pixel 0. Add 1 to the first number of each run"

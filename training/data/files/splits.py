@@ -1,4 +1,4 @@
-"""Which samples train, validate and test: as the layout gives it, or the last ones, group by group."""
+"""Which samples are for training, validation and test: as the layout says, or the last ones, by whole groups."""
 
 import dataclasses
 import hashlib
@@ -12,7 +12,7 @@ import numpy as np
 
 from dropzoo.training.data.files.table import Reading, Sample, Table, some
 
-#: The fraction of the images of a folder without a given split that test.
+#: The fraction of test images in a folder without a given split.
 TEST_FRACTION = 0.2
 _LOOKED_AT = 1000  # names in which groups are looked for
 _LIKE_A_GROUP = re.compile(r"(?i)(patient|subject|subj|case|person|animal|mouse|plate|donor|slide|well)[-_ ]?\d+")
@@ -29,7 +29,7 @@ def with_groups(table: Table, group_by: str | None) -> Table:
     The pages of a stack are one group.
 
     Raises:
-        ValueError: If `group_by` is no regular expression, or is found in no path.
+        ValueError: If `group_by` is not a regular expression, or matches no path.
     """
     samples = table.samples
     if group_by is not None and not any(sample.group for sample in samples):
@@ -77,7 +77,7 @@ def assign(table: Table, reading: Reading) -> Table:
     """Returns a table in which each sample has a split.
 
     Without a given split, the last fifth of each class, or of all masks, is the test set. Without given validation
-    images, the last fraction `validation_split` of the others validates. Groups stay whole.
+    images, the last fraction `validation_split` of the others is the validation set. Groups stay whole.
 
     Raises:
         ValueError: If a group is in two given splits, or the layout gives a split that `test_split` contradicts.
@@ -122,7 +122,7 @@ def _refuse_leaks(table: Table) -> None:
 
 
 def _cut(table: Table, splits: list[str], fraction: float, name: str) -> list[str]:
-    """Returns the splits with the last `fraction` of the training samples of each class named otherwise."""
+    """Returns the splits, with the last `fraction` of the training samples of each class moved to `name`."""
     cut, wanted_in_all, forced = list(splits), 0, 0
     for places in _strata(table.samples, [n for n, split in enumerate(splits) if split == "train"]).values():
         units = _units(table.samples, places)
@@ -193,7 +193,7 @@ def fold_of(labels: np.ndarray, groups: Sequence[str], folds: int) -> np.ndarray
         ValueError: If there are fewer groups than folds.
     """
     samples = [Sample(Path(), int(label), group=group) for label, group in zip(labels, groups, strict=True)]
-    count = len(set(groups) - {""}) + list(groups).count("")  # one without a group is a group of its own
+    count = len(set(groups) - {""}) + list(groups).count("")  # a sample without a group is its own group
     if count < folds:
         raise ValueError(f"`folds` must be at most the number of groups, {count}. Received: {folds}")
     fold = np.zeros(len(samples), np.int64)
@@ -211,9 +211,9 @@ def fold_of(labels: np.ndarray, groups: Sequence[str], folds: int) -> np.ndarray
 
 
 def find_doubles(samples: Sequence[Sample], most: int) -> list[tuple[Sample, Sample]] | None:
-    """Returns pairs of samples of one content, of which the first trains and the second judges.
+    """Returns pairs of samples with the same content: the first is for training and the second is not.
 
-    Only files of equal size are read. It is None if these are of more than `most` bytes.
+    Only files of equal size are read. The result is None if these have more than `most` bytes.
     """
     sizes: dict[tuple[int, int | None], list[Sample]] = {}
     for sample in samples:

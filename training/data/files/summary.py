@@ -1,4 +1,4 @@
-"""A description of a data set for people: its images, classes, sizes and splits, and what looks wrong."""
+"""A description of a data set for people: its images, classes, sizes and splits, and likely mistakes."""
 
 import dataclasses
 from collections import Counter
@@ -30,9 +30,9 @@ class Summary:
         groups: The number of groups; 0 if there are none.
         is_split: Bool. Whether the layout gives the split.
         unreadable: The reason for each file that cannot be read and is left out.
-        notes: Sentences on what was understood.
-        doubts: Sentences on what looks wrong with the files, of which `load_data` warns.
-        hints: Sentences on what looks wrong with the numbers.
+        notes: Sentences about what was understood.
+        doubts: Sentences about what looks wrong with the files, of which `load_data` warns.
+        hints: Sentences about what looks wrong with the numbers.
         example: Function that reads the image of a sample, and its mask `(height, width)` or None, by its number.
         objects: Function that reads the mask of a sample with a number for each object, `(height, width)`; None if
             the masks do not keep objects apart.
@@ -127,7 +127,7 @@ def _hints(
     sizes: Counter[tuple[int, int, int]],
     pixels: list[dict[int, int]] | None,
 ) -> list[str]:
-    """Returns sentences on what the numbers show."""
+    """Returns sentences about what the numbers show."""
     found = []
     train = {name: count for name, count in counts.get("train", {}).items() if name != "ignored"}
     total = sum(train.values())

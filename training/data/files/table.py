@@ -89,8 +89,8 @@ class Table:
         class_names: The names of the classes, if the layout gives them.
         is_split: Whether the layout gives the split.
         unreadable: The reason for each file that cannot be read and is left out.
-        notes: Sentences on what was understood, for people.
-        doubts: Sentences on what looks wrong, for people.
+        notes: Sentences about what was understood, for people.
+        doubts: Sentences about what looks wrong, for people.
     """
 
     root: Path
@@ -115,7 +115,7 @@ class Reading:
         images: Folder or pattern of the images, within the folder.
         masks: Folder or pattern of the masks, within the folder.
         split_file: File with a row for each image.
-        mask_suffix: The end of the name of a mask, behind the name of its image.
+        mask_suffix: The end of the name of a mask, after the name of its image.
         masks_as: The meaning of the numbers or colours in masks.
         ignore_class: The label of pixels that do not count.
         class_names: The names of the classes: a sequence, comma-separated text, or a file.
@@ -123,8 +123,9 @@ class Reading:
         pages: The meaning of the pages of a stack: `"auto"`, `"images"` or `"channels"`.
         value_range: The values that become 0 and 1.
         broken: What happens to files that cannot be read: `"refuse"` or `"skip"`.
-        validation_split: The fraction of the training images that validate.
-        test_split: The fraction of the images that test, where the layout gives no split; None for a fifth.
+        validation_split: The fraction of the training images that are kept for validation.
+        test_split: The fraction of test images, if the layout gives no split; None for a fifth. 1 makes all images
+            test images.
         num_channels: The number of channels of all images, if grey and RGB images are mixed.
     """
 

@@ -12,7 +12,7 @@ from dropzoo.training.data.files.table import Reading, Table, some
 
 
 def has_runs(root: Path) -> bool:
-    """Returns whether a folder holds a table of run lengths that is no form to fill in."""
+    """Returns whether a folder holds a table of run lengths that is not an example of a submission."""
     return any(not is_form(path) and _has_runs(path) for path in _tables_in(root))
 
 
@@ -84,7 +84,7 @@ def _of_files(root: Path, files: Sequence[Path], reading: Reading, finder: FileN
 
 
 def _follows(table: Table, folders: Sequence[Path]) -> bool:
-    """Returns whether the labels of a table are those of class folders, by their names or one for each folder."""
+    """Returns whether the labels of a table are those of class folders: by name, or one for each folder."""
     if set(table.class_names) & {folder.name for folder in folders}:
         return True
     labels = {

@@ -1,4 +1,4 @@
-"""Work on many files at once: decoders and file systems let other threads work."""
+"""Work on many files at once, in threads: decoders and file systems let other threads work meanwhile."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -12,7 +12,7 @@ _CHUNK = 64
 
 
 def map_files(function: Callable[[T], R], items: Sequence[T]) -> list[R]:
-    """Returns what a function of a file returns for each, in their order, from several threads."""
+    """Returns the results of a function for each item, in their order, from several threads."""
 
     def some(start: int) -> list[R]:  # a task for each file would cost more than a look at its header
         return [function(item) for item in items[start : start + chunk]]
