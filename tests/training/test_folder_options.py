@@ -117,7 +117,7 @@ def test_files_that_are_no_images_are_counted(tmp_path):
             picture(tmp_path / name / f"{n}.jpg")
         (tmp_path / name / "Thumbs.db").write_bytes(b"x")
         (tmp_path / name / "notes.heic").write_bytes(b"x")
-    with pytest.warns(UserWarning, match="Left out files whose endings are not those of images: 2 .heic"):
+    with pytest.warns(UserWarning, match="Left out files without the ending of an image file: 2 .heic"):
         source = read_folder(tmp_path, Reading())
     assert any("skipped: 2" in note for note in source.summary.notes)
 
