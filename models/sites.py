@@ -242,7 +242,8 @@ def as_patterns(dropout: DropoutPlan, paper: dict[str, Any]) -> dict[str, Any]:
         return {}
     if not paper and (dropout == "paper" or isinstance(dropout, numbers.Real)):
         raise ValueError(
-            f"This model has none of the sites of its paper's dropout: pass a dict. Received: dropout={dropout!r}"
+            "This model has none of the sites where its paper puts dropout: pass a dict. Received: "
+            f"dropout={dropout!r}"
         )
     if isinstance(dropout, str) and dropout == "paper":
         return paper

@@ -19,7 +19,7 @@ class Rows(_Described):
     signature_name: str = "serving_default"
     instances: list[Any] = Field(
         min_length=1,
-        description="One entry for each image: nested lists of numbers, an object by input, or {'b64': ...}",
+        description="One entry for each image: nested lists of numbers, an object by input name, or {'b64': ...}",
     )
 
 

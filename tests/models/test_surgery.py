@@ -40,7 +40,7 @@ WRONG = [
     (functional, None, "`plan` must be a dict"),
     (functional, 0.3, "`plan` must be a dict"),
     (functional, "paper", "different for each model"),
-    (functional, "unet_2015", "finds none of its sites"),
+    (functional, "unet_2015", "has none of the sites of the plan"),
     (functional, "no_such_plan", "Unknown plan 'no_such_plan'"),
     (functional, {"conv3": 0.1}, "Unknown site 'conv3'. Did you mean 'conv"),
     (functional, {"conv1": 1.5}, r"`rate` must be a number in \[0, 1\)"),

@@ -228,7 +228,7 @@ def test_outputs_for_training_only():
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         serving.MonteCarlo(deeper, 4)
-    text = "The dropout in deeper is not sampled, because the outputs of the layer have other shapes"
+    text = "The dropout in deeper is not sampled, because in training mode there are more or fewer outputs"
     assert any(text in str(w.message) for w in said)
 
 

@@ -112,7 +112,7 @@ def endless(name: str) -> ValueError:
     """Returns the error for data whose epochs have no known length."""
     return ValueError(
         f"`{name}` never ends, or its length is not known: pass `{STEPS[name]}`, the number of batches of an "
-        "epoch, or bound a dataset with .take(batches)"
+        "epoch, or limit a dataset with .take(batches)"
     )
 
 

@@ -204,7 +204,9 @@ def _check_classes(classes: Sequence[int] | None, width: int) -> tuple[int, ...]
         return tuple(range(width))
     chosen = tuple(dict.fromkeys(classes))
     if not chosen or not all(isinstance(k, (int, np.integer)) and 0 <= k < width for k in chosen):
-        raise ValueError(f"`classes` must be numbers from 0 to {width - 1}, at least one. Received: {classes!r}")
+        raise ValueError(
+            f"`classes` must hold at least one number, each from 0 to {width - 1}. Received: {classes!r}"
+        )
     return tuple(map(int, chosen))
 
 

@@ -186,7 +186,7 @@ def check_fit(
     name: str,
     info: training.DataInfo,
     classes: str = "Leave the option `num_classes` out",
-    size: str = "Leave the option `input_shape` out, or resize them with --image-size",
+    size: str = "Leave the option `input_shape` out, or resize the images with --image-size",
 ) -> None:
     """Raises a ValueError if a model does not fit the data.
 

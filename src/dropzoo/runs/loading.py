@@ -105,7 +105,7 @@ def load_model_for(
         config.model,
         loaded.info,
         _all_classes(path),
-        "They are resized only for a model that takes squares",
+        "Images are resized only for a model that takes square images",
     )
     if (path / "run.json").is_file():
         advice = f"If the classes mean the same, pass {file}, which does not record their names"

@@ -60,7 +60,7 @@ def with_split_lists(table: Table) -> Table:
         for sample in table.samples
         if sample.image in splits or rest
     ]
-    table.notes.append(f"The split is that of {names}")
+    table.notes.append(f"The split comes from {names}")
     if len(kept) < len(table.samples):
         table.doubts.append(f"{len(table.samples) - len(kept):,} images are in none of {names} and are left out")
     return dataclasses.replace(table, samples=kept)

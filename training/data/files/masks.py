@@ -128,9 +128,9 @@ def one_channel(stored: np.ndarray, path: Path) -> np.ndarray:
                 "If each colour is a class, pass masks_as='palette' (--masks-as palette), or 'palette=FILE' with "
                 "a line for each class: red, green, blue, name"
                 if few
-                else "These are too many for classes: is it a photograph, or a mask that was saved as JPEG or "
-                "resized? Pass the original mask, or a file of colours, so that each pixel gets the class of the "
-                "nearest colour: --masks-as palette=FILE"
+                else "These are too many for classes: is the file a photograph, or a mask that was saved as JPEG "
+                "or resized? Pass the original mask, or a file of colours, so that each pixel gets the class of "
+                "the nearest colour: --masks-as palette=FILE"
             )
         )
     return stored[..., 0]

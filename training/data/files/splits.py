@@ -91,7 +91,7 @@ def assign(table: Table, reading: Reading) -> Table:
         if reading.test_split is not None:
             raise ValueError(
                 f"The data have their own split: {', '.join(sorted(given))}. Received: "
-                f"test_split={reading.test_split}. Leave it out, or pass 1 to test on all images"
+                f"test_split={reading.test_split}. Leave `test_split` out, or pass 1 to test on all images"
             )
         splits = [sample.split or "train" for sample in table.samples]
     else:
