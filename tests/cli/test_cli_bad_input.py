@@ -21,6 +21,8 @@ def bad_inputs(tmp: Path, cnn: Path) -> dict[str, tuple[list[str], str]]:
     (tmp / "full").mkdir()
     (tmp / "full" / "thesis.txt").write_text("mine")
     (tmp / "empty").mkdir()
+    (tmp / "model").mkdir()
+    (tmp / "model" / "model.keras").write_bytes(b"")
     for name in "abcdefghij":
         (tmp / "letters" / name).mkdir(parents=True)
         for i in range(3):
@@ -69,6 +71,7 @@ def bad_inputs(tmp: Path, cnn: Path) -> dict[str, tuple[list[str], str]]:
         ),
         "occupied demo": (["demo", "--out", str(tmp / "full")], "something that is not a demo"),
         "run": (["evaluate", str(tmp / "full")], "holds no finished run"),
+        "a model's folder": (["export", str(tmp / "model"), str(tmp / "out")], "but a model. Pass its file"),
         "no keras file": (
             ["evaluate", str(tmp / "full"), "--data", "digits"],
             "Expected a .keras file, or a folder",

@@ -26,6 +26,8 @@ def load_run(out: Path) -> tuple[keras.Model, RunConfig, training.DataInfo]:
         ValueError: If `out` holds no finished run.
     """
     if not (out / "run.json").exists() or not (out / "model.keras").exists():
+        if (out / "model.keras").exists():
+            raise ValueError(f"{out} holds no run, but a model. Pass its file: {quote(str(out / 'model.keras'))}")
         raise ValueError(
             f"{out} holds no finished run; make one with: "
             f"dropzoo train MODEL --data DATA --out {quote(str(out))}. "
