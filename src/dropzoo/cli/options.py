@@ -73,7 +73,7 @@ EpochsOption = Annotated[int, typer.Option("--epochs", min=1, rich_help_panel=_H
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainingOptions:
-    """The fields of `Settings` as options of the command line, except for the name of the data."""
+    """The fields of `Settings` as options of the command line, except the name of the data."""
 
     epochs: EpochsOption = 10
     batch_size: BatchSizeOption = 32
