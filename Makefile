@@ -60,10 +60,12 @@ test-published: .venv/published  ## tries networks that others publish, from fiv
 quick: .venv/dev  ## runs the first cases of each test in the files of QUICK
 	@$(KEEP_BYTECODE) $(BIN)/python -m pytest -q --cases few -n auto --maxprocesses 4 --dist worksteal $(QUICK)
 
+# No test runs the benchmarks: the type checker sees whether they still fit what they measure.
 lint: .venv/dev  ## checks format, style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy -p dropzoo
+	$(BIN)/mypy benchmarks
 
 docs: .venv/docs  ## builds the site into docs/_build/html, runs its tutorials, and checks its links
 	$(KEEP_BYTECODE) $(BIN)/python -m sphinx -W --keep-going -j 2 -q -b html -d docs/_build/doctrees docs docs/_build/html

@@ -5,9 +5,9 @@
     python benchmarks/calibration.py --data nuclei --nuclei runs/nuclei_intervals
 
 The models are the reference models, and the images are their test images: `digits` (355), `fashion_mnist` (10,000,
-if its files are there) and `digit_scenes` (`--scenes` new scenes of test digits). The 160 images of nuclei are
-those of nuclei_intervals.py, each predicted by the one of its five networks that has not seen it; they are measured
-for `guarantees` and `outer`. Nothing is trained except the one epoch that the search is timed against.
+if its files are there) and `digit_scenes` (`--scenes` new scenes of test digits). The 160 images of `nuclei` are
+those of nuclei_intervals.py. Each is predicted by the one of its five networks that has not seen it. They serve
+`guarantees` and `outer`. Nothing is trained except the one epoch that the search is timed against.
 
 - `guarantees`: for each guarantee and level, the mean risk on new images over `--splits` random splits into
   held-out and new images. It must be at most the level plus two standard errors over the splits, and should be at

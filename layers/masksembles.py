@@ -14,7 +14,7 @@ from dropzoo.layers.draws import Draw, Tensor
 
 @register_layer
 class Masksembles(BaseDropout):
-    """Drops channels with one of a few fixed masks; each mask drops a fraction of about `rate`.
+    """Drops channels with one of a few fixed masks; each mask drops about a fraction `rate` of the channels.
 
     A network with this layer is an ensemble of `masks` networks that share most of their weights. Each sample of a
     batch trains one of these networks. The layer is a compromise between dropout, where each sample is a new

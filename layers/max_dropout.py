@@ -9,7 +9,7 @@ from dropzoo.layers.draws import Draw, Tensor
 
 @register_layer
 class MaxDropout(BaseDropout):
-    """Drops the largest units of each sample: those above a random threshold in the top `rate` of its value range.
+    """Drops the largest units of each sample: all units above a random threshold near the maximum.
 
     The network has to work without its strongest units.
 

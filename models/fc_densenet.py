@@ -64,7 +64,7 @@ def fc_densenet103(
     check_count(num_classes, "num_classes")
     if not isinstance(layers_per_block, (tuple, list)) or len(layers_per_block) < 2:
         raise ValueError(
-            "`layers_per_block` must be a tuple of two ints or more, the bottleneck's last. "
+            "`layers_per_block` must be a tuple of at least two ints; the last is for the bottleneck. "
             f"Received: layers_per_block={layers_per_block!r}"
         )
     *counts, center = (check_count(count, "layers_per_block") for count in layers_per_block)

@@ -42,7 +42,7 @@ class Plan:
         chosen = self.choose(sites)
         if not chosen and self.name != "none":
             raise ValueError(
-                f"Plan {self.name!r} ({self.description}) finds none of its sites in this model, which has: "
+                f"This model has none of the sites of the plan {self.name!r} ({self.description}). Its sites: "
                 f"{', '.join(site.name for site in sites)}"
             )
         return chosen
@@ -209,7 +209,8 @@ _PLANS = {
             "drop_path on residual branch l of L at the rate 0.5 l / L",
             "Huang et al. 2016, arXiv:1603.09382",
             _stochastic_depth,
-            "the authors' 110-layer network on CIFAR-10: test error 6.41 % at constant depth, 5.23 % with it",
+            "the authors' 110-layer network on CIFAR-10: test error 6.41 % at constant depth, 5.23 % with "
+            "stochastic depth",
         ),
         Plan(
             "drop_block",

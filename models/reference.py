@@ -51,8 +51,8 @@ def options_of(name: str, weights: str, given: dict[str, Any]) -> dict[str, Any]
         plain = json.loads(json.dumps(value, default=lambda v: v.tolist() if hasattr(v, "tolist") else repr(v)))
         if option not in trained or trained[option] != plain:
             raise ValueError(
-                f"`weights={weights!r}` belong to a {name} with {option}={trained.get(option, 'its default')!r}. "
-                f"Received: {option}={value!r}"
+                f"The weights {weights!r} belong to a {name} with "
+                f"{option}={trained.get(option, 'its default')!r}. Received: {option}={value!r}"
             )
     return {option: tuple(value) if isinstance(value, list) else value for option, value in trained.items()}
 

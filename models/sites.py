@@ -177,8 +177,8 @@ def check_site_layer(layer: keras.Layer) -> keras.Layer:
     """Returns a layer that can be used at a site; raises a ValueError for one that replaces another layer."""
     if layers.is_stochastic(layer) and not layers.is_dropout(layer):
         raise ValueError(
-            f"{type(layer).__name__} replaces a layer of a model, so it cannot be put at a site. Layers that "
-            f"can: {', '.join(layers.list_layers(sites_only=True))}"
+            f"{type(layer).__name__} replaces a layer of a model, so it cannot be put at a site. Layers for "
+            f"sites: {', '.join(layers.list_layers(sites_only=True))}"
         )
     return layer
 
@@ -187,8 +187,8 @@ def check_pattern(key: Any) -> str:
     """Returns a key of a plan for a builder; raises a ValueError if it is not a string."""
     if not isinstance(key, str):
         raise ValueError(
-            "A key of a plan is a string, the name of a site or an fnmatch pattern; `retrofit` takes callables "
-            f"too. Received: {key!r}"
+            "A key of a plan must be a string: the name of a site, or an fnmatch pattern. `retrofit` takes "
+            f"callables too. Received: {key!r}"
         )
     return key
 
@@ -242,7 +242,8 @@ def as_patterns(dropout: DropoutPlan, paper: dict[str, Any]) -> dict[str, Any]:
         return {}
     if not paper and (dropout == "paper" or isinstance(dropout, numbers.Real)):
         raise ValueError(
-            f"This model has none of the sites of its paper's dropout: pass a dict. Received: dropout={dropout!r}"
+            "This model has none of the sites where its paper puts dropout: pass a dict. Received: "
+            f"dropout={dropout!r}"
         )
     if isinstance(dropout, str) and dropout == "paper":
         return paper

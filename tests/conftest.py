@@ -90,7 +90,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Leaves what is imported, most of what a collection would look through, out of all garbage collections."""
+    _keep_what_is_left()
+
+
+def _keep_what_is_left() -> None:
+    """Leaves what is imported and cached, most of what a collection would look through, out of those to come."""
     gc.collect()
     gc.freeze()
 
@@ -104,9 +108,10 @@ def _fresh_state(request: pytest.FixtureRequest) -> Iterator[None]:
     import keras
     import tensorflow as tf
 
-    if _modules != [request.path]:  # makes TensorFlow forget the kernels, so that they do not fill the memory
+    if _modules != [request.path]:
         _modules[:] = [request.path]
-        keras.utils.set_random_seed(0)
+        keras.utils.set_random_seed(0)  # makes TensorFlow forget the kernels, so that they do not fill the memory
+        _keep_what_is_left()
     with mock.patch.object(tf.random, "set_seed", functools.partial(_seed, request.node.nodeid)):
         keras.utils.set_random_seed(0)
     yield

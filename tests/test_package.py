@@ -108,12 +108,19 @@ def test_examples_in_docstrings_run(name):
     assert failed == 0
 
 
-@pytest.mark.costly(keep=3)
-@pytest.mark.parametrize(
-    "page", ["README.md", "docs/training.md", "docs/uncertainty.md", "docs/guarantees.md", "docs/predictions.md"]
-)
-def test_examples_run(page, tmp_path, monkeypatch):
+@pytest.mark.costly(keep=0)
+@pytest.mark.parametrize("page", ["training", "uncertainty", "guarantees", "predictions"])
+def test_examples_in_guides_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    run_examples(f"docs/{page}.md")
+
+
+def test_examples_in_the_readme_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run_examples("README.md")
+
+
+def run_examples(page: str) -> None:
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.S)
     assert blocks
     names: dict = {}  # one goes on from the other

@@ -113,12 +113,12 @@ def _check(model: keras.Model) -> None:
     if any(not isinstance(shape, tuple) or len(shape) != 4 for shape in shapes):
         raise ValueError(
             "Deep supervision is for models of one image, (batch, height, width, channels), and one mask of "
-            f"logits, such as unet. Received: a model of {shapes[0]} and {shapes[1]}"
+            f"logits, such as unet. Received: a model with the input {shapes[0]} and the output {shapes[1]}"
         )
     if (ending := output_activation(model)) is not None:
         raise ValueError(
-            f"Deep supervision needs logits, but the model ends in a {ending}. Leave it out, and use a loss with "
-            "from_logits=True"
+            f"Deep supervision needs logits, but the model ends in a {ending}. Leave out the {ending}, and use a "
+            "loss with from_logits=True"
         )
 
 

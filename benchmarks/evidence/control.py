@@ -14,10 +14,10 @@ _CONDITIONS = (
 CONTROL = Claim(
     0,
     "The positive control: where a network fits its training images, dropout and sampling calibrate it.",
-    "All conditions train the same CNN (three modules with 32, 64 and 128 filters, 256 dense units, BatchNorm) "
-    "on 2,000 images, for 60 epochs with AdamW and a learning rate that falls from 0.002 along a cosine. Each "
-    "statement compares two predictions, neither with a temperature: one pass of the network without dropout, and "
-    "the mean of 30 samples of the network with dropout.",
+    "In all conditions, the same CNN (three modules with 32, 64 and 128 filters, 256 dense units, BatchNorm) is "
+    "trained on 2,000 images for 60 epochs, with AdamW and a learning rate that falls from 0.002 along a cosine. "
+    "Each statement compares two predictions, neither with a temperature: one pass of the network without "
+    "dropout, and the mean of 30 samples of the network with dropout.",
     ((OVERFITS, _CONDITIONS),),
     (
         *(

@@ -37,8 +37,8 @@ These words have a fixed meaning on this page:
 
 - A *setting* is a data set, a number of training images and a network. The tables name it in the column "where".
 - A *condition* is what a claim compares within a setting, such as "no dropout" and "dropout after dense layers".
-- The *calibrated NLL* of a condition is its NLL with a temperature: that of the samples if it has dropout, and
-  that of one pass if it has none.
+- The *calibrated NLL* of a condition is the NLL of its samples with a temperature. If the condition has no
+  dropout, it is the NLL of one pass with a temperature.
 
 1. Each condition is compared at its best, except in the control and where a claim says otherwise. Its plan, its
    learning rate and its number of epochs are chosen in this order, each by the lowest calibrated NLL on validation

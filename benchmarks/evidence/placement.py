@@ -196,8 +196,8 @@ CLAIMS = (
     ),
     Claim(
         5,
-        "Dropout slows convergence; early dropout helps networks that underfit, late dropout those that overfit; "
-        "the validation loss falls more smoothly; too much dropout makes training unstable.",
+        "Dropout slows convergence; early dropout helps networks that underfit, and late dropout helps networks "
+        "that overfit; the validation loss falls more smoothly; too much dropout makes training unstable.",
         "The rates are fixed, and training always takes 60 epochs (20 for the tiny CNN), because the claim is "
         "about the course of training and not about its result. The measures are the number of epochs until the "
         "validation NLL is below 0.65, the mean second difference of the validation NLL (wiggle), and the spread "
@@ -223,8 +223,8 @@ CLAIMS = (
     Claim(
         6,
         "With too high a rate, the network underfits; each site has its own best rate.",
-        "Dropout is placed at one kind of site of the small CNN at a time, at the rates 0.1, 0.5 and 0.9, for "
-        "60 epochs. The accuracy is that of one pass.",
+        "In each condition, dropout is at one kind of site of the small CNN, at the rate 0.1, 0.5 or 0.9. "
+        "Training takes 60 epochs. The accuracy is measured in one pass.",
         (
             (
                 FIVE,

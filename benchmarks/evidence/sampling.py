@@ -114,7 +114,7 @@ CLAIMS = (
         "digits that are sorted by class in every epoch; the first three classes are compared with the last "
         "three. In each experiment, the test accuracy of the last classes is subtracted from that of the first "
         "classes, once after training in this order and once after training on shuffled images. The *advantage of "
-        "the first* is the first difference minus the second. All accuracies are those of one pass.",
+        "the first* is the first difference minus the second. All accuracies are measured in one pass.",
         (
             (Setting("Ten circles, then ten squares", "circles, then squares", 20, _NET, 5, (1e-3,)), _ORDERED),
             (Setting("Digits, class after class", "digits, class after class", 1400, _NET, 20, (1e-3,)), _ORDERED),
@@ -192,7 +192,7 @@ CLAIMS = (
         12,
         "A few sites contribute most of the uncertainty, and dropout at these sites alone preserves it.",
         "`mc.attribute` computes the share of the variance that each site contributes. Then only the strongest "
-        "site drops at inference, with its own temperature.",
+        "site drops at inference, with a temperature that is fitted for this site alone.",
         ((OVERFITS, (_TRACED,)),),
         (
             Statement(

@@ -101,4 +101,4 @@ class Epochs:
         apply, draws = self.augment.apply_batch, random.uniform(-1, 1, (len(kept), NUM_DRAWS)).astype("float32")
         changes = tf.data.Dataset.from_tensor_slices(draws.reshape(-1, self.size, NUM_DRAWS))
         zipped = tf.data.Dataset.zip(batches, changes)
-        return zipped.map(lambda both, draw: apply(*both, draw), num_parallel_calls=2).prefetch(2)
+        return zipped.map(lambda both, draw: apply(both[0], both[1], draw), num_parallel_calls=2).prefetch(2)

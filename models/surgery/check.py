@@ -60,8 +60,8 @@ def check_copy(model: keras.Model, new: keras.Model, pairs: Pairs, rounding: flo
             return False
     where = _first_difference(model, new, batch, alike)
     raise ValueError(
-        f"The copy does not compute the same as the original{where}. Pass share_weights=True, which uses the "
-        "layers of the original, or define a `get_config` that has all arguments of the layer."
+        f"The copy does not give the same outputs as the original{where}. Pass share_weights=True, which uses the "
+        "layers of the original, or define a `get_config` that returns all arguments of the layer."
     )
 
 
@@ -195,10 +195,10 @@ def _compare_calls(old: keras.Layer, copied: keras.Layer, calls: Recorded) -> No
             if not _equal(output, _run(old, *args, **kwargs)):
                 continue
         raise ValueError(
-            f"The copy of layer {old.name!r} does not compute the same as the original: "
+            f"The copy of layer {old.name!r} does not give the same outputs as the original: "
             f"{type(old).__name__}.from_config(layer.get_config()) returns a different layer. Define a "
-            f"`get_config` with all arguments of {type(old).__name__}, or pass share_weights=True, which uses the "
-            "original's layers."
+            f"`get_config` that returns all arguments of {type(old).__name__}, or pass share_weights=True, which "
+            "uses the layers of the original."
         )
 
 

@@ -16,7 +16,7 @@ from dropzoo.models.surgery.check import is_custom
 from dropzoo.models.surgery.ordered import Functional
 from dropzoo.models.surgery.quiet import quiet_config
 
-REMEDY = "Define a `get_config` that its constructor takes, or pass share_weights=True."
+REMEDY = "Define a `get_config` that returns the arguments of its constructor, or pass share_weights=True."
 """The end of the error for a layer that its config does not make again."""
 _STEPS = ("train_step", "test_step", "predict_step", "compute_loss", "compile")
 
@@ -53,7 +53,7 @@ def copied_around(old: keras.layers.TimeDistributed, model: keras.Model) -> kera
     except Exception as error:  # the code of a custom layer may raise anything
         raise ValueError(
             f"Cannot put another model into layer {old.name!r}: {type(old).__name__}(model, **config) fails with "
-            f"{error!r}. Use keras.layers.TimeDistributed itself."
+            f"{error!r}. Use keras.layers.TimeDistributed instead of {type(old).__name__}."
         ) from None
     set_trainable_alone(new, old.trainable)
     return new

@@ -80,7 +80,7 @@ class Scope:
         if callable(key):
             return self._by_condition(key)
         if not isinstance(key, str):
-            raise ValueError(f"A key of a plan is a string or a callable. Received: {key!r}")
+            raise ValueError(f"A key of a plan must be a string or a callable. Received: {key!r}")
         self._refuse_one_call_of_a_model(key)
         kind, colon, wanted = key.partition(":")
         if "->" in key and key not in self._known and kind != "inside":
@@ -96,7 +96,9 @@ class Scope:
         found = sides[kind](meant)
         if not found:
             why = (
-                "have no activation" if kind == "before_activation" else "make outputs of the model, or no floats"
+                "have no activation"
+                if kind == "before_activation"
+                else "produce outputs of the model, or no floats"
             )
             matched = ", ".join(call.path + call.name for call in self._calls if meant(call))
             raise ValueError(
@@ -210,7 +212,7 @@ class Scope:
             return meant
         if any(call.layer.name == wanted for call in self._calls):
             raise ValueError(
-                f"{key!r} is ambiguous: {wanted!r} is a class and the name of a layer. Rename the layer."
+                f"{key!r} is ambiguous: {wanted!r} is both a class and the name of a layer. Rename the layer."
             )
         return lambda call: type(call.layer).__name__ == wanted
 

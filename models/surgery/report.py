@@ -27,7 +27,7 @@ _WORTH_COMPILING = 1 << 24  # units, from which compiled draws save more than th
 _NOT_MEASURED = {
     "dropout": "not a site layer",
     "inside": "inside the layer: not measured",
-    "suspected": "under suspicion, for its seed generator, its rate or its code: not measured",
+    "suspected": "under suspicion, because of its seed generator, its rate or its code: not measured",
 }
 
 

@@ -147,8 +147,8 @@ def _tell_what_stays(model: keras.Model, new: keras.Model, certain: bool) -> Non
         left = [f"{layer.name!r} (draws in inference too)" for layer in draws_in_inference(new, every)]
     if left:
         warnings.warn(
-            "The copy still draws random numbers in layers that do more than dropout, or in the code of a "
-            f"layer: {', '.join(left)}. If such a layer has a `rate`, set it to 0 (see models.match_sites); "
+            "These layers of the copy still draw random numbers in their own code: "
+            f"{', '.join(left)}. If such a layer has a `rate`, set it to 0 (see models.match_sites); "
             "otherwise build the model without this dropout.",
             stacklevel=3,
         )
@@ -166,8 +166,9 @@ def _detour(edge: Edge, layer: keras.Layer | None) -> Detour:
     """Returns the detour for the reader of an edge: around the dropout there, and through the new layer."""
     if edge.via is not None and edge.via.call.path != edge.reader.path:
         raise ValueError(
-            f"The dropout {edge.via.name!r} on the edge {edge.name!r} is not in the same model as the layer that "
-            f"reads it, and other layers read it too. Use the name of the dropout as the key: {edge.via.name!r}."
+            f"The dropout {edge.via.name!r} on the edge {edge.name!r} is in a different model from the layer at "
+            "the end of the edge, and other layers read this dropout too. Use the name of the dropout as the key: "
+            f"{edge.via.name!r}."
         )
     put = None if layer is None else Put(layer, edge.name, edge.dropout_name)
     return Detour(edge.tensor, edge.place.call, put)

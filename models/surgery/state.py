@@ -43,8 +43,8 @@ def copy_state(pairs: list[tuple[keras.Layer, keras.Layer]]) -> dict[int, keras.
             if copied.shape != variable.shape:
                 raise ValueError(
                     f"Cannot copy layer {old.name!r}: {variable.path!r} has the shape {copied.shape} in a layer "
-                    f"made from its config, and {variable.shape} in the original. Define a `get_config` with "
-                    "all arguments of the layer, or pass share_weights=True."
+                    f"made from its config, and {variable.shape} in the original. Define a `get_config` that "
+                    "returns all arguments of the layer, or pass share_weights=True."
                 )
             copied.assign(variable.value)
             if copied.trainable != variable.trainable:

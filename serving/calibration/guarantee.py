@@ -35,8 +35,14 @@ class Guarantee:
         share, n = f"{self.level * 100:.3g} %", " to ".join(map(str, sorted({min(self.n), max(self.n)})))
         text = {
             "set": f"the true class is missing from the set in at most {share} of images",
-            "miss": f"the outer mask misses at most {share} of a class's pixels, on average over images with it",
-            "false": f"at most {share} of the inner mask is wrong, on average over images where the class is seen",
+            "miss": (
+                f"the outer mask misses at most {share} of a class's pixels, on average over the images that "
+                "contain the class"
+            ),
+            "false": (
+                f"at most {share} of the inner mask is wrong, on average over the images in which the model finds "
+                "the class"
+            ),
             "error": f"at most {share} of the answers that are not deferred are wrong",
             "interval": f"at most {share} of the values lie outside their intervals",
         }[self.name]

@@ -61,7 +61,7 @@ def check_names(outputs: Sequence[Output], class_names: ClassNames) -> list[list
         return [_names_of(output, class_names.get(output.name)) for output in outputs]
     if len(outputs) > 1:
         raise ValueError(
-            "`class_names` of a model of several outputs must be a dict by output. "
+            "For a model with several outputs, `class_names` must be a dict with a list for each output. "
             f"Received: class_names={class_names!r} for {', '.join(output.name for output in outputs)}"
         )
     return [_names_of(outputs[0], class_names)]
@@ -86,7 +86,7 @@ def check_path(path: Path, overwrite: bool) -> Path:
         raise ValueError(f"{path} is a file or a link, so an export cannot replace it; choose another path")
     if not path.name.isdigit():
         if overwrite:
-            raise ValueError(f"overwrite=True needs the version to replace, such as {path / '1'}")
+            raise ValueError(f"overwrite=True needs the path of the version to replace, such as {path / '1'}")
         taken = [int(p.name) for p in path.iterdir() if p.name.isdigit()] if path.exists() else []
         return path / str(max(taken, default=0) + 1)
     if path.exists() and not overwrite:

@@ -213,7 +213,7 @@ def compare(
             far = float(np.mean(value != other))
         if far > {"float32": 1, "float16": 10, "int8": 30}[precision] * _SHARE:
             raise RuntimeError(
-                f"The file of format={format!r} would not give the {name!r} of TensorFlow: {far:.1%} of its "
-                f"values differ for random inputs (shapes {other.shape} and {value.shape}). Nothing was written; "
+                f"For random inputs, the file of format={format!r} gave a different {name!r} from TensorFlow: "
+                f"{far:.1%} of the values differ (shapes {other.shape} and {value.shape}). Nothing was written; "
                 "use format='saved_model', and please report the model"
             )

@@ -32,9 +32,8 @@ def in_float32(models: Sequence[keras.Model], format: str, calibrated: bool = Fa
     if mixed and calibrated:
         raise ValueError(
             f"A file of format={format!r} computes in float32, and the calibration was fitted to answers in "
-            f"{mixed[0].compute_dtype}. Build the model again after keras.config.set_dtype_policy('float32'), "
-            "give it the weights: new.set_weights(model.get_weights()), and calibrate that; or use "
-            "format='saved_model'"
+            f"{mixed[0].compute_dtype}. Build a new model after keras.config.set_dtype_policy('float32'), call "
+            "new.set_weights(model.get_weights()), and calibrate the new model; or use format='saved_model'"
         )
     before = [(layer, layer.dtype_policy) for layer in mixed]
     try:
@@ -53,7 +52,7 @@ def _check(layers: Sequence[keras.Layer], format: str) -> None:
         if holds and keras.backend.is_float_dtype(dtype) and dtype not in _KNOWN[format]:
             raise ValueError(
                 f"A file of format={format!r} computes in float32. Received: the layer {layer.name!r}, "
-                f"which computes in {dtype}. Build the model again after "
-                "keras.config.set_dtype_policy('float32'), and give it the weights: "
-                "new.set_weights(model.get_weights()); or use format='saved_model'"
+                f"which computes in {dtype}. Build a new model after keras.config.set_dtype_policy('float32'), "
+                "call new.set_weights(model.get_weights()), and export the new model; or use "
+                "format='saved_model'"
             )

@@ -71,8 +71,8 @@ def check_texts(inputs: Sequence[Input], models: Sequence[keras.Model], format: 
     readers = f", which {', '.join(repr(layer.name) for layer in found)} reads" if found else ""
     advice = [*filter(None, map(_advice, found)), "use format='saved_model'"]
     raise ValueError(
-        f"A file of format={format!r} takes numbers. Received: a model with texts as {', '.join(texts)}{readers}. "
-        + _sentence(advice)
+        f"A file of format={format!r} only takes numbers. Received: a model that takes strings as "
+        f"{', '.join(texts)}{readers}. " + _sentence(advice)
     )
 
 
@@ -106,7 +106,7 @@ def _advice(layer: keras.layers.Layer) -> str | None:
         return "export the model as it was before `quantize`, with precision='int8' for LiteRT"
     if isinstance(layer, _LOOKUPS):
         return (
-            f"call {layer.name!r} before the file is asked: export keras.Model(inputs, model.output), where the "
+            f"call {layer.name!r} outside of the file: export keras.Model(inputs, model.output), where the "
             "inputs are the outputs of this layer"
         )
     return None

@@ -79,8 +79,8 @@ def choose(
     drawing = [code for code in codes if code.draws]
     if not found and not drawing:
         raise NothingDraws(
-            "The model has no dropout layer to sample. Build it with dropout, models.build_model(..., "
-            "dropout={'head': 0.5}), or add dropout, models.retrofit(model, {'name': 0.5})"
+            "The model has no dropout layer to sample. Build it with dropout: models.build_model(..., "
+            "dropout={'head': 0.5}); or add dropout: models.retrofit(model, {'name': 0.5})"
         )
     streams = _streams(found)
     if sites is None:
@@ -161,8 +161,9 @@ def warn_of(codes: Sequence[Code], on: Sequence[Code], not_fixed: Sequence[str])
     """Warns of draws that are lost, that no seed repeats, that nothing turns off, or that are not fixed."""
     if gone := [code.step.operation.name for code in codes if code.lost]:
         warnings.warn(
-            f"The dropout in {', '.join(gone)} is not sampled, because the outputs of the layer have other "
-            "shapes, or another number, in training mode. Return outputs of the same shapes in both modes",
+            f"The dropout in {', '.join(gone)} is not sampled, because in training mode there are more or fewer "
+            "outputs than in inference mode, or outputs of other shapes. Return outputs of the same shapes in "
+            "both modes",
             stacklevel=5,
         )
     drawing = [code for code in codes if code.draws]
@@ -175,14 +176,14 @@ def warn_of(codes: Sequence[Code], on: Sequence[Code], not_fixed: Sequence[str])
         )
     if stuck := [name for code in drawing if code not in on and code.always for name in code.names]:
         warnings.warn(
-            f"{', '.join(stuck)} is not in `sites`, but it draws random numbers in inference too and cannot be "
-            f"turned off",
+            "Some layers draw random numbers in inference too and cannot be turned off, although they are not in "
+            f"`sites`: {', '.join(stuck)}",
             stacklevel=5,
         )
     if not_fixed:
         warnings.warn(
-            f"sampling='fixed' cannot fix the masks of {', '.join(not_fixed)}, sampled by plain passes: they "
-            "differ from image to image",
+            f"sampling='fixed' cannot fix the masks of {', '.join(not_fixed)}, because they are drawn in plain "
+            "passes: the masks differ from image to image",
             stacklevel=5,
         )
 

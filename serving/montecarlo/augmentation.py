@@ -86,7 +86,7 @@ class TestTimeAugmentation(Rival):
     ) -> None:
         reader = Reader(model, task, from_logits)
         if not isinstance(transforms, (list, tuple)) or not transforms:
-            raise ValueError(f"`transforms` must be a list of names, at least one. Received: {transforms!r}")
+            raise ValueError(f"`transforms` must be a list of at least one name. Received: {transforms!r}")
         for name in transforms:
             if name not in _TRANSFORMS:
                 raise unknown("transform", name, _TRANSFORMS)

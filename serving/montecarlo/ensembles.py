@@ -159,7 +159,7 @@ class Ensemble(Rival):
         calibration: Calibration | None = None,
     ) -> None:
         if not isinstance(models, (list, tuple)) or not models:
-            raise ValueError(f"`models` must be a list of models or paths, at least one. Received: {models!r}")
+            raise ValueError(f"`models` must be a list of at least one model or path. Received: {models!r}")
         members = [(each, None) if isinstance(each, keras.Model) else _load(each) for each in models]
         self.models = [model for model, _ in members]
         readers = [Reader(model, known if task is None else task, from_logits) for model, known in members]

@@ -137,8 +137,9 @@ class Meanings:
         most = "" if known.high == np.inf else f" and at most {known.high:.4g}"
         raise ValueError(
             f"The output {self._outputs[i].name!r} has values up to {values.max():.3g}, and its graph shows that "
-            f"they are at least {known.low:.4g}{most}, so it is neither logits nor probabilities. Pass "
-            "task='regression' for values, scale probabilities to [0, 1], or pass from_logits=True for logits"
+            f"they are at least {known.low:.4g}{most}, so they look like neither logits nor probabilities. If "
+            "they are values, pass task='regression'; if they are probabilities, scale them to [0, 1]; if they "
+            "are logits after all, pass from_logits=True"
         )
 
     def _open(self) -> list[int]:
@@ -157,7 +158,7 @@ def not_last(name: str, axis: int, rank: int) -> ValueError:
     order = (*(i for i in range(1, rank) if i != axis), axis)
     return ValueError(
         f"The classes of the output {name!r} are on its axis {axis}, and they must be last. Put "
-        f"keras.layers.Permute({order}) behind it: keras.Model(model.inputs, "
+        f"keras.layers.Permute({order}) after it: keras.Model(model.inputs, "
         f"keras.layers.Permute({order})(model.output))"
     )
 
@@ -215,8 +216,8 @@ def check_kind(output: Output, meaning: Meaning | None) -> None:
     if meaning not in (None, "logits", fitting.get(output.kind, meaning)):
         raise ValueError(
             f"task={output.kind!r} needs a model of logits, or one that ends in a {fitting[output.kind]}. "
-            f"Received: a model of {output.classes} outputs that ends in a {meaning}; sigmoids of several outputs "
-            "are task='multi_label', and from_logits=False takes probabilities as they are"
+            f"Received: a model of {output.classes} outputs that ends in a {meaning}. For several sigmoids, pass "
+            "task='multi_label'; to use the probabilities as they are, pass from_logits=False"
         )
 
 

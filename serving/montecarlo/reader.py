@@ -194,7 +194,7 @@ class Reader:
         if loose:
             warnings.warn(
                 f"The outputs {', '.join(loose)} are treated as logits of classes, while other outputs are "
-                f"probabilities. If the outputs named first are values, pass task={{{loose[0]!r}: 'regression'}}",
+                f"probabilities. If {', '.join(loose)} are values, pass task={{{loose[0]!r}: 'regression'}}",
                 stacklevel=5,
             )
 

@@ -79,8 +79,8 @@ class SampleGraph:
         except SharedMaskError:
             if self.wanted.fold != "auto":
                 raise ValueError(
-                    "A dropout layer draws one mask for the whole batch, in which samples cannot differ; "
-                    f"pass fold=1. Received: fold={self.wanted.fold!r}"
+                    "A dropout layer draws one mask for the whole batch, so several samples in one batch would "
+                    f"have the same mask; pass fold=1. Received: fold={self.wanted.fold!r}"
                 ) from None
             return self._sample(flat, seed, plain, 1)
 

@@ -72,7 +72,7 @@ class Stage:
     def plain(self) -> tuple[tuple[str, str], ...]:
         """The layers that are sampled by plain passes, as pairs of a name and a reason."""
         drawn = [(name, code.why) for code in self._on for name in code.names]
-        return *drawn, *((name, "its rows are not those of the images in order") for name in self._loose_names)
+        return *drawn, *((name, "its rows do not match the images one by one") for name in self._loose_names)
 
     def warn(self, sampling: str) -> None:
         """Warns of draws that cannot be repeated, turned off or fixed."""
@@ -145,7 +145,7 @@ class Stage:
         if not self.trunk.foldable:
             return "The model mixes the images of a batch"
         if self._loose_streams:
-            return "Dropout acts on rows that are not those of the images in order"
+            return "Dropout acts on rows that do not match the images one by one"
         return None
 
     def _on_names(self) -> str:

@@ -55,6 +55,8 @@ def check_image(data: bytes, limits: Limits) -> ImageFile:
 
 def _convert(data: bytes) -> str:
     """How to convert a file of another kind; empty if it is not an image."""
+    if data.startswith((b"iVBORw0", b"/9j/", b"data:")):
+        return "It seems to be in base64: send the bytes themselves"
     kinds = {b"GIF8": "a GIF", b"BM": "a BMP", b"RIFF": "a WebP", b"%PDF": "a PDF", b"\0\0\0": "a HEIC or AVIF"}
     kind = next((name for start, name in kinds.items() if data.startswith(start)), None)
     return f"It seems to be {kind} file: save it as PNG" if kind else ""

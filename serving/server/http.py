@@ -135,5 +135,5 @@ def add_errors(app: FastAPI) -> None:
     on(Refused, refused)
     on(HTTPException, lambda r, e: answer({"error": _no_route(r, e)}, e.status_code))
     on(MemoryError, lambda r, e: answer({"error": "The request is too large for this server's memory"}, 413))
-    on(ClientDisconnect, lambda r, e: answer({"error": "The client hung up"}, 499))
+    on(ClientDisconnect, lambda r, e: answer({"error": "The client closed the connection"}, 499))
     on(Exception, lambda r, e: answer({"error": "The server failed on this request; its log says why"}, 500))

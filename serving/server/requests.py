@@ -58,8 +58,12 @@ def read_predict(body: bytes, signature_name: str | None = None) -> Predict:
     except orjson.JSONDecodeError as error:
         if body.startswith(b"\x1f\x8b"):
             raise Refused(400, "The body is gzip. Send it with the header Content-Encoding: gzip") from None
-        hint = "; NaN and Infinity are not JSON" if b"NaN" in body or b"Infinity" in body else ""
-        raise Refused(400, f"JSON Parse error: {error}{hint}") from None
+        reason = "; NaN and Infinity are not JSON" if b"NaN" in body or b"Infinity" in body else ""
+        # What is not even text may be bare numbers, of which neither the type nor the shape is known.
+        hint = (
+            "" if _is_text(body) else "The body is not text. Send an array as NumPy saves it (application/x-npy)"
+        )
+        raise Refused(400, f"JSON Parse error: {error}{reason}", hint) from None
     if not isinstance(request, dict):
         hint = 'Put it into one: {"instances": [...]}' if isinstance(request, list) else ""
         raise Refused(400, "JSON Parse error: the body must be an object", hint)
@@ -75,6 +79,13 @@ def read_predict(body: bytes, signature_name: str | None = None) -> Predict:
         raise Refused(400, f"'signature_name' must be {expected} here, or left out")
     form = "instances" if "instances" in request else "inputs"
     return Predict(name, form, request[form])
+
+
+def _is_text(body: bytes) -> bool:
+    try:
+        return "\0" not in body.decode()
+    except UnicodeDecodeError:
+        return False
 
 
 def to_arrays(request: Predict, signature: Signature, limits: Limits) -> tuple[Arrays, int]:
@@ -122,8 +133,12 @@ def check_same_rows(arrays: Mapping[str, np.ndarray]) -> None:
 def check_names(given: Mapping[str, Any], names: list[str]) -> None:
     """Raises Refused if the inputs of a request are not those of the signature."""
     if given.keys() != set(names):
-        found = ", ".join(map(repr, sorted(given))) or "none"
-        raise Refused(400, f"The inputs must be {', '.join(map(repr, names))}; received {found}")
+        found = ", ".join(map(repr, sorted(given)[:8])) or "none"
+        if len(given) > 8:
+            found += f" and {len(given) - 8} others"
+        # JSON.stringify writes a typed array as an object with a key for each number.
+        hint = "For a typed array of JavaScript, send Array.from(array)" if given.keys() >= {"0", "1"} else ""
+        raise Refused(400, f"The inputs must be {', '.join(map(repr, names))}; received {found}", hint)
 
 
 def _check_rows(rows: int, limits: Limits) -> None:

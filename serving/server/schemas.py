@@ -19,7 +19,7 @@ class Rows(_Described):
     signature_name: str = "serving_default"
     instances: list[Any] = Field(
         min_length=1,
-        description="One entry an image: nested lists of numbers, an object by input, or {'b64': ...}",
+        description="One entry for each image: nested lists of numbers, an object by input name, or {'b64': ...}",
     )
 
 
@@ -100,9 +100,9 @@ _PREDICT: Responses = {
     **_errors(
         {
             400: "Bad input",
-            408: "The body came too slowly",
+            408: "The body arrived too slowly",
             413: "The body, or its images together, are too large",
-            415: "Another kind of body",
+            415: "The server does not take this type of body",
             503: "Too many requests are waiting",
         }
     ),

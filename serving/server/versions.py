@@ -195,7 +195,10 @@ def load(folder: Path) -> Version:
     graph = saved.meta_graphs[0]
     nodes = [*graph.graph_def.node, *(n for f in graph.graph_def.library.function for n in f.node_def)]
     if reaching := sorted({node.op for node in nodes} & _REACHING_OUT):
-        raise ValueError(f"The model has operations that reach outside it: {', '.join(reaching)}")
+        raise ValueError(
+            "The model has operations that use files, Python or the network, and the server does not run such a "
+            f"model: {', '.join(reaching)}"
+        )
     shown = {
         name: json_format.MessageToDict(
             definition, preserving_proto_field_name=True, always_print_fields_with_no_presence=True

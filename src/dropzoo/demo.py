@@ -95,7 +95,7 @@ def _run(name: str, config: RunConfig, out: Path, say: Callable[[str], None]) ->
     test = judged_images(data)
     model = trained["with dropout"]
 
-    say(f"{name}: evaluating in one pass and by {NUM_SAMPLES} samples, each with a temperature too")
+    say(f"{name}: evaluating one pass and {NUM_SAMPLES} samples, with and without a temperature")
     train = {title: evaluate(each, data.train.at_epoch(0), data.info) for title, each in trained.items()}
     scores = {
         f"{title}, {way}".replace(", one pass", "").replace("samples", f"{NUM_SAMPLES} samples"): found

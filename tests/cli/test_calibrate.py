@@ -70,7 +70,7 @@ def test_a_run_is_calibrated_on_its_validation_images(own, capsys):
         (["--temperature", "two"], "Unknown temperature 'two'"),
         (["--sites", "all"], "'as_is', 'search'"),
         (["--confidence", "2"], "`confidence` must be in (0, 1)"),
-        (["--data", "digits"], "was trained on data that differ from"),
+        (["--data", "digits"], "differ from the data that"),
         (["--manual-dir", "."], "Pass --data too"),
     ],
 )

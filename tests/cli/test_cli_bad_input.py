@@ -21,6 +21,8 @@ def bad_inputs(tmp: Path, cnn: Path) -> dict[str, tuple[list[str], str]]:
     (tmp / "full").mkdir()
     (tmp / "full" / "thesis.txt").write_text("mine")
     (tmp / "empty").mkdir()
+    (tmp / "model").mkdir()
+    (tmp / "model" / "model.keras").write_bytes(b"")
     for name in "abcdefghij":
         (tmp / "letters" / name).mkdir(parents=True)
         for i in range(3):
@@ -41,7 +43,7 @@ def bad_inputs(tmp: Path, cnn: Path) -> dict[str, tuple[list[str], str]]:
         "site": ([*train, "--dropout", "modul1=0.2"], "Did you mean 'module1'"),
         "layer": ([*train, "--dropout", "head=dropot:0.2"], "Did you mean 'dropout'"),
         "rate": ([*train, "--dropout", "1.2"], "rate=1.2"),
-        "mixed": ([*train, "--dropout", "0.2", "--dropout", "head=0.3"], 'must each be "pattern=spec"'),
+        "mixed": ([*train, "--dropout", "0.2", "--dropout", "head=0.3"], 'each must be "pattern=spec"'),
         "rate pattern": (
             [*train, "--dropout", "head=0", "--rate-schedule", "hed=0.1"],
             "Unknown dropout site 'hed'. Did you mean 'head'",
@@ -53,13 +55,13 @@ def bad_inputs(tmp: Path, cnn: Path) -> dict[str, tuple[list[str], str]]:
         "rates": ([*train, "--rate-schedule", "head=late:1.5"], "rate=1.5"),
         "rates mixed": (
             [*train, "--rate-schedule", "0.2", "--rate-schedule", "head=0.3"],
-            'must each be "pattern=schedule"',
+            'each must be "pattern=schedule"',
         ),
         "option": ([*train, "--option", "filtrs=3"], "Did you mean 'filters'"),
         "option form": ([*train, "--option", "filters"], '"name=value"'),
         "schedule": ([*train, "--schedule", "linear"], "schedule='linear'"),
-        "task": (["train", "unet", *train[2:]], "is a classification data set"),
-        "classes": ([*train, "--option", "num_classes=3"], "has 10 classes. Received: a model of 3"),
+        "task": (["train", "unet", *train[2:]], "is a data set for classification"),
+        "classes": ([*train, "--option", "num_classes=3"], "has 10 classes. Received: a model with 3 classes"),
         "channels": ([*train, "--option", "input_shape=(8, 8, 3)"], "but the model takes (8, 8, 3)"),
         "folder": (["train", "unet", "--data", str(tmp / "nowhere"), "--out", str(tmp / "out")], "nowhere"),
         "empty folder": (["train", "unet", "--data", str(tmp / "empty"), "--out", str(tmp / "out")], "empty"),
@@ -69,16 +71,17 @@ def bad_inputs(tmp: Path, cnn: Path) -> dict[str, tuple[list[str], str]]:
         ),
         "occupied demo": (["demo", "--out", str(tmp / "full")], "something that is not a demo"),
         "run": (["evaluate", str(tmp / "full")], "holds no finished run"),
+        "a model's folder": (["export", str(tmp / "model"), str(tmp / "out")], "but a model. Pass its file"),
         "no keras file": (
             ["evaluate", str(tmp / "full"), "--data", "digits"],
             "Expected a .keras file, or a folder",
         ),
         "no data": (["evaluate", str(cnn / "model.keras")], "To evaluate another model, pass its data: --data"),
         "data of archives": (["evaluate", str(cnn), "--manual-dir", str(tmp)], "Pass --data too"),
-        "other task": (["evaluate", str(cnn), "--data", str(tmp / "cells")], "is a segmentation data set"),
+        "other task": (["evaluate", str(cnn), "--data", str(tmp / "cells")], "is a data set for segmentation"),
         "other classes": (
             ["evaluate", str(cnn), "--data", str(tmp / "letters")],
-            "was trained on data that differ from those that 'letters' holds now",
+            "The data in 'letters' differ from the data that",
         ),
         "engine": (["serve", str(tmp), "--engine", "rays"], "Did you mean 'ray'"),
         "replicas": (["serve", str(tmp), "--replicas", "2"], "are for --engine ray"),

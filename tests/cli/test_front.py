@@ -119,7 +119,7 @@ def test_doctor(capsys):
         ({}, {}, None),
         ({"backend": "jax"}, {}, "KERAS_BACKEND=tensorflow"),
         ({"error": "ImportError: no"}, {}, "TensorFlow cannot be used: ImportError: no"),
-        ({}, {"TF_USE_LEGACY_KERAS": "1"}, "unset it"),
+        ({}, {"TF_USE_LEGACY_KERAS": "1"}, "unset this variable"),
     ],
 )
 def test_doctor_says_what_is_known_not_to_work(monkeypatch, found, environment, said):

@@ -164,7 +164,7 @@ TINY |= {
         wrong=(
             ({"filters": 0}, "filters=0"),
             ({"growth_rate": 0}, "growth_rate=0"),
-            ({"layers_per_block": (3,)}, "two ints or more"),
+            ({"layers_per_block": (3,)}, "at least two ints"),
             ({"layers_per_block": (3, 0)}, "layers_per_block=0"),
         ),
         **DENSE,

@@ -164,7 +164,7 @@ def test_a_drop_layer_that_does_more_is_left_and_named():
             return {**super().get_config(), "rate": self.rate}
 
     model = stack(DropAndScale(0.5, name="own"))
-    with pytest.warns(UserWarning, match=r"still draws random numbers.*'own' \(drop_and_scale:0.5\)"):
+    with pytest.warns(UserWarning, match=r"still draw random numbers.*'own' \(drop_and_scale:0.5\)"):
         models.strip_dropout(model)
 
 

@@ -231,7 +231,7 @@ def test_batches_are_found_for_all_kinds_of_inputs(make):
 def test_a_model_that_is_random_in_inference_is_copied_and_named():
     model = random_in_inference()
     models.retrofit(model, {})
-    with pytest.warns(UserWarning, match="still draws random numbers.*'permanent'"):
+    with pytest.warns(UserWarning, match="still draw random numbers.*'permanent'"):
         models.strip_dropout(model)
 
 

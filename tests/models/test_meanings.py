@@ -89,7 +89,7 @@ ENDINGS = {
         "a percentage": lambda h: kl.Rescaling(100.0)(kl.Softmax()(h)),
         "never negative": lambda h: conv(1, "relu")(h),
         "a share": lambda h: (lambda e: e / ops.sum(e, -1)[..., None])(ops.exp(h)),
-        "an exponential": lambda h: ops.exp(h - ops.logsumexp(h, -1, keepdims=True)),
+        "an exponential": lambda h: ops.exp(h - ops.logsumexp(h, (-1,), keepdims=True)),
     },
 }
 

@@ -82,8 +82,8 @@ def test_a_ramp_rises_over_the_sites_it_matches_and_later_entries_win():
             lambda: {"head": keras.layers.LayerNormalization()},
             "must keep the shape of its input and have no weights.*'head'",
         ),
-        (lambda: {5: 0.5}, "A key of a plan is a string.*Received: 5"),
-        (lambda: {5: models.ramp(0.0, 0.2)}, "A key of a plan is a string.*Received: 5"),
+        (lambda: {5: 0.5}, "A key of a plan must be a string.*Received: 5"),
+        (lambda: {5: models.ramp(0.0, 0.2)}, "A key of a plan must be a string.*Received: 5"),
         (lambda: {lambda site: True: 0.5}, "`retrofit` takes callables too"),
     ],
 )

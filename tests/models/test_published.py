@@ -88,7 +88,7 @@ def test_without_the_top_the_features_remain(name, options, shape):
 
 
 def test_a_paper_that_drops_in_the_top_alone_says_so_without_it():
-    with pytest.raises(ValueError, match="This model has none of the sites of its paper's dropout"):
+    with pytest.raises(ValueError, match="This model has none of the sites where its paper puts dropout"):
         models.build_model("vgg11", head="imagenet", include_top=False, dropout="paper", filters=2)
 
 

@@ -251,7 +251,9 @@ def test_calibrated_intervals_cover_and_the_command_uses_them(model, tmp_path, c
         "1 area"
     ].around(1, 0)
     for name, other in (("num samples", {"num_samples": 9}), ("input range", {"pixels": Pixels(0.0, 255.0)})):
-        with pytest.raises(ValueError, match=f"calibrated for another {name}.*num_samples=8.*--intervals samples"):
+        with pytest.raises(
+            ValueError, match=f"calibrated with other settings .*: {name}.*num_samples=8.*--intervals samples"
+        ):
             load_intervals(dataclasses.replace(predictor, **other), model, Measure())
     (model.with_name("grey.measurements.json")).unlink()
 

@@ -74,6 +74,6 @@ def test_a_file_takes_its_calibration_along(tmp_path):
     loaded.save(path)
     with pytest.raises(ValueError, match="holds no calibration. To make one, run: dropzoo calibrate"):
         serving.Calibration.load(path)
-    with pytest.raises(ValueError, match="a .keras file that exists"):
+    with pytest.raises(ValueError, match="an existing .keras file"):
         CAL.save(tmp_path / "none.keras")
     assert not (tmp_path / "none.keras").exists()

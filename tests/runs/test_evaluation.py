@@ -106,7 +106,7 @@ def test_a_temperature_is_fitted_on_the_validation_images_and_said():
     assert after["accuracy"] == before["accuracy"] and other == before == score(*test).figures()
     for missing in ({"validation": None}, {"test": None}):
         rest = training.Data(**{**data.__dict__, **missing})
-        with pytest.raises(ValueError, match="fitted on validation images and judged on test images"):
+        with pytest.raises(ValueError, match="fitted on validation images and evaluated on test images"):
             evaluation.fit_temperatures({"one": tf.identity}, rest)
 
 

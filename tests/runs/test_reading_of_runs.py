@@ -100,7 +100,7 @@ def test_void_pixels_do_not_count_in_calibrated_answers(data):
 @pytest.mark.parametrize("more", [{"patience": 2}, {"best": True}, {"warmup": 1.0}, {"ema": 0.9}])
 def test_snapshots_refuse_what_would_change_their_weights(more):
     RunConfig(model="x", data="digits", epochs=4, snapshots=2)
-    with pytest.raises(ValueError, match=r"--patience, --best, --warmup, --ema\), or pass --members N"):
+    with pytest.raises(ValueError, match="--patience, --best, --warmup and --ema, or pass --members N"):
         RunConfig(model="x", data="digits", epochs=4, snapshots=2, **more)
 
 
@@ -185,7 +185,7 @@ def test_an_export_says_what_is_scaled_by_the_range_of_values(finished, tmp_path
     assert status == 2 and "black at -1000 and white at 2000 (--value-range), and arrays of integers" in error
     monkeypatch.setattr(serving, "export_model", lambda model, path, num_samples, **options: path)
     status, out, error = command(capsys, "export", str(finished), target)
-    assert status == 0 and "(value - (-1000)) / 3000, cut to [0, 1]" in out, error
+    assert status == 0 and "(value - (-1000)) / 3000, clipped to [0, 1]" in out, error
 
 
 def test_options_are_written_as_they_were_given():
@@ -214,4 +214,7 @@ def test_a_stopped_run_goes_on_from_the_epochs_that_are_done(finished, tmp_path)
 
     with pytest.raises(KeyboardInterrupt):
         train_run(RunConfig.from_json({**saved, "epochs": 20}), finished, lines.append, show=stop)
-    assert any("continues from epoch 3 to 20; schedules are those of 20 epochs" in line for line in lines)
+    assert any(
+        "continues from epoch 3 to 20; from here on, the schedules are those of 20 epochs" in line
+        for line in lines
+    )

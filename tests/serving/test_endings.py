@@ -180,14 +180,14 @@ def test_what_is_no_ending():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: serving.MonteCarlo(model(3, "sigmoid")), "sigmoids of several outputs are task='multi_label'"),
+        (lambda: serving.MonteCarlo(model(3, "sigmoid")), "For several sigmoids, pass task='multi_label'"),
         (lambda: serving.MonteCarlo(model(3, "softmax"), task="multi_label"), "or one that ends in a sigmoid"),
         (lambda: serving.Ensemble([model(3), model(3, "sigmoid")]), "that ends in a sigmoid"),
         (
             lambda: training.Trainer(model(3, "softmax"), "adam", "mse", ["accuracy"], r_drop=1.0),
             "`r_drop` needs logits, but the model ends in a softmax",
         ),
-        (lambda: evaluation.log_probabilities(model(3, "sigmoid")), "sigmoids of several outputs"),
+        (lambda: evaluation.log_probabilities(model(3, "sigmoid")), "For several sigmoids"),
     ],
 )
 def test_what_contradicts_itself_is_refused(make, message):

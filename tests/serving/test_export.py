@@ -48,6 +48,7 @@ def images(name: str = "simple_cnn") -> np.ndarray:
     return np.random.default_rng(0).random((3, *SIZES[name], 1), "float32")
 
 
+@pytest.mark.costly(keep=0)  # the demo does it, too
 def test_answers_in_a_process_without_this_package(tmp_path):
     built = {name: build(name) for name in OPTIONS}
     for name, model in built.items():

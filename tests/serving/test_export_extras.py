@@ -81,7 +81,7 @@ def test_a_name_without_a_version_means_the_next(tmp_path):
     assert serving.export_model(small_cnn(), tmp_path / "cnn" / "10", 0).name == "10"
     assert serving.export_model(small_cnn(), tmp_path / "cnn", 0) == tmp_path / "cnn" / "11"
     assert sorted(p.name for p in (tmp_path / "cnn").iterdir()) == ["1", "10", "11", "2"]
-    with pytest.raises(ValueError, match="overwrite=True needs the version to replace"):
+    with pytest.raises(ValueError, match="overwrite=True needs the path of the version to replace"):
         serving.export_model(small_cnn(), tmp_path / "cnn", 2, overwrite=True)
 
 

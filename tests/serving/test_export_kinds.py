@@ -124,7 +124,7 @@ class TestPrecision:
             assert {layer.compute_dtype for layer in model._flatten_layers()} == {"float32"}
             assert model(values((5,))).dtype == tf.float32
         assert [layer.dtype_policy for layer in model._flatten_layers()] == policies
-        with pytest.raises(ValueError, match="fitted to answers in bfloat16.*calibrate that"):
+        with pytest.raises(ValueError, match="fitted to answers in bfloat16.*calibrate the new model"):
             with in_float32([model], "litert", calibrated=True):
                 pass
 

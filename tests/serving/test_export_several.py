@@ -308,7 +308,7 @@ def test_what_is_sampled_by_plain_passes_is_said(tmp_path):
     ("make", "options", "message"),
     [
         (two_outputs, {"task": {"probs": "binary"}}, "Unknown output in `task` 'probs'. Did you"),
-        (two_outputs, {"class_names": ["a", "b"]}, "must be a dict by output. Received"),
+        (two_outputs, {"class_names": ["a", "b"]}, "must be a dict with a list for each output. Received"),
         (
             two_outputs,
             {"task": TASKS, "class_names": {"prop": ["a"]}},

@@ -233,7 +233,7 @@ def test_a_model_of_standardised_images_takes_no_files(tmp_path):
 def test_a_range_that_the_graph_does_not_show_is_taken_with_a_warning():
     model = net(kl.Rescaling(1 / 255, name="scale"))
     with pytest.warns(
-        UserWarning, match="from 0 to 255 .*'scale'.*Received: input_range=.0, 1., which is used all the same"
+        UserWarning, match="from 0 to 255 .*'scale'.*Received: input_range=.0, 1., which is used anyway"
     ):
         assert taken_by(model, (0, 1)).range == (0, 1)
     assert taken_by(model, (0, 255)).source == "its layer 'scale'"

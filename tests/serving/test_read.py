@@ -155,7 +155,9 @@ SCALED = {
 def test_what_is_never_negative_and_above_one_is_no_logit(name):
     """Neither a softmax nor a sigmoid is applied to a percentage, a rating or a count."""
     model = model_of(SCALED[name])
-    with pytest.raises(ValueError, match="neither logits nor probabilities. Pass task='regression' for values"):
+    with pytest.raises(
+        ValueError, match="neither logits nor probabilities. If they are values, pass task='regression'"
+    ):
         serving.MonteCarlo(model, 2)(X)
     out = serving.MonteCarlo(model, 2, task="regression")(X)
     np.testing.assert_allclose(out["mean"], model(X), rtol=1e-4, atol=1e-5)
@@ -183,9 +185,7 @@ def test_what_is_said_is_compared_with_values():
     model = model_of(kl.Conv2D(3, 1))
     with pytest.raises(ValueError, match="from_logits=False says .* has values from"):
         serving.MonteCarlo(model, 2, from_logits=False)(X)
-    with pytest.raises(
-        ValueError, match="sigmoids of several outputs are task='multi_label', and from_logits=False"
-    ):
+    with pytest.raises(ValueError, match="For several sigmoids, pass task='multi_label'; .*from_logits=False"):
         serving.MonteCarlo(model_of(lambda h: kl.Activation("sigmoid")(h)), 2)
 
 

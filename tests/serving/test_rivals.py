@@ -203,9 +203,9 @@ def test_in_tiles():
 
 def test_bad_input(tmp_path):
     ensemble, tta, model = serving.Ensemble, serving.TestTimeAugmentation, small_cnn()
-    with pytest.raises(ValueError, match=r"list of models or paths, at least one. Received: \[\]"):
+    with pytest.raises(ValueError, match=r"list of at least one model or path. Received: \[\]"):
         ensemble([])
-    with pytest.raises(ValueError, match="list of models or paths.*Received: 'a.keras'"):
+    with pytest.raises(ValueError, match="list of at least one model or path.*Received: 'a.keras'"):
         ensemble("a.keras")
     with pytest.raises(ValueError, match="a .keras file or a folder.*Received: .*missing.keras"):
         ensemble([tmp_path / "missing.keras"])

@@ -232,7 +232,7 @@ def test_versions_that_cannot_be_served_leave_the_others_alone(tmp_path, plain_e
         running.core.versions.refresh()
         states = {s["version"]: s for s in running.get(CNN)[1]["model_version_status"]}
         assert {version: s["state"] for version, s in states.items()} == {"1": "AVAILABLE", "2": "END", "3": "END"}
-        assert "reach outside it: ReadFile" in states["3"]["status"]["error_message"]
+        assert "does not run such a model: ReadFile" in states["3"]["status"]["error_message"]
         assert running.post(f"{CNN}:predict", {"instances": x.tolist()})[0] == 200
         for version in ("2", "3"):
             shutil.rmtree(folder / version)

@@ -77,6 +77,8 @@ JPEG = tf.io.encode_jpeg(np.random.default_rng(0).integers(0, 256, (40, 40, 3), 
 IMAGES = {
     "no image": (b"no image", 400, "neither PNG nor JPEG"),
     "empty": (b"", 400, "neither PNG nor JPEG"),
+    "base64": (base64.b64encode(png(GREY)), 400, "seems to be in base64: send the bytes"),
+    "a data URL": (b"data:image/png;base64," + base64.b64encode(png(GREY)), 400, "seems to be in base64"),
     "a GIF": (b"GIF89a" + bytes(40), 400, "neither PNG nor JPEG"),
     "the start of a PNG": (png(GREY)[:20], 400, "header of the image cannot be read"),
     "a PNG cut short": (png(GREY)[:60], 400, "cannot be decoded; it may be truncated"),
@@ -90,6 +92,8 @@ IMAGES = {
 JSON = {
     "not JSON": (b"{", 400, "JSON Parse error"),
     "no text": (b"\xff\xfe\x00", 400, "JSON Parse error"),
+    "bare numbers": (np.ones(64, "float32").tobytes(), 400, "as NumPy saves it"),
+    "a typed array": ({"instances": [{str(i): 0.5 for i in range(64)}]}, 400, "56 others. For a typed array of"),
     "nothing": (b"", 400, "JSON Parse error"),
     "a deep nest": (b"[" * 90_000, 400, "JSON Parse error"),
     "a deep nest that closes": (b'{"instances":' + b"[" * 900 + b"]" * 900 + b"}", 400, "'images' must"),

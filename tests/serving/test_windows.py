@@ -84,7 +84,7 @@ def test_inside_a_layer(fold, drop):
             np.testing.assert_allclose(value, loop[name], atol=1e-5)
         np.testing.assert_allclose(folded(x[2:4])["mean"], loop["mean"][2:4], atol=1e-5)
     else:
-        with pytest.raises(ValueError, match="not those of the images in order; pass fold=1"):
+        with pytest.raises(ValueError, match="do not match the images one by one; pass fold=1"):
             serving.MonteCarlo(model, 5, fold=3, **options)
     if fold in ("windows", "all in one"):
         off = serving.MonteCarlo(model, 2, sites={"*": 0.0}, **options)(x)
@@ -109,7 +109,7 @@ def test_rows_out_of_order_have_masks_of_their_own(fold, sampling):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of masks that are not fixed
         mc = serving.MonteCarlo(model, 1, sampling, task="regression")
-    assert "its rows are not those of the images in order" in mc.plain_passes
+    assert "its rows do not match the images one by one" in mc.plain_passes
     dropped = FOLDS[fold][0](mc(x)["mean"]).numpy().reshape(8, -1) == 0
     assert len({tuple(row) for row in dropped}) == 8
 

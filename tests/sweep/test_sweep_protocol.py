@@ -52,12 +52,15 @@ def test_the_recommendation_is_made_on_the_calibrated_nll():
         ({"curve": FALLING}, "lowest in the last of 4 epochs"),
         ({"curve": []}, ""),
         ({"curve": [0.5]}, ""),
-        ({"train": 0.8, "validation": 0.78}, "this run underfits; more epochs before more dropout"),
+        ({"train": 0.8, "validation": 0.78}, "this run underfits; try more epochs before more dropout"),
         ({"train": 0.8, "validation": 0.78, "curve": FALLING}, "this run underfits"),
         ({"train": 0.8, "validation": 0.6}, ""),  # far from fitted, but the gap is larger
         ({"train": 0.97, "validation": 0.965}, ""),
         ({"train": float("nan")}, ""),
-        ({"train": 0.6, "validation": 0.58, "score": "mean_iou"}, "more of the training mean IoU is missing"),
+        (
+            {"train": 0.6, "validation": 0.58, "score": "mean_iou"},
+            "the training mean IoU is further from 1 than from the validation mean IoU",
+        ),
     ],
 )
 def test_trainings_that_were_too_short_are_told(given, warning):

@@ -103,7 +103,9 @@ def test_a_clear_effect_is_recommended_with_its_evidence():
     assert found.chosen.axes.sites == "dense*" and found.chosen.axes.rate == 0.3
     assert not found.within_noise and found.effect.mean == pytest.approx(-0.5, abs=0.02)
     words = " ".join(in_words(found))
-    assert re.search(r"Against the same without dropout: NLL -0\.\d{4}, 95 % interval .*, of 5 pairs", words)
+    assert re.search(
+        r"Compared with the same configuration without dropout: NLL -0\.\d{4}, 95 % interval .*, of 5 pairs", words
+    )
     assert "which played no part in the choice" in words and "among 7 plans" in words
     assert train_command(found.chosen.config) == (
         "dropzoo train simple_cnn --data digits --dropout 'dense*=0.3' --option 'filters=[4]' --option dense=8 "
@@ -129,7 +131,7 @@ def test_the_simpler_of_two_that_are_as_good_is_recommended():
 def test_a_single_seed_is_no_evidence():
     space = dataclasses.replace(SPACE, seeds=(0,))
     words = " ".join(in_words(recommend(swept(lambda axes: -axes.rate + 1, 0.0, space))))
-    assert "One run of each tells nothing about the spread" in words and "95 %" not in words
+    assert "One run of each says nothing about the spread" in words and "95 %" not in words
 
 
 def test_a_plan_of_which_most_runs_diverged_is_not_recommended():

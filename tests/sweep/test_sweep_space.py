@@ -208,11 +208,11 @@ BAD = {
     "engine": ([*SWEEP, "--plan", "paper", "--engine", "spark"], "`engine` must be"),
     "workers without ray": ([*SWEEP, "--plan", "paper", "--workers", "2"], "`workers` need engine="),
     "no such file": (["missing.py"], "No such file"),
-    "flags beside a file": (["space.py", "--rate", "0.1"], "--rate cannot be passed with a space in a file"),
+    "flags beside a file": (["space.py", "--rate", "0.1"], "--rate cannot be passed if a file defines the space"),
     "unknown flag": ([*SWEEP, "--site", "dense*"], "See: dropzoo sweep --help"),
     "resources without ray": ([*SWEEP, "--plan", "paper", "--resource", "cpu=2"], "`resources` need engine="),
     "a resource of no amount": ([*SWEEP, "--plan", "paper", "--resource", "cpu"], 'must be "name=amount"'),
-    "masks for a classifier": (["simple_cnn", "--data", "digit_scenes", "--plan", "paper"], "gives one label"),
+    "masks for a classifier": (["simple_cnn", "--data", "digit_scenes", "--plan", "paper"], "returns one label"),
 }
 
 

@@ -117,7 +117,7 @@ def test_files_that_are_no_images_are_counted(tmp_path):
             picture(tmp_path / name / f"{n}.jpg")
         (tmp_path / name / "Thumbs.db").write_bytes(b"x")
         (tmp_path / name / "notes.heic").write_bytes(b"x")
-    with pytest.warns(UserWarning, match="Left out files whose endings are not those of images: 2 .heic"):
+    with pytest.warns(UserWarning, match="Left out files without the ending of an image file: 2 .heic"):
         source = read_folder(tmp_path, Reading())
     assert any("skipped: 2" in note for note in source.summary.notes)
 
@@ -126,7 +126,7 @@ def test_an_image_in_two_splits_is_named(tmp_path):
     train_and_test(tmp_path)
     first, second = tmp_path / "train" / "cat" / "0.jpg", tmp_path / "test" / "dog" / "0.jpg"
     second.write_bytes(first.read_bytes())
-    with pytest.warns(UserWarning, match="in the training set and again in another") as said:
+    with pytest.warns(UserWarning, match="in the training set and in another") as said:
         read_folder(tmp_path, Reading())
     assert str(first) in str(said[0].message) and str(second) in str(said[0].message)
 
@@ -190,11 +190,11 @@ def test_files_of_equal_size_are_compared_up_to_a_limit(tmp_path, monkeypatch):
             for n in range(2):
                 (tmp_path / split / name).mkdir(parents=True, exist_ok=True)
                 np.save(tmp_path / split / name / f"{n}.npy", np.full((*SIZE, 3), n, np.uint8))
-    with pytest.warns(UserWarning, match="images are in the training set and again in another"):
+    with pytest.warns(UserWarning, match="images are in the training set and in another"):
         read_folder(tmp_path, Reading(validation_split=0))
     monkeypatch.setattr(folders, "_MOST_TO_COMPARE", 1000)
     source = read_folder(tmp_path, Reading(validation_split=0))
-    assert "it is not known whether images of the training set are in another" in source.summary.notes[-1]
+    assert "it is not known whether training images are in another" in source.summary.notes[-1]
 
 
 def test_balance_draws_all_classes_equally_often(tmp_path):
@@ -226,7 +226,7 @@ def test_masks_among_the_images_of_classes_are_doubted(tmp_path):
         for n in range(4):
             picture(tmp_path / name / f"{name} ({n}).png")
             mask(tmp_path / name / f"{name} ({n})_mask.png", np.stack([ids()] * 3, -1))
-    with pytest.warns(UserWarning, match=r"8 images bear the name of another.*--masks"):
+    with pytest.warns(UserWarning, match=r"8 images have the name of another image.*--masks"):
         read_folder(tmp_path, Reading())
     source = read_folder(tmp_path, Reading(images="**/*.png", masks="**/*_mask.png"))
     assert source.task == "segmentation" and counts(source) == (5, 1, 2)

@@ -133,7 +133,7 @@ def test_a_signal_saves_says_where_and_ends(tmp_path, whole, number, code):
         process.send_signal(number)
         output = process.communicate()[0]
     assert process.returncode == code, output
-    assert f"{number.name}: stopping after the steps that run" in output
+    assert f"{number.name}: stopping after the current steps" in output
     newest = max(tmp_path.glob(CHECKPOINTS))
     assert f"Interrupted. Saved to {newest}" in output
     assert ("Traceback" in output) == (number == signal.SIGINT)  # Python's own way to end by Ctrl-C

@@ -148,9 +148,7 @@ def test_coco_images_of_one_name_in_the_folders_of_splits(tmp_path):
     for sample in read_folder(tmp_path, Reading(validation_split=0)).summary.samples:
         assert sample.image.parent.name == f"{sample.split}2017"
     picture(tmp_path / "more" / "train2017" / "1.png")
-    with pytest.raises(
-        ValueError, match="1 images that .* lists are missing, or several files have their name: 1"
-    ):
+    with pytest.raises(ValueError, match="lists 1 images for which there is no file, or more than one: 1"):
         read_folder(tmp_path, Reading())
 
 
@@ -181,7 +179,7 @@ def test_lines_of_lists_that_name_no_single_image_are_said(tmp_path):
         for n in range(4):
             picture(tmp_path / folder / f"{n}.png", 60 * n)
     (tmp_path / "test.txt").write_text("cat/0.png cat\n1\nowl\n")
-    with pytest.warns(UserWarning, match="2 lines of lists of splits .*: 1 in test.txt, owl in test.txt"):
+    with pytest.warns(UserWarning, match="2 lines in the lists of splits .*: 1 in test.txt, owl in test.txt"):
         source = read_folder(tmp_path, Reading())
     assert source.test.count == 1
 

@@ -65,9 +65,13 @@ def table(*rows):
         (greys, {}, "must hold 0 and one other value. Received: .*more.png with 48 values.*--masks-as threshold"),
         (broken, {}, "Cannot read .*more.png.*--broken skip"),
         (spare, {}, "masks without an image: .*other_1.png"),
-        (organs, {}, "differ in words: liver, spleen.*class ids"),
-        (annotators, {}, "differ in words: ndho, stho.*--split-file"),
-        (names_without_files, {}, "train.csv holds masks as run lengths, but its first names"),
+        (organs, {}, "tells them apart: liver, spleen.*class ids"),
+        (annotators, {}, "tells them apart: ndho, stho.*--split-file"),
+        (
+            names_without_files,
+            {},
+            "train.csv holds masks as run lengths, but the first images that it names do not exist",
+        ),
         (numbered, {"mask_suffix": "_1"}, "masks without an image: cell_10_2.png"),
         (nuclei, {"masks_as": "ids"}, "mask of a single object of one class.*--masks-as"),
         (ships, {"masks_as": "palette"}, "outlines or run lengths, which hold no values.*--masks-as"),
@@ -100,7 +104,7 @@ def test_masks_that_cover_each_other_are_doubted(tmp_path):
     for n in range(4):
         for person in range(3):
             mask(tmp_path / "masks" / f"{n}_{person}.png", FIRST)
-    with pytest.warns(UserWarning, match="cover each other.*several people.*--split-file"):
+    with pytest.warns(UserWarning, match="overlap.*several people.*--split-file"):
         read_folder(tmp_path, Reading())
 
 
@@ -114,7 +118,7 @@ def test_many_masks_are_looked_at_in_part(tmp_path, monkeypatch):
     monkeypatch.setattr(classes, "_MOST_LOOKED_AT", 4)
     nuclei(tmp_path)
     summary = read_folder(tmp_path, Reading()).summary
-    assert "shares of the classes are those of 2 of the images" in " ".join(summary.notes)
+    assert "shares of the classes were estimated from 2 of the images" in " ".join(summary.notes)
     assert sum(sum(row.values()) for row in summary.counts.values()) == 2 * 48
     every = read_folder(tmp_path, Reading(broken="skip")).summary  # as in `inspect`
     assert sum(sum(row.values()) for row in every.counts.values()) == 5 * 48

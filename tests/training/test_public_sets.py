@@ -180,11 +180,11 @@ GLOBS = {"images": "**/images/*", "masks": "**/1st_manual/*"}
     [
         (isic, {}, {"train": 3, "validation": 3}, ""),
         (pets, {}, {"train": 4, "test": 2}, ""),
-        (voc, {}, {"train": 4, "validation": 2}, "3 images are in no list of a split"),
+        (voc, {}, {"train": 4, "validation": 2}, "3 images are not in the list of any split"),
         (drive, GLOBS, {"train": 4, "test": 2}, ""),
         (unlabelled_test, {}, {"train": 4}, "2 images are in splits without masks"),
         (bare_test, {}, {"train": 4}, "holds 2 images without masks"),
-        (coco2017, {}, {"train": 4, "validation": 2}, "2 images are in no list of annotations"),
+        (coco2017, {}, {"train": 4, "validation": 2}, "2 images are not in any file of annotations"),
     ],
     ids=lambda each: getattr(each, "__name__", ""),
 )

@@ -56,6 +56,7 @@ def test_the_loss_is_the_weighted_sum_and_metrics_are_those_of_full_size():
     assert float(found["accuracy"]) == pytest.approx(right, abs=1e-6)
 
 
+@pytest.mark.costly(keep=0)
 def test_it_trains_the_model_with_the_trainer_and_its_schedules(tmp_path):
     model = build(dropout={"bottleneck*": 0.1})
     deep = training.DeepSupervision(model)
@@ -111,6 +112,11 @@ class OwnStep(keras.Model):
         return {}
 
 
+def own_step():
+    model = build()
+    return OwnStep(model.input, model.output)
+
+
 @pytest.mark.costly(keep=3)
 @pytest.mark.parametrize(
     "make, match",
@@ -119,7 +125,7 @@ class OwnStep(keras.Model):
         (lambda: training.DeepSupervision(build(depth=1)), "does not have several stages"),
         (lambda: training.DeepSupervision(models.build_model("lenet5")), "one mask of logits"),
         (lambda: training.DeepSupervision(ending(build(), "softmax"), ["decoder1_conv1"]), "ends in a softmax"),
-        (lambda: training.DeepSupervision(OwnStep(*[keras.Input((8, 8, 1))] * 2)), "has its own"),
+        (lambda: training.DeepSupervision(own_step()), "has its own"),
         (
             lambda: Trainer(training.DeepSupervision(build()), r_drop=1.0),
             "`r_drop` needs a model with a single output",

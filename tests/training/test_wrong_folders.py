@@ -101,7 +101,7 @@ def test_tiffs_that_are_wrong(tmp_path, image, message):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (dict(data_dir="x"), "`data_dir` and `manual_dir` are for TFDS names"),
+        (dict(data_dir="x"), "`data_dir` and `manual_dir` are only for TFDS names"),
         (dict(augment="crop=7"), "`crop` must fit in the images of 6x8. Received: crop=(7, 7)"),
         (dict(augment="saturation=0.5", num_channels=1), "`saturation` needs RGB images"),
         (dict(validation_split=0.99), "No training image is left"),

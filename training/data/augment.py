@@ -90,8 +90,9 @@ class Augment:
             object.__setattr__(self, "crop", check_pair(self.crop, "crop"))
         elif self.foreground:
             raise ValueError(
-                "`foreground` is the fraction of random windows that show foreground: pass their size too, as in "
-                f'"crop=128,foreground=0.33". Received: foreground={self.foreground!r} without `crop`'
+                "`foreground` is the fraction of crops that are placed around foreground: pass the size of the "
+                f'crops too, as in "crop=128,foreground=0.33". Received: foreground={self.foreground!r} without '
+                "`crop`"
             )
 
     def check(self, height: int | None, width: int | None, channels: int, masks: bool = True) -> None:

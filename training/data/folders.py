@@ -147,8 +147,8 @@ def _pages(table: Table, facts: dict[Path, Facts], reading: Reading) -> Table:
     most = max(facts[sample.image].channels * facts[sample.image].is_open for sample in table.samples)
     if most > _USUAL_CHANNELS and not stacks and reading.pages == "auto":
         table.doubts.append(
-            f"Images have {most} channels. If these are images of their own, such as slices, pass pages='images' "
-            "(--pages images), and pages='channels' if not"
+            f"Images have {most} channels. If each channel is a separate image, such as a slice, pass "
+            "pages='images' (--pages images); otherwise, pass pages='channels'"
         )
     if not stacks:
         return table
@@ -162,7 +162,7 @@ def _pages(table: Table, facts: dict[Path, Facts], reading: Reading) -> Table:
             )
         samples += [dataclasses.replace(sample, page=page) for page in range(count)] if count > 1 else [sample]
     note = (
-        f"{len(stacks):,} files are stacks, of which each page is an image: {len(samples):,} images in all. If "
+        f"{len(stacks):,} files are stacks, in which each page is an image: {len(samples):,} images in all. If "
         "the pages are channels of one image, pass pages='channels' (--pages channels)"
     )
     return dataclasses.replace(table, samples=samples, doubts=[*table.doubts, note])
@@ -204,12 +204,12 @@ def _compare(table: Table) -> None:
     doubles = find_doubles(table.samples, _MOST_TO_COMPARE)
     if doubles is None:
         table.notes.append(
-            "Too many files have equal sizes to be compared: it is not known whether images of the training set "
+            "So many files have equal sizes that they were not compared: it is not known whether training images "
             "are in another set too"
         )
     elif doubles:
         first, second = doubles[0]
         table.doubts.append(
-            f"{len(doubles):,} images are in the training set and again in another, such as {first.image} and "
+            f"{len(doubles):,} images are in the training set and in another set too, such as {first.image} and "
             f"{second.image} ({second.split})"
         )

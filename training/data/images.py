@@ -50,7 +50,7 @@ def read_images(
 
 def other_channels(first: Path, channels: int, path: Path, other: int, mixed: bool) -> ValueError:
     """Returns the error for images of several numbers of channels."""
-    advice = ". To turn them all grey or RGB pass `num_channels` (--channels), 1 or 3" if mixed else ""
+    advice = ". To convert all of them to grey or RGB, pass `num_channels` (--channels), 1 or 3" if mixed else ""
     return ValueError(
         f"All images must have the same number of channels. Received: {first} with {channels} and {path} with "
         f"{other}{advice}"
@@ -250,7 +250,7 @@ def usual(image: np.ndarray, path: Path, value_range: tuple[float, float] | None
     if image.dtype in (np.uint8, np.uint16):
         return image
     ways = (
-        "Pass the values that are to be black and white as `value_range` (--value-range), such as "
+        "Pass the values to read as black and as white: `value_range` (--value-range), such as "
         f"{_round(image.min())},{_round(image.max())}"
     )
     if image.dtype.kind != "f":

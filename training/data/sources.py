@@ -22,7 +22,7 @@ def read_source(
     if folder := find_folder(name):
         if data_dir or manual_dir:
             raise ValueError(
-                f"`data_dir` and `manual_dir` are for TFDS names. Received one with the folder {name}"
+                f"`data_dir` and `manual_dir` are only for TFDS names. Received one of them with the folder {name}"
             )
         return read_folder(folder, reading)
     for field in dataclasses.fields(Reading):

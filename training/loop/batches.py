@@ -55,8 +55,8 @@ def check_r_drop(model: keras.Model, r_drop: float) -> None:
         )
     if ending := output_activation(model):
         raise ValueError(
-            f"`r_drop` needs logits, but the model ends in a {ending}. Remove it from the model: MonteCarlo and "
-            f"exports convert logits to probabilities. Received: r_drop={r_drop}"
+            f"`r_drop` needs logits, but the model ends in a {ending}. Remove the {ending} from the model: "
+            f"MonteCarlo and exports convert logits to probabilities. Received: r_drop={r_drop}"
         )
 
 
@@ -112,7 +112,7 @@ def endless(name: str) -> ValueError:
     """Returns the error for data whose epochs have no known length."""
     return ValueError(
         f"`{name}` never ends, or its length is not known: pass `{STEPS[name]}`, the number of batches of an "
-        "epoch, or bound a dataset with .take(batches)"
+        "epoch, or limit a dataset with .take(batches)"
     )
 
 

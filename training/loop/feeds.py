@@ -180,8 +180,8 @@ class Generator(Stream):
             yield from map(as_batch, data)
 
         resumes = (
-            "A resumed run reads the generator from the start and skips the batches that it has trained on: it is "
-            "exact if the generator gives the same batches each time it is made"
+            "A resumed run reads the generator from the start and skips the batches that it has trained on: the "
+            "result is exact if the generator gives the same batches each time it is created"
         )
         dataset = tf.data.Dataset.from_generator(draw, output_signature=merged_spec(first)).prefetch(
             tf.data.AUTOTUNE

@@ -30,8 +30,8 @@ _FORMS = (
     "arrays (x, y) or (x, y, sample_weight). For other data, make a dataset with tf.data.Dataset.from_generator"
 )
 _REREAD = (
-    "A resumed run reads the dataset up to where it stopped: it is exact if the dataset gives the same batches "
-    "each time"
+    "A resumed run reads the dataset up to where it stopped: the result is exact if the dataset gives the same "
+    "batches each time"
 )
 
 

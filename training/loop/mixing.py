@@ -106,8 +106,8 @@ def check_mix(value: object, name: str) -> float:
 def of_masks() -> ValueError:
     """Returns the error for a model whose answers have more axes than a vector for each example."""
     return ValueError(
-        "`mixup` and `cutmix` are for models that answer with one vector for each image, and this one answers "
-        "with a map. For masks, change the images with `augment`, such as elastic=8"
+        "`mixup` and `cutmix` are for models that return one vector for each image, but this model returns a "
+        "map. For masks, change the images with `augment`, such as elastic=8"
     )
 
 

@@ -38,8 +38,8 @@ class Numbered(Feed):
     """A `keras.utils.PyDataset`, whose batches have numbers, read by its workers."""
 
     resumes = (
-        "A resumed run reads the rest of the epoch from the PyDataset, in the same order: it is exact if a batch "
-        "depends only on its index and on the calls of `on_epoch_begin` and `on_epoch_end`"
+        "A resumed run reads the rest of the epoch from the PyDataset, in the same order: the result is exact if "
+        "a batch depends only on its index and on the calls of `on_epoch_begin` and `on_epoch_end`"
     )
 
     def __init__(self, name: str, data: keras.utils.PyDataset, order: Order) -> None:

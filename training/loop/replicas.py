@@ -166,7 +166,7 @@ def lost_worker_named(strategy: tf.distribute.Strategy | None, last: Callable[[]
         if not multi_worker(strategy):
             raise
         raise RuntimeError(
-            "Another worker is gone, or did not answer in time. Start all workers again: "
-            f"{f'the run continues from {last()}' if last() else 'without a checkpoint the run starts again'}.\n"
+            "Another worker is gone, or did not answer in time. Start all workers again: the run "
+            f"{f'continues from {last()}' if last() else 'starts from the beginning: there is no checkpoint'}.\n"
             f"TensorFlow says: {str(error)[:300]}"
         ) from error

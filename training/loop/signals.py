@@ -57,4 +57,4 @@ class StopSignals:
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.received = number
         self.__exit__()
-        print(f"\n{signal.Signals(number).name}: stopping after the steps that run; once more to stop at once")
+        print(f"\n{signal.Signals(number).name}: stopping after the current steps; a second signal stops at once")

@@ -77,7 +77,7 @@ def run_workers(command: Sequence[str], count: int, grace: float = 30.0) -> int:
             status = status or next(filter(None, (worker.poll() for worker in workers)), 0)
             if status and deadline is None:
                 deadline = time.monotonic() + grace
-                print(f"A worker ended with status {status}; the others follow", file=sys.stderr)
+                print(f"A worker ended with status {status}; the others are stopped", file=sys.stderr)
             if deadline is not None and time.monotonic() > deadline:
                 break
             with contextlib.suppress(KeyboardInterrupt):  # the workers get Ctrl-C too, and save their state

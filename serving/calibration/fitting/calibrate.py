@@ -204,7 +204,9 @@ def _check_classes(classes: Sequence[int] | None, width: int) -> tuple[int, ...]
         return tuple(range(width))
     chosen = tuple(dict.fromkeys(classes))
     if not chosen or not all(isinstance(k, (int, np.integer)) and 0 <= k < width for k in chosen):
-        raise ValueError(f"`classes` must be numbers from 0 to {width - 1}, at least one. Received: {classes!r}")
+        raise ValueError(
+            f"`classes` must hold at least one number, each from 0 to {width - 1}. Received: {classes!r}"
+        )
     return tuple(map(int, chosen))
 
 
@@ -218,7 +220,7 @@ def _check_examples(
     if missing := [k for k in needed if not heldout.images_with(k)]:
         raise ValueError(
             f"Each class needs held-out examples. Received: none of class {', '.join(map(str, missing))}. Add "
-            f"images of this class; or leave it out of `classes`, and pass temperature=True in place of "
+            f"images of this class; or leave it out of `classes`, and pass temperature=True instead of "
             f"'per_class'"
         )
 

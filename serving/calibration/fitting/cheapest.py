@@ -89,7 +89,7 @@ def cheapest_sites(mc: MonteCarlo, images: Any, labels: Any, keep: float = 0.95)
     output = mc.reader.outputs[0]
     if output.kind == "regression":
         raise ValueError(
-            "`cheapest_sites` needs answers that are either right or wrong, which those of a regression are not. "
+            "`cheapest_sites` needs answers that are right or wrong; the answers of a regression are neither. "
             "Received: a regression model"
         )
     truth = check_labels(np.asarray(labels), output.kind, output.shape)
@@ -152,7 +152,7 @@ def _auroc(sampler: MonteCarlo, images: Any, truth: np.ndarray, kind: str) -> fl
     positive = int(error.sum())
     if positive in (0, len(error)):
         raise ValueError(
-            "The images must have right and wrong answers, so that errors can be found. "
+            "Some of the model's answers must be right and some wrong, so that the sites can be compared. "
             f"Received: {positive} errors in {len(error)} answers"
         )
     ranks = stats.rankdata(doubt)[error].sum()

@@ -63,7 +63,7 @@ class MaskPromise(Promise):
         for k in terms.classes:
             n = int(self._n[k])
             if not n:
-                which = "of" if self.name == "miss" else "in which the model sees"
+                which = "of" if self.name == "miss" else "in which the model finds"
                 raise ValueError(
                     f"`{self.name}` needs held-out images {which} each class. Received: none for class {k}. Add "
                     f"images of this class, or leave it out with `classes`"

@@ -58,7 +58,7 @@ def search(source: Source, heldout: HeldOut, part: set[int], tempers: bool, verb
             else "a model without dropout whose rate can be set"
         )
         raise ValueError(
-            "sites='search' needs a model with dropout; models.retrofit adds some to any model, trained or not. "
+            "sites='search' needs a model with dropout; models.retrofit adds dropout to any model. "
             f"Received: {what}"
         )
     if len(part) < LEAST_IMAGES:

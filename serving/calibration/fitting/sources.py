@@ -168,7 +168,7 @@ def source_of(predictor: Any, task: str | None, example: Any, from_logits: bool 
         raise ValueError(f"`task` must be the task of the predictor, {predictor.task!r}. Received: task={task!r}")
     if from_logits not in (None, predictor.from_logits):
         raise ValueError(
-            f"The predictor has from_logits={predictor.from_logits!r}: make it with the other value. "
+            f"The predictor has from_logits={predictor.from_logits!r}: create it with the other value. "
             f"Received: from_logits={from_logits!r}"
         )
     if predictor.calibration is not None:

@@ -54,7 +54,7 @@ def bench(
         float, typer.Option("--seconds", min=0.1, help="About how long to measure the input pipeline, in seconds.")
     ] = 5.0,
 ) -> None:
-    """Times the training steps (with and without XLA) and the input pipeline, and says which of the two is slower.
+    """Measures which is slower: the input pipeline or the training steps (with and without XLA).
 
     Example: dropzoo bench unet --data digit_scenes --dropout 0.3 --option filters=16
     """

@@ -26,9 +26,9 @@ def calibrate(
         list[str] | None,
         typer.Option(
             "--guarantee",
-            help='Repeatable: a guarantee and its largest error rate, such as "miss=0.1". For image '
-            "classification: set (the classes that may be true), error (ask a human). For masks: miss (outer "
-            "mask), false (inner mask), error.",
+            help='Repeatable: a guarantee and its largest error rate, such as "miss=0.1". For labels of images: '
+            "set (the classes that may be true), error (ask a human). For masks: miss (outer mask), false (inner "
+            "mask), error. For multi-label models and regression, use serving.calibrate in Python.",
         ),
     ] = None,
     data: Annotated[
@@ -46,9 +46,9 @@ def calibrate(
         str | None,
         typer.Option(
             "--sites",
-            help="search: choose which sites drop at inference, and at which fraction of their rates, or choose "
-            "one pass without dropout. as_is: keep sites and rates. The default is search if the model has "
-            "dropout.",
+            help="search: find the sites that should drop in inference, and the fraction of their rates; if one "
+            "pass without dropout is as good, use that. as_is: keep sites and rates. The default is search if the "
+            "model has dropout.",
         ),
     ] = None,
     temperature: Annotated[
@@ -141,7 +141,7 @@ def _calibrate_measurements(run: Path, calibrated: "Calibrated", wanted: "Calibr
         intervals_file(run).unlink(missing_ok=True)
         say(f"dropzoo measure has no calibrated intervals: {error}")
         return
-    say(f"Saved {path}, with the intervals of dropzoo measure")
+    say(f"Saved {path}, with the intervals for dropzoo measure")
 
 
 def _levels(values: list[str] | None) -> dict[str, float]:

@@ -33,8 +33,8 @@ class FolderOptions:
         str | None,
         _option(
             "--masks-as",
-            text="Meaning of mask values: ids, instances (single objects, which scores keep apart), threshold or "
-            "threshold=128, palette or palette=FILE, alpha.",
+            text="Meaning of mask values: ids, instances (a number for each object; scores treat each object "
+            "separately), threshold or threshold=128, palette or palette=FILE, alpha.",
         ),
     ] = None
     ignore_class: Annotated[

@@ -105,9 +105,11 @@ def problems(required: dict[str, str], found: dict[str, Any]) -> list[str]:
             "the commands need KERAS_BACKEND=tensorflow"
         )
     if os.environ.get("TF_USE_LEGACY_KERAS", "0").lower() in ("1", "true"):
-        said.append("TF_USE_LEGACY_KERAS is set, so that tf.keras is Keras 2, which dropzoo refuses: unset it")
+        said.append(
+            "TF_USE_LEGACY_KERAS is set, so tf.keras is Keras 2, which dropzoo refuses: unset this variable"
+        )
     if shutil.which("nvidia-smi") and not any("GPU" in each for each in found["devices"]):
-        said.append("There is a driver of NVIDIA, but TensorFlow sees no GPU: pip install '.[gpu]'")
+        said.append("An NVIDIA driver is installed, but TensorFlow sees no GPU: pip install '.[gpu]'")
     for name, other in _SAME.items():
         if installed(name) and installed(other):
             said.append(f"{name} and {other} are both installed, in one folder: uninstall both and install one")

@@ -16,7 +16,7 @@ _OPTIONS = {
     "task=": "--task ",
     "sites='search'": "--sites search",
     "temperature='per_class'": "--temperature per_class",
-    "temperature=True in place of 'per_class'": "--temperature one in place of per_class",
+    "temperature=True instead of 'per_class'": "--temperature one instead of per_class",
     "`classes`": "--classes",
     " format=": " --format ",
     " precision=": " --precision ",

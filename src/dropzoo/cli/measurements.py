@@ -106,9 +106,12 @@ def measure(
         known = {} if intervals == "samples" else load_intervals(predictor, model, how)
         report = measure_into(predictor, paths or [], out, how, known, saved, shown, overwrite)
     if not known and report.rows and predictor.num_samples < 2:
-        say("The model has no dropout, so its intervals have no width: --calibrate DATA makes them hold")
+        say("The model has no dropout, so its intervals have no width. To calibrate them, pass --calibrate DATA")
     elif not known and report.rows:
-        say("The intervals are those of the samples, and may be too narrow: --calibrate DATA makes them hold")
+        say(
+            "The intervals are those of the samples, and may be too narrow. To calibrate them, pass --calibrate "
+            "DATA"
+        )
     for path in report.written:
         say(f"Saved {path}")
     end(report.failed, len({(row["image"], row.get("page")) for row in report.rows}))

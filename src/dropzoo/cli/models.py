@@ -95,7 +95,10 @@ def plot(
     dropout: DropoutOption = None,
     option: ModelOptions = None,
     size: Annotated[
-        int, typer.Option("--size", min=1, help="Height and width of the images, if the model takes any size.")
+        int,
+        typer.Option(
+            "--size", min=1, help="Height and width of the images, if the model takes images of any size."
+        ),
     ] = 128,
 ) -> None:
     """Draws a network with its dropout sites, for a paper or a slide.
@@ -122,7 +125,7 @@ def retrofit(
     strip: Annotated[bool, typer.Option("--strip", help="Remove all dropout instead of adding any.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
 ) -> None:
-    """Adds dropout to an existing model and reports on it, or removes all dropout.
+    """Adds dropout to an existing model and reports how much each site drops, or removes all dropout.
 
     Example: dropzoo retrofit mine.keras --dropout "before:Dense=0.5" -o mine_with_dropout.keras
     """

@@ -11,7 +11,12 @@ import typer
 from dropzoo.cli.parsing import parse_augment, parse_size
 
 DataOption = Annotated[str, typer.Option("--data", help="digits, digit_scenes, a TFDS name, or a folder.")]
-AugmentOption = Annotated[str | None, typer.Option("--augment", help='"yes" (mild), or "rotation=15,crop=128".')]
+AugmentOption = Annotated[
+    str | None,
+    typer.Option(
+        "--augment", help='Random augmentation: "yes" (mild), or your own, as in "rotation=15,crop=128".'
+    ),
+]
 DropoutOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -162,8 +167,9 @@ class TrainingOptions:
         str,
         typer.Option(
             "--balance",
-            help="For rare classes. weights: weight classes by the median frequency of their images or pixels; "
-            "sampling: show images of all classes equally often; none.",
+            help="For rare classes. weights: give rare classes more weight in the loss (the median frequency of "
+            "the classes, in images or pixels, divided by that of the class); sampling: show images of all "
+            "classes equally often; none.",
             rich_help_panel=_HOW,
         ),
     ] = "none"

@@ -112,7 +112,7 @@ def _by_pattern(option: str, form: str, values: list[str]) -> dict[str, Any]:
     for value in values:
         pattern, equals, spec = value.partition("=")
         if not equals or not pattern or not spec:
-            raise ValueError(f'Several {option} must each be "{form}". Received: {value!r}')
+            raise ValueError(f'If {option} is passed several times, each must be "{form}". Received: {value!r}')
         plan[pattern] = None if spec == "none" else _number(spec)
     return plan
 

@@ -62,7 +62,9 @@ class Computing:
     batch_size: Annotated[
         int | None,
         typer.Option(
-            "--batch-size", min=1, help="Number of images or tiles at a time. By default it depends on their size."
+            "--batch-size",
+            min=1,
+            help="Number of images or tiles at a time. By default, this depends on their size.",
         ),
     ] = None
     tile: Annotated[
@@ -92,15 +94,15 @@ def predict(
         typer.Option(
             "--save",
             help="What to write for masks: mask, probabilities, entropy, mutual_information, inner, outer, "
-            'overlay, picture, values, deviation, lower, upper; or "none". By default mask,picture; mask,entropy '
-            "for a multi-label model; values,deviation for a regression.",
+            'overlay, picture, values, deviation, lower, upper; or "none". Default: "mask,picture"; for a '
+            'multi-label model, "mask,entropy"; for a regression, "values,deviation".',
         ),
     ] = None,
     form: Annotated[
         str,
         typer.Option(
             "--format",
-            help="png (maps with fractions are written as TIFF), tiff, or npz with all arrays of an image.",
+            help="png (maps of floats are written as TIFF), tiff, or npz with all arrays of an image.",
         ),
     ] = "png",
     table: Annotated[
@@ -120,7 +122,7 @@ def predict(
         ),
     ] = False,
 ) -> None:
-    """Predicts labels or masks of images, with the model's uncertainty: a table of labels, or masks as files.
+    """Predicts labels (as a table) or masks (as files) of images, with the model's uncertainty.
 
     Run the same command again to continue after a stop, or to add images. Files that cannot be read are listed at
     the end; the exit status is then 1.
@@ -236,7 +238,10 @@ def _print_labels(rows: list["Row"]) -> None:
         table.add_row(*map(escape, (f"{row['image']}{page}", *cells)))
     console.print(table)
     if len(labelled) > _SHOWN:
-        say(f"... and {len(labelled) - _SHOWN} more images, which the model is surer of: see --table")
+        say(
+            f"... and {len(labelled) - _SHOWN} more images, of which the model is more certain; --table writes "
+            "all of them"
+        )
 
 
 def _print_whole(rows: list["Row"]) -> None:

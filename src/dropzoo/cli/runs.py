@@ -59,7 +59,7 @@ def evaluate(
         Path | None,
         typer.Option(
             "--plots",
-            help="Folder for scores (CSV), plots and an HTML page; with --mc, also for the most and least "
+            help="Folder for scores (CSV), plots and an HTML page; with --mc, it also gets the most and least "
             "certain images.",
         ),
     ] = None,
@@ -67,7 +67,7 @@ def evaluate(
         str | None,
         typer.Option(
             "--ood",
-            help="Another data set, to test whether the model is less certain about its images than about yours "
+            help="Another data set, whose images the model should be less certain about than about yours "
             "(out-of-distribution detection).",
         ),
     ] = None,
@@ -83,9 +83,9 @@ def evaluate(
     """Evaluates a model on test images: accuracy, IoU, NLL, calibration, and the quality of its uncertainty.
 
     Images are scaled to the pixel range that the model takes: --input-range, or else the range of its training
-    images, or else the range that its first layers imply (such as Rescaling). If the data are a folder without a
-    split of its own, the last fifth of each class is the test set, as in training; --split all uses all images. If
-    the model has a calibration, the calibrated answers are evaluated too, and the guarantees are checked.
+    images, or else the range that its first layers imply (such as Rescaling). In a folder without a split of its
+    own, the last fifth of each class is the test set, as in training; --split all uses all images. If the model
+    has a calibration, the calibrated answers are evaluated too, and the guarantees are checked.
 
     Example: dropzoo evaluate runs/unet-digit_scenes --mc 30 --temperature --plots plots --ood digits
 
@@ -145,7 +145,7 @@ def export(
         Path,
         typer.Argument(
             help="The SavedModel's folder: saved_models/NAME/VERSION, or NAME for the next version. For other "
-            "formats the file: NAME.onnx, NAME.tflite or NAME.xml."
+            "formats, the path of the file: NAME.onnx, NAME.tflite or NAME.xml."
         ),
     ],
     num_samples: Annotated[
@@ -223,8 +223,8 @@ def export(
     if value_range is not None:
         low, high = value_range
         reads = format == "saved_model"  # other files of models read no images
-        first = "dropzoo scales files by the --value-range of the training. " if reads else ""
-        scaled = f"(value - ({low:g})) / {high - low:g}, cut to [0, 1]"
+        first = "dropzoo scales image files by the --value-range of the training. " if reads else ""
+        scaled = f"(value - ({low:g})) / {high - low:g}, clipped to [0, 1]"
         say(f"{first}Arrays must be scaled before they are sent: {scaled}")
     if found is not None:
         say(f"The export always uses the calibration of {found.date[:10]}")

@@ -65,7 +65,10 @@ class SpaceOptions:
     normalization: Annotated[
         list[str] | None, _many("the models' normalization: batch, group, layer or none.", "--normalization")
     ] = None
-    augment: Annotated[list[str] | None, _many('none, yes (mild), or "rotation=15,crop=128".', "--augment")] = None
+    augment: Annotated[
+        list[str] | None,
+        _many('random augmentation: none, yes (mild), or your own, as in "rotation=15,crop=128".', "--augment"),
+    ] = None
     weight_decay: Annotated[
         list[float] | None, _many("an L2 penalty on the models' weights.", "--weight-decay")
     ] = None
@@ -141,8 +144,8 @@ class RunningOptions:
         str,
         typer.Option(
             "--strategy",
-            help="grid: all plans; random: --samples plans of the grid; halving: all plans for a few epochs, "
-            "then the best third for more epochs, and so on.",
+            help="grid: all plans; random: --samples plans, chosen at random; halving: all plans for a few "
+            "epochs, then the best third for more epochs, and so on.",
             rich_help_panel=_RUNNING,
         ),
     ] = "grid"
@@ -291,4 +294,6 @@ def _refuse_space_flags(context: typer.Context) -> None:
         name = str(parameter.name)
         source = context.get_parameter_source(name)
         if name not in allowed and source is not None and source.name == "COMMANDLINE":
-            raise ValueError(f"{parameter.opts[0]} cannot be passed with a space in a file; set it in the file")
+            raise ValueError(
+                f"{parameter.opts[0]} cannot be passed if a file defines the space; set it in that file"
+            )

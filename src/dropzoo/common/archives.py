@@ -32,7 +32,7 @@ def write_member(path: Path, name: str, text: str) -> None:
         ValueError: If there is no such archive.
     """
     if not zipfile.is_zipfile(path):
-        raise ValueError(f"Expected a .keras file that exists, which is a zip archive. Received: {path}")
+        raise ValueError(f"Expected an existing .keras file (a zip archive). Received: {path}")
     with whole_file(path) as unfinished, zipfile.ZipFile(path) as old, zipfile.ZipFile(unfinished, "w") as new:
         for member in old.infolist():
             if member.filename != name:

@@ -60,10 +60,10 @@ def _values(section: Section) -> dict[str, object]:
     config = section.config
     if section.labels.ndim == 3:
         shown_images = pictures.masks(section.images, section.labels, section.answers)
-        shown = "Predicted masks, the first images of the test set above, the most uncertain ones below"
+        shown = "Predicted masks: the first images of the test set (top) and the most uncertain ones (bottom)"
     else:
         shown_images = pictures.class_probabilities(section.images, section.labels, section.answers)
-        shown = "Predictions, the first images of the test set on the left, the most uncertain ones on the right"
+        shown = "Predictions: the first images of the test set (left) and the most uncertain ones (right)"
     figures = {way: scores.figures() for way, scores in section.scores.items()}
     heads, rows = _table(section.train, figures)
     return {
@@ -95,7 +95,7 @@ def _finding(figures: dict[str, Figures]) -> str:
     score = score_name(plain)
     parts = [
         f"Test NLL {plain['nll']:.3f} without dropout, {dropped['nll']:.3f} with dropout in one pass, and "
-        f"{sampled['nll']:.3f} by samples with a temperature",
+        f"{sampled['nll']:.3f} with samples and a temperature",
         f"{label(score)} {value(plain, score) or 0:.3f}, {value(dropped, score) or 0:.3f} and "
         f"{value(sampled, score) or 0:.3f}",
         f"ECE {plain['ece']:.3f}, {dropped['ece']:.3f} and {sampled['ece']:.3f}",

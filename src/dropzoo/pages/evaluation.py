@@ -17,7 +17,7 @@ from dropzoo.training import DataInfo
 _CAPTIONS = {
     "reliability": "Reliability: accuracy against confidence",
     "risk_coverage": "Risk and coverage: the error among the surest predictions",
-    "attribution": "Sites, each filled to the share of the variance that is gone without it",
+    "attribution": "Sites: the filled part is the share of the variance that disappears without the site",
     "guarantee": "The promise on errors: images to the right of the line go to a human",
     "corruptions": "Corrupted images: severity 0 is the test set as it is",
     "least_certain": "The least certain images, by predictive entropy (H); MI is the mutual information",

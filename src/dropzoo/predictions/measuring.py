@@ -93,7 +93,7 @@ def likeliest(p: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 def check_masks(predictor: Predictor) -> None:
     """Raises a ValueError if a model does not give each pixel one class."""
     if not (predictor.is_map and predictor.has_classes):
-        what = "one answer for an image" if not predictor.is_map else f"the pixels task={predictor.task!r}"
+        what = "one answer for an image" if not predictor.is_map else f"maps of task={predictor.task!r}"
         raise ValueError(
             f"Objects can only be measured in masks of classes, and the model returns {what}. Use: dropzoo predict"
         )

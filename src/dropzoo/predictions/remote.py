@@ -68,7 +68,9 @@ def connect(address: str, token: str | None = None) -> Predictor:
     """
     parts = urllib.parse.urlsplit(address if "//" in address else f"http://{address}")
     if parts.scheme not in ("http", "https") or not parts.netloc:
-        raise ValueError(f"A server has an address such as http://127.0.0.1:8501. Received: {address!r}")
+        raise ValueError(
+            f"A server's address must look like http://127.0.0.1:8501 (--server). Received: {address!r}"
+        )
     base, _, rest = parts.geturl().rstrip("/").partition("/v1/models")
     connection = _Connection(base, token)
     name, _, version = rest.strip("/").partition(":")[0].partition("/")
@@ -101,7 +103,7 @@ def _predictor(connection: _Connection, model: str, version: int | None) -> Pred
     if len(inputs) != 1 or name not in outputs:
         raise ValueError(
             "The model must take one image and give one answer. "
-            f"Received: inputs {', '.join(inputs)}, outputs {', '.join(outputs)}. Send it requests: "
+            f"Received: inputs {', '.join(inputs)}, outputs {', '.join(outputs)}. Send requests to: "
             f"{connection.address}{path}:predict"
         )
     ((_, spec),) = inputs.items()

@@ -121,8 +121,9 @@ def load_intervals(predictor: Predictor, model: Path, how: Measure) -> dict[str,
     before = content.get("answers", {})
     if changed := [name for name, value in _answers(predictor, model).items() if before.get(name) != value]:
         raise ValueError(
-            f"The intervals in {path} were calibrated for another {', '.join(changed).replace('_', ' ')}. "
-            f"Use the same as there ({_in_words(before)}), pass --intervals samples, or calibrate again"
+            f"The intervals in {path} were calibrated with other settings (what differs: "
+            f"{', '.join(changed).replace('_', ' ')}). Use the settings of the calibration ({_in_words(before)}), "
+            "pass --intervals samples, or calibrate again"
         )
     found = {key: Interval.from_json(each) for key, each in content["intervals"].items()}
     return found if scale == 1 else {key: _in_unit(key, each, scale) for key, each in found.items()}

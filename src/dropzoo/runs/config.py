@@ -71,14 +71,13 @@ class RunConfig(Settings):
         check_smoothing(self.label_smoothing)
         if self.snapshots and (self.epochs % self.snapshots or self.learning_rate_schedule != "cosine"):
             raise ValueError(
-                f"{self.snapshots} snapshots need the cosine schedule and a multiple of {self.snapshots} epochs. "
-                f"Received: {self.epochs} epochs, schedule {self.learning_rate_schedule}"
+                f"{self.snapshots} snapshots need the cosine schedule, and a number of epochs that is divisible "
+                f"by {self.snapshots}. Received: {self.epochs} epochs, schedule {self.learning_rate_schedule}"
             )
         if self.snapshots and (self.patience or self.best or self.warmup or self.ema is not None):
             raise ValueError(
-                "Snapshots are the weights at the end of each learning-rate cycle. Leave out the early stop, "
-                "the best epoch, the warm-up and the moving average (--patience, --best, --warmup, --ema), or "
-                "pass --members N instead of snapshots:N"
+                "Snapshots are the weights at the end of each learning-rate cycle. Leave out --patience, --best, "
+                "--warmup and --ema, or pass --members N instead of --members snapshots:N"
             )
         self.rate_callbacks()
         if self.patience is not None:
@@ -187,7 +186,7 @@ def check_fit(
     name: str,
     info: training.DataInfo,
     classes: str = "Leave the option `num_classes` out",
-    size: str = "Leave the option `input_shape` out, or resize them with --image-size",
+    size: str = "Leave the option `input_shape` out, or resize the images with --image-size",
 ) -> None:
     """Raises a ValueError if a model does not fit the data.
 
@@ -201,12 +200,14 @@ def check_fit(
     dense = len(model.output_shape) == 4
     if dense != (info.task == "segmentation"):
         raise ValueError(
-            f"Model {name!r} gives {'a mask' if dense else 'one label per image'}, but {info.name!r} "
-            f"is a {info.task} data set"
+            f"Model {name!r} returns {'masks' if dense else 'one label per image'}, but {info.name!r} is a data "
+            f"set for {info.task}. Pass other data, or a model for {info.task} (see dropzoo list models)"
         )
     if model.output_shape[-1] != info.num_classes:
         given = model.output_shape[-1]
-        raise ValueError(f"{info.name!r} has {info.num_classes} classes. Received: a model of {given}. {classes}")
+        raise ValueError(
+            f"{info.name!r} has {info.num_classes} classes. Received: a model with {given} classes. {classes}"
+        )
     taken = shape_of_images(model)
     pairs = zip(taken, info.input_shape, strict=True)
     if any(n is not None and n != given for n, given in pairs):

@@ -84,7 +84,10 @@ def how_many_are_judged(data: training.Data, split: str | None) -> str:
     if summary is None or summary.is_split or split is not None or not info.num_train or not info.num_test:
         return ""
     every = info.num_train + info.num_validation + info.num_test
-    return f"{info.num_test:,} of {every:,} images are judged, the last fifth, as in training; see --split all\n"
+    return (
+        f"{info.num_test:,} of {every:,} images are evaluated: the last fifth, as in training. To evaluate all of "
+        "them, pass --split all\n"
+    )
 
 
 def read_info(out: Path) -> training.DataInfo:
@@ -114,7 +117,7 @@ def load_run_data(config: RunConfig, out: Path, *facts: str) -> training.Data:
     """
     data = dataclasses.replace(config, data=data_folder(config, out) or config.data).load_data()
     if (out / "run.json").exists():
-        advice = "Bring the data back as they were, or train another run"
+        advice = "Restore the data, or train another run"
         check_same_data(out, data.info, ("task", "class_names", *facts), advice)
     return data
 
@@ -152,7 +155,7 @@ def check_same_data(out: Path, info: training.DataInfo, facts: tuple[str, ...], 
     changed = differences(read_json(out / "run.json")["info"], now)
     if changed:
         raise ValueError(
-            f"{out} was trained on data that differ from those that {info.name!r} holds now. {advice}. "
+            f"The data in {info.name!r} differ from the data that {out} was trained on. {advice}. "
             f"Differences: {changed}"
         )
 

@@ -72,7 +72,7 @@ def facts(summary: Summary) -> list[str]:
     sizes = ", ".join(common) + (f" and {len(summary.sizes) - 3} more sizes" if len(summary.sizes) > 3 else "")
     lines = [f"{summary.task.capitalize()}; height x width x channels {sizes}; {', '.join(summary.dtypes)}"]
     if summary.is_split:
-        lines.append("The split is the one that the folder gives")
+        lines.append("The folder has its own split")
     if summary.groups:
         lines.append(f"{summary.groups:,} groups, each within one split")
     return lines

@@ -266,7 +266,7 @@ def detail_tables(found: Details) -> list[tuple[str, list[str], list[list[str]]]
             rows = [
                 [name, *map(str, row)] for name, row in zip(found.info.class_names, found.confusion, strict=True)
             ]
-            tables.append(("True classes, and what was predicted", ["", *found.info.class_names], rows))
+            tables.append(("True classes and predicted classes", ["", *found.info.class_names], rows))
     if "object" in found.per and found.info.task == "segmentation":
         tables.append(_table("Objects (IoU above 0.5) and boundaries (pixels)", found.of_objects()))
     if "image" in found.per:

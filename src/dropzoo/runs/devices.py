@@ -18,7 +18,7 @@ def prepare_devices() -> str:
         except RuntimeError:  # TensorFlow uses the GPU already, so the setting is fixed
             grows = bool(tf.config.experimental.get_memory_growth(gpu))
     if not gpus:
-        return f"CPU only, {tf.config.threading.get_intra_op_parallelism_threads() or 'all'} threads an operation"
+        return f"CPU only, {tf.config.threading.get_intra_op_parallelism_threads() or 'all'} threads per operation"
     names = sorted({tf.config.experimental.get_device_details(gpu).get("device_name", "unknown") for gpu in gpus})
     memory = "memory grows" if grows else "all memory is taken"
     return f"{len(gpus)} GPU{'s' * (len(gpus) > 1)} ({', '.join(names)}, {memory})"

@@ -120,8 +120,8 @@ def fit_temperatures(methods: dict[str, LogProbabilities], data: training.Data) 
     """
     if data.validation is None or data.test is None:
         raise ValueError(
-            f"A temperature is fitted on validation images and judged on test images. {data.info.name!r} has "
-            f"{data.info.num_validation} validation and {data.info.num_test} test images here; train with a "
+            f"A temperature is fitted on validation images and evaluated on test images, but {data.info.name!r} "
+            f"has {data.info.num_validation} validation and {data.info.num_test} test images. Train with a "
             "--validation-split"
         )
     temperatures = {}

@@ -26,6 +26,8 @@ def load_run(out: Path) -> tuple[keras.Model, RunConfig, training.DataInfo]:
         ValueError: If `out` holds no finished run.
     """
     if not (out / "run.json").exists() or not (out / "model.keras").exists():
+        if (out / "model.keras").exists():
+            raise ValueError(f"{out} holds no run, but a model. Pass its file: {quote(str(out / 'model.keras'))}")
         raise ValueError(
             f"{out} holds no finished run; make one with: "
             f"dropzoo train MODEL --data DATA --out {quote(str(out))}. "
@@ -103,7 +105,7 @@ def load_model_for(
         config.model,
         loaded.info,
         _all_classes(path),
-        "They are resized only for a model that takes squares",
+        "Images are resized only for a model that takes square images",
     )
     if (path / "run.json").is_file():
         advice = f"If the classes mean the same, pass {file}, which does not record their names"
@@ -115,7 +117,8 @@ def _all_classes(path: Path) -> str:
     """Returns the advice for data of fewer classes than the model, which may be some of its own."""
     names = ",".join(read_info(path).class_names) if (path / "run.json").is_file() else "NAME,NAME,..."
     return (
-        f"Choose another model; or, if the data hold some of its classes, name all of them: --class-names {names}"
+        "Choose another model; or, if the data hold only some of its classes, pass the names of all classes of "
+        f"the model: --class-names {names}"
     )
 
 

@@ -108,8 +108,8 @@ def load_members(path: Path) -> list[keras.Model]:
         folders = [_member(path, number) for number in range(count)]
         if unfinished := [each.name for each in folders if not (each / "model.keras").is_file()]:
             raise ValueError(
-                f"{', '.join(unfinished)} of the ensemble {path} is not trained yet. Repeat the command that "
-                f"started the training"
+                f"The ensemble {path} has members that are not trained yet: {', '.join(unfinished)}. Repeat the "
+                "command that started the training"
             )
         return [load_run(each)[0] for each in folders]
     model, config, _ = load_run(path)

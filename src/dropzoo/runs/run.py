@@ -78,7 +78,7 @@ def train_run(
     if more:
         done = _epochs_done(out / "checkpoints")
         said = f"{out} continues from epoch {done} to {config.epochs}"
-        say(f"{said}; schedules are those of {config.epochs} epochs from here")
+        say(f"{said}; from here on, the schedules are those of {config.epochs} epochs")
     elif (out / "results.json").exists():
         say(f"{out} already holds this run, and it is finished. There is nothing to train")
         return load_model(out / "model.keras"), read_json(out / "results.json")
@@ -114,7 +114,7 @@ def train_run(
         verbose=(1 if sys.stdout.isatty() else 2) if verbose is None else verbose,
     ).history
     if config.best and (best := restore_best(out / "checkpoints", trainer.model)):
-        say(f"The model is that of epoch {best}, which has the best loss")
+        say(f"The model is that of epoch {best}, which has the best validation loss")
     if chief:
         _write_model(out, model, history)
     figures = evaluate(model, judged_images(data), data.info)

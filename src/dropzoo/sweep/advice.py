@@ -139,10 +139,11 @@ def in_words(found: Recommendation) -> list[str]:
     elif found.effect is None:
         lines.append("This plan was not run without dropout, so the effect of the dropout is unknown.")
     else:
-        lines.append(f"Against the same without dropout: {name} {_effect(found.effect)}.")
+        lines.append(f"Compared with the same configuration without dropout: {name} {_effect(found.effect)}.")
         if found.effect.half is None:
             lines.append(
-                "One run of each tells nothing about the spread: sweep with --seeds 5 before you rely on it."
+                "One run of each says nothing about the spread: pass --seeds 5 to the sweep before you rely on "
+                "this result."
             )
         elif found.within_noise:
             lines.append("The interval includes 0: a difference from no dropout is not shown.")
@@ -158,8 +159,8 @@ def in_words(found: Recommendation) -> list[str]:
     lines += _was_it_long_enough(found)
     if found.compared > 2:
         lines.append(
-            f"Chosen among {found.compared} plans on the same validation images, which flatters the choice: the "
-            "intervals do not allow for that."
+            f"The plan was chosen among {found.compared} plans on the same validation images, so its figures look "
+            "better than they are. The intervals do not take this into account."
         )
     return lines
 
@@ -170,9 +171,9 @@ def _was_it_long_enough(found: Recommendation) -> list[str]:
     lines = []
     if any(candidate.underfits for candidate in compared):
         lines.append(
-            "Warning: this run underfits; more epochs before more dropout. After "
-            f"{found.chosen.epochs} epochs, more of the training {title(found.chosen.score)} is missing than is "
-            "lost between training and validation images."
+            f"Warning: this run underfits; try more epochs before more dropout. After {found.chosen.epochs} "
+            f"epochs, the training {title(found.chosen.score)} is further from 1 than from the "
+            f"validation {title(found.chosen.score)}."
         )
     elif any(candidate.ends_at_its_best for candidate in compared):
         lines.append(

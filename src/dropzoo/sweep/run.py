@@ -55,7 +55,9 @@ def load_space(path: Path) -> Space:
         kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
         raise ValueError(f"{path} defines no space. {kind}{error}") from error
     if not isinstance(found, Space):
-        raise ValueError(f"{path} must define `space = Space(...)`, of dropzoo.sweep. Received: space={found!r}")
+        raise ValueError(
+            f"{path} must define `space = Space(...)`, with `Space` from dropzoo.sweep. Received: space={found!r}"
+        )
     return found
 
 
@@ -152,7 +154,10 @@ def _checked(space: Space, console: Console) -> Space:
         # Loading is the check: it raises for an augmentation or a fold that the data do not allow.
         data = dataclasses.replace(config, fold=fold).load_data()
         if data.validation is None:
-            raise ValueError(f"Trials are compared on validation images, and {space.data!r} has none here")
+            raise ValueError(
+                f"Trials are compared on validation images, but {space.data!r} has none: pass a larger "
+                "`validation_split` (--validation-split)"
+            )
         info = data.info
     if info is None:
         raise ValueError("The space is empty")

@@ -155,7 +155,7 @@ class Space(Settings):
         if not self.plans and not self.sites:
             raise ValueError("The space is empty: it needs `sites` or `plans` (--sites, --plan)")
         if self.sites and not (self.specs and self.rates):
-            raise ValueError("The space is empty: `sites` need `specs` and `rates`")
+            raise ValueError("The space is empty: with `sites`, pass `specs` and `rates` too")
 
     def _check_strategy(self) -> None:
         if self.strategy not in STRATEGIES:
@@ -268,7 +268,10 @@ class Space(Settings):
             return {}
         settings = recipe_of(recipe, model)
         if "epochs" in settings and not (isinstance(recipe, str) and "=" not in recipe):
-            raise ValueError(f"All trials have the same `epochs` (--epochs). Received: the recipe {recipe!r}")
+            raise ValueError(
+                "A recipe cannot set `epochs` in a sweep, because all trials have the same number of epochs "
+                f"(--epochs). Received: the recipe {recipe!r}"
+            )
         return {name: value for name, value in settings.items() if name != "epochs"}
 
     def _round(self, epochs: int) -> Iterator[Trial]:

@@ -106,7 +106,10 @@ class Workbench:
     def _train(self, config: RunConfig) -> dict[str, Any]:
         data = self.load(config)
         if data.validation is None:
-            raise ValueError(f"{config.data!r} has no validation images to compare trials on")
+            raise ValueError(
+                f"Trials are compared on validation images, but {config.data!r} has none: pass a larger "
+                "`validation_split` (--validation-split)"
+            )
         fresh = config.build(data.info)
         key = _graph_key(fresh, config, data.info)
         graph = self._graph if key == self._key and self.reuse else None

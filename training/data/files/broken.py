@@ -7,7 +7,7 @@ def refuse_broken(broken: dict[Path, str]) -> None:
     """Raises the error for files that cannot be read, if there are any."""
     if not broken:
         return
-    advice = "Replace or remove the file{}, or pass broken='skip' (--broken skip) to go on without"
+    advice = "Replace or remove the file{}, or pass broken='skip' (--broken skip) to leave out such files"
     advice = advice.format("" if len(broken) == 1 else "s")
     if len(broken) == 1:
         path, reason = next(iter(broken.items()))

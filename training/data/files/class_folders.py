@@ -27,7 +27,7 @@ def class_folders(root: Path, reading: Reading, listing: Listing) -> Table | Non
     refuse_no_classes(root, [each for each in classes if has_images(each)])
     table = read_classes(root, classes, listing)
     if beside:
-        table.doubts.append(f"Folders without images are no classes: {some([str(each) for each in beside])}")
+        table.doubts.append(f"Folders without images are not classes: {some([str(each) for each in beside])}")
     return table
 
 
@@ -75,8 +75,9 @@ def _doubt_masks(table: Table) -> None:
     ]
     if masks:
         table.doubts.append(
-            f"{len(masks):,} images bear the name of another and look like its mask, such as {masks[0]}: "
-            "they are read as images of a class. To train on masks, pass `masks` (--masks), such as '**/*_mask*'"
+            f"{len(masks):,} images have the name of another image plus an ending, and look like its mask, such "
+            f"as {masks[0]}. They are read as images of a class. To train on masks, pass `masks` (--masks), such "
+            "as '**/*_mask*'"
         )
 
 

@@ -47,9 +47,11 @@ def find_classes(
     if meaning.kind == "palette" and meaning.palette is None:
         files = [sample for sample in table.samples if isinstance(sample.mask, Path)]
         meaning = dataclasses.replace(meaning, palette=_occurring(files))
-        table.notes.append("The classes of colours are in the order of their codes, #000000 first")
+        table.notes.append(
+            "Each colour is a class; the classes are in the order of the colour codes, #000000 first"
+        )
     elif meaning.kind == "palette" and reading.masks_as == "palette":
-        table.notes.append(f"The colours of the classes are those of {palette_file}")
+        table.notes.append(f"The colours of the classes come from {palette_file}")
     found = _looked_at(table, meaning, facts, reading.broken == "skip")
     _refuse_sizes(table, facts, found)
     _refuse_alpha(table, found, meaning)
@@ -101,8 +103,8 @@ def _some_images(table: Table) -> set[int]:
     joined = [number for number, count in enumerate(files) if count]
     chosen = {joined[int(place)] for place in np.arange(0, len(joined), step)}
     table.notes.append(
-        f"The shares of the classes are those of {len(chosen):,} of the images with objects; `dropzoo inspect` "
-        "counts all of them"
+        f"The shares of the classes were estimated from {len(chosen):,} of the images with objects; "
+        "`dropzoo inspect` counts all images"
     )
     return chosen | {number for number, count in enumerate(files) if not count}
 
@@ -115,7 +117,7 @@ def _refuse_drawn(table: Table, meaning: Meaning) -> None:
     if not any(len(sample.files) > 1 for sample in drawn):
         raise ValueError(
             "The masks are outlines or run lengths, which hold no values. Received: masks_as="
-            f"{meaning.kind!r} (--masks-as). Leave it out, or pass 'instances' to keep objects apart in scores"
+            f"{meaning.kind!r} (--masks-as). Leave it out, or pass 'instances' to score each object separately"
         )
     if meaning.kind in ("ids", "palette"):
         raise ValueError(
@@ -203,7 +205,7 @@ def _label_names(table: Table, reading: Reading) -> tuple[str, ...]:
         )
     absent = [name for name in wanted if name not in table.class_names]
     if absent:  # as in a test folder that holds some classes of a model
-        table.doubts.append(f"There are no images of the class {some(absent)}, which `class_names` has")
+        table.doubts.append(f"`class_names` has classes without images: {some(absent)}")
     order = [wanted.index(name) for name in table.class_names]
     table.samples[:] = [dataclasses.replace(sample, label=order[sample.label]) for sample in table.samples]
     return tuple(wanted)
@@ -265,11 +267,11 @@ def _mask_names(
     for path in _beside(folder, (*_NAMES, *_COLOURS)):
         names = list(read_palette(path).names) if path.name in _COLOURS else read_names(path)
         if len(names) >= count and len(names) <= count + 64:
-            table.notes.append(f"The names of the classes are those of {path}")
+            table.notes.append(f"The names of the classes come from {path}")
             return tuple(names)
         void = f". If {count - 1} marks pixels that do not count, pass --ignore-class {count - 1}"
         table.doubts.append(
-            f"{path} names {len(names)} classes, but masks hold ids up to {count - 1}; it is not used"
+            f"{path} names {len(names)} classes, but masks hold ids up to {count - 1}; the file is not used"
             + void * (len(names) == count - 1)
         )
     return tuple(str(number) for number in range(count))

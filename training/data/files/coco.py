@@ -52,7 +52,7 @@ def read_coco(files: dict[str, Path], root: Path) -> Table:
     samples = [sample for table in tables for sample in table.samples]
     named = {os.path.realpath(sample.image) for sample in samples}
     unnamed = [file.name for file in Listing().images(root) if os.path.realpath(file) not in named]
-    doubts = [f"{len(unnamed):,} images are in no list of annotations and are left out: {some(unnamed)}"]
+    doubts = [f"{len(unnamed):,} images are not in any file of annotations and are left out: {some(unnamed)}"]
     return dataclasses.replace(
         tables[0],
         samples=samples,
@@ -106,8 +106,7 @@ def _read(path: Path, root: Path, split: str) -> Table:
         samples.append(Sample(found, mask=mask, split=split))
     if missing:
         raise ValueError(
-            f"{len(missing):,} images that {path} lists are missing, or several files have their name: "
-            f"{some(missing)}"
+            f"{path} lists {len(missing):,} images for which there is no file, or more than one: {some(missing)}"
         )
     names = ("background", *(str(each["name"]) for each in categories))
     return Table(root, samples, names, notes=[f"Masks are drawn from the outlines of {path}"])

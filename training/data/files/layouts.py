@@ -30,9 +30,9 @@ from dropzoo.training.data.images import IMAGE_SUFFIXES
 
 _MOST_COUNTED = 10_000
 _WAYS = (
-    "Otherwise name the folders or patterns of files, `images` and `masks` (--images, --masks), or a CSV "
-    "with a row "
-    "for each image and the columns file, label or mask, and split, `split_file` (--split-file)"
+    "For another layout, pass the folders or patterns of the files as `images` and `masks` (--images, --masks); "
+    "or pass a CSV as `split_file` (--split-file), with a row for each image, and with the columns file, label or "
+    "mask, and split"
 )
 
 
@@ -44,8 +44,9 @@ def read_layout(root: Path, reading: Reading) -> Table:
     """
     if root.is_file():
         raise ValueError(
-            f"Expected a folder. Received the file {root}. Pass its folder; or, for a table of images, "
-            "`split_file` (--split-file); or unpack it, if it is an archive; or pass arrays to `Trainer`"
+            f"Expected a folder. Received the file {root}. If it is an image, pass the folder of the images; if "
+            "it is a table of images, pass it as `split_file` (--split-file), with the folder; if it is an "
+            "archive, unpack it; if it holds arrays, pass these to `Trainer`"
         )
     if not root.is_dir():
         raise ValueError(
@@ -60,11 +61,11 @@ def read_layout(root: Path, reading: Reading) -> Table:
     if not table.samples:
         raise ValueError(f"No images in {root}. Expected files ending in {', '.join(sorted(IMAGE_SUFFIXES))}")
     if listing.left_out:
-        table.doubts.append(f"Left out files whose endings are not those of images: {counted(listing.left_out)}")
+        table.doubts.append(f"Left out files without the ending of an image file: {counted(listing.left_out)}")
     if listing.made:
         table.notes.append(f"Files that dropzoo wrote beside the images were skipped: {listing.made:,}")
     if listing.litter:
-        table.notes.append(f"Hidden files and those of the system were skipped: {listing.litter:,}")
+        table.notes.append(f"Hidden files and system files were skipped: {listing.litter:,}")
     return with_split_lists(table)
 
 

@@ -47,7 +47,8 @@ def with_split_lists(table: Table) -> Table:
     splits, lost = listed(list(dict.fromkeys(sample.image for sample in table.samples)), lists)
     if lost:
         table.doubts.append(
-            f"{len(lost):,} lines of lists of splits name no image, or several, and are not used: {some(lost)}"
+            f"{len(lost):,} lines in the lists of splits match no image, or several images, and are not used: "
+            f"{some(lost)}"
         )
     if not splits:
         return table
@@ -59,7 +60,7 @@ def with_split_lists(table: Table) -> Table:
         for sample in table.samples
         if sample.image in splits or rest
     ]
-    table.notes.append(f"The split is that of {names}")
+    table.notes.append(f"The split comes from {names}")
     if len(kept) < len(table.samples):
         table.doubts.append(f"{len(table.samples) - len(kept):,} images are in none of {names} and are left out")
     return dataclasses.replace(table, samples=kept)

@@ -128,9 +128,9 @@ def one_channel(stored: np.ndarray, path: Path) -> np.ndarray:
                 "If each colour is a class, pass masks_as='palette' (--masks-as palette), or 'palette=FILE' with "
                 "a line for each class: red, green, blue, name"
                 if few
-                else "These are too many for classes: is it a photograph, or a mask that was saved as JPEG or "
-                "resized? Pass the original mask, or a file of colours, so that each pixel gets the class of the "
-                "nearest colour: --masks-as palette=FILE"
+                else "These are too many for classes: is the file a photograph, or a mask that was saved as JPEG "
+                "or resized? Pass the original mask, or a file of colours, so that each pixel gets the class of "
+                "the nearest colour: --masks-as palette=FILE"
             )
         )
     return stored[..., 0]
@@ -224,8 +224,8 @@ def _refuse_mixtures(found: list[Values], ignored: int | None) -> None:
     if len(tops) > 1 and tops.keys() <= {1, 255, 65535}:
         stored = " and ".join(f"0 and {value} in {path}" for value, path in sorted(tops.items()))
         raise ValueError(
-            f"Masks of two classes must all be stored alike, as 0 and 1 or as 0 and 255. Received: {stored}. "
-            "Store all of them in one way, or pass masks_as='instances' (--masks-as instances), so that every "
+            "All masks of two classes must be stored in the same way: as 0 and 1, or as 0 and 255. Received: "
+            f"{stored}. Convert some of them, or pass masks_as='instances' (--masks-as instances), so that every "
             "value except 0 is foreground"
         )
 

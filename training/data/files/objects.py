@@ -139,9 +139,9 @@ def join(
     _refuse_kinds(rests, roots[1])
     if spare := sorted(str(mask) for mask in masks if mask not in best):
         raise ValueError(
-            f"Each mask of an object must bear the name of its image, as in IMAGE_1.png or IMAGE/1.png. Received "
-            f"masks without an image: {some(spare)}. Remove them, or name the pairs in a CSV with the columns "
-            "file and mask, and pass it as `split_file` (--split-file)"
+            "The path of each object's mask must contain the name of its image, as in IMAGE_1.png or IMAGE/1.png. "
+            f"Received masks without an image: {some(spare)}. Remove them, or list each image with its mask in a "
+            "CSV with the columns file and mask, and pass the CSV as `split_file` (--split-file)"
         )
     return found
 
@@ -197,9 +197,10 @@ def _refuse_kinds(rests: dict[Path, list[str]], folder: Path) -> None:
     kinds = sorted(kind for kind, count in holders.items() if count > 1 and kind)
     if len(kinds) > 1:
         raise ValueError(
-            f"Each image has several masks in {folder}, and their names differ in words: {some(kinds)}. If these "
-            "are classes, draw the masks of an image into one PNG of class ids. If several people drew them, pass "
-            "a CSV with the columns file and mask, and a row for each mask, as `split_file` (--split-file). To "
-            "train on some of them alone, name these and the images: `masks` and `images` (--masks, --images), "
-            f"such as '**/*{kinds[0]}*'"
+            f"Each image has several masks in {folder}, and a word in their names tells them apart: "
+            f"{some(kinds)}. If the words are classes, draw the masks of an image into one PNG of class ids. If "
+            "the words stand for people who drew the masks, pass a CSV with the columns file and mask, and a row "
+            "for each mask, as `split_file` (--split-file). To train only on the masks with one of the words, "
+            f"pass a pattern for these masks as `masks` (--masks), such as '**/*{kinds[0]}*', and a pattern for "
+            "the images as `images` (--images)"
         )

@@ -26,9 +26,9 @@ def doubt_overlaps(table: Table, meaning: Meaning) -> None:
         return
     if len(alike) > 2 and sum(alike) > 0.8 * len(alike):
         table.doubts.append(
-            f"The masks of an image cover each other, such as {masks[0][0]} and {masks[0][1]}. They are joined as "
-            "objects. If several people drew them, name each mask in a CSV with the columns file and mask, and "
-            "pass it as `split_file` (--split-file)"
+            f"Masks of the same image overlap, such as {masks[0][0]} and {masks[0][1]}. They are read as masks of "
+            "different objects. If several people drew them, list each mask in a CSV with the columns file and "
+            "mask, and pass the CSV as `split_file` (--split-file)"
         )
 
 

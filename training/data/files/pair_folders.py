@@ -38,7 +38,7 @@ def paired(root: Path, roots: tuple[Path, Path], files: tuple[list[Path], list[P
     if "train" in lists:  # as VOC has it: most images have no mask, and lists name those that have one
         named = listed(images, lists)[0].keys()
         if named and len(masks) < len(images):
-            doubts += [f"{len(images) - len(named):,} images are in no list of a split and are left out"]
+            doubts += [f"{len(images) - len(named):,} images are not in the list of any split and are left out"]
             images = [image for image in images if image in named]
     splits = {split_in(mask, roots[1]) for mask in masks}
     bare = [image for image in images if (split := split_in(image, roots[0])) and split not in splits]

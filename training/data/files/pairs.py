@@ -54,7 +54,7 @@ def pair(
             "Each image needs a mask with the same name; only the file extension may differ. Received "
             f"{'; '.join(parts)}. "
             'If the names of masks have an additional ending, such as "_seg", pass it as `mask_suffix` '
-            "(--mask-suffix). Or name the pairs in a CSV with the columns file and mask, and pass it as "
+            "(--mask-suffix). Or list the pairs in a CSV with the columns file and mask, and pass it as "
             "`split_file` (--split-file)"
         )
     return [(image, best[keys[0](image)]) for image in images]

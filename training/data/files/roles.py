@@ -48,8 +48,9 @@ def choose_masks(folders: Sequence[Path]) -> Path | None:
     plain = [folder for folder in found if not _VERSIONS & set(words(folder.name))] or found
     if len(plain) > 1:
         raise ValueError(
-            f"Several folders may hold the masks: {some([str(folder) for folder in plain])}. Name the right "
-            f"one, and the images: masks='**/{plain[0].name}/*' (--masks) and images='**/images/*' (--images)"
+            f"Several folders may hold the masks: {some([str(folder) for folder in plain])}. Pass patterns "
+            f"for the right one and for the images, as in masks='**/{plain[0].name}/*' (--masks) and "
+            "images='**/images/*' (--images)"
         )
     return plain[0] if plain else None
 
@@ -62,22 +63,22 @@ def refuse_no_classes(root: Path, folders: Sequence[Path]) -> None:
     splits = {split_in_name(folder.name) for folder in folders}
     if "train" in splits and "" not in splits and len(splits) > 1:
         raise ValueError(
-            f"These folders look like splits, but hold neither masks nor class folders: {names} in {root}. Name "
-            "the label or the mask of each image in a CSV with the columns file and label, or file and mask, and "
-            "pass it as `split_file` (--split-file)"
+            f"These folders look like splits, but hold neither masks nor class folders: {names} in {root}. List "
+            "each image with its label or its mask in a CSV with the columns file and label, or file and mask, "
+            "and pass it as `split_file` (--split-file)"
         )
     shared = set.intersection(*(set(words(folder.name)) for folder in folders)) & _PART_WORDS
     if shared and len({re.sub(r"\d+", "", folder.name) for folder in folders}) == 1:
         raise ValueError(
-            f"These folders look like parts of one data set, not like classes: {names} in {root}. Name the label "
-            "of each image in a CSV with the columns file and label, and pass it as `split_file` (--split-file)"
+            f"These folders look like parts of one data set, not like classes: {names} in {root}. List each image "
+            "with its label in a CSV with the columns file and label, and pass it as `split_file` (--split-file)"
         )
     if len(folders) <= _MOST_FOLDERS and (found := _images_with_masks(folders)):
         image, mask = found
         raise ValueError(
-            f"{mask} looks like the masks of {image}, and not like a class. Name both: images='**/{image.name}/*' "
-            f"(--images) and masks='**/{mask.name}/*' (--masks). If they are classes, name the label of each "
-            "image in a CSV with the columns file and label, and pass it as `split_file` (--split-file)"
+            f"{mask} looks like the masks of {image}, and not like a class. Pass both: images='**/{image.name}/*' "
+            f"(--images) and masks='**/{mask.name}/*' (--masks). If they are classes, list each image with "
+            "its label in a CSV with the columns file and label, and pass it as `split_file` (--split-file)"
         )
 
 

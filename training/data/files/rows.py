@@ -78,12 +78,7 @@ def read_rows(path: Path, root: Path, reading: Reading, finder: FileNames | None
     if (runs := columns_of_runs(head, lines)) is not None:
         _refuse_columns(path, head, columns_beside_runs(*runs))
         return read_runs(path, runs, reading, finder or finder_in(root, path.parent))
-    columns = find_columns(head, lines)
-    _refuse_columns(path, head, columns)
-    if reading.group_by is not None:
-        columns.pop("group", None)  # the regular expression replaces a column that nobody named
-        if reading.group_by in head:
-            columns["group"] = head.index(reading.group_by)
+    columns = _columns(path, head, lines, reading)
     hot = {} if {"label", "mask"} & set(columns) else one_hot(head, lines, columns, path)
     if len(columns) == 1 and not hot:
         raise ValueError(
@@ -93,53 +88,65 @@ def read_rows(path: Path, root: Path, reading: Reading, finder: FileNames | None
     labels = labels_of(lines, columns, hot, path)
     names = class_names_of(labels)
     refuse_measured(names, len(lines), path)
-    table_cells = [{name: cell_of(line, n) for name, n in columns.items()} for line in lines]
-    finder = finder or finder_in(root, path.parent)
-    images = finder.find_all(
-        [cells["file"] for cells in table_cells], lambda each: not is_mask_folder(each.parent.name)
-    )
-    masks = finder.find_all(
-        [cells.get("mask", "") for cells in table_cells], lambda each: is_mask_folder(each.parent.name)
-    )
-    samples, missing = [], []
-    for cells, label, image, mask in zip(table_cells, labels, images, masks, strict=True):
-        if image is None or (cells.get("mask") and mask is None):
-            missing.append(cells["file"] if image is None else cells["mask"])
-            continue
-        number = names.index(label) if label and "mask" not in columns else -1
-        samples.append(
-            Sample(
-                image,
-                number,
-                mask,
-                split_of_row(cells.get("split", ""), cells["file"], path),
-                cells.get("group", ""),
-            )
-        )
+    numbers = [names.index(label) if label and "mask" not in columns else -1 for label in labels]
+    rows = [{name: cell_of(line, n) for name, n in columns.items()} for line in lines]
+    samples, missing = _samples(path, rows, numbers, finder or finder_in(root, path.parent))
     if missing and (len(missing) == len(lines) or reading.broken != "skip"):
         raise ValueError(
             f"{len(missing):,} of {len(lines):,} files in {path} do not exist: {some(missing)}. To continue "
             f"without them, pass broken='skip' (--broken skip)"
         )
-    table = Table(
-        path,
-        _grouped(samples, path, reading.group_by is not None and "group" not in columns),
-        () if "mask" in columns else names,
-    )
+    grouped = _grouped(samples, path, reading.group_by is not None and "group" not in columns)
+    table = Table(path, grouped, () if "mask" in columns else names)
     if missing:
-        table.doubts.append(f"{len(missing):,} files in {path} are not there and are left out: {some(missing)}")
-    if several := combinations(table.class_names):
-        table.doubts.append(
-            f"Labels of {path} such as {several[0]!r} look like several labels of one image; each is one class"
-        )
+        table.doubts.append(f"{len(missing):,} files in {path} do not exist and are left out: {some(missing)}")
+    _note_doubts(table, samples, columns)
     if hot:
         table.notes.append(f"Each of the columns {some(list(hot))} of {path} is a class")
+    return table
+
+
+def _columns(path: Path, head: list[str], lines: list[list[str]], reading: Reading) -> dict[str, int]:
+    """Returns the numbers of the columns by what they hold."""
+    columns = find_columns(head, lines)
+    _refuse_columns(path, head, columns)
+    if reading.group_by is not None:
+        columns.pop("group", None)  # the regular expression replaces a column that nobody named
+        if reading.group_by in head:
+            columns["group"] = head.index(reading.group_by)
+    return columns
+
+
+def _samples(
+    path: Path, rows: list[dict[str, str]], numbers: list[int], finder: FileNames
+) -> tuple[list[Sample], list[str]]:
+    """Returns the samples of the rows whose files exist, and the names of the other files."""
+    images = finder.find_all([cells["file"] for cells in rows], lambda each: not is_mask_folder(each.parent.name))
+    masks = finder.find_all(
+        [cells.get("mask", "") for cells in rows], lambda each: is_mask_folder(each.parent.name)
+    )
+    samples, missing = [], []
+    for cells, number, image, mask in zip(rows, numbers, images, masks, strict=True):
+        if image is None or (cells.get("mask") and mask is None):
+            missing.append(cells["file"] if image is None else cells["mask"])
+            continue
+        split = split_of_row(cells.get("split", ""), cells["file"], path)
+        samples.append(Sample(image, number, mask, split, cells.get("group", "")))
+    return samples, missing
+
+
+def _note_doubts(table: Table, samples: list[Sample], columns: dict[str, int]) -> None:
+    """Notes what looks wrong in the labels, splits and groups of a table."""
+    if several := combinations(table.class_names):
+        table.doubts.append(
+            f"Labels in {table.root} such as {several[0]!r} look like several labels of one image, but each is "
+            "read as one class"
+        )
     for column in ("split", "group"):
         without = sum(not getattr(sample, column) for sample in samples)
         if column in columns and 0 < without < len(samples):
-            rest = "they train" if column == "split" else "each counts as a group of its own"
-            table.doubts.append(f"{without:,} rows of {path} have no {column}: {rest}")
-    return table
+            rest = "they are used for training" if column == "split" else "each counts as a group of its own"
+            table.doubts.append(f"{without:,} rows of {table.root} have no {column}: {rest}")
 
 
 def _refuse_columns(path: Path, head: Sequence[str], columns: dict[str, int]) -> None:
@@ -166,7 +173,7 @@ def _grouped(samples: list[Sample], path: Path, by_path: bool) -> list[Sample]:
     if len(lacking) < len(samples) and lacking:
         raise ValueError(
             f"Each row needs a mask. Received: {len(lacking):,} of {len(samples):,} rows without a mask, in "
-            f"{path}: {some(lacking)}. Remove these rows, or give them masks of 0"
+            f"{path}: {some(lacking)}. Remove these rows, or give them masks that are 0 everywhere"
         )
     rows: dict[Path, list[Sample]] = {}
     for sample in samples:

@@ -98,7 +98,7 @@ def read_runs(
     ]
     table = Table(path, samples, (NAMES[0], *classes) if classes else NAMES)
     if missing:
-        table.doubts.append(f"{len(missing):,} files in {path} are not there and are left out: {some(missing)}")
+        table.doubts.append(f"{len(missing):,} files in {path} do not exist and are left out: {some(missing)}")
     _add_unlisted(table, finder.files)
     table.samples.sort(key=lambda sample: sample.image)
     return table
@@ -140,7 +140,7 @@ def _add_unlisted(table: Table, files: Sequence[Path]) -> None:
         return
     table.doubts.append(
         f"{len(unlisted):,} images have no row in {table.root} and are read as images without an object: {names}. "
-        "If it is not known what they show, move them out of the folder"
+        "If you do not know whether they show objects, move them out of the folder"
     )
     split = {sample.split for sample in table.samples}
     only = split.pop() if len(split) == 1 else "train"

@@ -109,7 +109,7 @@ def _wrong_in(shape: Starts, pixels: int) -> str:
     if starts.min() < 0:
         return "a run that begins at pixel 0. Add 1 to the first number of each run"
     if ends.max() > pixels:
-        return f"a run up to pixel {ends.max():,}. Are the images smaller than those that were drawn on?"
+        return f"a run up to pixel {ends.max():,}. Were the masks drawn on larger images?"
     return "" if (ends > starts).all() else "a run of length 0"
 
 

@@ -60,7 +60,7 @@ def with_groups(table: Table, group_by: str | None) -> Table:
         names = {place[0] for place in found if place}
         if all(found) and 1 < len(names) < len(found):
             table.doubts.append(
-                f"Names such as {min(names)} may be groups that should stay together: pass `group_by` "
+                f"Names such as {min(names)} may mark groups that should stay in one split: pass `group_by` "
                 f"(--group-by), such as '{next(place for place in found if place)[1]}\\d+'"
             )
     return dataclasses.replace(table, samples=samples)
@@ -91,7 +91,7 @@ def assign(table: Table, reading: Reading) -> Table:
         if reading.test_split is not None:
             raise ValueError(
                 f"The data have their own split: {', '.join(sorted(given))}. Received: "
-                f"test_split={reading.test_split}. Leave it out, or pass 1 to test on all images"
+                f"test_split={reading.test_split}. Leave `test_split` out, or pass 1 to test on all images"
             )
         splits = [sample.split or "train" for sample in table.samples]
     else:
@@ -143,7 +143,7 @@ def _cut(table: Table, splits: list[str], fraction: float, name: str) -> list[st
             cut[place] = name
     if forced:
         table.doubts.append(
-            f"The groups are large and are not divided: {forced:,} images are in the {name} set in place of "
+            f"The groups are large and are not divided: {forced:,} images are in the {name} set instead of "
             f"{wanted_in_all:,}. For other sets, give the split yourself: `split_file` (--split-file)"
         )
     return cut

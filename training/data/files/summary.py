@@ -160,7 +160,8 @@ def _hints(
             found.append("More than half of all pixels do not count")
     if len(sizes) > 1:
         found.append(
-            f"Images have {len(sizes)} sizes; pass `image_size` (--image-size), or crops, for batches of several"
+            f"Images have {len(sizes)} different sizes; for batches of several images, pass `image_size` "
+            "(--image-size) or a crop"
         )
     return found
 

@@ -51,7 +51,7 @@ def listed_in_csv(root: Path, reading: Reading, listing: Listing) -> Table | Non
     if are_classes and table.task == "classification" and _follows(table, folders):
         return None
     what = "Masks" if table.task == "segmentation" else "Labels"
-    table.notes.append(f"{what} are those of {' and '.join(map(str, files))}")
+    table.notes.append(f"{what} come from {' and '.join(map(str, files))}")
     if examples:
         table.notes.append(
             f"{some([path.name for path in examples])} looks like a form to fill in and is not read"
@@ -64,8 +64,8 @@ def _refuse_lost(files: Sequence[Path], finder: FileNames) -> None:
     for path in files:
         if _has_runs(path) and finder.files:
             raise ValueError(
-                f"{path} holds masks as run lengths, but its first names of images are no files. Write the path "
-                "of each image into its column of files, or move the table away if it is not needed"
+                f"{path} holds masks as run lengths, but the first images that it names do not exist. Write the "
+                "path of each image into the column of file names, or move the table away if it is not needed"
             )
 
 
