@@ -31,11 +31,11 @@ def attention_unet(
 ) -> keras.Model:
     """U-Net with attention gates, in which the deeper level gives each pixel of a skip a weight.
 
-    The gate of a skip is `sigmoid(psi(relu(theta(skip) + phi(deeper))))`, resized to the skip and multiplied with
-    it; `theta` halves the size, so that both terms have the size of the deeper level.
+    The gate of a skip is `sigmoid(psi(relu(theta(skip) + phi(deeper))))`, resized to the size of the skip and
+    multiplied by it; `theta` halves the size, so that both terms have the size of the deeper level.
 
-    Sites: those of `unet`; `skip1` is the skip after its gate. Plan `"paper"`: that of the U-Net, because Oktay et
-    al. used no dropout: 0.5 at the end of the deepest encoder stage and of the bottleneck.
+    Sites: those of `unet`; `skip1` is the skip after its gate. Plan `"paper"`: 0.5 at the end of the deepest
+    encoder stage and of the bottleneck, as in the U-Net, because Oktay et al. used no dropout.
 
     Differs from the paper: the model is two-dimensional and has no deep supervision.
 

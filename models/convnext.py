@@ -1,4 +1,4 @@
-"""ConvNeXt: a convolutional network in the manner of transformers, with dropped paths."""
+"""ConvNeXt: a convolutional network in the manner of transformers, with stochastic depth."""
 
 from typing import Any
 

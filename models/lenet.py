@@ -26,7 +26,8 @@ def lenet5(
     """LeNet-5: two convolutions of 5x5 with average pooling, and two dense layers.
 
     Sites: those of `simple_cnn`, of which this is a special case. Plan `"paper"`: 0.5 after the dense layers, as
-    in the paper that introduced dropout (Hinton et al. 2012, arXiv:1207.0580), because LeCun et al. had none.
+    in the paper that introduced dropout (Hinton et al. 2012, arXiv:1207.0580), because LeCun et al. used no
+    dropout.
 
     Differs from the paper: images are 28x28 and padded by the first convolution, instead of 32x32; the second
     convolution sees all maps, pooling has no weights, and the last layer is dense.

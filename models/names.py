@@ -20,8 +20,8 @@ class Named:
 
     Attributes:
         random: The layer and the facts about it.
-        site: The name that all parts print: that of the place where the layer stands, or else its path.
-        place: The place where it stands, the first one if there are several; None if it stands at none.
+        site: The name that all parts print: that of the place where the layer is, or else its path.
+        place: The place where it is, the first one if there are several; None if it is at none.
         names: The names that mean this layer.
         holders: The names of the layer whose code calls it. They mean this layer if no other layer has them.
     """
@@ -114,12 +114,12 @@ def names_of_call(call: Call) -> list[str]:
 
 
 def names_of_place(place: Place) -> list[str]:
-    """Returns the names by which a place is known: those of its call and of what stands there."""
+    """Returns the names by which a place is known: those of its call and of the dropout there."""
     return _names_of_site(place) + [name for call in place.standing for name in names_of_call(call)]
 
 
 def _names_of_site(place: Place) -> list[str]:
-    """Returns the names by which a place is known, without those of the dropout that stands there."""
+    """Returns the names by which a place is known, without those of the dropout there."""
     return [place.name, *(name for call in (place.call, *place.aliases) for name in names_of_call(call))]
 
 

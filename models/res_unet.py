@@ -32,8 +32,8 @@ def res_unet(
     Sites: for each stage `encoder1_conv1`, `encoder1_branch` (the end of the branch, before the addition: where
     whole branches are dropped) and `encoder1_block`; `skip1`, ..., `bottleneck_conv1`, `bottleneck_branch`,
     `bottleneck_block`, `decoder1_up`, `decoder1_conv1`, `decoder1_branch`, `decoder1_block`, ..., `head`.
-    Plan `"paper"`: that of the U-Net, because Zhang et al. used no dropout: 0.5 at the end of the deepest encoder
-    stage and of the bottleneck.
+    Plan `"paper"`: 0.5 at the end of the deepest encoder stage and of the bottleneck, as in the U-Net, because
+    Zhang et al. used no dropout.
 
     Differs from the paper: after the resizing in the decoder, a convolution halves the channels.
 

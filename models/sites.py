@@ -1,4 +1,4 @@
-"""Dropout sites: their names, the dropout that stands there, and how a plan puts layers there.
+"""Dropout sites: their names, the dropout there, and how a plan puts layers there.
 
 A site is the output of the layer that has its name, and the dropout layer there is called `<site>_dropout`. So the
 sites are read off the model itself, even if it was loaded from disk.
@@ -94,7 +94,7 @@ def _edge_as_site(edge: Edge) -> Site:
 def is_listed(place: Place) -> bool:
     """Returns whether a place has a name of its own.
 
-    Inputs, operations such as `x + 1` and the parts of a unit have none, unless dropout stands there already.
+    Inputs, operations such as `x + 1` and the parts of a unit have none, unless dropout is there already.
     """
     layer = place.call.layer
     if place.standing:
@@ -174,7 +174,7 @@ class Sites:
 
 
 def check_site_layer(layer: keras.Layer) -> keras.Layer:
-    """Returns a layer that can stand at a site; raises a ValueError for one that takes the place of a layer."""
+    """Returns a layer that can be used at a site; raises a ValueError for one that replaces another layer."""
     if layers.is_stochastic(layer) and not layers.is_dropout(layer):
         raise ValueError(
             f"{type(layer).__name__} replaces a layer of a model, so it cannot be put at a site. Layers for "

@@ -35,8 +35,8 @@ def unet_plus_plus(
 
     Sites: `encoder1_conv1`, `encoder1_conv2`, `encoder1_pool`, ..., `bottleneck_conv1`, `bottleneck_conv2`, then
     for each node `node1_1_up`, `node1_1_conv1`, `node1_1_conv2`, column by column, and `head`.
-    Plan `"paper"`: that of the U-Net, because the paper mentions no dropout: 0.5 at the end of the deepest encoder
-    stage and of the bottleneck.
+    Plan `"paper"`: 0.5 at the end of the deepest encoder stage and of the bottleneck, as in the U-Net, because the
+    paper mentions no dropout.
 
     Differs from the paper: there is no deep supervision; the logits are those of the last node of level 1.
 

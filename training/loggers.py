@@ -29,7 +29,7 @@ def site_logs(model: keras.Model, images: Any = None) -> dict[str, float]:
 
     Args:
         model: The model that is trained. Without a graph, it has rates only.
-        images: Inputs to measure with, of which the first 8 are used; None for random ones.
+        images: Inputs to measure with (only the first 8 are used); None for random ones.
 
     Returns:
         Dict with the keys `"rate/<site>"` and `"dropped/<site>"`.
@@ -181,7 +181,7 @@ class MLflowLogger(keras.callbacks.Callback):
                 unfinished.write_text(run.info.run_id, encoding="utf-8")
 
     def _started(self) -> tuple[Any, bool]:
-        """Starts the run of the file, or another one, and returns it and whether it is that of the file."""
+        """Starts the run of the id file, or a new run; returns the run, and whether it is that of the file."""
         if self._id_file is not None and self._id_file.exists():
             known = self._id_file.read_text(encoding="utf-8").strip()
             with contextlib.suppress(self._mlflow.exceptions.MlflowException):  # deleted, or of another server

@@ -64,7 +64,7 @@ def constant(rate: float) -> Schedule:
 
 
 def linear(start: float, end: float) -> Schedule:
-    """Returns a rate schedule that is a straight line: `start * (1 - t) + end * t`.
+    """Returns a rate schedule that is a straight line: `start * (1 - t) + end * t` at progress `t`.
 
     The authors of DropBlock used `start=0`: in their experiments, a rising rate was better than a fixed rate.
 
@@ -83,7 +83,9 @@ def linear(start: float, end: float) -> Schedule:
 
 
 def cosine(start: float, end: float) -> Schedule:
-    """Returns a rate schedule along half a cosine, slow at both ends: `linear` at progress `(1 - cos(pi t)) / 2`.
+    """Returns a rate schedule along half a cosine, which is slow at both ends.
+
+    At progress `t`, the rate is that of `linear` at progress `(1 - cos(pi t)) / 2`.
 
     Args:
         start: Float in [0, 1). The rate at progress 0.
@@ -122,11 +124,12 @@ def step(rates: Mapping[float, float]) -> Schedule:
 
 
 def curriculum(rate: float, gamma: float = 10.0) -> Schedule:
-    """Returns the rate schedule of curriculum dropout, from 0 up to `rate`: `rate * (1 - exp(-gamma * t))`.
+    """Returns the rate schedule of curriculum dropout, from 0 up to `rate`.
 
-    The task gets harder as the network learns: at first the network sees the whole signal, and later less of it.
-    The paper defines the schedule by the probability of keeping a unit, `theta(t) = (1 - theta_bar) * exp(-gamma *
-    t) + theta_bar`, where `theta_bar` is `1 - rate`.
+    At progress `t`, the rate is `rate * (1 - exp(-gamma * t))`. The task gets harder as the network learns: at
+    first the network sees the whole signal, and later less of it. The paper defines the schedule by the
+    probability of keeping a unit, `theta(t) = (1 - theta_bar) * exp(-gamma * t) + theta_bar`, where `theta_bar` is
+    `1 - rate`.
 
     Differs from the paper: `t` is the progress of the run and not the number of steps, so the paper's heuristic
     `gamma = 10 / steps` becomes `gamma=10`.

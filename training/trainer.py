@@ -83,7 +83,7 @@ class Trainer:
             model with one output, in logits.
         loss_weights: As for `compile`. The weights of several outputs, for example of auxiliary losses.
         prefetch_to: Str or None. A device, for example `"GPU:0"`, to which the next batches are copied while a
-            step runs. Not with a strategy.
+            step runs. It cannot be used with a strategy.
         task: The meaning of the output, instead of a loss: `"multi_class"`, `"binary"`, `"multi_label"` or
             `"regression"`; for several outputs a list, or a dict by their names.
         weighted_metrics: As for `compile`.
@@ -91,8 +91,8 @@ class Trainer:
             means the range of `load_data`, or the one that the first batches show. It is stored in the model and
             in its `.keras` file, so that exports and servers scale images to this range.
         mixup: Float, 0 or more. Trains classifiers on weighted means of two images, and on the labels of both,
-            with weights from Beta(mixup, mixup) (Zhang et al., 2017, arXiv:1710.09412); 0.2 is usual. Works with
-            any loss. Training metrics use the label with the larger weight.
+            with weights from Beta(mixup, mixup) (Zhang et al., 2017, arXiv:1710.09412); 0.2 is usual. It works
+            with any loss. Training metrics use the label with the larger weight.
         cutmix: Float, 0 or more. The same, but a box of one image is replaced by the other image, and the weights
             are the shares of the area (Yun et al., 2019, arXiv:1905.04899); 1.0 is usual. With both, each batch
             gets one of them.

@@ -22,7 +22,7 @@ def own_draw(generator: keras.random.SeedGenerator) -> Draw:
     Returns:
         A `Draw` that takes a new seed from the generator at each call.
     """
-    match keras.backend.backend():  # imported here, since no backend must need another one
+    match keras.backend.backend():  # imported here, so that no backend needs another one
         case "tensorflow":
             from dropzoo.layers.draws.xla import XlaDraw
 

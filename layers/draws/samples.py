@@ -127,8 +127,8 @@ def sample_bits(
     intervals, in an order of its own. So each single sample is uniform, and all samples together are even.
 
     The order is one of 1024 random permutations, followed by a rotation and by another one of the 1024
-    permutations. The hash of the unit chooses all three, which gives about `2**20 * T` orders. This costs a
-    quarter of a new shuffle for each unit, and makes balanced masks pay on small networks.
+    permutations. The hash of the unit chooses all three, which gives about `2**20 * T` orders. This takes a
+    quarter of the time of a new shuffle for each unit, which makes balanced masks worthwhile on small networks.
 
     Args:
         shape: Shape to draw, rows first.
@@ -313,8 +313,8 @@ def _shuffle(sample: tf.Tensor, unit: tf.Tensor, count: int) -> tf.Tensor:
 
     The permutation is a random rotation, then ten rounds of the swap-or-not shuffle (Hoang, Morris and Rogaway,
     2012). Each round pairs up the numbers at random, and swaps a pair if its coin says so. Each round halves what
-    is left of the original order. After ten rounds, 200,000 units are too few to tell the places of any two
-    samples from their places in true random permutations.
+    is left of the original order. After ten rounds, 200,000 units are too few to distinguish the places of any two
+    samples from those in true random permutations.
     """
     place = (sample % u32(count) + unit % u32(count)) % u32(count)
     for turn in range(1, 11):

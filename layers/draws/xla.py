@@ -89,8 +89,8 @@ def gradients_of_weights_only() -> Iterator[None]:
 
     The gradient of this pair needs no mask, because it is zero wherever the output of the pair is not positive. So
     the gradient is computed in place instead of in a copy, and only one of the two outputs is kept in memory. But
-    there is no gradient with respect to the output of the ReLU. Training does not need that one, but a user may
-    ask for it.
+    there is no gradient with respect to the output of the ReLU. Training does not need that gradient, but a user
+    may ask for it.
     """
     token = _weights_only.set(True)
     try:

@@ -33,7 +33,7 @@ def _normalization(normalization: str | None, name: str, channels: int, epsilon:
     if normalization not in _NORMALIZATIONS:
         raise unknown("normalization", normalization, [*_NORMALIZATIONS, "None"])
     if normalization == "batch":
-        # With Keras' momentum of 0.99 the statistics lag behind in fits of some hundred steps.
+        # With Keras' momentum of 0.99, the statistics lag behind in runs of a few hundred steps.
         return kl.BatchNormalization(momentum=0.9, epsilon=epsilon, name=name)
     if normalization == "group":  # 32 groups, as Wu and He 2018, arXiv:1803.08494, or a divisor
         return kl.GroupNormalization(math.gcd(32, channels), epsilon=epsilon, name=name)

@@ -1,4 +1,4 @@
-"""The edges of a model: a tensor on its way to one of the calls that read it, such as a skip connection alone."""
+"""The edges of a model: a tensor on its way to one of the calls that read it, such as only a skip connection."""
 
 from dataclasses import dataclass
 

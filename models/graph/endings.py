@@ -56,7 +56,7 @@ def recorded_meanings(model: keras.Model) -> list[Meaning | None]:
 
 
 def output_activation(model: keras.Model) -> str | None:
-    """Returns `"softmax"` or `"sigmoid"` if the only output of a model is known to be such probabilities.
+    """Returns `"softmax"` or `"sigmoid"` if the only output of a model is known to have this meaning.
 
     The result is None for logits, for a meaning that the graph does not show, and for a model of several outputs.
 

@@ -1,6 +1,6 @@
 """Networks of keras.applications that take images without scaling them, known by the names of their first layers.
 
-The name of the model does not tell: a user may give another, or build the network around a tensor of their own, or
+The name of the model is not enough: a user may choose another name, build the network around their own tensor, or
 take only its first layers. Networks that have their preprocessing inside are not here.
 """
 

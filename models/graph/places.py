@@ -1,4 +1,4 @@
-"""The places of a model: each tensor where dropout can stand, with the calls that make it and read it."""
+"""The places of a model: each tensor where dropout can be put, with the calls that make it and read it."""
 
 import collections
 from dataclasses import dataclass, field
@@ -11,13 +11,13 @@ from dropzoo.models.graph.walk import Call, check_graph, graph_of, walk
 
 @dataclass(eq=False)
 class Place:
-    """A tensor where dropout can stand: the output of a call, wherever it is read.
+    """A tensor where dropout can be put: the output of a call, wherever it is read.
 
     Attributes:
         call: The call that makes the tensor.
         tensor: The symbolic tensor.
         readers: The calls that read the tensor, in whichever model they are.
-        standing: The calls of the dropout layers that stand there already, in the order in which they act.
+        standing: The calls of the dropout layers that are there already, in the order in which they act.
         aliases: The calls of nested models that have the tensor as an output.
         around: The names of all layers of the whole model, with their paths.
         is_final: Whether the tensor is an output of the whole model. Only its edges can have dropout.
@@ -104,7 +104,7 @@ class _Search:
     def _join_models(self) -> None:
         """Notes which tensors inside and outside nested models are the same.
 
-        The outputs always are. The inputs are if the model is called once, with the inputs as it was built.
+        The outputs always are the same. The inputs are the same if the model is called once, as it was built.
         """
         times = collections.Counter(id(call.layer) for call in self._calls)
         for call in self._calls:

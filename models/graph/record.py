@@ -126,7 +126,7 @@ def taken_by_each(
 
 
 def _with_order(pixels: Pixels, model: keras.Model, i: int) -> Pixels:
-    """Returns the images of input `i`, with the place of their channels if their shape tells another one."""
+    """Returns the images of input `i`, with the axis of their channels if their shape suggests a different one."""
     said = channels_first_inputs(model)
     if len(said) <= i or said[i] == channels_first(model.inputs[i].shape):
         return pixels

@@ -271,7 +271,7 @@ class Rebuild:
         return self._parts[id(old)]
 
     def _drop(self, put: Put, call: Call, names: set[str]) -> keras.Layer:
-        """Returns the dropout layer to put after a call; raises a ValueError if it cannot stand there."""
+        """Returns the dropout layer to put after a call; raises a ValueError if it cannot be used there."""
         tensor, maker = call.outputs[0], call.layer
         config = {"name": _free(put.name, names)}
         if put.layer.dtype_policy == keras.config.dtype_policy():  # none of its own: that of the layer before

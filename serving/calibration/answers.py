@@ -62,7 +62,7 @@ def class_probabilities(mean: tf.Tensor) -> tf.Tensor:
 
 
 def doubt(mean: tf.Tensor, kind: str) -> tf.Tensor:
-    """Returns the share of wrong answers that the probabilities themselves expect, `(batch,)`.
+    """Returns the share of wrong answers that the probabilities themselves imply, `(batch,)`.
 
     It is one minus the largest probability, on average over the positions of a mask and over labels.
 
@@ -123,8 +123,8 @@ def within(mean: tf.Tensor, floors: Sequence[float], thresholds: Sequence[float]
     """Returns a mask that lies in the outer mask and that one threshold of the grid gives in each image.
 
     Its pixels are those whose probability reaches the least threshold of `probability_grid` at which no pixel lies
-    outside the outer mask. The promise on inner masks bounds the loss at every threshold of the grid, so it also
-    holds for inner masks that are cut to this one.
+    outside the outer mask. The promise about inner masks bounds the loss at every threshold of the grid, so it
+    also holds for inner masks that are cut to this one.
 
     Args:
         mean: Float32 tensor `(batch, ..., classes)`.

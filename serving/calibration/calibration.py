@@ -39,9 +39,9 @@ class Calibration:
             set). Empty for one pass without dropout.
         guarantees: Dict of `Guarantee` by name.
         facts: `Facts` of the predictor that the calibration was made for.
-        figures: Dict of scores on the images that temperature and sites were fitted on: `"one_pass"` and
-            `"samples"` without the temperature, and `"one_pass_temperature"` and `"samples_temperature"` with it,
-            where they exist. Each is a dict of `"nll"`, `"ece"` and `"accuracy"`.
+        figures: Dict of the figures on the images that the temperature and the sites were fitted on: `"one_pass"`
+            and `"samples"` without the temperature, and `"one_pass_temperature"` and `"samples_temperature"` with
+            it; those that do not exist are left out. Each is a dict of `"nll"`, `"ece"` and `"accuracy"`.
         n: Int, the number of held-out images.
         data: Str, the name of the held-out data.
         date: Str, when it was fitted, in UTC.

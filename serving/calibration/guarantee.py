@@ -18,7 +18,7 @@ class Guarantee:
         confidence: The probability, over draws of the held-out images, with which the promise holds. None if it
             holds on average over them.
         floors: For intervals, the number that is added to the deviation of the samples, for each output. For outer
-            masks, the least expected size of each class, as a share of the image.
+            masks, the lower bound of the expected size of each class, as a share of the image.
         figures: Dict of the costs of the promise on the held-out images, such as the mean size of the sets.
     """
 

@@ -57,7 +57,7 @@ def model_card(
 
 
 def _plan(model: keras.Model) -> dict[str, str]:
-    """The dropout of a model, by the names of its sites if the model has a graph, and else by those of layers."""
+    """The dropout of a model, by the names of its sites if the model has a graph, or else by layer names."""
     if graph_of(model) is not None:
         return {site.name: site.spec for site in models.list_sites(model) if site.spec}
     found = {each.path: each for each in random_layers(model)}

@@ -233,7 +233,7 @@ def _say_range(model: keras.Model, inputs: Sequence[Input]) -> None:
 
 
 def _purity(monte_carlo: MonteCarlo | None) -> dict[str, object]:
-    """What the card says about `predict_mc` if its answer for an image depends on more than the image."""
+    """Returns the card's note about `predict_mc` if its answer for an image depends on more than the image."""
     reason = None if monte_carlo is None else monte_carlo.plain_passes
     if reason is None:
         return {}
@@ -249,7 +249,7 @@ def _purity(monte_carlo: MonteCarlo | None) -> dict[str, object]:
 def _loose_answer(
     function: tf.types.experimental.ConcreteFunction, members: Sequence[keras.Model]
 ) -> dict[str, object]:
-    """What the card says about `serving_default` if the model's own code draws random numbers in inference too."""
+    """Returns the card's note about `serving_default` if the model's code draws random numbers in inference."""
     if not random_operations(function.graph):
         return {}
     known = {id(layer) for member in members for layer in redirectable(member)}

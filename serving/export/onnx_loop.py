@@ -84,7 +84,7 @@ def _parted(nodes: Sequence[Any], outer: set[str], fixed: Sequence[str] = ()) ->
     Args:
         nodes: The nodes, in the order in which they run.
         outer: The names of what is known before the loop.
-        fixed: Operations whose answer is the same in each turn whatever they read.
+        fixed: Operations whose answer is the same in each turn, regardless of what they read.
     """
     known, same, differing = set(outer), [], []
     for node in nodes:

@@ -1,6 +1,7 @@
-"""Exact operations on random bits, for OpenVINO, whose processors compute some operations on integers in float32.
+"""Exact operations on random bits, for OpenVINO, which computes some integer operations in float32 on processors.
 
-A float32 keeps 24 of 32 bits. Sums, products and operations on single bits are exact, and so is what they make up.
+A float32 keeps 24 of 32 bits. Sums, products and operations on single bits are exact, and so is everything that is
+built from them.
 """
 
 from collections.abc import Callable

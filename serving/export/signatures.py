@@ -62,7 +62,7 @@ class Signatures:
         return self._prefixed([self._restored(each, given) for each in found])
 
     def _once(self, flat: list[tf.Tensor]) -> list[Answer]:
-        """For each output the probabilities or values, `p`, and the answers of a calibration."""
+        """The probabilities or values of each output, `p`, and the answers of a calibration."""
         if self._predictors.default is None:
             return [{"p": p} for p in self._reader.read(self._reader.call(flat))]
         found = self._statistics(self._predictors.default, flat)

@@ -48,8 +48,8 @@ class Active:
 def redirectable(model: keras.Model) -> list[keras.Layer]:
     """Returns the dropout layers whose masks a sampler can draw, in the order of the model.
 
-    A subclass of a user's own that overrides `call` is left out: only its code knows what it does. So is the
-    dropout of rate 0 that Keras puts into each of its attention layers.
+    A user's own subclass that overrides `call` is left out: only its code knows what it does. So is the dropout of
+    rate 0 that Keras puts into each of its attention layers.
     """
     known = {id(each.layer) for each in random_layers(model)}
     found = [layer for layer in layers.dropouts(model) if id(layer) in known]

@@ -40,7 +40,7 @@ class Attribution:
     Attributes:
         sites: The names of the active sites, in the order of the model.
         first: Float array `(sites,)`, the share of the variance that comes from a site by itself.
-        total: Float array `(sites,)`, the share of the variance that is gone without a site, including its
+        total: Float array `(sites,)`, the share of the variance that disappears without a site, including its
             interactions.
         information_first: Float array `(sites,)`, like `first` for the mutual information; NaN for regression.
         information_total: Float array `(sites,)`, like `total` for the mutual information; NaN for regression.
@@ -75,8 +75,8 @@ def shares(
 
     Let A and B be two independent draws of all masks, and A_s be A with the masks of site s from B. For samples y,
     `avg (y(B) - mean) (y(A_s) - y(A))` is the variance that comes from s by itself, and
-    `avg (y(A) - y(A_s))**2 / 2` is the variance that is gone if s does not drop. This takes `sites + 2` times the
-    samples.
+    `avg (y(A) - y(A_s))**2 / 2` is the variance that disappears if s does not drop. This takes `sites + 2` times
+    the samples.
 
     Args:
         swapped: The sampler.
@@ -177,7 +177,7 @@ def attribution_of(drawn: SampleGraph, seed: int, flat: list[tf.Tensor]) -> Attr
 
 
 def _numbers(flat: list[tf.Tensor], output: Output) -> int:
-    """The numbers of the inputs or of the output of one image, whichever are more.
+    """How many numbers the inputs or the output of one image have, whichever is larger.
 
     An output of any size has as many positions as the largest input.
     """

@@ -106,7 +106,7 @@ class Blend:
             return {name: x.numpy() for name, x in sums.statistics(1, whole).items()}
 
     def move(self, rows: int) -> None:
-        """Forgets the first rows, and moves on to the rows behind them."""
+        """Forgets the first rows, and moves on to the rows after them."""
         for x in self._sums.values():
             x[: len(x) - rows] = x[rows:].copy()
             x[max(len(x) - rows, 0) :] = 0

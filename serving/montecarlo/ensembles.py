@@ -186,7 +186,7 @@ class Ensemble(Rival):
 
 
 def _load(path: str | os.PathLike) -> tuple[keras.Model, list[str] | None]:
-    """The model in a `.keras` file or in the folder of an export, and the output kinds that the folder tells."""
+    """The model in a `.keras` file or in the folder of an export, and the output kinds that the folder records."""
     if isinstance(path, (str, os.PathLike)):
         folder = Path(path) / "assets.extra"
         for file, info in ((Path(path), None), (folder / "model.keras", folder / "info.json")):
@@ -199,7 +199,7 @@ def _load(path: str | os.PathLike) -> tuple[keras.Model, list[str] | None]:
 
 
 def _with_loss(file: Path) -> keras.Model:
-    """The model in a `.keras` file with the loss that tells its task, and without the weights of its optimizer."""
+    """The model in a `.keras` file with the loss that shows its task, and without the weights of its optimizer."""
     model, loss = load_model(file, compile=False), saved_loss(file)
     if loss is not None:
         keras.Model.compile(model, loss=loss)

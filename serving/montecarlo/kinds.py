@@ -15,7 +15,7 @@ _REGRESSION = frozenset(
     "meansquaredlogarithmicerror msle poisson".split()
 )
 _COINS = frozenset("binarycrossentropy binaryfocalcrossentropy".split())
-# Parts of the names of losses for classes: those of Keras and of this package, and most of a user's own.
+# Parts of the names of losses for classes: those of Keras and of this package, and most of users' own.
 _OF_CLASSES = ("crossentropy", "dice", "tversky")
 
 
@@ -37,7 +37,7 @@ def compiled_losses(model: keras.Model, names: Sequence[str]) -> list[Any]:
 def saved_loss(path: Path) -> Any:
     """Returns the loss in a `.keras` file as `compile` takes it, or None if the model was not compiled.
 
-    A loss of a user's own whose code is not loaded is returned as its name, which may still tell the kind.
+    A user's own loss whose code is not loaded is returned as its name, which may still show the kind.
 
     Args:
         path: Path of the file.
@@ -72,7 +72,7 @@ def kind_by_loss(loss: Any, classes: int | None) -> str | None:
 
 
 def says_nothing(loss: Any) -> bool:
-    """Returns whether a loss may be for classes or for values, such as a hinge or a loss of a user's own.
+    """Returns whether a loss may be for classes or for values, such as a hinge or a user's own loss.
 
     Args:
         loss: A loss, the name of a loss, or a function; None if there is no loss.

@@ -1,7 +1,7 @@
 """Turns outputs into probabilities: by what the user says, by what the graph shows, or by the values.
 
-An output is logits, or probabilities already. One softmax too many makes every answer wrong, and nobody sees it.
-So nothing is guessed: where none of the three decides, an error says how to decide.
+An output is logits, or probabilities already. One softmax too many makes every answer wrong, and nobody notices.
+So nothing is guessed: if none of the three decides, an error says how to decide.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,8 +1,8 @@
 """Plain passes: layers that cannot be redirected draw by themselves in each sample, with seeds from the sampler.
 
-Layers of Keras draw from a `SeedGenerator`, and so do layers of a user's own that follow Keras' guide. While a
-sample is traced, all generators return seeds that are derived from the sampler's seed and the number of the
-sample. So the same call twice returns the same answer, and the state of the generators does not change.
+Layers of Keras draw from a `SeedGenerator`, and so do custom layers that follow Keras' guide. While a sample is
+traced, all generators return seeds that are derived from the sampler's seed and the number of the sample. So the
+same call twice returns the same answer, and the state of the generators does not change.
 """
 
 import contextlib

@@ -1,6 +1,6 @@
 """Finds whether the code of a layer draws random numbers, and for which rows, in TensorFlow's graph of that code.
 
-Classes and seed generators do not tell everything: a lambda may call `tf.nn.dropout`, and a suspected layer may
+Classes and seed generators do not show everything: a lambda may call `tf.nn.dropout`, and a suspected layer may
 not draw at all. So each step of a model whose code is not known is traced twice, in inference and in training
 mode, while the dropout that a sampler redirects is off. Then the graphs are searched for random operations.
 Nothing is run, so nothing changes. A model of Keras' own layers has no such step and costs nothing.
@@ -209,7 +209,7 @@ def _blank(layer: keras.Layer, read: list[Any]) -> Any:
         read.append(inputs)
         try:
             shape = layer.compute_output_shape(inputs.shape)
-        except Exception:  # an input whose shape the layer cannot tell
+        except Exception:  # the layer cannot compute its output shape
             return original(inputs, *args, **kwargs)
         if None in shape and None not in inputs.shape:  # an EinsumDense whose config leaves a length open
             return original(inputs, *args, **kwargs)

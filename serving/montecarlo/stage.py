@@ -154,7 +154,7 @@ class Stage:
     def _loose_layers(self) -> set[int]:
         """The ids of the active layers whose rows are not those of the images in order.
 
-        Only operations and code that is not known can move rows; the layers of Keras keep them.
+        Only operations and unknown code can move rows; the layers of Keras keep them in place.
         """
         moves = any(_may_move_rows(step.operation) for step in self._graph.steps)
         if moves:

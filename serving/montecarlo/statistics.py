@@ -214,8 +214,8 @@ def sum_until(
 def standard_error(total: tf.Tensor, squares: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
     """Returns the standard error of the mean of `count` independent draws, `(batch,)`.
 
-    It is the root mean square over all axes but the batch, and infinite for a single draw, which does not show the
-    spread.
+    It is the root mean square over all axes except the batch, and infinite for a single draw, which does not show
+    the spread.
 
     Args:
         total: Float tensor `(batch, ..., classes)`, the sum of the draws.

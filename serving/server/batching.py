@@ -28,7 +28,7 @@ class _Job:
         self.inputs, self.pixels, self.future, self.since = inputs, pixels, future, time.monotonic()
         shapes = [array.shape for array in inputs.values()]
         self.rows = shapes[0][0]
-        self.row_shapes = [shape[1:] for shape in shapes]  # only images of one size fit into one batch
+        self.row_shapes = [shape[1:] for shape in shapes]  # only images of the same size fit into one batch
 
 
 class Batcher:

@@ -16,7 +16,7 @@ _STARTS = {
     b"PK\x03\x04": "application/x-npz",
 }
 _MOST_MEMBERS = 100
-#: Types under which clients send a file if nobody told them its type.
+#: Types with which clients send a file if they do not know its type.
 UNTOLD = ("", "application/x-www-form-urlencoded", "application/octet-stream", "binary/octet-stream", "*/*")
 
 

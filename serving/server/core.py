@@ -28,7 +28,7 @@ from dropzoo.serving.server.pictures import pictures
 from dropzoo.serving.server.requests import pixels_of, read_predict, to_arrays, to_json
 from dropzoo.serving.server.versions import Signature, Version, Versions
 
-# Numbers in JSON take 10 to 20 bytes a value.
+# Numbers in JSON take 10 to 20 bytes each.
 _SMALLER = (
     "An image file or an array (application/x-npy) is smaller than JSON; dropzoo serve --max-body-mib allows more"
 )

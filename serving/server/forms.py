@@ -122,7 +122,7 @@ def likeliest(p: np.ndarray, kind: str) -> np.ndarray:
     """Returns the class of each pixel, uint8 or uint16; of labels, the likeliest above a half plus 1, or 0.
 
     Args:
-        p: Probabilities `(height, width, classes)`. A single one is that of the second of two classes.
+        p: Probabilities `(height, width, classes)`. A single probability is that of the second of two classes.
         kind: One of `KINDS`.
     """
     largest = max(1, p.shape[-1] - 1)

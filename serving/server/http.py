@@ -35,7 +35,7 @@ class BearerToken(HTTPBearer):
     """Security dependency that refuses requests without the server's token.
 
     Args:
-        token: Str, the token that requests must bear.
+        token: Str, the token that requests must send.
     """
 
     def __init__(self, token: str) -> None:

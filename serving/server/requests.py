@@ -188,7 +188,7 @@ def _numbers(
 
 
 def _is_file(value: Any) -> bool:
-    """Whether a client sends an encoded file where numbers belong: the first of the rows tells."""
+    """Whether a client sends an encoded file where numbers belong, judged by the first row."""
     first = value[0] if isinstance(value, list) and value else value
     return isinstance(first, dict) and "b64" in first
 

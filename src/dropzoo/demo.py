@@ -60,7 +60,7 @@ np.savez(answers, **{name: value.numpy() for name, value in out.items()})
 def run_demo(out: Path, say: Callable[[str], None] = print) -> Path:
     """Trains, evaluates, samples, exports and reloads both models, and writes the report.
 
-    A demo that was stopped continues where it was.
+    A demo that was stopped continues where it stopped.
 
     Args:
         out: Path of the demo's folder.

@@ -36,7 +36,7 @@ def elastic(
 
     Args:
         images: Float tensor `(batch, height, width, channels)`.
-        masks: Tensor `(batch, height, width)`, bent alike, or None.
+        masks: Tensor `(batch, height, width)`, bent in the same way, or None.
         seeds: What `seeds_of` returns.
         pixels: Float, the standard deviation of the displacements of the grid.
 

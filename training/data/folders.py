@@ -200,7 +200,7 @@ def _images(
 
 
 def _compare(table: Table) -> None:
-    """Adds a doubt if images of one content are in the training set and in another."""
+    """Adds a doubt if images with the same content are in the training set and in another."""
     doubles = find_doubles(table.samples, _MOST_TO_COMPARE)
     if doubles is None:
         table.notes.append(

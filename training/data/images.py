@@ -81,7 +81,7 @@ def read_image(path: Path, page: int | None = None) -> np.ndarray:
 
 
 def read_mask(path: Path, page: int | None = None) -> np.ndarray:
-    """Reads the numbers of a mask as they are stored, `(height, width, channels)`; those of palettes too."""
+    """Reads the numbers of a mask as they are stored, `(height, width, channels)`, even indices of palettes."""
     return _named(_stored, path, page)
 
 

@@ -143,9 +143,9 @@ def load_data(
         image_size: Int, `(height, width)` or None. Resizes all images to this size; None keeps their sizes.
         data_dir: Folder in which TFDS keeps prepared sets; None for its default.
         manual_dir: Folder with the original archives of a TFDS set, instead of a download.
-        cache: Where decoded images stay: `"memory"` (or True), `"disk"` for images of one size, or `"none"` (or
-            False), which reads files again in each epoch. `"auto"` means memory if the images take up to 128 MB
-            (512 MB for a TFDS set), and otherwise none.
+        cache: Where decoded images stay: `"memory"` (or True), `"disk"` for images of the same size, or `"none"`
+            (or False), which reads files again in each epoch. `"auto"` means memory if the images take up to 128
+            MB (512 MB for a TFDS set), and otherwise none.
         limit: Int above 0 or None. The number of training images to use, counted from the first; None for all.
         num_channels: 1, 3 or None. Converts RGB images to grey (1), or grey images to RGB (3); a folder may hold
             both.
@@ -275,7 +275,7 @@ def _kept(parts: list[Split | None], cache: str, source: Source, cut: str) -> li
     `cut` is text that says which part of the training images is which split.
     """
     if cache == "auto":
-        # Images of several sizes are held too, as nothing tells their sum before they are read.
+        # Images of several sizes are held too, as the sum of their sizes is not known before they are read.
         size = sum(size_of(part) for part in parts)
         # Files can be read in any order, and quickly; the examples of TFDS cannot.
         most = MOST_IN_MEMORY if source.summary is None else MOST_OF_FILES

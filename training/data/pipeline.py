@@ -1,4 +1,4 @@
-"""From stored examples to batches, the same for all data sets."""
+"""Turns stored examples into batches, in the same way for all data sets."""
 
 import dataclasses
 from collections.abc import Callable

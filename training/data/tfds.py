@@ -133,7 +133,7 @@ def _is_prepared(builder: tfds.core.DatasetBuilder) -> bool:
 
 
 def _check_files(builder: tfds.core.DatasetBuilder, manual_dir: str | None) -> None:
-    """Raises a ValueError at once if TFDS would try for minutes to reach a host in vain."""
+    """Raises a ValueError at once if TFDS would try for minutes to reach a host without success."""
     if builder.MANUAL_DOWNLOAD_INSTRUCTIONS and manual_dir is None:
         raise ValueError(
             f"Data set '{builder.name}' must be downloaded by hand: put its files in a folder and pass it as "

@@ -60,7 +60,7 @@ class Feed:
 
     Attributes:
         spec: The specs of a batch, as `tf.data.Dataset.element_spec` gives them.
-        steps: Int or None. The number of batches of an epoch, where it is known.
+        steps: Int or None. The number of batches of an epoch, if it is known.
         resumes: Str. A sentence that says when a resumed run on such data is exact; empty if it always is.
         prepare: Function that is applied to the dataset of each epoch.
         ended: Bool. Whether the data have no more batches, in this epoch and in later ones.
@@ -136,7 +136,7 @@ class Epoched(Feed):
 
 
 class Stream(Feed):
-    """Batches that continue from one epoch to the next: a generator, or a dataset of which an epoch reads a part.
+    """Batches that continue from one epoch to the next: a generator, or part of a dataset.
 
     Args:
         name: Str. The name of the argument.
@@ -170,7 +170,7 @@ class Stream(Feed):
 
 
 class Generator(Stream):
-    """A Python generator or iterator of batches, of which an epoch draws `steps`."""
+    """A Python generator or iterator of batches, from which an epoch draws `steps` batches."""
 
     def __init__(self, name: str, data: Iterator[Any], steps: int) -> None:
         first = first_batches(data, name)

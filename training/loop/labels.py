@@ -21,7 +21,7 @@ class LabelCheck(NamedTuple):
     """The targets that one output accepts.
 
     Attributes:
-        classes: Int. The size of the last axis of the output; 1 stands for two classes.
+        classes: Int. The size of the last axis of the output; 1 means two classes.
         form: `"labels"` for numbers of classes, `"one_hot"`, or `"zero_or_one"`.
         ignored: Int or None. A label that does not count.
     """

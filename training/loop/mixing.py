@@ -37,7 +37,7 @@ class Mixing:
         model: The model, for the check that it answers with one vector for each example.
 
     Raises:
-        ValueError: If an argument is no such number, or the model cannot be trained on mixed examples.
+        ValueError: If `mixup` or `cutmix` is not such a number, or the model cannot be trained on mixed examples.
 
     Reference:
         Zhang et al., "mixup: Beyond Empirical Risk Minimization", 2017, arXiv:1710.09412. Yun et al., "CutMix:

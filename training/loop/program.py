@@ -259,7 +259,7 @@ def r_drop_loss(logits: tf.Tensor) -> tf.Tensor:
             binary task.
 
     Returns:
-        A scalar, the mean over all axes but the last.
+        A scalar, the mean over all axes except the last.
 
     Reference:
         Liang et al., "R-Drop: Regularized Dropout for Neural Networks", 2021, arXiv:2106.14448.

@@ -140,7 +140,7 @@ def _numbers(name: str, values: ArrayLike) -> np.ndarray:
 
 
 def _checked(uncertainty: ArrayLike, errors: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    """Returns two flat float64 arrays of one size, or raises a ValueError."""
+    """Returns two flat float64 arrays of the same size, or raises a ValueError."""
     if np.shape(uncertainty) != np.shape(errors):
         raise ValueError(
             "`uncertainty` and `errors` must have the same shape. "

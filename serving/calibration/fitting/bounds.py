@@ -1,7 +1,7 @@
 """The theorems behind the promises, as functions of arrays. Nothing here knows about models or images.
 
 They hold for any model, in finite samples, if the held-out images and the images to come are exchangeable: drawn
-from the same source, in an order that says nothing. The p-values also need independent images, and
+from the same source, in an order that carries no information. The p-values also need independent images, and
 `selective_threshold` states one more condition. Nothing holds for images from another source.
 """
 
@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 from scipy import stats
 
-_ROUNDING = 1e-9  # level * (n + 1) may be a whole number but for the rounding of floats
+_ROUNDING = 1e-9  # level * (n + 1) may be a whole number except for the rounding of floats
 
 
 def least_level(n: int, confidence: float | None = None) -> float:
@@ -121,7 +121,7 @@ def betting_p_value(losses: np.ndarray, level: float, confidence: float) -> floa
 
 
 def fixed_sequence(p_value: Callable[[int], float], count: int, confidence: float) -> int:
-    """Returns how many settings, from the safest on, are shown to keep the level.
+    """Returns how many settings, starting with the safest, are shown to keep the level.
 
     Learn then Test with fixed-sequence testing: settings are tested in an order that is fixed beforehand, each
     with the full `1 - confidence`, and the first setting that fails its test ends the tests. A setting that does

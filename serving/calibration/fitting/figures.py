@@ -16,7 +16,7 @@ def figures_of(
 
     Args:
         p: Float32 array `(rows, samples, classes)` of probabilities.
-        labels: Int array `(rows,)`, or `(rows, classes)` of 0 and 1 if each output is a coin.
+        labels: Int array `(rows,)`, or `(rows, classes)` of 0 and 1 if each output is a probability of its own.
         kind: The output kind, except `"regression"`.
         temperature: Float above 0, or one for each class.
     """
@@ -34,7 +34,7 @@ def figures_of(
 
 
 def expected_calibration_error(confidence: np.ndarray, right: np.ndarray) -> float:
-    """Returns the mean distance of confidence and accuracy over equal bins, weighted by the answers in them.
+    """Returns the mean distance between confidence and accuracy over equal bins, weighted by their answers.
 
     Args:
         confidence: Float array `(answers,)` in [0, 1].

@@ -112,7 +112,7 @@ class ErrorPromise(Promise):
 
 
 def _least(threshold: Callable[[float], float | None], level: float) -> float:
-    """About the least level at which a threshold exists, above a level at which none does."""
+    """Approximately the lowest level at which a threshold exists, above a level at which none does."""
     low, high = level, 1.0
     for _ in range(20):
         middle = math.sqrt(low * high)

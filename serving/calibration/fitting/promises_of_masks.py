@@ -38,7 +38,7 @@ class MaskPromise(Promise):
 
     @property
     def floors(self) -> tuple[float, ...]:
-        """For each class a quarter of the median share of an image that it takes up, or 1 if that is not known."""
+        """A quarter of the median share of an image that each class takes up; 1 if that share is not known."""
         if self.name == "false" or not self.terms.maps:
             return (1.0,) * self.terms.width
         return tuple(0.25 * float(np.median(each)) if each else 1.0 for each in self._sizes)

@@ -49,7 +49,7 @@ class IntervalPromise(Promise):
 
     @property
     def floors(self) -> tuple[float, ...]:
-        """The floor of each output: of a few choices the one with the shortest intervals."""
+        """The floor of each output: the one of a few choices that gives the shortest intervals."""
         if self._floors is None:
             pairs = [
                 np.concatenate([x.reshape(-1, self.terms.width) for x in each])
@@ -81,7 +81,7 @@ class IntervalPromise(Promise):
 
 
 def _floor(error: np.ndarray, spread: np.ndarray, level: float) -> float:
-    """The floor with the shortest intervals, of several shares of the typical error."""
+    """The floor that gives the shortest intervals, chosen from several shares of the typical error."""
     typical = max(float(np.sqrt(np.mean(error**2))), 1e-12)
     choices = [typical * share for share in (0.01, 0.1, 0.3, 1.0, 3.0, 10.0)]
     lengths = [np.quantile(error / (spread + each), 1 - level) * (spread + each).mean() for each in choices]

@@ -4,7 +4,7 @@ import numpy as np
 
 from dropzoo.serving.calibration.fitting.heldout import VOID
 
-_PER_IMAGE = 256  # positions that are kept of each image
+_PER_IMAGE = 256  # positions that are kept from each image
 _MOST = 1 << 15
 _VALUES = 1 << 23  # at most this many numbers are kept
 

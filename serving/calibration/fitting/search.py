@@ -29,7 +29,7 @@ Scorer = Callable[[Sequence[Batch], float | None], tuple[np.ndarray, float]]
 
 
 def search(source: Source, heldout: HeldOut, part: set[int], tempers: bool, verbose: int = 0) -> Source:
-    """Returns the source with the sites and rates that give the least negative log-likelihood.
+    """Returns the source with the sites and rates that give the lowest negative log-likelihood.
 
     Up to 200 settings are scored with 16 samples (8 for maps) on a few images. The best quarter is scored again on
     twice as many images, and so on, until three settings are left. The three, the sites as they are, and one pass

@@ -12,9 +12,9 @@ _HIGHEST = 0.9
 def settings_of(rates: Sequence[float], most: int = 200) -> np.ndarray:
     """Returns settings of sites; the first one has all sites at their rates.
 
-    With few sites, the settings are all combinations of some shares of the rates. With many sites, a setting has
-    on all sites from one on, all sites up to one, all sites but one, or only one, at several shares. No rate
-    becomes larger than 0.9 unless it was so before.
+    With few sites, the settings are all combinations of some shares of the rates. With many sites, a setting turns
+    on all sites from one onwards, all sites up to one, all sites except one, or only one site, at several shares.
+    No rate becomes larger than 0.9 unless it was so before.
 
     Args:
         rates: The rate of each site, in the order of the model; 0 counts as 0.1.

@@ -16,7 +16,7 @@ from rich.text import Text
 
 
 class TableConsole(Console):
-    """A console that keeps tables for the end, where they become JSON, and shows all else on stderr meanwhile."""
+    """A console that keeps tables for the end, where they become JSON, and shows everything else on stderr."""
 
     kept: list[Table] | None = None
 
@@ -110,7 +110,7 @@ def _plain(cell: Any) -> str:
 
 
 def _values(cells: list[str], are_names: bool) -> list[Any]:
-    """Reads a column: truths, numbers, numbers with their uncertainty, or texts; None where there is nothing."""
+    """Reads a column: bools, numbers, numbers with their uncertainty, or texts; None where there is nothing."""
     given = [None if cell in ("", "-") else cell for cell in cells]
     if not are_names and any(given) and all(cell in _TRUTHS for cell in given):
         return [_TRUTHS[cell] for cell in given]
@@ -120,7 +120,7 @@ def _values(cells: list[str], are_names: bool) -> list[Any]:
 
 
 def _number(text: str) -> float | dict[str, float | None] | None:
-    """Reads a number; JSON has none that is infinite or no number."""
+    """Reads a number; JSON has neither infinity nor NaN."""
     middle, sign, width = text.partition(" ± ")
     if sign:
         return {"value": _finite(middle), "plus_minus": _finite(width)}

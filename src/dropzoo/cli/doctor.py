@@ -13,7 +13,7 @@ from rich.table import Table
 
 from dropzoo.cli.console import console
 
-#: Packages that hold the same module as another one, and do its work.
+#: Packages that provide the same module as another package, and replace it.
 _SAME = {"tensorflow": "tensorflow-cpu"}
 
 
@@ -58,7 +58,7 @@ def requirements() -> tuple[dict[str, str], dict[str, dict[str, str]]]:
 
 
 def version_of(name: str) -> str | None:
-    """Returns the version of an installed package, or of another one that does its work, or None."""
+    """Returns the version of an installed package, or of a package that replaces it, or None."""
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:

@@ -80,7 +80,7 @@ EpochsOption = Annotated[int, typer.Option("--epochs", min=1, help="Number of ep
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainingOptions:
-    """The fields of `Settings` as options of the command line, except for the name of the data."""
+    """The fields of `Settings` as options of the command line, except the name of the data."""
 
     epochs: EpochsOption = 10
     batch_size: BatchSizeOption = 32

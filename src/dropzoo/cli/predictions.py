@@ -220,7 +220,7 @@ def _tell(report: "Report") -> None:
 
 
 def _print_labels(rows: list["Row"]) -> None:
-    """Prints the rows of images that have one answer: a class, labels or values; as JSON, all rows whole."""
+    """Prints the rows of images that have one answer: a class, labels or values; as JSON, all rows in full."""
     if console.kept is not None:
         _print_whole(rows)
         return

@@ -34,7 +34,7 @@ def sides_of(shape: Sequence[Side], first: bool | None = None) -> tuple[Side, Si
 
     Args:
         shape: The shape.
-        first: Whether the channels come before the height and width; None if the shape has to tell.
+        first: Whether the channels come before the height and width; None to decide by the shape.
     """
     axis = 2 if (channels_first(shape) if first is None else first) else 1
     return shape[axis], shape[axis + 1]
@@ -45,7 +45,7 @@ def image_shape(shape: Sequence[Side], first: bool | None = None) -> tuple[Side,
 
     Args:
         shape: The shape.
-        first: Whether the channels come before the height and width; None if the shape has to tell.
+        first: Whether the channels come before the height and width; None to decide by the shape.
     """
     first = channels_first(shape) if first is None else first
     return *sides_of(shape, first), shape[1] if first else shape[-1]

@@ -27,7 +27,8 @@ class Pixels:
             trained on standardised images or the like: `low` and `high` are then the least and the greatest value.
         stored: The values in files that are black and white, such as (-1000, 2000) for CT; None for 0 and the
             largest value that the type of the file can hold.
-        first: Bool, whether the channels come before the height and width; None if the shape of the images tells.
+        first: Bool, whether the channels come before the height and width; None to decide by the shape of the
+            images.
     """
 
     low: float = 0.0
@@ -85,7 +86,7 @@ class Pixels:
             )
 
     def fractions(self, values: Any, largest: float) -> Any:
-        """Returns stored values with black at 0 and white at 1; those outside of `stored` are beyond.
+        """Returns stored values with black at 0 and white at 1; values outside `stored` are outside [0, 1].
 
         Args:
             values: Float array or tensor of the values in a file.
@@ -125,7 +126,7 @@ def check_range(value: Any, name: str = "input_range") -> tuple[float, float]:
 def nearest_range(low: float, high: float) -> tuple[float, float] | None:
     """Returns the smallest of `RANGES` that holds the pixels from `low` to `high`, or None.
 
-    Bright pixels tell the ranges apart: images whose largest value is 200 have the range 0 to 255.
+    Bright pixels distinguish the ranges: images whose largest value is 200 have the range 0 to 255.
     """
     if low < 0:
         return (-1.0, 1.0) if low >= -1.05 and high <= 1.05 else None

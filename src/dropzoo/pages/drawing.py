@@ -44,8 +44,8 @@ def draw_sites(
         model: A built Functional or Sequential model.
         size: Pair of ints `(height, width)`, the size of the images for a model that takes any size. The height is
             also the length of a signal.
-        shares: Dict from sites to the share of the uncertainty that each brings, in [0, 1]. Its bar is filled to
-            this share, which is also written below it.
+        shares: Dict from sites to the share of the uncertainty that comes from each, in [0, 1]. Its bar is filled
+            to this share, which is also written below it.
 
     Returns:
         A matplotlib figure whose width grows with the depth of the network.
@@ -142,7 +142,7 @@ def _bars(model: keras.Model, size: tuple[int, int]) -> list[_Bar]:
 
 def _arrange(bars: list[_Bar]) -> None:
     """Gives each bar a column by its depth, and a row by the size of its map."""
-    # What has no height, such as a vector, goes to the lowest row.
+    # A tensor without a height, such as a vector, goes to the lowest row.
     top = max((bar.shape[1] or 1 for bar in bars if len(bar.shape) == 4), default=1)
     levels = {}
     for bar in bars:

@@ -1,4 +1,4 @@
-"""The page of `dropzoo inspect`: what was understood of a data set, and some of its images with their labels."""
+"""The page of `dropzoo inspect`: how a data set was read, and some of its images with their labels."""
 
 import base64
 import io
@@ -23,7 +23,7 @@ def save_sheet(path: Path, summary: Summary, info: DataInfo) -> Path:
 
     Args:
         path: Path of the page.
-        summary: What was understood of the data set.
+        summary: How the data set was read.
         info: The facts of the data set.
     """
     heads, rows = cells(summary)

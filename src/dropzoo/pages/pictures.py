@@ -120,7 +120,7 @@ def masks(images: Arrays, truth: Arrays | None, out: Mapping[str, Arrays]) -> Fi
 
 
 def blend(image: np.ndarray, mask: np.ndarray, classes: int) -> np.ndarray:
-    """Returns an image as RGB in [0, 1], in which each class but the background has a colour, of ten."""
+    """Returns an image as RGB in [0, 1], in which each class except the background has one of ten colours."""
     grey = np.repeat(_showable(image).reshape(*image.shape[:2], -1)[..., :3].mean(-1, keepdims=True), 3, axis=-1)
     palette = matplotlib.colormaps["tab10"](np.arange(classes - 1) % 10)[:, :3]
     counts = (mask >= 0) & (mask < classes)  # a label that is ignored has no colour

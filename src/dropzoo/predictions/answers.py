@@ -194,7 +194,7 @@ class _Held:
         self._count(result, 1)
 
     def remove(self, result: _Loaded | Answer) -> None:
-        """Forgets an image that is not held here any more."""
+        """Forgets an image that is no longer held here."""
         self._count(result, -1)
 
     def _count(self, result: _Loaded | Answer, sign: int) -> None:
@@ -215,7 +215,7 @@ def _is_large(shape: Sequence[int], tile: int) -> bool:
 
 
 def _flush(predictor: Predictor, loaded: list[_Loaded], batch_size: int | None) -> Iterator[Answer]:
-    """Computes images, those of one size together, and yields their answers in order."""
+    """Computes images, those of the same size together, and yields their answers in order."""
     by_size: dict[tuple[int, ...], list[int]] = {}
     for i, each in enumerate(loaded):
         by_size.setdefault(each.sized.shape, []).append(i)

@@ -102,7 +102,7 @@ def fit(
 
 
 def _rank(count: int, level: float) -> int:
-    """Returns which of the errors of `count` images, counted from 1 and the least first, is the quantile."""
+    """Returns which of the sorted errors of `count` images, counted from 1, is the quantile."""
     return math.ceil((count + 1) * level)
 
 

@@ -28,7 +28,7 @@ from dropzoo.runs.predictor import Predictor
 
 #: What `dropzoo measure` writes beside its table.
 SAVED = ("objects", "labels", "geojson", "page")
-_SHOWN = 24  # images on the page, those of the least certain objects first
+_SHOWN = 24  # images on the page, those with the least certain objects first
 
 
 @dataclass
@@ -56,7 +56,7 @@ def measure_into(
     shown: Callable[[Iterable[tuple[Page, Path]], int], Iterable[tuple[Page, Path]]] = lambda found, total: found,
     overwrite: bool = False,
 ) -> MeasureReport:
-    """Measures images, writes the table and what else is asked for, and returns what became of the images.
+    """Measures images, writes the table and the other files that are asked for, and returns a report.
 
     Args:
         predictor: A model of masks, loaded with `sampling="fixed"` and `votes`.

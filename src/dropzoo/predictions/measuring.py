@@ -43,7 +43,7 @@ class Measured:
     """The measurements of one image.
 
     Attributes:
-        rows: A row for each class but the background.
+        rows: A row for each class except the background.
         objects: A row for each object.
         labels: Int32 array `(height, width)`: 0, or the number of the object in `objects` from 1.
         certainty: Float array `(objects,)`, the probability that each object exists.
@@ -110,7 +110,8 @@ def measure_image(
     """Returns the measurements of an image.
 
     An object of the mean exists in a sample if the sample has an object that overlaps it by more than half of
-    their union; its probability is the share of such samples. The interval of its area holds the areas there.
+    their union; its probability is the share of such samples. The interval of its area covers its areas in these
+    samples.
 
     Args:
         mean: Class ids of the mean, `(height, width)`.

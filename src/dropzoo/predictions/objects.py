@@ -90,8 +90,9 @@ def _flooded(seeds: np.ndarray, height: np.ndarray, mask: np.ndarray) -> np.ndar
 def perimeters(labels: np.ndarray, count: int) -> np.ndarray:
     """Returns the length of the outline of each object, by Crofton's formula in four directions.
 
-    The outline is as long as the mean number of times that lines across the image cross it says. This is right for
-    outlines of any shape on average over their directions; of a square along the axes it finds 0.95.
+    The mean number of times that lines across the image cross an outline gives its length. This is right for
+    outlines of any shape, on average over their directions; for a square along the axes, it gives 95 % of the
+    length.
 
     Args:
         labels: Int array `(height, width)`.

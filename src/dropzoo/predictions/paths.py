@@ -125,7 +125,7 @@ class Names:
         self._keys = {name.casefold(): key for name, key in taken}  # a.png and A.PNG are one file on some systems
 
     def of(self, key: str, wanted: Path) -> tuple[Path, str]:
-        """Returns a name, and "" or a number such as "_2" that tells it from an equal name of another page.
+        """Returns a name, and "" or a suffix such as "_2" if another page has the same name.
 
         Args:
             key: Str that identifies the page.

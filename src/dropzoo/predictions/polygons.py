@@ -1,4 +1,4 @@
-"""The outlines of objects as GeoJSON, in pixels or, where the image says where it lies, on the map."""
+"""The outlines of objects as GeoJSON, in pixels, or in map coordinates if the image has them."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -52,7 +52,7 @@ def write_geojson(path: Path, labels: np.ndarray, objects: Sequence[Row], tags: 
         path: Path of the file.
         labels: Int array `(height, width)`.
         objects: The rows of the objects, in the order of their numbers.
-        tags: The tags of the image, which may say where it lies.
+        tags: The tags of the image, which may hold its map coordinates.
     """
     features = []
     place, keys = _place(tags), _keys(tags)
@@ -90,12 +90,12 @@ def _several(rings: Sequence[np.ndarray], placed: Sequence[list[Any]]) -> dict[s
 
 
 def _unplaced(ring: np.ndarray) -> np.ndarray:
-    """Points in pixels, of an image that does not say where it lies."""
+    """Points in pixels, for an image without map coordinates."""
     return ring
 
 
 def _place(tags: Tags) -> Callable[[np.ndarray], np.ndarray]:
-    """The function from points in pixels to points on the map, if the image says where it lies."""
+    """The function from points in pixels to points on the map, if the image has map coordinates."""
     known = {tag[0]: tag[3] for tag in tags.geo}
     if _MATRIX in known:
         matrix = np.reshape(known[_MATRIX], (4, 4))[:2]

@@ -109,7 +109,7 @@ def pages_of(path: Path, channels: int) -> list[Page]:
 def _outer(series: Any) -> tuple[str, tuple[int, ...]]:
     """The axes of a series beyond those of a page, and their sizes.
 
-    The other axes are those of the page and some of size 1, such as S behind YX, which no page names.
+    The other axes are those of the page and some of size 1, such as S after YX, which no page names.
     """
     axes, shape = _axes(series)
     pages = math.prod(shape) // max(1, math.prod(series.keyframe.shape))

@@ -99,7 +99,7 @@ def predict_into(
     shown: Shown = lambda found, total: found,
     seen: Callable[[str, Path], None] = lambda key, path: None,
 ) -> Report:
-    """Predicts images, writes what the plan asks for, and returns what became of them.
+    """Predicts images, writes the files that the plan asks for, and returns a report.
 
     An image whose files and row are there is skipped. If the process is stopped, the table holds what is done.
 
@@ -108,7 +108,7 @@ def predict_into(
         paths: Files, folders and patterns.
         plan: What to write.
         shown: Function that shows the progress.
-        seen: Function that is called with the key and the first file of each image of which files were written.
+        seen: Function that is called with the key and the first file of each image for which files were written.
 
     Raises:
         ValueError: If there are no images, an output would overwrite an image or a file of another origin, or the

@@ -172,7 +172,7 @@ def export_counts(model: Path, export: Path, num_samples: int, calibrated: bool)
 
 
 def intervals_file(model: Path) -> Path:
-    """Returns where the calibrated intervals of a model are kept: `measurements.json` beside its calibration."""
+    """Returns the path of the calibrated intervals of a model: `measurements.json` beside its calibration."""
     file = calibration_file(model)
     return file.with_name(file.name.replace("calibration.json", "measurements.json"))
 

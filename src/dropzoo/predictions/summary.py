@@ -60,16 +60,16 @@ class MaskSummary:
 
     A pixel may have any number of several labels; each has a share of the pixels, and none is the background.
 
-    The pairwise Dice score of a class compares each two samples of an image: the pixels that both give to the
-    class, over the mean number of pixels that each of them gives to it, where sums over all pairs are divided.
-    With `n` of T samples for the class at a pixel, it is `sum n (n - 1) / ((T - 1) sum n)`. The score of the image
-    is the mean over the classes, except for the background 0, that any sample sees.
+    The pairwise Dice score of a class compares every two samples of an image: the number of pixels that both give
+    to the class, divided by the mean number that each of them gives to it. Both numbers are summed over all pairs
+    before the division. With `n` of T samples for the class at a pixel, it is `sum n (n - 1) / ((T - 1) sum n)`.
+    The score of the image is the mean over the classes, except for the background 0, that any sample sees.
 
     Args:
         class_names: The names of the classes, or None.
         num_samples: Int, the number T of samples.
-        promised: The classes that a calibration is about, by `"inner"` and `"outer"`; all where it is not known.
-            The masks of others are empty, so their rows have no areas.
+        promised: The classes that a calibration is about, by `"inner"` and `"outer"`; all classes if this is not
+            known. The masks of others are empty, so their rows have no areas.
         several: Bool, whether a pixel may have several labels.
 
     Reference:

@@ -54,7 +54,7 @@ def _cell(value: str | int | float | bool | None) -> str | int:
 
 
 class Journal:
-    """The rows that are done, one a line, beside what is written: it survives a process that is killed.
+    """The rows that are done, one per line, in a file beside the outputs that survives if the process is killed.
 
     The first line holds the settings. A row is of use only if its settings are those of the run. Before a run
     writes, it claims its table and its files: these may be replaced later, and no others.
@@ -131,7 +131,7 @@ class Journal:
             self.tables.setdefault(claim["table"], set()).update(claim["keys"])
 
     def _relative(self, paths: Iterable[str]) -> list[str]:
-        """Paths from the folder of the journal on, so that they stay true when the folder is moved."""
+        """Paths relative to the folder of the journal, so that they stay true when the folder is moved."""
         return sorted(_from(path, self.path.parent) for path in paths)
 
     def add(self, entry: dict[str, Any]) -> None:
@@ -140,7 +140,7 @@ class Journal:
         self.done[entry["key"]] = entry
 
     def drop(self, key: str) -> None:
-        """Forgets an image, whose row is not true any more."""
+        """Forgets an image whose row is no longer true."""
         if self.done.pop(key, None) is not None:
             self._write({"key": key, "row": None})
 
@@ -178,7 +178,7 @@ def claim_files(place: Path, files: Iterable[Path]) -> None:
 
 
 def _from(path: str, folder: Path) -> str:
-    """A path from a folder on, if it lies in it."""
+    """A path relative to a folder, if it is inside the folder."""
     full = Path(os.path.abspath(folder))
     return Path(path).relative_to(full).as_posix() if Path(path).is_relative_to(full) else path
 

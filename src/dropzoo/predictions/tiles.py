@@ -17,7 +17,7 @@ from dropzoo.serving.montecarlo.tiles import tiled_strips
 
 
 def check_order(predictor: Predictor) -> None:
-    """Raises a ValueError if a model takes images whose channels come first, of which there are no tiles."""
+    """Raises a ValueError if a model takes images whose channels come first, which cannot be tiled."""
     shape = (1, 2, 3, predictor.input_shape[-1])
     if predictor.feed is not None and tuple(predictor.feed(tf.zeros(shape)).shape) != shape:
         raise ValueError(
@@ -66,8 +66,8 @@ class Tiles:
     def strips(self) -> Iterator[tuple[slice, Arrays]]:
         """Yields the statistics of rows, with the answers of a calibration, once; the image is then closed.
 
-        An answer that depends on the whole image can be given only when all tiles have been computed. The strips
-        wait in a temporary file for that.
+        An answer that depends on the whole image can be given only when all tiles have been computed. Until then,
+        the strips wait in a temporary file.
         """
         calibration = self._predictor.calibration
         with self._opened:

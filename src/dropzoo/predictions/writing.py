@@ -95,7 +95,7 @@ def files_of(
     Args:
         folder: Path of the folder of outputs.
         name: Path without a suffix, relative to `folder`.
-        again: Str, what tells it from an image of the same name.
+        again: Str, the suffix that distinguishes it from an image of the same name; it may be empty.
         kinds: Names of `KINDS`.
         form: One of `FORMATS`. PNG cannot hold fractions, nor several labels for a pixel: these are TIFF files.
         task: The output kind.
@@ -153,7 +153,7 @@ def values_of(kind: str, strip: Arrays, several: bool = False) -> np.ndarray:
         several: Bool, whether a pixel may have several labels.
 
     Raises:
-        ValueError: If the model does not say it.
+        ValueError: If the model does not give it.
     """
     if kind == "mask":
         return labels_of(strip, several)
@@ -173,7 +173,7 @@ def values_of(kind: str, strip: Arrays, several: bool = False) -> np.ndarray:
 
 @contextlib.contextmanager
 def _png(path: Path, kind: str, size: tuple[int, int], tags: Tags) -> Iterator[Add]:
-    """A PNG file with a number a pixel, of 8 or 16 bits."""
+    """A PNG file with a number of 8 or 16 bits for each pixel."""
     held: list[np.ndarray] = []
 
     def add(rows: slice, strip: Arrays) -> None:
@@ -227,7 +227,7 @@ class _Raster:
         self._file.close()
 
     def write(self, row: int, values: np.ndarray) -> None:
-        """Writes rows `(rows, width)` or `(rows, width, planes)` from the row `row` on."""
+        """Writes rows `(rows, width)` or `(rows, width, planes)`, starting at the row `row`."""
         height, width = self._size
         deep = values if values.ndim == 3 else values[..., None]
         for plane in range(self._planes):

@@ -74,8 +74,8 @@ def calibrate_run(
 ) -> Calibrated:
     """Calibrates a model on its held-out images, and writes the calibration beside it.
 
-    The images are the validation images of the run, or else all images of `wanted.data` but its test images: test
-    images judge the result. A warning says if the run was trained on some of the images.
+    The images are the validation images of the run, or else all images of `wanted.data` except its test images,
+    which judge the result. A warning says if the run was trained on some of the images.
 
     Args:
         path: Path of a run's folder, or of a `.keras` file.
@@ -175,12 +175,12 @@ def _in_own_size(config: RunConfig) -> RunConfig:
 
 
 def _same(data: str, config: RunConfig) -> bool:
-    """Whether a name or a folder is that of the data of a run."""
+    """Whether a name or a folder refers to the data of a run."""
     return data == config.data or (absolute(data) is not None and absolute(data) == absolute(config.data))
 
 
 def _all_but_test(data: training.Data) -> tf.data.Dataset:
-    """All images of a data set but its test images, without augmentations."""
+    """All images of a data set except its test images, without augmentations."""
     images = judged_images(dataclasses.replace(data, validation=None, test=None))
     return images if data.validation is None else images.concatenate(data.validation)
 

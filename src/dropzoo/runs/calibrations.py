@@ -9,7 +9,7 @@ _NAME = "calibration.json"
 
 
 def calibration_file(path: Path) -> Path:
-    """Returns where `dropzoo calibrate` keeps the calibration of a model.
+    """Returns the path at which `dropzoo calibrate` keeps the calibration of a model.
 
     Args:
         path: Path of a run's folder, a `.keras` file, a SavedModel, or a folder of versions of one.
@@ -29,7 +29,7 @@ def calibration_file(path: Path) -> Path:
 def keep_calibration(path: Path, calibration: serving.Calibration) -> None:
     """Writes the calibration of a model to `calibration_file(path)`, and also into a `.keras` file.
 
-    The `.keras` file then takes it along. Where both exist, the file beside it counts.
+    The calibration then moves with the `.keras` file. If both exist, the file beside it counts.
 
     Args:
         path: Path of a run's folder, or of a `.keras` file.

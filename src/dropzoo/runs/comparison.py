@@ -44,8 +44,8 @@ class Wanted:
         num_samples: Int. Number of Monte-Carlo samples whose mean is evaluated too; 0 for none.
         temperature: Bool. Whether to evaluate also at the temperature that fits the validation images best.
         corruptions: List of the names of corruptions to evaluate under.
-        foreign: `Foreign` or None. Images of another data set, to measure how well the uncertainty tells them from
-            the model's own. It needs `num_samples`.
+        foreign: `Foreign` or None. Images of another data set, to measure how well the uncertainty distinguishes
+            them from the model's own. It needs `num_samples`.
         examples: Bool. Whether to keep the most and the least certain images. It needs `num_samples`.
         from_logits: Bool. Whether the model's output is logits, as for `MonteCarlo`; None to find out.
         split: Str or None. The images to judge on, as for `judged_images`.
@@ -78,12 +78,12 @@ class Evaluation:
         corrupted: The figures on corrupted images.
         uncertainty: `Uncertainty` on the whole data set; None if neither examples nor foreign images were wanted.
         details: `Details`, the scores by class, image and object; None if they were not wanted.
-        aurocs: By caption, the AUROC in [0, 1] with which each measure of uncertainty tells foreign images from
-            the model's own.
-        promises: `Promises`, the promises of the calibration as they were measured; None without a calibration.
+        aurocs: By caption, the AUROC in [0, 1] with which each measure of uncertainty distinguishes foreign images
+            from the model's own.
+        promises: `Promises`, the measured promises of the calibration; None without a calibration.
         model: The model.
-        attribution: `Attribution`, the share of the uncertainty that each site brings on a few images; None if no
-            examples were wanted, or the sampler cannot tell.
+        attribution: `Attribution`, the share of the uncertainty that comes from each site on a few images; None if
+            no examples were wanted, or the sampler cannot attribute it.
     """
 
     info: training.DataInfo
@@ -168,7 +168,7 @@ def compare(
 
 
 def _attribution(monte_carlo: serving.MonteCarlo, dataset: tf.data.Dataset) -> Attribution | None:
-    """The share of the uncertainty that each site brings on the first images; None if the sampler cannot tell."""
+    """The share of the uncertainty from each site on the first images; None if the sampler cannot attribute it."""
     if monte_carlo.plain_passes or len(monte_carlo.reader.names) > 1:
         return None
     images = next(iter(dataset))[0][:_ATTRIBUTED]
@@ -205,7 +205,7 @@ def _score_calibrated(
     info: training.DataInfo,
     scores: dict[str, Scores],
 ) -> Promises:
-    """Adds the scores of the calibrated answers, and returns their promises as they were measured."""
+    """Adds the scores of the calibrated answers, and returns their measured promises."""
     calibration, said = wanted.calibration, wanted.from_logits
     predictor: Sampler
     if len(wanted.members) > 1:

@@ -32,7 +32,7 @@ class RunConfig(Settings):
         model: Str, the name of a model, as for `build_model`.
         dropout: A rate, the name of a plan, a dict from patterns to specs, or None, as for `build_model`.
         options: Dict of further arguments of `build_model`.
-        rate_schedule: Dict from patterns of sites to schedules of the dropout rate, as text; None for fixed rates.
+        rate_schedule: Dict from patterns of sites to rate schedules, as text; None for fixed rates.
         augment: Bool or str, as for `load_data`.
         label_smoothing: Float in [0, 1).
         seed: Int in [0, 2**32). It fixes the initial weights, the order of the images and the dropout masks.
@@ -85,7 +85,7 @@ class RunConfig(Settings):
 
     def to_json(self) -> dict[str, Any]:
         """Returns the config as a dict for JSON, with the names that the fields have in files."""
-        # `asdict` would put the model behind the settings; in a file it comes first.
+        # `asdict` would put the model after the settings; in a file it comes first.
         return renamed({"model": self.model, **dataclasses.asdict(self)}, FILE_NAMES)
 
     @classmethod

@@ -15,13 +15,13 @@ _MOST_CLASSES = 30
 def show(
     data: training.Data, table: Callable[[Table], None], say: Callable[[str], None], every: bool = False
 ) -> None:
-    """Prints what was understood of the data of a folder; nothing for other data.
+    """Prints how the data of a folder were read; nothing for other data.
 
     Args:
         data: What `load_data` returns.
         table: Function that prints a table.
         say: Function that prints a line.
-        every: Bool. Whether to print also the doubts of which `load_data` has warned.
+        every: Bool. Whether to print also the doubts about which `load_data` has warned.
     """
     if (summary := data.summary) is None:
         return

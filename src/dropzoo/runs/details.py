@@ -34,7 +34,7 @@ def parse_per(text: str | None) -> tuple[str, ...]:
 
 
 class Details:
-    """Counts what each image gives to the scores.
+    """Counts what each image contributes to the scores.
 
     Args:
         info: The facts of the data set.
@@ -115,7 +115,7 @@ class Details:
     def _of_mask(
         self, true: np.ndarray, said: np.ndarray, right: np.ndarray, of_true: np.ndarray, of_said: np.ndarray
     ) -> dict[str, float | None]:
-        """Returns the scores of a mask: means over the classes in it, and objects but for the background."""
+        """Returns the scores of a mask: means over its classes, and scores of objects except the background."""
         union = of_true + of_said - right
         here = union > 0
         row: dict[str, float | None] = {
@@ -184,7 +184,7 @@ class Details:
         return rows
 
     def of_objects(self) -> list[dict[str, Any]]:
-        """Returns a row of scores of objects and boundaries for each class but the background."""
+        """Returns a row of scores of objects and boundaries for each class except the background."""
         rows = []
         for label, name in enumerate(self.info.class_names):
             if not label:
@@ -200,7 +200,7 @@ class Details:
     def binary(self) -> dict[str, float]:
         """Returns the areas under the ROC curve and the precision-recall curve, of the second of two classes.
 
-        Of large masks, 4,096 pixels an image stand for all.
+        For large masks, 4,096 pixels of each image represent all of them.
         """
         if not self._binary:
             return {}
@@ -242,7 +242,7 @@ def _ratio(part: float, whole: float) -> float | None:
 
 
 def _of_size(mask: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
-    """Returns a mask in another size, by nearest neighbours as the masks of batches."""
+    """Returns a mask in another size, by nearest neighbours, as for the masks of batches."""
     if mask.shape == size:
         return mask
     rows, columns = (

@@ -16,7 +16,7 @@ from dropzoo.training.loop.feeds import unreadable_named
 
 #: A function from images `(batch, height, width, channels)` to log-probabilities `(batch, ..., classes)`.
 LogProbabilities = Callable[[tf.Tensor], tf.Tensor]
-#: What averages several passes of a model, or of several models.
+#: A predictor that averages several passes of a model, or of several models.
 Sampler = serving.MonteCarlo | serving.Ensemble
 #: A function that iterates over a sequence and shows the progress.
 Track = Callable[[Sequence[tuple[str, int]]], Iterable[tuple[str, int]]]
@@ -104,7 +104,7 @@ def with_temperature(predictor: Sampler, data: training.Data) -> tuple[str, LogP
 
 
 def sampled(predict: LogProbabilities, dataset: tf.data.Dataset) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the labels of a data set and their log-probabilities; some pixels stand for all of large masks."""
+    """Returns the labels of a data set and their log-probabilities; of large masks, some random pixels."""
     sample = Sample()
     with unreadable_named(dataset):
         found = [sample(labels.numpy(), predict(images).numpy()) for images, labels in dataset]

@@ -33,7 +33,7 @@ class Export:
     """
 
     def __init__(self, path: Path, info: dict[str, Any], pixels: Pixels) -> None:
-        self._loaded = tf.saved_model.load(str(path))  # its signatures die with it
+        self._loaded = tf.saved_model.load(str(path))  # its signatures do not work without it
         self._signatures = self._loaded.signatures
         default = self._signatures["serving_default"]
         specs, outputs = default.structured_input_signature[1], default.structured_outputs

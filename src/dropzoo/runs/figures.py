@@ -33,8 +33,8 @@ class Figures(TypedDict, total=False):
         ece_adaptive: The same over 15 bins of equal mass.
         ece_classwise: The mean of the calibration errors of all classes.
         aurc: Float, the area under the risk-coverage curve; None if the model returns NaN. The uncertainty is the
-            entropy of the prediction. For large masks, 4,096 pixels an image stand for all.
-        error_auroc: Float in [0, 1], how well the entropy tells errors from right answers; None if all
+            entropy of the prediction. For large masks, 4,096 pixels of each image represent all of them.
+        error_auroc: Float in [0, 1], how well the entropy distinguishes errors from right answers; None if all
             answers are right or all are wrong, or if the model returns NaN.
         count: Int, the number of images.
     """

@@ -95,13 +95,13 @@ def is_ensemble(path: Path) -> bool:
 
 
 def load_members(path: Path) -> list[keras.Model]:
-    """Returns the members of an ensemble; the list of its one model for an ordinary run.
+    """Returns the members of an ensemble; for an ordinary run, a list of its model.
 
     Args:
         path: Path of the folder of an ensemble or of a run.
 
     Raises:
-        ValueError: If a member is not finished, or `path` is no such folder.
+        ValueError: If a member is not finished, or `path` is not such a folder.
     """
     if (path / _RECORD).is_file():
         count = read_json(path / _RECORD)["members"]

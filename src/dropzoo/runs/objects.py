@@ -45,7 +45,7 @@ class Objects(NamedTuple):
 
 
 def compare_objects(predicted: np.ndarray, true: np.ndarray, numbers: np.ndarray | None = None) -> Objects:
-    """Returns the objects of two masks: the connected regions, also over corners.
+    """Compares the objects of two masks: their regions, in which pixels may be connected at corners.
 
     Args:
         predicted: Array `(height, width)` of bool.

@@ -1,4 +1,4 @@
-"""Recipes: settings of the training that go together, under a name or written out."""
+"""Recipes: training settings that go together, under a name or written out."""
 
 import ast
 import inspect

@@ -59,7 +59,7 @@ class Promises:
         kind = self.calibration.facts.task
         counts = np.ones(labels.shape, bool) if self._ignored is None else labels != self._ignored
         some = counts.reshape(len(labels), -1).any(1)
-        if not some.all():  # an image of which nothing counts has no risk
+        if not some.all():  # an image in which nothing counts has no risk
             labels, counts = labels[some], counts[some]
             out = {name: np.asarray(value)[some] for name, value in out.items()}
         wrong = ((np.asarray(out["mean"]).argmax(-1) != labels) & counts).reshape(len(labels), -1).sum(1)

@@ -207,4 +207,4 @@ def _write_config(out: Path, config: RunConfig, info: training.DataInfo) -> None
 
 
 def _say_nothing(_: str) -> None:
-    """Prints nothing: all workers but the chief are silent."""
+    """Prints nothing: all workers except the chief are silent."""

@@ -84,7 +84,7 @@ def sample_all(monte_carlo: serving.MonteCarlo, dataset: tf.data.Dataset, keep: 
 
 
 def per_image(values: np.ndarray) -> np.ndarray:
-    """Returns the mean over all axes but the first."""
+    """Returns the mean over all axes except the first."""
     return values.reshape(len(values), -1).mean(1)
 
 
@@ -99,7 +99,7 @@ def load_foreign(
     """Loads the images of another data set as the model takes them: resized, and converted to grey or RGB.
 
     The stored values that are black and white, and the meaning of pages and of masks, are those of the model's own
-    data. Otherwise the uncertainty would tell the scales of the two apart, and not their images.
+    data. Otherwise the uncertainty would distinguish the scales of the two data sets, and not their images.
 
     Args:
         name: Str, a data set or a folder, as for `load_data`.
@@ -158,7 +158,7 @@ def ood_aurocs(
     dataset: tf.data.Dataset,
     foreign: tf.data.Dataset,
 ) -> dict[str, float]:
-    """Returns, by title, how well each measure tells `foreign` images from `dataset`, as `training.ood_auroc`."""
+    """Returns, by title, the `training.ood_auroc` of each measure, for `foreign` images and `dataset`."""
     other = sample_all(monte_carlo, foreign, keep=0)
     known = {"entropy, deterministic": entropies(deterministic, dataset)}
     strange = {"entropy, deterministic": entropies(deterministic, foreign)}

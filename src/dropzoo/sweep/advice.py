@@ -65,7 +65,7 @@ def recommend(records: Iterable[Record], metric: str | None = None) -> Recommend
     Args:
         records: Records of one sweep.
         metric: Str, one of `METRICS`, a figure on the validation images. None means the calibrated NLL, in which a
-            network does not win by being less overconfident alone, or the NLL if a record lacks it.
+            network does not win only because it is less overconfident; or the NLL if a record lacks it.
 
     Returns:
         The candidate and its evidence.

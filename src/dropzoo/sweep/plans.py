@@ -1,4 +1,4 @@
-"""The dropout of the trials of a sweep: what stands at which sites, at which rate, and how the rate changes."""
+"""The dropout of the trials of a sweep: which layer at which sites, at which rate, and how the rate changes."""
 
 import dataclasses
 import itertools
@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-#: Short names of rate schedules. In these, as in any other schedule, the word `rate` stands for the rate.
+#: Short names of rate schedules. In these, as in any other rate schedule, the word `rate` means the rate.
 _SHAPES = {
     **{word: f"{word}:0.0,rate" for word in ("linear", "cosine")},
     **{word: f"{word}:rate" for word in ("curriculum", "early", "late")},
@@ -47,7 +47,7 @@ def spec_at(spec: str, rate: float) -> float | str:
 
 
 def rate_schedule_at(shape: str, rate: float) -> str | None:
-    """Returns a schedule with its rate, as `RateSchedule` takes it; None for a constant rate."""
+    """Returns a rate schedule with its rate, as `RateSchedule` takes it; None for a constant rate."""
     if shape == "constant":
         return None
     text = re.sub(r"\brate\b", str(rate), _SHAPES.get(shape, shape))

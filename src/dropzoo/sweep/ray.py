@@ -30,7 +30,7 @@ import tensorflow as tf
 from dropzoo.sweep.trials import Outcome, Record, Trial
 from dropzoo.sweep.workbench import Workbench, versions
 
-# How many times a worker that dies, out of memory or with its machine, is replaced by one that repeats its trial.
+# How many times a worker that dies (out of memory, or with its machine) is replaced by one that repeats its trial.
 _RETRIES = 1
 
 
@@ -146,7 +146,7 @@ class Cluster:
 
         Args:
             plans: The trials of each plan, sorted by epochs.
-            known: Dict of the records of trials that were run before, by key; the scheduler is told of them.
+            known: Dict of the records of trials that were run before, by key, which are passed to the scheduler.
             eta: Int from 2 up; about one plan in `eta` goes on.
             record: As for `run_trials`.
             drop: Function that gets the remaining trials of a plan that does not go on.

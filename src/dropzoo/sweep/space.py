@@ -59,8 +59,8 @@ class Space(Settings):
             `"drop_block2d:block_size=5"`. Also accepted as `variants`.
         rates: List of floats in [0, 1).
         rate_schedules: List of str: `"constant"`; `"linear"` or `"cosine"`, from 0 to the rate; `"curriculum"`,
-            `"early"`, `"late"`; or a schedule in which `rate` stands for the rate: `"late:rate,start=0.5"`. Also
-            accepted as `schedules`.
+            `"early"`, `"late"`; or a rate schedule in which the word `rate` means the rate:
+            `"late:rate,start=0.5"`. Also accepted as `schedules`.
         plans: List of whole plans as `build_model` takes them: a name, a rate, or a dict from patterns to specs.
         normalizations: List of values for the models' option `normalization`; if empty, their defaults.
         weight_decays: List of values for the models' option `weight_decay`; if empty, their defaults.

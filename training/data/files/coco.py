@@ -16,7 +16,7 @@ def find_coco(root: Path) -> dict[str, Path]:
     """Returns the files of COCO annotations in a folder, or in its `annotations/`, by their splits.
 
     Raises:
-        ValueError: If there are several files, and their names do not say of which split they are.
+        ValueError: If there are several files, and their names do not say to which split they belong.
     """
     places = [*sorted(root.glob("*.json")), *sorted(root.glob("annotations/*.json"))]
     found = [path for path in places if _is_coco(path)]

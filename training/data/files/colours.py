@@ -93,7 +93,7 @@ def _colour(line: str) -> tuple[tuple[int, int, int], str] | None:
 
 
 def find_colours(masks: list[np.ndarray]) -> Palette:
-    """Returns the colours that occur in masks, from black on."""
+    """Returns the colours that occur in masks, beginning with black."""
     codes: set[int] = set()
     for stored in masks:
         pixels = np.repeat(stored, 3, axis=2) if stored.shape[2] == 1 else stored[..., :3]
@@ -108,7 +108,7 @@ def palette_of(colours: Sequence[tuple[int, int, int]]) -> Palette:
 
 
 def read_names(path: Path) -> list[str]:
-    """Reads names of classes from a file: a name a line, or a table with a column `name` or `class`.
+    """Reads names of classes from a file: one name per line, or a table with a column `name` or `class`.
 
     A number in front of the name, as in `3,car`, is the id of the class, and the lines are put into this order.
     """

@@ -15,7 +15,7 @@ def draw(mask: Drawn, read: Callable[[Path], np.ndarray], apart: bool = False) -
     Args:
         mask: The objects.
         read: Function that returns where the object is in the file of a mask, `(height, width)` of bool.
-        apart: Bool. Whether the ids are the numbers of the objects, from 1 on, and not their classes.
+        apart: Bool. Whether the ids are the numbers of the objects, counted from 1, and not their classes.
     """
     height, width = mask.size
     image = Image.new("I", (width, height))

@@ -37,7 +37,7 @@ _WAYS = (
 
 
 def read_layout(root: Path, reading: Reading) -> Table:
-    """Returns the table of a folder, whichever layout it has.
+    """Returns the table of a folder in any of the layouts.
 
     Raises:
         ValueError: If there is no such folder, or its layout is not known.

@@ -38,7 +38,7 @@ def listed(images: Sequence[Path], lists: dict[str, Path]) -> tuple[dict[Path, s
 
 
 def with_split_lists(table: Table) -> Table:
-    """Returns a table with the splits of the files train.txt, val.txt and test.txt, if such lists are there."""
+    """Returns a table with the splits of the files train.txt, val.txt and test.txt, if they exist."""
     if not table.root.is_dir() or any(sample.split for sample in table.samples):
         return table
     lists = find_lists(table.root)

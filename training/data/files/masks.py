@@ -1,4 +1,4 @@
-"""The meaning of the numbers and colours in masks: found where it is certain, asked for where it is not."""
+"""The meaning of the numbers and colours in masks: found if it is certain; otherwise, an error asks for it."""
 
 import dataclasses
 from collections import Counter
@@ -248,7 +248,7 @@ def _refuse_smooth(found: list[Values], classes: list[int]) -> None:
 
 
 def _refuse_spread(found: list[Values], classes: list[int]) -> None:
-    """Raises a ValueError for a few greys that are far apart, such as 0, 128 and 255: one each for a class."""
+    """Raises a ValueError for a few greys that are far apart, such as 0, 128 and 255, one for each class."""
     steps = np.diff([0, *classes])
     if len(classes) < 2 or classes[-1] < 64 or len(classes) > 16 or (steps[steps > 0] < 16).any():
         return

@@ -40,8 +40,8 @@ class FileNames:
         """Returns the only file that each name means, or None.
 
         Args:
-            names: The names; of several ways to write one, the first that is known counts.
-            prefer: Function that decides among several files of one name.
+            names: The names. If a name has several ways to write it, the first known one counts.
+            prefer: Function that decides among several files of the same name.
         """
         found = [self._candidates([name] if isinstance(name, str) else name) for name in names]
         is_strict = any(by_folder for _, by_folder, has_folder in found if has_folder)

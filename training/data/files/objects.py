@@ -20,7 +20,8 @@ _Roots = tuple[Path, Path]
 def object_folders(root: Path, reading: Reading, listing: Listing) -> Table | None:
     """Returns the table of folders that each hold images and their masks: `ID/images/ID.png` and `ID/masks/*.png`.
 
-    The masks of the only image in a folder belong to it, whatever their names are; others are told by their names.
+    The masks of the only image in a folder belong to it, no matter what they are called; others are matched by
+    name.
     """
     cases = _cases(root)
     if cases is None:
@@ -116,7 +117,7 @@ def join(
         images: The files of the images.
         masks: The files of the masks.
         roots: The folders of the images and of the masks.
-        mask_suffix: The text between the name of the image and the rest of that of a mask.
+        mask_suffix: The text between the name of the image and the rest of the name of a mask.
 
     Raises:
         ValueError: If masks belong to no image, or their names say that they are not of single objects.

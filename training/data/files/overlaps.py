@@ -22,7 +22,7 @@ def doubt_overlaps(table: Table, meaning: Meaning) -> None:
     masks = masks[:: max(1, len(masks) // _LOOKED_AT)][:_LOOKED_AT]
     try:
         alike = [_overlap([meaning.inside(file) for file in files]) > _ALIKE for files in masks]
-    except ValueError:  # those who read the masks say what is wrong with them
+    except ValueError:  # the code that reads the masks reports what is wrong with them
         return
     if len(alike) > 2 and sum(alike) > 0.8 * len(alike):
         table.doubts.append(

@@ -126,7 +126,7 @@ class Examples:
         return numbers
 
     def read(self, place: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns the example of a place, a scalar from 0 on; in a graph."""
+        """Returns the example at a place, a scalar counted from 0; in a graph."""
         image = self._image(place)
         if not self._has_masks:
             return image, tf.gather(self._classes, place)
@@ -175,7 +175,7 @@ class Examples:
 
 
 def _is_grey_png(sample: Sample) -> bool:
-    """Returns whether a mask is a grey PNG of 8 bits, of which TensorFlow decodes the stored numbers."""
+    """Returns whether a mask is a grey PNG of 8 bits, whose stored numbers TensorFlow decodes."""
     if not isinstance(sample.mask, Path) or sample.page is not None:
         return False
     with sample.mask.open("rb") as file:

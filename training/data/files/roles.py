@@ -1,4 +1,4 @@
-"""What a folder holds, by the words in its name and by its files: images, masks, or a split of both."""
+"""The role of a folder, by the words in its name and by its files: images, masks, or a split of both."""
 
 import re
 from collections.abc import Sequence

@@ -25,7 +25,7 @@ from dropzoo.training.data.files.names import FileNames
 from dropzoo.training.data.files.run_lengths import columns_beside_runs, columns_of_runs, read_runs
 from dropzoo.training.data.files.table import Reading, Sample, Table, some, written_in
 
-_LOOKED_AT = 20  # rows whose files are looked for, to tell a table of images from others
+_LOOKED_AT = 20  # rows whose files are looked for, to recognise a table of images
 
 
 def find_file(root: Path, name: str) -> Path:
@@ -159,9 +159,9 @@ def _refuse_columns(path: Path, head: Sequence[str], columns: dict[str, int]) ->
 
 
 def _grouped(samples: list[Sample], path: Path, by_path: bool) -> list[Sample]:
-    """Returns samples; those of one image, with masks by several people, become a group.
+    """Returns samples; those of the same image, with masks by several people, become a group.
 
-    With `by_path`, the paths of the images will tell their groups.
+    With `by_path`, the groups follow from the paths of the images.
     """
     if len({(sample.image, sample.mask) for sample in samples}) < len(samples):
         twice = len(samples) - len({(sample.image, sample.mask) for sample in samples})

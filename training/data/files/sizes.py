@@ -11,7 +11,7 @@ from dropzoo.training.data.files.drawing import ends_of
 from dropzoo.training.data.files.headers import Facts, read_facts
 from dropzoo.training.data.files.table import Drawn, Reading, Starts, Table, some
 
-_LOOKED_AT = 500  # objects whose runs tell whether pixels are counted by rows or by columns
+_LOOKED_AT = 500  # objects whose runs show whether pixels are counted by rows or by columns
 _CERTAIN = 20  # pairs of runs that show it
 _OPEN = (0, 0)
 

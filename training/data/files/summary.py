@@ -30,8 +30,8 @@ class Summary:
         groups: The number of groups; 0 if there are none.
         is_split: Bool. Whether the layout gives the split.
         unreadable: The reason for each file that cannot be read and is left out.
-        notes: Sentences about what was understood.
-        doubts: Sentences about what looks wrong with the files, of which `load_data` warns.
+        notes: Sentences about how the data were read.
+        doubts: Sentences about what looks wrong with the files; `load_data` warns with them.
         hints: Sentences about what looks wrong with the numbers.
         example: Function that reads the image of a sample, and its mask `(height, width)` or None, by its number.
         objects: Function that reads the mask of a sample with a number for each object, `(height, width)`; None if

@@ -89,7 +89,7 @@ class Table:
         class_names: The names of the classes, if the layout gives them.
         is_split: Whether the layout gives the split.
         unreadable: The reason for each file that cannot be read and is left out.
-        notes: Sentences about what was understood, for people.
+        notes: Sentences about how the data were read, for people.
         doubts: Sentences about what looks wrong, for people.
     """
 
