@@ -15,8 +15,8 @@ from dropzoo.layers.draws import Draw, Tensor
 class DropBlock2D(BaseDropout):
     """Drops contiguous blocks of each feature map; each unit is dropped with probability `rate`.
 
-    For convolutional layers: dropping a block removes a whole part of the object, whose content the neighbouring
-    units cannot supply.
+    For convolutional layers: dropping a block removes a whole part of the object, and the neighbouring units
+    cannot supply what is missing.
 
     A block starts with probability `g`, independently, at every position from which it would touch the map, even
     if only in part. Every unit, wherever it is, can be covered by the blocks of `n = block_height * block_width`

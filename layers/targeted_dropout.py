@@ -13,7 +13,7 @@ from dropzoo.layers.draws import Draw, Tensor
 
 @register_layer
 class TargetedDropout(BaseDropout):
-    """Drops each of the weakest `target_fraction` of the channels with probability `rate`.
+    """Drops weak channels with probability `rate`; a fraction `target_fraction` of the channels counts as weak.
 
     The network learns to do without its weak channels, so that they can be pruned afterwards with little loss.
 

@@ -104,7 +104,8 @@ def test_a_clear_effect_is_recommended_with_its_evidence():
     assert not found.within_noise and found.effect.mean == pytest.approx(-0.5, abs=0.02)
     words = " ".join(in_words(found))
     assert re.search(
-        r"Compared with the same configuration without dropout: NLL -0\.\d{4}, 95 % interval .*, of 5 pairs", words
+        r"Compared with the same configuration without dropout: NLL -0\.\d{4}, 95 % interval .*, from 5 pairs",
+        words,
     )
     assert "which played no part in the choice" in words and "among 7 plans" in words
     assert train_command(found.chosen.config) == (

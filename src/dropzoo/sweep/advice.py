@@ -146,7 +146,7 @@ def in_words(found: Recommendation) -> list[str]:
                 "this result."
             )
         elif found.within_noise:
-            lines.append("The interval includes 0: a difference from no dropout is not shown.")
+            lines.append("The interval includes 0, so this does not show that the plan differs from no dropout.")
         if found.test_effect and found.test_effect.count:
             lines.append(
                 f"On the test images, which played no part in the choice: {name} {_effect(found.test_effect)}."
@@ -195,7 +195,7 @@ def _why_nothing(found: Recommendation) -> str:
 def _effect(found: Interval) -> str:
     if found.half is None:
         return f"{found.mean:+.4f}, of {_runs(found.count)}"
-    return f"{found.mean:+.4f}, 95 % interval {found.low:+.4f} to {found.high:+.4f}, of {found.count} pairs"
+    return f"{found.mean:+.4f}, 95 % interval {found.low:+.4f} to {found.high:+.4f}, from {found.count} pairs"
 
 
 def _runs(count: int) -> str:
