@@ -189,7 +189,9 @@ def test_the_page_says_what_is_known_and_what_is_not(tmp_path):
     rows = rows_of(NONE, [0.1, 0.2]) | rows_of(ONE, [0.4, 0.5])
     page.write([made, other], rows, tmp_path / "evidence.md")
     text = (tmp_path / "evidence.md").read_text()
-    assert "| [claim 1](#claim-1) | One is more. | holds: 1; not finished (4 of 10 training runs) |" in text
+    assert (
+        "| [claim 1](#claim-1) | One is more. | not finished (4 of 10 training runs); so far, holds: 1 |" in text
+    )
     assert "| Not tried. | not tested yet |" in text
     assert (
         "(0 of 5 training runs are done). Version 1 of this page, whose training runs were too short, said" in text

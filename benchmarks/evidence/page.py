@@ -36,45 +36,57 @@ _PROTOCOL = f"""## The protocol
 These words have a fixed meaning on this page:
 
 - A *setting* is a data set, a number of training images and a network. The tables name it in the column "where".
-- A *condition* is what a claim compares within a setting, such as "no dropout" and "dropout after dense layers".
-- The *calibrated NLL* of a condition is the NLL of its samples with a temperature. If the condition has no
-  dropout, it is the NLL of one pass with a temperature.
+- A *condition* is one of the alternatives that a claim compares in a setting, such as "no dropout" and "dropout
+  after dense layers".
+- A *statement* usually compares two conditions in one figure, such as the accuracy or the NLL.
+- There are four *ways to predict*: one pass; one pass with a temperature; the mean of 30 Monte-Carlo samples (10
+  for masks); and the mean of the samples with a temperature. Temperatures are fitted on the validation images.
+- The *calibrated NLL* of a condition is the NLL of the mean of its samples with a temperature. A condition without
+  dropout has no samples, so its calibrated NLL is that of one pass with a temperature.
 
-1. Each condition is compared at its best, except in the control and where a claim says otherwise. Its plan, its
-   learning rate and its number of epochs are chosen in this order, each by the lowest calibrated NLL on validation
-   images. The plans to choose from are listed below the tables. The learning rates are mostly 0.002 and 0.0005.
-   The number of epochs is the full number of the setting, or a quarter of it. Two seeds are used only for these
-   choices, and for the check in item 3.
-2. Each condition is then trained with other seeds. Only these training runs are evaluated on the test images.
-3. The optimizer is AdamW, and the learning rate falls to 0 along a cosine. To check that training is long enough,
-   some conditions with dropout are also trained for twice the chosen number of epochs, with the two seeds of
-   item 1. If that lowers the calibrated NLL on validation images by more than its standard error, the longer
-   training is used. If a condition was checked in this way, a line below its table gives the change.
-4. Where possible, a claim is tested in two situations: where the network without dropout fits its training
+These are the rules:
+
+1. **Each condition is compared at its best**, except in the control and where a claim says otherwise. First, its
+   plan is chosen, then its learning rate, and then its number of epochs. Each time, the alternative with the
+   lowest calibrated NLL on validation images is chosen. The plans to choose from are listed below the tables. In
+   most settings, the learning rates to choose from are 0.002 and 0.0005. Each setting has a largest number of
+   epochs, such as 60 for 2,000 images; the other alternative is a quarter of it.
+2. **The choices and the results use different seeds.** Two seeds are reserved for the choices of item 1 and the
+   check of item 3. Each condition is then trained with other seeds, and only these training runs are evaluated
+   on the test images. There are ten of these seeds if a training run takes less than a minute, and five
+   otherwise. A seed determines the training images, the initial weights and the order of the images.
+3. **Training is long enough.** The optimizer is AdamW, and the learning rate falls to 0 along a cosine. As a
+   check, some conditions with dropout are also trained for twice the chosen number of epochs. If that lowers the
+   calibrated NLL on validation images by more than the standard error of this NLL, the condition is trained for
+   twice as long. For each condition that was checked, a line below its table gives the change.
+4. **Two situations.** Where possible, a claim is tested where the network without dropout fits its training
    images, and where it does not.
-5. A positive control comes first: an experiment that misses a known effect is no evidence against any other
-   effect.
-6. There are ten seeds if a training run takes less than a minute, and otherwise five. A seed determines the
-   training images, the initial weights and the order of the images.
-7. Differences are computed seed by seed, and have a 95 % interval from Student's t distribution.
-8. There are four ways to predict: one pass; one pass with a temperature; the mean of 30 Monte-Carlo samples (10
-   for masks); and the mean of samples with a temperature. Temperatures are fitted on the validation images. In the
-   tables, *T* stands for a temperature, *train* for the score of one pass on the training images, and *chosen* for
-   the plan, the number of epochs and the learning rate.
-9. A statement usually compares two conditions. The predictions of a condition are its samples with a temperature;
-   if it has no dropout, they are one pass with a temperature. If a statement uses other predictions, the statement
-   or the description of its claim says so.
-10. Each statement gets one of four verdicts. *Too small to matter* means that the interval of the difference lies
-    within ±{BANDS["score"]} for accuracy or IoU, ±{BANDS["nll"]} for NLL, or ±{BANDS["ece"]} for ECE. Otherwise,
-    Student's t-test decides, at 5 % and with Holm's correction over all statements of a claim. *Holds* means that
-    the difference is significant in the direction of the statement, and *the opposite* that it is significant in
-    the other direction. *Not shown* is everything else: more seeds or images might settle it.
-11. The networks and data sets are small, because everything runs on CPUs. What holds here need not hold for a
-    network that is a hundred times as large.
+5. **A positive control comes first.** It tests whether the experiments show an effect that is known. An
+   experiment that misses a known effect is no evidence against any other effect.
+6. **Conditions are compared seed by seed.** For each seed, the figure of one condition is subtracted from that
+   of the other. The tables show the mean of these differences, with a 95 % interval from Student's t
+   distribution.
+7. **Predictions have a temperature.** Unless a statement or the description of its claim says otherwise, a
+   statement uses the samples of a condition with a temperature. For a condition without dropout, it uses one
+   pass with a temperature.
+8. **Each statement gets one of four verdicts.** A difference is *significant* if its p-value in Student's t-test
+   is below 5 %, after Holm's correction over all statements of the claim.
+   - *Too small to matter*: the interval of the difference lies within ±{BANDS["score"]} for accuracy or IoU,
+     ±{BANDS["nll"]} for NLL, or ±{BANDS["ece"]} for ECE, whether the difference is significant or not.
+   - *Holds*: the interval is not within these bounds, and the difference is significant in the direction of the
+     statement.
+   - *The opposite*: the same, but the difference is in the other direction.
+   - *Not shown*: none of the above. More seeds or images might settle the question.
+9. **Small networks.** The networks and data sets are small, because everything runs on CPUs. A result on this
+   page need not be true for a network that is a hundred times as large.
+
+In the tables, *T* stands for a temperature, *train* for the score of one pass on the training images, and
+*chosen* for the plan, the number of epochs and the learning rate.
 """
 _BEFORE = """## What version 1 of this page said, and why it was different
 
-For version 1, small CNNs were trained for 5 to 60 epochs, mostly 20, with the same number for all conditions.
+For version 1, most small CNNs were trained for 5 to 60 epochs, usually 20, and all conditions of a comparison
+usually had the same number of epochs. (The networks of claim 5 that were meant to underfit were trained for 2.)
 Version 1 found that dropout lowers the accuracy and does little for the NLL. But training was stopped too early:
 the networks without dropout had not yet become overconfident, and the networks with dropout had not finished
 learning. So the verdicts of version 1 only show that dropout does not help if training is too short. Version 1 had
@@ -116,15 +128,16 @@ def state(claim: Claim, rows: Rows, found: list[Effect]) -> str:
         return "not tested yet"
     counts = [(sum(each.verdict == word for each in found), word) for word in VERDICTS]
     words = ", ".join(f"{word}: {count}" for count, word in counts if count)
-    return words if done >= total else f"{words}; not finished ({done} of {total} training runs)"
+    return words if done >= total else f"not finished ({done} of {total} training runs); so far, {words}"
 
 
 def _overview(claims: list[Claim], rows: Rows, found: dict[int, list[Effect]]) -> str:
     lines = [
         "## The claims\n\nA claim consists of statements, and each statement is tested in one or more settings. "
-        "The last column counts the verdicts on the finished statements, which may be only a part of the claim. "
-        "Claims that are *not tested yet* have not been tested with the protocol below. Some of them were tested "
-        "for version 1 of this page, but training was stopped too early.\n\n"
+        "The last column counts the verdicts on the statements; there is no verdict on a claim as a whole. If a "
+        "claim is not finished, the verdicts so far may concern only a part of it. Claims that are *not tested "
+        "yet* have not been tested with the protocol below. Some of them were tested for version 1 of this page, "
+        "but training was stopped too early.\n\n"
         "| | claim | verdicts |\n|---|---|---|\n"
     ]
     for claim in claims:
@@ -151,8 +164,8 @@ def _section(claim: Claim, rows: Rows, found: list[Effect], images: Path) -> str
         )
     if done < total:
         parts.append(
-            f"**Not finished** ({done} of {total} training runs are done). The intervals show what is known so "
-            "far.\n\n"
+            f"**Not finished** ({done} of {total} training runs are done). The table has only the statements for "
+            "which there are results; the other statements of the claim have not been tested yet.\n\n"
         )
     picture = images / f"evidence_{claim.number}.png"
     if pictures.draw(claim, rows, picture):

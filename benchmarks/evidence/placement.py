@@ -110,19 +110,22 @@ CLAIMS = (
         1,
         "Dropout narrows the gap between training and test, so the network generalises better.",
         "The settings are the CNN on 200 to 58,000 images, the CNN on colour images, a ResNet, and U-Nets. Each "
-        "network is trained without dropout, and with dropout at its best rate. Both conditions have their own "
-        "best learning rate and number of epochs. The gap is the training accuracy minus the test accuracy, in "
-        "one pass.",
+        "network is trained without dropout, and with dropout at its best rate. Each condition has its own best "
+        "learning rate and number of epochs. The gap is the training accuracy minus the test accuracy, in one "
+        "pass.",
         (*_PAIRS, *_OTHERS),
         (Statement("The gap in accuracy is smaller", "gap", "dropout", "none", -1), *ONE_PASS),
-        "compared networks with and without dropout after the same 5 to 60 epochs. With dropout, the gap was "
-        "smaller everywhere. The accuracy was lower, because the training with dropout was not finished.",
+        "compared networks with and without dropout, usually after the same number of epochs (5 to 60). With "
+        "dropout, the gap was smaller everywhere. The accuracy was lower, because the training with dropout was "
+        "not finished.",
     ),
     Claim(
         2,
         "Dropout helps most after dense layers.",
         "In each condition, dropout is at one kind of site of the small CNN, or in one part of a U-Net, at its "
-        "best rate. The statements compare accuracy and calibrated NLL.",
+        "best rate. The first statements compare each kind of site with no dropout, by accuracy and by calibrated "
+        "NLL. The last statements test the claim itself: they compare dropout after dense layers with dropout at "
+        "each other kind of site, by calibrated NLL.",
         (
             (SMALL, (NONE, *SITES.values())),
             (NUCLEI[1], (NONE, *UNET_SITES.values())),
@@ -160,9 +163,10 @@ CLAIMS = (
         4,
         "Batch normalisation, augmentation or weight decay helps more than dropout, and dropout before BatchNorm "
         "hurts.",
-        "The small CNN is trained with none of these regularisers, with one of them, and with all of them; "
-        "each time without dropout, and with dropout between modules and after the dense layer. In two more "
-        "conditions, dropout is only before the BatchNorms, or only after the last BatchNorm.",
+        "The small CNN is trained with none of these regularisers, with each one alone, and with all three. In "
+        "each of these cases, it is trained once without dropout, and once with dropout between modules and after "
+        "the dense layer. Two more conditions have BatchNorm, and dropout in one place: before the BatchNorms, or "
+        "after the last BatchNorm.",
         ((FIVE, _regularisers()),),
         (
             *(
@@ -191,18 +195,18 @@ CLAIMS = (
                 1,
             ),
         ),
-        "found that, after 20 epochs, augmentation is better than dropout, and dropout next to BatchNorm is "
-        "harmful.",
+        "found augmentation better than dropout, and dropout next to BatchNorm harmful, after 20 epochs.",
     ),
     Claim(
         5,
         "Dropout slows convergence; early dropout helps networks that underfit, and late dropout helps networks "
         "that overfit; the validation loss falls more smoothly; too much dropout makes training unstable.",
         "The rates are fixed, and training always takes 60 epochs (20 for the tiny CNN), because the claim is "
-        "about the course of training and not about its result. The measures are the number of epochs until the "
-        "validation NLL is below 0.65, the mean second difference of the validation NLL (wiggle), and the spread "
-        "of the gradient norm divided by its mean. Early dropout ends, and late dropout begins, after a sixth of "
-        "the epochs, as in Liu et al., 2023.",
+        "about the course of training and not about its result. There are four measures: the number of epochs "
+        "until the validation NLL is below 0.65; *wiggle*, the mean absolute second difference of the validation "
+        "NLL from epoch to epoch; how far the validation NLL rises after its minimum; and the standard deviation "
+        "of the gradient norm over training batches, divided by its mean. Early dropout ends after a sixth of the "
+        "epochs, and late dropout begins then, as in Liu et al., 2023.",
         ((FIVE, _WATCHED), (UNDERFITS, _TIMES), (replace(FIVE, name=f"{SMALL.name}, times"), _TIMES)),
         (
             Statement("More epochs to the given loss", "epochs_to_given_nll", "0.3", "none", 1),
@@ -216,8 +220,8 @@ CLAIMS = (
                 "Late dropout: NLL is lower than with dropout in all epochs", "nll", "late", "all along", -1
             ),
         ),
-        "found that with dropout, the validation loss rises less after its minimum. The networks that were meant "
-        "to underfit were trained for only two epochs.",
+        "found that the validation loss rises less after its minimum if the network has dropout. Version 1 shows "
+        "nothing about networks that underfit, because these were trained for only two epochs.",
         ("epochs_to_given_nll", "wiggle", "rise_after_best", "gradient_variation"),
     ),
     Claim(
@@ -246,13 +250,13 @@ CLAIMS = (
                 for n in _ALONE
             ),
         ),
-        "found that the claim holds after 20 epochs.",
+        "found that the claim was true after 20 epochs.",
     ),
 )
 LEARNING_CURVE = Claim(
     13,
     "With enough training images, dropout no longer helps.",
-    "The training runs of claim 1 are compared by the number of images.",
+    "The training runs of claim 1 with and without dropout are compared, for each number of images.",
     _PAIRS,
     tuple(
         Statement(text, figure, "dropout", "none", sign)

@@ -55,9 +55,9 @@ CLAIMS = (
     Claim(
         7,
         "Averaging over masks (Monte Carlo) is better than one pass with scaled weights.",
-        "The same trained networks predict with 30 samples (10 for masks) and in one pass, each without and with "
-        "its own temperature. The results on corrupted images are means over six corruptions at medium severity, "
-        "at the temperature that was fitted on clean images.",
+        "The same trained networks predict with 30 samples (10 for masks) and in one pass. Both ways to predict "
+        "are tried without a temperature, and with a temperature of their own. The results on corrupted images "
+        "are means over six corruptions at medium severity, with the temperature that was fitted on clean images.",
         (
             (OVERFITS, (_WORSE,)),
             (_PLENTY, (DROPOUT,)),
@@ -82,7 +82,7 @@ CLAIMS = (
         "structured dropout differs from Gaussian noise of the same power.",
         "The measures are the accuracy under corruptions of severity 3, the accuracy after removing a random 30 "
         "or 60 % of the units before Flatten, and the mean absolute correlation of the units before the "
-        "classifier. All of these are measured in one pass.",
+        "classifier. All three are measured in one pass.",
         ((FIVE, _KINDS),),
         (
             *(
@@ -103,7 +103,7 @@ CLAIMS = (
                 for n in ("missing_patches", "occlusion")
             ),
         ),
-        "found that, after 20 epochs, dropout makes the network more robust to only a few of the corruptions.",
+        "found that dropout makes the network more robust to only a few of the corruptions, after 20 epochs.",
         (*(f"{name}_score_one" for name in list_corruptions()), "without_30", "without_60", "correlation"),
     ),
     Claim(
@@ -112,9 +112,10 @@ CLAIMS = (
         "There are two experiments. In one, the network is trained on ten images of circles, one after another, "
         "and then on ten images of squares, with five steps for each image. In the other, it is trained on "
         "digits that are sorted by class in every epoch; the first three classes are compared with the last "
-        "three. In each experiment, the test accuracy of the last classes is subtracted from that of the first "
-        "classes, once after training in this order and once after training on shuffled images. The *advantage of "
-        "the first* is the first difference minus the second. All accuracies are measured in one pass.",
+        "three. In each experiment, we compute by how much the test accuracy is higher for the first classes than "
+        "for the last classes: once after training in this order, and once after training on shuffled images. The "
+        "*advantage of the first classes* is the number after ordered training minus the number after shuffled "
+        "training. All accuracies are measured in one pass.",
         (
             (Setting("Ten circles, then ten squares", "circles, then squares", 20, _NET, 5, (1e-3,)), _ORDERED),
             (Setting("Digits, class after class", "digits, class after class", 1400, _NET, 20, (1e-3,)), _ORDERED),
