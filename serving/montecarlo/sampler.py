@@ -47,8 +47,8 @@ class MonteCarlo:
     Each sample starts from the current states of the model's stateful layers, as a single pass would.
 
     Layers that do not depend on active dropout are computed once instead of T times; `cut()` returns how much this
-    saves. Several small samples are computed at the same time. Neither changes the masks, and both change the
-    statistics only by rounding.
+    saves. Several small samples are computed at the same time. Neither of these optimisations changes the masks;
+    both change the statistics only by rounding.
 
     Args:
         model: A Keras model with layers that draw random numbers. It may have several inputs and outputs of any
