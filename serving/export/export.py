@@ -118,7 +118,7 @@ def export_model(
         resize: Int or `(height, width)`. Images of any size are resized to this size, and masks are resized back.
         sampling: As for `MonteCarlo`. With `"fixed"` all images have the same masks.
         seed: Int in [0, 2**32), the seed of the masks.
-        task: What each output means, as for `MonteCarlo`.
+        task: The meaning of each output, as for `MonteCarlo`.
         from_logits: Whether each output is logits, as for `MonteCarlo`. With None, the model's graph decides, or
             its outputs for random images, or the loss of a compiled model; otherwise, an error asks for this
             argument.

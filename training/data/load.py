@@ -177,7 +177,8 @@ def load_data(
         split_file: A CSV with a row for each image and some of the columns file, label, mask, split and group.
         group_by: A regular expression for the paths of images, such as `"patient\\d+"`, or a column of
             `split_file`. Images of one group stay in one split and one fold.
-        pages: What the pages of TIFF stacks are: `"images"`, `"channels"`, or `"auto"`, which trusts the file.
+        pages: The meaning of the pages of TIFF stacks: `"images"`, `"channels"`, or `"auto"`, which trusts the
+            file.
         value_range: The stored values that become 0 and 1, for floats beyond [0, 1] and for signed integers.
         broken: `"refuse"` raises an error that names the files that cannot be read; `"skip"` first decodes all
             files, and leaves out those that cannot be read, with a warning.
