@@ -219,7 +219,7 @@ def test_bad_input(tmp_path):
         ensemble([model], task="binary")
     with pytest.raises(ValueError, match="`images` must have the shape"):
         ensemble([model])(images(2, (9, 8)))
-    with pytest.raises(ValueError, match="list of names.*Received: 'identity'"):
+    with pytest.raises(ValueError, match="list of at least one name.*Received: 'identity'"):
         tta(model, "identity")
     with pytest.raises(ValueError, match="Unknown transform 'flip_horizontaly'. Did you mean 'flip_horizontal'"):
         tta(model, ["flip_horizontaly"])

@@ -38,7 +38,9 @@ RateScheduleOption = Annotated[
     ),
 ]
 _HOW = "Data and training"
-BatchSizeOption = Annotated[int, typer.Option("--batch-size", min=1, rich_help_panel=_HOW)]
+BatchSizeOption = Annotated[
+    int, typer.Option("--batch-size", min=1, help="Number of images in a batch.", rich_help_panel=_HOW)
+]
 ImageSizeOption = Annotated[
     str | None,
     typer.Option(
@@ -73,7 +75,7 @@ NoCalibrationOption = Annotated[
     ),
 ]
 SamplesOption = Annotated[int, typer.Option("--mc", "--num-samples", min=1, help="Number of Monte-Carlo samples.")]
-EpochsOption = Annotated[int, typer.Option("--epochs", min=1, rich_help_panel=_HOW)]
+EpochsOption = Annotated[int, typer.Option("--epochs", min=1, help="Number of epochs.", rich_help_panel=_HOW)]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

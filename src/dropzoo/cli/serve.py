@@ -77,7 +77,7 @@ def serve(
     host: Annotated[
         str, typer.Option("--host", help="Address to listen on. By default, only this machine can connect.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", min=0, max=65535)] = 8501,
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port to listen on.")] = 8501,
     token: Annotated[
         str | None, typer.Option("--token", envvar="DROPZOO_TOKEN", help="Token that requests must carry.")
     ] = None,

@@ -40,7 +40,9 @@ def train(
     label_smoothing: Annotated[
         float, typer.Option("--label-smoothing", help="Amount of label smoothing, in [0, 1).")
     ] = 0.0,
-    seed: Annotated[int, typer.Option("--seed")] = 0,
+    seed: Annotated[
+        int, typer.Option("--seed", help="Seed of the initial weights, the order of the images and the dropout.")
+    ] = 0,
     recipe: Annotated[
         str | None,
         typer.Option(
