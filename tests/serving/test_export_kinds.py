@@ -192,7 +192,7 @@ def test_texts_are_refused_in_files():
     model = keras.Model(inputs, kl.StringLookup(vocabulary=["a"], output_mode="one_hot", name="lookup")(inputs))
     taken = [Input("country", "country_bytes", (None, 1), "string", "string")]
     with pytest.raises(
-        ValueError, match="texts as country, which 'lookup' reads. Call 'lookup' outside of the file"
+        ValueError, match="strings as country, which 'lookup' reads. Call 'lookup' outside of the file"
     ):
         check_texts(taken, [model], "onnx")
     check_texts([Input("x", "x_bytes", (None, 1), "float32", "float32")], [model], "onnx")
