@@ -156,7 +156,7 @@ class Calibration:
             unfinished.write_text(text, encoding="utf-8")
 
     def content(self) -> dict[str, Any]:
-        """Returns what `save` writes, as a dict."""
+        """Returns the content that `save` writes, as a dict."""
         return {"schema": SCHEMA, **asdict(self)}
 
     @classmethod

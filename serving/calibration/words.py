@@ -45,7 +45,7 @@ def condition_in_words(calibration: Calibration) -> str:
 
 
 def calibration_info(calibration: Calibration) -> dict[str, object]:
-    """Returns what a model card and `info.json` say about a calibration.
+    """Returns the entry of a model card and of `info.json` about a calibration.
 
     Args:
         calibration: The calibration.

@@ -19,7 +19,7 @@ def examples_of(
     Args:
         reader: The model.
         inputs: Its inputs.
-        examples: What the user passes, as Keras takes it, or None.
+        examples: The inputs that the user passes, as Keras takes them, or None.
         precision: The precision of the export.
         num_samples: Int, the number of samples that the user asks for.
 

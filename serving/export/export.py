@@ -118,7 +118,7 @@ def export_model(
         resize: Int or `(height, width)`. Images of any size are resized to this size, and masks are resized back.
         sampling: As for `MonteCarlo`. With `"fixed"` all images have the same masks.
         seed: Int in [0, 2**32), the seed of the masks.
-        task: What each output means, as for `MonteCarlo`.
+        task: The meaning of each output, as for `MonteCarlo`.
         from_logits: Whether each output is logits, as for `MonteCarlo`. With None, the model's graph decides, or
             its outputs for random images, or the loss of a compiled model; otherwise, an error asks for this
             argument.
@@ -127,12 +127,12 @@ def export_model(
         card: Dict of the sections of the model card that the export cannot know: `data`, `metrics`, `calibration`,
             `commit`, or sections of your own. The values must be expressible in JSON. With a `calibration`, the
             export fills in the section of that name itself.
-        overwrite: Bool, whether to replace the folder at `path`, which must be `NAME/VERSION`, once the new export
-            is complete. If there is an error, the old export stays in place. A folder is replaced by two renames:
-            if the process is killed between them, both exports stay next to `path`, the old one as
-            `.VERSION-CODE-unfinished-old`. A folder that holds no export is refused. For other formats, whether to
-            replace the file, which takes a single step (for `"openvino"`, `NAME.xml` is missing if the process is
-            killed in between).
+        overwrite: Bool, whether to replace the export at `path` once the new one is complete. If there is an
+            error, the old export stays in place. For a SavedModel, `path` must be `NAME/VERSION`, and a folder
+            that holds no export is refused. The folder is replaced by two renames: if the process is killed
+            between them, both exports stay next to `path`, the old one as `.VERSION-CODE-unfinished-old`. A file
+            of another format is replaced in a single step. OpenVINO has two files: if the process is killed
+            between them, `NAME.xml` is missing.
         format: `"saved_model"`, `"onnx"`, `"litert"` or `"openvino"`. The last three need an extra of the same
             name: `pip install '.[onnx]'`.
         precision: `"float32"`, or for a file `"float16"`, which stores the weights in half the bytes; masks and

@@ -89,7 +89,7 @@ def write_file(
         format: One of `FORMATS`, except `"saved_model"`.
         precision: The precision of the weights.
         signatures: The signatures of the export.
-        facts: What the file says about itself, by name.
+        facts: The facts that the file holds about itself, by name.
         held: The variables that the signatures read.
         examples: Batches of inputs, for `"int8"`.
 

@@ -83,14 +83,14 @@ class Input:
         return None if height is None or width is None else (height, width)
 
     def facts(self) -> dict[str, object]:
-        """Returns what the card says about the input."""
+        """Returns the entry of the card about the input."""
         facts: dict[str, object] = {"shape": list(self.spec.shape[1:]), "dtype": self.dtype, "resize": self.resize}
         if self.pixels is None:
             return facts
         return facts | {"pixels": self.pixels.words, "bits": self.pixels.bits, "order": self.pixels.order}
 
     def info(self) -> dict[str, object]:
-        """Returns what `info.json` says about the input."""
+        """Returns the entry of `info.json` about the input."""
         pixels = None if self.pixels is None else dataclasses.asdict(self.pixels)
         return {"name": self.name, "file_name": self.file_name if self.is_file else None, "pixels": pixels}
 

@@ -4,7 +4,7 @@ import tensorflow as tf
 
 
 def resized(images: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
-    """Returns what `tf.image.resize(images, size, antialias=True)` returns, up to rounding.
+    """Returns the same as `tf.image.resize(images, size, antialias=True)`, up to rounding.
 
     Args:
         images: Float32 tensor `(batch, height, width, channels)`.

@@ -43,7 +43,7 @@ class TestTimeAugmentation(Rival):
             Transforms that swap height and width need a model that takes square images, or images of any size.
             For volumes they act on the last two spatial axes; a signal can only be flipped horizontally. Images
             may have their channels first.
-        task: What the output means, as for `MonteCarlo`.
+        task: The meaning of the output, as for `MonteCarlo`.
         from_logits: Whether the output is logits, as for `MonteCarlo`.
         calibration: A `Calibration` that `calibrate` fitted for this model and these transforms, as for
             `MonteCarlo`.

@@ -31,7 +31,7 @@ class Reader:
 
     Args:
         model: A Keras model.
-        task: What each output means, one of `KINDS`, as for `MonteCarlo`.
+        task: The meaning of each output, one of `KINDS`, as for `MonteCarlo`.
         from_logits: Whether each output is logits, as for `MonteCarlo`.
 
     Attributes:

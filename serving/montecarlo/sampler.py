@@ -47,8 +47,8 @@ class MonteCarlo:
     Each sample starts from the current states of the model's stateful layers, as a single pass would.
 
     Layers that do not depend on active dropout are computed once instead of T times; `cut()` returns how much this
-    saves. Several small samples are computed at the same time. Neither changes the masks, and both change the
-    statistics only by rounding.
+    saves. Several small samples are computed at the same time. Neither of these optimisations changes the masks;
+    both change the statistics only by rounding.
 
     Args:
         model: A Keras model with layers that draw random numbers. It may have several inputs and outputs of any
@@ -77,7 +77,7 @@ class MonteCarlo:
         max_samples: Int, the largest number of samples for `num_samples="auto"`. Samples are taken in groups of 8,
             so a number above 8 is rounded down to a multiple of 8. Defaults to 128.
         return_samples: Bool, whether to return the probabilities of each sample too.
-        task: What the model's output means. `"multi_class"`: logits of classes that exclude each other, or one
+        task: The meaning of the model's output. `"multi_class"`: logits of classes that exclude each other, or one
             logit for the second of two classes. `"binary"`: only the latter. `"multi_label"`: one logit for each
             label; several labels may be true at the same time, and the entropies are summed over the labels.
             `"regression"`: values; there are no entropies. For several outputs, a dict by name or a list in order;

@@ -64,7 +64,7 @@ class SampleGraph:
         self._balanced = wanted.sampling == "balanced"
 
     def statistics(self, flat: list[tf.Tensor], seed: tf.Tensor, plain: bool = False) -> Any:
-        """Returns what a call of `MonteCarlo` returns.
+        """Returns the same as a call of `MonteCarlo`.
 
         Args:
             flat: The inputs of the model, in order.

@@ -22,7 +22,7 @@ def about_shape(name: str, shape: Sequence[int], spec: tf.TensorSpec) -> str:
     Args:
         name: Name of the input.
         shape: The shape that came.
-        spec: What the signature takes.
+        spec: The shape and dtype that the signature takes.
     """
     wanted = spec.shape.as_list()
     if len(shape) == len(wanted) - 1:

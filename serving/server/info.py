@@ -64,7 +64,7 @@ def raw_info(folder: Path) -> dict[str, Any]:
 
 
 def read_info(folder: Path) -> Info:
-    """Returns what `assets.extra/info.json` in the folder of an export describes."""
+    """Returns the descriptions in `assets.extra/info.json` in the folder of an export."""
     info = raw_info(folder)
     if not info:
         return Info()

@@ -71,7 +71,7 @@ class Version:
         number: Int, the name of its folder.
         signatures: Signatures by name.
         metadata: Signature definitions as TensorFlow Serving shows them.
-        outputs: What `info.json` says about each output of the model.
+        outputs: The description in `info.json` of each output of the model.
         held: The loaded object, which is kept because the signatures do not work without it.
         facts: The content of `info.json`; empty if there is none.
     """

@@ -160,7 +160,7 @@ REFUSED = {  # operations, nodes, format, and what the error says
         ["LookupTableFindV2"],
         ["before/functional_1/lookup_2/LookupTableFindV2"],
         "onnx",
-        "^ONNX has no operation for LookupTableFindV2, which 'lookup' uses. Call 'lookup' before the file",
+        "^ONNX has no operation for LookupTableFindV2, which 'lookup' uses. Call 'lookup' outside of the file",
     ),
     "unknown": (
         ["FFT", "FFT", "Complex"],
@@ -191,6 +191,8 @@ def test_texts_are_refused_in_files():
     inputs = keras.Input((1,), dtype="string", name="country")
     model = keras.Model(inputs, kl.StringLookup(vocabulary=["a"], output_mode="one_hot", name="lookup")(inputs))
     taken = [Input("country", "country_bytes", (None, 1), "string", "string")]
-    with pytest.raises(ValueError, match="texts as country, which 'lookup' reads. Call 'lookup' before the file"):
+    with pytest.raises(
+        ValueError, match="strings as country, which 'lookup' reads. Call 'lookup' outside of the file"
+    ):
         check_texts(taken, [model], "onnx")
     check_texts([Input("x", "x_bytes", (None, 1), "float32", "float32")], [model], "onnx")

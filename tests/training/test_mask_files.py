@@ -53,8 +53,8 @@ def test_masks_that_may_mean_to_ignore(tmp_path, values, refused):
     "others, match",
     [
         ((0, 0, 0), None),
-        ((0, 1, 0), r"Received: 0 and 1 in .*b\.png and 0 and 255 in .*a\.png. Store"),
-        ((1, 1, 1), r"Received: 0 and 1 in .*b\.png and 0 and 255 in .*a\.png. Store"),
+        ((0, 1, 0), r"Received: 0 and 1 in .*b\.png and 0 and 255 in .*a\.png. Convert"),
+        ((1, 1, 1), r"Received: 0 and 1 in .*b\.png and 0 and 255 in .*a\.png. Convert"),
         ((0, 2, 1), "ids up to 2, and 255"),
     ],
 )

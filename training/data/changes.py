@@ -20,7 +20,7 @@ def for_each(seeds: tf.Tensor, shape: list[int] | tf.Tensor, salt: int, normal: 
     """Returns random numbers for each image: standard normal, or uniform in [0, 1).
 
     Args:
-        seeds: What `seeds_of` returns.
+        seeds: The result of `seeds_of`.
         shape: The shape of the numbers of one image.
         salt: Int, a different one for each use.
         normal: Bool. Whether the numbers are normal rather than uniform.
@@ -37,7 +37,7 @@ def elastic(
     Args:
         images: Float tensor `(batch, height, width, channels)`.
         masks: Tensor `(batch, height, width)`, bent in the same way, or None.
-        seeds: What `seeds_of` returns.
+        seeds: The result of `seeds_of`.
         pixels: Float, the standard deviation of the displacements of the grid.
 
     Reference:

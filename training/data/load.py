@@ -124,12 +124,18 @@ def load_data(
     The batches only depend on the arguments: two calls with the same arguments, including `seed`, give exactly the
     same epochs.
 
-    A folder may have any usual layout: `images/` and `masks/`, or folders of other names (see the arguments
-    `images` and `masks`); one folder for each class; either of these within `train/`, `val/` and `test/`, or
-    `train/` next to `trainannot/`; one folder with `07.png` and `07_mask.png`; images with a CSV of labels, masks
-    or run lengths, or with a COCO JSON file; one mask file for each object, as in `ID/images/ID.png` and
-    `ID/masks/*.png` (the masks of an image are joined into one of two classes). If the folder has its own split,
-    it is used. Otherwise, the last fifth of each class is the test set. Files are read when they are needed.
+    A folder may have any usual layout:
+
+    - `images/` and `masks/`, or folders of other names (see the arguments `images` and `masks`);
+    - one folder for each class;
+    - either of these within `train/`, `val/` and `test/`, or `train/` next to `trainannot/`;
+    - one folder with `07.png` and `07_mask.png`;
+    - images with a CSV of labels, masks or run lengths, or with a COCO JSON file;
+    - one mask file for each object, as in `ID/images/ID.png` and `ID/masks/*.png`; the masks of an image are
+      joined into one mask of two classes.
+
+    If the folder has its own split, it is used. Otherwise, the last fifth of each class is the test set. Files are
+    read when they are needed.
 
     Args:
         name: `"digits"`, `"digit_scenes"`, a name of TFDS such as `"fashion_mnist"` or `"cifar10:3.*.*"`, or a
@@ -144,8 +150,8 @@ def load_data(
         data_dir: Folder in which TFDS keeps prepared sets; None for its default.
         manual_dir: Folder with the original archives of a TFDS set, instead of a download.
         cache: Where decoded images stay: `"memory"` (or True), `"disk"` for images of the same size, or `"none"`
-            (or False), which reads files again in each epoch. `"auto"` means memory if the images take up to 128
-            MB (512 MB for a TFDS set), and otherwise none.
+            (or False), which reads files again in each epoch. `"auto"` means `"memory"` if the images take up to
+            128 MB (512 MB for a TFDS set), and otherwise `"none"`.
         limit: Int above 0 or None. The number of training images to use, counted from the first; None for all.
         num_channels: 1, 3 or None. Converts RGB images to grey (1), or grey images to RGB (3); a folder may hold
             both.
@@ -171,7 +177,8 @@ def load_data(
         split_file: A CSV with a row for each image and some of the columns file, label, mask, split and group.
         group_by: A regular expression for the paths of images, such as `"patient\\d+"`, or a column of
             `split_file`. Images of one group stay in one split and one fold.
-        pages: What the pages of TIFF stacks are: `"images"`, `"channels"`, or `"auto"`, which trusts the file.
+        pages: The meaning of the pages of TIFF stacks: `"images"`, `"channels"`, or `"auto"`, which trusts the
+            file.
         value_range: The stored values that become 0 and 1, for floats beyond [0, 1] and for signed integers.
         broken: `"refuse"` raises an error that names the files that cannot be read; `"skip"` first decodes all
             files, and leaves out those that cannot be read, with a warning.

@@ -14,7 +14,7 @@ def foreground_pixels(
 
     Args:
         masks: Int tensor `(batch, height, width)`.
-        seeds: What `changes.seeds_of` returns.
+        seeds: The result of `changes.seeds_of`.
         share: Float in [0, 1], the fraction of the windows that are to show a pixel of the foreground.
         ignore_class: Int or None. A label that is not a class.
 

@@ -39,7 +39,7 @@ class Checkpoint:
         step: Int from 0. The next step within that epoch.
         steps: Int or None. The number of steps of the first epoch; None while it is not known.
         history: Dict from the names of logs to one value for each epoch.
-        described: List of str. What `describe` returned when the run began; None if a run with other settings may
+        described: List of str. The result of `describe` when the run began; None if a run with other settings may
             continue from it.
         jit_compile: Bool. Whether XLA compiles the steps.
         seed: Int. The seed of the order in which arrays and a `PyDataset` are read.
@@ -195,7 +195,7 @@ def restore(
     Args:
         directory: Folder of the checkpoints.
         model: A compiled model with all its variables.
-        described: What `describe` returned when the run began; None to compare only the variables.
+        described: The result of `describe` when the run began; None to compare only the variables.
         moved: Names of settings that need not be the same, because callbacks change them.
 
     Returns:

@@ -23,7 +23,7 @@ def moved(
     Args:
         callbacks: As for Keras' `fit`.
         model: A built model.
-        described: What `describe` returns of the model and of its optimizer.
+        described: The results of `describe` for the model and for its optimizer.
     """
     names: set[str] = set()
     for callback in keras.tree.flatten(callbacks or []):

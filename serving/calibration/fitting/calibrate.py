@@ -77,7 +77,7 @@ def calibrate(
             average.
         classes: The classes for which `"miss"` and `"false"` hold; None for all classes. Each of these classes
             needs held-out examples; for `"set"`, every class does.
-        task: What the output of a model means, as for `MonteCarlo`; None for the task of the predictor.
+        task: The meaning of the output of a model, as for `MonteCarlo`; None for the task of the predictor.
         from_logits: Whether the output of a model is logits, as for `MonteCarlo`; None to find out, or to use the
             setting of the predictor.
         data: Str, the name of the held-out data, for the record.

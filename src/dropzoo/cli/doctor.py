@@ -95,7 +95,7 @@ def _is_met(requirement: str) -> bool:
 
 
 def problems(required: dict[str, str], found: dict[str, Any]) -> list[str]:
-    """Returns what is known not to work, with what to do about it."""
+    """Returns the known problems, with what to do about each."""
     said = [f"{each} is required, but {_have(each)}: pip install '{each}'" for each in missing(required)]
     if found["error"]:
         said.append(f"TensorFlow cannot be used: {found['error']}")

@@ -146,7 +146,9 @@ def check_keras_model(model: Any, name: str = "model") -> None:
             f"keras.saving.load_model('model.h5', compile=False). Received: {type(model)}"
         )
     if isinstance(model, type) and issubclass(model, keras.Model):
-        raise ValueError(f"`{name}` must be a model, not a class: call the class to create one. Received: {model}")
+        raise ValueError(
+            f"`{name}` must be a keras.Model, not a class. Call the class to create a model. Received: {model}"
+        )
     raise ValueError(f"`{name}` must be a keras.Model. Received: {type(model)}")
 
 

@@ -26,7 +26,7 @@ from dropzoo.predictions.summary import Row
 from dropzoo.predictions.table import check_table, claim_files, write_table
 from dropzoo.runs.predictor import Predictor
 
-#: What `dropzoo measure` writes beside its table.
+#: The outputs of `dropzoo measure` beside its table.
 SAVED = ("objects", "labels", "geojson", "page")
 _SHOWN = 24  # images on the page, those with the least certain objects first
 

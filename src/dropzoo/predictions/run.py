@@ -31,7 +31,7 @@ class Plan:
         tile: Int or None, as for `answers`.
         overlap: Int, as for `answers`.
         overwrite: Bool, whether to replace what is there.
-        settings: What the answers depend on besides this plan: the model and its options.
+        settings: The other settings that the answers depend on: the model and its options.
     """
 
     out: Path
@@ -106,7 +106,7 @@ def predict_into(
     Args:
         predictor: The model.
         paths: Files, folders and patterns.
-        plan: What to write.
+        plan: The settings of the run.
         shown: Function that shows the progress.
         seen: Function that is called with the key and the first file of each image for which files were written.
 

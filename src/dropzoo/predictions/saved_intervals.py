@@ -26,7 +26,7 @@ def save_intervals(
     Args:
         predictor: The model as it answered.
         model: Path of a run's folder, a `.keras` file or a SavedModel.
-        intervals: What `fit_measurements` returned.
+        intervals: The result of `fit_measurements`.
         how: What counted as an object.
         data: Str, the name of the known images.
     """

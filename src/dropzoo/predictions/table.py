@@ -60,13 +60,13 @@ class Journal:
     writes, it claims its table and its files: these may be replaced later, and no others.
 
     Attributes:
-        done: What is known of each image, by its key.
+        done: The facts that are known about each image, by its key.
         files: The paths that this run may replace: those that it and earlier runs claimed.
         tables: The keys of the images in each table.
 
     Args:
         place: Path of a file; the journal lies beside it, and has a name like it.
-        settings: What the answers depend on, a dict that JSON can express.
+        settings: A dict, which JSON can express, of everything that the answers depend on.
         overwrite: Bool, whether to start again.
 
     Raises:

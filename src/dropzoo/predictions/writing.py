@@ -18,7 +18,7 @@ from dropzoo.predictions.tags import Tags
 from dropzoo.predictions.values import with_deviation
 from dropzoo.runs.statistics import Arrays
 
-#: What can be saved, with what it is.
+#: The outputs that can be saved, with a description of each.
 KINDS = {
     "mask": "the class of each pixel, in the size of the image",
     "probabilities": "the probability of each class",
@@ -145,7 +145,7 @@ def writing(answer: Answer, files: Mapping[str, Path], several: bool = False) ->
 
 
 def values_of(kind: str, strip: Arrays, several: bool = False) -> np.ndarray:
-    """Returns what a kind of output holds for a strip.
+    """Returns the values of a kind of output for a strip.
 
     Args:
         kind: One of `KINDS`.

@@ -106,7 +106,7 @@ def compare(
 
     Args:
         model: A model that fits the data.
-        data: What `load_data` returns.
+        data: The result of `load_data`.
         wanted: The parts of the evaluation.
         show: Function that gets each table as soon as it is ready.
         track: Function that iterates over a sequence and shows the progress.

@@ -30,7 +30,7 @@ def judged_images(data: training.Data, split: str | None = None) -> tf.data.Data
     """Returns the images to judge on, without augmentations.
 
     Args:
-        data: What `load_data` returns.
+        data: The result of `load_data`.
         split: One of `SPLITS`; None means the test set, or else the validation set, or else the training images.
             Data for "all" were loaded with `test_split=1`.
 
@@ -109,7 +109,7 @@ def load_run_data(config: RunConfig, out: Path, *facts: str) -> training.Data:
         *facts: Names of fields of `DataInfo` that must not have changed, besides the task and the class names.
 
     Returns:
-        What `load_data` returns.
+        The result of `load_data`.
 
     Raises:
         ValueError: If the task, the class names or `facts` have changed. A model knows classes by number only, so

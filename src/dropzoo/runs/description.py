@@ -18,7 +18,7 @@ def show(
     """Prints how the data of a folder were read; nothing for other data.
 
     Args:
-        data: What `load_data` returns.
+        data: The result of `load_data`.
         table: Function that prints a table.
         say: Function that prints a line.
         every: Bool. Whether to print also the doubts about which `load_data` has warned.

@@ -14,7 +14,7 @@ from dropzoo.runs.files import write_rows
 from dropzoo.runs.objects import Objects, boundary_distances, compare_objects, hd95, surface_dice
 from dropzoo.runs.scores import Sample, entropy
 
-#: What `--per` may ask for.
+#: The values of `--per`.
 PER = ("class", "image", "object")
 _RESAMPLES = 1000
 _MOST = 2**24  # numbers in the counts of all images and classes, above which there are no intervals

@@ -190,7 +190,7 @@ def score_corruptions(
     """Returns the figures of each method under each corruption and severity.
 
     Args:
-        methods: What `methods` returns.
+        methods: The methods of prediction by their titles.
         dataset: Batches of the images as they are.
         info: The facts of the data set.
         names: List of the names of corruptions.

@@ -19,7 +19,7 @@ class Export:
 
     Args:
         path: Path of the folder.
-        info: What its `info.json` says.
+        info: The content of its `info.json`.
         pixels: The range of the images that it takes.
 
     Attributes:
@@ -67,7 +67,7 @@ class Export:
 
 
 def facts_of_export(path: Path) -> dict[str, Any]:
-    """Returns what the `info.json` of an export says."""
+    """Returns the content of the `info.json` of an export."""
     facts = path / "assets.extra" / "info.json"
     return read_json(facts) if facts.exists() else {}
 

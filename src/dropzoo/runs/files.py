@@ -34,7 +34,7 @@ def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
 
 
 def read_json(path: Path) -> Any:
-    """Returns what a JSON file holds."""
+    """Returns the content of a JSON file."""
     return json.loads(path.read_text(encoding="utf-8"))
 
 

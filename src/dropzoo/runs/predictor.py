@@ -105,7 +105,7 @@ class Predictor:
         return tf.clip_by_value(tf.image.resize(image, size, antialias=True), 0, 1).numpy()
 
     def answer(self, image: np.ndarray) -> Arrays:
-        """Returns what `predict` returns for one image, without the batch."""
+        """Returns the same as `predict` for one image, without the batch."""
         return {name: value[0] for name, value in self.predict(image[None]).items()}
 
     def arranged(self, statistics: Arrays) -> Arrays:

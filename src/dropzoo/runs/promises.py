@@ -20,7 +20,7 @@ class Measured:
         risk: Float, the mean risk over images; None if no image counts.
         error: Float, the standard error of the risk.
         count: Int, the number of images that count.
-        cost: What the promise costs, in words.
+        cost: The cost of the promise, in words.
     """
 
     name: str
@@ -121,7 +121,7 @@ def promises_table(found: list[Measured], split: str) -> Table:
     """Returns a table of promises and of the risks that were measured.
 
     Args:
-        found: What `Promises.measured` returns.
+        found: The result of `Promises.measured`.
         split: Str, the name of the images, such as `"test"`.
     """
     heads = ("promise", "at most", "measured", "± standard error", "images", "costs")

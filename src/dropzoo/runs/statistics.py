@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.special import xlogy
 
-#: What `MonteCarlo` returns, as arrays by name.
+#: The results of `MonteCarlo`, as arrays by name.
 Arrays = dict[str, np.ndarray]
 
 _BY_VALUE = ("mean", "variance", "lower", "upper", "samples")

@@ -50,7 +50,7 @@ def corruption_tables(clean: ByMethod, found: Corrupted) -> list[Table]:
 
     Args:
         clean: Figures on the clean images, which are shown as severity 0.
-        found: What `evaluation.score_corruptions` returns.
+        found: The result of `evaluation.score_corruptions`.
     """
     if not found:
         return []
@@ -113,7 +113,7 @@ def write_figures(path: Path, clean: ByMethod, found: Corrupted) -> Path:
     Args:
         path: Path of the file.
         clean: Figures on the clean images, which get severity 0 and no name of a corruption.
-        found: What `evaluation.score_corruptions` returns.
+        found: The result of `evaluation.score_corruptions`.
 
     Returns:
         `path`.

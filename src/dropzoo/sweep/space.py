@@ -67,8 +67,8 @@ class Space(Settings):
         augments: List of augmentations, each as for `load_data`.
         label_smoothings: List of floats in [0, 1).
         recipes: List of training settings to compare: `"small"`, `"medium"`, text such as
-            `"optimizer=adamw:weight_decay=0.05; mixup=0.2"`, or dicts. In a sweep, a recipe replaces the other
-            training settings, except the number of epochs. `"own"` replaces nothing; it is the default.
+            `"optimizer=adamw:weight_decay=0.05; mixup=0.2"`, or dicts. In a sweep, a recipe replaces the training
+            settings of the space, except the number of epochs. `"own"` replaces nothing; it is the default.
         seeds: List of ints in [0, 2**32); each combination is trained once with each.
         options: Dict of options that all models get.
         leave_out: List of combinations `(model, sites, spec)` that are not tried.

@@ -12,7 +12,7 @@ MASKS = (
     *("masks", "mask", "labels", "label", "annotations", "annotation", "annot", "segmentationclass", "gt", "gts"),
     *("segmentations", "segmentation", "groundtruth", "ground_truth", "targets", "target", "gtfine", "manual"),
 )
-#: What the name of a folder of masks has after the name of its folder of images: trainannot, train_masks.
+#: The ends of names of folders of masks, after the name of the folder of images: trainannot, train_masks.
 BEHIND = ("annot", "mask", "label", "seg", "gt", "groundtruth")
 # Files and folders that systems leave behind; nobody misses them.
 _LITTER = {"thumbs.db", "desktop.ini", "__macosx", "ehthumbs.db"}

@@ -10,7 +10,7 @@ from dropzoo.training.data.files.objects import IMAGES, NAMES, samples_of
 from dropzoo.training.data.files.roles import choose_masks
 from dropzoo.training.data.files.table import Drawn, Reading, Table, some, split_of
 
-#: What the name of a mask has after that of its image, if both are in one folder.
+#: The ends of names of masks, after the name of the image, if both are in one folder.
 ENDS = ("_mask", "_seg", "_label", "_labels", "_gt", "_annotation")
 
 

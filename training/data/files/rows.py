@@ -69,7 +69,7 @@ def read_rows(path: Path, root: Path, reading: Reading, finder: FileNames | None
         path: The file.
         root: The folder of the images.
         reading: The options.
-        finder: What `finder_in` returns, if it has been used already.
+        finder: The result of `finder_in`, if it has been used already.
 
     Raises:
         ValueError: If there is no column of files, or no column with facts about them, or files are missing.

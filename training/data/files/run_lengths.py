@@ -57,7 +57,7 @@ def read_runs(
 
     Args:
         path: The file.
-        found: What `columns_of_runs` returns.
+        found: The result of `columns_of_runs`.
         reading: The options.
         finder: Finds the images.
 
