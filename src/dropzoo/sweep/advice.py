@@ -168,19 +168,17 @@ def in_words(found: Recommendation) -> list[str]:
 def _was_it_long_enough(found: Recommendation) -> list[str]:
     """Returns warnings of training runs that were too short to judge dropout by."""
     compared = [c for c in (found.baseline or found.chosen, found.runner_up) if c is not None]
-    lines = []
-    if any(candidate.underfits for candidate in compared):
-        lines.append(
-            f"Warning: this run underfits; try more epochs before more dropout. After {found.chosen.epochs} "
-            f"epochs, the training {title(found.chosen.score)} is further from 1 than from the "
-            f"validation {title(found.chosen.score)}."
-        )
-    elif any(candidate.ends_at_its_best for candidate in compared):
-        lines.append(
-            f"Warning: the validation NLL was lowest in the last of {found.chosen.epochs} epochs. Longer "
-            "training may change the order, since dropout needs more epochs: try twice as many."
-        )
-    return lines
+    if (short := next((each for each in compared if each.underfits), None)) is not None:
+        return [
+            f"Warning: this run underfits; try more epochs before more dropout. After {short.epochs} epochs, the "
+            f"training {title(short.score)} is further from 1 than from the validation {title(short.score)}."
+        ]
+    if (short := next((each for each in compared if each.ends_at_its_best), None)) is not None:
+        return [
+            f"Warning: the validation NLL was lowest in the last of {short.epochs} epochs. Longer training may "
+            "change the order, since dropout needs more epochs: try twice as many."
+        ]
+    return []
 
 
 def _why_nothing(found: Recommendation) -> str:
