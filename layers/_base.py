@@ -103,9 +103,8 @@ class LiveRate(Stochastic):
     def rate(self, value: float) -> None:
         if is_in_step(self._live_rate.variable):
             raise RuntimeError(
-                f"On JAX, the rate of {self.name!r} cannot be set from outside while `fit` is running. Set it "
-                f"in a callback, on the layer that `self.model.get_layer` returns there, or use "
-                f"training.RateSchedule."
+                f"On JAX, while `fit` is running, the rate of {self.name!r} can only be set in a callback, on the "
+                "layer that `self.model.get_layer` returns. You can also use training.RateSchedule."
             )
         self._live_rate.assign(check_rate(value))
 

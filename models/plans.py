@@ -42,8 +42,8 @@ class Plan:
         chosen = self.choose(sites)
         if not chosen and self.name != "none":
             raise ValueError(
-                f"This model has none of the sites of the plan {self.name!r} ({self.description}). Its sites: "
-                f"{', '.join(site.name for site in sites)}"
+                f"This model has none of the sites of the plan {self.name!r} ({self.description}). The "
+                f"sites of the model: {', '.join(site.name for site in sites)}"
             )
         return chosen
 

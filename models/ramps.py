@@ -59,8 +59,8 @@ def ramp(start: float, end: float, layer: str = "drop_path", **options: Any) -> 
     for taken in ("rate", "name"):
         if taken in options:
             raise ValueError(
-                "The options of a ramp must be options of its layer, except `rate` and `name`. "
-                f"Received: {taken}={options[taken]!r}; use `layer` for the layer, `start` and `end` for the rate"
+                "A ramp takes the options of its layer, but not `rate` (pass `start` and `end`) and not `name` "
+                f"(pass `layer`). Received: {taken}={options[taken]!r}"
             )
     layers.get({"name": layer, "rate": check_rate(start, "start"), **options})  # raises for a wrong option
     return Ramp(start, check_rate(end, "end"), layer, options)

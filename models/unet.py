@@ -84,7 +84,7 @@ def unet(
         decoder = {"depth": depth, "filters": filters, "upsample": upsample, "name": name, **unit}
         return encoder_unet(input_shape, num_classes, encoder, encoder_weights, dropout, **decoder)
     if encoder_weights is not None:
-        raise ValueError(f"`encoder_weights` need an `encoder`. Received: encoder_weights={encoder_weights!r}")
+        raise ValueError(f"`encoder_weights` needs an `encoder`. Received: encoder_weights={encoder_weights!r}")
 
     drop = Sites(dropout, paper={f"encoder{depth}_conv2": 0.5, "bottleneck_conv2": 0.5})
     inputs = keras.Input(check_input_shape(input_shape), name="images")  # (batch, height, width, channels)

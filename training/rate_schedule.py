@@ -138,15 +138,13 @@ def _check_live(layer: keras.Layer, pattern: str) -> None:
         return
     kind = type(layer).__name__
     if isinstance(layer, layers.Stochastic):
-        why = f"is a {kind}, whose rate cannot be set: choose another layer"
+        why = f"a {kind} whose rate cannot be set. Choose another layer"
     elif layers.is_dropout(layer):
         ours = type(layers.counterpart(layer)).__name__
-        why = f"is a layer of Keras, whose rate is fixed once it is traced: put dropzoo.layers.{ours} there"
+        why = f"a layer of Keras whose rate is fixed once it is traced. Put dropzoo.layers.{ours} there"
     else:
-        why = (
-            f"is a {kind} with dropout in its own code, whose rate is fixed once it is traced: use a dropout layer"
-        )
+        why = f"a {kind} with dropout in its own code, whose rate is fixed once it is traced. Use a dropout layer"
     raise ValueError(
-        f"{layer.name!r}, which {pattern!r} matches, {why}, or exclude it with a later pattern: "
+        f"{pattern!r} matches {layer.name!r}, {why}, or exclude this one with a later pattern: "
         f"{{{layer.name!r}: None}}"
     )

@@ -51,8 +51,9 @@ def next_seed(generator: keras.random.SeedGenerator) -> Any:
         if again:
             if id(call) not in _seeds_of:
                 raise RuntimeError(
-                    f"Only the seeds of the last {_KEPT} calls under tf.recompute_grad are stored. Compute the "
-                    f"gradient earlier, or recompute fewer and larger blocks."
+                    f"The dropout masks of this call cannot be recomputed, because only the seeds of the last "
+                    f"{_KEPT} calls under tf.recompute_grad are kept. Compute the gradient earlier, or use fewer "
+                    f"and larger blocks."
                 )
             seed = _seeds_of[id(call)].draw_again(generator)
             break

@@ -113,7 +113,7 @@ def check_graph(model: keras.Model) -> None:
         "The sites of a model are read from its graph, so the model must be Functional or Sequential. A "
         "subclassed model has no graph. If its `call` only uses layers and keras.ops, build a Functional model: "
         "inputs = keras.Input(...), then keras.Model(inputs, model.call(inputs)). Otherwise create "
-        f"layers.get(...) in its `__init__`, and call it in its `call`. Received: {model!r}"
+        f"a dropout layer in `__init__`, with dropzoo.layers.get(...), and call it in `call`. Received: {model!r}"
     )
 
 

@@ -16,7 +16,7 @@ from dropzoo.models.surgery.check import is_custom
 from dropzoo.models.surgery.ordered import Functional
 from dropzoo.models.surgery.quiet import quiet_config
 
-REMEDY = "Define a `get_config` that returns the arguments of its constructor, or pass share_weights=True."
+REMEDY = "Define a `get_config` that returns all arguments of the layer, or pass share_weights=True."
 """The end of the error for a layer that its config does not make again."""
 _STEPS = ("train_step", "test_step", "predict_step", "compute_loss", "compile")
 

@@ -96,13 +96,13 @@ class Scope:
         found = sides[kind](meant)
         if not found:
             why = (
-                "have no activation"
+                "has no activation"
                 if kind == "before_activation"
-                else "produce outputs of the model, or no floats"
+                else "is an output of the model or does not return floats"
             )
             matched = ", ".join(call.path + call.name for call in self._calls if meant(call))
             raise ValueError(
-                f"{key!r} is not a place for dropout, because the layers that it matches {why}: {matched}"
+                f"No dropout can be put at {key!r}, because each layer that it matches {why}: {matched}"
             )
         return found
 
@@ -110,7 +110,7 @@ class Scope:
         found: list[Target] = [place for place in self.listed if condition(as_site(place))]
         if not found:
             names = ", ".join(place.name for place in self.listed)
-            raise ValueError(f"{condition!r} does not return True for any site. Sites: {names}")
+            raise ValueError(f"{condition!r} returns True for none of the sites: {names}")
         return found
 
     def _refuse_one_call_of_a_model(self, key: str) -> None:
@@ -142,10 +142,10 @@ class Scope:
                 known = (inner.name, f"{call.layer.name}/{inner.name}", type(inner).__name__)
                 if _is_called(wanted, self._known, *known):
                     raise ValueError(
-                        f"{key!r} means {inner.name!r}, which is called in the code of layer "
-                        f"{call.layer.name!r}, a {type(call.layer).__name__}. Dropout cannot be put inside that "
-                        f"code: put it at {call.layer.name!r}, or create layers.get(...) in its "
-                        "`__init__` and call it in its `call`."
+                        f"{key!r} means {inner.name!r}, which the code of layer {call.layer.name!r} (a "
+                        f"{type(call.layer).__name__}) calls. No dropout can be put inside that code. Put it at "
+                        f"{call.layer.name!r}, or change {type(call.layer).__name__}: create a dropout layer in "
+                        "`__init__`, with dropzoo.layers.get(...), and call it in `call`."
                     )
 
     def _refuse_several_models(self, wanted: str, found: list[Place]) -> None:
@@ -188,7 +188,7 @@ class Scope:
         model = max(begins, key=len, default=wanted.partition(" ")[0])  # a name may have spaces in it
         chosen = tuple(f"{path}/" for path, name in paths.items() if _is_called(model, begins, path, name))
         if not chosen:
-            raise unknown("model inside", model, paths)
+            raise unknown("nested model", model, paths)
 
         def within(call: Call) -> bool:
             return any(path.startswith(chosen) for path in call.paths)

@@ -55,8 +55,8 @@ def in_order(cls: type, inputs: Any, outputs: Any, name: str, order: list[str]) 
         return new
     if cls is not keras.Model:
         warnings.warn(
-            f"Weights files of {name!r} do not load into a copy with other dropout, because the order of the "
-            f"layers differs, and the order cannot be set for a {cls.__name__}.",
+            f"Weights files of {name!r} will not load into this copy, because its layers are in another order, "
+            f"which cannot be changed for a {cls.__name__}. Save and load whole models (.keras) instead.",
             stacklevel=2,
         )
         return new

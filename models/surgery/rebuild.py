@@ -105,9 +105,9 @@ class Rebuild:
             new.dtype_policy = old.dtype_policy
         if path and type(new).__name__ != type(old).__name__:
             warnings.warn(
-                "Weights files of the original do not load into the copy: they name a nested model after its "
-                f"class, and the copy of {old.name!r} is not a {type(old).__name__}, because this class cannot be "
-                "built around a graph.",
+                f"Weights files of the original will not load into the copy, because the nested model "
+                f"{old.name!r} is no longer a {type(old).__name__}, which cannot be built around a graph, and "
+                "weights files name it after its class. Save and load whole models (.keras) instead.",
                 stacklevel=2,
             )
         return new

@@ -103,8 +103,8 @@ def compile_like(old: keras.Model, new: keras.Model, variables: dict[int, keras.
             copies[id(part)] = _like(part)
         except Exception as error:  # the code of a custom class may raise anything
             warnings.warn(
-                f"The copy is not compiled: {type(part).__name__} {part.name!r} of the original cannot be rebuilt "
-                f"from its config, {error!r}. To train, compile the copy yourself.",
+                f"The copy is not compiled, because the {type(part).__name__} {part.name!r} of the original "
+                f"cannot be rebuilt from its config ({error!r}). To train, compile the copy yourself.",
                 stacklevel=4,
             )
             return

@@ -131,7 +131,10 @@ class Calibration:
             found: The facts of the predictor that is to use the calibration.
         """
         if different := differences(self.facts, found):
-            raise ValueError(f"The calibration was made for another predictor: {'; '.join(different)}")
+            raise ValueError(
+                f"The calibration was made for another predictor ({'; '.join(different)}). Calibrate this one, or "
+                "create it with the settings of the calibration"
+            )
         if found.weights != self.facts.weights:
             warnings.warn(
                 "The weights have changed since the calibration was made, so its temperature and guarantees may "

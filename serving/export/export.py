@@ -216,15 +216,15 @@ def _say_range(model: keras.Model, inputs: Sequence[Input]) -> None:
             continue
         if not each.pixels.from_files:
             _log.warning(
-                "Image files cannot be converted to the range of %r, so `predict_bytes` does not take any: the "
-                "model takes pixels from %s. Add the preprocessing to the model, or pass input_range=(low, high)",
+                "`predict_bytes` takes no image files for %r: the model takes pixels from %s. Put the "
+                "preprocessing into the model, or pass input_range=(low, high)",
                 each.name,
                 each.pixels.words,
             )
         elif not each.pixels.source:
             text = (
                 f"Images in [0, 1] are assumed for {each.name!r}: nothing in the model says which range it takes. "
-                f"Pass input_range=(low, high) to settle it.{hint}"
+                f"Pass its range as input_range=(low, high).{hint}"
             )
             if hint:
                 warnings.warn(text, stacklevel=3)
@@ -238,9 +238,9 @@ def _purity(monte_carlo: MonteCarlo | None) -> dict[str, object]:
     if reason is None:
         return {}
     warnings.warn(
-        f"`predict_mc` samples by plain passes ({reason}), so the answer for an image depends on its place in "
-        f"the batch. Use a dropout layer of dropzoo.layers instead, or pass num_samples=0 to leave `predict_mc` "
-        f"out",
+        f"`predict_mc` samples by plain passes in training mode ({reason}), so the answer for an image depends on "
+        f"its place in the batch. Use a dropout layer of dropzoo.layers instead, or pass num_samples=0 to leave "
+        f"`predict_mc` out",
         stacklevel=3,
     )
     return {"plain_passes": f"{reason}. The answer for an image depends on its place in the batch"}
@@ -259,8 +259,8 @@ def _loose_answer(
         f"{which} draws at random in inference too, so the answer for an image differs from request to request"
     )
     warnings.warn(
-        f"`serving_default` is not deterministic: {reason}. Let that code draw only if `training` is true, or use "
-        "a dropout layer",
+        f"`serving_default` is not deterministic: {reason}. Draw there only if `training` is true, or use a "
+        "dropout layer",
         stacklevel=3,
     )
     return {"serving_default": f"Not deterministic: {reason}"}

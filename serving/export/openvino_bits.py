@@ -127,7 +127,7 @@ class _Marker:
 
     def _refuse(self, what: str) -> None:
         raise ValueError(
-            f"OpenVINO cannot compute {what} of random bits exactly, which {self._node.name!r} needs. Use "
+            f"{self._node.name!r} needs {what} of random bits, which OpenVINO cannot compute exactly. Use "
             "format='onnx', or pass num_samples=0 for the deterministic answer"
         )
 

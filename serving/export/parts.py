@@ -55,8 +55,8 @@ class Unrolled(Signatures):
         if sampler is not None and sampler.sampling != "fixed" and any(each.resize for each in inputs):
             advice = "Pass sampling='fixed'" if sampler.calibration is None else "Calibrate with sampling='fixed'"
             raise ValueError(
-                "The masks of an image depend on its pixels, and other runtimes round differently when they "
-                f"resize it. {advice}, or resize the images beforehand and leave `resize` out. "
+                "The dropout masks of an image depend on its pixels, and other runtimes round them differently "
+                f"when they resize the image. {advice}, or resize the images beforehand and leave `resize` out. "
                 f"Received: sampling={sampler.sampling!r}"
             )
         super().__init__(predictors, [dataclasses.replace(each, portable=True) for each in inputs], seed)

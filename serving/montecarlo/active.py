@@ -112,8 +112,8 @@ def _rates(
         for code in codes:
             if rate is not True and rate != 0:
                 raise ValueError(
-                    f"{code.names[0]!r} is sampled by plain passes ({code.why}), so its rate cannot be set: "
-                    f"pass True, or 0.0 to turn it off. Received: sites={dict(sites)!r}"
+                    f"{code.names[0]!r} is sampled by plain passes in training mode ({code.why}), so its rate "
+                    f"cannot be set: pass True, or 0.0 to turn it off. Received: sites={dict(sites)!r}"
                 )
             on[code] = rate is True
         held |= {id(layer): rate is True for layer in matched if id(layer) in held}
@@ -161,29 +161,28 @@ def warn_of(codes: Sequence[Code], on: Sequence[Code], not_fixed: Sequence[str])
     """Warns of draws that are lost, that no seed repeats, that nothing turns off, or that are not fixed."""
     if gone := [code.step.operation.name for code in codes if code.lost]:
         warnings.warn(
-            f"The dropout in {', '.join(gone)} is not sampled, because in training mode there are more or fewer "
-            "outputs than in inference mode, or outputs of other shapes. Return outputs of the same shapes in "
-            "both modes",
+            f"The dropout in {', '.join(gone)} is not sampled, because the number or the shapes of its outputs "
+            "differ between training and inference mode. Return outputs of the same shapes in both modes",
             stacklevel=5,
         )
     drawing = [code for code in codes if code.draws]
     if loose := [name for code in drawing if code in on and not code.repeatable for name in code.names]:
         warnings.warn(
             f"The random numbers of {', '.join(loose)} cannot be seeded, so two identical calls give different "
-            f"answers. "
-            "Draw with keras.random and a keras.random.SeedGenerator outside of loops, or use a dropout layer",
+            "answers. Draw outside of loops, with keras.random and a keras.random.SeedGenerator; or use a dropout "
+            "layer",
             stacklevel=5,
         )
     if stuck := [name for code in drawing if code not in on and code.always for name in code.names]:
         warnings.warn(
-            "Some layers draw random numbers in inference too and cannot be turned off, although they are not in "
-            f"`sites`: {', '.join(stuck)}",
+            "These layers are not in `sites`, but they also draw random numbers in inference, which cannot be "
+            f"turned off: {', '.join(stuck)}",
             stacklevel=5,
         )
     if not_fixed:
         warnings.warn(
-            f"sampling='fixed' cannot fix the masks of {', '.join(not_fixed)}, because they are drawn in plain "
-            "passes: the masks differ from image to image",
+            f"sampling='fixed' cannot fix the dropout masks of {', '.join(not_fixed)}, because they are drawn in "
+            "plain passes in training mode: the masks differ from image to image",
             stacklevel=5,
         )
 

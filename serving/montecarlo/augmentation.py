@@ -106,7 +106,7 @@ class TestTimeAugmentation(Rival):
             raise ValueError(
                 "The model must take inputs of the shape (batch, height, width, channels), possibly with more "
                 "or fewer spatial axes, and return (batch, classes) or a value for each pixel. Received: "
-                f"{one} to {', '.join(map(str, answers))}"
+                f"a model that takes {one} and returns {', '.join(map(str, answers))}"
             )
         turning = [name for name in self.transforms if _TRANSFORMS[name][1]]
         if turning and rank < 4:

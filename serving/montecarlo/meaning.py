@@ -116,9 +116,9 @@ class Meanings:
         for output, each, array in zip(self._outputs, self._said, arrays, strict=True):
             if each is False and array.size and (array.min() < -_OVERSHOOT or array.max() > 1 + _OVERSHOOT):
                 raise ValueError(
-                    f"from_logits=False says that the output {output.name!r} is probabilities, but it has values "
+                    f"from_logits=False says that the output {output.name!r} is probabilities, but its values are "
                     f"from {array.min():.3g} to {array.max():.3g}. Pass from_logits=True for logits, or "
-                    "task='regression' for values"
+                    "task='regression' for a regression"
                 )
             if each is False and _excluding(output):
                 _check_axis(array, output)
@@ -136,10 +136,10 @@ class Meanings:
             return
         most = "" if known.high == np.inf else f" and at most {known.high:.4g}"
         raise ValueError(
-            f"The output {self._outputs[i].name!r} has values up to {values.max():.3g}, and its graph shows that "
-            f"they are at least {known.low:.4g}{most}, so they look like neither logits nor probabilities. If "
-            "they are values, pass task='regression'; if they are probabilities, scale them to [0, 1]; if they "
-            "are logits after all, pass from_logits=True"
+            f"The values of the output {self._outputs[i].name!r} reach {values.max():.3g} and, as its graph "
+            f"shows, are at least {known.low:.4g}{most}, so they look like neither logits nor probabilities. For "
+            "a regression, pass task='regression'; for probabilities, scale them to [0, 1]; for logits, pass "
+            "from_logits=True"
         )
 
     def _open(self) -> list[int]:

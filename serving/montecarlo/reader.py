@@ -172,8 +172,8 @@ class Reader:
         if unclear:
             raise ValueError(
                 f"The output {name!r} was compiled with the loss {name_of_loss(loss)!r}, which does not say what "
-                "the output means. Pass task='regression' for values, or 'multi_class', 'binary' or 'multi_label' "
-                "for logits"
+                "the output means. Pass task='regression' for a regression, or 'multi_class', 'binary' or "
+                "'multi_label' for logits"
             )
         if said is None and by_loss is not None:
             return by_loss
@@ -193,8 +193,8 @@ class Reader:
         loose = [o.name for o, known, loss in each if not known and o.kind != "regression" and loss is None]
         if loose:
             warnings.warn(
-                f"The outputs {', '.join(loose)} are treated as logits of classes, while other outputs are "
-                f"probabilities. If {', '.join(loose)} are values, pass task={{{loose[0]!r}: 'regression'}}",
+                "These outputs are treated as logits, although other outputs are probabilities: "
+                f"{', '.join(loose)}. For a regression, pass task={{{loose[0]!r}: 'regression'}}",
                 stacklevel=5,
             )
 

@@ -284,9 +284,9 @@ class MonteCarlo:
         if self.auto or self._stage.plain or len(self.reader.outputs) > 1:
             names = ", ".join(self.reader.names)
             raise ValueError(
-                "Attribution needs a fixed number of samples, one output, and dropout whose masks the sampler "
-                f"draws. Received: num_samples={self.num_samples!r}, outputs: {names}, plain passes: "
-                f"{self.plain_passes}"
+                "Attribution needs a fixed number of samples, one output, and no plain passes (dropout in layers "
+                f"of dropzoo or Keras only). Received: num_samples={self.num_samples!r}, outputs: {names}, plain "
+                f"passes: {self.plain_passes}"
             )
         return attribution_of(self._graph, self.seed, flat)
 

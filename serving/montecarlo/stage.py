@@ -141,7 +141,8 @@ class Stage:
     def why_not_folded(self) -> str | None:
         """Why several samples cannot be computed as one larger batch, or None if they can."""
         if self._draws:
-            return f"Samples are computed one at a time, since {self._on_names()} is sampled by plain passes"
+            names = self._on_names()
+            return f"Samples are computed one at a time, since {names} is sampled by plain passes in training mode"
         if not self.trunk.foldable:
             return "The model mixes the images of a batch"
         if self._loose_streams:

@@ -215,7 +215,9 @@ def _check_sampler(mc: MonteCarlo | Rival) -> None:
         raise ValueError(f"`mc` must be a MonteCarlo, an Ensemble or a TestTimeAugmentation. Received: {mc!r}")
     if isinstance(mc, MonteCarlo) and mc.sampling != "fixed":
         what = "use" if mc.calibration is None else "calibrate a MonteCarlo with"
-        raise ValueError(f"All tiles need the same masks: {what} sampling='fixed'. Received: {mc.sampling!r}")
+        raise ValueError(
+            f"All tiles need the same dropout masks: {what} sampling='fixed'. Received: {mc.sampling!r}"
+        )
     if isinstance(mc, MonteCarlo) and (mc.auto or mc.return_samples):
         raise ValueError(
             "`predict_tiled` needs a fixed number of samples, and cannot return the samples. "
@@ -240,8 +242,8 @@ def _check_maps(mc: MonteCarlo | Rival) -> None:
     if rank < 3 or any(len(answer) != rank for answer in answers):
         raise ValueError(
             "`predict_tiled` needs a model that takes images and returns maps, both of the shape (batch, height, "
-            f"width, channels), possibly with more or fewer spatial axes. Received: {', '.join(map(str, shapes))} "
-            f"to {', '.join(map(str, answers))}"
+            f"width, channels), possibly with more or fewer spatial axes. Received: a model that takes "
+            f"{', '.join(map(str, shapes))} and returns {', '.join(map(str, answers))}"
         )
 
 

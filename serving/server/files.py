@@ -90,7 +90,11 @@ def read_tiff(data: bytes, limits: Limits, any_numbers: bool = False) -> np.ndar
     except Refused:
         raise
     except Exception:  # whatever a hostile file makes the parser raise
-        raise Refused(400, "The TIFF file cannot be read; it may be truncated, or compressed") from None
+        raise Refused(
+            400,
+            "The TIFF file cannot be read: it may be truncated, or its compression is not supported. Send it "
+            "uncompressed",
+        ) from None
     image = image.astype("uint8") * np.uint8(255) if image.dtype == bool else image
     if image.dtype in (np.uint8, np.uint16):
         return image
@@ -168,7 +172,7 @@ def read_with_size(
     if not pixels.from_files:
         raise Refused(
             400,
-            f"The model takes pixels from {pixels.words}, to which files cannot be converted: send JSON",
+            f"The model takes pixels from {pixels.words}. Send JSON instead of a file",
         )
     image = _decode(data, channels, limits, any_numbers=pixels.stored is not None)[None]
     own = (image.shape[1], image.shape[2])

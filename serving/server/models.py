@@ -75,7 +75,7 @@ class Models:
         there = ", ".join(sorted(self.by_name)) or "none"
         near = did_you_mean(name, self.by_name)
         raise Refused(
-            404, f"Servable not found for request: Latest({name[:80]}); there is {there}.{near}".rstrip(".")
+            404, f"Servable not found for request: Latest({name[:80]}). Models here: {there}.{near}".rstrip(".")
         )
 
 

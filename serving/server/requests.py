@@ -244,11 +244,11 @@ def _check_range(name: str, images: np.ndarray, signature: Signature) -> None:
     text = known and doubt(images, known)
     if known and text and known.source:
         shown = known.source.startswith("its ")
-        way = ". If the model was trained on such pixels, export it with `input_range`" if shown else ""
+        way = ". If the model was trained on such pixels, export it with their `input_range`" if shown else ""
         raise Refused(400, f"{name!r}: {text}{way}")
     if text and name not in signature.doubted:
         signature.doubted.add(name)
-        _log.warning("%s: %s. To settle it, export the model with `input_range`", name, text)
+        _log.warning("%s: %s. If the images are right, export the model with their `input_range`", name, text)
 
 
 def _texts(

@@ -88,7 +88,7 @@ class Version:
         if name not in self.signatures:
             there = ", ".join(sorted(self.signatures))
             near = did_you_mean(name, self.signatures).strip()
-            said = f'Serving signature name: "{name[:60]}" not found in signature def; there is {there}'
+            said = f'Serving signature name: "{name[:60]}" not found in signature def. Signatures here: {there}'
             raise Refused(400, said, near)
         return self.signatures[name]
 
@@ -168,7 +168,7 @@ class Versions:
                 return named[version]
         asked = f"Latest({name})" if version is None else f"Specific({name}, {version})"
         there = ", ".join(map(str, sorted(available))) or "none"
-        raise Refused(404, f"Servable not found for request: {asked}; there is {self.name}, versions: {there}")
+        raise Refused(404, f"Servable not found for request: {asked}. Versions of {self.name}: {there}")
 
 
 def _mark(folder: Path) -> Mark | None:

@@ -125,7 +125,7 @@ def batches():
 try:
     model.fit(batches(), steps_per_epoch=3, verbose=0)
 except RuntimeError as error:
-    assert keras.backend.backend() == "jax" and "Set it in a callback" in str(error), error
+    assert keras.backend.backend() == "jax" and "can only be set in a callback" in str(error), error
 else:
     assert keras.backend.backend() != "jax"
 """

@@ -121,7 +121,7 @@ def test_a_schedule_sets_or_says_why_not(name):
         if layers.has_live_rate(each.layer) and each.kind == "dropout":
             assert schedule.match(model) == {each.path: [each.layer]}
         else:
-            with pytest.raises(ValueError, match=f"'{each.layer.name}'.*exclude it with a later pattern"):
+            with pytest.raises(ValueError, match=f"'{each.layer.name}'.*exclude this one with a later pattern"):
                 schedule.match(model)
 
 

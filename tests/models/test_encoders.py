@@ -123,7 +123,7 @@ def test_the_encoders_own_preprocessing(module):
         ({"encoder": "MobileNetV2", "input_shape": (None, None, 4)}, "3 channels, or with 1"),
         ({"encoder": "MobileNetV2", "depth": 6}, "`depth` must be one of 1, 2, 3, 4, 5. Received: depth=6"),
         ({"encoder": "MobileNetV2", "dropout": {"skip9": 0.1}}, "Unknown site 'skip9'. Did you mean 'skip"),
-        ({"encoder_weights": "imagenet"}, "`encoder_weights` need an `encoder`"),
+        ({"encoder_weights": "imagenet"}, "`encoder_weights` needs an `encoder`"),
     ],
 )
 def test_bad_options(options, message):

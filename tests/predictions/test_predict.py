@@ -264,4 +264,6 @@ def test_the_answers_of_a_calibration(predictor, images, tmp_path):
     report = predict_into(
         predictor, [images / "c.tiff"], dataclasses.replace(plan, out=tmp_path / "o", table=None)
     )
-    assert "gives no inner. Calibrate the model" in str(report.failed[0][1]) and not list(tmp_path.glob("o/*"))
+    assert "has no output 'inner'. Calibrate the model" in str(report.failed[0][1]) and not list(
+        tmp_path.glob("o/*")
+    )

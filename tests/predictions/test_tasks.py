@@ -107,10 +107,10 @@ def test_pixels_of_values(folder):
 @pytest.mark.parametrize(
     ("task", "wanted", "words"),
     [
-        ("regression", ["mask"], "gives no mask. Pass --save with some of: values, deviation"),
-        ("regression", ["values", "entropy"], "gives no entropy"),
-        ("multi_label", ["picture"], "gives no picture. Pass --save with some of: mask, probabilities"),
-        ("multi_class", ["values"], "gives no values"),
+        ("regression", ["mask"], "has no output 'mask'. Pass --save with some of: values, deviation"),
+        ("regression", ["values", "entropy"], "has no output 'entropy'"),
+        ("multi_label", ["picture"], "has no output 'picture'. Pass --save with some of: mask, probabilities"),
+        ("multi_class", ["values"], "has no output 'values'"),
     ],
 )
 def test_what_a_kind_of_output_does_not_give(task, wanted, words):

@@ -73,7 +73,7 @@ class TestBadInput:
             ({"guarantee": {"error": 0.02}}, "with 33 held-out images the lowest possible level is 0.0674"),
             (
                 {"guarantee": {"miss": 0.1}},
-                "`miss` is not a guarantee for multi_class images, which have: set, error",
+                "`miss` is not a guarantee for multi_class images. Choose from: set, error",
             ),
             ({"guarantee": {"interval": 0.1}}, "`interval` is not a guarantee"),
             ({"temperature": 1.5}, "`temperature` must be True, False or 'per_class'"),
@@ -124,9 +124,11 @@ class TestBadInput:
 
     def test_masks_of_another_size_and_unknown_predictors(self, masks, identity, dropping):
         model, images, labels = masks
-        with pytest.raises(ValueError, match="16 labels for an image whose answer has 64"):
+        with pytest.raises(ValueError, match="16 labels for an image, but the output has 64"):
             serving.calibrate(model, images, labels[:, :4, :4], verbose=0)
-        with pytest.raises(ValueError, match="`set` is not a guarantee for masks, which have: miss, false, error"):
+        with pytest.raises(
+            ValueError, match="`set` is not a guarantee for masks. Choose from: miss, false, error"
+        ):
             serving.calibrate(model, images, labels, guarantee={"set": 0.1}, verbose=0)
         for predictor, message in (
             ("model", "must be a model"),

@@ -93,7 +93,7 @@ def test_a_loop_holds_no_copy_and_hashes_once(tmp_path):
 def test_pixels_of_files_and_resized_images(tmp_path):
     options = {"image_dtype": "uint8", "resize": (8, 8)}
     check(small_cnn(), tmp_path, images(13, 9, dtype="uint8"), images(5, 20, dtype="uint8"), **options)
-    with pytest.raises(ValueError, match="other runtimes round differently"):
+    with pytest.raises(ValueError, match="other runtimes round them differently"):
         serving.export_model(small_cnn(), tmp_path / "a.onnx", 2, format="onnx", sampling="balanced", **options)
 
 

@@ -292,7 +292,7 @@ def test_what_is_sampled_by_plain_passes_is_said(tmp_path):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         path = serving.export_model(model, tmp_path / "1", 4, sampling="independent")
-    said = [str(each.message) for each in caught if "plain passes (own" in str(each.message)]
+    said = [str(each.message) for each in caught if "plain passes in training mode (own" in str(each.message)]
     assert (
         len(said) == 1
         and "depends on its place in the batch. Use a dropout layer of dropzoo.layers instead" in said[0]

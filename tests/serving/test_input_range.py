@@ -132,10 +132,10 @@ def test_samples_and_predictions_of_files(tmp_path):
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: net(), "are assumed for 'images'.*input_range=.low, high. to settle it.$"),
+        (lambda: net(), "are assumed for 'images'.*Pass its range as input_range=.low, high..$"),
         (
             lambda: trained_on(-124, 151, from_files=False),
-            "Image files cannot be converted to the range of 'images'.*from -124 to 151",
+            "takes no image files for 'images'.*from -124 to 151 .*image files cannot be scaled to it",
         ),
         (lambda: net(kl.Rescaling(1 / 255)), None),
     ],
@@ -221,11 +221,11 @@ def test_a_model_of_standardised_images_takes_no_files(tmp_path):
         in (path / "assets.extra/model_card.md").read_text()
     )
     signature, file = version.signatures["serving_default"], tf.io.encode_png(np.zeros((8, 8, 3), "uint8")).numpy()
-    with pytest.raises(Refused, match="from -2.1 to 2.6 .*to which files cannot be converted: send JSON"):
+    with pytest.raises(Refused, match="from -2.1 to 2.6 .*image files cannot be scaled to it.*Send JSON"):
         read_image(file, signature.specs["images"], Limits(), signature.pixels["images"])
-    with pytest.raises(ValueError, match="-2.1 to 2.6.*Add the layer that scales the images"):
+    with pytest.raises(ValueError, match="-2.1 to 2.6.*Put the layer that scales the images"):
         serving.export_model(model, tmp_path / "m" / "2", 0, image_dtype="uint8")
-    with pytest.raises(ValueError, match="or pass the values of black and white pixels: --input-range"):
+    with pytest.raises(ValueError, match="or pass the values of black and white: --input-range"):
         settle_range(model, None, print)
     assert settle_range(model, (-2, 2), print).from_files
 
@@ -259,7 +259,7 @@ def test_an_assumed_range_refuses_nothing_and_the_log_says_so_once(tmp_path, cap
     with live(tmp_path / "m") as running, caplog.at_level(logging.WARNING, "dropzoo.serving"):
         assert [running.post("/v1/models/m:predict", {"instances": x})[0] for _ in range(3)] == [200] * 3
     said = [r.getMessage() for r in caplog.records if "Received: pixels" in r.getMessage()]
-    assert len(said) == 1 and "assumed" in said[0] and "export the model with `input_range`" in said[0]
+    assert len(said) == 1 and "assumed" in said[0] and "export the model with their `input_range`" in said[0]
 
 
 def test_files_of_8_bits_are_refused_for_a_model_of_16(tmp_path):

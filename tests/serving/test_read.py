@@ -156,7 +156,7 @@ def test_what_is_never_negative_and_above_one_is_no_logit(name):
     """Neither a softmax nor a sigmoid is applied to a percentage, a rating or a count."""
     model = model_of(SCALED[name])
     with pytest.raises(
-        ValueError, match="neither logits nor probabilities. If they are values, pass task='regression'"
+        ValueError, match="neither logits nor probabilities. For a regression, pass task='regression'"
     ):
         serving.MonteCarlo(model, 2)(X)
     out = serving.MonteCarlo(model, 2, task="regression")(X)
@@ -183,7 +183,7 @@ def test_the_loss_of_a_compiled_model_decides_last(from_logits, turn):
 
 def test_what_is_said_is_compared_with_values():
     model = model_of(kl.Conv2D(3, 1))
-    with pytest.raises(ValueError, match="from_logits=False says .* has values from"):
+    with pytest.raises(ValueError, match="from_logits=False says .* its values are from"):
         serving.MonteCarlo(model, 2, from_logits=False)(X)
     with pytest.raises(ValueError, match="For several sigmoids, pass task='multi_label'; .*from_logits=False"):
         serving.MonteCarlo(model_of(lambda h: kl.Activation("sigmoid")(h)), 2)
@@ -272,7 +272,7 @@ def test_a_linear_output_beside_probabilities_is_named():
     h = kl.Dropout(0.3)(inputs)
     model = keras.Model(inputs, [kl.Dense(3, "softmax", name="cls")(h), kl.Dense(4, name="box")(h)])
     with pytest.warns(
-        UserWarning, match="The outputs box are treated as logits of classes.*task={'box': 'regression'}"
+        UserWarning, match="These outputs are treated as logits, .*: box. .*task={'box': 'regression'}"
     ):
         serving.MonteCarlo(model, 2)
     serving.MonteCarlo(model, 2, task={"box": "regression"})

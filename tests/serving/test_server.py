@@ -214,7 +214,7 @@ def test_a_new_version_takes_over_while_a_request_finishes_on_the_old(tmp_path, 
             assert late.result() == (200, old)
         assert new[0] == 200 and new[1] != old
         status, answer = running.post(f"{CNN}/versions/1:predict", body)
-        assert status == 404 and "Specific(cnn, 1); there is cnn, versions: 2" in answer["error"]
+        assert status == 404 and "Specific(cnn, 1). Versions of cnn: 2" in answer["error"]
 
 
 @pytest.mark.costly(keep=0)

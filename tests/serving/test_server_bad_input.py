@@ -176,7 +176,7 @@ def test_images_without_pixels(size, unet):
 @pytest.mark.parametrize(
     ("method", "path", "status", "words"),
     [
-        ("POST", "/v1/models/cat:predict", 404, "Latest(cat); there is cnn, versions: 1"),
+        ("POST", "/v1/models/cat:predict", 404, "Latest(cat). Versions of cnn: 1"),
         ("POST", "/v1/models/cnn/versions/2:predict", 404, "Specific(cnn, 2)"),
         ("POST", "/v1/models/cnn/versions/one:predict", 404, "Specific(cnn, one)"),
         ("POST", f"/v1/models/cnn/versions/{'9' * 40}:predict", 404, "Servable not found"),

@@ -138,7 +138,7 @@ def test_memory_maps_are_read_tile_by_tile(tmp_path):
 def test_bad_input():
     image, mc = images(1, (40, 40))[0], fixed(net())
     tiled = serving.predict_tiled
-    with pytest.raises(ValueError, match="same masks: .*sampling='fixed'.*Received: 'balanced'"):
+    with pytest.raises(ValueError, match="same dropout masks: .*sampling='fixed'.*Received: 'balanced'"):
         tiled(serving.MonteCarlo(net()), image)
     with pytest.raises(ValueError, match="fixed number of samples.*num_samples='auto'"):
         tiled(serving.MonteCarlo(net(), "auto", "fixed"), image)
@@ -146,7 +146,7 @@ def test_bad_input():
         tiled(fixed(net(), return_samples=True), image)
     with pytest.raises(ValueError, match="must be a MonteCarlo.* Received: <Functional"):
         tiled(net(), image)
-    with pytest.raises(ValueError, match="images and returns maps.*to .None, 4."):
+    with pytest.raises(ValueError, match="images and returns maps.*and returns .None, 4."):
         tiled(fixed(small_cnn()), image)
     with pytest.raises(
         ValueError, match=r"`image` must have the shape \(height, width, 1\). Received: \(1, 40, 40, 1\)"

@@ -227,7 +227,7 @@ def test_the_commands(tmp_path, capsys, whole):
     status, out = run("recommend", str(tmp_path))
     assert status == 2 and "No such sweep" in out
     status, out = run("sweep", "--help")
-    assert status == 0 and "To continue a stopped sweep, start it again" in re.sub(r"\s+", " ", out)
+    assert status == 0 and "To continue a stopped sweep, repeat the command" in re.sub(r"\s+", " ", out)
 
 
 @pytest.mark.slow

@@ -143,5 +143,5 @@ def test_resources_are_amounts_by_name():
     for bad in ("cpu", "cpu=", "=2", "cpu=many", "cpu=-1", "cpu=nan", "cpu=inf"):
         with pytest.raises(ValueError, match='--resource must be "name=amount"'):
             parse_resources([bad])
-    with pytest.raises(ValueError, match="`resources` need engine='ray'"):
+    with pytest.raises(ValueError, match="`resources` needs engine='ray'"):
         run_sweep(SPACE, "nowhere", resources={"cpu": 2})

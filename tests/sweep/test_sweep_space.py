@@ -206,11 +206,11 @@ BAD = {
     "nothing to compare on": ([*SWEEP, "--plan", "paper", "--validation-split", "0"], "validation images"),
     "strategy": ([*SWEEP, "--plan", "paper", "--strategy", "gird"], "Did you mean 'grid'"),
     "engine": ([*SWEEP, "--plan", "paper", "--engine", "spark"], "`engine` must be"),
-    "workers without ray": ([*SWEEP, "--plan", "paper", "--workers", "2"], "`workers` need engine="),
+    "workers without ray": ([*SWEEP, "--plan", "paper", "--workers", "2"], "`workers` needs engine="),
     "no such file": (["missing.py"], "No such file"),
     "flags beside a file": (["space.py", "--rate", "0.1"], "--rate cannot be passed if a file defines the space"),
     "unknown flag": ([*SWEEP, "--site", "dense*"], "See: dropzoo sweep --help"),
-    "resources without ray": ([*SWEEP, "--plan", "paper", "--resource", "cpu=2"], "`resources` need engine="),
+    "resources without ray": ([*SWEEP, "--plan", "paper", "--resource", "cpu=2"], "`resources` needs engine="),
     "a resource of no amount": ([*SWEEP, "--plan", "paper", "--resource", "cpu"], 'must be "name=amount"'),
     "masks for a classifier": (["simple_cnn", "--data", "digit_scenes", "--plan", "paper"], "returns one label"),
 }

@@ -152,5 +152,5 @@ def test_a_model_that_compiles_and_trains_itself_is_left_as_it_is(tmp_path):
         ValueError, match="TwoPlayers has its own `compile` method, with the arguments first, second"
     ):
         Trainer(model, "adam").fit(data, verbose=0)
-    with pytest.warns(UserWarning, match="do not contain the state of the optimizers first, second"):
+    with pytest.warns(UserWarning, match="`compile` only, not of first, second"):
         Trainer(model).fit(data, checkpoint_dir=tmp_path, verbose=0)

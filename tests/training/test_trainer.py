@@ -157,7 +157,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, steps):
             return tf.data.Dataset.from_tensor_slices((images[half], labels[half])).batch(12)
 
     good = tmp_path / "epoch00001_step0000000.npz"
-    with pytest.raises(FloatingPointError, match="nan at step 2 of epoch 2, the learning rate 0.02") as error:
+    with pytest.raises(FloatingPointError, match="nan at step 2 of epoch 2 .learning rate 0.02") as error:
         Trainer(linear_model(), keras.optimizers.SGD(0.02), **options).fit(Halves(), epochs=2, **fit)
     assert "gradient norm nan" in str(error.value) and f"Last good checkpoint: {good}" in str(error.value)
     assert sorted(path.name for path in tmp_path.iterdir())[-1] == good.name
@@ -171,7 +171,7 @@ def test_a_loss_that_is_not_finite_can_bring_back_the_last_good_weights(tmp_path
     trainer = Trainer(model, on_nan="restore", steps_per_execution=2)
     with pytest.raises(ValueError, match="needs a `checkpoint_dir`"):
         trainer.fit(data, verbose=0)
-    with pytest.raises(FloatingPointError, match=r"step 3 of epoch 1.*step0000002.npz, put back into the model"):
+    with pytest.raises(FloatingPointError, match=r"step 3 of epoch 1.*now restored.*step0000002.npz"):
         trainer.fit(data, checkpoint_dir=tmp_path, checkpoint_every=1, verbose=0)
     assert int(model.optimizer.iterations) == 2
     assert all(np.isfinite(variable.numpy()).all() for variable in model.variables)

@@ -283,4 +283,6 @@ def _parse(item: str) -> tuple[str, bool | float | tuple[int, ...]]:
             return name, sides[0] if len(sides) == 1 else tuple(sides)
         return name, {"true": True, "false": False}[text.lower()] if name.startswith("flip") else float(text)
     except (KeyError, ValueError):
-        raise ValueError(f"Cannot read the augmentation '{item}': '{text}' is not a value of `{name}`") from None
+        value = "true or false" if name.startswith("flip") else "a number"
+        value = "a number of pixels, as in 128 or 96x128" if name == "crop" else value
+        raise ValueError(f"The augmentation `{name}` must be {value}. Received: '{item}'") from None

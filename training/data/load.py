@@ -314,8 +314,8 @@ def _shape(
     height, width, channels = source.image_shape
     if num_channels and channels not in (1, 3):
         raise ValueError(
-            "`num_channels` converts images with 1 or 3 channels. "
-            f"Received: num_channels={num_channels} for {channels} channels"
+            "`num_channels` (--channels) can only convert images that have 1 or 3 channels. Received: images with "
+            f"{channels} channels. Leave it out"
         )
     return *(size or (height, width)), num_channels or channels
 

@@ -147,8 +147,8 @@ def _check_files(builder: tfds.core.DatasetBuilder, manual_dir: str | None) -> N
         where = f" in {manual_dir}" if manual_dir else ""
         raise ValueError(
             f"Data set '{builder.name}' is not prepared in {builder.data_dir_root}, and its host cannot be "
-            f"reached. Missing{where}: {', '.join(missing.values())}. "
-            "Pass `manual_dir`, a folder that holds them under these names"
+            f"reached. Missing files{where}: {', '.join(missing.values())}. Download them elsewhere under these "
+            "names, and pass their folder as `manual_dir` (--manual-dir)"
         )
 
 

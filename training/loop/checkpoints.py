@@ -119,7 +119,7 @@ def _check_finite(model: keras.Model, checkpoint: Checkpoint, directory: Path) -
             raise FloatingPointError(
                 f"{variable.path} is not finite before step {checkpoint.step + 1} of epoch "
                 f"{checkpoint.epoch + 1}, although the loss is finite. Nothing was saved. Last good checkpoint: "
-                f"{_newest(directory)}"
+                f"{_newest(directory) or 'none'}"
             )
 
 
@@ -135,8 +135,8 @@ def _write(path: Path, meta: dict[str, Any], arrays: dict[str, np.ndarray]) -> N
         raise OSError(
             error.errno,
             f"The checkpoint {path} could not be written ({error.strerror or error}). The newest complete "
-            f"checkpoint: {_newest(path.parent)}. Free some disk space and start again: the run continues from "
-            f"there",
+            f"checkpoint: {_newest(path.parent) or 'none'}. Free some disk space and start again: the run "
+            f"continues from there",
         ) from error
 
 
@@ -317,8 +317,9 @@ def warn_of_own_optimizers(model: keras.Model) -> None:
     ]
     if own:
         warnings.warn(
-            f"The checkpoints do not contain the state of the optimizers {', '.join(own)}. A resumed run creates "
-            "them anew, so it is not exact. Use only the optimizer of `compile`, or save their variables yourself",
+            f"Checkpoints contain the state of the optimizer of `compile` only, not of {', '.join(own)}, so a "
+            "resumed run is not exact. Use only the optimizer of `compile`, or save the variables of the others "
+            "yourself",
             stacklevel=4,
         )
 

@@ -77,8 +77,8 @@ def given(train: Any, x: Any, y: Any, sample_weight: Any, validation_data: Any) 
     """
     if isinstance(validation_data, (np.ndarray, tf.Tensor)):
         raise ValueError(
-            "`validation_data` must have targets, as (x, y). Received an array. For targets of the training data, "
-            "use fit((x, y)) or fit(x=x, y=y)"
+            "`validation_data` must have targets, as (x, y). Received an array. If the array holds the targets of "
+            "the training data, call fit((x, y)) or fit(x=x, y=y)"
         )
     if x is None:
         if train is None or y is not None or sample_weight is not None:

@@ -11,8 +11,8 @@ from dropzoo.training.loop.batches import Batch
 
 REFUSED = "Refused:"  # a failed assertion in the graph begins with this word
 _MORE = (
-    "To leave a label out, pass it as `ignore_class` to a loss such as training.DiceCrossEntropy; for numbers "
-    "that are not classes, pass a `loss` such as loss='mse'"
+    "To leave a label out, pass it as `ignore_class` to a loss such as training.DiceCrossEntropy; for values of a "
+    "regression, pass a `loss` such as loss='mse'"
 )
 _WAYS = "pass `task` or `loss` to say what they are"
 

@@ -88,9 +88,9 @@ def prepare(
         if value := getattr(inner, option, None):
             raise ValueError(
                 f"Keras optimizers do not support `{option}` under a strategy, because the exchange between "
-                f"replicas would be conditional. Use larger batches instead of accumulating gradients; an EMA "
-                f"without an overwrite frequency replaces the weights at the end of `fit`. Received: "
-                f"{option}={value}"
+                f"replicas would be conditional. Instead of accumulating gradients, use larger batches. Instead "
+                f"of an overwrite frequency, use the default of an EMA, which replaces the weights at the end of "
+                f"`fit`. Received: {option}={value}"
             )
     inside = [strategy.extended.variable_created_in_scope(variable.value) for variable in model.variables]
     if not inside or not all(inside):

@@ -215,10 +215,10 @@ class Run:
         done = ""
         if self.settings.on_nan == "restore" and self.last:
             checkpoints.restore(self.last.parent, self.model)
-            done = ", put back into the model"
+            done = " (now restored)"
         raise FloatingPointError(
-            f"The loss is {what}, the learning rate {rate:.4g}, the gradient norm {norm:.4g}. "
-            f"Last good checkpoint: {self.last}{done}"
+            f"The loss is {what} (learning rate {rate:.4g}, gradient norm {norm:.4g}). Try a smaller learning "
+            f"rate, or clip the gradients. Last good checkpoint{done}: {self.last or 'none'}"
         )
 
 

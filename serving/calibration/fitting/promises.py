@@ -64,5 +64,5 @@ def _check_fits(name: str, kind: str, maps: bool) -> None:
     if maps and "set" in fitting:
         fitting.remove("set")  # pixels are not exchangeable
     if name not in fitting:
-        what = "masks" if maps and kind != "regression" else {"regression": "values"}.get(kind, f"{kind} images")
-        raise ValueError(f"`{name}` is not a guarantee for {what}, which have: {', '.join(fitting)}")
+        what = kind if kind == "regression" else "masks" if maps else f"{kind} images"
+        raise ValueError(f"`{name}` is not a guarantee for {what}. Choose from: {', '.join(fitting)}")

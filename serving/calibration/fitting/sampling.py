@@ -57,7 +57,7 @@ def check_positions(samples: tf.Tensor, batch: Batch) -> None:
     if positions != batch.labels.shape[1]:
         raise ValueError(
             f"`labels` must have the size of the model's output. Received: {batch.labels.shape[1]} labels for an "
-            f"image whose answer has {positions} positions"
+            f"image, but the output has {positions} pixels"
         )
 
 

@@ -26,9 +26,11 @@ def calibrate(
         list[str] | None,
         typer.Option(
             "--guarantee",
-            help='Repeatable: a guarantee and its largest error rate, such as "miss=0.1". For labels of images: '
-            "set (the classes that may be true), error (ask a human). For masks: miss (outer mask), false (inner "
-            "mask), error. For multi-label models and regression, use serving.calibrate in Python.",
+            help='Repeatable: a guarantee and its largest error rate, such as "miss=0.1". For class labels: set '
+            "(sets of classes without the true one), error (wrong answers among those that are not left to a "
+            "human). For masks: miss (pixels of the class outside the outer mask), false (pixels of the inner "
+            "mask that are not of the class), error. For multi-label models and regression, use serving.calibrate "
+            "in Python.",
         ),
     ] = None,
     data: Annotated[
@@ -46,9 +48,9 @@ def calibrate(
         str | None,
         typer.Option(
             "--sites",
-            help="search: find the sites that should drop in inference, and the fraction of their rates; if one "
-            "pass without dropout is as good, use that. as_is: keep sites and rates. The default is search if the "
-            "model has dropout.",
+            help="search: find the sites that should drop in inference, and at what fraction of their training "
+            "rates; if one pass without dropout is as good, no sites drop. as_is: keep sites and rates. The "
+            "default is search if the model has dropout.",
         ),
     ] = None,
     temperature: Annotated[

@@ -33,7 +33,7 @@ class FolderOptions:
         str | None,
         _option(
             "--masks-as",
-            text="Meaning of mask values: ids, instances (a number for each object; scores treat each object "
+            text="Meaning of mask values: ids, instances (a number for each object, which is then scored "
             "separately), threshold or threshold=128, palette or palette=FILE, alpha.",
         ),
     ] = None

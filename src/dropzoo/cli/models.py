@@ -118,8 +118,9 @@ def retrofit(
         list[str] | None,
         typer.Option(
             "--dropout",
-            help='Repeatable: "after:Conv2D=0.1", "before:Flatten=0.5", "inside:backbone after:Conv2D=0.1", '
-            '"before_activation:conv*=0.1", "Conv2D=drop_block2d:0.1", "pattern*=none"; or a plan\'s name.',
+            help='Repeatable: "PLACE=SPEC", or a plan\'s name. A place is the name of a site, or after:, before: '
+            'or before_activation: with the class or the name of a layer; "inside:MODEL after:Conv2D" is for a '
+            "nested model. A spec is a rate, such as 0.1, a layer, such as drop_block2d:0.1, or none.",
         ),
     ] = None,
     strip: Annotated[bool, typer.Option("--strip", help="Remove all dropout instead of adding any.")] = False,
@@ -134,7 +135,7 @@ def retrofit(
     if out.suffix != ".keras":
         raise ValueError(f"The new file must be a .keras file. Received: {out}")
     if out.exists() and not overwrite:
-        raise ValueError(f"{out} exists. Pass another name, or --overwrite")
+        raise ValueError(f"{out} exists. Pass --overwrite to replace it, or choose another name with --out")
     from dropzoo import models
     from dropzoo.models.graph.record import load_model
 

@@ -27,7 +27,7 @@ DropoutOption = Annotated[
 ]
 ModelOptions = Annotated[
     list[str] | None,
-    typer.Option("--option", help='Repeatable: an option of the model, "depth=3" or "filters=(32, 64)".'),
+    typer.Option("--option", help='Repeatable: an option of the model, such as "depth=3" or "filters=(32, 64)".'),
 ]
 RateScheduleOption = Annotated[
     list[str] | None,
@@ -169,9 +169,9 @@ class TrainingOptions:
         str,
         typer.Option(
             "--balance",
-            help="For rare classes. weights: give rare classes more weight in the loss (the median frequency of "
-            "the classes, in images or pixels, divided by that of the class); sampling: show images of all "
-            "classes equally often; none.",
+            help="For rare classes. weights: give rare classes more weight in the loss (the weight of a class is "
+            "the median frequency of all classes, divided by its own frequency, in images or pixels); sampling: "
+            "show images of all classes equally often; none.",
             rich_help_panel=_HOW,
         ),
     ] = "none"

@@ -94,8 +94,8 @@ def predict(
         typer.Option(
             "--save",
             help="What to write for masks: mask, probabilities, entropy, mutual_information, inner, outer, "
-            'overlay, picture, values, deviation, lower, upper; or "none". Default: "mask,picture"; for a '
-            'multi-label model, "mask,entropy"; for a regression, "values,deviation".',
+            'overlay, picture, values, deviation, lower, upper; or "none". Default: "mask,picture"; for '
+            'multi-label models, "mask,entropy"; for regression, "values,deviation".',
         ),
     ] = None,
     form: Annotated[
@@ -193,8 +193,8 @@ def _check_server(answers: ModelAnswers, computing: Computing) -> None:
     said += ["--overlap"] if computing.overlap is not None and computing.tile is None else []
     if said:
         raise ValueError(
-            f"{', '.join(said)} cannot change how the model of a server was exported. Leave it out, or use "
-            f"--model instead of --server"
+            "With --server, the export settles how the model answers, so these options cannot be used: "
+            f"{', '.join(said)}. Leave them out, or pass --model instead"
         )
 
 

@@ -67,7 +67,7 @@ def evaluate(
         str | None,
         typer.Option(
             "--ood",
-            help="Another data set, whose images the model should be less certain about than about yours "
+            help="Another data set, to check that the model is less certain about its images than about yours "
             "(out-of-distribution detection).",
         ),
     ] = None,
@@ -171,7 +171,9 @@ def export(
     ] = None,
     task: Annotated[
         str | None,
-        typer.Option("--task", help="The meaning of the output: multi_class, binary, multi_label or regression."),
+        typer.Option(
+            "--task", help="multi_class, binary, multi_label or regression. By default, it is read from the model."
+        ),
     ] = None,
     from_logits: FromLogitsOption = None,
     no_calibration: NoCalibrationOption = False,

@@ -101,7 +101,7 @@ def serve(
         typer.Option("--max-replicas", min=1, help="Largest number of processes under load, for --engine ray."),
     ] = None,
 ) -> None:
-    """Serves exports over HTTP, with TensorFlow Serving's REST API, predict_mc, and a web page to try the model.
+    """Serves exports over HTTP: TensorFlow Serving's REST API, Monte-Carlo answers (predict_mc), and a web page.
 
     Example: dropzoo serve saved_models/unet
 
@@ -119,7 +119,7 @@ def serve(
         from dropzoo.serving.server.limits import Limits
     except ModuleNotFoundError as error:
         extra = "serve,ray" if engine == "ray" else "serve"
-        raise ValueError(f"The server needs the extra: pip install '.[{extra}]' ({error})") from None
+        raise ValueError(f"The server needs extra packages: pip install '.[{extra}]' ({error})") from None
     options: dict[str, Any] = {"host": host, "port": port, "token": token, "keep": keep}
     options |= {"allow_origins": allow_origin or (), "root_path": root_path}
     options |= {"limits": Limits(**limits.arguments())}

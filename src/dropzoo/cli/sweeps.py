@@ -54,20 +54,25 @@ class SpaceOptions:
     rate_schedule: Annotated[
         list[str] | None,
         _many(
-            'constant, linear, cosine, curriculum, early, late; or with options, as in "late:rate,start=0.5".',
+            'constant, linear, cosine, curriculum, early, late; or with options, as in "late:rate,start=0.5", '
+            "where the word rate stands for each --rate.",
             "--rate-schedule",
         ),
     ] = None
     plan: Annotated[
         list[str] | None,
-        _many('a complete plan: a name, a rate, or "pattern=spec;pattern=spec".', "--plan"),
+        _many('a complete plan, given as a name, a rate, or "pattern=spec;pattern=spec".', "--plan"),
     ] = None
     normalization: Annotated[
-        list[str] | None, _many("the models' normalization: batch, group, layer or none.", "--normalization")
+        list[str] | None,
+        _many("the normalization of the models (batch, group, layer or none).", "--normalization"),
     ] = None
     augment: Annotated[
         list[str] | None,
-        _many('random augmentation: none, yes (mild), or your own, as in "rotation=15,crop=128".', "--augment"),
+        _many(
+            'random augmentation, which is none, yes (mild), or your own, as in "rotation=15,crop=128".',
+            "--augment",
+        ),
     ] = None
     weight_decay: Annotated[
         list[float] | None, _many("an L2 penalty on the models' weights.", "--weight-decay")
@@ -219,7 +224,7 @@ def sweep(
     --weight-decay, --label-smoothing and --recipe. Trials with the same seed start from the same weights and see
     the same batches, so they can be compared in pairs.
 
-    To continue a stopped sweep, start it again; you can add more values at the same time. When it is done, run:
+    To continue a stopped sweep, repeat the command; you can also add values to its options. When it is done, run:
     dropzoo recommend OUT
 
     Example: dropzoo sweep simple_cnn --data digits --sites "module?" --sites "dense*" --rate 0.2 --rate 0.5
@@ -268,10 +273,10 @@ def recommend(
 ) -> None:
     """Recommends a plan from a sweep: the simplest one within one standard error of the best.
 
-    The standard error is computed from the differences between plans with the same seed. With a single seed there
-    is no standard error, so the plan with the best mean is recommended. You can run this command while the sweep
-    is running. A warning appears if the training runs were too short. The last line of the output is the command
-    that trains the recommended plan.
+    The standard error is computed from the differences between trials of two plans with the same seed. With a
+    single seed there is no standard error, so the plan with the best mean is recommended. You can run this
+    command while the sweep is running. A warning appears if the training runs were too short. The last line of the
+    output is the command that trains the recommended plan.
 
     Example: dropzoo recommend sweeps/simple_cnn-digits
 

@@ -64,8 +64,8 @@ def train(
         str | None,
         typer.Option(
             "--log",
-            help="Log the metrics of each epoch, and the rate and dropped fraction of each site, to csv, "
-            'tensorboard, mlflow, or several: "csv,mlflow".',
+            help="Where to log the metrics of each epoch, and the rate and dropped fraction of each site: csv, "
+            'tensorboard, mlflow, or several, as in "csv,mlflow".',
         ),
     ] = None,
     steps_per_execution: Annotated[

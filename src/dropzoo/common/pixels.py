@@ -61,8 +61,10 @@ class Pixels:
     @property
     def words(self) -> str:
         """The range and its source, in words."""
-        known = f"known from {self.source}" if self.source else "assumed, because nothing says so"
-        no_range = "" if self.from_files else "; image files have no such range"
+        known = (
+            f"known from {self.source}" if self.source else "assumed, because nothing in the model says otherwise"
+        )
+        no_range = "" if self.from_files else "; image files cannot be scaled to it"
         stored = "" if self.stored is None else f"; files hold {self.stored[0]:g} to {self.stored[1]:g}"
         return f"{self.low:.5g} to {self.high:.5g} ({known}{no_range}{stored})"
 
@@ -80,9 +82,8 @@ class Pixels:
         """Raises a ValueError if the pixels of files cannot be scaled to the range of the model."""
         if not self.from_files:
             raise ValueError(
-                f"The model takes pixels from {self.words}. Add the layer that scales the images, such as "
-                f"Normalization, to the model, or pass the values of black and white pixels: input_range=(low, "
-                f"high)"
+                f"The model takes pixels from {self.words}. Put the layer that scales the images, such as "
+                f"Normalization, into the model, or pass the values of black and white: input_range=(low, high)"
             )
 
     def fractions(self, values: Any, largest: float) -> Any:

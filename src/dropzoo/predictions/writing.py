@@ -81,8 +81,7 @@ def kinds_for(task: str, wanted: Sequence[str] | None, sampled: bool = True) -> 
         default = ("mask", "picture")
     if wrong := [kind for kind in wanted or () if kind not in there]:
         raise ValueError(
-            f"A model with task={task!r} gives no {wrong[0].replace('_', ' ')}. Pass --save with some of: "
-            f"{', '.join(there)}"
+            f"A model with task={task!r} has no output {wrong[0]!r}. Pass --save with some of: {', '.join(there)}"
         )
     return default if wanted is None else tuple(wanted)
 
@@ -166,7 +165,7 @@ def values_of(kind: str, strip: Arrays, several: bool = False) -> np.ndarray:
             if calibrated
             else "It has no dropout, or its export has no samples"
         )
-        raise ValueError(f"The model gives no {kind.replace('_', ' ')}. {way}")
+        raise ValueError(f"The model has no output {kind!r}. {way}")
     values = strip[name]
     return values.astype(np.uint8) if values.dtype == bool else values
 

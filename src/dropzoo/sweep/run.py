@@ -136,10 +136,10 @@ def _check_engine(engine: str, workers: int | None, resources: dict[str, float] 
         try:
             return importlib.import_module("dropzoo.sweep.ray")
         except ModuleNotFoundError as error:
-            raise ValueError(f"--engine ray needs the extra: pip install '.[ray]' ({error})") from None
+            raise ValueError(f"--engine ray needs extra packages: pip install '.[ray]' ({error})") from None
     for name, value in (("workers", workers), ("resources", resources)):
         if value is not None:
-            raise ValueError(f"`{name}` need engine='ray'. Received: {name}={value} with engine='local'")
+            raise ValueError(f"`{name}` needs engine='ray'. Received: {name}={value} with engine='local'")
     return None
 
 
@@ -160,7 +160,7 @@ def _checked(space: Space, console: Console) -> Space:
             )
         info = data.info
     if info is None:
-        raise ValueError("The space is empty")
+        raise ValueError("The space is empty: it has no trials")
     space, left_out = space.check(info)
     for line in left_out:
         console.print(f"Left out: {line}", soft_wrap=True, markup=False)

@@ -37,7 +37,8 @@ def find_classes(
         for name in ("masks_as", "ignore_class", "mask_suffix"):
             if getattr(reading, name) is not None:
                 raise ValueError(
-                    f"`{name}` is for masks. Received: {name}={getattr(reading, name)!r} for {folder}"
+                    f"`{name}` is for masks, but {folder} holds class labels: leave it out. Received: "
+                    f"{name}={getattr(reading, name)!r}"
                 )
         return Meaning(), {}, _label_names(table, reading), []
     palette, palette_file = _colours_beside(folder)
@@ -121,8 +122,9 @@ def _refuse_drawn(table: Table, meaning: Meaning) -> None:
         )
     if meaning.kind in ("ids", "palette"):
         raise ValueError(
-            "Each file is the mask of a single object of one class. Received: masks_as="
-            f"{meaning.kind!r} (--masks-as). Draw objects of several classes into one file of class ids"
+            "Each file is the mask of a single object, so it cannot hold class ids or colours. Received: masks_as="
+            f"{meaning.kind!r} (--masks-as). Leave it out; for several classes, draw the objects of an image into "
+            "one PNG of class ids"
         )
 
 

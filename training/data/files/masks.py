@@ -194,9 +194,9 @@ def settle(found: list[Values], ignored: int | None, meaning: Meaning) -> dict[i
     _refuse_spread(found, classes)
     if classes and classes[-1] == 255 and 0 < classes[-2] < 254:
         raise ValueError(
-            f"Masks hold ids up to {classes[-2]}, and 255, which would be 256 classes. If 255 marks pixels that "
-            "do not count, pass ignore_class=255 (--ignore-class 255). If it is a class, pass masks_as='ids' "
-            "(--masks-as ids)"
+            f"Masks hold ids up to {classes[-2]}, and 255. As a class id, 255 would mean 256 classes. If 255 "
+            "marks pixels that do not count, pass ignore_class=255 (--ignore-class 255). If it is a class, pass "
+            "masks_as='ids' (--masks-as ids)"
         )
     _refuse_instances(found, classes)
     return {value: value for value in classes}
@@ -253,10 +253,10 @@ def _refuse_spread(found: list[Values], classes: list[int]) -> None:
     if len(classes) < 2 or classes[-1] < 64 or len(classes) > 16 or (steps[steps > 0] < 16).any():
         return
     raise ValueError(
-        f"Masks hold {len(classes)} values that are far apart: {', '.join(map(str, classes))}, which would be "
-        f"{classes[-1] + 1} classes. Received: {found[0].path} and {len(found) - 1} more. If each grey is a "
-        "class, pass masks_as='palette' (--masks-as palette), which numbers them in this order. If they are "
-        "the numbers of classes, pass masks_as='ids' (--masks-as ids)"
+        f"Masks hold {len(classes)} values that are far apart: {', '.join(map(str, classes))}. As class "
+        f"ids, they would mean {classes[-1] + 1} classes. Received: {found[0].path} and {len(found) - 1} more. If "
+        "each grey is a class, pass masks_as='palette' (--masks-as palette), which numbers them in this order. If "
+        "they are the numbers of classes, pass masks_as='ids' (--masks-as ids)"
     )
 
 

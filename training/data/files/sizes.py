@@ -98,8 +98,8 @@ def _check_runs(table: Table, masks: Sequence[Drawn]) -> None:
         for _, shape in mask.shapes:
             if isinstance(shape, Starts) and (wrong := _wrong_in(shape, height * width)):
                 raise ValueError(
-                    f"Run lengths count the {height * width:,} pixels of an image of {height}x{width} from 1 on. "
-                    f"Received: {sample.image.name} in {table.root} with {wrong}"
+                    f"In run lengths, the pixels of an image of {height}x{width} have the numbers 1 to "
+                    f"{height * width:,}. Received: {sample.image.name} in {table.root} with {wrong}"
                 )
 
 
