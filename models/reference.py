@@ -50,9 +50,10 @@ def options_of(name: str, weights: str, given: dict[str, Any]) -> dict[str, Any]
     for option, value in given.items():
         plain = json.loads(json.dumps(value, default=lambda v: v.tolist() if hasattr(v, "tolist") else repr(v)))
         if option not in trained or trained[option] != plain:
+            had = f"{option}={trained[option]!r}" if option in trained else f"the default `{option}`"
             raise ValueError(
-                f"The weights {weights!r} belong to a {name} with "
-                f"{option}={trained.get(option, 'its default')!r}. Received: {option}={value!r}"
+                f"The weights {weights!r} belong to a {name} with {had}. Received: {option}={value!r}. Leave "
+                f"`{option}` out, or build the model without `weights`"
             )
     return {option: tuple(value) if isinstance(value, list) else value for option, value in trained.items()}
 

@@ -56,6 +56,8 @@ def test_bad_weights():
     with pytest.raises(ValueError, match="Unknown weights of lenet5 'digits'"):
         models.build_model("lenet5", weights="digits")
     assert models.build_model("simple_cnn", weights="digits", num_classes=np.int64(10)).count_params() > 0
-    with pytest.raises(ValueError, match="with num_classes=10. Received: num_classes=3"):
+    with pytest.raises(ValueError, match="with num_classes=10. Received: num_classes=3. Leave `num_classes` out"):
         models.build_model("simple_cnn", weights="digits", num_classes=3)
+    with pytest.raises(ValueError, match="a unet with the default `skip`. Received: skip='add'"):
+        models.build_model("unet", weights="digit_scenes", skip="add")
     assert Path(FOLDER).name == "saved_models"

@@ -181,7 +181,7 @@ def test_files_of_the_user_stay(model, tmp_path):
     saved, out = ("objects", "labels", "geojson", "page"), tmp_path / "scans" / "x.csv"
     for name in ("x_objects.csv", "x.html", "x_files/a_labels.tif", "x_files/a.geojson", "x.csv"):
         (tmp_path / "scans" / name).write_text("mine")
-        with pytest.raises(ValueError, match=f"{name} exists. To replace it, pass --overwrite"):
+        with pytest.raises(ValueError, match=f"{name} exists. Pass --overwrite to replace it"):
             measure_into(predictor, [tmp_path / "scans" / "x_files" / "a.png"], out, Measure(), {}, saved)
         assert (tmp_path / "scans" / name).read_text() == "mine"
         (tmp_path / "scans" / name).unlink()

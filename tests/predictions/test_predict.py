@@ -153,7 +153,7 @@ def test_an_image_that_cannot_be_read_any_more_loses_its_row(predictor, images, 
 
 def test_nothing_of_the_user_is_overwritten(predictor, images, tmp_path):
     (tmp_path / "t.csv").write_text("mine")
-    with pytest.raises(ValueError, match="t.csv exists. To replace it, pass --overwrite"):
+    with pytest.raises(ValueError, match="t.csv exists. Pass --overwrite to replace it"):
         predict_into(predictor, [images / "a.png"], Plan(tmp_path / "out", ("mask",), table=tmp_path / "t.csv"))
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "a_mask.png").write_text("mine")

@@ -152,17 +152,17 @@ UNDECIDED = {
     "identities": (flat, LABELS * 300, "labels up to 600 but the model has 3 outputs"),
     "a void label of -1": (dense, np.where(MASKS == 2, -1, MASKS), "labels down to -1.*ignore_class"),
     "a void label of 255": (dense, np.where(MASKS == 2, 255, MASKS), "labels up to 255.*ignore_class"),
-    "identities as floats": (flat, LABELS * 300.0, "classes would be from 0 to 2.*ignore_class"),
-    "fractions for classes": (flat, HEIGHTS, "they are not classes, but there are 3 outputs"),
+    "identities as floats": (flat, LABELS * 300.0, "some are outside the classes, 0 to 2.*ignore_class"),
+    "fractions for classes": (flat, HEIGHTS, "they are not class labels; .* one output for each target, not 3"),
     "ages for one output": (
         lambda: flat(1),
         LABELS * 30,
-        "they may be numbers, or classes, for which there are too few outputs",
+        "they may be values of a regression; as class labels, they would need more than one output",
     ),
     "heights for a sigmoid": (lambda: flat(1, "sigmoid"), HEIGHTS, "goes through a sigmoid"),
-    "only 0.0": (lambda: flat(1), np.zeros(ROWS), "do not show whether they are labels or numbers"),
-    "shares for logits": (flat, RNG.dirichlet(np.ones(3), ROWS), "they may be labels or numbers"),
-    "counts": (flat, RNG.integers(0, 9, (ROWS, 3)), "they may be labels or numbers"),
+    "only 0.0": (lambda: flat(1), np.zeros(ROWS), "do not show whether they are class labels or values"),
+    "shares for logits": (flat, RNG.dirichlet(np.ones(3), ROWS), "they may be class labels or values"),
+    "counts": (flat, RNG.integers(0, 9, (ROWS, 3)), "they may be class labels or values"),
     "classes for sigmoids": (lambda: flat(3, "sigmoid"), LABELS, "goes through a sigmoid"),
     "labels for a softmax": (lambda: flat(3, "softmax"), MULTI_HOT, "the targets do not sum to 1"),
     "another shape": (flat, RNG.random((ROWS, 7)), r"does not fit the output of the shape \(batch, 3\)"),
@@ -193,7 +193,7 @@ def test_an_end_that_nothing_shows_is_an_error():
             return self.last(x)
 
     model = Own()
-    with pytest.raises(ValueError, match=r"the values are in \[0, 1\].*Pass a `loss` with `from_logits=True`"):
+    with pytest.raises(ValueError, match=r"its values are in \[0, 1\].*Pass a `loss` with `from_logits=True`"):
         Trainer(model).fit((np.ones((4, 3), "float32"), np.array([0, 1, 0, 1])), verbose=0)
 
 

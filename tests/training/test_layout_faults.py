@@ -9,6 +9,8 @@ import pytest
 import tifffile
 from PIL import Image
 
+from dropzoo.common.images import unreadable
+from dropzoo.training.data.files.broken import refuse_broken
 from dropzoo.training.data.files.masks import parse_meaning
 from dropzoo.training.data.files.splits import assign
 from dropzoo.training.data.files.table import Reading, Sample, Table
@@ -257,3 +259,10 @@ def test_a_regular_expression_of_groups_wins_over_a_column_that_nobody_named(tmp
 def test_the_fraction_of_test_images_is_checked(tmp_path, test_split):
     with pytest.raises(ValueError, match=r"`test_split` must be in \[0, 1\]. Received: test_split="):
         load_data(tmp_path, test_split=test_split)
+
+
+def test_a_missing_package_does_not_ask_to_replace_the_files():
+    reason = ValueError("its compression needs another package. Install it: pip install imagecodecs")
+    broken = {path: str(unreadable(path, reason)) for path in (Path("a.tif"), Path("b.tif"))}
+    with pytest.raises(ValueError, match=r"^Cannot read a.tif: its compression .* pip install imagecodecs$"):
+        refuse_broken(broken)

@@ -223,7 +223,9 @@ def _compressed_tiff(path: Path, is_mask: bool, page: int | None) -> np.ndarray:
     try:
         pixels = by_pillow(path, palette=not is_mask, page=page)
     except Exception as error:
-        raise ValueError(f"its compression needs another package: pip install imagecodecs ({error})") from None
+        raise ValueError(
+            f"its compression needs another package. Install it: pip install imagecodecs ({error})"
+        ) from None
     return without_alpha(pixels)
 
 

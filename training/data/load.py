@@ -241,8 +241,8 @@ def load_data(
 
     if balance and source.task != "classification":
         raise ValueError(
-            "`balance` is for classes of images. For masks, weight the classes: --balance weights, or the "
-            "argument `class_weight` of `fit`"
+            "balance=True (--balance sampling) is for class labels of images. For masks, pass --balance weights, "
+            "or `class_weight` to `fit`"
         )
     batches = training_batches(kept[0] or train, batch_size, augmentation, seed, balance, source.ignore_class)
     batches.as_stored = lambda: evaluation(kept[0])

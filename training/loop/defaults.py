@@ -85,7 +85,7 @@ def task_of(output: Output, targets: Targets, said: str | None) -> Task:
         if not (
             same or (fewer and (one or task.kind == "multi_class")) or (column and task.kind == "multi_class")
         ):
-            raise _undecided(output, targets, f"their shape does not fit {_shape(output)} and {task.why}")
+            raise _undecided(output, targets, f"their shape does not fit {_shape(output)} with {task.why}")
         return task
     if one and (same or fewer):
         return _of_one_number(output, targets)
@@ -114,11 +114,17 @@ def _of_one_number(output: Output, targets: Targets) -> Task:
     if targets.zero_or_one and (targets.integer or targets.high > 0):
         return Task("binary", why="the targets are 0 and 1, and there is one output for each")
     if targets.zero_or_one:
-        raise _undecided(output, targets, "the first batches do not show whether they are labels or numbers")
+        raise _undecided(
+            output,
+            targets,
+            "the first batches do not show whether they are class labels or values of a regression",
+        )
     if targets.integer:
-        raise _undecided(output, targets, "they may be numbers, or classes, for which there are too few outputs")
+        why = "they may be values of a regression; as class labels, they would need more than one output"
+        raise _undecided(output, targets, why)
     if output.meaning in ("softmax", "sigmoid"):
-        raise _undecided(output, targets, f"the output goes through a {output.meaning}")
+        why = f"the output goes through a {output.meaning}, but the targets are not 0 and 1"
+        raise _undecided(output, targets, why)
     return Task("regression", why=f"the targets are {targets.words}")
 
 
@@ -126,18 +132,24 @@ def _of_labels(output: Output, targets: Targets) -> Task:
     """Returns the task of an output of several numbers, with one target for each."""
     if not targets.whole:
         raise _undecided(
-            output, targets, f"they are not classes, but there are {output.classes} outputs for each target"
+            output,
+            targets,
+            "they are not whole numbers, so they are not class labels; a regression would need one output for "
+            f"each target, not {output.classes}",
         )
     if targets.low < 0 or targets.high >= output.classes:
         raise _undecided(
             output,
             targets,
-            f"classes would be from 0 to {output.classes - 1}. To leave out a label, such as 255 or -1, pass it "
-            "as `ignore_class` to a loss such as training.DiceCrossEntropy",
+            f"some are outside the classes, 0 to {output.classes - 1}. To leave out a label, such as 255 or -1, "
+            "pass it as `ignore_class` to a loss such as training.DiceCrossEntropy",
         )
     if output.meaning == "sigmoid":
         raise _undecided(
-            output, targets, "the output goes through a sigmoid, as for labels that do not exclude others"
+            output,
+            targets,
+            "the output goes through a sigmoid, which is for labels that do not exclude each other, but there is "
+            f"a single target for {output.classes} outputs",
         )
     return Task("multi_class", why=f"the targets are classes, from {targets.low:g} to {targets.high:g}")
 
@@ -155,8 +167,10 @@ def _of_vectors(output: Output, targets: Targets) -> Task:
     if targets.zero_or_one and targets.high > 0:
         return Task("multi_label", why="the targets are 0 and 1, several for each example")
     if targets.integer or targets.one_hot or output.meaning in ("softmax", "sigmoid") or targets.zero_or_one:
-        ending = f" and the output goes through a {output.meaning}" if output.meaning in _MEANINGS.values() else ""
-        raise _undecided(output, targets, f"they may be labels or numbers{ending}")
+        ending = (
+            f", and the output goes through a {output.meaning}" if output.meaning in _MEANINGS.values() else ""
+        )
+        raise _undecided(output, targets, f"they may be class labels or values of a regression{ending}")
     return Task("regression", why=f"the targets are {targets.words}")
 
 
@@ -177,14 +191,15 @@ def default_for(output: Output, task: Task, meaning: str | None, ignore_class: i
         return Default(loss, metrics_for(output, task, False), None, words)
     if meaning is None:
         raise ValueError(
-            f"The default loss of {output.words} is unclear: the values are in [0, 1], so they may be "
+            f"The default loss of {output.words} is unclear: its values are in [0, 1], so they may be "
             f"probabilities or logits, and the model does not show which. Pass a `loss` with `from_logits=True` "
-            f"or False"
+            f"or `from_logits=False`"
         )
     if meaning not in ("logits", _MEANINGS[task.kind]):
         raise ValueError(
-            f"The loss of {output.words} must be given: the output goes through a {meaning}, but {task.why}, "
-            f"which needs logits or a {_MEANINGS[task.kind]}. Pass `loss` and `metrics`"
+            f"The loss of {output.words} must be given: the output goes through a {meaning}, but {task.why}. The "
+            f"default loss for task={task.kind!r} needs logits or a {_MEANINGS[task.kind]}. Pass `loss` and "
+            "`metrics`"
         )
     logits = meaning == "logits"
     ignored = ignore_class if len(output.shape) > 2 and task.kind in ("multi_class", "binary") else None
@@ -247,5 +262,5 @@ def _undecided(output: Output, targets: Targets, why: str) -> ValueError:
     """Returns the error for targets that do not decide the loss; it says what to pass."""
     return ValueError(
         f"The loss of {output.words} must be given: the targets are {targets.words}, and {why}. Pass `loss`, for "
-        "example loss='mse', or `task`: 'regression', 'binary', 'multi_class' or 'multi_label'"
+        "example loss='mse', or pass `task`: 'regression', 'binary', 'multi_class' or 'multi_label'"
     )

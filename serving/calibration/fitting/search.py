@@ -51,15 +51,15 @@ def search(source: Source, heldout: HeldOut, part: set[int], tempers: bool, verb
         ValueError: If the predictor has no site whose rate can be set, or there are fewer than 20 images.
     """
     names = {name: layer for name, layer in named_sites(source.model).items() if can_set(layer)}
-    if not source.searchable or not names:
-        what = (
-            "an ensemble, or test-time augmentation"
-            if not source.searchable
-            else "a model without dropout whose rate can be set"
-        )
+    if not source.searchable:
+        what = "an ensemble" if len(source.models) > 1 else "test-time augmentation"
         raise ValueError(
-            "sites='search' needs a model with dropout; models.retrofit adds dropout to any model. "
-            f"Received: {what}"
+            f"sites='search' needs a single model with dropout. Received: {what}. Pass sites='as_is' instead"
+        )
+    if not names:
+        raise ValueError(
+            "sites='search' needs a model with dropout whose rate can be set; models.retrofit adds such dropout "
+            "to any model. Received: a model without such dropout"
         )
     if len(part) < LEAST_IMAGES:
         raise ValueError(

@@ -47,7 +47,8 @@ class FolderOptions:
         str | None,
         _option(
             "--split-file",
-            text='CSV with one row per image: a column "file", and any of "label", "mask", "split" and "group".',
+            text='CSV with a row for each image, or for each of its masks: a column "file", and any of "label", '
+            '"mask", "split" and "group".',
         ),
     ] = None
     group_by: Annotated[

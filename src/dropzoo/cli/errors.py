@@ -15,6 +15,7 @@ _OPTIONS = {
     "from_logits=False": "--probabilities",
     "task=": "--task ",
     "sites='search'": "--sites search",
+    "sites='as_is'": "--sites as_is",
     "temperature='per_class'": "--temperature per_class",
     "temperature=True instead of 'per_class'": "--temperature one instead of per_class",
     "`classes`": "--classes",

@@ -41,8 +41,8 @@ def measure(
         str | None,
         typer.Option(
             "--intervals",
-            help="calibrated, or samples (the spread of the samples). The default is calibrated "
-            "if the model was calibrated.",
+            help="calibrated (by an earlier --calibrate; the default after that), or samples (the spread of the "
+            "samples).",
         ),
     ] = None,
     calibrate: Annotated[
@@ -85,7 +85,7 @@ def measure(
     if not paths and calibrate is None:
         raise ValueError("Pass images to measure, or --calibrate DATA to calibrate the intervals")
     if paths and out.exists() and not overwrite:
-        raise ValueError(f"{out} exists. To replace it, pass --overwrite, or choose another name with --out")
+        raise ValueError(f"{out} exists. Pass --overwrite to replace it, or choose another name with --out")
     how = Measure(split, min_area, check_positive(pixel_size, "--pixel-size"))
     options: dict[str, Any] = {"input_range": parse_range(input_range), "from_logits": from_logits, "seed": seed}
     options |= {"calibrated": not no_calibration, "votes": True, "sampling": "fixed"}
@@ -98,7 +98,7 @@ def measure(
             return
     if intervals == "calibrated" and not intervals_file(model).is_file():
         raise ValueError(
-            f"The intervals of {model} were not calibrated. Calibrate the model on images whose masks are known: "
+            f"The intervals of {model} were not calibrated. Calibrate them on images whose masks are known: "
             f"dropzoo measure --model {quote(str(model))} --calibrate DATA; or pass --intervals samples"
         )
     with options_in_errors():

@@ -78,8 +78,8 @@ class SpaceOptions:
     recipe: Annotated[
         list[str] | None,
         _many(
-            'training settings: small, medium, own (the options of this command), or "optimizer=sgd:momentum=0.9; '
-            'mixup=0.2".',
+            "a recipe of training settings. small, medium, own (only the options of this command), or a list such "
+            'as "optimizer=sgd:momentum=0.9; mixup=0.2".',
             "--recipe",
         ),
     ] = None

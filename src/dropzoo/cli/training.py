@@ -47,7 +47,7 @@ def train(
         str | None,
         typer.Option(
             "--recipe",
-            help="Training settings: small (for up to a few thousand images), medium, or your own, as in "
+            help="Training settings: small (for up to a few thousand images), medium, or a list such as "
             '"optimizer=sgd; mixup=0.2". Options that you pass override it.',
         ),
     ] = None,

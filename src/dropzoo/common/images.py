@@ -15,6 +15,8 @@ CHANNELS = (1, 3, 4)
 def unreadable(path: Path, error: Exception) -> ValueError:
     """Returns the error for a file that a decoder cannot read, with the first line of what the decoder says."""
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    if "imagecodecs" in reason:  # the file is whole, but a package is missing
+        return ValueError(f"Cannot read {path}: {reason}")
     return ValueError(f"Cannot read {path}. Replace or remove the file. The decoder says: {reason}")
 
 

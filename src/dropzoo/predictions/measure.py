@@ -125,7 +125,7 @@ def _check_stays(planned: Iterable[Path], images: Container[Path], overwrite: bo
         if path.resolve() in images:
             raise ValueError(f"{path} is one of the images and is not overwritten: choose another --out")
         if path.exists() and not overwrite:
-            raise ValueError(f"{path} exists. To replace it, pass --overwrite, or choose another name with --out")
+            raise ValueError(f"{path} exists. Pass --overwrite to replace it, or choose another name with --out")
 
 
 def _of_image(files: Mapping[str, Path], page: Page, found: Measured) -> list[Path]:

@@ -266,12 +266,12 @@ def _is_done(entry: dict[str, Any] | None, stamp: list[int], files: Mapping[str,
 def _check_files_stay(table: Path | None, journal: Journal | None, left: Sequence[Mapping[str, Path]]) -> None:
     """Raises a ValueError if the run would replace a table or a file that earlier runs did not write."""
     if table is not None and table.exists() and (journal is None or os.path.abspath(table) not in journal.tables):
-        raise ValueError(f"{table} exists. To replace it, pass --overwrite, or choose another name with --table")
+        raise ValueError(f"{table} exists. Pass --overwrite to replace it, or choose another name with --table")
     ours = set() if journal is None else journal.files
     for path in _paths(left):
         if path.exists() and os.path.abspath(path) not in ours:
             raise ValueError(
-                f"{path} exists, and was not written by this command. To replace it, pass --overwrite, or choose "
+                f"{path} exists, and was not written by this command. Pass --overwrite to replace it, or choose "
                 "another folder with --out"
             )
 

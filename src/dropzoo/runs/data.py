@@ -85,8 +85,8 @@ def how_many_are_judged(data: training.Data, split: str | None) -> str:
         return ""
     every = info.num_train + info.num_validation + info.num_test
     return (
-        f"{info.num_test:,} of {every:,} images are evaluated: the last fifth, as in training. To evaluate all of "
-        "them, pass --split all\n"
+        f"{info.num_test:,} of {every:,} images are evaluated: those that `dropzoo train` would keep as the test "
+        "set. To evaluate all images, pass --split all\n"
     )
 
 

@@ -13,7 +13,6 @@ from typing import Any
 import keras
 
 from dropzoo import serving
-from dropzoo.common.shell import quote
 from dropzoo.runs.config import RunConfig, as_json
 from dropzoo.runs.data import differences, judged_images, load_run_data, under_one_name
 from dropzoo.runs.evaluation import evaluate_with
@@ -138,8 +137,8 @@ def _check_folder(out: Path, config: RunConfig, count: int) -> None:
         if not changed:
             changed = f"members: {saved['members']} -> {count}"
         raise ValueError(
-            f"{out} holds another ensemble; choose another folder with --out, or delete it: {quote(str(out))}. "
-            f"Differences: {changed}"
+            f"{out} holds another ensemble; choose another folder with --out, or delete this one. Differences: "
+            f"{changed}"
         )
 
 

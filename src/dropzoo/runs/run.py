@@ -193,9 +193,10 @@ def _check_folder(out: Path, config: RunConfig) -> bool:
         return True
     changed = differences(held, wanted)
     if changed:
+        more = "" if config.snapshots else "; only --epochs may be larger"
         raise ValueError(
-            f"{out} holds another run; choose another folder with --out, or delete it. A run can only be "
-            f"continued with more --epochs. Differences: {changed}"
+            f"{out} holds another run; choose another folder with --out, or delete this one. To continue the run, "
+            f"repeat its command{more}. Differences: {changed}"
         )
     return False
 

@@ -9,6 +9,8 @@ def refuse_broken(broken: dict[Path, str]) -> None:
         return
     advice = "Replace or remove the file{}, or pass broken='skip' (--broken skip) to leave out such files"
     advice = advice.format("" if len(broken) == 1 else "s")
+    if all("imagecodecs" in reason for reason in broken.values()):  # the files are whole, but a package is missing
+        raise ValueError(next(iter(broken.values())))
     if len(broken) == 1:
         path, reason = next(iter(broken.items()))
         if "Received: " in reason:  # the file is whole, and something else is wrong with it

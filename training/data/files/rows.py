@@ -166,8 +166,8 @@ def _grouped(samples: list[Sample], path: Path, by_path: bool) -> list[Sample]:
     if len({(sample.image, sample.mask) for sample in samples}) < len(samples):
         twice = len(samples) - len({(sample.image, sample.mask) for sample in samples})
         raise ValueError(
-            f"Each image must have exactly one row. Received: {twice} rows for files that {path} has already "
-            f"listed"
+            f"No two rows may have the same image and mask. Received: {twice} rows in {path} that repeat an "
+            "earlier row. Remove them"
         )
     lacking = [sample.image.name for sample in samples if sample.mask is None]
     if len(lacking) < len(samples) and lacking:
