@@ -39,8 +39,8 @@ class CalibrationConfig:
             pass if nothing in the model drops.
         classes: List of names or numbers of classes, as for `calibrate`; None for all.
         confidence: Float in (0, 1), as for `calibrate`.
-        input_range: `(low, high)`, the range of the pixels that the model takes; None to find out.
-        from_logits: Bool, as for `MonteCarlo`; None to find out.
+        input_range: `(low, high)`, the range of the pixels that the model takes. If None, the model shows it.
+        from_logits: Bool, as for `MonteCarlo`. If None, the model shows it.
     """
 
     guarantee: Mapping[str, float] = dataclasses.field(default_factory=dict)
