@@ -82,10 +82,10 @@ def evaluate(
 ) -> None:
     """Evaluates a model on test images: accuracy, IoU, NLL, calibration, and the quality of its uncertainty.
 
-    Images are scaled to the pixel range that the model takes: --input-range, or else the range of its training
-    images, or else the range that its first layers imply (such as Rescaling). In a folder without a split of its
-    own, the last fifth of each class is the test set, as in training; --split all uses all images. If the model
-    has a calibration, the calibrated answers are evaluated too, and the guarantees are checked.
+    Images are scaled to the pixel range that the model takes: first --input-range, then the range of its training
+    images, then the range that its first layers imply (such as Rescaling). In a folder without a split of its own,
+    the last fifth of each class is the test set, as in training; --split all uses all images. If the model has a
+    calibration, the calibrated answers are evaluated too, and the guarantees are checked.
 
     Example: dropzoo evaluate runs/unet-digit_scenes --mc 30 --temperature --plots plots --ood digits
 
