@@ -23,11 +23,11 @@ class Masksembles(BaseDropout):
     num_samples=masks)`, each image gets one sample from each of the networks.
 
     Mask m drops channel c if `v[m, c] < rate`, where `v[m, c] = (p[m, c] + u[c]) / masks`, `p[:, c]` is a
-    permutation of 0, ..., masks - 1, and `u` is a permutation of `(i + 1/2) / channels`. So each channel is
-    dropped by `masks * rate` masks, rounded up or down. If the rate rises, a mask drops the same channels and some
-    more. Averaged over all masks, the dropped fraction is `rate` to within `1 / (2 * masks * channels)`. The
-    permutations depend only on `mask_seed`, `masks` and the number of channels, so a saved model has the same
-    masks. Kept units are scaled by `1 / (1 - rate)`.
+    permutation of 0, ..., masks - 1, and `u` is a permutation of the numbers `(i + 1/2) / channels`. So each
+    channel is dropped by `masks * rate` masks, rounded up or down. If the rate rises, a mask drops the same
+    channels and some more. Averaged over all masks, the dropped fraction differs from `rate` by at most
+    `1 / (2 * masks * channels)`. The permutations depend only on `mask_seed`, `masks` and the number of channels,
+    so a saved model has the same masks. Kept units are scaled by `1 / (1 - rate)`.
 
     Differs from the paper: the mask of a sample is random, instead of depending on its place in the batch; the
     masks of several layers are drawn independently; the argument is the dropped fraction, instead of a scale for

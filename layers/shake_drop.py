@@ -22,8 +22,8 @@ class ShakeDrop(BaseDropout):
     `alpha ~ U(-1, 1)`, and their gradient is multiplied by `beta ~ U(0, 1)` instead of alpha. In inference
     `y = (1 - rate) * x`, the expectation.
 
-    Differs from the paper, which draws once for the whole batch whether a branch is kept; here each sample has its
-    own draw.
+    Differs from the paper: there, one draw decides for the whole batch whether a branch is kept; here, each sample
+    has its own draw.
 
     Args:
         rate: Float in [0, 1). Fraction of the samples whose branch is shaken.

@@ -84,8 +84,8 @@ def network_in_network(
 ) -> keras.Model:
     """Network in Network: after each convolution, two 1x1 convolutions act as a dense network for each pixel.
 
-    Sites: `module1_conv1` to `module1_conv3`, `module1` (its pooling), `module2_...`, `module3_conv1`,
-    `module3_conv2`, `features`. Plan `"paper"`: 0.5 after the two poolings.
+    Sites: `module1_conv1` to `module1_conv3`, `module1` (the pooling of the module), `module2_...`,
+    `module3_conv1`, `module3_conv2`, `features`. Plan `"paper"`: 0.5 after the two poolings.
 
     Args:
         input_shape: `(height, width, channels)`; height and width may be None.

@@ -39,7 +39,7 @@ def unet(
     Sites: `encoder1_conv1`, `encoder1_conv2`, `skip1`, `encoder1_pool`, ..., `bottleneck_conv1`,
     `bottleneck_conv2`, `decoder1_up`, `decoder1_conv1`, `decoder1_conv2`, ..., `head`. `encoder1` and `skip1` have
     the full resolution; `decoder1` is the deepest stage of the decoder. Dropout at `encoderN_conv2` acts on the
-    skip and on the pool; dropout at `skipN` only acts on the skip, and dropout at `encoderN_pool` only on the path
+    skip and on the pool; dropout at `skipN` acts only on the skip, and dropout at `encoderN_pool` only on the path
     down. Plan `"paper"`: 0.5 at the end of the deepest encoder stage and of the bottleneck, that is, at the end of
     the contracting path.
 

@@ -48,19 +48,19 @@ class Trainer:
     - Other floats are a regression.
 
     Masks get `DiceCrossEntropy`. `fit` prints the loss and the reason; if the targets are ambiguous, it raises an
-    error. With these losses, and with others that only take class labels, a label that does not fit raises an
+    error. With these losses, and with others that take only class labels, a label that does not fit raises an
     error. With a custom loss, targets may be anything, as in Keras' `fit`.
 
     Args:
         model: A built or unbuilt `keras.Model`. Freeze layers before you make the trainer. Losses and metrics get
             the unchanged outputs of the model.
-        optimizer: As for `compile`. None means the optimizer of a compiled model, or else Adam.
+        optimizer: As for `compile`. None means the optimizer of a compiled model, otherwise Adam.
         loss: As for `compile`: one loss, or a list or dict of losses for the outputs. dropzoo's models return
             logits, but a loss name such as `"sparse_categorical_crossentropy"` expects probabilities, so pass loss
             objects with `from_logits=True`. If the graph of the model shows a mismatch, a warning is raised. None
             means the loss that the model was compiled with, or a default; `[]` means only those that the model
             adds (`add_loss`).
-        metrics: As for `compile`; Keras resolves names. None means those of a compiled model, or else the usual
+        metrics: As for `compile`; Keras resolves names. None means those of a compiled model, otherwise the usual
             ones for the loss: accuracy, the mean IoU of masks, the mean absolute error of a regression, and none
             for a custom loss. `[]` means none.
         strategy: A `tf.distribute.MirroredStrategy` or `MultiWorkerMirroredStrategy` under whose scope the model

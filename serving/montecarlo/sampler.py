@@ -87,10 +87,10 @@ class MonteCarlo:
             a regression or multi-label; any other output is `"multi_class"`. An output that ends in a softmax or a
             sigmoid is not taken for a regression, whatever its loss.
         from_logits: Bool, whether the output is logits; for several outputs also a dict by name or a list in
-            order. By default, this is read off the graph of the model. If the graph does not show it, the values
-            of the first batch decide: probabilities of classes sum to 1 at every position, and logits lie clearly
-            outside [0, 1]. If the values could be either, the loss of a compiled model decides. Otherwise, an
-            error asks for this argument.
+            order. By default, the graph of the model decides. If the graph does not show it, the values of the
+            first batch decide: probabilities of classes sum to 1 at every position, and logits lie clearly outside
+            [0, 1]. If the values could be either, the loss of a compiled model decides. Otherwise, an error asks
+            for this argument.
         calibration: A `Calibration` that `calibrate` fitted for this model. It sets the number of samples, the
             sampling, the sites that drop, their rates, and the temperature of each sample, and adds the answers of
             its guarantees, such as `set` and `defer`; see `Calibration.apply`.
@@ -104,8 +104,8 @@ class MonteCarlo:
         A dict of float32 tensors: `mean` and `variance`, `(batch, ..., classes)`; except for regression also
         `predictive_entropy` and `mutual_information`, `(batch, ...)`. With `return_samples` also `samples`,
         `(batch, T, ..., classes)`. With `num_samples="auto"` also `num_samples`, int32 `(batch,)`. For several
-        outputs, a dict of such dicts by name: `out["prob"]["mean"]`. The names are the keys of the model's
-        outputs, or else `model.output_names`.
+        outputs, a dict of such dicts by name: `out["prob"]["mean"]`. The names are the keys of the model's outputs
+        if these are a dict, otherwise `model.output_names`.
 
     Raises:
         ValueError: If an argument is invalid, the model has no random layer, a pattern matches no site, an output

@@ -74,8 +74,8 @@ def calibrate_run(
 ) -> Calibrated:
     """Calibrates a model on its held-out images, and writes the calibration beside it.
 
-    The images are the validation images of the run, or else all images of `wanted.data` except its test images,
-    which judge the result. A warning says if the run was trained on some of the images.
+    The images are all images of `wanted.data` except its test images, which judge the result. If `wanted.data` is
+    None, they are the validation images of the run. A warning says if the run was trained on some of the images.
 
     Args:
         path: Path of a run's folder, or of a `.keras` file.
