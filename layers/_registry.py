@@ -165,7 +165,7 @@ def is_dropout(layer: keras.Layer) -> bool:
 
 
 def is_stochastic(layer: keras.Layer) -> bool:
-    """Returns whether a layer of this package, or a dropout layer of Keras, draws random numbers.
+    """Returns whether a layer draws random numbers and is from this package, or is a dropout layer of Keras.
 
     The result is False for all other layers, even for those that have dropout inside, such as `LSTM`.
 

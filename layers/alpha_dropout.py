@@ -17,8 +17,8 @@ _OFF = -1.0507009873554805 * 1.6732632423543772
 class AlphaDropout(BaseDropout):
     """Sets dropped units to the negative saturation value of SELU, and restores mean and variance.
 
-    For networks of `selu` units with `lecun_normal` weights, whose activations have mean 0 and variance 1. This
-    layer keeps both; `Dropout` does not.
+    Use it in networks of `selu` units with `lecun_normal` weights: their activations have mean 0 and variance 1.
+    This layer keeps both; `Dropout` does not.
 
     In training `y = a * (x if kept else o) + b` with `o = -1.758` (SELU's limit),
     `a = ((1 - rate) * (1 + rate * o**2)) ** -0.5` and `b = -a * rate * o`; in inference `y = x`.

@@ -20,28 +20,29 @@ class ConcreteDropout(Stochastic, keras.layers.Wrapper):
 
     In training the inputs are multiplied by `(1 - z) / (1 - rate)` with the relaxed draw
     `z = sigmoid((logit(rate) + logit(u)) / temperature)`, where `u ~ U(0, 1)`. The relaxation gives the rate a
-    gradient. For convolutions, a whole feature map uses the same draw by default. In inference, the layer is the
-    same as the wrapped layer.
+    gradient. For convolutions, a whole feature map uses the same draw by default. In inference, the layer acts
+    like the wrapped layer.
 
     The layer adds `(length_scale**2 / 2 * sum(kernel**2) / (1 - rate) - K * H(rate)) / data_size` to the loss,
     where `K` is the number of inputs (features or channels) and `H` is the binary entropy. Without the entropy
     term, every rate would go to zero. The loss of the model must be the negative log-likelihood (such as the
     cross-entropy), averaged over the samples.
 
-    Unlike the other layers, this layer has a weight of its own: the logit of its rate. So the weights files of a
-    model with this layer differ from those of a model without it, `count_params()` is larger by one, and
+    Unlike the other layers, this layer learns its rate: the logit of the rate is a weight. So the weights files of
+    a model with this layer differ from those of a model without it, `count_params()` is larger by one, and
     `layer.rate` returns the learned rate.
 
-    Differs from the paper: by default, convolutions draw once for each feature map. The weights of the `kernel`
-    term and of the `H` term fit a negative log-likelihood. (The authors' regression code doubles both, because its
-    loss lacks the factor 1 / 2.)
+    Differs from the paper: by default, convolutions draw once for each feature map. The factors of the `kernel`
+    term and of the `H` term are those for a negative log-likelihood. (The authors' regression code doubles both,
+    because its loss lacks the factor 1 / 2.)
 
     Args:
         layer: The layer to wrap, a `keras.layers.Dense` or `keras.layers.Conv2D`.
         data_size: Positive int. Number of training samples.
         rate: Float in [0, 1). Initial rate.
         spatial: Bool or None. Whether a whole feature map uses the same draw; None means True for convolutions.
-        length_scale: Positive float. Length scale of the prior: larger means smoother functions and more decay.
+        length_scale: Positive float. Length scale of the prior: a larger one means smoother functions and a
+            stronger penalty on the kernel.
         temperature: Positive float. Temperature of the relaxation. At a lower temperature, the draws are closer to
             0 or 1.
         seed: Int or None. Seed of the draws; None takes one from Keras' global seed.

@@ -21,14 +21,14 @@ class CutoutDropout(BaseDropout):
 
     The rectangle has the proportions of the map and lies anywhere, even partly outside. A rectangle of `h` rows
     can lie at `size + h - 1` places on a map of `size` rows, and `h` of these places cover a given row, wherever
-    that row is. So the row is covered with probability `h / (size + h - 1)`. Because `h` is a whole number, it is
-    drawn at random from two neighbouring values: this probability is just below `sqrt(rate)` for one and just
-    above for the other, so that it is `sqrt(rate)` on average. The width is drawn in the same way. So every unit
-    is dropped with probability `rate`, at the border as well as in the middle. Kept units are scaled by
-    `1 / (1 - rate)`.
+    that row is. So the row is covered with probability `h / (size + h - 1)`. This probability should be
+    `sqrt(rate)`, but `h` is a whole number. So `h` is drawn at random from the two whole numbers whose
+    probabilities are just below and just above `sqrt(rate)`, and the average probability is exactly `sqrt(rate)`.
+    The width is drawn in the same way, so every unit is dropped with probability `rate`, at the border as well as
+    in the middle. Kept units are scaled by `1 / (1 - rate)`.
 
-    Differs from the paper, where the square has a fixed side and its centre lies on the image, so that the middle
-    is covered more often than the border, and where pixels are not scaled.
+    Differs from the paper: there, the square has a fixed side, its centre lies on the image (so the middle is
+    covered more often than the border), and pixels are not scaled.
 
     Args:
         rate: Float in [0, 1). Fraction of the units to drop.

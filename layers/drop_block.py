@@ -15,19 +15,19 @@ from dropzoo.layers.draws import Draw, Tensor
 class DropBlock2D(BaseDropout):
     """Drops contiguous blocks of each feature map; each unit is dropped with probability `rate`.
 
-    For convolutional layers: dropping a block removes a whole part of the object, and the neighbouring units
-    cannot supply what is missing.
+    Use it after convolutional layers: a dropped block removes a whole part of the object, and the neighbouring
+    units cannot supply what is missing.
 
-    A block starts with probability `g`, independently, at every position from which it would touch the map, even
-    if only in part. Every unit, wherever it is, can be covered by the blocks of `n = block_height * block_width`
+    At each position from which a block covers at least one unit of the map, a block starts with probability `g`,
+    independently of the others. Every unit, wherever it is, can be covered from `n = block_height * block_width`
     positions, so it is dropped with probability `1 - (1 - g)**n`. With `g = 1 - (1 - rate)**(1 / n)` this is
     exactly `rate`, at the border as well as in the middle, and also on maps that are smaller than the block. Kept
     units are scaled by `1 / (1 - rate)`.
 
-    Differs from the paper, where only whole blocks are placed, `g` is an approximation that ignores overlaps,
-    borders are dropped less often than the middle, and the scale is the realised fraction of the batch (so that a
-    sample depends on the rest of its batch). For blocks that can lie anywhere, as here, the paper's formula would
-    drop far more than 10 % of a small map at rate 0.1 and block size 7.
+    Differs from the paper: there, only whole blocks are placed, so borders are dropped less often than the middle;
+    `g` is an approximation, because it ignores that blocks overlap; and units are scaled by the fraction that is
+    kept in the batch, so a sample depends on the rest of its batch. For blocks that can lie anywhere, as here, the
+    paper's formula would drop far more than 10 % of a small map at rate 0.1 and block size 7.
 
     Args:
         rate: Float in [0, 1). Fraction of the units to drop.

@@ -74,7 +74,7 @@ class DropConnectConv2D(LiveRate, keras.layers.Conv2D):
     In training the kernel is `w * m / (1 - rate)` with `m ~ Bernoulli(1 - rate)` for each weight; in inference it
     is the plain convolution.
 
-    Differs from the paper, where only dense layers drop weights: see `DropConnectDense`.
+    Differs from the paper: there, only dense layers drop weights. For other differences, see `DropConnectDense`.
 
     Args:
         filters: Int. Number of output channels.

@@ -11,16 +11,16 @@ from dropzoo.layers.draws import Draw, Tensor
 class DropPath(BaseDropout):
     """Drops whole samples with probability `rate`.
 
-    For the end of a residual branch, before the addition. If the branch of a block is dropped, only the shortcut
-    remains, so each sample trains a shallower network. Rates usually rise linearly with depth, from 0 at the first
-    block to 0.1 or 0.5 at the last: see `models.ramp`. At any other site, this layer would erase the whole signal
-    of a sample.
+    Put it at the end of a residual branch, before the addition. If the branch of a block is dropped, only the
+    shortcut remains, so each sample trains a shallower network. Rates usually rise linearly with depth, from 0 at
+    the first block to 0.1 or 0.5 at the last: see `models.ramp`. At any other site, this layer would erase the
+    whole signal of a sample.
 
     In training `y[n] = x[n] * m[n] / (1 - rate)` with `m ~ Bernoulli(1 - rate)`; in inference `y = x`.
 
-    Differs from the paper, where a block is dropped for the whole batch, and where its output is scaled in
-    inference by the probability of keeping it. This layer draws for each sample separately, as is usual today, and
-    scales in training.
+    Differs from the paper: there, a block is dropped for the whole batch, and its output is scaled in inference by
+    the probability of keeping it. This layer draws for each sample separately, as is usual today, and scales in
+    training.
 
     Args:
         rate: Float in [0, 1). Fraction of the samples to drop.

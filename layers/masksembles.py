@@ -16,25 +16,25 @@ from dropzoo.layers.draws import Draw, Tensor
 class Masksembles(BaseDropout):
     """Drops channels with one of a few fixed masks; each mask drops about a fraction `rate` of the channels.
 
-    Use it if you want an ensemble but can only store one network. Each mask selects a part of the network, so a
+    Use it if you want an ensemble but can store only one network. Each mask selects a part of the network, so a
     network with this layer contains `masks` networks, which share most of their weights. In training, each image
     of a batch trains one of them, chosen at random. This is a compromise between `Dropout`, where each image
     trains a new network, and a deep ensemble, whose networks share no weights. With `MonteCarlo(model,
     num_samples=masks)`, each image gets one sample from each of the networks.
 
     Mask m drops channel c if `v[m, c] < rate`, where `v[m, c] = (p[m, c] + u[c]) / masks`, `p[:, c]` is a
-    permutation of 0, ..., masks - 1, and `u` is a permutation of `(i + 1/2) / channels`. So each channel is
-    dropped by `masks * rate` masks, rounded up or down. If the rate rises, a mask drops the same channels and some
-    more. Over all masks, the dropped fraction is `rate` to within `1 / (2 * masks * channels)`. Kept units are
-    scaled by `1 / (1 - rate)`.
+    permutation of 0, ..., masks - 1, and `u` is a permutation of the numbers `(i + 1/2) / channels`. So each
+    channel is dropped by `masks * rate` masks, rounded up or down. If the rate rises, a mask drops the same
+    channels and some more. Averaged over all masks, the dropped fraction differs from `rate` by at most
+    `1 / (2 * masks * channels)`. The permutations depend only on `mask_seed`, `masks` and the number of channels,
+    so a saved model has the same masks. Kept units are scaled by `1 / (1 - rate)`.
 
     Differs from the paper: the mask of a sample is random, instead of depending on its place in the batch; the
     masks of several layers are drawn independently; the argument is the dropped fraction, instead of a scale for
-    the overlap of the masks; and inference uses no mask, as for all layers of this package. The masks only depend
-    on `mask_seed` and on the number of channels, so a saved model keeps them.
+    the overlap of the masks; and inference uses no mask, as for all layers of this package.
 
     Args:
-        rate: Float in [0, 1). Fraction of the channels that each mask drops, to within a channel.
+        rate: Float in [0, 1). Fraction of the channels that a mask drops, on average over all masks.
         masks: Int above 0. Number of masks.
         data_format: Str, `"channels_last"` or `"channels_first"`. Keras' global setting by default.
         mask_seed: Int in [0, 2**32). Seed of the masks themselves.

@@ -18,11 +18,12 @@ class MaxDropout(BaseDropout):
     `rate` is not a fraction of the units: it says how far below the maximum a unit can be and still be dropped.
     The number of units dropped depends on the distribution of the values.
 
-    Differs from the paper, where the whole batch is scaled to [0, 1] together and has one threshold, so that a
-    sample depends on the rest of its batch.
+    Differs from the paper: there, the whole batch is scaled to [0, 1] together and has one threshold, so a sample
+    depends on the rest of its batch.
 
     Args:
-        rate: Float in [0, 1). A unit can be dropped if its value is in this top fraction of the range of values.
+        rate: Float in [0, 1). The fraction of the range of values, from the maximum down, in which units can be
+            dropped.
         seed: Int or None. Seed of the thresholds; None takes one from Keras' global seed.
 
     Call arguments:

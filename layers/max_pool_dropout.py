@@ -18,11 +18,11 @@ class MaxPoolDropout2D(LiveRate, RandomPooling2D):
     probability `1 - rate`, the second largest with `rate * (1 - rate)`, and so on.
 
     In training the result is the largest unit that is kept, or 0 if the whole window is dropped. In inference it
-    is the expectation, `sum_i (1 - rate) * rate**i * a_i` over the units of a window in falling order
+    is the expectation, `sum_i (1 - rate) * rate**i * a_i` over the units of a window in descending order
     (probabilistic weighted pooling). With `rate=0` the layer is plain max-pooling.
 
-    Differs from the paper, which sets dropped units to zero. For non-negative inputs, this gives the same results;
-    in this layer, the formula also holds for negative inputs.
+    Differs from the paper, which sets dropped units to zero. For non-negative inputs, both give the same results.
+    For negative inputs, the formula above holds only in this layer.
 
     Args:
         rate: Float in [0, 1). Fraction of the units to drop.

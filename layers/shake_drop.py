@@ -14,16 +14,16 @@ from dropzoo.layers.draws import Draw, Tensor
 class ShakeDrop(BaseDropout):
     """Multiplies a residual branch and its gradient by different noise, for a fraction `rate` of the samples.
 
-    For the end of a residual branch, before the addition, with rates that rise with depth (see `models.ramp`),
-    usually to 0.5. It is stronger than `DropPath`: a branch that is not kept is multiplied by a random number,
-    which may be negative, and its gradient is multiplied by a different one.
+    Put it at the end of a residual branch, before the addition, with rates that rise with depth, usually to 0.5
+    (see `models.ramp`). It is stronger than `DropPath`: a branch that is not kept is multiplied by a random
+    number, which may be negative, and its gradient is multiplied by a different one.
 
     In training `y = x` for a fraction `1 - rate` of the samples. For the others `y = alpha * x` with
     `alpha ~ U(-1, 1)`, and their gradient is multiplied by `beta ~ U(0, 1)` instead of alpha. In inference
     `y = (1 - rate) * x`, the expectation.
 
-    Differs from the paper, which draws once for the whole batch whether a branch is kept; here each sample has its
-    own draw.
+    Differs from the paper: there, one draw decides for the whole batch whether a branch is kept; here, each sample
+    has its own draw.
 
     Args:
         rate: Float in [0, 1). Fraction of the samples whose branch is shaken.

@@ -75,9 +75,9 @@ class SpatialDropout1D(_SpatialDropout):
 class SpatialDropout2D(_SpatialDropout):
     """Drops whole feature maps with probability `rate`.
 
-    For convolutional layers. The units of a feature map are strongly correlated, so dropping single units mostly
-    just lowers the effective learning rate. If a whole map is missing, the network has to find the information
-    elsewhere. The layer is cheap: it draws one random number for each sample and channel.
+    Use it after convolutional layers. The units of a feature map are strongly correlated, so dropping single units
+    mostly just lowers the effective learning rate. If a whole map is missing, the network has to find the
+    information elsewhere. The layer is cheap: it draws one random number for each sample and channel.
 
     In training `y[n, :, :, c] = x[n, :, :, c] * m[n, c] / (1 - rate)` with `m ~ Bernoulli(1 - rate)`; in inference
     `y = x`.

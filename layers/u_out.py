@@ -11,9 +11,9 @@ from dropzoo.layers.draws import Draw, Tensor
 class UOut(BaseDropout):
     """Multiplies each unit by uniform noise between `1 - rate` and `1 + rate`.
 
-    For networks with batch normalisation. With dropout, the variance of a unit is different in training and in
-    inference, so a BatchNormalization after the dropout learns the wrong variance. The noise of this layer has a
-    variance of only `rate**2 / 3`, compared with `rate / (1 - rate)` for dropout.
+    Use it in networks with batch normalisation. With dropout, the variance of a unit is different in training and
+    in inference, so a BatchNormalization after the dropout learns the wrong variance. The noise of this layer has
+    a variance of only `rate**2 / 3`, compared with `rate / (1 - rate)` for dropout.
 
     In training `y = x * (1 + u)` with `u ~ U(-rate, rate)` for each unit; in inference `y = x`. The paper calls
     the rate beta.

@@ -15,8 +15,8 @@ from dropzoo.layers.draws import Draw, Tensor
 class WeightedChannelDropout(BaseDropout):
     """Drops a fraction `rate` of the feature maps of each sample; maps with a high mean are kept more often.
 
-    For the last stages of a network that is fine-tuned on few images. In these stages, only a few maps respond
-    to the object. This layer mostly keeps these maps, and drops the others, which are mostly noise.
+    Use it in the last stages of a network that is fine-tuned on few images. In these stages, only a few maps
+    respond to the object. This layer mostly keeps these maps, and drops the others, which are mostly noise.
 
     The score of a map is its mean, or 0 if the mean is negative. A sample keeps `k = (1 - rate) * channels` of its
     maps by weighted random selection without replacement: those with the largest keys `u**(1 / score)`, where
@@ -32,7 +32,7 @@ class WeightedChannelDropout(BaseDropout):
         seed: Int or None. Seed of the masks; None takes one from Keras' global seed.
 
     Call arguments:
-        inputs: Floating point tensor of rank 4, best after a ReLU.
+        inputs: Floating point tensor of rank 4, preferably the output of a ReLU.
         training: Bool. Whether to drop; defaults to False.
 
     Input shape:

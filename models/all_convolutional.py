@@ -26,9 +26,9 @@ def all_cnn_c(
 ) -> keras.Model:
     """All-CNN-C: nine convolutions without pooling; strides reduce the size of the maps.
 
-    Sites: `input`, `module1_conv1` to `module1_conv3` (the one with the stride), `module1` (its end),
-    `module2_...`, `module3_conv1`, `module3_conv2`, `features`. Plan `"paper"`: 0.2 on the input, 0.5 after each
-    convolution that replaces a pooling.
+    Sites: `input`, `module1_conv1` to `module1_conv3` (the one with the stride), `module1` (the end of the
+    module), `module2_...`, `module3_conv1`, `module3_conv2`, `features`. Plan `"paper"`: 0.2 on the input, 0.5
+    after each convolution that replaces a pooling.
 
     Differs from the paper: the first convolution of the last module is padded, so that images may have any size.
 
@@ -47,7 +47,7 @@ def all_cnn_c(
         `(batch, num_classes)`, float32 logits; without the top `(batch, height, width, channels)`.
 
     Raises:
-        ValueError: For an option outside its range, and for a plan that does not fit, see `build_model`.
+        ValueError: For an option outside its range, or a plan that does not fit the model (see `build_model`).
 
     Reference:
         Springenberg et al., "Striving for Simplicity: The All Convolutional Net", 2015, arXiv:1412.6806.
@@ -84,8 +84,8 @@ def network_in_network(
 ) -> keras.Model:
     """Network in Network: after each convolution, two 1x1 convolutions act as a dense network for each pixel.
 
-    Sites: `module1_conv1` to `module1_conv3`, `module1` (its pooling), `module2_...`, `module3_conv1`,
-    `module3_conv2`, `features`. Plan `"paper"`: 0.5 after the two poolings.
+    Sites: `module1_conv1` to `module1_conv3`, `module1` (the pooling of the module), `module2_...`,
+    `module3_conv1`, `module3_conv2`, `features`. Plan `"paper"`: 0.5 after the two poolings.
 
     Args:
         input_shape: `(height, width, channels)`; height and width may be None.
@@ -103,7 +103,7 @@ def network_in_network(
         `(batch, num_classes)`, float32 logits; without the top `(batch, height, width, channels)`.
 
     Raises:
-        ValueError: For an option outside its range, and for a plan that does not fit, see `build_model`.
+        ValueError: For an option outside its range, or a plan that does not fit the model (see `build_model`).
 
     Reference:
         Lin, Chen and Yan, "Network In Network", 2014, arXiv:1312.4400.

@@ -22,13 +22,16 @@ def build_model(
 
     Args:
         name: One of `list_models()`.
-        dropout: The plan, which says what to drop where.
-            None: drop nothing; the graph has no dropout layer at all.
-            A dict from fnmatch patterns of site names to specs for `layers.get`, such as
-            `{"decoder*": "spatial_dropout2d:0.2", "bottleneck*": 0.5}`. If several patterns match a site, the last
-            one wins; None means no dropout. For rates that rise with depth, use `{"*_branch": models.ramp(0.0,
-            0.2)}`. `"paper"`: the dropout of the model's own paper. A float: the layers and sites of
-            `"paper"`, all at this rate. Another string: a plan of `list_plans()`.
+        dropout: The plan, which says what to drop where:
+
+            - None: drop nothing; the graph has no dropout layer at all.
+            - A dict from fnmatch patterns of site names to specs for `layers.get`, such as
+              `{"decoder*": "spatial_dropout2d:0.2", "bottleneck*": 0.5}`. If several patterns match a site, the
+              last one wins; the spec None means no dropout. For rates that rise with depth, the value can be a
+              ramp: `{"*_branch": models.ramp(0.0, 0.2)}`.
+            - `"paper"`: the dropout of the model's own paper.
+            - A float: the layers and sites of `"paper"`, all at this rate.
+            - Another string: a plan of `list_plans()`.
         weights: None for random weights; a weights file (`.weights.h5`, `.keras`); or the name of the data that
             reference weights were trained on, see `list_weights()`. With reference weights, the options default to
             those of the reference model.
@@ -82,7 +85,7 @@ def list_sites(model: str | keras.Model, *, edges: bool = False, **options: Any)
             in a nested model is called `<nested model>/<site>`. A layer that is called several times has the sites
             `<layer>_call1`, `<layer>_call2`, ...
         edges: Bool. If True, the result also has edges: a tensor that several layers read has one edge for each of
-            them, such as `"enc->join"`. Dropout on the edge `"enc->join"` only affects `join`.
+            them, such as `"enc->join"`. Dropout on the edge `"enc->join"` affects only `join`.
         options: If `model` is a name, the options of `build_model`; all have defaults.
 
     Raises:

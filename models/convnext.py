@@ -51,7 +51,7 @@ def convnext_tiny(
         `(batch, num_classes)`, float32 logits; without the top `(batch, height, width, channels)`.
 
     Raises:
-        ValueError: For an option outside its range, and for a plan that does not fit, see `build_model`.
+        ValueError: For an option outside its range, or a plan that does not fit the model (see `build_model`).
 
     Reference:
         Liu et al., "A ConvNet for the 2020s", 2022, arXiv:2201.03545.

@@ -49,7 +49,7 @@ def densenet_bc_100_12(
         `(batch, num_classes)`, float32 logits; without the top `(batch, height, width, channels)`.
 
     Raises:
-        ValueError: For an option outside its range, and for a plan that does not fit, see `build_model`.
+        ValueError: For an option outside its range, or a plan that does not fit the model (see `build_model`).
 
     Reference:
         Huang et al., "Densely Connected Convolutional Networks", 2017, arXiv:1608.06993.

@@ -42,7 +42,7 @@ def fc_densenet103(
         dropout: The plan, see `build_model`.
         filters: Int, channels of the first convolution.
         growth_rate: Int, channels that each layer adds.
-        layers_per_block: Tuple of two ints or more, layers of each encoder stage, then of the bottleneck. The
+        layers_per_block: Tuple of two or more ints: the layers of each encoder stage, then of the bottleneck. The
             decoder mirrors the encoder.
         normalization: `"batch"`, `"group"`, `"layer"` or None.
         activation: Name of a Keras activation.
@@ -53,7 +53,7 @@ def fc_densenet103(
         `(batch, height, width, num_classes)`, float32 logits.
 
     Raises:
-        ValueError: For an option outside its range, and for a plan that does not fit, see `build_model`.
+        ValueError: For an option outside its range, or a plan that does not fit the model (see `build_model`).
 
     Reference:
         Jégou et al., "The One Hundred Layers Tiramisu: Fully Convolutional DenseNets for Semantic Segmentation",

@@ -48,7 +48,7 @@ def lenet5(
         `(batch, num_classes)`, float32 logits.
 
     Raises:
-        ValueError: For an option outside its range, and for a plan that does not fit, see `build_model`.
+        ValueError: For an option outside its range, or a plan that does not fit the model (see `build_model`).
 
     Reference:
         LeCun et al., "Gradient-Based Learning Applied to Document Recognition", Proceedings of the IEEE, 1998.

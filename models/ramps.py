@@ -33,9 +33,10 @@ class Ramp:
 
 
 def ramp(start: float, end: float, layer: str = "drop_path", **options: Any) -> Ramp:
-    """Returns a value for a plan: rates that change linearly with depth over the sites that a pattern matches.
+    """Returns a value of a plan: rates that change linearly with depth over the sites that its key matches.
 
-    The i-th of n sites, in the order of the forward pass, gets `start + (end - start) * i / (n - 1)`.
+    Let n be the number of sites, and number them from 0 in the order of the forward pass. Site i gets the rate
+    `start + (end - start) * i / (n - 1)`. A single site gets `end`.
 
     Args:
         start: Float in [0, 1), the rate at the shallowest site.

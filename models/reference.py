@@ -14,7 +14,9 @@ FOLDER = Path(__file__).resolve().parents[1] / "saved_models"
 
 
 def list_weights(name: str | None = None) -> list[str]:
-    """Returns the sorted names of the weights that `build_model` knows: the names of their training data.
+    """Returns the names of the weights that `build_model` can load, sorted.
+
+    Weights have the name of the data set that the model was trained on.
 
     Args:
         name: The name of a model; None for the weights of all models.

@@ -53,7 +53,7 @@ def res_unet(
         `(batch, height, width, num_classes)`, float32 logits.
 
     Raises:
-        ValueError: For an option outside its range, and for a plan that does not fit, see `build_model`.
+        ValueError: For an option outside its range, or a plan that does not fit the model (see `build_model`).
 
     Reference:
         Zhang, Liu and Wang, "Road Extraction by Deep Residual U-Net", 2018, arXiv:1711.10684.

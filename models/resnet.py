@@ -34,8 +34,8 @@ def resnet20(
 
     Sites: `conv1`, then for each block `stage1_block1_conv1`, `stage1_block1_branch` (the end of the branch,
     before the addition: where whole branches are dropped) and `stage1_block1`; `features` and `head`.
-    Plan `"paper"`: the stochastic depth that Huang et al. used in these networks, because He et al. used no
-    dropout: `drop_path` on block `l` of `L` at the rate `0.5 * l / L`.
+    Plan `"paper"`: `drop_path` on block `l` of `L` at the rate `0.5 * l / L`. This is the stochastic depth that
+    Huang et al. used in these networks; He et al. used no dropout.
 
     Args:
         input_shape: `(height, width, channels)`; height and width may be None.
@@ -53,7 +53,7 @@ def resnet20(
         `(batch, num_classes)`, float32 logits; without the top `(batch, height, width, channels)`.
 
     Raises:
-        ValueError: For an option outside its range, and for a plan that does not fit, see `build_model`.
+        ValueError: For an option outside its range, or a plan that does not fit the model (see `build_model`).
 
     Reference:
         He et al., "Deep Residual Learning for Image Recognition", 2016, arXiv:1512.03385; Huang et al., "Deep

@@ -39,7 +39,8 @@ def segnet(
         input_shape: `(height, width, channels)`; height and width may be any numbers, or None.
         num_classes: Int, number of logits for each pixel; 1 for a single logit.
         dropout: The plan, see `build_model`.
-        filters: Int, channels of the first stage; each further stage has twice as many, up to eight times.
+        filters: Int, channels of the first stage; each stage has twice as many as the one before it, up to eight
+            times `filters`.
         convs: Tuple of ints, convolutions of each stage.
         normalization: `"batch"`, `"group"`, `"layer"` or None.
         activation: Name of a Keras activation.
@@ -50,7 +51,7 @@ def segnet(
         `(batch, height, width, num_classes)`, float32 logits.
 
     Raises:
-        ValueError: For an option outside its range, and for a plan that does not fit, see `build_model`.
+        ValueError: For an option outside its range, or a plan that does not fit the model (see `build_model`).
 
     Reference:
         Badrinarayanan, Kendall and Cipolla, "SegNet: A Deep Convolutional Encoder-Decoder Architecture for Image

@@ -37,14 +37,15 @@ class CannotPlace(ValueError):
 
 @dataclass(frozen=True)
 class Site:
-    """A place in a model where dropout can go: the output of a layer, or an edge from it to one of its readers.
+    """A place in a model where dropout can go: the output of a layer, or an edge between two layers.
 
     Attributes:
-        name: The name of the layer that makes this output, such as `"encoder1_conv2"`. An edge has the names of
-            both layers, `"encoder1_conv2->skip1"`.
+        name: The name of the layer that makes this output, such as `"encoder1_conv2"`. An edge leads from the
+            output of a layer to a layer that takes it as input, and has both names, `"encoder1_conv2->skip1"`.
         kind: `"conv"`, `"branch"` (the end of a residual branch), `"block"`, `"module"`, `"pool"`, `"skip"`,
             `"down"`, `"up"`, `"features"`, `"dense"`, `"head"`, `"input"` or `"edge"`. If the layer's name ends in
-            none of these, as in most other models, the kind is the class of the layer in snake case.
+            none of these, as in most models that are not from dropzoo, the kind is the class of the layer in snake
+            case.
         shape: `(batch, height, width, channels)` or `(batch, units)`, with None where a size is unknown.
         spec: The dropout at this site, as a spec for `layers.get`; None if there is none. Several specs are joined
             by `" + "`.
@@ -132,8 +133,8 @@ class Sites:
         The output of the dropout layer, or `x` itself if the plan has no entry for the site.
 
     Raises:
-        ValueError: For a plan that cannot be read, and for a layer that cannot be used at a site.
-        CannotPlace: For a layer that cannot work on the tensor of a site.
+        ValueError: For a plan that cannot be read, and for a layer that cannot be used at any site.
+        CannotPlace: For a layer of the plan that cannot work on the tensor of this site.
 
     Example:
     >>> import keras

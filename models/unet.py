@@ -39,15 +39,16 @@ def unet(
     Sites: `encoder1_conv1`, `encoder1_conv2`, `skip1`, `encoder1_pool`, ..., `bottleneck_conv1`,
     `bottleneck_conv2`, `decoder1_up`, `decoder1_conv1`, `decoder1_conv2`, ..., `head`. `encoder1` and `skip1` have
     the full resolution; `decoder1` is the deepest stage of the decoder. Dropout at `encoderN_conv2` acts on the
-    skip and on the pool; dropout at `skipN` only acts on the skip, and dropout at `encoderN_pool` only on the path
-    down. Plan `"paper"`: 0.5 at the end of the contracting path, that is, of the deepest encoder stage and of the
-    bottleneck.
+    skip and on the pool; dropout at `skipN` acts only on the skip, and dropout at `encoderN_pool` only on the path
+    down. Plan `"paper"`: 0.5 at the end of the deepest encoder stage and of the bottleneck, that is, at the end of
+    the contracting path.
 
-    With an encoder from keras.applications, the sites are the layers of the encoder under their own names, then
-    `bottleneck`, `skipN` for each resolution at which the encoder has features (few encoders have features at full
-    resolution), the sites of the decoder, and `head`. Plan `"paper"` is then 0.5 at `bottleneck`. The encoder's
-    own dropout is left out. Images have values in [0, 1], as for all models; the preprocessing of the encoder is
-    part of the model. The encoder determines the smallest possible size of an image, such as 75 for Inception.
+    With an encoder from keras.applications, the sites are the layers of the encoder under their own names,
+    `bottleneck`, one `skipN` for each resolution at which the encoder has features, the sites of the decoder, and
+    `head`. Few encoders have features at full resolution. Plan `"paper"` is then 0.5 at `bottleneck`. The
+    encoder's own dropout is left out. Images have values in [0, 1], as for all models; the preprocessing of the
+    encoder is part of the model. The encoder determines the smallest possible size of an image, such as 75 for
+    Inception.
 
     Args:
         input_shape: `(height, width, channels)`; height and width may be any numbers, or None.
@@ -70,7 +71,7 @@ def unet(
         `(batch, height, width, num_classes)`, float32 logits.
 
     Raises:
-        ValueError: For an option outside its range, and for a plan that does not fit, see `build_model`.
+        ValueError: For an option outside its range, or a plan that does not fit the model (see `build_model`).
 
     Reference:
         Ronneberger et al., "U-Net: Convolutional Networks for Biomedical Image Segmentation", 2015,

@@ -30,13 +30,14 @@ def unet_plus_plus(
 ) -> keras.Model:
     """U-Net++: a U-Net whose skips contain the decoders of all shallower U-Nets, with dense connections.
 
-    The paper calls its nodes `X^{i,j}` (level `i` from 0, column `j`). Here the nodes of column 0 are the encoder,
-    `encoder1` to `encoder4` and `bottleneck`; the others are `node1_1`, ..., by level (from 1) and column.
+    The paper calls its nodes `X^{i,j}` (level `i` from 0, column `j`). Here the nodes of column 0 are the encoder
+    (`encoder1` to `encoder4` and `bottleneck`). The other nodes are named by level (from 1) and column, such as
+    `node1_1`.
 
-    Sites: `encoder1_conv1`, `encoder1_conv2`, `encoder1_pool`, ..., `bottleneck_conv1`, `bottleneck_conv2`, then
-    for each node `node1_1_up`, `node1_1_conv1`, `node1_1_conv2`, column by column, and `head`.
-    Plan `"paper"`: 0.5 at the end of the deepest encoder stage and of the bottleneck, as in the U-Net, because the
-    paper mentions no dropout.
+    Sites: `encoder1_conv1`, `encoder1_conv2`, `encoder1_pool`, ..., `bottleneck_conv1`, `bottleneck_conv2`; then,
+    column by column, `node1_1_up`, `node1_1_conv1` and `node1_1_conv2` for each node; and `head`. Plan `"paper"`:
+    0.5 at the end of the deepest encoder stage and of the bottleneck, as in the U-Net, because the paper mentions
+    no dropout.
 
     Differs from the paper: there is no deep supervision; the logits are those of the last node of level 1.
 
@@ -56,7 +57,7 @@ def unet_plus_plus(
         `(batch, height, width, num_classes)`, float32 logits.
 
     Raises:
-        ValueError: For an option outside its range, and for a plan that does not fit, see `build_model`.
+        ValueError: For an option outside its range, or a plan that does not fit the model (see `build_model`).
 
     Reference:
         Zhou et al., "UNet++: A Nested U-Net Architecture for Medical Image Segmentation", 2018, arXiv:1807.10165.

@@ -37,7 +37,8 @@ def vgg16(
         input_shape: `(height, width, channels)`; height and width may be None unless `head="imagenet"`.
         num_classes: Int, number of logits; 1 for a single logit.
         dropout: The plan, see `build_model`.
-        filters: Int, channels of the first stage; each further stage has twice as many, up to eight times.
+        filters: Int, channels of the first stage; each stage has twice as many as the one before it, up to eight
+            times `filters`.
         convs: Tuple of ints, convolutions of each stage.
         head: `"cifar"`: global average pooling and one dense layer of `8 * filters` units; `"imagenet"`: two dense
             layers of 4096 units on the flattened map.
@@ -51,7 +52,7 @@ def vgg16(
         `(batch, num_classes)`, float32 logits; without the top `(batch, height, width, channels)`.
 
     Raises:
-        ValueError: For an option outside its range, and for a plan that does not fit, see `build_model`.
+        ValueError: For an option outside its range, or a plan that does not fit the model (see `build_model`).
 
     Reference:
         Simonyan and Zisserman, "Very Deep Convolutional Networks for Large-Scale Image Recognition", 2015,

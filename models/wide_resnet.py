@@ -53,7 +53,7 @@ def wide_resnet_28_10(
         `(batch, num_classes)`, float32 logits; without the top `(batch, height, width, channels)`.
 
     Raises:
-        ValueError: For an option outside its range, and for a plan that does not fit, see `build_model`.
+        ValueError: For an option outside its range, or a plan that does not fit the model (see `build_model`).
 
     Reference:
         Zagoruyko and Komodakis, "Wide Residual Networks", 2016, arXiv:1605.07146.

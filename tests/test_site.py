@@ -66,6 +66,14 @@ def test_every_page_is_in_the_navigation():
     assert written <= listed
 
 
+@pytest.mark.parametrize("page", ["index.md", "tutorials/index.md", "coming-from/index.md", "api/index.md"])
+def test_the_navigation_has_its_options_before_its_pages(page):
+    """Sphinx takes an option behind an empty line for the name of a page."""
+    for block in re.findall(r"```\{toctree\}\n(.*?)```", (DOCS / page).read_text(), re.S):
+        pages = block.strip().partition("\n\n")[2]
+        assert not re.search("^:", pages, re.M), block
+
+
 def anchors(page: Path) -> set[str]:
     """The anchors of the headings of a page, as code hosts and the site make them."""
     text = re.sub(r"```.*?```", "", page.read_text(), flags=re.S)

@@ -136,8 +136,8 @@ class MLflowLogger(keras.callbacks.Callback):
         params: Dict of settings to log at the start, or None.
         images: Inputs to measure the dropped fractions with; None for random ones.
         name: Str, the name of the MLflow run; None for a name that MLflow generates.
-        id_file: Path of a file that stores the id of the MLflow run, so that training continues this run after a
-            resume, unless MLflow no longer has it; None to start a new run each time.
+        id_file: Path of a file that stores the id of the MLflow run. Resumed training continues this run if MLflow
+            still has it. None starts a new run each time.
 
     Raises:
         ImportError: If the package is missing.

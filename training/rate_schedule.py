@@ -25,15 +25,15 @@ class RateSchedule(keras.callbacks.Callback):
     the last step.
 
     Args:
-        schedules: Dict from patterns to rate schedules. A pattern is the name of a site or of a dropout layer as
-            `models.list_sites` prints it, `"inner/head"` in a nested model, or an fnmatch pattern of these names.
-            If several patterns match a layer, the last one wins. A rate schedule is a function, a number, or text
-            such as `"linear:0.0,0.3"`; None does not change the rates of the layers.
+        schedules: Dict from patterns to rate schedules. A pattern is the name of a site or of a dropout layer, as
+            `models.list_sites` prints it (in a nested model, `"inner/head"`), or an fnmatch pattern of these
+            names. If several patterns match a layer, the last one wins. A rate schedule is a function, a number,
+            or text such as `"linear:0.0,0.3"`; None does not change the rates of the layers.
 
     Raises:
-        ValueError: If `schedules` is not such a dict; and before the first step, if a pattern matches no layer, or
-            a layer whose rate cannot change (such as Keras' own), or if a rate schedule gives a rate outside [0,
-            1).
+        ValueError: If `schedules` is not such a dict. Before the first step: if a pattern matches no layer, if the
+            rate of a matched layer cannot change (such as that of Keras' own layers), or if a rate schedule gives
+            a rate outside [0, 1).
 
     Example:
     >>> from dropzoo import models, training

@@ -19,7 +19,7 @@ def get_schedule(spec: Schedule | float | str) -> Schedule:
 
     Args:
         spec: A function, which is returned as it is; a number, which means `constant`; or text such as
-            `"name:value,option=value"`, where the name is that of a rate schedule here.
+            `"name:value,option=value"`, where `name` is a rate schedule of dropzoo, such as `late`.
 
     Returns:
         A function from progress, a float from 0 to 1, to a rate.
@@ -108,7 +108,8 @@ def step(rates: Mapping[float, float]) -> Schedule:
     `step({0.0: 0.1, 0.5: 0.3})` is 0.1 in the first half of the run and 0.3 in the second.
 
     Args:
-        rates: Dict from the progress at which a rate begins, a float in [0, 1), to that rate. It needs a key 0.
+        rates: Dict from progress to rates. A key is a float in [0, 1): the progress at which its rate begins. One
+            key must be 0.
 
     Raises:
         ValueError: If `rates` is not such a dict.

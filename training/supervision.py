@@ -97,7 +97,7 @@ class DeepSupervision(keras.Model):
         return super().compute_metrics(x, y, logits, sample_weight)
 
     def save(self, *args: Any, **kwargs: Any) -> Any:
-        """Saves `model` without the additional convolutions, so that the files of callbacks can be loaded."""
+        """Saves `model` without the additional convolutions, so that files from callbacks load as usual."""
         return self.original.save(*args, **kwargs)
 
     def export(self, *args: Any, **kwargs: Any) -> Any:

@@ -48,19 +48,19 @@ class Trainer:
     - Other floats are a regression.
 
     Masks get `DiceCrossEntropy`. `fit` prints the loss and the reason; if the targets are ambiguous, it raises an
-    error. With these losses, and with others that only take class labels, a label that does not fit raises an
+    error. With these losses, and with others that take only class labels, a label that does not fit raises an
     error. With a custom loss, targets may be anything, as in Keras' `fit`.
 
     Args:
         model: A built or unbuilt `keras.Model`. Freeze layers before you make the trainer. Losses and metrics get
             the unchanged outputs of the model.
-        optimizer: As for `compile`. None means the optimizer of a compiled model, or else Adam.
+        optimizer: As for `compile`. None means the optimizer of a compiled model, otherwise Adam.
         loss: As for `compile`: one loss, or a list or dict of losses for the outputs. dropzoo's models return
             logits, but a loss name such as `"sparse_categorical_crossentropy"` expects probabilities, so pass loss
             objects with `from_logits=True`. If the graph of the model shows a mismatch, a warning is raised. None
             means the loss that the model was compiled with, or a default; `[]` means only those that the model
             adds (`add_loss`).
-        metrics: As for `compile`; Keras resolves names. None means those of a compiled model, or else the usual
+        metrics: As for `compile`; Keras resolves names. None means those of a compiled model, otherwise the usual
             ones for the loss: accuracy, the mean IoU of masks, the mean absolute error of a regression, and none
             for a custom loss. `[]` means none.
         strategy: A `tf.distribute.MirroredStrategy` or `MultiWorkerMirroredStrategy` under whose scope the model
@@ -80,7 +80,7 @@ class Trainer:
             last good checkpoint, and then raises the error.
         r_drop: Float, 0 or more. The weight alpha of R-Drop (Liang et al., 2021, arXiv:2106.14448), which passes
             each batch through the model twice and penalises differences between the two predictions. It needs a
-            model with one output, in logits.
+            model with one output, which must be logits.
         loss_weights: As for `compile`. The weights of several outputs, for example of auxiliary losses.
         prefetch_to: Str or None. A device, for example `"GPU:0"`, to which the next batches are copied while a
             step runs. It cannot be used with a strategy.
@@ -88,8 +88,8 @@ class Trainer:
             `"regression"`; for several outputs a list, or a dict by their names.
         weighted_metrics: As for `compile`.
         input_range: The values of a black and of a white pixel in the training images, such as `(0, 255)`. None
-            means the range of `load_data`, or the one that the first batches show. It is stored in the model and
-            in its `.keras` file, so that exports and servers scale images to this range.
+            means the range of `load_data` or, for other data, the one that the first batches show. It is stored in
+            the model and in its `.keras` file, so that exports and servers scale images to this range.
         mixup: Float, 0 or more. Trains classifiers on weighted means of two images, and on the labels of both,
             with weights from Beta(mixup, mixup) (Zhang et al., 2017, arXiv:1710.09412); 0.2 is usual. It works
             with any loss. Training metrics use the label with the larger weight.
@@ -198,8 +198,9 @@ class Trainer:
             validation_data: Data of the same forms, which are evaluated after each epoch, or None.
             epochs: Int. The total number of epochs.
             callbacks: A Keras callback, a list of callbacks, or None.
-            checkpoint_dir: Folder for a checkpoint after each epoch, or None. The newest three checkpoints stay,
-                and the one with the lowest validation loss (or training loss). All workers share one folder.
+            checkpoint_dir: Folder for a checkpoint after each epoch, or None. It keeps the three newest
+                checkpoints, and the one with the lowest validation loss (or training loss). All workers share one
+                folder.
             checkpoint_every: Int above 0 or None. If it is given, checkpoints are also written within an epoch,
                 one after every `checkpoint_every` steps.
             class_weight: Dict from labels to weights, or None. Other labels have the weight 1. In masks, each
@@ -208,10 +209,9 @@ class Trainer:
             x: Arrays of inputs, instead of `train`, as in Keras' `fit`.
             y: Arrays of targets, with `x`.
             sample_weight: Arrays of weights, with `x`.
-            batch_size: Int above 0 or None. The size of the batches that are cut from arrays; None means 32, or
-                as many rows as make `steps_per_epoch` batches.
-            shuffle: Bool. Whether each epoch has its own order of the rows of arrays, or of the batches of a
-                `PyDataset`.
+            batch_size: Int above 0 or None. The size of the batches that are cut from arrays. None means 32 or, if
+                `steps_per_epoch` is given, the size that gives this number of batches.
+            shuffle: Bool. Whether each epoch shuffles the rows of arrays, or the batches of a `PyDataset`.
             steps_per_epoch: Int above 0 or None. The number of batches of an epoch; None means all batches of the
                 data. A generator needs it. If it is given, an epoch begins where the previous one ended, except
                 for an object with `at_epoch`.
@@ -298,7 +298,7 @@ class Trainer:
 
     @property
     def input_range(self) -> tuple[float, float] | None:
-        """The values of a black and of a white pixel in the training images, or None while they are not known."""
+        """The values of a black and of a white pixel in the training images; None until they are known."""
         return self._images.range
 
     def evaluate(
@@ -308,8 +308,8 @@ class Trainer:
 
         Args:
             dataset: Data in one of the forms that `fit` takes.
-            batch_size: Int above 0 or None. The size of the batches that are cut from arrays; None means 32, or
-                as many rows as make `steps` batches.
+            batch_size: Int above 0 or None. The size of the batches that are cut from arrays. None means 32 or, if
+                `steps` is given, the size that gives this number of batches.
             steps: Int above 0 or None. The number of batches to evaluate; None for all.
 
         Returns:

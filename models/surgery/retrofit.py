@@ -33,8 +33,9 @@ def retrofit(model: keras.Model, plan: dict[Key, Any] | str, share_weights: bool
         model: A Functional or Sequential model, built. It may have models inside it to any depth, shared layers,
             and several inputs and outputs. If a layer is called several times, each call is a separate site. A
             nested model that is called several times has the same dropout in all calls.
-        plan: The name of a plan of `list_plans()`, or a dict that maps keys to specs: what `layers.get` takes,
-            None, or `ramp(...)`. If several keys match a site, the last one wins. A key is one of these:
+        plan: The name of a plan of `list_plans()`, or a dict that maps keys to specs. A spec is anything that
+            `layers.get` takes, None, or `ramp(...)`. If several keys match a site, the last one wins. A key is one
+            of these:
 
             - `"name"` or `"pattern*"`: sites by their name, see `list_sites`. The name of the dropout layer at a
               site also works, and so does the name of a nested model whose output is the site. A name is matched
@@ -47,7 +48,8 @@ def retrofit(model: keras.Model, plan: dict[Key, Any] | str, share_weights: bool
               `<name>_conv` or `<name>_dense`, and its activation gets the name `<name>`.
             - `"enc->join"`: the output of `enc`, but only as an input of `join`, such as a skip connection. Other
               layers that read `enc` are not affected. Both names may be patterns, as in `"enc*->join*"`.
-            - `"inside:encoder"`: all sites in a nested model; `"inside:encoder after:Conv2D"`: some of them.
+            - `"inside:encoder"`: all sites in a nested model; `"inside:encoder after:Conv2D"`: only those that the
+              second key matches.
             - A function that takes a `Site` and returns a bool: the sites for which it returns True.
         share_weights: Bool. If True, the copy uses the layers of the original, so that training one model trains
             both.

@@ -39,9 +39,10 @@ class Calibration:
             set). Empty for one pass without dropout.
         guarantees: Dict of `Guarantee` by name.
         facts: `Facts` of the predictor that the calibration was made for.
-        figures: Dict of the figures on the images that the temperature and the sites were fitted on: `"one_pass"`
-            and `"samples"` without the temperature, and `"one_pass_temperature"` and `"samples_temperature"` with
-            it; those that do not exist are left out. Each is a dict of `"nll"`, `"ece"` and `"accuracy"`.
+        figures: Dict of the figures (NLL, ECE and accuracy) on the images to which the temperature and the sites
+            were fitted: `"one_pass"` and `"samples"` without the temperature, and `"one_pass_temperature"` and
+            `"samples_temperature"` with it; those that do not exist are left out. Each is a dict of `"nll"`,
+            `"ece"` and `"accuracy"`.
         n: Int, the number of held-out images.
         data: Str, the name of the held-out data.
         date: Str, when it was fitted, in UTC.
@@ -86,13 +87,14 @@ class Calibration:
         Args:
             out: The statistics of samples after `temper`, as tensors or arrays by name: `mean` and, for intervals,
                 `variance`.
-            image: The facts about the whole image, if `out` is a part of it; None if `out` is all of it.
+            image: A `WholeImage`, which describes the whole image, if `out` covers only a part of it. None if
+                `out` covers all of it.
 
         Returns:
             `out` with more entries. `set`: bool `(batch, classes)`, the classes that may be true. `outer` and
-            `inner`: bool, of the shape of `mean`, a mask for each class; the mask of a class that the guarantee
-            leaves out is empty. `defer`: bool `(batch,)`, whether to ask a human. `lower` and `upper`: float32, of
-            the shape of `mean`.
+            `inner`: bool, of the shape of `mean`, a mask for each class, which is empty for a class without a
+            guarantee. `defer`: bool `(batch,)`, whether to ask a human. `lower` and `upper`: float32, of the shape
+            of `mean`.
         """
         mean = plain = tf.convert_to_tensor(out["mean"], tf.float32)
         if mean.shape.rank == 1 and self.facts.task != "regression":

@@ -75,8 +75,8 @@ def export_model(
       according to their EXIF data, and converts files to the model's range, channels (1, 3 or 4) and size; a
       16-bit PNG file keeps its 16 bits. It returns the same outputs as `serving_default`; masks have the model's
       size, even with `resize`. If the model takes any size, all images of a batch must have the same size. If a
-      model has several inputs, the image input `photo` is called `photo_bytes` in this signature, and the other
-      inputs are the same as in the other signatures.
+      model has several inputs, each image input gets the ending `_bytes` in this signature (`photo` becomes
+      `photo_bytes`), and the other inputs keep their names.
 
     With a `calibration`, `predict_mc` returns calibrated outputs under the same names, and also the answers of the
     guarantees: `set` and `defer` for classes, `outer`, `inner` and `defer` for masks, `lower` and `upper` for
@@ -91,9 +91,9 @@ def export_model(
 
     The other formats are files for runtimes that do not need TensorFlow: `"onnx"` for ONNX Runtime, `"litert"` for
     phones, `"openvino"` for Intel processors (two files, `.xml` and `.bin`). The answers have the same names, and
-    the files draw exactly the same masks. Before a file is written, it is tested: its runtime must give the same
-    answers as TensorFlow for random images. The file also contains `info.json`, `model_card.json` and
-    `calibration.json`. The guide on serving shows how to run each format.
+    the files draw exactly the same dropout masks. A file is tested before it appears at `path`: its runtime must
+    give the same answers as TensorFlow for random images. The file also contains `info.json`, `model_card.json`
+    and `calibration.json`. The guide on serving shows how to run each format.
 
     `assets.extra` of a SavedModel holds `model.keras` (for an ensemble `member1.keras` and so on);
     `calibration.json`, if there is one; `info.json`, with the task, the class names, the number of samples, and
@@ -107,21 +107,22 @@ def export_model(
             file, `NAME.onnx`, `NAME.tflite` or `NAME.xml`. It is written completely or not at all.
         num_samples: Int, the number of Monte-Carlo samples. 0 leaves `predict_mc` out.
         calibration: A `Calibration` that `calibrate` fitted for this model or ensemble, or None. It sets the
-            number of samples, the sampling and the sites. An `Ensemble` with a calibration keeps its own.
+            number of samples, the sampling and the sites. An `Ensemble` that has a calibration is exported with
+            it: then pass None.
         image_dtype: Dtype of the images in a request: `"float32"` for pixels in the range that the model takes;
             `"uint8"` or `"uint16"` for pixels as files store them, which are scaled inside. If the model itself
             takes integers, pass its own dtype.
         input_range: `(low, high)`, the values of a black and of a white pixel that the model takes, such as
-            `(0, 255)`; or a dict of such pairs by the name of the input. None takes the range of the images that
-            the model was trained on with `Trainer`, or else the range that its first layers imply (such as
-            `Rescaling`), or else (0, 1), which the model card then marks as assumed.
+            `(0, 255)`; or a dict of such pairs by the name of the input. None means: first, the range of the
+            images that the model was trained on with `Trainer`; then, the range that its first layers imply (such
+            as `Rescaling`); otherwise (0, 1), which the model card marks as assumed.
         resize: Int or `(height, width)`. Images of any size are resized to this size, and masks are resized back.
         sampling: As for `MonteCarlo`. With `"fixed"` all images have the same masks.
         seed: Int in [0, 2**32), the seed of the masks.
         task: The meaning of each output, as for `MonteCarlo`.
-        from_logits: Whether each output is logits, as for `MonteCarlo`. With None, the model's graph decides, or
-            its outputs for random images, or the loss of a compiled model; otherwise, an error asks for this
-            argument.
+        from_logits: Whether each output is logits, as for `MonteCarlo`. None means: first, the graph of the model
+            decides; then, its outputs for random images; then, the loss of a compiled model. Otherwise, an error
+            asks for this argument.
         class_names: List of the names of the classes, labels or values, for `info.json`; for several outputs a
             dict of lists by output.
         card: Dict of the sections of the model card that the export cannot know: `data`, `metrics`, `calibration`,
@@ -129,15 +130,15 @@ def export_model(
             export fills in the section of that name itself.
         overwrite: Bool, whether to replace the export at `path` once the new one is complete. If there is an
             error, the old export stays in place. For a SavedModel, `path` must be `NAME/VERSION`, and a folder
-            that holds no export is refused. The folder is replaced by two renames: if the process is killed
-            between them, both exports stay next to `path`, the old one as `.VERSION-CODE-unfinished-old`. A file
-            of another format is replaced in a single step. OpenVINO has two files: if the process is killed
-            between them, `NAME.xml` is missing.
+            that holds no export is refused. The folder is replaced by two renames. If the process is killed
+            between them, nothing is at `path`, but both exports are in the same parent folder, the old one as
+            `.VERSION-CODE-unfinished-old`. A file of another format is replaced in a single step. OpenVINO has two
+            files: if the process is killed between them, `NAME.xml` is missing.
         format: `"saved_model"`, `"onnx"`, `"litert"` or `"openvino"`. The last three need an extra of the same
             name: `pip install '.[onnx]'`.
-        precision: `"float32"`, or for a file `"float16"`, which stores the weights in half the bytes; masks and
-            arithmetic stay in 32 bits. `"int8"` quantises a model for LiteRT, with num_samples=0. A calibration
-            requires `"float32"`.
+        precision: `"float32"`; or, for all formats except SavedModel, `"float16"`, which stores the weights in
+            half the bytes. Dropout masks and arithmetic stay in 32 bits. `"int8"` quantises a model for LiteRT,
+            with num_samples=0. A calibration requires `"float32"`.
         examples: Some typical inputs, in the form of requests, which determine the ranges of the integers for
             `"int8"`.
 

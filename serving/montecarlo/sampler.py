@@ -32,12 +32,13 @@ class MonteCarlo:
     of the model, including its seeds, does not change.
 
     Every layer in training mode is sampled. The sampler itself draws the masks of the dropout layers of this
-    package and of Keras. All other layers are sampled by plain passes: the layer runs in training mode once for
-    each sample, while batch normalisation and image augmentation stay in inference mode. Examples are dropout
-    inside recurrent layers, a custom drop path, and `tf.nn.dropout` in a lambda. The masks of such a layer depend
-    on the place in the batch and not on the image, so `sampling` has no effect on them, and samples are not folded
-    into larger batches. If a layer draws without a Keras seed generator, its draws differ from call to call, and a
-    warning names it. `cut()` lists the layers that are sampled by plain passes, with the reasons.
+    package and of Keras. Any other layer that draws random numbers is sampled by plain passes: it runs in training
+    mode once for each sample, while batch normalisation and image augmentation inside it stay in inference mode.
+    Examples are dropout inside recurrent layers, a custom drop path, and `tf.nn.dropout` in a lambda. The masks of
+    such a layer depend on the place in the batch and not on the image, so `sampling` has no effect on them, and
+    samples are not folded into larger batches. If a layer draws without a Keras seed generator, its draws differ
+    from call to call, and a warning names it. `cut()` lists the layers that are sampled by plain passes, with the
+    reasons.
 
     Let `p_t` be the probabilities of sample `t` of T. Then
     `mean = avg p_t`, `variance = avg p_t**2 - mean**2` (divided by T, since balanced samples are not independent),
@@ -72,8 +73,9 @@ class MonteCarlo:
         memory_budget: Int, bytes of activations that `fold="auto"` may use; a single sample may need more. On a
             CPU, budgets well above 32 MiB are slower, because activations no longer fit in the cache.
         tolerance: Float of at least 0, for `num_samples="auto"`. An image has enough samples when the standard
-            error of its mean (its root mean square over classes and pixels) is at most `tolerance`. For regression
-            it is in the unit of the output. A dict gives it for each output by name. Defaults to 0.01.
+            error of its mean, as a root mean square over classes and pixels, is at most `tolerance`. For
+            regression, `tolerance` is in the unit of the output. A dict gives it for each output by name. Defaults
+            to 0.01.
         max_samples: Int, the largest number of samples for `num_samples="auto"`. Samples are taken in groups of 8,
             so a number above 8 is rounded down to a multiple of 8. Defaults to 128.
         return_samples: Bool, whether to return the probabilities of each sample too.
@@ -85,10 +87,10 @@ class MonteCarlo:
             a regression or multi-label; any other output is `"multi_class"`. An output that ends in a softmax or a
             sigmoid is not taken for a regression, whatever its loss.
         from_logits: Bool, whether the output is logits; for several outputs also a dict by name or a list in
-            order. By default, this is read off the graph of the model. If the graph does not show it, the values
-            of the first batch decide: probabilities of classes sum to 1 at every position, and logits lie clearly
-            outside [0, 1]. If the values could be either, the loss of a compiled model decides. Otherwise, an
-            error asks for this argument.
+            order. By default, the graph of the model decides. If the graph does not show it, the values of the
+            first batch decide: probabilities of classes sum to 1 at every position, and logits lie clearly outside
+            [0, 1]. If the values could be either, the loss of a compiled model decides. Otherwise, an error asks
+            for this argument.
         calibration: A `Calibration` that `calibrate` fitted for this model. It sets the number of samples, the
             sampling, the sites that drop, their rates, and the temperature of each sample, and adds the answers of
             its guarantees, such as `set` and `defer`; see `Calibration.apply`.
@@ -102,8 +104,8 @@ class MonteCarlo:
         A dict of float32 tensors: `mean` and `variance`, `(batch, ..., classes)`; except for regression also
         `predictive_entropy` and `mutual_information`, `(batch, ...)`. With `return_samples` also `samples`,
         `(batch, T, ..., classes)`. With `num_samples="auto"` also `num_samples`, int32 `(batch,)`. For several
-        outputs, a dict of such dicts by name: `out["prob"]["mean"]`. The names are the keys of the model's
-        outputs, or else `model.output_names`.
+        outputs, a dict of such dicts by name: `out["prob"]["mean"]`. The names are the keys of the model's outputs
+        if these are a dict, otherwise `model.output_names`.
 
     Raises:
         ValueError: If an argument is invalid, the model has no random layer, a pattern matches no site, an output
@@ -234,7 +236,8 @@ class MonteCarlo:
         Args:
             images: Tensors of one batch, as Keras takes them.
             seed: Int64 scalar tensor, in [0, 2**32).
-            plain: Bool, whether to leave out operations that only XLA can run.
+            plain: Bool, whether to use only operations that run without XLA. It has nothing to do with plain
+                passes.
 
         Raises:
             ValueError: If a dropout layer draws one mask for the whole batch, and `fold` is an int above 1; or if
@@ -251,10 +254,10 @@ class MonteCarlo:
         return self._graph.statistics(flat, seed, plain)
 
     def draw(self, stream: str, rows: tf.Tensor, sample: tf.Tensor) -> Draw:
-        """Returns the draws of one stream with this object's seed, without operations that only XLA can run.
+        """Returns the source of the random numbers of one stream, for this object's seed. It needs no XLA.
 
         Args:
-            stream: Str, the name of the stream.
+            stream: Str, the name of the stream: the source of random numbers of one dropout layer.
             rows: uint32 tensor, the keys of the rows.
             sample: Int32 tensor, the number of the sample; a scalar, or `(rows, 1)`.
         """
@@ -265,7 +268,7 @@ class MonteCarlo:
 
         All masks are drawn twice. Then each site in turn uses its masks from the second draw, while the other
         sites use those from the first. This takes `sites + 2` times as many samples as a call. With 100 samples or
-        more, the average over several images is accurate to about 0.02.
+        more, the share of a site, averaged over several images, is accurate to about 0.02.
 
         Args:
             images: The inputs, as Keras takes them.

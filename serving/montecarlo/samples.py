@@ -69,7 +69,8 @@ class SampleGraph:
         Args:
             flat: The inputs of the model, in order.
             seed: Int64 scalar tensor, in [0, 2**32).
-            plain: Bool, whether to leave out operations that only XLA can run.
+            plain: Bool, whether to use only operations that run without XLA. It has nothing to do with plain
+                passes.
 
         Raises:
             ValueError: If a dropout layer draws one mask for the whole batch, and `fold` is an int above 1.

@@ -38,23 +38,24 @@ def predict_tiled(
     If an axis of the image is shorter than the tile, the tiles are as short as the image; or, if the model only
     takes one size, the image is extended to that size by mirroring it at its end.
 
-    Where two tiles overlap, their answers are blended with squared-cosine weights, which change in the middle half
-    of the overlap. In the quarter of the overlap next to its own edge, a tile has no weight, because it does not
-    see beyond this edge. So the answer is the same as for the whole image, if three conditions hold:
+    Where two tiles overlap, their answers are blended. In the quarter of the overlap next to its own edge, a tile
+    has the weight 0, because it does not see beyond this edge, and the other tile has the weight 1. In the middle
+    half of the overlap, the weights change along a squared cosine. The answer is the same as for the whole image
+    if three conditions hold:
 
     - Each output pixel depends on at most `overlap // 4` pixels to each side.
     - The masks do not depend on the position, as with `SpatialDropout2D`. Masks of single units, as with
-      `Dropout`, repeat in each tile.
-    - If the model reduces the size of its maps by a factor, this factor divides `tile - overlap` and, for the last
-      tiles, `size - tile`, so that the reduced maps of all tiles lie on the same grid.
+      `Dropout`, do depend on it: they repeat in each tile.
+    - The maps of all tiles lie on the same grid. For a model that reduces the size of its maps by a factor, this
+      factor must divide `tile - overlap` and, because of the last tiles, the size of the image minus `tile`.
 
     Let `w_i` be the weights of the tiles at a pixel; they sum to one. Then `mean = sum w_i mean_i`. The mean
     square and the mean entropy of the samples are averaged in the same way, and the variance and the mutual
     information follow from these. Disagreement between tiles therefore counts as uncertainty.
 
     Args:
-        mc: A `MonteCarlo` with `sampling="fixed"` and a number of samples, or an `Ensemble` or
-            `TestTimeAugmentation`, which have no masks. The output of its model has the height and width of the
+        mc: A `MonteCarlo` with `sampling="fixed"` and a fixed number of samples (not `"auto"`), or an `Ensemble`
+            or `TestTimeAugmentation`, which draw no masks. The output of its model has the height and width of the
             images.
         image: Floating point array `(height, width, channels)`, a volume `(depth, height, width, channels)` or a
             signal `(length, channels)`. It is read tile by tile, and may be a memory map. For a model of several

@@ -148,6 +148,7 @@ def test_models_say_what_they_mean(folder, units, flat, loss, said, task):
     assert out["variance"].shape == out["mean"].shape
 
 
+@pytest.mark.costly(keep=2)
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("samples", [0, 2])
 def test_exports_of_labels_and_values(folder, task, samples):

@@ -133,7 +133,7 @@ def class_folders(root: Path, split: str = "") -> Path:
 SCENES = ",".join(training.load_data("digit_scenes", limit=2).info.class_names)
 
 
-@pytest.mark.costly(keep=3)
+@pytest.mark.costly(keep=1)
 @pytest.mark.parametrize(
     "data, settings, other",
     [

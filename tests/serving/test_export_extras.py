@@ -52,6 +52,7 @@ def test_masks_come_back_in_the_size_of_the_image(tmp_path):
     np.testing.assert_array_equal(out["classes"], tf.argmax(out["probabilities"], -1))
 
 
+@pytest.mark.costly(keep=2)
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("image_dtype", ["float32", "uint8"])
 def test_encoded_images_are_answered_as_their_pixels(image_dtype, channels, tmp_path):

@@ -27,6 +27,7 @@ def exported(request, tmp_path_factory):
     return task, model, serving.MonteCarlo(model, 5, task=task), path
 
 
+@pytest.mark.costly(keep=2)
 def test_signatures_follow_the_task(exported):
     task, model, sampler, path = exported
     signatures, x = tf.saved_model.load(str(path)).signatures, images()

@@ -52,7 +52,7 @@ WAYS = {
 }
 
 
-@pytest.mark.costly(keep=3)
+@pytest.mark.costly(keep=2)
 @pytest.mark.covering("name", "sampling", "way")
 @pytest.mark.parametrize(
     ("name", "way"),

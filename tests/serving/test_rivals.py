@@ -69,6 +69,7 @@ def check(out, outputs, task):
         np.testing.assert_allclose(out[name], value, atol=1e-5, err_msg=name)
 
 
+@pytest.mark.costly(keep=2)
 @pytest.mark.covering("task", "build")
 @pytest.mark.parametrize("build", [cnn, unet])
 @pytest.mark.parametrize("task", TASKS)
@@ -157,6 +158,7 @@ def test_augmentation(build, name):
         check(serving.TestTimeAugmentation(model, ("identity", name))(x), np.stack(seen), "multi_class")
 
 
+@pytest.mark.costly(keep=2)
 @pytest.mark.parametrize("task", TASKS)
 def test_augmentation_by_task(task):
     model, x = unet(TASKS[task][0]), images(2, (6, 8))

@@ -94,6 +94,7 @@ def embedded(dtype):
     return keras.Model(ids, kl.Dense(3)(h))
 
 
+@pytest.mark.costly(keep=2)
 @pytest.mark.parametrize("dtype", ["int64", "uint8", "string", "bool"])
 def test_dtypes(dtype):
     keras.utils.set_random_seed(0)

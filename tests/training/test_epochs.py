@@ -60,6 +60,7 @@ def test_an_epoch_can_be_resumed(load, augment):
     assert len(whole) == 41
 
 
+@pytest.mark.costly(keep=0)
 def test_cache_changes_nothing(load):
     assert_equal(arrays(load(augment=True, cache=False).train), arrays(load(augment=True).train))
 

@@ -280,6 +280,7 @@ def test_an_error_in_a_batch_is_told():
             Trainer(one(), "sgd", CROSS_ENTROPY, []).fit(Broken(workers=workers), verbose=0)
 
 
+@pytest.mark.costly(keep=2)
 @pytest.mark.parametrize(
     "validation, steps",
     [

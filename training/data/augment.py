@@ -40,8 +40,8 @@ class Augment:
         contrast: Float in [0, 1]. The distance to the mean of the channel grows or shrinks by this fraction.
         saturation: Float in [0, 1]. The distance to the grey image grows or shrinks by this fraction; RGB only.
         elastic: Float in [0, 100], pixels. Bends images and masks: a grid of 3 x 3 points is displaced with this
-            standard deviation, and the displacements in between are interpolated smoothly. This suits tissue and
-            cells, if images are few.
+            standard deviation, and the displacements in between are interpolated smoothly. This suits images of
+            tissue and cells, if you have few of them.
         gamma: Float in [0, 2]. Raises images to the power of `exp(u)`, where `u` is uniform. This simulates
             another exposure.
         noise: Float in [0, 1]. Adds normal noise with a random standard deviation from 0 to this value.
@@ -134,7 +134,8 @@ class Augment:
             image: Float32 tensor `(height, width, channels)` in [0, 1].
             label: Mask `(height, width)`, which moves with the image; a label of another rank stays as it is.
             seed: Two ints. Equal seeds give equal results.
-            ignore_class: Int or None. The label of pixels that are not foreground, such as 255.
+            ignore_class: Int or None. A label, such as 255, whose pixels are not foreground, like those of class
+                0.
 
         Returns:
             The new image and label.
@@ -156,7 +157,8 @@ class Augment:
             images: Float32 tensor `(batch, height, width, channels)` in [0, 1].
             labels: Masks `(batch, height, width)`, which move with the images, or labels of another rank.
             draws: Float32 tensor `(batch, NUM_DRAWS)`, uniform in [-1, 1).
-            ignore_class: Int or None. The label of pixels that are not foreground.
+            ignore_class: Int or None. A label, such as 255, whose pixels are not foreground, like those of class
+                0.
 
         Returns:
             The new images and labels.

@@ -34,9 +34,10 @@ def corrupt(images: tf.Tensor | np.ndarray, name: str, severity: int, seed: int 
     - `blur` convolves with a Gaussian whose standard deviation is 0.16 to 0.6 times the square root of the shorter
       side.
     - `contrast` keeps 75 to 10 % of the difference of each pixel from the mean of its channel.
-    - `brightness` adds 0.1 to 0.5 to dark images and subtracts it from bright ones.
+    - `brightness` makes dark images brighter and bright images darker, by 0.1 to 0.5.
     - `occlusion` puts a grey square on the image; its sides are 20 to 70 % of the image's shorter side.
-    - `missing_patches` sets 10 to 60 % of the patches of a grid, about eight along the shorter side, to 0.
+    - `missing_patches` divides the image into patches, about eight along the shorter side, and sets 10 to 60 % of
+      the patches to 0.
 
     This is not CIFAR-C or ImageNet-C (Hendrycks and Dietterich, 2019, arXiv:1903.12261): the corruptions and their
     strengths differ, and there is no JPEG. Use results on these images to compare models with each other, but not
@@ -44,7 +45,8 @@ def corrupt(images: tf.Tensor | np.ndarray, name: str, severity: int, seed: int 
 
     Random draws depend only on the seed and on the pixels of the image, so the same image is corrupted in the
     same way in any batch, order, process or graph. A higher severity changes an image at least as much as a lower
-    one: the noise is scaled, and squares and lost patches grow around the same places.
+    one: the noise is scaled, a larger square contains the smaller ones, and a patch that is missing at one
+    severity is missing at all higher ones.
 
     Args:
         images: Float array or tensor `(batch, height, width, channels)` in [0, 1].
@@ -129,7 +131,7 @@ def occlusion(images: Images, share: float, keys: Keys) -> Images:
 
 
 def missing_patches(images: Images, share: float, keys: Keys) -> Images:
-    """Sets a share of the patches to 0. A patch that is lost at one severity is lost at all higher ones."""
+    """Sets a share of the patches to 0. A patch that is missing at one severity is missing at all higher ones."""
     side = tf.cast(tf.maximum(tf.round(_shorter_side(images) / 8.0), 1.0), tf.int32)
     size = tf.shape(images)[1:3]
     rows, columns = tf.unstack((size + side - 1) // side)

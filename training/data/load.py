@@ -121,7 +121,7 @@ def load_data(
 ) -> Data:
     """Loads a data set for classification or segmentation.
 
-    The batches only depend on the arguments: two calls with the same arguments, including `seed`, give exactly the
+    The batches depend only on the arguments: two calls with the same arguments, including `seed`, give exactly the
     same epochs.
 
     A folder may have any usual layout:
@@ -161,24 +161,31 @@ def load_data(
             set.
         test_split: Float in [0, 1] or None. The fraction of test images in a folder without its own split; None
             means 0.2. In any folder, 1 makes all images test images.
-        images: Folder or pattern of the images within the folder, such as `"**/*_sat.jpg"`; None to find them.
-        masks: Folder or pattern of the masks, such as `"gt"` or `"**/*_mask.png"`; None to find them.
-        mask_suffix: The ending that the name of a mask has after the name of its image, such as `"_seg"`; None to
-            find it.
-        masks_as: The meaning of masks: `"ids"`, the ids of classes; `"instances"`, a number, a file or a row for
-            each object (every number except 0 is foreground, and `dropzoo evaluate --per object` scores each
-            object separately); `"threshold"` or `"threshold=128"`, for grey masks of two classes; `"palette"`, a
-            class for each colour, or `"palette=FILE"`, with a line `red,green,blue,name` for each class;
-            `"alpha"`, the shapes in the alpha channel. None accepts class ids, or only 0 and 255. If the masks
-            could mean something else, an error names the argument to pass.
+        images: Folder or pattern of the images within the folder, such as `"**/*_sat.jpg"`. If None, `load_data`
+            finds them by the layout of the folder.
+        masks: Folder or pattern of the masks, such as `"gt"` or `"**/*_mask.png"`. If None, `load_data` finds them
+            by the layout of the folder.
+        mask_suffix: The text that the name of a mask adds to the name of its image, such as `"_seg"`. If None,
+            `load_data` finds it in the names of the files.
+        masks_as: The meaning of the values in masks. If None, masks may hold class ids, or only the values 0 and
+            255 for two classes. If the values could mean something else, an error names the argument to pass.
+
+            - `"ids"`: class ids.
+            - `"instances"`: each object has its own number, file or row. Every number except 0 is foreground, and
+              `dropzoo evaluate --per object` scores each object separately.
+            - `"threshold"` or `"threshold=128"`: grey masks of two classes. Pixels above the threshold are
+              foreground; without a number, the threshold is half of the range.
+            - `"palette"`: colours, one for each class. `"palette=FILE"` names a file with a line
+              `red,green,blue,name` for each class.
+            - `"alpha"`: shapes in the alpha channel. Opaque pixels are foreground.
         ignore_class: Int or None. The label of pixels that do not count, such as 255 (void).
         class_names: The names of the classes: a sequence, comma-separated text, or a file with one name per line.
             None takes the names of class folders, or reads a file such as `classes.txt` next to the masks.
         split_file: A CSV with a row for each image and some of the columns file, label, mask, split and group.
         group_by: A regular expression for the paths of images, such as `"patient\\d+"`, or a column of
             `split_file`. Images of one group stay in one split and one fold.
-        pages: The meaning of the pages of TIFF stacks: `"images"`, `"channels"`, or `"auto"`, which trusts the
-            file.
+        pages: The meaning of the pages of TIFF stacks: `"images"`, `"channels"`, or `"auto"`, which takes the
+            meaning that the file states.
         value_range: The stored values that become 0 and 1, for floats beyond [0, 1] and for signed integers.
         broken: `"refuse"` raises an error that names the files that cannot be read; `"skip"` first decodes all
             files, and leaves out those that cannot be read, with a warning.

@@ -157,7 +157,7 @@ def _best(history: dict[str, list[float]]) -> str | None:
 
 
 def describe(thing: keras.Model | keras.optimizers.Optimizer) -> list[str]:
-    """Returns the settings of a model's layers, or of an optimizer; with the variables, they define a run."""
+    """Returns the settings of a model's layers, or of an optimizer; a resumed run must have the same settings."""
     lines: list[str] = []
 
     def add(name: str, value: Any) -> None:

@@ -22,10 +22,10 @@ class Order:
 
     Args:
         steps: Int or None. The number of batches of an epoch; None for all of them.
-        shuffle: Bool. Whether each epoch has its own random order.
+        shuffle: Bool. Whether each epoch shuffles the data in its own order.
         seed: Int. The seed of these orders; a resumed run takes it from its checkpoint.
-        batch_size: Int or None. The size of the batches that are cut from arrays; None for 32, or for as
-            many rows as make `steps` batches.
+        batch_size: Int or None. The size of the batches that are cut from arrays; None means 32 or, if `steps` is
+            given, the size that gives this number of batches.
     """
 
     steps: int | None = None

@@ -10,7 +10,7 @@ from dropzoo.training.losses.dice import DiceCrossEntropy
 def default_loss(
     task: str, num_classes: int, label_smoothing: float = 0.0, ignore_class: int | None = None
 ) -> keras.losses.Loss:
-    """Returns the usual loss of a task, from logits.
+    """Returns the usual loss of a task for a model that returns logits.
 
     It is `DiceCrossEntropy` for segmentation and cross-entropy for classification.
 
@@ -18,7 +18,7 @@ def default_loss(
         task: `"classification"` or `"segmentation"`.
         num_classes: Int. The number of outputs of the model; 1 means one logit of a binary task.
         label_smoothing: Float in [0, 1), see `SmoothedCrossEntropy`.
-        ignore_class: Int, for example 255, or None. Pixels with this label do not count; for segmentation.
+        ignore_class: Int, for example 255, or None. For segmentation: pixels with this label do not count.
 
     Returns:
         A new `keras.losses.Loss`.

@@ -95,7 +95,8 @@ class Dice(PixelLoss):
         """Returns the loss of each class of each image, `(batch, classes)`, from sums over its pixels.
 
         Args:
-            overlap: Float tensor `(batch, classes)`. Sum of the predicted probabilities where the class is.
+            overlap: Float tensor `(batch, classes)`. Sum of the predicted probabilities of the class over its own
+                pixels.
             predicted: Float tensor `(batch, classes)`. Sum of the predicted probabilities.
             actual: Float tensor `(batch, classes)`. Number of pixels of the class.
         """

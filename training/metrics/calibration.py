@@ -74,8 +74,9 @@ class AdaptiveCalibrationError(BinnedError):
     right answers, in float64, over a fine histogram of 4,096 steps of the log odds, and `result()` merges the
     steps into bins of equal mass. A step that lies across an edge is shared between both sides in proportion, even
     if it holds a single prediction. Only predictions within one step (at most 0.2 % of confidence) of an edge can
-    make the result differ from the exact error. Predictions with the same confidence are divided evenly, while an
-    exact computation would sort them in their order of arrival.
+    make the result differ from the exact error. If an edge falls among predictions of equal confidence, the bins
+    on both sides share all of them in proportion; an exact computation would divide them by their order of
+    arrival.
 
     Args:
         num_bins: Int above 0. The number of bins of equal mass.

@@ -11,7 +11,7 @@ from dropzoo.training.metrics.iou import MeanIoU
 
 
 def default_metrics(task: str, num_classes: int, ignore_class: int | None = None) -> list[keras.metrics.Metric]:
-    """Returns the usual metrics of a task, from logits: accuracy, and for segmentation also the mean IoU.
+    """Returns the usual metrics of a task for a model that returns logits: accuracy and, for masks, the mean IoU.
 
     The accuracy of a segmentation counts pixels. For a single output, Keras' own `"accuracy"` tests whether the
     output exceeds 0.5. This is right for a probability, but a logit predicts the foreground if it is above 0.

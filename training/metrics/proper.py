@@ -36,8 +36,8 @@ class NegativeLogLikelihood(_MeanScore):
 
     This is the cross-entropy as a metric. It measures both whether the class is right and whether the confidence
     is right; confident wrong predictions cost most. Unlike the means of Keras' losses, it sums in float64, does
-    not count ignored pixels, and takes a single logit, logits or probabilities. Probabilities below 1e-12 count as
-    1e-12, so a prediction costs at most 27.6; logits have no such bound.
+    not count ignored pixels, and takes probabilities, logits, or the single logit of a binary task. Probabilities
+    below 1e-12 count as 1e-12, so a prediction costs at most 27.6; logits have no such bound.
 
     Args:
         from_logits: Bool. Whether `y_pred` holds logits rather than probabilities.

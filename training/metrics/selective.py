@@ -9,12 +9,12 @@ def risk_coverage(uncertainty: ArrayLike, errors: ArrayLike) -> tuple[np.ndarray
     """Returns the mean error of the k most certain predictions, for every k from 1 to all of them.
 
     The predictions are put in the order of their uncertainty; `risk[k - 1]` is the mean error of the first `k`.
-    Each of several predictions with equal uncertainty counts with the mean of their errors, which is the average
-    over all their orders.
+    Predictions of equal uncertainty could have any order; each of them counts with the mean error of all of them,
+    which is the average over these orders.
 
     Args:
-        uncertainty: Array of any shape, one number for each prediction; a higher number is less certain: entropy,
-            mutual information, or 1 - confidence.
+        uncertainty: Array of any shape, one number for each prediction; higher for a less certain prediction, such
+            as the entropy, the mutual information, or 1 - confidence.
         errors: Array of the same shape. Whether each prediction is wrong, or its loss.
 
     Returns:
@@ -49,11 +49,11 @@ def aurc(uncertainty: ArrayLike, errors: ArrayLike) -> float:
     uncertainty it is `e + (1 - e) log(1 - e)`.
 
     Args:
-        uncertainty: Array of any shape, one number for each prediction; a higher number is less certain.
+        uncertainty: Array of any shape, one number for each prediction, higher for a less certain one.
         errors: Array of the same shape. Whether each prediction is wrong, or its loss.
 
     Returns:
-        Float, in [0, 1] where errors are True or False.
+        Float; in [0, 1] if the errors are True or False.
 
     Raises:
         ValueError: If the shapes differ, the arrays are empty, or a number is not finite.
@@ -76,11 +76,11 @@ def error_auroc(uncertainty: ArrayLike, errors: ArrayLike) -> float:
     It is the probability that a wrong prediction is less certain than a right one; ties count half.
 
     Args:
-        uncertainty: Array of any shape, one number for each prediction; a higher number is less certain.
+        uncertainty: Array of any shape, one number for each prediction, higher for a less certain one.
         errors: Array of the same shape. Whether each prediction is wrong.
 
     Returns:
-        Float in [0, 1], 0.5 for chance; NaN where all predictions are right or all are wrong.
+        Float in [0, 1], 0.5 for chance; NaN if all predictions are right or all are wrong.
 
     Raises:
         ValueError: If the shapes differ, the arrays are empty, a number is not finite, or an error is not 0 or 1.

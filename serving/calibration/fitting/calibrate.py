@@ -51,8 +51,8 @@ def calibrate(
     guarantee holds for new images from the same source as the held-out ones.
 
     If you ask for a guarantee and something else is fitted too (a temperature, sites, or free parameters of a
-    guarantee), a third of the images is used for fitting, and the guarantee is based only on the others, so that
-    the fitting does not weaken it. The seed and the content of an image determine which part it belongs to, so the
+    guarantee), these are fitted to a third of the images. The guarantee is based only on the others, so that the
+    fitting does not weaken it. The seed and the content of an image determine which part it belongs to, so the
     order of the images does not matter.
 
     Args:
@@ -71,15 +71,16 @@ def calibrate(
         guarantee: Dict from names of guarantees to their levels in (0, 1). `"set"`: the set of
             classes misses the true class in at most this share of images. `"miss"`: the outer mask misses at most
             this share of a class's pixels. `"false"`: at most this share of the inner mask is wrong. `"error"`: at
-            most this share of the answers that are not deferred are wrong. `"interval"`: at most this share of the
-            values lie outside their intervals. See docs/guarantees.md for the conditions.
+            most this share of the answers that are given, and not deferred to a human, are wrong. `"interval"`: at
+            most this share of the values lie outside their intervals. See docs/guarantees.md for the conditions.
         confidence: Float in (0, 1), the probability with which `"error"` holds. The other guarantees hold on
             average.
         classes: The classes for which `"miss"` and `"false"` hold; None for all classes. Each of these classes
             needs held-out examples; for `"set"`, every class does.
-        task: The meaning of the output of a model, as for `MonteCarlo`; None for the task of the predictor.
-        from_logits: Whether the output of a model is logits, as for `MonteCarlo`; None to find out, or to use the
-            setting of the predictor.
+        task: The meaning of the output of a model, as for `MonteCarlo`. If None, `calibrate` reads it off the loss
+            of a Keras model, and uses the task of any other predictor.
+        from_logits: Whether the output of a model is logits, as for `MonteCarlo`. If None, `calibrate` finds it
+            out for a Keras model, and uses the setting of any other predictor.
         data: Str, the name of the held-out data, for the record.
         ignore_class: Int, the label of pixels or images that do not count, as in Keras' `MeanIoU`; None if all
             count. Only for tasks with one class for each pixel or image.

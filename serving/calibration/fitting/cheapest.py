@@ -47,13 +47,14 @@ class Cheapest:
 
 
 def cheapest_sites(mc: MonteCarlo, images: Any, labels: Any, keep: float = 0.95) -> Cheapest:
-    """Returns the cheapest sites whose samples find errors nearly as well as those of all sites.
+    """Returns the cheapest set of sites whose samples find errors nearly as well as samples with all sites.
 
     Late sites are cheap, because the layers before them are computed once. The candidates are two kinds of sets of
     sites: a site together with all later sites; and, for every k, the k sites that contribute most to the
-    uncertainty (those with the largest `total` in `mc.attribute`). A candidate is good enough if its AUROC is at
-    least `keep` times that of all sites; the cheapest one that is good enough is returned. Use images that the
-    model was not trained on. The model is traced once for all candidates.
+    uncertainty (those with the largest `total` in `mc.attribute`). The AUROC of a candidate measures how well the
+    predictive entropy of its samples finds errors (see `training.error_auroc`). A candidate is good enough if its
+    AUROC is at least `keep` times that of all sites. The cheapest of these is returned. Use images that the model
+    was not trained on. The model is traced once for all candidates.
 
     Args:
         mc: A `MonteCarlo` with a fixed number of samples and one output that is not a regression.

@@ -150,8 +150,8 @@ def source_of(predictor: Any, task: str | None, example: Any, from_logits: bool 
         task: The output kind of a model; None for that of its compiled loss or `"multi_class"`, or for that of a
             sampler or an ensemble.
         example: Inputs of a few images.
-        from_logits: Whether the output of a model is logits; None to find it out, or for that of a sampler or an
-            ensemble.
+        from_logits: Whether the output of a model is logits. If None, the model shows it, or a sampler or an
+            ensemble has its own setting.
 
     Raises:
         ValueError: If `predictor` is none of these or has a calibration, `task` or `from_logits` is not that of

@@ -82,7 +82,8 @@ def calibrate(
     """Calibrates a model on images that it has not seen, and writes RUN/calibration.json.
 
     From then on, evaluate, predict, measure and export use the calibration, unless you pass --no-calibration. By
-    default, the images are the validation images of the run. Test images are never used, so that the result
+    default, the images are the validation images of the run. If you used these to choose the model or its number
+    of epochs (as train --best does), pass other images with --data. Test images are never used, so that the result
     can be checked on them.
 
     Example: dropzoo calibrate runs/unet-digit_scenes --guarantee miss=0.1 --guarantee false=0.1

@@ -19,12 +19,14 @@ from dropzoo.runs.predictor import Predictor
 
 @dataclass(frozen=True)
 class Plan:
-    """The settings of a run of predictions: which files it writes, and how it computes images.
+    """The settings of a run of predictions: which files it writes, and how it processes images.
+
+    It has nothing to do with plans of dropout.
 
     Attributes:
         out: Path of the folder of outputs.
-        kinds: What is saved for a model that predicts masks: names from `KINDS`. None for the default of its
-            output kind.
+        kinds: What is saved for a model that predicts masks: names from `KINDS`. None saves the default for the
+            output of the model.
         form: One of `FORMATS`.
         table: Path of the table; None for none.
         batch_size: Int or None, as for `answers`.

@@ -39,8 +39,8 @@ class CalibrationConfig:
             pass if nothing in the model drops.
         classes: List of names or numbers of classes, as for `calibrate`; None for all.
         confidence: Float in (0, 1), as for `calibrate`.
-        input_range: `(low, high)`, the range of the pixels that the model takes; None to find out.
-        from_logits: Bool, as for `MonteCarlo`; None to find out.
+        input_range: `(low, high)`, the range of the pixels that the model takes. If None, the model shows it.
+        from_logits: Bool, as for `MonteCarlo`. If None, the model shows it.
     """
 
     guarantee: Mapping[str, float] = dataclasses.field(default_factory=dict)
@@ -74,8 +74,8 @@ def calibrate_run(
 ) -> Calibrated:
     """Calibrates a model on its held-out images, and writes the calibration beside it.
 
-    The images are the validation images of the run, or else all images of `wanted.data` except its test images,
-    which judge the result. A warning says if the run was trained on some of the images.
+    The images are all images of `wanted.data` except its test images, which judge the result. If `wanted.data` is
+    None, they are the validation images of the run. A warning says if the run was trained on some of the images.
 
     Args:
         path: Path of a run's folder, or of a `.keras` file.

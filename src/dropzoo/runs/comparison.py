@@ -47,7 +47,7 @@ class Wanted:
         foreign: `Foreign` or None. Images of another data set, to measure how well the uncertainty distinguishes
             them from the model's own. It needs `num_samples`.
         examples: Bool. Whether to keep the most and the least certain images. It needs `num_samples`.
-        from_logits: Bool. Whether the model's output is logits, as for `MonteCarlo`; None to find out.
+        from_logits: Bool. Whether the model's output is logits, as for `MonteCarlo`. If None, the model shows it.
         split: Str or None. The images to judge on, as for `judged_images`.
         per: Names of `details.PER`: scores by class, by image or by object.
         members: The members of an ensemble, whose mean is evaluated too; empty for a single model.

@@ -31,8 +31,8 @@ def judged_images(data: training.Data, split: str | None = None) -> tf.data.Data
 
     Args:
         data: The result of `load_data`.
-        split: One of `SPLITS`; None means the test set, or else the validation set, or else the training images.
-            Data for "all" were loaded with `test_split=1`.
+        split: One of `SPLITS`; None means: first the test images, then the validation images, otherwise the
+            training images. Data for "all" were loaded with `test_split=1`.
 
     Raises:
         ValueError: If there are no images in the split.

@@ -42,14 +42,14 @@ def load_predictor(
             one, whose newest is loaded.
         num_samples: Int, the number of Monte-Carlo samples. A SavedModel and a calibration have their own number.
         seed: Int in [0, 2**32), the seed of the samples.
-        input_range: `(low, high)`, the range of the pixels that the model takes; None to find out.
-        from_logits: Bool, whether the model's output is logits, as for `MonteCarlo`; None to find out.
+        input_range: `(low, high)`, the range of the pixels that the model takes. If None, the model shows it.
+        from_logits: Bool, whether the model's output is logits, as for `MonteCarlo`. If None, the model shows it.
         say: Function that prints a line.
         calibrated: Bool, whether to answer by the calibration of the model, if it has one.
         votes: Bool, whether answers count the samples that vote for each class. An export does not count them.
         sampling: As for `MonteCarlo`, unless a calibration says otherwise. For tiles and for samples of a whole
             image it is `"fixed"`, for which an export must hold its Keras model.
-        task: The output kind of a `.keras` file, as for `MonteCarlo`; None to find out.
+        task: The output kind of a `.keras` file, as for `MonteCarlo`. If None, the model shows it.
 
     Raises:
         ValueError: If `path` is none of these, or its model does not take one image and give one answer.

@@ -109,7 +109,7 @@ def load_foreign(
         manual_dir: Str, a folder with the archives of the other data set, or None.
 
     Returns:
-        The test images, or else the validation images, or else the training images.
+        The test images if there are any; then the validation images; otherwise the training images.
 
     Raises:
         ValueError: If it is the model's own data set, if its channels cannot be converted to the model's, or if

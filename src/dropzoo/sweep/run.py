@@ -94,7 +94,7 @@ def run_sweep(
 
     Raises:
         ValueError: If the space is empty or its arguments do not fit together, if the engine or its options do not
-            exist, or if the folder holds something else.
+            exist, or if the folder holds something other than a sweep on the same data.
     """
     console, out = console or Console(highlight=False), Path(out)
     ray = _check_engine(engine, workers, resources)

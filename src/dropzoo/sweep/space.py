@@ -59,7 +59,7 @@ class Space(Settings):
             `"drop_block2d:block_size=5"`. Also accepted as `variants`.
         rates: List of floats in [0, 1).
         rate_schedules: List of str: `"constant"`; `"linear"` or `"cosine"`, from 0 to the rate; `"curriculum"`,
-            `"early"`, `"late"`; or a rate schedule in which the word `rate` means the rate:
+            `"early"`, `"late"`; or a rate schedule in which `rate` stands for each of `rates`:
             `"late:rate,start=0.5"`. Also accepted as `schedules`.
         plans: List of whole plans as `build_model` takes them: a name, a rate, or a dict from patterns to specs.
         normalizations: List of values for the models' option `normalization`; if empty, their defaults.
@@ -72,14 +72,15 @@ class Space(Settings):
         seeds: List of ints in [0, 2**32); each combination is trained once with each.
         options: Dict of options that all models get.
         leave_out: List of combinations `(model, sites, spec)` that are not tried.
-        folds: Int from 2 up, the number of parts of a cross-validation over the training images; 0 for a single
-            split.
+        folds: Int, 2 or more: the number of parts of a cross-validation over the training images; or 0 for a
+            single split.
         strategy: `"grid"`; `"random"`, which draws `samples` plans from the grid; or `"halving"`, which trains the
             whole grid for a few epochs, then the best 1 / `eta` of it for `eta` times as many, and so on up to
             `epochs`.
         samples: Int above 0, the number of plans that `"random"` draws for each model.
         draw_seed: Int, the seed of that draw.
-        eta: Int from 2 up, for `"halving"`.
+        eta: Int, 2 or more, for `"halving"`: the factor between the epochs of two rounds. The best 1 / `eta` of a
+            round continues.
         min_epochs: Int above 0, the minimum number of epochs in the first round of `"halving"`.
         epochs: Int above 0, the epochs of a whole training run.
         data, batch_size, learning_rate, learning_rate_schedule, ...: See `Settings`. `learning_rate_schedule` is

@@ -105,7 +105,8 @@ class SweepFile:
         space: The space that is swept now.
 
     Raises:
-        ValueError: If the folder holds something else or a sweep on other data, or if another sweep writes to it.
+        ValueError: If the folder holds something other than a sweep, or a sweep on other data, or if another sweep
+            writes to it.
         OSError: If the file cannot be written.
     """
 

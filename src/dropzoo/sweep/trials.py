@@ -74,10 +74,10 @@ class Axes:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Trial:
-    """One training run: its config and its place in the space.
+    """One training run: its config, and its position on each axis of the space.
 
     Args:
-        axes: The place in the space.
+        axes: The trial's position on each axis of the space: the model, the sites, the rate and so on.
         config: The config of the run; with it, `dropzoo train` trains the same model.
     """
 
@@ -91,7 +91,7 @@ class Trial:
 
     @functools.cached_property
     def candidate(self) -> str:
-        """Text that is the same for all seeds and folds."""
+        """Text that identifies the trial without its seed and its fold: it is the same for all of them."""
         return _digest(self.config, (*_PLACES, "seed", "fold"))
 
     @property

@@ -25,7 +25,7 @@ class Meaning:
     Attributes:
         kind: One of `MEANINGS`.
         threshold: The number above which a pixel is foreground, for `"threshold"`; None for half of the range.
-        palette: The colours of the classes, for `"palette"`; None to find them in the masks.
+        palette: The colours of the classes, for `"palette"`; If None, they are the colours that the masks hold.
         found: Bool. Whether the user left the kind open, so that only masks that are certain are accepted.
     """
 

@@ -23,7 +23,8 @@ def pair(
         images: The files of the images.
         masks: The files of the masks.
         roots: The folders of the images and of the masks; files in folders below are paired folder by folder.
-        mask_suffix: The text after the name of the image, or None to find it.
+        mask_suffix: The text that the name of a mask adds to the name of its image. If None, it is found in the
+            names of the files.
 
     Raises:
         ValueError: With the names of the files that do not pair.
