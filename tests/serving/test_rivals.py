@@ -232,5 +232,5 @@ def test_bad_input(tmp_path):
     with pytest.raises(ValueError, match=r"\['rotate_90'\] swap height and width.*Received: \(None, 8, 6, 1\)"):
         tta(unet(input_shape=(8, 6, 1)), ["identity", "rotate_90"])
     inputs = keras.Input((4,))
-    with pytest.raises(ValueError, match=r"must take .*Received: \(None, 4\) to"):
+    with pytest.raises(ValueError, match=r"must take .*Received: a model that takes \(None, 4\) and"):
         tta(keras.Model(inputs, keras.layers.Dense(2)(inputs)))
