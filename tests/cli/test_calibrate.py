@@ -65,7 +65,7 @@ def test_a_run_is_calibrated_on_its_validation_images(own, capsys):
         (["--guarantee", "set"], '"name=level"'),
         (["--guarantee", "set=0.1", "--guarantee", "set=0.2"], "can be given only once"),
         (["--guarantee", "sets=0.1"], "Did you mean 'set'"),
-        (["--guarantee", "miss=0.1"], "have: set, error"),
+        (["--guarantee", "miss=0.1"], "Choose from: set, error"),
         (["--guarantee", "set=0.1", "--classes", "lite"], "Did you mean 'light'"),
         (["--temperature", "two"], "Unknown temperature 'two'"),
         (["--sites", "all"], "'as_is', 'search'"),

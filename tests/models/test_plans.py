@@ -72,8 +72,8 @@ def test_a_ramp_rises_over_the_sites_it_matches_and_later_entries_win():
 @pytest.mark.parametrize(
     ("plan", "message"),
     [
-        (lambda: {"head": models.ramp(0.0, 0.2, layer="dropout", rate=0.5)}, "Received: rate=0.5; .*`start`"),
-        (lambda: {"head": models.ramp(0.0, 0.2, name="dropout")}, "Received: name='dropout'; .*`layer`"),
+        (lambda: {"head": models.ramp(0.0, 0.2, layer="dropout", rate=0.5)}, "`start`.*Received: rate=0.5"),
+        (lambda: {"head": models.ramp(0.0, 0.2, name="dropout")}, "`layer`.*Received: name='dropout'"),
         (
             lambda: {"head": keras.layers.Dense(7)},
             "must keep the shape of its input and have no weights.*Dense.*'head'",

@@ -199,7 +199,7 @@ REFUSED = {
         400,
         "There is no output 'means'",
     ),
-    "another model": ("/v1/models/cell", png(RGB), {}, 404, "there is cells, cnn. Did you mean 'cells'"),
+    "another model": ("/v1/models/cell", png(RGB), {}, 404, "Models here: cells, cnn. Did you mean 'cells'"),
 }
 
 

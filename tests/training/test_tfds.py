@@ -122,7 +122,7 @@ def test_missing_files_fail_at_once(tmp_path, monkeypatch, given):
     with pytest.raises(ValueError) as error:
         load_data("fashion_mnist", data_dir=tmp_path, manual_dir=tmp_path if given else None)
     assert time.monotonic() - begin < 10
-    assert "t10k-images-idx3-ubyte.gz" in str(error.value) and "Pass `manual_dir`" in str(error.value)
+    assert "t10k-images-idx3-ubyte.gz" in str(error.value) and "folder as `manual_dir`" in str(error.value)
     assert ("train-labels-idx1-ubyte.gz" in str(error.value)) is not given
 
 
