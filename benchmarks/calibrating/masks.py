@@ -11,9 +11,9 @@ from dropzoo.training.data.digits import digits_by_split, draw_scene
 def usual_size(name: str, masks: np.ndarray, k: int) -> float:
     """A quarter of the median share that a class takes up of the images that hold it.
 
-    For scenes, the share is that of new scenes of training digits. For nuclei, there are no further masks, so it is
-    that of all 160 masks. It does not depend on how they are split, so old and new images stay exchangeable, and a
-    guarantee holds as it does with a share that is fixed beforehand.
+    For scenes, the share is that of new scenes of training digits. For nuclei, there are no further masks, so it
+    is that of all 160 masks. It does not depend on how they are split, so old and new images stay exchangeable,
+    and a guarantee holds as it does with a share that is fixed beforehand.
     """
     if name == "digit_scenes":
         digits, labels = digits_by_split()["train"]
