@@ -10,7 +10,8 @@ from dropzoo.common.images import CHANNELS, channels_first
 from dropzoo.common.keras_internals import flatten_layers
 from dropzoo.models.graph.order import channels_first_inputs
 from dropzoo.serving.calibration.calibration import Calibration
-from dropzoo.serving.montecarlo.ensembles import Pass, Rival, answer_of
+from dropzoo.serving.montecarlo.ensembles import Rival
+from dropzoo.serving.montecarlo.passes import Pass, Passes, answer_of
 from dropzoo.serving.montecarlo.reader import Reader, Said, Tasks
 
 # For each name: whether the image is first mirrored left to right, and how many quarter turns it then makes,
@@ -94,7 +95,7 @@ class TestTimeAugmentation(Rival):
             raise ValueError(f"`transforms` must name each transform once. Received: {transforms!r}")
         self.transforms = tuple(transforms)
         passes = [_seen(reader, answer_of(reader, calibration), *_TRANSFORMS[name]) for name in transforms]
-        super().__init__([reader], passes, task, from_logits, calibration)
+        super().__init__([reader], Passes(reader, passes, calibration), task, from_logits, calibration)
         if reader.known:
             self._check_known()
 

@@ -50,6 +50,21 @@ def sampling_of(
     return facts.num_samples, facts.sampling or "fixed", dict(calibration.sites)
 
 
+def is_of_samples(calibration: Calibration, members: int) -> bool:
+    """Returns whether a calibration was made for samples of this number of models with their dropout on.
+
+    Args:
+        calibration: The calibration.
+        members: Int, the number of models.
+
+    Raises:
+        ValueError: If `calibration` is no `Calibration`.
+    """
+    check_type(calibration)
+    facts = calibration.facts
+    return facts.sampling is not None and facts.members == members
+
+
 def check_calibration(
     calibration: Calibration,
     readers: Sequence[Reader],

@@ -210,6 +210,20 @@ def emptied(answer: Any, flat: Sequence[tf.Tensor]) -> Any:
     return answer if flat[0].shape[0] != 0 else keras.tree.map_structure(lambda x: x[:0], answer)
 
 
+def of_any_rows(flat: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+    """Returns inputs whose number of rows is open in a graph. A single row would not show that rows share a mask.
+
+    Args:
+        flat: The inputs of a batch.
+    """
+    if tf.executing_eagerly():
+        return list(flat)
+    return [
+        x if x.shape[0] is None else tf.raw_ops.PlaceholderWithDefault(input=x, shape=[None, *x.shape[1:]])
+        for x in flat
+    ]
+
+
 def _words(x: tf.Tensor) -> tf.Tensor:
     """A tensor as numbers of 32 bits, `(batch, ...)`."""
     if x.dtype == tf.float32:

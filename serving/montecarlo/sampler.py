@@ -13,7 +13,7 @@ from dropzoo.serving.montecarlo.attribution import Attribution, attribution_of
 from dropzoo.serving.montecarlo.calibrated import check_calibration, sampling_of
 from dropzoo.serving.montecarlo.counts import check_auto, count_or_auto
 from dropzoo.serving.montecarlo.cut import Cut, fill_shapes, make_cut
-from dropzoo.serving.montecarlo.inputs import InputsLike, emptied, filled
+from dropzoo.serving.montecarlo.inputs import InputsLike, emptied, filled, of_any_rows
 from dropzoo.serving.montecarlo.outputs import by_output
 from dropzoo.serving.montecarlo.reader import Reader, Said, Tasks
 from dropzoo.serving.montecarlo.samples import SampleGraph, Wanted
@@ -220,6 +220,14 @@ class MonteCarlo:
         return self._stage
 
     @property
+    def graph(self) -> SampleGraph:
+        """The samples of a batch, for use inside a graph. A subclassed model must have seen a batch before."""
+        with TRACING:
+            if not self._is_open:
+                self._open()
+        return self._graph
+
+    @property
     def plain_passes(self) -> str | None:
         """The layers that are sampled by plain passes, with reasons; None if the sampler draws all masks."""
         if not self._is_open or not self._stage.plain:
@@ -248,10 +256,7 @@ class MonteCarlo:
                 "The inputs of a subclassed model are not known before its first call: sample one batch eagerly "
                 "first"
             )
-        flat = self.reader.inputs.check(images)
-        if not tf.executing_eagerly():
-            flat = [_of_any_rows(x) for x in flat]
-        return self._graph.statistics(flat, seed, plain)
+        return self._graph.statistics(of_any_rows(self.reader.inputs.check(images)), seed, plain)
 
     def draw(self, stream: str, rows: tf.Tensor, sample: tf.Tensor) -> Draw:
         """Returns the source of the random numbers of one stream, for this object's seed. It needs no XLA.
@@ -280,10 +285,7 @@ class MonteCarlo:
             ValueError: If the model has several outputs, is sampled by plain passes, or the number of samples is
                 `"auto"`.
         """
-        flat = self.reader.check(images)
-        with TRACING:
-            if not self._is_open:
-                self._open()
+        flat, graph = self.reader.check(images), self.graph
         if self.auto or self._stage.plain or len(self.reader.outputs) > 1:
             names = ", ".join(self.reader.names)
             raise ValueError(
@@ -291,7 +293,7 @@ class MonteCarlo:
                 f"of dropzoo or Keras only). Received: num_samples={self.num_samples!r}, outputs: {names}, plain "
                 f"passes: {self.plain_passes}"
             )
-        return attribution_of(self._graph, self.seed, flat)
+        return attribution_of(graph, self.seed, flat)
 
     def _open(self) -> None:
         """Makes the model ready for sampling, once its inputs and outputs are known."""
@@ -315,10 +317,3 @@ class MonteCarlo:
         self._graph = SampleGraph(self.reader, self._stage, wanted, self.calibration)
         self._run = self.reader.traced(self._graph.statistics, tf.TensorSpec([], tf.int64))
         self._is_open = True
-
-
-def _of_any_rows(x: tf.Tensor) -> tf.Tensor:
-    """A tensor whose number of rows is open: a single row would not show whether a mask is shared by all rows."""
-    if x.shape[0] is None:
-        return x
-    return tf.raw_ops.PlaceholderWithDefault(input=x, shape=[None, *x.shape[1:]])

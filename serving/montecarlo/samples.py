@@ -19,6 +19,9 @@ from dropzoo.serving.montecarlo.reader import Reader
 from dropzoo.serving.montecarlo.stage import Stage
 from dropzoo.serving.montecarlo.statistics import Sums, sum_samples, sum_until
 
+#: The sums of each output, the number of samples, and further answers of each output by name.
+Summed = tuple[list[Sums], int | tf.Tensor, list[dict[str, tf.Tensor]]]
+
 _GROUP = 8  # with num_samples="auto", samples are balanced within groups of this size, and compared group by group
 
 
@@ -75,6 +78,26 @@ class SampleGraph:
         Raises:
             ValueError: If a dropout layer draws one mask for the whole batch, and `fold` is an int above 1.
         """
+        sums, count, more = self.sums(flat, seed, plain)
+        pairs = zip(sums, self.reader.outputs, more, strict=True)
+        found = [each.statistics(count, output) | others for each, output, others in pairs]
+        return answered(joined(found, self.reader.names), self.calibration)
+
+    def sums(self, flat: list[tf.Tensor], seed: tf.Tensor, plain: bool = False) -> Summed:
+        """Returns the sums of the samples, from which the statistics follow.
+
+        Args:
+            flat: The inputs of the model, in order.
+            seed: Int64 scalar tensor, in [0, 2**32).
+            plain: As for `statistics`.
+
+        Returns:
+            The sums of each output; the number of samples, an int or an int32 tensor `(batch,)`; and further
+            answers of each output by name, such as `samples`.
+
+        Raises:
+            ValueError: As `statistics` does.
+        """
         try:
             return self._sample(flat, seed, plain, self.at_once(flat))
         except SharedMaskError:
@@ -85,7 +108,7 @@ class SampleGraph:
                 ) from None
             return self._sample(flat, seed, plain, 1)
 
-    def _sample(self, flat: list[tf.Tensor], seed: tf.Tensor, plain: bool, at_once: int | tf.Tensor) -> Any:
+    def _sample(self, flat: list[tf.Tensor], seed: tf.Tensor, plain: bool, at_once: int | tf.Tensor) -> Summed:
         batch, outputs, stage, wanted = tf.shape(flat[0])[0], self.reader.outputs, self.stage, self.wanted
         rows = tf.zeros([batch], tf.uint32) if wanted.sampling == "fixed" else keys_of(flat, plain)
         states = stage.states.read()
@@ -133,8 +156,7 @@ class SampleGraph:
             for each, drawn in zip(more, kept, strict=False):  # (samples, batch, ..., classes)
                 each["samples"] = tf.experimental.numpy.moveaxis(drawn, 0, 1)
         stage.states.write(states)
-        found = [s.statistics(count, output) | m for s, output, m in zip(sums, outputs, more, strict=True)]
-        return answered(joined(found, self.reader.names), self.calibration)
+        return sums, count, more
 
     def at_once(self, flat: Sequence[tf.Tensor]) -> int | tf.Tensor:
         """Returns how many samples to compute at a time: an int, or a tensor if it depends on the images."""

@@ -54,9 +54,9 @@ def predict_tiled(
     information follow from these. Disagreement between tiles therefore counts as uncertainty.
 
     Args:
-        mc: A `MonteCarlo` with `sampling="fixed"` and a fixed number of samples (not `"auto"`), or an `Ensemble`
-            or `TestTimeAugmentation`, which draw no masks. The output of its model has the height and width of the
-            images.
+        mc: A `MonteCarlo` with `sampling="fixed"` and a fixed number of samples (not `"auto"`), an `Ensemble`
+            without dropout or with `sampling="fixed"`, or a `TestTimeAugmentation`. The output of its model has
+            the height and width of the images.
         image: Floating point array `(height, width, channels)`, a volume `(depth, height, width, channels)` or a
             signal `(length, channels)`. It is read tile by tile, and may be a memory map. For a model of several
             inputs, a list or a dict by name: the inputs with the most axes are cut into tiles, and the other
@@ -214,8 +214,9 @@ def _in_order(found: Any, mc: MonteCarlo | Rival) -> list[dict[str, Any]]:
 def _check_sampler(mc: MonteCarlo | Rival) -> None:
     if not isinstance(mc, (MonteCarlo, Rival)):
         raise ValueError(f"`mc` must be a MonteCarlo, an Ensemble or a TestTimeAugmentation. Received: {mc!r}")
-    if isinstance(mc, MonteCarlo) and mc.sampling != "fixed":
-        what = "use" if mc.calibration is None else "calibrate a MonteCarlo with"
+    if mc.sampling not in (None, "fixed"):
+        kind = "a MonteCarlo" if isinstance(mc, MonteCarlo) else "an Ensemble"
+        what = "use" if mc.calibration is None else f"calibrate {kind} with"
         raise ValueError(
             f"All tiles need the same dropout masks: {what} sampling='fixed'. Received: {mc.sampling!r}"
         )
