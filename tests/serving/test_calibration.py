@@ -259,7 +259,9 @@ class TestSearch:
         images, labels = answers(30)
         with pytest.raises(ValueError, match="retrofit"):
             serving.calibrate(identity, images, labels, sites="search", verbose=0)
-        with pytest.raises(ValueError, match="an ensemble"):
-            serving.calibrate(serving.Ensemble([dropping] * 2), images, labels, sites="search", verbose=0)
+        for members, drops in ((2, {}), (2, {"num_samples": 4}), (1, {"num_samples": 4})):
+            ensemble = serving.Ensemble([dropping] * members, **drops)
+            with pytest.raises(ValueError, match="an ensemble"):
+                serving.calibrate(ensemble, images, labels, sites="search", verbose=0)
         with pytest.raises(ValueError, match="at least 20 images"):
             serving.calibrate(dropping, images[:15], labels[:15], sites="search", verbose=0)

@@ -200,6 +200,52 @@ class TestUse:
             serving.Ensemble([other, dropping], calibration=cal)
         assert any("Calibrate again" in str(each.message) for each in caught)
 
+    def test_samples_of_an_ensemble(self, dropping, tmp_path):
+        images, labels = answers(90)
+        two = [dropping, keras.models.clone_model(dropping)]
+        ensemble = serving.Ensemble(two, num_samples=6, sampling="fixed", seed=2)
+        cal = serving.calibrate(ensemble, images, labels, guarantee={"set": 0.2}, verbose=0)
+        assert (cal.facts.members, cal.facts.num_samples, cal.facts.sampling) == (2, 6, "fixed")
+        assert cal.sites == pytest.approx({"first": 0.2, "second": 0.4}) and cal.temperature != 1
+        cal.save(tmp_path / "calibration.json")
+        cal = serving.Calibration.load(tmp_path / "calibration.json")
+        served = serving.Ensemble(two, calibration=cal, seed=2)
+        assert served.num_samples == 6 and served.sampling == "fixed"
+        p = np.stack([outputs[0] for outputs in ensemble.each(images)])
+        tempered = cal.temper(tf.constant(p))
+        np.testing.assert_allclose(served(images)["mean"], tf.reduce_mean(tempered, 0), atol=1e-6)
+        np.testing.assert_allclose(served.each(images)[4][0], tempered[4], atol=1e-6)
+        assert served(images)["set"].shape == (90, 4)
+        off = replace(cal, facts=replace(cal.facts, sampling=None, num_samples=2), sites={})
+        for made_for, models, options, message in (
+            (cal, two, {"num_samples": 8}, "number of samples: 6 in the calibration, 8 here"),
+            (
+                cal,
+                two,
+                {"num_samples": 6, "sampling": "independent"},
+                "fixed in the calibration, independent here",
+            ),
+            (
+                cal,
+                [dropping] * 3,
+                {},
+                "number of members: 2 in the calibration, 3 here.*6 in the calibration, 3 here",
+            ),
+            (off, two, {"num_samples": 6}, "2 in the calibration, 6 here; sampling: None in the calibration"),
+        ):
+            with pytest.raises(ValueError, match=message):
+                serving.Ensemble(models, calibration=made_for, **options)
+        with pytest.raises(ValueError, match="number of samples: 6 in the calibration, 2 here; sampling: fixed"):
+            cal.check(off.facts)
+
+    def test_members_that_drop_differently_are_refused(self, dropping):
+        images, labels = answers(60)
+        other = keras.models.clone_model(dropping)
+        other.get_layer("first_dropout").rate = 0.3
+        ensemble = serving.Ensemble([dropping, other], num_samples=4)
+        with pytest.raises(ValueError, match="same sites and rates for all members.*for number 2"):
+            serving.calibrate(ensemble, images, labels, verbose=0)
+
     def test_what_does_not_fit_is_refused(self, dropping, identity):
         images, labels = answers(60)
         cal = serving.calibrate(serving.MonteCarlo(dropping, 5), images, labels, verbose=0)

@@ -52,7 +52,7 @@ def search(source: Source, heldout: HeldOut, part: set[int], tempers: bool, verb
     """
     names = {name: layer for name, layer in named_sites(source.model).items() if can_set(layer)}
     if not source.searchable:
-        what = "an ensemble" if len(source.models) > 1 else "test-time augmentation"
+        what = "test-time augmentation" if source.facts().transforms else "an ensemble"
         raise ValueError(
             f"sites='search' needs a single model with dropout. Received: {what}. Pass sites='as_is' instead"
         )

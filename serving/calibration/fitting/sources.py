@@ -1,6 +1,6 @@
 """The samples of a predictor: a model in one pass, Monte-Carlo dropout, or an ensemble."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -74,26 +74,32 @@ class Source:
 
 
 class Passes(Source):
-    """Passes without dropout: one of a model, one of each member of an ensemble, or one for each transform.
+    """Passes of a model, of the members of an ensemble, or for each transform.
+
+    Dropout is off, except in an ensemble whose members draw samples.
 
     Args:
         rival: The passes.
         example: Inputs of a few images.
+
+    Raises:
+        ValueError: If members that draw samples differ in the sites that drop, or in their rates.
     """
 
     def __init__(self, rival: Rival, example: Any) -> None:
-        super().__init__([reader.model for reader in rival.readers], rival.num_samples, None, example)
-        self.sites, self._rival, self.readers = {}, rival, rival.readers
+        super().__init__([each.model for each in rival.readers], rival.num_samples, rival.sampling, example)
+        self._rival, self.readers = rival, rival.readers
         if not all(reader.settled for reader in self.readers):
             rival(example)
         check_one_output(self.readers[0])
+        self.sites = _shared_rates(rival.samplers)
 
     def facts(self) -> Facts:
-        return facts_of(self.readers, self.num_samples, None, self._rival.transforms)
+        return facts_of(self.readers, self.num_samples, self.sampling, self._rival.transforms)
 
     @property
     def searchable(self) -> bool:
-        return self.num_samples == 1 and not self._rival.transforms
+        return self.num_samples == 1 and self.sampling is None and not self._rival.transforms
 
     def samples(self, inputs: Any) -> tf.Tensor:
         return tf.stack([outputs[0] for outputs in self._rival.each(inputs)], 1)
@@ -189,6 +195,19 @@ def _settled(predictor: MonteCarlo, example: Any) -> Reader:
         predictor(example)
     check_one_output(predictor.reader)
     return predictor.reader
+
+
+def _shared_rates(samplers: Sequence[MonteCarlo]) -> Sites:
+    """The rate of each site that drops, which must be the same in all members; empty without samplers."""
+    first, *others = [rates_of(each) for each in samplers] or [{}]
+    for number, other in enumerate(others, 2):
+        if other != first:
+            raise ValueError(
+                "A calibration sets the same sites and rates for all members. Train the members with the same "
+                "dropout, set their rates to the same values, or calibrate the ensemble without `num_samples`. "
+                f"Received: {dict(first)} for the first, {dict(other)} for number {number}"
+            )
+    return first
 
 
 def rates_of(mc: MonteCarlo) -> Sites:
