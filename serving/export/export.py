@@ -83,8 +83,9 @@ def export_model(
     regression (see `Calibration.apply`). If the calibration is for one pass, `serving_default` and `predict_bytes`
     do the same. Otherwise these two signatures do not use the calibration.
 
-    For an `Ensemble`, `serving_default` and `predict_bytes` return the mean of the members, and `predict_mc` uses
-    the members instead of samples. One SavedModel contains all members.
+    For an `Ensemble`, `serving_default` and `predict_bytes` return the mean of the members without dropout, and
+    `predict_mc` uses the members instead of samples. If the ensemble has `num_samples`, `predict_mc` returns the
+    statistics of these samples of its members. One SavedModel contains all members.
 
     If a model has several outputs, each name in an answer begins with the name of the output:
     `prob_probabilities`, `prob_mean`, `dist_values`.
@@ -105,7 +106,8 @@ def export_model(
             inputs have the shapes with which it was built.
         path: The folder to write: `NAME/VERSION`, or `NAME` for the next version in it; for other formats the
             file, `NAME.onnx`, `NAME.tflite` or `NAME.xml`. It is written completely or not at all.
-        num_samples: Int, the number of Monte-Carlo samples. 0 leaves `predict_mc` out.
+        num_samples: Int, the number of Monte-Carlo samples. 0 leaves `predict_mc` out. The number of samples of an
+            `Ensemble`, their sampling and their seed are set in the ensemble.
         calibration: A `Calibration` that `calibrate` fitted for this model or ensemble, or None. It sets the
             number of samples, the sampling and the sites. An `Ensemble` that has a calibration is exported with
             it: then pass None.
@@ -180,7 +182,7 @@ def export_model(
     _say_range(made.models[0], inputs)
     names = check_names(made.reader.outputs, class_names)
     version = Path(path) if is_file else check_path(Path(path), overwrite)
-    purity = {} if is_file else _purity(made.monte_carlo)
+    purity = {} if is_file else _purity(made.samplers)
     facts = facts_of(made.reader.outputs, inputs, names, made.card() | purity)
     filled = model_card(made.models, facts | _promised(made), card or {})
     info = info_of(made.reader.outputs, inputs, names, made.num_samples) | {"members": len(made.models)}
@@ -233,9 +235,9 @@ def _say_range(model: keras.Model, inputs: Sequence[Input]) -> None:
                 _log.warning(text)
 
 
-def _purity(monte_carlo: MonteCarlo | None) -> dict[str, object]:
+def _purity(samplers: Sequence[MonteCarlo]) -> dict[str, object]:
     """Returns the card's note about `predict_mc` if its answer for an image depends on more than the image."""
-    reason = None if monte_carlo is None else monte_carlo.plain_passes
+    reason = next((each.plain_passes for each in samplers if each.plain_passes), None)
     if reason is None:
         return {}
     warnings.warn(

@@ -14,7 +14,7 @@ from dropzoo.common.pixels import Pixels
 from dropzoo.models.graph.inputs import pixels_of
 from dropzoo.serving.decode import decode_file, is_deep
 from dropzoo.serving.export.resizing import resized
-from dropzoo.serving.montecarlo.ensembles import Ensemble
+from dropzoo.serving.montecarlo.ensembles import Rival
 from dropzoo.serving.montecarlo.reader import Reader
 from dropzoo.serving.montecarlo.sampler import MonteCarlo
 
@@ -146,7 +146,7 @@ class Input:
         return resized(images, size) if self.portable else tf.image.resize(images, size, antialias=True)
 
 
-def specs_of(reader: Reader, sampler: MonteCarlo | Ensemble | None) -> dict[str, tf.TensorSpec]:
+def specs_of(reader: Reader, sampler: MonteCarlo | Rival | None) -> dict[str, tf.TensorSpec]:
     """Returns the shape, with the batch axis, and the dtype of each input of a model, by its name.
 
     A model with a `call` of its own shows its inputs only when it runs, so it is run on random images of the shape

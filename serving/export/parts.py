@@ -14,7 +14,7 @@ from dropzoo.layers.draws.samples import SharedMaskError
 from dropzoo.serving.export.inputs import Input
 from dropzoo.serving.export.predictors import Predictors
 from dropzoo.serving.export.signatures import Answer, Signatures
-from dropzoo.serving.montecarlo.ensembles import Ensemble
+from dropzoo.serving.montecarlo.ensembles import Rival, samplers_behind
 from dropzoo.serving.montecarlo.sampler import MonteCarlo
 from dropzoo.serving.montecarlo.steps import Steps
 
@@ -51,13 +51,15 @@ class Unrolled(Signatures):
     """
 
     def __init__(self, predictors: Predictors, inputs: Sequence[Input], seed: int) -> None:
-        sampler = predictors.monte_carlo
-        if sampler is not None and sampler.sampling != "fixed" and any(each.resize for each in inputs):
-            advice = "Pass sampling='fixed'" if sampler.calibration is None else "Calibrate with sampling='fixed'"
+        sampling = next((each.sampling for each in predictors.samplers), "fixed")
+        if sampling != "fixed" and any(each.resize for each in inputs):
+            advice = (
+                "Pass sampling='fixed'" if predictors.calibration is None else "Calibrate with sampling='fixed'"
+            )
             raise ValueError(
                 "The dropout masks of an image depend on its pixels, and other runtimes round them differently "
                 f"when they resize the image. {advice}, or resize the images beforehand and leave `resize` out. "
-                f"Received: sampling={sampler.sampling!r}"
+                f"Received: sampling={sampling!r}"
             )
         super().__init__(predictors, [dataclasses.replace(each, portable=True) for each in inputs], seed)
 
@@ -69,7 +71,7 @@ class Unrolled(Signatures):
     @property
     def samples(self) -> bool:
         """Whether there are samples of dropout."""
-        return isinstance(self._predictors.sampled, MonteCarlo)
+        return bool(self._predictors.samplers)
 
     def parts(self) -> Parts:
         """Returns the functions of the export.
@@ -78,7 +80,7 @@ class Unrolled(Signatures):
             ValueError: If only a SavedModel can hold the samples of the model.
         """
         sampled = self._predictors.sampled
-        if not isinstance(sampled, MonteCarlo):
+        if sampled is None or not self.samples:
             return self._without_loop()
         steps = Steps(sampled)
         try:
@@ -96,9 +98,7 @@ class Unrolled(Signatures):
         found = {"serving_default": _traced(self._serving_default, self._given())}
         sampled = self._predictors.sampled
         if sampled is not None:
-            predict = (
-                self._in_loop(Steps(sampled, fold=False)) if isinstance(sampled, MonteCarlo) else self._predict_mc
-            )
+            predict = self._in_loop(Steps(sampled, fold=False)) if self.samples else self._predict_mc
             found["predict_mc"] = _traced(predict, self._given())
         return found
 
@@ -152,8 +152,8 @@ class Unrolled(Signatures):
     def _given(self) -> list[tf.TensorSpec]:
         return [each.spec for each in self.inputs]
 
-    def _statistics(self, predictor: MonteCarlo | Ensemble | None, flat: list[tf.Tensor]) -> list[Answer]:
-        if not isinstance(predictor, MonteCarlo):
+    def _statistics(self, predictor: MonteCarlo | Rival | None, flat: list[tf.Tensor]) -> list[Answer]:
+        if predictor is None or not samplers_behind(predictor):
             return super()._statistics(predictor, flat)
         steps = Steps(predictor)
         found = steps.finish(steps.add(tf.constant(0), steps.zeros(), steps.start(flat)))

@@ -1,7 +1,7 @@
-"""The predictors of an export: a model, its Monte-Carlo samples, or the members of an ensemble."""
+"""The predictors of an export: a model, the members of an ensemble, or their Monte-Carlo samples."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from dropzoo.serving.calibration.calibration import Calibration
 from dropzoo.serving.export.checks import check_samples
 from dropzoo.serving.montecarlo.active import NothingDraws
 from dropzoo.serving.montecarlo.calibrated import check_type
-from dropzoo.serving.montecarlo.ensembles import Ensemble
+from dropzoo.serving.montecarlo.ensembles import Ensemble, Rival, samplers_behind
 from dropzoo.serving.montecarlo.reader import Reader
 from dropzoo.serving.montecarlo.sampler import MonteCarlo
 
@@ -31,33 +31,34 @@ class Predictors:
 
     models: list[keras.Model]
     reader: Reader
-    default: MonteCarlo | Ensemble | None
+    default: MonteCarlo | Rival | None
     sampled: MonteCarlo | Ensemble | None
     calibration: Calibration | None
 
     @property
     def readers(self) -> list[Reader]:
         """The model or the members, which know what their outputs mean."""
-        return self.default.readers if isinstance(self.default, Ensemble) else [self.reader]
+        return self.default.readers if isinstance(self.default, Rival) else [self.reader]
 
     @property
-    def monte_carlo(self) -> MonteCarlo | None:
-        """The Monte-Carlo sampler behind `predict_mc`, or None."""
-        return self.sampled if isinstance(self.sampled, MonteCarlo) else None
+    def samplers(self) -> Sequence[MonteCarlo]:
+        """The Monte-Carlo samplers behind `predict_mc`: of the model, or of each member; none without dropout."""
+        return samplers_behind(self.sampled)
 
     def card(self) -> dict[str, object]:
         """Returns the section of the card on the samples; empty if there are none."""
-        mc = self.monte_carlo
-        if mc is None or mc.sites == {}:
+        if not self.samplers or self.samplers[0].sites == {}:
             return {}
-        return {"num_samples": mc.max_samples, "sampling": mc.sampling, "seed": mc.seed}
+        first, count = self.samplers[0], len(self.samplers)
+        members = {"members": count, "samples_of_each": first.max_samples} if count > 1 else {}
+        return {"num_samples": self.num_samples, **members, "sampling": first.sampling, "seed": first.seed}
 
     @property
     def num_samples(self) -> int:
         """The number of samples behind `predict_mc`; 0 if there is no such signature."""
         if self.sampled is None:
             return 0
-        return len(self.models) if isinstance(self.sampled, Ensemble) else self.sampled.max_samples
+        return self.sampled.num_samples if isinstance(self.sampled, Ensemble) else self.sampled.max_samples
 
 
 def predictors_of(
@@ -87,7 +88,8 @@ def predictors_of(
     if isinstance(model, Ensemble):
         if (sampling, seed) != ("fixed", 0):
             raise ValueError(
-                "An ensemble draws no random numbers: leave `sampling` and `seed` out. "
+                "The sampling and the seed of an ensemble are set in the ensemble: leave them out here, and pass "
+                "Ensemble(models, num_samples=..., sampling=..., seed=...). "
                 f"Received: sampling={sampling!r}, seed={seed}"
             )
         return _of_ensemble(model, num_samples, calibration, said)
@@ -115,7 +117,7 @@ def predictors_of(
 def _of_ensemble(
     ensemble: Ensemble, num_samples: int, calibration: Calibration | None, said: dict[str, Any]
 ) -> Predictors:
-    """The predictors of an ensemble, whose members take the place of samples."""
+    """The predictors of an ensemble: the mean of its members, and its samples or, without dropout, its members."""
     if any(value is not None for value in said.values()):
         raise ValueError(
             f"The meaning of the outputs is set in the ensemble: leave these arguments out. Received: {said}"
@@ -125,14 +127,29 @@ def _of_ensemble(
             "The ensemble already has a different calibration: leave `calibration` out. Received: two calibrations"
         )
     if calibration is not None and ensemble.calibration is None:
-        ensemble = Ensemble(ensemble.models, ensemble.task, ensemble.from_logits, calibration)
-    if num_samples not in (0, 30, len(ensemble.models)):
+        ensemble = _calibrated(ensemble, calibration)
+    if num_samples not in (0, 30, ensemble.num_samples):
+        what = "set in the ensemble" if ensemble.samplers else f"its {len(ensemble.models)} members"
+        more = "" if ensemble.samplers else ", pass an Ensemble with `num_samples` to sample its dropout,"
         raise ValueError(
-            f"The samples of an ensemble are its {len(ensemble.models)} members: leave `num_samples` out, or pass "
-            f"0 to leave out `predict_mc`. Received: num_samples={num_samples}"
+            f"The samples of an ensemble are {what}: leave `num_samples` out{more} or pass 0 to leave out "
+            f"`predict_mc`. Received: num_samples={num_samples}"
+        )
+    if not num_samples and ensemble.samplers and ensemble.calibration is not None:
+        raise ValueError(
+            f"The calibration was made for num_samples={ensemble.num_samples}: leave `num_samples` out, or export "
+            "the ensemble without its calibration. Received: num_samples=0"
         )
     sampled = ensemble if num_samples else None
-    return Predictors(ensemble.models, ensemble.reader, ensemble, sampled, ensemble.calibration)
+    return Predictors(ensemble.models, ensemble.reader, ensemble.without_dropout, sampled, ensemble.calibration)
+
+
+def _calibrated(ensemble: Ensemble, calibration: Calibration) -> Ensemble:
+    """The same ensemble with a calibration, which determines the samples of an ensemble without dropout."""
+    said: dict[str, Any] = {}
+    if ensemble.samplers:
+        said = {"num_samples": ensemble.num_samples, "sampling": ensemble.sampling, "seed": ensemble.seed}
+    return Ensemble(ensemble.models, ensemble.task, ensemble.from_logits, calibration, **said)
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ import tensorflow as tf
 from dropzoo.serving.calibration.answers import ANSWERS
 from dropzoo.serving.export.inputs import Input
 from dropzoo.serving.export.predictors import Predictors
-from dropzoo.serving.montecarlo.ensembles import Ensemble
+from dropzoo.serving.montecarlo.ensembles import Rival
 from dropzoo.serving.montecarlo.outputs import Output
 from dropzoo.serving.montecarlo.sampler import MonteCarlo
 
@@ -74,14 +74,14 @@ class Signatures:
         answers = [{name: each[name] for name in ANSWERS if name in each} for each in found]
         return [{"p": mean} | each for mean, each in zip(means, answers, strict=True)]
 
-    def _statistics(self, predictor: MonteCarlo | Ensemble | None, flat: list[tf.Tensor]) -> list[Answer]:
+    def _statistics(self, predictor: MonteCarlo | Rival | None, flat: list[tf.Tensor]) -> list[Answer]:
         """The statistics of each output."""
         inputs = self._reader.inputs.pack(flat)
+        # Not every server can run XLA, so the sampling uses plain operations.
         if isinstance(predictor, MonteCarlo):
-            # Not every server can run XLA, so the sampling uses plain operations.
             found = predictor.sample(inputs, tf.constant(self._seed, tf.int64), plain=True)
         else:
-            found = predictor.sample(inputs)  # type: ignore[union-attr]  # None has no signature
+            found = predictor.sample(inputs, plain=True)  # type: ignore[union-attr]  # None has no signature
         return self._of_each(found)
 
     def _of_each(self, found: Any) -> list[Answer]:

@@ -52,6 +52,13 @@ SHAPES = {
     ),
     "one pass": (small, lambda m: m, "classes", {"set": 0.2, "error": 0.9}, {"set", "defer"}),
     "an ensemble": (small, lambda m: serving.Ensemble([m, small()]), "classes", {"set": 0.2}, {"set"}),
+    "samples of an ensemble": (
+        small,
+        lambda m: serving.Ensemble([m, small()], num_samples=6),
+        "classes",
+        {"set": 0.2},
+        {"set"},
+    ),
     "masks": (
         maps,
         lambda m: serving.MonteCarlo(m, 3),
@@ -114,17 +121,24 @@ def test_masks_are_resized_with_the_images_and_deferrals_are_not(tmp_path):
     assert answer["defer"].shape == (2,)
 
 
-def test_an_ensemble_without_calibration(tmp_path):
+@pytest.mark.parametrize("drops", [{}, {"num_samples": 4, "sampling": "fixed", "seed": 5}], ids=["off", "on"])
+def test_an_ensemble_without_calibration(drops, tmp_path):
     members = [small(), small()]
-    ensemble = serving.Ensemble(members)
+    ensemble, plain = serving.Ensemble(members, **drops), serving.Ensemble(members)
     path = serving.export_model(ensemble, tmp_path / "m")
     loaded = tf.saved_model.load(str(path))
     x = tf.constant(data_of("classes")[0][:7])
-    served, expected = loaded.signatures["predict_mc"](images=x), ensemble(x)
-    assert np.allclose(served["mean"], expected["mean"], atol=1e-6, rtol=0)
+    served = loaded.signatures["predict_mc"](images=x)
+    for name, value in ensemble(x).items():
+        assert np.allclose(served[name], value, atol=1e-6, rtol=0)
+    expected = plain(x)
     assert np.allclose(
         loaded.signatures["serving_default"](images=x)["probabilities"], expected["mean"], atol=1e-6
     )
+    info, card = (json.loads((path / "assets.extra" / f"{n}.json").read_text()) for n in ("info", "model_card"))
+    assert (info["members"], info["num_samples"]) == (2, ensemble.num_samples) and card["members"] == 2
+    told = {"num_samples": 4, "members": 2, "samples_of_each": 2, "sampling": "fixed", "seed": 5} if drops else {}
+    assert card["monte_carlo"] == told
     assert sorted(p.name for p in (path / "assets.extra").glob("member*")) == ["member1.keras", "member2.keras"]
     again = serving.Ensemble([path / "assets.extra" / f"member{i}.keras" for i in (1, 2)])
     assert np.allclose(again(x)["mean"], expected["mean"], atol=1e-6)
@@ -135,7 +149,9 @@ def test_an_ensemble_without_calibration(tmp_path):
 def test_what_does_not_fit_is_refused_and_leaves_nothing(tmp_path):
     model, (x, y) = small(), data_of("classes")
     cal = serving.calibrate(serving.MonteCarlo(model, 4), x, y, verbose=0)
-    ensemble = serving.Ensemble([model, small()])
+    ensemble, samples = serving.Ensemble([model, small()]), serving.Ensemble([model] * 2, num_samples=4)
+    of_members = serving.calibrate(serving.Ensemble([model] * 2), x, y, verbose=0)
+    of_samples = serving.calibrate(samples, x, y, verbose=0)
     refused = [
         (model, {"calibration": cal, "num_samples": 5}, "made for num_samples=4"),
         (model, {"calibration": cal, "num_samples": 0}, "made for num_samples=4"),
@@ -146,8 +162,11 @@ def test_what_does_not_fit_is_refused_and_leaves_nothing(tmp_path):
         (ensemble, {"calibration": cal}, "number of members"),
         (ensemble, {"num_samples": 7}, "are its 2 members"),
         (ensemble, {"task": "binary"}, "The meaning of the outputs is set in the ensemble"),
-        (ensemble, {"sampling": "balanced"}, "An ensemble draws no random numbers"),
-        (ensemble, {"seed": 7}, "An ensemble draws no random numbers"),
+        (ensemble, {"sampling": "balanced"}, "sampling and the seed of an ensemble are set in the ensemble"),
+        (ensemble, {"seed": 7}, "sampling and the seed of an ensemble are set in the ensemble"),
+        (samples, {"num_samples": 7}, "The samples of an ensemble are set in the ensemble"),
+        (samples, {"calibration": of_members}, "sampling: None in the calibration, balanced here"),
+        (serving.Ensemble([model] * 2, calibration=of_samples), {"num_samples": 0}, "made for num_samples=4"),
     ]
     for what, options, message in refused:
         with pytest.raises(ValueError, match=message):

@@ -112,6 +112,10 @@ def test_ensemble_and_calibration(tmp_path):
     x, labels = images(8, 8, batch=40), np.arange(40) % 4
     members = serving.Ensemble([small_cnn(weights_seed=i) for i in range(2)])
     check(members, tmp_path / "two", x[:3], num_samples=2)
+    small = [small_cnn(weights_seed=i, scale=1.0) for i in range(2)]
+    for task in ("multi_class", "regression"):
+        samples = serving.Ensemble(small, task, num_samples=6, sampling="balanced", seed=1)
+        check(samples, tmp_path / task, x[:3], num_samples=6, atol=1e-4)
     model = small_cnn()
     found = serving.calibrate(serving.MonteCarlo(model, 3), x, labels, guarantee={"set": 0.3})
     path = check(model, tmp_path / "one", x[:3], num_samples=3, calibration=found)

@@ -152,6 +152,30 @@ def test_openvino_table_of_layers(openvino, family, layer, tmp_path):
     check_openvino(openvino, model, tmp_path, *(images(2, size) for size in sizes))
 
 
+@pytest.mark.parametrize(
+    ("runtime", "task"),
+    [
+        ("openvino", "multi_class"),
+        ("litert", "multi_class"),
+        pytest.param("openvino", "regression", marks=pytest.mark.slow),
+    ],
+)
+def test_samples_of_the_members_of_an_ensemble(runtime, task, request, tmp_path):
+    request.getfixturevalue(runtime)
+    members = [small_cnn(weights_seed=i, scale=1.0) for i in range(2)]
+    ensemble = serving.Ensemble(members, task, num_samples=4, sampling="fixed", seed=9)
+    path, x = tmp_path / f"a{'.xml' if runtime == 'openvino' else '.tflite'}", images(3)
+    serving.export_model(ensemble, path, format=runtime)
+    inputs = {"images": x}
+    found = (
+        openvino_file.run(path, inputs) if runtime == "openvino" else litert_file.run(path.read_bytes(), inputs)
+    )
+    for name, value in ensemble(x).items():
+        np.testing.assert_allclose(found[name], value, atol=1e-4, err_msg=name)
+    mean = found["values" if task == "regression" else "probabilities"]
+    np.testing.assert_allclose(mean, ensemble.without_dropout(x)["mean"], atol=1e-5)
+
+
 @pytest.mark.parametrize("runtime", ["openvino", "litert"])
 def test_samples_of_a_regression_need_no_64_bits(runtime, request, tmp_path):
     """Values far from 0 keep the variance of their samples."""
