@@ -1,6 +1,7 @@
 """Ensembles from end to end: `train --members`, then calibrate, evaluate and export."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
 from _cli import TINY, run
 from dropzoo import serving
@@ -52,6 +54,42 @@ def test_it_is_calibrated_evaluated_and_exported(ensemble, capsys, tmp_path):
     served = loaded.signatures["predict_mc"](images=tf.constant(x))
     expected = serving.Ensemble(load_members(ensemble), calibration=cal)(x)
     assert all(np.allclose(served[name], expected[name], atol=1e-6) for name in expected)
+
+
+def test_dropout_within_the_members(ensemble, capsys, tmp_path):
+    """`--mc` turns it on, in each command; the calibration then says so."""
+    out = tmp_path / "two"
+    shutil.copytree(ensemble, out)
+    status, text, error = run(capsys, "evaluate", str(out), "--mc", "4", "--no-calibration")
+    heads = " ".join("".join(text.splitlines()[1:4]).split())
+    assert status == 0 and "Monte Carlo" in heads and heads.count("ensemble of 2") == 2, error
+    (out / "calibration.json").unlink(missing_ok=True)
+    status, _, error = run(capsys, "calibrate", str(out), "--mc", "4")
+    assert status == 0, error
+    facts = serving.Calibration.load(out / "calibration.json").facts
+    assert (facts.members, facts.num_samples, facts.sampling) == (2, 4, "balanced")
+    Image.fromarray(np.full((8, 8), 90, "uint8")).save(tmp_path / "a.png")
+    predict = ["predict", str(tmp_path / "a.png"), "--model", str(out), "--table", str(tmp_path / "a.json")]
+    status, _, error = run(capsys, *predict)
+    assert status == 0, error
+    for options, message in (
+        (["--mc", "6"], "The calibration was made for 4 samples. Leave --num-samples out, pass --no-calibration"),
+        (["--mc", "5", "--no-calibration"], "number of members, which is 2, .* pass 4 or 6"),
+    ):
+        status, _, error = run(capsys, *predict, "--overwrite", *options)
+        assert status == 2 and re.search(message, " ".join(error.split())), error
+    x = np.random.default_rng(0).random((3, 8, 8, 1), "float32")
+    for options in ([], ["--no-calibration", "--mc", "6"]):
+        status, _, error = run(capsys, "export", str(out), str(tmp_path / "served"), *options)
+        assert status == 0, error
+        path = max((tmp_path / "served").iterdir())
+        served = tf.saved_model.load(str(path)).signatures["predict_mc"](images=tf.constant(x))
+        cal = None if options else serving.Calibration.load(out / "calibration.json")
+        said = {"num_samples": 6, "sampling": "fixed"} if options else {}
+        expected = serving.Ensemble(load_members(out), calibration=cal, **said)(x)
+        assert all(np.allclose(served[name], expected[name], atol=1e-6) for name in expected)
+        info = json.loads((path / "assets.extra" / "info.json").read_text())
+        assert (info["members"], info["num_samples"]) == (2, 6 if options else 4)
 
 
 @pytest.mark.costly(keep=0)

@@ -62,7 +62,8 @@ def calibrate(
             "--mc",
             "--num-samples",
             min=0,
-            help="Number of Monte-Carlo samples; 0 for one pass. The default is 30 if the model has dropout.",
+            help="Number of Monte-Carlo samples; 0 for one pass. The default is 30 if the model has dropout. For "
+            "an ensemble, the number of samples of all members together; by default, the members do not drop.",
         ),
     ] = None,
     classes: Annotated[

@@ -54,7 +54,7 @@ def measure(
             'the model, or "validation" for the validation images of a run. The result is saved with the model.',
         ),
     ] = None,
-    num_samples: SamplesOption = 30,
+    num_samples: SamplesOption = None,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the samples.")] = 0,
     input_range: InputRangeOption = None,
     from_logits: FromLogitsOption = None,

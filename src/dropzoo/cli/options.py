@@ -74,7 +74,17 @@ NoCalibrationOption = Annotated[
         help="Ignore the model's calibration (from dropzoo calibrate).",
     ),
 ]
-SamplesOption = Annotated[int, typer.Option("--mc", "--num-samples", min=1, help="Number of Monte-Carlo samples.")]
+SamplesOption = Annotated[
+    int | None,
+    typer.Option(
+        "--mc",
+        "--num-samples",
+        min=1,
+        help="Number of Monte-Carlo samples; 30 by default. For an ensemble, the number of samples of all members "
+        "together; by default, each member answers once, without dropout.",
+        show_default=False,
+    ),
+]
 EpochsOption = Annotated[int, typer.Option("--epochs", min=1, help="Number of epochs.", rich_help_panel=_HOW)]
 
 

@@ -33,7 +33,7 @@ PathsArgument = Annotated[
 class ModelAnswers:
     """The options that say how a model answers."""
 
-    num_samples: SamplesOption = 30
+    num_samples: SamplesOption = None
     seed: Annotated[int, typer.Option("--seed", help="Seed of the samples.")] = 0
     input_range: InputRangeOption = None
     from_logits: FromLogitsOption = None
@@ -204,6 +204,7 @@ def _settings(model: Path | None, answers: ModelAnswers, predictor: "Predictor")
 
     said = {name: value for name, value in vars(answers).items() if name != "token"}
     said["num_samples"] = predictor.num_samples
+    said |= {"members_drop": True} if predictor.members_drop else {}
     if model is None:
         return {"model": predictor.served, **said}
     return {"model": str(model.resolve()), "stamp": stamp_of(model), **said}

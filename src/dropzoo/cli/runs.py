@@ -42,7 +42,11 @@ def evaluate(
     num_samples: Annotated[
         int,
         typer.Option(
-            "--mc", "--num-samples", min=0, help="Also evaluate the mean over this many Monte-Carlo samples."
+            "--mc",
+            "--num-samples",
+            min=0,
+            help="Also evaluate the mean over this many Monte-Carlo samples. For an ensemble, also the mean over "
+            "this many samples of all members together.",
         ),
     ] = 0,
     temperature: Annotated[
@@ -150,11 +154,16 @@ def export(
         ),
     ],
     num_samples: Annotated[
-        int,
+        int | None,
         typer.Option(
-            "--mc", "--num-samples", min=0, help="Number of Monte-Carlo samples; 0 for a model without dropout."
+            "--mc",
+            "--num-samples",
+            min=0,
+            help="Number of Monte-Carlo samples; 0 for a model without dropout. 30 by default. For an ensemble, "
+            "the number of samples of all members together; by default, the members take the place of samples.",
+            show_default=False,
         ),
-    ] = 30,
+    ] = None,
     image_dtype: Annotated[
         str,
         typer.Option(
@@ -201,11 +210,12 @@ def export(
     from dropzoo.predictions.saved_intervals import export_counts
     from dropzoo.runs.calibrations import find_calibration
     from dropzoo.runs.loading import load_run
-    from dropzoo.runs.members import first_run, load_members
+    from dropzoo.runs.members import ensemble_of, first_run, load_members
 
     known: dict[str, Any] = {}
     value_range = None
     exported: Any
+    found = find_calibration(run, not no_calibration)
     if run.suffix == ".keras":
         exported = load_model(run)
         record = recorded(exported)
@@ -213,16 +223,21 @@ def export(
     else:
         _, config, info = load_run(first_run(run))
         members = load_members(run)
-        value_range = config.value_range
-        exported = serving.Ensemble(members, task, from_logits) if len(members) > 1 else members[0]
-        task, from_logits = (None, None) if len(members) > 1 else (task, from_logits)
+        value_range, exported = config.value_range, members[0]
+        if len(members) > 1:
+            said: dict[str, Any] = {"task": task, "from_logits": from_logits, "calibration": found}
+            with options_in_errors():
+                exported = ensemble_of(members, num_samples or None, sampling="fixed", **said)
+            task = from_logits = None
         known = {"class_names": info.class_names, "card": {"data": config.data, "training": config.to_json()}}
     known |= {"image_dtype": image_dtype, "input_range": parse_range(input_range), "resize": resize}
     known |= {"task": task, "from_logits": from_logits, "overwrite": overwrite}
     known |= {"format": format, "precision": precision}
-    found = find_calibration(run, not no_calibration)
+    members_drop = isinstance(exported, serving.Ensemble) and bool(exported.samplers)
+    drawn = 30 if num_samples is None else num_samples
+    drawn = exported.num_samples if members_drop and drawn else drawn
     with options_in_errors():
-        written = serving.export_model(exported, path, num_samples, calibration=found, **known)
+        written = serving.export_model(exported, path, drawn, calibration=found, **known)
     if value_range is not None:
         low, high = value_range
         reads = format == "saved_model"  # other files of models read no images
@@ -231,8 +246,8 @@ def export(
         say(f"{first}Arrays must be scaled before they are sent: {scaled}")
     if found is not None:
         say(f"The export always uses the calibration of {found.date[:10]}")
-    drawn = num_samples if found is None else found.facts.num_samples
-    if format == "saved_model" and export_counts(run, written, drawn, found is not None):
+    drawn = drawn if found is None else found.facts.num_samples
+    if format == "saved_model" and export_counts(run, written, drawn, found is not None, members_drop):
         say("The page of the server shows counts of objects with their intervals")
     then = f" Next: dropzoo predict IMAGE --model {quote(str(written))}" if format == "saved_model" else ""
     say(f"Exported to {written}.{then}")

@@ -29,7 +29,7 @@ def predict_files(
         paths: Files, folders (their sub-folders are searched too), and patterns such as `"scans/**/*.tif"`.
         model: A run's folder, a `.keras` file or a SavedModel; or a predictor that `load_predictor` returned.
         num_samples: Int, the number of Monte-Carlo samples; None means the number in the model's calibration or
-            export, otherwise 30.
+            export, otherwise 30. For an ensemble, see `Ensemble`: None averages its members without dropout.
         batch_size: Int, how many images, or tiles, are computed at a time; None for a number that depends on their
             size.
         tile: Int, the tile size; larger images are read and computed in tiles of this size. None for whole images.

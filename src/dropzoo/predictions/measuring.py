@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import tensorflow as tf
 
+from dropzoo import serving
 from dropzoo.predictions.answers import in_size
 from dropzoo.predictions.intervals import Interval, fit, of_samples
 from dropzoo.predictions.objects import Objects, find_objects
@@ -65,8 +66,8 @@ def masks_of_samples(predictor: Predictor, image: np.ndarray) -> tuple[np.ndarra
     """Returns the class ids of the mean, `(height, width)`, and of each sample, `(samples, height, width)`.
 
     Args:
-        predictor: A model of masks, whose sampler keeps its samples; or an ensemble, whose members are samples; or
-            one pass, which is its only sample.
+        predictor: A model of masks, whose sampler keeps its samples; or an ensemble, whose samples are those of
+            its members or, without dropout, the members; or one pass, which is its only sample.
         image: Float32 array in [0, 1], `(height, width, channels)`.
     """
     size = (image.shape[0], image.shape[1])
@@ -76,8 +77,8 @@ def masks_of_samples(predictor: Predictor, image: np.ndarray) -> tuple[np.ndarra
     given = feed(tf.constant(predictor.sized(image)[None]))
     out = sampler(given)
     mean = likeliest(out["mean"][0].numpy(), size)
-    if len(predictor.members) > 1:
-        return mean, np.stack([likeliest(each(given)["mean"][0].numpy(), size) for each in predictor.members])
+    if isinstance(sampler, serving.Ensemble) and sampler.num_samples > 1:
+        return mean, np.stack([likeliest(outputs[0][0].numpy(), size) for outputs in sampler.each(given)])
     if "samples" not in out:
         return mean, mean[None]
     return mean, np.stack([likeliest(each, size) for each in out["samples"][0].numpy()])

@@ -118,8 +118,8 @@ def load_intervals(predictor: Predictor, model: Path, how: Measure) -> dict[str,
             f"The intervals in {path} were calibrated with other options ({said}). Use those options, pass "
             "--intervals samples, or calibrate again"
         )
-    before = content.get("answers", {})
-    if changed := [name for name, value in _answers(predictor, model).items() if before.get(name) != value]:
+    before, here = content.get("answers", {}), _answers(predictor, model)
+    if changed := [name for name in {**here, **before} if before.get(name) != here.get(name)]:
         raise ValueError(
             f"The intervals in {path} were calibrated with other settings (what differs: "
             f"{', '.join(changed).replace('_', ' ')}). Use the settings of the calibration ({_in_words(before)}), "
@@ -136,6 +136,7 @@ def _answers(predictor: Predictor, model: Path) -> dict[str, Any]:
         "num_samples": predictor.num_samples,
         "calibration": predictor.calibration is not None,
         "input_range": list(predictor.pixels.range),
+        **({"members_drop": True} if predictor.members_drop else {}),
     }
 
 
@@ -143,7 +144,9 @@ def _in_words(answers: Mapping[str, Any]) -> str:
     return ", ".join(f"{name}={value}" for name, value in answers.items() if name != "model") or "unknown"
 
 
-def export_counts(model: Path, export: Path, num_samples: int, calibrated: bool) -> bool:
+def export_counts(
+    model: Path, export: Path, num_samples: int, calibrated: bool, members_drop: bool = False
+) -> bool:
     """Writes the intervals of counts into an export, for the page of a server; returns whether they hold there.
 
     They hold if the export answers as the model did when its intervals were calibrated, and if an object is a
@@ -154,13 +157,15 @@ def export_counts(model: Path, export: Path, num_samples: int, calibrated: bool)
         export: Path of the export.
         num_samples: Int, the number of samples of the export.
         calibrated: Bool, whether the export answers by a calibration.
+        members_drop: Bool, whether the samples are those of the members of an ensemble, with their dropout on.
     """
     path = intervals_file(model)
     if not path.is_file():
         return False
     content = json.loads(path.read_text(encoding="utf-8"))
     before, how = content.get("answers", {}), Measure(**content["how"])
-    same = (before.get("num_samples"), before.get("calibration")) == (num_samples, calibrated)
+    answers = (num_samples, calibrated, members_drop)
+    same = (before.get("num_samples"), before.get("calibration"), before.get("members_drop", False)) == answers
     if not same or before.get("model") != digest_of(model) or how.split or how.min_area > 1:
         return False
     ending = " bare count"

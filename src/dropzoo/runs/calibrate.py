@@ -17,7 +17,7 @@ from dropzoo.runs.config import RunConfig
 from dropzoo.runs.data import absolute, check_same_data, judged_images, load_run_data, read_info
 from dropzoo.runs.inputs import check_bits, fed, settle_range
 from dropzoo.runs.loading import load_model_for, load_run
-from dropzoo.runs.members import first_run, load_members
+from dropzoo.runs.members import ensemble_of, first_run, load_members
 from dropzoo.runs.settings import READING, READING_ELSEWHERE
 from dropzoo.serving.calibration.sites import can_set, named_sites
 from dropzoo.serving.montecarlo.active import NothingDraws
@@ -36,7 +36,8 @@ class CalibrationConfig:
         temperature: As for `calibrate`.
         sites: As for `calibrate`; None to search if the model has dropout whose rate can be set.
         num_samples: Int, the number of Monte-Carlo samples, or 0 for one pass. None for 30 samples, or for one
-            pass if nothing in the model drops.
+            pass if nothing in the model drops. Several members draw this number together; None or 0 averages them
+            without dropout.
         classes: List of names or numbers of classes, as for `calibrate`; None for all.
         confidence: Float in (0, 1), as for `calibrate`.
         input_range: `(low, high)`, the range of the pixels that the model takes. If None, the model shows it.
@@ -207,9 +208,7 @@ def _keys(images: tf.data.Dataset) -> Iterator[bytes]:
 def _predictor(members: list[keras.Model], wanted: CalibrationConfig) -> serving.MonteCarlo | serving.Ensemble:
     """The predictor to calibrate: an ensemble, samples, or one pass."""
     if len(members) > 1:
-        if wanted.num_samples:
-            raise ValueError("The samples of an ensemble are its members. Leave out --num-samples")
-        return serving.Ensemble(members, from_logits=wanted.from_logits)
+        return ensemble_of(members, wanted.num_samples or None, from_logits=wanted.from_logits)
     model = members[0]
     if wanted.num_samples != 0:
         num_samples = wanted.num_samples or _SAMPLES

@@ -26,6 +26,7 @@ from dropzoo.runs.evaluation import (
 )
 from dropzoo.runs.figures import ByMethod, Corrupted
 from dropzoo.runs.inputs import feeding
+from dropzoo.runs.members import ensemble_of
 from dropzoo.runs.promises import Promises, promises_table
 from dropzoo.runs.scores import Scores
 from dropzoo.runs.tables import corruption_tables, figures_table, ood_table, text_table
@@ -41,7 +42,8 @@ class Wanted:
     """The parts of an evaluation besides the figures of one deterministic pass.
 
     Attributes:
-        num_samples: Int. Number of Monte-Carlo samples whose mean is evaluated too; 0 for none.
+        num_samples: Int. Number of Monte-Carlo samples whose mean is evaluated too; 0 for none. With members,
+            the samples of the first one and as many samples of all of them together are evaluated.
         temperature: Bool. Whether to evaluate also at the temperature that fits the validation images best.
         corruptions: List of the names of corruptions to evaluate under.
         foreign: `Foreign` or None. Images of another data set, to measure how well the uncertainty distinguishes
@@ -124,7 +126,9 @@ def compare(
     ways = {"deterministic": log_probabilities(model, None, said)}
     temperatures = fit_temperatures(ways, data) if wanted.temperature else {}
     samplers: list[Sampler] = [] if monte_carlo is None else [monte_carlo]
-    samplers += [serving.Ensemble(wanted.members, from_logits=said)] if len(wanted.members) > 1 else []
+    if len(wanted.members) > 1:
+        counts = dict.fromkeys((None, wanted.num_samples or None))
+        samplers += [ensemble_of(wanted.members, count, from_logits=said) for count in counts]
     columns = dict(ways)
     for each in samplers:
         ways[title_of(each)] = columns[title_of(each)] = log_of_mean(each)

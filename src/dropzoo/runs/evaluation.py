@@ -78,7 +78,8 @@ def score(predict: LogProbabilities, dataset: tf.data.Dataset, scores: Scores) -
 def title_of(predictor: Sampler) -> str:
     """Returns the title of the column of a predictor."""
     if isinstance(predictor, serving.Ensemble):
-        return f"ensemble of {predictor.num_samples}"
+        samples = f", {predictor.num_samples} samples" if predictor.samplers else ""
+        return f"ensemble of {len(predictor.models)}{samples}"
     return f"Monte Carlo, {predictor.num_samples} samples"
 
 

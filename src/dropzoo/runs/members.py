@@ -6,7 +6,7 @@ results.json   the figures of the ensemble; written when all members are finishe
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +115,46 @@ def load_members(path: Path) -> list[keras.Model]:
     if not config.snapshots:
         return [model]
     return [load_run_model(snapshot_file(path, number)) for number in range(config.snapshots)]
+
+
+def ensemble_of(
+    members: Sequence[keras.Model],
+    num_samples: int | None = None,
+    *,
+    sampling: str = "balanced",
+    seed: int = 0,
+    task: str | None = None,
+    from_logits: bool | None = None,
+    calibration: serving.Calibration | None = None,
+) -> serving.Ensemble:
+    """Returns the ensemble of some members, with their dropout on if a number of samples is wanted.
+
+    Args:
+        members: The members.
+        num_samples: Int, the number of samples of all members together. None for that of the calibration; without
+            a calibration of samples, each member then answers once, without dropout.
+        sampling: As for `MonteCarlo`, for samples without a calibration.
+        seed: Int in [0, 2**32), the seed of the samples.
+        task: As for `Ensemble`.
+        from_logits: As for `Ensemble`.
+        calibration: The calibration of the ensemble, or None.
+
+    Raises:
+        ValueError: If the calibration was made for another number of samples, a member has no dropout, or
+            `num_samples` is not a multiple of the number of members.
+    """
+    facts = None if calibration is None else calibration.facts
+    made_for = None if facts is None or facts.sampling is None else facts.num_samples
+    if facts is not None and num_samples not in (None, made_for):
+        what = "the members without dropout" if made_for is None else f"{made_for} samples"
+        raise ValueError(
+            f"The calibration was made for {what}. Leave `num_samples` out, pass --no-calibration, or calibrate "
+            f"again: dropzoo calibrate RUN --mc {num_samples}. Received: num_samples={num_samples}"
+        )
+    said: dict[str, Any] = {} if num_samples is None and made_for is None else {"seed": seed}
+    if num_samples is not None and made_for is None:
+        said |= {"num_samples": num_samples, "sampling": sampling}
+    return serving.Ensemble(list(members), task, from_logits, calibration, **said)
 
 
 def _member(out: Path, number: int) -> Path:

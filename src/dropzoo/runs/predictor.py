@@ -33,7 +33,6 @@ class Predictor:
         num_samples: Int, the number of samples of an answer; 1 for one pass.
         is_map: Bool, whether there is an answer for each pixel.
         value_range: The values in files that become 0 and 1, if the training images had such a range; or None.
-        members: The members of an ensemble, each as an ensemble of one; empty for other models.
         task: The output kind.
         served: Str. The name and the version of the model on a server, with a digest of its facts; empty for a
             model on the disk.
@@ -49,13 +48,17 @@ class Predictor:
     num_samples: int = 1
     is_map: bool = False
     value_range: tuple[float, float] | None = None
-    members: tuple[serving.Ensemble, ...] = ()
     task: str = "multi_class"
     served: str = ""
 
     def __post_init__(self) -> None:
         if self.value_range is None:  # runs that are older than this record have it in their config
             object.__setattr__(self, "value_range", self.pixels.stored)
+
+    @property
+    def members_drop(self) -> bool:
+        """Whether the members of an ensemble draw samples, with their dropout on."""
+        return isinstance(self.sampler, serving.Ensemble) and bool(self.sampler.samplers)
 
     @property
     def has_classes(self) -> bool:

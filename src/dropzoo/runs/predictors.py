@@ -15,7 +15,7 @@ from dropzoo.runs.calibrations import export_folder, find_calibration
 from dropzoo.runs.exported import Export, facts_of_export, pixels_of_export
 from dropzoo.runs.inputs import feeding, settle_range
 from dropzoo.runs.loading import load_run
-from dropzoo.runs.members import first_run, load_members
+from dropzoo.runs.members import ensemble_of, first_run, load_members
 from dropzoo.runs.predictor import Predictor, is_of_pixels
 from dropzoo.runs.statistics import Arrays, arranged
 from dropzoo.serving.montecarlo.active import NothingDraws
@@ -24,7 +24,7 @@ from dropzoo.serving.montecarlo.reader import check_single
 
 def load_predictor(
     path: Path,
-    num_samples: int | None = 30,
+    num_samples: int | None = None,
     seed: int = 0,
     input_range: tuple[float, float] | None = None,
     from_logits: bool | None = None,
@@ -40,7 +40,9 @@ def load_predictor(
     Args:
         path: Path of the folder of a run or an ensemble, a `.keras` file, a SavedModel, or a folder of versions of
             one, whose newest is loaded.
-        num_samples: Int, the number of Monte-Carlo samples. A SavedModel and a calibration have their own number.
+        num_samples: Int, the number of Monte-Carlo samples. None for 30; for an ensemble, None averages the
+            members without dropout, and a number is that of all members together. A SavedModel and a calibration
+            have their own number.
         seed: Int in [0, 2**32), the seed of the samples.
         input_range: `(low, high)`, the range of the pixels that the model takes. If None, the model shows it.
         from_logits: Bool, whether the model's output is logits, as for `MonteCarlo`. If None, the model shows it.
@@ -70,7 +72,9 @@ def load_predictor(
         if len(models) > 1:
             for member in models:
                 settle_range(member, input_range, say)
-            return _from_members(models, names, from_logits, calibration, value_range, task)
+            how: dict[str, Any] = {"sampling": sampling, "seed": seed, "task": task, "from_logits": from_logits}
+            ensemble = ensemble_of(models, num_samples, calibration=calibration, **how)
+            return _from_members(ensemble, names, value_range)
         (model,) = models
     elif path.suffix == ".keras" and path.is_file():
         model = load_model(path)
@@ -103,25 +107,18 @@ def load_predictor(
 
 
 def _from_members(
-    models: list[keras.Model],
-    class_names: tuple[str, ...] | None,
-    from_logits: bool | None,
-    calibration: serving.Calibration | None,
-    value_range: tuple[float, float] | None,
-    said: str | None,
+    ensemble: serving.Ensemble, class_names: tuple[str, ...] | None, value_range: tuple[float, float] | None
 ) -> Predictor:
-    feed = feeding(models[0])
-    ensemble = serving.Ensemble(models, said, from_logits, calibration=calibration)
-    task = str(ensemble.task)
+    first, task = ensemble.models[0], str(ensemble.task)
+    feed = feeding(first)
 
     def predict(images: np.ndarray) -> Arrays:
         return arranged({name: value.numpy() for name, value in ensemble(feed(images)).items()}, task)
 
-    facts: dict[str, Any] = {"feed": feed, "sampler": ensemble, "calibration": calibration}
-    facts |= {"num_samples": len(models), "is_map": is_of_pixels(models[0].output_shape), "task": task}
-    facts |= {"members": tuple(serving.Ensemble([each], said, from_logits) for each in models)}
+    facts: dict[str, Any] = {"feed": feed, "sampler": ensemble, "calibration": ensemble.calibration}
+    facts |= {"num_samples": ensemble.num_samples, "is_map": is_of_pixels(first.output_shape), "task": task}
     facts |= {"value_range": value_range}
-    return Predictor(predict, shape_of_images(models[0]), class_names, taken_by(models[0]), **facts)
+    return Predictor(predict, shape_of_images(first), class_names, taken_by(first), **facts)
 
 
 def _from_keras(
