@@ -49,8 +49,8 @@ These are the rules:
 1. **Each condition is compared at its best**, except in the control and where a claim says otherwise. First, its
    plan is chosen, then its learning rate, and then its number of epochs. Each time, the alternative with the
    lowest calibrated NLL on validation images is chosen. The plans to choose from are listed below the tables. In
-   most settings, the learning rates to choose from are 0.002 and 0.0005. Each setting has a largest number of
-   epochs, such as 60 for 2,000 images; the other alternative is a quarter of it.
+   most settings, the learning rates to choose from are 0.002 and 0.0005. Each setting has two numbers of epochs
+   to choose from: a larger one, such as 60 for 2,000 images, and a quarter of it.
 2. **The choices and the results use different seeds.** Two seeds are reserved for the choices of item 1 and the
    check of item 3. Each condition is then trained with other seeds, and only these training runs are evaluated
    on the test images. There are ten of these seeds if a training run takes less than a minute, and five
@@ -58,7 +58,7 @@ These are the rules:
 3. **Training is long enough.** The optimizer is AdamW, and the learning rate falls to 0 along a cosine. As a
    check, some conditions with dropout are also trained for twice the chosen number of epochs. If that lowers the
    calibrated NLL on validation images by more than the standard error of this NLL, the condition is trained for
-   twice as long. For each condition that was checked, a line below its table gives the change.
+   twice as long. Once a condition has been checked, a line below its table gives the change.
 4. **Two situations.** Where possible, a claim is tested where the network without dropout fits its training
    images, and where it does not.
 5. **A positive control comes first.** It tests whether the experiments show an effect that is known. An
