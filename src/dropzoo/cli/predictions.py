@@ -99,12 +99,13 @@ def predict(
         ),
     ] = None,
     form: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--format",
-            help="png (maps of floats are written as TIFF), tiff, or npz with all arrays of an image.",
+            help="png (maps of floats are written as TIFF), tiff, or npz with all arrays of an image. By default, "
+            "tiff for images with a geographic position, which PNG cannot hold, and png for all others.",
         ),
-    ] = "png",
+    ] = None,
     table: Annotated[
         Path | None,
         typer.Option(
@@ -135,7 +136,7 @@ def predict(
     from dropzoo.predictions.writing import FORMATS, parse_kinds
 
     logging.getLogger("tifffile").addHandler(logging.NullHandler())  # a file that is damaged is in the list
-    if form not in FORMATS:
+    if form is not None and form not in FORMATS:
         raise unknown("--format", form, FORMATS)
     kinds = None if save is None else parse_kinds(save)
     predictor = _predictor(model, answers, computing)
