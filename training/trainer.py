@@ -196,7 +196,7 @@ class Trainer:
             train: The training data: a `tf.data.Dataset`, an object with `at_epoch`, a `PyDataset`, a generator of
                 batches, or arrays `(x, y)` or `(x, y, sample_weight)`.
             validation_data: Data of the same forms, which are evaluated after each epoch, or None.
-            epochs: Int. The total number of epochs.
+            epochs: Int above 0. The total number of epochs.
             callbacks: A Keras callback, a list of callbacks, or None.
             checkpoint_dir: Folder for a checkpoint after each epoch, or None. It keeps the three newest
                 checkpoints, and the one with the lowest validation loss (or training loss). All workers share one
