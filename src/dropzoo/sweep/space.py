@@ -85,8 +85,7 @@ class Space(Settings):
         min_epochs: Int above 0, the minimum number of epochs in the first round of `"halving"`.
         epochs: Int above 0, the epochs of a whole training run.
         data, batch_size, learning_rate, learning_rate_schedule, ...: The data and the training settings of all
-            runs; see the options of the same names in `dropzoo train --help`. `learning_rate_schedule` is also
-            accepted as `schedule`.
+            runs; `dropzoo train --help` explains them. `learning_rate_schedule` is also accepted as `schedule`.
 
     Raises:
         ValueError: If the space is empty, or its arguments do not fit together.
