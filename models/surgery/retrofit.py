@@ -33,9 +33,9 @@ def retrofit(model: keras.Model, plan: dict[Key, Any] | str, share_weights: bool
         model: A Functional or Sequential model, built. It may have models inside it to any depth, shared layers,
             and several inputs and outputs. If a layer is called several times, each call is a separate site. A
             nested model that is called several times has the same dropout in all calls.
-        plan: The name of a plan of `list_plans()`, or a dict that maps keys to specs. A spec is anything that
-            `layers.get` takes, None, or `ramp(...)`. If several keys match a site, the last one wins. A key is one
-            of these:
+        plan: The name of a plan of `list_plans()` except `"paper"`, or a dict that maps keys to specs. A spec is
+            anything that `layers.get` takes, None, or `ramp(...)`. If several keys match a site, the last one
+            wins. A key is one of these:
 
             - `"name"` or `"pattern*"`: sites by their name, see `list_sites`. The name of the dropout layer at a
               site also works, and so does the name of a nested model whose output is the site. A name is matched

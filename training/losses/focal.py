@@ -36,7 +36,7 @@ class FocalCrossEntropy(PixelLoss):
     Call arguments:
         y_true: Int tensor `(batch, ...)` or `(batch, ..., 1)`. Labels.
         y_pred: Float tensor `(batch, ..., classes)`. Logits.
-        sample_weight: Float tensor or None. `(batch,)` weights images, `(batch, ...)` weights pixels.
+        sample_weight: Float tensor or None. One weight for each image, `(batch,)`, or pixel, `(batch, ...)`.
 
     Output shape:
         A scalar in [0, inf); `(batch,)` if `reduction=None`.

@@ -85,7 +85,7 @@ def run_sweep(
             room for.
         resources: Dict of the resources that Ray gives to each trial, with memory in bytes, such as `{"cpu": 2,
             "gpu": 0.5, "memory": 4e9}`; None to divide all resources among the trials.
-        mc_samples: Int, the number of samples for measuring the Monte-Carlo latency; 0 to skip this.
+        mc_samples: Int of at least 0, the number of samples for measuring the Monte-Carlo latency; 0 to skip this.
         retry_failed: Bool. Whether to run failed trials again.
         console: Rich console that shows the progress; None for the terminal.
 
