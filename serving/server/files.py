@@ -39,7 +39,9 @@ def check_image(data: bytes, limits: Limits) -> ImageFile:
     is_png, is_jpeg = data.startswith(_PNG), data.startswith(b"\xff\xd8\xff")
     if data.startswith(_TIFF):
         raise Refused(
-            400, '{"b64": ...} holds a PNG or JPEG file. Send a TIFF file as the body', send_file("image/tiff")
+            400,
+            '{"b64": ...} can only hold a PNG or JPEG file. Send a TIFF file as the body',
+            send_file("image/tiff"),
         )
     if not (is_png or is_jpeg):
         raise Refused(400, "The image is neither PNG nor JPEG nor TIFF", _convert(data))

@@ -131,7 +131,8 @@ def is_of_pixels(shape: Sequence[int | None]) -> bool:
         _, first, second = shape
         raise ValueError(
             "The output of the model must be (batch, classes) or (batch, height, width, classes). "
-            f"Received: {tuple(shape)}. Add keras.layers.Flatten() to the model for several values of an image, "
-            f"or keras.layers.Reshape(({first}, {second}, 1)) for one value of each pixel"
+            f"Received: {tuple(shape)}. If the model returns several values for an image, add "
+            f"keras.layers.Flatten() to it; if it returns one value for each pixel, add "
+            f"keras.layers.Reshape(({first}, {second}, 1))"
         )
     return len(shape) > 2

@@ -137,7 +137,9 @@ def in_words(found: Recommendation) -> list[str]:
     if found.effect is None and chosen.is_baseline:
         lines.append(_why_nothing(found))
     elif found.effect is None:
-        lines.append("This plan was not run without dropout, so the effect of the dropout is unknown.")
+        lines.append(
+            "The same configuration was not run without dropout, so the effect of the dropout is unknown."
+        )
     else:
         lines.append(f"Compared with the same configuration without dropout: {name} {_effect(found.effect)}.")
         if found.effect.half is None:

@@ -79,7 +79,7 @@ def _read(path: Path, root: Path, split: str) -> Table:
         if each["category_id"] not in classes:
             raise ValueError(
                 f"Annotation {each.get('id')} in {path} has the category {each['category_id']}, which is "
-                f"not listed"
+                f"not in the list `categories`. Add it there, or remove the annotation"
             )
         shapes.setdefault(each["image_id"], []).append((classes[each["category_id"]], _shape(outlines)))
     if boxes:

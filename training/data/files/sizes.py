@@ -29,7 +29,7 @@ def with_sizes(table: Table, facts: dict[Path, Facts], reading: Reading) -> Tabl
         return table
     if pages := [sample for sample in table.samples if facts[sample.image].pages > 1]:
         raise ValueError(
-            f"Masks of single objects belong to images of one page. Received: {pages[0].image} with "
+            f"An image with masks of single objects must have one page. Received: {pages[0].image} with "
             f"{facts[pages[0].image].pages} pages. If they are channels, pass pages='channels' (--pages channels)"
         )
     masks = [_drawn(sample.mask, facts[sample.image]) for sample in table.samples]

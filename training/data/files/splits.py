@@ -144,7 +144,7 @@ def _cut(table: Table, splits: list[str], fraction: float, name: str) -> list[st
     if forced:
         table.doubts.append(
             f"The groups are large and are not divided: {forced:,} images are in the {name} set instead of "
-            f"{wanted_in_all:,}. For other sets, give the split yourself: `split_file` (--split-file)"
+            f"{wanted_in_all:,}. For sets of another size, give the split yourself: `split_file` (--split-file)"
         )
     return cut
 
