@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dropzoo import layers
 from dropzoo.common.checks import unknown
 from dropzoo.common.shell import join
+from dropzoo.common.words import count_of
 from dropzoo.runs.config import RunConfig
 from dropzoo.runs.settings import Settings
 from dropzoo.sweep.stats import (
@@ -116,7 +117,12 @@ def _why_not(records: list[Record], metric: str) -> str:
     if not records:
         return "no trial of this sweep has ended yet"
     if all(record.error for record in records):
-        return f"all {len(records)} trials have failed, the first with {records[0].first_line}"
+        which = (
+            f"all {len(records)} trials have failed, the first"
+            if len(records) > 1
+            else "the only trial has failed,"
+        )
+        return f"{which} with {records[0].first_line}"
     have = (m for m in METRICS if any(m in record.outcome.validation for record in records))
     return f"its trials have no {metric!r}; they have {', '.join(have)}"
 
@@ -199,7 +205,7 @@ def _effect(found: Interval) -> str:
 
 
 def _runs(count: int) -> str:
-    return f"{count} run{'s' * (count != 1)}"
+    return count_of(count, "run")
 
 
 def train_command(config: RunConfig) -> str:
