@@ -262,8 +262,8 @@ def _loose_answer(
         f"{which} draws at random in inference too, so the answer for an image differs from request to request"
     )
     warnings.warn(
-        f"`serving_default` is not deterministic: {reason}. Draw there only if `training` is true, or use a "
-        "dropout layer",
+        f"`serving_default` is not deterministic: {reason}. Let this code draw only if `training` is true, or "
+        "use a dropout layer",
         stacklevel=3,
     )
     return {"serving_default": f"Not deterministic: {reason}"}

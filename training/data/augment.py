@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 import tensorflow as tf
 
 from dropzoo.common.checks import check_pair, unknown
+from dropzoo.common.words import count_of
 from dropzoo.training.data import changes
 from dropzoo.training.data.windows import foreground_pixels
 
@@ -116,7 +117,8 @@ class Augment:
             )
         if self.saturation and channels != 3:
             raise ValueError(
-                f"`saturation` needs RGB images. Received: saturation={self.saturation}, {channels} channel(s)"
+                f"`saturation` needs RGB images. Received: saturation={self.saturation}, "
+                f"{count_of(channels, 'channel')}"
             )
         if isinstance(self.crop, tuple) and height and width and (self.crop[0] > height or self.crop[1] > width):
             raise ValueError(f"`crop` must fit in the images of {height}x{width}. Received: crop={self.crop}")

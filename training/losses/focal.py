@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
+from dropzoo.common.words import count_of
 from dropzoo.training.losses.base import PixelLoss, Pixels, mean_over_pixels
 
 
@@ -93,7 +94,9 @@ class FocalCrossEntropy(PixelLoss):
         elif len(self.alpha) == classes > 1:
             return self.alpha
         form = "a float in (0, 1)" if classes == 1 else f"a list of {classes} weights"
-        raise ValueError(f"`alpha` must be {form}: there are {classes} outputs. Received: alpha={self.alpha!r}")
+        raise ValueError(
+            f"`alpha` must be {form}: the model has {count_of(classes, 'output')}. Received: alpha={self.alpha!r}"
+        )
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "gamma": self.gamma, "alpha": self.alpha}
