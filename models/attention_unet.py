@@ -29,7 +29,7 @@ def attention_unet(
     weight_decay: float = 0.0,
     name: str = "attention_unet",
 ) -> keras.Model:
-    """U-Net with attention gates, in which the deeper level gives each pixel of a skip a weight.
+    """U-Net with attention gates: the deeper level helps to compute a weight for each pixel of a skip.
 
     The gate of a skip is `sigmoid(psi(relu(theta(skip) + phi(deeper))))`, resized to the size of the skip and
     multiplied by it; `theta` halves the size, so that both terms have the size of the deeper level.

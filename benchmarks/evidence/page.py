@@ -38,7 +38,7 @@ These words have a fixed meaning on this page:
 - A *setting* is a data set, a number of training images and a network. The tables name it in the column "where".
 - A *condition* is one of the alternatives that a claim compares in a setting, such as "no dropout" and "dropout
   after dense layers".
-- A *statement* usually compares two conditions in one figure, such as the accuracy or the NLL.
+- A *statement* usually compares one number, such as the accuracy or the NLL, of two conditions.
 - There are four *ways to predict*: one pass; one pass with a temperature; the mean of 30 Monte-Carlo samples (10
   for masks); and the mean of the samples with a temperature. Temperatures are fitted on the validation images.
 - The *calibrated NLL* of a condition is the NLL of the mean of its samples with a temperature. A condition without
@@ -63,8 +63,8 @@ These are the rules:
    images, and where it does not.
 5. **A positive control comes first.** It tests whether the experiments show an effect that is known. An
    experiment that misses a known effect is no evidence against any other effect.
-6. **Conditions are compared seed by seed.** For each seed, the figure of one condition is subtracted from that
-   of the other. The tables show the mean of these differences, with a 95 % interval from Student's t
+6. **Conditions are compared seed by seed.** For each seed, the value for one condition is subtracted from the
+   value for the other. The tables show the mean of these differences, with a 95 % interval from Student's t
    distribution.
 7. **Predictions have a temperature.** Unless a statement or the description of its claim says otherwise, a
    statement uses the samples of a condition with a temperature. For a condition without dropout, it uses one
@@ -86,13 +86,13 @@ In the tables, *T* stands for a temperature, *train* for the score of one pass o
 _BEFORE = """## What version 1 of this page said, and why it was different
 
 For version 1, most small CNNs were trained for 5 to 60 epochs, usually 20, and all conditions of a comparison
-usually had the same number of epochs. (The networks of claim 5 that were meant to underfit were trained for 2.)
-Version 1 found that dropout lowers the accuracy and does little for the NLL. But training was stopped too early:
-the networks without dropout had not yet become overconfident, and the networks with dropout had not finished
-learning. So the verdicts of version 1 only show that dropout does not help if training is too short. Version 1 had
-three other faults: it compared equal rates, where it should have compared the best rate of each layer; it had no
-temperature scaling; and it did not correct for the number of statements. Its results are in the history of the
-repository.
+usually had the same number of epochs. (In claim 5, the networks that should underfit were trained for only 2
+epochs.) Version 1 found that dropout lowers the accuracy and does little for the NLL. But training was stopped too
+early: the networks without dropout had not yet become overconfident, and the networks with dropout had not
+finished learning. So the verdicts of version 1 only show that dropout does not help if training is too short.
+Version 1 had three other faults: it compared equal rates, where it should have compared the best rate of each
+layer; it had no temperature scaling; and it did not correct for the number of statements. Its results are in the
+history of the repository.
 
 """
 
