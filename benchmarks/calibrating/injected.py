@@ -24,9 +24,8 @@ def network(arguments: argparse.Namespace) -> keras.Model:
         images, labels = images_of(arguments, "train")
         steps = _EPOCHS * -(-len(images) // 64)
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        model.compile(
-            keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(2e-3, steps)), loss, ["accuracy"]
-        )
+        rate = keras.optimizers.schedules.CosineDecay(2e-3, steps)
+        model.compile(keras.optimizers.Adam(rate), loss, metrics=["accuracy"])
         model.fit(images, labels, batch_size=64, epochs=_EPOCHS, verbose=2)
         file.parent.mkdir(parents=True, exist_ok=True)
         model.save(file)
