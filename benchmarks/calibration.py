@@ -7,7 +7,9 @@
 The models are the reference models, and the images are their test images: `digits` (355), `fashion_mnist` (10,000,
 if its files are there) and `digit_scenes` (`--scenes` new scenes of test digits). The 160 images of `nuclei` are
 those of nuclei_intervals.py. Each is predicted by the one of its five networks that has not seen it. They serve
-`guarantees` and `outer`. Nothing is trained except the one epoch that the search is timed against.
+`guarantees`, `outer` and `settings`. The network for the 2,000 test images of `cifar10_jpeg` is MobileNetV2 of
+keras.applications, trained without dropout; `retrofit` adds dropout to it for `settings`. Otherwise nothing is
+trained except the one epoch that the search is timed against.
 
 - `guarantees`: for each guarantee and level, the mean risk on new images over `--splits` random splits into
   held-out and new images. It must be at most the level plus two standard errors over the splits, and should be at
@@ -24,7 +26,8 @@ those of nuclei_intervals.py. Each is predicted by the one of its five networks 
 - `latency`: seconds of `predict_mc` of an export with a calibration (temperature and a promise) divided by those
   without one, batches of 8; and seconds of an export of five members divided by those of five exports of one.
 - `settings`: NLL and ECE on test images of the setting that the search chose on validation images, minus those of
-  one pass with its temperature, in standard errors of the difference; clean images and corrupted ones.
+  one pass with its temperature, in standard errors of the difference; clean images and corrupted ones. Each
+  network of `nuclei` is searched on 20 of its 32 images and judged on the other 12.
 
 Results: benchmarks/results/calibration.csv. Rows that are in the file are measured again only with `--again`.
 Predictions are kept in `--cache`. The folder `calibrating` has a file for each measurement.
@@ -51,7 +54,14 @@ from calibrating.settings import settings
 from _shared import write_csv
 
 RESULTS = Path(__file__).parent / "results" / "calibration.csv"
-DATA = ("digits", "fashion_mnist", "digit_scenes", "nuclei")
+#: The measurements of each data set; None for all of them.
+DATA: dict[str, tuple[str, ...] | None] = {
+    "digits": None,
+    "fashion_mnist": None,
+    "digit_scenes": None,
+    "nuclei": ("guarantees", "outer", "settings"),
+    "cifar10_jpeg": ("settings",),
+}
 #: Functions of the name of the data and the arguments that yield cases and how to measure them.
 WHAT: dict[str, Callable[[str, argparse.Namespace], Iterator[tuple[str, Callable[[], Row]]]]] = {
     each.__name__: each for each in (guarantees, sets, outer, search, settings, overfitted, latency)
@@ -68,18 +78,20 @@ def main() -> None:
     parser.add_argument("--scene-seed", type=int, default=1, help="other scenes: `outer` names it in the case")
     parser.add_argument("--epochs", type=int, default=100, help="of the overfitted networks")
     parser.add_argument("--fashion", default=str(ROOT.parent / "shared" / "data" / "fashion_mnist"))
+    parser.add_argument("--cifar", default=str(ROOT.parent / "shared" / "data" / "cifar10_jpeg"))
     parser.add_argument("--nuclei", default="runs/nuclei_intervals", help="the --work of nuclei_intervals.py")
     parser.add_argument("--cache", default=str(Path(tempfile.gettempdir()) / "dropzoo-calibration"))
     parser.add_argument("--again", action="store_true", help="measure rows again that are in the results")
     arguments = parser.parse_args()
     rows = list(csv.DictReader(RESULTS.open())) if RESULTS.exists() else []
     for name in arguments.data:
-        needed = {"fashion_mnist": Path(arguments.fashion), "nuclei": Path(arguments.nuclei)}.get(name, ROOT)
+        folders = {"fashion_mnist": arguments.fashion, "nuclei": arguments.nuclei, "cifar10_jpeg": arguments.cifar}
+        needed = Path(folders.get(name, ROOT))
         if not needed.exists():
             print(f"{name}: skipped, since {needed} does not exist")
             continue
         for what in arguments.what:
-            if name == "nuclei" and what not in ("guarantees", "outer"):
+            if what not in (DATA[name] or WHAT):
                 continue
             for case, measure in WHAT[what](name, arguments):
                 same = [row for row in rows if (row["data"], row["what"], row["case"]) == (name, what, case)]

@@ -165,7 +165,7 @@ def is_dropout(layer: keras.Layer) -> bool:
 
 
 def is_stochastic(layer: keras.Layer) -> bool:
-    """Returns whether a layer draws random numbers and is from this package, or is a dropout layer of Keras.
+    """Returns whether a layer is a random layer of this package, or a dropout layer of Keras.
 
     The result is False for all other layers, even for those that have dropout inside, such as `LSTM`.
 
@@ -200,7 +200,7 @@ def dropouts(model: keras.Layer) -> list[keras.Layer]:
 def has_live_rate(layer: keras.Layer) -> bool:
     """Returns whether the rate of a layer can be changed after functions have been traced.
 
-    The dropout layers of Keras have no live rate: their rate is fixed once they have been traced.
+    The dropout layers of Keras have no live rate: a traced function keeps the rate that they had.
 
     Args:
         layer: Any Keras layer.

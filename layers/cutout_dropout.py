@@ -15,9 +15,9 @@ from dropzoo.layers.draws import Draw, Tensor
 class CutoutDropout(BaseDropout):
     """Drops the same rectangle from all feature maps of a sample; each unit is dropped with probability `rate`.
 
-    This is the Cutout augmentation for feature maps; at the site `input`, it is Cutout itself. One part of the
-    picture is missing, so the network has to use the other parts. `DropBlock2D` differs: it removes several
-    blocks, and different blocks from each map.
+    This is the Cutout augmentation for feature maps; at the site `input`, it acts on the images, like Cutout. One
+    part of the picture is missing, so the network has to use the other parts. `DropBlock2D` differs: it removes
+    several blocks, and different blocks from each map.
 
     The rectangle has the proportions of the map and lies anywhere, even partly outside. A rectangle of `h` rows
     can lie at `size + h - 1` places on a map of `size` rows, and `h` of these places cover a given row, wherever

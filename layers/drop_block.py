@@ -31,7 +31,7 @@ class DropBlock2D(BaseDropout):
 
     Args:
         rate: Float in [0, 1). Fraction of the units to drop.
-        block_size: Int or pair of ints `(height, width)`. Size of a block; 1 gives `Dropout`.
+        block_size: Positive int, or a pair of them `(height, width)`. Size of a block; 1 gives `Dropout`.
         data_format: Str, `"channels_last"` or `"channels_first"`. Keras' global setting by default.
         seed: Int or None. Seed of the masks; None takes one from Keras' global seed.
 

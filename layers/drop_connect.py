@@ -26,7 +26,7 @@ class DropConnectDense(LiveRate, keras.layers.Dense):
     sample).
 
     Args:
-        units: Int. Size of the output.
+        units: Positive int. Size of the output.
         rate: Float in [0, 1). Fraction of the weights to drop.
         seed: Int or None. Seed of the masks; None takes one from Keras' global seed.
         kwargs: Arguments of `keras.layers.Dense`.
@@ -77,8 +77,8 @@ class DropConnectConv2D(LiveRate, keras.layers.Conv2D):
     Differs from the paper: there, only dense layers drop weights. For other differences, see `DropConnectDense`.
 
     Args:
-        filters: Int. Number of output channels.
-        kernel_size: Int or pair of ints. Size of the filters.
+        filters: Positive int. Number of output channels.
+        kernel_size: Positive int, or a pair of them. Size of the filters.
         rate: Float in [0, 1). Fraction of the weights to drop.
         seed: Int or None. Seed of the masks; None takes one from Keras' global seed.
         kwargs: Arguments of `keras.layers.Conv2D`.

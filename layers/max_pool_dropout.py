@@ -26,8 +26,8 @@ class MaxPoolDropout2D(LiveRate, RandomPooling2D):
 
     Args:
         rate: Float in [0, 1). Fraction of the units to drop.
-        pool_size: Int or pair of ints `(height, width)`. Size of a window.
-        strides: Int or pair of ints. Step between windows; `pool_size` by default.
+        pool_size: Positive int, or a pair of them `(height, width)`. Size of a window.
+        strides: Positive int, or a pair of them. Step between windows; `pool_size` by default.
         padding: Str, `"valid"` or `"same"`.
         data_format: Str, `"channels_last"` or `"channels_first"`. Keras' global setting by default.
         seed: Int or None. Seed of the masks; None takes one from Keras' global seed.

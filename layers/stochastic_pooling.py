@@ -20,8 +20,8 @@ class StochasticPooling2D(RandomPooling2D):
     `a = max(x, 0)`. In inference it is the expectation, `sum_i p_i * a_i`. Both are 0 if no unit is positive.
 
     Args:
-        pool_size: Int or pair of ints `(height, width)`. Size of a window.
-        strides: Int or pair of ints. Step between windows; `pool_size` by default.
+        pool_size: Positive int, or a pair of them `(height, width)`. Size of a window.
+        strides: Positive int, or a pair of them. Step between windows; `pool_size` by default.
         padding: Str, `"valid"` or `"same"`.
         data_format: Str, `"channels_last"` or `"channels_first"`. Keras' global setting by default.
         seed: Int or None. Seed of the picks; None takes one from Keras' global seed.

@@ -34,13 +34,13 @@ def all_cnn_c(
 
     Args:
         input_shape: `(height, width, channels)`; height and width may be None.
-        num_classes: Int, number of logits; 1 for a single logit.
+        num_classes: Positive int, number of logits; 1 for a single logit.
         dropout: The plan, see `build_model`.
-        filters: Int, channels of the first module; twice as many in the others.
+        filters: Positive int, channels of the first module; twice as many in the others.
         normalization: `"batch"`, `"group"`, `"layer"` or None.
         activation: Name of a Keras activation.
         weight_decay: Float of at least 0, the L2 penalty on the kernels.
-        include_top: Bool. If False, the model ends at `features`, a map, and `num_classes` has no effect.
+        include_top: Bool. If False, the model ends at the feature map `features`, and `num_classes` has no effect.
         name: Name of the model.
 
     Output shape:
@@ -89,14 +89,14 @@ def network_in_network(
 
     Args:
         input_shape: `(height, width, channels)`; height and width may be None.
-        num_classes: Int, number of logits; 1 for a single logit.
+        num_classes: Positive int, number of logits; 1 for a single logit.
         dropout: The plan, see `build_model`.
-        filters: Int, channels of a convolution. As in the authors' network, the second and third convolutions of
-            the first module have 5/6 and 1/2 of this number.
+        filters: Positive int, channels of a convolution. As in the authors' network, the second and third
+            convolutions of the first module have 5/6 and 1/2 of this number.
         normalization: `"batch"`, `"group"`, `"layer"` or None.
         activation: Name of a Keras activation.
         weight_decay: Float of at least 0, the L2 penalty on the kernels.
-        include_top: Bool. If False, the model ends at `features`, a map, and `num_classes` has no effect.
+        include_top: Bool. If False, the model ends at the feature map `features`, and `num_classes` has no effect.
         name: Name of the model.
 
     Output shape:

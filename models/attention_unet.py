@@ -29,7 +29,7 @@ def attention_unet(
     weight_decay: float = 0.0,
     name: str = "attention_unet",
 ) -> keras.Model:
-    """U-Net with attention gates, in which the deeper level gives each pixel of a skip a weight.
+    """U-Net with attention gates: the deeper level helps to compute a weight for each pixel of a skip.
 
     The gate of a skip is `sigmoid(psi(relu(theta(skip) + phi(deeper))))`, resized to the size of the skip and
     multiplied by it; `theta` halves the size, so that both terms have the size of the deeper level.
@@ -41,10 +41,10 @@ def attention_unet(
 
     Args:
         input_shape: `(height, width, channels)`; height and width may be any numbers, or None.
-        num_classes: Int, number of logits for each pixel; 1 for a single logit.
+        num_classes: Positive int, number of logits for each pixel; 1 for a single logit.
         dropout: The plan, see `build_model`.
-        depth: Int, number of halvings.
-        filters: Int, channels of the first stage.
+        depth: Positive int, number of halvings.
+        filters: Positive int, channels of the first stage.
         upsample: `"transpose"` (convolution) or `"resize"` (bilinear, then a convolution).
         normalization: `"batch"`, `"group"`, `"layer"` or None.
         activation: Name of a Keras activation.

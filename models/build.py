@@ -30,7 +30,7 @@ def build_model(
               last one wins; the spec None means no dropout. For rates that rise with depth, the value can be a
               ramp: `{"*_branch": models.ramp(0.0, 0.2)}`.
             - `"paper"`: the dropout of the model's own paper.
-            - A float: the layers and sites of `"paper"`, all at this rate.
+            - A float in [0, 1): the layers and sites of `"paper"`, all at this rate.
             - Another string: a plan of `list_plans()`.
         weights: None for random weights; a weights file (`.weights.h5`, `.keras`); or the name of the data that
             reference weights were trained on, see `list_weights()`. With reference weights, the options default to
@@ -39,8 +39,8 @@ def build_model(
             `help(models.get_builder(name))`.
 
     Returns:
-        A Functional `keras.Model` that takes float images `(batch, height, width, channels)` and returns float32
-        logits. For a given random seed its initial weights do not depend on the plan.
+        A Functional `keras.Model` that takes float images in [0, 1], `(batch, height, width, channels)`, and
+        returns float32 logits. For a given random seed its initial weights do not depend on the plan.
 
     Raises:
         ValueError: For an unknown model, option, plan, layer or name of weights, for a layer that cannot be put at

@@ -37,14 +37,14 @@ def convnext_tiny(
 
     Args:
         input_shape: `(height, width, channels)`; height and width may be None.
-        num_classes: Int, number of logits; 1 for a single logit.
+        num_classes: Positive int, number of logits; 1 for a single logit.
         dropout: The plan, see `build_model`.
-        filters: Int, channels of the first stage; each further one has twice as many.
-        blocks: Tuple of ints, blocks of each stage.
+        filters: Positive int, channels of the first stage; each further one has twice as many.
+        blocks: Tuple of positive ints, blocks of each stage.
         normalization: `"batch"`, `"group"`, `"layer"` or None.
         activation: Name of a Keras activation.
         weight_decay: Float of at least 0, the L2 penalty on the kernels.
-        include_top: Bool. If False, the model ends at `features`, a map, and `num_classes` has no effect.
+        include_top: Bool. If False, the model ends at the feature map `features`, and `num_classes` has no effect.
         name: Name of the model.
 
     Output shape:

@@ -35,14 +35,15 @@ def densenet_bc_100_12(
 
     Args:
         input_shape: `(height, width, channels)`; height and width may be None.
-        num_classes: Int, number of logits; 1 for a single logit.
+        num_classes: Positive int, number of logits; 1 for a single logit.
         dropout: The plan, see `build_model`.
-        growth_rate: Int, channels that each layer adds.
-        layers_per_block: Int, layers of each block; the network has `6 * layers_per_block + 4` layers in all.
+        growth_rate: Positive int, channels that each layer adds.
+        layers_per_block: Positive int, layers of each block; the network has `6 * layers_per_block + 4` layers in
+            all.
         normalization: `"batch"`, `"group"`, `"layer"` or None.
         activation: Name of a Keras activation.
         weight_decay: Float of at least 0, the L2 penalty on the kernels.
-        include_top: Bool. If False, the model ends at `features`, a map, and `num_classes` has no effect.
+        include_top: Bool. If False, the model ends at the feature map `features`, and `num_classes` has no effect.
         name: Name of the model.
 
     Output shape:

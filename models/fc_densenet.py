@@ -29,7 +29,7 @@ def fc_densenet103(
 ) -> keras.Model:
     """FC-DenseNet of 103 layers: a U-Net whose stages are dense blocks.
 
-    To limit the number of channels, the decoder only upsamples the maps that the last block has added.
+    To limit the number of channels, the decoder upsamples only the maps that the previous block has added.
 
     Sites: `conv1`, then `encoder1_conv1`, `encoder1_conv2`, ... (the convolutions of a block, before the next
     normalisation, where the paper has its dropout), `encoder1_down` (the convolution of the transition),
@@ -38,12 +38,12 @@ def fc_densenet103(
 
     Args:
         input_shape: `(height, width, channels)`; height and width may be any numbers, or None.
-        num_classes: Int, number of logits for each pixel; 1 for a single logit.
+        num_classes: Positive int, number of logits for each pixel; 1 for a single logit.
         dropout: The plan, see `build_model`.
-        filters: Int, channels of the first convolution.
-        growth_rate: Int, channels that each layer adds.
-        layers_per_block: Tuple of two or more ints: the layers of each encoder stage, then of the bottleneck. The
-            decoder mirrors the encoder.
+        filters: Positive int, channels of the first convolution.
+        growth_rate: Positive int, channels that each layer adds.
+        layers_per_block: Tuple of two or more positive ints: the layers of each encoder stage, then of the
+            bottleneck. The decoder mirrors the encoder.
         normalization: `"batch"`, `"group"`, `"layer"` or None.
         activation: Name of a Keras activation.
         weight_decay: Float of at least 0, the L2 penalty on the kernels.

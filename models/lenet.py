@@ -34,10 +34,10 @@ def lenet5(
 
     Args:
         input_shape: `(height, width, channels)`.
-        num_classes: Int, number of logits; 1 for a single logit.
+        num_classes: Positive int, number of logits; 1 for a single logit.
         dropout: The plan, see `build_model`.
-        filters: Tuple of ints, channels of each convolution.
-        dense: Int or tuple of ints, units of the dense layers.
+        filters: Tuple of positive ints, channels of each convolution.
+        dense: Positive int, or a tuple of them, units of the dense layers.
         head: `"flatten"`, `"average_pool"` or `"max_pool"` (global).
         normalization: `"batch"`, `"group"`, `"layer"` or None.
         activation: Name of a Keras activation.

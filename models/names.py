@@ -72,11 +72,11 @@ def match_sites(model: keras.Model, patterns: Iterable[str]) -> dict[str, list[k
     """Returns, for each pattern, the matching layers that draw random numbers.
 
     A dropout layer has two names: its own name and the name of its site, `"head_dropout"` and `"head"`. In a
-    nested model, both names can also have a path, `"inner/head"`, as `list_sites` prints it. If a layer is called
-    several times, the dropout after one of the calls has the name of the call, `"dense_call2"`. Dropout on an edge
-    has the name of the edge, `"enc->join"`. A dropout layer that is part of another layer has the names
-    `"block/drop"` and `"block"`. The result also includes layers for which `layers.is_stochastic` is False: Keras
-    layers with dropout inside, such as `LSTM`, and other layers that may draw random numbers.
+    nested model, both names can also have a path, `"inner/head"`, as in `list_sites`. If a layer is called several
+    times, the dropout after one of the calls has the name of the call, `"dense_call2"`. Dropout on an edge has the
+    name of the edge, `"enc->join"`. A dropout layer that is part of another layer has the names `"block/drop"` and
+    `"block"`. The result also includes layers for which `layers.is_stochastic` is False: Keras layers with dropout
+    inside, such as `LSTM`, and other layers that may draw random numbers.
 
     A pattern that is one of these names is taken literally; otherwise it is an fnmatch pattern.
 

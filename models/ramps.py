@@ -33,7 +33,7 @@ class Ramp:
 
 
 def ramp(start: float, end: float, layer: str = "drop_path", **options: Any) -> Ramp:
-    """Returns a value of a plan: rates that change linearly with depth over the sites that its key matches.
+    """Returns rates for a key of a plan: they change linearly with depth over the sites that the key matches.
 
     Let n be the number of sites, and number them from 0 in the order of the forward pass. Site i gets the rate
     `start + (end - start) * i / (n - 1)`. A single site gets `end`.

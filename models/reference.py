@@ -19,7 +19,8 @@ def list_weights(name: str | None = None) -> list[str]:
     Weights have the name of the data set that the model was trained on.
 
     Args:
-        name: The name of a model; None for the weights of all models.
+        name: The name of a model; None for the weights of all models. The list is empty for a name without
+            reference weights.
 
     Example:
     >>> from dropzoo import models

@@ -39,10 +39,10 @@ def res_unet(
 
     Args:
         input_shape: `(height, width, channels)`; height and width may be any numbers, or None.
-        num_classes: Int, number of logits for each pixel; 1 for a single logit.
+        num_classes: Positive int, number of logits for each pixel; 1 for a single logit.
         dropout: The plan, see `build_model`.
-        depth: Int, number of halvings.
-        filters: Int, channels of the first stage.
+        depth: Positive int, number of halvings.
+        filters: Positive int, channels of the first stage.
         upsample: `"transpose"` (convolution) or `"resize"` (bilinear, then a convolution).
         normalization: `"batch"`, `"group"`, `"layer"` or None.
         activation: Name of a Keras activation.

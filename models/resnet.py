@@ -39,14 +39,14 @@ def resnet20(
 
     Args:
         input_shape: `(height, width, channels)`; height and width may be None.
-        num_classes: Int, number of logits; 1 for a single logit.
+        num_classes: Positive int, number of logits; 1 for a single logit.
         dropout: The plan, see `build_model`.
-        filters: Int, channels of the first stage.
-        blocks: Int, residual blocks of each stage; the network has `6 * blocks + 2` layers.
+        filters: Positive int, channels of the first stage.
+        blocks: Positive int, residual blocks of each stage; the network has `6 * blocks + 2` layers.
         normalization: `"batch"`, `"group"`, `"layer"` or None.
         activation: Name of a Keras activation.
         weight_decay: Float of at least 0, the L2 penalty on the kernels.
-        include_top: Bool. If False, the model ends at `features`, a map, and `num_classes` has no effect.
+        include_top: Bool. If False, the model ends at the feature map `features`, and `num_classes` has no effect.
         name: Name of the model.
 
     Output shape:

@@ -37,11 +37,11 @@ def segnet(
 
     Args:
         input_shape: `(height, width, channels)`; height and width may be any numbers, or None.
-        num_classes: Int, number of logits for each pixel; 1 for a single logit.
+        num_classes: Positive int, number of logits for each pixel; 1 for a single logit.
         dropout: The plan, see `build_model`.
-        filters: Int, channels of the first stage; each stage has twice as many as the one before it, up to eight
-            times `filters`.
-        convs: Tuple of ints, convolutions of each stage.
+        filters: Positive int, channels of the first stage; each stage has twice as many as the one before it, up
+            to eight times `filters`.
+        convs: Tuple of positive ints, convolutions of each stage.
         normalization: `"batch"`, `"group"`, `"layer"` or None.
         activation: Name of a Keras activation.
         weight_decay: Float of at least 0, the L2 penalty on the kernels.

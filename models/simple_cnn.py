@@ -43,19 +43,19 @@ def simple_cnn(
 
     Args:
         input_shape: `(height, width, channels)`; height and width may be None unless `head="flatten"`.
-        num_classes: Int, number of logits; 1 for a single logit.
+        num_classes: Positive int, number of logits; 1 for a single logit.
         dropout: The plan, see `build_model`.
-        filters: Tuple of ints, channels of each module; its length is the number of modules.
-        convs_per_module: Int, or a tuple of ints, one for each module.
-        kernel_size: Int, or a tuple of ints, one for each module.
+        filters: Tuple of positive ints, channels of each module; its length is the number of modules.
+        convs_per_module: Positive int, the convolutions of a module, or a tuple with one for each module.
+        kernel_size: Positive int, the side of the filters, or a tuple with one for each module.
         padding: `"same"` or `"valid"`, or a tuple of them, one for each module; `"valid"` by default if
             `downsample="valid"`, otherwise `"same"`.
         downsample: Str. How a module shrinks its maps: `"max_pool"`, `"average_pool"`, `"stride"` (of its last
             convolution) or `"valid"` (only by convolutions without padding).
-        strides: Int, or a tuple of ints, one for each module: the factor by which a module shrinks its maps, 2 by
-            default. Not allowed with `downsample="valid"`.
+        strides: Positive int, or a tuple of them, one for each module: the factor by which a module shrinks its
+            maps, 2 by default. Not allowed with `downsample="valid"`.
         head: `"flatten"`, `"average_pool"` or `"max_pool"` (global).
-        dense: Int or tuple of ints, units of the dense layers; `()` for none.
+        dense: Positive int, or a tuple of them, units of the dense layers; `()` for none.
         normalization: `"batch"`, `"group"`, `"layer"` or None.
         activation: Name of a Keras activation.
         weight_decay: Float of at least 0, the L2 penalty on the kernels.

@@ -123,7 +123,7 @@ class Sites:
 
     Args:
         dropout: The plan: None, `"paper"`, a rate, or a dict from fnmatch patterns of site names to specs.
-        paper: Dict from sites to specs, the plan of the model's own paper.
+        paper: Dict from site names to specs, the plan of the model's own paper.
 
     Call arguments:
         x: Tensor, the output of the layer called `site`.
@@ -133,8 +133,8 @@ class Sites:
         The output of the dropout layer, or `x` itself if the plan has no entry for the site.
 
     Raises:
-        ValueError: For a plan that cannot be read, and for a layer that cannot be used at any site.
-        CannotPlace: For a layer of the plan that cannot work on the tensor of this site.
+        ValueError: For a plan that cannot be read, and for a layer that replaces another layer.
+        CannotPlace: A ValueError, for a layer of the plan that cannot work on the tensor of this site.
 
     Example:
     >>> import keras

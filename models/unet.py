@@ -52,11 +52,11 @@ def unet(
 
     Args:
         input_shape: `(height, width, channels)`; height and width may be any numbers, or None.
-        num_classes: Int, channels of the logits; 1 for a single logit.
+        num_classes: Positive int, channels of the logits; 1 for a single logit.
         dropout: The plan, see `build_model`.
-        depth: Int, number of poolings; 4 by default, or 5 with an encoder.
-        filters: Int, channels of the first stage; each deeper stage has twice as many. 64 by default, or 16 with
-            an encoder.
+        depth: Positive int, number of poolings; 4 by default, or 5 with an encoder.
+        filters: Positive int, channels of the first stage; each deeper stage has twice as many. 64 by default, or
+            16 with an encoder.
         encoder: Name of a network of keras.applications, such as `"EfficientNetB0"`. Images must then
             have 3 channels, or 1, which is repeated; for NASNet, `input_shape` must have a height and a width.
         encoder_weights: None for random weights, `"imagenet"` (which Keras downloads), or the path of a file.

@@ -43,10 +43,10 @@ def unet_plus_plus(
 
     Args:
         input_shape: `(height, width, channels)`; height and width may be any numbers, or None.
-        num_classes: Int, number of logits for each pixel; 1 for a single logit.
+        num_classes: Positive int, number of logits for each pixel; 1 for a single logit.
         dropout: The plan, see `build_model`.
-        depth: Int, number of halvings.
-        filters: Int, channels of the first level.
+        depth: Positive int, number of halvings.
+        filters: Positive int, channels of the first level.
         upsample: `"transpose"` (convolution) or `"resize"` (bilinear, then a convolution).
         normalization: `"batch"`, `"group"`, `"layer"` or None.
         activation: Name of a Keras activation.

@@ -35,17 +35,17 @@ def vgg16(
 
     Args:
         input_shape: `(height, width, channels)`; height and width may be None unless `head="imagenet"`.
-        num_classes: Int, number of logits; 1 for a single logit.
+        num_classes: Positive int, number of logits; 1 for a single logit.
         dropout: The plan, see `build_model`.
-        filters: Int, channels of the first stage; each stage has twice as many as the one before it, up to eight
-            times `filters`.
-        convs: Tuple of ints, convolutions of each stage.
+        filters: Positive int, channels of the first stage; each stage has twice as many as the one before it, up
+            to eight times `filters`.
+        convs: Tuple of positive ints, convolutions of each stage.
         head: `"cifar"`: global average pooling and one dense layer of `8 * filters` units; `"imagenet"`: two dense
             layers of 4096 units on the flattened map.
         normalization: `"batch"`, `"group"`, `"layer"` or None.
         activation: Name of a Keras activation.
         weight_decay: Float of at least 0, the L2 penalty on the kernels.
-        include_top: Bool. If False, the model ends at `features`, a map, and `num_classes` has no effect.
+        include_top: Bool. If False, the model ends at the feature map `features`, and `num_classes` has no effect.
         name: Name of the model.
 
     Output shape:

@@ -37,16 +37,16 @@ def wide_resnet_28_10(
 
     Args:
         input_shape: `(height, width, channels)`; height and width may be None.
-        num_classes: Int, number of logits; 1 for a single logit.
+        num_classes: Positive int, number of logits; 1 for a single logit.
         dropout: The plan, see `build_model`.
-        filters: Int, channels of the first convolution.
-        width: Int, the factor by which the stages are wider. They have `filters * width` channels, then twice and
-            four times as many.
-        blocks: Int, residual blocks of each of the three stages; `6 * blocks + 4` layers.
+        filters: Positive int, channels of the first convolution.
+        width: Positive int, the factor by which the stages are wider than those of a standard ResNet. They have 1,
+            2 and 4 times `filters * width` channels.
+        blocks: Positive int, residual blocks of each of the three stages; the network has `6 * blocks + 4` layers.
         normalization: `"batch"`, `"group"`, `"layer"` or None.
         activation: Name of a Keras activation.
         weight_decay: Float of at least 0, the L2 penalty on the kernels.
-        include_top: Bool. If False, the model ends at `features`, a map, and `num_classes` has no effect.
+        include_top: Bool. If False, the model ends at the feature map `features`, and `num_classes` has no effect.
         name: Name of the model.
 
     Output shape:

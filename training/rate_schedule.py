@@ -26,9 +26,9 @@ class RateSchedule(keras.callbacks.Callback):
 
     Args:
         schedules: Dict from patterns to rate schedules. A pattern is the name of a site or of a dropout layer, as
-            `models.list_sites` prints it (in a nested model, `"inner/head"`), or an fnmatch pattern of these
-            names. If several patterns match a layer, the last one wins. A rate schedule is a function, a number,
-            or text such as `"linear:0.0,0.3"`; None does not change the rates of the layers.
+            in `models.list_sites` (in a nested model, `"inner/head"`), or an fnmatch pattern of these names. If
+            several patterns match a layer, the last one wins. A rate schedule is a function, a number, or text
+            such as `"linear:0.0,0.3"`; None does not change the rates of the layers.
 
     Raises:
         ValueError: If `schedules` is not such a dict. Before the first step: if a pattern matches no layer, if the

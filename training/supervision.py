@@ -33,7 +33,7 @@ class DeepSupervision(keras.Model):
     Args:
         model: A Functional model with one image as input and the logits of one mask as output, such as `unet`.
         sites: The names of the sites that get a loss. None means the last site of each decoder stage except the
-            final one; in a `unet_plus_plus`, the full-size nodes. In an `fc_densenet`, a site only has the maps
+            final one; in a `unet_plus_plus`, the full-size nodes. In an `fc_densenet103`, a site has only the maps
             that its layer adds, not the maps of the whole stage.
         name: Str. The name of the model; None for that of `model`.
 

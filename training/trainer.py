@@ -71,8 +71,9 @@ class Trainer:
             process (`tf.config.experimental.enable_op_determinism`). Some operations are then slower, and those
             that draw random numbers without a seed raise an error.
         jit_compile: Bool or `"auto"`. Whether XLA compiles each step. `"auto"` compiles on a GPU, unless there is
-            a strategy, a layer that XLA cannot compile, or `deterministic`. It never compiles on a CPU, where
-            compiled steps are slower. A resumed run compiles if the run that wrote the checkpoint did.
+            a strategy, a layer that XLA cannot compile, or `deterministic`. It does not compile on a CPU, where
+            compiled steps are slower. But with `"auto"`, a resumed run compiles if the run that wrote the
+            checkpoint did.
         steps_per_execution: Int above 0. The number of steps to run on the device for each call from Python.
             Callbacks see only the last of these steps, and rates change once for each call. To end with the same
             weights, a resumed run must use the same number.
@@ -196,7 +197,7 @@ class Trainer:
             train: The training data: a `tf.data.Dataset`, an object with `at_epoch`, a `PyDataset`, a generator of
                 batches, or arrays `(x, y)` or `(x, y, sample_weight)`.
             validation_data: Data of the same forms, which are evaluated after each epoch, or None.
-            epochs: Int. The total number of epochs.
+            epochs: Int above 0. The total number of epochs.
             callbacks: A Keras callback, a list of callbacks, or None.
             checkpoint_dir: Folder for a checkpoint after each epoch, or None. It keeps the three newest
                 checkpoints, and the one with the lowest validation loss (or training loss). All workers share one

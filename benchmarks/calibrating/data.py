@@ -9,7 +9,7 @@ from typing import Any
 
 import keras
 import numpy as np
-from calibrating import nuclei
+from calibrating import injected, nuclei
 
 from dropzoo import models, serving
 from dropzoo.training.data.digits import digits_by_split, draw_scene
@@ -23,8 +23,10 @@ Row = dict[str, Any]
 Pair = tuple[np.ndarray, np.ndarray]  # images and labels
 
 
-def reference(name: str) -> keras.Model:
-    """The reference model of a data set, with its dropout from training."""
+def network(name: str, arguments: argparse.Namespace) -> keras.Model:
+    """The network of a data set: its reference model, with the dropout from its training."""
+    if name == "cifar10_jpeg":
+        return injected.network(arguments)
     kind = {"digit_scenes": "unet"}.get(name, "simple_cnn")
     folder = ROOT / "saved_models" / f"{name}_{'unet' if kind == 'unet' else 'cnn'}"
     plan = json.loads((folder / "reference.json").read_text())["dropout"]
@@ -35,6 +37,8 @@ def images_of(name: str, arguments: argparse.Namespace) -> tuple[np.ndarray, np.
     """The test images and their labels."""
     if name == "fashion_mnist":
         return read_idx(Path(arguments.fashion), "t10k")
+    if name == "cifar10_jpeg":
+        return injected.images_of(arguments, "test")
     digits, labels = digits_by_split()["test"]
     if name == "digits":
         return digits[..., None].astype("float32"), labels
@@ -58,18 +62,25 @@ def predictions(name: str, arguments: argparse.Namespace) -> dict[str, np.ndarra
     if path.exists():
         return dict(np.load(path))
     found: dict[str, list[np.ndarray]] = {"labels": [], "one_pass": [], "samples": []}
-    all_parts = nuclei.parts(arguments) if name == "nuclei" else [(reference(name), *images_of(name, arguments))]
+    all_parts = (
+        nuclei.parts(arguments) if name == "nuclei" else [(network(name, arguments), *images_of(name, arguments))]
+    )
     for model, images, labels in all_parts:
         found["labels"].append(labels)
         for column, predictor in (
             ("one_pass", serving.Ensemble([model])),
             ("samples", serving.MonteCarlo(model, arguments.samples)),
         ):
-            found[column] += [predictor(images[i : i + 64])["mean"].numpy() for i in range(0, len(images), 64)]
+            found[column] += [predictor(x)["mean"].numpy() for x in batches(images)]
     joined = {column: np.concatenate(each) for column, each in found.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     np.savez(path, **joined)
     return joined
+
+
+def batches(images: np.ndarray) -> Iterator[np.ndarray]:
+    """The images in batches of 50."""
+    return (images[i : i + 50] for i in range(0, len(images), 50))
 
 
 def splits(count: int, arguments: argparse.Namespace) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from calibrating.data import CLASSES, Row, images_of, reference
+from calibrating.data import CLASSES, Row, images_of, network
 
 from dropzoo import serving
 
@@ -19,7 +19,7 @@ def latency(name: str, arguments: argparse.Namespace) -> Iterator[tuple[str, Cal
 
 
 def latency_of_calibration(name: str, arguments: argparse.Namespace) -> Row:
-    model = reference(name)
+    model = network(name, arguments)
     images, labels = (each[:200] for each in images_of(name, arguments))
     mc = serving.MonteCarlo(model, arguments.samples)
     guarantee = {"set": 0.1} if labels.ndim == 1 else {"miss": 0.2}
@@ -37,7 +37,7 @@ def latency_of_calibration(name: str, arguments: argparse.Namespace) -> Row:
 
 
 def latency_of_members(name: str, arguments: argparse.Namespace) -> Row:
-    members = [reference(name) for _ in range(5)]
+    members = [network(name, arguments) for _ in range(5)]
     images, _ = images_of(name, arguments)
     with tempfile.TemporaryDirectory() as folder:
         one = tf.saved_model.load(str(serving.export_model(members[0], f"{folder}/m", 0)))

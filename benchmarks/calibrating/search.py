@@ -7,7 +7,7 @@ from pathlib import Path
 
 import keras
 import tensorflow as tf
-from calibrating.data import Row, images_of, read_idx, reference
+from calibrating.data import Row, images_of, network, read_idx
 
 from dropzoo import serving, training
 
@@ -17,7 +17,7 @@ def search(name: str, arguments: argparse.Namespace) -> Iterator[tuple[str, Call
 
 
 def search_seconds(name: str, arguments: argparse.Namespace) -> Row:
-    model = reference(name)
+    model = network(name, arguments)
     images, labels = images_of(name, arguments)
     mc = serving.MonteCarlo(model, arguments.samples)
     few = slice(0, 2000 if name == "fashion_mnist" else 200)

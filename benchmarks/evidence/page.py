@@ -38,7 +38,7 @@ These words have a fixed meaning on this page:
 - A *setting* is a data set, a number of training images and a network. The tables name it in the column "where".
 - A *condition* is one of the alternatives that a claim compares in a setting, such as "no dropout" and "dropout
   after dense layers".
-- A *statement* usually compares two conditions in one figure, such as the accuracy or the NLL.
+- A *statement* usually compares one number, such as the accuracy or the NLL, of two conditions.
 - There are four *ways to predict*: one pass; one pass with a temperature; the mean of 30 Monte-Carlo samples (10
   for masks); and the mean of the samples with a temperature. Temperatures are fitted on the validation images.
 - The *calibrated NLL* of a condition is the NLL of the mean of its samples with a temperature. A condition without
@@ -49,8 +49,8 @@ These are the rules:
 1. **Each condition is compared at its best**, except in the control and where a claim says otherwise. First, its
    plan is chosen, then its learning rate, and then its number of epochs. Each time, the alternative with the
    lowest calibrated NLL on validation images is chosen. The plans to choose from are listed below the tables. In
-   most settings, the learning rates to choose from are 0.002 and 0.0005. Each setting has a largest number of
-   epochs, such as 60 for 2,000 images; the other alternative is a quarter of it.
+   most settings, the learning rates to choose from are 0.002 and 0.0005. Each setting has two numbers of epochs
+   to choose from: a larger one, such as 60 for 2,000 images, and a quarter of it.
 2. **The choices and the results use different seeds.** Two seeds are reserved for the choices of item 1 and the
    check of item 3. Each condition is then trained with other seeds, and only these training runs are evaluated
    on the test images. There are ten of these seeds if a training run takes less than a minute, and five
@@ -58,13 +58,13 @@ These are the rules:
 3. **Training is long enough.** The optimizer is AdamW, and the learning rate falls to 0 along a cosine. As a
    check, some conditions with dropout are also trained for twice the chosen number of epochs. If that lowers the
    calibrated NLL on validation images by more than the standard error of this NLL, the condition is trained for
-   twice as long. For each condition that was checked, a line below its table gives the change.
+   twice as long. Once a condition has been checked, a line below its table gives the change.
 4. **Two situations.** Where possible, a claim is tested where the network without dropout fits its training
    images, and where it does not.
 5. **A positive control comes first.** It tests whether the experiments show an effect that is known. An
    experiment that misses a known effect is no evidence against any other effect.
-6. **Conditions are compared seed by seed.** For each seed, the figure of one condition is subtracted from that
-   of the other. The tables show the mean of these differences, with a 95 % interval from Student's t
+6. **Conditions are compared seed by seed.** For each seed, the value for one condition is subtracted from the
+   value for the other. The tables show the mean of these differences, with a 95 % interval from Student's t
    distribution.
 7. **Predictions have a temperature.** Unless a statement or the description of its claim says otherwise, a
    statement uses the samples of a condition with a temperature. For a condition without dropout, it uses one
@@ -86,13 +86,13 @@ In the tables, *T* stands for a temperature, *train* for the score of one pass o
 _BEFORE = """## What version 1 of this page said, and why it was different
 
 For version 1, most small CNNs were trained for 5 to 60 epochs, usually 20, and all conditions of a comparison
-usually had the same number of epochs. (The networks of claim 5 that were meant to underfit were trained for 2.)
-Version 1 found that dropout lowers the accuracy and does little for the NLL. But training was stopped too early:
-the networks without dropout had not yet become overconfident, and the networks with dropout had not finished
-learning. So the verdicts of version 1 only show that dropout does not help if training is too short. Version 1 had
-three other faults: it compared equal rates, where it should have compared the best rate of each layer; it had no
-temperature scaling; and it did not correct for the number of statements. Its results are in the history of the
-repository.
+usually had the same number of epochs. (In claim 5, the networks that should underfit were trained for only 2
+epochs.) Version 1 found that dropout lowers the accuracy and does little for the NLL. But training was stopped too
+early: the networks without dropout had not yet become overconfident, and the networks with dropout had not
+finished learning. So the verdicts of version 1 only show that dropout does not help if training is too short.
+Version 1 had three other faults: it compared equal rates, where it should have compared the best rate of each
+layer; it had no temperature scaling; and it did not correct for the number of statements. Its results are in the
+history of the repository.
 
 """
 

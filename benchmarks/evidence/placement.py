@@ -156,8 +156,8 @@ CLAIMS = (
             for name in KINDS
             for text, figure, sign in BEST
         ),
-        "compared equal rates. At equal rates, SpatialDropout2D and DropBlock regularise more; they "
-        "lowered the training accuracy more and were no better.",
+        "compared equal rates, at which SpatialDropout2D and DropBlock regularise more. They lowered the "
+        "training accuracy more, and were no better.",
     ),
     Claim(
         4,

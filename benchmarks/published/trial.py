@@ -66,8 +66,8 @@ class Trial:
             if "keras.Model(model.inputs, model.outputs)" not in str(error):
                 raise
             self.notes["class"] = (
-                f"as `keras.Model(model.inputs, model.outputs)`: `{type(self.original).__name__}` cannot be built "
-                "around another graph"
+                f"needs `keras.Model(model.inputs, model.outputs)`: `{type(self.original).__name__}` cannot be "
+                "rebuilt with a new graph"
             )
             self.original = keras.Model(self.original.inputs, self.original.outputs)
             self.model = self._copied(lambda share: models.retrofit(self.original, self.published.plan, share))

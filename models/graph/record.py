@@ -114,7 +114,7 @@ def taken_by_each(
         raise ValueError(f"`input_range` is only for models that take images. Received: input_range={said!r}")
     for name in named:
         if name not in images:
-            raise unknown("image in `input_range`", name, images)
+            raise unknown("image input in `input_range`:", name, images)
     if len(shapes) == 1:
         return [taken_by(model, named.get(images[0]))] if images else [None]
     shown = list(input_pixels(model).values())

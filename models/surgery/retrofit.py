@@ -33,9 +33,9 @@ def retrofit(model: keras.Model, plan: dict[Key, Any] | str, share_weights: bool
         model: A Functional or Sequential model, built. It may have models inside it to any depth, shared layers,
             and several inputs and outputs. If a layer is called several times, each call is a separate site. A
             nested model that is called several times has the same dropout in all calls.
-        plan: The name of a plan of `list_plans()`, or a dict that maps keys to specs. A spec is anything that
-            `layers.get` takes, None, or `ramp(...)`. If several keys match a site, the last one wins. A key is one
-            of these:
+        plan: The name of a plan of `list_plans()` except `"paper"`, or a dict that maps keys to specs. A spec is
+            anything that `layers.get` takes, None, or `ramp(...)`. If several keys match a site, the last one
+            wins. A key is one of these:
 
             - `"name"` or `"pattern*"`: sites by their name, see `list_sites`. The name of the dropout layer at a
               site also works, and so does the name of a nested model whose output is the site. A name is matched
@@ -168,9 +168,9 @@ def _detour(edge: Edge, layer: keras.Layer | None) -> Detour:
     """Returns the detour for the reader of an edge: around the dropout there, and through the new layer."""
     if edge.via is not None and edge.via.call.path != edge.reader.path:
         raise ValueError(
-            f"The edge {edge.name!r} passes the dropout {edge.via.name!r} of another nested model, which other "
-            "layers read too, so it cannot be changed for this edge alone. To change it for all of them, use the "
-            f"key {edge.via.name!r}."
+            f"The edge {edge.name!r} goes through the dropout {edge.via.name!r} of another nested model, which "
+            "other layers read too, so it cannot be changed for this edge alone. To change it for all of them, "
+            f"use the key {edge.via.name!r}."
         )
     put = None if layer is None else Put(layer, edge.name, edge.dropout_name)
     return Detour(edge.tensor, edge.place.call, put)

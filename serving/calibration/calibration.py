@@ -80,7 +80,7 @@ class Calibration:
         return temper(p, self.temperature, self.facts.task)
 
     def apply(self, out: Mapping[str, Any], image: WholeImage | None = None) -> dict[str, tf.Tensor]:
-        """Returns calibrated statistics with the answers that the guarantees are about.
+        """Returns the statistics, with the answers of the guarantees added.
 
         It uses pure TensorFlow operations, so a traced function can call it.
 

@@ -8,6 +8,7 @@ import tensorflow as tf
 from dropzoo.common.checks import check_pair, unknown
 from dropzoo.common.images import sides_of
 from dropzoo.common.pixels import Pixels
+from dropzoo.common.words import count_of
 from dropzoo.serving.montecarlo.outputs import Output
 
 #: The names of the classes, labels or values, as `export_model` takes them: a list for a single output, or a dict.
@@ -76,7 +77,7 @@ def _names_of(output: Output, names: Sequence[str] | None) -> list[str] | None:
     if count == 1 and output.kind in ("multi_class", "binary"):  # one unit tells two classes apart
         count = 2
     if count is not None and len(names) != count:
-        raise ValueError(f"`class_names` must have {count} names. Received: {len(names)}")
+        raise ValueError(f"`class_names` must have {count_of(count, 'name')}. Received: {len(names)}")
     return list(map(str, names))
 
 

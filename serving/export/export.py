@@ -106,8 +106,8 @@ def export_model(
             inputs have the shapes with which it was built.
         path: The folder to write: `NAME/VERSION`, or `NAME` for the next version in it; for other formats the
             file, `NAME.onnx`, `NAME.tflite` or `NAME.xml`. It is written completely or not at all.
-        num_samples: Int, the number of Monte-Carlo samples. 0 leaves `predict_mc` out. The number of samples of an
-            `Ensemble`, their sampling and their seed are set in the ensemble.
+        num_samples: Int of at least 0, the number of Monte-Carlo samples. 0 leaves `predict_mc` out. The number of
+            samples of an `Ensemble`, their sampling and their seed are set in the ensemble.
         calibration: A `Calibration` that `calibrate` fitted for this model or ensemble, or None. It sets the
             number of samples, the sampling and the sites. An `Ensemble` that has a calibration is exported with
             it: then pass None.
@@ -118,7 +118,8 @@ def export_model(
             `(0, 255)`; or a dict of such pairs by the name of the input. None means: first, the range of the
             images that the model was trained on with `Trainer`; then, the range that its first layers imply (such
             as `Rescaling`); otherwise (0, 1), which the model card marks as assumed.
-        resize: Int or `(height, width)`. Images of any size are resized to this size, and masks are resized back.
+        resize: Positive int, `(height, width)` or None, in pixels. Images of any size are resized to this size,
+            and masks are resized back; None does not resize.
         sampling: As for `MonteCarlo`. With `"fixed"` all images have the same masks.
         seed: Int in [0, 2**32), the seed of the masks.
         task: The meaning of each output, as for `MonteCarlo`.
@@ -141,8 +142,9 @@ def export_model(
         precision: `"float32"`; or, for all formats except SavedModel, `"float16"`, which stores the weights in
             half the bytes. Dropout masks and arithmetic stay in 32 bits. `"int8"` quantises a model for LiteRT,
             with num_samples=0. A calibration requires `"float32"`.
-        examples: Some typical inputs, in the form of requests, which determine the ranges of the integers for
-            `"int8"`.
+        examples: Typical inputs for `precision="int8"`, which requires them: an array, or for several inputs a
+            list or a dict by name, of the dtype of requests (see `image_dtype`). The first 200 determine the
+            ranges of the integers.
 
     Returns:
         The `Path` of the version, `NAME/VERSION`, or of the file.
@@ -262,8 +264,8 @@ def _loose_answer(
         f"{which} draws at random in inference too, so the answer for an image differs from request to request"
     )
     warnings.warn(
-        f"`serving_default` is not deterministic: {reason}. Draw there only if `training` is true, or use a "
-        "dropout layer",
+        f"`serving_default` is not deterministic: {reason}. Let this code draw only if `training` is true, or "
+        "use a dropout layer",
         stacklevel=3,
     )
     return {"serving_default": f"Not deterministic: {reason}"}

@@ -213,7 +213,7 @@ def compare(
             far = float(np.mean(value != other))
         if far > {"float32": 1, "float16": 10, "int8": 30}[precision] * _SHARE:
             raise RuntimeError(
-                f"For random inputs, the file of format={format!r} gave a different {name!r} from TensorFlow: "
+                f"For random inputs, {name!r} from the file of format={format!r} differs from that of TensorFlow: "
                 f"{far:.1%} of the values differ (shapes {other.shape} and {value.shape}). Nothing was written; "
                 "use format='saved_model', and please report the model"
             )

@@ -106,7 +106,7 @@ def _advice(layer: keras.layers.Layer) -> str | None:
         return "export the model as it was before `quantize`, with precision='int8' for LiteRT"
     if isinstance(layer, _LOOKUPS):
         return (
-            f"call {layer.name!r} outside of the file: export keras.Model(inputs, model.output), where the "
-            "inputs are the outputs of this layer"
+            f"call {layer.name!r} outside of the file: export keras.Model(x, model.output), where x is the output "
+            "of this layer"
         )
     return None

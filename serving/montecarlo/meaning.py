@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from dropzoo.common.checks import unknown
+from dropzoo.common.keras_versions import setting_of_loss
 from dropzoo.models.graph.bounds import output_bounds
 from dropzoo.models.graph.endings import Meaning, output_meanings, recorded_meanings
 from dropzoo.serving.montecarlo.kinds import compiled_losses
@@ -229,7 +230,7 @@ def _excluding(output: Output) -> bool:
 def _compiled(model: keras.Model, output: Output, outputs: Sequence[Output]) -> Meaning | None:
     """The meaning of an output by the loss that the model was compiled with, or None."""
     loss = compiled_losses(model, [each.name for each in outputs])[list(outputs).index(output)]
-    from_logits = getattr(loss, "from_logits", None)
+    from_logits = setting_of_loss(loss, "from_logits")
     if isinstance(loss, str) and "crossentropy" in loss:
         from_logits = False  # the default of Keras
     if from_logits is None:

@@ -10,6 +10,7 @@ import tensorflow as tf
 from dropzoo.common.checks import check_keras_model, check_tensorflow
 from dropzoo.common.keras_internals import flatten_layers, recorded_graph
 from dropzoo.common.keras_versions import NEED_SIZES
+from dropzoo.common.words import count_of
 from dropzoo.models.graph.endings import channels_first_outputs, output_meanings, recorded_meanings
 from dropzoo.serving.montecarlo.inputs import Inputs, InputsLike
 from dropzoo.serving.montecarlo.kinds import compiled_losses, kind_by_loss, name_of_loss, says_nothing
@@ -249,7 +250,7 @@ def check_single(model: keras.Model) -> None:
     if len(model.inputs) != 1 or len(model.outputs) != 1:
         raise ValueError(
             "The model must have one image input and one output. "
-            f"Received: {len(model.inputs)} inputs, {len(model.outputs)} outputs"
+            f"Received: {count_of(len(model.inputs), 'input')}, {count_of(len(model.outputs), 'output')}"
         )
 
 

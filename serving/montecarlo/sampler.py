@@ -55,8 +55,8 @@ class MonteCarlo:
         model: A Keras model with layers that draw random numbers. It may have several inputs and outputs of any
             dtype. It may also be a subclassed model, whose inputs and outputs become known in the first call.
             Outputs are logits, probabilities or values: see `task` and `from_logits`.
-        num_samples: Int, the number T of samples, or `"auto"` for as many samples as each image needs (see
-            `tolerance`).
+        num_samples: Positive int, the number T of samples, or `"auto"` for as many samples as each image needs
+            (see `tolerance`).
         sampling: `"balanced"`: each unit's draws are stratified over the T samples. Each sample has the same
             distribution as an independent one, and the mean has a smaller error. `"independent"`: independent
             masks. `"fixed"`: T independent masks that are the same for all images, so that tiles and video frames
@@ -68,24 +68,24 @@ class MonteCarlo:
         seed: Int in [0, 2**32). You can set `mc.seed` later, or pass a seed to a call, without retracing the
             model.
         cache: Bool, whether layers that do not depend on active dropout are computed only once.
-        fold: Int, how many samples are folded into one larger batch and computed at the same time, or `"auto"` for
-            as many as `memory_budget` allows.
-        memory_budget: Int, bytes of activations that `fold="auto"` may use; a single sample may need more. On a
-            CPU, budgets well above 32 MiB are slower, because activations no longer fit in the cache.
+        fold: Positive int, how many samples are folded into one larger batch and computed at the same time, or
+            `"auto"` for as many as `memory_budget` allows.
+        memory_budget: Positive int, bytes of activations that `fold="auto"` may use; a single sample may need
+            more. On a CPU, budgets well above 32 MiB are slower, because activations no longer fit in the cache.
         tolerance: Float of at least 0, for `num_samples="auto"`. An image has enough samples when the standard
             error of its mean, as a root mean square over classes and pixels, is at most `tolerance`. For
             regression, `tolerance` is in the unit of the output. A dict gives it for each output by name. Defaults
             to 0.01.
-        max_samples: Int, the largest number of samples for `num_samples="auto"`. Samples are taken in groups of 8,
-            so a number above 8 is rounded down to a multiple of 8. Defaults to 128.
+        max_samples: Positive int, the largest number of samples for `num_samples="auto"`. Samples are taken in
+            groups of 8, so a number above 8 is rounded down to a multiple of 8. Defaults to 128.
         return_samples: Bool, whether to return the probabilities of each sample too.
         task: The meaning of the model's output. `"multi_class"`: logits of classes that exclude each other, or one
-            logit for the second of two classes. `"binary"`: only the latter. `"multi_label"`: one logit for each
-            label; several labels may be true at the same time, and the entropies are summed over the labels.
-            `"regression"`: values; there are no entropies. For several outputs, a dict by name or a list in order;
-            a single string is for all outputs. By default, the loss of a compiled model shows whether an output is
-            a regression or multi-label; any other output is `"multi_class"`. An output that ends in a softmax or a
-            sigmoid is not taken for a regression, whatever its loss.
+            logit as for `"binary"`. `"binary"`: one logit for the second of two classes. `"multi_label"`: one
+            logit for each label; several labels may be true at the same time, and the entropies are summed over
+            the labels. `"regression"`: values; there are no entropies. For several outputs, a dict by name or a
+            list in order; a single string is for all outputs. By default, the loss of a compiled model shows
+            whether an output is a regression or multi-label; any other output is `"multi_class"`. An output that
+            ends in a softmax or a sigmoid is not taken for a regression, whatever its loss.
         from_logits: Bool, whether the output is logits; for several outputs also a dict by name or a list in
             order. By default, the graph of the model decides. If the graph does not show it, the values of the
             first batch decide: probabilities of classes sum to 1 at every position, and logits lie clearly outside

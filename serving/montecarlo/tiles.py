@@ -61,11 +61,11 @@ def predict_tiled(
             signal `(length, channels)`. It is read tile by tile, and may be a memory map. For a model of several
             inputs, a list or a dict by name: the inputs with the most axes are cut into tiles, and the other
             inputs, such as a feature vector, are passed with each tile.
-        tile: Int or `(height, width)`, the size of a tile in pixels. It must be the model's size if that is fixed.
-            For volumes an int or three ints.
+        tile: Positive int or `(height, width)`, the size of a tile in pixels. It must be the model's size if that
+            is fixed. For volumes an int or three ints.
         overlap: Int or `(height, width)`, the number of pixels that neighbouring tiles share, from 0 to half a
             tile.
-        batch_size: Int, the number of tiles that are computed at the same time.
+        batch_size: Positive int, the number of tiles that are computed at the same time.
 
     Returns:
         A dict of float32 NumPy arrays, like the tensors from `mc` but without the batch axis: `mean` and

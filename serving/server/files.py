@@ -18,6 +18,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from dropzoo.common.images import CHANNELS, upright
 from dropzoo.common.pixels import Pixels
 from dropzoo.common.tiff import arranged
+from dropzoo.common.words import count_of
 from dropzoo.serving.decode import decode_jpeg
 from dropzoo.serving.server.hints import send_file
 from dropzoo.serving.server.limits import Limits, Refused
@@ -39,7 +40,9 @@ def check_image(data: bytes, limits: Limits) -> ImageFile:
     is_png, is_jpeg = data.startswith(_PNG), data.startswith(b"\xff\xd8\xff")
     if data.startswith(_TIFF):
         raise Refused(
-            400, '{"b64": ...} holds a PNG or JPEG file. Send a TIFF file as the body', send_file("image/tiff")
+            400,
+            '{"b64": ...} can only hold a PNG or JPEG file. Send a TIFF file as the body',
+            send_file("image/tiff"),
         )
     if not (is_png or is_jpeg):
         raise Refused(400, "The image is neither PNG nor JPEG nor TIFF", _convert(data))
@@ -222,7 +225,9 @@ def _decode(data: bytes, channels: int, limits: Limits, any_numbers: bool) -> np
         if image.shape[-1] == channels:
             return image
         if {image.shape[-1], channels} != {1, 3}:
-            raise Refused(400, f"The image has {image.shape[-1]} channels, but the model takes {channels}")
+            raise Refused(
+                400, f"The image has {count_of(image.shape[-1], 'channel')}, but the model takes {channels}"
+            )
         return tf.image.rgb_to_grayscale(tf.constant(image)).numpy() if channels == 1 else np.repeat(image, 3, -1)
     header = check_image(data, limits)
     try:

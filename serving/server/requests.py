@@ -17,6 +17,7 @@ import tensorflow as tf
 from dropzoo.common.checks import did_you_mean
 from dropzoo.common.images import sides_of
 from dropzoo.common.pixels import Pixels, doubt
+from dropzoo.common.words import count_of
 from dropzoo.serving.server.batching import Arrays
 from dropzoo.serving.server.files import check_bits, check_image, is_deep
 from dropzoo.serving.server.hints import about_files, about_shape
@@ -135,7 +136,7 @@ def check_names(given: Mapping[str, Any], names: list[str]) -> None:
     if given.keys() != set(names):
         found = ", ".join(map(repr, sorted(given)[:8])) or "none"
         if len(given) > 8:
-            found += f" and {len(given) - 8} others"
+            found += f" and {count_of(len(given) - 8, 'other')}"
         # JSON.stringify writes a typed array as an object with a key for each number.
         hint = "For a typed array of JavaScript, send Array.from(array)" if given.keys() >= {"0", "1"} else ""
         raise Refused(400, f"The inputs must be {', '.join(map(repr, names))}; received {found}", hint)

@@ -7,6 +7,8 @@ import pytest
 from PIL import Image
 
 from _cli import run
+from dropzoo.cli.data import _advice
+from dropzoo.common.images import unreadable
 
 
 def write(root: Path, count: int = 6) -> None:
@@ -38,7 +40,25 @@ def test_broken_files_are_all_listed_and_the_status_is_2(tmp_path, capsys):
         path.write_bytes(path.read_bytes()[:size])
     status, out, err = run(capsys, "inspect", str(tmp_path / "cells"))
     assert status == 2 and "2 files cannot be read" in err
+    assert "Replace or remove them" in err
     assert all(f"{tmp_path / 'cells' / 'images' / name}" in out for name in ("1.png", "4.png"))
+
+
+@pytest.mark.parametrize(
+    "lacking, damaged, says",
+    [
+        (0, 1, "1 file cannot be read. Replace or remove it, or train with --broken skip"),
+        (1, 0, "1 file cannot be read, because a package is missing. Install it: pip install imagecodecs"),
+        (
+            1,
+            2,
+            "3 files cannot be read. For 1 of them, install a package: pip install imagecodecs. Replace or remove",
+        ),
+    ],
+)
+def test_advice_about_broken_files(lacking, damaged, says):
+    missing = str(unreadable(Path("a.tif"), ValueError("Install it: pip install imagecodecs")))
+    assert _advice([missing] * lacking + [str(unreadable(Path("b.png"), OSError()))] * damaged).startswith(says)
 
 
 @pytest.mark.parametrize(

@@ -139,7 +139,7 @@ def test_tensorflow_cpu_does_the_work_of_tensorflow(monkeypatch):
 
     monkeypatch.setattr(doctor.importlib.metadata, "version", version)
     assert doctor.missing({"tensorflow": ">=2.18"}) == []
-    monkeypatch.setattr(doctor, "installed", lambda name: True)
+    monkeypatch.setattr(doctor, "installed", lambda name: name.startswith("tensorflow"))
     problems = doctor.problems({}, {"backend": "tensorflow", "devices": ["GPU"], "error": None})
     assert len(problems) == 1 and "uninstall both" in problems[0]
 

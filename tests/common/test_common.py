@@ -17,6 +17,7 @@ from dropzoo.common.checks import (
 )
 from dropzoo.common.files import lock, whole_file
 from dropzoo.common.images import upright
+from dropzoo.common.words import count_of
 
 BAD = {
     check_count: (0, -1, True, 1.0, "3", None, np.float32(2)),
@@ -31,6 +32,11 @@ BAD = {
 def test_a_bad_number_is_refused_by_the_name_of_its_argument(check, value):
     with pytest.raises(ValueError, match=r"^`amount` must be .* Received: amount="):
         check(value, "amount")
+
+
+def test_counts_have_the_words_that_go_with_the_number():
+    assert [count_of(n, "image") for n in (0, 1, 2, 2000)] == ["0 images", "1 image", "2 images", "2,000 images"]
+    assert [count_of(n, "axis has", "axes have") for n in (1, 3)] == ["1 axis has", "3 axes have"]
 
 
 def test_good_values_come_back():

@@ -88,7 +88,7 @@ def test_foreign_images_take_the_size_and_channels_of_ours():
     assert next(iter(foreign.batches))[0].shape == (5, 10, 12, 3) and foreign.split == "test"
     foreign = uncertainty.load_foreign("digits", own((None, None, 1)), HERE, GREY)
     assert next(iter(foreign.batches))[0].shape == (5, 4, 6, 1)
-    with pytest.raises(ValueError, match="'digits' have 1 channels, but the model takes 2"):
+    with pytest.raises(ValueError, match="'digits' have 1 channel, but the model takes 2"):
         uncertainty.load_foreign("digits", own((8, 8, 2)), HERE, GREY)
     data = training.load_data("digits")
     with pytest.raises(ValueError, match="a different data set from that of the run. Received: 'digits'"):

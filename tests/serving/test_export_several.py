@@ -322,7 +322,7 @@ def test_what_is_sampled_by_plain_passes_is_said(tmp_path):
         (
             lambda: two_inputs(dict),
             {"input_range": {"foto": (0, 1)}},
-            "Unknown image in `input_range` 'foto'",
+            "Unknown image input in `input_range`: 'foto'",
         ),
         (tokens, {"input_range": (0, 1)}, "`input_range` is only for models that take images"),
         (tokens, {"resize": 8}, "`resize` needs a model of images"),

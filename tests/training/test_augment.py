@@ -176,7 +176,7 @@ def test_bad_specs(spec, message):
 @pytest.mark.parametrize(
     "augment, message",
     [
-        (Augment(saturation=0.1), "`saturation` needs RGB images. Received: saturation=0.1, 1 channel(s)"),
+        (Augment(saturation=0.1), "`saturation` needs RGB images. Received: saturation=0.1, 1 channel"),
         (Augment(crop=(9, 3)), "`crop` must fit in the images of 8x8. Received: crop=(9, 3)"),
     ],
 )

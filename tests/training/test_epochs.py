@@ -129,7 +129,7 @@ def test_image_size_and_num_channels(load):
         (dict(image_size=(3, 0)), "`image_size` must be a positive int or a pair of them"),
         (dict(num_channels=2), "`num_channels` must be one of None, 1, 3. Received: num_channels=2"),
         (dict(augment="rotations=3"), "Unknown augmentation 'rotations'. Did you mean 'rotation'"),
-        (dict(augment="saturation=0.5"), "`saturation` needs RGB images. Received: saturation=0.5, 1 channel(s)"),
+        (dict(augment="saturation=0.5"), "`saturation` needs RGB images. Received: saturation=0.5, 1 channel"),
         (dict(validation_split=0.9999), "No training image is left. Received: validation_split=0.9999"),
     ],
 )

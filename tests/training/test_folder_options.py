@@ -55,7 +55,7 @@ def test_a_group_in_two_given_splits_is_refused(tmp_path):
         picture(tmp_path / f"{n}.png")
     rows = "".join(f"{n}.png,{n % 2},{'train' if n < 3 else 'test'},p{n % 2}\n" for n in range(4))
     (tmp_path / "labels.csv").write_text("file,label,split,group\n" + rows)
-    with pytest.raises(ValueError, match=r"1 groups in several: p1 \(test, train\)"):
+    with pytest.raises(ValueError, match=r"1 group in several: p1 \(test, train\)"):
         read_folder(tmp_path, Reading())
 
 
@@ -226,7 +226,9 @@ def test_masks_among_the_images_of_classes_are_doubted(tmp_path):
         for n in range(4):
             picture(tmp_path / name / f"{name} ({n}).png")
             mask(tmp_path / name / f"{name} ({n})_mask.png", np.stack([ids()] * 3, -1))
-    with pytest.warns(UserWarning, match=r"8 images have the name of another image.*--masks"):
+    with pytest.warns(
+        UserWarning, match=r"8 images look like masks: they have the name of another image.*--masks"
+    ):
         read_folder(tmp_path, Reading())
     source = read_folder(tmp_path, Reading(images="**/*.png", masks="**/*_mask.png"))
     assert source.task == "segmentation" and counts(source) == (5, 1, 2)

@@ -150,13 +150,13 @@ def test_coco_images_of_one_name_in_the_folders_of_splits(tmp_path):
     for sample in read_folder(tmp_path, Reading(validation_split=0)).summary.samples:
         assert sample.image.parent.name == f"{sample.split}2017"
     picture(tmp_path / "more" / "train2017" / "1.png")
-    with pytest.raises(ValueError, match="lists 1 images for which there is no file, or more than one: 1"):
+    with pytest.raises(ValueError, match="lists 1 image for which there is no file, or more than one: 1"):
         read_folder(tmp_path, Reading())
 
 
 def test_coco_of_boxes_alone_is_refused(tmp_path):
     coco(tmp_path / "a.json", [picture(tmp_path / "1.png").name], ["cell"], segmentation=[])
-    with pytest.raises(ValueError, match="1 annotations in .* have no outline"):
+    with pytest.raises(ValueError, match="1 annotation in .* has no outline"):
         read_folder(tmp_path, Reading())
 
 

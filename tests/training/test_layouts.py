@@ -138,7 +138,7 @@ GIVEN, FIFTH = (8, 3, 5), (12, 1, 3)
     ],
     ids=lambda each: getattr(each, "__name__", None),
 )
-@pytest.mark.filterwarnings("ignore:.*are left out", "ignore:Names such as")
+@pytest.mark.filterwarnings("ignore:.*will be left out", "ignore:Names such as")
 def test_masks_and_their_splits(tmp_path, make, options, expected):
     make(tmp_path)
     source = read_folder(tmp_path, Reading(**options))

@@ -11,6 +11,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
+from dropzoo.common.keras_versions import setting_of_loss
 from dropzoo.training.trainer import Trainer
 
 ROWS, SIZE = 20, 8
@@ -72,7 +73,7 @@ def test_each_output_gets_the_default_for_its_targets(as_dict, targets, capsys):
 def test_an_end_of_its_own_for_each_output():
     model = build(end="softmax")
     Trainer(model).fit(((X, SIDE), BY_NAME), verbose=0)
-    assert [getattr(loss, "from_logits", None) for loss in model.loss] == [False, None, False]
+    assert [setting_of_loss(loss, "from_logits") for loss in model.loss] == [False, None, False]
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 import tensorflow as tf
 
 from dropzoo.common.checks import check_pair, unknown
+from dropzoo.common.words import count_of
 from dropzoo.training.data import changes
 from dropzoo.training.data.windows import foreground_pixels
 
@@ -32,7 +33,7 @@ class Augment:
         rotation: Float in [0, 180], degrees to either side.
         shift: Float in [0, 1], the fraction of the height and of the width, to either side.
         scale: Float in [0, 1). Zoom by a factor from `1 - scale` to `1 + scale`.
-        crop: Int, `(height, width)` or None. The size of a random window to train on.
+        crop: Int above 0, `(height, width)` or None. The size in pixels of a random window to train on.
         foreground: Float in [0, 1]. The fraction of the crops that are placed around a foreground pixel of the
             mask, with equal probability for all classes except class 0; the other crops are placed anywhere. This
             helps with small objects in large images. 0.33 is usual.
@@ -116,7 +117,8 @@ class Augment:
             )
         if self.saturation and channels != 3:
             raise ValueError(
-                f"`saturation` needs RGB images. Received: saturation={self.saturation}, {channels} channel(s)"
+                f"`saturation` needs RGB images. Received: saturation={self.saturation}, "
+                f"{count_of(channels, 'channel')}"
             )
         if isinstance(self.crop, tuple) and height and width and (self.crop[0] > height or self.crop[1] > width):
             raise ValueError(f"`crop` must fit in the images of {height}x{width}. Received: crop={self.crop}")
@@ -134,8 +136,8 @@ class Augment:
             image: Float32 tensor `(height, width, channels)` in [0, 1].
             label: Mask `(height, width)`, which moves with the image; a label of another rank stays as it is.
             seed: Two ints. Equal seeds give equal results.
-            ignore_class: Int or None. A label, such as 255, whose pixels are not foreground, like those of class
-                0.
+            ignore_class: Int or None. A label, such as 255, whose pixels, like those of class 0, are not
+                foreground.
 
         Returns:
             The new image and label.
@@ -156,9 +158,9 @@ class Augment:
         Args:
             images: Float32 tensor `(batch, height, width, channels)` in [0, 1].
             labels: Masks `(batch, height, width)`, which move with the images, or labels of another rank.
-            draws: Float32 tensor `(batch, NUM_DRAWS)`, uniform in [-1, 1).
-            ignore_class: Int or None. A label, such as 255, whose pixels are not foreground, like those of class
-                0.
+            draws: Float32 tensor `(batch, 11)`, uniform in [-1, 1): the random numbers of each example.
+            ignore_class: Int or None. A label, such as 255, whose pixels, like those of class 0, are not
+                foreground.
 
         Returns:
             The new images and labels.

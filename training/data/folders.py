@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from dropzoo.common.checks import check_choice
+from dropzoo.common.words import count_of
 from dropzoo.training.data.cache import MOST_OF_FILES
 from dropzoo.training.data.files.broken import refuse_broken
 from dropzoo.training.data.files.classes import find_classes
@@ -111,7 +112,7 @@ def _headers(table: Table, reading: Reading) -> tuple[dict[Path, Facts], Table]:
         refuse_broken(broken)
     if broken:
         samples = [sample for sample in table.samples if not set(sample.files) & broken.keys()]
-        doubt = f"Left out {len(broken):,} files that cannot be read: {some(list(map(str, broken)))}"
+        doubt = f"Left out {count_of(len(broken), 'file')} that cannot be read: {some(list(map(str, broken)))}"
         table = dataclasses.replace(table, samples=samples, doubts=[*table.doubts, doubt], unreadable=broken)
     if not table.samples:
         raise ValueError(f"None of the {len(paths):,} images in {table.root} can be read")
@@ -162,8 +163,9 @@ def _pages(table: Table, facts: dict[Path, Facts], reading: Reading) -> Table:
             )
         samples += [dataclasses.replace(sample, page=page) for page in range(count)] if count > 1 else [sample]
     note = (
-        f"{len(stacks):,} files are stacks, in which each page is an image: {len(samples):,} images in all. If "
-        "the pages are channels of one image, pass pages='channels' (--pages channels)"
+        f"{count_of(len(stacks), 'file is a stack', 'files are stacks')}, in which each page is an image: "
+        f"{len(samples):,} images in all. If the pages are channels of one image, pass pages='channels' "
+        "(--pages channels)"
     )
     return dataclasses.replace(table, samples=samples, doubts=[*table.doubts, note])
 
@@ -210,6 +212,6 @@ def _compare(table: Table) -> None:
     elif doubles:
         first, second = doubles[0]
         table.doubts.append(
-            f"{len(doubles):,} images are in the training set and in another set too, such as {first.image} and "
-            f"{second.image} ({second.split})"
+            f"{count_of(len(doubles), 'image is', 'images are')} in the training set and in another set too, such "
+            f"as {first.image} and {second.image} ({second.split})"
         )

@@ -40,7 +40,7 @@ class DataInfo:
         num_validation: The number of validation images.
         num_test: The number of test images.
         bits: The bits of a pixel in the files, 8 or 16; None for images that are stored as floats.
-        ignore_class: The label of pixels that do not count; None if all count.
+        ignore_class: The label of pixels that losses and metrics ignore; None if there is no such label.
     """
 
     name: str
@@ -141,12 +141,13 @@ def load_data(
         name: `"digits"`, `"digit_scenes"`, a name of TFDS such as `"fashion_mnist"` or `"cifar10:3.*.*"`, or a
             folder of your own, which is preferred to a TFDS set of the same name.
         batch_size: Int above 0. If the images differ in size, validation and test batches have one image.
-        augment: True (mild changes), text such as `"flip_horizontal,rotation=15,crop=128"`, a dict, an `Augment`,
-            or False.
+        augment: True (shift 0.1, rotation 10, brightness 0.1, contrast 0.1), text such as
+            `"flip_horizontal,rotation=15,crop=128"`, a dict, an `Augment`, or False.
         seed: Int in [0, 2**32), for the order, the augmentation, and the validation images of a TFDS set.
         validation_split: Float in [0, 1). The fraction of the training images that are kept for validation. A TFDS
             set that has a validation split keeps its own.
-        image_size: Int, `(height, width)` or None. Resizes all images to this size; None keeps their sizes.
+        image_size: Int above 0, `(height, width)` or None, in pixels. Resizes all images to this size; None keeps
+            their sizes.
         data_dir: Folder in which TFDS keeps prepared sets; None for its default.
         manual_dir: Folder with the original archives of a TFDS set, instead of a download.
         cache: Where decoded images stay: `"memory"` (or True), `"disk"` for images of the same size, or `"none"`
@@ -156,9 +157,9 @@ def load_data(
         num_channels: 1, 3 or None. Converts RGB images to grey (1), or grey images to RGB (3); a folder may hold
             both.
         fold: `(k, folds)` or None, for cross-validation. The training images (after `limit`) are divided into
-            `folds` parts. Each part has an equal share of every class, and the parts do not depend on `seed`. Part
-            k, counted from 0, is the validation set. It replaces `validation_split` and the data's own validation
-            set.
+            `folds` parts, at least 2. Each part has an equal share of every class, and the parts do not depend on
+            `seed`. Part k, counted from 0, is the validation set. It replaces `validation_split` and the data's
+            own validation set.
         test_split: Float in [0, 1] or None. The fraction of test images in a folder without its own split; None
             means 0.2. In any folder, 1 makes all images test images.
         images: Folder or pattern of the images within the folder, such as `"**/*_sat.jpg"`. If None, `load_data`
@@ -178,7 +179,7 @@ def load_data(
             - `"palette"`: colours, one for each class. `"palette=FILE"` names a file with a line
               `red,green,blue,name` for each class.
             - `"alpha"`: shapes in the alpha channel. Opaque pixels are foreground.
-        ignore_class: Int or None. The label of pixels that do not count, such as 255 (void).
+        ignore_class: Int or None. The label of pixels that losses and metrics ignore, such as 255 (void).
         class_names: The names of the classes: a sequence, comma-separated text, or a file with one name per line.
             None takes the names of class folders, or reads a file such as `classes.txt` next to the masks.
         split_file: A CSV with a row for each image and some of the columns file, label, mask, split and group.
@@ -186,7 +187,8 @@ def load_data(
             `split_file`. Images of one group stay in one split and one fold.
         pages: The meaning of the pages of TIFF stacks: `"images"`, `"channels"`, or `"auto"`, which takes the
             meaning that the file states.
-        value_range: The stored values that become 0 and 1, for floats beyond [0, 1] and for signed integers.
+        value_range: `(low, high)` or None. The stored values that become 0 and 1, for floats beyond [0, 1] and for
+            signed integers.
         broken: `"refuse"` raises an error that names the files that cannot be read; `"skip"` first decodes all
             files, and leaves out those that cannot be read, with a warning.
         balance: Bool, for classification. Whether all classes are equally frequent in an epoch. An epoch then has

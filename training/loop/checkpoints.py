@@ -19,6 +19,7 @@ import numpy as np
 from dropzoo.common.checks import check_count
 from dropzoo.common.files import whole_file
 from dropzoo.common.keras_internals import flatten_layers
+from dropzoo.common.words import count_of
 from dropzoo.layers import has_live_rate
 
 KEEP = 3
@@ -220,7 +221,8 @@ def restore(
         return Checkpoint(**{name: meta[name] for name in fields}), path
     if paths:
         raise ValueError(
-            f"None of the {len(paths)} checkpoints in {directory} can be read. Delete them to start again."
+            f"Cannot read {count_of(len(paths), 'checkpoint')} in {directory}, and there are no others. Delete "
+            "every checkpoint to start again."
         )
     return None
 

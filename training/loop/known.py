@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import keras
 
+from dropzoo.common.keras_versions import setting_of_loss
 from dropzoo.training.losses import SmoothedCrossEntropy
 from dropzoo.training.losses.base import PixelLoss
 
@@ -48,7 +49,7 @@ def known(loss: Any, classes: int) -> Known | None:
         loss: A loss as `compile` takes it: a name, a function or an object.
         classes: Int. The size of the last axis of the output.
     """
-    ignored = getattr(loss, "ignore_class", None)
+    ignored = setting_of_loss(loss, "ignore_class")
     if isinstance(loss, (PixelLoss, SmoothedCrossEntropy)):
         own = type(loss).__module__.startswith("dropzoo.")
         return Known("binary" if classes == 1 else "multi_class", False, True, ignored, own)
@@ -74,4 +75,4 @@ def _keras_loss(loss: Any) -> tuple[str, bool] | None:
     name = getattr(home, "__name__", "").replace("_", "").lower()
     if name not in _KINDS or not getattr(home, "__module__", "").startswith("keras."):
         return None
-    return name, bool(getattr(loss, "from_logits", False))
+    return name, bool(setting_of_loss(loss, "from_logits"))

@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 import tensorflow as tf
 
+from dropzoo.common.words import count_of
 from dropzoo.training.loop.batches import Batch
 
 REFUSED = "Refused:"  # a failed assertion in the graph begins with this word
@@ -90,7 +91,7 @@ def _range_tests(labels: tf.Tensor, check: LabelCheck, where: str) -> list[tf.Op
         values = tf.where(values == check.ignored, tf.zeros_like(values), values)
     # An assertion on int32 is one operation; on other types it is a condition of many operations.
     high, low = (tf.saturate_cast(n, "int32") for n in (tf.reduce_max(values), tf.reduce_min(values)))
-    outputs = f"but the model has {check.classes} output{'s' * (check.classes > 1)}. {_MORE}"
+    outputs = f"but the model has {count_of(check.classes, 'output')}. {_MORE}"
     return [
         tf.Assert(high < max(check.classes, 2), [f"{REFUSED} {where} has labels up to", high, outputs]),
         tf.Assert(low >= 0, [f"{REFUSED} {where} has labels down to", low, f"; they start at 0. {_MORE}"]),

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from dropzoo.common.keras_internals import recorded_graph
+from dropzoo.common.words import count_of
 from dropzoo.models.graph.endings import Meaning, output_meanings
 
 
@@ -98,7 +99,7 @@ class Outputs:
         missing = [output.name for output, target in zip(self.each, found, strict=True) if target is None]
         if missing:
             names = ", ".join(output.name for output in self.each).strip(", ")
-            received = sorted(y) if isinstance(y, Mapping) else f"{len(keras.tree.flatten(y))} targets"
+            received = sorted(y) if isinstance(y, Mapping) else count_of(len(keras.tree.flatten(y)), "target")
             raise ValueError(
                 f"The default loss needs a target for each of {len(self.each)} outputs{names and f' ({names})'}, "
                 "in their order or in a dict by their names. To train some outputs only, pass `loss`, or train "

@@ -89,8 +89,8 @@ def prepare(
             raise ValueError(
                 f"Keras optimizers do not support `{option}` under a strategy, because the exchange between "
                 f"replicas would be conditional. Instead of accumulating gradients, use larger batches. Instead "
-                f"of an overwrite frequency, use the default of an EMA, which replaces the weights at the end of "
-                f"`fit`. Received: {option}={value}"
+                f"of setting `ema_overwrite_frequency`, leave it at None: the EMA then replaces the weights at "
+                f"the end of `fit`. Received: {option}={value}"
             )
     inside = [strategy.extended.variable_created_in_scope(variable.value) for variable in model.variables]
     if not inside or not all(inside):

@@ -22,8 +22,8 @@ def multi_worker_strategy(
     Call this before any other TensorFlow function, because it opens the connections of the cluster.
 
     Args:
-        timeout: Float, seconds. How long a worker waits for the others in a step. It must be longer than the time
-            that the slowest worker needs to trace its first step.
+        timeout: Float above 0, in seconds. How long a worker waits for the others in a step. It must be longer
+            than the time that the slowest worker needs to trace its first step.
         resolver: A cluster resolver that says who takes part, for example
             `tf.distribute.cluster_resolver.SlurmClusterResolver()` under Slurm; None reads `TF_CONFIG`.
 

@@ -16,7 +16,7 @@ def default_loss(
 
     Args:
         task: `"classification"` or `"segmentation"`.
-        num_classes: Int. The number of outputs of the model; 1 means one logit of a binary task.
+        num_classes: Int above 0. The number of outputs of the model; 1 means one logit of a binary task.
         label_smoothing: Float in [0, 1), see `SmoothedCrossEntropy`.
         ignore_class: Int, for example 255, or None. For segmentation: pixels with this label do not count.
 

@@ -43,8 +43,8 @@ class Dice(PixelLoss):
     Call arguments:
         y_true: Int tensor `(batch, ...)` or `(batch, ..., 1)`. Labels in [0, classes), or 0 and 1 for one logit.
         y_pred: Float tensor `(batch, ..., classes)`. Logits.
-        sample_weight: Float tensor or None. `(batch,)` or `(batch, 1, ...)` weights images; `(batch, ...)` or
-            `(batch, ..., 1)` weights pixels inside the sums.
+        sample_weight: Float tensor or None. One weight for each image, `(batch,)` or `(batch, 1, ...)`; or for
+            each pixel inside the sums, `(batch, ...)` or `(batch, ..., 1)`.
 
     Output shape:
         A scalar in [0, 1] for unit weights; `(batch,)` if `reduction=None`.
@@ -134,7 +134,7 @@ class DiceCrossEntropy(Dice):
     Call arguments:
         y_true: Int tensor `(batch, ...)` or `(batch, ..., 1)`. Labels.
         y_pred: Float tensor `(batch, ..., classes)`. Logits.
-        sample_weight: Float tensor or None. `(batch,)` weights images, `(batch, ...)` weights pixels.
+        sample_weight: Float tensor or None. One weight for each image, `(batch,)`, or pixel, `(batch, ...)`.
 
     Output shape:
         A scalar in [0, inf); `(batch,)` if `reduction=None`.

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
+from dropzoo.common.words import count_of
 from dropzoo.training.losses.base import PixelLoss, Pixels, mean_over_pixels
 
 
@@ -36,7 +37,7 @@ class FocalCrossEntropy(PixelLoss):
     Call arguments:
         y_true: Int tensor `(batch, ...)` or `(batch, ..., 1)`. Labels.
         y_pred: Float tensor `(batch, ..., classes)`. Logits.
-        sample_weight: Float tensor or None. `(batch,)` weights images, `(batch, ...)` weights pixels.
+        sample_weight: Float tensor or None. One weight for each image, `(batch,)`, or pixel, `(batch, ...)`.
 
     Output shape:
         A scalar in [0, inf); `(batch,)` if `reduction=None`.
@@ -93,7 +94,9 @@ class FocalCrossEntropy(PixelLoss):
         elif len(self.alpha) == classes > 1:
             return self.alpha
         form = "a float in (0, 1)" if classes == 1 else f"a list of {classes} weights"
-        raise ValueError(f"`alpha` must be {form}: there are {classes} outputs. Received: alpha={self.alpha!r}")
+        raise ValueError(
+            f"`alpha` must be {form}: the model has {count_of(classes, 'output')}. Received: alpha={self.alpha!r}"
+        )
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "gamma": self.gamma, "alpha": self.alpha}

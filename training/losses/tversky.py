@@ -38,7 +38,7 @@ class Tversky(Dice):
     Call arguments:
         y_true: Int tensor `(batch, ...)` or `(batch, ..., 1)`. Labels.
         y_pred: Float tensor `(batch, ..., classes)`. Logits.
-        sample_weight: Float tensor or None. `(batch,)` weights images, `(batch, ...)` weights pixels.
+        sample_weight: Float tensor or None. One weight for each image, `(batch,)`, or pixel, `(batch, ...)`.
 
     Output shape:
         A scalar in [0, 1] for unit weights; `(batch,)` if `reduction=None`.

@@ -18,7 +18,7 @@ def default_metrics(task: str, num_classes: int, ignore_class: int | None = None
 
     Args:
         task: `"classification"` or `"segmentation"`.
-        num_classes: Int. The number of outputs of the model; 1 means one logit of a binary task.
+        num_classes: Int above 0. The number of outputs of the model; 1 means one logit of a binary task.
         ignore_class: Int, for example 255, or None. Pixels with this label do not count.
 
     Returns:

@@ -9,8 +9,8 @@ def risk_coverage(uncertainty: ArrayLike, errors: ArrayLike) -> tuple[np.ndarray
     """Returns the mean error of the k most certain predictions, for every k from 1 to all of them.
 
     The predictions are put in the order of their uncertainty; `risk[k - 1]` is the mean error of the first `k`.
-    Predictions of equal uncertainty could have any order; each of them counts with the mean error of all of them,
-    which is the average over these orders.
+    Predictions of equal uncertainty could have any order, so each counts with their mean error: the average over
+    these orders.
 
     Args:
         uncertainty: Array of any shape, one number for each prediction; higher for a less certain prediction, such
@@ -104,8 +104,8 @@ def error_auroc(uncertainty: ArrayLike, errors: ArrayLike) -> float:
 def ood_auroc(uncertainty: ArrayLike, foreign: ArrayLike) -> float:
     """Returns how well uncertainty separates images of another kind from images like the training data.
 
-    It is the probability that a foreign (out-of-distribution) image is less certain than one of the test set; ties
-    count half.
+    It is the probability that a foreign (out-of-distribution) image is less certain than one like the training
+    data; ties count half.
 
     Args:
         uncertainty: Array of any shape. The uncertainty of images like the training data.

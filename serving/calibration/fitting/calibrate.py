@@ -75,8 +75,8 @@ def calibrate(
             most this share of the values lie outside their intervals. See docs/guarantees.md for the conditions.
         confidence: Float in (0, 1), the probability with which `"error"` holds. The other guarantees hold on
             average.
-        classes: The classes for which `"miss"` and `"false"` hold; None for all classes. Each of these classes
-            needs held-out examples; for `"set"`, every class does.
+        classes: The numbers of the classes for which `"miss"` and `"false"` hold; None for all classes. Each of
+            these classes needs held-out examples; for `"set"`, every class does.
         task: The meaning of the output of a model, as for `MonteCarlo`. If None, `calibrate` reads it off the loss
             of a Keras model, and uses the task of any other predictor.
         from_logits: Whether the output of a model is logits, as for `MonteCarlo`. If None, `calibrate` finds it
@@ -84,7 +84,7 @@ def calibrate(
         data: Str, the name of the held-out data, for the record.
         ignore_class: Int, the label of pixels or images that do not count, as in Keras' `MeanIoU`; None if all
             count. Only for tasks with one class for each pixel or image.
-        batch_size: Int, how many images to read at a time.
+        batch_size: Positive int, how many images to read at a time.
         seed: Int in [0, 2**32), the seed of the split of the images.
         verbose: 1 for a progress bar, 0 for none.
 

@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 from scipy import stats
 
+from dropzoo.common.words import count_of
 from dropzoo.serving.calibration.fitting.heldout import check_labels
 from dropzoo.serving.calibration.fitting.sources import rates_of
 from dropzoo.serving.calibration.sites import can_set, named_sites
@@ -154,7 +155,7 @@ def _auroc(sampler: MonteCarlo, images: Any, truth: np.ndarray, kind: str) -> fl
     if positive in (0, len(error)):
         raise ValueError(
             "Some of the model's answers must be right and some wrong, so that the sites can be compared. "
-            f"Received: {positive} errors in {len(error)} answers"
+            f"Received: {count_of(positive, 'error')} in {count_of(len(error), 'answer')}"
         )
     ranks = stats.rankdata(doubt)[error].sum()
     return float((ranks - positive * (positive + 1) / 2) / (positive * (len(error) - positive)))

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from dropzoo.common.words import count_of
 from dropzoo.serving.calibration.fitting import bounds
 from dropzoo.serving.calibration.guarantee import Guarantee
 
@@ -66,9 +67,9 @@ class Promise:
         least = bounds.least_level(n, self.confidence)
         if self.terms.level < least - 1e-12:
             raise ValueError(
-                f"Too few images for `{self.name}` at the level {self.terms.level:g}: with {n} held-out "
-                f"images{which} the lowest possible level is {math.ceil(least * 1e4) / 1e4:g}. Use more images, "
-                f"or ask for a higher level"
+                f"Too few images for `{self.name}` at the level {self.terms.level:g}: with "
+                f"{count_of(n, 'held-out image')}{which} the lowest possible level is "
+                f"{math.ceil(least * 1e4) / 1e4:g}. Use more images, or ask for a higher level"
             )
 
     @property

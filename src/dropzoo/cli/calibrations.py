@@ -26,11 +26,11 @@ def calibrate(
         list[str] | None,
         typer.Option(
             "--guarantee",
-            help='Repeatable: a guarantee and its largest error rate, such as "miss=0.1". For class labels: set '
-            "(sets of classes without the true one), error (wrong answers among those that are not left to a "
-            "human). For masks: miss (pixels of the class outside the outer mask), false (pixels of the inner "
-            "mask that are not of the class), error. For multi-label models and regression, use serving.calibrate "
-            "in Python.",
+            help='Repeatable: a guarantee and its largest error rate, such as "miss=0.1". In brackets: what '
+            "counts as an error. For class labels: set (sets of classes without the true one), error (wrong "
+            "answers among those that are not left to a human). For masks: miss (pixels of the class outside the "
+            "outer mask), false (pixels of the inner mask that are not of the class), error. For multi-label "
+            "models and regression, use serving.calibrate in Python.",
         ),
     ] = None,
     data: Annotated[
@@ -54,7 +54,10 @@ def calibrate(
         ),
     ] = None,
     temperature: Annotated[
-        str, typer.Option("--temperature", help="one; per_class, which needs many images of each class; or none.")
+        str,
+        typer.Option(
+            "--temperature", help="one (for all classes), per_class (needs many images of each class), or none."
+        ),
     ] = "one",
     num_samples: Annotated[
         int | None,

@@ -11,6 +11,7 @@ from dropzoo.cli.data_options import FolderOptions, given
 from dropzoo.cli.errors import options_in_errors
 from dropzoo.cli.options import with_groups
 from dropzoo.common.shell import quote
+from dropzoo.common.words import count_of
 
 
 @with_groups
@@ -53,11 +54,22 @@ def inspect(
     if out is not None:
         say(f"Saved {save_sheet(out, summary, found.info)}")
     if broken := summary.unreadable:
-        raise ValueError(
-            f"{len(broken):,} files cannot be read. Replace or remove them, or train with --broken skip"
-        )
+        raise ValueError(_advice(list(broken.values())))
     if found.info.num_train:
         model = "unet" if summary.task == "segmentation" else "simple_cnn"
         said = given(reading) + [f"--channels={channels}"] * (channels is not None)
         said += [f"--validation-split={validation_split:g}"] * (validation_split != 0.1)
         say(" ".join([f"Next: dropzoo train {model} --data {quote(str(data))}", *said]))
+
+
+def _advice(reasons: list[str]) -> str:
+    """Returns what to do about files that cannot be read, from the reason for each file."""
+    from dropzoo.common.images import lacks_package
+
+    files = f"{count_of(len(reasons), 'file')} cannot be read"
+    lacking = sum(map(lacks_package, reasons))
+    if lacking == len(reasons):
+        return f"{files}, because a package is missing. Install it: pip install imagecodecs"
+    first = f"For {lacking:,} of them, install a package: pip install imagecodecs. " if lacking else ""
+    rest = "the rest" if lacking else "it" if len(reasons) == 1 else "them"
+    return f"{files}. {first}Replace or remove {rest}, or train with --broken skip"

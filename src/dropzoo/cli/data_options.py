@@ -33,8 +33,8 @@ class FolderOptions:
         str | None,
         _option(
             "--masks-as",
-            text="Meaning of mask values: ids, instances (a number for each object, which is then scored "
-            "separately), threshold or threshold=128, palette or palette=FILE, alpha.",
+            text="Meaning of mask values: ids, instances (a number for each object, and each object is "
+            "scored separately), threshold or threshold=128, palette or palette=FILE, alpha.",
         ),
     ] = None
     ignore_class: Annotated[

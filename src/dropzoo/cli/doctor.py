@@ -14,7 +14,7 @@ from rich.table import Table
 from dropzoo.cli.console import console
 
 #: Packages that provide the same module as another package, and replace it.
-_SAME = {"tensorflow": "tensorflow-cpu"}
+_SAME = {"tensorflow": "tensorflow-cpu", "keras": "keras-nightly"}
 
 
 def doctor(

@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # the import takes seconds, so each command imports what it n
 
 def list_(
     kind: Annotated[str, typer.Argument(help="models, layers, plans or data")],
-    pattern: Annotated[str, typer.Argument(help="Only names that match, such as '*unet*'.")] = "*",
+    pattern: Annotated[str, typer.Argument(help="Pattern of the names to list, such as '*unet*'.")] = "*",
 ) -> None:
     """Lists models, layers, plans or data sets, with one line about each.
 
@@ -120,7 +120,7 @@ def retrofit(
             "--dropout",
             help='Repeatable: "PLACE=SPEC", or a plan\'s name. A place is the name of a site, or after:, before: '
             'or before_activation: with the class or the name of a layer; "inside:MODEL after:Conv2D" is for a '
-            "nested model. A spec is a rate, such as 0.1, a layer, such as drop_block2d:0.1, or none.",
+            "nested model. A spec is a rate (0.1), a layer (drop_block2d:0.1), or none.",
         ),
     ] = None,
     strip: Annotated[bool, typer.Option("--strip", help="Remove all dropout instead of adding any.")] = False,

@@ -179,9 +179,9 @@ class TrainingOptions:
         str,
         typer.Option(
             "--balance",
-            help="For rare classes. weights: give rare classes more weight in the loss (the weight of a class is "
-            "the median frequency of all classes, divided by its own frequency, in images or pixels); sampling: "
-            "show images of all classes equally often; none.",
+            help="For rare classes. weights: give rare classes more weight in the loss (the median frequency of "
+            "all classes in images or pixels, divided by that of the class); sampling: show images of all classes "
+            "equally often; none.",
             rich_help_panel=_HOW,
         ),
     ] = "none"

@@ -15,6 +15,7 @@ from dropzoo.cli.options import FromLogitsOption, InputRangeOption, NoCalibratio
 from dropzoo.cli.parsing import parse_range
 from dropzoo.cli.progress import end, shown
 from dropzoo.common.checks import unknown
+from dropzoo.common.words import count_of
 
 if TYPE_CHECKING:  # these import TensorFlow
     from dropzoo.predictions.run import Report
@@ -99,12 +100,13 @@ def predict(
         ),
     ] = None,
     form: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--format",
-            help="png (maps of floats are written as TIFF), tiff, or npz with all arrays of an image.",
+            help="png (maps of floats are written as TIFF), tiff, or npz with all arrays of an image. By default, "
+            "tiff for images with a geographic position, which PNG cannot hold, and png for all others.",
         ),
-    ] = "png",
+    ] = None,
     table: Annotated[
         Path | None,
         typer.Option(
@@ -135,7 +137,7 @@ def predict(
     from dropzoo.predictions.writing import FORMATS, parse_kinds
 
     logging.getLogger("tifffile").addHandler(logging.NullHandler())  # a file that is damaged is in the list
-    if form not in FORMATS:
+    if form is not None and form not in FORMATS:
         raise unknown("--format", form, FORMATS)
     kinds = None if save is None else parse_kinds(save)
     predictor = _predictor(model, answers, computing)
@@ -214,7 +216,8 @@ def _tell(report: "Report") -> None:
     """Prints the labels, what was skipped, and the files without an answer."""
     _print_labels(report.rows)
     if report.skipped:
-        say(f"{report.skipped} images were done already; --overwrite predicts them again")
+        done = count_of(report.skipped, "image was", "images were")
+        say(f"{done} done already; to start again, pass --overwrite")
     if report.table is not None and report.rows:
         say(f"Saved {report.table}")
     end(report.failed, len(report.rows))
@@ -240,8 +243,8 @@ def _print_labels(rows: list["Row"]) -> None:
     console.print(table)
     if len(labelled) > _SHOWN:
         say(
-            f"... and {len(labelled) - _SHOWN} more images, of which the model is more certain; --table writes "
-            "all of them"
+            f"... and {count_of(len(labelled) - _SHOWN, 'more image')}, of which the model is more certain; "
+            "--table writes all of them"
         )
 
 

@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from dropzoo.common.words import count_of
+
 T = TypeVar("T")
 _EVERY = 10.0  # seconds between two lines of progress where there is no terminal
 _errors = Console(stderr=True, highlight=False, emoji=False)
@@ -23,7 +25,7 @@ def shown(found: Iterable[T], total: int) -> Iterator[T]:
             if (now := time.monotonic()) - told > _EVERY:
                 told = now
                 left = (now - start) / i * (total - i)
-                _errors.print(f"{i} of {total} images, {left:.0f} s left")
+                _errors.print(f"{i} of {count_of(total, 'image')}, {left:.0f} s left")
         return
     columns = (TextColumn("Images"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=_errors, transient=True) as bar:
@@ -40,6 +42,8 @@ def end(failed: list[tuple[str, Exception]], done: int) -> None:
     if len(failed) == 1 and not done:
         raise failed[0][1]
     listed = "\n".join(dict.fromkeys(f"  {key.rpartition('#')[0] or key}: {error}" for key, error in failed))
-    said = f"{len(failed)} of {len(failed) + done} images have no answer:\n{listed}"
+    every = count_of(len(failed) + done, "image")
+    said = count_of(len(failed), f"of {every} has no answer:", f"of {every} have no answer:")
+    said += f"\n{listed}"
     _errors.print(f"[red]Error:[/red] {escape(said)}", soft_wrap=True)
     raise typer.Exit(1 if done else 2)

@@ -86,11 +86,12 @@ def evaluate(
 ) -> None:
     """Evaluates a model on test images: accuracy, IoU, NLL, calibration, and the quality of its uncertainty.
 
-    Images are scaled to the pixel range that the model takes. This is --input-range; without it, the range of the
-    training images; and if that is unknown, the range that the model's first layers, such as Rescaling, imply.
-    In a folder without a split of its own, the test set is that of training: the last fifth of each class, or the
-    fraction --test-split. To use all images, pass --split all. If the model has a calibration, the calibrated
-    answers are evaluated too, and the guarantees are checked.
+    Images are scaled to the pixel range that the model takes: --input-range, or by default the range of the
+    training images. If that is not known, the model's first layers, such as Rescaling, show the range.
+
+    If a folder has no split of its own, the test set is the one that training leaves out: the last fifth of each
+    class, or the fraction --test-split. To use all images, pass --split all. If the model has a calibration, the
+    calibrated answers are evaluated too, and the guarantees are checked.
 
     Example: dropzoo evaluate runs/unet-digit_scenes --mc 30 --temperature --plots plots --ood digits
 

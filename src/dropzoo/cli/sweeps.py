@@ -83,8 +83,8 @@ class SpaceOptions:
     recipe: Annotated[
         list[str] | None,
         _many(
-            "a recipe of training settings. small, medium, own (only the options of this command), or a list such "
-            'as "optimizer=sgd:momentum=0.9; mixup=0.2".',
+            "a recipe, which is small, medium, own (only the options of this command), or a list of training "
+            'settings, such as "optimizer=sgd:momentum=0.9; mixup=0.2".',
             "--recipe",
         ),
     ] = None

@@ -12,10 +12,15 @@ CHANNELS = (1, 3, 4)
 """How many channels an image that is read from a file can have."""
 
 
+def lacks_package(reason: str) -> bool:
+    """Returns whether a file is whole, and only a package that reads its compression is missing."""
+    return "imagecodecs" in reason
+
+
 def unreadable(path: Path, error: Exception) -> ValueError:
     """Returns the error for a file that a decoder cannot read, with the first line of what the decoder says."""
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    if "imagecodecs" in reason:  # the file is whole, but a package is missing
+    if lacks_package(reason):
         return ValueError(f"Cannot read {path}: {reason}")
     return ValueError(f"Cannot read {path}. Replace or remove the file. The decoder says: {reason}")
 

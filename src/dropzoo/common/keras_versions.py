@@ -27,6 +27,30 @@ if tuple(map(int, keras.__version__.split(".")[:2])) < (3, 12):
     NEED_SIZES += (keras.layers.Flatten,)
 
 
+def setting_of_loss(loss: Any, name: str) -> Any:
+    """Returns an argument of a loss, such as `from_logits`, or None if the loss has no such argument.
+
+    Keras 3.16 keeps the arguments of its losses only in their configs; in earlier versions they are also
+    attributes.
+
+    Args:
+        loss: A loss as `compile` takes it: a name, a function or an object.
+        name: Str, the name of the argument.
+
+    Example:
+    >>> import keras
+    >>> from dropzoo.common.keras_versions import setting_of_loss
+    >>> setting_of_loss(keras.losses.BinaryCrossentropy(from_logits=True), "from_logits")
+    True
+    """
+    if hasattr(loss, name) or not isinstance(loss, keras.losses.Loss):
+        return getattr(loss, name, None)
+    try:
+        return loss.get_config().get(name)
+    except NotImplementedError:  # a loss of the user that has no config
+        return None
+
+
 def without_newer_arguments(config: Any) -> Any:
     """Returns the config of a model without the arguments that Keras 3.10 lacks, where they have their defaults.
 

@@ -8,6 +8,7 @@ import matplotlib
 import numpy as np
 from PIL import Image
 
+from dropzoo.common.words import count_of
 from dropzoo.pages import page
 from dropzoo.pages.pictures import blend
 from dropzoo.runs.description import cells, facts
@@ -32,7 +33,7 @@ def save_sheet(path: Path, summary: Summary, info: DataInfo) -> Path:
         chosen = _choose(summary, split)
         name = "training" if split == "train" else split
         if chosen:
-            sheets[f"{len(chosen)} {name} images"] = [_figure(summary, number, info) for number in chosen]
+            sheets[count_of(len(chosen), f"{name} image")] = [_figure(summary, number, info) for number in chosen]
     masks = summary.task == "segmentation"
     key = [(name, _colour(number)) for number, name in enumerate(info.class_names) if number][:30] if masks else []
     unread = [f"Cannot be read: {file} ({reason})" for file, reason in list(summary.unreadable.items())[:50]]

@@ -226,7 +226,10 @@ def _flush(predictor: Predictor, loaded: list[_Loaded], batch_size: int | None) 
         step = batch_size or fitting
         for first in range(0, len(places), step):
             some = places[first : first + step]
-            found |= _computed(predictor, [loaded[i].sized for i in some], some)
+            images = [loaded[i].sized for i in some]
+            if first:  # a batch of another size would cost a compilation
+                images += [images[-1]] * (step - len(some))
+            found |= _computed(predictor, images, some)
     for i, each in enumerate(loaded):
         got = found.pop(i)
         if isinstance(got, Exception):
@@ -236,13 +239,13 @@ def _flush(predictor: Predictor, loaded: list[_Loaded], batch_size: int | None) 
 
 
 def _computed(predictor: Predictor, images: list[np.ndarray], places: list[int]) -> dict[int, Arrays | Exception]:
-    """The statistics of each image of a batch, or the error of the model on it."""
+    """The statistics of each image of a batch, or the model's error on it. Images without a place are left out."""
     try:
         out = predictor.predict(np.stack(images))
     except (ValueError, tf.errors.OpError, OSError) as error:
-        if len(images) == 1:
+        if len(places) == 1:
             return {places[0]: error}
-        each = [_computed(predictor, [image], [i]) for image, i in zip(images, places, strict=True)]
+        each = [_computed(predictor, [image], [i]) for image, i in zip(images, places, strict=False)]
         return {i: got for one in each for i, got in one.items()}  # one bad image fails no other
     return {place: {name: x[i] for name, x in out.items()} for i, place in enumerate(places)}
 

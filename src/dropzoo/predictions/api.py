@@ -27,19 +27,23 @@ def predict_files(
 
     Args:
         paths: Files, folders (their sub-folders are searched too), and patterns such as `"scans/**/*.tif"`.
-        model: A run's folder, a `.keras` file or a SavedModel; or a predictor that `load_predictor` returned.
-        num_samples: Int, the number of Monte-Carlo samples; None means the number in the model's calibration or
-            export, otherwise 30. For an ensemble, see `Ensemble`: None averages its members without dropout.
-        batch_size: Int, how many images, or tiles, are computed at a time; None for a number that depends on their
-            size.
-        tile: Int, the tile size; larger images are read and computed in tiles of this size. None for whole images.
-        overlap: Int, how many pixels neighbouring tiles share, at most half of `tile`.
+        model: A run's folder, a `.keras` file or a SavedModel; or a predictor of
+            `dropzoo.runs.predictors.load_predictor`.
+        num_samples: Positive int or None, the number of Monte-Carlo samples; None means 30; for an
+            ensemble, None averages the members without dropout. A calibration has its own number, and so has a
+            SavedModel, unless `tile` is given.
+        batch_size: Positive int or None, how many images, or tiles, are computed at a time; None for a number that
+            depends on their size.
+        tile: Positive int or None, the tile size in pixels; larger images are read and computed in tiles of this
+            size. None for whole images.
+        overlap: Int from 0 to half of `tile`, how many pixels neighbouring tiles share.
         on_error: Function that is called with the path and the error of an image that cannot be read; the other
             images are then computed. None raises the error.
 
     Yields:
-        An `Answer` for each image, with `answer.page.path`, `answer.size` and `answer.whole()["mean"]`. Instead of
-        the whole image, `answer.strips` gives the statistics strip by strip; each strip can be read only once.
+        An `Answer` for each image, with `answer.page.path`, `answer.size` (height and width) and
+        `answer.whole()["mean"]`. Instead of the whole image, `answer.strips` gives the statistics strip by strip;
+        each strip can be read only once.
 
     Raises:
         ValueError: If there are no images, the model cannot be loaded, or a file cannot be read.

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dropzoo.common.claims import without_claimed
+from dropzoo.common.words import count_of
 from dropzoo.training.data.files.listing import folders_in, has_images, is_mask_folder
 from dropzoo.training.data.files.pair_folders import IMAGES
 from dropzoo.training.data.images import IMAGE_SUFFIXES
@@ -81,7 +82,7 @@ def _in_folder(folder: Path, avoid: Path | None) -> list[Found]:
         )
     ]
     if not images:
-        others = f" It holds {len(inside)} other files." if inside else ""
+        others = f" It holds {count_of(len(inside), 'other file')}." if inside else ""
         raise ValueError(f"The folder {folder} holds no images (files that end in {_suffixes()}).{others}")
     return [Found(each, each.relative_to(folder).with_suffix("")) for each in images]
 

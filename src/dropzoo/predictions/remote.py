@@ -14,6 +14,7 @@ import numpy as np
 from dropzoo.common.checks import unknown
 from dropzoo.common.images import image_shape
 from dropzoo.common.pixels import Pixels
+from dropzoo.common.words import count_of
 from dropzoo.runs.inputs import feeding_of
 from dropzoo.runs.predictor import Predictor, is_of_pixels
 from dropzoo.runs.statistics import Arrays, arranged
@@ -109,7 +110,7 @@ def _predictor(connection: _Connection, model: str, version: int | None) -> Pred
     ((_, spec),) = inputs.items()
     sizes = [int(each["size"]) for each in spec["tensor_shape"]["dim"]]
     if len(sizes) != 4:
-        raise ValueError(f"The model takes no images. It takes arrays of {len(sizes)} axes")
+        raise ValueError(f"The model takes no images. It takes arrays of {count_of(len(sizes), 'axis', 'axes')}")
     sizes_or_open = tuple(None if size < 0 else size for size in sizes)
     described = info.get("inputs") or [{}]
     pixels = Pixels(**(described[0].get("pixels") or {}))

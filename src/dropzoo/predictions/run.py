@@ -27,7 +27,8 @@ class Plan:
         out: Path of the folder of outputs.
         kinds: What is saved for a model that predicts masks: names from `KINDS`. None saves the default for the
             output of the model.
-        form: One of `FORMATS`.
+        form: One of `FORMATS`. None is `"tiff"` for images with a geographic position, which PNG cannot hold, and
+            `"png"` for all others.
         table: Path of the table; None for none.
         batch_size: Int or None, as for `answers`.
         tile: Int or None, as for `answers`.
@@ -38,7 +39,7 @@ class Plan:
 
     out: Path
     kinds: tuple[str, ...] | None = None
-    form: str = "png"
+    form: str | None = None
     table: Path | None = None
     batch_size: int | None = None
     tile: int | None = None
@@ -128,7 +129,8 @@ def predict_into(
     names = Names((name, key) for key, entry in done.items() if (name := entry.get("name")))
     keys = {page.key: _key(page) for page, _ in pages}
     named = {(key := keys[page.key]): names.of(key, wanted) for page, wanted in pages}
-    files = {key: files_of(plan.out, *name, kinds, plan.form, predictor.task) for key, name in named.items()}
+    forms = {keys[page.key]: plan.form or ("tiff" if page.tags.geo else "png") for page, _ in pages}
+    files = {key: files_of(plan.out, *name, kinds, forms[key], predictor.task) for key, name in named.items()}
     _check_inputs_stay(found, files, plan.table)
     stamps = {keys[page.key]: _stamp(page.path) for page, _ in pages}  # of the files as they will be read
     left = [page for page, _ in pages if not _is_done(done.get(k := keys[page.key]), stamps[k], files[k])]

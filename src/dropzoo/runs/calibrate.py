@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from dropzoo import serving, training
 from dropzoo.common.checks import unknown
+from dropzoo.common.words import count_of
 from dropzoo.runs.calibrations import keep_calibration
 from dropzoo.runs.config import RunConfig
 from dropzoo.runs.data import absolute, check_same_data, judged_images, load_run_data, read_info
@@ -191,9 +192,11 @@ def _warn_of_training_images(images: tf.data.Dataset, own: training.Data, name: 
     known = set(_keys(judged_images(dataclasses.replace(own, validation=None, test=None))))
     keys = list(_keys(images))
     if seen := sum(key in known for key in keys):
+        every = f"of the {count_of(len(keys), 'image')} of {name}"
+        were = count_of(seen, f"{every} was a training image", f"{every} were training images")
         warnings.warn(
-            f"{seen:,} of the {len(keys):,} images of {name} were training images of the run, so no guarantee "
-            f"holds, and the temperature is too low. Calibrate on images that are new to the model",
+            f"{were} of the run, so no guarantee holds, and the temperature is too low. Calibrate on images "
+            f"that are new to the model",
             stacklevel=3,
         )
 

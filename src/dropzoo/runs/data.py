@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from dropzoo import training
 from dropzoo.common.checks import unknown
+from dropzoo.common.words import count_of
 from dropzoo.runs.config import RunConfig
 from dropzoo.runs.files import read_json
 from dropzoo.training.data.sources import find_folder
@@ -84,9 +85,10 @@ def how_many_are_judged(data: training.Data, split: str | None) -> str:
     if summary is None or summary.is_split or split is not None or not info.num_train or not info.num_test:
         return ""
     every = info.num_train + info.num_validation + info.num_test
+    judged = count_of(info.num_test, f"of {every:,} images is", f"of {every:,} images are")
     return (
-        f"{info.num_test:,} of {every:,} images are evaluated: those that `dropzoo train` would keep as the test "
-        "set. To evaluate all images, pass --split all\n"
+        f"{judged} evaluated: the test set that `dropzoo train` would keep. To evaluate all images, pass "
+        "--split all\n"
     )
 
 

@@ -6,6 +6,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from dropzoo import training
+from dropzoo.common.words import count_of
 from dropzoo.runs.tables import text_table
 from dropzoo.training.data.files.summary import Summary
 
@@ -74,5 +75,5 @@ def facts(summary: Summary) -> list[str]:
     if summary.is_split:
         lines.append("The folder has its own split")
     if summary.groups:
-        lines.append(f"{summary.groups:,} groups, each within one split")
+        lines.append(f"{count_of(summary.groups, 'group')}, each within one split")
     return lines

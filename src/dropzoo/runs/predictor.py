@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from dropzoo import serving
 from dropzoo.common.pixels import Pixels
+from dropzoo.common.words import count_of
 from dropzoo.runs.statistics import Arrays, arranged
 from dropzoo.training.data.images import read_images
 
@@ -97,7 +98,7 @@ class Predictor:
         if pixels.shape[-1] == channels:
             return pixels
         if {int(pixels.shape[-1]), channels} != {1, 3}:
-            raise ValueError(f"{name} has {pixels.shape[-1]} channels, but the model takes {channels}")
+            raise ValueError(f"{name} has {count_of(pixels.shape[-1], 'channel')}, but the model takes {channels}")
         return tf.image.rgb_to_grayscale(pixels).numpy() if channels == 1 else np.repeat(pixels, 3, -1)
 
     def sized(self, image: np.ndarray) -> np.ndarray:
@@ -134,7 +135,8 @@ def is_of_pixels(shape: Sequence[int | None]) -> bool:
         _, first, second = shape
         raise ValueError(
             "The output of the model must be (batch, classes) or (batch, height, width, classes). "
-            f"Received: {tuple(shape)}. Add keras.layers.Flatten() to the model for several values of an image, "
-            f"or keras.layers.Reshape(({first}, {second}, 1)) for one value of each pixel"
+            f"Received: {tuple(shape)}. If the model returns several values for an image, add "
+            f"keras.layers.Flatten() to it; if it returns one value for each pixel, add "
+            f"keras.layers.Reshape(({first}, {second}, 1))"
         )
     return len(shape) > 2

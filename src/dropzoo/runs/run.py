@@ -20,6 +20,7 @@ import tensorflow as tf
 
 from dropzoo import models, training
 from dropzoo.common.files import whole_file
+from dropzoo.common.words import count_of
 from dropzoo.models.graph.record import load_model
 from dropzoo.runs.config import RunConfig, as_json
 from dropzoo.runs.data import (
@@ -127,8 +128,8 @@ def _described(config: RunConfig, model: keras.Model, info: training.DataInfo) -
     """Returns a line about a model, its dropout and its training images."""
     placed = sum(site.spec is not None for site in models.list_sites(model))
     return (
-        f"{config.model}: {model.count_params():,} parameters, dropout at {placed} sites; "
-        f"{info.num_train:,} training images"
+        f"{config.model}: {model.count_params():,} parameters, dropout at {count_of(placed, 'site')}; "
+        f"{count_of(info.num_train, 'training image')}"
     )
 
 

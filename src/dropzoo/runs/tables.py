@@ -9,6 +9,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Column, Table
 
+from dropzoo.common.words import count_of
 from dropzoo.runs.figures import ByMethod, Corrupted, label, score_name, value
 from dropzoo.runs.files import write_rows
 
@@ -25,7 +26,7 @@ def figures_table(columns: ByMethod, split: str = "") -> Table:
     """
     first = next(iter(columns.values()))
     heads = (Column(title.replace(", ", "\n"), justify="right") for title in columns)
-    images = f"{first['count']:,} {split} images" if split else f"{first['count']:,} images"
+    images = count_of(first["count"], f"{split} image" if split else "image")
     table = Table(Column(images, no_wrap=True), *heads)
     for name in first:
         if name not in ("iou", "count"):

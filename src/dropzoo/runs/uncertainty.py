@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from dropzoo import serving, training
 from dropzoo.common.pixels import Pixels
+from dropzoo.common.words import count_of
 from dropzoo.runs.evaluation import LogProbabilities
 from dropzoo.runs.inputs import check_bits, feeding
 from dropzoo.runs.scores import entropy
@@ -128,7 +129,8 @@ def load_foreign(
     check_bits(taken, data.info)
     if data.info.input_shape[2] != channels:
         raise ValueError(
-            f"The images of {name!r} have {data.info.input_shape[2]} channels, but the model takes {channels}"
+            f"The images of {name!r} have {count_of(data.info.input_shape[2], 'channel')}, but the model "
+            f"takes {channels}"
         )
     if data.test is not None:
         return Foreign(name, "test", data.test)

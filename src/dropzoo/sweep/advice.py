@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dropzoo import layers
 from dropzoo.common.checks import unknown
 from dropzoo.common.shell import join
+from dropzoo.common.words import count_of
 from dropzoo.runs.config import RunConfig
 from dropzoo.runs.settings import Settings
 from dropzoo.sweep.stats import (
@@ -116,7 +117,12 @@ def _why_not(records: list[Record], metric: str) -> str:
     if not records:
         return "no trial of this sweep has ended yet"
     if all(record.error for record in records):
-        return f"all {len(records)} trials have failed, the first with {records[0].first_line}"
+        which = (
+            f"all {len(records)} trials have failed, the first"
+            if len(records) > 1
+            else "the only trial has failed,"
+        )
+        return f"{which} with {records[0].first_line}"
     have = (m for m in METRICS if any(m in record.outcome.validation for record in records))
     return f"its trials have no {metric!r}; they have {', '.join(have)}"
 
@@ -137,7 +143,9 @@ def in_words(found: Recommendation) -> list[str]:
     if found.effect is None and chosen.is_baseline:
         lines.append(_why_nothing(found))
     elif found.effect is None:
-        lines.append("This plan was not run without dropout, so the effect of the dropout is unknown.")
+        lines.append(
+            "The same configuration was not run without dropout, so the effect of the dropout is unknown."
+        )
     else:
         lines.append(f"Compared with the same configuration without dropout: {name} {_effect(found.effect)}.")
         if found.effect.half is None:
@@ -197,7 +205,7 @@ def _effect(found: Interval) -> str:
 
 
 def _runs(count: int) -> str:
-    return f"{count} run{'s' * (count != 1)}"
+    return count_of(count, "run")
 
 
 def train_command(config: RunConfig) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from dropzoo.common.words import count_of
 from dropzoo.pages import page, pictures
 from dropzoo.sweep import pictures as sweep_pictures
 from dropzoo.sweep.advice import in_words, recommend, train_command
@@ -114,7 +115,7 @@ def _summary(records: list[Record], found: list[Candidate]) -> str:
     hours = sum(record.outcome.seconds for record in records) / 3600
     used = {f"{name} {version}" for record in records for name, version in record.versions.items()}
     time = f"{hours:.1f} h" if hours >= 1 else f"{60 * hours:.0f} min"
-    counts = f"{len(records)} trials of {len(found)} configurations, {failed} failed"
+    counts = f"{count_of(len(records), 'trial')} of {count_of(len(found), 'configuration')}, {failed} failed"
     return f"{counts}; {time} of computing. {', '.join(sorted(used))}."
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from rich.console import Console
 
 from dropzoo.common.checks import check_choice
+from dropzoo.common.words import count_of
 from dropzoo.runs.config import RunConfig
 from dropzoo.sweep.report import write_report
 from dropzoo.sweep.screen import Screen, trials_and_epochs
@@ -85,7 +86,7 @@ def run_sweep(
             room for.
         resources: Dict of the resources that Ray gives to each trial, with memory in bytes, such as `{"cpu": 2,
             "gpu": 0.5, "memory": 4e9}`; None to divide all resources among the trials.
-        mc_samples: Int, the number of samples for measuring the Monte-Carlo latency; 0 to skip this.
+        mc_samples: Int of at least 0, the number of samples for measuring the Monte-Carlo latency; 0 to skip this.
         retry_failed: Bool. Whether to run failed trials again.
         console: Rich console that shows the progress; None for the terminal.
 
@@ -106,7 +107,7 @@ def run_sweep(
         trials = space.trials()
         done = placed(known, trials)
         known |= {each.trial.key: each for each in done}
-        progress = f"{len(trials)} trials at most, {len(done)} of them done already"
+        progress = f"{count_of(len(trials), 'trial')} at most, {len(done)} of them done already"
         console.print(f"{progress}; in {file.path}", soft_wrap=True, markup=False)
         with Screen(console, *trials_and_epochs(trials), done) as screen:
 

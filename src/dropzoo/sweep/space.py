@@ -66,10 +66,11 @@ class Space(Settings):
         weight_decays: List of values for the models' option `weight_decay`; if empty, their defaults.
         augments: List of augmentations, each as for `load_data`.
         label_smoothings: List of floats in [0, 1).
-        recipes: List of training settings to compare: `"small"`, `"medium"`, text such as
-            `"optimizer=adamw:weight_decay=0.05; mixup=0.2"`, or dicts. In a sweep, a recipe replaces the training
-            settings of the space, except the number of epochs. `"own"` replaces nothing; it is the default.
-        seeds: List of ints in [0, 2**32); each combination is trained once with each.
+        recipes: List of training settings to compare: `"small"` or `"medium"` (the recipes of `dropzoo train`),
+            text such as `"optimizer=adamw:weight_decay=0.05; mixup=0.2"`, or dicts. In a sweep, a recipe replaces
+            the training settings of the space, except the number of epochs. `"own"` replaces nothing; it is the
+            default.
+        seeds: List of ints in [0, 2**32); each combination is trained once with each seed.
         options: Dict of options that all models get.
         leave_out: List of combinations `(model, sites, spec)` that are not tried.
         folds: Int, 2 or more: the number of parts of a cross-validation over the training images; or 0 for a
@@ -83,8 +84,8 @@ class Space(Settings):
             round continues.
         min_epochs: Int above 0, the minimum number of epochs in the first round of `"halving"`.
         epochs: Int above 0, the epochs of a whole training run.
-        data, batch_size, learning_rate, learning_rate_schedule, ...: See `Settings`. `learning_rate_schedule` is
-            also accepted as `schedule`.
+        data, batch_size, learning_rate, learning_rate_schedule, ...: The data and the training settings of all
+            runs; `dropzoo train --help` explains them. `learning_rate_schedule` is also accepted as `schedule`.
 
     Raises:
         ValueError: If the space is empty, or its arguments do not fit together.

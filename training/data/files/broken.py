@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from dropzoo.common.images import lacks_package
+
 
 def refuse_broken(broken: dict[Path, str]) -> None:
     """Raises the error for files that cannot be read, if there are any."""
@@ -9,7 +11,7 @@ def refuse_broken(broken: dict[Path, str]) -> None:
         return
     advice = "Replace or remove the file{}, or pass broken='skip' (--broken skip) to leave out such files"
     advice = advice.format("" if len(broken) == 1 else "s")
-    if all("imagecodecs" in reason for reason in broken.values()):  # the files are whole, but a package is missing
+    if all(map(lacks_package, broken.values())):
         raise ValueError(next(iter(broken.values())))
     if len(broken) == 1:
         path, reason = next(iter(broken.items()))

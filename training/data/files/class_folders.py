@@ -5,6 +5,7 @@ import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
+from dropzoo.common.words import count_of
 from dropzoo.training.data.files.listing import Listing, folders_in, has_images, is_litter
 from dropzoo.training.data.files.pair_folders import ENDS, split_in
 from dropzoo.training.data.files.roles import holds_masks, refuse_no_classes
@@ -75,9 +76,9 @@ def _doubt_masks(table: Table) -> None:
     ]
     if masks:
         table.doubts.append(
-            f"{len(masks):,} images have the name of another image plus an ending, and look like its mask, such "
-            f"as {masks[0]}. They are read as images of a class. To train on masks, pass `masks` (--masks), such "
-            "as '**/*_mask*'"
+            count_of(len(masks), "image looks like a mask: it has", "images look like masks: they have")
+            + f" the name of another image plus an ending, such as {masks[0]}. Each folder is read as a class of "
+            "images. To train on masks, pass `masks` (--masks), such as '**/*_mask*'"
         )
 
 

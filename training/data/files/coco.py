@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from dropzoo.common.words import count_of
 from dropzoo.training.data.files.listing import Listing
 from dropzoo.training.data.files.names import FileNames
 from dropzoo.training.data.files.table import Drawn, Runs, Sample, Shape, Table, some, split_of
@@ -52,7 +53,8 @@ def read_coco(files: dict[str, Path], root: Path) -> Table:
     samples = [sample for table in tables for sample in table.samples]
     named = {os.path.realpath(sample.image) for sample in samples}
     unnamed = [file.name for file in Listing().images(root) if os.path.realpath(file) not in named]
-    doubts = [f"{len(unnamed):,} images are not in any file of annotations and are left out: {some(unnamed)}"]
+    left = count_of(len(unnamed), "image is", "images are")
+    doubts = [f"{left} not in any file of annotations and will be left out: {some(unnamed)}"]
     return dataclasses.replace(
         tables[0],
         samples=samples,
@@ -79,13 +81,14 @@ def _read(path: Path, root: Path, split: str) -> Table:
         if each["category_id"] not in classes:
             raise ValueError(
                 f"Annotation {each.get('id')} in {path} has the category {each['category_id']}, which is "
-                f"not listed"
+                f"not in the list `categories`. Add it there, or remove the annotation"
             )
         shapes.setdefault(each["image_id"], []).append((classes[each["category_id"]], _shape(outlines)))
     if boxes:
+        have = count_of(boxes, f"annotation in {path} has", f"annotations in {path} have")
         raise ValueError(
-            f"{boxes:,} annotations in {path} have no outline, only a box or nothing. Remove them, or save masks "
-            "as PNG files of class ids"
+            f"{have} no outline, only a box or nothing. Remove such annotations, or save masks as PNG files of "
+            "class ids"
         )
     images = sorted(content["images"], key=lambda each: each["file_name"])
     files = Listing().images(root)
@@ -106,7 +109,8 @@ def _read(path: Path, root: Path, split: str) -> Table:
         samples.append(Sample(found, mask=mask, split=split))
     if missing:
         raise ValueError(
-            f"{path} lists {len(missing):,} images for which there is no file, or more than one: {some(missing)}"
+            f"{path} lists {count_of(len(missing), 'image')} for which there is no file, or more than "
+            f"one: {some(missing)}"
         )
     names = ("background", *(str(each["name"]) for each in categories))
     return Table(root, samples, names, notes=[f"Masks are drawn from the outlines of {path}"])

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dropzoo.common.claims import without_claimed
+from dropzoo.common.words import count_of
 from dropzoo.training.data.files import rows
 from dropzoo.training.data.files.class_folders import class_folders, read_classes
 from dropzoo.training.data.files.coco import find_coco, read_coco
@@ -202,7 +203,9 @@ def _say_unused(table: Table, folders: set[Path], listing: Listing) -> None:
     for folder in sorted(folders):
         if has_images(folder):
             count = len(listing.images(folder))
-            table.doubts.append(f"{folder} holds {count:,} images without masks or labels; they are not used")
+            table.doubts.append(
+                f"{folder} holds {count_of(count, 'image')} without masks or labels, and is not used"
+            )
 
 
 def _listed_splits(root: Path, folders: dict[str, Path], reading: Reading, listing: Listing) -> Table | None:

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
+from dropzoo.common.words import count_of
 from dropzoo.training.data.files.listing import folders_in
 from dropzoo.training.data.files.names import FileNames
 from dropzoo.training.data.files.table import SPLITS, Table, some, split_of, written_in
@@ -47,8 +48,8 @@ def with_split_lists(table: Table) -> Table:
     splits, lost = listed(list(dict.fromkeys(sample.image for sample in table.samples)), lists)
     if lost:
         table.doubts.append(
-            f"{len(lost):,} lines in the lists of splits match no image, or several images, and are not used: "
-            f"{some(lost)}"
+            count_of(len(lost), "line in the lists of splits matches", "lines in the lists of splits match")
+            + f" no image, or several images, and will be ignored: {some(lost)}"
         )
     if not splits:
         return table
@@ -62,5 +63,8 @@ def with_split_lists(table: Table) -> Table:
     ]
     table.notes.append(f"The split comes from {names}")
     if len(kept) < len(table.samples):
-        table.doubts.append(f"{len(table.samples) - len(kept):,} images are in none of {names} and are left out")
+        table.doubts.append(
+            count_of(len(table.samples) - len(kept), "image is", "images are")
+            + f" in none of {names} and will be left out"
+        )
     return dataclasses.replace(table, samples=kept)

@@ -146,8 +146,8 @@ def look(sample: Sample, meaning: Meaning) -> Values:
     if ids.dtype.kind == "f" or ids.dtype == bool:
         if (ids != np.floor(ids)).any() or not np.isfinite(ids).all():
             raise ValueError(
-                f"A mask must hold whole numbers, 0 and above. Received: {path} with {ids.dtype}. If it holds "
-                "probabilities, pass masks_as='threshold=0.5' (--masks-as threshold=0.5)"
+                f"A mask must hold whole numbers, 0 and above. Received: {path} with {ids.dtype} values. If it "
+                "holds probabilities, pass masks_as='threshold=0.5' (--masks-as threshold=0.5)"
             )
         ids = ids.astype(np.int64)
     if ids.dtype.kind == "i" and (ids < 0).any():
@@ -256,7 +256,7 @@ def _refuse_spread(found: list[Values], classes: list[int]) -> None:
         f"Masks hold {len(classes)} values that are far apart: {', '.join(map(str, classes))}. As class "
         f"ids, they would mean {classes[-1] + 1} classes. Received: {found[0].path} and {len(found) - 1} more. If "
         "each grey is a class, pass masks_as='palette' (--masks-as palette), which numbers them in this order. If "
-        "they are the numbers of classes, pass masks_as='ids' (--masks-as ids)"
+        "the values are class ids, pass masks_as='ids' (--masks-as ids)"
     )
 
 

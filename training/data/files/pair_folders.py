@@ -4,6 +4,7 @@ import dataclasses
 import re
 from pathlib import Path
 
+from dropzoo.common.words import count_of
 from dropzoo.training.data.files.listing import Listing, folders_in, has_images
 from dropzoo.training.data.files.lists import find_lists, listed
 from dropzoo.training.data.files.objects import IMAGES, NAMES, samples_of
@@ -38,13 +39,17 @@ def paired(root: Path, roots: tuple[Path, Path], files: tuple[list[Path], list[P
     if "train" in lists:  # as VOC has it: most images have no mask, and lists name those that have one
         named = listed(images, lists)[0].keys()
         if named and len(masks) < len(images):
-            doubts += [f"{len(images) - len(named):,} images are not in the list of any split and are left out"]
+            doubts += [
+                count_of(len(images) - len(named), "image is", "images are")
+                + " not in the list of any split and will be left out"
+            ]
             images = [image for image in images if image in named]
     splits = {split_in(mask, roots[1]) for mask in masks}
     bare = [image for image in images if (split := split_in(image, roots[0])) and split not in splits]
     if bare and len(bare) < len(images) and "" not in splits:
         doubts += [
-            f"{len(bare):,} images are in splits without masks and are left out: {some([b.name for b in bare])}"
+            count_of(len(bare), "image is", "images are")
+            + f" in splits without masks and will be left out: {some([b.name for b in bare])}"
         ]
         images = [image for image in images if image not in set(bare)]
     table = Table(root, [])

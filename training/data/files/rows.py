@@ -8,6 +8,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from dropzoo.common.words import count_of
 from dropzoo.training.data.files.columns import (
     cell_of,
     class_names_of,
@@ -92,14 +93,17 @@ def read_rows(path: Path, root: Path, reading: Reading, finder: FileNames | None
     rows = [{name: cell_of(line, n) for name, n in columns.items()} for line in lines]
     samples, missing = _samples(path, rows, numbers, finder or finder_in(root, path.parent))
     if missing and (len(missing) == len(lines) or reading.broken != "skip"):
+        every = f"of {count_of(len(lines), 'file')} in {path}"
         raise ValueError(
-            f"{len(missing):,} of {len(lines):,} files in {path} do not exist: {some(missing)}. To continue "
-            f"without them, pass broken='skip' (--broken skip)"
+            f"{count_of(len(missing), f'{every} does', f'{every} do')} not exist: {some(missing)}. To leave out "
+            f"such files, pass broken='skip' (--broken skip)"
         )
     grouped = _grouped(samples, path, reading.group_by is not None and "group" not in columns)
     table = Table(path, grouped, () if "mask" in columns else names)
     if missing:
-        table.doubts.append(f"{len(missing):,} files in {path} do not exist and are left out: {some(missing)}")
+        table.doubts.append(
+            f"Left out {count_of(len(missing), 'file')} in {path} that cannot be found: {some(missing)}"
+        )
     _note_doubts(table, samples, columns)
     if hot:
         table.notes.append(f"Each of the columns {some(list(hot))} of {path} is a class")
@@ -145,8 +149,13 @@ def _note_doubts(table: Table, samples: list[Sample], columns: dict[str, int]) -
     for column in ("split", "group"):
         without = sum(not getattr(sample, column) for sample in samples)
         if column in columns and 0 < without < len(samples):
-            rest = "they are used for training" if column == "split" else "each counts as a group of its own"
-            table.doubts.append(f"{without:,} rows of {table.root} have no {column}: {rest}")
+            rest = (
+                "such images are used for training"
+                if column == "split"
+                else "each such image is a group of its own"
+            )
+            rows = count_of(without, f"row of {table.root} has", f"rows of {table.root} have")
+            table.doubts.append(f"{rows} no {column}: {rest}")
 
 
 def _refuse_columns(path: Path, head: Sequence[str], columns: dict[str, int]) -> None:
@@ -166,8 +175,9 @@ def _grouped(samples: list[Sample], path: Path, by_path: bool) -> list[Sample]:
     if len({(sample.image, sample.mask) for sample in samples}) < len(samples):
         twice = len(samples) - len({(sample.image, sample.mask) for sample in samples})
         raise ValueError(
-            f"No two rows may have the same image and mask. Received: {twice} rows in {path} that repeat an "
-            "earlier row. Remove them"
+            f"No two rows may have the same image and mask. Received: "
+            f"{count_of(twice, f'row in {path} that repeats', f'rows in {path} that repeat')} an earlier row. "
+            "Remove such rows"
         )
     lacking = [sample.image.name for sample in samples if sample.mask is None]
     if len(lacking) < len(samples) and lacking:
@@ -200,7 +210,9 @@ def joined(table: Table, listed: Table, path: Path) -> Table:
             dataclasses.replace(sample, split=row.split or sample.split, group=row.group or sample.group)
         )
     if absent:
-        table.doubts.append(f"{len(absent):,} images are not in {path} and are left out: {some(absent)}")
+        table.doubts.append(
+            f"{count_of(len(absent), 'image is', 'images are')} not in {path} and will be left out: {some(absent)}"
+        )
     return dataclasses.replace(table, samples=samples)
 
 

@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from dropzoo.common.words import count_of
 from dropzoo.training.data.files.columns import (
     cell_of,
     class_names_of,
@@ -87,9 +88,10 @@ def read_runs(
     images = finder.find_all(list(shapes), lambda each: not is_mask_folder(each.parent.name))
     missing = [name for name, image in zip(shapes, images, strict=True) if image is None]
     if missing and (len(missing) == len(shapes) or reading.broken != "skip"):
+        every = f"of {count_of(len(shapes), 'file')} in {path}"
         raise ValueError(
-            f"{len(missing):,} of {len(shapes):,} files in {path} do not exist: {some(missing)}. To continue "
-            f"without them, pass broken='skip' (--broken skip)"
+            f"{count_of(len(missing), f'{every} does', f'{every} do')} not exist: {some(missing)}. To leave out "
+            f"such files, pass broken='skip' (--broken skip)"
         )
     samples = [
         Sample(image, mask=Drawn((0, 0), tuple(objects)), split=facts[name][0], group=facts[name][1])
@@ -98,7 +100,9 @@ def read_runs(
     ]
     table = Table(path, samples, (NAMES[0], *classes) if classes else NAMES)
     if missing:
-        table.doubts.append(f"{len(missing):,} files in {path} do not exist and are left out: {some(missing)}")
+        table.doubts.append(
+            f"Left out {count_of(len(missing), 'file')} in {path} that cannot be found: {some(missing)}"
+        )
     _add_unlisted(table, finder.files)
     table.samples.sort(key=lambda sample: sample.image)
     return table
@@ -132,15 +136,16 @@ def _add_unlisted(table: Table, files: Sequence[Path]) -> None:
         return
     names = some([file.name for file in unlisted])
     empty = sum(isinstance(sample.mask, Drawn) and not sample.mask.shapes for sample in table.samples)
+    bare = count_of(len(unlisted), "image has", "images have")
     if empty:
+        others = count_of(empty, "other has", "others have")
         table.doubts.append(
-            f"{len(unlisted):,} images have no row in {table.root} and are left out: {names}. {empty:,} others "
-            "have rows without an object"
+            f"{bare} no row in {table.root} and will be left out: {names}. {others} rows without an object"
         )
         return
     table.doubts.append(
-        f"{len(unlisted):,} images have no row in {table.root} and are read as images without an object: {names}. "
-        "If you do not know whether they show objects, move them out of the folder"
+        f"{bare} no row in {table.root} and will be read as showing no object: {names}. "
+        "If you do not know whether such an image shows objects, move it out of the folder"
     )
     split = {sample.split for sample in table.samples}
     only = split.pop() if len(split) == 1 else "train"

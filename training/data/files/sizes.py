@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dropzoo.common.words import count_of
 from dropzoo.training.data.files.broken import refuse_broken
 from dropzoo.training.data.files.drawing import ends_of
 from dropzoo.training.data.files.headers import Facts, read_facts
@@ -29,7 +30,7 @@ def with_sizes(table: Table, facts: dict[Path, Facts], reading: Reading) -> Tabl
         return table
     if pages := [sample for sample in table.samples if facts[sample.image].pages > 1]:
         raise ValueError(
-            f"Masks of single objects belong to images of one page. Received: {pages[0].image} with "
+            f"An image with masks of single objects must have one page. Received: {pages[0].image} with "
             f"{facts[pages[0].image].pages} pages. If they are channels, pass pages='channels' (--pages channels)"
         )
     masks = [_drawn(sample.mask, facts[sample.image]) for sample in table.samples]
@@ -37,7 +38,7 @@ def with_sizes(table: Table, facts: dict[Path, Facts], reading: Reading) -> Tabl
     texts = [(mask.size, shape) for mask in masks for _, shape in mask.shapes if isinstance(shape, Starts)]
     if texts:
         _check_runs(table, masks)
-        table.notes.append(f"Masks are drawn from run lengths of {len(texts):,} objects in {table.root}")
+        table.notes.append(f"Masks are drawn from run lengths of {count_of(len(texts), 'object')} in {table.root}")
     if _are_rows(texts):
         masks = [_by_rows(mask) for mask in masks]
         table.doubts.append(
@@ -49,7 +50,7 @@ def with_sizes(table: Table, facts: dict[Path, Facts], reading: Reading) -> Tabl
     ]
     table = _checked_files(table, masks, reading)
     if bare := sum(not mask.shapes for mask in masks):
-        table.notes.append(f"{bare:,} images have no object: all of their pixels are background")
+        table.notes.append(f"{count_of(bare, 'image has', 'images have')} no object: all pixels are background")
     return table
 
 
@@ -80,12 +81,16 @@ def _checked_files(table: Table, masks: Sequence[Drawn], reading: Reading) -> Ta
             f"The mask of an object must have its image's height and width. Received: {image} of "
             f"{size[0]}x{size[1]} with {file} of {facts[file].height}x{facts[file].width}{more}"
         )
-    table.notes.append(f"{len(files):,} masks of single objects are joined into one mask for each image")
+    table.notes.append(
+        count_of(len(files), "mask of a single object is", "masks of single objects are")
+        + " joined into one mask for each image"
+    )
     if broken:
         kept = [sample for sample in table.samples if not broken.keys() & set(sample.files)]
         table.doubts.append(
-            f"Left out {len(table.samples) - len(kept):,} images, because {len(broken):,} masks of their objects "
-            f"cannot be read: {some(list(map(str, broken)))}"
+            f"Left out {count_of(len(table.samples) - len(kept), 'image')}, because "
+            f"{count_of(len(broken), 'mask of an object', 'masks of objects')} cannot be read: "
+            f"{some(list(map(str, broken)))}"
         )
         table = dataclasses.replace(table, samples=kept, unreadable=table.unreadable | broken)
     return table

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dropzoo.common.words import count_of
 from dropzoo.training.data.files.table import Reading, Sample, Table, some
 
 #: The fraction of test images in a folder without a given split.
@@ -118,7 +119,9 @@ def _refuse_leaks(table: Table) -> None:
     leaks = sorted(group for group, names in splits.items() if len(names) > 1)
     if leaks:
         shown = some([f"{group} ({', '.join(sorted(splits[group]))})" for group in leaks])
-        raise ValueError(f"Each group must be in one split. Received {len(leaks)} groups in several: {shown}")
+        raise ValueError(
+            f"Each group must be in one split. Received {count_of(len(leaks), 'group')} in several: {shown}"
+        )
 
 
 def _cut(table: Table, splits: list[str], fraction: float, name: str) -> list[str]:
@@ -143,8 +146,9 @@ def _cut(table: Table, splits: list[str], fraction: float, name: str) -> list[st
             cut[place] = name
     if forced:
         table.doubts.append(
-            f"The groups are large and are not divided: {forced:,} images are in the {name} set instead of "
-            f"{wanted_in_all:,}. For other sets, give the split yourself: `split_file` (--split-file)"
+            f"The groups are large and are not divided: {count_of(forced, 'image is', 'images are')} in the "
+            f"{name} set instead of {wanted_in_all:,}. For sets of another size, give the split yourself: "
+            "`split_file` (--split-file)"
         )
     return cut
 

@@ -54,7 +54,7 @@ def listed_in_csv(root: Path, reading: Reading, listing: Listing) -> Table | Non
     table.notes.append(f"{what} come from {' and '.join(map(str, files))}")
     if examples:
         table.notes.append(
-            f"{some([path.name for path in examples])} looks like a form to fill in and is not read"
+            f"Tables with the word submission in their names are not read: {some([p.name for p in examples])}"
         )
     return table
 
