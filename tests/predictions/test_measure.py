@@ -11,11 +11,18 @@ import tifffile
 from PIL import Image
 
 from _cli import run
-from dropzoo import layers
+from dropzoo import layers, serving
 from dropzoo.common.pixels import Pixels
 from dropzoo.predictions.intervals import Interval, fit, of_samples
 from dropzoo.predictions.measure import measure_into
-from dropzoo.predictions.measuring import NUMBERS, Measure, fit_measurements, likeliest, measure_image
+from dropzoo.predictions.measuring import (
+    NUMBERS,
+    Measure,
+    fit_measurements,
+    likeliest,
+    masks_of_samples,
+    measure_image,
+)
 from dropzoo.predictions.objects import find_objects
 from dropzoo.predictions.polygons import outlines, write_geojson
 from dropzoo.predictions.saved_intervals import load_intervals, save_intervals
@@ -25,6 +32,7 @@ from dropzoo.runs.config import RunConfig
 from dropzoo.runs.predictors import load_predictor
 
 Y, X = np.mgrid[:120, :120]
+MEMBERS = {"num_samples": 2}
 ONES = np.ones((120, 120, 1), "float32")
 
 
@@ -194,6 +202,24 @@ def test_files_of_the_user_stay(model, tmp_path):
         predictor, [tmp_path / "scans" / "x_files" / "a.png"], out, Measure(), {}, saved, overwrite=True
     )
     assert len(report.written) == 5 and all(path.is_file() for path in report.written)
+
+
+@pytest.mark.parametrize(("drops", "samples"), [({}, 2), ({"num_samples": 6, "sampling": "fixed"}, 6)])
+def test_an_ensemble_is_measured_by_its_samples(model, drops, samples, tmp_path):
+    ensemble = serving.Ensemble([keras.models.load_model(model) for _ in range(2)], **drops)
+    loaded = load_predictor(model, 2, votes=True, sampling="fixed", say=lambda text: None)
+    predictor = dataclasses.replace(loaded, sampler=ensemble, num_samples=ensemble.num_samples)
+    grey = np.where(disc(60, 60, 20), 0.45, 0.0)[..., None].astype("float32")
+    mean, found = masks_of_samples(predictor, grey)
+    assert found.shape == (samples, 120, 120) and mean.shape == (120, 120)
+    assert (len(np.unique(found.sum((1, 2)))) > 1) == bool(drops)  # the object is in some of the samples
+    path = save_intervals(predictor, model, {}, Measure(), "scenes")
+    assert load_intervals(predictor, model, Measure()) == {}
+    assert predictor.members_drop == bool(drops) == ("members_drop" in path.read_text())
+    other = dataclasses.replace(predictor, sampler=serving.Ensemble(ensemble.models, **({} if drops else MEMBERS)))
+    with pytest.raises(ValueError, match="what differs: members drop"):
+        load_intervals(other, model, Measure())
+    path.unlink()
 
 
 def scene(random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
