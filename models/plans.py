@@ -156,8 +156,8 @@ _PLANS = {
         Plan("none", "no dropout, the same as dropout=None", "", lambda sites: {}),
         Plan(
             "paper",
-            "the dropout of the model's own paper (a number instead of a plan means the same layers and sites, "
-            "all at this rate)",
+            "the dropout of the model's own paper (a single rate keeps its layers and sites, and replaces their "
+            "rates)",
             "the reference in the model's docstring",
             lambda sites: {},
         ),

@@ -254,7 +254,8 @@ def _check_order(mc: MonteCarlo | Rival) -> None:
         raise ValueError(
             "Tiles need images with their channels last. Put keras.layers.Permute((3, 1, 2)) before the model: "
             "inputs = keras.Input((None, None, channels)), then keras.Model(inputs, "
-            f"model(keras.layers.Permute((3, 1, 2))(inputs))). Received: {mc.model.name!r}, which has them first"
+            f"model(keras.layers.Permute((3, 1, 2))(inputs))). Received: {mc.model.name!r}, which takes "
+            "channels first"
         )
 
 

@@ -77,8 +77,8 @@ def load_predictor(
     elif export is not None and not (sampling == "fixed" and inside is not None and inside.is_file()):
         if sampling == "fixed":
             raise ValueError(
-                f"Tiles and measurements need samples of the whole image, and the export {path} does not hold its "
-                "Keras model, which draws them. Pass the run or the .keras file"
+                f"Tiles and measurements need samples of the whole image. Only the Keras model draws these, "
+                f"and it is not in the export {path}. Pass the run or the .keras file"
             )
         if from_logits is not None:
             raise ValueError(
