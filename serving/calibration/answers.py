@@ -22,8 +22,8 @@ class WholeImage(NamedTuple):
 
     Attributes:
         share: Float32 tensor `(batch, 1, ..., 1, classes)`, the mean probability of each class.
-        seen: Bool tensor of this shape, whether the model sees the class somewhere; see `sees`.
-        doubt: Float32 tensor `(batch,)`, see `doubt`.
+        seen: Bool tensor of this shape, whether the class is the likeliest one of some pixel.
+        doubt: Float32 tensor `(batch,)`, how unsure the model is about the image.
     """
 
     share: tf.Tensor
