@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import re
 
 from docutils import nodes
 from markup import NAME, rewritten, types_beside_names
@@ -23,7 +24,9 @@ _CLEARER = (
     ("[[...], ", "[..., "),
     ("<factory>", "{}"),
     (repr(1 / 6), "1 / 6"),
+    (repr(2**25), "32 * 2**20"),
 )
+_FUNCTION = re.compile(r"<(?:built-in )?function ([\w.]+(?:<lambda>)?)(?: at 0x\w+)?>")
 
 
 def prepare(app: Sphinx, what: str, name: str, documented: object, options: object, lines: list[str]) -> None:
@@ -35,7 +38,7 @@ def prepare(app: Sphinx, what: str, name: str, documented: object, options: obje
         words = f"It also has the attributes and methods of {names}."
     lines[:] = rewritten(lines, words)
     if what in ("attribute", "property"):
-        lines.insert(0, "")  # or Napoleon takes text before a colon in the first line for a type
+        lines[:0] = ["..", ""]  # a comment, or Napoleon takes text before a colon in the first line for a type
 
 
 def _public_bases(documented: type) -> list[str]:
@@ -68,6 +71,7 @@ def show_arguments(
             )
         elif name.removeprefix("dropzoo.").count(".") > 1:
             signature = ""
+    signature = _FUNCTION.sub(lambda found: "..." if "lambda" in found[1] else found[1], signature)
     for before, after in _CLEARER:
         signature, returns = signature.replace(before, after), (returns or "").replace(before, after)
     return signature, returns

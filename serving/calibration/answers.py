@@ -32,7 +32,12 @@ class WholeImage(NamedTuple):
 
     @classmethod
     def of(cls, mean: tf.Tensor, kind: str) -> "WholeImage":
-        """Returns the facts about images from the probabilities of all their pixels."""
+        """Returns the facts about images from the probabilities of all their pixels.
+
+        Args:
+            mean: Float32 tensor `(batch, ..., classes)`, the mean of the samples.
+            kind: The output kind, such as `"multi_class"`; `calibration.facts.task` of a `Calibration`.
+        """
         return cls(_share(mean), sees(mean, kind), doubt(mean, kind))
 
     @classmethod
