@@ -32,6 +32,7 @@ class Dropout(BaseDropout):
             for the size of the inputs; 1 shares the mask along that axis.
         seed: Int or None. Seed of the masks; None takes one from Keras' global seed.
         scaling: Str, `"inverted"` or `"standard"`.
+        kwargs: Arguments of `keras.Layer`, such as `name` and `dtype`.
 
     Call arguments:
         inputs: Floating point tensor of any rank.

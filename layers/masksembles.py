@@ -39,6 +39,7 @@ class Masksembles(BaseDropout):
         data_format: Str, `"channels_last"` or `"channels_first"`. Keras' global setting by default.
         mask_seed: Int in [0, 2**32). Seed of the masks themselves.
         seed: Int or None. Seed of the choice among the masks; None takes one from Keras' global seed.
+        kwargs: Arguments of `keras.Layer`, such as `name` and `dtype`.
 
     Call arguments:
         inputs: Floating point tensor of rank 2 or more, whose number of channels is known.

@@ -19,6 +19,11 @@ class Plan:
         reference: The paper that the plan comes from.
         choose: Function that takes the sites of a model and returns a dict that maps names of sites to specs.
         effect: The effect that the authors report; empty if they report none.
+
+    Example:
+    >>> from dropzoo import models
+    >>> models.get_plan("head").patterns(models.list_sites("lenet5"))
+    {'head': 0.5}
     """
 
     name: str

@@ -149,7 +149,7 @@ class DiceCrossEntropy(Dice):
 
     Reference:
         Isensee et al., "nnU-Net: a self-configuring method for deep learning-based biomedical image segmentation",
-        2021, arXiv:1809.10486.
+        2021, arXiv:1904.08128.
     """
 
     def __init__(

@@ -51,6 +51,9 @@ def load_predictor(
             image it is `"fixed"`, for which an export must hold its Keras model.
         task: The output kind of a `.keras` file, as for `MonteCarlo`. If None, the model shows it.
 
+    Returns:
+        A `Predictor`, which `predict_files` takes as its model.
+
     Raises:
         ValueError: If `path` is none of these, or its model does not take one image and give one answer.
     """
