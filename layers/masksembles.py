@@ -20,7 +20,7 @@ class Masksembles(BaseDropout):
     `masks=4`, one network contains four networks, which share most of their weights. In training, each image of a
     batch trains one of them, chosen at random. This is a compromise between `Dropout`, where each image trains a
     new network, and a deep ensemble, whose networks share no weights. With `MonteCarlo(model, num_samples=masks)`,
-    each image gets one sample from each of the networks.
+    each image gets one sample with each mask of a layer.
 
     Mask m drops channel c if `v[m, c] < rate`, where `v[m, c] = (p[m, c] + u[c]) / masks`, `p[:, c]` is a
     permutation of 0, ..., masks - 1, and `u` is a permutation of the numbers `(i + 1/2) / channels`. So each

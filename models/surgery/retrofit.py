@@ -110,7 +110,7 @@ def strip_dropout(model: keras.Model, share_weights: bool = False) -> keras.Mode
     Args:
         model: A Functional or Sequential model, built, as for `retrofit`.
         share_weights: Bool. If True, the copy uses the layers of the original, so that training one model trains
-            both. Layers whose config is not complete require this.
+            both. Must be True if the model has a layer whose config is not complete.
 
     Returns:
         A model of the same kind.

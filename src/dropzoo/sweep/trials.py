@@ -97,7 +97,7 @@ class Trial:
 
     @functools.cached_property
     def candidate(self) -> str:
-        """Text that identifies the trial without its seed and its fold: it is the same for all of them."""
+        """Text that identifies the trial apart from its seed and fold: it is the same for all seeds and folds."""
         return _digest(self.config, (*_PLACES, "seed", "fold"))
 
     @property
